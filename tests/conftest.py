@@ -1,7 +1,7 @@
-"""For all tests: how property-based ones run, and the table that those with the marker `fault` fill.
+"""Settings of all tests: the profile of property-based tests, limits, and the table that tests with the marker `fault` fill.
 
-Property-based tests have no deadline, for a busy machine is no fault, and the same examples every time, so that who changes nothing breaks
-nothing.
+Property-based tests have no deadline, because a busy machine is no fault. They try the same examples every time, so that they fail only
+after a change.
 """
 
 from pathlib import Path

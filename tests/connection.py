@@ -1,4 +1,4 @@
-"""A connection to an API server, for tests whose requests are not worth a process of kubectl each."""
+"""A connection to an API server, for tests that would otherwise start a kubectl process for each request."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.suite.limits import limit
 
 
 def connect(kubeconfig: str, *, timeout_seconds: float) -> httpx.Client:
-    """A client that is kept open, with the client certificate of a kubeconfig's text.
+    """An open client that uses the client certificate of a kubeconfig.
 
     Args:
-        kubeconfig: With its certificates inside, as the development cluster writes it.
-        timeout_seconds: How long an answer may take on the reference machine.
+        kubeconfig: The text of a kubeconfig with embedded certificates, as the development cluster writes it.
+        timeout_seconds: Limit for an answer on the reference machine.
     """
     document = yaml.safe_load(kubeconfig)
     cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]

@@ -1,4 +1,4 @@
-"""How many examples a property is tried with: few in `make test`, as many as ever in `make test-all`."""
+"""Number of examples for a property: few in `make test`, many in `make test-all`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis.strategies import SearchStrategy
 
 
 def tried_with(few: int, many: int) -> pytest.MarkDecorator:
-    """Let a test have the argument `examples`: `few`, and as a variant `many`."""
+    """Parametrize a test with `examples`: `few`, and `many` as a variant."""
     return pytest.mark.parametrize("examples", [few, pytest.param(many, marks=pytest.mark.variant)])
 
 
 def holds_for(examples: int, check: Callable[..., None], *strategies: SearchStrategy[Any]) -> None:
-    """Check that a property holds for so many examples.
+    """Check that a property holds for a number of examples.
 
     Raises:
-        AssertionError: it does not for one of them, which is shown.
+        AssertionError: The property does not hold for an example. Hypothesis prints the example.
     """
     settings(max_examples=examples, suppress_health_check=list(HealthCheck))(given(*strategies)(check))()

@@ -1,6 +1,6 @@
-"""The pictures of the guides, drawn by the tests from what they saw.
+"""The pictures of the guides, which the tests draw from their results.
 
-`make pictures` draws them anew: it sets HALCYON_PICTURES to the folder, and a test that has seen what a picture shows writes it there.
+`make pictures` draws them again: it sets HALCYON_PICTURES to the folder, and each test that has a picture writes it there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,6 @@ FOLDER = Path(__file__).parents[1] / "docs" / "guides"
 
 
 def keep(name: str, svg: str) -> None:
-    """Write a picture, if that was asked for."""
+    """Write a picture if HALCYON_PICTURES is set."""
     if folder := os.environ.get("HALCYON_PICTURES"):
         (Path(folder) / f"{name}.svg").write_text(svg, encoding="utf-8")

@@ -1,7 +1,8 @@
-"""TCP ports for servers that a test starts as processes of their own, which take them some seconds later.
+"""TCP ports for servers that a test starts as separate processes, which bind them some seconds later.
 
-A port that the system hands out (a bind to port 0) may be gone by then: as another test's, or as the own end of anybody's connection. So
-these come from below the system's own range, and each process of tests has a block for itself, which it holds by listening on its first.
+A port that the system chooses (a bind to port 0) may be in use by then: by another test, or as the local end of a connection. So these
+ports come from below the system's range, and each test process has its own block of ports. It holds the block by listening on the block's
+first port.
 """
 
 import itertools
@@ -13,14 +14,14 @@ FIRST, SIZE, BLOCKS = 20_000, 250, 40  # Linux hands out 32768 to 60999; Kuberne
 
 
 def free_port() -> int:
-    """A TCP port that nobody has on any address of this machine, and that no other process of tests will be given."""
+    """A TCP port that is free on every address of this machine and that no other test process gets."""
     _, ports = _block()
     return next(port for port in itertools.islice(ports, SIZE) if _is_free(port))
 
 
 @cache
 def _block() -> tuple[socket.socket, Iterator[int]]:
-    """The socket that holds this process's block, and the ports of it, over and over."""
+    """The socket that holds this process's block, and an endless cycle over the ports of the block."""
     for base in range(FIRST, FIRST + SIZE * BLOCKS, SIZE):
         held = socket.socket()
         try:

@@ -1,4 +1,4 @@
-"""YAML read by libyaml where PyYAML has it: ten times as fast, which counts for the resource definitions and for hundreds of documents."""
+"""Reads YAML with libyaml if PyYAML has it: ten times as fast, which matters for the CRDs and for hundreds of documents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load(text: str) -> Any:
-    """The one document of a text."""
+    """The only document of a text."""
     return yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
 
 

@@ -1,4 +1,4 @@
-"""Processes of tests, which run side by side, are never given the same port."""
+"""Two test processes that run at the same time never get the same port."""
 
 import json
 import subprocess

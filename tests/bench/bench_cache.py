@@ -1,9 +1,9 @@
-"""The token cache: random rows from three formats of the same tokens, and tokenizing from compressed lines to a committed cache.
+"""Speed of the token cache: random rows in three formats of the same tokens, and a build from compressed lines to a committed cache.
 
-Formats: this project's flat files (with their checksums verified), zarr3 through TensorStore (chunks of 256 Ki tokens, as Levanter has),
-and an Arrow file mapped into memory. The build, in one process, is compared with the bare speed of the same tokenizer on the same texts;
-with a floor, which is that tokenizer, bare decompressing and bare parsing of the lines one after the other and nothing else; and with the
-bare speeds of `tiktoken` and `tokenizers` on the same vocabulary.
+Formats: this project's flat files (with verified checksums), zarr3 through TensorStore (chunks of 256 Ki tokens, as in Levanter), and an
+Arrow file mapped into memory. The build runs in one process. It is compared with the same tokenizer alone on the same texts; with a floor,
+which is the time of that tokenizer, of decompression and of parsing the lines, one after another; and with `tiktoken` and `tokenizers`
+alone on the same vocabulary.
 
     python tests/bench/bench_cache.py [--megabytes 128] [--pairs 3]
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-os.environ |= {"FASTOKENS_BPE_THREADS": "1", "RAYON_NUM_THREADS": "1"}  # both sides on one processor; read at the first import
+os.environ |= {"FASTOKENS_BPE_THREADS": "1", "RAYON_NUM_THREADS": "1"}  # one processor for both sides; read at the first import
 
 import argparse
 import faulthandler
@@ -49,11 +49,11 @@ from halcyon_api.training_run import TrainingRunSpec, parse_run
 ROWS, LENGTH = 1024, 2049
 REFERENCE_BYTES = 4 * 2**20
 HANGING_SECONDS = 120
-"""Where all threads are is printed after so long, and again: something hangs."""
+"""The stacks of all threads are printed every 120 s, in case of a hang."""
 
 
 def spec_of(root: Path, corpus: Path, vocabulary: int) -> TrainingRunSpec:
-    """A run over one file, tokenized by one process, in shards so small that there are several, as in a large corpus."""
+    """A run over one file, tokenized by one process. Small shards give several shards, as in a large corpus."""
     return parse_run(
         {
             "apiVersion": "halcyon.dev/v1alpha1",
@@ -75,7 +75,7 @@ def spec_of(root: Path, corpus: Path, vocabulary: int) -> TrainingRunSpec:
 
 
 def write_corpus(path: Path, size_bytes: int) -> list[str]:
-    """The modules of this interpreter and of all that is installed beside it, as compressed lines."""
+    """Write the modules of this interpreter and of all installed packages as compressed lines; returns the texts."""
     roots = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")]
     modules = (root / module for root in roots for module in stdlib_modules(root))
     texts: list[str] = []
@@ -95,21 +95,21 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 class Cost(NamedTuple):
-    """What a call took."""
+    """The duration of a call."""
 
     seconds: float
     processor_seconds: float
 
 
 def cost(call: Callable[[], object]) -> Cost:
-    gc.collect()  # now, not in the middle of one of them
+    gc.collect()  # collect now, so that no collection falls into the measurement
     began, busy = time.perf_counter(), time.process_time()
     call()
     return Cost(time.perf_counter() - began, time.process_time() - busy)
 
 
 def fresh(definition: TokenizerDefinition) -> Tokenizer:
-    """The tokenizer made anew, for it remembers what it has encoded; ready, for that takes as long as some megabytes of text."""
+    """A new tokenizer, because it caches what it has encoded. Its set-up is done, because that takes as long as some megabytes of text."""
     loading._loaded = None
     tokenizer = load(definition)
     tokenizer.encode("ready")
@@ -117,7 +117,7 @@ def fresh(definition: TokenizerDefinition) -> Tokenizer:
 
 
 def batched(texts: list[str], size_bytes: int) -> Iterator[list[str]]:
-    """The texts in batches of the size at which the encoder is fastest, which is that of a piece."""
+    """The texts in batches of the size of a piece, at which the encoder is fastest."""
     batch, size = [], 0
     for text in texts:
         batch.append(text)
@@ -134,12 +134,12 @@ def encode(tokenizer: Tokenizer, batches: list[list[str]]) -> None:
 
 
 def unpacked(path: Path) -> Iterator[bytes | memoryview]:
-    """The lines of the corpus, in chunks."""
+    """The decompressed corpus, in chunks."""
     return decompressed(str(path), read_chunks(stat_file(str(path)), Access()))
 
 
 def reference_rates(definition: TokenizerDefinition, texts: list[str]) -> dict[str, float]:
-    """Bytes a second of the well-known libraries, bare, on one processor."""
+    """Bytes a second of `tiktoken` and `tokenizers` alone, on one processor."""
     size, sample = 0, []
     for text in texts:
         sample.append(text)

@@ -1,8 +1,8 @@
-"""What a checkpoint costs: how long the loop is held up beside a bare copy to the host, and megabytes a second of save and restore.
+"""The costs of a checkpoint: how long a save blocks the loop, compared with a plain copy to the host, and MB/s of save and restore.
 
-Every figure is measured in pairs in one process: a save and a bare copy in turn; a save and the same arrays written by bare TensorStore,
-with the same codecs and chunks, and as many plain files, synced; a restore and those files read back; and what reading a checkpoint back
-after its commit takes. The median of the pairs' ratios is what counts on a busy machine, and the processor seconds beside them.
+Every figure is measured in pairs in one process: a save and a plain copy; a save and the same arrays written by TensorStore alone, with the
+same codecs and chunks, and as the same number of plain, synced files; a restore and a read of those files; and the read-back of a
+checkpoint after its commit. On a busy machine compare the medians of the pairs' ratios, and the processor seconds.
 
     python tests/bench/bench_checkpoint.py [--megabytes 256] [--devices 4] [--pairs 7] [--root s3://BUCKET/PATH --endpoint http://HOST:PORT]
 """
@@ -36,19 +36,19 @@ from halcyon_api.spec.checkpoint import CheckpointSpec, VerifySpec
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds."""
+    """Wall seconds of a call."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def shards(state: dict[str, jax.Array]) -> list[Any]:
-    """What one process has to save."""
+    """The shards that one process saves."""
     return [shard.data for array in state.values() for shard in array.addressable_shards if shard.replica_id == 0]
 
 
 def write_plain(folder: Path, arrays: list[np.ndarray]) -> None:
-    """The same bytes to as many files, each synced, side by side as the checkpoint writes them."""
+    """Write the same bytes to the same number of files, each synced, in parallel as the checkpoint does."""
 
     def write(number: int) -> None:
         with (folder / str(number)).open("wb") as file:
@@ -61,7 +61,7 @@ def write_plain(folder: Path, arrays: list[np.ndarray]) -> None:
 
 
 def write_tensorstore(folder: Path, leaves: Sequence[ManifestLeaf], state: dict[str, jax.Array]) -> None:
-    """The same arrays in the same chunks with the same codecs, by TensorStore alone: no hashes, no manifest, no look at what arrived."""
+    """Write the same arrays in the same chunks with the same codecs by TensorStore alone: no hashes, no manifest, no checks."""
     writes = []
     for leaf in leaves:
         kvstore = {"driver": "file", "path": f"{folder}/{leaf.path}/"}
@@ -75,19 +75,18 @@ def write_tensorstore(folder: Path, leaves: Sequence[ManifestLeaf], state: dict[
 
 
 def processor_timed(work: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds of the wall, and of the processors."""
+    """Wall seconds and processor seconds of a call."""
     processor = time.process_time()
     return timed(work), time.process_time() - processor
 
 
 def read_plain(folder: Path, arrays: list[np.ndarray]) -> None:
-    """Those files into fresh memory."""
+    """Read the plain files into new memory."""
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: np.fromfile(folder / str(number), np.float32), range(len(arrays))))
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--megabytes", type=int, default=256)
     parser.add_argument("--devices", type=int, default=4)
@@ -158,7 +157,7 @@ def main() -> None:
 
     print(f"{size:.0f} MB in {len(arrays)} shards on {options.devices} devices, {spec.root.split(':')[0]} root, {options.pairs} pairs")
     print(
-        f"save holds the loop up  {milliseconds(blocked)}   bare copy, warm memory {milliseconds(bare)}   ratio {ratio(blocked, bare):.2f}"
+        f"save blocks the loop    {milliseconds(blocked)}   bare copy, warm memory {milliseconds(bare)}   ratio {ratio(blocked, bare):.2f}"
     )
     print(f"                        {' ' * 11}   bare copy, fresh memory{milliseconds(fresh)}   ratio {ratio(blocked, fresh):.2f}")
     print(f"save to commit          {rate(commits)}   plain synced files   {rate(plain_writes)}   ratio {ratio(commits, plain_writes):.2f}")

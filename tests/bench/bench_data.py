@@ -1,7 +1,7 @@
-"""What the data and the telemetry cost a run: opening, loading, seeking, reporting. The shortest of several runs each.
+"""The costs of data and telemetry for a run: opening, loading, seeking, reporting. Each figure is the shortest of several measurements.
 
-Nothing waits for a device: what the loader makes is as fast as this machine's processors and memory. The seek is in a mixture of 10**12
-tokens whose ledgers are pretended (all their shards are there, none of their bytes).
+No part waits for a device: processors and memory limit the speed of the loader. The seek is in a mixture of 10**12 tokens with simulated
+ledgers, which list all shards but have no data.
 
     python tests/bench/bench_data.py
 """
@@ -46,7 +46,7 @@ def spec_of(root: Path, sources: list[dict[str, Any]] = STDLIB, **trainer: Any) 
 
 
 def best_seconds(work: Callable[[], object], repeats: int = 7) -> float:
-    """The shortest of several runs: what it costs when nobody else wants the machine."""
+    """The shortest of several measurements: the cost on an idle machine."""
     durations: list[float] = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -70,7 +70,7 @@ def opening(root: Path) -> None:
 
 
 def loading(root: Path) -> None:
-    """Batches one after the other with all threads and what is made ahead, from the second on; then one alone, with nothing ahead."""
+    """Batches one after another, with all threads and made ahead, from the second on; then the examples of one batch alone."""
     for batch_size, length, devices, segments in ((16, 256, 2, True), (1024, 4096, 1, False), (1024, 4096, 1, True)):
         sharding = NamedSharding(Mesh(np.array(jax.devices()[:devices]), ("fsdp",)), PartitionSpec(None, "fsdp"))
         dataset = open_dataset(spec_of(root, batchSize=batch_size, sequenceLength=length))
@@ -92,7 +92,7 @@ def loading(root: Path) -> None:
 
         seconds = min(load() for _ in range(3))
         alone = best_seconds(lambda dataset=dataset: dataset.examples(dataset.train_rows(0)), 3)
-        told = "documents told apart" if segments else "documents not told apart"
+        told = "with segments" if segments else "without segments"
         print(
             f"load {batch_size} x {length}, {told}: {seconds * 1e3:.2f} ms a batch, {batch_size * length / seconds / 1e6:.1f} M tokens/s "
             f"(its examples in one thread: {alone * 1e3:.2f} ms)"
@@ -100,7 +100,7 @@ def loading(root: Path) -> None:
 
 
 def pretended(tokens: int, shard_tokens: int = 2**26) -> Ledger:
-    """A ledger without shards behind it."""
+    """A ledger whose shards do not exist."""
     shard = {"documents": shard_tokens // 1000, "rows": shard_tokens // 1000, "empty_rows": 0, "size_bytes": 4 * shard_tokens}
     shards = [
         ShardEntry(path=f"shards/{number:06d}/", tokens=shard_tokens, sha256=f"{number:064x}", **shard)
@@ -110,7 +110,7 @@ def pretended(tokens: int, shard_tokens: int = 2**26) -> Ledger:
 
 
 def seeking(root: Path) -> None:
-    """Where the examples of a step far away are, in batches of 1024 x 4096 of eight sources."""
+    """Find the examples of a distant step, in batches of 1024 × 4096 from eight sources."""
     weights = [50, 20, 10, 8, 5, 4, 2, 1]
     sources = [{"name": f"s{number}", "text": {"paths": ["/none"]}, "weight": weight} for number, weight in enumerate(weights)]
     spec = spec_of(root, sources, batchSize=1024, sequenceLength=4096)
@@ -119,7 +119,7 @@ def seeking(root: Path) -> None:
     shards = sum(len(ledger.shards) for ledger in caches.ledgers.values())
     began = time.perf_counter()
     dataset = dataset_of(spec, store, caches)
-    print(f"open a mixture of 10**12 tokens, 8 sources, {shards} shards (pretended): {(time.perf_counter() - began) * 1e3:.0f} ms")
+    print(f"open a mixture of 10**12 tokens, 8 sources, {shards} shards (simulated): {(time.perf_counter() - began) * 1e3:.0f} ms")
     steps = np.random.default_rng(0).integers(0, 10**6, 200).tolist()
     durations: list[float] = []
     for step in steps:

@@ -19,7 +19,7 @@ from halcyon_devcluster.progress import ConsoleProgress
 
 
 def size(name: str, *, docker: bool) -> str:
-    """The image's size as its builder says it."""
+    """The image's size as its builder reports it."""
     if docker:
         return f"{int(run(['docker', 'image', 'inspect', '--format', '{{.Size}}', name])) / 1e6:.0f} MB"
     return json.loads(run(["buildah", "images", "--json", name]))[0]["size"]

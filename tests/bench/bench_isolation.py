@@ -1,10 +1,10 @@
-"""What one tenant's trouble costs another tenant's runs: a store that never answers, and a run of thousands of pods.
+"""The effect of one tenant's problem on another tenant's runs: a store that never answers, and a run of thousands of pods.
 
     python tests/bench/bench_isolation.py                      # half an hour
     python tests/bench/bench_isolation.py --pods 5 256         # smaller runs only
     python tests/bench/bench_isolation.py --page docs/scale.md # also write the tables into the page
 
-Pods are fake (kwok), everything else is real. Times are the API server's own, from its audit log. Fails where an aim is missed.
+Pods are fake (kwok); everything else is real. Times come from the API server's audit log. Fails if an aim is missed.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from tests.bench.fleet import NO_STORE, RUNS_API, Fleet, bench_cluster, cluster_
 from tests.cluster.operators import OperatorProcess
 
 OTHERS = 20
-"""Runs of the tenant who has no trouble."""
+"""Runs of the tenant without the problem."""
 FIRST_STATUS_SECONDS = 2.0
 EVENT_TO_WRITE_SECONDS = 1.0
 LIMIT_MEBIBYTES = 384
 """The memory limit of the chart."""
 MOST_HOSTS = 1024
-"""Of one slice."""
+"""Maximum for one slice."""
 
 
 @dataclass
 class Answers:
-    """How soon the operator wrote of what happened to the other tenant's runs, and the most memory that it ever had."""
+    """Seconds from each event of the other tenant's runs to the operator's write, and the operator's peak memory."""
 
     trouble: int
     made: list[float]
@@ -50,7 +50,7 @@ class Answers:
 
 
 class Bench:
-    """An operator of two namespaces, in one of which there is trouble."""
+    """An operator of two namespaces; one of them has the problem."""
 
     def __init__(self, cluster: Cluster, troubled: Fleet, other: Fleet, folder: Path, endpoint: str) -> None:
         self.troubled, self.other = troubled, other
@@ -65,14 +65,14 @@ class Bench:
         )
 
     async def ready(self) -> None:
-        """Return when the operator's watches are filled."""
+        """Wait until the operator's watches are filled."""
         await until_async(self._is_ready, 60, "an operator that is ready", 0.1)
 
     async def _is_ready(self) -> bool:
         return await asyncio.to_thread(lambda: self.operator.ready)
 
     def answers(self) -> list[float]:
-        """Seconds from each event of the other tenant's runs since the last call to the operator's first status after it."""
+        """Seconds from each event of the other tenant's runs since the last call to the operator's next write of the status."""
         since: dict[str, float] = {}
         found: list[float] = []
         for request in sorted(self.audit.new(), key=lambda request: request.at):
@@ -104,7 +104,7 @@ class Bench:
         for name in names:
             await change(name)
             await asyncio.sleep(1)
-        await asyncio.sleep(5)  # what is late by then counts as never
+        await asyncio.sleep(5)  # a later write counts as missing
         return self.answers()
 
     async def _run(self, names: list[str]) -> bool:
@@ -112,7 +112,7 @@ class Bench:
         return all(len(pods.get(name, [])) == 5 for name in names)
 
     def peak(self) -> float:
-        """The most memory that the operator has had, in MiB."""
+        """The operator's peak memory, in MiB."""
         lines = Path(f"/proc/{self.operator.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
@@ -134,7 +134,7 @@ async def bench_of(cluster: Cluster, folder: Path, endpoint: str = NO_STORE) -> 
 
 @asynccontextmanager
 async def sink() -> AsyncIterator[str]:
-    """A store that takes connections and never answers."""
+    """A store that accepts connections and never answers."""
     writers: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
     try:
@@ -146,19 +146,19 @@ async def sink() -> AsyncIterator[str]:
 
 
 async def beside_a_sink(cluster: Cluster, runs: int, folder: Path) -> Answers:
-    """So many runs whose store never answers, beside another tenant's."""
+    """Measure the other tenant's runs beside `runs` runs whose store never answers."""
     async with sink() as endpoint, bench_of(cluster, folder, endpoint) as bench:
         await bench.troubled.apply_all([f"run-{number}" for number in range(runs)], hosts=1, endpoint=endpoint)
 
         async def seen() -> bool:
             return sum(status.get("attempt") == 1 for status in (await bench.troubled.statuses()).values()) == runs
 
-        await until_async(seen, 600, "the runs on the sink begun")
+        await until_async(seen, 600, "a first attempt of each run on the sink")
         return await bench.disturb(runs)
 
 
 async def beside_a_large_run(cluster: Cluster, pods: int, folder: Path) -> Answers:
-    """A run of so many pods that starts, beside another tenant's."""
+    """Measure the other tenant's runs while a run of `pods` pods starts."""
     async with bench_of(cluster, folder) as bench:
         slices = max(1, pods // MOST_HOSTS)
         began = time.monotonic()
@@ -177,7 +177,7 @@ async def beside_a_large_run(cluster: Cluster, pods: int, folder: Path) -> Answe
 
 
 def missed(what: str, one: Answers) -> list[str]:
-    """The aims that are not met, each in a sentence."""
+    """The missed aims, each in a sentence."""
     found: list[str] = []
     for kind, values, aim in (
         ("first status", one.made, FIRST_STATUS_SECONDS),

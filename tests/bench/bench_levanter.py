@@ -1,8 +1,8 @@
-"""Loading: this project's loader and Levanter's own, in turns, on caches of the same token ids, each cache written by its own project.
+"""Loading: this project's loader and Levanter's, in turns, on caches of the same token ids. Each project writes its own cache.
 
-Nothing is computed with the batches and there is one CPU device. Levanter's side (`levanter_child.py`) runs in an environment of its own
-below ``HALCYON_CACHE``, which the first run makes with uv: `marin-levanter` is no dependency of this project. Its trainer asks for 32
-batches at a time; at 1024 x 4096 it does so here for the first batch alone, and for 4 at a time where the speed is measured.
+The batches are not used, and there is one CPU device. Levanter's side (`levanter_child.py`) runs in a separate environment below
+``HALCYON_CACHE``, which the first run makes with uv, because `marin-levanter` is not a dependency of this project. Levanter's trainer
+requests 32 batches at a time. At 1024 × 4096 this benchmark does so only for the first batch, and requests 4 at a time for the speed.
 
     python tests/bench/bench_levanter.py [--pairs 3] [--tokens 64000000]
 """
@@ -37,23 +37,23 @@ from halcyon_devcluster.paths import cache_folder
 
 LEVANTER = "marin-levanter==0.2.227.dev40316220070"
 PYTHON = "3.12"
-"""What it needs at least."""
+"""The oldest Python version that Levanter supports."""
 CHILD = Path(__file__).with_name("levanter_child.py")
 VOCABULARY = 32_768
 SHAPES = ((1024, 4096, 12, 4), (64, 1024, 192, 32))
-"""Batch, length, batches, and how many batches Levanter asks for at a time."""
+"""(batch size, length, number of batches, batches that Levanter requests at a time)"""
 DEFAULT_FETCH = 32
 
 
 class Unavailable(Exception):
-    """Levanter cannot be installed here."""
+    """Levanter cannot be installed on this machine."""
 
 
 def levanter_python() -> Path:
-    """The interpreter of Levanter's environment, which is made if it is not there.
+    """The interpreter of Levanter's environment, which is made if it is missing.
 
     Raises:
-        Unavailable: It cannot be made.
+        Unavailable: The environment cannot be made.
     """
     cache = cache_folder(os.environ, Path.home())
     home = cache / f"levanter-{hashlib.sha256(f'{LEVANTER} {PYTHON}'.encode()).hexdigest()[:12]}"
@@ -63,11 +63,11 @@ def levanter_python() -> Path:
         if uv is None:
             raise Unavailable("uv is needed to make Levanter's environment: run make setup, or install uv")
         print(f"making an environment with {LEVANTER} in {home}", flush=True)
-        # What pyenv has, or what uv finds or gets.
+        # A version of pyenv, or one that uv finds or downloads.
         interpreters = [*sorted((Path.home() / ".pyenv" / "versions").glob(f"{PYTHON}*/bin/python")), PYTHON]
         commands = [[uv, "venv", "--quiet", "--clear", "--python", str(interpreter), str(home)] for interpreter in interpreters]
         if not any(subprocess.run(command, check=False).returncode == 0 for command in commands):
-            raise Unavailable(f"Levanter needs Python {PYTHON}, which uv neither found nor got; install it and try again")
+            raise Unavailable(f"Levanter needs Python {PYTHON}, which uv neither found nor could download; install it and try again")
         install = [uv, "pip", "install", "--quiet", "--python", str(python), "--prerelease", "allow", LEVANTER]
         if subprocess.run(install, check=False).returncode:
             raise Unavailable(f"{LEVANTER} could not be installed")
@@ -76,7 +76,7 @@ def levanter_python() -> Path:
 
 
 def write_ids(path: Path, tokens: int, definition: TokenizerDefinition) -> None:
-    """Documents of log-normal lengths whose tokens follow Zipf's law, each with its beginning and its end."""
+    """Write documents of log-normal lengths whose tokens follow Zipf's law, each with its begin and end tokens."""
     tokenizer, numbers = load(definition), np.random.default_rng(0)
     lengths = np.minimum(numbers.lognormal(6.2, 1.1, tokens // 500).astype(np.int64) + 2, 100_000)
     lengths = lengths[np.cumsum(lengths) <= tokens]
@@ -117,7 +117,7 @@ def build_ours(folder: Path) -> dict[str, Any]:
 
 
 def load_ours(folder: Path, batch_size: int, length: int, batches: int) -> dict[str, Any]:
-    """The same as `levanter_child.load`, with this project's loader as the trainer has it."""
+    """The same as `levanter_child.load`, with this project's loader, set up as in the trainer."""
     import jax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -138,7 +138,7 @@ def load_ours(folder: Path, batch_size: int, length: int, batches: int) -> dict[
 
 
 def run(*command: object) -> dict[str, Any]:
-    """The JSON that a process writes as its last line."""
+    """Run a process, and return the JSON of its last line."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "PYTHON"))}
     done = subprocess.run(
         [str(word) for word in command],
@@ -153,7 +153,7 @@ def run(*command: object) -> dict[str, Any]:
 
 
 def speed(found: dict[str, Any], skipped: int, tokens: int) -> float:
-    """Tokens a second after the first batches."""
+    """Tokens a second, without the first batches."""
     times = found["times"]
     return (len(times) - skipped) * tokens / (times[-1] - times[skipped - 1])
 
@@ -164,7 +164,7 @@ def compare(python: Path, folder: Path, shape: tuple[int, int, int, int], pairs:
     speeds: dict[str, list[float]] = {"ours": [], "Levanter": []}
     firsts: dict[str, list[float]] = {"ours": [], "Levanter": []}
     for _ in range(pairs):
-        ours = run(sys.executable, __file__, "--ours", folder, batch_size, length, 8 * batches)  # they come faster
+        ours = run(sys.executable, __file__, "--ours", folder, batch_size, length, 8 * batches)  # ours are faster, so more are measured
         theirs = run(python, CHILD, "load", folder / "levanter", eos, batch_size, length, batches, fetch)
         for name, found in (("ours", ours), ("Levanter", theirs)):
             speeds[name].append(speed(found, fetch, batch_size * length))

@@ -1,6 +1,6 @@
-"""Steps per second of the trainer's loop beside the same compiled step called in a bare loop.
+"""Steps per second of the trainer's loop, compared with the same compiled step in a plain loop.
 
-Both run in turn in one process on the same state and batches, so that a busy machine slows both alike. What the loop adds is data made
+Both run in turns in one process on the same state and batches, so that a busy machine slows both equally. The trainer's loop adds data made
 ahead, metrics fetched one step late, log lines, the preemption check and the save decision.
 
     python tests/bench/bench_loop.py [RUN.YAML] [--steps 60] [--pairs 5]
@@ -37,14 +37,14 @@ from halcyon.training.state import initial_state
 
 
 class NoCaches:
-    """Stands in for the building of token caches, which are whole here."""
+    """Stands in for the builder of token caches, which are finished here."""
 
     def stop(self) -> None:
         return None
 
 
 class NoSaves:
-    """Stands in for the checkpoints, which have a bench of their own."""
+    """Stands in for the checkpointer, which has its own benchmark."""
 
     newest = None
 
@@ -72,15 +72,15 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecutor) -> None:
-    """Print pairs of speeds.
+    """Measure pairs of speeds, and print them.
 
     Args:
-        options: The command line's.
-        root: Where the token cache is made.
-        background: Where the step is compiled.
+        options: The options of the command line.
+        root: Folder of the token cache.
+        background: Executor that compiles the step.
     """
     context = resolve_context(options.run, {}, checkpoint_root=f"file://{root}")
-    no_evaluation = context.run.spec.trainer.evaluation.model_copy(update={"every_steps": 0})  # work of its own, not the loop's cost
+    no_evaluation = context.run.spec.trainer.evaluation.model_copy(update={"every_steps": 0})  # separate work that is no cost of the loop
     settings = context.run.spec.trainer.model_copy(update={"steps": options.steps, "evaluation": no_evaluation})
     spec = context.run.spec.model_copy(update={"trainer": settings})
     context = type(context)(**{**context.__dict__, "run": context.run.model_copy(update={"spec": spec})})

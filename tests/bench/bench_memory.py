@@ -1,8 +1,8 @@
-"""Memory of building and loading a token cache: flat in the size of the corpus, and in that of a document.
+"""Memory of building and loading a token cache: it must not grow with the size of the corpus, nor with that of a document.
 
-Generates compressed lines of a given size, builds their cache, loads random batches over all of it, and prints what every process held at
-most: memory of its own (anonymous, which no one can take from it) apart from pages of files that are mapped, which the system drops when it
-needs them. Then the same for single documents of very many characters. The limit that the design holds is 1500 MB of a process's own.
+Generates compressed lines of a given size, builds their cache, loads random batches from all of it, and prints the peak memory of every
+process: its own (anonymous) memory, which cannot be reclaimed, and the pages of mapped files, which the system drops if it needs memory.
+Then the same for single documents of very many characters. The design limit is 1500 MB of own memory a process.
 
     python tests/bench/bench_memory.py [--gigabytes 1] [--characters 100e6] [--workers 2] [--steps 200]
 """
@@ -62,7 +62,7 @@ def spec_of(root: Path, source: dict[str, Any], tokenizer: dict[str, Any], worke
 
 
 def texts() -> list[str]:
-    """The modules of this interpreter and of all that is installed beside it."""
+    """The modules of this interpreter and of all installed packages."""
     roots = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")]
     modules = (root / module for root in roots for module in stdlib_modules(root))
     found, size = [], 0
@@ -75,7 +75,7 @@ def texts() -> list[str]:
 
 
 def members(found: list[str]) -> Iterator[tuple[bytes, int]]:
-    """Compressed lines of documents of a few kilobytes, and how much text is in them; each member has other documents."""
+    """gzip members with lines of documents of a few kilobytes, and the bytes of their text. Each member has different documents."""
     everything = "\n".join(found)
     start = number = 0
     for _ in range(MEMBERS):
@@ -89,7 +89,7 @@ def members(found: list[str]) -> Iterator[tuple[bytes, int]]:
 
 
 def write_corpus(path: Path, size_bytes: int) -> int:
-    """A file of several members, of so many bytes of text or a little more. Returns the bytes."""
+    """Write a file of several members with at least `size_bytes` bytes of text; returns the bytes of text."""
     made, written = list(members(texts())), 0
     with path.open("wb") as stream:
         for content, size in cycle(made):
@@ -97,11 +97,11 @@ def write_corpus(path: Path, size_bytes: int) -> int:
                 return written
             stream.write(content)
             written += size
-    raise AssertionError("there is always one more member")
+    raise AssertionError("unreachable: the cycle of members never ends")
 
 
 def words(alphabet: str) -> Callable[[int], str]:
-    """Makes a text of about so many characters."""
+    """A function that makes a text of about the given number of characters."""
     numbers = np.random.default_rng(0)
     letters = np.array(list(alphabet))
 
@@ -115,7 +115,7 @@ def words(alphabet: str) -> Callable[[int], str]:
 
 
 def write_document(path: Path, alphabet: str, characters: int, *, escaped: bool) -> int:
-    """One document of so many characters, as a text or as a line between two short ones. Returns its bytes of UTF-8."""
+    """Write one document of about `characters` characters, as a text or as a line between two short lines; returns its bytes of UTF-8."""
     text = words(alphabet)(2**20)
     size = 0
     lines = path.name.endswith((".jsonl", ".jsonl.gz"))
@@ -136,7 +136,7 @@ def write_document(path: Path, alphabet: str, characters: int, *, escaped: bool)
 
 @dataclass
 class Peak:
-    """What a process held at most, in bytes."""
+    """The peak memory of a process, in bytes."""
 
     role: str
     own: int = 0
@@ -144,7 +144,7 @@ class Peak:
 
 
 def peaks_of(child: subprocess.Popen[bytes]) -> list[Peak]:
-    """Watch a process and all below it to its end."""
+    """Watch a process and its descendants until it ends."""
     found: dict[int, Peak] = {}
     while child.poll() is None:
         for pid in tree(child.pid):
@@ -152,17 +152,17 @@ def peaks_of(child: subprocess.Popen[bytes]) -> list[Peak]:
                 status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
                 own, mapped = (int(status[name].split()[0]) * 1024 for name in ("RssAnon", "RssFile"))
             except (OSError, KeyError, ValueError):
-                continue  # it has just ended
+                continue  # the process has just ended
             peak = found.setdefault(pid, Peak("the process itself" if pid == child.pid else "worker"))
             peak.own, peak.mapped = max(peak.own, own), max(peak.mapped, mapped)
         time.sleep(POLL_SECONDS)
     if child.returncode:
         raise SystemExit(f"the measured process ended with {child.returncode}")
-    return [peak for peak in found.values() if peak.role != "worker" or peak.own > 40e6]  # not the tracker of semaphores
+    return [peak for peak in found.values() if peak.role != "worker" or peak.own > 40e6]  # without multiprocessing's resource tracker
 
 
 def tree(pid: int) -> Iterator[int]:
-    """A process and all below it."""
+    """The ids of a process and its descendants."""
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
@@ -174,7 +174,7 @@ def tree(pid: int) -> Iterator[int]:
 
 
 def measured(what: str, size_bytes: int, act: str, *arguments: object) -> None:
-    """Run a part of this file in a process of its own, and print its time and memory."""
+    """Run a part of this file in a separate process, and print its time and memory."""
     began = time.perf_counter()
     command = [sys.executable, __file__, "--act", act, *map(str, arguments)]
     peaks = peaks_of(subprocess.Popen(command))
@@ -184,7 +184,7 @@ def measured(what: str, size_bytes: int, act: str, *arguments: object) -> None:
         print(f"    {peak.role:20} own {peak.own / 1e6:7.0f} MB   mapped files {peak.mapped / 1e6:7.0f} MB", flush=True)
 
 
-# What is measured
+# The measured parts
 
 
 def build(spec: TrainingRunSpec) -> None:

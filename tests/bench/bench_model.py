@@ -1,6 +1,6 @@
-"""Forward and backward pass of Halcyon's Llama beside the same mathematics written by hand in plain ``jax.numpy``.
+"""Forward and backward pass of Halcyon's Llama, compared with the same mathematics written by hand in ``jax.numpy``.
 
-Both are timed in turn in one process, so that a busy machine slows both alike; the ratio of the medians of the pairs is what counts.
+Both are timed in turns in one process, so that a busy machine slows both equally. Compare the ratio of the medians.
 
     python tests/bench/bench_model.py [--layers 4] [--hidden 256] [--length 256] [--batch 8] [--pairs 15] [--gpt2]
 """
@@ -26,7 +26,7 @@ Arrays = dict[str, Any]
 
 
 def handwritten_loss(parameters: Arrays, tokens: jax.Array, targets: jax.Array, spec: LlamaSpec, dtype: Any) -> jax.Array:
-    """Mean next-token loss as one would write it in an afternoon: a scan over layers of plain einsums."""
+    """Mean next-token loss in a simple implementation: a scan over layers of plain einsums."""
     length, head_size = tokens.shape[1], spec.hidden_size // spec.heads
     kv, group = spec.key_value_heads, spec.heads // spec.key_value_heads
     frequencies = spec.rope_theta ** (-jnp.arange(head_size // 2) / (head_size // 2))
@@ -87,7 +87,7 @@ def handwritten_parameters(spec: LlamaSpec, vocab: int) -> Arrays:
 
 
 def compiled(name: str, function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    """The compiled function, bound to its arguments; prints what tracing and compiling took."""
+    """The compiled function, bound to its arguments. Prints the seconds of tracing and of compiling."""
     started = time.perf_counter()
     lowered = jax.jit(function).lower(*arguments)
     traced = time.perf_counter()
@@ -104,7 +104,6 @@ def seconds(run: Callable[[], Any]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print both speeds and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("layers", 4), ("hidden", 256), ("length", 256), ("batch", 8), ("vocab", 264), ("pairs", 15)):
         parser.add_argument(f"--{name}", type=int, default=default)

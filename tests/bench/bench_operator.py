@@ -1,8 +1,8 @@
-"""What the operator costs: memory and processor while it has nothing to do, and the time of one decision.
+"""The costs of the operator: memory and processor while it is idle, and the time of one decision.
 
     python tests/bench/bench_operator.py
 
-Runs the operator beside the development cluster (which must be up), first with no run, then with twenty suspended ones.
+Runs the operator on the development cluster (which must be up), first without runs, then with twenty suspended runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RUNS = 20
 
 
 def decision_seconds() -> float:
-    """Processor time of one decision about a run that trains."""
+    """Processor seconds of one decision about a run that trains."""
     first = reconcile(observed(run()), at(0)).status
     assert first is not None
     document = run(first.document())
@@ -47,7 +47,7 @@ def decision_seconds() -> float:
 
 @contextmanager
 def operator(cluster: Cluster, namespace: str, port: int) -> Iterator[int]:
-    """The operator's process, once it watches."""
+    """The operator's process id; starts the operator and waits until its metrics port listens."""
     environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
     command = [sys.executable, "-m", "halcyon_operator", "--trainer-image", "none", "--namespace", namespace, "--metrics-port", str(port)]
     command += ["--s3-endpoint", NO_STORE]
@@ -73,7 +73,7 @@ def used(pid: int) -> tuple[float, float]:
 
 def idle(pid: int, what: str) -> None:
     before, _ = used(pid)
-    time.sleep(SECONDS)  # What is measured is that nothing happens.
+    time.sleep(SECONDS)  # the idle time that is measured
     after, resident = used(pid)
     print(f"{what:24} {resident:6.0f} MiB  {100 * (after - before) / SECONDS:5.2f} % of a core")
 

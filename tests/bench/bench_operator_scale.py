@@ -1,10 +1,10 @@
-"""What a thousand runs cost one operator, and how soon it writes of what happens to one of them. Fails where an aim is missed.
+"""The costs of a thousand runs for one operator, and the seconds from an event of a run to the operator's write. Fails if an aim is missed.
 
     python tests/bench/bench_operator_scale.py                      # 100, 300 and 1,000 runs of 5 pods each, with kwok: half an hour
-    python tests/bench/bench_operator_scale.py --runs 100           # one of them
+    python tests/bench/bench_operator_scale.py --runs 100           # one size only
     python tests/bench/bench_operator_scale.py --page docs/scale.md # also write the tables into the page
 
-The development cluster is started and taken down if it is not up. Times and counts come from the API server's own audit log.
+If the development cluster is not up, it is started and later taken down. Times and counts come from the API server's audit log.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ MADE = "made, among the others"
 EDITED = "edited, live field"
 PREEMPTED = "preempted"
 ANSWERED = (MADE, EDITED, PREEMPTED)
-"""Kinds of events whose answers are timed: one at a time, while all the runs are alive. All at once is a backlog, which is shown apart."""
+"""Kinds of events whose answers are timed: one event at a time, while all runs exist. A backlog (all at once) is shown separately."""
 
 WRITES_A_CHANGE = {AT_ONCE: 10, MADE: 10, EDITED: 2, PREEMPTED: 7}
-"""No change of a run may cost the operator more writes than these on average: status, objects and Events."""
+"""The maximum of the operator's writes for each change of a run, on average: status, objects and Events."""
 EVENT_TO_WRITE_SECONDS = 2.0
 REST_MEBIBYTES = 400
 REST_CORES = 0.5
 START_SECONDS = 60.0
 GROWTH = 1.5
-"""So many times as fast as the number of runs a figure may grow: linear, on a machine whose processors the API server shares."""
+"""At most this factor times the growth of the number of runs: linear growth, on a machine whose processors the API server shares."""
 WRITES = ("create", "patch", "update", "delete")
 
 
@@ -73,7 +73,7 @@ def used(pid: int) -> tuple[float, float]:
 
 @dataclass
 class Costs:
-    """What one kind of change cost: requests of the operator by (verb, resource), and the seconds to its first status."""
+    """The costs of one kind of change: the operator's requests by (verb, resource), and the seconds until it writes the status."""
 
     changes: int
     requests: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
@@ -81,13 +81,13 @@ class Costs:
     unanswered: int = 0
 
     def each(self, *verbs: str, resource: str = "") -> float:
-        """Requests of some verbs for each change."""
+        """The number of requests with these verbs for each change."""
         return sum(count for (verb, what), count in self.requests.items() if verb in verbs and resource in ("", what)) / self.changes
 
 
 @dataclass
 class Figures:
-    """All figures of one number of runs."""
+    """All figures for one number of runs."""
 
     runs: int
     resident: float = 0.0
@@ -102,7 +102,7 @@ class Figures:
 
 
 class Bench:
-    """One fleet that grows, and the operator that looks after it."""
+    """One fleet that grows, and its operator."""
 
     def __init__(self, cluster: Cluster, fleet: Fleet, folder: Path) -> None:
         self.cluster, self.fleet, self.folder = cluster, fleet, folder
@@ -116,11 +116,11 @@ class Bench:
         )
 
     def requests(self) -> list[Request]:
-        """What was asked for in the fleet's namespace since the last call."""
+        """All requests in the fleet's namespace since the last call."""
         return [request for request in self.audit.new() if request.namespace == self.fleet.namespace]
 
     async def settled(self) -> bool:
-        """Whether every run has its pods, and the operator nothing to do."""
+        """Whether every run has its pods, and the operator's queue is empty."""
         samples = await asyncio.to_thread(self.operator.samples)
         if samples.get(("halcyon_operator_queue_depth", ()), 1) > 0:
             return False
@@ -131,7 +131,7 @@ class Bench:
         return sum(map(len, pods.values())) == PODS_A_RUN * len(self.names)
 
     async def grow(self, runs: int) -> Figures:
-        """Have so many runs, and measure."""
+        """Grow the fleet to this number of runs, and measure."""
         figures = Figures(runs)
         more = [f"run-{number}" for number in range(len(self.names), runs)]
         self.names += more
@@ -152,7 +152,7 @@ class Bench:
         return figures
 
     async def late(self, figures: Figures) -> None:
-        """Make some runs one after the other while all the others are alive, and delete them again."""
+        """Make some runs one after another while all others exist, and delete them again."""
         before, late = self.names, [f"late-{number}" for number in range(LATE)]
         self.names = before + late
         await self.change(figures, MADE, 1.0, late, self.fleet.apply)
@@ -160,17 +160,17 @@ class Bench:
         for name in late:
             await self.fleet.delete(*RUNS_API, name)
         await until_async(self._has_no_more_jobsets, 300, "a fleet without the late runs")
-        await until_async(self.settled, 300, "an operator that has seen them go")
+        await until_async(self.settled, 300, "an operator that has seen the deletions")
 
     async def _has_no_more_jobsets(self) -> bool:
         return len(await self.fleet.listed(*JOBSETS_API)) == len(self.names)
 
     async def rest(self, figures: Figures) -> None:
-        """Processor, memory and requests while nothing happens, with one of the operator's own checks of all runs."""
+        """Processor, memory and requests while the fleet is idle; the time includes one of the operator's own checks of all runs."""
         await asyncio.sleep(15)
         self.requests()
         before, _ = used(self.operator.process.pid)
-        await asyncio.sleep(REST_SECONDS)  # what is measured is that nothing happens
+        await asyncio.sleep(REST_SECONDS)  # the idle time that is measured
         after, figures.resident = used(self.operator.process.pid)
         figures.core = (after - before) / REST_SECONDS
         figures.rest = self.costs(1)
@@ -178,7 +178,7 @@ class Bench:
     async def change(
         self, figures: Figures, kind: str, a_second: float, chosen: list[str], change: Callable[[str], Awaitable[object]]
     ) -> None:
-        """Do something to runs one after the other, and see what it leads to."""
+        """Change runs one after another, and measure the operator's requests."""
         self.requests()
         for name in chosen:
             await change(name)
@@ -187,13 +187,13 @@ class Bench:
         figures.kinds[kind] = self.costs(len(chosen))
 
     async def start(self, figures: Figures) -> None:
-        """Stop the operator, and start it with all the runs there."""
+        """Restart the operator while all runs exist, and measure the start."""
         self.operator.stop()
         began = time.monotonic()
         self.operator = self._start()
         await until_async(self._is_ready, 120, "an operator that is ready", 0.1)
         figures.start_ready = time.monotonic() - began
-        await until_async(self._has_looked, 300, "an operator that has looked at all runs", 0.2)
+        await until_async(self._has_looked, 300, "an operator that has reconciled all runs", 0.2)
         figures.start_settled = time.monotonic() - began
         _, figures.peak = used(self.operator.process.pid)
 
@@ -206,7 +206,7 @@ class Bench:
         return known == len(self.names) and samples[("halcyon_operator_queue_depth", ())] == 0
 
     def costs(self, changes: int) -> Costs:
-        """What the log has since the last call: the operator's requests, and the time from each event to the first status after it."""
+        """From the log since the last call: the operator's requests, and the time from each event to the next write of the status."""
         costs, since = Costs(changes), dict[str, float]()
         for request in sorted(self.requests(), key=lambda request: request.at):
             if request.agent.startswith("halcyon-operator"):
@@ -229,18 +229,18 @@ def table(header: str, rows: list[list[str]]) -> str:
 
 
 def share_of(values: list[float], share: float) -> float:
-    """The least of the values that so large a share of them does not exceed (nearest rank); infinite where there are none."""
+    """The percentile of the values at `share`, by nearest rank; infinite without values."""
     ranked = sorted(values)
     return ranked[math.ceil(share * len(ranked)) - 1] if ranked else math.inf
 
 
 def seconds(values: list[float], share: float) -> str:
-    """The same for a table."""
+    """The percentile as text for a table."""
     return f"{share_of(values, share):.2f} s" if values else "-"
 
 
 def missed(one: Figures) -> list[str]:
-    """The aims that a fleet does not meet, each in a sentence."""
+    """The missed aims of a fleet, each in a sentence."""
     found: list[str] = []
 
     def aim(what: str, value: float, limit: float, unit: str) -> None:
@@ -350,7 +350,7 @@ def page(all_figures: list[Figures]) -> str:
 
 
 async def measure(cluster: Cluster, sizes: list[int], folder: Path) -> list[Figures]:
-    """All figures, of a fleet that grows from one size to the next."""
+    """All figures of a fleet that grows from one size to the next."""
     found: list[Figures] = []
     async with fleet(cluster, f"scale-{secrets.token_hex(3)}") as runs:
         bench = Bench(cluster, runs, folder)

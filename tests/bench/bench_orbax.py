@@ -1,8 +1,7 @@
-"""Saving and restoring beside `orbax-checkpoint` on the same state and disk, in turns. Orbax has no checksums of the data that it writes.
+"""Save and restore, compared with `orbax-checkpoint` on the same state and disk, in turns. Orbax writes no checksums of the data.
 
-Seconds are those of the wall and of the processor; where others keep the machine busy the processor's are the ones to go by. Orbax's side
-(`orbax_child.py`) runs in an environment of its own below ``HALCYON_CACHE``, which the first run makes with uv: it is no dependency of this
-project.
+Prints wall seconds and processor seconds; on a busy machine compare the processor seconds. Orbax's side (`orbax_child.py`) runs in a
+separate environment below ``HALCYON_CACHE``, which the first run makes with uv, because Orbax is not a dependency of this project.
 
     python tests/bench/bench_orbax.py [--megabytes 2048] [--devices 4] [--pairs 5] [--folder /a/disk]
 """
@@ -38,14 +37,14 @@ CHILD = Path(__file__).with_name("orbax_child.py")
 
 
 class Unavailable(Exception):
-    """Orbax cannot be installed here."""
+    """Orbax cannot be installed on this machine."""
 
 
 def orbax_python() -> Path:
-    """The interpreter of Orbax's environment, with this project's JAX and TensorStore, which is made if it is not there.
+    """The interpreter of Orbax's environment, with this project's JAX and TensorStore. The environment is made if it is missing.
 
     Raises:
-        Unavailable: It cannot be made.
+        Unavailable: The environment cannot be made.
     """
     cache = cache_folder(os.environ, Path.home())
     wanted = [ORBAX, *(f"{name}=={version(name)}" for name in ("jax", "tensorstore", "numpy"))]
@@ -68,7 +67,7 @@ def orbax_python() -> Path:
 
 
 class Orbax:
-    """The child process."""
+    """The child process that runs Orbax."""
 
     def __init__(self, folder: Path, megabytes: int, devices: int) -> None:
         folder.mkdir()
@@ -77,7 +76,7 @@ class Orbax:
         self.version = self._answer()["version"]
 
     def ask(self, word: str, number: int) -> dict[str, float]:
-        """Save or restore."""
+        """Send a command, ``save`` or ``restore``; returns its seconds."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{word} {number}\n")
         self._process.stdin.flush()
@@ -88,21 +87,21 @@ class Orbax:
         return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
 
 def measured(work: Callable[[], float]) -> dict[str, float]:
-    """Seconds of the wall and of the processor; `work` tells after how many the call returned."""
+    """Wall seconds and processor seconds of `work`, which returns the seconds until its call returned."""
     began, processor = time.perf_counter(), time.process_time()
     returned = work()
     return {"returned": returned, "seconds": time.perf_counter() - began, "processor": time.process_time() - processor}
 
 
 def line(what: str, key: str, megabytes: float, ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
-    """One row: medians, and the median of the pairs' ratios of speed (above 1: this project is faster)."""
+    """Print one row: medians, and the median of the pairs' speed ratios (above 1: this project is faster)."""
     ratio = statistics.median(other[key] / one[key] for one, other in zip(ours, theirs, strict=True))
     here, there = (statistics.median(one[key] for one in side) for side in (ours, theirs))
     rate = f"{megabytes / here:7.0f} and {megabytes / there:7.0f} MB/s"
@@ -110,7 +109,6 @@ def line(what: str, key: str, megabytes: float, ours: list[dict[str, float]], th
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--megabytes", type=int, default=2048)
     parser.add_argument("--devices", type=int, default=4)
@@ -161,7 +159,7 @@ def main() -> None:
             their_restores.append(orbax.ask("restore", options.pairs + 1))
         orbax.close()
     print(f"{size:.0f} MB on {options.devices} devices, {options.pairs} pairs, beside Orbax {orbax.version}")
-    line("save holds the loop up", "returned", size, saves, their_saves)
+    line("save blocks the loop", "returned", size, saves, their_saves)
     line("save to commit, wall", "seconds", size, saves, their_saves)
     line("save to commit, processor", "processor", size, saves, their_saves)
     line("restore, wall", "seconds", size, restores, their_restores)

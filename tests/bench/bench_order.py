@@ -1,7 +1,7 @@
-"""What it costs to know which sequence comes when: permutation, block order, mixture, seek, and laying documents out.
+"""The costs of the order of sequences: permutation, block order, mixture, seek, and layouts of documents.
 
-Nothing is read; the sources of the seek are pretended, 10**12 tokens of them. The shortest of several runs each, but the median for a seek:
-a first one is always by a data set built anew.
+No data is read; the sources of the seek are simulated and have 10**12 tokens. Each figure is the shortest of several measurements; for a
+seek it is the median. A first seek always uses a new data set.
 
     python tests/bench/bench_order.py [--documents 10000000]
 """
@@ -31,7 +31,7 @@ TOKENIZER = load(BYTE)
 
 
 def best_seconds(work: Callable[[], object], repeats: int = 7) -> float:
-    """The shortest of several runs: what it costs when nobody else wants the machine."""
+    """The shortest of several measurements: the cost on an idle machine."""
     durations: list[float] = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -56,7 +56,7 @@ def permuting() -> None:
 
 
 def pretended(sources: int, spec: OrderSpec) -> Dataset:
-    """A data set of 10**12 tokens that nobody has asked for anything yet: four lengths of sequences, two stages of weights."""
+    """A new data set of 10**12 tokens, with four sequence lengths and two stages of weights."""
     sizes = [int(size) for size in np.random.default_rng(0).dirichlet(np.ones(sources)) * (10**12 / LENGTH) + 1]
     names = [f"source-{number}" for number in range(sources)]
     stages = [BatchScheduleEntry(from_step=10_000 * n, batch_size=1024, sequence_length=LENGTH >> (3 - n)) for n in (1, 2, 3)]
@@ -71,7 +71,7 @@ def pretended(sources: int, spec: OrderSpec) -> Dataset:
 
 
 class NoTokens:
-    """Nothing is read."""
+    """A token stream that is never read."""
 
     def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -81,7 +81,7 @@ class NoTokens:
 
 
 def seeking() -> None:
-    """Which sequences a far step takes: by a data set that has never been asked, and by one that was asked for another step."""
+    """Find the sequences of a distant step, in a new data set, and in one that has already answered for another step."""
     far = iter(range(239_000, 0, -1_000))
     for kind, spec in (
         ("random", OrderSpec(random=RandomOrderSpec())),
@@ -134,7 +134,6 @@ def laying_out(documents: int) -> None:
 
 
 def main() -> None:
-    """Print all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=10**7)
     arguments = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Roots of many checkpoints, and states of many arrays: what looking, tidying, saving and restoring cost, and how much memory they take.
+"""Roots of many checkpoints, and states of many arrays: time and memory of listing, garbage collection, saving and restoring.
 
-The roots are made, not trained: HEAD and the checkpoints' folders with their files, all empty. Every line is measured in a process of its
-own, so that its memory is its own; "beyond" is what the process grew by after its imports.
+The roots are not trained: they have HEAD and the checkpoints' folders with empty files. Every line is measured in a separate process, to
+measure its memory alone; "beyond" is the growth of the process after its imports.
 
     python tests/bench/bench_roots.py [--checkpoints 1000 10000] [--files 20] [--leaves 10000 100000] [--folder /a/disk]
 """
@@ -39,7 +39,7 @@ OWNER = Owner(namespace="bench", name="bench")
 
 
 def make_root(folder: Path, checkpoints: int, files: int) -> None:
-    """A root of so many checkpoints of so many files, and one of which nobody knows."""
+    """Make a root of `checkpoints` checkpoints with `files` files each, and one more checkpoint that HEAD does not name."""
     entries = []
     for step in range(1, checkpoints + 2):
         path = step_prefix(step, 1, "abcd1234-1")
@@ -55,7 +55,7 @@ def make_root(folder: Path, checkpoints: int, files: int) -> None:
 
 
 def opened(spec: CheckpointSpec) -> Checkpointer:
-    """Take the root."""
+    """Open the root."""
     nothing = Fingerprints(sections={}, documents={})
     return Checkpointer.open(
         spec, owner=OWNER, epoch=None, fingerprints=nothing, processes=ProcessGroup(0, 1), seed=0, mesh={}, expected_step=0
@@ -63,25 +63,25 @@ def opened(spec: CheckpointSpec) -> Checkpointer:
 
 
 def tree(leaves: int) -> dict[str, np.ndarray]:
-    """So many small arrays."""
+    """A state of `leaves` small arrays."""
     return {f"layer{number}.weight": np.full(16, number, np.float32) for number in range(leaves)}
 
 
 def save(spec: CheckpointSpec, leaves: int) -> None:
-    """Commit them."""
+    """Save and commit the state."""
     with opened(spec) as checkpointer:
         checkpointer.save(1, tree(leaves), DataPosition(step=1, sequences=0, tokens=0))
         checkpointer.finish()
 
 
 def restore(spec: CheckpointSpec, leaves: int) -> None:
-    """Read them back."""
+    """Restore the state."""
     with opened(spec) as checkpointer:
         assert checkpointer.restore(tree(leaves)) is not None
 
 
 def child(word: str, folder: str, number: int) -> None:
-    """One measurement."""
+    """Run one measurement, and print it as JSON."""
     spec = CheckpointSpec(root=f"file://{folder}", verify=VerifySpec(every_saves=0))
     work: dict[str, Callable[[], object]] = {
         "list a page": lambda: list_checkpoints(spec, limit=100),
@@ -90,7 +90,7 @@ def child(word: str, folder: str, number: int) -> None:
         "save": lambda: save(spec, number),
         "restore": lambda: restore(spec, number),
     }
-    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on: a child's begins with its parent's
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak, which a child inherits from its parent
     before = peak_bytes()
     began, processor = time.perf_counter(), time.process_time()
     work[word]()
@@ -99,13 +99,12 @@ def child(word: str, folder: str, number: int) -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held since its peak was reset."""
+    """The peak memory of this process since the last reset."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
 
 def measure(what: str, word: str, folder: Path, number: int) -> None:
-    """Print one line."""
     ended = subprocess.run(
         [sys.executable, __file__, "--child", word, str(folder), str(number)], capture_output=True, text=True, check=True
     )
@@ -114,7 +113,6 @@ def measure(what: str, word: str, folder: Path, number: int) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--checkpoints", type=int, nargs="*", default=[1000, 10_000])
     parser.add_argument("--files", type=int, default=20)

@@ -1,7 +1,7 @@
-"""What it costs to bring text to the tokenizer: decompress, cut, hand over, parse, make documents. The shortest of several runs each.
+"""The costs of bringing text to the tokenizer: decompress, cut, hand over, parse, make documents. Each is the best of several runs.
 
-Everything but tokenizing must cost less than a tenth of tokenizing. The serial part (the parent's) is told apart, for it is divided by
-no number of workers. The libraries that were chosen stand beside the ones they replace.
+All of it together must cost less than a tenth of tokenizing. The serial part (the parent's) is shown separately, because more workers do
+not shorten it. The chosen libraries are compared with the ones that they replace.
 
 python tests/bench/bench_sources.py
 """
@@ -39,7 +39,7 @@ TOKENIZING_MB_PER_SECOND = (15, 25, 40)
 
 
 class _NoTokens:
-    """A tokenizer that takes no time, so that what is left is the formatter's own cost."""
+    """A tokenizer that takes no time, to measure the formatter's cost alone."""
 
     vocab_size, bos_id, eos_id, pad_id, fingerprint = 259, 256, 257, 258, "0" * 64
     token_bytes = np.ones(259, np.int32)
@@ -51,7 +51,7 @@ class _NoTokens:
 
 
 def best_seconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """The shortest of several runs: what it costs when nobody else wants the machine."""
+    """The shortest of several measurements: the cost on an idle machine."""
     durations: list[float] = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -101,7 +101,7 @@ def _receive(connection: Any) -> None:
 
 @contextmanager
 def handing_over(made: list[Piece]) -> Iterator[Callable[[], None]]:
-    """Send pieces to another process, which unpickles them; one at a time, so both sides count."""
+    """A function that sends pieces to another process, which unpickles them: one at a time, so the time includes both sides."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_receive, args=(theirs,), daemon=True)
     process.start()
@@ -149,7 +149,7 @@ def libraries(folder: Path, size_bytes: int) -> None:
 
 
 def tokenizing(documents: list[str]) -> float:
-    """MB/s of one core for a tokenizer trained here, document by document, in this very run."""
+    """MB/s of one core for a tokenizer that is trained here, one document after another."""
     sample = documents[:: max(1, len(documents) // 2000)]
     tokenizer = load(train_bpe(sample, 8192, ()))
     size_bytes = sum(len(text.encode()) for text in sample)

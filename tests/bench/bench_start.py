@@ -1,8 +1,8 @@
-"""Seconds from process start to the end of the first step of an example, in parts: cold, and as a restart finds it.
+"""Seconds from process start to the end of the first step of an example, in parts: for a cold start and for a restart.
 
-Each start is of new processes that all begin at once. `cold` finds the tokens and nothing else: it compiles. `restart` finds a checkpoint
-and the compiled programs beside it in the root, and has an empty local directory, as a new pod. The parts are what process 0 itself
-reports. Processor seconds, of each process up to the end of its first step, say more than wall seconds on a machine that others use too.
+Each start is of new processes that all start at once. `cold` finds only the token cache, and compiles. `restart` finds a checkpoint and the
+compiled programs in the root, and has an empty local directory, as a new pod has. Process 0 reports the parts. On a shared machine, compare
+the processor seconds of each process up to the end of its first step, and not the wall seconds.
 
     python tests/bench/bench_start.py [RUN.YAML] [--slices 2] [--pairs 3]
 """
@@ -35,14 +35,14 @@ STEPS_BEFORE_THE_END = 3
 
 @dataclass
 class Start:
-    """What was seen of one start."""
+    """The measurements of one start."""
 
     seconds: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
     processor_seconds: list[float] = field(default_factory=list)
 
     def line(self) -> str:
-        """For people."""
+        """The measurements as one line of text."""
         parts = "  ".join(f"{name} {value:.2f}" for name, value in self.parts.items())
         return f"{self.seconds:6.2f} s   {parts}   processor {' + '.join(f'{one:.2f}' for one in self.processor_seconds)} s"
 
@@ -66,7 +66,7 @@ def environment(document: dict[str, Any], path: Path, restart: int, index: int, 
 
 
 def start(document: dict[str, Any], base: Path, restart: int) -> Start:
-    """Start all processes, and end them by SIGTERM soon after the first step, so that they leave a checkpoint."""
+    """Start all processes, and end them by SIGTERM soon after the first step, so that they save a checkpoint."""
     seen = Start()
     coordinator = f"127.0.0.1:{free_port()}"
     processes: list[subprocess.Popen[str]] = []
@@ -112,7 +112,7 @@ def start(document: dict[str, Any], base: Path, restart: int) -> Start:
 
 
 def placed(document: dict[str, Any], root: Path, tokens: Path, slices: int) -> dict[str, Any]:
-    """The document with its checkpoints and tokens on this machine."""
+    """The document with its checkpoint root and token cache on this machine."""
     spec = document["spec"]
     checkpoint = {"root": f"file://{root}", "save": {"everySteps": 1000}}
     data = spec["data"] | {"cache": {"root": f"file://{tokens}"}}

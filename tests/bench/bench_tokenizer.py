@@ -1,9 +1,9 @@
-"""How fast texts become ids: libraries side by side on one core, bare and through Halcyon; and what training and very long texts cost.
+"""Speed of tokenizing: several libraries on one core, alone and through Halcyon; and the costs of training and of very long texts.
 
 python tests/bench/bench_tokenizer.py [--megabytes 20] [--long 20000000]
 
-Each text is encoded once, in a fresh process for each library, so that no cache knows it already; ids are compared with those of
-`tokenizers`. Libraries that are not installed are left out: pip install gigatoken tokie kitoken iree-tokenizer bpe-openai splintr-rs.
+Each text is encoded once, in a new process for each library, so that no cache holds it already. The ids are compared with those of
+`tokenizers`. Libraries that are not installed are skipped: pip install gigatoken tokie kitoken iree-tokenizer bpe-openai splintr-rs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Encode = Callable[[Sequence[str]], list[Any]]
 
 
 def corpus(megabytes: float) -> list[str]:
-    """Python's own sources and whatever documentation its packages brought, each file once."""
+    """Python's sources and the documentation of its packages, each file once."""
     texts: list[str] = []
     left = megabytes * 1e6
     library = Path(sysconfig.get_path("stdlib"))
@@ -135,7 +135,7 @@ LIBRARIES: dict[str, Callable[[str], Encode]] = {
 
 
 def groups(texts: Sequence[str], characters: int = 1 << 20) -> Iterator[list[str]]:
-    """Texts in batches of about a megabyte, as the data path hands them out."""
+    """The texts in batches of about a megabyte, as in the data pipeline."""
     group: list[str] = []
     for text in texts:
         group.append(text)
@@ -147,7 +147,7 @@ def groups(texts: Sequence[str], characters: int = 1 << 20) -> Iterator[list[str
 
 
 def measure(name: str, path: str, megabytes: float) -> None:
-    """In a process of its own: encode the corpus once and print what it took as JSON."""
+    """Encode the corpus once, and print the measurements as JSON. Runs in a separate process."""
     texts = corpus(megabytes)
     batches = list(groups(texts))
     encode = LIBRARIES[name](path)

@@ -1,8 +1,8 @@
-"""Which files should hold a checkpoint's arrays? The evidence for docs/design/checkpoints.md.
+"""Compares file formats for a checkpoint's arrays: the evidence for docs/design/checkpoints.md.
 
-The same state of 32 arrays, split over 4 writers, in two forms that TensorStore offers, both with ``crc32c`` as last codec: plain
-Zarr v3, one file a chunk; and one OCDBT database for each writer. Then the files are damaged in every way, one at a time, and everything
-is read back by TensorStore alone, without a manifest. Printed: how many files and bytes there are, and how many damages were silent.
+Writes the same state of 32 arrays, split over 4 writers, in two formats of TensorStore, both with ``crc32c`` as last codec: plain Zarr v3,
+one file a chunk; and one OCDBT database for each writer. Then it damages the files in every way, one at a time, and reads all arrays back
+by TensorStore alone, without a manifest. Prints the number of files and bytes, and how many damages were silent.
 
     python tests/bench/checkpoint_formats.py [--tries 150]
 """
@@ -26,20 +26,20 @@ CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "cr
 
 
 def spec(kvstore: dict[str, Any]) -> dict[str, Any]:
-    """A Zarr v3 array of one chunk a writer."""
+    """A Zarr v3 array with one chunk for each writer."""
     grid = {"name": "regular", "configuration": {"chunk_shape": [64 // WRITERS, 32]}}
     metadata = {"shape": [64, 32], "data_type": "float32", "chunk_grid": grid, "codecs": CODECS}
     return {"driver": "zarr3", "kvstore": kvstore, "metadata": metadata, "store_data_equal_to_fill_value": True}
 
 
 def plain(folder: Path, writer: int, name: str) -> dict[str, Any]:
-    """All writers into one array of plain files."""
+    """All writers write to one array of plain files."""
     del writer
     return {"driver": "file", "path": f"{folder}/{name}/"}
 
 
 def ocdbt(folder: Path, writer: int, name: str) -> dict[str, Any]:
-    """Each writer into a database of its own."""
+    """Each writer writes to its own database."""
     return {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/{writer}/"}, "path": f"{name}/"}
 
 
@@ -47,12 +47,12 @@ Form = Callable[[Path, int, str], dict[str, Any]]
 
 
 def rows(writer: int) -> slice:
-    """A writer's share."""
+    """The rows of a writer."""
     return slice(writer * 64 // WRITERS, (writer + 1) * 64 // WRITERS)
 
 
 def write(folder: Path, form: Form) -> None:
-    """The whole state."""
+    """Write the whole state."""
     for writer in range(WRITERS):
         context = ts.Context()
         with ts.Transaction() as transaction:
@@ -76,7 +76,7 @@ def outcome(folder: Path, form: Form) -> str:
 
 
 def damages(files: list[Path], chance: random.Random) -> dict[str, Callable[[], None]]:
-    """One of each kind, at a random place."""
+    """One damage of each kind, at a random place."""
     path = chance.choice(files)
     data = path.read_bytes()
     sizes: dict[int, list[Path]] = {}
@@ -103,7 +103,6 @@ def damages(files: list[Path], chance: random.Random) -> dict[str, Callable[[], 
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--tries", type=int, default=150)
     tries = parser.parse_args().tries

@@ -1,6 +1,6 @@
-"""Save and restore times past this machine, from formulas: 8B, 70B and 405B parameters on 8 to 4,096 hosts, and what breaks first.
+"""Save and restore times at scale, from formulas: 8B, 70B and 405B parameters on 8 to 4,096 hosts, and the first bottleneck.
 
-Every assumption is an option. What is not measured here comes from published figures, which `docs/design/checkpoint-scale.md` names.
+Every assumption is an option. Figures that were not measured here are published ones, which `docs/design/checkpoint-scale.md` names.
 
     python tests/bench/checkpoint_scale.py [--chunk-mebibytes 32] [--store-gigabytes 2000] [--writes-a-second 1000]
 """
@@ -17,13 +17,13 @@ from rich.table import Table
 BYTES_A_PARAMETER = 12
 """Float32 parameters and AdamW's two moments."""
 ARRAYS = 36
-"""Of a stacked Llama: twelve matrices and norms, three times."""
+"""Arrays of a stacked Llama: twelve matrices and norms, three times."""
 MANIFEST_BYTES_A_FILE = 140
 
 
 @dataclass(frozen=True)
 class Place:
-    """What hosts and store can do, in gigabytes and requests a second."""
+    """The speed of hosts and store, in gigabytes and requests a second."""
 
     copy: float
     hash: float
@@ -36,7 +36,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds, and what takes the longest."""
+    """Seconds, and the bottleneck of each."""
 
     copy: float
     save: float
@@ -48,7 +48,7 @@ class Times:
 
 
 def times(parameters: float, hosts: int, devices_a_host: int, place: Place) -> Times:
-    """What a save and a restore take where the state is sharded over all devices once, and all hosts write."""
+    """Times of a save and a restore, if the state is sharded over all devices once and all hosts write."""
     gigabytes = parameters * BYTES_A_PARAMETER / 1e9
     shard_bytes = gigabytes * 1e9 / (hosts * devices_a_host * ARRAYS)
     files = hosts * devices_a_host * ARRAYS * max(1.0, shard_bytes / place.chunk_bytes)
@@ -57,7 +57,7 @@ def times(parameters: float, hosts: int, devices_a_host: int, place: Place) -> T
         "hash": share / place.hash,
         "host's network": share / place.write,
         "store": gigabytes / place.store,
-        # a file is written and its end is read; then a listing of a thousand keys each
+        # each file is written and its end is read; then listings of a thousand keys each
         "requests": files / place.writes,
         "listing": files / 1000 * 0.1,
     }
@@ -74,16 +74,15 @@ def times(parameters: float, hosts: int, devices_a_host: int, place: Place) -> T
 
 
 def main() -> None:
-    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunk-mebibytes", type=float, default=32)
-    parser.add_argument("--devices", type=int, default=4, help="of a host")
+    parser.add_argument("--devices", type=int, default=4, help="devices of a host")
     parser.add_argument("--copy-gigabytes", type=float, default=32, help="device to host, a second and host")
     parser.add_argument("--hash-gigabytes", type=float, default=13.6, help="SHA-256 by eight threads, a second and host")
     parser.add_argument("--write-gigabytes", type=float, default=3.3, help="to the store, a second and host")
     parser.add_argument("--read-gigabytes", type=float, default=5.1, help="from the store, a second and host")
-    parser.add_argument("--store-gigabytes", type=float, default=2000, help="what the store takes and gives in all, a second")
-    parser.add_argument("--writes-a-second", type=float, default=1000, help="objects that the store takes before it has scaled")
+    parser.add_argument("--store-gigabytes", type=float, default=2000, help="total throughput of the store, a second")
+    parser.add_argument("--writes-a-second", type=float, default=1000, help="objects a second that the store accepts at first")
     options = parser.parse_args()
     place = Place(
         options.copy_gigabytes,

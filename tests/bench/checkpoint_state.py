@@ -1,4 +1,4 @@
-"""The state that `bench_checkpoint` and `bench_orbax` save. Needs JAX alone, so that Orbax's environment can make it too."""
+"""The state that `bench_checkpoint` and `bench_orbax` save. It needs only JAX, so that Orbax's environment can make it too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def make_state(megabytes: int) -> dict[str, jax.Array]:
-    """Twelve matrices sharded by rows over all devices, and a few small arrays, as a model's state has them."""
+    """Twelve matrices sharded by rows over all devices, and a few small arrays, as in a model's state."""
     mesh = Mesh(np.array(jax.devices()), ("fsdp",))
     rows = megabytes * (1 << 20) // 4 // 12 // 1024
     rows -= rows % len(jax.devices())

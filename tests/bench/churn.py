@@ -1,10 +1,10 @@
-"""Hundreds of random preemptions, deletions, edits and operator kills, after which every run must be in its right state.
+"""Hundreds of random preemptions, deletions, edits and operator kills, after which every run must be in the right state.
 
     python tests/bench/churn.py                       # 200 in ten minutes, among 40 runs
     python tests/bench/churn.py --actions 40 --seconds 120 --seed 7
 
-Two operators share a Lease; either is killed now and then, or stopped and woken. In the end the API server's audit log tells whether any
-JobSet was created twice for one attempt, and the exit status says whether all was well. The seed that is printed makes the same choices.
+Two operators share a Lease; at random times one of them is killed, or stopped and continued. At the end the API server's audit log shows
+whether any JobSet was created twice for one attempt. The exit status is 0 if all checks passed. The printed seed repeats the same choices.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ ACTIONS = {
 
 @dataclass
 class Wanted:
-    """What the user wants of a run."""
+    """The state that the user wants for a run."""
 
     suspended: bool = False
     edits: int = 0
@@ -65,7 +65,7 @@ class Wanted:
 
 @dataclass
 class Churn:
-    """The runs, the operators, and what was done to them."""
+    """The runs, the operators, and the actions done to them."""
 
     cluster: Cluster
     fleet: Fleet
@@ -78,7 +78,7 @@ class Churn:
     started: int = 0
 
     def start_operator(self) -> OperatorProcess:
-        """One more operator."""
+        """Start one more operator."""
         self.started += 1
         return OperatorProcess.start(
             f"churn-{self.started}",
@@ -91,20 +91,20 @@ class Churn:
         )
 
     async def make_run(self) -> None:
-        """One more run, under a name that none had."""
+        """Make one more run, with a new name."""
         self.made += 1
         await self.fleet.apply(f"run-{self.made}")
         self.wanted[f"run-{self.made}"] = Wanted()
 
     async def act(self) -> None:
-        """Do one thing."""
+        """Do one random action."""
         action = self.dice.choices(list(ACTIONS), list(ACTIONS.values()))[0]
         name = self.dice.choice(list(self.wanted))
         try:
             await self._do(action, name)
             self.done[action] += 1
         except ApiError as error:
-            if error.code not in (404, 409, 429):  # what it was to be done to went a moment before
+            if error.code not in (404, 409, 429):  # its object was deleted a moment before
                 raise
             self.done[f"{action}: came too late"] += 1
 
@@ -144,7 +144,7 @@ class Churn:
                 asyncio.get_running_loop().call_later(self.dice.uniform(1, 25), operator.signal, signal.SIGCONT)
 
     async def wrong(self) -> list[str]:
-        """What is not as it should be; empty: everything is."""
+        """The wrong states; empty if all are right."""
         found: list[str] = []
         runs = {run["metadata"]["name"]: run for run in await self.fleet.listed(*RUNS_API)}
         jobsets: dict[str, list[dict[str, Any]]] = {}
@@ -165,7 +165,7 @@ class Churn:
             return "its status is of an older generation"
         if wanted.suspended:
             right = status.get("phase") == "Suspended" and not jobsets and not pods
-            return "" if right else f"should rest and is {status.get('phase')}, with {len(jobsets)} JobSets and {len(pods)} pods"
+            return "" if right else f"should be suspended and is {status.get('phase')}, with {len(jobsets)} JobSets and {len(pods)} pods"
         attempt = str(status.get("attempt"))
         names = [jobset["metadata"]["name"] for jobset in jobsets]
         if status.get("phase") not in ("Starting", "Restarting") or len(jobsets) != 1 or names != [status.get("jobSetName")]:
@@ -175,7 +175,7 @@ class Churn:
 
 
 def created_twice(log: list[Request], namespace: str) -> dict[str, int]:
-    """JobSets that were created more than once, and how often."""
+    """JobSets that were created more than once, with the number of creations."""
     created = Counter(
         request.name
         for request in log
@@ -185,7 +185,7 @@ def created_twice(log: list[Request], namespace: str) -> dict[str, int]:
 
 
 async def churn(cluster: Cluster, folder: Path, runs: int, actions: int, seconds: float, seed: int) -> str:
-    """Do it all. What was done, if everything was right in the end; else an empty text, and what is wrong is printed."""
+    """Run everything; returns a summary if all states are right at the end, else an empty text after printing the wrong states."""
     namespace, dice = f"churn-{secrets.token_hex(3)}", random.Random(seed)
     audit, log = AuditLog(cluster.paths.audit_log), list[Request]()
     async with fleet(cluster, namespace) as its:

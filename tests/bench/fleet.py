@@ -1,7 +1,7 @@
-"""Thousands of runs on one machine: fake nodes and pods by kwok, everything else real — API server, scheduler, Job and JobSet controllers.
+"""Thousands of runs on one machine: nodes and pods are fakes of kwok; API server, scheduler, Job and JobSet controllers are real.
 
-A fake pod runs at once and for ever; one that is evicted or deleted ends with exit code 42, as a trainer that saved does, so that JobSet
-starts its run's world anew. No fake pod answers when it is asked for its progress.
+A fake pod runs at once and forever. If it is evicted or deleted, it ends with exit code 42, as a trainer that saved does, so that JobSet
+restarts its run's process group. Fake pods do not answer requests for their progress.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from halcyon_operator.run.metrics import Metrics
 
 PODS_A_RUN = 5
 NO_STORE = "http://127.0.0.1:9"
-"""Where nobody answers."""
+"""An endpoint where nothing listens."""
 NODES = 20
 NODE_LABEL = "halcyon.dev/fake"
 POD_NETWORK = "10.213.0.0/16"
@@ -61,7 +61,7 @@ containerStatuses:
 
 
 def _stage(name: str, phases: list[str], then: dict[str, Any]) -> dict[str, Any]:
-    """What becomes of a pod that is told to end, by phase."""
+    """The kwok stage of a pod that is being deleted, by phase."""
     told = {"key": ".metadata.deletionTimestamp", "operator": "Exists"}
     spec = {
         "resourceRef": {"apiGroup": "v1", "kind": "Pod"},
@@ -73,7 +73,7 @@ def _stage(name: str, phases: list[str], then: dict[str, Any]) -> dict[str, Any]
 
 @contextmanager
 def fake_nodes(cluster: Cluster, folder: Path) -> Iterator[None]:
-    """Nodes that take any number of pods; the real one takes none meanwhile."""
+    """Nodes that accept any number of pods; the real node is cordoned meanwhile."""
     program = Binaries(cluster.paths.cache, QUIET).path(KWOK, "kwok")
     kept = program.parent / "kustomize" / "stage"
     own = [
@@ -105,14 +105,14 @@ def fake_nodes(cluster: Cluster, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def bench_cluster(options: argparse.Namespace, prefix: str) -> Iterator[tuple[Cluster, Path]]:
-    """A development cluster with fake nodes and the resource's definition, and a folder for logs; as it was before afterwards."""
+    """A development cluster with fake nodes and the CRD, and a folder for logs. Afterwards the cluster is as it was before."""
     cluster = open_cluster(options.cluster)
     was_up = cluster.status().ready
     cluster.up()
     try:
         if not cluster.paths.audit_log.exists():
             raise SystemExit(
-                "The API server of this cluster keeps no audit log: take the cluster down, and let this start one without Docker."
+                "The API server of this cluster keeps no audit log: take the cluster down, so that this program starts one without Docker."
             )
         folder = options.folder or Path(tempfile.mkdtemp(prefix=prefix))
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,14 +125,14 @@ def bench_cluster(options: argparse.Namespace, prefix: str) -> Iterator[tuple[Cl
 
 
 def cluster_options(arguments: argparse.ArgumentParser) -> None:
-    """Which cluster, where logs stay, and where the figures go."""
+    """Add the options for the cluster, the folder of logs, and the page for the figures."""
     arguments.add_argument("--cluster", default=DEFAULT_NAME, help="name of the development cluster")
-    arguments.add_argument("--folder", type=Path, help="where logs stay")
-    arguments.add_argument("--page", type=Path, help="page between whose marks the figures go")
+    arguments.add_argument("--folder", type=Path, help="folder for logs")
+    arguments.add_argument("--page", type=Path, help="page; the figures are written between its marks")
 
 
 def write_between(page: Path, name: str, text: str) -> None:
-    """Put a text between the marks `name:begin` and `name:end` of a page."""
+    """Write a text between the marks `name:begin` and `name:end` of a page."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     before, _, rest = page.read_text().partition(begin)
     _, found, after = rest.partition(end)
@@ -144,7 +144,7 @@ def write_between(page: Path, name: str, text: str) -> None:
 def run_document(
     name: str, namespace: str, *, hosts: int = PODS_A_RUN, slices: int = 1, endpoint: str = NO_STORE, **spec: Any
 ) -> dict[str, Any]:
-    """A run of so many pods a slice, whose checkpoint root nobody answers for."""
+    """A run with `hosts` pods a slice, whose checkpoint root does not answer."""
     return {
         "apiVersion": RUNS_API[0],
         "kind": "TrainingRun",
@@ -162,17 +162,16 @@ def run_document(
 
 @dataclass
 class Fleet:
-    """The runs of one namespace, asked and told over one connection."""
+    """The runs of one namespace, reached over one connection."""
 
     api: KubernetesApi
     namespace: str
 
     async def apply(self, name: str, **form: Any) -> None:
-        """Make a run."""
         await self.api.request("POST", path_of(*RUNS_API, self.namespace), "trainingruns", body=run_document(name, self.namespace, **form))
 
     async def apply_all(self, names: list[str], **form: Any) -> None:
-        """Make many, some at the same time."""
+        """Make many runs, at most 8 at the same time."""
         waiting = asyncio.Semaphore(8)
 
         async def one(name: str) -> None:
@@ -182,12 +181,10 @@ class Fleet:
         await asyncio.gather(*map(one, names))
 
     async def edit(self, name: str, **spec: Any) -> None:
-        """Edit a run's spec."""
         path = path_of(*RUNS_API, self.namespace, name)
         await self.api.request("PATCH", path, "trainingruns", body={"spec": spec}, content_type=MERGE)
 
     async def delete(self, api_version: str, plural: str, name: str) -> None:
-        """Delete an object."""
         options = {"propagationPolicy": "Background"}
         await self.api.request("DELETE", path_of(api_version, plural, self.namespace, name), plural, body=options)
 
@@ -212,7 +209,7 @@ class Fleet:
         return {run["metadata"]["name"]: run.get("status", {}) for run in await self.listed(*RUNS_API)}
 
     async def running_pods(self) -> dict[str, list[dict[str, Any]]]:
-        """The pods of every run that run and are not told to end."""
+        """The pods of every run that are running and not being deleted."""
         found: dict[str, list[dict[str, Any]]] = {}
         for pod in await self.listed("v1", "pods", "halcyon.dev/run"):
             if pod.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]:
@@ -222,7 +219,7 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(cluster: Cluster, namespace: str) -> AsyncIterator[Fleet]:
-    """A way to the runs of a namespace, which is made for it."""
+    """The runs of a new namespace."""
     cluster.kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
     configuration = Configuration()
     loader: Any = kubernetes_config
@@ -232,12 +229,16 @@ async def fleet(cluster: Cluster, namespace: str) -> AsyncIterator[Fleet]:
         yield Fleet(api, namespace)
     finally:
         await api.close()
-        # What is left goes with the fake nodes: pods without a node are collected.
+        # Remaining pods are garbage-collected when the fake nodes are deleted.
         cluster.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
 async def until_async(condition: Any, seconds: float, what: str, pause: float = 1.0) -> None:
-    """Wait until something holds that is asked of the API server."""
+    """Wait until a condition holds that asks the API server.
+
+    Raises:
+        TimeoutError: It did not hold within `seconds`.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while not await condition():
@@ -247,5 +248,5 @@ async def until_async(condition: Any, seconds: float, what: str, pause: float = 
 
 
 def dump(document: object) -> str:
-    """A document as people read it, for what went wrong."""
+    """A document as indented JSON, cut to 4000 characters, for error output."""
     return json.dumps(document, indent=1)[:4000]

@@ -1,10 +1,10 @@
-"""Levanter's side of `bench_levanter`: builds its cache of given token ids, or loads batches from it. Runs in an environment of its own.
+"""Levanter's side of `bench_levanter`: builds its cache of given token ids, or loads batches from it. Runs in a separate environment.
 
     python levanter_child.py build IDS.parquet CACHE
     python levanter_child.py load CACHE EOS BATCH LENGTH BATCHES FETCH
 
-Data set, shuffle, mixture and loader are put together as its trainer does it, with its defaults: block shuffle, segments from end tokens,
-and, where FETCH is 32, the trainer's own sizes of requests and buffers. The result is a line of JSON.
+Data set, shuffle, mixture and loader are made as in Levanter's trainer, with its defaults: block shuffle, segments from end tokens, and, if
+FETCH is 32, the trainer's sizes of requests and buffers. The result is a line of JSON.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> None:
     found = build(Path(rest[0]), Path(rest[1])) if mode == "build" else load(Path(rest[0]), *map(int, rest[1:]))
     sys.stdout.write(json.dumps(found) + "\n")
     sys.stdout.flush()
-    os._exit(0)  # its loader's threads would go on making batches
+    os._exit(0)  # the threads of its loader would continue to make batches
 
 
 if __name__ == "__main__":

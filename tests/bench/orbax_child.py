@@ -1,7 +1,7 @@
-"""Orbax's side of `bench_orbax.py`, in an environment of its own: makes the same state and saves and restores it when told to.
+"""Orbax's side of `bench_orbax.py`, in a separate environment: makes the same state, and saves and restores it on command.
 
-Each line of input is ``save N`` or ``restore N``, each line of output the JSON of what it took: seconds until the call returned, seconds
-until all was done, and processor seconds of the whole process.
+Each input line is ``save N`` or ``restore N``. Each output line is JSON with the seconds until the call returned, the seconds until all was
+done, and the processor seconds of the whole process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from checkpoint_state import make_state
 
 
 def main() -> None:
-    """Do what is asked."""
     megabytes, devices, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)

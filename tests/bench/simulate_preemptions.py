@@ -1,10 +1,10 @@
-"""Goodput of policies over ten thousand preemptions: fixed intervals between saves, the run's own choice, and fewer slices meanwhile.
+"""Goodput of save policies over ten thousand preemptions: fixed intervals, the trainer's automatic interval, and elastic runs.
 
-No hardware and no clock: a run of some slices is stopped at random moments (exponential, by a mean for the whole run). After a stop the
-capacity is back at once or after a while; then the run starts, restores, and does again what it had done since its last commit. What is
-simulated is what the trainer does: a save blocks the loop for its copy, is committed some time after, and the next one begins no earlier;
-`auto` uses the trainer's own `best_interval` and learns the mean from the stops it has seen. `elastic` goes on with one slice less when the
-capacity stays away, at a throughput in proportion, and starts anew at a checkpoint when it is back.
+No hardware and no clock: a run of some slices is stopped at random times (exponential, with one mean for the whole run). After a stop the
+capacity is back at once or after a while. Then the run starts, restores, and repeats the steps since its last commit. The saves are those
+of the trainer: a save blocks the loop for its copy, is committed some time later, and the next save does not begin before that commit.
+`auto` uses the trainer's `best_interval` and learns the mean from the stops so far. `elastic` continues with one slice less while the
+capacity is missing, with proportional throughput, and restarts from a checkpoint when it is back.
 
     python tests/bench/simulate_preemptions.py [--stops 10000] [--slices 8] [--blocked 1] [--save 60] [--restart 90]
 """
@@ -28,25 +28,25 @@ Interval = Callable[[float, int], float]
 
 @dataclass(frozen=True)
 class Run:
-    """What a stop and a save cost, in seconds."""
+    """The costs of a stop and of a save, in seconds."""
 
     slices: int
     blocked: float
     save: float
     restart: float
     patience: float
-    """How long an elastic run waits for its slice before it goes on without."""
+    """How long an elastic run waits for a lost slice before it continues without it."""
 
 
 def kept(up: float, run: Run, interval: float) -> float:
-    """Seconds of steps that are committed when a run is stopped after it was up for so long."""
+    """Seconds of committed steps of a run that is stopped after `up` seconds."""
     period = max(interval, run.save)
     saves = int(max(0.0, up - run.save) // period)
     return saves * (period - run.blocked)
 
 
 def goodput(run: Run, interval: Interval, ups: np.ndarray, waits: np.ndarray, *, elastic: bool) -> float:
-    """Productive share of the time, where 1 is all slices stepping all the time."""
+    """Productive share of the time; 1 means that all slices step all the time."""
     good = wall = up_seconds = 0.0
     fewer = (run.slices - 1) / run.slices
     for stops, (up, wait) in enumerate(zip(ups.tolist(), waits.tolist(), strict=True)):
@@ -64,15 +64,15 @@ def goodput(run: Run, interval: Interval, ups: np.ndarray, waits: np.ndarray, *,
 
 
 def main() -> None:
-    """Print the goodput of each policy for runs that are stopped seldom and often."""
+    """Print the goodput of each policy, for rare and for frequent stops."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stops", type=int, default=10_000)
     parser.add_argument("--slices", type=int, default=8)
     parser.add_argument("--blocked", type=float, default=1.0, help="seconds that a save blocks")
-    parser.add_argument("--save", type=float, default=60.0, help="seconds from a save's begin to its commit")
-    parser.add_argument("--restart", type=float, default=90.0, help="seconds from a stop to the next step, capacity given")
-    parser.add_argument("--wait", type=float, default=600.0, help="mean seconds until capacity is back, where it is not at once")
-    parser.add_argument("--patience", type=float, default=120.0, help="seconds that an elastic run waits first")
+    parser.add_argument("--save", type=float, default=60.0, help="seconds from the start of a save to its commit")
+    parser.add_argument("--restart", type=float, default=90.0, help="seconds from a stop to the next step, if there is capacity")
+    parser.add_argument("--wait", type=float, default=600.0, help="mean seconds until capacity is back, if it is not back at once")
+    parser.add_argument("--patience", type=float, default=120.0, help="seconds that an elastic run waits for a lost slice")
     arguments = parser.parse_args()
     run = Run(arguments.slices, arguments.blocked, arguments.save, arguments.restart, arguments.patience)
 

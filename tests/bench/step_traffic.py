@@ -1,7 +1,7 @@
-"""What a step sends between devices: compiles the real step, and lists its collectives by loop depth, with the bytes of the whole array.
+"""The data that a step sends between devices: compiles the real step, and lists its collectives by loop depth, with full-array bytes.
 
-Without options for 8 pretended CPU devices. With a TPU topology it compiles ahead of time for hardware that need not be there, which takes
-libtpu (the extra `tpu`) and minutes.
+Without options it compiles for 8 virtual CPU devices. With a TPU topology it compiles ahead of time, without the hardware; this needs
+libtpu (the extra `tpu`) and takes minutes.
 
     python tests/bench/step_traffic.py [--tpu v5e:2x4 --type v5e --topology 2x4] [--mesh 1,1,8,1] [--microbatches 4] [--vocabulary 128256]
 """
@@ -23,7 +23,7 @@ from tests.trainer.collectives import collectives
 
 
 def devices_of(topology: str | None) -> np.ndarray:
-    """The devices of a TPU topology, or 8 pretended ones."""
+    """The devices of a TPU topology, or 8 virtual CPU devices."""
     jax.config.update("jax_platforms", "cpu")
     if topology is None:
         jax.config.update("jax_num_cpu_devices", 8)
@@ -33,13 +33,13 @@ def devices_of(topology: str | None) -> np.ndarray:
 
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_LIBRARY_PATH": libtpu.get_library_path()}
     devices = np.array(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
-    # The programs ask for the platform that they are made for, which here is not the one that runs.
+    # The programs check for their target platform, which is not the platform of this process.
     jax.default_backend = lambda: "tpu"
     return devices
 
 
 def spec_of(options: argparse.Namespace) -> TrainingRunSpec:
-    """A Llama of two layers: the loop over layers has what each of any number sends."""
+    """A run of a Llama with two layers: the loop over layers shows the traffic of each layer, for any number of layers."""
     hidden = options.hidden
     llama = {"layers": 2, "hiddenSize": hidden, "intermediateSize": 2 * hidden, "heads": hidden // 128, "tieEmbeddings": options.tied}
     trainer = {"steps": 1, "batchSize": options.batch, "sequenceLength": options.length, "microbatches": options.microbatches}
@@ -60,10 +60,9 @@ def spec_of(options: argparse.Namespace) -> TrainingRunSpec:
 
 
 def main() -> None:
-    """Compile and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tpu", help="topology to compile for, such as v5e:2x4")
-    parser.add_argument("--type", default="cpu", help="accelerator type, whose memory decides what is gathered")
+    parser.add_argument("--type", default="cpu", help="accelerator type; its memory decides which arrays are gathered")
     parser.add_argument("--topology", default="1x8", help="its topology")
     parser.add_argument("--mesh", default="1,1,8,1", help=f"sizes of {', '.join(MESH_AXES)}")
     parser.add_argument("--microbatches", type=int, default=1)
@@ -72,7 +71,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--tied", action="store_true")
-    parser.add_argument("--least", type=float, default=1.0, help="megabytes from which on a collective is listed")
+    parser.add_argument("--least", type=float, default=1.0, help="smallest collective to list, in megabytes")
     options = parser.parse_args()
     sizes = tuple(map(int, options.mesh.split(",")))
     mesh = Mesh(devices_of(options.tpu).reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))

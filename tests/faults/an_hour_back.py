@@ -8,7 +8,7 @@ HOUR = 3600
 
 
 def main() -> None:
-    """Turn this process's clock back, before anything of the trainer has taken it, and be `halcyon`."""
+    """Set this process's clock back before the trainer is imported, then run `halcyon`."""
     now, now_ns = time.time, time.time_ns
     time.time = lambda: now() - HOUR
     time.time_ns = lambda: now_ns() - HOUR * 10**9

@@ -1,4 +1,4 @@
-"""Child processes of the fault tests beyond those of the checkpoint tests: ``python -m tests.faults.child ROLE JSON``."""
+"""Roles of child processes that only the fault tests use: ``python -m tests.faults.child ROLE JSON``."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class FaultChild(Child):
 
 
 def trainers(root: Root, options: dict[str, Any]) -> None:
-    """For each path of a run document that is read, fork a `halcyon train` of it, all imports done; and say how it ended.
+    """Read paths of run documents from stdin; for each, fork a `halcyon train` after all imports are done, and report how it ended.
 
-    A step after the path, counted from 0, is one whose batch the run never gets, so that it does not end by itself.
+    A path may be followed by a step, counted from 0. The run never gets the batch of this step, so it does not end by itself.
     """
     from halcyon.machine.lean_imports import without_unused_parts
     from halcyon.process import run_training
 
     with without_unused_parts():
-        import halcyon.tasks.train  # noqa: F401 - what takes long
+        import halcyon.tasks.train  # noqa: F401 - the slow import
     for line in sys.stdin:
         document, _, step = line.strip().partition(" ")
         pid = os.fork()
@@ -60,7 +60,7 @@ def trainers(root: Root, options: dict[str, Any]) -> None:
 
 
 def _hang_at(step: int) -> None:
-    """Never give out the batch of a step."""
+    """Make the loader block forever at the batch of a step."""
     from halcyon.data.loader import Loader
 
     batch = Loader.batch
@@ -74,7 +74,7 @@ def _hang_at(step: int) -> None:
 
 
 def over_quota(root: Root, options: dict[str, Any]) -> None:
-    """Save twice, then twice more while the system says that the quota is exceeded."""
+    """Save twice, then twice more while `fsync` fails with an exceeded quota."""
     with open_root(root, callbacks=Callbacks(on_failure=lambda text: say(event="failed", text=text))) as checkpointer:
         for step in range(1, 5):
             if step == 3:
@@ -87,7 +87,7 @@ def over_quota(root: Root, options: dict[str, Any]) -> None:
 
 
 def killed_at_a_write(root: Root, options: dict[str, Any]) -> None:
-    """Go on from what is committed, and be killed before the n-th write of the next save, or after all of them."""
+    """Restore the last commit, and SIGKILL this process before write number `write` of the next save, or after all writes."""
     devices = mesh(2, 2)
     checkpointer = open_root(root)
     restored = checkpointer.restore(template(devices))
@@ -111,7 +111,7 @@ def killed_at_a_write(root: Root, options: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Play a role."""
+    """Run the role that the arguments name."""
     options = json.loads(sys.argv[2])
     if "moments" in options:
         moments.tell(options["moments"])

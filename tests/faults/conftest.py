@@ -1,4 +1,4 @@
-"""The roots of the checkpoint tests, on the pretended devices of the trainer's."""
+"""The fixtures of the checkpoint tests' roots, and the virtual devices of the trainer's tests."""
 
 from tests.trainer import conftest as devices
 from tests.trainer.checkpoint.roots import file_root, gateway, root, s3_root

@@ -1,7 +1,7 @@
-"""Lets the system refuse calls of this process from now on, by a seccomp filter: for errors that no file system here can be brought to.
+"""Makes system calls of this process fail, by a seccomp filter: for errors that no file system of a test machine produces.
 
-The errno of an exceeded quota is one: it takes a kernel with quotas, and a file system that was made for them. On network file systems it
-is `fsync` that tells of it.
+An example is the errno of an exceeded quota: it needs a kernel with quotas, and a file system that was made for them. Network file systems
+report it at `fsync`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SECCOMP = {"x86_64": 317, "aarch64": 277}
 
 
 def deny(call: str, errno: int) -> None:
-    """From now on `call` fails with `errno`, in all threads of this process and in its children, for ever."""
+    """Make `call` fail with `errno` from now on, in all threads of this process and in its children. This cannot be undone."""
     machine = platform.machine()
     instructions = [
         (_LOAD_WORD, 0, 0, 0),  # the number of the system call

@@ -1,5 +1,7 @@
-"""In which moment of its life a process is, told through two bytes of a file that outlive the process: one for the main thread, one for the
-thread that saves. So a test can aim a kill, and know afterwards what it hit.
+"""The current activity of a process, kept in a file that remains after the process ends.
+
+The file has two bytes: one for the main thread, one for the thread that saves. A test can so aim a kill at an activity, and read afterwards
+which activity it hit.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ STEP, RESTORE, SAVE, COMMIT, DELETION = MOMENTS = ("steps", "restores", "saves",
 
 
 class Moments:
-    """The file, seen from the test."""
+    """The file, as the test reads it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -23,20 +25,20 @@ class Moments:
             self._bytes = mmap.mmap(file.fileno(), 2)
 
     def now(self) -> str:
-        """What the process does, or did when it was killed. A save in the background counts for more than the step beside it."""
+        """The activity of the process now, or when it was killed. A save in the background has precedence over the step beside it."""
         main, background = self._bytes[0], self._bytes[1]
         return MOMENTS[background or main]
 
     def expect_start(self) -> None:
-        """A new process will begin with a restore."""
+        """Reset the file for a new process, which begins with a restore."""
         self._bytes[0], self._bytes[1] = MOMENTS.index(RESTORE), 0
 
 
 def tell(path: str) -> None:
-    """Let the engine of this process, and of those that are forked from it, write down in which moment it is."""
+    """Make the engine of this process, and of processes forked from it, write its activity to the file."""
     from halcyon.checkpoint import checkpointer, saving
 
-    with open(path, "r+b") as file:  # noqa: PTH123 - nothing else is done with it
+    with open(path, "r+b") as file:  # noqa: PTH123 - the path is used only once
         memory = mmap.mmap(file.fileno(), 2)
 
     def during(moment: str, thread: int, function: Callable[..., Any], when: Callable[..., bool] = lambda *_: True) -> Callable[..., Any]:

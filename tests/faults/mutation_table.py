@@ -1,4 +1,4 @@
-"""What is broken on purpose, one thing at a time, and the tests of `make test` that must find it."""
+"""The mutations: each breaks one thing on purpose, and names the tests of `make test` that must fail."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Literal
 from tests.faults import rows
 
 Package = Literal["trainer/halcyon", "operator/halcyon_operator"]
-"""Where the file is."""
+"""The package that holds the file."""
 
 _ISOLATION = "One tenant's trouble is no other tenant's"
-_FINALITY = "What passes by itself ends no run, and what ends one is lifted by what mends it"
-_TRUST = "Whoever only bears a run's labels is not believed"
+_FINALITY = "A temporary fault never ends a run, and a fix of the cause lets a stopped run continue"
+_TRUST = "An object that only has a run's labels is not trusted"
 PROMISES = (_ISOLATION, _FINALITY, _TRUST)
-"""What the operator's tests hold that are no rows of the fault table."""
+"""Promises of the operator's tests. They are no rows of the fault table."""
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """One thing broken."""
+    """One deliberate defect."""
 
     what: str
     edits: tuple[tuple[str, str, str], ...]
-    """File below the package, what stands there once, and what shall stand there instead."""
+    """(file below the package, text that occurs in it exactly once, replacement)"""
     tests: tuple[str, ...]
-    """Tests that must fail, each in the tier `test`: what `make test` runs must find the mutation by itself."""
+    """Tests that must fail. Each is in the tier `test`, so that `make test` alone finds the mutation."""
     row: str
     package: Package = "trainer/halcyon"
 
@@ -36,13 +36,13 @@ def _row(mark: object) -> str:
 
 MUTATIONS = (
     Mutation(
-        "the hash of a file is not looked at",
+        "the hash of a file is not checked",
         (("checkpoint/verify.py", "if _sha256(data) != file.sha256:", "if False:"),),
         ("tests/faults/test_damage.py::test_every_kind_of_harm_to_every_file_of_a_checkpoint_is_found[file-1]",),
         _row(rows.DAMAGE),
     ),
     Mutation(
-        "the fence is skipped: a writer that lost the root goes on from the HEAD that is there",
+        "the fence is skipped: a writer that lost the root continues from the present HEAD",
         (("checkpoint/head.py", "if (head.epoch, head.writer) != (epoch, writer):", "if False:"),),
         ("tests/faults/test_two_writers.py::test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced[file-25]",),
         _row(rows.TWO_WRITERS),
@@ -65,13 +65,13 @@ MUTATIONS = (
         _row(rows.KILLS),
     ),
     Mutation(
-        "a mark that was written, and whose answer was lost, is taken for somebody else's",
+        "a COMMIT that was written, but whose answer was lost, counts as another writer's",
         (("storage/store.py", "return self.read(key).data == data", "return False"),),
         ("tests/faults/test_store.py::test_a_fault_of_every_request_once_is_got_over[lose]",),
         _row(rows.STORE),
     ),
     Mutation(
-        "a failed save is not told",
+        "a failed save is not reported",
         (("checkpoint/checkpointer.py", "                self._callbacks.on_failure(self.last_error)", "                pass"),),
         ("tests/faults/test_root.py::test_an_exceeded_quota_costs_checkpoints_and_not_the_training",),
         _row(rows.ROOT),
@@ -89,13 +89,13 @@ MUTATIONS = (
         _row(rows.ROOT),
     ),
     Mutation(
-        "a chunk is given to one region only of those that need it",
+        "a chunk is given to only one of the regions that need it",
         (("checkpoint/reader.py", "for key in self.needed[indices]:", "for key in self.needed[indices][:1]:"),),
         ("tests/faults/test_topology.py::test_from_mesh_to_mesh_all_bits_stay[file]",),
         _row(rows.TOPOLOGY),
     ),
     Mutation(
-        "a look waits for the store, however long that takes",
+        "a reconcile waits for the store without a limit",
         (("observe/head_reads.py", "        return HeadPending()\n", "        return await self._heads.read(spec)\n"),),
         ("tests/operator/test_isolation.py::test_runs_on_a_store_that_does_not_answer_hold_up_no_other_tenants_run[100]",),
         _ISOLATION,
@@ -122,7 +122,7 @@ MUTATIONS = (
         "operator/halcyon_operator",
     ),
     Mutation(
-        "a root that cannot be used for a moment stops the run for good",
+        "a root that is unusable for a moment stops the run permanently",
         (
             (
                 "decide/recovery.py",
@@ -191,7 +191,7 @@ MUTATIONS = (
         "operator/halcyon_operator",
     ),
     Mutation(
-        "a source that does not answer is a mistake of the document",
+        "a source that does not answer counts as a mistake in the document",
         (("data/sources/failures.py", "return (Unreachable if is_outage(error) else Unreadable)(message)", "return Unreadable(message)"),),
         ("tests/trainer/data/sources/test_outages.py::test_a_reading_is_no_mistake_of_the_document",),
         _FINALITY,

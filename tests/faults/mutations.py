@@ -1,7 +1,7 @@
-"""Breaks the engine or the operator on purpose, one thing at a time, and sees that the row of docs/reliability.md that is about it fails.
+"""Breaks the trainer or the operator on purpose, one defect at a time, and checks that a test of the row in docs/reliability.md fails.
 
-``python -m tests.faults.mutations`` works on a copy of the package, which the tests and their processes find first on their path;
-the checkout stays as it is. With ``--page PAGE`` the outcome is written between the two marks of the page.
+``python -m tests.faults.mutations`` works on a copy of the package, which is first on the path of the tests and of their processes; the
+checkout does not change. With ``--page PAGE`` it writes the outcome between the two marks of the page.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ IN_MAKE_TEST = " or ".join(f"({expression(part, Tier.TEST)})" for part in Part)
 
 
 def mutate(mutation: Mutation, package: Path) -> None:
-    """Edit a copy of the package.
+    """Apply a mutation to a copy of the package.
 
     Raises:
-        ValueError: The code has changed and the mutation must be brought up to it.
+        ValueError: The code has changed, so the mutation must be updated.
     """
     for name, old, new in mutation.edits:
         text = (package / name).read_text()
         if text.count(old) != 1:
-            raise ValueError(f"{name} has {text.count(old)} times what the mutation {mutation.what!r} replaces: {old!r}")
+            raise ValueError(f"{name} has {text.count(old)} occurrences of the text that the mutation {mutation.what!r} replaces: {old!r}")
         (package / name).write_text(text.replace(old, new))
 
 
 def failures(mutation: Mutation) -> list[tuple[str, str]]:
-    """The tests that fail under a mutation, each with why."""
+    """(test, reason) of each test that fails under a mutation."""
     with tempfile.TemporaryDirectory() as folder:
         original = REPOSITORY / mutation.package
         package = Path(folder) / original.name
@@ -54,7 +54,7 @@ def failures(mutation: Mutation) -> list[tuple[str, str]]:
 
 
 def line(mutation: Mutation, failed: list[tuple[str, str]]) -> str:
-    """One line of the page's table."""
+    """A line of the page's table."""
     if not failed:
         return f"| {mutation.what} | **nothing failed** | {mutation.row} | |"
     test, reason = failed[0]
@@ -65,7 +65,7 @@ def line(mutation: Mutation, failed: list[tuple[str, str]]) -> str:
 
 
 def write(page: Path, tried: dict[str, str]) -> None:
-    """Put lines into the page's table; those of other mutations stay."""
+    """Replace the lines of these mutations in the page's table, and keep the others."""
     before, rest = page.read_text().split(BEGIN)
     table, after = rest.split(END)
     lines = {one.strip("|").split(" | ")[0].strip(): one for one in table.strip().splitlines()[2:]} | tried
@@ -74,12 +74,12 @@ def write(page: Path, tried: dict[str, str]) -> None:
 
 
 def main() -> int:
-    """Try all mutations, or those whose number is named."""
+    """Try all mutations, or those with the given numbers."""
     parser = argparse.ArgumentParser(
-        description="Break the engine or the operator on purpose and see which row of docs/reliability.md fails."
+        description="Break the trainer or the operator on purpose and show which row of docs/reliability.md fails."
     )
     parser.add_argument("--page", type=Path, help="write the outcome into this page")
-    parser.add_argument("numbers", nargs="*", type=int, help="of the mutations to try, from 1 (default: all)")
+    parser.add_argument("numbers", nargs="*", type=int, help="numbers of the mutations to try, from 1 (default: all)")
     arguments = parser.parse_args()
     tried: dict[str, str] = {}
     survived = 0

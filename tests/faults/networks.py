@@ -1,4 +1,4 @@
-"""Two hosts on one machine: two network namespaces, joined by a cable that a test can cut."""
+"""Two hosts on one machine: two network namespaces, connected by a veth pair that a test can cut."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Hosts:
-    """The two."""
+    """The names of the two network namespaces, and their IP addresses."""
 
     names: tuple[str, str]
     addresses: tuple[str, str]
 
     @property
     def inside(self) -> tuple[tuple[str, ...], ...]:
-        """What starts a command on each of them."""
+        """For each host, the words that start a command there."""
         return tuple(("ip", "netns", "exec", name) for name in self.names)
 
     def cut(self) -> None:
-        """Nothing passes any more, and nobody is told: the far end of a cable goes."""
+        """Drop all packets without an error on either side: the far end of the veth pair goes down."""
         ip("-n", self.names[1], "link", "set", "cable", "down")
 
     def mend(self) -> None:
-        """Everything passes again."""
+        """Let packets pass again."""
         ip("-n", self.names[1], "link", "set", "cable", "up")
 
 
@@ -40,9 +40,9 @@ def ip(*arguments: str) -> None:
 
 
 def why_not() -> str | None:
-    """Why there can be no such hosts here; None if there can."""
+    """Why this machine cannot have the two hosts; None if it can."""
     if os.geteuid() != 0:
-        return "needs the superuser, who may make network namespaces"
+        return "only root may make network namespaces"
     if shutil.which("ip") is None:
         return "needs the command ip (package iproute2)"
     name = f"halcyon-{secrets.token_hex(3)}"
@@ -59,7 +59,7 @@ def why_not() -> str | None:
 
 @contextmanager
 def two_hosts() -> Iterator[Hosts]:
-    """Two hosts that know each other, and their own name by their own address. Nothing of them is left after the block."""
+    """Two hosts that reach each other and resolve the host name to their own address. The end of the block removes them."""
     token = secrets.token_hex(3)
     hosts = Hosts((f"halcyon-{token}-0", f"halcyon-{token}-1"), ("10.213.7.1", "10.213.7.2"))
     settings = [Path("/etc/netns") / name for name in hosts.names]
@@ -78,7 +78,7 @@ def two_hosts() -> Iterator[Hosts]:
     finally:
         for name in hosts.names:
             with contextlib.suppress(subprocess.CalledProcessError):
-                ip("netns", "delete", name)  # with its end of the cable, and so with the other end
+                ip("netns", "delete", name)  # also deletes its end of the veth pair, and so the other end
         for folder in settings:
             shutil.rmtree(folder, ignore_errors=True)
         if not parent_was_there:

@@ -1,7 +1,7 @@
-"""A proxy in front of a real S3 gateway, that does what real stores do on a bad day.
+"""A proxy in front of a real S3 gateway that makes the faults of real stores.
 
-It runs in a thread of the test. What becomes of a request is decided by a function of the test; the rest is passed on byte for byte, with
-the client's own Host, which its signature covers.
+It runs in a thread of the test. A function of the test chooses the fault of each request; requests without a fault are forwarded byte for
+byte, with the client's own Host header, because the signature covers it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _KEY = re.compile(r"<Key>(.*?)</Key>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Request:
-    """What the decision goes by."""
+    """The properties of a request that the test's function decides by."""
 
     number: int
-    """Of this request since the proxy was started, from 0."""
+    """Number of this request since the start of the proxy, from 0."""
     method: str
     key: str
     """Key below the bucket; empty for a listing."""
@@ -45,12 +45,12 @@ class Pass:
 
 @dataclass(frozen=True)
 class Refuse:
-    """Close the connection without an answer; the store never hears of the request."""
+    """Close the connection without an answer; the store does not get the request."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """Answer with an error of the store's own."""
+    """Answer with an error of the store."""
 
     code: int
     name: str
@@ -58,19 +58,19 @@ class Status:
 
 @dataclass(frozen=True)
 class Lose:
-    """Pass the request on, and close the connection instead of answering."""
+    """Forward the request, and close the connection instead of answering."""
 
 
 @dataclass(frozen=True)
 class Stall:
-    """Pass the request on when the event is set, long after the client may have given up."""
+    """Forward the request when the event is set, which may be long after the client gave up."""
 
     until: threading.Event
 
 
 @dataclass(frozen=True)
 class Hide:
-    """Leave keys out of a listing."""
+    """Remove keys from a listing."""
 
     hidden: Callable[[str], bool]
 
@@ -86,23 +86,22 @@ class Proxy:
 
     target: str
     decide: Callable[[Request], Fault] = lambda request: PASS
-    """What becomes of a request; a test sets it."""
+    """Chooses the fault of a request; a test sets it."""
     port: int = 0
     served: list[tuple[Request, int]] = field(default_factory=list)
-    """Requests that the store answered, and how."""
+    """Requests that the store answered, with the HTTP status."""
     _count: int = 0
 
     @property
     def endpoint(self) -> str:
-        """For ``spec.checkpoint.endpoint``."""
+        """The value of ``spec.checkpoint.endpoint``."""
         return f"http://127.0.0.1:{self.port}"
 
     def stored(self, key: str) -> int:
-        """How many writes of a key the store has taken."""
+        """Number of successful writes of a key."""
         return sum(request.method == "PUT" and request.key.endswith(key) and code == 200 for request, code in self.served)
 
     async def handle(self, incoming: web.Request) -> web.StreamResponse:
-        """One request."""
         path = unquote(incoming.rel_url.raw_path).lstrip("/")
         key = path.partition("/")[2]
         conditional = "If-Match" in incoming.headers or "If-None-Match" in incoming.headers
@@ -160,7 +159,7 @@ def _without(response: web.Response, hidden: Callable[[str], bool]) -> web.Respo
 
 @contextmanager
 def proxied(target: str) -> Iterator[Proxy]:
-    """A proxy on a free port of this machine, in front of `target`, for as long as the block lasts."""
+    """A proxy on a free port, in front of `target`, until the end of the block."""
     proxy = Proxy(target)
     loop = asyncio.new_event_loop()
     ready, over = threading.Event(), asyncio.Event()

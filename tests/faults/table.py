@@ -1,7 +1,8 @@
-"""Makes the table of docs/reliability.md out of a run of the tests that bear the marker `fault`.
+"""Makes the table of docs/reliability.md from a run of the tests with the marker `fault`.
 
-A test tells what it did through the fixture `trials`; what it told travels in its report, so that it arrives from the workers of xdist too.
-With ``--reliability PAGE`` the run writes the table between the two marks of the page: the rows all of whose tests ran; the others stay.
+A test counts its trials through the fixture `trials`. The counts are part of the test's report, so they also arrive from the workers of
+xdist. With ``--reliability PAGE`` the run writes the table between the two marks of the page. It replaces only the rows whose tests all
+ran.
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Trials:
-    """What a test did, counted by kind: ``trials.count("kills while saving")``."""
+    """The trials of a test, counted by kind: ``trials.count("kills while saving")``."""
 
     def __init__(self, properties: list[tuple[str, object]]) -> None:
         self._properties = properties
 
     def count(self, kind: str, number: int = 1) -> None:
-        """Add to the number of trials of a kind, which is a plural that reads well after its number."""
+        """Add to the number of trials of a kind. The kind is a plural noun, such as "kills while saving"."""
         self._properties.append((_TRIAL, [kind, number]))
 
 
 @pytest.fixture
 def trials(request: pytest.FixtureRequest) -> Trials:
-    """Counts what a test of a fault does."""
+    """Counts the trials of a test with the marker `fault`."""
     assert request.node.get_closest_marker(_MARK), "only tests with the marker `fault` count trials"
     return Trials(request.node.user_properties)
 
 
 @dataclass
 class Row:
-    """One row, as a run fills it."""
+    """One row, which a run fills."""
 
     fault: str
     holds: str
@@ -52,13 +53,13 @@ class Row:
     skipped: set[str] = field(default_factory=set)
 
     def held(self) -> str:
-        """What the run says of it."""
+        """The column "held"."""
         if self.failed:
             return f"**no**: {', '.join(sorted(self.failed))}"
         return f"yes; not run here: {', '.join(sorted(self.skipped))}" if self.skipped else "yes"
 
     def line(self) -> str:
-        """The row in the page."""
+        """The row as a line of the page."""
         done = ", ".join(f"{kind}: {number:,}" for kind, number in sorted(self.done.items()))
         tests = "<br>".join(f"`{test}`" for test in sorted(self.tests))
         return f"| {self.fault} | {self.holds} | {done} | {self.held()} | {tests} |"
@@ -74,7 +75,7 @@ class Table:
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take up one phase of one test."""
+        """Add one phase of one test."""
         marks = [str(value) for name, value in report.user_properties if name == _MARK]
         for row in (self._rows[mark] for mark in marks):
             test = report.nodeid.split("[")[0]
@@ -89,7 +90,7 @@ class Table:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """Write the rows all of whose tests ran; the others stay as they are."""
+        """Write the rows whose tests all ran, and keep the others."""
         text = self._page.read_text()
         before, rest = text.split(BEGIN)
         table, after = rest.split(END)
@@ -102,16 +103,16 @@ class Table:
 
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say what became of the page."""
+        """Print what was written to the page."""
         for row in self._rows.values():
             if row in self._written:
                 terminalreporter.write_line(f"{self._page}: {row.fault}: {row.held()}")
             elif row.tests:
-                terminalreporter.write_line(f"{self._page}: {row.fault}: not written, for not all of its tests ran", yellow=True)
+                terminalreporter.write_line(f"{self._page}: {row.fault}: not written, because not all of its tests ran", yellow=True)
 
 
 def tell_rows(items: Iterable[pytest.Item]) -> None:
-    """Let each test's report say which rows it belongs to."""
+    """Add the rows of each test to its report."""
     for item in items:
         for mark in item.iter_markers(_MARK):
             item.user_properties.append((_MARK, mark.kwargs["row"]))
@@ -123,7 +124,7 @@ def all_marks() -> dict[str, pytest.Mark]:
 
 
 def marked_tests(folder: Path = REPOSITORY / "tests") -> dict[str, set[str]]:
-    """By fault, the tests that the source marks with it: ``tests/…/test_file.py::test_name``."""
+    """By fault, the tests that are marked with it in the source: ``tests/…/test_file.py::test_name``."""
     found: dict[str, set[str]] = {mark.kwargs["row"]: set() for mark in all_marks().values()}
     for path in sorted(folder.rglob("test_*.py")):
         text = path.read_text()
@@ -141,7 +142,7 @@ def marked_tests(folder: Path = REPOSITORY / "tests") -> dict[str, set[str]]:
 
 
 def tabled_tests(page: Path) -> dict[str, set[str]]:
-    """By fault, the tests that a page's table names."""
+    """By fault, the tests that the table of a page names."""
     table = page.read_text().split(BEGIN)[1].split(END)[0].strip().splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table]
     return {row[0]: {test.strip("` ") for test in row[4].split("<br>")} for row in cells}

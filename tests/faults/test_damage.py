@@ -1,4 +1,4 @@
-"""Harm to any file that a checkpoint consists of is found by the restore, which takes the checkpoint before; and told by what it is."""
+"""A restore finds damage to any file of a checkpoint, restores the previous checkpoint, and names the damage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Harm:
-    """What is done to a file: its new content and, if another file is touched too, that one's name and content."""
+    """Damage to a file: the new content by file name; None deletes the file. An exchange changes two files."""
 
     kind: str
     files: dict[str, bytes | None]
@@ -48,9 +48,9 @@ def lose(files: Files, name: str, chance: random.Random) -> Harm:
 
 
 def exchange(files: Files, name: str, chance: random.Random) -> Harm:
-    """With another file: of the same length if there is one, for then nothing but its hash tells them apart.
+    """Exchange with another file: mostly with one of the same length if there is one, because then only the hash differs.
 
-    What comes from the older checkpoint stays there too, for a restore must have something left that is sound.
+    A file of the older checkpoint is copied and not exchanged, so that one valid checkpoint remains for the restore.
     """
     others = [other for other in files if files[other] != files[name]]
     alike = [other for other in others if len(files[other]) == len(files[name])]
@@ -98,7 +98,7 @@ def test_every_kind_of_harm_to_every_file_of_a_checkpoint_is_found(
         assert (head_loss is not None) == (HEAD_KEY in touched), what
         if any(key.startswith(newest) for key in touched):
             assert restored.step == OLDER, f"not found: {what}"
-            # Where HEAD is lost too, it is rebuilt from the checkpoints whose manifest and mark fit, and so without one whose do not.
+            # If HEAD is lost too, it is rebuilt only from the checkpoints whose MANIFEST and COMMIT agree.
             named = [bad.path for bad in restored.skipped]
             assert named == [newest] or (HEAD_KEY in touched and named == []), what
         else:
@@ -111,7 +111,7 @@ def test_every_kind_of_harm_to_every_file_of_a_checkpoint_is_found(
 
 
 def write(store: Store, files: dict[str, bytes | None]) -> None:
-    """Write or delete as anybody could who has access."""
+    """Write or delete files directly, as any user with access to the store could."""
     for key, data in files.items():
         if data is None:
             store.delete(key)
@@ -120,7 +120,7 @@ def write(store: Store, files: dict[str, bytes | None]) -> None:
 
 
 def put_back(store: Store, good: Files) -> None:
-    """Make the root what it was."""
+    """Restore the files of the root to their good content."""
     present = {key: store.read(key).data for key in store.list("")}
     write(store, {key: None for key in present if key not in good})
     write(store, {key: data for key, data in good.items() if present.get(key) != data})

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment of a process's life: what HEAD names is always whole and always right, and the run is the same in the end."""
+"""SIGKILL at any moment of a process: HEAD always names intact and correct checkpoints, and at the end the run is the same."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.slow, rows.KILLS]
 
 
 class Killer:
-    """Kills at moments that chance decides: every other time anywhere, else inside of a moment that was hit least."""
+    """Kills at random moments: half of the kills at any time, the others during the activity that was hit least."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self.moments = Moments(path)
@@ -40,9 +40,9 @@ class Killer:
         self._chance = random.Random(seed)
 
     def wait(self, child: Child, *, seconds: float) -> None:
-        """Wait for the moment of the next kill. A process that ends by itself, or never comes there, ends the wait."""
+        """Wait for the moment of the next kill. Waits at most 5 s for the activity that it aims at."""
         if self._chance.random() < 0.5:
-            time.sleep(self._chance.random() * seconds)  # a random moment is what this is about
+            time.sleep(self._chance.random() * seconds)  # the random moment of the kill
             return
         aim = min(MOMENTS, key=lambda moment: (self.hit[moment], self._chance.random()))
         deadline = time.monotonic() + limit(5)
@@ -51,12 +51,12 @@ class Killer:
         time.sleep(self._chance.random() * self._chance.choice([0, 0.002, 0.02]))
 
     def wants_more(self, kills: int) -> bool:
-        """Whether there were not so many kills yet, or none in one of the moments: on a busy machine a short one is easily missed."""
+        """Whether more kills are needed: fewer than `kills` so far, or none during an activity (a busy machine often misses short ones)."""
         done = self.hit.total()
         return done < kills or (not all(self.hit.values()) and done < max(5 * kills, 100))
 
     def kill(self, pid: int, spawner: Child) -> None:
-        """Kill the process that a spawner made, and note what was hit."""
+        """Kill a process of the spawner, and count the activity that was hit."""
         os.kill(pid, signal.SIGKILL)
         assert spawner.hear("over")["code"] == -signal.SIGKILL
         self.hit[self.moments.now()] += 1
@@ -121,7 +121,8 @@ WRITES = 26
 
 @pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.variant)])
 def test_the_engine_killed_before_each_write_of_a_commit(request: pytest.FixtureRequest, trials: Trials, kind: str) -> None:
-    """What lasts a millisecond is seldom hit by chance: here the process kills itself there, and goes on from what is committed."""
+    """A random kill seldom hits a short activity, so here the process kills itself before a write; the next one restores the last
+    commit."""
     root: Root = request.getfixturevalue(f"{kind}_root")
     newest = 0
     for write in (WRITES, 0, *range(WRITES - 4, WRITES + 1)):
@@ -137,7 +138,7 @@ def test_the_engine_killed_before_each_write_of_a_commit(request: pytest.Fixture
 
 @pytest.mark.parametrize("kills", [40, pytest.param(150, marks=pytest.mark.variant), pytest.param(2000, marks=pytest.mark.long)])
 def test_the_engine_killed_in_the_middle_of_a_swap(file_root: Root, trials: Trials, kills: int) -> None:
-    """A value is the old one or the new one, and the next writer is not harmed by what the killed one left."""
+    """A value is the old one or the new one, and the files that a killed writer leaves do not disturb the next writer."""
     chance = random.Random(3)
     with FaultChild("spawner", file_root, play="swap") as spawner:
         for _ in range(kills):
@@ -147,22 +148,22 @@ def test_the_engine_killed_in_the_middle_of_a_swap(file_root: Root, trials: Tria
             os.kill(pid, signal.SIGKILL)
             assert spawner.hear("over")["code"] == -signal.SIGKILL
             if not (file_root.folder / "value").exists():
-                continue  # killed before the first
+                continue  # killed before the first swap
             value = (file_root.folder / "value").read_bytes()
             assert hashlib.sha256(value[32:]).digest() == value[:32]
-    assert len(list(file_root.folder.iterdir())) <= 3, "the value, LOCK, and what the last killed one left"
+    assert len(list(file_root.folder.iterdir())) <= 3, "the value, LOCK, and a file of the last killed writer"
     trials.count("kills in compare-and-swaps of a folder", kills)
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(8, marks=pytest.mark.variant), pytest.param(150, marks=pytest.mark.long)])
 def test_a_training_killed_at_random_moments_is_bitwise_the_same_run(tmp_path: Path, file_root: Root, trials: Trials, kills: int) -> None:
-    """`halcyon train` of one process, each start forked from one that has done all imports. One to be killed never gets its last batch."""
+    """`halcyon train` of one process, each forked from a process that has done all imports. One to be killed never gets its last batch."""
     steps = (12 if kills < 8 else 60) + 12 * kills
     run, calm = tmp_path / "run.yaml", tmp_path / "calm.yaml"
     for path, root in ((run, file_root.folder), (calm, tmp_path / "calm-root")):
         document = run_document(root, slices=1, steps=steps)
         document["spec"]["checkpoint"]["save"] = {"everySteps": 3}
-        if kills < 8:  # else a start that is killed while it tokenizes leaves a lock that the next one waits for
+        if kills < 8:  # else a process killed while it tokenizes leaves a lock that the next one waits for
             document["spec"]["data"]["cache"] = {"root": f"file://{tmp_path / 'cache'}"}
         path.write_text(yaml.safe_dump(document))
     killer = Killer(tmp_path / "moments", kills)
@@ -180,14 +181,14 @@ def test_a_training_killed_at_random_moments_is_bitwise_the_same_run(tmp_path: P
             tell(trainer, f"{run} {steps - 1}" if kill < kills else str(run))
             pid = trainer.hear("forked")["pid"]
             if kill < kills:
-                if kill % 4:  # else in the start-up too
+                if kill % 4:  # every fourth kill may hit the start-up
                     assert trainer.hear("step", "over")["event"] == "step"
                 killer.wait(trainer, seconds=0.5)
                 killer.kill(pid, trainer)
             else:
                 assert trainer.hear("over")["code"] == ExitCode.DONE
             for restored in (event for event in trainer.events if event["event"] == "restored"):
-                assert committed <= restored["step"] <= committed + 3, "more than what was done since the last commit is lost"
+                assert committed <= restored["step"] <= committed + 3, "more than the steps since the last commit is lost"
             for step, loss in losses_of(trainer).items():
                 assert loss == expected[step], f"step {step}"
                 losses[step] = loss
@@ -209,7 +210,7 @@ def seen_step(step: int) -> Any:
 def test_a_world_of_two_processes_killed_at_random_moments_is_bitwise_the_same_run(
     tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch, kills: int
 ) -> None:
-    """Until the last kill one of the processes never gets its last batch, so that none comes too late."""
+    """Until the last kill one process never gets its last batch, so the run cannot end before a kill."""
     steps = max(2 * kills, 12)
     calm = start_world(run_document(tmp_path / "calm-root", steps=steps), tmp_path / "calm")
     assert calm.wait() == [ExitCode.DONE] * 2
@@ -238,16 +239,16 @@ def test_a_world_of_two_processes_killed_at_random_moments_is_bitwise_the_same_r
 
 
 def _kill_one_of_two(world: World, chance: random.Random, number: int, step: int) -> None:
-    """From the start-up to a few steps past the next checkpoint: kills fall into joining, restore, steps, saves and commits."""
+    """Kill between the start-up and a few steps after the next checkpoint: while joining, restoring, stepping, saving or committing."""
     if chance.random() < 0.75:
         world.leader.wait_for(seen_step(step))
     else:
         world.leader.wait_for(lambda events: any(event.get("event") == "start" for event in events))
-    with contextlib.suppress(subprocess.TimeoutExpired):  # a random moment after that
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a random delay
         world.processes[number % 2].popen.wait(chance.random() * 0.2)
     victim, peer = world.processes[number % 2], world.processes[1 - number % 2]
     victim.popen.kill()
     assert victim.wait() == -signal.SIGKILL
     if not any(event.get("event") == "joined" for event in peer.events):
-        peer.popen.terminate()  # it may wait long for the others to come; a JobSet deletes the pods of the old world
-    assert peer.wait() not in (0, *range(80, 87)), "the peer must leave, and with a code that is retried"
+        peer.popen.terminate()  # it may wait long for the other process to join; a JobSet deletes the pods of the old process group
+    assert peer.wait() not in (0, *range(80, 87)), "the peer must exit with a code that is retried"

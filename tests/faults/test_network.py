@@ -1,4 +1,4 @@
-"""The network between two processes of a world goes for a while: shortly, and for longer than anybody waits."""
+"""The network between two processes of a process group is cut: for 5 s, and for longer than any process waits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def hosts() -> Iterator[Hosts]:
 
 
 def start(root: Path, folder: Path, hosts: Hosts | None, restart: int) -> World:
-    """A world of two processes, that goes on until it gets a notice; on two hosts, or on this one."""
+    """A process group of two that trains until it gets a notice; on two hosts, or on this one."""
     document = run_document(root, steps=MANY)
     document["spec"]["checkpoint"]["save"] = {"everySteps": 5}
     where: dict[str, Any] = {"address": hosts.addresses[0], "inside": hosts.inside} if hosts else {}
@@ -42,7 +42,7 @@ def start(root: Path, folder: Path, hosts: Hosts | None, restart: int) -> World:
 
 
 def happened(world: World, kind: str, number: int = 1) -> None:
-    """Wait until so many more events of a kind came from process 0."""
+    """Wait until process 0 has written `number` more events of a kind."""
     known = sum(event.get("event") == kind for event in world.leader.events)
     world.leader.wait_for(lambda events: sum(event.get("event") == kind for event in events) >= known + number, timeout_seconds=PATIENCE)
 
@@ -58,14 +58,14 @@ def test_a_network_that_is_cut_and_mended(tmp_path: Path, hosts: Hosts, trials: 
     try:
         happened(world, "checkpoint", 2)
         hosts.cut()
-        time.sleep(SHORT_SECONDS)  # the fault itself
+        time.sleep(SHORT_SECONDS)  # the duration of the fault
         hosts.mend()
         try:
             happened(world, "step", 5)
             trials.count(f"cuts of {SHORT_SECONDS} s survived")
         except AssertionError:
             codes = world.wait()
-            assert not {0, *FATAL} & set(codes), "a clean end is one that is retried"
+            assert not {0, *FATAL} & set(codes), "the exit codes must be ones that are retried"
             restart += 1
             take_up(losses, world)
             world = start(root, folder, hosts, restart)
@@ -75,11 +75,11 @@ def test_a_network_that_is_cut_and_mended(tmp_path: Path, hosts: Hosts, trials: 
         hosts.cut()
         until = time.monotonic() + long_seconds
         codes = world.wait()
-        assert not {0, *FATAL} & set(codes), "both end, and are retried"
+        assert not {0, *FATAL} & set(codes), "both must end with codes that are retried"
         take_up(losses, world)
         before = (root / "HEAD").read_bytes()
         worlds = 0
-        while worlds == 0 or time.monotonic() < until:  # as a JobSet does
+        while worlds == 0 or time.monotonic() < until:  # restart as a JobSet does
             worlds += 1
             restart += 1
             world = start(root, folder, hosts, restart)
@@ -88,7 +88,7 @@ def test_a_network_that_is_cut_and_mended(tmp_path: Path, hosts: Hosts, trials: 
             while time.monotonic() < until and not ended(world):
                 time.sleep(0.5)
             assert not [event for process in world.processes for event in process.events if event.get("event") == "joined"]
-            assert (root / "HEAD").read_bytes() == before, "nobody has the root but both together"
+            assert (root / "HEAD").read_bytes() == before, "only the two together can take the root"
             if ended(world):
                 assert not {0, *FATAL} & set(world.wait())
         hosts.mend()
@@ -122,7 +122,7 @@ def test_a_network_that_is_cut_and_mended(tmp_path: Path, hosts: Hosts, trials: 
 
 
 def take_up(losses: dict[int, float], world: World) -> None:
-    """A step that was done again must have the same loss."""
+    """Add the losses of a process group; a repeated step must have the same loss."""
     for step, loss in world.leader.losses().items():
         assert losses.setdefault(step, loss) == loss, f"step {step}"
 

@@ -1,4 +1,4 @@
-"""A root that is full, over its quota, or read-only costs checkpoints while it is so, and nothing else; and no clock decides anything."""
+"""A root that is full, over its quota or read-only only costs checkpoints, and only until it is fixed. No decision depends on a clock."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ pytestmark = [pytest.mark.slow, rows.ROOT, pytest.mark.timeout(1200)]
 
 MANY = 1_000_000
 PATIENCE = 300
-"""Seconds: much longer than anything takes, even on a busy machine."""
+"""Seconds: much longer than any event takes, even on a busy machine."""
 _REMOUNT, _READ_ONLY = 32, 1
 
 
 def running(root: Path, folder: Path, **options: Any) -> World:
-    """A run of one process that goes on until it gets a notice, with a save every 20 steps."""
+    """A run of one process that trains until it gets a notice, with a save every 20 steps."""
     document = run_document(root, slices=1, steps=MANY)
     document["spec"]["checkpoint"]["save"] = {"everySteps": 20}
     return start_world(document, folder, **options)
 
 
 def stop(world: World) -> dict[int, float]:
-    """Give a notice; the losses of all steps."""
+    """Send a notice, and return the losses of all steps."""
     world.signal(signal.SIGTERM, 0)
     assert world.wait() == [ExitCode.PREEMPTED]
     return world.leader.losses()
 
 
 def after(events: list[dict[str, Any]], kind: str, text: str = "") -> Callable[[list[dict[str, Any]]], bool]:
-    """Whether an event of a kind, that says so, has come since these."""
+    """A condition: an event of a kind that contains `text` has come after `events`."""
     known = len(events)
     return lambda all_events: any(event.get("event") == kind and text in str(event) for event in all_events[known:])
 
@@ -65,7 +65,7 @@ def calm_losses(tmp_path: Path, losses: dict[int, float]) -> dict[int, float]:
 
 
 def remount(folder: Path, flags: int) -> None:
-    """Change the flags of a mount, as the system does for itself when a disk fails."""
+    """Change the flags of a mount, as the kernel does when a disk fails."""
     library = ctypes.CDLL(None, use_errno=True)
     if library.mount(b"none", os.fsencode(folder), b"tmpfs", _REMOUNT | flags, None):
         raise OSError(ctypes.get_errno(), "remount")
@@ -85,7 +85,7 @@ def test_a_training_goes_on_while_its_root_is_full_or_read_only(small_disk: Path
         assert [verify_checkpoint(spec, entry) for entry in committed] == [(), ()]
 
     def fill() -> None:
-        shutil.rmtree(root / "compilation", ignore_errors=True)  # which would make room for a save
+        shutil.rmtree(root / "compilation", ignore_errors=True)  # it would make room for a save
         with filler.open("wb") as file:
             file.write(b"x" * small_disk_free(small_disk))
 
@@ -113,7 +113,7 @@ def test_a_training_goes_on_while_its_root_is_full_or_read_only(small_disk: Path
 
 
 def _hurt(hurt: Callable[[], None]) -> None:
-    """A save may be writing now: then the disk is fuller, or busier, than a moment ago, and it is tried again."""
+    """Retry `hurt` until it succeeds: a save may write at the same time, and then the disk is fuller, or busier, than a moment before."""
     refusals: list[OSError] = []
 
     def hurts() -> bool:
@@ -133,7 +133,7 @@ def remount_size(folder: Path, size: str) -> None:
 
 
 def running_on_disk(root: Path, tmp_path: Path) -> World:
-    """Its corpus and caches lie elsewhere: they are not what is short here."""
+    """A run whose corpus and caches are on another disk, because only checkpoints must run short of space."""
     document = run_document(tmp_path / "root", slices=1, steps=MANY)
     document["spec"]["checkpoint"] = {"root": f"file://{root}", "save": {"everySteps": 20}}
     document["spec"]["data"]["cache"] = {"root": f"file://{tmp_path}/cache"}
@@ -141,7 +141,7 @@ def running_on_disk(root: Path, tmp_path: Path) -> World:
 
 
 def test_an_exceeded_quota_costs_checkpoints_and_not_the_training(file_root: Root, trials: Trials) -> None:
-    """The system says so at fsync, as it does on network file systems."""
+    """The system reports the exceeded quota at fsync, as network file systems do."""
     with FaultChild("over_quota", file_root, devices=4) as child:
         assert child.end() == ExitCode.DONE, child.noise()
     told = [event["text"] for event in child.events if event["event"] == "failed"]
@@ -158,7 +158,7 @@ def test_an_exceeded_quota_costs_checkpoints_and_not_the_training(file_root: Roo
 
 
 def test_a_clock_that_goes_back_an_hour_decides_nothing(tmp_path: Path, trials: Trials) -> None:
-    """Neither what is newest, nor what is deleted, nor whose root it is. The files' own times say that they are of the future, too."""
+    """No clock decides which checkpoint is newest, which is deleted, or who owns the root. The files' times are in the future, too."""
     root, attempts = tmp_path / "root", 3
     losses: dict[int, float] = {}
     newest = 0
@@ -177,7 +177,7 @@ def test_a_clock_that_goes_back_an_hour_decides_nothing(tmp_path: Path, trials: 
             world.leader.wait_for(
                 lambda events, last=newest: checkpoints(events) >= 3 or done(events) > last + 200, timeout_seconds=PATIENCE
             )
-            assert checkpoints(world.leader.events) >= 3, "ten saves were due, and each waits for the one before"
+            assert checkpoints(world.leader.events) >= 3, "ten saves were due, and each waits for the previous one"
             world.signal(signal.SIGKILL, 0)
             assert world.wait() == [-signal.SIGKILL]
         finally:

@@ -1,7 +1,7 @@
-"""A store on a bad day: what it does is tried again within bounds, or reported; and no commit is made twice or lost.
+"""Faults of a store: the run retries requests within bounds, or reports the failure; no commit is made twice or lost.
 
-A real S3 gateway stands behind a proxy that does the harm (see `proxy`). What a run holds against it is TensorStore's retries, a deadline
-for every request, and looking again at what is there.
+A proxy in front of a real S3 gateway makes the faults (see `proxy`). The defences of a run are TensorStore's retries, a deadline for every
+request, and another read of what is stored.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def proxy(gateway: Gateway) -> Iterator[Proxy]:
 
 @pytest.fixture
 def bad_root(s3_root: Root, proxy: Proxy) -> Root:
-    """A bucket that is reached through the proxy alone."""
+    """A bucket that is reached only through the proxy."""
     return replace(s3_root, spec=s3_root.spec.model_copy(update={"endpoint": proxy.endpoint}))
 
 
 def once_each(fault: Fault, concerns: Callable[[Request], bool]) -> Callable[[Request], Fault]:
-    """The fault for the first request of each kind (method and key) that it concerns."""
+    """The fault for the first request of each (method, key) that it concerns."""
     seen: set[tuple[str, str]] = set()
 
     def decide(request: Request) -> Fault:
@@ -58,7 +58,7 @@ def once_each(fault: Fault, concerns: Callable[[Request], bool]) -> Callable[[Re
 
 
 def soon() -> Limits:
-    """The patience of a run with a store that is away; one that is there answers within it."""
+    """Short limits for a store that is down; a store that works answers within them."""
     return Limits(parts_seconds=limit(10), request_seconds=limit(2))
 
 
@@ -75,11 +75,11 @@ def writes(request: Request) -> bool:
 
 
 def see_that_all_is_well(root: Root, good_root: Root, steps: list[int]) -> None:
-    """Looked at past the proxy: these steps are committed, each once, and whole; and nothing else lies there."""
+    """Check without the proxy: these steps are committed once each and intact, and the root holds nothing else."""
     listing = list_checkpoints(good_root.spec)
     committed = [entry.step for entry in listing.committed]
     assert committed[: len(steps)] == steps
-    assert len(set(committed)) == len(committed) <= len(steps) + 1, "one more may be kept, that was read back"
+    assert len(set(committed)) == len(committed) <= len(steps) + 1, "one more may be kept: one that was read back"
     assert [verify_checkpoint(good_root.spec, entry) for entry in listing.committed] == [()] * len(committed)
     assert listing.unfinished == ()
     with open_root(good_root) as checkpointer:
@@ -101,7 +101,7 @@ def see_that_all_is_well(root: Root, good_root: Root, steps: list[int]) -> None:
 def test_a_fault_of_every_request_once_is_got_over(
     s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, fault: Fault, concerns: Callable[[Request], bool], what: str
 ) -> None:
-    """Another process takes the root and saves two steps; each request of each key fails the first time."""
+    """Another process takes the root and saves two steps; each request for each key fails the first time."""
     proxy.decide = decide = once_each(fault, concerns)
     with Child("train", bad_root, steps=2) as child:
         assert child.end() == ExitCode.DONE, (child.events[-1:], child.noise())
@@ -117,7 +117,7 @@ def test_a_fault_of_every_request_once_is_got_over(
 def test_a_store_that_refuses_for_good_costs_checkpoints_and_not_the_training(
     s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials
 ) -> None:
-    """Each save gives up within its bounds, and says why; the first one after the store is back is committed."""
+    """Each save gives up within its bounds and reports why; the first save after the store works again is committed."""
     failures: list[str] = []
     with open_root(bad_root, limits=soon(), callbacks=Callbacks(on_failure=failures.append)) as checkpointer:
         save(checkpointer, 1)
@@ -134,20 +134,20 @@ def test_a_store_that_refuses_for_good_costs_checkpoints_and_not_the_training(
     for failure in failures[:2]:
         assert f"DEADLINE_EXCEEDED: no answer within {limit(2)} s" in failure
     assert "QuotaExceeded" in failures[2]
-    fill(bad_root, 6)  # what arrived after it was given up goes at the next start
+    fill(bad_root, 6)  # the next start deletes files that arrived after the save gave up
     see_that_all_is_well(bad_root, s3_root, [6, 5])
     trials.count("saves during which the store was away or full", 3)
 
 
 def save(checkpointer: Any, step: int) -> None:
-    """Save and wait, whatever becomes of it."""
+    """Save, and wait for success or failure."""
     checkpointer.save(step, on(mesh(2, 2), numbers(step)), position(step))
     checkpointer._join()
 
 
 @pytest.mark.parametrize("arrives", ["before", "after"])
 def test_a_commit_that_stalls_is_made_once_or_not_at_all(s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, arrives: str) -> None:
-    """The change of HEAD is held up past its deadline. It arrives before the next save, or after that one's commit: then it is too late."""
+    """The change of HEAD is delayed past its deadline. It arrives before the next save, or after that save's commit, which is too late."""
     release = threading.Event()
     with open_root(bad_root, limits=soon()) as checkpointer:
         save(checkpointer, 1)
@@ -180,7 +180,7 @@ def test_a_commit_that_stalls_is_made_once_or_not_at_all(s3_root: Root, bad_root
 
 
 def wait_for_answers(proxy: Proxy, requests: list[Request]) -> None:
-    """Until the store has answered these."""
+    """Wait until the store has answered these requests."""
     until(
         lambda: {request for request, _ in proxy.served} >= set(requests),
         timeout_seconds=20,
@@ -198,7 +198,7 @@ def test_a_store_that_lists_late_is_refused_when_a_root_is_begun(bad_root: Root,
 
 
 def test_a_store_that_comes_to_list_late_loses_nothing(s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials) -> None:
-    """The files of a save are not listed yet when it looks for them: it is not committed on trust, and the failure is told."""
+    """The files of a save are not yet listed when the save checks for them: the save is not committed, and the failure is reported."""
     fill(s3_root, 1)
     failures: list[str] = []
     with open_root(bad_root, callbacks=Callbacks(on_failure=failures.append)) as checkpointer:
@@ -210,14 +210,14 @@ def test_a_store_that_comes_to_list_late_loses_nothing(s3_root: Root, bad_root: 
     (failure,) = failures
     assert "the checkpoint at step 2 was not saved" in failure
     assert "missing from the store" in failure
-    fill(bad_root, 4)  # what could not be seen, and so not be deleted, goes at the next start
+    fill(bad_root, 4)  # the next start deletes the files that were not listed, and so could not be deleted
     see_that_all_is_well(bad_root, s3_root, [4, 3])
     trials.count("saves whose files were listed late")
 
 
 @pytest.mark.parametrize("steps", [5, pytest.param(12, marks=pytest.mark.variant), pytest.param(300, marks=pytest.mark.long)])
 def test_all_of_it_at_random(s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, steps: int) -> None:
-    """Of all requests a fifth fails, each in one of four ways; what was committed is counted by the store, and not by the writer."""
+    """A fifth of all requests fails, each in one of four ways. The store counts the commits, not the writer."""
     chance = random.Random(steps)
     faults = 0
 

@@ -1,4 +1,4 @@
-"""docs/reliability.md is made by the run of these tests, and is not out of step with them."""
+"""docs/reliability.md is made by a run of these tests, and agrees with them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_mutation_still_finds_what_it_breaks(tmp_path: Path) -> None:
             (package / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(REPOSITORY / mutation.package / name, package / name)
         mutate(mutation, package)
-        assert mutation.row in marked or mutation.row in PROMISES, "of no row"
+        assert mutation.row in marked or mutation.row in PROMISES, "the mutation belongs to no row"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A checkpoint is of the run and not of the machines: other devices, other meshes and other processes restore the same bits."""
+"""A checkpoint does not depend on the machines: other devices, other meshes and other numbers of processes restore the same bits."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SHAPES: tuple[tuple[str, int, int, dict[str, Any]], ...] = (
     ("8 devices, tensor", 1, 8, SHARDINGS),
     ("8 devices, fsdp once more", 8, 1, SHARDINGS),
 )
-"""Axes of 8, 4 and 1: each is restored from the one before, and saved for the next."""
+"""Axes of 8, 4 and 1. Each shape restores the checkpoint of the previous one, and saves for the next."""
 
 
 def gathered_bits(state: dict[str, jax.Array]) -> dict[str, bytes]:
-    """Every array whole, as plain bytes."""
+    """Every array gathered, as bytes."""
     return {name: np.asarray(array).tobytes() for name, array in state.items()}
 
 
@@ -55,13 +55,13 @@ def test_from_mesh_to_mesh_all_bits_stay(root: Root, trials: Trials) -> None:
                 assert {array.sharding.mesh.shape["fsdp"] for array in state.values()} == {columns}
                 trials.count("restores onto another mesh")
             assert gathered_bits(state) == bits(carried), name
-            checkpointer.save(step, state, position(step))  # what was restored itself is saved, so an error would be carried on
+            checkpointer.save(step, state, position(step))  # the restored state is saved, so an error would persist
             checkpointer.finish()
 
 
 @pytest.mark.slow
 def test_from_one_process_to_four_to_two_and_back(file_root: Root, trials: Trials) -> None:
-    """Each world looks at the bits of all shards that its processes hold."""
+    """Each process group compares the bits of all shards that its processes hold."""
     fill(file_root, 1)
     worlds: Sequence[tuple[int, list[int], dict[str, Any]]] = (
         (4, [4, 1], BY_ROWS),
@@ -105,5 +105,5 @@ def test_another_floating_point_type_by_request_alone(file_root: Root, trials: T
         assert expected[name].dtype == ml_dtypes.bfloat16
     expected["half"] = arrays["half"].astype(np.float32)
     assert {name: array.dtype for name, array in restored.state.items()} == {name: np.asarray(one).dtype for name, one in expected.items()}
-    assert gathered_bits(restored.state) == bits(expected), "rounded as JAX rounds, and all the rest bit for bit"
+    assert gathered_bits(restored.state) == bits(expected), "rounded as JAX rounds; all other arrays bitwise"
     trials.count("restores into another type by request")

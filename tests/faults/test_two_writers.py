@@ -1,4 +1,4 @@
-"""A process that lost the root can never change it, wherever it was stopped and whenever it wakes."""
+"""A process that lost the root can never change it, wherever it was stopped and whenever it continues."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced(
         assert same_bits(restored.state, numbers(4))
         later.save(5, on(mesh(2, 2), numbers(5)), position(5))
         later.finish()
-    assert list_checkpoints(root.spec).unfinished == (), "what the woken one had left is gone"
+    assert list_checkpoints(root.spec).unfinished == (), "the files of the stopped writer are deleted"
     trials.count("writers replaced while they were stopped")
 
 
@@ -77,7 +77,7 @@ def test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced(
 def test_a_writer_stopped_for_long_while_the_newer_saves_and_deletes(
     file_root: Root, s3_root: Root, trials: Trials, pause_seconds: int
 ) -> None:
-    """One on a folder and one in a bucket, at the same time."""
+    """One writer on a folder and one on a bucket, at the same time."""
     pauses = ((file_root, 11), (s3_root, 25))
     with contextlib.ExitStack() as stack:
         olds, news = [], []
@@ -100,13 +100,13 @@ def test_a_writer_stopped_for_long_while_the_newer_saves_and_deletes(
                 new.save(step, on(mesh(2, 2), numbers(step)), position(step))
                 new.finish()
                 assert new.last_error is None
-            time.sleep(0.5)  # the pause itself is the fault
+            time.sleep(0.5)  # the pause is the fault
         for (root, _), old in zip(pauses, olds, strict=True):
             before = snapshot_of(root.folder)
             old.popen.send_signal(signal.SIGCONT)
             assert old.end() == ExitCode.FENCED, old.noise()
             after = snapshot_of(root.folder)
-            assert {name: after.get(name) for name in before} == before, "something of the newer was touched"
+            assert {name: after.get(name) for name in before} == before, "a file of the newer writer was changed"
             assert not [name for name in after if name.startswith("steps/") and name not in before and ".000001." not in name]
             committed = [(entry.step, entry.epoch) for entry in list_checkpoints(root.spec).committed]
             assert committed[:2] == [(step, epoch(2)), (step - 1, epoch(2))]

@@ -1,1 +1,1 @@
-"""What users get wrong, and what they are told: one table, tried row by row and shown in docs/mistakes.md."""
+"""Mistakes of users and Halcyon's answers: one table, tested row by row and shown in docs/mistakes.md."""

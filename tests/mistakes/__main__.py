@@ -1,4 +1,4 @@
-"""``make mistakes``: make every mistake, and write docs/mistakes.md."""
+"""``make mistakes``: makes every mistake, and writes docs/mistakes.md."""
 
 from __future__ import annotations
 

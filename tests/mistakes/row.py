@@ -1,4 +1,4 @@
-"""A mistake, and how it is made."""
+"""One mistake: how a test makes it, and the exit code that must follow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FOLDER = "/home/ada"
-"""What the table shows in place of the folder in which a mistake was made."""
+"""The table shows this in place of the folder in which a test made the mistake."""
 
 RUN: dict[str, Any] = {
     "apiVersion": "halcyon.dev/v1alpha1",
@@ -22,10 +22,10 @@ RUN: dict[str, Any] = {
         "checkpoint": {"root": f"file://{FOLDER}/root"},
     },
 }
-"""A valid run of three text files."""
+"""A valid run on three text files."""
 
 Changes = Mapping[str, Any]
-"""Fields of the run by their paths, such as ``spec.trainer.steps``; the value ``...`` takes a field out."""
+"""Fields of the run by path, such as ``spec.trainer.steps``; the value ``...`` removes a field."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Row:
     """One mistake.
 
     Attributes:
-        words: What the user does, for the table.
+        words: The mistake, as the table names it.
         command: Words of the command after ``halcyon``.
         code: The exit code.
-        changes: What is wrong in ``run.yaml``.
-        text: The whole text of ``run.yaml``, in place of a changed document.
+        changes: The wrong fields of ``run.yaml``.
+        text: The whole text of ``run.yaml``, instead of ``changes``.
         files: Further files, by name.
-        trained: A run that trains before, in place of an empty folder: what differs in it from ``run.yaml``.
+        trained: Changes of a run that trains in the folder first; None: the folder is empty.
     """
 
     words: str
@@ -52,12 +52,12 @@ class Row:
 
     @property
     def slow(self) -> bool:
-        """Whether it needs processes of its own."""
+        """Whether the row needs separate processes."""
         return self.command[0] == "train" or self.trained is not None
 
     @property
     def shown(self) -> str:
-        """The command as the table has it, which tells the row from all others together with its words."""
+        """The command as the table shows it. It identifies the row together with `words`."""
         return " ".join(("halcyon", *self.command))
 
 

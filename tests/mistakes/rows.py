@@ -1,4 +1,4 @@
-"""The mistakes. Most are in the document; some are in a command, a file, or a checkpoint root."""
+"""The mistakes. Most are in the document; some are in a command, a file or a checkpoint root."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OPTIMIZER = "spec.optimizer"
 
 
 def _in_document(words: str, **changes: Any) -> Row:
-    """A mistake in the run's document; ``__`` stands for the dots of a path."""
+    """A mistake in the run's document. In the names of `changes`, ``__`` stands for a dot."""
     return Row(words, VALIDATE, BAD, {path.replace("__", "."): value for path, value in changes.items()})
 
 
@@ -26,7 +26,7 @@ FILES = (
     Row("a file that is not UTF-8", VALIDATE, BAD, text=b"kind: TrainingRun # caf\xe9\n"),
     Row("a key that is given twice", VALIDATE, BAD, text="kind: TrainingRun\nspec: {}\nkind: TrainingRun\n"),
     Row("two documents in a file", VALIDATE, BAD, text="kind: TrainingRun\n---\nkind: TrainingRun\n"),
-    Row("a number that is none", VALIDATE, BAD, text="spec:\n  optimizer: {learningRate: .nan, adamw: {}}\n"),
+    Row("a number that is NaN", VALIDATE, BAD, text="spec:\n  optimizer: {learningRate: .nan, adamw: {}}\n"),
     Row("a text in place of a document", VALIDATE, BAD, text="just words\n"),
     Row("a file of another kind", VALIDATE, BAD, {"kind": "Deployment"}),
     Row("defaults in place of a run", VALIDATE, BAD, {"kind": "TrainingRunDefaults"}),
@@ -37,23 +37,23 @@ FILES = (
 FIELDS = (
     _in_document("a misspelt section", spec__modle={}),
     _in_document("a name in snake_case", spec__trainer__batch_size=4),
-    _in_document("the name of another trainer", spec__optimizer={"lr": 0.001, "adamw": {}}),
+    _in_document("a field name of another trainer", spec__optimizer={"lr": 0.001, "adamw": {}}),
     _in_document("a field in the wrong section", spec__steps=10),
     _in_document("a field one level too high", spec__checkpoint__everySteps=5),
-    _in_document("a field that nobody knows", spec__gpu=1),
+    _in_document("an unknown field", spec__gpu=1),
     _in_document("a misspelt field that is required", spec__data__sources=[{"name": "notes", "text": {"path": "/notes"}}]),
     _in_document("a required field that is missing", spec__trainer__steps=...),
     _in_document("a number in quotes", spec__trainer__steps="10"),
     _in_document("no steps", spec__trainer__steps=0),
-    _in_document("half a step", spec__trainer__steps=1.5),
-    _in_document("a section that is a word", spec__trainer__precision="bfloat16"),
+    _in_document("a fraction of a step", spec__trainer__steps=1.5),
+    _in_document("a word in place of a section", spec__trainer__precision="bfloat16"),
     _in_document("a type of numbers that does not exist", spec__trainer__precision={"compute": "fp16"}),
     _in_document("a list without dashes", spec__data__sources={"name": "notes", "text": {"paths": ["/notes"]}}),
     _in_document("a number as a name", metadata__name=7),
     _in_document("a name with a dot", metadata__name="notes.v2"),
     _in_document("a name of 41 characters", metadata__name="n" * 41),
     _in_document("two kinds of model", spec__model={"llama": {}, "gpt2": {}}),
-    _in_document("no learning rate at all", spec__optimizer={"learningRate": 0, "adamw": {}}),
+    _in_document("a learning rate of 0", spec__optimizer={"learningRate": 0, "adamw": {}}),
     _in_document("an evaluation of nothing", spec__task="evaluate"),
     _in_document("a run that begins with itself", spec__from={"run": "notes", "root": f"file://{FOLDER}/other"}),
 )
@@ -62,11 +62,11 @@ COMBINATIONS = (
     _in_document("hardware that does not exist", spec__accelerator={"type": "h100-megs"}),
     _in_document("a topology that does not exist", spec__accelerator={"type": "v4", "topology": "4x4"}),
     _in_document("heads that do not divide the width", spec__model__llama__heads=5),
-    _in_document("a batch that cannot be dealt out", spec__trainer__microbatches=3),
+    _in_document("a batch that the microbatches do not divide", spec__trainer__microbatches=3),
     _in_document("a mesh for other devices", spec__mesh={"ici": {"fsdp": 3}}),
     _in_document("a warm-up longer than the run", **{_OPTIMIZER: {"schedule": {"cosine": {"warmupSteps": 500}}, "adamw": {}}}),
     _in_document("a decay longer than the run", **{_OPTIMIZER: {"schedule": {"wsd": {"decaySteps": 500}}, "adamw": {}}}),
-    _in_document("sequences of lengths that do not divide", spec__trainer__batchSchedule=[{"fromStep": 5, "sequenceLength": 24}]),
+    _in_document("sequence lengths that do not divide one another", spec__trainer__batchSchedule=[{"fromStep": 5, "sequenceLength": 24}]),
     _in_document("an accelerator only to tokenize", spec__task="data", spec__accelerator={"type": "v5e", "topology": "2x2"}),
     _in_document("a model larger than this machine", spec__model__llama__hiddenSize=2**20),
     _in_document("a batch larger than this machine", spec__trainer__batchSize=2**24, spec__trainer__sequenceLength=65_536),
@@ -82,7 +82,7 @@ PLACES = (
     _in_document("a path in place of a root", spec__checkpoint__root="/runs/notes"),
     _in_document("a path of the home directory in place of a root", spec__checkpoint__root="~/runs/notes"),
     _in_document("a root with two slashes", spec__checkpoint__root="file://runs/notes"),
-    _in_document("a root that leads elsewhere", spec__checkpoint__root="file:///runs/../notes"),
+    _in_document("a root with .. in its path", spec__checkpoint__root="file:///runs/../notes"),
     _in_document("a bucket without a path", spec__checkpoint__root="s3://bucket"),
     _in_document("a root of a kind that does not exist", spec__checkpoint__root="ftp://server/notes"),
     _in_document("no root", spec__checkpoint=...),
@@ -117,7 +117,7 @@ DATA = (
         files={"rows.jsonl": "not JSON\n"},
     ),
     Row(
-        "evaluations of nothing that is held out",
+        "evaluations without held-out data",
         ("data", "stats", "run.yaml"),
         BAD,
         {
@@ -126,7 +126,7 @@ DATA = (
         },
     ),
     Row(
-        "files without a word",
+        "files without text",
         ("data", "stats", "run.yaml"),
         BAD,
         {"spec.data.sources": [{"name": "blank", "text": {"paths": ["blank.txt"]}}]},
@@ -134,14 +134,14 @@ DATA = (
     ),
     Row("a tokenizer of files that are not there", ("tokenizer", "train", "absent.txt"), BAD),
     Row("a tokenizer of a glob that matches nothing", ("tokenizer", "train", "*.jsonl.gz"), BAD),
-    Row("a tokenizer of a path that is none", ("tokenizer", "train", " "), BAD),
+    Row("a tokenizer of an empty path", ("tokenizer", "train", " "), BAD),
     Row(
         "a tokenizer of a field that the rows lack",
         ("tokenizer", "train", "rows.jsonl", "--field", "body"),
         BAD,
         files={"rows.jsonl": "{}\n"},
     ),
-    Row("a tokenizer that is written where a file is", ("tokenizer", "train", "notes", "-o", "run.yaml/tokenizer.json"), BAD),
+    Row("a tokenizer to be written below a file", ("tokenizer", "train", "notes", "-o", "run.yaml/tokenizer.json"), BAD),
     Row("a comparison with a tokenizer that is not there", ("tokenizer", "eval", "absent.json"), BAD),
     Row("a comparison on a file that is not there", ("tokenizer", "eval", "byte", "--text", "absent.txt"), BAD),
 )
@@ -150,7 +150,7 @@ ROOTS = (
     Row("the checkpoints of a run that has none", ("checkpoints", "show", "run.yaml"), BAD),
     Row("the checkpoints of a directory that has none", ("checkpoints", "show", "notes"), BAD),
     Row("the checkpoints of a document that is not there", ("checkpoints", "list", "absent.yaml"), BAD),
-    Row("the checkpoints of an address that is none", ("checkpoints", "list", "ftp://server/notes"), BAD),
+    Row("the checkpoints of an address of an unknown kind", ("checkpoints", "list", "ftp://server/notes"), BAD),
     Row("a copy for a run without a namespace", ("checkpoints", "copy", "run.yaml", "there", "--run", "other"), BAD),
     Row("a root below a file", ("doctor", f"file://{FOLDER}/run.yaml/root"), ExitCode.ROOT_UNUSABLE),
     Row("a step that is not there", ("checkpoints", "diff", "root", "10", "7"), BAD, trained={}),
@@ -178,7 +178,7 @@ TRAINING = (
     Row("a batch that cannot fit", TRAIN, BAD, {"spec.trainer.batchSize": 2**24, "spec.trainer.sequenceLength": 65_536}),
     Row("sequences too long for this machine", TRAIN, BAD, {"spec.trainer.sequenceLength": 65_536, "spec.trainer.batchSize": 64}),
     Row("a root that cannot be written", (*TRAIN, "--checkpoint-root", "run.yaml/root"), ExitCode.ROOT_UNUSABLE),
-    Row("a checkpoint of a run that nobody knows", TRAIN, BAD, {"spec.from": {"run": "other"}}),
+    Row("a checkpoint of an unknown run", TRAIN, BAD, {"spec.from": {"run": "other"}}),
     Row("another seed under a checkpoint", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.seed": 7}, trained={}),
     Row("fewer steps than are done", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.steps": 5}, trained={}),
     Row("the root of another run", TRAIN, ExitCode.ROOT_TAKEN, trained={"metadata.name": "other"}),
@@ -187,13 +187,13 @@ TRAINING = (
 
 COMMANDS = (
     Row("a misspelt command", ("trian", "run.yaml"), 2),
-    Row("a command that nobody knows", ("frobnicate", "run.yaml"), 2),
+    Row("an unknown command", ("frobnicate", "run.yaml"), 2),
     Row("a misspelt command of a group", ("data", "sats", "run.yaml"), 2),
     Row("a misspelt option", (*VALIDATE, "--defualts", "run.yaml"), 2),
-    Row("an option that nobody knows", (*VALIDATE, "--frobnicate"), 2),
+    Row("an unknown option", (*VALIDATE, "--frobnicate"), 2),
     Row("an option without its value", (*VALIDATE, "--defaults"), 2),
     Row("no document", ("validate",), 2),
-    Row("a document too many", (*VALIDATE, "run.yaml"), 2),
+    Row("one document too many", (*VALIDATE, "run.yaml"), 2),
     Row("a word in place of a number", ("checkpoints", "diff", "root", "first", "second"), 2),
 )
 

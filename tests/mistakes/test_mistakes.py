@@ -1,4 +1,4 @@
-"""Each mistake is answered with one sentence and the right exit code, as docs/mistakes.md shows it."""
+"""The answer to each mistake is one sentence and the right exit code, as docs/mistakes.md shows it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_one_sentence_and_the_right_exit_code(row: Row, tmp_path: Path) -> None:
     told = tell(row, tmp_path / "work")
     assert told.code == row.code, told.sentence
     assert len(told.lines) == 1, told.lines
-    assert SHOWN[row.words, row.shown] == Told(row.code, (told.sentence,)), "run 'make mistakes' and look at the change"
+    assert SHOWN[row.words, row.shown] == Told(row.code, (told.sentence,)), "run 'make mistakes' and check the change"
 
 
 def test_the_page_has_the_rows_in_their_order_and_no_others() -> None:

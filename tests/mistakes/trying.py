@@ -1,4 +1,4 @@
-"""Makes a mistake in a folder, and reads what the user is told."""
+"""Makes a mistake in a folder, and reads the answer that the user gets."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _PROBE = re.compile(r"/probe-[0-9a-f]+/\S+")
 
 @dataclass(frozen=True)
 class Told:
-    """How a command ended."""
+    """The exit code and the output of a command."""
 
     code: int
     lines: tuple[str, ...]
-    """What it said, without what a training reports of its progress. Names of this machine are replaced."""
+    """The output without progress reports of a training. Paths of this machine are replaced."""
 
     @property
     def sentence(self) -> str:
-        """All of it."""
+        """All lines."""
         return " ".join(self.lines)
 
 
@@ -75,13 +75,13 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _here(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:
-    """A command in this process."""
+    """Run a command in this process."""
     from kubernetes.config import kube_config
 
     from halcyon_cli.main import app
 
     before = kube_config.KUBE_CONFIG_DEFAULT_LOCATION
-    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = str(folder / "kubeconfig")  # the client read the environment when it was imported
+    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = str(folder / "kubeconfig")  # the client read the environment at import
     try:
         with contextlib.chdir(folder):
             ended = CliRunner().invoke(app, list(words), env=_environment(folder))
@@ -93,7 +93,7 @@ def _here(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:
 
 
 def _in_process(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:
-    """A command in a process of its own."""
+    """Run a command in a separate process."""
     ended = subprocess.run(
         [sys.executable, "-m", "halcyon_cli.main", *words],
         cwd=folder,

@@ -1,4 +1,4 @@
-"""`python -m tests.suite`: the suite, or a part of it, from beginning to end."""
+"""`python -m tests.suite`: runs the whole suite, or some parts of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.suite.tiers import Part, Tier
 
 
 def main() -> int:
-    """Run what the arguments name."""
+    """Run the tier and the parts that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m tests.suite", description="Run the test suite and report what it took.")
     parser.add_argument("--tier", type=Tier, choices=list(Tier), default=Tier.TEST, help="how much to test (default: %(default)s)")
     parser.add_argument("parts", type=Part, nargs="*", metavar="PART", help=f"{', '.join(Part)} (default: the checks and all parts)")

@@ -1,4 +1,4 @@
-"""What a tier needs built: Go programs and images. They are made before the tests that use them, so that no test waits for a build."""
+"""The builds that a tier needs: Go programs and images. They are ready before the tests that use them, so no test waits for a build."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _READERS = (
     programs.FLUX_SOURCE,
     programs.FLUX_KUSTOMIZE,
 )
-"""Tools that read what Halcyon makes; only the further cases ask them."""
+"""Tools that read objects of Halcyon; only tests with the marker `variant` use them."""
 _IMAGES = (Buildable.BASE, Buildable.OPERATOR, Buildable.TRAINER, Buildable.VERSITYGW)
 
 
 def groups(tier: Tier, *, docker: bool) -> tuple[Group, ...]:
     """The Go programs that a tier needs, those of the cluster first. Pure."""
     own = programs.KIND_GROUPS if docker else programs.NATIVE_GROUPS
-    # An API server without a node is made of the same programs, with Docker too.
+    # The API server without a node runs these programs even where the cluster itself runs in Docker.
     cluster = own if programs.KUBERNETES in own else (*own, programs.KUBERNETES)
     return (*cluster, *_STORE_AND_QUEUES, *(_READERS if tier is Tier.ALL else ()))
 
@@ -43,18 +43,18 @@ def cache() -> Path:
 
 
 def missing(tier: Tier, progress: Progress) -> list[str]:
-    """What is still to be built: `programs`, `images`, both or nothing. Images are taken to be there where their folder is."""
+    """The missing builds: `programs`, `images`, both or none. If the images' folder exists, images count as built."""
     found = Binaries(cache(), progress).missing(groups(tier, docker=docker_answers()))
     return (["programs"] if found else []) + ([] if (cache() / "images").is_dir() else ["images"])
 
 
 def make_programs(tier: Tier, progress: Progress) -> None:
-    """Build the Go programs of a tier where they are missing."""
+    """Build the missing Go programs of a tier."""
     Binaries(cache(), progress).provide(groups(tier, docker=docker_answers()))
 
 
 def make_images(tier: Tier, progress: Progress) -> None:
-    """Build the images of a tier where they are missing."""
+    """Build the missing images of a tier."""
     more = (Buildable.PROMETHEUS,) if tier is Tier.ALL else ()
     for what in (*_IMAGES, *more):
         build(what, cache=cache(), progress=progress)

@@ -1,7 +1,7 @@
-"""How long a run of the suite will take on this machine, said before it begins. Pure.
+"""Forecast of the duration of a run of the suite on this machine, printed at the start. Pure.
 
-Measured on the reference machine (two quiet cores): the tier `test`, by the report of a run, and the programs, before they became one
-module. The images and the tier `all` were measured on a busy machine. The tier `long` is an estimate: no run of it was measured yet.
+The tier `test` (from the report of a run) and the programs (before they became one module) were measured on the reference machine, which
+has two idle cores. The images and the tier `all` were measured on a busy machine. The tier `long` is an estimate: it is not measured yet.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Collection
 from tests.suite.tiers import Tier
 
 LONGEST_MINUTES = 80
-"""A run that takes longer may be cut off: CI ends it after 90 minutes."""
+"""CI may stop a longer run: its limit is 90 minutes."""
 
 TIER_SECONDS = {Tier.TEST: 1065, Tier.ALL: 3458, Tier.LONG: 3600}
 BUILD_SECONDS = {"programs": 614, "images": 305}
 
 
 def minutes(tier: Tier, missing: Collection[str], factor: float) -> float:
-    """Minutes that a tier takes where these builds are missing, each a member of `BUILD_SECONDS`."""
+    """Minutes that a tier takes if these builds are missing. Each is a key of `BUILD_SECONDS`."""
     return factor * (TIER_SECONDS[tier] + sum(BUILD_SECONDS[name] for name in missing)) / 60
 
 
 def sentence(tier: Tier, missing: Collection[str], factor: float) -> str:
-    """What is printed."""
+    """The text of the forecast."""
     expected = minutes(tier, missing, factor)
     builds = f", {' and '.join(sorted(missing))} to be built" if missing else ""
     said = f"{tier.command} takes about {expected:.0f} minutes on this machine (factor {factor:.2f}{builds})."

@@ -19,7 +19,6 @@ class _Writer:
 
 
 def main() -> int:
-    """Write the page."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         outcome = pytest.main(["--collect-only", "-qq", str(REPOSITORY / "tests")], plugins=[_Writer()])

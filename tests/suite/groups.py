@@ -1,7 +1,7 @@
-"""Keeps the tests of a file, or those with the same `xdist_group`, on one worker.
+"""Keeps all tests of a file, or of an `xdist_group`, on one worker.
 
-pytest-xdist 3.8 reads the group of a test behind the `@` of its node id. It puts it there through an attribute that pytest 9.2 does not
-have, so that nothing is grouped, and no error is shown (https://github.com/pytest-dev/pytest-xdist/issues/1386).
+pytest-xdist 3.8 reads the group of a test behind the `@` of its node id. It sets that group through an attribute that pytest 9.2 does not
+have, so no test is grouped, and no error is shown (https://github.com/pytest-dev/pytest-xdist/issues/1386).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 
 
 def set_groups(items: Iterable[pytest.Item], config: pytest.Config) -> None:
-    """In a worker of `--dist loadgroup`, name the group of each test in its node id: by its marker, else by its file."""
+    """In a worker of `--dist loadgroup`, add the group of each test to its node id: the group of its marker, else its file."""
     if not getattr(config.option, "loadgroup", False):
         return
     for item in items:

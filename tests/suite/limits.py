@@ -1,7 +1,7 @@
-"""Limits grow with the machine's factor, and a test that fails says how slow the machine was.
+"""Time limits are multiplied by the machine's factor, and the report of a failed test says how slow the machine was.
 
-The factor is measured once, before the workers start, unless `HALCYON_MACHINE_FACTOR` gives it. Waits through `until` grow by themselves; a
-limit that is handed to anything else is written `limit(SECONDS)`.
+The factor is measured once, before the workers start, unless `HALCYON_MACHINE_FACTOR` gives it. `until` multiplies its own limit; every
+other limit is written `limit(SECONDS)`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = ["describe", "limit", "scale_timeouts", "set_factor"]
 
 
 def set_factor(config: pytest.Config) -> None:
-    """Measure the machine, and hand the factor to the workers and to the processes of tests."""
+    """Measure the machine, and pass the factor to the workers and to the processes of tests through the environment."""
     if not hasattr(config, "workerinput") and machine.given_factor(os.environ) is None:
         os.environ[machine.VARIABLE] = f"{machine.measure(rounds=2).factor:.2f}"
 
 
 def scale_timeouts(items: Iterable[pytest.Item], default_seconds: float) -> None:
-    """Let the time that each test may take grow with the machine's factor."""
+    """Multiply the time limit of each test by the machine's factor."""
     for item in items:
         marker = item.get_closest_marker("timeout")
         seconds = marker.args[0] if marker is not None and marker.args else default_seconds
@@ -41,17 +41,17 @@ def describe(factor: float, passed: ProcessorTime) -> str:
 
 
 class TellsOfTheMachine:
-    """Adds to the report of each test that failed how slow the machine was."""
+    """Adds the speed of the machine to the report of each failed test."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Iterator[None]:
-        """Take the time at which a test begins."""
+        """Read the processor time at the start of a test."""
         self._began = machine.processor_time()
         return (yield)  # type: ignore[return-value]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self) -> Iterator[None]:
-        """Add the sentence where it is wanted."""
+        """Add the sentence to the report of a failed test."""
         report: pytest.TestReport = yield  # type: ignore[assignment]
         if report.failed:
             report.sections.append(("machine", describe(machine.factor(), machine.processor_time().since(self._began))))

@@ -1,7 +1,7 @@
 """Makes docs/testing.md: which test proves which promise, and which command runs it.
 
-The page comes from the collected tests themselves, so it cannot name a test that is gone. `python -m tests.suite.generate` writes it; a
-fast test compares it with the suite whenever all of the suite is collected.
+The page is made from the collected tests, so it cannot name a test that no longer exists. `python -m tests.suite.generate` writes it. A
+fast test compares it with the suite whenever the whole suite is collected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "testing.md"
 RELIABILITY = "docs/reliability.md"
 COLLECTED = pytest.StashKey[tuple["Case", ...]]()
-"""Every test of the session, those that `-m` leaves out too."""
+"""Every test of the session, including those that `-m` deselects."""
 
 _HEAD = f"""\
 # Which test proves what
@@ -56,7 +56,7 @@ class Case:
         test: File and function, without parameters.
         tier: The smallest tier that runs it.
         part: The part that runs it.
-        promises: Words of the promises, and rows of docs/reliability.md, that it is marked with.
+        promises: The texts of its marks: promises, and rows of docs/reliability.md.
     """
 
     test: str
@@ -66,7 +66,7 @@ class Case:
 
 
 def cases(items: Iterable[pytest.Item]) -> tuple[Case, ...]:
-    """What the page needs to know of collected tests."""
+    """The collected tests as the page shows them."""
     return tuple(_case(item) for item in items)
 
 
@@ -78,7 +78,7 @@ def _case(item: pytest.Item) -> Case:
 
 
 def expected() -> dict[str, dict[str, None]]:
-    """Page → promises of it, in their order. Pure but for the marks."""
+    """Page → its promises, in order. Pure but for the marks."""
     pages: dict[str, dict[str, None]] = {}
     for mark in promises.all_promises().values():
         pages.setdefault(mark.kwargs["page"], {})[mark.kwargs["words"]] = None
@@ -119,9 +119,9 @@ def unproved(found: Iterable[Case]) -> list[str]:
 
 
 class Collects:
-    """Keeps what was collected, before `-m` leaves anything out."""
+    """Keeps the collected tests before `-m` deselects any."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Note all items."""
+        """Store all items in the stash."""
         config.stash[COLLECTED] = cases(items)

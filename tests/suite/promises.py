@@ -1,4 +1,4 @@
-"""The promises of the README, word for word. A test says by `@promises.NAME` which promise it proves.
+"""The promises of the README, word for word. The decorator `@promises.NAME` names the promise that a test proves.
 
 The rows of docs/reliability.md are promises too; tests name those by `@rows.NAME` (tests/faults/rows.py).
 """

@@ -1,4 +1,4 @@
-"""What a run of pytest took: seconds of each test, kept as JSON for the report and for comparison with other runs."""
+"""The seconds of each test in a run of pytest, kept as JSON for the report and for comparison with other runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Record:
     """The figures of one part.
 
     Attributes:
-        seconds: Of each test, by its id: set-up, call and clean-up.
-        outcomes: How many tests passed, failed, were skipped.
-        failed: Ids of those that failed.
+        seconds: By test id: the sum of set-up, call and tear-down.
+        outcomes: The number of tests that passed, failed or were skipped.
+        failed: Ids of the failed tests.
     """
 
     seconds: dict[str, float] = field(default_factory=dict[str, float])
@@ -25,7 +25,7 @@ class Record:
     failed: list[str] = field(default_factory=list[str])
 
     def by_file(self) -> Counter[str]:
-        """Seconds by file."""
+        """Sum of the seconds of each file."""
         files: Counter[str] = Counter()
         for test, seconds in self.seconds.items():
             files[test.partition("::")[0]] += seconds  # type: ignore[assignment]
@@ -33,7 +33,7 @@ class Record:
 
 
 def read(path: Path) -> Record:
-    """A record that was written; an empty one where pytest ended before it could write it."""
+    """Read a record; an empty one if pytest ended before it wrote the file."""
     try:
         return Record(**json.loads(path.read_text()))
     except FileNotFoundError:
@@ -41,7 +41,7 @@ def read(path: Path) -> Record:
 
 
 class Recorder:
-    """Collects the reports of a session and writes them at its end.
+    """Collects the reports of a pytest session and writes them at its end.
 
     Args:
         path: The file to write.
@@ -62,6 +62,5 @@ class Recorder:
             record.failed.append(test)
 
     def pytest_sessionfinish(self) -> None:
-        """Write the record."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps(asdict(self._record)))

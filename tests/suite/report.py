@@ -1,4 +1,4 @@
-"""What a run of the suite took: the report that is printed at its end, and the same as JSON. Pure, but for printing."""
+"""The report of a run of the suite, printed at its end and written as JSON. Pure but for printing."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Step:
     """One step of a run: the checks, a part of the tests, a build.
 
     Attributes:
-        name: What is printed.
+        name: The name in the report.
         seconds: Wall time.
-        code: Exit status; 0 where all is well.
-        record: Figures of its tests, if it has any.
+        code: Exit status; 0 means success.
+        record: Figures of its tests; empty if it has none.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Step:
 
 
 def slowest_files(steps: list[Step]) -> list[tuple[str, float]]:
-    """The files whose tests took most seconds in all, slowest first."""
+    """The files whose tests took the most seconds in total, slowest first."""
     files: Counter[str] = Counter()
     for step in steps:
         files.update(step.record.by_file())

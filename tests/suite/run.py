@@ -1,6 +1,7 @@
-"""Runs the suite: measures the machine, says how long it will take, runs step after step, and reports.
+"""Runs the suite: measures the machine, prints a forecast of the duration, runs the steps, and prints the report.
 
-A step that fails does not stop the next ones: one run shows everything that is wrong. Only without a cluster there are no cluster tests.
+A failed step does not stop the next ones, so one run shows every failure. Only the cluster tests are left out if the cluster does not
+start.
 """
 
 from __future__ import annotations
@@ -27,35 +28,35 @@ from tests.suite.tiers import Part, Tier, expression
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / ".halcyon" / "tests"
 CLUSTER_TESTS_BEGAN = "HALCYON_CLUSTER_TESTS_BEGAN"
-"""When the first test on the cluster began, as an ISO time: for the test that judges all of their requests."""
+"""Start of the first test on the cluster, as an ISO time: for the test that checks all requests of the cluster tests."""
 ALL_CLUSTER_TESTS_RAN = "HALCYON_ALL_CLUSTER_TESTS_RAN"
-"""Set to 1 where every test on the cluster that is not alone has run and passed."""
+"""1 if every test of the part `cluster` has run and passed."""
 NO_TESTS = 5
-"""pytest's exit status where no test was selected."""
+"""pytest's exit status if no test was selected."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How the tests of a part are spread.
+    """How the tests of a part are distributed over processes.
 
     Attributes:
-        count: Processes; 0 for none beside pytest itself.
-        spread: What xdist's `--dist` gets.
+        count: Worker processes; 0 runs the tests in pytest's own process.
+        spread: The value of xdist's `--dist`.
     """
 
     count: int
     spread: str = "worksteal"
 
     def arguments(self) -> list[str]:
-        """What pytest gets."""
+        """The arguments of pytest."""
         return ["-n", str(self.count), "--dist", self.spread]
 
 
 def workers(part: Part, cores: int) -> Workers:
-    """How the tests of a part are spread on so many cores. Pure.
+    """How the tests of a part are distributed on a machine with this number of cores. Pure.
 
-    Tests of processes wait now and then; a worker more than there are cores fills that. A cluster's tests wait more than they compute, and
-    all of them share one node, whatever the machine has.
+    Tests that start processes sometimes wait, so there is one worker more than there are cores. Cluster tests wait more than they compute,
+    and all share one node on any machine.
     """
     match part:
         case Part.FAST | Part.SLOW:
@@ -76,9 +77,9 @@ class Run:
     """One run of a tier, or of some of its parts.
 
     Args:
-        tier: Which tests.
-        parts: Which parts of them.
-        console: Where to print.
+        tier: The tier to run.
+        parts: The parts of the tier to run.
+        console: Output.
     """
 
     def __init__(self, tier: Tier, parts: Sequence[Part], console: Console) -> None:
@@ -89,10 +90,13 @@ class Run:
         self._steps: list[Step] = []
 
     def all(self, *, check: bool) -> int:
-        """Run everything, and return the exit status.
+        """Run everything.
 
         Args:
-            check: Whether to begin with `make check`.
+            check: Whether to run `make check` first.
+
+        Returns:
+            The highest exit status of the steps.
         """
         before = machine.measure(rounds=4)
         os.environ[machine.VARIABLE] = f"{before.factor:.2f}"

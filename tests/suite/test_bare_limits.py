@@ -1,4 +1,4 @@
-"""No test limits a wait by a number that was right on the machine of its author: limits grow with the machine (see `limits`)."""
+"""No test uses a fixed number as a time limit, which suits only one machine: limits grow with the machine's factor (see `limits`)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 SKIPPED = ("bench",)
-"""Folders that are not looked at: benches measure speed and limit nothing."""
+"""Folders that are not checked: benchmarks measure speed and have no limits."""
 SCALE_THEMSELVES = {
     ("connect", "timeout_seconds"),
     ("holds_within", "timeout_seconds"),
     ("until", "timeout_seconds"),
-    ("wait", "timeout_seconds"),  # of a journal and of trainer processes, which wait by holds_within
+    ("wait", "timeout_seconds"),  # of a journal and of trainer processes, which use holds_within
     ("wait_for", "timeout_seconds"),
 }
-"""Functions that let this argument grow by themselves, so that `limit` would let it grow twice."""
+"""Functions that multiply this argument by the factor themselves, so that `limit` would multiply it twice."""
 ALLOWED = {
-    "devcluster/test_edges.py": {'run(["sleep", "60"], timeout_seconds=0.05)': "what is tested is that it passes"},
-    "trainer/checkpoint/test_saving.py": {"second.join(0.2)": "nothing happens meanwhile; a longer time shows no more"},
-    "trainer/storage/test_store.py": {"Store(unreachable, timeout_seconds=0.3)": "what is tested is that it passes"},
-    "trainer/parallel/test_sync_point.py": {"waiting.join(0.1)": "nothing happens meanwhile; a longer time shows no more"},
+    "devcluster/test_edges.py": {'run(["sleep", "60"], timeout_seconds=0.05)': "the test is that the time passes"},
+    "trainer/checkpoint/test_saving.py": {"second.join(0.2)": "nothing happens meanwhile; a longer time would show nothing more"},
+    "trainer/storage/test_store.py": {"Store(unreachable, timeout_seconds=0.3)": "the test is that the time passes"},
+    "trainer/parallel/test_sync_point.py": {"waiting.join(0.1)": "nothing happens meanwhile; a longer time would show nothing more"},
     "trainer/parallel/test_process_group.py": {
-        'join(f"127.0.0.1:{free_port()}", 1, 2, None, timeout_seconds=0.2)': "what is tested is that it passes",
+        'join(f"127.0.0.1:{free_port()}", 1, 2, None, timeout_seconds=0.2)': "the test is that the time passes",
     },
 }
-"""By file: a call that takes a bare number, and why that is right."""
+"""By file: a call with a bare number, and why it is correct."""
 
 _KEYWORDS = ("timeout", "timeout_seconds")
 _POSITIONS = {
@@ -45,20 +45,20 @@ _POSITIONS = {
     "wait": 0,
     "wait_for": 1,
 }
-"""Where functions take a limit without a name."""
+"""The position of the limit in the functions that take it as a positional argument."""
 _CLOCKS = ("monotonic", "perf_counter", "time")
 _FLAG = re.compile(r"--(?:[a-z]+-)?timeout=\d")
 _SECONDS = re.compile(r"\d+(?:ms|s|m|h)?")
 _INTERESTING = re.compile(
     rf"timeout|(?:{'|'.join(_CLOCKS)})\(\)|\.(?:{'|'.join(_POSITIONS.keys() - {'join'})})\(|\.join\((?:\w+\.)?[A-Z0-9]"
 )
-"""A file without any of it need not be parsed."""
+"""A file without a match need not be parsed."""
 
 Names = frozenset[str]
 
 
 def bare_limits(source: str) -> list[tuple[int, str]]:
-    """Line and text of each call that takes a limit which does not grow, in the text of a module."""
+    """Line and text of each call in the text of a module that has a limit which does not grow."""
     if not _INTERESTING.search(source):
         return []
     tree = ast.parse(source)
@@ -95,7 +95,7 @@ def _limits(call: ast.Call) -> Iterator[ast.expr]:
 
 
 def _defaults(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str, ast.expr]]:
-    """Parameters that are limits, with their defaults."""
+    """Name and default of each parameter that is a limit."""
     arguments = function.args
     named = [*arguments.posonlyargs, *arguments.args]
     with_default = [*zip(named[len(named) - len(arguments.defaults) :], arguments.defaults, strict=True)]
@@ -105,7 +105,7 @@ def _defaults(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tupl
 
 
 def _grows(parameter: str, function: ast.AST) -> bool:
-    """Whether a function hands the parameter to something that lets it grow."""
+    """Whether a function passes the parameter to a function that multiplies it by the factor."""
     for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
         grow = call.args if _name(call.func) in ("limit", "holds_within") else []
         grow = [*grow, *(each.value for each in call.keywords if (_name(call.func), each.arg) in SCALE_THEMSELVES)]
@@ -115,7 +115,7 @@ def _grows(parameter: str, function: ast.AST) -> bool:
 
 
 def _spelled_apart(words: list[ast.expr]) -> bool:
-    """Whether `--timeout` and a number follow one another."""
+    """Whether a word is `--timeout` and the next one a number."""
     texts = [word.value if isinstance(word, ast.Constant) and isinstance(word.value, str) else "" for word in words]
     return any(one.startswith("--") and one.endswith("timeout") and _SECONDS.fullmatch(other) for one, other in itertools.pairwise(texts))
 
@@ -141,7 +141,7 @@ def _name(function: ast.expr) -> str:
 
 
 def _constants(tree: ast.Module) -> Names:
-    """Names of a module, and of its classes, that are numbers."""
+    """Names in a module, and in its classes, whose values are numbers."""
     bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
     assigned = [node for body in bodies for node in body if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None]
     found: set[str] = set()
@@ -158,7 +158,7 @@ def _constants_of(path: Path) -> Names:
 
 
 def _imported(tree: ast.Module) -> Names:
-    """Names that a module imports from other modules of tests, and that are numbers there."""
+    """Names that a module imports from other test modules and whose values are numbers."""
     found: set[str] = set()
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
@@ -181,7 +181,7 @@ def test_limits_grow_with_the_machine() -> None:
             else:
                 faults.append(f"tests/{name}:{line}: {' '.join(text.split())[:120]}")
     assert not faults, "\n".join(["write limit(SECONDS), from tests.suite.limits, where a limit is a bare number:", *faults])
-    assert used == allowed, "the list of exceptions names calls that are gone"
+    assert used == allowed, "the list of exceptions names calls that no longer exist"
 
 
 IMPORTS = "from tests.faults.test_network import PATIENCE as LONG\nOWN = 60\nTWICE = 2 * OWN\n\nclass Case:\n    HERE = 7\n\n"

@@ -1,4 +1,4 @@
-"""Tests that share a fixture are run by one worker."""
+"""Tests that share a fixture run on one worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits grow with the machine's factor, and a failed test says how slow the machine was."""
+"""Limits are multiplied by the machine's factor, and the report of a failed test says how slow the machine was."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def five_times_as_slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Item:
-    """As much of a collected test as is needed, with markers from the closest to the farthest."""
+    """Stands in for a collected test. Its markers are in order from the closest to the farthest."""
 
     def __init__(self, *markers: pytest.MarkDecorator) -> None:
         self.markers = [marker.mark for marker in markers]
@@ -96,7 +96,7 @@ def test_a_failed_test_says_how_slow_the_machine_was(monkeypatch: pytest.MonkeyP
 
 
 def _finish(hook: Generator[None, Any, Any], result: Any) -> Any:
-    """Run a hook around another one that gives this result."""
+    """Run a hook wrapper around a hook that returns `result`."""
     next(hook)
     with pytest.raises(StopIteration) as ended:
         hook.send(result)

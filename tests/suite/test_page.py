@@ -1,4 +1,4 @@
-"""docs/testing.md is made from the suite, and every promise has a test in `make test`."""
+"""docs/testing.md agrees with the suite, and every promise has a test in `make test`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.suite.tiers import Part, Tier
 
 @pytest.fixture
 def whole(request: pytest.FixtureRequest) -> tuple[Case, ...]:
-    """All tests of the suite, whatever `-m` leaves out."""
+    """All tests of the suite, including those that `-m` deselects."""
     found = request.config.stash[COLLECTED]
     folders = {case.test.split("/")[1] for case in found}
     present = {path.name for path in (page.REPOSITORY / "tests").iterdir() if any(path.glob("**/test_*.py"))}

@@ -1,4 +1,4 @@
-"""What the tiers and parts say of a test is what pytest selects for them."""
+"""pytest selects for each tier and part the tests that `tier_of` and `part_of` assign to it."""
 
 import itertools
 

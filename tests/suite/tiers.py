@@ -1,4 +1,4 @@
-"""Tiers say how much is tested, parts say with what. Pure.
+"""A tier says how much is tested; a part says which environment the tests need. Pure.
 
 | tier | command | what is in it |
 |---|---|---|
@@ -9,7 +9,7 @@
 | part | marker | what it needs |
 |---|---|---|
 | fast | none | one process |
-| slow | `slow` | processes of its own, no cluster |
+| slow | `slow` | separate processes, no cluster |
 | cluster | `cluster` | the development cluster, which its tests share |
 | alone | `cluster` and `alone` | the development cluster for itself |
 """
@@ -29,12 +29,12 @@ class Tier(StrEnum):
 
     @property
     def command(self) -> str:
-        """What a person types."""
+        """The command that runs the tier."""
         return "make test" if self is Tier.TEST else f"make test-{self}"
 
 
 class Part(StrEnum):
-    """With what it is tested, in the order in which the parts run."""
+    """The environment that the tests need, in the order in which the parts run."""
 
     FAST = "fast"
     SLOW = "slow"
@@ -52,7 +52,7 @@ _TIERS = {Tier.TEST: "not variant and not long", Tier.ALL: "not long", Tier.LONG
 
 
 def expression(part: Part, tier: Tier) -> str:
-    """What pytest's `-m` gets for the tests of a part that a tier runs. The tier `all` includes the tier `test`."""
+    """The value of pytest's `-m` that selects the tests of a part in a tier. The tier `all` includes the tier `test`."""
     return f"{_PARTS[part]} and {_TIERS[tier]}"
 
 

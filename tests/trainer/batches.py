@@ -1,4 +1,4 @@
-"""Batches by hand."""
+"""Batches from given arrays."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ NO_SEGMENTS = FIELDS[:3]
 
 
 def batch_of(*arrays: Any) -> dict[str, Any]:
-    """Tokens, targets, weights and perhaps segments, under their names."""
+    """A batch of tokens, targets, weights and, optionally, segments, by name."""
     return dict(zip(FIELDS, arrays, strict=False))

@@ -1,4 +1,4 @@
-"""`halcyon`, which also says what JAX does with its persistent cache of compiled programs: one line on standard error for each event."""
+"""`halcyon` that also writes each event of JAX's persistent compilation cache to stderr, one per line."""
 
 from __future__ import annotations
 

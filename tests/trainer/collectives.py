@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read off its optimised HLO: each collective with its bytes and the loops around it."""
+"""The collectives of a compiled program, read from its optimised HLO: each with its bytes and its loop depth."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Collective:
     kind: str
     """Its HLO operation, such as ``all-reduce``."""
     dtype: str
-    """As HLO writes it, such as ``bf16``."""
+    """Type in HLO's notation, such as ``bf16``."""
     shape: tuple[int, ...]
-    """Of its largest array, operand or result, on one device."""
+    """Shape of its largest array, operand or result, on one device."""
     depth: int
-    """Loops around it."""
+    """Number of loops around it."""
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of its largest array on one device: the whole of what is gathered, reduced or scattered."""
+        """Bytes of its largest array on one device: the full array that is gathered, reduced or scattered."""
         return math.prod(self.shape) * _bits(self.dtype) // 8
 
 
@@ -52,7 +52,7 @@ def _walk(lines: dict[str, list[str]], name: str, depth: int) -> Iterator[Collec
     for line in lines[name]:
         called = [each.strip().lstrip("%") for one, several in _CALL.findall(line) for each in (several.split(",") if several else [one])]
         if found := _COLLECTIVE.search(line):
-            own = _shapes(line)  # Results, and operands where they are written with their shapes.
+            own = _shapes(line)  # results, and operands if HLO writes their shapes
             operands = line[found.end() :].partition(")")[0]
             own += [array for each in re.findall(r"%([\w.\-]+)", operands) for array in arrays.get(each, [])]
             dtype, shape = max(own, key=lambda array: math.prod(array[1]) * _bits(array[0]))

@@ -1,4 +1,4 @@
-"""All trainer tests of this process share eight pretended devices."""
+"""All trainer tests of this process share eight virtual CPU devices."""
 
 import os
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from tests.trainer.worlds import shared  # noqa: E402
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Of all workers of the session."""
+    """Compiled programs, shared by all xdist workers of the session."""
     base = tmp_path_factory.getbasetemp()
     shared.programs = Programs((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs")
     yield

@@ -1,14 +1,14 @@
 """A process that has imported the trainer and forks a child for each program that a test starts.
 
-``python -m tests.trainer.fork_server FD``. Importing the trainer takes longer than most of what a test wants of it. The server imports
-once; a child is forked before JAX has a backend or any thread runs, and then is as good as a new interpreter: its own environment,
-arguments, working directory and standard streams, its module run as ``__main__``, its time of start that of the fork. One thing is the same
-in all of them: the seed of hashes.
+``python -m tests.trainer.fork_server FD``. The import of the trainer takes longer than most tests of it. The server imports it once. It
+forks each child before JAX has a backend and before any thread runs, so the child is like a new interpreter: it has its own environment,
+arguments, working directory and standard streams, runs its module as ``__main__``, and starts at the time of the fork. Only the hash seed
+is the same in all children.
 
 FD is a socket. Each message is a request (see `tests.trainer.forked`), with the descriptors of the child's three streams and of a socket
-for its exit. On that socket the server sends the child's number and, when it has ended, its exit code. It reaps the child when the other
-end is closed, so that the number means this child until then; and it kills a child that has not ended by then. When FD is closed it kills
-all.
+for its exit. On that socket the server sends the child's process id and, after its end, its exit code. When the other end is closed, the
+server kills the child if it still runs, and reaps it; until then the process id belongs to this child. When FD is closed, the server kills
+all children.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Child:
     ended: bool = False
 
     def tell_end(self) -> None:
-        """Send the exit code if it has ended. It stays a zombie."""
+        """Send the exit code if the child has ended. The child stays a zombie."""
         status = None if self.ended else os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if status is None:
             return
@@ -51,10 +51,10 @@ class Child:
         try:
             self.line.send(NUMBER.pack(code))
         except OSError:
-            return  # nobody waits for it any more
+            return  # the test no longer waits for it
 
     def reap(self) -> None:
-        """Leave nothing of it."""
+        """Kill the child if it still runs, and reap it."""
         if not self.ended:
             os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
@@ -62,7 +62,7 @@ class Child:
 
 
 class Server:
-    """Forks, reports and reaps."""
+    """Forks children, sends their exit codes, and reaps them."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -77,7 +77,7 @@ class Server:
         self._selector.register(self._wakeup, selectors.EVENT_READ)
 
     def serve(self) -> dict[str, Any] | None:
-        """Until nobody asks any more. In a child it returns too, at once: with the request."""
+        """Serve until FD is closed; returns None. In a forked child, returns the request at once."""
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj is self._control:
@@ -98,7 +98,7 @@ class Server:
                     key.data.reap()
 
     def _fork(self, descriptors: list[int]) -> bool:
-        """Whether this is the child."""
+        """Fork a child; True in the child, False in the server."""
         pid = os.fork()
         if pid == 0:
             self._forget()
@@ -117,7 +117,7 @@ class Server:
         return False
 
     def _forget(self) -> None:
-        """Close in a child what is the server's."""
+        """Close the server's descriptors in a child, and reset its signal handlers."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -127,11 +127,11 @@ class Server:
 
 
 _streams_of_the_server: list[object] = []
-"""Kept: a stream that is dropped closes its descriptor."""
+"""References to the server's streams: a stream closes its descriptor when it is garbage-collected."""
 
 
 def _open_streams() -> None:
-    """Streams that know what they are open on now: those of the server may have been files, where these are pipes."""
+    """Open new streams on the child's descriptors: the server's may have been files, and these are pipes."""
     _streams_of_the_server.extend((sys.stdin, sys.stdout, sys.stderr))
     sys.stdin = sys.__stdin__ = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = sys.__stdout__ = os.fdopen(1, "w", encoding="utf-8", closefd=False)
@@ -139,8 +139,8 @@ def _open_streams() -> None:
 
 
 def main() -> None:
-    """Import, then serve; and in each child run what is asked for."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, where it is meant for the tests
+    """Import the trainer, then serve; in each child, run the requested module."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the tests
     with without_collections(), without_unused_parts():
         for module in PRELOADED:
             importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Programs of tests that import the trainer, each forked from a process that has imported it already (see `fork_server`)."""
+"""Programs that import the trainer, each forked from a process that has already imported it (see `fork_server`)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Forked:
-    """A running program. What it has in common with `subprocess.Popen` is called the same.
+    """A running program. Methods and attributes that `subprocess.Popen` has too have the same names.
 
     Args:
-        module: Run as ``python -m``.
-        arguments: After it.
-        environment: Of the program. JAX runs on the CPU.
+        module: The module, run as with ``python -m``.
+        arguments: The arguments of the module.
+        environment: The environment of the program. JAX runs on the CPU.
     """
 
     def __init__(self, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -42,7 +42,7 @@ class Forked:
         request = {"module": module, "arguments": arguments, "environment": dict(environment), "directory": str(REPOSITORY)}
         text = json.dumps(request).encode()
         if len(text) > REQUEST_BYTES:
-            raise ValueError("too long a command")
+            raise ValueError("the request to the fork server is too long")
         socket.send_fds(_server(), [text], [stdin, stdout, stderr, line.fileno()])
         line.close()
         for descriptor in (stdin, stdout, stderr):
@@ -50,14 +50,14 @@ class Forked:
         self.pid = int(NUMBER.unpack(self._line.recv(NUMBER.size))[0])
 
     def poll(self) -> int | None:
-        """The exit code, if it has ended."""
+        """The exit code; None while it runs."""
         return self._code(0)
 
     def wait(self, timeout: float | None = None) -> int:
         """The exit code.
 
         Raises:
-            TimeoutExpired: It goes on.
+            TimeoutExpired: It still runs.
         """
         code = self._code(timeout)
         if code is None:
@@ -65,7 +65,7 @@ class Forked:
         return code
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, if it has not ended."""
+        """Send a signal if it still runs."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
@@ -76,7 +76,7 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
     def close(self) -> None:
-        """Kill it, if it has not ended, and close its streams."""
+        """Kill it if it still runs, and close its streams."""
         self.kill()
         self.wait()
         for stream in (self.stdin, self.stdout, self.stderr):
@@ -90,7 +90,7 @@ class Forked:
             except (BlockingIOError, TimeoutError):
                 return None
             if not said:
-                raise RuntimeError("the fork server is gone")
+                raise RuntimeError("the fork server has ended")
             self._line.close()
             self.returncode = int(NUMBER.unpack(said)[0])
         return self.returncode

@@ -1,7 +1,8 @@
-"""Compiled programs that the runs of a test session share, as a run and its restarts do (see `halcyon.training.compilation`).
+"""Compiled programs that all runs of a test session share, as a run and its restarts share them (see `halcyon.training.compilation`).
 
-What a run has put into its checkpoint root is kept, and lent to the next runs before they start. A program is found by all that it was made
-of, so a run takes only its own. `tests/trainer/training/test_compilation.py` is about compilation itself and shares nothing.
+The programs that a run puts into its checkpoint root are kept and copied to the next runs before they start. The key of a program depends
+on everything that it was compiled from, so a run loads only its own programs. `tests/trainer/training/test_compilation.py` tests
+compilation itself and shares no programs.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any
 
 FOLDER = "compilation"
 QUICK_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-"""XLA's flags for tests. They are about numbers, not about speed: code that is not optimised compiles several times faster."""
+"""XLA flags for tests. Tests compare numbers and not speed, and unoptimised code compiles several times faster."""
 
 
 def keep_programs(environ: Mapping[str, str]) -> None:
-    """Keep what this process compiles for the next session: most of the time of the fast tests is compilation.
+    """Keep the programs that this process compiles for the next session: most of the time of the fast tests is compilation.
 
-    There is one folder for each kind of processor, because code made for another may not run, and as in the trainer itself a program
-    is kept only if it has no collectives in a loop.
+    There is one folder for each kind of processor, because code for another processor may not run. As in the trainer, a program is kept
+    only if it has no collectives in a loop.
     """
     import jax
     from jax._src import compilation_cache
@@ -45,13 +46,13 @@ def keep_programs(environ: Mapping[str, str]) -> None:
 
 
 class Programs:
-    """Programs of all runs of a session: ``PROGRAM/ENTRY.SHA256``, as in a checkpoint root."""
+    """The programs of all runs of a session: files ``PROGRAM/ENTRY.SHA256``, as in a checkpoint root."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def take(self, root: Path) -> None:
-        """Keep what a run has put into its root."""
+        """Copy the programs from the root of a run."""
         for path in (root / FOLDER).glob("*/*-cache.*"):
             kept = self._folder / path.parent.name / path.name
             if kept.exists():
@@ -64,12 +65,12 @@ class Programs:
                 partial.replace(kept)
 
     def lend(self, root: Path) -> None:
-        """Put them into a root: for runs of several processes, each of which fetches those of its own program."""
+        """Copy the programs into a root: for runs of several processes, each of which fetches the entries of its own program."""
         for path in self._folder.glob("*/*-cache.*"):
             _copy(path, root / FOLDER / path.parent.name / path.name)
 
     def lend_here(self, directory: Path) -> None:
-        """Put them into JAX's own directory: for runs of one process, which look there by the program itself."""
+        """Copy the programs into JAX's own cache directory: for runs of one process, which find them there by key."""
         for path in self._folder.glob("*/*-cache.*"):
             _copy(path, directory / path.name.rpartition(".")[0])
 

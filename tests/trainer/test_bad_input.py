@@ -1,4 +1,4 @@
-"""What a trainer is given wrong, or finds damaged, ends in one sentence, the right exit code, and nothing lost."""
+"""Wrong input and damaged files end the trainer with one sentence and the right exit code, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Document = dict[str, Any]
 
 
 def train(document: Document, directory: Path, **options: Any) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
-    """Run one process to its end: exit code, termination report, events."""
+    """Run one process to its end; returns exit code, termination report and events."""
     world = start_world(document, directory, **options)
     try:
         (code,) = world.wait()
@@ -33,7 +33,7 @@ def train(document: Document, directory: Path, **options: Any) -> tuple[int, dic
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a corpus and a root with checkpoints at steps 5 and 10, and a copy of both."""
+    """A folder ``place`` with a corpus and a root with checkpoints at steps 5 and 10, and ``copy``, a copy of it."""
     folder = tmp_path_factory.mktemp("pristine")
     place = folder / "place"
     code, _, _ = train(run_document(place / "root", slices=1, steps=10), place / "first")
@@ -44,7 +44,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(pristine: Path) -> Path:
-    """The folder as it was after the training, at the place that the document names."""
+    """The folder as it was after the training, at the path that the document names."""
     shutil.rmtree(pristine / "place")
     shutil.copytree(pristine / "copy", pristine / "place")
     return pristine / "place"
@@ -58,7 +58,7 @@ def trained(place: Path) -> Document:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Document:
-    """A short run of one process that nobody has trained yet."""
+    """A short run of one process that has not started."""
     return run_document(tmp_path / "root", slices=1, steps=10)
 
 
@@ -115,7 +115,7 @@ def test_a_changed_run_is_refused_with_what_differs(
 
 
 def test_a_changed_file_is_refused_by_name(trained: Document, place: Path) -> None:
-    """Its token cache is of the file as it was: to go on would train on what is not there, to rebuild would move data in silence."""
+    """The token cache is of the old file: to continue would train on text that is gone; to rebuild would silently change the data."""
     before = (place / "root/HEAD").read_bytes()
     (place / "corpus/0.txt").write_text("something else altogether\n" * 50)
     code, report, events = train(trained, place / "world", attempt=2)
@@ -128,7 +128,7 @@ def test_a_changed_file_is_refused_by_name(trained: Document, place: Path) -> No
 
 @pytest.mark.parametrize("shared_cache", [False, pytest.param(True, marks=pytest.mark.variant)])
 def test_both_ways_out_of_a_changed_file_lead_on(tmp_path: Path, shared_cache: bool) -> None:
-    """The sentence names them, so each of them is tried."""
+    """The sentence names two ways out; the test tries each of them."""
     document = run_document(tmp_path / "root", slices=1, steps=10)
     if shared_cache:
         document = changed(document, "data", cache={"root": f"file://{tmp_path}/cache"})
@@ -150,7 +150,7 @@ def test_both_ways_out_of_a_changed_file_lead_on(tmp_path: Path, shared_cache: b
 
 
 def test_a_changed_data_set_is_refused_by_the_checkpoint_too(trained: Document, place: Path) -> None:
-    """Where somebody deleted the token cache, so that another one is built: the checkpoint knows what it was trained on."""
+    """If the token cache was deleted, a new one is built; but the checkpoint records the data that it was trained on."""
     before = (place / "root/HEAD").read_bytes()
     (place / "corpus/0.txt").write_text("something else altogether\n" * 50)
     shutil.rmtree(place / "root/data")

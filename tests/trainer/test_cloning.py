@@ -1,4 +1,4 @@
-"""A run that begins with another one's checkpoint does what that one would have done, to the bit, where nothing differs."""
+"""A run that starts from another run's checkpoint continues bitwise as that run would, if nothing differs."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def test_a_clone_goes_on_as_its_source_did_and_stands_on_its_own(tmp_path: Path)
     head = json.loads((tmp_path / "same-root" / "HEAD").read_text())
     assert head["owner"]["name"] == "clone"
     assert [entry["step"] for entry in head["committed"]] == [20, 15, 10]
-    assert snapshot_of(tmp_path / "root") == before, "a root of another run is only read"
+    assert snapshot_of(tmp_path / "root") == before, "the root of another run is only read"
 
-    # Other data order, other learning rate, more steps; one process instead of two; and after its first commit it needs its source no more.
+    # Another data order and learning rate, more steps; one process instead of two; after its first commit it no longer needs its source.
     other = clone_of(source, tmp_path / "other-root", steps=10**6, seed=5)
     other["spec"]["optimizer"] = {"learningRate": 0.001, "schedule": {"constant": {}}, "adamw": {}}
     other["spec"]["accelerator"] = {"type": "cpu", "topology": "1x2"}

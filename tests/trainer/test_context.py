@@ -1,4 +1,4 @@
-"""A process finds its place: in a pod from the environment, on one's own machine from the document alone."""
+"""A process finds its place in the process group: in a pod from the environment, on a laptop from the document alone."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_another_root_replaces_the_store_settings_too(tmp_path: Path) -> None:
 
 
 def test_another_root_does_for_a_run_that_says_only_how_its_store_is_reached(tmp_path: Path) -> None:
-    """Its root would come from its defaults, which are not there."""
+    """The root of this run would come from its defaults, which are missing here."""
     path = write(tmp_path, spec__checkpoint={"endpoint": "http://store:7070", "credentialsSecret": {"name": "mine"}})
     for root in ("file:///elsewhere", "s3://bucket/run"):
         checkpoint = resolve_context(path, {}, checkpoint_root=root).run.spec.checkpoint
@@ -152,7 +152,7 @@ def test_what_decides_the_numbers_is_fingerprinted_and_nothing_else() -> None:
     [("float32", "float32", True), ("bfloat16", "float32", True), ("bfloat16", "bfloat16", True), ("float32", "bfloat16", False)],
 )
 def test_a_checkpoint_of_a_version_that_did_not_name_the_type_of_moments(parameters: str, moments: str, same: bool) -> None:
-    """Moments had the type of the parameters then. They may be widened, not rounded."""
+    """In that version moments had the type of the parameters. They may be widened, but not rounded."""
     precision = {"parameters": parameters, "moments": moments}
     now = fingerprints(parse_run(document(spec__trainer__precision=precision)).spec, data={"contentSha256": "0"})
     trainer = now.documents["spec.trainer"]
@@ -163,7 +163,7 @@ def test_a_checkpoint_of_a_version_that_did_not_name_the_type_of_moments(paramet
 
 
 def old_checkpoint(**changes: Any) -> Fingerprints:
-    """The fingerprints that the release before wrote for a run: each moved field in its former place."""
+    """The fingerprints that the previous release wrote for a run: each moved field in its former place."""
     now = fingerprints(parse_run(document(**changes)).spec, data={"contentSha256": "0"})
     spec = {name.removeprefix("spec."): section for name, section in now.documents.items() if name.startswith("spec.")}
     del spec["objective"]

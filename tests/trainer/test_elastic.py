@@ -1,4 +1,4 @@
-"""A run that loses a slice and gets it back has the losses of one left alone: the same batches in the same order, to rounding."""
+"""A run that loses a slice and gets it back has the losses of an undisturbed run, to rounding: the same batches in the same order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ELASTIC = {"slices": 2, "topology": "1x2"}
 
 
 def sized(run: dict[str, Any], slices: int) -> dict[str, Any]:
-    """The run document of an attempt with so many slices, as the operator makes it."""
+    """The run document of an attempt with this number of slices, as the operator makes it."""
     return run | {"spec": on_slices(parse_run(run).spec, slices).document()}
 
 
@@ -42,14 +42,14 @@ def test_two_slices_then_one_then_two(tmp_path: Path, monkeypatch: pytest.Monkey
         try:
             if stop is not None:
                 world.leader.wait_for(seen_step(stop - 1))
-                for index in range(slices):  # as the JobSet's deletion does
+                for index in range(slices):  # as the deletion of the JobSet does
                     world.signal(signal.SIGTERM, index)
             codes = world.wait()
         finally:
             world.reap()
         assert codes == [ExitCode.PREEMPTED if stop is not None else ExitCode.DONE] * slices
         own = world.leader.losses()
-        assert min(own) == committed + 1, "it goes on where the other number of slices stopped"
+        assert min(own) == committed + 1, "it continues from the last step of the other number of slices"
         losses |= own
         committed = world.leader.report()["step"]
         sizes.append(len(world.processes))
@@ -57,4 +57,4 @@ def test_two_slices_then_one_then_two(tmp_path: Path, monkeypatch: pytest.Monkey
     assert sorted(losses) == list(range(1, steps + 1))
     assert [losses[step] for step in sorted(losses)] == pytest.approx([expected[step] for step in sorted(losses)], rel=ROUNDING)
     apart = [abs(expected[step + 1] - expected[step]) > 10 * ROUNDING * expected[step] for step in range(1, steps)]
-    assert sum(apart) > steps / 2, "another batch would have shown"
+    assert sum(apart) > steps / 2, "another batch would change the loss"

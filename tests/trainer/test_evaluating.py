@@ -1,4 +1,4 @@
-"""A run of task ``evaluate``: real processes evaluate another run's checkpoint, and say the same as the run itself did."""
+"""Runs of task ``evaluate``: real processes evaluate another run's checkpoint, and report the same numbers as that run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def corpus(folder: Path, sentence: str, lines: int = 400) -> dict[str, Any]:
 
 
 def evaluating(source: dict[str, Any], root: Path, sources: list[dict[str, Any]] | None = None, **more: Any) -> dict[str, Any]:
-    """The run that evaluates the newest checkpoint of another one: the same document but for a few lines."""
+    """A run that evaluates the newest checkpoint of another run: the same document except for a few lines."""
     origin = {"run": source["metadata"]["name"], "root": source["spec"]["checkpoint"]["root"]}
     data = source["spec"]["data"] if sources is None else {"sources": sources}
     spec = {**source["spec"], "task": "evaluate", "from": origin, "checkpoint": {"root": f"file://{root}"}, "data": data, **more}
@@ -40,7 +40,7 @@ def done(world: World) -> World:
 
 
 def evaluations(world: World) -> dict[str | None, dict[str, Any]]:
-    """The events about evaluations, by source; None: all together."""
+    """The evaluation events by source; None: all sources together."""
     return {event.get("source"): event for event in world.leader.events if event.get("event") == "evaluation"}
 
 
@@ -62,7 +62,7 @@ def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[d
     for name in ("loss", "bitsPerByte", "tokens", "sequences"):
         assert said[None][name] == said["corpus"][name] == expected[name], name
     assert said[None]["step"] == 20
-    assert snapshot_of(root) == before, "a root of another run is only read"
+    assert snapshot_of(root) == before, "the root of another run is only read"
     report = found.leader.report()
     assert report["cause"] == "completed"
     assert report["message"].startswith(f"the checkpoint of run tiny at step 20 has a loss of {expected['loss']:.4f} nats per token")
@@ -71,7 +71,7 @@ def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[d
     assert progress["evaluated"]["sources"] == [
         {key: said["corpus"][key] for key in ("source", "loss", "bitsPerByte", "tokens", "sequences")}
     ]
-    # Time that was spent on what the run is for counts as productive.
+    # Evaluation is the purpose of this run, so its time counts as productive.
     assert report["seconds"]["productiveStep"] > 0
     assert report["seconds"].get("evaluation", 0) == 0
     kept = json.loads((tmp_path / "own" / "evaluation.json").read_text())
@@ -93,12 +93,12 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(
     assert expected[None]["loss"] == pytest.approx(
         sum(expected[name]["loss"] * expected[name]["tokens"] for name in ("short", "long")) / expected[None]["tokens"]
     )
-    assert expected["long"]["sequences"] > 1000, "all of it, where no number of batches is given"
+    assert expected["long"]["sequences"] > 1000, "the whole source is evaluated if no number of batches is given"
 
     again = evaluating(document, tmp_path / "again", sources, trainer=trainer)
     batches = {name: math.ceil(expected[name]["sequences"] / 8) for name in ("short", "long")}
     monkeypatch.setenv("HANG_EVALUATING", str(batches["short"] + 5))
-    assert batches["long"] > batches["short"] + 5, "the longer source is under way then"
+    assert batches["long"] > batches["short"] + 5, "the hang is in the longer source"
     first = start_world(again, tmp_path / "disturbed", module=TROUBLE)
     first.leader.wait_for(lambda events: any(event.get("source") == "short" and event["event"] == "evaluation" for event in events))
     kept = tmp_path / "again" / "evaluation.json"
@@ -114,7 +114,7 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(
     assert second.leader.report()["message"] == "a notice of preemption came; the results of the evaluated sources are kept"
     third = done(start_world(again, tmp_path / "disturbed", restart=2))
     said = evaluations(third)
-    assert "short" not in said, "it is evaluated already"
+    assert "short" not in said, "it has already been evaluated"
     assert {name: value for name, value in said[None].items() if name in ("loss", "bitsPerByte", "tokens", "sequences")} == {
         name: expected[None][name] for name in ("loss", "bitsPerByte", "tokens", "sequences")
     }
@@ -124,7 +124,7 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(
 
 
 def test_a_trained_tokenizer_comes_along_to_other_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is trained on a run's own text: other text would give another one, with which the model means nothing."""
+    """A tokenizer trained on a run's own text is kept: other text would give another tokenizer, which does not fit the model."""
     document = run_document(tmp_path / "root", slices=1, steps=4)
     document["spec"]["tokenizer"] = {"bpe": {"vocabSize": 512}}
     document["spec"]["optimizer"] = {"learningRate": 0.003, "schedule": {"constant": {}}, "adamw": {}}
@@ -132,7 +132,7 @@ def test_a_trained_tokenizer_comes_along_to_other_text(tmp_path: Path, monkeypat
     other = [{"name": "other", **corpus(tmp_path / "other", "Wholly unlike, entirely other words:")}]
     said = evaluations(done(start_world(evaluating(document, tmp_path / "own", other), tmp_path / "evaluation")))
     assert math.isfinite(said[None]["loss"])
-    # It is kept, so a run that goes on from another one needs that one no more.
+    # The tokenizer is kept, so a run that starts from another run no longer needs that run.
     clone = {**document, "metadata": {**document["metadata"], "name": "clone"}}
     origin = {"run": "tiny", "root": f"file://{tmp_path / 'root'}"}
     clone["spec"] = {
@@ -150,7 +150,7 @@ def test_a_trained_tokenizer_comes_along_to_other_text(tmp_path: Path, monkeypat
     first.wait()
     shutil.rmtree(tmp_path / "root")
     assert max(done(start_world(clone, tmp_path / "first", restart=1)).leader.losses()) == 8
-    # Where the other's tokenizer is not to be found, the text gives another one, and that is refused in words.
+    # If the other run's tokenizer is missing, the text gives another one, which is rejected in a sentence.
     document2 = {**document, "spec": {**document["spec"], "checkpoint": {"root": f"file://{tmp_path / 'second'}"}}}
     done(start_world(document2, tmp_path / "again"))
     shutil.rmtree(tmp_path / "second" / "data" / "tokenizers")

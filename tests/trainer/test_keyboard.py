@@ -1,4 +1,4 @@
-"""A person at the keyboard: Ctrl-C keeps the steps, a second one leaves at once, and a taken port is no obstacle."""
+"""Training in a terminal: Ctrl-C saves the steps, a second Ctrl-C exits at once, and a port in use is replaced."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.slow
 Event = dict[str, Any]
 
 HEARS_INTERRUPTS = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-"""Becomes another program, which hears SIGINT even where the tests were started in the background and ignore it."""
+"""Replaces itself by another program that receives SIGINT, even if the tests run in the background and ignore it."""
 
 
 class Typed:
-    """`halcyon train` as a person starts it, in a session of its own."""
+    """`halcyon train` as a user starts it in a terminal, in its own session."""
 
     def __init__(self, document: dict[str, Any], folder: Path) -> None:
         path = folder / "run.yaml"
@@ -46,7 +46,7 @@ class Typed:
         self.events: list[Event] = []
 
     def until(self, wanted: Callable[[Event], bool]) -> Event:
-        """The first event that is wanted."""
+        """Read events up to the first wanted one, and return it."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.events.append(json.loads(line))
@@ -55,11 +55,11 @@ class Typed:
         raise AssertionError(self.events)
 
     def interrupt(self) -> None:
-        """What Ctrl-C does: SIGINT to every process of the terminal's group."""
+        """Send SIGINT to every process of the group, as Ctrl-C does."""
         os.killpg(self._process.pid, signal.SIGINT)
 
     def end(self) -> tuple[int, Event]:
-        """Exit code and last event."""
+        """Wait for the end; returns exit code and last event."""
         assert self._process.stdout is not None
         self.events += map(json.loads, self._process.stdout)
         return self._process.wait(limit(60)), self.events[-1]
@@ -114,7 +114,7 @@ def test_a_second_interrupt_leaves_at_once(tmp_path: Path, start: Callable[[dict
     run.interrupt()
     run.interrupt()
     code, last = run.end()
-    # Where the save of so small a state was done before the second one came, there was nothing left to interrupt.
+    # The save of this small state may finish before the second interrupt, which then has nothing to interrupt.
     assert (code, last["event"]) in ((ExitCode.FAILURE, "error"), (ExitCode.PREEMPTED, "preempted"))
     if last["event"] == "error":
         assert last["message"].startswith("interrupted a second time; start again to go on from")

@@ -1,4 +1,4 @@
-"""More steps where that changes nothing that is done: bitwise the losses of a run that had them from the start; else one sentence."""
+"""More steps for a started run: bitwise the losses of a run with these steps from the start; rejected if they change steps already done."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_run_goes_on_for_longer_until_its_decay_has_begun(tmp_path: Path, monk
     world.signal(signal.SIGTERM, 0)
     assert world.wait() == [ExitCode.PREEMPTED]
     first = world.leader.losses()
-    assert max(first) < 15, "the decay has not begun"
+    assert max(first) < 15, "the decay must not have begun"
     more = losses(document(tmp_path / "root", 26, wsd), tmp_path / "run", attempt=2)
     assert first | more == expected
 

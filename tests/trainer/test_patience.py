@@ -1,4 +1,4 @@
-"""A store that refuses the credentials for a while: waited for with a growing delay, and no longer than was asked for."""
+"""A store that refuses the credentials for a while: the run retries with a growing delay, until the configured limit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REFUSALS = {
 
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process waits are a tenth of what they are for users; how they grow has a test of its own."""
+    """Shorten the delays in this process to a tenth. Another test checks how they grow."""
     monkeypatch.setattr("halcyon.storage.patience.delay_seconds", lambda tries, left: delay_seconds(tries, left) / 10)
 
 
@@ -52,12 +52,12 @@ def proxy(gateway: Gateway) -> Iterator[Proxy]:
 
 @pytest.fixture
 def behind(s3_root: Root, proxy: Proxy) -> Root:
-    """A bucket that is reached through the proxy alone."""
+    """A bucket that is reached only through the proxy."""
     return replace(s3_root, spec=s3_root.spec.model_copy(update={"endpoint": proxy.endpoint}))
 
 
 class Told:
-    """What a patience says."""
+    """Records the callbacks of a patience."""
 
     def __init__(self) -> None:
         self.waits: list[tuple[str, str, float]] = []
@@ -73,7 +73,7 @@ class Told:
 
 
 def first(number: int, fault: Fault, concerns: Callable[[Request], bool] = lambda request: True) -> Callable[[Request], Fault]:
-    """The fault for the first requests of those that it concerns."""
+    """The fault for the first `number` requests that it concerns."""
     seen = 0
 
     def decide(request: Request) -> Fault:
@@ -120,7 +120,7 @@ def test_a_store_that_refuses_for_a_moment_is_asked_again(behind: Root, proxy: P
     assert REFUSALS[refusal].name in said
 
 
-@pytest.mark.slow  # TensorStore tries this one again by itself for half a minute
+@pytest.mark.slow  # TensorStore itself retries this error for 30 s
 @pytest.mark.variant
 def test_a_clock_that_is_set_right_meanwhile(behind: Root, proxy: Proxy) -> None:
     proxy.decide = first(14, Status(403, "RequestTimeTooSkewed"))
@@ -221,7 +221,7 @@ def refused(events: list[dict[str, Any]]) -> list[str]:
 def test_a_training_waits_until_its_credentials_are_accepted(
     tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, slices: int
 ) -> None:
-    """The first requests of the token caches and of the root are refused. The run then trains as if nothing had been."""
+    """The store refuses the first requests of the token caches and of the root. The run then trains as if nothing had happened."""
     proxy.decide = lambda request: DENIED
     run = document(tmp_path, behind)
     run["spec"]["accelerator"]["slices"] = slices
@@ -267,7 +267,7 @@ def test_a_notice_ends_the_wait_at_once_and_for_free(
     try:
         for process in world.processes:
             process.wait_for(lambda events: bool(refused(events)))
-        for index in range(slices) if where == "token caches" else [slices - 1]:  # once they have joined, one tells the others
+        for index in range(slices) if where == "token caches" else [slices - 1]:  # joined processes share a notice
             world.signal(signal.SIGTERM, index)
         assert world.wait() == [ExitCode.PREEMPTED] * slices, world.leader.told()
     finally:
@@ -302,7 +302,7 @@ def test_which_roots_need_the_metadata_server(root: str, environ: dict[str, str]
 
 
 def test_a_metadata_server_that_is_late_is_waited_for() -> None:
-    """The server answers 404 first, as it does for a pod that it does not know yet."""
+    """The server first answers 404, as it does for a pod that it does not know yet."""
     asked: list[str | None] = []
 
     class Late(http.server.BaseHTTPRequestHandler):

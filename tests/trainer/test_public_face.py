@@ -1,4 +1,4 @@
-"""What a library user imports from `halcyon` is there, is documented, and costs nothing before it is used."""
+"""The public names of `halcyon` exist, are documented, and are imported only when they are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that was stopped by notices has bitwise the losses of a run that nobody disturbed. (Of kills: tests/faults/test_kills.py.)"""
+"""A run that notices stopped has bitwise the losses of an undisturbed run. (For kills see tests/faults/test_kills.py.)"""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def seen_step(step: int) -> Any:
 
 
 def collect(into: dict[int, float], world: World, expected: dict[int, float]) -> None:
-    """Merge a world's losses; a step that was done again must give the same bits."""
+    """Add the losses of a process group; each must be bitwise the expected one."""
     for step, loss in world.leader.losses().items():
         assert loss == expected[step], f"step {step}"
         into[step] = loss
 
 
 def test_sigterm_to_one_process_saves_on_all_and_resumes_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process that gets the notice has done no more steps by then, however long the notice takes."""
+    """The process that gets the notice does no further step before the notice arrives, however long the notice takes."""
     expected = undisturbed(tmp_path)
     run = document(tmp_path, "root")
     losses: dict[int, float] = {}
@@ -79,7 +79,7 @@ def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_pat
 
 
 def test_saves_of_every_kind_and_what_stays_of_them(tmp_path: Path) -> None:
-    """By steps, before evaluations, and for good: the root holds the two newest and what was asked for."""
+    """Saves by steps, before evaluations, and permanent ones: the root keeps the two newest and the permanent ones."""
     run = document(tmp_path, "root", 36, slices=1, evaluation={"everySteps": 16, "batches": 1})
     run["spec"]["checkpoint"] |= {"save": {"everySteps": 15, "beforeEvaluation": True}, "permanent": [{"everySteps": 9, "untilStep": 20}]}
     world = start_world(run, tmp_path / "run")
@@ -98,4 +98,4 @@ def test_the_interval_of_a_run_that_finds_its_own_is_shown(tmp_path: Path) -> No
     assert world.wait() == [ExitCode.DONE]
     assert world.leader.report()["progress"]["saveIntervalSeconds"] > 1
     saved = [event["step"] for event in world.leader.events if event.get("event") == "checkpoint"]
-    assert saved == [STEPS], "so short a run needs no save before its end"
+    assert saved == [STEPS], "a short run needs no save before its end"

@@ -1,5 +1,7 @@
-"""A run whose batches and sequences change size, and that is killed around the change, has bitwise the losses of one left alone; and what
-`halcyon data show` tells of a step of its log is what that step was trained on."""
+"""A run whose batch size and sequence length change, killed around the change, has bitwise the losses of an undisturbed run.
+
+`halcyon data show` shows for each step of its log the data that the step was trained on.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,11 @@ STEPS = 20
 SIZES = {"sequenceLength": 32, "batchSchedule": [{"fromStep": 12, "batchSize": 4, "sequenceLength": 64}]}
 HOST = {"slices": 1, "topology": "1x2"}
 KILLS = (10, 12, 13)
-"""Steps done, and no more. It saves every five steps, so whoever is killed before step 15 crosses the change again."""
+"""Steps done at each kill. The run saves every five steps, so a process killed before step 15 passes the change again."""
 
 
 def counted(run: Path, step: int) -> float:
-    """The targets that count in a step, as `halcyon data show` tells them."""
+    """The number of targets with a weight in a step, as `halcyon data show` prints it."""
     shown = CliRunner().invoke(app, ["show", str(run), "--step", str(step), "--no-text"])
     assert shown.exit_code == 0, shown.output
     return sum(map(float, re.findall(r"(?m)^row \d+: .* (\S+) of \d+ targets count$", shown.output)))
@@ -34,7 +36,7 @@ def counted(run: Path, step: int) -> float:
 
 def test_sigkills_before_at_and_after_a_change_of_sizes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "corpus").mkdir()
-    for number in range(200):  # short: how many begin in a step is different from step to step
+    for number in range(200):  # short documents: the number that begins in a step differs from step to step
         (tmp_path / "corpus" / f"{number}.txt").write_text(f"{number} times {number} is {number**2}. " * (1 + number % 7))
     expected = undisturbed(tmp_path, STEPS, **SIZES, **HOST)
     run = document(tmp_path, "root", STEPS, **SIZES, **HOST)
@@ -56,4 +58,4 @@ def test_sigkills_before_at_and_after_a_change_of_sizes_change_nothing(tmp_path:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
     shown = {step: counted(tmp_path / "run.yaml", step) for step in range(1, STEPS + 1)}
     assert shown == tokens
-    assert len(set(shown.values())) > 5, "steps can be told apart by what counts in them"
+    assert len(set(shown.values())) > 5, "the number of counted targets must differ between steps"

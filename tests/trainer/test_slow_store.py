@@ -1,4 +1,4 @@
-"""A notice while a save is under way to a slow store: what is in flight is finished, and nothing new begun that would not fit."""
+"""A notice during a save to a slow store: the save in flight is finished, and no save begins that would not fit into the grace period."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ __all__ = ["gateway", "s3_root"]
 
 COMMIT_SECONDS = 5
 GRACE_SECONDS = 10
-"""Room for the rest of one save (1.2 times what it takes, and a second), and not for another one behind it. Both grow with the machine,
-because what else a save does takes longer on a slow one."""
+"""Enough for the rest of one save (1.2 times its duration, plus 1 s), and not for another one after it.
+
+Both constants grow with the machine's factor, because the other parts of a save take longer on a slow machine.
+"""
 
 
 @pytest.mark.slow
@@ -48,7 +50,7 @@ def test_a_save_in_flight_is_finished_and_no_other_begun(tmp_path: Path, gateway
             leader.wait_for(lambda events: any(event.get("event") == "checkpoint" for event in events))
             assert commits.acquire(timeout=limit(60))
             world.signal(signal.SIGUSR1, 0)
-            assert commits.acquire(timeout=limit(60)), "no second save was begun"
+            assert commits.acquire(timeout=limit(60)), "no second save began"
             begun = max(leader.losses())
             leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] > begun + 1 for event in events))
             world.signal(signal.SIGTERM, 1)
@@ -60,4 +62,4 @@ def test_a_save_in_flight_is_finished_and_no_other_begun(tmp_path: Path, gateway
     assert (report["saved"], report["checkpointStep"]) == ("inFlight", saved[1])
     assert report["step"] > saved[1]
     assert f"so only the save in flight, of step {saved[1]}, was finished; " in report["message"]
-    assert not commits.acquire(blocking=False), "a third save was begun"
+    assert not commits.acquire(blocking=False), "a third save began"

@@ -1,4 +1,4 @@
-"""Trainings whose sources are refused, or do not answer, when they begin: they wait, and are bitwise those that had not to."""
+"""Runs whose sources refuse access, or do not answer, at the start: they wait, and are then bitwise the same as runs that did not wait."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DENIED = Status(403, "AccessDenied")
 
 
 def document(tmp_path: Path, root: Root, name: str, **checkpoint: Any) -> dict[str, Any]:
-    """A run whose sources lie in the bucket that its root lies in."""
+    """A run whose sources are in the same bucket as its root."""
     run = run_document(tmp_path / "root", slices=1, steps=STEPS)
     bucket = root.folder.parent.parent
     paths = []
@@ -49,7 +49,7 @@ def out_of_reach(events: list[dict[str, Any]]) -> list[str]:
 
 
 def wait_until_waiting(world: World) -> None:
-    """Until the process that builds the token caches, whichever it is, waits for a source."""
+    """Wait until the process that builds the token caches, any of them, waits for a source."""
     waits = lambda: any(out_of_reach(process.events) for process in world.processes)  # noqa: E731 - a condition
     until(waits, timeout_seconds=limit(120), interval_seconds=0.1, failure=world.leader.told)
 

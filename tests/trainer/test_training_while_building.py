@@ -1,4 +1,4 @@
-"""A run trains on a token cache that is still being built, through kills, notices and failures, as on one that was whole before."""
+"""A run on a token cache that is still being built trains, through kills, notices and failures, as on a finished cache."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ STEPS = 60
 
 
 class Gate:
-    """Lets each builder commit so many shards."""
+    """Sets how many shards each builder may commit."""
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._path = path
         self.let(0)
         monkeypatch.setenv("GATE", str(path))
-        monkeypatch.setenv("SILENCE_SECONDS", str(limit(3)))  # longer than a living builder may have to wait for a processor
+        monkeypatch.setenv("SILENCE_SECONDS", str(limit(3)))  # longer than a live builder may wait for a processor
 
     def let(self, shards: int) -> None:
         fresh = self._path.with_suffix(".new")
@@ -80,7 +80,7 @@ def wait_for_step(world: World, step: int) -> None:
 
 
 def wait_until_short_of_text(world: World, run: dict[str, Any], *, shards: int) -> int:
-    """Wait until a source has so many shards, and all steps are done whose text is there. Returns how many."""
+    """Wait until a source has `shards` shards and all steps whose text exists are done; returns the number of steps."""
     spec = parse_run(run).spec
 
     def text_for() -> int | None:
@@ -111,7 +111,7 @@ def test_kills_and_notices_while_the_cache_is_built_change_nothing(
     assert undisturbed.wait() == [ExitCode.DONE]
     expected = numbers(undisturbed.leader)
     assert len(expected) == STEPS + STEPS // 10
-    assert not finished(undisturbed.leader.events), "its cache was whole before"
+    assert not finished(undisturbed.leader.events), "its cache was finished before"
 
     run = document(tmp_path / "root", corpus)
     found: dict[tuple[str, int], float] = {}
@@ -127,7 +127,7 @@ def test_kills_and_notices_while_the_cache_is_built_change_nothing(
             assert loss == expected[key], key
             found[key] = loss
 
-    # Killed in the middle of building, after its first steps.
+    # Killed while the cache is built, after the first steps.
     killed = start(0, 2)
     wait_for_step(killed, 2)
     assert not finished(killed.leader.events)
@@ -137,7 +137,7 @@ def test_kills_and_notices_while_the_cache_is_built_change_nothing(
     before = ledger_of(f"file://{tmp_path}/root").shards
     assert before
 
-    # A notice while it waits for text: what it has done is saved at once.
+    # A notice while it waits for text: the steps done are saved at once.
     noticed = start(1, 2)
     wait_for_step(noticed, steps_of(killed.leader.events) + 1)
     done = wait_until_short_of_text(noticed, run, shards=3)
@@ -149,7 +149,7 @@ def test_kills_and_notices_while_the_cache_is_built_change_nothing(
     assert report["checkpointStep"] == report["step"] == done < STEPS
     assert ledger_of(f"file://{tmp_path}/root").shards[: len(before)] == before
 
-    # To the end, with more text coming while it trains.
+    # Runs to the end, while more text arrives.
     last = start(2, 0)
     last.leader.wait_for(lambda events: any(event.get("event") == "restored" for event in events))
     gate.let(10**6)
@@ -173,7 +173,7 @@ def test_a_notice_before_there_is_any_text_ends_the_run_at_once(
 def test_processes_wait_and_leave_and_fail_together(tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[World]) -> None:
     with (corpus / "web.jsonl").open("a") as stream:
         stream.write('{"other": 1}\n')
-    # More steps than the sound part of the text is for: the row is met before the run is at its end.
+    # More steps than the valid rows suffice for, so the run meets the bad row before its end.
     run = document(tmp_path / "root", corpus, slices=2, steps=100 * STEPS)
 
     def start(restart: int, shards: int) -> World:

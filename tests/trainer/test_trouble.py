@@ -1,4 +1,4 @@
-"""What reaches a run from outside, and what it does about trouble of its own: real worlds of processes."""
+"""Requests and notices that reach a run, and a run's own faults, with real process groups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 MODULE = "tests.trainer.trouble_child"
 TOKEN = "the-token"  # noqa: S105
 LONG_STEPS = 10**6
-"""More than are ever done: the run goes on until the test ends it."""
+"""More steps than are ever done: the run continues until the test ends it."""
 
 Start = Callable[..., World]
 
@@ -56,7 +56,7 @@ def committed(root: Path) -> list[int]:
 
 
 def test_who_asks_gets_one_checkpoint_for_each_request(tmp_path: Path, start: Start) -> None:
-    """Over HTTP from process 0, and by a signal to another; the run itself saves at its end alone."""
+    """Requests over HTTP to process 0, and by a signal to another process; the run itself saves only at its end."""
     run = run_document(tmp_path / "root", steps=LONG_STEPS)
     run["spec"]["checkpoint"]["save"] = {"everySteps": 0}
     world = start(run, save_token=TOKEN)
@@ -71,7 +71,7 @@ def test_who_asks_gets_one_checkpoint_for_each_request(tmp_path: Path, start: St
     world.leader.wait_for(seen_step(5))
     first = ask("one")
     world.leader.wait_for(seen("checkpoint"))
-    assert ask("one") == first, "asked again, it is the same request"
+    assert ask("one") == first, "a repeated request must get the same answer"
     saved = named(world, "checkpoint")[0]["step"]
     assert saved >= first["step"] >= 5
     world.leader.wait_for(seen_step(saved + 20))
@@ -86,7 +86,7 @@ def test_who_asks_gets_one_checkpoint_for_each_request(tmp_path: Path, start: St
 
 
 def test_timed_saves_come_once_each(tmp_path: Path, start: Start) -> None:
-    """A save that is due is asked for with two steps before it begins; it is made once."""
+    """Two steps carry the request of a due save before the save begins; it is made once."""
     run = run_document(tmp_path / "root", slices=1, steps=LONG_STEPS)
     run["spec"]["checkpoint"]["save"] = {"everySteps": 0, "everySeconds": 1}
     world = start(run)
@@ -128,7 +128,7 @@ def test_a_hung_step_ends_with_the_stacks_of_all_processes_kept(tmp_path: Path, 
         kept = tmp_path / "root" / "diagnostics" / f"hung-1.4-{index}.txt"
         (told,) = named(world, "hung", index)
         assert told["path"] == f"file://{kept}"
-        # More than was asked for where the machine's steps are slow: ten times the longest of those before.
+        # The limit is larger than the configured one if steps are slow: ten times the longest step so far.
         assert told["seconds"] > told["limitSeconds"] >= limit(3)
         assert ("wait_for_a_batch_that_never_comes" in kept.read_text()) is (index == 1)
         assert "train.py" in told["stacks"]
@@ -140,7 +140,7 @@ def test_a_hung_step_ends_with_the_stacks_of_all_processes_kept(tmp_path: Path, 
 def test_a_loss_that_is_no_number_stops_the_run_before_anything_of_it_is_committed(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The poisoned step is one after which a save is due: the numbers are fetched first."""
+    """A save is due after the poisoned step; the step's numbers are fetched before the save."""
     monkeypatch.setenv("POISON", "14")
     run = run_document(tmp_path / "root", steps=40)
     world = start(run, module=MODULE)
@@ -155,7 +155,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_anything_of_it_is_committ
         assert "that of step 10 (steps/" in report["message"]
         assert "recovery.divergence.nonFinite: skip" in report["message"]
 
-    # The mend that the sentence names: the same run goes on past the step.
+    # The fix that the sentence names: the same run continues past the step.
     run["spec"]["recovery"] = {"divergence": {"nonFinite": "skip"}}
     mended = start(run, module=MODULE, attempt=2, resume_step=10)
     assert mended.wait() == [ExitCode.DONE] * 2
@@ -177,7 +177,7 @@ def test_a_run_with_a_dropped_update_resumes_bitwise(tmp_path: Path, start: Star
             world.leader.wait_for(seen_step(17))
             world.processes[1].popen.kill()
             world.wait()
-            assert world.leader.report()["peerLost"] == 1, "so that the operator blames the node of process 1, not this one's"
+            assert world.leader.report()["peerLost"] == 1, "the operator must blame the node of process 1, not the node of this one"
             monkeypatch.delenv("HANG")
             found |= world.leader.losses()
             world = start(run, module=MODULE, restart=1, resume_step=committed(tmp_path / root)[0])

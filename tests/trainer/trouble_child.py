@@ -1,11 +1,10 @@
-"""``halcyon`` as it is, but that something goes wrong or stands still: ``python -m tests.trainer.trouble_child train RUN.YAML ...``.
+"""``halcyon`` with deliberate faults and hangs: ``python -m tests.trainer.trouble_child train RUN.YAML ...``.
 
-Steps are counted from 0. Where a process stands still, what a test does to it comes before the end of the run, on a machine of any speed.
+Steps are counted from 0. A process that hangs cannot end before the test acts on it, on a machine of any speed.
 
-HANG=STEP,PROCESS: that process never gets the batch of that step.
-AWAIT_NOTICE=STEP,PROCESS: that process gets the batch of that step once the processes have agreed where to leave after a notice.
-HANG_EVALUATING=BATCHES: every process of a run that only evaluates stands still after so many batches.
-POISON=STEP: the loss weights of that step are no numbers.
+HANG=STEP,PROCESS: that process never gets the batch of that step. AWAIT_NOTICE=STEP,PROCESS: that process gets the batch of that step only
+after the processes agreed on their last step after a notice. HANG_EVALUATING=BATCHES: every process of a run that only evaluates hangs
+after this number of batches. POISON=STEP: the loss weights of that step are NaN.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ evaluated: list[RunReporter] = []
 
 
 def concerns(variable: str, step: int) -> bool:
-    """Whether what happens at a step happens here."""
+    """Whether a variable names this step and this process."""
     wanted_step, process = (int(part) for part in os.environ.get(variable, "-1,-1").split(","))
     return step == wanted_step and int(os.environ["HALCYON_JOB_INDEX"]) == process
 

@@ -1,4 +1,4 @@
-"""Starts real worlds of trainer processes on this machine, as the operator and the JobSet would: same environment, same exit codes."""
+"""Starts real process groups of the trainer on this machine, as the operator and a JobSet do: same environment, same exit codes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.trainer.programs import QUICK_FLAGS, Programs
 
 @dataclass
 class Shared:
-    """What the worlds of a test session share."""
+    """The state that all process groups of a test session share."""
 
     programs: Programs | None = None
 
@@ -37,7 +37,7 @@ shared = Shared()
 
 
 def run_document(root: Path, *, slices: int = 2, topology: str = "1x1", name: str = "tiny", **trainer: Any) -> dict[str, Any]:
-    """A run small enough for tests: a 2-layer Llama on a few text files below the root's parent."""
+    """A small run: a 2-layer Llama on eight text files, which are written beside the root."""
     corpus = root.parent / "corpus"
     if not corpus.exists():
         corpus.mkdir(parents=True)
@@ -68,14 +68,14 @@ class Process:
     popen: subprocess.Popen[str] | Forked
     termination_log: Path
     port: int = 0
-    """Of its telemetry."""
+    """Port of its telemetry."""
     events: list[dict[str, Any]] = field(default_factory=list)
     noise: list[str] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _readers: list[threading.Thread] = field(default_factory=list)
 
     def follow(self) -> None:
-        """Collect JSON lines of stdout as events, everything else as noise."""
+        """Read both streams: JSON lines become events, all other lines noise."""
         for stream in (self.popen.stdout, self.popen.stderr):
             reader = threading.Thread(target=self._read, args=(stream,), daemon=True)
             reader.start()
@@ -94,11 +94,14 @@ class Process:
             self._changed.notify_all()
 
     def wait_for(self, condition: Callable[[list[dict[str, Any]]], bool], timeout_seconds: float = 120.0) -> None:
-        """Wait until the events satisfy a condition; an early end of the process is an error.
+        """Wait until the events satisfy a condition.
 
         Args:
-            condition: Of all events so far.
-            timeout_seconds: On the reference machine; longer on a slower one.
+            condition: A condition on all events so far.
+            timeout_seconds: Limit on the reference machine; longer on a slower one.
+
+        Raises:
+            AssertionError: The limit passed, or the process ended first.
         """
         with self._changed:
             met = holds_within(lambda: condition(self.events) or self.ended, timeout_seconds, pause=self._wait_for_change)
@@ -110,18 +113,18 @@ class Process:
 
     @property
     def ended(self) -> bool:
-        """Whether it has."""
+        """Whether the process has ended."""
         return self.popen.poll() is not None
 
     def told(self) -> str:
-        """The last of what the process has said, for whoever finds it at fault."""
+        """The end of the output of the process, for the message of a failure."""
         return f"process {self.index} (exit {self.popen.poll()}):\n{''.join(self.noise[-40:])}\n{self.events[-5:]}"
 
     def wait(self, timeout_seconds: float = 180.0) -> int:
-        """The exit code; all output has been read when it returns.
+        """Wait for the exit code. All output has been read when this returns.
 
         Args:
-            timeout_seconds: On the reference machine; longer on a slower one.
+            timeout_seconds: Limit on the reference machine; longer on a slower one.
         """
         if not holds_within(lambda: self.ended, timeout_seconds, pause=self._wait_for_end):
             raise subprocess.TimeoutExpired(self.popen.args, timeout_seconds)
@@ -152,7 +155,7 @@ class World:
 
     processes: list[Process]
     root: Path | None = None
-    """A checkpoint root whose compiled programs the runs after it may have."""
+    """The checkpoint root whose compiled programs later runs may use."""
 
     @property
     def leader(self) -> Process:
@@ -160,7 +163,7 @@ class World:
         return self.processes[0]
 
     def wait(self, timeout_seconds: float = 180.0) -> list[int]:
-        """All exit codes; the time is for each process, on the reference machine."""
+        """All exit codes. The limit is for each process, on the reference machine."""
         try:
             codes = [process.wait(timeout_seconds=timeout_seconds) for process in self.processes]
         except subprocess.TimeoutExpired as why:
@@ -174,7 +177,7 @@ class World:
         self.processes[index].popen.send_signal(number)
 
     def reap(self) -> None:
-        """End what still runs."""
+        """Kill the processes that still run."""
         for process in self.processes:
             if process.popen.poll() is None:
                 process.popen.kill()
@@ -197,22 +200,22 @@ def start_world(
     share_programs: bool = True,
     own_interpreter: bool = False,
 ) -> World:
-    """Start a world in the way a JobSet does: one process for each host, told its place by the environment.
+    """Start a process group as a JobSet does: one process a host. Each process gets its place from its environment.
 
     Args:
         document: The run document.
-        directory: Where the document and the termination logs are put.
+        directory: Folder for the document and the termination logs.
         attempt: Attempt of the epoch.
         restart: JobSet restart of the epoch.
-        resume_step: Committed steps the operator would know of.
-        one_process: Let one process play all hosts with virtual devices, on no injected environment.
-        module: What is run; a test may have a command of its own around Halcyon's.
-        grace_seconds: What the processes are told of their grace period.
-        save_token: What they are told of the token of who may ask for a checkpoint.
-        address: Of process 0, for the others.
-        inside: For each process the command that starts it where it shall be, such as in a network namespace. Default: here.
-        own_interpreter: Fork no process, but start an interpreter: for a module that changes something before the trainer is imported.
-        share_programs: Begin with what runs of this session have compiled, and leave to them what this one compiles.
+        resume_step: The last committed step that the operator passes on.
+        one_process: Run one process with virtual devices for all hosts, without the environment of a pod.
+        module: The module to run: Halcyon's command, or a test's own command around it.
+        grace_seconds: The grace period in the processes' environment.
+        save_token: The token for checkpoint requests in the processes' environment.
+        address: The address of process 0 for the others.
+        inside: For each process, a command that starts it in its place, such as a network namespace. Default: this machine.
+        own_interpreter: Start a new interpreter instead of forking: for a module that changes something before the trainer is imported.
+        share_programs: Use the programs that runs of this session have compiled, and keep the programs of this one for them.
     """
     directory.mkdir(parents=True, exist_ok=True)
     run = parse_run(document)
@@ -273,13 +276,13 @@ def _folder_of(document: dict[str, Any]) -> Path | None:
 
 
 def _started_in(place: Sequence[str], module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """In an interpreter of its own, started by a command that puts it where it shall be."""
+    """Start a new interpreter through the command `place`."""
     command = [*place, sys.executable, "-m", module, *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def worlds(document: dict[str, Any], directory: Path, **options: Any) -> Iterator[World]:
-    """World after world of one attempt, until one ends with exit code 0 everywhere."""
+    """The process groups of one attempt, one restart after another, until all processes of one end with exit code 0."""
     restart = 0
     while True:
         world = start_world(document, directory, restart=restart, **options)

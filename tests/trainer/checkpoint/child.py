@@ -1,6 +1,6 @@
-"""Child processes of the fault tests: ``python -m tests.trainer.checkpoint.child ROLE JSON``.
+"""Child processes of the checkpoint and fault tests: ``python -m tests.trainer.checkpoint.child ROLE JSON``.
 
-A child prints one JSON line for each thing that the test waits for, and ends with the exit code of the error that ended it.
+A child prints one JSON line for each event that the test waits for. If an error ends it, its exit code is that of the error.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, ope
 
 
 def say(**event: Any) -> None:
-    """Tell the test, in one write, because forked processes share the pipe."""
+    """Print an event in one write, because forked processes share the pipe."""
     os.write(1, f"{json.dumps(event)}\n".encode())
 
 
 def given_epoch(options: dict[str, Any]) -> Epoch | None:
-    """The epoch among the options."""
+    """The epoch in the options, if any."""
     return epoch(*options["epoch"]) if "epoch" in options else None
 
 
 def race(root: Root, options: dict[str, Any]) -> None:
-    """Count a key up by compare-and-swap, against the other children, until this one has done it often enough."""
+    """Increment a key by compare-and-swap, against the other children, until this child has succeeded `wins` times."""
     from halcyon.storage.store import Store
 
     store = Store(root.spec)
@@ -52,7 +52,7 @@ def race(root: Root, options: dict[str, Any]) -> None:
 
 
 def train(root: Root, options: dict[str, Any]) -> None:
-    """Restore, check the bits, then save as many steps as told, one after the other as fast as it goes."""
+    """Restore, check the bits, then save `steps` steps one after another without a pause."""
     devices = mesh(2, 2)
     callbacks = Callbacks(
         on_commit=lambda save: say(event="committed", step=save.checkpoint.step), on_failure=lambda text: say(event="failed", text=text)
@@ -70,7 +70,7 @@ def train(root: Root, options: dict[str, Any]) -> None:
 
 
 def swap(root: Root, options: dict[str, Any]) -> None:
-    """Swap values of many lengths into one key, without end. Each value is its own hash and some bytes."""
+    """Swap values of many lengths into one key, endlessly. Each value is some bytes with their hash in front."""
     from halcyon.storage.store import Store
 
     store = Store(root.spec)
@@ -79,11 +79,11 @@ def swap(root: Root, options: dict[str, Any]) -> None:
     while True:
         data = os.urandom(secrets.choice([200, 700, 1200, 1500]))
         generation = store.swap("value", hashlib.sha256(data).digest() + data, generation)
-        assert generation, "nobody else writes"
+        assert generation, "there is no other writer"
 
 
 def spawner(root: Root, options: dict[str, Any]) -> None:
-    """For each line read, fork a child that plays the role named, all imports done: a kill then costs no start of an interpreter."""
+    """For each input line, fork a child that runs the role `play` after all imports are done, so that no kill costs a new interpreter."""
     for _ in sys.stdin:
         pid = os.fork()
         if pid == 0:
@@ -100,7 +100,7 @@ def spawner(root: Root, options: dict[str, Any]) -> None:
 
 
 def zombie(root: Root, options: dict[str, Any]) -> None:
-    """Commit step 1, then stop itself (SIGSTOP) before the n-th write of the save of step 2; once woken, go on as if nothing was."""
+    """Commit step 1, then stop itself (SIGSTOP) before write number `writes` of the save of step 2. After SIGCONT, continue normally."""
     from halcyon.storage import store
 
     writes = itertools.count()
@@ -127,7 +127,7 @@ def zombie(root: Root, options: dict[str, Any]) -> None:
 
 
 def member(root: Root, options: dict[str, Any]) -> None:
-    """One process of a world: restore what is there and check its bits, then save `steps` more."""
+    """One process of a process group: restore the newest checkpoint and check its bits, then save `steps` more steps."""
     from jax.sharding import PartitionSpec
 
     from halcyon.parallel.process_group import LEAVE_TIMEOUT_SECONDS, join, leave
@@ -173,7 +173,7 @@ def member(root: Root, options: dict[str, Any]) -> None:
 
 
 def _tell_files() -> None:
-    """Say what this process writes, from now on."""
+    """From now on, print the files that this process writes."""
     write_files = saving.write_files
 
     def telling(*args: Any) -> Any:
@@ -185,7 +185,7 @@ def _tell_files() -> None:
 
 
 def _reports_read_backs(told: threading.Semaphore | None) -> Callable[[Any, str | None], None]:
-    """Says what was read back."""
+    """A callback that prints which checkpoint was read back."""
 
     def tell(entry: Any, damage: str | None) -> None:
         if told is not None:
@@ -196,7 +196,7 @@ def _reports_read_backs(told: threading.Semaphore | None) -> Callable[[Any, str 
 
 
 def _spoil_read_backs(root: Root, victim: int) -> threading.Semaphore:
-    """Turn a file of one process around before it reads the second step. The semaphore counts what was read back."""
+    """Reverse the bytes of a file of process `victim` before step 2 is read back. The semaphore counts the checkpoints read back."""
     from halcyon.checkpoint import readback as module
 
     read_back = module.read_back
@@ -212,7 +212,7 @@ def _spoil_read_backs(root: Root, victim: int) -> threading.Semaphore:
 
 
 def _tell_reads() -> list[str]:
-    """The files of checkpoints that this process reads, from now on."""
+    """The checkpoint files that this process reads from now on; the list grows."""
     read_file, paths = reader.read_file, []
 
     def telling(store: Any, prefix: str, file: Any) -> bytes:
@@ -227,7 +227,7 @@ ROLES = {"race": race, "train": train, "spawner": spawner, "zombie": zombie, "me
 
 
 def main() -> int:
-    """Play a role."""
+    """Run the role that the arguments name."""
     role, text = sys.argv[1:]
     options = json.loads(text)
     if role not in ("member", "spawner", "trainers"):

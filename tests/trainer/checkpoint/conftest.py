@@ -1,4 +1,4 @@
-"""Every test here has the roots."""
+"""The fixtures of roots, for every test of this folder."""
 
 from tests.trainer.checkpoint.roots import file_root, gateway, root, s3_root
 

@@ -1,4 +1,4 @@
-"""File systems of a test's own: small ones, that are full soon."""
+"""Small file systems for single tests, which are quickly full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""States that are a function of their step, and short ways to open and fill a root."""
+"""States that are a pure function of their step, and helpers to open and fill a root."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ SAME = Fingerprints(sections={"spec.model": "0" * 64}, documents={"spec.model": 
 
 @dataclass(frozen=True)
 class OneProcess:
-    """The processes of a run that has one."""
+    """The process group of a run with one process."""
 
     process_index: int = 0
     process_count: int = 1
 
     def agree(self, document: dict[str, Any] | None) -> dict[str, Any]:
-        """There is nobody to disagree."""
+        """There is no other process that could disagree."""
         return json.loads(json.dumps(document))
 
     def barrier(self, name: str) -> None:
-        """Nobody to wait for."""
+        """There is no other process to wait for."""
 
 
 @dataclass(frozen=True)
 class Root:
-    """A checkpoint root that a test may look into and damage."""
+    """A checkpoint root that a test may inspect and damage."""
 
     spec: CheckpointSpec
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
-    """What a process of the test needs to reach it."""
+    """Environment variables that a process needs to reach the root."""
 
     @property
     def head(self) -> dict[str, Any]:
-        """HEAD as it lies there."""
+        """HEAD as it is stored."""
         return json.loads((self.folder / "HEAD").read_bytes())
 
     def files(self) -> list[Path]:
-        """All files, in order."""
+        """All files, sorted."""
         return sorted(path for path in self.folder.rglob("*") if path.is_file())
 
 
@@ -65,7 +65,7 @@ def with_keep(root: Root, keep: int) -> Root:
 
 
 def open_root(root: Root, **changes: Any) -> Checkpointer:
-    """Take a root as the one run of the tests."""
+    """Open a root as the run of these tests."""
     arguments: dict[str, Any] = {
         "owner": OWNER,
         "epoch": None,
@@ -80,17 +80,17 @@ def open_root(root: Root, **changes: Any) -> Checkpointer:
 
 
 def epoch(attempt: int, restart: int = 0) -> Epoch:
-    """An epoch."""
+    """The epoch (attempt, restart)."""
     return Epoch(attempt=attempt, restart=restart)
 
 
 def position(step: int) -> DataPosition:
-    """Where in the data a step is."""
+    """The data position after a step."""
     return DataPosition(step=step, sequences=8 * step, tokens=512 * step)
 
 
 def mesh(rows: int, columns: int) -> Mesh:
-    """The first rows x columns devices as axes fsdp and tensor."""
+    """The first rows × columns devices, with the axes fsdp and tensor."""
     return Mesh(np.array(jax.devices()[: rows * columns]).reshape(rows, columns), ("fsdp", "tensor"))
 
 
@@ -107,9 +107,9 @@ SHARDINGS: dict[str, PartitionSpec] = {
 
 
 def numbers(step: int) -> dict[str, np.ndarray]:
-    """The state at a step, as plain arrays: many types, odd values, all decided by the step."""
+    """The state at a step, as NumPy arrays: many types and unusual values, which depend only on the step."""
     random = np.random.default_rng(step)
-    bits = random.integers(0, 2**32, (16, 8), np.uint32)  # every pattern: NaNs with payloads, infinities, denormals, -0
+    bits = random.integers(0, 2**32, (16, 8), np.uint32)  # every bit pattern: NaNs with payloads, infinities, denormals, -0
     return {
         "bias": random.standard_normal(8).astype(np.float32),
         "counts": random.integers(-(2**31), 2**31, (8, 3)).astype(np.int32),
@@ -123,7 +123,7 @@ def numbers(step: int) -> dict[str, np.ndarray]:
 
 
 def on(device_mesh: Mesh, arrays: dict[str, Any], shardings: dict[str, PartitionSpec] = SHARDINGS) -> dict[str, jax.Array]:
-    """Arrays on a mesh; any number of processes."""
+    """The arrays on a mesh of any number of processes."""
     return {
         name: jax.make_array_from_callback(
             np.shape(array), NamedSharding(device_mesh, shardings[name]), lambda index, array=array: array[index]
@@ -133,7 +133,7 @@ def on(device_mesh: Mesh, arrays: dict[str, Any], shardings: dict[str, Partition
 
 
 def template(device_mesh: Mesh, shardings: dict[str, PartitionSpec] = SHARDINGS) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and shardings of such a state."""
+    """Shapes, types and shardings of the state of `numbers`."""
     return {
         name: jax.ShapeDtypeStruct(np.shape(array), array.dtype, sharding=NamedSharding(device_mesh, shardings[name]))
         for name, array in numbers(0).items()
@@ -141,7 +141,7 @@ def template(device_mesh: Mesh, shardings: dict[str, PartitionSpec] = SHARDINGS)
 
 
 def same_bits(state: dict[str, Any], arrays: dict[str, Any]) -> bool:
-    """Whether the shards that this process holds are bitwise those of plain arrays."""
+    """Whether the shards that this process holds are bitwise equal to the given arrays."""
 
     def same(left: Any, right: Any) -> bool:
         if isinstance(left, jax.Array):
@@ -169,11 +169,11 @@ def fill(root: Root, *steps: int, make: Callable[[int], dict[str, Any]] | None =
 
 
 def snapshot_of(folder: Path) -> dict[str, bytes]:
-    """Content of every file of a folder, but for what a start may add or change."""
+    """Content of every file below a folder, by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def child_environment(root: Root, **more: str) -> dict[str, str]:
-    """Environment of a child process that uses a root."""
+    """The environment of a child process that uses a root."""
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_", "AWS_"))}
     return {**keep, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK_FLAGS, **root.environment, **more}

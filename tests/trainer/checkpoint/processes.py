@@ -1,4 +1,4 @@
-"""Starting the children of `child` and hearing what they say."""
+"""Starts child processes of `child`, and reads their events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Child:
         self.events: list[dict[str, Any]] = []
 
     def hear(self, *kinds: str) -> dict[str, Any]:
-        """The next event, of one of these kinds; an empty one when the child has ended."""
+        """Read up to the next event of one of these kinds (of any kind without arguments); an empty one after the child has ended."""
         for line in self.popen.stdout:
             if line.startswith("{"):
                 self.events.append(json.loads(line))
@@ -30,12 +30,12 @@ class Child:
         return {}
 
     def all(self, event: str) -> list[dict[str, Any]]:
-        """All events of a kind, when the child has ended."""
+        """Wait for the end of the child; returns all its events of a kind."""
         self.end()
         return [one for one in self.events if one["event"] == event]
 
     def end(self, *, kill: bool = False) -> int:
-        """The exit code, after everything was heard."""
+        """Read all events, and wait for the exit code."""
         if kill:
             self.popen.kill()
         while self.hear():
@@ -43,7 +43,7 @@ class Child:
         return self.popen.wait(limit(120))
 
     def noise(self) -> str:
-        """What an ended child wrote to stderr."""
+        """The stderr of a child that has ended."""
         return self.popen.stderr.read()
 
     def __enter__(self) -> Child:

@@ -1,4 +1,4 @@
-"""Real roots as fixtures: a folder, and a bucket of an S3 gateway that runs over a folder."""
+"""Fixtures of real roots: a folder, and a bucket of an S3 gateway that stores its objects in a folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Gateway:
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """versitygw on a free port; each top folder is a bucket."""
+    """versitygw on a free port. Each folder at the top is a bucket."""
     program = Binaries(cache_folder(os.environ, Path.home()), QUIET).path(VERSITYGW, "versitygw")
     folder = tmp_path_factory.mktemp("buckets")
     port = free_port()
@@ -72,13 +72,13 @@ def _listens(port: int) -> bool:
 
 @pytest.fixture
 def file_root(tmp_path: Path) -> Root:
-    """A folder that does not exist yet."""
+    """A root in a folder that does not exist yet."""
     return Root(CheckpointSpec(root=f"file://{tmp_path}/root"), tmp_path / "root")
 
 
 @pytest.fixture
 def s3_root(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Root:
-    """A fresh bucket, with the credentials in the environment."""
+    """A root in a new bucket, with the credentials in the environment."""
     bucket = f"bucket-{secrets.token_hex(4)}"
     (gateway.folder / bucket).mkdir()
     for name, value in gateway.environment.items():
@@ -89,5 +89,5 @@ def s3_root(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Root:
 
 @pytest.fixture(params=["file", "s3"])
 def root(request: pytest.FixtureRequest) -> Root:
-    """Either kind of root."""
+    """Both kinds of root, one after the other."""
     return request.getfixturevalue(f"{request.param}_root")

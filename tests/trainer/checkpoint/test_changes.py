@@ -1,4 +1,4 @@
-"""The sentence about a changed run names each field, what it is and what it was."""
+"""The sentence about a changed run names each changed field, its present and its former value."""
 
 from __future__ import annotations
 

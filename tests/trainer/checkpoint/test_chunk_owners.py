@@ -1,4 +1,4 @@
-"""What several processes hold is shared out among them, the same on each, and nobody has much more to do than the others."""
+"""Replicated pieces are distributed over their holders: all processes compute the same assignment, and the loads are balanced."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_who_holds_what_of_an_array() -> None:
 
 @pytest.mark.parametrize("on_host", [True, False])
 def test_a_share_is_copied_bitwise(monkeypatch: pytest.MonkeyPatch, on_host: bool) -> None:
-    """As process 1 of 3 that all hold everything; from the host's memory, or as from an accelerator, a few transfers at a time."""
+    """Three processes that all hold the whole state; from host memory, or as from an accelerator with a few transfers at a time."""
     monkeypatch.setattr(layout, "CHUNK_LIMIT_BYTES", 64)
     monkeypatch.setattr(snapshot, "_on_host", lambda device: on_host)
     monkeypatch.setattr(snapshot, "_EXTRA_DEVICE_BYTES", 100)
@@ -93,10 +93,10 @@ def test_a_share_does_not_change_when_the_state_is_overwritten(monkeypatch: pyte
     [
         ([(0, 1, 2)], 3, ((0, 1, 2),)),
         ([(0, 2), (1, 3), (0, 2)], 4, ((0, 2), (1, 3))),
-        ([(0,), (1,)], 2, None),  # nothing is held twice
-        ([(0, 1), (1, 2), (0, 2)], 3, None),  # everybody in two groups
+        ([(0,), (1,)], 2, None),  # no piece has two holders
+        ([(0, 1), (1, 2), (0, 2)], 3, None),  # each process is in two groups
         ([(0, 1), (2,)], 3, None),
-        ([(0, 1)], 3, None),  # not everybody takes part
+        ([(0, 1)], 3, None),  # process 2 holds nothing
     ],
 )
 def test_who_reads_for_whom(holders: list[tuple[int, ...]], count: int, groups: tuple[tuple[int, ...], ...] | None) -> None:

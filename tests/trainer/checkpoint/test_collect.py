@@ -1,4 +1,4 @@
-"""Deletion: the newest stay, only what is provably dead goes, and an interrupted deletion is taken up again."""
+"""Deletion: the newest checkpoints stay, only provably unused files are deleted, and an interrupted deletion is continued."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_newest_are_kept_and_all_else_is_gone(root: Root) -> None:
 
 
 def test_a_deletion_that_was_cut_short_is_taken_up_again(file_root: Root) -> None:
-    """Killed after HEAD named the prefix, after the mark went, or in the middle of the data."""
+    """Killed after HEAD named the prefix, after COMMIT was deleted, or while the data was deleted."""
     fill(with_keep(file_root, 5), 1, 2, 3, 4)
     head = decode_head((file_root.folder / "HEAD").read_bytes())
     going = head.committed[2:]
@@ -45,7 +45,7 @@ def test_a_deletion_that_was_cut_short_is_taken_up_again(file_root: Root) -> Non
 
 
 def test_the_mark_goes_first(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped in the middle of the data, the checkpoint has no mark any more."""
+    """A deletion that stops while it deletes the data has already deleted COMMIT."""
     fill(file_root, 1, 2)
 
     def stop(store: Store, prefix: str) -> None:
@@ -85,7 +85,7 @@ def test_what_older_epochs_left_is_deleted_and_what_is_foreign_is_not(root: Root
 
 
 def test_what_a_kill_in_the_first_write_left_is_deleted(file_root: Root) -> None:
-    """A lock file and nothing that is a key."""
+    """It left a lock file and no key."""
     fill(file_root, 1)
     left = file_root.folder / step_prefix(2, 1, "killed-1") / "data/x/c"
     left.mkdir(parents=True)
@@ -96,7 +96,7 @@ def test_what_a_kill_in_the_first_write_left_is_deleted(file_root: Root) -> None
 
 @pytest.mark.parametrize("leftover", ["HEAD.__lock", "HEAD_0123456789abcdef.__lock", "PROBE.__lock"])
 def test_what_a_killed_writer_left_beside_head_never_gets_into_it(file_root: Root, leftover: str) -> None:
-    """TensorStore's own lock file is what it writes to, and a longer one's end would stay in the next value."""
+    """TensorStore writes a value to its lock file, so the end of a longer old lock file would stay in the next value."""
     fill(file_root, 1)
     (file_root.folder / leftover).write_bytes(b"J" * 100_000)
     fill(file_root, 2)
@@ -105,7 +105,7 @@ def test_what_a_killed_writer_left_beside_head_never_gets_into_it(file_root: Roo
 
 
 def test_nothing_is_deleted_by_a_process_that_has_lost_the_root(file_root: Root) -> None:
-    """It listed a prefix of the newer epoch: only its look at HEAD after the listing keeps it from deleting that."""
+    """It listed a prefix of the newer epoch. Only its read of HEAD after the listing prevents the deletion of that prefix."""
     state = on(mesh(2, 2), numbers(1))
     with open_root(file_root, epoch=epoch(1)) as old:
         old.save(1, state, position(1))
@@ -116,6 +116,6 @@ def test_nothing_is_deleted_by_a_process_that_has_lost_the_root(file_root: Root)
         head = decode_head((file_root.folder / "HEAD").read_bytes())
         taken = Head(owner=head.owner, epoch=epoch(2), writer="new", committed=head.committed)
         (file_root.folder / "HEAD").write_bytes(encode_head(taken))
-        old._saver._orphans_deleted = False  # type: ignore[attr-defined]  # its first tidying is still to come
+        old._saver._orphans_deleted = False  # type: ignore[attr-defined]  # its first clean-up has not run yet
         old._tidy()
         assert (newer / "c").exists()

@@ -1,4 +1,4 @@
-"""``halcyon checkpoints`` and ``halcyon doctor`` on real roots, beside a run that goes on."""
+"""``halcyon checkpoints`` and ``halcyon doctor`` on real roots, also while a run trains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.trainer.checkpoint.helpers import Root, epoch, fill, mesh, numbers, o
 
 
 def run(root: Root, *words: str) -> Result:
-    """A command on a root; where it is one of S3, with its endpoint."""
+    """Run a command on a root; with the endpoint, if the root is on S3."""
     place = [root.spec.root] if words[0] != "copy" else [root.spec.root, words[1]]
     rest = words[1:] if words[0] != "copy" else words[2:]
     endpoint = ["--endpoint", root.spec.endpoint] if root.spec.endpoint else []
@@ -33,7 +33,7 @@ def words_of(result: Result) -> list[list[str]]:
 
 
 def changed(step: int) -> dict[str, jax.Array]:
-    """The state of step 1 with one element of one array another."""
+    """The state of step 1 with one element of one array changed."""
     arrays: dict[str, Any] = numbers(1)
     arrays["bias"] = arrays["bias"].copy()
     arrays["bias"][3] += np.float32(step)
@@ -113,7 +113,7 @@ def test_diff_of_other_chunks_and_other_arrays(file_root: Root) -> None:
     rows = {row[0]: " ".join(row[1:]) for row in words_of(run(file_root, "diff", "1", "2")) if row}
     assert rows["flags"] == "only in the first"
     assert rows["scale"] == "shape [] in the first, [1] in the second"
-    assert not rows.keys() & {"bias", "weight", "half", "counts"}  # the same numbers, however they were split
+    assert not rows.keys() & {"bias", "weight", "half", "counts"}  # equal numbers in other chunks are not a difference
 
 
 def test_a_pinned_checkpoint_outlives_the_saves_of_a_run_that_goes_on(root: Root) -> None:

@@ -1,6 +1,6 @@
-"""No damage is silent: whatever happens to whichever file, a restore gives the right bits of some committed step, or stops.
+"""No damage is silent: after any damage to any file, a restore gives the right bits of a committed step, or stops.
 
-Every kind of harm to every file, by the hundred, is in tests/faults/test_damage.py.
+tests/faults/test_damage.py damages every file in every way, hundreds of times.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def restore(root: Root) -> Restored:
 
 
 def put_back(root: Root, files: dict[str, bytes]) -> None:
-    """Make a root's files what they were."""
+    """Restore the files of a root to their former content."""
     for path in root.files():
         name = str(path.relative_to(root.folder))
         if name not in files:
@@ -107,12 +107,12 @@ def test_a_missing_file_is_never_silent(root: Root) -> None:
         restored = restore(root)
         assert restored.step == (1 if newest in str(path) else 2)
         if root.spec.root.startswith("s3"):
-            return  # once is enough there: files that a gateway did not write have no ETag when they are put back
+            return  # one round: files that are put back past the gateway have no ETag
         put_back(root, files)
 
 
 def test_exchanged_files_are_never_silent(file_root: Root) -> None:
-    """Each is a sound file with a good checksum of its own, only in the wrong place."""
+    """Each file is valid and has a correct checksum, but is in the wrong place."""
     fill(file_root, 1, 2)
     files = snapshot_of(file_root.folder)
     newest, older = (file_root.folder / entry.path / "data" for entry in list_checkpoints(file_root.spec).committed)

@@ -1,4 +1,4 @@
-"""A restore goes back over a few damaged checkpoints and no further: what lies beyond is not taken in silence."""
+"""A restore skips a limited number of damaged checkpoints; it never silently takes an older one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, open_roo
 
 
 def damage(root: Root, *steps: int) -> None:
-    """Turn a chunk of each of these steps around."""
+    """Reverse the bytes of a chunk of each of these steps."""
     for entry in list_checkpoints(root.spec).committed:
         if entry.step in steps:
             chunk = root.folder / entry.path / "data/weight/c/0/1"
@@ -31,7 +31,7 @@ def test_three_damaged_ones_are_passed_over(file_root: Root) -> None:
 
 
 def test_beyond_the_bound_nothing_is_restored_and_the_sentence_names_what_was_tried(file_root: Root) -> None:
-    """The sound one is permanent, from the beginning of the run: to go back there costs nearly all of it."""
+    """The only valid checkpoint is a permanent one from the start of the run, so a restore of it would lose nearly all steps."""
     spec = file_root.spec.model_copy(update={"keep": 4, "permanent": [PermanentSpec(every_steps=1, until_step=1)]})
     root = Root(spec, file_root.folder)
     fill(root, 1, 20, 30, 40, 50)

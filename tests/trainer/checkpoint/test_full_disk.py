@@ -1,4 +1,4 @@
-"""A full disk costs the checkpoint, never the training and never one of the two newest, nor one that shall stay for good."""
+"""A full disk costs the new checkpoint, but never the training, nor one of the two newest checkpoints, nor a pinned or permanent one."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ __all__ = ["small_disk"]
 INSIDE = "HALCYON_TEST_SMALL_DISK"
 
 
-@pytest.mark.skipif(os.geteuid() == 0 or INSIDE in os.environ, reason="the test itself runs where it may mount")
+@pytest.mark.skipif(os.geteuid() == 0 or INSIDE in os.environ, reason="the tests run directly where they may mount")
 def test_in_a_namespace_of_its_own() -> None:
-    """Where only the superuser may mount, he is one in a user namespace."""
+    """Run this file as root of a user namespace, because only root may mount."""
     command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-m", "pytest", "-q", __file__]
     subprocess.run(command, check=True, env=os.environ | {INSIDE: "1"}, cwd=REPOSITORY)
 
@@ -70,14 +70,14 @@ def test_a_save_onto_a_full_disk(small_disk: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(SaveFailed, match=sentence):
             checkpointer.finish()
         failures.clear()
-        with monkeypatch.context() as blind:  # as some network file systems are: nothing is known beforehand
+        with monkeypatch.context() as blind:  # some network file systems do not report their free space
             blind.setattr(Store, "free_bytes", lambda store: None)
             checkpointer.save(3, on(devices, large(3)), position(3))
             with pytest.raises(SaveFailed, match=sentence.replace(r"\(.* \d+ bytes are free, 15", r"No space left on device")):
                 checkpointer.finish()
         assert failures == [checkpointer.last_error]
         assert (root.folder / "HEAD").read_bytes() == head
-        assert list_checkpoints(root.spec).unfinished == (), "its own part is removed, so the next one has room"
+        assert list_checkpoints(root.spec).unfinished == (), "its files are removed, so the next save has room"
         assert [verify_checkpoint(root.spec, entry) for entry in list_checkpoints(root.spec).committed] == [(), ()]
 
         (small_disk / "filler").write_bytes(b"x" * (small_disk_free(small_disk) - 4096))
@@ -104,7 +104,7 @@ def committed(root: Root) -> list[int]:
 
 
 def roomy(small_disk: Path, **changes: object) -> Root:
-    """A run that wants to keep more than the disk holds: a file takes a page of 4 KiB at least, a checkpoint some 30 of them."""
+    """A run that keeps more checkpoints than fit on the disk: a file takes at least a page of 4 KiB, a checkpoint about 30 pages."""
     spec = CheckpointSpec(root=f"file://{small_disk}/root", keep=10)
     return Root(spec.model_copy(update=changes), small_disk / "root")
 
@@ -182,13 +182,13 @@ def _whole(work: Callable[..., Any], holds: Callable[[], bool]) -> Callable[...,
 
 
 def committed_now(root: Root) -> list[int]:
-    """The steps in HEAD, of a root that somebody is writing to."""
+    """The steps in HEAD, read while a run writes to the root."""
     return [entry["step"] for entry in root.head["committed"]]
 
 
 @pytest.mark.parametrize("answers", [True, False])
 def test_no_room_for_head_alone(file_root: Root, monkeypatch: pytest.MonkeyPatch, answers: bool) -> None:
-    """What a disk refused is not on its way; but a HEAD that cannot be looked at may have been changed, and then the files stay."""
+    """A write that the disk rejected did not arrive. But if HEAD cannot be read, it may have changed, and then the files stay."""
     root = with_keep(file_root, 10)
     fill(root, 1, 2, 3)
     swap, read = Store.swap, Store.read
@@ -219,7 +219,7 @@ def test_no_room_for_head_alone(file_root: Root, monkeypatch: pytest.MonkeyPatch
         assert committed(root) == [4, 3, 2]
     else:
         assert committed_now(root) == [3, 2, 1]
-        assert len(list((root.folder / "steps").iterdir())) == 4, "deleted although it may be committed"
+        assert len(list((root.folder / "steps").iterdir())) == 4, "files of a checkpoint that may be committed were deleted"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What may become of HEAD, as tables."""
+"""The transitions of HEAD, as tables."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ PERMANENT = Retention(2, (PermanentSpec(every_steps=10, until_step=40), Permanen
 
 
 def test_permanent_steps_are_made_and_kept_for_good() -> None:
-    """Every 10th up to 40, every 100th after: as many as the rule names, however many newer ones come."""
+    """Every 10th step up to 40, then every 100th: all that the rule names stay, however many newer ones there are."""
     new = head()
     for step in (5, 10, 15, 20, 40, 45, 50, 90, 100, 105, 110, 200, 205):
         new = with_commit(new, entry(step), PERMANENT)
@@ -116,7 +116,7 @@ def test_orphans_are_what_head_does_not_name() -> None:
 
 
 def test_what_another_process_of_our_own_writes_already_is_no_orphan() -> None:
-    """It may have learned of a commit, and begun its part of the next checkpoint, while process 0 is still tidying up after that commit."""
+    """A process may know of a commit and write its part of the next checkpoint while process 0 still cleans up after that commit."""
     ours, older = step_prefix(20, 1, "ab12-1"), step_prefix(15, 1, "9f9f-1")
     assert orphans([older, ours], head(writer="ab12")) == (older,)
 

@@ -1,4 +1,4 @@
-"""The interval that loses the least time, held against a simulation that knows nothing of the formula."""
+"""The save interval that loses the least time, compared with a simulation that does not use the formula."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, ope
 
 
 def goodput(interval: float, cost: float, mean: float) -> float:
-    """Share of the time that becomes kept steps: whole intervals between stops, without the part that each save blocks."""
+    """Share of the time spent on steps that are kept: whole intervals between stops, minus the time that each save blocks."""
     up = np.random.default_rng(0).exponential(mean, 200_000)
     return float((up // interval * (interval - cost)).sum() / up.sum())
 

@@ -1,4 +1,4 @@
-"""The layout is a pure function of shapes: every element in exactly one file, nothing too large, no two arrays in one folder."""
+"""The layout is a pure function of shapes: every element is in exactly one file, no file is too large, no two arrays share a folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_chunks_divide_the_shard_and_are_no_larger_than_they_must_be(shard: tupl
         ((0, 4), 4, 1 << 20, (1, 4)),
         ((8, 4), 4, 1 << 20, (8, 4)),
         ((4096, 4096), 4, 32 << 20, (2048, 4096)),
-        ((50257, 768), 4, 32 << 20, (50257, 96)),  # a prime-like dimension stays whole while another can be halved
+        ((50257, 768), 4, 32 << 20, (50257, 96)),  # an odd dimension is not split while another can be halved
         ((100003,), 4, 1 << 10, (1,)),
     ],
 )
@@ -90,7 +90,7 @@ def test_plain_paths_are_their_own_folders() -> None:
 
 @pytest.mark.parametrize(("parameters", "least", "most"), [(1e8, 2_000, 2_500), (8e9, 2_000, 5_000), (405e9, 15_000, 40_000)])
 def test_a_larger_state_has_larger_chunks_and_not_more_files_than_a_store_takes(parameters: float, least: int, most: int) -> None:
-    """Stacked matrices of a Llama on 64 devices, three times, as AdamW keeps them."""
+    """Stacked matrices of a Llama on 64 devices, three times: the parameters and AdamW's two moments."""
     width = 64 * round((parameters / 12 / 32) ** 0.5 / 64)
     mesh = AbstractMesh((64,), ("fsdp",))
     sharding = NamedSharding(mesh, PartitionSpec(None, "fsdp"))

@@ -1,4 +1,4 @@
-"""Who may have a root, and the sentence for who may not. A refused process leaves the root as it was."""
+"""Which process may take a root, and the error for the others. A rejected process changes nothing in the root."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
         open_root(root)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
     root = Root(CheckpointSpec(root=f"file://{tmp_path}/locked/root"), tmp_path)
@@ -112,14 +112,14 @@ def test_wrong_credentials_are_refused_and_not_repeated(s3_root: Root, monkeypat
 
 
 def test_a_store_that_cannot_be_reached_is_no_failure_of_the_run(s3_root: Root) -> None:
-    """A crash would count, and a long outage would use up the budget: the end for good."""
+    """A crash would be counted: a long outage would use up the restart budget and stop the run permanently."""
     root = Root(s3_root.spec.model_copy(update={"endpoint": "http://127.0.0.1:9"}), s3_root.folder)
     with pytest.raises(RootUnusable, match=r"^checkpoint root s3://.* could not be reached; look at the store and the network"):
         open_root(root, limits=Limits(request_seconds=1))
 
 
 class _Careless(http.server.BaseHTTPRequestHandler):
-    """An object store that cannot fence: it ignores conditions, or compares first and writes later, or lists what was there before."""
+    """An object store that cannot fence: it ignores conditions, or compares first and writes later, or lists late."""
 
     protocol_version = "HTTP/1.1"
     objects: dict[str, bytes]
@@ -149,9 +149,9 @@ class _Careless(http.server.BaseHTTPRequestHandler):
             self._answer(412, b"")
             return
         try:
-            self.compared.wait(0.3 * factor())  # as slow as another that comes at the same time
+            self.compared.wait(0.3 * factor())  # waits for a concurrent write
         except threading.BrokenBarrierError:
-            self.compared.reset()  # it was alone
+            self.compared.reset()  # there was none
         self.objects[self.path] = body
         self._answer(200, b"")
 
@@ -175,7 +175,7 @@ class _Careless(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Not on the test's output."""
+        """Keep the request log out of the test's output."""
 
 
 def _etag(body: bytes) -> str:
@@ -219,7 +219,8 @@ def test_doctor_names_what_a_store_lacks(s3_root: Root, compares: bool) -> None:
 
 
 def test_no_two_writes_of_the_probe_are_alike(s3_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A generation of S3 is a hash of the content: the same content in a second try would let two writers through, and blame the store."""
+    """A generation of S3 is a hash of the content. If a retry wrote the same content, two writers would pass although the store is
+    correct."""
     contend, written = Store.contend, list[bytes]()
 
     def first_answers_lost(store: Store, key: str, values: Sequence[bytes], generation: bytes) -> int:

@@ -1,4 +1,4 @@
-"""Beginning with another run's checkpoint: what is read, and the sentence for what cannot be."""
+"""Start from another run's checkpoint: which one is read, and the error if that is impossible."""
 
 from __future__ import annotations
 

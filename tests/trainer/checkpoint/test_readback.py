@@ -1,4 +1,4 @@
-"""What is read back after its commit: marked as verified and kept, or set aside at once and made anew."""
+"""Checkpoints read back after their commit: a verified one is marked and kept; a damaged one is set aside and a new save requested."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.trainer.checkpoint.test_worlds import World
 
 
 def reading(root: Root, every: int, **changes: Any) -> Root:
-    """The same root with checkpoints read back."""
+    """The same root, where every `every`-th checkpoint is read back."""
     return Root(root.spec.model_copy(update={"verify": VerifySpec(every_saves=every), **changes}), root.folder, root.environment)
 
 
@@ -29,7 +29,7 @@ def save(checkpointer: Checkpointer, step: int) -> None:
 
 
 class Told:
-    """What a checkpointer tells of what it read back."""
+    """Records what a checkpointer reports about checkpoints that it read back."""
 
     def __init__(self) -> None:
         self._came = threading.Semaphore(0)
@@ -81,7 +81,7 @@ def test_what_was_damaged_after_the_commit_is_set_aside_at_once_and_a_save_is_wa
         assert told.next() == (2, reason)
         assert [(bad["step"], bad["reason"]) for bad in root.head["bad"]] == [(2, reason)]
         assert [entry["step"] for entry in root.head["committed"]] == [1]
-        assert checkpointer.due(0), "nobody asked for a save by time"
+        assert checkpointer.due(0), "the damage, not the time, must request a save"
         save(checkpointer, 3)
         assert not checkpointer.due(0)
     with open_root(root) as checkpointer:
@@ -110,7 +110,7 @@ def test_neither_a_save_nor_the_end_waits_for_the_reading(file_root: Root, monke
 
 
 class _Never:
-    """A request that is never answered."""
+    """A request that never gets an answer."""
 
     def done(self) -> bool:
         return False
@@ -140,7 +140,7 @@ def test_a_store_that_does_not_answer_is_no_damage(file_root: Root, monkeypatch:
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 3])
 def test_every_process_reads_what_it_wrote(file_root: Root, victim: int) -> None:
-    """Turned around between the commit and the reading, in a file of process 0's or of another's."""
+    """A file of process 0, or of another process, is reversed between the commit and the read-back."""
     root = reading(file_root, 2)
     shardings = {"weight": ["fsdp"], "half": [None, "fsdp"], "bias": [], "counts": ["fsdp"]}
     with World(root, 4, steps=4, shardings=shardings, readBack=victim) as world:
@@ -153,7 +153,7 @@ def test_every_process_reads_what_it_wrote(file_root: Root, victim: int) -> None
 
 
 def head(*states: str | None) -> Head:
-    """Steps counted down to 1, with these verifications."""
+    """A HEAD whose steps count down to 1, with these verifications."""
     return Head(owner=OWNER, epoch=epoch(1), committed=tuple(entry(len(states) - number, state) for number, state in enumerate(states)))
 
 
@@ -186,7 +186,7 @@ def test_the_turn_comes_after_so_many_commits_whoever_made_them() -> None:
     for step in range(1, 8):
         now = with_reading(with_commit(now, entry(step), Retention(9)), 0 if step == 3 else 3)
         marked += [step] if now.committed[0].verification == "wanted" else []
-    assert marked == [4, 7], "at 3 another one was still being read"
+    assert marked == [4, 7], "at step 3 another checkpoint was still being read"
 
 
 def test_what_is_being_deleted_is_not_called_damaged() -> None:

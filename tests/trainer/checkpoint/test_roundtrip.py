@@ -1,4 +1,4 @@
-"""What was saved comes back bitwise, on any mesh, and the state may be donated as soon as `save` returns."""
+"""A saved state is restored bitwise, on any mesh. The state may be donated as soon as `save` returns."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_replicated_array_is_written_once_and_a_large_shard_in_parts(file_root
 
 
 def test_zeros_have_a_file_too(file_root: Root) -> None:
-    """Zarr leaves out a chunk that equals its fill value, and then a lost chunk could not be told from one of zeros."""
+    """By default Zarr does not write a chunk that equals its fill value. A lost chunk would then look like a chunk of zeros."""
     arrays = {"zeros": np.zeros((8, 4), np.float32)}
     fill(file_root, 1, make=lambda step: on(mesh(4, 2), arrays, {"zeros": PartitionSpec("fsdp")}))
     names = [path.name for path in file_root.files() if "/zeros/c/" in str(path)]

@@ -1,4 +1,4 @@
-"""What happens when a save goes wrong: it is told, nothing older suffers, and the next save goes through."""
+"""A failed save is reported, does no harm to older checkpoints, and the next save succeeds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def committed(root: Root) -> list[int]:
 
 
 def unplug(monkeypatch: pytest.MonkeyPatch, method: str, spoil: Callable[..., Any]) -> Callable[[], None]:
-    """Replace a method of the store; the result puts it back."""
+    """Replace a method of the store; the returned function restores it."""
     original = getattr(Store, method)
     monkeypatch.setattr(Store, method, lambda *args: spoil(original, *args))
     return lambda: monkeypatch.setattr(Store, method, original)
@@ -82,7 +82,7 @@ def test_a_file_that_vanished_before_the_commit_fails_the_save(file_root: Root, 
 
 @pytest.mark.parametrize("arrived", [False, True])
 def test_a_commit_whose_answer_was_lost(file_root: Root, monkeypatch: pytest.MonkeyPatch, arrived: bool) -> None:
-    """Nobody knows whether it happened: the files stay until a later change of HEAD decides."""
+    """It is not known whether the commit happened: the files stay until a later change of HEAD decides."""
 
     def lose_answer(swap: Any, store: Store, key: str, data: bytes, generation: bytes) -> None:
         if key == HEAD_KEY and arrived:
@@ -100,7 +100,7 @@ def test_a_commit_whose_answer_was_lost(file_root: Root, monkeypatch: pytest.Mon
             checkpointer.finish()
         mend()
         assert committed(file_root) == ([2, 1] if arrived else [1])
-        assert len(list((file_root.folder / "steps").iterdir())) == 2, "deleted although it may be committed"
+        assert len(list((file_root.folder / "steps").iterdir())) == 2, "files of a checkpoint that may be committed were deleted"
         save(checkpointer, 3)
         checkpointer.finish()
         assert checkpointer.last_error is None
@@ -109,7 +109,7 @@ def test_a_commit_whose_answer_was_lost(file_root: Root, monkeypatch: pytest.Mon
 
 
 def test_a_swap_that_was_retried_in_the_driver_is_no_loss(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first try arrived, so the second one was told that it lost."""
+    """The first try succeeded, so the answer to the second one is that it lost."""
 
     def twice(swap: Any, store: Store, key: str, data: bytes, generation: bytes) -> Any:
         if key == HEAD_KEY:
@@ -173,7 +173,7 @@ def test_closing_gives_up_what_is_under_way(file_root: Root, monkeypatch: pytest
 
 
 class _Never:
-    """A request that is never answered."""
+    """A request that never gets an answer."""
 
     def done(self) -> bool:
         return False
@@ -185,7 +185,7 @@ class _Never:
 
 @pytest.mark.slow
 def test_a_process_whose_main_thread_ended_does_not_linger(file_root: Root) -> None:
-    """An uncaught error in the loop must end the process although a peer's part will never come."""
+    """An uncaught error in the loop must end the process, although the part of another process never arrives."""
     program = """
 import jax
 from tests.trainer.checkpoint.helpers import *

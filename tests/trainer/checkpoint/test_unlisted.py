@@ -1,4 +1,4 @@
-"""What lies in a root beside what is known is found without listing what is known, and a long list comes in pages."""
+"""Unknown prefixes in a root are found without listing the keys of known checkpoints, and a long list is shown in pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.trainer.checkpoint.test_commands import run, words_of
 
 
 def stray(root: Root, *steps: int) -> list[str]:
-    """Leave part of a checkpoint of each of these steps."""
+    """Write a part of a checkpoint of each of these steps; returns the prefixes."""
     store = Store(root.spec)
     paths = [step_prefix(step, 1, "stray-1") for step in steps]
     for path in paths:

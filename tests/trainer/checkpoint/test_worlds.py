@@ -1,4 +1,4 @@
-"""Several processes on one root, which meet through nothing but the root, and restore what any other number of them wrote."""
+"""Several processes on one root: they share data only through the root, and restore checkpoints of any number of processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BY_COLUMNS = {"weight": [None, "tensor"], "half": ["tensor"], "bias": ["tensor"]
 
 
 class World:
-    """Real processes that joined one JAX world, each with its share of the devices."""
+    """Real processes of one JAX process group, each with its share of the devices."""
 
     def __init__(self, root: Root, count: int, **options: Any) -> None:
         roots = options.pop("roots", {})
@@ -34,11 +34,11 @@ class World:
         ]
 
     def run(self) -> list[int]:
-        """All exit codes."""
+        """Wait for all processes; returns their exit codes."""
         return [child.end() for child in self.children]
 
     def told(self, event: str) -> list[list[dict[str, Any]]]:
-        """What each process told of a kind."""
+        """The events of a kind, by process."""
         return [[one for one in child.events if one["event"] == event] for child in self.children]
 
     def __enter__(self) -> World:
@@ -61,14 +61,14 @@ def test_what_four_processes_save_one_restores_and_back(request: pytest.FixtureR
     names = {name.removeprefix(newest.path) for name in snapshot_of(root.folder) if name.startswith(newest.path)}
     assert names == {"COMMIT", "MANIFEST.json"} | {f"data/{file.path}" for file in manifest.files}
     assert {name for name in names if "weight/c" in name} == {f"data/weight/c/{row}/0" for row in range(4)}
-    assert {name for name in names if "scale/c" in name} == {"data/scale/c"}, "what is replicated is written once"
+    assert {name for name in names if "scale/c" in name} == {"data/scale/c"}, "a replicated array is written once"
 
     with open_root(root) as checkpointer:
         restored = checkpointer.restore(template(mesh(2, 2)))
     assert restored is not None
     assert same_bits(restored.state, numbers(2))
 
-    fill(root, 3)  # by one process with a 2 x 2 mesh
+    fill(root, 3)  # by one process with a 2 × 2 mesh
     with World(root, 4, mesh=[1, 4], shardings=BY_COLUMNS) as world:
         assert world.run() == [0] * 4, world.children[0].noise()
         assert world.told("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 4
@@ -93,7 +93,7 @@ HALVES: dict[str, list[Any]] = {"weight": ["fsdp"], "half": [None, "fsdp"], "bia
 def test_every_replica_writes_its_share_and_reads_it_for_the_others(
     request: pytest.FixtureRequest, kind: str, grid: list[int], shardings: dict[str, list[Any]]
 ) -> None:
-    """All over four processes, or by rows over two with two replicas; either way each process writes about a quarter, and reads one."""
+    """All arrays replicated over four processes, or split in two with two replicas: each process writes and reads about a quarter."""
     root: Root = request.getfixturevalue(f"{kind}_root")
     options: dict[str, Any] = {"mesh": grid, "shardings": shardings, "chunkBytes": 64, "tellFiles": True}
     with World(root, 4, steps=2, **options) as world:
@@ -104,7 +104,7 @@ def test_every_replica_writes_its_share_and_reads_it_for_the_others(
     manifest = Manifest.model_validate_json((root.folder / newest.path / "MANIFEST.json").read_bytes())
     assert sorted(path for files in wrote for path in files) == [file.path for file in manifest.files], "each file by one process"
     sizes = [sum(size for path, size in files.items() if "/c" in path) for files in wrote]
-    assert max(sizes) - min(sizes) <= 2 * (64 + 4), "no more than a chunk or two apart"
+    assert max(sizes) - min(sizes) <= 2 * (64 + 4), "the sizes differ by at most two chunks"
     metadata = [sum("zarr.json" in path for path in files) for files in wrote]
     assert metadata == [2] * 4
 
@@ -137,7 +137,7 @@ def test_all_processes_fall_back_together_when_one_finds_damage(file_root: Root)
     with World(file_root, 4, steps=2, shardings=BY_ROWS) as world:
         assert world.run() == [0] * 4
     newest = list_checkpoints(file_root.spec).committed[0]
-    chunk = file_root.folder / newest.path / "data/weight/c/3/0"  # needed by process 3 alone
+    chunk = file_root.folder / newest.path / "data/weight/c/3/0"  # only process 3 needs it
     chunk.write_bytes(chunk.read_bytes()[::-1])
     with World(file_root, 4, shardings=BY_ROWS) as world:
         assert world.run() == [0] * 4

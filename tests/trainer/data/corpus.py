@@ -1,4 +1,4 @@
-"""Small data for the tests: texts on their way through caches of their own, and a stream whose every token is different."""
+"""Small data sets: texts that are read through a token cache, and a stream in which all tokens are different."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def open_text(
     """The data set of a run document.
 
     Args:
-        paths: Files or directories of the one source ``name``.
-        sources: Or several sources.
-        cache: Where the token caches are. Default: a directory that goes when the data set goes.
-        stages, mixture: As in the document.
-        process: A name that no other process has that builds the same caches.
+        paths: Files or directories of the only source ``name``.
+        sources: Several sources, instead of ``paths``.
+        cache: Folder of the token caches. Default: a directory that is deleted with the data set.
+        stages, mixture: As in the run document.
+        process: A name that is unique among the processes that build the same caches.
     """
     own = None if cache else tempfile.mkdtemp(prefix="halcyon-cache-")
     given = list(sources) or [text_source(*paths, name=name)]
@@ -95,7 +95,7 @@ def open_text(
 
 
 class CountingTokenizer:
-    """A tokenizer of a large vocabulary whose special tokens occur nowhere, so that a stream can have all tokens different."""
+    """A tokenizer with a large vocabulary whose special tokens do not occur, so that all tokens of a stream can be different."""
 
     vocab_size = 2**20
     fingerprint = "0" * 64
@@ -131,7 +131,7 @@ class TokensInMemory:
 
     Args:
         tokens: Token ids.
-        weights: A loss weight for each of them; None: all count.
+        weights: A loss weight for each token; None: all tokens have weight 1.
     """
 
     def __init__(self, tokens: np.ndarray, weights: np.ndarray | None = None) -> None:
@@ -161,7 +161,7 @@ def distinct_tokens(
     steps: int = 1,
     stages: Sequence[BatchScheduleEntry] = (),
 ) -> Dataset:
-    """A data set of the tokens 0, 1, 2, ...: a token tells its place."""
+    """A data set of the tokens 0, 1, 2, ...: each token is its own position."""
     return dataset_of_tokens(
         np.arange(tokens, dtype=np.uint32),
         fraction=fraction,
@@ -181,7 +181,7 @@ def dataset_of_tokens(
     seed: int = 0,
     shuffle: bool = False,
 ) -> Dataset:
-    """A data set of one source, the token stream ``tokens``."""
+    """A data set with one source, the token stream ``tokens``."""
     layout = Concatenate(len(tokens), schedule.longest)
     split = split_sequences(layout.sequences, fraction)
     source = SourceData(
@@ -198,7 +198,7 @@ def dataset_of_tokens(
 
 
 def at(dataset: Dataset, sequences: Sequence[int] | np.ndarray, *, source: int = 0) -> Examples:
-    """The examples at sequences of one source, whichever part of the data they are in."""
+    """The examples of some sequences of one source, from training or held-out data."""
     numbers = np.asarray(sequences, np.int64)
     zeros = np.zeros(len(numbers), np.int32)
     return dataset.examples(BatchRows(zeros + source, numbers, zeros, dataset.sequence_length))

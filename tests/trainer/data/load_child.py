@@ -1,4 +1,4 @@
-"""One host of a world that loads batches, and then waits, until it is killed; started in a process that has everything imported already."""
+"""One host of a process group that loads batches and then waits until it is killed. Its process has already imported all modules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.trainer.data.read_batches import MESHES
 
 @dataclass(frozen=True)
 class Life:
-    """What one start of a world is told."""
+    """The arguments of one start of a process group."""
 
     spec: TrainingRunSpec
     environment: dict[str, str]
@@ -30,14 +30,14 @@ class Life:
     hosts: int
     first_step: int
     last_step: int
-    """Steps after this one are made ahead, but not taken."""
+    """Batches of later steps are made ahead, but not taken."""
     depth: int
     threads: int
     memory_bytes: int
 
 
 def load_batches(life: Life, host: int, progress: Path) -> None:
-    """Take batch after batch, and write one line for each: its step, and a digest of each of this host's rows."""
+    """Take one batch after another, and write one line for each: its step, and a digest of each of this host's rows."""
     os.environ |= life.environment
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 4 // life.hosts)
@@ -60,12 +60,12 @@ def load_batches(life: Life, host: int, progress: Path) -> None:
     ) as loader:
         for step in range(life.first_step, life.last_step + 1):
             words = [str(step), *(f"{row}:{digest}" for row, digest in sorted(digests(loader.batch(step)).items()))]
-            os.write(out, f"{' '.join(words)}\n".encode())  # at once, so that a kill leaves whole lines
-        signal.pause()  # until it is killed: where one host leaves, JAX ends the others
+            os.write(out, f"{' '.join(words)}\n".encode())  # one write, so that a kill leaves complete lines
+        signal.pause()  # until it is killed: if one host exits, JAX ends the others
 
 
 def digests(batch: Batch) -> dict[int, str]:
-    """A digest of everything in each row that this process holds, by the row's number in the step's batch."""
+    """A digest of all arrays of each row that this process holds, by the row's number in the step's batch."""
     rows = np.arange(np.prod(batch["tokens"].shape[:2])).reshape(batch["tokens"].shape[:2])
     found: dict[int, bytes] = {}
     for name in FIELDS:

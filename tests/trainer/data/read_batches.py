@@ -1,8 +1,9 @@
-"""One process of a world that only reads data: ``python -m tests.trainer.data.read_batches INDEX COUNT DEVICES COORDINATOR CORPUS
-CACHE OUTPUT``.
+"""One process of a process group that only reads data.
 
-All build the token cache at the same time, or wait for whoever does. Each writes the rows of its own devices for a few steps, and the
-evaluation of a fixed model, to OUTPUT.
+Usage: ``python -m tests.trainer.data.read_batches INDEX COUNT DEVICES COORDINATOR CORPUS CACHE OUTPUT``.
+
+All processes start at the same time; one builds the token cache and the others wait. Each writes the rows of its own devices for a few
+steps, and the evaluation of a fixed model, to OUTPUT.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ BATCH_SIZE = 24
 LENGTH = 16
 MICROBATCHES = 2
 MESHES = {4: (2, 1, 2, 1), 3: (1, 3, 1, 1)}
-"""By the number of devices."""
+"""Mesh shape by the number of devices."""
 
 Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -39,7 +40,7 @@ def table_loss(table: jax.Array, batch: Batch, frozen: None, key: None) -> Sums:
 
 
 def bytes_of_a_batch(dataset: Dataset, sharding: NamedSharding) -> int:
-    """Bytes of tokens that this process reads for one batch."""
+    """Bytes of tokens that this process reads for a batch."""
     read: list[int] = []
     for source in dataset.sources:
 

@@ -1,4 +1,4 @@
-"""A schedule gives each step its sequences by a formula, leaves none out but at the end of a stage, and can be asked both ways."""
+"""A schedule gives each step its sequences by a formula and each sequence its step; it skips sequences only at the end of a stage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def schedules(draw: st.DrawFn) -> BatchSchedule:
         BatchScheduleEntry(from_step=step, batch_size=size, sequence_length=LONGEST // parts)
         for step, (size, parts) in zip(rising, changes, strict=True)
     ]
-    stages.append(BatchScheduleEntry(from_step=35, sequence_length=LONGEST))  # which all others divide
+    stages.append(BatchScheduleEntry(from_step=35, sequence_length=LONGEST))  # all others divide it
     size, parts = draw(sizes)
     return BatchSchedule(steps=40, batch_size=size, sequence_length=LONGEST // parts, stages=stages)
 
@@ -32,7 +32,7 @@ def schedules(draw: st.DrawFn) -> BatchSchedule:
 @settings(deadline=None)
 @given(schedules())
 def test_steps_follow_one_another_without_gap_or_overlap(schedule: BatchSchedule) -> None:
-    """Walked through one by one: every part of every sequence in turn, but at a stage's start a new sequence."""
+    """Step by step, all parts of all sequences come in order; a stage starts with a new sequence."""
     position = part = tokens = 0
     for step in range(40):
         stage = schedule.stage_of(step)
@@ -89,7 +89,7 @@ def test_what_a_stage_does_not_say_stays_as_it_was() -> None:
         (8, 16),
         (8, 64),
     ]
-    assert schedule.longest == 64  # the run never gets there, and sees the same data as one that does
+    assert schedule.longest == 64  # the run ends before this stage, and sees the same data as a longer run
 
 
 def test_cutting_a_run_short_or_making_it_longer_moves_nothing() -> None:

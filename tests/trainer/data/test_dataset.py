@@ -1,4 +1,4 @@
-"""A batch is a pure function of the run document and the step; training and validation share no token; nothing is dropped."""
+"""A batch is a pure function of the run document and the step; training and validation share no token; no token is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOLDEN_FIRST = [68, 32, 91, 97, 49, 82]
 GOLDEN_BORDER = [59, 96, 86, 40, 93, 83]
 
 BOS, EOS, PAD = 256, 257, 258
-"""Of the byte tokenizer."""
+"""Special tokens of the byte tokenizer."""
 
 
 @pytest.fixture
@@ -35,13 +35,13 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def trained(dataset: Dataset, first: int, last: int) -> BatchRows:
-    """The rows of the steps ``first`` to ``last - 1``, one after the other."""
+    """The rows of the steps ``first`` to ``last - 1``, concatenated."""
     rows = [dataset.train_rows(step) for step in range(first, last)]
     return BatchRows(*(np.concatenate([getattr(row, name) for row in rows]) for name in ("source", "sequence", "part")), rows[0].length)
 
 
 def epoch_of(dataset: Dataset, epoch: int) -> np.ndarray:
-    """All sequences of one epoch of a data set of one source and batches of 1, in order."""
+    """All sequences of an epoch, in order, of a data set with one source and batches of 1."""
     sequences = dataset.train_sequences
     return trained(dataset, epoch * sequences, (epoch + 1) * sequences).sequence
 
@@ -56,7 +56,7 @@ def seen_tokens(dataset: Dataset, sequences: np.ndarray) -> set[int]:
 
 
 def texts(folder: Path, name: str, files: int) -> Path:
-    """A folder whose every line says where it is from."""
+    """A folder of files in which each line names its source and file."""
     (folder / name).mkdir(parents=True)
     for file in range(files):
         (folder / name / f"{file:03d}.txt").write_text("".join(f"{name} {file} {line}\n" for line in range(40)))
@@ -72,7 +72,7 @@ def test_training_never_sees_a_held_out_token_and_no_token_is_lost(tokens: int, 
     validation = seen_tokens(dataset, held_out(dataset)) - padding
     assert not training & validation
     lost = set(range(tokens)) - training - validation
-    assert lost <= {tokens - 1}, "a last token alone in its window has nothing to predict"
+    assert lost <= {tokens - 1}, "a single last token in a window has no target"
     assert dataset.train_sequences + dataset.validation_sequences == len(range(0, tokens - 1, 9))
 
 
@@ -114,7 +114,7 @@ def test_segments_tell_documents_apart_and_start_anew_at_every_document(tmp_path
     examples = at(dataset, [0, 1, 2, 3])
     assert examples.tokens[0].tolist() == [BOS, 97, 98, EOS, BOS, 99, EOS, BOS, 100]
     assert examples.segments[0].tolist() == [1, 1, 1, 1, 2, 2, 2, 3, 3]
-    assert examples.segments[1].tolist() == [0] * 9, "a sequence that begins inside a document"
+    assert examples.segments[1].tolist() == [0] * 9, "a sequence must begin inside a document"
     for row in range(3):
         begins = examples.tokens[row, 1:] == BOS
         assert np.array_equal(np.diff(examples.segments[row]) > 0, begins)
@@ -136,7 +136,7 @@ def test_packed_documents_have_a_segment_each(tmp_path: Path, layout: dict[str, 
 
 
 def test_where_one_token_begins_and_ends_documents_the_end_is_a_target() -> None:
-    """Enclosed documents as of GPT-2: that the next one begins after an end is told by nothing, that a text ends is."""
+    """One token encloses documents, as in GPT-2: nothing predicts that a document begins after an end, so only the end is a target."""
     mark = 1000
     tokenizer = CountingTokenizer(bos_id=mark, eos_id=mark, pad_id=mark)
     stream = np.array([mark, 1, 2, mark, mark, 3, mark, mark, 4, 5, 6], np.uint32)
@@ -161,7 +161,7 @@ def test_loss_weights_are_those_of_the_targets() -> None:
 
 
 def test_every_sequence_counts_for_something(tmp_path: Path) -> None:
-    """Documents of one byte make the most boundaries there can be; a weight of 0 would divide a loss by 0."""
+    """Documents of one byte have the most boundaries. If all weights of a sequence were 0, its loss would be divided by 0."""
     for number in range(300):
         (tmp_path / f"{number:03d}").write_bytes(b"x")
     for length in (2, 3, 4, 7):
@@ -182,7 +182,7 @@ def test_every_epoch_has_every_sequence_once_in_an_order_of_its_own() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 500])
 def test_batches_are_the_same_order_cut_in_pieces(batch_size: int) -> None:
-    """Also where a batch lies across the border of two epochs, or holds several epochs."""
+    """Also for a batch that spans two epochs, or several."""
     alone = distinct_tokens(2000, sequence_length=8)
     expected = np.concatenate([epoch_of(alone, epoch) for epoch in range(5)])
     steps = len(expected) // batch_size
@@ -193,7 +193,7 @@ def test_batches_are_the_same_order_cut_in_pieces(batch_size: int) -> None:
 
 
 def test_stages_of_sizes_take_every_training_sequence_once_in_an_epoch() -> None:
-    """Batches of 4, then of 12; sequences of 8, then 2 and 4 halves and quarters of them, and 8 again. A stage begins with a whole one."""
+    """Batches of 4, 12 and 6; sequences of 8 tokens, quarters (2), halves (4), then 8 again. A stage starts with a new sequence."""
     stages = [
         BatchScheduleEntry(from_step=10, batch_size=12),
         BatchScheduleEntry(from_step=15, sequence_length=2),
@@ -222,7 +222,7 @@ def test_stages_of_sizes_take_every_training_sequence_once_in_an_epoch() -> None
     validation = set(held_out(dataset).tolist())
     assert epoch == set(range(300)) - validation
     targets = {9 * sequence + offset for sequence in epoch for offset in range(1, 9)}
-    over = 12 * 4  # the last batch goes on into the next epoch
+    over = 12 * 4  # the last batch continues into the next epoch
     assert set(taken) == targets
     assert sum(taken.values()) - len(targets) <= over
 
@@ -310,7 +310,7 @@ def test_each_source_holds_out_its_own_part_and_an_evaluation_sees_all_of_them(t
 
 
 def test_a_mixture_of_two_sources_has_its_shares(tmp_path: Path) -> None:
-    """Three to one, in every block of 64 sequences exactly, and each source in an order that the other one does not move."""
+    """The shares are exactly 3 to 1 in every block of 64 sequences, and each source's order does not depend on the other source."""
     few, many = texts(tmp_path, "few", 2), texts(tmp_path, "many", 9)
     sources = [text_source(few, name="few", weight=3), text_source(many, name="many", weight=1)]
     dataset = open_text(sources=sources, batch_size=16, mixture={"blockSequences": 64})
@@ -363,11 +363,11 @@ def test_a_rehearsal_sees_its_sequences_as_often_as_the_long_run_would_see_all(t
         assert not whole.split.is_held_out(seen).any()
         used = rehearsed.training_sequences(np.arange(rehearsed.used))
         gaps = np.diff(np.concatenate([[0], np.sort(used), [whole.split.total - 1]]))
-        assert gaps[1:-1].min() >= 3, "they lie evenly over the source, a quarter of it"
+        assert gaps[1:-1].min() >= 3, "a quarter of the source, evenly spread over it"
         assert gaps.max() <= 6
         epochs = [float(data.mixture.epochs(data.schedule.positions_before(end))[index]) for data, end in ((short, steps), (long_run, 400))]
         assert epochs[0] == pytest.approx(epochs[1], rel=0.02)
-    assert np.array_equal(held_out(short), held_out(long_run)), "judged on the same text"
+    assert np.array_equal(held_out(short), held_out(long_run)), "both are evaluated on the same text"
 
 
 def test_the_weights_of_a_mixture_change_with_a_step(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_fingerprint_tells_what_would_move_data(corpus: Path) -> None:
     original = first.read_bytes(), second.read_bytes()
     first.write_bytes(original[0].replace(b"7", b"8", 1))
     different.add(open_text(corpus).fingerprint)
-    # The same bytes in all, with the border between two documents moved.
+    # The same bytes in total, but with another border between two documents.
     first.write_bytes(original[0][:-1])
     second.write_bytes(original[0][-1:] + original[1])
     different.add(open_text(corpus).fingerprint)

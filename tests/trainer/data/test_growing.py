@@ -1,4 +1,4 @@
-"""Batches of a token cache that grows are bitwise those of the whole one; whoever needs more waits, and is told when it will not come."""
+"""Batches from a growing token cache are bitwise those from the finished one; readers wait for missing text, and get the build's error."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ NAMES = ("tokens", "targets", "weights", "segments")
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a few kilobytes, so that small caches have many shards."""
+    """Pieces of a few kilobytes, so that small caches have many shards."""
     monkeypatch.setattr(ensure, "pieces", functools.partial(pieces, target_bytes=4096))
     monkeypatch.setattr(ensure, "_POLL_SECONDS", 0.01)
 
@@ -81,7 +81,7 @@ def one_source(root: Path, path: Path, **cache: Any) -> TrainingRunSpec:
 
 
 def grown(caches: Caches, **shards: int) -> Caches:
-    """The caches as they were when they had so many shards."""
+    """The caches as they were with this number of shards by source."""
 
     def at(ledger: Ledger, count: int) -> Ledger:
         return ledger.model_copy(update={"shards": ledger.shards[:count], "finished": count > len(ledger.shards)})
@@ -152,7 +152,7 @@ def test_a_growing_cache_gives_bitwise_the_batches_of_the_whole_one(corpus: Path
     assert len(held) == counts["web"] + 1
     assert held[:-1] == sorted(held[:-1])
     assert held[0] < held[-2]
-    assert whole.mixture.epochs(whole.schedule.positions_before(STEPS)).max() > 1, "more than an epoch was compared"
+    assert whole.mixture.epochs(whole.schedule.positions_before(STEPS)).max() > 1, "more than one epoch must be compared"
     for batch, expected in zip(dataset.validation_batches(2, BATCH), whole.validation_batches(2, BATCH), strict=True):
         assert np.array_equal(batch.sequence, expected.sequence)
         same(dataset, whole, batch)
@@ -176,7 +176,7 @@ def test_an_evaluation_takes_the_first_held_out_sequences_as_soon_as_they_are_th
         (found,) = waiting.result(limit(10))
     assert np.array_equal(found.sequence, expected.sequence)
     (all_there_is,) = whole.validation_batches(1, 10**6)
-    assert len(all_there_is) == whole.validation_sequences, "a source that has fewer gives what it has"
+    assert len(all_there_is) == whole.validation_sequences, "a source with fewer sequences gives all of them"
 
 
 def test_whoever_asks_too_early_waits_for_the_text(corpus: Path) -> None:
@@ -243,11 +243,11 @@ def written(path: Path, spec: TrainingRunSpec) -> Path:
     return path
 
 
-# The thread that builds
+# The thread that builds the cache
 
 
 class Gate:
-    """Lets a build have so many pieces."""
+    """Controls how many pieces a build may read."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._changed = threading.Condition()
@@ -319,7 +319,7 @@ def test_all_sources_have_a_shard_before_any_has_two(tmp_path: Path, corpus: Pat
     together = [(web, books) for web, books in seen if web and books < whole["books"] and web < whole["web"]]
     assert len(together) > 8
     assert all(books or web == 1 for web, books in together)
-    assert all(abs(web - 3 * books) <= 3 for web, books in together), "each by its weight, three to one"
+    assert all(abs(web - 3 * books) <= 3 for web, books in together), "the sources grow by their weights, 3 to 1"
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_all_sources_have_a_shard_before_any_has_two(tmp_path: Path, corpus: Pat
     [
         ({"much": 0, "little": 0}, "much"),
         ({"much": 100, "little": 0}, "little"),
-        ({"much": 100, "little": 60}, "little"),  # not a portion yet, so it cannot be used, however little of it is needed
+        ({"much": 100, "little": 60}, "little"),  # less than a portion, so it cannot be used yet, however little is needed
         ({"much": 100, "little": 100}, "much"),
         ({"much": 900, "little": 100}, "much"),
         ({"much": 1000, "little": 100}, "much"),
@@ -393,11 +393,11 @@ def test_a_failure_reaches_whoever_waits_on_every_process_of_the_run(tmp_path: P
     assert {str(one) for one in told.values()} == {str(error.value)}
     assert "row 400" in str(error.value)
     assert not ledger_of(spec.checkpoint.root).finished
-    with pytest.raises(BadConfiguration, match="row 400"):  # it takes over, and finds out by itself
+    with pytest.raises(BadConfiguration, match="row 400"):  # it takes over the build and finds the bad row itself
         stranger.progress.wait_for(lambda: False, limit(20))
     for caches in (builder, follower, stranger):
         caches.close()
-    with pytest.raises(BadConfiguration, match="row 400"):  # a later start finds a free lock and tries again
+    with pytest.raises(BadConfiguration, match="row 400"):  # a later start finds the lock free and retries
         ensure_caches(spec, process="four", run="tests/run")
 
 
@@ -437,7 +437,7 @@ def test_growth_changes_no_fingerprint_and_other_text_does(tmp_path: Path, corpu
     other = dataset_of(elsewhere, *ensure_caches(elsewhere, process="p"))
     now, then = (fingerprints(spec, data=dataset.description) for dataset in (other, whole))
     (clause,) = differences(now, then)
-    assert clause.startswith("data.sources.web.filesSha256 is "), "also where only the end differs"
+    assert clause.startswith("data.sources.web.filesSha256 is "), "also if only the end differs"
 
 
 def test_small_sources_need_no_process_of_their_own(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The same rows on every mesh, each made once, ahead of the loop, from any step on."""
+"""The loader makes the same rows on every mesh, each once, ahead of the loop, from any step on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.trainer.data.corpus import distinct_tokens
 MESHES = [(1, 1, 1, 1), (1, 1, 4, 1), (1, 4, 1, 1), (2, 1, 2, 1), (2, 1, 1, 2), (1, 1, 2, 2), (1, 1, 1, 8), (2, 2, 1, 2)]
 AXES = ("replica", "data", "fsdp", "tensor")
 BATCH_BYTES = 16 * 8 * 4 * 3
-"""Of the batches of `watched`: 16 sequences of 8 positions."""
+"""Size of a batch of `watched`: 16 sequences of 8 positions."""
 
 
 def batch_sharding(*sizes: int) -> NamedSharding:
@@ -31,7 +31,7 @@ def batch_sharding(*sizes: int) -> NamedSharding:
 
 
 class Watched:
-    """A data set that notes what it is asked for."""
+    """A data set that records the steps and counts the rows it is asked for."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -42,7 +42,7 @@ class Watched:
         self.changed = threading.Condition()
         self.broken_step: int | None = None
         self.held: threading.Event | None = None
-        """All batches but the first wait for it."""
+        """All batches except the first wait for this event."""
 
     def train_rows(self, step: int) -> BatchRows:
         with self.changed:
@@ -122,7 +122,7 @@ def test_rows_that_several_devices_share_are_made_once(watched: Watched) -> None
 
 
 def test_the_first_batch_waits_for_itself_alone(watched: Watched) -> None:
-    """Levanter asks its store for 32 batches before it hands out the first (its issue #5382). Here all others are held up, and it comes."""
+    """The first batch comes although all others are blocked. (Levanter requests 32 batches before the first comes: its issue #5382.)"""
     watched.held = threading.Event()
     with loader(watched, batch_sharding(1, 1, 4, 1), depth=32, threads=4) as batches:
         batch = batches.batch(0)
@@ -139,7 +139,7 @@ def test_making_ahead_begins_with_one_batch_doubles_and_stops_at_the_depth(watch
             batches.batch(step)
             made = range(step + 1 + min(ahead, depth))
             watched.wait_for_steps(*made)
-            assert sorted(watched.steps) == list(made), "nothing is made further ahead, and nothing twice"
+            assert sorted(watched.steps) == list(made), "no batch is made further ahead, and none twice"
 
 
 def test_batches_are_made_ahead_but_not_beyond_the_memory(watched: Watched) -> None:
@@ -159,7 +159,7 @@ def test_one_batch_is_made_ahead_however_little_memory_there_is(watched: Watched
 
 
 def test_the_memory_is_counted_in_batches_of_the_size_that_comes() -> None:
-    """Room for eight batches of 16 sequences holds one of 128 and no more: in the step before they begin, too."""
+    """The memory for eight batches of 16 sequences holds only one of 128, also in the step before the larger batches begin."""
     watched = watch(stages=[BatchScheduleEntry(from_step=6, batch_size=128)])
     with loader(watched, batch_sharding(1, 1, 1, 1), memory_bytes=8 * BATCH_BYTES) as batches:
         for step, end in enumerate((2, 4, 6, 6, 6, 7, 8, 9)):
@@ -180,8 +180,8 @@ def test_any_step_may_follow_any_other(watched: Watched) -> None:
         for step, ahead in ((5, 1), (6, 2), (1_000_000_000, 2), (7, 2), (7, 2), (0, 2), (3, 2), (4, 2)):
             expected = watched.expected(step).tokens
             assert np.array_equal(np.asarray(batches.batch(step)["tokens"])[0], expected)
-            assert set(batches._ahead) == set(range(step + 1, step + 1 + ahead)), "what was made for another place is dropped"
-    # A leap costs its own batch: at most the two made ahead are lost each time, and the two that a wait made ahead of it.
+            assert set(batches._ahead) == set(range(step + 1, step + 1 + ahead)), "batches made for other steps are dropped"
+    # A jump costs its own batch, at most the two batches made ahead, and two more that were made ahead during a wait.
     assert len(watched.steps) <= 8 + 3 * 6
 
 

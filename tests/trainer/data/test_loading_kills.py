@@ -1,5 +1,7 @@
-"""Loading that is killed at any moment and goes on gives bitwise the batches of loading that nobody disturbed: with one to four hosts,
-whatever is made ahead, from a folder or from an object store."""
+"""Loading that is killed at any moment and restarted gives bitwise the batches of undisturbed loading.
+
+Tested with one to four hosts, with different numbers of batches made ahead, from a folder and from an object store.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,9 @@ pytestmark = pytest.mark.slow
 STEPS = 800
 FEW_KILLS = {1: 3, 2: 2, 4: 1}
 KILLS = {1: 15, 2: 8, 3: 5, 4: 5}
-"""By the number of hosts."""
+"""Number of kills by number of hosts."""
 AHEAD = 20
-"""Steps that a world may do beyond the one at which it is to be killed, however late the kill comes."""
+"""Steps that a process group may do after the step of its kill, however late the kill comes."""
 PATIENCE_SECONDS = 120
 
 Rows = dict[tuple[int, int], str]
@@ -41,7 +43,7 @@ Rows = dict[tuple[int, int], str]
 
 @dataclass(frozen=True)
 class Place:
-    """A root with finished caches, and what a process needs to read it."""
+    """A root with finished caches, and the environment variables for access to it."""
 
     spec: TrainingRunSpec
     environment: dict[str, str]
@@ -98,7 +100,7 @@ def places(tmp_path: Path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) ->
 def start(
     place: Place, folder: Path, *, hosts: int, first_step: int, last_step: int = STEPS - 1, chance: random.Random
 ) -> list[ForkServerProcess]:
-    """A world that takes these steps, with another way of making ahead each time, and then waits."""
+    """Start a process group that takes these steps and then waits. How batches are made ahead is random."""
     life = Life(
         spec=place.spec,
         environment=place.environment,
@@ -111,7 +113,7 @@ def start(
         memory_bytes=chance.choice([1, 1 << 16, 1 << 30]),
     )
     context = multiprocessing.get_context("forkserver")
-    # A process that has imported everything is copied for each life: what is killed here is loading, not importing.
+    # Each process is forked from one that has imported everything, so that kills hit the loading and not the imports.
     context.set_forkserver_preload(["tests.trainer.data.load_child"])
     started = [context.Process(target=load_batches, args=(life, host, folder / f"{host}"), daemon=True) for host in range(hosts)]
     for process in started:
@@ -125,12 +127,12 @@ def lines(folder: Path, host: int) -> list[str]:
 
 
 def reached(folder: Path, hosts: int) -> int:
-    """The first step that not every host has taken."""
+    """The first step that at least one host has not taken."""
     return min((int(written[-1].split()[0]) + 1 if (written := lines(folder, host)) else 0) for host in range(hosts))
 
 
 def rows_of(folder: Path, hosts: int) -> Rows:
-    """What all lives of all hosts have read; a row that was read again, or by two hosts, must be the same."""
+    """The rows that all starts of all hosts have read; a row that was read twice, or by two hosts, must be the same."""
     found: Rows = {}
     for host in range(hosts):
         for line in lines(folder, host):
@@ -141,7 +143,7 @@ def rows_of(folder: Path, hosts: int) -> Rows:
 
 
 def wait_for_step(world: list[ForkServerProcess], folder: Path, goal: int) -> None:
-    """Wait until all hosts have taken so many steps, or one is gone."""
+    """Wait until all hosts have taken `goal` steps, or one has ended."""
     until(
         lambda: reached(folder, len(world)) >= goal or not all(process.is_alive() for process in world),
         timeout_seconds=PATIENCE_SECONDS,
@@ -157,7 +159,7 @@ def end(world: list[ForkServerProcess]) -> None:
 
 
 def run_out(world: list[ForkServerProcess], folder: Path) -> None:
-    """Let a world come to its last step."""
+    """Let a process group take all remaining steps, then end it."""
     wait_for_step(world, folder, STEPS)
     exits = [process.exitcode for process in world]
     end(world)
@@ -171,7 +173,7 @@ def undisturbed(places: list[Place], tmp_path: Path) -> Rows:
     run_out(start(places[0], folder, hosts=1, first_step=0, chance=random.Random(0)), folder)
     found = rows_of(folder, 1)
     assert len(found) == 400 * 24 + 400 * 48
-    assert len({tuple(found[step, row] for row in range(24)) for step in range(STEPS)}) == STEPS, "each batch is another one"
+    assert len({tuple(found[step, row] for row in range(24)) for step in range(STEPS)}) == STEPS, "all batches must be different"
     return found
 
 
@@ -183,17 +185,17 @@ def test_sigkills_in_loading_change_no_row(places: list[Place], undisturbed: Row
         while kills < wanted:
             first = reached(folder, hosts)
             place = chance.choice(places)
-            # So far that all kills fit in: into the opening, the first batch, or any later one.
+            # Leaves room for the other kills; hits the opening, the first batch or a later one.
             goal = first + chance.randint(0, (STEPS - first) // (wanted - kills + 1))
             world = start(place, folder, hosts=hosts, first_step=first, last_step=min(goal + AHEAD, STEPS - 1) - 1, chance=chance)
             wait_for_step(world, folder, goal)
-            time.sleep(chance.uniform(0, 0.01))  # a random moment after that
+            time.sleep(chance.uniform(0, 0.01))  # a random delay
             assert reached(folder, hosts) < STEPS
             victim = world[kills % hosts]
             victim.kill()
             victim.join(limit(PATIENCE_SECONDS))
             assert victim.exitcode == -signal.SIGKILL
-            end(world)  # it is started again as a whole
+            end(world)  # the next start is of the whole process group
             kills += 1
         run_out(start(chance.choice(places), folder, hosts=hosts, first_step=reached(folder, hosts), chance=chance), folder)
         assert rows_of(folder, hosts) == undisturbed

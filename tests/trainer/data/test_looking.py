@@ -1,4 +1,4 @@
-"""What a person sees of a run's data is what the run trains on."""
+"""The data that `halcyon data` shows of a run is the data that the run trains on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ORIGIN = re.compile(r" *(\d+)  tokens (\d+) to (\d+) of document (\d+): (\S+), r
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run of two sources and of three sizes of batches, on two hosts."""
+    """A run with two sources and three batch sizes, on two hosts."""
     for name, files in (("poems", 6), ("proofs", 3)):
         (tmp_path / name).mkdir()
         for number in range(files):
@@ -79,7 +79,7 @@ def dataset_of(run: Path) -> Dataset:
 
 @pytest.mark.parametrize("step", [1, 10, 11, 20, 21, 30])
 def test_a_step_of_the_log_is_traced_to_its_documents_in_one_command(run: Path, step: int) -> None:
-    """Before, at and after a change of sizes: the files' own bytes are the tokens of the batch that the loop calls ``step - 1``."""
+    """Before, at and after a change of sizes, the files' own bytes are the tokens of the batch that the loop numbers ``step - 1``."""
     shown = look("show", run, "--step", step, "--no-text")
     dataset, tokenizer = dataset_of(run), load(BYTE)
     rows = dataset.train_rows(step - 1)
@@ -176,7 +176,7 @@ def test_a_picture_holds_every_source_and_its_counts(run: Path, tmp_path: Path) 
             assert f" {epochs[index]:.3f} " in text
             assert f"Tokens of a document, {source.name}: {contents['documents']:,} documents" in text
     content = (tmp_path / "stats.svg").read_text()
-    assert re.findall(r"(?:https?:|url\(\"?)(?!//www\.w3\.org/2000/svg)(?!#)", content) == [], "it asks nobody for anything"
+    assert re.findall(r"(?:https?:|url\(\"?)(?!//www\.w3\.org/2000/svg)(?!#)", content) == [], "it must load nothing from elsewhere"
 
 
 def test_a_histogram_counts_every_document_once() -> None:

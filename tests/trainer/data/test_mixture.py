@@ -1,4 +1,4 @@
-"""A mixture gives every source its share in every block, uses each sequence once an epoch, and sources do not disturb one another."""
+"""A mixture gives every source its share in every block, uses each sequence once an epoch, and no source changes another's order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ some_weights = st.lists(st.floats(0, 1e12, allow_subnormal=False), min_size=1, m
 
 
 def asked_for(mixture: Mixture, positions: int) -> list[list[int]]:
-    """The ranks that each source is asked for by the first positions, in turn."""
+    """For each source, the ranks that the first positions take from it, in order."""
     sources, ranks = mixture.locate(np.arange(positions))
     return [ranks[sources == source].tolist() for source in range(len(mixture.names))]
 
@@ -42,14 +42,14 @@ def test_every_block_has_exact_shares_and_debts_stay_small(weights: list[float],
         assert inside.sum() == block_sequences
         assert before.sum() == block * block_sequences
         for share, count, ahead in zip(exact, inside.tolist(), before.tolist(), strict=True):
-            # The root's own rounding is less than one sequence in 2**44 blocks.
+            # The rounding at the root is less than one sequence in 2**44 blocks.
             assert share // 1 <= count <= -(-share // 1) or abs(share - count) < 1 + Fraction(1, 2**40)
             assert abs(ahead - block * share) < 2
         expected = before + inside
 
 
 def test_debts_of_a_million_blocks_stay_below_one_sequence() -> None:
-    """What random roundings would owe after so many blocks is hundreds of sequences."""
+    """Random rounding would owe hundreds of sequences after a million blocks."""
     weights = [0.1, 0.2, 0.3, 0.4, 1 / 7, 1 / 3, 1e-4, 3.0]
     shares, exact = Shares(weights, 10), np.array(weights) / sum(weights) * 10
     for block in np.random.default_rng(0).integers(0, 10**6, 500).tolist():
@@ -59,7 +59,7 @@ def test_debts_of_a_million_blocks_stay_below_one_sequence() -> None:
 @settings(deadline=None)
 @given(some_weights, st.lists(st.integers(1, 90), max_size=3), st.integers(5, 40), st.integers(0, 9))
 def test_each_source_is_asked_for_its_ranks_in_turn(weights: list[float], starts: list[int], block: int, seed: int) -> None:
-    """Across blocks and stages, wherever these begin; and the counts before a position are what was asked for."""
+    """Also across blocks and stages with any start; the counts before a position equal the number of ranks taken."""
     firsts = sorted({0, *starts})
     stages = [(first, weights[number % len(weights) :] + weights[: number % len(weights)]) for number, first in enumerate(firsts)]
     names = [f"source-{number}" for number in range(len(weights))]
@@ -87,7 +87,7 @@ def test_any_position_alone_is_as_in_the_whole(first: int, size: int) -> None:
 
 
 def test_a_source_of_weight_0_is_as_if_it_were_not_there_wherever_it_stands() -> None:
-    """Levanter keys a source's shuffle by its place in the list, so that dropping such a source reorders the others."""
+    """Levanter keys a source's shuffle by its index in the list, so that removing a source of weight 0 reorders the others."""
     without = Mixture(["maths", "web"], [50, 90], [(0, [1, 3]), (77, [2, 1])], block_sequences=10, seed=4)
     sources, ranks = without.locate(np.arange(500))
     for names, weights in [(["books", "maths", "web"], (0, 1, 2)), (["web", "books", "maths"], (1, 2, 0))]:
@@ -97,11 +97,11 @@ def test_a_source_of_weight_0_is_as_if_it_were_not_there_wherever_it_stands() ->
         with_it, with_ranks = mixture.locate(np.arange(500))
         assert [names[source] for source in with_it] == [without.names[source] for source in sources]
         assert np.array_equal(with_ranks, ranks)
-        assert weights  # the places of the sources
+        assert weights  # the indices of the sources
 
 
 def test_another_source_moves_nothing_inside_a_source() -> None:
-    """The first thousand sequences that a source gives are the same ones, in the same order, whoever else is there."""
+    """The first thousand sequences of a source, and their order, do not depend on the other sources."""
 
     def given_by_web(names: list[str], weights: list[float]) -> list[int]:
         mixture = Mixture(names, [400] * len(names), [(0, weights)], block_sequences=32, seed=9)
@@ -116,7 +116,7 @@ def test_another_source_moves_nothing_inside_a_source() -> None:
 
 
 def test_every_epoch_of_a_source_has_each_sequence_once_in_a_new_order() -> None:
-    """Levanter's epochs all have the order of the first (reproduced; its issue #2869)."""
+    """In Levanter all epochs have the order of the first (reproduced; its issue #2869)."""
     mixture = Mixture(["a", "b"], [40, 60], [(0, [1, 1])], block_sequences=16)
     ranks = np.array(asked_for(mixture, 1000)[0])
     epochs = Order(sequences=40, seed=0, source="a")(ranks[:480]).reshape(12, 40)
@@ -126,7 +126,7 @@ def test_every_epoch_of_a_source_has_each_sequence_once_in_a_new_order() -> None
 
 
 def test_slots_of_a_block_are_dealt_at_random() -> None:
-    """Each slot goes to each source as often as its share says, and blocks have nothing in common."""
+    """Each slot goes to each source in proportion to its share, and blocks are independent."""
     mixture = Mixture(["a", "b", "c"], [9] * 3, [(0, [1, 2, 5])], block_sequences=32, seed=1)
     sources = mixture.locate(np.arange(32 * 1500))[0].reshape(1500, 32)
     for source, share in enumerate([1 / 8, 2 / 8, 5 / 8]):
@@ -135,7 +135,7 @@ def test_slots_of_a_block_are_dealt_at_random() -> None:
         neighbours = np.corrcoef(hits[:-1].ravel(), hits[1:].ravel())[0, 1]
         assert abs(neighbours) < 5 / np.sqrt(hits.size)
         lag = np.corrcoef(hits[:, :-1].ravel(), hits[:, 1:].ravel())[0, 1]
-        assert abs(lag - -1 / 31) < 5 / np.sqrt(hits.size)  # drawing without replacement
+        assert abs(lag - -1 / 31) < 5 / np.sqrt(hits.size)  # slots are drawn without replacement
 
 
 def test_the_mixture_of_a_key_never_changes() -> None:
@@ -149,7 +149,7 @@ def test_the_mixture_of_a_key_never_changes() -> None:
 
 
 def test_far_positions_cost_no_more() -> None:
-    """A trillion tokens are 244 million sequences of 4096: nothing is walked through."""
+    """Positions around 2 × 10**12 (a trillion tokens are 244 million sequences of 4096) are computed directly, without iterating."""
     mixture = Mixture(["a", "b"], [10**8, 10**9], [(0, [1, 3]), (10**8 + 1, [2, 1])])
     position = 2 * 10**12
     sources, ranks = mixture.locate(np.arange(position, position + 1000))
@@ -223,7 +223,7 @@ def test_weights_change_at_steps_and_sizes_are_the_default() -> None:
     mixture = build_mixture(data, {"a": 30, "b": 10}, schedule, seed=0)
     assert mixture.ranks(4).tolist() == [3, 1]
     boundary = schedule.positions_before(5)
-    assert boundary == 4 + 5  # nine halves begin five sequences
+    assert boundary == 4 + 5  # nine halves begin five sequences of the longest length
     assert set(mixture.locate(np.arange(boundary, 40))[0].tolist()) == {1}
     assert 0 in mixture.locate(np.arange(4, boundary))[0]
 
@@ -267,7 +267,7 @@ def test_a_run_longer_than_its_data_is_told_how_far_it_gets() -> None:
     mixture = build_mixture(data, {"a": 30, "b": 32}, schedule, seed=0)
     limit = mixture.limit()
     assert limit is not None
-    assert 40 < limit < 48  # three of every four are b's
+    assert 40 < limit < 48  # three of every four are from b
     assert stop_problem(mixture, schedule, pad_last=False) == (
         f"spec.trainer.steps: 50 steps need more than the {limit} sequences after which "
         "spec.data.mixture.stop: firstExhausted ends the data (exhausted: b); set steps to 5 or less, or stop to restart"

@@ -1,6 +1,6 @@
-"""Real worlds of one to four processes see bitwise the same batches, each process only its own rows of them.
+"""Real process groups of one to four processes see bitwise the same batches; each process reads only its own rows.
 
-They begin without a token cache: each world has one process that builds it while the others wait.
+They start without a token cache: in each process group one process builds it while the others wait.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOKEN_BYTES = 2
 
 
 def read_batches(corpus: Path, directory: Path, *, processes: int) -> list[dict[str, np.ndarray]]:
-    """What each process of a world of four devices (of three with three processes) read."""
+    """The rows that each process of a process group read. The group has four devices, or three with three processes."""
     directory.mkdir()
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_"))}
     environment |= {"JAX_PLATFORMS": "cpu"}
@@ -67,7 +67,7 @@ def test_one_to_four_processes_see_the_same_batches(tmp_path: Path) -> None:
             assert process["evaluation"] == pytest.approx(alone["evaluation"], rel=1e-6)
         assert seen.keys() == batches
         mine = [int(process["bytes"]) for process in worlds[processes]]
-        assert sum(mine) == int(alone["bytes"]), "what one process reads is divided among them, and nothing is read twice"
+        assert sum(mine) == int(alone["bytes"]), "the processes share the reading, and nothing is read twice"
         assert max(mine) <= BATCH_SIZE // processes * (LENGTH + 1) * TOKEN_BYTES
         for name, value in seen.items():
             assert value.tobytes() == alone[name].tobytes(), name

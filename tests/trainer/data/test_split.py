@@ -1,4 +1,4 @@
-"""The held-out sequences and the training sequences share nothing, leave nothing out, and lie evenly, whatever their number."""
+"""Held-out and training sequences are disjoint, cover all sequences, and are evenly spread, for any number of sequences."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_held_out_sequences_lie_evenly(total: int, fraction: float) -> None:
 @settings(deadline=None)
 @given(st.integers(2**31, MAX_SEQUENCES), st.data())
 def test_large_numbers_are_exact_and_disjoint(total: int, data: st.DataObject) -> None:
-    """As Python's integers have it, which know no overflow."""
+    """Compared with Python's integers, which do not overflow."""
     held_out = data.draw(st.integers(1, total - 1))
     split = Split(total, held_out)
     ranks = data.draw(st.lists(st.integers(0, split.training - 1), min_size=1, max_size=20))
@@ -106,12 +106,12 @@ def test_a_source_that_grows_keeps_what_is_held_out(total: int, more: int, fract
     assert np.array_equal(after.training_sequences(np.arange(before.training)), before.training_sequences(np.arange(before.training)))
     assert np.array_equal(after.validation_sequences(np.arange(before.held_out)), before.validation_sequences(np.arange(before.held_out)))
     if 0 < fraction < 1 and total >= 2:
-        assert before.is_held_out(np.arange(2)).tolist() == [False, True], "both sides have something as soon as there are two sequences"
+        assert before.is_held_out(np.arange(2)).tolist() == [False, True], "with two sequences or more, neither side is empty"
 
 
 @pytest.mark.parametrize("fraction", [1e-9, 0.01, 1 / 3, 0.5, 0.7, 0.999999999])
 def test_large_sources_that_grow_are_exact(fraction: float) -> None:
-    """As Python's integers have it, from the definition."""
+    """Compared with the definition in Python's integers."""
     split = split_stream(MAX_SEQUENCES, fraction)
     line = split.line
     assert line is not None

@@ -1,4 +1,4 @@
-"""A token is traced to its document by the shards around it alone, and to the one that a look at the whole source gives."""
+"""A token's document is found from the shards around the token alone, and is the same as from the whole source."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.trainer.data.cache.runs import jsonl, spec_of, write_jsonl
 
 @pytest.fixture
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingRunSpec:
-    """Many shards of a few documents each."""
+    """A run with many shards of a few documents each."""
     monkeypatch.setattr(ensure, "pieces", functools.partial(pieces, target_bytes=500))
     corpora = [write_jsonl(tmp_path / f"{number}.jsonl", 120, seed=number) for number in range(2)]
     source = {"name": "web", "jsonl": {"paths": [str(path) for path in corpora]}}
@@ -30,7 +30,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingRunSpec:
 
 
 class Watched(TokenReader):
-    """Notes which files of which shards are opened."""
+    """Records which files of which shards are opened."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def test_any_part_of_the_stream_has_the_documents_of_the_whole(spec: TrainingRun
         assert np.array_equal(document_spans(ends, near_documents)[0], document_spans(all_ends, far_documents)[0])
         assert np.array_equal(reader.origins_of(far_documents), all_origins[far_documents])
         assert {kind for _, kind in reader.opened} == {ENDS, ORIGINS}
-        assert len({index for index, _ in reader.opened}) <= 4 + length // 1000, "and of no other shard"
+        assert len({index for index, _ in reader.opened}) <= 4 + length // 1000, "no other shard may be opened"
 
 
 def test_the_rows_of_a_step_are_traced(spec: TrainingRunSpec) -> None:
@@ -85,7 +85,7 @@ def test_the_rows_of_a_step_are_traced(spec: TrainingRunSpec) -> None:
 
 
 def test_documents_of_several_shards_are_found_from_each_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards that hold the end of no document."""
+    """Some shards hold no end of a document."""
     monkeypatch.setattr(ensure, "pieces", functools.partial(pieces, target_bytes=500))
     store, caches = ensure_caches(
         spec_of(
@@ -96,7 +96,7 @@ def test_documents_of_several_shards_are_found_from_each_of_them(tmp_path: Path,
     ledger = caches.ledgers["web"]
     reader = TokenReader(store, "web", ledger, Memory(1 << 20))
     ends = reader.document_ends()
-    # As if the documents of three shards in the middle were one that ends in the fourth.
+    # Merges the documents of three shards in the middle into one that ends in the fourth.
     first = len(ledger.shards) // 2
     joined = [shard.model_copy(update={"documents": 0}) if first <= at < first + 3 else shard for at, shard in enumerate(ledger.shards)]
     counts = [shard.documents for shard in ledger.shards]
@@ -107,4 +107,4 @@ def test_documents_of_several_shards_are_found_from_each_of_them(tmp_path: Path,
         number, found = long.documents_around(token, token + 1)
         assert number + np.searchsorted(found, token, side="right") == np.searchsorted(expected, token, side="right")
         assert np.array_equal(found, expected[number : number + len(found)])
-        assert found[-1] > token, "up to the end of its document"
+        assert found[-1] > token, "shards must be opened up to the end of the document"

@@ -1,8 +1,7 @@
-"""``halcyon`` as it is, but that its builds work in small pieces and commit only so many shards as a file says: ``python -m
-tests.trainer.data.train_child train RUN.YAML ...``, with the path of that file in GATE. A builder that is silent for SILENCE_SECONDS is
-taken for dead.
+"""``halcyon`` with builds that work in small pieces and commit only as many shards as a file says.
 
-So a test decides how much text a training has at which of its steps, on a machine of any speed.
+Usage: ``python -m tests.trainer.data.train_child train RUN.YAML ...``, with the path of the file in GATE. A builder that is silent for
+SILENCE_SECONDS counts as dead. A test so controls how much text exists at each step, on a machine of any speed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ passed = itertools.count()
 
 
 def gated_commit(build: SourceBuild, *arguments: Any) -> Any:
-    """Waits until the gate lets one more shard pass, those of all sources counted together."""
+    """Wait until the gate permits one more shard, counted over all sources, then commit it."""
     gate, number = Path(os.environ["GATE"]), next(passed)
     while int(gate.read_text()) <= number:
         time.sleep(0.02)

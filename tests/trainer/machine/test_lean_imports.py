@@ -1,4 +1,4 @@
-"""A start imports no more than it uses, and nobody else notices. In processes of their own: what is imported stays imported."""
+"""A start imports only what it uses, and other imports still work. Each test runs in a new process, because an import cannot be undone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAVY = "flax", "jax._src.pallas.triton.lowering", "jax.experimental.pallas.ops.
 
 
 def modules_after(program: str) -> set[str]:
-    """The heavy modules that a program has imported, and whatever else it prints."""
+    """The heavy modules that a program imported, and the words that it printed."""
     code = f"{program}\nimport sys\nprint(*sorted(set(sys.modules) & set({HEAVY!r})))"
     done = subprocess.run([sys.executable, "-W", "error::ImportWarning", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -23,7 +23,7 @@ def modules_after(program: str) -> set[str]:
 def test_a_start_leaves_out_what_haliax_would_bring() -> None:
     lean = "from halcyon.machine.lean_imports import without_unused_parts\nwith without_unused_parts():\n    import halcyon.tasks.train\n"
     assert modules_after(lean) == set()
-    assert modules_after("import halcyon.tasks.train") == set(HEAVY)  # else the module has nothing to do any more
+    assert modules_after("import halcyon.tasks.train") == set(HEAVY)  # else `lean_imports` has no purpose any more
 
 
 def test_what_was_left_out_can_be_used_later() -> None:

@@ -1,4 +1,4 @@
-"""A run that cannot fit is refused before anything is allocated, with what it needs and what is there; any other is let through."""
+"""A run that cannot fit is rejected before any allocation, with the memory it needs and the memory there is; any other run is accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The limit of locked memory, in a process of its own: a limit that was lowered cannot always be raised again."""
+"""The limit of locked memory, tested in a separate process: a lowered limit cannot always be raised again."""
 
 from __future__ import annotations
 

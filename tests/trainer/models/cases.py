@@ -1,4 +1,4 @@
-"""Small models and batches for the tests."""
+"""Small models and batches."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ ARCHITECTURES = pytest.mark.parametrize("spec", [LLAMA, TIED_LLAMA, GPT2], ids=[
 
 
 def changed(spec: ModelSpec, **fields: Any) -> ModelSpec:
-    """`spec` with some fields of its member replaced."""
+    """`spec` with some fields of its architecture replaced."""
     member = spec.value.model_copy(update=fields)
     return ModelSpec.model_validate({spec.kind: member})
 
 
 def shapes(spec: ModelSpec, vocab: hax.Axis = VOCAB, length: int = LENGTH, dtype: str = "float32") -> CausalLM:
-    """The model without its numbers."""
+    """The shapes and types of the model."""
     build = functools.partial(build_model, spec, vocab, hax.Axis("position", length), dtype=dtype, key=jax.random.key(0))
     return jax.eval_shape(build)
 
 
 @functools.cache
 def make(spec: ModelSpec, length: int = LENGTH, dtype: str = "float32") -> CausalLM:
-    """A model whose parameters all matter, norms and biases too, and that costs no compilation."""
+    """A model with random parameters, also in norms and biases, so that each affects the result. It needs no compilation."""
     noise = np.random.default_rng(1)
     with_numbers = {
         Role.MATRIX: lambda shape: 0.3 * noise.standard_normal(shape),
@@ -59,7 +59,7 @@ def make(spec: ModelSpec, length: int = LENGTH, dtype: str = "float32") -> Causa
 
 
 def batch(rows: int = 4, length: int = LENGTH) -> tuple[NamedArray, NamedArray, NamedArray, NamedArray]:
-    """Random tokens, targets, weights (some 0) and two segments a row; [batch, position] each."""
+    """Random tokens, targets, weights (some are 0) and two segments a row; each is [batch, position]."""
     noise = np.random.default_rng(2)
     tokens, targets = noise.integers(0, VOCAB.size, (2, rows, length), np.int32)
     weights = (noise.random((rows, length)) * (noise.random((rows, length)) > 0.2)).astype(np.float32)
@@ -68,13 +68,13 @@ def batch(rows: int = 4, length: int = LENGTH) -> tuple[NamedArray, NamedArray, 
 
 
 def named(array: np.ndarray) -> NamedArray:
-    """[batch, position] with its names."""
+    """The array with the axis names batch and position."""
     return hax.named(array, ("batch", "position"))
 
 
 @jax.jit
 def logits(model: CausalLM, tokens: NamedArray, segments: NamedArray | None = None) -> jax.Array:
-    """[batch, position, vocab]."""
+    """Logits, [batch, position, vocab]."""
     return model.logits(model(Inputs(tokens, segments=segments)).features).array
 
 
@@ -88,4 +88,4 @@ def loss_and_gradient(
 
 
 losses = jax.jit(loss_and_gradient, static_argnames="dtype", compiler_options={"xla_backend_optimization_level": "0"})
-"""Compiled, not optimised: that takes half the time."""
+"""Compiled without optimisation, which halves the time."""

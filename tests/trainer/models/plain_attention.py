@@ -1,4 +1,4 @@
-"""Attention in plain numpy and float64, one query at a time: which keys it sees is a function of their numbers."""
+"""Attention in NumPy and float64, one query at a time. A function of the indices says which keys a query sees."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 Sees = Callable[[int, int, int], bool]
-"""Whether a query sees a key: (row of the batch, number of the query, number of the key)."""
+"""Whether a query sees a key, by (row of the batch, index of the query, index of the key)."""
 
 
 def plain_attention(
@@ -20,8 +20,17 @@ def plain_attention(
     soft_cap: float | None = None,
     sinks: np.ndarray | None = None,
 ) -> np.ndarray:
-    """[batch, queries, kv heads, group, value size] of queries [batch, queries, kv heads, group, size], keys [batch, keys, kv heads, size]
-    and values [batch, keys, kv heads, value size]; sinks are [kv heads, group]."""
+    """Return [batch, queries, kv heads, group, value size].
+
+    Args:
+        query: [batch, queries, kv heads, group, size].
+        key: [batch, keys, kv heads, size].
+        value: [batch, keys, kv heads, value size].
+        sees: Which keys a query sees.
+        scale: Factor of the scores.
+        soft_cap: Limit of the scores, by tanh; None: no limit.
+        sinks: [kv heads, group].
+    """
     batch, queries, heads, group, _ = query.shape
     out = np.zeros((batch, queries, heads, group, value.shape[-1]))
     for row, number, head, member in np.ndindex(batch, queries, heads, group):

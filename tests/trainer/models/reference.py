@@ -1,6 +1,6 @@
-"""Both architectures again, in plain numpy and float64, written from the papers and sharing no code with the trainer.
+"""Both architectures in NumPy and float64, written from the papers and without code of the trainer.
 
-Parameters are a dictionary of arrays by path, such as ``blocks/attention/query/weight``, with the shapes of the model's own.
+Parameters are arrays by path, such as ``blocks/attention/query/weight``, with the shapes of the model's parameters.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def layer_norm(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, epsilon: flo
 
 
 def rotate(x: np.ndarray, theta: float) -> np.ndarray:
-    """[length, heads, head size], each pair as a complex number that is multiplied by e^(i position frequency)."""
+    """RoPE of [length, heads, head size]: each pair is a complex number, multiplied by e^(i position frequency)."""
     length, _, size = x.shape
     turns = np.arange(length)[:, None] * theta ** (-np.arange(0, size, 2) / size)
     z = (x[..., : size // 2] + 1j * x[..., size // 2 :]) * np.exp(1j * turns)[:, None, :]
@@ -51,7 +51,7 @@ def rotate(x: np.ndarray, theta: float) -> np.ndarray:
 
 
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """One head, [length, size] each."""
+    """Attention of one head; each array is [length, size]."""
     scores = q @ k.T / np.sqrt(q.shape[-1])
     position = np.arange(len(q))
     hidden = (position[None, :] > position[:, None]) | (segments[None, :] != segments[:, None])

@@ -1,4 +1,4 @@
-"""Both implementations of attention give what plain numpy gives, in values and gradients, for every mask and option."""
+"""Both implementations of attention have the values and gradients of plain NumPy, for every mask and option."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def random(seed: int, *axes: hax.Axis) -> NamedArray:
 
 
 def arrays(keys: hax.Axis = KEYS, value: hax.Axis = VALUE) -> tuple[NamedArray, NamedArray, NamedArray, NamedArray]:
-    """Queries, keys, values, and sinks."""
+    """Random queries, keys, values and sinks."""
     return (
         random(0, BATCH, POSITION, HEADS, GROUP, SIZE),
         random(1, BATCH, keys, HEADS, SIZE),
@@ -155,7 +155,7 @@ def test_bfloat16_stays_near(options: str, implementation: Implementation) -> No
 @BOTH
 @pytest.mark.parametrize("window", [None, 11])
 def test_queries_that_continue_a_sequence_see_what_came_before(window: int | None, implementation: Implementation) -> None:
-    """48 keys, of which the 32 queries are the last."""
+    """48 keys; the 32 queries are at the last 32 positions."""
     mask = Causal(16) if window is None else Causal(16) & Window(window, 16)
     check(mask, lambda row, query, key: query + 16 - (window or 100) < key <= query + 16, {}, implementation, LONGER)
 
@@ -178,7 +178,7 @@ def test_a_range_of_keys_is_as_narrow_as_the_mask_and_never_narrower() -> None:
 
 
 def test_blocks_that_the_mask_hides_are_not_computed() -> None:
-    """Numbers that would spoil everything stand in the blocks that nobody may look at."""
+    """The hidden blocks hold NaNs, which would spread if these blocks were computed."""
     query, key, value, sinks = arrays()
     spoiled = hax.named(value.array.at[:, :16].set(np.nan), value.axes)
     weights = np.zeros((2, 32, 2, 2, 6), np.float32)
@@ -191,7 +191,7 @@ def test_blocks_that_the_mask_hides_are_not_computed() -> None:
 
 
 def test_the_choice_follows_the_length() -> None:
-    """Up to two blocks, and lengths that are no multiple, take the whole square at once."""
+    """Lengths of up to two blocks, and lengths that the block does not divide, are computed in one piece."""
     query, key, value, sinks = arrays()
     weights = random(4, BATCH, POSITION, HEADS, GROUP, VALUE)
 

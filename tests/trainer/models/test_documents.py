@@ -1,4 +1,4 @@
-"""A document in a packed row is predicted from itself alone: its loss is what it would be in a row of its own."""
+"""Each document in a packed row is predicted only from itself: its loss is the same as in a row with no other document."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.trainer.models.cases import GPT2, LENGTH, LLAMA, logits, make, named
 BOS, EOS, PAD = 21, 22, 23
 DOCUMENTS = ([BOS, 1, 2, 3, EOS], [BOS, 4, EOS], [BOS, 5, 6, EOS])
 OTHERS = ([BOS, 9, 10, 11, EOS], DOCUMENTS[1], [BOS, 12, 13, EOS])
-"""Only the second document is the same, and in the same place."""
+"""Only the second document is the same as in DOCUMENTS. It is at the same place."""
 
 
 def packed(*rows: tuple[list[int], ...]) -> Examples:
-    """Rows with documents side by side, the rest padding."""
+    """Examples whose rows hold documents one after another, and then padding."""
     windows = np.full((len(rows), LENGTH + 1), PAD)
     lengths = []
     for window, documents in zip(windows, rows, strict=True):
@@ -29,7 +29,7 @@ def packed(*rows: tuple[list[int], ...]) -> Examples:
 
 
 def losses(spec: ModelSpec, examples: Examples, *, told_apart: bool) -> np.ndarray:
-    """Loss of each row's documents, the second axis: their numbers from 0 on."""
+    """Loss of each document, [row, document]."""
     found = logits(make(spec), named(examples.tokens), named(examples.segments) if told_apart else None)
     nats = -np.asarray(jax.nn.log_softmax(found))
     weighted = np.take_along_axis(nats, examples.targets[..., None], axis=-1)[..., 0] * examples.weights
@@ -44,10 +44,10 @@ def test_a_document_in_a_packed_row_is_predicted_from_itself_alone(spec: ModelSp
     together, among_others, *alone = losses(spec, ROWS, told_apart=True)
     assert together[1] == pytest.approx(among_others[1], rel=1e-6)
     assert together[0] == pytest.approx(alone[0][0], rel=1e-5)
-    if spec is LLAMA:  # its positions are relative; those of GPT-2 are learned and count from the beginning of the row
+    if spec is LLAMA:  # Llama's positions are relative; GPT-2's are learned and count from the start of the row
         assert together == pytest.approx(np.array([losses[0] for losses in alone]), rel=1e-5)
     mixed_up, among_others, *_ = losses(spec, ROWS, told_apart=False)
-    assert mixed_up[1] != pytest.approx(among_others[1], rel=1e-3), "where documents see one another it is another loss"
+    assert mixed_up[1] != pytest.approx(among_others[1], rel=1e-3), "the loss must differ if documents see one another"
 
 
 def test_every_target_of_a_document_counts_and_no_beginning_does() -> None:

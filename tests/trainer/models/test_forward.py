@@ -1,4 +1,4 @@
-"""The models compute what the papers say, beside an independent float64 implementation."""
+"""The models compute the functions of the papers, compared with an independent float64 implementation."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +28,7 @@ def test_logits_are_those_of_the_reference(spec: ModelSpec, packed: bool) -> Non
 
 @ARCHITECTURES
 def test_loss_and_every_gradient_are_those_of_the_reference(spec: ModelSpec) -> None:
-    """The gradient of each parameter, along a random direction, against a central difference of the reference's loss."""
+    """The gradient of each parameter along a random direction equals a central difference of the reference's loss."""
     model, arrays = make(spec), batch()
     (total, weight), gradient = losses(model, *arrays)
     parameters = reference.parameters_of(model)
@@ -46,7 +46,7 @@ def test_loss_and_every_gradient_are_those_of_the_reference(spec: ModelSpec) -> 
         difference = (shifted(path, 1e-5 * direction) - shifted(path, -1e-5 * direction)) / 2e-5
         size = np.linalg.norm(leaf)
         assert float((leaf * direction).sum()) == pytest.approx(difference, abs=1e-3 * size + 1e-5), path
-        assert size > 1e-3 or path == "blocks/attention/key/bias", path  # softmax does not see what all its scores have in common
+        assert size > 1e-3 or path == "blocks/attention/key/bias", path  # softmax does not change if all scores change by the same number
 
 
 @ARCHITECTURES
@@ -100,7 +100,7 @@ def test_bfloat16_stays_near_and_keeps_wide_what_must_be(spec: ModelSpec) -> Non
 
 
 def _equations(program: Any) -> Iterator[Any]:
-    """Every equation of a jaxpr, those of inner programs included."""
+    """Every equation of a jaxpr, including those of inner jaxprs."""
     for equation in program.eqns:
         yield equation
         for inner in jax.tree.leaves(equation.params, is_leaf=lambda each: hasattr(each, "eqns") or hasattr(each, "jaxpr")):
@@ -110,7 +110,7 @@ def _equations(program: Any) -> Iterator[Any]:
 
 
 def _operand_types(program: Any) -> dict[str, set[jnp.dtype]]:
-    """Types of the floating-point operands of each primitive."""
+    """Floating-point types of the operands, by primitive."""
     found: dict[str, set[jnp.dtype]] = {}
     for equation in _equations(program):
         types = {variable.aval.dtype for variable in equation.invars if hasattr(variable.aval, "dtype")}
@@ -126,7 +126,7 @@ def test_a_sequence_longer_than_the_model_is_refused(spec: ModelSpec) -> None:
 
 @ARCHITECTURES
 def test_positions_may_be_given(spec: ModelSpec) -> None:
-    """Those that count from 0 change nothing; others are those of a text that begins later."""
+    """Positions from 0 change nothing; other positions are those of a text that begins later."""
     model, (tokens, *_) = make(spec), batch()
 
     def features(first: int | None) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens: those of the textbook, on one device and on meshes, with any function of them to differentiate."""
+"""Log-probabilities of tokens equal the textbook formula, on one device and on meshes, and any function of them can be differentiated."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ON_MESHES = pytest.mark.parametrize("resolved", MESHES, ids=["one-device", "fsdp
 
 
 def textbook(features: jax.Array, head: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Log-probabilities and log-totals: [batch, position]."""
+    """Log-probabilities and log-totals, each [batch, position]."""
     logits = jnp.einsum("bpe,ev->bpv", features.astype(jnp.float32), head.astype(jnp.float32), precision="highest")
     log_totals = jax.nn.logsumexp(logits, axis=-1)
     return jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0] - log_totals, log_totals
 
 
 def preference(log_probs: jax.Array, log_totals: jax.Array) -> jax.Array:
-    """A function of them that no weighted sum is: it compares the sums of two rows, and weighs totals."""
+    """A function of them that is no weighted sum: it compares the sums of two rows, and weights the totals."""
     sums = jnp.tanh(log_probs).sum(axis=1)
     return -jnp.log(jax.nn.sigmoid(sums[0] - sums[1])) + 0.01 * jnp.sum(log_totals**2 * log_probs)
 

@@ -1,4 +1,4 @@
-"""The loss: weighted sums that add up, computed in blocks without a difference."""
+"""The loss: weighted sums of parts add up to the sum of the whole, and blocks of logits change nothing."""
 
 import haliax as hax
 import jax
@@ -24,7 +24,7 @@ def arrays():
 
 
 def plain(features, head, targets, weights):
-    """The same by automatic differentiation of the textbook formula."""
+    """The textbook formula, for automatic differentiation."""
     logits = jnp.einsum("bpe,ev->bpv", features.array, head.array, precision="highest")
     of_target = jnp.take_along_axis(jax.nn.log_softmax(logits), targets.array[..., None], axis=-1)[..., 0]
     return -jnp.sum(of_target * weights.array)
@@ -81,7 +81,7 @@ def test_a_padded_row_of_weight_zero_changes_nothing():
 
 
 def test_logits_are_never_all_there_at_once():
-    """The scratch memory of the gradient stays below one float32 array of logits when they are cut into blocks."""
+    """With logits in blocks, the scratch memory of the gradient is less than half of a float32 array of all logits."""
     features = hax.zeros((BATCH.resize(8), POSITION.resize(256), EMBED))
     head = hax.zeros((EMBED, VOCAB.resize(4096)))
     rows = (BATCH.resize(8), POSITION.resize(256))

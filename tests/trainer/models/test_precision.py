@@ -1,4 +1,4 @@
-"""Sums over the batch and its positions are float32, whatever the compute type: beside float64, and read off the program."""
+"""Sums over batch and positions are float32 for any compute type: compared with float64, and read from the jaxpr."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.trainer.models.cases import ARCHITECTURES, GPT2, TIED_LLAMA, VOCAB, l
 from tests.trainer.models.reference import named_leaves
 
 FREQUENT = 5
-"""The token that fills nine tenths of a batch."""
+"""The token at about nine tenths of all positions of a batch."""
 SIZES = pytest.mark.parametrize(("length", "rows"), [(256, 4), (2048, 8)], ids=["T256-B4", "T2048-B8"])
 MESHES = [None, ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1), ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2)]
 
@@ -38,7 +38,7 @@ def tokens_of(length: int, rows: int) -> np.ndarray:
 
 
 def off(found: Any, expected: Any) -> float:
-    """Norm of the difference as a share of the norm of what is expected."""
+    """Relative error: the norm of the difference divided by the norm of `expected`."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
@@ -49,7 +49,7 @@ def test_the_gradient_of_a_table_is_the_sum_of_its_vectors_however_often_a_token
     embed = hax.Axis("embed", 16)
     indices = named(tokens_of(length, rows))
     weight = hax.named(jnp.zeros((VOCAB.size, embed.size)), (VOCAB, embed))
-    # What reaches the embedding points into one direction for all positions of a token, more or less: that is where narrow sums stop.
+    # The cotangents of all positions of a token have nearly the same direction. There a bfloat16 sum stops growing.
     vectors = 1e-3 * (1 + 0.5 * np.random.default_rng(1).standard_normal((rows, length, embed.size)))
     cotangent = hax.named(jnp.asarray(vectors, jnp.bfloat16), (*indices.axes, embed))
 
@@ -76,9 +76,9 @@ def test_the_gradient_of_a_table_is_the_sum_of_its_vectors_however_often_a_token
 )
 @pytest.mark.parametrize("spec", [GPT2, TIED_LLAMA], ids=["gpt2", "tied-llama"])
 def test_gradients_by_token_and_by_position_are_those_of_wide_compute(spec, length, rows):
-    """Off by what activations in bfloat16 change, which does not grow with the number of positions."""
+    """The error is that of bfloat16 activations, which does not grow with the number of positions."""
     if length > 256 and spec is TIED_LLAMA:
-        pytest.skip("the same sums as of gpt2")
+        pytest.skip("the same sums as in gpt2")
     model = make(spec, length=length)
     tokens = tokens_of(length, rows)
     targets = np.roll(tokens, -1, axis=1)
@@ -118,7 +118,7 @@ def test_gradients_of_keys_and_values_do_not_get_worse_with_more_blocks_of_queri
 
 
 BATCH, LENGTH, BLOCK = 7, 44, 11
-"""Sizes that no other axis of the models has."""
+"""Sizes that no other axis of the models has, so that a sum's axis can be recognised by its size."""
 
 
 def equations(program: Jaxpr) -> Iterator[JaxprEqn]:
@@ -133,7 +133,7 @@ def equations(program: Jaxpr) -> Iterator[JaxprEqn]:
 
 
 def narrow_sums(program: Jaxpr) -> list[str]:
-    """Sums over rows of the batch, sums over positions outside of a product, and look-ups' sums, with a result in bfloat16."""
+    """Sums with a bfloat16 result: over rows of the batch, over positions (except in a matrix product), and those of embedding look-ups."""
     found = []
     for equation in equations(program):
         if not equation.outvars or getattr(equation.outvars[0].aval, "dtype", None) != jnp.bfloat16:

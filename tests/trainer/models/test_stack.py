@@ -1,4 +1,4 @@
-"""A scan over blocks computes what a loop over them computes: with inputs and outputs of each block, and where unlike blocks alternate."""
+"""A scan over blocks equals a Python loop over them: with inputs and outputs of each block, and with alternating kinds of blocks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EMBED, BATCH = Axis("embed", 6), Axis("batch", 3)
 
 
 class Scaled(eqx.Module):
-    """A made-up kind of block: a scale."""
+    """An example block: a scale."""
 
     weight: NamedArray = parameter(Role.NORM)
 
@@ -29,7 +29,7 @@ class Scaled(eqx.Module):
 
 
 class Turned(eqx.Module):
-    """Another one: a linear map and a nonlinearity."""
+    """Another example block: a linear map and a nonlinearity."""
 
     linear: Linear
 
@@ -47,18 +47,18 @@ def turned(layers: Axis, seed: int) -> Turned:
 
 
 def step(block: Any, x: NamedArray, given: Any) -> tuple[NamedArray, Any]:
-    """Adds its input, gives the sum of what it made."""
+    """Apply a block, add its input; the output is the sum of the result."""
     x = block(x) if given is None else block(x) + given
     return x, hax.sum(x).scalar()
 
 
 def one_of(tree: Any, number: int) -> Any:
-    """The block of a number."""
+    """The block with this number."""
     return jax.tree.map(lambda leaf: leaf["layers", number], tree, is_leaf=lambda leaf: isinstance(leaf, NamedArray))
 
 
 def looped(stack: Stack[Any], x: NamedArray, inputs: Any) -> tuple[NamedArray, list[Any]]:
-    """The same with a Python loop."""
+    """The stack as a Python loop."""
     kinds = stack.stacked.blocks if isinstance(stack.stacked, Pattern) else (stack.stacked,)
     given = inputs if isinstance(stack.stacked, Pattern) else (inputs,)
     outputs: list[list[Any]] = [[] for _ in kinds]
@@ -70,7 +70,7 @@ def looped(stack: Stack[Any], x: NamedArray, inputs: Any) -> tuple[NamedArray, l
 
 
 def alternating(repetitions: int, remat: str = "none") -> Stack[Any]:
-    """Two kinds of blocks, one of them twice in a row."""
+    """A pattern of two kinds of blocks, one of them twice in a row."""
     layers = Axis("layers", repetitions)
     return Stack(layers, remat, Pattern((scaled(layers, 0), turned(layers, 1), turned(layers, 2))))
 

@@ -1,4 +1,4 @@
-"""What a model is made of: its parameters, their roles, their number, their work."""
+"""The parameters of a model: their roles, their number, and their FLOPs."""
 
 import equinox as eqx
 import haliax as hax
@@ -46,7 +46,7 @@ def test_parameter_count_of_published_models():
 
 @ARCHITECTURES
 def test_flops_per_token_agree_with_the_compiler(spec):
-    """XLA's own count of one block's gradient, which sees softmax, norms and masks too, is a little more and never less."""
+    """XLA counts slightly more FLOPs for one block's gradient and never fewer, because it also counts softmax, norms and masks."""
     wide = changed(spec, layers=1, hidden_size=96, heads=6, intermediate_size=256)
     rows, length = 4, 64
     model = shapes(wide, length=length)
@@ -56,7 +56,7 @@ def test_flops_per_token_agree_with_the_compiler(spec):
 
 
 def test_flops_per_token_by_hand():
-    """GPT-2 small at length 1024: 6 x 123.5 M weights of matrix products + 12 x 12 x 768 x 1024 for attention (PaLM, appendix B)."""
+    """GPT-2 small at length 1024: 6 × 123.5 M weights of matrix products + 12 × 12 × 768 × 1024 for attention (PaLM, appendix B)."""
     weights = 12 * 12 * 768**2 + 768 * 50_257
     assert flops_per_token(ModelSpec(gpt2=Gpt2Spec()), 1024, 50_257) == 6 * weights + 12 * 12 * 768 * 1024
 

@@ -1,4 +1,4 @@
-"""AdamW beside its own definition in numpy; what decays, what is clipped, what the state is."""
+"""AdamW compared with its definition in NumPy: weight decay, clipping, and the state."""
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,7 @@ def test_the_first_state_is_zero():
 @pytest.mark.parametrize("parameters", ["float32", "bfloat16"])
 @pytest.mark.parametrize("beta2", [0.95, 0.99, 0.999])
 def test_the_second_moment_decays_as_defined_for_narrow_parameters_too(parameters, beta2):
-    """2,000 gradients of zero after one that is not: a moment in bfloat16 would stand still, for it moves by less than it is rounded."""
+    """Up to 2,000 zero gradients after a nonzero one: a moment in bfloat16 would not change, because each change is below its rounding."""
     spec = OPTIMIZER.model_copy(update={"adamw": ADAMW.model_copy(update={"beta2": beta2}), "max_gradient_norm": 0.0})
     model = make(LLAMA, dtype=parameters)
     optimizer = build_optimizer(spec, model)
@@ -134,7 +134,7 @@ def test_the_second_moment_decays_as_defined_for_narrow_parameters_too(parameter
 
 
 def test_updates_are_rounded_once_where_parameters_are_narrow():
-    """The decay of a weight is computed in float32: in bfloat16 the product alone would be off by up to 0.2 %."""
+    """Weight decay is computed in float32: in bfloat16 the product alone would have an error of up to 0.2 %."""
     model = make(LLAMA, dtype="bfloat16")
     spec = OptimizerSpec(learning_rate=0.1, weight_decay=0.3, schedule=ScheduleSpec(constant={}), adamw=AdamWSpec())
     optimizer = build_optimizer(spec, model)

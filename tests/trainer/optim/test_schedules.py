@@ -1,4 +1,4 @@
-"""Learning rates by step, as a table."""
+"""Learning rate schedules, as a table of rates by step."""
 
 import itertools
 
@@ -33,7 +33,7 @@ def rate(schedule: ScheduleSpec, steps: int = 12):
         (CONSTANT, 11, 1.0),
         (STEADY, 0, 1.0),
         (COSINE, 0, 0.25),
-        (COSINE, 3, 1.0),  # the last step of the warm-up has the peak
+        (COSINE, 3, 1.0),  # the last step of the warm-up has the peak rate
         (COSINE, 7, 0.55),  # half-way down: (1 + 0.1) / 2
         (COSINE, 11, 0.1),  # the last step has the least rate
         (COSINE, 40, 0.1),

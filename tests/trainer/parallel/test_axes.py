@@ -1,4 +1,4 @@
-"""The table from logical axes to mesh axes, and what it makes of a real model on real (pretended) devices."""
+"""The table from logical axes to mesh axes, and the shardings of a real model on virtual devices."""
 
 import haliax as hax
 import jax
@@ -88,7 +88,7 @@ def test_loss_and_gradient_are_those_of_one_device(spec, resolved, capfd):
     rows = jax.device_put(arrays, shardings(arrays, mesh, COMPUTE_AXES))
     with computing(mesh):
         together = jax.jit(lambda *inputs: constrain(loss_and_gradient(*inputs), mesh))(spread, *rows)
-    assert "rematerialization" not in capfd.readouterr().err  # XLA says so when it copies an array to every device to reshard it
+    assert "rematerialization" not in capfd.readouterr().err  # XLA's warning when it copies an array to every device to reshard it
     for left, right in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5 * float(jnp.abs(left).max()) + 1e-5)
 

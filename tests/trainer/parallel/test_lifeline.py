@@ -1,4 +1,4 @@
-"""The lifeline tells of every end without a farewell, and of no other."""
+"""The lifeline reports each process that ends without a goodbye, and no other end."""
 
 import queue
 import socket
@@ -13,7 +13,7 @@ FAREWELL = b"!" + bytes(8)
 
 
 class Losses:
-    """Collects what a lifeline reports."""
+    """Collects the lost processes that a lifeline reports."""
 
     def __init__(self):
         self._lost = queue.Queue()
@@ -30,7 +30,7 @@ class Losses:
 
 @pytest.fixture
 def centre():
-    """Process 0's end, its invitation and its losses; and how a raw peer connects to it."""
+    """Process 0's lifeline, its invitation, and the lost processes that it reports."""
     losses = Losses()
     lifeline, invitation = Lifeline.serve(losses)
     return lifeline, invitation, losses

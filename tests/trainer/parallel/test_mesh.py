@@ -1,4 +1,4 @@
-"""Which device stands where in the mesh."""
+"""The place of each device in the mesh."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from halcyon_api.spec.mesh import ResolvedMesh
 
 @dataclass(frozen=True)
 class Chip:
-    """What `group_by_slice` asks of a device."""
+    """The attributes of a device that `group_by_slice` reads."""
 
     id: int
     process_index: int = 0
@@ -57,7 +57,7 @@ def test_without_slices_the_order_of_processes_makes_them():
 
 
 def test_tpu_slices_are_taken_from_the_chips():
-    """Slice 1 holds the lower process numbers here."""
+    """Here slice 1 holds the lower process indices."""
     chips = [Chip(number, process_index=number // 2, slice_index=1 - number // 4) for number in range(8)]
     assert ids(group_by_slice(chips, 2)) == [[4, 5, 6, 7], [0, 1, 2, 3]]
 

@@ -1,4 +1,4 @@
-"""A notice is noticed at once, however long the main thread is busy, and SIGTERM is given back afterwards."""
+"""A notice is recorded at once, even while the main thread is busy; afterwards SIGTERM has its former handler."""
 
 import os
 import signal
@@ -30,13 +30,13 @@ def test_a_signal_arrives_and_stays() -> None:
 
 
 def test_the_time_is_the_signals_and_not_that_of_the_next_python_call() -> None:
-    """A C call that holds the main thread, as a step does: Python's handler runs after it, the listening thread before."""
+    """A C call such as a step holds the main thread: Python's handler runs only after it, but the listening thread runs before."""
     with PreemptionNotice() as notice:
         handled: list[bool] = []
         notice._on_signal = lambda *_: handled.append(True)  # type: ignore[method-assign]
         signal.signal(signal.SIGTERM, notice._on_signal)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert arrived(notice), "the handler takes no note of it here, so it was the thread"
+        assert arrived(notice), "the handler records nothing here, so the thread must have recorded it"
 
 
 def test_other_signals_are_no_notice() -> None:
@@ -56,7 +56,7 @@ def test_waiting_ends_with_what_is_waited_for_or_with_a_notice() -> None:
         assert wait_together(ALONE, notice, lambda seconds: next(answers))
         os.kill(os.getpid(), signal.SIGTERM)
         assert arrived(notice)
-        assert wait_together(ALONE, notice, lambda seconds: True), "what is there is not waited for"
+        assert wait_together(ALONE, notice, lambda seconds: True), "if the condition already holds, there is no wait"
         assert not wait_together(ALONE, notice, lambda seconds: False)
 
 

@@ -1,4 +1,4 @@
-"""Worlds of real processes: they join, talk, stop together, and end together whatever happens to one of them."""
+"""Process groups of real processes: they join, communicate, stop together, and end together if any of them fails."""
 
 import json
 import os
@@ -26,7 +26,7 @@ Events = list[dict[str, Any]]
 
 
 class Process:
-    """One worker and what it says."""
+    """A worker process and its output."""
 
     def __init__(self, coordinator: str, index: int, count: int, task: str, heartbeat_seconds: int) -> None:
         arguments = [coordinator, str(index), str(count), task, str(heartbeat_seconds)]
@@ -78,7 +78,7 @@ class Process:
 
 @contextmanager
 def started(count: int, task: str, *, heartbeat_seconds: int = 20) -> Iterator[list[Process]]:
-    """Processes, each of which counts as lost after `heartbeat_seconds` of silence, those of the reference machine."""
+    """Start processes. Each counts as lost after `heartbeat_seconds` of silence, on the reference machine."""
     coordinator = f"localhost:{free_port()}"
     processes = [Process(coordinator, index, count, task, heartbeat_seconds) for index in range(count)]
     try:
@@ -135,7 +135,7 @@ def test_a_notice_to_one_process_stops_all_at_the_same_step(noticed: int) -> Non
     ids=str,
 )
 def test_a_killed_process_takes_the_others_with_it(count: int, task: str, victim: int) -> None:
-    """In a collective or outside of one. The heartbeats alone would take longer than the patience here."""
+    """Inside a collective and outside. The heartbeats alone would take longer than this test waits."""
     with started(count, task) as processes:
         for process in processes:
             process.wait_for("step" if task == "steps" else "idle", times=20 if task == "steps" else 1)
@@ -147,7 +147,7 @@ def test_a_killed_process_takes_the_others_with_it(count: int, task: str, victim
 
 @pytest.mark.parametrize("heartbeat_seconds", [8, pytest.param(20, marks=pytest.mark.variant)])
 def test_a_silent_process_is_found_by_its_heartbeats(heartbeat_seconds: int) -> None:
-    """A stopped process keeps its sockets, so the lifeline sees nothing."""
+    """A stopped process keeps its sockets open, so the lifeline reports nothing."""
     with started(2, "steps", heartbeat_seconds=heartbeat_seconds) as processes:
         for process in processes:
             process.wait_for("step", times=5)
@@ -187,7 +187,7 @@ def test_nobody_to_join_is_told() -> None:
 
 
 def test_those_who_never_come_are_waited_for_no_longer_than_told() -> None:
-    """In a process of its own, because JAX goes on waiting in the background."""
+    """Run in a separate process, because JAX continues to wait in the background."""
     program = (
         "import os, sys\n"
         "from halcyon.parallel.process_group import CouldNotJoin, join\n"

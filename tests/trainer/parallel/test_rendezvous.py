@@ -1,4 +1,4 @@
-"""Finding the coordinator: names that resolve late, ports that open late, addresses that are none."""
+"""Finding the coordinator: names that resolve late, ports that open late, and invalid addresses."""
 
 import socket
 
@@ -8,7 +8,7 @@ from halcyon.parallel.rendezvous import POLL_SECONDS, NoCoordinator, resolve, sp
 
 
 class Time:
-    """A clock that only sleeping moves."""
+    """A clock that only advances when it sleeps."""
 
     def __init__(self, on_sleep=lambda number: None):
         self.now = 0.0

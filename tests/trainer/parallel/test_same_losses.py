@@ -1,4 +1,4 @@
-"""Ten steps on any mesh, in any number of microbatches, have the losses of one device."""
+"""Ten steps on any mesh, with any number of microbatches, have the losses of one device."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODELS = {"llama": LLAMA, "tied": TIED, "gpt2": GPT2}
 
 @functools.cache
 def losses(model: str, sizes: tuple[int, int, int, int], microbatches: int = 1, kind: str = "cpu", compute: str = "float32") -> list[float]:
-    """Of a run on a mesh of `MESH_AXES`. On v5e there is room to gather its parameters."""
+    """Losses of a run on a mesh of `MESH_AXES`. On v5e the memory suffices to gather the parameters."""
     settings = {"batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": {"compute": compute}}
     run = document(
         spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},
@@ -43,7 +43,7 @@ def losses(model: str, sizes: tuple[int, int, int, int], microbatches: int = 1, 
     for number in range(STEPS):
         noise = np.random.default_rng(number)
         tokens = noise.integers(0, 60, (ROWS, LENGTH + 1))
-        # Weights and documents differ from row to row, and some count nothing: a mean of means would not be the same.
+        # Weights and documents differ between rows, and some weights are 0, so a mean of means would give another loss.
         weights, documents = (
             noise.random((ROWS, LENGTH)) > np.linspace(0, 0.9, ROWS)[:, None],
             np.cumsum(noise.random((ROWS, LENGTH)) < 0.2, 1),

@@ -1,4 +1,4 @@
-"""After a notice all processes leave at the same point, and soon; wherever each of them is when it comes."""
+"""After a notice all processes leave soon, at the same point, wherever each of them is when the notice comes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.suite.limits import limit
 
 PATIENCE = 30
 POINTS = 200
-"""The moment of a notice is one of so many. The processes go on until they leave."""
+"""A notice comes at one of this many points. The processes continue until they leave."""
 
 
 @contextmanager
 def worlds(count: int) -> Iterator[list[ProcessGroup]]:
-    """The processes of a run, tied by real lifelines; process 0 may begin before the others have greeted."""
+    """The processes of a run, connected by real lifelines. Process 0 may start before the others have connected."""
     main, invitation = Lifeline.serve()
     others = [Lifeline.connect("127.0.0.1", invitation, index) for index in range(1, count)]
     try:
@@ -46,8 +46,10 @@ def test_a_single_process_leaves_at_the_next_point() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_all_leave_at_one_point_and_nobody_does_more_than_some_had_begun(seed: int) -> None:
-    """Processes in lockstep, as collectives keep them: each may be a point ahead of the slowest. Were two to leave at different points,
-    the ones that go on would wait at the barrier for ever."""
+    """The processes run in lockstep, as with collectives: each is at most one point ahead of the slowest.
+
+    If two left at different points, the remaining ones would wait at the barrier forever.
+    """
     chance = random.Random(seed)
     count = chance.choice((2, 3, 5, 8))
     noticed = chance.sample(range(count), chance.choice((1, 1, 2)))
@@ -74,7 +76,7 @@ def test_all_leave_at_one_point_and_nobody_does_more_than_some_had_begun(seed: i
             thread.start()
         for thread in threads:
             thread.join(limit(PATIENCE))
-    assert len(left) == count, "some process never left"
+    assert len(left) == count, "a process never left"
     assert len(set(left.values())) == 1
     assert min(began_at) <= left[0]
 
@@ -93,7 +95,7 @@ def test_a_process_that_was_asked_waits_and_then_does_what_another_had_begun() -
         waiting = threading.Thread(target=lambda: reached.extend(asked.reached() for _ in range(4)))
         waiting.start()
         waiting.join(0.1)
-        assert reached == [], "a point was passed without an agreement"
+        assert reached == [], "the process passed a point before the agreement"
         third.lifeline.tell(b"p", 3)
         waiting.join(limit(PATIENCE))
         assert reached == [False, False, True, True]

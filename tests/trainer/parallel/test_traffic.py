@@ -1,4 +1,4 @@
-"""What a step sends between devices, by collective and loop: read off the program that XLA makes for 8 devices."""
+"""The data that a step sends between devices, by collective and loop depth, read from XLA's program for 8 devices."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.trainer.collectives import Collective, collectives
 
 VOCAB, EMBED, MLP, LENGTH, BATCH = 2048, 64, 96, 64, 32
 TABLE_BYTES = 4 * VOCAB * EMBED
-"""Of the embedding and of the head, in float32. XLA sends bfloat16 as float32 on CPU."""
+"""Size of the embedding, and of the head, in float32. On CPU XLA sends bfloat16 as float32."""
 MATRIX_BYTES = 4 * EMBED * MLP
-"""Of the largest matrix of a block."""
+"""Size of the largest matrix of a block."""
 LEAST_BYTES = 4 * EMBED * 8
-"""More than any scalar, and than the vectors of all norms."""
+"""More than the size of any scalar, and of the vectors of all norms."""
 LLAMA = {"layers": 3, "hiddenSize": EMBED, "intermediateSize": MLP, "heads": 4}
 
 
 def program_on(sizes: tuple[int, int, int, int], *, kind: str = "cpu", microbatches: int = 1, tied: bool = False) -> Program:
-    """A Llama's program on a mesh of `MESH_AXES` over 8 pretended devices. On v5e there is room to gather it whole."""
+    """The program of a Llama on a mesh of `MESH_AXES` over 8 virtual devices. On v5e the memory suffices to gather all parameters."""
     settings = {"batchSize": BATCH, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": {"compute": "bfloat16"}}
     run = document(
         spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},
@@ -39,18 +39,18 @@ def program_on(sizes: tuple[int, int, int, int], *, kind: str = "cpu", microbatc
 
 
 def traffic(program: Program) -> list[Collective]:
-    """What its step sends, but for scalars and vectors."""
+    """The collectives of a step, except those of scalars and vectors."""
     return [one for one in collectives(program.compile_step(BATCH, LENGTH).as_text() or "") if one.size_bytes >= LEAST_BYTES]
 
 
 def of(found: list[Collective], kind: str, *, least: int = 0) -> list[int]:
-    """Sizes in bytes of the collectives of a kind outside of loops, from a size on."""
+    """Sizes, in bytes, of the collectives of a kind outside of loops, from `least` on."""
     return sorted(one.size_bytes for one in found if one.kind == kind and one.depth == 0 and one.size_bytes >= least)
 
 
 @pytest.fixture(autouse=True)
 def several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logits of a few positions at a time."""
+    """Computes the logits of a few positions at a time."""
     monkeypatch.setattr(log_probs.cross_entropy, "__kwdefaults__", {"z_loss": 0.0, "max_logit_bytes": 4 * VOCAB * 16})
 
 
@@ -60,14 +60,14 @@ def test_embedding_and_head_are_gathered_once_and_their_gradients_scattered_once
     assert of(found, "all-gather") == [TABLE_BYTES] * 2
     assert of(found, "reduce-scatter") == [TABLE_BYTES] * 2
     assert of(found, "all-reduce", least=MATRIX_BYTES + 1) == []
-    assert max(one.size_bytes for one in found if one.depth) == MATRIX_BYTES, "a loop sends parts of one block, and nothing of the head"
+    assert max(one.size_bytes for one in found if one.depth) == MATRIX_BYTES, "loops send parts of a block, nothing of the head"
 
 
 def test_replicas_add_up_their_gradients_after_the_last_microbatch() -> None:
     alone = traffic(program_on((2, 4, 1, 1), microbatches=2))
     assert [one for one in alone if one.depth] == []
     divided = traffic(program_on((2, 1, 4, 1), microbatches=2))
-    assert max(of(divided, "all-reduce")) == TABLE_BYTES // 4, "the part of the table that a device holds"
+    assert max(of(divided, "all-reduce")) == TABLE_BYTES // 4, "it must be the part of the table on one device"
     assert not [one for one in divided if one.depth and one.kind == "all-reduce" and one.size_bytes > MATRIX_BYTES]
 
 

@@ -1,4 +1,4 @@
-"""One process of a real world, for the tests: joins, does what it is told, and writes JSON lines about it.
+"""One process of a real process group: joins, runs a task, and prints JSON lines about it.
 
 Usage: ``python -m tests.trainer.parallel.worker COORDINATOR INDEX COUNT TASK HEARTBEAT_SECONDS``.
 """
@@ -23,7 +23,7 @@ from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_devcluster.machine import limit
 
 DEVICES = 2
-"""More than the patience with which a test waits for the end of the others when one is killed."""
+"""Virtual devices of each process."""
 
 
 def tell(**event: Any) -> None:
@@ -31,7 +31,7 @@ def tell(**event: Any) -> None:
 
 
 def summing(world: ProcessGroup) -> Any:
-    """A compiled all-reduce over all devices: the sum of what the devices hold."""
+    """A compiled all-reduce over all devices: the sum of the devices' values, times the step."""
     mesh = build_mesh(ResolvedMesh(replica=world.process_count, data=1, fsdp=DEVICES, tensor=1))
     sharding = named_sharding(mesh, (BATCH,))
     count = world.process_count * DEVICES
@@ -41,7 +41,7 @@ def summing(world: ProcessGroup) -> Any:
 
 
 def talk(world: ProcessGroup) -> None:
-    """Everything collective, once."""
+    """Use every collective operation once."""
     mine = {"process": world.process_index, "name": "Zoë"}
     tell(
         event="talked",
@@ -56,7 +56,7 @@ def talk(world: ProcessGroup) -> None:
 
 
 def disagree(world: ProcessGroup) -> None:
-    """Meet at barriers of different names."""
+    """Wait at barriers with different names."""
     try:
         world.barrier("here" if world.is_main else "there")
     except RuntimeError as error:
@@ -64,7 +64,7 @@ def disagree(world: ProcessGroup) -> None:
 
 
 def steps(world: ProcessGroup) -> int:
-    """Step together until a notice or for ever; returns the exit code."""
+    """Step together until a notice; returns the exit code."""
     step_sum = summing(world)
     with PreemptionNotice() as notice:
         step = 0
@@ -78,13 +78,13 @@ def steps(world: ProcessGroup) -> int:
 
 
 def idle(world: ProcessGroup) -> None:
-    """Be there and take part in nothing."""
+    """Stay alive without any communication."""
     tell(event="idle")
     time.sleep(limit(600))
 
 
 def linger(world: ProcessGroup) -> int:
-    """Leave only once another process is gone: an ordinary end in spite of the loss."""
+    """Leave only after another process is lost: a normal end in spite of the loss."""
     tell(event="idle")
     assert world.lifeline is not None
     world.lifeline.lost.wait(limit(600))
@@ -109,7 +109,7 @@ def main() -> None:
     tell(event="joined", seconds=time.monotonic() - started)
     try:
         code = TASKS[task](world) or 0
-    except jax.errors.JaxRuntimeError as error:  # as the trainer does: report, and wait for nobody
+    except jax.errors.JaxRuntimeError as error:  # as the trainer does: report, and do not wait for the others
         tell(event="failed", message=str(error))
         os._exit(1)
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""The promises that the store makes to the protocol, on a real folder and a real gateway."""
+"""The guarantees of the store that the checkpoint protocol needs, on a real folder and a real S3 gateway."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_prefix_is_listed_and_deleted_and_nothing_beside_it(root: Root) -> Non
 
 @pytest.mark.slow
 def test_four_processes_that_swap_one_key_never_lose_a_count(root: Root) -> None:
-    """Each counts up by one until it has won often enough. If a condition were checked by reading first, two would win the same round."""
+    """Each increments the key until it has succeeded 25 times. If the store checked a condition by a read, two could win the same round."""
     count, wins = 4, 25
     with contextlib.ExitStack() as stack:
         children = [stack.enter_context(Child("race", root, wins=wins)) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""A clock that goes when it is told to, and a log that keeps its events."""
+"""A clock that tests advance, and a log that keeps its events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOON = 1_772_366_400.0
 
 
 class FakeTime:
-    """Both clocks of telemetry, moved by hand."""
+    """Both clocks of telemetry, which only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -31,7 +31,7 @@ class FakeTime:
 
 
 class Scene:
-    """A reporter at noon, whose process started two seconds before, with its log."""
+    """A reporter and its log, at noon; its process started two seconds before."""
 
     def __init__(self, *, process_index: int = 0, work: Stage = "training", **plan: Any) -> None:
         self.time = FakeTime()
@@ -54,7 +54,7 @@ class Scene:
         return [event for event in self.events if event["event"] == name]
 
     def start(self, *, resumed_step: int = 0) -> None:
-        """Come to the first step in 1 + 2 + 3 seconds, imports aside."""
+        """Advance to the first step: 1 s joining, 2 s restoring, 3 s compiling (imports not counted)."""
         reporter, time = self.reporter, self.time
         reporter.started(version="0.1.0")
         reporter.stage("joining")
@@ -67,7 +67,7 @@ class Scene:
         time.pass_(3)
 
     def steps(self, first: int, last: int, *, seconds: float = 0.5) -> None:
-        """Report the steps ``first`` to ``last``, one every so many seconds; the first of a process ends at once."""
+        """Report the steps ``first`` to ``last``, one every `seconds` seconds; the first step of a process ends at once."""
         for step in range(first, last + 1):
             if self.reporter.observe().last_step is not None:
                 self.time.pass_(seconds)
@@ -76,7 +76,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Built:
-    """How far the token cache of a source is."""
+    """Progress of the token cache of a source."""
 
     rows: int
     finished: bool = False

@@ -1,4 +1,4 @@
-"""When a trainer counts as alive: a table, since the verdict is a pure function."""
+"""When a trainer counts as healthy: a table, because the verdict is a pure function."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LIMITS = HealthLimits()
         ([], 60),  # nothing learned yet
         ([0.1] * 100, 60),  # fast steps: the floor
         ([6.0], 60),
-        ([6.1], 61),  # ten times the only one
+        ([6.1], 61),  # ten times the only step
         ([10.0] * 100, 100),
         ([10.0] * 99 + [300.0], 100),  # one in a hundred is above the 99th percentile
-        ([10.0] * 98 + [300.0] * 2, 3000),  # two are not
-        ([10.0] * 9 + [20.0], 200),  # of few steps the slowest counts
+        ([10.0] * 98 + [300.0] * 2, 3000),  # two in a hundred are not
+        ([10.0] * 9 + [20.0], 200),  # with few steps the slowest counts
         ([20.0, 10.0, 10.0], 200),  # in any order
         ([1000.0] * 10, 3600),  # the ceiling
         ([0.0], 60),
@@ -41,7 +41,7 @@ def test_a_floor_above_the_ceiling_wins() -> None:
 @pytest.mark.parametrize(
     ("stage", "stage_began", "last_step", "step_seconds", "now", "healthy", "limit"),
     [
-        # A stage has its own limit, whatever the steps were.
+        # Each stage has its own limit, which does not depend on the steps.
         ("starting", 0, None, (), 900, True, 900),
         ("starting", 0, None, (), 900.1, False, 900),
         ("joining", 10, None, (), 3610, True, 3600),
@@ -57,18 +57,18 @@ def test_a_floor_above_the_ceiling_wins() -> None:
         ("leaving", 100, 50, (0.1,), 7300, True, 7200),
         ("leaving", 100, 50, (0.1,), 7301, False, 7200),
         ("done", 0, 50, (0.1,), 1e9, True, math.inf),
-        # Training: before the first step it may still compile, whatever it is called.
+        # Training: before the first step the process may still compile, although the stage is called training.
         ("training", 0, None, (), 7200, True, 7200),
         ("training", 0, None, (), 7201, False, 7200),
-        # One step done, none to learn from: the second may compile something more.
+        # One step is done, but no duration is known: the second step may compile again.
         ("training", 0, 100, (), 7300, True, 7200),
         ("training", 0, 100, (), 7301, False, 7200),
-        # From the last step on, within what the steps so far allow.
+        # The time counts from the last step; the limit is learned from the steps so far.
         ("training", 0, 100, (0.5, 0.5), 160, True, 60),
         ("training", 0, 100, (0.5, 0.5), 160.1, False, 60),
         ("training", 0, 100, (20.0,), 300, True, 200),
         ("training", 0, 100, (20.0,), 300.1, False, 200),
-        # After an evaluation the time counts from its end, not from the step before it.
+        # After an evaluation the time counts from its end, and not from the step before it.
         ("training", 500, 100, (0.5,), 560, True, 60),
         ("training", 500, 100, (0.5,), 560.1, False, 60),
     ],

@@ -1,4 +1,4 @@
-"""The hang watchdog ends no run that goes on: steps of another size, long saves, waits for a store, a machine that stood still."""
+"""The hang watchdog ends no healthy run: steps of another size, long saves, waits for a store, a machine that was suspended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.trainer.telemetry.fakes import Scene, step_report
 
 
 def sizes(*changes: tuple[int, int]) -> Callable[[int], int]:
-    """The size of a step by its number, counted from 0: that of the last change."""
+    """The size of each step, counted from 0, by (first step, size) of each change."""
     return lambda step: [size for first, size in changes if first <= step][-1]
 
 
@@ -25,16 +25,16 @@ def test_a_step_of_a_new_size_has_the_time_of_a_first_step() -> None:
     scene.start()
     scene.steps(1, 18)
     scene.time.pass_(61)
-    assert not scene.reporter.health().healthy, "the steps up to the change are all known"
+    assert not scene.reporter.health().healthy, "all steps up to the change have a known size"
     scene.reporter.step_done(step_report(19))
-    scene.time.pass_(3000)  # step 20 has ended, but the loop waits for the program of step 21, and has not said so
+    scene.time.pass_(3000)  # step 20 has ended, but is not reported yet, because the loop waits for the program of step 21
     assert scene.reporter.health().healthy
     scene.reporter.step_done(step_report(20))
-    scene.time.pass_(7000)  # it is compiled here
+    scene.time.pass_(7000)  # the compilation
     assert scene.reporter.health().healthy
     scene.reporter.step_done(step_report(21))
     scene.time.pass_(3000)
-    assert scene.reporter.health().healthy, "the first step of a size teaches nothing"
+    assert scene.reporter.health().healthy, "the first step of a size gives no duration"
     scene.reporter.step_done(step_report(22))
 
 
@@ -50,7 +50,7 @@ def test_the_limit_is_learned_anew_for_each_size() -> None:
     assert not scene.reporter.health().healthy, "ten times the steps of this size"
     scene.steps(39, 42, seconds=1)
     scene.time.pass_(61)
-    assert not scene.reporter.health().healthy, "a size that comes back is known"
+    assert not scene.reporter.health().healthy, "the durations of a former size are still known"
 
 
 def test_a_size_that_nobody_has_learned_has_the_time_of_a_compilation_and_no_more() -> None:
@@ -70,7 +70,7 @@ def test_evaluations_and_saves_are_no_part_of_the_steps() -> None:
     scene.reporter.stage("training")
     scene.steps(21, 22)
     scene.time.pass_(61)
-    assert not scene.reporter.health().healthy, "a step of 0.5 s that came after an evaluation of 2,000 s is one of 0.5 s"
+    assert not scene.reporter.health().healthy, "the evaluation of 2,000 s does not count in the step of 0.5 s after it"
 
 
 def test_the_last_save_has_as_long_as_any_other() -> None:
@@ -91,7 +91,7 @@ def test_a_process_that_waits_for_a_store_is_alive(stage: str) -> None:
     scene.time.pass_(19_999)
     assert scene.reporter.health().healthy
     scene.time.pass_(10_000)
-    assert not scene.reporter.health().healthy, "a wait that is over and does not end hangs"
+    assert not scene.reporter.health().healthy, "a wait that continues after its limit hangs"
     scene.reporter.store_wait_ended(0, True)
     assert scene.reporter.report().waiting is None
 
@@ -109,14 +109,14 @@ def test_time_in_which_the_machine_stood_still_does_not_count() -> None:
 
 
 def test_the_watchdog_notes_that_it_could_not_look() -> None:
-    """Its clock jumps by an hour between two looks, as it does for a process that was stopped. It tells, before it asks for the verdict."""
+    """The clock jumps by an hour between two checks, as for a stopped process. The watchdog reports the pause before the verdict."""
     told: list[float] = []
     looks: list[int] = []
     enough = threading.Event()
     asked = 0
 
     def clock() -> float:
-        """An hour later from the third look on. Each look asks before and after the verdict, and one question comes before all of them."""
+        """One hour later from the third check on. The clock is read once at the start, and before and after the verdict of each check."""
         nonlocal asked
         asked += 1
         return time.monotonic() + (3600.0 if asked >= 6 else 0.0)
@@ -149,7 +149,7 @@ def test_what_is_remembered_is_bounded() -> None:
     for done in range(1, 100_000, 100):
         durations.step_ended(done, 1.0, 100)
     assert max(len(known) for size in range(100) for known in durations.under_way(1000 * size)) == 512
-    assert durations.under_way(99_000) == ((),), "of so many sizes the last ones are new for ever, and have the time of a compilation"
+    assert durations.under_way(99_000) == ((),), "with too many sizes the last ones stay unknown, with the limit of a compilation"
 
 
 def test_steps_that_end_together_share_their_time() -> None:

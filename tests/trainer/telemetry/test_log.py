@@ -1,4 +1,4 @@
-"""Lines that a machine reads back exactly, whole even from many threads."""
+"""Log lines are exact JSON, and lines of several threads never mix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speed and step durations from the ends of steps."""
+"""Speed and step durations, from the times at which steps end."""
 
 from __future__ import annotations
 

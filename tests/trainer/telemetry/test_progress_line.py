@@ -1,4 +1,4 @@
-"""The live line, seen by a real pseudo-terminal."""
+"""The progress line on a real pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|\r|\n|[^\x1b\r\n]+")
 
 
 def shown(written: str) -> list[str]:
-    """What a person sees in the end, line by line: a terminal that knows as much as the progress line makes use of."""
+    """The final screen, line by line: a terminal that knows only the controls that the progress line uses."""
     lines, row, column = [""], 0, 0
     for piece in CONTROL.finditer(written):
         argument, command, text = piece[1], piece[2], piece[0]
@@ -61,7 +61,7 @@ def shown(written: str) -> list[str]:
 
 
 def on_terminal(script: str, columns: int = 100) -> str:
-    """Everything that a program writes to a terminal."""
+    """All output of a program that runs on a terminal."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "24"}
     process = subprocess.Popen(
@@ -73,7 +73,7 @@ def on_terminal(script: str, columns: int = 100) -> str:
         while select.select([leader], [], [], limit(60))[0]:
             try:
                 piece = os.read(leader, 65536)
-            except OSError:  # Linux says so when the last writer is gone
+            except OSError:  # Linux's error after the last writer has closed
                 break
             if not piece:
                 break
@@ -130,7 +130,7 @@ FULL = (
 
 
 def live(columns: int, *events: str, name: str = "demo", steps: int | None = 1_000_000) -> list[str]:
-    """What is left of a live line."""
+    """The final text of a progress line."""
     script = LIVE.format(name=name, steps=steps, events="\n".join(events))
     return [line for line in shown(on_terminal(script, columns)) if line]
 

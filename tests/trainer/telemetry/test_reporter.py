@@ -1,4 +1,4 @@
-"""What the loop says once is in the report, in the log and in the verdict."""
+"""Each call of the loop appears in the report, in the log and in the health verdict."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.trainer.telemetry.fakes import IDENTITY, Built, Scene, committed, ste
 
 
 class Found:
-    """An evaluation's result."""
+    """The result of an evaluation."""
 
     loss = 1.5
     bits_per_byte = 2.25
@@ -116,7 +116,7 @@ def test_a_resumed_run_counts_from_its_beginning() -> None:
 
 
 def test_steps_of_different_sizes_count_as_many_tokens_as_they_have() -> None:
-    """Batches of 1000 tokens for 50 steps, of 4000 after that."""
+    """Batches of 1000 tokens for 50 steps, then of 4000."""
     scene = Scene(
         tokens_before=lambda step: 1000 * min(step, 50) + 4000 * max(0, step - 50), flops_per_token=1.0, peak_flops_per_second=1e5
     )
@@ -174,7 +174,7 @@ def test_tokenizing_is_a_part_of_the_start_and_told_now_and_then(process_index: 
 
 
 def test_every_second_of_a_start_belongs_to_one_part_whatever_is_tokenized_meanwhile() -> None:
-    """Tokenizing goes on in another thread from the first second to the last, and counts only while the loop waits for it."""
+    """Tokenizing runs in another thread all the time, and counts only while the loop waits for it."""
     scene = Scene()
     reporter, rows = scene.reporter, iter(range(1, 100))
 
@@ -197,7 +197,7 @@ def test_every_second_of_a_start_belongs_to_one_part_whatever_is_tokenized_meanw
     assert report.startup_seconds == StartupSeconds(imports=2, join=5, data=7, restore=3, compile=4)
     assert sum(report.startup_seconds.model_dump().values()) == began - 1000.0 + 2.0
     assert scene.named("joined")[0]["seconds"] == 5
-    assert reporter.health().idle_seconds == 20, "a step is awaited, and tokens are no step"
+    assert reporter.health().idle_seconds == 20, "it waits for a step, and tokenizing is no step"
 
 
 def test_tokens_are_a_sign_of_life_while_they_are_waited_for() -> None:
@@ -394,7 +394,7 @@ def test_an_evaluation_that_was_begun_before_counts_on() -> None:
         reporter.evaluated_batch()
     reporter.evaluation(2000, Found(), source="book")  # type: ignore[arg-type]
     report = reporter.report()
-    assert report.progress.evaluation_loss is None, "there is one more source"
+    assert report.progress.evaluation_loss is None, "the result of another source is missing"
     time.pass_(5)
     reporter.evaluated_batch()
     reporter.evaluation(2000, Found())  # type: ignore[arg-type]
@@ -405,9 +405,9 @@ def test_an_evaluation_that_was_begun_before_counts_on() -> None:
     assert progress.evaluated is not None
     (book,) = progress.evaluated.sources
     assert (book.source, book.loss, book.bits_per_byte, book.tokens, book.sequences) == ("book", 1.5, 2.25, 1000, 8)
-    # What it is for is productive, and no evaluation beside a training.
+    # Evaluation is the purpose of the run, so it is productive time and not evaluation time.
     assert (report.seconds.productive_step, report.seconds.compile, report.seconds.evaluation) == (25.0, 3.0, 0.0)
-    assert [event["batch"] for event in scene.named("evaluating")] == [5, 7, 9, 10], "one line in ten seconds, and the last"
+    assert [event["batch"] for event in scene.named("evaluating")] == [5, 7, 9, 10], "one line every ten seconds, and the last one"
     assert [event.get("source") for event in scene.named("evaluation")] == ["book", None]
 
 
@@ -467,7 +467,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
 
 
 def test_reports_are_consistent_while_the_loop_goes_on() -> None:
-    """A reader in another thread never sees a step without its tokens, nor a report that does not validate."""
+    """A reader in another thread never gets a step without its tokens, nor a report that does not validate."""
     scene = Scene(steps=100_000)
     scene.start()
     stop = threading.Event()
@@ -502,7 +502,7 @@ def test_telemetry_imports_neither_jax_nor_what_only_some_runs_need() -> None:
 
 
 class _ProgressWithLoad(Progress):
-    """What `status.progress` becomes when a field is added to it."""
+    """`status.progress` with an additional field."""
 
     expert_load: float | None = None
 
@@ -515,7 +515,7 @@ def test_a_metric_of_the_objective_reaches_the_log_and_the_status_by_its_name(mo
     scene.reporter.step_done(replace(step_report(1), metrics=metrics))
     progress = scene.reporter.report().progress
     assert isinstance(progress, _ProgressWithLoad)
-    assert (progress.expert_load, progress.loss, progress.steps) == (0.75, 2.5, 100), "a metric takes no name that is taken"
+    assert (progress.expert_load, progress.loss, progress.steps) == (0.75, 2.5, 100), "a metric must not replace an existing field"
     (event,) = scene.named("step")
     assert (event["expertLoad"], event["other"], event["loss"]) == (0.75, 2.0, 2.5)
     assert scene.reporter.observe().last_step.metrics == metrics

@@ -1,4 +1,4 @@
-"""SourceRetries for a checkpoint: who may, once for each request, until a save has begun; and again when it failed."""
+"""Requests for a checkpoint: who may send one; each asks for one save, until a save begins; a failed save is retried."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def post(client: httpx.Client, token: str = TOKEN, **changes: Any) -> httpx.Resp
 def test_a_request_is_answered_at_once_with_its_step_and_shown(scene: Scene, requests: SaveRequests, client: httpx.Client) -> None:
     answer = post(client)
     assert (answer.status_code, answer.json()) == (202, {"id": "user-1", "step": 45})
-    assert answer.headers["connection"] == "close", "the client would use a connection again that is about to go"
+    assert answer.headers["connection"] == "close", "the client would reuse a connection that is about to close"
     assert requests.wanted
     shown = ProgressReport.model_validate_json(client.get("/status").content).save_requests
     assert [(taken.id, taken.step) for taken in shown] == [("user-1", 45)]
@@ -117,7 +117,7 @@ def test_a_failed_save_is_owed_again_after_a_while() -> None:
     time = FakeTime()
     requests = SaveRequests(lambda: time.now)
     requests.failed()
-    assert not requests.wanted, "nobody had asked for the save that failed"
+    assert not requests.wanted, "no request had asked for the failed save"
     requests.ask("one", 3)
     requests.begun()
     requests.failed()
@@ -127,7 +127,7 @@ def test_a_failed_save_is_owed_again_after_a_while() -> None:
     requests.begun()
     requests.failed()
     requests.ask("two", 4)
-    assert requests.wanted, "who asks anew does not wait for the retry"
+    assert requests.wanted, "a new request does not wait for the retry"
 
 
 def test_a_signal_asks_each_time() -> None:

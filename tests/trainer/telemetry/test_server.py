@@ -1,4 +1,4 @@
-"""A real server over HTTP: what the kubelet, Prometheus and the operator get."""
+"""A real HTTP server: the answers that the kubelet, Prometheus and the operator get."""
 
 from __future__ import annotations
 

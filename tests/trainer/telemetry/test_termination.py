@@ -1,4 +1,4 @@
-"""The last word fits into what Kubernetes keeps, and is always JSON."""
+"""The termination report fits into the size that Kubernetes keeps, and is always JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every second of a process is under exactly one cause."""
+"""Every second of a process is counted under exactly one cause."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_life_by_its_stages() -> None:
     found = scene.reporter.report().seconds
     assert (found.startup, found.join, found.restore, found.compile) == (2, 1, 2, 3)
     assert (found.evaluation, found.save_blocking, found.other) == (7, 4.25, 0)
-    assert found.productive_step == 6, "ten steps of half a second after the first, and two more"
+    assert found.productive_step == 6, "ten steps of 0.5 s after the first, and two more"
 
 
 def test_a_wait_for_a_batch_is_no_step() -> None:
@@ -44,7 +44,7 @@ def test_a_wait_for_a_batch_is_no_step() -> None:
 
 
 def test_a_wait_counts_no_more_than_there_was() -> None:
-    """Somebody asked in the middle of the wait; its beginning is counted already."""
+    """A report in the middle of the wait has already counted its first part."""
     account = TimeAccount(0.0)
     account.first_step_ends("training", 1.0)
     account.until("training", 3.0)

@@ -1,4 +1,4 @@
-"""The metrics are named by Prometheus' rules, bounded in number, and true."""
+"""The metrics have names by Prometheus' rules, are bounded in number, and have correct values."""
 
 from __future__ import annotations
 

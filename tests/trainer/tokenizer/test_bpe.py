@@ -1,4 +1,4 @@
-"""Training: the same bytes whatever the threads, bytes first and special tokens last, and a file that any reader loads."""
+"""Training of a tokenizer: the same file for any number of threads, bytes first and special tokens last; other libraries can load it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any bytes survive the byte tokenizer, its ids never change, and special tokens come only when asked for."""
+"""The byte tokenizer decodes any bytes to themselves; its ids never change; it gives special tokens only on request."""
 
 from __future__ import annotations
 

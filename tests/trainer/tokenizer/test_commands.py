@@ -1,4 +1,4 @@
-"""`halcyon tokenizer`: trains on files of several kinds, writes all or nothing, compares, and says what is wrong in one sentence."""
+"""`halcyon tokenizer` trains on files of several kinds, writes atomically, compares tokenizers, and reports errors in one sentence."""
 
 from __future__ import annotations
 

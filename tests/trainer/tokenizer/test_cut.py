@@ -1,4 +1,4 @@
-"""Very long documents are cut where it changes nothing, in bounded memory, from strings and from bytes alike."""
+"""Very long documents are cut at places that do not change the tokens, in bounded memory, from strings and from bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fast encoder gives the reference's ids on whatever text, and is not used where it does not."""
+"""The fast encoder gives the reference's ids on any text; it is not used for a tokenizer where it does not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.trainer.tokenizer.texts import HARD_TEXT, trained
 
 
 def definition_of(change: Callable[[dict[str, Any]], object] = lambda document: None, **options: str) -> TokenizerDefinition:
-    """The trained tokenizer with something changed in its file."""
+    """The trained tokenizer with a change in its file."""
     document = json.loads(trained().content)
     change(document)
     return TokenizerDefinition("tokenizerJson", json.dumps(document).encode(), options)
@@ -102,7 +102,7 @@ def test_marked_text_has_the_special_tokens_that_it_spells(text: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.variant)])
 def test_every_character_is_split_as_the_reference_splits_it(every: int) -> None:
-    """All of the first blocks, and of the rest all or every eleventh."""
+    """All characters below 0x800, and all others or every eleventh of them."""
     known = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000 and (code < 0x30000 or code % 97 == 0)]
     characters = [chr(code) for number, code in enumerate(known) if code < 0x800 or number % every == 0]
     texts = [f"a{c}b {c}{c}1{c} {c} \n{c}.{c}\n '{c}" for c in characters]

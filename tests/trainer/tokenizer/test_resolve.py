@@ -1,4 +1,4 @@
-"""The definition does not depend on where the file lies, and what cannot be read is said in one sentence."""
+"""The definition does not depend on the file's place, and a file that cannot be read is reported in one sentence."""
 
 from __future__ import annotations
 

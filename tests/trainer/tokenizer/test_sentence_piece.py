@@ -1,4 +1,4 @@
-"""SentencePiece models: ids are the library's, special tokens come only when asked for, long documents may be cut."""
+"""SentencePiece models: the ids equal the library's, special tokens come only on request, and long documents may be cut."""
 
 from __future__ import annotations
 

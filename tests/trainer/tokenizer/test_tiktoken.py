@@ -1,4 +1,4 @@
-"""tiktoken's encodings: the library's own facts, and ids equal to the library's."""
+"""tiktoken's encodings: their constants and ids equal the library's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.trainer.tokenizer.texts import HARD_TEXT, TRAINING
 
 
 def small_ranks(words: Iterable[str]) -> dict[bytes, int]:
-    """The 256 bytes and every beginning of the words, shortest first: each can be merged from the one before and a byte."""
+    """The 256 bytes and all prefixes of the words, shortest first: each merges from the next shorter prefix and a byte."""
     beginnings = {word.encode()[:length] for word in words for length in range(2, len(word.encode()) + 1)}
     return {
         data: rank
@@ -71,7 +71,7 @@ def test_ids_are_those_of_the_library_with_its_own_pattern(text: str) -> None:
 
 
 def library_encoding(name: str) -> tiktoken.Encoding:
-    """The encoding as the library defines it, with our few ranks."""
+    """The encoding as the library defines it, with the few ranks of this test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(library, "load_tiktoken_bpe", lambda *_, **__: RANKS)
         facts = getattr(library, name)()

@@ -1,5 +1,5 @@
-# ruff: noqa: RUF001, SIM905 - ambiguous signs are what this is about
-"""Texts to train small tokenizers on, and texts that are hard to encode."""
+# ruff: noqa: RUF001, SIM905 - ambiguous characters are intended here
+"""Texts for training small tokenizers, and texts that are hard to encode."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PARTS = (
     "/¦<|bos|>¦<|¦|>¦한국¦字¦。¦😀¦👍🏽¦🇰🇷¦\U0001fae9¦\x00¦\x7f¦\ufeff¦\uffff¦\U0010ffff¦İ¦ß¦K¦ǅ¦ʼn¦नि¦ไทย¦שלום¦ـ"
 ).split("¦")
 HARD_TEXT = st.lists(st.one_of(st.sampled_from(_PARTS), st.text(max_size=3)), max_size=40).map("".join)
-"""Text made of what split patterns, merges and special tokens are about, and of any other characters."""
+"""Texts of the parts that matter to split patterns, merges and special tokens, and of any other characters."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Compiled programs travel through the root, and one that is damaged, or that storage would change, is not used."""
+"""Compiled programs are shared through the root. A damaged one, or one that storage would change, is not used."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_program_is_named_by_all_it_depends_on() -> None:
 
 @functools.cache
 def compiled(*, written_out: bool) -> jax.stages.Compiled:
-    """Layers whose weights are gathered before their use, in a loop or one after the other."""
+    """Layers whose weights are gathered before their use, in a loop or unrolled."""
     mesh = jax.make_mesh((len(jax.devices()),), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
     weights = jax.ShapeDtypeStruct((LAYERS, 64, 64), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(None, None, "fsdp")))
     rows = jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("fsdp")))
@@ -111,19 +111,19 @@ def train(document: dict[str, Any], directory: Path, **options: Any) -> World:
 
 
 def cached(world: World) -> list[int]:
-    """How many programs each process took from its cache."""
+    """Number of programs that each process loaded from its cache."""
     return [process.noise.count("cache_hits\n") for process in world.processes]
 
 
 def moved(document: dict[str, Any], root: Path) -> dict[str, Any]:
-    """The same run at another root."""
+    """The document with another root."""
     return document | {"spec": document["spec"] | {"checkpoint": document["spec"]["checkpoint"] | {"root": f"file://{root}"}}}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [30, pytest.param(100, marks=pytest.mark.variant)])
 def test_a_restarted_run_of_several_processes_reads_its_program_back_and_computes_the_same(tmp_path: Path, steps: int) -> None:
-    """Many steps, for the order of collectives that would be lost decides about nothing but itself, most of the time."""
+    """Takes many steps, because a lost order of collectives changes the result only rarely."""
     document = run_document(tmp_path / "first", topology="1x2", steps=steps)
     document["spec"]["checkpoint"]["save"] = {"everySteps": steps // 2}
     first = train(document, tmp_path / "one")
@@ -153,7 +153,7 @@ def test_a_restarted_run_of_one_process_reads_its_programs_back(tmp_path: Path) 
     (tmp_path / "first" / "compilation").rename(tmp_path / "second" / "compilation")
     second = start_world(
         moved(document, tmp_path / "second"), tmp_path / "elsewhere" / "two", module="tests.trainer.cache_child", share_programs=False
-    )  # another local directory, empty
+    )  # another, empty local directory
     assert second.wait() == [ExitCode.DONE]
-    assert cached(second)[0] >= 2, "the initial state and the step"
+    assert cached(second)[0] >= 2, "the programs of the initial state and of the step"
     assert first.leader.losses() == second.leader.losses()

@@ -1,4 +1,4 @@
-"""Steps whose numbers are no numbers, or jump: dropped without a trace, or the end of the run."""
+"""Steps whose loss or gradient is not finite, or jumps: the update is dropped without a trace, or the run ends."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SPIKES = DivergenceSpec(non_finite="skip", spike=SpikeSpec(sigmas=4.0, window_st
 
 
 def objective(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
-    """Squared distance of one parameter from the batch's only weight."""
+    """Squared distance of the only parameter from the only weight of the batch."""
     return Sums(jnp.sum((model["w"] - batch["weights"]) ** 2), jnp.float32(batch["weights"].size))
 
 
 class Training:
-    """A model of one number, whose batches are one number, too."""
+    """A model of one number, with batches of one number."""
 
     def __init__(self, policy: DivergenceSpec) -> None:
         optimizer = optax.adam(0.01)
@@ -79,7 +79,7 @@ SCHEDULES: list[dict[str, Any]] = [
     "dropped", [{1, 4, 5}, *(pytest.param(each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in ({0}, {7, 8}))]
 )
 def test_a_decay_ends_and_the_rate_that_is_reported_is_used_after_dropped_updates(schedule: dict[str, Any], dropped: set[int]) -> None:
-    """Adam without memory moves a parameter by the rate itself, in the direction of its gradient."""
+    """Adam with both betas 0 moves a parameter by exactly the learning rate, against the gradient."""
     steps = 10
     common = {"learningRate": 0.25, "weightDecay": 0, "schedule": schedule}
     optimizer = {**common, "adamw": {"beta1": 0, "beta2": 0, "epsilon": 1e-30}}
@@ -107,7 +107,7 @@ def test_a_decay_ends_and_the_rate_that_is_reported_is_used_after_dropped_update
 
 
 def test_the_steps_are_counted_once() -> None:
-    """Beside the step, the state counts only the gradients in the moments, which their bias correction needs."""
+    """Besides the step, the state counts only the gradients in the moments, for their bias correction."""
     counts = [leaf.path for leaf in flatten(program_of().template) if leaf.dtype.kind == "i"]
     assert counts == ["step", "optimizer_state.1.count"]
 
@@ -138,7 +138,7 @@ def test_a_spike_is_what_stands_out_from_the_window_and_is_not_learned_from() ->
 
 
 def test_a_resumed_run_judges_as_one_that_went_on() -> None:
-    """All that the rules remember is in the state: put into a fresh step function, it goes on bit for bit."""
+    """The rules keep all their memory in the state: a new step function with this state continues bitwise."""
     targets = [1.0 + 0.05 * value for value in np.random.default_rng(1).normal(size=24)]
     targets[14], targets[19] = 40.0, float("nan")
     whole = Training(SPIKES)

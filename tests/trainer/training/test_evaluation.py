@@ -1,4 +1,4 @@
-"""Nats and bytes are summed and divided once, whatever the batches, the microbatches and the mesh."""
+"""Nats and bytes are summed and divided once, for any batches, microbatches and mesh."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def batch_sharding(devices: int = 1) -> NamedSharding:
 
 
 def table_loss(table: jax.Array, batch: Batch, frozen: None, key: None) -> Sums:
-    """A model whose loss is looked up by input and target."""
+    """A model whose loss is a table by input and target."""
     return Sums(jnp.sum(batch["weights"] * table[batch["tokens"] % 64, batch["targets"] % 64]), jnp.sum(batch["weights"]))
 
 
@@ -49,7 +49,7 @@ def run(dataset: Dataset, *, batches: int = 10**6, batch_size: int = 8, microbat
 
 
 def by_hand(dataset: Dataset, *, batches: int = 10**6, batch_size: int = 8) -> tuple[float, float, int, int]:
-    """Loss, bits per byte, tokens and bytes in float64, sequence after sequence."""
+    """Loss, bits per byte, tokens and bytes, computed in float64, one sequence after another."""
     nats, weight, size = 0.0, 0.0, 0
     for rows in dataset.validation_batches(batches, batch_size):
         examples = dataset.examples(rows)
@@ -100,7 +100,7 @@ def test_several_sources_are_one_held_out_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("segments", [False, True])
 def test_documents_are_told_apart_where_training_does(texts: Dataset, segments: bool) -> None:
-    """A model that says of each input which document it is in."""
+    """A model whose loss is the segment of each input."""
     step = jax.jit(
         make_evaluation_step(
             lambda model, batch, frozen, key: Sums(jnp.sum(batch["weights"] * batch.get("segments", 0)), jnp.sum(batch["weights"])),

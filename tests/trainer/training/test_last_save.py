@@ -1,4 +1,4 @@
-"""What is saved at a notice, by the time that is left."""
+"""Which save is made at a notice, by the remaining time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wai
 @pytest.mark.parametrize(
     ("left", "save", "in_flight", "begun", "wanted"),
     [
-        (None, 500.0, 500.0, False, "step"),  # on one's own machine nobody is in a hurry
-        (30.0, None, None, False, "step"),  # nothing to go by: try
+        (None, 500.0, 500.0, False, "step"),  # outside a cluster there is no time limit
+        (30.0, None, None, False, "step"),  # the duration of a save is unknown: try
         (0.0, None, None, False, "step"),
         (30.0, 10.0, None, False, "step"),
         (13.0, 10.0, None, False, "step"),  # 1.2 x 10 + 1
@@ -20,8 +20,8 @@ from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wai
         (29.0, 20.0, 4.0, False, "inFlight"),
         (5.8, 20.0, 4.0, False, "inFlight"),
         (5.7, 20.0, 4.0, False, "none"),
-        (2.0, 20.0, None, True, "step"),  # this very step is committed already
-        (5.8, 20.0, 4.0, True, "step"),  # it is on its way
+        (2.0, 20.0, None, True, "step"),  # a save of this step is already committed
+        (5.8, 20.0, 4.0, True, "step"),  # a save of this step is in flight
         (5.7, 20.0, 4.0, True, "none"),
         (-3.0, 0.1, None, False, "none"),
     ],

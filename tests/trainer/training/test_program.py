@@ -1,4 +1,4 @@
-"""The programs of a run: documents told apart unless asked not to, and one compiled step for each size of batch."""
+"""The programs of a run: attention does not cross documents unless the run allows it, and each batch size has one compiled step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def program_of(**changes: Any) -> Program:
 
 @pytest.mark.parametrize("across", [False, True])
 def test_attention_does_not_cross_documents_unless_asked_to(tmp_path: Path, across: bool) -> None:
-    """Two rows end with the same document; what stands before it is another one."""
+    """Two rows end with the same document, after different documents."""
     for name, text in (("1", "ab"), ("2", "same"), ("3", "xy"), ("4", "same")):
         (tmp_path / name).write_text(text)
     program = program_of(spec__data__attendAcrossDocuments=across)
@@ -53,7 +53,7 @@ def test_attention_does_not_cross_documents_unless_asked_to(tmp_path: Path, acro
 
 
 class Compilations:
-    """A program that notes what is compiled."""
+    """A program that records the sizes that are compiled."""
 
     def __init__(self, program: Program | None = None) -> None:
         self._program = program

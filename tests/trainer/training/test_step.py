@@ -1,4 +1,4 @@
-"""Microbatches change nothing: losses and gradients are weighted sums divided once."""
+"""Microbatches do not change the result: losses and gradients are weighted sums divided once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.trainer.batches import batch_of
 
 
 def objective(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
-    """Squared error of a linear map, as a weighted sum; a position's document is what it should say, where documents are told apart."""
+    """Squared error of a linear map, as a weighted sum. With segments, the expected value is the target plus the segment."""
     predicted = jnp.take(model["table"], batch["tokens"], axis=0)
     wanted = batch["targets"] + batch.get("segments", 0)
     squares = jnp.sum(batch["weights"] * (predicted - wanted) ** 2)
@@ -29,7 +29,7 @@ def objective(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> S
 def one_step(
     microbatches: int, parameters: str = "float32", *, segments: bool = False, control: tuple[int, ...] = (0, 1)
 ) -> tuple[Any, Any]:
-    """A step over eight examples with 2, 4, ... 16 targets that count: where a mean of means goes wrong."""
+    """A step over eight examples with 2, 4, ... 16 weighted targets, where a mean of means would be wrong."""
     positions = 16
     random = np.random.default_rng(0)
     tokens = random.integers(0, 11, (8, positions)).astype(np.int32)

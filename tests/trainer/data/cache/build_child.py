@@ -1,9 +1,9 @@
-"""Builds caches in small shards, to be killed: a process of its own for each line ``ROOT CORPUS WORKERS LONG HOLD`` of the input.
+"""Builds caches in small shards, which tests kill: one process for each input line ``ROOT CORPUS WORKERS LONG HOLD``.
 
-They are forked from this one, which has all modules in and no threads of its own: to start fifty interpreters would take longer than the
-builds. Each line is answered by the number of the process, and by its exit code when it has ended. With LONG (0 or 1) every other text
-counts as one that is too long for the memory, so that shards end inside documents. HOLD is where the build stands still until it is killed:
-``files:N`` or ``commits:N``, after it has written so many files of shards or committed so many shards; ``-`` for one that comes to its end.
+The processes are forked from this one, which has imported all modules and runs no threads: starting fifty interpreters would take longer
+than the builds. The answer to a line is the process id, and after the end of the process its exit code. With LONG (0 or 1) every other text
+counts as too long for the memory, so that shards end inside documents. HOLD is where the build waits until it is killed: ``files:N`` or
+``commits:N``, after it has written N files of shards or committed N shards; ``-``: the build runs to its end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHARD_TOKENS = 4096
 
 
 def stand_still(hold: str) -> None:
-    """Stop where it is said, so that no kill comes too late."""
+    """Make the build wait at `hold`, so that no kill comes too late."""
     kind, _, number = hold.partition(":")
     calls = itertools.count()
 

@@ -1,4 +1,4 @@
-"""Small corpora, the specs that read them, and what their caches hold."""
+"""Small corpora, run specs that read them, and the contents of their caches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from halcyon_api.training_run import TrainingRunSpec, parse_run
 
 
 def write_jsonl(path: Path, rows: int, *, seed: int = 0) -> Path:
-    """Rows with texts of many lengths, some of them empty."""
+    """Write rows with texts of many lengths, some of them empty; returns the path."""
     numbers = np.random.default_rng(seed)
     with path.open("w") as stream:
         for row in range(rows):
@@ -27,7 +27,7 @@ def write_jsonl(path: Path, rows: int, *, seed: int = 0) -> Path:
 
 
 def spec_of(root: str, sources: list[dict[str, Any]], *, checkpoint: dict[str, Any] | None = None, **more: Any) -> TrainingRunSpec:
-    """A run's spec; `more` are members of `spec`, such as ``tokenizer`` or ``data__cache``."""
+    """A run's spec; `more` are fields of `spec`, such as ``tokenizer`` or ``data__cache``."""
     spec: dict[str, Any] = {
         "accelerator": {"type": "cpu", "topology": "1x1"},
         "model": {"llama": {"layers": 1, "hiddenSize": 8, "intermediateSize": 8, "heads": 1, "kvHeads": 1}},
@@ -49,7 +49,7 @@ def jsonl(path: Path, name: str = "web", **more: Any) -> dict[str, Any]:
 
 
 def ledger_of(root: str, name: str = "web") -> Ledger:
-    """The ledger as it is stored; the root is that of the checkpoints."""
+    """The stored ledger of a source below a checkpoint root."""
     content = Store(CheckpointSpec(root=f"{root}/data")).read(f"{name}/{LEDGER_KEY}").data
     assert content is not None
     return decode(content)
@@ -62,7 +62,7 @@ def whole_stream(store: Store, caches: Caches, name: str = "web") -> np.ndarray:
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """Every file of a cache but the builder's lock."""
+    """Every file of a cache except the builder's lock."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))

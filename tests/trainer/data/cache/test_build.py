@@ -1,4 +1,4 @@
-"""A cache holds each document once, in order, whatever built it and however often it was killed."""
+"""A cache holds each document once, in order, for any number of workers and any number of kills."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ REPOSITORY = Path(__file__).resolve().parents[4]
 
 @dataclass(frozen=True)
 class Build:
-    """A build in a process of its own."""
+    """A build in a separate process."""
 
     pid: int
     _answers: IO[str]
 
     def exit_code(self) -> int:
-        """Wait for its end."""
+        """Wait for the end of the build."""
         return int(self._answers.readline())
 
     def running(self) -> bool:
@@ -46,11 +46,11 @@ class Build:
 
 
 class Builds:
-    """Starts builds."""
+    """Starts builds, each in a separate process."""
 
     def __init__(self, temporary: Path) -> None:
         command = [sys.executable, "-m", "tests.trainer.data.cache.build_child"]
-        environment = os.environ | {"TMPDIR": str(temporary)}  # who is killed leaves what it has put aside
+        environment = os.environ | {"TMPDIR": str(temporary)}  # killed builds leave temporary files
         self._process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, root: Path, corpus: Path, *, workers: int = 1, long: bool = False, hold: str = "-") -> Build:
@@ -61,7 +61,7 @@ class Builds:
         return Build(int(self._process.stdout.readline()), self._process.stdout)
 
     def finish(self, root: Path, corpus: Path, **options: Any) -> None:
-        """Build a cache to its end."""
+        """Build a whole cache."""
         assert self.start(root, corpus, **options).exit_code() == 0
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ BUILDS = [(1, True, 3), (2, False, 2)]
 MORE_BUILDS = [(1, False, 9), (1, True, 6)]
 LONG_BUILDS = [(1, False, 120), (1, True, 80), (2, False, 40)]
 HOLDS = {"written_files": "files:14", "whole_shards": "commits:3", "committed_shards": "files:14"}
-"""Where a build stands still that is killed late, by what is waited for. A shard has four files, and at most three are committed."""
+"""Where a build waits for a late kill, by the awaited progress. A shard has four files; at most three shards are committed."""
 
 
 @pytest.mark.slow
@@ -124,8 +124,8 @@ HOLDS = {"written_files": "files:14", "whole_shards": "commits:3", "committed_sh
     ],
 )
 def test_sigkill_at_random_moments_changes_no_byte(tmp_path: Path, builds: Builds, workers: int, long: bool, wanted_kills: int) -> None:
-    """Between the files of a shard, before its commit, after it; with ``long`` inside documents too. With those of loading, fifty."""
-    corpus = write_jsonl(tmp_path / "c.jsonl", 250 * wanted_kills)  # of which more than three shards are made for each kill
+    """Kill between a shard's files, before and after its commit; with ``long`` inside documents. Together with kills of loading, fifty."""
+    corpus = write_jsonl(tmp_path / "c.jsonl", 250 * wanted_kills)  # more than three shards for each kill
     builds.finish(tmp_path / "undisturbed", corpus, long=long)
     chance, root = random.Random(wanted_kills), tmp_path / "killed"
     moments: set[str] = set()
@@ -139,11 +139,11 @@ def test_sigkill_at_random_moments_changes_no_byte(tmp_path: Path, builds: Build
             interval_seconds=0.0002,
             failure=lambda progress=progress, wanted=wanted: f"{progress(root)} {progress.__name__}, not {wanted}",
         )
-        assert process.running(), f"it was at its end after {kill} kills"
+        assert process.running(), f"the build ended after {kill} kills"
         process.kill()
         moments.add(moment_of(root))
-    # A shard is begun as soon as the one before it is committed, so few kills may all miss the moment between.
-    assert len(moments) > 1 or wanted_kills < 9, "the kills were spread"
+    # The next shard begins right after a commit, so a few kills may all miss the moment between.
+    assert len(moments) > 1 or wanted_kills < 9, "all kills hit the same moment"
     assert not ledger_of(f"file://{root}").finished
     builds.finish(root, corpus, workers=workers, long=long)
     wanted_files, found = files_below(tmp_path / "undisturbed" / "data"), files_below(root / "data")
@@ -154,12 +154,12 @@ def test_sigkill_at_random_moments_changes_no_byte(tmp_path: Path, builds: Build
 
 
 def written_files(root: Path) -> int:
-    """How many files the shards have, committed or not."""
+    """Number of files of all shards, committed or not."""
     return sum(1 for shard in (root / "data/web/shards").glob("*") for _ in shard.glob("*"))
 
 
 def whole_shards(root: Path) -> int:
-    """How many shards have all their files, committed or not."""
+    """Number of shards that have all their files, committed or not."""
     return sum(1 for _ in (root / "data/web/shards").glob("*/checks"))
 
 
@@ -169,7 +169,7 @@ def committed_shards(root: Path) -> int:
 
 
 def moment_of(root: Path) -> str:
-    """Where in the making of a shard a build was killed."""
+    """The moment at which a build was killed."""
     committed = committed_shards(root)
     begun = [shard for shard in (root / "data/web/shards").iterdir() if int(shard.name.split(".")[0]) >= committed]
     if not begun:
@@ -186,7 +186,7 @@ def test_a_builder_that_dies_takes_its_workers_with_it(tmp_path: Path, builds: B
     def workers() -> list[str]:
         return children.read_text().split()
 
-    # Two workers and the tracker of their semaphores.
+    # Two workers and multiprocessing's resource tracker.
     until(lambda: len(workers()) >= 3, timeout_seconds=60, interval_seconds=0.01, failure=lambda: f"it has {len(workers())} children")
     started = [Path(f"/proc/{worker}") for worker in workers()]
     os.kill(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The hash of a cache's contents tells the data apart, and nothing else: how shards were cut is no part of it."""
+"""The hash of a cache's contents depends only on the data, and not on the sizes of the shards."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_other_shards_of_the_same_text_have_the_same_contents(tmp_path: Path) ->
         open_dataset(spec_of(f"file://{tmp_path}/{name}", [jsonl(corpus)], data__cache={"shardTokens": tokens})).fingerprint
         for name, tokens in (("small", 1024), ("large", 9000))
     }
-    assert len(fingerprints) == 1, "so a run goes on with a cache that was built anew in other shards"
+    assert len(fingerprints) == 1, "so a run continues with a cache that was built again in other shards"
 
 
 def test_another_text_has_other_contents(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_cache_of_an_earlier_version_keeps_its_hash_and_can_be_gone_on_with(tm
     assert old.content_sha256 != ledger.content_sha256
     assert decode(encode(old)).content_sha256 == old.content_sha256
     path = tmp_path / "root" / "data" / "web" / LEDGER_KEY
-    # As it may have been written by another version: the same in other bytes.
+    # Another version may have written the same ledger in other bytes.
     path.write_bytes(encode(old.model_copy(update={"shards": tuple(before[:2]), "finished": False})) + b"\n")
     again = build(tmp_path / "root", corpus, 1024)
     assert [shard.path for shard in again.shards] == [shard.path for shard in ledger.shards]

@@ -1,4 +1,4 @@
-"""One of many builds; whoever falls silent is replaced."""
+"""One process of many builds the cache; a builder that falls silent is replaced."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_silent_builder_is_replaced_and_a_living_one_is_not(tmp_path: Path) ->
     now[0] = SILENCE_SECONDS - 1
     assert not other.elected()
     assert dead._generation is not None
-    dead._generation = dead._store.swap("BUILDER.json", dead._document(), dead._generation)  # one more beat
+    dead._generation = dead._store.swap("BUILDER.json", dead._document(), dead._generation)  # one more heartbeat
     now[0] = SILENCE_SECONDS + 1
     assert not other.elected(), "it spoke meanwhile"
     now[0] = 2 * SILENCE_SECONDS + 2
@@ -47,7 +47,7 @@ def test_a_silent_builder_is_replaced_and_a_living_one_is_not(tmp_path: Path) ->
 
 
 def test_a_failed_builder_tells_the_processes_of_its_run_and_nobody_else(tmp_path: Path) -> None:
-    """They would find the same bad row, after as long a search. Another run may have better luck, and so may a later start."""
+    """Processes of the same run would find the same bad row, after reading as long. Another run, or a later start, may succeed."""
     one, two, stranger = (Builder(store(tmp_path), name, run=run) for name, run in (("one", "a"), ("two", "a"), ("three", "b")))
     assert one.elected()
     assert not two.elected()

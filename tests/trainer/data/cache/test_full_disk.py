@@ -1,4 +1,4 @@
-"""A full disk stops a build with one sentence; what is committed stays, nothing half-written counts, and it goes on when there is room."""
+"""A full disk ends a build with one sentence. Committed shards stay, partial files do not count, and a later build continues."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def test_a_build_onto_a_full_disk(small_disk: Path, tmp_path: Path, monkeypatch:
     root = f"file://{small_disk}/root"
     spec = spec_of(root, [jsonl(corpus)], data__cache={"shardTokens": 4096})
     filler = small_disk / "filler"
-    filler.write_bytes(b"x" * (small_disk_free(small_disk) - 64 * 1024))  # two or three shards
+    filler.write_bytes(b"x" * (small_disk_free(small_disk) - 64 * 1024))  # room for two or three shards
     with pytest.raises(TrainerExit, match=r"^spec\.data\.cache\.root: the token cache .* has no space left; free some or enlarge it"):
         ensure_caches(spec, process="one")
     committed = ledger_of(root)
-    assert committed.shards, "what was committed before stays"
+    assert committed.shards, "shards committed before must stay"
     assert not committed.finished
     filler.unlink()
     (small_disk / "root" / "data" / "BUILDER.json").unlink(missing_ok=True)

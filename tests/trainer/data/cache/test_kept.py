@@ -1,4 +1,4 @@
-"""Arrays that are kept beside a cache come back as they were, whole or not at all."""
+"""Arrays kept beside a cache are read back unchanged, or the damage is reported."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_damage_is_told(store: Store, key: str, content: bytes | None) -> None:
     if content is not None:
         store.write(f"web/layouts/a/{key}", content)
     elif key == "INDEX.json":
-        assert kept_arrays(store, "web/layouts/a/") is None, "it was never there"
+        assert kept_arrays(store, "web/layouts/a/") is None, "it was never written"
         return
     with pytest.raises(DamagedData, match="web/layouts/a/ of the token cache is damaged; delete it, and it is made again"):
         kept_arrays(store, "web/layouts/a/")

@@ -1,4 +1,4 @@
-"""A build that goes on opens no file before the one in which it was stopped, and writes the bytes of one that was never stopped."""
+"""A build that continues opens no file before the one in which it stopped, and writes the same bytes as an undisturbed build."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Stopped(Exception):
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Compressed files, one of them empty, cut into pieces of a few rows."""
+    """Compressed files, one of them empty, read in pieces of a few rows."""
     folder = tmp_path / "corpus"
     folder.mkdir()
     for number in range(FILES):
@@ -64,7 +64,7 @@ def test_files_before_the_place_are_not_opened(tmp_path: Path, corpus: Path, row
         opened.clear()
         ensure_caches(spec_at(root, corpus, **rows), process="p")
         numbers = [number for number in range(FILES) if number != 3]
-        assert opened[0] == str(numbers[(done - 1) // ROWS]), "the file of the last row that is committed"
+        assert opened[0] == str(numbers[(done - 1) // ROWS]), "the first opened file must hold the last committed row"
         assert files_below(root / "data") == whole
         first_opened.append(int(opened[0]))
     assert len(set(first_opened)) == 3

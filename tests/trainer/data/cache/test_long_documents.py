@@ -1,4 +1,4 @@
-"""Documents larger than a shard: the same tokens as any other's, wherever the build was stopped in them."""
+"""Documents larger than a shard: their tokens do not depend on where the build stopped inside them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TEXTS = (
 
 
 class Stopped(Exception):
-    """The build ends here."""
+    """Raised to stop the build."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_document_may_lie_in_several_shards(corpus: Path, undisturbed: Path) -
     assert reader.origins().tolist() == [[0, row] for row, text in enumerate(TEXTS) if text]
     ledger = caches.ledgers["web"]
     inside = [shard for shard in ledger.shards if shard.open_tokens]
-    assert len(inside) >= 3, "shards end inside documents"
+    assert len(inside) >= 3, "some shards must end inside documents"
     assert any(shard.documents == 0 for shard in inside)
     assert (ledger.rows, ledger.documents, ledger.size_bytes) == (6, 5, sum(len(text.encode()) for text in TEXTS))
     assert sum(shard.empty_rows for shard in ledger.shards) == 1
@@ -93,7 +93,7 @@ def test_a_build_that_is_stopped_after_every_shard_changes_no_byte(corpus: Path,
             break
         except Stopped:
             stops += 1
-            assert stops < 20, "it never comes to its end"
+            assert stops < 20, "the build never ends"
     assert stops >= 4
     assert files_below(tmp_path / "root" / "data") == files_below(undisturbed)
 

@@ -1,4 +1,4 @@
-"""What a build holds does not grow with the length of a document."""
+"""The memory of a build does not grow with the length of a document."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ensure_caches(spec_of(root, [{"name": "web", kind: {"paths": [path]}}], data__ca
 
 
 def own_memory(root: Path, kind: str, path: Path) -> int:
-    """The most memory of its own, in bytes, of a process that builds a cache."""
+    """Peak of the anonymous memory, in bytes, of a process that builds a cache."""
     child = subprocess.Popen([sys.executable, "-c", BUILD, f"file://{root}", kind, str(path)], cwd=REPOSITORY)
     most = 0
     while child.poll() is None:

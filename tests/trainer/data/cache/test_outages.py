@@ -1,4 +1,4 @@
-"""Sources that are out of reach while token caches are made: asked again, and the caches are those of an undisturbed build."""
+"""Sources that do not answer while token caches are built: requests are retried, and the caches equal those of an undisturbed build."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def proxy(gateway: Gateway) -> Iterator[Proxy]:
 
 @pytest.fixture
 def spec(bucket: Bucket, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingRunSpec:
-    """Three files behind the proxy, and shards of one piece each."""
+    """A run with three files behind the proxy, and shards of one piece each."""
     for number, name in enumerate(FILES):
         write_jsonl(bucket.folder / name, 200, seed=number)
     access = Access(endpoint=proxy.endpoint, pause_seconds=0.0, max_retries=0, retry_seconds=5.0)
@@ -51,7 +51,7 @@ def spec(bucket: Bucket, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def times(number: int, concerns: Callable[[Request], bool] = lambda request: True, fault: Fault = DENIED) -> Callable[[Request], Fault]:
-    """The fault for the first requests of those that it concerns."""
+    """The fault for the first `number` requests that it concerns."""
     lock, left = threading.Lock(), [number]
 
     def decide(request: Request) -> Fault:
@@ -99,7 +99,7 @@ def test_sources_that_stay_refused_end_the_process_with_their_answer(spec: Train
 
 
 def test_a_file_that_stays_refused_gets_no_time_for_those_before_it(spec: TrainingRunSpec, proxy: Proxy) -> None:
-    """Each try reads up to the last file again, or goes on behind the last commit: neither begins the time anew for ever."""
+    """Each retry reads again up to the last file, or continues after the last commit: neither may restart the time limit endlessly."""
     told = Told()
     proxy.decide = lambda request: DENIED if request.method == "GET" and request.key == "c.jsonl" else PASS
     with pytest.raises(DataUnreachable, match=r"c\.jsonl"):
@@ -124,7 +124,7 @@ def test_a_tokenizer_is_waited_for_too(spec: TrainingRunSpec, proxy: Proxy, buck
     told = Told()
     proxy.decide = times(1, lambda request: request.key.endswith("tokenizer.json"))
     named = spec.model_validate(spec.document() | {"tokenizer": {"tokenizerJson": {"path": f"{bucket.uri}/tokenizer.json"}}})
-    with pytest.raises(BadConfiguration, match=r"tokenizer\.json"):  # it is not there once the store answers
+    with pytest.raises(BadConfiguration, match=r"tokenizer\.json"):  # the store answers, but the file does not exist
         ensure_caches(named, process="first", patience=told.patience(limit(60)))
     assert told.waits
 
@@ -137,7 +137,7 @@ def test_a_notice_ends_the_wait(spec: TrainingRunSpec, proxy: Proxy) -> None:
 
 
 def test_a_notice_that_ends_a_wait_beside_the_training_is_no_failure(spec: TrainingRunSpec, proxy: Proxy) -> None:
-    """The training saves its last step first."""
+    """The training must first save its last step."""
     patience = Patience(1e6, on_wait=lambda *_: patience.stop())
     proxy.decide = lambda request: DENIED
     caches: BackgroundCaches = background_caches(spec, process="first", run="", report=lambda built: None, patience=patience)
@@ -161,7 +161,7 @@ def test_processes_that_wait_for_the_builder_end_as_it_does(spec: TrainingRunSpe
 
 
 def failing_store(monkeypatch: pytest.MonkeyPatch, failure: StoreFailure, number: int) -> list[str]:
-    """A store whose first reads fail; the list has the keys that were asked for in vain."""
+    """Make the first `number` reads of the store fail; returns the list of their keys."""
     asked: list[str] = []
     read = Store.read
 
@@ -188,7 +188,7 @@ def test_token_caches_whose_store_is_away_for_a_while(
 
 
 def test_token_caches_whose_store_stays_away_count_as_out_of_reach(spec: TrainingRunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the operator tries again ever more rarely, and never counts it as a crash."""
+    """The operator then retries with growing pauses, and never counts a crash."""
     failing_store(monkeypatch, StoreFailure("UNAVAILABLE", "nobody answers"), 1000)
     with pytest.raises(DataUnreachable, match=r"^spec\.data\.cache\.root: the token cache .* could not be reached"):
         ensure_caches(spec, process="first", patience=Told().patience(1.5))
@@ -208,7 +208,7 @@ def test_what_no_wait_can_change_at_the_token_caches(
 
 
 class Clock:
-    """A patience's clock and its waits, without any time."""
+    """A fake clock of a patience: its waits take no time."""
 
     def __init__(self, seconds: float) -> None:
         self.now = 0.0
@@ -248,4 +248,4 @@ def test_what_was_committed_renews_it() -> None:
     clock = Clock(100)
     asking = SourceRetries(clock.patience, lambda: None)
     assert asking.until_answered(failing(1000, asking.advanced)) == "read"
-    assert clock.now == pytest.approx(1000), "each wait was a first one"
+    assert clock.now == pytest.approx(1000), "the time limit restarted before each wait"

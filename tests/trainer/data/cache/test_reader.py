@@ -1,4 +1,4 @@
-"""Any span of the stream is what was written, from a folder and from an object store, or it is an error."""
+"""Any span of the stream is read as it was written, from a folder and from an object store; else there is an error."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_flipped_bit_is_never_silent(tmp_path: Path, corpus: Path, name: str) 
     with pytest.raises(DamagedData, match=rf"web/shards/.*{name} of the token cache is damaged in block \d+; delete the cache"):
         reads[name]()
     if name == "tokens":
-        assert len(reader.gather(np.array([0]), np.array([10]))) == 10, "blocks that are sound can be read"
+        assert len(reader.gather(np.array([0]), np.array([10]))) == 10, "valid blocks can be read"
 
 
 def test_a_file_that_is_cut_or_gone_is_told(tmp_path: Path, corpus: Path) -> None:

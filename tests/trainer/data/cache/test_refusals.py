@@ -1,4 +1,4 @@
-"""What a cache was built from must be what the run asks for; else the run is refused and told what differs."""
+"""A cache must have been built from the sources that the run names; else the run is rejected with the difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tokenizer small enough to see through: bytes, and the special tokens it is given."""
+"""A simple tokenizer: bytes, and the given special tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from halcyon.tokenizer.special import TRAINED_HERE
 
 
 class MarkedBytes:
-    """Ids 0 to 255 are the bytes of UTF-8; special tokens follow."""
+    """Ids 0 to 255 are the bytes of UTF-8; the special tokens follow."""
 
     def __init__(self, special: Sequence[str] = TRAINED_HERE, bos: int = 256, eos: int = 257) -> None:
         self.special_tokens = {spelling: 256 + index for index, spelling in enumerate(special)}
@@ -37,13 +37,13 @@ class MarkedBytes:
         decoder.decode(b"", final=True)
 
     def encode_marked(self, text: str) -> np.ndarray:
-        raise AssertionError("formats find the marks themselves")
+        raise AssertionError("formats find the special tokens themselves")
 
     def decode(self, tokens: np.ndarray) -> str:
         return self.show(tokens)
 
     def show(self, tokens: np.ndarray) -> str:
-        """The text, special tokens spelt in brackets: ``[user_start]``."""
+        """The text, with special tokens in brackets: ``[user_start]``."""
         out = b"".join(
             bytes([token]) if token < 256 else f"[{self._spellings[token].strip('<|>')}]".encode() for token in np.asarray(tokens).tolist()
         )
@@ -55,7 +55,7 @@ def row(value: Any, number: int = 17) -> SourceRow:
 
 
 def counted(tokenizer: MarkedBytes, tokens: np.ndarray, weights: np.ndarray) -> list[str]:
-    """The runs of tokens that count in the loss."""
+    """The texts of the stretches of tokens that count in the loss."""
     assert tokens.shape == weights.shape
     edges = np.flatnonzero(np.diff(np.concatenate([[0], weights, [0]])))
     return [tokenizer.show(tokens[start:end]) for start, end in edges.reshape(-1, 2)]

@@ -1,4 +1,4 @@
-"""Conversations: what counts, what can never become a mark, and which are refused."""
+"""Conversations: which tokens count in the loss, which texts can never become special tokens, and which conversations are rejected."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_contents_never_become_marks_and_arrive_unchanged(contents: list[str]) -
     names = ["<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>"]
     assert special == [TOKENIZER.special_tokens[name] for name in names]
     assert TOKENIZER.show(document.tokens) == f"[bos][user_start]{first}[user_end][assistant_start]{second}{third}[assistant_end]"
-    # A template that puts strings next to each other, with nothing between.
+    # A template that puts strings directly next to each other.
     messages = [{"role": role, "content": content} for role, content in zip(("user", "assistant", "tool"), contents, strict=True)]
     for document in GLUED([row({"messages": messages})]):
         assert TOKENIZER.show(document.tokens) == "[bos]" + "".join(contents)

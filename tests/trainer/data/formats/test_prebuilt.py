@@ -1,4 +1,4 @@
-"""Token ids as they are: the beginning put in front, weights kept, ids that do not exist refused."""
+"""Prebuilt token ids: the beginning token is added, weights are kept, and ids outside the vocabulary are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts: enclosed in the tokens that begin and end a document, empty ones left out, bad ones named."""
+"""Texts: each between the tokens that begin and end a document; empty ones are left out, bad ones are named."""
 
 from __future__ import annotations
 

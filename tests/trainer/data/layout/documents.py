@@ -1,4 +1,4 @@
-"""Small sets of documents for the tests of layouts."""
+"""Small sets of documents."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from halcyon.data.layout import Layout
 
 
 def ends_of(lengths: list[int]) -> np.ndarray:
-    """End of each document in the stream."""
+    """The end of each document in the stream."""
     return np.cumsum(lengths, dtype=np.int64)
 
 
 def contents(layout: Layout) -> list[list[range]]:
-    """The stretches of the stream that each sequence holds, one after the other."""
+    """The ranges of the stream that each sequence holds, in order."""
     spans = layout.spans(np.arange(layout.sequences))
     held: list[list[range]] = [[] for _ in range(layout.sequences)]
     for sequence, start, length in zip(spans.sequence.tolist(), spans.start.tolist(), spans.length.tolist(), strict=True):

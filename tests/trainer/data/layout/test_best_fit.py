@@ -1,4 +1,4 @@
-"""Best fit fills every sequence, begins it with a document, and says how much it cropped."""
+"""Best fit fills every sequence, starts each with the beginning of a document, and reports how much it cropped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.trainer.data.layout.documents import contents, ends_of, some_lengths
 
 
 def fitted_one_by_one(lengths: list[int], capacity: int, buffer: int) -> list[list[range]]:
-    """What the words say, without any cleverness."""
+    """The definition, written without any optimisation."""
     ends = np.cumsum(lengths).tolist()
     coming = [range(end - length, end) for end, length in zip(ends, lengths, strict=True) if length]
     held: list[range] = []
@@ -26,7 +26,7 @@ def fitted_one_by_one(lengths: list[int], capacity: int, buffer: int) -> list[li
             if not held:
                 return sequences
             fitting = [span for span in held if len(span) <= missing]
-            best = max(fitting, key=len) if fitting else min(held, key=len)  # the first of equals
+            best = max(fitting, key=len) if fitting else min(held, key=len)  # the first of equal ones
             held.remove(best)
             sequence.append(best[:missing])
             missing -= len(sequence[-1])
@@ -51,7 +51,7 @@ def test_a_larger_buffer_crops_less_and_the_share_is_told() -> None:
     lengths = np.minimum(np.random.default_rng(3).lognormal(6, 1.2, 20_000).astype(np.int64) + 2, 20_000)
     shares = [BestFit.build(np.cumsum(lengths), 2048, buffer=buffer).report.cropped_share for buffer in (1, 30, 1000)]
     assert shares[0] > shares[1] > shares[2]
-    capped = np.maximum(lengths - 2049, 0).sum() / lengths.sum()  # what no packing of whole sequences could keep
+    capped = np.maximum(lengths - 2049, 0).sum() / lengths.sum()  # the tokens that no layout of full sequences could keep
     assert shares[2] < capped + 0.1
 
 

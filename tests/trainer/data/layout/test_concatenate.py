@@ -1,4 +1,4 @@
-"""Concatenating keeps every token once, in order."""
+"""Concatenation keeps every token once, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packing keeps documents whole and neighbours together, in as few sequences as that order allows."""
+"""Packing does not split documents, keeps their order, and uses as few sequences as this order allows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.trainer.data.layout.documents import contents, ends_of, some_lengths
 
 
 def packed_one_by_one(lengths: list[int], capacity: int, max_segments: int, too_long: str) -> list[list[range]]:
-    """What the words say, without any cleverness."""
+    """The definition, written without any optimisation."""
     sequences: list[list[range]] = []
     room = segments = 0
     begin = 0

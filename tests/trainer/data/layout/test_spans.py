@@ -1,4 +1,4 @@
-"""Spans can be cut into parts and at documents, and hold the same tokens afterwards."""
+"""Spans can be cut into parts and at documents, and then hold the same tokens."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_split_at_documents_each_piece_lies_in_its_document(lengths: list[int], 
     begins = ends - np.array(lengths, np.int64)
     assert np.all(begins[documents] <= pieces.start)
     assert np.all(pieces.start + pieces.length <= ends[documents])
-    # Never two pieces where one would do.
+    # Never two pieces where one is enough.
     same = (np.diff(documents) == 0) & (np.diff(pieces.sequence) == 0)
     assert not same.any()
 

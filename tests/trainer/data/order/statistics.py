@@ -1,7 +1,7 @@
-"""Statistics by which an order can be told from a true shuffle, and two weak orders that they must tell from one.
+"""Statistics that distinguish an order from a true shuffle, and two weak orders that they must distinguish from one.
 
-A statistic maps an order of ``0 .. n - 1`` to a number. Its mean over many drawn orders is compared with its mean over numpy's Fisher-Yates
-shuffles, in standard errors. Seeds and keys are fixed, so the outcome is too.
+A statistic maps an order of ``0 .. n - 1`` to a number. Its mean over many drawn orders is compared with its mean over NumPy's Fisher-Yates
+shuffles, in standard errors. Seeds and keys are fixed, so the outcome is deterministic.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 Draw = Callable[[int, int], np.ndarray]
-"""The order of n elements of the given number: int64 [n]."""
+"""(n, number) → the order of n elements with this number: int64 [n]."""
 Statistic = Callable[[np.ndarray], float]
 
 DRAWS = 40
@@ -32,12 +32,12 @@ def serial_correlation(lag: int) -> Statistic:
 
 
 def distinct_differences(lag: int) -> Statistic:
-    """Share of different values among the differences of elements ``lag`` apart: few where steps recur."""
+    """Share of distinct values among the differences of elements ``lag`` apart: small if differences recur."""
     return lambda order: np.unique(order[lag:] - order[:-lag]).size / order.size
 
 
 def most_frequent_difference(lag: int) -> Statistic:
-    """How often the most frequent step around the ring comes: 1 in all for a linear congruence."""
+    """Number of the most frequent difference modulo n, for elements ``lag`` apart; a linear congruence has one difference only."""
     return lambda order: float(np.bincount((order[lag:] - order[:-lag]) % order.size).max())
 
 
@@ -50,12 +50,12 @@ def spread_of_batch_means(order: np.ndarray) -> float:
 
 
 def kept_neighbours(order: np.ndarray) -> float:
-    """How many pairs of neighbours are still neighbours."""
+    """Number of pairs of neighbours that are still neighbours."""
     return float((np.abs(np.diff(order)) == 1).sum())
 
 
 def distance_of_next_neighbours(order: np.ndarray) -> float:
-    """How far apart, in the middle, neighbours of the text come in the order, against their mean distance."""
+    """Median distance, in the order, of neighbours in the text, divided by the mean distance."""
     places = np.empty(order.size)
     places[order] = np.arange(order.size)
     distances = np.abs(np.diff(places))
@@ -63,12 +63,12 @@ def distance_of_next_neighbours(order: np.ndarray) -> float:
 
 
 def low_bit_runs(order: np.ndarray) -> float:
-    """How often the lowest bit changes from one element to the next."""
+    """Share of steps at which the lowest bit changes."""
     return float((np.diff(order % 2) != 0).mean())
 
 
 def evenness_of_batches(order: np.ndarray) -> float:
-    """How unevenly batches of 64 fall on eight parts of the text (chi-squared, mean): less than by chance for a linear congruence."""
+    """Mean chi-squared of batches of 64 over eight parts of the text; for a linear congruence it is smaller than by chance."""
     batches = order[: order.size // 64 * 64].reshape(-1, 64) * 8 // order.size
     counts = np.stack([(batches == part).sum(axis=1) for part in range(8)])
     return float(((counts - 8) ** 2 / 8).sum(axis=0).mean())
@@ -106,13 +106,13 @@ def of_true_shuffles(size: int) -> dict[str, np.ndarray]:
 
 
 def statistics_of(draw: Draw, size: int) -> dict[str, np.ndarray]:
-    """All statistics of `DRAWS` orders: float64 [DRAWS] each."""
+    """All statistics of `DRAWS` orders; each is float64 [DRAWS]."""
     orders = [draw(size, number) for number in range(DRAWS)]
     return {name: np.array([statistic(order) for order in orders]) for name, statistic in STATISTICS.items()}
 
 
 def deviations(draw: Draw, size: int) -> dict[str, float]:
-    """By how many standard errors each statistic's mean over `DRAWS` orders differs from that over true shuffles."""
+    """Difference of each statistic's mean over `DRAWS` orders from its mean over true shuffles, in standard errors."""
     ours, theirs = statistics_of(draw, size), of_true_shuffles(size)
     return {
         name: float(abs(a.mean() - b.mean()) / np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / DRAWS))
@@ -121,7 +121,7 @@ def deviations(draw: Draw, size: int) -> dict[str, float]:
 
 
 def linear_congruence(size: int, number: int) -> np.ndarray:
-    """``a i + c`` modulo n, as Levanter's shuffle was at first."""
+    """``a i + c`` modulo n: Levanter's first shuffle."""
     rng = np.random.default_rng(number)
     factor = int(rng.integers(1, size))
     while np.gcd(factor, size) > 1:
@@ -130,7 +130,7 @@ def linear_congruence(size: int, number: int) -> np.ndarray:
 
 
 def multiply_add_mask(size: int, number: int, *, rounds: int = 5) -> np.ndarray:
-    """A Feistel network whose round function is ``(a x + b) & mask``, with cycle walking, as Levanter's shuffle is now."""
+    """A Feistel network with the round function ``(a x + b) & mask`` and cycle walking: Levanter's present shuffle."""
     bits = max(2, (size - 1).bit_length())
     bits += bits % 2
     half = bits // 2

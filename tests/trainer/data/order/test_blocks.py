@@ -1,4 +1,4 @@
-"""Block order uses every sequence once an epoch, reads every block once, and treats a short last block like any other."""
+"""Block order uses every sequence once an epoch, reads every block once, and treats a short last block like all others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_every_sequence_comes_once_and_windows_hold_whole_blocks(size: int, bloc
     order = BlockPermutation(size, key, block_size=block_size, window_blocks=window_blocks)
     elements = order(np.arange(size))
     assert np.array_equal(np.sort(elements), np.arange(size))
-    # Walk through the epoch, window after window: each ends where it has given all sequences of its blocks.
+    # Walk through the epoch by windows: a window ends after all sequences of its blocks.
     blocks = elements // block_size
     sizes = np.bincount(np.arange(size) // block_size)
     first, left = 0, set(range(len(sizes)))
@@ -47,7 +47,7 @@ def test_large_sources_cost_no_more(size: int) -> None:
 
 
 def test_the_short_block_comes_anywhere() -> None:
-    """Levanter leaves it at the end of every epoch."""
+    """In Levanter it is at the end of every epoch."""
     places = []
     for number in range(180):
         elements = BlockPermutation(8 * 10 + 3, f"{number}".encode(), block_size=10, window_blocks=1)(np.arange(83))

@@ -1,4 +1,4 @@
-"""Every epoch has each sequence once, in an order of its own that only seed, name and epoch decide."""
+"""Every epoch has each sequence once, in its own order, which depends only on seed, source name and epoch."""
 
 from __future__ import annotations
 

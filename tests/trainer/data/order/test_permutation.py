@@ -1,4 +1,4 @@
-"""The keyed permutation is one, can be undone, and never changes; all orders of small sets are equally likely."""
+"""The keyed permutation is a bijection, has an inverse, and never changes; all orders of small sets are equally likely."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_every_element_is_equally_likely_everywhere(size: int) -> None:
 
 
 def test_the_largest_sizes_are_shuffled_too() -> None:
-    """A million consecutive places of 2**40: uniform over the domain, and without a trace of their order."""
+    """A million consecutive places of 2**40: their values are uniform over the domain, and no trace of their order is left."""
     elements = Permutation(2**40, key(7))(np.arange(2**20)) / 2**40
     counts = np.bincount((elements * 1024).astype(int), minlength=1024)
     chi_squared = ((counts - 1024) ** 2 / 1024).sum()

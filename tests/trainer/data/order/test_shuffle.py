@@ -1,4 +1,4 @@
-"""No statistic here tells an epoch's order from a true shuffle; each of the weak orders that others use is told from one at once."""
+"""No statistic here distinguishes an epoch's order from a true shuffle; they do distinguish the weak orders that other projects use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from halcyon.data.order.windows import WindowPermutation
 from tests.trainer.data.order.statistics import Draw, deviations, linear_congruence, multiply_add_mask
 
 BOUND = 4.5
-"""In standard errors; a true shuffle exceeds it in one of some hundred thousand statistics."""
+"""In standard errors. A true shuffle exceeds it in one of some hundred thousand statistics."""
 
 
 def epoch(size: int, number: int) -> np.ndarray:
@@ -25,14 +25,14 @@ def run(size: int, number: int) -> np.ndarray:
 
 
 def blocks(size: int, number: int) -> np.ndarray:
-    """In which order blocks come: one of each window's two."""
+    """The order of blocks, by one of the two blocks of each window."""
     order = BlockPermutation(6 * 2 * size - 4, f"{number}".encode(), block_size=6, window_blocks=2)
     met = order(np.arange(0, 12 * size - 12, 12)) // 6
     return np.argsort(np.argsort(met))
 
 
 def window(size: int, number: int) -> np.ndarray:
-    """The order inside a window that is not the first."""
+    """The order inside the second window."""
     elements = BlockPermutation(3 * size + 1, f"{number}".encode(), block_size=1, window_blocks=size)(np.arange(size, 2 * size))
     return np.argsort(np.argsort(elements))
 
@@ -49,7 +49,7 @@ def text_window(size: int, number: int) -> np.ndarray:
 
 
 def short_window(size: int, number: int) -> np.ndarray:
-    """The order inside the last window, which has fewer than the others."""
+    """The order inside the last window, which has fewer sequences than the others."""
     elements = WindowPermutation(4 * size, f"{number}".encode(), window_size=3 * size)(np.arange(3 * size, 4 * size))
     return elements - 3 * size
 
@@ -82,7 +82,7 @@ def test_another_true_shuffle_passes_too() -> None:
 @pytest.mark.parametrize("size", [1000, 4096, 5003])
 @pytest.mark.parametrize("weak", [linear_congruence, multiply_add_mask])
 def test_weak_orders_are_found_out(weak: Draw, size: int) -> None:
-    """Levanter's first and its present shuffle (its issue #1803): the statistics are not blind."""
+    """The statistics detect Levanter's first and its present shuffle (its issue #1803)."""
     found = deviations(weak, size)
     told = [name for name, value in found.items() if value > 2 * BOUND]
     assert len(told) > 8
@@ -100,6 +100,6 @@ def test_epochs_sources_and_seeds_have_nothing_in_common() -> None:
     correlations = np.abs(np.corrcoef(orders) - np.eye(len(orders)))
     assert correlations.max() < 4.5 / np.sqrt(size)
     agreements = [(orders[a] == orders[b]).sum() for a in range(len(orders)) for b in range(a)]
-    assert abs(np.mean(agreements) - 1) < 4.5 / np.sqrt(len(agreements))  # Poisson, as of two true shuffles
+    assert abs(np.mean(agreements) - 1) < 4.5 / np.sqrt(len(agreements))  # Poisson, as for two true shuffles
     shifts = [((orders[a] - orders[b]) % size == shift).sum() for a in range(4) for b in range(a) for shift in range(1, 100)]
     assert max(shifts) < 10

@@ -1,4 +1,4 @@
-"""Whoever asks permutations together gets what each would have answered alone."""
+"""Permutations that are evaluated together give the same values as each alone."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_many_numbers_go_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
 
 @given(st.lists(st.tuples(st.sampled_from(SPECS), st.integers(1, 200), st.integers(0, 900)), min_size=1, max_size=6))
 def test_orders_of_every_kind_answer_as_alone(wanted: list[tuple[OrderSpec, int, int]]) -> None:
-    """Across the ends of epochs and windows, where some have more to ask than others."""
+    """Also across the ends of epochs and windows, where some orders have more questions than others."""
 
     def orders() -> list[Order]:
         return [build_order(spec, sequences=size, seed=1, source=str(at)) for at, (spec, size, _) in enumerate(wanted)]

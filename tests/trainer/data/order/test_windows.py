@@ -1,4 +1,4 @@
-"""Windows come one after the other, each shuffled in itself, and a full one is the same whatever comes after it."""
+"""Windows come one after another, each is shuffled within itself, and a full window does not depend on later text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from halcyon_api.spec.data import OrderSpec, SequentialOrderSpec, WindowOrderSpe
 
 
 def windows(size: int, *, sequences: int, seed: int = 0, source: str = "web") -> np.ndarray:
-    """Three epochs."""
+    """The order of three epochs, [3, size]."""
     spec = OrderSpec(windows=WindowOrderSpec(sequences=sequences))
     return build_order(spec, sequences=size, seed=seed, source=source)(np.arange(3 * size)).reshape(3, size)
 
@@ -78,4 +78,4 @@ def test_the_order_of_a_key_never_changes() -> None:
 
 
 GOLDEN = [4, 1, 2, 3, 0, 7, 9, 8, 6, 5, 11, 10]
-"""The last window has two."""
+"""The last window has two sequences."""

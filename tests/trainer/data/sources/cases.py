@@ -1,4 +1,4 @@
-"""Sources of a few files, and everything in them."""
+"""Small sources, and helpers that read all of their rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from halcyon_api.spec.sources import (
 )
 
 NOW = Access(pause_seconds=0.0, max_retries=1, retry_seconds=5.0)
-"""An access that does not wait."""
+"""An access without waits."""
 
 
 def text_source(*paths: Path | str) -> DataSourceSpec:

@@ -1,4 +1,4 @@
-"""Stores to read from: an S3 gateway, and web servers that can and cannot serve parts of files."""
+"""Stores to read from: an S3 gateway, and web servers with and without range requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Bucket", "WebServer", "bucket", "gateway", "web_server"]
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket, the folder that it is, and the way to it."""
+    """A bucket: its address, the folder of its objects, and the access to it."""
 
     uri: str
     folder: Path
@@ -37,7 +37,7 @@ class Bucket:
 
 @pytest.fixture
 def bucket(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """A fresh bucket, with the credentials in the environment."""
+    """A new bucket, with the credentials in the environment."""
     name = f"bucket-{secrets.token_hex(4)}"
     (gateway.folder / name).mkdir()
     for variable, value in gateway.environment.items():
@@ -48,12 +48,12 @@ def bucket(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 
 @dataclass
 class WebServer:
-    """What a running web server serves and what was asked of it."""
+    """A running web server, and the requests that it got."""
 
     address: str
     ranges: bool
     requests: list[tuple[str, str | None]] = field(default_factory=list)
-    """Path and range of each GET."""
+    """(path, range) of each GET."""
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -84,7 +84,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate of this machine by its name, and its key, in one file."""
+    """A certificate for this machine's name, and its key, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""What a server answers is not repeated: the first process's last words are shown in the run's status."""
+"""Error messages do not repeat a server's answer, because the message of the first process is shown in the run's status."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = "internal-page-7f3a"
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """Answers with the status that the path names."""
+    """A server that answers with the status that the path names."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""Globs over listed names mean what the shell means."""
+"""Globs over listed names match like globs of the shell."""
 
 from __future__ import annotations
 

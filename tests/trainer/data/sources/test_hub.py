@@ -1,4 +1,4 @@
-"""The Hugging Face hub: files of a data set through a server that speaks its API, and data sets by name where `datasets` is installed."""
+"""The Hugging Face hub: files of a data set from a server with the hub's API, and data sets by name if `datasets` is installed."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def _entry(root: Path, file: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def answers() -> list[int]:
-    """The status of all answers, where it holds one."""
+    """If not empty, the status of all answers."""
     return []
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[int]) -> Iterator[Path]:
-    """The folder of the data set owner/name, revision v1, on a server with the hub's addresses."""
+    """The folder of the data set owner/name, revision v1, on a server with the hub's API."""
     root = tmp_path / "name"
     root.mkdir()
 
@@ -93,7 +93,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[int]) -> 
         server.server_close()
 
 
-@pytest.mark.parametrize("status", [401, 403])  # of an overloaded hub its own client asks again by itself, for half a minute
+@pytest.mark.parametrize("status", [401, 403])  # the hub's client itself retries this status for 30 s
 def test_a_hub_that_refuses_for_a_while(hub: Path, answers: list[int], status: int) -> None:
     answers[:] = [status]
     with pytest.raises(DataUnreachable, match=f"hf://datasets/owner/name@v1/ cannot be listed: .*HTTP status {status}"):
@@ -148,7 +148,7 @@ def test_without_the_library_a_data_set_by_name_is_refused(monkeypatch: pytest.M
 
 
 def test_a_data_set_by_name_where_the_library_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("datasets", reason="datasets is no dependency")
+    pytest.importorskip("datasets", reason="datasets is not a dependency")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     write_jsonl(tmp_path / "named/train.jsonl", ({"text": text, "id": number} for number, text in enumerate(texts(300))))

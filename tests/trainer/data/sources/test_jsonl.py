@@ -1,4 +1,4 @@
-"""JSON Lines, plain and compressed: the same rows, numbered the same, from any row on; and everything that can be wrong with them."""
+"""JSON Lines, plain and compressed: the same rows with the same numbers, from any row on; and the error for each kind of damage."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_reading_may_begin_with_any_row(tmp_path: Path, start: int) -> None:
     whole = rows_of(all_pieces(source, target_bytes=1000))
     assert rows_of(all_pieces(source, start_row=start, target_bytes=1000)) == whole[start:]
     assert all_pieces(source, start_row=start, target_bytes=1000)[0].first_row == start
-    # Where it is known in which file the start is, those before it are not even opened.
+    # If the file of the first row is known, the files before it are not opened.
     files = list_files(source, NOW)
     begin = FilePlace(str(first), 0)
     if start >= 100:

@@ -1,4 +1,4 @@
-"""Cutting: nothing is lost, and where a block ends depends on the text alone."""
+"""Cutting into blocks loses nothing, and the end of a block depends only on the text."""
 
 from __future__ import annotations
 
@@ -63,4 +63,4 @@ def test_a_long_line_is_put_aside_with_the_lines_before_it(monkeypatch: pytest.M
     assert b"".join(aside.chunks()) == data[:-6]
     mapped = aside.text.take()
     assert mapped[:] == data[:-6]
-    assert not Path(aside.text.path).exists(), "it lasts as long as the mapping"
+    assert not Path(aside.text.path).exists(), "it must stay valid as long as the mapping"

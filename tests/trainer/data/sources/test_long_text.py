@@ -1,4 +1,4 @@
-"""Rows too long for the memory are the same rows, read part by part."""
+"""Rows too long for the memory are read part by part, and are the same rows."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_long_lines_of_files(tmp_path: Path, name: str) -> None:
     assert [isinstance(row.value["text"], LongText) for row in found] == [False, True, False, True, False]  # type: ignore[index]
     assert [row.value for row in as_plain(found)] == values
     assert [row.number for row in found] == list(range(5))
-    assert not list(Path(aside._folder().name).iterdir()), "what was put aside was taken"
+    assert not list(Path(aside._folder().name).iterdir()), "the temporary files must be removed"
 
 
 def test_rows_in_the_middle_of_a_block_that_was_put_aside(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A store of sources that does not answer, or refuses, for a while: told apart from what no later try can change."""
+"""A store of sources that does not answer, or refuses, for a while is distinguished from failures that no retry can change."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def proxy(gateway: Gateway) -> Iterator[Proxy]:
 
 @pytest.fixture
 def behind(bucket: Bucket, proxy: Proxy) -> Bucket:
-    """A bucket that is reached through the proxy alone, with one file of each kind."""
+    """A bucket that is reached only through the proxy, with one file of each kind."""
     write_jsonl(bucket.folder / "a.jsonl", ({"text": text} for text in texts(100)))
     (bucket.folder / "a.txt").write_text("text")
     parquet.write_table(pa.table({"text": texts(100)}), bucket.folder / "a.parquet")
@@ -67,7 +67,7 @@ def read_all(source: DataSourceSpec, files: tuple[SourceFile, ...], access: Acce
 
 def message(caught: pytest.ExceptionInfo[DataUnreachable]) -> str:
     assert caught.value.exit_code == ExitCode.DATA_UNREACHABLE
-    assert "made by the test" not in str(caught.value), "what a server writes is not repeated"
+    assert "made by the test" not in str(caught.value), "the server's text must not be repeated"
     return str(caught.value)
 
 
@@ -83,7 +83,7 @@ def test_a_listing_is_no_mistake_of_the_document(behind: Bucket, proxy: Proxy, o
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "text"])
 def test_a_reading_is_no_mistake_of_the_document(behind: Bucket, proxy: Proxy, outage: tuple[Fault, str], kind: str) -> None:
-    """Of a file whose listing was answered."""
+    """The listing succeeds, and the read of the file fails."""
     fault, answer = outage
     sources: dict[str, DataSourceSpec] = {
         "jsonl": jsonl_source(f"{behind.uri}/a.jsonl"),
@@ -101,7 +101,7 @@ def test_a_reading_is_no_mistake_of_the_document(behind: Bucket, proxy: Proxy, o
 
 
 def test_row_groups_are_read_as_whole_files_are(behind: Bucket, proxy: Proxy) -> None:
-    """The metadata of a parquet file was read, and its rows are refused."""
+    """The read of a parquet file's metadata succeeds, and the read of its rows fails."""
     source = parquet_source(f"{behind.uri}/a.parquet")
     (piece,) = pieces(source, list_files(source, behind.access), behind.access)
     proxy.decide = lambda request: SLOW_DOWN

@@ -1,4 +1,4 @@
-"""Parquet: the same rows whether workers read row groups or the parent cuts them; and files of another schema."""
+"""Parquet: the same rows whether workers read row groups or the parent cuts them; files of another schema are named."""
 
 from __future__ import annotations
 

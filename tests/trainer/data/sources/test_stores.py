@@ -1,4 +1,4 @@
-"""Sources in stores: what is listed, in which order; the same rows as from a disk; and what goes wrong on the way."""
+"""Sources in stores: which files are listed, and in which order; the same rows as from a disk; and the errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources of whole files: which files there are, in which order, and what a user is told who has none."""
+"""Sources of whole files: which files they have, in which order, and the error if there are none."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_standard_library_is_its_modules_and_nothing_of_the_machine(tmp_path: Pa
         "abc.py",
         "json/decoder.py",
         "json/__init__.py",
-        # Build configuration, installed packages, customisation of the site, suites that slim images delete, other files:
+        # Build configuration, installed packages, site customisation, test suites that slim images delete, other files:
         "config-3.11-x86_64-linux-gnu/python-config.py",
         "_sysconfigdata__linux_x86_64-linux-gnu.py",
         "_sysconfigdata__darwin_darwin.py",
@@ -50,7 +50,7 @@ def test_standard_library_is_its_modules_and_nothing_of_the_machine(tmp_path: Pa
         "__pycache__/abc.py",
         "abc.pyi",
         "LICENSE.txt",
-        # Taken as documentation, not as source:
+        # Used as documentation, not as source:
         "pydoc_data/topics.py",
     )
     assert stdlib_modules(tmp_path) == ["abc.py", "json/__init__.py", "json/decoder.py", "zipfile.py"]
