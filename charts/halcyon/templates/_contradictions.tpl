@@ -1,4 +1,4 @@
-{{/* Values that say two things at once are refused, each in one sentence. */}}
+{{/* Rejects values that contradict one another, each with one sentence. */}}
 {{- define "halcyon.contradictions" -}}
 {{- $served := include "halcyon.namespaces" . | fromJsonArray }}
 {{- with .Values.limits }}
