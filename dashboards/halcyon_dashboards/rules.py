@@ -51,7 +51,7 @@ RUN_ALERTS = (
         "1m",
         "critical",
         f"Run {_RUN} has stopped and needs a fix: {{{{ $labels.reason }}}}.",
-        "The run does not continue until somebody fixes the problem that its condition Stalled describes.",
+        "The run does not continue until the problem in its condition Stalled is fixed.",
     ),
     Alert(
         "HalcyonRunInvalid",
