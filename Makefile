@@ -1,4 +1,4 @@
-# Everything a person does with this repository. `make help` lists it.
+# The commands of this repository. `make help` lists them.
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -8,7 +8,7 @@ export HALCYON_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)
 
 PYTHON ?= python3
 UV_VERSION := 0.13.8
-# Tests start a thousand interpreters; each would compile what it imports, which takes longer than the rest of most of them.
+# Tests start a thousand interpreters. Without byte code, most of them would spend more time on compiling their imports than on the test.
 unexport PYTHONDONTWRITEBYTECODE
 UV := $(shell command -v uv 2>/dev/null || echo $(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv)
 BIN := .venv/bin
@@ -20,7 +20,7 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: .venv/.synced ## Make the virtual environment (.venv) from uv.lock
+setup: .venv/.synced ## Create the virtual environment (.venv) from uv.lock
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
 	@echo "==> virtual environment .venv from uv.lock"
@@ -51,48 +51,48 @@ down: setup ## Stop the development cluster and leave nothing behind
 ##@ Check
 
 .PHONY: test
-test: setup ## Every promise once: checks, tests, and a real Kubernetes; prints what each part took
+test: setup ## Test every promise once: checks, tests, and a real Kubernetes; prints the duration of each part
 	@$(BIN)/python -m tests.suite
 
 .PHONY: test-all
-test-all: setup ## The further cases of each promise too: all hardware, all tools that read runs, all loops of kills
+test-all: setup ## Test also the further cases of each promise: all hardware, all tools that read runs, all loops of kills
 	@$(BIN)/python -m tests.suite --tier all
 
 .PHONY: test-long
-test-long: setup ## Hundreds of kills and flips, for many minutes
+test-long: setup ## Run hundreds of kills and bit flips, for many minutes
 	@$(BIN)/python -m tests.suite --tier long
 
 .PHONY: test-fast
-test-fast: setup ## Of `make test`: what needs one process (two minutes)
+test-fast: setup ## The part of `make test` that needs one process (two minutes)
 	@$(BIN)/python -m tests.suite fast
 
 .PHONY: test-unit
-test-unit: setup ## Of `make test`: what needs no cluster
+test-unit: setup ## The part of `make test` that needs no cluster
 	@$(BIN)/python -m tests.suite fast slow
 
 .PHONY: test-cluster
-test-cluster: setup ## Of `make test`: what needs the development cluster (root where there is no Docker)
+test-cluster: setup ## The part of `make test` that needs the development cluster (and root if there is no Docker)
 	@$(BIN)/python -m tests.suite cluster alone
 
 .PHONY: reliability
-reliability: setup ## Make the table of docs/reliability.md by running its tests (LONG=1: the long suite too)
+reliability: setup ## Write the table of docs/reliability.md by running its tests (LONG=1: also the long tests)
 	@$(BIN)/pytest -q -n 2 --dist loadfile -m "fault and not cluster $(if $(LONG),,and not long)" --reliability docs/reliability.md tests/faults
 	@$(BIN)/pytest -q -m "fault and cluster" --reliability docs/reliability.md tests/cluster
 
 .PHONY: mutations
-mutations: setup ## Break the engine on purpose and see which row of docs/reliability.md fails
+mutations: setup ## Break the code on purpose and show which row of docs/reliability.md fails
 	@$(BIN)/python -m tests.faults.mutations --page docs/reliability.md
 
 .PHONY: mistakes
-mistakes: setup ## Make every mistake of docs/mistakes.md, and write what is answered
+mistakes: setup ## Make every mistake of docs/mistakes.md and write the answers into it
 	@$(BIN)/python -m tests.mistakes
 
 .PHONY: churn
-churn: setup ## 200 random faults in ten minutes among forty runs of fake pods; every run ends in its right state
+churn: setup ## Inject 200 random faults in ten minutes into forty runs with fake pods; checks the end state of every run
 	@$(BIN)/python tests/bench/churn.py $(ARGS)
 
 .PHONY: check
-check: setup ## Format, lint, types, layers, and that generated files are fresh
+check: setup ## Check format, lint, types, layers, and that generated files are up to date
 	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/pyright --warnings
@@ -101,7 +101,7 @@ check: setup ## Format, lint, types, layers, and that generated files are fresh
 	@$(BIN)/python -m halcyon_dashboards.generate --check
 
 .PHONY: bench
-bench: setup ## Print the figures of tests/bench, measured as pairs in one run
+bench: setup ## Print the figures of tests/bench, measured in pairs in one run
 	@for bench in tests/bench/bench_*.py; do echo "==> $$bench"; $(BIN)/python $$bench; done
 
 ##@ Change
@@ -112,7 +112,7 @@ format: setup ## Format the code
 	@$(BIN)/ruff check --quiet --fix .
 
 .PHONY: generate
-generate: setup ## Write the CRD and the reference from the types, dashboards and alerts from their code
+generate: setup ## Write all generated files: CRDs, reference, dashboards, alerts, docs/testing.md
 	@$(BIN)/python -m halcyon_api.generate
 	@$(BIN)/python -m halcyon_dashboards.generate
 	@$(BIN)/python -m halcyon.telemetry.reference > docs/reference/metrics.md
@@ -120,7 +120,7 @@ generate: setup ## Write the CRD and the reference from the types, dashboards an
 	@$(BIN)/python -m tests.suite.generate
 
 .PHONY: pictures
-pictures: setup ## Draw the pictures of docs/guides anew, by the tests that see what they show
+pictures: setup ## Draw the pictures of docs/guides again, by the tests that produce their data
 	@HALCYON_PICTURES=$(CURDIR)/docs/guides $(BIN)/pytest -q tests/gitops/test_argocd.py tests/cluster/test_command_line.py \
 		tests/cluster/test_gitops.py tests/cluster/test_monitoring.py
 

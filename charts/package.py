@@ -1,8 +1,8 @@
-"""Package the chart as it is released: it names the images that belong to it, so that `helm install` needs no values.
+"""Package the chart for a release, with the images of the release as default values, so that `helm install` needs no values.
 
     python3 charts/package.py --operator IMAGE --trainer IMAGE --destination FOLDER [--chart FOLDER] [--helm PROGRAM]
 
-IMAGE is `REPOSITORY:TAG`, `REPOSITORY@DIGEST` or both; a digest decides alone. Needs Python and Helm, and nothing else.
+IMAGE is `REPOSITORY:TAG`, `REPOSITORY@DIGEST` or both; a digest overrides the tag. Needs only Python and Helm.
 """
 
 import argparse
@@ -18,18 +18,18 @@ IMAGE = re.compile(r"(?P<repository>[\w.:/-]+?)(?::(?P<tag>[\w][\w.-]{0,127}))?(
 
 
 class Misfit(ValueError):
-    """What was given does not fit; the message is one sentence."""
+    """An argument is not valid, or Helm failed; the message is one sentence."""
 
 
 def parts(image: str) -> dict[str, str]:
-    """Return `repository`, `tag` and `digest` of an image; what it lacks is empty. Pure.
+    """Return `repository`, `tag` and `digest` of an image; a missing part is empty. Pure.
 
     Raises:
-        Misfit: It is no name of an image, or says neither tag nor digest, so that nobody knows what it will be tomorrow.
+        Misfit: The text is not the name of an image, or has neither tag nor digest, so that the image could change later.
     """
     found = IMAGE.fullmatch(image)
     if found is None:
-        raise Misfit(f"{image!r} is no image: give REPOSITORY:TAG or REPOSITORY@sha256:DIGEST")
+        raise Misfit(f"{image!r} is not an image: give REPOSITORY:TAG or REPOSITORY@sha256:DIGEST")
     named = {part: text or "" for part, text in found.groupdict().items()}
     if not (named["tag"] or named["digest"]):
         raise Misfit(f"{image} has neither a tag nor a digest: give REPOSITORY:TAG or REPOSITORY@sha256:DIGEST")
@@ -37,10 +37,10 @@ def parts(image: str) -> dict[str, str]:
 
 
 def with_image(values: str, section: str, image: str) -> str:
-    """Return the text of values.yaml with another image in a section, and every other line as it was. Pure.
+    """Return the text of values.yaml with another image in a section; all other lines are unchanged. Pure.
 
     Raises:
-        Misfit: The text has no such section, or the section lacks a field of it.
+        Misfit: The text has no such section, or the section does not have each field of an image exactly once.
     """
     block = re.search(rf"^{section}:\n(?:(?: .*)?\n)*?(?=\S|\Z)", values, re.MULTILINE)
     if block is None:
@@ -54,10 +54,10 @@ def with_image(values: str, section: str, image: str) -> str:
 
 
 def package(chart: Path, operator: str, trainer: str, destination: Path, helm: str) -> None:
-    """Package a chart with these images into a folder, and say what Helm says. The chart's own files stay as they are.
+    """Package a copy of a chart with these images into a folder; prints Helm's output. The chart's own files do not change.
 
     Raises:
-        Misfit: An image does not fit, or Helm is not there or made no package.
+        Misfit: An image is not valid, or Helm is not installed or failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copytree(chart, Path(folder) / chart.name)
@@ -70,17 +70,17 @@ def package(chart: Path, operator: str, trainer: str, destination: Path, helm: s
         except OSError as error:
             raise Misfit(f"{helm} does not run ({error.strerror}): install Helm, or give --helm PROGRAM") from None
         except subprocess.CalledProcessError:
-            raise Misfit("Helm made no package; what it says stands above") from None
+            raise Misfit("Helm made no package; its message is above") from None
 
 
 def main(words: list[str]) -> None:
-    """Read the command line and do it."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Package the chart with the images that belong to it.")
     parser.add_argument("--operator", required=True, metavar="IMAGE", help="the operator's image")
-    parser.add_argument("--trainer", required=True, metavar="IMAGE", help="the image of runs that name none")
-    parser.add_argument("--destination", required=True, type=Path, metavar="FOLDER", help="where the package goes")
+    parser.add_argument("--trainer", required=True, metavar="IMAGE", help="the image of runs without spec.image")
+    parser.add_argument("--destination", required=True, type=Path, metavar="FOLDER", help="folder for the package")
     parser.add_argument("--chart", default=CHART, type=Path, metavar="FOLDER", help="the chart (default: that of this repository)")
-    parser.add_argument("--helm", default="helm", metavar="PROGRAM", help="which Helm (default: that of the PATH)")
+    parser.add_argument("--helm", default="helm", metavar="PROGRAM", help="the Helm program (default: that on the PATH)")
     given = parser.parse_args(words)
     try:
         package(given.chart, given.operator, given.trainer, given.destination, given.helm)

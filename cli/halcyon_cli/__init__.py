@@ -1,1 +1,1 @@
-"""What people type: `halcyon` on their own machine, and `kubectl halcyon` against a cluster."""
+"""The command lines: `halcyon` for the local machine and a cluster, `kubectl halcyon` for a cluster only."""

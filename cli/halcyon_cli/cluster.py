@@ -1,4 +1,4 @@
-"""The cluster as the command line sees it: runs of the kubeconfig's present context, and nothing else."""
+"""Requests of the command line to the cluster: TrainingRuns, their pods and their logs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from halcyon_cli.watching import WatchEnded, documents, each
 
 _TIMEOUT_SECONDS = 20
 _WATCH_SECONDS = 30
-"""How long the server keeps a watch open; then the run is looked at anew, changed or not."""
+"""How long the server keeps a watch open; then the run is read again, changed or not."""
 _PAUSE_SECONDS = 1.0
-"""After a watch or a log that broke off, or that the user may not have."""
+"""Pause after a watch or a log that broke off or was forbidden."""
 _SILENCE_SECONDS = 60
-"""A log in which nothing came for so long is asked for anew: a connection that is dead does not say so."""
+"""A log is requested again after this time without data, because a dead connection raises no error."""
 _OVERLAP_SECONDS = 30
-"""Of a log that is taken up again so much is asked for twice, and passed over by its times."""
+"""A log that is requested again starts this much earlier; lines already read are skipped by their times."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT")
 _READING = "read the log of pod"
 _PAGE = 200
@@ -33,7 +33,7 @@ _PAGE = 200
 
 @dataclass(frozen=True)
 class Place:
-    """Where a command's run is: a namespace of a context; None for those of the kubeconfig."""
+    """Context and namespace of a command's run; None means that of the kubeconfig."""
 
     context: str | None = None
     namespace: str | None = None
@@ -43,7 +43,7 @@ class Runs:
     """TrainingRuns of one namespace.
 
     Raises:
-        Refused: There is no cluster to ask.
+        Refused: No cluster is configured, or the Kubernetes client is not installed.
     """
 
     def __init__(self, place: Place) -> None:
@@ -62,20 +62,20 @@ class Runs:
         self.namespace = place.namespace or active.get("namespace") or "default"
 
     def get(self, name: str) -> dict[str, Any]:
-        """A run's document.
+        """Return a run's document.
 
         Raises:
-            Refused: It is not there, or the cluster does not answer.
+            Refused: The run does not exist, or the cluster does not answer or forbids it.
         """
         with self._asking(name):
             found: Any = self._api.get_namespaced_custom_object(*self._kind, name, _request_timeout=_TIMEOUT_SECONDS)
             return found
 
     def find(self, name: str) -> dict[str, Any] | None:
-        """A run's document, or None if there is no such run.
+        """Return a run's document, or None if there is no such run.
 
         Raises:
-            Refused: The cluster does not answer or allow it.
+            Refused: The cluster does not answer or forbids it.
         """
         with self._asking(name, absent=True):
             found: Any = self._api.get_namespaced_custom_object(*self._kind, name, _request_timeout=_TIMEOUT_SECONDS)
@@ -83,16 +83,17 @@ class Runs:
         return None
 
     def changes(self, name: str) -> Iterator[dict[str, Any]]:
-        """A run's document now, after every change, and every half minute without one, for as long as somebody asks.
+        """Yield a run's document now, after every change, and at least every 30 seconds, without end.
 
         Raises:
-            Refused: It is not there, or not any more, or the cluster does not answer.
+            Refused: The run does not exist (any more), or the cluster does not answer or forbids it.
         """
         return documents(lambda: self.get(name), lambda version: self._events(name, version), _pause)
 
     def objection(self, name: str, document: dict[str, Any]) -> str:
-        """What the API server, with all its policies, says against a document in the place of a run's; empty where it would take it, or
-        does not let the user ask. Nothing is changed.
+        """Return why the API server, with all its admission policies, would reject a new document for a run. Changes nothing (dry run).
+
+        Empty if it would accept the document, or if the user may not try.
 
         Raises:
             Refused: The cluster does not answer.
@@ -107,7 +108,7 @@ class Runs:
                     )
                 except ApiException as error:
                     said = _message(error)
-                    if error.status in (400, 422) or (error.status == 403 and "denied" in said):  # by the schema, or by a policy
+                    if error.status in (400, 422) or (error.status == 403 and "denied" in said):  # rejected by the schema, or by a policy
                         return said
                     if error.status not in (403, 409):
                         raise
@@ -117,10 +118,10 @@ class Runs:
             return ""
 
     def list(self, *, everywhere: bool) -> list[dict[str, Any]]:
-        """The documents of all runs, of the namespace or of the whole cluster, by namespace and name.
+        """Return the documents of all runs of the namespace or the cluster, sorted by namespace and name.
 
         Raises:
-            Refused: The cluster does not answer or allow it.
+            Refused: The cluster does not answer or forbids it.
         """
         found: list[dict[str, Any]] = []
         token = ""
@@ -141,59 +142,60 @@ class Runs:
                 return sorted(found, key=lambda run: (run["metadata"].get("namespace", ""), run["metadata"]["name"]))
 
     def patch(self, name: str, patch: dict[str, Any]) -> dict[str, Any]:
-        """Merge something into a run and give its document back.
+        """Merge a patch into a run and return the new document.
 
         Raises:
-            Refused: It is not there, or the cluster does not answer, allow or accept it.
+            Refused: The run does not exist, or the cluster does not answer, forbids the patch or rejects it.
         """
         with self._asking(name):
             found: Any = self._api.patch_namespaced_custom_object(*self._kind, name, patch, _request_timeout=_TIMEOUT_SECONDS)
             return found
 
     def pods(self, name: str) -> list[Any]:
-        """A run's trainer pods, by name.
+        """Return a run's trainer pods, sorted by name.
 
         Raises:
-            Refused: The cluster does not answer or allow it.
+            Refused: The cluster does not answer or forbids it.
         """
         return sorted(self._pods(name)[0], key=lambda pod: pod.metadata.name)
 
     def pod_changes(self, name: str) -> Iterator[Any]:
-        """A run's trainer pods as they are now, then each that comes or changes, and all anew every half minute.
+        """Yield a run's trainer pods as they are now, then each new or changed one, and all again every 30 seconds.
 
         Raises:
-            Refused: The cluster does not answer or allow it.
+            Refused: The cluster does not answer or forbids it.
         """
         return each(lambda: self._pods(name), lambda version: self._pod_events(name, version), _pause)
 
     def log(self, pod: str, *, tail: int | None = None) -> str:
-        """What a pod's trainer has written so far; empty where it has not begun, or is gone.
+        """Return the log of a pod's trainer so far; empty if the trainer has not started or the pod was deleted.
 
         Raises:
-            Refused: The cluster does not answer or allow it.
+            Refused: The cluster does not answer or forbids it.
         """
         with self._asking(pod, absent=True, doing=_READING), self._writing(pod, follow=False, tail_lines=tail) as response:
             return response.data.decode("utf-8", "replace")
         return ""
 
     def follow(self, pod: str, uid: str) -> Iterator[str]:
-        """The lines of a pod's trainer, as they come, until it has ended or is gone. Where the log breaks off it is taken up again at the
-        line after the last.
+        """Yield the log lines of a pod's trainer as they arrive, until the pod has ended or is deleted.
+
+        If the log breaks off, it continues at the first unread line.
 
         Raises:
-            Refused: The cluster does not allow it, or does not answer when it is asked for the pod.
+            Refused: The cluster forbids it, or does not answer the request for the pod.
         """
         last, heard_at = "", 0.0
         while True:
-            over = self._is_over(pod, uid)  # before its log is read: what it writes after that is not its last word
+            over = self._is_over(pod, uid)  # read before the log: a pod that ends during the read may have more lines
             recent = None if not last else math.ceil(time.monotonic() - heard_at) + _OVERLAP_SECONDS
             before = last
             for line in self._lines(pod, recent):
                 at, _, text = line.partition(" ")
                 if _TIME.match(at) is None:
                     if over:
-                        yield line  # the kubelet's word on a log that it has not; of a pod that lives it may have it the next time
-                elif at > before:  # of one node, in one format, so texts compare as times do
+                        yield line  # the kubelet's message that it has no log; while the pod runs, the next read may get the log
+                elif at > before:  # times of one node in one format, so comparing texts compares times
                     last, heard_at = at, time.monotonic()
                     yield text
             if over:
@@ -201,10 +203,10 @@ class Runs:
             _pause()
 
     def _lines(self, pod: str, recent_seconds: int | None) -> Iterator[str]:
-        """The lines of a pod's log with the kubelet's times before them, until it ends or breaks off.
+        """Yield the lines of a pod's log, each after the kubelet's time, until the log ends or breaks off.
 
         Raises:
-            Refused: The cluster does not allow it.
+            Refused: The cluster forbids it.
         """
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
@@ -219,34 +221,34 @@ class Runs:
             except ApiException as error:
                 if error.status in (401, 403):
                     raise
-                return  # it has not begun, is gone, or its node does not answer
+                return  # the container has not started, the pod was deleted, or its node does not answer
             except (HTTPError, OSError):
-                return  # what was cut off comes again whole
+                return  # drops `rest`: the next request returns the cut line complete
         if rest:
             yield rest.decode("utf-8", "replace")
 
     def _is_over(self, pod: str, uid: str) -> bool:
-        """Whether a pod has ended or is gone; another one of its name is not it."""
+        """Whether the pod with this uid has ended or was deleted."""
         with self._asking(pod, absent=True, doing="get pod"):
             found: Any = self._core.read_namespaced_pod(pod, self.namespace, _request_timeout=_TIMEOUT_SECONDS)
             return found.metadata.uid != uid or found.status.phase in ("Succeeded", "Failed")
         return True
 
     def _pods(self, name: str) -> tuple[list[Any], str]:
-        """A run's trainer pods, and the resource version at which they were so."""
+        """Return a run's trainer pods and the resource version of the list."""
         with self._asking(name, doing="list the pods of TrainingRun"):
             found: Any = self._core.list_namespaced_pod(self.namespace, label_selector=_selector(name), _request_timeout=_TIMEOUT_SECONDS)
             return found.items, found.metadata.resource_version
 
     def _pod_events(self, name: str, version: str) -> Iterator[dict[str, Any]]:
-        """What happens to a run's trainer pods after a resource version, as `_events`."""
+        """Yield the watch events of a run's trainer pods after a resource version, as `_events` does for a run."""
         return _watched(self._core.list_namespaced_pod, self.namespace, label_selector=_selector(name), resource_version=version)
 
     def _events(self, name: str, version: str) -> Iterator[dict[str, Any]]:
-        """What happens to a run after a resource version, until the server ends the watch.
+        """Yield the watch events of a run after a resource version, until the server ends the watch.
 
         Raises:
-            WatchEnded: It broke off, or cannot be had; why is what the next look tells.
+            WatchEnded: The watch broke off or could not be opened; the next read of the run reports the reason.
         """
         return _watched(
             self._api.list_namespaced_custom_object, *self._kind, field_selector=f"metadata.name={name}", resource_version=version
@@ -274,7 +276,16 @@ class Runs:
 
     @contextlib.contextmanager
     def _asking(self, name: str, *, absent: bool = False, doing: str = "touch TrainingRun") -> Iterator[None]:
-        """Turn errors into sentences. With `absent`, what is not there, or not yet, is no error; `doing` stands before the name."""
+        """Turn errors of the block into sentences.
+
+        Args:
+            name: Name of the run or pod, for the sentence.
+            absent: If true, a missing object (400, 404) is not an error: the block just ends.
+            doing: Verb and object of the sentence, before the name.
+
+        Raises:
+            Refused: The request failed.
+        """
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -285,11 +296,11 @@ class Runs:
                 return
             if error.status == 404:
                 raise Refused(
-                    f"there is no TrainingRun {name} in namespace {self.namespace}; look with: kubectl get trainingruns --all-namespaces"
+                    f"there is no TrainingRun {name} in namespace {self.namespace}; list them with: kubectl get trainingruns -A"
                 ) from None
             if error.status in (401, 403):
                 raise Refused(f"the cluster does not let you {doing} {self.namespace}/{name} ({error.reason})") from None
-            raise Refused(f"the cluster refused: {_message(error)}") from None
+            raise Refused(f"the cluster rejected the request: {_message(error)}") from None
         except (HTTPError, OSError) as error:
             raise Refused(
                 f"the cluster does not answer ({type(error).__name__}); is the context of your kubeconfig the right one?"
@@ -297,10 +308,10 @@ class Runs:
 
 
 def _watched(function: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[dict[str, Any]]:
-    """The events that a list of the client's tells when it is watched, until the server ends the watch.
+    """Yield the events of a watch on one of the client's list functions, until the server ends the watch.
 
     Raises:
-        WatchEnded: It broke off, or cannot be had.
+        WatchEnded: The watch broke off or could not be opened.
     """
     from kubernetes.client.exceptions import ApiException
     from kubernetes.watch import Watch
@@ -309,14 +320,14 @@ def _watched(function: Callable[..., Any], *arguments: Any, **options: Any) -> I
     seconds = {"timeout_seconds": _WATCH_SECONDS, "_request_timeout": _WATCH_SECONDS + _TIMEOUT_SECONDS}
     stream: Any = Watch().stream(function, *arguments, **options, **seconds)
     try:
-        # What is no event is a line that was cut off.
+        # The client yields None for a line that was cut off.
         yield from (event for event in stream if event is not None)
     except (ApiException, HTTPError, OSError):
         raise WatchEnded from None
 
 
 def _selector(run: str) -> str:
-    """What a run's trainer pods are found by."""
+    """Return the label selector of a run's trainer pods."""
     return f"{names.LABEL_RUN}={run},{names.LABEL_ROLE}!={names.ROLE_PROBE}"
 
 
@@ -325,7 +336,7 @@ def _pause() -> None:
 
 
 def _message(error: Any) -> str:
-    """What the API server says, without the frame around it."""
+    """Return the message in the API server's error, or its status and reason if it has none."""
     try:
         return str(json.loads(error.body)["message"])
     except (ValueError, KeyError, TypeError):

@@ -25,12 +25,12 @@ from halcyon_cli.telling import Refused, told
 
 Run = Annotated[str, typer.Argument(help="Name of the TrainingRun.", metavar="RUN")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the run. Default: the kubeconfig's.")]
-Wait = Annotated[bool, typer.Option(help="Come back when it is done.")]
-Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: the present one.")]
+Wait = Annotated[bool, typer.Option(help="Wait until it is done.")]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: the current one.")]
 
 
 class Form(StrEnum):
-    """How a command writes what it found, other than as a table."""
+    """Output formats besides the table."""
 
     JSON = "json"
 
@@ -44,12 +44,12 @@ def report(
     namespace: Namespace = None,
     context: Context = None,
     file: Annotated[
-        Path | None, typer.Option(help="Read the run from this YAML or JSON file (- for standard input) and ask no cluster.")
+        Path | None, typer.Option(help="Read the run from this YAML or JSON file (- for standard input) instead of the cluster.")
     ] = None,
-    svg: Annotated[Path | None, typer.Option(help="Write the time line as a picture to this file.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write the time line as an SVG picture to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Show where every second of a run went: a table by cause, its worlds of processes, and a time line."""
+    """Show where the time of a run went: seconds by cause, its process groups, and a time line."""
     with told():
         document = Runs(Place(context, namespace)).get(run) if file is None else _read(file, run)
         found = read_report(run, parse_status(document.get("status")))
@@ -69,10 +69,10 @@ def status(
     run: Run,
     namespace: Namespace = None,
     context: Context = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it until the run ends.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Update the view until the run ends.")] = False,
     output: Output = None,
 ) -> None:
-    """Show how a run is: phase and why, progress, losses, checkpoints, hosts, and where its time went."""
+    """Show the state of a run: phase and reason, progress, losses, checkpoints, hosts, and where its time went."""
     from rich.live import Live
 
     with told():
@@ -99,7 +99,7 @@ def top(
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="The runs of all namespaces.")] = False,
     output: Output = None,
 ) -> None:
-    """Show all runs, a line each."""
+    """Show all runs, one line each."""
     from halcyon_cli.status_view import fleet_view
 
     with told():
@@ -115,17 +115,17 @@ def logs(
     run: Run,
     namespace: Namespace = None,
     context: Context = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
-    raw: Annotated[bool, typer.Option(help="The lines as the trainers wrote them.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the logs until the run ends.")] = False,
+    raw: Annotated[bool, typer.Option(help="Print the lines as the trainers wrote them.")] = False,
 ) -> None:
-    """Show the logs of all processes of a run as one story, in the order of time."""
+    """Show the logs of all processes of a run together, sorted by time."""
     from halcyon_cli.following import follow_run, read_run
     from halcyon_cli.log_lines import shown
 
     console = Console(soft_wrap=True)
     with told(), contextlib.suppress(KeyboardInterrupt):
         runs = Runs(Place(context, namespace))
-        runs.get(run)  # says so where there is none
+        runs.get(run)  # fails if there is no such run
         for line in follow_run(runs, run) if follow else read_run(runs, run):
             if raw:
                 sys.stdout.write(f"{line.text}\n")
@@ -137,19 +137,19 @@ def checkpoint(
     run: Run,
     namespace: Namespace = None,
     context: Context = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Come back when the checkpoint is committed.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the checkpoint is committed.")] = True,
 ) -> None:
-    """Have a run save a checkpoint now; it trains on meanwhile."""
+    """Make a run save a checkpoint now, without stopping the training."""
     with told():
         runs = Runs(Place(context, namespace))
         before = parse_status(runs.get(run).get("status"))
         if before.phase in AT_REST:
             saved = f"; its newest checkpoint is of step {before.checkpoint.step}" if before.checkpoint is not None else ""
-            raise Refused(f"run {run} is {before.phase} and trains no step that could be saved{saved}")
+            raise Refused(f"run {run} is {before.phase} and trains no steps, so there is nothing new to save{saved}")
         value = _new_value()
         runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_CHECKPOINT: value}}})
         if not wait:
-            _say(f"{run} is asked for a checkpoint")
+            _say(f"{run}: checkpoint requested")
             return
         step = _saved_step(runs, run, value)
         _say(f"{run} has saved step {step}")
@@ -161,8 +161,8 @@ def diff(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Tell what applying a document would change in a run, and what it would do: exits with 0 where nothing differs, 1 where something
-    does, and 2 where that cannot be told. What the run has taken from its defaults counts as it is on record."""
+    """Show what applying a document would change in a run, and the effect. Exits with 0 if nothing differs, 1 if something differs, and 2
+    if the comparison fails. Fields from defaults have the values that the run has recorded."""
     from halcyon_api.defaults.files import placed, with_values
     from halcyon_api.defaults.status import read_values
     from halcyon_api.training_run import InvalidRun, parse_run, read_one
@@ -177,20 +177,20 @@ def diff(
         try:
             document = read_one(file)
             if known.attempt == 0:
-                # Where the defaults are not known yet, both documents go by the same ones.
+                # The run has recorded no defaults yet, so both documents get the same placeholders.
                 values = placed(values, [document, live], "file:///not-known-yet")
             wanted = parse_run(with_values(document, values, runs.namespace))
         except InvalidRun as error:
             raise Refused(about_file(file, str(error))) from None
         if wanted.metadata.name != run:
-            raise Refused(f"{file} is about run {wanted.metadata.name}, not {run}; give the file of that run")
+            raise Refused(f"{file} is the document of run {wanted.metadata.name}, not {run}; give the file of that run")
         if live is None:
-            _say(f"there is no run {run} in namespace {runs.namespace}: applying makes it")
+            _say(f"there is no run {run} in namespace {runs.namespace}: applying creates it")
             raise typer.Exit(1)
         try:
             present = parse_run(with_values({key: live[key] for key in ("apiVersion", "kind", "metadata", "spec")}, values)).spec
         except InvalidRun as error:
-            raise Refused(f"run {run} in the cluster is not one that this version can read: {error}") from None
+            raise Refused(f"this version cannot read run {run} in the cluster: {error}") from None
         objection = runs.objection(run, live | {"spec": document["spec"]}) if present != wanted.spec else ""
         found = difference(present, wanted.spec, known, objection)
         Console().print(difference_view(found))
@@ -199,7 +199,7 @@ def diff(
 
 
 def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
-    """Save a checkpoint, release the hardware, and rest until `resume`."""
+    """Save a checkpoint, release the hardware, and stay suspended until `resume`."""
     with told():
         runs = Runs(Place(context, namespace))
         patched = runs.patch(run, {"spec": {"suspend": True}})
@@ -209,7 +209,7 @@ def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait
 
 
 def resume(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
-    """Go on from the last checkpoint."""
+    """Continue the run from its last checkpoint."""
     with told():
         runs = Runs(Place(context, namespace))
         patched = runs.patch(run, {"spec": {"suspend": False}})
@@ -222,9 +222,9 @@ def restart(
     run: Run,
     namespace: Namespace = None,
     context: Context = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Come back when the new pods train.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the new pods train.")] = True,
 ) -> None:
-    """Save, let all pods go, and go on with new ones. The operator does it, whatever becomes of this command."""
+    """Save a checkpoint, delete all pods, and continue with new ones. The operator does this, even if this command is interrupted."""
     with told():
         runs = Runs(Place(context, namespace))
         before = parse_status(runs.get(run).get("status"))
@@ -244,41 +244,41 @@ def restart(
 
 
 def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
-    """Have a run take its defaults as they are now; what differs then is an edit like any other."""
+    """Make a run use its defaults as they are now. Fields that differ then have the effect of an edit."""
     with told():
         runs = Runs(Place(context, namespace))
         before = parse_status(runs.get(run).get("status"))
         if before.phase == "Succeeded":
-            raise Refused(f"run {run} is Succeeded and takes nothing any more")
+            raise Refused(f"run {run} is Succeeded, so its defaults have no effect any more")
         value = _new_value()
         runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_REFRESH_DEFAULTS: value}}})
         if before.phase == "Suspended":
-            _say(f"{run} is Suspended and takes its defaults anew when it is resumed")
+            _say(f"{run} is Suspended and reads its defaults again when it is resumed")
             return
-        _say(f"{run} takes its defaults anew; what needs new pods waits for a checkpoint")
+        _say(f"{run} reads its defaults again; changes that need new pods wait for a checkpoint")
         if not wait:
             return
         known = _problem(before)
         if known:
-            _say(f"it takes nothing as long as this holds: {known}")
+            _say(f"it cannot use them until this is fixed: {known}")
 
         def taken(status: TrainingRunStatus) -> bool:
             problem = _problem(status)
             if problem and problem != known:
-                raise Refused(f"run {run} cannot take its defaults: {problem}; once that is mended it does so by itself")
+                raise Refused(f"run {run} cannot use its defaults: {problem}; it retries by itself once that is fixed")
             return status.defaults is not None and status.defaults.request == value
 
         _wait_for(runs, run, taken)
 
 
 def register(app: typer.Typer, panel: str | None = None) -> None:
-    """Give an application these commands, under a heading of its help."""
+    """Add the commands to an application, under the heading `panel` of its help."""
     for command in (status, top, logs, report, diff, checkpoint, suspend, resume, restart, refresh):
         app.command(rich_help_panel=panel)(command)
 
 
 def _view(runs: Runs, run: str, document: dict[str, Any]) -> tuple[RenderableType, bool]:
-    """What is to be seen of a run, and whether it has ended."""
+    """Return the view of a run, and whether the run has ended."""
     from halcyon_cli.following import hosts_of, last_losses
     from halcyon_cli.status_view import run_view
 
@@ -291,7 +291,7 @@ def _view(runs: Runs, run: str, document: dict[str, Any]) -> tuple[RenderableTyp
 
 
 def _summary(run: dict[str, Any]) -> dict[str, Any]:
-    """A run as a JSON value: where it is, and its status as the API has it."""
+    """Return a run as a JSON value: namespace, name, and the status as the API server stores it."""
     metadata = run["metadata"]
     return {"namespace": metadata.get("namespace", ""), "name": metadata["name"], "status": run.get("status") or {}}
 
@@ -302,13 +302,17 @@ def _write_json(value: Any, *, one_line: bool = False) -> None:
 
 
 def _problem(status: TrainingRunStatus) -> str:
-    """Why nothing can be made of a run's document with its defaults; empty: something can."""
+    """Return why a run's document is not valid together with its defaults; empty if it is valid."""
     stalled = status.condition("Stalled")
     return stalled.message if stalled is not None and (stalled.status, stalled.reason) == ("True", "InvalidSpec") else ""
 
 
 def _saved_step(runs: Runs, run: str, value: str) -> int:
-    """The step of the checkpoint that serves a request, once it is committed."""
+    """Wait until the checkpoint for a request is committed, and return its step.
+
+    Raises:
+        Refused: The run came to rest before.
+    """
     for document in runs.changes(run):
         found = parse_status(document.get("status"))
         request = found.save_request
@@ -316,7 +320,7 @@ def _saved_step(runs: Runs, run: str, value: str) -> int:
             return request.step
         if found.phase in AT_REST:
             saved = f"step {found.checkpoint.step}" if found.checkpoint is not None else "nothing"
-            raise Refused(f"run {run} is {found.phase} before the request was served; its newest checkpoint holds {saved}")
+            raise Refused(f"run {run} became {found.phase} before it saved the requested checkpoint; its newest checkpoint holds {saved}")
     raise AssertionError("changes have no end")
 
 
@@ -325,18 +329,18 @@ def _generation(document: dict[str, Any]) -> int:
 
 
 def _wait_for(runs: Runs, run: str, done: Callable[[TrainingRunStatus], bool], generation: int = 0) -> None:
-    """Wait until a run is as it should be by a status that knows of a state of its spec: an older one tells of what was before."""
+    """Wait until `done` is true for a status with at least this observedGeneration; an older status describes the run before the edit."""
     for _, found in _phases(runs, run, generation):
         if done(found):
             return
 
 
 def _restarted(runs: Runs, run: str, value: str) -> int:
-    """The attempt that a restart led to, once it trains or has come to its end."""
+    """Wait until the attempt that a restart led to trains or is at rest, and return its number."""
     for document, found in _phases(runs, run):
         known = found.restart
         annotations = document["metadata"].get("annotations") or {}
-        # Whoever asks while this one waits gives it his value: one restart serves both.
+        # A later request replaces the value of a waiting one: one restart serves both.
         if known is None or known.waits or known.value not in (value, annotations.get(names.ANNOTATION_RESTART)):
             continue
         if known.outcome == "passedOver":
@@ -347,7 +351,7 @@ def _restarted(runs: Runs, run: str, value: str) -> int:
 
 
 def _phases(runs: Runs, run: str, generation: int = 0) -> Iterator[tuple[dict[str, Any], TrainingRunStatus]]:
-    """A run and its status after every change from a generation on; each new phase is told."""
+    """Yield a run and its status after every change, from an observedGeneration on; print each new phase."""
     phase = ""
     for document in runs.changes(run):
         found = parse_status(document.get("status"))
@@ -361,7 +365,7 @@ def _phases(runs: Runs, run: str, generation: int = 0) -> Iterator[tuple[dict[st
 
 
 def _new_value() -> str:
-    """A value that no annotation has had."""
+    """Return a value that no annotation had before."""
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}-{secrets.token_hex(4)}"
 
 
@@ -371,19 +375,19 @@ def _say(sentence: str) -> None:
 
 
 def _read(file: Path, run: str) -> dict[str, Any]:
-    """A run from a file that holds it, or a list with it, as `kubectl get --output yaml` prints them."""
+    """Read a run from a file with the run, or with a list that contains it, as `kubectl get --output yaml` prints it."""
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
         document = read_document(text)
     except OSError as error:
-        raise Refused(f"{file}: {error.strerror}; give the path of what `kubectl get trainingrun {run} --output yaml` printed") from None
+        raise Refused(f"{file}: {error.strerror}; give a file with the output of `kubectl get trainingrun {run} --output yaml`") from None
     except (InvalidYaml, UnicodeDecodeError):
         raise Refused(f"{file}: not YAML and not JSON") from None
     items = document.get("items", [document]) if isinstance(document, dict) else []
     for item in items:
         if isinstance(item, dict) and isinstance(metadata := item.get("metadata"), dict) and metadata.get("name") == run:
             return item
-    raise Refused(f"{file} holds no run of the name {run}")
+    raise Refused(f"{file} holds no run with the name {run}")
 
 
 def _document(report: Report) -> dict[str, Any]:
@@ -417,4 +421,4 @@ def _write_picture(report: Report, path: Path) -> None:
     try:
         path.write_text(draw(report), encoding="utf-8")
     except OSError as error:
-        raise Refused(f"{path} cannot be written: {error.strerror}; give --svg another place") from None
+        raise Refused(f"{path} cannot be written: {error.strerror}; give --svg another path") from None

@@ -1,7 +1,7 @@
 """Completion of `kubectl halcyon` in the shell: kubectl calls ``kubectl_complete-halcyon`` with the words typed so far.
 
-The answer is one candidate a line, a tab before its explanation, and a last line with what the shell may do about it (as Cobra's
-completion protocol has it: 4 means that no file names are offered).
+The output follows Cobra's completion protocol: one candidate per line, a tab, its explanation; then a last line with a directive for the
+shell. Directive 4: offer no file names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WITHOUT_RUN = ("top",)
 
 
 def candidates(words: Sequence[str], place: Place) -> Iterable[str]:
-    """What may stand in the place of the last word."""
+    """Return the candidates for the last word: commands, options, or names of runs."""
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     typed = words[-1] if words else ""
     if len(words) <= 1:
@@ -36,11 +36,11 @@ def candidates(words: Sequence[str], place: Place) -> Iterable[str]:
 
 
 def main() -> None:
-    """Answer kubectl."""
+    """Print the candidates for kubectl."""
     words = sys.argv[1:]
     namespace = next((after for word, after in pairwise(words) if word in ("-n", "--namespace")), None)
     try:
         found = list(candidates(words, Place(namespace=namespace)))
     except Refused:
-        found = []  # nobody wants an error in the middle of a word
+        found = []  # an error message would disturb the user's input line
     sys.stdout.write("\n".join([*found, _NO_FILES]) + "\n")

@@ -1,4 +1,4 @@
-"""What applying a run document would change in a run that exists, and what that would lead to. Pure."""
+"""What applying a run document would change in an existing run, and the effect of each change. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from halcyon_api.training_run import TrainingRunSpec
 STEPS = "trainer.steps"
 
 Outcome = Literal["nothing", "atOnce", "restart", "later", "refused"]
-"""What applying amounts to: nothing, an effect at once, a new attempt now, an effect when a new attempt is made anyway, a refusal."""
+"""The effect of applying: none, at once, by a new attempt now, with the next attempt, or the document is rejected."""
 
 _AT_ONCE = "at once"
 _FROZEN = "refused: it must not change while the run exists; begin a new run from this one's checkpoint (spec.from)"
@@ -21,7 +21,7 @@ _FROZEN = "refused: it must not change while the run exists; begin a new run fro
 
 @dataclass(frozen=True)
 class Effect:
-    """A field that differs, and what applying does about it."""
+    """A field that differs, and the effect of applying it."""
 
     change: Change
     outcome: Outcome
@@ -30,7 +30,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Difference:
-    """All that differs, and what applying would do."""
+    """All fields that differ, and the effect of applying all."""
 
     effects: tuple[Effect, ...]
     outcome: Outcome
@@ -41,10 +41,10 @@ def difference(live: TrainingRunSpec, wanted: TrainingRunSpec, status: TrainingR
     """Compare a run with a document of it.
 
     Args:
-        live: The spec as the cluster has it.
+        live: The spec in the cluster.
         wanted: The spec in the document.
         status: The run's status.
-        refusal: What the API server says against the document, if it does.
+        refusal: The API server's reason for rejecting the document; empty if it accepts it.
     """
     effects = tuple(_effect(change, live, wanted, status) for change in changes(values_of(live), values_of(wanted)))
     outcomes = [effect.outcome for effect in effects]
@@ -55,11 +55,11 @@ def difference(live: TrainingRunSpec, wanted: TrainingRunSpec, status: TrainingR
     for outcome, sentence in (
         ("restart", _restart(status, wanted)[1]),
         ("later", _restart(status, wanted)[1]),
-        ("atOnce", "applying takes effect at once, and what trains goes on"),
+        ("atOnce", "applying takes effect at once, and training continues"),
     ):
         if outcome in outcomes:
             return Difference(effects, outcome, sentence)  # pyright: ignore[reportArgumentType]
-    return Difference(effects, "nothing", "the run has succeeded, so applying changes nothing that it does")
+    return Difference(effects, "nothing", "the run has succeeded, so applying has no effect")
 
 
 def _effect(change: Change, live: TrainingRunSpec, wanted: TrainingRunSpec, status: TrainingRunStatus) -> Effect:
@@ -86,7 +86,7 @@ def _steps_refusal(live: TrainingRunSpec, wanted: TrainingRunSpec, status: Train
 
 
 def _restart(status: TrainingRunStatus, wanted: TrainingRunSpec) -> tuple[Outcome, str]:
-    """What a field that waits for a checkpoint leads to in the run's phase."""
+    """Return the effect of changing a field of class atCheckpoint, given the run's phase."""
     match status.phase:
         case "Suspended" | "Suspending" if not wanted.suspend:
             return "restart", "applying resumes the run, from its last checkpoint"
@@ -97,9 +97,9 @@ def _restart(status: TrainingRunStatus, wanted: TrainingRunSpec) -> tuple[Outcom
         case "Running":
             return "restart", "applying restarts the run at a checkpoint that is made for it: no step is lost"
         case "Succeeded":
-            return "restart", "applying lets the run go on from its last checkpoint"
+            return "restart", "applying continues the run from its last checkpoint"
         case _:
-            return "restart", "applying makes a new attempt at once: nothing is trained that could be lost"
+            return "restart", "applying makes a new attempt at once; no step is lost, because nothing trains now"
 
 
 def _first(effects: tuple[Effect, ...]) -> str:

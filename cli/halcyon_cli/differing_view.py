@@ -1,4 +1,4 @@
-"""How a difference is shown: a line a field, then one sentence."""
+"""A difference as a terminal shows it: one line per field, then one sentence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STYLES: dict[Outcome, str] = {"nothing": "dim", "atOnce": "green", "restart": "
 
 
 def difference_view(found: Difference) -> RenderableType:
-    """The fields that differ as a table, and what applying would do."""
+    """Return a table of the fields that differ, and the sentence about the effect of applying."""
     last = Text(found.sentence, style=_STYLES[found.outcome])
     if not found.effects:
         return last

@@ -1,4 +1,4 @@
-"""The pods of a run and what they write, read from the cluster."""
+"""Reads the pods of a run and their logs from the cluster."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from halcyon_cli.status_view import Host
 
 _TAIL_LINES = 2000
 _WINDOW_SECONDS = 2.0
-"""Lines that come within so long of one another are put in the order of time."""
+"""Lines that arrive within one window are sorted by time."""
 
 
 @dataclass(frozen=True)
 class _Phase:
-    """The run is in a phase now."""
+    """The run has a new phase."""
 
     at_rest: bool
 
@@ -38,19 +38,19 @@ class _Silent:
 
 
 Heard = LogLine | _Phase | _Silent | Exception | Any
-"""What the threads tell: lines, what becomes of the run and of its pods (as the client has them), and why no more can be told."""
+"""What the threads put into the queue: log lines, phases of the run, ends of logs, pods (objects of the client), and errors."""
 
 
 def read_run(runs: Runs, run: str) -> Iterator[LogLine]:
-    """All lines that the pods of a run have written so far, in one order."""
+    """Yield all lines that the pods of a run have written so far, sorted by time."""
     return merged(list(parse(runs.log(pod.metadata.name).splitlines(), pod.metadata.name)) for pod in runs.pods(run))
 
 
 def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
-    """The lines of all pods of a run as they come, those of later worlds too, until the run has ended and all are read.
+    """Yield the lines of all pods of a run as they arrive, those of later process groups too, until the run has ended and all are read.
 
     Raises:
-        Refused: The run is gone, or the cluster does not answer or allow it.
+        Refused: The run was deleted, or the cluster does not answer or forbids it.
     """
     heard: queue.Queue[Heard] = queue.Queue()
     known: set[str] = set()
@@ -59,7 +59,7 @@ def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
     failure: Exception | None = None
 
     def listen(things: Iterator[Heard]) -> None:
-        """Have a thread tell all of something."""
+        """Start a thread that puts all items into the queue."""
 
         def tell() -> None:
             try:
@@ -71,7 +71,7 @@ def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
         threading.Thread(target=tell, daemon=True).start()
 
     def read(pod: Any) -> None:
-        """Begin to read a pod's log, once it has one."""
+        """Start to read the log of a new pod whose container has started."""
         name, uid = pod.metadata.name, pod.metadata.uid
         if uid not in known and _has_begun(pod):
             known.add(uid)
@@ -97,7 +97,7 @@ def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
         if failure is not None:
             raise failure
         if ended and not reading and heard.empty():
-            for pod in runs.pods(run):  # the watch may have yet to tell of the last ones
+            for pod in runs.pods(run):  # the watch may not have reported the last pods yet
                 read(pod)
             if not reading:
                 return
@@ -106,7 +106,7 @@ def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
 def come(
     heard: queue.Queue[Heard], seconds: float, take: Callable[[Heard], None], clock: Callable[[], float] = time.monotonic
 ) -> list[LogLine]:
-    """The lines that come in the next seconds, in the order of time. Whatever else comes is taken at once, however many lines there are."""
+    """Return the lines that arrive within `seconds`, sorted by time. Calls `take` at once for any other item."""
     until = clock() + seconds
     found: list[LogLine] = []
     with contextlib.suppress(queue.Empty):
@@ -120,7 +120,7 @@ def come(
 
 
 def hosts_of(pods: Sequence[Any], now: datetime) -> list[Host]:
-    """The pods as the view shows them."""
+    """Return the pods as the view of a run shows them."""
     return [
         Host(
             pod=pod.metadata.name,
@@ -133,7 +133,7 @@ def hosts_of(pods: Sequence[Any], now: datetime) -> list[Host]:
 
 
 def last_losses(runs: Runs, pods: Sequence[Any]) -> list[float]:
-    """The last losses that the first process of the newest world wrote."""
+    """Return the last losses that process 0 of the newest process group wrote, from the last 2000 lines of its log."""
     first = [pod for pod in pods if _index(pod, names.JOBSET_JOB_INDEX) == 0 and _index(pod, names.JOB_COMPLETION_INDEX) == 0]
     if not first:
         return []

@@ -10,14 +10,18 @@ from halcyon.cli.usage import OneSentence
 from halcyon_cli import commands
 
 app = typer.Typer(
-    name="kubectl halcyon", cls=OneSentence, help="Look after training runs in a cluster.", no_args_is_help=True, add_completion=False
+    name="kubectl halcyon",
+    cls=OneSentence,
+    help="Inspect and control training runs in a cluster.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 
 @app.callback()
 def main(version: Version = False) -> None:
-    """Look after training runs in a cluster."""
-    del version  # printed before any command is looked for
+    """Inspect and control training runs in a cluster."""
+    del version  # typer prints it and exits before it reads a command
     write_anything()
 
 

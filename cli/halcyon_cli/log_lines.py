@@ -1,7 +1,8 @@
-"""The logs of all processes of a run as one story. Pure.
+"""Merges the logs of all processes of a run into one. Pure.
 
-Every process writes JSON lines with the time, its world and its index; what libraries write in between is no JSON and belongs to the line
-before it. Lines are put in order by their times, which the nodes' clocks keep near enough; lines of one process never change places.
+Every process writes JSON lines with the time, its process group (attempt, restart) and its index. Libraries write other text in between,
+which belongs to the line before it. Lines are sorted by time, as the clocks of the nodes are close enough; lines of one process keep their
+order.
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ class LogLine:
     """One line of one process."""
 
     time: str
-    """RFC 3339, in one format, so that texts compare as times do."""
+    """RFC 3339, always in the same format, so that comparing texts compares times."""
     pod: str
     text: str
     fields: dict[str, Any]
-    """Empty for a line that is no JSON."""
+    """Empty for a line that is not JSON."""
 
     @property
     def event(self) -> str:
-        """What kind of line it is; empty for what libraries write."""
+        """The kind of the line; empty for text from libraries."""
         return str(self.fields.get("event", ""))
 
     @property
     def step(self) -> int | None:
-        """Steps done, where the line says so."""
+        """Steps done; None if the line does not report them."""
         step = self.fields.get("step")
         return step if isinstance(step, int) else None
 
 
 def parse(lines: Iterable[str], pod: str) -> Iterator[LogLine]:
-    """The lines of one pod's log."""
+    """Yield the lines of one pod's log; a line without a time gets the time of the line before it."""
     time = ""
     for line in lines:
         if not line.strip():
@@ -59,18 +60,18 @@ def parse(lines: Iterable[str], pod: str) -> Iterator[LogLine]:
 
 
 def merged(logs: Iterable[Iterable[LogLine]]) -> Iterator[LogLine]:
-    """All lines of several pods in one order."""
+    """Yield the lines of several pods, sorted by time."""
     return heapq.merge(*logs, key=lambda line: line.time)
 
 
 def losses(lines: Iterable[LogLine]) -> list[float]:
-    """The losses of the steps, in the order of the steps; of a step that was done again, the last."""
+    """Return the losses in the order of the steps; of a repeated step, the last loss."""
     found = {line.step: line.fields.get("loss") for line in lines if line.event == "step" and line.step is not None}
     return [float(loss) for _, loss in sorted(found.items()) if isinstance(loss, int | float)]
 
 
 def shown(line: LogLine) -> Text:
-    """A line as a terminal shows it: time, world and process, step, event, and the rest."""
+    """Return a line as a terminal shows it: time, ``attempt.restart/process``, step, event, and the other fields."""
     if not line.fields:
         return Text(f"{line.time[11:19]:8} {'':24} {line.text}", "dim")
     fields = line.fields

@@ -1,4 +1,4 @@
-"""The command `halcyon`: what the trainer does on this machine, and what people ask of runs in a cluster."""
+"""The command `halcyon`: the trainer's commands on this machine, and the commands about runs in a cluster."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from halcyon_cli import commands
 @app.command(rich_help_panel=LOCAL)
 def render(
     document: Document,
-    trainer_image: Annotated[str, typer.Option(help="Image of runs that name none; in a cluster the operator's.")] = "halcyon-trainer",
+    trainer_image: Annotated[
+        str, typer.Option(help="Image of a run without spec.image; in a cluster the operator sets it.")
+    ] = "halcyon-trainer",
     cluster_domain: Annotated[str, typer.Option(help="DNS domain of the cluster.")] = "cluster.local",
     defaults: Defaults = None,
 ) -> None:
-    """Print what the operator would make of a run's first attempt: ConfigMap and JobSet, as YAML. Asks no cluster."""
+    """Print the objects that the operator would create for a run's first attempt: ConfigMap and JobSet, as YAML. Needs no cluster."""
     from halcyon_cli.rendering import rendered
     from halcyon_cli.telling import told
 

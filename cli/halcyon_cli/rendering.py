@@ -1,4 +1,4 @@
-"""The objects that the operator would make of a run, made by the operator's own pure functions."""
+"""The objects that the operator would create for a run, built by the operator's own pure functions."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from halcyon_operator.objects.jobset import build_config_map, build_jobset
 from halcyon_operator.observe.runs import parse_run_view
 
 UNKNOWN_UID = "00000000-0000-0000-0000-000000000000"
-"""In place of the uid that the API server gives a run."""
+"""Stands for the uid that the API server would set."""
 
 
 def rendered(path: Path, trainer_image: str, cluster_domain: str, defaults: Sequence[Path] = ()) -> str:
-    """The objects of a run's first attempt, as YAML documents.
+    """Return the objects of a run's first attempt as YAML documents.
 
     Args:
-        path: The run.
-        trainer_image: Image of runs that name none.
+        path: The run document.
+        trainer_image: Image of a run without `spec.image`.
         cluster_domain: DNS domain of the cluster.
         defaults: Files with the run's defaults, the most specific first.
 
     Raises:
-        Refused: The document is not a valid run, or not one for a cluster.
+        Refused: The document is not a valid run, or not valid for a cluster.
     """
     try:
         document = load_resolved(path, defaults).document()

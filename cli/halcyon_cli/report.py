@@ -1,7 +1,7 @@
-"""Where the time of a run went, read off its status. Pure.
+"""Where the time of a run went, computed from its status. Pure.
 
-A run is a row of worlds of processes, and the account of each begins where the one before it ended. So the accounts, one after the other,
-are the time line of the run; suspension is in none of them.
+A run is a sequence of process groups. The account of each begins when the previous one ended, so the accounts in order are the time line of
+the run. Suspension is in none of them.
 """
 
 from __future__ import annotations
@@ -27,49 +27,49 @@ ORDER = (
     "save_blocking",
     "other",
 )
-"""The causes in the order in which a world comes to them. What comes many times is drawn once, where it fits best."""
+"""The causes in the order in which they occur in a process group. A cause that occurs many times is drawn once, as one block."""
 
 MEANINGS = {
-    "productive_step": "steps that lasted",
+    "productive_step": "steps that were not repeated",
     "startup": "image, container, interpreter, imports",
-    "join": "processes found one another",
+    "join": "processes connected",
     "restore": "state built or restored",
     "compile": "compilation, first step",
     "data_wait": "waited for data",
-    "save_blocking": "stood still for a checkpoint",
+    "save_blocking": "blocked by a checkpoint",
     "evaluation": "evaluated",
-    "lost_work": "steps that had to be done again",
+    "lost_work": "steps that had to be repeated",
     "capacity_wait": "waited for hardware",
-    "operator_delay": "old pods ended, new ones were made",
-    "other": "ended, or nobody saw",
+    "operator_delay": "old pods ended, new pods created",
+    "other": "shutdown, or not observed",
 }
 
 
 @dataclass(frozen=True)
 class World:
-    """One world of processes on the time line, or all those together that have left the history."""
+    """One process group on the time line, or the sum of those that are no longer in the history."""
 
     name: str
-    """``attempt.restart``; ``earlier`` for those that left the history."""
+    """``attempt.restart``; ``earlier`` for those no longer in the history; ``next`` for time before a new one starts."""
     seconds: GoodputSeconds
     from_step: int | None = None
     to_step: int | None = None
     ended: str = ""
-    """Why it ended; empty while it goes on."""
+    """The cause of its end; empty while it runs."""
     begins_seconds: float = 0.0
-    """Since the start of the run, suspension left out."""
+    """Seconds since the start of the run, without suspension."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The accounts of a run."""
+    """Where the time of a run went."""
 
     run: str
     phase: str
     started_at: str
     worlds: tuple[World, ...]
     seconds: GoodputSeconds
-    """By cause, over all worlds."""
+    """By cause, over all process groups."""
     ratio: float
     lost_steps: int
     restarts: int
@@ -77,12 +77,12 @@ class Report:
 
     @property
     def wall_seconds(self) -> float:
-        """The sum over all causes: every second from the first start until all was last put to account."""
+        """The sum over all causes: seconds from the first start until the last update of the accounts, without suspension."""
         return self.seconds.total
 
 
 def read_report(run: str, status: TrainingRunStatus) -> Report | None:
-    """The report of a run, or None before its first attempt."""
+    """Return the report of a run, or None before its first attempt."""
     goodput = status.goodput
     if goodput is None or status.started_at is None:
         return None

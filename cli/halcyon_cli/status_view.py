@@ -1,4 +1,4 @@
-"""A run, or all runs, as a terminal shows them. Pure: documents in, rich renderables out."""
+"""One run, or all runs, as a terminal shows them. Pure: takes documents, returns rich renderables."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ class Host:
 def run_view(
     name: str, status: TrainingRunStatus, steps: int | None, hosts: Sequence[Host], losses: Sequence[float], now: datetime
 ) -> RenderableType:
-    """All about one run.
+    """Return the view of one run.
 
     Args:
-        name: Its name.
-        status: Its status.
-        steps: Steps of the whole run, by its spec.
-        hosts: Its pods.
-        losses: Of its last steps, oldest first.
-        now: The time.
+        name: Name of the run.
+        status: Status of the run.
+        steps: Steps of the whole run, from its spec.
+        hosts: Trainer pods of the run.
+        losses: Losses of the last steps, oldest first.
+        now: Current time, with time zone.
     """
     facts = Table.grid(padding=(0, 2))
 
     def fact(title: str, value: RenderableType | str) -> None:
-        # As a plain string it would be read for markup, and what others have said may hold brackets.
+        # rich reads markup in a plain string, and messages from the cluster may hold brackets.
         facts.add_row(Text(title, "bold"), Text(value) if isinstance(value, str) else value)
 
     ready = status.condition("Ready")
@@ -102,13 +102,18 @@ def run_view(
 
 
 def fleet_view(runs: Sequence[tuple[str, str, TrainingRunStatus]], now: datetime) -> RenderableType:
-    """All runs, a line each: namespace, name, status."""
+    """Return a table of all runs, one line each.
+
+    Args:
+        runs: Namespace, name and status of each.
+        now: Current time, with time zone.
+    """
     if not runs:
         return Text("no training runs")
     table = Table("namespace", "run", "phase", box=SIMPLE_HEAD)
     for title in ("devices", "step", "loss", "tokens/s", "eta", "saved", "restarts", "goodput"):
         table.add_column(title, justify="right")
-    table.add_column("why it waits", style="dim", max_width=50, no_wrap=True)
+    table.add_column("reason", style="dim", max_width=50, no_wrap=True)
     for namespace, name, status in runs:
         progress, checkpoint, goodput = status.progress, status.checkpoint, status.goodput
         ready = status.condition("Ready")
@@ -133,7 +138,7 @@ def fleet_view(runs: Sequence[tuple[str, str, TrainingRunStatus]], now: datetime
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Values as small bars, at most so many; each stands for the mean of its share of the values."""
+    """Return at most `width` small bars; each shows the mean of an equal share of the values."""
     count = min(width, len(values))
     shares = [values[index * len(values) // count : (index + 1) * len(values) // count] for index in range(count)]
     means = [sum(share) / len(share) for share in shares]
@@ -143,7 +148,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def _evaluation_table(progress: Progress, evaluated: Evaluated) -> Table:
-    """What was found, a line a source, and all sources together once they are whole."""
+    """Return the results, one line per source, and one line for all sources once all are evaluated."""
     table = Table("source", box=SIMPLE_HEAD)
     for title in ("loss", "bits per byte", "tokens", "sequences"):
         table.add_column(title, justify="right")
@@ -157,7 +162,7 @@ def _evaluation_table(progress: Progress, evaluated: Evaluated) -> Table:
 
 
 def _loss(progress: Progress | None) -> float | None:
-    """The loss that says most of a run: of a run that only evaluates, that of its evaluation."""
+    """Return the training loss, or the evaluation loss for a run of task evaluate."""
     if progress is None:
         return None
     return progress.loss if progress.evaluated is None else progress.evaluation_loss

@@ -1,4 +1,4 @@
-"""The report of a run as a terminal shows it. Pure: values in, rich renderables out."""
+"""The report of a run as a terminal shows it. Pure: takes values, returns rich renderables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BAND_WIDTH = 72
 
 
 def report_view(report: Report) -> RenderableType:
-    """A band of the whole run, its seconds by cause, and its worlds."""
+    """Return a band of the whole run, its seconds by cause, and its process groups."""
     return Group(_title(report), Text(), band(report.seconds, _BAND_WIDTH), causes_table(report), worlds_table(report))
 
 
@@ -28,7 +28,7 @@ def _title(report: Report) -> Text:
 
 
 def band(seconds: GoodputSeconds, width: int) -> Text:
-    """The seconds as coloured blocks, so many in all; a cause with less than half a block has none."""
+    """Return the seconds as `width` coloured blocks; a cause with less than half a block has none."""
     total = seconds.total or 1.0
     text = Text()
     for cause in ORDER:
@@ -37,11 +37,11 @@ def band(seconds: GoodputSeconds, width: int) -> Text:
 
 
 def causes_table(report: Report) -> Table:
-    """Seconds and shares by cause; they add up to the wall time."""
+    """Return seconds and shares by cause; the seconds add up to the wall time."""
     table = Table("", "cause", box=SIMPLE_HEAD)
     for title in ("seconds", "share"):
         table.add_column(title, justify="right")
-    table.add_column("what it is", style="dim")
+    table.add_column("meaning", style="dim")
     wall = report.wall_seconds or 1.0
     for cause in CAUSES:
         seconds = getattr(report.seconds, cause)
@@ -53,9 +53,9 @@ def causes_table(report: Report) -> Table:
 
 
 def worlds_table(report: Report) -> Table:
-    """The worlds of processes, one after the other."""
-    table = Table("world", "steps", "ended", box=SIMPLE_HEAD)
-    for title in ("seconds", "until it stepped", "productive", "lost"):
+    """Return the process groups, one row each, oldest first."""
+    table = Table("process group", "steps", "ended", box=SIMPLE_HEAD)
+    for title in ("seconds", "until first step", "productive", "lost"):
         table.add_column(title, justify="right")
     for world in report.worlds:
         steps = f"{world.from_step}-{world.to_step}" if world.from_step is not None and world.to_step is not None else "-"

@@ -1,4 +1,4 @@
-"""How a command tells what it cannot do: one sentence on standard error, and an exit code, 1 if not said otherwise."""
+"""How a command reports a failure: one sentence on standard error, and an exit code (default 1)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import typer
 
 
 class Refused(Exception):
-    """It cannot be done; the message is one sentence for the user."""
+    """The command cannot do its work; the message is one sentence for the user."""
 
 
 @contextlib.contextmanager
 def told(code: int = 1) -> Iterator[None]:
-    """Run a command's work in here. The code is for what cannot be done."""
+    """Turn a Refused from the block into its sentence on standard error and an exit with `code`."""
     try:
         yield
     except Refused as refused:

@@ -1,4 +1,4 @@
-"""The time line of a run as a picture: one SVG file that asks nobody for anything, with each part's name and length under the mouse."""
+"""The time line of a run as a picture: one self-contained SVG file. A tooltip shows the name and the duration of each part."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FONTS = "system-ui, DejaVu Sans, Helvetica, sans-serif"
 
 
 def draw(report: Report) -> str:
-    """The picture as the text of an SVG file."""
+    """Return the text of the SVG file."""
     rows = len(report.worlds) + 1
     legend_rows = -(-len(ORDER) // _LEGEND_COLUMNS)
     axis = _TOP + rows * _ROW
@@ -45,7 +45,7 @@ def draw(report: Report) -> str:
             16,
             50,
             f"{report.ratio:.1%} goodput of {span(report.wall_seconds)} since {report.started_at}, {report.restarts} restarts, "
-            f"{counted(report.lost_steps, 'step')} done again",
+            f"{counted(report.lost_steps, 'step')} repeated",
             fill="#555555",
         ),
         *_grid(wall, scale, axis),
@@ -58,7 +58,7 @@ def draw(report: Report) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration as people say it."""
+    """Format a duration with the units people use, such as ``2 min 30 s``."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""What a watch tells of one object, or of all that a selector names. Pure: who looks, watches and pauses comes as an argument."""
+"""Follows one object, or all objects of a selector, through a watch. Pure: the read, the watch and the pause are arguments."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ Thing = TypeVar("Thing")
 
 
 class WatchEnded(Exception):
-    """A watch broke off, or is not to be had: what it missed is seen by looking."""
+    """A watch broke off or could not be opened. A new read finds what it missed."""
 
 
 def documents(
     look: Callable[[], Document], watch: Callable[[str], Iterable[Mapping[str, Any]]], pause: Callable[[], None]
 ) -> Iterator[Document]:
-    """An object as it is now, then after every change, for as long as somebody asks. One may come twice.
+    """Yield an object as it is now, then after every change, without end. The same version may come twice.
 
     Args:
-        look: Reads the object; raises where there is none.
+        look: Reads the object; raises if it does not exist.
         watch: The events of the object after a resource version, `type` and `object`, until the server ends the watch. Raises WatchEnded.
-        pause: Called before the next look when a watch has broken off, so that nobody is asked in a tight loop.
+        pause: Called before the next read after a watch has broken off, to avoid requests in a tight loop.
     """
     while True:
         document = look()
@@ -29,7 +29,7 @@ def documents(
         try:
             for event in watch(document["metadata"]["resourceVersion"]):
                 if event["type"] == "DELETED":
-                    break  # The next look says so, or finds what has taken its place.
+                    break  # The next read fails, or finds a new object of the same name.
                 if event["type"] in ("ADDED", "MODIFIED"):
                     yield event["object"]
         except WatchEnded:
@@ -39,10 +39,10 @@ def documents(
 def each(
     look: Callable[[], tuple[Iterable[Thing], str]], watch: Callable[[str], Iterable[Mapping[str, Any]]], pause: Callable[[], None]
 ) -> Iterator[Thing]:
-    """Objects as they are now, then each that comes or changes, for as long as somebody asks. One may come twice; what goes is not told.
+    """Yield objects as they are now, then each new or changed one, without end. One may come twice; deletions are not reported.
 
     Args:
-        look: Reads all of them, and the resource version of the list.
+        look: Reads all objects and the resource version of the list.
         watch: The events of the objects after a resource version, as for `documents`.
         pause: As for `documents`.
     """

@@ -1,4 +1,4 @@
-"""The alerts as a table, from what Prometheus answers on ``/api/v1/rules``. Pure."""
+"""The alerts as a table, from Prometheus's answer to ``/api/v1/rules``. Pure."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from rich.text import Text
 from halcyon_dashboards.amounts import amount
 
 _STATES = {"firing": "bold red", "pending": "yellow", "inactive": "green"}
-"""In the order in which they are listed."""
+"""State → style, in the order of the table."""
 
 
 def alert_table(rules: Mapping[str, Any], now: datetime) -> Table:
-    """Every alert of an answer's ``data``: one line for each of what it is pending or firing for, one where it is neither.
+    """Return a table of all alerts: one line per pending or firing instance, and one line per alert without instances.
 
     Args:
-        rules: The member ``data`` of the answer.
-        now: When it was given.
+        rules: The field ``data`` of the answer.
+        now: Time of the answer, with time zone.
     """
     table = Table("alert", "severity", "state", box=SIMPLE_HEAD)
     table.add_column("since", justify="right")
     table.add_column("waits for", justify="right")
-    table.add_column("what Prometheus tells", overflow="fold")
+    table.add_column("summary", overflow="fold")
     lines = [line for group in rules["groups"] for rule in group["rules"] if rule["type"] == "alerting" for line in _lines(rule, now)]
     for state, *cells in sorted(lines, key=lambda line: list(_STATES).index(line[0])):
         name, severity, *rest = cells
@@ -36,7 +36,7 @@ def alert_table(rules: Mapping[str, Any], now: datetime) -> Table:
 
 
 def _lines(rule: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, ...]]:
-    """State, alert, severity, since, waits for, summary."""
+    """Yield lines of state, alert, severity, time since the start, required duration, summary."""
     name, severity, waits = rule["name"], rule["labels"]["severity"], amount(rule["duration"], "s") if rule["duration"] else "-"
     for alert in rule["alerts"]:
         since = max(0.0, (now - datetime.fromisoformat(alert["activeAt"])).total_seconds())

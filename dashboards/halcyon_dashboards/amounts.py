@@ -1,4 +1,4 @@
-"""Values as people read them."""
+"""Formats values for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def amount(value: float, unit: str) -> str:
-    """A value as an axis shows it, in one of Grafana's units."""
+    """Format a value with one of Grafana's units, such as `s`, `bytes` or `percentunit`."""
     if not math.isfinite(value):
         return str(value)
     if unit == "percentunit":

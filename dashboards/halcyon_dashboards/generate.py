@@ -1,4 +1,4 @@
-"""Writes the dashboards and the rules into the chart, or with ``--check`` says what is stale."""
+"""Writes the dashboards and the rules into the chart, or with ``--check`` lists the stale ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEAD = "# Made by `make generate` from dashboards/halcyon_dashboards; do not ed
 
 
 def generated_files() -> dict[Path, str]:
-    """Every generated file with the text it must have."""
+    """Return every generated file: path → text."""
     dashboards = {
         FILES / "dashboards" / f"{name}.json": json.dumps(made, cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
         for name, made in boards.all_boards().items()
@@ -28,7 +28,7 @@ def generated_files() -> dict[Path, str]:
 
 
 def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> int:
-    """Write the files, or with ``--check`` fail if one is stale or has no source any more."""
+    """Write the files and delete dashboards that have no source any more; with ``--check`` fail instead if there is anything to do."""
     files = generated_files()
     stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     left_over = [path for path in (FILES / "dashboards").glob("*.json") if path not in files]

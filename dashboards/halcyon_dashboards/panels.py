@@ -1,4 +1,4 @@
-"""The few kinds of panels that all dashboards are made of, so that equal things look equal."""
+"""The kinds of panels of all dashboards, so that panels of one kind look the same."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def graph(
     bars: bool = False,
     least: float | None = 0,
 ) -> timeseries.Panel:
-    """Series over time.
+    """Return a panel with series over time.
 
     Args:
         title: Title.
         unit: Grafana's name of the unit, such as `s` or `percentunit`.
-        queries: What is drawn.
-        about: What the panel says and what to look for.
-        width: Of 24 columns.
-        stacked: Series on top of one another.
-        bars: Bars, for counts of events.
-        least: Lower end of the axis; None: as the data are.
+        queries: The series.
+        about: Description of the panel.
+        width: Width in columns, of 24.
+        stacked: Whether to stack the series.
+        bars: Whether to draw bars, for counts of events.
+        least: Lower end of the axis; None: from the data.
     """
     panel = timeseries.Panel().title(title).description(about).unit(unit).datasource(SOURCE).span(width).height(_HEIGHT).line_width(1)
     panel = panel.legend(style.VizLegendOptions().display_mode(common.LegendDisplayMode.LIST).placement(common.LegendPlacement.BOTTOM))
@@ -55,7 +55,7 @@ def graph(
 
 
 def number(title: str, unit: str, query: Query, *, about: str = "", width: int = 4, bad_above: float | None = None) -> stat.Panel:
-    """One number, the newest; red from `bad_above` on."""
+    """Return a panel with the newest value as a number; red from `bad_above` on."""
     panel = stat.Panel().title(title).description(about).unit(unit).datasource(SOURCE).span(width).height(4)
     panel = panel.graph_mode(common.BigValueGraphMode.AREA).with_target(_target(query, 0))
     panel = panel.reduce_options(style.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -66,20 +66,20 @@ def number(title: str, unit: str, query: Query, *, about: str = "", width: int =
 
 
 def word(title: str, query: Query, *, width: int = 4) -> stat.Panel:
-    """The legend of the one series that there is."""
+    """Return a panel with the legend of the query's only current series as text."""
     panel = number(title, "none", query, width=width).text_mode(common.BigValueTextMode.NAME)
-    panel = panel.targets([_target(query, 0).instant()])  # not those that there were
+    panel = panel.targets([_target(query, 0).instant()])  # instant: without series of the past
     return panel.graph_mode(common.BigValueGraphMode.NONE)
 
 
 def sheet(title: str, columns: dict[str, tuple[str, Query]], *, rename: dict[str, str], hide: list[str]) -> table.Panel:
-    """A table of runs: one column for each query, joined by namespace and run.
+    """Return a table of runs: one column per query, joined by namespace and run.
 
     Args:
         title: Title.
         columns: Title of the column → its unit and query.
-        rename: Other columns, which come from labels.
-        hide: Columns not to show.
+        rename: Label → title, for columns that come from labels.
+        hide: Columns that are not shown.
     """
     panel = table.Panel().title(title).datasource(SOURCE).span(24).height(10)
     names = dict(rename)
@@ -95,7 +95,7 @@ def sheet(title: str, columns: dict[str, tuple[str, Query]], *, rename: dict[str
 
 
 def board(name: str, title: str, description: str) -> dashboard.Dashboard:
-    """An empty dashboard with the choice of a data source."""
+    """Return an empty dashboard with a variable for the data source."""
     made = dashboard.Dashboard(title).uid(f"halcyon-{name}").description(description).tags([TAG]).readonly()
     made = made.time("now-6h", "now").refresh("30s").timezone("browser").tooltip(models.DashboardCursorSync.CROSSHAIR)
     links = dashboard.DashboardLink("Halcyon").type(models.DashboardLinkType.DASHBOARDS).tags([TAG]).as_dropdown(True).keep_time(True)
@@ -103,13 +103,13 @@ def board(name: str, title: str, description: str) -> dashboard.Dashboard:
 
 
 def choice(name: str, title: str, values: str, *, several: bool) -> dashboard.QueryVariable:
-    """A variable whose values Prometheus has.
+    """Return a variable whose values come from Prometheus.
 
     Args:
-        name: The variable.
-        title: Its label.
-        values: Such as `label_values(metric, label)`.
-        several: More than one, or all of them.
+        name: Name of the variable.
+        title: Label of the variable.
+        values: Query of the values, such as `label_values(metric, label)`.
+        several: Whether several or all values can be selected.
     """
     variable = dashboard.QueryVariable(name).label(title).datasource(SOURCE).query({"query": values, "refId": name})
     variable = variable.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.ALPHABETICAL_ASC)
@@ -117,7 +117,7 @@ def choice(name: str, title: str, values: str, *, several: bool) -> dashboard.Qu
 
 
 def marks(name: str, query: Query, color: str) -> dict[str, Any]:
-    """An annotation at every minute at which the query has a result; the SDK's has no step and no title."""
+    """Return an annotation at every minute with a result of the query, as a plain document: the SDK's class has no step and no title."""
     return {
         "name": name,
         "datasource": SOURCE,

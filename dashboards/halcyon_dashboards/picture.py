@@ -1,9 +1,9 @@
-"""A dashboard, or all alerts, as a picture (SVG), with the data of a Prometheus: for documentation, where no Grafana is at hand.
+"""Draws a dashboard, or all alerts, as a picture (SVG) with the data of a Prometheus: for documentation, without a Grafana.
 
     python -m halcyon_dashboards.picture http://127.0.0.1:9090 run --set namespace=team --set run=demo --minutes 10 > run.svg
     python -m halcyon_dashboards.picture http://127.0.0.1:9090 alerts > alerts.svg
 
-Panels lie where Grafana puts them and ask what they ask there; colours, axes and legends are simpler.
+Panels have the same positions and queries as in Grafana; colours, axes and legends are simpler.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ class Series:
 
 
 Ask = Callable[[str], Sequence[tuple[Mapping[str, str], Sequence[tuple[float, float]]]]]
-"""An expression → labels and points of each series, over the picture's time."""
+"""An expression → labels and points of each series, over the time range of the picture."""
 
 
 def substituted(text: str, variables: Mapping[str, str]) -> str:
-    """The text with the dashboard's variables replaced, the longest names first."""
+    """Replace the dashboard's variables in a text, the longest names first."""
     for name in sorted(variables, key=len, reverse=True):
         text = text.replace(f"${name}", variables[name])
     return text
 
 
 def draw(board: Mapping[str, Any], ask: Ask, variables: Mapping[str, str], start: float, end: float) -> str:
-    """The whole dashboard as SVG.
+    """Return a dashboard as SVG.
 
     Args:
         board: A generated dashboard.
-        ask: Where the data come from.
-        variables: Values of its variables.
-        start: Begin of the time shown, in seconds since 1970.
-        end: Its end.
+        ask: Returns the data of an expression.
+        variables: Values of the dashboard's variables.
+        start: Start of the time range, in seconds since 1970.
+        end: End of the time range, in seconds since 1970.
     """
     parts: list[str] = []
     for panel in board["panels"]:
@@ -97,14 +97,14 @@ def _panel(panel: Mapping[str, Any], ask: Ask, variables: Mapping[str, str], wid
 def _finite(
     answer: Sequence[tuple[Mapping[str, str], Sequence[tuple[float, float]]]],
 ) -> Iterator[tuple[Mapping[str, str], Sequence[tuple[float, float]]]]:
-    """Without the points that are no numbers, and the series that have no others."""
+    """Drop points that are not finite, and series without other points."""
     for labels, points in answer:
         if kept := [(moment, value) for moment, value in points if math.isfinite(value)]:
             yield labels, kept
 
 
 def _pieces(points: Sequence[tuple[float, str, str]], longest: float) -> Iterator[list[tuple[str, str]]]:
-    """Points (moment, above, below) cut where a series was away for longer than that."""
+    """Split points (time, upper, lower) at gaps longer than `longest` seconds."""
     piece: list[tuple[str, str]] = []
     before = -math.inf
     for moment, above, below in points:
@@ -170,7 +170,7 @@ def _graph(series: Sequence[Series], defaults: Mapping[str, Any], width: int, he
 
 
 def _stacked(series: Sequence[Series]) -> list[tuple[Series, list[float]]]:
-    """Each series with what lies under it at its moments."""
+    """Return each series with the sum of the series below it at each of its points."""
     below: dict[float, float] = {}
     found: list[tuple[Series, list[float]]] = []
     for one in series:
@@ -181,7 +181,7 @@ def _stacked(series: Sequence[Series]) -> list[tuple[Series, list[float]]]:
 
 
 def _table(panel: Mapping[str, Any], ask: Ask, variables: Mapping[str, str], since: float) -> str:
-    """What there was since that moment: a phase that is over is no longer the run's."""
+    """Draw a table of the rows with a point after `since`, so that a phase that has ended is not shown."""
     (organize,) = [change["options"] for change in panel["transformations"] if change["id"] == "organize"]
     names, hidden = organize["renameByName"], organize["excludeByName"]
     units = {rule["matcher"]["options"]: rule["properties"][0]["value"] for rule in panel["fieldConfig"]["overrides"]}
@@ -205,7 +205,7 @@ def _table(panel: Mapping[str, Any], ask: Ask, variables: Mapping[str, str], sin
 
 
 def asking(url: str, start: float, end: float) -> Ask:
-    """Ask a Prometheus for about `POINTS` points between two times."""
+    """Return a function that queries a Prometheus for about `POINTS` points between two times, in seconds since 1970."""
 
     def ask(expression: str) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
         step = max(1.0, (end - start) / POINTS)
@@ -218,14 +218,14 @@ def asking(url: str, start: float, end: float) -> Ask:
 
 
 def picture(url: str, name: str, variables: Mapping[str, str], seconds: float, now: float) -> str:
-    """The dashboard `name` with the last `seconds` of a Prometheus, as SVG."""
+    """Return the dashboard `name` with the last `seconds` of a Prometheus as SVG."""
     board = json.loads((FILES / "dashboards" / f"{name}.json").read_text(encoding="utf-8"))
     defaults = {"namespace": ".*", "run": ".*", "__rate_interval": "30s"}
     return draw(board, asking(url, now - seconds, now), defaults | dict(variables), now - seconds, now)
 
 
 def alerts(url: str, now: datetime) -> str:
-    """Every alert that a Prometheus knows, with its state, as SVG."""
+    """Return all alerts of a Prometheus, with their states, as SVG."""
     with urlopen(f"{url}/api/v1/rules?type=alert", timeout=60) as response:  # noqa: S310 - the address is the caller's own
         rules = json.load(response)["data"]
     return as_svg(alert_table(rules, now), "Alerts in Prometheus", ALERT_COLUMNS)

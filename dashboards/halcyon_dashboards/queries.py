@@ -1,8 +1,8 @@
 """Every PromQL expression of the dashboards, the recording rules and the alerts, by name.
 
-What they rely on: the operator's metrics carry `namespace` and `run` of the run they are about (the ServiceMonitor says `honorLabels`), and
-trainers are scraped with the labels `namespace`, `run` and `attempt` of their pod (the PodMonitor relabels them). `max by` around the
-operator's samples makes an expression indifferent to a second operator, or to one that has just been replaced.
+They depend on labels: the operator's metrics have the `namespace` and `run` of their run (the ServiceMonitor sets `honorLabels`), and the
+trainers' metrics have the `namespace`, `run` and `attempt` of their pod (the PodMonitor relabels them). `max by` around the operator's
+samples counts a run once, also if there are several operators or one has just been replaced.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ TRAINER_JOB = "halcyon-trainer"
 
 @dataclass(frozen=True)
 class Query:
-    """An expression as a panel asks it.
+    """A query of a panel.
 
     Attributes:
-        expr: PromQL, with the dashboard's variables in it.
-        legend: How a series is called, with `{{label}}` for labels.
+        expr: PromQL with the dashboard's variables.
+        legend: Name of a series, with `{{label}}` for labels.
     """
 
     expr: str
@@ -33,17 +33,17 @@ _RUN = 'namespace="$namespace",run="$run"'
 
 
 def _of_run(metric: str, selector: str = "", *, by: str = "") -> str:
-    """The operator's sample of each run, once however many operators tell it."""
+    """Return an expression for the operator's sample of each run, one sample per run even if several operators export it."""
     labels = f"namespace, run, {by}" if by else "namespace, run"
     return f"max by ({labels}) ({metric}{{{selector}}})" if selector else f"max by ({labels}) ({metric})"
 
 
-# What the rest is made of ---------------------------------------------------------------------------------------------------------------
+# Parts of other expressions -------------------------------------------------------------------------------------------------------------
 
 _WORKING = 'phase=~"Starting|Running|Restarting"'
 _STALLED = 'type="Stalled"'
 INVALID = "InvalidSpec"
-"""Reason of a run whose document nothing can be made of."""
+"""Reason of a run whose document is not valid."""
 _IN_WORK = _of_run("halcyon_run_phase", _WORKING)
 _RUNNING = _of_run("halcyon_run_phase", 'phase="Running"')
 _HOLDS = _of_run("halcyon_run_devices")
@@ -63,7 +63,7 @@ CHECKPOINT_AGE = "namespace_run:halcyon_checkpoint_age_seconds:max"
 
 RECORDED: dict[str, str] = {
     BADPUT: "max by (namespace, run, cause) (rate(halcyon_badput_seconds_total[1h]))",
-    # Badput grows by a second a second where a run does nothing useful. Time before a young run began counts as good.
+    # Badput grows by one second per second while a run does nothing useful. The part of the hour before a run began counts as goodput.
     GOODPUT: f"clamp_min(1 - sum by (namespace, run) ({BADPUT}), 0) and on (namespace, run) {_IN_WORK}",
     FLEET_GOODPUT: f"sum({GOODPUT} * on (namespace, run) {_HOLDS}) / (sum({_HOLDS} and on (namespace, run) {GOODPUT}) > 0)",
     DEVICES: f"sum by (namespace, phase) ({_of_run('halcyon_run_phase', by='phase')} * on (namespace, run) group_left {_HOLDS})",
@@ -92,7 +92,7 @@ RUN_WAITS = (
     + f" == 1 unless on (namespace, run) {_of_run('halcyon_run_condition', _STALLED)} == 1"
 )
 RUN_DEGRADED = _of_run("halcyon_run_condition", 'type="Degraded",reason="FewerSlices"') + " == 1"
-# Between two pauses the run tries again, and is not held back for a while.
+# Between two pauses the run tries again, and the condition is not True for a while, so the last 10 minutes count.
 RUN_HELD_BACK = (
     "max by (namespace, run, reason) (max_over_time(halcyon_run_condition"
     '{type="Degraded",reason=~"CheckpointRootUnusable|DataUnreachable|RestartsWithoutCheckpoint"}[10m])) == 1'
@@ -100,8 +100,8 @@ RUN_HELD_BACK = (
 RUN_PODS_STUCK = _of_run("halcyon_run_condition", 'type="Degraded",reason=~"PodStuckTerminating|PodsNotStarting"', by="reason") + " == 1"
 RUN_CRASHES = f"{_of_run('halcyon_run_failures_without_checkpoint')} >= {CRASHES}"
 RUN_GOODPUT_LOW = f"{GOODPUT} < {LOW_GOODPUT}"
-# By steps: those done since the checkpoint, all of them where there is none. By time: since the checkpoint, or since the processes under
-# way began to train, whichever is later, so that a run that comes back from a suspension has its time.
+# By steps: those done since the checkpoint, or all steps if there is none. By time: since the checkpoint, or since the current processes
+# began to train, whichever is later, so that a run that comes back from a suspension has a full interval.
 CHECKPOINT_OVERDUE = (
     f"(({_STEP} - ({_SAVED_STEP} or {_STEP} * 0)) > {OVERDUE_INTERVALS} * {_of_run('halcyon_run_save_interval_steps')}"
     f" or ((time() - {_of_run('halcyon_run_first_step_timestamp_seconds')}) > {_LATE_SECONDS}"
@@ -116,7 +116,7 @@ ROOT_UNREACHABLE = (
 )
 _UP = f'up{{job="{OPERATOR_JOB}"}}'
 OPERATOR_DOWN = (
-    # Of several releases each by itself: one of which a target was seen within an hour, and of which none answers now.
+    # Per release: a target of it was seen within the last hour, and none answers now.
     f"(max by (namespace) (max_over_time({_UP}[1h])) unless on (namespace) max by (namespace) ({_UP} == 1))"
     f' or label_replace(absent(max_over_time({_UP}[1h])), "namespace", "any", "", "")'
 )
@@ -194,7 +194,7 @@ RUN: dict[str, Query] = {
     "blocked seconds": Query(
         f"sum(rate(halcyon_trainer_checkpoint_blocked_seconds_total{{{_RUN}}}[15m]))"
         f" / (sum(rate(halcyon_trainer_checkpoints_total{{{_RUN}}}[15m])) > 0)",
-        "the loop stood still",
+        "the loop was blocked",
     ),
     "checkpoint size": Query(f"max(halcyon_trainer_checkpoint_size_bytes{{{_RUN}}})", "size"),
     "checkpoint failures": Query(f"sum(increase(halcyon_trainer_checkpoint_failures_total{{{_RUN}}}[$__rate_interval]))", "failed saves"),
@@ -206,7 +206,7 @@ RUN: dict[str, Query] = {
     "badput": Query(f"max by (cause) (halcyon_badput_seconds_total{{{_RUN}}}) > 0", "{{cause}}"),
     "badput of the last hour": Query(f"{BADPUT}{{{_RUN}}} > 0", "{{cause}}"),
     "restarts": Query(_of_run("halcyon_run_restarts_total", _RUN, by="cause"), "{{cause}}"),
-    # Each restart is in exactly one of the one-minute steps that annotations are asked for.
+    # Annotations are queried with a step of one minute, so each restart is in exactly one step.
     "restart marks": Query(
         f"max by (cause) (halcyon_run_restarts_total{{{_RUN}}}) - max by (cause) (halcyon_run_restarts_total{{{_RUN}}} offset 1m) > 0",
         "{{cause}}",
@@ -233,7 +233,7 @@ OPERATOR: dict[str, Query] = {
         )
         for quantile in (0.5, 0.99)
     },
-    "queue": Query("max(halcyon_operator_queue_depth)", "runs that wait for a look"),
+    "queue": Query("max(halcyon_operator_queue_depth)", "runs in the work queue"),
     "watch lag": Query("max(halcyon_operator_watch_lag_seconds)", "watch lag"),
     "api": Query(
         "sum by (verb, resource) (rate(halcyon_operator_api_requests_total[$__rate_interval])) > 0",

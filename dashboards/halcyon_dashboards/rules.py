@@ -1,4 +1,4 @@
-"""Recording rules and alerts, as Prometheus reads them. Every alert has a runbook of its name in docs/runbooks."""
+"""Recording rules and alerts for Prometheus. Every alert has a runbook with its name in docs/runbooks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from halcyon_dashboards import queries
 
 RUNBOOKS = "docs/runbooks"
-"""Folder of the runbooks; the chart puts the address of a repository in front of it."""
+"""Folder of the runbooks; the chart adds the URL of a repository before it."""
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,12 @@ class Alert:
     """One alert.
 
     Attributes:
-        name: Its name, and its runbook's.
-        expr: A name or an expression of `queries`.
-        after: How long it must hold, as Prometheus writes durations.
-        severity: critical: somebody has to act now; warning: within hours; info: good to know.
+        name: Name of the alert and of its runbook.
+        expr: An expression of `queries`.
+        after: How long the expression must be true before the alert fires, as a Prometheus duration.
+        severity: critical: act now; warning: act within hours; info: no action needed.
         summary: One line, with `{{ $labels.run }}` for labels.
-        description: What it means, with `{{ $value }}`.
+        description: The meaning, with `{{ $value }}`.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Alert:
     description: str
 
     def document(self) -> dict[str, Any]:
-        """The rule as Prometheus reads it."""
+        """Return the rule as a Prometheus document."""
         return {
             "alert": self.name,
             "expr": self.expr,
@@ -50,8 +50,8 @@ RUN_ALERTS = (
         queries.RUN_STALLED,
         "1m",
         "critical",
-        f"Run {_RUN} has stopped for good: {{{{ $labels.reason }}}}.",
-        "Nothing more happens to this run until somebody mends what its condition Stalled says.",
+        f"Run {_RUN} has stopped and needs a fix: {{{{ $labels.reason }}}}.",
+        "The run does not continue until the problem in its condition Stalled is fixed.",
     ),
     Alert(
         "HalcyonRunInvalid",
@@ -59,15 +59,15 @@ RUN_ALERTS = (
         "10m",
         "warning",
         f"The document of run {_RUN} is not valid.",
-        "Nothing can be made of the document, so the run does not train. Its author corrects it; the condition Stalled names the field.",
+        "The operator cannot use the document, so the run does not train. Its author must fix it; the condition Stalled names the field.",
     ),
     Alert(
         "HalcyonRunWithoutProgress",
         queries.RUN_WITHOUT_PROGRESS,
         "15m",
         "warning",
-        f"Run {_RUN} is Running and does no steps.",
-        "The run's phase is Running, and for half an hour no step was told of.",
+        f"Run {_RUN} is Running but does no steps.",
+        "The run's phase is Running, but no new step was reported for half an hour.",
     ),
     Alert(
         "HalcyonRunWaiting",
@@ -75,7 +75,7 @@ RUN_ALERTS = (
         "1h",
         "warning",
         f"Run {_RUN} has not trained for an hour.",
-        "The run wants to train and has been Pending, Starting or Restarting for an hour: mostly there are no nodes for it.",
+        "The run has been Pending, Starting or Restarting for an hour; usually there are no nodes for it.",
     ),
     Alert(
         "HalcyonRunHeldBack",
@@ -83,7 +83,7 @@ RUN_ALERTS = (
         "10m",
         "warning",
         f"Run {_RUN} is held back: {{{{ $labels.reason }}}}.",
-        "It was started again and again without getting to a checkpoint, so its next attempts wait, for up to half an hour each.",
+        "It was restarted repeatedly without a new checkpoint, so each next attempt is delayed by up to half an hour.",
     ),
     Alert(
         "HalcyonRunPodsStuck",
@@ -91,15 +91,15 @@ RUN_ALERTS = (
         "1m",
         "warning",
         f"Run {_RUN} waits for a pod that hangs: {{{{ $labels.reason }}}}.",
-        "A pod does not end, mostly because its node is gone, or has a node and does not start. The run's Ready condition names it.",
+        "A pod does not end (usually its node was lost), or is scheduled but does not start. The run's Ready condition names the pod.",
     ),
     Alert(
         "HalcyonRunDegraded",
         queries.RUN_DEGRADED,
         "6h",
         "info",
-        f"Run {_RUN} has trained on fewer slices than it asks for, for six hours.",
-        "The run goes on and is slower than planned, because slices are missing.",
+        f"Run {_RUN} has trained on fewer slices than requested for six hours.",
+        "The run continues, but slower than planned, because slices are missing.",
     ),
     Alert(
         "HalcyonRunCrashLoop",
@@ -115,7 +115,7 @@ RUN_ALERTS = (
         "30m",
         "warning",
         f"Run {_RUN} trained {{{{ $value | humanizePercentage }}}} of the last hour.",
-        f"For half an hour, less than {queries.LOW_GOODPUT:.0%} of the hour before went into steps that lasted.",
+        f"For half an hour, less than {queries.LOW_GOODPUT:.0%} of the previous hour was spent on steps that were not repeated.",
     ),
     Alert(
         "HalcyonCheckpointOverdue",
@@ -123,7 +123,7 @@ RUN_ALERTS = (
         "5m",
         "critical",
         f"Run {_RUN} has no new checkpoint for {queries.OVERDUE_INTERVALS} intervals.",
-        "The run trains and is not saved: a preemption now loses all steps since its last checkpoint.",
+        "The run trains but is not saved: a preemption now loses all steps since its last checkpoint.",
     ),
     Alert(
         "HalcyonCheckpointDegraded",
@@ -131,7 +131,7 @@ RUN_ALERTS = (
         "0m",
         "warning",
         f"Saves of run {_RUN} fail.",
-        "{{ $value | humanize }} saves failed within half an hour. Training goes on; the trainer's log has the reason.",
+        "{{ $value | humanize }} saves failed within half an hour. Training continues; the trainer's log has the reason.",
     ),
     Alert(
         "HalcyonTrainerUnhealthy",
@@ -139,7 +139,7 @@ RUN_ALERTS = (
         "2m",
         "warning",
         f"Trainer {{{{ $labels.pod }}}} of run {_RUN} makes no progress.",
-        "No step, or no other stage of the process, has ended within its limit. The kubelet restarts a process that stays so.",
+        "The process has ended no step (or other stage) within its limit. The kubelet restarts it if that continues.",
     ),
 )
 
@@ -150,23 +150,23 @@ OPERATOR_ALERTS = (
         "5m",
         "critical",
         "No Halcyon operator of namespace {{ $labels.namespace }} answers.",
-        "Runs go on, and JobSet restarts them; edits, new runs and new attempts wait for the operator.",
+        "Runs continue, and JobSet restarts them; edits, new runs and new attempts wait for the operator.",
     ),
     Alert(
         "HalcyonOperatorWithoutLeader",
         queries.OPERATOR_WITHOUT_LEADER,
         "2m",
         "critical",
-        "No Halcyon operator leads.",
-        "Operators stand by, and none gets or keeps the lease: edits, new runs and new attempts wait.",
+        "No Halcyon operator is the leader.",
+        "Operators run, but none gets or keeps the lease: edits, new runs and new attempts wait.",
     ),
     Alert(
         "HalcyonOperatorReconcileErrors",
         queries.OPERATOR_ERRORS,
         "15m",
         "warning",
-        "{{ $value | humanizePercentage }} of the operator's looks at runs fail.",
-        "The operator cannot look after some runs; their Events and its log say why.",
+        "{{ $value | humanizePercentage }} of the operator's reconciles fail.",
+        "The operator cannot reconcile some runs; their Events and its log have the reason.",
     ),
     Alert(
         "HalcyonOperatorBacklog",
@@ -174,7 +174,7 @@ OPERATOR_ALERTS = (
         "5m",
         "warning",
         "{{ $value }} runs wait for the operator.",
-        "The operator is slower than changes come: restarts and new runs are late.",
+        "The operator is too slow for the rate of changes: restarts and new runs are late.",
     ),
     Alert(
         "HalcyonOperatorWatchLagging",
@@ -182,14 +182,14 @@ OPERATOR_ALERTS = (
         "2m",
         "critical",
         "The operator's watch is {{ $value | humanizeDuration }} behind.",
-        "The operator does not see what it wrote itself; its liveness probe restarts it if that stays so.",
+        "The operator does not see its own writes; its liveness probe restarts it if that continues.",
     ),
     Alert(
         "HalcyonApiServerRefuses",
         queries.API_SERVER_REFUSES,
         "15m",
         "warning",
-        "{{ $value | humanizePercentage }} of the operator's requests are refused by the API server.",
+        "The API server refuses {{ $value | humanizePercentage }} of the operator's requests.",
         "The API server answers 429 or 5xx: it is overloaded or broken.",
     ),
     Alert(
@@ -197,8 +197,8 @@ OPERATOR_ALERTS = (
         queries.ROOT_UNREACHABLE,
         "15m",
         "warning",
-        "The operator cannot read {{ $value | humanizePercentage }} of the checkpoint roots it looks at.",
-        "Runs go on; restarts are decided by what trainers say of their checkpoints, not by the checkpoints themselves.",
+        "{{ $value | humanizePercentage }} of the operator's reads of checkpoint roots fail.",
+        "Runs continue. The operator decides on restarts by the trainers' reports of their checkpoints, not by the checkpoints themselves.",
     ),
 )
 
@@ -206,7 +206,7 @@ ALERTS = RUN_ALERTS + OPERATOR_ALERTS
 
 
 def rules() -> dict[str, Any]:
-    """The whole rule file."""
+    """Return the document of the rule file."""
     recorded = [{"record": name, "expr": expr} for name, expr in queries.RECORDED.items()]
     return {
         "groups": [

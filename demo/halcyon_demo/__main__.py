@@ -1,4 +1,4 @@
-"""The command line."""
+"""Runs the command line for `python -m halcyon_demo`."""
 
 from halcyon_demo.cli import main
 

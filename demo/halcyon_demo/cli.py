@@ -1,4 +1,4 @@
-"""`python -m halcyon_demo`, which is `make demo`: the story, with a clean end whatever happens."""
+"""`python -m halcyon_demo`, which is `make demo`: runs the demo and cleans up, also after an error or an interrupt."""
 
 import signal
 import time
@@ -28,9 +28,9 @@ _MIN_STEPS = 20
 def demo(
     cluster_name: Annotated[str, typer.Option("--cluster", help="Name of the development cluster to use.")] = DEFAULT_NAME,
     keep_cluster: Annotated[bool, typer.Option("--keep-cluster", help="Leave the cluster running, with everything in it.")] = False,
-    steps: Annotated[int | None, typer.Option(min=_MIN_STEPS, help="Steps of both runs. Default: the example's own.")] = None,
+    steps: Annotated[int | None, typer.Option(min=_MIN_STEPS, help="Steps of both runs. Default: those of the example.")] = None,
 ) -> None:
-    """Train on a real Kubernetes, lose pods to an eviction and a SIGKILL, and compare with a run that nobody disturbed."""
+    """Train on a real Kubernetes, lose pods to an eviction and a SIGKILL, and compare with an undisturbed run."""
     signal.signal(signal.SIGTERM, _as_interrupt)
     began = time.monotonic()
     progress = ConsoleProgress(_CONSOLE)
@@ -52,27 +52,27 @@ def _conclude(told: Told, seconds: float) -> None:
             _CONSOLE.print(f"  {escape(difference)}", soft_wrap=True)
         raise typer.Exit(1)
     _CONSOLE.print(
-        f"\n[green]All {comparison.steps} losses are bitwise the same[/green], those of the {comparison.repeated} steps done again too. "
-        f"{seconds:.0f} s in all.\n"
-        "\nWhere to look next:\n"
-        "  make demo ARGS=--keep-cluster           keeps the cluster, to look around in with kubectl\n"
+        f"\n[green]All {comparison.steps} losses are bitwise the same[/green], including those of {comparison.repeated} repeated steps. "
+        f"{seconds:.0f} s in total.\n"
+        "\nNext:\n"
+        "  make demo ARGS=--keep-cluster           keeps the cluster, to inspect it with kubectl\n"
         "  examples/                               documents to start from, smallest first\n"
         "  .venv/bin/halcyon train examples/local-llama.yaml    the same kind of document, on this machine alone\n"
-        "  docs/reference/trainingrun.md           everything that a document can say",
+        "  docs/reference/trainingrun.md           every field of a document",
         soft_wrap=True,
     )
 
 
 @contextmanager
 def _left_as_found(cluster: Cluster, progress: ConsoleProgress, *, keep: bool) -> Iterator[None]:
-    """Take the cluster down at the end; one that was running before stays, without what the demo put into it."""
+    """Take the cluster down at the end. A cluster that was running before stays, but everything from the demo is removed."""
     ran_before = cluster.status().ready
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # cleaning up is not to be interrupted half-way
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt must not stop the clean-up half-way
         if keep:
-            progress.say(f"The cluster stays: export KUBECONFIG={cluster.kubeconfig}; end it with `make down`.")
+            progress.say(f"The cluster stays: export KUBECONFIG={cluster.kubeconfig}; stop it with `make down`.")
         elif ran_before:
             with progress.step("Removing the demo from the cluster, which was running before"):
                 cluster.kubectl("delete", "namespace", PLACE.runs, "--ignore-not-found")
@@ -86,7 +86,7 @@ def _as_interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line; what a person can mend is one sentence and status 1."""
+    """Run the command line; an error that the user can fix is printed as one sentence, with exit status 1."""
     try:
         app()
     except (DevclusterError, Failed) as mistake:

@@ -1,7 +1,7 @@
-"""Whether two runs are the same run: every loss of every step, bit for bit, repeated steps included. Pure.
+"""Compares two runs: every loss of every step, bit for bit, including repeated steps. Pure.
 
-A trainer writes a loss with all digits of its float32, so two logs can be compared exactly. A disturbed run does some steps again after a
-crash; each of those repetitions must have the same loss as well.
+A trainer writes a loss with all digits of its float32, so two logs can be compared exactly. A disturbed run repeats some steps after a
+crash; each repetition must have the same loss too.
 """
 
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from halcyon_demo.records import LogLine, World
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one step as one world wrote it.
+    """The loss of one step as one process group wrote it.
 
     Attributes:
         step: Steps done.
-        world: Who wrote it.
-        bits: The number, written exactly: `float.hex`, or what JSON has instead of it (`NaN`).
+        world: The process group that wrote it.
+        bits: The exact number: `float.hex`, or the text in the log if JSON has no number for it (`NaN`).
     """
 
     step: int
@@ -27,15 +27,15 @@ class Loss:
 
 @dataclass(frozen=True)
 class WorldResult:
-    """What one world of the disturbed run did.
+    """The steps of one process group of the disturbed run.
 
     Attributes:
-        world: Which.
+        world: The process group.
         first: Its first step.
-        last: Its last one.
-        repeated: How many of its steps an earlier world had done already.
-        equal: How many of its losses are those of the undisturbed run.
-        count: How many losses it wrote.
+        last: Its last step.
+        repeated: Number of its steps that an earlier process group had done already.
+        equal: Number of its losses that equal those of the undisturbed run.
+        count: Number of losses it wrote.
     """
 
     world: World
@@ -48,12 +48,12 @@ class WorldResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The disturbed run beside the undisturbed one.
+    """The result of comparing the disturbed run with the undisturbed one.
 
     Attributes:
-        worlds: The worlds of the disturbed run, in order.
-        steps: How many different steps were compared.
-        differences: A sentence for every step that is not equal or not there.
+        worlds: The process groups of the disturbed run, oldest first.
+        steps: Number of different steps that were compared.
+        differences: A sentence for every step that is different or missing.
     """
 
     worlds: tuple[WorldResult, ...]
@@ -62,12 +62,12 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Whether every step of both runs is there and equal."""
+        """Whether every step is in both runs, with equal losses."""
         return not self.differences
 
     @property
     def repeated(self) -> int:
-        """Steps that the disturbed run did more than once."""
+        """Number of repeated steps in the disturbed run."""
         return sum(world.repeated for world in self.worlds)
 
 
@@ -77,7 +77,7 @@ def losses(lines: Iterable[LogLine], run: str) -> list[Loss]:
 
 
 def bits(loss: float | int | str) -> str:
-    """Write a loss so that equal texts are equal numbers, to the last bit."""
+    """Format a loss so that two texts are equal if and only if the numbers are equal to the last bit."""
     return loss if isinstance(loss, str) else float(loss).hex()
 
 
@@ -85,13 +85,13 @@ def compare(disturbed: list[Loss], undisturbed: list[Loss], steps: int) -> Compa
     """Compare all losses of two runs.
 
     Args:
-        disturbed: Of a run that may have repeated steps.
-        undisturbed: Of a run that did every step once.
-        steps: How many steps both should have done; every one of them must be in both.
+        disturbed: Losses of a run that may have repeated steps.
+        undisturbed: Losses of a run that did every step once.
+        steps: Number of steps of each run; every step must be in both.
     """
     reference = {loss.step: loss.bits for loss in undisturbed}
     differences = [
-        f"step {loss.step} in world {name(loss.world)}: {loss.bits} where the undisturbed run has {reference[loss.step]}"
+        f"step {loss.step} in process group {name(loss.world)}: {loss.bits}, but the undisturbed run has {reference[loss.step]}"
         for loss in disturbed
         if loss.step in reference and loss.bits != reference[loss.step]
     ]
@@ -124,5 +124,5 @@ def _world_results(disturbed: list[Loss], reference: dict[int, str]) -> Iterable
 
 
 def name(world: World) -> str:
-    """Write a world as `attempt.restart`."""
+    """Format a process group as `attempt.restart`."""
     return f"{world[0]}.{world[1]}"

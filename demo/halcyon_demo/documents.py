@@ -1,4 +1,4 @@
-"""The run documents of the demo, made from an example as a user would make them: by editing the file. Pure but for reading it."""
+"""The run documents of the demo: edited copies of an example. Pure, except for reading the file."""
 
 import copy
 from pathlib import Path
@@ -16,13 +16,13 @@ def load(path: Path) -> list[dict[str, Any]]:
 
 
 def example(name: str) -> dict[str, Any]:
-    """Read the one document of `examples/NAME.yaml`."""
+    """Read the only document of `examples/NAME.yaml`."""
     (document,) = load(EXAMPLES / f"{name}.yaml")
     return document
 
 
 def variant(document: dict[str, Any], *, name: str | None = None, steps: int | None = None) -> dict[str, Any]:
-    """Return the document with another name, and so another place for its checkpoints, or with another number of steps."""
+    """Return a copy with another name, also at the end of its checkpoint root, or another number of steps; None keeps the value."""
     changed = copy.deepcopy(document)
     if name is not None:
         old = changed["metadata"]["name"]

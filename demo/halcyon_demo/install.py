@@ -1,6 +1,6 @@
-"""What must be in a cluster before a TrainingRun can be: images, an object store, the operator with its chart.
+"""Installs what a TrainingRun needs in a cluster: images, an object store, the operator with its chart.
 
-Each function leaves alone what is there already, so calling one again is quick. The namespaces are those of `examples/`, or others.
+Each function skips what is installed already, so a second call is quick. The namespaces are those of `examples/` by default.
 """
 
 import copy
@@ -26,7 +26,7 @@ _READY_SECONDS = 120
 
 @dataclass(frozen=True)
 class Place:
-    """Where things go in a cluster; by default where the examples say.
+    """The namespaces that are used; by default those of the examples.
 
     Attributes:
         runs: Namespace of the runs and of the object store.
@@ -38,17 +38,17 @@ class Place:
 
     @property
     def store_endpoint(self) -> str:
-        """Address of the object store."""
+        """URL of the object store inside the cluster."""
         return f"http://{STORE}.{self.runs}.svc.cluster.local:7070"
 
 
 @dataclass(frozen=True)
 class Images:
-    """Full names of images that the cluster has.
+    """Full names of images on the cluster's node.
 
     Attributes:
         operator: The operator.
-        trainer: The trainer, with JAX for processors.
+        trainer: The trainer, with JAX for CPUs.
         store: The S3 gateway.
     """
 
@@ -58,14 +58,14 @@ class Images:
 
 
 def provide_images(cluster: Cluster, progress: Progress) -> Images:
-    """Build the images of this checkout where their sources have changed, and load them onto the node where it lacks them."""
+    """Build the images of this checkout whose sources have changed, and load those that the node lacks."""
     wanted = (Buildable.OPERATOR, Buildable.TRAINER, Buildable.VERSITYGW)
     built = [build(what, cache=cluster.paths.cache, progress=progress) for what in wanted]
     return Images(*(cluster.load(name) for name in built))
 
 
 def moved(documents: Sequence[dict[str, Any]], place: Place) -> list[dict[str, Any]]:
-    """Return documents of the examples as they must be in other namespaces, with the store's address there. Pure."""
+    """Return copies of example documents for the namespaces of `place`, with the store's address there. Pure."""
     names = {Place().runs: place.runs, Place().operator: place.operator}
     changed = copy.deepcopy(list(documents))
     for document in changed:
@@ -80,7 +80,7 @@ def moved(documents: Sequence[dict[str, Any]], place: Place) -> list[dict[str, A
 
 
 def with_image(documents: Sequence[dict[str, Any]], image: str) -> list[dict[str, Any]]:
-    """Return manifests with another image in their Deployments, never pulled where it is there. Pure."""
+    """Return manifests with another image in their Deployments, pulled only if the node lacks it. Pure."""
     changed = copy.deepcopy(list(documents))
     for document in changed:
         if document["kind"] == "Deployment":
@@ -90,29 +90,29 @@ def with_image(documents: Sequence[dict[str, Any]], image: str) -> list[dict[str
 
 
 def install_object_store(cluster: Cluster, image: str, place: Place = Place()) -> None:
-    """Apply `examples/object-store/` with the local gateway image, and return when the store answers."""
+    """Apply `examples/object-store/` with the local gateway image, and wait until the store is ready."""
     for path in sorted((EXAMPLES / STORE).glob("*.yaml")):
         cluster.kubectl.apply(moved(with_image(load(path), image), place))
     cluster.kubectl("rollout", "status", f"deployment/{STORE}", "--namespace", place.runs, f"--timeout={limit(_READY_SECONDS)}s")
 
 
 def chart_values(images: Images, place: Place = Place(), **more: Any) -> dict[str, Any]:
-    """Return the values with which the demo installs the chart; more of them by keyword. Pure."""
+    """Return the values for the demo's installation of the chart; keywords add or replace values. Pure."""
     operator, trainer = (image.rpartition(":") for image in (images.operator, images.trainer))
     return {
         "image": {"repository": operator[0], "tag": operator[2]},
         "trainerImage": {"repository": trainer[0], "tag": trainer[2]},
         "watchNamespaces": [place.runs],
-        "podMemory": {"cpu": "3Gi"},  # several runs share the one node
+        "podMemory": {"cpu": "3Gi"},  # several runs share one node
         "objectStore": {"s3": {"credentialsSecret": STORE, "endpoints": [place.store_endpoint]}},
         **more,
     }
 
 
 def install_operator(cluster: Cluster, values: dict[str, Any], place: Place = Place()) -> None:
-    """Install the chart, or upgrade an installed one to these values, and return when the operator is ready.
+    """Install the chart, or upgrade it to these values, and wait until the operator is ready.
 
-    A definition of the resource that somebody applied by hand is taken over.
+    Takes over CRDs that were applied without Helm.
     """
     where = ["--namespace", place.operator, "--create-namespace"]
     chart = REPOSITORY / "charts" / "halcyon"
@@ -122,12 +122,12 @@ def install_operator(cluster: Cluster, values: dict[str, Any], place: Place = Pl
 
 
 def uninstall_operator(cluster: Cluster, place: Place = Place()) -> None:
-    """Uninstall the chart; the resource's definition, and every TrainingRun with it, stays."""
+    """Uninstall the chart. The CRDs stay, and so do all TrainingRuns."""
     helm(cluster, "uninstall", RELEASE, "--namespace", place.operator, "--ignore-not-found", "--wait")
 
 
 def helm(cluster: Cluster, *arguments: str | Path, stdin: str | None = None) -> str:
-    """Run helm against the cluster and return its output. Its own files stay beside the cluster's state."""
+    """Run helm against the cluster and return its output. Helm keeps its own files in the cluster's state folder."""
     private = cluster.paths.state / "helm"
     environ = {f"HELM_{what}_HOME": str(private / what.lower()) for what in ("CACHE", "CONFIG", "DATA")}
     return run([cluster.paths.tools / "helm", *arguments, "--kubeconfig", cluster.kubeconfig], stdin=stdin, environ=environ)

@@ -1,6 +1,6 @@
-"""Everything that has been seen, in one place: threads write, the story reads and waits.
+"""Everything that was observed, in one place: threads write, the story reads and waits.
 
-Nothing is concluded here. A reader gets tuples, which do not change under its hands.
+The journal only stores. Readers get tuples, which do not change while they are used.
 """
 
 import threading
@@ -17,16 +17,16 @@ T = TypeVar("T")
 
 
 class Failed(Exception):
-    """The demo did not go as it should; the message is a sentence for the person who watches."""
+    """The demo failed; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A TrainingRun as the API server last showed it.
+    """A TrainingRun as it was last observed.
 
     Attributes:
         name: Its name.
-        uid: What tells it from an earlier run of that name.
+        uid: Distinguishes it from an earlier run with the same name.
         status: Its status.
     """
 
@@ -36,7 +36,7 @@ class Run:
 
     @property
     def complaint(self) -> str:
-        """Why it will not go on by itself, if so."""
+        """The reason why the run cannot continue by itself (condition Failed or Stalled); empty if it can."""
         for kind in ("Failed", "Stalled"):
             condition = self.status.condition(kind)
             if condition is not None and condition.status == "True":
@@ -46,7 +46,7 @@ class Run:
 
 @dataclass
 class Journal:
-    """What has been seen so far of the runs of one namespace."""
+    """What was observed so far of the runs of one namespace. Thread-safe."""
 
     clock: Callable[[], float] = time.time
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -55,14 +55,14 @@ class Journal:
     _lines: list[LogLine] = field(default_factory=list[LogLine])
 
     def saw_run(self, document: dict[str, Any]) -> None:
-        """Take note of a TrainingRun."""
+        """Store the newest state of a TrainingRun."""
         metadata = document["metadata"]
         with self._changed:
             self._runs[metadata["name"]] = Run(metadata["name"], metadata["uid"], parse_status(document.get("status")))
             self._changed.notify_all()
 
     def saw_pod(self, pod: Pod) -> Pod:
-        """Take note of a pod; the time of its first sight stays."""
+        """Store the newest state of a pod and return it with the time when it was first seen."""
         with self._changed:
             known = self._pods.get(pod.uid)
             if known is not None:
@@ -72,23 +72,23 @@ class Journal:
         return pod
 
     def saw_line(self, line: LogLine) -> None:
-        """Take note of a line of a log."""
+        """Add a line of a log."""
         with self._changed:
             self._lines.append(line)
             self._changed.notify_all()
 
     def run(self, name: str) -> Run | None:
-        """A run, if it was seen."""
+        """Return a run, or None if it was never seen."""
         with self._changed:
             return self._runs.get(name)
 
     def pods(self, run: str) -> tuple[Pod, ...]:
-        """All pods of a run that were ever seen, the oldest first."""
+        """Return all pods of a run that were ever seen, in the order of first sight."""
         with self._changed:
             return tuple(pod for pod in self._pods.values() if pod.run == run)
 
     def lines(self, run: str) -> tuple[LogLine, ...]:
-        """All lines of a run's log in the order of their times."""
+        """Return all log lines of a run, sorted by time."""
         with self._changed:
             return tuple(sorted((line for line in self._lines if line.run == run), key=lambda line: line.time))
 
@@ -100,16 +100,16 @@ class Journal:
         failure: Callable[[], str],
         meanwhile: Callable[[], None] = lambda: None,
     ) -> T:
-        """Return what `find` finds as soon as it finds something.
+        """Wait until `find` returns a value other than None, and return it.
 
         Args:
-            find: Looks at this journal; None while there is nothing.
-            timeout_seconds: How long to wait, on the reference machine; longer on a slower one.
-            failure: The sentence to fail with after that.
-            meanwhile: Called while waiting, a few times a second; may raise to give up.
+            find: Reads this journal.
+            timeout_seconds: Longest wait on the reference machine; longer on a slower one.
+            failure: Returns the sentence of the error after the timeout.
+            meanwhile: Called while waiting, a few times a second; may raise to stop waiting.
 
         Raises:
-            Failed: Nothing was found in time.
+            Failed: The timeout passed.
         """
         found: list[T] = []
 

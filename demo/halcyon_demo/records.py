@@ -1,4 +1,4 @@
-"""What is seen of a run, as plain values: lines of the trainers' logs, pods, and the faults that were made. Pure."""
+"""Observations of a run, as plain values: lines of the trainers' logs, pods, and the injected faults. Pure."""
 
 import json
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 from halcyon_api import names
 
 World = tuple[int, int]
-"""One life of all processes of a run: the operator's attempt, and the JobSet's restart inside it."""
+"""A process group of a run: (attempt of the operator, restart of the JobSet inside the attempt)."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class LogLine:
 
     Attributes:
         run: Name of the run.
-        world: Which life of the processes wrote it.
+        world: The process group that wrote it.
         process: Index of the process that wrote it.
         event: Name of the event.
-        time: When, in seconds since the epoch, to the millisecond.
+        time: Seconds since 1970, with a precision of 1 ms.
         fields: All its fields.
     """
 
@@ -33,12 +33,16 @@ class LogLine:
 
     @property
     def step(self) -> int:
-        """Steps done, where the event has them."""
+        """Steps done.
+
+        Raises:
+            KeyError: The event has no step.
+        """
         return int(self.fields["step"])
 
 
 def parse_line(text: str) -> LogLine | None:
-    """Read one line of a trainer's log; None for anything else that a container may print."""
+    """Parse one line of a trainer's log; None for other output of the container."""
     try:
         fields = json.loads(text)
         return LogLine(
@@ -54,25 +58,25 @@ def parse_line(text: str) -> LogLine | None:
 
 
 def parse_time(text: str) -> float:
-    """Turn an RFC 3339 time into seconds since the epoch."""
+    """Convert an RFC 3339 time to seconds since 1970."""
     return datetime.fromisoformat(text).timestamp()
 
 
 @dataclass(frozen=True)
 class Pod:
-    """A trainer's pod.
+    """A trainer pod.
 
     Attributes:
         name: Its name.
-        uid: What tells it from later pods of that name.
+        uid: Distinguishes it from later pods with the same name.
         run: Name of its run.
-        world: Which life of the processes it belongs to.
-        process: Slice and host, joined: the order in which JAX counts the processes.
-        seen_at: When it was first seen, in seconds since the epoch.
-        started: Whether its container runs or ran, so that it has a log.
+        world: Its process group.
+        process: (slice, host); sorted like this, the pods have the order of JAX's process indices.
+        seen_at: Seconds since 1970 when it was first seen.
+        started: Whether its container runs or has ended, so that it has a log.
         ended: Whether its container has ended.
         leaving: Whether it is being deleted.
-        trouble: Why its container does not start, if so.
+        trouble: Why its container does not start; empty if it does.
     """
 
     name: str
@@ -88,7 +92,7 @@ class Pod:
 
 
 def parse_pod(document: dict[str, Any], seen_at: float) -> Pod:
-    """Read a pod as the API server gives it."""
+    """Parse a pod document of the API server."""
     metadata = document["metadata"]
     marks: dict[str, str] = metadata.get("annotations", {}) | metadata.get("labels", {})
     states: list[dict[str, Any]] = [container["state"] for container in document.get("status", {}).get("containerStatuses", [])]
@@ -112,11 +116,11 @@ _PASSING = ("ContainerCreating", "PodInitializing")
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that was done to a run.
+    """A fault that was injected into a run.
 
     Attributes:
-        title: In a few words.
-        time: When, in seconds since the epoch.
+        title: A short name.
+        time: Seconds since 1970.
         restarts: Whether all processes must start again after it.
     """
 

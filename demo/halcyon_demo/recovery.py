@@ -1,7 +1,8 @@
 """Where the seconds between a fault and the next step went. Pure.
 
-The boundaries are seen from outside (when the old processes wrote their last line, when the new pods appeared) and from inside (what the
-first process of the new world measured of its own start). They meet, because node and watcher share a clock.
+Some boundaries are observed from outside (last log line of the old processes, first sight of the new pods), others come from inside (the
+times that the first process of the new process group measured of its own start). They fit together because the node and the demo share a
+clock.
 """
 
 from collections.abc import Sequence
@@ -11,11 +12,11 @@ from halcyon_demo.records import Fault, LogLine, Pod, World
 
 PARTS = ("detect", "recreate", "start", "imports", "join", "restore", "compile")
 MEANINGS = {
-    "detect": "old processes save and leave",
+    "detect": "old processes save and exit",
     "recreate": "JobSet replaces all Jobs and pods",
     "start": "scheduler, kubelet, container",
     "imports": "interpreter and imports",
-    "join": "processes find one another",
+    "join": "processes connect",
     "restore": "data opened, checkpoint read",
     "compile": "compilation, first step",
 }
@@ -23,14 +24,14 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Recovery:
-    """One fault and what followed.
+    """A fault and the recovery from it.
 
     Attributes:
-        fault: What was done.
-        world: The world that went on.
-        resumed_step: Steps done in the checkpoint that it took up.
-        lost_steps: Steps that had been done beyond it.
-        seconds: For each of `PARTS`, how long it took; their sum is fault to next step.
+        fault: The fault.
+        world: The process group that continued the run.
+        resumed_step: Steps done in the checkpoint from which it continued.
+        lost_steps: Steps done after that checkpoint, which were lost.
+        seconds: Duration of each of `PARTS`; their sum is the time from the fault to the end of the next step.
     """
 
     fault: Fault
@@ -41,17 +42,17 @@ class Recovery:
 
     @property
     def total_seconds(self) -> float:
-        """Fault to the end of the next step."""
+        """Seconds from the fault to the end of the next step."""
         return sum(self.seconds.values())
 
 
 def recovery(fault: Fault, lines: Sequence[LogLine], pods: Sequence[Pod]) -> Recovery | None:
-    """Return what followed on a fault, or None while the run has not stepped again.
+    """Return the recovery from a fault, or None while the run has not done another step.
 
     Args:
-        fault: What was done.
-        lines: The log of this run alone.
-        pods: Its pods.
+        fault: The fault.
+        lines: The log lines of this run only.
+        pods: The pods of this run.
     """
     before = [line for line in lines if line.event == "step" and line.time <= fault.time]
     if not before:

@@ -22,28 +22,28 @@ from halcyon_devcluster.waiting import until
 EXAMPLE = "stdlib-llama"
 PLACE = Place()
 EVICT_AT, KILL_AT, RESTART_OPERATOR_AT = 0.3, 0.55, 0.8
-"""Shares of the steps at which the run is disturbed."""
+"""The faults are injected after these fractions of the steps."""
 
 
 @dataclass(frozen=True)
 class Told:
-    """What came of it."""
+    """The result of the demo."""
 
     comparison: Comparison
     recoveries: tuple[Recovery, ...]
 
 
 def tell(cluster: Cluster, console: Console, progress: Progress, *, steps: int | None = None) -> Told:
-    """Run the demo on a cluster that may or may not be up, and print what came of it.
+    """Run the demo on a cluster, which is started if it is down, and print the results.
 
     Args:
-        cluster: Where.
-        console: Where to show it.
-        progress: Where to report the preparations.
-        steps: Steps of both runs; default: the example's own.
+        cluster: The development cluster.
+        console: Shows the runs and the tables.
+        progress: Shows the preparations.
+        steps: Steps of both runs; None: those of the example.
 
     Raises:
-        Failed: A run did not go on or did not end.
+        Failed: A run did not continue or did not end.
         DevclusterError: The cluster could not be made, or a command on it failed.
     """
     cluster.up()
@@ -62,16 +62,16 @@ def tell(cluster: Cluster, console: Console, progress: Progress, *, steps: int |
         undisturbed = Training(kubectl, faults, watch.journal, PLACE.runs, variant(document, name=f"{EXAMPLE}-undisturbed"), view.draw)
         recoveries = disturb(cluster, view, disturbed)
         finish(view, watch, disturbed)
-        disturbed.delete()  # its pods have ended; only their logs, which have been read, go with it
+        disturbed.delete()  # its pods have ended, and their logs have been read
 
-        view.say(f"\nThe same document again, as {undisturbed.name}, with nobody disturbing it", "bold")
+        view.say(f"\nThe same document again, as {undisturbed.name}, without faults", "bold")
         undisturbed.apply()
         finish(view, watch, undisturbed)
     return conclude(console, disturbed, undisturbed, recoveries)
 
 
 def clear(cluster: Cluster, progress: Progress) -> None:
-    """Delete what an earlier demo left in a cluster that was kept; checkpoints too, for a run under an old one would go on from it."""
+    """Delete the runs and checkpoints of an earlier demo in a kept cluster; a run would continue from an old checkpoint of its name."""
     found = cluster.kubectl("get", "namespaces", PLACE.runs, "--ignore-not-found", "--output=name")
     if found.strip():
         with progress.step(f"Deleting the namespace {PLACE.runs} of an earlier demo"):
@@ -79,7 +79,7 @@ def clear(cluster: Cluster, progress: Progress) -> None:
 
 
 def disturb(cluster: Cluster, view: View, training: Training) -> tuple[Recovery, ...]:
-    """Start the run, and do to it what clusters do to runs."""
+    """Start the run, evict a pod, kill a trainer, and delete the operator's pod; return the recoveries of the first two."""
     view.say(f"\nkubectl apply --filename examples/{EXAMPLE}.yaml", "bold")
     training.apply()
     with view.of(training.name, training.steps):
@@ -102,19 +102,19 @@ def disturb(cluster: Cluster, view: View, training: Training) -> tuple[Recovery,
 
 
 def restart_operator(cluster: Cluster, place: Place = PLACE) -> None:
-    """Delete the operator's pod and return when another one is ready."""
+    """Delete the operator's pod and wait until the next one is ready."""
     kubectl = cluster.kubectl
     pods = ["pod", "--namespace", place.operator, f"--selector=app.kubernetes.io/instance={RELEASE}"]
     kubectl("delete", *pods, "--wait")
     until(
         lambda: kubectl.succeeds("wait", *pods, "--for=condition=Ready", f"--timeout={limit(5)}s"),
         timeout_seconds=120,
-        failure=lambda: f"The operator does not come back: see `kubectl --namespace {place.operator} get pods`.",
+        failure=lambda: f"The operator does not become ready: see `kubectl --namespace {place.operator} get pods`.",
     )
 
 
 def finish(view: View, watch: Watch, training: Training) -> None:
-    """Watch the run until it has succeeded and its logs are read."""
+    """Show the run until it has succeeded and its logs are read."""
     with view.of(training.name, training.steps):
         training.wait_for_phase("Succeeded")
     watch.finish_logs(training.name)
@@ -141,14 +141,14 @@ def conclude(console: Console, disturbed: Training, undisturbed: Training, recov
 
 
 def meanwhile(before: int, after: int) -> str:
-    """What the run did while the operator was away. Pure."""
+    """Return the line about the steps of the run while the operator was down. Pure."""
     if after == before:
-        return f"  the operator is back before the run has ended another step; it is at step {after}"
-    return f"  the operator is back; the run went on meanwhile, from step {before} to step {after}"
+        return f"  the operator is back before the run has done another step; it is at step {after}"
+    return f"  the operator is back; meanwhile the run continued, from step {before} to step {after}"
 
 
 def _went_on(found: Recovery) -> str:
     return (
-        f"  stepping again {found.total_seconds:.1f} s after the fault, from step {found.resumed_step}; "
-        f"{found.lost_steps} steps are done again"
+        f"  training again {found.total_seconds:.1f} s after the fault, from step {found.resumed_step}; "
+        f"{found.lost_steps} steps are repeated"
     )

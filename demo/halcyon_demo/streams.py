@@ -1,7 +1,7 @@
-"""Commands that go on: kubectl watching objects or following a log, read by a thread and begun again when it ends too early.
+"""Long-running commands: a thread reads kubectl that watches objects or follows a log, and starts it again if it ends too early.
 
-A watch ends now and then by itself (the API server closes it, or is restarted); what comes after the new beginning repeats what is known,
-so consumers must take a repetition for what it is.
+A watch can end by itself (the API server closes it, or is restarted). After a new start it repeats known objects or lines, so consumers
+must ignore repetitions.
 """
 
 import json
@@ -18,12 +18,12 @@ _PAUSE_SECONDS = 0.5
 
 
 class Stream:
-    """A command whose lines are consumed by a thread.
+    """A command whose output lines are consumed by a thread.
 
     Args:
         command: Program and arguments.
-        consume: Called with the lines of one run of the command; returns when there are no more.
-        again: Asked when the command has ended: whether to run it again.
+        consume: Called with the lines of one execution of the command; returns when there are no more.
+        again: Called when the command has ended; returns whether to start it again.
     """
 
     def __init__(self, command: Sequence[str | Path], consume: Callable[[Iterator[str]], None], again: Callable[[], bool]) -> None:
@@ -37,7 +37,7 @@ class Stream:
         self._thread.start()
 
     def close(self) -> None:
-        """End the command and its thread."""
+        """Kill the command and wait for its thread."""
         self._closed.set()
         with self._lock:
             if self._process is not None:
@@ -45,7 +45,7 @@ class Stream:
         self.join()
 
     def join(self) -> None:
-        """Wait until the command has ended for good, for ten seconds of the reference machine."""
+        """Wait until the thread has ended, at most ten seconds of the reference machine."""
         self._thread.join(limit(10))
 
     def _run(self) -> None:
@@ -60,7 +60,7 @@ class Stream:
             self._closed.wait(_PAUSE_SECONDS)
 
     def _start(self) -> subprocess.Popen[str]:
-        # A session of its own: an interrupt from the keyboard is for the demo, which then ends its streams itself.
+        # Own session: an interrupt from the keyboard must reach only the demo, which then closes its streams.
         with self._lock:
             process = subprocess.Popen(
                 self._command,
@@ -78,9 +78,9 @@ class Stream:
 
 
 def documents(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Split what `kubectl get --watch --output=json` prints, indented objects one after the other. Pure.
+    """Parse the output of `kubectl get --watch --output=json`: indented objects, one after the other. Pure.
 
-    An object ends with the only line that is a closing brace without indentation.
+    An object ends with its only line that is a closing brace without indentation.
     """
     kept: list[str] = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""The tables at the end. Pure: values in, rich tables out."""
+"""The tables that the demo prints at its end. Pure: takes values, returns rich tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from halcyon_demo.recovery import MEANINGS, PARTS, Recovery
 
 
 def equality_table(comparison: Comparison, steps: int) -> Table:
-    """Return how the losses of each world of the disturbed run compare with the undisturbed run."""
+    """Compare the losses of the disturbed run with the undisturbed run: one row per process group."""
     table = _table("Losses, disturbed and undisturbed, bit for bit")
-    for title in ("world", "steps", "done again", "losses", "equal", ""):
-        table.add_column(title, justify="left" if title in ("world", "") else "right")
+    for title in ("process group", "steps", "repeated", "losses", "equal", ""):
+        table.add_column(title, justify="left" if title in ("process group", "") else "right")
     for world in comparison.worlds:
         table.add_row(
             name(world.world),
@@ -35,30 +35,30 @@ def equality_table(comparison: Comparison, steps: int) -> Table:
 
 
 def recovery_table(recoveries: Sequence[Recovery]) -> Table:
-    """Return where the seconds from each fault to the next step went: a row for each part, a column for each fault."""
+    """Return the seconds from each fault to the next step: one row per part, one column per fault."""
     table = _table("Seconds from fault to next step")
     table.add_column("")
     for found in recoveries:
         table.add_column(found.fault.title, justify="right")
-    table.add_column("what it is", style="dim")
+    table.add_column("meaning", style="dim")
     for part in PARTS:
         table.add_row(part, *(f"{found.seconds[part]:.1f}" for found in recoveries), MEANINGS[part])
     table.add_section()
     table.add_row("total", *(f"{found.total_seconds:.1f}" for found in recoveries), "", style="bold")
     table.add_row("resumed at step", *(str(found.resumed_step) for found in recoveries), "")
-    table.add_row("steps lost", *(str(found.lost_steps) for found in recoveries), "done again by the next processes")
+    table.add_row("steps lost", *(str(found.lost_steps) for found in recoveries), "repeated by the next processes")
     return table
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run cost and came to, by its status and its log.
+    """Cost and result of a run, from its status and its log.
 
     Attributes:
-        status: As the run ended.
-        repeated: Steps done more than once.
-        loss: Training loss of the last step, nats per token.
-        bits_per_byte: On the held-out part, by the last evaluation; None if there was none.
+        status: Status at the end of the run.
+        repeated: Number of repeated steps.
+        loss: Training loss of the last step, in nats per token.
+        bits_per_byte: Result of the last evaluation on the held-out part; None if there was none.
     """
 
     status: TrainingRunStatus
@@ -68,7 +68,7 @@ class Cost:
 
 
 def cost(status: TrainingRunStatus, lines: Sequence[LogLine]) -> Cost:
-    """Gather what the summary shows of a run from its status and its log."""
+    """Return cost and result of a run, from its status and its log."""
     steps = [line for line in lines if line.event == "step"]
     evaluations = [line.fields.get("bitsPerByte") for line in lines if line.event == "evaluation"]
     return Cost(
@@ -80,12 +80,12 @@ def cost(status: TrainingRunStatus, lines: Sequence[LogLine]) -> Cost:
 
 
 def accounts_table(disturbed: Report, undisturbed: Report) -> Table:
-    """Return where every second of both runs went."""
+    """Return the seconds of both runs by cause."""
     table = _table("Every second, by cause")
     table.add_column("")
     for title in ("disturbed", "undisturbed"):
         table.add_column(title, justify="right")
-    table.add_column("what it is", style="dim")
+    table.add_column("meaning", style="dim")
     for cause in CAUSES:
         seconds = [getattr(report.seconds, cause) for report in (disturbed, undisturbed)]
         if any(seconds):
@@ -98,7 +98,7 @@ def accounts_table(disturbed: Report, undisturbed: Report) -> Table:
 
 
 def summary_table(disturbed: Cost, undisturbed: Cost) -> Table:
-    """Return what both runs cost and came to."""
+    """Return cost and result of both runs."""
     table = _table("What it cost")
     table.add_column("")
     table.add_column("disturbed", justify="right")

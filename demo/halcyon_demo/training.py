@@ -1,4 +1,4 @@
-"""One TrainingRun in the cluster: applied, waited for, disturbed, deleted. Waiting ends early when the run cannot go on."""
+"""One TrainingRun in the cluster: apply it, wait for it, inject faults, delete it. A wait fails early if the run cannot continue."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,12 +21,12 @@ class Training:
     """A run of the journal's namespace.
 
     Args:
-        kubectl: The cluster.
-        faults: The same cluster's faults.
+        kubectl: kubectl against the cluster.
+        faults: Injects faults into the same cluster.
         journal: Filled by an open `Watch` of the namespace.
-        namespace: Where the run is.
-        document: The run.
-        meanwhile: Called a few times a second while waiting; draws the live view.
+        namespace: Namespace of the run.
+        document: The run document.
+        meanwhile: Called a few times a second while waiting, to draw the live view.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Training:
         self._meanwhile = meanwhile
 
     def apply(self) -> None:
-        """Create the run and return when the operator has taken it up."""
+        """Create the run and wait until the operator has reconciled it once."""
         old = self.journal.run(self.name)
         self._kubectl.apply([self._document], "--namespace", self._namespace)
 
@@ -57,31 +57,31 @@ class Training:
             fresh = run is not None and (old is None or run.uid != old.uid)
             return run if fresh and run is not None and run.status.observed_generation > 0 else None
 
-        self._wait(taken_up, _FIRST_SIGHT_SECONDS, "the operator has not taken it up", may_stop=True)
+        self._wait(taken_up, _FIRST_SIGHT_SECONDS, "the operator has not reconciled it", may_stop=True)
 
     def delete(self) -> None:
-        """Delete the run, where there is one, and return when its pods are gone. Its checkpoints stay."""
+        """Delete the run if it exists, and wait until its pods are deleted. Its checkpoints stay."""
         self._kubectl("delete", RESOURCE, self.name, "--namespace", self._namespace, "--ignore-not-found", "--cascade=foreground")
 
     @property
     def run(self) -> Run | None:
-        """The run as it was last seen."""
+        """The run as it was last observed; None if it was never seen."""
         return self.journal.run(self.name)
 
     def lines(self) -> tuple[LogLine, ...]:
-        """Its log so far."""
+        """Return the log lines of the run so far."""
         return self.journal.lines(self.name)
 
     def step(self) -> int:
-        """Steps done, by its log: the newest line counts, so a resumed run is back where its checkpoint was."""
+        """Return the steps done, from the newest log line; after a resume this is the checkpoint's step, plus the steps since."""
         return next((line.step for line in reversed(self.lines()) if line.event == "step"), 0)
 
     def wait_for_step(self, step: int, timeout_seconds: float = 900) -> None:
-        """Return when the run has done so many steps."""
+        """Wait until the run has done `step` steps."""
         self._wait(lambda: True if self.step() >= step else None, timeout_seconds, f"it has not reached step {step}")
 
     def wait_for_phase(self, phase: Phase, timeout_seconds: float = 900) -> Run:
-        """Return the run when its status shows a phase."""
+        """Wait until the run's status has this phase, and return the run."""
 
         def reached() -> Run | None:
             run = self.run
@@ -90,13 +90,13 @@ class Training:
         return self._wait(reached, timeout_seconds, f"its phase is not {phase}", may_stop=phase == "Failed")
 
     def wait_for_recovery(self, fault: Fault, timeout_seconds: float = 300) -> Recovery:
-        """Return what followed on a fault when the run has stepped again."""
+        """Wait until the run has done a step after a fault, and return the recovery."""
         return self._wait(
-            lambda: recovery(fault, self.lines(), self.journal.pods(self.name)), timeout_seconds, f"it has not gone on after: {fault.title}"
+            lambda: recovery(fault, self.lines(), self.journal.pods(self.name)), timeout_seconds, f"it did no step after: {fault.title}"
         )
 
     def running_pod(self, slice_index: int) -> Pod:
-        """Return the pod that runs the first host of a slice now."""
+        """Wait until the first host of a slice has a running pod, and return the pod."""
 
         def running() -> Pod | None:
             pods = [pod for pod in self.journal.pods(self.name) if pod.process == (slice_index, 0)]
@@ -106,14 +106,14 @@ class Training:
         return self._wait(running, 120, f"slice {slice_index} has no running pod")
 
     def evict(self, slice_index: int) -> Fault:
-        """Evict the pod of a slice through the Eviction API, as a drain or a reclaimed node does."""
+        """Evict the pod of a slice through the Eviction API, like a drain or a reclaimed node."""
         pod = self.running_pod(slice_index)
         fault = Fault("eviction", self.journal.clock())
         self._faults.evict(self._namespace, pod.name)
         return fault
 
     def kill(self, slice_index: int) -> Fault:
-        """SIGKILL the trainer of a slice, as the kernel does when memory runs out."""
+        """SIGKILL the trainer of a slice, like the kernel when memory runs out."""
         pod = self.running_pod(slice_index)
         fault = Fault("SIGKILL", self.journal.clock())
         self._faults.kill_container(self._namespace, pod.name)
@@ -143,6 +143,4 @@ class Training:
     def _last_words(self) -> str:
         errors = [line for line in self.lines() if line.event in ("error", "warning", "fallback", "checkpointFailed")]
         words = "; ".join(str(line.fields.get("message") or line.fields.get("reason")) for line in errors[-2:])
-        return (
-            f"The trainer's last words: {words}." if words else "Look with: kubectl describe trainingrun, kubectl get events, kubectl logs."
-        )
+        return f"The trainer's last messages: {words}." if words else "See: kubectl describe trainingrun, kubectl get events, kubectl logs."

@@ -1,4 +1,4 @@
-"""The live view of a run: one line that moves on a terminal, a plain line now and then elsewhere."""
+"""The live view of a run: one updated line on a terminal; elsewhere a plain line per phase and every 15 seconds."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ _PLAIN_SECONDS = 15.0
 
 
 class View:
-    """Shows a run while somebody else waits for it.
+    """Shows a run while another function waits for it.
 
     Args:
-        console: Where.
-        journal: What is known.
-        clock: Seconds; decides when a plain line is due.
+        console: The output.
+        journal: The state of the run.
+        clock: Returns seconds; decides when a plain line is due.
     """
 
     def __init__(self, console: Console, journal: Journal, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,11 +48,11 @@ class View:
             self._live, self._run = None, ""
 
     def say(self, text: str, style: str = "") -> None:
-        """Show a line that stays, above the live one."""
+        """Print a permanent line above the live one."""
         self._console.print(escape(text), style=style, highlight=False, soft_wrap=True)
 
     def draw(self) -> None:
-        """Show what is known now."""
+        """Show the current state of the run."""
         if self._live is not None:
             self._live.update(self._row(), refresh=True)
             return

@@ -1,4 +1,4 @@
-"""Follows what happens in a namespace: its TrainingRuns, the trainers' pods, and the log of every trainer from its first line."""
+"""Follows the TrainingRuns of a namespace, their pods, and the log of every trainer from its first line."""
 
 import threading
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from halcyon_devcluster import Kubectl
 
 
 class Watch:
-    """Fills a journal as long as it is open. Use it as a context manager.
+    """Fills a journal while it is open. Use it as a context manager.
 
     Args:
-        kubectl: The cluster.
-        namespace: Where the runs are.
-        journal: Where to write what is seen.
+        kubectl: kubectl against the cluster.
+        namespace: Namespace of the runs.
+        journal: The journal to fill; default: a new one.
     """
 
     def __init__(self, kubectl: Kubectl, namespace: str, journal: Journal | None = None) -> None:
@@ -41,7 +41,7 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        """End all threads. What was seen stays in the journal."""
+        """End all threads. The journal keeps its content."""
         self._open = False
         for stream in self._watches:
             stream.close()
@@ -51,7 +51,7 @@ class Watch:
             stream.close()
 
     def finish_logs(self, run: str) -> None:
-        """Return when the logs of a run whose processes have all ended are read to their ends."""
+        """Wait until the logs of a run are read completely; call it after all its processes have ended."""
         for pod in self.journal.pods(run):
             with self._lock:
                 stream = self._logs.get(pod.uid)
@@ -87,7 +87,7 @@ class Watch:
 
 
 class _Log:
-    """The log of one pod. It is read anew from its first line when the connection breaks, so lines that are known are passed over."""
+    """The log of one pod. After a broken connection it is read again from its first line, so known lines are skipped."""
 
     def __init__(self, journal: Journal, pod: Pod) -> None:
         self._journal = journal
@@ -104,5 +104,5 @@ class _Log:
                 self._journal.saw_line(line)
 
     def unfinished(self) -> bool:
-        """Whether the container still runs, as far as is known, so that there will be more."""
+        """Whether the container still runs by the journal, so that more lines can come."""
         return any(pod.uid == self._pod.uid and not (pod.ended or pod.leaving) for pod in self._journal.pods(self._pod.run))

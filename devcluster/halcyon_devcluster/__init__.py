@@ -3,7 +3,7 @@
 ```python
 from halcyon_devcluster import Faults, open_cluster
 
-cluster = open_cluster()          # kind where a Docker engine answers, otherwise namespaces of this machine
+cluster = open_cluster()          # kind if a Docker engine answers, otherwise namespaces of this machine
 cluster.up()
 cluster.kubectl("get", "pods", "--all-namespaces")
 Faults(cluster).evict("team", "run-0-0-abcde")

@@ -1,4 +1,4 @@
-"""What runs in every cluster besides the workloads: CoreDNS (native clusters only, kind brings its own) and JobSet from its own chart."""
+"""The add-ons of every cluster: CoreDNS (native clusters only, kind has its own) and JobSet from its own chart."""
 
 import json
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ _READY_SECONDS = 120
 def corefile() -> str:
     """Return CoreDNS' configuration. Pure.
 
-    Two server blocks, because plugins run in a fixed order: a `template` beside `kubernetes` would answer NXDOMAIN to everything, and
-    without one a name outside the cluster ends in SERVFAIL, which resolvers retry for seconds. Records live for one second and nothing
-    is cached, not even that a name is unknown: a restarted pod must be found at once.
+    It has two server blocks because plugins run in a fixed order: a `template` in the block of `kubernetes` would answer NXDOMAIN to
+    everything. Without a `template`, a name outside the cluster gives SERVFAIL, which resolvers retry for seconds. The TTL is one second
+    and nothing is cached, not even NXDOMAIN, because the name of a restarted pod must resolve at once.
     """
     return f"""\
 {CLUSTER_DOMAIN}:{DNS_PORT} in-addr.arpa:{DNS_PORT} {{
@@ -47,7 +47,7 @@ def corefile() -> str:
 def coredns(addresses: Addresses, image: str) -> list[dict[str, Any]]:
     """Return CoreDNS' objects. Pure.
 
-    It listens on an unprivileged port behind the `kube-dns` service, so it needs no capability and passes the restricted profile.
+    It listens on an unprivileged port behind the `kube-dns` service, so it needs no capability and meets the restricted profile.
     """
     metadata = {"name": "coredns", "namespace": "kube-system"}
     container = {
@@ -129,7 +129,7 @@ def coredns(addresses: Addresses, image: str) -> list[dict[str, Any]]:
 def jobset_values(image: str) -> dict[str, Any]:
     """Return the values for JobSet's chart. Pure.
 
-    The chart asks for half a core, a quarter of a small machine, and elects a leader among one: neither is wanted here.
+    The chart's defaults request half a core (a quarter of a small machine) and elect a leader, which one replica does not need.
     """
     repository, _, tag = image.rpartition(":")
     return {
@@ -142,7 +142,7 @@ def jobset_values(image: str) -> dict[str, Any]:
 
 
 def probe_jobset() -> dict[str, Any]:
-    """Return the smallest JobSet, for a dry run that only succeeds when the controller's webhooks answer. Pure."""
+    """Return a minimal JobSet for a dry run, which succeeds only if the controller's webhooks answer. Pure."""
     pod = {"restartPolicy": "Never", "containers": [{"name": "probe", "image": "probe"}]}
     job = {"name": "probe", "template": {"spec": {"template": {"spec": pod}}}}
     return {
@@ -159,9 +159,9 @@ def install_jobset(helm: Path, kubeconfig: Path, chart: Path, values: Mapping[st
 
 
 def install_chart(helm: Path, kubeconfig: Path, release: str, namespace: str, chart: Path, values: Mapping[str, Any], log: Path) -> None:
-    """Install a chart, unless it is installed; an installation that was cut short is removed and made again.
+    """Install a chart unless it is installed; an interrupted installation is removed first.
 
-    Helm's own files go beside `log` instead of the home folder.
+    Helm's own files go to the folder of `log` instead of the home folder.
     """
     private = log.parent / "helm"
     environ = {
@@ -185,12 +185,12 @@ def _release_state(command: list[str | Path], name: str, environ: Mapping[str, s
 
 
 def jobset_answers(kubectl: Kubectl) -> bool:
-    """Whether a JobSet would be accepted now: the webhooks answer some seconds later than the deployment is Available."""
+    """Whether a JobSet would be accepted now. The webhooks answer some seconds after the deployment is Available."""
     return kubectl.succeeds("create", "--dry-run=server", "--filename=-", stdin=yaml.safe_dump(probe_jobset()))
 
 
 def wait_for_jobset(kubectl: Kubectl) -> None:
-    """Return when JobSets can be created."""
+    """Wait until JobSets can be created."""
     JOBSET.wait(kubectl, lambda: jobset_answers(kubectl))
 
 
@@ -200,7 +200,7 @@ def dns_available(kubectl: Kubectl) -> bool:
 
 
 def wait_for_dns(kubectl: Kubectl) -> None:
-    """Return when names resolve in pods."""
+    """Wait until names resolve in pods."""
     until(
         lambda: dns_available(kubectl),
         timeout_seconds=_READY_SECONDS,

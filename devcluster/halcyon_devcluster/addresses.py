@@ -6,8 +6,8 @@ host ── hly-1a2b3c4d  10.B.255.1/30 ═══ veth ═══ 10.B.255.2/30  
 route on the host: 10.B.0.0/16 via 10.B.255.2                           └─ services  10.B.128.0/20 (kube-proxy)
 ```
 
-One route makes pods and services reachable from the host. Blocks are picked so that no route of the host is covered, and a cluster
-keeps its block while it lives, because its certificates name the addresses.
+One route makes pods and services reachable from the host. The block overlaps no route of the host. A cluster keeps its block until it is
+taken down, because its certificates contain the addresses.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ CLUSTER_DOMAIN = "cluster.local"
 
 @dataclass(frozen=True)
 class Addresses:
-    """Everything that has an address in the cluster called `name`."""
+    """The addresses of cluster `name` in its /16 block."""
 
     name: str
     block: IPv4Network
 
     @property
     def host_link(self) -> str:
-        """Name of the host's end of the cable; at most 15 characters, unique for the cluster's name."""
+        """Name of the host's end of the veth pair; at most 15 characters, derived from the cluster's name."""
         return f"hly-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
 
     @property
@@ -53,7 +53,7 @@ class Addresses:
 
     @property
     def node_pods(self) -> IPv4Network:
-        """The part of `pods` that the one node hands out."""
+        """The part of `pods` that the node assigns to its pods."""
         return next(self.pods.subnets(new_prefix=24))
 
     @property
@@ -78,16 +78,16 @@ class Addresses:
 
 
 def parse_routes(document: str) -> list[IPv4Network]:
-    """Return the destinations in the output of `ip -json route`, the default route left out. Pure."""
+    """Return the destinations in the output of `ip -json route`, without the default route. Pure."""
     destinations = (route.get("dst", "default") for route in json.loads(document or "[]"))
     return [IPv4Network(destination, strict=False) for destination in destinations if destination != "default"]
 
 
 def pick_block(name: str, routed: Iterable[IPv4Network]) -> IPv4Network:
-    """Pick a /16 block that overlaps none of the `routed` networks, beginning at a place that depends on `name`.
+    """Pick a /16 block of the pool that overlaps none of the `routed` networks; the first candidate depends on `name`.
 
     Raises:
-        DevclusterError: every block of the pool is taken.
+        DevclusterError: every block of the pool overlaps.
     """
     taken = list(routed)
     first = 0 if name == "halcyon" else 1 + hashlib.sha256(name.encode()).digest()[0] % (len(_POOL) - 1)

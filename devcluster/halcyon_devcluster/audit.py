@@ -1,7 +1,7 @@
-"""The API server's audit log: who asked for what, in a cluster of our own.
+"""The API server's audit log in a native cluster: every request, its user and its result.
 
-It is what tests count writes with, and what shows which rights are used. The cluster's own components are left out: they ask thousands of
-times what nobody wants to know. Bodies are left out, too.
+Tests use it to count writes and to see which rights are used. Requests of the cluster's own components are not logged, because there are
+thousands of them. Bodies are not logged either.
 """
 
 import json
@@ -23,7 +23,7 @@ def policy() -> dict[str, Any]:
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [
-            # Also what takes the rights along with a namespace.
+            # Also logged for the cluster's components: the namespace controller deletes the rights in a deleted namespace.
             {"level": "Metadata", "resources": [{"group": "rbac.authorization.k8s.io"}], "verbs": ["create", "delete", "deletecollection"]},
             {"level": "None", "users": _COMPONENTS},
             {"level": "None", "userGroups": ["system:nodes", "system:serviceaccounts:kube-system"]},
@@ -38,13 +38,13 @@ class Request:
     """One request that the API server answered.
 
     Attributes:
-        user: Who asked, such as `system:serviceaccount:NAMESPACE:NAME`.
-        agent: The program, as it calls itself.
+        user: The user, such as `system:serviceaccount:NAMESPACE:NAME`.
+        agent: The user agent of the program.
         resource: With the subresource, such as `trainingruns/status`.
-        name: The object; empty for lists. Of an object that is created, as far as the server logged it.
+        name: Name of the object; empty for lists, and for a created object if the server did not log it.
         code: HTTP status.
-        at: When the request came.
-        denied: Whether it was refused because the user has no right to it, and for no other reason.
+        at: When the server received the request.
+        denied: Whether it was rejected because the user lacks the right, not for another reason.
     """
 
     verb: str
@@ -60,18 +60,18 @@ class Request:
 
     @property
     def write(self) -> bool:
-        """Whether it changes something."""
+        """Whether its verb changes objects."""
         return self.verb in WRITES
 
 
 def parse(line: str) -> Request | None:
-    """Read a line of the log; None where it is no answered request for a resource, or is cut off. Pure."""
+    """Parse a line of the log; None unless it is an answered request for a resource, or if it is cut off. Pure."""
     try:
         entry = json.loads(line)
     except ValueError:
         return None
     about = entry.get("objectRef")
-    # A watch is answered when it begins. Its end is not logged where the API server is killed.
+    # A watch counts as answered when it starts: its end is not logged if the API server is killed.
     if about is None or entry.get("stage") != ("ResponseStarted" if entry.get("verb") == "watch" else "ResponseComplete"):
         return None
     return Request(
@@ -89,12 +89,12 @@ def parse(line: str) -> Request | None:
 
 
 def requests_since(path: Path, since: datetime, about: Callable[[str], bool] = lambda _: True) -> Iterator[Request]:
-    """Yield what was asked from a time on, also from the file that the API server has put aside because it had grown large.
+    """Yield the requests since a time, also from the files that the API server has rotated because of their size.
 
     Args:
-        path: The file that is written now.
-        since: The time, with its zone.
-        about: Whether a line is worth parsing: most of a log is about something else.
+        path: The file that the API server writes now.
+        since: The time, time-zone aware.
+        about: Returns whether a line is worth parsing; it saves time, because most lines are about something else.
     """
     for file in (*sorted(path.parent.glob(f"{path.stem}-*{path.suffix}")), path):
         with file.open() as log:
@@ -104,10 +104,10 @@ def requests_since(path: Path, since: datetime, about: Callable[[str], bool] = l
 
 
 class AuditLog:
-    """The log from a moment on.
+    """The log from the creation of this object on.
 
     Args:
-        path: The file, which the API server may replace when it has grown large.
+        path: The file, which the API server may rotate because of its size.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,7 +116,7 @@ class AuditLog:
         self._inode = path.stat().st_ino if path.exists() else 0
 
     def new(self) -> Iterator[Request]:
-        """Yield what was logged since the last call, or since this was made."""
+        """Yield the requests logged since the last call, or since the creation of this object."""
         if not self._path.exists():
             return
         with self._path.open() as log:

@@ -1,8 +1,8 @@
-"""A Python base image from Debian's own packages, where no registry can be counted on.
+"""A Python base image from Debian packages, for machines that may not reach a registry.
 
-The published images name a base image by a build argument; this is the local stand-in for it: a minimal Debian with Python, made by
-debootstrap, in one layer, without package caches, manuals and translations. Its tag is a hash of the recipe, and its archive stays in the
-cache, because the making takes a minute and the result does not change.
+The Dockerfiles take their base image as a build argument. This is the local replacement for it: a minimal Debian with Python, made by
+debootstrap, in one layer, without package caches, manuals and translations. Its tag is a hash of the recipe. Its archive stays in the
+cache, because making it takes a minute and the result does not change.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from halcyon_devcluster.progress import Progress
 
 SUITE = "bookworm"
 PACKAGES = ("ca-certificates", "python3", "python3-venv")
-# What no running program reads; licences (usr/share/doc/*/copyright) stay.
+# Files that no running program reads; licences (usr/share/doc/*/copyright) stay.
 _UNUSED = ("var/cache/apt/archives/*.deb", "var/cache/apt/*.bin", "var/cache/debconf/*-old", "var/lib/apt/lists/*", "var/log/*.log")
 _UNUSED_FOLDERS = ("usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian")
 _SETTINGS = (
@@ -35,7 +35,7 @@ def base_image_name() -> str:
 
 
 def slim(root: Path) -> None:
-    """Delete from a Debian tree what no running program reads."""
+    """Delete the files that no running program reads from a Debian tree."""
     for pattern in _UNUSED:
         for path in root.glob(pattern):
             path.unlink() if path.is_file() or path.is_symlink() else shutil.rmtree(path)
@@ -47,7 +47,7 @@ def slim(root: Path) -> None:
 
 
 def make_root_archive(images: Path, progress: Progress) -> Path:
-    """Return the archive of the base image's tree below `images`, making it first where it is not there."""
+    """Return the archive of the base image's tree below `images`; make it if it is missing."""
     archive = images / f"{base_image_name().rpartition('/')[2].replace(':', '-')}.rootfs.tar"
     if archive.is_file():
         return archive
@@ -58,7 +58,7 @@ def make_root_archive(images: Path, progress: Progress) -> Path:
         tempfile.TemporaryDirectory(prefix="debootstrap-", dir=images) as folder,
     ):
         root = Path(folder) / "root"
-        # In a mount namespace of its own, so that an interrupted run leaves no /proc mounted in the tree.
+        # In its own mount namespace, so that an interrupted run leaves no /proc mounted in the tree.
         apart = ["unshare", "--mount", "--propagation", "private"]
         run([*apart, "debootstrap", "--variant=minbase", f"--include={packages}", SUITE, root], timeout_seconds=limit(1800))
         slim(root)
@@ -69,7 +69,7 @@ def make_root_archive(images: Path, progress: Progress) -> Path:
 
 
 def import_into_buildah(archive: Path, name: str) -> None:
-    """Make image `name` in buildah's storage out of the archive of a tree."""
+    """Make image `name` in buildah's storage from the archive of a tree."""
     container = run(["buildah", "from", "scratch"]).strip()
     try:
         run(["buildah", "add", "--quiet", container, archive, "/"])

@@ -1,7 +1,7 @@
-"""Building Go programs into the cache: at most once for each key, atomically, with progress.
+"""Builds Go programs into the cache: at most once per key, atomically, with progress.
 
-A build happens in a temporary folder beside its final place, and each group's programs are renamed there when they are whole, so a killed
-build leaves nothing that looks finished. One lock keeps two builders from doing the same work.
+A build happens in a temporary folder beside its final folder, and each group is renamed when it is complete, so a killed build leaves
+nothing that looks finished. A lock prevents two processes from building the same programs.
 """
 
 import json
@@ -34,10 +34,10 @@ _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
 def host_platform() -> tuple[str, str]:
-    """Return this machine's (operating system, architecture) in Go's words.
+    """Return this machine's (operating system, architecture) by Go's names.
 
     Raises:
-        DevclusterError: the architecture is not known here.
+        DevclusterError: the architecture is not supported.
     """
     machine = platform.machine()
     if machine not in _GO_ARCHITECTURES:
@@ -46,7 +46,7 @@ def host_platform() -> tuple[str, str]:
 
 
 class Binaries:
-    """The cache of built programs. The toolchain is looked for once, when it is first needed."""
+    """The cache of built programs. The toolchain is searched once, when it is first needed."""
 
     def __init__(self, cache: Path, progress: Progress) -> None:
         self._cache = cache
@@ -54,12 +54,12 @@ class Binaries:
         self._toolchain: Toolchain | None = None
 
     def folder(self, group: Group) -> Path:
-        """Return the folder of the group's programs, building them first where they are not there."""
+        """Return the folder of the group's programs; build them if they are missing."""
         self.provide([group])
         return self._folder(group)
 
     def provide(self, groups: Iterable[Group]) -> None:
-        """Build those of `groups` that are not there, as many as possible in one `go build`."""
+        """Build the missing ones of `groups`, as many as possible in one `go build`."""
         wanted = tuple(groups)
         if not self.missing(wanted):
             return
@@ -68,11 +68,11 @@ class Binaries:
                 self._build(batch)
 
     def path(self, group: Group, program: str) -> Path:
-        """Return the path of one program of a group, building the group first where it is not there."""
+        """Return the path of one program of a group; build the group if it is missing."""
         return self.folder(group) / program
 
     def missing(self, groups: Iterable[Group]) -> list[Group]:
-        """Return those of `groups` that are still to be built."""
+        """Return those of `groups` that are not built yet."""
         return [group for group in groups if not self._folder(group).is_dir()]
 
     def version(self, group: Group) -> str:
@@ -80,10 +80,10 @@ class Binaries:
         return pinned_version((GO_MODULES / group.folder / "go.mod").read_text(), group.source) if group.source else "own"
 
     def source(self, group: Group) -> Path:
-        """Return the folder of the group's source module in Go's module cache, fetching it first where it is not there.
+        """Return the folder of the group's source module in Go's module cache; download it if it is missing.
 
         Raises:
-            DevclusterError: it cannot be fetched, or the group has no source but our own.
+            DevclusterError: the download fails, or the group has only source of this repository.
         """
         if group.source is None:
             raise DevclusterError(f"The group {group.folder} has no source module.")
@@ -92,13 +92,13 @@ class Binaries:
 
     @property
     def toolchain(self) -> Toolchain:
-        """The Go that builds."""
+        """The Go toolchain, searched or installed on first use."""
         if self._toolchain is None:
             self._toolchain = find_go(self._cache, self._progress)
         return self._toolchain
 
     def key(self, group: Group) -> str:
-        """Return the key under which a build of the group is kept."""
+        """Return the key of the group's build in the cache."""
         return cache_key(group, _sources(group.folder), self.toolchain.version, *host_platform())
 
     def _folder(self, group: Group) -> Path:
@@ -110,7 +110,7 @@ class Binaries:
         environ = os.environ | build_environment(batch[0], *host_platform())
         kept = self._cache / "bin"
         log = kept / f"{self.key(batch[0])}.log"
-        for stale in kept.glob(".*/"):  # of a build that was killed: this one holds the lock
+        for stale in kept.glob(".*/"):  # left by killed builds, because this one holds the lock
             shutil.rmtree(stale)
         temporary = Path(tempfile.mkdtemp(prefix=f".{batch[0].name}.", dir=kept))
         title = "Building " + "; ".join(f"{', '.join(group.packages)} {self.version(group)}" for group in batch)
@@ -150,7 +150,7 @@ def _sources(folder: str) -> dict[str, bytes]:
 
 
 def _compile(command: list[str], module: Path, environ: dict[str, str], log: Path, step: Step) -> None:
-    """Run `go build -v`, which names every package as it is compiled, and show how many there were."""
+    """Run `go build -v`, which prints every compiled package, and show their number."""
     compiled = downloaded = 0
     last: list[str] = []
     with (

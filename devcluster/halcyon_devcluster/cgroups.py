@@ -1,11 +1,10 @@
-"""The cluster's control group: the kernel's own record of which processes belong to it.
+"""The cluster's control group: the kernel's record of the processes that belong to the cluster.
 
-Everything that the cluster starts is put into the group `halcyon-NAME` before it runs its first instruction, and whatever *that* starts
-inherits the membership: container shims, pods, a kubelet whose record was lost in a crash. So `down` can end every process of the
-cluster and no other, without a guess by name, and an empty group is the proof that nothing is left. The kubelet puts its pods below the
-same group (`cgroupRoot`).
+Every process that the cluster starts joins the group `halcyon-NAME` before its program runs. Its children inherit the membership: container
+shims, pods, also those of a kubelet whose record was lost in a crash. So `down` ends exactly the processes of the cluster, without
+searching by name, and an empty group proves that none is left. The kubelet puts its pods below the same group (`cgroupRoot`).
 
-Works with cgroup v1 (one tree for each controller), v2 (one tree) and both at once.
+Works with cgroup v1 (one tree per controller), v2 (one tree) and both at once.
 """
 
 import os
@@ -31,7 +30,7 @@ def parse_mounts(mounts: str) -> list[Path]:
 
 
 def tracker(trees: list[Path]) -> Path:
-    """Return the tree in which processes are looked up: v1's `pids` where it is mounted, else the one v2 tree. Pure.
+    """Return the tree in which processes are looked up: one of v1's `pids`, `freezer`, `cpu` if mounted, else the v2 tree. Pure.
 
     Raises:
         DevclusterError: no tree is mounted.
@@ -54,11 +53,11 @@ class ControlGroup:
 
     @property
     def members_file(self) -> Path:
-        """Where a process of the cluster's own writes its id to join."""
+        """The file to which a process of the cluster writes its id to join."""
         return tracker(self._trees) / self.name / _NODE / "cgroup.procs"
 
     def create(self) -> None:
-        """Make the group in every tree, and the leaf for the cluster's own processes."""
+        """Make the group in every tree, and its child group for the cluster's own processes."""
         for tree in self._trees:
             (tree / self.name).mkdir(exist_ok=True)
         self.members_file.parent.mkdir(exist_ok=True)
@@ -72,7 +71,7 @@ class ControlGroup:
         return sorted(found - {0})
 
     def kill(self) -> None:
-        """SIGKILL every member until none is left; a member cannot leave, and its children are born in the group."""
+        """SIGKILL every process of the group until none is left; no process can leave the group, and children start in it."""
 
         until(
             self._emptied,
@@ -82,7 +81,7 @@ class ControlGroup:
         )
 
     def _emptied(self) -> bool:
-        """Send SIGKILL to every member there is now, and say whether there is none."""
+        """Send SIGKILL to every current process of the group, and return whether the group is empty."""
         for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -95,10 +94,10 @@ class ControlGroup:
         return any((tree / self.name).is_dir() for tree in self._trees)
 
     def remove(self) -> None:
-        """Remove the emptied group from every tree, deepest folders first.
+        """Remove the empty group from every tree, deepest folders first.
 
-        A process that was born outside and had not joined yet when `kill` found nobody (its starter was killed half way) is killed here;
-        after the folders are gone it finds nothing to join and ends by itself.
+        A process may have been started but not have joined yet when `kill` found the group empty, because its parent was killed in between.
+        Such a process is killed here. After the folders are removed it cannot join and ends by itself.
         """
 
         def gone() -> bool:

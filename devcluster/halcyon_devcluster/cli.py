@@ -1,4 +1,4 @@
-"""`python -m halcyon_devcluster`: the command line over the functions that tests and the demo call."""
+"""`python -m halcyon_devcluster`: the command line for the functions that tests and the demo call."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ from halcyon_devcluster.paths import DEFAULT_NAME, cache_folder
 from halcyon_devcluster.progress import ConsoleProgress
 
 app = typer.Typer(
-    help="A real single-node Kubernetes on this machine: kind where a Docker engine answers, otherwise built from source.",
+    help="A real single-node Kubernetes on this machine: kind if a Docker engine answers, otherwise built from source.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,17 +27,17 @@ app = typer.Typer(
 _OUT = Console()
 _ERR = Console(stderr=True)
 
-Name = Annotated[str, typer.Option("--name", help="Which cluster; several can stand side by side.")]
+Name = Annotated[str, typer.Option("--name", help="Name of the cluster; several can run side by side.")]
 
 
 def _cluster(name: str) -> Cluster:
-    # Progress goes to standard error, so that what a script reads from standard output is the answer alone.
+    # Progress goes to standard error, so that standard output holds only the result, for scripts.
     return open_cluster(name, progress=ConsoleProgress(_ERR))
 
 
 @app.command()
 def up(name: Name = DEFAULT_NAME) -> None:
-    """Make the cluster, or complete it; a cluster that is up is left alone."""
+    """Make the cluster, or start its missing components; does nothing to a cluster that is up."""
     cluster = _cluster(name)
     cluster.up()
     _OUT.print(f"export KUBECONFIG={cluster.kubeconfig}", soft_wrap=True, highlight=False)
@@ -46,7 +46,7 @@ def up(name: Name = DEFAULT_NAME) -> None:
 @app.command()
 def down(
     name: Name = DEFAULT_NAME,
-    purge: Annotated[bool, typer.Option("--purge", help="Drop kept image content and logs as well.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Also delete the kept image content.")] = False,
 ) -> None:
     """Take the cluster down and leave nothing behind: processes, mounts, links, rules, control groups."""
     _cluster(name).down(purge=purge)
@@ -54,7 +54,7 @@ def down(
 
 @app.command()
 def status(name: Name = DEFAULT_NAME) -> None:
-    """Show every component; exit with 0 only when all is well."""
+    """Show every component; exit with 0 only if all are ready."""
     cluster = _cluster(name)
     state = cluster.status()
     if state.components:
@@ -70,7 +70,7 @@ def load(
     image: Annotated[str, typer.Argument(help="An image's name in buildah (or docker), or an archive's path.")],
     name: Name = DEFAULT_NAME,
 ) -> None:
-    """Make an image usable by pods; skipped where the node has it already."""
+    """Make an image usable by pods; skipped if the node has it already."""
     _OUT.print(_cluster(name).load(image), soft_wrap=True, highlight=False)
 
 
@@ -83,9 +83,9 @@ def kubeconfig(name: Name = DEFAULT_NAME) -> None:
 @app.command()
 def build(
     what: Annotated[Buildable, typer.Argument(help="Which image.")],
-    tag_only: Annotated[bool, typer.Option("--tag-only", help="Print the name that building would give; build nothing.")] = False,
+    tag_only: Annotated[bool, typer.Option("--tag-only", help="Print the name of the image without building it.")] = False,
 ) -> None:
-    """Build one of the project's images, unless it is there already; the last line is its full name."""
+    """Build one of the project's images unless it exists already; the last line is its full name."""
     progress, cache = ConsoleProgress(_ERR), cache_folder(os.environ, Path.home())
     if tag_only:
         name = image_tag(what, cache=cache, docker=docker_answers(), progress=progress)
@@ -103,7 +103,7 @@ def _table(name: str, state: ClusterStatus) -> Table:
 
 
 def main() -> None:
-    """Run the command line; a mistake that a person can mend is one sentence and status 1."""
+    """Run the command line; an error that the user can fix is printed as one sentence, with exit status 1."""
     try:
         app()
     except DevclusterError as mistake:

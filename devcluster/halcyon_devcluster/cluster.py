@@ -1,4 +1,4 @@
-"""What a development cluster can do, whichever way it is made."""
+"""The interface of a development cluster, for both backends."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ class ComponentStatus:
 
     Attributes:
         name: The component.
-        ready: Whether it does its work.
-        detail: Process id, reason or address, for the reader.
-        version: Where it has one.
+        ready: Whether it works.
+        detail: Process id, reason or address, for display.
+        version: Its version; empty if not known.
     """
 
     name: str
@@ -36,26 +36,26 @@ class ClusterStatus:
 
     @property
     def ready(self) -> bool:
-        """Whether everything does its work."""
+        """Whether there are components and all work."""
         return bool(self.components) and all(component.ready for component in self.components)
 
 
 class Cluster(Protocol):
-    """A development cluster. All methods wait for conditions and raise DevclusterError with one sentence."""
+    """A development cluster. All methods wait for conditions, and raise DevclusterError with one sentence on failure."""
 
     paths: Paths
     backend: Backend
 
     def up(self) -> None:
-        """Make the cluster, or complete it; returns when the node is Ready and JobSets can be created."""
+        """Make the cluster, or start its missing components; returns when the node is Ready and JobSets can be created."""
         ...
 
     def down(self, *, purge: bool = False) -> None:
-        """Take the cluster down; `purge` also drops the image content that is otherwise kept for the next `up`."""
+        """Take the cluster down; `purge` also deletes the image content that is otherwise kept for the next `up`."""
         ...
 
     def status(self) -> ClusterStatus:
-        """Look at every component."""
+        """Check every component."""
         ...
 
     def load(self, image: str) -> str:
@@ -82,13 +82,13 @@ class Cluster(Protocol):
         ...
 
     def start_component(self, name: str) -> None:
-        """Start what `stop_component` stopped; does not wait until it answers."""
+        """Start a component that `stop_component` stopped; does not wait until it answers."""
         ...
 
     def freeze_kubelet(self) -> None:
-        """Stop the kubelet with SIGSTOP: it keeps its connections and what it knows, and does nothing."""
+        """Stop the kubelet with SIGSTOP: it keeps its connections and its memory, and does nothing."""
         ...
 
     def thaw_kubelet(self) -> None:
-        """Let the kubelet go on after `freeze_kubelet`."""
+        """Continue the kubelet after `freeze_kubelet`."""
         ...

@@ -1,4 +1,4 @@
-"""Running other programs: one place that turns a failure into a sentence with the program's own last words."""
+"""Runs other programs, and turns a failure into a sentence with the end of the program's output."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def run(
         environ: Variables added to this process's own.
         cwd: The folder to run in.
         log: A file that receives output and errors as well, appended.
-        timeout_seconds: After this the program is killed; by default after ten minutes of the reference machine (see `machine`).
+        timeout_seconds: The program is killed after this time; default: ten minutes of the reference machine (see `machine`).
 
     Raises:
         DevclusterError: the program is missing, failed, or did not end in time.
@@ -48,7 +48,7 @@ def run(
             check=False,
         )
     except FileNotFoundError as missing:
-        raise DevclusterError(f"{words[0]} is needed and cannot be run: {missing.strerror}.") from missing
+        raise DevclusterError(f"{words[0]} is needed but cannot be run: {missing.strerror}.") from missing
     except subprocess.TimeoutExpired as late:
         raise DevclusterError(f"`{' '.join(words[:6])}` did not end within {longest:.0f} s.") from late
     output, errors = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
@@ -63,7 +63,7 @@ def run(
 
 
 def succeeds(argv: Sequence[str | Path], *, environ: Mapping[str, str] | None = None, timeout_seconds: float | None = None) -> bool:
-    """Whether `argv` can be run and ends with status 0, by default within a minute of the reference machine; output is dropped."""
+    """Whether `argv` ends with status 0 in time, by default within a minute of the reference machine; its output is discarded."""
     try:
         run(argv, environ=environ, timeout_seconds=limit(60) if timeout_seconds is None else timeout_seconds)
     except DevclusterError:

@@ -1,9 +1,9 @@
 """Command lines of Kubernetes' components. Pure.
 
-The components of a cluster run in the node's namespaces, so fixed ports collide with nothing on the host or in another cluster. etcd
-answers on the namespace's loopback only and does not flush to disk: right for a cluster that is thrown away, and for nothing else.
+The components of a cluster run in the node's namespaces, so their fixed ports cannot collide with the host or another cluster. etcd listens
+only on the namespace's loopback and does not flush to disk, which is acceptable only for a temporary cluster.
 
-A control plane without a node (`control_plane`) runs on the host itself: there etcd has sockets in place of ports, and the API server has a
+A control plane without a node (`control_plane`) runs on the host itself: there etcd has sockets instead of ports, and the API server has a
 port of the host's loopback.
 """
 
@@ -16,13 +16,13 @@ from halcyon_devcluster.paths import Paths
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 NODE = ("containerd", "kubelet", "kube-proxy")
 COMPONENTS = (*CONTROL_PLANE, *NODE)
-"""Every process of the cluster in the order of its start."""
+"""Every process of the cluster, in start order."""
 
 _ETCD_CLIENT = "http://127.0.0.1:2379"
 _ETCD_PEER = "http://127.0.0.1:2380"
 _ETCD_SOCKETS = ("unix://etcd:1", "unix://peer:1")
-"""etcd wants a host and a port even of a socket, and makes a file of that name."""
-# A node that stops reporting is NotReady after 20 s instead of 50: faults are the point of this cluster.
+"""etcd requires a host and a port even for a socket; it makes a file with that name."""
+# A node that stops reporting is NotReady after 20 s instead of 50, because tests wait for it.
 NODE_MONITOR_GRACE_SECONDS = 20
 
 
@@ -50,8 +50,8 @@ def etcd(paths: Paths) -> list[str]:
 
 
 def etcd_on_sockets(paths: Paths) -> list[str]:
-    """Return the arguments of an etcd that has no ports. Its sockets are made in the folder in which it is started, `paths.state`."""
-    # It is its own only voter: without these two it waits almost a second for others before it begins.
+    """Return the arguments of an etcd without ports. It makes its sockets in its working directory, `paths.state`."""
+    # It is the only voter. Without these two options it waits almost a second for others before it starts.
     return _flags(_etcd(paths, *_ETCD_SOCKETS) | {"heartbeat-interval": 20, "election-timeout": 200})
 
 
@@ -91,7 +91,7 @@ def kube_apiserver(paths: Paths, addresses: Addresses) -> list[str]:
 
 
 def kube_apiserver_on_loopback(paths: Paths, addresses: Addresses, port: int) -> list[str]:
-    """Return the arguments of an API server on a port of this machine, for `etcd_on_sockets`; nothing follows its requests."""
+    """Return the arguments of an API server on a loopback port, for `etcd_on_sockets`; without an audit log."""
     socket = f"unix://{paths.state}/{_ETCD_SOCKETS[0].removeprefix('unix://')}"
     return _flags(_kube_apiserver(paths, addresses, port, socket) | {"bind-address": "127.0.0.1"})
 
@@ -121,7 +121,7 @@ def kube_controller_manager(paths: Paths, addresses: Addresses) -> list[str]:
 
 
 def kube_controller_manager_of(paths: Paths, addresses: Addresses, controllers: Sequence[str]) -> list[str]:
-    """Return the arguments of a controller manager that runs the named controllers alone and has no port."""
+    """Return the arguments of a controller manager that runs only the named controllers and has no port."""
     return _flags(_kube_controller_manager(paths, addresses) | {"controllers": ",".join(controllers), "secure-port": 0})
 
 
@@ -147,7 +147,7 @@ def containerd(paths: Paths) -> list[str]:
 
 
 def kubelet(paths: Paths, addresses: Addresses) -> list[str]:
-    """Return the kubelet's arguments; the rest is in its configuration document."""
+    """Return the kubelet's arguments; its other settings are in its configuration document."""
     return _flags(
         {
             "config": paths.config / "kubelet.yaml",
@@ -165,7 +165,7 @@ def kube_proxy(paths: Paths) -> list[str]:
 
 
 def command(component: str, program: Path, paths: Paths, addresses: Addresses) -> list[str]:
-    """Return the whole command line of `component`, one of `COMPONENTS`."""
+    """Return the complete command line of `component`, one of `COMPONENTS`."""
     arguments = {
         "etcd": lambda: etcd(paths),
         "kube-apiserver": lambda: kube_apiserver(paths, addresses),

@@ -1,6 +1,6 @@
-"""Talking to a node's containerd with its own client, `ctr`: images in, containers found by their pod, leftovers out.
+"""Calls `ctr`, the client of the node's containerd: imports images, finds the containers of a pod, removes leftovers.
 
-The same client works in both kinds of cluster: on the host against our own socket, and through `docker exec` inside a kind node.
+The same client works for both backends: on the host with the native cluster's socket, and through `docker exec` inside a kind node.
 """
 
 import subprocess
@@ -25,7 +25,7 @@ class Task:
     Attributes:
         container: containerd's id of the container.
         pid: Process id in the namespace of the client's host.
-        status: Such as RUNNING.
+        status: State of the process, such as RUNNING.
     """
 
     container: str
@@ -40,7 +40,7 @@ def parse_tasks(table: str) -> list[Task]:
 
 
 def parse_image_ids(table: str) -> dict[str, str]:
-    """Parse the output of `ctr images ls` into image name → the id that `load` noted in a label. Pure."""
+    """Parse the output of `ctr images ls` into image name → the id that `load` stored in a label. Pure."""
     found = {}
     for line in table.splitlines()[1:]:
         fields = line.split()
@@ -60,10 +60,10 @@ def container_filter(namespace: str, pod: str, container: str | None) -> str:
 
 @dataclass(frozen=True)
 class Ctr:
-    """`ctr` in Kubernetes' namespace.
+    """`ctr` in containerd's namespace of Kubernetes.
 
     Attributes:
-        prefix: The command up to the client's own arguments.
+        prefix: The start of every command line, before the client's arguments.
     """
 
     prefix: tuple[str, ...]
@@ -87,15 +87,15 @@ class Ctr:
         return succeeds([*self.prefix, "version"], timeout_seconds=limit(5))
 
     def image_ids(self) -> dict[str, str]:
-        """Return image name → noted id of the images that were loaded by this package."""
+        """Return image name → stored id of the images that this package has loaded."""
         return parse_image_ids(self("images", "ls"))
 
     def blobs(self) -> set[str]:
-        """Return the digests of all content that containerd has."""
+        """Return the digests of all content in containerd's store."""
         return set(self("content", "ls", "--quiet").split())
 
     def import_archive(self, chunks: Iterator[bytes], name: str, image_id: str) -> None:
-        """Import an image archive from a stream, and note the image's id so that the next load of the same image can be skipped."""
+        """Import an image archive from a stream, and store the image's id in a label, so that a second load of the image is skipped."""
         with subprocess.Popen(
             [*self.prefix, "images", "import", "-"],
             stdin=subprocess.PIPE,
@@ -109,14 +109,14 @@ class Ctr:
                     process.stdin.write(chunk)
                 process.stdin.close()
             except BrokenPipeError:
-                pass  # the client says why, below
+                pass  # the client's output, read below, has the reason
             said = process.stdout.read().decode(errors="replace")
         if process.returncode != 0:
             raise DevclusterError(f"containerd did not take the image {name}: {said.strip()[-1000:]}")
         self("images", "label", name, f"{IMAGE_ID_LABEL}={image_id}")
 
     def containers(self, namespace: str, pod: str, container: str | None = None) -> list[str]:
-        """Return the ids of a pod's containers, ended ones included."""
+        """Return the ids of a pod's containers, including ended ones."""
         return self("containers", "ls", "--quiet", container_filter(namespace, pod, container)).split()
 
     def tasks(self) -> list[Task]:

@@ -1,11 +1,11 @@
-"""An API server with its etcd, and no node: for what the API server alone decides (schemas, CEL, RBAC, admission, `kubectl diff`).
+"""An API server with its etcd and no node, to test what the API server alone decides (schemas, CEL, RBAC, admission, `kubectl diff`).
 
-They are plain processes of this machine, on its loopback: no root, no namespaces, no control groups, and seconds to start. What needs a
-controller does not happen: no namespace gets the service account `default` or ends after its deletion, no quota is counted, nothing is
-collected as garbage, no pod is made or runs. `controllers` starts single ones.
+They are plain processes on this machine's loopback: they need no root, no namespaces and no control groups, and start in seconds. Without
+controllers, no namespace gets the service account `default` or ends after its deletion, no quota is counted, no garbage is collected, and
+no pod is created or runs. `controllers` starts single controllers.
 
-The processes end with the one that started them, however that ends. They are one process group, whose leader is a shell that reads from a
-pipe: when this process ends, the pipe is closed, and the shell removes the files and kills the group.
+The processes end with the process that started them, even if it is killed. They form one Unix process group, whose leader is a shell that
+reads from a pipe: when the starting process ends, the pipe is closed, and the shell removes the files and kills the group.
 """
 
 import shutil
@@ -35,17 +35,17 @@ from halcyon_devcluster.waiting import until
 
 _NAME = "control-plane"
 _ADDRESSES = Addresses(_NAME, IPv4Network("10.100.0.0/16"))
-"""Nothing is reached there: a control plane needs addresses for services and for itself, and has no use for them."""
+"""Not reachable: the API server needs a service range and an address as arguments but does not use them here."""
 _GUARD = 'read -r _; rm -rf "$0"; kill -9 0'
 _READY_SECONDS = 60
 
 
 class ControlPlane:
-    """An API server, from `with` to the end of its block; everything in it is gone then.
+    """An API server that runs inside a `with` block; its objects and files are deleted at the end.
 
     Args:
-        binaries: Where Kubernetes' programs are, or are built.
-        port: TCP port of this machine's loopback that nobody has.
+        binaries: The cache of programs; Kubernetes is built if it is missing.
+        port: A free TCP port of this machine's loopback.
     """
 
     def __init__(self, binaries: Binaries, port: int) -> None:
@@ -59,7 +59,7 @@ class ControlPlane:
         self._paths = Paths(_NAME, cache=folder, state=folder)
         self._guard = subprocess.Popen(["/bin/sh", "-c", _GUARD, folder], stdin=subprocess.PIPE, process_group=0)
         try:
-            # The API server waits for etcd, so both start at once.
+            # etcd starts first, while the keys are made; the API server waits until etcd answers.
             self._start("etcd", components.etcd_on_sockets(self._paths))
             keys = self._paths.pki
             pki.create(keys, _ADDRESSES, datetime.now(UTC))
@@ -87,12 +87,12 @@ class ControlPlane:
 
     @property
     def kubectl(self) -> Kubectl:
-        """kubectl against this API server. What it remembers of the kinds there goes with the server."""
+        """kubectl against this API server. Its discovery cache is deleted with the server."""
         return Kubectl(self._binaries.path(KUBERNETES, "kubectl"), self.kubeconfig, cache=self._paths.state / "kubectl")
 
     @contextmanager
     def controllers(self, *names: str) -> Iterator[None]:
-        """Run these of the controller manager's controllers in the block. It does not wait until they have done anything."""
+        """Run these controllers of the controller manager inside the block, without waiting for them to start."""
         self._start("kube-controller-manager", components.kube_controller_manager_of(self._paths, _ADDRESSES, names))
         try:
             yield
@@ -122,7 +122,11 @@ class ControlPlane:
         return False
 
     def _await(self, name: str, condition: Callable[[], bool]) -> None:
-        """Wait for a condition; a process that ends meanwhile is an error at once."""
+        """Wait for a condition.
+
+        Raises:
+            DevclusterError: a process ended, or the condition is not true in time.
+        """
 
         def ended() -> list[str]:
             return [started for started, process in self._started.items() if process.poll() is not None]
@@ -136,7 +140,7 @@ class ControlPlane:
             raise DevclusterError(why())
 
     def _end(self) -> None:
-        """Kill all processes at once, because none of their data is kept."""
+        """Kill all processes without a grace period, because none of their data is kept."""
         killpg(self._guard.pid, signal.SIGKILL)
         for process in (*self._started.values(), self._guard):
             process.wait()

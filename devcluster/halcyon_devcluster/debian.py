@@ -1,6 +1,6 @@
-"""Debian packages that a cluster of our own needs, and the one question whether they may be installed.
+"""The Debian packages that a native cluster needs, and their installation.
 
-Nothing is installed where everything is already there, and what will be installed is said in one line before it is.
+Only missing packages are installed, and one line names them before.
 """
 
 import os
@@ -16,7 +16,7 @@ from halcyon_devcluster.progress import Progress
 
 @dataclass(frozen=True)
 class Requirement:
-    """A program and the Debian package that brings it."""
+    """A program and the Debian package that contains it."""
 
     package: str
     program: str
@@ -42,7 +42,7 @@ def missing_packages(requirements: tuple[Requirement, ...]) -> list[str]:
 
 
 def refusal(packages: list[str], *, is_root: bool, has_apt: bool) -> str | None:
-    """Return the sentence that says why `packages` cannot be installed, or None where they can. Pure."""
+    """Return a sentence with the reason why `packages` cannot be installed, or None if they can. Pure."""
     wanted = " ".join(packages)
     if not has_apt:
         return (
@@ -55,10 +55,10 @@ def refusal(packages: list[str], *, is_root: bool, has_apt: bool) -> str | None:
 
 
 def ensure_packages(requirements: tuple[Requirement, ...], log: Path, progress: Progress) -> None:
-    """Install what is missing through apt-get, without recommended packages.
+    """Install the missing packages with apt-get, without recommended packages.
 
     Raises:
-        DevclusterError: it may not be installed, or apt-get failed.
+        DevclusterError: the packages cannot be installed here, or apt-get failed.
     """
     packages = missing_packages(requirements)
     if not packages:

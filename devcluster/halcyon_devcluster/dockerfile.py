@@ -1,6 +1,6 @@
-"""What a Dockerfile and its context say about the image: arguments, inputs, and the hash that becomes the tag.
+"""Reads a Dockerfile and its context: build arguments, input files, and the hash that becomes the image's tag.
 
-Pure but for reading files.
+Pure, except for reading files.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from halcyon_devcluster.errors import DevclusterError
 
-# Settings of the environment that a build may need to reach package indexes from where this machine stands.
+# Environment variables that a build may need to reach package indexes from this machine.
 PASSED_ON = (
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -33,7 +33,7 @@ _SKIPPED_FOLDERS = {"__pycache__"}
 
 
 def instructions(text: str) -> list[str]:
-    """Return the instructions of a Dockerfile, continuation lines joined, comments and blank lines dropped."""
+    """Return the instructions of a Dockerfile, with continuation lines joined and without comments and blank lines."""
     kept = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\s*\n", " ", "\n".join(kept))
     return [line.strip() for line in joined.splitlines() if line.strip()]
@@ -46,10 +46,10 @@ def declared_arguments(text: str) -> set[str]:
 
 
 def default_argument(text: str, name: str) -> str:
-    """Return the value that ARG `name` has where nobody gives another.
+    """Return the default value of ARG `name`.
 
     Raises:
-        DevclusterError: the Dockerfile gives it none.
+        DevclusterError: the Dockerfile sets no default.
     """
     found = (re.match(rf"ARG\s+{re.escape(name)}=(\S+)", line, re.IGNORECASE) for line in instructions(text))
     values = [match[1] for match in found if match]
@@ -59,7 +59,7 @@ def default_argument(text: str, name: str) -> str:
 
 
 def copied_paths(text: str) -> list[str]:
-    """Return what COPY and ADD take from the context: sources without those of other stages."""
+    """Return the paths that COPY and ADD take from the context, without those from other stages."""
     paths: set[str] = set()
     for line in instructions(text):
         keyword, *words = line.split()
@@ -69,7 +69,7 @@ def copied_paths(text: str) -> list[str]:
 
 
 def input_files(context: Path, paths: Iterable[str]) -> list[Path]:
-    """Return every file below the copied paths, in order; byte code and the like left out.
+    """Return every file below the copied paths, sorted, without byte code.
 
     Raises:
         DevclusterError: a copied path does not exist.
@@ -82,7 +82,7 @@ def input_files(context: Path, paths: Iterable[str]) -> list[Path]:
         elif path.is_dir():
             found.update(file for file in path.rglob("*") if file.is_file() and not _SKIPPED_FOLDERS & set(file.parts))
         else:
-            raise DevclusterError(f"{path} is copied by the Dockerfile and does not exist: mend the COPY line.")
+            raise DevclusterError(f"{path} is copied by the Dockerfile but does not exist: fix the COPY line.")
     return sorted(found)
 
 
@@ -101,12 +101,12 @@ def content_tag(dockerfile: Path, context: Path, build_args: Mapping[str, str]) 
 
 
 def passed_arguments(declared: Iterable[str], environ: Mapping[str, str], *, with_certificates: bool) -> dict[str, str]:
-    """Return the environment's settings that the Dockerfile asks for by ARG.
+    """Return the variables of the environment that the Dockerfile declares as ARG.
 
     Args:
-        declared: Names of its arguments.
+        declared: Names of the Dockerfile's arguments.
         environ: This process's environment.
-        with_certificates: Whether certificate files of this machine are visible during the build.
+        with_certificates: Whether the build can read this machine's certificate files.
     """
     allowed = set(declared) & set(PASSED_ON)
     if not with_certificates:

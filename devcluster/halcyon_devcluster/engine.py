@@ -1,4 +1,4 @@
-"""Which of the two ways this machine can have a cluster, and an image: with a Docker engine, or by itself. Pure but for the probe."""
+"""Chooses how this machine makes clusters and images: with a Docker engine, or natively. Pure, except for the probe."""
 
 import shutil
 from enum import StrEnum
@@ -24,13 +24,13 @@ def choose(*, docker: bool, is_linux: bool, is_root: bool, requested: str | None
     """Pick the backend. Pure.
 
     Args:
-        docker: An engine answers.
-        is_linux: The kernel can hold a node.
-        is_root: This process may make namespaces and links.
-        requested: `HALCYON_BACKEND`, where it is set; decides alone.
+        docker: Whether an engine answers.
+        is_linux: Whether the kernel can run a native node.
+        is_root: Whether this process may make namespaces and links.
+        requested: `HALCYON_BACKEND` if it is set; it overrides everything else.
 
     Raises:
-        DevclusterError: neither way is open, in a sentence that says what would open one.
+        DevclusterError: neither backend is possible; the sentence names the fix.
     """
     if requested:
         if requested not in tuple(Backend):

@@ -1,9 +1,9 @@
-"""The one exception that this package raises on purpose.
+"""The only exception that this package raises on purpose.
 
-Its text is a sentence for the person at the terminal: what is wrong and what mends it. The command line prints it without a
-traceback; anything else that escapes is a fault of this package and is shown with one.
+Its text is a sentence for the user: the problem and the fix. The command line prints it without a traceback. Any other exception is a bug
+of this package and is shown with its traceback.
 """
 
 
 class DevclusterError(Exception):
-    """Something the person can mend; the message says what and how."""
+    """A problem that the user can fix; the message names the problem and the fix."""

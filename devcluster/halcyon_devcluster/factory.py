@@ -1,4 +1,4 @@
-"""Getting hold of a cluster: the one place that looks at the machine and picks the way in which its cluster is made."""
+"""Opens a cluster with the backend that this machine allows."""
 
 import os
 import sys
@@ -20,19 +20,19 @@ def open_cluster(
     environ: Mapping[str, str] = os.environ,
     home: Path | None = None,
 ) -> Cluster:
-    """Return the cluster called `name`, made or yet to be made, with the backend that this machine allows.
+    """Return the cluster called `name`, which may not exist yet, with the backend that this machine allows.
 
     Args:
         name: At most 20 lower-case letters, digits and hyphens.
-        progress: Where the cluster's methods report.
-        environ: `HALCYON_CACHE`, `HALCYON_STATE` and `HALCYON_BACKEND` are read from here.
-        home: The home folder; this user's where None.
+        progress: Shows the progress of the cluster's methods.
+        environ: Environment with `HALCYON_CACHE`, `HALCYON_STATE` and `HALCYON_BACKEND`.
+        home: The home folder; None: this user's.
 
     Raises:
         DevclusterError: this machine allows no cluster, or a setting in the environment is wrong.
     """
     paths = cluster_paths(name, environ, home or Path.home())
-    # A cluster that was made without Docker stays one, also when an engine is started later.
+    # An existing native cluster stays native, even if a Docker engine is started later.
     requested = environ.get("HALCYON_BACKEND") or (Backend.NATIVE if NativeCluster.exists(paths) else None)
     backend = choose(
         docker=not requested and docker_answers(),

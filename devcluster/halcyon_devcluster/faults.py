@@ -1,6 +1,6 @@
-"""Faults made for real: what tests and the demo do to a cluster to see that nothing is lost.
+"""Real faults that tests and the demo inject into a cluster.
 
-Each function returns when the fault has happened, not when its effects are over; waiting for those is the caller's subject.
+Each function returns when the fault has happened, not when its effects are over; the caller waits for those.
 """
 
 import json
@@ -19,26 +19,26 @@ _BACK_SECONDS = 90
 
 @dataclass(frozen=True)
 class Faults:
-    """The faults that can be made in one cluster."""
+    """Injects faults into one cluster."""
 
     cluster: Cluster
 
     def stop_apiserver(self) -> None:
-        """Stop the API server: running pods go on, nothing can be read or changed."""
+        """Stop the API server: pods continue to run, no object can be read or changed."""
         self.cluster.stop_component("kube-apiserver")
 
     def start_apiserver(self) -> None:
-        """Start the API server again and return when it is ready."""
+        """Start the API server again and wait until it is ready."""
         self.cluster.start_component("kube-apiserver")
         until(
             self.cluster.kubectl.api_ready,
             timeout_seconds=_BACK_SECONDS,
-            failure=lambda: "The API server was started again and does not become ready.",
+            failure=lambda: "The API server was started again but does not become ready.",
         )
 
     @contextmanager
     def apiserver_down(self) -> Iterator[None]:
-        """Have no API server inside the block."""
+        """Stop the API server during the block."""
         self.stop_apiserver()
         try:
             yield
@@ -46,11 +46,11 @@ class Faults:
             self.start_apiserver()
 
     def stop_kubelet(self) -> None:
-        """Stop the kubelet: its pods go on, but nobody reports, starts or stops them; the node is NotReady after some 20 s."""
+        """Stop the kubelet: its pods continue to run, but are not reported, started or stopped; the node is NotReady after about 20 s."""
         self.cluster.stop_component("kubelet")
 
     def start_kubelet(self) -> None:
-        """Start the kubelet again and return when its node is Ready by a new report."""
+        """Start the kubelet again and wait until it has reported its node Ready."""
         since = datetime.now(UTC)
         self.cluster.start_component("kubelet")
         self._await_node(since)
@@ -60,12 +60,12 @@ class Faults:
         until(
             lambda: self.cluster.kubectl.node_ready(node, since),
             timeout_seconds=_BACK_SECONDS,
-            failure=lambda: "The kubelet runs again and its node does not become Ready.",
+            failure=lambda: "The kubelet runs again but its node does not become Ready.",
         )
 
     @contextmanager
     def kubelet_down(self) -> Iterator[None]:
-        """Have no kubelet inside the block."""
+        """Stop the kubelet during the block."""
         self.stop_kubelet()
         try:
             yield
@@ -74,7 +74,7 @@ class Faults:
 
     @contextmanager
     def kubelet_frozen(self) -> Iterator[None]:
-        """Have a kubelet that does nothing inside the block, as on a node that hangs; the node is Ready again afterwards."""
+        """Freeze the kubelet during the block, as on a node that hangs; waits at the end until the node is Ready again."""
         self.cluster.freeze_kubelet()
         try:
             yield
@@ -90,26 +90,26 @@ class Faults:
         return bool(said) and set(said) == {"True"}
 
     def kill_container(self, namespace: str, pod: str, container: str | None = None) -> None:
-        """SIGKILL the main process of a pod's container, as the kernel does when memory runs out.
+        """SIGKILL the main process of a pod's container, like the kernel when memory runs out.
 
         Args:
             namespace: The pod's namespace.
             pod: The pod's name.
-            container: Which one; may be left out where the pod has one container.
+            container: Name of the container; may be None if the pod has only one.
 
         Raises:
-            DevclusterError: no such container runs, or the pod has several and none was named.
+            DevclusterError: no such container runs, or the pod has several and `container` is None.
         """
         ctr = self.cluster.ctr
         ids = set(ctr.containers(namespace, pod, container))
         running = [task.container for task in ctr.tasks() if task.container in ids and task.status == "RUNNING"]
         if len(running) != 1:
             which = f"container {container!r} of pod {namespace}/{pod}" if container else f"pod {namespace}/{pod}"
-            raise DevclusterError(f"{which} has {len(running)} running containers, one was wanted: name a container that runs.")
+            raise DevclusterError(f"{which} has {len(running)} running containers, expected one: name a container that runs.")
         ctr.kill(running[0])
 
     def evict(self, namespace: str, pod: str, grace_seconds: int | None = None) -> None:
-        """Evict a pod through the Eviction API, as a drain does: the pod gets the DisruptionTarget condition and SIGTERM."""
+        """Evict a pod through the Eviction API, like a drain: the pod gets the DisruptionTarget condition and SIGTERM."""
         options = {} if grace_seconds is None else {"deleteOptions": {"gracePeriodSeconds": grace_seconds}}
         eviction: dict[str, Any] = {
             "apiVersion": "policy/v1",

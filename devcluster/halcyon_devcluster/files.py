@@ -1,4 +1,4 @@
-"""Files of a cluster: written in the format that their suffix says, removed only where nothing is mounted."""
+"""Files of a cluster: written in the format of their suffix, deleted only if nothing is mounted below them."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from halcyon_devcluster.errors import DevclusterError
 
 
 def write_document(path: Path, document: object) -> None:
-    """Write a document atomically: TOML, JSON (also `.conflist`) or YAML by suffix; text as it is."""
+    """Write a document atomically, as TOML, JSON (also `.conflist`) or YAML by suffix; a string is written unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(document, str):
         text = document
@@ -33,17 +33,17 @@ def mounted_below(folder: Path, mounts: str) -> list[str]:
 
 
 def filesystem_type(path: Path, mounts: str) -> str:
-    """Return the type of the file system that holds an absolute path, by the text of /proc/self/mounts. Pure."""
+    """Return the type of the file system of an absolute path, from the text of /proc/self/mounts. Pure."""
     rows = [line.split()[1:3] for line in mounts.splitlines() if line.strip()]
     holding = [(point, kind) for point, kind in rows if path.is_relative_to(point)]
     return max(holding, key=lambda row: len(row[0]))[1] if holding else ""
 
 
 def delete(path: Path) -> None:
-    """Delete a file or folder, if it is there.
+    """Delete a file or folder, if it exists.
 
     Raises:
-        DevclusterError: something is mounted below it, whose content would be deleted too.
+        DevclusterError: something is mounted below it; its content would be deleted too.
     """
     if path.is_symlink() or path.is_file():
         path.unlink()
@@ -54,7 +54,7 @@ def delete(path: Path) -> None:
 
 
 def link_tools(folder: Path, **programs: Path) -> None:
-    """Link programs into a folder that a person puts on the PATH, replacing older links."""
+    """Link programs into a folder that users can put on their PATH; replaces older links."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, program in programs.items():
         (folder / name).unlink(missing_ok=True)
@@ -62,7 +62,7 @@ def link_tools(folder: Path, **programs: Path) -> None:
 
 
 def last_line(path: Path) -> str:
-    """Return the last line of a log that is not empty; empty where there is none."""
+    """Return the last line of a log that is not blank; empty if there is none."""
     try:
         lines = path.read_text(errors="replace").splitlines()
     except FileNotFoundError:

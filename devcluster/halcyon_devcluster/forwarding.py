@@ -1,4 +1,4 @@
-"""Reaching a pod or a service from the host in either kind of cluster: `kubectl port-forward` as a context manager."""
+"""`kubectl port-forward` as a context manager, to reach a pod or a service from the host with both backends."""
 
 import re
 import subprocess
@@ -13,16 +13,16 @@ _LINE = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 
 @contextmanager
 def forwarded(kubectl: Kubectl, namespace: str, target: str, port: int) -> Iterator[str]:
-    """Have `http://127.0.0.1:PORT` lead to a port of `target` inside the block; the local port is a free one.
+    """Forward a free local port to a port of `target` during the block.
 
     Args:
-        kubectl: The cluster's client.
+        kubectl: kubectl against the cluster.
         namespace: The target's namespace.
-        target: Such as `pod/NAME` or `service/NAME`; a service is resolved to one of its pods once.
+        target: Such as `pod/NAME` or `service/NAME`; a service is resolved once, to one of its pods.
         port: The target's port.
 
     Yields:
-        The URL, without a path.
+        The URL `http://127.0.0.1:PORT`, without a path.
 
     Raises:
         DevclusterError: the target cannot be reached.

@@ -1,7 +1,6 @@
-"""Building images: the project's own from their Dockerfiles, the base image, the S3 gateway; with docker or buildah, whichever is there.
+"""Builds images: the project's own from their Dockerfiles, the base image, the S3 gateway and Prometheus; with docker, else with buildah.
 
-Every tag is a hash of what the image is made of, so that building an unchanged image is a look-up, and a running pod's image name says
-exactly what it runs.
+Every tag is a hash of the image's inputs. So an unchanged image is not built again, and a pod's image name identifies exactly what it runs.
 """
 
 import os
@@ -28,7 +27,7 @@ _BUILD_SECONDS = 3600
 
 
 class Buildable(StrEnum):
-    """What `build` can build."""
+    """The images that `build` can build."""
 
     OPERATOR = "operator"
     TRAINER = "trainer"
@@ -42,8 +41,8 @@ def build_command(
 ) -> list[str]:
     """Return the command that builds an image. Pure.
 
-    buildah runs the steps in a plain chroot on the host's network, which needs no rights beyond root's; the host's certificates are
-    mounted, not copied, so they are in no layer.
+    buildah runs the steps in a chroot on the host's network, which needs no rights beyond root's. The host's certificates are mounted, not
+    copied, so no layer contains them.
     """
     common = ["--file", str(dockerfile), "--tag", tag]
     common += [word for name in sorted(build_args) for word in ("--build-arg", f"{name}={build_args[name]}")]
@@ -55,16 +54,15 @@ def build_command(
 
 
 def build_image(dockerfile: Path, context: Path, tag: str, build_args: Mapping[str, str], *, cache: Path, progress: Progress) -> str:
-    """Build an image from a Dockerfile, unless an image of that name is there already.
+    """Build an image from a Dockerfile, unless an image with that name exists already.
 
     Args:
-        dockerfile: Its path.
-        context: The folder that COPY takes from.
-        tag: Full image name with a tag that stands for the content (see `content_tag`).
-        build_args: Values for ARG; the environment's settings for package indexes and proxies are added where the Dockerfile declares
-            them.
-        cache: Where the log goes.
-        progress: Where to report.
+        dockerfile: Path of the Dockerfile.
+        context: Context folder of the build.
+        tag: Full image name, whose tag is a hash of the content (see `content_tag`).
+        build_args: Values for ARG. Variables of the environment for package indexes and proxies are added if the Dockerfile declares them.
+        cache: The cache folder; the log goes below it.
+        progress: Shows the progress.
 
     Returns:
         `tag`.
@@ -95,7 +93,7 @@ def _certificates() -> list[Path]:
 
 
 def base_image(cache: Path, progress: Progress) -> str:
-    """Return the name of the local Python base image in buildah's storage, making it first where it is not there."""
+    """Return the name of the local Python base image in buildah's storage; make it if it is missing."""
     ensure_packages(IMAGE_REQUIREMENTS, cache / "apt.log", progress)
     name = base_image_name()
     if buildah_image_id(name) is None:
@@ -106,7 +104,7 @@ def base_image(cache: Path, progress: Progress) -> str:
 
 
 def published_base() -> str:
-    """Return the base image that our Dockerfiles name by themselves, from the registry that publishes it."""
+    """Return the default base image of the Dockerfiles, which comes from a registry."""
     return default_argument(_dockerfile(Buildable.TRAINER).read_text(), "BASE_IMAGE")
 
 
@@ -122,7 +120,7 @@ def _dockerfile(what: Buildable) -> Path:
 
 
 def image_tag(what: Buildable, *, cache: Path, docker: bool, progress: Progress) -> str:
-    """Return the full name that building `what` would give, without building it."""
+    """Return the full name of the image `what`, without building it."""
     match what:
         case Buildable.BASE:
             return published_base() if docker else base_image_name()
@@ -134,7 +132,7 @@ def image_tag(what: Buildable, *, cache: Path, docker: bool, progress: Progress)
 
 
 def build(what: Buildable, *, cache: Path, progress: Progress) -> str:
-    """Build one of the project's images, unless it is there already, and return its full name."""
+    """Build one of the project's images, unless it exists already, and return its full name."""
     docker = docker_answers()
     match what:
         case Buildable.BASE:
@@ -152,5 +150,5 @@ def build(what: Buildable, *, cache: Path, progress: Progress) -> str:
 
 
 def _base_argument(*, docker: bool) -> dict[str, str]:
-    """Return the base image as a build argument: the local one for buildah; with docker, the Dockerfile's own default."""
+    """Return the base image as a build argument: the local one for buildah; none for docker, which uses the Dockerfile's default."""
     return {} if docker else {"BASE_IMAGE": base_image_name()}

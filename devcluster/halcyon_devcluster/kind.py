@@ -1,7 +1,7 @@
-"""A cluster made by kind, where a Docker engine answers: one container is the node.
+"""A cluster made by kind, on machines with a Docker engine: one container is the node.
 
-kind brings Kubernetes, its network and CoreDNS; JobSet comes from its own chart with an image built here, as in a native cluster. The
-components are static pods and a systemd service inside the container, so stopping one means moving its manifest away or stopping its unit.
+kind contains Kubernetes, its network and CoreDNS. JobSet comes from its own chart with an image built here, as in a native cluster. The
+components are static pods and systemd units inside the container, so one is stopped by moving its manifest away or stopping its unit.
 """
 
 import shutil
@@ -32,12 +32,12 @@ _NETWORK = "kind"
 
 
 def kind_config() -> dict[str, Any]:
-    """Return kind's configuration document: one node that is control plane and worker at once. Pure."""
+    """Return kind's configuration document: one node that is both control plane and worker. Pure."""
     return {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": [{"role": "control-plane"}]}
 
 
 def node_container(name: str) -> str:
-    """Return what kind calls the node's container. Pure."""
+    """Return the name that kind gives to the node's container. Pure."""
     return f"{name}-control-plane"
 
 
@@ -83,7 +83,7 @@ class KindCluster:
         return Ctr.in_docker(self._node)
 
     def up(self) -> None:
-        """Make the cluster, or complete it."""
+        """Make the cluster, or start its missing components."""
         with exclusive(self.paths.lock, self._progress):
             if self.status().ready and addons.jobset_answers(self.kubectl):
                 self._progress.say(f"Cluster {self.paths.name} is up already (kind)")
@@ -105,15 +105,15 @@ class KindCluster:
                 addons.wait_for_jobset(self.kubectl)
 
     def down(self, *, purge: bool = False) -> None:
-        """Take the cluster down; the node's container holds the image content, so there is nothing that `purge` would add."""
+        """Take the cluster down; `purge` has no effect, because the image content is deleted with the node's container."""
         with exclusive(self.paths.lock, self._progress), self._progress.step(f"Taking cluster {self.paths.name} down"):
             if self._exists():
                 run([self._kind(), "delete", "cluster", "--name", self.paths.name, "--kubeconfig", self.kubeconfig])
-            succeeds(["docker", "network", "rm", _NETWORK])  # refused while another kind cluster uses it
+            succeeds(["docker", "network", "rm", _NETWORK])  # fails while another kind cluster uses it
             delete(self.paths.state)
 
     def status(self) -> ClusterStatus:
-        """Look at every component."""
+        """Check every component."""
         if not self.kubeconfig.is_file() or not (self.paths.tools / "kubectl").exists():
             return ClusterStatus(self.backend, ())
         kubectl = self.kubectl
@@ -142,7 +142,7 @@ class KindCluster:
             until(
                 lambda: not self.kubectl.succeeds("get", "--raw=/livez"),
                 timeout_seconds=60,
-                failure=lambda: "The API server goes on answering after its manifest was taken away.",
+                failure=lambda: "The API server still answers after its manifest was moved away.",
             )
 
     def start_component(self, name: str) -> None:
@@ -167,7 +167,7 @@ class KindCluster:
             return
         if not self._running():
             run(["docker", "start", self._node])
-        for component in (*_STATIC_PODS, *_UNITS):  # whatever a test stopped and did not start again
+        for component in (*_STATIC_PODS, *_UNITS):  # a test may have stopped one and not started it again
             self._inside(component_command(component, start=True))
         run([self._kind(), "export", "kubeconfig", "--name", self.paths.name, "--kubeconfig", self.kubeconfig])
         until(

@@ -1,4 +1,4 @@
-"""kubectl against one cluster: the client that the cluster's own set-up and its tests share."""
+"""kubectl against one cluster, for the cluster's own set-up and for tests."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ class Kubectl:
 
     Attributes:
         program: Path of kubectl.
-        kubeconfig: Path of the kubeconfig; the environment's KUBECONFIG plays no part.
-        cache: Folder in which kubectl keeps what it has learned of the server; its own where None.
+        kubeconfig: Path of the kubeconfig; KUBECONFIG in the environment is ignored.
+        cache: Folder of kubectl's discovery cache; None: kubectl's default.
     """
 
     program: Path
@@ -30,14 +30,14 @@ class Kubectl:
 
     @property
     def command(self) -> list[str]:
-        """The words with which each command line begins."""
+        """The start of every command line: the program and its global options."""
         return [str(self.program), "--kubeconfig", str(self.kubeconfig), *(["--cache-dir", str(self.cache)] if self.cache else [])]
 
     def __call__(self, *arguments: str | Path, stdin: str | None = None, timeout_seconds: float | None = None) -> str:
-        """Run kubectl and return its output; by default it has two minutes of the reference machine.
+        """Run kubectl and return its output; the default timeout is two minutes of the reference machine.
 
         Raises:
-            DevclusterError: kubectl failed; the sentence carries its error text.
+            DevclusterError: kubectl failed; the sentence contains its error text.
         """
         return run([*self.command, *arguments], stdin=stdin, timeout_seconds=limit(120) if timeout_seconds is None else timeout_seconds)
 
@@ -46,7 +46,7 @@ class Kubectl:
         return json.loads(self(*arguments, "--output=json"))
 
     def apply(self, documents: Sequence[Mapping[str, Any]], *arguments: str) -> str:
-        """Apply plain documents on the server side, so that applying them again changes nothing."""
+        """Apply documents with server-side apply, so that applying them again changes nothing."""
         text = yaml.safe_dump_all(list(documents))
         return self("apply", "--server-side", "--force-conflicts", "--filename=-", *arguments, stdin=text)
 
@@ -59,7 +59,7 @@ class Kubectl:
         return True
 
     def api_ready(self) -> bool:
-        """Whether the API server is ready; one that hangs, because its etcd is gone, is not."""
+        """Whether the API server is ready; one that hangs because its etcd is down is not."""
         return self.succeeds("get", "--raw=/readyz", _soon())
 
     def condition(self, kind: str, name: str, condition: str, namespace: str = "default") -> bool:
@@ -72,9 +72,9 @@ class Kubectl:
         return said == "True"
 
     def node_ready(self, node: str, since: datetime) -> bool:
-        """Whether a node is Ready by a report of its own that is not older than `since` (time-zone aware).
+        """Whether a node is Ready and its kubelet has renewed the node's lease since `since` (time-zone aware).
 
-        The condition alone outlives a dead kubelet by the monitor's grace period; the node's lease says when it last spoke.
+        The condition alone stays True after the kubelet's death for the monitor's grace period.
         """
         if not self.condition("node", node, "Ready"):
             return False
@@ -83,10 +83,10 @@ class Kubectl:
         return bool(lease) and datetime.fromisoformat(lease) >= since
 
     def pod_http(self, namespace: str, pod: str, port: int, path: str = "/") -> str:
-        """GET a path from a pod's port through the API server, which works from any machine and in any kind of cluster."""
+        """GET a path from a pod's port through the API server's proxy, which works from any machine and with both backends."""
         return self("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path.lstrip('/')}")
 
 
 def _soon() -> str:
-    """The argument for questions to an API server that may hang: without its etcd it accepts requests and does not answer them."""
+    """Return the timeout option for requests to an API server that may hang: without its etcd it accepts requests but never answers."""
     return f"--request-timeout={limit(3)}s"

@@ -1,7 +1,6 @@
-"""Kueue from its own chart, for as long as a test needs it: its webhooks stand before every JobSet, so it must not stay behind.
+"""Kueue from its own chart, installed only while a test needs it, because its webhooks intercept every JobSet.
 
-It is no part of the cluster that `up` makes. What is in its queues has finalizers that only its controller takes off, so all of that goes
-before the controller does.
+`up` does not install it. Objects in its queues have finalizers that only its controller removes, so they must be deleted as well.
 """
 
 import json
@@ -28,9 +27,10 @@ _APISERVICES = ("v1beta1.visibility.kueue.x-k8s.io", "v1beta2.visibility.kueue.x
 
 
 def kueue_values(image: str, **configuration: Any) -> dict[str, Any]:
-    """Return the values for Kueue's chart; more of Kueue's own configuration by keyword. Pure.
+    """Return the values for Kueue's chart; keywords add to Kueue's own configuration. Pure.
 
-    Only Jobs and JobSets are looked after, so that no webhook stands before pods. Half a core for it would be a quarter of a small machine.
+    Kueue manages only Jobs and JobSets, so that no webhook intercepts pods. It requests less than the default half core, which is a quarter
+    of a small machine.
     """
     repository, _, tag = image.rpartition(":")
     document = {
@@ -58,7 +58,7 @@ def kueue_values(image: str, **configuration: Any) -> dict[str, Any]:
 
 
 def kueue_answers(kubectl: Kubectl) -> bool:
-    """Whether a JobSet of a queue would be accepted now, and be held."""
+    """Whether a JobSet with a queue would now be accepted and suspended."""
     document = probe_jobset()
     document["metadata"]["labels"] = {f"{GROUP}/queue-name": "probe"}
     text = yaml.safe_dump(document)
@@ -70,19 +70,19 @@ def kueue_answers(kubectl: Kubectl) -> bool:
 
 @contextmanager
 def kueue(cluster: Cluster, progress: Progress, **configuration: Any) -> Iterator[None]:
-    """Kueue at work in the cluster, with its configuration by keyword. Nothing of it is left afterwards.
+    """Install Kueue for the block, and remove all of it afterwards.
 
     Args:
         cluster: A cluster that is up.
-        progress: Where to report.
-        configuration: Members of Kueue's own configuration, such as `waitForPodsReady`.
+        progress: Shows the progress.
+        configuration: Fields of Kueue's own configuration, such as `waitForPodsReady`.
     """
     binaries = Binaries(cluster.paths.cache, progress)
     _, archive = own_images.make(own_images.KUEUE, binaries, cluster.paths.images)
     image = cluster.load(str(archive))
     chart = binaries.folder(programs.KUEUE) / "charts" / "kueue"
     with progress.step("Installing Kueue"):
-        remove_kueue(cluster)  # of a session that was killed
+        remove_kueue(cluster)  # a killed test may have left one
         _install(cluster, chart, kueue_values(image, **configuration))
     try:
         yield
@@ -94,19 +94,19 @@ def kueue(cluster: Cluster, progress: Progress, **configuration: Any) -> Iterato
 def _install(cluster: Cluster, chart: Any, values: Mapping[str, Any]) -> None:
     log = cluster.paths.logs / "kueue.log"
     install_chart(cluster.paths.tools / "helm", cluster.kubeconfig, RELEASE, KUEUE.namespace, chart, values, log)
-    # Nobody serves it here, and an API that does not answer holds up every namespace that is to be deleted.
+    # This API is not served here, and an API that does not answer blocks the deletion of every namespace.
     cluster.kubectl("delete", "apiservice", *_APISERVICES, "--ignore-not-found")
     KUEUE.wait(cluster.kubectl, lambda: kueue_answers(cluster.kubectl))
 
 
 def remove_kueue(cluster: Cluster) -> None:
-    """Take Kueue out of the cluster, with everything in its queues; nothing happens where it is not there."""
+    """Remove Kueue from the cluster, with everything in its queues; does nothing if it is not installed."""
     kubectl = cluster.kubectl
     selector = f"--selector=app.kubernetes.io/name={RELEASE}"
     hooks = ("mutatingwebhookconfigurations,validatingwebhookconfigurations", selector)
     kinds = kubectl("api-resources", f"--api-group={GROUP}", "--output=name", "--cached=false").split()
     if kinds:
-        # First whoever would answer and make things anew; then what its finalizers hold.
+        # First the webhooks and the controller, which would recreate objects; then the objects that its finalizers hold.
         kubectl("delete", *hooks, "--ignore-not-found")
         kubectl("delete", "deployment", KUEUE.deployment, "--namespace", KUEUE.namespace, "--ignore-not-found", f"--timeout={limit(60)}s")
         for kind in sorted(kinds):
@@ -116,13 +116,13 @@ def remove_kueue(cluster: Cluster) -> None:
 
 
 def _release(kubectl: Kubectl, kind: str) -> None:
-    """Delete every object of a kind, finalizers or not."""
+    """Delete every object of a kind, and remove their finalizers."""
     kubectl("delete", kind, "--all", "--all-namespaces", "--wait=false", "--ignore-not-found")
     for item in kubectl.json("get", kind, "--all-namespaces")["items"]:
         metadata = item["metadata"]
         where = ("--namespace", metadata["namespace"]) if "namespace" in metadata else ()
         patch = ("--type=merge", '--patch={"metadata":{"finalizers":null}}')
-        kubectl.succeeds("patch", kind, metadata["name"], *where, *patch)  # it may be gone by now
+        kubectl.succeeds("patch", kind, metadata["name"], *where, *patch)  # may fail: the object may be deleted by now
 
 
 def _uninstall(cluster: Cluster) -> None:

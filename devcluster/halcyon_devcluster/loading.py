@@ -1,4 +1,4 @@
-"""Bringing an image onto a node through its containerd, and skipping what is already there."""
+"""Loads images onto a node through its containerd, and skips what the node has already."""
 
 from pathlib import Path
 
@@ -27,12 +27,12 @@ def looks_like_path(image: str) -> bool:
 
 
 def full_name(image: str) -> str:
-    """Return the name with its tag, `latest` where it has none. Pure."""
+    """Return the name with its tag, or with the tag `latest` if it has none. Pure."""
     return image if ":" in image.rpartition("/")[2] else f"{image}:latest"
 
 
 def local_archive(image: str, images: Path) -> Path | None:
-    """Return the archive that `image` means: the path itself, or the kept archive of one of the cluster's own images."""
+    """Return the archive of `image`: the path itself, or the kept archive of one of the cluster's own images; None for other images."""
     if looks_like_path(image):
         return Path(image)
     own = images / f"{image.rpartition('/')[2].replace(':', '-')}.tar"
@@ -40,7 +40,7 @@ def local_archive(image: str, images: Path) -> Path | None:
 
 
 def load_archive(ctr: Ctr, path: Path, progress: Progress) -> str:
-    """Import an archive unless the node has this very image under this name; return the image's name."""
+    """Import an archive unless the node has the same image under the same name; return the image's name."""
     if not path.is_file():
         raise DevclusterError(f"The image archive {path} does not exist.")
     content = read_archive(path)
@@ -53,7 +53,7 @@ def load_archive(ctr: Ctr, path: Path, progress: Progress) -> str:
 
 
 def load_from_buildah(ctr: Ctr, name: str, images: Path, progress: Progress) -> str:
-    """Send an image of buildah's storage to the node, only the layers that it lacks, unless it has the image already."""
+    """Send an image from buildah's storage to the node: only missing layers, and nothing if the node has the image already."""
     name = full_name(name)
     image_id = buildah_image_id(name)
     if image_id is None:
@@ -69,7 +69,7 @@ def load_from_buildah(ctr: Ctr, name: str, images: Path, progress: Progress) -> 
 
 
 def load_from_docker(ctr: Ctr, name: str, progress: Progress) -> str:
-    """Send an image of the Docker engine to the node, unless it has the image already."""
+    """Send an image from the Docker engine to the node, unless the node has it already."""
     name = full_name(name)
     image_id = docker_image_id(name)
     if image_id is None:

@@ -1,4 +1,4 @@
-"""One writer for each cluster: an advisory file lock that the kernel releases when its holder dies, however it dies."""
+"""One writer per cluster: an advisory file lock. The kernel releases it when its holder ends, also after SIGKILL."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ from halcyon_devcluster.progress import Progress
 
 @contextmanager
 def exclusive(path: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock at `path`; where another process has it, say which and wait for it."""
+    """Hold the lock at `path` during the block; if another process has it, show its id and wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -19,7 +19,7 @@ def exclusive(path: Path, progress: Progress) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            progress.say(f"waiting for process {holder}, which works on {path.stem.lstrip('.')}")
+            progress.say(f"waiting for process {holder}, which holds the lock of {path.stem.lstrip('.')}")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -1,12 +1,12 @@
-"""How slow this machine is now: the factor by which every limit grows.
+"""Measures how slow this machine is now: the factor by which every time limit is multiplied.
 
-Limits are written for the reference machine: two quiet cores. On a machine whose cores are slower, busy or lent to others the same work
-takes longer, and a limit that is right on the reference machine fails there without a fault in the code. A fixed computation on two cores
-at once shows how much longer: the factor is its time here divided by its time on the reference machine, and at least 1.
+Limits are written for the reference machine: two idle cores. On a machine with slower, busy or shared cores the same work takes longer, and
+a limit that suits the reference machine would fail there without a fault in the code. A fixed computation on two cores at once measures
+this: the factor is its time here divided by its time on the reference machine, and at least 1.
 
-A process that starts many others measures once and passes the factor to them in `HALCYON_MACHINE_FACTOR`; any other process measures when
-it first needs a limit. A wait whose limit has passed measures again before it gives up (`waiting.holds_within`), because a machine that
-was quiet at the start may be busy now.
+A process that starts many others measures once and passes the factor to them in `HALCYON_MACHINE_FACTOR`. Any other process measures when
+it first needs a limit. A wait whose limit has passed measures again before it fails (`waiting.holds_within`), because the machine may have
+become busy since.
 """
 
 import os
@@ -21,9 +21,9 @@ from statistics import mean
 
 VARIABLE = "HALCYON_MACHINE_FACTOR"
 REFERENCE_SECONDS = 0.25
-"""What one round of the computation takes on a quiet core of the reference machine."""
+"""Duration of one round of the computation on an idle core of the reference machine."""
 LARGEST_FACTOR = 20.0
-"""A limit grows no further: a hang must end some day."""
+"""The largest factor: it bounds the time until a hang is an error."""
 
 _CORES = 2
 _ROUND = """\
@@ -37,12 +37,12 @@ print(time.perf_counter() - began)
 
 @dataclass(frozen=True)
 class ProcessorTime:
-    """Seconds of all cores since the machine started.
+    """Processor seconds of all cores since the machine started.
 
     Attributes:
-        total: All of them.
-        idle: Nobody wanted them.
-        stolen: Somebody wanted them, and the host gave them to another machine.
+        total: All seconds.
+        idle: Seconds without work.
+        stolen: Seconds with work that the host gave to another virtual machine.
     """
 
     total: float
@@ -50,7 +50,7 @@ class ProcessorTime:
     stolen: float
 
     def since(self, earlier: "ProcessorTime") -> "ProcessorTime":
-        """What has passed between two readings."""
+        """Return the seconds between an earlier value and this one."""
         return ProcessorTime(self.total - earlier.total, self.idle - earlier.idle, self.stolen - earlier.stolen)
 
     @property
@@ -61,12 +61,12 @@ class ProcessorTime:
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at the machine.
+    """One measurement of the machine.
 
     Attributes:
-        factor: How many times as long as on the reference machine work takes here; at least 1.
-        stolen: Share of the processor's time that was stolen meanwhile, from 0 to 1.
-        cores: Processors of this machine.
+        factor: Duration of work here divided by its duration on the reference machine; at least 1.
+        stolen: Share of the processor time that was stolen during the measurement, from 0 to 1.
+        cores: Number of cores of this machine.
     """
 
     factor: float
@@ -81,7 +81,7 @@ def parse_processor_time(text: str, ticks: int = 100) -> ProcessorTime:
     """Read the first line of /proc/stat. Pure.
 
     Raises:
-        ValueError: it is not the line of all processors.
+        ValueError: the first line is not that of all processors together.
     """
     name, _, numbers = text.partition("\n")[0].partition(" ")
     fields = numbers.split()
@@ -92,7 +92,7 @@ def parse_processor_time(text: str, ticks: int = 100) -> ProcessorTime:
 
 
 def processor_time() -> ProcessorTime:
-    """What the kernel has counted; nothing where it does not tell (on macOS)."""
+    """Return the kernel's counters; zeros where it has none (macOS)."""
     try:
         return parse_processor_time(Path("/proc/stat").read_text(), os.sysconf("SC_CLK_TCK"))
     except FileNotFoundError:
@@ -100,12 +100,12 @@ def processor_time() -> ProcessorTime:
 
 
 def factor_of(seconds: list[float], rounds: int = 1) -> float:
-    """The factor by the times of the computation on each core. Pure."""
+    """Return the factor from the times of the computation on each core. Pure."""
     return min(max(mean(seconds) / (rounds * REFERENCE_SECONDS), 1.0), LARGEST_FACTOR)
 
 
 def measure(rounds: int = 1) -> Reading:
-    """Do the computation on two cores at once, `rounds` times a quarter of a second."""
+    """Measure with the computation on two cores at once, `rounds` rounds of a quarter of a second each."""
     before = processor_time()
     command = [sys.executable, "-I", "-S", "-c", _ROUND.format(rounds=rounds)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(_CORES)]
@@ -114,10 +114,10 @@ def measure(rounds: int = 1) -> Reading:
 
 
 def given_factor(environ: Mapping[str, str]) -> float | None:
-    """The factor that whoever started this process has measured, if so.
+    """Return the factor from `HALCYON_MACHINE_FACTOR`, which the starting process has measured; None if it is not set.
 
     Raises:
-        ValueError: the variable holds no number of at least 1.
+        ValueError: the variable is not a number of at least 1.
     """
     text = environ.get(VARIABLE)
     if not text:
@@ -130,11 +130,11 @@ def given_factor(environ: Mapping[str, str]) -> float | None:
 
 @cache
 def factor() -> float:
-    """The factor of this process: as given by who started it, else measured now."""
+    """Return the factor of this process: from the environment, or measured at the first call."""
     given = given_factor(os.environ)
     return measure().factor if given is None else given
 
 
 def limit(seconds: float) -> int:
-    """A limit for this machine, in whole seconds, of one that is right on the reference machine."""
+    """Convert a limit for the reference machine to one for this machine, in whole seconds."""
     return ceil(seconds * factor())

@@ -1,12 +1,12 @@
-"""The node's own world: a network and a mount namespace held open by one sleeping process.
+"""The node's namespaces: a network and a mount namespace, held open by one sleeping process (the anchor).
 
-A cluster whose processes run straight on the host leaves iptables chains, veth links, kubelet mounts, sockets and changed kernel settings
-behind whenever something is killed at the wrong moment. Here all of that lives in two namespaces of its own, so that the kernel
-removes it when the last process is gone, several clusters can stand side by side, and the host keeps just one link and one route.
+A cluster whose processes run directly on the host leaves iptables chains, veth links, kubelet mounts, sockets and changed kernel settings
+behind when something is killed at the wrong moment. Here all of that is in two separate namespaces. The kernel removes it when the last
+process has ended, several clusters can run side by side, and the host has only one link and one route.
 
-Inside, `/run`, `/var/lib` and `/var/log` are empty and in memory, and the kernel settings that a kubelet insists on changing for the
-whole machine (panic on oops, memory overcommit) are covered by files that already hold what it wants to see. The node reaches the
-host and nothing beyond it: what runs in it cannot lean on the internet.
+Inside, `/run`, `/var/lib` and `/var/log` are empty and in memory. The kubelet requires some kernel settings and would change them for the
+whole machine (panic on oops, memory overcommit), so they are covered by files that already hold the required values. The node reaches only
+the host, so that nothing in it depends on the internet.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from halcyon_devcluster.errors import DevclusterError
 from halcyon_devcluster.paths import HIDDEN_IN_NODE
 from halcyon_devcluster.waiting import holds_within
 
-# What the kubelet wants (k8s.io/kubernetes pkg/kubelet/cm, setupKernelTunables): path below /proc/sys → value.
+# Values that the kubelet requires (k8s.io/kubernetes pkg/kubelet/cm, setupKernelTunables): path below /proc/sys → value.
 KERNEL_SETTINGS = {
     "vm/overcommit_memory": "1",
     "vm/panic_on_oom": "0",
@@ -30,7 +30,7 @@ KERNEL_SETTINGS = {
 
 
 def write_kernel_settings(folder: Path) -> None:
-    """Write the covering files below `folder`."""
+    """Write the files that cover kernel settings below `folder`."""
     for name, value in KERNEL_SETTINGS.items():
         path = folder / name.replace("/", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def write_kernel_settings(folder: Path) -> None:
 
 
 def anchor_script(settings: Path) -> str:
-    """Return the shell program of the anchor: prepare the namespaces, say so, sleep. Pure."""
+    """Return the shell program of the anchor: prepare the namespaces, make the file /run/prepared, sleep. Pure."""
     lines = ["set -e", "mount --make-rshared /"]
     lines += [f"mount -t tmpfs -o mode=755 node {folder}" for folder in HIDDEN_IN_NODE if folder != "/var/run"]
     lines += [
@@ -55,7 +55,7 @@ def anchor_command(settings: Path) -> list[str]:
 
 
 def enter(anchor: int, command: Sequence[str | Path]) -> list[str]:
-    """Return `command` as run inside the namespaces of process `anchor`; it keeps its process id. Pure."""
+    """Return the command that runs `command` inside the namespaces of process `anchor`, with the same process id. Pure."""
     inside = [f"--net=/proc/{anchor}/ns/net", f"--mount=/proc/{anchor}/ns/mnt"]
     return ["/usr/bin/nsenter", *inside, "--", *map(str, command)]
 
@@ -66,9 +66,9 @@ def cable_commands(anchor: int, addresses: Addresses) -> list[list[str]]:
     inside = [
         ["ip", "address", "add", f"{addresses.node}/30", "dev", peer],
         ["ip", "link", "set", peer, "up"],
-        # Not silence but an answer: whoever asks the internet (a metadata server, a registry) fails at once instead of after minutes.
+        # A connection to the internet (a metadata server, a registry) then fails at once instead of after minutes.
         ["ip", "route", "add", "unreachable", "default"],
-        # The node's own processes need some route to services, because addresses are rewritten after the first look at the routes.
+        # The node's own processes need some route to services, because the kernel looks up a route before it rewrites the address.
         ["ip", "route", "add", str(addresses.services), "dev", peer],
     ]
     return [
@@ -81,13 +81,13 @@ def cable_commands(anchor: int, addresses: Addresses) -> list[list[str]]:
 
 
 def unplug(link: str) -> None:
-    """Remove the host's end of the cable; no error if it is not there.
+    """Remove the host's end of the veth pair, if it exists.
 
-    The kernel removes it too, some time after the last process of the node's network namespace has ended: either may come first, and
-    the kernel may come between our look and our command.
+    The kernel also removes it, some time after the last process of the node's network namespace has ended. It may do so before this call,
+    or between the check and the command here.
 
     Raises:
-        DevclusterError: the link is still there and cannot be removed.
+        DevclusterError: the link still exists and cannot be removed.
     """
     path = Path("/sys/class/net") / link
     if not path.exists():

@@ -1,9 +1,9 @@
-"""A cluster of our own: the order in which its parts are made, healed, looked at and removed.
+"""The native cluster: the order in which its parts are made, repaired, checked and removed.
 
-`up` has two paths. Where the node's namespaces stand and its configuration is complete, it starts whatever component is not running
-and waits for the conditions: seconds, or nothing. Otherwise, after a crash half-way or a reboot, it removes what is left and makes
-everything anew, so that no state in between has to be understood. `down` ends every process of the control group; namespaces, mounts,
-links and rules go with them.
+`up` has two paths. If the node's namespaces exist and its configuration is complete, it starts the components that do not run and waits for
+the conditions, which takes a few seconds. Otherwise, after an interrupted `up` or a reboot, it removes all leftovers and starts from
+the beginning, so that it need not handle partial states. `down` ends every process of the control group; the kernel then removes
+namespaces, mounts, links and rules.
 """
 
 import json
@@ -44,7 +44,7 @@ _SYSTEM_PROGRAMS = {"containerd": "/usr/bin/containerd"}
 
 @dataclass(frozen=True)
 class _Facts:
-    """What was decided when the cluster was made; written last, so its presence says that the configuration is complete."""
+    """Decisions made when the cluster was made. Written last, so the file exists only if the configuration is complete."""
 
     block: str
     kubernetes: str
@@ -68,7 +68,7 @@ class NativeCluster:
 
     @staticmethod
     def exists(paths: Paths) -> bool:
-        """Whether a cluster of this kind was made in these folders and not taken down."""
+        """Whether a native cluster was made in these folders and not taken down."""
         return (paths.state / _MARKER).is_file()
 
     @property
@@ -87,7 +87,7 @@ class NativeCluster:
         return Ctr.on_socket(self.paths.containerd_socket)
 
     def up(self) -> None:
-        """Make the cluster, or complete it."""
+        """Make the cluster, or start its missing components."""
         with self._as_only_writer():
             ensure_packages(NODE_REQUIREMENTS, self.paths.cache / "apt.log", self._progress)
             self._binaries.provide(programs.NATIVE_GROUPS)
@@ -96,7 +96,7 @@ class NativeCluster:
                 self._clean()
                 facts = self._prepare()
             elif facts.kubernetes != self._binaries.folder(programs.KUBERNETES).name:
-                self._progress.say("The cluster runs programs of an older build; `down` and `up` bring the new ones.")
+                self._progress.say("The cluster runs programs of an older build; run `down` and `up` to use the new ones.")
             self._start(facts)
 
     def down(self, *, purge: bool = False) -> None:
@@ -107,7 +107,7 @@ class NativeCluster:
                 shutil.rmtree(self.paths.state, ignore_errors=True)
 
     def status(self) -> ClusterStatus:
-        """Look at every component."""
+        """Check every component."""
         facts = self._facts()
         if facts is None:
             return ClusterStatus(self.backend, ())
@@ -136,7 +136,7 @@ class NativeCluster:
         return load_from_buildah(self.ctr, image, self.paths.images, self._progress)
 
     def stop_component(self, name: str) -> None:
-        """Kill one component, as a crash would, and return when it has ended."""
+        """Kill one component, like a crash, and return when it has ended."""
         self._processes.stop(_known(name), force=True)
 
     def start_component(self, name: str) -> None:
@@ -162,7 +162,7 @@ class NativeCluster:
         return exclusive(self.paths.lock, self._progress)
 
     def _prepare(self) -> _Facts:
-        """Make namespaces, addresses, keys and configuration of a new cluster."""
+        """Make the namespaces, addresses, keys and configuration of a new cluster."""
         paths = self.paths
         if filesystem_type(paths.state.resolve(), Path("/proc/self/mounts").read_text()) == "overlay":
             raise DevclusterError(
@@ -200,7 +200,7 @@ class NativeCluster:
         return facts
 
     def _start(self, facts: _Facts) -> None:
-        """Start every component that does not run and wait for the conditions, in the order in which they can hold."""
+        """Start every component that does not run, and wait for the conditions in the order in which they become true."""
         addresses, kubectl = Addresses(self.paths.name, IPv4Network(facts.block)), self.kubectl
         anchor = self._processes.running(_ANCHOR)
         assert anchor is not None  # noqa: S101
@@ -239,7 +239,11 @@ class NativeCluster:
         self._processes.start(name, enter(anchor, command), self._group.members_file)
 
     def _await(self, name: str, condition: Callable[[], bool]) -> None:
-        """Wait for a condition that component `name` brings about; a component that ends meanwhile is an error at once."""
+        """Wait for a condition that depends on component `name`.
+
+        Raises:
+            DevclusterError: the component ended, or the condition is not true in time.
+        """
 
         def settled() -> bool:
             return condition() or self._processes.running(name) is None
@@ -247,7 +251,7 @@ class NativeCluster:
         log = self.paths.logs / f"{name}.log"
         until(settled, timeout_seconds=90, failure=lambda: f"{name} does not become ready: see {log}.")
         if self._processes.running(name) is None:
-            raise DevclusterError(f"{name} ended: its last words are {last_line(log)!r}, all of them in {log}.")
+            raise DevclusterError(f"{name} ended: the last line of its log is {last_line(log)!r}, see {log}.")
 
     def _load_own_images(self) -> None:
         present = self.ctr.image_ids()
@@ -259,7 +263,7 @@ class NativeCluster:
     # Removing
 
     def _clean(self) -> None:
-        """Remove everything but image content, from whatever state the cluster is in."""
+        """Remove everything except image content; works in every state of the cluster."""
         for name in reversed(components.COMPONENTS):
             if name != "containerd":
                 self._processes.stop(name, force=True)
@@ -277,7 +281,7 @@ class NativeCluster:
         self._clean_containerd()
 
     def _clean_containerd(self) -> None:
-        """Remove what containerd leaves beside image content; after a crash its records of containers are wrong, so drop all of it."""
+        """Remove containerd's files except image content; all of them if it did not end cleanly, because its records are then wrong."""
         root = self.paths.containerd / "root"
         if self._containerd_dirty.exists():
             delete(self.paths.containerd)
@@ -303,5 +307,5 @@ def _known(name: str) -> str:
 
 
 def routed_networks() -> list[IPv4Network]:
-    """Return the networks that the host has routes to, the default route left out."""
+    """Return the networks that the host has routes to, without the default route."""
     return parse_routes(run(["ip", "-json", "-4", "route", "show", "table", "all"]))

@@ -1,7 +1,7 @@
 """Configuration documents of the node's three processes, as plain dictionaries. Pure.
 
-The settings that differ from a default do so for a reason that is said beside them; most come from running as root on a small machine
-without systemd and without the right to lower anyone's out-of-memory score.
+Settings that differ from a default have their reason beside them. Most are needed because the node runs as root on a small machine, without
+systemd and without the right to lower an out-of-memory score.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ def containerd(paths: Paths, pause_image: str) -> dict[str, Any]:
         "version": 2,
         "root": str(paths.containerd / "root"),
         "state": str(paths.containerd / "run"),
-        # A negative score is refused without CAP_SYS_RESOURCE, and then no container starts.
+        # The kernel rejects a negative score without CAP_SYS_RESOURCE, and then no container starts.
         "oom_score": 0,
         "grpc": {"address": str(paths.containerd_socket)},
         "plugins": {
@@ -40,8 +40,8 @@ def containerd(paths: Paths, pause_image: str) -> dict[str, Any]:
 def cni(paths: Paths, addresses: Addresses) -> dict[str, Any]:
     """Return the network configuration of pods (written as JSON).
 
-    `ptp`, not `bridge`: the node routes every packet, so service addresses work between two pods of this node whatever the kernel's
-    bridge-netfilter setting is, and the host reaches pods through the same routes.
+    `ptp` instead of `bridge`: the node routes every packet, so service addresses work between two pods of this node with any
+    bridge-netfilter setting of the kernel, and the host reaches pods through the same routes.
     """
     return {
         "cniVersion": "0.4.0",
@@ -84,7 +84,7 @@ def kubelet(paths: Paths, addresses: Addresses, control_group: str) -> dict[str,
         "clusterDNS": [str(addresses.dns_service)],
         "resolvConf": str(paths.config / "resolv.conf"),
         "podLogsDir": str(paths.logs / "pods"),
-        # The host's disk is not this cluster's: never evict pods or delete images because it fills up.
+        # The disk belongs to the host: never evict pods or delete images because it is full.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
         "imageGCHighThresholdPercent": 100,
         "imageMinimumGCAge": "8760h",
@@ -106,19 +106,19 @@ def kube_proxy(paths: Paths, addresses: Addresses) -> dict[str, Any]:
         "hostnameOverride": addresses.name,
         "clusterCIDR": str(addresses.pods),
         "clientConnection": {"kubeconfig": str(paths.pki / "proxy.kubeconfig")},
-        # Connection-tracking limits belong to the whole machine: leave them.
+        # Connection-tracking limits apply to the whole machine, so leave them unchanged.
         "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         "iptables": {"minSyncPeriod": "100ms", "syncPeriod": "30s"},
     }
 
 
 def resolv_conf() -> str:
-    """Return the node's resolver file: pods with their own DNS policy get no host resolver, there is none to reach."""
+    """Return the node's resolver file, without name servers, because the node reaches none outside the cluster."""
     return "options ndots:1\n"
 
 
 def documents(paths: Paths, addresses: Addresses, control_group: str, pause_image: str) -> dict[Path, dict[str, Any] | str]:
-    """Return every file of the node's configuration: path → document; the suffix decides the format."""
+    """Return every file of the node's configuration: path → document; the suffix selects the format."""
     config = paths.config
     return {
         config / "containerd.toml": containerd(paths, pause_image),

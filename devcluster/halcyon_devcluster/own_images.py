@@ -1,6 +1,6 @@
-"""The cluster's own images: one static program each, tagged with the hash of the build that made it.
+"""The cluster's own images: one static program each, tagged with the hash of the program's build.
 
-An equal tag therefore means equal bytes, and a name that a node already has need not be looked at again.
+Equal tags therefore mean equal bytes, and an image whose name a node already has is not loaded again.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class OwnImage:
     """One of the cluster's own images.
 
     Attributes:
-        group: The programs' group, whose key becomes the tag.
-        program: Which of them.
-        target: Where charts and manifests expect it.
+        group: The group of the program; the key of its build becomes the tag.
+        program: Name of the program in the group.
+        target: Path in the image where charts and manifests expect the program.
     """
 
     group: Group
@@ -38,12 +38,12 @@ PROMETHEUS = OwnImage(programs.PROMETHEUS, "prometheus", "/prometheus")
 
 
 def image_name(image: OwnImage, build_key: str) -> str:
-    """Return the full name of an image whose program was built under `build_key`. Pure."""
+    """Return the full name of an image whose program has the build key `build_key`. Pure."""
     return f"{REGISTRY}/{image.program}:{build_key.rpartition('-')[2]}"
 
 
 def make(image: OwnImage, binaries: Binaries, images: Path) -> tuple[str, Path]:
-    """Return the image's full name and its archive below `images`, building what is not there yet."""
+    """Return the image's full name and its archive below `images`; build what is missing."""
     folder = binaries.folder(image.group)
     name = image_name(image, folder.name)
     path = images / f"{folder.name}.tar"

@@ -1,14 +1,14 @@
-"""Where the development cluster keeps things, as a pure function of the environment.
+"""The folders of the development cluster, as a pure function of the environment.
 
-Two kinds of folder, never inside the repository's tracked files:
+There are two kinds of folder, never among the repository's tracked files:
 
-* the **cache** (`HALCYON_CACHE`, default `~/.cache/halcyon`) holds what can be made again and is worth keeping: binaries under
-  the hash of their inputs, the base image's archive, image layers;
-* the **state** of one cluster (`HALCYON_STATE`/name, default cache/devcluster/name) holds what `up` makes and `down` removes:
-  keys, etcd's data, kubeconfig, process records, logs. Only the container runtime's image content outlives `down` there.
+* the **cache** (`HALCYON_CACHE`, default `~/.cache/halcyon`) holds results that are slow to make again: binaries under the hash of their
+  inputs, the base image's archive, image layers;
+* the **state** of one cluster (`HALCYON_STATE`/name, default cache/devcluster/name) holds the files that `up` makes and `down` deletes:
+  keys, etcd's data, kubeconfig, process records, logs. `down` keeps only the container runtime's image content.
 
-The node hides the host's `/run`, `/var/lib` and `/var/log` from its processes (see `namespaces`), and Unix sockets have a path
-limit of 107 bytes, so both facts are checked here, before anything starts.
+The node hides the host's `/run`, `/var/lib` and `/var/log` from its processes (see `namespaces`), and the path of a Unix socket has at most
+107 bytes. Both are checked here, before anything starts.
 """
 
 import re
@@ -34,22 +34,22 @@ class Paths:
 
     @property
     def binaries(self) -> Path:
-        """Built executables, one folder for each hash of inputs."""
+        """Built programs, one folder per hash of inputs."""
         return self.cache / "bin"
 
     @property
     def images(self) -> Path:
-        """Image archives and layouts that are worth keeping."""
+        """Kept image archives and layouts."""
         return self.cache / "images"
 
     @property
     def lock(self) -> Path:
-        """The file whose lock makes one process the only writer of this cluster."""
+        """The lock file that makes one process the only writer of this cluster."""
         return self.state.parent / f".{self.name}.lock"
 
     @property
     def kubeconfig(self) -> Path:
-        """Administrator's kubeconfig, as the person uses it on the host."""
+        """The administrator's kubeconfig, for use on the host."""
         return self.state / "kubeconfig"
 
     @property
@@ -64,17 +64,17 @@ class Paths:
 
     @property
     def audit_log(self) -> Path:
-        """What the API server was asked; a kind cluster has none."""
+        """The API server's audit log; a kind cluster has none."""
         return self.logs / "audit.log"
 
     @property
     def logs(self) -> Path:
-        """One file for each component, and the pods' logs under `pods/`."""
+        """Logs: one file per component, and the pods' logs under `pods/`."""
         return self.state / "logs"
 
     @property
     def records(self) -> Path:
-        """One JSON document for each process that was started."""
+        """One JSON document per started process."""
         return self.state / "processes"
 
     @property
@@ -89,35 +89,35 @@ class Paths:
 
     @property
     def cni(self) -> Path:
-        """Addresses that host-local has handed out."""
+        """Addresses that the CNI plugin host-local has assigned."""
         return self.state / "cni"
 
     @property
     def containerd(self) -> Path:
-        """containerd's root and state; image content under `root` outlives `down`."""
+        """containerd's root and state; `down` keeps the image content under `root`."""
         return self.state / "containerd"
 
     @property
     def containerd_socket(self) -> Path:
-        """Where containerd listens."""
+        """containerd's socket."""
         return self.containerd / "run" / "containerd.sock"
 
     @property
     def tools(self) -> Path:
-        """Links to kubectl and helm, to be put on a PATH."""
+        """Folder with links to kubectl and helm, for the user's PATH."""
         return self.state / "bin"
 
 
 def cache_folder(environ: Mapping[str, str], home: Path) -> Path:
-    """Return `HALCYON_CACHE`, or `~/.cache/halcyon` where it is unset or empty."""
+    """Return `HALCYON_CACHE`, or `~/.cache/halcyon` if it is unset or empty."""
     return Path(environ.get("HALCYON_CACHE") or home / ".cache" / "halcyon").absolute()
 
 
 def cluster_paths(name: str, environ: Mapping[str, str], home: Path) -> Paths:
-    """Resolve the folders of cluster `name`.
+    """Return the folders of cluster `name`.
 
     Raises:
-        DevclusterError: the name is no DNS label of at most 20 characters, or the state folder lies where a node cannot use it.
+        DevclusterError: the name is not a DNS label of at most 20 characters, or the node could not use a folder.
     """
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", name):
         raise DevclusterError(f"The cluster name {name!r} must be 1 to 20 lower-case letters, digits or hyphens and begin with a letter.")

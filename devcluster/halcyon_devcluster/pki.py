@@ -1,8 +1,8 @@
-"""Keys and certificates of one cluster, and the kubeconfigs made of them.
+"""Keys and certificates of one cluster, and kubeconfigs that contain them.
 
-One certificate authority signs everything: the API server's and the kubelet's serving certificates, and one client certificate for each
-component, whose common name and organisation are the user and group that Kubernetes' built-in roles expect. It lives as long as the
-cluster.
+One certificate authority, made with the cluster, signs everything: the serving certificates of the API server and the kubelet, and one
+client certificate per component. The common name and organisation of a client certificate are the user and group that Kubernetes' built-in
+roles expect.
 """
 
 import base64
@@ -120,9 +120,9 @@ def create(folder: Path, addresses: Addresses, now: datetime) -> None:
     """Write the authority, every identity and the key pair of service-account tokens into `folder`.
 
     Args:
-        folder: Made if need be, readable for its owner only.
-        addresses: Give the names in the serving certificates.
-        now: Time-zone aware; validity begins an hour before it and lasts a year.
+        folder: The target; made if missing, readable only for its owner.
+        addresses: The addresses for the serving certificates.
+        now: Current time, time-zone aware; the certificates are valid from one hour before it until one year after it.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     authority_key = _write_key(folder / "ca.key")
@@ -182,5 +182,5 @@ def kubeconfig(folder: Path, identity: str, server: str, cluster: str) -> dict[s
 
 
 def write_kubeconfig(path: Path, folder: Path, identity: str, server: str, cluster: str) -> None:
-    """Write the kubeconfig of one identity to `path`, readable for its owner only."""
+    """Write the kubeconfig of one identity to `path`, readable only for its owner."""
     _write_private(path, yaml.safe_dump(kubeconfig(folder, identity, server, cluster), sort_keys=False).encode())

@@ -1,7 +1,7 @@
-"""Long-lived processes that outlive this program: started apart, recorded by id *and* start time, stopped by exactly that.
+"""Detached processes that run longer than this program, identified by process id, start time and boot.
 
-A process id alone may be given to a stranger after a crash or a reboot, so nothing is signalled unless the start time that the kernel
-shows (field 22 of /proc/PID/stat, in clock ticks since boot) and the boot's own id are the recorded ones.
+After a crash or a reboot, another process may have the same id. So a process gets a signal only if the start time that the kernel shows
+(field 22 of /proc/PID/stat, in clock ticks since boot) and the boot id are the recorded ones.
 """
 
 import json
@@ -16,20 +16,20 @@ from halcyon_devcluster.errors import DevclusterError
 from halcyon_devcluster.waiting import holds_within
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-# Joins the control group before the program exists, so that not even its first child can be missed.
+# The shell joins the control group before it becomes the program, so that every child is in the group.
 _JOIN_AND_EXEC = 'echo $$ > "$0" && exec "$@"'
 
 
 @dataclass(frozen=True)
 class Record:
-    """What identifies one process for ever.
+    """A unique identification of one process.
 
     Attributes:
         name: The component, such as `etcd`.
         pid: Process id.
         started_ticks: Start time in clock ticks since boot.
         boot: The kernel's id of this boot.
-        command: What was started, for the reader of the record.
+        command: The command line, for people who read the record.
     """
 
     name: str
@@ -42,8 +42,8 @@ class Record:
 def parse_stat(stat: str) -> tuple[str, int]:
     """Return (state letter, start time in ticks) from the text of /proc/PID/stat. Pure.
 
-    The second field is the program's name in parentheses and may itself hold blanks and parentheses, so fields are counted from the
-    last one.
+    The second field is the program's name in parentheses and may contain blanks and parentheses, so fields are counted from the last
+    closing parenthesis.
     """
     fields = stat[stat.rindex(")") + 2 :].split()
     return fields[0], int(fields[19])
@@ -57,7 +57,7 @@ def _stat(pid: int) -> tuple[str, int] | None:
 
 
 def alive(record: Record) -> bool:
-    """Whether the recorded process, and not another with its id, is running; a zombie of ours is reaped and counts as ended."""
+    """Whether the recorded process (not another one with its id) is running. A zombie child is reaped and counts as ended."""
     if record.boot != _BOOT_ID.read_text().strip():
         return False
     stat = _stat(record.pid)
@@ -66,7 +66,7 @@ def alive(record: Record) -> bool:
     if stat[0] != "Z":
         return True
     if _threads(record.pid) > 1:
-        return True  # its first thread is gone, but others still hold its files and ports
+        return True  # its main thread has ended, but others still hold its files and ports
     with suppress(ChildProcessError):
         os.waitpid(record.pid, os.WNOHANG)
     return False
@@ -80,7 +80,7 @@ def _threads(pid: int) -> int:
 
 
 class Processes:
-    """The recorded processes of one cluster: a folder with one JSON document each."""
+    """The recorded processes of one cluster: a folder with one JSON document per process."""
 
     def __init__(self, records: Path, logs: Path) -> None:
         self._records = records
@@ -90,10 +90,10 @@ class Processes:
         """Start `argv` detached from this program, in the control group, with output appended to logs/NAME.log.
 
         Args:
-            name: The component; an earlier record of that name is replaced.
+            name: The component; replaces an earlier record with that name.
             argv: Absolute program path and arguments.
             members_file: The control group's `cgroup.procs`.
-            environ: The whole environment of the process; this one's where None.
+            environ: The complete environment of the process; None: the environment of this process.
         """
         self._records.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -120,19 +120,19 @@ class Processes:
         return record
 
     def find(self, name: str) -> Record | None:
-        """Return the record of `name`, or None where there is none or it was cut short."""
+        """Return the record of `name`, or None if there is none or it is not valid."""
         try:
             return Record(**json.loads((self._records / f"{name}.json").read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
     def running(self, name: str) -> Record | None:
-        """Return the record of `name` where its process runs, else None."""
+        """Return the record of `name` if its process runs, else None."""
         record = self.find(name)
         return record if record and alive(record) else None
 
     def stop(self, name: str, *, grace_seconds: float = 10, force: bool = False) -> None:
-        """End `name` and wait until it has ended: SIGTERM, then SIGKILL after the grace; SIGKILL at once with `force`."""
+        """Stop `name` and wait until it has ended: SIGTERM, then SIGKILL after the grace period; with `force`, SIGKILL at once."""
         record = self.find(name)
         if record is None:
             return
@@ -143,10 +143,10 @@ class Processes:
         (self._records / f"{name}.json").unlink(missing_ok=True)
 
     def send(self, name: str, number: signal.Signals) -> None:
-        """Send a signal to a process that is running.
+        """Send a signal to a running process.
 
         Raises:
-            DevclusterError: it is not.
+            DevclusterError: the process is not running.
         """
         record = self.running(name)
         if record is None:

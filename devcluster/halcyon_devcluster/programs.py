@@ -1,9 +1,8 @@
-"""Which Go programs the cluster is made of, and the key under which a build of them is kept. Pure.
+"""The Go programs of the cluster, and the cache key of each build. Pure.
 
-A group of programs is kept, and rebuilt, as a whole. Groups whose dependencies agree share a Go module of `devcluster/go`: a library that
-several of them use is then compiled once, and one `go build` makes them all (`batches`). The module `cluster` has what a cluster is made
-of and what its tests need; its programs have most packages in common. The versions are those in the committed go.mod files; go.sum
-fixes every byte that is compiled.
+A group of programs is built and cached together. Groups with compatible dependencies share a Go module of `devcluster/go`: a library that
+several of them use is then compiled once, and one `go build` makes them all (`batches`). The module `cluster` has the programs of a cluster
+and of its tests, which have most packages in common. The committed go.mod files set the versions; go.sum pins every byte that is compiled.
 """
 
 import hashlib
@@ -22,14 +21,14 @@ class Group:
     """Programs that are built and kept together.
 
     Attributes:
-        name: Begins the name of the folder in which a build is kept.
-        packages: Program name → import path, one that begins with `.` for our own source.
-        source: The Go module whose version names the group; None for our own source.
-        in_image: Built for Linux whatever the host is, because it runs in a container.
-        module: The module's folder in `devcluster/go`; None: it is called as the group is.
-        stamp_kubernetes_version: Without it Kubernetes' programs call themselves v0.0.0.
+        name: Name of the group; starts the name of the build's folder in the cache.
+        packages: Program name → import path; a path that begins with `.` is source of this repository.
+        source: The Go module whose version is the group's version; None for source of this repository.
+        in_image: Whether to build for Linux on every host, because the program runs in a container.
+        module: The module's folder in `devcluster/go`; None: the name of the group.
+        stamp_kubernetes_version: Whether to link the version into the programs; without it Kubernetes' programs report v0.0.0.
         keep: A folder of the source module that is copied beside the programs (a Helm chart).
-        tags: Build tags, where a source can be had without parts that are not needed.
+        tags: Build tags that leave out parts that are not needed.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Group:
         return self.module or self.name
 
 
-# Not 1.37: its kubelet needs a newer containerd than that of Debian 12.
+# Not 1.37: its kubelet needs a newer containerd than Debian 12 has.
 KUBERNETES = Group(
     "kubernetes",
     {
@@ -65,11 +64,11 @@ KUBECTL = Group(
 JOBSET = Group(
     "jobset", {"jobset": "sigs.k8s.io/jobset"}, source="sigs.k8s.io/jobset", module="cluster", in_image=True, keep="charts/jobset"
 )
-# Queues with quota: for tests, and on clusters whose runs name one.
+# Queues with quota, for tests and for clusters whose runs name a queue.
 KUEUE = Group(
     "kueue", {"kueue": "sigs.k8s.io/kueue/cmd/kueue"}, source="sigs.k8s.io/kueue", module="cluster", in_image=True, keep="charts/kueue"
 )
-# Our own main function, with the plugins that the cluster's Corefile names.
+# A main function of this repository, with only the plugins in the cluster's Corefile.
 COREDNS = Group("coredns", {"coredns": "./coredns"}, source="github.com/coredns/coredns", module="cluster", in_image=True)
 VERSITYGW = Group(
     "versitygw",
@@ -79,11 +78,11 @@ VERSITYGW = Group(
     in_image=True,
 )
 HELM = Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}, source="helm.sh/helm/v4", module="cluster")
-# Nodes and pods that exist in the API server alone, for questions of scale.
+# Nodes and pods that exist only in the API server, for tests of scale.
 KWOK = Group("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, source="sigs.k8s.io/kwok", keep="kustomize/stage")
 KIND = Group("kind", {"kind": "sigs.k8s.io/kind"}, source="sigs.k8s.io/kind")
 PAUSE = Group("pause", {"pause": "."}, in_image=True)
-# Of the ways to find targets only that of Kubernetes; the others bring the libraries of twenty clouds.
+# Only the service discovery of Kubernetes; the others need the libraries of twenty clouds.
 PROMETHEUS = Group(
     "prometheus",
     {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
@@ -99,15 +98,15 @@ PROMTOOL = Group(
     tags=PROMETHEUS.tags,
 )
 
-# Readers of TrainingRuns that tests ask: Argo CD's own code for its scripts, kstatus, and a validator of documents.
+# Readers of TrainingRuns, for tests: Argo CD's own code that runs its scripts, kstatus, and a validator of documents.
 ARGO = Group("argo", {"argo": "."}, source="github.com/argoproj/argo-cd/v3", keep="manifests/crds")
 KSTATUS = Group("kstatus", {"kstatus": "."}, source="github.com/fluxcd/cli-utils")
 KUBECONFORM = Group("kubeconform", {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}, source="github.com/yannh/kubeconform")
-# Nothing is built of it: the definitions of ServiceMonitor and its like lie in its source.
+# Not built: only the CRDs of ServiceMonitor and its like in its source are used.
 PROMETHEUS_OPERATOR = Group("prometheus-operator", {}, source="github.com/prometheus-operator/prometheus-operator")
-# What knows how a workflow must be written.
+# Checks GitHub workflows.
 ACTIONLINT = Group("actionlint", {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"}, source="github.com/rhysd/actionlint")
-# Flux: what fetches a repository, and what applies it. Their definitions are copied beside them.
+# Flux: the controllers that fetch a repository and apply it, with their CRDs.
 FLUX_SOURCE = Group(
     "flux-source",
     {"source-controller": "github.com/fluxcd/source-controller"},
@@ -122,9 +121,9 @@ FLUX_KUSTOMIZE = Group(
 )
 
 NATIVE_GROUPS = (KUBERNETES, JOBSET, COREDNS, HELM, PAUSE)
-"""What a cluster of our own needs."""
+"""The groups of a native cluster."""
 KIND_GROUPS = (KUBECTL, JOBSET, HELM, KIND)
-"""What a kind cluster needs."""
+"""The groups of a kind cluster."""
 
 
 def pinned_version(go_mod: str, module: str) -> str:
@@ -140,9 +139,9 @@ def pinned_version(go_mod: str, module: str) -> str:
 
 
 def linker_flags(groups: Iterable[Group], go_mod: str) -> list[str]:
-    """Return the `-ldflags` options: no symbol tables, and the version where a program cannot know it otherwise.
+    """Return the `-ldflags` options: no symbol tables, and the version of groups with `stamp_kubernetes_version`.
 
-    An option of the form PATTERN=FLAGS holds for the programs whose import path matches.
+    An option of the form PATTERN=FLAGS applies to the programs whose import path matches.
     """
     plain = "-s -w"
     options = [f"-ldflags={plain}"]
@@ -157,9 +156,9 @@ def linker_flags(groups: Iterable[Group], go_mod: str) -> list[str]:
 
 
 def build_command(go: Path | str, groups: Sequence[Group], go_mod: str, output: Path | str) -> list[str]:
-    """Return the `go build` command that puts the programs of one batch into folder `output`, run in the module's folder.
+    """Return the `go build` command that writes the programs of one batch to folder `output`; run it in the module's folder.
 
-    `-dwarf=false` leaves out debug information, which the linker would drop in the end: a sixth of the compiler's time.
+    `-dwarf=false` omits debug information, which the linker would drop anyway; it takes a sixth of the compiler's time.
     """
     tags = groups[0].tags
     return [
@@ -179,9 +178,9 @@ def build_command(go: Path | str, groups: Sequence[Group], go_mod: str, output: 
 
 
 def build_environment(group: Group, host_os: str, host_arch: str) -> dict[str, str]:
-    """Return the variables that decide what is compiled.
+    """Return the environment variables of the build.
 
-    `CGO_ENABLED=0` because most of these run in an image without a C library.
+    `CGO_ENABLED=0` because most of the programs run in an image without a C library.
     """
     return {
         "CGO_ENABLED": "0",
@@ -194,9 +193,9 @@ def build_environment(group: Group, host_os: str, host_arch: str) -> dict[str, s
 
 
 def batches(groups: Iterable[Group], host_os: str, host_arch: str) -> list[tuple[Group, ...]]:
-    """Divide groups into those that one `go build` can make: of one module, with equal variables and tags.
+    """Divide groups into batches that one `go build` can make: same module, variables and tags.
 
-    One build of many programs is shorter than one after the other: while a program is linked, packages of the next are compiled.
+    One build of many programs takes less time than one build each: while a program is linked, packages of the next are compiled.
     """
     found: dict[object, list[Group]] = {}
     for group in groups:
@@ -206,20 +205,20 @@ def batches(groups: Iterable[Group], host_os: str, host_arch: str) -> list[tuple
 
 
 def produced_name(package: str) -> str:
-    """Return the file name that `go build -o folder/` gives a package: its last element that is no major version."""
+    """Return the file name that `go build -o folder/` gives a package: the last path element that is not a major version."""
     parts = package.split("/")
     return parts[-2] if re.fullmatch(r"v[0-9]+", parts[-1]) else parts[-1]
 
 
 def cache_key(group: Group, sources: Mapping[str, bytes], go_version: str, host_os: str, host_arch: str) -> str:
-    """Return the folder name of a build: the group's name and 16 hexadecimal digits over everything that shapes its bytes.
+    """Return the folder name of a build: the group's name and 16 hexadecimal digits of a hash of all its inputs.
 
     Args:
-        group: What is built.
+        group: The group.
         sources: Path → content of the files in the module's folder (go.mod, go.sum, own source).
-        go_version: As the toolchain calls itself.
+        go_version: The version that the toolchain reports.
         host_os: `linux` or `darwin`.
-        host_arch: As Go names it, such as `amd64`.
+        host_arch: Go's name of the architecture, such as `amd64`.
     """
     digest = hashlib.sha256()
     go_mod = sources["go.mod"].decode()

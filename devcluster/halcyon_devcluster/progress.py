@@ -1,6 +1,6 @@
-"""Telling the person what happens: a spinner on a terminal, plain lines for the beginning and the end of each step elsewhere.
+"""Shows progress to the user: a spinner on a terminal, otherwise plain lines at the start and the end of each step.
 
-Functions of this package take a `Progress` and never print by themselves, so that tests and the demo decide what is shown.
+Functions of this package take a `Progress` and never print themselves, so that tests and the demo decide what is shown.
 """
 
 import time
@@ -16,22 +16,22 @@ _PLAIN_UPDATE_SECONDS = 20.0
 
 
 class Step(Protocol):
-    """A step under way."""
+    """A running step."""
 
     def update(self, detail: str) -> None:
-        """Show how far the step is, in a few words."""
+        """Show the progress of the step, in a few words."""
         ...
 
 
 class Progress(Protocol):
-    """What the package needs to report on its work."""
+    """The output for progress."""
 
     def say(self, text: str) -> None:
         """Show one line."""
         ...
 
     def step(self, title: str) -> AbstractContextManager[Step]:
-        """Open a step; its end shows the seconds it took. Steps may be opened inside one another."""
+        """Start a step; its end shows its duration in seconds. Steps may be nested."""
         ...
 
 
@@ -52,7 +52,7 @@ QUIET: Progress = _Quiet()
 
 
 class ConsoleProgress:
-    """Progress on a rich console, live where it is a terminal."""
+    """Progress on a rich console; live if it is a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -64,7 +64,7 @@ class ConsoleProgress:
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """Open a step; its end shows the seconds it took."""
+        """Start a step; its end shows its duration in seconds."""
         began = time.monotonic()
         if not self._console.is_terminal:
             self.say(f"  {title} ...")
@@ -95,7 +95,7 @@ class _SpinnerStep:
 
 
 class _PlainStep:
-    """Without a terminal a line now and then says that the step goes on."""
+    """Without a terminal, a line at most every 20 seconds shows the detail."""
 
     def __init__(self, progress: ConsoleProgress, title: str) -> None:
         self._progress, self._title, self._last = progress, title, time.monotonic()

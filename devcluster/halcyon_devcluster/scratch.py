@@ -1,8 +1,8 @@
-"""Images with nothing but one static program in them, written without any image tool.
+"""Images that contain only one static program, written without an image tool.
 
-An image is a tar of content-addressed JSON documents and layers. For a program that needs no files but itself, writing it here takes a
-millisecond, gives the same bytes every time, and spares the cluster's own images (pause, CoreDNS, JobSet, S3 gateway) the need of a
-builder. The archive carries both the OCI index and Docker's `manifest.json`, so containerd, docker and buildah all read it.
+An image is a tar of content-addressed JSON documents and layers. For a program that needs no other files, writing it here takes a
+millisecond, gives the same bytes every time, and needs no image builder for the cluster's own images (pause, CoreDNS, JobSet, S3 gateway).
+The archive has both the OCI index and Docker's `manifest.json`, so containerd, docker and buildah can read it.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ class ScratchImage:
 
     Attributes:
         name: Full name with tag, such as `localhost/halcyon/pause:dev`.
-        program: Static executable on this machine.
-        target: Where it lies in the image; also the entry point.
-        arch: As Go and OCI name it.
-        user: Numeric, because `runAsNonRoot` can judge numbers only.
+        program: Path of the static executable on this machine.
+        target: Its path in the image; also the entry point.
+        arch: Architecture by the names of Go and OCI.
+        user: `UID:GID`, numeric, because `runAsNonRoot` can only check numbers.
     """
 
     name: str
@@ -93,7 +93,7 @@ def archive(image: ScratchImage) -> bytes:
 
 
 def index(name: str, manifest: dict[str, Any]) -> bytes:
-    """Return an OCI index of one manifest descriptor, named so that containerd takes the name as it is."""
+    """Return an OCI index of one manifest descriptor, with annotations that make containerd use exactly this name."""
     annotations = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.rpartition(":")[2]}
     return _json({"schemaVersion": 2, "manifests": [manifest | {"annotations": annotations}]})
 

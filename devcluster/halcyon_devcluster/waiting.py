@@ -1,6 +1,6 @@
-"""Waiting for a condition, never for a time.
+"""Waits for a condition, never for a fixed time.
 
-Limits are those of the reference machine. They grow by the factor of this machine, and grow again where a new measurement shows that the
+Limits are those of the reference machine. They are multiplied by the factor of this machine, and again if a new measurement shows that the
 machine has become slower (see `machine`).
 """
 
@@ -11,7 +11,7 @@ from halcyon_devcluster import machine
 from halcyon_devcluster.errors import DevclusterError
 
 _WORTH_WAITING = 1.1
-"""A machine is slower than it was if its factor has grown by this much: two measurements of one machine differ by less."""
+"""The machine has become slower if its factor has grown by this ratio; two measurements of an unchanged machine differ by less."""
 
 
 def holds_within(
@@ -24,10 +24,10 @@ def holds_within(
     factor: Callable[[], float] = machine.factor,
     factor_now: Callable[[], float] = lambda: machine.measure().factor,
 ) -> bool:
-    """Whether `condition()` came to hold within `timeout_seconds` of the reference machine; returns as soon as it does.
+    """Whether `condition()` became true within `timeout_seconds` of the reference machine; returns as soon as it is true.
 
-    It is asked at least once. `factor` and `factor_now` tell how slow this machine was at the start, and how slow it is now; both are asked
-    only when the limit of the reference machine has passed.
+    The condition is checked at least once. `factor` and `factor_now` return how slow this machine was at the start and is now; both are
+    called only after the limit of the reference machine has passed.
     """
     began = clock()
     deadline = began + timeout_seconds
@@ -46,10 +46,10 @@ def holds_within(
 
 
 def until(condition: Callable[[], bool], *, timeout_seconds: float, failure: Callable[[], str], interval_seconds: float = 0.1) -> None:
-    """Return as soon as `condition()` holds.
+    """Return as soon as `condition()` is true.
 
     Raises:
-        DevclusterError: it did not within `timeout_seconds`; the sentence is what `failure()` then says.
+        DevclusterError: the condition was not true within `timeout_seconds`; the sentence is the result of `failure()`.
     """
     if not holds_within(condition, timeout_seconds, interval_seconds=interval_seconds):
         raise DevclusterError(failure())

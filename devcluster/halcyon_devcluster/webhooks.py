@@ -1,9 +1,9 @@
-"""Controllers that stand before an API with webhooks and make the certificates for them on their own: JobSet's and Kueue's.
+"""Controllers with webhooks that make their own certificates: those of JobSet and Kueue.
 
-Such a controller writes its certificate into a Secret that its own pod has mounted, and waits for the files. The kubelet brings a mount up
-to date when it next looks at the pod, which is at once after a change of the pod and else only after 60 to 90 seconds; the controller, for
-its part, looks for the files at ever longer intervals. One that starts a moment late so takes two minutes instead of five seconds. A change
-of an annotation makes the kubelet look (https://kubernetes.io/docs/concepts/configuration/configmap/#mounted-configmaps-are-updated-automatically).
+Such a controller writes its certificate into a Secret that its own pod has mounted, and waits for the files. The kubelet updates a mount
+when it next syncs the pod: at once after a change of the pod, otherwise after 60 to 90 seconds. The controller checks for the files at
+growing intervals. So a controller that starts slightly late needs two minutes instead of five seconds. A changed annotation makes the
+kubelet sync the pod (https://kubernetes.io/docs/concepts/configuration/configmap/#mounted-configmaps-are-updated-automatically).
 """
 
 import secrets
@@ -16,19 +16,19 @@ from halcyon_devcluster.kubectl import Kubectl
 from halcyon_devcluster.waiting import until
 
 LOOKED_AT = "devcluster.halcyon.dev/looked-at"
-"""Annotation of a controller's pods: another value each time that the kubelet is to look at them."""
+"""Annotation of a controller's pods; a new value makes the kubelet sync them."""
 _READY_SECONDS = 120
 _LINES = 8
 
 
 @dataclass(frozen=True)
 class WebhookController:
-    """A controller that answers for an API.
+    """A controller with webhooks.
 
     Attributes:
-        title: What people call it.
-        namespace: Where it alone runs.
-        deployment: Its name there.
+        title: Its name in messages.
+        namespace: Its namespace, in which only its pods run.
+        deployment: Name of its Deployment.
         certificate: Name of the Secret with its certificate.
     """
 
@@ -38,14 +38,14 @@ class WebhookController:
     certificate: str
 
     def available(self, kubectl: Kubectl) -> bool:
-        """Whether it reports Available. Its webhooks may answer some seconds later only."""
+        """Whether its Deployment is Available. Its webhooks may answer some seconds later."""
         return kubectl.condition("deployment", self.deployment, "Available", self.namespace)
 
     def wait(self, kubectl: Kubectl, answers: Callable[[], bool]) -> None:
-        """Return when the controller is Available and `answers()` holds, which is to ask its webhooks for something.
+        """Wait until the controller is Available and `answers()`, a test of its webhooks, returns true.
 
         Raises:
-            DevclusterError: not within the limit; the sentence ends with what its pods are at and what it said last.
+            DevclusterError: the limit has passed; the message ends with the state of its pods and the end of its log.
         """
 
         def ready() -> bool:
@@ -57,10 +57,10 @@ class WebhookController:
         until(ready, timeout_seconds=_READY_SECONDS, interval_seconds=0.3, failure=lambda: self._why(kubectl))
 
     def _mount_the_certificate(self, kubectl: Kubectl) -> None:
-        """Make the kubelet look at the pods, once there is a certificate to be seen."""
+        """Make the kubelet sync the pods, once the certificate exists."""
         here = ("--namespace", self.namespace)
         secret = ("get", "secret", self.certificate, *here, "--ignore-not-found", r"--output=jsonpath={.data.tls\.crt}")
-        with suppress(DevclusterError):  # nothing lost: it is asked again
+        with suppress(DevclusterError):  # the caller tries again
             if kubectl(*secret):
                 kubectl("annotate", "pods", "--all", "--overwrite", *here, f"{LOOKED_AT}={secrets.token_hex(4)}")
 

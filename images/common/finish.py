@@ -1,7 +1,7 @@
-"""Make a folder of installed packages ready to run: drop what no running program reads, compile the rest.
+"""Prepare a folder of installed packages for the image: delete files that no running program reads, and compile the others.
 
-Dropped are the packages' own test suites, C headers and static libraries. Byte code is written with an unchecked hash, so that Python
-never compares it with the source: that saves a look-up for every import, and no change of a file's time by an image builder makes it stale.
+It deletes the packages' own test suites, C headers and static libraries. Byte code is written with an unchecked hash, so Python never
+compares it with its source: this saves a file access per import, and it stays valid if an image builder changes the time of a file.
 Usage: `python finish.py FOLDER`.
 """
 
@@ -18,7 +18,7 @@ UNUSED_SUFFIXES = (".a", ".c", ".cc", ".cpp", ".h", ".hpp", ".lib", ".pxd", ".py
 
 
 def unused(folder: Path) -> Iterator[Path]:
-    """Find test folders (below a package, never a package called `tests` itself) and files of the C world."""
+    """Yield test folders (below a package, never a top-level package called `tests`) and C and C++ files."""
     for parent, folders, files in os.walk(folder):
         inside_package = Path(parent) != folder and ("__init__.py" in files or Path(parent).parent != folder)
         for name in [name for name in folders if inside_package and name in TEST_FOLDERS]:
@@ -28,7 +28,7 @@ def unused(folder: Path) -> Iterator[Path]:
 
 
 def main(folder: Path) -> None:
-    """Drop and compile, and say what came of it."""
+    """Delete unused files, compile the others, and print the size."""
     for path in list(unused(folder)):
         if path.is_dir():
             shutil.rmtree(path)

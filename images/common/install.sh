@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install the locked dependencies into /opt/halcyon/venv and leave an image that only runs programs, in one layer: the installer comes
-# and goes inside it. Usage: install.sh UV_VERSION, with requirements.txt beside this script.
+# Install the locked dependencies into /opt/halcyon/venv and prepare the image to run programs only. It runs in one layer, so that the layer
+# does not contain the installer. Usage: install.sh UV_VERSION, with requirements.txt beside this script.
 set -eu
 here=$(dirname "$0")
 installer=$(mktemp -d)

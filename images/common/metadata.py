@@ -1,6 +1,6 @@
-"""Write the metadata that an installed distribution has, so that programs in the image can ask for their version.
+"""Write the metadata of an installed distribution, so that programs in the image can read their version.
 
-The packages are copied, not installed: a layer of plain files, which is made in a second. Usage: `metadata.py PYPROJECT FOLDER`.
+The packages are copied, not installed, because a layer of plain files is made in a second. Usage: `metadata.py PYPROJECT FOLDER`.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""Turn a Python base image into one that only runs programs: the first layer of both images.
+"""Prepare a Python base image to run programs only: part of the first layer of both images.
 
-Installers go (a running container has nothing to install), the standard library is compiled (a non-root user on a read-only file system
-can write no `__pycache__`, and slim base images come without), and the user gets a name, which `getpass` and shells like to know. Every
-`.py` file stays: the trainer's `stdlib` data source reads them. Run by the base image's own Python, of which it uses the standard
-library alone.
+It deletes the installers, because a running container installs nothing. It compiles the standard library, because a non-root user on a
+read-only file system cannot write `__pycache__`, and slim base images have none. It gives the user a name, which `getpass` and shells need.
+All `.py` files stay, because the trainer's `stdlib` data source reads them. It runs with the base image's own Python and uses only the
+standard library.
 """
 
 import compileall
@@ -18,7 +18,7 @@ CACHE = Path("/var/cache/halcyon")
 
 
 def remove_installers(standard_library: Path, site_packages: Path, scripts: Path) -> None:
-    """Delete pip, setuptools and the wheels from which `ensurepip` and `venv` would install them."""
+    """Delete pip, setuptools and the wheels that `ensurepip` and `venv` install."""
     for folder in (site_packages, Path("/usr/lib/python3/dist-packages")):
         for name in ("pip", "setuptools", "wheel", "pkg_resources"):
             for path in [folder / name, *folder.glob(f"{name}-*.dist-info")]:
@@ -29,17 +29,17 @@ def remove_installers(standard_library: Path, site_packages: Path, scripts: Path
 
 
 def compile_standard_library(standard_library: Path) -> None:
-    """Write the byte code that is not there, in a form that is never compared with its source again."""
+    """Write missing byte code, with an unchecked hash, so that Python never compares it with its source."""
     compileall.compile_dir(
         standard_library,
-        quiet=2,  # lib2to3 and other test data hold files that are not to be compiled
+        quiet=2,  # lib2to3 and test data contain files that cannot be compiled
         workers=0,
         invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
     )
 
 
 def add_user() -> None:
-    """Name the numeric user that the images run as, and give it the one folder that it may be mounted a volume at."""
+    """Name the numeric user of the images, and give it the folder CACHE, at which a volume can be mounted."""
     for file, line in (
         ("/etc/passwd", f"halcyon:x:{USER_ID}:{USER_ID}:Halcyon:/tmp:/usr/sbin/nologin\n"),
         ("/etc/group", f"halcyon:x:{USER_ID}:\n"),
@@ -51,7 +51,7 @@ def add_user() -> None:
 
 
 def main() -> None:
-    """Prepare the image that this runs in."""
+    """Prepare the image in which this program runs."""
     standard_library = Path(sysconfig.get_path("stdlib"))
     remove_installers(standard_library, Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("scripts")))
     compile_standard_library(standard_library)

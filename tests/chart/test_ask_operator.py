@@ -48,16 +48,16 @@ def serving(*, ready: bool) -> Iterator[int]:
 def test_an_operator_that_is_well(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(ready=True) as port:
         script.main("127.0.0.1", port)
-    assert "is ready and tells its metrics" in capsys.readouterr().out
+    assert "is ready and serves its metrics" in capsys.readouterr().out
 
 
 def test_an_operator_that_is_not_ready(script: ModuleType) -> None:
-    with serving(ready=False) as port, pytest.raises(SystemExit, match="is not well: /readyz answers 503: the watches are not filled yet"):
+    with serving(ready=False) as port, pytest.raises(SystemExit, match="is not ready: /readyz answers 503: the watches are not filled yet"):
         script.main("127.0.0.1", port)
 
 
 def test_an_operator_that_is_not_there(script: ModuleType) -> None:
     with serving(ready=True) as port:
         pass
-    with pytest.raises(SystemExit, match="is not well"):
+    with pytest.raises(SystemExit, match="is not ready"):
         script.main("127.0.0.1", port)

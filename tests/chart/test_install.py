@@ -87,7 +87,7 @@ LIMITS: dict[str, Any] = {"default": {"images": []}, "namespaces": {"team-a": {"
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"limits": LIMITS}, "limits.enabled is false while limits are set, so nothing would hold them"),
+        ({"limits": LIMITS}, "limits.enabled is false while limits are set, so nothing would enforce them"),
         (
             {"limits": LIMITS | {"enabled": True}, "watchNamespaces": ["team-b"]},
             "limits.namespaces: this release does not serve team-a, only team-b: correct the name, or add it to watchNamespaces",

@@ -54,8 +54,8 @@ def test_every_field_says_its_class_and_the_worst_decides() -> None:
     ("phase", "outcome", "words"),
     [
         ("Running", "restart", "no step is lost"),
-        ("Restarting", "restart", "nothing is trained that could be lost"),
-        ("Queued", "restart", "nothing is trained that could be lost"),
+        ("Restarting", "restart", "no step is lost, because nothing trains now"),
+        ("Queued", "restart", "no step is lost, because nothing trains now"),
         ("Failed", "restart", "new attempt at once"),
         ("Suspended", "restart", "applying resumes the run, from its last checkpoint"),
         ("Succeeded", "nothing", "the run has succeeded"),
@@ -76,7 +76,7 @@ def test_a_run_that_is_suspended_or_is_to_be_takes_the_rest_up_later() -> None:
 
 def test_a_live_edit_is_in_force_at_once() -> None:
     found = compared({"spec__recovery": {"maxRestarts": 3}})
-    assert (found.outcome, found.sentence) == ("atOnce", "applying takes effect at once, and what trains goes on")
+    assert (found.outcome, found.sentence) == ("atOnce", "applying takes effect at once, and training continues")
 
 
 def test_more_steps_are_judged_by_the_steps_that_are_done() -> None:

@@ -142,7 +142,7 @@ def test_the_command_reads_what_kubectl_printed(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["demo", "--file", "nowhere.yaml"], "nowhere.yaml: No such file"),
-        (["other", "--file", "run.yaml"], "run.yaml holds no run of the name other"),
+        (["other", "--file", "run.yaml"], "run.yaml holds no run with the name other"),
         (["young", "--file", "run.yaml"], "has not started yet"),
         (["demo", "--file", "run.yaml", "--svg", "no/such/folder.svg"], "cannot be written"),
         (["demo", "--file", "broken.yaml"], "not YAML"),

@@ -97,7 +97,7 @@ def test_a_run_that_rests_takes_its_defaults_later_and_nobody_waits(server: Serv
     server.run = run(5, "Suspended")
     refresh("small", wait=True)
     assert len(server.patches) == 1
-    assert capsys.readouterr().out == "small is Suspended and takes its defaults anew when it is resumed\n"
+    assert capsys.readouterr().out == "small is Suspended and reads its defaults again when it is resumed\n"
 
 
 def invalid(version: int, message: str) -> dict[str, Any]:
@@ -116,10 +116,9 @@ def test_defaults_that_cannot_be_taken_end_the_wait_with_the_reason(server: Serv
     with pytest.raises(typer.Exit):
         refresh("small", wait=True)
     shown = capsys.readouterr()
-    assert "it takes nothing as long as this holds: spec.defaults: there is no such thing" in shown.out
+    assert "it cannot use them until this is fixed: spec.defaults: there is no such thing" in shown.out
     assert shown.err.strip() == (
-        "run small cannot take its defaults: TrainingRunDefaults team/default: spec.image: no image; "
-        "once that is mended it does so by itself"
+        "run small cannot use its defaults: TrainingRunDefaults team/default: spec.image: no image; it retries by itself once that is fixed"
     )
 
 

@@ -26,7 +26,7 @@ def test_one_bit_is_a_difference() -> None:
     disturbed = [*losses(steps(1, 10), RUN), *losses([line("step", 30, (1, 1), step=7, loss=near)], RUN)]
     result = compare(disturbed, losses(steps(1, 10, run=OTHER), OTHER), 10)
     assert not result.identical
-    assert result.differences == (f"step 7 in world 1.1: {near.hex()} where the undisturbed run has {(5.0 / 7).hex()}",)
+    assert result.differences == (f"step 7 in process group 1.1: {near.hex()}, but the undisturbed run has {(5.0 / 7).hex()}",)
     assert [(world.equal, world.count) for world in result.worlds] == [(10, 10), (0, 1)]
 
 

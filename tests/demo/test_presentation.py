@@ -31,8 +31,8 @@ def status(**fields: object) -> TrainingRunStatus:
 
 
 def test_what_the_run_did_without_the_operator_reads_right() -> None:
-    assert meanwhile(200, 207).endswith("the run went on meanwhile, from step 200 to step 207")
-    assert meanwhile(200, 200).endswith("the operator is back before the run has ended another step; it is at step 200")
+    assert meanwhile(200, 207).endswith("meanwhile the run continued, from step 200 to step 207")
+    assert meanwhile(200, 200).endswith("the operator is back before the run has done another step; it is at step 200")
 
 
 def test_equality_table_gives_the_verdict() -> None:

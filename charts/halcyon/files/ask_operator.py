@@ -1,4 +1,4 @@
-"""`helm test`: is the operator ready, and does it tell its metrics? Usage: HOST PORT."""
+"""`helm test`: checks that the operator is ready and serves its metrics. Usage: HOST PORT."""
 
 import sys
 import time
@@ -8,10 +8,10 @@ PATIENCE_SECONDS = 60
 
 
 def ask(host: str, port: int, path: str) -> str:
-    """Return what the operator answers.
+    """Return the body of the operator's answer.
 
     Raises:
-        OSError: It cannot be reached, or answers anything but 200.
+        OSError: The operator cannot be reached, or the status is not 200.
     """
     connection = HTTPConnection(host, port, timeout=5)
     try:
@@ -28,20 +28,20 @@ def ask(host: str, port: int, path: str) -> str:
 
 
 def main(host: str, port: int) -> None:
-    """Ask until the answers are right, or say what is wrong with the last one."""
+    """Ask until both answers are right; exit with the last error after PATIENCE_SECONDS."""
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             ask(host, port, "/readyz")
             if "halcyon_operator_build_info{" not in ask(host, port, "/metrics"):
-                raise OSError("/metrics lacks halcyon_operator_build_info: something else answers")
+                raise OSError("/metrics lacks halcyon_operator_build_info: another program answers")
         except OSError as error:
             if time.monotonic() > until:
-                sys.exit(f"The operator at {host}:{port} is not well: {error}")
+                sys.exit(f"The operator at {host}:{port} is not ready: {error}")
             time.sleep(1)
         else:
             break
-    sys.stdout.write(f"The operator at {host}:{port} is ready and tells its metrics.\n")
+    sys.stdout.write(f"The operator at {host}:{port} is ready and serves its metrics.\n")
 
 
 if __name__ == "__main__":

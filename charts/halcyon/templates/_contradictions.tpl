@@ -1,9 +1,9 @@
-{{/* Values that say two things at once are refused, each in one sentence. */}}
+{{/* Rejects values that contradict one another, each with one sentence. */}}
 {{- define "halcyon.contradictions" -}}
 {{- $served := include "halcyon.namespaces" . | fromJsonArray }}
 {{- with .Values.limits }}
   {{- if and (not .enabled) (or .default .namespaces) }}
-    {{- fail "limits.enabled is false while limits are set, so nothing would hold them: set it to true, or leave the limits out." }}
+    {{- fail "limits.enabled is false while limits are set, so nothing would enforce them: set it to true, or leave the limits out." }}
   {{- end }}
   {{- if hasKey (.default | default dict) "runs" }}
     {{- fail "limits.default.runs: a ResourceQuota is for one namespace: give runs in limits.namespaces, for each namespace by name." }}

@@ -1,9 +1,9 @@
-{{/* Name of the chart, as the label app.kubernetes.io/name has it. */}}
+{{/* Name of the chart, for the label app.kubernetes.io/name. */}}
 {{- define "halcyon.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Name of all objects: the release's, with the chart's in it. */}}
+{{/* Name of all objects: the release's name, with the chart's name added if it is not part of it. */}}
 {{- define "halcyon.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
@@ -13,7 +13,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Labels by which the operator's pod is found; they never change in an upgrade. */}}
+{{/* Labels that select the operator's pods; they must never change in an upgrade. */}}
 {{- define "halcyon.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "halcyon.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -33,12 +33,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- default (ternary (include "halcyon.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name }}
 {{- end }}
 
-{{/* Name of what belongs to this release and to no namespace: another namespace may have a release of the same name. */}}
+{{/* Name of this release's cluster-scoped objects, with the namespace, because another namespace may have a release of the same name. */}}
 {{- define "halcyon.clusterName" -}}
 {{- printf "%s-%s" (include "halcyon.fullname" .) .Release.Namespace | trunc 50 | trimSuffix "-" }}
 {{- end }}
 
-{{/* PriorityClass of the pods that look for room for more slices. */}}
+{{/* PriorityClass of the probe pods, which test for room for more slices. */}}
 {{- define "halcyon.probePriorityClassName" -}}
 {{- default (printf "%s-probe" (include "halcyon.clusterName" .)) .Values.probes.priorityClass.name }}
 {{- end }}
@@ -62,9 +62,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- ternary list (default (list .Release.Namespace) .Values.watchNamespaces) .Values.clusterWide | toJson }}
 {{- end }}
 
-{{/* What the operator may do. The same in one namespace and in all. */}}
+{{/* The operator's rights, the same for one namespace and for the whole cluster. */}}
 {{- define "halcyon.rules" -}}
-# A run that has succeeded is deleted where its spec.ttlSecondsAfterFinished says so.
+# delete: a run that has succeeded is deleted after its spec.ttlSecondsAfterFinished.
 - apiGroups: [halcyon.dev]
   resources: [trainingruns]
   verbs: [get, list, watch, delete]
@@ -74,7 +74,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [halcyon.dev]
   resources: [trainingrundefaults]
   verbs: [get]
-# Owner references that block the owner's deletion need this where the API server enforces it.
+# Needed for owner references that block the owner's deletion, if the API server enforces it (OwnerReferencesPermissionEnforcement).
 - apiGroups: [halcyon.dev]
   resources: [trainingruns/finalizers]
   verbs: [update]
@@ -86,18 +86,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   verbs: [get, create, delete]
 - apiGroups: [""]
   resources: [pods]
-  # Deleted only if they are a run's own, when another of the same world is being deleted.
+  # delete: only pods of a run, when another pod of the same process group is being deleted.
   verbs: [list, watch, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
-# What is written about a pod that has a node and does not start: a volume or its network is missing.
+# To report why a scheduled pod does not start: a volume or its network is missing.
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
 {{- end }}
 
-{{/* What it takes to tell what a run waits for in its queue. */}}
+{{/* The right to report what a run waits for in its queue. */}}
 {{- define "halcyon.kueueRules" -}}
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads]

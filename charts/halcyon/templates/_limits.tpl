@@ -1,5 +1,5 @@
-{{/* The limits of a set as variables and validations of a policy, empty where the set has none of the kind. Texts of the values become
-literals of CEL by way of JSON. Give a dict of limits and resource. */}}
+{{/* The limits of a set as variables and validations of a policy; empty if the set has no limit for this resource. Strings of the values
+are written as JSON, which CEL reads as literals. Argument: a dict of limits and resource. */}}
 {{- define "halcyon.limitsText" -}}
 {{- $limits := .limits }}
 {{- $ofRun := eq .resource "trainingruns" }}
@@ -13,7 +13,7 @@ literals of CEL by way of JSON. Give a dict of limits and resource. */}}
 {{- end }}
 {{- $unnamed := ternary "default" "" $ofRun }}
 {{- $root := ternary "root" "rootPrefix" $ofRun }}
-{{- /* Fields with an address of a store: what instead of one. The last is only read, but with the identity of the run's pods. */}}
+{{- /* Fields with the address of a store, and the alternative to a value. The last is only read, but with the run's identity. */}}
 {{- $addresses := list (dict "field" (printf "checkpoint.%s" $root) "lead" "") }}
 {{- $addresses = append $addresses (dict "field" "data.cache.root" "lead" "leave it out for one below spec.checkpoint.root") }}
 {{- if $ofRun }}
@@ -33,7 +33,7 @@ variables:
   - name: reads
     expression: >-
       {{- include "halcyon.limitsReads" "object" | nindent 6 }}
-  # Paths without a scheme are of the pod itself: of its image and of the volumes that the run names.
+  # Paths without a scheme are not limited: they are files of the pod, in its image or in volumes that the run names.
   - name: foreign
     expression: >-
       variables.reads.map(read, {
@@ -92,7 +92,7 @@ validations:
   {{- end }}
   {{- end }}
   {{- if hasKey . "endpoints" }}
-  # A bucket's name alone does not say whose it is.
+  # A bucket's name alone does not identify its store.
   - expression: >-
       variables.endpoint == '' || variables.endpoint in {{ toJson .endpoints }} ||
       (request.operation == 'UPDATE' && variables.endpoint ==
@@ -155,7 +155,7 @@ validations:
       'spec.accelerator.network: gpuDirect is not allowed in namespace ' + request.namespace + '; leave it out'
   {{- end }}
   {{- if and $ofRun (hasKey . "sources") }}
-  # Read with the identity of the run's pods.
+  # The pods of the run read these addresses with their identity.
   - expression: >-
       variables.foreign.size() == 0 ||
       (request.operation == 'UPDATE' && variables.reads == {{ include "halcyon.limitsReads" "oldObject" | nindent 8 | trim }})
@@ -169,7 +169,8 @@ validations:
 {{- end }}
 {{- end }}
 
-{{/* What would be taken, as a literal of CEL. Give a dict of take and entries, and of lead where the field can be left out. */}}
+{{/* The end of a message with the allowed values, as a literal of CEL. Argument: a dict of take and entries, and of lead if the field can
+be left out. */}}
 {{- define "halcyon.limitsMend" -}}
 {{- $taken := printf "%s %s" .take (join " or " .entries) }}
 {{- if and .lead .entries }}
@@ -181,15 +182,15 @@ validations:
 {{- end }}
 {{- end }}
 
-{{/* Endpoint of the store that a document writes to: `aws` where an s3:// address of its own has none. Without such an address and without
-an endpoint it is empty: then defaults say where, and were judged themselves. Give a dict of object and root, its field of the root. */}}
+{{/* Endpoint of the store that a document writes to: `aws` if it has an s3:// address and no endpoint. Empty if it has neither: then the
+address comes from defaults, which have been checked themselves. Argument: a dict of object and root, its field of the root. */}}
 {{- define "halcyon.limitsEndpoint" -}}
 {{ .object }}.spec.?checkpoint.?endpoint.orValue(
   [{{ .object }}.spec.?checkpoint.?{{ .root }}.orValue(''), {{ .object }}.spec.?data.?cache.?root.orValue('')]
     .exists(address, address.startsWith('s3://')) ? 'aws' : '')
 {{- end }}
 
-{{/* What a run reads its data and its tokenizer from, by field. Give the name of the object. */}}
+{{/* The addresses of a run's data and tokenizer, by field. Argument: the name of the object. */}}
 {{- define "halcyon.limitsReads" -}}
 ({{ . }}.spec.?data.?sources.orValue([]).map(source, {
   'field': dyn('spec.data.sources[' + source.name + ']'),
