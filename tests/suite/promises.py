@@ -17,7 +17,7 @@ def _promise(words: str, page: str = README) -> pytest.MarkDecorator:
 
 ONE_DOCUMENT = _promise("One `TrainingRun` document says what to train and where")
 SAME_LOSSES = _promise("the run goes on from a verified checkpoint with **bitwise the same losses** as an undisturbed run")
-LAPTOP = _promise("The same document trains on a laptop with `halcyon train run.yaml`")
+LAPTOP = _promise("the same document trains on a laptop with `halcyon train run.yaml`")
 NOTHING_RUNNING = _promise("leaves nothing running")
 ONE_NAMESPACE = _promise("The operator serves the namespace that it is installed in")
 UPGRADES = _promise("upgrades during which all runs train on")
