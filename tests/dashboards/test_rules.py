@@ -82,7 +82,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     assert runbooks.keys() == BY_NAME.keys()
     for name, text in runbooks.items():
         assert text.startswith(f"# {name}\n"), name
-        for part in ("## Meaning", "## Look", "## Mend"):
+        for part in ("## Meaning", "## Check", "## Fix"):
             assert f"\n{part}\n" in text, f"{name} lacks {part}"
         assert not re.search(r"^(kubectl|halcyon|helm) ", text, re.MULTILINE), f"{name}: a command outside a code block"
 
