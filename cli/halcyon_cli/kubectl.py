@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from halcyon.cli.errors import write_anything
+from halcyon.cli.errors import replace_unencodable
 from halcyon.cli.main import Version
 from halcyon.cli.usage import OneSentence
 from halcyon_cli import commands
@@ -22,7 +22,7 @@ app = typer.Typer(
 def main(version: Version = False) -> None:
     """Inspect and control training runs in a cluster."""
     del version  # typer prints it and exits before it reads a command
-    write_anything()
+    replace_unencodable()
 
 
 commands.register(app)

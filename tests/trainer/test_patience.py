@@ -16,7 +16,7 @@ import pytest
 from halcyon.errors import Preempted, RootUnusable
 from halcyon.machine.metadata_server import server_address, wait_for_server
 from halcyon.storage.failures import STOPPED, StoreFailure
-from halcyon.storage.patience import Patience, WaitStopped, delay_seconds
+from halcyon.storage.patience import RetryBudget, WaitStopped, delay_seconds
 from halcyon.storage.store import Store
 from halcyon_api.exit_codes import ExitCode
 from tests.faults import rows
@@ -63,8 +63,8 @@ class Told:
         self.waits: list[tuple[str, str, float]] = []
         self.ends: list[bool] = []
 
-    def patience(self, seconds: float, **changes: Any) -> Patience:
-        return Patience(
+    def patience(self, seconds: float, **changes: Any) -> RetryBudget:
+        return RetryBudget(
             seconds,
             on_wait=lambda root, failure, longest: self.waits.append((root, str(failure), longest)),
             on_end=lambda _, answers: self.ends.append(answers),
@@ -131,7 +131,7 @@ def test_a_clock_that_is_set_right_meanwhile(behind: Root, proxy: Proxy) -> None
 def test_credentials_are_read_anew_for_each_try(s3_root: Root, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     right = os.environ[variable]
     monkeypatch.setenv(variable, "mistaken")
-    patience = Patience(limit(60), on_wait=lambda *_: os.environ.update({variable: right}))
+    patience = RetryBudget(limit(60), on_wait=lambda *_: os.environ.update({variable: right}))
     assert Store(s3_root.spec, patience=patience).read("HEAD").data is None
 
 
@@ -186,7 +186,7 @@ def test_a_root_that_stays_refused_is_unusable(behind: Root, proxy: Proxy) -> No
 
 
 def test_a_notice_ends_the_wait_for_a_root(behind: Root, proxy: Proxy) -> None:
-    patience = Patience(1e6, on_wait=lambda *_: patience.stop())
+    patience = RetryBudget(1e6, on_wait=lambda *_: patience.stop())
     proxy.decide = lambda request: DENIED
     with pytest.raises(Preempted, match=r"^a notice of preemption came while the checkpoint root s3://.* refused access; "):
         open_root(behind, patience=patience)

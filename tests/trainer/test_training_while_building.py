@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.data.open import ensure_caches, look_at_dataset
+from halcyon.data.open import ensure_caches, inspect_dataset
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.training_run import parse_run
 from tests.suite.limits import limit
@@ -84,7 +84,7 @@ def wait_until_short_of_text(world: World, run: dict[str, Any], *, shards: int) 
     spec = parse_run(run).spec
 
     def text_for() -> int | None:
-        dataset, ledgers = look_at_dataset(spec, process="looking")
+        dataset, ledgers = inspect_dataset(spec, process="looking")
         if len(ledgers["web"].shards) < shards:
             return None
         return next(step for step in range(spec.trainer.steps + 1) if step == spec.trainer.steps or not dataset.holds(step))

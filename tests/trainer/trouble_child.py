@@ -46,7 +46,7 @@ def wait_for_a_batch_that_never_comes() -> None:
 def wait_until_all_leave() -> None:
     (point,) = sync_points
     with point._changed:
-        point._changed.wait_for(lambda: point._leave_after is not None)
+        point._changed.wait_for(lambda: point._stop_after is not None)
 
 
 def known_sync_point(point: SyncPoint, *arguments: Any, **options: Any) -> None:

@@ -24,7 +24,7 @@ from halcyon.machine.lean_imports import without_collections, without_unused_par
 from halcyon.machine.memory_lock import raise_memory_lock
 from halcyon.machine.metadata_server import wait_for_server
 from halcyon.machine.variables import set_variables
-from halcyon.storage.patience import SOURCES, Patience
+from halcyon.storage.patience import SOURCES, RetryBudget
 from halcyon.telemetry import (
     RunIdentity,
     RunPlan,
@@ -48,7 +48,7 @@ DEFAULT_COMPILATION_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home()
 _NOTICE = "a notice of preemption came"
 _INTERRUPT = "an interrupt came from the keyboard"
 NOTHING_TO_SAVE = f"{_NOTICE} before the first step; there was nothing to save"
-_NO_STEPS: dict[Task, str] = {
+_NOTICE_MESSAGES: dict[Task, str] = {
     "train": NOTHING_TO_SAVE,
     "data": f"{_NOTICE}; the committed shards of the token caches are kept",
     "evaluate": f"{_NOTICE}; the results of the evaluated sources are kept",
@@ -99,7 +99,7 @@ def run_training(
     reporter = RunReporter(identity, _plan(context), log, limits=limits, work=_WORK[context.run.spec.task])
     ending = _Ending(context, reporter)
     requests = SaveRequests()
-    patience = Patience(
+    patience = RetryBudget(
         float(context.run.spec.checkpoint.access_retry_seconds),
         on_wait=_report_refused(reporter, context),
         on_end=reporter.store_wait_ended,
@@ -138,9 +138,9 @@ def run_training(
     except Exception as error:
         ending.failed(error)
     if ended.preempted and (ended.last_save is None or not ended.step):
-        ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(NOTHING_TO_SAVE))
+        ending.leave("preempted", ExitCode.PREEMPTED, ending.with_interrupt_cause(NOTHING_TO_SAVE))
     if ended.last_save is not None:
-        ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(ended.last_save.sentence()), saved=ended.last_save.saved)
+        ending.leave("preempted", ExitCode.PREEMPTED, ending.with_interrupt_cause(ended.last_save.sentence()), saved=ended.last_save.saved)
     ending.leave(
         "completed", ExitCode.DONE, f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved"
     )
@@ -162,14 +162,14 @@ def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> 
     return server
 
 
-def _build_data(context: Context, reporter: RunReporter, patience: Patience) -> str:
+def _build_data(context: Context, reporter: RunReporter, patience: RetryBudget) -> str:
     """Run the task ``data``. Returns a sentence with the contents of the caches."""
     from halcyon.tasks.data import build_data  # imports the libraries that read text, so only this task does it
 
     return build_data(context, reporter, patience=patience)
 
 
-def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, patience: Patience) -> str:
+def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, patience: RetryBudget) -> str:
     """Run the task ``evaluate``. Returns a sentence with the result."""
     with without_collections(), without_unused_parts():
         from halcyon.tasks.evaluate import evaluate_checkpoint  # imports JAX: /status answers already
@@ -225,7 +225,7 @@ class _Ending:
         """End the process after an error: a `TrainerExit`, or an unexpected error."""
         if isinstance(error, TrainerExit):
             owner = error.owner_attempt if isinstance(error, Fenced) else None
-            said = self.in_words(str(error))
+            said = self.with_interrupt_cause(str(error))
             self.leave(error.cause, error.exit_code, said, epoch_attempt=owner, others_missing=error.others_missing)
         if "RESOURCE_EXHAUSTED" in str(error):
             fix = "give a smaller batchSize, more microbatches, or devices with more memory"
@@ -254,7 +254,7 @@ class _Ending:
         again = f"the checkpoint of step {saved.step}" if saved is not None else "the beginning, because there is no checkpoint yet"
         self.leave("failed", ExitCode.FAILURE, f"interrupted a second time; start again to go on from {again}")
 
-    def in_words(self, message: str) -> str:
+    def with_interrupt_cause(self, message: str) -> str:
         """The message of an end after a notice, with the interrupt as the cause if the notice came from the keyboard."""
         return message.replace(_NOTICE, _INTERRUPT) if self._interrupts else message
 
@@ -264,7 +264,7 @@ class _Ending:
         It runs in a thread of its own: the signal may interrupt the main thread while it holds the lock of the log.
         """
         del frame
-        message = _NO_STEPS[self._context.run.spec.task]
+        message = _NOTICE_MESSAGES[self._context.run.spec.task]
         if signal_number == signal.SIGINT:
             message = message.replace(_NOTICE, _INTERRUPT)
         threading.Thread(target=self.leave, args=("preempted", ExitCode.PREEMPTED, message), daemon=True).start()

@@ -14,7 +14,7 @@ import pytest
 
 from halcyon.checkpoint import Callbacks, SaveFailed, list_checkpoints, saving, verify_checkpoint
 from halcyon.checkpoint.head import edit, with_pin
-from halcyon.checkpoint.retention import Retention, with_room
+from halcyon.checkpoint.retention import Retention, with_early_deletion
 from halcyon.storage.failures import StoreFailure, from_tensorstore
 from halcyon.storage.store import Store
 from halcyon.training.compilation import CompilationCache
@@ -246,7 +246,7 @@ def test_which_one_may_go_early(steps: tuple[int, ...], pinned: tuple[int, ...],
     ]
     head = Head(owner=OWNER, epoch=epoch(1), committed=tuple(entries), pinned=tuple(f"{step}/" for step in pinned), deleting=("old/",))
     retention = Retention(10, (PermanentSpec(every_steps=5),))
-    after = with_room(head, retention)
+    after = with_early_deletion(head, retention)
     assert [entry.step for entry in after.committed] == [step for step in steps if step != gone]
     assert after.deleting == (("old/",) if gone is None else ("old/", f"{gone}/"))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from halcyon.checkpoint.collect import orphans
-from halcyon.checkpoint.head import see_ours, take, with_bad, with_commit, with_pin, without_deleted, without_pin
+from halcyon.checkpoint.head import check_ours, take, with_bad, with_commit, with_pin, without_deleted, without_pin
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.verify import prefixes
 from halcyon.errors import Fenced, RootTaken
@@ -136,11 +136,11 @@ def test_what_looks_like_a_checkpoint() -> None:
 
 def test_only_the_process_that_head_names_has_the_root() -> None:
     present = head(epoch=epoch(4), writer="new")
-    assert see_ours(present, epoch(4), "new", ROOT) == present
+    assert check_ours(present, epoch(4), "new", ROOT) == present
     with pytest.raises(Fenced, match=r"taken by the newer process of epoch 4\.0"):
-        see_ours(present, epoch(4), "old", ROOT)
+        check_ours(present, epoch(4), "old", ROOT)
     with pytest.raises(Fenced, match=r"taken by the newer epoch 4\.0, so this process of epoch 3\.0"):
-        see_ours(present, epoch(3), "new", ROOT)
+        check_ours(present, epoch(3), "new", ROOT)
 
 
 def test_head_survives_its_encoding() -> None:

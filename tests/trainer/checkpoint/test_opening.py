@@ -221,7 +221,7 @@ def test_doctor_names_what_a_store_lacks(s3_root: Root, compares: bool) -> None:
 def test_no_two_writes_of_the_probe_are_alike(s3_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     """A generation of S3 is a hash of the content. If a retry wrote the same content, two writers would pass although the store is
     correct."""
-    contend, written = Store.contend, list[bytes]()
+    contend, written = Store.count_concurrent_swaps, list[bytes]()
 
     def first_answers_lost(store: Store, key: str, values: Sequence[bytes], generation: bytes) -> int:
         written.extend(values)

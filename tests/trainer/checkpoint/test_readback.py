@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from halcyon.checkpoint import Callbacks, Checkpointer, list_checkpoints, readback
-from halcyon.checkpoint.head import with_commit, with_failed, with_passed, with_reading
-from halcyon.checkpoint.retention import Retention, dispensable, guarded
+from halcyon.checkpoint.head import with_commit, with_damage, with_verified, with_read_back_mark
+from halcyon.checkpoint.retention import Retention, dispensable, kept_for_verification
 from halcyon.storage.failures import StoreFailure
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head
 from halcyon_api.spec.checkpoint import VerifySpec
@@ -173,7 +173,7 @@ def entry(step: int, state: str | None = None) -> CommittedStep:
     ],
 )
 def test_which_ones_stay_for_their_verification(states: tuple[str | None, ...], stays: set[int]) -> None:
-    assert guarded(head(*states).committed) == {f"{step}/" for step in stays}
+    assert kept_for_verification(head(*states).committed) == {f"{step}/" for step in stays}
     after = with_commit(head(*states), entry(9), Retention(2))
     assert {f"{step}/" for step in stays} <= {one.path for one in after.committed}
     gone = dispensable(head(*states), Retention(10))
@@ -184,7 +184,7 @@ def test_the_turn_comes_after_so_many_commits_whoever_made_them() -> None:
     now = head()
     marked = []
     for step in range(1, 8):
-        now = with_reading(with_commit(now, entry(step), Retention(9)), 0 if step == 3 else 3)
+        now = with_read_back_mark(with_commit(now, entry(step), Retention(9)), 0 if step == 3 else 3)
         marked += [step] if now.committed[0].verification == "wanted" else []
     assert marked == [4, 7], "at step 3 another checkpoint was still being read"
 
@@ -192,6 +192,6 @@ def test_the_turn_comes_after_so_many_commits_whoever_made_them() -> None:
 def test_what_is_being_deleted_is_not_called_damaged() -> None:
     now = head(None, None)
     bad = BadStep(path="gone/", step=7, reason="data/x is missing")
-    assert with_failed(now, bad) == now
-    assert [one.step for one in with_failed(now, bad.model_copy(update={"path": "2/"})).bad] == [7]
-    assert with_passed(now, "gone/") == now
+    assert with_damage(now, bad) == now
+    assert [one.step for one in with_damage(now, bad.model_copy(update={"path": "2/"})).bad] == [7]
+    assert with_verified(now, "gone/") == now

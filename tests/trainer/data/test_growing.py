@@ -28,7 +28,7 @@ from halcyon.data.open import (
     cache_store,
     dataset_of,
     ensure_caches,
-    look_at_dataset,
+    inspect_dataset,
     may_begin,
 )
 from halcyon.data.source_data import BatchRows
@@ -407,7 +407,7 @@ def test_data_can_be_looked_at_while_its_cache_is_built(tmp_path: Path, corpus: 
     caches = in_background(spec, "one")
     gate.let(4)
     assert caches.progress.wait_for(lambda: caches.progress.latest is not None and may_begin(spec, caches.progress.latest), limit(20))
-    dataset, ledgers = look_at_dataset(spec, process="looking")
+    dataset, ledgers = inspect_dataset(spec, process="looking")
     assert not ledgers["web"].finished
     assert dataset.train_sequences > 0
     assert len(dataset.train_rows(0)) == 4

@@ -37,5 +37,5 @@ if __name__ == "__main__":
     SourceBuild._commit = gated_commit  # type: ignore[method-assign]
     ensure.pieces = functools.partial(pieces, target_bytes=PIECE_BYTES)  # type: ignore[assignment]
     build.SMALL_BYTES = 0
-    election.SILENCE_SECONDS, election.BEAT_SECONDS = float(os.environ["SILENCE_SECONDS"]), 0.2
+    election.LOCK_TIMEOUT_SECONDS, election.RENEW_SECONDS = float(os.environ["SILENCE_SECONDS"]), 0.2
     app()

@@ -32,16 +32,16 @@ def worlds(count: int) -> Iterator[list[ProcessGroup]]:
         yield [ProcessGroup(index, count, lifeline) for index, lifeline in enumerate([main, *others])]
     finally:
         for lifeline in (main, *others):
-            lifeline.part()
+            lifeline.say_goodbye()
 
 
 def test_a_single_process_leaves_at_the_next_point() -> None:
     sync_point = SyncPoint(ProcessGroup(0, 1))
-    assert not sync_point.reached()
+    assert not sync_point.should_stop()
     sync_point.notice()
     sync_point.notice()
-    assert sync_point.reached()
-    assert sync_point.reached()
+    assert sync_point.should_stop()
+    assert sync_point.should_stop()
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -65,7 +65,7 @@ def test_all_leave_at_one_point_and_nobody_does_more_than_some_had_begun(seed: i
             if moments.get(world.process_index) == point:
                 began_at.append(point)
                 threading.Thread(target=sync_point.notice).start()
-            if sync_point.reached():
+            if sync_point.should_stop():
                 left[world.process_index] = point
                 return
             together.wait()
@@ -87,19 +87,19 @@ def test_a_process_that_was_asked_waits_and_then_does_what_another_had_begun() -
         questions: queue.Queue[bytes] = queue.Queue()
         assert third.lifeline is not None
         third.lifeline.listen(lambda kind, number: questions.put(kind))
-        assert [main.reached(), asked.reached()] == [False, False]
+        assert [main.should_stop(), asked.should_stop()] == [False, False]
         main.notice()
         assert questions.get(timeout=limit(PATIENCE)) == b"a"
         assert holds_within(lambda: asked._asked, PATIENCE, interval_seconds=0.001)
         reached: list[bool] = []
-        waiting = threading.Thread(target=lambda: reached.extend(asked.reached() for _ in range(4)))
+        waiting = threading.Thread(target=lambda: reached.extend(asked.should_stop() for _ in range(4)))
         waiting.start()
         waiting.join(0.1)
         assert reached == [], "the process passed a point before the agreement"
-        third.lifeline.tell(b"p", 3)
+        third.lifeline.send(b"p", 3)
         waiting.join(limit(PATIENCE))
         assert reached == [False, False, True, True]
-        assert [main.reached() for _ in range(3)] == [False, False, True]
+        assert [main.should_stop() for _ in range(3)] == [False, False, True]
 
 
 def test_a_notice_before_anyone_has_begun() -> None:
@@ -107,6 +107,6 @@ def test_a_notice_before_anyone_has_begun() -> None:
         other = SyncPoint(second)
         other.notice()
         main = SyncPoint(first)
-        passed = next(count for count in range(10**6) if main.reached())
-        assert [other.reached() for _ in range(passed)] == [False] * passed
-        assert other.reached()
+        passed = next(count for count in range(10**6) if main.should_stop())
+        assert [other.should_stop() for _ in range(passed)] == [False] * passed
+        assert other.should_stop()

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from halcyon.telemetry.health import HealthLimits, Vitals, judge, step_limit_seconds
+from halcyon.telemetry.health import HealthLimits, HealthInputs, judge, step_limit_seconds
 from halcyon_api.progress import Stage
 
 LIMITS = HealthLimits()
@@ -76,17 +76,17 @@ def test_a_floor_above_the_ceiling_wins() -> None:
 def test_verdicts(
     stage: Stage, stage_began: float, last_step: float | None, step_seconds: tuple[float, ...], now: float, healthy: bool, limit: float
 ) -> None:
-    health = judge(Vitals(stage, stage_began, last_step, [step_seconds]), now, LIMITS)
+    health = judge(HealthInputs(stage, stage_began, last_step, [step_seconds]), now, LIMITS)
     assert (health.healthy, health.limit_seconds) == (healthy, limit)
 
 
 def test_every_stage_has_a_verdict() -> None:
     for stage in get_args(Stage):
-        assert judge(Vitals(stage, 0.0, None, ()), 1.0, LIMITS).healthy
+        assert judge(HealthInputs(stage, 0.0, None, ()), 1.0, LIMITS).healthy
 
 
 def test_the_verdict_is_a_sentence() -> None:
-    assert judge(Vitals("training", 0.0, 10.0, [(1.0,)]), 100.0, LIMITS).message == "stalled: no step ended for 90.0 s, limit 60.0 s"
-    assert judge(Vitals("compiling", 0.0, None, ()), 5.0, LIMITS).message == "ok: compiling for 5.0 s, limit 7200.0 s"
-    assert judge(Vitals("training", 0.0, None, ()), 5.0, LIMITS).message == "ok: no first step for 5.0 s, limit 7200.0 s"
-    assert judge(Vitals("done", 0.0, None, ()), 5.0, LIMITS).message == "ok: done for 5.0 s, no limit"
+    assert judge(HealthInputs("training", 0.0, 10.0, [(1.0,)]), 100.0, LIMITS).message == "stalled: no step ended for 90.0 s, limit 60.0 s"
+    assert judge(HealthInputs("compiling", 0.0, None, ()), 5.0, LIMITS).message == "ok: compiling for 5.0 s, limit 7200.0 s"
+    assert judge(HealthInputs("training", 0.0, None, ()), 5.0, LIMITS).message == "ok: no first step for 5.0 s, limit 7200.0 s"
+    assert judge(HealthInputs("done", 0.0, None, ()), 5.0, LIMITS).message == "ok: done for 5.0 s, no limit"

@@ -132,7 +132,7 @@ def test_the_watchdog_notes_that_it_could_not_look() -> None:
         lambda *_: None,
         None,
         lambda _: None,
-        look_seconds=0.01,
+        poll_seconds=0.01,
         on_pause=told.append,
         clock=clock,
         late_seconds=limit(60),
@@ -148,15 +148,15 @@ def test_what_is_remembered_is_bounded() -> None:
     durations = Durations(lambda step: step // 1000)
     for done in range(1, 100_000, 100):
         durations.step_ended(done, 1.0, 100)
-    assert max(len(known) for size in range(100) for known in durations.under_way(1000 * size)) == 512
-    assert durations.under_way(99_000) == ((),), "with too many sizes the last ones stay unknown, with the limit of a compilation"
+    assert max(len(known) for size in range(100) for known in durations.of_steps_in_progress(1000 * size)) == 512
+    assert durations.of_steps_in_progress(99_000) == ((),), "with too many sizes the last ones stay unknown, with the limit of a compilation"
 
 
 def test_steps_that_end_together_share_their_time() -> None:
     durations = Durations(lambda step: None)
     durations.step_ended(1, 9.0)
     durations.step_ended(5, 8.0, 4)
-    assert durations.under_way(5) == ((2.0, 2.0, 2.0, 2.0),)
+    assert durations.of_steps_in_progress(5) == ((2.0, 2.0, 2.0, 2.0),)
 
 
 def test_a_floor_is_the_least_time_of_a_step() -> None:

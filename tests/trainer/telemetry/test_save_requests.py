@@ -56,7 +56,7 @@ def test_a_request_is_answered_at_once_with_its_step_and_shown(scene: Scene, req
 
 def test_the_same_request_asks_only_once(scene: Scene, requests: SaveRequests, client: httpx.Client) -> None:
     post(client)
-    requests.begun()
+    requests.save_begun()
     scene.steps(46, 50)
     assert post(client).json() == {"id": "user-1", "step": 45}
     assert not requests.wanted
@@ -118,15 +118,15 @@ def test_a_failed_save_is_owed_again_after_a_while() -> None:
     requests = SaveRequests(lambda: time.now)
     requests.failed()
     assert not requests.wanted, "no request had asked for the failed save"
-    requests.ask("one", 3)
-    requests.begun()
+    requests.request("one", 3)
+    requests.save_begun()
     requests.failed()
     assert not requests.wanted
     time.pass_(RETRY_SECONDS)
     assert requests.wanted
-    requests.begun()
+    requests.save_begun()
     requests.failed()
-    requests.ask("two", 4)
+    requests.request("two", 4)
     assert requests.wanted, "a new request does not wait for the retry"
 
 
@@ -135,12 +135,12 @@ def test_a_signal_asks_each_time() -> None:
     for _ in range(2):
         requests.signalled(10, None)
         assert requests.wanted
-        requests.begun()
+        requests.save_begun()
         assert not requests.wanted
 
 
 def test_a_bounded_number_is_remembered() -> None:
     requests = SaveRequests()
     for number in range(3 * MAX_REMEMBERED_REQUESTS):
-        requests.ask(f"r-{number}", number)
+        requests.request(f"r-{number}", number)
     assert [taken.step for taken in requests.taken] == list(range(2 * MAX_REMEMBERED_REQUESTS, 3 * MAX_REMEMBERED_REQUESTS))

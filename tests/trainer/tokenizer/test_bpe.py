@@ -14,7 +14,7 @@ import tokenizers
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import load
 from halcyon.tokenizer.bpe import train_bpe
-from halcyon.tokenizer.special import TRAINED_HERE
+from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS
 from tests.trainer.tokenizer.texts import TRAINING, trained
 
 FINGERPRINT = "import sys; from tests.trainer.tokenizer.texts import trained; sys.stdout.write(trained().fingerprint)"
@@ -36,7 +36,7 @@ def test_training_again_gives_the_same_bytes_and_other_text_does_not() -> None:
 def test_bytes_come_first_and_special_tokens_last() -> None:
     vocabulary = json.loads(trained().content)["model"]["vocab"]
     tokenizer = load(trained())
-    special = [*TRAINED_HERE, "<|more|>"]
+    special = [*OWN_SPECIAL_TOKENS, "<|more|>"]
     assert list(vocabulary.values()) == list(range(512 - len(special)))
     assert list(tokenizer.special_tokens.items()) == [(name, 512 - len(special) + index) for index, name in enumerate(special)]
     assert tokenizer.vocab_size == 512

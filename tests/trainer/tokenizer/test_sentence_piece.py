@@ -12,7 +12,7 @@ from hypothesis import given
 
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import TokenizerDefinition, load, resolve
-from halcyon.tokenizer.cut import INSTEAD_OF_SPACE
+from halcyon.tokenizer.cut import CUT_AT_SPACE
 from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.sentence_piece import SentencePieceTokenizer
 from halcyon_api.spec.tokenizer import SentencePieceSpec, TokenizerSpec
@@ -74,7 +74,7 @@ def test_special_tokens_come_only_when_asked_for() -> None:
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_a_long_document_has_the_ids_of_the_whole(kind: str) -> None:
     tokenizer = TOKENIZERS[kind]
-    assert tokenizer._documents.joint is INSTEAD_OF_SPACE
+    assert tokenizer._documents.joint is CUT_AT_SPACE
     text = PROSE * 320
     assert len(text) > 2**19
     assert tokenizer.encode(text).tolist() == LIBRARY[kind].encode(text)

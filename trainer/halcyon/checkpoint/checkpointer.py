@@ -33,7 +33,7 @@ from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
 from halcyon.checkpoint.verify import Damaged
 from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
 from halcyon.storage.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
-from halcyon.storage.patience import Patience
+from halcyon.storage.patience import RetryBudget
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     BadStep,
@@ -116,7 +116,7 @@ class Checkpointer:
         clock: Callable[[], float] = time.time,
         token: Callable[[], str] = lambda: secrets.token_hex(4),
         limits: Limits = USUAL_LIMITS,
-        patience: Patience | None = None,
+        patience: RetryBudget | None = None,
         callbacks: Callbacks | None = None,
     ) -> Self:
         """Take a root. A collective, for the main thread.
@@ -441,7 +441,7 @@ class Checkpointer:
         self._fatal = failure
 
 
-def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits, patience: Patience | None) -> Store:
+def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits, patience: RetryBudget | None) -> Store:
     main = threading.main_thread()
     try:
         # If the main thread ended without `close` (an uncaught error), the background must end too: the other processes may be dead.

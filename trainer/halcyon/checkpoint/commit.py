@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 
-from halcyon.checkpoint.head import HeadKeeper, see_ours, with_commit, with_reading, with_up_time
+from halcyon.checkpoint.head import HeadKeeper, check_ours, with_commit, with_read_back_mark, with_up_time
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import AGAIN_KEY, PARTS_PREFIX, Part, decode_part, in_parallel, part_key, second_prefix
 from halcyon.checkpoint.retention import Retention
@@ -170,7 +170,7 @@ def commit(
             raise CommitFailed(f"{prefix}{key} exists already with other content")
     entry = describe_commit(prefix, data, manifest)
     try:
-        keeper.update(lambda head: with_up_time(with_reading(with_commit(head, entry, retention), read_back_every), up_milliseconds))
+        keeper.update(lambda head: with_up_time(with_read_back_mark(with_commit(head, entry, retention), read_back_every), up_milliseconds))
     except StoreFailure as failure:
         if failure.is_full and store.folder is not None and keeper.is_unchanged():
             raise  # a full disk fails at once, so no change of HEAD can still arrive
@@ -245,7 +245,7 @@ def _ours(store: Store, epoch: Epoch, writer: str) -> Head | None:
         head = decode_head(store.read(HEAD_KEY).data or b"")
     except DamagedDocument:
         return None
-    return see_ours(head, epoch, writer, store.root)
+    return check_ours(head, epoch, writer, store.root)
 
 
 def remove_parts(store: Store, prefix: str) -> None:

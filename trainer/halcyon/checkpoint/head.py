@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from halcyon.checkpoint.retention import Retention, guarded
+from halcyon.checkpoint.retention import Retention, kept_for_verification
 from halcyon.errors import Fenced, RootTaken
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
@@ -61,14 +61,14 @@ def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
     """
     others = [other for other in head.committed if other.step != entry.step or other.path in head.pinned]
     ordered = sorted([entry, *others], key=lambda one: (one.step, one.epoch.attempt, one.epoch.restart), reverse=True)
-    stays = guarded(ordered) | set(head.pinned)
+    stays = kept_for_verification(ordered) | set(head.pinned)
     kept = [one for number, one in enumerate(ordered) if one.path in stays or retention.keeps(number, one.step)]
     paths = {one.path for one in kept}
     dropped = tuple(one.path for one in head.committed if one.path not in paths)
     return head.model_copy(update={"committed": tuple(kept), "deleting": (*head.deleting, *dropped)})
 
 
-def with_reading(head: Head, every_saves: int) -> Head:
+def with_read_back_mark(head: Head, every_saves: int) -> Head:
     """HEAD after its newest commit was counted. Every `every_saves` commits, the newest checkpoint is marked to be read back.
 
     Args:
@@ -82,13 +82,13 @@ def with_reading(head: Head, every_saves: int) -> Head:
     return head.model_copy(update={"committed": (wanted, *head.committed[1:]), "unread_saves": 0})
 
 
-def with_passed(head: Head, path: str) -> Head:
+def with_verified(head: Head, path: str) -> Head:
     """HEAD after a checkpoint was read back and every byte was correct."""
     passed = tuple(one.model_copy(update={"verification": "passed"}) if one.path == path else one for one in head.committed)
     return head.model_copy(update={"committed": passed})
 
 
-def with_failed(head: Head, bad: BadStep) -> Head:
+def with_damage(head: Head, bad: BadStep) -> Head:
     """HEAD after a read-back found damage; unchanged if the checkpoint is being deleted, because then files may be missing."""
     return with_bad(head, (bad,)) if any(one.path == bad.path for one in head.committed) else head
 
@@ -197,7 +197,7 @@ class HeadKeeper:
                 return False
 
     def _judge(self, data: bytes | None) -> None:
-        self.head = see_ours(decode_head(data or b""), self._epoch, self._writer, self._store.root)
+        self.head = check_ours(decode_head(data or b""), self._epoch, self._writer, self._store.root)
 
 
 def edit(store: Store, change: Callable[[Head], Head]) -> Head:
@@ -215,7 +215,7 @@ def edit(store: Store, change: Callable[[Head], Head]) -> Head:
             return wanted
 
 
-def see_ours(head: Head, epoch: Epoch, writer: str, root: str) -> Head:
+def check_ours(head: Head, epoch: Epoch, writer: str, root: str) -> Head:
     """Return HEAD if it still names this epoch and writer.
 
     Raises:

@@ -12,7 +12,7 @@ from halcyon.checkpoint.fingerprints import in_present_form, planned_steps, with
 from halcyon.checkpoint.head import HeadKeeper, take
 from halcyon.checkpoint.verify import Damaged, read_manifest, rebuild_head
 from halcyon.errors import NoValidCheckpoint, RunChanged, TrainerExit
-from halcyon.storage.abilities import Contended, demand
+from halcyon.storage.abilities import ProbeContended, require_abilities
 from halcyon.storage.failures import STOPPED, StoreFailure
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
@@ -62,8 +62,8 @@ def take_root(
             _expect_same_run(store, head, fingerprints)
         if not probed:
             try:
-                demand(store, writer, fresh=present.data is None)
-            except Contended:
+                require_abilities(store, writer, fresh=present.data is None)
+            except ProbeContended:
                 raise _contended(store.root) from None
             probed = True
         if loss is not None and present.data is not None:

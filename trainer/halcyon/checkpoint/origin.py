@@ -18,7 +18,7 @@ from halcyon.checkpoint.reader import read_state
 from halcyon.checkpoint.results import USUAL_LIMITS, Limits, Restored
 from halcyon.checkpoint.verify import Damaged, read_manifest
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
-from halcyon.storage.patience import Patience
+from halcyon.storage.patience import RetryBudget
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -28,7 +28,7 @@ _KEPT_SECTIONS = ("spec.model", "spec.tokenizer")
 _FIX = "; a run that begins from another one keeps its model and tokenizer, so set them back, or remove spec.from to begin at step 0"
 
 
-def origin_store(origin: OriginSpec, own: CheckpointSpec, limits: Limits = USUAL_LIMITS, patience: Patience | None = None) -> Store:
+def origin_store(origin: OriginSpec, own: CheckpointSpec, limits: Limits = USUAL_LIMITS, patience: RetryBudget | None = None) -> Store:
     """The other run's root.
 
     Raises:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from halcyon.checkpoint.commit import Sleep
-from halcyon.checkpoint.head import HeadKeeper, with_failed, with_passed
+from halcyon.checkpoint.head import HeadKeeper, with_damage, with_verified
 from halcyon.checkpoint.processes import Processes
 from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
 from halcyon.storage.failures import Abandoned, StoreFailure
@@ -29,7 +29,7 @@ _PAUSE_SECONDS = 0.5
 _MOST_DAMAGES = 20
 
 
-class Unanswered(Exception):
+class CheckMissing(Exception):
     """A process did not report its read-back in time; the message names the process."""
 
 
@@ -63,9 +63,9 @@ def read_back(store: Store, entry: CommittedStep, files: Sequence[ManifestFile],
 
     def look(file: ManifestFile) -> str | None:
         store.forget(f"{entry.path}{DATA_PREFIX}{file.path}")
-        return _told(lambda: read_file(store, entry.path, file))
+        return _damage_of(lambda: read_file(store, entry.path, file))
 
-    damages: list[str | None] = [_told(lambda: read_manifest(store, entry))] if manifest else []
+    damages: list[str | None] = [_damage_of(lambda: read_manifest(store, entry))] if manifest else []
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="checkpoint-check") as pool:
         try:
             damages += pool.map(look, files)
@@ -75,7 +75,7 @@ def read_back(store: Store, entry: CommittedStep, files: Sequence[ManifestFile],
     return tuple(damage for damage in damages if damage)
 
 
-def _told(work: Callable[[], object]) -> str | None:
+def _damage_of(work: Callable[[], object]) -> str | None:
     try:
         work()
     except Damaged as damage:
@@ -112,7 +112,7 @@ def gather_checks(store: Store, prefix: str, own: Check, process_count: int, *, 
                 damages += _decode(store.read(check_key(prefix, process)).data or b"").damages
                 waiting.remove(process)
         if waiting and time.monotonic() >= deadline:
-            raise Unanswered(
+            raise CheckMissing(
                 f"process {', '.join(map(str, sorted(waiting)))} of {process_count} wrote no check within {timeout_seconds:g} s"
             )
         if waiting:
@@ -188,7 +188,7 @@ class ReadBackWorker:
             work()
         except Abandoned:
             return
-        except (StoreFailure, Unanswered, DamagedDocument) as failure:
+        except (StoreFailure, CheckMissing, DamagedDocument) as failure:
             self._on_warning(f"the checkpoint at step {entry.step} could not be read back: {failure}")
         except Exception as failure:
             self._on_fatal(failure)
@@ -204,9 +204,9 @@ class ReadBackWorker:
         )
         remove_checks(self._store, entry.path)
         if not found:
-            self._keeper.update(lambda head: with_passed(head, entry.path))
+            self._keeper.update(lambda head: with_verified(head, entry.path))
         else:
             bad = BadStep(path=entry.path, step=entry.step, reason=found[0][:1024])
-            if bad not in self._keeper.update(lambda head: with_failed(head, bad)).bad:
+            if bad not in self._keeper.update(lambda head: with_damage(head, bad)).bad:
                 return  # the checkpoint is being deleted, so missing files are no damage
         self._on_read_back(entry, found[0] if found else None)

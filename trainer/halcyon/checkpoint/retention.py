@@ -18,7 +18,7 @@ from halcyon_api.checkpoint_documents import CommittedStep, Head
 from halcyon_api.spec.checkpoint import CheckpointSpec, PermanentSpec
 
 
-def guarded(committed: Sequence[CommittedStep]) -> frozenset[str]:
+def kept_for_verification(committed: Sequence[CommittedStep]) -> frozenset[str]:
     """Prefixes of checkpoints that stay because of their verification: the newest that passed, and a newer one that is still to be read.
 
     Args:
@@ -64,7 +64,7 @@ PROGRAMS_PREFIX = "compilation/"
 """Prefix of the compilation cache in a root."""
 MARGIN = 1.2
 """Room is made first if less than this times a save's size is free, because other programs write to the disk too."""
-FEWEST = 2
+ALWAYS_KEPT = 2
 """Number of newest checkpoints that are never deleted early."""
 
 
@@ -99,14 +99,14 @@ def delete_programs(store: Store) -> int:
 
 def dispensable(head: Head, retention: Retention) -> CommittedStep | None:
     """The checkpoint to delete first if there is no room for a new one; None if none may be deleted."""
-    kept = guarded(head.committed) | set(head.pinned)
-    for entry in reversed(head.committed[FEWEST:]):
+    kept = kept_for_verification(head.committed) | set(head.pinned)
+    for entry in reversed(head.committed[ALWAYS_KEPT:]):
         if entry.path not in kept and not retention.is_permanent(entry.step):
             return entry
     return None
 
 
-def with_room(head: Head, retention: Retention) -> Head:
+def with_early_deletion(head: Head, retention: Retention) -> Head:
     """HEAD after the deletion of the `dispensable` checkpoint began."""
     entry = dispensable(head, retention)
     if entry is None:

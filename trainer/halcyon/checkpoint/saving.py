@@ -28,7 +28,7 @@ from halcyon.checkpoint.commit import (
 )
 from halcyon.checkpoint.head import HeadKeeper
 from halcyon.checkpoint.parts import AGAIN_KEY, Part, encode_part, part_key, remove_files, second_prefix, write_files
-from halcyon.checkpoint.retention import Retention, delete_programs, dispensable, expect_room, is_tight, with_room
+from halcyon.checkpoint.retention import Retention, delete_programs, dispensable, expect_room, is_tight, with_early_deletion
 from halcyon.checkpoint.snapshot import Snapshot
 from halcyon.errors import Fenced
 from halcyon.storage.failures import Abandoned, StoreFailure
@@ -114,7 +114,7 @@ class Follower:
                 if not refusal.is_full or time.monotonic() >= deadline:
                     raise
                 if failure is None:
-                    part, failure = _given_up(self._store, prefix, snapshot, self._process, refusal), refusal
+                    part, failure = _full_part(self._store, prefix, snapshot, self._process, refusal), refusal
                 else:
                     self._sleep(_PAUSE_SECONDS)
             else:
@@ -198,15 +198,15 @@ class Leader:
         except Undecided:
             self._undecided.append(prefix)
             self._parts.append(prefix)
-            _quietly(self._delete_parts)
+            _ignoring_failures(self._delete_parts)
             raise
         except (Fenced, Abandoned):
             raise  # the next epoch deletes the files
         except Exception:
             # A newer epoch deletes our files, so a missing file often means that this process has lost the root.
-            _quietly(self._keeper.refresh)
+            _ignoring_failures(self._keeper.refresh)
             self._failed.append(prefix)
-            _quietly(self._delete_failed)
+            _ignoring_failures(self._delete_failed)
             raise
 
     def _make_room(self, needed_bytes: int) -> bool:
@@ -228,7 +228,7 @@ class Leader:
         entry = dispensable(self._keeper.refresh(), self._retention)
         if self._store.folder is None or entry is None:
             return freed
-        self._keeper.update(lambda head: with_room(head, self._retention))
+        self._keeper.update(lambda head: with_early_deletion(head, self._retention))
         finish_deletions(self._store, self._keeper)
         self._warn(f"the checkpoint at step {entry.step} was deleted early: {self._store.root} has no room for it beside a new one")
         return True
@@ -244,7 +244,7 @@ class Leader:
                 self._store.write(mark, b"")
             delete_checkpoint(self._store, prefix)
         except (StoreFailure, DamagedDocument):
-            _quietly(lambda: self._store.delete(mark))
+            _ignoring_failures(lambda: self._store.delete(mark))
             return False
         return True
 
@@ -281,19 +281,19 @@ def _own_part(store: Store, prefix: str, snapshot: Snapshot, process: int, neede
         raise
     except StoreFailure as failure:
         if failure.is_full:
-            return _given_up(store, prefix, snapshot, process, failure), failure
+            return _full_part(store, prefix, snapshot, process, failure), failure
         return Part(process=process, error=str(failure)[:_LONGEST_ERROR]), failure
     except Exception as failure:
         return Part(process=process, error=str(failure)[:_LONGEST_ERROR]), failure
 
 
-def _given_up(store: Store, prefix: str, snapshot: Snapshot, process: int, failure: StoreFailure) -> Part:
+def _full_part(store: Store, prefix: str, snapshot: Snapshot, process: int, failure: StoreFailure) -> Part:
     """Delete the files of a process that found the disk full, which makes room for the others, and return its part."""
-    _quietly(lambda: remove_files(store, prefix, snapshot))
+    _ignoring_failures(lambda: remove_files(store, prefix, snapshot))
     return Part(process=process, error=str(failure)[:_LONGEST_ERROR], is_full=True)
 
 
-def _quietly(work: Callable[[], object]) -> None:
+def _ignoring_failures(work: Callable[[], object]) -> None:
     """Run `work` and ignore its failure, because the failure of the save is reported. The next save deletes the remaining files."""
     try:
         work()

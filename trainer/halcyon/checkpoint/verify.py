@@ -101,14 +101,14 @@ def find_damage(store: Store, entry: CommittedStep) -> tuple[str, ...]:
     except Damaged as damage:
         return (str(damage),)
 
-    def look(file: ManifestFile) -> str | None:
+    def check_file(file: ManifestFile) -> str | None:
         try:
             read_file(store, entry.path, file)
         except Damaged as damage:
             return str(damage)
         return None
 
-    jobs: list[Callable[[], str | None]] = [lambda file=file: look(file) for file in manifest.files]
+    jobs: list[Callable[[], str | None]] = [lambda file=file: check_file(file) for file in manifest.files]
     return tuple(damage for damage in in_parallel(jobs) if damage)
 
 

@@ -48,7 +48,7 @@ def list_(
     from halcyon.checkpoint.inspection import list_checkpoints
     from halcyon.checkpoint.show import listing_view
 
-    with _root_told():
+    with _report_root_errors():
         listing = list_checkpoints(_spec(place, endpoint, region), limit=None if as_json else limit, before=None if as_json else before)
         if as_json:
             document = {
@@ -67,7 +67,7 @@ def show(place: RootArgument, step: Step = None, endpoint: Endpoint = None, regi
     from halcyon.checkpoint.comparison import Checkpoint
     from halcyon.checkpoint.show import checkpoint_view
 
-    with _root_told():
+    with _report_root_errors():
         store = _store(place, endpoint, region)
         _print(checkpoint_view(Checkpoint(store, _entry(store, step))))
 
@@ -84,7 +84,7 @@ def verify(
     from halcyon.checkpoint.show import damage_view
     from halcyon.checkpoint.verify import find_damage
 
-    with _root_told():
+    with _report_root_errors():
         store = _store(place, endpoint, region)
         entries = _committed(store) if every else (_entry(store, step),)
         sound = True
@@ -109,7 +109,7 @@ def diff(
     from halcyon.checkpoint.comparison import Checkpoint, compare
     from halcyon.checkpoint.show import difference_view
 
-    with _root_told():
+    with _report_root_errors():
         here = _store(place, endpoint, region)
         there = here if other is None else _store(other, endpoint, region)
         differences = list(compare(Checkpoint(here, _entry(here, first)), Checkpoint(there, _entry(there, second))))
@@ -123,7 +123,7 @@ def pin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, regio
     """Pin a checkpoint, so that no later save deletes it. The run may be active."""
     from halcyon.checkpoint.head import edit, with_pin
 
-    with _root_told():
+    with _report_root_errors():
         store = _store(place, endpoint, region)
         entry = _entry(store, step)
         try:
@@ -138,7 +138,7 @@ def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, reg
     """Remove a pin. From the run's next save on, the checkpoint may be deleted like any other."""
     from halcyon.checkpoint.head import edit, without_pin
 
-    with _root_told():
+    with _report_root_errors():
         store = _store(place, endpoint, region)
         entry = _entry(store, step)
         edit(store, lambda head: without_pin(head, entry.path))
@@ -156,7 +156,7 @@ def gc(
     from halcyon.checkpoint.collect import delete_checkpoint, garbage
     from halcyon.checkpoint.show import garbage_view
 
-    with _root_told():
+    with _report_root_errors():
         store = _store(place, endpoint, region)
         found = garbage(store)
         if not dry_run:
@@ -180,7 +180,7 @@ def copy(
     from halcyon.checkpoint.copying import copy_checkpoint
     from halcyon_api.checkpoint_documents import Owner
 
-    with _root_told():
+    with _report_root_errors():
         namespace, _, name = (run or "").partition("/")
         if run is not None and not (namespace and name):
             raise BadConfiguration(f"--run: give NAMESPACE/NAME, not {run!r}")
@@ -193,11 +193,11 @@ def copy(
 def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None) -> None:
     """Test the operations that a checkpoint root must support. Exits with 85 if one fails."""
     from halcyon.checkpoint.show import abilities_view
-    from halcyon.storage.abilities import examine
+    from halcyon.storage.abilities import test_abilities
 
-    with _root_told():
+    with _report_root_errors():
         store = _store(place, endpoint, region)
-        abilities = list(examine(store, secrets.token_hex(4), time.monotonic))
+        abilities = list(test_abilities(store, secrets.token_hex(4), time.monotonic))
         _print(abilities_view(store.root, abilities))
     if any(ability.problem for ability in abilities):
         raise typer.Exit(ExitCode.ROOT_UNUSABLE)
@@ -249,7 +249,7 @@ def _print(view: object) -> None:
 
 
 @contextmanager
-def _root_told() -> Iterator[None]:
+def _report_root_errors() -> Iterator[None]:
     """As `report_errors`, and for errors of the root too."""
     from halcyon.checkpoint.verify import Damaged
     from halcyon.storage.failures import StoreFailure

@@ -56,7 +56,7 @@ def show(
     import numpy as np
     from rich.text import Text
 
-    from halcyon.data.open import look_at_dataset
+    from halcyon.data.open import inspect_dataset
     from halcyon.data.show import step_view
     from halcyon.data.trace import rows_of_host
 
@@ -70,7 +70,7 @@ def show(
             raise typer.BadParameter(
                 f"the run has {counted(context.topology.processes, 'host')}, counted from 0, not {host}", param_hint="--host"
             )
-        dataset, ledgers = look_at_dataset(spec, process=f"show/{time.time_ns()}")
+        dataset, ledgers = inspect_dataset(spec, process=f"show/{time.time_ns()}")
         chosen = np.arange(dataset.schedule.batch_size(step - 1))
         if host is not None:
             mesh, topology = context.mesh, context.topology
@@ -92,7 +92,7 @@ def stats(
     defaults: Defaults = None,
 ) -> None:
     """Print the contents of a run's sources, how often each is read, and how long its documents are."""
-    from halcyon.data.open import look_at_dataset
+    from halcyon.data.open import inspect_dataset
     from halcyon.data.overview import overview, picture, stats_view
     from halcyon.data.picture import write_picture
 
@@ -100,7 +100,7 @@ def stats(
         raise typer.BadParameter(f"{plot} is drawn as SVG, so its name must end in .svg", param_hint="--plot")
     with report_errors(document, interrupted=_STOPPED):
         spec = _context(document, checkpoint_root, defaults).run.spec
-        dataset, ledgers = look_at_dataset(spec, process=f"stats/{time.time_ns()}")
+        dataset, ledgers = inspect_dataset(spec, process=f"stats/{time.time_ns()}")
         steps = spec.trainer.steps
         found = overview(dataset, ledgers, steps)
         console = new_console()
@@ -121,7 +121,7 @@ def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None
 
     from halcyon.data.cache.build import Built
     from halcyon.data.open import ensure_caches
-    from halcyon.data.overview import speed_words
+    from halcyon.data.overview import format_speed
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[words]}"), TimeElapsedColumn())
     with Progress(*columns, console=console or Console(stderr=True), transient=console is None) as progress:
@@ -133,7 +133,7 @@ def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None
             now = time.monotonic()
             if built.source not in tasks:
                 tasks[built.source] = progress.add_task(built.source, total=None, words="")
-            words = f"{counted(built.tokens, 'token')}, {counted(built.shards, 'shard')}  {speed_words(built, now - began)}"
+            words = f"{counted(built.tokens, 'token')}, {counted(built.shards, 'shard')}  {format_speed(built, now - began)}"
             progress.update(tasks[built.source], words=words, total=1 if built.finished else None, completed=int(built.finished))
             began = now if built.finished else began
 

@@ -52,7 +52,7 @@ def about_file(file: object, sentence: str) -> str:
     return sentence if not file or sentence.startswith(f"{file}:") else f"{file}: {sentence}"
 
 
-def write_anything() -> None:
+def replace_unencodable() -> None:
     """Let standard output and standard error take any text: a character that the locale cannot encode becomes a question mark."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -13,7 +13,7 @@ import typer
 from halcyon.cli.checkpoints import app as checkpoints_app
 from halcyon.cli.checkpoints import doctor
 from halcyon.cli.data import app as data_app
-from halcyon.cli.errors import about_file, write_anything
+from halcyon.cli.errors import about_file, replace_unencodable
 from halcyon.cli.options import Defaults, Document
 from halcyon.cli.tokenizer import app as tokenizer_app
 from halcyon.cli.usage import OneSentence
@@ -57,7 +57,7 @@ Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_
 def main(version: Version = False) -> None:
     """Train language models on preemptible accelerators as if nothing ever failed."""
     del version  # printed before any command is looked for
-    write_anything()
+    replace_unencodable()
 
 
 @app.command(rich_help_panel=LOCAL)

@@ -181,12 +181,12 @@ def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str]) ->
 
     from halcyon.tokenizer import load
     from halcyon.tokenizer.compare import compression_table
-    from halcyon.tokenizer.resolve import kept_encoding
+    from halcyon.tokenizer.resolve import cached_encoding
     from halcyon.tokenizer.samples import SAMPLES
 
     shown = dict(definitions)
     for name in ("gpt2", "cl100k_base"):
-        kept = kept_encoding(name)
+        kept = cached_encoding(name)
         if kept is not None and name not in shown:
             shown[name] = kept
     new_console().print(compression_table({name: load(definition) for name, definition in shown.items()}, texts or SAMPLES))

@@ -14,7 +14,7 @@ import numpy as np
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.held_out import HeldOut
 from halcyon.data.mixture import Mixture
-from halcyon.data.order import answered
+from halcyon.data.order import run_queries
 from halcyon.data.order.grouping import groups
 from halcyon.data.source_data import NO_SOURCE, BatchRows, Source
 from halcyon.tokenizer import Tokenizer
@@ -64,7 +64,7 @@ class Dataset(HeldOut):
         """The sequence at each turn of its source: int64 [n]."""
         sequences = np.empty_like(turns)
         shares = [(self._sources[index].holding(turns[here]), here) for index, here in groups(source)]
-        ranks = answered([data.order.asking(turns[here]) for data, here in shares])
+        ranks = run_queries([data.order.queries(turns[here]) for data, here in shares])
         for (data, here), mine in zip(shares, ranks, strict=True):
             sequences[here] = data.ranked_sequences(mine)
         return sequences
@@ -74,4 +74,4 @@ class Dataset(HeldOut):
         if all(source.turns is None for source in self.sources):
             return True
         source, turns = self.mixture.locate(self.schedule.positions(step)[0])
-        return all(self._sources[index].now.holds(turns[here]) for index, here in groups(source))
+        return all(self._sources[index].now.has_turns(turns[here]) for index, here in groups(source))

@@ -28,7 +28,7 @@ class GrowingSource:
 
     def __init__(self, name: str, progress: CacheProgress, snapshot: Callable[[Ledger], SourceData]) -> None:
         self.name = name
-        self._growth = progress
+        self._progress = progress
         self._snapshot = snapshot
         self._lock = threading.Lock()
         self._newest: tuple[Ledger, SourceData] | None = None
@@ -36,7 +36,7 @@ class GrowingSource:
     @property
     def now(self) -> SourceData:
         """The source with the text cached so far."""
-        ledger = self._growth.ledger(self.name)
+        ledger = self._progress.ledger(self.name)
         if ledger is None:
             raise LookupError(f"the token cache of {self.name} has not been begun")
         with self._lock:
@@ -51,10 +51,10 @@ class GrowingSource:
             Stopped: The process ends.
             Exception: The error that ended the build.
         """
-        self._growth.wait_for(lambda: self.now.holds(turns))
+        self._progress.wait_for(lambda: self.now.has_turns(turns))
         return self.now
 
     def holding_out(self, sequences: int) -> SourceData:
         """Wait until the source holds out this number of sequences, or is complete, and return it. Raises as `holding` does."""
-        self._growth.wait_for(lambda: self.now.holds_out(sequences))
+        self._progress.wait_for(lambda: self.now.has_held_out(sequences))
         return self.now

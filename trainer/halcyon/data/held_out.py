@@ -91,7 +91,7 @@ class HeldOut:
     def holds_validation(self, sequences: int) -> bool:
         """Whether an evaluation over this number of sequences can begin without waiting."""
         counts = self._first_held_out(sequences)
-        return all(source.now.holds_out(count) for source, count in zip(self._sources, counts, strict=True))
+        return all(source.now.has_held_out(count) for source, count in zip(self._sources, counts, strict=True))
 
     def validation_batches(self, batches: int | None, batch_size: int) -> list[BatchRows]:
         """The held-out rows of one evaluation, the same in every evaluation, in batches of at most ``batch_size`` rows.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from halcyon.data.batch_schedule import BatchSchedule, build_schedule
-from halcyon.data.cache.arrays import keep_arrays, kept_arrays
+from halcyon.data.cache.arrays import store_arrays, load_arrays
 from halcyon.data.cache.background import BackgroundCaches, CacheProgress
 from halcyon.data.cache.build import Built
 from halcyon.data.cache.ensure import CacheKeeper, Caches
@@ -33,7 +33,7 @@ from halcyon.data.sources import Access
 from halcyon.data.split import split_sequences, split_stream
 from halcyon.data.streaming import is_local, positive_weights, streams
 from halcyon.errors import BadConfiguration
-from halcyon.storage.patience import Patience
+from halcyon.storage.patience import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.tokenizer import load
 from halcyon_api.checkpoint_documents import canonical_json
@@ -43,7 +43,7 @@ from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 
-def cache_store(spec: TrainingRunSpec, patience: Patience | None = None) -> Store:
+def cache_store(spec: TrainingRunSpec, patience: RetryBudget | None = None) -> Store:
     """The store of a run's token caches: `data.cache.root`, or `data` below the checkpoints."""
     root = spec.data.cache.root or f"{spec.checkpoint.root.rstrip('/')}/data"
     same_scheme = root.split("://")[0] == spec.checkpoint.root.split("://")[0]
@@ -57,7 +57,7 @@ def ensure_caches(
     process: str,
     run: str = "",
     report: Callable[[Built], object] = lambda built: None,
-    patience: Patience | None = None,
+    patience: RetryBudget | None = None,
 ) -> tuple[Store, Caches]:
     """Wait until the caches of a run are complete, and build them if necessary.
 
@@ -78,7 +78,7 @@ def ensure_caches(
 
 
 def background_caches(
-    spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], patience: Patience | None = None
+    spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], patience: RetryBudget | None = None
 ) -> BackgroundCaches:
     """`ensure_caches` in a thread, which continues while the run trains, if `streams` allows it.
 
@@ -88,7 +88,7 @@ def background_caches(
     return BackgroundCaches(keeper, awaited=_portions(spec) if streams(spec.data) else None)
 
 
-def look_at_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Mapping[str, Ledger]]:
+def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Mapping[str, Ledger]]:
     """Open the data of a run for inspection. If `streams` allows it, the finished part of incomplete caches is enough; else they are built.
 
     Returns:
@@ -98,7 +98,7 @@ def look_at_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Ma
         See `open_dataset`.
     """
     keeper = _keeper(spec, process=process, run="", report=lambda built: None)
-    caches = keeper.look() if streams(spec.data) else None
+    caches = keeper.poll() if streams(spec.data) else None
     if caches is None or not may_begin(spec, caches):
         caches = keeper.ensure()
     return dataset_of(spec, keeper.store, caches), caches.ledgers
@@ -190,7 +190,7 @@ def _portions(spec: TrainingRunSpec) -> dict[str, int]:
 
 
 def _keeper(
-    spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], patience: Patience | None = None
+    spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], patience: RetryBudget | None = None
 ) -> CacheKeeper:
     access = Access.of(spec.checkpoint)
     store = cache_store(spec, patience)
@@ -273,9 +273,9 @@ def _layout(store: Store, source: DataSourceSpec, ledger: Ledger, reader: TokenR
     ends = reader.document_ends()
     decides = canonical_json([2, source.layout.document(), schedule.longest, ledger.content_sha256])
     prefix = f"{source.name}/layouts/{hashlib.sha256(decides).hexdigest()[:32]}/"
-    arrays = kept_arrays(store, prefix)
+    arrays = load_arrays(store, prefix)
     if arrays is None:
         layout = build_layout(source.layout, ends, sequence_length=schedule.longest, source=source.name)
-        keep_arrays(store, prefix, layout.to_arrays())
-        arrays = kept_arrays(store, prefix) or layout.to_arrays()  # read again, because large arrays are then on disk
+        store_arrays(store, prefix, layout.to_arrays())
+        arrays = load_arrays(store, prefix) or layout.to_arrays()  # read again, because large arrays are then on disk
     return load_layout(source.layout, ends, sequence_length=schedule.longest, arrays=arrays)

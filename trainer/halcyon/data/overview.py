@@ -165,7 +165,7 @@ def _histogram(name: str, documents: int, lengths: Lengths) -> RenderableType:
     )
 
 
-def speed_words(built: Built, seconds: float) -> str:
+def format_speed(built: Built, seconds: float) -> str:
     """Documents, megabytes of text and tokens per second."""
     seconds = max(seconds, 1e-9)
     return f"{built.documents / seconds:,.0f} docs/s  {built.size_bytes / seconds / 1e6:.1f} MB/s  {built.tokens / seconds:,.0f} tokens/s"

@@ -47,32 +47,32 @@ class SourceData:
     """Number of turns (positions in the source's training order) that are known; None: all, because the source is complete."""
 
     @property
-    def now(self) -> SourceData:
+    def snapshot(self) -> SourceData:
         """See `Source`."""
         return self
 
-    def holds(self, turns: np.ndarray) -> bool:
+    def has_turns(self, turns: np.ndarray) -> bool:
         """Whether the sequences at these turns of the training order are known."""
         return self.turns is None or not turns.size or int(turns.max()) < self.turns
 
-    def holds_out(self, sequences: int) -> bool:
+    def has_held_out(self, sequences: int) -> bool:
         """Whether it holds out this number of sequences, or is complete."""
         return self.turns is None or self.split.held_out >= sequences
 
-    def holding(self, turns: np.ndarray) -> SourceData:
+    def wait_for_turns(self, turns: np.ndarray) -> SourceData:
         """See `Source`.
 
         Raises:
             BadConfiguration: The source is not complete, and one of these turns is not known.
         """
-        if not self.holds(turns):
+        if not self.has_turns(turns):
             raise BadConfiguration(
                 f"spec.data.sources[{self.name}]: its token cache is not complete: it has the first {self.turns} sequences of the training "
                 f"order, but sequence {int(turns.max())} is needed; choose an earlier step, or complete the cache with halcyon data build"
             )
         return self
 
-    def holding_out(self, sequences: int) -> SourceData:
+    def wait_for_held_out(self, sequences: int) -> SourceData:
         """See `Source`. An incomplete source may hold out fewer."""
         del sequences
         return self

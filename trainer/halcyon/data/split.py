@@ -26,7 +26,7 @@ _MAX_DENOMINATOR = 10**9
 
 
 @dataclass(frozen=True)
-class Line:
+class EvenChoice:
     """Of the numbers 0, 1, 2, ... chooses ``numerator`` in every ``denominator``, evenly spaced. The choice does not depend on a total."""
 
     numerator: int
@@ -43,7 +43,7 @@ class Line:
         quotients, rests = _divided_product(ranks, self.denominator, self.numerator)
         return quotients + (rests + (self.denominator - self.phase - 1)) // self.numerator
 
-    def left(self, ranks: np.ndarray) -> np.ndarray:
+    def not_chosen(self, ranks: np.ndarray) -> np.ndarray:
         """The numbers at ranks among the numbers that are not chosen: int64, same shape."""
         rest = self.denominator - self.numerator
         quotients, rests = _divided_product(ranks, self.numerator, rest)
@@ -61,7 +61,7 @@ class Split:
 
     total: int
     held_out: int
-    line: Line | None = None
+    line: EvenChoice | None = None
     """The line that chooses the held-out sequences; its count of ``total`` is ``held_out``. Default: the share ``held_out / total``."""
 
     def __post_init__(self) -> None:
@@ -79,13 +79,13 @@ class Split:
         return Fraction(self._line.numerator, self._line.denominator)
 
     @property
-    def _line(self) -> Line:
-        return self.line or Line(self.held_out, max(1, self.total))
+    def _line(self) -> EvenChoice:
+        return self.line or EvenChoice(self.held_out, max(1, self.total))
 
     def training_sequences(self, ranks: np.ndarray) -> np.ndarray:
         """The sequences at ranks, 0 to ``training - 1``, among the training sequences: int64, same shape."""
         ranks = _checked(ranks, self.training)
-        return self._line.left(ranks) if ranks.size else ranks
+        return self._line.not_chosen(ranks) if ranks.size else ranks
 
     def validation_sequences(self, ranks: np.ndarray) -> np.ndarray:
         """The sequences at ranks, 0 to ``held_out - 1``, among the held-out sequences: int64, same shape."""
@@ -123,7 +123,7 @@ def split_stream(total: int, fraction: float) -> Split:
     if fraction < 1:
         share = min(share, 1 - Fraction(1, _MAX_DENOMINATOR))
     numerator, denominator = share.as_integer_ratio()
-    line = Line(numerator, denominator, max(0, denominator - 2 * numerator) if numerator else 0)
+    line = EvenChoice(numerator, denominator, max(0, denominator - 2 * numerator) if numerator else 0)
     return Split(total, line.count(total), line)
 
 

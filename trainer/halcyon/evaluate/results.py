@@ -18,13 +18,13 @@ Found = Mapping[str, Evaluation]
 """Results by the name of the source."""
 
 
-def decides(fingerprints: Fingerprints, origin: OriginSpec, batches: int | None) -> str:
+def evaluation_key(fingerprints: Fingerprints, origin: OriginSpec, batches: int | None) -> str:
     """SHA-256 (hex) of everything that decides the numbers, except the step of the checkpoint if the run names none."""
     document = {"sections": dict(fingerprints.sections), "from": origin.document(), "batches": batches}
     return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
-def begun(content: bytes | None, owner: Owner, wanted: str) -> EvaluationDocument | None:
+def parse_stored(content: bytes | None, owner: Owner, wanted: str) -> EvaluationDocument | None:
     """Parse the stored document. None if it is absent, not valid, or of another evaluation: its results can be computed again."""
     if content is None:
         return None
@@ -35,7 +35,7 @@ def begun(content: bytes | None, owner: Owner, wanted: str) -> EvaluationDocumen
     return document if document.owner.same_run(owner) and document.decides == wanted else None
 
 
-def found_in(document: EvaluationDocument) -> dict[str, Evaluation]:
+def results_of(document: EvaluationDocument) -> dict[str, Evaluation]:
     """The results in a document, with the same bits as when they were written."""
     return {
         one.source: Evaluation(float(one.nats), float(one.weight), one.size_bytes, one.sequences, one.seconds) for one in document.sources

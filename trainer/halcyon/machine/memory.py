@@ -29,7 +29,7 @@ _BATCH_BYTES_PER_TOKEN = 8
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryNeed:
     """Lower bound of the memory that one device needs."""
 
     state_bytes: int
@@ -41,13 +41,13 @@ class Need:
         return self.state_bytes + self.batch_bytes
 
 
-def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Need:
+def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
     """Lower bound of the memory that a device of a run needs."""
     trainer, model = spec.trainer, model_shape(spec)
     copies = {"train": _TRAINED_COPIES, "evaluate": 1, "data": 0}[spec.task]
     state = copies * _WIDTHS[trainer.precision.parameters] * model.parameters // mesh.parameter_shards
     if spec.task == "data":
-        return Need(0, 0)
+        return MemoryNeed(0, 0)
     residuals = model.blocks if spec.task == "train" else 1
     sizes = [(trainer.batch_size, trainer.sequence_length)]
     sizes += [
@@ -55,7 +55,7 @@ def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Need:
     ]
     tokens = max(batch * length for batch, length in sizes) // (mesh.data_parallelism * trainer.microbatches)
     width = model.width * _WIDTHS[trainer.precision.compute] // mesh.tensor
-    return Need(state, tokens * (residuals * width + _BATCH_BYTES_PER_TOKEN))
+    return MemoryNeed(state, tokens * (residuals * width + _BATCH_BYTES_PER_TOKEN))
 
 
 def memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh, there_bytes: int, *, devices: int, where: str) -> Problem | None:

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from halcyon.storage.patience import Patience, WaitStopped
+from halcyon.storage.patience import RetryBudget, WaitStopped
 
 _PATH = "/computeMetadata/v1/instance/service-accounts/default/email"
 _OWN_CREDENTIALS = ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_AUTH_TOKEN_FOR_TESTING")
@@ -38,7 +38,7 @@ def server_address(root: str, environ: Mapping[str, str]) -> str | None:
     return f"http://{environ.get('GCE_METADATA_ROOT') or 'metadata.google.internal'}{_PATH}"
 
 
-def wait_for_server(root: str, environ: Mapping[str, str], patience: Patience, answers: Callable[[str], bool] | None = None) -> None:
+def wait_for_server(root: str, environ: Mapping[str, str], patience: RetryBudget, answers: Callable[[str], bool] | None = None) -> None:
     """Wait until the metadata server answers, if a root needs it. If it never answers, this returns, and the requests to the root fail.
 
     Args:
@@ -59,7 +59,7 @@ def wait_for_server(root: str, environ: Mapping[str, str], patience: Patience, a
         return
     finally:
         if began is not None:
-            patience.ended(root, began, answers=here)
+            patience.end_wait(root, began, answers=here)
 
 
 def _answers(address: str) -> bool:

@@ -30,7 +30,7 @@ _TOKEN_BYTES = 16
 _INDEX_BYTES = 4
 _GREETING_BYTES = _TOKEN_BYTES + _INDEX_BYTES
 _MESSAGE = struct.Struct(">cQ")
-_FAREWELL = b"!"
+_GOODBYE = b"!"
 _CONNECT_SECONDS = 10.0
 
 OnLoss = Callable[[int], object]
@@ -53,7 +53,7 @@ class _Peer:
     index: int | None
     """Index of the process; None until its greeting is received."""
     received: bytes = b""
-    parted: bool = False
+    said_goodbye: bool = False
 
 
 class Lifeline:
@@ -62,17 +62,17 @@ class Lifeline:
     def __init__(self, on_loss: OnLoss) -> None:
         self.lost = threading.Event()
         """Set when a connection closes without a goodbye message."""
-        self.leaving_once = threading.Lock()
+        self.leave_lock = threading.Lock()
         """Held by the thread that leaves the process group: two threads may try at the same time."""
         self._on_loss = on_loss
         self._selector = selectors.DefaultSelector()
         self._connections: list[socket.socket] = []
         """On process 0, the connections of all processes whose greeting is received; on the others, the connection to process 0."""
-        self._said: list[bytes] = []
-        self._speaking = threading.Lock()
+        self._sent: list[bytes] = []
+        self._send_lock = threading.Lock()
         self._on_message: OnMessage | None = None
-        self._unheard: list[tuple[bytes, int]] = []
-        self._hearing = threading.Lock()
+        self._undelivered: list[tuple[bytes, int]] = []
+        self._receive_lock = threading.Lock()
         self._leaving = threading.Event()
         self._token = b""
         self._thread = threading.Thread(target=self._watch, name="halcyon-lifeline", daemon=True)
@@ -106,13 +106,13 @@ class Lifeline:
 
     def listen(self, on_message: OnMessage) -> None:
         """Set the receiver of all messages, once. A thread of the lifeline calls it; for earlier messages the calling thread does."""
-        with self._hearing:
+        with self._receive_lock:
             self._on_message = on_message
-            for kind, number in self._unheard:
+            for kind, number in self._undelivered:
                 on_message(kind, number)
-            self._unheard.clear()
+            self._undelivered.clear()
 
-    def tell(self, kind: bytes, number: int = 0) -> None:
+    def send(self, kind: bytes, number: int = 0) -> None:
         """Send a message to process 0, or from process 0 to all others, also to those that connect later. For any thread.
 
         Args:
@@ -120,13 +120,13 @@ class Lifeline:
             number: 0 to 2^64 - 1.
         """
         message = _MESSAGE.pack(kind, number)
-        with self._speaking:
-            self._said.append(message)
+        with self._send_lock:
+            self._sent.append(message)
             for connection in self._connections:
                 with contextlib.suppress(OSError):  # the watch detects a process that cannot receive it
                     connection.send(message)
 
-    def part(self) -> bool:
+    def say_goodbye(self) -> bool:
         """Send the goodbye message: from now on the end of this process is no loss to the others, nor their end to this process.
 
         Returns:
@@ -135,7 +135,7 @@ class Lifeline:
         if self._leaving.is_set():
             return False
         self._leaving.set()
-        self.tell(_FAREWELL)
+        self.send(_GOODBYE)
         return True
 
     def _watch_over(self, connection: socket.socket, peer: _Peer) -> None:
@@ -176,28 +176,28 @@ class Lifeline:
         while peer.index is not None and len(peer.received) >= _MESSAGE.size:
             kind, number = _MESSAGE.unpack(peer.received[: _MESSAGE.size])
             peer.received = peer.received[_MESSAGE.size :]
-            if kind == _FAREWELL:
-                peer.parted = True
+            if kind == _GOODBYE:
+                peer.said_goodbye = True
             else:
-                self._hear(kind, number)
+                self._deliver(kind, number)
 
     def _welcome(self, connection: socket.socket) -> None:
         """Send this connection the earlier messages now, and all later ones."""
-        with self._speaking:
+        with self._send_lock:
             self._connections.append(connection)
             with contextlib.suppress(OSError):
-                connection.send(b"".join(self._said))
+                connection.send(b"".join(self._sent))
 
-    def _hear(self, kind: bytes, number: int) -> None:
-        with self._hearing:
+    def _deliver(self, kind: bytes, number: int) -> None:
+        with self._receive_lock:
             if self._on_message is None:
-                self._unheard.append((kind, number))
+                self._undelivered.append((kind, number))
             else:
                 self._on_message(kind, number)
 
     def _closed(self, connection: socket.socket, peer: _Peer) -> None:
         self._forget(connection)
-        if peer.index is None or peer.parted:
+        if peer.index is None or peer.said_goodbye:
             return
         self.lost.set()
         if not self._leaving.is_set():
@@ -205,7 +205,7 @@ class Lifeline:
 
     def _forget(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)
-        with self._speaking:
+        with self._send_lock:
             if connection in self._connections:
                 self._connections.remove(connection)
         connection.close()

@@ -161,7 +161,7 @@ def join(
         why = str(error)
     else:
         processes = ProcessGroup(process_index, process_count)
-        return replace(processes, lifeline=_tie(processes, split_address(address)[0], on_loss))
+        return replace(processes, lifeline=_connect_lifeline(processes, split_address(address)[0], on_loss))
     raise CouldNotJoin(f"process {process_index} of {process_count} waited {timeout_seconds:.0f} s for the others at {coordinator}: {why}")
 
 
@@ -175,8 +175,8 @@ def leave(processes: ProcessGroup) -> None:
     """
     if processes.lifeline is None:
         return
-    with processes.lifeline.leaving_once:
-        if not processes.lifeline.part():
+    with processes.lifeline.leave_lock:
+        if not processes.lifeline.say_goodbye():
             return
         disconnected = threading.Event()
 
@@ -202,7 +202,7 @@ def enable_compilation_cache(directory: str) -> None:
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
-def _tie(processes: ProcessGroup, host: str, on_loss: OnLoss) -> Lifeline:
+def _connect_lifeline(processes: ProcessGroup, host: str, on_loss: OnLoss) -> Lifeline:
     """Connect this process to process 0."""
     if processes.is_main:
         lifeline, invitation = Lifeline.serve(on_loss)

@@ -20,7 +20,7 @@ _ASK = b"a"
 """From process 0: pass no further point until the last point is decided, and send the number of passed points."""
 _PASSED = b"p"
 """To process 0: the number of passed points."""
-_LEAVE = b"l"
+_STOP = b"l"
 """From process 0: stop after this number of points."""
 
 
@@ -42,19 +42,19 @@ class SyncPoint:
         self._changed = threading.Condition()
         self._passed = 0
         self._asked = False
-        self._leave_after: int | None = None
+        self._stop_after: int | None = None
         self._answers: list[int] = []
         if self._lifeline is not None:
-            self._lifeline.listen(self._hear)
+            self._lifeline.listen(self._on_message)
 
-    def reached(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether all processes stop here. Call it in the main thread, before each step or evaluation, in the same order on all processes.
 
         Waits for the agreement if a notice has just come to any process.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._leave_after is not None or not self._asked)
-            if self._leave_after is not None and self._passed >= self._leave_after:
+            self._changed.wait_for(lambda: self._stop_after is not None or not self._asked)
+            if self._stop_after is not None and self._passed >= self._stop_after:
                 return True
             self._passed += 1
             return False
@@ -65,7 +65,7 @@ class SyncPoint:
         if self._is_main:
             self._ask()
         else:
-            self._tell(_NOTICE)
+            self._send(_NOTICE)
 
     def _ask(self) -> None:
         with self._changed:
@@ -73,22 +73,22 @@ class SyncPoint:
                 return
             self._asked = True
             self._answers.append(self._passed)
-        self._tell(_ASK)
+        self._send(_ASK)
         self._decide()
 
     def _decide(self) -> None:
         with self._changed:
             if len(self._answers) < self._process_count:
                 return
-            self._leave_after = max(self._answers)
+            self._stop_after = max(self._answers)
             self._changed.notify_all()
-        self._tell(_LEAVE, self._leave_after)
+        self._send(_STOP, self._stop_after)
 
-    def _tell(self, kind: bytes, value: int = 0) -> None:
+    def _send(self, kind: bytes, value: int = 0) -> None:
         if self._lifeline is not None:
-            self._lifeline.tell(kind, value)
+            self._lifeline.send(kind, value)
 
-    def _hear(self, kind: bytes, value: int) -> None:
+    def _on_message(self, kind: bytes, value: int) -> None:
         """Handle a message of another process, in a thread of the lifeline."""
         if kind in (_NOTICE, _ASK):
             self._on_notice()
@@ -102,8 +102,8 @@ class SyncPoint:
             with self._changed:
                 self._asked = True
                 passed = self._passed
-            self._tell(_PASSED, passed)
-        elif kind == _LEAVE:
+            self._send(_PASSED, passed)
+        elif kind == _STOP:
             with self._changed:
-                self._leave_after = value
+                self._stop_after = value
                 self._changed.notify_all()

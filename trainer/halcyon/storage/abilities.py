@@ -31,7 +31,7 @@ class Ability:
     """Duration of the test."""
 
 
-class Contended(Exception):
+class ProbeContended(Exception):
     """Other processes probed the root during every try."""
 
 
@@ -49,7 +49,7 @@ def overwrite_problem(store: Store, nonce: str) -> str | None:
         # In S3 a generation is a hash of the content. If two tries wrote the same content, a write could leave the generation unchanged,
         # and a second write would then rightly succeed.
         *contents, latest = (_content(nonce, attempt, number) for number in range(_CONTENDERS + 1))
-        winners = store.contend(PROBE_KEY, contents, before.generation)
+        winners = store.count_concurrent_swaps(PROBE_KEY, contents, before.generation)
         late = store.swap(PROBE_KEY, latest, before.generation)
         if winners > 1 or late is not None:
             return (
@@ -59,7 +59,7 @@ def overwrite_problem(store: Store, nonce: str) -> str | None:
         if winners == 1:
             return None
         # No write succeeded, or its answer was lost: another process is probing, or the network failed.
-    raise Contended
+    raise ProbeContended
 
 
 def create_problem(store: Store, nonce: str) -> str | None:
@@ -67,7 +67,7 @@ def create_problem(store: Store, nonce: str) -> str | None:
     key = f"{_folder(nonce)}created"
     absent = store.read(key)
     *contents, latest = (_content(nonce, 0, number) for number in range(_CONTENDERS + 1))
-    winners = store.contend(key, contents, absent.generation)
+    winners = store.count_concurrent_swaps(key, contents, absent.generation)
     late = store.swap(key, latest, absent.generation)
     if winners == 0 and store.read(key).data in contents:
         winners = 1  # the answer to the successful write was lost, and its retry came too late
@@ -112,7 +112,7 @@ _CHECKS: tuple[tuple[str, Callable[[Store, str], str | None]], ...] = (
 )
 
 
-def examine(store: Store, nonce: str, clock: Callable[[], float]) -> Iterator[Ability]:
+def test_abilities(store: Store, nonce: str, clock: Callable[[], float]) -> Iterator[Ability]:
     """Test all abilities of a root, one after the other. Only the key `PROBE_KEY` remains.
 
     Args:
@@ -127,13 +127,13 @@ def examine(store: Store, nonce: str, clock: Callable[[], float]) -> Iterator[Ab
         begin = clock()
         try:
             problem = check(store, nonce)
-        except Contended:
+        except ProbeContended:
             problem = "is being tried by other processes again and again; make sure that only one run uses it"
         yield Ability(name, problem, clock() - begin)
     store.delete_prefix(_folder(nonce))
 
 
-def demand(store: Store, nonce: str, *, fresh: bool) -> None:
+def require_abilities(store: Store, nonce: str, *, fresh: bool) -> None:
     """Check, before a run takes a root, that it can be written and fenced.
 
     Args:

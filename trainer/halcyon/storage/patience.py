@@ -34,7 +34,7 @@ def delay_seconds(tries: int, left_seconds: float) -> float:
     return max(0.0, min(FIRST_DELAY_SECONDS * _FACTOR**doublings, LONGEST_DELAY_SECONDS, left_seconds))
 
 
-class Patience:
+class RetryBudget:
     """The retries of a process, for all its stores.
 
     Args:
@@ -96,7 +96,7 @@ class Patience:
             raise WaitStopped
         return first
 
-    def ended(self, root: str, began: float, *, answers: bool) -> None:
+    def end_wait(self, root: str, began: float, *, answers: bool) -> None:
         """Record that a request that waited has ended, with or without success."""
         with self._lock:
             self._waiting[root] -= 1

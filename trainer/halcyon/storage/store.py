@@ -25,7 +25,7 @@ import tensorstore as ts
 from halcyon.storage.atomic_files import begin, write_file
 from halcyon.storage.failures import STOPPED, Abandoned, StoreFailure, from_os, from_tensorstore
 from halcyon.storage.locking import exclusive, remove_leftovers
-from halcyon.storage.patience import Patience, WaitStopped
+from halcyon.storage.patience import RetryBudget, WaitStopped
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 
 Pieces = tuple[bytes | memoryview, ...]
@@ -94,7 +94,7 @@ class Store:
         *,
         abandoned: Callable[[], bool] = lambda: False,
         timeout_seconds: float = 300.0,
-        patience: Patience | None = None,
+        patience: RetryBudget | None = None,
     ) -> None:
         self.root = checkpoint.root.rstrip("/")
         self._abandoned = abandoned
@@ -154,7 +154,7 @@ class Store:
         Raises:
             StoreFailure: A key is missing or shorter than its end, or the root does not answer.
         """
-        asks = [_once_ahead(lambda one=one: self._kvstore.read(one[0], byte_range=slice(one[1], one[2]))) for one in requests]
+        asks = [_started_request(lambda one=one: self._kvstore.read(one[0], byte_range=slice(one[1], one[2]))) for one in requests]
         contents: list[bytes] = []
         for (key, start, end), ask in zip(requests, asks, strict=True):
             result = self._wait(ask, ahead=True)
@@ -189,7 +189,7 @@ class Store:
     def _swap(self, key: str, data: bytes, generation: bytes) -> bytes | None:
         return self._wait(lambda: self._kvstore.write(key, data, if_equal=generation)).generation or None
 
-    def contend(self, key: str, values: Sequence[bytes], generation: bytes) -> int:
+    def count_concurrent_swaps(self, key: str, values: Sequence[bytes], generation: bytes) -> int:
         """Issue several compare-and-swaps of the same generation in parallel, and return how many succeeded."""
         with ThreadPoolExecutor(len(values)) as pool:
             return sum(won is not None for won in pool.map(lambda value: self.swap(key, value, generation), values))
@@ -211,7 +211,7 @@ class Store:
         keys: list[str] = []
         for start in range(0, len(ranges), _REQUESTS_AT_A_TIME):
             asks = [
-                _once_ahead(lambda low=low, high=high: self._kvstore.list(ts.KvStore.KeyRange(os.fsencode(low), os.fsencode(high))))
+                _started_request(lambda low=low, high=high: self._kvstore.list(ts.KvStore.KeyRange(os.fsencode(low), os.fsencode(high))))
                 for low, high in ranges[start : start + _REQUESTS_AT_A_TIME]
             ]
             for ask in asks:
@@ -274,7 +274,7 @@ class Store:
                     return result
         finally:
             if patience is not None and began is not None:
-                patience.ended(self.root, began, answers=answers)
+                patience.end_wait(self.root, began, answers=answers)
 
     def _answer(self, start: Callable[[], Any]) -> Any:
         """Wait for the future that `start` returns, in short intervals, so that abandoned work ends soon."""
@@ -299,7 +299,7 @@ class Store:
             raise from_tensorstore(error) from None
 
 
-def _once_ahead(start: Callable[[], Any]) -> Callable[[], Any]:
+def _started_request(start: Callable[[], Any]) -> Callable[[], Any]:
     """Start a request now. The first call of the result returns its future; each later call starts a new request."""
     ahead = [start()]
     return lambda: ahead.pop() if ahead else start()

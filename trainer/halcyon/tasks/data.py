@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from halcyon.context import Context, check_context, process_name, run_name
 from halcyon.data.open import ensure_caches
-from halcyon.storage.patience import Patience
+from halcyon.storage.patience import RetryBudget
 from halcyon.telemetry import RunReporter
 from halcyon_api.counting import counted
 
 
-def build_data(context: Context, reporter: RunReporter, *, patience: Patience) -> str:
+def build_data(context: Context, reporter: RunReporter, *, patience: RetryBudget) -> str:
     """Build the token caches of a run, or wait until another process has built them.
 
     Args:

@@ -23,10 +23,10 @@ from halcyon.data.held_out import HeldOut
 from halcyon.data.open import ensure_caches, held_out_of
 from halcyon.errors import NoValidCheckpoint, TrainerExit
 from halcyon.evaluate.evaluation import Evaluation, total
-from halcyon.evaluate.results import begun, decides, document_of, found_in
+from halcyon.evaluate.results import parse_stored, evaluation_key, document_of, results_of
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.session import session
-from halcyon.storage.patience import Patience
+from halcyon.storage.patience import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluating import with_source
@@ -44,7 +44,7 @@ def evaluate_checkpoint(
     context: Context,
     reporter: RunReporter,
     *,
-    patience: Patience,
+    patience: RetryBudget,
     on_lost_process: Callable[[int], object],
     clock: Callable[[], float] = time.time,
 ) -> str:
@@ -72,10 +72,10 @@ def evaluate_checkpoint(
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
-        return _OneEvaluation(context, joined.processes, program, held_out, reporter, clock, patience).run()
+        return CheckpointEvaluation(context, joined.processes, program, held_out, reporter, clock, patience).run()
 
 
-class _OneEvaluation:
+class CheckpointEvaluation:
     """One evaluation, with everything that it needs already open."""
 
     def __init__(
@@ -86,7 +86,7 @@ class _OneEvaluation:
         held_out: HeldOut,
         reporter: RunReporter,
         clock: Callable[[], float],
-        patience: Patience,
+        patience: RetryBudget,
     ) -> None:
         if context.run.spec.origin is None:
             raise TypeError("a run of task evaluate needs spec.from, which names the run whose checkpoint it evaluates")
@@ -96,14 +96,14 @@ class _OneEvaluation:
         self._origin: OriginSpec = context.run.spec.origin
         self._batches, self._batch_size = self._spec.trainer.evaluation.batches, self._spec.trainer.batch_size
         self._prints = fingerprints(self._spec, data=held_out.description)
-        self._wanted = decides(self._prints, self._origin, self._batches)
+        self._wanted = evaluation_key(self._prints, self._origin, self._batches)
         self._store = Store(self._spec.checkpoint, patience=patience)
         self._keeper: HeadKeeper | None = None
 
     def run(self) -> str:
         kept = self._take_root()
         restored, kept = self._restore(kept)
-        found = found_in(kept) if kept is not None else {}
+        found = results_of(kept) if kept is not None else {}
         checkpoint = restored.checkpoint
         self._reporter.resumed(checkpoint.step, path=checkpoint.path, fallback_reason=_reasons(restored))
         parts = self._held_out.each
@@ -123,7 +123,7 @@ class _OneEvaluation:
             if source not in found:
                 found[source] = self._evaluate(part, lambda batch: step(model, batch))
                 self._reporter.evaluation(checkpoint.step, found[source], source=source)
-                self._keep(found, checkpoint, finished=len(found) == len(parts))
+                self._store_results(found, checkpoint, finished=len(found) == len(parts))
         whole = total(found.values())
         self._reporter.evaluation(checkpoint.step, whole)
         bits = "" if whole.bits_per_byte is None else f", {whole.bits_per_byte:.4f} bits per byte"
@@ -145,7 +145,7 @@ class _OneEvaluation:
                 fingerprints=self._prints,
                 expected_step=0,
             )
-            kept = begun(self._store.read(EVALUATION_KEY).data, context.owner, self._wanted)
+            kept = parse_stored(self._store.read(EVALUATION_KEY).data, context.owner, self._wanted)
             return {} if kept is None else kept.document()
 
         kept = decide(self._processes, self._store.root, take)
@@ -198,7 +198,7 @@ class _OneEvaluation:
                 on_batch=self._reporter.evaluated_batch,
             )
 
-    def _keep(self, found: dict[str, Evaluation], checkpoint: CommittedStep, *, finished: bool) -> None:
+    def _store_results(self, found: dict[str, Evaluation], checkpoint: CommittedStep, *, finished: bool) -> None:
         """Process 0 writes the results to the root. All processes raise `Fenced` if a newer epoch owns the root."""
 
         def keep() -> dict[str, Any]:

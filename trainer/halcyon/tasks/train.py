@@ -28,14 +28,14 @@ from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.session import session
 from halcyon.storage.failures import StoreFailure
-from halcyon.storage.patience import Patience
+from halcyon.storage.patience import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.training.batch_source import BuildBatchSource, dataset_batches
 from halcyon.training.compilation import CompilationCache, program_key
 from halcyon.training.compiled_steps import CompiledSteps
-from halcyon.training.loop import Ended, Loop, Training
+from halcyon.training.loop import TrainingEnd, Loop, Training
 from halcyon.training.program import STEP_MODULE, Program, build_program
 from halcyon.training.state import initial_state, state_bytes
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Fingerprints
@@ -47,14 +47,14 @@ def train(
     reporter: RunReporter,
     *,
     compilation_cache: Path,
-    patience: Patience,
+    patience: RetryBudget,
     on_lost_process: Callable[[int], object],
     on_failed_build: Callable[[Exception], object],
     on_interrupt: Callable[[int], object] = lambda count: None,
     requests: SaveRequests | None = None,
     batch_source: BuildBatchSource = dataset_batches,
     clock: Callable[[], float] = time.time,
-) -> Ended:
+) -> TrainingEnd:
     """Train until the last step or a preemption notice.
 
     After the last step, all steps are committed when this returns. After a notice, `Ended.last_save` says which steps were committed within
@@ -95,7 +95,7 @@ def train(
 
         reporter.stage("tokenizing")
         if not wait_together(processes, notice, lambda seconds: caches.progress.wait_for(lambda: _may_begin(context, caches), seconds)):
-            return Ended(context.resume_step, preempted=True)
+            return TrainingEnd(context.resume_step, preempted=True)
         reporter.stage("restoring")
         opening = background.submit(dataset_of, spec, cache_store(spec, patience), caches.progress.caches, caches.progress)
         starting: list[Future[Any]] = [opening, background.submit(_wait_for_root, spec.checkpoint, patience)]
@@ -106,7 +106,7 @@ def train(
         steps = CompiledSteps(program, background, lambda: _fetch(programs, reporter), lambda one: _compiled(programs, one))
         steps.start_for(build_schedule(spec.trainer), context.resume_step)
         if not wait_together(processes, notice, lambda seconds: not wait(starting, seconds).not_done):
-            return Ended(context.resume_step, preempted=True)
+            return TrainingEnd(context.resume_step, preempted=True)
         dataset = opening.result()
         prints = fingerprints(spec, data=dataset.description)
         checkpointer = _open_checkpoints(context, processes, prints, reporter, requests, patience)
@@ -138,7 +138,7 @@ def train(
 
 
 def _open_checkpoints(
-    context: Context, processes: ProcessGroup, prints: Fingerprints, reporter: RunReporter, requests: SaveRequests, patience: Patience
+    context: Context, processes: ProcessGroup, prints: Fingerprints, reporter: RunReporter, requests: SaveRequests, patience: RetryBudget
 ) -> Checkpointer:
     spec = context.run.spec
     return Checkpointer.open(
@@ -188,13 +188,13 @@ def _report_read_back(reporter: RunReporter, entry: CommittedStep, damage: str |
         reporter.checkpoint_failed(f"the checkpoint at step {entry.step} was committed and is damaged, so another one is made: {damage}")
 
 
-def _wait_for_root(checkpoint: CheckpointSpec, patience: Patience) -> None:
+def _wait_for_root(checkpoint: CheckpointSpec, patience: RetryBudget) -> None:
     """Wait until the checkpoint root accepts the credentials. `Checkpointer` handles other failures, on all processes together."""
     with contextlib.suppress(StoreFailure):
         Store(checkpoint, patience=patience).read(HEAD_KEY)
 
 
-def _begin(context: Context, processes: ProcessGroup, program: Program, prints: Fingerprints, patience: Patience) -> Restored | None:
+def _begin(context: Context, processes: ProcessGroup, program: Program, prints: Fingerprints, patience: RetryBudget) -> Restored | None:
     """Restore the checkpoint of ``spec.from``, for a run that has no checkpoint of its own yet. None: the run has no ``spec.from``."""
     spec = context.run.spec
     if spec.origin is None:

@@ -41,8 +41,8 @@ def keep_stacks(spec: CheckpointSpec, identity: RunIdentity, stacks: str, *, tim
 
 def _delete_old(store: Store) -> None:
     found = [(key, match) for key in store.list(PREFIX) if (match := _NAME.fullmatch(key.removeprefix(PREFIX)))]
-    worlds = sorted({(int(match[1]), int(match[2])) for _, match in found})
-    old = set(worlds[:-KEPT_RESTARTS])
+    process_groups = sorted({(int(match[1]), int(match[2])) for _, match in found})
+    old = set(process_groups[:-KEPT_RESTARTS])
     for key, match in found:
         if (int(match[1]), int(match[2])) in old:
             store.delete(key)

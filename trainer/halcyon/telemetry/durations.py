@@ -42,7 +42,7 @@ class Durations:
             return
         known.extend([max(0.0, seconds) / max(1, steps)] * min(max(1, steps), _REMEMBERED_STEPS))
 
-    def under_way(self, done: int) -> tuple[tuple[float, ...], ...]:
+    def of_steps_in_progress(self, done: int) -> tuple[tuple[float, ...], ...]:
         """For each size of the steps that may be in progress, its recorded durations, oldest first; empty for a new size.
 
         Args:

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from halcyon.evaluate.evaluation import Evaluation
 
 
-class Lines:
+class LogInterval:
     """Decides when a log line about batches is due: every `EVENT_SECONDS`, and at the last batch."""
 
     def __init__(self) -> None:
-        self._told_at = -math.inf
+        self._logged_at = -math.inf
 
     def due(self, now: float, *, last: bool) -> bool:
         """Whether a line is due at ``now``, in seconds of a monotonic clock."""
-        if not last and now - self._told_at < EVENT_SECONDS:
+        if not last and now - self._logged_at < EVENT_SECONDS:
             return False
-        self._told_at = now
+        self._logged_at = now
         return True
 
 

@@ -45,7 +45,7 @@ class HealthLimits:
 
 
 @dataclass(frozen=True)
-class Vitals:
+class HealthInputs:
     """The inputs of `judge`. Times are of one monotonic clock, in seconds."""
 
     stage: Stage
@@ -79,7 +79,7 @@ def step_limit_seconds(step_seconds: Sequence[float], limits: HealthLimits) -> f
     return min(max(limits.floor_seconds, limits.factor * percentile), max(limits.floor_seconds, limits.ceiling_seconds))
 
 
-def judge(vitals: Vitals, now: float, limits: HealthLimits) -> Health:
+def judge(vitals: HealthInputs, now: float, limits: HealthLimits) -> Health:
     """Decide whether the trainer is healthy at ``now``."""
     began = vitals.stage_began
     if vitals.stage != "training":

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry.clock import Clock, process_age_seconds, timestamp
 from halcyon.telemetry.durations import Durations
-from halcyon.telemetry.evaluating import Lines, numbers, with_source
+from halcyon.telemetry.evaluating import LogInterval, numbers, with_source
 from halcyon.telemetry.events import BY_NAME
-from halcyon.telemetry.health import Health, HealthLimits, Vitals, judge
+from halcyon.telemetry.health import Health, HealthLimits, HealthInputs, judge
 from halcyon.telemetry.log import EventLog, RunIdentity
 from halcyon.telemetry.observation import Observation, RunPlan, StepReport, Tallies
 from halcyon.telemetry.pace import Pace
@@ -96,7 +96,7 @@ class RunReporter:
         self._pace = Pace()
         self._durations = Durations(plan.size_of)
         self._tokenizing = Tokenizing()
-        self._batch_lines = Lines()
+        self._batch_lines = LogInterval()
         age = process_age_seconds() if age_seconds is None else age_seconds
         began = self._clock.monotonic() - age
         self._started_at = timestamp(self._clock.wall() - age)
@@ -462,11 +462,11 @@ class RunReporter:
         if self._state.stage == "tokenizing":
             began = max(began, self._state.tokenized_at)
         state, done = self._state, self._state.last_step.step if self._state.last_step else 0
-        vitals = Vitals(
+        vitals = HealthInputs(
             state.stage,
             began,
             self._pace.last_ended,
-            self._durations.under_way(done),
+            self._durations.of_steps_in_progress(done),
             paused_seconds=state.paused_seconds,
             waits_until=state.waits_until,
         )

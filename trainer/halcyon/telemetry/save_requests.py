@@ -28,13 +28,13 @@ class SaveRequests:
         self._clock = clock
         self._lock = Lock()
         self._taken: OrderedDict[str, SaveRequestTaken] = OrderedDict()
-        self._owed = False
+        self._due = False
         self._saving = False
         self._not_before = -float("inf")
         self._signals = 0
         self._signals_seen = 0
 
-    def ask(self, request: str = "", step: int = 0) -> SaveRequestTaken:
+    def request(self, request: str = "", step: int = 0) -> SaveRequestTaken:
         """Request a checkpoint. A request with a remembered id (one of the last `MAX_REMEMBERED_REQUESTS`) changes nothing.
 
         Args:
@@ -47,7 +47,7 @@ class SaveRequests:
         with self._lock:
             if request in self._taken:
                 return self._taken[request]
-            self._owed, self._not_before = True, -float("inf")
+            self._due, self._not_before = True, -float("inf")
             if not request:
                 return SaveRequestTaken(id="anonymous", step=step)
             self._taken[request] = taken = SaveRequestTaken(id=request, step=step)
@@ -65,20 +65,20 @@ class SaveRequests:
         with self._lock:
             if self._signals != self._signals_seen:
                 self._signals_seen = self._signals
-                self._owed, self._not_before = True, -float("inf")
-            return self._owed and self._clock() >= self._not_before
+                self._due, self._not_before = True, -float("inf")
+            return self._due and self._clock() >= self._not_before
 
-    def begun(self) -> None:
+    def save_begun(self) -> None:
         """A save begins. It covers all requests so far."""
         with self._lock:
-            self._saving = self._owed
-            self._owed = False
+            self._saving = self._due
+            self._due = False
 
     def failed(self) -> None:
         """The last save failed. The requests that it covered are due again after `RETRY_SECONDS`."""
         with self._lock:
-            if self._saving and not self._owed:
-                self._owed, self._not_before = True, self._clock() + RETRY_SECONDS
+            if self._saving and not self._due:
+                self._due, self._not_before = True, self._clock() + RETRY_SECONDS
 
     @property
     def taken(self) -> tuple[SaveRequestTaken, ...]:

@@ -115,7 +115,7 @@ class _Saves:
         mine = self._reporter.identity
         if (wanted.run, wanted.attempt, wanted.restart) != (mine.run, mine.attempt, mine.restart):
             return _refusal(HTTPStatus.CONFLICT, f"this is run {mine.run}, attempt {mine.attempt}, restart {mine.restart}")
-        taken = self._requests.ask(wanted.id, self._reporter.report().progress.step)
+        taken = self._requests.request(wanted.id, self._reporter.report().progress.step)
         return HTTPStatus.ACCEPTED, "application/json", taken.model_dump_json(by_alias=True).encode()
 
 

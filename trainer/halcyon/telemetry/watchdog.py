@@ -51,8 +51,8 @@ class Watchdog:
         keep: Keep | None,
         end: Callable[[str], object],
         *,
-        look_seconds: float = LOOK_SECONDS,
-        patience_seconds: float = PATIENCE_SECONDS,
+        poll_seconds: float = LOOK_SECONDS,
+        exit_delay_seconds: float = PATIENCE_SECONDS,
         store_seconds: float = STORE_SECONDS,
         on_pause: Callable[[float], object] = lambda seconds: None,
         late_seconds: float = LATE_SECONDS,
@@ -60,7 +60,7 @@ class Watchdog:
     ) -> None:
         self._on_pause, self._late_seconds, self._clock = on_pause, late_seconds, clock
         self._health, self._tell, self._keep, self._end = health, tell, keep, end
-        self._look_seconds, self._patience_seconds, self._store_seconds = look_seconds, patience_seconds, store_seconds
+        self._look_seconds, self._patience_seconds, self._store_seconds = poll_seconds, exit_delay_seconds, store_seconds
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="halcyon-watchdog", daemon=True)
         self._thread.start()

@@ -17,9 +17,9 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer.byte_level import spell
-from halcyon.tokenizer.cut import BETWEEN, pieces
+from halcyon.tokenizer.cut import CUT_BETWEEN, pieces
 from halcyon.tokenizer.definition import TokenizerDefinition
-from halcyon.tokenizer.special import BOS, EOS, TRAINED_HERE
+from halcyon.tokenizer.special import BOS, EOS, OWN_SPECIAL_TOKENS
 
 SPLIT_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 """GPT-4's pattern (tiktoken's ``cl100k_base``) with numbers in groups of two."""
@@ -39,7 +39,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[st
     Raises:
         BadConfiguration: There is no text, a special token is given twice, or the vocabulary is too small for bytes and special tokens.
     """
-    special = [*TRAINED_HERE, *special_tokens]
+    special = [*OWN_SPECIAL_TOKENS, *special_tokens]
     if len(set(special)) < len(special):
         twice = next(name for name in special if special.count(name) > 1)
         raise BadConfiguration(
@@ -97,6 +97,6 @@ class _Counted:
 
     def __iter__(self) -> Iterator[str]:
         for text in self._texts:
-            for piece in pieces(text, BETWEEN, _PIECE_CHARACTERS):
+            for piece in pieces(text, CUT_BETWEEN, _PIECE_CHARACTERS):
                 self.characters += len(piece)
                 yield piece

@@ -27,20 +27,20 @@ _PART_LENGTH = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Joint:
+class CutRule:
     """A kind of place where a text may be cut: the match of a pattern. The matched text is in neither piece."""
 
     pattern: re.Pattern[str]
 
 
-BETWEEN = Joint(re.compile(r"(?<=[0-9A-Za-z\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[ \t\n\r,.;:()<>=\"\u3001\u3002\uff0c])"))
+CUT_BETWEEN = CutRule(re.compile(r"(?<=[0-9A-Za-z\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[ \t\n\r,.;:()<>=\"\u3001\u3002\uff0c])"))
 """For byte-level tokenizers: no text is lost between the pieces. Letters of Latin, kana, Han and Hangul; their commas and full stops."""
 
-INSTEAD_OF_SPACE = Joint(re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])"))
+CUT_AT_SPACE = CutRule(re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])"))
 """For SentencePiece: one space is lost, and the tokenizer adds it again at the beginning of the next piece."""
 
 
-def pieces(text: str | bytes, joint: Joint, piece_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
+def pieces(text: str | bytes, joint: CutRule, piece_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
     """The text in pieces of at most ``2 * piece_characters`` characters. The end of a piece depends only on its own text.
 
     Raises:
@@ -57,7 +57,7 @@ def pieces(text: str | bytes, joint: Joint, piece_characters: int = PIECE_CHARAC
         raise
 
 
-def pieces_of_parts(parts: Iterable[str | bytes], joint: Joint, piece_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
+def pieces_of_parts(parts: Iterable[str | bytes], joint: CutRule, piece_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
     """The same pieces of a text that comes in parts, independent of the bounds of the parts. Holds about one part and one piece in memory.
 
     Raises:
@@ -88,10 +88,10 @@ def _decoded(parts: Iterable[str | bytes]) -> Iterator[str]:
     yield decoder.decode(b"", final=True)
 
 
-def find_joint(encode: Callable[[str], np.ndarray], sample: str) -> Joint:
+def find_joint(encode: Callable[[str], np.ndarray], sample: str) -> CutRule:
     """The joint with which the pieces of a sample have the ids of the whole sample; ``BETWEEN`` if neither joint passes this test."""
     whole = encode(sample)
-    for joint in (BETWEEN, INSTEAD_OF_SPACE):
+    for joint in (CUT_BETWEEN, CUT_AT_SPACE):
         if np.array_equal(np.concatenate([encode(piece) for piece in pieces(sample, joint, 128)]), whole):
             return joint
-    return BETWEEN
+    return CUT_BETWEEN

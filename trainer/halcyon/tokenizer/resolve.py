@@ -56,7 +56,7 @@ def _tiktoken(spec: TiktokenSpec, fetch: Fetch) -> TokenizerDefinition:
     where = "spec.tokenizer.tiktoken"
     if spec.path is not None:
         return _encoding(spec.encoding, _read(spec.path, where, fetch))
-    kept = kept_encoding(spec.encoding)
+    kept = cached_encoding(spec.encoding)
     if kept is not None:
         return kept
     content = _read(encoding.url, where, fetch)
@@ -65,7 +65,7 @@ def _tiktoken(spec: TiktokenSpec, fetch: Fetch) -> TokenizerDefinition:
     return _encoding(spec.encoding, content)
 
 
-def kept_encoding(name: str) -> TokenizerDefinition | None:
+def cached_encoding(name: str) -> TokenizerDefinition | None:
     """One of tiktoken's encodings from tiktoken's cache on this machine; None: its ranks are not there, or have another hash."""
     from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
 

@@ -26,7 +26,7 @@ CHAT_MARKS = (
 )
 """Marks of a conversation, with the names of nanochat, so that its templates work."""
 
-TRAINED_HERE = (BOS, EOS, PAD, *CHAT_MARKS)
+OWN_SPECIAL_TOKENS = (BOS, EOS, PAD, *CHAT_MARKS)
 """Special tokens of every tokenizer trained by Halcyon, in the order of their ids."""
 
 BEGINNINGS = (BOS, "<|begin_of_text|>", "<|startoftext|>", "<|begin▁of▁sentence|>", "<|START_OF_TEXT|>", "<bos>", "<s>", "[BOS]", "[CLS]")

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from halcyon.tokenizer.cut import PIECE_CHARACTERS, Joint, pieces, pieces_of_parts
+from halcyon.tokenizer.cut import PIECE_CHARACTERS, CutRule, pieces, pieces_of_parts
 
 GROUP_CHARACTERS = 2**23
 """Pieces are passed to the library in groups of about this number of characters, so that its buffers stay small for any documents."""
@@ -30,7 +30,7 @@ class PieceEncoder(Protocol):
 class DocumentEncoder:
     """Cuts long documents, encodes the pieces in groups and joins their ids."""
 
-    def __init__(self, encode_pieces: PieceEncoder, joint: Joint) -> None:
+    def __init__(self, encode_pieces: PieceEncoder, joint: CutRule) -> None:
         self._encode_pieces = encode_pieces
         self.joint = joint
 

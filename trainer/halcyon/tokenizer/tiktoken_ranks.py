@@ -19,7 +19,7 @@ import tiktoken
 
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer.choose import agree
-from halcyon.tokenizer.cut import BETWEEN
+from halcyon.tokenizer.cut import CUT_BETWEEN
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.encoders import FastEncoder
 from halcyon.tokenizer.library import LibraryTokenizer
@@ -72,7 +72,7 @@ class TiktokenTokenizer(LibraryTokenizer):
         return self._encode_pieces.name
 
     def _make_documents(self) -> DocumentEncoder:
-        return DocumentEncoder(self._encode_pieces, BETWEEN)
+        return DocumentEncoder(self._encode_pieces, CUT_BETWEEN)
 
     def _make_token_bytes(self) -> np.ndarray:
         sizes = np.zeros(self.vocab_size, np.int32)

@@ -77,7 +77,7 @@ def judge(
     return verdict, LossWindow(losses=jnp.where(taken, losses, window.losses), seen=window.seen + taken)
 
 
-def keep_if_dropped(policy: DivergenceSpec, verdict: jax.Array, old: Any, new: Any) -> Any:
+def drop_update(policy: DivergenceSpec, verdict: jax.Array, old: Any, new: Any) -> Any:
     """`old` if the policy drops the update of this verdict, else `new`; trees of arrays. A policy that drops nothing adds no operation."""
     actions = {Verdict.NON_FINITE: policy.non_finite, Verdict.SPIKE: policy.spike.action if policy.spike else "ignore"}
     dropped = [verdict == kind for kind, action in actions.items() if action == "skip"]
@@ -114,7 +114,7 @@ class DivergenceWatch:
         if verdict == Verdict.HEALTHY:
             self._skipped_in_a_row = 0
             return ""
-        what = f"the loss of step {step} is {_said(loss)} and its gradient norm {_said(gradient_norm)}"
+        what = f"the loss of step {step} is {_formatted(loss)} and its gradient norm {_formatted(gradient_norm)}"
         action = self._policy.non_finite
         if verdict == Verdict.SPIKE and self._policy.spike is not None:
             action = self._policy.spike.action
@@ -137,5 +137,5 @@ class DivergenceWatch:
         return what
 
 
-def _said(number: float) -> str:
+def _formatted(number: float) -> str:
     return f"{number:.6g}" if math.isfinite(number) else "not a number" if math.isnan(number) else "infinite"

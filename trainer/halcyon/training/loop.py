@@ -47,7 +47,7 @@ _LAST_SAVE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
-class Ended:
+class TrainingEnd:
     """How a training ended without an error."""
 
     step: int
@@ -114,11 +114,11 @@ class Loop:
         self._save_asked = False
         """Whether any process has asked for a save since the last save began, in a step whose numbers are fetched."""
         self._saved_step = 0
-        self._wanting: set[int] = set()
+        self._text_wait_steps: set[int] = set()
         """Steps (counted from 0) for whose text some process may have to wait: all processes wait together before them."""
         self._waited_seconds = 0.0
 
-    def run(self, state: TrainState, step: int, *, save_first: bool = False) -> Ended:
+    def run(self, state: TrainState, step: int, *, save_first: bool = False) -> TrainingEnd:
         """Train until the last step or a notice.
 
         Args:
@@ -134,11 +134,11 @@ class Loop:
             self._saved_step = -1
             self._save(state, step)
         if self._dataset.streams:
-            self._wanting = {first, first + 1}
+            self._text_wait_steps = {first, first + 1}
         while step < self._settings.steps:
-            if self._sync_point.reached():
+            if self._sync_point.should_stop():
                 return self._leave(state, step)
-            if step in self._wanting:
+            if step in self._text_wait_steps:
                 self._report_pending()
                 if not self._wait_for_text(lambda step=step: self._dataset.holds(step)):
                     return self._leave(state, step)
@@ -156,18 +156,18 @@ class Loop:
             evaluation_due = self._evaluation_due(step)
             if self._save_asked or self._checkpointer.should_save(step) or (evaluation_due and self._save_before_evaluation):
                 self._save(state, step)
-            if evaluation_due and (self._sync_point.reached() or not self._evaluate(state, step)):
+            if evaluation_due and (self._sync_point.should_stop() or not self._evaluate(state, step)):
                 return self._leave(state, step)
         return self._finish(state, step)
 
-    def _finish(self, state: TrainState, step: int) -> Ended:
+    def _finish(self, state: TrainState, step: int) -> TrainingEnd:
         self._report_pending()
         self._save(state, step)
         self._reporter.stage("leaving")
         self._checkpointer.finish()
-        return Ended(step, preempted=False)
+        return TrainingEnd(step, preempted=False)
 
-    def _leave(self, state: TrainState, step: int) -> Ended:
+    def _leave(self, state: TrainState, step: int) -> TrainingEnd:
         """Commit the last step, or at least the save in flight, if the remaining grace period allows it."""
         self._caches.stop()
         self._report_pending()
@@ -186,7 +186,7 @@ class Loop:
         committed = self._checkpointer.newest.step if self._checkpointer.newest is not None else 0
         if committed < (step if saved == "step" else self._saved_step):
             saved = "none"
-        return Ended(step, preempted=True, last_save=LastSave(saved, step, committed, budget, problem if saved == "none" else ""))
+        return TrainingEnd(step, preempted=True, last_save=LastSave(saved, step, committed, budget, problem if saved == "none" else ""))
 
     def _budget(self, step: int) -> SaveBudget:
         """The time for the last save. All processes agree on the greatest of their values for each number, which is the safest."""
@@ -231,7 +231,7 @@ class Loop:
         numbers: StepMetrics = jax.device_get(metrics)
         control, loss, gradient_norm = int(numbers.control), float(numbers.loss), float(numbers.gradient_norm)
         if control & TEXT_WANTED:
-            self._wanting.add(step + 1)
+            self._text_wait_steps.add(step + 1)
         # A save that has begun since this step covers the request.
         self._save_asked |= bool(control & SAVE_WANTED) and step > self._saved_step
         self._reporter.step_done(
@@ -245,10 +245,10 @@ class Loop:
                 metrics={name: float(value) for name, value in numbers.metrics.items()},
             )
         )
-        if why := self._watch.skipped(step, int(numbers.verdict), loss, gradient_norm, self._last_good):
+        if why := self._watch.skipped(step, int(numbers.verdict), loss, gradient_norm, self._newest_checkpoint):
             self._reporter.skipped(step, why)
 
-    def _last_good(self) -> str:
+    def _newest_checkpoint(self) -> str:
         """Wait for the save in flight, whose steps are good, and describe the newest checkpoint."""
         self._reporter.stage("leaving")
         self._checkpointer.finish_within(_LAST_SAVE_SECONDS)
@@ -262,7 +262,7 @@ class Loop:
         self._report_pending()  # checks the step for divergence before its state is saved
         self._save_asked = False
         self._saved_step = step
-        self._requests.begun()
+        self._requests.save_begun()
         schedule = self._dataset.schedule
         position = DataPosition(step=step, sequences=schedule.positions_before(step), tokens=schedule.tokens_before(step))
         self._reporter.stage("saving")

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from halcyon.objectives import Batch, Objective, Sums
 from halcyon.parallel.axes import constrain, constrain_here
 from halcyon.parallel.partition import by_group
-from halcyon.training.divergence import judge, keep_if_dropped
+from halcyon.training.divergence import judge, drop_update
 from halcyon.training.state import Model, TrainState
 from halcyon_api.spec.divergence import DivergenceSpec
 
@@ -117,7 +117,7 @@ def make_train_step(
             metrics={name: total * share for name, total in sums.metrics.items()},
         )
         new = optax.apply_updates(state.model, updates), optimizer_state
-        model, optimizer_state = keep_if_dropped(policy, verdict, (state.model, state.optimizer_state), new)
+        model, optimizer_state = drop_update(policy, verdict, (state.model, state.optimizer_state), new)
         return constrain(TrainState(step=state.step + 1, model=model, optimizer_state=optimizer_state, losses=losses), mesh), metrics
 
     return train_step

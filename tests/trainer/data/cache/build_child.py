@@ -50,7 +50,7 @@ def stand_still(hold: str) -> None:
 def main(root: str, corpus: Path, workers: int, long: bool) -> None:
     ensure.pieces = functools.partial(pieces, target_bytes=PIECE_BYTES)  # type: ignore[assignment]
     build.SMALL_BYTES = 0
-    election.SILENCE_SECONDS, election.BEAT_SECONDS = 0.2, 0.05
+    election.LOCK_TIMEOUT_SECONDS, election.RENEW_SECONDS = 0.2, 0.05
     if long:
         long_text.LONG_BYTES, work.PART_TOKENS = 120, 50
     cache = {"workers": workers, "shardTokens": 1024 if long else SHARD_TOKENS}

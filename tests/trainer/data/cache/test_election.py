@@ -9,7 +9,7 @@ import pytest
 
 from halcyon.data.cache import ensure
 from halcyon.data.cache.build import SourceBuild
-from halcyon.data.cache.election import SILENCE_SECONDS, Builder
+from halcyon.data.cache.election import LOCK_TIMEOUT_SECONDS, Builder
 from halcyon.data.open import ensure_caches
 from halcyon.errors import BadConfiguration, DamagedData
 from halcyon.storage.store import Store
@@ -24,57 +24,57 @@ def store(tmp_path: Path) -> Store:
 
 def test_the_first_one_builds_and_the_next_after_it(tmp_path: Path) -> None:
     one, two = Builder(store(tmp_path), "one"), Builder(store(tmp_path), "two")
-    assert one.elected()
-    assert not two.elected()
+    assert one.try_elect()
+    assert not two.try_elect()
     with one:
-        assert not two.elected()
-    assert two.elected()
+        assert not two.try_elect()
+    assert two.try_elect()
 
 
 def test_a_silent_builder_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> None:
     now = [0.0]
     dead, other = Builder(store(tmp_path), "dead"), Builder(store(tmp_path), "other", clock=lambda: now[0])
-    assert dead.elected()
-    assert not other.elected()
-    now[0] = SILENCE_SECONDS - 1
-    assert not other.elected()
+    assert dead.try_elect()
+    assert not other.try_elect()
+    now[0] = LOCK_TIMEOUT_SECONDS - 1
+    assert not other.try_elect()
     assert dead._generation is not None
     dead._generation = dead._store.swap("BUILDER.json", dead._document(), dead._generation)  # one more heartbeat
-    now[0] = SILENCE_SECONDS + 1
-    assert not other.elected(), "it spoke meanwhile"
-    now[0] = 2 * SILENCE_SECONDS + 2
-    assert other.elected()
+    now[0] = LOCK_TIMEOUT_SECONDS + 1
+    assert not other.try_elect(), "it spoke meanwhile"
+    now[0] = 2 * LOCK_TIMEOUT_SECONDS + 2
+    assert other.try_elect()
 
 
 def test_a_failed_builder_tells_the_processes_of_its_run_and_nobody_else(tmp_path: Path) -> None:
     """Processes of the same run would find the same bad row, after reading as long. Another run, or a later start, may succeed."""
     one, two, stranger = (Builder(store(tmp_path), name, run=run) for name, run in (("one", "a"), ("two", "a"), ("three", "b")))
-    assert one.elected()
-    assert not two.elected()
-    assert not stranger.elected()
+    assert one.try_elect()
+    assert not two.try_elect()
+    assert not stranger.try_elect()
     with pytest.raises(DamagedData), one:
         raise DamagedData("spec.data.sources[web]: row 7 is bad")
     with pytest.raises(DamagedData, match=r"^spec\.data\.sources\[web\]: row 7 is bad$"):
-        two.elected()
-    assert Builder(store(tmp_path), "later", run="a").elected()
+        two.try_elect()
+    assert Builder(store(tmp_path), "later", run="a").try_elect()
 
 
 def test_an_error_that_nobody_expected_may_be_the_builders_alone(tmp_path: Path) -> None:
     one, two = Builder(store(tmp_path), "one", run="a"), Builder(store(tmp_path), "two", run="a")
-    assert one.elected()
-    assert not two.elected()
+    assert one.try_elect()
+    assert not two.try_elect()
     with pytest.raises(RuntimeError), one:
         raise RuntimeError
-    assert two.elected()
+    assert two.try_elect()
 
 
 def test_another_run_takes_over_from_a_builder_that_failed(tmp_path: Path) -> None:
     one, stranger = Builder(store(tmp_path), "one", run="a"), Builder(store(tmp_path), "two", run="b")
-    assert one.elected()
-    assert not stranger.elected()
+    assert one.try_elect()
+    assert not stranger.try_elect()
     with pytest.raises(BadConfiguration), one:
         raise BadConfiguration("bad")
-    assert stranger.elected()
+    assert stranger.try_elect()
 
 
 def test_many_at_once_build_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from halcyon.data.cache import arrays, scratch
-from halcyon.data.cache.arrays import keep_arrays, kept_arrays
+from halcyon.data.cache.arrays import store_arrays, load_arrays
 from halcyon.data.open import open_dataset
 from halcyon.errors import DamagedData
 from halcyon.storage.store import Store
@@ -27,10 +27,10 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 @pytest.mark.parametrize("large_bytes", [0, 2**20])
 def test_arrays_come_back(store: Store, monkeypatch: pytest.MonkeyPatch, large_bytes: int) -> None:
     monkeypatch.setattr(scratch, "LARGE_BYTES", large_bytes)
-    assert kept_arrays(store, "web/layouts/a/") is None
-    keep_arrays(store, "web/layouts/a/", ARRAYS)
+    assert load_arrays(store, "web/layouts/a/") is None
+    store_arrays(store, "web/layouts/a/", ARRAYS)
     assert len(store.list("web/layouts/a/")) > 30, "in parts"
-    found = kept_arrays(store, "web/layouts/a/")
+    found = load_arrays(store, "web/layouts/a/")
     assert found is not None
     assert found.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
@@ -41,24 +41,24 @@ def test_arrays_come_back(store: Store, monkeypatch: pytest.MonkeyPatch, large_b
 @pytest.mark.parametrize("key", ["first.000002", "INDEX.json"])
 @pytest.mark.parametrize("content", [b"", b"[1]", None])
 def test_damage_is_told(store: Store, key: str, content: bytes | None) -> None:
-    keep_arrays(store, "web/layouts/a/", ARRAYS)
+    store_arrays(store, "web/layouts/a/", ARRAYS)
     store.delete(f"web/layouts/a/{key}")
     if content is not None:
         store.write(f"web/layouts/a/{key}", content)
     elif key == "INDEX.json":
-        assert kept_arrays(store, "web/layouts/a/") is None, "it was never written"
+        assert load_arrays(store, "web/layouts/a/") is None, "it was never written"
         return
     with pytest.raises(DamagedData, match="web/layouts/a/ of the token cache is damaged; delete it, and it is made again"):
-        kept_arrays(store, "web/layouts/a/")
+        load_arrays(store, "web/layouts/a/")
 
 
 def test_a_flipped_bit_is_told(store: Store) -> None:
-    keep_arrays(store, "web/layouts/a/", ARRAYS)
+    store_arrays(store, "web/layouts/a/", ARRAYS)
     content = bytearray(store.read("web/layouts/a/second.000001").data or b"")
     content[10] ^= 4
     store.write("web/layouts/a/second.000001", bytes(content))
     with pytest.raises(DamagedData, match="is damaged; delete it"):
-        kept_arrays(store, "web/layouts/a/")
+        load_arrays(store, "web/layouts/a/")
 
 
 @pytest.mark.parametrize("layout", [{"pack": {}}, {"bestFit": {}}])

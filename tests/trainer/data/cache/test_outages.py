@@ -16,7 +16,7 @@ from halcyon.data.open import background_caches, ensure_caches
 from halcyon.data.sources import Access
 from halcyon.errors import BadConfiguration, DataUnreachable, Preempted, RootUnusable, TrainerExit
 from halcyon.storage.failures import StoreFailure
-from halcyon.storage.patience import SOURCES, Patience
+from halcyon.storage.patience import SOURCES, RetryBudget
 from halcyon.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import TrainingRunSpec
@@ -130,7 +130,7 @@ def test_a_tokenizer_is_waited_for_too(spec: TrainingRunSpec, proxy: Proxy, buck
 
 
 def test_a_notice_ends_the_wait(spec: TrainingRunSpec, proxy: Proxy) -> None:
-    patience = Patience(1e6, on_wait=lambda *_: patience.stop())
+    patience = RetryBudget(1e6, on_wait=lambda *_: patience.stop())
     proxy.decide = lambda request: DENIED
     with pytest.raises(Preempted, match="a preemption notice arrived while a data source was unreachable"):
         ensure_caches(spec, process="first", patience=patience)
@@ -138,7 +138,7 @@ def test_a_notice_ends_the_wait(spec: TrainingRunSpec, proxy: Proxy) -> None:
 
 def test_a_notice_that_ends_a_wait_beside_the_training_is_no_failure(spec: TrainingRunSpec, proxy: Proxy) -> None:
     """The training must first save its last step."""
-    patience = Patience(1e6, on_wait=lambda *_: patience.stop())
+    patience = RetryBudget(1e6, on_wait=lambda *_: patience.stop())
     proxy.decide = lambda request: DENIED
     caches: BackgroundCaches = background_caches(spec, process="first", run="", report=lambda built: None, patience=patience)
     failures: list[Exception] = []
@@ -152,12 +152,12 @@ def test_a_notice_that_ends_a_wait_beside_the_training_is_no_failure(spec: Train
 def test_processes_that_wait_for_the_builder_end_as_it_does(spec: TrainingRunSpec, proxy: Proxy) -> None:
     store = Store(CheckpointSpec(root=f"{spec.checkpoint.root}/data"))
     first, second = Builder(store, "first", run="r"), Builder(store, "second", run="r")
-    assert first.elected()
-    assert not second.elected()
+    assert first.try_elect()
+    assert not second.try_elect()
     with pytest.raises(DataUnreachable), first:
         raise DataUnreachable("s3://bucket/a cannot be read: HTTP status 503")
     with pytest.raises(DataUnreachable, match="HTTP status 503"):
-        second.elected()
+        second.try_elect()
 
 
 def failing_store(monkeypatch: pytest.MonkeyPatch, failure: StoreFailure, number: int) -> list[str]:
@@ -238,7 +238,7 @@ def test_what_was_only_read_again_renews_no_time() -> None:
     clock = Clock(100)
     asking = SourceRetries(clock.patience, lambda: None)
     with pytest.raises(DataUnreachable):
-        asking.until_answered(failing(1000, asking.answered))
+        asking.retry(failing(1000, asking.source_answered))
     assert clock.now == pytest.approx(100)
     assert all(longest <= 100 for _, _, longest in clock.told.waits)
     assert len(clock.told.ends) == len(clock.told.waits)
@@ -247,5 +247,5 @@ def test_what_was_only_read_again_renews_no_time() -> None:
 def test_what_was_committed_renews_it() -> None:
     clock = Clock(100)
     asking = SourceRetries(clock.patience, lambda: None)
-    assert asking.until_answered(failing(1000, asking.advanced)) == "read"
+    assert asking.retry(failing(1000, asking.reset_deadline)) == "read"
     assert clock.now == pytest.approx(1000), "the time limit restarted before each wait"

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from halcyon.data.sources import SourceRow
-from halcyon.tokenizer.special import TRAINED_HERE
+from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS
 
 
 class MarkedBytes:
     """Ids 0 to 255 are the bytes of UTF-8; the special tokens follow."""
 
-    def __init__(self, special: Sequence[str] = TRAINED_HERE, bos: int = 256, eos: int = 257) -> None:
+    def __init__(self, special: Sequence[str] = OWN_SPECIAL_TOKENS, bos: int = 256, eos: int = 257) -> None:
         self.special_tokens = {spelling: 256 + index for index, spelling in enumerate(special)}
         self.vocab_size = 256 + len(special)
         self.bos_id, self.eos_id, self.pad_id = bos, eos, eos

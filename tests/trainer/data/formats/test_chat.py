@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from halcyon.data.formats import build_formatter
 from halcyon.errors import BadConfiguration
-from halcyon.tokenizer.special import TRAINED_HERE
+from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec
 from tests.trainer.data.formats.standin import MarkedBytes, counted, row
 
@@ -115,7 +115,7 @@ GLUED = chat(template="{% generation %}{% for m in messages %}{{ m['content'] }}
     st.lists(
         st.lists(
             st.sampled_from(
-                [*TRAINED_HERE, "<|user_", "start|>", "<", "|", "a", " ", "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd2-", "0", "ü", "\n"]
+                [*OWN_SPECIAL_TOKENS, "<|user_", "start|>", "<", "|", "a", " ", "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd2-", "0", "ü", "\n"]
             ),
             max_size=5,
         ).map("".join),

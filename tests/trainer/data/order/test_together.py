@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halcyon.data.order import Order, Permutation, answered, build_order
+from halcyon.data.order import Order, Permutation, run_queries, build_order
 from halcyon.data.order import together as module
-from halcyon.data.order.together import Question, answer_all
+from halcyon.data.order.together import PermutationQuery, evaluate_all
 from halcyon_api.spec.data import BlockOrderSpec, OrderSpec, RandomOrderSpec, SequentialOrderSpec, WindowOrderSpec
 
 SPECS = [
@@ -24,10 +24,10 @@ SPECS = [
 def test_permutations_of_all_sizes_answer_as_alone(wanted: list[tuple[int, bool, int]], seed: int) -> None:
     numbers = np.random.default_rng(seed)
     questions = [
-        Question(Permutation(size, f"{seed}/{at}".encode()), numbers.integers(0, size, count), inverse)
+        PermutationQuery(Permutation(size, f"{seed}/{at}".encode()), numbers.integers(0, size, count), inverse)
         for at, (size, inverse, count) in enumerate(wanted)
     ]
-    answers = answer_all(questions)
+    answers = evaluate_all(questions)
     assert len(answers) == len(questions)
     for (permutation, asked, inverse), answer in zip(questions, answers, strict=True):
         alone = permutation.inverse(asked) if inverse else permutation(asked)
@@ -36,10 +36,10 @@ def test_permutations_of_all_sizes_answer_as_alone(wanted: list[tuple[int, bool,
 
 
 def test_many_numbers_go_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    questions = [Question(Permutation(size, b"key"), np.arange(size)) for size in (100, 1000, 2047)]
-    whole = answer_all(questions)
+    questions = [PermutationQuery(Permutation(size, b"key"), np.arange(size)) for size in (100, 1000, 2047)]
+    whole = evaluate_all(questions)
     monkeypatch.setattr(module, "_TOGETHER", 64)
-    for question, answer, before in zip(questions, answer_all(questions), whole, strict=True):
+    for question, answer, before in zip(questions, evaluate_all(questions), whole, strict=True):
         assert np.array_equal(np.sort(answer), np.arange(question.permutation.size))
         assert np.array_equal(answer, before)
 
@@ -52,7 +52,7 @@ def test_orders_of_every_kind_answer_as_alone(wanted: list[tuple[OrderSpec, int,
         return [build_order(spec, sequences=size, seed=1, source=str(at)) for at, (spec, size, _) in enumerate(wanted)]
 
     positions = [np.arange(first, first + 50) for _, _, first in wanted]
-    together = answered([order.asking(mine) for order, mine in zip(orders(), positions, strict=True)])
+    together = run_queries([order.queries(mine) for order, mine in zip(orders(), positions, strict=True)])
     for order, mine, ranks in zip(orders(), positions, together, strict=True):
         assert np.array_equal(ranks, order(mine))
 
@@ -60,9 +60,9 @@ def test_orders_of_every_kind_answer_as_alone(wanted: list[tuple[OrderSpec, int,
 @pytest.mark.parametrize("number", [-1, 100])
 def test_a_number_outside_of_one_is_an_error(number: int) -> None:
     with pytest.raises(IndexError, match=r"outside \[0, 100\)"):
-        answer_all([Question(Permutation(1000, b""), np.array([5])), Question(Permutation(100, b""), np.array([number]))])
+        evaluate_all([PermutationQuery(Permutation(1000, b""), np.array([5])), PermutationQuery(Permutation(100, b""), np.array([number]))])
 
 
 def test_nothing_is_asked_of_nobody() -> None:
-    assert answered([]) == []
-    assert answer_all([]) == []
+    assert run_queries([]) == []
+    assert evaluate_all([]) == []

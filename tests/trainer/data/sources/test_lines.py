@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.sources import long_text
-from halcyon.data.sources.aside import Aside
+from halcyon.data.sources.aside import SpillFile
 from halcyon.data.sources.lines import Block, cut_lines, offset_of_line
 
 TEXT = st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r\n", b"longer line of text"]), max_size=60).map(b"".join)
@@ -58,7 +58,7 @@ def test_a_long_line_is_put_aside_with_the_lines_before_it(monkeypatch: pytest.M
     monkeypatch.setattr(long_text, "LONG_BYTES", 50)
     data = b"one\ntwo\n" + b"a" * 100 + b"\nthree\n"
     aside, last = cut_lines([data[:30], data[30:60], data[60:]], 16)
-    assert isinstance(aside.text, Aside)
+    assert isinstance(aside.text, SpillFile)
     assert (aside.rows, last) == (3, Block(6, 1, b"three\n"))
     assert b"".join(aside.chunks()) == data[:-6]
     mapped = aside.text.take()

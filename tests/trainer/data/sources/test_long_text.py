@@ -108,7 +108,7 @@ def test_a_long_blank_line_is_no_row(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_for_temporary_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aside.Aside, "make", lambda: aside.Aside("/dev/full"))
+    monkeypatch.setattr(aside.SpillFile, "make", lambda: aside.SpillFile("/dev/full"))
     (tmp_path / "a.jsonl.gz").write_bytes(pack("a.jsonl.gz", json.dumps({"text": "a" * 9000}).encode()))
     with pytest.raises(BadConfiguration) as refused:
         rows(jsonl_source(tmp_path / "a.jsonl.gz"))

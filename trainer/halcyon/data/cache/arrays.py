@@ -16,7 +16,7 @@ PART_BYTES = 64 * 2**20
 _INDEX = "INDEX.json"
 
 
-def keep_arrays(store: Store, prefix: str, arrays: Mapping[str, np.ndarray]) -> None:
+def store_arrays(store: Store, prefix: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays of integers below a prefix. The index is written last; the arrays exist only when it exists.
 
     Args:
@@ -37,7 +37,7 @@ def keep_arrays(store: Store, prefix: str, arrays: Mapping[str, np.ndarray]) -> 
     store.create(f"{prefix}{_INDEX}", json.dumps(index, sort_keys=True).encode())
 
 
-def kept_arrays(store: Store, prefix: str) -> dict[str, np.ndarray] | None:
+def load_arrays(store: Store, prefix: str) -> dict[str, np.ndarray] | None:
     """The arrays below a prefix, large ones on disk; None: no arrays were stored.
 
     Raises:

@@ -22,8 +22,8 @@ from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 
 BUILDER_KEY = "BUILDER.json"
-BEAT_SECONDS = 3.0
-SILENCE_SECONDS = 30.0
+RENEW_SECONDS = 3.0
+LOCK_TIMEOUT_SECONDS = 30.0
 _SENTENCE_LIMIT = 2048
 _KINDS: tuple[type[TrainerExit], ...] = (DamagedData, BadConfiguration, DataUnreachable, RootUnusable, TrainerExit)
 
@@ -49,7 +49,7 @@ class Builder:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def elected(self) -> bool:
+    def try_elect(self) -> bool:
         """Try to become the builder; True: this process is the builder now. Call again to detect that the current builder has died.
 
         Raises:
@@ -64,7 +64,7 @@ class Builder:
             if self._seen is None or self._seen[0] != value.generation:
                 self._seen = (value.generation, now)
                 return False
-            if now - self._seen[1] < SILENCE_SECONDS:
+            if now - self._seen[1] < LOCK_TIMEOUT_SECONDS:
                 return False
         self._generation = self._store.swap(BUILDER_KEY, self._document(), value.generation)
         return self._generation is not None
@@ -72,7 +72,7 @@ class Builder:
     def __enter__(self) -> Self:
         """Renew the lock until the end of the block. An error that ends the block is reported to the other processes of the run."""
         self._over.clear()
-        self._thread = threading.Thread(target=self._beat, name="halcyon-data-builder", daemon=True)
+        self._thread = threading.Thread(target=self._renew, name="halcyon-data-builder", daemon=True)
         self._thread.start()
         return self
 
@@ -82,12 +82,12 @@ class Builder:
             self._thread.join()
         if self._generation is not None:
             try:
-                self._store.swap(BUILDER_KEY, self._last_words(error), self._generation)
+                self._store.swap(BUILDER_KEY, self._final_document(error), self._generation)
             except StoreFailure:
                 return  # the next builder takes over after SILENCE_SECONDS
 
-    def _beat(self) -> None:
-        while not self._over.wait(BEAT_SECONDS):
+    def _renew(self) -> None:
+        while not self._over.wait(RENEW_SECONDS):
             try:
                 if self._generation is not None:
                     self._generation = self._store.swap(BUILDER_KEY, self._document(), self._generation)
@@ -98,7 +98,7 @@ class Builder:
         self._beats += 1
         return json.dumps({"builder": self._name, "beat": self._beats}).encode()
 
-    def _last_words(self, error: BaseException | None) -> bytes:
+    def _final_document(self, error: BaseException | None) -> bytes:
         kind = next((kind for kind in _KINDS if isinstance(error, kind)), None)
         if kind is None or isinstance(error, Preempted):  # a preemption notice to this process is not a failure of the build
             return b"{}"

@@ -23,14 +23,14 @@ from halcyon.data.cache.election import Builder
 from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledger, changed_file, decode, differences, identity
 from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.retries import SourceRetries
-from halcyon.data.cache.tokenizers import InheritedTokenizer, keep_tokenizer, read_tokenizer, tokenizer_key
+from halcyon.data.cache.tokenizers import InheritedTokenizer, store_tokenizer, read_tokenizer, tokenizer_key
 from halcyon.data.formats.texts import texts_of
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
 from halcyon.data.sources.access import forget_clients
 from halcyon.data.streaming import positive_weights
 from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable
 from halcyon.storage.failures import StoreFailure, as_exit, explain
-from halcyon.storage.patience import Patience
+from halcyon.storage.patience import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
@@ -87,19 +87,19 @@ class CacheKeeper:
     report: Callable[[Built], object] = lambda built: None
     run: str = ""
     on_caches: Callable[[Caches], object] = lambda caches: None
-    awaited: Mapping[str, int] | None = None
+    portion_tokens: Mapping[str, int] | None = None
     inherited: InheritedTokenizer | None = None
-    patience: Patience | None = None
+    patience: RetryBudget | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     _definition: TokenizerDefinition | None = None
     _files: dict[str, tuple[SourceFile, ...]] = field(default_factory=dict[str, tuple[SourceFile, ...]])
     _entries: dict[str, tuple[FileEntry, ...]] = field(default_factory=dict[str, tuple[FileEntry, ...]])
     _seen: dict[str, tuple[bytes, Ledger]] = field(default_factory=dict[str, tuple[bytes, Ledger]])
-    _asking: SourceRetries = field(init=False)
+    _retries: SourceRetries = field(init=False)
 
     def __post_init__(self) -> None:
-        self._asking = SourceRetries(self.patience, forget_clients)
+        self._retries = SourceRetries(self.patience, forget_clients)
 
     def ensure(self) -> Caches:
         """The caches; builds them if they do not exist.
@@ -109,27 +109,27 @@ class CacheKeeper:
             DataUnreachable: Its store did not answer, or denied access, until the retries ended; or the caches' root did not answer.
             TrainerExit: The caches' root is full, or cannot be used.
         """
-        with self._root_blamed():
+        with self._errors_at_root():
             builder = Builder(self.store, self.name, run=self.run, clock=self.clock)
-            while (caches := self._asking.until_answered(self.look)) is None or not caches.finished(self.data):
-                if builder.elected():
+            while (caches := self._retries.retry(self.poll)) is None or not caches.finished(self.data):
+                if builder.try_elect():
                     with builder:
-                        self._asking.until_answered(self._build_blamed)
+                        self._retries.retry(self._build_with_root_errors)
                 else:
                     self.pause(_POLL_SECONDS)
             return caches
 
-    def look(self) -> Caches | None:
+    def poll(self) -> Caches | None:
         """The current state of the caches, which may be incomplete; None: the tokenizer is not trained yet. Builds nothing.
 
         Raises:
             BadConfiguration, TrainerExit: See `ensure`.
         """
-        with self._root_blamed():
+        with self._errors_at_root():
             return self._find()
 
     @contextmanager
-    def _root_blamed(self) -> Iterator[None]:
+    def _errors_at_root(self) -> Iterator[None]:
         try:
             yield
         except StoreFailure as failure:
@@ -137,8 +137,8 @@ class CacheKeeper:
                 raise DataUnreachable(explain(failure, self.store.root, what=_WHAT)) from failure
             raise as_exit(failure, self.store.root, what=_WHAT) from failure
 
-    def _build_blamed(self) -> None:
-        with self._root_blamed():
+    def _build_with_root_errors(self) -> None:
+        with self._errors_at_root():
             self._build()
 
     def _find(self) -> Caches | None:
@@ -154,7 +154,7 @@ class CacheKeeper:
         definition = self._tokenizer() or self._new_tokenizer()
         ledgers = {source.name: self._ledger(source, definition) or self._begin(source, definition) for source in self.data.sources}
         jobs = {source.name: self._job(source, definition, ledgers[source.name]) for source in self.data.sources}
-        with TokenizerPool(tuple(jobs.values()), self.data.cache.workers, background=self.awaited is not None) as pool:
+        with TokenizerPool(tuple(jobs.values()), self.data.cache.workers, background=self.portion_tokens is not None) as pool:
             growing = {
                 source.name: self._growing(source, jobs[source.name], ledgers[source.name], pool)
                 for source in self.data.sources
@@ -168,7 +168,7 @@ class CacheKeeper:
                         del growing[name]
                     else:
                         ledgers[name] = ledger
-                        self._asking.advanced()
+                        self._retries.reset_deadline()
                         self.on_caches(Caches(definition, dict(ledgers)))
             except Replaced:
                 self.pause(_POLL_SECONDS)  # the other builder continues; this process polls again
@@ -178,9 +178,9 @@ class CacheKeeper:
 
     def _next(self, growing: Mapping[str, object], ledgers: Mapping[str, Ledger]) -> str:
         """The source that is built next, up to its next commit."""
-        if self.awaited is None:
+        if self.portion_tokens is None:
             return next(iter(growing))
-        return next_source({name: ledgers[name].tokens for name in growing}, positive_weights(self.data), self.awaited)
+        return next_source({name: ledgers[name].tokens for name in growing}, positive_weights(self.data), self.portion_tokens)
 
     def _growing(self, source: DataSourceSpec, job: work.Job, ledger: Ledger, pool: TokenizerPool) -> Generator[Ledger, None, None]:
         files = self._listed(source)
@@ -189,7 +189,7 @@ class CacheKeeper:
         yield from build.run(ledger, rest, text_bytes=sum(file.size_bytes for file in files))
 
     def _built(self, built: Built) -> None:
-        self._asking.answered()
+        self._retries.source_answered()
         self.report(built)
 
     def _job(self, source: DataSourceSpec, definition: TokenizerDefinition, ledger: Ledger) -> work.Job:
@@ -247,7 +247,7 @@ class CacheKeeper:
     def _listed(self, source: DataSourceSpec) -> tuple[SourceFile, ...]:
         if source.name not in self._files:
             self._files[source.name] = list_files(source, self.access)
-            self._asking.advanced()
+            self._retries.reset_deadline()
         return self._files[source.name]
 
     # Tokenizers
@@ -259,7 +259,7 @@ class CacheKeeper:
     def _resolved_tokenizer(self) -> TokenizerDefinition:
         if self._definition is None:
             self._definition = resolve(self.tokenizer, self.fetch)
-            self._asking.advanced()
+            self._retries.reset_deadline()
         return self._definition
 
     @property
@@ -277,7 +277,7 @@ class CacheKeeper:
 
     def _new_tokenizer(self) -> TokenizerDefinition:
         definition = (self.inherited.find() if self.inherited is not None else None) or self._train_tokenizer()
-        keep_tokenizer(self.store, self._tokenizer_key, definition)
+        store_tokenizer(self.store, self._tokenizer_key, definition)
         return definition
 
     def _train_tokenizer(self) -> TokenizerDefinition:

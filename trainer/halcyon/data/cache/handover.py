@@ -12,18 +12,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from halcyon.data.cache.shards import Part
-from halcyon.data.sources.aside import Aside
+from halcyon.data.sources.aside import SpillFile
 
 
 @dataclass(frozen=True)
-class HandedOver:
+class SentParts:
     """The tokenized parts of a piece, on the way to the builder."""
 
     parts: tuple[Part, ...]
     """The parts; parts of long documents have no tokens here."""
     counts: tuple[int, ...]
     """Number of tokens of each part in the file."""
-    aside: Aside | None
+    aside: SpillFile | None
     """The file; None: no document is long."""
 
     def take(self) -> Iterator[Part]:
@@ -39,20 +39,20 @@ class HandedOver:
             yield replace(part, documents=replace(part.documents, tokens=tokens))
 
 
-def hand_over(parts: Iterable[Part]) -> HandedOver:
+def pack_parts(parts: Iterable[Part]) -> SentParts:
     """Prepare parts for sending; reads ``parts`` one by one."""
     sent: list[Part] = []
     counts: list[int] = []
-    aside: Aside | None = None
+    aside: SpillFile | None = None
     goes_on = False
     for part in parts:
         documents = part.documents
         long = goes_on or documents.open_tokens > 0
         goes_on = documents.open_tokens > 0
         if long:
-            aside = aside or Aside.make()
+            aside = aside or SpillFile.make()
             aside.append([documents.tokens.data.cast("B")])
             part = replace(part, documents=replace(documents, tokens=documents.tokens[:0].copy()))
         sent.append(part)
         counts.append(len(documents.tokens) if long else 0)
-    return HandedOver(tuple(sent), tuple(counts), aside)
+    return SentParts(tuple(sent), tuple(counts), aside)

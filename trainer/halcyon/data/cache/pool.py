@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from halcyon.data.cache import work
-from halcyon.data.cache.handover import HandedOver
+from halcyon.data.cache.handover import SentParts
 from halcyon.data.cache.shards import Part
 from halcyon.data.sources import Piece
 from halcyon.errors import BadConfiguration
@@ -70,7 +70,7 @@ class TokenizerPool:
     def _in_order(self, number: int, pieces: Iterator[Piece]) -> Iterator[Part]:
         """Results in the order of the pieces; a bounded number of pieces and results is in memory."""
         processes = self._started()
-        waiting: deque[tuple[int, Future[HandedOver]]] = deque()
+        waiting: deque[tuple[int, Future[SentParts]]] = deque()
         held_bytes = 0
         for piece in pieces:
             size_bytes = piece.size_bytes

@@ -174,14 +174,14 @@ class FetchedBlocks:
 
 
 @dataclass(frozen=True)
-class _There:
+class _ShardIndex:
     """The existing shards, and the offset in the stream of each one's begin and of the last one's end: int64 [shards + 1]."""
 
     shards: tuple[ShardEntry, ...]
     starts: np.ndarray
 
     @classmethod
-    def of(cls, ledger: Ledger) -> _There:
+    def of(cls, ledger: Ledger) -> _ShardIndex:
         return cls(ledger.shards, np.concatenate([[0], np.cumsum([shard.tokens for shard in ledger.shards], dtype=np.int64)]))
 
 
@@ -204,7 +204,7 @@ class TokenReader:
         self.weight_type = None if ledger.weight_type is None else np.dtype(ledger.weight_type).newbyteorder("<")
         self._files: dict[tuple[int, str], Blocks] = {}
         self._lock = threading.Lock()
-        self._there = _There.of(ledger)
+        self._there = _ShardIndex.of(ledger)
 
     @property
     def tokens(self) -> int:
@@ -229,7 +229,7 @@ class TokenReader:
                 "again"
             )
         if len(ledger.shards) > len(before):
-            self._there = _There.of(ledger)
+            self._there = _ShardIndex.of(ledger)
 
     def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The tokens of spans [start, start + length) of the stream, concatenated.

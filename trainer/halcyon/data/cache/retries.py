@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from halcyon.errors import DataUnreachable, Preempted
-from halcyon.storage.patience import SOURCES, Patience, WaitStopped
+from halcyon.storage.patience import SOURCES, RetryBudget, WaitStopped
 
 _T = TypeVar("_T")
 
@@ -24,14 +24,14 @@ class SourceRetries:
         before_retry: Called before each retry.
     """
 
-    def __init__(self, patience: Patience | None, before_retry: Callable[[], object]) -> None:
+    def __init__(self, patience: RetryBudget | None, before_retry: Callable[[], object]) -> None:
         self._patience = patience
         self._before_retry = before_retry
         self._began: float | None = None
         self._tries = 0
         self._waits = False
 
-    def until_answered(self, attempt: Callable[[], _T]) -> _T:
+    def retry(self, attempt: Callable[[], _T]) -> _T:
         """Call ``attempt`` until it raises no `DataUnreachable`, and return its result.
 
         Raises:
@@ -46,16 +46,16 @@ class SourceRetries:
                 except DataUnreachable as failure:
                     self._wait(failure)
                 else:
-                    self.advanced()
+                    self.reset_deadline()
                     return result
         finally:
             self._end(answers=False)
 
-    def answered(self) -> None:
+    def source_answered(self) -> None:
         """Report that a source has answered: ends the current wait."""
         self._end(answers=True)
 
-    def advanced(self) -> None:
+    def reset_deadline(self) -> None:
         """Report progress that no later try repeats: ends the current wait and resets the time limit."""
         self._end(answers=True)
         self._began, self._tries = None, 0
@@ -74,4 +74,4 @@ class SourceRetries:
     def _end(self, *, answers: bool) -> None:
         if self._waits and self._patience is not None and self._began is not None:
             self._waits = False
-            self._patience.ended(SOURCES, self._began, answers=answers)
+            self._patience.end_wait(SOURCES, self._began, answers=answers)

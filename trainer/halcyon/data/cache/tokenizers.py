@@ -50,7 +50,7 @@ def read_tokenizer(store: Store, key: str) -> TokenizerDefinition | None:
     return definition
 
 
-def keep_tokenizer(store: Store, key: str, definition: TokenizerDefinition) -> None:
+def store_tokenizer(store: Store, key: str, definition: TokenizerDefinition) -> None:
     """Store a tokenizer, unless the key exists."""
     document = {
         "kind": definition.kind,

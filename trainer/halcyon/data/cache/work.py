@@ -14,12 +14,12 @@ from itertools import groupby
 
 import numpy as np
 
-from halcyon.data.cache.handover import HandedOver, hand_over
+from halcyon.data.cache.handover import SentParts, pack_parts
 from halcyon.data.cache.shards import Part, Tokenized
 from halcyon.data.formats import Formatter, TokenizedDocument, build_formatter
 from halcyon.data.formats.text import TextFormatter
 from halcyon.data.sources import Access, LongText, Piece, SourceRow, read_piece
-from halcyon.data.sources.failures import blamed_on
+from halcyon.data.sources.failures import errors_at
 from halcyon.data.sources.memory import keep_freed_memory
 from halcyon.data.sources.piece import Files, Lines
 from halcyon.tokenizer import TokenizerDefinition, load
@@ -163,22 +163,22 @@ def begin(jobs: tuple[Job, ...], niceness: int = 0) -> None:
     os.environ |= {"FASTOKENS_BPE_THREADS": "1", "RAYON_NUM_THREADS": "1"}
     keep_freed_memory()
     os.nice(niceness)
-    threading.Thread(target=_leave_with_parent, name="halcyon-parent-watch", daemon=True).start()
+    threading.Thread(target=_exit_with_parent, name="halcyon-parent-watch", daemon=True).start()
     _jobs = jobs
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
 
 
-def tokenize(number: int, piece: Piece) -> HandedOver:
+def tokenize(number: int, piece: Piece) -> SentParts:
     """The documents of a piece of the source with this job number. Call `begin` in this process first."""
     worker = _workers.get(number)
     if worker is None:
         worker = _workers[number] = Worker(_jobs[number])
         gc.freeze()  # existing objects live on, so the garbage collector need not scan them
-    with blamed_on(piece.where):
-        return hand_over(worker(piece))
+    with errors_at(piece.where):
+        return pack_parts(worker(piece))

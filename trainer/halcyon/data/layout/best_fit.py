@@ -48,7 +48,7 @@ class BestFit:
         taken = array("I" if len(document_ends) <= 2**32 else "Q")
         first_pieces = array("q", [0])
         coming = _lengths(document_ends)
-        shelf = _Shelf()
+        shelf = _Buffer()
         while True:
             missing = sequence_length + 1
             while missing:
@@ -92,7 +92,7 @@ class BestFit:
         return {"documents": self._documents, "first_pieces": self._first}
 
 
-class _Shelf:
+class _Buffer:
     """The buffer: documents sorted by length. One queue for each existing length keeps large buffers as fast as small ones."""
 
     def __init__(self) -> None:

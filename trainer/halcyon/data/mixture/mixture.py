@@ -67,7 +67,7 @@ class Mixture:
         self._shares = [
             Shares([weights[s] for s in sources], block_sequences) for (_, weights), sources in zip(stages, self._sources, strict=True)
         ]
-        self._slots = lru_cache(maxsize=16)(self._deal)
+        self._slots = lru_cache(maxsize=16)(self._assign_slots)
         self._before_stage: list[np.ndarray] = [np.zeros(len(names), np.int64)]
         for first in self._first_positions[1:]:
             self._before_stage.append(self._count(len(self._before_stage) - 1, first))
@@ -148,7 +148,7 @@ class Mixture:
             counts += np.bincount(self._slots(number, block)[0][:slot], minlength=len(counts))
         return counts
 
-    def _deal(self, number: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    def _assign_slots(self, number: int, block: int) -> tuple[np.ndarray, np.ndarray]:
         """Source and rank of each slot of a block: int32 [B], int64 [B]."""
         sources = self._sources[number]
         before, counts = self._shares[number](block)

@@ -7,6 +7,6 @@ windows of the text (`windows`); or the order of the text.
 
 from halcyon.data.order.epochs import Order, build_order
 from halcyon.data.order.permutation import Permutation
-from halcyon.data.order.together import answered
+from halcyon.data.order.together import run_queries
 
-__all__ = ["Order", "Permutation", "answered", "build_order"]
+__all__ = ["Order", "Permutation", "run_queries", "build_order"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
-from halcyon.data.order.together import Question, SourceRetries, answered
+from halcyon.data.order.together import PermutationQuery, PermutationQueries, run_queries
 
 
 class BlockPermutation:
@@ -49,15 +49,15 @@ class BlockPermutation:
         Raises:
             IndexError: A place is outside ``[0, size)``.
         """
-        return answered([self.asking(np.asarray(places, np.int64).reshape(-1))])[0].reshape(np.shape(places))
+        return run_queries([self.queries(np.asarray(places, np.int64).reshape(-1))])[0].reshape(np.shape(places))
 
-    def asking(self, places: np.ndarray) -> SourceRetries:
+    def queries(self, places: np.ndarray) -> PermutationQueries:
         """Generator form of a call, for `answered`; places are int64 [n]."""
         if places.size and (places.min() < 0 or places.max() >= self.size):
             raise IndexError(f"an index is outside [0, {self.size})")
         if self._short is None:
             last_block = np.array([self._blocks.size - 1])
-            place = int((yield Question(self._blocks, last_block, inverse=True))[0])
+            place = int((yield PermutationQuery(self._blocks, last_block, inverse=True))[0])
             window_end = min(self._blocks.size, (place // self._window_blocks + 1) * self._window_blocks)
             self._short = (place + 1) * self.block_size, window_end * self.block_size
         short_end, short_window_end = self._short
@@ -65,9 +65,9 @@ class BlockPermutation:
         shuffled = np.empty_like(places)
         for window, inside in groups(windows):
             first, permutation = self._window(window, short_window_end)
-            shuffled[inside] = first + (yield Question(permutation, places[inside] - first))
+            shuffled[inside] = first + (yield PermutationQuery(permutation, places[inside] - first))
         blocks, inner = np.divmod(self._as_if_full(shuffled, short_end), self.block_size)
-        return (yield Question(self._blocks, blocks)) * self.block_size + inner
+        return (yield PermutationQuery(self._blocks, blocks)) * self.block_size + inner
 
     def _as_if_full(self, places: np.ndarray, short_end: int) -> np.ndarray:
         """The places if the short block, or its window, which ends at ``short_end``, were full."""

@@ -14,7 +14,7 @@ import numpy as np
 from halcyon.data.order.blocks import BlockPermutation
 from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
-from halcyon.data.order.together import Question, SourceRetries, answered
+from halcyon.data.order.together import PermutationQuery, PermutationQueries, run_queries
 from halcyon.data.order.windows import WindowPermutation
 from halcyon_api.spec.data import BlockOrderSpec, OrderSpec
 
@@ -59,9 +59,9 @@ class Order:
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """The ranks, 0 to n - 1, at positions of the run: int64, same shape."""
-        return answered([self.asking(positions)])[0]
+        return run_queries([self.queries(positions)])[0]
 
-    def asking(self, positions: np.ndarray) -> SourceRetries:
+    def queries(self, positions: np.ndarray) -> PermutationQueries:
         """Generator form of a call, for `answered`, which evaluates the permutations of many orders together.
 
         Raises:
@@ -78,9 +78,9 @@ class Order:
         for epoch, inside in groups(epochs):
             order = self._epoch_order(epoch)
             if isinstance(order, BlockPermutation | WindowPermutation):
-                ranks[inside] = yield from order.asking(flat[inside])
+                ranks[inside] = yield from order.queries(flat[inside])
             else:
-                ranks[inside] = yield Question(order, flat[inside])
+                ranks[inside] = yield PermutationQuery(order, flat[inside])
         return ranks.reshape(places.shape)
 
     def _draw(self, epoch: int) -> Permutation | BlockPermutation | WindowPermutation:

@@ -20,7 +20,7 @@ _FEW = 2048
 _TOGETHER = 16384
 
 
-class Question(NamedTuple):
+class PermutationQuery(NamedTuple):
     """Asks for the elements at indices or, if ``inverse``, for the indices of elements."""
 
     permutation: Permutation
@@ -29,26 +29,26 @@ class Question(NamedTuple):
     inverse: bool = False
 
 
-SourceRetries = Generator[Question, np.ndarray, np.ndarray]
+PermutationQueries = Generator[PermutationQuery, np.ndarray, np.ndarray]
 """Yields questions, receives their answers, returns its own result."""
 
 
-def answered(asking: Sequence[SourceRetries]) -> list[np.ndarray]:
+def run_queries(asking: Sequence[PermutationQueries]) -> list[np.ndarray]:
     """Run generators to their ends and return their results, in order. In each round their questions are answered together."""
     results: dict[int, np.ndarray] = {}
     answers: dict[int, np.ndarray | None] = dict.fromkeys(range(len(asking)))
     while answers:
-        questions: dict[int, Question] = {}
+        questions: dict[int, PermutationQuery] = {}
         for number, answer in answers.items():
             try:
                 questions[number] = next(asking[number]) if answer is None else asking[number].send(answer)
             except StopIteration as end:
                 results[number] = end.value
-        answers = dict(zip(questions, answer_all(list(questions.values())), strict=True))
+        answers = dict(zip(questions, evaluate_all(list(questions.values())), strict=True))
     return [results[number] for number in range(len(asking))]
 
 
-def answer_all(questions: Sequence[Question]) -> list[np.ndarray]:
+def evaluate_all(questions: Sequence[PermutationQuery]) -> list[np.ndarray]:
     """The answers, int64 with the lengths of the questions' numbers, equal to those of each permutation alone.
 
     Raises:
@@ -65,7 +65,7 @@ def answer_all(questions: Sequence[Question]) -> list[np.ndarray]:
     return [answers[at] for at in range(len(questions))]
 
 
-def _together(questions: Sequence[Question], *, inverse: bool) -> list[np.ndarray]:
+def _together(questions: Sequence[PermutationQuery], *, inverse: bool) -> list[np.ndarray]:
     counts = np.array([len(question.numbers) for question in questions])
     owners = np.repeat(np.arange(len(questions)), counts)
     sizes = np.array([question.permutation.size for question in questions], np.uint64)

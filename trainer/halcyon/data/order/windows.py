@@ -12,7 +12,7 @@ import numpy as np
 
 from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
-from halcyon.data.order.together import Question, SourceRetries, answered
+from halcyon.data.order.together import PermutationQuery, PermutationQueries, run_queries
 
 
 class WindowPermutation:
@@ -37,16 +37,16 @@ class WindowPermutation:
         Raises:
             IndexError: A place is outside ``[0, size)``.
         """
-        return answered([self.asking(np.asarray(places, np.int64).reshape(-1))])[0].reshape(np.shape(places))
+        return run_queries([self.queries(np.asarray(places, np.int64).reshape(-1))])[0].reshape(np.shape(places))
 
-    def asking(self, places: np.ndarray) -> SourceRetries:
+    def queries(self, places: np.ndarray) -> PermutationQueries:
         """Generator form of a call, for `answered`; places are int64 [n]."""
         if places.size and (places.min() < 0 or places.max() >= self.size):
             raise IndexError(f"an index is outside [0, {self.size})")
         elements = np.empty_like(places)
         for window, inside in groups(places // self.window_size):
             first = window * self.window_size
-            elements[inside] = first + (yield Question(self._window(window), places[inside] - first))
+            elements[inside] = first + (yield PermutationQuery(self._window(window), places[inside] - first))
         return elements
 
     def _draw(self, window: int) -> Permutation:

@@ -19,13 +19,13 @@ _CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
-class Aside:
+class SpillFile:
     """A temporary file. `take` deletes it; else it is deleted when the process that made it exits normally."""
 
     path: str
 
     @classmethod
-    def make(cls) -> Aside:
+    def make(cls) -> SpillFile:
         """Make an empty file."""
         with tempfile.NamedTemporaryFile(dir=_folder().name, delete=False) as stream:
             return cls(stream.name)

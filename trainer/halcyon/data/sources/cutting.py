@@ -13,9 +13,9 @@ from itertools import groupby
 from halcyon.data.sources import hub, parquet
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile, parse_address
-from halcyon.data.sources.aside import Aside
+from halcyon.data.sources.aside import SpillFile
 from halcyon.data.sources.decompress import decompressed, is_compressed
-from halcyon.data.sources.failures import Unreadable, blamed_on
+from halcyon.data.sources.failures import Unreadable, errors_at
 from halcyon.data.sources.fields import needed_fields
 from halcyon.data.sources.files import read_between, read_chunks
 from halcyon.data.sources.lines import Block, cut_lines, offset_of_line
@@ -52,7 +52,7 @@ def pieces(
         DataUnreachable: A store does not answer, or denies access.
     """
     where = where_of(source)
-    with blamed_on(where):
+    with errors_at(where):
         wanted = Wanted(max(source.rows.start, start_row), sys.maxsize if source.rows.end is None else source.rows.end)
         if source.text is not None or source.stdlib is not None:
             total = yield from _whole_files(where, files, wanted, target_bytes)
@@ -103,7 +103,7 @@ def _line_pieces(
                 stop = offset_of_line(_text(file, offset, block, access), end)
             content = _content(file, offset, block, begin, stop)
             yield Piece(where, file.uri, first + number + start, end - start, number + start, content)
-        elif isinstance(block.text, Aside):
+        elif isinstance(block.text, SpillFile):
             block.text.discard()
         number, offset = number + block.rows, offset + block.size_bytes
         if first + number >= wanted.end:
@@ -120,7 +120,7 @@ def _content(file: SourceFile, offset: int, block: Block, begin: int, stop: int)
     """The bytes [begin, stop) of a block that begins at an offset of a file."""
     if block.text is None:
         return LineRange(file, offset + begin, offset + stop)
-    return AsideLines(block.text, begin, stop) if isinstance(block.text, Aside) else Lines(block.text[begin:stop])
+    return AsideLines(block.text, begin, stop) if isinstance(block.text, SpillFile) else Lines(block.text[begin:stop])
 
 
 def _whole_files(where: str, files: Sequence[SourceFile], wanted: Wanted, target_bytes: int) -> Generator[Piece, None, int]:

@@ -71,7 +71,7 @@ def is_outage(error: BaseException) -> bool:
 
 
 @contextmanager
-def blamed_on(where: str) -> Iterator[None]:
+def errors_at(where: str) -> Iterator[None]:
     """Turn `Unreadable` into `BadConfiguration`, and `Unreachable` into `DataUnreachable`, with the field ``where`` in front.
 
     Args:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from halcyon.data.sources import long_text
-from halcyon.data.sources.aside import Aside
+from halcyon.data.sources.aside import SpillFile
 
 _LINE_END = 10
 
@@ -24,7 +24,7 @@ class Block(NamedTuple):
     size_bytes: int
     rows: int
     """Number of lines, blank lines included; the last line of a file may have no line end."""
-    text: bytes | Aside | None
+    text: bytes | SpillFile | None
     """The lines, in a temporary file if they are long; None: not kept."""
 
     def chunks(self) -> Iterator[bytes]:
@@ -79,7 +79,7 @@ class _Held:
         self._line_ends = 0
         self._ended = True
         self._parts: list[bytes | memoryview] = []
-        self._aside: Aside | None = None
+        self._aside: SpillFile | None = None
 
     def add(self, data: bytes, start: int, end: int) -> None:
         if start == end:
@@ -92,7 +92,7 @@ class _Held:
             return
         self._parts.append(memoryview(data)[start:end])
         if self._aside is None and self.size_bytes > long_text.LONG_BYTES:
-            self._aside = Aside.make()
+            self._aside = SpillFile.make()
         if self._aside is not None:
             self._aside.append(self._parts)
             self._parts.clear()

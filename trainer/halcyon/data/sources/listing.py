@@ -15,7 +15,7 @@ from pathlib import Path
 from halcyon.data.sources import hub, stdlib
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import Address, SourceFile, parse_address
-from halcyon.data.sources.failures import Unreadable, blamed_on, reason, unreadable
+from halcyon.data.sources.failures import Unreadable, errors_at, reason, unreadable
 from halcyon.data.sources.files import stat_file
 from halcyon.data.sources.globs import glob_to_regex, literal_prefix
 from halcyon.data.sources.remote import list_prefix, look_up
@@ -43,7 +43,7 @@ def list_files(source: DataSourceSpec, access: Access) -> tuple[SourceFile, ...]
         DataUnreachable: A store does not answer, or denies access.
     """
     where = where_of(source)
-    with blamed_on(where):
+    with errors_at(where):
         if source.stdlib is not None:
             return stdlib.list_modules(source.stdlib)
         if source.hugging_face is not None:
@@ -53,7 +53,7 @@ def list_files(source: DataSourceSpec, access: Access) -> tuple[SourceFile, ...]
         raise TypeError(f"no reader for a data source of kind {source.kind}")
     found: dict[str, SourceFile] = {}
     for index, path in enumerate(spec.paths):
-        with blamed_on(f"{where}.paths[{index}]"):
+        with errors_at(f"{where}.paths[{index}]"):
             files = sorted(_matching(parse_address(path), _ENDINGS[source.kind], access), key=lambda file: file.uri.split("/"))
             if not files:
                 raise Unreadable(f"no file matches {path}; give a file, a directory or a glob that the trainer can see")

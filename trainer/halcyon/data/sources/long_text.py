@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from halcyon.data.sources.failures import Unreadable, blamed_on
+from halcyon.data.sources.failures import Unreadable, errors_at
 
 LONG_BYTES = 8 * 2**20
 """Texts and lines above this size are read part by part."""
@@ -112,7 +112,7 @@ def _put_back(value: Any, taken: Mapping[int, LongText]) -> Any:
 
 
 def _decoded(raw: memoryview, row: str, where: str) -> Iterator[str]:
-    with blamed_on(where):
+    with errors_at(where):
         try:
             for piece in json_slices(raw):
                 yield orjson.loads(b'"%b"' % piece)

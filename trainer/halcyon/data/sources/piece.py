@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from halcyon.data.sources.address import SourceFile
-from halcyon.data.sources.aside import Aside
+from halcyon.data.sources.aside import SpillFile
 from halcyon.data.sources.long_text import LongText
 
 TARGET_BYTES = 4 * 2**20
@@ -51,7 +51,7 @@ class LineRange:
 class AsideLines:
     """Lines of JSON in a temporary file, because they are too long to be sent. They can be read once."""
 
-    aside: Aside
+    aside: SpillFile
     start: int
     end: int
 

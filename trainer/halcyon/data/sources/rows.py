@@ -11,9 +11,9 @@ import orjson
 from halcyon.data.sources import long_text, parquet, stdlib
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile
-from halcyon.data.sources.aside import Aside
+from halcyon.data.sources.aside import SpillFile
 from halcyon.data.sources.decompress import decompressed
-from halcyon.data.sources.failures import Unreadable, blamed_on, reason
+from halcyon.data.sources.failures import Unreadable, errors_at, reason
 from halcyon.data.sources.files import read_between, read_chunks, read_range
 from halcyon.data.sources.long_text import LongText, parse_long_line
 from halcyon.data.sources.piece import AsideLines, Files, LineRange, Lines, Piece, RowGroups, SourceRow
@@ -29,7 +29,7 @@ def read_piece(piece: Piece, access: Access) -> list[SourceRow]:
         BadConfiguration: A file was deleted or changed, or a row is invalid. The message names the file and the row.
         DataUnreachable: A store does not answer, or denies access.
     """
-    with blamed_on(piece.where):
+    with errors_at(piece.where):
         content = piece.content
         if isinstance(content, Lines):
             return _parse_lines(piece, content.data, 0, len(content.data))
@@ -49,7 +49,7 @@ def _read_text(where: str, file: SourceFile, access: Access) -> bytes | LongText
         return stdlib.read_module(file)
 
     def again() -> Iterator[bytes | memoryview]:
-        with blamed_on(where):
+        with errors_at(where):
             yield from decompressed(file.uri, read_chunks(file, access))
 
     parts: list[bytes | memoryview] = []
@@ -67,7 +67,7 @@ def _parse_range(piece: Piece, content: LineRange, access: Access) -> list[Sourc
     if size_bytes <= long_text.LONG_BYTES:
         return _parse_lines(piece, bytes(read_range(content.file, content.start, content.end, access)), 0, size_bytes)
     # Copied, not mapped in place, because a file that is truncated while it is mapped would kill this process.
-    aside = Aside.make()
+    aside = SpillFile.make()
     aside.append(read_between(content.file, content.start, content.end, access))
     return _parse_lines(piece, aside.take(), 0, size_bytes)
 
