@@ -1,4 +1,4 @@
-"""``spec.model``: the architecture. Parameter names follow the papers; sizes are counts of features unless said otherwise."""
+"""``spec.model``: the architecture. Parameter names follow the papers; sizes are numbers of features unless stated otherwise."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from halcyon_api.base import ApiModel, OneOf, Rule, shows
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 Remat = Literal["none", "full"]
-"""Name of a policy of what the forward pass keeps for the backward pass."""
+"""A remat policy: what the forward pass keeps for the backward pass."""
 
 REMAT: dict[Remat, str] = {
     "none": "keeps all activations",
-    "full": "keeps one carry a block and recomputes its inside",
+    "full": "keeps the input of each block and recomputes the rest",
 }
-"""What each policy keeps."""
+"""What each remat policy keeps."""
 
 Width = Annotated[int, Field(ge=1, le=1_048_576)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 
-_REMAT = f"What the backward pass recomputes: {', '.join(f'`{name}` {kept}' for name, kept in REMAT.items())}."
+_REMAT = f"Remat policy: {', '.join(f'`{name}` {kept}' for name, kept in REMAT.items())}."
 
 
 _HEADS_DIVIDE = Rule(
@@ -34,13 +34,13 @@ _HEADS_DIVIDE = Rule(
 
 
 class ModelSection(ApiModel):
-    """The architecture of one family. It says its own shape; nobody else knows its fields."""
+    """The architecture of one model family. Other code uses `shape` instead of the fields of a family."""
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """The size of the model.
 
         Args:
-            vocabulary: Rows of the embedding, with those that only fill it up.
+            vocabulary: Rows of the embedding, padding included.
             positions: Tokens of the longest sequence.
         """
         raise NotImplementedError
@@ -53,7 +53,7 @@ class LlamaSpec(ModelSection):
     hidden_size: Width = Field(default=768, description="Width of the residual stream. A multiple of `heads`.")
     intermediate_size: Width = Field(default=2048, description="Width of the SwiGLU MLP.")
     heads: Count = Field(default=12, description="Query heads.")
-    kv_heads: Count | None = Field(default=None, description="Key and value heads; divides `heads`. Default: as many as `heads`.")
+    kv_heads: Count | None = Field(default=None, description="Key and value heads; must divide `heads`. Default: `heads`.")
     rope_theta: float = Field(default=10_000.0, gt=0, description="Base of the rotary position frequencies.")
     norm_epsilon: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
     initializer_std: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
@@ -72,7 +72,7 @@ class LlamaSpec(ModelSection):
         Rule(
             "(self.hiddenSize / self.heads) % 2 == 0",
             lambda self: self.hidden_size // self.heads % 2 == 0,
-            "hiddenSize / heads must be even, for rotary positions turn pairs of features",
+            "hiddenSize / heads must be even, because rotary positions rotate pairs of features",
             ".hiddenSize",
             shows("hiddenSize", "heads"),
         ),
@@ -80,7 +80,7 @@ class LlamaSpec(ModelSection):
 
     @property
     def key_value_heads(self) -> int:
-        """Key and value heads, the default filled in."""
+        """Key and value heads, with the default filled in."""
         return self.kv_heads if self.kv_heads is not None else self.heads
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
@@ -119,7 +119,7 @@ class Gpt2Spec(ModelSection):
 
     @property
     def mlp_size(self) -> int:
-        """Width of the MLP, the default filled in."""
+        """Width of the MLP, with the default filled in."""
         return self.intermediate_size if self.intermediate_size is not None else 4 * self.hidden_size
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
