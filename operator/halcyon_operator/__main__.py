@@ -96,13 +96,11 @@ def main(
     ] = False,
     defaults_namespace: Annotated[
         str,
-        typer.Option(envvar="HALCYON_DEFAULTS_NAMESPACE", help="Namespace whose TrainingRunDefaults apply to all namespaces. Default: none."),
+        typer.Option(envvar="HALCYON_DEFAULTS_NAMESPACE", help="Namespace of the TrainingRunDefaults for all namespaces. Default: none."),
     ] = "",
     kueue: Annotated[
         bool,
-        typer.Option(
-            envvar="HALCYON_KUEUE", help="Let runs use Kueue queues, and show why they wait; needs the right to list Workloads."
-        ),
+        typer.Option(envvar="HALCYON_KUEUE", help="Let runs use Kueue queues, and show why they wait; needs the right to list Workloads."),
     ] = False,
     lease_namespace: Annotated[
         str,
@@ -111,9 +109,7 @@ def main(
         ),
     ] = "",
     lease_name: Annotated[str, typer.Option(envvar="HALCYON_LEASE_NAME", help="Name of that Lease.")] = "halcyon-operator",
-    pod_name: Annotated[
-        str, typer.Option(envvar="HALCYON_POD_NAME", help="Name of the operator's pod, its identity in the Lease.")
-    ] = "",
+    pod_name: Annotated[str, typer.Option(envvar="HALCYON_POD_NAME", help="Name of the operator's pod, its identity in the Lease.")] = "",
 ) -> None:
     """Reconcile the TrainingRuns of a cluster."""
     if log_level not in ("debug", "info", "warning", "error"):

@@ -98,7 +98,7 @@ def test_an_edit_that_is_taken_back_stops_nothing() -> None:
     seen = look(run(known(), generation=2, image="other:2"))
     back = look(after(seen), taken=21, saved=22)
     assert (back.delete, back.status.edit) == ((), None)
-    assert said(back, "EditWithdrawn") == ["The edit was taken back before it was in force; attempt 1 goes on"]
+    assert said(back, "EditWithdrawn") == ["The edit was withdrawn before it took effect; attempt 1 goes on"]
 
 
 def test_a_mesh_that_is_written_out_as_it_is_anyway_stops_nothing() -> None:

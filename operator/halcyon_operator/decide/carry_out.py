@@ -211,7 +211,7 @@ def _last_progress(observed: Observed, status: TrainingRunStatus) -> Progress:
 
 
 def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:
-    """The decision for a finished run. The run and its pods (for their logs) stay until the time to live is over. Checkpoints always stay."""
+    """The decision for a finished run. Run and pods (for their logs) stay until the time to live is over. Checkpoints always stay."""
     if spec.ttl_seconds_after_finished is None:
         return Decision(status)
     finished = moment(status.finished_at) or now

@@ -19,8 +19,8 @@ Committed = Literal["yes", "no"]
 restart waits: whether all steps that were done when it was seen are saved, or the longest wait is over."""
 
 Budget = Literal["left", "spent"]
-"""Whether another failure is allowed. The limits are `recovery.maxRestarts` failures in a row without a checkpoint, three losses of the root
-in a row, and ten free ends in a row without a checkpoint."""
+"""Whether another failure is allowed. The limits are `recovery.maxRestarts` failures in a row without a checkpoint, three losses of the
+root in a row, and ten free ends in a row without a checkpoint."""
 
 Node = Literal["clear", "blamed"]
 """Whether there is a node to avoid after many blames, and moving off it loses no step (no process group trains)."""

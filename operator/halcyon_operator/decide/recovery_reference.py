@@ -23,8 +23,8 @@ The operator decides by this table, from top to bottom: the first row that match
 | facts | |
 |---|---|
 | cause | why the last process group ended, until the next one trains; `none` while one trains |
-| checkpoint | whether the process group that ended had committed one (`fenced`: had done a step); `more`, `waits`: whether one was committed since |
-| budget | `spent`: more failures in a row without a checkpoint than `recovery.maxRestarts`, three attempts in a row that lost the root, or ten ends in a row without a checkpoint that do not count |
+| checkpoint | whether the group that ended had committed one (`fenced`: had done a step); `more`, `waits`: one was committed since |
+| budget | `spent`: over `recovery.maxRestarts` failures or ten `free` ends in a row without a checkpoint, or three losses of the root |
 | node | `blamed`: a node has enough blames to be avoided (`recovery.badNodes`), and no processes train |
 | edit | `waits`: an edit of the spec needs a new attempt ([edits](edits.md)), or a restart was requested |
 | capacity | see below |

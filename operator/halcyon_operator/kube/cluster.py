@@ -75,7 +75,7 @@ class Cluster:
         if known is False:
             raise MissingApi(TOO_OLD)
         if known is None:
-            logger.warning("the API server does not describe JobSets; one without %s refuses each attempt by itself", FIELD)
+            logger.warning("the API server does not describe JobSets; a JobSet API without %s rejects every attempt", FIELD)
 
     async def run(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A TrainingRun; None if it does not exist."""

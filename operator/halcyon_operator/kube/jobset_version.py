@@ -12,7 +12,7 @@ OPENAPI = "/openapi/v3/apis/jobset.x-k8s.io/v1alpha2"
 FIELD = "onJobFailureMessagePatterns"
 INSTALL = "install JobSet v0.10 or later (https://jobset.sigs.k8s.io)"
 TOO_OLD = (
-    f"the cluster's JobSet does not know failurePolicy.rules.{FIELD}, without which a run that must stop is restarted for ever; {INSTALL}"
+    f"the cluster's JobSet does not support failurePolicy.rules.{FIELD}, without which a run that must stop is restarted forever; {INSTALL}"
 )
 
 
@@ -33,5 +33,5 @@ def create_refusal(kind: str, message: str) -> str:
         message: The API server's message.
     """
     if kind == "JobSet" and "unknown field" in message:
-        return f"JobSet was refused, for the cluster's JobSet does not know all of its fields; {INSTALL}: {text(message, 500)}"
+        return f"JobSet was refused, because the cluster's JobSet does not support all of its fields; {INSTALL}: {text(message, 500)}"
     return f"{kind} was refused: {message}"

@@ -63,7 +63,7 @@ def seen_endings(pods: Iterable[PodView], noted: Iterable[PodEnding] = ()) -> tu
     """The known endings, one for each process of a group: the ending of its newest pod.
 
     Two pods have the same process and group only if a queue evicted the first one and its JobSet was resumed before the next attempt. The
-    ending of the first one then says nothing about the present processes.
+    ending of the first pod then does not concern the present processes.
 
     Args:
         pods: The present pods.
