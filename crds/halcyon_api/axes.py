@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 LogicalAxis = Literal["batch", "position", "heads", "features", "vocabulary", "experts", "parameters"]
-"""What can be split: sequences of a batch, positions of a sequence, attention heads, features inside an MLP, tokens of the vocabulary,
-experts, and the width of the residual stream of parameters at rest, which are gathered before their use."""
+"""An axis that can be split: sequences of a batch, positions of a sequence, attention heads, features inside an MLP, tokens of the
+vocabulary, experts, and the residual stream's width in stored parameters, which are gathered before their use."""
 
 Link = Literal["ici", "dcn"]
 """``ici``: the fast interconnect inside a slice. ``dcn``: the data-centre network between slices."""

@@ -106,7 +106,7 @@ class ApiModel(BaseModel):
 class OneOf(ApiModel):
     """A choice among kinds: an object with exactly one member, named by the kind.
 
-    Structural schemas have no tagged unions, so every kind is an optional member and CEL says "exactly one".
+    Structural schemas have no tagged unions, so every kind is an optional member and a CEL rule requires exactly one.
     """
 
     @model_validator(mode="after")

@@ -38,7 +38,7 @@ class NodeNotice(NoticeModel):
         description=(
             "`scheduled`: maintenance at a known time; `soon`: maintenance in a few minutes; `window`: the maintenance window has begun; "
             "`underway`: maintenance is in progress; `terminating`: the machine ends soon; `draining`: the autoscaler removes the node; "
-            "`cordoned`: closed for new pods; `outOfService`: the node no longer exists or works."
+            "`cordoned`: closed for new pods; `outOfService`: the node is out of service."
         )
     )
     at: Timestamp | None = Field(default=None, description="Scheduled time of the maintenance.")

@@ -43,7 +43,7 @@ class PlacementStatus(PlacementModel):
 
     slices: int = Field(ge=1, description="Slices of the present attempt, or of the next one while the present one is stopping.")
     wanted_slices: int = Field(ge=1, description="Slices that the run would use if there were room.")
-    reason: Text | None = Field(default=None, description="Why `slices` differs from `wantedSlices`.")
+    reason: Text | None = Field(default=None, description="Why the run has fewer slices than `accelerator.slices`.")
     waiting_since: Timestamp | None = Field(default=None, description="Since when pods of the present attempt wait for a node.")
     room_since: Timestamp | None = Field(default=None, description="Since when a probe has held room for more slices.")
     room_slices: int | None = Field(default=None, ge=1, description="Number of slices that the run could have with that room.")

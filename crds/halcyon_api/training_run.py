@@ -99,8 +99,8 @@ class TrainingRunSpec(ApiModel):
         default=None,
         alias="from",
         description=(
-            "Begin with a checkpoint of another run: model, tokenizer and step are those of the checkpoint, everything else is set by this "
-            "document. With task `evaluate`: the checkpoint to evaluate."
+            "Begin with a checkpoint of another run. Model and tokenizer must be the same, steps count on from it, and this document sets "
+            "everything else. With task `evaluate`: the checkpoint to evaluate."
         ),
     )
     after: AfterSpec | None = Field(

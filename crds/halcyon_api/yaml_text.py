@@ -231,7 +231,7 @@ class _Reading:
                 raise InvalidYaml(f"{_where(path)}: !!binary takes a text in base64, in line {node.start_mark.line + 1}") from None
         if tag not in _RESOLVED:
             if any("\ud800" <= character <= "\udfff" for character in text):
-                raise InvalidYaml(f"{_where(path)}: half of a character, in line {node.start_mark.line + 1}")
+                raise InvalidYaml(f"{_where(path)}: an unpaired surrogate is not a character, in line {node.start_mark.line + 1}")
             return text
         found, value = resolve_plain(text)
         if found == _INT and tag == _FLOAT:

@@ -85,7 +85,7 @@ BROKEN: tuple[Case, ...] = (
     ),
     ("set required, preferred or slice", document(spec__scheduling={"queue": {"name": "a", "topology": {}}})),
     ("give value or valueFrom", document(spec__env=[{"name": "XLA_FLAGS", "value": "a", "valueFrom": _SECRET}])),
-    ("this name is Halcyon's own", document(spec__env=[{"name": "HALCYON_ATTEMPT", "value": "9"}])),
+    ("this name is reserved for Halcyon", document(spec__env=[{"name": "HALCYON_ATTEMPT", "value": "9"}])),
     ("a name that ends in _TOKEN", document(spec__env=[{"name": "HF_TOKEN", "value": "hf_abc"}])),
     ("from begins a training", document(spec__from=_OTHER, spec__task="data")),
     ("task: evaluate needs from", document(spec__task="evaluate")),

@@ -1,4 +1,4 @@
-"""Which node is blamed for an end, and which nodes are avoided. Pure.
+"""Blames a node for an end, and chooses the nodes to avoid. Pure.
 
 When one process ends, the others end too, so only the node of the first process can be blamed, and only if that process is certain.
 Kubernetes writes whole seconds; processes that report that another process had ended before them do not count. A process group on a single

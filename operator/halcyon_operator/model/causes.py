@@ -39,7 +39,7 @@ EndCause = Literal[
 """Why a process group ended, as written in the history."""
 
 Budget = Literal["failure", "free", "operator", "store", "final", "other"]
-"""What an end costs the run:
+"""The cost of an end:
 
 - `failure`: it counts against `recovery.maxRestarts` and blames a node.
 - `free`: nothing; after ten such ends in a row without a checkpoint the next attempt waits.

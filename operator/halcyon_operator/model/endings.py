@@ -137,7 +137,7 @@ def ending_sentence(ending: PodEnding) -> str:
 
 
 def _save_clause(first: PodEnding, reports: Iterable[TerminationReport]) -> str:
-    """What was saved after the preemption notice, if the ending itself does not report it."""
+    """Clause about the save after a preemption notice; empty if the ending itself reports it."""
     if first.trouble == "exited":
         return ""
     leader = min((report for report in reports if report.saved is not None), key=lambda report: report.process_index, default=None)

@@ -1,4 +1,4 @@
-"""Which pods, JobSets and ConfigMaps belong to a run. Pure.
+"""Decides which pods, JobSets and ConfigMaps belong to a run. Pure.
 
 Every user who may create pods in a namespace can give them a run's labels, so labels alone are no proof. A pod belongs to the run if a Job
 controls it and if its labels contain the uid of a JobSet that the run controls. A user who may create Jobs there can still make a pod that

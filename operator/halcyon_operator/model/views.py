@@ -1,4 +1,4 @@
-"""What the operator observes, as plain values: the parts of runs, JobSets and pods that decisions need."""
+"""The operator's observations as plain values: the parts of runs, JobSets and pods that decisions need."""
 
 from __future__ import annotations
 

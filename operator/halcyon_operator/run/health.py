@@ -15,7 +15,7 @@ STUCK_SECONDS = 180.0
 
 
 class WatchEcho:
-    """Waits until the watch shows the operator's own writes.
+    """Records the operator's own writes that the watch has not shown yet.
 
     Args:
         clock: Seconds, monotonic.
