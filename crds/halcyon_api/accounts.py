@@ -1,4 +1,4 @@
-"""How the accounts of a run's worlds are read: what of a world's steps lasted is known from where the later ones went on."""
+"""Which steps of a process group were kept and which were lost. It follows from the step at which later process groups resumed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from halcyon_api.status import HistoryEntry
 
 
 def divide(entry: HistoryEntry, later: Sequence[HistoryEntry]) -> tuple[GoodputSeconds, int]:
-    """The seconds of a world with the lost ones apart, and how many of its steps were lost, given the worlds after it."""
+    """The seconds of a process group with the lost ones moved to `lostWork`, and the number of lost steps.
+
+    Args:
+        entry: The process group.
+        later: The process groups after it.
+    """
     if entry.seconds is None:
         return GoodputSeconds(), 0
     resumed = min((after.from_step for after in later if after.from_step is not None), default=None)
@@ -19,7 +24,7 @@ def divide(entry: HistoryEntry, later: Sequence[HistoryEntry]) -> tuple[GoodputS
     counts = entry.seconds.milliseconds()
     steps, unseen = counts["productive_step"], min(counts["other"], round(1000 * entry.unseen_seconds))
     if resumed > entry.to_step:
-        # Unheard, it went on and saved: as fast as before, and the rest of the time it was ending.
+        # It trained on and saved after its last report. Assume the same speed as before; the rest of that time stays in `other`.
         more = min(unseen, steps * (resumed - entry.to_step) // done) if done > 0 else 0
         counts["productive_step"] += more
         counts["other"] -= more

@@ -1,7 +1,7 @@
-"""The ConfigMap that teaches Argo CD health and actions of TrainingRuns, made from the scripts in ``gitops/argocd``.
+"""The ConfigMap with the health check and the actions of TrainingRuns for Argo CD, made from the scripts in ``gitops/argocd``.
 
-The scripts lie as Argo CD's own repository keeps such scripts, so that they can be taken in there unchanged. Whoever configures Argo CD
-today needs the same text in its ConfigMap ``argocd-cm``: the health script under one key, all actions as a YAML document under another.
+The scripts have the file layout of Argo CD's own repository, so that it could include them unchanged. Today, Argo CD needs the same text in
+its ConfigMap ``argocd-cm``: the health script under one key, all actions as a YAML document under another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HEADER = """\
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as they read."""
+    """Writes strings of several lines as block scalars."""
 
 
 def _text(_: yaml.SafeDumper, value: str) -> yaml.ScalarNode:

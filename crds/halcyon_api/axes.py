@@ -1,7 +1,7 @@
-"""The table of mesh axes: which link an axis wants, and which axes of arrays it splits.
+"""The table of mesh axes: the link of each axis, and the axes of arrays that it splits.
 
-The sections ``mesh.ici`` and ``mesh.dcn`` have one field for each row, and so has the resolved mesh. Sizes, rules, the trainer's device
-mesh and its shardings go by the table. A new axis is one row here, and a field in its section and in the resolved mesh.
+The sections ``mesh.ici`` and ``mesh.dcn`` and the resolved mesh have one field for each row. Sizes, rules, the trainer's device mesh and
+its shardings use the table. A new axis is one row here, and a field in its section and in the resolved mesh.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 LogicalAxis = Literal["batch", "position", "heads", "features", "vocabulary", "experts", "parameters"]
-"""What can be split: sequences of a batch, positions of a sequence, attention heads, features inside an MLP, tokens of the vocabulary,
-experts, and the width of the residual stream of parameters at rest, which are gathered before their use."""
+"""An axis that can be split: sequences of a batch, positions of a sequence, attention heads, features inside an MLP, tokens of the
+vocabulary, experts, and the residual stream's width in stored parameters, which are gathered before their use."""
 
 Link = Literal["ici", "dcn"]
 """``ici``: the fast interconnect inside a slice. ``dcn``: the data-centre network between slices."""
 
 REST = -1
-"""As a size: what the other axes leave."""
+"""Size of an axis that gets the devices which the other axes leave."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class MeshAxis:
     link: Link
     splits: tuple[LogicalAxis, ...]
     default: int
-    """Its size where the document says none."""
+    """Size if the document sets none."""
     meaning: str
 
     @property
     def path(self) -> str:
-        """Its field below ``spec``."""
+        """Path of its field below ``spec``."""
         return f"mesh.{self.link}.{self.name}"
 
     @property
     def description(self) -> str:
-        """What the document's field says of itself."""
+        """Description of the document's field."""
         rest = "all slices" if self.link == "dcn" else "the rest"
         return f"{self.meaning}. {REST}: {rest}."
 
@@ -54,7 +54,7 @@ AXES: tuple[MeshAxis, ...] = (
 """Outermost first: neighbours on the last axis use the fastest links."""
 
 OF_PARAMETERS: frozenset[LogicalAxis] = frozenset({"heads", "features", "vocabulary", "experts", "parameters"})
-"""Logical axes that parameters have: what an axis that splits one of them holds is a share of the model."""
+"""Logical axes of parameters. A mesh axis that splits one of them shards the model."""
 
 
 def axis(name: str) -> MeshAxis:
@@ -68,5 +68,5 @@ def on(link: Link) -> tuple[MeshAxis, ...]:
 
 
 def splitting(*logical: LogicalAxis) -> tuple[MeshAxis, ...]:
-    """The axes that split one of some logical axes, outermost first."""
+    """The mesh axes that split at least one of the given logical axes, outermost first."""
     return tuple(row for row in AXES if set(row.splits) & set(logical))

@@ -1,8 +1,8 @@
-"""The bases of all types of the contract: strict, immutable, camelCase outside and snake_case inside.
+"""The base classes of all types of the contract: strict, immutable, camelCase in documents and snake_case in Python.
 
-A rule that JSON Schema cannot say is one `Rule` of the class that it is about: the expression that the API server judges at apply, the
-check for documents that are read elsewhere, and the sentence of both. A rule that only the API server can judge, because it compares with
-the object before an edit, is a `cel` expression alone.
+A rule that JSON Schema cannot express is one `Rule` of its class: the expression that the API server evaluates at apply, the check for
+documents that are read without an API server, and the message of both. A rule that compares with the object before an edit can be
+evaluated by the API server only; it is a `cel` expression alone.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def cel(rule: str, message: str, *, field_path: str | None = None, reason: str |
 
     Args:
         rule: A CEL expression over ``self`` (and ``oldSelf`` in a transition rule).
-        message: The sentence the user reads. If it starts with ``=`` the rest is a CEL expression that makes the sentence.
-        field_path: The field to blame, relative to the object the rule is on, such as ``.mesh.ici``.
+        message: The sentence for the user. If it starts with ``=``, the rest is a CEL expression that evaluates to the sentence.
+        field_path: The field that the error names, relative to the object of the rule, such as ``.mesh.ici``.
         reason: One of the API server's machine-readable reasons, such as ``FieldValueForbidden``.
     """
     entry = {"rule": rule}
@@ -45,13 +45,13 @@ class Rule:
     expression: str
     """In CEL, over ``self``."""
     holds: Callable[[Any], bool]
-    """The same over the object as its class has it."""
+    """The same rule in Python, over the parsed object."""
     message: str
     """The sentence for the user."""
     field_path: str | None = None
-    """The field to blame, relative to the object, such as ``.heads``."""
+    """The field that the error names, relative to the object, such as ``.heads``."""
     details: Callable[[Any], str] | None = None
-    """What the sentence adds where the values are at hand."""
+    """Values to append to the sentence. CEL does not have them."""
 
     def for_api_server(self) -> dict[str, str]:
         """The rule in the schema."""
@@ -63,7 +63,7 @@ class Rule:
 
 
 def shows(*names: str) -> Callable[[Any], str]:
-    """Details: the values of some fields, as a document names them."""
+    """`Rule.details` that lists the values of some fields. The names are those of the document."""
 
     def details(value: Any) -> str:
         document = value.document()
@@ -73,7 +73,7 @@ def shows(*names: str) -> Callable[[Any], str]:
 
 
 class ApiModel(BaseModel):
-    """A strict, frozen object: unknown fields are errors, nothing is coerced."""
+    """A strict, frozen object: unknown fields are errors, no value is converted to another type."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -87,9 +87,9 @@ class ApiModel(BaseModel):
     )
 
     rules: ClassVar[tuple[Rule, ...]] = ()
-    """Rules over the whole object, in the order in which the user should read them."""
+    """Rules over the whole object. The first broken one is reported."""
     cel_rules: ClassVar[tuple[dict[str, str], ...]] = ()
-    """Rules that only the API server judges, or that are judged elsewhere without it."""
+    """Rules for the API server only; other code checks them, if at all, for documents that are read without it."""
 
     @model_validator(mode="after")
     def _rules_hold(self) -> Self:
@@ -99,14 +99,14 @@ class ApiModel(BaseModel):
         return self
 
     def document(self) -> dict[str, Any]:
-        """The object as it is written in YAML or JSON: camelCase, absent members left out."""
+        """The object as a YAML or JSON document: camelCase, without members that are None."""
         return self.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
 class OneOf(ApiModel):
     """A choice among kinds: an object with exactly one member, named by the kind.
 
-    Structural schemas have no tagged unions, so every kind is an optional member and CEL says "exactly one".
+    Structural schemas have no tagged unions, so every kind is an optional member and a CEL rule requires exactly one.
     """
 
     @model_validator(mode="after")
@@ -117,12 +117,12 @@ class OneOf(ApiModel):
 
     @classmethod
     def kinds(cls) -> tuple[str, ...]:
-        """The names of the members, as attributes. A member that is not optional is common to all kinds and does not count."""
+        """The attribute names of the kinds: the optional members. A member that is not optional is common to all kinds."""
         return tuple(name for name, field in cls.model_fields.items() if field.default is None)
 
     @classmethod
     def one_of_message(cls) -> str:
-        """The sentence for a user who set none or several."""
+        """The error message when no kind or several kinds are set."""
         return f"set exactly one of {', '.join(to_camel(kind) for kind in cls.kinds())}"
 
     @classmethod
@@ -133,7 +133,7 @@ class OneOf(ApiModel):
 
     @property
     def kind(self) -> str:
-        """The name of the member that is set, as it is written in the document."""
+        """The name of the member that is set, in camelCase."""
         return to_camel(next(name for name in type(self).kinds() if getattr(self, name) is not None))
 
     @property
@@ -146,7 +146,6 @@ ObjectName = Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, patter
 """Name of another object in the same namespace."""
 
 RunName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_RUN_NAME_LENGTH, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
-"""Name of a TrainingRun."""
 
 Quantity = Annotated[str, StringConstraints(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 """A Kubernetes resource quantity, such as ``500m`` or ``2Gi``."""

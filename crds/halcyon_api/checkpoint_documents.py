@@ -1,10 +1,10 @@
 """The JSON documents of a checkpoint root.
 
-``ROOT/HEAD`` is the only document that ever changes, by compare-and-swap alone; its change is the moment of commit. Everything below
-``ROOT/steps/<step>.<attempt>.<nonce>/`` is written once by one epoch and never again: ``data/``, then ``MANIFEST.json`` over it, then
-``COMMIT`` over the manifest. Order is by (step, epoch), never by a clock.
+``ROOT/HEAD`` is the only document that changes, by compare-and-swap only; its change is the commit. Everything below
+``ROOT/steps/<step>.<attempt>.<nonce>/`` is written once, by one epoch: first ``data/``, then ``MANIFEST.json`` with the hashes of the data,
+then ``COMMIT`` with the hash of the manifest. Checkpoints are ordered by (step, epoch), never by a clock.
 
-A manifest's hash stands in HEAD and in COMMIT; HEAD itself, which nothing points to, carries the hash of its own content.
+HEAD and COMMIT contain the manifest's hash; HEAD also contains the hash of its own content.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Document(ApiModel):
-    """Base of all documents: a reader of this version passes over fields of later minor versions."""
+    """Base of all documents. Ignores unknown fields, which later minor versions may add."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class DamagedDocument(ValueError):
-    """A document is not what was written."""
+    """A document was changed or damaged after it was written."""
 
 
 class Epoch(Document):
-    """Who may write: the operator's attempt, then the JobSet's restart inside it, compared lexicographically."""
+    """The epoch of a writer: the operator's attempt, then the JobSet's restart inside it. Compared lexicographically."""
 
     attempt: int = Field(ge=0)
     restart: int = Field(ge=0)
@@ -51,14 +51,14 @@ class Epoch(Document):
 
 
 class Owner(Document):
-    """The run a root belongs to. Namespace and name decide; the uid tells one life of that name from another."""
+    """The run that owns a root. Namespace and name identify the run; the uid differs if the run was deleted and created again."""
 
     namespace: str
     name: str
     uid: str = ""
 
     def same_run(self, other: Owner) -> bool:
-        """Whether both are the same run by name."""
+        """Whether both have the same namespace and name."""
         return (self.namespace, self.name) == (other.namespace, other.name)
 
 
@@ -72,12 +72,12 @@ class CommittedStep(Document):
     size_bytes: int = Field(ge=0)
     time: Timestamp
     verification: Literal["wanted", "passed"] | None = Field(
-        default=None, description="Whether it is to be read back whole after its commit, and whether it was and every byte was right."
+        default=None, description="`wanted`: is to be read back in full after its commit. `passed`: was read back, every byte was right."
     )
 
 
 class BadStep(Document):
-    """A checkpoint that did not verify. Its files are kept for whoever looks into it."""
+    """A checkpoint that did not verify. Its files are kept for inspection."""
 
     path: str
     step: int = Field(ge=0)
@@ -90,14 +90,14 @@ class Head(Document):
     format_version: Literal[1] = FORMAT_VERSION
     owner: Owner
     epoch: Epoch = Field(description="The only epoch that may commit.")
-    writer: str = Field(default="", description="Nonce of the process that took the root last: the only one of its epoch that may commit.")
+    writer: str = Field(default="", description="Nonce of the process that took the root last, the only process that may commit.")
     committed: tuple[CommittedStep, ...] = Field(default=(), description="Committed checkpoints, newest first by (step, epoch).")
     bad: tuple[BadStep, ...] = Field(default=(), description="Checkpoints that did not verify.")
-    deleting: tuple[str, ...] = Field(default=(), description="Prefixes whose deletion has begun; never candidates for a restore.")
-    starts: int = Field(default=0, ge=0, description="How often the root was taken: every start of the run.")
-    up_milliseconds: int = Field(default=0, ge=0, description="How long the run has been up, from each start to its last commit.")
-    pinned: tuple[str, ...] = Field(default=(), description="Prefixes of committed checkpoints that are kept whatever comes after them.")
-    unread_saves: int = Field(default=0, ge=0, description="How many checkpoints were committed since one was last wanted to be read back.")
+    deleting: tuple[str, ...] = Field(default=(), description="Prefixes whose deletion has begun; never restored.")
+    starts: int = Field(default=0, ge=0, description="How often the root was taken: once for every start of the run.")
+    up_milliseconds: int = Field(default=0, ge=0, description="Total time from each start of the run to its last commit.")
+    pinned: tuple[str, ...] = Field(default=(), description="Prefixes of committed checkpoints that retention never deletes.")
+    unread_saves: int = Field(default=0, ge=0, description="Commits since a checkpoint was last marked to be read back.")
 
     @property
     def newest(self) -> CommittedStep | None:
@@ -114,24 +114,24 @@ class ManifestFile(Document):
 
 
 class ManifestLeaf(Document):
-    """One array of the state by its path in the tree, independent of how devices hold it."""
+    """One array of the state by its path in the tree, independent of its sharding."""
 
     path: str
     shape: tuple[int, ...]
     dtype: str
     chunk_shape: tuple[int, ...] = Field(description="Shape of its regular chunks, one file each.")
-    axes: tuple[str, ...] | None = Field(default=None, description="Logical axis names, where the array has them.")
+    axes: tuple[str, ...] | None = Field(default=None, description="Logical axis names, if the array has them.")
 
 
 class Fingerprints(Document):
-    """What must be the same for a run to go on: section name to SHA-256 of its canonical JSON, and the sections themselves."""
+    """The sections that must not change when a run resumes: SHA-256 of the canonical JSON by section name, and the sections themselves."""
 
     sections: dict[str, Sha256]
-    documents: dict[str, Any] = Field(description="The sections as they were, to name what differs.")
+    documents: dict[str, Any] = Field(description="The sections at the time of the save, to report what differs.")
 
 
 class DataPosition(Document):
-    """Where in the data the run is: a pure function of the step, written down for people and for checks."""
+    """Position of the run in its data: a pure function of the step, recorded for readers and checks."""
 
     step: int = Field(ge=0)
     sequences: int = Field(ge=0)
@@ -139,20 +139,20 @@ class DataPosition(Document):
 
 
 class Manifest(Document):
-    """Everything about one checkpoint that is not its numbers."""
+    """The metadata of one checkpoint."""
 
     format_version: Literal[1] = FORMAT_VERSION
     step: int = Field(ge=0)
     epoch: Epoch
     owner: Owner
-    process_count: int = Field(ge=1, description="How many processes wrote it; a reader may be any number.")
+    process_count: int = Field(ge=1, description="Number of processes that wrote it. Any number of processes can read it.")
     leaves: tuple[ManifestLeaf, ...]
     files: tuple[ManifestFile, ...]
     fingerprints: Fingerprints
     data_position: DataPosition
     seed: int = Field(ge=0)
     versions: dict[str, str] = Field(description="Versions of the software that wrote it.")
-    mesh: dict[str, int] = Field(description="The mesh that wrote it, for people; never needed to read.")
+    mesh: dict[str, int] = Field(description="The mesh that wrote it, for information; reading does not need it.")
     time: Timestamp
 
 
@@ -164,12 +164,12 @@ class Commit(Document):
 
 
 def canonical_json(document: Any) -> bytes:
-    """The one encoding of a JSON document that is hashed: sorted keys, no spaces, UTF-8."""
+    """The encoding of a JSON document for hashes: sorted keys, no spaces, UTF-8."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def encode_head(head: Head) -> bytes:
-    """HEAD as it is stored: its document, with the SHA-256 of that document's canonical JSON as the member ``sha256``."""
+    """The stored form of HEAD: its document, with the SHA-256 of that document's canonical JSON as the member ``sha256``."""
     document = head.document()
     return canonical_json(document | {"sha256": hashlib.sha256(canonical_json(document)).hexdigest()})
 
@@ -178,7 +178,7 @@ def decode_head(data: bytes) -> Head:
     """Read a stored HEAD.
 
     Raises:
-        DamagedDocument: The bytes are not a HEAD, or not the one that was written.
+        DamagedDocument: The bytes are not a HEAD, or the hash does not match.
     """
     try:
         document = json.loads(data)

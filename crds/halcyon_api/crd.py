@@ -1,9 +1,9 @@
 """Generates the custom resource definition from the types.
 
-A structural schema allows less than JSON Schema does: no ``$ref``, no ``anyOf`` with null, no titles, no ``additionalProperties: false``
-beside properties (the API server itself rejects unknown fields), and exclusive bounds are flags. `structural_schema` rewrites pydantic's
-output into that dialect, adds each class's CEL rules, and insists that every string, list and map is bounded, for the API server
-prices its rules by those bounds.
+A structural schema allows less than JSON Schema: no ``$ref``, no ``anyOf`` with null, no titles, no ``additionalProperties: false`` next
+to properties (the API server itself rejects unknown fields), and exclusive bounds are flags. `structural_schema` converts pydantic's
+output, adds the CEL rules of each class, and requires a bound for every string, list and map, because the API server estimates the cost of
+its rules from those bounds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEFAULTS_CRD_FILE = _FOLDER / f"{training_run.GROUP}_{defaults.PLURAL}.yaml"
 HEADER = "# Generated from crds/halcyon_api by `make generate`. Do not edit.\n"
 
 UNSEEN = -1
-"""`status.observedGeneration` of a run that no operator has looked at."""
+"""`status.observedGeneration` of a run that no operator has reconciled yet."""
 
 _DROPPED = ("title", "$defs", "discriminator", "examples")
 _UNBOUNDED_FORMATS = ("date-time",)
@@ -40,11 +40,11 @@ def custom_resource_definition() -> Schema:
     """The CRD of TrainingRun as a plain document."""
     schema = _object_schema(training_run.TrainingRun)
     properties = schema["properties"]
-    # The bound on the name only prices the rule over it.
+    # The bound on the name is only for the cost estimate of the rule over it.
     properties["metadata"]["properties"] = {"name": {"type": "string", "maxLength": MAX_NAME_LENGTH}}
     _leave_to_defaults(properties["spec"])
     add_former(properties["spec"])
-    # Whoever reads a run before the operator has, kstatus above all, must not take silence for success: no generation is -1.
+    # A reader such as kstatus must not take a run without conditions for a successful one. No real generation is -1.
     properties["status"]["default"] = {"observedGeneration": UNSEEN}
     properties["status"]["properties"]["observedGeneration"]["minimum"] = UNSEEN
     more: Schema = {"subresources": {"status": {}}, "additionalPrinterColumns": _PRINTER_COLUMNS}
@@ -87,7 +87,7 @@ def _definition(kind: str, plural: str, singular: str, short_name: str, categori
 
 
 def _object_schema(model: type[BaseModel]) -> Schema:
-    """The schema of a whole object. The API server knows metadata by itself."""
+    """The schema of a whole object. The API server has its own schema of metadata."""
     schema = structural_schema(model)
     properties = schema["properties"]
     for name in ("apiVersion", "kind"):
@@ -98,9 +98,10 @@ def _object_schema(model: type[BaseModel]) -> Schema:
 
 
 def _leave_to_defaults(spec: Schema) -> None:
-    """Have the API server fill in nothing that a run may take from its defaults: in the stored object that is silence, not a wish.
+    """Remove the schema defaults of all fields that a run may take from its TrainingRunDefaults.
 
-    The sections stay, empty, so that rules over them may take them for granted. The built-in default is told in the description.
+    Otherwise the API server would fill them in, and the stored object would look as if the user had set them. The sections keep an empty
+    default, because rules rely on their existence. The description has the built-in default instead.
     """
     for unit in UNITS:
         *sections, name = unit.path.split(".")
@@ -111,8 +112,8 @@ def _leave_to_defaults(spec: Schema) -> None:
         field = node["properties"][name]
         built_in = field.pop("default", None)
         if built_in is not None and "Default:" not in field["description"]:
-            told = "none" if built_in in ([], {}) else "its members'" if isinstance(built_in, dict) else f"`{built_in}`"
-            field["description"] += f" Default: that of the run's TrainingRunDefaults, else {told}."
+            told = "none" if built_in in ([], {}) else "the defaults of its members" if isinstance(built_in, dict) else f"`{built_in}`"
+            field["description"] += f" Default: the value in the run's TrainingRunDefaults, else {told}."
     section, name = ROOT.split(".")
     checkpoint = spec["properties"][section]
     checkpoint["required"].remove(name)
@@ -123,7 +124,7 @@ def _leave_to_defaults(spec: Schema) -> None:
 
 
 def _forget(default: Any, path: list[str]) -> None:
-    """Drop a field from the default of a section above it."""
+    """Remove a field from the default of a section that contains it."""
     for part in path[:-1]:
         default = cast("Schema", default).get(part) if isinstance(default, dict) else None
     if isinstance(default, dict):
@@ -158,7 +159,7 @@ _DEFAULTS_COLUMNS: list[Schema] = [
 
 
 def structural_schema(model: type[BaseModel]) -> Schema:
-    """A model's schema in the dialect of the API server.
+    """A model's schema as a structural schema of the API server.
 
     Raises:
         ValueError: A string, list or map has no bound, or a type has no structural form; the message gives the path.
@@ -169,13 +170,13 @@ def structural_schema(model: type[BaseModel]) -> Schema:
 
 @dataclass(frozen=True)
 class _Types:
-    """The schemas by name, and the classes they come from."""
+    """The schemas and their classes, by name."""
 
     schemas: Schema
     classes: dict[str, type[BaseModel]]
 
     def rules(self, name: str) -> list[dict[str, str]]:
-        """The CEL rules of a class, the choice of a kind first."""
+        """The CEL rules of a class, the "exactly one" rule first."""
         model = self.classes[name]
         choice = [model.one_of_rule()] if issubclass(model, OneOf) else []
         if not issubclass(model, ApiModel):
@@ -183,7 +184,7 @@ class _Types:
         return [*choice, *model.cel_rules, *(rule.for_api_server() for rule in model.rules)]
 
     def section_defaults(self, name: str) -> dict[str, Schema]:
-        """Defaults of sections the user may leave out: whole, for the API server judges a default before it fills in what is inside."""
+        """Defaults of optional sections. They are complete: the API server validates a default before it fills in the defaults inside."""
         found: dict[str, Schema] = {}
         for field_name, field in self.classes[name].model_fields.items():
             value = field.get_default(call_default_factory=True) if field.default_factory else None
@@ -193,7 +194,7 @@ class _Types:
 
 
 def reachable(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """A class and those of its fields, all the way down, by name."""
+    """A class and, recursively, the classes of its fields, by name."""
     found: dict[str, type[BaseModel]] = {}
     pending = [model]
     while pending:

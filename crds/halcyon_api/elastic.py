@@ -1,8 +1,8 @@
-"""On how many slices a run may be computed, and how the same numbers come out of each of them.
+"""The numbers of slices on which a run may train, and how each of them gives the same results.
 
-The batch of a step is the same on any number of slices: its rows are only dealt out otherwise, and the loss is a sum over all of them
-divided once. What changes with the number of slices is how many rows a device holds at a time, and with it the memory that a step takes.
-So the batch is cut into as many microbatches as it takes to keep that number at most what it is on `accelerator.slices`.
+The batch of a step is the same on any number of slices: only the distribution of its rows differs, and the loss is a sum over all rows that
+is divided once. The number of rows that a device holds at a time changes with the number of slices, and with it the memory of a step. So
+the batch is cut into enough microbatches that a device holds at most as many rows as on `accelerator.slices`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def wanted_slices(spec: TrainingRunSpec) -> int:
 
 
 def usable_slices(spec: TrainingRunSpec) -> tuple[int, ...]:
-    """The numbers of slices that the run may be computed on, rising. A rigid run has one."""
+    """The numbers of slices on which the run may train, in rising order. A run that is not elastic has one."""
     elastic = spec.recovery.elastic
     if elastic is None:
         return (spec.accelerator.slices,)
@@ -33,9 +33,9 @@ def usable_slices(spec: TrainingRunSpec) -> tuple[int, ...]:
 
 
 def microbatches_on(spec: TrainingRunSpec, slices: int) -> int | None:
-    """Parts in which a step's batch is computed on a number of slices; None where the batch cannot be dealt out evenly.
+    """Microbatches of a step on a number of slices; None if the batch cannot be distributed evenly.
 
-    As few as keep the rows that a device holds at a time at most what they are on `accelerator.slices`.
+    The smallest number with which a device holds at most as many rows at a time as on `accelerator.slices`.
     """
     topology = spec.accelerator.resolve()
     try:
@@ -53,7 +53,7 @@ def microbatches_on(spec: TrainingRunSpec, slices: int) -> int | None:
 
 
 def on_slices(spec: TrainingRunSpec, slices: int) -> TrainingRunSpec:
-    """The spec of the same run on another number of slices, which must be one of `usable_slices`. It is rigid: an attempt has one size."""
+    """The spec of the same run on another number of slices, one of `usable_slices`. It is not elastic: an attempt has one size."""
     microbatches = microbatches_on(spec, slices)
     if slices == spec.accelerator.slices or microbatches is None:
         return spec

@@ -1,7 +1,7 @@
-"""What the operator puts into the environment of every trainer pod: one place for the names, used by the writer and the reader.
+"""The environment variables that the operator sets in every trainer pod. Writer and reader both use these names.
 
 JAX reads neither a process count nor a process id from the environment, and its own detection is wrong for more than one slice, so both
-are said here: the count literally, the id as job index x hosts per slice + completion index, computed by the trainer, because a pod
+are defined here: the count directly, the id as job index x hosts per slice + completion index. The trainer computes the id, because a pod
 template cannot do arithmetic.
 """
 
@@ -28,16 +28,16 @@ FROM_POD = (JOB_INDEX, COMPLETION_INDEX, RESTART)
 
 
 class InvalidEnvironment(ValueError):
-    """A variable is missing or is not what it should be."""
+    """A variable is missing or malformed."""
 
 
 class PodEnvironment(ApiModel):
-    """The injected environment, parsed. Each field is the variable ``HALCYON_<FIELD>``."""
+    """The parsed environment of a trainer pod. Each field is the variable ``HALCYON_<FIELD>``."""
 
     run_document: str = Field(description="Path of the mounted run.yaml.")
     run_uid: str = Field(description="Uid of the TrainingRun.")
     namespace: str = Field(description="Namespace of the TrainingRun.")
-    attempt: int = Field(ge=1, description="Attempt, minted by the operator.")
+    attempt: int = Field(ge=1, description="Attempt, assigned by the operator.")
     restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
     job_index: int = Field(ge=0, description="Index of the slice.")
     completion_index: int = Field(ge=0, description="Index of the host in its slice.")
@@ -46,12 +46,12 @@ class PodEnvironment(ApiModel):
     devices_per_host: int = Field(ge=1, description="JAX devices of a host.")
     coordinator: str = Field(description="host:port of JAX's coordination service.")
     mesh: ResolvedMesh = Field(description="Mesh axes and sizes, as JSON.")
-    resume_step: int = Field(ge=0, description="Committed steps the operator knew of when it made the attempt.")
+    resume_step: int = Field(ge=0, description="Newest committed step that the operator knew when it created the attempt.")
     termination_log: str = Field(default="/dev/termination-log", description="Where the termination report is written.")
     grace_seconds: int | None = Field(
-        default=None, ge=0, description="Time from the notice of the pod's end to its end, as far as the operator knows."
+        default=None, ge=0, description="Time from the pod's preemption notice to its end, if the operator knows it."
     )
-    save_token: str = Field(default="", description="Whoever asks the process for a checkpoint must know it; empty: nobody can.")
+    save_token: str = Field(default="", description="Token that a checkpoint request must carry; empty: all requests are rejected.")
 
     @property
     def process_count(self) -> int:
@@ -60,18 +60,18 @@ class PodEnvironment(ApiModel):
 
     @property
     def process_index(self) -> int:
-        """Index of this process among all."""
+        """Index of this process in its process group."""
         return self.job_index * self.hosts_per_slice + self.completion_index
 
     def variables(self) -> dict[str, str]:
-        """Names and values as the pod gets them."""
+        """Names and values of the pod's variables."""
         values = self.model_dump(mode="json")
         values["mesh"] = self.mesh.model_dump_json()
         return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
 
 def parse_environment(environ: Mapping[str, str]) -> PodEnvironment | None:
-    """The injected environment, or None outside a pod of Halcyon.
+    """The environment of a trainer pod; None outside a pod of Halcyon.
 
     Raises:
         InvalidEnvironment: A variable is missing or malformed; the message names it.

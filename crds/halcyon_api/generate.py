@@ -1,4 +1,4 @@
-"""``make generate``: writes everything that is made from the types, or with ``--check`` says what is stale."""
+"""``make generate``: writes all files that are generated from the types; with ``--check`` it reports the stale ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def generated_files() -> dict[Path, str]:
     defaults = crd.render(crd.defaults_definition())
     return {
         REPOSITORY / "crds" / crd.CRD_FILE.name: crd.render(),
-        REPOSITORY / "charts" / "halcyon" / "files" / crd.CRD_FILE.name: crd.render(),  # Helm reads only what lies in the chart
+        REPOSITORY / "charts" / "halcyon" / "files" / crd.CRD_FILE.name: crd.render(),  # Helm reads only files inside the chart
         REPOSITORY / "crds" / crd.DEFAULTS_CRD_FILE.name: defaults,
         REPOSITORY / "charts" / "halcyon" / "files" / crd.DEFAULTS_CRD_FILE.name: defaults,
         json_schema.FOLDER / f"{json_schema.NAME}.json": json_schema.render(json_schema.document_schema()),
@@ -32,7 +32,7 @@ def generated_files() -> dict[Path, str]:
 
 
 def stale_files() -> list[Path]:
-    """The generated files whose text on disk is not what the types say."""
+    """The generated files whose text on disk differs from the generated text."""
     return [path for path, text in generated_files().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
 
 

@@ -10,31 +10,31 @@ from halcyon_api.hardware.host_memory import CPU_POD_GIB, DEVICE_GIB, HOST_MEMOR
 _HEADER = """<!-- Generated from crds/halcyon_api/hardware by `make generate`. Do not edit. -->
 # Hardware
 
-`spec.accelerator` names one row of a table; everything else follows from it: node labels, tolerations, resources, hosts and processes, the
-network, the environment of libtpu and NCCL. An unknown name is refused, with the names there are, and `halcyon validate` says which one may
-have been meant.
+`spec.accelerator` names one row of a table. The row defines everything else: node labels, tolerations, resources, hosts and processes, the
+network, the environment of libtpu and NCCL. An unknown name is rejected with a list of the known names, and `halcyon validate` suggests the
+most similar one.
 
-**Tried on hardware: {tried} only.** All other rows are written from documentation and from other projects' manifests, named below with
-their date; the objects made for each are read and kept as `tests/operator/golden/*.yaml`, and the real API server takes the documents, but
-no TPU and no cloud GPU has run Halcyon yet. Expect to have to mend a detail, and please tell which.
+**Tried on hardware: {tried} only.** All other rows are written from documentation and from other projects' manifests, listed below with
+their date. The objects of each row are reviewed and kept as `tests/operator/golden/*.yaml`, and the real API server accepts the documents,
+but no TPU and no cloud GPU has run Halcyon yet. Expect to fix a detail, and please report it.
 """
 
 _TPU_TEXT = """
-A slice is a node pool. The pods ask for its label and topology, and JobSet's exclusive placement keeps the hosts of a slice in one node
+A slice is a node pool. The pods select its label and topology, and JobSet's exclusive placement keeps the hosts of a slice in one node
 pool and other slices of the run out of it. Not in the table: hosts with eight chips (`ct5lp-hightpu-8t`, `ct6e-standard-8t`), sub-slices
-and super-slices. Slices of v7x with several hosts need a node pool made with a workload placement policy. Pods name port 8431, where libtpu
-serves metrics of the chips by gRPC; GKE's own agent on the node reads them. Prometheus cannot, so no PodMonitor asks there.
+and super-slices. Slices of v7x with several hosts need a node pool with a workload placement policy. Pods declare port 8431, where libtpu
+serves metrics of the chips by gRPC. GKE's agent on the node reads them; Prometheus cannot, so no PodMonitor reads this port.
 
-Of libtpu's settings, v5e, v5p and v6e get `LIBTPU_INIT_ARGS` that let collectives run beside computation, and GPUs on GKE the same by
-`XLA_FLAGS`. A value in [`spec.env`](guides/pods.md#variables) replaces the whole value; an empty one leaves libtpu to itself.
+v5e, v5p and v6e get `LIBTPU_INIT_ARGS` that overlap collectives with computation; GPUs on GKE get the same with `XLA_FLAGS`. A value in
+[`spec.env`](guides/pods.md#variables) replaces the whole value; an empty value means libtpu's own defaults.
 
-Most in doubt until somebody tries: that the pods are not privileged, unlike those in many examples; and that on v7x one process drives all
-four chips of a host (eight JAX devices), where xpk starts two containers.
+Most uncertain until tried: that the pods are not privileged, unlike those in many examples; and that on v7x one process drives all four
+chips of a host (eight JAX devices), where xpk starts two containers.
 
 Several slices (`slices`) are joined over the data-centre network. GKE joins only slices of several hosts. Each pod gets
 `MEGASCALE_NUM_SLICES`, `MEGASCALE_SLICE_ID`, `MEGASCALE_COORDINATOR_ADDRESS`, `MEGASCALE_PORT`, `TPU_WORKER_ID` and
-`TPU_WORKER_HOSTNAMES` (v7x: `TPU_PROCESS_ADDRESSES` and `TPU_PROCESS_PORT`), written out by the operator rather than left to webhooks, so
-that a replaced pod cannot see those of an older world.
+`TPU_WORKER_HOSTNAMES` (v7x: `TPU_PROCESS_ADDRESSES` and `TPU_PROCESS_PORT`). The operator sets them, not a webhook, so that a replaced pod
+cannot get the values of an older process group.
 
 | port | of | for |
 |---|---|---|
@@ -45,14 +45,14 @@ that a replaced pod cannot see those of an older world.
 """
 
 _GPU_TEXT = """
-A topology is `HOSTSxGPUS`. The pods ask for a label and so many GPUs; the machine types are what that comes to. There is one process a
-host, which drives all its GPUs. All pods get a memory-backed `/dev/shm`, those on GKE `LD_LIBRARY_PATH=/usr/local/nvidia/lib64`. The
-trainer's image must be built with `--build-arg ACCELERATOR=cuda` (for gb200 and gb300, for arm64); one that is not is told from the
-platform that JAX sees, before the run begins. Hosts of h100 with fewer than eight GPUs are sold as spot or flex-start alone.
+A topology is `HOSTSxGPUS`. The pods select a label and request the GPUs of a host; the machine types follow from both. One process per
+host drives all its GPUs. All pods get a memory-backed `/dev/shm`; those on GKE also get `LD_LIBRARY_PATH=/usr/local/nvidia/lib64`. The
+trainer's image must be built with `--build-arg ACCELERATOR=cuda` (for gb200 and gb300, for arm64); another image is detected from the
+platform that JAX sees, before the run begins. Hosts of h100 with fewer than eight GPUs are sold as spot or flex-start only.
 
-b300 is for other clusters than GKE, which has no such machine; its nodes are found by the label of NVIDIA's GPU feature discovery.
-GPUs outside of the table, and all others outside of GKE: `type: nvidia`, and `scheduling.nodeSelector` and `scheduling.tolerations` to
-choose the nodes; on them the share of the peak (MFU) is not known.
+b300 is for clusters other than GKE, which has no such machine; its nodes are found by the label of NVIDIA's GPU feature discovery.
+For GPUs that are not in the table, and for all others outside GKE, use `type: nvidia`, and `scheduling.nodeSelector` and
+`scheduling.tolerations` to choose the nodes; their model FLOPs utilisation (MFU) is not known.
 
 ```yaml
 accelerator: {type: nvidia, topology: 2x8}
@@ -61,84 +61,86 @@ scheduling:
   tolerations: [{key: dedicated, value: training, effect: NoSchedule}]
 ```
 
-A slice of gb200 or gb300 lies in one node pool (one NVLink domain of 18 hosts). For NVLink between hosts make a `ComputeDomain` in the
-namespace and name its ResourceClaimTemplate in `accelerator.computeDomain`. gb300 is bare metal.
+A slice of gb200 or gb300 is in one node pool (one NVLink domain of 18 hosts). For NVLink between hosts, create a `ComputeDomain` in the
+namespace and set `accelerator.computeDomain` to its ResourceClaimTemplate. gb300 is bare metal.
 """
 
 _POD_MEMORY_TEXT = f"""
 ## Memory of a pod
 
-A trainer's pod asks for memory, and may not exceed it: a leak ends the process that leaks, and no neighbour. Where a run does not say how
-much (`accelerator.hostResources.memory`), it is what the chart's value `podMemory` has for its type (`none`: no memory), else what the
-machine has without the node's own needs: 97 % of its memory, less what GKE reserves and 4 GiB for pods that run on every node. A host
-of type `cpu` gets {CPU_POD_GIB} GiB, and one whose machine is not known {DEVICE_GIB} GiB a device. The memory that devices share
-(/dev/shm) may take a quarter of that, `/tmp` 32 GiB and the cache 64 GiB; a pod that writes more is evicted.
+A trainer pod requests memory, and the request is also its limit: a memory leak ends only the process that leaks. If a run does not set
+`accelerator.hostResources.memory`, the chart's value `podMemory` for the accelerator type is used (`none`: no memory), else the memory of
+the machine without the needs of the node: 97 % of its memory, less the memory that GKE reserves, less 4 GiB for pods that run on every
+node. A host of type `cpu` gets {CPU_POD_GIB} GiB, and a host whose machine is not known {DEVICE_GIB} GiB per device. The memory that
+devices share (/dev/shm) may use a quarter of that, `/tmp` 32 GiB and the cache 64 GiB; a pod that writes more is evicted.
 
-| machine | its memory | the pod's |
+| machine | memory of the machine | memory of the pod |
 |---|---|---|
 """
 
 _FABRIC_TEXT = """
 ## The fast network of GPUs
 
-By default GPUs of several hosts talk over the pod's ordinary network (`network: standard`), under the restricted Pod Security Standard.
-`network: gpuDirect` asks for the fabric of the machine, which needs more than that standard allows. It takes two consents: the run's, and
-the owner's of the operator (`gpuDirect.allowed` in the chart; else the run is `Stalled` and says so); and the namespace must admit such
-pods. The cluster needs multi-networking with networks of the names below, Google's NCCL plugin installer, and for TCPX and TCPXO its device
-injector. No container is privileged, and the trainer's has no more rights than otherwise. Where the cluster lacks the device injector, the
-owner can make the containers of a type privileged (`trainerPods.security`, [Pods of runs](guides/pods.md)). The sidecar and the plugin that
-Google's installer puts on the nodes belong together: the last column is the version that the sidecar was released with. Hosts of h100 with
-fewer than eight GPUs have no such network. gb300 gets its network cards by a claim of its own (DRANET), which runs cannot name yet.
+By default, GPUs of several hosts communicate over the pod's ordinary network (`network: standard`), under the restricted Pod Security
+Standard. `network: gpuDirect` uses the fabric of the machine, which needs more than that standard allows. Two parties must allow it: the
+run, and the owner of the operator (`gpuDirect.allowed` in the chart; else the run is `Stalled` with that reason); and the namespace must
+admit such pods. The cluster needs multi-networking with networks of the names below, Google's NCCL plugin installer, and for TCPX and TCPXO
+its device injector. No container is privileged, and the trainer's container has no additional rights. If the cluster has no device
+injector, the owner can make the containers of a type privileged (`trainerPods.security`, [Pods of runs](guides/pods.md)). The versions of
+the sidecar and of the plugin that Google's installer puts on the nodes must match: the last column is the plugin version that the sidecar
+was released with. Hosts of h100 with fewer than eight GPUs have no such network. gb300 gets its network cards by a separate claim (DRANET),
+which runs cannot name yet.
 
-Most in doubt until somebody tries: whether the sidecar's sockets and `/dev/aperture_devices` are open to the trainer, which is not root;
-whether it may lock as much memory as RDMA wants; and whether Google's NCCL plugins get on with the NCCL that comes with JAX.
+Most uncertain until tried: whether the trainer, which is not root, can open the sidecar's sockets and `/dev/aperture_devices`; whether it
+may lock as much memory as RDMA needs; and whether Google's NCCL plugins work with the NCCL of JAX.
 
-| type | fabric | interfaces (besides `eth0` in `default`) | directories of the node | sidecar, as root | NCCL plugin on the nodes |
+| type | fabric | interfaces (in addition to `eth0` in `default`) | directories of the node | sidecar, as root | NCCL plugin on the nodes |
 |---|---|---|---|---|---|
 """
 
 _PROVISIONING_TEXT = """
 ## How capacity is bought
 
-On GKE, `provisioning` says it; each kind selects, and tolerates a taint of, the nodes' label. Elsewhere nodes are chosen by
-`scheduling.nodeSelector`.
+On GKE, `provisioning` sets how capacity is bought: each kind selects nodes by a label and tolerates a taint of the same name. On other
+clusters, `scheduling.nodeSelector` chooses the nodes.
 
 | `provisioning` | label and taint | types |
 |---|---|---|
 """
 
 _PROVISIONING_NOTES = """
-Pods of spot machines have 15 seconds from the notice to their end, whatever `recovery.gracePeriodSeconds` says. Flex-start nodes live at
-most seven days. Without queued provisioning, flex-start TPUs are slices of one host; a run that asks for more is refused, for its pods
-would wait for ever. `queued` asks for all nodes at once by a ProvisioningRequest, which Kueue makes for a run in a
-[queue](guides/queues.md). A reservation that another project shares needs `reservationProject` as well, which becomes the label
+Pods of spot machines have 15 seconds from the preemption notice to their end, whatever `recovery.gracePeriodSeconds` says. Flex-start nodes
+live at most seven days. Without queued provisioning, flex-start TPUs are slices of one host; a run that requests more is rejected, because
+its pods would wait forever. `queued` requests all nodes at once by a ProvisioningRequest, which Kueue creates for a run in a
+[queue](guides/queues.md). A reservation that another project shares also needs `reservationProject`, which becomes the label
 `cloud.google.com/reservation-project`.
 
-Most in doubt until somebody tries: that nodes of queued provisioning bear the label `cloud.google.com/gke-queued` besides the taint. GKE's
-guide speaks of the taint alone and has pods select `cloud.google.com/gke-flex-start`; xpk and the Cluster Toolkit's TPU examples select
-`gke-queued`, as is done here. Where a node pool has it otherwise, run with `onDemand`, and choose its nodes by
-`scheduling.nodeSelector` and `scheduling.tolerations`.
+Most uncertain until tried: that nodes of queued provisioning have the label `cloud.google.com/gke-queued` in addition to the taint. GKE's
+guide mentions only the taint and lets pods select `cloud.google.com/gke-flex-start`; xpk and the Cluster Toolkit's TPU examples select
+`gke-queued`, as Halcyon does. If a node pool differs, use `onDemand`, and choose its nodes by `scheduling.nodeSelector` and
+`scheduling.tolerations`.
 """
 
 _MESH_TEXT = """
-## The mesh that is suggested
+## The suggested mesh
 
-Without `spec.mesh`, a run gets this one. With P parameters of the model, B of one block, D devices of a slice, M bytes of memory of a
+Without `spec.mesh`, a run gets this mesh. With P parameters of the model, B of one block, D devices of a slice, M bytes of memory of a
 device, w bytes of a stored parameter and c of one in a matrix product:
 
-- `tensor` is the smallest power of two t, inside a host and dividing key-value heads (GPT-2: heads), the width of the MLP and 64, for which
+- `tensor` is the smallest power of two t that fits in a host, divides the key-value heads (GPT-2: heads), the width of the MLP and 64, and
+  for which
 
       P * 4w / D  +  B * (w + c) / t  <=  3/4 M
 
-  The first term is a device's share of parameters, gradients and the two moments of AdamW, the second is one block gathered to compute
-  with and its gradients, and a quarter of the memory is left to activations. Where no t fits it is the largest one; it is 1 where the
-  first term alone is too much (a run whose parameters and moments cannot fit is refused), and where M is not known (`cpu`, `nvidia`).
+  The first term is a device's share of parameters, gradients and the two moments of AdamW, the second is one block gathered for
+  computation and its gradients, and a quarter of the memory is for activations. If no t fits, `tensor` is the largest t. It is 1 if the
+  first term alone is too large (a run whose parameters and moments cannot fit is rejected), or if M is not known (`cpu`, `nvidia`).
 - `fsdp` is the greatest common divisor of D / t and the width of the model, which it splits.
-- `data` is the rest.
+- `data` is D divided by the other two.
 
-So a model that is small for its devices is sharded over all of them. A tokenizer file is taken to have 131,072 tokens. The mesh is written
-to `status.topology.mesh` with the first attempt, and kept for as long as the slice has as many devices, whatever a later version would
-suggest; a `mesh` in the document stands above it.
+So a model that is small for its devices is sharded over all of them. A tokenizer file counts as 131,072 tokens. The mesh is recorded in
+`status.topology.mesh` with the first attempt, and kept as long as the slice has the same number of devices, whatever a later version
+suggests; a `mesh` in the document takes precedence.
 """
 
 
@@ -148,8 +150,8 @@ def render() -> str:
     rows = TABLE.values()
     parts = [
         _HEADER.format(tried=tried),
-        "## Any node\n\n`cpu` has no hardware to name: a topology is `HOSTSxDEVICES`, each host with so many virtual JAX devices. Choose\n"
-        "the nodes, if need be, by `scheduling.nodeSelector`.\n",
+        "## Any node\n\n`cpu` needs no special hardware: a topology is `HOSTSxDEVICES`, hosts with virtual JAX devices. Choose the nodes,\n"
+        "if necessary, by `scheduling.nodeSelector`.\n",
         "## TPU slices on GKE\n",
         _table(
             ("type", "`gke-tpu-accelerator`", "machine", "JAX devices a chip", "memory a device", "peak a device", "topologies", "tried"),

@@ -1,7 +1,7 @@
-"""The JSON schemas of TrainingRun and TrainingRunDefaults, for editors and for checks that have no API server at hand, made from the CRDs.
+"""The JSON schemas of TrainingRun and TrainingRunDefaults, generated from the CRDs, for editors and for checks without an API server.
 
-An API server says more than a JSON schema can, its CEL rules; but unknown fields, wrong types and "exactly one of" are told by the schema
-too. Another schema is for patches of a run, as Kustomize's overlays have them: it knows the same fields and needs none of them.
+A JSON schema cannot express the CEL rules of the API server, but it finds unknown fields, wrong types and violations of "exactly one of".
+Another schema is for patches of a run, such as Kustomize overlays: it has the same fields, and none is required.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Schema = dict[str, Any]
 FOLDER = Path(__file__).resolve().parents[1] / "schema" / training_run.GROUP
 NAME = f"{training_run.SINGULAR}_{training_run.VERSION}"
 DEFAULTS_NAME = f"{defaults.PLURAL}_{training_run.VERSION}"
-"""As validators look schemas up: the kind in lower case, and the version."""
+"""File names by which validators find schemas: the kind in lower case, and the version."""
 DIALECT = "http://json-schema.org/draft-07/schema#"
 
 _ONE_OF = re.compile(r"\[((?:has\(self\.\w+\)(?:, )?)+)\]\.filter\(present, present\)\.size\(\) == 1")
@@ -30,7 +30,7 @@ _METADATA: Schema = {"type": "object", "required": ["name"], "properties": {"nam
 
 
 def document_schema() -> Schema:
-    """The schema of a whole run. The status is the operator's, and no part of it."""
+    """The schema of a whole run. The status is not described, because the operator writes it."""
     schema, properties = _whole(custom_resource_definition())
     schema["properties"] |= {"status": {"type": "object", "description": properties["status"]["description"]}}
     return schema
@@ -63,13 +63,13 @@ def _whole(definition: Schema) -> tuple[Schema, Schema]:
 
 
 def patch_schema() -> Schema:
-    """The schema of a strategic-merge or merge patch of a document: the same fields, none of them required, null to remove one."""
+    """The schema of a strategic-merge or merge patch of a document: the same fields, none required, null to remove a field."""
     schema = cast("Schema", _without_demands(document_schema()))
     return schema | {"title": f"Patch of a {training_run.KIND}"}
 
 
 def plain_schema(node: Schema) -> Schema:
-    """A part of the structural schema as plain JSON Schema: closed objects, exclusive bounds as numbers, choices said."""
+    """A part of the structural schema as plain JSON Schema: no unknown fields, exclusive bounds as numbers, choices as ``oneOf``."""
     found = {key: value for key, value in node.items() if not key.startswith("x-kubernetes-") and key != "format"}
     if node.get("description", "").startswith(FORMER_PLACE):
         found["deprecated"] = True

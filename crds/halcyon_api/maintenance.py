@@ -1,4 +1,4 @@
-"""``status.saveRequest`` and ``status.maintenance``: checkpoints that were asked for, and what machines say about their end."""
+"""``status.saveRequest`` and ``status.maintenance``: requested checkpoints, and the notices of nodes."""
 
 from __future__ import annotations
 
@@ -12,42 +12,41 @@ MAX_NOTICES = 64
 MAX_REQUEST_VALUE = 253
 
 Notice = Literal["scheduled", "soon", "window", "underway", "terminating", "draining", "cordoned", "outOfService"]
-"""What a node says: maintenance at a known time, the same in a few minutes, its window has begun, it is under way, the machine is about to
-end, the autoscaler takes it away, nobody may be placed on it any more, it is gone."""
+"""The notice of a node; see `NodeNotice.notice`."""
 
 
 class NoticeModel(ApiModel):
-    """Survives up- and downgrades of the operator: fields not known here are passed over."""
+    """Ignores unknown fields, so that it survives upgrades and downgrades of the operator."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class SaveRequestStatus(NoticeModel):
-    """A request for a checkpoint and what became of it."""
+    """A request for a checkpoint and its result."""
 
-    value: Annotated[str, StringConstraints(max_length=MAX_REQUEST_VALUE)] = Field(description="What was asked with.")
-    requested_at: Timestamp = Field(description="When it was first seen.")
-    asked_step: int | None = Field(default=None, ge=0, description="Steps done when the trainer took note of it.")
-    step: int | None = Field(default=None, ge=0, description="Step of the checkpoint that serves it: the first one made after it.")
+    value: Annotated[str, StringConstraints(max_length=MAX_REQUEST_VALUE)] = Field(description="Value of the request.")
+    requested_at: Timestamp = Field(description="When the request was first seen.")
+    asked_step: int | None = Field(default=None, ge=0, description="Steps done when the trainer recorded the request.")
+    step: int | None = Field(default=None, ge=0, description="Step of the checkpoint that serves it: the first one after the request.")
 
 
 class NodeNotice(NoticeModel):
-    """What a node under the run says about its end."""
+    """A notice of one of the run's nodes."""
 
     node: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] = Field(description="Name of the node.")
     notice: Notice = Field(
         description=(
-            "`scheduled`: maintenance at a known time; `soon`: in a few minutes; `window`: its window has begun; `underway`: it goes on; "
-            "`terminating`: the machine is about to end; `draining`: the autoscaler takes it away; `cordoned`: closed for new pods; "
-            "`outOfService`: it is gone."
+            "`scheduled`: maintenance at a known time; `soon`: maintenance in a few minutes; `window`: the maintenance window has begun; "
+            "`underway`: maintenance is in progress; `terminating`: the machine ends soon; `draining`: the autoscaler removes the node; "
+            "`cordoned`: closed for new pods; `outOfService`: the node is out of service."
         )
     )
-    at: Timestamp | None = Field(default=None, description="For when the maintenance is scheduled.")
-    seen_at: Timestamp = Field(description="When the operator first saw it.")
+    at: Timestamp | None = Field(default=None, description="Scheduled time of the maintenance.")
+    seen_at: Timestamp = Field(description="When the operator first saw the notice.")
 
 
 class MaintenanceStatus(NoticeModel):
-    """Notices of the nodes that the run is on, and the checkpoint that they led to."""
+    """Notices of the run's nodes, and the checkpoint requested because of them."""
 
-    notices: Annotated[list[NodeNotice], Field(max_length=MAX_NOTICES)] = Field(description="By node; at most 64 are listed.")
-    save: SaveRequestStatus | None = Field(default=None, description="The last checkpoint that was asked for because of a notice.")
+    notices: Annotated[list[NodeNotice], Field(max_length=MAX_NOTICES)] = Field(description="Notices by node, at most 64.")
+    save: SaveRequestStatus | None = Field(default=None, description="The last checkpoint that was requested because of a notice.")

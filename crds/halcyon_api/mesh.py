@@ -1,18 +1,18 @@
-"""The mesh of a run: as its document says, or suggested from the size of the model.
+"""The mesh of a run: the mesh of its document, or one suggested from the size of the model.
 
 The suggestion, with P parameters of the model, B of one block, D devices of a slice, M bytes of memory of a device, w bytes of a stored
 parameter, m of a stored moment and c of a parameter in a matrix product:
 
-- ``tensor`` is the smallest power of two t, inside a host and dividing whatever the axis splits, for which
+- ``tensor`` is the smallest power of two t that fits in a host, divides the sizes that the axis splits, and for which
   ``P * (2w + 2m) / D + B * (w + c) / t <= 3/4 M``. The first term is a device's share of parameters, gradients and the two moments of
-  AdamW; the second is one block gathered to compute with, and its gradients; a quarter is left to activations. Where no t fits, it is
-  the largest one, or 1 if the first term alone is too much, for then no mesh helps. 1 where M is not known.
+  AdamW; the second is one block gathered for computation, and its gradients; a quarter of the memory is for activations. If no t fits, it
+  is the largest t, or 1 if the first term alone is too large, because then no mesh helps. It is 1 if M is not known.
 - ``fsdp`` is the greatest common divisor of ``D / t`` and the width of the model, which the axis splits.
-- ``data`` is the rest.
+- ``data`` is D divided by the other two.
 
-P counts the embeddings by the vocabulary that the document tells; a tokenizer file is taken to have 131,072 tokens, so that everybody
-who reads the document comes to the same mesh. A run keeps the mesh it began with: the operator pins the one on record (see `pinned`) and
-tells it to the trainer.
+P counts the embeddings by the vocabulary of the document; a tokenizer file counts as 131,072 tokens, so that every reader of the document
+computes the same mesh. A run keeps the mesh of its first attempt: the operator pins the recorded mesh (see `pinned`) and sends it to the
+trainer.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ ASSUMED_VOCABULARY = 131_072
 _TIKTOKEN_VOCABULARIES = {"gpt2": 50_257, "r50k_base": 50_257, "p50k_base": 50_281, "cl100k_base": 100_277, "o200k_base": 200_019}
 _BYTES = {"float32": 4, "bfloat16": 2}
 _MOMENTS = 2
-"""Of AdamW."""
+"""Moments of AdamW."""
 
 
 def model_shape(spec: TrainingRunSpec) -> ModelShape:
-    """The shape of a run's model, with the vocabulary that its document tells."""
+    """The shape of a run's model, with the vocabulary of its document, or `ASSUMED_VOCABULARY`."""
     vocabulary = -(-_vocabulary(spec.tokenizer) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     return spec.model.shape(vocabulary, spec.trainer.longest_sequence)
 
@@ -47,8 +47,8 @@ def suggest_axes(
 
     Args:
         model: Shape of the model.
-        state_bytes: Bytes a parameter of everything that is sharded: parameters, gradients, optimizer state.
-        gathered_bytes: Bytes a parameter of a block that is gathered to be computed with, its gradient included.
+        state_bytes: Bytes per parameter of the sharded state: parameters, gradients, optimizer state.
+        gathered_bytes: Bytes per parameter of a block that is gathered for computation, its gradient included.
         devices: Devices of a slice.
         devices_per_host: Devices that share the fastest links.
         memory_bytes: Memory of a device; None: not known.
@@ -68,12 +68,12 @@ def suggest_axes(
 
 
 def _sizes(model: ModelShape, name: str) -> list[int]:
-    """What a mesh axis must divide."""
+    """The sizes of the model that a mesh axis must divide."""
     return [split.size for split in model.splits if split.axis in axis(name).splits]
 
 
 def run_mesh(spec: TrainingRunSpec, topology: Topology | None = None) -> ResolvedMesh:
-    """The mesh of a run on its own topology or on another one: the given one, or the suggestion.
+    """The mesh of a run on its own topology or on another one: the mesh of the document, or the suggestion.
 
     Raises:
         InvalidMesh: The given axes do not fit the topology.
@@ -83,34 +83,34 @@ def run_mesh(spec: TrainingRunSpec, topology: Topology | None = None) -> Resolve
 
 
 def pinned(spec: TrainingRunSpec, recorded: ResolvedMesh | None = None) -> TrainingRunSpec:
-    """The spec with its mesh written out, where the document has none: the recorded one if it fits the devices, else the suggestion."""
+    """The spec with its mesh set if the document has none: the recorded mesh if it fits the devices, else the suggestion."""
     if spec.mesh is not None:
         return spec
     topology = spec.accelerator.resolve()
     fits = recorded is not None and recorded.devices_per_slice == topology.devices_per_slice
     axes = IciAxes(**{row.name: recorded.size(row.name) for row in on("ici")}) if recorded and fits else _suggested(spec, topology)
-    # The field's own default is kept as it is written: hashes of the spec leave defaults out.
+    # Use the default section where it means the same mesh: hashes of the spec leave defaults out.
     plain = all(row.default in (REST, getattr(axes, row.name)) for row in on("ici"))
     return spec.model_copy(update={"mesh": MeshSpec() if plain else MeshSpec(ici=axes)})
 
 
 def least_memory(spec: TrainingRunSpec) -> int:
-    """Bytes that parameters, and the optimizer state of a training, take over all devices that share them, and that nothing makes less."""
+    """Minimum bytes of the parameters, and of the optimizer state for task train, summed over all devices that share them."""
     precision = spec.trainer.precision
     stored, moments = _BYTES[precision.parameters], _MOMENTS * _BYTES[precision.moments]
     return {"train": stored + moments, "evaluate": stored, "data": 0}[spec.task] * model_shape(spec).parameters
 
 
 def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
-    """Whether a device has room for all parameters, and a float32 sum of their gradients, beside its share of the state.
+    """Whether a device has room for all parameters and a float32 sum of their gradients, in addition to its share of the state.
 
-    A step of several microbatches then gathers and reduces once. Like the suggestion of a mesh this leaves a quarter of the memory to
-    activations. False where the memory is not known.
+    A step of several microbatches then gathers and reduces once. A quarter of the memory is for activations, as in the suggestion of a
+    mesh. False if the memory is not known.
 
     Args:
         spec: The run's spec.
         fsdp: Devices that share the state.
-        tensor: Devices that share what is gathered.
+        tensor: Devices that share the gathered parameters.
     """
     memory_bytes = TABLE[spec.accelerator.type].memory_bytes
     stored = _BYTES[spec.trainer.precision.parameters]
@@ -119,7 +119,7 @@ def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
 
 
 def _state_bytes(spec: TrainingRunSpec) -> int:
-    """Bytes a parameter of parameters, gradients and moments."""
+    """Bytes per parameter of parameters, gradients and moments."""
     precision = spec.trainer.precision
     return 2 * _BYTES[precision.parameters] + _MOMENTS * _BYTES[precision.moments]
 

@@ -1,6 +1,6 @@
-"""Names of everything Halcyon makes in a cluster, and the length budget they share.
+"""Names of all objects that Halcyon creates in a cluster, and the limit of their length.
 
-A Kubernetes label holds 63 characters, and two things made from a run's name must fit into one: the name of a pod,
+A Kubernetes label holds 63 characters, and two texts that contain a run's name must fit into one: the name of a pod,
 ``RUN-ATTEMPT-s-JOB-POD-RANDOM``, and the coordinator's address that JobSet puts on every pod, ``RUN-ATTEMPT-s-0-0.SUBDOMAIN``. With at
 most 256 slices (3 digits), 10,000 hosts a slice (4 digits) and 99,999 attempts (5 digits) a run's name may have 40 characters, and the
 subdomain 10.
@@ -27,15 +27,15 @@ LABEL_RUN_UID = "halcyon.dev/run-uid"
 LABEL_ATTEMPT = "halcyon.dev/attempt"
 LABEL_ROLE = "halcyon.dev/role"
 ROLE_PROBE = "probe"
-"""Role of the pods that look for room for more slices."""
+"""Role of the pods that test for room for more slices."""
 LABEL_PART_OF = "app.kubernetes.io/part-of"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 ANNOTATION_CHECKPOINT = "halcyon.dev/checkpoint"
-"""On a run: a value that is new asks for a checkpoint."""
+"""On a run: a new value requests a checkpoint."""
 ANNOTATION_RESTART = "halcyon.dev/restart"
-"""On a run: a value that is new has it save, let its pods go, and go on with new ones."""
+"""On a run: a new value requests a restart: save a checkpoint, delete the pods, continue with new ones."""
 ANNOTATION_REFRESH_DEFAULTS = "halcyon.dev/refresh-defaults"
-"""On a run: a value that is new has it take its defaults as they are now."""
+"""On a run: a new value makes the run take its defaults again, as they are now."""
 PART_OF = "halcyon"
 MANAGED_BY = "halcyon-operator"
 FIELD_MANAGER = "halcyon-operator"
@@ -54,18 +54,18 @@ def jobset_name(run: str, attempt: int) -> str:
 
 
 def is_attempt_name(run: str, name: str) -> bool:
-    """Whether `name` is what an attempt of the run would be called."""
+    """Whether `name` is the JobSet name of an attempt of the run."""
     number = name.removeprefix(f"{run}-")
     return number.isascii() and number.isdigit() and len(number) <= len(str(MAX_ATTEMPT)) and name == jobset_name(run, int(number))
 
 
 def probe_name(run: str) -> str:
-    """Name of the JobSet that looks for room for more slices. As long as that of the highest attempt, and never that of one."""
+    """Name of the JobSet that tests for room for more slices. No attempt has this name, and no attempt's name is longer."""
     return f"{run}-probe"
 
 
 def subdomain(run_uid: str, attempt: int) -> str:
-    """Name of the headless Service of one attempt: 10 characters, a DNS label, its own for every run and attempt."""
+    """Name of the headless Service of one attempt: a DNS label of 10 characters, different for every run and attempt."""
     digest = hashlib.sha256(f"{run_uid}/{attempt}".encode()).digest()
     return "h" + base64.b32encode(digest).decode().lower()[:9]
 

@@ -1,15 +1,15 @@
-"""The distribution that brings all packages of Halcyon: its name, which differs from theirs, and its version."""
+"""Name and version of the distribution that contains all packages of Halcyon. Its name differs from theirs."""
 
 from __future__ import annotations
 
 import importlib.metadata
 
 DISTRIBUTION = "halcyon-train"
-"""What pip installs. The name `halcyon` belongs to somebody else there."""
+"""Name on the package index, where `halcyon` belongs to another project."""
 
 
 def version() -> str:
-    """The version that is installed; `unknown` where the packages lie there without having been installed."""
+    """The installed version; `unknown` if the packages are importable but not installed."""
     try:
         return importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
@@ -17,5 +17,5 @@ def version() -> str:
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra: from a package index, or before a first release from a checkout."""
+    """The command that installs an extra, from a package index or from a checkout."""
     return f"pip install '{DISTRIBUTION}[{extra}]' (in a checkout: pip install '.[{extra}]')"

@@ -1,4 +1,4 @@
-"""``status.queue``: the queue of Kueue that the run is in, since when it waits there, and how it lost its place."""
+"""``status.queue``: the Kueue queue of the run, how long it has waited there, and the last eviction."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Word = Annotated[str, StringConstraints(max_length=316)]
 
 
 class QueueModel(ApiModel):
-    """Survives up- and downgrades of the operator: fields not known here are passed over."""
+    """Ignores unknown fields, so that it survives upgrades and downgrades of the operator."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class QueueEviction(QueueModel):
-    """The queue took its quota back from a world of processes."""
+    """The queue took its quota back from a process group."""
 
-    attempt: int = Field(ge=0, description="Attempt of the world.")
+    attempt: int = Field(ge=0, description="Attempt of the process group.")
     restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
     reason: Word = Field(description="Kueue's reason, such as `Preempted`, `PodsReadyTimeout` or `ClusterQueueStopped`.")
-    message: Text = Field(default="", description="Kueue's sentence about it.")
-    time: Timestamp = Field(description="When.")
+    message: Text = Field(default="", description="Kueue's message.")
+    time: Timestamp = Field(description="Time of the eviction.")
 
 
 class QueueStatus(QueueModel):
-    """The queue that the present attempt is in."""
+    """The queue of the present attempt."""
 
     name: Word = Field(description="LocalQueue.")
-    waiting_since: Timestamp | None = Field(default=None, description="Since when the run waits for admission; empty once it is admitted.")
+    waiting_since: Timestamp | None = Field(default=None, description="Since when the run waits for admission; absent once admitted.")
     eviction: QueueEviction | None = Field(default=None, description="The last time the queue took its quota back.")

@@ -1,4 +1,4 @@
-"""Renders the references of the resources from the CRDs' schemas, so that they say what the API server enforces."""
+"""Renders the references of the resources from the schemas of the CRDs, so that they match what the API server enforces."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ required may be left out. Rules are checked by the API server when the document 
 
 
 _FORMER = """\
-These fields have moved. Until v1beta1 a document may have them in either place; `halcyon validate` names the present one.
-[The design page](../design/versions.md) says what becomes of documents and of runs.
+These fields have moved. Until v1beta1 a document may have them in either place; `halcyon validate` prints the present one.
+[The design page](../design/versions.md) describes the effect on documents and runs.
 """
 
 
 _DEFAULTS_HEADER = f"""<!-- Generated from crds/halcyon_api by `make generate`. Do not edit. -->
 # TrainingRunDefaults ({API_VERSION})
 
-Every field of the document, as `kubectl explain trainingrundefaults --recursive` shows it. Each may be left out, and has no value then; a
-run takes the next less specific one, in the end the built-in default that [its own reference](trainingrun.md) names.
-[The guide](../guides/defaults.md) says how and when runs take them.
+Every field of the document, as `kubectl explain trainingrundefaults --recursive` shows it. Each field may be left out and then has no
+value; a run takes the value of the next less specific defaults, or at last the built-in default in [its reference](trainingrun.md).
+[The guide](../guides/defaults.md) describes how and when runs take the values.
 """
 
 
@@ -48,7 +48,7 @@ def _units() -> str:
     lines = ["## How they are merged\n", "| field | from two documents |", "|---|---|"]
     for unit in UNITS:
         how = "merged key by key" if unit.merged else "merged by name, each entry whole" if unit.named else "the more specific one, whole"
-        lines.append(f"| `{unit.path}` | {how}{', none from below whoever names the root' if unit.store else ''} |")
+        lines.append(f"| `{unit.path}` | {how}{', not below a document that sets the root' if unit.store else ''} |")
     return "\n".join(lines) + "\n"
 
 
@@ -141,6 +141,6 @@ def _all_rules(schema: Schema) -> Iterator[dict[str, str]]:
 def _exit_codes() -> str:
     lines = ["## Exit codes of the trainer\n", "| code | name | retried |", "|---|---|---|"]
     for code in ExitCode:
-        retried = "" if code == ExitCode.DONE else "no" if code in FATAL_CODES else "yes, free of charge" if code == 42 else "yes, counted"
+        retried = "" if code == ExitCode.DONE else "no" if code in FATAL_CODES else "yes, not counted" if code == 42 else "yes, counted"
         lines.append(f"| {code.value} | {code.name} | {retried} |")
     return "\n".join(lines) + "\n"

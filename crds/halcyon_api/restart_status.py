@@ -1,4 +1,4 @@
-"""``status.restart``: what became of a restart that was asked for."""
+"""``status.restart``: a requested restart and its outcome."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ RestartOutcome = Literal["waiting", "restarted", "passedOver"]
 
 
 class RestartStatus(SaveRequestStatus):
-    """A restart that was asked for, the checkpoint that is made for it, and what became of it. Fields not known here are passed over."""
+    """A requested restart, the checkpoint that is made for it, and its outcome. Unknown fields are ignored."""
 
-    attempt: int = Field(ge=0, description="The attempt that was there when it was first seen; the one after it is the restart.")
+    attempt: int = Field(ge=0, description="Attempt when the request was first seen; the next attempt is the restart.")
     outcome: RestartOutcome = Field(
         description=(
-            "`waiting`: for a checkpoint, or for the pods to be gone; `restarted`: every pod is of a later time than the request; "
+            "`waiting`: waits for a checkpoint, or for the pods to end; `restarted`: every pod is newer than the request; "
             "`passedOver`: the run was suspended, had succeeded or had not begun, so there was no pod to replace."
         )
     )
 
     @property
     def waits(self) -> bool:
-        """Whether it is still to be done."""
+        """Whether the restart is still to be done."""
         return self.outcome == "waiting"

@@ -1,7 +1,7 @@
-"""The faults of a document as sentences: each names its field and the fix. Pure.
+"""The errors of a document as sentences: each has the field and the fix. Pure.
 
-The schema library's own words speak of classes and types of Python. What a user gets wrong most often is said here in the words of the
-document instead: a misspelt or misplaced field names the one that was meant, and a section of the wrong shape names its fields.
+pydantic's own messages name Python classes and types. The most common errors are described here in the terms of the document instead: a
+misspelt or misplaced field gets the field that was probably meant, and a section of the wrong type gets the list of its fields.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
 MAX_SHOWN = 12
-"""Most fields that a sentence lists."""
+"""Maximum number of fields that a sentence lists."""
 _MAX_WORD = 60
 _NEAR = 0.7
 _SYNONYMS = {
@@ -28,33 +28,33 @@ _SYNONYMS = {
     "seqLen": "sequenceLength",
     "warmup": "warmupSteps",
 }
-"""Names that other trainers give to fields."""
+"""Field names of other trainers, with ours."""
 
 _PATTERNS = {
     r"^[a-z]([-a-z0-9]*[a-z0-9])?$": "begin with a letter, end with a letter or digit, and hold only lower-case letters, digits and -",
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case letters, digits and -",
     r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case letters, digits, - and .",
 }
-"""Patterns in words."""
+"""Patterns and their descriptions."""
 
 Location = tuple[str | int, ...]
 
 
 def sentences(model: type[BaseModel], faults: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The faults of a document as sentences, each of which begins with its field.
+    """The errors of a document as sentences, each of which begins with its field.
 
     Args:
         model: The type of the whole document.
         faults: The entries of a validation error.
     """
     meant = {fault["loc"]: _meant(model, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
-    # A required field that is there under a misspelt name is one mistake, not two.
+    # A required field with a misspelt name is one error, not two.
     shown = [fault for fault in faults if fault["type"] != "missing" or fault["loc"] not in meant.values()]
     return [_sentence(_name(fault["loc"]), _what(model, fault, meant.get(fault["loc"]))) for fault in shown]
 
 
 def _sentence(name: str, what: str) -> str:
-    """A rule over the whole document names its fields by itself."""
+    """The sentence of one error. The message of a rule over the whole document already begins with its field."""
     return what if name == "document" and what.startswith(("spec.", "metadata.")) else f"{name}: {what}"
 
 
@@ -95,7 +95,7 @@ def _what(model: type[BaseModel], fault: Mapping[str, Any], meant: Location | No
 
 
 def _meant(model: type[BaseModel], location: Location) -> Location | None:
-    """Which field a user meant with one that does not exist; None if nothing resembles it."""
+    """The field that a user meant with an unknown field; None if no field is similar."""
     *section, last = location
     wanted = to_camel(str(last))
     wanted = _SYNONYMS.get(wanted, wanted)
@@ -111,7 +111,7 @@ def _meant(model: type[BaseModel], location: Location) -> Location | None:
 
 
 def nearest(word: str, choices: Sequence[str]) -> str | None:
-    """Which choice a misspelt word means; None if it resembles none of them."""
+    """The choice most similar to a misspelt word; None if no choice is similar."""
     if len(word) > _MAX_WORD:
         return None
     plain = {choice.replace("-", "").replace("_", "").lower(): choice for choice in choices}
@@ -120,18 +120,18 @@ def nearest(word: str, choices: Sequence[str]) -> str | None:
 
 
 def fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    """The names of the fields at a place of a document, as it writes them; empty where its schema names none."""
+    """The field names at a location of a document; empty if the schema has none there."""
     models = [model]
     for part in location:
         if isinstance(part, int):
-            continue  # an entry of a list has the type that its field names
+            continue  # the field's annotation already gives the type of a list entry
         found = [child for one in models for name, children in _fields(one) if name == part for child in children]
         models = found
     return [name for one in models for name, _ in _fields(one)]
 
 
 def _fields(model: type[BaseModel]) -> Iterator[tuple[str, list[type[BaseModel]]]]:
-    """Each field of a model with the models that it may hold."""
+    """Each field of a model with the models of its annotation."""
     for name, field in model.model_fields.items():
         yield field.alias or name, list(_models(field.annotation))
 
@@ -144,7 +144,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _places(model: type[BaseModel], wanted: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Where in a document fields of a name are."""
+    """The locations of all fields with a given name."""
     for name, children in _fields(model):
         if name == wanted:
             yield (*above, name)

@@ -1,4 +1,4 @@
-"""``TrainingRun.status``: what the operator knows, in the shape that kubectl, kstatus readers and dashboards expect."""
+"""``TrainingRun.status``, written by the operator, in the form that kubectl, kstatus readers and dashboards expect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from halcyon_api.spec.mesh import ResolvedMesh
 Phase = Literal["Pending", "Queued", "Starting", "Running", "Restarting", "Suspending", "Suspended", "Succeeded", "Failed"]
 
 AT_REST: frozenset[Phase] = frozenset({"Suspended", "Succeeded", "Failed"})
-"""Phases in which a run has no pods at work, and nothing happens by itself."""
+"""Phases in which a run has no working pods, and the operator changes nothing without an edit."""
 
 ConditionType = Literal["Ready", "Reconciling", "Stalled", "Queued", "Running", "Degraded", "Suspended", "Succeeded", "Failed"]
 
@@ -43,56 +43,60 @@ RestartCause = Literal[
     "dataUnreachable",
     "unknown",
 ]
-"""Why a world of processes was followed by another. `preempted` covers evictions, node losses and saved leaves."""
+"""Why a process group was replaced by another. `preempted` covers evictions, lost nodes and exits with a saved checkpoint."""
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
 MAX_HISTORY = 32
 
 
 class StatusModel(ApiModel):
-    """Status survives up- and downgrades of the operator: fields not known here are passed over."""
+    """Ignores unknown fields, so that a status survives upgrades and downgrades of the operator."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class Condition(StatusModel):
-    """One aspect of the run's state, in the form all Kubernetes conditions have."""
+    """One aspect of the run's state, in the form of all Kubernetes conditions."""
 
-    type: ConditionType = Field(description="Aspect.")
-    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    type: ConditionType = Field(description="Type of the condition.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether the condition holds.")
     reason: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Z][A-Za-z0-9]*$")] = Field(
         description="Machine-readable reason, CamelCase."
     )
-    message: Text = Field(default="", description="One sentence for people.")
+    message: Text = Field(default="", description="One sentence for the user.")
     last_transition_time: Timestamp = Field(description="When `status` last changed.")
-    observed_generation: Annotated[int, Field(ge=0)] = Field(default=0, description="Generation of the spec it is about.")
+    observed_generation: Annotated[int, Field(ge=0)] = Field(default=0, description="Generation of the spec that the condition is about.")
 
 
 class Restarts(StatusModel):
-    """How often a new world of processes was started, by cause."""
+    """Number of restarts (new process groups), by cause."""
 
     total: int = Field(default=0, ge=0, description="Sum over all causes.")
-    preempted: int = Field(default=0, ge=0, description="Evictions, node losses, and leaves with a saved checkpoint. Free of charge.")
+    preempted: int = Field(
+        default=0, ge=0, description="Evictions, lost nodes, and exits with a saved checkpoint. Not counted as failures."
+    )
     queue_evicted: int = Field(
-        default=0, ge=0, description="The queue took its quota back, mostly for a run of higher priority. Free of charge."
+        default=0, ge=0, description="The queue took its quota back, mostly for a run of higher priority. Not counted as failures."
     )
     failed: int = Field(default=0, ge=0, description="Crashes. They count against `recovery.maxRestarts`.")
-    hung: int = Field(default=0, ge=0, description="No step ended in time. They count like crashes.")
-    pod_deleted: int = Field(default=0, ge=0, description="Somebody deleted a pod.")
-    no_room: int = Field(default=0, ge=0, description="Some pods found no node, and the others gave up waiting. Free of charge.")
-    job_set_deleted: int = Field(default=0, ge=0, description="The JobSet had vanished and was made again.")
+    hung: int = Field(default=0, ge=0, description="No step ended in time. Counted as failures.")
+    pod_deleted: int = Field(default=0, ge=0, description="A pod was deleted.")
+    no_room: int = Field(default=0, ge=0, description="Some pods found no node, and the others stopped waiting. Not counted as failures.")
+    job_set_deleted: int = Field(default=0, ge=0, description="The JobSet had disappeared and was created again.")
     spec_changed: int = Field(default=0, ge=0, description="The spec was edited.")
-    requested: int = Field(default=0, ge=0, description="A restart was asked for by the annotation `halcyon.dev/restart`.")
+    requested: int = Field(default=0, ge=0, description="The annotation `halcyon.dev/restart` requested a restart.")
     resumed: int = Field(default=0, ge=0, description="Resumed from suspension.")
     fenced: int = Field(default=0, ge=0, description="Another epoch had taken the checkpoint root.")
-    resized: int = Field(default=0, ge=0, description="The run went on with fewer slices, or with more.")
-    moved: int = Field(default=0, ge=0, description="The run was taken off a bad node, or back onto all nodes.")
-    held_back: int = Field(default=0, ge=0, description="Free restarts got to no checkpoint, and the next attempt waited. Free of charge.")
-    root_unusable: int = Field(default=0, ge=0, description="The checkpoint root could not be used, and was tried again later.")
-    data_unreachable: int = Field(
-        default=0, ge=0, description="A source of data did not answer or refused access, and was tried again later."
+    resized: int = Field(default=0, ge=0, description="The number of slices was reduced or increased.")
+    moved: int = Field(default=0, ge=0, description="The run was moved off a bad node, or allowed on all nodes again.")
+    held_back: int = Field(
+        default=0,
+        ge=0,
+        description="Restarts that do not count as failures reached no checkpoint, so the next attempt waited. Not counted as failures.",
     )
-    unknown: int = Field(default=0, ge=0, description="Seen by the JobSet's count only; the operator was not there.")
+    root_unusable: int = Field(default=0, ge=0, description="The checkpoint root could not be used and was retried later.")
+    data_unreachable: int = Field(default=0, ge=0, description="A data source did not answer or denied access, and was retried later.")
+    unknown: int = Field(default=0, ge=0, description="Known only from the JobSet's count of restarts: the operator was down.")
 
 
 class RunCheckpoint(CheckpointProgress):
@@ -100,12 +104,12 @@ class RunCheckpoint(CheckpointProgress):
 
     source: Literal["root", "trainer"] = Field(
         default="root",
-        description="`root`: read in the root by the operator. `trainer`: reported; the root is out of the operator's reach.",
+        description="`root`: read from the root by the operator. `trainer`: reported, because the operator cannot read the root.",
     )
 
 
 class TopologyStatus(StatusModel):
-    """What the present attempt runs on."""
+    """The hardware of the present attempt."""
 
     slices: int = Field(ge=1, description="Slices.")
     hosts: int = Field(ge=1, description="Hosts, over all slices; one process each.")
@@ -114,91 +118,89 @@ class TopologyStatus(StatusModel):
 
 
 class HistoryEntry(StatusModel):
-    """One world of processes: from its start to its end."""
+    """One process group (the processes of one start), from its start to its end."""
 
     attempt: int = Field(ge=0, description="Attempt.")
     restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
     started_at: Timestamp = Field(description="When it was first seen.")
     ended_at: Timestamp | None = Field(default=None, description="When its end was seen.")
-    from_step: int | None = Field(default=None, ge=0, description="Steps done when it took up the run.")
+    from_step: int | None = Field(default=None, ge=0, description="Steps done when it resumed the run.")
     to_step: int | None = Field(default=None, ge=0, description="Steps done when it ended.")
     cause: str | None = Field(default=None, max_length=64, description="Why it ended.")
-    message: Text | None = Field(default=None, description="What the process that ended first said.")
+    message: Text | None = Field(default=None, description="Message of the process that ended first.")
     first_step_at: Timestamp | None = Field(default=None, description="End of its first step.")
-    startup_seconds: StartupSeconds | None = Field(default=None, description="Parts of its start.")
+    startup_seconds: StartupSeconds | None = Field(default=None, description="Durations of the phases of its start.")
     seconds: GoodputSeconds | None = Field(
         default=None,
-        description="Its time by cause, from the end of the world before it to its own; all its steps count as productive here.",
+        description="Its time by cause, from the end of the previous process group to its own end. All its steps count as productive here.",
     )
-    unseen_seconds: float = Field(default=0.0, ge=0, description="How much of `other` is time of a process that nobody heard of again.")
+    unseen_seconds: float = Field(default=0.0, ge=0, description="Part of `other`: time after the last report of a process.")
 
 
 class TrainingRunStatus(StatusModel):
-    """What the operator knows of the run."""
+    """The state of the run, written by the operator."""
 
     observed_generation: int = Field(default=0, ge=0, description="Generation of the spec that this status is about.")
-    phase: Phase = Field(default="Pending", description="The conditions in one word, for printing.")
+    phase: Phase = Field(default="Pending", description="The conditions summarized in one word.")
     conditions: Annotated[
         list[Condition],
         Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
-    ] = Field(default_factory=list[Condition], description="Aspects of the state.")
-    attempt: int = Field(default=0, ge=0, description="Number of the present attempt. It only grows and fences the checkpoint root.")
+    ] = Field(default_factory=list[Condition], description="Conditions of the run.")
+    attempt: int = Field(default=0, ge=0, description="Number of the present attempt. It never decreases, and fences the checkpoint root.")
     attempt_spec_hash: Annotated[str, StringConstraints(max_length=64)] | None = Field(
-        default=None, description="Hash of what the present attempt was made from."
+        default=None, description="Hash of the part of the spec that the present attempt was created from."
     )
     defaults: DefaultsStatus | None = Field(
-        default=None, description="What the run has taken from its TrainingRunDefaults, since its first attempt."
+        default=None, description="The values that the run took from its TrainingRunDefaults at its first attempt."
     )
     in_force: InForce | None = Field(
-        default=None, description="The fields of the spec that may be edited and are not at their default, as the run goes by them now."
+        default=None, description="The editable fields of the spec that are not at their default, with the values that the run uses now."
     )
-    edit: EditStatus | None = Field(default=None, description="An edit that waits for a checkpoint, while there is one.")
+    edit: EditStatus | None = Field(default=None, description="The edit that waits for a checkpoint, if there is one.")
     job_set_name: Annotated[str, StringConstraints(max_length=63)] | None = Field(
         default=None, description="JobSet of the present attempt."
     )
     job_set_uid: Annotated[str, StringConstraints(max_length=64)] | None = Field(
-        default=None, description="Uid of that JobSet; empty until it exists."
+        default=None, description="UID of that JobSet; absent until it exists."
     )
-    job_set_restarts: int = Field(default=0, ge=0, description="Restarts of that JobSet at the last look.")
+    job_set_restarts: int = Field(default=0, ge=0, description="Restarts of that JobSet when it was last read.")
     job_set_restarts_counted: int = Field(default=0, ge=0, description="How many of them the JobSet counted as failures.")
     root_attempt: int = Field(
-        default=0, ge=0, description="Highest attempt known to have owned the checkpoint root; the next attempt is above it."
+        default=0, ge=0, description="Highest attempt known to have owned the checkpoint root. The next attempt gets a higher number."
     )
     failures_without_checkpoint: int = Field(
         default=0, ge=0, description="Failures in a row without a new checkpoint; `recovery.maxRestarts` is their limit."
     )
     restarts: Restarts = Field(default_factory=Restarts, description="Restarts by cause.")
-    progress: Progress | None = Field(default=None, description="How far the run is.")
+    progress: Progress | None = Field(default=None, description="Progress of the run.")
     checkpoint: RunCheckpoint | None = Field(default=None, description="The newest committed checkpoint.")
     save_request: SaveRequestStatus | None = Field(
-        default=None, description="The last checkpoint that was asked for by the annotation `halcyon.dev/checkpoint`."
+        default=None, description="The last checkpoint request, by the annotation `halcyon.dev/checkpoint`."
     )
-    restart: RestartStatus | None = Field(
-        default=None, description="The last restart that was asked for by the annotation `halcyon.dev/restart`."
-    )
-    maintenance: MaintenanceStatus | None = Field(default=None, description="What nodes of the run say about their end, while one does.")
-    goodput: Goodput | None = Field(default=None, description="How much of the time was training that lasted.")
-    topology: TopologyStatus | None = Field(default=None, description="What the present attempt runs on.")
-    placement: PlacementStatus | None = Field(default=None, description="On how many slices the run is, off which nodes, and why.")
-    queue: QueueStatus | None = Field(default=None, description="The queue that the present attempt is in.")
+    restart: RestartStatus | None = Field(default=None, description="The last restart request, by the annotation `halcyon.dev/restart`.")
+    maintenance: MaintenanceStatus | None = Field(default=None, description="Notices of the run's nodes, such as maintenance, if any.")
+    goodput: Goodput | None = Field(default=None, description="The share of time spent on training steps that were kept.")
+    topology: TopologyStatus | None = Field(default=None, description="The hardware of the present attempt.")
+    placement: PlacementStatus | None = Field(default=None, description="Number of slices and avoided nodes, with the reasons.")
+    queue: QueueStatus | None = Field(default=None, description="The queue of the present attempt.")
     history: Annotated[list[HistoryEntry], Field(max_length=MAX_HISTORY)] = Field(
-        default_factory=list[HistoryEntry], description="The last worlds of processes, oldest first."
+        default_factory=list[HistoryEntry], description="The last process groups, oldest first."
     )
-    started_at: Timestamp | None = Field(default=None, description="When the first attempt was made.")
+    started_at: Timestamp | None = Field(default=None, description="When the first attempt was created.")
     finished_at: Timestamp | None = Field(default=None, description="When the run ended.")
 
     @property
     def waits_in_queue(self) -> bool:
-        """Whether a queue has yet to admit the run."""
+        """Whether the run waits for admission by its queue."""
         return self.queue is not None and self.queue.waiting_since is not None
 
     def condition(self, kind: ConditionType) -> Condition | None:
-        """The condition of a type, if it was ever set."""
+        """The condition of a type; None if it was never set."""
         return next((condition for condition in self.conditions if condition.type == kind), None)
 
 
 def parse_status(document: Any) -> TrainingRunStatus:
-    """Read a status that may be absent, empty or damaged by hand: what cannot be read counts as absent, field by field."""
+    """Read a status that may be absent, empty or damaged by hand. A field that cannot be read counts as absent."""
     if not isinstance(document, dict):
         return TrainingRunStatus()
     kept: dict[str, Any] = {}

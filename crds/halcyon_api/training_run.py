@@ -1,8 +1,8 @@
 """The ``TrainingRun`` resource as a whole, and how its document is read.
 
-What defines the mathematics of a run (model, tokenizer, data, optimizer, batch, seed, precision) and the place of its checkpoints must
-not change while it exists: the API server refuses such an edit. What only says where and how it is computed (image, accelerator, mesh,
-microbatches, evaluation, recovery), and how long, may change; `halcyon_api.edits` says what becomes of each field.
+The fields that define the mathematics of a run (model, tokenizer, data, optimizer, batch, seed, precision) and the checkpoint root must not
+change while the run exists: the API server rejects such an edit. The fields that only define where, how and how long it is computed (image,
+accelerator, mesh, microbatches, evaluation, recovery, steps) may change; `halcyon_api.edits` defines the effect of an edit of each field.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _NAME_RULE = cel(
 _ROOT_STAYS = cel(
     "has(self.spec.checkpoint.root) == has(oldSelf.spec.checkpoint.root) || !has(self.status) || !has(self.status.attempt) || "
     "self.status.attempt == 0",
-    "checkpoint.root must neither come nor go once the run has begun; make a new run with another name",
+    "checkpoint.root must not be added or removed once the run has begun; make a new run with another name",
     field_path=".spec.checkpoint",
     reason="FieldValueForbidden",
 )
@@ -75,18 +75,17 @@ _SLICE_DEVICES = (
 _MESH_FITS = f"({_HAS_REST} ? {_SLICE_DEVICES} % ({_FIXED}) == 0 : {_SLICE_DEVICES} == {_FIXED})"
 
 Task = Literal["train", "data", "evaluate"]
-"""What a run does."""
 _TASK = "(has(self.stage) ? self.stage : self.task)"
 
 
 class TrainingRunSpec(ApiModel):
-    """What to train, on what, and where its checkpoints live."""
+    """What to train, on what hardware, and where the checkpoints are kept."""
 
     defaults: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")] | None = Field(
         default=None,
         description=(
-            "Name of the TrainingRunDefaults, of the run's namespace and the operator's, that fill in what this document lacks. Default: "
-            "`default`. An empty text: none do."
+            "Name of the TrainingRunDefaults, in the run's namespace and in the operator's, that fill in the fields missing here. Default: "
+            "`default`. An empty string: no defaults."
         ),
     )
     image: Annotated[str, StringConstraints(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = Field(
@@ -100,12 +99,12 @@ class TrainingRunSpec(ApiModel):
         default=None,
         alias="from",
         description=(
-            "Begin with a checkpoint of another run: model, tokenizer and step are its, the rest is this document's. With task "
-            "`evaluate`, the checkpoint that is evaluated."
+            "Begin with a checkpoint of another run. Model and tokenizer must be the same, steps count on from it, and this document sets "
+            "everything else. With task `evaluate`: the checkpoint to evaluate."
         ),
     )
     after: AfterSpec | None = Field(
-        default=None, description="Begin when another run has succeeded, such as one of task `data` that builds the tokens of this one."
+        default=None, description="Begin when another run has succeeded, such as a run of task `data` that builds this run's tokens."
     )
     env: Annotated[
         list[VariableSpec],
@@ -116,23 +115,23 @@ class TrainingRunSpec(ApiModel):
     ] = Field(
         default=[],
         description=(
-            "Variables of the environment of the trainer's processes, of names that the operator's owner allows: by default `XLA_FLAGS`, "
-            "`LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On a machine of your own, those that your shell does not set."
+            "Environment variables of the trainer's processes. The operator's settings list the allowed names: by default `XLA_FLAGS`, "
+            "`LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On your own machine, a variable that your shell sets keeps its value."
         ),
     )
     task: Task = Field(
         default="train",
         description=(
-            "`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators, and end. `evaluate`: only "
-            "evaluate the checkpoint that `from` names, on what is held out of each source of `data`, and end."
+            "`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators. `evaluate`: only evaluate the "
+            "checkpoint that `from` names, on the held-out part of each source of `data`."
         ),
     )
-    accelerator: AcceleratorSpec = Field(description="The hardware: so many slices of one topology of one type.")
+    accelerator: AcceleratorSpec = Field(description="The hardware: identical slices of one topology and one accelerator type.")
     mesh: MeshSpec | None = Field(
         default=None,
         description=(
-            "How the devices are arranged into named axes. Default: suggested from the size of the model and the memory of a device, and "
-            "kept for the life of the run; `fsdp` alone wherever that fits."
+            "How the devices are arranged into named axes. Default: chosen from the size of the model and the memory of a device, and kept "
+            "for the life of the run; only `fsdp` wherever the model then fits."
         ),
     )
     model: ModelSpec = Field(description="The architecture: exactly one member.")
@@ -140,30 +139,30 @@ class TrainingRunSpec(ApiModel):
         default_factory=lambda: TokenizerSpec(byte=ByteTokenizerSpec()),
         description="The tokenizer: exactly one member.",
     )
-    data: DataSpec = Field(description="What is trained on, and in which order.")
+    data: DataSpec = Field(description="The training data and its order.")
     optimizer: OptimizerSpec = Field(
         default_factory=lambda: OptimizerSpec(adamw=AdamWSpec()),
-        description="The update rule, exactly one member, with learning rate, schedule, weight decay and clipping beside it.",
+        description="Learning rate, schedule, weight decay, clipping, and the update rule: exactly one member.",
     )
-    objective: ObjectiveSpec = Field(default_factory=next_token, description="What is learned: exactly one member. Default: `nextToken`.")
+    objective: ObjectiveSpec = Field(default_factory=next_token, description="Objective: exactly one member. Default: `nextToken`.")
     trainer: TrainerSpec = Field(description="The training loop: steps, batch, precision, evaluation, logging.")
-    checkpoint: CheckpointSpec = Field(description="Where the run's checkpoints live and when they are made.")
+    checkpoint: CheckpointSpec = Field(description="Where the run's checkpoints are kept and when they are made.")
     recovery: RecoverySpec = Field(default_factory=RecoverySpec, description="What happens when something fails.")
-    scheduling: SchedulingSpec = Field(default_factory=SchedulingSpec, description="Where and with which rank the pods are placed.")
-    telemetry: TelemetrySpec = Field(default_factory=TelemetrySpec, description="How the run is watched.")
+    scheduling: SchedulingSpec = Field(default_factory=SchedulingSpec, description="Placement and priority of the pods.")
+    telemetry: TelemetrySpec = Field(default_factory=TelemetrySpec, description="How the run is monitored.")
     suspend: bool = Field(
-        default=False, description="true: save a checkpoint, release the hardware and wait. false: go on from the checkpoint."
+        default=False, description="true: save a checkpoint, release the hardware and wait. false: continue from the checkpoint."
     )
     ttl_seconds_after_finished: Seconds | None = Field(
         default=None,
         description=(
-            "Delete the TrainingRun, with its pods and their logs, so long after it has succeeded. Its checkpoints stay. Default: it stays "
-            "too."
+            "Delete the TrainingRun, with its pods and their logs, this many seconds after it has succeeded. Its checkpoints stay. "
+            "Default: never delete it."
         ),
     )
 
     cel_rules: ClassVar = (
-        # `halcyon_api.validation` judges these two with the sizes, and on other numbers of slices too.
+        # `halcyon_api.validation` checks these two too, with the sizes in the message and for other numbers of slices.
         cel(
             f"!has(self.mesh) || {_MESH_FITS}",
             "the mesh.ici axes multiply to the devices of a slice (HOSTS x DEVICES of a cpu or GPU topology, the chips of a TPU topology, "
@@ -209,8 +208,8 @@ class TrainingRunSpec(ApiModel):
                 or self.optimizer.adamw is None
                 or max(self.optimizer.adamw.beta1, self.optimizer.adamw.beta2) <= NARROW_MOMENTS_BETA
             ),
-            f"trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most {NARROW_MOMENTS_BETA}, for moments that "
-            "decay more slowly stand still in that type; take float32, or lower the betas",
+            f"trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most {NARROW_MOMENTS_BETA}, because moments "
+            "that decay more slowly stop changing in that type; use float32, or lower the betas",
             ".trainer.precision.moments",
         ),
         Rule(
@@ -226,13 +225,13 @@ class TrainingRunSpec(ApiModel):
         Rule(
             "!has(self.recovery.elastic) || !has(self.mesh) || self.mesh.dcn.replica == -1",
             lambda self: self.recovery.elastic is None or self.mesh is None or self.mesh.dcn.replica == REST,
-            "leave mesh.dcn.replica out with recovery.elastic, for the number of slices changes",
+            "leave mesh.dcn.replica out with recovery.elastic, because the number of slices changes",
             ".mesh.dcn.replica",
         ),
         Rule(
             "!has(self.recovery.elastic) || !has(self.scheduling.queue)",
             lambda self: self.recovery.elastic is None or self.scheduling.queue is None,
-            "recovery.elastic cannot stand beside scheduling.queue, which admits all slices at once or none; leave one of the two out",
+            "recovery.elastic cannot be used with scheduling.queue, which admits all slices at once or none; leave one of the two out",
             ".scheduling.queue",
         ),
     )
@@ -253,7 +252,7 @@ TrainingRunSpec.cel_rules = (*frozen_rules(TrainingRunSpec), *contradiction_rule
 
 
 class ObjectMeta(ApiModel):
-    """The part of an object's metadata that Halcyon reads. Everything else the server puts there is passed over."""
+    """The part of an object's metadata that Halcyon reads. Other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -267,13 +266,13 @@ class ObjectMeta(ApiModel):
 
 
 class TrainingRun(ApiModel):
-    """A training of a language model that survives the loss of its machines."""
+    """Trains a language model and continues after the loss of machines."""
 
     api_version: Literal["halcyon.dev/v1alpha1"] = Field(description="Version of this document's schema.")
     kind: Literal["TrainingRun"] = Field(description="Kind of the document.")
     metadata: ObjectMeta = Field(description="Name and namespace of the run.")
-    spec: TrainingRunSpec = Field(description="What to train, on what, and where its checkpoints live.")
-    status: TrainingRunStatus | None = Field(default=None, description="What the operator knows of the run.")
+    spec: TrainingRunSpec = Field(description="What to train, on what hardware, and where the checkpoints are kept.")
+    status: TrainingRunStatus | None = Field(default=None, description="The state of the run, written by the operator.")
 
     cel_rules: ClassVar = (_NAME_RULE, steps_rule(TrainingRunSpec), _ROOT_STAYS)
     rules: ClassVar = (
@@ -293,7 +292,7 @@ class TrainingRun(ApiModel):
 
 
 class InvalidRun(ValueError):
-    """The document is not a valid TrainingRun. The message is one sentence for each fault, each naming its field."""
+    """The document is not a valid TrainingRun. The message has one sentence for each error, with the field."""
 
 
 Model = TypeVar("Model", bound=ApiModel)
@@ -308,7 +307,7 @@ _ROOT_PLACES = (("spec", "checkpoint"), ("spec", "checkpoint", "root"))
 
 
 def parse_run(document: Any) -> TrainingRun:
-    """Check a parsed YAML or JSON document, with what it takes from its defaults.
+    """Check a parsed YAML or JSON document that has been merged with its defaults.
 
     Raises:
         InvalidRun: The document does not fit the schema.
@@ -341,19 +340,19 @@ def read_document(model: type[Model], document: Any) -> Model:
 
 
 def spec_form(model: type[ApiModel], document: Any) -> PresentForm:
-    """``spec`` of a document in its present form. A document without one gives an empty form."""
+    """``spec`` of a document, with fields in former places moved to their present places. Empty without a ``spec``."""
     spec: Any = cast("dict[str, Any]", document).get("spec") if isinstance(document, dict) else None
     section = section_of(model.model_fields["spec"].annotation)
     return present_form(spec, section) if section is not None else PresentForm(spec)
 
 
 def former_notes(document: Any) -> tuple[str, ...]:
-    """One sentence for each field of a run that its document has in a former place."""
+    """One sentence for each field that a run's document has in a former place."""
     return tuple(row.note for row in spec_form(TrainingRun, document).found)
 
 
 def _refuse_other_kind(model: type[ApiModel], document: Any) -> None:
-    """Say in one sentence that a document is about something else, instead of a sentence for each of its fields."""
+    """Reject a document of another kind with one sentence, instead of one for each of its fields."""
     wanted = model.__name__
     if not isinstance(document, dict):
         raise InvalidRun(f"document: this is no {wanted}; it begins with apiVersion: {API_VERSION} and kind: {wanted}")
@@ -365,14 +364,14 @@ def _refuse_other_kind(model: type[ApiModel], document: Any) -> None:
 
 
 def _without_nulls(document: Any, places: Sequence[tuple[int | str, ...]]) -> Any:
-    """A document without fields that are null and may not be: the API server takes such a field as absent, too."""
+    """A document without the null fields that must not be null. The API server also treats them as absent."""
     copy = deepcopy(document) if places else document
     for *above, last in places:
         node: Any = copy
         for part in above:
             try:
                 node = node[part]
-            except (LookupError, TypeError):  # a place that has no part of its own in the document
+            except (LookupError, TypeError):  # a part of the error's location that the document does not have
                 break
         if isinstance(node, dict) and cast("dict[Any, Any]", node).get(last, "") is None:
             del node[last]

@@ -1,6 +1,6 @@
-"""Combinations that no schema can judge, judged before anything is allocated.
+"""Checks of combinations that no schema can express, made before anything is allocated.
 
-One pure function serves the operator's condition, ``halcyon validate`` and the trainer's own start, so that all three say the same.
+The operator's condition, ``halcyon validate`` and the start of the trainer all use one pure function, so that they agree.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from halcyon_api.training_run import TrainingRunSpec
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault of a run document: its field and one sentence that names the mend."""
+    """One error of a run document: its field and one sentence with the fix."""
 
     field: str
     message: str
@@ -28,7 +28,7 @@ class Problem:
 
 
 def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tuple[Problem, ...]:
-    """All faults of a run on its own topology, or on another one."""
+    """All errors of a run on its own topology, or on another one."""
     topology = topology or spec.accelerator.resolve()
     try:
         mesh = run_mesh(spec, topology)
@@ -66,7 +66,7 @@ def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
 
 
 def _length_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """All sequence lengths of a run must divide the longest, in which its data is laid out."""
+    """All sequence lengths of a run must divide the longest one, because its data is laid out in sequences of that length."""
     trainer = spec.trainer
     lengths = {"spec.trainer.sequenceLength": trainer.sequence_length}
     lengths |= {
@@ -94,7 +94,7 @@ def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
         if split.axis in row.splits and split.size % mesh.size(row.name)
     ]
     found += [
-        Problem(f"spec.{row.path}", f"{mesh.size(row.name)} must divide {VOCABULARY_MULTIPLE}, for the vocabulary is split over it")
+        Problem(f"spec.{row.path}", f"{mesh.size(row.name)} must divide {VOCABULARY_MULTIPLE}, because the vocabulary is split over it")
         for row in splitting("vocabulary")
         if VOCABULARY_MULTIPLE % mesh.size(row.name)
     ]
@@ -118,7 +118,7 @@ def _memory_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem
 
 
 def _elastic_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """The bounds of an elastic run must be numbers of slices that it can be computed on; what lies between is passed over."""
+    """An elastic run must be able to train on its minimum and maximum number of slices. Unusable numbers between them are skipped."""
     elastic = spec.recovery.elastic
     if elastic is None:
         return ()
@@ -127,8 +127,8 @@ def _elastic_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     return tuple(
         Problem(
             f"spec.recovery.elastic.{name}",
-            f"the batch cannot be dealt out evenly to {slices} slices with no more rows a device than on {spec.accelerator.slices}; of the "
-            f"numbers from {elastic.min_slices} to {wanted_slices(spec)} these can be used: {usable}",
+            f"the batch cannot be distributed evenly over {slices} slices with at most as many rows per device as on "
+            f"{spec.accelerator.slices}; of the numbers from {elastic.min_slices} to {wanted_slices(spec)} these can be used: {usable}",
         )
         for name, slices in bounds.items()
         if microbatches_on(spec, slices) is None
@@ -136,7 +136,7 @@ def _elastic_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 
 def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """The parts of a schedule must fit into the run one after the other."""
+    """Warm-up and decay of the learning rate schedule must fit into the run one after the other."""
     if spec.task != "train":
         return ()
     schedule, name, steps = spec.optimizer.schedule, "spec.optimizer.schedule", spec.trainer.steps
@@ -168,7 +168,7 @@ def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 
 def _evaluation_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """A run that only evaluates must have something to evaluate on."""
+    """A run of task evaluate needs held-out data."""
     fractions = [spec.data.validation.fraction if source.validation is None else source.validation.fraction for source in spec.data.sources]
     if spec.task != "evaluate" or any(fractions):
         return ()

@@ -1,9 +1,9 @@
-"""YAML as Kubernetes reads it, so that a document means the same on a laptop and behind ``kubectl apply``.
+"""YAML as Kubernetes reads it, so that a document means the same on a laptop and with ``kubectl apply``.
 
-kubectl turns YAML into JSON before it sends it, by the rules of sigs.k8s.io/yaml, which differ from PyYAML's: ``3e-4`` is a number,
-``1:30`` and ``2001-01-01`` are texts, ``y`` is true, ``1.0`` is the integer 1. This module applies those rules to the tree that libyaml
-parses, and writes YAML that both read alike. One rule is stricter: where a key is given twice kubectl keeps the last value in silence,
-and this module refuses the document.
+kubectl converts YAML to JSON before it sends it, by the rules of sigs.k8s.io/yaml, which differ from those of PyYAML: ``3e-4`` is a number,
+``1:30`` and ``2001-01-01`` are strings, ``y`` is true, ``1.0`` is the integer 1. This module applies those rules to the tree that libyaml
+parses, and writes YAML that both read in the same way. One rule is stricter: if a key is given twice, kubectl silently keeps the last
+value, but this module rejects the document.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import yaml
 Scalar = str | int | float | bool | None
 
 MAX_NODES = 200_000
-"""Most values of one document, those that its aliases repeat included."""
+"""Maximum number of values of one document. A value that aliases repeat counts each time."""
 MAX_DEPTH = 100
-"""Deepest nesting of a document."""
+"""Maximum nesting depth of a document."""
 
 _TAG = "tag:yaml.org,2002:"
 _STR, _NULL, _BOOL, _INT, _FLOAT, _TIMESTAMP = (_TAG + name for name in ("str", "null", "bool", "int", "float", "timestamp"))
@@ -52,14 +52,14 @@ _compose_all = cast("Callable[..., Iterator[yaml.Node]]", cast("Any", yaml).comp
 
 
 class InvalidYaml(ValueError):
-    """The text is not YAML that Kubernetes would read. The message is one sentence without the name of the file."""
+    """The text is not YAML that Kubernetes accepts. The message is one sentence without the file name."""
 
 
 def read_documents(text: str) -> list[Any]:
-    """The documents of a YAML or JSON text, as JSON values. An empty document is left out; a text without any gives an empty list.
+    """The documents of a YAML or JSON text, as JSON values. Empty documents are left out.
 
     Raises:
-        InvalidYaml: It is not YAML, a key is given twice, or something in it has no JSON form.
+        InvalidYaml: The text is not YAML, a key is given twice, or a value has no JSON form.
     """
     if text.lstrip().startswith("{"):
         found = _json(text)
@@ -76,10 +76,10 @@ def read_documents(text: str) -> list[Any]:
 
 
 def read_document(text: str) -> Any:
-    """The one document of a text; None if it is empty.
+    """The one document of a text; None if the text is empty.
 
     Raises:
-        InvalidYaml: As `read_documents`, or there are several.
+        InvalidYaml: As `read_documents`, or the text has several documents.
     """
     documents = read_documents(text)
     if len(documents) > 1:
@@ -88,7 +88,7 @@ def read_document(text: str) -> Any:
 
 
 def dump(document: Any) -> str:
-    """A JSON value as YAML that Kubernetes and PyYAML read alike."""
+    """A JSON value as YAML that Kubernetes and PyYAML read in the same way."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
@@ -104,7 +104,7 @@ def resolve_plain(text: str) -> tuple[str, Scalar]:
         return (_NULL if value is None else _BOOL if isinstance(value, bool) else _FLOAT), value
     if text[:1] in "+-.0123456789":
         if _TIMESTAMP_TEXT.fullmatch(text):
-            return _TIMESTAMP, text  # read as a time, and kept as it is written
+            return _TIMESTAMP, text  # Kubernetes keeps the text of a timestamp
         return _number(text.replace("_", ""), text)
     return _STR, text
 
@@ -121,17 +121,17 @@ def _number(plain: str, text: str) -> tuple[str, Scalar]:
             return _INT, value
     if _FLOAT_TEXT.fullmatch(plain):
         value = float(plain)
-        if not math.isinf(value):  # beyond the range it is a text
+        if not math.isinf(value):  # a number outside the range stays a string
             return _FLOAT, value
     return _STR, text
 
 
 def _json_number(value: int | float) -> int | float:
-    """A number as it comes back from JSON text: whole ones within 64 bits are integers, all others are not."""
+    """A number as it is read from JSON text: a whole number within 64 bits is an int, any other is a float."""
     if isinstance(value, int) and value in _INT64:
         return value
     value = float(value)
-    written = int(Decimal(repr(value))) if value.is_integer() else None  # JSON has the shortest text, which is what is read again
+    written = int(Decimal(repr(value))) if value.is_integer() else None  # JSON contains the shortest text of the float, which repr gives
     return value if written is None or written not in _INT64 else written
 
 
@@ -142,7 +142,7 @@ else:
 
 
 class _Loader(_ParserBase):
-    """PyYAML's parser, with the tags of plain scalars by the rules of Kubernetes."""
+    """PyYAML's parser. The tags of plain scalars follow the rules of Kubernetes."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         """The tag of a node that has none."""
@@ -152,7 +152,7 @@ class _Loader(_ParserBase):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around a text that one of the two readers would take for something else."""
+    """Puts quotes around a string that Kubernetes or PyYAML would read as another type."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         """The tag that a reader would give a node without quotes."""
@@ -162,7 +162,7 @@ class _Dumper(yaml.SafeDumper):
         return tag
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Write a value that occurs twice as often as it occurs."""
+        """Write a repeated value each time, without aliases."""
         del data
         return True
 
@@ -174,10 +174,10 @@ class _Reading:
         self._nodes = 0
 
     def value(self, node: yaml.Node, path: str, depth: int) -> Any:
-        """The JSON value of a node; ``path`` is where it stands, such as ``.spec.trainer``.
+        """The JSON value of a node; ``path`` is its location, such as ``.spec.trainer``.
 
         Raises:
-            InvalidYaml: It has none.
+            InvalidYaml: The node has no JSON value.
         """
         self._nodes += 1
         if self._nodes > MAX_NODES:
@@ -207,7 +207,7 @@ class _Reading:
         return found
 
     def _merged(self, node: yaml.Node, path: str, depth: int) -> dict[str, Any]:
-        """What ``<<`` brings in. The first of several mappings counts most."""
+        """The entries that ``<<`` merges. If several mappings have a key, the first one wins."""
         parts = cast("list[yaml.Node]", node.value) if isinstance(node, yaml.SequenceNode) else [node]
         found: dict[str, Any] = {}
         for part in reversed(parts):
@@ -231,7 +231,7 @@ class _Reading:
                 raise InvalidYaml(f"{_where(path)}: !!binary takes a text in base64, in line {node.start_mark.line + 1}") from None
         if tag not in _RESOLVED:
             if any("\ud800" <= character <= "\udfff" for character in text):
-                raise InvalidYaml(f"{_where(path)}: half of a character, in line {node.start_mark.line + 1}")
+                raise InvalidYaml(f"{_where(path)}: an unpaired surrogate is not a character, in line {node.start_mark.line + 1}")
             return text
         found, value = resolve_plain(text)
         if found == _INT and tag == _FLOAT:
@@ -246,7 +246,7 @@ class _Reading:
 
 
 def _json(text: str) -> Any:
-    """A text as JSON; None if it is not."""
+    """The value of a JSON text; None if the text is not JSON."""
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
@@ -260,7 +260,7 @@ def _json(text: str) -> Any:
         raise InvalidYaml(f"{constant} is no number that JSON has; give a finite one")
 
     def whole(number: str) -> int | float:
-        # By way of a float where it is long, for which Python's own conversion has a limit.
+        # Convert a long number through a float, because Python limits the length of the text of an int.
         return _json_number(int(number)) if len(number) < 25 else fraction(number)
 
     def fraction(number: str) -> int | float:
@@ -278,7 +278,7 @@ def _where(path: str) -> str:
 
 
 def _parse_error(error: yaml.YAMLError) -> str:
-    """What the parser says, with its line, in one line."""
+    """The parser's message and its line number, in one line."""
     mark: Any = getattr(error, "problem_mark", None)
     problem: Any = getattr(error, "problem", None)
     if mark is None or problem is None:

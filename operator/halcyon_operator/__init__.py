@@ -1,1 +1,1 @@
-"""Halcyon's operator: turns a TrainingRun into JobSets and keeps it going from its checkpoints."""
+"""Halcyon's operator: creates JobSets for a TrainingRun and restarts the run from its checkpoints."""

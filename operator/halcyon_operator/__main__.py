@@ -24,21 +24,21 @@ _AMOUNT = re.compile(r"[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?")
 
 
 def _many(values: list[str] | None) -> tuple[str, ...]:
-    """Values of a repeated flag, or of a variable that holds several, with commas."""
+    """Values of a repeated flag, or of a variable with a comma-separated list."""
     return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
 
 
 def amounts_by_type(pairs: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Take ``TYPE=AMOUNT`` apart.
+    """Parse ``TYPE=AMOUNT`` pairs.
 
     Raises:
-        typer.BadParameter: There is no such type, or the amount is none.
+        typer.BadParameter: The type or the amount is invalid.
     """
     found: list[tuple[str, str]] = []
     for pair in pairs:
         kind, _, amount = pair.partition("=")
         if kind not in TABLE:
-            raise typer.BadParameter(f"there is no accelerator type {kind!r}; choose of {', '.join(TABLE)}", param_hint="--pod-memory")
+            raise typer.BadParameter(f"there is no accelerator type {kind!r}; choose one of {', '.join(TABLE)}", param_hint="--pod-memory")
         if amount != NO_MEMORY and not _AMOUNT.fullmatch(amount):
             raise typer.BadParameter(f"{kind}={amount}: write an amount such as 64Gi, or {NO_MEMORY}", param_hint="--pod-memory")
         found.append((kind, amount))
@@ -46,7 +46,7 @@ def amounts_by_type(pairs: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 
 def main(
-    trainer_image: Annotated[str, typer.Option(envvar="HALCYON_TRAINER_IMAGE", help="Image of runs that name none.")],
+    trainer_image: Annotated[str, typer.Option(envvar="HALCYON_TRAINER_IMAGE", help="Image of runs that set none.")],
     namespace: Annotated[
         list[str] | None, typer.Option(envvar="HALCYON_NAMESPACES", help="Namespace to serve, may be repeated. Default: all.")
     ] = None,
@@ -54,14 +54,14 @@ def main(
     log_level: Annotated[str, typer.Option(envvar="HALCYON_LOG_LEVEL", help="debug, info, warning or error.")] = "info",
     log_format: Annotated[str, typer.Option(envvar="HALCYON_LOG_FORMAT", help="json or text.")] = "json",
     metrics_port: Annotated[int, typer.Option(envvar="HALCYON_METRICS_PORT", help="Port of /metrics, /healthz and /readyz.")] = 9401,
-    workers: Annotated[int, typer.Option(envvar="HALCYON_WORKERS", min=1, help="Runs looked at at the same time.")] = 8,
+    workers: Annotated[int, typer.Option(envvar="HALCYON_WORKERS", min=1, help="Runs reconciled at the same time.")] = 8,
     probe_priority_class: Annotated[
         str,
-        typer.Option(envvar="HALCYON_PROBE_PRIORITY_CLASS", help="PriorityClass of pods that look for room for more slices."),
+        typer.Option(envvar="HALCYON_PROBE_PRIORITY_CLASS", help="PriorityClass of pods that probe for room for more slices."),
     ] = "",
     s3_endpoint: Annotated[
         list[str] | None,
-        typer.Option(envvar="HALCYON_S3_ENDPOINTS", help="S3 endpoint that runs may name, may be repeated. Default: none."),
+        typer.Option(envvar="HALCYON_S3_ENDPOINTS", help="S3 endpoint that runs may use, may be repeated. Default: none."),
     ] = None,
     s3_anonymous: Annotated[bool, typer.Option(envvar="HALCYON_S3_ANONYMOUS", help="Send unsigned S3 requests.")] = False,
     file_root: Annotated[
@@ -74,13 +74,13 @@ def main(
     ] = False,
     trainer_pods: Annotated[
         str,
-        typer.Option(envvar="HALCYON_TRAINER_PODS", help="What the pods of runs get from the owner, as the chart's `trainerPods` in JSON."),
+        typer.Option(envvar="HALCYON_TRAINER_PODS", help="The owner's settings for the pods of runs: the chart's `trainerPods` as JSON."),
     ] = "",
     pod_memory: Annotated[
         list[str] | None,
         typer.Option(
             envvar="HALCYON_POD_MEMORY",
-            help="TYPE=AMOUNT: memory of the pods of an accelerator type if a run names none, may be repeated; none: no memory.",
+            help="TYPE=AMOUNT: memory of the pods of an accelerator type if a run sets none, may be repeated; none: no memory.",
         ),
     ] = None,
     stuck_pod_seconds: Annotated[
@@ -88,34 +88,30 @@ def main(
         typer.Option(envvar="HALCYON_STUCK_POD_SECONDS", min=0, help="Seconds after its grace period from which a pod counts as stuck."),
     ] = 300.0,
     force_delete_stuck_pods: Annotated[
-        bool, typer.Option(envvar="HALCYON_FORCE_DELETE_STUCK_PODS", help="Delete such pods by force, so that their runs go on.")
+        bool, typer.Option(envvar="HALCYON_FORCE_DELETE_STUCK_PODS", help="Delete stuck pods by force, so that runs continue.")
     ] = False,
     watch_nodes: Annotated[
         bool,
-        typer.Option(envvar="HALCYON_WATCH_NODES", help="Save when a node of a run announces its end; needs the right to watch nodes."),
+        typer.Option(envvar="HALCYON_WATCH_NODES", help="Save at a maintenance notice of a run's node; needs the right to watch nodes."),
     ] = False,
     defaults_namespace: Annotated[
         str,
-        typer.Option(envvar="HALCYON_DEFAULTS_NAMESPACE", help="Namespace whose TrainingRunDefaults hold for all. Default: none."),
+        typer.Option(envvar="HALCYON_DEFAULTS_NAMESPACE", help="Namespace of the TrainingRunDefaults for all namespaces. Default: none."),
     ] = "",
     kueue: Annotated[
         bool,
-        typer.Option(
-            envvar="HALCYON_KUEUE", help="Let runs use queues of Kueue, and show why they wait; needs the right to list Workloads."
-        ),
+        typer.Option(envvar="HALCYON_KUEUE", help="Let runs use Kueue queues, and show why they wait; needs the right to list Workloads."),
     ] = False,
     lease_namespace: Annotated[
         str,
         typer.Option(
-            envvar="HALCYON_LEASE_NAMESPACE", help="Namespace of the Lease by which one of several operators leads. Default: none."
+            envvar="HALCYON_LEASE_NAMESPACE", help="Namespace of the Lease for leader election among several operators. Default: none."
         ),
     ] = "",
     lease_name: Annotated[str, typer.Option(envvar="HALCYON_LEASE_NAME", help="Name of that Lease.")] = "halcyon-operator",
-    pod_name: Annotated[
-        str, typer.Option(envvar="HALCYON_POD_NAME", help="Name of the pod that the operator runs in, by which it holds the Lease.")
-    ] = "",
+    pod_name: Annotated[str, typer.Option(envvar="HALCYON_POD_NAME", help="Name of the operator's pod, its identity in the Lease.")] = "",
 ) -> None:
-    """Look after the TrainingRuns of a cluster."""
+    """Reconcile the TrainingRuns of a cluster."""
     if log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter("choose debug, info, warning or error", param_hint="--log-level")
     if log_format not in ("json", "text"):

@@ -48,13 +48,13 @@ def _hardware() -> Iterator[Case]:
             several = {"type": row.name, "topology": wide, "provisioning": "flexStart"}
             yield "topology of a TPU slice with provisioning flexStart", document(spec__accelerator=several)
     for kind in ("spot", "flexStart", "queued"):
-        yield f"provisioning {kind} is there for", document(spec__accelerator__provisioning=kind)
+        yield f"provisioning {kind} exists for", document(spec__accelerator__provisioning=kind)
     reserved = {"type": "cpu", "provisioning": "reservation", "reservation": "ours"}
-    yield "provisioning reservation is there for", document(spec__accelerator=reserved)
+    yield "provisioning reservation exists for", document(spec__accelerator=reserved)
     yield "set reservation together with", document(spec__accelerator={"type": "v6e", "reservation": "ours"})
-    yield "reservationProject belongs to", document(spec__accelerator={"type": "v6e", "reservationProject": "others-project"})
-    yield "network gpuDirect is there for", document(spec__accelerator__network="gpuDirect")
-    yield "computeDomain is there for", document(spec__accelerator__computeDomain="x")
+    yield "reservationProject needs", document(spec__accelerator={"type": "v6e", "reservationProject": "others-project"})
+    yield "network gpuDirect exists for", document(spec__accelerator__network="gpuDirect")
+    yield "computeDomain exists for", document(spec__accelerator__computeDomain="x")
 
 
 _SECRET = {"secretKeyRef": {"name": "hub", "key": "token"}}
@@ -85,7 +85,7 @@ BROKEN: tuple[Case, ...] = (
     ),
     ("set required, preferred or slice", document(spec__scheduling={"queue": {"name": "a", "topology": {}}})),
     ("give value or valueFrom", document(spec__env=[{"name": "XLA_FLAGS", "value": "a", "valueFrom": _SECRET}])),
-    ("this name is Halcyon's own", document(spec__env=[{"name": "HALCYON_ATTEMPT", "value": "9"}])),
+    ("this name is reserved for Halcyon", document(spec__env=[{"name": "HALCYON_ATTEMPT", "value": "9"}])),
     ("a name that ends in _TOKEN", document(spec__env=[{"name": "HF_TOKEN", "value": "hf_abc"}])),
     ("from begins a training", document(spec__from=_OTHER, spec__task="data")),
     ("task: evaluate needs from", document(spec__task="evaluate")),
@@ -98,12 +98,12 @@ BROKEN: tuple[Case, ...] = (
     ("accelerator.slices must lie", document(spec__recovery={"elastic": {"minSlices": 3}})),
     ("leave mesh.dcn.replica out", document(spec__recovery={"elastic": {"minSlices": 1}}, spec__mesh={"dcn": {"replica": 2}})),
     (
-        "recovery.elastic cannot stand beside",
+        "recovery.elastic cannot be used with",
         document(spec__recovery={"elastic": {"minSlices": 1}}, spec__scheduling={"queue": {"name": "research"}}),
     ),
     ("spec.from.run is the run itself", document(spec__from={"run": "small"})),
     ("spec.after.run is the run itself", document(spec__after={"run": "small"})),
-    ("rootPrefix must not lead out", defaults(rootPrefix="s3://bucket/../a")),
+    ("rootPrefix must not contain", defaults(rootPrefix="s3://bucket/../a")),
     ("endpoint belongs to an s3:// rootPrefix", defaults(rootPrefix="gs://bucket/a", endpoint="http://store:7070")),
     ("credentialsSecret belongs to an s3:// rootPrefix", defaults(rootPrefix="gs://bucket/a", credentialsSecret={"name": "secret"})),
 )

@@ -43,7 +43,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"spec__accelerator": {"type": "h100", "topology": "2x4", "provisioning": "spot", "network": "gpuDirect"}},
         "spec.accelerator",
-        "network gpuDirect of h100 is there for hosts with 8 devices only",
+        "network gpuDirect of h100 exists for hosts with 8 devices only",
     ),
     ({"spec__accelerator": {"type": "v4", "topology": "2x2x1", "provisioning": "flexStart"}}, "spec.accelerator", "there for v5e, v5p"),
     ({"spec__accelerator__network": "gpuDirect"}, "spec.accelerator", "there for h100, h100-mega"),
@@ -62,11 +62,11 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "set provisioning: queued",
     ),
     ({"spec__accelerator": {"type": "v5p", "topology": "2x2x2", "provisioning": "flexStart"}}, "spec.accelerator", "v5p: 2x2x1"),
-    ({"spec__accelerator": {"type": "v5p", "topology": "4x4x4", "provisioning": "flexStart"}}, "spec.accelerator", "one of one host"),
+    ({"spec__accelerator": {"type": "v5p", "topology": "4x4x4", "provisioning": "flexStart"}}, "spec.accelerator", "must have one host"),
     (
         {"spec__accelerator": {"type": "v6e", "reservationProject": "others-project"}},
         "spec.accelerator",
-        "reservationProject belongs to a reservation",
+        "reservationProject needs a reservation",
     ),
     (
         {"spec__accelerator": {"type": "v6e", "provisioning": "reservation", "reservation": "r", "reservationProject": "projects/x"}},
@@ -99,7 +99,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"spec__env": [{"name": "HALCYON_ATTEMPT", "value": "9"}]},
         "spec.env.0",
-        "this name is Halcyon's own, or the operator's owner's; leave it out (name HALCYON_ATTEMPT)",
+        "this name is reserved for Halcyon or the operator's owner; leave it out (name HALCYON_ATTEMPT)",
     ),
     ({"spec__env": [{"name": "SSL_CERT_FILE", "value": "9"}]}, "spec.env.0", "leave it out (name SSL_CERT_FILE)"),
     ({"spec__env": [{"name": "HF_TOKEN", "value": "hf_abc"}]}, "spec.env.0", "use valueFrom.secretKeyRef (name HF_TOKEN)"),

@@ -249,7 +249,7 @@ def test_a_run_without_any_root_is_told_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ({"checkpoint": {"rootPrefix": "s3://bucket/../c"}}, "rootPrefix must not lead out"),
+        ({"checkpoint": {"rootPrefix": "s3://bucket/../c"}}, "rootPrefix must not contain"),
         ({"checkpoint": {"rootPrefix": "https://b"}}, "spec.checkpoint.rootPrefix"),
         ({"checkpoint": {"rootPrefix": "gs://bucket", "endpoint": "http://a:1"}}, "endpoint belongs to an s3:// rootPrefix"),
         ({"checkpoint": {"rootPrefix": "gs://bucket", "credentialsSecret": {"name": "a"}}}, "credentialsSecret belongs to an s3://"),

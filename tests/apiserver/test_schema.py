@@ -34,14 +34,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__accelerator": {"type": "h100", "topology": "1x2"}}, "hosts of h100 with fewer than 8 devices are sold as spot or flexStart"),
     (
         {"spec__accelerator": {"type": "h100", "topology": "1x2", "provisioning": "spot", "network": "gpuDirect"}},
-        "network gpuDirect of h100 is there for hosts with 8 devices only",
+        "network gpuDirect of h100 exists for hosts with 8 devices only",
     ),
     ({"spec__accelerator": {"type": "gb200", "topology": "19x4"}}, "with at most 18 hosts"),
     ({"spec__accelerator": {"type": "cpu", "topology": "4"}}, "spec.accelerator.topology"),
     ({"spec__accelerator": {"type": "v4", "topology": "2x2x1", "provisioning": "flexStart"}}, "there for v5e, v5p, v6e"),
-    ({"spec__accelerator": {"type": "gb200", "topology": "1x4", "provisioning": "queued"}}, "provisioning queued is there for"),
-    ({"spec__accelerator__network": "gpuDirect"}, "network gpuDirect is there for h100, h100-mega"),
-    ({"spec__accelerator__computeDomain": "x"}, "computeDomain is there for gb200, gb300 only"),
+    ({"spec__accelerator": {"type": "gb200", "topology": "1x4", "provisioning": "queued"}}, "provisioning queued exists for"),
+    ({"spec__accelerator__network": "gpuDirect"}, "network gpuDirect exists for h100, h100-mega"),
+    ({"spec__accelerator__computeDomain": "x"}, "computeDomain exists for gb200, gb300 only"),
     ({"spec__accelerator": {"type": "v7x", "topology": "2x2x1"}, "spec__mesh": {"ici": {"fsdp": 4}}}, "twice those of v7x"),
     ({"spec__scheduling": {"nodeSelector": {"a": "not a value"}}}, "spec.scheduling.nodeSelector.a"),
     ({"spec__accelerator": {"type": "v5e", "topology": "3x3"}}, "topology of v5e must be one of 1x1, 2x2, 2x4"),
@@ -51,8 +51,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__accelerator": {"type": "v6e", "provisioning": "reservation"}}, "set reservation together with"),
     ({"spec__accelerator": {"type": "v6e", "topology": "4x8", "provisioning": "flexStart"}}, "set provisioning: queued for a slice of"),
     ({"spec__accelerator": {"type": "v5e", "topology": "2x4", "provisioning": "flexStart"}}, "v5e: 1x1, 2x2; v5p: 2x2x1; v6e: 1x1, 2x2"),
-    ({"spec__accelerator": {"type": "v5p", "topology": "4x4x4", "provisioning": "flexStart"}}, "must be one of one host"),
-    ({"spec__accelerator": {"type": "v6e", "reservationProject": "others-project"}}, "reservationProject belongs to a reservation"),
+    ({"spec__accelerator": {"type": "v5p", "topology": "4x4x4", "provisioning": "flexStart"}}, "must have one host"),
+    ({"spec__accelerator": {"type": "v6e", "reservationProject": "others-project"}}, "reservationProject needs a reservation"),
     ({"spec__model": {}}, "set exactly one of llama, gpt2"),
     ({"spec__model__gpt2": {}}, "set exactly one of llama, gpt2"),
     ({"spec__model__llama__heads": 5}, "hiddenSize must be a multiple of heads"),
@@ -66,7 +66,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__recovery": {"elastic": {"minSlices": 1}}, "spec__mesh": {"dcn": {"replica": 2}}}, "leave mesh.dcn.replica out"),
     (
         {"spec__recovery": {"elastic": {"minSlices": 1}}, "spec__scheduling": {"queue": {"name": "research"}}},
-        "recovery.elastic cannot stand beside scheduling.queue",
+        "recovery.elastic cannot be used with scheduling.queue",
     ),
     ({"spec__scheduling": {"queue": {"name": "a", "topology": {}}}}, "set required, preferred or slice to the node label"),
     ({"spec__scheduling": {"queue": {"name": "a", "topology": {"required": "rack", "preferred": "block"}}}}, "not both"),
@@ -78,9 +78,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"spec__trainer__precision": {"moments": "bfloat16"}, "spec__optimizer": {"adamw": {"beta2": 0.99}}},
         "bfloat16 needs optimizer.adamw.beta1 and beta2 of at most 0.95",
     ),
-    ({"spec__env": [{"name": "HALCYON_ATTEMPT", "value": "9"}]}, "this name is Halcyon's own, or the operator's owner's"),
-    ({"spec__env": [{"name": "MEGASCALE_PORT", "value": "9"}]}, "this name is Halcyon's own, or the operator's owner's"),
-    ({"spec__env": [{"name": "HTTPS_PROXY", "value": "http://me"}]}, "this name is Halcyon's own, or the operator's owner's"),
+    ({"spec__env": [{"name": "HALCYON_ATTEMPT", "value": "9"}]}, "this name is reserved for Halcyon or the operator's owner"),
+    ({"spec__env": [{"name": "MEGASCALE_PORT", "value": "9"}]}, "this name is reserved for Halcyon or the operator's owner"),
+    ({"spec__env": [{"name": "HTTPS_PROXY", "value": "http://me"}]}, "this name is reserved for Halcyon or the operator's owner"),
     ({"spec__env": [{"name": "https_proxy", "value": "http://me"}]}, "spec.env[0].name"),
     ({"spec__env": [{"name": "HF_TOKEN", "value": "hf_abc"}]}, "takes its value from a Secret; use valueFrom.secretKeyRef"),
     ({"spec__env": [{"name": "XLA_FLAGS"}]}, "give value or valueFrom, and not both"),
@@ -106,7 +106,7 @@ A_STEP_LATER: list[tuple[dict[str, Any], str]] = [
     ({"spec__trainer__batchSize": 6}, "6 must be a multiple of the data parallelism times microbatches, 4 x 1; the next one is 8"),
     ({"spec__trainer__microbatches": 3}, "8 must be a multiple of the data parallelism times microbatches, 4 x 3; the next one is 12"),
     ({"spec__mesh": {"ici": {"fsdp": -1}}, "spec__trainer__batchSize": 9}, "9 must be a multiple of the data parallelism"),
-    ({"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 3}}}, "the batch cannot be dealt out evenly to 3 slices"),
+    ({"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 3}}}, "the batch cannot be distributed evenly over 3 slices"),
     ({"spec__recovery": {"elastic": {"minSlices": 1}}, "spec__trainer__batchSize": 5}, "5 must be a multiple of the data parallelism"),
 ]
 """Mistakes that depend on the size of the model: the API server accepts them, `halcyon validate` and the run's condition report them."""
@@ -275,10 +275,10 @@ def test_the_spike_rule_is_there_from_the_start_or_never(api: Api, namespace: st
     api.create(plain, namespace)
     api.edit(watched, with_spikes(sigmas=8.0, action="stop"), namespace, dry_run=True)
     for changed in (with_spikes(windowSteps=65), document(spec__recovery={"divergence": {"nonFinite": "skip"}})):
-        with pytest.raises(Refused, match="spike must not come, go or change its windowSteps while the run exists"):
+        with pytest.raises(Refused, match="spike must not be added, removed or change its windowSteps while the run exists"):
             api.edit(watched, changed, namespace, dry_run=True)
     api.edit(plain, document(metadata__name="plain", spec__recovery={"divergence": {"nonFinite": "ignore"}}), namespace, dry_run=True)
-    with pytest.raises(Refused, match="spike must not come"):
+    with pytest.raises(Refused, match="spike must not be added"):
         api.edit(plain, with_spikes("plain"), namespace, dry_run=True)
 
 
@@ -287,9 +287,9 @@ def test_the_spike_rule_is_there_from_the_start_or_never(api: Api, namespace: st
 def test_explain_describes_every_field(api_server: ControlPlane) -> None:
     text = api_server.kubectl("explain", "trainingrun.spec.accelerator", "--recursive")
     assert "hostResources" in text
-    assert "The hardware: so many slices of one topology of one type." in text
+    assert "The hardware: identical slices of one topology and one accelerator type." in text
     topology = api_server.kubectl("explain", "trun.spec.accelerator.topology")
-    assert "two hosts with four JAX devices each" in " ".join(topology.split())
+    assert "two hosts with eight GPUs each" in " ".join(topology.split())
 
 
 def test_the_short_name_and_the_category_list_runs(api: Api, api_server: ControlPlane, namespace: str) -> None:

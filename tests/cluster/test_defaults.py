@@ -101,7 +101,7 @@ def test_a_run_without_any_root_is_told_so_and_may_still_name_one(runs: Runs) ->
     runs.patch("bare", checkpoint=place)
     runs.training("bare")
     for change, sentence in (
-        ({"root": None}, "checkpoint.root must neither come nor go once the run has begun"),
+        ({"root": None}, "checkpoint.root must not be added or removed once the run has begun"),
         ({"root": "s3://nowhere/other"}, "checkpoint.root must not change while the run exists"),
     ):
         with pytest.raises(DevclusterError, match=sentence):

@@ -72,8 +72,8 @@ def test_a_run_that_is_not_there_is_waited_for_in_one_sentence() -> None:
     world = World(run(**AFTER))
     world.settle()
     assert ready(world) == (
-        "spec.after.run: waits for run tokens, and there is none of that name in namespace default; make it, correct the name, or leave "
-        "`after` out if it is done and gone"
+        "spec.after.run: waits for run tokens, and there is none of that name in namespace default; create it, correct the name, or leave "
+        "`after` out if that run has succeeded and was deleted"
     )
     assert (world.status["phase"], condition(world, "Stalled")[0]) == ("Pending", "False"), "one file may hold both runs, in any order"
     other(world, "Succeeded")

@@ -35,7 +35,7 @@ def test_what_lost_its_owner_is_told_and_left_alone() -> None:
     assert (decision.status.attempt, decision.create, deletions(decision)) == (0, (), [])
     assert condition(decision, "Stalled") == ("True", "NameTaken")
     assert decision.status.condition("Stalled").message == (
-        "JobSet demo-1 of an earlier run of this name, which was deleted without it, is at work; delete it "
+        "JobSet demo-1 of an earlier run of this name, which was deleted without it, still runs; delete it "
         "(kubectl delete jobset,configmap demo-1 --namespace default --cascade=foreground): its pods save, and this run goes on from there"
     )
 

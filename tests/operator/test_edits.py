@@ -98,7 +98,7 @@ def test_an_edit_that_is_taken_back_stops_nothing() -> None:
     seen = look(run(known(), generation=2, image="other:2"))
     back = look(after(seen), taken=21, saved=22)
     assert (back.delete, back.status.edit) == ((), None)
-    assert said(back, "EditWithdrawn") == ["The edit was taken back before it was in force; attempt 1 goes on"]
+    assert said(back, "EditWithdrawn") == ["The edit was withdrawn before it took effect; attempt 1 goes on"]
 
 
 def test_a_mesh_that_is_written_out_as_it_is_anyway_stops_nothing() -> None:
@@ -175,7 +175,11 @@ def test_more_steps_are_an_edit_like_any_other_where_the_steps_done_stay_the_sam
         ({"trainer__steps": 500}, 20, "the 20 steps that are done would have had other learning rates with 500 steps than with 300"),
         ({"trainer__steps": 500, "optimizer": WSD}, 201, "the decay of wsd began after step 200; set it back to 300"),
         ({"trainer__steps": 15, "optimizer": CONSTANT}, 20, "20 steps are done, so 15 are too few; give at least 20"),
-        ({"trainer__steps": 500, "optimizer": CONSTANT, "data__mixture": {"simulateTokens": 10_000}}, 20, "which data is used follows"),
+        (
+            {"trainer__steps": 500, "optimizer": CONSTANT, "data__mixture": {"simulateTokens": 10_000}},
+            20,
+            "must not change with data.mixture.simulateTokens",
+        ),
     ],
 )
 def test_steps_that_would_change_what_is_done_stop_nothing_and_say_why(spec: dict[str, Any], step: int, sentence: str) -> None:

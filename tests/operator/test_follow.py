@@ -87,7 +87,7 @@ def test_many_restarts_while_the_operator_was_away() -> None:
     restarts = told.status.restarts
     assert (restarts.total, restarts.failed, restarts.preempted) == (6, 3, 3)
     assert told.status.history[-1].restart == 6
-    assert told.status.history[0].message == "the JobSet restarted it while the operator was away"
+    assert told.status.history[0].message == "the JobSet restarted it while the operator was down"
 
 
 def test_absurd_counters_do_no_harm() -> None:

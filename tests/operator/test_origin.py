@@ -78,7 +78,7 @@ def test_it_waits_for_the_other_run_to_begin_where_that_takes_its_root_from_defa
         assert "base" in ready(world)
         assert "there is no TrainingRun" not in ready(world)
         assert (world.jobset, world.status["attempt"]) == (None, 0)
-    assert ready(world) == "spec.from.run: waits for run base to begin, which is Suspended; before, it has no place for checkpoints"
+    assert ready(world) == "spec.from.run: waits for run base to begin, which is Suspended; until then, it has no checkpoint root"
     taken = {"name": "default", "values": {"checkpoint.rootPrefix": '"s3://team"'}}
     world.api.objects[BASE] = other | {"status": {"phase": "Running", "attempt": 1, "defaults": taken}}
     world.settle()

@@ -103,7 +103,7 @@ def test_amounts_by_type(pairs: list[str], found: tuple[tuple[str, str], ...]) -
 
 @pytest.mark.parametrize(
     ("pair", "said"),
-    [("cqu=2Gi", "there is no accelerator type 'cqu'; choose of cpu, "), ("cpu", "cpu=: write an amount"), ("cpu=-1", "cpu=-1: write")],
+    [("cqu=2Gi", "there is no accelerator type 'cqu'; choose one of cpu, "), ("cpu", "cpu=: write an amount"), ("cpu=-1", "cpu=-1: write")],
 )
 def test_a_wrong_amount_is_refused(pair: str, said: str) -> None:
     with pytest.raises(typer.BadParameter, match=said):

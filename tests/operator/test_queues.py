@@ -178,7 +178,7 @@ RESERVED = {"QuotaReserved": (True, "QuotaReserved", "Quota reserved in ClusterQ
     ("found", "reason", "told", "stalled"),
     [
         (NO_QUOTA, "WaitingForQuota", "insufficient unused quota for cpu in flavor default, 1 more needed", False),
-        (workload(), "WaitingForQuota", "not said what is missing", False),
+        (workload(), "WaitingForQuota", "does not report what is missing", False),
         (
             workload(QuotaReserved=(False, "Inadmissible", "LocalQueue research doesn't exist", 5)),
             "QueueInadmissible",
@@ -220,7 +220,7 @@ RESERVED = {"QuotaReserved": (True, "QuotaReserved", "Quota reserved in ClusterQ
             "Kueue does not start it, FailedToStart: conflict for nodeSelector; fix what it names",
             True,
         ),
-        (NoWorkload(), "WaitingForKueue", "yet to take note of JobSet demo-1", False),
+        (NoWorkload(), "WaitingForKueue", "has not created a Workload yet for JobSet demo-1", False),
         (NoKueue(), "KueueMissing", "install Kueue, or leave scheduling.queue out", True),
         (WorkloadUnread("why not"), "WaitingForQuota", "does not read (why not): kubectl describe workloads", False),
     ],

@@ -171,9 +171,9 @@ def test_foreign_words_stay_out_of_the_status(reason: str) -> None:
 @pytest.mark.parametrize(
     ("what", "until", "said"),
     [
-        ("checkpointRoot", rfc(400), f"the trainer asks the store of its checkpoint root again, which refuses access until {rfc(400)}"),
-        ("dataSource", rfc(400), f"the trainer asks the store of its data again, which refuses access or does not answer until {rfc(400)}"),
-        ("tokenCache", "<some text>", "the trainer asks the store of its token caches again, which refuses access"),
+        ("checkpointRoot", rfc(400), f"the trainer retries the store of its checkpoint root, which denies access until {rfc(400)}"),
+        ("dataSource", rfc(400), f"the trainer retries the store of its data, which denies access or does not answer until {rfc(400)}"),
+        ("tokenCache", "<some text>", "the trainer retries the store of its token caches, which denies access"),
     ],
 )
 def test_a_trainer_that_waits_for_a_store_is_told(what: str, until: str, said: str) -> None:

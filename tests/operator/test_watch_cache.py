@@ -241,13 +241,13 @@ def test_the_watches_are_complete_when_they_have_shown_all_that_was_listed() -> 
     assert not audit.complete
     now[0] = STUCK_SECONDS + 1
     assert audit.lag_seconds == STUCK_SECONDS + 1
-    assert "what there is" in health_problem(WatchEcho(lambda: now[0]), audit, 0)
+    assert "objects that exist" in health_problem(WatchEcho(lambda: now[0]), audit, 0)
     audit.listed([(b, 99)])
     assert audit.lag_seconds == STUCK_SECONDS + 1, "it has not yet shown the version of the first list"
     seen[b] = 7
     assert audit.complete
     assert health_problem(WatchEcho(lambda: now[0]), audit, 0) == ""
-    assert "come to an end" in health_problem(WatchEcho(lambda: now[0]), audit, STUCK_SECONDS + 1)
+    assert "does not end" in health_problem(WatchEcho(lambda: now[0]), audit, STUCK_SECONDS + 1)
     audit.listed([(a, 50)])
     audit.listed([])
     assert audit.complete, "it must not wait for a deleted object"

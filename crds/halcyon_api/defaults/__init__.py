@@ -1,1 +1,1 @@
-"""What runs take from a ``TrainingRunDefaults`` where their own document is silent: which fields, how, and when."""
+"""The values that runs take from a ``TrainingRunDefaults`` for fields that their own document does not set."""

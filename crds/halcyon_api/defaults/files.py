@@ -1,4 +1,4 @@
-"""Runs and their defaults from files, for a laptop and for checks without a cluster: the same merge that the operator does."""
+"""Reads runs and their defaults from files, for a laptop and for checks without a cluster, with the same merge as the operator."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _STORE = ("checkpoint.endpoint", "checkpoint.region", "checkpoint.credentialsSec
 
 
 def load_defaults(paths: Sequence[Path]) -> Values:
-    """The units of TrainingRunDefaults in files, the most specific file (and document in it) first.
+    """The units of TrainingRunDefaults in files, the most specific file (and document in a file) first.
 
     Raises:
-        InvalidRun: A file is missing, is not YAML, or holds something else.
+        InvalidRun: A file is missing, is not YAML, or has another kind of document.
     """
     found: Values = {}
     for path in paths:
@@ -31,27 +31,27 @@ def load_defaults(paths: Sequence[Path]) -> Values:
 
 
 def load_resolved(path: Path, defaults: Sequence[Path] = (), checkpoint_root: str | None = None) -> TrainingRun:
-    """Read a ``run.yaml`` with what it takes from its defaults.
+    """Read a ``run.yaml`` and fill in its defaults.
 
     Args:
         path: The run.
         defaults: Files with its defaults, the most specific first.
-        checkpoint_root: Where the checkpoints will be in any case, so that a run that does not say where is no less valid.
+        checkpoint_root: Checkpoint root for validation, so that a run without a root is valid too.
 
     Raises:
-        InvalidRun: A file is missing or not YAML, or together they make no valid run.
+        InvalidRun: A file is missing or not YAML, or the run with its defaults is not valid.
     """
     document, values = read_one(path), load_defaults(defaults)
     return parse_run(with_values(document, placed(values, [document], checkpoint_root) if checkpoint_root is not None else values))
 
 
 def placed(values: Mapping[str, Any], documents: Sequence[Any], root: str) -> Values:
-    """Units with a place for checkpoints where nobody names one, so that a run of which it is not known yet is no less valid.
+    """Units with a checkpoint root prefix if none is set, so that a run whose root is not known yet is valid too.
 
     Args:
         values: The units of the runs' defaults.
-        documents: The runs. Settings of an S3 store that one of them has would not fit a place elsewhere.
-        root: The place, where there are no such settings.
+        documents: The runs. If one has settings of an S3 store, the prefix is on S3, because they are not valid elsewhere.
+        root: The prefix if no run has such settings.
     """
     specs = [cast("dict[str, Any]", document).get("spec") for document in documents if isinstance(document, dict)]
     whole = [over(values_of_run(spec), values) for spec in specs]
@@ -60,12 +60,12 @@ def placed(values: Mapping[str, Any], documents: Sequence[Any], root: str) -> Va
 
 
 def with_values(document: Any, values: Mapping[str, Any], namespace: str | None = None) -> Any:
-    """A run's document with what it takes. One that is no run's is left for the schema to refuse.
+    """A run's document with its defaults filled in. A document of another form is returned unchanged; the schema rejects it later.
 
     Args:
         document: As it was read.
         values: The units of its defaults.
-        namespace: Where the run is, whatever its document says. Default: where it says, or `default`.
+        namespace: Namespace of the run, which overrides that of its document. Default: that of its document, or `default`.
     """
     whole: dict[str, Any] = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
     spec, found = spec_form(TrainingRun, document).spec, whole.get("metadata")

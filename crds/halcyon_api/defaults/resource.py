@@ -1,6 +1,6 @@
-"""The ``TrainingRunDefaults`` resource: the fields of a run that its namespace, or the whole cluster, fills in.
+"""The ``TrainingRunDefaults`` resource: values of run fields for a namespace or for the whole cluster.
 
-Its classes are made from those of the run, field by field, so that a type, a bound or a sentence stands in one place.
+Its classes are created from those of the run, field by field, so that each type, bound and description is defined once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PREFIX_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1
 
 
 def _belongs(field: str) -> Rule:
-    """A setting of one kind of store."""
+    """The rule for a setting of an S3 store."""
     return Rule(
         f"!has(self.{field}) || !has(self.rootPrefix) || self.rootPrefix.startsWith('s3://')",
         lambda self: field not in self.document() or self.root_prefix is None or self.root_prefix.startswith("s3://"),
@@ -35,7 +35,7 @@ def _belongs(field: str) -> Rule:
 
 
 class CheckpointPrefix(ApiModel):
-    """Where the runs' checkpoints live, and when they are made."""
+    """Where the runs' checkpoints are kept and when they are made."""
 
     root_prefix: (
         Annotated[str, StringConstraints(max_length=900), Field(json_schema_extra={"pattern": _PREFIX_PATTERN}, pattern=_PREFIX_PATTERN)]
@@ -43,8 +43,8 @@ class CheckpointPrefix(ApiModel):
     ) = Field(
         default=None,
         description=(
-            "Address below which each run has a root of its own, PREFIX/NAMESPACE/NAME: file:///PATH, s3://BUCKET or gs://BUCKET, with or "
-            "without a path. For runs that set no `checkpoint.root`."
+            "Address for the roots of runs that set no `checkpoint.root`; each gets PREFIX/NAMESPACE/NAME. file:///PATH, s3://BUCKET or "
+            "gs://BUCKET, with or without a path."
         ),
     )
 
@@ -52,7 +52,7 @@ class CheckpointPrefix(ApiModel):
         Rule(
             "!has(self.rootPrefix) || !self.rootPrefix.split('/').exists(part, part == '..' || part == '.')",
             lambda self: self.root_prefix is None or not {".", ".."} & set(self.root_prefix.split("/")),
-            "rootPrefix must not lead out by `.` or `..`; write the address as it is",
+            "rootPrefix must not contain `.` or `..` as a part of its path; write the address without them",
             ".rootPrefix",
         ),
         *(_belongs(field) for field in ("endpoint", "credentialsSecret")),
@@ -60,7 +60,7 @@ class CheckpointPrefix(ApiModel):
 
 
 def _part(source: type[ApiModel], path: str) -> type[ApiModel]:
-    """The class with those fields of a run's section that are in the table, none of them required and none with a value of its own."""
+    """The class with the fields of a run's section that are in the table. None is required and none has a default."""
     fields: dict[str, Any] = {}
     for name, info in source.model_fields.items():
         child = f"{path}.{info.alias or to_camel(name)}".removeprefix(".")
@@ -89,7 +89,7 @@ TrainingRunDefaultsSpec: type[ApiModel] = _part(TrainingRunSpec, "")
 
 
 def _built_in(path: str) -> Any:
-    """The built-in default of a field of the run, as JSON; None where it has none."""
+    """The built-in default of a field of the run, as JSON; None if it has none."""
     *sections, field = path.split(".")
     model: type[ApiModel] = TrainingRunSpec
     for section in sections:
@@ -103,11 +103,11 @@ def _named(model: type[ApiModel], name: str) -> FieldInfo:
 
 
 BUILT_IN: Values = {unit.path: value for unit in UNITS if (value := _built_in(unit.path)) is not None}
-"""The last level: what a run has where neither it nor its defaults say otherwise."""
+"""Built-in defaults: values of fields that neither the run nor its defaults set."""
 
 
 class DefaultsMeta(ApiModel):
-    """The part of an object's metadata that Halcyon reads. Everything else the server puts there is passed over."""
+    """The part of an object's metadata that Halcyon reads. Other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -117,12 +117,12 @@ class DefaultsMeta(ApiModel):
 
 
 class TrainingRunDefaults(ApiModel):
-    """What TrainingRuns of its namespace take where their own document is silent; in the operator's namespace: those of all namespaces."""
+    """Values for fields that TrainingRuns of its namespace do not set. In the operator's namespace: for TrainingRuns of all namespaces."""
 
     api_version: Literal["halcyon.dev/v1alpha1"] = Field(description="Version of this document's schema.")
     kind: Literal["TrainingRunDefaults"] = Field(description="Kind of the document.")
-    metadata: DefaultsMeta = Field(description="Name and namespace of the defaults. Runs that name none take those called `default`.")
-    spec: TrainingRunDefaultsSpec = Field(description="The fields, as a run has them.")  # type: ignore[valid-type] # pyright: ignore[reportInvalidTypeForm]
+    metadata: DefaultsMeta = Field(description="Name and namespace of the defaults. A run without `spec.defaults` uses `default`.")
+    spec: TrainingRunDefaultsSpec = Field(description="The values, in the structure of a run's `spec`.")  # type: ignore[valid-type] # pyright: ignore[reportInvalidTypeForm]
 
 
 def parse_defaults(document: Any) -> TrainingRunDefaults:

@@ -1,4 +1,4 @@
-"""``status.defaults``: what a run has taken from its defaults, as it was then."""
+"""``status.defaults``: the values that a run has taken from its defaults."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from halcyon_api.edits.status import InForce
 from halcyon_api.maintenance import MAX_REQUEST_VALUE
 
 DEFAULT_NAME = "default"
-"""Name of the defaults of runs that name none."""
+"""Name of the defaults of a run without ``spec.defaults``."""
 
 
 class RecordModel(ApiModel):
-    """Survives up- and downgrades of the operator: fields not known here are passed over."""
+    """Ignores unknown fields, so that it survives upgrades and downgrades of the operator."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class DefaultsSource(RecordModel):
-    """A TrainingRunDefaults that something was taken from."""
+    """A TrainingRunDefaults from which values were taken."""
 
     namespace: Annotated[str, StringConstraints(max_length=63)] = Field(description="Its namespace.")
     name: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] = Field(description="Its name.")
-    generation: int = Field(default=0, ge=0, description="Which state of it.")
+    generation: int = Field(default=0, ge=0, description="Its generation at that time.")
 
 
 class DefaultsStatus(RecordModel):
-    """What the run has taken from its defaults. Later edits of those change nothing here until the run is told to take them anew."""
+    """The values that the run took from its defaults. Later edits of the defaults apply only after a request to refresh them."""
 
     name: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] = Field(
         default=DEFAULT_NAME, description="`spec.defaults` when they were taken."
     )
     request: Annotated[str, StringConstraints(max_length=MAX_REQUEST_VALUE)] = Field(
-        default="", description="Value of the annotation `halcyon.dev/refresh-defaults` when they were taken."
+        default="", description="Annotation `halcyon.dev/refresh-defaults` when they were taken."
     )
     sources: Annotated[list[DefaultsSource], Field(max_length=2)] = Field(
-        default_factory=list[DefaultsSource], description="Where they were taken from: the run's namespace, then the operator's."
+        default_factory=list[DefaultsSource], description="The sources: that in the run's namespace, then that in the operator's."
     )
     values: InForce = Field(
-        default_factory=dict[str, str], description="All that they set, by path, each as JSON text; what the run sets itself counts more."
+        default_factory=dict[str, str], description="All values of the defaults, by path, as JSON text. The run's document overrides them."
     )
 
 
 def written(values: Mapping[str, Any]) -> dict[str, str]:
-    """Units as ``values`` has them."""
+    """Units in the form of ``status.defaults.values``."""
     return {path: json.dumps(value, sort_keys=True, ensure_ascii=False) for path, value in values.items()}
 
 
 def read_values(record: DefaultsStatus | None) -> Values:
-    """The units on record, whoever wrote it; what cannot be read is passed over."""
+    """The recorded units. Values that cannot be read are ignored, because any user may have changed the status."""
     found: Values = {}
     for path, text in (record.values if record is not None else {}).items():
         try:
@@ -65,5 +65,5 @@ def read_values(record: DefaultsStatus | None) -> Values:
 
 
 def settled(record: DefaultsStatus | None) -> tuple[str, str]:
-    """Which defaults, by name and request, are on record: those of a run that was begun before there were any are taken for settled."""
+    """Name and request of the recorded defaults. A run that began without a record counts as having taken `default`."""
     return (record.name, record.request) if record is not None else (DEFAULT_NAME, "")

@@ -1,11 +1,11 @@
-"""The table of what a run may take from its defaults, and the merge. Pure; reads documents as they are written, whatever is in them.
+"""The table of fields that a run may take from its defaults, and the merge. Pure; accepts any document, valid or not.
 
-The unit of the merge is a row of the table. A unit is taken whole from the most specific document that sets it: a list, and an object such
-as `checkpoint.save`, is never put together from two. Only a map is merged key by key, and the list of variables by their names. No field
-whose change would change the mathematics of a run is in the table.
+The unit of the merge is a row of the table. A unit is taken whole from the most specific document that sets it: a list, or an object such
+as `checkpoint.save`, is never combined from two documents. Only a map is merged key by key, and the list of variables by their names. No
+field that determines the mathematics of a run is in the table.
 
-The place of the checkpoints is one decision: who names the root (a run by `root`, defaults by `rootPrefix`) names its store too. So where
-a document names it, no unit that belongs to a store is taken from a less specific one, and no Secret goes to somebody else's endpoint.
+A document that sets the root (a run by `root`, defaults by `rootPrefix`) also decides its store. So if a document sets the root, no store
+unit is taken from a less specific document, and no Secret is sent to the endpoint of another owner.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, cast
 
 ROOT = "checkpoint.root"
 PREFIX = "checkpoint.rootPrefix"
-"""In place of the root: the root of run NAME of namespace NAMESPACE is PREFIX/NAMESPACE/NAME."""
+"""Used if no root is set: the root of run NAME in namespace NAMESPACE is PREFIX/NAMESPACE/NAME."""
 
 Values = dict[str, Any]
 """Units that are set, by path, as JSON values."""
@@ -31,9 +31,9 @@ class Unit:
     merged: bool = False
     """Whether it is a map, whose keys are merged."""
     named: bool = False
-    """Whether it is a list whose entries are merged by name, each taken whole."""
+    """Whether it is a list whose entries are merged by name, each entry whole."""
     store: bool = False
-    """Whether it belongs to the place of the checkpoints."""
+    """Whether it belongs to the store of the checkpoint root."""
 
 
 UNITS: tuple[Unit, ...] = (
@@ -90,7 +90,7 @@ def values_of_run(spec: object) -> Values:
 
 
 def over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> Values:
-    """Two sets of units as one, the more specific set first."""
+    """Two sets of units merged into one, the more specific set first."""
     found = {path: value for path, value in lower.items() if path not in _PLACE or not _names_root(upper)}
     for path, value in upper.items():
         below = found.get(path)
@@ -105,7 +105,7 @@ def over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> Values:
 
 
 def kept_place(recorded: Mapping[str, Any], fresh: Mapping[str, Any]) -> Values:
-    """Fresh units, but for the place of the checkpoints, should it be another one: a root belongs to one run for life."""
+    """Fresh units, but the recorded root prefix and store units if the prefix has changed: the root of a run must not change."""
     if recorded.get(PREFIX) == fresh.get(PREFIX):
         return dict(fresh)
     place = {path: value for path, value in recorded.items() if path in _PLACE}
@@ -113,13 +113,13 @@ def kept_place(recorded: Mapping[str, Any], fresh: Mapping[str, Any]) -> Values:
 
 
 def resolved(spec: Mapping[str, Any], values: Mapping[str, Any], namespace: str, name: str) -> dict[str, Any]:
-    """A run's ``spec`` with what it takes from its defaults. Nothing of what it sets is changed, sound or not.
+    """A run's ``spec`` with its defaults filled in. Values that the run sets are not changed, valid or not.
 
     Args:
-        spec: As the run's document has it.
+        spec: ``spec`` of the run's document.
         values: The units of its defaults.
-        namespace: The run's.
-        name: The run's.
+        namespace: Namespace of the run.
+        name: Name of the run.
     """
     document = copy.deepcopy(dict(spec))
     own = values_of_run(spec)
@@ -133,7 +133,7 @@ def resolved(spec: Mapping[str, Any], values: Mapping[str, Any], namespace: str,
 
 
 def _entries(value: Any) -> list[tuple[str, Any]] | None:
-    """The entries of a list by their names; None where it is no list of entries with names."""
+    """The entries of a list with their names; None for any other value."""
     if not isinstance(value, list):
         return None
     found: list[tuple[str, Any]] = []
@@ -162,7 +162,7 @@ def _at(node: object, path: str) -> Any:
 
 
 def _put(document: dict[str, Any], path: str, value: Any) -> None:
-    """Set a field, and the sections above it that are not there. A section that is no object is left for the schema to refuse."""
+    """Set a field, and create missing sections above it. If a section is not an object, do nothing: the schema rejects it later."""
     *sections, field = path.split(".")
     node: Any = document
     for section in sections:

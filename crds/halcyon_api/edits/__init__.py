@@ -1,1 +1,1 @@
-"""What becomes of an edit of a run's spec: every field has one class, and everybody goes by the same table."""
+"""The effect of an edit of a run's spec. Every field has one class, from one table."""

@@ -1,4 +1,4 @@
-"""What differs between two states of a run's spec, field by field, with the class of each."""
+"""The differences between two states of a run's spec, by field, with the class of each field."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Change:
 
     @property
     def starts_again(self) -> bool:
-        """Whether a stopped run starts again at this edit."""
+        """Whether this edit starts a stopped run again."""
         return starts_again(self.path)
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ def values_of(spec: TrainingRunSpec) -> Values:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Change, ...]:
-    """The fields that differ, in the order of the document; those that this version does not know are passed over."""
+    """The fields that differ, in the order of the document. Fields that this version does not know are ignored."""
     return tuple(
         Change(path, old.get(path, leaf.default), new.get(path, leaf.default))
         for path, leaf in _LEAVES.items()
@@ -64,7 +64,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Change, ...
 
 
 def recorded(values: Mapping[str, Any]) -> dict[str, str]:
-    """The fields that may be edited, as ``status.inForce`` holds them. Of one that is too long for it there is the hash."""
+    """The editable fields in the form of ``status.inForce``. A value that is too long is replaced by its hash."""
     texts = {path: json.dumps(value, sort_keys=True, ensure_ascii=False) for path, value in values.items() if class_of(path) != "frozen"}
     return {path: text if len(text) <= MAX_VALUE else json.dumps(_digest(text)) for path, text in texts.items()}
 
@@ -74,7 +74,7 @@ def _digest(text: str) -> str:
 
 
 def read_recorded(texts: Mapping[str, str]) -> Values:
-    """The fields of a record, whoever wrote it; what cannot be read is passed over."""
+    """The fields of ``status.inForce``. Values that cannot be read are ignored, because any user may have changed the status."""
     found: Values = {}
     for path, text in texts.items():
         try:
@@ -85,7 +85,7 @@ def read_recorded(texts: Mapping[str, str]) -> Values:
 
 
 def shown(value: Any) -> str:
-    """A value as a sentence has it."""
+    """A value as text for a sentence."""
     if value is None:
         return "not set"
     text = value if isinstance(value, str) and value else json.dumps(value, sort_keys=True, ensure_ascii=False)

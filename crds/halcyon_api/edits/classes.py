@@ -1,7 +1,7 @@
-"""The table of edits: which class a field of ``spec`` has. The API server, the operator, ``kubectl halcyon diff`` and the docs go by it.
+"""The table of edits: the class of each field of ``spec``. The API server, the operator, ``kubectl halcyon diff`` and the docs use it.
 
-A row speaks for everything below its path, in which ``*`` stands for any one name, except where a longer path has a row of its own. So each
-field has exactly one class, and a new field in a section without a row is found by a test.
+A row applies to everything below its path, except where a longer path has a row of its own. ``*`` in a path matches any one name. So each
+field has exactly one class. A test finds a new field in a section without a row.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from halcyon_api.base import ApiModel
 EditClass = Literal["live", "atCheckpoint", "frozen"]
 
 MEANINGS: dict[EditClass, str] = {
-    "live": "applied at once; the processes that train go on",
-    "atCheckpoint": "the trainer is asked for a checkpoint, then a new attempt goes on from it: no step is lost",
-    "frozen": "refused by the API server when it is applied",
+    "live": "applied at once; the training processes continue",
+    "atCheckpoint": "the operator requests a checkpoint, then a new attempt continues from it: no step is lost",
+    "frozen": "rejected by the API server when it is applied",
 }
 
 
@@ -33,50 +33,50 @@ class Row:
     edit: EditClass
     why: str
     starts_again: bool = True
-    """Whether a run that has stopped for good, or is held back, starts again at such an edit: it may have mended the cause."""
+    """Whether such an edit starts a stalled or delayed run again, because it may have fixed the cause."""
 
 
 TABLE: tuple[Row, ...] = (
-    Row("defaults", "live", "those are taken at once; each field that differs then is an edit of its own class", starts_again=False),
-    Row("image", "atCheckpoint", "pods have one image for life"),
-    Row("imagePullPolicy", "live", "obeyed when an image is pulled next: with the next attempt"),
+    Row("defaults", "live", "applied at once; each field that then differs is an edit of its own class", starts_again=False),
+    Row("image", "atCheckpoint", "the image of a pod cannot change"),
+    Row("imagePullPolicy", "live", "used at the next pull of an image, with the next attempt"),
     Row("env", "atCheckpoint", "processes get their environment when they start"),
     Row("from", "frozen", "a run begins once"),
-    Row("after", "live", "asked before the first attempt only", starts_again=False),
+    Row("after", "live", "checked before the first attempt only", starts_again=False),
     Row("task", "frozen", "another task is another run"),
     Row("accelerator", "atCheckpoint", "pods are placed once; the batch and the order of the data stay"),
-    Row("mesh", "atCheckpoint", "arrays are laid out anew from the checkpoint"),
+    Row("mesh", "atCheckpoint", "arrays are sharded again from the checkpoint"),
     Row("model", "frozen", "the arrays of the checkpoint have its shapes"),
-    Row("model.*.remat", "atCheckpoint", "says only what is computed twice"),
-    Row("tokenizer", "frozen", "tokens would mean something else"),
-    Row("data", "frozen", "a step's batch would be another one"),
-    Row("data.cache", "atCheckpoint", "says where tokens are kept; changes no batch"),
+    Row("model.*.remat", "atCheckpoint", "changes only what is recomputed"),
+    Row("tokenizer", "frozen", "tokens would have another meaning"),
+    Row("data", "frozen", "the batch of a step would differ"),
+    Row("data.cache", "atCheckpoint", "changes where tokens are kept, but no batch"),
     Row("data.volume", "atCheckpoint", "volumes are mounted when a pod starts"),
-    Row("optimizer", "frozen", "steps that are done would have been others"),
-    Row("objective", "frozen", "steps that are done would have been others"),
-    Row("trainer", "frozen", "steps that are done would have been others"),
-    Row("trainer.steps", "atCheckpoint", "as long as the steps that are done would have been the same (see below)"),
-    Row("trainer.microbatches", "atCheckpoint", "says in how many parts a batch is computed"),
+    Row("optimizer", "frozen", "the finished steps would have been different"),
+    Row("objective", "frozen", "the finished steps would have been different"),
+    Row("trainer", "frozen", "the finished steps would have been different"),
+    Row("trainer.steps", "atCheckpoint", "if the finished steps would have been the same (see below)"),
+    Row("trainer.microbatches", "atCheckpoint", "changes only in how many parts a batch is computed"),
     Row("trainer.evaluation", "atCheckpoint", "changes no step"),
     Row("trainer.logEverySteps", "atCheckpoint", "the trainer reads it when it starts"),
     Row("checkpoint", "atCheckpoint", "the trainer reads it when it starts"),
-    Row("checkpoint.root", "frozen", "a root belongs to one run for life"),
-    Row("recovery", "atCheckpoint", "the trainer and its pods are made with it"),
-    Row("recovery.maxRestarts", "live", "in the operator's count at once; in the JobSet's with the next attempt"),
-    Row("recovery.elastic", "live", "the operator decides by it"),
-    Row("recovery.badNodes", "live", "the operator decides by it"),
-    Row("recovery.divergence.spike.windowSteps", "frozen", "the checkpoints hold so many losses; spike itself must not come or go either"),
+    Row("checkpoint.root", "frozen", "a root always belongs to the same run"),
+    Row("recovery", "atCheckpoint", "the trainer and its pods are created with it"),
+    Row("recovery.maxRestarts", "live", "used in the operator's count at once, in that of the JobSet with the next attempt"),
+    Row("recovery.elastic", "live", "only the operator uses it"),
+    Row("recovery.badNodes", "live", "only the operator uses it"),
+    Row("recovery.divergence.spike.windowSteps", "frozen", "the checkpoints hold that many losses; spike must not be added or removed"),
     Row("scheduling", "atCheckpoint", "pods are placed once"),
-    Row("scheduling.queue", "atCheckpoint", "a place in a queue is taken once; the next attempt takes a new one"),
+    Row("scheduling.queue", "atCheckpoint", "an attempt enters a queue once; the next attempt enters the new one"),
     Row("telemetry", "atCheckpoint", "the trainer opens its port when it starts"),
-    Row("telemetry.statusIntervalSeconds", "live", "the operator reads that often", starts_again=False),
-    Row("suspend", "live", "saves and releases the hardware, or goes on", starts_again=False),
+    Row("telemetry.statusIntervalSeconds", "live", "the operator reads at this interval", starts_again=False),
+    Row("suspend", "live", "saves and releases the hardware, or continues", starts_again=False),
     Row("ttlSecondsAfterFinished", "live", "the operator counts from the end of the run", starts_again=False),
 )
 
 
 def row_of(path: str) -> Row | None:
-    """The row that speaks for a field: the one with the longest path. None: no row does."""
+    """The row that applies to a field: the matching row with the longest path. None if no row matches."""
     parts = path.split(".")
     found = [row for row in TABLE if _speaks_for(row.path.split("."), parts)]
     return max(found, key=lambda row: row.path.count("."), default=None)
@@ -87,7 +87,7 @@ def _speaks_for(row: list[str], path: list[str]) -> bool:
 
 
 def class_of(path: str) -> EditClass:
-    """The class of a field. One that the table does not know is taken for one that needs new pods."""
+    """The class of a field. A field without a row counts as one that needs new pods."""
     row = row_of(path)
     return row.edit if row is not None else "atCheckpoint"
 
@@ -100,13 +100,13 @@ def starts_again(path: str) -> bool:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A field that has a value of its own: a number, a text, a list, a map, or a kind without members."""
+    """A field that is not a section: a number, a string, a list, a map, or a kind without members."""
 
     path: str
     default: Any
-    """Its default as JSON; None where it has none."""
+    """Its default as JSON; None if it has none."""
     optional: bool
-    """Whether the stored object may lack it where its section is there."""
+    """Whether it may be absent in the stored object although its section is present."""
 
 
 @cache
@@ -129,7 +129,7 @@ def _leaves(model: type[ApiModel], path: str) -> Iterator[Leaf]:
 
 
 def section_of(annotation: Any) -> type[ApiModel] | None:
-    """The class of a field that is an object, required or not; None for anything else."""
+    """The class of a field that is an object, required or optional; None for other fields."""
     if isinstance(annotation, type) and issubclass(annotation, ApiModel):
         return annotation
     if get_origin(annotation) is Annotated:

@@ -7,10 +7,10 @@ from halcyon_api.training_run import TrainingRunSpec
 
 _HEADER = """\
 <!-- Generated from crds/halcyon_api by `make generate`. Do not edit. -->
-# What an edit leads to
+# The effect of an edit
 
-Every field of `spec` has one class. The API server, the operator and `kubectl halcyon diff` go by the same table. The
-[guide](../guides/editing.md) says how to edit a run.
+Every field of `spec` has one class. The API server, the operator and `kubectl halcyon diff` use the same table. The
+[guide](../guides/editing.md) describes how to edit a run.
 
 | class | an edit is |
 |---|---|
@@ -19,25 +19,26 @@ Every field of `spec` has one class. The API server, the operator and `kubectl h
 _STARTS_AGAIN = """\
 ## A run that has stopped
 
-A run that has stopped for good (`Stalled`), or whose next attempt is held back, starts again when a field is edited that may have to do
-with the cause. That is every field but {fields}. `kubectl halcyon restart` starts it again without an edit.
+A run that has stopped (`Stalled`), or whose next attempt is delayed, starts again after an edit of a field that may be related to the
+cause. These are all fields except {fields}. `kubectl halcyon restart` starts the run again without an edit.
 """
 
 _STEPS = """\
 ## trainer.steps
 
-The number of steps may change, up or down, as long as each step that is done would have been the same step with the new number:
+The number of steps may increase or decrease if each finished step would have been the same with the new number:
 
 | schedule | may change |
 |---|---|
 | `constant` | always |
-| `cosine` with `decaySteps` | always; after `decaySteps` the rate stays at its least |
+| `cosine` with `decaySteps` | always; after `decaySteps` the learning rate stays at its minimum |
 | `cosine` without | during the warm-up |
-| `wsd` | until the decay begins, `decaySteps` before the end, by the old number and by the new one |
+| `wsd` | until the decay begins, `decaySteps` before the end, with the old number and with the new one |
 
-It never goes below the steps that are done, and never changes with `data.mixture.simulateTokens`, for the data follows from it then. A run
-that has ended goes on when it is given more steps. The API server judges by the step in the status, the operator by what it knows when it
-looks, the trainer by the checkpoint; each refuses with the same sentence, and a run that trains is not stopped by an edit that is refused.
+It must not be less than the finished steps, and must not change with `data.mixture.simulateTokens`, because the data then depends on it. A
+run that has ended continues when it gets more steps. The API server checks against the step in the status, the operator against the newest
+step that it knows, the trainer against the checkpoint. Each rejects with the same sentence, and a rejected edit does not stop a training
+run.
 """
 
 

@@ -1,4 +1,4 @@
-"""The rules by which the API server keeps frozen fields as they are, made from the table of edits."""
+"""The API server's rules that freeze fields, generated from the table of edits."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from halcyon_api.former.rules import unchanged
 from halcyon_api.former.table import concerned, moved_to
 
 RULED_BY_THEIR_SECTION = ("recovery.divergence.spike",)
-"""Sections with a rule of their own, for it is about more than one field."""
+"""Sections that have their own rule, because it concerns more than one field."""
 LEFT_TO_DEFAULTS = ("checkpoint.root",)
-"""Fields that a document may lack although a run has them. That they neither come nor go is a rule of the whole run."""
+"""Fields that the document may leave to the defaults. A rule of the whole run ensures that they are not added or removed later."""
 
 
 def frozen_rules(model: type[ApiModel]) -> tuple[dict[str, str], ...]:
-    """One rule for each field, or whole section, whose leaves are all frozen."""
+    """One rule for each frozen field, or for a section whose leaves are all frozen."""
     return tuple(_rules(model, model, "", ()))
 
 

@@ -1,4 +1,4 @@
-"""``status.inForce`` and ``status.edit``: the fields as they are in force, and an edit that waits for a checkpoint."""
+"""``status.inForce`` and ``status.edit``: the field values that the run uses now, and an edit that waits for a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FieldPath = Annotated[str, StringConstraints(max_length=128)]
 
 
 class EditStatus(ApiModel):
-    """An edit that waits for a checkpoint. Fields not known here are passed over."""
+    """An edit that waits for a checkpoint. Unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
-    since: Timestamp = Field(description="When it was first seen.")
+    since: Timestamp = Field(description="When the edit was first seen.")
     fields: Annotated[list[FieldPath], Field(max_length=MAX_FIELDS)] = Field(
         default_factory=list[str], description="The fields that differ from those of the present attempt."
     )
-    save: SaveRequestStatus = Field(description="The checkpoint that was asked for; the next attempt begins with it.")
+    save: SaveRequestStatus = Field(description="The requested checkpoint; the next attempt begins with it.")

@@ -1,7 +1,7 @@
-"""When ``trainer.steps`` may change: as long as every step that is done would have been done the same way.
+"""When ``trainer.steps`` may change: if every finished step would have been the same with the new number.
 
-What of a step depends on how many there will be is its learning rate, where the schedule ends with the run, and its batch, where a longer
-run is rehearsed. So a run on a constant rate, on a cosine of `decaySteps`, or before the decay of `wsd`, may go on for longer, or shorter.
+Two parts of a step depend on the number of steps: its learning rate, if the schedule ends with the run, and its batch, if a longer run is
+simulated (`simulateTokens`). So the number may change with a constant rate, with a cosine with `decaySteps`, and before the decay of `wsd`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from halcyon_api.spec.optimizer import ConstantScheduleSpec, CosineScheduleSpec,
 
 
 def settled_steps(optimizer: OptimizerSpec, steps: int) -> int | None:
-    """So many first steps have a learning rate that does not depend on the number of steps; None: all have.
+    """Number of first steps whose learning rate does not depend on the number of steps; None: all steps.
 
     Args:
         optimizer: ``spec.optimizer`` of the run.
@@ -30,14 +30,14 @@ def settled_steps(optimizer: OptimizerSpec, steps: int) -> int | None:
 
 
 def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: int, done: int) -> str | None:
-    """Why the number of steps cannot change so, in one sentence with the mend; None where it can.
+    """One sentence with the reason and the fix if the number of steps must not change like this; None if it may.
 
     Args:
         optimizer: ``spec.optimizer`` of the run, which does not change.
         rehearsal: Whether ``data.mixture.simulateTokens`` is set.
-        old: ``trainer.steps`` so far.
-        new: ``trainer.steps`` wanted.
-        done: Steps that are done.
+        old: ``trainer.steps`` before the edit.
+        new: ``trainer.steps`` after the edit.
+        done: Finished steps.
     """
     if old == new:
         return None
@@ -45,20 +45,20 @@ def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: i
     if new < done:
         return f"spec.trainer.steps: {done} steps are done, so {new} are too few; give at least {done}"
     if rehearsal:
-        return f"spec.trainer.steps: which data is used follows from it where data.mixture.simulateTokens is set; {mend}"
+        return f"spec.trainer.steps: must not change with data.mixture.simulateTokens, because the data depends on it; {mend}"
     settled = [steps for steps in (settled_steps(optimizer, old), settled_steps(optimizer, new)) if steps is not None]
     if not settled or done <= min(settled):
         return None
     kind = optimizer.schedule.kind
     why = f"the decay of {kind} began after step {min(settled)}" if min(settled) else f"{kind} decays over all steps"
     return (
-        f"spec.trainer.steps: the {done} steps that are done would have had other learning rates with {new} steps than with {old}, for "
+        f"spec.trainer.steps: the {done} steps that are done would have had other learning rates with {new} steps than with {old}, because "
         f"{why}; {mend}"
     )
 
 
 def steps_rule(model: type[ApiModel]) -> dict[str, str]:
-    """The same for the API server, which knows how far the run was when the status was last written.
+    """The same rule for the API server, which knows the finished steps from the last write of the status.
 
     Args:
         model: The class of ``spec``.

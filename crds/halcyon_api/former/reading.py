@@ -1,7 +1,7 @@
-"""Brings a document to its present form: the value of a former field goes to the field's present place. Pure.
+"""Converts a document to its present form: moves the value of a former field to the field's present place. Pure.
 
-The API server fills defaults into the present place of an object that has the former one. So a value there that is the default counts as
-not set. Any other value that differs from the former field's is a contradiction, which nobody but the user can resolve.
+The API server fills defaults into the present place of an object that uses the former one. So a default value in the present place counts
+as not set. Any other value that differs from that in the former place is a contradiction, which only the user can resolve.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _ABSENT: Any = object()
 
 @dataclass(frozen=True)
 class PresentForm:
-    """A spec in its present form, and what was found in former places."""
+    """A spec in its present form, and the fields that were found in former places."""
 
     spec: Any
     found: tuple[MovedField, ...] = ()
     contradictions: tuple[str, ...] = ()
-    """One sentence for each field that is set in both places to different values. Its former field is still in `spec`."""
+    """One sentence for each field that has different values in both places. Its former field is still in `spec`."""
 
 
 def present_form(spec: Any, model: type[ApiModel], table: Sequence[MovedField] = FORMER) -> PresentForm:
     """Move the values of former fields to their present places.
 
     Args:
-        spec: ``spec`` of a document, as it was read. It is not changed. Anything that is no object is handed back as it is.
-        model: The class of ``spec``. Rows whose present place it lacks are passed over.
+        spec: ``spec`` of a document, as it was read. It is not changed. A value that is not an object is returned as it is.
+        model: The class of ``spec``. Rows whose present place it does not have are ignored.
         table: The fields that have moved.
     """
     rows = [row for row in table if field_at(model, row.present) is not None and _at(spec, row.former) is not _ABSENT]
@@ -46,7 +46,7 @@ def present_form(spec: Any, model: type[ApiModel], table: Sequence[MovedField] =
     contradictions: list[str] = []
     for row in rows:
         value = _at(whole, row.former)
-        if value is not None:  # the API server takes null as absent
+        if value is not None:  # the API server treats null as absent
             found.append(row)
             try:
                 _put(whole, row.present, _joined(value, _at(whole, row.present), cast("FieldInfo", field_at(model, row.present))))
@@ -59,7 +59,7 @@ def present_form(spec: Any, model: type[ApiModel], table: Sequence[MovedField] =
 
 
 def with_choices(spec: Any, model: type[ApiModel], table: Sequence[MovedField] = FORMER) -> Any:
-    """A spec with the default of each moved choice among kinds that its section lacks, for the API server fills in none there.
+    """A spec with the default of each moved choice among kinds that is not set. The API server fills in no default there.
 
     Args:
         spec: ``spec`` of a document in its present form. It is not changed.
@@ -78,7 +78,7 @@ def with_choices(spec: Any, model: type[ApiModel], table: Sequence[MovedField] =
 
 
 def former_form(spec: dict[str, Any], table: Sequence[MovedField] = FORMER) -> dict[str, Any]:
-    """A spec with each moved field that it has in its former place, as the release before wrote it.
+    """A spec with all moved fields in their former places, as the previous release wrote it.
 
     Args:
         spec: ``spec`` of a document in its present form. It is not changed.
@@ -94,7 +94,7 @@ def former_form(spec: dict[str, Any], table: Sequence[MovedField] = FORMER) -> d
 
 
 def field_at(model: type[ApiModel], path: str) -> FieldInfo | None:
-    """The field at a path of a class; None where there is none."""
+    """The field at a path of a class; None if it does not exist."""
     *sections, last = path.split(".")
     node: type[ApiModel] | None = model
     for section in sections:
@@ -110,7 +110,7 @@ class _Contradiction(Exception):
 def _joined(former: Any, present: Any, field: FieldInfo) -> Any:
     """The value of a field that may be set in both places.
 
-    A section is joined member by member: when a user has moved what the document writes, members that the API server once filled in
+    A section is merged member by member: after a user has moved the fields of the document, members that the API server filled in earlier
     are still in the former place.
     """
     if former == {}:
@@ -134,7 +134,7 @@ def _members_joined(former: dict[str, Any], present: dict[str, Any], section: ty
 
 
 def _default(field: FieldInfo) -> Any:
-    """What the API server fills in where a field is not set; nothing that a document may say where it fills in nothing."""
+    """The default that the API server fills in; `_ABSENT`, which no document value equals, if it fills in none."""
     value: Any = None if field.is_required() else field.get_default(call_default_factory=True)
     return value.document() if isinstance(value, ApiModel) else _ABSENT if value is None else value
 
@@ -159,7 +159,7 @@ def _put(document: dict[str, Any], path: str, value: Any) -> None:
         if node.get(section) is None:
             node[section] = {}
         if not isinstance(node[section], dict):
-            raise _Contradiction  # the schema refuses such a section; nothing may be lost before
+            raise _Contradiction  # the schema rejects such a section later; keep the document unchanged until then
         node = cast("dict[str, Any]", node[section])
     node[last] = value
 

@@ -1,7 +1,7 @@
-"""The rules of the API server about fields that have moved: which value counts, and that both places say the same.
+"""The API server's rules for fields that have moved: which value counts, and that both places have the same value.
 
-A rule that keeps a field as it is compares the values that count. So a document may replace a former field by the present one with the same
-value, and nothing else. ``a.?b`` is CEL's field that need not be there, and ``orValue`` what counts where it is not.
+A rule that freezes a field compares the values that count. So a document may replace a former field by the present one with the same value,
+but may not change the value. In CEL, ``a.?b`` is an optional field, and ``orValue`` gives its value if it is absent.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from halcyon_api.former.reading import field_at
 from halcyon_api.former.table import FORMER, MovedField, moved_to
 
 NOT_SET = -1
-"""Stands for a number without a default that is not set."""
+"""Literal for a number that is not set and has no default."""
 
 
 def value_of(path: str, model: type[ApiModel], root: str = "self") -> str:
-    """The value of a field that counts, as an expression: that in its former place, if it has one and that is set.
+    """The expression of the value of a field that counts: that in its former place if it is set there, else that in its present place.
 
     Args:
-        path: The field's present path below ``spec``. No section and no list.
+        path: The field's present path below ``spec``. It is neither a section nor a list.
         model: The class of ``spec``.
         root: The expression of ``spec``.
     """
@@ -41,7 +41,7 @@ def value_of(path: str, model: type[ApiModel], root: str = "self") -> str:
 
 
 def kind_is(path: str, kind: str, model: type[ApiModel], root: str = "self") -> str:
-    """The expression that a choice among kinds has a kind, wherever it stands.
+    """The expression that a choice among kinds has a certain kind, in its former or its present place.
 
     Args:
         path: The choice's present path below ``spec``.
@@ -57,7 +57,7 @@ def kind_is(path: str, kind: str, model: type[ApiModel], root: str = "self") -> 
 
 
 def unchanged(row: MovedField, model: type[ApiModel]) -> str:
-    """The expression that a moved field is the same in ``self`` and ``oldSelf``, wherever each has it."""
+    """The expression that a moved field has the same value in ``self`` and ``oldSelf``, in whichever place each has it."""
     kinds = _kinds(row, model)
     if kinds is not None:
         sides = [
@@ -68,7 +68,7 @@ def unchanged(row: MovedField, model: type[ApiModel]) -> str:
 
 
 def contradiction_rules(model: type[ApiModel]) -> Iterator[dict[str, str]]:
-    """One rule for each row of the table: a field that is set in both places has one value."""
+    """One rule for each row of the table: a field that is set in both places has the same value in both."""
     for row in FORMER:
         yield cel(
             _agrees(row, model),
@@ -78,7 +78,7 @@ def contradiction_rules(model: type[ApiModel]) -> Iterator[dict[str, str]]:
 
 
 def _agrees(row: MovedField, model: type[ApiModel]) -> str:
-    """A value in the present place counts as set unless it is the default, which the API server may have filled in."""
+    """The expression that both places agree. A default in the present place counts as not set: the API server may have filled it in."""
     former, present, default = _optional(row.former, "self"), f"self.{row.present}", _default(row, model)
     kinds = _kinds(row, model)
     if kinds is not None:
@@ -94,7 +94,8 @@ def _agrees(row: MovedField, model: type[ApiModel]) -> str:
 
 
 def _value(row: MovedField, model: type[ApiModel], root: str) -> str:
-    """The value of a field that counts. The API server knows no bound of the text or the list of an optional, and so no price of it."""
+    """The value of a field that counts. CEL optionals are used for numbers only: for an optional string or list the API server knows no
+    bound, so it cannot estimate the cost."""
     former, present = f"{root}.{row.former}", f"{root}.{row.present}"
     if _is_number(_default(row, model)):
         return f"{_optional(row.former, root)}.orValue({present})"
@@ -102,7 +103,7 @@ def _value(row: MovedField, model: type[ApiModel], root: str) -> str:
 
 
 def _typed(row: MovedField, model: type[ApiModel], expression: str) -> str:
-    """Two lists are of two types in the eyes of the API server."""
+    """Hides the type of a list: the API server does not compare lists of different fields, because it takes their types as different."""
     return f"dyn({expression})" if isinstance(_default(row, model), list) else expression
 
 
@@ -111,7 +112,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _free(row: MovedField, kinds: type[OneOf], kind: str) -> list[str]:
-    """For each member of a kind that its present place has its default, or nothing."""
+    """For each member of a kind: the expression that its present place has the default or is not set."""
     place = f"self.{row.present}"
     return [
         f"{place}.?{kind}.?{path.removeprefix(f'{kind}.')}.orValue({default}) == {default}"
@@ -158,7 +159,7 @@ def _names(kinds: type[OneOf]) -> tuple[str, ...]:
 
 
 def _members(kinds: type[OneOf]) -> list[tuple[str, str]]:
-    """Each member of each kind, and the expression that stands for its absence."""
+    """Each member of each kind, and the literal for an absent value."""
     return [(leaf.path, _literal(NOT_SET if leaf.default is None else leaf.default)) for leaf in leaves_of(kinds)]
 
 

@@ -1,4 +1,4 @@
-"""The former fields in the CRD: described as such, and without defaults, so that nothing is in a former place that nobody wrote."""
+"""The former fields in the CRD. They have no defaults, so that a former place contains only values that a user wrote."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from halcyon_api.former.table import FORMER, MovedField
 Schema = dict[str, Any]
 
 FORMER_PLACE = "Former place of "
-"""How the description of a former field begins."""
+"""Beginning of the description of a former field."""
 
 
 def add_former(spec: Schema, table: Sequence[MovedField] = FORMER) -> None:
-    """Add the properties of the former fields to the schema of ``spec``, as far as it has their present places.
+    """Add the properties of the former fields to the schema of ``spec``, if it has their present places.
 
-    A choice among kinds loses its default: in an object that has the choice in its former place the API server would fill in the default
-    kind, and a document that moves another kind would then have two. `with_choices` fills it in where the object is read.
+    The default of a moved choice among kinds is removed. Otherwise the API server would fill in the default kind in an object that has the
+    choice in its former place, and a document that moves another kind would then have two. `with_choices` fills in the default when the
+    object is read.
 
     Args:
         spec: The schema, which is changed.
@@ -55,7 +56,7 @@ def _property(node: Schema, path: str) -> Schema | None:
 
 
 def _former(present: Schema, path: str) -> Schema:
-    """The schema of a field, for its former place. What it demands of a section is left to the present place; a list is taken whole."""
+    """The schema of a field for its former place. Requirements and rules of a section apply only in the present place."""
     found = {key: copy.deepcopy(value) for key, value in present.items() if key not in ("default", "required", "x-kubernetes-validations")}
     found["description"] = f"{FORMER_PLACE}`{path}`; write `{path}`."
     if "properties" in found:

@@ -1,7 +1,7 @@
-"""The table of fields that have moved. It goes with v1beta1; until then a document may write a field in either place.
+"""The table of fields that have moved. v1beta1 removes it; until then a document may have a field in either place.
 
-Objects that an earlier release stored have the former fields. The API server drops a field that its schema does not know when it reads the
-object, so a former field must stay in the schema, or the value that a run trains with would become the default without a word.
+Objects that an earlier release stored have the former fields. When the API server reads an object, it drops fields that are not in the
+schema. So a former field must stay in the schema; otherwise the value that a run trains with would silently become the default.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MovedField:
-    """A field, or a section, with another place. Paths begin below ``spec``."""
+    """A field or section that has moved. Paths begin below ``spec``."""
 
     former: str
     present: str
 
     @property
     def note(self) -> str:
-        """The sentence for a user whose document has the former field."""
+        """The sentence for the user of a document with the former field."""
         return f"spec.{self.former} is the former place of spec.{self.present}; write spec.{self.present}"
 
 
@@ -35,15 +35,15 @@ FORMER: tuple[MovedField, ...] = (
 
 
 def is_former(path: str) -> bool:
-    """Whether a path below ``spec`` is a former place, or lies in one."""
+    """Whether a path below ``spec`` is a former place or is inside one."""
     return any(path == row.former or path.startswith(f"{row.former}.") for row in FORMER)
 
 
 def concerned(path: str) -> bool:
-    """Whether a section has a former or a present place of a row below it."""
+    """Whether a former or a present place of a row is below a section."""
     return any(place.startswith(f"{path}.") for row in FORMER for place in (row.former, row.present))
 
 
 def moved_to(path: str) -> MovedField | None:
-    """The row whose present place is a path."""
+    """The row with the given present place; None if there is none."""
     return next((row for row in FORMER if row.present == path), None)

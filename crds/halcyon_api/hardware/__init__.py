@@ -1,4 +1,4 @@
-"""All hardware that a run can ask for: one table, read by the schema, its rules, the operator, the trainer and docs/hardware.md."""
+"""The table of all hardware that a run can use. The schema, its rules, the operator, the trainer and docs/hardware.md read it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CPU = Accelerator(
     "cpu",
     "any node",
     "cpu",
-    "there is no hardware to name: hosts with virtual JAX devices, so that any mesh can be tried anywhere",
+    "no special hardware: hosts with virtual JAX devices, so that any mesh can be tried on any machine",
     "2026-11-20",
     max_hosts=1024,
     max_devices_per_host=64,
@@ -41,7 +41,7 @@ PROVISIONING_LABELS: dict[Provisioning, str] = {
     "flexStart": "cloud.google.com/gke-flex-start",
     "queued": "cloud.google.com/gke-queued",
 }
-"""Label, and taint, with the value ``true`` of nodes that are bought in a certain way."""
+"""Label, and taint, with the value ``true``, of the nodes of a kind of provisioning."""
 
 PROVISIONING_SOURCE = (
     "GKE's guides to flex-start and to flex-start with queued provisioning; constants of GKE's cluster autoscaler (`gke-flex-start` is a "
@@ -51,7 +51,7 @@ PROVISIONING_AS_OF = "2026-11-21"
 
 
 def suggestion(name: str) -> str | None:
-    """The type that somebody may have meant by an unknown name; None if nothing is near."""
+    """The accelerator type most similar to an unknown name; None if none is similar."""
     wanted = name.strip().lower().replace("_", "-").removeprefix("tpu-").removeprefix("nvidia-")
     names = {alias.removeprefix("tpu-").removeprefix("nvidia-"): row.name for row in TABLE.values() for alias in (*row.aliases, row.name)}
     if near := difflib.get_close_matches(wanted, names, n=1, cutoff=0.6):

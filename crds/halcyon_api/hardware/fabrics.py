@@ -1,9 +1,8 @@
 """The fast networks of Google's GPU machines.
 
-The facts are from Google's own manifests and configurations in its collection of container engine accelerators. Where those run a
-privileged container, they also have an unprivileged one, which is taken here: devices come in through GKE's device injector (an
-annotation), and the sidecar has single capabilities. Networks bear the names that Google's guides give them; a cluster must have them
-under these names.
+The facts are from Google's manifests and configurations in its container-engine-accelerators collection. Where those have a privileged
+container, they also have an unprivileged variant, which is used here: GKE's device injector (an annotation) adds the devices, and the
+sidecar has single capabilities. The networks have the names of Google's guides; a cluster must use these names.
 """
 
 from __future__ import annotations
@@ -121,7 +120,7 @@ TCPXO = Fabric(
 
 
 def rdma(interfaces: int, settings: dict[str, str], plugin: str = "nccl-plugin-gib:v1.1.1") -> Fabric:
-    """RDMA over converged Ethernet with Google's NCCL plugin (gIB), one network card a GPU."""
+    """RDMA over converged Ethernet with Google's NCCL plugin (gIB), one network card per GPU."""
     return Fabric(
         name="GPUDirect-RDMA",
         plugin=f"us-docker.pkg.dev/gce-ai-infra/gpudirect-gib/{plugin}",

@@ -18,7 +18,7 @@ _GB = 10**9
 _EVERY_KIND = ("onDemand", "spot", "reservation", "flexStart", "queued")
 _MAX_HOSTS = 1024
 _OVERLAP = {"XLA_FLAGS": "--xla_gpu_enable_latency_hiding_scheduler=true"}
-"""Collectives run beside computation; JAX's guide to performance on GPUs advises it."""
+"""Overlaps collectives with computation, as JAX's guide to performance on GPUs recommends."""
 _MAX_NVLINK_HOSTS = 18
 
 

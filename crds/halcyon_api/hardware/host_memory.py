@@ -1,7 +1,7 @@
-"""How much memory a trainer's pod asks for, by the machine that it fills.
+"""The memory that a trainer pod requests, by machine type.
 
-A pod of an accelerator has its host to itself, so it may have what the host has without what the node needs. It is requested and limited
-alike: a leak then ends the process that leaks, and no neighbour. The sizes of the machines are those of Google's tables of machine types.
+A pod with accelerators is alone on its host, so it may use all memory that the node itself does not need. The request is also the limit,
+so that a memory leak ends only the process that leaks. The sizes of the machines are those of Google's tables of machine types.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HOST_MEMORY_GIB: dict[str, int] = {
     "a3-ultragpu-8g": 2952,
     "a4-highgpu-8g": 3968,
     "a4x-highgpu-4g": 884,
-    "a4x-maxgpu-4g-metal": 884,  # at least: the hosts are those of A4X, and no table of this machine was at hand
+    "a4x-maxgpu-4g-metal": 884,  # a lower bound: the hosts are those of A4X, and no table of this machine was found
 }
 """Memory of a machine type on GKE, in GiB."""
 
@@ -47,16 +47,16 @@ DEVICE_GIB = 16
 """Memory for each device of a pod whose machine is not known, in GiB."""
 
 _VISIBLE_SHARE = 0.97
-"""What the kernel of a machine leaves of its memory."""
+"""Share of a machine's memory that the kernel leaves."""
 _RESERVED_SHARES = ((4, 0.25), (4, 0.20), (8, 0.10), (112, 0.06))
-"""What GKE reserves: of the first 4 GiB a quarter, of the next 4 a fifth, and so on."""
+"""Shares that GKE reserves, by GiB: a quarter of the first 4 GiB, a fifth of the next 4, and so on."""
 _RESERVED_OF_THE_REST = 0.02
 _OTHER_PODS_GIB = 4.0
-"""For the pods that run on every node (device plugin, logs, metrics) and for the threshold of eviction."""
+"""For the pods that run on every node (device plugin, logs, metrics) and for the eviction threshold."""
 
 
 def pod_memory_gib(row: Accelerator, shape: Shape) -> int:
-    """The memory that a pod asks for where nobody says how much, in GiB.
+    """The default memory request of a pod, in GiB.
 
     Args:
         row: The hardware.
@@ -69,7 +69,7 @@ def pod_memory_gib(row: Accelerator, shape: Shape) -> int:
 
 
 def left_of_host_gib(host_gib: int) -> int:
-    """What a machine has for a pod, in GiB."""
+    """The memory of a machine that a pod can use, in GiB."""
     reserved, rest = 0.0, float(host_gib)
     for size, share in _RESERVED_SHARES:
         part = min(rest, size)

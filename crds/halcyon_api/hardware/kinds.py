@@ -1,4 +1,4 @@
-"""What a row of the hardware table says."""
+"""The types of the hardware table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHIPS_OF_A_CUBE = 64
 
 @dataclass(frozen=True)
 class Shape:
-    """One topology of one accelerator: so many alike hosts."""
+    """One topology of one accelerator type: identical hosts."""
 
     hosts: int
     chips_per_host: int
@@ -27,7 +27,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class HostPath:
-    """A directory of the node that a container sees."""
+    """A directory of the node that is mounted into a container."""
 
     name: str
     path: str
@@ -44,18 +44,18 @@ class Sidecar:
     command: tuple[str, ...]
     capabilities: tuple[str, ...]
     devices: tuple[str, ...]
-    """Device files of the node, handed in by GKE's device injector."""
+    """Device files of the node, added by GKE's device injector."""
     host_paths: tuple[HostPath, ...]
     environment: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Fabric:
-    """What a pod needs beyond an ordinary network to use the fast one of its machine."""
+    """The settings with which a pod uses the fast network of its machine."""
 
     name: str
     interfaces: tuple[tuple[str, str], ...]
-    """Network interfaces of the pod and the GKE networks that they belong to, after ``eth0`` in ``default``."""
+    """Network interfaces of the pod with their GKE networks, in addition to ``eth0`` in ``default``."""
     environment: dict[str, str]
     host_paths: tuple[HostPath, ...]
     source: str
@@ -63,52 +63,52 @@ class Fabric:
     """Directory that trainer and sidecar share for their sockets; empty: none."""
     sidecar: Sidecar | None = None
     plugin: str = ""
-    """Google's installer of the NCCL plugin that fits, on the nodes; empty: the nodes' own."""
+    """Google's installer of the matching NCCL plugin on the nodes; empty: the plugin of the nodes."""
 
 
 @dataclass(frozen=True)
 class Accelerator:
-    """One row of the table."""
+    """One row of the hardware table."""
 
     name: str
     """Value of ``accelerator.type``."""
     title: str
     family: Family
     source: str
-    """Where the row's facts are from, in words."""
+    """Source of the row's facts."""
     as_of: str
-    """When they were read."""
+    """Date on which the source was read."""
     provisioning: tuple[Provisioning, ...] = ("onDemand",)
     node_labels: dict[str, str] = field(default_factory=dict[str, str])
     tolerated_taints: tuple[tuple[str, str], ...] = ()
-    """Keys and values of taints with effect NoSchedule; an empty value stands for any."""
+    """Keys and values of taints with effect NoSchedule; an empty value means any value."""
     resource: str = ""
     """Name of the extended resource of one chip; empty: none."""
     machine: str = ""
     """Machine type, with ``{chips}`` for the chips of a host."""
     machine_types: dict[int, str] = field(default_factory=dict[int, str])
-    """Machine types by chips of a host, where the name follows no pattern."""
+    """Machine types by chips of a host, if the names follow no pattern."""
     memory_bytes: int | None = None
     """Memory of one JAX device; None: not known."""
     peak_flops_per_second: float | None = None
     """Dense bfloat16 operations of one JAX device; None: not known."""
     devices_per_chip: int = 1
-    """JAX devices of one chip (of what the resource counts)."""
+    """JAX devices of one chip, the unit of the extended resource."""
     topologies: tuple[str, ...] = ()
-    """TPU: the topologies that have a name of their own."""
+    """TPU: the topologies that are listed by name."""
     max_cubes: int = 0
-    """TPU: AxBxC with sides that are multiples of 4 exists up to so many cubes; 0: not at all."""
+    """TPU: maximum cubes of a topology AxBxC whose sides are multiples of 4; 0: no such topologies."""
     rising_sides: bool = False
-    """TPU: the sides of AxBxC must not fall."""
+    """TPU: A <= B <= C in AxBxC."""
     process_addresses: bool = False
     """TPU: libtpu reads ``TPU_PROCESS_ADDRESSES`` in place of ``TPU_WORKER_HOSTNAMES``."""
     devices_per_host: tuple[int, ...] = ()
-    """cpu and GPU: how many devices a host may have, for a topology HOSTSxDEVICES; empty: see `max_devices_per_host`."""
+    """cpu and GPU: allowed numbers of devices per host, for a topology HOSTSxDEVICES; empty: see `max_devices_per_host`."""
     part_hosts_provisioning: tuple[Provisioning, ...] = ()
-    """GPU: how hosts with fewer devices than the largest are bought; empty: like the largest."""
+    """GPU: provisioning of hosts with fewer devices than the largest host; empty: as for the largest host."""
     max_devices_per_host: int = 0
     max_hosts: int = 0
-    """cpu and GPU: hosts of a slice."""
+    """cpu and GPU: maximum hosts of a slice."""
     pool_is_slice: bool = False
     """The hosts of a slice are one node pool, and no other slice of the run may be in it."""
     fabric: Fabric | None = None
@@ -116,14 +116,14 @@ class Accelerator:
     """NVLink between hosts needs a claim on a ComputeDomain."""
     environment: dict[str, str] = field(default_factory=dict[str, str])
     memory_backed_shm: bool = False
-    """Devices of a host talk through /dev/shm, for which a container's own 64 MiB are too small."""
+    """Devices of a host communicate through /dev/shm, for which a container's default of 64 MiB is too small."""
     aliases: tuple[str, ...] = ()
-    """Other names that people use, for the suggestion when a name is unknown."""
+    """Other common names, for the suggestion when a name is unknown."""
     tried: bool = False
     """Whether Halcyon has run on it."""
 
     def shape(self, topology: str) -> Shape | None:
-        """The hosts of a topology; None where there is no such topology."""
+        """The hosts of a topology; None if this type has no such topology."""
         try:
             sides = tuple(int(side) for side in topology.split("x"))
         except ValueError:
@@ -143,7 +143,7 @@ class Accelerator:
 
     @property
     def topology_sentence(self) -> str:
-        """What may stand in ``accelerator.topology``, to come after "topology of NAME "."""
+        """Allowed values of ``accelerator.topology``, as the end of a sentence that begins with "topology of NAME "."""
         if self.family == "tpu":
             cubes = f" or AxBxC with sides that are multiples of 4{', do not fall' if self.rising_sides else ''} and make at most "
             return f"must be one of {', '.join(self.topologies)}" + (f"{cubes}{self.max_cubes} cubes of 4x4x4" if self.max_cubes else "")

@@ -1,9 +1,9 @@
 """TPU slices on GKE.
 
-Labels, machine types and topologies are those of xpk's table of systems, version 1.13.1, which Google keeps for its own job launcher;
-memory and peak performance of a chip, and which chip shows itself to JAX as two devices, are from Google's system architecture pages.
-Slices of one host with eight chips (``ct5lp-hightpu-8t``, ``ct6e-standard-8t``) bear the label of the two-host slice ``2x4`` and are not
-in the table: where both exist in a cluster, `scheduling.nodeSelector` must keep them apart.
+Labels, machine types and topologies are those of the table of systems of xpk 1.13.1, Google's job launcher. Memory and peak performance of
+a chip, and the number of JAX devices per chip, are from Google's system architecture pages. Slices of one host with eight chips
+(``ct5lp-hightpu-8t``, ``ct6e-standard-8t``) have the label of the two-host slice ``2x4`` and are not in the table: if a cluster has both,
+`scheduling.nodeSelector` must distinguish them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OVERLAP = (
     "--xla_tpu_enable_async_collective_fusion_multiple_steps=true",
     "--xla_tpu_overlap_compute_collective_tc=true",
 )
-"""Collectives run beside computation, as the published recipes of MaxText and torchprime for these generations set it."""
+"""Overlaps collectives with computation, as in the published recipes of MaxText and torchprime for these generations."""
 _EVERY_KIND = ("onDemand", "spot", "reservation", "flexStart", "queued")
 
 
@@ -86,7 +86,7 @@ TPUS = (
         "v6e",
         "TPU v6e (Trillium)",
         "tpu-v6e-slice",
-        # The larger scratch memory of this generation is used only where it is asked for.
+        # libtpu uses the larger scratch memory of this generation only with this flag.
         environment={"LIBTPU_INIT_ARGS": " ".join((*_OVERLAP, "--xla_tpu_scoped_vmem_limit_kib=98304"))},
         machine="ct6e-standard-{chips}t",
         topologies=("1x1", *_FLAT),

@@ -1,7 +1,7 @@
-"""``spec.accelerator``: the hardware of a run, and the table from type and topology to machines.
+"""``spec.accelerator``: the hardware of a run.
 
-The rows are in `halcyon_api.hardware`. A TPU topology is named as GKE names it. Machines without a torus have a topology
-``HOSTSxDEVICES``: hosts of GPUs, or ``cpu``, which has no hardware to name, so that the same mesh can be tried on any machine.
+The table of accelerator types is in `halcyon_api.hardware`. TPU topologies have the names of GKE. All other types have a topology
+``HOSTSxDEVICES``: GPUs, and ``cpu``, with which any mesh can be tried on any machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _known(name: str) -> str:
 
 
 ProjectId = Annotated[str, StringConstraints(max_length=30, pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")]
-"""Id of a Google Cloud project."""
+"""ID of a Google Cloud project."""
 
 AcceleratorType = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(TABLE)})]
 """Name of a row of the hardware table."""
@@ -35,7 +35,7 @@ AcceleratorType = Annotated[str, AfterValidator(_known), Field(json_schema_extra
 
 @dataclass(frozen=True)
 class Topology:
-    """What an accelerator section amounts to: identical slices of identical hosts."""
+    """The machines of an accelerator section: identical slices of identical hosts."""
 
     slices: int
     hosts_per_slice: int
@@ -58,11 +58,11 @@ class Topology:
 
 
 class HostResources(ApiModel):
-    """CPU and memory of one host, requested and limited alike."""
+    """CPU and memory of one host: both the request and the limit."""
 
-    cpu: Quantity | None = Field(default=None, description="Processors of one host, such as `2` or `500m`.")
+    cpu: Quantity | None = Field(default=None, description="CPUs of one host, such as `2` or `500m`.")
     memory: Quantity | None = Field(
-        default=None, description="Memory of one host, such as `4Gi`. Default: by the type, as docs/hardware.md says."
+        default=None, description="Memory of one host, such as `4Gi`. Default: by accelerator type, see docs/hardware.md."
     )
 
 
@@ -108,7 +108,7 @@ def _part_bought_rule(row: Accelerator) -> Rule:
         f"self.type != '{row.name}' || {_WHOLE_HOSTS.format(row.largest_host)} || "
         f"self.provisioning in [{_quoted(row.part_hosts_provisioning)}]",
         lambda self: self.type != row.name or _whole_hosts(self) or self.provisioning in row.part_hosts_provisioning,
-        f"hosts of {row.name} with fewer than {row.largest_host} devices are sold as {kinds} only; set provisioning, or take whole hosts",
+        f"hosts of {row.name} with fewer than {row.largest_host} devices are sold as {kinds} only; set provisioning, or use whole hosts",
         ".provisioning",
     )
 
@@ -117,7 +117,7 @@ def _part_fabric_rule(row: Accelerator) -> Rule:
     return Rule(
         f"self.network == 'standard' || self.type != '{row.name}' || {_WHOLE_HOSTS.format(row.largest_host)}",
         lambda self: self.network == "standard" or self.type != row.name or _whole_hosts(self),
-        f"network gpuDirect of {row.name} is there for hosts with {row.largest_host} devices only; leave it out, or take whole hosts",
+        f"network gpuDirect of {row.name} exists for hosts with {row.largest_host} devices only; leave it out, or use whole hosts",
         ".network",
     )
 
@@ -126,7 +126,7 @@ _WHOLE_HOSTS = f"int({_SIDES}[1]) == {{0}}"
 
 
 def _whole_hosts(accelerator: Any) -> bool:
-    """Whether the hosts have all devices that such a host can have. A topology that does not exist is another rule's."""
+    """Whether a host has all devices that a host of this type can have. True for an invalid topology, which another rule reports."""
     shape = accelerator.row.shape(accelerator.topology)
     return shape is None or shape.devices_per_host == accelerator.row.largest_host
 
@@ -137,9 +137,9 @@ _SLICES_OF_ONE_HOST = {
     if row.family == "tpu" and "flexStart" in row.provisioning
 }
 _FLEX_START = (
-    "topology of a TPU slice with provisioning flexStart must be one of one host ("
+    "topology of a TPU slice with provisioning flexStart must have one host ("
     + "; ".join(f"{name}: {', '.join(topologies)}" for name, topologies in _SLICES_OF_ONE_HOST.items())
-    + "), for GKE starts no others that way; set provisioning: queued for a slice of several hosts"
+    + "), because GKE starts no others that way; set provisioning: queued for a slice of several hosts"
 )
 
 
@@ -156,30 +156,30 @@ def _bought_rule(kind: str, names: tuple[str, ...]) -> Rule:
     return Rule(
         f"self.provisioning != '{kind}' || self.type in [{_quoted(names)}]",
         lambda self: self.provisioning != kind or self.type in names,
-        f"provisioning {kind} is there for {', '.join(names)} only; leave it out for the others (nodes of type cpu or nvidia are chosen by "
+        f"provisioning {kind} exists for {', '.join(names)} only; leave it out for the others (nodes of type cpu or nvidia are chosen by "
         "scheduling.nodeSelector)",
         ".provisioning",
     )
 
 
 class AcceleratorSpec(ApiModel):
-    """The hardware of the run: so many slices of one topology of one type."""
+    """The hardware of the run: identical slices of one topology and one accelerator type."""
 
     type: AcceleratorType = Field(
         description=(
-            "Kind of device: `cpu` (any node, for trying a run out), a TPU generation or a GPU on GKE, or `nvidia` (any nodes that offer "
-            "nvidia.com/gpu). docs/hardware.md says what each becomes."
+            "Accelerator type: `cpu` (any node, to try a run), a TPU generation or a GPU on GKE, or `nvidia` (any nodes that offer "
+            "nvidia.com/gpu). docs/hardware.md describes each."
         )
     )
     topology: Annotated[str, StringConstraints(max_length=16, pattern=r"^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$")] = Field(
         default="1x1",
         description=(
             "Shape of one slice. TPU: the chip topology as GKE names it, such as `4x4` or `4x4x8`. GPU and cpu: HOSTSxDEVICES, such as "
-            "`2x8` for two hosts with eight GPUs each; for cpu, `2x4` stands for two hosts with four JAX devices each."
+            "`2x8` for two hosts with eight GPUs each, or with eight JAX devices each for cpu."
         ),
     )
     slices: Annotated[int, Field(ge=1, le=MAX_SLICES)] = Field(
-        default=1, description="How many identical slices train together. Data parallelism spans them (`mesh.dcn.replica`)."
+        default=1, description="Number of identical slices that train together. Data parallelism spans them (`mesh.dcn.replica`)."
     )
     provisioning: Provisioning = Field(
         default="onDemand",
@@ -190,20 +190,20 @@ class AcceleratorSpec(ApiModel):
     )
     reservation: ObjectName | None = Field(default=None, description="Name of the reservation, with `provisioning: reservation`.")
     reservation_project: ProjectId | None = Field(
-        default=None, description="Project that the reservation is shared from, if it is not the cluster's own."
+        default=None, description="Project that owns the reservation, if it is not the cluster's project."
     )
     network: Literal["standard", "gpuDirect"] = Field(
         default="standard",
         description=(
-            "How GPUs of several hosts talk: `standard` (the pod's ordinary network, under the restricted security profile) or `gpuDirect` "
+            "Network between GPUs of several hosts: `standard` (the pod's network, under the restricted security profile) or `gpuDirect` "
             "(the fast fabric of the machine, which needs directories of the node and, for h100 and h100-mega, a sidecar that runs as "
-            "root; the operator's owner must allow it)."
+            "root; the operator's settings must allow it)."
         ),
     )
     compute_domain: ObjectName | None = Field(
         default=None,
         description=(
-            "gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink reaches between hosts."
+            "gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink connects the hosts."
         ),
     )
     host_resources: HostResources = Field(default_factory=HostResources, description="CPU and memory of each host's trainer container.")
@@ -222,20 +222,20 @@ class AcceleratorSpec(ApiModel):
         Rule(
             "!has(self.reservationProject) || has(self.reservation)",
             lambda self: self.reservation_project is None or self.reservation is not None,
-            "reservationProject belongs to a reservation; set reservation too, or leave it out",
+            "reservationProject needs a reservation; set reservation too, or leave it out",
             ".reservationProject",
         ),
         *(_flex_start_rule(name, topologies) for name, topologies in _SLICES_OF_ONE_HOST.items()),
         Rule(
             f"self.network == 'standard' || self.type in [{_quoted(_FABRICS)}]",
             lambda self: self.network == "standard" or self.type in _FABRICS,
-            f"network gpuDirect is there for {', '.join(_FABRICS)} only; leave it out for the others",
+            f"network gpuDirect exists for {', '.join(_FABRICS)} only; leave it out for the others",
             ".network",
         ),
         Rule(
             f"!has(self.computeDomain) || self.type in [{_quoted(_COMPUTE_DOMAINS)}]",
             lambda self: self.compute_domain is None or self.type in _COMPUTE_DOMAINS,
-            f"computeDomain is there for {', '.join(_COMPUTE_DOMAINS)} only; leave it out for the others",
+            f"computeDomain exists for {', '.join(_COMPUTE_DOMAINS)} only; leave it out for the others",
             ".computeDomain",
         ),
     )
@@ -246,7 +246,11 @@ class AcceleratorSpec(ApiModel):
         return TABLE[self.type]
 
     def resolve(self) -> Topology:
-        """Slices, hosts and devices that this section asks for."""
+        """Slices, hosts and devices of this section.
+
+        Raises:
+            ValueError: The type has no such topology.
+        """
         shape = self.row.shape(self.topology)
         if shape is None:
             raise ValueError(f"topology of {self.type} {self.row.topology_sentence}, not {self.topology}")

@@ -1,4 +1,4 @@
-"""``spec.after``: the run that comes before this one."""
+"""``spec.after``: the run that must succeed before this one begins."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from halcyon_api.base import ApiModel, RunName
 
 
 class AfterSpec(ApiModel):
-    """The run that must have succeeded before this one begins: one that builds its data, or one that it goes on from."""
+    """The run that must succeed before this one begins, such as the run that builds its data or the run of `from`."""
 
-    run: RunName = Field(description="Name of a run of the same namespace. It may be made later than this one.")
+    run: RunName = Field(description="Name of a run of the same namespace. It may be created later than this one.")

@@ -1,7 +1,7 @@
-"""``spec.checkpoint``: where checkpoints live and how often one is made.
+"""``spec.checkpoint``: where checkpoints are kept and when they are made.
 
-A root belongs to one run. Its address is checked here, once, for every reader of the document: an allowed scheme, no credentials, no
-query, and no way out of the root by ``..``.
+A root belongs to one run. Its address is checked here for every reader of the document: an allowed scheme, no credentials, no query, and
+no ``..`` that would lead out of the root.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ROOT_MESSAGE = "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH
 
 @dataclass(frozen=True)
 class CheckpointRoot:
-    """A parsed root: scheme, bucket (empty for files) and path without slashes at its ends (for files: absolute)."""
+    """A parsed root: scheme, bucket (empty for files) and path without leading and final slash (for files: absolute)."""
 
     scheme: Literal["file", "s3", "gs"]
     bucket: str
@@ -29,34 +29,32 @@ class CheckpointRoot:
 
 
 class SecretName(ApiModel):
-    """A Secret of the run's own namespace, by name. The operator never reads it; the kubelet hands it to the pods."""
+    """A Secret in the run's namespace. The operator never reads it; the kubelet gives it to the pods."""
 
     name: ObjectName = Field(description="Name of the Secret.")
 
 
 class SaveSpec(ApiModel):
-    """When a checkpoint is made. The end of the run always makes one, and so does a preemption where there is time for it."""
+    """When a checkpoint is made. The end of the run always makes one; a preemption makes one if there is time."""
 
-    every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
-        default=100, description="Save after every so many steps; 0: not by steps."
-    )
+    every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(default=100, description="Save every N steps; 0: not by steps.")
     every_seconds: Seconds = Field(default=0, description="Save when the newest checkpoint is older than this; 0: not by time.")
     auto: bool = Field(
         default=False,
         description=(
-            "Save at the interval that loses the least time, by what a save costs and how often the run was stopped so far (Young, Daly); "
-            "everySteps and everySeconds do not count then."
+            "Save at the interval that loses the least time, computed from the cost of a save and the rate of stops so far (Young, Daly); "
+            "everySteps and everySeconds are then ignored."
         ),
     )
-    before_evaluation: bool = Field(default=False, description="Save before each evaluation, so that one that fails costs no step.")
+    before_evaluation: bool = Field(default=False, description="Save before each evaluation, so that a failed evaluation loses no step.")
 
 
 class PermanentSpec(ApiModel):
-    """Steps whose checkpoints are made, and kept for good."""
+    """Steps whose checkpoints are always made and kept forever."""
 
-    every_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(description="Every so many steps.")
+    every_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(description="Every N steps.")
     until_step: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
-        default=None, description="Up to this step; the next entry counts from there. Default: to the end."
+        default=None, description="Last step of this entry; the next entry counts from there. Default: the end of the run."
     )
 
 
@@ -66,14 +64,14 @@ class VerifySpec(ApiModel):
     every_saves: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         default=10,
         description=(
-            "Read every so many saves' checkpoint back whole, in the background, and set it aside if a byte of it is wrong; 0: none. "
-            "The newest that passed is kept until a newer one has."
+            "Read the checkpoint of every Nth save back in full, in the background, and mark it bad if a byte is wrong; 0: never. The "
+            "newest checkpoint that passed is kept until a newer one passes."
         ),
     )
 
 
 def _belongs(field: str, scheme: str) -> Rule:
-    """A setting of one kind of store."""
+    """The rule for a setting of one kind of store."""
     return Rule(
         f"!has(self.{field}) || !has(self.root) || self.root.startsWith('{scheme}://')",
         lambda self: getattr(self, to_snake(field)) is None or self.root.startswith(f"{scheme}://"),
@@ -83,12 +81,12 @@ def _belongs(field: str, scheme: str) -> Rule:
 
 
 class CheckpointSpec(ApiModel):
-    """Where the run's checkpoints live and when they are made."""
+    """Where the run's checkpoints are kept and when they are made."""
 
     root: Annotated[str, StringConstraints(max_length=1024)] = Field(
         description=(
-            "Address under which this run alone keeps its checkpoints: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Default: "
-            "PREFIX/NAMESPACE/NAME, where the run's TrainingRunDefaults set `checkpoint.rootPrefix`."
+            "Address of the run's checkpoints, used by no other run: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Default: "
+            "PREFIX/NAMESPACE/NAME, with PREFIX from `checkpoint.rootPrefix` of the run's TrainingRunDefaults."
         ),
         json_schema_extra={"pattern": _ROOT_PATTERN},
     )
@@ -98,7 +96,7 @@ class CheckpointSpec(ApiModel):
     )
     region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = Field(
         default=None,
-        description="Region of an S3 bucket. Default: `us-east-1` where an endpoint is given, else found by the client.",
+        description="Region of an S3 bucket. Default: `us-east-1` if an endpoint is set, else found by the client.",
     )
     credentials_secret: SecretName | None = Field(
         default=None,
@@ -109,24 +107,24 @@ class CheckpointSpec(ApiModel):
     volume_claim: ObjectName | None = Field(
         default=None,
         description=(
-            "PersistentVolumeClaim (of many writers) mounted at the path of a `file://` root in every pod. The operator cannot look into "
-            "it and goes by the trainer's reports."
+            "PersistentVolumeClaim (ReadWriteMany) mounted at the path of a `file://` root in every pod. The operator cannot read it and "
+            "uses the trainer's reports instead."
         ),
     )
     access_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
         default=300,
         description=(
-            "For so long a process that starts asks an object store again that refuses its credentials (a key that is being exchanged, an "
-            "expired token, a clock that is set, a metadata server that is late), before it ends with exit code 85; 0: not at all. The "
-            "same time is given to the store of a source or of a tokenizer that refuses or does not answer; then the exit code is 87."
+            "How long a starting process retries an object store that rejects its credentials (a key that is being replaced, an expired "
+            "token, a clock that is being set, a slow metadata server) before it ends with exit code 85; 0: no retry. The store of a data "
+            "source or of a tokenizer that rejects access or does not answer is retried for the same time; then the exit code is 87."
         ),
     )
     save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")
     verify: VerifySpec = Field(default_factory=VerifySpec, description="How often a committed checkpoint is read back.")
-    keep: Annotated[int, Field(ge=2, le=1000)] = Field(default=2, description="How many of the newest checkpoints to keep, at least 2.")
+    keep: Annotated[int, Field(ge=2, le=1000)] = Field(default=2, description="Number of newest checkpoints to keep, at least 2.")
     permanent: Annotated[list[PermanentSpec], Field(max_length=16)] = Field(
         default=[],
-        description="Steps whose checkpoints are made whatever `save` says and kept whatever `keep` says, in rising order of untilStep.",
+        description="Steps that are always saved and kept forever, whatever `save` and `keep` say; in rising order of untilStep.",
     )
 
     rules: ClassVar = (
@@ -153,7 +151,7 @@ class CheckpointSpec(ApiModel):
 
 
 def parse_root(root: str) -> CheckpointRoot:
-    """Take a root's address apart.
+    """Parse the address of a root.
 
     Raises:
         ValueError: The scheme is not allowed, or the path has a part that could lead out of the root.
@@ -187,12 +185,12 @@ def _parsed(root: str) -> CheckpointRoot | None:
 
 
 def _instead(root: str) -> str:
-    """What a sentence about a wrong root says of it."""
+    """The end of a sentence about an invalid root: the root, and the address that may be meant."""
     return f"; not {root!r}{_meant_root(root)}"
 
 
 def _meant_root(root: str) -> str:
-    """What a local path in place of an address should be, as the end of a sentence; empty for anything else."""
+    """The address for a local path, as the end of a sentence; empty for anything else."""
     scheme, mark, path = root.rpartition("file://") if root.startswith("file://") else ("", "", root)
     if scheme or "://" in path or not path:
         return ""

@@ -1,4 +1,4 @@
-"""``spec.data``: what is trained on, in which order, and where its tokens are kept."""
+"""``spec.data``: the training data, its order, and the token cache."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ _CACHE_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,
 
 
 class ValidationSpec(ApiModel):
-    """The part that is never trained on."""
+    """The held-out part, which is never trained on."""
 
     fraction: float = Field(
         default=0.01,
         ge=0,
         le=0.5,
-        description="Share of each source's sequences held out for evaluation. They are chosen before the shuffle.",
+        description="Share of each source's sequences that is held out for evaluation, chosen before the shuffle.",
     )
 
 
 class RandomOrderSpec(ApiModel):
-    """Every order of the sequences is equally likely."""
+    """A full shuffle: every order of the sequences is equally likely."""
 
 
 class BlockOrderSpec(ApiModel):
-    """Blocks of neighbours in random order, and a random order inside a window of blocks: fewer, larger reads from an object store."""
+    """Blocks of neighbouring sequences in random order, shuffled within a window of blocks: fewer, larger reads from an object store."""
 
-    block_sequences: Annotated[int, Field(ge=1, le=16_777_216)] = Field(default=256, description="Sequences of a block: one read.")
+    block_sequences: Annotated[int, Field(ge=1, le=16_777_216)] = Field(default=256, description="Sequences of a block, which is one read.")
     window_blocks: Annotated[int, Field(ge=1, le=65_536)] = Field(
-        default=512, description="Blocks whose sequences are shuffled together; so many are held in memory."
+        default=512, description="Blocks of a window, whose sequences are shuffled together and held in memory."
     )
 
 
 class WindowOrderSpec(ApiModel):
-    """Windows of neighbours one after the other, each shuffled in itself, anew in every epoch."""
+    """Windows of neighbouring sequences, one after the other. Each window is shuffled, differently in every epoch."""
 
     sequences: Annotated[int, Field(ge=2, le=1_073_741_824)] = Field(
-        default=16_384, description="Training sequences of a window. Only the last window of an epoch may have fewer."
+        default=16_384, description="Training sequences of a window. Only the last window of an epoch may be smaller."
     )
 
 
 class SequentialOrderSpec(ApiModel):
-    """The order of the text, every epoch the same."""
+    """The order of the text, the same in every epoch."""
 
 
 class OrderSpec(OneOf):
-    """The order of a source's sequences, drawn anew for every epoch: exactly one member."""
+    """The order of a source's sequences: exactly one member. Every epoch has a new order, unless `sequential`."""
 
-    random: RandomOrderSpec | None = Field(default=None, description="A true shuffle.")
-    blocks: BlockOrderSpec | None = Field(default=None, description="A shuffle of blocks, for cold object stores.")
+    random: RandomOrderSpec | None = Field(default=None, description="A full shuffle.")
+    blocks: BlockOrderSpec | None = Field(default=None, description="A shuffle of blocks, for slow object stores.")
     windows: WindowOrderSpec | None = Field(
         default=None, description="A shuffle inside windows of the text: training may begin while the token cache is still being built."
     )
@@ -65,15 +65,15 @@ class SourceWeightSpec(ApiModel):
     """The weight of one source."""
 
     source: SourceName = Field(description="Name of the source.")
-    weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] = Field(description="Its share, relative to the other weights.")
+    weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] = Field(description="Share, relative to the other weights.")
 
 
 class MixtureScheduleEntry(ApiModel):
-    """The weights from a step on."""
+    """The weights from one step on."""
 
     from_step: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(description="First step (counted from 0) with these weights.")
     weights: Annotated[list[SourceWeightSpec], Field(min_length=1, max_length=64)] = Field(
-        description="Weights from here on; a source that is not named has none."
+        description="Weights from this step on. A source that is not listed has weight 0."
     )
 
 
@@ -82,68 +82,68 @@ class MixtureSpec(ApiModel):
 
     block_sequences: Annotated[int, Field(ge=1, le=65_536)] = Field(
         default=2048,
-        description="In every so many sequences each source has its share exactly, to a sequence; their order is random.",
+        description="Sequences of a mixture block. In each block every source has its exact share, rounded to sequences, in random order.",
     )
     schedule: Annotated[list[MixtureScheduleEntry], Field(max_length=32)] = Field(
-        default=[], description="Other weights from certain steps on, in rising order of steps."
+        default=[], description="Mixture schedule: other weights from given steps on, in rising order of `fromStep`."
     )
     stop: Literal["restart", "firstExhausted", "allExhausted"] = Field(
         default="restart",
         description=(
-            "`restart`: an exhausted source begins its next epoch, in a new order. `firstExhausted`, `allExhausted`: a run with more steps "
-            "than the first source, or all sources, have data for is refused at its start."
+            "`restart`: an exhausted source begins its next epoch, in a new order. `firstExhausted`: a run whose steps need more data than "
+            "the first exhausted source has is rejected at its start. `allExhausted`: the same for the last exhausted source."
         ),
     )
     last_batch: Literal["pad", "drop"] = Field(
-        default="drop", description="Where the data ends inside a batch: fill it with sequences of weight 0, or leave it out."
+        default="drop", description="If the data ends inside a batch: `pad` fills it with sequences of weight 0, `drop` leaves it out."
     )
     simulate_tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000_000)] | None = Field(
         default=None,
         description=(
-            "Rehearse a run over so many tokens: of each source only the part is used that gives as many epochs in this shorter run."
+            "Simulate a run over this many tokens: only a part of each source is used, so that this shorter run has as many epochs of it."
         ),
     )
 
 
 class CacheSpec(ApiModel):
-    """Where the tokens are kept, and how they are made and read. Changing this changes no batch."""
+    """The token cache: where it is kept, and how it is built and read. These settings do not change any batch."""
 
     root: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
         default=None,
         description=(
-            "Address that runs of the same data may share: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Default: `data` below "
-            "`checkpoint.root`. An S3 store's endpoint, region and credentials are those of `checkpoint`."
+            "Address of the token cache: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Runs with the same data may share it. "
+            "Default: `data` below `checkpoint.root`. An S3 store's endpoint, region and credentials are those of `checkpoint`."
         ),
         json_schema_extra={"pattern": _CACHE_PATTERN},
     )
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(
-        default=0, description="Processes that tokenize, on the one host that builds the cache; 0: one for each processor."
+        default=0, description="Processes that tokenize, on the one host that builds the cache; 0: one per CPU."
     )
     shard_tokens: Annotated[int, Field(ge=1024, le=17_179_869_184)] = Field(
-        default=67_108_864, description="Tokens of a shard, about: the unit of resuming a build."
+        default=67_108_864, description="Approximate tokens of a shard. An interrupted build resumes at a shard."
     )
     memory_mebibytes: Annotated[int, Field(ge=1, le=1_048_576)] = Field(
-        default=1024, description="Tokens kept in the memory of each process that reads from an object store."
+        default=1024, description="Memory for tokens, in MiB, in each process that reads from an object store."
     )
 
 
 class DataVolumeSpec(ApiModel):
     """A volume with data, mounted read-only in every pod."""
 
-    claim: ObjectName = Field(description="PersistentVolumeClaim of the run's namespace.")
+    claim: ObjectName = Field(description="PersistentVolumeClaim in the run's namespace.")
     mount_path: Annotated[str, StringConstraints(max_length=256, pattern=r"^(/[A-Za-z0-9._-]+)+$")] = Field(
-        description="Where the pods see it."
+        description="Mount path in the pods."
     )
 
 
 def _unknown_sources(data: DataSpec) -> list[str]:
-    """The names in the mixture's schedule that no source has."""
+    """The names in the mixture schedule that no source has."""
     named = {share.source for entry in data.mixture.schedule for share in entry.weights}
     return sorted(named - {source.name for source in data.sources})
 
 
 class DataSpec(ApiModel):
-    """What is trained on, and in which order."""
+    """The training data and its order."""
 
     sources: Annotated[
         list[DataSourceSpec],
@@ -155,13 +155,13 @@ class DataSpec(ApiModel):
     ] = Field(description="The sources of text.")
     mixture: MixtureSpec = Field(default_factory=MixtureSpec, description="How the sources are mixed.")
     order: OrderSpec = Field(
-        default_factory=lambda: OrderSpec(random=RandomOrderSpec()), description="The order inside a source: exactly one member."
+        default_factory=lambda: OrderSpec(random=RandomOrderSpec()), description="Order of a source's sequences: exactly one member."
     )
-    validation: ValidationSpec = Field(default_factory=ValidationSpec, description="The held-out part.")
+    validation: ValidationSpec = Field(default_factory=ValidationSpec, description="The held-out part, which is never trained on.")
     attend_across_documents: bool = Field(
-        default=False, description="true: a token also sees earlier documents of its sequence. false: its own alone."
+        default=False, description="true: a token also attends to earlier documents of its sequence. false: only to its own document."
     )
-    cache: CacheSpec = Field(default_factory=CacheSpec, description="Where the tokens are kept.")
+    cache: CacheSpec = Field(default_factory=CacheSpec, description="The token cache.")
     volume: DataVolumeSpec | None = Field(default=None, description="A volume with data.")
 
     rules: ClassVar = (

@@ -1,7 +1,7 @@
 """``spec.mesh``: how the devices are arranged into named axes.
 
-Axes of ``ici`` lie inside a slice, where the fast interconnect is; axes of ``dcn`` span slices over the data-centre network. A size of
--1 takes the rest. `resolve_mesh` is the one place that turns the section into numbers: operator and trainer both call it.
+Axes of ``ici`` are inside a slice, on the fast interconnect; axes of ``dcn`` span slices over the data-centre network. An axis of size -1
+gets the devices that the other axes leave. Operator and trainer both call `resolve_mesh` to compute the sizes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class InvalidMesh(ValueError):
 
 
 def _size(name: str) -> Any:
-    """A field of the document for an axis of the table."""
+    """The field of the document for one axis."""
     return Field(default=axis(name).default, description=axis(name).description)
 
 
 def _resolved(name: str) -> Any:
-    """A field of the resolved mesh for an axis of the table."""
+    """The field of the resolved mesh for one axis."""
     return Field(ge=1, description=f"{axis(name).meaning}.")
 
 
@@ -78,7 +78,7 @@ class MeshSpec(ApiModel):
 
 
 class ResolvedMesh(ApiModel):
-    """Sizes of all mesh axes, outermost first. A further axis has 1 as its default here, for meshes on record."""
+    """Sizes of all mesh axes, outermost first. Give a new axis the default 1, because recorded meshes do not have it."""
 
     replica: int = _resolved("replica")
     data: int = _resolved("data")
@@ -91,7 +91,7 @@ class ResolvedMesh(ApiModel):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Of all axes, in the order of the table."""
+        """Sizes of all axes, in the order of `AXES`."""
         return tuple(self.size(row.name) for row in AXES)
 
     @property
@@ -101,7 +101,7 @@ class ResolvedMesh(ApiModel):
 
     @property
     def parameter_shards(self) -> int:
-        """Devices that share one copy of the parameters."""
+        """Number of devices over which one copy of the parameters is sharded."""
         return math.prod(self.size(row.name) for row in splitting(*OF_PARAMETERS))
 
     @property
@@ -116,7 +116,7 @@ class ResolvedMesh(ApiModel):
 
 
 def resolve_mesh(mesh: MeshSpec, topology: Topology) -> ResolvedMesh:
-    """Replace every -1 by its number.
+    """Replace every -1 by the size of the axis.
 
     Raises:
         InvalidMesh: The axes do not multiply to the devices of a slice, or to the slices.

@@ -1,4 +1,4 @@
-"""What a model section says of its own size: `mesh`, `validation`, the trainer's FLOPs and its memory estimate ask nothing else."""
+"""The size of a model, computed by its section. `mesh`, `validation`, the trainer's FLOPs and its memory estimate use only this."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ class Split:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The size of a model with a vocabulary and a longest sequence. Counts are of numbers, not of bytes."""
+    """The size of a model for one vocabulary and one longest sequence. Counts are elements, not bytes."""
 
     width: int
     """Features of the residual stream."""
     blocks: int
     parameters: int
-    """Of the whole model: as many as the built model has."""
+    """Parameters of the whole model; equal to the count of the built model."""
     block_parameters: int
-    """Of the largest block, which a device gathers before it computes with it."""
+    """Parameters of the largest block, which a device gathers before it computes with it."""
     product_weights: int
     """Weights of the matrix products that a token passes through, the output head included."""
     attention_width: int
     """Query heads times head size, summed over the blocks."""
     splits: tuple[Split, ...]
-    """What mesh axes divide, in the order of the section's fields."""
+    """The sizes that mesh axes divide, in the order of the section's fields."""
 
     def flops_per_token(self, sequence_length: int) -> int:
         """Floating-point operations, forward and backward, for each token of a training step.
 
         After Chowdhery et al. 2022 (PaLM, appendix B): two for each weight of a matrix product, attention over the whole square of
-        positions (causality not deducted), twice as much backward as forward, and nothing for what is computed again. Embedding look-ups,
-        norms, softmax and the optimizer do not count.
+        positions (the causal mask is not deducted), and twice as many backward as forward. Recomputation, embedding look-ups, norms,
+        softmax and the optimizer do not count.
 
         Args:
             sequence_length: Tokens of a sequence.

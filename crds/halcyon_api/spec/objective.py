@@ -1,4 +1,4 @@
-"""``spec.objective``: what a training makes less of. Each kind brings its own numbers, and later its own kind of batch."""
+"""``spec.objective``: what the training minimizes. Each kind has its own metrics; a later kind may have its own form of batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from halcyon_api.base import ApiModel, OneOf
 
 
 class NextTokenSpec(ApiModel):
-    """Cross entropy of the next token, in nats, over all tokens that count."""
+    """Cross entropy of the next token, in nats, over all tokens with a loss weight."""
 
 
 class ObjectiveSpec(OneOf):
@@ -18,5 +18,5 @@ class ObjectiveSpec(OneOf):
 
 
 def next_token() -> ObjectiveSpec:
-    """The objective of a run that names none."""
+    """The objective of a run whose document has none."""
     return ObjectiveSpec(next_token=NextTokenSpec())

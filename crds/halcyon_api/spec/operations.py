@@ -1,4 +1,4 @@
-"""``spec.recovery``, ``spec.scheduling`` and ``spec.telemetry``: how the run is kept alive, placed and watched."""
+"""``spec.recovery``, ``spec.scheduling`` and ``spec.telemetry``: how the run recovers, is placed and is monitored."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ SliceCount = Annotated[int, Field(ge=1, le=MAX_SLICES)]
 
 
 class ElasticSpec(ApiModel):
-    """Between which numbers of slices the run may be computed. Batch, order of the data and (to rounding) losses stay the same."""
+    """The range of slices on which the run may train. Batch, order of the data and (except for rounding) losses stay the same."""
 
-    min_slices: SliceCount = Field(description="The run waits rather than go on with fewer.")
+    min_slices: SliceCount = Field(description="Minimum number of slices. The run waits if fewer find nodes.")
     max_slices: SliceCount | None = Field(
         default=None,
-        description="The run grows up to so many where there is room. Default: `accelerator.slices`, with which it begins in any case.",
+        description="Maximum number of slices, used where there is room. The run begins with `accelerator.slices`, which is the default.",
     )
     shrink_after_seconds: Seconds = Field(
-        default=300, description="Go on with the slices that have found nodes when the others have found none for so long."
+        default=300, description="Continue with the slices that have nodes after the others have waited this long for nodes."
     )
     grow_after_seconds: Seconds = Field(
-        default=120, description="Look for room for more slices once the run has trained on fewer for so long."
+        default=120, description="Search for room for more slices after the run has trained this long on fewer."
     )
 
     rules: ClassVar = (
@@ -49,44 +49,43 @@ class ElasticSpec(ApiModel):
 
 
 class BadNodesSpec(ApiModel):
-    """When a node is avoided. It is blamed when the first thing that went wrong in a world of several nodes was a failure of its pod."""
+    """When a node is avoided. A node is blamed if the first failure in a process group of several nodes was on it."""
 
     blames: Annotated[int, Field(ge=0, le=100)] = Field(
         default=2,
-        description="Avoid a node after so many blames, if that is more than twice as many as any other node has. 0: never avoid one.",
+        description="Avoid a node after this many blames, if it has more than twice as many as any other node. 0: never.",
     )
-    max_nodes: Annotated[int, Field(ge=1, le=16)] = Field(default=2, description="At most so many nodes are avoided at a time.")
-    expire_seconds: Seconds = Field(default=86_400, description="A blame counts for so long.")
+    max_nodes: Annotated[int, Field(ge=1, le=16)] = Field(default=2, description="Maximum number of nodes avoided at a time.")
+    expire_seconds: Seconds = Field(default=86_400, description="Time for which a blame counts.")
     give_up_seconds: Seconds = Field(
-        default=300, description="Take all nodes back when pods have found no node for so long while some are avoided."
+        default=300, description="Stop avoiding nodes after pods have waited this long for a node while some nodes are avoided."
     )
 
 
 class RecoverySpec(ApiModel):
-    """What happens when something fails. Preemptions are free; failures have a budget."""
+    """What happens when something fails. Preemptions are not counted; failures have a budget."""
 
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=10,
-        description="Failures (not preemptions) in a row without a new checkpoint after which the run stops as `Stalled`.",
+        description="Failures in a row without a new checkpoint after which the run stops as `Stalled`. Preemptions do not count.",
     )
-    grace_period_seconds: Seconds = Field(
-        default=30, description="Time a pod has between the notice of its end and its end, for a last checkpoint."
-    )
+    grace_period_seconds: Seconds = Field(default=30, description="Time between a pod's preemption notice and its end, for the last save.")
     step_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
         default=60,
         description=(
-            "A step counts as hung when it takes longer than this, and than ten times the 99th percentile of those of its size before it."
+            "A step counts as hung when it takes longer than this and longer than ten times the 99th percentile of earlier steps of its "
+            "size."
         ),
     )
-    divergence: DivergenceSpec = Field(default_factory=DivergenceSpec, description="What happens when the loss is no number, or jumps.")
+    divergence: DivergenceSpec = Field(default_factory=DivergenceSpec, description="The reaction to a loss that is not finite or jumps.")
     elastic: ElasticSpec | None = Field(
-        default=None, description="Go on with fewer slices while there is no room for all. Default: the run waits for all its slices."
+        default=None, description="Continue with fewer slices while there is no room for all. Default: wait for all slices."
     )
     bad_nodes: BadNodesSpec = Field(default_factory=BadNodesSpec, description="When a node is avoided.")
 
 
 class TolerationSpec(ApiModel):
-    """One taint of nodes on which the pods may be placed all the same."""
+    """A node taint that the pods tolerate."""
 
     key: LabelKey = Field(description="Key of the taint.")
     value: LabelValue | None = Field(default=None, description="Value of the taint. Default: any.")
@@ -96,27 +95,27 @@ class TolerationSpec(ApiModel):
 
 
 class SchedulingSpec(ApiModel):
-    """Where and with which rank the pods are placed."""
+    """Placement and priority of the pods."""
 
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] = Field(
         default={},
         description=(
-            "Labels that the nodes must bear besides those that the accelerator's type asks for: how nodes of type `nvidia` or `cpu` are "
-            "chosen, on any Kubernetes."
+            "Labels that the nodes must have, in addition to those of the accelerator type. They choose nodes of type `nvidia` or `cpu`, "
+            "on any Kubernetes."
         ),
     )
     tolerations: Annotated[list[TolerationSpec], Field(max_length=16)] = Field(
-        default=[], description="Taints that the pods tolerate besides those that nodes of the accelerator's type bear."
+        default=[], description="Taints that the pods tolerate, in addition to those of the accelerator type."
     )
 
     priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the pods.")
     queue: QueueSpec | None = Field(
         default=None,
-        description="Wait in a queue of Kueue until there is quota for all slices at once. Default: the pods are made at once.",
+        description="Wait in a Kueue queue until there is quota for all slices at once. Default: create the pods at once.",
     )
     service_account_name: ObjectName | None = Field(
         default=None,
-        description="ServiceAccount whose cloud identity the pods bear. Default: the namespace's `default`. No token is mounted.",
+        description="ServiceAccount whose cloud identity the pods have. Default: the namespace's `default`. No token is mounted.",
     )
 
     @field_validator("node_selector")
@@ -131,11 +130,11 @@ class SchedulingSpec(ApiModel):
 
 
 class TelemetrySpec(ApiModel):
-    """How the run is watched."""
+    """How the run is monitored."""
 
     port: Annotated[int, Field(ge=1024, le=65_535)] = Field(
         default=9400, description="Port of `/metrics`, `/status` and `/healthz` in every trainer pod."
     )
     status_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
-        default=5, description="How often the operator reads the trainer's progress into the run's status."
+        default=5, description="Seconds between the operator's reads of the trainer's progress into the run's status."
     )

@@ -1,4 +1,4 @@
-"""``spec.optimizer``: the update rule, and what every rule has. A further rule is a class with what belongs to it alone, and a member."""
+"""``spec.optimizer``: the update rule, and the settings that all rules share. A new rule is a class with its own settings, and a member."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class CosineScheduleSpec(ApiModel):
     decay_steps: DecaySteps | None = Field(
         default=None,
         description=(
-            "The step at which the last learning rate is reached, and kept from there on; `trainer.steps` may then change. Default: the "
-            "last step of the run, whose number must not change then once the warm-up is over."
+            "Step at which the last learning rate is reached; it stays there. `trainer.steps` may then change. Default: the last step of "
+            "the run; `trainer.steps` must then not change after the warm-up."
         ),
     )
 
@@ -39,12 +39,12 @@ class WsdScheduleSpec(ApiModel):
     """
 
     warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
-    decay_steps: DecaySteps = Field(description="Steps of the decay, the last ones of the run.")
+    decay_steps: DecaySteps = Field(description="Steps of the decay, at the end of the run.")
     min_ratio: float = Field(default=0.0, ge=0, le=1, description="Last learning rate as a share of the peak.")
 
 
 class ScheduleSpec(OneOf):
-    """The learning-rate schedule: exactly one member."""
+    """The learning rate schedule: exactly one member."""
 
     constant: ConstantScheduleSpec | None = Field(default=None, description="Warm-up, then constant.")
     cosine: CosineScheduleSpec | None = Field(default=None, description="Warm-up, then half a cosine.")
@@ -64,10 +64,10 @@ class AdamWSpec(ApiModel):
 
 
 class OptimizerSpec(OneOf):
-    """The update rule, exactly one member, and beside it what every rule has: learning rate, schedule, weight decay and clipping."""
+    """Learning rate, schedule, weight decay, clipping, and the update rule: exactly one member."""
 
     learning_rate: float = Field(default=3e-4, gt=0, description="Peak learning rate.")
-    schedule: ScheduleSpec = Field(default_factory=_cosine, description="Learning-rate schedule: exactly one member. Default: `cosine`.")
-    weight_decay: float = Field(default=0.1, ge=0, description="Decoupled decay of matrices; norms, biases and embeddings are left alone.")
+    schedule: ScheduleSpec = Field(default_factory=_cosine, description="Learning rate schedule: exactly one member. Default: `cosine`.")
+    weight_decay: float = Field(default=0.1, ge=0, description="Decoupled decay of matrices; norms, biases and embeddings do not decay.")
     max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
     adamw: AdamWSpec | None = Field(default=None, description="AdamW.")

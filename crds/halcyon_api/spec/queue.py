@@ -1,4 +1,4 @@
-"""``spec.scheduling.queue``: the run waits in a queue of Kueue until there is quota for all of it at once."""
+"""``spec.scheduling.queue``: the run waits in a Kueue queue until there is quota for all its slices at once."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pydantic import Field, StringConstraints
 from halcyon_api.base import ApiModel, Rule
 
 QueueName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), Field(min_length=1)]
-"""Name of an object of Kueue's that is named in a label, and so is no longer than one."""
+"""Name of a Kueue object. It is the value of a label, so it has at most 63 characters."""
 NodeLabel = Annotated[
     str, StringConstraints(max_length=317, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 ]
-"""Key of a label of nodes that is a level of Kueue's Topology."""
+"""Key of a node label that is a level of Kueue's Topology."""
 
 
 class QueueTopologySpec(ApiModel):
-    """How close together the pods must be, by node labels that are levels of the Topology of Kueue's ResourceFlavor."""
+    """How close together the pods must be. Each label is a level of the Topology of Kueue's ResourceFlavor."""
 
     required: NodeLabel | None = Field(
         default=None,
-        description="The whole run within nodes that have one value of this label; it waits until there are such, with room.",
+        description="The whole run on nodes that share one value of this label. The run waits until such nodes have room.",
     )
     preferred: NodeLabel | None = Field(
-        default=None, description="The whole run within one value of this label where that can be had, else within as few as can be."
+        default=None, description="The whole run on nodes that share one value of this label if possible, else as few values as possible."
     )
     slice: NodeLabel | None = Field(
-        default=None, description="Each slice within one value of this label. May stand beside `required` or `preferred`."
+        default=None, description="Each slice on nodes that share one value of this label. May be combined with `required` or `preferred`."
     )
 
     rules: ClassVar = (
@@ -46,20 +46,20 @@ class QueueTopologySpec(ApiModel):
 
 
 class QueueSpec(ApiModel):
-    """In which queue of Kueue the run waits for quota, and with which rank. All its slices are admitted together, or none."""
+    """The Kueue queue in which the run waits for quota. All slices are admitted together, or none."""
 
     name: QueueName = Field(description="LocalQueue in the run's namespace.")
     priority_class: QueueName | None = Field(
         default=None,
-        description="WorkloadPriorityClass: the run's rank in the queue. Default: the priority of `priorityClassName`.",
+        description="WorkloadPriorityClass: the run's priority in the queue. Default: the priority of `priorityClassName`.",
     )
     topology: QueueTopologySpec | None = Field(
-        default=None, description="How close together the pods must be. Default: wherever the queue's flavor has nodes."
+        default=None, description="How close together the pods must be. Default: on any nodes of the queue's flavor."
     )
     max_run_duration_seconds: Annotated[int, Field(ge=600, le=31_536_000)] | None = Field(
         default=None,
         description=(
-            "For queues that ask for nodes by a ProvisioningRequest: for how long the nodes are wanted. Default: as long as the provider "
-            "gives them. When they go, the run goes on with the next ones."
+            "For queues that request nodes with a ProvisioningRequest: how long the nodes are needed. Default: as long as the provider "
+            "gives them. When the nodes end, the run continues on the next ones."
         ),
     )

@@ -1,4 +1,4 @@
-"""``spec.data.sources``: where the text is, how a row of it reads, and how it is laid out into sequences."""
+"""``spec.data.sources``: where the text is, the format of its rows, and the layout of documents into sequences."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Paths = Annotated[list[Uri], Field(min_length=1, max_length=256)]
 Row = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
 
-_PATHS = "Files, directories (all files below, of the kind's endings) or globs: paths, file://, s3://, gs://, https:// or hf://datasets/…"
+_PATHS = "Files, directories (all files below with the kind's suffixes) or globs: paths, file://, s3://, gs://, https:// or hf://datasets/…"
 
 
 class StdlibSourceSpec(ApiModel):
-    """The Python standard library of the trainer's interpreter: real text that is on every machine."""
+    """The Python standard library of the trainer's interpreter: real text that every machine has."""
 
     include: Annotated[
         list[Literal["source", "documentation"]],
@@ -42,20 +42,20 @@ class JsonlSourceSpec(ApiModel):
 
 
 class ParquetSourceSpec(ApiModel):
-    """Parquet files; one row is one row."""
+    """Parquet files; one row of a file is one row of the source."""
 
     paths: Paths = Field(description=_PATHS)
 
 
 class HuggingFaceSourceSpec(ApiModel):
-    """A data set by name, through Hugging Face's `datasets` where the image has it."""
+    """A data set by name, loaded with Hugging Face's `datasets`, which the image must contain."""
 
     dataset: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")] = Field(
         description="Name of the data set, such as `OWNER/NAME`, or a directory that `datasets` can load."
     )
     config: FieldName | None = Field(default=None, description="Configuration of the data set.")
     split: FieldName = Field(default="train", description="Split of the data set.")
-    revision: FieldName | None = Field(default=None, description="Commit or tag. Give one: what is newest may change under a run.")
+    revision: FieldName | None = Field(default=None, description="Commit or tag. Set it: the newest version may change during a run.")
 
 
 class TextFormatSpec(ApiModel):
@@ -72,20 +72,20 @@ class ChatFormatSpec(ApiModel):
     template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(
         default=None,
         description=(
-            "Jinja template with `{% generation %}` around what the assistant says. Default: Halcyon's own, of <|user_start|> and its like."
+            "Jinja template with `{% generation %}` around the assistant's text. Default: Halcyon's, with tokens such as <|user_start|>."
         ),
     )
     system_prompt: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(
-        default=None, description="System message of conversations that have none."
+        default=None, description="System message for conversations that have none."
     )
     loss_on: Literal["assistant", "all"] = Field(default="assistant", description="Which tokens count in the loss.")
 
 
 class PreferenceFormatSpec(ApiModel):
-    """Each row is a pair of conversations, one preferred to the other."""
+    """Each row is a pair of conversations: a preferred one and a rejected one."""
 
     chosen_field: FieldName = Field(default="chosen", description="Field with the preferred messages.")
-    rejected_field: FieldName = Field(default="rejected", description="Field with the other messages.")
+    rejected_field: FieldName = Field(default="rejected", description="Field with the rejected messages.")
     template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(default=None, description="As in `chat`.")
 
 
@@ -97,7 +97,7 @@ class PrebuiltFormatSpec(ApiModel):
 
 
 class FormatSpec(OneOf):
-    """How a row reads: exactly one member."""
+    """Format of the rows: exactly one member."""
 
     text: TextFormatSpec | None = Field(default=None, description="A text.")
     chat: ChatFormatSpec | None = Field(default=None, description="A conversation.")
@@ -106,38 +106,38 @@ class FormatSpec(OneOf):
 
 
 class ConcatenateSpec(ApiModel):
-    """All documents one after the other, cut every `sequenceLength` tokens. Nothing is dropped or padded but the end."""
+    """All documents one after the other, cut every `sequenceLength` tokens. Only the last sequence may be dropped or padded."""
 
 
 class PackSpec(ApiModel):
-    """Whole documents, neighbours together, as many as fit."""
+    """Each sequence holds whole neighbouring documents, as many as fit."""
 
-    max_segments: Annotated[int, Field(ge=1, le=65_536)] = Field(default=64, description="At most so many documents in a sequence.")
+    max_segments: Annotated[int, Field(ge=1, le=65_536)] = Field(default=64, description="Maximum number of documents in a sequence.")
     too_long: Literal["left", "right", "drop", "raise"] = Field(
         default="left",
-        description="Of a document longer than a sequence keep the left end, keep the right end, drop it, or stop with an error.",
+        description="For a document longer than a sequence: keep its left end, keep its right end, drop it, or stop with an error.",
     )
 
 
 class BestFitSpec(ApiModel):
-    """Every sequence begins with a document and is full: the longest that fits is taken, and the last one is cropped."""
+    """Every sequence begins with a document and is full: the longest document that fits is added, and the last one is cropped."""
 
-    buffer: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=1000, description="Documents among which the best fit is sought.")
+    buffer: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=1000, description="Number of documents to choose the best fit from.")
 
 
 class LayoutSpec(OneOf):
     """How documents become sequences: exactly one member."""
 
     concatenate: ConcatenateSpec | None = Field(default=None, description="Concatenate and cut.")
-    pack: PackSpec | None = Field(default=None, description="Whole documents, neighbours together.")
+    pack: PackSpec | None = Field(default=None, description="Whole neighbouring documents.")
     best_fit: BestFitSpec | None = Field(default=None, description="Full sequences that begin with a document.")
 
 
 class RowsSpec(ApiModel):
-    """A part of a source by row numbers, counted over all its files."""
+    """A range of a source's rows, counted over all its files."""
 
-    start: Row = Field(default=0, description="First row.")
-    end: Row | None = Field(default=None, description="Row after the last one. Default: to the end.")
+    start: Row = Field(default=0, description="First row, counted from 0.")
+    end: Row | None = Field(default=None, description="Row after the last one. Default: the end of the source.")
 
     rules: ClassVar = (
         Rule(
@@ -151,16 +151,16 @@ class RowsSpec(ApiModel):
 
 
 class HeldOutSpec(ApiModel):
-    """The part of a source that is never trained on."""
+    """The held-out part of a source, which is never trained on."""
 
-    fraction: float = Field(ge=0, le=1, description="Share of the source's sequences; 1: the source is for evaluation alone.")
+    fraction: float = Field(ge=0, le=1, description="Share of the source's sequences; 1: the source is used for evaluation only.")
 
 
 class DataSourceSpec(OneOf):
     """One source of text: a name and exactly one kind."""
 
-    name: SourceName = Field(description="Name of the source. It keys the source's order, so renaming a source reorders it and no other.")
-    stdlib: StdlibSourceSpec | None = Field(default=None, description="The Python standard library's own text.")
+    name: SourceName = Field(description="Name of the source. It seeds the source's order: a new name changes this source's order only.")
+    stdlib: StdlibSourceSpec | None = Field(default=None, description="Text of the Python standard library.")
     text: TextSourceSpec | None = Field(default=None, description="Plain text files.")
     jsonl: JsonlSourceSpec | None = Field(default=None, description="JSON Lines.")
     parquet: ParquetSourceSpec | None = Field(default=None, description="Parquet files.")
@@ -173,14 +173,14 @@ class DataSourceSpec(OneOf):
 
     weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] | None = Field(
         default=None,
-        description="Share of the training sequences, relative to the other sources' weights. Default, for all or none: the source's size.",
+        description="Share of the training sequences, relative to other sources. Set it for all or none. Default: the source's size.",
     )
     format: FormatSpec = Field(
-        default_factory=lambda: FormatSpec(text=TextFormatSpec()), description="How a row reads: exactly one member."
+        default_factory=lambda: FormatSpec(text=TextFormatSpec()), description="Format of the rows: exactly one member."
     )
-    rows: RowsSpec = Field(default_factory=RowsSpec, description="Take a part of the rows.")
+    rows: RowsSpec = Field(default_factory=RowsSpec, description="Use only a range of the rows.")
     layout: LayoutSpec = Field(
         default_factory=lambda: LayoutSpec(concatenate=ConcatenateSpec()),
         description="How documents become sequences: exactly one member.",
     )
-    validation: HeldOutSpec | None = Field(default=None, description="The part held out. Default: `data.validation`.")
+    validation: HeldOutSpec | None = Field(default=None, description="The held-out part. Default: `data.validation`.")

@@ -1,4 +1,4 @@
-"""``spec.trainer``: how long, how large a batch, in which precision, and how often the run looks at itself."""
+"""``spec.trainer``: steps, batch, precision, evaluation and logging."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ PositiveStep = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
 EVALUATION_BATCHES = 8
-"""Batches of an evaluation while training, where the document does not say how many."""
+"""Default of `EvaluationSpec.batches` while training."""
 
 
 NARROW_MOMENTS_BETA = 0.95
-"""Largest decay rate of a moment in bfloat16. Neighbours of that type are up to 2**-7 apart, so rounding ends a decay by a share of
-1 - beta where the moment is still off by 2**-8 / (1 - beta): 8 % for 0.95, 39 % for 0.99, and for 0.999 it never moves."""
+"""Largest decay rate of a moment in bfloat16. Neighbouring bfloat16 numbers differ by up to 2**-7 (relative), so rounding stops a decay by
+a share of 1 - beta while the moment still has an error of 2**-8 / (1 - beta): 8 % for 0.95, 39 % for 0.99; for 0.999 it never changes."""
 
 
 class PrecisionSpec(ApiModel):
-    """Which floating-point types hold parameters and moments and carry the matrix products."""
+    """Floating-point types of parameters, moments and matrix products."""
 
     parameters: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description=(
-            "Type in which parameters are kept. With bfloat16, an update that is smaller than about 1/512 of its parameter is lost in "
-            "rounding."
+            "Type of the stored parameters. With bfloat16, an update smaller than about 1/512 of its parameter is lost in rounding."
         ),
     )
     moments: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description=(
-            "Type in which the moments of the optimizer are kept. bfloat16 needs `beta1` and `beta2` of at most "
-            f"{NARROW_MOMENTS_BETA}: a moment that decays more slowly stands still between two numbers of the type."
+            "Type of the stored optimizer moments. bfloat16 needs `beta1` and `beta2` of at most "
+            f"{NARROW_MOMENTS_BETA}: rounding would stop a moment that decays more slowly."
         ),
     )
     compute: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description=(
-            "Type of activations and matrix products. Softmax, norms, the loss, and sums of gradients over batch and positions stay "
+            "Type of activations and matrix products. Softmax, norms, the loss, and sums of gradients over batch and positions are always "
             "float32."
         ),
     )
@@ -50,13 +49,13 @@ class EvaluationSpec(ApiModel):
     """Loss and bits per byte on the held-out part."""
 
     every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
-        default=0, description="Evaluate after every so many steps and after the last one; 0: never."
+        default=0, description="Evaluate every N steps and after the last step; 0: never."
     )
     batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None,
         description=(
-            f"At most so many batches of the held-out part. Default: {EVALUATION_BATCHES} while training, all with task `evaluate`, where "
-            "it counts for each source."
+            f"Maximum batches of the held-out part. Default: {EVALUATION_BATCHES} while training; all with task `evaluate`, where the "
+            "maximum is per source."
         ),
     )
 
@@ -66,7 +65,7 @@ SequenceLength = Annotated[int, Field(ge=2, le=16_777_216)]
 
 
 class BatchScheduleEntry(ApiModel):
-    """Other sizes from a step on. What is not given stays as it was."""
+    """Batch size and sequence length from one step on. A size that is not set stays the same."""
 
     from_step: PositiveStep = Field(description="First step (counted from 0) with these sizes.")
     batch_size: BatchSize | None = Field(default=None, description="Sequences of one step.")
@@ -84,18 +83,18 @@ class TrainerSpec(ApiModel):
     )
     sequence_length: SequenceLength = Field(default=1024, description="Tokens of a sequence.")
     batch_schedule: Annotated[list[BatchScheduleEntry], Field(max_length=32)] = Field(
-        default=[], description="Other batch sizes and sequence lengths from certain steps on, in rising order of steps."
+        default=[], description="Batch schedule: other batch sizes and sequence lengths from given steps on, in rising order of `fromStep`."
     )
     microbatches: Annotated[int, Field(ge=1, le=65_536)] = Field(
         default=1,
-        description="Parts in which a step's batch is computed, one after the other, to save memory. The result is the same.",
+        description="Number of parts of a step's batch, computed one after the other to save memory. The result is the same.",
     )
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = Field(
         default=0, description="Seed of the initial parameters and of the order of the data."
     )
     precision: PrecisionSpec = Field(default_factory=PrecisionSpec, description="Floating-point types.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation during the run.")
-    log_every_steps: PositiveStep = Field(default=1, description="Write a line of metrics after every so many steps.")
+    log_every_steps: PositiveStep = Field(default=1, description="Log a line of metrics every N steps.")
 
     @property
     def longest_sequence(self) -> int:

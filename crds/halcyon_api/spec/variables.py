@@ -1,7 +1,7 @@
-"""``spec.env``: variables of the environment of the trainer's processes.
+"""``spec.env``: environment variables of the trainer's processes.
 
-Which names a run may set is for the operator's owner to say. Three bounds hold everywhere: names that Halcyon or the owner sets are not a
-run's, a name that loads code must be listed by its whole name, and a secret comes from a Secret and never stands in the document.
+The operator's owner lists the names that a run may set. Three rules hold always: a run cannot set a name that Halcyon or the owner sets; a
+variable that loads code must be listed by its whole name; a secret value comes from a Secret and is never part of the document.
 """
 
 from __future__ import annotations
@@ -51,30 +51,30 @@ RESERVED = (
 )
 SECRET_ENDINGS = ("_TOKEN", "_KEY", "_SECRET", "_PASSWORD")
 CODE_ENDINGS = ("_PLUGIN", "_PLUGINS", "_LIB", "_LIBRARY", "_LIB_DIR", "_CONF_FILE", "_PRELOAD")
-"""Ends of names by which a library reads code or a whole configuration from a file."""
+"""Suffixes of variables with which a library loads code or a whole configuration from a file."""
 
 
 class SecretKeyRef(ApiModel):
-    """A key of a Secret in the run's own namespace. The operator never reads it; the kubelet hands it to the pods."""
+    """A key of a Secret in the run's namespace. The operator never reads it; the kubelet gives it to the pods."""
 
     name: ObjectName = Field(description="Name of the Secret.")
-    key: Annotated[str, StringConstraints(max_length=253, pattern=r"^[-._A-Za-z0-9]+$")] = Field(description="Key in it.")
+    key: Annotated[str, StringConstraints(max_length=253, pattern=r"^[-._A-Za-z0-9]+$")] = Field(description="Key in the Secret.")
 
 
 class VariableSource(ApiModel):
-    """Where the value of a variable comes from."""
+    """The source of a variable's value."""
 
     secret_key_ref: SecretKeyRef = Field(description="A key of a Secret in the run's namespace.")
 
 
 class VariableSpec(ApiModel):
-    """A variable of the environment of the trainer's processes."""
+    """An environment variable of the trainer's processes."""
 
     name: Annotated[str, StringConstraints(max_length=128, pattern=_NAME)] = Field(
-        description="Its name, which must be one that the operator's owner allows (the chart's `trainerPods.variables`)."
+        description="Name. The operator's settings must allow it (the chart's `trainerPods.variables`)."
     )
-    value: Annotated[str, StringConstraints(max_length=4096)] | None = Field(default=None, description="Its value.")
-    value_from: VariableSource | None = Field(default=None, description="Where its value comes from instead.")
+    value: Annotated[str, StringConstraints(max_length=4096)] | None = Field(default=None, description="Value.")
+    value_from: VariableSource | None = Field(default=None, description="Source of the value, instead of `value`.")
 
     rules: ClassVar = (
         Rule(
@@ -86,7 +86,7 @@ class VariableSpec(ApiModel):
         Rule(
             f"!(self.name in {list(RESERVED)!r}) && !{list(RESERVED_BEGINNINGS)!r}.exists(begin, self.name.startsWith(begin))",
             lambda self: not is_reserved(self.name),
-            "this name is Halcyon's own, or the operator's owner's; leave it out",
+            "this name is reserved for Halcyon or the operator's owner; leave it out",
             ".name",
             shows("name"),
         ),
@@ -101,10 +101,10 @@ class VariableSpec(ApiModel):
 
 
 def each_once(env: list[VariableSpec]) -> list[VariableSpec]:
-    """Variables of which none is set twice.
+    """The variables, unchanged.
 
     Raises:
-        ValueError: One is.
+        ValueError: A variable is set twice.
     """
     names = [variable.name for variable in env]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -113,16 +113,16 @@ def each_once(env: list[VariableSpec]) -> list[VariableSpec]:
 
 
 def is_reserved(name: str) -> bool:
-    """Whether no run may set a variable."""
+    """Whether the name is reserved, so that no run may set it."""
     return name in RESERVED or name.startswith(RESERVED_BEGINNINGS)
 
 
 def is_allowed_pattern(pattern: str) -> bool:
-    """Whether an owner may allow a name, or with ``*`` at its end all names that begin so."""
+    """Whether the operator's owner may allow a name, or with a final ``*`` all names with that prefix."""
     return re.fullmatch(r"[A-Z][A-Z0-9_]{0,127}\*?", pattern) is not None and not is_reserved(pattern.removesuffix("*"))
 
 
 def is_allowed(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a run may set a variable by what the owner allows."""
+    """Whether the patterns that the owner allows let a run set a variable."""
     loads_code = name.endswith(CODE_ENDINGS)
     return any(name == pattern or (not loads_code and pattern.endswith("*") and name.startswith(pattern[:-1])) for pattern in patterns)

@@ -1,13 +1,13 @@
-"""The next step of a run's attempts: keep one, stop one, mint one, create one, or stop for good. Pure.
+"""The next step of a run's attempts: keep one, stop one, mint (number) one, create one, or stop the run. Pure.
 
-The basic rule: at any moment at most one attempt may have pods, and a number is on record before its JobSet exists. So a new attempt takes
-five looks. Each of them may be the first look of a restarted operator:
+The basic rule: at any moment at most one attempt may have pods, and its number is recorded before its JobSet exists. So a new attempt takes
+five reconciles. Each of them may be the first one of a restarted operator:
 
 1. Stop: the end of the old attempt is written with its cause, its hash is replaced by a mark that matches no spec, and its JobSet is
    deleted in the foreground.
-2. Wait: until that JobSet and every pod of the run are gone, and then the old ConfigMap.
-3. Mint: the new number is written into the status, under the resource version that was observed.
-4. Create: ConfigMap and JobSet with the number on record, if the number never had a JobSet (`status.jobSetUid` is empty) and no epoch of it
+2. Wait: until that JobSet and every pod of the run are deleted, and then the old ConfigMap.
+3. Mint: the new number is written into the status, if the run still has the observed resource version.
+4. Create: ConfigMap and JobSet with the recorded number, if the number never had a JobSet (`status.jobSetUid` is empty) and no epoch of it
    has written to the root.
 5. Keep: the JobSet is seen, its uid is written."""
 
@@ -54,7 +54,7 @@ from halcyon_operator.model.views import HeadFound, JobSetView, Observed
 
 
 def current_jobset(observed: Observed) -> JobSetView | None:
-    """The JobSet of the attempt on record, if it exists and belongs to the run."""
+    """The JobSet of the recorded attempt, if it exists and belongs to the run."""
     status = observed.run.status
     return next(
         (
@@ -73,9 +73,9 @@ def next_step(
 
     Args:
         observed: The observation.
-        status: The run's status, brought up to date with its JobSet and its checkpoints.
+        status: The run's status, updated from its JobSet and its checkpoints.
         spec: The run's valid spec.
-        wanted_hash: Hash of the state of the spec that an attempt should be made from.
+        wanted_hash: Hash of the state of the spec that an attempt should be created from.
         now: The time.
         retry: The spec was edited in a way that may remove the reason why the run has stopped.
     """
@@ -120,12 +120,12 @@ def _with_jobset(
     edited = not fits(status.attempt_spec_hash, wanted_hash)
     renewed = edited or restart_waits(status)
     if jobset.suspended and not jobset.queue and jobset.outcome == "running":
-        return Keep(jobset)  # a user suspended it, so the next step waits until that user resumes it
+        return Keep(jobset)  # a user suspended it; wait until a user resumes it
     if (why_ended := resumed_by_hand(status, jobset)) is not None:
         return Stop("preempted", why_ended)
     if released or (renewed and jobset.outcome != "running"):
         return _renewed(status, edited)
-    # If it were resumed, new processes would have the number of processes that are leaving; a new attempt queues again instead.
+    # If it were resumed, new processes would have the epoch of processes that may still run; a new attempt queues again instead.
     if jobset.suspended and jobset.outcome == "running" and status.queue is not None and was_evicted(observed, status, jobset):
         return Stop("queueEvicted", evicted_sentence(status.queue))
     slices = placement_of(status, spec).slices
@@ -138,7 +138,7 @@ def _with_jobset(
 
 
 def _renewed(status: TrainingRunStatus, edited: bool) -> Stop:
-    """The stop for an edit or for a requested restart; for both at once the message names the edit."""
+    """The stop for an edit or for a requested restart. If there are both, the message names the edit."""
     asked = restart_waits(status) and not edited
     return Stop("requested", restart_clause(status)) if asked else Stop("specChanged", why(status))
 
@@ -164,7 +164,7 @@ def _step_of(rule: Rule, observed: Observed, status: TrainingRunStatus, spec: Tr
         case "anywhere":
             nodes = ", ".join(node.node for node in avoided)
             moved = placement.model_copy(update={"avoided": [], "blames": [], "waiting_since": None})
-            return Stop("moved", f"{waited} off {nodes}: taking all nodes back", moved)
+            return Stop("moved", f"{waited} while avoiding {nodes}: using all nodes again", moved)
         case _:
             return Stop(last_cause(status), last_message(status)) if failed else Keep(jobset)
 
@@ -179,7 +179,7 @@ def _resize(status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, why: 
 
 
 def _stop_message(rule: Rule, status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str) -> str:
-    """One sentence that says why a run stops for good, and how to continue it."""
+    """One sentence with the reason why a run stops, and how to continue it."""
     message = last_message(status)
     if rule.reason == "Fenced":
         again = f"{MAX_FENCED_IN_A_ROW} attempts in a row lost the checkpoint root to another writer: {message}"
@@ -187,7 +187,7 @@ def _stop_message(rule: Rule, status: TrainingRunStatus, spec: TrainingRunSpec, 
     if rule.reason == "RestartsExhausted":
         return (
             f"{status.failures_without_checkpoint} failures in a row without a new checkpoint, and recovery.maxRestarts is "
-            f"{spec.recovery.max_restarts}; the last: {message}; look into `kubectl logs -l halcyon.dev/run={run_name}`, then edit the "
+            f"{spec.recovery.max_restarts}; the last: {message}; read `kubectl logs -l halcyon.dev/run={run_name}`, then edit the "
             "spec, or ask for a restart (kubectl halcyon restart)"
         )
     return message
@@ -209,7 +209,7 @@ def _without_jobset(
             f"spec.checkpoint.root holds the checkpoints of {shown_owner(owner)}; give this run a root of its own",
         )
     if spec.task == "train" and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
-        return Finish(None)  # also for a run that was deleted and created again: it needs no hardware
+        return Finish(None)  # also for a run that was deleted and created again, so that it uses no hardware
     if (unmet := prerequisites.unmet_prerequisite(observed.run.name, observed.run.namespace, observed.prerequisites)) is not None:
         return _blocked(unmet)
     if (missing := _missing_origin(observed, status, spec)) is not None:
@@ -230,13 +230,13 @@ def _without_jobset(
 
 
 def _held_back(status: TrainingRunStatus, now: datetime) -> HoldBack | None:
-    """The wait before the next attempt; None if there is none, or if a user requested a restart."""
+    """The pause before the next attempt; None if there is none, or if a user requested a restart."""
     hold = backoff_of(status)
     if hold is None or hold.is_over(now) or restart_waits(status):
         return None
     message = (
         f"{last_message(status)}; {hold.ends} ends in a row without a checkpoint, so the next attempt is made at {stamp(hold.until)} "
-        "(an edit or a restart that is asked for makes it at once)"
+        "(an edit or a requested restart makes it at once)"
     )
     return HoldBack(hold.reason, message, (hold.until - now).total_seconds())
 
@@ -247,7 +247,7 @@ def _blocked(unmet: prerequisites.UnmetPrerequisite) -> Stall | Await:
 
 
 def _missing_origin(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> Stall | Await | None:
-    """Why a run that begins from another run's checkpoint cannot begin; None if it can."""
+    """The step of a run that begins from another run's checkpoint while that root is not known; None if the run can begin."""
     origin = spec.origin
     if origin is None or status.checkpoint is not None:
         return None
@@ -257,13 +257,13 @@ def _missing_origin(observed: Observed, status: TrainingRunStatus, spec: Trainin
     if root is None:
         return Stall(
             "OriginUnknown",
-            f"spec.from.run: there is no TrainingRun {origin.run} in namespace {observed.run.namespace} that would say where its "
-            "checkpoints are; correct the name, or make this run with spec.from.root",
+            f"spec.from.run: there is no TrainingRun {origin.run} in namespace {observed.run.namespace}, so its checkpoint root is not "
+            "known; correct the name, or make this run with spec.from.root",
         )
     if root.startswith("file://"):
         return Stall(
             "OriginUnknown",
-            f"spec.from: the checkpoints of run {origin.run} lie in {root}, on a volume that this run's pods do not have; copy one to this "
+            f"spec.from: the checkpoints of run {origin.run} are in {root}, on a volume that this run's pods do not have; copy one to this "
             "run's root (halcyon checkpoints copy) and make the run without spec.from",
         )
     return None

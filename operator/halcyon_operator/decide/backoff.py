@@ -1,8 +1,8 @@
-"""The pause before the next attempt, after ends that cost nothing and brought no checkpoint. Pure.
+"""The pause before the next attempt, after ends that do not count as failures and had no checkpoint. Pure.
 
-A store that refuses access may work again in a minute or in a day, and a preemption is not the run's fault, so neither stops a run. But a
-run that restarts again and again without a checkpoint takes hardware for nothing. So the pause before its next attempt grows, up to half an
-hour; a checkpoint, an edit or a requested restart ends it."""
+A store that denies access may work again in a minute or in a day, and a preemption is not the run's fault, so neither stops a run. But a
+run that restarts again and again without a checkpoint wastes hardware. So the pause before its next attempt grows, up to half an hour; a
+checkpoint, an edit or a requested restart ends it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from halcyon_operator.model.causes import end_of
 from halcyon_operator.model.untrusted import moment
 
 FREE_ENDS_IN_A_ROW = 10
-"""Ends in a row that cost nothing and brought no checkpoint, after which the next attempt waits."""
+"""Number of free ends in a row without a checkpoint after which the next attempt waits."""
 FIRST_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 1800.0
 LARGEST_SKEW = timedelta(minutes=1)
@@ -27,17 +27,17 @@ _OWN = "heldBack"
 
 @dataclass(frozen=True)
 class Backoff:
-    """Why the next attempt is not made yet, and when it will be."""
+    """The reason of the pause, and the time of the next attempt."""
 
     reason: str
     until: datetime
     ends: int
     """Ends of this kind in a row without a checkpoint."""
     ended: datetime
-    """Time of the newest of them."""
+    """Time of the newest of these ends."""
 
     def is_over(self, now: datetime) -> bool:
-        """Whether the next attempt may be made. An end in the future means that the clock was set back, so there is no wait."""
+        """Whether the next attempt may be created. An end in the future means that the clock was set back, so there is no wait."""
         return now >= self.until or self.ended - now > LARGEST_SKEW
 
 
@@ -56,7 +56,7 @@ def backoff_of(status: TrainingRunStatus) -> Backoff | None:
 
 
 def free_ends_in_a_row(status: TrainingRunStatus) -> int:
-    """Number of newest ends in a row that cost nothing and brought no checkpoint."""
+    """Number of newest free ends in a row without a checkpoint."""
     return _ends_in_a_row(status, FREE)
 
 
@@ -72,7 +72,7 @@ def _ends_in_a_row(status: TrainingRunStatus, causes: tuple[str, ...]) -> int:
 
 
 def _was_saved(entry: HistoryEntry, status: TrainingRunStatus) -> bool:
-    """Whether there is a checkpoint that is newer than the start of a process group."""
+    """Whether a checkpoint was committed after the start of a process group."""
     return entry.from_step is not None and resume_step(status) > entry.from_step
 
 

@@ -1,8 +1,8 @@
-"""Which node an end is blamed on, and which nodes are avoided. Pure.
+"""Blames a node for an end, and chooses the nodes to avoid. Pure.
 
-A process that ends takes its peers with it, so only the node of the first process can be blamed, and only if that process is certain.
-Kubernetes writes whole seconds; peers that report that another process was gone before them do not count. A process group on a single node
-blames no node, because the cause may be the program."""
+When one process ends, the others end too, so only the node of the first process can be blamed, and only if that process is certain.
+Kubernetes writes whole seconds; processes that report that another process had ended before them do not count. A process group on a single
+node blames no node, because the cause may be the program."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def blamed_node(observed: Observed, group: ProcessGroup, end: GroupEnd) -> str:
 
 
 def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> GroupEnd:
-    """The end of a process group, with cause `noRoom` if its processes waited in vain for others whose pods had no node."""
+    """The end of a process group, with cause `noRoom` if its processes gave up waiting for others whose pods had no node."""
     pods = [ending.node for ending in observed.endings if ending.group == group]
     pods += [pod.node for pod in observed.pods if pod.group == group]
     starved = end.cause == "failed" and end.others_missing and not all(pods)
@@ -48,7 +48,7 @@ def with_blame(placement: PlacementStatus, group: ProcessGroup, node: str, at: d
 
 
 def node_to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: datetime) -> AvoidedNode | None:
-    """The next node to avoid, if there is one."""
+    """The next node to avoid; None if there is none."""
     settings = spec.recovery.bad_nodes
     avoided = current_avoided(placement.avoided, settings, now)
     if settings.blames == 0 or len(avoided) >= settings.max_nodes or not _replaceable(spec):
@@ -62,7 +62,7 @@ def node_to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: dateti
 
 
 def current_avoided(avoided: Iterable[AvoidedNode], settings: BadNodesSpec, now: datetime) -> list[AvoidedNode]:
-    """The avoided nodes without those whose time is over."""
+    """The avoided nodes without the expired ones."""
     return [node for node in avoided if settings.blames and _fresh(node.since, settings, now)]
 
 
@@ -77,5 +77,5 @@ def _began(ending: PodEnding) -> bool:
 
 
 def _replaceable(spec: TrainingRunSpec) -> bool:
-    """Whether another node can replace a node. A TPU slice of several hosts is one whole, so its nodes cannot be replaced."""
+    """Whether another node can replace a node. The nodes of a TPU slice of several hosts belong together, so none can be replaced."""
     return spec.accelerator.row.family != "tpu" or spec.accelerator.resolve().hosts_per_slice == 1

@@ -1,4 +1,4 @@
-"""From the next step of a run to the decision: status, plans, deletions, events, and when to look again. Pure."""
+"""Converts the next step of a run to the decision: status, plans, deletions, events, time of the next reconcile. Pure."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from halcyon_operator.model.views import Observed, RunView
 from halcyon_operator.model.workload import MAX_WORKLOAD_AGE_SECONDS
 
 SOON_SECONDS = 2.0
-"""Until the next look at something that is about to change, if no event about it comes."""
+"""Seconds until the next reconcile of a run that changes soon, if no event comes before."""
 LATER_SECONDS = 20.0
-"""Until the next look at a run that waits for something outside the cluster."""
+"""Seconds until the next reconcile of a run that waits for something outside the cluster."""
 
 
 def carry_out(
@@ -43,9 +43,9 @@ def carry_out(
     Args:
         step: The step.
         observed: The observation.
-        status: The run's status after all that was observed.
+        status: The run's status, updated from the observation.
         spec: The run's valid spec.
-        wanted_hash: Hash of the state of the spec that an attempt should be made from.
+        wanted_hash: Hash of the state of the spec that an attempt should be created from.
         now: The time.
     """
     run = observed.run
@@ -77,7 +77,7 @@ def carry_out(
             if cause == "suspended":
                 update["edit"] = None
             if (highest := highest_own(observed)) > status.attempt:
-                # No attempt's number is used twice, even if the status does not have it.
+                # The number of an attempt is never used twice, even if the status does not have it.
                 update["root_attempt"] = max(status.root_attempt, highest)
             status = status.model_copy(update=update)
             description = describe_transition(status, spec, f"stopping attempt {status.attempt}: {message}")
@@ -117,12 +117,12 @@ def carry_out(
 
 
 def later(observed: Observed) -> float:
-    """Seconds until the next look at a run that waits for another run, or for something outside the cluster."""
+    """Seconds until the next reconcile of a run that waits for another run, or for something outside the cluster."""
     return max(LATER_SECONDS, observed.pace_seconds)
 
 
 def _soon(status: TrainingRunStatus, interval: float, now: datetime) -> float:
-    """Seconds until the next look at a process group that starts: a tenth of its age. Its events and its first report come at once."""
+    """Seconds until the next reconcile of a starting process group: a tenth of its age. Its events and first report start one at once."""
     entry = last_entry(status, status.attempt)
     waited = seconds_between(entry.started_at, now) if entry is not None else 0.0
     return min(interval, max(SOON_SECONDS, waited / 10))
@@ -135,7 +135,7 @@ def _with_defaults(status: TrainingRunStatus, run: RunView, attempt: int) -> Cha
 
 
 def _kept(status: TrainingRunStatus, run: RunView, spec: TrainingRunSpec, wanted: str) -> TrainingRunStatus:
-    """The status of an attempt that goes on. While an edit waits, the status keeps what the attempt was made from."""
+    """The status of an attempt that continues. While an edit waits, the status keeps the state that the attempt was created from."""
     if status.edit is not None:
         return status
     in_force = dict(run.fields) if status.in_force is None else status.in_force
@@ -189,7 +189,7 @@ def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec
     update: dict[str, object] = {
         "finished_at": status.finished_at or stamp(end),
         "topology": status.topology or _topology(spec, spec.accelerator.slices),
-        # A run that finds its root finished has no fields in force yet. A later edit that asks for more steps is found by comparing them.
+        # A run whose root was already finished has no recorded fields yet. They are needed to find a later edit with more steps.
         "in_force": dict(observed.run.fields) if status.in_force is None else status.in_force,
     }
     if spec.task == "evaluate":
@@ -203,7 +203,7 @@ def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec
 
 
 def _last_progress(observed: Observed, status: TrainingRunStatus) -> Progress:
-    """The run's last numbers: from the termination report of process 0, else from its last progress report."""
+    """The run's last progress: from the termination report of process 0, else from its last progress report."""
     known = status.progress or Progress()
     group = present_group(status)
     left = (ending.report.progress for ending in observed.endings if ending.group == group and ending.report is not None)
@@ -211,7 +211,7 @@ def _last_progress(observed: Observed, status: TrainingRunStatus) -> Progress:
 
 
 def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:
-    """A finished run and its pods (for their logs) stay until the time to live is over. Checkpoints always stay."""
+    """The decision for a finished run. Run and pods (for their logs) stay until the time to live is over. Checkpoints always stay."""
     if spec.ttl_seconds_after_finished is None:
         return Decision(status)
     finished = moment(status.finished_at) or now

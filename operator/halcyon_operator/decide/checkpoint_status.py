@@ -1,8 +1,8 @@
 """The state of the checkpoint root: its newest checkpoint, its owner, and the attempt that owns it.
 
-The root's HEAD is the truth. If the operator cannot read it, the trainers' reports are used instead, and the status says so
-(`status.checkpoint.source`). A known checkpoint is never dropped because HEAD is gone: the next attempt is started with its step, and the
-trainer then refuses to begin again from step 0."""
+They are read from the root's HEAD. If the operator cannot read it, the trainers' reports are used instead, and the status shows it
+(`status.checkpoint.source`). A known checkpoint is never dropped because HEAD does not exist: the next attempt is started with its step,
+and the trainer then refuses to begin again from step 0."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from halcyon_operator.model.views import HeadFound, HeadUnreachable, Observed
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _PATH = re.compile(r"[A-Za-z0-9._/-]{1,256}")
-"""Characters of a checkpoint's prefix. Other text in a HEAD is untrusted and not shown."""
+"""Pattern of a checkpoint's prefix. Other text in a HEAD is untrusted and not shown."""
 
 
 def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
@@ -40,7 +40,7 @@ def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
 
 
 def foreign_owner(observed: Observed) -> Owner | None:
-    """The owner of the root, if it is another run."""
+    """The owner of the root if it is another run, else None."""
     if not isinstance(observed.head, HeadFound):
         return None
     owner = observed.head.head.owner
@@ -49,7 +49,7 @@ def foreign_owner(observed: Observed) -> Owner | None:
 
 
 def shown_owner(owner: Owner) -> str:
-    """The owner of a root for a message: its name in HEAD, if that is a valid name of a run."""
+    """The owner of a root for a message: the name in HEAD, if it is a valid name of a run."""
     known = all(_NAME.fullmatch(name) for name in (owner.namespace, owner.name))
     return f"run {owner.namespace}/{owner.name}" if known else "another run"
 
@@ -80,7 +80,7 @@ def _from_report(observed: Observed, now: datetime) -> list[RunCheckpoint]:
 
 
 def _from_endings(observed: Observed, now: datetime) -> list[RunCheckpoint]:
-    """Checkpoints that ended processes report: the step without the path."""
+    """Checkpoints in the termination reports of processes, which have the step but not the path."""
     known = observed.run.status.checkpoint.step if observed.run.status.checkpoint is not None else 0
     return [
         _from_trainer(report.checkpoint_step, ending.group.attempt, "", _time(report.time, now), None)

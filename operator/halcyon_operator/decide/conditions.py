@@ -1,8 +1,8 @@
-"""Phase and conditions of a run, made from one description of its state.
+"""Phase and conditions of a run, computed from one description of its state.
 
-The conditions follow the conventions of kstatus readers (Argo CD, Flux, ``kubectl wait``): `Ready` means that the run is as its spec wants
-it, also while `spec.suspend` suspends it. `Reconciling` holds only while a change is under way that needs no user. `Stalled` holds only
-while nothing will happen until a user changes something. Every type exists from the first look, so that ``kubectl wait`` finds it."""
+The conditions follow the conventions of kstatus readers (Argo CD, Flux, ``kubectl wait``): `Ready` means that the run is in the state of
+its spec, also while `spec.suspend` suspends it. `Reconciling` is true only during a change that needs no user. `Stalled` is true only if
+nothing happens until a user changes something. Every type exists from the first reconcile, so that ``kubectl wait`` finds it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ MAX_MESSAGE = 2048
 _ON_ITS_WAY: frozenset[Phase] = frozenset({"Pending", "Queued", "Starting", "Restarting", "Suspending"})
 _AS_WANTED: frozenset[Phase] = frozenset({"Running", "Suspended", "Succeeded"})
 EDIT_PENDING = "EditPending"
-"""Reason of a run that trains with its old spec while an edit waits for a checkpoint."""
+"""Reason of a run that still trains with its old spec because an edit waits for a checkpoint."""
 RESTART_PENDING = "RestartPending"
-"""Reason of a run that trains on while a requested restart waits for a checkpoint."""
+"""Reason of a run that still trains because a requested restart waits for a checkpoint."""
 HELD_REASONS = ("CheckpointRootUnusable", "DataUnreachable", "RestartsWithoutCheckpoint")
 """Reasons of a run whose next attempt waits: see `backoff`."""
 STUCK_TERMINATING = "PodStuckTerminating"
-"""Reason of a run that waits for a pod which does not end: see `stuck_pods`."""
+"""Reason of a run that waits for a pod that does not end: see `stuck_pods`."""
 NOT_STARTING = "PodsNotStarting"
-"""Reason of a run that waits for a pod which has a node and does not start: see `late_pods`."""
+"""Reason of a run that waits for a pod that has a node and does not start: see `late_pods`."""
 _DEGRADED_REASONS = (*HELD_REASONS, STUCK_TERMINATING, NOT_STARTING)
 _OWN_CONDITION: dict[Phase, ConditionType] = {
     "Queued": "Queued",
@@ -46,7 +46,7 @@ class Description:
     reason: str
     message: str
     stalled: str = ""
-    """Reason why nothing happens until a user changes something; empty: the run continues by itself."""
+    """Reason why nothing happens until a user changes something; empty: the run continues without a user."""
     stalled_message: str = ""
 
 
@@ -56,7 +56,7 @@ def stalled(reason: str, message: str) -> Description:
 
 
 def with_description(status: TrainingRunStatus, description: Description, generation: int, now: datetime) -> TrainingRunStatus:
-    """The status with phase and conditions of a description. A condition keeps its transition time while its truth stays the same."""
+    """The status with phase and conditions of a description. A condition keeps its transition time while its status is unchanged."""
     conditions = [_condition(kind, status, description, generation, now) for kind in get_args(ConditionType)]
     return status.model_copy(update={"phase": description.phase, "conditions": conditions, "observed_generation": generation})
 
@@ -76,7 +76,7 @@ def _condition(kind: ConditionType, status: TrainingRunStatus, description: Desc
 
 
 def _degraded(status: TrainingRunStatus, description: Description) -> tuple[bool, str, str]:
-    """Whether a run has fewer slices than its spec asks for, or waits before its next attempt, or waits for a pod that hangs."""
+    """Whether a run has fewer slices than its spec sets, waits before its next attempt, or waits for a pod that does not start or end."""
     if description.reason in _DEGRADED_REASONS:
         return True, description.reason, description.message
     why = status.placement.reason if status.placement is not None else None

@@ -32,20 +32,20 @@ _WAITING_REASONS: dict[str, str] = {
     "Unschedulable": "Unschedulable",
     "SchedulingGated": "Unschedulable",
 }
-"""Reason of the run by the reason of the kubelet or the scheduler why a pod does not start. The pod starts once the cause is removed."""
+"""The run's reason for each reason of the kubelet or the scheduler why a pod does not start. The pod starts once the cause is removed."""
 
 _STORES: dict[StoreWaitFor, str] = {
-    "checkpointRoot": "checkpoint root again, which refuses access",
-    "tokenCache": "token caches again, which refuses access",
-    "dataSource": "data again, which refuses access or does not answer",
+    "checkpointRoot": "checkpoint root, which denies access",
+    "tokenCache": "token caches, which denies access",
+    "dataSource": "data, which denies access or does not answer",
 }
-"""Words for the store that a trainer waits for."""
+"""Clause about the store that a trainer waits for."""
 _WORK: dict[Task, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
-"""What a run does while it is Running."""
+"""Work of a process group by task, for the message of a Running run."""
 
 
 def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Description:
-    """The description of an attempt whose JobSet is at work."""
+    """The description of an attempt whose JobSet has not ended."""
     group = ProcessGroup(status.attempt, jobset.restarts)
     entry = entry_of(status, group)
     first = len(status.history) <= 1
@@ -88,7 +88,7 @@ def describe_transition(status: TrainingRunStatus, spec: TrainingRunSpec, messag
 def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Description:
     """The description of a run that is done."""
     if spec.task == "data":
-        return Description("Succeeded", "Succeeded", "the token caches of all sources are whole")
+        return Description("Succeeded", "Succeeded", "the token caches of all sources are complete")
     if spec.task == "evaluate":
         return Description("Succeeded", "Succeeded", _evaluated(status.progress))
     where = f"; the last checkpoint is {status.checkpoint.path}" if status.checkpoint is not None and status.checkpoint.path else ""
@@ -103,7 +103,7 @@ def _evaluated(progress: Progress | None) -> str:
     """The result of a run of task `evaluate`, as one sentence."""
     if progress is None or progress.evaluated is None:
         return "the checkpoint is evaluated; the trainer's log and evaluation.json in the checkpoint root have the numbers"
-    numbers = [f"{progress.evaluation_loss:.4f} nats per token" if progress.evaluation_loss is not None else "a loss that is no number"]
+    numbers = [f"{progress.evaluation_loss:.4f} nats per token" if progress.evaluation_loss is not None else "a loss that is not a number"]
     if progress.bits_per_byte is not None:
         numbers.append(f"{progress.bits_per_byte:.4f} bits per byte")
     found = progress.evaluated
@@ -133,7 +133,7 @@ def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[Pod
     if observed.report is not None and (wait := observed.report.waiting) is not None:
         until = moment(wait.until)
         limit = f" until {stamp(until)}" if until is not None else ""
-        return f"attempt {status.attempt}: the trainer asks the store of its {_STORES[wait.what]}{limit}"
+        return f"attempt {status.attempt}: the trainer retries the store of its {_STORES[wait.what]}{limit}"
     if observed.report is not None:
         return f"attempt {status.attempt}: all {wanted} pods run; the trainer is {observed.report.stage}"
     return f"attempt {status.attempt}: all {wanted} pods run; the trainer has not answered yet" + (

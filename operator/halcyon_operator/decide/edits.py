@@ -1,9 +1,9 @@
-"""What an edit of the spec leads to: some fields take effect at once, others wait for a checkpoint and a new attempt. Pure.
+"""The effect of an edit of the spec: some fields take effect at once, others wait for a checkpoint and a new attempt. Pure.
 
-`status.inForce` holds the editable fields that the run uses. A difference to the spec is an edit. A live field takes effect at once. For
-any other field the trainer is asked for a checkpoint (`save_requests.py`). When a checkpoint holds everything that was trained when the
-edit was seen, the attempt is stopped (`attempts.py`), and the next one is made with the fields as they are then. There is no wait while
-the run does not train. The wait is also limited: a trainer that does not answer, or whose saves fail, is stopped, and saves if it can."""
+`status.inForce` has the editable fields that the run uses. A difference to the spec is an edit. A live field takes effect at once. For
+any other field the trainer is asked for a checkpoint (`save_requests.py`). When a checkpoint contains all steps that were done when the
+edit was seen, the attempt is stopped (`attempts.py`), and the next one is created with the fields as they are then. If the run does not
+train, there is no wait. The wait is also limited: a trainer that does not answer, or whose saves fail, is stopped, and saves if it can."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from halcyon_operator.model.views import JobSetView, Observed
 UNHEARD_SECONDS = 60.0
 """Longest wait for a trainer that does not accept the request, or whose saves fail."""
 SAVING_SECONDS = 600.0
-"""Longest wait for a save that is under way."""
+"""Longest wait for a save in flight."""
 _MOST_SHOWN = 5
 STEPS = "trainer.steps"
 SUSPEND = "suspend"
@@ -38,9 +38,9 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
 
     Args:
         observed: The observation.
-        status: The run's status, with the newest checkpoint and progress in it.
+        status: The run's status, with the newest checkpoint and progress.
         jobset: The JobSet of the present attempt, if there is one.
-        wanted_hash: Hash of the spec that an attempt would be made from now.
+        wanted_hash: Hash of the spec that an attempt would be created from now.
         now: The time.
     """
     run, spec = observed.run, observed.run.spec
@@ -60,7 +60,7 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     live = tuple(change for change in found if change.edit == "live")
     later = tuple(change for change in found if change.edit != "live")
     events: tuple[Event, ...] = ()
-    # A field whose value the attempt already has, such as a suggested mesh that is now written out, needs no new attempt.
+    # A field whose value the attempt already has needs no new attempt, such as a mesh that equals the suggested one.
     if taken := live if edited else found:
         in_force = {path: text for path, text in status.in_force.items() if path not in {change.path for change in taken}}
         in_force |= {change.path: run.fields[change.path] for change in taken if change.path in run.fields}
@@ -76,20 +76,20 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
         what = "The run is to be suspended" if spec.suspend else sentence(later) or "The spec was edited"
         events += (Event("Normal", "EditPending", f"{what}: {_then(spec, waiting)}", f"edit/{run.generation}"),)
     elif edit is None and status.edit is not None:
-        message = f"The edit was taken back before it was in force; attempt {status.attempt} goes on"
+        message = f"The edit was withdrawn before it took effect; attempt {status.attempt} goes on"
         events += (Event("Normal", "EditWithdrawn", message, f"edit/{run.generation}"),)
     return Change(status.model_copy(update={"edit": edit}), events, retry=retry)
 
 
 def _then(spec: TrainingRunSpec, waiting: bool) -> str:
-    """What happens next after an edit that is not live."""
+    """Clause about the next action after an edit that is not live."""
     if spec.suspend:
         return "asking for a checkpoint, then the hardware is released" if waiting else "the hardware is released at once"
     return "asking for a checkpoint, from which a new attempt goes on" if waiting else "a new attempt is made at once"
 
 
 def with_edits_in_force(observed: Observed, status: TrainingRunStatus, attempt: int) -> Change:
-    """The status of a new attempt, which brings all edits into force."""
+    """The status of a new attempt, with which all edits take effect."""
     found = _changes(status, observed.run.fields) if status.in_force is not None else ()
     changed = status.model_copy(update={"in_force": dict(observed.run.fields), "edit": None})
     if not found:
@@ -100,13 +100,13 @@ def with_edits_in_force(observed: Observed, status: TrainingRunStatus, attempt: 
 
 
 def lengthened(status: TrainingRunStatus, spec: TrainingRunSpec) -> bool:
-    """Whether the spec now asks for more steps than the attempts were made for."""
+    """Whether the spec now has more steps than the attempts were created for."""
     planned = _planned(status)
     return spec.task == "train" and planned is not None and planned < spec.trainer.steps
 
 
 def saved(observed: Observed, status: TrainingRunStatus, now: datetime) -> bool:
-    """Whether an edit or a requested restart need not wait any longer for a checkpoint."""
+    """Whether the wait of an edit or a requested restart for a checkpoint is over."""
     restart = status.restart if status.restart is not None and status.restart.waits else None
     waiting = [save for save in (status.edit.save if status.edit is not None else None, restart) if save is not None]
     if not waiting or not trains(status):
@@ -117,7 +117,7 @@ def saved(observed: Observed, status: TrainingRunStatus, now: datetime) -> bool:
 
 
 def why(status: TrainingRunStatus) -> str:
-    """Clause about the edit for which an attempt is stopped."""
+    """Clause about the edit because of which an attempt is stopped."""
     edit = status.edit
     if edit is None or not edit.fields:
         return "the spec was edited"
@@ -142,7 +142,7 @@ def _some(texts: list[str]) -> str:
 
 
 def _served(observed: Observed, save: SaveRequestStatus, now: datetime) -> bool:
-    """Whether a checkpoint holds everything that was trained when it was requested, or the longest wait is over."""
+    """Whether a checkpoint contains all steps that were done when it was requested, or the longest wait is over."""
     if save.step is not None:
         return True
     failing = observed.report is not None and observed.report.checkpoint_error is not None

@@ -1,4 +1,4 @@
-"""The Kubernetes Events of a run. Pure; the edge posts each key once."""
+"""The Kubernetes Events of a run. Pure; `run.controller` posts each key once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from halcyon_operator.model.keys import ProcessGroup
 
 
 def attempt_started(status: TrainingRunStatus) -> tuple[Event, ...]:
-    """An attempt's JobSet exists."""
+    """The event when an attempt's JobSet exists."""
     topology = status.topology
     on = f" on {topology.slices} slices, {topology.hosts} hosts, {topology.devices} devices" if topology is not None else ""
     step = status.checkpoint.step if status.checkpoint is not None else 0
@@ -23,7 +23,7 @@ def attempt_started(status: TrainingRunStatus) -> tuple[Event, ...]:
 
 
 def ended(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd, *, restarting: bool) -> tuple[Event, ...]:
-    """A process group ended."""
+    """The event when a process group has ended."""
     entry = entry_of(status, group)
     after = f" after step {entry.to_step}" if entry is not None and entry.to_step is not None else ""
     then = "; restarting" if restarting else ""
@@ -32,7 +32,7 @@ def ended(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd, *, rest
 
 
 def resumed(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport, step: int) -> tuple[Event, ...]:
-    """A process group resumed the run. Posted with its first report; a second event names a fallback to an older checkpoint."""
+    """The events when a process group has resumed the run, with its first report. One event is about a fallback to an older checkpoint."""
     entry = entry_of(status, group)
     if entry is None or entry.from_step is not None:
         return ()
@@ -53,7 +53,7 @@ def resumed(status: TrainingRunStatus, group: ProcessGroup, report: ProgressRepo
 
 
 def state_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[Event, ...]:
-    """The run reached a state that users wait for or must act on."""
+    """The events when the run reaches a state that users wait for or must act on."""
     found: list[Event] = []
     stalled, was = after.condition("Stalled"), before.condition("Stalled")
     if stalled is not None and stalled.status == "True" and (was is None or (was.status, was.reason) != ("True", stalled.reason)):
@@ -68,13 +68,13 @@ def state_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[
 
 
 def expired(spec: TrainingRunSpec) -> Event:
-    """The run is deleted because its time to live is over."""
+    """The event when the run is deleted because its time to live is over."""
     message = f"Deleted {spec.ttl_seconds_after_finished} s after it succeeded; its checkpoints stay in {spec.checkpoint.root}"
     return Event("Normal", "Expired", message, "expired")
 
 
 def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[Event, ...]:
-    """The run changes its number of slices or its avoided nodes, or there is room for more slices."""
+    """The events when the run changes its number of slices or its avoided nodes, or when there is room for more slices."""
     was, now = before.placement, after.placement
     if was is None or now is None:
         return ()
@@ -99,7 +99,7 @@ def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tu
 
 
 def checkpoint_failing(report: ProgressReport | None) -> tuple[Event, ...]:
-    """The last save failed; training goes on."""
+    """The event when the last save failed and training goes on."""
     if report is None or report.checkpoint_error is None:
         return ()
     message = f"The last save failed, training goes on: {report.checkpoint_error}"
@@ -107,7 +107,7 @@ def checkpoint_failing(report: ProgressReport | None) -> tuple[Event, ...]:
 
 
 def defaults_taken(record: DefaultsStatus | None, attempt: int) -> tuple[Event, ...]:
-    """An attempt takes defaults."""
+    """The event when an attempt takes defaults."""
     if record is None or not record.sources:
         return ()
     where = " and ".join(f"{source.namespace}/{source.name} (generation {source.generation})" for source in record.sources)

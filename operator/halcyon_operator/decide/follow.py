@@ -1,9 +1,9 @@
-"""Brings the status up to date with the JobSet of the present attempt: its process groups, their ends, the restarts and their counts.
+"""Updates the status from the JobSet of the present attempt: its process groups, their ends, the restarts and their counts.
 
-The JobSet's own counters are the truth about the number of restarts and of counted restarts, also for the time when the operator was away.
-The reason of a restart comes from the endings of the pods where they were seen. Of the others, a restart that the JobSet counted is a
-failure, and one that it did not count is a preemption. `status.jobSetRestarts` and `status.jobSetRestartsCounted` are the state of the last
-look, so every restart is counted exactly once."""
+The JobSet's own counters give the number of restarts and of counted restarts, also for the time when the operator was down. The reason of a
+restart comes from the endings of the pods, if they were seen. Otherwise a restart that the JobSet counted is a failure, and one that it did
+not count is a preemption. `status.jobSetRestarts` and `status.jobSetRestartsCounted` have the counters of the last reconcile, so every
+restart is counted exactly once."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from halcyon_operator.model.untrusted import stamp
 from halcyon_operator.model.views import JobSetView, Observed
 
 MAX_GROUPS_A_LOOK = 64
-"""Missed process groups whose endings are looked at one by one."""
+"""Maximum number of missed process groups whose endings are evaluated one by one."""
 
 JOBSET_REFUSED = "FailJobSetFailurePolicyAction"
 """Reason of a JobSet that stopped at a reserved exit code of a trainer."""
 
 
 def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Change:
-    """Bring the status up to date with the JobSet of the present attempt, the endings of its pods and the trainer's report.
+    """Update the status from the JobSet of the present attempt, the endings of its pods and the trainer's report.
 
     Args:
         observed: The observation.
-        status: The run's status, with the newest checkpoint already in it.
+        status: The run's status, with the newest checkpoint.
         jobset: The JobSet of the present attempt.
         now: The time.
     """
     if status.attempt_spec_hash == RETIRED:
-        # The attempt is being stopped, so a process group that the JobSet still starts does not count.
+        # The attempt is being stopped, so a process group that the JobSet starts now does not count.
         jobset = replace(jobset, restarts=status.job_set_restarts, restarts_counted=status.job_set_restarts_counted)
     change = _first_look(status, jobset, now)
     restarted, failures = _account_restarts(observed, change.status, jobset, now)
@@ -61,7 +61,7 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
 
 
 def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> Change:
-    """The status with the trainer's report, if it is of the present process group."""
+    """The status with the trainer's report, if it comes from the present process group."""
     report = observed.report
     if report is None or (report.attempt, report.restart) != group or (step := resumed_step(report)) is None:
         return Change(status)
@@ -75,7 +75,7 @@ def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGr
 def _end_of_group(
     observed: Observed, status: TrainingRunStatus, jobset: JobSetView, group: ProcessGroup, now: datetime
 ) -> tuple[Change, int] | None:
-    """The change by the end of the present process group, and the number of failures in it; None while the group is not at its end."""
+    """The change at the end of the present process group, and its number of failures; None if the group has not ended."""
     if jobset.outcome == "failed" and _is_open(status, group):
         refused = jobset.failure_reason == JOBSET_REFUSED
         end = _concluded(observed, status, group, refused=refused)
@@ -94,13 +94,13 @@ def _end_of_group(
 
 
 def count_restart(restarts: Restarts, cause: str, times: int = 1) -> Restarts:
-    """The restarts with more of one cause."""
+    """The restarts with the counter of one cause increased."""
     name = end_of(cause).counter
     return restarts.model_copy(update={name: getattr(restarts, name) + times, "total": restarts.total + times})
 
 
 def count_next_attempt(status: TrainingRunStatus, cause: str) -> Restarts:
-    """The restarts with the new attempt, which follows a process group that ended with this cause."""
+    """The restarts with the new attempt counted. It follows a process group that ended with this cause."""
     asked = status.restart is not None and status.restart.waits and end_of(cause).budget == "final"
     return count_restart(status.restarts, "requested" if asked else cause)
 
@@ -121,7 +121,7 @@ def _first_look(status: TrainingRunStatus, jobset: JobSetView, now: datetime) ->
 
 
 def _account_restarts(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> tuple[Change, int]:
-    """Count every restart since the last look: the change, and the number of failures among them."""
+    """Count every restart since the last reconcile. Returns the change, and the number of failures among the restarts."""
     before, after = status.job_set_restarts, max(status.job_set_restarts, jobset.restarts)
     counted = min(max(0, jobset.restarts_counted - status.job_set_restarts_counted), after - before)
     attempt = status.attempt
@@ -143,7 +143,7 @@ def _account_restarts(observed: Observed, status: TrainingRunStatus, jobset: Job
     if unseen:
         restarts = count_restart(count_restart(restarts, "failed", unseen_failures), "preempted", unseen - unseen_failures)
         cause: EndCause = "failed" if unseen_failures else "preempted"
-        status = with_end(status, ProcessGroup(attempt, before), cause, "the JobSet restarted it while the operator was away", now, None)
+        status = with_end(status, ProcessGroup(attempt, before), cause, "the JobSet restarted it while the operator was down", now, None)
     update = {"restarts": restarts, "job_set_restarts": after, "job_set_restarts_counted": status.job_set_restarts_counted + counted}
     return Change(status.model_copy(update=update), ended), failures + unseen_failures
 
@@ -156,9 +156,9 @@ def _concluded(observed: Observed, status: TrainingRunStatus, group: ProcessGrou
 
 
 def _is_echo(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:
-    """Whether the seen deletions may be the JobSet's own clean-up, because a process is gone without a seen end.
+    """Whether the seen deletions may be the JobSet's own clean-up, because a process ended without its end being seen.
 
-    This happens after an outage of the API server or a watch: the pod that ended first is deleted at once, its peers after their save.
+    This happens after an outage of the API server or a watch: the pod that ended first is deleted at once, the others after their save.
     """
     known = {ending.process for ending in observed.endings if ending.group == group}
     known |= {pod.process for pod in observed.pods if pod.group == group}
@@ -174,7 +174,8 @@ def _with_blame(observed: Observed, status: TrainingRunStatus, group: ProcessGro
 
 
 def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failures: int) -> TrainingRunStatus:
-    """Failures in a row without a new checkpoint. With a new checkpoint all failures of a look count as one: their order is unknown."""
+    """Count failures in a row without a new checkpoint. With a new checkpoint, all failures since the last reconcile count as one, because
+    their order is unknown."""
     old = before.checkpoint.step if before.checkpoint is not None else 0
     new = status.checkpoint.step if status.checkpoint is not None else 0
     count = min(failures, 1) if new > old else status.failures_without_checkpoint + failures

@@ -1,12 +1,12 @@
 """Goodput: every second since a run first started is counted under exactly one cause.
 
-Time is counted forward, from the end of the last count (`goodput.countedUntil`) to now, and never twice. The account of a process group
-begins where the last one ended. Until its pods exist, the time counts for the JobSet and the operator; until all pods have a node, as a
-wait for capacity; until its first process runs, as startup. After that the reports of the process divide the time. Time without a known
-cause (a container runs and has not reported yet) is counted at a later look. Suspension is left out.
+Time is counted forward, from the end of the last count (`goodput.countedUntil`) to now, and never twice. The time of a process group begins
+where the last one ended. Until its pods exist, the time counts as operator delay; until all pods have a node, as a wait for capacity; until
+its first process runs, as startup. After that the reports of the process divide the time. Time without a known cause (a container runs and
+has not reported yet) is counted at a later reconcile. Suspension is left out.
 
-Steps that a later process group does again were lost, with their share of the step time. They are known once the later group reports from
-which step it resumes, so the sums are computed again at each look (`measure`)."""
+Steps that a later process group repeats were lost, with their share of the step time. They are known once the later group reports the step
+at which it resumed, so the sums are computed again at each reconcile (`measure`)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from halcyon_operator.model.views import Observed, PodView
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _LONGEST_LIFE_SECONDS = 1e9
-"""Longer than any process runs; larger reports are ignored."""
+"""Longer than any process runs; a report with more is ignored."""
 
 
 def account(observed: Observed, status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
-    """The status with all time counted whose cause is known. Before the first attempt there is none."""
+    """The status with all time counted whose cause is known. Before the first attempt no time is counted."""
     started = moment(status.started_at)
     if started is None:
         return status
@@ -45,7 +45,7 @@ def account(observed: Observed, status: TrainingRunStatus, now: datetime) -> Tra
 
 @dataclass
 class _Book:
-    """The open account. Times and durations are whole milliseconds, so that sums are exact."""
+    """The seconds of the present process group, by cause. Times and durations are whole milliseconds, so that sums are exact."""
 
     until: int
     milliseconds: dict[str, int]
@@ -61,13 +61,13 @@ class _Book:
         return cls(_milliseconds(until), known.current.seconds.milliseconds(), known.current.process, round(1000 * known.suspended_seconds))
 
     def advance(self, to: datetime, cause: str) -> int:
-        """Count the time until then, if it is not counted yet. Returns how many milliseconds that was."""
+        """Count the time up to `to`, if it is not counted yet. Returns the counted milliseconds."""
         span = self._take(to)
         self.milliseconds[cause] += span
         return span
 
     def leave_out(self, to: datetime) -> None:
-        """The run was suspended until then."""
+        """Count the time up to `to` as suspension."""
         self.suspended += self._take(to)
 
     def add_report(self, seconds: GoodputSeconds, at: datetime) -> None:
@@ -76,19 +76,20 @@ class _Book:
             self.advance(at - timedelta(seconds=seconds.total), "startup")
         before = (self.process or GoodputSeconds()).milliseconds()
         news = {cause: max(0, count - before[cause]) for cause, count in seconds.milliseconds().items()}
-        # There are two clocks, and maybe two processes of the group: reports give the shares, the operator's clock gives the time.
+        # The clocks of process and operator differ, and reports may come from two processes of the group: reports give the shares of the
+        # causes, the operator's clock gives the time.
         for cause, share in _shares(news, self._take(at)).items():
             self.milliseconds[cause] += share
         self.process = seconds
 
     def close(self) -> GoodputSeconds:
-        """Close the account of a process group that has ended, and begin the next one."""
+        """Return the seconds of a process group that has ended, and begin with the next group."""
         closed = GoodputSeconds.of_milliseconds(self.milliseconds)
         self.milliseconds, self.process = dict.fromkeys(CAUSES, 0), None
         return closed
 
     def goodput(self, before: Goodput | None) -> Goodput:
-        """The account as it is stored, without the sums."""
+        """The goodput for the status, without the sums."""
         return Goodput(
             ratio=0.0,
             wall_seconds=0.0,
@@ -106,13 +107,13 @@ class _Book:
 
 
 def _counted(entry: HistoryEntry, observed: Observed, status: TrainingRunStatus, book: _Book, now: datetime) -> HistoryEntry:
-    """An entry of the history with all time counted that is known; closed if its process group has ended."""
+    """An entry of the history with all known time counted; complete if its process group has ended."""
     pods = [pod for pod in observed.pods if pod.group == _group(entry)]
     hosts = status.topology.hosts if status.topology is not None else len(pods)
     report = _newest_report(entry, observed, now)
     if book.process is None:
         if entry.ended_at is None and observed.run.status.waits_in_queue and not status.waits_in_queue:
-            # Admitted since the last look: at the latest when its first pod was made.
+            # Admitted since the last reconcile, at the latest when its first pod was created.
             book.advance(min([now, *(pod.created_at for pod in pods if pod.created_at is not None)]), "capacity_wait")
         _count_start(pods, hosts, book)
     if report is not None:
@@ -123,11 +124,11 @@ def _counted(entry: HistoryEntry, observed: Observed, status: TrainingRunStatus,
             _count_waiting(pods, hosts, book, now, queued=status.waits_in_queue)
         return entry
     if not all(pod.over for pod in pods):
-        return entry  # they may be saving, and report it when they end
+        return entry  # they may still save, and report it when they end
     reported_before = book.process is not None
     unseen = book.advance(end, "other" if reported_before else "startup")
     update: dict[str, object] = {"seconds": book.close(), "unseen_seconds": unseen / 1000 if reported_before else 0.0}
-    # After the signal to end a process group does some more steps, and its termination reports have their number.
+    # A process group does some more steps after the preemption notice. Its termination reports have the last step.
     done = [ending.report.step for ending in observed.endings if ending.group == _group(entry) and ending.report is not None]
     if entry.from_step is not None and done:
         update["to_step"] = max(entry.to_step or 0, *done)
@@ -177,7 +178,7 @@ def _count_between(before: TrainingRunStatus, status: TrainingRunStatus, book: _
     """Count the wait of a run without a process group until now."""
     if status.phase == "Succeeded":
         return
-    if {"Suspending", "Suspended"} & {before.phase, status.phase} or before.phase == "Succeeded":  # and is to do more steps now
+    if {"Suspending", "Suspended"} & {before.phase, status.phase} or before.phase == "Succeeded":  # succeeded before, but got more steps
         book.leave_out(now)
         return
     stopped = any((condition := one.condition("Stalled")) is not None and condition.status == "True" for one in (before, status))
@@ -189,7 +190,7 @@ def _scheduled(pods: Sequence[PodView], hosts: int) -> bool:
 
 
 def _shares(weights: dict[str, int], whole: int) -> dict[str, int]:
-    """A whole number divided in proportion to weights; all of it under ``other`` if all weights are 0."""
+    """An integer divided in proportion to weights; all of it is ``other`` if all weights are 0."""
     total = sum(weights.values())
     if total == 0:
         return {"other": whole}

@@ -1,8 +1,8 @@
 """The cost and success of growing to more slices, and when a run may try again. Pure.
 
-To grow costs two starts, and another run may take the room first. So the first growth is tried as soon as there is room. A growth is lost
-if its pods find no node, or if the room goes before the growth has paid. After a lost growth there is a pause, each time twice as long, and
-long enough that growing costs at most a twentieth of the time."""
+Growing costs two starts, and another run may take the room first. The first growth is tried as soon as there is room. A growth is lost if
+its pods find no node, or if the room is lost before the growth has paid for itself. After a lost growth there is a pause, each time twice
+as long, and long enough that growing costs at most a twentieth of the time."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from halcyon_api.spec.operations import ElasticSpec
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp
 
 SHARE = 20
-"""A growth has paid, and a lost one may be tried again, when the run has trained for this multiple of its cost."""
+"""A growth has paid for itself, and a lost one may be retried, when the run has trained for this multiple of the cost."""
 HANDOVER_SECONDS = 10.0
-"""Time for which a probe holds its room for the larger attempt, whose pods take it by their priority. After it the probe is deleted."""
+"""Time for which a probe holds its room for the larger attempt, whose pods preempt it by their priority. Then the probe is deleted."""
 GROWN_PATIENCE_SECONDS = 60.0
-"""Longest wait for nodes after a growth: the room was there, so another run has taken it.
+"""Longest wait for nodes after a growth. There was room before, so after this time another run has taken it.
 
-It is long compared with the time for which the probe holds the room and the time that a busy scheduler needs to bind the pods, because a
-growth that is given up too early costs more than one that is given up a little late.
+It is longer than the time for which the probe holds the room and the time that a busy scheduler needs to bind the pods: to give up a growth
+too early costs more than to give it up a little late.
 """
 _LONGEST_PAUSE_SECONDS = 86_400.0
 
 
 def grown(placement: PlacementStatus, slices: int, now: datetime) -> PlacementStatus:
-    """The placement of a run that goes on with more slices."""
+    """The placement of a run that continues with more slices."""
     before = placement.grown_from if placement.grown_from is not None else placement.slices
     return placement.model_copy(update={"slices": slices, "grown_from": before, "grown_at": stamp(now), "grow_not_before": None})
 
 
 def shrunk(placement: PlacementStatus, slices: int) -> PlacementStatus:
-    """The placement of a run that goes on with fewer slices. The time of the growth stays until its cost is known."""
+    """The placement of a run that continues with fewer slices. The time of the growth stays until its cost is known."""
     lost = placement.lost_growths + 1 if placement.grown_from is not None else 0
     update = {"slices": slices, "grown_from": None, "lost_growths": lost, "grown_at": placement.grown_at if lost else None}
     return placement.model_copy(update=update)
@@ -42,7 +42,7 @@ def with_growth_cost(placement: PlacementStatus, elastic: ElasticSpec, first_ste
     """The placement, updated with the cost of the last growth.
 
     Args:
-        placement: As it was.
+        placement: The placement before.
         elastic: The run's settings.
         first_step_at: Time of the first step of the present process group; None: not yet.
         now: The time.
@@ -61,27 +61,27 @@ def with_growth_cost(placement: PlacementStatus, elastic: ElasticSpec, first_ste
 
 
 def may_look(placement: PlacementStatus, now: datetime) -> bool:
-    """Whether a probe may look for room for more slices."""
+    """Whether a probe may search for room for more slices."""
     until = moment(placement.grow_not_before)
-    # A later time than any pause allows was written before the clock was set back.
+    # If the time is later than the longest pause allows, the clock was set back after it was written.
     return until is None or now >= until or (until - now).total_seconds() > _LONGEST_PAUSE_SECONDS
 
 
 def patience(placement: PlacementStatus, elastic: ElasticSpec) -> float:
-    """Seconds for which pods may be without a node before the run goes on with fewer slices."""
+    """Seconds for which pods may wait for a node before the run continues with fewer slices."""
     if placement.grown_from is None:
         return elastic.shrink_after_seconds
     return GROWN_PATIENCE_SECONDS
 
 
 def takes_over(placement: PlacementStatus, now: datetime, *, made: bool, trains: bool) -> bool:
-    """Whether a probe still holds its room for the attempt that takes it.
+    """Whether a probe still holds its room for the larger attempt.
 
     Args:
-        placement: The run's placement after this look.
+        placement: The run's placement after this reconcile.
         now: The time.
-        made: The larger attempt's JobSet exists.
-        trains: That attempt trains.
+        made: Whether the larger attempt's JobSet exists.
+        trains: Whether the larger attempt trains.
     """
     if placement.grown_from is None or trains:
         return False

@@ -1,6 +1,6 @@
 """Describes late pods: pods that have a node and do not start, because a volume, a network or an image is missing. Pure.
 
-The status shows identifiers and the operator's own sentences about them. Text of a node or a controller may be long and is untrusted, so
+The status shows identifiers and the operator's own sentences about them. Text from a node or a controller may be long and is untrusted, so
 only the newest event is shown, cleaned and cut (`pod_events`)."""
 
 from __future__ import annotations

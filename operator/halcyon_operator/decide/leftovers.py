@@ -1,6 +1,6 @@
-"""Objects that must be gone before a run's next attempt, and objects of others under its names. Pure.
+"""Objects that must be deleted before a run's next attempt, and objects of other owners with its names. Pure.
 
-The operator changes only objects of the run. Objects of others are shown to the user and left alone."""
+The operator changes only objects of the run. Objects of other owners are reported to the user and not changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from halcyon_operator.model.views import Observed
 
 
 def remains_of_attempt(observed: Observed, cause: EndCause, message: str) -> Stop | Wait | None:
-    """The step that removes the last attempt's objects, or waits for them; None if they are gone."""
+    """The step that deletes the last attempt's objects, or waits for their deletion; None if they are deleted."""
     owned = own_jobsets(observed)
     if any(not jobset.deleting for jobset in owned):
         return Stop(cause, message)
@@ -28,7 +28,7 @@ def remains_of_attempt(observed: Observed, cause: EndCause, message: str) -> Sto
 
 
 def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
-    """The step for objects of an earlier run of the same name. The fence would stop its trainers from saving what they trained.
+    """The step for objects of an earlier run of the same name. A new attempt would fence its trainers before their last save.
 
     Objects without an owner stay until a user deletes them: the operator changes only objects of the run.
     """
@@ -38,11 +38,11 @@ def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> Sta
     jobsets = [jobset for jobset in observed.jobsets if jobset.owner_uid != run.uid and names.is_attempt_name(run.name, jobset.name)]
     for jobset in jobsets:
         if jobset.outcome == "running" and not jobset.deleting and not jobset.owner_uid:
-            # A background deletion removes the JobSet first, and its controller, which lags, may then make its Jobs once more.
+            # A background deletion removes the JobSet first, and its controller, which lags, may then create its Jobs once more.
             fix = f"kubectl delete jobset,configmap {jobset.name} --namespace {run.namespace} --cascade=foreground"
             return Stall(
                 "NameTaken",
-                f"JobSet {jobset.name} {whose}, which was deleted without it, is at work; delete it ({fix}): its pods save, "
+                f"JobSet {jobset.name} {whose}, which was deleted without it, still runs; delete it ({fix}): its pods save, "
                 "and this run goes on from there",
             )
     if at_work := next((jobset for jobset in jobsets if jobset.outcome == "running" or jobset.deleting), None):
@@ -54,7 +54,7 @@ def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> Sta
 
 
 def name_conflict(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
-    """The step for an object of another owner that has a name which the attempt needs; None if there is none."""
+    """The step if an object of another owner has a name that the attempt needs; None if there is none."""
     name = names.jobset_name(observed.run.name, status.attempt)
     foreign = [jobset for jobset in observed.jobsets if jobset.name == name and jobset.owner_uid != observed.run.uid]
     own = own_config_map(observed)
@@ -67,7 +67,7 @@ def name_conflict(observed: Observed, status: TrainingRunStatus) -> Stall | Wait
 
 
 def next_free_attempt(observed: Observed, highest: int) -> int:
-    """The next number without an object of its name. A foreign JobSet takes only its own number, not the lower ones."""
+    """The next number whose name no object has. A foreign JobSet blocks only its own number, not the lower ones."""
     taken = {jobset.name for jobset in observed.jobsets}
     number = highest + 1
     while names.jobset_name(observed.run.name, number) in taken:

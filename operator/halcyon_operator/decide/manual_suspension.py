@@ -1,7 +1,7 @@
-"""A JobSet that a user suspends: an administrator who needs the hardware, or drains a cluster. Pure.
+"""A JobSet that a user suspends, such as an administrator who needs the hardware or drains a cluster. Pure.
 
-The operator only shows it. It records the end of the process group at once. So even after its own restart it knows that this JobSet must
-not continue when it is resumed: the new processes would have the numbers of processes that may still be leaving. The operator then makes a
+The operator only shows it, and records the end of the process group at once. So even after its own restart it knows that this JobSet must
+not continue when it is resumed: the new processes would have the epoch of processes that may still be ending. The operator then creates a
 new attempt."""
 
 from __future__ import annotations

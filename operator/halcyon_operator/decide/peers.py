@@ -1,8 +1,8 @@
-"""When one pod of a process group is deleted, the operator deletes the others, too. Pure.
+"""When one pod of a process group is deleted, the operator deletes the others too. Pure.
 
-The others would end by themselves, because their peers notify them and save together with them. But a kubelet checks only once a second for
-a container that ended by itself, and after that the Job controller waits up to a second of its own. For a deleted pod the kubelet waits
-actively. So this saves up to a second of every restart; without the operator a run restarts all the same."""
+The others would end anyway, because the processes notify each other and save together. But a kubelet checks only once a second for an ended
+container, and after that the Job controller waits up to another second. For a deleted pod the kubelet waits actively. So this makes a
+restart up to a second faster; without the operator a run restarts too."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from halcyon_operator.model.ownership import is_own
 from halcyon_operator.model.views import JobSetView, Observed
 
 MAX_PODS = 64
-"""In a larger process group no pod is deleted: the requests would cost the API server more than the second is worth."""
+"""In a larger process group no pod is deleted: the load of the requests on the API server is not worth the second."""
 
 
 def peers_to_delete(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[Deletion, ...]:
     """The pods of the present process group to delete, because one of them is being deleted.
 
-    Only after the first step: an earlier process may not handle the signal as a notice, and its exit would count as a failure.
+    Only after the first step: before it, a process may not handle the signal as a preemption notice, and its exit would count as a failure.
 
     Args:
         observed: The observation.
-        status: The run's status after this look.
+        status: The run's status after this reconcile.
         jobset: The JobSet of the present attempt.
     """
     if jobset.deleting or jobset.suspended or not trains(status):

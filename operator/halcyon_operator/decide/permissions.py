@@ -1,4 +1,4 @@
-"""What this installation does not let a run ask for. Pure."""
+"""Rejects settings of a run that this installation does not allow. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from halcyon_operator.model.views import Platform, RunView
 
 
 def permitted(run: RunView, platform: Platform) -> RunView:
-    """The run, without its spec where this installation does not allow it."""
+    """The run; without its spec, and with the reason, if this installation does not allow the spec."""
     if run.spec is None:
         return run
     refusal = _forbidden(run.spec, platform)

@@ -1,6 +1,6 @@
 """The number of slices of a run, and the room for fewer or more. Pure.
 
-Nodes are not looked at: the scheduler's results show whether there is room. The run's own pods show it for its own slices, the pods of a
+Nodes are not read: the scheduler's results show whether there is room. The run's own pods show it for its present slices, the pods of a
 probe for more slices (`room_probe.py`)."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from halcyon_operator.model.views import JobSetView, Observed, PodView
 
 
 def placement_of(status: TrainingRunStatus, spec: TrainingRunSpec) -> PlacementStatus:
-    """The placement on record; for an attempt without a record, the one of its topology."""
+    """The recorded placement; if there is none, that of the attempt's topology."""
     slices = status.topology.slices if status.topology is not None else spec.accelerator.slices
     return status.placement or PlacementStatus(slices=slices, wanted_slices=wanted_slices(spec))
 
@@ -67,7 +67,7 @@ def capacity_of(observed: Observed, status: TrainingRunStatus, spec: TrainingRun
 
 
 def smaller(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> int | None:
-    """The largest usable number of slices that have nodes, below what the attempt has."""
+    """The largest usable number of slices that have nodes and is below the attempt's number; None if there is none."""
     placed = _whole_slices([pod for pod in _own(observed, status) if pod.node and not pod.deleting], spec)
     slices = placement_of(status, spec).slices
     return max((number for number in usable_slices(spec) if number <= placed and number < slices), default=None)
@@ -79,7 +79,7 @@ def first_slices(status: TrainingRunStatus, spec: TrainingRunSpec, *, fresh: boo
     Args:
         status: The run's status.
         spec: The run's spec.
-        fresh: The recorded room is out of date.
+        fresh: Whether the recorded room is out of date.
     """
     placement = placement_of(status, spec)
     known = placement.slices in usable_slices(spec) and placement.wanted_slices == wanted_slices(spec)
@@ -87,7 +87,7 @@ def first_slices(status: TrainingRunStatus, spec: TrainingRunSpec, *, fresh: boo
 
 
 def next_placement(status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime, *, fresh: bool) -> PlacementStatus:
-    """The placement of the next attempt. With `fresh` all blames are dropped: the user has looked into the failures."""
+    """The placement of the next attempt. With `fresh` all blames are dropped, because the user has handled the failures."""
     before, slices = placement_of(status, spec), first_slices(status, spec, fresh=fresh)
     return PlacementStatus(
         slices=slices,
@@ -120,9 +120,9 @@ def _own(observed: Observed, status: TrainingRunStatus) -> list[PodView]:
 
 
 def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus, now: datetime) -> int | None:
-    """The number of slices with those that a probe holds; None if it is not larger than the present one.
+    """The number of slices including those that a probe holds; None if it is not larger than the present number.
 
-    A number below the wanted one counts only after the probe has looked for `growAfterSeconds`.
+    A number below the wanted one counts only after the probe has searched for `growAfterSeconds`.
     """
     elastic, probe = spec.recovery.elastic, observed.probe
     if elastic is None or probe is None or probe.jobset.deleting or probe.jobset.outcome != "running":
@@ -137,7 +137,7 @@ def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus,
 
 
 def _whole_slices(pods: list[PodView], spec: TrainingRunSpec) -> int:
-    """The number of whole slices that pods make up. If a slice is a node pool, its hosts belong together; other hosts are alike."""
+    """The number of complete slices of some pods. If a slice is a node pool, its hosts belong together; else any hosts form a slice."""
     hosts = spec.accelerator.resolve().hosts_per_slice
     processes = {pod.process for pod in pods}
     if not spec.accelerator.row.pool_is_slice:

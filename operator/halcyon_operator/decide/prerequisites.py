@@ -1,7 +1,7 @@
-"""The runs that a run waits for: `spec.after`, or a run without a checkpoint root yet in `spec.from`. Pure.
+"""The runs that a run waits for: that of `spec.after`, or that of `spec.from` while it has no checkpoint root. Pure.
 
-`spec.after` counts only before the first attempt: a run that has begun continues in any case. A cycle of runs that wait for one another is
-found by following `spec.after` from run to run; only runs that have not begun can be part of one."""
+`spec.after` is checked only before the first attempt: a run that has begun continues in any case. A cycle of runs that wait for one another
+is found by following `spec.after` from run to run; only runs that have not begun can be part of a cycle."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class UnmetPrerequisite:
 
     message: str
     reason: str = ""
-    """Reason of `Stalled` if a user must act; empty if waiting is enough."""
+    """Reason of `Stalled` if a user must act; empty: the run only waits."""
 
 
 def unmet_prerequisite(run: str, namespace: str, chain: tuple[Prerequisite, ...]) -> UnmetPrerequisite | None:
-    """Why a run must wait; None if it need not.
+    """Why a run must wait; None if it does not have to.
 
     Args:
-        run: Its name.
-        namespace: Its namespace.
-        chain: The run that it waits for, the one that this waits for, and so on; empty: it waits for none.
+        run: Name of the run.
+        namespace: Namespace of the run.
+        chain: The run that it waits for, the run that that run waits for, and so on; empty: none.
     """
     if not chain or (first := chain[0]).phase == "Succeeded":
         return None
@@ -34,7 +34,7 @@ def unmet_prerequisite(run: str, namespace: str, chain: tuple[Prerequisite, ...]
         sentence = f"this run waits for {first.name}, {links}: none of them can begin; leave `after` out of one of them"
         return UnmetPrerequisite(f"spec.after.run: {sentence}", "AwaitedRunCycle")
     if first.phase is None:
-        fix = "make it, correct the name, or leave `after` out if it is done and gone"
+        fix = "create it, correct the name, or leave `after` out if that run has succeeded and was deleted"
         return UnmetPrerequisite(
             f"spec.after.run: waits for run {first.name}, and there is none of that name in namespace {namespace}; {fix}"
         )
@@ -47,13 +47,13 @@ def unmet_prerequisite(run: str, namespace: str, chain: tuple[Prerequisite, ...]
 
 
 def unmet_origin(origin: Prerequisite) -> UnmetPrerequisite:
-    """Why a run must wait that begins from a run without a checkpoint root: that run gets its root with its first attempt.
+    """Why a run must wait for the run of its `spec.from`, which has no checkpoint root before its first attempt.
 
-    The other run's message is left out: that run may wait for this one, and then each message would contain the other one again and again.
+    The other run's message is left out: that run may wait for this one, and then each message would contain the other one without end.
     """
     if origin.phase == "Failed":
-        sentence = f"run {origin.name} has failed before it began, so where its checkpoints are is not known; fix that run"
+        sentence = f"run {origin.name} has failed before it began, so its checkpoint root is not known; fix that run"
         return UnmetPrerequisite(f"spec.from.run: {sentence}", "OriginUnknown")
     return UnmetPrerequisite(
-        f"spec.from.run: waits for run {origin.name} to begin, which is {origin.phase}; before, it has no place for checkpoints"
+        f"spec.from.run: waits for run {origin.name} to begin, which is {origin.phase}; until then, it has no checkpoint root"
     )

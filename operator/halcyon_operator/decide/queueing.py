@@ -1,9 +1,9 @@
 """A run in a queue: since when it waits, for what, and whether the queue ended its processes. Pure.
 
-The queue takes its quota back by suspending the JobSet: its pods get the signal to end, save and leave. The JobSet is deleted at the first
-look, and the next attempt enters the queue when the pods are gone. Otherwise Kueue might admit the JobSet again while its processes still
-save, and the new processes would have the same number. The reason is written into `status.queue.eviction` at the same look, because
-a process that leaves looks like one of a deleted pod."""
+The queue takes its quota back by suspending the JobSet: its pods get the signal to end, save and exit. The JobSet is deleted at the first
+reconcile, and the next attempt enters the queue when the pods have ended. Otherwise Kueue might admit the JobSet again while its processes
+still save, and the new processes would have the same epoch. The reason is written into `status.queue.eviction` at the same reconcile,
+because these exits look like those of deleted pods."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from halcyon_operator.model.views import JobSetView, Observed, PodView
 from halcyon_operator.model.workload import NoKueue, NoWorkload, WorkloadReading, WorkloadUnread, WorkloadView
 
 TAKEN_UP_SECONDS = 60.0
-"""Time for Kueue to make a Workload, after which the message says where to look."""
+"""Time for Kueue to create a Workload. After it the message lists what the user can check."""
 
 
 def with_queue(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> TrainingRunStatus:
-    """The status with the state of the queue. Must be called before the restarts since the last look are counted.
+    """The status with the state of the queue. Must be called before the restarts since the last reconcile are counted.
 
     Args:
         observed: The observation.
-        status: The run's status as the last look left it.
+        status: The run's status after the last reconcile.
         jobset: The JobSet of the present attempt.
         now: The time.
     """
@@ -53,7 +53,7 @@ def with_queue(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
 
 
 def had_processes(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:
-    """Whether a process group is known to have had processes. A pod that never started had none."""
+    """Whether a process group is known to have had processes. A pod that never started had no process."""
     entry = entry_of(status, group)
     trained = entry is not None and entry.first_step_at is not None
     return (
@@ -66,7 +66,7 @@ def had_processes(observed: Observed, status: TrainingRunStatus, group: ProcessG
 def was_evicted(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> bool:
     """Whether a queue has evicted the present process group, so that the JobSet must never be admitted again.
 
-    Not for a deactivated Workload, because the Workload of the next attempt would be active. Not for processes that had failed before:
+    False for a deactivated Workload, because the Workload of the next attempt would be active. False for processes that had failed before:
     while their pods exist, JobSet still handles the failure.
     """
     group, seen = ProcessGroup(status.attempt, jobset.restarts), observed.workload
@@ -99,14 +99,14 @@ def describe_queued(observed: Observed, status: TrainingRunStatus, jobset: JobSe
     """The description of an attempt whose JobSet a queue holds."""
     queue, group = status.queue or QueueStatus(name=jobset.queue), ProcessGroup(status.attempt, jobset.restarts)
     if had_processes(observed, status, group) and _pods_of(observed, group):
-        return Description("Restarting", "QueueEvicted", f"{evicted_sentence(queue)}; its processes save and leave")
+        return Description("Restarting", "QueueEvicted", f"{evicted_sentence(queue)}; its processes save and exit")
     reason, why, stuck = _why(observed.workload, jobset, seconds_between(queue.waiting_since, now), now)
     message = f"waiting in queue {queue.name} since {queue.waiting_since or stamp(now)}: {why}"
     return Description("Queued", reason, message, reason if stuck else "", message if stuck else "")
 
 
 def queue_changed(before: TrainingRunStatus, after: TrainingRunStatus, now: datetime) -> tuple[Event, ...]:
-    """The run began to wait in a queue, or was admitted."""
+    """The event when the run begins to wait in a queue, or is admitted."""
     waited = before.queue.waiting_since if before.queue is not None else None
     queue = after.queue
     if queue is None or (waited is None) == (queue.waiting_since is None):
@@ -127,7 +127,7 @@ def _is_of(eviction: QueueEviction, group: ProcessGroup) -> bool:
 
 
 def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> QueueEviction | None:
-    """The eviction of the process group of the last look, from the Workload of a suspended JobSet."""
+    """The eviction of the process group of the last reconcile, from the Workload of a suspended JobSet."""
     group = present_group(status)
     entry, seen = entry_of(status, group), observed.workload
     if not jobset.suspended or not isinstance(seen, WorkloadView) or seen.evicted is None:
@@ -158,12 +158,12 @@ def _why(reading: WorkloadReading | None, jobset: JobSetView, waited_seconds: fl
             )
             return "WaitingForKueue", why, False
         case NoWorkload():
-            return "WaitingForKueue", f"Kueue has yet to take note of JobSet {jobset.name}", False
+            return "WaitingForKueue", f"Kueue has not created a Workload yet for JobSet {jobset.name}", False
         case WorkloadView():
             return _of_workload(reading, now)
         case _:
             because = f" ({reading.reason})" if isinstance(reading, WorkloadUnread) else ""
-            why = f"what for stands in its Workload, which the operator does not read{because}"
+            why = f"the reason is in its Workload, which the operator does not read{because}"
             return "WaitingForQuota", f"{why}: kubectl describe workloads --selector kueue.x-k8s.io/job-uid={jobset.uid}", False
 
 
@@ -189,4 +189,4 @@ def _of_workload(seen: WorkloadView, now: datetime) -> tuple[str, str, bool]:
     if missing.reason == "Inadmissible":
         why = f"{missing.message}; correct scheduling.queue.name, or have the queue's owner fix it"
         return "QueueInadmissible", why, False
-    return "WaitingForQuota", missing.message or "Kueue has not said what is missing; others may be before it", False
+    return "WaitingForQuota", missing.message or "Kueue does not report what is missing; other runs may be before it", False

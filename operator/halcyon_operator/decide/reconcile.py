@@ -1,8 +1,8 @@
-"""The centre of the operator: from an observation of a run and the time to a decision. Pure, and total over any observation.
+"""The centre of the operator: computes a decision from an observation of a run and the time. Pure, and defined for every observation.
 
-Level-triggered: nothing is remembered between two looks except what the cluster holds, so the operator may be killed at any moment. A look
-first brings the status up to date (`checkpoint_status`, `follow`), then chooses the next step (`attempts`), carries it out as a decision
-(`carry_out`), and describes the run in its conditions (`describe`, `conditions`). A `Change` goes from step to step.
+Level-triggered: all state between two reconciles is in the cluster, so the operator may be killed at any moment. A reconcile first updates
+the status (`checkpoint_status`, `follow`), then chooses the next step (`attempts`), converts it to a decision (`carry_out`), and describes
+the run in its conditions (`describe`, `conditions`). A `Change` is passed from step to step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from halcyon_operator.model.views import HeadPending, JobSetView, Observed
 
 
 def reconcile(observed: Observed, now: datetime) -> Decision:
-    """What to do about a run now."""
+    """The decision about a run now."""
     observed = replace(observed, run=permitted(observed.run, observed.platform))
     if observed.run.deleting:
         # Owner references delete all objects of the run; there is nothing outside the cluster to clean up.
@@ -55,7 +55,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
 
 
 def _updated(observed: Observed, jobset: JobSetView | None, wanted_hash: str, now: datetime) -> Change:
-    """The status brought up to date with checkpoints, queue, JobSet, pods and spec."""
+    """The status, updated from checkpoints, queue, JobSet, pods and spec."""
     change = Change(with_checkpoint(observed, now), events.checkpoint_failing(observed.report))
     change = change.updated(with_queue(observed, change.status, jobset, now))
     if jobset is not None:
@@ -66,7 +66,7 @@ def _updated(observed: Observed, jobset: JobSetView | None, wanted_hash: str, no
 
 
 def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -> Decision:
-    """The decision that the next step of the run leads to."""
+    """The decision for the next step of the run."""
     status, spec = change.status, observed.run.spec
     if spec is None:
         return _invalid(observed, status, now)
@@ -78,12 +78,12 @@ def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -
 
 
 def _completed(decision: Decision, observed: Observed, change: Change, jobset: JobSetView | None, now: datetime) -> Decision:
-    """The decision with all events and requests, the status only if it is worth a write, and the time of the next look."""
+    """The decision with all events and requests, the status only if it needs a write, and the time of the next reconcile."""
     status, before = decision.status or change.status, observed.run.status
     waits_for_save = jobset is not None and (status.edit is not None or restart_waits(status))
     written = status_to_write(observed, account(observed, status, now), now)
     if written is not None and any(deletion.resource_version for deletion in decision.delete):
-        # The write changes the run's resource version, so a deletion that names the one that was seen waits for the next look.
+        # The write changes the run's resource version, so a deletion with the observed version waits for the next reconcile.
         decision = replace(decision, delete=(), events=(), requeue_after=0.0)
     found = change.events + decision.events
     if written is not None:
@@ -94,11 +94,11 @@ def _completed(decision: Decision, observed: Observed, change: Change, jobset: J
 
 
 def _reading_head(observed: Observed, now: datetime) -> Decision:
-    """Show that the run was seen. The next step depends on the checkpoints in the root; the answer of its store brings the next look."""
+    """Show that the run was seen. The next step needs the checkpoints in the root; the answer of its store starts the next reconcile."""
     run = observed.run
     if run.status.conditions:
         return Decision(requeue_after=LATER_SECONDS)
-    description = Description("Pending", "ReadingCheckpointRoot", "looking into the checkpoint root for a checkpoint to go on from")
+    description = Description("Pending", "ReadingCheckpointRoot", "reading the checkpoint root for a checkpoint to continue from")
     return Decision(
         status_to_write(observed, with_description(run.status, description, run.generation, now), now), requeue_after=LATER_SECONDS
     )
@@ -120,7 +120,7 @@ def _with_probe(decision: Decision, step: steps.Step, observed: Observed, now: d
 
 
 def _invalid(observed: Observed, status: TrainingRunStatus, now: datetime) -> Decision:
-    """No attempt is made from an invalid document. An attempt that is under way goes on."""
+    """The decision for an invalid document: no new attempt is created from it, but a running attempt continues."""
     message = "; ".join(observed.run.problems)
     if status.phase == "Succeeded":
         return Decision(with_description(status, recorded_description(status), observed.run.generation, now))

@@ -1,7 +1,7 @@
-"""What follows from the state of a run: the decision table, as data. Pure.
+"""The recovery decisions of a run: the decision table, as data. Pure.
 
-Six facts are drawn from the observation (`recovery_facts.py`), the first rule of `RULES` that matches them gives the action, and
-`attempts.py` carries it out. docs/reference/recovery.md prints the same rules (`recovery_reference.py`). A test checks that every
+Six facts are computed from the observation (`recovery_facts.py`), the first rule of `RULES` that matches them gives the action, and
+`attempts.py` converts it to a step. docs/reference/recovery.md shows the same rules (`recovery_reference.py`). A test checks that every
 combination of facts has a rule, that every rule is the first one for some combination, and that every cause is named."""
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Literal, get_args
 from halcyon_operator.model.causes import EndCause, causes_of
 
 Cause = EndCause | Literal["none"]
-"""Why the last process group ended, until the next one trains; `none` while one trains, and before the first."""
+"""Why the last process group ended, until the next one trains; `none` while one trains, and before the first group."""
 
 Committed = Literal["yes", "no"]
-"""Whether a checkpoint was committed since the last failure; with room for more slices, since the room was found. For an edit or a restart
-that waits: whether everything that was trained when it was seen is saved, or the longest wait is over."""
+"""Whether a checkpoint was committed since the last failure; if there is room for more slices: since the room was found. If an edit or a
+restart waits: whether all steps that were done when it was seen are saved, or the longest wait is over."""
 
 Budget = Literal["left", "spent"]
-"""Whether another failure is allowed: `recovery.maxRestarts` failures in a row without a checkpoint; three losses of the root in a row; ten
-ends in a row that cost nothing, without a checkpoint."""
+"""Whether another failure is allowed. The limits are `recovery.maxRestarts` failures in a row without a checkpoint, three losses of the
+root in a row, and ten free ends in a row without a checkpoint."""
 
 Node = Literal["clear", "blamed"]
-"""Whether there is a node to avoid after many blames, and leaving it costs no step (no process group trains)."""
+"""Whether there is a node to avoid after many blames, and moving off it loses no step (no process group trains)."""
 
 Capacity = Literal["enough", "short", "fewer", "avoided", "more"]
 """Whether there is room for the run, see `CAPACITIES`."""
@@ -40,17 +40,17 @@ CAPACITIES: dict[Capacity, str] = {
     "short": "pods wait for nodes",
     "fewer": "pods have waited for `recovery.elastic.shrinkAfterSeconds`, and a smaller number of slices that can be used has nodes",
     "avoided": "pods have waited for `recovery.badNodes.giveUpSeconds` while nodes are avoided",
-    "more": "the run is on fewer slices than it would have, and a probe holds room for more",
+    "more": "the run has fewer slices than `wantedSlices`, and a probe holds room for more",
 }
 
 ACTIONS: dict[Action, str] = {
-    "same": "go on with the same slices: the processes train on, the JobSet restarts them, or, if the JobSet has given up, a new attempt",
+    "same": "continue with the same slices: the processes train on, the JobSet restarts them, or, if the JobSet has failed, a new attempt",
     "pause": "a new attempt with the same slices after a pause that grows each time",
-    "edited": "a new attempt with the spec as it is now, which may be as it was",
+    "edited": "a new attempt with the present spec, which may be unchanged",
     "elsewhere": "a new attempt with the same slices that does not use the blamed node",
-    "anywhere": "a new attempt with the same slices on any node; blames are forgotten",
+    "anywhere": "a new attempt with the same slices on any node; blames are deleted",
     "smaller": "a new attempt with the slices that have nodes",
-    "larger": "a new attempt with the slices that there is room for",
+    "larger": "a new attempt with as many slices as there is room for",
     "wait": "nothing now",
     "stop": "nothing until a user acts",
 }
@@ -70,7 +70,7 @@ class RecoveryFacts:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: the facts that it matches (None: any), the action, and the reason for it."""
+    """One rule: the facts that it matches (None: any), the action, and the reason for the action."""
 
     cause: tuple[Cause, ...] | None
     action: Action
@@ -99,52 +99,52 @@ FAILURES: tuple[EndCause, ...] = causes_of("failure")
 """Causes that count against `recovery.maxRestarts` and blame a node."""
 
 FREE: tuple[EndCause, ...] = causes_of("free")
-"""Causes that cost the run nothing."""
+"""Causes that do not count as failures."""
 
 OWN: tuple[EndCause, ...] = causes_of("operator")
 """Ends that the operator itself made, for a new attempt."""
 
 STORE_ENDS: tuple[EndCause, ...] = causes_of("store")
-"""Causes in a store that refuses access or does not answer."""
+"""Causes in a store that denies access or does not answer."""
 
 ENDED: tuple[EndCause, ...] = (*FAILURES, *FREE, *OWN, "fenced")
-"""Causes after which the run goes on."""
+"""Causes after which the run continues."""
 
 RULES: tuple[Rule, ...] = (
     Rule(("completed",), "stop", "all steps are done", reason="Succeeded"),
     Rule(("badConfiguration",), "stop", "the same would happen again", reason="BadConfiguration"),
-    Rule(("runChanged",), "stop", "the checkpoint is of another run", reason="RunChanged"),
+    Rule(("runChanged",), "stop", "the checkpoint does not fit the run", reason="RunChanged"),
     Rule(("noValidCheckpoint",), "stop", "a run never starts again from step 0 silently", reason="NoValidCheckpoint"),
-    Rule(("rootTaken",), "stop", "the root is another run's", reason="CheckpointRootTaken"),
+    Rule(("rootTaken",), "stop", "the root belongs to another run", reason="CheckpointRootTaken"),
     Rule(STORE_ENDS, "edited", "the processes have ended anyway", edit="waits"),
     Rule(STORE_ENDS, "same", "the store may work again later: after a pause that grows each time"),
-    Rule(("diverged",), "stop", "the same numbers would come again: a user must look at the loss", reason="Diverged"),
-    Rule(("unknown",), "stop", "the trainer must not be restarted, and no report says why", reason="TrainerStopped"),
+    Rule(("diverged",), "stop", "the same loss would come again: a user must check it", reason="Diverged"),
+    Rule(("unknown",), "stop", "the trainer must not be restarted, and no report has the reason", reason="TrainerStopped"),
     Rule(("suspended",), "wait", "until `spec.suspend` is false"),
-    Rule(("fenced",), "stop", "attempt after attempt loses the root to another writer", committed="no", budget="spent", reason="Fenced"),
-    Rule(FAILURES, "stop", "a crash loop that makes no checkpoint", budget="spent", reason="RestartsExhausted"),
+    Rule(("fenced",), "stop", "each attempt loses the root to another writer", committed="no", budget="spent", reason="Fenced"),
+    Rule(FAILURES, "stop", "a crash loop without a checkpoint", budget="spent", reason="RestartsExhausted"),
     Rule(ENDED, "edited", "the processes have ended anyway", edit="waits"),
     Rule(("none",), "wait", "for a checkpoint, so that no step is lost", committed="no", edit="waits"),
-    Rule(("none",), "edited", "everything that was trained when it was seen is saved", committed="yes", edit="waits"),
-    Rule(FREE, "pause", "it takes hardware and makes no checkpoint; it is never stopped for that", budget="spent"),
-    Rule(FAILURES, "elsewhere", "the node has failed before, more than others", budget="left", node="blamed"),
-    Rule(None, "smaller", "fewer slices now are better than all of them later", capacity="fewer"),
-    Rule(None, "anywhere", "a bad node is better than none", capacity="avoided"),
+    Rule(("none",), "edited", "all steps that were done when it was seen are saved", committed="yes", edit="waits"),
+    Rule(FREE, "pause", "the run uses hardware and makes no checkpoint; it is not stopped for that", budget="spent"),
+    Rule(FAILURES, "elsewhere", "the node has failed before, more often than others", budget="left", node="blamed"),
+    Rule(None, "smaller", "fewer slices now are better than all slices later", capacity="fewer"),
+    Rule(None, "anywhere", "a bad node is better than no node", capacity="avoided"),
     Rule(None, "wait", "nodes may come back", capacity="short"),
     Rule(("none",), "wait", "for the next checkpoint, so that no step is lost", committed="no", capacity="more"),
     Rule(("none",), "larger", "a checkpoint was committed since the room was found", committed="yes", capacity="more"),
     Rule(ENDED, "larger", "the processes have ended anyway", capacity="more"),
-    Rule(("none",), "same", "it trains", capacity="enough"),
+    Rule(("none",), "same", "the run trains", capacity="enough"),
     Rule(FAILURES, "same", "each checkpoint resets the budget", committed="yes", budget="left", capacity="enough"),
     Rule(FAILURES, "same", "counts against the budget", committed="no", budget="left", capacity="enough"),
     Rule(("fenced",), "same", "a new attempt has a newer epoch than the other writer", capacity="enough"),
-    Rule(FREE, "same", "free of charge", capacity="enough"),
+    Rule(FREE, "same", "does not count", capacity="enough"),
     Rule(OWN, "same", "with the new spec or placement", capacity="enough"),
 )
 """Read from top to bottom: the first rule that matches decides."""
 
 STICKY_REASONS: frozenset[str] = frozenset(rule.reason for rule in RULES if rule.reason) - {"Succeeded"}
-"""Reasons of a run that has stopped for good. They hold until the spec is edited or a restart is requested."""
+"""Reasons of a stalled run that hold until the spec is edited or a restart is requested."""
 
 
 def decide(facts: RecoveryFacts) -> Rule:

@@ -1,4 +1,4 @@
-"""The facts for the decision table, drawn from the observation of a run. Pure."""
+"""The facts for the decision table, computed from the observation of a run. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from halcyon_operator.model.views import JobSetView, Observed
 MAX_FENCED_IN_A_ROW = 3
 
 _STARTED_AGAIN: frozenset[str] = frozenset(ENDED) - {"fenced"}
-"""Causes of ends after which another process group follows by itself."""
+"""Causes of ends after which another process group follows without a user."""
 
 
 def recovery_facts(
@@ -68,12 +68,12 @@ def _started_again_after(status: TrainingRunStatus) -> Cause:
 
 
 def _grown(status: TrainingRunStatus, spec: TrainingRunSpec) -> Committed:
-    """Whether a checkpoint is newer than the room for more slices."""
+    """Whether a checkpoint was committed after the room for more slices was found."""
     return "yes" if resume_step(status) > (placement_of(status, spec).room_step or 0) else "no"
 
 
 def _committed(status: TrainingRunStatus, cause: Cause) -> Committed:
-    """Whether the process group that ended had committed a checkpoint; after a fence, whether it had done a step."""
+    """Whether the process group that ended had committed a checkpoint; if it was fenced, whether it had done a step."""
     if cause == "fenced":
         return "no" if _fenced_in_a_row(status) else "yes"
     ended = next((entry for entry in reversed(status.history) if entry.cause), None)
@@ -85,7 +85,7 @@ def _budget(status: TrainingRunStatus, spec: TrainingRunSpec, cause: Cause) -> B
     if cause == "fenced":
         spent = _fenced_in_a_row(status) >= MAX_FENCED_IN_A_ROW
     elif cause in FREE:
-        # Only for the present attempt: after a pause the next attempt may try.
+        # Only for the present attempt: after a pause the next attempt is allowed.
         ended = next((entry for entry in reversed(status.history) if entry.cause), None)
         spent = ended is not None and ended.attempt == status.attempt and free_ends_in_a_row(status) >= FREE_ENDS_IN_A_ROW
     else:

@@ -1,6 +1,6 @@
 """The reference page of recovery decisions: ``python -m halcyon_operator.decide.recovery_reference > docs/reference/recovery.md``.
 
-Made from the table that the operator itself uses; a test compares the committed page with it.
+It is generated from the table that the operator itself uses; a test compares the committed page with it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _HEAD = """\
 
 <!-- Made by `python -m halcyon_operator.decide.recovery_reference`; do not edit. -->
 
-The operator decides by this table, from top to bottom: the first row that matches gives the action. An empty cell matches anything. The
-[operator's reference](operator.md) says how each cause is found, the [guide](../guides/recovery.md) what it means for your run.
+The operator decides by this table, from top to bottom: the first row that matches gives the action. An empty cell matches any value. The
+[operator's reference](operator.md) describes how each cause is found, the [guide](../guides/recovery.md) what it means for your run.
 
 | facts | |
 |---|---|
-| cause | why the last processes ended, until the next ones train; `none` while they train |
-| checkpoint | whether the processes that ended had committed one (`fenced`: had done a step); `more`, `waits`: whether one came since |
-| budget | `spent`: more failures in a row without a checkpoint than `recovery.maxRestarts`, or three attempts in a row that lost the root |
+| cause | why the last process group ended, until the next one trains; `none` while one trains |
+| checkpoint | whether the group that ended had committed one (`fenced`: had done a step); `more`, `waits`: one was committed since |
+| budget | `spent`: over `recovery.maxRestarts` failures or ten `free` ends in a row without a checkpoint, or three losses of the root |
 | node | `blamed`: a node has enough blames to be avoided (`recovery.badNodes`), and no processes train |
 | edit | `waits`: an edit of the spec needs a new attempt ([edits](edits.md)), or a restart was requested |
 | capacity | see below |
@@ -34,8 +34,8 @@ The operator decides by this table, from top to bottom: the first row that match
 _CAUSES = """\
 ## Causes
 
-What each cause of an end stands for elsewhere. The budget says what the end costs: `failure` counts against `recovery.maxRestarts`, `free`
-and `operator` cost nothing, `store` means a pause, `final` stops the run; for `other` see the table above.
+The codes and names of each cause of an end. The budget is the cost of the end: `failure` counts against `recovery.maxRestarts`, `free` and
+`operator` do not count, `store` means a pause, `final` stops the run; for `other` see the table above.
 
 | cause | exit code | budget | counter in `status.restarts` | reason of the event |
 |---|---|---|---|---|"""

@@ -1,12 +1,13 @@
 """A restart that a user requests by a new value of the annotation. Pure.
 
-It works like an edit that changes nothing: the trainer is asked for a checkpoint (`save_requests.py`). When a checkpoint holds everything
-that was trained when the request was seen, the attempt is stopped (`attempts.py`), and the next one begins with that checkpoint. The
-longest wait is that of an edit (`edits.py`).
+It works like an edit that changes nothing: the trainer is asked for a checkpoint (`save_requests.py`). When a checkpoint contains all steps
+that were done when the request was seen, the attempt is stopped (`attempts.py`), and the next one begins with that checkpoint. The longest
+wait is that of an edit (`edits.py`).
 
-Level-triggered: `status.restart` names the attempt that was present when the request was seen. The write that puts the next attempt's
-number on record, for any reason, also marks the request as done. So a restart happens once, even if the operator dies meanwhile. A request
-that comes while there is no pod to replace is passed over for good: a user who resumes a run a week later gets no second restart."""
+Level-triggered: `status.restart` has the number of the attempt that was present when the request was seen. The write that records the next
+attempt's number, for any reason, also marks the request as done. So a restart happens once, even if the operator is restarted meanwhile. A
+request that comes while there is no pod to replace is passed over and never served: a user who resumes a run a week later gets no second
+restart."""
 
 from __future__ import annotations
 
@@ -25,11 +26,11 @@ from halcyon_operator.model.views import JobSetView, Observed
 
 
 def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> Change:
-    """Bring the request for a restart up to date.
+    """Update the request for a restart.
 
     Args:
-        observed: The observation. A run with an invalid document stays as it is, because no attempt can follow.
-        status: The run's status, with the newest checkpoint in it.
+        observed: The observation. A run with an invalid document is not changed, because no attempt can follow.
+        status: The run's status, with the newest checkpoint.
         jobset: The JobSet of the present attempt, if there is one.
         now: The time.
     """
@@ -58,7 +59,7 @@ def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
 
 
 def with_restart_done(status: TrainingRunStatus, attempt: int) -> Change:
-    """The status of a new attempt, which serves a request that waits."""
+    """The status of a new attempt, which serves a waiting request."""
     known = status.restart
     if known is None or not known.waits:
         return Change(status)
@@ -68,7 +69,7 @@ def with_restart_done(status: TrainingRunStatus, attempt: int) -> Change:
 
 
 def passed_over(status: TrainingRunStatus) -> TrainingRunStatus:
-    """The status of a run that is done; a request that waits is passed over."""
+    """The status of a run that is done. A waiting request is passed over."""
     known = status.restart
     return _closed(status, known, "passedOver", "", "").status if known is not None and known.waits else status
 
@@ -79,7 +80,7 @@ def restart_waits(status: TrainingRunStatus) -> bool:
 
 
 def restart_clause(status: TrainingRunStatus) -> str:
-    """Clause about the request for which an attempt is stopped."""
+    """Clause about the request because of which an attempt is stopped."""
     known = status.restart
     if known is None:
         return "a restart was asked for"
@@ -93,7 +94,7 @@ def _taken(known: RestartStatus | None, value: str, attempt: int, now: datetime)
 
 
 def _at_rest(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None) -> str:
-    """Clause about a run that has no pod to replace and gets none by itself; empty for any other."""
+    """Clause about a run that has no pod to replace and gets none without a user; empty for other runs."""
     spec = observed.run.spec
     if status.attempt == 0:
         return "has not begun"
@@ -106,7 +107,7 @@ def _at_rest(observed: Observed, status: TrainingRunStatus, jobset: JobSetView |
 
 
 def _comes_anyway(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None) -> bool:
-    """Whether the attempt on record has no pod yet, so that all its pods will be newer than the request."""
+    """Whether the recorded attempt has no pod yet, so that all its pods will be newer than the request."""
     if jobset is None:
         return status.job_set_uid is None and not observed.pods
     return jobset.suspended and bool(jobset.queue) and not observed.pods and not jobset.deleting and status.attempt_spec_hash != RETIRED

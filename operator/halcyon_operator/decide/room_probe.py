@@ -1,7 +1,8 @@
-"""When a probe looks for room for more slices: a JobSet whose pods request the same resources as the run's and do nothing. Pure.
+"""When a probe searches for room for more slices. A probe is a JobSet whose pods request the same resources as the run's and do nothing.
+Pure.
 
-If its pods run, there is room. They hold it until the run has saved and stopped, and have pulled the image by then. Autoscalers treat them
-like other pods. There is at most one probe, and only while the run trains: when pods of the run itself wait for nodes, it is deleted."""
+If its pods run, there is room. They hold the room until the run has saved and stopped, and have pulled the image by then. Autoscalers treat
+them like other pods. There is at most one probe, and only while the run trains: if pods of the run itself wait for nodes, it is deleted."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from halcyon_operator.model.views import Observed
 
 
 def missing_slices(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> int:
-    """Number of slices to look for now."""
+    """Number of additional slices to probe for now."""
     elastic, placement = spec.recovery.elastic, placement_of(status, spec)
     if elastic is None or placement.waiting_since is not None or not trains(status):
         return 0
@@ -35,14 +36,14 @@ def missing_slices(observed: Observed, status: TrainingRunStatus, spec: Training
 def plan_probe(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec | None, now: datetime, *, holding: bool
 ) -> tuple[tuple[ProbePlan, ...], tuple[Deletion, ...]]:
-    """The creations and deletions that lead to the right probe.
+    """The creation or deletion of the probe.
 
     Args:
         observed: The observation.
-        status: The run's status after this look.
+        status: The run's status after this reconcile.
         spec: The run's spec; None if its attempt does not run.
         now: The time.
-        holding: The old attempt is being stopped for the room that the probe holds, or the new one is about to take it.
+        holding: Whether the old attempt is being stopped because of the probe's room, or the new one has not taken that room yet.
     """
     probe = observed.probe
     missing = missing_slices(observed, status, spec, now) if spec is not None else 0

@@ -1,8 +1,8 @@
-"""Requests for checkpoints: by a user (an annotation or an edit), by a node (a notice), or by a run that is about to grow. Pure.
+"""Requests for checkpoints: from a user (an annotation or an edit), from a node (a notice), or from a run before it grows. Pure.
 
-Level-triggered: a request stays in the status until a checkpoint serves it. Until the trainer's own report names the request, it is sent to
-process 0 at every look; the process accepts the same request only once. Any checkpoint serves it that holds the step at which the trainer
-accepted it. So a request survives the death of the operator and of the trainer, and a lost answer."""
+Level-triggered: a request stays in the status until a checkpoint serves it. It is sent to process 0 at every reconcile until the trainer's
+report contains it; the process accepts the same request only once. A checkpoint serves it if it contains the step at which the trainer
+accepted it. So a request survives the end of the operator and of the trainer, and a lost answer."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from halcyon_operator.model.untrusted import seconds_between, stamp, text
 from halcyon_operator.model.views import JobSetView, NoticeView, Observed
 
 SOON = timedelta(minutes=5)
-"""Time before a scheduled maintenance at which a checkpoint is requested."""
+"""Time before a scheduled maintenance when a checkpoint is requested."""
 COVERED_SECONDS = 60.0
-"""Time after a notice in which further notices request nothing: the machines of a slice get theirs one after the other."""
+"""Time after a notice in which further notices request no checkpoint: the machines of a slice get their notices one after the other."""
 
 AnyRequest = TypeVar("AnyRequest", bound=SaveRequestStatus)
 
@@ -41,11 +41,11 @@ _MEANINGS: dict[Notice, str] = {
 
 
 def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> Change:
-    """Bring the requests up to date.
+    """Update the requests.
 
     Args:
         observed: The observation.
-        status: The run's status, with the newest checkpoint already in it.
+        status: The run's status, with the newest checkpoint.
         jobset: The JobSet of the present attempt, if there is one.
         now: The time.
     """
@@ -71,7 +71,7 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
 
 
 def _wanted(observed: Observed, status: TrainingRunStatus, now: datetime) -> SaveRequestStatus | None:
-    """The user's request: the one on record, or a new one."""
+    """The user's request: the recorded one, or a new one."""
     value, known = text(observed.run.save_request, MAX_REQUEST_VALUE), status.save_request
     if not value or (known is not None and known.value == value):
         return known
@@ -79,7 +79,7 @@ def _wanted(observed: Observed, status: TrainingRunStatus, now: datetime) -> Sav
 
 
 def _ask_for_growth(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[Ask]) -> None:
-    """Request a checkpoint when there is room for more slices: the run grows at it, and the probe costs money meanwhile."""
+    """Request a checkpoint when there is room for more slices: the run grows at a checkpoint, and the probe costs money until then."""
     placement = status.placement
     if placement is None or placement.room_since is None or resume_step(status) > (placement.room_step or 0):
         return
@@ -113,10 +113,10 @@ def _pursue(
     jobset: JobSetView | None,
     asks: list[Ask],
 ) -> AnyRequest:
-    """Update a request: whether the trainer accepted it, and whether it is served. Send it if the trainer has not accepted it."""
+    """Update a request: whether the trainer has accepted it, and whether a checkpoint serves it. Send it if it is not accepted yet."""
     newest = status.checkpoint.step if status.checkpoint is not None else None
     if status.phase in ("Succeeded", "Suspended") and newest is not None:
-        return wanted.model_copy(update={"step": newest})  # the run does not train, so it holds everything
+        return wanted.model_copy(update={"step": newest})  # the run does not train, so the newest checkpoint contains all steps
     report = observed.report
     group = ProcessGroup(status.attempt, jobset.restarts) if jobset is not None and jobset.outcome == "running" else None
     if report is not None and group is not None and group == (report.attempt, report.restart):
@@ -167,7 +167,7 @@ def _covered(save: SaveRequestStatus | None, now: datetime) -> bool:
 
 
 def _notice_events(fresh: list[NodeNotice]) -> tuple[Event, ...]:
-    """One event for all notices that came at once."""
+    """One event for all new notices."""
     if not fresh:
         return ()
     nodes: dict[Notice, list[str]] = {}

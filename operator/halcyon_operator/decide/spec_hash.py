@@ -1,12 +1,12 @@
-"""Which edits of a spec need a new attempt.
+"""Decides which edits of a spec need a new attempt.
 
-An attempt is made from one state of the spec, and its objects never change. `status.attemptSpecHash` remembers that state, without the
-fields that the operator itself obeys or that can wait for the next attempt: those of class `live` (`halcyon_api.edits`).
+An attempt is created from one state of the spec, and its objects never change. `status.attemptSpecHash` is the hash of that state, without
+the fields that only the operator uses or that can wait for the next attempt: those of class `live` (`halcyon_api.edits`).
 
-Fields that have their default are left out, so that a newer version of the schema with more fields restarts nothing.
+Fields with their default value are left out, so that a newer version of the schema with more fields restarts nothing.
 
-A hash begins with its scheme. Scheme 1 is that of the release before: the spec in its former form (`halcyon_api.former`). A run that
-has a hash of scheme 1 on record is compared by that scheme. So an upgrade restarts nothing, and an edit after the upgrade is seen.
+A hash begins with its scheme. Scheme 1 is that of the previous release: the spec in its former form (`halcyon_api.former`). A run with a
+recorded hash of scheme 1 is compared by that scheme. So an upgrade restarts nothing, and an edit after the upgrade is detected.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from halcyon_api.training_run import TrainingRunSpec
 _SCHEME = "2-"
 """Version of the hash."""
 _FORMER_SCHEME = "1-"
-"""That of the release before."""
+"""Version of the hash in the previous release."""
 
 RETIRED = "1-retired"
-"""In place of a hash: the attempt is stopped. It matches no spec, in any version of the hash."""
+"""Replaces the hash of an attempt that is being stopped. It matches no spec, in any version of the hash."""
 
 
 def _live() -> dict[str, Any]:
-    """The live fields as pydantic leaves them out."""
+    """The live fields, in the form of pydantic's `exclude`."""
     tree: dict[str, Any] = {}
     for row in TABLE:
         if row.edit == "live":
@@ -50,26 +50,26 @@ _NOT_RELEVANT = _live()
 
 
 def attempt_spec_hash(spec: TrainingRunSpec, recorded: str | None = None) -> str:
-    """Hash of what an attempt is made from.
+    """Hash of the state of the spec that an attempt is created from.
 
     Args:
         spec: The spec.
-        recorded: A hash that this one is to be compared with. It is made by the same scheme, if that is known.
+        recorded: A hash to compare with. The new hash has the same scheme, if that scheme is known.
     """
     document = spec.model_dump(mode="json", by_alias=True, exclude=_NOT_RELEVANT, exclude_defaults=True)
     _leave_out_former_default(document, spec)
     if recorded is not None and recorded != RETIRED and recorded.startswith(_FORMER_SCHEME):
         if spec.objective == next_token():
-            document.pop("objective", None)  # which that scheme did not know
+            document.pop("objective", None)  # scheme 1 does not have this field
         return _FORMER_SCHEME + _digest(former_form(document))
     _leave_out_default_kinds(document, spec)
     return _SCHEME + _digest(document)
 
 
 def fits(recorded: str | None, wanted: str) -> bool:
-    """Whether an attempt made from the recorded state serves the wanted one.
+    """Whether an attempt created from the recorded state fits the wanted state.
 
-    A hash of an unknown scheme says nothing, and is taken to fit.
+    A hash of an unknown scheme cannot be compared, and counts as fitting.
     """
     return recorded is None or recorded == wanted or not recorded.startswith((_SCHEME, _FORMER_SCHEME))
 
@@ -80,7 +80,7 @@ def _digest(document: dict[str, Any]) -> str:
 
 
 def _leave_out_former_default(document: dict[str, Any], spec: TrainingRunSpec) -> None:
-    """Leave out a number that was the default of an earlier schema: stored objects hold it, and it means the same as no number now."""
+    """Leave out a value that was the default of an earlier schema: stored objects contain it, and it means the same as no value now."""
     if spec.task != "evaluate" and spec.trainer.evaluation.batches == EVALUATION_BATCHES:
         evaluation = document["trainer"]["evaluation"]
         del evaluation["batches"]
@@ -89,7 +89,7 @@ def _leave_out_former_default(document: dict[str, Any], spec: TrainingRunSpec) -
 
 
 def _leave_out_default_kinds(document: dict[str, Any], section: ApiModel) -> None:
-    """A choice whose kind is the default, with all its members at their defaults, says what none says."""
+    """Leave out a choice that equals its default: it means the same as no choice."""
     for name, field in type(section).model_fields.items():
         value, key = getattr(section, name), field.alias or name
         if key not in document or not isinstance(value, ApiModel):

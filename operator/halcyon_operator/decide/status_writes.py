@@ -1,9 +1,9 @@
 """When a status is written.
 
-Tokens per second and the wall clock change at every look. A status with no other difference is written at most every
-`telemetry.statusIntervalSeconds`, so that a look after a pod event costs no write. A status in which only the clock advances, as while a
-run waits for hardware, is written at most every minute, and not at all while a run waits for a user. The number of started pods is written
-every few seconds, so that a thousand pods that start one by one do not cause a thousand writes."""
+Tokens per second and the wall clock change at every reconcile. A status with no other difference is written at most every
+`telemetry.statusIntervalSeconds`, so that a reconcile after a pod event causes no write. A status in which only the clock advances, for
+example while a run waits for hardware, is written at most every minute, and not at all while a run waits for a user. The number of started
+pods is written every few seconds, so that a thousand pods that start one by one do not cause a thousand writes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _VOLATILE = ("progress", "goodput")
 COUNT_SECONDS = 3.0
 """Seconds between two writes of the message about a start."""
 _COUNTING: frozenset[Phase] = frozenset({"Starting", "Restarting"})
-"""Phases in which the next look is always soon, so that the last message is written, too."""
+"""Phases in which the next reconcile is always soon, so that the last message is written too."""
 CLOCK_SECONDS = 60.0
-"""Seconds between two writes of the accounts while progress does not change."""
+"""Seconds between two writes of the goodput while progress does not change."""
 
 
 def status_to_write(observed: Observed, status: TrainingRunStatus, now: datetime) -> TrainingRunStatus | None:
-    """The status if it should be written now, else None."""
+    """The status if it is to be written now, else None."""
     old, new = status_document(observed.run.status), status_document(status)
     if old == new and observed.run.raw_status:
         return None
@@ -40,20 +40,20 @@ def status_to_write(observed: Observed, status: TrainingRunStatus, now: datetime
         return status
     interval = max(CLOCK_SECONDS if standing or spec is None else spec.telemetry.status_interval_seconds, observed.pace_seconds)
     elapsed = (now - written).total_seconds()
-    # A look may come a little early; half a second must not double the interval. If the clock was set back, the last write is in the
-    # future, and a wait until then would stop all writes.
+    # A reconcile may come up to half a second early, which must not double the interval. If the clock was set back, the last write is in
+    # the future, and waiting until then would stop all writes.
     return status if elapsed >= interval - 0.5 or elapsed < 0 else None
 
 
 def is_routine(observed: Observed, status: TrainingRunStatus) -> bool:
-    """Whether a status differs from the one on record only in progress numbers and messages."""
+    """Whether a status differs from the recorded one only in progress, goodput and messages."""
     return bool(observed.run.raw_status) and _without_messages(status_document(observed.run.status)) == _without_messages(
         status_document(status)
     )
 
 
 def status_document(status: TrainingRunStatus) -> dict[str, Any]:
-    """The status as it is written."""
+    """The status as a document."""
     return status.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 

@@ -1,4 +1,4 @@
-"""The next step of a run, as a value. `attempts.py` chooses it, `carry_out.py` turns it into a decision."""
+"""The next step of a run, as a value. `attempts.py` chooses it, `carry_out.py` converts it to a decision."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from halcyon_operator.model.views import JobSetView
 
 @dataclass(frozen=True)
 class Keep:
-    """The attempt's JobSet works as it should."""
+    """The attempt's JobSet continues."""
 
     jobset: JobSetView
 
 
 @dataclass(frozen=True)
 class Finish:
-    """The run is done: the attempt's JobSet has completed, or it is gone and the last step's checkpoint is in the root."""
+    """The run is done: the attempt's JobSet has completed, or no longer exists and the last step's checkpoint is in the root."""
 
     jobset: JobSetView | None
 
@@ -40,7 +40,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Wait:
-    """Wait until objects of the last attempt are gone."""
+    """Wait until objects of the last attempt are deleted."""
 
     message: str
 
@@ -54,7 +54,7 @@ class Await:
 
 @dataclass(frozen=True)
 class HoldBack:
-    """Make the next attempt later, so that a run without progress does not take hardware all the time."""
+    """Delay the next attempt, so that a run without progress does not use hardware all the time."""
 
     reason: str
     message: str
@@ -64,7 +64,7 @@ class HoldBack:
 
 @dataclass(frozen=True)
 class DiscardConfigMap:
-    """Delete the ConfigMap of the old attempt, the last object of it."""
+    """Delete the ConfigMap of the old attempt, its last object."""
 
     message: str
 
@@ -75,12 +75,12 @@ class Mint:
 
     attempt: int
     pardon: bool
-    """A user has looked into the earlier failures, so their count starts again at 0."""
+    """A user has handled the earlier failures, so their count starts again at 0."""
 
 
 @dataclass(frozen=True)
 class Create:
-    """Create the objects of the attempt on record."""
+    """Create the objects of the recorded attempt."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Stall:
 
 @dataclass(frozen=True)
 class StayStalled:
-    """The run is stalled already; the status says why."""
+    """The run is already stalled; the status has the reason."""
 
 
 Step = Keep | Finish | Finished | Stop | Wait | Await | HoldBack | DiscardConfigMap | Mint | Create | Rest | Stall | StayStalled

@@ -1,8 +1,9 @@
-"""Pods that do not end, mostly because their node is gone. Pure.
+"""Pods that do not end, mostly because their node has failed. Pure.
 
-A pod of a dead node stays until a user confirms that its process is gone, and the run waits for it. To go on is safe for the checkpoints:
-the next attempt has a newer epoch, and a process of an older one cannot commit any more. So the run's condition names the pod and the fix,
-and if the owner allows it, the operator deletes the pod by force. The status shows only identifiers and the operator's own sentences."""
+A pod of a failed node stays until a user confirms that its process has ended, and the run waits for it. To continue is safe for the
+checkpoints: the next attempt has a newer epoch, and a process of an older one cannot commit any more. So the run's condition names the pod
+and the fix, and if the owner allows it, the operator deletes the pod by force. The status shows only identifiers and the operator's own
+sentences."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ _WAITING_PHASES = ("Pending", "Starting", "Restarting", "Suspending")
 
 
 def stuck_pods(observed: Observed, now: datetime) -> tuple[PodView, ...]:
-    """Pods of the run that are still there long after their grace period, the longest first."""
+    """Pods of the run that still exist long after their grace period, the longest waiting first."""
     after = timedelta(seconds=observed.platform.stuck_after_seconds)
     pods = {pod.uid: pod for pod in (*observed.pods, *observed.earlier_pods) if pod.deleting and not pod.over}
     stuck = [pod for pod in pods.values() if pod.gone_by is not None and now - pod.gone_by >= after]
@@ -28,7 +29,7 @@ def stuck_pods(observed: Observed, now: datetime) -> tuple[PodView, ...]:
 
 
 def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> Decision:
-    """The decision with a description of stuck pods, and, if the owner allows it, with their deletion by force."""
+    """The decision with a description of stuck pods and, if the owner allows it, with their deletion by force."""
     pods = stuck_pods(observed, now)
     if decision.status is None or not pods or decision.status.phase not in _WAITING_PHASES:
         return decision

@@ -1,4 +1,4 @@
-"""Requests to the Kubernetes API in plain JSON, over the official client's connection and credentials.
+"""Requests to the Kubernetes API in plain JSON, with the official client's connection and credentials.
 
 The client's generated classes are not used: they reject fields that they do not know, and their objects need more memory than the JSON."""
 
@@ -36,12 +36,12 @@ class NoCluster(Exception):
 
 
 class ApiError(Exception):
-    """The API server refused a request, or could not be reached (code 0).
+    """The API server rejected a request, or could not be reached (code 0).
 
     Args:
         code: HTTP status.
-        reason: One word for it.
-        message: A sentence about it.
+        reason: Reason in one word.
+        message: Reason in one sentence.
         retry_after: Seconds until the API server accepts the next request.
     """
 
@@ -53,7 +53,7 @@ class ApiError(Exception):
 
 
 class NotLeading(ApiError):
-    """This process may not write any more: another one may hold the lease."""
+    """This process may not write any more: another process may hold the Lease."""
 
     def __init__(self) -> None:
         super().__init__(0, "NotLeading", "this operator does not hold the lease any more")
@@ -64,7 +64,7 @@ class NotFound(ApiError):
 
 
 class Conflict(ApiError):
-    """The object was changed since it was read, or exists already."""
+    """The object was changed after it was read, or already exists."""
 
 
 def path_of(api_version: str, plural: str, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
@@ -77,7 +77,7 @@ def path_of(api_version: str, plural: str, namespace: str | None, name: str | No
 
 
 class KubernetesApi:
-    """JSON in, JSON out, with errors by kind.
+    """Sends requests with JSON bodies and answers.
 
     Args:
         client: The official client, for its connection and credentials.
@@ -92,7 +92,7 @@ class KubernetesApi:
         self._seconds_left: Callable[[], float] = lambda: math.inf
 
     def fence(self, seconds_left: Callable[[], float]) -> None:
-        """Reject writes once no seconds are left, and limit each write to the seconds that are."""
+        """Limit each write to the seconds that are left, and reject writes when none are left."""
         self._seconds_left = seconds_left
 
     async def request(
@@ -107,36 +107,39 @@ class KubernetesApi:
         accept: str = "application/json",
         fenced: bool = True,
     ) -> dict[str, Any]:
-        """One request.
+        """Send one request.
 
         Args:
             method: HTTP method.
             path: Path below the server's address.
-            resource: Plural of what it is about, for the metrics.
+            resource: Plural of the resource, for the metrics.
             query: Query parameters.
             body: JSON body.
-            content_type: Kind of the body.
-            accept: Kind of the answer wanted.
-            fenced: Whether a write needs the lease.
+            content_type: Content type of the body.
+            accept: Accepted content type of the answer.
+            fenced: Whether a write needs the Lease.
+
+        Returns:
+            The answer.
 
         Raises:
             NotFound: There is no such object.
-            Conflict: The object was changed since it was read, or exists already.
-            NotLeading: It is a write, and this process does not hold the lease any more.
+            Conflict: The object was changed after it was read, or already exists.
+            NotLeading: The request is a write, and this process does not hold the Lease any more.
             ApiError: Any other rejection, or no answer.
         """
         verb = method.lower()
         try:
             if method in _WITH_OBJECT and not path.endswith("/status"):
-                # Otherwise the API server silently drops an unknown field. For a status that is right: the resource definition may be
-                # older than the operator, and the known fields must be written all the same.
+                # Without this the API server silently drops an unknown field. For a status it should: the resource definition may be
+                # older than the operator, and the fields that it knows must be written.
                 query = {**(query or {}), "fieldValidation": "Strict"}
             url = f"{self._client.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
             headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._agent}
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             timeout = _TIMEOUT
             if fenced and method != "GET":
-                # Checked as late as possible: the steps before may have taken long.
+                # Checked as late as possible, because the steps before may take long.
                 if (left := self._seconds_left()) <= 0:
                     raise NotLeading
                 timeout = aiohttp.ClientTimeout(total=min(_TOTAL_SECONDS, left), connect=_CONNECT_SECONDS)

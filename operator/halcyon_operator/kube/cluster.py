@@ -1,7 +1,7 @@
-"""Everything that the operator reads from the cluster and writes to it: this module is the list of its rights.
+"""Everything that the operator reads from the cluster and writes to it, and so the list of its rights.
 
-Lists come from the API server, never from a cache of the watch. ConfigMaps and JobSets are only created and deleted: the objects of an
-attempt never change. A create fails if the name exists, so no object of another owner is taken over."""
+Lists are read from the API server, never from the watch cache. ConfigMaps and JobSets are only created and deleted: the objects of an
+attempt never change. A create fails if the name exists, so the operator never takes over an object of another owner."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 COMPONENT = "halcyon-operator"
 PAGE = 500
 POD_PAGE = 100
-"""Pods in one answer: a pod has some ten kilobytes, and decoding blocks the event loop."""
+"""Pods per page: a pod has about ten kilobytes, and decoding blocks the event loop."""
 EVENT_PAGE = 100
 MAX_NOTE = 1000
 
@@ -41,20 +41,20 @@ _DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL), "Pod": ("v1", "po
 
 
 class MissingApi(Exception):
-    """The cluster lacks something that must be installed first. The message is one sentence for the user."""
+    """An API that the operator needs is not installed in the cluster. The message is one sentence for the user."""
 
 
 class Cluster:
-    """The operator's view of the cluster."""
+    """The operator's reads and writes in the cluster."""
 
     def __init__(self, api: KubernetesApi) -> None:
         self._api = api
 
     async def check(self) -> None:
-        """Check that the API server serves the resources that the operator needs, and that JobSet knows the rules of an attempt.
+        """Check that the API server serves the resources that the operator needs, and that JobSet supports the rules of an attempt.
 
         Raises:
-            MissingApi: One is not, or JobSet is too old.
+            MissingApi: A resource is missing, or JobSet is too old.
         """
         for api_version, plural, install in (
             (API_VERSION, PLURAL, "install the chart's custom resource definition"),
@@ -75,18 +75,18 @@ class Cluster:
         if known is False:
             raise MissingApi(TOO_OLD)
         if known is None:
-            logger.warning("the API server does not describe JobSets; one without %s refuses each attempt by itself", FIELD)
+            logger.warning("the API server does not describe JobSets; a JobSet API without %s rejects every attempt", FIELD)
 
     async def run(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """A TrainingRun, or None if there is none."""
+        """A TrainingRun; None if it does not exist."""
         return await self._get(API_VERSION, PLURAL, namespace, name)
 
     async def defaults(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """A TrainingRunDefaults, or None if there is none, or no such kind."""
+        """A TrainingRunDefaults; None if it, or its kind, does not exist."""
         return await self._get(API_VERSION, DEFAULTS, namespace, name)
 
     async def serves(self, namespace: str) -> bool:
-        """Whether the runs of a namespace may be listed. A deleted namespace has no role binding any more."""
+        """Whether the operator may list the runs of a namespace. A deleted namespace has no role binding any more."""
         path = path_of(API_VERSION, PLURAL, namespace)
         try:
             await self._api.request("GET", path, PLURAL, query={"limit": "1"}, accept=METADATA_ONLY)
@@ -112,11 +112,11 @@ class Cluster:
             query["continue"] = token
 
     async def jobsets(self, namespace: str, run: str) -> tuple[object, ...]:
-        """JobSets that bear a run's label."""
+        """JobSets with a run's label."""
         return tuple([jobset async for page in self._pages(JOBSET_API_VERSION, "jobsets", namespace, run, PAGE) for jobset in page])
 
     async def pods(self, namespace: str, run: str, parse: Callable[[object], T]) -> tuple[T, ...]:
-        """Pods that bear a run's label, each parsed at once: only one page of documents is in memory at a time."""
+        """Pods with a run's label. Each is parsed at once, so that only one page of documents is in memory at a time."""
         pages = self._pages("v1", "pods", namespace, run, POD_PAGE)
         return tuple([parse(document) async for page in pages for document in page])
 
@@ -129,7 +129,7 @@ class Cluster:
         return await self._get("v1", "configmaps", namespace, name)
 
     async def workloads(self, namespace: str, jobset_uid: str) -> tuple[object, ...]:
-        """The Workloads of Kueue that stand for a JobSet.
+        """Kueue's Workloads of a JobSet.
 
         Raises:
             NotFound: The cluster does not serve Workloads.
@@ -138,26 +138,26 @@ class Cluster:
         return sequence((await self._api.request("GET", path, WORKLOADS, query=query)).get("items"))
 
     async def pod_warnings(self, namespace: str, pod_uid: str) -> tuple[object, ...]:
-        """Events of type Warning about a pod, in no certain order; of very many only some.
+        """Events of type Warning about a pod, at most `EVENT_PAGE`, in no particular order.
 
         Raises:
-            ApiError: They may not be listed, or the API server did not answer.
+            ApiError: The operator may not list them, or the API server did not answer.
         """
         query = {"fieldSelector": f"involvedObject.uid={pod_uid},type=Warning", "limit": str(EVENT_PAGE)}
         return sequence((await self._api.request("GET", path_of("v1", "events", namespace), "events", query=query)).get("items"))
 
     async def create(self, manifest: Manifest) -> None:
-        """Create an object that must not exist yet.
+        """Create an object.
 
         Raises:
-            Conflict: It does.
+            Conflict: An object of this name exists.
         """
         api_version, plural = _RESOURCES[manifest["kind"]]
         path = path_of(api_version, plural, manifest["metadata"]["namespace"])
         await self._api.request("POST", path, plural, query={"fieldManager": names.FIELD_MANAGER}, body=manifest)
 
     async def delete(self, namespace: str, deletion: Deletion) -> None:
-        """Delete an object after everything that it owns. An object that is gone, was replaced or was changed is left alone."""
+        """Delete an object after all objects that it owns. Does nothing if the object does not exist, was replaced or was changed."""
         api_version, plural = _DELETED[deletion.kind]
         unchanged = {"resourceVersion": deletion.resource_version} if deletion.resource_version else {}
         # A pod owns nothing, and a foreground deletion would only keep the pod's name longer.
@@ -173,10 +173,10 @@ class Cluster:
         """Write a run's status, if the run still has the observed resource version.
 
         Returns:
-            The run as it is now.
+            The run after the write.
 
         Raises:
-            Conflict: The run was changed since.
+            Conflict: The run was changed after it was observed.
         """
         body = {"metadata": {"resourceVersion": run.resource_version}, "status": merge_patch(run.raw_status, status)}
         path = path_of(API_VERSION, PLURAL, run.namespace, run.name, "status")
@@ -184,7 +184,7 @@ class Cluster:
         return await self._api.request("PATCH", path, f"{PLURAL}/status", query=query, body=body, content_type=MERGE_PATCH)
 
     async def post(self, run: RunView, event: Event, instance: str, now: datetime) -> None:
-        """Post an event about a run. An error is ignored: the event exists already, or the API server rejects events."""
+        """Create an event about a run. An error is ignored: the event already exists, or the API server rejects events."""
         body = event_manifest(run, event, instance, now)
         try:
             await self._api.request("POST", path_of("events.k8s.io/v1", "events", run.namespace), "events", body=body)
@@ -215,7 +215,7 @@ def event_name(run: RunView, event: Event) -> str:
 
 
 def event_manifest(run: RunView, event: Event, instance: str, now: datetime) -> Manifest:
-    """An event as the API takes it."""
+    """The manifest of an event."""
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",

@@ -1,12 +1,12 @@
-"""Which of several operator processes may write: the rules around one Lease of coordination.k8s.io. Pure: clocks are arguments.
+"""Leader election: which operator process may write, by one Lease of coordination.k8s.io. Pure: clocks are arguments.
 
 The holder renews the Lease every `renew_seconds`. It may write to the cluster until `hold_seconds` after the start of its last successful
 write of the Lease, and not longer, even if the API server, the network or its own process fails meanwhile. The other processes wait until
-the Lease has been unchanged for `lease_seconds`, measured from when they saw the last change; clocks are never compared. A change is seen
-after its write has started, so the next holder starts at least `lease_seconds - hold_seconds` after the last one stopped. In that time a
-request that was under way ends.
+the Lease has been unchanged for `lease_seconds` since they saw the last change; clocks of different machines are never compared. A change
+is seen after its write has started, so the next holder starts at least `lease_seconds - hold_seconds` after the last one stopped. A
+request in flight ends within that time.
 
-A Lease without holder was released: the first process that sees it may take it."""
+A Lease without a holder was released: the first process that sees it may take it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from halcyon_operator.model.untrusted import count, dig, mapping, text
 
 API_VERSION = "coordination.k8s.io/v1"
 LONGEST_LEASE_SECONDS = 120.0
-"""Longest wait for a Lease. It is longer than any that this operator writes, and bounds a number in a damaged Lease."""
+"""Longest wait for a Lease, for the case of a damaged Lease. This operator writes only shorter ones."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Seconds of an election. `renew_seconds` < `hold_seconds` < `lease_seconds`."""
+    """Times of an election, in seconds. `renew_seconds` < `hold_seconds` < `lease_seconds`."""
 
     lease_seconds: float = 12.0
-    """How long a Lease must stand unchanged before another may take it."""
+    """Time for which a Lease must be unchanged before another process may take it."""
     hold_seconds: float = 8.0
-    """How long after a renewal its holder may write."""
+    """Time after a renewal in which the holder may write."""
     renew_seconds: float = 2.0
-    """How often the holder renews."""
+    """Interval of the holder's renewals."""
     look_seconds: float = 1.0
-    """How often the others read the Lease."""
+    """Interval of the other processes' reads."""
 
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """A Lease as it is or should be."""
+    """The present or a new state of a Lease."""
 
     holder: str = ""
     duration_seconds: int = 0
@@ -45,11 +45,11 @@ class LeaseRecord:
     renewed: str = ""
     transitions: int = 0
     version: str = ""
-    """Its resource version; empty: it does not exist."""
+    """Its resource version; empty: the Lease does not exist."""
 
 
 def parse_lease(document: object) -> LeaseRecord:
-    """A Lease as the API server holds it. Never raises."""
+    """A Lease from its document. Never raises."""
     spec = mapping(dig(document, "spec"))
     return LeaseRecord(
         holder=text(spec.get("holderIdentity"), 256),
@@ -62,7 +62,7 @@ def parse_lease(document: object) -> LeaseRecord:
 
 
 def lease_document(record: LeaseRecord, namespace: str, name: str) -> dict[str, Any]:
-    """A Lease as the API server takes it; with the version that it must still have, unless it is to be made."""
+    """The document of a Lease. An update contains the resource version that the Lease must still have; a creation has none."""
     times = {"acquireTime": record.acquired, "renewTime": record.renewed}
     spec: dict[str, Any] = {"leaseDurationSeconds": max(1, record.duration_seconds), "leaseTransitions": record.transitions}
     spec |= {field: value for field, value in times.items() if value}
@@ -76,8 +76,8 @@ class Election:
     All times named `now` and `began` are seconds of one clock that never goes back and counts while the machine sleeps.
 
     Args:
-        identity: The candidate's name. No other process that may still run has it.
-        terms: The seconds.
+        identity: The candidate's name, unique among the processes that may still run.
+        terms: The times of the election.
     """
 
     def __init__(self, identity: str, terms: Terms) -> None:
@@ -92,7 +92,7 @@ class Election:
         return self._held_until is not None and now < self._held_until
 
     def left(self, now: float) -> float:
-        """Seconds for which it may still write."""
+        """Seconds for which this candidate may still write."""
         return max(0.0, self._held_until - now) if self._held_until is not None else 0.0
 
     @property
@@ -106,15 +106,15 @@ class Election:
         return self._seen.holder == self.identity and bool(self._seen.version)
 
     def saw(self, record: LeaseRecord, now: float) -> None:
-        """The Lease was read."""
+        """Record a read of the Lease."""
         if self._seen_at is None or record != self._seen:
             self._seen, self._seen_at = record, now
         if record.holder != self.identity:
-            # Another process holds it, or none does, so this candidate does not hold it any more.
+            # This candidate does not hold the Lease any more: another process holds it, or none does.
             self._held_until = None
 
     def proposal(self, now: float, wall: datetime) -> LeaseRecord | None:
-        """The Lease that this candidate may write now, over the version it last saw; None: it has to wait."""
+        """The Lease that this candidate may write now, over the version that it last saw; None: it must wait."""
         if self._seen_at is None:
             return None
         seen, stamp = self._seen, wall.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -128,16 +128,21 @@ class Election:
         return LeaseRecord(self.identity, duration, stamp, stamp, transitions, seen.version)
 
     def wrote(self, record: LeaseRecord, began: float) -> None:
-        """What was proposed was written, by a request that began then; the record bears the new version."""
+        """Record a successful write of a proposal.
+
+        Args:
+            record: The written Lease, with its new version.
+            began: When the request was sent.
+        """
         self._seen, self._seen_at = record, began
         self._held_until = began + self.terms.hold_seconds if record.holder == self.identity else None
 
     def lost_sight(self) -> None:
-        """A write of the Lease has started. Without its answer, the Lease must be read before it is written again."""
+        """Record that a write of the Lease has started. Without its answer, the Lease must be read before the next write."""
         self._seen = replace(self._seen, version="")
 
     def release(self, wall: datetime) -> LeaseRecord | None:
-        """The Lease without holder, to be written by a holder that leaves; None where this candidate holds nothing."""
+        """The Lease without a holder, for a holder that stops to write; None if this candidate does not hold the Lease."""
         self._held_until = None
         if not self.known:
             return None

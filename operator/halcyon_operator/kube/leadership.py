@@ -1,8 +1,8 @@
 """Holds the operator's Lease, and runs the work while the Lease is held.
 
 The rules are in `election`; here are the requests, the clock and the task. The work starts when the Lease is held, and its coroutine is
-cancelled when the process may not write any more. From then on the API client rejects writes by itself, so a process that was stopped
-and continues late writes nothing. The watches run all the time, so that the next holder has a full cache at once."""
+cancelled when the process may not write any more. The API client then rejects all writes, so a process that was paused and continues late
+writes nothing. The watches run all the time, so that the next holder has a full cache at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from halcyon_operator.kube.election import API_VERSION, Election, LeaseRecord, T
 logger = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 3.0
-"""How long one request for the Lease may take: several fit into the time for which it is held."""
+"""Time limit of one request for the Lease. Several requests fit into the time for which the Lease is held."""
 
 
 def seconds() -> float:
@@ -36,7 +36,7 @@ def process_identity(pod: str) -> str:
     """The name of this process in an election.
 
     In a pod it is the pod's name: the kubelet restarts a container only after the last one has ended, so a process that finds its own name
-    in the Lease may continue as the holder. Elsewhere every process has a name of its own.
+    in the Lease may continue as the holder. Outside a pod every process has its own name.
     """
     return pod or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
@@ -45,13 +45,13 @@ class Leadership:
     """Competes for one Lease.
 
     Args:
-        api: The way to the API server.
-        namespace: Where the Lease is.
-        name: Its name.
-        identity: This process's name.
-        terms: The seconds of the election.
+        api: The API client.
+        namespace: Namespace of the Lease.
+        name: Name of the Lease.
+        identity: This process's name in the election.
+        terms: The times of the election.
         clock: Seconds, see `seconds`.
-        wall: The time, for people who read the Lease.
+        wall: The wall clock, for the times in the Lease.
     """
 
     def __init__(
@@ -76,14 +76,14 @@ class Leadership:
 
     @property
     def seconds_left(self) -> float:
-        """How long it may still write."""
+        """Seconds for which this process may still write."""
         return self._election.left(self._clock())
 
     async def campaign(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run the work whenever the Lease is held, until this is cancelled; then release the Lease.
+        """Run the work whenever the Lease is held. When this coroutine is cancelled, release the Lease.
 
         Raises:
-            Exception: What the work raised.
+            Exception: The exception of the work.
         """
         term: asyncio.Task[None] | None = None
         try:
@@ -96,7 +96,7 @@ class Leadership:
                 if term is None:
                     await asyncio.sleep(pause)
                     continue
-                # Returns when the hold ends at the latest, and at once if the work fails.
+                # Returns at the latest when the hold ends, and at once if the work fails.
                 await asyncio.wait({term}, timeout=min(pause, self.seconds_left))
                 if term.done():
                     await term
@@ -111,7 +111,7 @@ class Leadership:
             await self._release()
 
     async def _try(self) -> None:
-        """Read the Lease or renew it, once. A failure is tried again at the next turn."""
+        """Read the Lease or renew it, once. A failure is retried in the next cycle."""
         limit = min(REQUEST_SECONDS, self.seconds_left) if self.leads else REQUEST_SECONDS
         try:
             async with asyncio.timeout(limit):
@@ -142,7 +142,7 @@ class Leadership:
         self._election.wrote(parse_lease(written), began)
 
     async def _release(self) -> None:
-        """Release the Lease, so that the next process takes it within a second instead of a lease's length."""
+        """Release the Lease, so that the next process takes it within a second and not only after `lease_seconds`."""
         record = self._election.release(self._wall())
         if record is None:
             return
@@ -156,6 +156,6 @@ class Leadership:
 
 
 async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for its end; its result is ignored."""
+    """Cancel a task and wait for its end. Its result is ignored."""
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The JSON merge patch (RFC 7396) that leads from one document to another. Pure."""
+"""The JSON merge patch (RFC 7396) from one document to another. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, cast
 
 
 def merge_patch(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, Any]:
-    """The smallest patch after which `old` is `new`: members that differ, null for members that go. Lists are taken as a whole."""
+    """The smallest patch from `old` to `new`: members that differ, null for removed members. A list that differs is sent whole."""
     patch: dict[str, Any] = dict.fromkeys(key for key in old if key not in new)
     for key, value in new.items():
         before = old.get(key)

@@ -1,7 +1,7 @@
 """Why process groups end: one row for each cause. Every list of causes comes from this table.
 
-A cause is written into the history when a group ends. Its row says which exit code of a trainer means it, which counter of
-`status.restarts` grows when another group follows, what the end costs, and the reason of the event about it.
+A cause is written into the history when a group ends. Its row has the exit code of a trainer with this cause, the counter of
+`status.restarts` that increases when another group follows, the cost of the end, and the reason of the event about it.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ EndCause = Literal[
     "suspended",
     "unknown",
 ]
-"""Why a process group ended, as it stands in the history."""
+"""Why a process group ended, as written in the history."""
 
 Budget = Literal["failure", "free", "operator", "store", "final", "other"]
-"""What an end costs the run:
+"""The cost of an end:
 
 - `failure`: it counts against `recovery.maxRestarts` and blames a node.
 - `free`: nothing; after ten such ends in a row without a checkpoint the next attempt waits.
 - `operator`: nothing; the operator made the end itself, for a new attempt.
-- `store`: a pause before the next attempt, because a store refused or did not answer.
+- `store`: a pause before the next attempt, because a store rejected a request or did not answer.
 - `final`: the run stops until its spec is edited or a restart is requested.
 - `other`: see the row of the decision table.
 """
@@ -57,13 +57,13 @@ class End:
     cause: EndCause
     budget: Budget
     counter: str
-    """Field of `status.restarts` that grows when another process group follows."""
+    """Field of `status.restarts` that increases when another process group follows."""
     event: str = "TrainerStopped"
     """Reason of the event about the end."""
     exit_code: ExitCode | None = None
     """The exit code of a trainer that means this cause."""
     pause: str = ""
-    """Reason of the condition while the next attempt waits because of this cause; empty: none of its own."""
+    """Reason of the condition while the next attempt waits because of this cause; empty: no specific reason."""
     evicted: bool = False
     """Whether processes that a queue evicts may end this way."""
     by_user: bool = False
@@ -73,7 +73,7 @@ class End:
 ENDS: dict[EndCause, End] = {
     row.cause: row
     for row in (
-        End("completed", "other", "spec_changed", exit_code=ExitCode.DONE),  # another group follows only if more steps were asked for
+        End("completed", "other", "spec_changed", exit_code=ExitCode.DONE),  # another group follows only if the user sets more steps
         End("preempted", "free", "preempted", "Preempted", ExitCode.PREEMPTED, evicted=True),
         End("queueEvicted", "free", "queue_evicted", "QueueEvicted"),
         End("failed", "failure", "failed", "TrainerFailed"),
@@ -103,7 +103,7 @@ BY_EXIT_CODE: dict[int, EndCause] = {int(row.exit_code): row.cause for row in EN
 
 
 def causes_of(budget: Budget) -> tuple[EndCause, ...]:
-    """All causes that cost the same."""
+    """All causes with the same cost."""
     return tuple(row.cause for row in ENDS.values() if row.budget == budget)
 
 

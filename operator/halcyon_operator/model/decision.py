@@ -1,8 +1,8 @@
-"""The result of a look at a run, as plain values.
+"""The result of a reconcile, as plain values.
 
-The edge carries them out in this order: status, deletions, creations, events, requests to trainers. The status is written first, guarded
-by the resource version that was observed. So a conclusion is on record before its evidence is deleted, and an attempt's number is on
-record before the first object of that attempt exists."""
+`run.controller` carries it out in this order: status, deletions, creations, events, requests to trainers. The status is written first, only
+if the run still has the observed resource version. So a conclusion is recorded before its evidence is deleted, and an attempt's number is
+recorded before the first object of that attempt exists."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class JobSetPlan:
     avoided: tuple[str, ...] = ()
     """Names of nodes that no pod may use."""
     save_token: str = field(default="", repr=False)
-    """Secret that a request for a checkpoint must bear."""
+    """Secret that a request for a checkpoint must contain."""
 
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """The JobSet whose pods look for room for more slices."""
+    """The JobSet whose pods probe for room for more slices."""
 
     run: RunView
     spec: TrainingRunSpec
@@ -98,18 +98,18 @@ class Ask:
 
 @dataclass(frozen=True)
 class Change:
-    """What one step of a look at a run makes of its status, and what else it asks for. `reconcile` passes it from step to step."""
+    """The status after one step of a reconcile, and the events and requests of the step. `reconcile` passes it from step to step."""
 
     status: TrainingRunStatus
     events: tuple[Event, ...] = ()
     asks: tuple[Ask, ...] = ()
     refusal: str = ""
-    """Why the spec cannot be in force, as one sentence for the user; empty: it can."""
+    """Why the spec cannot be applied, as one sentence for the user; empty: it can."""
     retry: bool = False
     """Whether the user edited the spec in a way that may remove the reason why the run has stopped."""
 
     def then(self, later: Change) -> Change:
-        """This change and the next one, which was made from this one's status."""
+        """This change followed by the next one, which began with this change's status."""
         return Change(
             later.status, self.events + later.events, self.asks + later.asks, later.refusal or self.refusal, later.retry or self.retry
         )
@@ -121,13 +121,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do now, and when to look again at the latest."""
+    """The actions to carry out now, and the latest time of the next reconcile."""
 
     status: TrainingRunStatus | None = None
-    """The status to write, or None to leave it."""
+    """The status to write; None: no write."""
     delete: tuple[Deletion, ...] = ()
     create: tuple[Plan, ...] = ()
     events: tuple[Event, ...] = ()
     asks: tuple[Ask, ...] = ()
     requeue_after: float | None = None
-    """Seconds; None: only when something changes."""
+    """Seconds until the next reconcile; None: only when something changes."""

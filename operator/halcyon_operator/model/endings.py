@@ -1,9 +1,9 @@
 """Why a process group ended.
 
-The first process that ends takes the others with it: its peers see a broken connection and abort, and the JobSet deletes the remaining
-pods. So the cause is the earliest trouble of any pod, not the most frequent one, and not the job that the JobSet names (it may be a
-peer's). Kubernetes writes whole seconds, so troubles of the same second are ordered by what can explain the others: a disruption explains
-a deletion and an exit; a reserved exit code and a leave with a save are deliberate; a crash may be the effect of another one."""
+When one process ends, the others end too: they see a broken connection and abort, and the JobSet deletes the remaining pods. So the cause
+is the earliest trouble of any pod, not the most frequent one, and not the job that the JobSet names (which may be a later one). Kubernetes
+writes whole seconds, so troubles in the same second are ordered by which can cause the others: a disruption can cause a deletion and an
+exit; a reserved exit code and an exit after a save are deliberate; a crash may be the effect of another crash."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class GroupEnd:
     epoch_attempt: int | None = None
     """Attempt of the epoch that owns the root, if that epoch fenced a process."""
     others_missing: bool = False
-    """Whether a process ended because it had waited for the others in vain."""
+    """Whether a process ended because the others did not join in time."""
 
 
 def merge_endings(*groups: Iterable[PodEnding]) -> tuple[PodEnding, ...]:
     """One ending for each pod, from several observations of it.
 
-    The latest observation of its end says how it ended. The observation with the earliest trouble says how the end began: when the kubelet
-    has finished a deleted pod, the API server overwrites the time of the deletion, and the exit then seems to be the first.
+    The latest observation shows how the pod ended. The observation with the earliest trouble shows how the end began: after the kubelet has
+    finished a deleted pod, the API server overwrites the time of the deletion, and the exit then seems to be the first trouble.
     """
     merged: dict[str, PodEnding] = {}
     for ending in (ending for group in groups for ending in group):
@@ -63,7 +63,7 @@ def seen_endings(pods: Iterable[PodView], noted: Iterable[PodEnding] = ()) -> tu
     """The known endings, one for each process of a group: the ending of its newest pod.
 
     Two pods have the same process and group only if a queue evicted the first one and its JobSet was resumed before the next attempt. The
-    ending of the first one then says nothing about the present processes.
+    ending of the first pod then does not concern the present processes.
 
     Args:
         pods: The present pods.
@@ -120,7 +120,7 @@ def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool
 
 
 def is_echo(ending: PodEnding) -> bool:
-    """Whether a process reported that it ended because of the others: they were gone, or they did not join."""
+    """Whether a process reported that it ended because of the others: they had ended, or they did not join."""
     return ending.report is not None and (ending.report.peer_lost is not None or bool(ending.report.others_missing))
 
 
@@ -137,7 +137,7 @@ def ending_sentence(ending: PodEnding) -> str:
 
 
 def _save_clause(first: PodEnding, reports: Iterable[TerminationReport]) -> str:
-    """What was saved at the notice, if the ending itself does not report it."""
+    """Clause about the save after a preemption notice; empty if the ending itself reports it."""
     if first.trouble == "exited":
         return ""
     leader = min((report for report in reports if report.saved is not None), key=lambda report: report.process_index, default=None)

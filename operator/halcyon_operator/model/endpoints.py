@@ -1,8 +1,8 @@
-"""Which S3 endpoints a run may name. Pure.
+"""The S3 endpoints that a run may use. Pure.
 
-A request to an endpoint carries the id of the access key, the session token and a signature, to any server that answers there. So neither
-the operator nor a trainer may send one to an address that only the author of a run chose: the owner lists the endpoints with their scheme,
-and no other endpoint is used. A root without an endpoint is in the cloud's own store, at an address that no field of a run can change."""
+A request sends the id of the access key, the session token and a signature to the server at the endpoint. So neither the operator nor a
+trainer may send a request to an address that only the author of a run chose: the owner lists the endpoints with their scheme, and no other
+endpoint is used. A root without an endpoint is in the cloud's own store, at an address that no field of a run can change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def normal(endpoint: str) -> str:
-    """An endpoint in the one way to write it: lower case, the port of the scheme left out, no slash at the end."""
+    """An endpoint in normal form: lower case, without the default port of the scheme, without a final slash."""
     try:
         parts = urlsplit(endpoint.strip().rstrip("/").lower())
         port = parts.port
@@ -26,12 +26,12 @@ def normal(endpoint: str) -> str:
 
 
 def allowed_endpoints(listed: Iterable[str]) -> frozenset[str]:
-    """The endpoints of a list, each in the one way to write it."""
+    """The endpoints of a list, each in normal form."""
     return frozenset(map(normal, listed))
 
 
 def endpoint_refusal(endpoint: str | None, allowed: frozenset[str]) -> str | None:
-    """Why a run may not name an endpoint, as one sentence for the user; None where it may."""
+    """Why a run may not use an endpoint, as one sentence for the user; None if it may."""
     if endpoint is None or normal(endpoint) in allowed:
         return None
     return (

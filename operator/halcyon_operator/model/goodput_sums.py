@@ -1,4 +1,4 @@
-"""Sums over the accounts of a run's process groups: those in the history, and those that the history has dropped. Pure."""
+"""Sums of the seconds of a run's process groups: those in the history, and those that the history has dropped. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from halcyon_api.status import HistoryEntry, TrainingRunStatus
 
 
 def measure(status: TrainingRunStatus, goodput: Goodput) -> Goodput:
-    """The sums of a run from the accounts of its process groups."""
+    """The sums of a run from the seconds of its process groups."""
     total = _Sum.of(goodput.carried)
     for index, entry in enumerate(status.history):
         total.add(entry, status.history[index + 1 :])
@@ -29,12 +29,12 @@ def measure(status: TrainingRunStatus, goodput: Goodput) -> Goodput:
 
 
 def carry(goodput: Goodput | None, dropped: Sequence[HistoryEntry], kept: Sequence[HistoryEntry]) -> Goodput | None:
-    """The goodput with the accounts of the entries that the history drops.
+    """The goodput with the seconds of the entries that the history drops.
 
     Args:
         goodput: The goodput so far.
-        dropped: Entries that leave the history, oldest first.
-        kept: Entries that stay.
+        dropped: Entries that the history drops, oldest first.
+        kept: Entries that stay in the history.
     """
     if not dropped or goodput is None:
         return goodput

@@ -1,4 +1,4 @@
-"""The history of a run: a bounded list with one entry for each process group. Sums keep the accounts of entries that are dropped."""
+"""The history of a run: a bounded list with one entry for each process group. Sums keep the seconds of entries that are dropped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from halcyon_operator.model.untrusted import moment, stamp, text
 
 
 def present_group(status: TrainingRunStatus) -> ProcessGroup:
-    """The newest process group on record."""
+    """The newest recorded process group."""
     return ProcessGroup(status.attempt, status.job_set_restarts)
 
 
@@ -38,7 +38,7 @@ def with_group(status: TrainingRunStatus, group: ProcessGroup, now: datetime) ->
 
 
 def with_report(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport) -> TrainingRunStatus:
-    """The status with what a report says about the start of its process group."""
+    """The status with the times of a process group's start, from a report."""
     entry = entry_of(status, group)
     if entry is None or entry.ended_at is not None:
         return status
@@ -57,7 +57,7 @@ def with_end(
     entry = entry_of(status, group)
     if entry is None or entry.ended_at is not None:
         return status
-    # Progress counts only for the group that reported it, and that group has a first step on record.
+    # Progress counts only for the group that reported it, which has a `from_step`.
     reported = status.progress.step if status.progress is not None and entry.from_step is not None else None
     steps = [step for step in (to_step, reported, entry.from_step) if step is not None]
     return _replace(

@@ -1,4 +1,4 @@
-"""Names of things, as values that can be dictionary keys. Each pair of the operator has one type here."""
+"""Keys of runs, objects, process groups and processes, usable as dictionary keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ProcessGroup(NamedTuple):
 
 
 class ProcessIndex(NamedTuple):
-    """One process of a group, by its place in the hardware."""
+    """One process of a group, by its slice and host."""
 
     slice: int
     host: int

@@ -1,4 +1,4 @@
-"""Which pods are late: they have a node and do not start. Pure."""
+"""Finds late pods: pods that have a node and do not start. Pure."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The owner's settings for the pods of runs, from the chart's values. Pure.
 
 The author of a run cannot change any of them: neither privilege, nor volumes of the node, nor a proxy. By default pods have the restricted
-security profile. More is given by accelerator, because one profile is too tight there: TPU runtimes and fast GPU networks lock memory or
-open devices, and some clusters assign the user ids themselves."""
+security profile. The owner can set more rights by accelerator: TPU runtimes and fast GPU networks lock memory or open devices, and some
+clusters assign the user ids themselves."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from halcyon_api.spec.variables import is_allowed_pattern
 USER_ID = 65532
 DEFAULT = "default"
 FREE_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NCCL_*", "HF_TOKEN")
-"""Variables that runs may set by default. They set how programs are compiled and how devices communicate, and the token for data of the
-Hugging Face hub. None of them loads code into the trainer's image."""
+"""Variables that runs may set by default: settings of the compiler and of the communication between devices, and the token for the Hugging
+Face hub. None of them loads code into the trainer's image."""
 
 Capability = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z_]{1,40}$", max_length=42)]
 Address = Annotated[str, StringConstraints(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+/?)?$", max_length=512)]
@@ -43,7 +43,7 @@ class PodSecurity(ApiModel):
         if any(name.startswith("CAP_") for name in self.capabilities):
             raise ValueError("capabilities: write a capability without CAP_, such as IPC_LOCK")
         if self.capabilities and self.run_as_user != 0:
-            raise ValueError("capabilities: Kubernetes gives added capabilities to root alone; set runAsUser: 0 beside them")
+            raise ValueError("capabilities: Kubernetes gives added capabilities to root only; set runAsUser: 0 too")
         return self
 
 
@@ -71,7 +71,7 @@ class Cache(ApiModel):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if self.claim and self.host_path:
-            raise ValueError("claim and hostPath exclude one another; leave one out")
+            raise ValueError("claim and hostPath cannot be used together; leave one out")
         if ".." in self.host_path.split("/"):
             raise ValueError("hostPath must not have `..` in it; write the directory itself")
         return self
@@ -110,10 +110,10 @@ class PodPolicy(ApiModel):
 
 
 def parse_policy(text: str) -> PodPolicy:
-    """The owner's settings from JSON; an empty text stands for none.
+    """The owner's settings from JSON; an empty text means no settings.
 
     Raises:
-        InvalidPolicy: They are not valid.
+        InvalidPolicy: The settings are not valid.
     """
     try:
         return PodPolicy.model_validate_json(text or "{}")

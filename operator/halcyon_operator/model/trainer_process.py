@@ -1,4 +1,4 @@
-"""Where the operator reaches the first trainer process of a run. Pure."""
+"""Pod and port of the first trainer process of a run. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def first_process(pods: tuple[PodView, ...], group: ProcessGroup) -> PodView | N
 
 
 def trainer_port(run: RunView) -> int:
-    """Telemetry port of the present processes. The spec may already name another port for the next ones."""
+    """Telemetry port of the present processes. The spec may already have another port for the next ones."""
     port = read_recorded(run.status.in_force).get("telemetry.port", DEFAULT_PORT) if run.status.in_force is not None else None
     if isinstance(port, int) and 0 < port <= _LAST_PORT:
         return port

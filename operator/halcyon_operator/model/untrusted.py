@@ -1,7 +1,7 @@
 """Readers of untrusted data that never raise.
 
-Objects in the cluster were written by others: by a newer version, by hand, or with bad intent. Each function here takes any JSON value and
-returns a value of the wanted type, or an empty one. So a damaged object can only make the operator see less of that object."""
+Objects in the cluster may have been written by a newer version, by hand, or with bad intent. Each function here takes any JSON value and
+returns a value of the wanted type, or an empty one. So a damaged object can only have less effect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST_EXACT = 2**53
 
 
 def dig(value: object, *path: str | int) -> object:
-    """The member at a path of keys and list indices, or None where the path ends early."""
+    """The member at a path of keys and list indices; None if the path does not exist."""
     for part in path:
         if isinstance(value, Mapping):
             value = cast("Mapping[object, object]", value).get(part)
@@ -30,26 +30,26 @@ def dig(value: object, *path: str | int) -> object:
 
 
 def mapping(value: object) -> dict[str, object]:
-    """The members of an object that have a text as key; empty for anything else."""
+    """The members of an object with string keys; empty for any other value."""
     if not isinstance(value, Mapping):
         return {}
     return {key: member for key, member in cast("Mapping[object, object]", value).items() if isinstance(key, str)}
 
 
 def sequence(value: object) -> tuple[object, ...]:
-    """The members of a list; empty for anything else."""
+    """The members of a list; empty for any other value."""
     return tuple(cast("list[object]", value)) if isinstance(value, list) else ()
 
 
 def text(value: object, limit: int = MAX_TEXT) -> str:
-    """A text without control characters, cut to a limit; empty for anything else."""
+    """A string without control characters, cut to a limit; empty for any other value."""
     if not isinstance(value, str):
         return ""
     return "".join(character if character.isprintable() else " " for character in value[: 4 * limit]).strip()[:limit]
 
 
 def integer(value: object) -> int | None:
-    """A whole number in 64 bits, also when it is written as text (as labels are)."""
+    """A 64-bit integer, also if it is written as a string (as in labels); None for any other value."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -63,13 +63,13 @@ def integer(value: object) -> int | None:
 
 
 def count(value: object) -> int:
-    """A number of things: from 0 to the largest 32-bit number, 0 for anything that is not a number."""
+    """A count from 0 to the largest 32-bit integer; 0 for any other value."""
     number = integer(value)
     return min(number, _MAX_COUNT) if number is not None and number > 0 else 0
 
 
 def moment(value: object) -> datetime | None:
-    """A point in time from RFC 3339, in UTC. Years before 2000 or after 2200 count as damage."""
+    """A point in time from RFC 3339, in UTC; None for any other value. Years before 2000 or after 2200 count as damage."""
     if not isinstance(value, str) or len(value) > 40:
         return None
     try:

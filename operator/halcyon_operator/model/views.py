@@ -1,4 +1,4 @@
-"""What the operator observes, as plain values: the parts of runs, JobSets and pods that decisions need."""
+"""The operator's observations as plain values: the parts of runs, JobSets and pods that decisions need."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Trouble = Literal["disrupted", "deleted", "exited"]
 
 @dataclass(frozen=True)
 class RunView:
-    """A TrainingRun. `spec` is None when the document is not valid; `problems` says why, one sentence each."""
+    """A TrainingRun. `spec` is None if the document is not valid; `problems` has one sentence for each reason."""
 
     namespace: str
     name: str
@@ -39,7 +39,7 @@ class RunView:
     restart_request: str = ""
     """Value of the annotation that requests a restart."""
     fields: dict[str, str] = field(default_factory=dict[str, str])
-    """The fields that may be edited and are not at their default, as the user wrote them; see `status.inForce`."""
+    """The editable fields that are not at their default, as the user wrote them; see `status.inForce`."""
     defaults: DefaultsStatus | None = None
     """Defaults for the next attempt; None: those in the status."""
     defaults_due: bool = False
@@ -67,9 +67,9 @@ class JobSetView:
     replicas: int = 0
     """Slices."""
     suspended: bool = False
-    """Whether a queue or a person suspended it, so that it has no pods. The operator suspends a run by deleting its JobSet."""
+    """Whether a queue or a user suspended it, so that it has no pods. The operator suspends a run by deleting its JobSet."""
     queue: str = ""
-    """Name of its queue; empty: it has none."""
+    """Name of its queue; empty: no queue."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class PodEnding:
     uid: str
     name: str
     run_uid: str
-    """Uid of the pod's run, which may be an earlier run of the same name."""
+    """Uid of the pod's run, which may be an earlier run with the same name."""
     group: ProcessGroup
     process: ProcessIndex
     trouble: Trouble
@@ -91,7 +91,7 @@ class PodEnding:
     message: str = ""
     node: str = ""
     ran: bool = False
-    """Whether its process started. A pod that is deleted before its start has an exit code, too."""
+    """Whether its process started. A pod that is deleted before its start also has an exit code."""
     jobset_uid: str = ""
     """Uid of the JobSet in its labels."""
     controlled: bool = False
@@ -115,14 +115,14 @@ class PodView:
     waiting_message: str = ""
     ending: PodEnding | None = None
     save_token: str = field(default="", repr=False)
-    """Secret of the process that a request for a checkpoint must bear."""
+    """Secret of the process, which a request for a checkpoint must contain."""
     created_at: datetime | None = None
     scheduled_at: datetime | None = None
     """When the scheduler bound it to its node."""
     gone_by: datetime | None = None
-    """When its grace period ends; None: it is not deleted."""
+    """When its grace period ends; None: the pod is not being deleted."""
     sandbox_ready: bool | None = None
-    """Whether its volumes are mounted and its network works; None: its kubelet does not report it."""
+    """Whether its volumes are mounted and its network works; None: the kubelet does not report it."""
     run_uid: str = ""
     """Uid of the run in its labels."""
     jobset_uid: str = ""
@@ -157,7 +157,7 @@ class ProbeView:
 
 @dataclass(frozen=True)
 class ObjectView:
-    """Any other object: its name and its owner."""
+    """Name and owner of an object of another kind."""
 
     kind: str
     name: str
@@ -168,13 +168,13 @@ class ObjectView:
 
 @dataclass(frozen=True)
 class Prerequisite:
-    """A run that another run waits for. `phase` is None if there is no run of the name."""
+    """A run that another run waits for. `phase` is None if no run has this name."""
 
     name: str
     phase: Phase | None = None
     message: str = ""
     after: str = ""
-    """Name of the run that it waits for; empty: it waits for none."""
+    """Name of the run that it waits for; empty: none."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class NoticeView:
     node: str
     notice: Notice
     at: datetime | None = None
-    """When the maintenance begins; None: it has begun."""
+    """When the maintenance begins; None: no scheduled time."""
 
 
 @dataclass(frozen=True)
@@ -225,22 +225,22 @@ class Platform:
     allow_gpu_direct: bool = False
     """Whether runs may use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
     s3_endpoints: frozenset[str] = frozenset()
-    """The S3 endpoints that runs may name, as `endpoints.normal` writes them."""
+    """The S3 endpoints that runs may use, in the form of `endpoints.normal`."""
     pods: PodPolicy = field(default_factory=PodPolicy)
     """The owner's settings for the pods of runs."""
     pod_memory: Mapping[str, str] = field(default_factory=dict[str, str])
-    """By accelerator type, the memory that pods request if their run names none; `none`: no memory. Default: by the machine."""
+    """By accelerator type, the memory that pods request if their run sets none; `none`: no memory. Default: by the machine."""
     stuck_after_seconds: float = 300.0
     """Seconds after its grace period from which a pod that still exists counts as stuck."""
     force_delete_stuck: bool = False
     """Whether stuck pods are deleted by force."""
     kueue: bool = False
-    """Whether runs may use queues of Kueue; the operator then reads their Workloads."""
+    """Whether runs may use Kueue queues; the operator then reads their Workloads."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """The observation of one run: everything that a decision about it needs."""
+    """The observation of one run: all inputs of a decision."""
 
     run: RunView
     platform: Platform
@@ -248,7 +248,7 @@ class Observed:
     """JobSets with the run's label, and any JobSet that has the name of the present attempt's JobSet."""
     pods: tuple[PodView, ...] = ()
     earlier_pods: tuple[PodView, ...] = ()
-    """Trainer pods of an earlier run of the same name, by the uid in their labels; empty once this run has an attempt."""
+    """Trainer pods of an earlier run with the same name, by the uid in their labels; empty once this run has an attempt."""
     probe: ProbeView | None = None
     """The probe for more slices. Its JobSet and its pods are not in `jobsets` and `pods`."""
     endings: tuple[PodEnding, ...] = ()
@@ -259,24 +259,24 @@ class Observed:
     report_problem: str = ""
     """Why there is no report although process 0 runs."""
     config_map: ObjectView | None = None
-    """The object under the name of the present attempt's ConfigMap; read only while that attempt has no JobSet."""
+    """The object with the name of the present attempt's ConfigMap; read only while that attempt has no JobSet."""
     origin_root: str | None = None
-    """`checkpoint.root` of the run that this one begins from (`spec.from`); None: not read, or not known."""
+    """`checkpoint.root` of the run of `spec.from`; None: not read, or not known."""
     origin: Prerequisite | None = None
-    """The run that this one begins from, if it exists and has no root yet."""
+    """The run of `spec.from`, if it exists and has no root yet."""
     prerequisites: tuple[Prerequisite, ...] = ()
-    """The run that this one waits for (`spec.after`), the run that that one waits for, and so on; empty once the run has an attempt."""
+    """The run of `spec.after`, the run that it waits for itself, and so on; empty once this run has an attempt."""
     pod_warning: PodWarning | None = None
     """The newest warning about the first of the pods that do not start, as far as it is known."""
     notices: tuple[NoticeView, ...] = ()
-    """Maintenance notices of the nodes of present pods; empty where nodes are not watched."""
+    """Maintenance notices of the nodes of present pods; empty if nodes are not watched."""
     workload: WorkloadReading | None = None
     """Kueue's Workload of the present JobSet while a queue holds it; None: not read."""
     fresh_token: str = field(default="", repr=False)
-    """A new secret for an attempt that is created now."""
+    """A new secret, used if an attempt is created now."""
     create_refusal: str = ""
-    """Why the API server refused the last object that was to be created for the run, if it did."""
+    """If the API server rejected the last object that the operator tried to create for the run: the reason."""
     progress_written_at: datetime | None = None
     """When this operator last wrote progress into the status."""
     pace_seconds: float = 0.0
-    """Shortest interval between two routine looks at a run, so that the rate over all runs stays bounded."""
+    """Shortest interval between two routine reconciles of a run, so that the rate over all runs stays bounded."""

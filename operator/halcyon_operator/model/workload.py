@@ -1,4 +1,4 @@
-"""The Workload of Kueue that stands for a JobSet in a queue, as plain values."""
+"""Kueue's Workload of a JobSet, as plain values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 MAX_WORKLOAD_AGE_SECONDS = 15.0
-"""Longest age of a Workload that was read. An admission or eviction shows in the JobSet at once."""
+"""Longest age of a Workload that was read. An admission or eviction is visible in the JobSet at once."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class WorkloadCondition:
 
 @dataclass(frozen=True)
 class AdmissionCheck:
-    """A condition besides quota for the admission of a Workload, such as nodes by a ProvisioningRequest."""
+    """A condition for the admission of a Workload other than quota, such as nodes from a ProvisioningRequest."""
 
     name: str
     state: str

@@ -1,6 +1,6 @@
-"""What a pod needs so that GPUs of several hosts can use the fast network of their machine. Pure.
+"""The parts of a pod with which GPUs of several hosts use the fast network of their machine. Pure.
 
-Only a run that requests it (`accelerator.network: gpuDirect`), in an installation that allows it, gets any of this: directories of the node
+Only a run that requests it (`accelerator.network: gpuDirect`), in an installation that allows it, gets these parts: directories of the node
 (read-only where the fabric allows it), and for TCPX and TCPXO a sidecar that runs as root with a few capabilities. The trainer's own
 container stays restricted. The sidecar is an init container that keeps running, so that it ends with the trainer."""
 
@@ -34,7 +34,7 @@ def volumes(fabric: Fabric) -> list[dict[str, Any]]:
 
 
 def mounts(fabric: Fabric) -> list[dict[str, Any]]:
-    """What the trainer's container sees of them."""
+    """Mounts of the trainer's container."""
     return _mounts(fabric, fabric.host_paths)
 
 

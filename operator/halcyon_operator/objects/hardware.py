@@ -1,6 +1,6 @@
-"""What the accelerator section means to the scheduler, the device plugins, libtpu and NCCL. Pure.
+"""Converts the accelerator section to settings of the scheduler, the device plugins, libtpu and NCCL. Pure.
 
-`halcyon_api.hardware` has one row for each accelerator; this module turns the row into selectors, tolerations, resources, annotations,
+`halcyon_api.hardware` has one row for each accelerator; this module converts the row to selectors, tolerations, resources, annotations,
 volumes and environment. A TPU slice is a node pool: a selector for accelerator and topology matches any slice of that shape, and JobSet's
 exclusive placement keeps the pods of one job (one slice of the run) together in one node pool, apart from other jobs."""
 
@@ -28,7 +28,7 @@ EXCLUSIVE_TOPOLOGY_ANNOTATION = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 MEGASCALE_PORT = 8080
 """Port on which the first host of slice 0 coordinates transfers between slices."""
 TPU_PROCESS_PORT = 8471
-"""Port on which the TPU runtimes of a slice talk."""
+"""Port on which the TPU runtimes of a slice communicate."""
 TPU_METRICS_PORT = 8431
 """Port on which libtpu serves metrics of the chips."""
 COMPUTE_DOMAIN_CLAIM = "compute-domain"
@@ -36,7 +36,7 @@ COMPUTE_DOMAIN_CLAIM = "compute-domain"
 
 @dataclass(frozen=True)
 class NodeRequirements:
-    """What the pods of a run require of their nodes: labels, tolerations, resources, volumes and environment."""
+    """Requirements of a run's pods on their nodes: labels, tolerations, resources, volumes and environment."""
 
     node_selector: dict[str, str]
     tolerations: list[dict[str, str]]
@@ -52,9 +52,9 @@ class NodeRequirements:
 
 
 NO_MEMORY = "none"
-"""In place of an amount: the pods request no memory."""
+"""Used instead of an amount: the pods request no memory."""
 SHM_SHARE = 4
-"""Divisor: the shared memory of a host's devices is limited to this part of the pod's memory, and counts to it."""
+"""Divisor: the shared memory of a host's devices is limited to a quarter of the pod's memory, and is part of it."""
 
 
 def node_requirements(
@@ -65,7 +65,7 @@ def node_requirements(
     Args:
         spec: The run's spec.
         avoided: Names of nodes that the pods must not use.
-        pod_memory: By accelerator type, the memory that pods request if their run names none.
+        pod_memory: By accelerator type, the memory that pods request if their run sets none.
     """
     accelerator = spec.accelerator
     row, shape = accelerator.row, accelerator.row.shape(accelerator.topology)

@@ -1,15 +1,15 @@
 """The objects of one attempt: a ConfigMap with the run document and a JobSet of one job for each slice. Pure.
 
-How the JobSet recovers by itself, even while no operator runs:
+How the JobSet recovers even while no operator runs:
 
-- A pod that Kubernetes disrupts (eviction, preemption, loss of its node) and a trainer that saved and left (exit code 42) fail their Job
-  at once with a message that says so; the JobSet then restarts the whole process group and does not count it.
+- A pod that Kubernetes disrupts (eviction, preemption, loss of its node), and a trainer that saved and exited (exit code 42), fail their
+  Job at once with a message about it. The JobSet then restarts the whole process group and does not count the restart.
 - A reserved exit code fails the Job too, and the JobSet stops: the operator decides.
-- Anything else fails the Job by its backoff limit of 0; the JobSet restarts the process group and counts it.
+- Any other failure fails the Job by its backoff limit of 0. The JobSet restarts the process group and counts the restart.
 
-The order of the rules matters twice: an evicted pod also has an exit code, and the last rule of the failure policy takes every Job that the
-pod failure policy ended and no rule before it named. A pod failure policy needs ``restartPolicy: Never``, which JobSet's own default is
-not. Every field that JobSet's webhook would fill in is filled in here, for the controller relies on them and the webhook may be off.
+The order of the rules matters for two reasons: an evicted pod also has an exit code, and the last rule of the failure policy matches every
+Job that the pod failure policy ended. A pod failure policy needs ``restartPolicy: Never``, which is not JobSet's default. Every field that
+JobSet's webhook would fill in is set here, because JobSet's controller relies on them and the webhook may be off.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _NOT_FOR_TRAINERS = ("after", "defaults", "env")
 
 
 def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = None) -> Manifest:
-    """The run document as the trainer reads it, never changed once made.
+    """The ConfigMap with the run document for the trainer. It is immutable.
 
     Args:
         run: The run.
         attempt: The attempt's number.
-        spec: The run's spec on the attempt's number of slices. Default: as the user wrote it, with what it takes from its defaults.
+        spec: The run's spec on the attempt's number of slices. Default: the user's spec with its defaults filled in.
     """
-    # The built-in defaults are written out: the trainer's image may be a version with other defaults.
+    # The document contains the built-in defaults, because the trainer's image may be a version with other defaults.
     whole = resolved(run.raw_spec, BUILT_IN, run.namespace, run.name) if spec is None or spec == run.spec else spec.document()
     document = {
         "apiVersion": API_VERSION,
@@ -81,17 +81,17 @@ def build_jobset(
         run: The run, for its name, namespace and uid.
         spec: The run's parsed spec, on the attempt's number of slices.
         platform: Trainer image and DNS domain.
-        attempt: The attempt's number, already on record in the run's status.
+        attempt: The attempt's number, already recorded in the run's status.
         resume_step: Committed steps that the trainer must find.
         remaining_restarts: Counted restarts until the JobSet gives up.
         avoided: Names of nodes that the pods must not use.
-        save_token: Secret that a request for a checkpoint must bear.
+        save_token: Secret that a request for a checkpoint must contain.
     """
     topology = spec.accelerator.resolve()
     requirements, queue = node_requirements(spec, avoided, platform.pod_memory), spec.scheduling.queue
     annotations = requirements.jobset_annotations | jobset_annotations(queue)
     if queue is not None and queue.topology is not None:
-        # Kueue then chooses the nodes, and JobSet must not choose others.
+        # Kueue then chooses the nodes, so JobSet must not choose them.
         annotations.pop(EXCLUSIVE_TOPOLOGY_ANNOTATION, None)
         requirements = replace(
             requirements, pod_annotations=requirements.pod_annotations | pod_annotations(queue, topology.hosts_per_slice)
@@ -111,7 +111,7 @@ def build_jobset(
             "successPolicy": {"operator": "All", "targetReplicatedJobs": [names.REPLICATED_JOB]},
             "startupPolicy": {"startupPolicyOrder": "AnyOrder"},
             "failurePolicy": _failure_policy(remaining_restarts),
-            # Kueue would suspend it, too. Without Kueue a run with a queue must not start without quota.
+            # Kueue would suspend it too. But if Kueue is not installed, a run with a queue must not start without quota.
             "suspend": queue is not None,
             "replicatedJobs": [
                 {
@@ -190,7 +190,7 @@ def _failure_policy(max_restarts: int) -> dict[str, Any]:
 
     return {
         "maxRestarts": max_restarts,
-        # The old coordinator must be gone before a new process connects to the same name.
+        # The old coordinator must have ended before a new process connects to the same name.
         "restartStrategy": "BlockingRecreate",
         "rules": [
             rule(RULE_PREEMPTED, "RestartJobSetAndIgnoreMaxRestarts", ".*DisruptionTarget.*"),

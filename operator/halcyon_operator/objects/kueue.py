@@ -1,9 +1,9 @@
-"""Labels and annotations by which Kueue takes a JobSet into a queue. Pure.
+"""Labels and annotations that put a JobSet into a Kueue queue. Pure.
 
 A JobSet with the label of a queue is created suspended. Kueue makes one Workload for all its slices, and ends the suspension when there is
 quota for all of them and every admission check has passed. Until then the JobSet has no pods; without Kueue it never gets any. When Kueue
 takes the quota back, it suspends the JobSet again and writes the reason into the Workload. Kueue also writes node selectors, tolerations
-and labels of the flavor into the pod template of the suspended JobSet; the operator never compares the template with its own."""
+and labels of the flavor into the pod template of the suspended JobSet, so the operator never compares that template with its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def jobset_annotations(queue: QueueSpec | None) -> dict[str, str]:
 
 
 def pod_annotations(queue: QueueSpec | None, hosts_per_slice: int) -> dict[str, str]:
-    """Annotations that say how close together Kueue places the pods."""
+    """Annotations for how close together Kueue places the pods."""
     topology = queue.topology if queue is not None else None
     if topology is None:
         return {}

@@ -12,14 +12,14 @@ CA_DIRECTORY = "/etc/halcyon/ca"
 _CA_VARIABLES = ("SSL_CERT_FILE", "TENSORSTORE_CA_BUNDLE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables that name the file of certificates for OpenSSL and the Rust clients, TensorStore, AWS clients, `requests`, and curl."""
 _NEVER_BY_PROXY = ("localhost", "127.0.0.1", "::1", ".svc", "169.254.169.254", "metadata.google.internal")
-"""What the trainer reaches inside the cluster and on its node: the other processes, and the identity of the pod."""
+"""Addresses inside the cluster and on the node, never reached by the proxy: the other processes, and the identity of the pod."""
 
 
 def pod_security(profile: PodSecurity) -> dict[str, Any]:
     """Security context of a pod."""
     user = profile.run_as_user
     context: dict[str, Any] = {"runAsNonRoot": user != 0, "seccompProfile": {"type": "RuntimeDefault"}}
-    # A cluster that gives each namespace a range of ids refuses every other id, and sets user and group of volumes itself.
+    # A cluster that gives each namespace a range of ids rejects every other id, and sets user and group of volumes itself.
     return context if user == "namespace" else {"runAsNonRoot": user != 0, "runAsUser": user, "runAsGroup": user} | context
 
 
@@ -35,7 +35,7 @@ def container_security(profile: PodSecurity) -> dict[str, Any]:
     if profile.capabilities:
         context["capabilities"] = {"drop": ["ALL"], "add": list(profile.capabilities)}
     if profile.privileged:
-        # It has all capabilities; to drop them would take from the privilege what it was given for.
+        # A privileged container has all capabilities; dropping them would defeat the purpose of the privilege.
         del context["capabilities"], context["seccompProfile"]
         context["privileged"] = True
     return context
@@ -84,7 +84,7 @@ def with_policy(
 
 
 def probe_security(policy: PodPolicy, row: Accelerator) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Security contexts of a pod that only waits, and of its container: the user of the trainer, and none of its privilege."""
+    """Security contexts of a probe pod and its container: the user of the trainer, without its privileges."""
     user = policy.security_of(row).run_as_user
     profile = PodSecurity(run_as_user=USER_ID if user == 0 else user)
     return pod_security(profile), container_security(profile)
@@ -98,7 +98,7 @@ def _trust(pod: dict[str, Any], trainer: dict[str, Any], bundle: CaBundle) -> No
 
 
 def proxy_variables(proxy: Proxy, cluster_domain: str) -> list[dict[str, str]]:
-    """Variables of the proxy, in both spellings: curl and gRPC read some of them in small letters only."""
+    """Variables of the proxy, in upper and lower case: curl and gRPC read some of them in lower case only."""
     if not (proxy.https or proxy.http):
         return []
     values = {"HTTPS_PROXY": proxy.https, "HTTP_PROXY": proxy.http}
@@ -117,5 +117,5 @@ def _keep_cache(pod: dict[str, Any], trainer: dict[str, Any], policy: PodPolicy,
         volume |= {"name": "cache", "persistentVolumeClaim": {"claimName": cache.claim}}
         return
     volume |= {"name": "cache", "hostPath": {"path": cache.host_path, "type": "Directory"}}
-    # A program that is loaded is code: one namespace must not put any there for another.
+    # A cached program is code: one namespace must not provide code to another.
     mount["subPath"] = namespace

@@ -18,7 +18,7 @@ from halcyon_operator.objects.owned_pods import container_security, pod_security
 CACHE_DIRECTORY = "/var/cache/halcyon"
 TMP_SIZE_LIMIT = "32Gi"
 CACHE_SIZE_LIMIT = "64Gi"
-"""Limit for compiled programs and cached files. A pod that writes more is evicted; its neighbours are not."""
+"""Limit for compiled programs and cached files. A pod that writes more is evicted, so that it cannot fill the node's disk."""
 TERMINATION_LOG = "/dev/termination-log"
 
 _SOURCES = {
@@ -26,11 +26,11 @@ _SOURCES = {
     COMPLETION_INDEX: names.JOB_COMPLETION_INDEX,
     RESTART: names.JOBSET_RESTART,
 }
-"""Which annotation of the pod each variable comes from."""
+"""The pod annotation that each variable is read from."""
 
 _STARTUP_PERIOD_SECONDS = 2
 _STARTUP_FAILURES = 150
-"""Five minutes for an image's first imports from a cold disk. The trainer answers before it compiles or restores."""
+"""Startup limit: five minutes, for an image's first imports from a cold disk. The trainer answers before it compiles or restores."""
 
 
 SPOT_GRACE_SECONDS = 15
@@ -38,7 +38,7 @@ SPOT_GRACE_SECONDS = 15
 
 
 def grace_seconds(spec: TrainingRunSpec) -> int:
-    """Seconds that a pod really has after the notice of its end."""
+    """Seconds that a pod really has after its preemption notice."""
     asked = spec.recovery.grace_period_seconds
     return min(asked, SPOT_GRACE_SECONDS) if spec.accelerator.provisioning == "spot" else asked
 
@@ -100,7 +100,7 @@ def _container(
     if any(variable["name"] == "MEGASCALE_PORT" for variable in environment):
         ports.append({"name": "megascale", "containerPort": MEGASCALE_PORT})
     if spec.accelerator.row.family == "tpu":
-        # GKE reads libtpu's own metrics from here, by gRPC, and only if the pod names the port.
+        # GKE reads libtpu's metrics from this port by gRPC, and only if the pod declares the port.
         ports.append({"name": "tpu-metrics", "containerPort": TPU_METRICS_PORT})
     container: dict[str, Any] = {
         "name": names.TRAINER_CONTAINER,
@@ -111,7 +111,7 @@ def _container(
         "env": environment,
         "ports": [port | {"protocol": "TCP"} for port in ports],
         "startupProbe": _probe() | {"periodSeconds": _STARTUP_PERIOD_SECONDS, "failureThreshold": _STARTUP_FAILURES},
-        # A process that hangs cannot save, so it gets little time to end.
+        # A hung process cannot save, so it gets little time to end.
         "livenessProbe": _probe() | {"periodSeconds": 10, "failureThreshold": 6, "terminationGracePeriodSeconds": 10},
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -157,7 +157,7 @@ def _environment(
         grace_seconds=grace_seconds(spec),
         save_token=save_token,
     ).variables()
-    # First what comes from the pod: later values may refer to it.
+    # Variables from the pod come first, because later values may refer to them.
     variables: list[dict[str, Any]] = [{"name": name, **from_pod(_SOURCES[name])} for name in FROM_POD]
     variables += [{"name": name, "value": value} for name, value in injected.items() if name not in FROM_POD]
     if (secret := spec.checkpoint.credentials_secret) is not None:
@@ -172,7 +172,7 @@ def _environment(
 
 
 def _volumes(run: RunView, spec: TrainingRunSpec, attempt: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Volumes and mounts. The root file system is read-only, so everything that is written has a volume."""
+    """Volumes and mounts. The root file system is read-only, so all writable directories are volumes."""
     volumes: list[dict[str, Any]] = [
         {"name": "run", "configMap": {"name": names.jobset_name(run.name, attempt)}},
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE_LIMIT}},

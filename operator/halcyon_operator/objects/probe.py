@@ -1,7 +1,7 @@
-"""The JobSet that looks for room for more slices: like the run's own, but its pods do nothing. Pure.
+"""The JobSet that probes for room for more slices: like the run's JobSet, but its pods do nothing. Pure.
 
 It is a JobSet so that its pods are placed by the same rules as those of the run (a slice in one node pool), and so that the operator needs
-no further rights.
+no additional rights.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices:
         run: The run, for its name, namespace and uid.
         spec: The run's spec.
         platform: Trainer image and the owner's settings.
-        slices: Slices to look for.
+        slices: Number of additional slices to probe for.
         avoided: Names of nodes that the pods must not use.
     """
     wanted = on_slices(spec, max(usable_slices(spec)))

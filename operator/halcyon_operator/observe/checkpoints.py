@@ -1,8 +1,8 @@
 """Reads the HEAD of a checkpoint root, with the operator's own identity and never with a Secret of a run.
 
-An unreadable root is no error: the operator cannot mount volumes of pods, and a bucket may be open to the trainers only. The operator then
-uses the trainers' reports, and the status says so. An unchanged HEAD is neither transferred nor decoded again. A large HEAD is decoded in
-a thread, and a mounted volume is read in a thread, so that neither blocks the event loop or other runs."""
+An unreadable root is not an error: the operator cannot mount volumes of pods, and a bucket may be open to the trainers only. The operator
+then uses the trainers' reports, and the status shows it. An unchanged HEAD is neither transferred nor decoded again. A large HEAD is
+decoded in a thread, and a mounted volume is read in a thread, so that neither blocks the event loop or other runs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from halcyon_operator.model.views import HeadAbsent, HeadFound, HeadReading, Hea
 
 TIMEOUT_SECONDS = 5.0
 MAX_HEAD_BYTES = 2**20
-"""Room for about three thousand checkpoints. The operator does not read a larger HEAD."""
+"""Enough for about three thousand checkpoints. The operator does not read a larger HEAD."""
 SMALL_HEAD_BYTES = 16 * 2**10
-"""A HEAD up to this size is decoded at once, in some hundred microseconds; a larger one in a thread."""
+"""A HEAD up to this size is decoded at once, in a few hundred microseconds; a larger one in a thread."""
 MAX_ROOTS = 4096
 """Roots whose last HEAD is kept."""
 FILE_READERS = 4
 MAX_STORES = 64
-"""Clients that are kept. One serves all roots of a bucket: a new client takes a quarter of a megabyte and tens of milliseconds."""
+"""Clients that are kept. One client serves all roots of a bucket: a new one takes a quarter of a megabyte and tens of milliseconds."""
 
 _ERROR_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _STATUS = re.compile(r"status(?: code)?:? \(?([1-5][0-9]{2})\b")
@@ -70,7 +70,7 @@ class Checkpoints:
         self._file_roots = tuple(Path(root) for root in file_roots)
         self._stores: OrderedDict[_Bucket, S3Store | GCSStore] = OrderedDict()
         self._unchanged: OrderedDict[_Address, tuple[str, HeadReading]] = OrderedDict()
-        """The last HEAD of a root by its entity tag."""
+        """The last HEAD of each root, with its entity tag."""
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="halcyon-head-decoder")
         self._file_readers = ThreadPoolExecutor(FILE_READERS, thread_name_prefix="halcyon-head-reader")
 
@@ -101,7 +101,7 @@ class Checkpoints:
         except NotModifiedError:
             return unchanged or HeadUnreachable("the store reports an unchanged HEAD, but none was read before")
         except FileNotFoundError as error:
-            # Stores also answer 404 for an unknown bucket or user; only the code in the body shows which.
+            # Stores also answer 404 for an unknown bucket or user; only the code in the body distinguishes them.
             code = _ERROR_CODE.search(str(error))
             return HeadAbsent() if code is None or code[1] == "NoSuchKey" else HeadUnreachable(_not_found(code[1]))
         except (PermissionDeniedError, UnauthenticatedError):
@@ -109,7 +109,7 @@ class Checkpoints:
         except TimeoutError:
             return HeadUnreachable(f"no answer within {TIMEOUT_SECONDS:g} s")
         except (BaseError, OSError, ValueError) as error:
-            # Their text holds the store's answer, which may be a page of an internal service, so it is not shown.
+            # The error text contains the store's answer, which may be a page of an internal service, so it is not shown.
             return HeadUnreachable(_failed(error))
 
     async def _decode(self, body: bytes) -> HeadReading:
@@ -134,7 +134,7 @@ class Checkpoints:
     def _read_file(self, root: CheckpointRoot) -> HeadReading:
         path = Path(root.path)
         if not any(path.is_relative_to(allowed) for allowed in self._file_roots):
-            return HeadUnreachable("it lies on a volume of the pods")
+            return HeadUnreachable("it is on a volume of the pods")
         try:
             document = path.joinpath(HEAD_KEY)
             size_bytes = document.stat().st_size
@@ -145,7 +145,7 @@ class Checkpoints:
             return HeadUnreachable(f"{error.strerror}")
 
     def _store(self, root: CheckpointRoot, spec: CheckpointSpec) -> S3Store | GCSStore:
-        """The client of a root's bucket, made once."""
+        """The client of a root's bucket, created once."""
         bucket = (root.scheme, root.bucket, spec.endpoint, spec.region)
         if bucket not in self._stores:
             self._stores[bucket] = self._open(root, spec)
@@ -189,7 +189,7 @@ def _not_found(code: str) -> str:
 
 
 def _failed(error: Exception) -> str:
-    """The error in a sentence without text of the store."""
+    """A description of the error without text from the store."""
     if (status := _STATUS.search(str(error))) is not None and 300 <= int(status[1]) < 600:
         return f"the store answered with HTTP status {status[1]}"
     return f"the request failed ({type(error).__name__})"
@@ -200,7 +200,7 @@ def _too_large(size_bytes: int) -> HeadUnreachable:
 
 
 def parse_head(body: bytes) -> HeadReading:
-    """The document in a HEAD. A damaged one counts as unreachable; the trainer decides about it."""
+    """The document in a HEAD. A damaged HEAD counts as unreachable; the trainer decides about it."""
     try:
         return HeadFound(decode_head(body))
     except DamagedDocument as damage:

@@ -1,7 +1,7 @@
-"""Whether an endpoint is asked at all: after several requests without an answer it is not asked for a while, then tried once.
+"""A circuit breaker for an endpoint: after several requests without an answer it pauses, then allows one trial request.
 
 A store that never answers costs the whole timeout of each request. All roots in a store share its circuit, so an outage costs a few
-requests, independent of the number of runs. Any answer closes the circuit, also a rejection."""
+requests, independent of the number of runs. Any answer closes the circuit, even a rejection."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ SILENT_REQUESTS = 3
 FIRST_PAUSE_SECONDS = 15.0
 LONGEST_PAUSE_SECONDS = 120.0
 TRIAL_SECONDS = 10.0
-"""Time in which only the one trial request is made; longer than any request takes."""
+"""Time for the one trial request, in which no other is made. Longer than the timeout of a request."""
 
 
 @dataclass
 class Circuit:
-    """What is known of one endpoint. Times are seconds of a monotonic clock.
+    """The circuit of one endpoint. Times are seconds of a monotonic clock.
 
     Attributes:
-        answers: Whether the last request got an answer; False before the first one.
-        silent: Requests in a row that got none.
+        answers: Whether the last request got an answer; False before the first request.
+        silent: Unanswered requests in a row.
         open_until: When a request may be made again.
     """
 
@@ -30,7 +30,7 @@ class Circuit:
     open_until: float = 0.0
 
     def admits(self, now: float) -> bool:
-        """Whether a request may be made now. After a pause only one may, and the others wait for its result."""
+        """Whether a request may be made now. After a pause only one request may, and the others wait for its result."""
         if self.silent < SILENT_REQUESTS:
             return True
         if now < self.open_until:
@@ -39,11 +39,11 @@ class Circuit:
         return True
 
     def answered(self) -> None:
-        """A request got an answer."""
+        """Record that a request got an answer."""
         self.answers, self.silent = True, 0
 
     def stayed_silent(self, now: float) -> None:
-        """A request got no answer within its limit."""
+        """Record that a request got no answer within its time limit."""
         self.answers, self.silent = False, self.silent + 1
         if self.silent >= SILENT_REQUESTS:
             pauses = self.silent - SILENT_REQUESTS

@@ -1,9 +1,9 @@
-"""When a run takes its defaults, and what it takes. Pure.
+"""When a run takes its defaults, and which values it takes. Pure.
 
 A run takes them once: their values are written into `status.defaults` together with the number of its first attempt. From then on the run
 is defined by its document and that record, so an edit of the defaults changes no run that has begun. A run takes its defaults again when
 its annotation gets a new value or `spec.defaults` changes. The difference is then an edit of the run like any other, with a checkpoint and
-a new attempt where the field needs one. Nothing is written into `spec`."""
+a new attempt if the field needs one. Nothing is written into `spec`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class FoundDefaults:
     name: str
     """`spec.defaults` of the run, or `default`."""
     namespaces: tuple[str, ...]
-    """The namespaces that were read: the run's, then the operator's."""
+    """The namespaces that were read: that of the run, then that of the operator."""
     documents: tuple[object, ...] = ()
     """The defaults found, the most specific first."""
     named: bool = True
-    """Whether one of them has the name."""
+    """Whether one of the documents has the name."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Taken:
     """The defaults that a run has taken, or would take now."""
 
     record: DefaultsStatus | None
-    """The new `status.defaults`; None: it stays."""
+    """The new `status.defaults`; None: no change."""
     values: Values
     problem: str = ""
-    """Why the defaults cannot be taken: one sentence."""
+    """One sentence why the defaults cannot be taken; empty: they can."""
 
 
 def wanted(document: object) -> tuple[str, str]:
@@ -67,8 +67,8 @@ def taken(document: object, status: TrainingRunStatus, read: FoundDefaults | Non
 
     Args:
         document: The run.
-        status: Its status.
-        read: Its defaults as they are now; None: not read.
+        status: The run's status.
+        read: The run's defaults as they are now; None: not read.
     """
     recorded = read_values(status.defaults)
     if read is None or not due(document, status):
@@ -107,7 +107,7 @@ def resolved_spec(document: object, values: Mapping[str, Any]) -> dict[str, obje
 
 
 def root_of_run(document: object) -> str | None:
-    """The checkpoint root of a run that has begun, or whose document names it; None for any other."""
+    """The checkpoint root of a run that has begun, or whose document sets it; None for other runs."""
     status = parse_status(dig(document, "status"))
     return text(values_of_run(resolved_spec(document, read_values(status.defaults))).get(ROOT)) or None
 

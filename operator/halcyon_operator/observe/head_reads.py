@@ -1,12 +1,12 @@
-"""Reads HEADs outside of looks, so that a store that does not answer delays only its own runs.
+"""Reads HEADs in the background, so that a store that does not answer delays only its own runs.
 
-A look waits a moment for a store that answered the last request, because such a store answers in milliseconds. Any other store is asked in
-the background: the look ends, and the run is looked at again when the answer arrives. A decision about a new attempt needs a reading whose
-request was made after the run's JobSets and pods were seen in their present state (`HeadPending` until then); a run at work uses the last
-reading.
+A reconcile waits a moment for a store that answered the last request, because such a store answers in milliseconds. Any other store is read
+in the background: the reconcile ends, and the run is reconciled again when the answer arrives. A decision about a new attempt needs a
+reading whose request was made after the run's JobSets and pods were seen in their present state (`HeadPending` until then). A run with a
+running attempt uses the last reading.
 
-A few requests at a time go to each endpoint, and an endpoint that does not answer is not asked for a while (`circuit`). The runs of a
-namespace share a few slots for endpoints that have not answered yet, so that many such endpoints do not delay other namespaces."""
+Each endpoint gets a few requests at a time, and an endpoint that does not answer gets none for a while (`circuit`). The runs of a namespace
+share a few slots for endpoints that have not answered yet, so that many such endpoints do not delay other namespaces."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Address = tuple[str, str | None, str | None]
 """Root, endpoint, region."""
 
 PATIENCE_SECONDS = 0.25
-"""How long a look waits for a store that answered the last time."""
+"""How long a reconcile waits for a store that answered the last time."""
 UNREACHABLE_SECONDS = 30.0
-"""How long a root counts as unreachable before it is tried again."""
+"""How long a root counts as unreachable before it is read again."""
 SILENT_SECONDS = 2.0
 """A request that fails after this time was not rejected: the store did not answer."""
 SLOT_SECONDS = 10.0
@@ -47,7 +47,7 @@ MAX_RUNS = 8192
 
 
 class ReadsHead(Protocol):
-    """What reads one HEAD."""
+    """Reads one HEAD."""
 
     async def read(self, spec: CheckpointSpec) -> HeadReading:
         """The HEAD of a root. Never raises."""
@@ -68,14 +68,14 @@ class _Root:
 
     reading: HeadReading | None = None
     began: float = 0.0
-    """When the request was made that the reading is the answer to."""
+    """When the request of this reading was made."""
     ended: float = 0.0
     request: asyncio.Task[None] | None = None
     waiting: set[RunKey] = field(default_factory=set[RunKey])
-    """Runs to look at again when the answer is there."""
+    """Runs to reconcile again when the answer arrives."""
 
     def answer(self, asked: float, now: float) -> HeadReading | None:
-        """A reading whose request was made at the question's time or later, and that is not too old."""
+        """The reading, if its request was made at the time of the question or later, and if it is not too old; else None."""
         return self.reading if self.began >= asked and now - self.ended < UNREACHABLE_SECONDS else None
 
 
@@ -89,11 +89,11 @@ class _Question:
 
 
 class HeadReads:
-    """Reads HEADs, in the background where that may take long.
+    """Reads HEADs, in the background if the answer may take long.
 
     Args:
-        heads: What reads one HEAD.
-        changed: Called with a run's key when an answer arrives after the look has ended.
+        heads: Reads one HEAD.
+        changed: Called with a run's key when an answer arrives after the reconcile has ended.
         clock: Seconds, monotonic.
     """
 
@@ -111,9 +111,9 @@ class HeadReads:
 
         Args:
             key: The run.
-            spec: Where its root is.
-            seen_state: The state of the run's JobSets and pods. A reading counts while this stays the same.
-            max_age_seconds: For a run at work: the longest age of a reading. While there is no newer one, an older one is used.
+            spec: Address of its root.
+            seen_state: The state of the run's JobSets and pods. A reading is valid while this state does not change.
+            max_age_seconds: For a run with a running attempt: longest age of a reading. An older one is used until a newer one arrives.
         """
         address = spec.root, spec.endpoint, spec.region
         root, now = _recent(self._roots, address, _Root, MAX_ROOTS), self._clock()
@@ -143,7 +143,7 @@ class HeadReads:
         return HeadPending()
 
     async def close(self) -> None:
-        """End all requests."""
+        """Cancel all requests."""
         running = [root.request for root in self._roots.values() if root.request is not None]
         for request in running:
             request.cancel()
@@ -171,10 +171,10 @@ class HeadReads:
                 self._changed(key)
 
     async def _request(self, spec: CheckpointSpec, endpoint: _Endpoint) -> tuple[float, HeadReading]:
-        """When a request was made, and its answer."""
+        """The time of a request, and its answer."""
         began = self._clock()
         if not endpoint.circuit.admits(began):
-            return began, HeadUnreachable("its store does not answer, and is asked again now and then")
+            return began, HeadUnreachable("its store does not answer, and is retried at intervals")
         reading = await self._heads.read(spec)
         now = self._clock()
         if isinstance(reading, HeadUnreachable) and now - began >= SILENT_SECONDS:
@@ -189,13 +189,13 @@ def _few() -> asyncio.Semaphore:
 
 
 def _endpoint_of(spec: CheckpointSpec) -> Hashable:
-    """The server of a root. All its roots answer, or none does."""
+    """The server of a root. Either all roots of a server answer or none."""
     root = parse_root(spec.root)
     return root.scheme, spec.endpoint or root.bucket, spec.region
 
 
 def _recent(table: OrderedDict[K, V], key: K, make: Callable[[], V], most: int) -> V:
-    """The value of a key, made where there is none; the one that was used the longest ago is dropped where there are too many."""
+    """The value of a key, created if it is missing. If there are too many values, the least recently used one is dropped."""
     value = table.get(key)
     if value is None:
         value = table[key] = make()

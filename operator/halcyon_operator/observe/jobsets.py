@@ -1,4 +1,4 @@
-"""From a JobSet document of the API server to a `JobSetView`."""
+"""Parses a JobSet document of the API server into a `JobSetView`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def parse_object(kind: str, document: object) -> ObjectView:
 
 
 def controller_uid(metadata: dict[str, object]) -> str:
-    """Uid of the object that controls this one; empty: none does."""
+    """Uid of the object that controls this one; empty: none."""
     owners = sequence(metadata.get("ownerReferences"))
     return next((text(dig(owner, "uid")) for owner in owners if dig(owner, "controller") is True), "")
 

@@ -1,7 +1,7 @@
 """Maintenance notices of nodes, which come before the signal to their pods.
 
-They are read from labels, taints and the cordon of a node, as Google's maintenance handler, the cluster autoscaler and ``kubectl drain``
-set them. Only nodes with notices are kept, and of each run only the nodes of its pods."""
+They are read from labels, taints and the cordon of a node, which Google's maintenance handler, the cluster autoscaler and ``kubectl drain``
+set. Only nodes with notices are kept, and for each run only the nodes of its pods."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def notices_of(node: object) -> tuple[NoticeView, ...]:
 
 
 class NodeNotices:
-    """Nodes with notices, and the runs to look at when a notice appears or ends. All calls come from one event loop."""
+    """Nodes with notices, and the runs to reconcile when a notice appears or ends. All calls come from one event loop."""
 
     def __init__(self) -> None:
         self._notices: dict[str, tuple[NoticeView, ...]] = {}
@@ -54,7 +54,7 @@ class NodeNotices:
         """Record a node that the watch showed.
 
         Returns:
-            Keys of the runs on it, if its notices have changed.
+            Keys of the runs on the node, if its notices have changed.
         """
         name = text(dig(node, "metadata", "name"))
         notices = () if deleted else notices_of(node)
@@ -72,7 +72,7 @@ class NodeNotices:
         return tuple(notice for node in sorted(here & self._notices.keys()) for notice in self._notices[node])
 
     def forget(self, key: RunKey) -> None:
-        """A run is gone."""
+        """Drop the nodes of a run."""
         self._nodes.pop(key, None)
 
 

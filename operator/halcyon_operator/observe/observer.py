@@ -44,7 +44,7 @@ from halcyon_operator.observe.trainers import ReportReading
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 
 HEAD_AGE_SECONDS = 10.0
-"""How old a reading of HEAD may be while an attempt is at work. A decision about a new attempt needs a new reading."""
+"""Longest age of a reading of HEAD while an attempt runs. A decision about a new attempt needs a new reading."""
 
 
 class ReadsHeads(Protocol):
@@ -59,12 +59,12 @@ class ReadsProgress(Protocol):
     """Reads progress reports of trainers."""
 
     async def read(self, key: RunKey, pod: PodView, port: int) -> ReportReading:
-        """The last report of a run's pod, or why there is none."""
+        """The last report of a run's pod, or the reason why there is none."""
         ...
 
 
 class ReadsWarnings(Protocol):
-    """What knows why pods do not start."""
+    """Reads why pods do not start."""
 
     def of(self, key: RunKey, pods: Iterable[PodView]) -> PodWarning | None:
         """The newest warning about the first late pod of a process group, as far as known."""
@@ -72,7 +72,7 @@ class ReadsWarnings(Protocol):
 
 
 class ReadsWorkloads(Protocol):
-    """Reads Workloads of Kueue."""
+    """Reads Kueue's Workloads."""
 
     async def read(self, namespace: str, jobset_uid: str, max_age_seconds: float) -> WorkloadReading:
         """The Workload of a JobSet."""
@@ -80,19 +80,19 @@ class ReadsWorkloads(Protocol):
 
 
 class Observer:
-    """Looks at runs.
+    """Observes runs.
 
     Args:
-        cluster: Where runs, JobSets and pods are read.
+        cluster: Reads runs, JobSets and pods.
         heads: Reads HEADs of checkpoint roots.
         trainers: Reads progress reports.
-        pod_endings: Endings of pods that may be deleted.
-        platform: What is the same for all runs.
+        pod_endings: Recorded endings of pods, which may be deleted.
+        platform: Settings that are the same for all runs.
         nodes: Maintenance notices of nodes; None: nodes are not watched.
-        token: Makes new secrets.
-        cache: The watch cache; None: every look reads from the API server.
-        pace: Shortest seconds between two routine looks at a run.
-        defaults_namespace: Where the defaults of all namespaces are; empty: there are none.
+        token: Creates new secrets.
+        cache: The watch cache; None: every observation reads from the API server.
+        pace: Shortest seconds between two routine reconciles of a run.
+        defaults_namespace: Namespace of the defaults for all namespaces; empty: there are none.
         workloads: Reads Workloads; None: queues are not used.
         warnings: Reads warnings about late pods; None: their events are not read.
     """
@@ -127,7 +127,7 @@ class Observer:
         self._own = OwnJobSets()
 
     async def look_at_cache(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
-        """The observation of a run from the watch cache, without a request to the API server; None unless an attempt is at work."""
+        """The observation of a run from the watch cache, without a request to the API server; None if no attempt runs."""
         key = namespace, name
         run = self._cache.run(key) if self._cache is not None else None
         if run is None or self._cache is None or run.defaults_due:
@@ -141,7 +141,7 @@ class Observer:
         return await self._complete(key, run, jobsets, pods, probe, progress_written_at, age)
 
     def wrote(self, document: object) -> None:
-        """A run was written; the watch shows this version only later."""
+        """Record the written version of a run, which the watch shows only later."""
         if self._cache is not None:
             self._cache.saw_run(document)
 
@@ -182,7 +182,7 @@ class Observer:
         progress_written_at: datetime | None,
         workload_age: float,
     ) -> Observed:
-        """The observation: what was read from the cluster, completed with HEAD, report, prerequisites and Workload."""
+        """The observation: objects that were read from the cluster, with HEAD, report, prerequisites and Workload."""
         alive = next((jobset for jobset in jobsets if _at_work(run, jobset)), None)
         config_map: ObjectView | None = None
         if alive is None and run.status.attempt > 0:
@@ -231,7 +231,7 @@ class Observer:
         return self._nodes.on(key, (pod.node for pod in pods if not pod.over))
 
     async def _named(self, run: RunView, jobsets: tuple[JobSetView, ...]) -> tuple[tuple[JobSetView, ...], ObjectView | None]:
-        """JobSet and ConfigMap with the names of the present attempt's objects, of any owner."""
+        """JobSet and ConfigMap with the names of the present attempt's objects. Any object may own them."""
         name = names.jobset_name(run.name, run.status.attempt)
         known = any(jobset.name == name for jobset in jobsets)
         jobset, config_map = await asyncio.gather(
@@ -249,7 +249,7 @@ class Observer:
         return await self._heads.read((run.namespace, run.name), run.spec.checkpoint, _writers(run, jobsets, pods), age)
 
     async def _origin(self, run: RunView, alive: JobSetView | None) -> tuple[Prerequisite | None, str | None]:
-        """The run that this one begins from if that has no root yet, and its root, as long as this one has no checkpoint of its own."""
+        """The run of `spec.from` if it has no root yet, and its root. Not read once this run has a checkpoint of its own."""
         origin = run.spec.origin if run.spec is not None else None
         if origin is None or origin.root is not None or alive is not None or run.deleting or run.status.checkpoint is not None:
             return None, None
@@ -258,7 +258,7 @@ class Observer:
         return (parse_prerequisite(origin.run, source) if source is not None and root is None else None), root
 
     async def _prerequisites(self, run: RunView) -> tuple[Prerequisite, ...]:
-        """The run that this one comes after, and those that it waits for itself, as long as this one has not begun."""
+        """The run of `spec.after` and the runs that it waits for itself; empty once this run has begun."""
         after = run.spec.after if run.spec is not None and run.status.attempt == 0 and not run.deleting else None
         chain: list[Prerequisite] = []
         name = after.run if after is not None else ""
@@ -268,7 +268,7 @@ class Observer:
         return tuple(chain)
 
     async def _defaults(self, document: object, run: RunView) -> FoundDefaults:
-        """The defaults that the run would take: of each namespace those of the wanted name, or else those called `default`."""
+        """The defaults that the run would take: from each namespace those with the wanted name, else those named `default`."""
         name, _ = wanted(document)
         namespaces = tuple(dict.fromkeys(filter(None, (run.namespace, self._defaults_namespace)))) if name else ()
         exact = await asyncio.gather(*(self._cluster.defaults(namespace, name) for namespace in namespaces))
@@ -296,7 +296,7 @@ class Observer:
 def _own_pods(
     run: RunView, own: frozenset[str], probes: Iterable[JobSetView], seen: Iterable[SeenPod]
 ) -> tuple[tuple[PodView, ...], ProbeView | None]:
-    """The pods of a run's attempts, and its probe. Pods that only have the run's labels are left out."""
+    """The pods of a run's attempts, and its probe. Pods that have the run's labels but belong to no JobSet of the run are left out."""
     seen = tuple(seen)
     pods = tuple(pod.view for pod in seen if not pod.probe and is_own(pod.view, run, own))
     probe = next((one for one in probes if run.uid and one.owner_uid == run.uid), None)
@@ -316,7 +316,7 @@ def _at_work(run: RunView, jobset: JobSetView) -> bool:
 
 
 def _writers(run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView, ...]) -> Hashable:
-    """The JobSets and pods that may write checkpoints. When they change, an older reading of HEAD may be out of date."""
+    """The JobSets and pods that may write checkpoints. If they change, an older reading of HEAD may be out of date."""
     return (
         run.uid,
         run.status.attempt,

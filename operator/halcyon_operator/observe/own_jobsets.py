@@ -1,4 +1,4 @@
-"""Remembers which JobSets runs control or controlled."""
+"""Remembers the JobSets that runs control or controlled."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from halcyon_operator.model.ownership import own_jobset_uids
 from halcyon_operator.model.views import JobSetView, RunView
 
 _MOST_JOBSETS = 4
-"""Of one run: that of the present attempt and those that may still have pods."""
+"""JobSets remembered for one run: that of the present attempt, and those that may still have pods."""
 _MOST_RUNS = 4096
 
 
 class OwnJobSets:
-    """The uids of the JobSets that runs control or controlled, while the operator's process runs.
+    """The uids of the JobSets that runs control or controlled, kept in memory.
 
-    A JobSet may be deleted before its last pod, and a user with the right to write the status may delete its uid there.
+    A JobSet may be deleted before its last pod, and a user with the right to write the status may remove its uid from there.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Endings of pods that the watch showed. A JobSet that restarts its process group deletes the pods within seconds.
 
-In memory only: a conclusion from an ending is written into the run's status at once, and an operator that was away uses the JobSet's own
-counters. Bounded, so that no run can fill the operator's memory."""
+Kept in memory only: a conclusion from an ending is written into the run's status at once, and an operator that was down uses the counters
+of the JobSet. Bounded, so that no run can fill the operator's memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PodEndings:
         """Record a pod's ending, if it has begun to end.
 
         Returns:
-            Whether the ending had anything new.
+            Whether the ending had new information.
         """
         ending = pod.ending
         if ending is None or not ending.uid:
@@ -55,5 +55,5 @@ class PodEndings:
                 del endings[uid]
 
     def forget(self, key: RunKey) -> None:
-        """Drop a run."""
+        """Drop the endings of a run."""
         self._endings.pop(key, None)

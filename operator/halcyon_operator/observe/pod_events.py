@@ -1,11 +1,11 @@
 """Reads the newest warning event of a pod that does not start.
 
-Some causes are only in events: a volume that is not mounted (FailedMount), a network that does not work (FailedCreatePodSandBox). A look
-never waits for the answer. The events are listed in the background, for one late pod of a run, at most once a minute; the run is looked at
-again when they bring news. Without the right to list events the run's condition shows only what the pod itself reports.
+Some causes are only in events: a volume that is not mounted (FailedMount), a network that does not work (FailedCreatePodSandBox). A
+reconcile never waits for the answer. The events are listed in the background, for one late pod of a run, at most once a minute; the run is
+reconciled again if the warning has changed. Without the right to list events, the run's condition shows only what the pod itself reports.
 
-Every user who may create events in the namespace can write such a text. So it is shown and never obeyed, it is bounded, and credentials in
-URLs are removed."""
+Every user who may create events in the namespace can write such a text. So it is shown but has no other effect, its length is bounded, and
+credentials in URLs are removed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from halcyon_operator.model.views import PodView, PodWarning
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 60.0
-"""From one list of a pod's events to the next."""
+"""Shortest time between two lists of a pod's events."""
 MAX_AT_ONCE = 4
 MAX_REMEMBERED = 4096
 MAX_MESSAGE = 240
@@ -38,16 +38,16 @@ _QUERY_OF_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?\"']*\?)[^\s\"']*", re.
 
 
 class ListsEvents(Protocol):
-    """What lists the events of a pod."""
+    """Lists the events of a pod."""
 
     async def pod_warnings(self, namespace: str, pod_uid: str) -> Sequence[object]:
-        """Events of type Warning, as the API server holds them, in no certain order."""
+        """Documents of the events of type Warning, in no particular order."""
         ...
 
 
 @dataclass
 class _Pod:
-    """What is known of one pod."""
+    """The last known warning of one pod."""
 
     warning: PodWarning | None = None
     due: float = 0.0
@@ -59,7 +59,7 @@ class PodEvents:
 
     Args:
         events: Lists the events of a pod.
-        changed: Called with a run's key when there is news.
+        changed: Called with a run's key when the warning has changed.
         clock: The time, in UTC.
         timer: Seconds, monotonic.
     """
@@ -90,7 +90,7 @@ class PodEvents:
         return known.warning
 
     async def close(self) -> None:
-        """End all requests."""
+        """Cancel all requests."""
         running = [pod.request for pod in self._known.values() if pod.request is not None]
         for request in running:
             request.cancel()
@@ -111,7 +111,7 @@ class PodEvents:
 
 
 def newest_warning(pod: PodView, events: Iterable[object]) -> PodWarning | None:
-    """The newest warning since a pod has its node; None where there is none. Never raises."""
+    """The newest warning since a pod was bound to its node; None if there is none. Never raises."""
     found = [
         (at, reason, message)
         for event in events
@@ -129,13 +129,13 @@ def newest_warning(pod: PodView, events: Iterable[object]) -> PodWarning | None:
 
 
 def _time(event: object) -> datetime | None:
-    """When an event was seen last."""
+    """When an event occurred last."""
     times = (("series", "lastObservedTime"), ("lastTimestamp",), ("eventTime",), ("metadata", "creationTimestamp"))
     return next((at for path in times if (at := moment(dig(event, *path))) is not None), None)
 
 
 def _cleaned(message: object) -> str:
-    """One line, without names, passwords and signatures in a URL."""
+    """The message in one line, without names, passwords and signatures in a URL."""
     line = " ".join(text(message).split())
     line = _QUERY_OF_URL.sub(r"\1…", _USER_OF_URL.sub(r"\1…@", line))
     return line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE].rstrip()}…"

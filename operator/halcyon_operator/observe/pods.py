@@ -1,7 +1,7 @@
-"""From a pod document of the API server to a `PodView` with its ending.
+"""Parses a pod document of the API server into a `PodView` with its ending.
 
-A pod's end has up to three beginnings: the API server marks it for a disruption, a client deletes it, or its process ends. The first one
-is the reason: an evicted pod is deleted later and its process ends too, and a pod that crashed is deleted afterwards."""
+A pod's end has up to three signs: the API server marks it for a disruption, a client deletes it, or its process ends. The earliest one is
+the reason: an evicted pod is deleted later and its process ends too, and a crashed pod is deleted afterwards."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _trainer_container(status: dict[str, object]) -> dict[str, object]:
 
 
 def _waiting(status: dict[str, object], container: dict[str, object]) -> tuple[str, str]:
-    """Reason and message of the kubelet or the scheduler why the pod does not run yet."""
+    """Reason and message from the kubelet or the scheduler why the pod does not run yet."""
     waiting = mapping(dig(container, "state", "waiting"))
     if waiting:
         return text(waiting.get("reason"), 64), text(waiting.get("message"))

@@ -1,9 +1,9 @@
-"""Reads trainers outside of looks, so that pods that do not answer delay nothing.
+"""Polls trainers in the background, so that pods that do not answer delay nothing.
 
-A look waits a moment for a trainer that answered the last request, because such a trainer answers in milliseconds. Any other trainer is
-asked in the background: the look continues with the last report, and the run is looked at again when the answer arrives. A trainer that
-never answers is asked less and less often; one that refuses the connection, as while it imports its libraries, is asked every second at
-first. At most `MAX_AT_ONCE` requests run at a time."""
+A reconcile waits a moment for a trainer that answered the last request, because such a trainer answers in milliseconds. Any other trainer
+is polled in the background: the reconcile continues with the last report, and the run is reconciled again when the answer arrives. A
+trainer that never answers is polled less and less often. A trainer that rejects the connection, for example while it imports its libraries,
+is polled every second at first. At most `MAX_AT_ONCE` requests run at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from halcyon_operator.model.views import PodView
 from halcyon_operator.observe.trainers import ReportReading
 
 PATIENCE_SECONDS = 0.25
-"""How long a look waits for a trainer that answered the last time."""
+"""How long a reconcile waits for a trainer that answered the last time."""
 REFUSED_PAUSE_SECONDS = 1.0
 LONGEST_REFUSED_PAUSE_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 2.0
@@ -28,7 +28,7 @@ MAX_REMEMBERED = 8192
 
 
 class ReadsTrainers(Protocol):
-    """What asks one trainer."""
+    """Reads one trainer."""
 
     async def read(self, pod: PodView, port: int, run: str) -> ReportReading:
         """The report of a pod."""
@@ -50,11 +50,11 @@ class _Trainer:
 
 
 class Polls:
-    """Reads trainers, in the background where that may take long.
+    """Polls trainers, in the background if the answer may take long.
 
     Args:
-        trainers: What asks one.
-        changed: Called with a run's key when a new report arrives after the look has ended.
+        trainers: Reads one trainer.
+        changed: Called with a run's key when a new report arrives after the reconcile has ended.
         clock: Seconds, monotonic.
     """
 
@@ -66,7 +66,7 @@ class Polls:
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def read(self, key: RunKey, pod: PodView, port: int) -> ReportReading:
-        """The last report of a run's pod, or why there is none."""
+        """The last report of a run's pod, or the reason why there is none."""
         trainer = self._known.setdefault((key, pod.uid), _Trainer())
         self._known.move_to_end((key, pod.uid))
         while len(self._known) > MAX_REMEMBERED:
@@ -78,7 +78,7 @@ class Polls:
         return trainer.reading
 
     async def close(self) -> None:
-        """End all polls."""
+        """Cancel all polls."""
         running = [trainer.poll for trainer in self._known.values() if trainer.poll is not None]
         for poll in running:
             poll.cancel()

@@ -7,11 +7,11 @@ from halcyon_operator.model.untrusted import dig, text
 from halcyon_operator.model.views import Prerequisite
 
 LONGEST_CHAIN = 16
-"""Largest number of runs that are read. Each run behind them waits for its own predecessors."""
+"""Maximum number of runs that are read for one run. The runs of the chain check their own prerequisites."""
 
 
 def parse_prerequisite(name: str, document: object) -> Prerequisite:
-    """The view of a run that another run waits for; the document is None if there is no run of the name."""
+    """The view of a run that another run waits for; the document is None if no run has this name."""
     if document is None:
         return Prerequisite(name)
     status = parse_status(dig(document, "status"))

@@ -1,6 +1,6 @@
-"""From a TrainingRun document of the API server to a `RunView`.
+"""Parses a TrainingRun document of the API server into a `RunView`.
 
-The status is parsed apart from the spec: a damaged status must not make a valid spec invalid, and the reverse."""
+Status and spec are parsed separately, so that a damaged status does not make a valid spec invalid, or the reverse."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
 
     Args:
         document: The run.
-        defaults: Its defaults as they are now; None: not read, those on record apply.
+        defaults: Its defaults as they are now; None: not read, the recorded ones apply.
     """
     metadata = mapping(dig(document, "metadata"))
     status = parse_status(dig(document, "status"))
@@ -68,7 +68,7 @@ def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> tup
 
 
 def _with_mesh(spec: TrainingRunSpec, status: TrainingRunStatus) -> TrainingRunSpec:
-    """The spec with a mesh: the one in the document, else the one on record, else the suggested one. A run must not change it by itself."""
+    """The spec with a mesh: that of the document, else the recorded one, else the suggested one. It must not change without an edit."""
     suggested = pinned(spec)
     recorded = pinned(spec, status.topology.mesh) if status.topology is not None else suggested
     return suggested if recorded == suggested or find_problems(recorded) else recorded
@@ -79,8 +79,8 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
     problems: list[str] = []
     if spec.checkpoint.root.startswith("file://") and spec.checkpoint.volume_claim is None:
         problems.append(
-            "spec.checkpoint.volumeClaim: a file:// root in a cluster needs the PersistentVolumeClaim it lies on, for what a pod writes "
-            "into itself ends with the pod; name one, or use an s3:// or gs:// root"
+            "spec.checkpoint.volumeClaim: a file:// root in a cluster needs a PersistentVolumeClaim, because the files in a pod are lost "
+            "when the pod ends; set one, or use an s3:// or gs:// root"
         )
     if spec.data.volume is not None:
         taken = [path for path in _mount_paths(spec) if _nested(path, spec.data.volume.mount_path)]
@@ -92,12 +92,12 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
     accelerator = spec.accelerator
     if accelerator.row.family == "tpu" and accelerator.slices > 1 and accelerator.resolve().hosts_per_slice == 1:
         problems.append(
-            f"spec.accelerator.slices: GKE joins only slices of several hosts, and a {accelerator.topology} slice has one; "
+            f"spec.accelerator.slices: GKE connects only slices of several hosts, and a {accelerator.topology} slice has one; "
             "choose a topology of at least 8 chips, or one slice"
         )
     if accelerator.provisioning == "queued" and spec.scheduling.queue is None:
         problems.append(
-            "spec.accelerator.provisioning: queued nodes are asked for by Kueue, so without a queue the pods wait for ever; set "
+            "spec.accelerator.provisioning: Kueue requests queued nodes, so without a queue the pods wait forever; set "
             "spec.scheduling.queue.name, or choose another provisioning"
         )
     return tuple(problems)

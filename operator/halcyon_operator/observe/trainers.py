@@ -1,6 +1,6 @@
 """Reads the progress report of a run's first trainer process, and requests checkpoints from it.
 
-A pod runs code of users: its answer is bounded in time and size, must belong to this run, attempt and restart, and is never obeyed."""
+A pod runs code of users. So its answer is bounded in time and size, must belong to this run, attempt and restart, and is not trusted."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MAX_REPORT_BYTES = 65_536
 
 @dataclass(frozen=True)
 class ReportReading:
-    """The report, or why there is none."""
+    """The report, or the reason why there is none."""
 
     report: ProgressReport | None = None
     problem: str = ""
 
 
 def _names(schema: object) -> Iterator[str]:
-    """Names of all fields of a schema and of those below it."""
+    """Names of all fields of a schema, recursively."""
     if isinstance(schema, dict):
         found = cast("dict[str, object]", schema)
         yield from mapping(found.get("properties"))
@@ -41,7 +41,7 @@ def _names(schema: object) -> Iterator[str]:
 
 
 _FIELDS = frozenset(_names(ProgressReport.model_json_schema(by_alias=True)))
-"""The only names that an error about a report repeats; any other text in it is untrusted."""
+"""The only names of a report that an error message repeats; other text in a report is untrusted."""
 
 
 def parse_report(body: bytes, run: str, group: ProcessGroup) -> ReportReading:
@@ -56,7 +56,7 @@ def parse_report(body: bytes, run: str, group: ProcessGroup) -> ReportReading:
         whose = "this" if report.run == run else "another"
         return ReportReading(problem=f"the address answers for attempt {report.attempt}, restart {report.restart} of {whose} run")
     numbers = (*report.progress.counts, report.resumed_step or 0)
-    return ReportReading(report) if max(numbers) <= LARGEST_EXACT else ReportReading(problem="its report has numbers beyond all measure")
+    return ReportReading(report) if max(numbers) <= LARGEST_EXACT else ReportReading(problem="its report has numbers that are too large")
 
 
 class Trainers:

@@ -1,8 +1,8 @@
 """The last state that the watches have shown: every run with its JobSets and pods, parsed once and kept as plain values.
 
-With it, a look at a run at which nothing has happened needs no request. The cache only serves to find out that nothing has happened. Every
-write is decided from the present answers of the API server, because the watches of several kinds lag by different times and do not repeat
-what they missed. The cache keeps values instead of documents: the document of a pod needs fifty times the memory."""
+With it, the reconcile of an unchanged run needs no request. The cache is only used to find out that nothing has changed. Every write is
+decided from present answers of the API server, because the watches of several kinds lag by different times and do not repeat events that
+they missed. The cache keeps values instead of documents: the document of a pod needs fifty times the memory."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ _Table = dict[RunKey, dict[str, SeenJobSet]] | dict[RunKey, dict[str, SeenPod]]
 
 
 class WatchCache:
-    """The last state of everything watched. All calls come from one event loop."""
+    """The last state of all watched objects. All calls come from one event loop."""
 
     def __init__(self) -> None:
         self._versions: dict[ObjectKey, int] = {}
         self._runs: dict[RunKey, RunView] = {}
         self._under_way: set[RunKey] = set()
         self._after: dict[RunKey, set[RunKey]] = {}
-        """Runs that have not begun, by the one that they come after."""
+        """Runs that have not begun, by the run of their `spec.after`."""
         self._jobsets: dict[RunKey, dict[str, SeenJobSet]] = {}
         self._pods: dict[RunKey, dict[str, SeenPod]] = {}
 
@@ -61,23 +61,23 @@ class WatchCache:
 
     @property
     def under_way(self) -> int:
-        """Number of runs that are not at rest."""
+        """Number of runs whose phase is not in `AT_REST`."""
         return len(self._under_way)
 
     def version(self, item: ObjectKey) -> int | None:
-        """The resource version of an object when it was last seen; None: unknown."""
+        """The last seen resource version of an object; None: unknown."""
         return self._versions.get(item)
 
     def keys(self) -> tuple[RunKey, ...]:
-        """All runs, and the runs that JobSets and pods name in their labels; those may be deleted."""
+        """All runs, and the runs in the labels of JobSets and pods, which may be deleted."""
         return tuple(self._runs.keys() | self._jobsets.keys() | self._pods.keys())
 
     def run(self, key: RunKey) -> RunView | None:
-        """A run."""
+        """A run; None if it was not seen."""
         return self._runs.get(key)
 
     def waiting_for(self, key: RunKey) -> tuple[RunKey, ...]:
-        """The runs that come after another one and have not begun."""
+        """The runs that have not begun and whose `spec.after` is the given run."""
         return tuple(self._after.get(key, ()))
 
     def jobsets(self, key: RunKey) -> tuple[SeenJobSet, ...]:
@@ -89,7 +89,7 @@ class WatchCache:
         return tuple(self._pods.get(key, {}).values())
 
     def saw_run(self, document: object, *, deleted: bool = False) -> None:
-        """A run was seen, or its deletion."""
+        """Record a run, or its deletion."""
         item = _object_key("trainingruns", document)
         if not self._newer(item, _version(document), deleted):
             return
@@ -103,18 +103,18 @@ class WatchCache:
         (self._under_way.discard if run.status.phase in AT_REST else self._under_way.add)(item[1:])
 
     def saw_jobset(self, key: RunKey, document: object, *, deleted: bool = False) -> None:
-        """A JobSet of a run was seen, or its deletion."""
+        """Record a JobSet of a run, or its deletion."""
         item = _object_key("jobsets", document)
         if self._newer(item, _version(document), deleted):
             _put(self._jobsets, key, item[2], None if deleted else SeenJobSet(parse_jobset(document), is_probe(document)))
 
     def saw_pod(self, key: RunKey, pod: SeenPod, *, deleted: bool = False) -> None:
-        """A pod of a run was seen, or its deletion."""
+        """Record a pod of a run, or its deletion."""
         if self._newer(pod.key, pod.version, deleted):
             _put(self._pods, key, pod.key[2], None if deleted else pod)
 
     def listed(self, key: RunKey, run: object, jobsets: Iterable[object], pods: Iterable[SeenPod]) -> None:
-        """All objects of a run from the API server. Objects that are not among them are dropped, even if the watch missed the deletion."""
+        """Record all objects of a run, as listed by the API server. Other objects are dropped: the watch may have missed their deletion."""
         jobsets, pods = tuple(jobsets), tuple(pods)
         self._drop("jobsets", key, self._jobsets, {text(dig(thing, "metadata", "name")) for thing in jobsets})
         self._drop("pods", key, self._pods, {pod.key[2] for pod in pods})
@@ -134,7 +134,7 @@ class WatchCache:
         self._under_way.discard(key)
 
     def _forget_after(self, key: RunKey) -> None:
-        """Drop the prerequisite that a run had when it was last seen."""
+        """Drop the last seen prerequisite of a run."""
         run = self._runs.get(key)
         prerequisite = (key[0], text(dig(run.raw_spec, "after", "run"))) if run is not None else None
         if prerequisite is not None and (others := self._after.get(prerequisite)) is not None:
@@ -148,7 +148,7 @@ class WatchCache:
             self._versions.pop((kind, key[0], name), None)
 
     def _newer(self, item: ObjectKey, version: int, deleted: bool) -> bool:
-        """Whether this version is not older than the known one. Versions grow within a kind."""
+        """Whether this version is not older than the known one. Versions increase within a kind."""
         if version < self._versions.get(item, 0):
             return False
         if deleted:

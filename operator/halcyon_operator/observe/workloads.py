@@ -1,7 +1,7 @@
-"""Reads the Workloads of JobSets that wait in queues of Kueue.
+"""Reads the Workloads of JobSets that wait in Kueue queues.
 
-Workloads have no label of a run, so a watch would bring all of the cluster. An admission or eviction shows in the JobSet, which is watched;
-the reason for waiting is read at intervals, and only while the JobSet waits."""
+Workloads have no label of a run, so a watch would return all Workloads of the cluster. An admission or eviction is visible in the JobSet,
+which is watched; the reason for waiting is read at intervals, and only while the JobSet waits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Workloads:
     """Workloads of JobSets, by the JobSet's uid.
 
     Args:
-        cluster: Where they are read.
+        cluster: Reads Workloads.
         clock: Seconds, monotonic.
     """
 
@@ -42,8 +42,8 @@ class Workloads:
         """The Workload of a JobSet.
 
         Args:
-            namespace: The JobSet's.
-            jobset_uid: The JobSet's.
+            namespace: Namespace of the JobSet.
+            jobset_uid: Uid of the JobSet.
             max_age_seconds: Longest age of a reading.
 
         Raises:
@@ -67,7 +67,7 @@ class Workloads:
         except ApiError as error:
             if error.code != 403:
                 raise
-            return WorkloadUnread("the API server does not let it; set kueue.enabled in the chart")
+            return WorkloadUnread("the API server does not allow it; set kueue.enabled in the chart")
 
 
 def parse_workload(document: object) -> WorkloadView:
@@ -92,7 +92,7 @@ def parse_workload(document: object) -> WorkloadView:
 
 
 def newest(documents: tuple[object, ...]) -> WorkloadView | NoWorkload:
-    """The newest Workload of a JobSet. For a moment there may be a second one that is being deleted."""
+    """The newest Workload of a JobSet. A second one may exist for a moment while it is being deleted."""
     found = [one for one in documents if dig(one, "metadata", "deletionTimestamp") is None]
     found.sort(key=lambda one: text(dig(one, "metadata", "creationTimestamp")))
     return parse_workload(found[-1]) if found else NoWorkload()

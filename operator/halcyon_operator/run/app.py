@@ -1,9 +1,9 @@
-"""The edge towards kopf: what is watched, and how the parts of the operator are put together and run.
+"""Connects the operator to kopf: defines the watched kinds, and builds and runs the parts of the operator.
 
 Kopf keeps the watch streams open, through reconnects and expired credentials, and delivers every event. Only ``on.event`` handlers are
 used. They write nothing into the objects (no finalizers, annotations or progress), so a TrainingRun can be deleted while no operator runs,
-and the operator can be removed from a cluster without a trace. Each handler puts the run into the queue; the ending of a pod is also
-recorded in `PodEndings`, because the pod may be deleted before the next look."""
+and the removed operator leaves nothing behind in the cluster. Each handler puts the run into the queue; the ending of a pod is also
+recorded in `PodEndings`, because the pod may be deleted before the next reconcile."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ from halcyon_operator.run.work_queue import WorkQueue
 logger = logging.getLogger(__name__)
 
 FEW_PODS = 64
-"""A run with at most this number of pods is looked at as soon as one of them changes."""
+"""A run with at most this number of pods is reconciled as soon as one of them changes."""
 PODS_A_SECOND = 1024
 LONGEST_POD_PAUSE_SECONDS = 4.0
 
 JOBSET_GROUP, JOBSET_VERSION = "jobset.x-k8s.io", "v1alpha2"
 LONGEST_START_DELAY_SECONDS = 15.0
 ROUTINE_LOOKS_PER_SECOND = 25.0
-"""Upper bound on routine looks and progress writes per second, over all runs."""
+"""Maximum rate of routine reconciles and progress writes per second, over all runs."""
 
 
 async def run_operator(settings: Settings) -> None:
@@ -68,9 +68,9 @@ async def run_operator(settings: Settings) -> None:
 
     Raises:
         NoCluster: No API server is configured.
-        MissingApi: The cluster lacks a resource that must be installed first.
+        MissingApi: A resource that the operator needs is not installed in the cluster.
     """
-    disable_created_metrics()  # One more series for each counter, without use here.
+    disable_created_metrics()  # They add one series for each counter, and are not used.
     metrics = Metrics(version())
     identity = process_identity(settings.pod_name)
     api = await connect(metrics.api_requests, f"halcyon-operator/{version()} ({identity})")
@@ -126,16 +126,16 @@ async def run_operator(settings: Settings) -> None:
     await server.start(settings.metrics_port)
 
     async def lead() -> None:
-        """Work until this process loses the lease."""
+        """Work until this process loses the Lease."""
         try:
-            # The other leader handled the events of its time, so a look at every run finds what is to be done now.
+            # The previous leader handled the earlier events, so reconcile every run once to find the next actions.
             controller.begin(cache.keys())
             await asyncio.gather(*(controller.work() for _ in range(settings.workers)))
         finally:
             controller.stand_down()
 
     async def stand_by() -> None:
-        """Lead when this process holds the lease, but not before its watch cache is full."""
+        """Lead when this process holds the Lease, but not before its watch cache is full."""
         await ready.wait()
         await (lead() if leadership is None else leadership.campaign(lead))
 
@@ -145,7 +145,7 @@ async def run_operator(settings: Settings) -> None:
         loops = [supervision.run(ready, settings.resync_seconds), stand_by()]
         if served:
             loops.append(other_namespaces(cluster, settings.namespaces, served))
-        logger.info("looking after the TrainingRuns in %s", ", ".join(served) or "all namespaces")
+        logger.info("reconciling the TrainingRuns in %s", ", ".join(served) or "all namespaces")
         await _run_together(loops, handlers(queue, pod_endings, echo, cache, nodes), served)
     finally:
         queue.close()
@@ -168,7 +168,7 @@ def handlers(
         return kopf.login_with_service_account(**arguments) if inside_cluster() else kopf.login_with_kubeconfig(**arguments)
 
     def look_at_dependents(key: RunKey) -> None:
-        """Look at the runs that wait for this one."""
+        """Reconcile the runs that wait for this one."""
         run = cache.run(key)
         if run is not None and run.status.phase in AT_REST:
             for waiting in cache.waiting_for(key):
@@ -180,7 +180,7 @@ def handlers(
         key = text(dig(metadata, "namespace")), text(dig(metadata, "name"))
         cache.saw_run(event["object"], deleted=event["type"] == "DELETED")
         if (run := cache.run(key)) is not None:
-            # A conclusion that is on record needs no evidence any more.
+            # A recorded conclusion needs no evidence any more.
             pod_endings.prune(key, run.status.attempt, run.status.job_set_restarts)
         if event["type"] == "DELETED":
             echo.gone(key)
@@ -216,7 +216,7 @@ def handlers(
 
 
 def pause_after_pod(pods: int) -> float:
-    """Seconds from a change of a pod to the look at its run. A look at many pods is long, and they change one by one.
+    """Seconds from a change of a pod to the reconcile of its run. With many pods a reconcile takes long, and they change one by one.
 
     Args:
         pods: Number of the run's pods.
@@ -232,14 +232,14 @@ def run_of(event: kopf.RawEvent) -> RunKey | None:
 
 
 def kopf_settings() -> kopf.OperatorSettings:
-    """How kopf watches: without peers, without posting events of its own, and never longer on a silent stream than it must."""
+    """Settings of kopf: no peering, no events of its own, and short timeouts for silent watch streams."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.process.ultimate_exiting_timeout = 20
     settings.queueing.exit_timeout = 1
-    # Kopf keeps the last document of each object for this time. With thousands of starting pods that is most of the memory.
+    # Kopf keeps the last document of each object for this time. With thousands of starting pods these use most of the memory.
     settings.queueing.idle_timeout = 0.5
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
@@ -253,7 +253,7 @@ def kopf_settings() -> kopf.OperatorSettings:
 
 
 async def _wait_for_api(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[str, ...]:
-    """Wait until the API server answers and serves what is needed, and return the namespaces that can be served."""
+    """Wait until the API server answers and serves the needed resources. Returns the namespaces that can be served."""
     delay = 0.5
     while True:
         try:
@@ -268,7 +268,7 @@ async def _wait_for_api(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[
 async def _run_together(loops: Sequence[Coroutine[None, None, None]], registry: kopf.OperatorRegistry, namespaces: tuple[str, ...]) -> None:
     """Run kopf and the operator's own loops until a signal comes, or until any of them fails.
 
-    At a signal the operator's own loops end first, so that the lease is released at once; kopf needs longer.
+    At a signal the operator's own loops end first, so that the Lease is released at once; kopf needs longer.
     """
     stopping = asyncio.Event()
     signalled = asyncio.create_task(stopping.wait())
@@ -296,7 +296,7 @@ async def _run_together(loops: Sequence[Coroutine[None, None, None]], registry: 
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> list[BaseException | None]:
-    """Cancel tasks and return the exceptions that they ended with; None for those without."""
+    """Cancel tasks. Returns the exception of each task; None for a task without an exception."""
     for task in tasks:
         task.cancel()
     results: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)

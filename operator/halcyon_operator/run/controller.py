@@ -1,11 +1,12 @@
 """The control loop: take a run from the queue, observe it, decide, carry the decision out.
 
-One look at a run at a time, many runs at once. A look that fails is logged, counted in the metrics, shown in an Event of the run (unless
-the API server itself is the reason), and tried again after a growing delay; other runs are not affected. A conflict is not a failure: the
-run was changed between the observation and the write, so it is looked at again.
+A run is reconciled by one worker at a time; many runs are reconciled in parallel. A failed reconcile is logged, counted in the metrics,
+reported in an Event of the run (unless the API server itself is the reason), and retried after a growing delay; other runs are not
+affected. A conflict is not a failure: the run was changed between the observation and the write, so it is reconciled again.
 
-A look begins with the watch cache, which needs no request. If the decision is more than new progress numbers, the run is observed again
-from the API server, and that observation decides. So an idle run needs no request, and no important decision depends on a watch."""
+A reconcile begins with the watch cache, which needs no request. If the decision is more than new progress, the run is observed again from
+the API server, and the decision is made from that observation. So an idle run needs no request, and no important decision depends on a
+watch."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 MAX_REMEMBERED_EVENTS = 8192
 CONFLICT_SECONDS = 0.05
 CHECK_SECONDS = 0.3
-"""Seconds between two runs that are checked without an event, with three reads each; less if there are more than a thousand runs."""
+"""Seconds between two runs that are checked without an event, with three reads each; shorter if there are more than a thousand runs."""
 
 
 class ObservesRuns(Protocol):
@@ -52,7 +53,7 @@ class ObservesRuns(Protocol):
         ...
 
     def wrote(self, document: object) -> None:
-        """A run was written; this is its new document."""
+        """Record the new document of a written run."""
         ...
 
 
@@ -60,20 +61,20 @@ class RequestsSaves(Protocol):
     """Sends requests for checkpoints to trainers."""
 
     async def ask_save(self, ask: Ask) -> str:
-        """Send a request. Returns why it failed; empty if it did not."""
+        """Send a request. Returns the reason of a failure; empty if it succeeded."""
         ...
 
 
 class Controller:
-    """Looks at the runs of the queue.
+    """Reconciles the runs of the queue.
 
     Args:
-        queue: Runs to look at.
+        queue: Runs to reconcile.
         observer: Collects observations.
-        cluster: Where decisions are carried out.
+        cluster: Carries out decisions.
         pod_endings: Endings of pods, dropped with their run.
-        metrics: Where looks are counted.
-        echo: Waits for what was written to come back through the watch.
+        metrics: Counts reconciles.
+        echo: Checks that the watch shows the operator's own writes.
         instance: Name of this operator process, for its events.
         clock: The time, in UTC.
         timer: Seconds, monotonic.
@@ -110,7 +111,7 @@ class Controller:
         self._at_work: dict[RunKey, float] = {}
 
     async def work(self) -> None:
-        """Look at runs as they become due, for ever."""
+        """Reconcile runs as they become due. Never returns."""
         while True:
             key = await self._queue.get()
             started = self._at_work[key] = self._timer()
@@ -123,12 +124,12 @@ class Controller:
 
     @property
     def longest_look_seconds(self) -> float:
-        """Age of the oldest look under way. Every request has a time limit, so a look ends unless the process is stuck."""
+        """Age of the oldest running reconcile. Every request has a time limit, so a reconcile ends unless the process is stuck."""
         now = self._timer()
         return max((now - started for started in list(self._at_work.values())), default=0.0)
 
     def check(self, keys: Iterable[RunKey], within_seconds: float) -> None:
-        """Look at runs without an event, in case an event was lost: from the API server, one run after the other."""
+        """Reconcile runs without an event, in case an event was lost: from the API server, one run after the other."""
         keys, now = list(keys), self._timer()
         pause = min(CHECK_SECONDS, within_seconds / max(1, len(keys)))
         for number, key in enumerate(keys, start=1):
@@ -136,19 +137,19 @@ class Controller:
             self._queue.add_after(key, number * pause)
 
     def begin(self, keys: Iterable[RunKey]) -> None:
-        """This operator manages the runs from now on."""
+        """Start to manage the runs: queue all of them."""
         for key in keys:
             self._queue.add(key)
 
     def stand_down(self) -> None:
-        """Another operator manages the runs now. Only the posted events stay known; all other memory is out of date."""
+        """Stop to manage the runs: another operator does it now. Drop all state except the posted events, because it gets out of date."""
         self._metrics.stand_down()
         self._written_at.clear()
         self._refusals.clear()
         self._check_from.clear()
 
     async def look(self, key: RunKey) -> None:
-        """Look at a run once, and queue it for the next time. Never raises."""
+        """Reconcile a run once, and queue it for the next reconcile. Never raises."""
         observed: Observed | None = None
         decision: Decision | None = None
         try:
@@ -174,7 +175,7 @@ class Controller:
         except Exception as error:
             # An error in one run must not stop the others.
             delay = self._failed(key)
-            logger.exception("%s/%s: looking at it failed; again in %.1f s", *key, delay)
+            logger.exception("%s/%s: reconcile failed; again in %.1f s", *key, delay)
             if observed is not None:
                 await self._post_error(observed.run, error)
         else:
@@ -194,7 +195,7 @@ class Controller:
         return observed, reconcile(observed, self._clock())
 
     def _is_routine(self, observed: Observed, decision: Decision) -> bool:
-        """Whether a decision changes nothing but progress numbers."""
+        """Whether a decision changes only progress and messages."""
         new_events = [event for event in decision.events if (observed.run.uid, event.key) not in self._posted]
         nothing = not (decision.create or decision.delete or decision.asks or new_events)
         return nothing and (decision.status is None or is_routine(observed, decision.status))
@@ -206,7 +207,7 @@ class Controller:
             self._echo.wrote(key, dig(written, "metadata", "resourceVersion"))
             self._observer.wrote(written)
             self._written_at[key] = self._clock()
-            # A conclusion that is on record needs no evidence any more.
+            # A recorded conclusion needs no evidence any more.
             self._pod_endings.prune(key, decision.status.attempt, decision.status.job_set_restarts)
         self._metrics.saw_run(key, run.status, decision.status or run.status, run.spec)
         for deletion in decision.delete:
@@ -225,7 +226,7 @@ class Controller:
             await self._ask(run, ask)
 
     async def _ask(self, run: RunView, ask: Ask) -> None:
-        """Request a checkpoint. A request that fails is sent again at the next look."""
+        """Request a checkpoint. A failed request is sent again at the next reconcile."""
         problem = await self._trainers.ask_save(ask) if self._trainers is not None else ""
         if problem:
             request = ask.request
@@ -234,7 +235,7 @@ class Controller:
             await self._post(run, Event("Warning", "SaveNotAsked", message, key))
 
     async def _create(self, key: RunKey, manifest: dict[str, object]) -> None:
-        """Create an object. The next look shows the user why the API server rejected it."""
+        """Create an object. If the API server rejects it, the next reconcile reports the reason to the user."""
         try:
             await self._cluster.create(manifest)
             self._refusals.pop(key, None)
@@ -249,7 +250,7 @@ class Controller:
         try:
             await self._cluster.create(manifest)
         except ApiError as error:
-            message = f"The run cannot look for room for more slices, and tries again: {error}"
+            message = f"The run cannot probe for room for more slices, and tries again: {error}"
             await self._post(run, Event("Warning", "ProbeRefused", message, f"probe/{run.status.attempt}/{error.reason}"))
 
     async def _post(self, run: RunView, event: Event) -> None:
@@ -274,7 +275,7 @@ class Controller:
         return self._queue.add_failed(key, at_least)
 
     def _forget(self, key: RunKey) -> None:
-        """Drop everything about a deleted run."""
+        """Drop all state of a deleted run."""
         self._queue.forget(key)
         self._pod_endings.forget(key)
         self._echo.gone(key)

@@ -1,8 +1,8 @@
-"""Whether the operator's own writes come back through its watches.
+"""Checks that the watches show the operator's own writes.
 
-The event loop is alive if it answers at all. The watch streams are alive if they show the operator's own writes: every status write changes
-a watched object, so the new resource version must return as an event. A stream that is open but silent, as behind some load balancers,
-is found by a write that does not return. Resource versions grow within a collection, so a later version counts, too."""
+The event loop works if it answers at all. The watch streams work if they show the operator's own writes: every status write changes a
+watched object, so the new resource version must come back as an event. A stream that is open but silent, for example behind a load
+balancer, is detected by a write that does not come back. Resource versions increase within a collection, so a later version counts too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STUCK_SECONDS = 180.0
 
 
 class WatchEcho:
-    """Waits until the watch shows the operator's own writes.
+    """Records the operator's own writes that the watch has not shown yet.
 
     Args:
         clock: Seconds, monotonic.
@@ -27,17 +27,17 @@ class WatchEcho:
         self._seen: dict[RunKey, int] = {}
 
     def wrote(self, key: RunKey, resource_version: object) -> None:
-        """The operator wrote an object, which now has this resource version. The watch may have shown it before the answer arrived."""
+        """Record a write of an object, with its new resource version. The watch may have shown it before the answer arrived."""
         version = integer(resource_version)
         if version is not None and version > self._seen.get(key, 0):
             since = self._expected[key][1] if key in self._expected else self._clock()
             self._expected[key] = (version, since)
 
     def saw(self, key: RunKey, resource_version: object) -> bool:
-        """The watch showed an object at a resource version.
+        """Record that the watch showed an object at a resource version.
 
         Returns:
-            Whether it is the operator's own write, so that it brings nothing new.
+            Whether it is the operator's own write, which has no new information.
         """
         version = integer(resource_version)
         self._seen[key] = max(version or 0, self._seen.get(key, 0))
@@ -48,7 +48,7 @@ class WatchEcho:
         return version == expected[0]
 
     def gone(self, key: RunKey) -> None:
-        """The object does not exist any more."""
+        """Drop an object that does not exist any more."""
         self._expected.pop(key, None)
         self._seen.pop(key, None)
 
@@ -56,10 +56,10 @@ class WatchEcho:
     def lag_seconds(self) -> float:
         """Age of the oldest write that has not come back."""
         now = self._clock()
-        expected = list(self._expected.values())  # a scrape asks from a thread of its own
+        expected = list(self._expected.values())  # copied, because a scrape of the metrics reads from another thread
         return max((now - since for _, since in expected), default=0.0)
 
     @property
     def stuck(self) -> bool:
-        """Whether a write is overdue, so that the watch must be dead."""
+        """Whether a write is overdue, so that the watch does not work."""
         return self.lag_seconds > STUCK_SECONDS

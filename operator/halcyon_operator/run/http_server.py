@@ -1,4 +1,4 @@
-"""/metrics, /healthz and /readyz, from the operator's own event loop: if the loop hangs, no answer comes and the kubelet restarts it."""
+"""/metrics, /healthz and /readyz, served by the operator's own event loop: if it hangs, the kubelet gets no answer and restarts it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from halcyon_operator.run.metrics import Metrics
 
 
 class HttpServer:
-    """Serves what Prometheus and the kubelet ask for.
+    """The server for Prometheus and the kubelet.
 
     Args:
-        metrics: What /metrics shows.
+        metrics: The metrics of /metrics.
         problem: Why the operator must be restarted; empty: it is healthy.
         ready: Whether its watch cache is full, so that it works or can take over.
     """
@@ -40,7 +40,7 @@ class HttpServer:
         await self._runner.cleanup()
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
-        # Tens of thousands of samples where there are a thousand runs: the loop goes on meanwhile.
+        # In a thread, because a thousand runs have tens of thousands of samples.
         text = await asyncio.to_thread(generate_latest, self._metrics.registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

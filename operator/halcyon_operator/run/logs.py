@@ -1,4 +1,4 @@
-"""Logging to standard error: JSON lines for machines, plain lines for people."""
+"""Logging to standard error, as JSON lines or as plain text."""
 
 from __future__ import annotations
 

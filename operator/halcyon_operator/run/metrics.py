@@ -1,7 +1,7 @@
 """The operator's Prometheus metrics. Names and units follow Prometheus' conventions.
 
-Only goodput and the metrics of `run_metrics` have a run's name as label, and are removed with the run. No other label grows with the number
-of runs."""
+Only goodput and the metrics of `run_metrics` have a run's name as label, and are removed with the run. No other label has more values with
+more runs."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         Info("halcyon_operator_build", "Version of the operator.", registry=self.registry).info({"version": version})
-        self.reconciles = self._counter("reconciles", "Looks at a run, by result.", "result")
-        self.reconcile_seconds = self._histogram("reconcile_seconds", "Duration of a look at a run.")
-        self.queue_depth = self._gauge("queue_depth", "Runs that wait for a look.")
+        self.reconciles = self._counter("reconciles", "Reconciles of runs, by result.", "result")
+        self.reconcile_seconds = self._histogram("reconcile_seconds", "Duration of the reconcile of a run.")
+        self.queue_depth = self._gauge("queue_depth", "Runs that wait for a reconcile.")
         self.runs = self._gauge("runs", "Training runs, by phase.", "phase")
         self.restarts = self._counter("restarts", "Restarts of runs, by cause.", "cause")
         self.api_requests = self._counter("api_requests", "Requests to the API server.", "verb", "resource", "code")
         self.trainer_polls = self._counter("trainer_polls", "Reads of a trainer's /status, by result.", "result")
         self.head_reads = self._counter("checkpoint_head_reads", "Reads of a checkpoint root's HEAD, by result.", "result")
         self.watch_lag_seconds = self._gauge("watch_lag_seconds", "Age of the operator's oldest write that its watch has not shown it yet.")
-        self.leader = self._gauge("leader", "1 where this operator holds the lease and writes, 0 where it stands by.")
+        self.leader = self._gauge("leader", "1 if this operator holds the Lease and writes, 0 if it stands by.")
         self._goodput = _GoodputCollector()
         self._runs = RunCollector()
         self.registry.register(self._goodput)
@@ -65,13 +65,13 @@ class Metrics:
         return Histogram(f"halcyon_operator_{name}", help_text, buckets=_SECONDS, registry=self.registry)
 
     def watch(self, queue_depth: Callable[[], float], watch_lag_seconds: Callable[[], float], leads: Callable[[], bool]) -> None:
-        """Read these at every scrape."""
+        """Set the functions that are called at every scrape."""
         self.leader.set_function(lambda: float(leads()))
         self.queue_depth.set_function(queue_depth)
         self.watch_lag_seconds.set_function(watch_lag_seconds)
 
     def saw_run(self, key: RunKey, before: TrainingRunStatus, after: TrainingRunStatus, spec: TrainingRunSpec | None = None) -> None:
-        """A run's status went from one to another; `spec` is None where the document is not valid."""
+        """Record a change of a run's status; `spec` is None if the document is not valid."""
         if self._phases.get(key) != after.phase:
             self._phases[key] = after.phase
             self._count_phases()
@@ -84,14 +84,14 @@ class Metrics:
                 self.restarts.labels(cause).inc(more)
 
     def lost_run(self, key: RunKey) -> None:
-        """A run is gone."""
+        """Remove the metrics of a run."""
         self._phases.pop(key, None)
         self._goodput.lost(key)
         self._runs.lost(key)
         self._count_phases()
 
     def stand_down(self) -> None:
-        """Another operator exports the runs now."""
+        """Remove the metrics of all runs: another operator exports them now."""
         for key in list(self._phases):
             self.lost_run(key)
 
@@ -108,22 +108,20 @@ class _GoodputCollector:
         self._runs: dict[RunKey, tuple[float, dict[str, float]]] = {}
 
     def saw(self, key: RunKey, goodput: Goodput) -> None:
-        """Record a run's goodput. A counter never decreases: seconds that are moved to another cause later stay in both."""
+        """Record a run's goodput. A counter never decreases: seconds that later move to another cause are counted in both."""
         _, before = self._runs.get(key, (0.0, {}))
         seconds = {cause: max(before.get(cause, 0.0), getattr(goodput.seconds, cause)) for cause in BADPUT_CAUSES}
         self._runs[key] = goodput.ratio, seconds
 
     def lost(self, key: RunKey) -> None:
-        """A run is gone."""
+        """Remove the goodput of a run."""
         self._runs.pop(key, None)
 
     def collect(self) -> Iterator[Metric]:
         """The samples of all runs."""
-        ratio = GaugeMetricFamily(
-            "halcyon_goodput_ratio", "Share of a run's time that went into steps that lasted.", labels=("namespace", "run")
-        )
+        ratio = GaugeMetricFamily("halcyon_goodput_ratio", "Share of a run's time in steps that were kept.", labels=("namespace", "run"))
         badput = CounterMetricFamily(
-            "halcyon_badput_seconds_total", "Seconds of a run that went into anything else, by cause.", labels=("namespace", "run", "cause")
+            "halcyon_badput_seconds_total", "Seconds of a run outside steps that were kept, by cause.", labels=("namespace", "run", "cause")
         )
         for key, (value, seconds) in list(self._runs.items()):
             ratio.add_metric(key, value)

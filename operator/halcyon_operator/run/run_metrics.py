@@ -1,7 +1,7 @@
-"""The metrics with a run's name as label: for dashboards and alerts about runs whose pods may be deleted.
+"""The metrics with a run's name as label, for dashboards and alerts about runs whose pods may be deleted.
 
-They are read from a run's spec and status at each look, kept as plain samples, and removed with the run. A run has about thirty of them,
-and all label values come from the contract, so their number grows only with the number of runs."""
+They are computed from a run's spec and status at each reconcile, kept as plain samples, and removed with the run. A run has about thirty of
+them, and all label values come from the contract, so their number increases only with the number of runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import moment
 
 Sample = tuple[tuple[str, ...], float]
-"""Values of the labels after namespace and run, and the number."""
+"""Values of the labels after namespace and run, and the value of the sample."""
 
 PHASES_WITH_DEVICES: frozenset[Phase] = frozenset({"Starting", "Running", "Restarting", "Suspending"})
 """Phases in which a run has devices, or waits for them."""
@@ -27,7 +27,7 @@ SHOWN_CONDITIONS: tuple[ConditionType, ...] = ("Stalled", "Degraded", "Queued")
 
 @dataclass(frozen=True)
 class RunMetric:
-    """One metric of a run: name, help text, and how it is read from spec and status."""
+    """One metric of a run: name, help text, and the function that computes its samples from spec and status."""
 
     name: str
     kind: Literal["gauge", "counter"]
@@ -37,7 +37,7 @@ class RunMetric:
 
 
 def _one(read: Callable[[TrainingRunSpec | None, TrainingRunStatus], float | None]) -> Callable[..., Iterable[Sample]]:
-    """A metric without further labels that is absent while it has no value."""
+    """A metric without further labels. It is absent while it has no value."""
 
     def samples(spec: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[Sample]:
         value = read(spec, status)
@@ -80,12 +80,12 @@ def _queued_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> float 
 
 
 def _saves(spec: TrainingRunSpec | None) -> SaveSpec | None:
-    """When a run makes checkpoints, if it is one that does."""
+    """The save settings of a run; None if the run makes no checkpoints."""
     return spec.checkpoint.save if spec is not None and spec.task == "train" else None
 
 
 def _steps(what: Literal["step", "steps"]) -> Callable[[TrainingRunSpec | None, TrainingRunStatus], float | None]:
-    """Of progress; a run that only builds tokens does no steps."""
+    """A field of progress; None for a run of task `data`, which does no steps."""
     return lambda spec, status: getattr(status.progress, what, None) if spec is None or spec.task != "data" else None
 
 
@@ -102,9 +102,7 @@ def _interval_seconds(spec: TrainingRunSpec | None, status: TrainingRunStatus) -
 
 
 RUN_METRICS = (
-    RunMetric(
-        "halcyon_run_phase", "gauge", "Always 1; the label says in which phase the run is.", lambda _, s: [((s.phase,), 1.0)], ("phase",)
-    ),
+    RunMetric("halcyon_run_phase", "gauge", "Always 1; the label is the phase of the run.", lambda _, s: [((s.phase,), 1.0)], ("phase",)),
     RunMetric(
         "halcyon_run_condition",
         "gauge",
@@ -125,7 +123,7 @@ RUN_METRICS = (
     RunMetric(
         "halcyon_run_queued_timestamp_seconds",
         "gauge",
-        "Since when the run waits in its queue, in seconds since 1970; absent while it does not.",
+        "Since when the run waits in its queue, in seconds since 1970; absent if it does not wait.",
         _one(_queued_time),
     ),
     RunMetric("halcyon_run_restarts_total", "counter", "Restarts of the run, by cause.", _restarts, ("cause",)),
@@ -135,8 +133,8 @@ RUN_METRICS = (
         "Failures in a row without a new checkpoint.",
         _one(lambda _, s: s.failures_without_checkpoint),
     ),
-    RunMetric("halcyon_run_step", "gauge", "Steps done; batches evaluated, with task `evaluate`.", _one(_steps("step"))),
-    RunMetric("halcyon_run_planned_steps", "gauge", "Steps of the whole run, or batches.", _one(_steps("steps"))),
+    RunMetric("halcyon_run_step", "gauge", "Steps done. With task `evaluate`: batches evaluated.", _one(_steps("step"))),
+    RunMetric("halcyon_run_planned_steps", "gauge", "Steps, or batches, of the whole run.", _one(_steps("steps"))),
     RunMetric(
         "halcyon_run_evaluation_loss_nats",
         "gauge",
@@ -164,16 +162,16 @@ RUN_METRICS = (
     RunMetric(
         "halcyon_run_first_step_timestamp_seconds",
         "gauge",
-        "When the processes under way ended their first step, in seconds since 1970.",
+        "When the present process group ended its first step, in seconds since 1970.",
         _one(_first_step_time),
     ),
-    RunMetric("halcyon_run_save_interval_steps", "gauge", "Steps between saves, where they are made by steps.", _one(_interval_steps)),
-    RunMetric("halcyon_run_save_interval_seconds", "gauge", "Seconds between saves, where they are made by time.", _one(_interval_seconds)),
+    RunMetric("halcyon_run_save_interval_steps", "gauge", "Steps between saves, if saves are made by steps.", _one(_interval_steps)),
+    RunMetric("halcyon_run_save_interval_seconds", "gauge", "Seconds between saves, if saves are made by time.", _one(_interval_seconds)),
 )
 
 
 class RunCollector:
-    """The collector for `prometheus_client`: the samples of all runs from their last looks."""
+    """The collector for `prometheus_client`: the samples of all runs at their last reconcile."""
 
     def __init__(self) -> None:
         self._runs: dict[RunKey, tuple[tuple[Sample, ...], ...]] = {}
@@ -183,7 +181,7 @@ class RunCollector:
         self._runs[key] = tuple(tuple(metric.read(spec, status)) for metric in RUN_METRICS)
 
     def lost(self, key: RunKey) -> None:
-        """A run is gone."""
+        """Remove the samples of a run."""
         self._runs.pop(key, None)
 
     def collect(self) -> Iterator[Metric]:

@@ -1,6 +1,6 @@
-"""Which of the configured namespaces can be served now.
+"""Finds which of the configured namespaces can be served now.
 
-When a namespace is deleted, the operator's rights in it are deleted, too. A rejected watch ends the process, and would end it again after
+When a namespace is deleted, the operator's rights in it are deleted too. A rejected watch ends the process, and would end it again after
 each start, for all other namespaces. So a namespace without rights is left out and checked again at intervals; when the set changes, the
 process ends and starts again with the new set."""
 
@@ -21,15 +21,15 @@ Sleep = Callable[[float], Awaitable[object]]
 
 
 class Serves(Protocol):
-    """Knows whether a namespace can be served."""
+    """Checks whether a namespace can be served."""
 
     async def serves(self, namespace: str) -> bool:
-        """Whether its runs may be listed."""
+        """Whether the operator may list the runs of the namespace."""
         ...
 
 
 async def served_namespaces(cluster: Serves, namespaces: tuple[str, ...], sleep: Sleep = asyncio.sleep) -> tuple[str, ...]:
-    """The namespaces that can be served; waits until there is one. Empty for the whole cluster.
+    """Wait until at least one namespace can be served, and return those that can. Empty means the whole cluster.
 
     Raises:
         ApiError: The API server does not answer.
@@ -45,7 +45,7 @@ async def served_namespaces(cluster: Serves, namespaces: tuple[str, ...], sleep:
 
 
 async def other_namespaces(cluster: Serves, namespaces: tuple[str, ...], served: tuple[str, ...], sleep: Sleep = asyncio.sleep) -> None:
-    """Return when the set of namespaces that can be served has changed."""
+    """Wait until the set of namespaces that can be served has changed."""
     while True:
         await sleep(CHECK_SECONDS)
         try:
@@ -54,7 +54,7 @@ async def other_namespaces(cluster: Serves, namespaces: tuple[str, ...], served:
             logger.debug("cannot check which namespaces can be served: %s", error)
             continue
         if now != served:
-            logger.warning("the namespaces that can be served are now %s: beginning anew with them", ", ".join(now) or "none")
+            logger.warning("the namespaces that can be served are now %s: starting again with them", ", ".join(now) or "none")
             return
 
 

@@ -9,10 +9,10 @@ from halcyon_operator.model.pod_policy import PodPolicy
 
 @dataclass(frozen=True)
 class Settings:
-    """How one operator runs."""
+    """Settings of one operator process."""
 
     trainer_image: str
-    """Image of runs that name none."""
+    """Image of runs that set none."""
     namespaces: tuple[str, ...] = ()
     """Namespaces to serve; empty: all."""
     cluster_domain: str = "cluster.local"
@@ -20,11 +20,11 @@ class Settings:
     metrics_port: int = 9401
     """Port of /metrics, /healthz and /readyz."""
     workers: int = 8
-    """Runs that are looked at in parallel."""
+    """Number of runs that are reconciled in parallel."""
     probe_priority_class: str = ""
     """PriorityClass of probe pods; empty: the cluster's default."""
     s3_endpoints: tuple[str, ...] = ()
-    """The S3 endpoints that runs may name, with their scheme; empty: none, so that only AWS itself is used."""
+    """The S3 endpoints that runs may use, with their scheme; empty: none, so that only AWS itself is used."""
     s3_anonymous: bool = False
     """Send unsigned S3 requests."""
     file_roots: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Settings:
     pods: PodPolicy = field(default_factory=PodPolicy)
     """The owner's settings for the pods of runs."""
     pod_memory: tuple[tuple[str, str], ...] = ()
-    """Accelerator types and the memory that their pods request if a run names none; `none`: no memory."""
+    """Accelerator types and the memory that their pods request if a run sets none; `none`: no memory."""
     stuck_pod_seconds: float = 300.0
     """Seconds after its grace period from which a pod that still exists counts as stuck."""
     force_delete_stuck_pods: bool = False
@@ -42,14 +42,14 @@ class Settings:
     watch_nodes: bool = False
     """Read maintenance notices of nodes; needs the right to list and watch nodes."""
     kueue: bool = False
-    """Let runs use queues of Kueue, and show why they wait; needs the right to list Workloads."""
+    """Let runs use Kueue queues, and show why they wait; needs the right to list Workloads."""
     lease_namespace: str = ""
     """Namespace of the Lease that selects the leader; empty: there is only one operator."""
     lease_name: str = "halcyon-operator"
     """Name of the Lease."""
     pod_name: str = ""
-    """Name of the pod that this process runs in; empty: it runs in none."""
+    """Name of the pod of this process; empty: the process is not in a pod."""
     defaults_namespace: str = ""
-    """Where the TrainingRunDefaults of all namespaces are; empty: there are none."""
+    """Namespace of the TrainingRunDefaults for all namespaces; empty: there are none."""
     resync_seconds: float = 300.0
-    """Seconds between two looks at all runs without an event."""
+    """Seconds between two reconciles of all runs without an event."""

@@ -1,7 +1,7 @@
 """Checks one operator process: lists all objects at intervals, and decides whether the process is healthy.
 
-Each list has two uses. The watches must have shown every object in it (`watch_audit`). And all its runs are looked at, even without an
-event, together with the runs that only the watches have shown: the event about their deletion may be lost."""
+Each list has two uses. The watches must have shown every object in it (`watch_audit`). And all its runs are reconciled, even without an
+event, together with the runs that only the watches have shown: the event about their deletion may have been lost."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 KINDS: tuple[WatchedKind, ...] = ("trainingruns", "jobsets", "pods")
 WARM_SECONDS = 0.1
 FIRST_LIST_SECONDS = 5.0
-"""Seconds until the list is read again while the watches have not shown all of it: objects may be deleted meanwhile."""
+"""Seconds until the list is read again if the watches have not shown all of it, because objects may be deleted meanwhile."""
 
 
 class Supervision:
     """Lists all objects at intervals while the process runs.
 
     Args:
-        cluster: Where it is listed.
+        cluster: Lists the objects.
         namespaces: The namespaces served; empty: all.
         audit: Compares the list with what the watches have shown.
         known: The runs that the watches have shown.
@@ -70,21 +70,21 @@ class Supervision:
                 for kind in KINDS:
                     present += await self._cluster.versions(kind, namespace)
         except ApiError as error:
-            logger.warning("cannot list what there is: %s", error)
+            logger.warning("cannot list the objects: %s", error)
             return []
         except Exception:
-            logger.exception("cannot list what there is")
+            logger.exception("cannot list the objects")
             return []
         self._audit.listed(present)
         return [key for key, _ in present]
 
 
 def health_problem(echo: WatchEcho, audit: WatchAudit, longest_look_seconds: float) -> str:
-    """Why this process must be restarted; empty: it is healthy. Any answer at all shows that its event loop runs."""
+    """Why this process must be restarted; empty: it is healthy. Any answer shows that its event loop runs."""
     if echo.stuck:
-        return "the watch streams do not show what was written"
+        return "the watch streams do not show the operator's own writes"
     if audit.lag_seconds > STUCK_SECONDS:
-        return "the watch streams do not show what there is"
+        return "the watch streams do not show objects that exist"
     if longest_look_seconds > STUCK_SECONDS:
-        return "a look at a run does not come to an end"
+        return "the reconcile of a run does not end"
     return ""

@@ -1,8 +1,8 @@
-"""Whether the watches show all objects: at the start, before this process is ready, and every few minutes after that.
+"""Checks that the watches show all objects: at the start, before this process is ready, and every few minutes after that.
 
 A list of names and versions is read from the API server, and the watches must show every object in it at that version or a later one. So a
-standby operator, which writes nothing, also notices a dead watch, even in a quiet cluster. A deleted object is not waited for: the next
-list does not have it."""
+standby operator, which writes nothing, also detects a broken watch, even in a quiet cluster. A deleted object is not expected any more once
+the next list does not have it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class WatchAudit:
     """Compares listed objects with watched ones.
 
     Args:
-        seen: The version at which an object was seen last, None if never.
+        seen: The version at which an object was last seen; None if never.
         clock: Seconds, monotonic.
     """
 
@@ -26,16 +26,16 @@ class WatchAudit:
         self._listed = False
 
     def listed(self, present: Iterable[tuple[ObjectKey, int]]) -> None:
-        """The API server has these objects at these versions."""
+        """Record the objects of the API server, with their versions."""
         now = self._clock()
         before, self._listed = self._expected, True
-        # A version that was missing at the last list stays the expected one, so that a watch that always lags counts as late.
+        # A version that was missing at the last list stays expected, so that a watch that always lags counts as late.
         self._expected = {key: before.get(key, (version, now)) for key, version in present}
         self._prune()
 
     @property
     def complete(self) -> bool:
-        """Whether everything that was listed has been seen."""
+        """Whether the watches have shown all listed objects."""
         self._prune()
         return self._listed and not self._expected
 

@@ -1,10 +1,10 @@
-"""A queue of keys to look at, for level-triggered work in asyncio.
+"""A work queue of keys for level-triggered controllers in asyncio.
 
-Kopf delivers events one object at a time but has no queue that several kinds of objects share. This one follows the queues of controllers
-in Go: a waiting key is not added twice, a key under work waits until that work is done, a key can be added for later, and a key whose work
-failed returns after a delay that doubles, with a random part so that many keys do not return at once.
+Kopf delivers events by object but has no queue that several kinds of objects share. This queue works like the work queues of Go
+controllers: a waiting key is not added twice, a key that is being processed waits until that is done, a key can be added for later, and a
+failed key returns after a delay that doubles, with a random part so that many keys do not return at once.
 
-Keys of different groups take turns: a group with a thousand waiting keys delays the only key of another group by one piece of work."""
+Keys of different groups take turns: a group with a thousand waiting keys delays the only key of another group by at most one key."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class WorkQueue(Generic[K]):
 
     Args:
         random: Numbers between 0 and 1.
-        group: The group of a key. Groups take turns; by default all keys are in one.
+        group: The group of a key. Groups take turns; by default all keys are in one group.
     """
 
     def __init__(self, random: Callable[[], float], group: Callable[[K], Hashable] = lambda key: None) -> None:
         self._random = random
         self._group = group
         self._ready: OrderedDict[Hashable, deque[K]] = OrderedDict()
-        """The keys of each group that has some, and the groups in the order of their turns."""
+        """The waiting keys by group; the groups are in the order of their turns."""
         self._filled = asyncio.Semaphore(0)
         self._waiting: set[K] = set()
         self._working: set[K] = set()
@@ -45,11 +45,11 @@ class WorkQueue(Generic[K]):
 
     @property
     def scheduled(self) -> int:
-        """Keys that are due later."""
+        """Number of keys that are due later."""
         return len(self._timers)
 
     def add(self, key: K) -> None:
-        """Have a key worked on as soon as possible."""
+        """Add a key, to be processed as soon as possible."""
         self._cancel_timer(key)
         if key in self._working:
             self._again.add(key)
@@ -59,7 +59,7 @@ class WorkQueue(Generic[K]):
             self._filled.release()
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Have a key worked on after some seconds, unless it is due earlier anyway."""
+        """Add a key, to be processed after some seconds, unless it is already due earlier."""
         if seconds <= 0:
             self.add(key)
             return
@@ -72,10 +72,10 @@ class WorkQueue(Generic[K]):
         self._timers[key] = loop.call_at(due, self.add, key)
 
     def add_failed(self, key: K, at_least: float = 0.0) -> float:
-        """Have a key worked on again after its work failed, and after at least some seconds.
+        """Add a failed key again, after a growing delay of at least `at_least` seconds.
 
         Returns:
-            The seconds until then.
+            The delay in seconds.
         """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
@@ -86,11 +86,11 @@ class WorkQueue(Generic[K]):
         return delay
 
     def succeeded(self, key: K) -> None:
-        """Forget the failures of a key."""
+        """Reset the failures of a key."""
         self._failures.pop(key, None)
 
     def forget(self, key: K) -> None:
-        """Forget a key altogether; work under way goes on to its end."""
+        """Drop a key. Work on it that has begun continues."""
         self._cancel_timer(key)
         self._again.discard(key)
         self._failures.pop(key, None)
@@ -101,20 +101,20 @@ class WorkQueue(Generic[K]):
         group, keys = self._ready.popitem(last=False)
         key = keys.popleft()
         if keys:
-            self._ready[group] = keys  # behind all others
+            self._ready[group] = keys  # after all other groups
         self._waiting.discard(key)
         self._working.add(key)
         return key
 
     def done(self, key: K) -> None:
-        """The work on a key has ended, well or not."""
+        """Mark the work on a key as ended, after success or failure."""
         self._working.discard(key)
         if key in self._again:
             self._again.discard(key)
             self.add(key)
 
     def close(self) -> None:
-        """Drop everything that waits."""
+        """Cancel all keys that are due later."""
         for key in list(self._timers):
             self._cancel_timer(key)
 
