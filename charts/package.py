@@ -17,7 +17,7 @@ CHART = Path(__file__).resolve().parent / "halcyon"
 IMAGE = re.compile(r"(?P<repository>[\w.:/-]+?)(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
 
 
-class Misfit(ValueError):
+class PackagingError(ValueError):
     """An argument is not valid, or Helm failed; the message is one sentence."""
 
 
@@ -25,14 +25,14 @@ def parts(image: str) -> dict[str, str]:
     """Return `repository`, `tag` and `digest` of an image; a missing part is empty. Pure.
 
     Raises:
-        Misfit: The text is not the name of an image, or has neither tag nor digest, so that the image could change later.
+        PackagingError: The text is not the name of an image, or has neither tag nor digest, so that the image could change later.
     """
     found = IMAGE.fullmatch(image)
     if found is None:
-        raise Misfit(f"{image!r} is not an image: give REPOSITORY:TAG or REPOSITORY@sha256:DIGEST")
+        raise PackagingError(f"{image!r} is not an image: give REPOSITORY:TAG or REPOSITORY@sha256:DIGEST")
     named = {part: text or "" for part, text in found.groupdict().items()}
     if not (named["tag"] or named["digest"]):
-        raise Misfit(f"{image} has neither a tag nor a digest: give REPOSITORY:TAG or REPOSITORY@sha256:DIGEST")
+        raise PackagingError(f"{image} has neither a tag nor a digest: give REPOSITORY:TAG or REPOSITORY@sha256:DIGEST")
     return named
 
 
@@ -40,16 +40,16 @@ def with_image(values: str, section: str, image: str) -> str:
     """Return the text of values.yaml with another image in a section; all other lines are unchanged. Pure.
 
     Raises:
-        Misfit: The text has no such section, or the section does not have each field of an image exactly once.
+        PackagingError: The text has no such section, or the section does not have each field of an image exactly once.
     """
     block = re.search(rf"^{section}:\n(?:(?: .*)?\n)*?(?=\S|\Z)", values, re.MULTILINE)
     if block is None:
-        raise Misfit(f"values.yaml has no section {section}")
+        raise PackagingError(f"values.yaml has no section {section}")
     text = block[0]
     for part, value in parts(image).items():
         text, count = re.subn(rf'^  {part}: ".*"$', f'  {part}: "{value}"', text, flags=re.MULTILINE)
         if count != 1:
-            raise Misfit(f"values.yaml: section {section} has {count} lines of {part}, not one")
+            raise PackagingError(f"values.yaml: section {section} has {count} lines of {part}, not one")
     return values[: block.start()] + text + values[block.end() :]
 
 
@@ -57,7 +57,7 @@ def package(chart: Path, operator: str, trainer: str, destination: Path, helm: s
     """Package a copy of a chart with these images into a folder; prints Helm's output. The chart's own files do not change.
 
     Raises:
-        Misfit: An image is not valid, or Helm is not installed or failed.
+        PackagingError: An image is not valid, or Helm is not installed or failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copytree(chart, Path(folder) / chart.name)
@@ -68,9 +68,9 @@ def package(chart: Path, operator: str, trainer: str, destination: Path, helm: s
         try:
             subprocess.run([helm, "package", str(copy), "--destination", str(destination)], check=True)
         except OSError as error:
-            raise Misfit(f"{helm} does not run ({error.strerror}): install Helm, or give --helm PROGRAM") from None
+            raise PackagingError(f"{helm} does not run ({error.strerror}): install Helm, or give --helm PROGRAM") from None
         except subprocess.CalledProcessError:
-            raise Misfit("Helm made no package; its message is above") from None
+            raise PackagingError("Helm made no package; its message is above") from None
 
 
 def main(words: list[str]) -> None:
@@ -84,7 +84,7 @@ def main(words: list[str]) -> None:
     given = parser.parse_args(words)
     try:
         package(given.chart, given.operator, given.trainer, given.destination, given.helm)
-    except Misfit as why:
+    except PackagingError as why:
         sys.exit(f"error: {why}")
 
 

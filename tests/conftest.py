@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.faults.table import Table, tell_rows, trials
-from tests.suite.limits import TellsOfTheMachine, scale_timeouts, set_factor
+from tests.faults.table import Table, add_rows, trials
+from tests.suite.limits import MachineReport, scale_timeouts, set_factor
 from tests.suite.page import Collects
 from tests.suite.record import Recorder
 
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     set_factor(config)
-    config.pluginmanager.register(TellsOfTheMachine(), "machine")
+    config.pluginmanager.register(MachineReport(), "machine")
     config.pluginmanager.register(Collects(), "collects")
     record = config.getoption("record")
     if record is not None and not hasattr(config, "workerinput"):
@@ -38,5 +38,5 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    tell_rows(items)
+    add_rows(items)
     scale_timeouts(items, float(config.getini("timeout")))

@@ -14,7 +14,7 @@ from typing import Any
 from halcyon_api import names
 from halcyon_api.package import install
 from halcyon_api.training_run import GROUP, PLURAL, VERSION
-from halcyon_cli.telling import Refused
+from halcyon_cli.errors import Refused
 from halcyon_cli.watching import WatchEnded, documents, each
 
 _TIMEOUT_SECONDS = 20
@@ -67,7 +67,7 @@ class Runs:
         Raises:
             Refused: The run does not exist, or the cluster does not answer or forbids it.
         """
-        with self._asking(name):
+        with self._errors_as_sentences(name):
             found: Any = self._api.get_namespaced_custom_object(*self._kind, name, _request_timeout=_TIMEOUT_SECONDS)
             return found
 
@@ -77,7 +77,7 @@ class Runs:
         Raises:
             Refused: The cluster does not answer or forbids it.
         """
-        with self._asking(name, absent=True):
+        with self._errors_as_sentences(name, absent=True):
             found: Any = self._api.get_namespaced_custom_object(*self._kind, name, _request_timeout=_TIMEOUT_SECONDS)
             return found
         return None
@@ -90,7 +90,7 @@ class Runs:
         """
         return documents(lambda: self.get(name), lambda version: self._events(name, version), _pause)
 
-    def objection(self, name: str, document: dict[str, Any]) -> str:
+    def rejection_reason(self, name: str, document: dict[str, Any]) -> str:
         """Return why the API server, with all its admission policies, would reject a new document for a run. Changes nothing (dry run).
 
         Empty if it would accept the document, or if the user may not try.
@@ -101,7 +101,7 @@ class Runs:
         from kubernetes.client.exceptions import ApiException
 
         while True:
-            with self._asking(name):
+            with self._errors_as_sentences(name):
                 try:
                     self._api.replace_namespaced_custom_object(
                         *self._kind, name, document, dry_run="All", _request_timeout=_TIMEOUT_SECONDS
@@ -126,7 +126,7 @@ class Runs:
         found: list[dict[str, Any]] = []
         token = ""
         while True:
-            with self._asking("*"):
+            with self._errors_as_sentences("*"):
                 page: Any = (
                     self._api.list_cluster_custom_object(
                         GROUP, VERSION, PLURAL, limit=_PAGE, _continue=token, _request_timeout=_TIMEOUT_SECONDS
@@ -147,7 +147,7 @@ class Runs:
         Raises:
             Refused: The run does not exist, or the cluster does not answer, forbids the patch or rejects it.
         """
-        with self._asking(name):
+        with self._errors_as_sentences(name):
             found: Any = self._api.patch_namespaced_custom_object(*self._kind, name, patch, _request_timeout=_TIMEOUT_SECONDS)
             return found
 
@@ -173,7 +173,7 @@ class Runs:
         Raises:
             Refused: The cluster does not answer or forbids it.
         """
-        with self._asking(pod, absent=True, doing=_READING), self._writing(pod, follow=False, tail_lines=tail) as response:
+        with self._errors_as_sentences(pod, absent=True, doing=_READING), self._open_log(pod, follow=False, tail_lines=tail) as response:
             return response.data.decode("utf-8", "replace")
         return ""
 
@@ -212,9 +212,9 @@ class Runs:
         from urllib3.exceptions import HTTPError
 
         rest = b""
-        with self._asking(pod, doing=_READING):
+        with self._errors_as_sentences(pod, doing=_READING):
             try:
-                with self._writing(pod, follow=True, timestamps=True, since_seconds=recent_seconds) as response:
+                with self._open_log(pod, follow=True, timestamps=True, since_seconds=recent_seconds) as response:
                     for piece in response.stream(amt=None):
                         *lines, rest = (rest + piece).split(b"\n")
                         yield from (line.decode("utf-8", "replace") for line in lines)
@@ -229,14 +229,14 @@ class Runs:
 
     def _is_over(self, pod: str, uid: str) -> bool:
         """Whether the pod with this uid has ended or was deleted."""
-        with self._asking(pod, absent=True, doing="get pod"):
+        with self._errors_as_sentences(pod, absent=True, doing="get pod"):
             found: Any = self._core.read_namespaced_pod(pod, self.namespace, _request_timeout=_TIMEOUT_SECONDS)
             return found.metadata.uid != uid or found.status.phase in ("Succeeded", "Failed")
         return True
 
     def _pods(self, name: str) -> tuple[list[Any], str]:
         """Return a run's trainer pods and the resource version of the list."""
-        with self._asking(name, doing="list the pods of TrainingRun"):
+        with self._errors_as_sentences(name, doing="list the pods of TrainingRun"):
             found: Any = self._core.list_namespaced_pod(self.namespace, label_selector=_selector(name), _request_timeout=_TIMEOUT_SECONDS)
             return found.items, found.metadata.resource_version
 
@@ -255,7 +255,7 @@ class Runs:
         )
 
     @contextlib.contextmanager
-    def _writing(self, pod: str, *, follow: bool, **options: Any) -> Iterator[Any]:
+    def _open_log(self, pod: str, *, follow: bool, **options: Any) -> Iterator[Any]:
         response: Any = self._core.read_namespaced_pod_log(
             pod,
             self.namespace,
@@ -275,7 +275,7 @@ class Runs:
         return GROUP, VERSION, self.namespace, PLURAL
 
     @contextlib.contextmanager
-    def _asking(self, name: str, *, absent: bool = False, doing: str = "touch TrainingRun") -> Iterator[None]:
+    def _errors_as_sentences(self, name: str, *, absent: bool = False, doing: str = "touch TrainingRun") -> Iterator[None]:
         """Turn errors of the block into sentences.
 
         Args:

@@ -20,8 +20,8 @@ from halcyon_api import names
 from halcyon_api.status import AT_REST, TrainingRunStatus, parse_status
 from halcyon_api.yaml_text import InvalidYaml, read_document
 from halcyon_cli.cluster import Place, Runs
+from halcyon_cli.errors import Refused, reporting_errors
 from halcyon_cli.report import Report, read_report
-from halcyon_cli.telling import Refused, told
 
 Run = Annotated[str, typer.Argument(help="Name of the TrainingRun.", metavar="RUN")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the run. Default: the kubeconfig's.")]
@@ -50,7 +50,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Show where the time of a run went: seconds by cause, its process groups, and a time line."""
-    with told():
+    with reporting_errors():
         document = Runs(Place(context, namespace)).get(run) if file is None else _read(file, run)
         found = read_report(run, parse_status(document.get("status")))
         if found is None:
@@ -75,7 +75,7 @@ def status(
     """Show the state of a run: phase and reason, progress, losses, checkpoints, hosts, and where its time went."""
     from rich.live import Live
 
-    with told():
+    with reporting_errors():
         runs = Runs(Place(context, namespace))
         if output is not None:
             for document in runs.changes(run) if watch else (runs.get(run),):
@@ -102,7 +102,7 @@ def top(
     """Show all runs, one line each."""
     from halcyon_cli.status_view import fleet_view
 
-    with told():
+    with reporting_errors():
         found = Runs(Place(context, namespace)).list(everywhere=everywhere)
         if output is not None:
             _write_json([_summary(run) for run in found])
@@ -123,7 +123,7 @@ def logs(
     from halcyon_cli.log_lines import shown
 
     console = Console(soft_wrap=True)
-    with told(), contextlib.suppress(KeyboardInterrupt):
+    with reporting_errors(), contextlib.suppress(KeyboardInterrupt):
         runs = Runs(Place(context, namespace))
         runs.get(run)  # fails if there is no such run
         for line in follow_run(runs, run) if follow else read_run(runs, run):
@@ -140,7 +140,7 @@ def checkpoint(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the checkpoint is committed.")] = True,
 ) -> None:
     """Make a run save a checkpoint now, without stopping the training."""
-    with told():
+    with reporting_errors():
         runs = Runs(Place(context, namespace))
         before = parse_status(runs.get(run).get("status"))
         if before.phase in AT_REST:
@@ -163,13 +163,13 @@ def diff(
 ) -> None:
     """Show what applying a document would change in a run, and the effect. Exits with 0 if nothing differs, 1 if something differs, and 2
     if the comparison fails. Fields from defaults have the values that the run has recorded."""
-    from halcyon_api.defaults.files import placed, with_values
+    from halcyon_api.defaults.files import with_root_prefix, with_values
     from halcyon_api.defaults.status import read_values
     from halcyon_api.training_run import InvalidRun, parse_run, read_one
     from halcyon_cli.differing import difference
     from halcyon_cli.differing_view import difference_view
 
-    with told(2):
+    with reporting_errors(2):
         runs = Runs(Place(context, namespace))
         live = runs.find(run)
         known = parse_status(live.get("status") if live is not None else None)
@@ -178,7 +178,7 @@ def diff(
             document = read_one(file)
             if known.attempt == 0:
                 # The run has recorded no defaults yet, so both documents get the same placeholders.
-                values = placed(values, [document, live], "file:///not-known-yet")
+                values = with_root_prefix(values, [document, live], "file:///not-known-yet")
             wanted = parse_run(with_values(document, values, runs.namespace))
         except InvalidRun as error:
             raise Refused(about_file(file, str(error))) from None
@@ -191,7 +191,7 @@ def diff(
             present = parse_run(with_values({key: live[key] for key in ("apiVersion", "kind", "metadata", "spec")}, values)).spec
         except InvalidRun as error:
             raise Refused(f"this version cannot read run {run} in the cluster: {error}") from None
-        objection = runs.objection(run, live | {"spec": document["spec"]}) if present != wanted.spec else ""
+        objection = runs.rejection_reason(run, live | {"spec": document["spec"]}) if present != wanted.spec else ""
         found = difference(present, wanted.spec, known, objection)
         Console().print(difference_view(found))
         if found.effects or objection:
@@ -200,7 +200,7 @@ def diff(
 
 def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Save a checkpoint, release the hardware, and stay suspended until `resume`."""
-    with told():
+    with reporting_errors():
         runs = Runs(Place(context, namespace))
         patched = runs.patch(run, {"spec": {"suspend": True}})
         _say(f"{run} saves and releases its hardware")
@@ -210,7 +210,7 @@ def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait
 
 def resume(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Continue the run from its last checkpoint."""
-    with told():
+    with reporting_errors():
         runs = Runs(Place(context, namespace))
         patched = runs.patch(run, {"spec": {"suspend": False}})
         _say(f"{run} goes on from its last checkpoint")
@@ -225,7 +225,7 @@ def restart(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the new pods train.")] = True,
 ) -> None:
     """Save a checkpoint, delete all pods, and continue with new ones. The operator does this, even if this command is interrupted."""
-    with told():
+    with reporting_errors():
         runs = Runs(Place(context, namespace))
         before = parse_status(runs.get(run).get("status"))
         if before.phase in ("Succeeded", "Suspended"):
@@ -245,7 +245,7 @@ def restart(
 
 def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Make a run use its defaults as they are now. Fields that differ then have the effect of an edit."""
-    with told():
+    with reporting_errors():
         runs = Runs(Place(context, namespace))
         before = parse_status(runs.get(run).get("status"))
         if before.phase == "Succeeded":
@@ -330,14 +330,14 @@ def _generation(document: dict[str, Any]) -> int:
 
 def _wait_for(runs: Runs, run: str, done: Callable[[TrainingRunStatus], bool], generation: int = 0) -> None:
     """Wait until `done` is true for a status with at least this observedGeneration; an older status describes the run before the edit."""
-    for _, found in _phases(runs, run, generation):
+    for _, found in _status_changes(runs, run, generation):
         if done(found):
             return
 
 
 def _restarted(runs: Runs, run: str, value: str) -> int:
     """Wait until the attempt that a restart led to trains or is at rest, and return its number."""
-    for document, found in _phases(runs, run):
+    for document, found in _status_changes(runs, run):
         known = found.restart
         annotations = document["metadata"].get("annotations") or {}
         # A later request replaces the value of a waiting one: one restart serves both.
@@ -350,7 +350,7 @@ def _restarted(runs: Runs, run: str, value: str) -> int:
     raise AssertionError("changes have no end")
 
 
-def _phases(runs: Runs, run: str, generation: int = 0) -> Iterator[tuple[dict[str, Any], TrainingRunStatus]]:
+def _status_changes(runs: Runs, run: str, generation: int = 0) -> Iterator[tuple[dict[str, Any], TrainingRunStatus]]:
     """Yield a run and its status after every change, from an observedGeneration on; print each new phase."""
     phase = ""
     for document in runs.changes(run):

@@ -31,13 +31,13 @@ class _Phase:
 
 
 @dataclass(frozen=True)
-class _Silent:
+class _LogEnded:
     """A pod has written its last line."""
 
     uid: str
 
 
-Heard = LogLine | _Phase | _Silent | Exception | Any
+QueueItem = LogLine | _Phase | _LogEnded | Exception | Any
 """What the threads put into the queue: log lines, phases of the run, ends of logs, pods (objects of the client), and errors."""
 
 
@@ -52,13 +52,13 @@ def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
     Raises:
         Refused: The run was deleted, or the cluster does not answer or forbids it.
     """
-    heard: queue.Queue[Heard] = queue.Queue()
+    heard: queue.Queue[QueueItem] = queue.Queue()
     known: set[str] = set()
     reading: set[str] = set()
     ended = False
     failure: Exception | None = None
 
-    def listen(things: Iterator[Heard]) -> None:
+    def listen(things: Iterator[QueueItem]) -> None:
         """Start a thread that puts all items into the queue."""
 
         def tell() -> None:
@@ -76,16 +76,16 @@ def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
         if uid not in known and _has_begun(pod):
             known.add(uid)
             reading.add(uid)
-            listen(itertools.chain(parse(runs.follow(name, uid), name), [_Silent(uid)]))
+            listen(itertools.chain(parse(runs.follow(name, uid), name), [_LogEnded(uid)]))
 
-    def take(thing: Heard) -> None:
+    def take(thing: QueueItem) -> None:
         nonlocal ended, failure
         match thing:
             case Exception():
                 failure = thing
             case _Phase(at_rest):
                 ended = at_rest
-            case _Silent(uid):
+            case _LogEnded(uid):
                 reading.discard(uid)
             case _:
                 read(thing)
@@ -104,7 +104,7 @@ def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
 
 
 def come(
-    heard: queue.Queue[Heard], seconds: float, take: Callable[[Heard], None], clock: Callable[[], float] = time.monotonic
+    heard: queue.Queue[QueueItem], seconds: float, take: Callable[[QueueItem], None], clock: Callable[[], float] = time.monotonic
 ) -> list[LogLine]:
     """Return the lines that arrive within `seconds`, sorted by time. Calls `take` at once for any other item."""
     until = clock() + seconds

@@ -21,10 +21,10 @@ def render(
     defaults: Defaults = None,
 ) -> None:
     """Print the objects that the operator would create for a run's first attempt: ConfigMap and JobSet, as YAML. Needs no cluster."""
+    from halcyon_cli.errors import reporting_errors
     from halcyon_cli.rendering import rendered
-    from halcyon_cli.telling import told
 
-    with told():
+    with reporting_errors():
         sys.stdout.write(rendered(document, trainer_image, cluster_domain, defaults or ()))
 
 

@@ -9,7 +9,7 @@ from halcyon.cli.errors import about_file
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.training_run import InvalidRun
 from halcyon_api.yaml_text import dump_all
-from halcyon_cli.telling import Refused
+from halcyon_cli.errors import Refused
 from halcyon_operator.model.views import Platform
 from halcyon_operator.objects.jobset import build_config_map, build_jobset
 from halcyon_operator.observe.runs import parse_run_view

@@ -46,7 +46,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """One process group on the time line, or the sum of those that are no longer in the history."""
 
     name: str
@@ -67,7 +67,7 @@ class Report:
     run: str
     phase: str
     started_at: str
-    worlds: tuple[World, ...]
+    worlds: tuple[ProcessGroup, ...]
     seconds: GoodputSeconds
     """By cause, over all process groups."""
     ratio: float
@@ -86,21 +86,21 @@ def read_report(run: str, status: TrainingRunStatus) -> Report | None:
     goodput = status.goodput
     if goodput is None or status.started_at is None:
         return None
-    worlds: list[World] = []
+    worlds: list[ProcessGroup] = []
     if goodput.carried.seconds.total > 0:
-        worlds.append(World("earlier", goodput.carried.seconds, ended="various"))
+        worlds.append(ProcessGroup("earlier", goodput.carried.seconds, ended="various"))
     open_one: HistoryEntry | None = None
     for index, entry in enumerate(status.history):
         if entry.seconds is None:
             open_one = entry
             break
         seconds, _ = divide(entry, status.history[index + 1 :])
-        worlds.append(World(_name(entry), seconds, entry.from_step, entry.to_step, entry.cause or "unknown"))
+        worlds.append(ProcessGroup(_name(entry), seconds, entry.from_step, entry.to_step, entry.cause or "unknown"))
     if open_one is not None:
         step = status.progress.step if status.progress is not None and open_one.from_step is not None else None
-        worlds.append(World(_name(open_one), goodput.current.seconds, open_one.from_step, step, open_one.cause or ""))
+        worlds.append(ProcessGroup(_name(open_one), goodput.current.seconds, open_one.from_step, step, open_one.cause or ""))
     elif goodput.current.seconds.total > 0:
-        worlds.append(World("next", goodput.current.seconds))
+        worlds.append(ProcessGroup("next", goodput.current.seconds))
     begins = accumulate((world.seconds.total for world in worlds), initial=0.0)
     return Report(
         run=run,

@@ -16,7 +16,7 @@ _BAND_WIDTH = 72
 
 def report_view(report: Report) -> RenderableType:
     """Return a band of the whole run, its seconds by cause, and its process groups."""
-    return Group(_title(report), Text(), band(report.seconds, _BAND_WIDTH), causes_table(report), worlds_table(report))
+    return Group(_title(report), Text(), band(report.seconds, _BAND_WIDTH), causes_table(report), process_groups_table(report))
 
 
 def _title(report: Report) -> Text:
@@ -52,7 +52,7 @@ def causes_table(report: Report) -> Table:
     return table
 
 
-def worlds_table(report: Report) -> Table:
+def process_groups_table(report: Report) -> Table:
     """Return the process groups, one row each, oldest first."""
     table = Table("process group", "steps", "ended", box=SIMPLE_HEAD)
     for title in ("seconds", "until first step", "productive", "lost"):

@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 
 from halcyon_api.counting import counted
 from halcyon_api.goodput import cause_label
-from halcyon_cli.report import MEANINGS, ORDER, Report, World
+from halcyon_cli.report import MEANINGS, ORDER, ProcessGroup, Report
 
 COLOURS = {
     "productive_step": "#2e7d32",
@@ -49,7 +49,7 @@ def draw(report: Report) -> str:
             fill="#555555",
         ),
         *_grid(wall, scale, axis),
-        *_row(World("all", report.seconds, ended=f"{report.ratio:.1%}"), 0, scale),
+        *_row(ProcessGroup("all", report.seconds, ended=f"{report.ratio:.1%}"), 0, scale),
     ]
     for number, world in enumerate(report.worlds, start=1):
         parts += _row(world, number, scale)
@@ -68,7 +68,7 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-def _row(world: World, number: int, scale: float) -> Iterator[str]:
+def _row(world: ProcessGroup, number: int, scale: float) -> Iterator[str]:
     top = _TOP + number * _ROW
     x = _LEFT + world.begins_seconds * scale
     yield _text(_LEFT - 8, top + 12, world.name, anchor="end")

@@ -91,16 +91,25 @@ class ApiModel(BaseModel):
     cel_rules: ClassVar[tuple[dict[str, str], ...]] = ()
     """Rules for the API server only; other code checks them, if at all, for documents that are read without it."""
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        if cls.rules and not issubclass(cls, RuledModel):
+            raise TypeError(f"{cls.__name__} declares rules, so it must be a RuledModel")
+
+    def document(self) -> dict[str, Any]:
+        """The object as a YAML or JSON document: camelCase, without members that are None."""
+        return self.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+class RuledModel(ApiModel):
+    """An object whose `rules` are checked. A class of its own, because the check costs each object of each class some time."""
+
     @model_validator(mode="after")
     def _rules_hold(self) -> Self:
         broken = next((rule for rule in type(self).rules if not rule.holds(self)), None)
         if broken is not None:
             raise ValueError(broken.sentence(self))
         return self
-
-    def document(self) -> dict[str, Any]:
-        """The object as a YAML or JSON document: camelCase, without members that are None."""
-        return self.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
 class OneOf(ApiModel):

@@ -112,8 +112,10 @@ def _leave_to_defaults(spec: Schema) -> None:
         field = node["properties"][name]
         built_in = field.pop("default", None)
         if built_in is not None and "Default:" not in field["description"]:
-            told = "none" if built_in in ([], {}) else "the defaults of its members" if isinstance(built_in, dict) else f"`{built_in}`"
-            field["description"] += f" Default: the value in the run's TrainingRunDefaults, else {told}."
+            default_text = (
+                "none" if built_in in ([], {}) else "the defaults of its members" if isinstance(built_in, dict) else f"`{built_in}`"
+            )
+            field["description"] += f" Default: the value in the run's TrainingRunDefaults, else {default_text}."
     section, name = ROOT.split(".")
     checkpoint = spec["properties"][section]
     checkpoint["required"].remove(name)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from halcyon_api.axes import REST, on
-from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, Rule, RunName, Seconds, cel
+from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, Rule, RuledModel, RunName, Seconds, cel
 from halcyon_api.edits.classes import section_of
 from halcyon_api.edits.rules import frozen_rules
 from halcyon_api.edits.steps import steps_rule
@@ -78,7 +78,7 @@ Task = Literal["train", "data", "evaluate"]
 _TASK = "(has(self.stage) ? self.stage : self.task)"
 
 
-class TrainingRunSpec(ApiModel):
+class TrainingRunSpec(RuledModel):
     """What to train, on what hardware, and where the checkpoints are kept."""
 
     defaults: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")] | None = Field(
@@ -265,7 +265,7 @@ class ObjectMeta(ApiModel):
     deletion_timestamp: str | None = None
 
 
-class TrainingRun(ApiModel):
+class TrainingRun(RuledModel):
     """Trains a language model and continues after the loss of machines."""
 
     api_version: Literal["halcyon.dev/v1alpha1"] = Field(description="Version of this document's schema.")
@@ -321,7 +321,7 @@ def read_document(model: type[Model], document: Any) -> Model:
     Raises:
         InvalidRun: The document does not fit the schema.
     """
-    _refuse_other_kind(model, document)
+    _reject_other_kind(model, document)
     spec = spec_form(model, document)
     if spec.contradictions:
         raise InvalidRun("; ".join(spec.contradictions))
@@ -351,7 +351,7 @@ def former_notes(document: Any) -> tuple[str, ...]:
     return tuple(row.note for row in spec_form(TrainingRun, document).found)
 
 
-def _refuse_other_kind(model: type[ApiModel], document: Any) -> None:
+def _reject_other_kind(model: type[ApiModel], document: Any) -> None:
     """Reject a document of another kind with one sentence, instead of one for each of its fields."""
     wanted = model.__name__
     if not isinstance(document, dict):

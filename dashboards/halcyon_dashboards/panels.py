@@ -17,7 +17,7 @@ TAG = "halcyon"
 _HEIGHT = 8
 
 
-def graph(
+def time_series(
     title: str,
     unit: str,
     *queries: Query,
@@ -54,7 +54,7 @@ def graph(
     return panel
 
 
-def number(title: str, unit: str, query: Query, *, about: str = "", width: int = 4, bad_above: float | None = None) -> stat.Panel:
+def stat_panel(title: str, unit: str, query: Query, *, about: str = "", width: int = 4, bad_above: float | None = None) -> stat.Panel:
     """Return a panel with the newest value as a number; red from `bad_above` on."""
     panel = stat.Panel().title(title).description(about).unit(unit).datasource(SOURCE).span(width).height(4)
     panel = panel.graph_mode(common.BigValueGraphMode.AREA).with_target(_target(query, 0))
@@ -65,14 +65,14 @@ def number(title: str, unit: str, query: Query, *, about: str = "", width: int =
     return panel.thresholds(dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
 
 
-def word(title: str, query: Query, *, width: int = 4) -> stat.Panel:
+def text_panel(title: str, query: Query, *, width: int = 4) -> stat.Panel:
     """Return a panel with the legend of the query's only current series as text."""
-    panel = number(title, "none", query, width=width).text_mode(common.BigValueTextMode.NAME)
+    panel = stat_panel(title, "none", query, width=width).text_mode(common.BigValueTextMode.NAME)
     panel = panel.targets([_target(query, 0).instant()])  # instant: without series of the past
     return panel.graph_mode(common.BigValueGraphMode.NONE)
 
 
-def sheet(title: str, columns: dict[str, tuple[str, Query]], *, rename: dict[str, str], hide: list[str]) -> table.Panel:
+def table_panel(title: str, columns: dict[str, tuple[str, Query]], *, rename: dict[str, str], hide: list[str]) -> table.Panel:
     """Return a table of runs: one column per query, joined by namespace and run.
 
     Args:
@@ -116,7 +116,7 @@ def choice(name: str, title: str, values: str, *, several: bool) -> dashboard.Qu
     return variable.multi(True).include_all(True).all_value(".*") if several else variable
 
 
-def marks(name: str, query: Query, color: str) -> dict[str, Any]:
+def annotation(name: str, query: Query, color: str) -> dict[str, Any]:
     """Return an annotation at every minute with a result of the query, as a plain document: the SDK's class has no step and no title."""
     return {
         "name": name,

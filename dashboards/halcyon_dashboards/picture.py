@@ -41,7 +41,7 @@ class Series:
     points: Sequence[tuple[float, float]]
 
 
-Ask = Callable[[str], Sequence[tuple[Mapping[str, str], Sequence[tuple[float, float]]]]]
+RunQuery = Callable[[str], Sequence[tuple[Mapping[str, str], Sequence[tuple[float, float]]]]]
 """An expression → labels and points of each series, over the time range of the picture."""
 
 
@@ -52,7 +52,7 @@ def substituted(text: str, variables: Mapping[str, str]) -> str:
     return text
 
 
-def draw(board: Mapping[str, Any], ask: Ask, variables: Mapping[str, str], start: float, end: float) -> str:
+def draw(board: Mapping[str, Any], ask: RunQuery, variables: Mapping[str, str], start: float, end: float) -> str:
     """Return a dashboard as SVG.
 
     Args:
@@ -76,7 +76,7 @@ def draw(board: Mapping[str, Any], ask: Ask, variables: Mapping[str, str], start
     return f'{head}<rect x="-8" width="100%" height="100%" fill="#f4f5f5"/>{name}{"".join(parts)}</svg>\n'
 
 
-def _panel(panel: Mapping[str, Any], ask: Ask, variables: Mapping[str, str], width: int, height: int, start: float, end: float) -> str:
+def _panel(panel: Mapping[str, Any], ask: RunQuery, variables: Mapping[str, str], width: int, height: int, start: float, end: float) -> str:
     if panel["type"] == "row":
         return ""
     step = (end - start) / POINTS
@@ -180,7 +180,7 @@ def _stacked(series: Sequence[Series]) -> list[tuple[Series, list[float]]]:
     return found
 
 
-def _table(panel: Mapping[str, Any], ask: Ask, variables: Mapping[str, str], since: float) -> str:
+def _table(panel: Mapping[str, Any], ask: RunQuery, variables: Mapping[str, str], since: float) -> str:
     """Draw a table of the rows with a point after `since`, so that a phase that has ended is not shown."""
     (organize,) = [change["options"] for change in panel["transformations"] if change["id"] == "organize"]
     names, hidden = organize["renameByName"], organize["excludeByName"]
@@ -204,7 +204,7 @@ def _table(panel: Mapping[str, Any], ask: Ask, variables: Mapping[str, str], sin
     return "".join(cells)
 
 
-def asking(url: str, start: float, end: float) -> Ask:
+def prometheus_query(url: str, start: float, end: float) -> RunQuery:
     """Return a function that queries a Prometheus for about `POINTS` points between two times, in seconds since 1970."""
 
     def ask(expression: str) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
@@ -221,7 +221,7 @@ def picture(url: str, name: str, variables: Mapping[str, str], seconds: float, n
     """Return the dashboard `name` with the last `seconds` of a Prometheus as SVG."""
     board = json.loads((FILES / "dashboards" / f"{name}.json").read_text(encoding="utf-8"))
     defaults = {"namespace": ".*", "run": ".*", "__rate_interval": "30s"}
-    return draw(board, asking(url, now - seconds, now), defaults | dict(variables), now - seconds, now)
+    return draw(board, prometheus_query(url, now - seconds, now), defaults | dict(variables), now - seconds, now)
 
 
 def alerts(url: str, now: datetime) -> str:

@@ -32,7 +32,7 @@ _FLEET = 'namespace=~"$namespace"'
 _RUN = 'namespace="$namespace",run="$run"'
 
 
-def _of_run(metric: str, selector: str = "", *, by: str = "") -> str:
+def _per_run(metric: str, selector: str = "", *, by: str = "") -> str:
     """Return an expression for the operator's sample of each run, one sample per run even if several operators export it."""
     labels = f"namespace, run, {by}" if by else "namespace, run"
     return f"max by ({labels}) ({metric}{{{selector}}})" if selector else f"max by ({labels}) ({metric})"
@@ -44,12 +44,12 @@ _WORKING = 'phase=~"Starting|Running|Restarting"'
 _STALLED = 'type="Stalled"'
 INVALID = "InvalidSpec"
 """Reason of a run whose document is not valid."""
-_IN_WORK = _of_run("halcyon_run_phase", _WORKING)
-_RUNNING = _of_run("halcyon_run_phase", 'phase="Running"')
-_HOLDS = _of_run("halcyon_run_devices")
-_STEP = _of_run("halcyon_run_step")
-_SAVED_STEP = _of_run("halcyon_run_checkpoint_step")
-_SAVED_AT = _of_run("halcyon_run_checkpoint_timestamp_seconds")
+_IN_WORK = _per_run("halcyon_run_phase", _WORKING)
+_RUNNING = _per_run("halcyon_run_phase", 'phase="Running"')
+_HOLDS = _per_run("halcyon_run_devices")
+_STEP = _per_run("halcyon_run_step")
+_SAVED_STEP = _per_run("halcyon_run_checkpoint_step")
+_SAVED_AT = _per_run("halcyon_run_checkpoint_timestamp_seconds")
 
 # Recorded -------------------------------------------------------------------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ RECORDED: dict[str, str] = {
     # Badput grows by one second per second while a run does nothing useful. The part of the hour before a run began counts as goodput.
     GOODPUT: f"clamp_min(1 - sum by (namespace, run) ({BADPUT}), 0) and on (namespace, run) {_IN_WORK}",
     FLEET_GOODPUT: f"sum({GOODPUT} * on (namespace, run) {_HOLDS}) / (sum({_HOLDS} and on (namespace, run) {GOODPUT}) > 0)",
-    DEVICES: f"sum by (namespace, phase) ({_of_run('halcyon_run_phase', by='phase')} * on (namespace, run) group_left {_HOLDS})",
+    DEVICES: f"sum by (namespace, phase) ({_per_run('halcyon_run_phase', by='phase')} * on (namespace, run) group_left {_HOLDS})",
     TOKENS_PER_SECOND: "max by (namespace, run) (halcyon_trainer_tokens_per_second)",
     STEP_SECONDS: "histogram_quantile(0.5, sum by (namespace, run, le) (rate(halcyon_trainer_step_seconds_bucket[5m])))",
     CHECKPOINT_AGE: f"(time() - {_SAVED_AT}) and on (namespace, run) {_IN_WORK}",
@@ -82,29 +82,29 @@ API_ERRORS = 0.05
 BACKLOG = 50
 WATCH_LAG_SECONDS = 60
 
-_LATE_SECONDS = f"{OVERDUE_INTERVALS} * {_of_run('halcyon_run_save_interval_seconds')}"
+_LATE_SECONDS = f"{OVERDUE_INTERVALS} * {_per_run('halcyon_run_save_interval_seconds')}"
 
-RUN_STALLED = _of_run("halcyon_run_condition", f'{_STALLED},reason!="{INVALID}"', by="reason") + " == 1"
-RUN_INVALID = _of_run("halcyon_run_condition", f'{_STALLED},reason="{INVALID}"') + " == 1"
+RUN_STALLED = _per_run("halcyon_run_condition", f'{_STALLED},reason!="{INVALID}"', by="reason") + " == 1"
+RUN_INVALID = _per_run("halcyon_run_condition", f'{_STALLED},reason="{INVALID}"') + " == 1"
 RUN_WITHOUT_PROGRESS = f"max by (namespace, run) (changes(halcyon_run_step[15m])) == 0 and on (namespace, run) {_RUNNING}"
 RUN_WAITS = (
-    _of_run("halcyon_run_phase", 'phase=~"Pending|Starting|Restarting"')
-    + f" == 1 unless on (namespace, run) {_of_run('halcyon_run_condition', _STALLED)} == 1"
+    _per_run("halcyon_run_phase", 'phase=~"Pending|Starting|Restarting"')
+    + f" == 1 unless on (namespace, run) {_per_run('halcyon_run_condition', _STALLED)} == 1"
 )
-RUN_DEGRADED = _of_run("halcyon_run_condition", 'type="Degraded",reason="FewerSlices"') + " == 1"
+RUN_DEGRADED = _per_run("halcyon_run_condition", 'type="Degraded",reason="FewerSlices"') + " == 1"
 # Between two pauses the run tries again, and the condition is not True for a while, so the last 10 minutes count.
 RUN_HELD_BACK = (
     "max by (namespace, run, reason) (max_over_time(halcyon_run_condition"
     '{type="Degraded",reason=~"CheckpointRootUnusable|DataUnreachable|RestartsWithoutCheckpoint"}[10m])) == 1'
 )
-RUN_PODS_STUCK = _of_run("halcyon_run_condition", 'type="Degraded",reason=~"PodStuckTerminating|PodsNotStarting"', by="reason") + " == 1"
-RUN_CRASHES = f"{_of_run('halcyon_run_failures_without_checkpoint')} >= {CRASHES}"
+RUN_PODS_STUCK = _per_run("halcyon_run_condition", 'type="Degraded",reason=~"PodStuckTerminating|PodsNotStarting"', by="reason") + " == 1"
+RUN_CRASHES = f"{_per_run('halcyon_run_failures_without_checkpoint')} >= {CRASHES}"
 RUN_GOODPUT_LOW = f"{GOODPUT} < {LOW_GOODPUT}"
 # By steps: those done since the checkpoint, or all steps if there is none. By time: since the checkpoint, or since the current processes
 # began to train, whichever is later, so that a run that comes back from a suspension has a full interval.
 CHECKPOINT_OVERDUE = (
-    f"(({_STEP} - ({_SAVED_STEP} or {_STEP} * 0)) > {OVERDUE_INTERVALS} * {_of_run('halcyon_run_save_interval_steps')}"
-    f" or ((time() - {_of_run('halcyon_run_first_step_timestamp_seconds')}) > {_LATE_SECONDS}"
+    f"(({_STEP} - ({_SAVED_STEP} or {_STEP} * 0)) > {OVERDUE_INTERVALS} * {_per_run('halcyon_run_save_interval_steps')}"
+    f" or ((time() - {_per_run('halcyon_run_first_step_timestamp_seconds')}) > {_LATE_SECONDS}"
     f" unless (time() - {_SAVED_AT}) <= {_LATE_SECONDS}))"
     f" and on (namespace, run) {_RUNNING}"
 )
@@ -135,12 +135,12 @@ API_SERVER_REFUSES = (
 # Dashboards: the fleet ------------------------------------------------------------------------------------------------------------------
 
 FLEET: dict[str, Query] = {
-    "runs": Query(f"count by (phase) ({_of_run('halcyon_run_phase', _FLEET, by='phase')})", "{{phase}}"),
-    "runs in work": Query(f"sum({_of_run('halcyon_run_phase', f'{_FLEET},{_WORKING}')}) or vector(0)"),
-    "runs stalled": Query(f"sum({_of_run('halcyon_run_condition', f'{_FLEET},{_STALLED}')}) or vector(0)"),
+    "runs": Query(f"count by (phase) ({_per_run('halcyon_run_phase', _FLEET, by='phase')})", "{{phase}}"),
+    "runs in work": Query(f"sum({_per_run('halcyon_run_phase', f'{_FLEET},{_WORKING}')}) or vector(0)"),
+    "runs stalled": Query(f"sum({_per_run('halcyon_run_condition', f'{_FLEET},{_STALLED}')}) or vector(0)"),
     "devices": Query(f"sum by (phase) ({DEVICES}{{{_FLEET}}})", "{{phase}}"),
     "devices busy": Query(f'sum({DEVICES}{{{_FLEET},phase="Running"}}) or vector(0)'),
-    "hosts": Query(f"sum({_of_run('halcyon_run_hosts', _FLEET)})", "hosts"),
+    "hosts": Query(f"sum({_per_run('halcyon_run_hosts', _FLEET)})", "hosts"),
     "goodput": Query(FLEET_GOODPUT, "all runs"),
     "goodput of runs": Query(f"{GOODPUT}{{{_FLEET}}}", "{{namespace}}/{{run}}"),
     "badput": Query(f"sum by (cause) ({BADPUT}{{{_FLEET}}}) > 0", "{{cause}}"),
@@ -149,20 +149,20 @@ FLEET: dict[str, Query] = {
     "waited": Query(
         f'topk(10, max by (namespace, run) (halcyon_badput_seconds_total{{{_FLEET},cause="capacityWait"}}))', "{{namespace}}/{{run}}"
     ),
-    "queued": Query(f"topk(10, time() - {_of_run('halcyon_run_queued_timestamp_seconds', _FLEET)})", "{{namespace}}/{{run}}"),
+    "queued": Query(f"topk(10, time() - {_per_run('halcyon_run_queued_timestamp_seconds', _FLEET)})", "{{namespace}}/{{run}}"),
     "tokens": Query(f"sum({TOKENS_PER_SECOND}{{{_FLEET}}})", "tokens per second"),
-    "table phase": Query(_of_run("halcyon_run_phase", _FLEET, by="phase")),
-    "table progress": Query(f"{_of_run('halcyon_run_step', _FLEET)} / {_of_run('halcyon_run_planned_steps', _FLEET)}"),
-    "table goodput": Query(_of_run("halcyon_goodput_ratio", _FLEET)),
-    "table devices": Query(_of_run("halcyon_run_devices", _FLEET)),
-    "table restarts": Query(f"sum by (namespace, run) ({_of_run('halcyon_run_restarts_total', _FLEET, by='cause')})"),
-    "table checkpoint": Query(f"time() - {_of_run('halcyon_run_checkpoint_timestamp_seconds', _FLEET)}"),
+    "table phase": Query(_per_run("halcyon_run_phase", _FLEET, by="phase")),
+    "table progress": Query(f"{_per_run('halcyon_run_step', _FLEET)} / {_per_run('halcyon_run_planned_steps', _FLEET)}"),
+    "table goodput": Query(_per_run("halcyon_goodput_ratio", _FLEET)),
+    "table devices": Query(_per_run("halcyon_run_devices", _FLEET)),
+    "table restarts": Query(f"sum by (namespace, run) ({_per_run('halcyon_run_restarts_total', _FLEET, by='cause')})"),
+    "table checkpoint": Query(f"time() - {_per_run('halcyon_run_checkpoint_timestamp_seconds', _FLEET)}"),
 }
 
 # Dashboards: one run --------------------------------------------------------------------------------------------------------------------
 
 RUN: dict[str, Query] = {
-    "phase": Query(_of_run("halcyon_run_phase", _RUN, by="phase"), "{{phase}}"),
+    "phase": Query(_per_run("halcyon_run_phase", _RUN, by="phase"), "{{phase}}"),
     "progress": Query(f"max(halcyon_run_step{{{_RUN}}}) / max(halcyon_run_planned_steps{{{_RUN}}})"),
     "eta": Query(f"max(halcyon_trainer_eta_seconds{{{_RUN}}})"),
     "attempt": Query(f"max(halcyon_run_attempt{{{_RUN}}})"),
@@ -205,7 +205,7 @@ RUN: dict[str, Query] = {
     "stages": Query(f"sum by (stage) (halcyon_trainer_stage{{{_RUN}}}) > 0", "{{stage}}"),
     "badput": Query(f"max by (cause) (halcyon_badput_seconds_total{{{_RUN}}}) > 0", "{{cause}}"),
     "badput of the last hour": Query(f"{BADPUT}{{{_RUN}}} > 0", "{{cause}}"),
-    "restarts": Query(_of_run("halcyon_run_restarts_total", _RUN, by="cause"), "{{cause}}"),
+    "restarts": Query(_per_run("halcyon_run_restarts_total", _RUN, by="cause"), "{{cause}}"),
     # Annotations are queried with a step of one minute, so each restart is in exactly one step.
     "restart marks": Query(
         f"max by (cause) (halcyon_run_restarts_total{{{_RUN}}}) - max by (cause) (halcyon_run_restarts_total{{{_RUN}}} offset 1m) > 0",

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from halcyon_demo.install import uninstall_operator
 from halcyon_demo.journal import Failed
-from halcyon_demo.story import PLACE, Told, tell
+from halcyon_demo.story import PLACE, DemoResult, run_demo
 from halcyon_devcluster import Cluster, DevclusterError, open_cluster
 from halcyon_devcluster.paths import DEFAULT_NAME
 from halcyon_devcluster.progress import ConsoleProgress
@@ -37,14 +37,14 @@ def demo(
     cluster = open_cluster(cluster_name, progress=progress)
     try:
         with _left_as_found(cluster, progress, keep=keep_cluster):
-            told = tell(cluster, _CONSOLE, progress, steps=steps)
+            told = run_demo(cluster, _CONSOLE, progress, steps=steps)
     except KeyboardInterrupt:
         _CONSOLE.print("Interrupted, and cleaned up.")
         raise typer.Exit(130) from None
     _conclude(told, time.monotonic() - began)
 
 
-def _conclude(told: Told, seconds: float) -> None:
+def _conclude(told: DemoResult, seconds: float) -> None:
     comparison = told.comparison
     if not comparison.identical:
         _CONSOLE.print(f"\n[red]The runs differ[/red], in {len(comparison.differences)} places; the first ones:")

@@ -25,7 +25,7 @@ _READY_SECONDS = 120
 
 
 @dataclass(frozen=True)
-class Place:
+class Namespaces:
     """The namespaces that are used; by default those of the examples.
 
     Attributes:
@@ -64,9 +64,9 @@ def provide_images(cluster: Cluster, progress: Progress) -> Images:
     return Images(*(cluster.load(name) for name in built))
 
 
-def moved(documents: Sequence[dict[str, Any]], place: Place) -> list[dict[str, Any]]:
+def moved(documents: Sequence[dict[str, Any]], place: Namespaces) -> list[dict[str, Any]]:
     """Return copies of example documents for the namespaces of `place`, with the store's address there. Pure."""
-    names = {Place().runs: place.runs, Place().operator: place.operator}
+    names = {Namespaces().runs: place.runs, Namespaces().operator: place.operator}
     changed = copy.deepcopy(list(documents))
     for document in changed:
         metadata = document["metadata"]
@@ -74,7 +74,7 @@ def moved(documents: Sequence[dict[str, Any]], place: Place) -> list[dict[str, A
         if key in metadata:
             metadata[key] = names.get(metadata[key], metadata[key])
         checkpoint = document["spec"]["checkpoint"] if document["kind"] == "TrainingRun" else {}
-        if urlsplit(checkpoint.get("endpoint")).netloc == urlsplit(Place().store_endpoint).netloc:
+        if urlsplit(checkpoint.get("endpoint")).netloc == urlsplit(Namespaces().store_endpoint).netloc:
             checkpoint["endpoint"] = place.store_endpoint
     return changed
 
@@ -89,14 +89,14 @@ def with_image(documents: Sequence[dict[str, Any]], image: str) -> list[dict[str
     return changed
 
 
-def install_object_store(cluster: Cluster, image: str, place: Place = Place()) -> None:
+def install_object_store(cluster: Cluster, image: str, place: Namespaces = Namespaces()) -> None:
     """Apply `examples/object-store/` with the local gateway image, and wait until the store is ready."""
     for path in sorted((EXAMPLES / STORE).glob("*.yaml")):
         cluster.kubectl.apply(moved(with_image(load(path), image), place))
     cluster.kubectl("rollout", "status", f"deployment/{STORE}", "--namespace", place.runs, f"--timeout={limit(_READY_SECONDS)}s")
 
 
-def chart_values(images: Images, place: Place = Place(), **more: Any) -> dict[str, Any]:
+def chart_values(images: Images, place: Namespaces = Namespaces(), **more: Any) -> dict[str, Any]:
     """Return the values for the demo's installation of the chart; keywords add or replace values. Pure."""
     operator, trainer = (image.rpartition(":") for image in (images.operator, images.trainer))
     return {
@@ -109,7 +109,7 @@ def chart_values(images: Images, place: Place = Place(), **more: Any) -> dict[st
     }
 
 
-def install_operator(cluster: Cluster, values: dict[str, Any], place: Place = Place()) -> None:
+def install_operator(cluster: Cluster, values: dict[str, Any], place: Namespaces = Namespaces()) -> None:
     """Install the chart, or upgrade it to these values, and wait until the operator is ready.
 
     Takes over CRDs that were applied without Helm.
@@ -121,7 +121,7 @@ def install_operator(cluster: Cluster, values: dict[str, Any], place: Place = Pl
     helm(cluster, "upgrade", RELEASE, chart, "--install", *where, *taking, *waiting, "--values", "-", stdin=yaml.safe_dump(values))
 
 
-def uninstall_operator(cluster: Cluster, place: Place = Place()) -> None:
+def uninstall_operator(cluster: Cluster, place: Namespaces = Namespaces()) -> None:
     """Uninstall the chart. The CRDs stay, and so do all TrainingRuns."""
     helm(cluster, "uninstall", RELEASE, "--namespace", place.operator, "--ignore-not-found", "--wait")
 

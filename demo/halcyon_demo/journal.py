@@ -35,7 +35,7 @@ class Run:
     status: TrainingRunStatus
 
     @property
-    def complaint(self) -> str:
+    def stop_reason(self) -> str:
         """The reason why the run cannot continue by itself (condition Failed or Stalled); empty if it can."""
         for kind in ("Failed", "Stalled"):
             condition = self.status.condition(kind)

@@ -87,7 +87,7 @@ class Pod:
     seen_at: float
     started: bool = False
     ended: bool = False
-    leaving: bool = False
+    being_deleted: bool = False
     trouble: str = ""
 
 
@@ -106,7 +106,7 @@ def parse_pod(document: dict[str, Any], seen_at: float) -> Pod:
         seen_at=seen_at,
         started=any("running" in state or "terminated" in state for state in states),
         ended=any("terminated" in state for state in states),
-        leaving="deletionTimestamp" in metadata,
+        being_deleted="deletionTimestamp" in metadata,
         trouble=next((f"{reason['reason']}: {reason.get('message', '')}" for reason in waiting if reason["reason"] not in _PASSING), ""),
     )
 

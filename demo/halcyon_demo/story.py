@@ -7,7 +7,7 @@ from rich.console import Console
 from halcyon_cli.report import read_report
 from halcyon_demo.comparison import Comparison, compare, losses
 from halcyon_demo.documents import example, variant
-from halcyon_demo.install import RELEASE, Place, chart_values, install_object_store, install_operator, provide_images
+from halcyon_demo.install import RELEASE, Namespaces, chart_values, install_object_store, install_operator, provide_images
 from halcyon_demo.journal import Failed
 from halcyon_demo.recovery import Recovery
 from halcyon_demo.tables import accounts_table, cost, equality_table, recovery_table, summary_table
@@ -20,20 +20,20 @@ from halcyon_devcluster.progress import Progress
 from halcyon_devcluster.waiting import until
 
 EXAMPLE = "stdlib-llama"
-PLACE = Place()
-EVICT_AT, KILL_AT, RESTART_OPERATOR_AT = 0.3, 0.55, 0.8
+PLACE = Namespaces()
+EVICT_FRACTION, KILL_FRACTION, RESTART_OPERATOR_FRACTION = 0.3, 0.55, 0.8
 """The faults are injected after these fractions of the steps."""
 
 
 @dataclass(frozen=True)
-class Told:
+class DemoResult:
     """The result of the demo."""
 
     comparison: Comparison
     recoveries: tuple[Recovery, ...]
 
 
-def tell(cluster: Cluster, console: Console, progress: Progress, *, steps: int | None = None) -> Told:
+def run_demo(cluster: Cluster, console: Console, progress: Progress, *, steps: int | None = None) -> DemoResult:
     """Run the demo on a cluster, which is started if it is down, and print the results.
 
     Args:
@@ -83,17 +83,17 @@ def disturb(cluster: Cluster, view: View, training: Training) -> tuple[Recovery,
     view.say(f"\nkubectl apply --filename examples/{EXAMPLE}.yaml", "bold")
     training.apply()
     with view.of(training.name, training.steps):
-        training.wait_for_step(round(EVICT_AT * training.steps))
+        training.wait_for_step(round(EVICT_FRACTION * training.steps))
         view.say(f"→ step {training.step()}: evicting the pod of slice 1 through the Eviction API", "yellow")
         eviction = training.wait_for_recovery(training.evict(1))
         view.say(_went_on(eviction))
 
-        training.wait_for_step(round(KILL_AT * training.steps))
+        training.wait_for_step(round(KILL_FRACTION * training.steps))
         view.say(f"→ step {training.step()}: killing the trainer of slice 0 with SIGKILL", "yellow")
         crash = training.wait_for_recovery(training.kill(0))
         view.say(_went_on(crash))
 
-        training.wait_for_step(round(RESTART_OPERATOR_AT * training.steps))
+        training.wait_for_step(round(RESTART_OPERATOR_FRACTION * training.steps))
         view.say(f"→ step {training.step()}: deleting the operator's pod", "yellow")
         before = training.step()
         restart_operator(cluster)
@@ -101,7 +101,7 @@ def disturb(cluster: Cluster, view: View, training: Training) -> tuple[Recovery,
     return eviction, crash
 
 
-def restart_operator(cluster: Cluster, place: Place = PLACE) -> None:
+def restart_operator(cluster: Cluster, place: Namespaces = PLACE) -> None:
     """Delete the operator's pod and wait until the next one is ready."""
     kubectl = cluster.kubectl
     pods = ["pod", "--namespace", place.operator, f"--selector=app.kubernetes.io/instance={RELEASE}"]
@@ -121,7 +121,7 @@ def finish(view: View, watch: Watch, training: Training) -> None:
     view.say(f"  {training.name} succeeded: {training.step()} steps")
 
 
-def conclude(console: Console, disturbed: Training, undisturbed: Training, recoveries: tuple[Recovery, ...]) -> Told:
+def conclude(console: Console, disturbed: Training, undisturbed: Training, recoveries: tuple[Recovery, ...]) -> DemoResult:
     """Compare both runs and print the tables."""
     runs = disturbed.run, undisturbed.run
     if runs[0] is None or runs[1] is None:
@@ -137,7 +137,7 @@ def conclude(console: Console, disturbed: Training, undisturbed: Training, recov
     ):
         console.print()
         console.print(table)
-    return Told(comparison, recoveries)
+    return DemoResult(comparison, recoveries)
 
 
 def meanwhile(before: int, after: int) -> str:

@@ -101,7 +101,7 @@ class Training:
         def running() -> Pod | None:
             pods = [pod for pod in self.journal.pods(self.name) if pod.process == (slice_index, 0)]
             newest = max(pods, key=lambda pod: pod.world, default=None)
-            return newest if newest is not None and newest.started and not (newest.ended or newest.leaving) else None
+            return newest if newest is not None and newest.started and not (newest.ended or newest.being_deleted) else None
 
         return self._wait(running, 120, f"slice {slice_index} has no running pod")
 
@@ -134,10 +134,10 @@ class Training:
 
     def _check(self) -> None:
         run = self.run
-        if run is not None and run.complaint:
-            raise Failed(f"{self.name} stopped: {run.complaint} {self._last_words()}")
+        if run is not None and run.stop_reason:
+            raise Failed(f"{self.name} stopped: {run.stop_reason} {self._last_words()}")
         for pod in self.journal.pods(self.name):
-            if pod.trouble.startswith(_TROUBLE) and not pod.leaving:
+            if pod.trouble.startswith(_TROUBLE) and not pod.being_deleted:
                 raise Failed(f"{self.name}: pod {pod.name} does not start: {pod.trouble}")
 
     def _last_words(self) -> str:

@@ -105,4 +105,4 @@ class _Log:
 
     def unfinished(self) -> bool:
         """Whether the container still runs by the journal, so that more lines can come."""
-        return any(pod.uid == self._pod.uid and not (pod.ended or pod.leaving) for pod in self._journal.pods(self._pod.run))
+        return any(pod.uid == self._pod.uid and not (pod.ended or pod.being_deleted) for pod in self._journal.pods(self._pod.run))

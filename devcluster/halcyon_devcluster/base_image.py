@@ -34,7 +34,7 @@ def base_image_name() -> str:
     return f"{REGISTRY}/python-base:{SUITE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
-def slim(root: Path) -> None:
+def delete_unused_files(root: Path) -> None:
     """Delete the files that no running program reads from a Debian tree."""
     for pattern in _UNUSED:
         for path in root.glob(pattern):
@@ -61,7 +61,7 @@ def make_root_archive(images: Path, progress: Progress) -> Path:
         # In its own mount namespace, so that an interrupted run leaves no /proc mounted in the tree.
         apart = ["unshare", "--mount", "--propagation", "private"]
         run([*apart, "debootstrap", "--variant=minbase", f"--include={packages}", SUITE, root], timeout_seconds=limit(1800))
-        slim(root)
+        delete_unused_files(root)
         partial = Path(folder) / "root.tar"
         run(["tar", "--create", "--numeric-owner", f"--directory={root}", f"--file={partial}", "."])
         partial.rename(archive)

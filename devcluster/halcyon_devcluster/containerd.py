@@ -127,7 +127,7 @@ class Ctr:
         """SIGKILL the main process of a container."""
         self("tasks", "kill", "--signal", "SIGKILL", container)
 
-    def forget_everything(self) -> None:
+    def remove_all_containers(self) -> None:
         """End every task and remove every container with its writable layer; images stay."""
         for task in self.tasks():
             succeeds([*self.prefix, "tasks", "rm", "--force", task.container])

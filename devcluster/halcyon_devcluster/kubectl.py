@@ -60,13 +60,13 @@ class Kubectl:
 
     def api_ready(self) -> bool:
         """Whether the API server is ready; one that hangs because its etcd is down is not."""
-        return self.succeeds("get", "--raw=/readyz", _soon())
+        return self.succeeds("get", "--raw=/readyz", _short_timeout())
 
     def condition(self, kind: str, name: str, condition: str, namespace: str = "default") -> bool:
         """Whether the object exists and its condition is True."""
         path = f'{{.status.conditions[?(@.type=="{condition}")].status}}'
         try:
-            said = self("get", kind, name, "--namespace", namespace, f"--output=jsonpath={path}", _soon())
+            said = self("get", kind, name, "--namespace", namespace, f"--output=jsonpath={path}", _short_timeout())
         except DevclusterError:
             return False
         return said == "True"
@@ -87,6 +87,6 @@ class Kubectl:
         return self("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path.lstrip('/')}")
 
 
-def _soon() -> str:
+def _short_timeout() -> str:
     """Return the timeout option for requests to an API server that may hang: without its etcd it accepts requests but never answers."""
     return f"--request-timeout={limit(3)}s"

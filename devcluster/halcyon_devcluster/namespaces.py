@@ -60,7 +60,7 @@ def enter(anchor: int, command: Sequence[str | Path]) -> list[str]:
     return ["/usr/bin/nsenter", *inside, "--", *map(str, command)]
 
 
-def cable_commands(anchor: int, addresses: Addresses) -> list[list[str]]:
+def link_commands(anchor: int, addresses: Addresses) -> list[list[str]]:
     """Return the commands that join host and node by a veth pair and route the cluster's block through it. Pure."""
     link, peer = addresses.host_link, "eth0"
     inside = [
@@ -80,7 +80,7 @@ def cable_commands(anchor: int, addresses: Addresses) -> list[list[str]]:
     ]
 
 
-def unplug(link: str) -> None:
+def remove_link(link: str) -> None:
     """Remove the host's end of the veth pair, if it exists.
 
     The kernel also removes it, some time after the last process of the node's network namespace has ended. It may do so before this call,

@@ -31,7 +31,7 @@ from halcyon_devcluster.files import delete, filesystem_type, last_line, link_to
 from halcyon_devcluster.kubectl import Kubectl
 from halcyon_devcluster.loading import load_archive, load_from_buildah, local_archive
 from halcyon_devcluster.lock import exclusive
-from halcyon_devcluster.namespaces import anchor_command, cable_commands, enter, unplug, write_kernel_settings
+from halcyon_devcluster.namespaces import anchor_command, enter, link_commands, remove_link, write_kernel_settings
 from halcyon_devcluster.paths import Paths
 from halcyon_devcluster.processes import Processes
 from halcyon_devcluster.progress import Progress
@@ -175,7 +175,7 @@ class NativeCluster:
             write_kernel_settings(paths.config / "sysctl")
             anchor = self._processes.start(_ANCHOR, anchor_command(paths.config / "sysctl"), self._group.members_file)
             self._await(_ANCHOR, Path(f"/proc/{anchor.pid}/root/run/prepared").exists)
-            for command in cable_commands(anchor.pid, addresses):
+            for command in link_commands(anchor.pid, addresses):
                 run(command)
             pki.create(paths.pki, addresses, datetime.now(UTC))
             for identity in ("controller-manager", "scheduler", "proxy", "node"):
@@ -268,11 +268,11 @@ class NativeCluster:
             if name != "containerd":
                 self._processes.stop(name, force=True)
         if self._processes.running("containerd") and self.ctr.answers():
-            self.ctr.forget_everything()
+            self.ctr.remove_all_containers()
             self._processes.stop("containerd")
             self._containerd_dirty.unlink(missing_ok=True)
         self._group.kill()
-        unplug(Addresses(self.paths.name, IPv4Network("10.0.0.0/16")).host_link)
+        remove_link(Addresses(self.paths.name, IPv4Network("10.0.0.0/16")).host_link)
         self._group.remove()
         if self.paths.state.is_dir():
             for path in self.paths.state.iterdir():

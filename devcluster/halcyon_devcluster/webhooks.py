@@ -15,7 +15,7 @@ from halcyon_devcluster.errors import DevclusterError
 from halcyon_devcluster.kubectl import Kubectl
 from halcyon_devcluster.waiting import until
 
-LOOKED_AT = "devcluster.halcyon.dev/looked-at"
+SYNC_ANNOTATION = "devcluster.halcyon.dev/looked-at"
 """Annotation of a controller's pods; a new value makes the kubelet sync them."""
 _READY_SECONDS = 120
 _LINES = 8
@@ -62,7 +62,7 @@ class WebhookController:
         secret = ("get", "secret", self.certificate, *here, "--ignore-not-found", r"--output=jsonpath={.data.tls\.crt}")
         with suppress(DevclusterError):  # the caller tries again
             if kubectl(*secret):
-                kubectl("annotate", "pods", "--all", "--overwrite", *here, f"{LOOKED_AT}={secrets.token_hex(4)}")
+                kubectl("annotate", "pods", "--all", "--overwrite", *here, f"{SYNC_ANNOTATION}={secrets.token_hex(4)}")
 
     def _why(self, kubectl: Kubectl) -> str:
         here = ("--namespace", self.namespace)

@@ -15,7 +15,7 @@ from halcyon_api.crd import custom_resource_definition, defaults_definition
 from halcyon_api.defaults.files import load_defaults, load_resolved, with_values
 from halcyon_api.defaults.resource import BUILT_IN, parse_defaults
 from halcyon_api.defaults.status import DefaultsStatus, read_values, written
-from halcyon_api.defaults.units import PREFIX, ROOT, UNITS, Values, kept_place, over, resolved, values_of_defaults, values_of_run
+from halcyon_api.defaults.units import PREFIX, ROOT, UNITS, Values, kept_place, merged, resolved, values_of_defaults, values_of_run
 from halcyon_api.edits.changes import values_of
 from halcyon_api.edits.classes import class_of, leaves_of
 from halcyon_api.training_run import InvalidRun, TrainingRunSpec, parse_run
@@ -101,33 +101,33 @@ def test_there_is_a_sample_of_every_unit() -> None:
 
 @given(a=DEFAULTS, b=DEFAULTS, c=DEFAULTS)
 def test_merging_is_associative_and_nothing_changes_nothing(a: Values, b: Values, c: Values) -> None:
-    assert over(over(a, b), c) == over(a, over(b, c))
-    assert over(a, {}) == over({}, a) == over(a, a) == a
+    assert merged(merged(a, b), c) == merged(a, merged(b, c))
+    assert merged(a, {}) == merged({}, a) == merged(a, a) == a
 
 
 @given(upper=DEFAULTS, lower=DEFAULTS)
 def test_the_more_specific_document_decides_unit_by_unit(upper: Values, lower: Values) -> None:
-    merged = over(upper, lower)
+    result = merged(upper, lower)
     for unit in UNITS:
         if unit.path in upper and unit.merged:
             below = lower.get(unit.path, {})
-            assert merged[unit.path] == {**below, **upper[unit.path]}
+            assert result[unit.path] == {**below, **upper[unit.path]}
         elif unit.path in upper and unit.named:
-            assert by_name(merged[unit.path]) == {**by_name(lower.get(unit.path, [])), **by_name(upper[unit.path])}
-            assert len(merged[unit.path]) == len(by_name(merged[unit.path]))
+            assert by_name(result[unit.path]) == {**by_name(lower.get(unit.path, [])), **by_name(upper[unit.path])}
+            assert len(result[unit.path]) == len(by_name(result[unit.path]))
         elif unit.path in upper:
-            assert merged[unit.path] == upper[unit.path], "the unit must come whole from one document"
+            assert result[unit.path] == upper[unit.path], "the unit must come whole from one document"
         elif unit.path in lower and not (unit.store and PREFIX in upper):
-            assert merged[unit.path] == lower[unit.path]
+            assert result[unit.path] == lower[unit.path]
         else:
-            assert unit.path not in merged, "no value may appear from nowhere"
+            assert unit.path not in result, "no value may appear from nowhere"
 
 
 @given(run=RUNS, namespace=DEFAULTS, cluster=DEFAULTS)
 def test_a_run_with_its_defaults_is_a_run(run: Values, namespace: Values, cluster: Values) -> None:
     written_spec = as_spec(run, bare())
     before = copy.deepcopy(written_spec)
-    spec = resolved(written_spec, over(namespace, cluster), "team", "small")
+    spec = resolved(written_spec, merged(namespace, cluster), "team", "small")
     assert written_spec == before, "the user's document must not be changed"
     found = values_of_run(spec)
     for path, value in run.items():
@@ -139,7 +139,7 @@ def test_a_run_with_its_defaults_is_a_run(run: Values, namespace: Values, cluste
             )
     prefix = namespace.get(PREFIX, cluster.get(PREFIX))
     assert found.get(ROOT) == run.get(ROOT, f"{prefix.rstrip('/')}/team/small" if prefix else None)
-    assert resolved(spec, over(namespace, cluster), "team", "small") == spec, "a second merge must change nothing"
+    assert resolved(spec, merged(namespace, cluster), "team", "small") == spec, "a second merge must change nothing"
     if ROOT in found:
         parse_run(document() | {"spec": spec})
 
@@ -148,7 +148,7 @@ def test_a_run_with_its_defaults_is_a_run(run: Values, namespace: Values, cluste
 def test_a_store_goes_with_whoever_names_the_root(run: Values, namespace: Values, cluster: Values) -> None:
     levels = [run, namespace, cluster]
     naming = next((number for number, level in enumerate(levels) if {ROOT, PREFIX} & level.keys()), len(levels) - 1)
-    found = values_of_run(resolved(as_spec(run, bare()), over(namespace, cluster), "team", "small"))
+    found = values_of_run(resolved(as_spec(run, bare()), merged(namespace, cluster), "team", "small"))
     for path in PLACE:
         assert found.get(path) == next((level[path] for level in levels[: naming + 1] if path in level), None)
 
@@ -269,8 +269,8 @@ def test_wrong_defaults_are_refused_in_one_sentence(spec: dict[str, Any], senten
 @pytest.mark.parametrize("broken", [["XLA_FLAGS"], [{"value": "a"}], [{"name": 3}], [None], "XLA_FLAGS=a", {"XLA_FLAGS": "a"}])
 def test_variables_that_are_none_are_left_for_the_schema_to_refuse(broken: Any) -> None:
     sound = [{"name": "NCCL_DEBUG", "value": "INFO"}]
-    assert over({"env": broken}, {"env": sound})["env"] == broken
-    assert over({"env": sound}, {"env": broken})["env"] == sound
+    assert merged({"env": broken}, {"env": sound})["env"] == broken
+    assert merged({"env": sound}, {"env": broken})["env"] == sound
     assert resolved({"env": broken}, {"env": sound}, "team", "small")["env"] == broken
 
 

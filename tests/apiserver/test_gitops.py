@@ -13,7 +13,7 @@ import pytest
 from halcyon_api.argocd import CONFIG_MAP
 from halcyon_api.crd import UNSEEN
 from halcyon_demo.documents import EXAMPLES, load
-from halcyon_demo.install import Place, moved
+from halcyon_demo.install import Namespaces, moved
 from halcyon_devcluster.control_plane import ControlPlane
 from halcyon_devcluster.waiting import until
 from tests.api.documents import document
@@ -30,7 +30,7 @@ def examples(namespace: str) -> list[dict[str, Any]]:
     """All runs of examples/, in one namespace."""
     files = sorted(EXAMPLES.glob("*.yaml"))
     documents = [document for file in files for document in load(file)] + load(EXAMPLES / "gitops" / "base" / "run.yaml")
-    found = moved(documents, Place(runs=namespace))
+    found = moved(documents, Namespaces(runs=namespace))
     for run in found:
         run["metadata"]["namespace"] = namespace
     return found
@@ -44,7 +44,7 @@ def namespaces(
     found = {way: make_namespace() for way in WAYS}
     first, *others = found.values()
     flags = [flag for other in others for flag in ("--namespace", other)]
-    flags += [flag for place in found.values() for flag in ("--s3-endpoint", Place(runs=place).store_endpoint)]
+    flags += [flag for place in found.values() for flag in ("--s3-endpoint", Namespaces(runs=place).store_endpoint)]
     operator = OperatorProcess.start("operator", api_server.kubeconfig, first, tmp_path_factory.mktemp("operator"), *flags)
     operator.await_ready()
     yield found

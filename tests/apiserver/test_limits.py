@@ -80,11 +80,11 @@ class Limited:
         command = ["template", self.release, CHART, "--namespace", self.release, "--show-only", "templates/limits.yaml"]
         return list(yaml.safe_load_all(self._helm(*command, "--values", "-", stdin=yaml.safe_dump(values))))
 
-    def put(self, objects: list[dict[str, Any]]) -> None:
+    def apply_objects(self, objects: list[dict[str, Any]]) -> None:
         """Create or change these objects of a release."""
         self._kubectl.apply(objects)
 
-    def take_away(self, objects: list[dict[str, Any]]) -> None:
+    def delete(self, objects: list[dict[str, Any]]) -> None:
         """Delete these objects of a release."""
         self._kubectl("delete", "--filename=-", stdin=yaml.safe_dump_all(objects))
 
@@ -121,7 +121,7 @@ class Limited:
 @pytest.fixture(scope="module")
 def limited(api: Api, api_server: ControlPlane, helm: Helm, make_namespace: Callable[[str], str]) -> Limited:
     limited = Limited(api, api_server, helm, make_namespace)
-    limited.put(limited.release_with(LIMITS))
+    limited.apply_objects(limited.release_with(LIMITS))
     limited.in_force()
     return limited
 
@@ -311,7 +311,7 @@ def test_a_run_may_be_suspended_whatever_the_limits_have_become(limited: Limited
     assert limited.apply(limited.team, dry_run=False, **FITTING) == ""
     assert limited.apply(limited.team, dry_run=False, **(ON_S3 | {"metadata__name": "on-s3"})) == ""
     tighter = LIMITS | {"roots": ["gs://nowhere/"], "serviceAccounts": ["nobody"], "images": [], "endpoints": [], "sources": []}
-    limited.put(limited.release_with(tighter))
+    limited.apply_objects(limited.release_with(tighter))
     until(
         lambda: "serviceAccountName: trainer is not allowed" in limited.apply(limited.team, **(FITTING | {"metadata__name": "new"})),
         timeout_seconds=30,
@@ -327,9 +327,9 @@ def test_a_run_may_be_suspended_whatever_the_limits_have_become(limited: Limited
 def test_limits_that_were_taken_away_hold_again(limited: Limited) -> None:
     """As after `helm uninstall` and `helm install`: an API server does not load parameters of a custom kind a second time."""
     objects = limited.release_with(LIMITS)
-    limited.take_away(objects)
+    limited.delete(objects)
     other: dict[str, Any] = {"metadata__name": "other", "spec__image": "elsewhere.example/trainer:1"}
     until(lambda: limited.apply(limited.team, **other) == "", timeout_seconds=30, failure=lambda: limited.apply(limited.team, **other))
-    limited.put(objects)
+    limited.apply_objects(objects)
     limited.in_force()
     assert limited.apply(limited.team, **(FITTING | {"metadata__name": "other"})) == ""

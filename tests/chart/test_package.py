@@ -41,7 +41,7 @@ def test_an_image_has_a_repository_and_a_tag_or_a_digest(script: ModuleType, ima
 
 @pytest.mark.parametrize("image", ["", "a/b", "registry.example:5000/a/b", "a@sha256:12", 'a": "b:1', "a\\g<9>:1"])
 def test_an_image_that_may_be_any_is_refused(script: ModuleType, image: str) -> None:
-    with pytest.raises(script.Misfit, match="give REPOSITORY:TAG or REPOSITORY@sha256:DIGEST"):
+    with pytest.raises(script.PackagingError, match="give REPOSITORY:TAG or REPOSITORY@sha256:DIGEST"):
         script.parts(image)
 
 
@@ -52,9 +52,9 @@ def test_only_the_image_of_the_section_changes(script: ModuleType) -> None:
     assert yaml.safe_load(after) == values | {"trainerImage": {"repository": "r/t", "tag": "1", "digest": DIGEST}}
     changed = [new for old, new in zip(before.splitlines(), after.splitlines(), strict=True) if old != new]
     assert len(changed) == 3
-    with pytest.raises(script.Misfit, match="no section sidecar"):
+    with pytest.raises(script.PackagingError, match="no section sidecar"):
         script.with_image(before, "sidecar", "a:1")
-    with pytest.raises(script.Misfit, match="section log has 0 lines of repository"):
+    with pytest.raises(script.PackagingError, match="section log has 0 lines of repository"):
         script.with_image(before, "log", "a:1")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from halcyon_cli import completion
 from halcyon_cli.cluster import Place
-from halcyon_cli.telling import Refused
+from halcyon_cli.errors import Refused
 
 
 class Found:

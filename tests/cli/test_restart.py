@@ -29,7 +29,7 @@ def value_of(server: Server) -> str:
     return value
 
 
-def answered(server: Server, *told: tuple[str, str, int], value: str = "") -> threading.Thread:
+def send_states(server: Server, *told: tuple[str, str, int], value: str = "") -> threading.Thread:
     """Send these states of the restart once the command watches."""
 
     def tell() -> None:
@@ -48,7 +48,7 @@ def test_it_is_one_annotation_and_comes_back_when_the_next_attempt_trains(
 ) -> None:
     server.run = seen(5, "Running", "an older one", "restarted", 1, annotated="the new one")
     story = [("Running", "waiting", 1), ("Restarting", "waiting", 1), ("Restarting", "restarted", 2), ("Running", "restarted", 2)]
-    thread = answered(server, *story)
+    thread = send_states(server, *story)
     restart("small")
     thread.join()
     assert capsys.readouterr().out.splitlines() == [
@@ -61,7 +61,7 @@ def test_it_is_one_annotation_and_comes_back_when_the_next_attempt_trains(
 
 
 def test_a_later_request_that_took_its_place_serves_it(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    thread = answered(server, ("Running", "waiting", 1), ("Running", "restarted", 2), value="somebody else's")
+    thread = send_states(server, ("Running", "waiting", 1), ("Running", "restarted", 2), value="somebody else's")
     restart("small")
     thread.join()
     assert capsys.readouterr().out.endswith("small goes on as attempt 2\n")
@@ -82,7 +82,7 @@ def test_a_run_that_rests_is_left_alone(server: Server, runs: Runs, capsys: pyte
 
 
 def test_a_run_that_comes_to_rest_meanwhile_is_told(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    thread = answered(server, ("Suspending", "passedOver", 1))
+    thread = send_states(server, ("Suspending", "passedOver", 1))
     with pytest.raises(typer.Exit):
         restart("small")
     thread.join()

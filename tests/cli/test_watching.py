@@ -12,7 +12,7 @@ import typer
 
 from halcyon_cli.cluster import Runs
 from halcyon_cli.commands import _wait_for, refresh, status
-from halcyon_cli.telling import Refused
+from halcyon_cli.errors import Refused
 from halcyon_cli.watching import Document, WatchEnded, documents
 from tests.cli.api_server import Server, event, run
 from tests.suite.limits import limit

@@ -282,8 +282,8 @@ class Life(Story):
         """Wait until `find` finds something in the journal. Fails at once if the run stops."""
 
         def meanwhile() -> None:
-            if self._life.run is not None and self._life.run.complaint:
-                raise Failed(f"{complaint} because the run stopped: {self._life.run.complaint}")
+            if self._life.run is not None and self._life.run.stop_reason:
+                raise Failed(f"{complaint} because the run stopped: {self._life.run.stop_reason}")
 
         def failure() -> str:
             return f"{complaint}. It is at step {self._life.step()} of {self._world()}, and its status is {self._status}"
@@ -316,7 +316,7 @@ class Life(Story):
         steps = [line for line in training.lines() if line.event == "step" and line.world > world]
         with self._path.root(root) as store:
             after = head(store)
-        return Stopped(run.complaint, stalled is not None and stalled.status == "True", before, after, len(steps))
+        return Stopped(run.stop_reason, stalled is not None and stalled.status == "True", before, after, len(steps))
 
     def _evaluation(self) -> dict[str, Any]:
         document = variant(self._document, name=EVALUATION)

@@ -202,7 +202,7 @@ class Runs:
         own = [event for event in self.api.items("event", self.namespace) if about <= event["regarding"].items()]
         return [event["reason"] for event in sorted(own, key=lambda event: event["eventTime"])]
 
-    def told(self, name: str, *reasons: str) -> list[str]:
+    def wait_for_events(self, name: str, *reasons: str) -> list[str]:
         """The reasons of a run's events, once `reasons` are among them. An event is posted after the status that it is about."""
         until(
             lambda: set(reasons) <= set(self.events(name)),

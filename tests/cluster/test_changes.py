@@ -41,7 +41,7 @@ def test_a_run_from_apply_to_success(runs: Runs, name: str) -> None:
     assert (status["attempt"], status["progress"]["step"], causes(status)) == (1, 60, [(1, 0, "completed")])
     assert status["checkpoint"]["source"] == "trainer"
     assert {c["type"]: c["status"] for c in status["conditions"]}["Ready"] == "True"
-    runs.told(name, "AttemptStarted", "Succeeded")
+    runs.wait_for_events(name, "AttemptStarted", "Succeeded")
     columns = runs.kubectl("get", "trainingrun", name, "--no-headers").split()
     assert columns[:4] == [name, "Succeeded", "60", "60"]
     metadata = runs.get(name)["metadata"]
@@ -52,7 +52,7 @@ def test_a_run_from_apply_to_success(runs: Runs, name: str) -> None:
     runs.patch(name, ttlSecondsAfterFinished=1)
     runs.kubectl("wait", "--for=delete", f"trainingrun/{name}", f"--timeout={limit(60)}s")
     assert runs.names("jobset,configmap,pod", name) == []
-    runs.told(name, "Expired")
+    runs.wait_for_events(name, "Expired")
 
 
 def test_a_checkpoint_is_made_when_the_annotation_asks_for_one(runs: Runs, name: str) -> None:
@@ -63,7 +63,7 @@ def test_a_checkpoint_is_made_when_the_annotation_asks_for_one(runs: Runs, name:
     asked = status["saveRequest"]
     assert (asked["value"], status["checkpoint"]["step"]) == ("one", asked["step"])
     assert began <= asked["askedStep"] <= asked["step"] <= asked["askedStep"] + 2
-    runs.told(name, "CheckpointSaved")
+    runs.wait_for_events(name, "CheckpointSaved")
     runs.training(name, step=asked["step"] + 5)
     assert runs.status(name)["checkpoint"]["step"] == asked["step"], "one request, one checkpoint"
     # An annotation of any length requests a checkpoint.
@@ -89,7 +89,7 @@ def test_suspension_frees_everything_and_resumes_from_the_checkpoint(runs: Runs,
     status = runs.training(changed, attempt + 1)
     assert (causes(status)[-2], counts(status, before)) == ((attempt, restart, "suspended"), {"resumed": 1})
     assert status["history"][-1]["fromStep"] >= saved
-    runs.told(changed, "Suspended", "Resumed")
+    runs.wait_for_events(changed, "Suspended", "Resumed")
 
 
 def test_an_edit_of_the_hardware_makes_a_new_attempt_and_one_of_the_clock_does_not(runs: Runs, changed: str) -> None:
@@ -107,7 +107,7 @@ def test_an_edit_of_the_hardware_makes_a_new_attempt_and_one_of_the_clock_does_n
     ended, begun = status["history"][-2:]
     assert ended["message"].startswith("the spec was edited: accelerator.slices; saved at step ")
     assert begun["fromStep"] >= int(ended["message"].rsplit(" ", 1)[1]) > 0
-    runs.told(changed, "EditPending", "EditApplied")
+    runs.wait_for_events(changed, "EditPending", "EditApplied")
 
 
 def test_what_the_operator_made_cannot_be_edited_and_a_suspended_jobset_waits_for_who_suspended_it(runs: Runs, changed: str) -> None:
@@ -204,7 +204,7 @@ def test_a_run_shrinks_to_the_room_there_is_and_grows_back_at_a_checkpoint(runs:
     assert counts(whole) == {"resized": 2}
     assert runs.condition(name, "Degraded")["status"] == "False"
     until(lambda: not probes("jobset"), timeout_seconds=60, interval_seconds=INTERVAL_SECONDS, failure=lambda: str(probes("jobset")))
-    runs.told(name, "Shrinking", "RoomFound", "Growing")
+    runs.wait_for_events(name, "Shrinking", "RoomFound", "Growing")
 
 
 def test_the_operator_was_refused_nothing_and_is_small(runs: Runs, operator: Operator) -> None:

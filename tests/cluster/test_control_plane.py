@@ -35,7 +35,7 @@ def test_a_node_that_announces_its_end_makes_its_runs_save(runs: Runs, calm: str
         (notice,) = status["maintenance"]["notices"]
         assert (notice["node"], notice["notice"]) == (node, "terminating")
         assert status["checkpoint"]["step"] == status["maintenance"]["save"]["step"] >= before["progress"]["step"]
-        assert runs.told(calm, "MaintenanceNotice").count("MaintenanceNotice") == 1
+        assert runs.wait_for_events(calm, "MaintenanceNotice").count("MaintenanceNotice") == 1
     finally:
         runs.devcluster.kubectl("taint", "node", node, f"{taint}-")
     status = runs.wait(calm, "without notices", lambda status: "maintenance" not in status)

@@ -119,7 +119,7 @@ def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_othe
     assert first["recovery"]["maxRestarts"] == 2
     record = runs.status("demo")["defaults"]
     assert record["sources"] == [{"namespace": runs.namespace, "name": "default", "generation": 1}]
-    runs.told("demo", "DefaultsTaken")
+    runs.wait_for_events("demo", "DefaultsTaken")
 
     # The commands show only the document that was applied.
     runs.kubectl("diff", "--filename=-", stdin=short("demo"))

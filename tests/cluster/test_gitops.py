@@ -64,7 +64,7 @@ def kstatus() -> Iterator[readers.Reader]:
         yield found
 
 
-class Audience:
+class Watched:
     """Every state of a run that a watch received."""
 
     def __init__(self, path: WholePath, name: str) -> None:
@@ -91,9 +91,9 @@ class Audience:
 
 
 @contextmanager
-def audience(path: WholePath, name: str) -> Iterator[Audience]:
+def watching(path: WholePath, name: str) -> Iterator[Watched]:
     """Watch a run during the block, then wait until the watch has received the run's last change."""
-    found = Audience(path, name)
+    found = Watched(path, name)
 
     def version(run: dict[str, Any]) -> str:
         return run["metadata"]["resourceVersion"]
@@ -140,7 +140,7 @@ def test_a_life_in_git(path: WholePath, argo: readers.Argo, kstatus: readers.Rea
     git = Git(path.devcluster.kubectl, path.place.runs, [document], way)
     outspoken = Git(path.devcluster.kubectl, path.place.runs, [document | {"spec": document["spec"] | {"suspend": False}}], "client")
     git.apply()
-    with audience(path, training.name) as heard:
+    with watching(path, training.name) as heard:
         training.wait_for_step(5)
         assert git.diff() == ""
         act(path, argo, "checkpoint", training.name)
@@ -164,7 +164,7 @@ def test_a_run_that_cannot_go_on_is_degraded(path: WholePath, argo: readers.Argo
     document["spec"]["checkpoint"] = {"root": "file:///nowhere"}  # only the operator rejects it: it is lost with the pod
     git = Git(path.devcluster.kubectl, path.place.runs, [document], "server")
     git.apply()
-    with audience(path, "hopeless") as heard:
+    with watching(path, "hopeless") as heard:
         until(lambda: get(path, "hopeless")["status"].get("phase") == "Failed", timeout_seconds=60, failure=lambda: str(heard.told[-1:]))
         assert git.diff() == ""
     check(heard.told, {"Failed"}, argo, kstatus)

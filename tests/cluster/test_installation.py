@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from halcyon_demo.documents import REPOSITORY
-from halcyon_demo.install import Place
+from halcyon_demo.install import Namespaces
 from halcyon_devcluster import DevclusterError, Faults, open_cluster
 from halcyon_devcluster.audit import AuditLog
 from halcyon_devcluster.commands import run
@@ -63,7 +63,7 @@ class Site:
         words = [word for word in words if word != "--watch"]
         if (program, words[0]) == ("helm", "install"):
             # The scripted runs name a store that does not exist.
-            more = (*more, "--set", f"objectStore.s3.endpoints={{{Place().store_endpoint},{NOWHERE}}}")
+            more = (*more, "--set", f"objectStore.s3.endpoints={{{Namespaces().store_endpoint},{NOWHERE}}}")
         return run([cluster.paths.tools / program, *words, *more, "--kubeconfig", cluster.kubeconfig], cwd=REPOSITORY, environ=homes)
 
     def exists(self, kind: str, name: str, namespace: str = "default") -> bool:
@@ -112,7 +112,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         cluster.down(purge=True)
 
 
-def untouched(runs: Runs, name: str) -> dict[str, Any]:
+def identities(runs: Runs, name: str) -> dict[str, Any]:
     """What must not change in a run while operators start and stop: its process groups, pods and JobSet."""
     pods = runs.objects("pod", name)
     (jobset,) = runs.objects("jobset", name)
@@ -126,12 +126,12 @@ def untouched(runs: Runs, name: str) -> dict[str, Any]:
     }
 
 
-def goes_on(runs: Runs, name: str, before: dict[str, Any]) -> None:
+def trains_on_unchanged(runs: Runs, name: str, before: dict[str, Any]) -> None:
     """Wait until an operator reports new steps of a run, in the same process group as before."""
     step = runs.status(name)["progress"]["step"]
     last = before["worlds"][-1]
     runs.training(name, *last, step=step + 10)
-    assert untouched(runs, name) == before
+    assert identities(runs, name) == before
 
 
 def trainer_step(runs: Runs, name: str) -> int:
@@ -180,7 +180,7 @@ def test_uninstalled_it_leaves_what_the_guide_says(site: Site) -> None:
         runs.apply(name)
     for name in ("lasting", "first", "second"):
         runs.training(name)
-    before = untouched(runs, "lasting")
+    before = identities(runs, "lasting")
     manifest = site.run(["helm", "get", "manifest", "halcyon", "--namespace", "training"])
     (uninstall,) = commands(GUIDE, "Uninstall")
     assert uninstall == commands(README, "On a cluster")[3]
@@ -201,14 +201,14 @@ def test_uninstalled_it_leaves_what_the_guide_says(site: Site) -> None:
     runs.kubectl("delete", "trainingrun", "second", f"--timeout={limit(60)}s", "--cascade=foreground")
     for name in ("first", "second"):
         gone(runs, name)
-    assert untouched(runs, "lasting") == before
+    assert identities(runs, "lasting") == before
 
 
 def test_installed_again_it_goes_on_with_what_is_there(site: Site) -> None:
     runs = site.runs("training")
-    before = untouched(runs, "lasting")
+    before = identities(runs, "lasting")
     site.run(commands(README, "On a cluster")[0])
-    goes_on(runs, "lasting", before)
+    trains_on_unchanged(runs, "lasting", before)
     # It has ended meanwhile, or ends now.
     ended = runs.in_phase("stdlib-llama", "Succeeded")
     assert (ended["attempt"], ended["progress"]["step"], ended["restarts"]["total"]) == (1, 250, 0)
@@ -217,7 +217,7 @@ def test_installed_again_it_goes_on_with_what_is_there(site: Site) -> None:
 @pytest.mark.variant
 def test_several_share_the_definition_and_no_namespace(site: Site) -> None:
     first, second = site.runs("training"), site.runs("team-b")
-    before = untouched(first, "lasting")
+    before = identities(first, "lasting")
     (install,) = commands(GUIDE, "Several in one cluster")
     with pytest.raises(DevclusterError, match=NOT_OURS):
         site.run([word for word in install if word not in ("--set", "crds.enabled=false")])
@@ -229,32 +229,32 @@ def test_several_share_the_definition_and_no_namespace(site: Site) -> None:
     assert ('run="lasting"' in served["team-b"], 'run="theirs"' in served["team-b"]) == (False, True)
     site.run(["helm", "uninstall", "halcyon", "--namespace", "team-b", "--wait"])
     assert site.exists("crd", DEFINITION)
-    goes_on(first, "lasting", before)
+    trains_on_unchanged(first, "lasting", before)
 
 
 @pytest.mark.variant
 def test_where_two_serve_one_namespace_nothing_is_done_twice(site: Site) -> None:
     install, *_ = commands(GUIDE, "For the whole cluster")
     runs = site.runs("training")
-    before = untouched(runs, "lasting")
+    before = identities(runs, "lasting")
     assert "serves the TrainingRuns of the whole cluster" in site.run(install, "--set", "crds.enabled=false")
     site.runs("elsewhere").training("unseen")
     runs.apply("shared")
     runs.training("shared", step=20)
-    found = untouched(runs, "shared")
+    found = identities(runs, "shared")
     assert (found["attempt"], found["worlds"], found["attempts told"]) == (1, [(1, 0)], 1)
-    goes_on(runs, "lasting", before)
+    trains_on_unchanged(runs, "lasting", before)
 
 
 def test_another_release_takes_the_definition_and_the_runs(site: Site) -> None:
     runs = site.runs("training")
-    before = untouched(runs, "lasting")
+    before = identities(runs, "lasting")
     uninstall_all(site)
     install, *_ = commands(GUIDE, "For the whole cluster")
     with pytest.raises(DevclusterError, match=NOT_OURS):
         site.run(install)
     site.run(install, "--take-ownership")
-    goes_on(runs, "lasting", before)
+    trains_on_unchanged(runs, "lasting", before)
     site.runs("elsewhere").training("unseen")
 
 
@@ -300,7 +300,7 @@ def test_an_upgrade_disturbs_no_run(site: Site) -> None:
     optimizer = {"adamw": {"learningRate": 0.002, "schedule": {"cosine": {"warmupSteps": 7}}}}  # where that version has these fields
     runs.apply("older", trainer=trainer, checkpoint=root, optimizer=optimizer)
     runs.training("older", step=20)
-    before = untouched(runs, "older")
+    before = identities(runs, "older")
 
     def schemas(*command: str) -> list[dict[str, Any]]:
         return [version["schema"] for version in kubectl.json(*command)["spec"]["versions"]]
@@ -314,7 +314,7 @@ def test_an_upgrade_disturbs_no_run(site: Site) -> None:
     assert schemas("get", "crd", DEFINITION) == wanted
     # The previous version had no Lease.
     until(lambda: site.exists("lease", "halcyon", "training"), timeout_seconds=60, interval_seconds=1, failure=lambda: "no operator leads")
-    goes_on(runs, "older", before)
+    trains_on_unchanged(runs, "older", before)
     # The stored run is valid by the new schema, and the new operator does what its spec says.
     until(lambda: replaced(runs, "older"), timeout_seconds=60, failure=lambda: "the run changes all the time")
     runs.patch("older", suspend=True)

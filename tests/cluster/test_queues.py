@@ -127,7 +127,7 @@ def test_a_run_waits_for_quota_and_says_so(room: None, runs: Runs) -> None:
     assert (status["attempt"], status["restarts"]["total"]) == (1, 0)
     assert "waitingSince" not in status["queue"]
     assert status["goodput"]["seconds"]["capacityWait"] >= 1
-    told = runs.told("second", "Queued", "Admitted")
+    told = runs.wait_for_events("second", "Queued", "Admitted")
     assert told.index("Queued") < told.index("Admitted")
 
 
@@ -143,7 +143,7 @@ def test_a_run_makes_way_for_one_of_higher_priority_and_goes_on_where_it_left(ro
     assert "queue research took its quota back, Preempted: Preempted to accommodate a workload" in ended["message"]
     assert counts(status) == {"queueEvicted": 1}
     assert f'halcyon_run_queued_timestamp_seconds{{namespace="{runs.namespace}",run="humble"}} ' in operator.metrics()
-    runs.told("humble", "QueueEvicted")
+    runs.wait_for_events("humble", "QueueEvicted")
     delete(runs, "hasty")
     status = runs.training("humble", attempt=2)
     assert [cause for *_, cause in causes(status)] == ["queueEvicted", ""]
@@ -190,7 +190,7 @@ def test_a_run_of_higher_priority_takes_the_quota_and_no_step_is_lost(
     assert "queue research took its quota back, Preempted: Preempted to accommodate a workload" in ended["message"]
     assert ended["toStep"] >= 60
     assert {cause: count for cause, count in status["restarts"].items() if count} == {"total": 1, "queueEvicted": 1}
-    runs.told("humble", "QueueEvicted")
+    runs.wait_for_events("humble", "QueueEvicted")
     delete(runs, "hasty")
     final, lines = path.finish(training)
     assert [entry.cause for entry in final.history] == ["queueEvicted", "completed"]

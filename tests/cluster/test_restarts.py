@@ -35,7 +35,7 @@ def test_an_eviction_is_a_preemption_and_free(runs: Runs, troubled: str) -> None
     assert causes(status)[-2:] == [(attempt, restart, "preempted"), (attempt, restart + 1, "")]
     assert (counts(status, before), status["failuresWithoutCheckpoint"]) == ({"preempted": 1}, 0)
     assert "EvictionByEvictionAPI" in status["history"][-2]["message"]
-    runs.told(troubled, "Preempted")
+    runs.wait_for_events(troubled, "Preempted")
 
 
 def test_a_deleted_pod_is_told_from_an_eviction(runs: Runs, troubled: str) -> None:

@@ -57,7 +57,7 @@ def whole(request: pytest.FixtureRequest) -> bool:
     return ran >= set(Path(__file__).parent.glob("test_*.py")) and not left_out
 
 
-def asked(devcluster: DevCluster) -> Iterator[Request]:
+def requests_since_start(devcluster: DevCluster) -> Iterator[Request]:
     """The requests to the API server since the tests began, as far as they matter here."""
     if began := os.environ.get(CLUSTER_TESTS_BEGAN):
         # Requests of operators, and changes of rights.
@@ -71,7 +71,7 @@ def test_the_operators_used_their_rights_and_asked_for_no_more(devcluster: DevCl
     if devcluster.cluster.backend is Backend.KIND:
         pytest.skip("the API server of a kind cluster keeps no audit log")
     rights = chart_rights(devcluster)
-    findings = judge(asked(devcluster), is_operator, rights)
+    findings = judge(requests_since_start(devcluster), is_operator, rights)
     for right in sorted(rights):
         print(f"{findings.used[right]:7d}  {right}" + ("  (no request needed)" if right in NOT_REQUESTED else ""))
     for found in (*findings.denied, *findings.ungranted):

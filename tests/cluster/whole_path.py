@@ -19,7 +19,7 @@ from halcyon_demo.comparison import Loss, losses
 from halcyon_demo.documents import EXAMPLES, example, load, variant
 from halcyon_demo.install import (
     STORE,
-    Place,
+    Namespaces,
     chart_values,
     install_object_store,
     install_operator,
@@ -46,7 +46,7 @@ class WholePath:
     """The whole path, installed in its own namespaces."""
 
     devcluster: DevCluster
-    place: Place
+    place: Namespaces
     watch: Watch
     document: dict[str, Any]
 
@@ -107,9 +107,9 @@ def check_accounts(status: TrainingRunStatus, lines: tuple[LogLine, ...]) -> Non
     assert goodput.seconds.total == pytest.approx(goodput.wall_seconds, abs=0.001)
     assert status.finished_at is not None
     began = datetime.fromisoformat(started).timestamp() + goodput.suspended_seconds
-    last_word, finished = max(line.time for line in lines), datetime.fromisoformat(status.finished_at).timestamp()
+    last_line_time, finished = max(line.time for line in lines), datetime.fromisoformat(status.finished_at).timestamp()
     # Kubernetes writes whole seconds, for the start and for the end.
-    assert last_word - began - 1.5 <= goodput.wall_seconds <= max(last_word, finished) - began + 1.5
+    assert last_line_time - began - 1.5 <= goodput.wall_seconds <= max(last_line_time, finished) - began + 1.5
     worlds = [entry.seconds for entry in status.history if entry.seconds is not None]
     assert len(worlds) == len(status.history), "the seconds of every process group are final"
     assert goodput.wall_seconds == pytest.approx(sum(world.total for world in worlds), abs=0.01)
@@ -128,7 +128,7 @@ def repeated(world: HistoryEntry, following: HistoryEntry) -> int:
     return max(0, (world.to_step or 0) - max(following.from_step or 0, world.from_step or 0))
 
 
-def small_document(place: Place) -> dict[str, Any]:
+def small_document(place: Namespaces) -> dict[str, Any]:
     """The demo's example with a small model and steps of a few milliseconds."""
     (document,) = moved([example("stdlib-llama")], place)
     spec = document["spec"]
@@ -141,7 +141,7 @@ def small_document(place: Place) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def path(devcluster: DevCluster) -> Iterator[WholePath]:
     mark = secrets.token_hex(3)
-    place = Place(runs=f"test-runs-{mark}", operator=f"test-operator-{mark}")
+    place = Namespaces(runs=f"test-runs-{mark}", operator=f"test-operator-{mark}")
     cluster = devcluster.cluster
     images = provide_images(cluster, ConsoleProgress(Console(stderr=True)))
     try:

@@ -40,9 +40,9 @@ def test_a_run_that_cannot_go_on_complains() -> None:
         "lastTransitionTime": "2026-01-02T03:04:05Z",
     }
     journal.saw_run(run_document(phase="Running"))
-    assert journal.run(RUN).complaint == ""  # type: ignore[union-attr]
+    assert journal.run(RUN).stop_reason == ""  # type: ignore[union-attr]
     journal.saw_run(run_document(phase="Failed", conditions=[stalled]))
-    assert journal.run(RUN).complaint == "NoValidCheckpoint: all are damaged"  # type: ignore[union-attr]
+    assert journal.run(RUN).stop_reason == "NoValidCheckpoint: all are damaged"  # type: ignore[union-attr]
 
 
 def test_waiting_ends_when_it_comes() -> None:

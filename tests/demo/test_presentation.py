@@ -10,7 +10,7 @@ from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import parse_run
 from halcyon_demo.comparison import compare, losses
 from halcyon_demo.documents import EXAMPLES, example, load, variant
-from halcyon_demo.install import Images, Place, chart_values, moved, with_image
+from halcyon_demo.install import Images, Namespaces, chart_values, moved, with_image
 from halcyon_demo.journal import Journal
 from halcyon_demo.records import Fault
 from halcyon_demo.recovery import MEANINGS, PARTS, Recovery
@@ -121,7 +121,7 @@ def test_only_deployments_get_the_local_image() -> None:
 
 
 def test_everything_moves_to_other_namespaces_together() -> None:
-    place = Place(runs="team", operator="system")
+    place = Namespaces(runs="team", operator="system")
     manifests = [found for path in sorted((EXAMPLES / "object-store").glob("*.yaml")) for found in load(path)]
     changed = moved([*manifests, example("stdlib-llama"), example("gpt2") | {"metadata": {"name": "gpt2", "namespace": "other"}}], place)
     where = {(found["kind"], found["metadata"].get("namespace", found["metadata"]["name"])) for found in changed}
@@ -137,7 +137,7 @@ def test_everything_moves_to_other_namespaces_together() -> None:
     }
     assert changed[-2]["spec"]["checkpoint"]["endpoint"] == "http://object-store.team.svc.cluster.local:7070"
     assert "endpoint" not in changed[-1]["spec"]["checkpoint"]
-    assert Place().store_endpoint == example("stdlib-llama")["spec"]["checkpoint"]["endpoint"]
+    assert Namespaces().store_endpoint == example("stdlib-llama")["spec"]["checkpoint"]["endpoint"]
 
 
 @pytest.mark.parametrize("name", ["stdlib-llama", "stdlib-llama-undisturbed"])

@@ -40,7 +40,7 @@ def pod_document(state: dict[str, Any] | None, **metadata: Any) -> dict[str, Any
 def test_a_pod_before_its_container() -> None:
     pod = parse_pod(pod_document(None), 5.0)
     assert (pod.run, pod.world, pod.process, pod.seen_at) == ("a", (2, 3), (1, 0), 5.0)
-    assert (pod.started, pod.ended, pod.leaving, pod.trouble) == (False, False, False, "")
+    assert (pod.started, pod.ended, pod.being_deleted, pod.trouble) == (False, False, False, "")
     assert not parse_pod(pod_document({"waiting": {"reason": "ContainerCreating"}}), 0).trouble
 
 
@@ -48,7 +48,7 @@ def test_a_pod_with_a_container() -> None:
     running = parse_pod(pod_document({"running": {"startedAt": "2026-01-02T03:04:05Z"}}), 0)
     assert (running.started, running.ended) == (True, False)
     ended = parse_pod(pod_document({"terminated": {"exitCode": 42}}, deletionTimestamp="2026-01-02T03:04:05Z"), 0)
-    assert (ended.started, ended.ended, ended.leaving) == (True, True, True)
+    assert (ended.started, ended.ended, ended.being_deleted) == (True, True, True)
 
 
 def test_a_pod_that_cannot_start_says_why() -> None:

@@ -14,7 +14,7 @@ from halcyon_devcluster.addresses import Addresses
 from halcyon_devcluster.files import filesystem_type, mounted_below, write_document
 from halcyon_devcluster.kind import component_command, kind_config, node_container
 from halcyon_devcluster.kueue import kueue_values
-from halcyon_devcluster.namespaces import KERNEL_SETTINGS, anchor_command, cable_commands, enter
+from halcyon_devcluster.namespaces import KERNEL_SETTINGS, anchor_command, enter, link_commands
 from halcyon_devcluster.paths import Paths
 
 PATHS = Paths("halcyon", Path("/cache"), Path("/state/halcyon"))
@@ -102,7 +102,7 @@ def test_the_anchor_covers_what_a_kubelet_would_change_for_the_whole_machine():
 
 def test_commands_enter_both_namespaces_and_keep_their_process():
     assert enter(7, ["/bin/x", "-a"]) == ["/usr/bin/nsenter", "--net=/proc/7/ns/net", "--mount=/proc/7/ns/mnt", "--", "/bin/x", "-a"]
-    first, *_, last = cable_commands(7, ADDRESSES)
+    first, *_, last = link_commands(7, ADDRESSES)
     assert first[3:6] == [ADDRESSES.host_link, "type", "veth"]
     assert last[3:6] == ["10.100.0.0/16", "via", "10.100.255.2"]
 

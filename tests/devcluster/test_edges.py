@@ -36,7 +36,7 @@ def test_a_second_writer_waits_and_names_the_first(tmp_path: Path):
         order.append("first")
     thread.join(limit(10))
     assert order == ["first", "second"]
-    assert "works on halcyon" in said.getvalue()
+    assert "holds the lock of halcyon" in said.getvalue()
 
 
 def test_plain_progress_says_when_a_step_begins_and_ends():

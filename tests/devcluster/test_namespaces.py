@@ -24,9 +24,9 @@ def link() -> Path:
 
 @may_make_links
 def test_unplugging_removes_the_link_and_may_be_repeated(link: Path):
-    namespaces.unplug(LINK)
+    namespaces.remove_link(LINK)
     assert not link.exists()
-    namespaces.unplug(LINK)
+    namespaces.remove_link(LINK)
 
 
 @may_make_links
@@ -38,5 +38,5 @@ def test_the_kernel_may_remove_the_link_first(link: Path, monkeypatch: pytest.Mo
         return run(argv)
 
     monkeypatch.setattr(namespaces, "run", too_late)
-    namespaces.unplug(LINK)
+    namespaces.remove_link(LINK)
     assert not link.exists()

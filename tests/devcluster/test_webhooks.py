@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from halcyon_devcluster import DevclusterError, Kubectl, webhooks
-from halcyon_devcluster.webhooks import LOOKED_AT, WebhookController
+from halcyon_devcluster.webhooks import SYNC_ANNOTATION, WebhookController
 
 CONTROLLER = WebhookController("Queues", "queues", "controller", "certificate")
 
@@ -34,7 +34,7 @@ class Scripted(Kubectl):
                 return "LS0t" if len(self.asked) > 2 else ""
             case ("annotate", "pods"):
                 annotation = str(arguments[-1])
-                assert annotation.startswith(f"{LOOKED_AT}=")
+                assert annotation.startswith(f"{SYNC_ANNOTATION}=")
                 self.looked_at.append(annotation)
                 return ""
             case ("get", "pods"):

@@ -114,7 +114,7 @@ def main() -> int:
     """Run the role that the arguments name."""
     options = json.loads(sys.argv[2])
     if "moments" in options:
-        moments.tell(options["moments"])
+        moments.record_activity(options["moments"])
     child.ROLES |= {"trainers": trainers, "over_quota": over_quota, "killed_at_a_write": killed_at_a_write}
     return child.main()
 

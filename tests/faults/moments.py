@@ -34,7 +34,7 @@ class Moments:
         self._bytes[0], self._bytes[1] = MOMENTS.index(RESTORE), 0
 
 
-def tell(path: str) -> None:
+def record_activity(path: str) -> None:
     """Make the engine of this process, and of processes forked from it, write its activity to the file."""
     from halcyon.checkpoint import checkpointer, saving
 

@@ -106,7 +106,7 @@ MUTATIONS = (
         (
             (
                 "run/work_queue.py",
-                "self._ready[group] = keys  # behind all others",
+                "self._ready[group] = keys  # after all other groups",
                 "self._ready[group] = keys; self._ready.move_to_end(group, last=False)",
             ),
         ),

@@ -30,7 +30,7 @@ class Hosts:
         """Drop all packets without an error on either side: the far end of the veth pair goes down."""
         ip("-n", self.names[1], "link", "set", "cable", "down")
 
-    def mend(self) -> None:
+    def reconnect(self) -> None:
         """Let packets pass again."""
         ip("-n", self.names[1], "link", "set", "cable", "up")
 

@@ -111,7 +111,7 @@ class Table:
                 terminalreporter.write_line(f"{self._page}: {row.fault}: not written, because not all of its tests ran", yellow=True)
 
 
-def tell_rows(items: Iterable[pytest.Item]) -> None:
+def add_rows(items: Iterable[pytest.Item]) -> None:
     """Add the rows of each test to its report."""
     for item in items:
         for mark in item.iter_markers(_MARK):

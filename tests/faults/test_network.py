@@ -41,7 +41,7 @@ def start(root: Path, folder: Path, hosts: Hosts | None, restart: int) -> World:
     return start_world(document, folder, restart=restart, **where)
 
 
-def happened(world: World, kind: str, number: int = 1) -> None:
+def wait_for_events(world: World, kind: str, number: int = 1) -> None:
     """Wait until process 0 has written `number` more events of a kind."""
     known = sum(event.get("event") == kind for event in world.leader.events)
     world.leader.wait_for(lambda events: sum(event.get("event") == kind for event in events) >= known + number, timeout_seconds=PATIENCE)
@@ -56,27 +56,27 @@ def test_a_network_that_is_cut_and_mended(tmp_path: Path, hosts: Hosts, trials: 
     restart = 0
     world = start(root, folder, hosts, restart)
     try:
-        happened(world, "checkpoint", 2)
+        wait_for_events(world, "checkpoint", 2)
         hosts.cut()
         time.sleep(SHORT_SECONDS)  # the duration of the fault
-        hosts.mend()
+        hosts.reconnect()
         try:
-            happened(world, "step", 5)
+            wait_for_events(world, "step", 5)
             trials.count(f"cuts of {SHORT_SECONDS} s survived")
         except AssertionError:
             codes = world.wait()
             assert not {0, *FATAL} & set(codes), "the exit codes must be ones that are retried"
             restart += 1
-            take_up(losses, world)
+            add_losses(losses, world)
             world = start(root, folder, hosts, restart)
-            happened(world, "step", 5)
+            wait_for_events(world, "step", 5)
             trials.count(f"cuts of {SHORT_SECONDS} s that ended in a restart")
 
         hosts.cut()
         until = time.monotonic() + long_seconds
         codes = world.wait()
         assert not {0, *FATAL} & set(codes), "both must end with codes that are retried"
-        take_up(losses, world)
+        add_losses(losses, world)
         before = (root / "HEAD").read_bytes()
         worlds = 0
         while worlds == 0 or time.monotonic() < until:  # restart as a JobSet does
@@ -91,18 +91,18 @@ def test_a_network_that_is_cut_and_mended(tmp_path: Path, hosts: Hosts, trials: 
             assert (root / "HEAD").read_bytes() == before, "only the two together can take the root"
             if ended(world):
                 assert not {0, *FATAL} & set(world.wait())
-        hosts.mend()
+        hosts.reconnect()
         if ended(world):
             restart += 1
             world = start(root, folder, hosts, restart)
-        happened(world, "checkpoint", 2)
+        wait_for_events(world, "checkpoint", 2)
         world.signal(signal.SIGTERM, 1)
         assert world.wait() == [ExitCode.PREEMPTED] * 2
     finally:
         world.reap()
     (restored,) = [event["step"] for event in world.leader.events if event.get("event") == "restored"]
     assert restored == json.loads(before)["committed"][0]["step"] > 0
-    take_up(losses, world)
+    add_losses(losses, world)
     last = max(losses)
     assert sorted(losses) == list(range(1, last + 1))
     assert json.loads((root / "HEAD").read_bytes())["epoch"] == {"attempt": 1, "restart": restart}
@@ -121,7 +121,7 @@ def test_a_network_that_is_cut_and_mended(tmp_path: Path, hosts: Hosts, trials: 
     trials.count(f"cuts of {long_seconds} s" if long_seconds else "cuts until both had ended")
 
 
-def take_up(losses: dict[int, float], world: World) -> None:
+def add_losses(losses: dict[int, float], world: World) -> None:
     """Add the losses of a process group; a repeated step must have the same loss."""
     for step, loss in world.leader.losses().items():
         assert losses.setdefault(step, loss) == loss, f"step {step}"

@@ -74,7 +74,7 @@ def writes(request: Request) -> bool:
     return request.method == "PUT"
 
 
-def see_that_all_is_well(root: Root, good_root: Root, steps: list[int]) -> None:
+def check_root(root: Root, good_root: Root, steps: list[int]) -> None:
     """Check without the proxy: these steps are committed once each and intact, and the root holds nothing else."""
     listing = list_checkpoints(good_root.spec)
     committed = [entry.step for entry in listing.committed]
@@ -110,7 +110,7 @@ def test_a_fault_of_every_request_once_is_got_over(
     marks = Counter(request.key for request, code in proxy.served if writes(request) and request.key.endswith("COMMIT") and code == 200)
     assert sorted(marks.values()) == [1, 1], "a commit was made twice"
     proxy.decide = everything_passes
-    see_that_all_is_well(bad_root, s3_root, [2, 1])
+    check_root(bad_root, s3_root, [2, 1])
     trials.count(what, len(decide.seen))  # type: ignore[attr-defined]
 
 
@@ -135,7 +135,7 @@ def test_a_store_that_refuses_for_good_costs_checkpoints_and_not_the_training(
         assert f"DEADLINE_EXCEEDED: no answer within {limit(2)} s" in failure
     assert "QuotaExceeded" in failures[2]
     fill(bad_root, 6)  # the next start deletes files that arrived after the save gave up
-    see_that_all_is_well(bad_root, s3_root, [6, 5])
+    check_root(bad_root, s3_root, [6, 5])
     trials.count("saves during which the store was away or full", 3)
 
 
@@ -172,7 +172,7 @@ def test_a_commit_that_stalls_is_made_once_or_not_at_all(s3_root: Root, bad_root
         wait_for_answers(proxy, stalled)
         save(checkpointer, 4)
         assert checkpointer.last_error is None
-    see_that_all_is_well(bad_root, s3_root, [4, 3])
+    check_root(bad_root, s3_root, [4, 3])
     assert len({entry.path for entry in decode_head(bytes((s3_root.folder / HEAD_KEY).read_bytes())).committed}) == 2
     (code,) = {code for request, code in proxy.served if request in stalled}
     assert code == (200 if arrives == "before" else 412)
@@ -211,7 +211,7 @@ def test_a_store_that_comes_to_list_late_loses_nothing(s3_root: Root, bad_root: 
     assert "the checkpoint at step 2 was not saved" in failure
     assert "missing from the store" in failure
     fill(bad_root, 4)  # the next start deletes the files that were not listed, and so could not be deleted
-    see_that_all_is_well(bad_root, s3_root, [4, 3])
+    check_root(bad_root, s3_root, [4, 3])
     trials.count("saves whose files were listed late")
 
 
@@ -236,5 +236,5 @@ def test_all_of_it_at_random(s3_root: Root, bad_root: Root, proxy: Proxy, trials
     assert committed[-1] == steps
     assert len(committed) + len(failed) == steps
     proxy.decide = everything_passes
-    see_that_all_is_well(bad_root, s3_root, committed[-1:-3:-1])
+    check_root(bad_root, s3_root, committed[-1:-3:-1])
     trials.count("requests that failed at random", faults)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tests.mistakes.page import PATH, render
 from tests.mistakes.rows import ROWS
-from tests.mistakes.trying import tell
+from tests.mistakes.trying import make_mistake
 
 with tempfile.TemporaryDirectory() as folder:
     found = {}
     for number, row in enumerate(ROWS):
-        told = found[row.words, row.command] = tell(row, Path(folder).resolve() / str(number))
+        told = found[row.words, row.command] = make_mistake(row, Path(folder).resolve() / str(number))
         sys.stdout.write(f"{told.code} (expected {row.code:d}) {row.words}: {told.sentence}\n")
     PATH.write_text(render(lambda row: found[row.words, row.command]), encoding="utf-8")

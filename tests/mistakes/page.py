@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.mistakes.row import Row
 from tests.mistakes.rows import SECTIONS
-from tests.mistakes.trying import Told
+from tests.mistakes.trying import Answer
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "mistakes.md"
 _HEAD = """\
@@ -23,7 +23,7 @@ that a retry may succeed; the commands that ask a cluster use it too. 2 means th
 _LINE = re.compile(r"^\| (?P<words>.+?) \| `(?P<command>.+?)` \| (?P<code>\d+) \| (?P<sentence>.*) \|$", re.MULTILINE)
 
 
-def render(found: Callable[[Row], Told]) -> str:
+def render(found: Callable[[Row], Answer]) -> str:
     """The page.
 
     Args:
@@ -37,12 +37,12 @@ def render(found: Callable[[Row], Told]) -> str:
     return "".join(parts)
 
 
-def read(text: str) -> dict[tuple[str, str], Told]:
+def read(text: str) -> dict[tuple[str, str], Answer]:
     """The rows of a page by (words, command)."""
-    return {(match["words"], match["command"]): Told(int(match["code"]), (_plain(match["sentence"]),)) for match in _LINE.finditer(text)}
+    return {(match["words"], match["command"]): Answer(int(match["code"]), (_plain(match["sentence"]),)) for match in _LINE.finditer(text)}
 
 
-def _line(row: Row, told: Told) -> str:
+def _line(row: Row, told: Answer) -> str:
     return f"| {row.words} | `{row.shown}` | {told.code} | {_escaped(told.sentence)} |"
 
 

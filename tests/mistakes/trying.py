@@ -23,7 +23,7 @@ _PROBE = re.compile(r"/probe-[0-9a-f]+/\S+")
 
 
 @dataclass(frozen=True)
-class Told:
+class Answer:
     """The exit code and the output of a command."""
 
     code: int
@@ -36,7 +36,7 @@ class Told:
         return " ".join(self.lines)
 
 
-def tell(row: Row, folder: Path) -> Told:
+def make_mistake(row: Row, folder: Path) -> Answer:
     """Make a mistake in an empty folder."""
     folder.mkdir(parents=True, exist_ok=True)
     _prepare(row, folder)
@@ -51,7 +51,7 @@ def tell(row: Row, folder: Path) -> Told:
     words = tuple(word.replace(FOLDER, str(folder)) for word in row.command)
     code, said = _in_process(words, folder) if row.slow else _here(words, folder)
     lines = (_PROBE.sub("/PROBE", _SIZE.sub(r"\1 SIZE", line.replace(str(folder), FOLDER))) for line in said)
-    return Told(code, tuple(line for line in lines if line.strip()))
+    return Answer(code, tuple(line for line in lines if line.strip()))
 
 
 def _prepare(row: Row, folder: Path) -> None:

@@ -196,7 +196,7 @@ def defaults_read(data: st.DataObject) -> FoundDefaults | None:
     return data.draw(st.sampled_from([None, FoundDefaults(name, ("default", "halcyon"), tuple(found), bool(found))]))
 
 
-def looks(data: st.DataObject, document: object, **seen: Any) -> Observed:
+def observations(data: st.DataObject, document: object, **seen: Any) -> Observed:
     """Any observation: the given fields, all others drawn.
 
     Raises:
@@ -269,7 +269,7 @@ def _applicable(document: dict[str, Any], change: dict[str, Any]) -> dict[str, A
 
 
 @st.composite
-def look_alikes(draw: st.DrawFn, kind: str = "JobSet") -> dict[str, Any]:
+def foreign_objects(draw: st.DrawFn, kind: str = "JobSet") -> dict[str, Any]:
     """An object that is the run's own, except perhaps for its name, owner, labels or namespace."""
     made = jobset(
         draw(st.sampled_from([1, 1, 0, 2, 3])), outcome=draw(st.sampled_from(["", "", "Completed", "Failed"])), reason="ReachedMaxRestarts"

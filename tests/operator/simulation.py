@@ -24,7 +24,7 @@ from halcyon_operator.observe.pod_endings import PodEndings
 from halcyon_operator.observe.pod_events import PodEvents
 from halcyon_operator.observe.trainers import ReportReading
 from halcyon_operator.run.controller import Controller
-from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import PLATFORM, at, deleted, disrupted, head, pod, report, rfc
@@ -144,7 +144,7 @@ EVENTS = "/api/v1/namespaces/default/events"
 PODS = "/api/v1/namespaces/default/pods"
 
 
-class World:
+class SimulatedCluster:
     """The rest of the cluster, and the operator in it."""
 
     def __init__(
@@ -188,7 +188,7 @@ class World:
         self.notices = nodes
         self.observer = observer
         self.queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0, group=lambda key: key[0])
-        echo = WatchEcho(lambda: self.now)
+        echo = WriteWatch(lambda: self.now)
         self.controller = Controller(self.queue, observer, cluster, pod_endings, metrics, echo, "test", self.clock, lambda: self.now, self)
 
     def clock(self) -> datetime:
@@ -206,7 +206,7 @@ class World:
         told = self.reports.get(pod.group)
         return ReportReading(self._with_requests(told)) if told is not None else ReportReading(problem="not yet")
 
-    async def ask_save(self, ask: Any) -> str:
+    async def send_save_request(self, ask: Any) -> str:
         """Record a request as a trainer would. The process group in the request must be training."""
         world = (ask.request.attempt, ask.request.restart)
         told = self.reports.get(world)
@@ -307,10 +307,10 @@ class World:
         elif not pods and not jobset.get("status", {}).get("conditions"):
             self.add_pod(pod(int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)))
 
-    async def look(self) -> None:
+    async def reconcile_once(self) -> None:
         """The operator reconciles once; if it crashes, a new one starts."""
         try:
-            await self.controller.look(KEY)
+            await self.controller.reconcile_run(KEY)
         except Crash:
             self.crashes += 1
             self._start_operator()
@@ -324,7 +324,7 @@ class World:
                 rounds += 1
                 assert rounds < MAX_ROUNDS, f"it never stops changing: {self.status}"
                 before = self.api.writes, sorted(self.api.objects)
-                await self.look()
+                await self.reconcile_once()
                 await asyncio.sleep(0)  # reads that run beside the reconciliations
                 await asyncio.sleep(0)
                 self.tick()

@@ -16,17 +16,17 @@ from halcyon_operator.observe.pod_endings import PodEndings
 from halcyon_operator.observe.prerequisites import LONGEST_CHAIN
 from halcyon_operator.observe.watch_cache import WatchCache
 from halcyon_operator.run.app import handlers
-from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import at, observed, run
-from tests.operator.simulation import RUN, World
+from tests.operator.simulation import RUN, SimulatedCluster
 from tests.operator.test_crashes import finish
 from tests.operator.test_defaults import TEAM, put, ready, short
 
 AFTER = {"after": {"run": "tokens"}}
 
 
-def other(world: World, phase: str | None, message: str = "", *, name: str = "tokens", **spec: Any) -> None:
+def other(world: SimulatedCluster, phase: str | None, message: str = "", *, name: str = "tokens", **spec: Any) -> None:
     """Set the phase of the other run; None: the operator has not seen it yet."""
     conditions = [{"type": "Ready", "status": "False", "reason": "X", "message": message, "lastTransitionTime": "2026-11-20T12:00:00Z"}]
     attempt = 0 if phase in (None, "Pending") else 1
@@ -34,13 +34,13 @@ def other(world: World, phase: str | None, message: str = "", *, name: str = "to
     world.api.objects[RUN.replace("/demo", f"/{name}")] = run(status, name=name, **spec)
 
 
-def condition(world: World, kind: str) -> tuple[str, str]:
+def condition(world: SimulatedCluster, kind: str) -> tuple[str, str]:
     found = next(entry for entry in world.status["conditions"] if entry["type"] == kind)
     return found["status"], found["reason"]
 
 
 def test_it_begins_when_the_other_has_succeeded_and_not_before() -> None:
-    world = World(run(**AFTER))
+    world = SimulatedCluster(run(**AFTER))
     for phase, said in (
         (None, "Pending"),
         ("Pending", "Pending: no node"),
@@ -69,7 +69,7 @@ def test_it_begins_when_the_other_has_succeeded_and_not_before() -> None:
 
 
 def test_a_run_that_is_not_there_is_waited_for_in_one_sentence() -> None:
-    world = World(run(**AFTER))
+    world = SimulatedCluster(run(**AFTER))
     world.settle()
     assert ready(world) == (
         "spec.after.run: waits for run tokens, and there is none of that name in namespace default; create it, correct the name, or leave "
@@ -82,7 +82,7 @@ def test_a_run_that_is_not_there_is_waited_for_in_one_sentence() -> None:
 
 
 def test_a_failure_of_the_other_is_told_and_mended_there() -> None:
-    world = World(run(**AFTER))
+    world = SimulatedCluster(run(**AFTER))
     other(world, "Failed", "spec.data.sources: no file")
     world.settle()
     assert (world.status["phase"], condition(world, "Stalled")) == ("Failed", ("True", "AwaitedRunFailed"))
@@ -101,7 +101,7 @@ def test_a_failure_of_the_other_is_told_and_mended_there() -> None:
     ],
 )
 def test_a_circle_is_told_and_broken_by_an_edit(links: dict[str, str], sentence: str) -> None:
-    world = World(run(**AFTER))
+    world = SimulatedCluster(run(**AFTER))
     for name, after in links.items():
         other(world, "Pending", name=name, after={"run": after})
     world.settle()
@@ -116,7 +116,7 @@ def test_a_circle_is_told_and_broken_by_an_edit(links: dict[str, str], sentence:
 
 
 def test_a_chain_without_end_is_followed_so_far_and_no_farther() -> None:
-    world = World(run(**AFTER))
+    world = SimulatedCluster(run(**AFTER))
     chain = ["tokens", *(f"link-{number}" for number in range(3 * LONGEST_CHAIN))]
     for name, after in zip(chain, [*chain[1:], "demo"], strict=True):
         other(world, "Pending", name=name, after={"run": after})
@@ -125,7 +125,7 @@ def test_a_chain_without_end_is_followed_so_far_and_no_farther() -> None:
 
 
 def test_it_rests_while_it_is_suspended() -> None:
-    world = World(run(**AFTER, suspend=True))
+    world = SimulatedCluster(run(**AFTER, suspend=True))
     world.settle()
     assert world.status["phase"] == "Suspended"
     world.edit(suspend=False)
@@ -134,7 +134,7 @@ def test_it_rests_while_it_is_suspended() -> None:
 
 
 def test_a_short_run_waits_with_its_defaults() -> None:
-    world = World(short(**AFTER))
+    world = SimulatedCluster(short(**AFTER))
     put(world, **TEAM)
     other(world, "Running")
     world.settle()
@@ -163,7 +163,7 @@ def test_the_end_of_a_run_wakes_those_that_come_after_it() -> None:
 
 async def _the_end_wakes() -> None:
     queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
-    store, echo = WatchCache(), WatchEcho(lambda: 0.0)
+    store, echo = WatchCache(), WriteWatch(lambda: 0.0)
     registry = handlers(queue, PodEndings(), echo, store)
     (on_run, *_) = registry._watching._handlers
 

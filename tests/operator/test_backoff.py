@@ -12,10 +12,10 @@ from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.backoff import FIRST_PAUSE_SECONDS, FREE_ENDS_IN_A_ROW, LONGEST_PAUSE_SECONDS, backoff_of
 from halcyon_operator.model.views import HeadUnreachable
 from tests.operator.builders import REFUSED, ended, head, run, termination
-from tests.operator.simulation import PODS, World
+from tests.operator.simulation import PODS, SimulatedCluster
 
 
-def refuse(world: World, cause: str = "rootUnusable", code: int = 85) -> None:
+def refuse(world: SimulatedCluster, cause: str = "rootUnusable", code: int = 85) -> None:
     """The store denies access, so the trainer gives up."""
     said = ended(code, world.now, termination(cause, code, attempt=world.status["attempt"], said="the store refuses access"))
     for place in world.api.objects:
@@ -25,15 +25,15 @@ def refuse(world: World, cause: str = "rootUnusable", code: int = 85) -> None:
     world.settle()
 
 
-def ready(world: World) -> dict[str, Any]:
+def ready(world: SimulatedCluster) -> dict[str, Any]:
     return next(one for one in world.status["conditions"] if one["type"] == "Ready")
 
 
-def attempts(world: World) -> int:
+def attempts(world: SimulatedCluster) -> int:
     return int(world.status["attempt"])
 
 
-def wait_for_next_attempt(world: World) -> float:
+def wait_for_next_attempt(world: SimulatedCluster) -> float:
     """Wait until the next attempt is made, and check that it is not made before it is due. Returns the pause since the last end, in
     seconds."""
     before, hold = attempts(world), backoff_of(TrainingRunStatus.model_validate(world.status))
@@ -60,7 +60,7 @@ def wait_for_next_attempt(world: World) -> float:
 def test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up(
     cause: str, code: int, reason: str, readable: bool
 ) -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     if not readable:
         world.head = HeadUnreachable("the operator's own credentials do not open it")
     world.settle()
@@ -78,7 +78,7 @@ def test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up
     finish(world)
 
 
-def finish(world: World) -> None:
+def finish(world: SimulatedCluster) -> None:
     world.train(200)
     world.settle()
     world.head = head(300, epoch=(attempts(world), 0))
@@ -89,7 +89,7 @@ def finish(world: World) -> None:
 
 @pytest.mark.parametrize("way", ["edit", "restart"])
 def test_a_person_who_has_mended_the_store_need_not_wait(way: str) -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     world.settle()
     for _ in range(5):
         refuse(world)
@@ -109,7 +109,7 @@ def test_a_person_who_has_mended_the_store_need_not_wait(way: str) -> None:
 
 
 def test_a_checkpoint_makes_the_pauses_short_again() -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     world.settle()
     for _ in range(5):
         refuse(world)
@@ -126,7 +126,7 @@ def test_a_checkpoint_makes_the_pauses_short_again() -> None:
     assert wait_for_next_attempt(world) == FIRST_PAUSE_SECONDS
 
 
-def train_and_evict(world: World) -> None:
+def train_and_evict(world: SimulatedCluster) -> None:
     """Train a few steps, without a checkpoint, and evict."""
     world.train(5)
     world.settle()
@@ -135,7 +135,7 @@ def train_and_evict(world: World) -> None:
 
 
 def test_evictions_without_a_checkpoint_are_free_and_then_ever_rarer() -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     world.settle()
     for number in range(1, FREE_ENDS_IN_A_ROW + 1):
         assert attempts(world) == 1, "the JobSet restarts it without a new attempt"
@@ -155,7 +155,7 @@ def test_evictions_without_a_checkpoint_are_free_and_then_ever_rarer() -> None:
 
 
 def test_evictions_with_checkpoints_between_them_are_never_held_back() -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     world.settle()
     for number in range(1, 3 * FREE_ENDS_IN_A_ROW):
         world.train(10 * number, resumed=10 * (number - 1))

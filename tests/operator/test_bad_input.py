@@ -16,21 +16,21 @@ from halcyon_operator.model.ownership import own_jobsets
 from halcyon_operator.model.views import HeadUnreachable
 from tests.operator.builders import at, changed, head, jobset, observed, pod, run
 from tests.operator.hostile import LONG, NEXT_VERSION, STATUS
-from tests.operator.simulation import JOBSETS, KEY, RUN, World
+from tests.operator.simulation import JOBSETS, KEY, RUN, SimulatedCluster
 from tests.suite.limits import limit
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
-def ready(world: World) -> tuple[str, str]:
+def ready(world: SimulatedCluster) -> tuple[str, str]:
     """Reason and message of the condition Ready."""
     condition = next(one for one in world.status["conditions"] if one["type"] == "Ready")
     return condition["reason"], condition["message"]
 
 
-def training(step: int = 50) -> World:
+def training(step: int = 50) -> SimulatedCluster:
     """A run whose first attempt trains and has saved."""
-    world = World(run())
+    world = SimulatedCluster(run())
     world.settle()
     world.train(step)
     world.head = head(step)
@@ -39,7 +39,7 @@ def training(step: int = 50) -> World:
     return world
 
 
-def goes_on(world: World, attempt: int) -> None:
+def goes_on(world: SimulatedCluster, attempt: int) -> None:
     """Check that this attempt trains from the last checkpoint, and that it is the only one."""
     world.settle()
     assert world.status["attempt"] == attempt
@@ -53,7 +53,7 @@ def goes_on(world: World, attempt: int) -> None:
 
 
 def test_a_foreign_jobset_under_the_name_is_left_as_it_is() -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     foreign = jobset(uid="theirs", outcome="Completed") | {"spec": {"mine": True}}
     foreign["metadata"] |= {"ownerReferences": [], "labels": {names.LABEL_ATTEMPT: "1"}}
     world.api.objects[f"{JOBSETS}/demo-1"] = copy.deepcopy(foreign)
@@ -163,7 +163,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("said", REFUSALS)
 def test_what_the_api_server_refuses_is_told_and_tried_again(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     code, message = REFUSALS[said]
     inner = world.api.request
 
@@ -182,7 +182,7 @@ def test_what_the_api_server_refuses_is_told_and_tried_again(said: str, monkeypa
 def test_a_run_that_is_gone_with_its_namespace_is_forgotten() -> None:
     world = training()
     world.api.objects.clear()
-    asyncio.run(world.look())
+    asyncio.run(world.reconcile_once())
     assert (world.api.objects, world.pod_endings.endings(KEY)) == ({}, ())
 
 
@@ -266,7 +266,7 @@ def test_an_unknown_accelerator_is_told_with_the_one_that_was_meant() -> None:
 
 @pytest.mark.parametrize("runs", [120, pytest.param(500, marks=pytest.mark.variant)])
 def test_hundreds_of_runs_at_once_get_one_jobset_each(runs: int) -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     base = RUN.rpartition("/")[0]
     keys = [KEY]
     for number in range(1, runs):

@@ -12,12 +12,12 @@ from halcyon_api import names
 from halcyon_operator.observe.pods import parse_pod
 from tests.operator.builders import EXHAUSTED, REFUSED, ended, head, run, termination
 from tests.operator.builders import deleted as deleted_pod
-from tests.operator.simulation import KEY, PODS, World
+from tests.operator.simulation import KEY, PODS, SimulatedCluster
 
 FAULTS = ("crash after", "crash before", "lose the answer", "refuse", "conflict")
 
 
-def finish(world: World) -> None:
+def finish(world: SimulatedCluster) -> None:
     world.train(200)
     world.settle()
     world.head = head(300, epoch=(world.status["attempt"], 0))
@@ -25,12 +25,12 @@ def finish(world: World) -> None:
     world.settle()
 
 
-def plain(world: World) -> None:
+def plain(world: SimulatedCluster) -> None:
     world.settle()
     finish(world)
 
 
-def edited(world: World) -> None:
+def edited(world: SimulatedCluster) -> None:
     world.settle()
     world.train(50)
     world.settle()
@@ -41,7 +41,7 @@ def edited(world: World) -> None:
     finish(world)
 
 
-def suspended(world: World) -> None:
+def suspended(world: SimulatedCluster) -> None:
     world.settle()
     world.train(50)
     world.settle()
@@ -51,7 +51,7 @@ def suspended(world: World) -> None:
     finish(world)
 
 
-def deleted(world: World) -> None:
+def deleted(world: SimulatedCluster) -> None:
     world.settle()
     world.train(50)
     world.settle()
@@ -60,7 +60,7 @@ def deleted(world: World) -> None:
     finish(world)
 
 
-def evicted(world: World) -> None:
+def evicted(world: SimulatedCluster) -> None:
     """One pod is evicted, the operator ends the other pod, and the JobSet creates new ones."""
     world.settle()
     world.train(50)
@@ -70,7 +70,7 @@ def evicted(world: World) -> None:
     finish(world)
 
 
-def exhausted_with_progress(world: World) -> None:
+def exhausted_with_progress(world: SimulatedCluster) -> None:
     world.settle()
     world.train(50)
     world.head = head(40)
@@ -81,7 +81,7 @@ def exhausted_with_progress(world: World) -> None:
     finish(world)
 
 
-def refused_and_mended(world: World) -> None:
+def stopped_and_fixed(world: SimulatedCluster) -> None:
     world.settle()
     said = ended(83, world.now, termination("runChanged", 83, attempt=world.status["attempt"]))
     for place in world.api.objects:
@@ -95,7 +95,7 @@ def refused_and_mended(world: World) -> None:
     finish(world)
 
 
-def restarted(world: World) -> None:
+def restarted(world: SimulatedCluster) -> None:
     world.settle()
     world.train(50)
     world.settle()
@@ -106,7 +106,7 @@ def restarted(world: World) -> None:
     finish(world)
 
 
-def exhausted_and_restarted(world: World) -> None:
+def exhausted_and_restarted(world: SimulatedCluster) -> None:
     world.settle()
     world.train(50)
     world.settle()
@@ -119,27 +119,27 @@ def exhausted_and_restarted(world: World) -> None:
     finish(world)
 
 
-def cleaned_up(world: World) -> None:
+def cleaned_up(world: SimulatedCluster) -> None:
     plain(world)
     world.edit(ttlSecondsAfterFinished=1)
     world.settle()
 
 
-STORIES: dict[str, tuple[Callable[[World], None], int, dict[str, int]]] = {
+STORIES: dict[str, tuple[Callable[[SimulatedCluster], None], int, dict[str, int]]] = {
     "plain": (plain, 1, {}),
     "edited": (edited, 2, {"specChanged": 1}),
     "suspended": (suspended, 2, {"resumed": 1}),
     "deleted": (deleted, 2, {"jobSetDeleted": 1}),
     "evicted": (evicted, 1, {"preempted": 1}),
     "exhausted with progress": (exhausted_with_progress, 2, {"failed": 4}),
-    "refused and fixed": (refused_and_mended, 2, {"specChanged": 1}),
+    "refused and fixed": (stopped_and_fixed, 2, {"specChanged": 1}),
     "restarted": (restarted, 2, {"requested": 1}),
     "exhausted and restarted": (exhausted_and_restarted, 2, {"failed": 5}),
     "cleaned up": (cleaned_up, 1, {}),
 }
 
 
-def check(world: World, attempts: int, restarts: dict[str, int]) -> None:
+def check(world: SimulatedCluster, attempts: int, restarts: dict[str, int]) -> None:
     """Check what must be true at the end of every scenario."""
     status = world.last_status
     assert status["phase"] == "Succeeded"
@@ -155,7 +155,7 @@ def check(world: World, attempts: int, restarts: dict[str, int]) -> None:
 @pytest.mark.parametrize("name", STORIES)
 def test_a_story_ends_as_it_should(name: str) -> None:
     story, attempts, restarts = STORIES[name]
-    world = World(run())
+    world = SimulatedCluster(run())
     story(world)
     check(world, attempts, restarts)
     if name == "cleaned up":
@@ -176,10 +176,10 @@ def every_fault_of_one_story_and_one_of_every_story() -> Iterator[Any]:
 @pytest.mark.parametrize(("name", "fault"), list(every_fault_of_one_story_and_one_of_every_story()))
 def test_a_fault_at_any_write_changes_nothing_in_the_end(name: str, fault: str) -> None:
     story, attempts, restarts = STORIES[name]
-    undisturbed = World(run())
+    undisturbed = SimulatedCluster(run())
     story(undisturbed)
     for write in range(1, undisturbed.api.writes + 1):
-        world = World(run(), {write: fault})
+        world = SimulatedCluster(run(), {write: fault})
         story(world)
         check(world, attempts, restarts)
         assert world.crashes == fault.startswith("crash")
@@ -187,13 +187,13 @@ def test_a_fault_at_any_write_changes_nothing_in_the_end(name: str, fault: str) 
 
 def test_two_faults_in_a_row() -> None:
     for first in range(1, 12):
-        world = World(run(), {first: "crash after", first + 1: "conflict", first + 2: "lose the answer"})
+        world = SimulatedCluster(run(), {first: "crash after", first + 1: "conflict", first + 2: "lose the answer"})
         deleted(world)
         check(world, 2, {"jobSetDeleted": 1})
 
 
 def test_pods_of_an_earlier_run_of_the_same_name_say_nothing_of_this_one() -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     world.settle()
     world.train(10)
     world.settle()

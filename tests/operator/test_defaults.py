@@ -11,7 +11,7 @@ from halcyon_api import names
 from halcyon_operator.observe.defaults import root_of_run
 from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import defaults, head, run
-from tests.operator.simulation import RUN, SYSTEM, World
+from tests.operator.simulation import RUN, SYSTEM, SimulatedCluster
 from tests.operator.test_crashes import finish
 
 TEAM: dict[str, Any] = {
@@ -25,7 +25,7 @@ TOKEN: dict[str, Any] = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"nam
 REFRESH = names.ANNOTATION_REFRESH_DEFAULTS
 
 
-def put(world: World, **arguments: Any) -> None:
+def put(world: SimulatedCluster, **arguments: Any) -> None:
     """Apply defaults."""
     document = defaults(**arguments)
     namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
@@ -36,9 +36,9 @@ def short(**spec: Any) -> dict[str, Any]:
     return run(**{"checkpoint": ..., "recovery": ..., **spec})
 
 
-def begun(*, train: bool = True, **arguments: Any) -> World:
+def begun(*, train: bool = True, **arguments: Any) -> SimulatedCluster:
     """A short run whose first attempt trains with the team's defaults."""
-    world = World(short(**arguments))
+    world = SimulatedCluster(short(**arguments))
     put(world, **TEAM)
     world.settle()
     if train:
@@ -47,19 +47,19 @@ def begun(*, train: bool = True, **arguments: Any) -> World:
     return world
 
 
-def trained_with(world: World) -> dict[str, Any]:
+def trained_with(world: SimulatedCluster) -> dict[str, Any]:
     """The document in the ConfigMap of the current attempt's pods."""
     name = f"demo-{world.status['attempt']}"
     (config_map,) = (thing for place, thing in world.api.objects.items() if place.endswith(f"/configmaps/{name}"))
     return yaml.safe_load(config_map["data"]["run.yaml"])["spec"]
 
 
-def container(world: World) -> dict[str, Any]:
+def container(world: SimulatedCluster) -> dict[str, Any]:
     assert world.jobset is not None
     return world.jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
 
 
-def ready(world: World) -> str:
+def ready(world: SimulatedCluster) -> str:
     return next(entry["message"] for entry in world.status["conditions"] if entry["type"] == "Ready")
 
 
@@ -146,7 +146,7 @@ def test_what_needs_no_new_attempt_is_in_force_at_once() -> None:
 
 
 def test_run_before_namespace_before_cluster_before_built_in() -> None:
-    world = World(short(scheduling={"nodeSelector": {"pool": "mine"}}, recovery={"gracePeriodSeconds": 9}))
+    world = SimulatedCluster(short(scheduling={"nodeSelector": {"pool": "mine"}}, recovery={"gracePeriodSeconds": 9}))
     put(world, **(TEAM | {"scheduling__nodeSelector": {"pool": "team", "zone": "b"}}))
     cluster = {
         "image": "cluster.example/trainer:1",
@@ -170,7 +170,7 @@ def test_run_before_namespace_before_cluster_before_built_in() -> None:
 
 
 def test_a_name_chooses_and_a_level_without_it_gives_its_default() -> None:
-    world = World(short(defaults="large"))
+    world = SimulatedCluster(short(defaults="large"))
     put(world, **TEAM)
     put(world, namespace=SYSTEM, name="large", image="large.example/trainer:1", scheduling__priorityClassName="large")
     put(world, namespace=SYSTEM, scheduling__priorityClassName="plain")
@@ -187,7 +187,7 @@ def test_a_name_chooses_and_a_level_without_it_gives_its_default() -> None:
 
 
 def test_a_name_that_nobody_has_is_said_in_one_sentence_and_waited_for() -> None:
-    world = World(run(defaults="larg"))
+    world = SimulatedCluster(run(defaults="larg"))
     put(world, **TEAM)
     world.settle()
     sentence = f"spec.defaults: there is no TrainingRunDefaults larg in namespace default nor {SYSTEM}; correct the name, or leave it out"
@@ -198,7 +198,7 @@ def test_a_name_that_nobody_has_is_said_in_one_sentence_and_waited_for() -> None
 
 
 def test_an_empty_name_takes_none() -> None:
-    world = World(run(defaults=""))
+    world = SimulatedCluster(run(defaults=""))
     put(world, **TEAM)
     world.settle()
     assert "image" not in trained_with(world)
@@ -206,7 +206,7 @@ def test_an_empty_name_takes_none() -> None:
 
 
 def test_a_root_that_nobody_names_is_said_in_one_sentence_and_waited_for() -> None:
-    world = World(short())
+    world = SimulatedCluster(short())
     world.settle()
     assert (world.status["attempt"], ready(world)) == (
         0,
@@ -235,7 +235,7 @@ def test_defaults_that_do_not_fit_the_run_are_told_and_what_trains_goes_on() -> 
 
 
 def test_a_run_from_before_there_were_records_takes_none() -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     world.settle()
     world.train(50)
     world.settle()
@@ -251,18 +251,18 @@ def test_a_run_from_before_there_were_records_takes_none() -> None:
 @pytest.mark.parametrize("fault", ["crash before", "crash after", "conflict", "refuse", "lose the answer"])
 @pytest.mark.parametrize("write", [1, 2, 3, 4])
 def test_whenever_the_operator_dies_one_state_of_the_defaults_is_taken(write: int, fault: str) -> None:
-    world = World(short(), {write: fault})
+    world = SimulatedCluster(short(), {write: fault})
     put(world, **TEAM)
     edited: list[int] = []
-    look = world.look
+    look = world.reconcile_once
 
-    async def meddling() -> None:
+    async def edit_defaults_once() -> None:
         await look()
         if world.status.get("attempt", 0) > 0 and not edited:
             edited.append(world.api.writes)
             put(world, **(TEAM | {"image": "other.example/trainer:2"}))
 
-    world.look = meddling  # type: ignore[method-assign]
+    world.reconcile_once = edit_defaults_once  # type: ignore[method-assign]
     world.settle()
     assert edited
     assert trained_with(world)["image"] == "team.example/trainer:1", "the recorded defaults must stay, whatever happened later"
@@ -272,14 +272,14 @@ def test_whenever_the_operator_dies_one_state_of_the_defaults_is_taken(write: in
 def test_a_run_that_begins_from_one_with_defaults_finds_its_root() -> None:
     world = begun(train=False)
     other = world.api.objects[RUN]
-    clone = World(run(**{"from": {"run": "base"}}))
+    clone = SimulatedCluster(run(**{"from": {"run": "base"}}))
     clone.api.objects[RUN.replace("/demo", "/base")] = other | {"metadata": other["metadata"] | {"name": "base"}}
     clone.settle()
     assert trained_with(clone)["from"]["root"] == "s3://team/runs/default/base"
 
 
 def test_variables_come_from_defaults_and_the_run_wins() -> None:
-    world = World(short(env=[{"name": "NCCL_DEBUG", "value": "INFO"}]))
+    world = SimulatedCluster(short(env=[{"name": "NCCL_DEBUG", "value": "INFO"}]))
     put(world, **TEAM, env=[{"name": "NCCL_DEBUG", "value": "WARN"}, {"name": "XLA_FLAGS", "value": "--team"}])
     put(world, namespace=SYSTEM, env=[{"name": "XLA_FLAGS", "value": "--all"}, TOKEN])
     world.settle()
@@ -300,7 +300,7 @@ def test_variables_come_from_defaults_and_the_run_wins() -> None:
     ids=["reserved", "not allowed", "too long"],
 )
 def test_variables_that_cannot_be_taken_are_told(env: list[dict[str, Any]], sentence: str) -> None:
-    world = World(short())
+    world = SimulatedCluster(short())
     put(world, **TEAM, env=env)
     world.settle()
     assert world.jobset is None

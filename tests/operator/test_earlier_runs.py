@@ -10,7 +10,7 @@ import pytest
 from halcyon_api import names
 from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import at, deleted, ended, head, jobset, observed, pod, rfc, run
-from tests.operator.simulation import JOBSETS, PODS, RUN, World
+from tests.operator.simulation import JOBSETS, PODS, RUN, SimulatedCluster
 from tests.operator.test_attempts import condition, deletions, status
 
 OLD = "an-earlier-run"
@@ -23,7 +23,7 @@ def orphaned(made: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def doomed(made: dict[str, Any]) -> dict[str, Any]:
+def without_owner(made: dict[str, Any]) -> dict[str, Any]:
     """As before the garbage collector deletes it: its owner does not exist any more."""
     made["metadata"]["labels"][names.LABEL_RUN_UID] = OLD
     made["metadata"]["ownerReferences"][0]["uid"] = OLD
@@ -40,7 +40,7 @@ def test_what_lost_its_owner_is_told_and_left_alone() -> None:
     )
 
 
-@pytest.mark.parametrize("left", [doomed(jobset()), orphaned(jobset(deleting=True))], ids=["doomed", "deleted"])
+@pytest.mark.parametrize("left", [without_owner(jobset()), orphaned(jobset(deleting=True))], ids=["doomed", "deleted"])
 def test_what_goes_by_itself_is_waited_for(left: dict[str, Any]) -> None:
     decision = reconcile(observed(run(), jobsets=[left], head=head(40)), at(60))
     assert (decision.status.attempt, decision.status.phase, deletions(decision)) == (0, "Pending", [])
@@ -61,9 +61,9 @@ def test_a_run_that_has_begun_is_not_held_up_by_labels() -> None:
     assert decision.create
 
 
-def story() -> World:
+def story() -> SimulatedCluster:
     """A run trains, is deleted with `--cascade=orphan`, and is created again."""
-    world = World(run())
+    world = SimulatedCluster(run())
     world.settle()
     world.train(50)
     world.settle()
@@ -111,10 +111,10 @@ def test_the_new_run_begins_when_the_last_pod_of_the_old_one_has_gone() -> None:
     ids=["ended", "without owner", "no trainer"],
 )
 def test_a_pod_that_only_bears_the_name_holds_nothing_up(other: dict[str, Any]) -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     other = other | {"kind": "Pod"}
     other["metadata"]["labels"][names.LABEL_RUN_UID] = OLD
     other["metadata"] |= {"name": "of-another", "resourceVersion": "1", "creationTimestamp": rfc(0)}
     world.api.objects[f"{PODS}/of-another"] = other
-    asyncio.run(world.look())
+    asyncio.run(world.reconcile_once())
     assert world.status["attempt"] == 1, "it must start in the first reconciliation, although the pod exists"

@@ -19,13 +19,13 @@ from halcyon_api.checkpoint_documents import encode_head
 from halcyon_api.save_requests import SaveRequest
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_operator.kube.merge_patch import merge_patch
-from halcyon_operator.model.decision import Ask
+from halcyon_operator.model.decision import SaveAsk
 from halcyon_operator.model.views import HeadAbsent, HeadUnreachable
 from halcyon_operator.observe.checkpoints import MAX_HEAD_BYTES, Checkpoints
 from halcyon_operator.observe.pod_endings import MAX_ENDINGS_A_RUN, PodEndings
 from halcyon_operator.observe.pods import parse_pod
 from halcyon_operator.observe.trainers import MAX_REPORT_BYTES, ReportReading, Trainers
-from halcyon_operator.run.health import STUCK_SECONDS, WatchEcho
+from halcyon_operator.run.health import STUCK_SECONDS, WriteWatch
 from halcyon_operator.run.http_server import HttpServer
 from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import deleted, ended, head, pod, report
@@ -67,7 +67,7 @@ def save_asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamRes
         trainers = Trainers(Metrics().trainer_polls)
         request = SaveRequest(id="user-1", run="demo", attempt=1, restart=0)
         try:
-            return await trainers.ask_save(Ask("127.0.0.1", port or runner.addresses[0][1], "the-token", request))
+            return await trainers.send_save_request(SaveAsk("127.0.0.1", port or runner.addresses[0][1], "the-token", request))
         finally:
             await trainers.close()
             await runner.cleanup()
@@ -214,20 +214,20 @@ def test_a_head_that_is_too_large_is_not_read(tmp_path: Path) -> None:
 
 def test_health_follows_the_echo_of_the_operators_writes() -> None:
     now = [0.0]
-    echo = WatchEcho(lambda: now[0])
-    echo.wrote(("ns", "a"), "10")
+    echo = WriteWatch(lambda: now[0])
+    echo.record_write(("ns", "a"), "10")
     now[0] = STUCK_SECONDS + 1
     assert echo.stuck
     assert not echo.saw(("ns", "a"), "9")
     assert echo.stuck, "an older version must not count as the echo"
     assert not echo.saw(("ns", "a"), "11"), "another client wrote after the operator"
     assert not echo.stuck
-    echo.wrote(("ns", "a"), "20")
+    echo.record_write(("ns", "a"), "20")
     assert echo.saw(("ns", "a"), "20"), "it is the operator's own write"
     assert not echo.saw(("ns", "c"), "31"), "the watch may be faster than the answer to the write"
-    echo.wrote(("ns", "c"), "31")
+    echo.record_write(("ns", "c"), "31")
     assert echo.lag_seconds == 0
-    echo.wrote(("ns", "b"), "12")
+    echo.record_write(("ns", "b"), "12")
     now[0] += STUCK_SECONDS + 1
     echo.gone(("ns", "b"))
     assert not echo.stuck

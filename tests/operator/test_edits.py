@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from halcyon_api.save_requests import SaveRequestTaken, request_id
-from halcyon_operator.decide.edits import SAVING_SECONDS, UNHEARD_SECONDS
+from halcyon_operator.decide.edits import MAX_ACCEPT_SECONDS, MAX_SAVE_SECONDS
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.spec_hash import RETIRED
 from tests.operator.builders import UID, at, ended, head, jobset, observed, pod, report, rfc, run
-from tests.operator.simulation import World
+from tests.operator.simulation import SimulatedCluster
 from tests.operator.test_attempts import condition, deletions, status
 
 IN_FORCE = {
@@ -28,7 +28,7 @@ def known(**more: Any) -> dict[str, Any]:
     return status(**{"inForce": IN_FORCE, **more})
 
 
-def look(
+def reconciled(
     document: dict[str, Any], *, now: float = 60, step: int = 20, saved: int | None = 10, taken: int | None = None, **more: Any
 ) -> Any:
     requests = None if taken is None else [SaveRequestTaken(id=request_id("edit", f"{UID}/edit {rfc(60)}"), step=taken)]
@@ -49,24 +49,24 @@ def after(decision: Any, **spec: Any) -> dict[str, Any]:
 def test_what_is_in_force_is_written_down_with_the_attempt() -> None:
     minted = reconcile(observed(run()), at(60)).status
     assert minted.in_force == IN_FORCE
-    upgraded = look(run(status()))
+    upgraded = reconciled(run(status()))
     assert upgraded.status.in_force == IN_FORCE, "an attempt of an older version, without a record"
     assert said(upgraded, "EditApplied") == []
 
 
 def test_a_live_field_is_in_force_at_once_and_nothing_stops() -> None:
-    decision = look(run(known(), generation=2, recovery__maxRestarts=7, telemetry__statusIntervalSeconds=9))
+    decision = reconciled(run(known(), generation=2, recovery__maxRestarts=7, telemetry__statusIntervalSeconds=9))
     assert (decision.delete, decision.asks, decision.status.edit) == ((), (), None)
     assert decision.status.in_force == IN_FORCE | {"recovery.maxRestarts": "7", "telemetry.statusIntervalSeconds": "9"}
     assert said(decision, "EditApplied") == [
         "In force at once: recovery.maxRestarts is 7 but was 3, telemetry.statusIntervalSeconds is 9 but was 5"
     ]
-    assert said(look(after(decision, recovery__maxRestarts=7, telemetry__statusIntervalSeconds=9)), "EditApplied") == []
+    assert said(reconciled(after(decision, recovery__maxRestarts=7, telemetry__statusIntervalSeconds=9)), "EditApplied") == []
 
 
 def test_any_other_field_waits_for_a_checkpoint_of_all_that_was_trained() -> None:
     edit = {"trainer__logEverySteps": 5, "image": "other:2"}
-    seen = look(run(known(), generation=2, **edit))
+    seen = reconciled(run(known(), generation=2, **edit))
     assert said(seen, "EditPending") == [
         "image is other:2 but was not set, trainer.logEverySteps is 5 but was 1: asking for a checkpoint, from which a new attempt goes on"
     ]
@@ -76,11 +76,11 @@ def test_any_other_field_waits_for_a_checkpoint_of_all_that_was_trained() -> Non
     assert (ask.request.attempt, seen.delete, seen.requeue_after) == (1, (), 2)
     assert seen.status.attempt_spec_hash == known()["attemptSpecHash"], "the hash must stay that of the current attempt"
 
-    taken = look(after(seen, **edit), taken=21, step=21)
+    taken = reconciled(after(seen, **edit), taken=21, step=21)
     assert (taken.asks, taken.delete, taken.status.edit.save.asked_step) == ((), (), 21)
-    late = look(after(taken, **edit), taken=21, step=25, saved=20)
+    late = reconciled(after(taken, **edit), taken=21, step=25, saved=20)
     assert ((late.status or taken.status).edit.save.step, late.delete) == (None, ()), "a checkpoint from before the request must not count"
-    saved = look(after(taken, **edit), taken=21, step=25, saved=22)
+    saved = reconciled(after(taken, **edit), taken=21, step=25, saved=22)
     assert deletions(saved) == [("JobSet", "demo-1")]
     assert saved.status.history[-1].message == "the spec was edited: image, trainer.logEverySteps; saved at step 22"
     assert saved.status.attempt_spec_hash == RETIRED
@@ -95,8 +95,8 @@ def test_any_other_field_waits_for_a_checkpoint_of_all_that_was_trained() -> Non
 
 
 def test_an_edit_that_is_taken_back_stops_nothing() -> None:
-    seen = look(run(known(), generation=2, image="other:2"))
-    back = look(after(seen), taken=21, saved=22)
+    seen = reconciled(run(known(), generation=2, image="other:2"))
+    back = reconciled(after(seen), taken=21, saved=22)
     assert (back.delete, back.status.edit) == ((), None)
     assert said(back, "EditWithdrawn") == ["The edit was withdrawn before it took effect; attempt 1 goes on"]
 
@@ -111,7 +111,7 @@ def test_a_mesh_that_is_written_out_as_it_is_anyway_stops_nothing() -> None:
     mesh = made.topology.mesh
     assert mesh.tensor > 1, "the mesh must be suggested, so that writing it out is an edit"
     document = made.document() | {"jobSetUid": "jobset-1", "history": known()["history"]}
-    decision = look(run(document, generation=2, **large, mesh={"ici": {"fsdp": mesh.fsdp, "tensor": mesh.tensor}}))
+    decision = reconciled(run(document, generation=2, **large, mesh={"ici": {"fsdp": mesh.fsdp, "tensor": mesh.tensor}}))
     assert (decision.delete, decision.status.edit) == ((), None)
     assert decision.status.in_force["mesh.ici.tensor"] == str(mesh.tensor)
 
@@ -127,13 +127,13 @@ def test_a_mesh_that_is_written_out_as_it_is_anyway_stops_nothing() -> None:
 )
 def test_nothing_is_waited_for_while_nothing_is_trained(more: dict[str, Any]) -> None:
     history = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(50), "cause": "preempted", "message": "evicted"}]
-    decision = look(run(known(history=history), generation=2, image="other:2"), **more)
+    decision = reconciled(run(known(history=history), generation=2, image="other:2"), **more)
     assert deletions(decision) == [("JobSet", "demo-1")]
 
 
 def test_nothing_is_waited_for_before_the_first_step() -> None:
     history = [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}]
-    decision = look(run(known(history=history), generation=2, image="other:2"), stage="compiling")
+    decision = reconciled(run(known(history=history), generation=2, image="other:2"), stage="compiling")
     assert deletions(decision) == [("JobSet", "demo-1")]
     assert said(decision, "EditPending") == ["image is other:2 but was not set: a new attempt is made at once"]
 
@@ -141,30 +141,30 @@ def test_nothing_is_waited_for_before_the_first_step() -> None:
 @pytest.mark.parametrize("port", ['"x"', "true", "99999999", "-1", "1e400", "[" * 5000])
 def test_a_record_that_somebody_spoiled_stops_nothing(port: str) -> None:
     spoiled = known(inForce=IN_FORCE | {"telemetry.port": port, "no.field": "{", "trainer.steps": "null"})
-    decision = look(run(spoiled, generation=2))
+    decision = reconciled(run(spoiled, generation=2))
     assert decision.delete == ()
 
 
 @pytest.mark.parametrize(
     ("told", "taken", "limit"),
-    [({}, None, UNHEARD_SECONDS), ({"checkpointError": "denied"}, 21, UNHEARD_SECONDS), ({}, 21, SAVING_SECONDS)],
+    [({}, None, MAX_ACCEPT_SECONDS), ({"checkpointError": "denied"}, 21, MAX_ACCEPT_SECONDS), ({}, 21, MAX_SAVE_SECONDS)],
 )
 def test_a_trainer_that_does_not_save_is_not_waited_for_for_ever(told: dict[str, Any], taken: int | None, limit: float) -> None:
     edit = {"checkpoint__credentialsSecret": {"name": "fixed"}}
-    seen = look(run(known(), generation=2, **edit))
+    seen = reconciled(run(known(), generation=2, **edit))
     document = after(seen, **edit)
-    assert look(document, now=60 + limit - 1, told=told, taken=taken).delete == ()
-    assert deletions(look(document, now=60 + limit, told=told, taken=taken)) == [("JobSet", "demo-1")]
+    assert reconciled(document, now=60 + limit - 1, told=told, taken=taken).delete == ()
+    assert deletions(reconciled(document, now=60 + limit, told=told, taken=taken)) == [("JobSet", "demo-1")]
 
 
 def test_the_present_trainer_is_asked_at_the_port_that_it_has() -> None:
-    (ask,) = look(run(known(), generation=2, telemetry__port=9500)).asks
+    (ask,) = reconciled(run(known(), generation=2, telemetry__port=9500)).asks
     assert ask.port == 9400
 
 
 def test_more_steps_are_an_edit_like_any_other_where_the_steps_done_stay_the_same() -> None:
-    hashed = look(run(status(attemptSpecHash=None), optimizer=CONSTANT)).status.document()
-    decision = look(run(hashed, generation=2, optimizer=CONSTANT, trainer__steps=500))
+    hashed = reconciled(run(status(attemptSpecHash=None), optimizer=CONSTANT)).status.document()
+    decision = reconciled(run(hashed, generation=2, optimizer=CONSTANT, trainer__steps=500))
     assert said(decision, "EditPending")[0].startswith("trainer.steps is 500 but was 300")
     assert decision.status.edit.fields == ["trainer.steps"]
 
@@ -183,7 +183,7 @@ def test_more_steps_are_an_edit_like_any_other_where_the_steps_done_stay_the_sam
     ],
 )
 def test_steps_that_would_change_what_is_done_stop_nothing_and_say_why(spec: dict[str, Any], step: int, sentence: str) -> None:
-    decision = look(run(known(), generation=2, **spec), step=step)
+    decision = reconciled(run(known(), generation=2, **spec), step=step)
     assert (decision.delete, decision.asks) == ((), ())
     assert condition(decision, "Stalled") == ("True", "InvalidSpec")
     assert sentence in decision.status.condition("Stalled").message
@@ -191,7 +191,7 @@ def test_steps_that_would_change_what_is_done_stop_nothing_and_say_why(spec: dic
 
 
 def test_a_finished_run_goes_on_when_it_is_given_more_steps() -> None:
-    world = World(run(optimizer=CONSTANT))
+    world = SimulatedCluster(run(optimizer=CONSTANT))
     world.settle()
     world.train(200)
     world.settle()
@@ -215,8 +215,8 @@ def test_a_finished_run_goes_on_when_it_is_given_more_steps() -> None:
 
 
 def test_more_steps_that_come_with_the_last_one_are_done_too() -> None:
-    document = look(run(status(attemptSpecHash=None), optimizer=CONSTANT)).status.document()
-    decision = look(
+    document = reconciled(run(status(attemptSpecHash=None), optimizer=CONSTANT)).status.document()
+    decision = reconciled(
         run(document, generation=2, optimizer=CONSTANT, trainer__steps=500), jobsets=[jobset(outcome="Completed")], saved=300, step=300
     )
     assert deletions(decision) == [("JobSet", "demo-1")]

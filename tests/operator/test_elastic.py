@@ -11,14 +11,14 @@ import yaml
 from halcyon_api import names
 from halcyon_operator.objects.probe import is_probe
 from tests.operator.builders import UID, head, pod, rfc, run
-from tests.operator.simulation import JOBSETS, PODS, World
+from tests.operator.simulation import JOBSETS, PODS, SimulatedCluster
 from tests.operator.test_crashes import FAULTS
 
 ELASTIC: dict[str, Any] = {"maxRestarts": 3, "elastic": {"minSlices": 1, "shrinkAfterSeconds": 300, "growAfterSeconds": 120}}
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
-class Cluster(World):
+class Cluster(SimulatedCluster):
     """A cluster with room for `room` pods. A slice has one host here."""
 
     def __init__(self, document: dict[str, Any], room: int, faults: dict[int, str] | None = None) -> None:
@@ -112,7 +112,7 @@ class Cluster(World):
 WAITING = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes are available"}
 
 
-def condition(world: World, kind: str) -> tuple[str, str]:
+def condition(world: SimulatedCluster, kind: str) -> tuple[str, str]:
     found = next(entry for entry in world.status["conditions"] if entry["type"] == kind)
     return found["status"], found["reason"]
 
@@ -253,7 +253,7 @@ def test_the_probe_holds_the_room_until_the_smaller_run_has_stopped() -> None:
     world.head = head(15, epoch=(2, 0))
     held: list[tuple[bool, bool]] = []
     while world.status["attempt"] == 2:
-        asyncio.run(world.look())
+        asyncio.run(world.reconcile_once())
         jobset, probe = world.jobset, world.probe
         held.append((jobset is not None, probe is not None and "deletionTimestamp" not in probe["metadata"]))
         world.tick()

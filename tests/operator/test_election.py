@@ -34,14 +34,14 @@ class Server:
 def turn(candidate: Election, server: Server, now: float, *, answered: bool = True, arrives: bool = True) -> None:
     """One turn of a candidate, as `leadership` does it. The write or its answer may be lost."""
     if not candidate.known:
-        candidate.saw(server.record, now)
+        candidate.record_read(server.record, now)
     proposal = candidate.proposal(now, at(now))
     if proposal is None:
         return
-    candidate.lost_sight()
+    candidate.begin_write()
     written = server.write(proposal) if arrives else None
     if written is not None and answered:
-        candidate.wrote(written, now)
+        candidate.record_write(written, now)
 
 
 def test_the_first_one_leads_and_the_second_waits() -> None:
@@ -61,9 +61,9 @@ def test_a_killed_leader_is_followed_within_the_length_of_a_lease_and_two_looks(
     turn(first, server, 0)
     now = 0.0
     while not second.leads(now):
-        now += TERMS.look_seconds
+        now += TERMS.poll_seconds
         turn(second, server, now)
-    assert TERMS.lease_seconds <= now <= TERMS.lease_seconds + 2 * TERMS.look_seconds < 20
+    assert TERMS.lease_seconds <= now <= TERMS.lease_seconds + 2 * TERMS.poll_seconds < 20
     assert (server.record.holder, server.record.transitions) == ("second", 1)
 
 
@@ -172,16 +172,16 @@ def check_never_two_may_write(story: list[tuple[str, float, str, float, float]])
             continue
         began = now
         if not candidate.known:
-            candidate.saw(server.record, now)
+            candidate.record_read(server.record, now)
         proposal = candidate.proposal(now, at(now))
         if proposal is None:
             continue
-        candidate.lost_sight()
+        candidate.begin_write()
         now += there
         written = None if fate == "write lost" else server.write(proposal)
         now += back
         if written is not None and fate != "answer lost":
-            candidate.wrote(written, began)
+            candidate.record_write(written, began)
             if candidate.leads(now):
                 assert all(other == name or until <= now for other, until in holds.items()), f"{name} leads at the same time as {holds}"
                 holds[name] = now + candidate.left(now)
@@ -194,7 +194,7 @@ def test_what_is_written_is_what_is_read() -> None:
     assert parse_lease(document) == record
     assert document["metadata"] == {"name": "halcyon", "namespace": "halcyon-system", "resourceVersion": "7"}
     fresh = Election("me", TERMS)
-    fresh.saw(LeaseRecord(), 0)
+    fresh.record_read(LeaseRecord(), 0)
     proposal = fresh.proposal(0, at(0) + timedelta(microseconds=5))
     assert proposal is not None
     assert proposal.renewed == "2026-11-20T12:00:00.000005Z"

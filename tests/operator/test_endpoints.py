@@ -19,7 +19,7 @@ from halcyon_operator.observe.checkpoints import Checkpoints
 from halcyon_operator.observe.trainers import parse_report
 from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import at, head, jobset, observed, pod, run
-from tests.operator.simulation import World
+from tests.operator.simulation import SimulatedCluster
 from tests.operator.test_defaults import TEAM, put, ready, short
 
 PAGE = "internal-page-7f3a"
@@ -109,7 +109,7 @@ def test_what_is_no_endpoint_stays_as_it_is(text: str) -> None:
 
 
 def test_a_run_with_an_endpoint_that_is_not_listed_gets_no_jobset() -> None:
-    world = World(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything:80"}))
+    world = SimulatedCluster(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything:80"}))
     world.settle()
     assert world.api.created == []
     ready = next(condition for condition in world.status["conditions"] if condition["type"] == "Ready")
@@ -120,7 +120,7 @@ def test_a_run_with_an_endpoint_that_is_not_listed_gets_no_jobset() -> None:
 
 
 def test_an_edit_to_such_an_endpoint_makes_no_attempt() -> None:
-    world = World(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://store:7070"}))
+    world = SimulatedCluster(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://store:7070"}))
     world.settle()
     created = list(world.api.created)
     assert created
@@ -131,13 +131,13 @@ def test_an_edit_to_such_an_endpoint_makes_no_attempt() -> None:
 
 def test_the_same_holds_for_an_endpoint_of_the_defaults() -> None:
     """They are merged into the spec before the run is validated."""
-    world = World(short())
+    world = SimulatedCluster(short())
     put(world, **TEAM | {"checkpoint__endpoint": "http://anything"})
     world.settle()
     assert world.api.created == []
     assert "http://anything" in ready(world)
     assert "objectStore.s3.endpoints in the chart" in ready(world)
-    listed = World(short())
+    listed = SimulatedCluster(short())
     put(listed, **TEAM)
     listed.settle()
     assert listed.api.created
@@ -173,7 +173,7 @@ def test_nothing_that_a_store_answers_is_shown(store: ObjectStore, status: int, 
 
 
 def test_a_head_shows_only_what_a_checkpoint_consists_of() -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     world.settle()
     strange = head(50, epoch=(1, 0)).head
     assert strange.newest is not None
@@ -182,7 +182,7 @@ def test_a_head_shows_only_what_a_checkpoint_consists_of() -> None:
     world.settle()
     assert world.status["checkpoint"]["step"] == 50
     assert PAGE not in str(world.status)
-    other = World(run())
+    other = SimulatedCluster(run())
     other.head = HeadFound(head(50, owner=(f"<{PAGE}>", "demo")).head)
     other.settle()
     assert other.status["phase"] == "Failed"

@@ -15,7 +15,7 @@ from halcyon_operator.observe.trainers import parse_report
 from halcyon_operator.run.run_metrics import RUN_METRICS
 from tests.operator.builders import at, ended, jobset, observed, pod, report, run, termination
 from tests.operator.test_attempts import status
-from tests.operator.test_edits import look
+from tests.operator.test_edits import reconciled
 
 SOURCES = [
     {"source": "prose", "loss": 2.123456, "bitsPerByte": 1.512345, "tokens": 1000, "sequences": 4},
@@ -85,7 +85,7 @@ def test_a_report_beyond_all_measure_is_not_believed() -> None:
 def test_an_edit_waits_for_no_checkpoint_of_a_run_that_makes_none(task: str) -> None:
     more: dict[str, Any] = {"task": task} | ({"from": {"run": "base"}} if task == "evaluate" else {})
     first = made(run(**more), inForce=reconcile(observed(run(**more), origin_root="s3://bucket/base"), at(0)).status.in_force)
-    seen = look(run(first["status"], generation=2, image="other:2", **more), step=3, saved=None)
+    seen = reconciled(run(first["status"], generation=2, image="other:2", **more), step=3, saved=None)
     assert seen.asks == ()
     assert [(one.kind, one.name) for one in seen.delete] == [("JobSet", "demo-1")]
     pending = [event.message for event in seen.events if event.reason == "EditPending"]

@@ -37,7 +37,7 @@ def a_pod(group: ProcessGroup, created: float, scheduled: float | None, **status
 
 
 @dataclass
-class Story:
+class AccountedRun:
     """A run of one process, and the accounts of an operator that observes it now and then."""
 
     status: TrainingRunStatus = field(
@@ -47,7 +47,7 @@ class Story:
     )
     now: float = 0.0
 
-    def look(self, **seen: Any) -> GoodputSeconds:
+    def reconcile(self, **seen: Any) -> GoodputSeconds:
         seen_all = observed(BARE, **seen)
         seen_all = replace(seen_all, run=replace(seen_all.run, status=self.status))
         self.status = account(seen_all, self.status, at(self.now))
@@ -82,42 +82,42 @@ class Story:
 
 def test_a_start_by_its_marks() -> None:
     """10 s without pods, 20 s without a node, 5 s for container and imports; then the process reports its own seconds."""
-    story = Story()
+    story = AccountedRun()
     story.begin(ProcessGroup(1, 0))
     story.now = 10
-    assert story.look() == GoodputSeconds(operator_delay=10)
+    assert story.reconcile() == GoodputSeconds(operator_delay=10)
     story.now = 25
-    assert story.look(pods=[a_pod((1, 0), 10, None)]) == GoodputSeconds(operator_delay=10, capacity_wait=15)
+    assert story.reconcile(pods=[a_pod((1, 0), 10, None)]) == GoodputSeconds(operator_delay=10, capacity_wait=15)
     story.now = 33
     waiting = a_pod((1, 0), 10, 30, containerStatuses=[])
-    assert story.look(pods=[waiting]) == GoodputSeconds(operator_delay=10, capacity_wait=20, startup=3)
+    assert story.reconcile(pods=[waiting]) == GoodputSeconds(operator_delay=10, capacity_wait=20, startup=3)
     story.now = 36
     alive = a_pod((1, 0), 10, 30)
-    assert story.look(pods=[alive]).total == 33, "it runs and has not answered, so its seconds are not known yet"
+    assert story.reconcile(pods=[alive]).total == 33, "it runs and has not answered, so its seconds are not known yet"
     story.now = 50
     told = story.hear(ProcessGroup(1, 0), 34, 3, 0, startup=1, join=2, restore=3, compile=4, productive_step=6)
     expected = GoodputSeconds(operator_delay=10, capacity_wait=20, startup=5, join=2, restore=3, compile=4, productive_step=6)
-    assert story.look(pods=[alive], report=told) == expected
-    assert story.look(pods=[alive], report=told) == expected, "the same observation must count only once"
+    assert story.reconcile(pods=[alive], report=told) == expected
+    assert story.reconcile(pods=[alive], report=told) == expected, "the same observation must count only once"
     assert story.status.goodput is not None
     assert story.status.goodput.ratio == 0.12
 
 
 def test_a_last_word_counts_past_the_beginning_of_the_end() -> None:
     """An evicted process saves for 4 s: its last report has these seconds, although the end counts from the eviction."""
-    story = Story()
+    story = AccountedRun()
     story.begin(ProcessGroup(1, 0))
     story.now = 20
     alive = a_pod((1, 0), 0, 0)
-    story.look(pods=[alive], report=story.hear(ProcessGroup(1, 0), 0, 10, 0, productive_step=20))
+    story.reconcile(pods=[alive], report=story.hear(ProcessGroup(1, 0), 0, 10, 0, productive_step=20))
     story.end(ProcessGroup(1, 0), "preempted")
     story.now = 24
-    story.look(pods=[alive])
+    story.reconcile(pods=[alive])
     assert story.status.history[0].seconds is None, "the process still saves"
     said = termination("preempted", 42, step=11, time=precise(24), seconds=GoodputSeconds(productive_step=21, save_blocking=3).document())
     gone = a_pod((1, 0), 0, 0, **ended(42, 24, said))
     story.now = 26
-    assert story.look(pods=[gone]) == GoodputSeconds(productive_step=21, save_blocking=3, operator_delay=2)
+    assert story.reconcile(pods=[gone]) == GoodputSeconds(productive_step=21, save_blocking=3, operator_delay=2)
     assert story.status.history[0].to_step == 11, "one step more than it had reported before the eviction"
     assert story.status.history[0].seconds == GoodputSeconds(productive_step=21, save_blocking=3)
 
@@ -156,31 +156,31 @@ def test_lost_work_by_hand(case: str) -> None:
 
 
 def test_suspension_is_nobodys_loss() -> None:
-    story = Story()
+    story = AccountedRun()
     story.begin(ProcessGroup(1, 0))
     story.now = 20
-    story.look(pods=[a_pod((1, 0), 0, 0)], report=story.hear(ProcessGroup(1, 0), 0, 10, 0, productive_step=20))
+    story.reconcile(pods=[a_pod((1, 0), 0, 0)], report=story.hear(ProcessGroup(1, 0), 0, 10, 0, productive_step=20))
     story.end(ProcessGroup(1, 0), "suspended")
     story.status = story.status.model_copy(update={"phase": "Suspending"})
     story.now = 30
-    story.look()
+    story.reconcile()
     story.status = story.status.model_copy(update={"phase": "Suspended"})
     story.now = 9_000
-    story.look()
+    story.reconcile()
     assert story.status.goodput is not None
     assert (story.status.goodput.ratio, story.status.goodput.suspended_seconds) == (1.0, 8_980)
 
 
 def test_a_finished_run_does_not_age() -> None:
-    story = Story()
+    story = AccountedRun()
     story.begin(ProcessGroup(1, 0))
     story.now = 20
-    story.look(pods=[a_pod((1, 0), 0, 0)], report=story.hear(ProcessGroup(1, 0), 0, 10, 0, productive_step=20))
+    story.reconcile(pods=[a_pod((1, 0), 0, 0)], report=story.hear(ProcessGroup(1, 0), 0, 10, 0, productive_step=20))
     story.end(ProcessGroup(1, 0), "completed", 10)
     story.status = story.status.model_copy(update={"phase": "Succeeded", "finished_at": precise(20)})
-    found = story.look()
+    found = story.reconcile()
     story.now = 9_000
-    assert story.look() == found
+    assert story.reconcile() == found
 
 
 @dataclass
@@ -207,7 +207,7 @@ def test_a_chaotic_run(seed: int, farewell: bool) -> None:
     at most the time since their last report is unknown, and every second still has one cause.
     """
     chance = random.Random(seed)
-    truth, story, committed, unheard = Truth(chance), Story(), 0, 0.0
+    truth, story, committed, unheard = Truth(chance), AccountedRun(), 0, 0.0
     lost_steps = 0
     for restart in range(MAX_HISTORY + 8):
         group = ProcessGroup(1, restart)
@@ -216,12 +216,12 @@ def test_a_chaotic_run(seed: int, farewell: bool) -> None:
         created = truth.now
         if chance.random() < 0.5:
             story.now = truth.now
-            story.look(pods=[a_pod(group, created, None)])
+            story.reconcile(pods=[a_pod(group, created, None)])
         truth.spend("capacity_wait", 20)
         scheduled = truth.now
         if chance.random() < 0.5:
             story.now = truth.now
-            story.look(pods=[a_pod(group, created, scheduled, containerStatuses=[])])
+            story.reconcile(pods=[a_pod(group, created, scheduled, containerStatuses=[])])
         truth.spend("startup", 2)
         began, before = truth.now, truth.seconds.copy()
         for cause in ("startup", "join", "data_wait", "restore", "compile"):
@@ -244,7 +244,7 @@ def test_a_chaotic_run(seed: int, farewell: bool) -> None:
                 committed = step
             if chance.random() < 0.3:
                 story.now = heard = truth.now
-                story.look(pods=[alive], report=story.hear(group, began, step, resumed, **said()))
+                story.reconcile(pods=[alive], report=story.hear(group, began, step, resumed, **said()))
         story.now = truth.now
         words = farewell or chance.random() < 0.5
         if words:
@@ -252,18 +252,18 @@ def test_a_chaotic_run(seed: int, farewell: bool) -> None:
             if story.status.history[-1].from_step is None:
                 story.hear(group, began, step, resumed, **said())
             story.end(group, "failed", step)
-            story.look(pods=[a_pod(group, created, scheduled, **ended(1, truth.now, message))])
+            story.reconcile(pods=[a_pod(group, created, scheduled, **ended(1, truth.now, message))])
         else:
             unheard += truth.now - heard
             story.end(group, "preempted")
-            story.look()
+            story.reconcile()
         lost = step - committed
         lost_steps += lost
         truth.seconds["productive_step"] -= lost * step_seconds
         truth.seconds["lost_work"] += lost * step_seconds
     group = ProcessGroup(1, MAX_HISTORY + 8)
     story.begin(group)
-    found = story.look(report=story.hear(group, story.now, committed, committed))
+    found = story.reconcile(report=story.hear(group, story.now, committed, committed))
     assert story.status.goodput is not None
     assert story.status.goodput.wall_seconds == pytest.approx(truth.now, abs=1e-6)
     wrong = sum(abs(getattr(found, cause) - truth.seconds[cause]) for cause in CAUSES)
@@ -275,10 +275,10 @@ def test_a_chaotic_run(seed: int, farewell: bool) -> None:
 
 
 def test_it_is_exported_by_run_and_cause_and_never_goes_back() -> None:
-    story, metrics = Story(), Metrics()
+    story, metrics = AccountedRun(), Metrics()
     story.begin(ProcessGroup(1, 0))
     story.now = 20
-    story.look(pods=[a_pod((1, 0), 4, 10)], report=story.hear(ProcessGroup(1, 0), 10, 10, 0, productive_step=8, restore=2))
+    story.reconcile(pods=[a_pod((1, 0), 4, 10)], report=story.hear(ProcessGroup(1, 0), 10, 10, 0, productive_step=8, restore=2))
     before = story.status.model_copy(update={"goodput": None})
     metrics.saw_run(("team", "demo"), before, story.status)
 

@@ -10,7 +10,7 @@ import pytest
 
 from halcyon_api.placement import PlacementStatus
 from halcyon_api.spec.operations import ElasticSpec
-from halcyon_operator.decide.growth import GROWN_PATIENCE_SECONDS, SHARE, grown, may_look, patience, shrunk, with_growth_cost
+from halcyon_operator.decide.growth import GROWN_PATIENCE_SECONDS, SHARE, grown, may_probe, patience, shrunk, with_growth_cost
 from tests.operator.builders import at, head, report, rfc, run
 from tests.operator.simulation import PODS
 from tests.operator.test_elastic import ELASTIC, Cluster
@@ -31,7 +31,7 @@ def test_a_growth_that_is_lost_is_followed_by_a_pause_of_what_it_cost_times_twen
         placement = with_growth_cost(smaller, SETTINGS, rfc(cost), at(cost))
         pause = max(SHARE * cost, 120 * 2**growths)
         assert placement.grow_not_before == rfc(cost + pause)
-        assert [may_look(placement, at(cost + seconds)) for seconds in (0, pause - 1, pause)] == [False, False, True]
+        assert [may_probe(placement, at(cost + seconds)) for seconds in (0, pause - 1, pause)] == [False, False, True]
 
 
 def test_a_growth_has_paid_after_twenty_times_what_it_cost() -> None:
@@ -44,7 +44,7 @@ def test_a_growth_has_paid_after_twenty_times_what_it_cost() -> None:
 
 def test_a_clock_that_is_set_back_does_not_keep_a_run_small() -> None:
     placement = SMALL.model_copy(update={"grow_not_before": rfc(10_000_000)})
-    assert may_look(placement, at(0) - timedelta(days=1))
+    assert may_probe(placement, at(0) - timedelta(days=1))
 
 
 class Contested(Cluster):
@@ -112,7 +112,7 @@ class Contested(Cluster):
         async def live() -> None:
             while self.now < 3600:
                 for _ in range(2):
-                    await self.look()
+                    await self.reconcile_once()
                 self.tick()
 
         asyncio.run(live())

@@ -48,7 +48,7 @@ class Stores:
 
 
 @dataclass
-class Looks:
+class HeadReader:
     """The reads, and the runs that are due for reconciliation."""
 
     stores: Stores
@@ -82,7 +82,7 @@ def now() -> float:
 
 def test_three_hundred_runs_on_a_store_that_does_not_answer_hold_up_no_look() -> None:
     async def story() -> None:
-        looks = Looks(silent("sink:9000"))
+        looks = HeadReader(silent("sink:9000"))
         for number in range(300):
             assert isinstance(await looks.read(f"run-{number}", "sink:9000"), HeadPending)
         assert now() == 0
@@ -107,7 +107,7 @@ def test_three_hundred_runs_on_a_store_that_does_not_answer_hold_up_no_look() ->
 
 def test_three_hundred_stores_that_do_not_answer_hold_up_no_other() -> None:
     async def story() -> None:
-        looks = Looks(silent(*(f"sink-{number}:9000" for number in range(300))))
+        looks = HeadReader(silent(*(f"sink-{number}:9000" for number in range(300))))
         assert await looks.read_to_the_end("known", "good:9000") == HeadAbsent()
         for number in range(300):
             assert isinstance(await looks.read(f"run-{number}", f"sink-{number}:9000"), HeadPending)
@@ -125,7 +125,7 @@ def test_three_hundred_stores_that_do_not_answer_hold_up_no_other() -> None:
 
 def test_a_store_that_answers_again_is_asked_as_before() -> None:
     async def story() -> None:
-        looks = Looks(silent("store:9000"))
+        looks = HeadReader(silent("store:9000"))
         for number in range(5):
             assert isinstance(await looks.read_to_the_end(f"run-{number}", "store:9000"), HeadUnreachable)
         looks.stores.silent.clear()
@@ -142,7 +142,7 @@ def test_a_store_that_answers_again_is_asked_as_before() -> None:
 
 def test_what_follows_an_end_goes_by_a_reading_that_began_after_it() -> None:
     async def story() -> None:
-        looks = Looks(Stores(seconds=1.0))
+        looks = HeadReader(Stores(seconds=1.0))
         assert await looks.read_to_the_end("run", "slow:9000", seen_state="at work") == HeadAbsent()
         assert isinstance(await looks.read("run", "slow:9000", seen_state="leaving"), HeadPending)
         await asyncio.sleep(0.3)
@@ -155,7 +155,7 @@ def test_what_follows_an_end_goes_by_a_reading_that_began_after_it() -> None:
 
 def test_a_run_at_work_goes_by_the_last_reading_and_is_told_of_the_next() -> None:
     async def story() -> None:
-        looks = Looks(Stores(seconds=1.0))
+        looks = HeadReader(Stores(seconds=1.0))
         first = await looks.read("run", "slow:9000", seen_state="at work", max_age_seconds=10)
         assert isinstance(first, HeadUnreachable)
         await asyncio.sleep(2)
@@ -173,7 +173,7 @@ def test_a_run_at_work_goes_by_the_last_reading_and_is_told_of_the_next() -> Non
 
 def test_a_refusal_is_an_answer() -> None:
     async def story() -> None:
-        looks = Looks(Stores(refusing={"http://store:9000"}))
+        looks = HeadReader(Stores(refusing={"http://store:9000"}))
         for number in range(10):
             assert await looks.read_to_the_end(f"run-{number}", "store:9000") == HeadUnreachable("refused")
         assert looks.stores.asked["http://store:9000"] == 10

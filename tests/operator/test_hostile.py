@@ -23,7 +23,7 @@ from halcyon_operator.observe.trainers import parse_report
 from tests import quick_yaml
 from tests.examples_tried import holds_for, tried_with
 from tests.operator.builders import at, jobset, pod
-from tests.operator.hostile import PODS, looks, perhaps, run_documents, spoil
+from tests.operator.hostile import PODS, observations, perhaps, run_documents, spoil
 
 CRD = quick_yaml.load((Path(__file__).parents[2] / "crds" / "halcyon.dev_trainingruns.yaml").read_text())
 FORMATS = FormatChecker(formats=())
@@ -46,7 +46,7 @@ def check_no_object_can_make_a_look_fail(data: st.DataObject) -> None:
     probe = None
     if data.draw(st.booleans()):
         probe = ProbeView(parse_jobset(spoil(jobset(0), data)), (parse_pod(spoil(pod(0, 0), data)),))
-    seen = looks(
+    seen = observations(
         data,
         perhaps(data.draw(run_documents()), data),
         jobsets=tuple(parse_jobset(perhaps(one, data)) for one in (found, jobset(2))),

@@ -20,7 +20,7 @@ from halcyon_operator.observe.head_reads import HeadReads
 from halcyon_operator.run.app import LONGEST_POD_PAUSE_SECONDS, pause_after_pod
 from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import PLATFORM, at, jobset, observed, pod, run
-from tests.operator.simulation import KEY, RUN, World
+from tests.operator.simulation import KEY, RUN, SimulatedCluster
 from tests.operator.test_crashes import STORIES
 from tests.suite.limits import limit
 
@@ -62,7 +62,7 @@ def test_runs_on_a_store_that_does_not_answer_hold_up_no_other_tenants_run(runs:
             counted, queue = Counted(endpoint), list[Any]()
             reads = HeadReads(counted, queue.append, time.monotonic)
             platform = replace(PLATFORM, s3_endpoints=allowed_endpoints([endpoint]))
-            world = World(run(checkpoint={"root": "s3://bucket/mine", "endpoint": endpoint}), heads=reads, platform=platform)
+            world = SimulatedCluster(run(checkpoint={"root": "s3://bucket/mine", "endpoint": endpoint}), heads=reads, platform=platform)
             keys = [KEY]
             for number in range(1, runs):
                 name = f"demo{number}"
@@ -106,7 +106,7 @@ def test_a_slow_store_changes_the_end_of_no_story(name: str) -> None:
     story, *_ = STORIES[name]
     ends = []
     for slow in (False, True):
-        world = World(run())
+        world = SimulatedCluster(run())
         world.slow_store = slow
         story(world)
         status = world.last_status
@@ -116,7 +116,7 @@ def test_a_slow_store_changes_the_end_of_no_story(name: str) -> None:
 
 def test_a_thousand_pods_that_start_one_by_one_are_no_thousand_writes() -> None:
     """The number of running pods is no reason to list them at the API server again. It is reported every few seconds."""
-    world = World(run(accelerator={"type": "cpu", "topology": "4x1"}))
+    world = SimulatedCluster(run(accelerator={"type": "cpu", "topology": "4x1"}))
     world.settle()
     now, messages = 100.0, set[str]()
     for running in (2, 3):  # the record already has that one runs

@@ -43,7 +43,7 @@ def check(openapi: dict[str, Any] | int) -> None:
 
 
 def test_an_old_jobset_is_named_at_the_start() -> None:
-    with pytest.raises(MissingApi, match=rf"does not know failurePolicy\.rules\.{FIELD}.*install JobSet v0\.10 or later"):
+    with pytest.raises(MissingApi, match=rf"does not support failurePolicy\.rules\.{FIELD}.*install JobSet v0\.10 or later"):
         check(OLD)
     check(NEW)
 

@@ -61,7 +61,7 @@ class Worker:
         self.leadership = Leadership(leases, "halcyon", "operator", name, clock=loop.time, wall=lambda: at(loop.time()))  # type: ignore[arg-type]
         self.began: list[float] = []
         self.ended: list[float] = []
-        self.astray = 0
+        self.turns_without_lease = 0
         """Turns of the work in which the process did not hold the Lease."""
         self.task = asyncio.create_task(self.leadership.campaign(self.work))
 
@@ -71,7 +71,7 @@ class Worker:
         try:
             while True:
                 await asyncio.sleep(0.1)
-                self.astray += not self.leadership.leads
+                self.turns_without_lease += not self.leadership.leads
         finally:
             self.ended.append(loop.time())
 
@@ -120,7 +120,7 @@ def test_work_ends_when_the_lease_cannot_be_renewed_and_begins_again_when_it_can
         ended = await until(lambda: worker.ended)
         assert 4 < ended - cut <= 8.1, "it must end after the renewal is due and before the hold ends"
         await asyncio.sleep(60)
-        assert (len(worker.began), worker.astray) == (1, 0)
+        assert (len(worker.began), worker.turns_without_lease) == (1, 0)
         leases.state = "well"
         await until(lambda: len(worker.began) == 2)
         await worker.stop()

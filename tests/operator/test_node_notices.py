@@ -11,7 +11,7 @@ from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.model.views import NoticeView
 from halcyon_operator.observe.node_notices import NodeNotices, notices_of
 from tests.operator.builders import at, head, jobset, observed, pod, report, rfc, run
-from tests.operator.simulation import World
+from tests.operator.simulation import SimulatedCluster
 from tests.operator.test_attempts import status
 
 NOW = at(60)
@@ -66,7 +66,7 @@ def test_only_nodes_that_say_something_are_remembered_and_only_their_runs_are_lo
     assert nodes.saw(node("node-1", cordoned=True)) == ()
 
 
-def look(known: dict[str, Any] | None, *notices: NoticeView, seconds: float = 60, **more: Any) -> Any:
+def reconciled(known: dict[str, Any] | None, *notices: NoticeView, seconds: float = 60, **more: Any) -> Any:
     document = run(status(**({"maintenance": known} if known is not None else {})))
     seen = {"jobsets": [jobset()], "pods": [pod()], "report": report(), "head": head(5), "notices": notices, **more}
     return reconcile(observed(document, **seen), at(seconds))
@@ -77,61 +77,61 @@ def told(decision: Any) -> list[str]:
 
 
 def test_a_notice_is_shown_told_once_and_worth_a_checkpoint() -> None:
-    first = look(None, NoticeView("node-a", "terminating"))
+    first = reconciled(None, NoticeView("node-a", "terminating"))
     assert told(first) == [
         "On nodes of the run the machine is about to end (node-a): asking for a checkpoint before the pods get the signal to end"
     ]
     assert [ask.request.id.split("-")[0] for ask in first.asks] == ["notice"]
     shown = first.status.maintenance.document()
     assert shown["notices"] == [{"node": "node-a", "notice": "terminating", "seenAt": rfc(60)}]
-    second = look(shown, NoticeView("node-a", "terminating"), seconds=62)
+    second = reconciled(shown, NoticeView("node-a", "terminating"), seconds=62)
     assert told(second) == []
     assert [ask.request.id for ask in second.asks] == [ask.request.id for ask in first.asks], "the trainer has not accepted it yet"
     assert second.status.maintenance == first.status.maintenance
 
 
 def test_the_machines_of_a_slice_ask_for_one_checkpoint_together() -> None:
-    first = look(None, NoticeView("node-a", "underway"))
+    first = reconciled(None, NoticeView("node-a", "underway"))
     served = first.status.maintenance.document()
     served["save"] |= {"askedStep": 5, "step": 6}
     both = (NoticeView("node-a", "underway"), NoticeView("node-b", "underway"))
-    covered = look(served, *both, seconds=90)
+    covered = reconciled(served, *both, seconds=90)
     assert covered.asks == ()
     assert len(told(covered)) == 1
-    late = look(served, *both, seconds=200)
+    late = reconciled(served, *both, seconds=200)
     assert len(late.asks) == 1
     assert late.status.maintenance.save.requested_at == rfc(200)
 
 
 def test_maintenance_that_is_far_away_is_shown_and_looked_at_again_in_time() -> None:
     notice = NoticeView("node-a", "scheduled", at(7200))
-    far = look(None, notice)
+    far = reconciled(None, notice)
     assert far.asks == ()
     assert told(far) == ["On nodes of the run maintenance is scheduled (node-a)"]
     assert far.status.maintenance.document()["notices"][0]["at"] == rfc(7200)
-    soon = look(far.status.maintenance.document(), notice, seconds=7200 - 299)
+    soon = reconciled(far.status.maintenance.document(), notice, seconds=7200 - 299)
     assert len(soon.asks) == 1
     assert told(soon)[0].startswith("On nodes of the run maintenance begins soon (node-a): asking")
-    waking = look(None, NoticeView("node-a", "scheduled", at(60) + timedelta(seconds=301)))
+    waking = reconciled(None, NoticeView("node-a", "scheduled", at(60) + timedelta(seconds=301)))
     assert waking.requeue_after == pytest.approx(1.0)
 
 
 def test_notices_that_are_taken_back_leave_the_status() -> None:
-    known = look(None, NoticeView("node-a", "cordoned")).status.maintenance.document()
-    assert look(known).status.maintenance is None
-    assert look(known, NoticeView("node-a", "cordoned"), jobsets=[]).status.maintenance is None
+    known = reconciled(None, NoticeView("node-a", "cordoned")).status.maintenance.document()
+    assert reconciled(known).status.maintenance is None
+    assert reconciled(known, NoticeView("node-a", "cordoned"), jobsets=[]).status.maintenance is None
 
 
 def test_many_nodes_are_listed_within_bounds() -> None:
     notices = [NoticeView(f"node-{number:04}", "underway") for number in range(1000)]
-    decision = look(None, *notices)
+    decision = reconciled(None, *notices)
     assert len(decision.status.maintenance.notices) == 64
     assert len(decision.asks) == 1
     assert "node-0000, node-0001, node-0002 and 61 more" in told(decision)[0]
 
 
 def test_the_story_of_a_notice() -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     world.settle()
     world.train(20)
     world.settle()

@@ -8,7 +8,7 @@ import yaml
 
 from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import at, head, observed, run
-from tests.operator.simulation import RUN, World
+from tests.operator.simulation import RUN, SimulatedCluster
 from tests.operator.test_after import condition as condition_of
 from tests.operator.test_attempts import condition, kinds
 from tests.operator.test_defaults import ready
@@ -21,13 +21,13 @@ def base(root: str = "s3://bucket/base") -> dict[str, Any]:
     return run(name="base", checkpoint__root=root)
 
 
-def document_of(world: World) -> dict[str, Any]:
+def document_of(world: SimulatedCluster) -> dict[str, Any]:
     (config_map,) = (thing for place, thing in world.api.objects.items() if "/configmaps/" in place)
     return yaml.safe_load(config_map["data"]["run.yaml"])
 
 
 def test_it_waits_for_the_other_run_and_then_gets_its_root() -> None:
-    world = World(run(**CLONE))
+    world = SimulatedCluster(run(**CLONE))
     world.settle()
     conditions = {entry["type"]: entry for entry in world.status["conditions"]}
     assert (conditions["Stalled"]["status"], conditions["Stalled"]["reason"]) == ("True", "OriginUnknown")
@@ -40,7 +40,7 @@ def test_it_waits_for_the_other_run_and_then_gets_its_root() -> None:
 
 
 def test_once_it_has_a_checkpoint_the_other_run_may_go() -> None:
-    world = World(run(**CLONE))
+    world = SimulatedCluster(run(**CLONE))
     world.api.objects[BASE] = base()
     world.settle()
     world.train(45, resumed=40)
@@ -56,7 +56,7 @@ def test_once_it_has_a_checkpoint_the_other_run_may_go() -> None:
 
 def test_a_root_that_is_named_needs_no_other_run() -> None:
     named = run(**{"from": {"run": "base", "root": "s3://bucket/archive"}})
-    world = World(named)
+    world = SimulatedCluster(named)
     world.settle()
     assert document_of(world)["spec"]["from"]["root"] == "s3://bucket/archive"
 
@@ -68,7 +68,7 @@ def test_a_root_on_a_volume_is_out_of_reach() -> None:
 
 
 def test_it_waits_for_the_other_run_to_begin_where_that_takes_its_root_from_defaults() -> None:
-    world = World(run(**CLONE))
+    world = SimulatedCluster(run(**CLONE))
     other = base()
     del other["spec"]["checkpoint"]
     for phase, stalled in (("Pending", False), ("Failed", True), ("Suspended", False)):
@@ -91,7 +91,7 @@ def test_two_runs_that_wait_for_each_other_do_not_repeat_each_others_words() -> 
     conditions = [{"type": "Ready", "status": "False", "reason": "AwaitsRun", "message": "waits for run demo to succeed"}]
     conditions[0]["lastTransitionTime"] = "2026-11-20T12:00:00Z"
     for phase in ("Pending", "Failed"):
-        world = World(run(**CLONE))
+        world = SimulatedCluster(run(**CLONE))
         world.api.objects[BASE] = other | {"status": {"phase": phase, "attempt": 0, "conditions": conditions}}
         world.settle()
         assert "waits for run demo" not in ready(world)

@@ -24,8 +24,8 @@ from halcyon_api.training_run import API_VERSION, PLURAL
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.kube.client import ApiError, Conflict, NotFound
 from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.model.decision import Ask, Decision
-from halcyon_operator.model.untrusted import dig, mapping, text
+from halcyon_operator.model.decision import Decision, SaveAsk
+from halcyon_operator.model.untrusted import mapping, text, value_at
 from halcyon_operator.model.views import Observed, PodView, ProbeView
 from halcyon_operator.objects.build import build
 from halcyon_operator.objects.kueue import LABEL_QUEUE, WORKLOADS
@@ -37,7 +37,7 @@ from halcyon_operator.observe.pods import parse_pod
 from halcyon_operator.observe.trainers import ReportReading, parse_report
 from halcyon_operator.observe.workloads import Workloads
 from halcyon_operator.run.controller import Controller
-from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.work_queue import WorkQueue
 from tests.examples_tried import holds_for, tried_with
@@ -51,8 +51,8 @@ from tests.operator.hostile import (
     PROGRESS,
     STATUS,
     WORKLOAD,
-    look_alikes,
-    looks,
+    foreign_objects,
+    observations,
     run_documents,
     spoil,
 )
@@ -81,7 +81,7 @@ def is_confined(manifest: dict[str, Any]) -> bool:
 
 def jobset_lists() -> st.SearchStrategy[list[dict[str, Any]]]:
     """Any number of look-alikes with different uids, as in a real cluster."""
-    return st.lists(look_alikes(), max_size=3, unique_by=lambda jobset: str(dig(jobset, "metadata", "uid")))
+    return st.lists(foreign_objects(), max_size=3, unique_by=lambda jobset: str(value_at(jobset, "metadata", "uid")))
 
 
 def check(decision: Decision, seen: Observed) -> None:
@@ -120,14 +120,14 @@ def test_a_decision_names_only_what_is_the_runs_own(examples: int) -> None:
 def check_a_decision_names_only_what_is_the_runs_own(data: st.DataObject) -> None:
     probe = None
     if data.draw(st.booleans()):
-        probe = ProbeView(parse_jobset(data.draw(look_alikes())), (parse_pod(data.draw(st.sampled_from(PODS))),))
+        probe = ProbeView(parse_jobset(data.draw(foreign_objects())), (parse_pod(data.draw(st.sampled_from(PODS))),))
     document = data.draw(run_documents())
-    seen = looks(
+    seen = observations(
         data,
         document,
         jobsets=tuple(map(parse_jobset, data.draw(jobset_lists()))),
         probe=probe,
-        config_map=parse_object("ConfigMap", data.draw(look_alikes("ConfigMap"))) if data.draw(st.booleans()) else None,
+        config_map=parse_object("ConfigMap", data.draw(foreign_objects("ConfigMap"))) if data.draw(st.booleans()) else None,
     )
     if seen.probe is not None and any(seen.probe.jobset.uid == jobset.uid for jobset in seen.jobsets):
         seen = replace(seen, probe=None)
@@ -142,12 +142,15 @@ class HostileApi:
         self.run = self._spoiled(data.draw(run_documents()))
         # An object that is read by its address has that name, and every stored object has a uid.
         identity = {"name": "demo", "namespace": "default", "uid": UID}
-        self.run = mapping(self.run) | {"metadata": mapping(dig(self.run, "metadata")) | identity}
+        self.run = mapping(self.run) | {"metadata": mapping(value_at(self.run, "metadata")) | identity}
         self.jobsets = [self._spoiled(one) for one in data.draw(jobset_lists())]
         self.pods = [self._spoiled(one) for one in data.draw(st.lists(st.sampled_from(PODS), max_size=2))]
         self.workloads = [self._spoiled(WORKLOAD) for _ in range(data.draw(st.integers(0, 2)))]
         self.other = spoil(run(STATUS | LATER_STATUS, name="base", after={"run": "demo"}), data)
-        self.named = {"jobsets": self._spoiled(data.draw(look_alikes())), "configmaps": self._spoiled(data.draw(look_alikes("ConfigMap")))}
+        self.named = {
+            "jobsets": self._spoiled(data.draw(foreign_objects())),
+            "configmaps": self._spoiled(data.draw(foreign_objects("ConfigMap"))),
+        }
         self.requests: list[tuple[str, str, Any]] = []
 
     def _spoiled(self, document: dict[str, Any]) -> Any:
@@ -155,13 +158,13 @@ class HostileApi:
 
     def owned(self) -> set[tuple[object, object]]:
         """Name and uid of all objects that the run controls."""
-        own = [thing for thing in [*self.jobsets, *self.named.values()] if controller_uid(mapping(dig(thing, "metadata"))) == UID]
-        own += [pod for pod in self.pods if controller_uid(mapping(dig(pod, "metadata"))) and self._labelled(pod)]
-        return {(text(dig(thing, "metadata", "name")), text(dig(thing, "metadata", "uid"))) for thing in own}
+        own = [thing for thing in [*self.jobsets, *self.named.values()] if controller_uid(mapping(value_at(thing, "metadata"))) == UID]
+        own += [pod for pod in self.pods if controller_uid(mapping(value_at(pod, "metadata"))) and self._labelled(pod)]
+        return {(text(value_at(thing, "metadata", "name")), text(value_at(thing, "metadata", "uid"))) for thing in own}
 
     @staticmethod
     def _labelled(pod: Any) -> bool:
-        return dig(pod, "metadata", "labels", names.LABEL_RUN_UID) == UID
+        return value_at(pod, "metadata", "labels", names.LABEL_RUN_UID) == UID
 
     async def request(self, method: str, path: str, resource: str, *, query: Any = None, body: Any = None, **_: Any) -> dict[str, Any]:
         self.requests.append((method, path, body))
@@ -206,8 +209,8 @@ class HostileApi:
         body = json.dumps(spoil(told.document(), self._data)).encode()
         return parse_report(body, "demo", world) if self._data.draw(st.booleans()) else ReportReading(problem="x" * 10_000)
 
-    async def ask_save(self, ask: Ask) -> str:
-        assert ask.ip in {text(dig(pod, "status", "podIP")) for pod in self.pods}
+    async def send_save_request(self, ask: SaveAsk) -> str:
+        assert ask.ip in {text(value_at(pod, "status", "podIP")) for pod in self.pods}
         return "no " * 5_000
 
 
@@ -242,7 +245,7 @@ WRITES = {
 }
 
 
-def look_at(api: HostileApi, data: st.DataObject) -> None:
+def reconcile_four_times(api: HostileApi, data: st.DataObject) -> None:
     """Reconcile four times with the whole operator."""
     metrics, pod_endings, nodes = Metrics(), PodEndings(), NodeNotices()
     cluster = Cluster(api)  # type: ignore[arg-type]
@@ -250,12 +253,12 @@ def look_at(api: HostileApi, data: st.DataObject) -> None:
     workloads = Workloads(cluster, lambda: 0.0)
     observer = Observer(cluster, api, api, pod_endings, platform, nodes, workloads=workloads)  # type: ignore[arg-type]
     queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
-    controller = Controller(queue, observer, cluster, pod_endings, metrics, WatchEcho(lambda: 0.0), "i", lambda: at(60), lambda: 0.0, api)
+    controller = Controller(queue, observer, cluster, pod_endings, metrics, WriteWatch(lambda: 0.0), "i", lambda: at(60), lambda: 0.0, api)
     nodes.saw(spoil(NODE, data))
 
     async def some() -> None:
         for _ in range(4):
-            await controller.look(("default", "demo"))
+            await controller.reconcile_run(("default", "demo"))
 
     with no_crash():
         asyncio.run(some())
@@ -269,7 +272,7 @@ def test_no_request_touches_anything_else(examples: int) -> None:
 
 def check_no_request_touches_anything_else(data: st.DataObject) -> None:
     api = HostileApi(data)
-    look_at(api, data)
+    reconcile_four_times(api, data)
     for method, path, body in api.requests:
         assert "/namespaces/default/" in path, "even a read must stay in the namespace"
         if method == "GET":
@@ -302,7 +305,7 @@ def check_what_kueue_says_may_be_anything(data: st.DataObject) -> None:
     held["metadata"]["labels"][LABEL_QUEUE] = "research"
     api.run = run({"attempt": 1, "jobSetUid": "jobset-1", "jobSetName": "demo-1"}, scheduling={"queue": {"name": "research"}})
     api.jobsets = [held | {"spec": {"suspend": True}}]
-    look_at(api, data)
+    reconcile_four_times(api, data)
     assert any(path.endswith("/namespaces/default/workloads") for _, path, _ in api.requests)
 
 

@@ -16,7 +16,7 @@ from tests.operator.test_nodes import status
 TRAINING: dict[str, Any] = status()
 
 
-def look(*pods: dict[str, Any], jobset: dict[str, Any] = jobset(), status: dict[str, Any] = TRAINING, **spec: Any) -> Decision:  # noqa: B008
+def reconciled(*pods: dict[str, Any], jobset: dict[str, Any] = jobset(), status: dict[str, Any] = TRAINING, **spec: Any) -> Decision:  # noqa: B008
     return reconcile(observed(run(status, **spec), jobsets=[jobset], pods=list(pods)), at(60))
 
 
@@ -27,11 +27,11 @@ def deleted_pods(decision: Decision) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("notice", [{}, disrupted(50)], ids=["deleted", "evicted"])
 def test_the_others_of_the_world_go_along(notice: dict[str, Any]) -> None:
     gone = deleted(pod(slice_index=1, **notice), 50)
-    assert deleted_pods(look(pod(), gone)) == [("demo-1-s-0-0-abcde", "pod-1-0-0-0")]
+    assert deleted_pods(reconciled(pod(), gone)) == [("demo-1-s-0-0-abcde", "pod-1-0-0-0")]
 
 
 def test_a_world_that_trains_is_left_alone() -> None:
-    assert deleted_pods(look(pod(), pod(slice_index=1))) == []
+    assert deleted_pods(reconciled(pod(), pod(slice_index=1))) == []
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_a_world_that_trains_is_left_alone() -> None:
     ],
 )
 def test_nobody_else_goes(other: dict[str, Any]) -> None:
-    assert deleted_pods(look(other, deleted(pod(slice_index=1), 50))) == []
+    assert deleted_pods(reconciled(other, deleted(pod(slice_index=1), 50))) == []
 
 
 def test_a_world_that_has_not_trained_ends_as_it_does_by_itself() -> None:
     """A process that still starts would end at the signal, and its exit code would count as a failure."""
     (entry,) = TRAINING["history"]
     young = TRAINING | {"history": [{key: value for key, value in entry.items() if key != "firstStepAt"}]}
-    assert deleted_pods(look(pod(), deleted(pod(slice_index=1), 50), status=young)) == []
+    assert deleted_pods(reconciled(pod(), deleted(pod(slice_index=1), 50), status=young)) == []
 
 
 def test_pods_of_the_world_before_take_nobody_along() -> None:
@@ -77,15 +77,15 @@ def test_pods_of_the_world_before_take_nobody_along() -> None:
             {**TRAINING["history"][0], "endedAt": "2026-11-20T12:00:30Z", "cause": "preempted"},
         ],
     }
-    assert deleted_pods(look(pod(restart=1), deleted(pod(slice_index=1), 50), jobset=jobset(restarts=1), status=second)) == []
+    assert deleted_pods(reconciled(pod(restart=1), deleted(pod(slice_index=1), 50), jobset=jobset(restarts=1), status=second)) == []
 
 
 def test_a_run_that_is_stopped_loses_its_jobset_and_that_is_all() -> None:
-    decision = look(pod(), deleted(pod(slice_index=1), 50), suspend=True)
+    decision = reconciled(pod(), deleted(pod(slice_index=1), 50), suspend=True)
     assert deletions(decision) == [("JobSet", "demo-1")]
 
 
 def test_of_a_large_world_nobody_is_sent() -> None:
     world = [pod(host=host) for host in range(MAX_PODS)]
-    assert deleted_pods(look(*world, deleted(pod(slice_index=1), 50))) == []
-    assert len(deleted_pods(look(*world[1:], deleted(pod(slice_index=1), 50)))) == MAX_PODS - 1
+    assert deleted_pods(reconciled(*world, deleted(pod(slice_index=1), 50))) == []
+    assert len(deleted_pods(reconciled(*world[1:], deleted(pod(slice_index=1), 50)))) == MAX_PODS - 1

@@ -18,7 +18,7 @@ from halcyon_operator.observe.pod_events import MAX_AT_ONCE, MAX_MESSAGE, PAUSE_
 from halcyon_operator.observe.pods import parse_pod
 from tests.operator.builders import at, pod, rfc, run
 from tests.operator.hostile import JUNK
-from tests.operator.simulation import PODS, World
+from tests.operator.simulation import PODS, SimulatedCluster
 
 UID = "pod-1-0-0-0"
 MOUNT = 'MountVolume.SetUp failed for volume "keys" : secret "bucket-keys" not found'
@@ -38,7 +38,7 @@ def late(**changes: Any) -> PodView:
     return replace(parse_pod(waiting()), **changes)
 
 
-def hang(world: World, scheduled: float = 0) -> None:
+def hang(world: SimulatedCluster, scheduled: float = 0) -> None:
     """The run's pods hang for five minutes."""
     for place in [place for place in world.api.objects if place.startswith(PODS)]:
         del world.api.objects[place]
@@ -46,19 +46,19 @@ def hang(world: World, scheduled: float = 0) -> None:
     world.now += 301
 
 
-def settle_words(world: World) -> None:
+def settle_words(world: SimulatedCluster) -> None:
     """Settle, and wait until messages are written that are written only every few seconds."""
     world.settle()
     world.now += COUNT_SECONDS
     world.settle()
 
 
-def ready(world: World) -> dict[str, Any]:
+def ready(world: SimulatedCluster) -> dict[str, Any]:
     return next(one for one in world.status["conditions"] if one["type"] == "Ready")
 
 
 def test_the_newest_warning_is_told() -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     world.settle()
     hang(world)
     world.api.events = [event("FailedCreatePodSandBox", "no network", at=100), event(at=200)]
@@ -74,7 +74,7 @@ def test_the_newest_warning_is_told() -> None:
 
 @pytest.mark.parametrize("events", [None, []], ids=["may not be listed", "there are none"])
 def test_without_events_the_pod_speaks_for_itself(events: list[dict[str, Any]] | None) -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     world.settle()
     hang(world)
     world.api.events = events

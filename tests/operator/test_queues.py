@@ -53,17 +53,17 @@ PREEMPTED = workload(
 )
 
 
-class Story:
+class QueuedRun:
     """A run of two slices in a queue, and an operator that reconciles now and then and keeps nothing in memory."""
 
     def __init__(self, **spec: Any) -> None:
         self.document = run(scheduling={"queue": QUEUED}, **spec)
         self._made_at: dict[int, float] = {}
         self._deleted: set[str] = set()
-        self.look(0)
-        self.look(1)
+        self.reconcile(0)
+        self.reconcile(1)
 
-    def look(
+    def reconcile(
         self, seconds: float, found: WorkloadReading | dict[str, Any] | None = None, *, held: bool = True, restarts: int = 0, **seen: Any
     ) -> Decision:
         """One reconciliation, with a JobSet that the queue holds or not, once the run has one. A deleted JobSet exists as long as its
@@ -92,11 +92,11 @@ class Story:
 
     def admitted(self) -> None:
         """The run waits for a while, is admitted, trains, and has saved step 40."""
-        self.look(2, NO_QUOTA)
-        self.look(30, held=False)
+        self.reconcile(2, NO_QUOTA)
+        self.reconcile(30, held=False)
         pods = [pod(1, 0, 0), pod(1, 0, 1)]
-        self.look(40, held=False, pods=pods, report=report(step=10, first=35))
-        self.look(90, held=False, pods=pods, report=report(step=45, first=35), head=head(40))
+        self.reconcile(40, held=False, pods=pods, report=report(step=10, first=35))
+        self.reconcile(90, held=False, pods=pods, report=report(step=45, first=35), head=head(40))
         assert self.status["phase"] == "Running"
 
 
@@ -227,8 +227,8 @@ RESERVED = {"QuotaReserved": (True, "QuotaReserved", "Quota reserved in ClusterQ
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
 def test_it_says_what_it_waits_for_and_since_when(found: Any, reason: str, told: str, stalled: bool) -> None:
-    story = Story()
-    decision = story.look(20, found)
+    story = QueuedRun()
+    decision = story.reconcile(20, found)
     assert story.status["phase"] == "Queued"
     for kind, truth in (("Queued", "True"), ("Ready", "False")):
         status, why, message = story.condition(kind)
@@ -242,75 +242,75 @@ def test_it_says_what_it_waits_for_and_since_when(found: Any, reason: str, told:
 
 
 def test_a_kueue_that_takes_no_note_is_told_of() -> None:
-    story = Story()
-    story.look(20, NoWorkload())
-    story.look(90, NoWorkload())
+    story = QueuedRun()
+    story.reconcile(20, NoWorkload())
+    story.reconcile(90, NoWorkload())
     status, reason, message = story.condition("Queued")
     assert (status, reason) == ("True", "WaitingForKueue")
     assert "integrations" in message
 
 
 def test_waiting_is_a_wait_for_capacity_until_the_first_pod() -> None:
-    story = Story()
-    story.look(2, NO_QUOTA)
-    story.look(62, NO_QUOTA)
+    story = QueuedRun()
+    story.reconcile(2, NO_QUOTA)
+    story.reconcile(62, NO_QUOTA)
     assert story.status["goodput"]["seconds"]["capacityWait"] == pytest.approx(60, abs=1.5)
-    story.look(72, held=False)
+    story.reconcile(72, held=False)
     assert story.status["goodput"]["seconds"]["capacityWait"] == pytest.approx(70, abs=1.5)
     assert story.condition("Queued")[0] == "False"
     assert story.status["phase"] == "Starting"
-    story.look(75, held=False)
+    story.reconcile(75, held=False)
     assert story.status["goodput"]["seconds"]["operatorDelay"] == pytest.approx(3, abs=1.5)
 
 
 def test_waiting_and_admission_are_each_told_once() -> None:
-    story = Story()
-    told = [event.reason for seconds in (2, 20, 40) for event in story.look(seconds, NO_QUOTA).events]
+    story = QueuedRun()
+    told = [event.reason for seconds in (2, 20, 40) for event in story.reconcile(seconds, NO_QUOTA).events]
     assert told.count("Queued") == 1
-    events = story.look(61, held=False).events
+    events = story.reconcile(61, held=False).events
     assert [event.message for event in events if event.reason == "Admitted"] == ["Attempt 1 was admitted by queue research after 60 s"]
-    assert not [event for event in story.look(62, held=False).events if event.reason in ("Admitted", "Queued")]
+    assert not [event for event in story.reconcile(62, held=False).events if event.reason in ("Admitted", "Queued")]
 
 
 def test_a_wait_is_no_reason_to_take_bad_nodes_back() -> None:
-    story = Story()
-    story.look(2, NO_QUOTA)
+    story = QueuedRun()
+    story.reconcile(2, NO_QUOTA)
     placement = {"slices": 2, "wantedSlices": 2, "avoided": [{"node": "node-b", "since": rfc(0), "blames": 2}]}
     story.document["status"]["placement"] = placement
     for seconds in (10, 1000, 5000):
-        assert story.look(seconds, NO_QUOTA).delete == ()
+        assert story.reconcile(seconds, NO_QUOTA).delete == ()
     assert [one["node"] for one in story.status["placement"]["avoided"]] == ["node-b"]
     assert "waitingSince" not in story.status["placement"]
 
 
 def test_a_suspended_run_leaves_the_queue() -> None:
-    story = Story()
-    story.look(2, NO_QUOTA)
+    story = QueuedRun()
+    story.reconcile(2, NO_QUOTA)
     story.document["spec"]["suspend"] = True
-    assert [(one.kind, one.name) for one in story.look(3, NO_QUOTA).delete] == [("JobSet", "demo-1")]
+    assert [(one.kind, one.name) for one in story.reconcile(3, NO_QUOTA).delete] == [("JobSet", "demo-1")]
 
 
 # Eviction -------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_losing_the_quota_is_a_cause_of_its_own_and_free() -> None:
-    story = Story()
+    story = QueuedRun()
     story.admitted()
     # Kueue suspends the JobSet; the processes save and end. The operator deletes the JobSet at once, because Kueue could admit it again
     # meanwhile.
-    decision = story.look(101, PREEMPTED, pods=leaving(101))
+    decision = story.reconcile(101, PREEMPTED, pods=leaving(101))
     assert [(one.kind, one.name) for one in decision.delete] == [("JobSet", "demo-1")]
     assert [event.reason for event in decision.events if event.type == "Warning"] == ["QueueEvicted"]
     assert story.status["phase"] == "Restarting"
     assert "due to prioritization in the ClusterQueue" in story.condition("Ready")[2]
     for seconds in (103, 105):
-        decision = story.look(seconds, PREEMPTED, pods=leaving(101, saved=seconds == 105), head=head(50))
+        decision = story.reconcile(seconds, PREEMPTED, pods=leaving(101, saved=seconds == 105), head=head(50))
         assert (decision.delete, decision.create) == ((), ()), "the processes must have time to save"
     # The processes have ended.
     gone = leaving(101, saved=True)
-    story.look(106, gone=gone, head=head(50))
+    story.reconcile(106, gone=gone, head=head(50))
     assert story.status["attempt"] == 2
-    story.look(107, NO_QUOTA, gone=gone, head=head(50))
+    story.reconcile(107, NO_QUOTA, gone=gone, head=head(50))
     first, second = story.status["history"]
     assert (first["cause"], first["toStep"]) == ("queueEvicted", 50)
     assert "queue research took its quota back, Preempted: Preempted to accommodate" in first["message"]
@@ -321,103 +321,105 @@ def test_losing_the_quota_is_a_cause_of_its_own_and_free() -> None:
     assert story.status["queue"]["waitingSince"] == rfc(107)
     # All the time until it is admitted again counts as a wait for capacity.
     waited = story.status["goodput"]["seconds"]["capacityWait"]
-    story.look(207, NO_QUOTA)
+    story.reconcile(207, NO_QUOTA)
     assert story.status["goodput"]["seconds"]["capacityWait"] - waited == pytest.approx(100)
     # It resumes at the step at which it stopped.
-    story.look(210, held=False)
-    story.look(220, held=False, pods=[pod(2, 0, 0)], report=report(2, 0, step=51, resumed=50, first=215), head=head(50))
+    story.reconcile(210, held=False)
+    story.reconcile(220, held=False, pods=[pod(2, 0, 0)], report=report(2, 0, step=51, resumed=50, first=215), head=head(50))
     assert (story.status["phase"], story.status["history"][1]["fromStep"]) == ("Running", 50)
     assert story.status["goodput"]["lostSteps"] == 0
 
 
 def test_a_world_that_jobset_has_begun_by_itself_keeps_its_place() -> None:
     """A Job may see the exit code of a saving process before its pods are deleted; then JobSet's rule counts the next restart."""
-    story = Story()
+    story = QueuedRun()
     story.admitted()
-    decision = story.look(105, PREEMPTED, restarts=1, pods=leaving(101, saved=True), head=head(50))
+    decision = story.reconcile(105, PREEMPTED, restarts=1, pods=leaving(101, saved=True), head=head(50))
     assert (decision.delete, story.status["phase"]) == ((), "Queued")
     first, second = story.status["history"]
     assert (first["cause"], first["toStep"], second["restart"]) == ("queueEvicted", 50, 1)
     assert "saved step 50 and left" in first["message"]
     assert story.status["restarts"]["queueEvicted"] == 1
     assert story.status["queue"]["waitingSince"] == rfc(100)
-    story.look(210, held=False, restarts=1)
-    story.look(220, held=False, restarts=1, pods=[pod(1, 1, 0)], report=report(1, 1, step=51, resumed=50, first=215), head=head(50))
+    story.reconcile(210, held=False, restarts=1)
+    story.reconcile(220, held=False, restarts=1, pods=[pod(1, 1, 0)], report=report(1, 1, step=51, resumed=50, first=215), head=head(50))
     assert (story.status["phase"], story.status["attempt"], story.status["history"][1]["fromStep"]) == ("Running", 1, 50)
 
 
 def test_processes_that_were_admitted_again_while_nobody_looked_train_on_under_the_same_number() -> None:
-    story = Story()
+    story = QueuedRun()
     story.admitted()
     again = [pod(1, 0, 0), pod(1, 0, 1)]
     for one in again:
         one["metadata"] |= {"uid": f"{one['metadata']['uid']}-again", "creationTimestamp": rfc(300)}
     seen: dict[str, Any] = {"gone": leaving(101, saved=True), "report": report(step=60, resumed=50, first=310), "head": head(50)}
-    decision = story.look(320, held=False, pods=again, **seen)
+    decision = story.reconcile(320, held=False, pods=again, **seen)
     assert (decision.delete, story.status["phase"], story.condition("Ready")[1]) == ((), "Running", "Running")
     # Its later end has its own cause.
     crashed = [pod(1, 0, 0, **ended(1, 400)), again[1]]
     crashed[0]["metadata"]["uid"] = again[0]["metadata"]["uid"]
-    story.look(405, held=False, restarts=1, pods=crashed, **(seen | {"report": None}))
+    story.reconcile(405, held=False, restarts=1, pods=crashed, **(seen | {"report": None}))
     assert (story.status["history"][0]["cause"], story.status["failuresWithoutCheckpoint"]) == ("failed", 1)
 
 
 def test_what_somebody_took_out_of_the_queue_stays_out_until_they_put_it_back() -> None:
     """A new attempt would have a new Workload, and be admitted at once."""
-    story = Story()
+    story = QueuedRun()
     story.admitted()
     out = workload(Evicted=(True, "Deactivated", "The workload is deactivated", 100), spec__active=False)
-    story.look(101, out, pods=leaving(101))
+    story.reconcile(101, out, pods=leaving(101))
     assert story.condition("Ready")[1] == "QueueEvicted"
     for seconds in (110, 1000):
-        decision = story.look(seconds, out, gone=leaving(101, saved=True), head=head(50))
+        decision = story.reconcile(seconds, out, gone=leaving(101, saved=True), head=head(50))
         assert (decision.delete, story.status["phase"], story.status["attempt"]) == ((), "Queued", 1)
         assert story.condition("Stalled")[:2] == ("True", "QueueDeactivated")
-    story.look(1100, held=False, head=head(50))
+    story.reconcile(1100, held=False, head=head(50))
     again = [pod(1, 0, 0), pod(1, 0, 1)]
     for one in again:
         one["metadata"] |= {"uid": f"{one['metadata']['uid']}-again", "creationTimestamp": rfc(1101)}
-    story.look(1120, held=False, pods=again, gone=leaving(101, saved=True), report=report(step=60, resumed=50, first=1110), head=head(50))
+    story.reconcile(
+        1120, held=False, pods=again, gone=leaving(101, saved=True), report=report(step=60, resumed=50, first=1110), head=head(50)
+    )
     assert (story.status["phase"], story.condition("Ready")[1], story.status["attempt"]) == ("Running", "Running", 1)
 
 
 def test_the_cause_is_known_to_an_operator_that_was_away_meanwhile() -> None:
-    story = Story()
+    story = QueuedRun()
     story.admitted()
-    story.look(200, PREEMPTED, restarts=1)
+    story.reconcile(200, PREEMPTED, restarts=1)
     assert story.status["history"][0]["cause"] == "queueEvicted"
     assert story.status["restarts"]["queueEvicted"] == 1
 
 
 def test_a_crash_before_the_eviction_stays_a_crash() -> None:
-    story = Story()
+    story = QueuedRun()
     story.admitted()
     crashed = [pod(1, 0, 0, **ended(1, 95)), *leaving(101)[1:]]
-    story.look(101, PREEMPTED, pods=crashed)
-    story.look(105, PREEMPTED, restarts=1, pods=crashed)
+    story.reconcile(101, PREEMPTED, pods=crashed)
+    story.reconcile(105, PREEMPTED, restarts=1, pods=crashed)
     assert story.status["history"][0]["cause"] == "failed"
     assert story.status["failuresWithoutCheckpoint"] == 1
 
 
 def test_an_earlier_eviction_is_not_taken_for_the_cause_of_a_later_end() -> None:
-    story = Story()
+    story = QueuedRun()
     story.admitted()
-    story.look(105, PREEMPTED, restarts=1, pods=leaving(101, saved=True))
-    story.look(108, PREEMPTED, restarts=1)  # the Workload has this condition as long as the next process group waits
+    story.reconcile(105, PREEMPTED, restarts=1, pods=leaving(101, saved=True))
+    story.reconcile(108, PREEMPTED, restarts=1)  # the Workload has this condition as long as the next process group waits
     second = [pod(1, 1, 0), pod(1, 1, 1)]
-    story.look(110, held=False, restarts=1, pods=second, report=report(1, 1, step=60, resumed=50, first=109))
+    story.reconcile(110, held=False, restarts=1, pods=second, report=report(1, 1, step=60, resumed=50, first=109))
     gone = [deleted(second[0], 120), second[1]]
-    story.look(121, held=False, restarts=1, pods=gone)
-    story.look(125, held=False, restarts=2, pods=gone)
+    story.reconcile(121, held=False, restarts=1, pods=gone)
+    story.reconcile(125, held=False, restarts=2, pods=gone)
     assert [entry.get("cause") for entry in story.status["history"]] == ["queueEvicted", "podDeleted", None]
 
 
 def test_pods_that_never_started_cost_nothing_and_no_number() -> None:
     """As with an image that does not exist: Kueue counts the requeues in the Workload, so the Workload must stay."""
-    story = Story()
-    story.look(2, NO_QUOTA)
+    story = QueuedRun()
+    story.reconcile(2, NO_QUOTA)
     pending = [pod(1, 0, index, phase="Pending", containerStatuses=[]) for index in range(2)]
-    story.look(30, held=False, pods=pending)
+    story.reconcile(30, held=False, pods=pending)
     late = workload(
         Evicted=(True, "PodsReadyTimeout", "Exceeded the PodsReady timeout", 70),
         QuotaReserved=(False, "Pending", "", 70),
@@ -428,29 +430,29 @@ def test_pods_that_never_started_cost_nothing_and_no_number() -> None:
     gone = [deleted(one, 70) for one in pending]
     for one in gone:
         one["status"] |= {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": {"terminated": lost}}]}
-    story.look(71, late, pods=gone)
+    story.reconcile(71, late, pods=gone)
     for seconds in (72, 100, 500):
-        assert story.look(seconds, late, gone=gone).delete == ()
+        assert story.reconcile(seconds, late, gone=gone).delete == ()
         assert (story.status["phase"], story.condition("Queued")[1]) == ("Queued", "WaitingToRequeue")
     assert (story.status["queue"]["eviction"]["reason"], story.status["queue"]["waitingSince"]) == ("PodsReadyTimeout", rfc(70))
     # Admitted again, it is the same process group. The ends of the earlier pods have nothing to do with its end, and neither has the queue.
     pods = [pod(1, 0, index) for index in range(2)]
     for one in pods:
         one["metadata"]["uid"] += "-again"
-    story.look(610, held=False, pods=pods, gone=gone, report=report(step=10, first=605))
+    story.reconcile(610, held=False, pods=pods, gone=gone, report=report(step=10, first=605))
     assert (story.status["phase"], story.condition("Ready")[1]) == ("Running", "Running")
     left = [deleted(pods[0], 620), pods[1]]
-    story.look(621, held=False, pods=left, gone=gone)
-    story.look(625, held=False, restarts=1, pods=left, gone=gone)
+    story.reconcile(621, held=False, pods=left, gone=gone)
+    story.reconcile(625, held=False, restarts=1, pods=left, gone=gone)
     assert [entry.get("cause") for entry in story.status["history"]] == ["podDeleted", None]
 
 
 @pytest.mark.parametrize("reason", ["PodsReadyTimeout", "AdmissionCheck", "ClusterQueueStopped", "LocalQueueStopped", "NodeFailures"])
 def test_every_way_to_lose_the_quota_is_told_by_its_name(reason: str) -> None:
-    story = Story()
+    story = QueuedRun()
     story.admitted()
     lost = workload(Evicted=(True, reason, "The reason in words", 100))
-    story.look(101, lost, pods=leaving(101))
+    story.reconcile(101, lost, pods=leaving(101))
     assert f"{reason}: The reason in words" in story.status["history"][0]["message"]
     assert story.status["queue"]["eviction"] == {
         "attempt": 1,

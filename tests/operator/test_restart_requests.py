@@ -8,12 +8,12 @@ import pytest
 
 from halcyon_api import names
 from halcyon_api.save_requests import SaveRequestTaken, request_id
-from halcyon_operator.decide.edits import SAVING_SECONDS, UNHEARD_SECONDS
+from halcyon_operator.decide.edits import MAX_ACCEPT_SECONDS, MAX_SAVE_SECONDS
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.spec_hash import RETIRED
 from halcyon_operator.objects.build import build
 from tests.operator.builders import EXHAUSTED, REFUSED, UID, at, ended, head, jobset, observed, pod, report, rfc, run, termination
-from tests.operator.simulation import World
+from tests.operator.simulation import SimulatedCluster
 from tests.operator.test_attempts import condition, deletions, kinds, status
 
 
@@ -23,7 +23,7 @@ def asked(known: dict[str, Any] | None = None, value: str = "now", **more: Any) 
     return document
 
 
-def look(
+def reconciled(
     document: dict[str, Any], *, now: float = 60, step: int = 20, saved: int | None = 10, taken: int | None = None, **more: Any
 ) -> Any:
     requests = None if taken is None else [SaveRequestTaken(id=request_id("restart", f"{UID}/1/{rfc(60)}"), step=taken)]
@@ -42,7 +42,7 @@ def restart_of(decision: Any) -> dict[str, Any]:
 
 
 def test_a_value_that_is_new_has_a_checkpoint_made_and_then_a_new_attempt() -> None:
-    seen = look(asked())
+    seen = reconciled(asked())
     assert restart_of(seen) == {"value": "now", "requestedAt": rfc(60), "attempt": 1, "outcome": "waiting"}
     assert said(seen, "RestartPending") == ["A restart was asked for (now): asking for a checkpoint, from which a new attempt goes on"]
     assert condition(seen, "Running") == condition(seen, "Reconciling") == ("True", "RestartPending")
@@ -50,11 +50,11 @@ def test_a_value_that_is_new_has_a_checkpoint_made_and_then_a_new_attempt() -> N
     (ask,) = seen.asks
     assert (ask.request.attempt, seen.delete, seen.requeue_after) == (1, (), 2)
 
-    taken = look(asked(seen.status.document()), taken=21, step=21)
+    taken = reconciled(asked(seen.status.document()), taken=21, step=21)
     assert (taken.asks, taken.delete, taken.status.restart.asked_step) == ((), (), 21)
-    late = look(asked(taken.status.document()), taken=21, step=25, saved=20)
+    late = reconciled(asked(taken.status.document()), taken=21, step=25, saved=20)
     assert late.delete == (), "a checkpoint from before the request must not count"
-    saved = look(asked(taken.status.document()), taken=21, step=25, saved=22)
+    saved = reconciled(asked(taken.status.document()), taken=21, step=25, saved=22)
     assert deletions(saved) == [("JobSet", "demo-1")]
     assert (saved.status.history[-1].cause, saved.status.history[-1].message) == (
         "requested",
@@ -70,19 +70,19 @@ def test_a_value_that_is_new_has_a_checkpoint_made_and_then_a_new_attempt() -> N
 
 def test_what_was_acted_on_is_not_acted_on_again_until_the_value_changes() -> None:
     done = {"value": "now", "requestedAt": rfc(50), "attempt": 0, "outcome": "restarted"}
-    same = look(asked(status(restart=done)))
+    same = reconciled(asked(status(restart=done)))
     assert (same.delete, same.asks, said(same, "RestartPending")) == ((), (), [])
-    again = look(asked(status(restart=done), "again"))
+    again = reconciled(asked(status(restart=done), "again"))
     assert (restart_of(again)["value"], len(again.asks)) == ("again", 1)
-    gone = look(run(status(restart=done)))
+    gone = reconciled(run(status(restart=done)))
     assert restart_of(gone) == done, "without the annotation the record must stay"
 
 
 def test_one_restart_serves_whoever_asks_before_it_is_made() -> None:
-    first = look(asked())
-    second = look(asked(first.status.document(), "impatient"), now=62, taken=21, step=21)
+    first = reconciled(asked())
+    second = reconciled(asked(first.status.document(), "impatient"), now=62, taken=21, step=21)
     assert (restart_of(second)["value"], restart_of(second)["askedStep"], second.asks) == ("impatient", 21, ())
-    saved = look(asked(second.status.document(), "impatient"), now=63, taken=21, step=21, saved=21)
+    saved = reconciled(asked(second.status.document(), "impatient"), now=63, taken=21, step=21, saved=21)
     assert deletions(saved) == [("JobSet", "demo-1")]
     minted = reconcile(observed(asked(saved.status.document(), "impatient"), head=head(21)), at(70))
     assert (minted.status.attempt, restart_of(minted)["outcome"]) == (2, "restarted")
@@ -94,26 +94,26 @@ def test_nothing_is_waited_for_while_nothing_is_trained(stage: str) -> None:
     more: dict[str, Any] = {"stage": "compiling"} if stage == "compiling" else {"pods": [pod(**ended(1, 59, "boom"))]}
     if stage == "ended":
         begun[0] |= {"endedAt": rfc(50), "cause": "preempted", "message": "evicted"}
-    decision = look(asked(status(history=begun)), **more)
+    decision = reconciled(asked(status(history=begun)), **more)
     assert deletions(decision) == [("JobSet", "demo-1")]
     assert said(decision, "RestartPending") == ["A restart was asked for (now): a new attempt is made at once"]
 
 
 @pytest.mark.parametrize(
     ("told", "taken", "limit"),
-    [({}, None, UNHEARD_SECONDS), ({"checkpointError": "denied"}, 21, UNHEARD_SECONDS), ({}, 21, SAVING_SECONDS)],
+    [({}, None, MAX_ACCEPT_SECONDS), ({"checkpointError": "denied"}, 21, MAX_ACCEPT_SECONDS), ({}, 21, MAX_SAVE_SECONDS)],
 )
 def test_a_trainer_that_does_not_save_is_not_waited_for_for_ever(told: dict[str, Any], taken: int | None, limit: float) -> None:
-    document = asked(look(asked()).status.document())
-    assert look(document, now=60 + limit - 1, told=told, taken=taken).delete == ()
-    assert deletions(look(document, now=60 + limit, told=told, taken=taken)) == [("JobSet", "demo-1")]
+    document = asked(reconciled(asked()).status.document())
+    assert reconciled(document, now=60 + limit - 1, told=told, taken=taken).delete == ()
+    assert deletions(reconciled(document, now=60 + limit, told=told, taken=taken)) == [("JobSet", "demo-1")]
 
 
 def test_an_edit_that_waits_too_comes_into_force_with_the_restart() -> None:
-    both = look(asked(status(inForce={"trainer.steps": "300"}), generation=2, image="other:2"))
+    both = reconciled(asked(status(inForce={"trainer.steps": "300"}), generation=2, image="other:2"))
     assert both.status.edit.fields[0] == "image"
     assert condition(both, "Running") == ("True", "EditPending")
-    saved = look(asked(both.status.document(), generation=2, image="other:2"), taken=21, step=21, saved=21)
+    saved = reconciled(asked(both.status.document(), generation=2, image="other:2"), taken=21, step=21, saved=21)
     assert (deletions(saved), saved.status.history[-1].cause) == ([("JobSet", "demo-1")], "specChanged")
     minted = reconcile(observed(asked(saved.status.document(), generation=2, image="other:2"), head=head(21)), at(70))
     assert (minted.status.edit, restart_of(minted)["outcome"], minted.status.restarts.total) == (None, "restarted", 1)
@@ -123,7 +123,7 @@ def test_a_run_that_has_not_begun_is_not_begun_twice() -> None:
     first = reconcile(observed(asked({})), at(60))
     assert (first.status.attempt, restart_of(first)["outcome"]) == (1, "passedOver")
     assert said(first, "RestartPassedOver") == ["The restart that was asked for (now) is passed over: the run has not begun"]
-    story = World(asked({}))
+    story = SimulatedCluster(asked({}))
     story.settle()
     assert story.status["attempt"] == 1
 
@@ -134,19 +134,19 @@ def test_an_attempt_without_pods_is_the_restart() -> None:
     assert (restart_of(decision)["outcome"], kinds(decision)) == ("restarted", [("ConfigMap", "demo-1"), ("JobSet", "demo-1")])
     waits = jobset() | {"spec": {"suspend": True}}
     waits["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "team"
-    queued = look(asked(status(history=[])), jobsets=[waits], pods=[], stage="none", saved=None)
+    queued = reconciled(asked(status(history=[])), jobsets=[waits], pods=[], stage="none", saved=None)
     assert (restart_of(queued)["outcome"], queued.delete) == ("restarted", ()), "it must keep its place in the queue"
 
 
 @pytest.mark.parametrize("more", [{"jobsets": []}, {"jobsets": [jobset(deleting=True)]}])
 def test_an_attempt_that_is_replaced_anyway_is_replaced_once(more: dict[str, Any]) -> None:
-    decision = look(asked(), pods=[], **more)
+    decision = reconciled(asked(), pods=[], **more)
     assert decision.delete == ()
     assert restart_of(decision)["outcome"] == ("restarted" if decision.status.attempt == 2 else "waiting")
 
 
 def test_a_run_that_rests_passes_it_over_and_resumes_once() -> None:
-    story = World(run())
+    story = SimulatedCluster(run())
     story.settle()
     story.train(20)
     story.settle()
@@ -163,7 +163,7 @@ def test_a_run_that_rests_passes_it_over_and_resumes_once() -> None:
 
 @pytest.mark.parametrize("meanwhile", ["suspended", "completed"])
 def test_a_run_that_comes_to_rest_before_its_restart_is_not_restarted(meanwhile: str) -> None:
-    story = World(run())
+    story = SimulatedCluster(run())
     story.settle()
     story.train(20)
     story.settle()
@@ -183,7 +183,7 @@ def test_a_run_that_comes_to_rest_before_its_restart_is_not_restarted(meanwhile:
 
 
 def test_a_finished_run_passes_it_over() -> None:
-    story = World(run())
+    story = SimulatedCluster(run())
     story.settle()
     story.head = head(300)
     story.end_jobset("Completed")
@@ -219,23 +219,23 @@ def test_a_stop_that_a_restart_leads_out_of_is_not_counted_as_an_edit() -> None:
 
 
 def test_a_document_that_is_not_valid_stops_nothing_and_is_restarted_when_it_is_mended() -> None:
-    broken = look(asked(trainer__batchSize=7))
+    broken = reconciled(asked(trainer__batchSize=7))
     assert (broken.delete, broken.status.restart) == ((), None)
     assert condition(broken, "Stalled") == ("True", "InvalidSpec")
-    fixed = look(asked(broken.status.document(), generation=2))
+    fixed = reconciled(asked(broken.status.document(), generation=2))
     assert (restart_of(fixed)["outcome"], len(fixed.asks)) == ("waiting", 1)
 
 
 def test_values_of_any_kind_are_bounded_and_harmless() -> None:
-    decision = look(asked(value="x\n\x00" * 10_000))
+    decision = reconciled(asked(value="x\n\x00" * 10_000))
     assert len(restart_of(decision)["value"]) <= 253
-    assert look(asked(value="   ")).status.restart is None
+    assert reconciled(asked(value="   ")).status.restart is None
     spoiled = status(restart={"value": "now", "outcome": "no such", "attempt": -3})
-    assert look(run(spoiled)).delete == ()
+    assert reconciled(run(spoiled)).delete == ()
 
 
 def test_the_story_of_a_restart_through_the_death_of_operator_and_world() -> None:
-    story = World(run())
+    story = SimulatedCluster(run())
     story.settle()
     story.train(20)
     story.annotate("new nodes", names.ANNOTATION_RESTART)

@@ -10,10 +10,10 @@ import yaml
 from halcyon_operator.observe.pod_endings import PodEndings
 from halcyon_operator.observe.watch_cache import WatchCache
 from halcyon_operator.run.app import handlers, kopf_settings
-from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import run
-from tests.operator.simulation import World
+from tests.operator.simulation import SimulatedCluster
 from tests.operator.test_crashes import cleaned_up, edited, evicted
 from tests.operator.test_pod_events import hang
 
@@ -26,7 +26,7 @@ NOT_CALLED = {("update", "trainingruns/finalizers")}
 """If the admission plugin is on, an owner reference that blocks the owner's deletion needs this right. No request uses it."""
 
 
-def hangs(world: World) -> None:
+def hangs(world: SimulatedCluster) -> None:
     """A pod has a node and does not start."""
     world.settle()
     hang(world)
@@ -42,14 +42,14 @@ def granted() -> set[tuple[str, str]]:
 def test_granted_is_used() -> None:
     used: set[tuple[str, str]] = set()
     for story in (edited, evicted, cleaned_up, hangs):
-        world = World(run())
+        world = SimulatedCluster(run())
         story(world)
         used |= world.api.used
     assert used | WATCHED | NOT_CALLED == granted()
 
 
 def test_kopf_writes_nothing_and_watches_labelled_objects_only() -> None:
-    registry = handlers(WorkQueue(lambda: 0.0), PodEndings(), WatchEcho(lambda: 0.0), WatchCache())
+    registry = handlers(WorkQueue(lambda: 0.0), PodEndings(), WriteWatch(lambda: 0.0), WatchCache())
     settings = kopf_settings()
     assert not registry._changing._handlers, "kopf's change handlers would write annotations"
     assert not registry._spawning._handlers, "kopf's daemons and timers would add finalizers"

@@ -39,7 +39,7 @@ STATUS: dict[str, Any] = {
 }
 
 
-class Told:
+class SampledMetrics:
     """Metrics that have seen one run, and a way to read its samples."""
 
     def __init__(self, status: dict[str, Any], **spec: Any) -> None:
@@ -58,7 +58,7 @@ class Told:
 
 
 def test_a_run_under_way() -> None:
-    told = Told(STATUS, checkpoint__save={"everySteps": 20})
+    told = SampledMetrics(STATUS, checkpoint__save={"everySteps": 20})
     assert told("phase", phase="Running") == 1
     assert told("condition", type="Stalled", reason="Progressing") == 0
     assert (told("attempt"), told("step"), told("planned_steps")) == (2, 57, 100)
@@ -80,18 +80,18 @@ def test_a_run_under_way() -> None:
     ],
 )
 def test_the_interval_between_saves_is_the_one_that_counts(save: dict[str, Any], steps: float | None, seconds: float) -> None:
-    told = Told(STATUS, checkpoint__save=save)
+    told = SampledMetrics(STATUS, checkpoint__save=save)
     assert (told("save_interval_steps"), told("save_interval_seconds")) == (steps, seconds)
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Suspended", "Succeeded", "Failed"])
 def test_a_run_without_pods_holds_nothing(phase: str) -> None:
-    told = Told(STATUS | {"phase": phase})
+    told = SampledMetrics(STATUS | {"phase": phase})
     assert (told("devices"), told("hosts")) == (0, 0)
 
 
 def test_a_phase_and_a_reason_are_followed_by_the_next() -> None:
-    told = Told(STATUS)
+    told = SampledMetrics(STATUS)
     told.see(STATUS | {"phase": "Failed", "conditions": [STALLED]})
     assert told("phase", phase="Running") is None
     assert told("phase", phase="Failed") == 1
@@ -102,7 +102,7 @@ def test_a_phase_and_a_reason_are_followed_by_the_next() -> None:
 
 
 def test_what_is_not_known_is_absent_and_a_bad_document_is_no_obstacle() -> None:
-    told = Told({"phase": "Pending", "checkpoint": CHECKPOINT | {"time": "yesterday"}})
+    told = SampledMetrics({"phase": "Pending", "checkpoint": CHECKPOINT | {"time": "yesterday"}})
     for name in ("step", "planned_steps", "checkpoint_timestamp_seconds", "save_interval_seconds"):
         assert told(name) is None, name
     parsed = parse_status(STATUS)
@@ -112,7 +112,9 @@ def test_what_is_not_known_is_absent_and_a_bad_document_is_no_obstacle() -> None
 
 
 def test_a_run_has_a_bounded_number_of_samples_and_leaves_none() -> None:
-    told = Told(STATUS | {"conditions": [STALLED | {"type": kind} for kind in ("Stalled", "Degraded", "Queued", "Ready", "Failed")]})
+    told = SampledMetrics(
+        STATUS | {"conditions": [STALLED | {"type": kind} for kind in ("Stalled", "Degraded", "Queued", "Ready", "Failed")]}
+    )
     assert len(told.lines()) <= 32
     assert {line.partition("{")[0] for line in told.lines()} <= {metric.name for metric in RUN_METRICS}
     told.metrics.lost_run(KEY)

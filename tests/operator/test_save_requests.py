@@ -11,7 +11,7 @@ from halcyon_api import names
 from halcyon_api.save_requests import SaveRequestTaken, request_id
 from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import UID, at, head, jobset, observed, pod, report, rfc, run
-from tests.operator.simulation import PODS, World
+from tests.operator.simulation import PODS, SimulatedCluster
 from tests.operator.test_attempts import status
 
 NOW = at(60)
@@ -24,7 +24,7 @@ def asking(value: str = "now", **known: Any) -> dict[str, Any]:
     return document
 
 
-def look(document: dict[str, Any], *, step: int = 20, taken: int | None = None, saved: int | None = 10, **more: Any) -> Any:
+def reconciled(document: dict[str, Any], *, step: int = 20, taken: int | None = None, saved: int | None = 10, **more: Any) -> Any:
     requests = None if taken is None else [SaveRequestTaken(id=ID, step=taken)]
     told = report(step=step).model_copy(update={"save_requests": requests})
     seen = {"jobsets": [jobset()], "pods": [pod()], "report": told, "head": head(saved), **more}
@@ -32,7 +32,7 @@ def look(document: dict[str, Any], *, step: int = 20, taken: int | None = None, 
 
 
 def test_a_value_that_is_new_is_put_on_record_and_asked_for() -> None:
-    decision = look(asking())
+    decision = reconciled(asking())
     assert decision.status.save_request.document() == {"value": "now", "requestedAt": rfc(60)}
     (ask,) = decision.asks
     assert (ask.ip, ask.port, ask.token) == ("10.0.0.1", 9400, "the-token")
@@ -44,11 +44,11 @@ def test_a_value_that_is_new_is_put_on_record_and_asked_for() -> None:
 
 def test_what_the_trainer_took_note_of_is_not_asked_again_and_served_by_its_step() -> None:
     known = {"saveRequest": {"value": "now", "requestedAt": rfc(50)}}
-    waiting = look(asking(**known), taken=15, saved=10)
+    waiting = reconciled(asking(**known), taken=15, saved=10)
     assert waiting.asks == ()
     assert waiting.status.save_request.document() == {"value": "now", "requestedAt": rfc(50), "askedStep": 15}
     for saved in (15, 17):
-        served = look(asking(**known), taken=15, saved=saved)
+        served = reconciled(asking(**known), taken=15, saved=saved)
         assert (served.asks, served.status.save_request.step) == ((), saved)
         assert [event.message for event in served.events if event.reason == "CheckpointSaved"] == [
             f"The checkpoint of step {saved} holds all that was trained when it was asked for (now)"
@@ -57,12 +57,12 @@ def test_what_the_trainer_took_note_of_is_not_asked_again_and_served_by_its_step
 
 def test_a_served_request_asks_for_nothing_until_its_value_changes() -> None:
     known = {"saveRequest": {"value": "now", "requestedAt": rfc(50), "askedStep": 9, "step": 10}}
-    assert look(asking(**known)).asks == ()
-    again = look(asking("again", **known))
+    assert reconciled(asking(**known)).asks == ()
+    again = reconciled(asking("again", **known))
     assert len(again.asks) == 1
     assert again.status.save_request.document() == {"value": "again", "requestedAt": rfc(60)}
     gone = run(status(**known))
-    assert look(gone).status.save_request.step == 10, "without the annotation the record must stay"
+    assert reconciled(gone).status.save_request.step == 10, "without the annotation the record must stay"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_served_request_asks_for_nothing_until_its_value_changes() -> None:
     ],
 )
 def test_nobody_is_asked_who_cannot_answer_for_the_present_world(more: dict[str, Any]) -> None:
-    decision = look(asking(), **more)
+    decision = reconciled(asking(), **more)
     assert decision.asks == ()
     assert decision.status.save_request.step is None
 
@@ -86,7 +86,7 @@ def test_nobody_is_asked_who_cannot_answer_for_the_present_world(more: dict[str,
 def test_a_pod_without_a_token_is_not_asked() -> None:
     bare = pod()
     bare["spec"] = {"nodeName": "node-a"}
-    assert look(asking(), pods=[bare]).asks == ()
+    assert reconciled(asking(), pods=[bare]).asks == ()
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Suspended"])
@@ -101,14 +101,14 @@ def test_where_nobody_trains_the_newest_checkpoint_holds_everything(phase: str) 
 
 
 def test_values_of_any_kind_are_bounded_and_harmless() -> None:
-    decision = look(asking("x\n\x00" * 10_000))
+    decision = reconciled(asking("x\n\x00" * 10_000))
     assert len(decision.status.save_request.value) <= 253
     assert len(decision.asks) == 1
-    assert look(asking("   ")).status.save_request is None
+    assert reconciled(asking("   ")).status.save_request is None
 
 
 def test_the_story_of_a_request_through_the_death_of_operator_and_world() -> None:
-    world = World(run())
+    world = SimulatedCluster(run())
     world.settle()
     world.train(20)
     world.annotate("before the demo")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from halcyon_operator.decide.edits import SAVING_SECONDS, UNHEARD_SECONDS
+from halcyon_operator.decide.edits import MAX_ACCEPT_SECONDS, MAX_SAVE_SECONDS
 from tests.operator.builders import head, run
-from tests.operator.simulation import World
+from tests.operator.simulation import SimulatedCluster
 
 
-def training(**spec: Any) -> World:
-    world = World(run(**spec))
+def training(**spec: Any) -> SimulatedCluster:
+    world = SimulatedCluster(run(**spec))
     world.settle()
     world.train(50)
     world.head = head(40)
@@ -19,7 +19,7 @@ def training(**spec: Any) -> World:
     return world
 
 
-def ready(world: World) -> tuple[str, str, str]:
+def ready(world: SimulatedCluster) -> tuple[str, str, str]:
     found = next(one for one in world.status["conditions"] if one["type"] == "Ready")
     return world.status["phase"], found["reason"], found["message"]
 
@@ -32,7 +32,7 @@ def test_a_suspended_run_is_asked_for_a_checkpoint_and_stopped_when_it_is_commit
     assert (asked, step) == ((1, 0), 50)
     said = "attempt 1, restart 0 is training; a checkpoint is asked for, then the hardware is released"
     assert ready(world) == ("Suspending", "Suspending", said)
-    world.now += SAVING_SECONDS / 2  # longer than any grace period
+    world.now += MAX_SAVE_SECONDS / 2  # longer than any grace period
     world.head = head(45)
     world.settle()
     assert (world.jobset is not None, world.status["phase"]) == (True, "Suspending"), "step 45 is not the last step, so it must wait"
@@ -61,18 +61,18 @@ def test_a_trainer_that_cannot_save_is_not_waited_for_without_end() -> None:
     slow = training()
     slow.edit(suspend=True)
     slow.settle()
-    slow.now += SAVING_SECONDS - 10
+    slow.now += MAX_SAVE_SECONDS - 10
     slow.settle()
     assert slow.jobset is not None
     slow.now += 10
     slow.settle()
     assert slow.status["phase"] == "Suspended"
     deaf = training()
-    deaf.ask_save = refuses  # type: ignore[method-assign]
+    deaf.send_save_request = refuses  # type: ignore[method-assign]
     deaf.edit(suspend=True)
     deaf.settle()
     assert deaf.jobset is not None
-    deaf.now += UNHEARD_SECONDS
+    deaf.now += MAX_ACCEPT_SECONDS
     deaf.settle()
     assert deaf.status["phase"] == "Suspended"
 
@@ -83,12 +83,12 @@ async def refuses(_: Any) -> str:
 
 
 def test_what_has_nothing_to_save_is_suspended_at_once() -> None:
-    starting = World(run())
+    starting = SimulatedCluster(run())
     starting.settle()
     starting.edit(suspend=True)
     starting.settle()
     assert (starting.status["phase"], starting.jobset) == ("Suspended", None)
-    tokenizing = World(run(task="data"))
+    tokenizing = SimulatedCluster(run(task="data"))
     tokenizing.settle()
     tokenizing.train(0)
     tokenizing.settle()

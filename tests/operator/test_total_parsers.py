@@ -41,7 +41,7 @@ from halcyon_operator.observe.runs import parse_run_view
 from halcyon_operator.observe.trainers import parse_report
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 from halcyon_operator.observe.workloads import newest, parse_workload
-from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.health import WriteWatch
 from tests.operator.builders import defaults, jobset, pod, report, run
 from tests.operator.hostile import EVALUATED, JUNK, LATER_STATUS, NODE, PROGRESS, STATUS, WORKLOAD, spoil
 from tests.operator.test_jobset_version import NEW as SCHEMA
@@ -66,7 +66,7 @@ def _taken(document: Any) -> None:
     """Defaults that were found for a run, taken by an intact run and by a damaged one."""
     read = FoundDefaults("ours", ("default", "halcyon"), (document, DEFAULTS))
     for whose in (RUN, document, run()):
-        took = taken(whose, parse_status(untrusted.dig(whose, "status")), read)
+        took = taken(whose, parse_status(untrusted.value_at(whose, "status")), read)
         resolved_spec(whose, took.values)
         found = parse_run_view(whose, read)
         assert found.spec is not None or found.problems
@@ -93,14 +93,14 @@ def _plain(value: Any) -> None:
     assert untrusted.text(value, 10).isprintable()
     assert untrusted.integer(value) is None or abs(untrusted.integer(value) or 0) <= 2**63
     untrusted.moment(value)
-    untrusted.dig(value, "a", 0, value if isinstance(value, str) else "b")
+    untrusted.value_at(value, "a", 0, value if isinstance(value, str) else "b")
     untrusted.mapping(value)
     untrusted.sequence(value)
 
 
 def _echo(value: Any) -> None:
-    echo = WatchEcho(lambda: 0.0)
-    echo.wrote(KEY, value)
+    echo = WriteWatch(lambda: 0.0)
+    echo.record_write(KEY, value)
     echo.saw(KEY, value)
 
 
@@ -119,8 +119,8 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
         RUN,
     ),
     "kube.election.parse_lease": (parse_lease, LEASE),
-    "run.health.WatchEcho.saw": (_echo, "7"),
-    "run.health.WatchEcho.wrote": (_echo, "7"),
+    "run.health.WriteWatch.saw": (_echo, "7"),
+    "run.health.WriteWatch.record_write": (_echo, "7"),
     "observe.jobsets.controller_uid": (lambda document: controller_uid(untrusted.mapping(document)), jobset()["metadata"]),
     "observe.jobsets.parse_jobset": (parse_jobset, jobset()),
     "observe.jobsets.parse_object": (lambda document: parse_object("ConfigMap", document), jobset()),
@@ -130,9 +130,9 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "kube.merge_patch.merge_patch": (lambda document: merge_patch(untrusted.mapping(document), STATUS), STATUS),
     "observe.node_notices.NodeNotices.saw": (_node, NODE),
     "observe.node_notices.notices_of": (notices_of, NODE),
-    "observe.observer.Observer.wrote": (_stored, RUN),
+    "observe.observer.Observer.record_write": (_stored, RUN),
     "model.untrusted.count": (_plain, 1),
-    "model.untrusted.dig": (_plain, {"a": [1]}),
+    "model.untrusted.value_at": (_plain, {"a": [1]}),
     "model.untrusted.integer": (_plain, "1"),
     "model.untrusted.mapping": (_plain, {}),
     "model.untrusted.moment": (_plain, "2026-01-01T00:00:00Z"),

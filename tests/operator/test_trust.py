@@ -10,22 +10,22 @@ import pytest
 from halcyon_api import names
 from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import ended, head, jobset, pod, run, termination
-from tests.operator.simulation import JOBSETS, KEY, PODS, RUN, World
+from tests.operator.simulation import JOBSETS, KEY, PODS, RUN, SimulatedCluster
 
 
-def training() -> World:
-    world = World(run())
+def training() -> SimulatedCluster:
+    world = SimulatedCluster(run())
     world.settle()
     world.train(50)
     world.settle()
     return world
 
 
-def add(world: World, path: str, thing: dict[str, Any], kind: str) -> None:
+def add(world: SimulatedCluster, path: str, thing: dict[str, Any], kind: str) -> None:
     world.api.objects[f"{path}/{thing['metadata']['name']}"] = thing | {"kind": kind}
 
 
-def foreign_pod(world: World, **change: Any) -> dict[str, Any]:
+def foreign_pod(world: SimulatedCluster, **change: Any) -> dict[str, Any]:
     """A foreign pod with the labels of the run's current process group."""
     assert world.jobset is not None
     made = pod(world.status["attempt"], 0, 0, 0)
@@ -34,7 +34,7 @@ def foreign_pod(world: World, **change: Any) -> dict[str, Any]:
     return made
 
 
-def end(world: World) -> None:
+def end(world: SimulatedCluster) -> None:
     world.head = head(300, epoch=(world.status["attempt"], 0))
     world.end_jobset("Completed")
     world.settle()
@@ -50,7 +50,7 @@ def test_a_foreign_jobset_with_a_high_attempt_uses_up_no_number(name: str, attem
     add(world, JOBSETS, alien, "JobSet")
     world.edit(image="other:2")
     for _ in range(20):
-        asyncio.run(world.look())
+        asyncio.run(world.reconcile_once())
         alien = world.api.objects.pop(f"{JOBSETS}/{name}")  # the simulated controllers must act on the run's own JobSet
         world.tick()
         world.api.objects[f"{JOBSETS}/{name}"] = alien
@@ -74,7 +74,7 @@ def test_a_foreign_pod_with_the_runs_labels_is_none_of_its_pods(change: dict[str
         alien["metadata"]["labels"][names.JOBSET_UID_LABEL] = "another"
     alien["status"] |= ended(80, world.now, termination("badConfiguration", 80, attempt=1, said="ended by a stranger"))
     add(world, PODS, alien, "Pod")
-    observed = asyncio.run(world.observer.look(*KEY, None))
+    observed = asyncio.run(world.observer.observe(*KEY, None))
     assert observed is not None
     assert len(observed.pods) == 1, "only its own pod must be observed"
     assert "foreign" not in {pod.uid for pod in observed.pods} | {ending.uid for ending in observed.endings}
@@ -87,7 +87,7 @@ def test_a_foreign_jobset_that_looks_for_room_is_no_probe() -> None:
     alien["metadata"] |= {"name": "demo-probe", "ownerReferences": []}
     alien["metadata"]["labels"][names.LABEL_ROLE] = names.ROLE_PROBE
     add(world, JOBSETS, alien, "JobSet")
-    observed = asyncio.run(world.observer.look(*KEY, None))
+    observed = asyncio.run(world.observer.observe(*KEY, None))
     assert observed is not None
     assert observed.probe is None
 
@@ -96,11 +96,11 @@ def test_what_a_process_said_last_is_known_after_its_jobset_and_the_status_are_g
     world = training()
     last = pod(1, 0, 1, **ended(42, world.now, termination("preempted", 42, attempt=1, step=70, checkpointStep=70)))
     world.add_pod(last)
-    observed = asyncio.run(world.observer.look(*KEY, None))
+    observed = asyncio.run(world.observer.observe(*KEY, None))
     assert observed is not None
     del world.api.objects[RUN]["status"]
     for place in [place for place in world.api.objects if place.startswith((JOBSETS, PODS))]:
         del world.api.objects[place]
-    observed = asyncio.run(world.observer.look(*KEY, None))
+    observed = asyncio.run(world.observer.observe(*KEY, None))
     assert observed is not None
     assert [ending.report.checkpoint_step for ending in observed.endings if ending.report is not None] == [70]

@@ -19,13 +19,13 @@ from halcyon_operator.observe.polls import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SE
 from halcyon_operator.observe.trainers import ReportReading
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 from halcyon_operator.run.controller import Controller
-from halcyon_operator.run.health import STUCK_SECONDS, WatchEcho
+from halcyon_operator.run.health import STUCK_SECONDS, WriteWatch
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.supervision import Supervision, health_problem
 from halcyon_operator.run.watch_audit import WatchAudit
 from tests.operator import test_work_queue
 from tests.operator.builders import PLATFORM, jobset, pod, report, run
-from tests.operator.simulation import KEY, RUN, FakeApi, World
+from tests.operator.simulation import KEY, RUN, FakeApi, SimulatedCluster
 from tests.operator.test_crashes import cleaned_up, deleted, edited, plain, suspended
 
 
@@ -41,7 +41,7 @@ class Watched(FakeApi):
         return super()._read(path, query)
 
 
-class WatchedWorld(World):
+class WatchedWorld(SimulatedCluster):
     """The world with an operator that uses the watch cache. Each of the three watches is sometimes late by one reconciliation."""
 
     def __init__(self, document: dict[str, Any], lag: random.Random | None = None) -> None:
@@ -58,7 +58,7 @@ class WatchedWorld(World):
         self.cache = WatchCache()
         cluster, metrics = Cluster(self.api), Metrics()  # type: ignore[arg-type]
         observer = Observer(cluster, self, self, self.pod_endings, PLATFORM, self.notices, token=lambda: "the-token", cache=self.cache)  # type: ignore[arg-type]
-        echo = WatchEcho(lambda: self.now)
+        echo = WriteWatch(lambda: self.now)
         self.controller = Controller(
             self.queue, observer, cluster, self.pod_endings, metrics, echo, "test", self.clock, lambda: self.now, self
         )
@@ -83,16 +83,16 @@ class WatchedWorld(World):
                 else:
                     self.cache.saw_pod(KEY, SeenPod(thing))
 
-    async def look(self) -> None:
+    async def reconcile_once(self) -> None:
         self.show()
-        await super().look()
+        await super().reconcile_once()
 
 
 @pytest.mark.parametrize("story", [plain, edited, suspended, deleted, cleaned_up])
 @pytest.mark.parametrize("seed", [None, 1, 2, 3])
 def test_every_story_ends_as_it_does_without_the_store(story: Any, seed: int | None) -> None:
     """However late the watches are: every write is decided from the API server's answer."""
-    plainly, watched = World(run()), WatchedWorld(run(), None if seed is None else random.Random(seed))
+    plainly, watched = SimulatedCluster(run()), WatchedWorld(run(), None if seed is None else random.Random(seed))
     for world in (plainly, watched):
         story(world)
     keep = ("phase", "attempt", "restarts", "failuresWithoutCheckpoint")
@@ -108,26 +108,26 @@ def test_a_run_at_which_nothing_happens_costs_no_request() -> None:
     world.settle()
     assert world.status["phase"] == "Running"
 
-    async def looks(times: int) -> int:
+    async def reconciles(times: int) -> int:
         before = world.api.reads
         for _ in range(times):
             world.now += 1
-            await world.look()
+            await world.reconcile_once()
         return world.api.reads - before
 
-    assert asyncio.run(looks(20)) == 0
+    assert asyncio.run(reconciles(20)) == 0
     writes = world.api.writes
     world.train(60)
-    assert asyncio.run(looks(20)) == 0, "new progress must be written without a read"
+    assert asyncio.run(reconciles(20)) == 0, "new progress must be written without a read"
     assert world.api.writes > writes
 
     async def checked() -> int:
         world.controller.check([KEY], 0)
-        return await looks(1)
+        return await reconciles(1)
 
     assert asyncio.run(checked()) == 3, "the regular check must read everything, even without a reason"
     world.end_jobset("Failed", "ReachedMaxRestarts", 4)
-    assert asyncio.run(looks(1)) > 0, "an end must be judged from the API server's answer"
+    assert asyncio.run(reconciles(1)) > 0, "an end must be judged from the API server's answer"
 
 
 def test_many_runs_are_checked_one_after_the_other() -> None:
@@ -139,7 +139,7 @@ def test_many_runs_are_checked_one_after_the_other() -> None:
 
     async def reads() -> int:
         before = world.api.reads
-        await world.look()
+        await world.reconcile_once()
         return world.api.reads - before
 
     async def story() -> list[int]:
@@ -190,7 +190,7 @@ def test_a_run_whose_end_no_watch_told_of_is_found_out() -> None:
         watching = asyncio.create_task(Supervision(cluster, ("default",), audit, world.cache.keys, check).run(warm, 0.01))
         await asyncio.gather(watching, return_exceptions=True)
         world.controller.check(found, 0)
-        await world.look()
+        await world.reconcile_once()
         assert world.cache.run(KEY) is None
         return found
 
@@ -241,13 +241,13 @@ def test_the_watches_are_complete_when_they_have_shown_all_that_was_listed() -> 
     assert not audit.complete
     now[0] = STUCK_SECONDS + 1
     assert audit.lag_seconds == STUCK_SECONDS + 1
-    assert "objects that exist" in health_problem(WatchEcho(lambda: now[0]), audit, 0)
+    assert "objects that exist" in health_problem(WriteWatch(lambda: now[0]), audit, 0)
     audit.listed([(b, 99)])
     assert audit.lag_seconds == STUCK_SECONDS + 1, "it has not yet shown the version of the first list"
     seen[b] = 7
     assert audit.complete
-    assert health_problem(WatchEcho(lambda: now[0]), audit, 0) == ""
-    assert "does not end" in health_problem(WatchEcho(lambda: now[0]), audit, STUCK_SECONDS + 1)
+    assert health_problem(WriteWatch(lambda: now[0]), audit, 0) == ""
+    assert "does not end" in health_problem(WriteWatch(lambda: now[0]), audit, STUCK_SECONDS + 1)
     audit.listed([(a, 50)])
     audit.listed([])
     assert audit.complete, "it must not wait for a deleted object"
@@ -339,5 +339,5 @@ def test_a_leader_that_stands_down_tells_of_no_runs_any_more() -> None:
     world.settle()
     metrics: Metrics = world.controller._metrics
     assert metrics.registry.get_sample_value("halcyon_operator_runs", {"phase": "Starting"}) == 1
-    world.controller.stand_down()
+    world.controller.stop_managing()
     assert metrics.registry.get_sample_value("halcyon_operator_runs", {"phase": "Starting"}) == 0

@@ -40,7 +40,7 @@ def describe(factor: float, passed: ProcessorTime) -> str:
     )
 
 
-class TellsOfTheMachine:
+class MachineReport:
     """Adds the speed of the machine to the report of each failed test."""
 
     @pytest.hookimpl(wrapper=True)

@@ -108,7 +108,7 @@ class Run:
             self._step("check", lambda: _exit_status(["make", "check"]))
         for part in (one for one in self._parts if one in (Part.FAST, Part.SLOW)):
             if part is Part.SLOW:
-                self._step("programs", lambda: self._said(lambda: builds.make_programs(self._tier, self._progress)))
+                self._step("programs", lambda: self._report_error(lambda: builds.make_programs(self._tier, self._progress)))
             self._tests(part)
         if on_cluster := [part for part in self._parts if part in (Part.CLUSTER, Part.ALONE)]:
             self._on_cluster(on_cluster)
@@ -144,7 +144,7 @@ class Run:
         ran_already = cluster.status().ready
         try:
             for name, work in (("images", lambda: builds.make_images(self._tier, self._progress)), ("cluster up", cluster.up)):
-                if self._step(name, lambda work=work: self._said(work)):
+                if self._step(name, lambda work=work: self._report_error(work)):
                     return
             os.environ[CLUSTER_TESTS_BEGAN] = datetime.now(UTC).isoformat()
             for part in parts:
@@ -153,9 +153,9 @@ class Run:
                     os.environ[ALL_CLUSTER_TESTS_RAN] = "1"
         finally:
             if not ran_already:
-                self._step("cluster down", lambda: self._said(cluster.down))
+                self._step("cluster down", lambda: self._report_error(cluster.down))
 
-    def _said(self, work: Callable[[], object]) -> int:
+    def _report_error(self, work: Callable[[], object]) -> int:
         try:
             work()
         except DevclusterError as why:

@@ -13,7 +13,7 @@ import pytest
 from halcyon_devcluster import machine
 from halcyon_devcluster.machine import VARIABLE, ProcessorTime, Reading
 from tests.suite import limits
-from tests.suite.limits import TellsOfTheMachine, describe, limit, scale_timeouts, set_factor
+from tests.suite.limits import MachineReport, describe, limit, scale_timeouts, set_factor
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_how_slow_the_machine_was_in_words() -> None:
 def test_a_failed_test_says_how_slow_the_machine_was(monkeypatch: pytest.MonkeyPatch, five_times_as_slow: None, failed: bool) -> None:
     times = itertools.chain([ProcessorTime(100, 0, 0)], itertools.repeat(ProcessorTime(200, 10, 40)))
     monkeypatch.setattr(limits.machine, "processor_time", lambda: next(times))
-    plugin = TellsOfTheMachine()
+    plugin = MachineReport()
     _finish(plugin.pytest_runtest_protocol(), None)  # type: ignore[arg-type]
     report = SimpleNamespace(failed=failed, sections=[])
     assert _finish(plugin.pytest_runtest_makereport(), report) is report  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ class Programs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def take(self, root: Path) -> None:
+    def copy_from(self, root: Path) -> None:
         """Copy the programs from the root of a run."""
         for path in (root / FOLDER).glob("*/*-cache.*"):
             kept = self._folder / path.parent.name / path.name
@@ -64,7 +64,7 @@ class Programs:
                 partial.write_bytes(content)
                 partial.replace(kept)
 
-    def lend(self, root: Path) -> None:
+    def copy_into(self, root: Path) -> None:
         """Copy the programs into a root: for runs of several processes, each of which fetches the entries of its own program."""
         for path in self._folder.glob("*/*-cache.*"):
             _copy(path, root / FOLDER / path.parent.name / path.name)

@@ -16,7 +16,7 @@ from tests.faults.table import Trials
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root
 from tests.trainer.checkpoint.roots import gateway, s3_root
-from tests.trainer.test_patience import behind, proxy
+from tests.trainer.test_access_retries import behind, proxy
 from tests.trainer.worlds import World, run_document, start_world
 
 __all__ = ["behind", "gateway", "proxy", "s3_root"]
@@ -51,12 +51,12 @@ def out_of_reach(events: list[dict[str, Any]]) -> list[str]:
 def wait_until_waiting(world: World) -> None:
     """Wait until the process that builds the token caches, any of them, waits for a source."""
     waits = lambda: any(out_of_reach(process.events) for process in world.processes)  # noqa: E731 - a condition
-    until(waits, timeout_seconds=limit(120), interval_seconds=0.1, failure=world.leader.told)
+    until(waits, timeout_seconds=limit(120), interval_seconds=0.1, failure=world.leader.output_tail)
 
 
 def ended(world: World, code: ExitCode) -> World:
     try:
-        assert world.wait() == [code] * len(world.processes), world.leader.told()
+        assert world.wait() == [code] * len(world.processes), world.leader.output_tail()
     finally:
         world.reap()
     return world
@@ -88,7 +88,7 @@ def test_a_training_waits_for_its_sources_and_is_bitwise_the_same(
     try:
         wait_until_waiting(world)
         proxy.decide = lambda request: PASS
-        assert world.wait() == [ExitCode.DONE] * slices, world.leader.told()
+        assert world.wait() == [ExitCode.DONE] * slices, world.leader.output_tail()
     finally:
         world.reap()
     assert world.leader.losses() == expected
@@ -128,7 +128,7 @@ def test_a_notice_ends_the_wait_for_a_source_for_free(tmp_path: Path, behind: Ro
         for process in world.processes:
             process.wait_for(lambda events: any(event.get("event") == "joined" for event in events))
         world.signal(signal.SIGTERM, slices - 1)
-        assert world.wait() == [ExitCode.PREEMPTED] * slices, world.leader.told()
+        assert world.wait() == [ExitCode.PREEMPTED] * slices, world.leader.output_tail()
     finally:
         world.reap()
     assert world.leader.report()["cause"] == "preempted"

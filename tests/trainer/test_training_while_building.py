@@ -29,7 +29,7 @@ class Gate:
         self._path = path
         self.let(0)
         monkeypatch.setenv("GATE", str(path))
-        monkeypatch.setenv("SILENCE_SECONDS", str(limit(3)))  # longer than a live builder may wait for a processor
+        monkeypatch.setenv("LOCK_TIMEOUT_SECONDS", str(limit(3)))  # longer than a live builder may wait for a processor
 
     def let(self, shards: int) -> None:
         fresh = self._path.with_suffix(".new")

@@ -106,7 +106,7 @@ class Process:
         with self._changed:
             met = holds_within(lambda: condition(self.events) or self.ended, timeout_seconds, pause=self._wait_for_change)
             if not met or not condition(self.events):
-                raise AssertionError(self.told())
+                raise AssertionError(self.output_tail())
 
     def _wait_for_change(self, seconds: float) -> None:
         self._changed.wait(seconds)
@@ -116,7 +116,7 @@ class Process:
         """Whether the process has ended."""
         return self.popen.poll() is not None
 
-    def told(self) -> str:
+    def output_tail(self) -> str:
         """The end of the output of the process, for the message of a failure."""
         return f"process {self.index} (exit {self.popen.poll()}):\n{''.join(self.noise[-40:])}\n{self.events[-5:]}"
 
@@ -167,9 +167,9 @@ class World:
         try:
             codes = [process.wait(timeout_seconds=timeout_seconds) for process in self.processes]
         except subprocess.TimeoutExpired as why:
-            raise AssertionError("\n".join(process.told() for process in self.processes)) from why
+            raise AssertionError("\n".join(process.output_tail() for process in self.processes)) from why
         if shared.programs is not None and self.root is not None:
-            shared.programs.take(self.root)
+            shared.programs.copy_from(self.root)
         return codes
 
     def signal(self, number: signal.Signals, index: int) -> None:
@@ -228,7 +228,7 @@ def start_world(
         if count == 1:
             shared.programs.lend_here(compiled)
         else:
-            shared.programs.lend(root)
+            shared.programs.copy_into(root)
     processes: list[Process] = []
     for index in range(count):
         port = free_port()

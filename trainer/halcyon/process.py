@@ -24,7 +24,7 @@ from halcyon.machine.lean_imports import without_collections, without_unused_par
 from halcyon.machine.memory_lock import raise_memory_lock
 from halcyon.machine.metadata_server import wait_for_server
 from halcyon.machine.variables import set_variables
-from halcyon.storage.patience import SOURCES, RetryBudget
+from halcyon.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.telemetry import (
     RunIdentity,
     RunPlan,
@@ -99,7 +99,7 @@ def run_training(
     reporter = RunReporter(identity, _plan(context), log, limits=limits, work=_WORK[context.run.spec.task])
     ending = _Ending(context, reporter)
     requests = SaveRequests()
-    patience = RetryBudget(
+    retry_budget = RetryBudget(
         float(context.run.spec.checkpoint.access_retry_seconds),
         on_wait=_report_refused(reporter, context),
         on_end=reporter.store_wait_ended,
@@ -115,11 +115,11 @@ def run_training(
         for sentence in unset:
             reporter.warning(sentence)
         if context.in_pod:
-            wait_for_server(context.run.spec.checkpoint.root, environ, patience)
+            wait_for_server(context.run.spec.checkpoint.root, environ, retry_budget)
         if context.run.spec.task == "data":
-            ending.leave("completed", ExitCode.DONE, _build_data(context, reporter, patience))
+            ending.leave("completed", ExitCode.DONE, _build_data(context, reporter, retry_budget))
         if context.run.spec.task == "evaluate":
-            ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending, patience))
+            ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending, retry_budget))
         with without_collections(), without_unused_parts():
             from halcyon.tasks.train import train  # imports JAX, which is slow: /status answers already
 
@@ -127,7 +127,7 @@ def run_training(
             context,
             reporter,
             compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE,
-            patience=patience,
+            retry_budget=retry_budget,
             on_lost_process=ending.lost,
             on_failed_build=ending.failed,
             on_interrupt=ending.interrupted,
@@ -162,19 +162,19 @@ def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> 
     return server
 
 
-def _build_data(context: Context, reporter: RunReporter, patience: RetryBudget) -> str:
+def _build_data(context: Context, reporter: RunReporter, retry_budget: RetryBudget) -> str:
     """Run the task ``data``. Returns a sentence with the contents of the caches."""
     from halcyon.tasks.data import build_data  # imports the libraries that read text, so only this task does it
 
-    return build_data(context, reporter, patience=patience)
+    return build_data(context, reporter, retry_budget=retry_budget)
 
 
-def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, patience: RetryBudget) -> str:
+def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, retry_budget: RetryBudget) -> str:
     """Run the task ``evaluate``. Returns a sentence with the result."""
     with without_collections(), without_unused_parts():
         from halcyon.tasks.evaluate import evaluate_checkpoint  # imports JAX: /status answers already
 
-    return evaluate_checkpoint(context, reporter, patience=patience, on_lost_process=ending.lost)
+    return evaluate_checkpoint(context, reporter, retry_budget=retry_budget, on_lost_process=ending.lost)
 
 
 class _Ending:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from halcyon_api.defaults.resource import TrainingRunDefaults, parse_defaults
-from halcyon_api.defaults.units import PREFIX, Values, over, resolved, values_of_defaults, values_of_run
+from halcyon_api.defaults.units import PREFIX, Values, merged, resolved, values_of_defaults, values_of_run
 from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run, read_one, read_yaml, spec_form
 
 _STORE = ("checkpoint.endpoint", "checkpoint.region", "checkpoint.credentialsSecret")
@@ -26,7 +26,7 @@ def load_defaults(paths: Sequence[Path]) -> Values:
                 parse_defaults(document)
             except InvalidRun as error:
                 raise InvalidRun(f"{path}: {error}") from None
-            found = over(found, values_of_defaults(spec_form(TrainingRunDefaults, document).spec))
+            found = merged(found, values_of_defaults(spec_form(TrainingRunDefaults, document).spec))
     return found
 
 
@@ -42,10 +42,12 @@ def load_resolved(path: Path, defaults: Sequence[Path] = (), checkpoint_root: st
         InvalidRun: A file is missing or not YAML, or the run with its defaults is not valid.
     """
     document, values = read_one(path), load_defaults(defaults)
-    return parse_run(with_values(document, placed(values, [document], checkpoint_root) if checkpoint_root is not None else values))
+    return parse_run(
+        with_values(document, with_root_prefix(values, [document], checkpoint_root) if checkpoint_root is not None else values)
+    )
 
 
-def placed(values: Mapping[str, Any], documents: Sequence[Any], root: str) -> Values:
+def with_root_prefix(values: Mapping[str, Any], documents: Sequence[Any], root: str) -> Values:
     """Units with a checkpoint root prefix if none is set, so that a run whose root is not known yet is valid too.
 
     Args:
@@ -54,9 +56,9 @@ def placed(values: Mapping[str, Any], documents: Sequence[Any], root: str) -> Va
         root: The prefix if no run has such settings.
     """
     specs = [cast("dict[str, Any]", document).get("spec") for document in documents if isinstance(document, dict)]
-    whole = [over(values_of_run(spec), values) for spec in specs]
+    whole = [merged(values_of_run(spec), values) for spec in specs]
     in_store = any(path in units for units in whole for path in _STORE)
-    return over(values, {PREFIX: "s3://not-known-yet" if in_store else root})
+    return merged(values, {PREFIX: "s3://not-known-yet" if in_store else root})
 
 
 def with_values(document: Any, values: Mapping[str, Any], namespace: str | None = None) -> Any:

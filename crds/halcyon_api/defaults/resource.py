@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, StringConstraints, create_model, field_v
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
-from halcyon_api.base import ApiModel, ObjectName, Rule
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel
 from halcyon_api.defaults.units import UNITS, Values
 from halcyon_api.edits.classes import section_of
 from halcyon_api.spec.variables import VariableSpec, each_once
@@ -34,7 +34,7 @@ def _belongs(field: str) -> Rule:
     )
 
 
-class CheckpointPrefix(ApiModel):
+class CheckpointPrefix(RuledModel):
     """Where the runs' checkpoints are kept and when they are made."""
 
     root_prefix: (

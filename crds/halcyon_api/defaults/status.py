@@ -64,6 +64,6 @@ def read_values(record: DefaultsStatus | None) -> Values:
     return found
 
 
-def settled(record: DefaultsStatus | None) -> tuple[str, str]:
+def recorded_request(record: DefaultsStatus | None) -> tuple[str, str]:
     """Name and request of the recorded defaults. A run that began without a record counts as having taken `default`."""
     return (record.name, record.request) if record is not None else (DEFAULT_NAME, "")

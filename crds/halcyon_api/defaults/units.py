@@ -89,7 +89,7 @@ def values_of_run(spec: object) -> Values:
     return _values(spec, _OF_RUN)
 
 
-def over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> Values:
+def merged(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> Values:
     """Two sets of units merged into one, the more specific set first."""
     found = {path: value for path, value in lower.items() if path not in _PLACE or not _names_root(upper)}
     for path, value in upper.items():
@@ -123,7 +123,7 @@ def resolved(spec: Mapping[str, Any], values: Mapping[str, Any], namespace: str,
     """
     document = copy.deepcopy(dict(spec))
     own = values_of_run(spec)
-    whole = over(own, values)
+    whole = merged(own, values)
     if ROOT not in whole and isinstance(prefix := whole.get(PREFIX), str):
         whole[ROOT] = f"{prefix.rstrip('/')}/{namespace}/{name}"
     for path, value in whole.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -75,6 +75,7 @@ TABLE: tuple[Row, ...] = (
 )
 
 
+@lru_cache(maxsize=4096)  # paths of recorded values come from a status, so the number is not bounded
 def row_of(path: str) -> Row | None:
     """The row that applies to a field: the matching row with the longest path. None if no row matches."""
     parts = path.split(".")

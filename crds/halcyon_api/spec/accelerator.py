@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from halcyon_api.base import ApiModel, ObjectName, Quantity, Rule, shows
+from halcyon_api.base import ApiModel, ObjectName, Quantity, Rule, RuledModel, shows
 from halcyon_api.hardware import TABLE, Accelerator, Provisioning, suggestion
 from halcyon_api.hardware.kinds import CHIPS_OF_A_CUBE
 
@@ -162,7 +162,7 @@ def _bought_rule(kind: str, names: tuple[str, ...]) -> Rule:
     )
 
 
-class AcceleratorSpec(ApiModel):
+class AcceleratorSpec(RuledModel):
     """The hardware of the run: identical slices of one topology and one accelerator type."""
 
     type: AcceleratorType = Field(

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_snake
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, Seconds
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds
 
 _ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 _ROOT_MESSAGE = "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, of letters, digits, `.`, `_`, `=` and `-`, without `..`"
@@ -80,7 +80,7 @@ def _belongs(field: str, scheme: str) -> Rule:
     )
 
 
-class CheckpointSpec(ApiModel):
+class CheckpointSpec(RuledModel):
     """Where the run's checkpoints are kept and when they are made."""
 
     root: Annotated[str, StringConstraints(max_length=1024)] = Field(

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from halcyon_api.base import ApiModel, ObjectName, OneOf, Rule
+from halcyon_api.base import ApiModel, ObjectName, OneOf, Rule, RuledModel
 from halcyon_api.spec.sources import DataSourceSpec, SourceName
 
 _CACHE_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
@@ -142,7 +142,7 @@ def _unknown_sources(data: DataSpec) -> list[str]:
     return sorted(named - {source.name for source in data.sources})
 
 
-class DataSpec(ApiModel):
+class DataSpec(RuledModel):
     """The training data and its order."""
 
     sources: Annotated[

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from halcyon_api.axes import AXES, OF_PARAMETERS, REST, Link, axis, on, splitting
-from halcyon_api.base import ApiModel, Rule
+from halcyon_api.base import ApiModel, Rule, RuledModel
 from halcyon_api.counting import counted
 from halcyon_api.spec.accelerator import Topology
 
@@ -40,7 +40,7 @@ def _sizes(section: Any, link: Link) -> list[int]:
     return [getattr(section, row.name) for row in on(link)]
 
 
-class IciAxes(ApiModel):
+class IciAxes(RuledModel):
     """Axes inside one slice. Their product is the number of devices of a slice."""
 
     data: AxisSize = _size("data")
@@ -56,7 +56,7 @@ class IciAxes(ApiModel):
     )
 
 
-class DcnAxes(ApiModel):
+class DcnAxes(RuledModel):
     """Axes across slices. Their product is the number of slices."""
 
     replica: AxisSize = _size("replica")

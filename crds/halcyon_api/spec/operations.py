@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, Seconds, shows
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds, shows
 from halcyon_api.spec.accelerator import MAX_SLICES
 from halcyon_api.spec.divergence import DivergenceSpec
 from halcyon_api.spec.queue import QueueSpec
@@ -22,7 +22,7 @@ _LABEL_KEY = TypeAdapter(LabelKey)
 SliceCount = Annotated[int, Field(ge=1, le=MAX_SLICES)]
 
 
-class ElasticSpec(ApiModel):
+class ElasticSpec(RuledModel):
     """The range of slices on which the run may train. Batch, order of the data and (except for rounding) losses stay the same."""
 
     min_slices: SliceCount = Field(description="Minimum number of slices. The run waits if fewer find nodes.")

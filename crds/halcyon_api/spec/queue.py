@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, Rule
+from halcyon_api.base import ApiModel, Rule, RuledModel
 
 QueueName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), Field(min_length=1)]
 """Name of a Kueue object. It is the value of a label, so it has at most 63 characters."""
@@ -16,7 +16,7 @@ NodeLabel = Annotated[
 """Key of a node label that is a level of Kueue's Topology."""
 
 
-class QueueTopologySpec(ApiModel):
+class QueueTopologySpec(RuledModel):
     """How close together the pods must be. Each label is a level of the Topology of Kueue's ResourceFlavor."""
 
     required: NodeLabel | None = Field(

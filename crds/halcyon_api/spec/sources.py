@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, OneOf, Rule, shows
+from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, shows
 from halcyon_api.spec.tokenizer import Uri
 
 SourceName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
@@ -133,7 +133,7 @@ class LayoutSpec(OneOf):
     best_fit: BestFitSpec | None = Field(default=None, description="Full sequences that begin with a document.")
 
 
-class RowsSpec(ApiModel):
+class RowsSpec(RuledModel):
     """A range of a source's rows, counted over all its files."""
 
     start: Row = Field(default=0, description="First row, counted from 0.")

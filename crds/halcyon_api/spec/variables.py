@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, shows
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, shows
 
 MAX_VARIABLES = 64
 _NAME = r"^[A-Z][A-Z0-9_]*$"
@@ -67,7 +67,7 @@ class VariableSource(ApiModel):
     secret_key_ref: SecretKeyRef = Field(description="A key of a Secret in the run's namespace.")
 
 
-class VariableSpec(ApiModel):
+class VariableSpec(RuledModel):
     """An environment variable of the trainer's processes."""
 
     name: Annotated[str, StringConstraints(max_length=128, pattern=_NAME)] = Field(

@@ -41,7 +41,7 @@ from halcyon_operator.decide.steps import (
     Finished,
     HoldBack,
     Keep,
-    Mint,
+    NewAttempt,
     Rest,
     Stall,
     StayStalled,
@@ -226,7 +226,7 @@ def _without_jobset(
     highest = max(status.attempt, status.root_attempt, highest_own(observed))
     if highest >= names.MAX_ATTEMPT:
         return Stall("AttemptsExhausted", f"attempt {highest} was the last one possible; make a new run with another name and root")
-    return Mint(next_free_attempt(observed, highest), released or (bool(status.history) and ended_cause(status) == "suspended"))
+    return NewAttempt(next_free_attempt(observed, highest), released or (bool(status.history) and ended_cause(status) == "suspended"))
 
 
 def _held_back(status: TrainingRunStatus, now: datetime) -> HoldBack | None:

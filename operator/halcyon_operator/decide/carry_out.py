@@ -94,8 +94,8 @@ def carry_out(
                 delete=_config_map(observed),
                 requeue_after=SOON_SECONDS,
             )
-        case steps.Mint(attempt, pardon):
-            change = Change(_minted(_vanished(status, now), spec, run.name, attempt, wanted_hash, pardon, now))
+        case steps.NewAttempt(attempt, pardon):
+            change = Change(_numbered(_vanished(status, now), spec, run.name, attempt, wanted_hash, pardon, now))
             change = change.then(with_edits_in_force(observed, change.status, attempt))
             change = change.then(_with_defaults(change.status, run, attempt))
             change = change.then(with_restart_done(change.status, attempt))
@@ -150,7 +150,7 @@ def _vanished(status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
     return with_end(status, present_group(status), "jobSetDeleted", message, now, None)
 
 
-def _minted(
+def _numbered(
     status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str, attempt: int, wanted: str, pardon: bool, now: datetime
 ) -> TrainingRunStatus:
     placement = next_placement(status, spec, now, fresh=pardon)

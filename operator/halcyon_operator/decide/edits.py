@@ -24,9 +24,9 @@ from halcyon_operator.model.decision import Change, Event
 from halcyon_operator.model.untrusted import seconds_between, stamp
 from halcyon_operator.model.views import JobSetView, Observed
 
-UNHEARD_SECONDS = 60.0
+MAX_ACCEPT_SECONDS = 60.0
 """Longest wait for a trainer that does not accept the request, or whose saves fail."""
-SAVING_SECONDS = 600.0
+MAX_SAVE_SECONDS = 600.0
 """Longest wait for a save in flight."""
 _MOST_SHOWN = 5
 STEPS = "trainer.steps"
@@ -146,7 +146,7 @@ def _served(observed: Observed, save: SaveRequestStatus, now: datetime) -> bool:
     if save.step is not None:
         return True
     failing = observed.report is not None and observed.report.checkpoint_error is not None
-    patience = UNHEARD_SECONDS if save.asked_step is None or failing else SAVING_SECONDS
+    patience = MAX_ACCEPT_SECONDS if save.asked_step is None or failing else MAX_SAVE_SECONDS
     return seconds_between(save.requested_at, now) >= patience
 
 

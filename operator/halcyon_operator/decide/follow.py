@@ -26,7 +26,7 @@ from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import stamp
 from halcyon_operator.model.views import JobSetView, Observed
 
-MAX_GROUPS_A_LOOK = 64
+MAX_GROUPS_PER_RECONCILE = 64
 """Maximum number of missed process groups whose endings are evaluated one by one."""
 
 JOBSET_REFUSED = "FailJobSetFailurePolicyAction"
@@ -127,7 +127,7 @@ def _account_restarts(observed: Observed, status: TrainingRunStatus, jobset: Job
     attempt = status.attempt
     seen = {
         restart: end
-        for restart in range(max(before, after - MAX_GROUPS_A_LOOK), after)
+        for restart in range(max(before, after - MAX_GROUPS_PER_RECONCILE), after)
         if (end := _concluded(observed, status, ProcessGroup(attempt, restart))) is not None
     }
     failures = sum(end.cause in FAILURES for end in seen.values())

@@ -60,7 +60,7 @@ def with_growth_cost(placement: PlacementStatus, elastic: ElasticSpec, first_ste
     return placement.model_copy(update={"grown_at": None, "grown_from": None, "lost_growths": 0})
 
 
-def may_look(placement: PlacementStatus, now: datetime) -> bool:
+def may_probe(placement: PlacementStatus, now: datetime) -> bool:
     """Whether a probe may search for room for more slices."""
     until = moment(placement.grow_not_before)
     # If the time is later than the longest pause allows, the clock was set back after it was written.
@@ -74,7 +74,7 @@ def patience(placement: PlacementStatus, elastic: ElasticSpec) -> float:
     return GROWN_PATIENCE_SECONDS
 
 
-def takes_over(placement: PlacementStatus, now: datetime, *, made: bool, trains: bool) -> bool:
+def probe_holds_room(placement: PlacementStatus, now: datetime, *, made: bool, trains: bool) -> bool:
     """Whether a probe still holds its room for the larger attempt.
 
     Args:

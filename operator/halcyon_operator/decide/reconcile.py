@@ -19,7 +19,7 @@ from halcyon_operator.decide.describe import describe_attempt, recorded_descript
 from halcyon_operator.decide.edits import with_edits
 from halcyon_operator.decide.follow import follow
 from halcyon_operator.decide.goodput import account
-from halcyon_operator.decide.growth import takes_over
+from halcyon_operator.decide.growth import probe_holds_room
 from halcyon_operator.decide.peers import peers_to_delete
 from halcyon_operator.decide.permissions import permitted
 from halcyon_operator.decide.placement import trains, with_room
@@ -111,7 +111,9 @@ def _with_probe(decision: Decision, step: steps.Step, observed: Observed, now: d
     placement = decision.status.placement
     wanted = observed.run.spec is not None and not observed.run.spec.suspend
     holding = (
-        wanted and placement is not None and takes_over(placement, now, made=isinstance(step, steps.Keep), trains=trains(decision.status))
+        wanted
+        and placement is not None
+        and probe_holds_room(placement, now, made=isinstance(step, steps.Keep), trains=trains(decision.status))
     )
     spec = observed.run.spec if isinstance(step, steps.Keep) else None
     spec = None if spec is not None and spec.suspend else spec

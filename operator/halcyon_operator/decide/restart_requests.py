@@ -45,7 +45,7 @@ def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
     if rest:
         message = f"The restart that was asked for ({_shown(known)}) is passed over: the run {rest}"
         return _closed(status, known, "passedOver", "RestartPassedOver", message)
-    if _comes_anyway(observed, status, jobset):
+    if _has_only_new_pods(observed, status, jobset):
         message = f"No pod of attempt {status.attempt} is older than the restart that was asked for ({_shown(known)})"
         return _closed(status, known, "restarted", "Restarted", message)
     if status.restart is not None and status.restart.waits:
@@ -106,7 +106,7 @@ def _at_rest(observed: Observed, status: TrainingRunStatus, jobset: JobSetView |
     return ""
 
 
-def _comes_anyway(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None) -> bool:
+def _has_only_new_pods(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None) -> bool:
     """Whether the recorded attempt has no pod yet, so that all its pods will be newer than the request."""
     if jobset is None:
         return status.job_set_uid is None and not observed.pods

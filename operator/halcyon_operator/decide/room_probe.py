@@ -13,7 +13,7 @@ from halcyon_api.elastic import usable_slices
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.bad_nodes import current_avoided
-from halcyon_operator.decide.growth import may_look
+from halcyon_operator.decide.growth import may_probe
 from halcyon_operator.decide.placement import placement_of, trains
 from halcyon_operator.model.decision import Deletion, ProbePlan
 from halcyon_operator.model.history import entry_of, present_group
@@ -28,7 +28,7 @@ def missing_slices(observed: Observed, status: TrainingRunStatus, spec: Training
         return 0
     entry = entry_of(status, present_group(status))
     since = entry.first_step_at if entry is not None else None
-    if observed.probe is None and (seconds_between(since, now) < elastic.grow_after_seconds or not may_look(placement, now)):
+    if observed.probe is None and (seconds_between(since, now) < elastic.grow_after_seconds or not may_probe(placement, now)):
         return 0
     return max(0, max(usable_slices(spec), default=0) - placement.slices)
 

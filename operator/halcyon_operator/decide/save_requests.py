@@ -15,7 +15,7 @@ from halcyon_api.restart_status import RestartStatus
 from halcyon_api.save_requests import SaveRequest, request_id
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.checkpoint_status import resume_step
-from halcyon_operator.model.decision import Ask, Change, Event
+from halcyon_operator.model.decision import Change, Event, SaveAsk
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.trainer_process import first_process, trainer_port
 from halcyon_operator.model.untrusted import seconds_between, stamp, text
@@ -49,7 +49,7 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
         jobset: The JobSet of the present attempt, if there is one.
         now: The time.
     """
-    asks: list[Ask] = []
+    asks: list[SaveAsk] = []
     events: list[Event] = []
     user = _wanted(observed, status, now)
     if user is not None and user.step is None:
@@ -78,7 +78,7 @@ def _wanted(observed: Observed, status: TrainingRunStatus, now: datetime) -> Sav
     return SaveRequestStatus(value=value, requested_at=stamp(now))
 
 
-def _ask_for_growth(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[Ask]) -> None:
+def _ask_for_growth(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[SaveAsk]) -> None:
     """Request a checkpoint when there is room for more slices: the run grows at a checkpoint, and the probe costs money until then."""
     placement = status.placement
     if placement is None or placement.room_since is None or resume_step(status) > (placement.room_step or 0):
@@ -87,7 +87,7 @@ def _ask_for_growth(observed: Observed, status: TrainingRunStatus, jobset: JobSe
     _pursue(found, request_id("room", f"{observed.run.uid}/{found.value}"), observed, status, jobset, asks)
 
 
-def _for_edit(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[Ask]) -> EditStatus | None:
+def _for_edit(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[SaveAsk]) -> EditStatus | None:
     """Request a checkpoint for an edit that waits for one."""
     edit = status.edit
     if edit is None or edit.save.step is not None:
@@ -96,7 +96,7 @@ def _for_edit(observed: Observed, status: TrainingRunStatus, jobset: JobSetView 
     return edit.model_copy(update={"save": _pursue(edit.save, request, observed, status, jobset, asks)})
 
 
-def _for_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[Ask]) -> RestartStatus | None:
+def _for_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[SaveAsk]) -> RestartStatus | None:
     """Request a checkpoint for a restart that waits for one."""
     restart = status.restart
     if restart is None or not restart.waits or restart.step is not None:
@@ -111,7 +111,7 @@ def _pursue(
     observed: Observed,
     status: TrainingRunStatus,
     jobset: JobSetView | None,
-    asks: list[Ask],
+    asks: list[SaveAsk],
 ) -> AnyRequest:
     """Update a request: whether the trainer has accepted it, and whether a checkpoint serves it. Send it if it is not accepted yet."""
     newest = status.checkpoint.step if status.checkpoint is not None else None
@@ -130,12 +130,12 @@ def _pursue(
     return wanted
 
 
-def _ask(request: str, observed: Observed, group: ProcessGroup) -> tuple[Ask, ...]:
+def _ask(request: str, observed: Observed, group: ProcessGroup) -> tuple[SaveAsk, ...]:
     pod, spec = first_process(observed.pods, group), observed.run.spec
     if pod is None or spec is None or spec.task != "train" or not pod.save_token:
         return ()
     body = SaveRequest(id=request, run=observed.run.name, attempt=group.attempt, restart=group.restart)
-    return (Ask(pod.ip, trainer_port(observed.run), pod.save_token, body),)
+    return (SaveAsk(pod.ip, trainer_port(observed.run), pod.save_token, body),)
 
 
 def _maintenance(

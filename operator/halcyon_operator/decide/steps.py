@@ -70,11 +70,11 @@ class DiscardConfigMap:
 
 
 @dataclass(frozen=True)
-class Mint:
+class NewAttempt:
     """Write the number of a new attempt into the status."""
 
     attempt: int
-    pardon: bool
+    reset_failures: bool
     """A user has handled the earlier failures, so their count starts again at 0."""
 
 
@@ -101,4 +101,4 @@ class StayStalled:
     """The run is already stalled; the status has the reason."""
 
 
-Step = Keep | Finish | Finished | Stop | Wait | Await | HoldBack | DiscardConfigMap | Mint | Create | Rest | Stall | StayStalled
+Step = Keep | Finish | Finished | Stop | Wait | Await | HoldBack | DiscardConfigMap | NewAttempt | Create | Rest | Stall | StayStalled

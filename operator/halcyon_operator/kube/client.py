@@ -18,7 +18,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from prometheus_client import Counter
 
-from halcyon_operator.model.untrusted import dig, integer, text
+from halcyon_operator.model.untrusted import integer, text, value_at
 
 _TOTAL_SECONDS, _CONNECT_SECONDS = 30, 10
 _TIMEOUT = aiohttp.ClientTimeout(total=_TOTAL_SECONDS, connect=_CONNECT_SECONDS)
@@ -155,7 +155,7 @@ class KubernetesApi:
             return document
         kind = {404: NotFound, 409: Conflict}.get(code, ApiError)
         wait = min(LONGEST_RETRY_AFTER_SECONDS, float(integer(response.headers.get("Retry-After")) or 0))
-        raise kind(code, text(dig(document, "reason")), _message(document), max(0.0, wait))
+        raise kind(code, text(value_at(document, "reason")), _message(document), max(0.0, wait))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -187,7 +187,7 @@ def inside_cluster() -> bool:
 
 def _message(document: dict[str, Any]) -> str:
     """The API server's message. For an unknown field the message begins with the whole object; only the part about the field is kept."""
-    message = dig(document, "message")
+    message = value_at(document, "message")
     if isinstance(message, str) and (begin := message.find(_STRICT)) >= 0:
         return text(message[begin:])
     return text(message)

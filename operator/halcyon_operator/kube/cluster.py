@@ -20,7 +20,7 @@ from halcyon_operator.kube.jobset_version import INSTALL as INSTALL_JOBSET
 from halcyon_operator.kube.merge_patch import merge_patch
 from halcyon_operator.model.decision import Deletion, Event, Manifest
 from halcyon_operator.model.keys import ObjectKey, WatchedKind
-from halcyon_operator.model.untrusted import dig, integer, sequence, text
+from halcyon_operator.model.untrusted import integer, sequence, text, value_at
 from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.jobset import JOBSET_API_VERSION
 from halcyon_operator.objects.kueue import API_VERSION as KUEUE_API_VERSION
@@ -64,7 +64,7 @@ class Cluster:
                 found = await self._api.request("GET", f"/apis/{api_version}", "discovery")
             except NotFound:
                 found = {}
-            if plural not in (dig(resource, "name") for resource in sequence(found.get("resources"))):
+            if plural not in (value_at(resource, "name") for resource in sequence(found.get("resources"))):
                 raise MissingApi(f"the cluster does not serve {plural} of {api_version}; {install}")
         try:
             known = knows_the_rules(await self._api.request("GET", OPENAPI, "discovery"))
@@ -104,9 +104,9 @@ class Cluster:
         while True:
             page = await self._api.request("GET", path_of(api_version, kind, namespace), kind, query=query, accept=METADATA_ONLY)
             for item in sequence(page.get("items")):
-                key: ObjectKey = kind, text(dig(item, "metadata", "namespace")), text(dig(item, "metadata", "name"))
-                found.append((key, integer(dig(item, "metadata", "resourceVersion")) or 0))
-            token = dig(page, "metadata", "continue")
+                key: ObjectKey = kind, text(value_at(item, "metadata", "namespace")), text(value_at(item, "metadata", "name"))
+                found.append((key, integer(value_at(item, "metadata", "resourceVersion")) or 0))
+            token = value_at(page, "metadata", "continue")
             if not isinstance(token, str) or not token:
                 return found
             query["continue"] = token
@@ -202,7 +202,7 @@ class Cluster:
         while True:
             page = await self._api.request("GET", path_of(api_version, plural, namespace), plural, query=query)
             yield sequence(page.get("items"))
-            token = dig(page, "metadata", "continue")
+            token = value_at(page, "metadata", "continue")
             if not isinstance(token, str) or not token:
                 return
             query["continue"] = token

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from halcyon_operator.model.untrusted import count, dig, mapping, text
+from halcyon_operator.model.untrusted import count, mapping, text, value_at
 
 API_VERSION = "coordination.k8s.io/v1"
 LONGEST_LEASE_SECONDS = 120.0
@@ -31,7 +31,7 @@ class Terms:
     """Time after a renewal in which the holder may write."""
     renew_seconds: float = 2.0
     """Interval of the holder's renewals."""
-    look_seconds: float = 1.0
+    poll_seconds: float = 1.0
     """Interval of the other processes' reads."""
 
 
@@ -50,14 +50,14 @@ class LeaseRecord:
 
 def parse_lease(document: object) -> LeaseRecord:
     """A Lease from its document. Never raises."""
-    spec = mapping(dig(document, "spec"))
+    spec = mapping(value_at(document, "spec"))
     return LeaseRecord(
         holder=text(spec.get("holderIdentity"), 256),
         duration_seconds=count(spec.get("leaseDurationSeconds")),
         acquired=text(spec.get("acquireTime"), 64),
         renewed=text(spec.get("renewTime"), 64),
         transitions=count(spec.get("leaseTransitions")),
-        version=text(dig(document, "metadata", "resourceVersion"), 64),
+        version=text(value_at(document, "metadata", "resourceVersion"), 64),
     )
 
 
@@ -105,7 +105,7 @@ class Election:
         """Whether this candidate held the Lease when it was last seen, so that it can renew it without another read."""
         return self._seen.holder == self.identity and bool(self._seen.version)
 
-    def saw(self, record: LeaseRecord, now: float) -> None:
+    def record_read(self, record: LeaseRecord, now: float) -> None:
         """Record a read of the Lease."""
         if self._seen_at is None or record != self._seen:
             self._seen, self._seen_at = record, now
@@ -127,7 +127,7 @@ class Election:
         transitions = min(seen.transitions + 1, 2**31 - 1) if seen.version else 0
         return LeaseRecord(self.identity, duration, stamp, stamp, transitions, seen.version)
 
-    def wrote(self, record: LeaseRecord, began: float) -> None:
+    def record_write(self, record: LeaseRecord, began: float) -> None:
         """Record a successful write of a proposal.
 
         Args:
@@ -137,7 +137,7 @@ class Election:
         self._seen, self._seen_at = record, began
         self._held_until = began + self.terms.hold_seconds if record.holder == self.identity else None
 
-    def lost_sight(self) -> None:
+    def begin_write(self) -> None:
         """Record that a write of the Lease has started. Without its answer, the Lease must be read before the next write."""
         self._seen = replace(self._seen, version="")
 
@@ -147,5 +147,5 @@ class Election:
         if not self.known:
             return None
         record = replace(self._seen, holder="", duration_seconds=1, renewed=wall.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
-        self.lost_sight()
+        self.begin_write()
         return record

@@ -6,7 +6,7 @@ exists; every account may read it."""
 
 from __future__ import annotations
 
-from halcyon_operator.model.untrusted import dig, mapping, text
+from halcyon_operator.model.untrusted import mapping, text, value_at
 
 OPENAPI = "/openapi/v3/apis/jobset.x-k8s.io/v1alpha2"
 FIELD = "onJobFailureMessagePatterns"
@@ -18,9 +18,9 @@ TOO_OLD = (
 
 def knows_the_rules(openapi: object) -> bool | None:
     """Whether the JobSet of an OpenAPI document has the field; None if the document does not describe JobSets."""
-    for schema in mapping(dig(openapi, "components", "schemas")).values():
-        rule = dig(schema, "properties", "spec", "properties", "failurePolicy", "properties", "rules", "items")
-        if fields := mapping(dig(rule, "properties")):
+    for schema in mapping(value_at(openapi, "components", "schemas")).values():
+        rule = value_at(schema, "properties", "spec", "properties", "failurePolicy", "properties", "rules", "items")
+        if fields := mapping(value_at(rule, "properties")):
             return FIELD in fields
     return None
 

@@ -92,7 +92,7 @@ class Leadership:
                 if self.leads and term is None:
                     logger.info("leading: lease %s/%s is held by %s", self._namespace, self._name, self._election.identity)
                     term = asyncio.create_task(work())
-                pause = self._election.terms.renew_seconds if self.leads else self._election.terms.look_seconds
+                pause = self._election.terms.renew_seconds if self.leads else self._election.terms.poll_seconds
                 if term is None:
                     await asyncio.sleep(pause)
                     continue
@@ -128,18 +128,18 @@ class Leadership:
             document = await self._api.request("GET", self._path(), "leases")
         except NotFound:
             document = {}
-        self._election.saw(parse_lease(document), self._clock())
+        self._election.record_read(parse_lease(document), self._clock())
 
     async def _write(self, record: LeaseRecord) -> None:
         began = self._clock()
         body = lease_document(record, self._namespace, self._name)
         # The result of the write is unknown until its answer arrives.
-        self._election.lost_sight()
+        self._election.begin_write()
         if record.version:
             written = await self._api.request("PUT", self._path(), "leases", body=body, fenced=False)
         else:
             written = await self._api.request("POST", path_of(API_VERSION, "leases", self._namespace), "leases", body=body, fenced=False)
-        self._election.wrote(parse_lease(written), began)
+        self._election.record_write(parse_lease(written), began)
 
     async def _release(self) -> None:
         """Release the Lease, so that the next process takes it within a second and not only after `lease_seconds`."""

@@ -87,7 +87,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Ask:
+class SaveAsk:
     """A request for a checkpoint to a trainer process. The process takes the same request only once."""
 
     ip: str
@@ -102,7 +102,7 @@ class Change:
 
     status: TrainingRunStatus
     events: tuple[Event, ...] = ()
-    asks: tuple[Ask, ...] = ()
+    asks: tuple[SaveAsk, ...] = ()
     refusal: str = ""
     """Why the spec cannot be applied, as one sentence for the user; empty: it can."""
     retry: bool = False
@@ -128,6 +128,6 @@ class Decision:
     delete: tuple[Deletion, ...] = ()
     create: tuple[Plan, ...] = ()
     events: tuple[Event, ...] = ()
-    asks: tuple[Ask, ...] = ()
+    asks: tuple[SaveAsk, ...] = ()
     requeue_after: float | None = None
     """Seconds until the next reconcile; None: only when something changes."""

@@ -15,12 +15,12 @@ from halcyon_api.exit_codes import FATAL_CODES
 from halcyon_api.progress import TerminationReport
 from halcyon_operator.model.causes import BY_EXIT_CODE, EndCause
 from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
-from halcyon_operator.model.views import PodEnding, PodView, Trouble
+from halcyon_operator.model.views import EndKind, PodEnding, PodView
 
 UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
 """Sorts after every known time."""
 
-TROUBLE_RANKS: dict[Trouble, int] = {"disrupted": 0, "deleted": 1, "exited": 2}
+TROUBLE_RANKS: dict[EndKind, int] = {"disrupted": 0, "deleted": 1, "exited": 2}
 """Order of troubles in the same second: a lower rank explains a higher one."""
 
 _RANKS: dict[EndCause, int] = {"preempted": 3, "hung": 4, "failed": 5}

@@ -16,7 +16,7 @@ LARGEST_EXACT = 2**53
 """Largest whole number that every JSON reader keeps exactly. Larger claims are rejected, because no status could hold them."""
 
 
-def dig(value: object, *path: str | int) -> object:
+def value_at(value: object, *path: str | int) -> object:
     """The member at a path of keys and list indices; None if the path does not exist."""
     for part in path:
         if isinstance(value, Mapping):

@@ -17,7 +17,7 @@ from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
 from halcyon_operator.model.pod_policy import PodPolicy
 from halcyon_operator.model.workload import WorkloadReading
 
-Trouble = Literal["disrupted", "deleted", "exited"]
+EndKind = Literal["disrupted", "deleted", "exited"]
 """How a pod's end began: by a disruption (eviction, preemption, loss of the node), by a deletion, or by an exit."""
 
 
@@ -82,7 +82,7 @@ class PodEnding:
     """Uid of the pod's run, which may be an earlier run with the same name."""
     group: ProcessGroup
     process: ProcessIndex
-    trouble: Trouble
+    trouble: EndKind
     at: datetime
     """When the end began: the disruption or deletion if there was one, else the end of the process."""
     ended: bool

@@ -13,7 +13,7 @@ from halcyon_api import names
 from halcyon_api.elastic import on_slices, usable_slices
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_operator.model.decision import Manifest
-from halcyon_operator.model.untrusted import dig
+from halcyon_operator.model.untrusted import value_at
 from halcyon_operator.model.views import Platform, RunView
 from halcyon_operator.objects.hardware import node_requirements
 from halcyon_operator.objects.owned_pods import probe_security
@@ -28,7 +28,7 @@ _REPLACEMENTS = 1_000_000
 
 def is_probe(document: object) -> bool:
     """Whether an object belongs to a probe, not to an attempt."""
-    return dig(document, "metadata", "labels", names.LABEL_ROLE) == names.ROLE_PROBE
+    return value_at(document, "metadata", "labels", names.LABEL_ROLE) == names.ROLE_PROBE
 
 
 def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices: int, avoided: Sequence[str] = ()) -> Manifest:

@@ -14,14 +14,14 @@ from typing import Any
 from halcyon_api import names
 from halcyon_api.base import MAX_NAME_LENGTH
 from halcyon_api.defaults.resource import KIND, TrainingRunDefaults, parse_defaults
-from halcyon_api.defaults.status import DEFAULT_NAME, DefaultsSource, DefaultsStatus, read_values, settled, written
-from halcyon_api.defaults.units import ROOT, Values, kept_place, over, resolved, values_of_defaults, values_of_run
+from halcyon_api.defaults.status import DEFAULT_NAME, DefaultsSource, DefaultsStatus, read_values, recorded_request, written
+from halcyon_api.defaults.units import ROOT, Values, kept_place, merged, resolved, values_of_defaults, values_of_run
 from halcyon_api.edits.status import MAX_VALUE
 from halcyon_api.former.reading import with_choices
 from halcyon_api.maintenance import MAX_REQUEST_VALUE
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec, spec_form
-from halcyon_operator.model.untrusted import count, dig, mapping, text
+from halcyon_operator.model.untrusted import count, mapping, text, value_at
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class Taken:
 
 def wanted(document: object) -> tuple[str, str]:
     """Name of the defaults that a run's document requests, and the value of the request. An empty name requests none."""
-    name = dig(document, "spec", "defaults")
+    name = value_at(document, "spec", "defaults")
     name = name if isinstance(name, str) and len(name) <= MAX_NAME_LENGTH else DEFAULT_NAME
-    request = text(dig(document, "metadata", "annotations", names.ANNOTATION_REFRESH_DEFAULTS), MAX_REQUEST_VALUE)
+    request = text(value_at(document, "metadata", "annotations", names.ANNOTATION_REFRESH_DEFAULTS), MAX_REQUEST_VALUE)
     return name, request
 
 
 def due(document: object, status: TrainingRunStatus) -> bool:
     """Whether the run takes its defaults with the next attempt."""
-    return status.attempt == 0 or wanted(document) != settled(status.defaults)
+    return status.attempt == 0 or wanted(document) != recorded_request(status.defaults)
 
 
 def taken(document: object, status: TrainingRunStatus, read: FoundDefaults | None) -> Taken:
@@ -83,9 +83,9 @@ def taken(document: object, status: TrainingRunStatus, read: FoundDefaults | Non
         try:
             parse_defaults(found)
         except InvalidRun as error:
-            metadata = mapping(dig(found, "metadata"))
+            metadata = mapping(value_at(found, "metadata"))
             return Taken(None, recorded, f"{KIND} {text(metadata.get('namespace'))}/{text(metadata.get('name'))}: {text(str(error), 1024)}")
-        values = over(values, values_of_defaults(spec_form(TrainingRunDefaults, found).spec))
+        values = merged(values, values_of_defaults(spec_form(TrainingRunDefaults, found).spec))
     if status.attempt > 0:
         values = kept_place(recorded, values)
     texts = written(values)
@@ -100,7 +100,7 @@ def taken(document: object, status: TrainingRunStatus, read: FoundDefaults | Non
 
 def resolved_spec(document: object, values: Mapping[str, Any]) -> dict[str, object]:
     """The spec of a run with its defaults, in its present form (`halcyon_api.former`)."""
-    metadata, spec = mapping(dig(document, "metadata")), mapping(with_choices(spec_form(TrainingRun, document).spec, TrainingRunSpec))
+    metadata, spec = mapping(value_at(document, "metadata")), mapping(with_choices(spec_form(TrainingRun, document).spec, TrainingRunSpec))
     if not values:
         return spec
     return resolved(spec, values, text(metadata.get("namespace")) or "default", text(metadata.get("name")))
@@ -108,11 +108,11 @@ def resolved_spec(document: object, values: Mapping[str, Any]) -> dict[str, obje
 
 def root_of_run(document: object) -> str | None:
     """The checkpoint root of a run that has begun, or whose document sets it; None for other runs."""
-    status = parse_status(dig(document, "status"))
+    status = parse_status(value_at(document, "status"))
     return text(values_of_run(resolved_spec(document, read_values(status.defaults))).get(ROOT)) or None
 
 
 def _source(document: object) -> DefaultsSource:
-    metadata = mapping(dig(document, "metadata"))
+    metadata = mapping(value_at(document, "metadata"))
     namespace, name = text(metadata.get("namespace")), text(metadata.get("name"))
     return DefaultsSource(namespace=namespace, name=name, generation=count(metadata.get("generation")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from halcyon_api import names
-from halcyon_operator.model.untrusted import count, dig, mapping, moment, sequence, text
+from halcyon_operator.model.untrusted import count, mapping, moment, sequence, text, value_at
 from halcyon_operator.model.views import JobSetView, ObjectView
 from halcyon_operator.objects.kueue import LABEL_QUEUE
 
@@ -12,15 +12,15 @@ MAX_LABEL = 63
 
 def parse_jobset(document: object) -> JobSetView:
     """The view of a JobSet. Never raises."""
-    metadata = mapping(dig(document, "metadata"))
-    status = mapping(dig(document, "status"))
-    conditions = {text(dig(condition, "type")): mapping(condition) for condition in sequence(status.get("conditions"))}
+    metadata = mapping(value_at(document, "metadata"))
+    status = mapping(value_at(document, "status"))
+    conditions = {text(value_at(condition, "type")): mapping(condition) for condition in sequence(status.get("conditions"))}
     completed, failed = (_holds(conditions.get(kind)) for kind in ("Completed", "Failed"))
     end = conditions.get("Completed" if completed else "Failed", {})
     return JobSetView(
         name=text(metadata.get("name")),
         uid=text(metadata.get("uid")),
-        attempt=count(dig(metadata, "labels", names.LABEL_ATTEMPT)),
+        attempt=count(value_at(metadata, "labels", names.LABEL_ATTEMPT)),
         owner_uid=controller_uid(metadata),
         deleting=metadata.get("deletionTimestamp") is not None,
         restarts=count(status.get("restarts")),
@@ -30,15 +30,15 @@ def parse_jobset(document: object) -> JobSetView:
         failure_message="" if completed else text(end.get("message")),
         finished_at=moment(end.get("lastTransitionTime")) if completed or failed else None,
         created_at=moment(metadata.get("creationTimestamp")),
-        replicas=sum(count(dig(job, "replicas")) for job in sequence(dig(document, "spec", "replicatedJobs"))),
-        suspended=dig(document, "spec", "suspend") is True,
-        queue=text(dig(metadata, "labels", LABEL_QUEUE), MAX_LABEL),
+        replicas=sum(count(value_at(job, "replicas")) for job in sequence(value_at(document, "spec", "replicatedJobs"))),
+        suspended=value_at(document, "spec", "suspend") is True,
+        queue=text(value_at(metadata, "labels", LABEL_QUEUE), MAX_LABEL),
     )
 
 
 def parse_object(kind: str, document: object) -> ObjectView:
     """Name, uid and owner of any object. Never raises."""
-    metadata = mapping(dig(document, "metadata"))
+    metadata = mapping(value_at(document, "metadata"))
     return ObjectView(
         kind=kind,
         name=text(metadata.get("name")),
@@ -51,7 +51,7 @@ def parse_object(kind: str, document: object) -> ObjectView:
 def controller_uid(metadata: dict[str, object]) -> str:
     """Uid of the object that controls this one; empty: none."""
     owners = sequence(metadata.get("ownerReferences"))
-    return next((text(dig(owner, "uid")) for owner in owners if dig(owner, "controller") is True), "")
+    return next((text(value_at(owner, "uid")) for owner in owners if value_at(owner, "controller") is True), "")
 
 
 def _holds(condition: dict[str, object] | None) -> bool:

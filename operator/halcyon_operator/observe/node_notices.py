@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from halcyon_api.maintenance import Notice
 from halcyon_operator.model.keys import RunKey
-from halcyon_operator.model.untrusted import dig, integer, mapping, sequence, text
+from halcyon_operator.model.untrusted import integer, mapping, sequence, text, value_at
 from halcyon_operator.model.views import NoticeView
 
 ACTIVE_LABEL = "cloud.google.com/active-node-maintenance"
@@ -26,16 +26,16 @@ _TAINTS: dict[str, Notice] = {
 
 def notices_of(node: object) -> tuple[NoticeView, ...]:
     """All notices of a node document. Never raises."""
-    metadata = mapping(dig(node, "metadata"))
+    metadata = mapping(value_at(node, "metadata"))
     name, labels = text(metadata.get("name")), mapping(metadata.get("labels"))
     found: list[NoticeView] = []
     if labels.get(ACTIVE_LABEL) == "ONGOING":
         found.append(NoticeView(name, "underway"))
     if (at := _epoch(labels.get(SCHEDULED_LABEL))) is not None:
         found.append(NoticeView(name, "scheduled", at))
-    keys = {text(dig(taint, "key")) for taint in sequence(dig(node, "spec", "taints"))}
+    keys = {text(value_at(taint, "key")) for taint in sequence(value_at(node, "spec", "taints"))}
     found += [NoticeView(name, notice) for key, notice in _TAINTS.items() if key in keys]
-    if dig(node, "spec", "unschedulable") is True:
+    if value_at(node, "spec", "unschedulable") is True:
         found.append(NoticeView(name, "cordoned"))
     return tuple(found)
 
@@ -56,7 +56,7 @@ class NodeNotices:
         Returns:
             Keys of the runs on the node, if its notices have changed.
         """
-        name = text(dig(node, "metadata", "name"))
+        name = text(value_at(node, "metadata", "name"))
         notices = () if deleted else notices_of(node)
         if self._notices.get(name, ()) == notices:
             return ()

@@ -126,7 +126,7 @@ class Observer:
         self._warnings = warnings
         self._own = OwnJobSets()
 
-    async def look_at_cache(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+    async def observe_from_cache(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """The observation of a run from the watch cache, without a request to the API server; None if no attempt runs."""
         key = namespace, name
         run = self._cache.run(key) if self._cache is not None else None
@@ -140,12 +140,12 @@ class Observer:
         age = max(MAX_WORKLOAD_AGE_SECONDS, self._pace())
         return await self._complete(key, run, jobsets, pods, probe, progress_written_at, age)
 
-    def wrote(self, document: object) -> None:
+    def record_write(self, document: object) -> None:
         """Record the written version of a run, which the watch shows only later."""
         if self._cache is not None:
             self._cache.saw_run(document)
 
-    async def look(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+    async def observe(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """The observation of a run from the API server; None if there is no such run.
 
         Raises:

@@ -21,7 +21,7 @@ from typing import Protocol
 from halcyon_operator.kube.client import ApiError
 from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.late_pods import late_pods
-from halcyon_operator.model.untrusted import dig, moment, text
+from halcyon_operator.model.untrusted import moment, text, value_at
 from halcyon_operator.model.views import PodView, PodWarning
 
 logger = logging.getLogger(__name__)
@@ -115,12 +115,12 @@ def newest_warning(pod: PodView, events: Iterable[object]) -> PodWarning | None:
     found = [
         (at, reason, message)
         for event in events
-        if dig(event, "involvedObject", "uid") == pod.uid
-        and dig(event, "type") == "Warning"
+        if value_at(event, "involvedObject", "uid") == pod.uid
+        and value_at(event, "type") == "Warning"
         and (at := _time(event)) is not None
         and (pod.scheduled_at is None or at >= pod.scheduled_at)
-        and _REASON.fullmatch(reason := text(dig(event, "reason"), 65))
-        and (message := _cleaned(dig(event, "message")))
+        and _REASON.fullmatch(reason := text(value_at(event, "reason"), 65))
+        and (message := _cleaned(value_at(event, "message")))
     ]
     if not found:
         return None
@@ -131,7 +131,7 @@ def newest_warning(pod: PodView, events: Iterable[object]) -> PodWarning | None:
 def _time(event: object) -> datetime | None:
     """When an event occurred last."""
     times = (("series", "lastObservedTime"), ("lastTimestamp",), ("eventTime",), ("metadata", "creationTimestamp"))
-    return next((at for path in times if (at := moment(dig(event, *path))) is not None), None)
+    return next((at for path in times if (at := moment(value_at(event, *path))) is not None), None)
 
 
 def _cleaned(message: object) -> str:

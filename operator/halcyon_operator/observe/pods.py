@@ -15,16 +15,16 @@ from halcyon_api.environment import SAVE_TOKEN
 from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Progress, TerminationReport
 from halcyon_operator.model.endings import TROUBLE_RANKS, UNKNOWN_TIME
 from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
-from halcyon_operator.model.untrusted import LARGEST_EXACT, count, dig, integer, mapping, moment, sequence, text
-from halcyon_operator.model.views import PodEnding, PodView, Trouble
+from halcyon_operator.model.untrusted import LARGEST_EXACT, count, integer, mapping, moment, sequence, text, value_at
+from halcyon_operator.model.views import EndKind, PodEnding, PodView
 
 _MAX_GRACE_SECONDS = 31_536_000
 
 
 def parse_pod(document: object) -> PodView:
     """The view of a trainer pod. Never raises."""
-    metadata = mapping(dig(document, "metadata"))
-    status = mapping(dig(document, "status"))
+    metadata = mapping(value_at(document, "metadata"))
+    status = mapping(value_at(document, "status"))
     container = _trainer_container(status)
     reason, message = _waiting(status, container)
     return PodView(
@@ -34,25 +34,27 @@ def parse_pod(document: object) -> PodView:
         process=_process(metadata),
         phase=text(status.get("phase")),
         ip=_ip(status.get("podIP")),
-        node=text(dig(document, "spec", "nodeName")),
+        node=text(value_at(document, "spec", "nodeName")),
         deleting=metadata.get("deletionTimestamp") is not None,
         running="running" in mapping(container.get("state")),
         waiting_reason=reason,
         waiting_message=message,
-        ending=_ending(metadata, status, container, text(dig(document, "spec", "nodeName"))),
+        ending=_ending(metadata, status, container, text(value_at(document, "spec", "nodeName"))),
         created_at=moment(metadata.get("creationTimestamp")),
         scheduled_at=_scheduled_at(status),
         gone_by=moment(metadata.get("deletionTimestamp")),
         sandbox_ready=_sandbox_ready(status),
         save_token=_save_token(document),
-        run_uid=text(dig(metadata, "labels", names.LABEL_RUN_UID)),
-        jobset_uid=text(dig(metadata, "labels", names.JOBSET_UID_LABEL)),
+        run_uid=text(value_at(metadata, "labels", names.LABEL_RUN_UID)),
+        jobset_uid=text(value_at(metadata, "labels", names.JOBSET_UID_LABEL)),
         controlled=_controlled(metadata),
     )
 
 
 def _controlled(metadata: dict[str, object]) -> bool:
-    return any(dig(owner, "controller") is True and dig(owner, "kind") == "Job" for owner in sequence(metadata.get("ownerReferences")))
+    return any(
+        value_at(owner, "controller") is True and value_at(owner, "kind") == "Job" for owner in sequence(metadata.get("ownerReferences"))
+    )
 
 
 def _ip(value: object) -> str:
@@ -65,7 +67,7 @@ def _ip(value: object) -> str:
 
 
 def _save_token(document: object) -> str:
-    containers = (mapping(entry) for entry in sequence(dig(document, "spec", "containers")))
+    containers = (mapping(entry) for entry in sequence(value_at(document, "spec", "containers")))
     trainer = next((entry for entry in containers if entry.get("name") == names.TRAINER_CONTAINER), mapping(None))
     variables = (mapping(entry) for entry in sequence(trainer.get("env")))
     return next((text(entry.get("value"), 256) for entry in variables if entry.get("name") == SAVE_TOKEN), "")
@@ -88,7 +90,7 @@ def _trainer_container(status: dict[str, object]) -> dict[str, object]:
 
 def _waiting(status: dict[str, object], container: dict[str, object]) -> tuple[str, str]:
     """Reason and message from the kubelet or the scheduler why the pod does not run yet."""
-    waiting = mapping(dig(container, "state", "waiting"))
+    waiting = mapping(value_at(container, "state", "waiting"))
     if waiting:
         return text(waiting.get("reason"), 64), text(waiting.get("message"))
     for condition in map(mapping, sequence(status.get("conditions"))):
@@ -109,7 +111,7 @@ def _sandbox_ready(status: dict[str, object]) -> bool | None:
 
 
 def _ending(metadata: dict[str, object], status: dict[str, object], container: dict[str, object], node: str) -> PodEnding | None:
-    terminated = mapping(dig(container, "state", "terminated"))
+    terminated = mapping(value_at(container, "state", "terminated"))
     ended = bool(terminated) or status.get("phase") in ("Failed", "Succeeded")
     troubles = _troubles(metadata, status, terminated, ended)
     if not troubles:
@@ -120,7 +122,7 @@ def _ending(metadata: dict[str, object], status: dict[str, object], container: d
     return PodEnding(
         uid=text(metadata.get("uid")),
         name=text(metadata.get("name")),
-        run_uid=text(dig(metadata, "labels", names.LABEL_RUN_UID)),
+        run_uid=text(value_at(metadata, "labels", names.LABEL_RUN_UID)),
         group=group,
         process=_process(metadata),
         trouble=trouble,
@@ -131,18 +133,18 @@ def _ending(metadata: dict[str, object], status: dict[str, object], container: d
         message=message,
         node=node,
         ran=moment(terminated.get("finishedAt")) is not None,
-        jobset_uid=text(dig(metadata, "labels", names.JOBSET_UID_LABEL)),
+        jobset_uid=text(value_at(metadata, "labels", names.JOBSET_UID_LABEL)),
         controlled=_controlled(metadata),
     )
 
 
 def _troubles(
     metadata: dict[str, object], status: dict[str, object], terminated: dict[str, object], ended: bool
-) -> list[tuple[datetime, int, Trouble, str]]:
+) -> list[tuple[datetime, int, EndKind, str]]:
     """All troubles of a pod: time, rank, kind and message."""
-    found: list[tuple[datetime, int, Trouble, str]] = []
+    found: list[tuple[datetime, int, EndKind, str]] = []
 
-    def add(trouble: Trouble, at: datetime | None, *parts: object) -> None:
+    def add(trouble: EndKind, at: datetime | None, *parts: object) -> None:
         words = ": ".join(word for word in map(text, parts) if word)
         found.append((at or UNKNOWN_TIME, TROUBLE_RANKS[trouble], trouble, words))
 

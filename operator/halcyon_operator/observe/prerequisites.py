@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from halcyon_api.status import TrainingRunStatus, parse_status
-from halcyon_operator.model.untrusted import dig, text
+from halcyon_operator.model.untrusted import text, value_at
 from halcyon_operator.model.views import Prerequisite
 
 LONGEST_CHAIN = 16
@@ -14,9 +14,9 @@ def parse_prerequisite(name: str, document: object) -> Prerequisite:
     """The view of a run that another run waits for; the document is None if no run has this name."""
     if document is None:
         return Prerequisite(name)
-    status = parse_status(dig(document, "status"))
+    status = parse_status(value_at(document, "status"))
     waits = status.phase != "Succeeded" and status.attempt == 0
-    return Prerequisite(name, status.phase, _message(status), text(dig(document, "spec", "after", "run")) if waits else "")
+    return Prerequisite(name, status.phase, _message(status), text(value_at(document, "spec", "after", "run")) if waits else "")
 
 
 def _message(status: TrainingRunStatus) -> str:

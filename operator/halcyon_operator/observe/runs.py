@@ -12,7 +12,7 @@ from halcyon_api.spec.checkpoint import parse_root
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
-from halcyon_operator.model.untrusted import count, dig, mapping, text
+from halcyon_operator.model.untrusted import count, mapping, text, value_at
 from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.pod_template import CACHE_DIRECTORY
 from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, taken
@@ -29,8 +29,8 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
         document: The run.
         defaults: Its defaults as they are now; None: not read, the recorded ones apply.
     """
-    metadata = mapping(dig(document, "metadata"))
-    status = parse_status(dig(document, "status"))
+    metadata = mapping(value_at(document, "metadata"))
+    status = parse_status(value_at(document, "status"))
     took = taken(document, status, defaults)
     raw_spec = resolved_spec(document, took.values)
     spec, problems = _parse_spec(metadata, raw_spec) if not took.problem else (None, (took.problem,))
@@ -48,13 +48,13 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
         spec=spec,
         problems=problems,
         status=status,
-        save_request=text(dig(metadata, "annotations", names.ANNOTATION_CHECKPOINT), MAX_REQUEST_VALUE),
-        restart_request=text(dig(metadata, "annotations", names.ANNOTATION_RESTART), MAX_REQUEST_VALUE),
+        save_request=text(value_at(metadata, "annotations", names.ANNOTATION_CHECKPOINT), MAX_REQUEST_VALUE),
+        restart_request=text(value_at(metadata, "annotations", names.ANNOTATION_RESTART), MAX_REQUEST_VALUE),
         fields=fields,
         defaults=took.record,
         defaults_due=due(document, status),
         raw_spec=raw_spec,
-        raw_status=mapping(dig(document, "status")),
+        raw_status=mapping(value_at(document, "status")),
     )
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from halcyon_api.progress import ProgressReport
 from halcyon_api.save_requests import SAVE_PATH
-from halcyon_operator.model.decision import Ask
+from halcyon_operator.model.decision import SaveAsk
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import LARGEST_EXACT, mapping
 from halcyon_operator.model.views import PodView
@@ -76,7 +76,7 @@ class Trainers:
         self._polls.labels("ok" if reading.report is not None else "failed").inc()
         return reading
 
-    async def ask_save(self, ask: Ask) -> str:
+    async def send_save_request(self, ask: SaveAsk) -> str:
         """Request a checkpoint from a process.
 
         Returns:

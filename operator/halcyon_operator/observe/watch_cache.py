@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from halcyon_api import names
 from halcyon_api.status import AT_REST
 from halcyon_operator.model.keys import ObjectKey, RunKey, WatchedKind
-from halcyon_operator.model.untrusted import dig, integer, text
+from halcyon_operator.model.untrusted import integer, text, value_at
 from halcyon_operator.model.views import JobSetView, RunView
 from halcyon_operator.objects.probe import is_probe
 from halcyon_operator.observe.jobsets import parse_jobset
@@ -35,7 +35,7 @@ class SeenPod:
 
     def __init__(self, document: object) -> None:
         self.view, self.probe = parse_pod(document), is_probe(document)
-        self.run_uid = text(dig(document, "metadata", "labels", names.LABEL_RUN_UID))
+        self.run_uid = text(value_at(document, "metadata", "labels", names.LABEL_RUN_UID))
         self.key, self.version = _object_key("pods", document), _version(document)
 
 
@@ -98,7 +98,7 @@ class WatchCache:
             return
         self._forget_after(item[1:])
         self._runs[item[1:]] = run = parse_run_view(document)
-        if run.status.attempt == 0 and (after := text(dig(run.raw_spec, "after", "run"))):
+        if run.status.attempt == 0 and (after := text(value_at(run.raw_spec, "after", "run"))):
             self._after.setdefault((run.namespace, after), set()).add(item[1:])
         (self._under_way.discard if run.status.phase in AT_REST else self._under_way.add)(item[1:])
 
@@ -116,7 +116,7 @@ class WatchCache:
     def listed(self, key: RunKey, run: object, jobsets: Iterable[object], pods: Iterable[SeenPod]) -> None:
         """Record all objects of a run, as listed by the API server. Other objects are dropped: the watch may have missed their deletion."""
         jobsets, pods = tuple(jobsets), tuple(pods)
-        self._drop("jobsets", key, self._jobsets, {text(dig(thing, "metadata", "name")) for thing in jobsets})
+        self._drop("jobsets", key, self._jobsets, {text(value_at(thing, "metadata", "name")) for thing in jobsets})
         self._drop("pods", key, self._pods, {pod.key[2] for pod in pods})
         if run is None:
             self._versions.pop(("trainingruns", *key), None)
@@ -136,7 +136,7 @@ class WatchCache:
     def _forget_after(self, key: RunKey) -> None:
         """Drop the last seen prerequisite of a run."""
         run = self._runs.get(key)
-        prerequisite = (key[0], text(dig(run.raw_spec, "after", "run"))) if run is not None else None
+        prerequisite = (key[0], text(value_at(run.raw_spec, "after", "run"))) if run is not None else None
         if prerequisite is not None and (others := self._after.get(prerequisite)) is not None:
             others.discard(key)
             if not others:
@@ -159,12 +159,12 @@ class WatchCache:
 
 
 def _version(document: object) -> int:
-    return integer(dig(document, "metadata", "resourceVersion")) or 0
+    return integer(value_at(document, "metadata", "resourceVersion")) or 0
 
 
 def _object_key(kind: WatchedKind, document: object) -> ObjectKey:
-    metadata = dig(document, "metadata")
-    return kind, text(dig(metadata, "namespace")), text(dig(metadata, "name"))
+    metadata = value_at(document, "metadata")
+    return kind, text(value_at(metadata, "namespace")), text(value_at(metadata, "name"))
 
 
 def _put(table: _Table, key: RunKey, name: str, seen: object) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from halcyon_operator.kube.client import ApiError, NotFound
 from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.model.untrusted import dig, mapping, moment, sequence, text
+from halcyon_operator.model.untrusted import mapping, moment, sequence, text, value_at
 from halcyon_operator.model.workload import (
     AdmissionCheck,
     NoKueue,
@@ -72,29 +72,29 @@ class Workloads:
 
 def parse_workload(document: object) -> WorkloadView:
     """The view of a Workload. Never raises."""
-    status = mapping(dig(document, "status"))
-    conditions = {text(dig(one, "type")): mapping(one) for one in sequence(status.get("conditions"))}
+    status = mapping(value_at(document, "status"))
+    conditions = {text(value_at(one, "type")): mapping(one) for one in sequence(status.get("conditions"))}
     reserved = conditions.get("QuotaReserved")
     return WorkloadView(
-        name=text(dig(document, "metadata", "name")),
-        active=dig(document, "spec", "active") is not False,
-        cluster_queue=text(dig(status, "admission", "clusterQueue"), MAX_WORD),
+        name=text(value_at(document, "metadata", "name")),
+        active=value_at(document, "spec", "active") is not False,
+        cluster_queue=text(value_at(status, "admission", "clusterQueue"), MAX_WORD),
         unreserved=None if _holds(reserved) else _said(reserved or {}),
         admitted=_holds(conditions.get("Admitted")),
         evicted=_said(conditions["Evicted"]) if _holds(conditions.get("Evicted")) else None,
         finished=_said(conditions["Finished"]) if _holds(conditions.get("Finished")) else None,
         checks=tuple(
-            AdmissionCheck(text(dig(one, "name"), MAX_WORD), text(dig(one, "state")), text(dig(one, "message")))
+            AdmissionCheck(text(value_at(one, "name"), MAX_WORD), text(value_at(one, "state")), text(value_at(one, "message")))
             for one in sequence(status.get("admissionChecks"))
         ),
-        requeue_at=moment(dig(status, "requeueState", "requeueAt")),
+        requeue_at=moment(value_at(status, "requeueState", "requeueAt")),
     )
 
 
 def newest(documents: tuple[object, ...]) -> WorkloadView | NoWorkload:
     """The newest Workload of a JobSet. A second one may exist for a moment while it is being deleted."""
-    found = [one for one in documents if dig(one, "metadata", "deletionTimestamp") is None]
-    found.sort(key=lambda one: text(dig(one, "metadata", "creationTimestamp")))
+    found = [one for one in documents if value_at(one, "metadata", "deletionTimestamp") is None]
+    found.sort(key=lambda one: text(value_at(one, "metadata", "creationTimestamp")))
     return parse_workload(found[-1]) if found else NoWorkload()
 
 

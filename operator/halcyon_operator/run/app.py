@@ -28,7 +28,7 @@ from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.kube.leadership import Leadership, process_identity
 from halcyon_operator.model.endpoints import allowed_endpoints
 from halcyon_operator.model.keys import RunKey
-from halcyon_operator.model.untrusted import dig, mapping, text
+from halcyon_operator.model.untrusted import mapping, text, value_at
 from halcyon_operator.model.views import Platform
 from halcyon_operator.observe.checkpoints import Checkpoints
 from halcyon_operator.observe.head_reads import HeadReads
@@ -41,7 +41,7 @@ from halcyon_operator.observe.trainers import Trainers
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 from halcyon_operator.observe.workloads import Workloads
 from halcyon_operator.run.controller import Controller
-from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.http_server import HttpServer
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.served_namespaces import other_namespaces, served_namespaces
@@ -59,7 +59,7 @@ LONGEST_POD_PAUSE_SECONDS = 4.0
 
 JOBSET_GROUP, JOBSET_VERSION = "jobset.x-k8s.io", "v1alpha2"
 LONGEST_START_DELAY_SECONDS = 15.0
-ROUTINE_LOOKS_PER_SECOND = 25.0
+ROUTINE_RECONCILES_PER_SECOND = 25.0
 """Maximum rate of routine reconciles and progress writes per second, over all runs."""
 
 
@@ -79,7 +79,7 @@ async def run_operator(settings: Settings) -> None:
     queue: WorkQueue[RunKey] = WorkQueue(random.random, group=lambda key: key[0])
     polls = Polls(trainers, queue.add, time.monotonic)
     heads = HeadReads(checkpoints, queue.add, time.monotonic)
-    pod_endings, echo, cache = PodEndings(), WatchEcho(time.monotonic), WatchCache()
+    pod_endings, echo, cache = PodEndings(), WriteWatch(time.monotonic), WatchCache()
     audit = WatchAudit(cache.version, time.monotonic)
     leadership = Leadership(api, settings.lease_namespace, settings.lease_name, identity) if settings.lease_namespace else None
     cluster = Cluster(api)
@@ -106,7 +106,7 @@ async def run_operator(settings: Settings) -> None:
         platform,
         nodes,
         cache=cache,
-        pace=lambda: cache.under_way / ROUTINE_LOOKS_PER_SECOND,
+        pace=lambda: cache.under_way / ROUTINE_RECONCILES_PER_SECOND,
         defaults_namespace=settings.defaults_namespace,
         workloads=workloads,
         warnings=warnings,
@@ -122,7 +122,7 @@ async def run_operator(settings: Settings) -> None:
 
     metrics.watch(lambda: float(len(queue)) if leads() else 0.0, lambda: max(echo.lag_seconds, audit.lag_seconds), leads)
     ready = asyncio.Event()
-    server = HttpServer(metrics, lambda: health_problem(echo, audit, controller.longest_look_seconds), ready.is_set)
+    server = HttpServer(metrics, lambda: health_problem(echo, audit, controller.longest_reconcile_seconds), ready.is_set)
     await server.start(settings.metrics_port)
 
     async def lead() -> None:
@@ -132,7 +132,7 @@ async def run_operator(settings: Settings) -> None:
             controller.begin(cache.keys())
             await asyncio.gather(*(controller.work() for _ in range(settings.workers)))
         finally:
-            controller.stand_down()
+            controller.stop_managing()
 
     async def stand_by() -> None:
         """Lead when this process holds the Lease, but not before its watch cache is full."""
@@ -158,7 +158,7 @@ async def run_operator(settings: Settings) -> None:
 
 
 def handlers(
-    queue: WorkQueue[RunKey], pod_endings: PodEndings, echo: WatchEcho, cache: WatchCache, nodes: NodeNotices | None = None
+    queue: WorkQueue[RunKey], pod_endings: PodEndings, echo: WriteWatch, cache: WatchCache, nodes: NodeNotices | None = None
 ) -> kopf.OperatorRegistry:
     """The handlers of all watched kinds. Nodes are watched only if `nodes` is given."""
     registry = kopf.OperatorRegistry()
@@ -167,7 +167,7 @@ def handlers(
     def login(**arguments: Any) -> kopf.ConnectionInfo | None:  # pyright: ignore[reportUnusedFunction]
         return kopf.login_with_service_account(**arguments) if inside_cluster() else kopf.login_with_kubeconfig(**arguments)
 
-    def look_at_dependents(key: RunKey) -> None:
+    def enqueue_dependents(key: RunKey) -> None:
         """Reconcile the runs that wait for this one."""
         run = cache.run(key)
         if run is not None and run.status.phase in AT_REST:
@@ -176,8 +176,8 @@ def handlers(
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def on_run(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
-        metadata = dig(event, "object", "metadata")
-        key = text(dig(metadata, "namespace")), text(dig(metadata, "name"))
+        metadata = value_at(event, "object", "metadata")
+        key = text(value_at(metadata, "namespace")), text(value_at(metadata, "name"))
         cache.saw_run(event["object"], deleted=event["type"] == "DELETED")
         if (run := cache.run(key)) is not None:
             # A recorded conclusion needs no evidence any more.
@@ -185,10 +185,10 @@ def handlers(
         if event["type"] == "DELETED":
             echo.gone(key)
             pod_endings.forget(key)
-        elif echo.saw(key, dig(metadata, "resourceVersion")):
-            look_at_dependents(key)
+        elif echo.saw(key, value_at(metadata, "resourceVersion")):
+            enqueue_dependents(key)
             return
-        look_at_dependents(key)
+        enqueue_dependents(key)
         queue.add(key)
 
     @kopf.on.event(JOBSET_GROUP, JOBSET_VERSION, "jobsets", registry=registry)
@@ -226,8 +226,8 @@ def pause_after_pod(pods: int) -> float:
 
 def run_of(event: kopf.RawEvent) -> RunKey | None:
     """The run that an object belongs to, by its label."""
-    metadata = mapping(dig(event, "object", "metadata"))
-    namespace, run = text(metadata.get("namespace")), text(dig(metadata, "labels", names.LABEL_RUN))
+    metadata = mapping(value_at(event, "object", "metadata"))
+    namespace, run = text(metadata.get("namespace")), text(value_at(metadata, "labels", names.LABEL_RUN))
     return (namespace, run) if namespace and run else None
 
 

@@ -23,13 +23,13 @@ from halcyon_operator.decide.status_writes import is_routine, status_document
 from halcyon_operator.kube.client import ApiError, Conflict
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.kube.jobset_version import create_refusal
-from halcyon_operator.model.decision import Ask, Decision, Event, ProbePlan
+from halcyon_operator.model.decision import Decision, Event, ProbePlan, SaveAsk
 from halcyon_operator.model.keys import RunKey
-from halcyon_operator.model.untrusted import dig, text
+from halcyon_operator.model.untrusted import text, value_at
 from halcyon_operator.model.views import Observed, RunView
 from halcyon_operator.objects.build import build
 from halcyon_operator.observe.pod_endings import PodEndings
-from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.work_queue import WorkQueue
 
@@ -44,15 +44,15 @@ CHECK_SECONDS = 0.3
 class ObservesRuns(Protocol):
     """Collects observations."""
 
-    async def look_at_cache(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+    async def observe_from_cache(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """The observation from the watch cache; None if the cache is not enough."""
         ...
 
-    async def look(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+    async def observe(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """The observation from the API server; None if there is no such run."""
         ...
 
-    def wrote(self, document: object) -> None:
+    def record_write(self, document: object) -> None:
         """Record the new document of a written run."""
         ...
 
@@ -60,7 +60,7 @@ class ObservesRuns(Protocol):
 class RequestsSaves(Protocol):
     """Sends requests for checkpoints to trainers."""
 
-    async def ask_save(self, ask: Ask) -> str:
+    async def send_save_request(self, ask: SaveAsk) -> str:
         """Send a request. Returns the reason of a failure; empty if it succeeded."""
         ...
 
@@ -88,7 +88,7 @@ class Controller:
         cluster: Cluster,
         pod_endings: PodEndings,
         metrics: Metrics,
-        echo: WatchEcho,
+        echo: WriteWatch,
         instance: str,
         clock: Callable[[], datetime],
         timer: Callable[[], float],
@@ -116,14 +116,14 @@ class Controller:
             key = await self._queue.get()
             started = self._at_work[key] = self._timer()
             try:
-                await self.look(key)
+                await self.reconcile_run(key)
             finally:
                 del self._at_work[key]
                 self._metrics.reconcile_seconds.observe(self._timer() - started)
                 self._queue.done(key)
 
     @property
-    def longest_look_seconds(self) -> float:
+    def longest_reconcile_seconds(self) -> float:
         """Age of the oldest running reconcile. Every request has a time limit, so a reconcile ends unless the process is stuck."""
         now = self._timer()
         return max((now - started for started in list(self._at_work.values())), default=0.0)
@@ -141,22 +141,22 @@ class Controller:
         for key in keys:
             self._queue.add(key)
 
-    def stand_down(self) -> None:
+    def stop_managing(self) -> None:
         """Stop to manage the runs: another operator does it now. Drop all state except the posted events, because it gets out of date."""
         self._metrics.stand_down()
         self._written_at.clear()
         self._refusals.clear()
         self._check_from.clear()
 
-    async def look(self, key: RunKey) -> None:
+    async def reconcile_run(self, key: RunKey) -> None:
         """Reconcile a run once, and queue it for the next reconcile. Never raises."""
         observed: Observed | None = None
         decision: Decision | None = None
         try:
             if self._timer() < self._check_from.get(key, math.inf):
-                observed, decision = await self._judge(key, self._observer.look_at_cache)
+                observed, decision = await self._judge(key, self._observer.observe_from_cache)
             if observed is None or decision is None or not self._is_routine(observed, decision):
-                observed, decision = await self._judge(key, self._observer.look)
+                observed, decision = await self._judge(key, self._observer.observe)
                 self._check_from.pop(key, None)
             if observed is None or decision is None:
                 self._forget(key)
@@ -204,8 +204,8 @@ class Controller:
         run = observed.run
         if decision.status is not None:
             written = await self._cluster.write_status(run, status_document(decision.status))
-            self._echo.wrote(key, dig(written, "metadata", "resourceVersion"))
-            self._observer.wrote(written)
+            self._echo.record_write(key, value_at(written, "metadata", "resourceVersion"))
+            self._observer.record_write(written)
             self._written_at[key] = self._clock()
             # A recorded conclusion needs no evidence any more.
             self._pod_endings.prune(key, decision.status.attempt, decision.status.job_set_restarts)
@@ -225,9 +225,9 @@ class Controller:
         for ask in decision.asks:
             await self._ask(run, ask)
 
-    async def _ask(self, run: RunView, ask: Ask) -> None:
+    async def _ask(self, run: RunView, ask: SaveAsk) -> None:
         """Request a checkpoint. A failed request is sent again at the next reconcile."""
-        problem = await self._trainers.ask_save(ask) if self._trainers is not None else ""
+        problem = await self._trainers.send_save_request(ask) if self._trainers is not None else ""
         if problem:
             request = ask.request
             message = f"Attempt {request.attempt}, restart {request.restart} cannot be asked for a checkpoint: {problem}; trying again"

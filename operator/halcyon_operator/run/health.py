@@ -14,7 +14,7 @@ from halcyon_operator.model.untrusted import integer
 STUCK_SECONDS = 180.0
 
 
-class WatchEcho:
+class WriteWatch:
     """Records the operator's own writes that the watch has not shown yet.
 
     Args:
@@ -26,7 +26,7 @@ class WatchEcho:
         self._expected: dict[RunKey, tuple[int, float]] = {}
         self._seen: dict[RunKey, int] = {}
 
-    def wrote(self, key: RunKey, resource_version: object) -> None:
+    def record_write(self, key: RunKey, resource_version: object) -> None:
         """Record a write of an object, with its new resource version. The watch may have shown it before the answer arrived."""
         version = integer(resource_version)
         if version is not None and version > self._seen.get(key, 0):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from halcyon_operator.kube.client import ApiError
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.keys import ObjectKey, RunKey, WatchedKind
-from halcyon_operator.run.health import STUCK_SECONDS, WatchEcho
+from halcyon_operator.run.health import STUCK_SECONDS, WriteWatch
 from halcyon_operator.run.watch_audit import WatchAudit
 
 logger = logging.getLogger(__name__)
@@ -79,12 +79,12 @@ class Supervision:
         return [key for key, _ in present]
 
 
-def health_problem(echo: WatchEcho, audit: WatchAudit, longest_look_seconds: float) -> str:
+def health_problem(echo: WriteWatch, audit: WatchAudit, longest_reconcile_seconds: float) -> str:
     """Why this process must be restarted; empty: it is healthy. Any answer shows that its event loop runs."""
     if echo.stuck:
         return "the watch streams do not show the operator's own writes"
     if audit.lag_seconds > STUCK_SECONDS:
         return "the watch streams do not show objects that exist"
-    if longest_look_seconds > STUCK_SECONDS:
+    if longest_reconcile_seconds > STUCK_SECONDS:
         return "the reconcile of a run does not end"
     return ""

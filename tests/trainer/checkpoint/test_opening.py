@@ -221,14 +221,14 @@ def test_doctor_names_what_a_store_lacks(s3_root: Root, compares: bool) -> None:
 def test_no_two_writes_of_the_probe_are_alike(s3_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     """A generation of S3 is a hash of the content. If a retry wrote the same content, two writers would pass although the store is
     correct."""
-    contend, written = Store.count_concurrent_swaps, list[bytes]()
+    count, written = Store.count_concurrent_swaps, list[bytes]()
 
     def first_answers_lost(store: Store, key: str, values: Sequence[bytes], generation: bytes) -> int:
         written.extend(values)
-        winners = contend(store, key, values, generation)
+        winners = count(store, key, values, generation)
         return 0 if len(written) < 3 * len(values) else winners
 
-    monkeypatch.setattr(Store, "contend", first_answers_lost)
+    monkeypatch.setattr(Store, "count_concurrent_swaps", first_answers_lost)
     assert overwrite_problem(Store(s3_root.spec), "nonce") is None
     assert len(set(written)) == len(written) >= 12
 

@@ -21,7 +21,7 @@ from tests.trainer.data.read_batches import MESHES
 
 
 @dataclass(frozen=True)
-class Life:
+class StartOptions:
     """The arguments of one start of a process group."""
 
     spec: TrainingRunSpec
@@ -36,7 +36,7 @@ class Life:
     memory_bytes: int
 
 
-def load_batches(life: Life, host: int, progress: Path) -> None:
+def load_batches(life: StartOptions, host: int, progress: Path) -> None:
     """Take one batch after another, and write one line for each: its step, and a digest of each of this host's rows."""
     os.environ |= life.environment
     jax.config.update("jax_platforms", "cpu")

@@ -416,7 +416,7 @@ def test_data_can_be_looked_at_while_its_cache_is_built(tmp_path: Path, corpus: 
         dataset.train_rows(10**5)
     said = CliRunner().invoke(app, ["stats", str(written(tmp_path / "run.yaml", spec))])
     assert said.exit_code == 0
-    assert "web: its token cache is not whole yet; all that follows is of its first" in said.output
+    assert "web: its token cache is not complete yet; all numbers are of its first" in said.output
     said = CliRunner().invoke(app, ["show", str(tmp_path / "run.yaml"), "--step", "10000"])
     assert said.exit_code == ExitCode.BAD_CONFIGURATION
     caches.stop()

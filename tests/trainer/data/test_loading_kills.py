@@ -23,7 +23,7 @@ from tests.ports import free_port
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.roots import Gateway, gateway
 from tests.trainer.data.cache.runs import spec_of
-from tests.trainer.data.load_child import Life, load_batches
+from tests.trainer.data.load_child import StartOptions, load_batches
 
 __all__ = ["gateway"]
 
@@ -101,7 +101,7 @@ def start(
     place: Place, folder: Path, *, hosts: int, first_step: int, last_step: int = STEPS - 1, chance: random.Random
 ) -> list[ForkServerProcess]:
     """Start a process group that takes these steps and then waits. How batches are made ahead is random."""
-    life = Life(
+    life = StartOptions(
         spec=place.spec,
         environment=place.environment,
         coordinator=f"127.0.0.1:{free_port()}",

@@ -156,7 +156,10 @@ def test_rows_may_be_chosen(run: Path, rows: str, expected: list[int]) -> None:
         (("show", "--step", "0"), "Input should be greater than or equal to 1"),
         (("show", "--host", "2"), "the run has 2 hosts, counted from 0, not 2"),
         (("stats", "--plot", "stats.png"), "stats.png is drawn as SVG, so its name must end in .svg"),
-        (("stats", "--plot", "/nowhere/stats.svg"), "/nowhere/stats.svg cannot be written: No such file or directory; give --plot another"),
+        (
+            ("stats", "--plot", "/nowhere/stats.svg"),
+            "/nowhere/stats.svg cannot be written: No such file or directory; choose another path for --plot",
+        ),
     ],
 )
 def test_what_cannot_be_shown_is_told(run: Path, arguments: tuple[str, ...], sentence: str) -> None:

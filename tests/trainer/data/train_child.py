@@ -1,7 +1,7 @@
 """``halcyon`` with builds that work in small pieces and commit only as many shards as a file says.
 
 Usage: ``python -m tests.trainer.data.train_child train RUN.YAML ...``, with the path of the file in GATE. A builder that is silent for
-SILENCE_SECONDS counts as dead. A test so controls how much text exists at each step, on a machine of any speed.
+LOCK_TIMEOUT_SECONDS counts as dead. A test so controls how much text exists at each step, on a machine of any speed.
 """
 
 from __future__ import annotations
@@ -37,5 +37,5 @@ if __name__ == "__main__":
     SourceBuild._commit = gated_commit  # type: ignore[method-assign]
     ensure.pieces = functools.partial(pieces, target_bytes=PIECE_BYTES)  # type: ignore[assignment]
     build.SMALL_BYTES = 0
-    election.LOCK_TIMEOUT_SECONDS, election.RENEW_SECONDS = float(os.environ["SILENCE_SECONDS"]), 0.2
+    election.LOCK_TIMEOUT_SECONDS, election.RENEW_SECONDS = float(os.environ["LOCK_TIMEOUT_SECONDS"]), 0.2
     app()

@@ -20,8 +20,8 @@ def spec_of(**changes: Any) -> TrainingRunSpec:
     return parse_run(document(spec__accelerator={"type": "cpu", "topology": "1x1"}, **changes)).spec
 
 
-def problem(spec: TrainingRunSpec, there_bytes: int) -> str:
-    found = memory_problem(spec, run_mesh(spec), there_bytes, devices=1, where="this machine")
+def problem(spec: TrainingRunSpec, available_bytes: int) -> str:
+    found = memory_problem(spec, run_mesh(spec), available_bytes, devices=1, where="this machine")
     return str(found) if found is not None else ""
 
 

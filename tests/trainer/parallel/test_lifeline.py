@@ -79,7 +79,7 @@ def test_whoever_leaves_is_not_ended_by_those_who_leave_later(centre):
     connection = peer(invitation, 1)
     follower_losses = Losses()
     follower = Lifeline.connect("127.0.0.1", invitation, 2, follower_losses)
-    lifeline.part()
+    lifeline.say_goodbye()
     assert connection.recv(9) == FAREWELL
     connection.close()
     assert lifeline.lost.wait(limit(PATIENCE))

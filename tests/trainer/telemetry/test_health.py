@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from halcyon.telemetry.health import HealthLimits, HealthInputs, judge, step_limit_seconds
+from halcyon.telemetry.health import HealthInputs, HealthLimits, judge, step_limit_seconds
 from halcyon_api.progress import Stage
 
 LIMITS = HealthLimits()

@@ -149,7 +149,9 @@ def test_what_is_remembered_is_bounded() -> None:
     for done in range(1, 100_000, 100):
         durations.step_ended(done, 1.0, 100)
     assert max(len(known) for size in range(100) for known in durations.of_steps_in_progress(1000 * size)) == 512
-    assert durations.of_steps_in_progress(99_000) == ((),), "with too many sizes the last ones stay unknown, with the limit of a compilation"
+    assert durations.of_steps_in_progress(99_000) == ((),), (
+        "with too many sizes the last ones stay unknown, with the limit of a compilation"
+    )
 
 
 def test_steps_that_end_together_share_their_time() -> None:

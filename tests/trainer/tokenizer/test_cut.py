@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halcyon.tokenizer import load
-from halcyon.tokenizer.cut import CUT_BETWEEN, CUT_AT_SPACE, find_joint, pieces
+from halcyon.tokenizer.cut import CUT_AT_SPACE, CUT_BETWEEN, find_joint, pieces
 from halcyon.tokenizer.probe import PROSE
 from tests.trainer.tokenizer.test_encoders import REFERENCES, TOKENIZERS
 from tests.trainer.tokenizer.texts import HARD_TEXT, trained

@@ -33,7 +33,7 @@ from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
 from halcyon.checkpoint.verify import Damaged
 from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
 from halcyon.storage.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
-from halcyon.storage.patience import RetryBudget
+from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     BadStep,
@@ -116,7 +116,7 @@ class Checkpointer:
         clock: Callable[[], float] = time.time,
         token: Callable[[], str] = lambda: secrets.token_hex(4),
         limits: Limits = USUAL_LIMITS,
-        patience: RetryBudget | None = None,
+        retry_budget: RetryBudget | None = None,
         callbacks: Callbacks | None = None,
     ) -> Self:
         """Take a root. A collective, for the main thread.
@@ -133,7 +133,7 @@ class Checkpointer:
             clock: Seconds since 1970.
             token: Makes a fresh random word of letters and digits.
             limits: Time limits and bounds.
-            patience: Retries while the root rejects the credentials, until `opened` is called. Default: no retries.
+            retry_budget: Retries while the root rejects the credentials, until `opened` is called. Default: no retries.
             callbacks: Functions to call after saves and reads. Default: none.
 
         Raises:
@@ -142,7 +142,7 @@ class Checkpointer:
             TrainerExit: The store did not answer; a retry may succeed.
         """
         stop = threading.Event()
-        store = _open_store(spec, stop, limits, patience)
+        store = _open_store(spec, stop, limits, retry_budget)
         keeper: HeadKeeper | None = None
 
         def work() -> dict[str, Any]:
@@ -172,7 +172,7 @@ class Checkpointer:
 
     def opened(self) -> None:
         """End the retries of rejected requests: from now on such a request fails at once, so a failed save is reported without a wait."""
-        self._store.patience = None
+        self._store.retry_budget = None
 
     @property
     def epoch(self) -> Epoch:
@@ -441,12 +441,12 @@ class Checkpointer:
         self._fatal = failure
 
 
-def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits, patience: RetryBudget | None) -> Store:
+def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits, retry_budget: RetryBudget | None) -> Store:
     main = threading.main_thread()
     try:
         # If the main thread ended without `close` (an uncaught error), the background must end too: the other processes may be dead.
         return Store(
-            spec, abandoned=lambda: stop.is_set() or not main.is_alive(), timeout_seconds=limits.request_seconds, patience=patience
+            spec, abandoned=lambda: stop.is_set() or not main.is_alive(), timeout_seconds=limits.request_seconds, retry_budget=retry_budget
         )
     except StoreFailure as failure:
         raise as_exit(failure, spec.root) from None

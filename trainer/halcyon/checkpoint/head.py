@@ -55,7 +55,7 @@ def _fenced(head: Head, epoch: Epoch, root: str) -> Fenced:
 
 
 def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
-    """HEAD after a commit. Checkpoints that `retention`, a pin or `guarded` keeps stay; the deletion of the others begins.
+    """HEAD after a commit. Checkpoints that `retention`, a pin or `kept_for_verification` keeps stay; the deletion of the others begins.
 
     An older checkpoint of the same step is superseded: it holds the same numbers, and ``keep`` counts different steps.
     """

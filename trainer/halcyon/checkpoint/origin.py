@@ -18,7 +18,7 @@ from halcyon.checkpoint.reader import read_state
 from halcyon.checkpoint.results import USUAL_LIMITS, Limits, Restored
 from halcyon.checkpoint.verify import Damaged, read_manifest
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
-from halcyon.storage.patience import RetryBudget
+from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -28,13 +28,13 @@ _KEPT_SECTIONS = ("spec.model", "spec.tokenizer")
 _FIX = "; a run that begins from another one keeps its model and tokenizer, so set them back, or remove spec.from to begin at step 0"
 
 
-def origin_store(origin: OriginSpec, own: CheckpointSpec, limits: Limits = USUAL_LIMITS, patience: RetryBudget | None = None) -> Store:
+def origin_store(origin: OriginSpec, own: CheckpointSpec, limits: Limits = USUAL_LIMITS, retry_budget: RetryBudget | None = None) -> Store:
     """The other run's root.
 
     Raises:
         BadConfiguration: ``spec.from.root`` is not set.
     """
-    return Store(origin_place(origin, own), timeout_seconds=limits.request_seconds, patience=patience)
+    return Store(origin_place(origin, own), timeout_seconds=limits.request_seconds, retry_budget=retry_budget)
 
 
 def origin_place(origin: OriginSpec, own: CheckpointSpec) -> CheckpointSpec:

@@ -99,7 +99,7 @@ def gather_checks(store: Store, prefix: str, own: Check, process_count: int, *, 
         All damage of the checkpoint.
 
     Raises:
-        Unanswered: A process wrote no check in time.
+        CheckMissing: A process wrote no check in time.
         StoreFailure: The store did not answer, or a check document is damaged.
     """
     deadline = time.monotonic() + timeout_seconds

@@ -190,7 +190,7 @@ class _Sharing:
         """Read one wave of leaves and put them on their devices."""
         jobs: list[Callable[[], object]] = [job for reader in readers if reader.partition is None for job in reader.jobs()]
         # The restore does not use zarr.json, but a missing or changed one is damage all the same.
-        jobs += [reader.look_at_metadata for reader in readers[jax.process_index() % self._process_count :: self._process_count]]
+        jobs += [reader.check_metadata for reader in readers[jax.process_index() % self._process_count :: self._process_count]]
         shared = [
             _SharedRead(partition, [reader for reader in readers if reader.partition == partition], self._loads.setdefault(partition, {}))
             for partition in sorted({reader.partition for reader in readers if reader.partition is not None})
@@ -293,7 +293,7 @@ class _LeafReader:
         """One job for each chunk. The jobs may run in parallel: no two write the same elements."""
         return [lambda indices=indices: self.paste(indices, self.fetch(indices)) for indices in self.needed]
 
-    def look_at_metadata(self) -> None:
+    def check_metadata(self) -> None:
         """Check ``zarr.json``, which other Zarr readers read first."""
         read_file(self._store, self._prefix, self._files[f"{folder(self._there.path)}/{METADATA_KEY}"])
 

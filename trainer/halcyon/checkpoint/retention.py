@@ -3,7 +3,8 @@
 Before process 0 writes, it compares the free space with the size of the whole state; each other process compares it with the size of its
 own files, because all use the same file system. If space is tight, or the disk becomes full during a save, the compiled programs in the
 root are deleted first, because a restart can compile again. If that is not enough, one checkpoint is deleted early: the oldest that is not
-permanent, pinned or `guarded`, and never one of the two newest. The free space of an object store is unknown, so nothing is deleted early.
+permanent, pinned or `kept_for_verification`, and never one of the two newest. The free space of an object store is unknown, so nothing is
+deleted early.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Dataset(HeldOut):
     def _sequences(self, source: np.ndarray, turns: np.ndarray) -> np.ndarray:
         """The sequence at each turn of its source: int64 [n]."""
         sequences = np.empty_like(turns)
-        shares = [(self._sources[index].holding(turns[here]), here) for index, here in groups(source)]
+        shares = [(self._sources[index].wait_for_turns(turns[here]), here) for index, here in groups(source)]
         ranks = run_queries([data.order.queries(turns[here]) for data, here in shares])
         for (data, here), mine in zip(shares, ranks, strict=True):
             sequences[here] = data.ranked_sequences(mine)
@@ -74,4 +74,4 @@ class Dataset(HeldOut):
         if all(source.turns is None for source in self.sources):
             return True
         source, turns = self.mixture.locate(self.schedule.positions(step)[0])
-        return all(self._sources[index].now.has_turns(turns[here]) for index, here in groups(source))
+        return all(self._sources[index].snapshot.has_turns(turns[here]) for index, here in groups(source))

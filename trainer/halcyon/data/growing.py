@@ -34,7 +34,7 @@ class GrowingSource:
         self._newest: tuple[Ledger, SourceData] | None = None
 
     @property
-    def now(self) -> SourceData:
+    def snapshot(self) -> SourceData:
         """The source with the text cached so far."""
         ledger = self._progress.ledger(self.name)
         if ledger is None:
@@ -44,17 +44,17 @@ class GrowingSource:
                 self._newest = ledger, self._snapshot(ledger)
             return self._newest[1]
 
-    def holding(self, turns: np.ndarray) -> SourceData:
+    def wait_for_turns(self, turns: np.ndarray) -> SourceData:
         """Wait until the source has these turns of its training order, and return it.
 
         Raises:
             Stopped: The process ends.
             Exception: The error that ended the build.
         """
-        self._progress.wait_for(lambda: self.now.has_turns(turns))
-        return self.now
+        self._progress.wait_for(lambda: self.snapshot.has_turns(turns))
+        return self.snapshot
 
-    def holding_out(self, sequences: int) -> SourceData:
-        """Wait until the source holds out this number of sequences, or is complete, and return it. Raises as `holding` does."""
-        self._progress.wait_for(lambda: self.now.has_held_out(sequences))
-        return self.now
+    def wait_for_held_out(self, sequences: int) -> SourceData:
+        """Wait until the source holds out this number of sequences, or is complete, and return it. Raises as `wait_for_turns` does."""
+        self._progress.wait_for(lambda: self.snapshot.has_held_out(sequences))
+        return self.snapshot

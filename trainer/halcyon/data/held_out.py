@@ -47,7 +47,7 @@ class HeldOut:
     @property
     def sources(self) -> tuple[SourceData, ...]:
         """The sources with the text cached so far."""
-        return tuple(source.now for source in self._sources)
+        return tuple(source.snapshot for source in self._sources)
 
     @property
     def validation_sequences(self) -> int:
@@ -61,7 +61,7 @@ class HeldOut:
         return {
             source.name: HeldOut([source], self.tokenizer, self.sequence_length, first=None if first is None else {source.name: first})
             for source in self._sources
-            if source.now.split.held_out
+            if source.snapshot.split.held_out
         }
 
     @property
@@ -91,7 +91,7 @@ class HeldOut:
     def holds_validation(self, sequences: int) -> bool:
         """Whether an evaluation over this number of sequences can begin without waiting."""
         counts = self._first_held_out(sequences)
-        return all(source.now.has_held_out(count) for source, count in zip(self._sources, counts, strict=True))
+        return all(source.snapshot.has_held_out(count) for source, count in zip(self._sources, counts, strict=True))
 
     def validation_batches(self, batches: int | None, batch_size: int) -> list[BatchRows]:
         """The held-out rows of one evaluation, the same in every evaluation, in batches of at most ``batch_size`` rows.
@@ -124,7 +124,7 @@ class HeldOut:
     def _first_ranks(self, sequences: int) -> list[np.ndarray]:
         """Ranks among the held-out sequences of each source: its share, beginning with the first."""
         counts = self._first_held_out(sequences)
-        held = [source.holding_out(count).split.held_out for source, count in zip(self._sources, counts, strict=True)]
+        held = [source.wait_for_held_out(count).split.held_out for source, count in zip(self._sources, counts, strict=True)]
         return [np.arange(min(pair), dtype=np.int64) for pair in zip(counts, held, strict=True)]
 
     def _first_held_out(self, sequences: int) -> list[int]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from halcyon.data.batch_schedule import BatchSchedule, build_schedule
-from halcyon.data.cache.arrays import store_arrays, load_arrays
+from halcyon.data.cache.arrays import load_arrays, store_arrays
 from halcyon.data.cache.background import BackgroundCaches, CacheProgress
 from halcyon.data.cache.build import Built
 from halcyon.data.cache.ensure import CacheKeeper, Caches
@@ -33,7 +33,7 @@ from halcyon.data.sources import Access
 from halcyon.data.split import split_sequences, split_stream
 from halcyon.data.streaming import is_local, positive_weights, streams
 from halcyon.errors import BadConfiguration
-from halcyon.storage.patience import RetryBudget
+from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.tokenizer import load
 from halcyon_api.checkpoint_documents import canonical_json
@@ -43,12 +43,12 @@ from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 
-def cache_store(spec: TrainingRunSpec, patience: RetryBudget | None = None) -> Store:
+def cache_store(spec: TrainingRunSpec, retry_budget: RetryBudget | None = None) -> Store:
     """The store of a run's token caches: `data.cache.root`, or `data` below the checkpoints."""
     root = spec.data.cache.root or f"{spec.checkpoint.root.rstrip('/')}/data"
     same_scheme = root.split("://")[0] == spec.checkpoint.root.split("://")[0]
     place = spec.checkpoint.model_copy(update={"root": root}) if same_scheme else CheckpointSpec(root=root)
-    return Store(place, patience=patience)
+    return Store(place, retry_budget=retry_budget)
 
 
 def ensure_caches(
@@ -57,7 +57,7 @@ def ensure_caches(
     process: str,
     run: str = "",
     report: Callable[[Built], object] = lambda built: None,
-    patience: RetryBudget | None = None,
+    retry_budget: RetryBudget | None = None,
 ) -> tuple[Store, Caches]:
     """Wait until the caches of a run are complete, and build them if necessary.
 
@@ -66,26 +66,26 @@ def ensure_caches(
         process: A name that no other process has.
         run: The run of this process; an error of the builder ends all processes of the run. Empty: no run.
         report: Called with the progress of a build.
-        patience: Retries a root that rejects the credentials, and sources that deny access or do not answer. Default: no retries.
+        retry_budget: Retries a root that rejects the credentials, and sources that deny access or do not answer. Default: no retries.
 
     Raises:
         BadConfiguration: A source or the tokenizer cannot be read, or differs from the one that a cache was built from.
         DataUnreachable: Its store did not answer, or denied access, until the retries ended.
         TrainerExit: The caches' root does not answer, or is full.
     """
-    keeper = _keeper(spec, process=process, run=run, report=report, patience=patience)
+    keeper = _keeper(spec, process=process, run=run, report=report, retry_budget=retry_budget)
     return keeper.store, keeper.ensure()
 
 
 def background_caches(
-    spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], patience: RetryBudget | None = None
+    spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], retry_budget: RetryBudget | None = None
 ) -> BackgroundCaches:
     """`ensure_caches` in a thread, which continues while the run trains, if `streams` allows it.
 
     Args: See `ensure_caches`.
     """
-    keeper = functools.partial(_keeper, spec, process=process, run=run, report=report, patience=patience)
-    return BackgroundCaches(keeper, awaited=_portions(spec) if streams(spec.data) else None)
+    keeper = functools.partial(_keeper, spec, process=process, run=run, report=report, retry_budget=retry_budget)
+    return BackgroundCaches(keeper, portion_tokens=_portions(spec) if streams(spec.data) else None)
 
 
 def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Mapping[str, Ledger]]:
@@ -157,7 +157,7 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: Ca
     data, settings = spec.data, spec.trainer
     schedule = build_schedule(settings)
     sources = _open_sources(spec, store, caches, progress)
-    mixture = build_mixture(data, {source.name: source.now.used for source in sources}, schedule, seed=settings.seed)
+    mixture = build_mixture(data, {source.name: source.snapshot.used for source in sources}, schedule, seed=settings.seed)
     if problem := stop_problem(mixture, schedule, pad_last=data.mixture.last_batch == "pad"):
         raise BadConfiguration(problem)
     by_weight = positive_weights(data) if streams(data) else None
@@ -190,10 +190,10 @@ def _portions(spec: TrainingRunSpec) -> dict[str, int]:
 
 
 def _keeper(
-    spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], patience: RetryBudget | None = None
+    spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], retry_budget: RetryBudget | None = None
 ) -> CacheKeeper:
     access = Access.of(spec.checkpoint)
-    store = cache_store(spec, patience)
+    store = cache_store(spec, retry_budget)
     return CacheKeeper(
         spec.data,
         spec.tokenizer,
@@ -204,7 +204,7 @@ def _keeper(
         report,
         run,
         inherited=inherited_tokenizer(spec, store),
-        patience=patience,
+        retry_budget=retry_budget,
     )
 
 

@@ -105,15 +105,15 @@ class Source(Protocol):
         ...
 
     @property
-    def now(self) -> SourceData:
+    def snapshot(self) -> SourceData:
         """The source with the text cached so far."""
         ...
 
-    def holding(self, turns: np.ndarray) -> SourceData:
+    def wait_for_turns(self, turns: np.ndarray) -> SourceData:
         """The source with these turns of its training order; may wait for them."""
         ...
 
-    def holding_out(self, sequences: int) -> SourceData:
+    def wait_for_held_out(self, sequences: int) -> SourceData:
         """The source with this number of held-out sequences, or with all it has; may wait for them."""
         ...
 

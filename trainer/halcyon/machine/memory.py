@@ -58,20 +58,20 @@ def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
     return MemoryNeed(state, tokens * (residuals * width + _BATCH_BYTES_PER_TOKEN))
 
 
-def memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh, there_bytes: int, *, devices: int, where: str) -> Problem | None:
+def memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh, available_bytes: int, *, devices: int, where: str) -> Problem | None:
     """Why a run cannot fit into memory; None if it may fit.
 
     Args:
         spec: The run's spec.
         mesh: Its mesh.
-        there_bytes: Size of the memory that ``devices`` share.
+        available_bytes: Size of the memory that ``devices`` share.
         devices: Number of devices of the mesh that share the memory: 1 on an accelerator, all devices of the process on CPU.
         where: Name of the device or machine with the memory, for the error message.
     """
     need = least_need(spec, mesh)
-    if need.total_bytes * devices <= there_bytes:
+    if need.total_bytes * devices <= available_bytes:
         return None
-    amounts = f"{_size(need.total_bytes * devices)} at least, and {where} has {_size(there_bytes)}"
+    amounts = f"{_size(need.total_bytes * devices)} at least, and {where} has {_size(available_bytes)}"
     if need.state_bytes >= need.batch_bytes:
         kind = spec.model.kind
         what = "parameters, gradients and optimizer state" if spec.task == "train" else "parameters"
@@ -80,13 +80,13 @@ def memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh, there_bytes: int, 
     return Problem("spec.trainer.batchSize", f"a batch takes {amounts}; {fix}")
 
 
-def check_memory(spec: TrainingRunSpec, mesh: ResolvedMesh, there_bytes: int | None, *, devices: int, where: str) -> None:
-    """Reject a run that cannot fit into memory. If `there_bytes` is None, the size is unknown and no run is rejected.
+def check_memory(spec: TrainingRunSpec, mesh: ResolvedMesh, available_bytes: int | None, *, devices: int, where: str) -> None:
+    """Reject a run that cannot fit into memory. If `available_bytes` is None, the size is unknown and no run is rejected.
 
     Raises:
         BadConfiguration: The run cannot fit; the message says how many bytes it needs, and how many there are.
     """
-    problem = memory_problem(spec, mesh, there_bytes, devices=devices, where=where) if there_bytes is not None else None
+    problem = memory_problem(spec, mesh, available_bytes, devices=devices, where=where) if available_bytes is not None else None
     if problem is not None:
         raise BadConfiguration(str(problem))
 
@@ -104,12 +104,12 @@ def check_device_memory(spec: TrainingRunSpec, mesh: ResolvedMesh) -> None:
     check_memory(spec, mesh, min(known, default=None), devices=1, where="each device")
 
 
-def check_step_memory(compiled: jax.stages.Compiled, there_bytes: int | None, *, devices: int) -> None:
+def check_step_memory(compiled: jax.stages.Compiled, available_bytes: int | None, *, devices: int) -> None:
     """Reject a compiled step that cannot run in the memory that its devices share, if the compiler reports the size that it needs.
 
     Args:
         compiled: The step.
-        there_bytes: Size of the memory; None: unknown.
+        available_bytes: Size of the memory; None: unknown.
         devices: Number of devices that share the memory.
 
     Raises:
@@ -118,10 +118,10 @@ def check_step_memory(compiled: jax.stages.Compiled, there_bytes: int | None, *,
     found: Any = compiled.memory_analysis()
     sizes = [getattr(found, f"{kind}_size_in_bytes", 0) for kind in ("argument", "temp")]
     needed = sum(sizes) * devices
-    if there_bytes is not None and needed > there_bytes:
+    if available_bytes is not None and needed > available_bytes:
         raise BadConfiguration(
-            f"spec.trainer.batchSize: a step takes {_size(needed)}, and this machine has {_size(there_bytes)}; give a smaller batchSize, "
-            "a shorter sequenceLength, or more microbatches"
+            f"spec.trainer.batchSize: a step takes {_size(needed)}, and this machine has {_size(available_bytes)}; give a smaller "
+            "batchSize, a shorter sequenceLength, or more microbatches"
         )
 
 

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from halcyon.storage.patience import RetryBudget, WaitStopped
+from halcyon.storage.retry_budget import RetryBudget, WaitStopped
 
 _PATH = "/computeMetadata/v1/instance/service-accounts/default/email"
 _OWN_CREDENTIALS = ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_AUTH_TOKEN_FOR_TESTING")
@@ -38,13 +38,13 @@ def server_address(root: str, environ: Mapping[str, str]) -> str | None:
     return f"http://{environ.get('GCE_METADATA_ROOT') or 'metadata.google.internal'}{_PATH}"
 
 
-def wait_for_server(root: str, environ: Mapping[str, str], patience: RetryBudget, answers: Callable[[str], bool] | None = None) -> None:
+def wait_for_server(root: str, environ: Mapping[str, str], retry_budget: RetryBudget, answers: Callable[[str], bool] | None = None) -> None:
     """Wait until the metadata server answers, if a root needs it. If it never answers, this returns, and the requests to the root fail.
 
     Args:
         root: Address of the root.
         environ: The process's environment.
-        patience: Limits the retries.
+        retry_budget: Limits the retries.
         answers: Whether the server answers at a URL. Default: an HTTP request.
     """
     address = server_address(root, environ)
@@ -54,12 +54,12 @@ def wait_for_server(root: str, environ: Mapping[str, str], patience: RetryBudget
     try:
         while not (here := ask(address)):
             tries += 1
-            began = patience.wait(root, NoCredentialsYet("the metadata server gives no credentials yet"), tries, began)
+            began = retry_budget.wait(root, NoCredentialsYet("the metadata server gives no credentials yet"), tries, began)
     except (NoCredentialsYet, WaitStopped):
         return
     finally:
         if began is not None:
-            patience.end_wait(root, began, answers=here)
+            retry_budget.end_wait(root, began, answers=here)
 
 
 def _answers(address: str) -> bool:

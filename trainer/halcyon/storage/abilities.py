@@ -41,7 +41,7 @@ def overwrite_problem(store: Store, nonce: str) -> str | None:
     The key is not deleted: otherwise the condition "must not exist" could become true again while another process probes.
 
     Raises:
-        Contended: Other processes probed the root during every try.
+        ProbeContended: Other processes probed the root during every try.
         StoreFailure: The store did not answer.
     """
     for attempt in range(_TRIES):
@@ -143,7 +143,7 @@ def require_abilities(store: Store, nonce: str, *, fresh: bool) -> None:
 
     Raises:
         RootUnusable: The root lacks an ability, which the message names, or it has no space left.
-        Contended: Other processes probed the root during every try.
+        ProbeContended: Other processes probed the root during every try.
         StoreFailure: The store did not answer.
     """
     try:

@@ -25,7 +25,7 @@ import tensorstore as ts
 from halcyon.storage.atomic_files import begin, write_file
 from halcyon.storage.failures import STOPPED, Abandoned, StoreFailure, from_os, from_tensorstore
 from halcyon.storage.locking import exclusive, remove_leftovers
-from halcyon.storage.patience import RetryBudget, WaitStopped
+from halcyon.storage.retry_budget import RetryBudget, WaitStopped
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 
 Pieces = tuple[bytes | memoryview, ...]
@@ -85,7 +85,7 @@ class Store:
         checkpoint: Root, endpoint and region.
         abandoned: Called during waits; True ends the wait with `Abandoned`.
         timeout_seconds: Longest wait for one request.
-        patience: Retries of requests to which an object store denies access. Default: no retries.
+        retry_budget: Retries of requests to which an object store denies access. Default: no retries.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class Store:
         *,
         abandoned: Callable[[], bool] = lambda: False,
         timeout_seconds: float = 300.0,
-        patience: RetryBudget | None = None,
+        retry_budget: RetryBudget | None = None,
     ) -> None:
         self.root = checkpoint.root.rstrip("/")
         self._abandoned = abandoned
         self._timeout_seconds = timeout_seconds
         self._checkpoint = checkpoint
         self._folder = Path(parse_root(checkpoint.root).path) if self.root.startswith("file://") else None
-        self.patience = None if self._folder is not None else patience
+        self.retry_budget = None if self._folder is not None else retry_budget
         """None after the root is open: then a save that is denied access is reported, and the training continues."""
         self._kvstore: ts.KvStore = self._open()
 
@@ -252,20 +252,20 @@ class Store:
             ahead: The first request has already started. Its credentials may be older than the store's, so its first retry is immediate.
         """
         began: float | None = None
-        patience, answers, tries = self.patience, False, 0
+        retry_budget, answers, tries = self.retry_budget, False, 0
         try:
             while True:
                 try:
                     result = self._answer(start)
                 except StoreFailure as failure:
-                    if patience is None or not failure.is_refusal:
+                    if retry_budget is None or not failure.is_refusal:
                         raise
                     if ahead:
                         ahead = False
                         continue
                     tries += 1
                     try:
-                        began = patience.wait(self.root, failure, tries, began)
+                        began = retry_budget.wait(self.root, failure, tries, began)
                     except WaitStopped:
                         raise StoreFailure(STOPPED, "a notice to end came while the store refused access") from None
                     self._kvstore = self._open()
@@ -273,8 +273,8 @@ class Store:
                     answers = True
                     return result
         finally:
-            if patience is not None and began is not None:
-                patience.end_wait(self.root, began, answers=answers)
+            if retry_budget is not None and began is not None:
+                retry_budget.end_wait(self.root, began, answers=answers)
 
     def _answer(self, start: Callable[[], Any]) -> Any:
         """Wait for the future that `start` returns, in short intervals, so that abandoned work ends soon."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from halcyon.context import Context, check_context, process_name, run_name
 from halcyon.data.open import ensure_caches
-from halcyon.storage.patience import RetryBudget
+from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import RunReporter
 from halcyon_api.counting import counted
 
 
-def build_data(context: Context, reporter: RunReporter, *, patience: RetryBudget) -> str:
+def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBudget) -> str:
     """Build the token caches of a run, or wait until another process has built them.
 
     Args:
         context: The run and this process's place in it.
         reporter: Receives the progress.
-        patience: The waits for stores that deny access.
+        retry_budget: The waits for stores that deny access.
 
     Returns:
         One sentence with the contents of the caches.
@@ -26,7 +26,7 @@ def build_data(context: Context, reporter: RunReporter, *, patience: RetryBudget
     check_context(context)
     reporter.stage("tokenizing")
     store, caches = ensure_caches(
-        context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience
+        context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget
     )
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
     return f"the token caches below {store.root} are complete: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"

@@ -23,10 +23,10 @@ from halcyon.data.held_out import HeldOut
 from halcyon.data.open import ensure_caches, held_out_of
 from halcyon.errors import NoValidCheckpoint, TrainerExit
 from halcyon.evaluate.evaluation import Evaluation, total
-from halcyon.evaluate.results import parse_stored, evaluation_key, document_of, results_of
+from halcyon.evaluate.results import document_of, evaluation_key, parse_stored, results_of
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.session import session
-from halcyon.storage.patience import RetryBudget
+from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluating import with_source
@@ -44,7 +44,7 @@ def evaluate_checkpoint(
     context: Context,
     reporter: RunReporter,
     *,
-    patience: RetryBudget,
+    retry_budget: RetryBudget,
     on_lost_process: Callable[[int], object],
     clock: Callable[[], float] = time.time,
 ) -> str:
@@ -53,7 +53,7 @@ def evaluate_checkpoint(
     Args:
         context: The run and this process's place in it.
         reporter: Receives the progress.
-        patience: The waits for stores that deny access.
+        retry_budget: The waits for stores that deny access.
         on_lost_process: Called in another thread with the index of a lost process; it must end this process.
         clock: Seconds since 1970.
 
@@ -66,13 +66,13 @@ def evaluate_checkpoint(
     check_context(context)
     spec = context.run.spec
     reporter.stage("tokenizing")
-    caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience)
+    caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget)
     with session(context, reporter, on_lost_process=on_lost_process) as joined:
         context, mesh = joined.lay_out()
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
-        return CheckpointEvaluation(context, joined.processes, program, held_out, reporter, clock, patience).run()
+        return CheckpointEvaluation(context, joined.processes, program, held_out, reporter, clock, retry_budget).run()
 
 
 class CheckpointEvaluation:
@@ -86,21 +86,22 @@ class CheckpointEvaluation:
         held_out: HeldOut,
         reporter: RunReporter,
         clock: Callable[[], float],
-        patience: RetryBudget,
+        retry_budget: RetryBudget,
     ) -> None:
         if context.run.spec.origin is None:
             raise TypeError("a run of task evaluate needs spec.from, which names the run whose checkpoint it evaluates")
         self._context, self._processes, self._program, self._held_out = context, processes, program, held_out
-        self._reporter, self._clock, self._patience = reporter, clock, patience
+        self._reporter, self._clock, self._retry_budget = reporter, clock, retry_budget
         self._spec = context.run.spec
         self._origin: OriginSpec = context.run.spec.origin
         self._batches, self._batch_size = self._spec.trainer.evaluation.batches, self._spec.trainer.batch_size
         self._prints = fingerprints(self._spec, data=held_out.description)
         self._wanted = evaluation_key(self._prints, self._origin, self._batches)
-        self._store = Store(self._spec.checkpoint, patience=patience)
+        self._store = Store(self._spec.checkpoint, retry_budget=retry_budget)
         self._keeper: HeadKeeper | None = None
 
     def run(self) -> str:
+        """Evaluate, and return one sentence with the result."""
         kept = self._take_root()
         restored, kept = self._restore(kept)
         found = results_of(kept) if kept is not None else {}
@@ -170,7 +171,7 @@ class CheckpointEvaluation:
     def _read(self, origin: OriginSpec) -> Restored:
         return begin_from(
             origin,
-            origin_store(origin, self._spec.checkpoint, patience=self._patience),
+            origin_store(origin, self._spec.checkpoint, retry_budget=self._retry_budget),
             owner=self._context.owner,
             fingerprints=self._prints,
             steps=None,

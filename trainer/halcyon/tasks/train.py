@@ -28,14 +28,14 @@ from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.session import session
 from halcyon.storage.failures import StoreFailure
-from halcyon.storage.patience import RetryBudget
+from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.training.batch_source import BuildBatchSource, dataset_batches
 from halcyon.training.compilation import CompilationCache, program_key
 from halcyon.training.compiled_steps import CompiledSteps
-from halcyon.training.loop import TrainingEnd, Loop, Training
+from halcyon.training.loop import Loop, Training, TrainingEnd
 from halcyon.training.program import STEP_MODULE, Program, build_program
 from halcyon.training.state import initial_state, state_bytes
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Fingerprints
@@ -47,7 +47,7 @@ def train(
     reporter: RunReporter,
     *,
     compilation_cache: Path,
-    patience: RetryBudget,
+    retry_budget: RetryBudget,
     on_lost_process: Callable[[int], object],
     on_failed_build: Callable[[Exception], object],
     on_interrupt: Callable[[int], object] = lambda count: None,
@@ -57,14 +57,14 @@ def train(
 ) -> TrainingEnd:
     """Train until the last step or a preemption notice.
 
-    After the last step, all steps are committed when this returns. After a notice, `Ended.last_save` says which steps were committed within
-    the grace period; on the user's own machine, which has no grace period, all steps are.
+    After the last step, all steps are committed when this returns. After a notice, `TrainingEnd.last_save` says which steps were committed
+    within the grace period; on the user's own machine, which has no grace period, all steps are.
 
     Args:
         context: The run and this process's place in it.
         reporter: Receives the progress.
         compilation_cache: Local directory of compiled programs.
-        patience: The waits for stores that deny access while the run starts.
+        retry_budget: The waits for stores that deny access while the run starts.
         on_lost_process: Called in another thread with the index of a lost process; it must end this process.
         on_failed_build: Called in another thread with the error of a failed cache build; it must end this process. The main thread may be
             blocked in a step that another process does not run any more.
@@ -79,16 +79,18 @@ def train(
     check_context(context)
     spec = context.run.spec
     requests = requests or SaveRequests()
-    caches = background_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience)
+    caches = background_caches(
+        spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget
+    )
     with (
         contextlib.ExitStack() as last,
         ThreadPoolExecutor(max_workers=3, thread_name_prefix="halcyon-start") as background,
         contextlib.closing(caches),
-        contextlib.closing(patience),
+        contextlib.closing(retry_budget),
         session(context, reporter, on_lost_process=on_lost_process) as joined,
     ):
         processes = joined.processes
-        sync_point = SyncPoint(processes, on_notice=patience.stop)
+        sync_point = SyncPoint(processes, on_notice=retry_budget.stop)
         notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice, on_interrupt=on_interrupt))
         caches.progress.on_failure(lambda error: _end(error, processes, on_failed_build))
         context, mesh = joined.lay_out()
@@ -97,8 +99,8 @@ def train(
         if not wait_together(processes, notice, lambda seconds: caches.progress.wait_for(lambda: _may_begin(context, caches), seconds)):
             return TrainingEnd(context.resume_step, preempted=True)
         reporter.stage("restoring")
-        opening = background.submit(dataset_of, spec, cache_store(spec, patience), caches.progress.caches, caches.progress)
-        starting: list[Future[Any]] = [opening, background.submit(_wait_for_root, spec.checkpoint, patience)]
+        opening = background.submit(dataset_of, spec, cache_store(spec, retry_budget), caches.progress.caches, caches.progress)
+        starting: list[Future[Any]] = [opening, background.submit(_wait_for_root, spec.checkpoint, retry_budget)]
         vocabulary = load_tokenizer(caches.progress.caches.tokenizer).vocab_size
         reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary))
         program = build_program(spec, vocabulary, mesh)
@@ -109,9 +111,9 @@ def train(
             return TrainingEnd(context.resume_step, preempted=True)
         dataset = opening.result()
         prints = fingerprints(spec, data=dataset.description)
-        checkpointer = _open_checkpoints(context, processes, prints, reporter, requests, patience)
+        checkpointer = _open_checkpoints(context, processes, prints, reporter, requests, retry_budget)
         restored = checkpointer.restore(program.template)
-        begun = _begin(context, processes, program, prints, patience) if restored is None else None
+        begun = _begin(context, processes, program, prints, retry_budget) if restored is None else None
         checkpointer.opened()
         found = restored or begun
         state = found.state if found else initial_state(program.build_state, program.template)
@@ -138,7 +140,12 @@ def train(
 
 
 def _open_checkpoints(
-    context: Context, processes: ProcessGroup, prints: Fingerprints, reporter: RunReporter, requests: SaveRequests, patience: RetryBudget
+    context: Context,
+    processes: ProcessGroup,
+    prints: Fingerprints,
+    reporter: RunReporter,
+    requests: SaveRequests,
+    retry_budget: RetryBudget,
 ) -> Checkpointer:
     spec = context.run.spec
     return Checkpointer.open(
@@ -150,7 +157,7 @@ def _open_checkpoints(
         seed=spec.trainer.seed,
         mesh=context.mesh.model_dump(),
         expected_step=context.resume_step,
-        patience=patience,
+        retry_budget=retry_budget,
         callbacks=Callbacks(
             on_commit=lambda save: _report_committed(reporter, save),
             on_failure=lambda reason: _report_failed(reporter, requests, reason),
@@ -188,18 +195,18 @@ def _report_read_back(reporter: RunReporter, entry: CommittedStep, damage: str |
         reporter.checkpoint_failed(f"the checkpoint at step {entry.step} was committed and is damaged, so another one is made: {damage}")
 
 
-def _wait_for_root(checkpoint: CheckpointSpec, patience: RetryBudget) -> None:
+def _wait_for_root(checkpoint: CheckpointSpec, retry_budget: RetryBudget) -> None:
     """Wait until the checkpoint root accepts the credentials. `Checkpointer` handles other failures, on all processes together."""
     with contextlib.suppress(StoreFailure):
-        Store(checkpoint, patience=patience).read(HEAD_KEY)
+        Store(checkpoint, retry_budget=retry_budget).read(HEAD_KEY)
 
 
-def _begin(context: Context, processes: ProcessGroup, program: Program, prints: Fingerprints, patience: RetryBudget) -> Restored | None:
+def _begin(context: Context, processes: ProcessGroup, program: Program, prints: Fingerprints, retry_budget: RetryBudget) -> Restored | None:
     """Restore the checkpoint of ``spec.from``, for a run that has no checkpoint of its own yet. None: the run has no ``spec.from``."""
     spec = context.run.spec
     if spec.origin is None:
         return None
-    store = origin_store(spec.origin, spec.checkpoint, patience=patience)
+    store = origin_store(spec.origin, spec.checkpoint, retry_budget=retry_budget)
     return begin_from(
         spec.origin,
         store,

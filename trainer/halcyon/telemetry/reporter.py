@@ -15,7 +15,7 @@ from halcyon.telemetry.clock import Clock, process_age_seconds, timestamp
 from halcyon.telemetry.durations import Durations
 from halcyon.telemetry.evaluating import LogInterval, numbers, with_source
 from halcyon.telemetry.events import BY_NAME
-from halcyon.telemetry.health import Health, HealthLimits, HealthInputs, judge
+from halcyon.telemetry.health import Health, HealthInputs, HealthLimits, judge
 from halcyon.telemetry.log import EventLog, RunIdentity
 from halcyon.telemetry.observation import Observation, RunPlan, StepReport, Tallies
 from halcyon.telemetry.pace import Pace

@@ -16,15 +16,15 @@ from collections.abc import Callable
 
 from halcyon.telemetry.health import Health
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 LATE_SECONDS = 1.0
 """A poll that is later than this means that the whole process was paused, so no step could end either."""
-PATIENCE_SECONDS = 3.0
+EXIT_DELAY_SECONDS = 3.0
 """Time that a process waits after writing its stacks, so that the others, which poll once a second, can write theirs."""
 STORE_SECONDS = 10.0
 """Longest time for writing to the checkpoint root."""
 
-Keep = Callable[[str], str]
+StoreStacks = Callable[[str], str]
 """Stores stacks and returns their address."""
 
 
@@ -33,11 +33,11 @@ class Watchdog:
 
     Args:
         health: The verdict of ``/healthz``.
-        tell: Called when the process hangs, with the health, the stacks, and the address of the stored stacks, or None.
-        keep: Stores the stacks; may take long and may fail.
+        on_hung: Called when the process hangs, with the health, the stacks, and the address of the stored stacks, or None.
+        store_stacks: Stores the stacks; may take long and may fail.
         end: Must end the process; gets one sentence with the reason.
-        look_seconds: Seconds between two polls.
-        patience_seconds: See `PATIENCE_SECONDS`.
+        poll_seconds: Seconds between two polls.
+        exit_delay_seconds: See `EXIT_DELAY_SECONDS`.
         store_seconds: See `STORE_SECONDS`.
         on_pause: Called with the seconds in which this process did not run: it was stopped, or its machine was suspended or busy.
         late_seconds: A poll that is late by at most this is no pause.
@@ -47,20 +47,20 @@ class Watchdog:
     def __init__(
         self,
         health: Callable[[], Health],
-        tell: Callable[[Health, str, str | None], object],
-        keep: Keep | None,
+        on_hung: Callable[[Health, str, str | None], object],
+        store_stacks: StoreStacks | None,
         end: Callable[[str], object],
         *,
-        poll_seconds: float = LOOK_SECONDS,
-        exit_delay_seconds: float = PATIENCE_SECONDS,
+        poll_seconds: float = POLL_SECONDS,
+        exit_delay_seconds: float = EXIT_DELAY_SECONDS,
         store_seconds: float = STORE_SECONDS,
         on_pause: Callable[[float], object] = lambda seconds: None,
         late_seconds: float = LATE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_pause, self._late_seconds, self._clock = on_pause, late_seconds, clock
-        self._health, self._tell, self._keep, self._end = health, tell, keep, end
-        self._look_seconds, self._patience_seconds, self._store_seconds = poll_seconds, exit_delay_seconds, store_seconds
+        self._health, self._on_hung, self._store_stacks, self._end = health, on_hung, store_stacks, end
+        self._poll_seconds, self._exit_delay_seconds, self._store_seconds = poll_seconds, exit_delay_seconds, store_seconds
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="halcyon-watchdog", daemon=True)
         self._thread.start()
@@ -70,32 +70,32 @@ class Watchdog:
         self._closed.set()
 
     def _watch(self) -> None:
-        looked = self._clock()
-        while not self._closed.wait(self._look_seconds):
-            late = self._clock() - looked - self._look_seconds
+        polled = self._clock()
+        while not self._closed.wait(self._poll_seconds):
+            late = self._clock() - polled - self._poll_seconds
             if late > self._late_seconds:
                 self._on_pause(late)
             health = self._health()
-            looked = self._clock()
+            polled = self._clock()
             if health.healthy:
                 continue
             stacks = all_stacks()
-            path = self._kept(stacks)
-            self._tell(health, stacks, path)
+            path = self._stored(stacks)
+            self._on_hung(health, stacks, path)
             where = f"the stacks of its threads are in {path}" if path else "the stacks of its threads are in its log"
-            if not self._closed.wait(self._patience_seconds):
+            if not self._closed.wait(self._exit_delay_seconds):
                 self._end(f"{health.message.removeprefix('stalled: ')}; {where}")
             return
 
-    def _kept(self, stacks: str) -> str | None:
+    def _stored(self, stacks: str) -> str | None:
         """Store the stacks; None if that fails or takes too long, because the store itself may hang."""
-        if self._keep is None:
+        if self._store_stacks is None:
             return None
         kept: list[str] = []
 
         def work() -> None:
             try:
-                kept.append(self._keep(stacks) if self._keep else "")
+                kept.append(self._store_stacks(stacks) if self._store_stacks else "")
             except Exception:  # best effort: the log has the stacks
                 return
 

@@ -34,7 +34,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[st
     Args:
         texts: Texts to count; read once, one by one, and never all in memory.
         vocab_size: Number of tokens, bytes and special tokens included. The result has fewer if the texts have no more pairs to merge.
-        special_tokens: Special tokens in addition to ``TRAINED_HERE``.
+        special_tokens: Special tokens in addition to ``OWN_SPECIAL_TOKENS``.
 
     Raises:
         BadConfiguration: There is no text, a special token is given twice, or the vocabulary is too small for bytes and special tokens.

@@ -89,7 +89,7 @@ def _decoded(parts: Iterable[str | bytes]) -> Iterator[str]:
 
 
 def find_joint(encode: Callable[[str], np.ndarray], sample: str) -> CutRule:
-    """The joint with which the pieces of a sample have the ids of the whole sample; ``BETWEEN`` if neither joint passes this test."""
+    """The joint with which the pieces of a sample have the ids of the whole sample; ``CUT_BETWEEN`` if neither joint passes this test."""
     whole = encode(sample)
     for joint in (CUT_BETWEEN, CUT_AT_SPACE):
         if np.array_equal(np.concatenate([encode(piece) for piece in pieces(sample, joint, 128)]), whole):

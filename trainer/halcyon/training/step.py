@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from halcyon.objectives import Batch, Objective, Sums
 from halcyon.parallel.axes import constrain, constrain_here
 from halcyon.parallel.partition import by_group
-from halcyon.training.divergence import judge, drop_update
+from halcyon.training.divergence import drop_update, judge
 from halcyon.training.state import Model, TrainState
 from halcyon_api.spec.divergence import DivergenceSpec
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from halcyon_api.base import ApiModel, Rule, shows
+from halcyon_api.base import Rule, RuledModel, shows
 from halcyon_api.spec.model_shape import ModelShape
 
 Remat = Literal["none", "full"]
@@ -32,7 +32,7 @@ HEADS_DIVIDE_WIDTH = Rule(
 )
 
 
-class ModelSection(ApiModel):
+class ModelSection(RuledModel):
     """The architecture of one model family. Other code uses `shape` instead of the fields of a family."""
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:

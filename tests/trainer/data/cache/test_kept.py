@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from halcyon.data.cache import arrays, scratch
-from halcyon.data.cache.arrays import store_arrays, load_arrays
+from halcyon.data.cache.arrays import load_arrays, store_arrays
 from halcyon.data.open import open_dataset
 from halcyon.errors import DamagedData
 from halcyon.storage.store import Store

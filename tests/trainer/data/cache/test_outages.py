@@ -16,7 +16,7 @@ from halcyon.data.open import background_caches, ensure_caches
 from halcyon.data.sources import Access
 from halcyon.errors import BadConfiguration, DataUnreachable, Preempted, RootUnusable, TrainerExit
 from halcyon.storage.failures import StoreFailure
-from halcyon.storage.patience import SOURCES, RetryBudget
+from halcyon.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import TrainingRunSpec
@@ -25,7 +25,7 @@ from tests.suite.limits import limit
 from tests.trainer.checkpoint.roots import Gateway, gateway
 from tests.trainer.data.cache.runs import files_below, spec_of, write_jsonl
 from tests.trainer.data.sources.conftest import Bucket, bucket
-from tests.trainer.test_patience import Told
+from tests.trainer.test_access_retries import Told
 
 __all__ = ["bucket", "gateway"]
 
@@ -83,7 +83,7 @@ def test_sources_that_are_refused_for_a_while(
 ) -> None:
     told = Told()
     proxy.decide = times(2, concerns)
-    ensure_caches(spec, process="first", patience=told.patience(limit(60)))
+    ensure_caches(spec, process="first", retry_budget=told.retry_budget(limit(60)))
     assert (told.waits[0][0], told.waits[0][2]) == (SOURCES, limit(60))
     assert "access is denied (HTTP status 403" in told.waits[0][1]
     assert told.ends == [True] * len(told.waits)
@@ -94,7 +94,7 @@ def test_sources_that_stay_refused_end_the_process_with_their_answer(spec: Train
     told = Told()
     proxy.decide = lambda request: DENIED
     with pytest.raises(DataUnreachable, match=r"^spec\.data\.sources\[web\]\.jsonl\.paths\[0\]: s3://.*/a\.jsonl .*HTTP status 403"):
-        ensure_caches(spec, process="first", patience=told.patience(1.5))
+        ensure_caches(spec, process="first", retry_budget=told.retry_budget(1.5))
     assert told.ends == [False]
 
 
@@ -103,14 +103,14 @@ def test_a_file_that_stays_refused_gets_no_time_for_those_before_it(spec: Traini
     told = Told()
     proxy.decide = lambda request: DENIED if request.method == "GET" and request.key == "c.jsonl" else PASS
     with pytest.raises(DataUnreachable, match=r"c\.jsonl"):
-        ensure_caches(spec, process="first", patience=told.patience(3))
+        ensure_caches(spec, process="first", retry_budget=told.retry_budget(3))
 
 
 def test_a_missing_file_is_not_waited_for(spec: TrainingRunSpec, bucket: Bucket) -> None:
     told = Told()
     (bucket.folder / "b.jsonl").unlink()
     with pytest.raises(BadConfiguration, match="no file matches"):
-        ensure_caches(spec, process="first", patience=told.patience(1e6))
+        ensure_caches(spec, process="first", retry_budget=told.retry_budget(1e6))
     assert told.waits == []
 
 
@@ -125,22 +125,22 @@ def test_a_tokenizer_is_waited_for_too(spec: TrainingRunSpec, proxy: Proxy, buck
     proxy.decide = times(1, lambda request: request.key.endswith("tokenizer.json"))
     named = spec.model_validate(spec.document() | {"tokenizer": {"tokenizerJson": {"path": f"{bucket.uri}/tokenizer.json"}}})
     with pytest.raises(BadConfiguration, match=r"tokenizer\.json"):  # the store answers, but the file does not exist
-        ensure_caches(named, process="first", patience=told.patience(limit(60)))
+        ensure_caches(named, process="first", retry_budget=told.retry_budget(limit(60)))
     assert told.waits
 
 
 def test_a_notice_ends_the_wait(spec: TrainingRunSpec, proxy: Proxy) -> None:
-    patience = RetryBudget(1e6, on_wait=lambda *_: patience.stop())
+    retry_budget = RetryBudget(1e6, on_wait=lambda *_: retry_budget.stop())
     proxy.decide = lambda request: DENIED
     with pytest.raises(Preempted, match="a preemption notice arrived while a data source was unreachable"):
-        ensure_caches(spec, process="first", patience=patience)
+        ensure_caches(spec, process="first", retry_budget=retry_budget)
 
 
 def test_a_notice_that_ends_a_wait_beside_the_training_is_no_failure(spec: TrainingRunSpec, proxy: Proxy) -> None:
     """The training must first save its last step."""
-    patience = RetryBudget(1e6, on_wait=lambda *_: patience.stop())
+    retry_budget = RetryBudget(1e6, on_wait=lambda *_: retry_budget.stop())
     proxy.decide = lambda request: DENIED
-    caches: BackgroundCaches = background_caches(spec, process="first", run="", report=lambda built: None, patience=patience)
+    caches: BackgroundCaches = background_caches(spec, process="first", run="", report=lambda built: None, retry_budget=retry_budget)
     failures: list[Exception] = []
     caches.progress.on_failure(failures.append)
     caches._thread.join(limit(30))
@@ -181,7 +181,7 @@ def test_token_caches_whose_store_is_away_for_a_while(
 ) -> None:
     expected, told = undisturbed(spec, tmp_path), Told()
     asked = failing_store(monkeypatch, StoreFailure(code, "nobody answers"), 1)
-    ensure_caches(spec, process="first", patience=told.patience(limit(60)))
+    ensure_caches(spec, process="first", retry_budget=told.retry_budget(limit(60)))
     assert (len(asked), told.ends) == (1, [True])
     assert told.waits[0][1].startswith(f"spec.data.cache.root: the token cache {spec.checkpoint.root}/data could not be reached; ")
     assert files_below(tmp_path / "root") == expected
@@ -191,7 +191,7 @@ def test_token_caches_whose_store_stays_away_count_as_out_of_reach(spec: Trainin
     """The operator then retries with growing pauses, and never counts a crash."""
     failing_store(monkeypatch, StoreFailure("UNAVAILABLE", "nobody answers"), 1000)
     with pytest.raises(DataUnreachable, match=r"^spec\.data\.cache\.root: the token cache .* could not be reached"):
-        ensure_caches(spec, process="first", patience=Told().patience(1.5))
+        ensure_caches(spec, process="first", retry_budget=Told().retry_budget(1.5))
 
 
 @pytest.mark.parametrize(
@@ -203,18 +203,18 @@ def test_what_no_wait_can_change_at_the_token_caches(
     told = Told()
     failing_store(monkeypatch, StoreFailure(code, text), 1000)
     with pytest.raises(kind) as caught:
-        ensure_caches(spec, process="first", patience=told.patience(1e6))
+        ensure_caches(spec, process="first", retry_budget=told.retry_budget(1e6))
     assert (type(caught.value), told.waits) == (kind, [])
 
 
 class Clock:
-    """A fake clock of a patience: its waits take no time."""
+    """A fake clock of a retry_budget: its waits take no time."""
 
     def __init__(self, seconds: float) -> None:
         self.now = 0.0
         self.told = Told()
-        self.patience = self.told.patience(seconds, clock=lambda: self.now)
-        self.patience._over.wait = self._wait  # type: ignore[method-assign]
+        self.retry_budget = self.told.retry_budget(seconds, clock=lambda: self.now)
+        self.retry_budget._over.wait = self._wait  # type: ignore[method-assign]
 
     def _wait(self, seconds: float | None = None) -> bool:
         self.now += seconds or 0.0
@@ -236,7 +236,7 @@ def failing(number: int, between: Callable[[], Any]) -> Callable[[], str]:
 
 def test_what_was_only_read_again_renews_no_time() -> None:
     clock = Clock(100)
-    asking = SourceRetries(clock.patience, lambda: None)
+    asking = SourceRetries(clock.retry_budget, lambda: None)
     with pytest.raises(DataUnreachable):
         asking.retry(failing(1000, asking.source_answered))
     assert clock.now == pytest.approx(100)
@@ -246,6 +246,6 @@ def test_what_was_only_read_again_renews_no_time() -> None:
 
 def test_what_was_committed_renews_it() -> None:
     clock = Clock(100)
-    asking = SourceRetries(clock.patience, lambda: None)
+    asking = SourceRetries(clock.retry_budget, lambda: None)
     assert asking.retry(failing(1000, asking.reset_deadline)) == "read"
     assert clock.now == pytest.approx(1000), "the time limit restarted before each wait"

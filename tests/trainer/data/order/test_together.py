@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halcyon.data.order import Order, Permutation, run_queries, build_order
+from halcyon.data.order import Order, Permutation, build_order, run_queries
 from halcyon.data.order import together as module
 from halcyon.data.order.together import PermutationQuery, evaluate_all
 from halcyon_api.spec.data import BlockOrderSpec, OrderSpec, RandomOrderSpec, SequentialOrderSpec, WindowOrderSpec

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.sources import long_text
-from halcyon.data.sources.aside import SpillFile
 from halcyon.data.sources.lines import Block, cut_lines, offset_of_line
+from halcyon.data.sources.spill_file import SpillFile
 
 TEXT = st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r\n", b"longer line of text"]), max_size=60).map(b"".join)
 

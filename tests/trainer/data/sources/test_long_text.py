@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.sources import LongText, SourceRow, aside, long_text
+from halcyon.data.sources import LongText, SourceRow, long_text, spill_file
 from halcyon.data.sources.long_text import json_slices, parse_long_line
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import DataSourceSpec
@@ -72,7 +72,7 @@ def test_long_lines_of_files(tmp_path: Path, name: str) -> None:
     assert [isinstance(row.value["text"], LongText) for row in found] == [False, True, False, True, False]  # type: ignore[index]
     assert [row.value for row in as_plain(found)] == values
     assert [row.number for row in found] == list(range(5))
-    assert not list(Path(aside._folder().name).iterdir()), "the temporary files must be removed"
+    assert not list(Path(spill_file._folder().name).iterdir()), "the temporary files must be removed"
 
 
 def test_rows_in_the_middle_of_a_block_that_was_put_aside(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_long_blank_line_is_no_row(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_for_temporary_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aside.SpillFile, "make", lambda: aside.SpillFile("/dev/full"))
+    monkeypatch.setattr(spill_file.SpillFile, "make", lambda: spill_file.SpillFile("/dev/full"))
     (tmp_path / "a.jsonl.gz").write_bytes(pack("a.jsonl.gz", json.dumps({"text": "a" * 9000}).encode()))
     with pytest.raises(BadConfiguration) as refused:
         rows(jsonl_source(tmp_path / "a.jsonl.gz"))

@@ -97,14 +97,14 @@ class BackgroundCaches:
 
     Args:
         keeper: Makes the `CacheKeeper`; called in the thread.
-        awaited: Given if the run may begin before the caches are complete; see `CacheKeeper`. The build then leaves one processor to the
-            run.
+        portion_tokens: Given if the run may begin before the caches are complete; see `CacheKeeper`. The build then leaves one processor to
+            the run.
     """
 
-    def __init__(self, keeper: Callable[[], CacheKeeper], *, awaited: Mapping[str, int] | None) -> None:
+    def __init__(self, keeper: Callable[[], CacheKeeper], *, portion_tokens: Mapping[str, int] | None) -> None:
         self.progress = CacheProgress()
         self._make_keeper = keeper
-        self._awaited = awaited
+        self._portion_tokens = portion_tokens
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="halcyon-data-caches", daemon=True)
         self._thread.start()
@@ -129,7 +129,7 @@ class BackgroundCaches:
                 report(built)
 
             update = self.progress.update
-            replace(keeper, awaited=self._awaited, report=report_unless_stopped, on_caches=update, pause=self._pause).ensure()
+            replace(keeper, portion_tokens=self._portion_tokens, report=report_unless_stopped, on_caches=update, pause=self._pause).ensure()
         except (Stopped, Preempted):
             return  # the process ends, and makes its last save first
         except Exception as error:  # raised in the waiting threads, and passed to `CacheProgress.on_failure`

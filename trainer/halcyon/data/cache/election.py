@@ -1,8 +1,8 @@
 """Elects one builder among many hosts: the host that writes the lock builds; the others wait and take over if the lock stops changing.
 
-The lock is a document that its holder rewrites every `BEAT_SECONDS` by compare-and-swap. A waiting process uses only its own clock: if the
-document has not changed for `SILENCE_SECONDS`, its holder is dead or disconnected, and the process writes its own name by compare-and-swap.
-The lock only saves work. Two builders at once are safe, because the ledger takes every shard by compare-and-swap too.
+The lock is a document that its holder rewrites every `RENEW_SECONDS` by compare-and-swap. A waiting process uses only its own clock: if the
+document has not changed for `LOCK_TIMEOUT_SECONDS`, its holder is dead or disconnected, and the process writes its own name by
+compare-and-swap. The lock only saves work. Two builders at once are safe, because the ledger takes every shard by compare-and-swap too.
 
 A builder that fails records its error in the document. The processes of its own run that saw it building fail with the same message,
 because they would fail at the same row. A process that starts later finds a free lock.
@@ -84,7 +84,7 @@ class Builder:
             try:
                 self._store.swap(BUILDER_KEY, self._final_document(error), self._generation)
             except StoreFailure:
-                return  # the next builder takes over after SILENCE_SECONDS
+                return  # the next builder takes over after LOCK_TIMEOUT_SECONDS
 
     def _renew(self) -> None:
         while not self._over.wait(RENEW_SECONDS):

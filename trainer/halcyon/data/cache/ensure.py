@@ -23,14 +23,14 @@ from halcyon.data.cache.election import Builder
 from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledger, changed_file, decode, differences, identity
 from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.retries import SourceRetries
-from halcyon.data.cache.tokenizers import InheritedTokenizer, store_tokenizer, read_tokenizer, tokenizer_key
+from halcyon.data.cache.tokenizers import InheritedTokenizer, read_tokenizer, store_tokenizer, tokenizer_key
 from halcyon.data.formats.texts import texts_of
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
 from halcyon.data.sources.access import forget_clients
 from halcyon.data.streaming import positive_weights
 from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable
 from halcyon.storage.failures import StoreFailure, as_exit, explain
-from halcyon.storage.patience import RetryBudget
+from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
@@ -70,10 +70,10 @@ class CacheKeeper:
         report: Called with the progress of a build. An exception in it ends the build.
         run: The run of this process; empty: no run.
         on_caches: Called with the state of the caches after each poll, and after every commit of a build.
-        awaited: Given if training begins while the caches are built: tokens of the smallest usable portion of each source. All sources then
-            grow together, in proportion to their weights. Default: the sources are built one after the other.
+        portion_tokens: Given if training begins while the caches are built: tokens of the smallest usable portion of each source. All
+            sources then grow together, in proportion to their weights. Default: the sources are built one after the other.
         inherited: Given if the run starts from another run: the run takes the trained tokenizer of that run if it still exists.
-        patience: Retries sources that do not answer or deny access. Default: no retries.
+        retry_budget: Retries sources that do not answer or deny access. Default: no retries.
         clock: Seconds, monotonic.
         pause: Waits for a number of seconds.
     """
@@ -89,7 +89,7 @@ class CacheKeeper:
     on_caches: Callable[[Caches], object] = lambda caches: None
     portion_tokens: Mapping[str, int] | None = None
     inherited: InheritedTokenizer | None = None
-    patience: RetryBudget | None = None
+    retry_budget: RetryBudget | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     _definition: TokenizerDefinition | None = None
@@ -99,7 +99,7 @@ class CacheKeeper:
     _retries: SourceRetries = field(init=False)
 
     def __post_init__(self) -> None:
-        self._retries = SourceRetries(self.patience, forget_clients)
+        self._retries = SourceRetries(self.retry_budget, forget_clients)
 
     def ensure(self) -> Caches:
         """The caches; builds them if they do not exist.

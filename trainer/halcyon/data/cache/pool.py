@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Self
 
 from halcyon.data.cache import work
-from halcyon.data.cache.handover import SentParts
 from halcyon.data.cache.shards import Part
+from halcyon.data.cache.transfer import SentParts
 from halcyon.data.sources import Piece
 from halcyon.errors import BadConfiguration
 

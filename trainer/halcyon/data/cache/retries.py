@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from halcyon.errors import DataUnreachable, Preempted
-from halcyon.storage.patience import SOURCES, RetryBudget, WaitStopped
+from halcyon.storage.retry_budget import SOURCES, RetryBudget, WaitStopped
 
 _T = TypeVar("_T")
 
@@ -20,12 +20,12 @@ class SourceRetries:
     """The retries of one process for its sources.
 
     Args:
-        patience: Decides the delays and the time limit; None: no retries.
+        retry_budget: Decides the delays and the time limit; None: no retries.
         before_retry: Called before each retry.
     """
 
-    def __init__(self, patience: RetryBudget | None, before_retry: Callable[[], object]) -> None:
-        self._patience = patience
+    def __init__(self, retry_budget: RetryBudget | None, before_retry: Callable[[], object]) -> None:
+        self._retry_budget = retry_budget
         self._before_retry = before_retry
         self._began: float | None = None
         self._tries = 0
@@ -61,17 +61,17 @@ class SourceRetries:
         self._began, self._tries = None, 0
 
     def _wait(self, failure: DataUnreachable) -> None:
-        if self._patience is None:
+        if self._retry_budget is None:
             raise failure
         self._tries += 1
         try:
-            self._began = self._patience.wait(SOURCES, failure, self._tries, self._began, announced=self._waits)
+            self._began = self._retry_budget.wait(SOURCES, failure, self._tries, self._began, announced=self._waits)
         except WaitStopped:
             raise Preempted(f"a preemption notice arrived while a data source was unreachable ({failure})") from None
         self._waits = True
         self._before_retry()
 
     def _end(self, *, answers: bool) -> None:
-        if self._waits and self._patience is not None and self._began is not None:
+        if self._waits and self._retry_budget is not None and self._began is not None:
             self._waits = False
-            self._patience.end_wait(SOURCES, self._began, answers=answers)
+            self._retry_budget.end_wait(SOURCES, self._began, answers=answers)

@@ -99,10 +99,10 @@ def inherited_tokenizer(spec: TrainingRunSpec, store: Store) -> InheritedTokeniz
 
         theirs = origin_place(origin, spec.checkpoint)
         try:
-            fingerprint = tokenizer_fingerprint(Store(theirs, patience=store.patience))
+            fingerprint = tokenizer_fingerprint(Store(theirs, retry_budget=store.retry_budget))
             if fingerprint is None:
                 return None
-            beside = Store(theirs.model_copy(update={"root": f"{theirs.root.rstrip('/')}/data"}), patience=store.patience)
+            beside = Store(theirs.model_copy(update={"root": f"{theirs.root.rstrip('/')}/data"}), retry_budget=store.retry_budget)
             return find_tokenizer(store, fingerprint) or find_tokenizer(beside, fingerprint)
         except StoreFailure as failure:
             raise as_exit(failure, theirs.root, what="spec.from: the root of the other run") from failure

@@ -14,8 +14,8 @@ from itertools import groupby
 
 import numpy as np
 
-from halcyon.data.cache.handover import SentParts, pack_parts
 from halcyon.data.cache.shards import Part, Tokenized
+from halcyon.data.cache.transfer import SentParts, pack_parts
 from halcyon.data.formats import Formatter, TokenizedDocument, build_formatter
 from halcyon.data.formats.text import TextFormatter
 from halcyon.data.sources import Access, LongText, Piece, SourceRow, read_piece
@@ -75,7 +75,7 @@ class Worker:
 
     def _runs(self, piece: Piece, rows: list[SourceRow]) -> Iterator[tuple[bool, list[SourceRow]]]:
         """Rows that are tokenized together, and whether they are a single row with long text."""
-        if isinstance(piece.content, Lines):  # pieces with long lines have other content (AsideLines, LineRange)
+        if isinstance(piece.content, Lines):  # pieces with long lines have other content (SpilledLines, LineRange)
             yield False, rows
             return
         if self._texts is None or not rows:

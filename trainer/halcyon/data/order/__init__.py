@@ -9,4 +9,4 @@ from halcyon.data.order.epochs import Order, build_order
 from halcyon.data.order.permutation import Permutation
 from halcyon.data.order.together import run_queries
 
-__all__ = ["Order", "Permutation", "run_queries", "build_order"]
+__all__ = ["Order", "Permutation", "build_order", "run_queries"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
-from halcyon.data.order.together import PermutationQuery, PermutationQueries, run_queries
+from halcyon.data.order.together import PermutationQueries, PermutationQuery, run_queries
 
 
 class WindowPermutation:

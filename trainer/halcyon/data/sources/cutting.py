@@ -13,14 +13,14 @@ from itertools import groupby
 from halcyon.data.sources import hub, parquet
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile, parse_address
-from halcyon.data.sources.aside import SpillFile
 from halcyon.data.sources.decompress import decompressed, is_compressed
 from halcyon.data.sources.failures import Unreadable, errors_at
 from halcyon.data.sources.fields import needed_fields
 from halcyon.data.sources.files import read_between, read_chunks
 from halcyon.data.sources.lines import Block, cut_lines, offset_of_line
 from halcyon.data.sources.listing import where_of
-from halcyon.data.sources.piece import TARGET_BYTES, AsideLines, FilePlace, Files, LineRange, Lines, Piece, Wanted
+from halcyon.data.sources.piece import TARGET_BYTES, FilePlace, Files, LineRange, Lines, Piece, SpilledLines, Wanted
+from halcyon.data.sources.spill_file import SpillFile
 from halcyon_api.spec.sources import DataSourceSpec
 
 _MAX_FILES = 1024
@@ -116,11 +116,11 @@ def _text(file: SourceFile, offset: int, block: Block, access: Access) -> Iterat
     return block.chunks() if block.text is not None else read_between(file, offset, offset + block.size_bytes, access)
 
 
-def _content(file: SourceFile, offset: int, block: Block, begin: int, stop: int) -> Lines | LineRange | AsideLines:
+def _content(file: SourceFile, offset: int, block: Block, begin: int, stop: int) -> Lines | LineRange | SpilledLines:
     """The bytes [begin, stop) of a block that begins at an offset of a file."""
     if block.text is None:
         return LineRange(file, offset + begin, offset + stop)
-    return AsideLines(block.text, begin, stop) if isinstance(block.text, SpillFile) else Lines(block.text[begin:stop])
+    return SpilledLines(block.text, begin, stop) if isinstance(block.text, SpillFile) else Lines(block.text[begin:stop])
 
 
 def _whole_files(where: str, files: Sequence[SourceFile], wanted: Wanted, target_bytes: int) -> Generator[Piece, None, int]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from halcyon.data.sources import long_text
-from halcyon.data.sources.aside import SpillFile
+from halcyon.data.sources.spill_file import SpillFile
 
 _LINE_END = 10
 

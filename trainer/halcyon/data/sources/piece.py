@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from halcyon.data.sources.address import SourceFile
-from halcyon.data.sources.aside import SpillFile
 from halcyon.data.sources.long_text import LongText
+from halcyon.data.sources.spill_file import SpillFile
 
 TARGET_BYTES = 4 * 2**20
 """Approximate bytes of text per piece: large enough that sending it costs little, small enough that all workers are busy until the end."""
@@ -48,7 +48,7 @@ class LineRange:
 
 
 @dataclass(frozen=True)
-class AsideLines:
+class SpilledLines:
     """Lines of JSON in a temporary file, because they are too long to be sent. They can be read once."""
 
     aside: SpillFile
@@ -99,7 +99,7 @@ class Piece:
     first_row: int
     rows: int
     number: int
-    content: Lines | LineRange | AsideLines | Files | RowGroups | Table
+    content: Lines | LineRange | SpilledLines | Files | RowGroups | Table
 
     @property
     def size_bytes(self) -> int:

@@ -11,12 +11,12 @@ import orjson
 from halcyon.data.sources import long_text, parquet, stdlib
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile
-from halcyon.data.sources.aside import SpillFile
 from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.failures import Unreadable, errors_at, reason
 from halcyon.data.sources.files import read_between, read_chunks, read_range
 from halcyon.data.sources.long_text import LongText, parse_long_line
-from halcyon.data.sources.piece import AsideLines, Files, LineRange, Lines, Piece, RowGroups, SourceRow
+from halcyon.data.sources.piece import Files, LineRange, Lines, Piece, RowGroups, SourceRow, SpilledLines
+from halcyon.data.sources.spill_file import SpillFile
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOT_BLANK = re.compile(rb"\S")
@@ -35,7 +35,7 @@ def read_piece(piece: Piece, access: Access) -> list[SourceRow]:
             return _parse_lines(piece, content.data, 0, len(content.data))
         if isinstance(content, LineRange):
             return _parse_range(piece, content, access)
-        if isinstance(content, AsideLines):
+        if isinstance(content, SpilledLines):
             return _parse_lines(piece, content.aside.take(), content.start, content.end)
         if isinstance(content, Files):
             return [SourceRow(file.uri, 0, _read_text(piece.where, file, access)) for file in content.files]

@@ -16,7 +16,7 @@ import pytest
 from halcyon.errors import Preempted, RootUnusable
 from halcyon.machine.metadata_server import server_address, wait_for_server
 from halcyon.storage.failures import STOPPED, StoreFailure
-from halcyon.storage.patience import RetryBudget, WaitStopped, delay_seconds
+from halcyon.storage.retry_budget import RetryBudget, WaitStopped, delay_seconds
 from halcyon.storage.store import Store
 from halcyon_api.exit_codes import ExitCode
 from tests.faults import rows
@@ -41,7 +41,7 @@ REFUSALS = {
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the delays in this process to a tenth. Another test checks how they grow."""
-    monkeypatch.setattr("halcyon.storage.patience.delay_seconds", lambda tries, left: delay_seconds(tries, left) / 10)
+    monkeypatch.setattr("halcyon.storage.retry_budget.delay_seconds", lambda tries, left: delay_seconds(tries, left) / 10)
 
 
 @pytest.fixture
@@ -57,13 +57,13 @@ def behind(s3_root: Root, proxy: Proxy) -> Root:
 
 
 class Told:
-    """Records the callbacks of a patience."""
+    """Records the callbacks of a retry_budget."""
 
     def __init__(self) -> None:
         self.waits: list[tuple[str, str, float]] = []
         self.ends: list[bool] = []
 
-    def patience(self, seconds: float, **changes: Any) -> RetryBudget:
+    def retry_budget(self, seconds: float, **changes: Any) -> RetryBudget:
         return RetryBudget(
             seconds,
             on_wait=lambda root, failure, longest: self.waits.append((root, str(failure), longest)),
@@ -95,26 +95,26 @@ def test_the_delay_grows_up_to_a_bound_and_ends_with_the_patience(tries: int, le
 
 
 def test_what_is_used_up_is_used_up_for_all_stores() -> None:
-    patience = Told().patience(10, clock=lambda: 11.0)
+    retry_budget = Told().retry_budget(10, clock=lambda: 11.0)
     refusal = ValueError("refused")
     with pytest.raises(ValueError, match="refused"):
-        patience.wait("one", refusal, 3, 0.0)
+        retry_budget.wait("one", refusal, 3, 0.0)
     with pytest.raises(ValueError, match="refused"):
-        patience.wait("another", refusal, 1, None)
+        retry_budget.wait("another", refusal, 1, None)
 
 
 def test_a_process_that_is_told_to_end_waits_no_more() -> None:
-    patience = Told().patience(1e6)
-    patience.stop()
+    retry_budget = Told().retry_budget(1e6)
+    retry_budget.stop()
     with pytest.raises(WaitStopped):
-        patience.wait("root", ValueError("refused"), 1, None)
+        retry_budget.wait("root", ValueError("refused"), 1, None)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_store_that_refuses_for_a_moment_is_asked_again(behind: Root, proxy: Proxy, refusal: str) -> None:
     told = Told()
     proxy.decide = first(2, REFUSALS[refusal])
-    assert Store(behind.spec, patience=told.patience(limit(60))).read("HEAD").data is None
+    assert Store(behind.spec, retry_budget=told.retry_budget(limit(60))).read("HEAD").data is None
     ((root, said, longest),) = told.waits
     assert (root, longest, told.ends) == (behind.spec.root, limit(60), [True])
     assert REFUSALS[refusal].name in said
@@ -124,15 +124,15 @@ def test_a_store_that_refuses_for_a_moment_is_asked_again(behind: Root, proxy: P
 @pytest.mark.variant
 def test_a_clock_that_is_set_right_meanwhile(behind: Root, proxy: Proxy) -> None:
     proxy.decide = first(14, Status(403, "RequestTimeTooSkewed"))
-    assert Store(behind.spec, patience=Told().patience(limit(60))).read("HEAD").data is None
+    assert Store(behind.spec, retry_budget=Told().retry_budget(limit(60))).read("HEAD").data is None
 
 
 @pytest.mark.parametrize("variable", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
 def test_credentials_are_read_anew_for_each_try(s3_root: Root, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     right = os.environ[variable]
     monkeypatch.setenv(variable, "mistaken")
-    patience = RetryBudget(limit(60), on_wait=lambda *_: os.environ.update({variable: right}))
-    assert Store(s3_root.spec, patience=patience).read("HEAD").data is None
+    retry_budget = RetryBudget(limit(60), on_wait=lambda *_: os.environ.update({variable: right}))
+    assert Store(s3_root.spec, retry_budget=retry_budget).read("HEAD").data is None
 
 
 def test_requests_that_are_under_way_together_wait_together(behind: Root, proxy: Proxy) -> None:
@@ -141,7 +141,7 @@ def test_requests_that_are_under_way_together_wait_together(behind: Root, proxy:
         store.write(f"one-{number:02}", b"x" * 10)
     told = Told()
     proxy.decide = first(21, DENIED)
-    patient = Store(behind.spec, patience=told.patience(limit(60)))
+    patient = Store(behind.spec, retry_budget=told.retry_budget(limit(60)))
     assert patient.read_ranges([(f"one-{number:02}", 0, 10) for number in range(20)]) == [b"x" * 10] * 20
     assert len(told.waits) == 1
 
@@ -151,7 +151,7 @@ def test_what_no_wait_can_mend_is_told_at_once(behind: Root, proxy: Proxy, fault
     told = Told()
     proxy.decide = lambda request: fault
     with pytest.raises(StoreFailure):
-        Store(behind.spec, patience=told.patience(1e6)).write("key", b"")
+        Store(behind.spec, retry_budget=told.retry_budget(1e6)).write("key", b"")
     assert told.waits == []
 
 
@@ -159,7 +159,7 @@ def test_a_folder_is_never_waited_for(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     root = Root(behind_a_file(tmp_path), tmp_path)
     with pytest.raises(RootUnusable):
-        open_root(root, patience=Told().patience(1e6))
+        open_root(root, retry_budget=Told().retry_budget(1e6))
 
 
 def behind_a_file(folder: Path) -> Any:
@@ -172,7 +172,7 @@ def behind_a_file(folder: Path) -> Any:
 def test_a_root_is_opened_when_the_store_accepts_the_credentials(behind: Root, proxy: Proxy, method: str) -> None:
     told = Told()
     proxy.decide = first(2, DENIED, lambda request: request.method == method)
-    with open_root(behind, patience=told.patience(limit(60))):
+    with open_root(behind, retry_budget=told.retry_budget(limit(60))):
         assert behind.head["epoch"]["attempt"] == 1
     assert len(told.waits) >= 1
 
@@ -181,20 +181,20 @@ def test_a_root_that_stays_refused_is_unusable(behind: Root, proxy: Proxy) -> No
     told = Told()
     proxy.decide = lambda request: DENIED
     with pytest.raises(RootUnusable, match="refuses access; give the run's credentials the right to list"):
-        open_root(behind, patience=told.patience(1.5))
+        open_root(behind, retry_budget=told.retry_budget(1.5))
     assert told.ends == [False]
 
 
 def test_a_notice_ends_the_wait_for_a_root(behind: Root, proxy: Proxy) -> None:
-    patience = RetryBudget(1e6, on_wait=lambda *_: patience.stop())
+    retry_budget = RetryBudget(1e6, on_wait=lambda *_: retry_budget.stop())
     proxy.decide = lambda request: DENIED
     with pytest.raises(Preempted, match=r"^a notice of preemption came while the checkpoint root s3://.* refused access; "):
-        open_root(behind, patience=patience)
+        open_root(behind, retry_budget=retry_budget)
 
 
 def test_a_save_that_is_refused_is_reported_and_not_waited_for(behind: Root, proxy: Proxy) -> None:
     told = Told()
-    with open_root(behind, patience=told.patience(1e6)) as checkpointer:
+    with open_root(behind, retry_budget=told.retry_budget(1e6)) as checkpointer:
         checkpointer.opened()
         proxy.decide = lambda request: DENIED
         with pytest.raises(StoreFailure) as caught:
@@ -229,7 +229,7 @@ def test_a_training_waits_until_its_credentials_are_accepted(
     try:
         world.leader.wait_for(lambda events: bool(refused(events)))
         proxy.decide = first(3, REFUSALS["expired"], lambda request: "/data/" not in request.key)
-        assert world.wait() == [ExitCode.DONE] * slices, world.leader.told()
+        assert world.wait() == [ExitCode.DONE] * slices, world.leader.output_tail()
     finally:
         world.reap()
     assert max(world.leader.losses()) == 4
@@ -246,7 +246,7 @@ def test_a_training_whose_credentials_stay_refused_leaves_with_85(tmp_path: Path
     proxy.decide = lambda request: DENIED
     world = start_world(document(tmp_path, behind, accessRetrySeconds=2), tmp_path / "run")
     try:
-        assert world.wait() == [ExitCode.ROOT_UNUSABLE], world.leader.told()
+        assert world.wait() == [ExitCode.ROOT_UNUSABLE], world.leader.output_tail()
     finally:
         world.reap()
     assert world.leader.report()["cause"] == "rootUnusable"
@@ -269,7 +269,7 @@ def test_a_notice_ends_the_wait_at_once_and_for_free(
             process.wait_for(lambda events: bool(refused(events)))
         for index in range(slices) if where == "token caches" else [slices - 1]:  # joined processes share a notice
             world.signal(signal.SIGTERM, index)
-        assert world.wait() == [ExitCode.PREEMPTED] * slices, world.leader.told()
+        assert world.wait() == [ExitCode.PREEMPTED] * slices, world.leader.output_tail()
     finally:
         world.reap()
     assert world.leader.report()["cause"] == "preempted"
@@ -320,7 +320,7 @@ def test_a_metadata_server_that_is_late_is_waited_for() -> None:
     told = Told()
     try:
         environ = {"HOME": "/nowhere", "GCE_METADATA_ROOT": f"127.0.0.1:{server.server_port}"}
-        wait_for_server("gs://bucket/run", environ, told.patience(limit(60)))
+        wait_for_server("gs://bucket/run", environ, told.retry_budget(limit(60)))
     finally:
         server.shutdown()
         thread.join()
@@ -331,6 +331,6 @@ def test_a_metadata_server_that_is_late_is_waited_for() -> None:
 
 def test_a_metadata_server_that_never_answers_is_left_to_the_root() -> None:
     told = Told()
-    wait_for_server("gs://bucket/run", {"HOME": "/nowhere"}, told.patience(0), answers=lambda _: False)
-    wait_for_server("gs://bucket/run", {"HOME": "/nowhere"}, told.patience(0.2), answers=lambda _: False)
+    wait_for_server("gs://bucket/run", {"HOME": "/nowhere"}, told.retry_budget(0), answers=lambda _: False)
+    wait_for_server("gs://bucket/run", {"HOME": "/nowhere"}, told.retry_budget(0.2), answers=lambda _: False)
     assert told.ends == [False]

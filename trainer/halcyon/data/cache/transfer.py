@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from halcyon.data.cache.shards import Part
-from halcyon.data.sources.aside import SpillFile
+from halcyon.data.sources.spill_file import SpillFile
 
 
 @dataclass(frozen=True)

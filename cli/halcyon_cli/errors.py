@@ -14,7 +14,7 @@ class Refused(Exception):
 
 
 @contextlib.contextmanager
-def told(code: int = 1) -> Iterator[None]:
+def reporting_errors(code: int = 1) -> Iterator[None]:
     """Turn a Refused from the block into its sentence on standard error and an exit with `code`."""
     try:
         yield

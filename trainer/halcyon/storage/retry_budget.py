@@ -2,7 +2,7 @@
 
 A denial often ends soon: a key is being rotated, a token has just expired, a clock is being set, or the metadata server is not ready in a
 fresh pod. So a process that opens a root or reads its sources retries for some minutes, with a growing delay, and reads the credentials
-again. A process has one `Patience`: a preemption notice ends all its waits at once, and after its time is used up no store gets another
+again. A process has one `RetryBudget`: a preemption notice ends all its waits at once, and after its time is used up no store gets another
 retry.
 """
 
