@@ -401,16 +401,16 @@ def _document(report: Report) -> dict[str, Any]:
         "restarts": report.restarts,
         "lostSteps": report.lost_steps,
         "seconds": report.seconds.document(),
-        "worlds": [
+        "processGroups": [
             {
-                "world": world.name,
-                "beginsSeconds": round(world.begins_seconds, 3),
-                "fromStep": world.from_step,
-                "toStep": world.to_step,
-                "ended": world.ended or None,
-                "seconds": world.seconds.document(),
+                "name": group.name,
+                "beginsSeconds": round(group.begins_seconds, 3),
+                "fromStep": group.from_step,
+                "toStep": group.to_step,
+                "ended": group.ended or None,
+                "seconds": group.seconds.document(),
             }
-            for world in report.worlds
+            for group in report.groups
         ],
     }
 

@@ -67,7 +67,7 @@ class Report:
     run: str
     phase: str
     started_at: str
-    worlds: tuple[ProcessGroup, ...]
+    groups: tuple[ProcessGroup, ...]
     seconds: GoodputSeconds
     """By cause, over all process groups."""
     ratio: float
@@ -86,27 +86,27 @@ def read_report(run: str, status: TrainingRunStatus) -> Report | None:
     goodput = status.goodput
     if goodput is None or status.started_at is None:
         return None
-    worlds: list[ProcessGroup] = []
+    groups: list[ProcessGroup] = []
     if goodput.carried.seconds.total > 0:
-        worlds.append(ProcessGroup("earlier", goodput.carried.seconds, ended="various"))
+        groups.append(ProcessGroup("earlier", goodput.carried.seconds, ended="various"))
     open_one: HistoryEntry | None = None
     for index, entry in enumerate(status.history):
         if entry.seconds is None:
             open_one = entry
             break
         seconds, _ = divide(entry, status.history[index + 1 :])
-        worlds.append(ProcessGroup(_name(entry), seconds, entry.from_step, entry.to_step, entry.cause or "unknown"))
+        groups.append(ProcessGroup(_name(entry), seconds, entry.from_step, entry.to_step, entry.cause or "unknown"))
     if open_one is not None:
         step = status.progress.step if status.progress is not None and open_one.from_step is not None else None
-        worlds.append(ProcessGroup(_name(open_one), goodput.current.seconds, open_one.from_step, step, open_one.cause or ""))
+        groups.append(ProcessGroup(_name(open_one), goodput.current.seconds, open_one.from_step, step, open_one.cause or ""))
     elif goodput.current.seconds.total > 0:
-        worlds.append(ProcessGroup("next", goodput.current.seconds))
-    begins = accumulate((world.seconds.total for world in worlds), initial=0.0)
+        groups.append(ProcessGroup("next", goodput.current.seconds))
+    begins = accumulate((group.seconds.total for group in groups), initial=0.0)
     return Report(
         run=run,
         phase=status.phase,
         started_at=status.started_at,
-        worlds=tuple(replace(world, begins_seconds=begin) for world, begin in zip(worlds, begins, strict=False)),
+        groups=tuple(replace(group, begins_seconds=begin) for group, begin in zip(groups, begins, strict=False)),
         seconds=goodput.seconds,
         ratio=goodput.ratio,
         lost_steps=goodput.lost_steps,

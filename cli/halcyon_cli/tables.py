@@ -57,16 +57,16 @@ def process_groups_table(report: Report) -> Table:
     table = Table("process group", "steps", "ended", box=SIMPLE_HEAD)
     for title in ("seconds", "until first step", "productive", "lost"):
         table.add_column(title, justify="right")
-    for world in report.worlds:
-        steps = f"{world.from_step}-{world.to_step}" if world.from_step is not None and world.to_step is not None else "-"
-        start = sum(getattr(world.seconds, cause) for cause in ORDER[: ORDER.index("compile") + 1])
+    for group in report.groups:
+        steps = f"{group.from_step}-{group.to_step}" if group.from_step is not None and group.to_step is not None else "-"
+        start = sum(getattr(group.seconds, cause) for cause in ORDER[: ORDER.index("compile") + 1])
         table.add_row(
-            world.name,
+            group.name,
             steps,
-            world.ended or "-",
-            f"{world.seconds.total:.1f}",
+            group.ended or "-",
+            f"{group.seconds.total:.1f}",
             f"{start:.1f}",
-            f"{world.seconds.productive_step:.1f}",
-            f"{world.seconds.lost_work:.1f}",
+            f"{group.seconds.productive_step:.1f}",
+            f"{group.seconds.lost_work:.1f}",
         )
     return table

@@ -31,7 +31,7 @@ _FONTS = "system-ui, DejaVu Sans, Helvetica, sans-serif"
 
 def draw(report: Report) -> str:
     """Return the text of the SVG file."""
-    rows = len(report.worlds) + 1
+    rows = len(report.groups) + 1
     legend_rows = -(-len(ORDER) // _LEGEND_COLUMNS)
     axis = _TOP + rows * _ROW
     height = axis + 34 + 20 * legend_rows
@@ -51,8 +51,8 @@ def draw(report: Report) -> str:
         *_grid(wall, scale, axis),
         *_row(ProcessGroup("all", report.seconds, ended=f"{report.ratio:.1%}"), 0, scale),
     ]
-    for number, world in enumerate(report.worlds, start=1):
-        parts += _row(world, number, scale)
+    for number, group in enumerate(report.groups, start=1):
+        parts += _row(group, number, scale)
     parts += _legend(axis + 34)
     return "\n".join([*parts, "</svg>", ""])
 
@@ -68,12 +68,12 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-def _row(world: ProcessGroup, number: int, scale: float) -> Iterator[str]:
+def _row(group: ProcessGroup, number: int, scale: float) -> Iterator[str]:
     top = _TOP + number * _ROW
-    x = _LEFT + world.begins_seconds * scale
-    yield _text(_LEFT - 8, top + 12, world.name, anchor="end")
+    x = _LEFT + group.begins_seconds * scale
+    yield _text(_LEFT - 8, top + 12, group.name, anchor="end")
     for cause in ORDER:
-        seconds = getattr(world.seconds, cause)
+        seconds = getattr(group.seconds, cause)
         if seconds <= 0:
             continue
         width = seconds * scale
@@ -81,8 +81,8 @@ def _row(world: ProcessGroup, number: int, scale: float) -> Iterator[str]:
         bar = f'x="{x:.2f}" y="{top}" width="{max(width, 0.2):.2f}" height="{_BAR}" fill="{COLOURS[cause]}"'
         yield f"<rect {bar}><title>{about}</title></rect>"
         x += width
-    steps = f"{world.from_step}-{world.to_step}  " if world.from_step is not None and world.to_step is not None else ""
-    yield _text(_WIDTH - _RIGHT + 8, top + 12, f"{steps}{world.ended}", fill="#555555")
+    steps = f"{group.from_step}-{group.to_step}  " if group.from_step is not None and group.to_step is not None else ""
+    yield _text(_WIDTH - _RIGHT + 8, top + 12, f"{steps}{group.ended}", fill="#555555")
 
 
 def _grid(wall: float, scale: float, axis: float) -> Iterator[str]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from halcyon_demo.install import uninstall_operator
-from halcyon_demo.journal import Failed
+from halcyon_demo.observations import Failed
 from halcyon_demo.story import PLACE, DemoResult, run_demo
 from halcyon_devcluster import Cluster, DevclusterError, open_cluster
 from halcyon_devcluster.paths import DEFAULT_NAME
@@ -37,15 +37,15 @@ def demo(
     cluster = open_cluster(cluster_name, progress=progress)
     try:
         with _left_as_found(cluster, progress, keep=keep_cluster):
-            told = run_demo(cluster, _CONSOLE, progress, steps=steps)
+            result = run_demo(cluster, _CONSOLE, progress, steps=steps)
     except KeyboardInterrupt:
         _CONSOLE.print("Interrupted, and cleaned up.")
         raise typer.Exit(130) from None
-    _conclude(told, time.monotonic() - began)
+    _conclude(result, time.monotonic() - began)
 
 
-def _conclude(told: DemoResult, seconds: float) -> None:
-    comparison = told.comparison
+def _conclude(result: DemoResult, seconds: float) -> None:
+    comparison = result.comparison
     if not comparison.identical:
         _CONSOLE.print(f"\n[red]The runs differ[/red], in {len(comparison.differences)} places; the first ones:")
         for difference in comparison.differences[:5]:

@@ -7,7 +7,7 @@ crash; each repetition must have the same loss too.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from halcyon_demo.records import LogLine, World
+from halcyon_demo.records import LogLine, ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -16,21 +16,21 @@ class Loss:
 
     Attributes:
         step: Steps done.
-        world: The process group that wrote it.
+        group: The process group that wrote it.
         bits: The exact number: `float.hex`, or the text in the log if JSON has no number for it (`NaN`).
     """
 
     step: int
-    world: World
+    group: ProcessGroup
     bits: str
 
 
 @dataclass(frozen=True)
-class WorldResult:
+class GroupResult:
     """The steps of one process group of the disturbed run.
 
     Attributes:
-        world: The process group.
+        group: The process group.
         first: Its first step.
         last: Its last step.
         repeated: Number of its steps that an earlier process group had done already.
@@ -38,7 +38,7 @@ class WorldResult:
         count: Number of losses it wrote.
     """
 
-    world: World
+    group: ProcessGroup
     first: int
     last: int
     repeated: int
@@ -51,12 +51,12 @@ class Comparison:
     """The result of comparing the disturbed run with the undisturbed one.
 
     Attributes:
-        worlds: The process groups of the disturbed run, oldest first.
+        groups: The process groups of the disturbed run, oldest first.
         steps: Number of different steps that were compared.
         differences: A sentence for every step that is different or missing.
     """
 
-    worlds: tuple[WorldResult, ...]
+    groups: tuple[GroupResult, ...]
     steps: int
     differences: tuple[str, ...]
 
@@ -68,12 +68,12 @@ class Comparison:
     @property
     def repeated(self) -> int:
         """Number of repeated steps in the disturbed run."""
-        return sum(world.repeated for world in self.worlds)
+        return sum(group.repeated for group in self.groups)
 
 
 def losses(lines: Iterable[LogLine], run: str) -> list[Loss]:
     """Return the losses of a run in the order in which they were written."""
-    return [Loss(line.step, line.world, bits(line.fields["loss"])) for line in lines if line.run == run and line.event == "step"]
+    return [Loss(line.step, line.group, bits(line.fields["loss"])) for line in lines if line.run == run and line.event == "step"]
 
 
 def bits(loss: float | int | str) -> str:
@@ -91,7 +91,7 @@ def compare(disturbed: list[Loss], undisturbed: list[Loss], steps: int) -> Compa
     """
     reference = {loss.step: loss.bits for loss in undisturbed}
     differences = [
-        f"step {loss.step} in process group {name(loss.world)}: {loss.bits}, but the undisturbed run has {reference[loss.step]}"
+        f"step {loss.step} in process group {name(loss.group)}: {loss.bits}, but the undisturbed run has {reference[loss.step]}"
         for loss in disturbed
         if loss.step in reference and loss.bits != reference[loss.step]
     ]
@@ -101,19 +101,19 @@ def compare(disturbed: list[Loss], undisturbed: list[Loss], steps: int) -> Compa
     if len(reference) != len(undisturbed):
         differences.append("the undisturbed run did some steps more than once, so something disturbed it")
     return Comparison(
-        worlds=tuple(_world_results(disturbed, reference)),
+        groups=tuple(_group_results(disturbed, reference)),
         steps=len({loss.step for loss in disturbed} & set(reference)),
         differences=tuple(differences),
     )
 
 
-def _world_results(disturbed: list[Loss], reference: dict[int, str]) -> Iterable[WorldResult]:
+def _group_results(disturbed: list[Loss], reference: dict[int, str]) -> Iterable[GroupResult]:
     seen: set[int] = set()
-    for world in sorted({loss.world for loss in disturbed}):
-        mine = [loss for loss in disturbed if loss.world == world]
+    for group in sorted({loss.group for loss in disturbed}):
+        mine = [loss for loss in disturbed if loss.group == group]
         steps = {loss.step for loss in mine}
-        yield WorldResult(
-            world=world,
+        yield GroupResult(
+            group=group,
             first=min(steps),
             last=max(steps),
             repeated=len(steps & seen),
@@ -123,6 +123,6 @@ def _world_results(disturbed: list[Loss], reference: dict[int, str]) -> Iterable
         seen |= steps
 
 
-def name(world: World) -> str:
+def name(group: ProcessGroup) -> str:
     """Format a process group as `attempt.restart`."""
-    return f"{world[0]}.{world[1]}"
+    return f"{group[0]}.{group[1]}"

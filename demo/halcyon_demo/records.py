@@ -7,7 +7,7 @@ from typing import Any
 
 from halcyon_api import names
 
-World = tuple[int, int]
+ProcessGroup = tuple[int, int]
 """A process group of a run: (attempt of the operator, restart of the JobSet inside the attempt)."""
 
 
@@ -17,7 +17,7 @@ class LogLine:
 
     Attributes:
         run: Name of the run.
-        world: The process group that wrote it.
+        group: The process group that wrote it.
         process: Index of the process that wrote it.
         event: Name of the event.
         time: Seconds since 1970, with a precision of 1 ms.
@@ -25,7 +25,7 @@ class LogLine:
     """
 
     run: str
-    world: World
+    group: ProcessGroup
     process: int
     event: str
     time: float
@@ -47,7 +47,7 @@ def parse_line(text: str) -> LogLine | None:
         fields = json.loads(text)
         return LogLine(
             run=fields["run"],
-            world=(fields["attempt"], fields["restart"]),
+            group=(fields["attempt"], fields["restart"]),
             process=fields["process"],
             event=fields["event"],
             time=parse_time(fields["time"]),
@@ -70,7 +70,7 @@ class Pod:
         name: Its name.
         uid: Distinguishes it from later pods with the same name.
         run: Name of its run.
-        world: Its process group.
+        group: Its process group.
         process: (slice, host); sorted like this, the pods have the order of JAX's process indices.
         seen_at: Seconds since 1970 when it was first seen.
         started: Whether its container runs or has ended, so that it has a log.
@@ -82,7 +82,7 @@ class Pod:
     name: str
     uid: str
     run: str
-    world: World
+    group: ProcessGroup
     process: tuple[int, int]
     seen_at: float
     started: bool = False
@@ -101,7 +101,7 @@ def parse_pod(document: dict[str, Any], seen_at: float) -> Pod:
         name=metadata["name"],
         uid=metadata["uid"],
         run=marks.get(names.LABEL_RUN, ""),
-        world=(int(marks.get(names.LABEL_ATTEMPT, 0)), int(marks.get(names.JOBSET_RESTART, 0))),
+        group=(int(marks.get(names.LABEL_ATTEMPT, 0)), int(marks.get(names.JOBSET_RESTART, 0))),
         process=(int(marks.get(names.JOBSET_JOB_INDEX, 0)), int(marks.get(names.JOB_COMPLETION_INDEX, 0))),
         seen_at=seen_at,
         started=any("running" in state or "terminated" in state for state in states),

@@ -8,7 +8,7 @@ clock.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from halcyon_demo.records import Fault, LogLine, Pod, World
+from halcyon_demo.records import Fault, LogLine, Pod, ProcessGroup
 
 PARTS = ("detect", "recreate", "start", "imports", "join", "restore", "compile")
 MEANINGS = {
@@ -28,14 +28,14 @@ class Recovery:
 
     Attributes:
         fault: The fault.
-        world: The process group that continued the run.
+        group: The process group that continued the run.
         resumed_step: Steps done in the checkpoint from which it continued.
         lost_steps: Steps done after that checkpoint, which were lost.
         seconds: Duration of each of `PARTS`; their sum is the time from the fault to the end of the next step.
     """
 
     fault: Fault
-    world: World
+    group: ProcessGroup
     resumed_step: int
     lost_steps: int
     seconds: dict[str, float]
@@ -57,18 +57,18 @@ def recovery(fault: Fault, lines: Sequence[LogLine], pods: Sequence[Pod]) -> Rec
     before = [line for line in lines if line.event == "step" and line.time <= fault.time]
     if not before:
         return None
-    old = max(line.world for line in before)
-    compiled = next((line for line in lines if line.event == "compiled" and line.world > old), None)
-    new_pods = [pod.seen_at for pod in pods if compiled is not None and pod.world == compiled.world]
+    old = max(line.group for line in before)
+    compiled = next((line for line in lines if line.event == "compiled" and line.group > old), None)
+    new_pods = [pod.seen_at for pod in pods if compiled is not None and pod.group == compiled.group]
     if compiled is None or not new_pods:
         return None
     inside = {part: float(compiled.fields[f"{part}Seconds"]) for part in ("imports", "join", "restore", "compile")}
     inside["restore"] += float(compiled.fields.get("dataSeconds", 0.0))
     appeared = min(new_pods)
-    last_words = max((line.time for line in lines if line.world == old and line.time <= appeared), default=fault.time)
-    ended = max(last_words, fault.time)
+    last_line_time = max((line.time for line in lines if line.group == old and line.time <= appeared), default=fault.time)
+    ended = max(last_line_time, fault.time)
     process_start = compiled.time - sum(inside.values())
     resumed = compiled.step - 1
-    done = max(line.step for line in lines if line.event == "step" and line.world == old)
+    done = max(line.step for line in lines if line.event == "step" and line.group == old)
     outside = {"detect": ended - fault.time, "recreate": appeared - ended, "start": process_start - appeared}
-    return Recovery(fault, compiled.world, resumed, max(0, done - resumed), outside | inside)
+    return Recovery(fault, compiled.group, resumed, max(0, done - resumed), outside | inside)

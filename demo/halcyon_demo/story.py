@@ -8,7 +8,7 @@ from halcyon_cli.report import read_report
 from halcyon_demo.comparison import Comparison, compare, losses
 from halcyon_demo.documents import example, variant
 from halcyon_demo.install import RELEASE, Namespaces, chart_values, install_object_store, install_operator, provide_images
-from halcyon_demo.journal import Failed
+from halcyon_demo.observations import Failed
 from halcyon_demo.recovery import Recovery
 from halcyon_demo.tables import accounts_table, cost, equality_table, recovery_table, summary_table
 from halcyon_demo.training import Training
@@ -57,9 +57,9 @@ def run_demo(cluster: Cluster, console: Console, progress: Progress, *, steps: i
     document = variant(example(EXAMPLE), steps=steps)
     kubectl, faults = cluster.kubectl, Faults(cluster)
     with Watch(kubectl, PLACE.runs) as watch:
-        view = View(console, watch.journal)
-        disturbed = Training(kubectl, faults, watch.journal, PLACE.runs, document, view.draw)
-        undisturbed = Training(kubectl, faults, watch.journal, PLACE.runs, variant(document, name=f"{EXAMPLE}-undisturbed"), view.draw)
+        view = View(console, watch.observations)
+        disturbed = Training(kubectl, faults, watch.observations, PLACE.runs, document, view.draw)
+        undisturbed = Training(kubectl, faults, watch.observations, PLACE.runs, variant(document, name=f"{EXAMPLE}-undisturbed"), view.draw)
         recoveries = disturb(cluster, view, disturbed)
         finish(view, watch, disturbed)
         disturbed.delete()  # its pods have ended, and their logs have been read

@@ -19,17 +19,17 @@ def equality_table(comparison: Comparison, steps: int) -> Table:
     table = _table("Losses, disturbed and undisturbed, bit for bit")
     for title in ("process group", "steps", "repeated", "losses", "equal", ""):
         table.add_column(title, justify="left" if title in ("process group", "") else "right")
-    for world in comparison.worlds:
+    for group in comparison.groups:
         table.add_row(
-            name(world.world),
-            f"{world.first}-{world.last}",
-            str(world.repeated),
-            str(world.count),
-            str(world.equal),
-            _verdict(world.equal == world.count),
+            name(group.group),
+            f"{group.first}-{group.last}",
+            str(group.repeated),
+            str(group.count),
+            str(group.equal),
+            _verdict(group.equal == group.count),
         )
     table.add_section()
-    count, equal = (sum(getattr(world, field) for world in comparison.worlds) for field in ("count", "equal"))
+    count, equal = (sum(getattr(group, field) for group in comparison.groups) for field in ("count", "equal"))
     table.add_row("all", f"{comparison.steps} of {steps}", str(comparison.repeated), str(count), str(equal), _verdict(comparison.identical))
     return table
 

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from halcyon_api.status import Phase
 from halcyon_api.training_run import GROUP, PLURAL
-from halcyon_demo.journal import Failed, Journal, Run
+from halcyon_demo.observations import Failed, Observations, Run
 from halcyon_demo.records import Fault, LogLine, Pod
 from halcyon_demo.recovery import Recovery, recovery
 from halcyon_devcluster import Faults, Kubectl
@@ -18,12 +18,12 @@ _TROUBLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateConta
 
 
 class Training:
-    """A run of the journal's namespace.
+    """A run of the observations's namespace.
 
     Args:
         kubectl: kubectl against the cluster.
         faults: Injects faults into the same cluster.
-        journal: Filled by an open `Watch` of the namespace.
+        observations: Filled by an open `Watch` of the namespace.
         namespace: Namespace of the run.
         document: The run document.
         meanwhile: Called a few times a second while waiting, to draw the live view.
@@ -33,14 +33,14 @@ class Training:
         self,
         kubectl: Kubectl,
         faults: Faults,
-        journal: Journal,
+        observations: Observations,
         namespace: str,
         document: dict[str, Any],
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         self.name: str = document["metadata"]["name"]
         self.steps: int = document["spec"]["trainer"]["steps"]
-        self.journal = journal
+        self.observations = observations
         self._document = document
         self._kubectl = kubectl
         self._faults = faults
@@ -49,7 +49,7 @@ class Training:
 
     def apply(self) -> None:
         """Create the run and wait until the operator has reconciled it once."""
-        old = self.journal.run(self.name)
+        old = self.observations.run(self.name)
         self._kubectl.apply([self._document], "--namespace", self._namespace)
 
         def taken_up() -> Run | None:
@@ -66,11 +66,11 @@ class Training:
     @property
     def run(self) -> Run | None:
         """The run as it was last observed; None if it was never seen."""
-        return self.journal.run(self.name)
+        return self.observations.run(self.name)
 
     def lines(self) -> tuple[LogLine, ...]:
         """Return the log lines of the run so far."""
-        return self.journal.lines(self.name)
+        return self.observations.lines(self.name)
 
     def step(self) -> int:
         """Return the steps done, from the newest log line; after a resume this is the checkpoint's step, plus the steps since."""
@@ -92,15 +92,17 @@ class Training:
     def wait_for_recovery(self, fault: Fault, timeout_seconds: float = 300) -> Recovery:
         """Wait until the run has done a step after a fault, and return the recovery."""
         return self._wait(
-            lambda: recovery(fault, self.lines(), self.journal.pods(self.name)), timeout_seconds, f"it did no step after: {fault.title}"
+            lambda: recovery(fault, self.lines(), self.observations.pods(self.name)),
+            timeout_seconds,
+            f"it did no step after: {fault.title}",
         )
 
     def running_pod(self, slice_index: int) -> Pod:
         """Wait until the first host of a slice has a running pod, and return the pod."""
 
         def running() -> Pod | None:
-            pods = [pod for pod in self.journal.pods(self.name) if pod.process == (slice_index, 0)]
-            newest = max(pods, key=lambda pod: pod.world, default=None)
+            pods = [pod for pod in self.observations.pods(self.name) if pod.process == (slice_index, 0)]
+            newest = max(pods, key=lambda pod: pod.group, default=None)
             return newest if newest is not None and newest.started and not (newest.ended or newest.being_deleted) else None
 
         return self._wait(running, 120, f"slice {slice_index} has no running pod")
@@ -108,14 +110,14 @@ class Training:
     def evict(self, slice_index: int) -> Fault:
         """Evict the pod of a slice through the Eviction API, like a drain or a reclaimed node."""
         pod = self.running_pod(slice_index)
-        fault = Fault("eviction", self.journal.clock())
+        fault = Fault("eviction", self.observations.clock())
         self._faults.evict(self._namespace, pod.name)
         return fault
 
     def kill(self, slice_index: int) -> Fault:
         """SIGKILL the trainer of a slice, like the kernel when memory runs out."""
         pod = self.running_pod(slice_index)
-        fault = Fault("SIGKILL", self.journal.clock())
+        fault = Fault("SIGKILL", self.observations.clock())
         self._faults.kill_container(self._namespace, pod.name)
         return fault
 
@@ -125,22 +127,22 @@ class Training:
             if not may_stop:
                 self._check()
 
-        return self.journal.wait(
+        return self.observations.wait(
             find,
             timeout_seconds=timeout_seconds,
-            failure=lambda: f"{self.name}: {complaint} within the limit. {self._last_words()}",
+            failure=lambda: f"{self.name}: {complaint} within the limit. {self._last_line()}",
             meanwhile=meanwhile,
         )
 
     def _check(self) -> None:
         run = self.run
         if run is not None and run.stop_reason:
-            raise Failed(f"{self.name} stopped: {run.stop_reason} {self._last_words()}")
-        for pod in self.journal.pods(self.name):
+            raise Failed(f"{self.name} stopped: {run.stop_reason} {self._last_line()}")
+        for pod in self.observations.pods(self.name):
             if pod.trouble.startswith(_TROUBLE) and not pod.being_deleted:
                 raise Failed(f"{self.name}: pod {pod.name} does not start: {pod.trouble}")
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         errors = [line for line in self.lines() if line.event in ("error", "warning", "fallback", "checkpointFailed")]
         words = "; ".join(str(line.fields.get("message") or line.fields.get("reason")) for line in errors[-2:])
         return f"The trainer's last messages: {words}." if words else "See: kubectl describe trainingrun, kubectl get events, kubectl logs."

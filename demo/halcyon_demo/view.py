@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from halcyon_demo.journal import Journal
+from halcyon_demo.observations import Observations
 
 _PLAIN_SECONDS = 15.0
 
@@ -21,13 +21,13 @@ class View:
 
     Args:
         console: The output.
-        journal: The state of the run.
+        observations: The state of the run.
         clock: Returns seconds; decides when a plain line is due.
     """
 
-    def __init__(self, console: Console, journal: Journal, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: Console, observations: Observations, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
-        self._journal = journal
+        self._observations = observations
         self._clock = clock
         self._live: Live | None = None
         self._run = ""
@@ -68,8 +68,8 @@ class View:
             )
 
     def _seen(self) -> dict[str, Any]:
-        run = self._journal.run(self._run)
-        last = next((line for line in reversed(self._journal.lines(self._run)) if line.event == "step"), None)
+        run = self._observations.run(self._run)
+        last = next((line for line in reversed(self._observations.lines(self._run)) if line.event == "step"), None)
         speed = last.fields.get("tokensPerSecond") if last else None
         return {
             "phase": run.status.phase if run else "-",

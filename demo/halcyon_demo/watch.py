@@ -7,23 +7,23 @@ from typing import Self
 
 from halcyon_api import names
 from halcyon_api.training_run import GROUP, PLURAL
-from halcyon_demo.journal import Journal
+from halcyon_demo.observations import Observations
 from halcyon_demo.records import Pod, parse_line, parse_pod
 from halcyon_demo.streams import Stream, documents
 from halcyon_devcluster import Kubectl
 
 
 class Watch:
-    """Fills a journal while it is open. Use it as a context manager.
+    """Fills a observations while it is open. Use it as a context manager.
 
     Args:
         kubectl: kubectl against the cluster.
         namespace: Namespace of the runs.
-        journal: The journal to fill; default: a new one.
+        observations: The observations to fill; default: a new one.
     """
 
-    def __init__(self, kubectl: Kubectl, namespace: str, journal: Journal | None = None) -> None:
-        self.journal = journal or Journal()
+    def __init__(self, kubectl: Kubectl, namespace: str, observations: Observations | None = None) -> None:
+        self.observations = observations or Observations()
         self._kubectl = kubectl
         self._namespace = namespace
         self._logs: dict[str, Stream] = {}
@@ -41,7 +41,7 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        """End all threads. The journal keeps its content."""
+        """End all threads. The observations keeps its content."""
         self._open = False
         for stream in self._watches:
             stream.close()
@@ -52,7 +52,7 @@ class Watch:
 
     def finish_logs(self, run: str) -> None:
         """Wait until the logs of a run are read completely; call it after all its processes have ended."""
-        for pod in self.journal.pods(run):
+        for pod in self.observations.pods(run):
             with self._lock:
                 stream = self._logs.get(pod.uid)
             if stream is not None:
@@ -69,11 +69,11 @@ class Watch:
 
     def _read_runs(self, lines: Iterator[str]) -> None:
         for document in documents(lines):
-            self.journal.saw_run(document)
+            self.observations.saw_run(document)
 
     def _read_pods(self, lines: Iterator[str]) -> None:
         for document in documents(lines):
-            pod = self.journal.saw_pod(parse_pod(document, self.journal.clock()))
+            pod = self.observations.saw_pod(parse_pod(document, self.observations.clock()))
             if pod.started:
                 self._follow(pod)
 
@@ -81,7 +81,7 @@ class Watch:
         with self._lock:
             if pod.uid in self._logs or not self._open:
                 return
-            log = _Log(self.journal, pod)
+            log = _Log(self.observations, pod)
             command = self._command("logs", "--follow", f"--container={names.TRAINER_CONTAINER}", pod.name)
             self._logs[pod.uid] = Stream(command, log.read, lambda: self._open and log.unfinished())
 
@@ -89,8 +89,8 @@ class Watch:
 class _Log:
     """The log of one pod. After a broken connection it is read again from its first line, so known lines are skipped."""
 
-    def __init__(self, journal: Journal, pod: Pod) -> None:
-        self._journal = journal
+    def __init__(self, observations: Observations, pod: Pod) -> None:
+        self._observations = observations
         self._pod = pod
         self._known = 0
 
@@ -100,9 +100,9 @@ class _Log:
                 continue
             self._known = number
             line = parse_line(text)
-            if line is not None and line.world == self._pod.world:  # not the log of a later pod of the same name
-                self._journal.saw_line(line)
+            if line is not None and line.group == self._pod.group:  # not the log of a later pod of the same name
+                self._observations.saw_line(line)
 
     def unfinished(self) -> bool:
-        """Whether the container still runs by the journal, so that more lines can come."""
-        return any(pod.uid == self._pod.uid and not (pod.ended or pod.being_deleted) for pod in self._journal.pods(self._pod.run))
+        """Whether the container still runs by the observations, so that more lines can come."""
+        return any(pod.uid == self._pod.uid and not (pod.ended or pod.being_deleted) for pod in self._observations.pods(self._pod.run))

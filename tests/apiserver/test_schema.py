@@ -38,7 +38,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"spec__accelerator": {"type": "gb200", "topology": "19x4"}}, "with at most 18 hosts"),
     ({"spec__accelerator": {"type": "cpu", "topology": "4"}}, "spec.accelerator.topology"),
-    ({"spec__accelerator": {"type": "v4", "topology": "2x2x1", "provisioning": "flexStart"}}, "there for v5e, v5p, v6e"),
+    ({"spec__accelerator": {"type": "v4", "topology": "2x2x1", "provisioning": "flexStart"}}, "exists for v5e, v5p, v6e"),
     ({"spec__accelerator": {"type": "gb200", "topology": "1x4", "provisioning": "queued"}}, "provisioning queued exists for"),
     ({"spec__accelerator__network": "gpuDirect"}, "network gpuDirect exists for h100, h100-mega"),
     ({"spec__accelerator__computeDomain": "x"}, "computeDomain exists for gb200, gb300 only"),

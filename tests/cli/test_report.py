@@ -21,7 +21,7 @@ from halcyon_cli.timeline import COLOURS, draw, span
 START = "2026-03-01T12:00:00Z"
 
 
-def world(attempt: int, restart: int, **entry: Any) -> dict[str, Any]:
+def group(attempt: int, restart: int, **entry: Any) -> dict[str, Any]:
     return {"attempt": attempt, "restart": restart, "startedAt": START, **entry}
 
 
@@ -31,7 +31,7 @@ STATUS: dict[str, Any] = {
     "restarts": {"total": 2, "preempted": 1, "failed": 1},
     "progress": {"step": 90, "steps": 100},
     "history": [
-        world(
+        group(
             1,
             0,
             fromStep=0,
@@ -40,8 +40,8 @@ STATUS: dict[str, Any] = {
             cause="preempted",
             seconds={"operatorDelay": 1.0, "capacityWait": 9.0, "startup": 5.0, "compile": 5.0, "productiveStep": 80.0},
         ),
-        world(1, 1, fromStep=30, toStep=60, endedAt=START, cause="failed", seconds={"startup": 10.0, "productiveStep": 60.0, "other": 2.5}),
-        world(2, 0, fromStep=60),
+        group(1, 1, fromStep=30, toStep=60, endedAt=START, cause="failed", seconds={"startup": 10.0, "productiveStep": 60.0, "other": 2.5}),
+        group(2, 0, fromStep=60),
     ],
     "goodput": {
         "ratio": 0.8,
@@ -70,13 +70,13 @@ def run_document(**status: Any) -> dict[str, Any]:
 def test_worlds_stand_one_after_the_other() -> None:
     report = read_report("demo", parse_status(STATUS))
     assert report is not None
-    assert [(one.name, one.begins_seconds, one.from_step, one.to_step, one.ended) for one in report.worlds] == [
+    assert [(one.name, one.begins_seconds, one.from_step, one.to_step, one.ended) for one in report.groups] == [
         ("1.0", 0.0, 0, 40, "preempted"),
         ("1.1", 100.0, 30, 60, "failed"),
         ("2.0", 172.5, 60, 90, ""),
     ]
-    assert report.worlds[0].seconds.lost_work == 20, "a quarter of the first process group's steps were done again"
-    assert report.wall_seconds == sum(one.seconds.total for one in report.worlds) == 200
+    assert report.groups[0].seconds.lost_work == 20, "a quarter of the first process group's steps were done again"
+    assert report.wall_seconds == sum(one.seconds.total for one in report.groups) == 200
 
 
 def test_worlds_that_left_the_history_are_one() -> None:
@@ -84,7 +84,7 @@ def test_worlds_that_left_the_history_are_one() -> None:
     document["goodput"]["carried"] = {"seconds": {"productiveStep": 1000.0}, "lostSteps": 3}
     report = read_report("demo", parse_status(document))
     assert report is not None
-    assert [(one.name, one.begins_seconds) for one in report.worlds][:2] == [("earlier", 0.0), ("1.0", 1000.0)]
+    assert [(one.name, one.begins_seconds) for one in report.groups][:2] == [("earlier", 0.0), ("1.0", 1000.0)]
 
 
 def test_time_between_two_attempts_belongs_to_the_next() -> None:
@@ -92,7 +92,7 @@ def test_time_between_two_attempts_belongs_to_the_next() -> None:
     document["history"] = document["history"][:2]
     report = read_report("demo", parse_status(document))
     assert report is not None
-    assert (report.worlds[-1].name, report.worlds[-1].seconds.total) == ("next", 27.5)
+    assert (report.groups[-1].name, report.groups[-1].seconds.total) == ("next", 27.5)
 
 
 def test_every_cause_has_a_place_a_meaning_and_a_colour_of_its_own() -> None:
@@ -109,9 +109,9 @@ def test_the_picture_is_to_scale() -> None:
     rows: dict[str, float] = {}
     for bar in bars:
         rows[bar.attrib["y"]] = rows.get(bar.attrib["y"], 0.0) + float(bar.attrib["width"])
-    whole, *worlds = rows.values()
-    assert sum(worlds) == pytest.approx(whole, abs=1)
-    assert [width / whole for width in worlds] == pytest.approx([0.5, 0.3625, 0.1375], abs=0.005)
+    whole, *groups = rows.values()
+    assert sum(groups) == pytest.approx(whole, abs=1)
+    assert [width / whole for width in groups] == pytest.approx([0.5, 0.3625, 0.1375], abs=0.005)
     assert any((bar.find(f"{space}title").text or "").startswith("lostWork") for bar in bars)  # type: ignore[union-attr]
 
 

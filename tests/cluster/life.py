@@ -22,8 +22,8 @@ from halcyon_api.checkpoint_documents import HEAD_KEY, Head
 from halcyon_api.status import TrainingRunStatus
 from halcyon_demo.comparison import Loss, losses
 from halcyon_demo.documents import variant
-from halcyon_demo.journal import Failed
-from halcyon_demo.records import Fault, LogLine, World
+from halcyon_demo.observations import Failed
+from halcyon_demo.records import Fault, LogLine, ProcessGroup
 from halcyon_demo.training import RESOURCE, Training
 from tests.cluster.git import Git
 from tests.cluster.life_records import Began, Cloned, Edited, Ended, Evaluated, Finished, Recovered, Stopped, Suspended
@@ -84,9 +84,9 @@ class Life(Story):
 
         self._wait(has_a_speed, 120, "the status does not say how fast it trains")
         said = self._pool.submit(self._halcyon, "status", NAME), self._pool.submit(self._halcyon, "top")
-        before = self._life.journal.clock()
+        before = self._life.observations.clock()
         page = self._kubectl.pod_http(self._path.place.runs, self._life.running_pod(0).name, TRAINER_PORT, "/metrics")
-        after = self._life.journal.clock()
+        after = self._life.observations.clock()
         saved = self._halcyon("checkpoint", NAME)
         self._life.wait_for_step(int(saved.split()[-1]))
         between = self._step_at(before), self._step_at(after)
@@ -101,22 +101,22 @@ class Life(Story):
     @stage
     def killed(self) -> Recovered:
         """The coordinator is killed some steps after a checkpoint of the same process group. The other processes then end too."""
-        world = self._settled()
+        group = self._settled()
 
         def some_steps_on() -> bool | None:
-            saved = next((line.step for line in reversed(self._life.lines()) if (line.event, line.world) == ("checkpoint", world)), None)
+            saved = next((line.step for line in reversed(self._life.lines()) if (line.event, line.group) == ("checkpoint", group)), None)
             return True if saved is not None and saved % SAVE_EVERY == 0 and self._life.step() >= saved + 2 else None
 
         self._wait(some_steps_on, 300, "no checkpoint was made after the eviction")
         return self._recovered(lambda: self._life.kill(0))
 
     @stage
-    def pod_deleted(self) -> World:
+    def pod_deleted(self) -> ProcessGroup:
         """A pod is deleted. Returns the process group that trains next."""
-        world = self._settled()
+        group = self._settled()
         self._kubectl("delete", "pod", self._life.running_pod(1).name, *self._where, "--wait=false")
-        self._wait(lambda: self._world() > world or None, 300, "the run has not gone on after the deletion of a pod")
-        return self._world()
+        self._wait(lambda: self._group() > group or None, 300, "the run has not gone on after the deletion of a pod")
+        return self._group()
 
     @stage
     def unattended(self) -> Recovered:
@@ -136,7 +136,7 @@ class Life(Story):
         self._document["spec"]["checkpoint"]["keep"] = 4
         said = self._diff(1, self._document)
         self._git([self._document]).apply()
-        self._wait(lambda: self._world()[0] > attempt or None, 300, "there is no new attempt after an edit")
+        self._wait(lambda: self._group()[0] > attempt or None, 300, "there is no new attempt after an edit")
         self._settled()
         return Edited(said, self._status)
 
@@ -245,9 +245,9 @@ class Life(Story):
             before = head(root)
             for checkpoint in before.committed:
                 flip_a_bit(root, checkpoint)
-        world = self._world()
+        group = self._group()
         self._git([_with_trainer(self._document, steps=self.more_steps + SAVE_EVERY)]).apply()
-        stopped = self._stopped(self._life, NAME, before, world)
+        stopped = self._stopped(self._life, NAME, before, group)
         self.operator_logs.append(self._operator.log())
         return stopped
 
@@ -259,36 +259,36 @@ class Life(Story):
         assert run is not None
         return run.status
 
-    def _world(self) -> World:
+    def _group(self) -> ProcessGroup:
         """The process group (attempt, restart) that made the newest step."""
-        return max((line.world for line in self._life.lines() if line.event == "step"), default=(0, 0))
+        return max((line.group for line in self._life.lines() if line.event == "step"), default=(0, 0))
 
     def _step_at(self, time: float) -> int:
         """The last step that had ended at a time, by the time in its log line. The line may arrive later."""
         return max(line.step for line in self._life.lines() if line.event == "step" and line.time <= time)
 
-    def _settled(self) -> World:
+    def _settled(self) -> ProcessGroup:
         """The process group that trains, once the status reports it as Running."""
 
-        def trains() -> World | None:
-            world, status = self._world(), self._status
+        def trains() -> ProcessGroup | None:
+            group, status = self._group(), self._status
             last = status.history[-1] if status.history else None
-            known = last is not None and (last.attempt, last.restart) == world and last.ended_at is None
-            return world if known and status.phase == "Running" else None
+            known = last is not None and (last.attempt, last.restart) == group and last.ended_at is None
+            return group if known and status.phase == "Running" else None
 
         return self._wait(trains, 300, "the status does not say that the newest processes train")
 
     def _wait(self, find: Callable[[], T | None], timeout_seconds: float, complaint: str) -> T:
-        """Wait until `find` finds something in the journal. Fails at once if the run stops."""
+        """Wait until `find` finds something in the observations. Fails at once if the run stops."""
 
         def meanwhile() -> None:
             if self._life.run is not None and self._life.run.stop_reason:
                 raise Failed(f"{complaint} because the run stopped: {self._life.run.stop_reason}")
 
         def failure() -> str:
-            return f"{complaint}. It is at step {self._life.step()} of {self._world()}, and its status is {self._status}"
+            return f"{complaint}. It is at step {self._life.step()} of {self._group()}, and its status is {self._status}"
 
-        return self._path.watch.journal.wait(find, timeout_seconds=timeout_seconds, failure=failure, meanwhile=meanwhile)
+        return self._path.watch.observations.wait(find, timeout_seconds=timeout_seconds, failure=failure, meanwhile=meanwhile)
 
     def _recovered(self, harm: Callable[[], Fault]) -> Recovered:
         self._settled()
@@ -310,10 +310,10 @@ class Life(Story):
         self._path.watch.finish_logs(training.name)
         return Finished(run.status, training.lines())
 
-    def _stopped(self, training: Training, root: str, before: Head, world: World) -> Stopped:
+    def _stopped(self, training: Training, root: str, before: Head, group: ProcessGroup) -> Stopped:
         run = training.wait_for_phase("Failed")
         stalled = run.status.condition("Stalled")
-        steps = [line for line in training.lines() if line.event == "step" and line.world > world]
+        steps = [line for line in training.lines() if line.event == "step" and line.group > group]
         with self._path.root(root) as store:
             after = head(store)
         return Stopped(run.stop_reason, stalled is not None and stalled.status == "True", before, after, len(steps))

@@ -153,13 +153,13 @@ class Stopped:
     """A run that cannot train.
 
     Attributes:
-        complaint: The reason in its status.
+        stop_reason: The reason in its status.
         stalled: Whether the condition Stalled is True.
         before, after: The HEAD of the root, before the run started and after it had stopped.
         steps: Steps in the log of its last process group.
     """
 
-    complaint: str
+    stop_reason: str
     stalled: bool
     before: Head
     after: Head

@@ -137,7 +137,7 @@ class Runs:
         )
         return self.status(name)
 
-    def world(self, name: str) -> tuple[int, int]:
+    def group(self, name: str) -> tuple[int, int]:
         """Attempt and restart of a run, once it is Running."""
         last = self.in_phase(name, "Running")["history"][-1]
         return last["attempt"], last["restart"]

@@ -78,7 +78,7 @@ def test_a_checkpoint_is_made_when_the_annotation_asks_for_one(runs: Runs, name:
 
 
 def test_suspension_frees_everything_and_resumes_from_the_checkpoint(runs: Runs, changed: str) -> None:
-    attempt, restart = runs.world(changed)
+    attempt, restart = runs.group(changed)
     before = runs.training(changed, attempt, restart, step=10)
     runs.patch(changed, suspend=True)
     status = runs.in_phase(changed, "Suspended")
@@ -93,7 +93,7 @@ def test_suspension_frees_everything_and_resumes_from_the_checkpoint(runs: Runs,
 
 
 def test_an_edit_of_the_hardware_makes_a_new_attempt_and_one_of_the_clock_does_not(runs: Runs, changed: str) -> None:
-    attempt, restart = runs.world(changed)
+    attempt, restart = runs.group(changed)
     before = runs.training(changed, attempt, restart)
     runs.patch(changed, telemetry={"statusIntervalSeconds": 2}, recovery={"maxRestarts": 5})
     generation = runs.get(changed)["metadata"]["generation"]
@@ -111,7 +111,7 @@ def test_an_edit_of_the_hardware_makes_a_new_attempt_and_one_of_the_clock_does_n
 
 
 def test_what_the_operator_made_cannot_be_edited_and_a_suspended_jobset_waits_for_who_suspended_it(runs: Runs, changed: str) -> None:
-    attempt, restart = runs.world(changed)
+    attempt, restart = runs.group(changed)
     before = runs.training(changed, attempt, restart, step=10)
     edit = json.dumps({"data": {"run.yaml": "mine"}})
     made = f"{changed}-{attempt}"
@@ -141,7 +141,7 @@ def test_what_the_operator_made_cannot_be_edited_and_a_suspended_jobset_waits_fo
 
 
 def test_a_status_that_is_wiped_costs_one_attempt_and_wrong_types_are_refused(runs: Runs, changed: str) -> None:
-    attempt, restart = runs.world(changed)
+    attempt, restart = runs.group(changed)
     before = runs.training(changed, attempt, restart, step=10)
     patch = ["patch", "trainingrun", changed, "--subresource=status", "--type=merge", "--patch"]
     assert "status.attempt: Invalid value" in refused(runs, *patch, '{"status": {"attempt": "many"}}')

@@ -112,7 +112,7 @@ def test_a_life_from_the_keyboard(path: WholePath, real: Training) -> None:
     assert status.goodput.lost_steps == 0
     assert sum(report["seconds"].values()) == pytest.approx(report["wallSeconds"], abs=0.01)
     assert report["suspendedSeconds"] == pytest.approx(status.goodput.suspended_seconds)
-    assert [world["ended"] for world in report["worlds"]] == ends
+    assert [group["ended"] for group in report["processGroups"]] == ends
     shown = halcyon.on_terminal("cli-report", 110, "report", "typed")
     assert f"Succeeded, {report['ratio']:.1%} goodput" in shown
     rows = [line.split() for line in shown.splitlines()]

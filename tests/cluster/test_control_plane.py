@@ -52,8 +52,8 @@ def test_a_preemption_while_there_is_no_api_server(
     A run that loses no pod trains on all the time. A later eviction of it is handled as usual.
     """
     runs.apply(name, "rate=10", "save=5")
-    world = runs.world(calm)
-    before = runs.training(calm, *world)
+    group = runs.group(calm)
+    before = runs.training(calm, *group)
     runs.training(name, step=10)
     ctr, faults = runs.devcluster.cluster.ctr, runs.devcluster.faults
     victim, peer = (set(ctr.containers(runs.namespace, pod)) for pod in runs.pods(name))
@@ -84,9 +84,9 @@ def test_a_preemption_while_there_is_no_api_server(
     assert status["history"][0]["cause"] == "preempted"
     assert len(runs.names("jobset", name)) == 1
     trials.count("preemptions without an API server" + (" and without an operator" if operator_too else ""))
-    went_on = runs.training(calm, *world, step=before["progress"]["step"] + 1)
+    went_on = runs.training(calm, *group, step=before["progress"]["step"] + 1)
     assert causes(went_on) == causes(before)
     trials.count("API servers away in mid-run")
     faults.evict(runs.namespace, runs.pods(calm)[0])
-    attempt, restart = world
+    attempt, restart = group
     assert counts(runs.training(calm, attempt, restart + 1), before) == {"preempted": 1}

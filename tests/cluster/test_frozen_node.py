@@ -51,7 +51,7 @@ def test_runs_on_a_node_that_hangs_are_named_and_go_on_afterwards(frozen_node: t
         after = runs.wait(
             name,
             "training again",
-            lambda status, name=name: status["phase"] == "Running" and world(status) != world(before[name]),
+            lambda status, name=name: status["phase"] == "Running" and group(status) != group(before[name]),
             180,
         )
         assert after["attempt"] == 1, "JobSet must restart it, as after any eviction"
@@ -69,6 +69,6 @@ def ready(status: dict[str, Any]) -> dict[str, Any]:
     return next(condition for condition in status["conditions"] if condition["type"] == "Ready")
 
 
-def world(status: dict[str, Any]) -> tuple[int, int]:
+def group(status: dict[str, Any]) -> tuple[int, int]:
     last = status["history"][-1]
     return last["attempt"], last["restart"]

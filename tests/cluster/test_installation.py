@@ -121,7 +121,7 @@ def identities(runs: Runs, name: str) -> dict[str, Any]:
         "pods": {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods},
         "jobset": (jobset["metadata"]["uid"], jobset["metadata"]["generation"]),
         "attempt": status["attempt"],
-        "worlds": [(entry["attempt"], entry["restart"]) for entry in status["history"]],
+        "groups": [(entry["attempt"], entry["restart"]) for entry in status["history"]],
         "attempts told": runs.events(name).count("AttemptStarted"),
     }
 
@@ -129,7 +129,7 @@ def identities(runs: Runs, name: str) -> dict[str, Any]:
 def trains_on_unchanged(runs: Runs, name: str, before: dict[str, Any]) -> None:
     """Wait until an operator reports new steps of a run, in the same process group as before."""
     step = runs.status(name)["progress"]["step"]
-    last = before["worlds"][-1]
+    last = before["processGroups"][-1]
     runs.training(name, *last, step=step + 10)
     assert identities(runs, name) == before
 
@@ -242,7 +242,7 @@ def test_where_two_serve_one_namespace_nothing_is_done_twice(site: Site) -> None
     runs.apply("shared")
     runs.training("shared", step=20)
     found = identities(runs, "shared")
-    assert (found["attempt"], found["worlds"], found["attempts told"]) == (1, [(1, 0)], 1)
+    assert (found["attempt"], found["processGroups"], found["attempts told"]) == (1, [(1, 0)], 1)
     trains_on_unchanged(runs, "lasting", before)
 
 

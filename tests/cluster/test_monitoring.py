@@ -50,7 +50,7 @@ MONITORING = {
 
 
 def training_of(path: WholePath, document: dict[str, Any]) -> Training:
-    return Training(path.devcluster.kubectl, path.devcluster.faults, path.watch.journal, path.place.runs, document)
+    return Training(path.devcluster.kubectl, path.devcluster.faults, path.watch.observations, path.place.runs, document)
 
 
 def chart(path: WholePath) -> dict[str, list[dict[str, Any]]]:

@@ -28,7 +28,7 @@ def troubled(runs: Runs) -> Iterator[str]:
 
 
 def test_an_eviction_is_a_preemption_and_free(runs: Runs, troubled: str) -> None:
-    attempt, restart = runs.world(troubled)
+    attempt, restart = runs.group(troubled)
     before = runs.training(troubled, attempt, restart)
     runs.devcluster.faults.evict(runs.namespace, runs.pods(troubled)[1])
     status = runs.training(troubled, attempt, restart + 1)
@@ -39,7 +39,7 @@ def test_an_eviction_is_a_preemption_and_free(runs: Runs, troubled: str) -> None
 
 
 def test_a_deleted_pod_is_told_from_an_eviction(runs: Runs, troubled: str) -> None:
-    attempt, restart = runs.world(troubled)
+    attempt, restart = runs.group(troubled)
     before = runs.training(troubled, attempt, restart)
     runs.kubectl("delete", "pod", runs.pods(troubled)[1], "--wait=false")
     status = runs.training(troubled, attempt, restart + 1)
@@ -47,7 +47,7 @@ def test_a_deleted_pod_is_told_from_an_eviction(runs: Runs, troubled: str) -> No
 
 
 def test_a_deleted_jobset_is_made_again_under_the_next_number(runs: Runs, troubled: str) -> None:
-    attempt, restart = runs.world(troubled)
+    attempt, restart = runs.group(troubled)
     before = runs.training(troubled, attempt, restart, step=10)
     runs.kubectl("delete", "jobset", f"{troubled}-{attempt}", "--wait=false")
     status = runs.training(troubled, attempt + 1)

@@ -95,12 +95,12 @@ def test_the_example_builds_tokens_trains_on_them_and_evaluates(path: WholePath)
     assert progress.evaluation_loss == pytest.approx(found[None]["loss"], abs=1e-4)
     assert status.checkpoint is None, "an evaluation saves no checkpoint"
     assert status.restarts.failed == 0
-    for world in status.history:
+    for group in status.history:
         # A process group starts after the batches of all sources that neither it nor a later one evaluates.
-        own = [line for line in lines if line.event == "evaluation" and line.world >= (world.attempt, world.restart)]
+        own = [line for line in lines if line.event == "evaluation" and line.group >= (group.attempt, group.restart)]
         sequences = {line.fields["source"]: line.fields["sequences"] for line in own if "source" in line.fields}
         batches = sum(-(-count // documents[2]["spec"]["trainer"]["batchSize"]) for count in sequences.values())
-        assert world.from_step == progress.steps - batches
+        assert group.from_step == progress.steps - batches
     with path.root("tasks-evaluate") as root:
         kept = json.loads(bytes(root.get("evaluation.json").bytes()))
     assert (kept["finished"], kept["loss"]) == (True, found[None]["loss"])

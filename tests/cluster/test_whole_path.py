@@ -58,8 +58,8 @@ def test_a_crash_costs_the_steps_since_the_checkpoint(life: Life) -> None:
 
 
 def test_a_deleted_pod_a_dead_operator_and_an_eviction_without_it(life: Life) -> None:
-    worlds = [life.evicted.recovery.world, life.killed.recovery.world, life.pod_deleted, life.unattended.recovery.world]
-    assert worlds == [(1, 1), (1, 2), (1, 3), (1, 4)]
+    groups = [life.evicted.recovery.group, life.killed.recovery.group, life.pod_deleted, life.unattended.recovery.group]
+    assert groups == [(1, 1), (1, 2), (1, 3), (1, 4)]
     assert life.unattended.recovery.lost_steps == 0
 
 
@@ -94,10 +94,10 @@ def test_diff_says_what_each_document_does_to_a_suspended_run(life: Life) -> Non
 def test_a_flipped_bit_falls_back_and_says_so(life: Life) -> None:
     attempt = life.suspended.status.attempt + 1
     fallbacks = [line for line in life.ended.lines if line.event == "fallback"]
-    assert {line.world for line in fallbacks} == {(attempt, 0)}
+    assert {line.group for line in fallbacks} == {(attempt, 0)}
     assert fallbacks[0].step == life.suspended.older.step
     assert f"step {life.suspended.damaged.step}" in str(fallbacks[0].fields)
-    after = [line.step for line in life.ended.lines if line.event == "step" and line.world >= (attempt, 0)]
+    after = [line.step for line in life.ended.lines if line.event == "step" and line.group >= (attempt, 0)]
     assert min(after) == life.suspended.older.step + 1
 
 
@@ -137,11 +137,11 @@ def test_the_report_is_the_account_of_the_status(life: Life) -> None:
     assert sum(report["seconds"].values()) == pytest.approx(report["wallSeconds"], abs=0.01)
     assert report["suspendedSeconds"] == pytest.approx(goodput.suspended_seconds)
     ends = [entry.cause for entry in life.ended.status.history]
-    assert [world["ended"] for world in report["worlds"]] == ends
+    assert [group["ended"] for group in report["processGroups"]] == ends
     assert f"Succeeded, {report['ratio']:.1%} goodput" in life.ended.shown
     rows = [line.split() for line in life.ended.shown.splitlines()]
-    worlds = ("1.0", "1.1", "1.2", "1.3", "1.4", "2.0", "3.0")
-    assert [row[2] for row in rows if row and row[0] in worlds] == ends
+    groups = ("1.0", "1.1", "1.2", "1.3", "1.4", "2.0", "3.0")
+    assert [row[2] for row in rows if row and row[0] in groups] == ends
 
 
 @promises.GOODPUT
@@ -259,15 +259,15 @@ def test_a_run_that_was_deleted_and_is_made_again_goes_on(life: Life) -> None:
 
 
 def test_a_second_run_on_a_root_is_refused_and_harms_nothing(life: Life) -> None:
-    assert life.refused.complaint.startswith("CheckpointRootTaken")
-    assert f"{life.namespace}/{REFERENCE}" in life.refused.complaint
+    assert life.refused.stop_reason.startswith("CheckpointRootTaken")
+    assert f"{life.namespace}/{REFERENCE}" in life.refused.stop_reason
     assert life.refused.after == life.refused.before
     assert life.refused.steps == 0
 
 
 @promises.NEVER_FROM_ZERO
 def test_without_a_valid_checkpoint_a_run_stops_and_never_starts_again(life: Life) -> None:
-    assert life.ruined.complaint.startswith("NoValidCheckpoint")
+    assert life.ruined.stop_reason.startswith("NoValidCheckpoint")
     assert life.ruined.stalled
     assert life.ruined.steps == 0
     assert life.ruined.after.committed == life.ruined.before.committed, "checkpoints that may be repaired must be kept"

@@ -42,7 +42,7 @@ def test_a_secret_that_is_wrong_while_a_run_is_evicted_ends_no_run(path: WholePa
 
     with wrong_secret(path):
         training.evict(1)
-        training.journal.wait(refused, timeout_seconds=300, failure=lambda: "no process of the new process group was denied access")
+        training.observations.wait(refused, timeout_seconds=300, failure=lambda: "no process of the new process group was denied access")
     status, lines = path.finish(training)
     assert status.restarts.preempted == 1
     assert status.restarts.root_unusable == status.restarts.total - 1 >= 1, (

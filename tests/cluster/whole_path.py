@@ -61,7 +61,7 @@ class WholePath:
 
     def training_of(self, document: dict[str, Any]) -> Training:
         """A run of exactly this document."""
-        return Training(self.devcluster.kubectl, self.devcluster.faults, self.watch.journal, self.place.runs, document)
+        return Training(self.devcluster.kubectl, self.devcluster.faults, self.watch.observations, self.place.runs, document)
 
     def finish(self, training: Training) -> tuple[TrainingRunStatus, tuple[LogLine, ...]]:
         """The status and the log of a run when it has succeeded. Also checks that goodput accounts for every second of it."""
@@ -110,9 +110,9 @@ def check_accounts(status: TrainingRunStatus, lines: tuple[LogLine, ...]) -> Non
     last_line_time, finished = max(line.time for line in lines), datetime.fromisoformat(status.finished_at).timestamp()
     # Kubernetes writes whole seconds, for the start and for the end.
     assert last_line_time - began - 1.5 <= goodput.wall_seconds <= max(last_line_time, finished) - began + 1.5
-    worlds = [entry.seconds for entry in status.history if entry.seconds is not None]
-    assert len(worlds) == len(status.history), "the seconds of every process group are final"
-    assert goodput.wall_seconds == pytest.approx(sum(world.total for world in worlds), abs=0.01)
+    groups = [entry.seconds for entry in status.history if entry.seconds is not None]
+    assert len(groups) == len(status.history), "the seconds of every process group are final"
+    assert goodput.wall_seconds == pytest.approx(sum(group.total for group in groups), abs=0.01)
     steps = [line for line in lines if line.event == "step"]
     # The log has no line for each batch of an evaluation; they count as steps.
     again = len(steps) - len({line.step for line in steps}) if steps else sum(map(repeated, status.history, status.history[1:]))
@@ -123,9 +123,9 @@ def check_accounts(status: TrainingRunStatus, lines: tuple[LogLine, ...]) -> Non
         assert goodput.seconds.productive_step > 0
 
 
-def repeated(world: HistoryEntry, following: HistoryEntry) -> int:
+def repeated(group: HistoryEntry, following: HistoryEntry) -> int:
     """Number of steps of a process group that the next one did again."""
-    return max(0, (world.to_step or 0) - max(following.from_step or 0, world.from_step or 0))
+    return max(0, (group.to_step or 0) - max(following.from_step or 0, group.from_step or 0))
 
 
 def small_document(place: Namespaces) -> dict[str, Any]:

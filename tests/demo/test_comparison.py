@@ -15,7 +15,7 @@ def test_a_run_that_repeats_steps_exactly_is_identical() -> None:
     result = compare(disturbed, losses(steps(1, 20, run=OTHER), OTHER), 20)
     assert result.identical
     assert (result.steps, result.repeated) == (20, 2)
-    assert [(world.first, world.last, world.repeated, world.equal, world.count) for world in result.worlds] == [
+    assert [(group.first, group.last, group.repeated, group.equal, group.count) for group in result.groups] == [
         (1, 12, 0, 12, 12),
         (11, 20, 2, 10, 10),
     ]
@@ -27,7 +27,7 @@ def test_one_bit_is_a_difference() -> None:
     result = compare(disturbed, losses(steps(1, 10, run=OTHER), OTHER), 10)
     assert not result.identical
     assert result.differences == (f"step 7 in process group 1.1: {near.hex()}, but the undisturbed run has {(5.0 / 7).hex()}",)
-    assert [(world.equal, world.count) for world in result.worlds] == [(10, 10), (0, 1)]
+    assert [(group.equal, group.count) for group in result.groups] == [(10, 10), (0, 1)]
 
 
 @pytest.mark.parametrize("shortened", ["disturbed", "undisturbed"])

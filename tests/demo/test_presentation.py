@@ -11,7 +11,7 @@ from halcyon_api.training_run import parse_run
 from halcyon_demo.comparison import compare, losses
 from halcyon_demo.documents import EXAMPLES, example, load, variant
 from halcyon_demo.install import Images, Namespaces, chart_values, moved, with_image
-from halcyon_demo.journal import Journal
+from halcyon_demo.observations import Observations
 from halcyon_demo.records import Fault
 from halcyon_demo.recovery import MEANINGS, PARTS, Recovery
 from halcyon_demo.story import meanwhile
@@ -68,10 +68,10 @@ def test_summary_table_says_what_it_cost() -> None:
 
 def test_plain_view_speaks_when_the_phase_changes() -> None:
     console = Console(file=io.StringIO(), width=200)
-    journal, now = Journal(), 0.0
-    view = View(console, journal, clock=lambda: now)
-    journal.saw_run({"metadata": {"name": RUN, "uid": "u"}, "status": {"phase": "Running", "restarts": {"total": 1, "preempted": 1}}})
-    journal.saw_line(line("step", 1.0, step=7, loss=2.5, tokensPerSecond=1234.5))
+    observations, now = Observations(), 0.0
+    view = View(console, observations, clock=lambda: now)
+    observations.saw_run({"metadata": {"name": RUN, "uid": "u"}, "status": {"phase": "Running", "restarts": {"total": 1, "preempted": 1}}})
+    observations.saw_line(line("step", 1.0, step=7, loss=2.5, tokensPerSecond=1234.5))
     view.draw()
     with view.of(RUN, 20):
         view.draw()
@@ -82,10 +82,10 @@ def test_plain_view_speaks_when_the_phase_changes() -> None:
 
 def test_live_view_on_a_terminal() -> None:
     console = Console(file=io.StringIO(), width=200, force_terminal=True)
-    journal = Journal()
-    view = View(console, journal)
+    observations = Observations()
+    view = View(console, observations)
     with view.of(RUN, 20):
-        journal.saw_line(line("step", 1.0, step=7, loss=2.5))
+        observations.saw_line(line("step", 1.0, step=7, loss=2.5))
         view.draw()
         view.say("something happened")
     text = console.file.getvalue()  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ LINE = '{"event":"step","time":"2026-01-02T03:04:05.678Z","run":"a","attempt":2,
 def test_a_step_line() -> None:
     line = parse_line(LINE)
     assert line is not None
-    assert (line.run, line.world, line.process, line.event, line.step) == ("a", (2, 1), 0, "step", 7)
+    assert (line.run, line.group, line.process, line.event, line.step) == ("a", (2, 1), 0, "step", 7)
     assert line.time == pytest.approx(1767323045.678)
     assert line.fields["loss"] == 5.861652851104736
 
@@ -39,7 +39,7 @@ def pod_document(state: dict[str, Any] | None, **metadata: Any) -> dict[str, Any
 
 def test_a_pod_before_its_container() -> None:
     pod = parse_pod(pod_document(None), 5.0)
-    assert (pod.run, pod.world, pod.process, pod.seen_at) == ("a", (2, 3), (1, 0), 5.0)
+    assert (pod.run, pod.group, pod.process, pod.seen_at) == ("a", (2, 3), (1, 0), 5.0)
     assert (pod.started, pod.ended, pod.being_deleted, pod.trouble) == (False, False, False, "")
     assert not parse_pod(pod_document({"waiting": {"reason": "ContainerCreating"}}), 0).trouble
 

@@ -20,7 +20,7 @@ def test_an_eviction_in_its_parts() -> None:
     ]
     found = recovery(fault, lines, [pod((1, 0), 0.0), pod((1, 1), 103.0), pod((1, 1), 103.5, (1, 0))])
     assert found is not None
-    assert (found.world, found.resumed_step, found.lost_steps) == ((1, 1), 100, 0)
+    assert (found.group, found.resumed_step, found.lost_steps) == ((1, 1), 100, 0)
     expected = {"detect": 1.0, "recreate": 2.0, "start": 1.5, "imports": 1.0, "join": 0.5, "restore": 0.25, "compile": 0.75}
     assert found.seconds == pytest.approx(expected)
     assert tuple(found.seconds) == PARTS
@@ -36,11 +36,11 @@ def test_a_crash_loses_the_steps_since_the_checkpoint() -> None:
     assert found.total_seconds == pytest.approx(110.0 - 99.5)
 
 
-def test_a_new_attempt_counts_as_the_next_world() -> None:
+def test_a_new_attempt_counts_as_the_next_process_group() -> None:
     lines = [*steps(1, 9, (1, 4)), line("compiled", 50.0, (2, 0), step=10, **STARTUP)]
     found = recovery(Fault("eviction", 9.5), lines, [pod((2, 0), 40.0)])
     assert found is not None
-    assert found.world == (2, 0)
+    assert found.group == (2, 0)
 
 
 def test_no_answer_before_there_is_one() -> None:

@@ -18,7 +18,7 @@ SCALE_THEMSELVES = {
     ("connect", "timeout_seconds"),
     ("holds_within", "timeout_seconds"),
     ("until", "timeout_seconds"),
-    ("wait", "timeout_seconds"),  # of a journal and of trainer processes, which use holds_within
+    ("wait", "timeout_seconds"),  # of observations and of trainer processes, which use holds_within
     ("wait_for", "timeout_seconds"),
 }
 """Functions that multiply this argument by the factor themselves, so that `limit` would multiply it twice."""

@@ -1,6 +1,6 @@
 """Everything that was observed, in one place: threads write, the story reads and waits.
 
-The journal only stores. Readers get tuples, which do not change while they are used.
+The observations only stores. Readers get tuples, which do not change while they are used.
 """
 
 import threading
@@ -45,7 +45,7 @@ class Run:
 
 
 @dataclass
-class Journal:
+class Observations:
     """What was observed so far of the runs of one namespace. Thread-safe."""
 
     clock: Callable[[], float] = time.time
@@ -103,7 +103,7 @@ class Journal:
         """Wait until `find` returns a value other than None, and return it.
 
         Args:
-            find: Reads this journal.
+            find: Reads this observations.
             timeout_seconds: Longest wait on the reference machine; longer on a slower one.
             failure: Returns the sentence of the error after the timeout.
             meanwhile: Called while waiting, a few times a second; may raise to stop waiting.
