@@ -14,7 +14,7 @@ from typing import Any
 from halcyon_api import names
 from halcyon_api.package import install
 from halcyon_api.training_run import GROUP, PLURAL, VERSION
-from halcyon_cli.errors import Refused
+from halcyon_cli.errors import Rejected
 from halcyon_cli.watching import WatchEnded, documents, each
 
 _TIMEOUT_SECONDS = 20
@@ -32,7 +32,7 @@ _PAGE = 200
 
 
 @dataclass(frozen=True)
-class Place:
+class ClusterAccess:
     """Context and namespace of a command's run; None means that of the kubeconfig."""
 
     context: str | None = None
@@ -43,20 +43,20 @@ class Runs:
     """TrainingRuns of one namespace.
 
     Raises:
-        Refused: No cluster is configured, or the Kubernetes client is not installed.
+        Rejected: No cluster is configured, or the Kubernetes client is not installed.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ClusterAccess) -> None:
         try:
             from kubernetes import client, config
         except ModuleNotFoundError:
-            raise Refused(f"asking a cluster needs the Kubernetes client; install it with: {install('cli')}") from None
+            raise Rejected(f"asking a cluster needs the Kubernetes client; install it with: {install('cli')}") from None
         settings = client.Configuration()
         try:
             _, active = _contexts(config, place.context)
             config.load_kube_config(context=place.context, client_configuration=settings)
         except config.ConfigException as error:
-            raise Refused(f"no cluster is configured ({error}); set KUBECONFIG, or give --context") from None
+            raise Rejected(f"no cluster is configured ({error}); set KUBECONFIG, or give --context") from None
         connection = client.ApiClient(settings)
         self._api, self._core = client.CustomObjectsApi(connection), client.CoreV1Api(connection)
         self.namespace = place.namespace or active.get("namespace") or "default"
@@ -65,7 +65,7 @@ class Runs:
         """Return a run's document.
 
         Raises:
-            Refused: The run does not exist, or the cluster does not answer or forbids it.
+            Rejected: The run does not exist, or the cluster does not answer or forbids it.
         """
         with self._errors_as_sentences(name):
             found: Any = self._api.get_namespaced_custom_object(*self._kind, name, _request_timeout=_TIMEOUT_SECONDS)
@@ -75,7 +75,7 @@ class Runs:
         """Return a run's document, or None if there is no such run.
 
         Raises:
-            Refused: The cluster does not answer or forbids it.
+            Rejected: The cluster does not answer or forbids it.
         """
         with self._errors_as_sentences(name, absent=True):
             found: Any = self._api.get_namespaced_custom_object(*self._kind, name, _request_timeout=_TIMEOUT_SECONDS)
@@ -86,7 +86,7 @@ class Runs:
         """Yield a run's document now, after every change, and at least every 30 seconds, without end.
 
         Raises:
-            Refused: The run does not exist (any more), or the cluster does not answer or forbids it.
+            Rejected: The run does not exist (any more), or the cluster does not answer or forbids it.
         """
         return documents(lambda: self.get(name), lambda version: self._events(name, version), _pause)
 
@@ -96,7 +96,7 @@ class Runs:
         Empty if it would accept the document, or if the user may not try.
 
         Raises:
-            Refused: The cluster does not answer.
+            Rejected: The cluster does not answer.
         """
         from kubernetes.client.exceptions import ApiException
 
@@ -121,7 +121,7 @@ class Runs:
         """Return the documents of all runs of the namespace or the cluster, sorted by namespace and name.
 
         Raises:
-            Refused: The cluster does not answer or forbids it.
+            Rejected: The cluster does not answer or forbids it.
         """
         found: list[dict[str, Any]] = []
         token = ""
@@ -145,7 +145,7 @@ class Runs:
         """Merge a patch into a run and return the new document.
 
         Raises:
-            Refused: The run does not exist, or the cluster does not answer, forbids the patch or rejects it.
+            Rejected: The run does not exist, or the cluster does not answer, forbids the patch or rejects it.
         """
         with self._errors_as_sentences(name):
             found: Any = self._api.patch_namespaced_custom_object(*self._kind, name, patch, _request_timeout=_TIMEOUT_SECONDS)
@@ -155,7 +155,7 @@ class Runs:
         """Return a run's trainer pods, sorted by name.
 
         Raises:
-            Refused: The cluster does not answer or forbids it.
+            Rejected: The cluster does not answer or forbids it.
         """
         return sorted(self._pods(name)[0], key=lambda pod: pod.metadata.name)
 
@@ -163,7 +163,7 @@ class Runs:
         """Yield a run's trainer pods as they are now, then each new or changed one, and all again every 30 seconds.
 
         Raises:
-            Refused: The cluster does not answer or forbids it.
+            Rejected: The cluster does not answer or forbids it.
         """
         return each(lambda: self._pods(name), lambda version: self._pod_events(name, version), _pause)
 
@@ -171,7 +171,7 @@ class Runs:
         """Return the log of a pod's trainer so far; empty if the trainer has not started or the pod was deleted.
 
         Raises:
-            Refused: The cluster does not answer or forbids it.
+            Rejected: The cluster does not answer or forbids it.
         """
         with self._errors_as_sentences(pod, absent=True, doing=_READING), self._open_log(pod, follow=False, tail_lines=tail) as response:
             return response.data.decode("utf-8", "replace")
@@ -183,7 +183,7 @@ class Runs:
         If the log breaks off, it continues at the first unread line.
 
         Raises:
-            Refused: The cluster forbids it, or does not answer the request for the pod.
+            Rejected: The cluster forbids it, or does not answer the request for the pod.
         """
         last, heard_at = "", 0.0
         while True:
@@ -206,7 +206,7 @@ class Runs:
         """Yield the lines of a pod's log, each after the kubelet's time, until the log ends or breaks off.
 
         Raises:
-            Refused: The cluster forbids it.
+            Rejected: The cluster forbids it.
         """
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
@@ -284,7 +284,7 @@ class Runs:
             doing: Verb and object of the sentence, before the name.
 
         Raises:
-            Refused: The request failed.
+            Rejected: The request failed.
         """
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
@@ -295,14 +295,14 @@ class Runs:
             if absent and error.status in (400, 404):
                 return
             if error.status == 404:
-                raise Refused(
+                raise Rejected(
                     f"there is no TrainingRun {name} in namespace {self.namespace}; list them with: kubectl get trainingruns -A"
                 ) from None
             if error.status in (401, 403):
-                raise Refused(f"the cluster does not let you {doing} {self.namespace}/{name} ({error.reason})") from None
-            raise Refused(f"the cluster rejected the request: {_message(error)}") from None
+                raise Rejected(f"the cluster does not let you {doing} {self.namespace}/{name} ({error.reason})") from None
+            raise Rejected(f"the cluster rejected the request: {_message(error)}") from None
         except (HTTPError, OSError) as error:
-            raise Refused(
+            raise Rejected(
                 f"the cluster does not answer ({type(error).__name__}); is the context of your kubeconfig the right one?"
             ) from None
 

@@ -19,8 +19,8 @@ from halcyon.cli.errors import about_file, console
 from halcyon_api import names
 from halcyon_api.status import AT_REST, TrainingRunStatus, parse_status
 from halcyon_api.yaml_text import InvalidYaml, read_document
-from halcyon_cli.cluster import Place, Runs
-from halcyon_cli.errors import Refused, reporting_errors
+from halcyon_cli.cluster import ClusterAccess, Runs
+from halcyon_cli.errors import Rejected, reporting_errors
 from halcyon_cli.report import Report, read_report
 
 Run = Annotated[str, typer.Argument(help="Name of the TrainingRun.", metavar="RUN")]
@@ -51,10 +51,10 @@ def report(
 ) -> None:
     """Show where the time of a run went: seconds by cause, its process groups, and a time line."""
     with reporting_errors():
-        document = Runs(Place(context, namespace)).get(run) if file is None else _read(file, run)
+        document = Runs(ClusterAccess(context, namespace)).get(run) if file is None else _read(file, run)
         found = read_report(run, parse_status(document.get("status")))
         if found is None:
-            raise Refused(f"run {run} has not started yet, so there is nothing to report")
+            raise Rejected(f"run {run} has not started yet, so there is nothing to report")
         if as_json:
             sys.stdout.write(json.dumps(_document(found), indent=2) + "\n")
         else:
@@ -76,7 +76,7 @@ def status(
     from rich.live import Live
 
     with reporting_errors():
-        runs = Runs(Place(context, namespace))
+        runs = Runs(ClusterAccess(context, namespace))
         if output is not None:
             for document in runs.changes(run) if watch else (runs.get(run),):
                 _write_json(_summary(document), one_line=watch)
@@ -103,7 +103,7 @@ def top(
     from halcyon_cli.status_view import fleet_view
 
     with reporting_errors():
-        found = Runs(Place(context, namespace)).list(everywhere=everywhere)
+        found = Runs(ClusterAccess(context, namespace)).list(everywhere=everywhere)
         if output is not None:
             _write_json([_summary(run) for run in found])
             return
@@ -124,7 +124,7 @@ def logs(
 
     console = Console(soft_wrap=True)
     with reporting_errors(), contextlib.suppress(KeyboardInterrupt):
-        runs = Runs(Place(context, namespace))
+        runs = Runs(ClusterAccess(context, namespace))
         runs.get(run)  # fails if there is no such run
         for line in follow_run(runs, run) if follow else read_run(runs, run):
             if raw:
@@ -141,11 +141,11 @@ def checkpoint(
 ) -> None:
     """Make a run save a checkpoint now, without stopping the training."""
     with reporting_errors():
-        runs = Runs(Place(context, namespace))
+        runs = Runs(ClusterAccess(context, namespace))
         before = parse_status(runs.get(run).get("status"))
         if before.phase in AT_REST:
             saved = f"; its newest checkpoint is of step {before.checkpoint.step}" if before.checkpoint is not None else ""
-            raise Refused(f"run {run} is {before.phase} and trains no steps, so there is nothing new to save{saved}")
+            raise Rejected(f"run {run} is {before.phase} and trains no steps, so there is nothing new to save{saved}")
         value = _new_value()
         runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_CHECKPOINT: value}}})
         if not wait:
@@ -170,7 +170,7 @@ def diff(
     from halcyon_cli.differing_view import difference_view
 
     with reporting_errors(2):
-        runs = Runs(Place(context, namespace))
+        runs = Runs(ClusterAccess(context, namespace))
         live = runs.find(run)
         known = parse_status(live.get("status") if live is not None else None)
         values = read_values(known.defaults)
@@ -181,16 +181,16 @@ def diff(
                 values = with_root_prefix(values, [document, live], "file:///not-known-yet")
             wanted = parse_run(with_values(document, values, runs.namespace))
         except InvalidRun as error:
-            raise Refused(about_file(file, str(error))) from None
+            raise Rejected(about_file(file, str(error))) from None
         if wanted.metadata.name != run:
-            raise Refused(f"{file} is the document of run {wanted.metadata.name}, not {run}; give the file of that run")
+            raise Rejected(f"{file} is the document of run {wanted.metadata.name}, not {run}; give the file of that run")
         if live is None:
             _say(f"there is no run {run} in namespace {runs.namespace}: applying creates it")
             raise typer.Exit(1)
         try:
             present = parse_run(with_values({key: live[key] for key in ("apiVersion", "kind", "metadata", "spec")}, values)).spec
         except InvalidRun as error:
-            raise Refused(f"this version cannot read run {run} in the cluster: {error}") from None
+            raise Rejected(f"this version cannot read run {run} in the cluster: {error}") from None
         objection = runs.rejection_reason(run, live | {"spec": document["spec"]}) if present != wanted.spec else ""
         found = difference(present, wanted.spec, known, objection)
         Console().print(difference_view(found))
@@ -201,7 +201,7 @@ def diff(
 def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Save a checkpoint, release the hardware, and stay suspended until `resume`."""
     with reporting_errors():
-        runs = Runs(Place(context, namespace))
+        runs = Runs(ClusterAccess(context, namespace))
         patched = runs.patch(run, {"spec": {"suspend": True}})
         _say(f"{run} saves and releases its hardware")
         if wait:
@@ -211,7 +211,7 @@ def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait
 def resume(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Continue the run from its last checkpoint."""
     with reporting_errors():
-        runs = Runs(Place(context, namespace))
+        runs = Runs(ClusterAccess(context, namespace))
         patched = runs.patch(run, {"spec": {"suspend": False}})
         _say(f"{run} goes on from its last checkpoint")
         if wait:
@@ -226,12 +226,12 @@ def restart(
 ) -> None:
     """Save a checkpoint, delete all pods, and continue with new ones. The operator does this, even if this command is interrupted."""
     with reporting_errors():
-        runs = Runs(Place(context, namespace))
+        runs = Runs(ClusterAccess(context, namespace))
         before = parse_status(runs.get(run).get("status"))
         if before.phase in ("Succeeded", "Suspended"):
-            raise Refused(f"run {run} is {before.phase} and has no pods to replace")
+            raise Rejected(f"run {run} is {before.phase} and has no pods to replace")
         if problem := _problem(before):
-            raise Refused(f"run {run} cannot be restarted while its document is not valid: {problem}")
+            raise Rejected(f"run {run} cannot be restarted while its document is not valid: {problem}")
         value = _new_value()
         runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_RESTART: value}}})
         _say(f"{run} saves, and goes on with new pods")
@@ -246,10 +246,10 @@ def restart(
 def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Make a run use its defaults as they are now. Fields that differ then have the effect of an edit."""
     with reporting_errors():
-        runs = Runs(Place(context, namespace))
+        runs = Runs(ClusterAccess(context, namespace))
         before = parse_status(runs.get(run).get("status"))
         if before.phase == "Succeeded":
-            raise Refused(f"run {run} is Succeeded, so its defaults have no effect any more")
+            raise Rejected(f"run {run} is Succeeded, so its defaults have no effect any more")
         value = _new_value()
         runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_REFRESH_DEFAULTS: value}}})
         if before.phase == "Suspended":
@@ -265,7 +265,7 @@ def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait
         def taken(status: TrainingRunStatus) -> bool:
             problem = _problem(status)
             if problem and problem != known:
-                raise Refused(f"run {run} cannot use its defaults: {problem}; it retries by itself once that is fixed")
+                raise Rejected(f"run {run} cannot use its defaults: {problem}; it retries by itself once that is fixed")
             return status.defaults is not None and status.defaults.request == value
 
         _wait_for(runs, run, taken)
@@ -311,7 +311,7 @@ def _saved_step(runs: Runs, run: str, value: str) -> int:
     """Wait until the checkpoint for a request is committed, and return its step.
 
     Raises:
-        Refused: The run came to rest before.
+        Rejected: The run came to rest before.
     """
     for document in runs.changes(run):
         found = parse_status(document.get("status"))
@@ -320,7 +320,7 @@ def _saved_step(runs: Runs, run: str, value: str) -> int:
             return request.step
         if found.phase in AT_REST:
             saved = f"step {found.checkpoint.step}" if found.checkpoint is not None else "nothing"
-            raise Refused(f"run {run} became {found.phase} before it saved the requested checkpoint; its newest checkpoint holds {saved}")
+            raise Rejected(f"run {run} became {found.phase} before it saved the requested checkpoint; its newest checkpoint holds {saved}")
     raise AssertionError("changes have no end")
 
 
@@ -344,7 +344,7 @@ def _restarted(runs: Runs, run: str, value: str) -> int:
         if known is None or known.waits or known.value not in (value, annotations.get(names.ANNOTATION_RESTART)):
             continue
         if known.outcome == "passedOver":
-            raise Refused(f"run {run} is {found.phase} and has no pods to replace")
+            raise Rejected(f"run {run} is {found.phase} and has no pods to replace")
         if found.phase in ("Running", *AT_REST):
             return found.attempt
     raise AssertionError("changes have no end")
@@ -380,14 +380,14 @@ def _read(file: Path, run: str) -> dict[str, Any]:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
         document = read_document(text)
     except OSError as error:
-        raise Refused(f"{file}: {error.strerror}; give a file with the output of `kubectl get trainingrun {run} --output yaml`") from None
+        raise Rejected(f"{file}: {error.strerror}; give a file with the output of `kubectl get trainingrun {run} --output yaml`") from None
     except (InvalidYaml, UnicodeDecodeError):
-        raise Refused(f"{file}: not YAML and not JSON") from None
+        raise Rejected(f"{file}: not YAML and not JSON") from None
     items = document.get("items", [document]) if isinstance(document, dict) else []
     for item in items:
         if isinstance(item, dict) and isinstance(metadata := item.get("metadata"), dict) and metadata.get("name") == run:
             return item
-    raise Refused(f"{file} holds no run with the name {run}")
+    raise Rejected(f"{file} holds no run with the name {run}")
 
 
 def _document(report: Report) -> dict[str, Any]:
@@ -421,4 +421,4 @@ def _write_picture(report: Report, path: Path) -> None:
     try:
         path.write_text(draw(report), encoding="utf-8")
     except OSError as error:
-        raise Refused(f"{path} cannot be written: {error.strerror}; give --svg another path") from None
+        raise Rejected(f"{path} cannot be written: {error.strerror}; give --svg another path") from None

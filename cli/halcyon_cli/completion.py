@@ -12,15 +12,15 @@ from itertools import pairwise
 
 import typer.main
 
-from halcyon_cli.cluster import Place, Runs
-from halcyon_cli.errors import Refused
+from halcyon_cli.cluster import ClusterAccess, Runs
+from halcyon_cli.errors import Rejected
 from halcyon_cli.kubectl import app
 
 _NO_FILES = ":4"
 _WITHOUT_RUN = ("top",)
 
 
-def candidates(words: Sequence[str], place: Place) -> Iterable[str]:
+def candidates(words: Sequence[str], place: ClusterAccess) -> Iterable[str]:
     """Return the candidates for the last word: commands, options, or names of runs."""
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     typed = words[-1] if words else ""
@@ -40,7 +40,7 @@ def main() -> None:
     words = sys.argv[1:]
     namespace = next((after for word, after in pairwise(words) if word in ("-n", "--namespace")), None)
     try:
-        found = list(candidates(words, Place(namespace=namespace)))
-    except Refused:
+        found = list(candidates(words, ClusterAccess(namespace=namespace)))
+    except Rejected:
         found = []  # an error message would disturb the user's input line
     sys.stdout.write("\n".join([*found, _NO_FILES]) + "\n")

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 import typer
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """The command cannot do its work; the message is one sentence for the user."""
 
 
 @contextlib.contextmanager
 def reporting_errors(code: int = 1) -> Iterator[None]:
-    """Turn a Refused from the block into its sentence on standard error and an exit with `code`."""
+    """Turn a Rejected from the block into its sentence on standard error and an exit with `code`."""
     try:
         yield
-    except Refused as refused:
+    except Rejected as refused:
         sys.stderr.write(f"{refused}\n")
         raise typer.Exit(code) from None

@@ -50,7 +50,7 @@ def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
     """Yield the lines of all pods of a run as they arrive, those of later process groups too, until the run has ended and all are read.
 
     Raises:
-        Refused: The run was deleted, or the cluster does not answer or forbids it.
+        Rejected: The run was deleted, or the cluster does not answer or forbids it.
     """
     heard: queue.Queue[QueueItem] = queue.Queue()
     known: set[str] = set()

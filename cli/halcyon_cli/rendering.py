@@ -9,7 +9,7 @@ from halcyon.cli.errors import about_file
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.training_run import InvalidRun
 from halcyon_api.yaml_text import dump_all
-from halcyon_cli.errors import Refused
+from halcyon_cli.errors import Rejected
 from halcyon_operator.model.views import Platform
 from halcyon_operator.objects.jobset import build_config_map, build_jobset
 from halcyon_operator.observe.runs import parse_run_view
@@ -28,15 +28,15 @@ def rendered(path: Path, trainer_image: str, cluster_domain: str, defaults: Sequ
         defaults: Files with the run's defaults, the most specific first.
 
     Raises:
-        Refused: The document is not a valid run, or not valid for a cluster.
+        Rejected: The document is not a valid run, or not valid for a cluster.
     """
     try:
         document = load_resolved(path, defaults).document()
     except InvalidRun as error:
-        raise Refused(about_file(path, str(error))) from None
+        raise Rejected(about_file(path, str(error))) from None
     document["metadata"]["uid"] = UNKNOWN_UID
     run = parse_run_view(document)
     if run.spec is None:
-        raise Refused(f"{path}: {'; '.join(run.problems)}")
+        raise Rejected(f"{path}: {'; '.join(run.problems)}")
     jobset = build_jobset(run, run.spec, Platform(trainer_image, cluster_domain), 1, 0, run.spec.recovery.max_restarts)
     return dump_all([build_config_map(run, 1), jobset])

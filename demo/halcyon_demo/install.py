@@ -17,7 +17,7 @@ from halcyon_devcluster import Cluster
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.images import Buildable, build
 from halcyon_devcluster.machine import limit
-from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.progress import ProgressView
 
 RELEASE = "halcyon"
 STORE = "object-store"
@@ -57,7 +57,7 @@ class Images:
     store: str
 
 
-def provide_images(cluster: Cluster, progress: Progress) -> Images:
+def provide_images(cluster: Cluster, progress: ProgressView) -> Images:
     """Build the images of this checkout whose sources have changed, and load those that the node lacks."""
     wanted = (Buildable.OPERATOR, Buildable.TRAINER, Buildable.VERSITYGW)
     built = [build(what, cache=cluster.paths.cache, progress=progress) for what in wanted]

@@ -16,7 +16,7 @@ from halcyon_demo.view import View
 from halcyon_demo.watch import Watch
 from halcyon_devcluster import Cluster, Faults
 from halcyon_devcluster.machine import limit
-from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.progress import ProgressView
 from halcyon_devcluster.waiting import until
 
 EXAMPLE = "stdlib-llama"
@@ -33,7 +33,7 @@ class DemoResult:
     recoveries: tuple[Recovery, ...]
 
 
-def run_demo(cluster: Cluster, console: Console, progress: Progress, *, steps: int | None = None) -> DemoResult:
+def run_demo(cluster: Cluster, console: Console, progress: ProgressView, *, steps: int | None = None) -> DemoResult:
     """Run the demo on a cluster, which is started if it is down, and print the results.
 
     Args:
@@ -70,7 +70,7 @@ def run_demo(cluster: Cluster, console: Console, progress: Progress, *, steps: i
     return conclude(console, disturbed, undisturbed, recoveries)
 
 
-def clear(cluster: Cluster, progress: Progress) -> None:
+def clear(cluster: Cluster, progress: ProgressView) -> None:
     """Delete the runs and checkpoints of an earlier demo in a kept cluster; a run would continue from an old checkpoint of its name."""
     found = cluster.kubectl("get", "namespaces", PLACE.runs, "--ignore-not-found", "--output=name")
     if found.strip():

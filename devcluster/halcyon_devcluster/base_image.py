@@ -14,7 +14,7 @@ from pathlib import Path
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.machine import limit
 from halcyon_devcluster.own_images import REGISTRY
-from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.progress import ProgressView
 
 SUITE = "bookworm"
 PACKAGES = ("ca-certificates", "python3", "python3-venv")
@@ -46,7 +46,7 @@ def delete_unused_files(root: Path) -> None:
             path.unlink() if path.is_file() or path.is_symlink() else shutil.rmtree(path)
 
 
-def make_root_archive(images: Path, progress: Progress) -> Path:
+def make_root_archive(images: Path, progress: ProgressView) -> Path:
     """Return the archive of the base image's tree below `images`; make it if it is missing."""
     archive = images / f"{base_image_name().rpartition('/')[2].replace(':', '-')}.rootfs.tar"
     if archive.is_file():

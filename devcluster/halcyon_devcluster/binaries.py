@@ -27,7 +27,7 @@ from halcyon_devcluster.programs import (
     pinned_version,
     produced_name,
 )
-from halcyon_devcluster.progress import Progress, Step
+from halcyon_devcluster.progress import ProgressView, Step
 from halcyon_devcluster.toolchain import Toolchain, find_go
 
 _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
@@ -48,7 +48,7 @@ def host_platform() -> tuple[str, str]:
 class Binaries:
     """The cache of built programs. The toolchain is searched once, when it is first needed."""
 
-    def __init__(self, cache: Path, progress: Progress) -> None:
+    def __init__(self, cache: Path, progress: ProgressView) -> None:
         self._cache = cache
         self._progress = progress
         self._toolchain: Toolchain | None = None

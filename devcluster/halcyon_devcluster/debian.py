@@ -11,7 +11,7 @@ from pathlib import Path
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.errors import DevclusterError
 from halcyon_devcluster.machine import limit
-from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.progress import ProgressView
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def refusal(packages: list[str], *, is_root: bool, has_apt: bool) -> str | None:
     return None
 
 
-def ensure_packages(requirements: tuple[Requirement, ...], log: Path, progress: Progress) -> None:
+def ensure_packages(requirements: tuple[Requirement, ...], log: Path, progress: ProgressView) -> None:
     """Install the missing packages with apt-get, without recommended packages.
 
     Raises:

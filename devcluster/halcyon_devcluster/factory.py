@@ -10,13 +10,13 @@ from halcyon_devcluster.engine import Backend, choose, docker_answers
 from halcyon_devcluster.kind import KindCluster
 from halcyon_devcluster.native import NativeCluster
 from halcyon_devcluster.paths import DEFAULT_NAME, cluster_paths
-from halcyon_devcluster.progress import QUIET, Progress
+from halcyon_devcluster.progress import QUIET, ProgressView
 
 
 def open_cluster(
     name: str = DEFAULT_NAME,
     *,
-    progress: Progress = QUIET,
+    progress: ProgressView = QUIET,
     environ: Mapping[str, str] = os.environ,
     home: Path | None = None,
 ) -> Cluster:

@@ -17,7 +17,7 @@ from halcyon_devcluster.dockerfile import CERTIFICATE_SETTINGS, content_tag, dec
 from halcyon_devcluster.engine import docker_answers
 from halcyon_devcluster.machine import limit
 from halcyon_devcluster.own_images import REGISTRY
-from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.progress import ProgressView
 from halcyon_devcluster.sources import buildah_image_id, docker_image_id
 
 _ONE_PROGRAM = {"versitygw": own_images.VERSITYGW, "prometheus": own_images.PROMETHEUS}
@@ -53,7 +53,7 @@ def build_command(
     return ["buildah", "bud", *chroot, *mounts, *common, str(context)]
 
 
-def build_image(dockerfile: Path, context: Path, tag: str, build_args: Mapping[str, str], *, cache: Path, progress: Progress) -> str:
+def build_image(dockerfile: Path, context: Path, tag: str, build_args: Mapping[str, str], *, cache: Path, progress: ProgressView) -> str:
     """Build an image from a Dockerfile, unless an image with that name exists already.
 
     Args:
@@ -92,7 +92,7 @@ def _certificates() -> list[Path]:
     return sorted(path for path in named | {_SYSTEM_CERTIFICATES} if path.is_file())
 
 
-def base_image(cache: Path, progress: Progress) -> str:
+def base_image(cache: Path, progress: ProgressView) -> str:
     """Return the name of the local Python base image in buildah's storage; make it if it is missing."""
     ensure_packages(IMAGE_REQUIREMENTS, cache / "apt.log", progress)
     name = base_image_name()
@@ -108,7 +108,7 @@ def published_base() -> str:
     return default_argument(_dockerfile(Buildable.TRAINER).read_text(), "BASE_IMAGE")
 
 
-def _pulled(name: str, progress: Progress) -> str:
+def _pulled(name: str, progress: ProgressView) -> str:
     if docker_image_id(name) is None:
         with progress.step(f"Pulling {name}"):
             run(["docker", "pull", name], timeout_seconds=limit(_BUILD_SECONDS))
@@ -119,7 +119,7 @@ def _dockerfile(what: Buildable) -> Path:
     return REPOSITORY / "images" / what / "Dockerfile"
 
 
-def image_tag(what: Buildable, *, cache: Path, docker: bool, progress: Progress) -> str:
+def image_tag(what: Buildable, *, cache: Path, docker: bool, progress: ProgressView) -> str:
     """Return the full name of the image `what`, without building it."""
     match what:
         case Buildable.BASE:
@@ -131,7 +131,7 @@ def image_tag(what: Buildable, *, cache: Path, docker: bool, progress: Progress)
             return f"{REGISTRY}/{what}:{content_tag(_dockerfile(what), REPOSITORY, _base_argument(docker=docker))}"
 
 
-def build(what: Buildable, *, cache: Path, progress: Progress) -> str:
+def build(what: Buildable, *, cache: Path, progress: ProgressView) -> str:
     """Build one of the project's images, unless it exists already, and return its full name."""
     docker = docker_answers()
     match what:

@@ -21,7 +21,7 @@ from halcyon_devcluster.loading import load_archive, load_from_docker, local_arc
 from halcyon_devcluster.lock import exclusive
 from halcyon_devcluster.machine import limit
 from halcyon_devcluster.paths import Paths
-from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.progress import ProgressView
 from halcyon_devcluster.waiting import until
 
 _MANIFESTS = "/etc/kubernetes/manifests"
@@ -61,7 +61,7 @@ class KindCluster:
 
     backend = Backend.KIND
 
-    def __init__(self, paths: Paths, progress: Progress) -> None:
+    def __init__(self, paths: Paths, progress: ProgressView) -> None:
         self.paths = paths
         self._progress = progress
         self._binaries = Binaries(paths.cache, progress)

@@ -17,7 +17,7 @@ from halcyon_devcluster.cluster import Cluster
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.kubectl import Kubectl
 from halcyon_devcluster.machine import limit
-from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.progress import ProgressView
 from halcyon_devcluster.webhooks import WebhookController
 
 KUEUE = WebhookController("Kueue", "kueue-system", "kueue-controller-manager", "kueue-webhook-server-cert")
@@ -69,7 +69,7 @@ def kueue_answers(kubectl: Kubectl) -> bool:
 
 
 @contextmanager
-def kueue(cluster: Cluster, progress: Progress, **configuration: Any) -> Iterator[None]:
+def kueue(cluster: Cluster, progress: ProgressView, **configuration: Any) -> Iterator[None]:
     """Install Kueue for the block, and remove all of it afterwards.
 
     Args:

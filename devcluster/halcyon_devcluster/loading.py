@@ -5,7 +5,7 @@ from pathlib import Path
 from halcyon_devcluster.containerd import Ctr
 from halcyon_devcluster.errors import DevclusterError
 from halcyon_devcluster.own_images import REGISTRY
-from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.progress import ProgressView
 from halcyon_devcluster.sources import (
     buildah_image_id,
     docker_image_id,
@@ -39,7 +39,7 @@ def local_archive(image: str, images: Path) -> Path | None:
     return own if image.startswith(f"{REGISTRY}/") and own.is_file() else None
 
 
-def load_archive(ctr: Ctr, path: Path, progress: Progress) -> str:
+def load_archive(ctr: Ctr, path: Path, progress: ProgressView) -> str:
     """Import an archive unless the node has the same image under the same name; return the image's name."""
     if not path.is_file():
         raise DevclusterError(f"The image archive {path} does not exist.")
@@ -52,7 +52,7 @@ def load_archive(ctr: Ctr, path: Path, progress: Progress) -> str:
     return content.name
 
 
-def load_from_buildah(ctr: Ctr, name: str, images: Path, progress: Progress) -> str:
+def load_from_buildah(ctr: Ctr, name: str, images: Path, progress: ProgressView) -> str:
     """Send an image from buildah's storage to the node: only missing layers, and nothing if the node has the image already."""
     name = full_name(name)
     image_id = buildah_image_id(name)
@@ -68,7 +68,7 @@ def load_from_buildah(ctr: Ctr, name: str, images: Path, progress: Progress) -> 
     return name
 
 
-def load_from_docker(ctr: Ctr, name: str, progress: Progress) -> str:
+def load_from_docker(ctr: Ctr, name: str, progress: ProgressView) -> str:
     """Send an image from the Docker engine to the node, unless the node has it already."""
     name = full_name(name)
     image_id = docker_image_id(name)

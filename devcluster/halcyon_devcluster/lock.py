@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.progress import ProgressView
 
 
 @contextmanager
-def exclusive(path: Path, progress: Progress) -> Iterator[None]:
+def exclusive(path: Path, progress: ProgressView) -> Iterator[None]:
     """Hold the lock at `path` during the block; if another process has it, show its id and wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -34,7 +34,7 @@ from halcyon_devcluster.lock import exclusive
 from halcyon_devcluster.namespaces import anchor_command, enter, link_commands, remove_link, write_kernel_settings
 from halcyon_devcluster.paths import Paths
 from halcyon_devcluster.processes import Processes
-from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.progress import ProgressView
 from halcyon_devcluster.waiting import until
 
 _ANCHOR = "anchor"
@@ -57,7 +57,7 @@ class NativeCluster:
 
     backend = Backend.NATIVE
 
-    def __init__(self, paths: Paths, progress: Progress) -> None:
+    def __init__(self, paths: Paths, progress: ProgressView) -> None:
         self.paths = paths
         self._progress = progress
         self._binaries = Binaries(paths.cache, progress)

@@ -23,7 +23,7 @@ class Step(Protocol):
         ...
 
 
-class Progress(Protocol):
+class ProgressView(Protocol):
     """The output for progress."""
 
     def say(self, text: str) -> None:
@@ -47,7 +47,7 @@ class _Quiet:
         yield self
 
 
-QUIET: Progress = _Quiet()
+QUIET: ProgressView = _Quiet()
 """Shows nothing."""
 
 

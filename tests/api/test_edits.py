@@ -9,7 +9,7 @@ import pytest
 from halcyon.checkpoint.fingerprints import DATA_FIELDS, TRAINER_FIELDS
 from halcyon_api.crd import custom_resource_definition
 from halcyon_api.edits.changes import MAX_VALUE, changes, read_recorded, recorded, values_of
-from halcyon_api.edits.classes import MEANINGS, TABLE, class_of, leaves_of, row_of
+from halcyon_api.edits.classes import EDIT_RULES, MEANINGS, class_of, edit_rule_of, leaves_of
 from halcyon_api.edits.steps import settled_steps, steps_refusal
 from halcyon_api.former.table import FORMER, is_former
 from halcyon_api.spec.optimizer import OptimizerSpec
@@ -45,9 +45,9 @@ def spec(**changes: Any) -> TrainingRunSpec:
 
 def test_every_field_of_the_schema_has_one_class() -> None:
     assert [leaf.path for leaf in leaves_of(TrainingRunSpec)] == LEAVES, "the table must cover exactly the API server's fields"
-    assert [leaf for leaf in LEAVES if row_of(leaf) is None] == []
+    assert [leaf for leaf in LEAVES if edit_rule_of(leaf) is None] == []
     assert {class_of(leaf) for leaf in LEAVES} == set(MEANINGS)
-    assert [row.path for row in TABLE if all(row_of(leaf) is not row for leaf in LEAVES)] == [], "a row that matches no field"
+    assert [row.path for row in EDIT_RULES if all(edit_rule_of(leaf) is not row for leaf in LEAVES)] == [], "a row that matches no field"
 
 
 def test_the_api_server_freezes_exactly_what_is_frozen() -> None:

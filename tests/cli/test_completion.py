@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 
 from halcyon_cli import completion
-from halcyon_cli.cluster import Place
-from halcyon_cli.errors import Refused
+from halcyon_cli.cluster import ClusterAccess
+from halcyon_cli.errors import Rejected
 
 
 class Found:
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ClusterAccess) -> None:
         self.namespace = place.namespace
 
     def list(self, *, everywhere: bool) -> list[dict[str, Any]]:
         assert not everywhere
         if self.namespace == "broken":
-            raise Refused("no")
+            raise Rejected("no")
         return [{"metadata": {"name": name}} for name in ("alpha", "alphabet", "beta")]
 
 

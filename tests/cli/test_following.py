@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from halcyon_cli.cluster import Runs
-from halcyon_cli.errors import Refused
+from halcyon_cli.errors import Rejected
 from halcyon_cli.following import follow_run
 from halcyon_cli.log_lines import LogLine
 from tests.cli.api_server import CUT, Server, event, pod, run
@@ -42,7 +42,7 @@ class Followed:
             for one in lines:
                 self._lines.put(one)
             self._lines.put(None)
-        except Refused as refusal:
+        except Rejected as refusal:
             self._lines.put(refusal)
 
     def next(self) -> str:
@@ -120,7 +120,7 @@ def test_a_kubelet_that_has_no_log_does_not_hide_the_lines_that_come(server: Ser
 
 def test_who_may_not_read_logs_is_told(server: Server, runs: Runs) -> None:
     server.pods["first"], server.refuses_logs = pod("first"), 403
-    with pytest.raises(Refused, match="does not let you read the log of pod training/first"):
+    with pytest.raises(Rejected, match="does not let you read the log of pod training/first"):
         Followed(runs).next()
 
 
@@ -142,5 +142,5 @@ def test_a_run_that_is_deleted_ends_the_story(server: Server, runs: Runs) -> Non
     server.watched.get(timeout=limit(20))
     server.run = None
     server.events.put(event("DELETED", run(6)))
-    with pytest.raises(Refused, match="there is no TrainingRun small"):
+    with pytest.raises(Rejected, match="there is no TrainingRun small"):
         followed.next()

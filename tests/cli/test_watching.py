@@ -12,7 +12,7 @@ import typer
 
 from halcyon_cli.cluster import Runs
 from halcyon_cli.commands import _wait_for, refresh, status
-from halcyon_cli.errors import Refused
+from halcyon_cli.errors import Rejected
 from halcyon_cli.watching import Document, WatchEnded, documents
 from tests.cli.api_server import Server, event, run
 from tests.suite.limits import limit
@@ -135,7 +135,7 @@ def test_a_run_that_is_deleted_meanwhile_ends_the_wait(server: Server, runs: Run
     assert next(changes)["metadata"]["resourceVersion"] == "5"
     server.run = None
     server.events.put(event("DELETED", run(6)))
-    with pytest.raises(Refused, match="there is no TrainingRun small in namespace training"):
+    with pytest.raises(Rejected, match="there is no TrainingRun small in namespace training"):
         next(changes)
 
 

@@ -21,7 +21,7 @@ from halcyon_devcluster.dockerfile import content_tag
 from halcyon_devcluster.engine import docker_answers
 from halcyon_devcluster.images import REPOSITORY, Buildable, build, build_image
 from halcyon_devcluster.own_images import REGISTRY
-from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.progress import ProgressView
 
 ARCHIVE = Path(__file__).with_name("previous.tar.xz")
 CHART = "charts/halcyon"
@@ -50,7 +50,7 @@ def unpack(folder: Path) -> Path:
     return folder / CHART
 
 
-def build_operator(folder: Path, cache: Path, progress: Progress) -> str:
+def build_operator(folder: Path, cache: Path, progress: ProgressView) -> str:
     """Build the operator's image of the version unpacked in a folder, unless it exists. Returns its full name."""
     docker = docker_answers()
     build(Buildable.BASE, cache=cache, progress=progress)

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from tests.faults.mutation_table import MUTATIONS, Mutation
 from tests.faults.table import REPOSITORY
-from tests.suite.tiers import Part, Tier, expression
+from tests.suite.tiers import SuitePart, Tier, expression
 
 BEGIN, END = "<!-- mutations: begin -->", "<!-- mutations: end -->"
 _FAILED = re.compile(r"^FAILED (\S+?::[^\s\[]+(?:\[.*?\])?)(?: - (.*))?$", re.MULTILINE)
 _LONGEST_REASON = 140
-IN_MAKE_TEST = " or ".join(f"({expression(part, Tier.TEST)})" for part in Part)
+IN_MAKE_TEST = " or ".join(f"({expression(part, Tier.TEST)})" for part in SuitePart)
 
 
 def mutate(mutation: Mutation, package: Path) -> None:

@@ -42,7 +42,7 @@ def trials(request: pytest.FixtureRequest) -> Trials:
 
 
 @dataclass
-class Row:
+class FaultRow:
     """One row, which a run fills."""
 
     fault: str
@@ -70,8 +70,8 @@ class Table:
 
     def __init__(self, page: Path) -> None:
         self._page = page
-        self._rows = {mark.kwargs["row"]: Row(mark.kwargs["row"], mark.kwargs["holds"]) for mark in all_marks().values()}
-        self._written: list[Row] = []
+        self._rows = {mark.kwargs["row"]: FaultRow(mark.kwargs["row"], mark.kwargs["holds"]) for mark in all_marks().values()}
+        self._written: list[FaultRow] = []
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

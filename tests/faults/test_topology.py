@@ -15,7 +15,7 @@ from halcyon.errors import RunChanged
 from tests.faults import rows
 from tests.faults.table import Trials
 from tests.trainer.checkpoint.helpers import SHARDINGS, Root, fill, mesh, numbers, on, open_root, position, template
-from tests.trainer.checkpoint.test_worlds import BY_COLUMNS, BY_ROWS, World
+from tests.trainer.checkpoint.test_worlds import BY_COLUMNS, BY_ROWS, WriterGroup
 
 pytestmark = rows.TOPOLOGY
 
@@ -69,7 +69,7 @@ def test_from_one_process_to_four_to_two_and_back(file_root: Root, trials: Trial
         (4, [2, 2], {}),
     )
     for step, (count, shape, shardings) in enumerate(worlds, start=1):
-        with World(file_root, count, mesh=shape, shardings=shardings, steps=1, join_seconds=240) as world:
+        with WriterGroup(file_root, count, mesh=shape, shardings=shardings, steps=1, join_seconds=240) as world:
             assert world.run() == [0] * count, [(child.events, child.noise()) for child in world.children]
             assert world.told("restored") == [[{"event": "restored", "step": step, "right": True, "skipped": []}]] * count
             trials.count("restores onto another number of processes")

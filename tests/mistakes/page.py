@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.mistakes.row import Row
+from tests.mistakes.row import Mistake
 from tests.mistakes.rows import SECTIONS
 from tests.mistakes.trying import Answer
 
@@ -23,7 +23,7 @@ that a retry may succeed; the commands that ask a cluster use it too. 2 means th
 _LINE = re.compile(r"^\| (?P<words>.+?) \| `(?P<command>.+?)` \| (?P<code>\d+) \| (?P<sentence>.*) \|$", re.MULTILINE)
 
 
-def render(found: Callable[[Row], Answer]) -> str:
+def render(found: Callable[[Mistake], Answer]) -> str:
     """The page.
 
     Args:
@@ -42,7 +42,7 @@ def read(text: str) -> dict[tuple[str, str], Answer]:
     return {(match["words"], match["command"]): Answer(int(match["code"]), (_plain(match["sentence"]),)) for match in _LINE.finditer(text)}
 
 
-def _line(row: Row, told: Answer) -> str:
+def _line(row: Mistake, told: Answer) -> str:
     return f"| {row.words} | `{row.shown}` | {told.code} | {_escaped(told.sentence)} |"
 
 

@@ -29,7 +29,7 @@ Changes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Row:
+class Mistake:
     """One mistake.
 
     Attributes:

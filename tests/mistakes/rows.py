@@ -5,33 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from halcyon_api.exit_codes import ExitCode
-from tests.mistakes.row import FOLDER, Row
+from tests.mistakes.row import FOLDER, Mistake
 
 BAD = ExitCode.BAD_CONFIGURATION
 VALIDATE = ("validate", "run.yaml")
 _OPTIMIZER = "spec.optimizer"
 
 
-def _in_document(words: str, **changes: Any) -> Row:
+def _in_document(words: str, **changes: Any) -> Mistake:
     """A mistake in the run's document. In the names of `changes`, ``__`` stands for a dot."""
-    return Row(words, VALIDATE, BAD, {path.replace("__", "."): value for path, value in changes.items()})
+    return Mistake(words, VALIDATE, BAD, {path.replace("__", "."): value for path, value in changes.items()})
 
 
 FILES = (
-    Row("a document that is not there", ("validate", "absent.yaml"), BAD),
-    Row("a directory in place of a document", ("validate", "notes"), BAD),
-    Row("an empty document", VALIDATE, BAD, text="# to be written\n"),
-    Row("a tab in the indentation", VALIDATE, BAD, text="spec:\n\ttrainer: {}\n"),
-    Row("a bracket that is never closed", VALIDATE, BAD, text="spec: {trainer: [\n"),
-    Row("a file that is not UTF-8", VALIDATE, BAD, text=b"kind: TrainingRun # caf\xe9\n"),
-    Row("a key that is given twice", VALIDATE, BAD, text="kind: TrainingRun\nspec: {}\nkind: TrainingRun\n"),
-    Row("two documents in a file", VALIDATE, BAD, text="kind: TrainingRun\n---\nkind: TrainingRun\n"),
-    Row("a number that is NaN", VALIDATE, BAD, text="spec:\n  optimizer: {learningRate: .nan, adamw: {}}\n"),
-    Row("a text in place of a document", VALIDATE, BAD, text="just words\n"),
-    Row("a file of another kind", VALIDATE, BAD, {"kind": "Deployment"}),
-    Row("defaults in place of a run", VALIDATE, BAD, {"kind": "TrainingRunDefaults"}),
-    Row("another version of the API", VALIDATE, BAD, {"apiVersion": "halcyon.dev/v1"}),
-    Row("defaults that are not there", (*VALIDATE, "--defaults", "absent.yaml"), BAD),
+    Mistake("a document that is not there", ("validate", "absent.yaml"), BAD),
+    Mistake("a directory in place of a document", ("validate", "notes"), BAD),
+    Mistake("an empty document", VALIDATE, BAD, text="# to be written\n"),
+    Mistake("a tab in the indentation", VALIDATE, BAD, text="spec:\n\ttrainer: {}\n"),
+    Mistake("a bracket that is never closed", VALIDATE, BAD, text="spec: {trainer: [\n"),
+    Mistake("a file that is not UTF-8", VALIDATE, BAD, text=b"kind: TrainingRun # caf\xe9\n"),
+    Mistake("a key that is given twice", VALIDATE, BAD, text="kind: TrainingRun\nspec: {}\nkind: TrainingRun\n"),
+    Mistake("two documents in a file", VALIDATE, BAD, text="kind: TrainingRun\n---\nkind: TrainingRun\n"),
+    Mistake("a number that is NaN", VALIDATE, BAD, text="spec:\n  optimizer: {learningRate: .nan, adamw: {}}\n"),
+    Mistake("a text in place of a document", VALIDATE, BAD, text="just words\n"),
+    Mistake("a file of another kind", VALIDATE, BAD, {"kind": "Deployment"}),
+    Mistake("defaults in place of a run", VALIDATE, BAD, {"kind": "TrainingRunDefaults"}),
+    Mistake("another version of the API", VALIDATE, BAD, {"apiVersion": "halcyon.dev/v1"}),
+    Mistake("defaults that are not there", (*VALIDATE, "--defaults", "absent.yaml"), BAD),
 )
 
 FIELDS = (
@@ -93,30 +93,30 @@ PLACES = (
 )
 
 DATA = (
-    Row(
+    Mistake(
         "files in a store of a kind that does not exist",
         ("data", "build", "run.yaml"),
         BAD,
         {"spec.data.sources": [{"name": "notes", "text": {"paths": ["http://server/notes.txt"]}}]},
     ),
-    Row(
+    Mistake(
         "nothing to train on", ("data", "build", "run.yaml"), BAD, {"spec.data.sources": [{"name": "empty", "text": {"paths": ["empty"]}}]}
     ),
-    Row(
+    Mistake(
         "a field that the rows lack",
         ("data", "build", "run.yaml"),
         BAD,
         {"spec.data.sources": [{"name": "rows", "jsonl": {"paths": ["rows.jsonl"]}, "format": {"text": {"field": "body"}}}]},
         files={"rows.jsonl": '{"text": "a"}\n'},
     ),
-    Row(
+    Mistake(
         "rows that are not JSON",
         ("data", "build", "run.yaml"),
         BAD,
         {"spec.data.sources": [{"name": "rows", "jsonl": {"paths": ["rows.jsonl"]}}]},
         files={"rows.jsonl": "not JSON\n"},
     ),
-    Row(
+    Mistake(
         "evaluations without held-out data",
         ("data", "stats", "run.yaml"),
         BAD,
@@ -125,79 +125,81 @@ DATA = (
             "spec.data.validation": {"fraction": 0},
         },
     ),
-    Row(
+    Mistake(
         "files without text",
         ("data", "stats", "run.yaml"),
         BAD,
         {"spec.data.sources": [{"name": "blank", "text": {"paths": ["blank.txt"]}}]},
         files={"blank.txt": ""},
     ),
-    Row("a tokenizer of files that are not there", ("tokenizer", "train", "absent.txt"), BAD),
-    Row("a tokenizer of a glob that matches nothing", ("tokenizer", "train", "*.jsonl.gz"), BAD),
-    Row("a tokenizer of an empty path", ("tokenizer", "train", " "), BAD),
-    Row(
+    Mistake("a tokenizer of files that are not there", ("tokenizer", "train", "absent.txt"), BAD),
+    Mistake("a tokenizer of a glob that matches nothing", ("tokenizer", "train", "*.jsonl.gz"), BAD),
+    Mistake("a tokenizer of an empty path", ("tokenizer", "train", " "), BAD),
+    Mistake(
         "a tokenizer of a field that the rows lack",
         ("tokenizer", "train", "rows.jsonl", "--field", "body"),
         BAD,
         files={"rows.jsonl": "{}\n"},
     ),
-    Row("a tokenizer to be written below a file", ("tokenizer", "train", "notes", "-o", "run.yaml/tokenizer.json"), BAD),
-    Row("a comparison with a tokenizer that is not there", ("tokenizer", "eval", "absent.json"), BAD),
-    Row("a comparison on a file that is not there", ("tokenizer", "eval", "byte", "--text", "absent.txt"), BAD),
+    Mistake("a tokenizer to be written below a file", ("tokenizer", "train", "notes", "-o", "run.yaml/tokenizer.json"), BAD),
+    Mistake("a comparison with a tokenizer that is not there", ("tokenizer", "eval", "absent.json"), BAD),
+    Mistake("a comparison on a file that is not there", ("tokenizer", "eval", "byte", "--text", "absent.txt"), BAD),
 )
 
 ROOTS = (
-    Row("the checkpoints of a run that has none", ("checkpoints", "show", "run.yaml"), BAD),
-    Row("the checkpoints of a directory that has none", ("checkpoints", "show", "notes"), BAD),
-    Row("the checkpoints of a document that is not there", ("checkpoints", "list", "absent.yaml"), BAD),
-    Row("the checkpoints of an address of an unknown kind", ("checkpoints", "list", "ftp://server/notes"), BAD),
-    Row("a copy for a run without a namespace", ("checkpoints", "copy", "run.yaml", "there", "--run", "other"), BAD),
-    Row("a root below a file", ("doctor", f"file://{FOLDER}/run.yaml/root"), ExitCode.ROOT_UNUSABLE),
-    Row("a step that is not there", ("checkpoints", "diff", "root", "10", "7"), BAD, trained={}),
-    Row("a pin on a step that is not there", ("checkpoints", "pin", "root", "--step", "7"), BAD, trained={}),
-    Row("a copy to a root that is in use", ("checkpoints", "copy", "root", "root"), ExitCode.ROOT_TAKEN, trained={}),
+    Mistake("the checkpoints of a run that has none", ("checkpoints", "show", "run.yaml"), BAD),
+    Mistake("the checkpoints of a directory that has none", ("checkpoints", "show", "notes"), BAD),
+    Mistake("the checkpoints of a document that is not there", ("checkpoints", "list", "absent.yaml"), BAD),
+    Mistake("the checkpoints of an address of an unknown kind", ("checkpoints", "list", "ftp://server/notes"), BAD),
+    Mistake("a copy for a run without a namespace", ("checkpoints", "copy", "run.yaml", "there", "--run", "other"), BAD),
+    Mistake("a root below a file", ("doctor", f"file://{FOLDER}/run.yaml/root"), ExitCode.ROOT_UNUSABLE),
+    Mistake("a step that is not there", ("checkpoints", "diff", "root", "10", "7"), BAD, trained={}),
+    Mistake("a pin on a step that is not there", ("checkpoints", "pin", "root", "--step", "7"), BAD, trained={}),
+    Mistake("a copy to a root that is in use", ("checkpoints", "copy", "root", "root"), ExitCode.ROOT_TAKEN, trained={}),
 )
 
 CLUSTER = (
-    Row("no cluster", ("status", "notes"), 1),
-    Row("no cluster, for all runs", ("top",), 1),
-    Row("no such context", ("logs", "notes", "--context", "absent"), 1),
-    Row("a report of a file that is not there", ("report", "notes", "--file", "absent.yaml"), 1),
-    Row("a report of a file that is not YAML", ("report", "notes", "--file", "run.yaml"), 1, text="a: ["),
-    Row("a report of another run", ("report", "other", "--file", "run.yaml"), 1),
-    Row("a report of a run that has not begun", ("report", "notes", "--file", "run.yaml"), 1),
-    Row("objects of a run that is not valid", ("render", "run.yaml"), 1, {"spec.modle": {}}),
+    Mistake("no cluster", ("status", "notes"), 1),
+    Mistake("no cluster, for all runs", ("top",), 1),
+    Mistake("no such context", ("logs", "notes", "--context", "absent"), 1),
+    Mistake("a report of a file that is not there", ("report", "notes", "--file", "absent.yaml"), 1),
+    Mistake("a report of a file that is not YAML", ("report", "notes", "--file", "run.yaml"), 1, text="a: ["),
+    Mistake("a report of another run", ("report", "other", "--file", "run.yaml"), 1),
+    Mistake("a report of a run that has not begun", ("report", "notes", "--file", "run.yaml"), 1),
+    Mistake("objects of a run that is not valid", ("render", "run.yaml"), 1, {"spec.modle": {}}),
 )
 
 TRAIN = ("train", "run.yaml")
 TRAINING = (
-    Row("a document that is not there, to train", ("train", "absent.yaml"), BAD),
-    Row("a TPU where there is none", TRAIN, BAD, {"spec.accelerator": {"type": "v6e", "topology": "2x2"}}),
-    Row("a GPU where there is none", TRAIN, BAD, {"spec.accelerator": {"type": "h100", "topology": "1x8"}, "spec.trainer.batchSize": 8}),
-    Row("a model that cannot fit", TRAIN, BAD, {"spec.model.llama.hiddenSize": 2**20}),
-    Row("a batch that cannot fit", TRAIN, BAD, {"spec.trainer.batchSize": 2**24, "spec.trainer.sequenceLength": 65_536}),
-    Row("sequences too long for this machine", TRAIN, BAD, {"spec.trainer.sequenceLength": 65_536, "spec.trainer.batchSize": 64}),
-    Row("a root that cannot be written", (*TRAIN, "--checkpoint-root", "run.yaml/root"), ExitCode.ROOT_UNUSABLE),
-    Row("a checkpoint of an unknown run", TRAIN, BAD, {"spec.from": {"run": "other"}}),
-    Row("another seed under a checkpoint", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.seed": 7}, trained={}),
-    Row("fewer steps than are done", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.steps": 5}, trained={}),
-    Row("the root of another run", TRAIN, ExitCode.ROOT_TAKEN, trained={"metadata.name": "other"}),
-    Row("another text under a checkpoint", TRAIN, BAD, files={"notes/1.txt": "something else altogether\n" * 100}, trained={}),
+    Mistake("a document that is not there, to train", ("train", "absent.yaml"), BAD),
+    Mistake("a TPU where there is none", TRAIN, BAD, {"spec.accelerator": {"type": "v6e", "topology": "2x2"}}),
+    Mistake(
+        "a GPU where there is none", TRAIN, BAD, {"spec.accelerator": {"type": "h100", "topology": "1x8"}, "spec.trainer.batchSize": 8}
+    ),
+    Mistake("a model that cannot fit", TRAIN, BAD, {"spec.model.llama.hiddenSize": 2**20}),
+    Mistake("a batch that cannot fit", TRAIN, BAD, {"spec.trainer.batchSize": 2**24, "spec.trainer.sequenceLength": 65_536}),
+    Mistake("sequences too long for this machine", TRAIN, BAD, {"spec.trainer.sequenceLength": 65_536, "spec.trainer.batchSize": 64}),
+    Mistake("a root that cannot be written", (*TRAIN, "--checkpoint-root", "run.yaml/root"), ExitCode.ROOT_UNUSABLE),
+    Mistake("a checkpoint of an unknown run", TRAIN, BAD, {"spec.from": {"run": "other"}}),
+    Mistake("another seed under a checkpoint", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.seed": 7}, trained={}),
+    Mistake("fewer steps than are done", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.steps": 5}, trained={}),
+    Mistake("the root of another run", TRAIN, ExitCode.ROOT_TAKEN, trained={"metadata.name": "other"}),
+    Mistake("another text under a checkpoint", TRAIN, BAD, files={"notes/1.txt": "something else altogether\n" * 100}, trained={}),
 )
 
 COMMANDS = (
-    Row("a misspelt command", ("trian", "run.yaml"), 2),
-    Row("an unknown command", ("frobnicate", "run.yaml"), 2),
-    Row("a misspelt command of a group", ("data", "sats", "run.yaml"), 2),
-    Row("a misspelt option", (*VALIDATE, "--defualts", "run.yaml"), 2),
-    Row("an unknown option", (*VALIDATE, "--frobnicate"), 2),
-    Row("an option without its value", (*VALIDATE, "--defaults"), 2),
-    Row("no document", ("validate",), 2),
-    Row("one document too many", (*VALIDATE, "run.yaml"), 2),
-    Row("a word in place of a number", ("checkpoints", "diff", "root", "first", "second"), 2),
+    Mistake("a misspelt command", ("trian", "run.yaml"), 2),
+    Mistake("an unknown command", ("frobnicate", "run.yaml"), 2),
+    Mistake("a misspelt command of a group", ("data", "sats", "run.yaml"), 2),
+    Mistake("a misspelt option", (*VALIDATE, "--defualts", "run.yaml"), 2),
+    Mistake("an unknown option", (*VALIDATE, "--frobnicate"), 2),
+    Mistake("an option without its value", (*VALIDATE, "--defaults"), 2),
+    Mistake("no document", ("validate",), 2),
+    Mistake("one document too many", (*VALIDATE, "run.yaml"), 2),
+    Mistake("a word in place of a number", ("checkpoints", "diff", "root", "first", "second"), 2),
 )
 
-SECTIONS: dict[str, tuple[Row, ...]] = {
+SECTIONS: dict[str, tuple[Mistake, ...]] = {
     "The command": COMMANDS,
     "Files": FILES,
     "Fields": FIELDS,

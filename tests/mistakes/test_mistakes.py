@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.mistakes.page import PATH, read, render
-from tests.mistakes.row import Row
+from tests.mistakes.row import Mistake
 from tests.mistakes.rows import ROWS
 from tests.mistakes.trying import Answer, make_mistake
 
@@ -17,7 +17,7 @@ SHOWN = read(PATH.read_text(encoding="utf-8"))
 @pytest.mark.parametrize(
     "row", [pytest.param(row, marks=[pytest.mark.slow, pytest.mark.variant] if row.slow else [], id=row.words) for row in ROWS]
 )
-def test_one_sentence_and_the_right_exit_code(row: Row, tmp_path: Path) -> None:
+def test_one_sentence_and_the_right_exit_code(row: Mistake, tmp_path: Path) -> None:
     told = make_mistake(row, tmp_path / "work")
     assert told.code == row.code, told.sentence
     assert len(told.lines) == 1, told.lines

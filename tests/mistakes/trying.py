@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from typer.testing import CliRunner
 
-from tests.mistakes.row import FOLDER, Row, document
+from tests.mistakes.row import FOLDER, Mistake, document
 from tests.suite.limits import limit
 
 _SIZE = re.compile(r"(this machine has|a step takes) [\d.]+ [A-Z]B")
@@ -36,7 +36,7 @@ class Answer:
         return " ".join(self.lines)
 
 
-def make_mistake(row: Row, folder: Path) -> Answer:
+def make_mistake(row: Mistake, folder: Path) -> Answer:
     """Make a mistake in an empty folder."""
     folder.mkdir(parents=True, exist_ok=True)
     _prepare(row, folder)
@@ -54,7 +54,7 @@ def make_mistake(row: Row, folder: Path) -> Answer:
     return Answer(code, tuple(line for line in lines if line.strip()))
 
 
-def _prepare(row: Row, folder: Path) -> None:
+def _prepare(row: Mistake, folder: Path) -> None:
     (folder / "empty").mkdir()
     for number in (1, 2, 3):
         _write(folder, f"notes/{number}.txt", "".join(f"{line} of {number}\n" for line in range(1000)))

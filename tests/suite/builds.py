@@ -11,7 +11,7 @@ from halcyon_devcluster.engine import docker_answers
 from halcyon_devcluster.images import Buildable, build
 from halcyon_devcluster.paths import cluster_paths
 from halcyon_devcluster.programs import Group
-from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.progress import ProgressView
 from tests.suite.tiers import Tier
 
 _STORE_AND_QUEUES = (programs.VERSITYGW, programs.KUEUE)
@@ -42,18 +42,18 @@ def cache() -> Path:
     return cluster_paths("halcyon", os.environ, Path.home()).cache
 
 
-def missing(tier: Tier, progress: Progress) -> list[str]:
+def missing(tier: Tier, progress: ProgressView) -> list[str]:
     """The missing builds: `programs`, `images`, both or none. If the images' folder exists, images count as built."""
     found = Binaries(cache(), progress).missing(groups(tier, docker=docker_answers()))
     return (["programs"] if found else []) + ([] if (cache() / "images").is_dir() else ["images"])
 
 
-def make_programs(tier: Tier, progress: Progress) -> None:
+def make_programs(tier: Tier, progress: ProgressView) -> None:
     """Build the missing Go programs of a tier."""
     Binaries(cache(), progress).provide(groups(tier, docker=docker_answers()))
 
 
-def make_images(tier: Tier, progress: Progress) -> None:
+def make_images(tier: Tier, progress: ProgressView) -> None:
     """Build the missing images of a tier."""
     more = (Buildable.PROMETHEUS,) if tier is Tier.ALL else ()
     for what in (*_IMAGES, *more):

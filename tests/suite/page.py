@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults import table
 from tests.suite import promises
-from tests.suite.tiers import Part, Tier, part_of, tier_of
+from tests.suite.tiers import SuitePart, Tier, part_of, tier_of
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "testing.md"
@@ -61,7 +61,7 @@ class Case:
 
     test: str
     tier: Tier
-    part: Part
+    part: SuitePart
     promises: frozenset[str]
 
 
@@ -86,9 +86,9 @@ def expected() -> dict[str, dict[str, None]]:
     return pages
 
 
-def proofs(found: Iterable[Case]) -> dict[str, dict[tuple[str, Part], list[Tier]]]:
+def proofs(found: Iterable[Case]) -> dict[str, dict[tuple[str, SuitePart], list[Tier]]]:
     """Promise → (test, part) → the tiers that run a case of it, smallest first. Pure."""
-    by_promise: dict[str, dict[tuple[str, Part], set[Tier]]] = {}
+    by_promise: dict[str, dict[tuple[str, SuitePart], set[Tier]]] = {}
     for case in found:
         for promise in case.promises:
             by_promise.setdefault(promise, {}).setdefault((case.test, case.part), set()).add(case.tier)

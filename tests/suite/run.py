@@ -23,7 +23,7 @@ from halcyon_devcluster.progress import ConsoleProgress
 from tests.suite import builds, forecast, report
 from tests.suite.record import Record, read
 from tests.suite.report import Step
-from tests.suite.tiers import Part, Tier, expression
+from tests.suite.tiers import SuitePart, Tier, expression
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / ".halcyon" / "tests"
@@ -52,22 +52,22 @@ class Workers:
         return ["-n", str(self.count), "--dist", self.spread]
 
 
-def workers(part: Part, cores: int) -> Workers:
+def workers(part: SuitePart, cores: int) -> Workers:
     """How the tests of a part are distributed on a machine with this number of cores. Pure.
 
     Tests that start processes sometimes wait, so there is one worker more than there are cores. Cluster tests wait more than they compute,
     and all share one node on any machine.
     """
     match part:
-        case Part.FAST | Part.SLOW:
+        case SuitePart.FAST | SuitePart.SLOW:
             return Workers(cores + 1)
-        case Part.CLUSTER:
+        case SuitePart.CLUSTER:
             return Workers(4, "loadgroup")
-        case Part.ALONE:
+        case SuitePart.ALONE:
             return Workers(0)
 
 
-def pytest_command(part: Part, tier: Tier, cores: int, record: Path) -> list[str]:
+def pytest_command(part: SuitePart, tier: Tier, cores: int, record: Path) -> list[str]:
     """The command that runs the tests of a part. Pure."""
     spread = workers(part, cores).arguments()
     return [sys.executable, "-m", "pytest", "-q", *spread, "-m", expression(part, tier), "--record", str(record), "tests"]
@@ -82,7 +82,7 @@ class Run:
         console: Output.
     """
 
-    def __init__(self, tier: Tier, parts: Sequence[Part], console: Console) -> None:
+    def __init__(self, tier: Tier, parts: Sequence[SuitePart], console: Console) -> None:
         self._tier = tier
         self._parts = parts
         self._console = console
@@ -101,21 +101,21 @@ class Run:
         before = machine.measure(rounds=4)
         os.environ[machine.VARIABLE] = f"{before.factor:.2f}"
         self._console.print(f"This machine is {before}; limits grow by that factor.", highlight=False, soft_wrap=True)
-        if self._parts == list(Part):
+        if self._parts == list(SuitePart):
             missing = builds.missing(self._tier, self._progress)
             self._console.print(forecast.sentence(self._tier, missing, before.factor), highlight=False, soft_wrap=True)
         if check:
             self._step("check", lambda: _exit_status(["make", "check"]))
-        for part in (one for one in self._parts if one in (Part.FAST, Part.SLOW)):
-            if part is Part.SLOW:
+        for part in (one for one in self._parts if one in (SuitePart.FAST, SuitePart.SLOW)):
+            if part is SuitePart.SLOW:
                 self._step("programs", lambda: self._report_error(lambda: builds.make_programs(self._tier, self._progress)))
             self._tests(part)
-        if on_cluster := [part for part in self._parts if part in (Part.CLUSTER, Part.ALONE)]:
+        if on_cluster := [part for part in self._parts if part in (SuitePart.CLUSTER, SuitePart.ALONE)]:
             self._on_cluster(on_cluster)
         after = machine.measure()
         report.show(self._console, self._tier, self._steps, before, after)
         FOLDER.mkdir(parents=True, exist_ok=True)
-        whole = self._parts == list(Part)
+        whole = self._parts == list(SuitePart)
         path = FOLDER / (f"{self._tier}.json" if whole else f"{self._tier}-{'-'.join(self._parts)}.json")
         path.write_text(json.dumps(report.document(self._tier, self._steps, before, after), indent=2) + "\n")
         self._console.print(f"The same as JSON: {path.relative_to(REPOSITORY)}", highlight=False)
@@ -128,7 +128,7 @@ class Run:
         self._steps.append(Step(name, time.monotonic() - began, code, read(record) if record else Record()))
         return code
 
-    def _tests(self, part: Part) -> None:
+    def _tests(self, part: SuitePart) -> None:
         record = FOLDER / f"{part}.json"
         record.unlink(missing_ok=True)
         command = pytest_command(part, self._tier, os.cpu_count() or 1, record)
@@ -139,7 +139,7 @@ class Run:
 
         self._step(part, work, record)
 
-    def _on_cluster(self, parts: Sequence[Part]) -> None:
+    def _on_cluster(self, parts: Sequence[SuitePart]) -> None:
         cluster = open_cluster(progress=self._progress)
         ran_already = cluster.status().ready
         try:
@@ -149,7 +149,7 @@ class Run:
             os.environ[CLUSTER_TESTS_BEGAN] = datetime.now(UTC).isoformat()
             for part in parts:
                 self._tests(part)
-                if part is Part.CLUSTER and self._tier is Tier.ALL and self._steps[-1].code == 0:
+                if part is SuitePart.CLUSTER and self._tier is Tier.ALL and self._steps[-1].code == 0:
                     os.environ[ALL_CLUSTER_TESTS_RAN] = "1"
         finally:
             if not ran_already:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.suite import page, promises
 from tests.suite.page import COLLECTED, Case
-from tests.suite.tiers import Part, Tier
+from tests.suite.tiers import SuitePart, Tier
 
 
 @pytest.fixture
@@ -35,17 +35,17 @@ def test_the_page_is_what_the_suite_says(whole: tuple[Case, ...]) -> None:
     assert page.PAGE.read_text(encoding="utf-8") == page.page(whole), "run `make generate`"
 
 
-def case(tier: Tier, part: Part = Part.FAST, *words: str) -> Case:
+def case(tier: Tier, part: SuitePart = SuitePart.FAST, *words: str) -> Case:
     return Case("tests/api/test_one.py::test_one", tier, part, frozenset(words))
 
 
 def test_a_promise_that_only_test_all_shows_is_unproved() -> None:
     words = promises.FENCED.mark.kwargs["words"]
-    assert words in page.unproved([case(Tier.ALL, Part.SLOW, words), case(Tier.TEST)])
-    assert words not in page.unproved([case(Tier.TEST, Part.SLOW, words)])
+    assert words in page.unproved([case(Tier.ALL, SuitePart.SLOW, words), case(Tier.TEST)])
+    assert words not in page.unproved([case(Tier.TEST, SuitePart.SLOW, words)])
 
 
 def test_a_line_names_promise_test_part_and_the_commands_that_run_a_case_of_it() -> None:
     words = promises.FENCED.mark.kwargs["words"]
-    text = page.page([case(Tier.LONG, Part.SLOW, words), case(Tier.TEST, Part.SLOW, words)])
+    text = page.page([case(Tier.LONG, SuitePart.SLOW, words), case(Tier.TEST, SuitePart.SLOW, words)])
     assert f"| {words} | `api/test_one.py::test_one` | slow | `make test`, `make test-long` |" in text

@@ -13,7 +13,7 @@ from tests.suite import forecast, report
 from tests.suite.record import Record, Recorder, read
 from tests.suite.report import Step
 from tests.suite.run import pytest_command, workers
-from tests.suite.tiers import Part, Tier, expression
+from tests.suite.tiers import SuitePart, Tier, expression
 
 QUIET, BUSY = Reading(1.0, 0.0, 2), Reading(2.5, 0.3, 2)
 
@@ -64,9 +64,9 @@ def test_the_forecast_warns_where_ci_would_end_the_run() -> None:
     assert forecast.minutes(Tier.TEST, ["programs"], 1.0) > forecast.minutes(Tier.TEST, [], 1.0)
 
 
-@pytest.mark.parametrize("part", Part)
-def test_each_part_runs_its_own_tests_spread_as_they_can_be(part: Part) -> None:
+@pytest.mark.parametrize("part", SuitePart)
+def test_each_part_runs_its_own_tests_spread_as_they_can_be(part: SuitePart) -> None:
     command = pytest_command(part, Tier.TEST, 2, Path("record.json"))
     assert command[command.index("-m", 3) + 1] == expression(part, Tier.TEST)
-    assert (command[command.index("-n") + 1] == "0") == (part is Part.ALONE)
-    assert workers(Part.CLUSTER, 64) == workers(Part.CLUSTER, 2), "all share one node"
+    assert (command[command.index("-n") + 1] == "0") == (part is SuitePart.ALONE)
+    assert workers(SuitePart.CLUSTER, 64) == workers(SuitePart.CLUSTER, 2), "all share one node"

@@ -33,7 +33,7 @@ class Tier(StrEnum):
         return "make test" if self is Tier.TEST else f"make test-{self}"
 
 
-class Part(StrEnum):
+class SuitePart(StrEnum):
     """The environment that the tests need, in the order in which the parts run."""
 
     FAST = "fast"
@@ -43,15 +43,15 @@ class Part(StrEnum):
 
 
 _PARTS = {
-    Part.FAST: "not slow and not cluster",
-    Part.SLOW: "slow and not cluster",
-    Part.CLUSTER: "cluster and not alone",
-    Part.ALONE: "cluster and alone",
+    SuitePart.FAST: "not slow and not cluster",
+    SuitePart.SLOW: "slow and not cluster",
+    SuitePart.CLUSTER: "cluster and not alone",
+    SuitePart.ALONE: "cluster and alone",
 }
 _TIERS = {Tier.TEST: "not variant and not long", Tier.ALL: "not long", Tier.LONG: "long"}
 
 
-def expression(part: Part, tier: Tier) -> str:
+def expression(part: SuitePart, tier: Tier) -> str:
     """The value of pytest's `-m` that selects the tests of a part in a tier. The tier `all` includes the tier `test`."""
     return f"{_PARTS[part]} and {_TIERS[tier]}"
 
@@ -63,8 +63,8 @@ def tier_of(markers: Collection[str]) -> Tier:
     return Tier.ALL if "variant" in markers else Tier.TEST
 
 
-def part_of(markers: Collection[str]) -> Part:
+def part_of(markers: Collection[str]) -> SuitePart:
     """The part that runs a test with these markers."""
     if "cluster" in markers:
-        return Part.ALONE if "alone" in markers else Part.CLUSTER
-    return Part.SLOW if "slow" in markers else Part.FAST
+        return SuitePart.ALONE if "alone" in markers else SuitePart.CLUSTER
+    return SuitePart.SLOW if "slow" in markers else SuitePart.FAST

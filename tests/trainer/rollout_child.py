@@ -40,7 +40,10 @@ class Rollouts:
     def batch(self, step: int, state: TrainState) -> Batch:
         batch = self._text.batch(step, state)
         with self._program.tracing():
-            return {**batch, "targets": self._targets(state.model, batch["tokens"], batch["targets"])}
+            targets = self._targets(state.model, batch["tokens"], batch["targets"])
+        if jnp.array_equal(targets, batch["targets"]):
+            raise AssertionError("the model chose no target")
+        return {**batch, "targets": targets}
 
     def close(self) -> None:
         self._text.close()

@@ -26,7 +26,7 @@ MEANINGS: dict[EditClass, str] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class EditRule:
     """The class of a field, or of all fields below it."""
 
     path: str
@@ -36,50 +36,52 @@ class Row:
     """Whether such an edit starts a stalled or delayed run again, because it may have fixed the cause."""
 
 
-TABLE: tuple[Row, ...] = (
-    Row("defaults", "live", "applied at once; each field that then differs is an edit of its own class", starts_again=False),
-    Row("image", "atCheckpoint", "the image of a pod cannot change"),
-    Row("imagePullPolicy", "live", "used at the next pull of an image, with the next attempt"),
-    Row("env", "atCheckpoint", "processes get their environment when they start"),
-    Row("from", "frozen", "a run begins once"),
-    Row("after", "live", "checked before the first attempt only", starts_again=False),
-    Row("task", "frozen", "another task is another run"),
-    Row("accelerator", "atCheckpoint", "pods are placed once; the batch and the order of the data stay"),
-    Row("mesh", "atCheckpoint", "arrays are sharded again from the checkpoint"),
-    Row("model", "frozen", "the arrays of the checkpoint have its shapes"),
-    Row("model.*.remat", "atCheckpoint", "changes only what is recomputed"),
-    Row("tokenizer", "frozen", "tokens would have another meaning"),
-    Row("data", "frozen", "the batch of a step would differ"),
-    Row("data.cache", "atCheckpoint", "changes where tokens are kept, but no batch"),
-    Row("data.volume", "atCheckpoint", "volumes are mounted when a pod starts"),
-    Row("optimizer", "frozen", "the finished steps would have been different"),
-    Row("objective", "frozen", "the finished steps would have been different"),
-    Row("trainer", "frozen", "the finished steps would have been different"),
-    Row("trainer.steps", "atCheckpoint", "if the finished steps would have been the same (see below)"),
-    Row("trainer.microbatches", "atCheckpoint", "changes only in how many parts a batch is computed"),
-    Row("trainer.evaluation", "atCheckpoint", "changes no step"),
-    Row("trainer.logEverySteps", "atCheckpoint", "the trainer reads it when it starts"),
-    Row("checkpoint", "atCheckpoint", "the trainer reads it when it starts"),
-    Row("checkpoint.root", "frozen", "a root always belongs to the same run"),
-    Row("recovery", "atCheckpoint", "the trainer and its pods are created with it"),
-    Row("recovery.maxRestarts", "live", "used in the operator's count at once, in that of the JobSet with the next attempt"),
-    Row("recovery.elastic", "live", "only the operator uses it"),
-    Row("recovery.badNodes", "live", "only the operator uses it"),
-    Row("recovery.divergence.spike.windowSteps", "frozen", "the checkpoints hold that many losses; spike must not be added or removed"),
-    Row("scheduling", "atCheckpoint", "pods are placed once"),
-    Row("scheduling.queue", "atCheckpoint", "an attempt enters a queue once; the next attempt enters the new one"),
-    Row("telemetry", "atCheckpoint", "the trainer opens its port when it starts"),
-    Row("telemetry.statusIntervalSeconds", "live", "the operator reads at this interval", starts_again=False),
-    Row("suspend", "live", "saves and releases the hardware, or continues", starts_again=False),
-    Row("ttlSecondsAfterFinished", "live", "the operator counts from the end of the run", starts_again=False),
+EDIT_RULES: tuple[EditRule, ...] = (
+    EditRule("defaults", "live", "applied at once; each field that then differs is an edit of its own class", starts_again=False),
+    EditRule("image", "atCheckpoint", "the image of a pod cannot change"),
+    EditRule("imagePullPolicy", "live", "used at the next pull of an image, with the next attempt"),
+    EditRule("env", "atCheckpoint", "processes get their environment when they start"),
+    EditRule("from", "frozen", "a run begins once"),
+    EditRule("after", "live", "checked before the first attempt only", starts_again=False),
+    EditRule("task", "frozen", "another task is another run"),
+    EditRule("accelerator", "atCheckpoint", "pods are placed once; the batch and the order of the data stay"),
+    EditRule("mesh", "atCheckpoint", "arrays are sharded again from the checkpoint"),
+    EditRule("model", "frozen", "the arrays of the checkpoint have its shapes"),
+    EditRule("model.*.remat", "atCheckpoint", "changes only what is recomputed"),
+    EditRule("tokenizer", "frozen", "tokens would have another meaning"),
+    EditRule("data", "frozen", "the batch of a step would differ"),
+    EditRule("data.cache", "atCheckpoint", "changes where tokens are kept, but no batch"),
+    EditRule("data.volume", "atCheckpoint", "volumes are mounted when a pod starts"),
+    EditRule("optimizer", "frozen", "the finished steps would have been different"),
+    EditRule("objective", "frozen", "the finished steps would have been different"),
+    EditRule("trainer", "frozen", "the finished steps would have been different"),
+    EditRule("trainer.steps", "atCheckpoint", "if the finished steps would have been the same (see below)"),
+    EditRule("trainer.microbatches", "atCheckpoint", "changes only in how many parts a batch is computed"),
+    EditRule("trainer.evaluation", "atCheckpoint", "changes no step"),
+    EditRule("trainer.logEverySteps", "atCheckpoint", "the trainer reads it when it starts"),
+    EditRule("checkpoint", "atCheckpoint", "the trainer reads it when it starts"),
+    EditRule("checkpoint.root", "frozen", "a root always belongs to the same run"),
+    EditRule("recovery", "atCheckpoint", "the trainer and its pods are created with it"),
+    EditRule("recovery.maxRestarts", "live", "used in the operator's count at once, in that of the JobSet with the next attempt"),
+    EditRule("recovery.elastic", "live", "only the operator uses it"),
+    EditRule("recovery.badNodes", "live", "only the operator uses it"),
+    EditRule(
+        "recovery.divergence.spike.windowSteps", "frozen", "the checkpoints hold that many losses; spike must not be added or removed"
+    ),
+    EditRule("scheduling", "atCheckpoint", "pods are placed once"),
+    EditRule("scheduling.queue", "atCheckpoint", "an attempt enters a queue once; the next attempt enters the new one"),
+    EditRule("telemetry", "atCheckpoint", "the trainer opens its port when it starts"),
+    EditRule("telemetry.statusIntervalSeconds", "live", "the operator reads at this interval", starts_again=False),
+    EditRule("suspend", "live", "saves and releases the hardware, or continues", starts_again=False),
+    EditRule("ttlSecondsAfterFinished", "live", "the operator counts from the end of the run", starts_again=False),
 )
 
 
 @lru_cache(maxsize=4096)  # paths of recorded values come from a status, so the number is not bounded
-def row_of(path: str) -> Row | None:
+def edit_rule_of(path: str) -> EditRule | None:
     """The row that applies to a field: the matching row with the longest path. None if no row matches."""
     parts = path.split(".")
-    found = [row for row in TABLE if _speaks_for(row.path.split("."), parts)]
+    found = [row for row in EDIT_RULES if _speaks_for(row.path.split("."), parts)]
     return max(found, key=lambda row: row.path.count("."), default=None)
 
 
@@ -89,13 +91,13 @@ def _speaks_for(row: list[str], path: list[str]) -> bool:
 
 def class_of(path: str) -> EditClass:
     """The class of a field. A field without a row counts as one that needs new pods."""
-    row = row_of(path)
+    row = edit_rule_of(path)
     return row.edit if row is not None else "atCheckpoint"
 
 
 def starts_again(path: str) -> bool:
     """Whether a stopped run starts again when the field is edited."""
-    row = row_of(path)
+    row = edit_rule_of(path)
     return row is None or row.starts_again
 
 

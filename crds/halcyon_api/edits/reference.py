@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from halcyon_api.edits.classes import MEANINGS, TABLE, EditClass, class_of, leaves_of
+from halcyon_api.edits.classes import EDIT_RULES, MEANINGS, EditClass, class_of, leaves_of
 from halcyon_api.training_run import TrainingRunSpec
 
 _HEADER = """\
@@ -46,9 +46,9 @@ def render() -> str:
     """The text of the page."""
     parts = [_HEADER + "".join(f"| {_name(edit)} | {meaning} |\n" for edit, meaning in MEANINGS.items())]
     for edit in MEANINGS:
-        rows = [row for row in TABLE if row.edit == edit]
+        rows = [row for row in EDIT_RULES if row.edit == edit]
         parts.append(f"## {_name(edit)}\n\n| field | why |\n|---|---|\n" + "".join(f"| `{row.path}` | {row.why} |\n" for row in rows))
-    parts.append(_STARTS_AGAIN.format(fields=", ".join(f"`{row.path}`" for row in TABLE if not row.starts_again)))
+    parts.append(_STARTS_AGAIN.format(fields=", ".join(f"`{row.path}`" for row in EDIT_RULES if not row.starts_again)))
     parts.append(_STEPS)
     parts.append("## Field by field\n\n| field | class |\n|---|---|\n" + "".join(_line(leaf.path) for leaf in leaves_of(TrainingRunSpec)))
     return "\n".join(parts)

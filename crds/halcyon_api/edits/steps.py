@@ -41,11 +41,11 @@ def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: i
     """
     if old == new:
         return None
-    mend = f"set it back to {old}, or begin a new run from this one's checkpoint (spec.from)"
+    fix = f"set it back to {old}, or begin a new run from this one's checkpoint (spec.from)"
     if new < done:
         return f"spec.trainer.steps: {done} steps are done, so {new} are too few; give at least {done}"
     if rehearsal:
-        return f"spec.trainer.steps: must not change with data.mixture.simulateTokens, because the data depends on it; {mend}"
+        return f"spec.trainer.steps: must not change with data.mixture.simulateTokens, because the data depends on it; {fix}"
     settled = [steps for steps in (settled_steps(optimizer, old), settled_steps(optimizer, new)) if steps is not None]
     if not settled or done <= min(settled):
         return None
@@ -53,7 +53,7 @@ def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: i
     why = f"the decay of {kind} began after step {min(settled)}" if min(settled) else f"{kind} decays over all steps"
     return (
         f"spec.trainer.steps: the {done} steps that are done would have had other learning rates with {new} steps than with {old}, because "
-        f"{why}; {mend}"
+        f"{why}; {fix}"
     )
 
 

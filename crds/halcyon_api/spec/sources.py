@@ -12,7 +12,7 @@ from halcyon_api.spec.tokenizer import Uri
 SourceName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Paths = Annotated[list[Uri], Field(min_length=1, max_length=256)]
-Row = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
+RowNumber = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
 
 _PATHS = "Files, directories (all files below with the kind's suffixes) or globs: paths, file://, s3://, gs://, https:// or hf://datasets/…"
 
@@ -136,8 +136,8 @@ class LayoutSpec(OneOf):
 class RowsSpec(RuledModel):
     """A range of a source's rows, counted over all its files."""
 
-    start: Row = Field(default=0, description="First row, counted from 0.")
-    end: Row | None = Field(default=None, description="Row after the last one. Default: the end of the source.")
+    start: RowNumber = Field(default=0, description="First row, counted from 0.")
+    end: RowNumber | None = Field(default=None, description="Row after the last one. Default: the end of the source.")
 
     rules: ClassVar = (
         Rule(

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic.alias_generators import to_snake
 
 from halcyon_api.base import ApiModel, OneOf
-from halcyon_api.edits.classes import TABLE
+from halcyon_api.edits.classes import EDIT_RULES
 from halcyon_api.former.reading import former_form
 from halcyon_api.spec.objective import next_token
 from halcyon_api.spec.trainer import EVALUATION_BATCHES
@@ -36,7 +36,7 @@ RETIRED = "1-retired"
 def _live() -> dict[str, Any]:
     """The live fields, in the form of pydantic's `exclude`."""
     tree: dict[str, Any] = {}
-    for row in TABLE:
+    for row in EDIT_RULES:
         if row.edit == "live":
             *sections, field = map(to_snake, row.path.split("."))
             node = tree

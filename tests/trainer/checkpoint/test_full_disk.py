@@ -36,7 +36,7 @@ from tests.trainer.checkpoint.helpers import (
     template,
     with_keep,
 )
-from tests.trainer.checkpoint.test_worlds import World
+from tests.trainer.checkpoint.test_worlds import WriterGroup
 
 __all__ = ["small_disk"]
 INSIDE = "HALCYON_TEST_SMALL_DISK"
@@ -226,7 +226,7 @@ def test_no_room_for_head_alone(file_root: Root, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")
 def test_several_processes_write_once_more_together(small_disk: Path) -> None:
     root = roomy(small_disk)
-    with World(root, 2, steps=8, mesh=[2, 2]) as world:
+    with WriterGroup(root, 2, steps=8, mesh=[2, 2]) as world:
         assert world.run() == [0, 0], [child.events for child in world.children]
         told = world.told("committed")
         assert told == [[{"event": "committed", "step": step, "newest": step} for step in range(1, 9)]] * 2

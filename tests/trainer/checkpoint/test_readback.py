@@ -15,7 +15,7 @@ from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head
 from halcyon_api.spec.checkpoint import VerifySpec
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import OWNER, Root, epoch, mesh, numbers, on, open_root, position, template
-from tests.trainer.checkpoint.test_worlds import World
+from tests.trainer.checkpoint.test_worlds import WriterGroup
 
 
 def reading(root: Root, every: int, **changes: Any) -> Root:
@@ -143,7 +143,7 @@ def test_every_process_reads_what_it_wrote(file_root: Root, victim: int) -> None
     """A file of process 0, or of another process, is reversed between the commit and the read-back."""
     root = reading(file_root, 2)
     shardings = {"weight": ["fsdp"], "half": [None, "fsdp"], "bias": [], "counts": ["fsdp"]}
-    with World(root, 4, steps=4, shardings=shardings, readBack=victim) as world:
+    with WriterGroup(root, 4, steps=4, shardings=shardings, readBack=victim) as world:
         assert world.run() == [0] * 4, world.children[0].noise()
         told = world.told("readBack")
     reason = f"data/weight/c/{victim}/0 does not have the hash that the manifest names"

@@ -22,7 +22,7 @@ BY_ROWS = {"weight": ["fsdp"], "half": [None, "fsdp"], "bias": [], "counts": ["f
 BY_COLUMNS = {"weight": [None, "tensor"], "half": ["tensor"], "bias": ["tensor"], "counts": []}
 
 
-class World:
+class WriterGroup:
     """Real processes of one JAX process group, each with its share of the devices."""
 
     def __init__(self, root: Root, count: int, **options: Any) -> None:
@@ -41,7 +41,7 @@ class World:
         """The events of a kind, by process."""
         return [[one for one in child.events if one["event"] == event] for child in self.children]
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> WriterGroup:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -51,7 +51,7 @@ class World:
 @pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.variant)])
 def test_what_four_processes_save_one_restores_and_back(request: pytest.FixtureRequest, kind: str) -> None:
     root: Root = request.getfixturevalue(f"{kind}_root")
-    with World(root, 4, steps=2, shardings=BY_ROWS) as world:
+    with WriterGroup(root, 4, steps=2, shardings=BY_ROWS) as world:
         assert world.run() == [0] * 4, world.children[0].noise()
         assert world.told("committed") == [[{"event": "committed", "step": step, "newest": step} for step in (1, 2)]] * 4
     newest = list_checkpoints(root.spec).committed[0]
@@ -69,10 +69,10 @@ def test_what_four_processes_save_one_restores_and_back(request: pytest.FixtureR
     assert same_bits(restored.state, numbers(2))
 
     fill(root, 3)  # by one process with a 2 × 2 mesh
-    with World(root, 4, mesh=[1, 4], shardings=BY_COLUMNS) as world:
+    with WriterGroup(root, 4, mesh=[1, 4], shardings=BY_COLUMNS) as world:
         assert world.run() == [0] * 4, world.children[0].noise()
         assert world.told("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 4
-    with World(root, 2, mesh=[2, 2], steps=1) as world:
+    with WriterGroup(root, 2, mesh=[2, 2], steps=1) as world:
         assert world.run() == [0] * 2, world.children[0].noise()
         assert world.told("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 2
 
@@ -96,7 +96,7 @@ def test_every_replica_writes_its_share_and_reads_it_for_the_others(
     """All arrays replicated over four processes, or split in two with two replicas: each process writes and reads about a quarter."""
     root: Root = request.getfixturevalue(f"{kind}_root")
     options: dict[str, Any] = {"mesh": grid, "shardings": shardings, "chunkBytes": 64, "tellFiles": True}
-    with World(root, 4, steps=2, **options) as world:
+    with WriterGroup(root, 4, steps=2, **options) as world:
         assert world.run() == [0] * 4, world.children[0].noise()
         wrote = [told[-1]["files"] for told in world.told("wrote")]
     newest = list_checkpoints(root.spec).committed[0]
@@ -108,7 +108,7 @@ def test_every_replica_writes_its_share_and_reads_it_for_the_others(
     metadata = [sum("zarr.json" in path for path in files) for files in wrote]
     assert metadata == [2] * 4
 
-    with World(root, 4, **options) as world:
+    with WriterGroup(root, 4, **options) as world:
         assert world.run() == [0] * 4, world.children[0].noise()
         assert world.told("restored") == [[{"event": "restored", "step": 2, "right": True, "skipped": []}]] * 4
         reads = [told[-1]["files"] for told in world.told("read")]
@@ -122,24 +122,24 @@ def test_every_replica_writes_its_share_and_reads_it_for_the_others(
 
 
 def test_damage_in_what_one_process_reads_for_all_is_agreed_on(file_root: Root) -> None:
-    with World(file_root, 4, mesh=[1, 4], shardings=REPLICATED, chunkBytes=64, steps=2) as world:
+    with WriterGroup(file_root, 4, mesh=[1, 4], shardings=REPLICATED, chunkBytes=64, steps=2) as world:
         assert world.run() == [0] * 4
     newest = list_checkpoints(file_root.spec).committed[0]
     chunk = file_root.folder / newest.path / "data/weight/c/3/0"
     chunk.write_bytes(chunk.read_bytes()[::-1])
-    with World(file_root, 4, mesh=[2, 2], shardings=HALVES) as world:
+    with WriterGroup(file_root, 4, mesh=[2, 2], shardings=HALVES) as world:
         assert world.run() == [0] * 4
         reason = "data/weight/c/3/0 does not have the hash that the manifest names"
         assert world.told("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
 
 
 def test_all_processes_fall_back_together_when_one_finds_damage(file_root: Root) -> None:
-    with World(file_root, 4, steps=2, shardings=BY_ROWS) as world:
+    with WriterGroup(file_root, 4, steps=2, shardings=BY_ROWS) as world:
         assert world.run() == [0] * 4
     newest = list_checkpoints(file_root.spec).committed[0]
     chunk = file_root.folder / newest.path / "data/weight/c/3/0"  # only process 3 needs it
     chunk.write_bytes(chunk.read_bytes()[::-1])
-    with World(file_root, 4, shardings=BY_ROWS) as world:
+    with WriterGroup(file_root, 4, shardings=BY_ROWS) as world:
         assert world.run() == [0] * 4
         reason = "data/weight/c/3/0 does not have the hash that the manifest names"
         assert world.told("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
@@ -147,7 +147,7 @@ def test_all_processes_fall_back_together_when_one_finds_damage(file_root: Root)
 
 
 def test_a_process_that_delivers_nothing_is_named(file_root: Root) -> None:
-    with World(file_root, 4, steps=1, seconds=3, absent=[2, 0]) as world:
+    with WriterGroup(file_root, 4, steps=1, seconds=3, absent=[2, 0]) as world:
         codes = world.run()
         assert [codes[index] for index in (0, 1, 3)] == [ExitCode.FAILURE] * 3
         ends = [child.events[-1]["text"] for child in (world.children[0], world.children[1])]
@@ -160,14 +160,14 @@ def test_a_process_that_delivers_nothing_is_named(file_root: Root) -> None:
 
 def test_a_refusal_is_the_same_on_every_process(file_root: Root) -> None:
     fill(file_root, 1)
-    with World(file_root, 4, epoch=[0, 0]) as world:
+    with WriterGroup(file_root, 4, epoch=[0, 0]) as world:
         assert world.run() == [ExitCode.FENCED] * 4
         assert len({json.dumps(ended) for ended in world.told("ended")}) == 1
 
 
 def test_a_folder_that_the_hosts_do_not_share_is_refused(file_root: Root) -> None:
     apart = Root(file_root.spec.model_copy(update={"root": f"{file_root.spec.root}-of-another-host"}), file_root.folder)
-    with World(file_root, 2, mesh=[2, 2], roots={1: apart}) as world:
+    with WriterGroup(file_root, 2, mesh=[2, 2], roots={1: apart}) as world:
         assert world.run() == [ExitCode.ROOT_UNUSABLE] * 2
         text = world.children[0].events[-1]["text"]
     assert "process 1 of 2 does not see the checkpoint root" in text

@@ -61,14 +61,14 @@ def read_back(store: Store, entry: CommittedStep, files: Sequence[ManifestFile],
         StoreFailure: The store did not answer.
     """
 
-    def look(file: ManifestFile) -> str | None:
+    def damage_of(file: ManifestFile) -> str | None:
         store.forget(f"{entry.path}{DATA_PREFIX}{file.path}")
         return _damage_of(lambda: read_file(store, entry.path, file))
 
     damages: list[str | None] = [_damage_of(lambda: read_manifest(store, entry))] if manifest else []
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="checkpoint-check") as pool:
         try:
-            damages += pool.map(look, files)
+            damages += pool.map(damage_of, files)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

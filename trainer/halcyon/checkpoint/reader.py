@@ -108,14 +108,14 @@ def read_state(
     files: dict[str, ManifestFile] = {}
     pairs: list[tuple[ManifestLeaf, Leaf]] = []
 
-    def look() -> tuple[int, ...]:
+    def read_and_match() -> tuple[int, ...]:
         manifest = read_manifest(store, entry)
         pairs.extend(match_leaves(manifest, template, cast=cast, part=part))
         files.update((file.path, file) for file in manifest.files)
         return ()
 
-    agree(look)
-    group = _Sharing(agree.process_count, worthwhile=entry.size_bytes >= share_from_bytes)
+    agree(read_and_match)
+    group = _SharedReads(agree.process_count, worthwhile=entry.size_bytes >= share_from_bytes)
     arrays: list[Any] = []
     for wave in _waves(pairs, agree.process_count):
         readers = [_LeafReader(store, entry.path, files, there, leaf, group.partition(leaf)) for there, leaf in wave]
@@ -165,7 +165,7 @@ class Agree(Protocol):
         ...
 
 
-class _Sharing:
+class _SharedReads:
     """Finds the processes that read for each other, and reads waves of leaves."""
 
     def __init__(self, process_count: int, *, worthwhile: bool) -> None:

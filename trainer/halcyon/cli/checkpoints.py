@@ -87,12 +87,12 @@ def verify(
     with _report_root_errors():
         store = _store(place, endpoint, region)
         entries = _committed(store) if every else (_entry(store, step),)
-        sound = True
+        intact = True
         for entry in entries:
             damages = find_damage(store, entry)
-            sound = sound and not damages
+            intact = intact and not damages
             _print(damage_view(entry, damages))
-    if not sound:
+    if not intact:
         raise typer.Exit(ExitCode.FAILURE)
 
 
