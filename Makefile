@@ -51,7 +51,7 @@ down: setup ## Stop the development cluster and leave nothing behind
 ##@ Check
 
 .PHONY: test
-test: setup ## Test every promise once: checks, tests, and a real Kubernetes; prints the duration of each part
+test: setup ## Test every promise once (17 to 20 minutes): checks, tests, and a real Kubernetes; prints the duration of each part
 	@$(BIN)/python -m tests.suite
 
 .PHONY: test-all
@@ -63,11 +63,11 @@ test-long: setup ## Run hundreds of kills and bit flips, for many minutes
 	@$(BIN)/python -m tests.suite --tier long
 
 .PHONY: test-fast
-test-fast: setup ## The part of `make test` that needs one process (two minutes)
+test-fast: setup ## The part of `make test` that needs one process (2.5 to 3 minutes)
 	@$(BIN)/python -m tests.suite fast
 
 .PHONY: test-unit
-test-unit: setup ## The part of `make test` that needs no cluster
+test-unit: setup ## The part of `make test` that needs no cluster (9 minutes)
 	@$(BIN)/python -m tests.suite fast slow
 
 .PHONY: test-cluster
