@@ -96,7 +96,7 @@ class Restarts(StatusModel):
     )
     root_unusable: int = Field(default=0, ge=0, description="The checkpoint root could not be used and was retried later.")
     data_unreachable: int = Field(default=0, ge=0, description="A data source did not answer or denied access, and was retried later.")
-    unknown: int = Field(default=0, ge=0, description="Known only from the JobSet's count of restarts: the operator was down.")
+    unknown: int = Field(default=0, ge=0, description="Ended with a reserved exit code, without a report that gives the cause.")
 
 
 class RunCheckpoint(CheckpointProgress):

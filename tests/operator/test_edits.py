@@ -64,6 +64,16 @@ def test_a_live_field_is_in_force_at_once_and_nothing_stops() -> None:
     assert said(reconciled(after(decision, recovery__maxRestarts=7, telemetry__statusIntervalSeconds=9)), "EditApplied") == []
 
 
+
+def test_an_edit_that_waits_while_saves_fail_is_still_in_progress() -> None:
+    document = run(known(), generation=2, trainer__logEverySteps=5)
+    decision = reconciled(document, told={"checkpointError": "the root has no space left"})
+    assert condition(decision, "Running") == ("True", "CheckpointsFailing")
+    assert condition(decision, "Reconciling") == ("True", "EditPending")
+    message = decision.status.condition("Running").message
+    assert "the last save failed: the root has no space left; an edit waits for a checkpoint: trainer.logEverySteps" in message
+
+
 def test_any_other_field_waits_for_a_checkpoint_of_all_that_was_trained() -> None:
     edit = {"trainer__logEverySteps": 5, "image": "other:2"}
     seen = reconciled(run(known(), generation=2, **edit))

@@ -48,6 +48,8 @@ class Description:
     stalled: str = ""
     """Reason why nothing happens until a user changes something; empty: the run continues without a user."""
     stalled_message: str = ""
+    pending: str = ""
+    """Reason of a change that waits for a checkpoint while the run trains: `EDIT_PENDING` or `RESTART_PENDING`; empty: none waits."""
 
 
 def stalled(reason: str, message: str) -> Description:
@@ -93,7 +95,7 @@ def _truth(kind: ConditionType, description: Description) -> tuple[bool, str, st
     if kind == "Stalled":
         return bool(description.stalled), description.stalled or "NotStalled", description.stalled_message
     if kind == "Reconciling":
-        holds = (description.phase in _ON_ITS_WAY or description.reason in (EDIT_PENDING, RESTART_PENDING)) and not description.stalled
-        return holds, description.reason if holds else "NothingToDo", description.message if holds else ""
+        holds = (description.phase in _ON_ITS_WAY or bool(description.pending)) and not description.stalled
+        return holds, (description.pending or description.reason) if holds else "NothingToDo", description.message if holds else ""
     holds = _OWN_CONDITION.get(description.phase) == kind
     return holds, description.reason if holds else f"Not{kind}", description.message if holds else ""

@@ -60,13 +60,15 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
     if entry is not None and entry.first_step_at is not None:
         training = f"attempt {group.attempt}, restart {group.restart} is {_WORK[observed.run.spec.task if observed.run.spec else 'train']}"
         report = observed.report
-        if report is not None and (report.attempt, report.restart) == group and report.checkpoint_error is not None:
-            return Description("Running", "CheckpointsFailing", f"{training}, but the last save failed: {report.checkpoint_error}")
+        failed = report.checkpoint_error if report is not None and (report.attempt, report.restart) == group else None
+        problem = f", but the last save failed: {failed}" if failed is not None else ""
         if observed.run.spec is not None and observed.run.spec.suspend:
-            return Description("Suspending", "Suspending", f"{training}; a checkpoint is asked for, then the hardware is released")
+            return Description("Suspending", "Suspending", f"{training}{problem}; a checkpoint is asked for, then the hardware is released")
         asked = "; a restart waits for a checkpoint" if restart_waits(status) else ""
-        reason = EDIT_PENDING if status.edit is not None else RESTART_PENDING if asked else "Running"
-        return Description("Running", reason, f"{training}{waiting_clause(status)}{asked}{_reach(observed)}")
+        pending = EDIT_PENDING if status.edit is not None else RESTART_PENDING if asked else ""
+        reason = "CheckpointsFailing" if problem else pending or "Running"
+        message = f"{training}{problem}{waiting_clause(status)}{asked}{'' if problem else _reach(observed)}"
+        return Description("Running", reason, message, pending=pending)
     pods = [pod for pod in observed.pods if pod.group == group]
     if (blocked := _blocked(pods)) is not None:
         reason, message = blocked

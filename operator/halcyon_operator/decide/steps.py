@@ -85,7 +85,7 @@ class Create:
 
 @dataclass(frozen=True)
 class Rest:
-    """The run is suspended and has no objects in the cluster."""
+    """The run is suspended. Of its objects only the ConfigMap of the last attempt stays in the cluster."""
 
 
 @dataclass(frozen=True)
