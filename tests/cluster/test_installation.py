@@ -129,7 +129,7 @@ def identities(runs: Runs, name: str) -> dict[str, Any]:
 def trains_on_unchanged(runs: Runs, name: str, before: dict[str, Any]) -> None:
     """Wait until an operator reports new steps of a run, in the same process group as before."""
     step = runs.status(name)["progress"]["step"]
-    last = before["processGroups"][-1]
+    last = before["groups"][-1]
     runs.training(name, *last, step=step + 10)
     assert identities(runs, name) == before
 
@@ -242,7 +242,7 @@ def test_where_two_serve_one_namespace_nothing_is_done_twice(site: Site) -> None
     runs.apply("shared")
     runs.training("shared", step=20)
     found = identities(runs, "shared")
-    assert (found["attempt"], found["processGroups"], found["attempts told"]) == (1, [(1, 0)], 1)
+    assert (found["attempt"], found["groups"], found["attempts told"]) == (1, [(1, 0)], 1)
     trains_on_unchanged(runs, "lasting", before)
 
 
