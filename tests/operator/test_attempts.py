@@ -366,9 +366,6 @@ def test_a_failed_save_is_told_by_the_conditions_of_a_run_that_trains_on() -> No
         assert "is training, but the last save failed: the root has no space left" in decision.status.condition(kind).message
     better = reconcile(observed(run(decision.status.document()), **seen, report=report(step=20)), at(70))
     assert condition(better, "Ready") == ("True", "Running")
-    suspended = reconcile(observed(run(status(), suspend=True), **seen, report=report(checkpointError="the root has no space left")), NOW)
-    assert suspended.status.phase == "Suspending"
-    assert "but the last save failed: the root has no space left" in suspended.status.condition("Ready").message
     other_world = reconcile(observed(run(status()), **seen, report=report(restart=1, checkpointError="of another world")), NOW)
     assert condition(other_world, "Ready") == ("True", "Running")
 

@@ -64,7 +64,6 @@ def test_a_live_field_is_in_force_at_once_and_nothing_stops() -> None:
     assert said(reconciled(after(decision, recovery__maxRestarts=7, telemetry__statusIntervalSeconds=9)), "EditApplied") == []
 
 
-
 def test_an_edit_that_waits_while_saves_fail_is_still_in_progress() -> None:
     document = run(known(), generation=2, trainer__logEverySteps=5)
     decision = reconciled(document, told={"checkpointError": "the root has no space left"})

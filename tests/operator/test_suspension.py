@@ -45,6 +45,16 @@ def test_a_suspended_run_is_asked_for_a_checkpoint_and_stopped_when_it_is_commit
     assert (world.status["attempt"], world.status["restarts"]["resumed"]) == (2, 1)
 
 
+def test_a_run_whose_saves_fail_is_shown_as_suspending() -> None:
+    world = training()
+    world.reports[1, 0] = world.reports[1, 0].model_copy(update={"checkpoint_error": "the root has no space left"})
+    world.edit(suspend=True)
+    world.settle()
+    phase, reason, message = ready(world)
+    assert (phase, reason) == ("Suspending", "Suspending")
+    assert "but the last save failed: the root has no space left; a checkpoint is asked for" in message
+
+
 def test_a_run_that_is_not_to_be_suspended_after_all_trains_on() -> None:
     world = training()
     world.edit(suspend=True)
