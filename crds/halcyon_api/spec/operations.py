@@ -67,7 +67,10 @@ class RecoverySpec(ApiModel):
 
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=10,
-        description="Restarts after failures in a row without a new checkpoint. One more failure stops the run as `Stalled`. Preemptions do not count.",
+        description=(
+            "Restarts after failures in a row without a new checkpoint. One more failure stops the run as `Stalled`. Preemptions do not "
+            "count."
+        ),
     )
     grace_period_seconds: Seconds = Field(default=30, description="Time between a pod's preemption notice and its end, for the last save.")
     step_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
