@@ -62,8 +62,10 @@ def test_a_later_token_changes_nothing_before_it(spec: ModelSpec) -> None:
 @pytest.mark.parametrize("spec", [pytest.param(LLAMA, id="llama"), pytest.param(GPT2, id="gpt2", marks=pytest.mark.variant)])
 def test_rematerialisation_changes_no_number(spec: ModelSpec) -> None:
     kept, recomputed = (losses(make(changed(spec, remat=remat)), *batch()) for remat in ("none", "full"))
+    # Relative to the largest gradient of all: that of a key's bias is 0 but for rounding, because softmax ignores a constant.
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(kept[1]))
     for left, right in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed), strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6 + 1e-5 * float(jnp.abs(left).max()))
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5 * scale)
 
 
 def test_rematerialisation_keeps_one_carry_a_block() -> None:
