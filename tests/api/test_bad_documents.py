@@ -125,7 +125,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("changes", "field", "mend"), SCHEMA_FAULTS, ids=lambda value: value if isinstance(value, str) else "")
-def test_the_sentence_names_field_and_mend(changes: dict[str, Any], field: str, mend: str) -> None:
+def test_the_error_names_the_field_and_the_fix(changes: dict[str, Any], field: str, mend: str) -> None:
     with pytest.raises(InvalidRun) as refused:
         parse_run(document(**changes))
     assert str(refused.value).startswith(f"{field}: ")
@@ -146,12 +146,12 @@ def test_a_field_without_a_value_is_absent_as_for_the_api_server(field: str) -> 
 @pytest.mark.parametrize(
     "precision", [{"moments": "bfloat16"}, {"parameters": "bfloat16"}, {"parameters": "bfloat16", "moments": "bfloat16"}]
 )
-def test_narrow_moments_are_taken_where_they_decay_fast_enough(precision: dict[str, str]) -> None:
+def test_narrow_moments_are_accepted_if_they_decay_fast_enough(precision: dict[str, str]) -> None:
     spec = parse_run(document(spec__trainer__precision=precision)).spec
     assert spec.trainer.precision.moments == precision.get("moments", "float32")
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_in_one_error() -> None:
     with pytest.raises(InvalidRun) as refused:
         parse_run(document(spec__modle={}, spec__trainer__steps=0))
     assert "spec.modle" in str(refused.value)
@@ -176,17 +176,17 @@ def test_all_faults_are_told_at_once() -> None:
         ),
     ],
 )
-def test_combinations_are_judged_before_anything_is_allocated(changes: dict[str, Any], field: str, mend: str) -> None:
+def test_invalid_combinations_are_reported_before_anything_is_allocated(changes: dict[str, Any], field: str, mend: str) -> None:
     problems = find_problems(parse_run(document(**changes)).spec)
     assert [problem.field for problem in problems] == [field]
     assert mend in str(problems[0])
 
 
-def test_a_sound_run_has_no_problems() -> None:
+def test_a_valid_run_has_no_problems() -> None:
     assert find_problems(parse_run(document()).spec) == ()
 
 
-def test_a_missing_file_and_a_file_that_is_not_yaml_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_file_that_is_not_yaml_have_different_errors(tmp_path: Path) -> None:
     with pytest.raises(InvalidRun, match="No such file"):
         load_run(tmp_path / "absent.yaml")
     (tmp_path / "broken.yaml").write_text("spec: [")

@@ -53,7 +53,7 @@ def grids() -> Iterator[dict[str, Any]]:
         yield {"spec__data__sources": [{"name": f"s{n}", "stdlib": {}, **weight} for n, weight in enumerate(weights)]}
 
 
-def test_both_say_the_same_of_tables_of_values(api: Api, shared_namespace: str) -> None:
+def test_the_api_server_and_the_parser_agree_on_tables_of_values(api: Api, shared_namespace: str) -> None:
     """Only the operator checks, later, whether the batch size fits."""
     differing: list[str] = []
     for changes in grids():
