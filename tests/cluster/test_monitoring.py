@@ -270,7 +270,7 @@ def test_a_run_that_cannot_be_trained_raises_an_alarm(prometheus: Prometheus, pa
         waiting.delete()
 
 
-def test_an_operator_that_is_gone_raises_an_alarm(prometheus: Prometheus, path: WholePath) -> None:
+def test_an_operator_that_is_down_raises_an_alarm(prometheus: Prometheus, path: WholePath) -> None:
     path.operator.scale(0)
     try:
         prometheus.until_all_answer({"down": OPERATOR_DOWN}, 60)
