@@ -78,7 +78,7 @@ def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_pat
     assert [left[step] for step in sorted(left)] == pytest.approx([right[step] for step in sorted(right)], rel=2e-4)
 
 
-def test_saves_of_every_kind_and_what_stays_of_them(tmp_path: Path) -> None:
+def test_saves_of_every_kind_are_made_and_the_required_ones_are_kept(tmp_path: Path) -> None:
     """Saves by steps, before evaluations, and permanent ones: the root keeps the two newest and the permanent ones."""
     run = document(tmp_path, "root", 36, slices=1, evaluation={"everySteps": 16, "batches": 1})
     run["spec"]["checkpoint"] |= {"save": {"everySteps": 15, "beforeEvaluation": True}, "permanent": [{"everySteps": 9, "untilStep": 20}]}
@@ -91,7 +91,7 @@ def test_saves_of_every_kind_and_what_stays_of_them(tmp_path: Path) -> None:
     assert [entry["step"] for entry in head["committed"]] == [36, 32, 18, 9]
 
 
-def test_the_interval_of_a_run_that_finds_its_own_is_shown(tmp_path: Path) -> None:
+def test_the_interval_of_a_run_with_automatic_saves_is_shown(tmp_path: Path) -> None:
     run = document(tmp_path, "root", slices=1)
     run["spec"]["checkpoint"]["save"] = {"auto": True}
     world = start_world(run, tmp_path / "run")

@@ -76,7 +76,7 @@ def test_values_and_gradients_are_those_of_the_textbook(resolved: ResolvedMesh |
 
 @ON_MESHES
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
-def test_cross_entropy_and_z_loss_stand_on_them(resolved: ResolvedMesh | None, z_loss: float) -> None:
+def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(resolved: ResolvedMesh | None, z_loss: float) -> None:
     """The loss that computes its gradient in the forward pass is a weighted sum of the log-probabilities."""
     features, head, tokens = arrays("float32")
     weights = hax.named(jnp.asarray(np.random.default_rng(1).random((8, 12)), jnp.float32), (BATCH, POSITION))
@@ -102,7 +102,7 @@ def test_cross_entropy_and_z_loss_stand_on_them(resolved: ResolvedMesh | None, z
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
 
 
-def test_logits_are_never_all_there_at_once() -> None:
+def test_logits_are_never_all_in_memory_at_once() -> None:
     batch, position, vocab = BATCH.resize(8), POSITION.resize(256), VOCAB.resize(4096)
     features, head = hax.zeros((batch, position, EMBED)), hax.zeros((EMBED, vocab))
 

@@ -82,7 +82,7 @@ def numbers(repetitions: int, seed: int) -> jax.Array:
 @pytest.mark.parametrize("remat", ["none", "full"])
 @pytest.mark.parametrize("with_inputs", [False, True])
 @pytest.mark.parametrize("kind", ["one", "pattern"])
-def test_a_scan_is_a_loop(kind: str, with_inputs: bool, remat: str) -> None:
+def test_a_scan_equals_an_unrolled_loop(kind: str, with_inputs: bool, remat: str) -> None:
     layers = Axis("layers", 4)
     stack = Stack(layers, remat, turned(layers, 0)) if kind == "one" else alternating(4, remat)
     inputs: Any = numbers(4, 7) if kind == "one" else tuple(numbers(4, seed) for seed in (7, 8, 9))

@@ -27,7 +27,7 @@ def test_parameter_count_is_the_closed_form():
 
 @ARCHITECTURES
 @pytest.mark.parametrize("sizes", [{}, {"layers": 1, "hidden_size": 96, "heads": 12, "intermediate_size": 7}], ids=["small", "odd"])
-def test_a_section_says_the_shape_of_the_model_that_is_built(spec, sizes):
+def test_the_shape_of_a_section_is_that_of_the_built_model(spec, sizes):
     spec = changed(spec, **sizes) if sizes else spec
     model = shapes(spec, hax.Axis("vocab", 37), 11)
     shape = spec.shape(37, 11)
@@ -55,7 +55,7 @@ def test_flops_per_token_agree_with_the_compiler(spec):
     assert 1.0 <= compiled / counted < 1.15
 
 
-def test_flops_per_token_by_hand():
+def test_flops_per_token_match_a_calculation_by_hand():
     """GPT-2 small at length 1024: 6 × 123.5 M weights of matrix products + 12 × 12 × 768 × 1024 for attention (PaLM, appendix B)."""
     weights = 12 * 12 * 768**2 + 768 * 50_257
     assert flops_per_token(ModelSpec(gpt2=Gpt2Spec()), 1024, 50_257) == 6 * weights + 12 * 12 * 768 * 1024
@@ -107,7 +107,7 @@ def test_a_parameter_without_a_role_is_refused():
 
 
 @ARCHITECTURES
-def test_the_initial_distribution_is_the_spec_s(spec):
+def test_the_initial_distribution_is_that_of_the_spec(spec):
     wide = changed(spec, hidden_size=96, heads=6, intermediate_size=512, initializer_std=0.05)
     leaves = named_leaves(jax.jit(lambda: build_model(wide, hax.Axis("vocab", 512), hax.Axis("position", 256), key=jax.random.key(0)))())
     for path, leaf in leaves.items():

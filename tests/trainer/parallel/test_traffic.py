@@ -82,6 +82,6 @@ def test_microbatches_send_as_much_as_one_batch_where_memory_allows(sizes: tuple
 
 @pytest.mark.variant
 @pytest.mark.parametrize("kind", ["cpu", "v5e"])
-def test_a_tensor_axis_divides_what_is_sent(kind: str) -> None:
+def test_a_tensor_axis_divides_the_data_that_is_sent(kind: str) -> None:
     found = traffic(program_on((1, 1, 4, 2), kind=kind, microbatches=2))
     assert max(one.size_bytes for one in found) <= TABLE_BYTES // 2

@@ -78,7 +78,7 @@ SCHEDULES: list[dict[str, Any]] = [
 @pytest.mark.parametrize(
     "dropped", [{1, 4, 5}, *(pytest.param(each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in ({0}, {7, 8}))]
 )
-def test_a_decay_ends_and_the_rate_that_is_reported_is_used_after_dropped_updates(schedule: dict[str, Any], dropped: set[int]) -> None:
+def test_after_dropped_updates_the_reported_rate_is_used_and_the_decay_ends(schedule: dict[str, Any], dropped: set[int]) -> None:
     """Adam with both betas 0 moves a parameter by exactly the learning rate, against the gradient."""
     steps = 10
     common = {"learningRate": 0.25, "weightDecay": 0, "schedule": schedule}
@@ -113,13 +113,13 @@ def test_the_steps_are_counted_once() -> None:
 
 
 @pytest.mark.parametrize("policy", [DivergenceSpec(), DivergenceSpec(non_finite="ignore")])
-def test_without_a_policy_that_drops_the_update_is_made(policy: DivergenceSpec) -> None:
+def test_without_a_policy_that_drops_it_the_update_is_made(policy: DivergenceSpec) -> None:
     training = Training(policy)
     assert training.step(float("nan")) is Verdict.NON_FINITE
     assert np.isnan(training.state.model["w"])
 
 
-def test_a_spike_is_what_stands_out_from_the_window_and_is_not_learned_from() -> None:
+def test_a_spike_is_far_above_the_window_and_does_not_enter_the_window() -> None:
     training = Training(SPIKES)
     noise = np.random.default_rng(0)
     for _ in range(7):
@@ -137,7 +137,7 @@ def test_a_spike_is_what_stands_out_from_the_window_and_is_not_learned_from() ->
     assert training.step(1.0) is Verdict.HEALTHY
 
 
-def test_a_resumed_run_judges_as_one_that_went_on() -> None:
+def test_a_resumed_run_detects_spikes_like_an_uninterrupted_run() -> None:
     """The rules keep all their memory in the state: a new step function with this state continues bitwise."""
     targets = [1.0 + 0.05 * value for value in np.random.default_rng(1).normal(size=24)]
     targets[14], targets[19] = 40.0, float("nan")
@@ -152,7 +152,7 @@ def test_a_resumed_run_judges_as_one_that_went_on() -> None:
     assert second.bits(counts=True) == whole.bits(counts=True)
 
 
-def test_a_run_without_the_rule_has_nothing_of_it_in_its_state() -> None:
+def test_a_run_without_the_spike_rule_has_no_state_for_it() -> None:
     plain = program_of().template
     assert plain.losses is None
     ruled = program_of(spec__recovery__divergence={"spike": {"sigmas": 5.0, "windowSteps": 32}}).template
@@ -183,7 +183,7 @@ def test_policies_do_not_change_the_bits_of_a_healthy_run() -> None:
     assert results[0] == results[1] == results[2]
 
 
-def test_stop_names_the_step_its_numbers_and_what_to_do() -> None:
+def test_stop_names_the_step_its_numbers_and_the_fix() -> None:
     watch = DivergenceWatch(DivergenceSpec())
     assert watch.skipped(1, Verdict.HEALTHY, 2.0, 1.0, str) == ""
     with pytest.raises(Diverged) as stopped:
@@ -196,7 +196,7 @@ def test_stop_names_the_step_its_numbers_and_what_to_do() -> None:
     assert ExitCode.DIVERGED in FATAL_CODES
 
 
-def test_dropping_for_ever_is_a_stop_too() -> None:
+def test_too_many_dropped_updates_in_a_row_stop_the_run() -> None:
     watch = DivergenceWatch(SPIKES)
     for step in range(1, MOST_SKIPPED_IN_A_ROW):
         assert "more than 4 standard deviations above the 8 steps before" in watch.skipped(step, Verdict.SPIKE, 9.0, 1.0, str)

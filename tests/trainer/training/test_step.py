@@ -67,13 +67,13 @@ def test_narrow_parameters_are_summed_wide_and_stay_narrow() -> None:
     )
 
 
-def test_a_step_counts_itself() -> None:
+def test_a_step_increases_the_step_count() -> None:
     state, _ = one_step(1)
     assert int(state.step) == 1
 
 
 @pytest.mark.parametrize(("control", "asked"), [((0, 0), 0), ((0, 1), 1), ((1, 2), 3), ((2, 1, 0, 2), 3), ((2, 0), 2), ((2, 1), 3)])
-def test_what_any_process_asks_for_reaches_all(control: tuple[int, ...], asked: int) -> None:
+def test_a_request_of_any_process_reaches_all_processes(control: tuple[int, ...], asked: int) -> None:
     _, metrics = one_step(1, control=control)
     assert int(metrics.control) == asked
 
