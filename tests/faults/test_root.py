@@ -72,7 +72,7 @@ def remount(folder: Path, flags: int) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount")
-def test_a_training_goes_on_while_its_root_is_full_or_read_only(small_disk: Path, tmp_path: Path, trials: Trials) -> None:
+def test_a_training_continues_while_its_root_is_full_or_read_only(small_disk: Path, tmp_path: Path, trials: Trials) -> None:
     remount_size(small_disk, "8m")
     root = small_disk / "root"
     spec = CheckpointSpec(root=f"file://{root}")
@@ -157,7 +157,7 @@ def test_an_exceeded_quota_costs_checkpoints_and_not_the_training(file_root: Roo
     trials.count("saves over quota", 2)
 
 
-def test_a_clock_that_goes_back_an_hour_decides_nothing(tmp_path: Path, trials: Trials) -> None:
+def test_no_decision_depends_on_a_clock_that_is_set_back_an_hour(tmp_path: Path, trials: Trials) -> None:
     """No clock decides which checkpoint is newest, which is deleted, or who owns the root. The files' times are in the future, too."""
     root, attempts = tmp_path / "root", 3
     losses: dict[int, float] = {}
