@@ -98,12 +98,12 @@ def watching(path: WholePath, name: str) -> Iterator[Watched]:
     def version(run: dict[str, Any]) -> str:
         return run["metadata"]["resourceVersion"]
 
-    def told_all() -> bool:
+    def received_the_last_change() -> bool:
         return bool(found.told) and version(found.told[-1]) == version(get(path, name))
 
     try:
         yield found
-        until(told_all, timeout_seconds=30, failure=lambda: f"the watch did not receive the last change: {found.told[-1:]}")
+        until(received_the_last_change, timeout_seconds=30, failure=lambda: f"the watch did not receive the last change: {found.told[-1:]}")
     finally:
         found.close()
 

@@ -91,7 +91,7 @@ def prometheus(path: WholePath, devcluster: DevCluster, watched: Training) -> It
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nobody_else_is_in_trouble(path: WholePath) -> None:
+def no_failed_run_of_other_tests(path: WholePath) -> None:
     """Delete the runs that other tests have made fail, because they would raise alerts too."""
     for run in path.devcluster.kubectl.json("get", "trainingruns", "--namespace", path.place.runs)["items"]:
         if run.get("status", {}).get("phase") == "Failed":

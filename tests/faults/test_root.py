@@ -79,7 +79,7 @@ def test_a_training_continues_while_its_root_is_full_or_read_only(small_disk: Pa
     world = running_on_disk(root, tmp_path)
     leader, filler = world.leader, small_disk / "filler"
 
-    def see_the_old_ones_whole() -> None:
+    def check_the_old_checkpoints_are_intact() -> None:
         committed = list_checkpoints(spec).committed
         assert len(committed) == 2
         assert [verify_checkpoint(spec, entry) for entry in committed] == [(), ()]
@@ -98,7 +98,7 @@ def test_a_training_continues_while_its_root_is_full_or_read_only(small_disk: Pa
             _hurt(hurt)
             leader.wait_for(after(leader.events, "checkpointFailed", told), timeout_seconds=PATIENCE)
             leader.wait_for(after(leader.events, "step"), timeout_seconds=PATIENCE)
-            see_the_old_ones_whole()
+            check_the_old_checkpoints_are_intact()
             heal()
             leader.wait_for(after(leader.events, "checkpoint"), timeout_seconds=PATIENCE)
         losses = stop(world)
@@ -106,7 +106,7 @@ def test_a_training_continues_while_its_root_is_full_or_read_only(small_disk: Pa
         world.reap()
     assert sorted(losses) == list(range(1, max(losses) + 1))
     assert losses == calm_losses(tmp_path, losses)
-    see_the_old_ones_whole()
+    check_the_old_checkpoints_are_intact()
     assert json.loads((root / "HEAD").read_bytes())["committed"][0]["step"] == max(losses)
     trials.count("disks filled in mid-run")
     trials.count("roots remounted read-only in mid-run")

@@ -158,10 +158,10 @@ def test_a_run_without_unmet_prerequisites_does_not_wait() -> None:
 
 
 def test_the_end_of_a_run_triggers_the_runs_that_wait_for_it() -> None:
-    asyncio.run(_the_end_wakes())
+    asyncio.run(_the_end_triggers_waiting_runs())
 
 
-async def _the_end_wakes() -> None:
+async def _the_end_triggers_waiting_runs() -> None:
     queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
     store, echo = WatchCache(), WriteWatch(lambda: 0.0)
     registry = handlers(queue, PodEndings(), echo, store)

@@ -162,7 +162,7 @@ def test_a_scenario_without_faults_ends_as_expected(name: str) -> None:
         assert not world.api.objects, "the run must be deleted with all that it owned"
 
 
-def every_fault_of_one_story_and_one_of_every_story() -> Iterator[Any]:
+def every_fault_of_every_scenario() -> Iterator[Any]:
     """The cases of `make test`; the others are variants."""
     for name, fault in itertools.product(STORIES, FAULTS):
         if fault == "crash after":
@@ -173,7 +173,7 @@ def every_fault_of_one_story_and_one_of_every_story() -> Iterator[Any]:
             yield pytest.param(name, fault, marks=[pytest.mark.slow, pytest.mark.variant])
 
 
-@pytest.mark.parametrize(("name", "fault"), list(every_fault_of_one_story_and_one_of_every_story()))
+@pytest.mark.parametrize(("name", "fault"), list(every_fault_of_every_scenario()))
 def test_a_fault_at_any_write_does_not_change_the_end_of_a_scenario(name: str, fault: str) -> None:
     story, attempts, restarts = STORIES[name]
     undisturbed = SimulatedCluster(run())

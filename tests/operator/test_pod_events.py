@@ -46,7 +46,7 @@ def hang(world: SimulatedCluster, scheduled: float = 0) -> None:
     world.now += 301
 
 
-def settle_words(world: SimulatedCluster) -> None:
+def settle_messages(world: SimulatedCluster) -> None:
     """Settle, and wait until messages are written that are written only every few seconds."""
     world.settle()
     world.now += COUNT_SECONDS
@@ -62,13 +62,13 @@ def test_the_newest_warning_is_reported() -> None:
     world.settle()
     hang(world)
     world.api.events = [event("FailedCreatePodSandBox", "no network", at=100), event(at=200)]
-    settle_words(world)
+    settle_messages(world)
     assert ready(world)["reason"] == "PodsNotStarting"
     said = f": ContainerCreating; FailedMount: {MOUNT}; `kubectl describe pod demo-1-s-0-0-abcde` has all its events"
     assert ready(world)["message"].endswith(said)
     world.api.events.append(event("FailedCreatePodSandBox", "no network", at=300))
     world.now += PAUSE_SECONDS
-    settle_words(world)
+    settle_messages(world)
     assert "; FailedCreatePodSandBox: no network; " in ready(world)["message"]
 
 
@@ -78,7 +78,7 @@ def test_without_events_the_state_of_the_pod_is_reported(events: list[dict[str, 
     world.settle()
     hang(world)
     world.api.events = events
-    settle_words(world)
+    settle_messages(world)
     assert ready(world)["message"].endswith(
         "a volume, its network or its image is missing: `kubectl describe pod demo-1-s-0-0-abcde` names the cause"
     )

@@ -36,7 +36,7 @@ from tests.trainer.checkpoint.helpers import (
     template,
     with_keep,
 )
-from tests.trainer.checkpoint.test_worlds import WriterGroup
+from tests.trainer.checkpoint.test_process_groups import WriterGroup
 
 __all__ = ["small_disk"]
 INSIDE = "HALCYON_TEST_SMALL_DISK"

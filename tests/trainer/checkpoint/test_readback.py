@@ -15,7 +15,7 @@ from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head
 from halcyon_api.spec.checkpoint import VerifySpec
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import OWNER, Root, epoch, mesh, numbers, on, open_root, position, template
-from tests.trainer.checkpoint.test_worlds import WriterGroup
+from tests.trainer.checkpoint.test_process_groups import WriterGroup
 
 
 def reading(root: Root, every: int, **changes: Any) -> Root:
