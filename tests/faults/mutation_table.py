@@ -164,9 +164,7 @@ MUTATIONS = (
                 '        return Stop("preempted", "broken")  # a user suspended it',
             ),
         ),
-        (
-            "tests/operator/test_bad_input.py::test_a_jobset_suspended_by_hand_stays_suspended_and_a_new_attempt_follows_its_resumption",
-        ),
+        ("tests/operator/test_bad_input.py::test_a_jobset_suspended_by_hand_stays_suspended_and_a_new_attempt_follows_its_resumption",),
         _FINALITY,
         "operator/halcyon_operator",
     ),
