@@ -173,6 +173,7 @@ def alone(path: WholePath) -> Iterator[dict[str, Any]]:
     (like, *_) = kubectl.json("get", "pods", f"--selector={names.LABEL_RUN}={RUN}", *where)["items"]
     (made,) = like["spec"]["containers"]
     container = {key: made[key] for key in ("name", "image", "imagePullPolicy", "command", "args", "ports", "securityContext")}
+    container["args"] = [*made["args"], "--device", "cpu"]
     container["env"] = [one for one in made["env"] if not one["name"].startswith("HALCYON_")]
     container["volumeMounts"] = [{"name": "run", "mountPath": "/etc/halcyon"}, {"name": "tmp", "mountPath": "/tmp"}]
     metadata = {"name": ALONE, "namespace": path.place.runs}

@@ -180,7 +180,11 @@ def test_a_run_of_higher_priority_takes_the_quota_and_no_step_is_lost(
     training = path.training_of(document)
     training.apply()
     training.wait_for_step(60)
-    apply(runs, "hasty", image=scripted, imagePullPolicy="Never", scheduling=queued(priorityClass="urgent"))
+    store = {
+        **document["spec"]["checkpoint"],
+        "root": f"{path.document['spec']['checkpoint']['root']}-hasty",
+    }  # this release allows no other
+    apply(runs, "hasty", image=scripted, imagePullPolicy="Never", checkpoint=store, scheduling=queued(priorityClass="urgent"))
     runs.training("hasty")
     waits(runs, "humble", "WaitingForQuota", "insufficient unused quota for memory in flavor h100")
     status = runs.wait("humble", "saved where it left", lambda now: now["checkpoint"]["step"] == now["history"][0]["toStep"])
