@@ -15,6 +15,10 @@ KV_HEADS = "kv_heads"
 Q_HEADS_PER_GROUP = "q_heads_per_group"
 HEAD_SIZE = "head_size"
 MLP = "mlp"
+EXPERTS = "experts"
+"""The experts that a device computes; their parameters are stacked along this axis."""
+ROUTES = "routes"
+"""The experts as outputs of a router. Every device has all of them, for its own tokens."""
 
 
 def is_named(value: object) -> bool:

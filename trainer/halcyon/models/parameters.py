@@ -19,7 +19,7 @@ import equinox as eqx
 import jax
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import LAYERS, is_named
+from halcyon.models.axes import EXPERTS, LAYERS, is_named
 
 
 class Role(Enum):
@@ -43,7 +43,7 @@ class Role(Enum):
     """A small linear map beside a frozen one."""
 
 
-STACKED_AXES = (LAYERS, "experts")
+STACKED_AXES = (LAYERS, EXPERTS)
 """Axes along which parameters of one kind are stacked; each index is a separate parameter."""
 
 

@@ -23,7 +23,7 @@ from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
-from halcyon.telemetry import RunReporter, SaveRequests, StepReport
+from halcyon.telemetry import RunReporter, SaveRequests, StepReport, reported_metrics
 from halcyon.training.batch_source import BatchSource
 from halcyon.training.compilation import compiler_options
 from halcyon.training.compiled_steps import CompiledSteps
@@ -242,7 +242,7 @@ class Loop:
                 learning_rate=float(numbers.learning_rate),
                 tokens=float(numbers.tokens),
                 data_wait_seconds=waited,
-                metrics={name: float(value) for name, value in numbers.metrics.items()},
+                metrics=reported_metrics(numbers.metrics),
             )
         )
         if why := self._watch.skipped(step, int(numbers.verdict), loss, gradient_norm, self._newest_checkpoint):
