@@ -68,5 +68,5 @@ def next_token_sums(
     """
     features = model(inputs, compute_dtype=compute_dtype).features
     weights = weights.astype(jnp.float32)
-    loss = cross_entropy(features, model.head, targets, weights, model.embed, model.vocab, z_loss=z_loss)
+    loss = cross_entropy(features, model.head, targets, weights, model.embed, model.vocab, z_loss=z_loss, soft_cap=model.logit_cap)
     return Sums(loss, hax.sum(weights).scalar())
