@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from halcyon.models.parts import dispatch
 from halcyon.models.parts.linear import Linear
-from halcyon.models.parts.mlp import SwiGlu
+from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.moe import MixtureOfExperts, RouterLosses, reported
 from halcyon.models.parts.routing import Routing, balance, choose
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, constrain, shardings
@@ -51,7 +51,7 @@ def make(routing: Routing, *, bias: bool = False, shared: bool = False, experts:
         dtype=jnp.dtype("float32"),
         bias=bias,
         correction=routing.groups > 1,
-        shared=SwiGlu.init(embed, mlp, linear) if shared else None,
+        shared=GatedMlp.init(embed, mlp, linear) if shared else None,
         key=next(keys),
     )
     noise = np.random.default_rng(seed)

@@ -70,12 +70,19 @@ class CausalLM(eqx.Module):
     def head(self) -> NamedArray:
         """The weight of the output head: axes vocab and embed, in any order. With tied embeddings, the token embedding."""
 
+    @property
+    def logit_cap(self) -> float | None:
+        """Smooth limit of the logits: ``cap * tanh(logit / cap)``. None: no limit."""
+        return None
+
     def logits(self, features: NamedArray) -> NamedArray:
         """Logits of the next token at every position: (..., position, vocab), float32.
 
         Training computes them in blocks instead: see `halcyon.models.log_probs`.
         """
-        return hax.auto_sharded(contract(features, self.head, self.embed, into=jnp.float32))
+        logits = hax.auto_sharded(contract(features, self.head, self.embed, into=jnp.float32))
+        cap = self.logit_cap
+        return logits if cap is None else cap * hax.tanh(logits / cap)
 
     def _position_axis(self, tokens: NamedArray) -> Axis:
         position = tokens.resolve_axis(POSITION)

@@ -68,7 +68,8 @@ def next_token_sums(
     """
     outputs = model(inputs, compute_dtype=compute_dtype)
     weights = weights.astype(jnp.float32)
-    loss = cross_entropy(outputs.features, model.head, targets, weights, model.embed, model.vocab, z_loss=z_loss)
+    head, embed, vocab = model.head, model.embed, model.vocab
+    loss = cross_entropy(outputs.features, head, targets, weights, embed, vocab, z_loss=z_loss, soft_cap=model.logit_cap)
     total = hax.sum(weights).scalar()
     if outputs.penalty is None and not outputs.aux:
         return Sums(loss, total)

@@ -18,10 +18,15 @@ REMAT: dict[Remat, str] = {
 }
 """What each remat policy keeps."""
 
+Activation = Literal["silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2"]
+"""An activation function, by its name in Hugging Face."""
+
 Width = Annotated[int, Field(ge=1, le=1_048_576)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 
 REMAT_DESCRIPTION = f"Remat policy: {', '.join(f'`{name}` {kept}' for name, kept in REMAT.items())}."
+
+ACTIVATION_DESCRIPTION = "Activation function of the MLP. `gelu` is exact; `gelu_pytorch_tanh` and `gelu_new` are its tanh form."
 
 HEADS_DIVIDE_WIDTH = Rule(
     "self.hiddenSize % self.heads == 0",
@@ -43,3 +48,8 @@ class ModelSection(RuledModel):
             positions: Tokens of the longest sequence.
         """
         raise NotImplementedError
+
+    @property
+    def stated_window(self) -> int | None:
+        """The sliding window that the document states, in positions; None if it states none, or no layer uses it."""
+        return None

@@ -22,6 +22,8 @@ from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Shard
 from halcyon.models.parts.grouped_product import grouped_outer, grouped_product, grouped_sum
 from halcyon.models.parts.linear import normal
+from halcyon.models.parts.mlp import activate
+from halcyon_api.spec.families.section import Activation
 
 Gate = Callable[[jax.Array, jax.Array], jax.Array]
 """Combines the outputs of the maps ``gate`` and ``up``, elementwise."""
@@ -30,6 +32,12 @@ Gate = Callable[[jax.Array, jax.Array], jax.Array]
 def silu_gate(gate: jax.Array, up: jax.Array) -> jax.Array:
     """``silu(gate) * up`` (SwiGLU, Shazeer 2020)."""
     return jax.nn.silu(gate) * up
+
+
+@functools.cache
+def gate_of(activation: Activation) -> Gate:
+    """``activation(gate) * up``; the same function for the same name, because it is a static field of a model."""
+    return silu_gate if activation == "silu" else lambda gate, up: activate(activation, gate) * up
 
 
 class Experts(eqx.Module):

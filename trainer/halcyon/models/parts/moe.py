@@ -21,7 +21,7 @@ from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.dispatch import dispatched
 from halcyon.models.parts.experts import Experts, Gate, silu_gate
 from halcyon.models.parts.linear import add_wide, apply_weight, normal
-from halcyon.models.parts.mlp import SwiGlu
+from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.routing import Routing, balance, choose
 
 
@@ -85,7 +85,7 @@ class MixtureOfExperts(eqx.Module):
 
     router: Router
     experts: Experts
-    shared: SwiGlu | None
+    shared: GatedMlp | None
 
     @staticmethod
     def init(
@@ -100,7 +100,7 @@ class MixtureOfExperts(eqx.Module):
         bias: bool = False,
         correction: bool = False,
         combine: Gate = silu_gate,
-        shared: SwiGlu | None = None,
+        shared: GatedMlp | None = None,
         key: PRNGKeyArray,
     ) -> MixtureOfExperts:
         """Random parameters.
