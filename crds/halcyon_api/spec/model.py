@@ -10,6 +10,7 @@ from typing import cast
 from pydantic import Field
 
 from halcyon_api.base import OneOf
+from halcyon_api.spec.families.deepseek import DeepseekV3Spec, Glm4MoeSpec
 from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
@@ -40,6 +41,9 @@ class ModelSpec(OneOf):
     mixtral: MixtralSpec | None = Field(default=None, description="A Mixtral decoder.")
     qwen3_moe: Qwen3MoeSpec | None = Field(default=None, description="A Qwen 3 decoder with experts.")
     gpt_oss: GptOssSpec | None = Field(default=None, description="A gpt-oss decoder.")
+
+    deepseek_v3: DeepseekV3Spec | None = Field(default=None, description="A DeepSeek V3 or Kimi K2 decoder.")
+    glm4_moe: Glm4MoeSpec | None = Field(default=None, description="A GLM 4.5 decoder.")
 
     @property
     def section(self) -> ModelSection:

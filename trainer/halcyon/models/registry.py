@@ -45,5 +45,7 @@ _FAMILIES = {
     "mixtral": ("mixtral", "Mixtral"),
     "qwen3Moe": ("qwen_moe", "Qwen3Moe"),
     "gptOss": ("gpt_oss", "GptOss"),
+    "deepseekV3": ("deepseek", "DeepseekV3"),
+    "glm4Moe": ("deepseek", "Glm4Moe"),
 }
 """The module and the class of each family, by the name of its section. Only the module of the run's family is imported."""

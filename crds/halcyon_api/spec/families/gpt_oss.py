@@ -25,6 +25,8 @@ class GptOssSpec(ExpertsSection):
     layer_types: LayerTypes | None = Field(
         default=None, description=f"{LAYER_TYPES_DESCRIPTION} Default: in turn, from `sliding_attention` on."
     )
+    swiglu_alpha: float = Field(default=1.702, gt=0, description="Factor inside the sigmoid of an expert's gate.")
+    swiglu_limit: float = Field(default=7.0, gt=0, description="Limit of an expert's gate, and of both signs of what it multiplies.")
     num_local_experts: Count = Field(default=128, description="Experts of a layer.")
     num_experts_per_tok: Count = Field(default=4, description="Experts that a token goes to.")
 

@@ -7,6 +7,7 @@ over the chosen ones.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +16,22 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models.expert_decoder import ExpertDecoder, ExpertDesign
 from halcyon.models.families.designs import design_of, router_losses
+from halcyon.models.parts.experts import Gate
 from halcyon.models.parts.routing import Routing
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 
-_LIMIT, _STEEPNESS = 7.0, 1.702
+@functools.cache
+def clamped_gate(alpha: float, limit: float) -> Gate:
+    """``(up + 1) * gate * sigmoid(alpha * gate)``, with `gate` at most the limit and `up` within both signs of it.
 
+    It returns the same function for the same numbers, because the function is a static field of a model.
+    """
 
-def clamped_gate(gate: jax.Array, up: jax.Array) -> jax.Array:
-    """``(up + 1) * gate * sigmoid(1.702 gate)``, with `gate` at most 7 and `up` between -7 and 7."""
-    gate, up = jnp.minimum(gate, _LIMIT), jnp.clip(up, -_LIMIT, _LIMIT)
-    return (up + 1) * gate * jax.nn.sigmoid(_STEEPNESS * gate)
+    def combine(gate: jax.Array, up: jax.Array) -> jax.Array:
+        gate, up = jnp.minimum(gate, limit), jnp.clip(up, -limit, limit)
+        return (up + 1) * gate * jax.nn.sigmoid(alpha * gate)
+
+    return combine
 
 
 class GptOss(ExpertDecoder):
@@ -38,6 +45,6 @@ class GptOss(ExpertDecoder):
             experts=spec.experts(),
             routing=Routing(spec.num_experts_per_tok),
             losses=router_losses(spec),
-            combine=clamped_gate,
+            combine=clamped_gate(spec.swiglu_alpha, spec.swiglu_limit),
         )
         return GptOss.of(design, vocab, max_position, dtype, key=key)
