@@ -16,6 +16,28 @@ from halcyon_api.spec.model_shape import ModelShape, Split
 NonNegative = Annotated[int, Field(ge=0, le=4096)]
 
 
+ROUTER_RULES = (
+    per_token_rule("nRoutedExperts", "n_routed_experts"),
+    Rule(
+        "self.nRoutedExperts % self.nGroup == 0",
+        lambda self: self.n_routed_experts % self.n_group == 0,
+        "nGroup must divide nRoutedExperts",
+        ".nGroup",
+        shows("nGroup", "nRoutedExperts"),
+    ),
+    Rule(
+        "self.topkGroup <= self.nGroup && self.numExpertsPerTok * self.nGroup <= self.nRoutedExperts * self.topkGroup",
+        lambda self: (
+            self.topk_group <= self.n_group and self.num_experts_per_tok * self.n_group <= self.n_routed_experts * self.topk_group
+        ),
+        "topkGroup must be at most nGroup, and that many groups must have numExpertsPerTok experts",
+        ".topkGroup",
+        shows("topkGroup", "nGroup", "numExpertsPerTok", "nRoutedExperts"),
+    ),
+)
+"""Rules of the fields of routers and experts."""
+
+
 class CorrectedSection(ExpertsSection):
     """A decoder with a corrected sigmoid router, groups of experts and shared experts, and MLPs in its first layers."""
 
@@ -31,26 +53,7 @@ class CorrectedSection(ExpertsSection):
     routed_scaling_factor: float = Field(default=1.0, gt=0, description="Factor of the weights of a token's experts.")
     first_k_dense_replace: NonNegative = Field(default=1, description="Layers, from the first, that have an MLP in the place of experts.")
 
-    rules: ClassVar[tuple[Rule, ...]] = (
-        *ExpertsSection.rules,
-        per_token_rule("nRoutedExperts", "n_routed_experts"),
-        Rule(
-            "self.nRoutedExperts % self.nGroup == 0",
-            lambda self: self.n_routed_experts % self.n_group == 0,
-            "nGroup must divide nRoutedExperts",
-            ".nGroup",
-            shows("nGroup", "nRoutedExperts"),
-        ),
-        Rule(
-            "self.topkGroup <= self.nGroup && self.numExpertsPerTok * self.nGroup <= self.nRoutedExperts * self.topkGroup",
-            lambda self: (
-                self.topk_group <= self.n_group and self.num_experts_per_tok * self.n_group <= self.n_routed_experts * self.topk_group
-            ),
-            "topkGroup must be at most nGroup, and that many groups must have numExpertsPerTok experts",
-            ".topkGroup",
-            shows("topkGroup", "nGroup", "numExpertsPerTok", "nRoutedExperts"),
-        ),
-    )
+    rules: ClassVar[tuple[Rule, ...]] = (*ExpertsSection.rules, *ROUTER_RULES)
 
     def experts(self) -> ExpertSizes:
         """See `ExpertsSection.experts`."""
@@ -95,7 +98,7 @@ class DeepseekV3Spec(CorrectedSection):
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        *CorrectedSection.rules[3:],
+        *ROUTER_RULES,
         Rule(
             "!has(self.numKeyValueHeads) || self.numKeyValueHeads == self.numAttentionHeads",
             lambda self: self.num_key_value_heads in (None, self.num_attention_heads),
