@@ -21,11 +21,23 @@ STEPS, ROWS, LENGTH = 10, 16, 12
 LLAMA: dict[str, Any] = {"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 24, "heads": 4, "kvHeads": 2}}
 TIED: dict[str, Any] = {"llama": LLAMA["llama"] | {"tieEmbeddings": True}}
 GPT2: dict[str, Any] = {"gpt2": {"layers": 2, "hiddenSize": 16, "heads": 4}}
-MODELS = {"llama": LLAMA, "tied": TIED, "gpt2": GPT2}
+MIXTRAL: dict[str, Any] = {
+    "mixtral": {
+        "numHiddenLayers": 2,
+        "hiddenSize": 16,
+        "intermediateSize": 8,
+        "numAttentionHeads": 4,
+        "numKeyValueHeads": 2,
+        "numLocalExperts": 8,
+        "routerAuxLossCoef": 0.1,
+        "routerZLossCoef": 0.01,
+    }
+}
+MODELS = {"llama": LLAMA, "tied": TIED, "gpt2": GPT2, "mixtral": MIXTRAL}
 
 
 @functools.cache
-def losses(model: str, sizes: tuple[int, int, int, int], microbatches: int = 1, kind: str = "cpu", compute: str = "float32") -> list[float]:
+def losses(model: str, sizes: tuple[int, ...], microbatches: int = 1, kind: str = "cpu", compute: str = "float32") -> list[float]:
     """Losses of a run on a mesh of these sizes; see `mesh_of`. On v5e the memory suffices to gather the parameters."""
     settings = {"batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": {"compute": compute}}
     run = document(
@@ -59,6 +71,7 @@ FEW: list[Any] = [
     ("llama", (1, 1, 8, 1), 1, "cpu"),
     ("gpt2", (2, 1, 2, 2), 4, "cpu"),
     ("llama", (1, 1, 4, 2), 2, "v5e"),
+    ("mixtral", (1, 1, 2, 1, 4), 1, "cpu"),
 ]
 MORE: list[Any] = [
     (model, sizes, microbatches, kind)
@@ -67,13 +80,20 @@ MORE: list[Any] = [
     for microbatches, kind in ((1, "cpu"), (2, "cpu"), (2, "v5e"))
     if (model, sizes, microbatches, kind) not in FEW and sizes[3] <= (2 if model != "gpt2" else 4)
 ]
+MORE += [
+    ("mixtral", sizes, microbatches, kind)
+    for sizes in ((1, 1, 1, 1, 8), (1, 1, 2, 2, 2), (2, 1, 2, 1, 2), (2, 2, 1, 1, 2), (1, 1, 2, 1, 4))
+    for microbatches, kind in ((1, "cpu"), (2, "cpu"), (2, "v5e"))
+    if ("mixtral", sizes, microbatches, kind) not in FEW
+]
+"""The last size of a mesh is that of the axis ``expert``."""
 
 
 @pytest.mark.parametrize(
     ("model", "sizes", "microbatches", "kind"),
     [*FEW, *(pytest.param(*each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in MORE)],
 )
-def test_losses_are_those_of_one_device(model: str, sizes: tuple[int, int, int, int], microbatches: int, kind: str) -> None:
+def test_losses_are_those_of_one_device(model: str, sizes: tuple[int, ...], microbatches: int, kind: str) -> None:
     np.testing.assert_allclose(losses(model, sizes, microbatches, kind), losses(model, (1, 1, 1, 1)), rtol=0, atol=5e-6)
 
 

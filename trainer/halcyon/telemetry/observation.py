@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from halcyon.telemetry.health import Health
 from halcyon.telemetry.tokenizing import TokenizedSource
 from halcyon_api.progress import ProgressReport
@@ -33,21 +31,6 @@ ReportedMetric = float | tuple[float, ...]
 """A number, or one number for each layer."""
 
 
-def reported_metrics(metrics: Mapping[str, np.ndarray]) -> dict[str, ReportedMetric]:
-    """The metrics of a step as they are reported.
-
-    An array [layer, expert] becomes two metrics with one number for each layer: ``NAME_max`` and ``NAME_min``, over the experts.
-    """
-    found: dict[str, ReportedMetric] = {}
-    for name, value in metrics.items():
-        if np.ndim(value) == 0:
-            found[name] = float(value)
-        else:
-            found[f"{name}_max"] = tuple(float(one) for one in np.max(value, axis=-1))
-            found[f"{name}_min"] = tuple(float(one) for one in np.min(value, axis=-1))
-    return found
-
-
 @dataclass(frozen=True)
 class StepReport:
     """The numbers of a step, fetched to the host."""
@@ -63,7 +46,7 @@ class StepReport:
     data_wait_seconds: float = 0.0
     """Time that the step waited for its batch."""
     metrics: Mapping[str, ReportedMetric] = field(default_factory=dict[str, ReportedMetric])
-    """Further metrics of the objective by name, each per unit of weight; see `reported_metrics`."""
+    """Further metrics of the objective by name, each per unit of weight."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
-from halcyon.telemetry import RunReporter, SaveRequests, StepReport, reported_metrics
+from halcyon.telemetry import RunReporter, SaveRequests, StepReport
 from halcyon.training.batch_source import BatchSource
 from halcyon.training.compilation import compiler_options
 from halcyon.training.compiled_steps import CompiledSteps
@@ -31,6 +31,7 @@ from halcyon.training.divergence import DivergenceWatch
 from halcyon.training.evaluation import evaluate, make_evaluation_step
 from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
 from halcyon.training.program import Program, padded_token_bytes
+from halcyon.training.reported import reported_metrics
 from halcyon.training.state import TrainState
 from halcyon.training.step import CONTROL_BITS, StepMetrics
 from halcyon_api.checkpoint_documents import DataPosition

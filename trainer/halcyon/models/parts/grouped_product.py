@@ -75,7 +75,8 @@ def grouped_outer(rows: jax.Array, others: jax.Array, sizes: jax.Array, *, imple
 
     def add(total: jax.Array, block: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         left, right, group = block
-        return total.at[group].add(_product(left, right, (0,), (0,))), None
+        before = jax.lax.dynamic_index_in_dim(total, group, keepdims=False)
+        return jax.lax.dynamic_update_index_in_dim(total, before + _product(left, right, (0,), (0,)), group, 0), None
 
     zero = jnp.zeros((len(sizes), rows.shape[1], others.shape[1]), jnp.float32)
     return jax.lax.scan(add, zero, (_at(rows, blocks.rows), _at(others, blocks.rows), blocks.groups))[0]
