@@ -15,8 +15,12 @@ from haliax import NamedArray
 from halcyon.models import CausalLM, Inputs, build_model
 from halcyon.models.parameters import Role, roles
 from halcyon.objectives.next_token import next_token_sums
+from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.families.mistral import MistralSpec
+from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
+from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
 from halcyon_api.spec.model import ModelSpec
 
 VOCAB = hax.Axis("vocab", 24)
@@ -26,13 +30,31 @@ LLAMA = ModelSpec(llama=LlamaSpec(layers=3, hidden_size=24, intermediate_size=40
 TIED_LLAMA = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=16, intermediate_size=24, heads=4, tie_embeddings=True, rope_theta=100.0))
 GPT2 = ModelSpec(gpt2=Gpt2Spec(layers=3, hidden_size=24, heads=4))
 
-ARCHITECTURES = pytest.mark.parametrize("spec", [LLAMA, TIED_LLAMA, GPT2], ids=["llama", "tied-llama", "gpt2"])
-
-
 def changed(spec: ModelSpec, **fields: Any) -> ModelSpec:
     """`spec` with some fields of its architecture replaced."""
     member = spec.value.model_copy(update=fields)
     return ModelSpec.model_validate({spec.kind: member})
+
+
+_SIZES: Any = {"num_hidden_layers": 3, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2}
+FAMILIES = {
+    "llama": LLAMA,
+    "gpt2": GPT2,
+    "llama-options": changed(LLAMA, head_dim=10, attention_bias=True, mlp_bias=True, hidden_act="relu2"),
+    "gpt2-options": changed(GPT2, tie_word_embeddings=False, scale_attn_by_inverse_layer_idx=True),
+    "qwen2": ModelSpec(qwen2=Qwen2Spec(**_SIZES, use_sliding_window=True, max_window_layers=1, sliding_window=5)),
+    "qwen3": ModelSpec(qwen3=Qwen3Spec(**_SIZES, head_dim=6, attention_bias=True)),
+    "mistral": ModelSpec(mistral=MistralSpec(**_SIZES, sliding_window=5)),
+    "gemma": ModelSpec(gemma=GemmaSpec(**_SIZES, attention_bias=True)),
+    "gemma2": ModelSpec(gemma2=Gemma2Spec(**_SIZES, sliding_window=5, tie_word_embeddings=False)),
+    "gemma3": ModelSpec(gemma3=Gemma3Spec(**_SIZES | {"num_hidden_layers": 8}, sliding_window=5)),
+    "olmo2": ModelSpec(olmo2=Olmo2Spec(**_SIZES, attention_bias=True)),
+    "olmo3": ModelSpec(olmo3=Olmo3Spec(**_SIZES | {"num_hidden_layers": 6}, sliding_window=5)),
+}
+"""A small model of every family, some with options; between them, each number that a shape depends on."""
+EVERY_FAMILY = pytest.mark.parametrize("spec", FAMILIES.values(), ids=FAMILIES)
+
+ARCHITECTURES = pytest.mark.parametrize("spec", [LLAMA, TIED_LLAMA, GPT2], ids=["llama", "tied-llama", "gpt2"])
 
 
 def shapes(spec: ModelSpec, vocab: hax.Axis = VOCAB, length: int = LENGTH, dtype: str = "float32") -> CausalLM:
