@@ -1,5 +1,7 @@
 """The parameters of a model: their roles, their number, and their FLOPs."""
 
+from typing import Any
+
 import equinox as eqx
 import haliax as hax
 import jax
@@ -9,11 +11,21 @@ import pytest
 
 from halcyon.models import build_model, flops_per_token, parameter_count
 from halcyon.models.parameters import Parameter, Role, parameters, roles
+from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.families.mistral import MistralSpec
+from halcyon_api.spec.families.olmo import Olmo2Spec
+from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
 from halcyon_api.spec.model import ModelSpec
-from tests.trainer.models.cases import ARCHITECTURES, GPT2, LENGTH, LLAMA, VOCAB, batch, changed, losses, make, shapes
+from tests.trainer.models.cases import ARCHITECTURES, EVERY_FAMILY, FAMILIES, GPT2, LENGTH, LLAMA, VOCAB, batch, changed, losses, make, shapes
 from tests.trainer.models.reference import named_leaves
+
+
+def sizes_of(layers: int, width: int, mlp: int, heads: int, kv_heads: int) -> Any:
+    """The sizes by their names in config.json."""
+    names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    return dict(zip(names, (layers, width, mlp, heads, kv_heads), strict=True))
 
 
 def test_parameter_count_is_the_closed_form():
@@ -25,10 +37,11 @@ def test_parameter_count_is_the_closed_form():
     assert parameter_count(make(GPT2)) == layers * block + VOCAB.size * h + LENGTH * h + 2 * h
 
 
-@ARCHITECTURES
-@pytest.mark.parametrize("sizes", [{}, {"layers": 1, "hidden_size": 96, "heads": 12, "intermediate_size": 7}], ids=["small", "odd"])
-def test_a_section_says_the_shape_of_the_model_that_is_built(spec, sizes):
-    spec = changed(spec, **sizes) if sizes else spec
+ODD_SIZES = [changed(spec, layers=1, hidden_size=96, heads=12, intermediate_size=7) for spec in (LLAMA, GPT2)]
+
+
+@pytest.mark.parametrize("spec", [*FAMILIES.values(), *ODD_SIZES], ids=[*FAMILIES, "llama-odd", "gpt2-odd"])
+def test_a_section_says_the_shape_of_the_model_that_is_built(spec):
     model = shapes(spec, hax.Axis("vocab", 37), 11)
     shape = spec.shape(37, 11)
     assert parameter_count(model) == shape.parameters
@@ -36,12 +49,33 @@ def test_a_section_says_the_shape_of_the_model_that_is_built(spec, sizes):
     assert model.embed.size == shape.width
 
 
-def test_parameter_count_of_published_models():
-    """Llama 2 7B has 6,738,415,616 parameters; GPT-2 small 124,439,808."""
-    llama = ModelSpec(llama=LlamaSpec(layers=32, hidden_size=4096, intermediate_size=11008, heads=32))
-    gpt2 = ModelSpec(gpt2=Gpt2Spec())
-    for spec, vocab, length, expected in ((llama, 32_000, 4096, 6_738_415_616), (gpt2, 50_257, 1024, 124_439_808)):
-        assert parameter_count(shapes(spec, hax.Axis("vocab", vocab), length)) == expected
+PUBLISHED = {
+    "llama-2-7b": (ModelSpec(llama=LlamaSpec(layers=32, hidden_size=4096, intermediate_size=11008, heads=32)), 32_000, 6_738_415_616),
+    "gpt2": (ModelSpec(gpt2=Gpt2Spec()), 50_257, 124_439_808),
+    "qwen2.5-0.5b": (
+        ModelSpec(qwen2=Qwen2Spec(**sizes_of(24, 896, 4864, 14, 2), tie_word_embeddings=True)),
+        151_936,
+        494_032_768,
+    ),
+    "qwen3-0.6b": (
+        ModelSpec(qwen3=Qwen3Spec(**sizes_of(28, 1024, 3072, 16, 8), head_dim=128, tie_word_embeddings=True)),
+        151_936,
+        596_049_920,
+    ),
+    "mistral-7b": (ModelSpec(mistral=MistralSpec(**sizes_of(32, 4096, 14336, 32, 8))), 32_000, 7_241_732_096),
+    "gemma-2b": (ModelSpec(gemma=GemmaSpec(**sizes_of(18, 2048, 16384, 8, 1), head_dim=256)), 256_000, 2_506_172_416),
+    "gemma-2-2b": (ModelSpec(gemma2=Gemma2Spec(**sizes_of(26, 2304, 9216, 8, 4), head_dim=256)), 256_000, 2_614_341_888),
+    "gemma-3-1b": (ModelSpec(gemma3=Gemma3Spec(**sizes_of(26, 1152, 6912, 4, 1), head_dim=256)), 262_144, 999_885_952),
+    "olmo-2-7b": (ModelSpec(olmo2=Olmo2Spec(**sizes_of(32, 4096, 11008, 32, 32))), 100_352, 7_298_617_344),
+}
+"""The vocabulary and the number of parameters of published models."""
+
+
+@pytest.mark.parametrize(("spec", "vocab", "expected"), PUBLISHED.values(), ids=PUBLISHED)
+def test_parameter_count_of_published_models(spec, vocab, expected):
+    assert spec.shape(vocab, 1024).parameters == expected
+    if spec.llama is not None or spec.gpt2 is not None:  # the other counts equal that of the built model, see above
+        assert parameter_count(shapes(spec, hax.Axis("vocab", vocab), 1024)) == expected
 
 
 @ARCHITECTURES
@@ -66,9 +100,9 @@ def test_every_leaf_is_an_array(spec):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(make(spec)))
 
 
-@ARCHITECTURES
+@EVERY_FAMILY
 def test_roles_say_what_a_parameter_is_for(spec):
-    model = make(spec)
+    model = shapes(spec)
     by_path = dict(zip(named_leaves(model), jax.tree.leaves(roles(model)), strict=True))
     expected = {
         path: Role.EMBEDDING

@@ -33,7 +33,13 @@ MIXTRAL: dict[str, Any] = {
         "routerZLossCoef": 0.01,
     }
 }
-MODELS = {"llama": LLAMA, "tied": TIED, "gpt2": GPT2, "mixtral": MIXTRAL}
+SIZES: dict[str, Any] = {"hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 4, "numKeyValueHeads": 2}
+OLMO3: dict[str, Any] = {"olmo3": SIZES | {"numHiddenLayers": 5, "slidingWindow": 4, "attentionBias": True}}
+"""A mesh splits what a norm of all heads together is a mean of."""
+GEMMA2: dict[str, Any] = {"gemma2": SIZES | {"numHiddenLayers": 3, "slidingWindow": 4, "finalLogitSoftcapping": 2.0}}
+QWEN3: dict[str, Any] = {"qwen3": SIZES | {"numHiddenLayers": 2, "attentionBias": True}}
+FURTHER = ("olmo3", "gemma2", "qwen3", "mixtral")
+MODELS = {"llama": LLAMA, "tied": TIED, "gpt2": GPT2, "olmo3": OLMO3, "gemma2": GEMMA2, "qwen3": QWEN3, "mixtral": MIXTRAL}
 
 
 @functools.cache
@@ -72,14 +78,15 @@ FEW: list[Any] = [
     ("gpt2", (2, 1, 2, 2), 4, "cpu"),
     ("llama", (1, 1, 4, 2), 2, "v5e"),
     ("mixtral", (1, 1, 2, 1, 4), 1, "cpu"),
+    ("olmo3", (1, 1, 4, 2), 1, "cpu"),
 ]
 MORE: list[Any] = [
     (model, sizes, microbatches, kind)
     for model in MODELS
     for sizes in ((1, 1, 8, 1), (1, 8, 1, 1), (2, 2, 2, 1), (2, 1, 2, 2), (1, 1, 4, 2), (1, 2, 1, 4), (8, 1, 1, 1))
     for microbatches, kind in ((1, "cpu"), (2, "cpu"), (2, "v5e"))
-    if (model, sizes, microbatches, kind) not in FEW and sizes[3] <= (2 if model != "gpt2" else 4)
-]
+    if (model, sizes, microbatches, kind) not in FEW and sizes[3] <= (2 if model != "gpt2" else 4) and model not in FURTHER
+] + [(model, sizes, 2, "cpu") for model in FURTHER for sizes in ((1, 2, 2, 2), (2, 1, 1, 2))]
 MORE += [
     ("mixtral", sizes, microbatches, kind)
     for sizes in ((1, 1, 1, 1, 8), (1, 1, 2, 2, 2), (2, 1, 2, 1, 2), (2, 2, 1, 1, 2), (1, 1, 2, 1, 4))

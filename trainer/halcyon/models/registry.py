@@ -27,11 +27,11 @@ def build_model(
         dtype: Type of the parameters.
         key: Random key.
     """
-    family = import_module(f"halcyon.models.families.{_FAMILIES[spec.kind][0]}")
-    return getattr(family, _FAMILIES[spec.kind][1]).init(spec.value, vocab, max_position, jnp.dtype(dtype), key=key)
+    family = import_module(f"halcyon.models.families.{FAMILIES[spec.kind][0]}")
+    return getattr(family, FAMILIES[spec.kind][1]).init(spec.value, vocab, max_position, jnp.dtype(dtype), key=key)
 
 
-_FAMILIES = {
+FAMILIES = {
     "llama": ("llama", "Llama"),
     "gpt2": ("gpt2", "Gpt2"),
     "qwen2": ("qwen", "Qwen2"),

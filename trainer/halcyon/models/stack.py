@@ -93,7 +93,7 @@ class Stack(eqx.Module, Generic[Block]):
             flat = unroll(run.repetitions)
             steps = [functools.partial(step, kind) for kind in run.pattern]
             if self.remat == "full":
-                steps = [jax.checkpoint(one, prevent_cse=flat or run.repetitions == 1) for one in steps]
+                steps = [jax.checkpoint(one, prevent_cse=flat or (len(runs) > 1 and run.repetitions == 1)) for one in steps]
 
             def body(carry: Any, block: Any, steps: Any = steps) -> tuple[Any, None]:
                 if len(steps) == 1:
@@ -136,10 +136,14 @@ LONGEST_PATTERN = 16
 """Blocks of the longest pattern that `runs_of` looks for."""
 
 
-def runs_of(kinds: Sequence[Kind]) -> tuple[Run[Kind], ...]:
-    """The kinds of all blocks as runs of repeated patterns, with the fewest blocks in all patterns together.
+RUN_COST = 2
+"""The cost of a run, in blocks of a program: the copies of its part of the parameters."""
 
-    Five local blocks for each global one, 26 times, are the pattern of six 4 times, and that of one local block 2 times.
+
+def runs_of(kinds: Sequence[Kind]) -> tuple[Run[Kind], ...]:
+    """The kinds of all blocks as runs of repeated patterns, with the least cost: the blocks of all patterns, and `RUN_COST` for each run.
+
+    26 blocks, of which each sixth is global, are the pattern of six 4 times, and that of one local block 2 times.
     """
     count = len(kinds)
     least: list[tuple[int, tuple[Run[Kind], ...]]] = [(0, ())] * (count + 1)
@@ -152,8 +156,8 @@ def runs_of(kinds: Sequence[Kind]) -> tuple[Run[Kind], ...]:
             agree[length][first] = agree[length][first + 1] + 1 if same else 0
             run = Run(first, tuple(kinds[first:later]), 1 + agree[length][first] // length)
             blocks, rest = least[run.end]
-            choices.append((length + blocks, (run, *rest)))
-        least[first] = min(choices, key=lambda choice: (choice[0], len(choice[1])))
+            choices.append((RUN_COST + length + blocks, (run, *rest)))
+        least[first] = min(choices, key=lambda choice: choice[0])
     return least[0][1]
 
 

@@ -76,6 +76,8 @@ class Glm4MoeSpec(CorrectedSection):
     use_qk_norm: bool = Field(default=False, description="Norms of each head's queries and keys.")
     partial_rotary_factor: float = Field(default=0.5, gt=0, le=1, description="The part of each head's features that is rotated.")
 
+    published: ClassVar[str] = "GLM 4.5, 4.5 Air, 4.6 and 4.7"
+
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
         return dataclasses.replace(super().sizes(), query_bias=self.attention_bias, query_norm="head" if self.use_qk_norm else None)
@@ -112,6 +114,8 @@ class DeepseekV3Spec(CorrectedSection):
             ".qkRopeHeadDim",
         ),
     )
+
+    published: ClassVar[str] = "DeepSeek V3 and R1, Kimi K2, Moonlight 16B-A3B"
 
     @property
     def head_size(self) -> int:

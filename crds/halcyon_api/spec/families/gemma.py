@@ -21,6 +21,8 @@ class GemmaSpec(BiasedSection):
     tie_word_embeddings: bool = Field(default=True, description="Use the token embedding as the output head.")
     hidden_act: Activation = Field(default="gelu_pytorch_tanh", description=ACTIVATION_DESCRIPTION)
 
+    published: ClassVar[str] = "Gemma 2B and 7B"
+
 
 class Gemma2Spec(PatternedSection):
     """A Gemma 2 decoder (Gemma Team 2024b): a Gemma with norms around each part, soft caps, and a window in every other layer."""
@@ -33,6 +35,7 @@ class Gemma2Spec(PatternedSection):
     )
     final_logit_softcapping: float = Field(default=30.0, ge=0, description=_LOGITS_DESCRIPTION)
 
+    published: ClassVar[str] = "Gemma 2, 2B to 27B"
     pattern: ClassVar[int] = 2
 
     def sizes(self) -> DecoderSizes:
@@ -50,6 +53,7 @@ class Gemma3Spec(PatternedSection):
     query_pre_attn_scalar: float | None = Field(default=None, gt=0, description=_SCALAR_DESCRIPTION)
     final_logit_softcapping: float = Field(default=0.0, ge=0, description=_LOGITS_DESCRIPTION)
 
+    published: ClassVar[str] = "Gemma 3, 270M to 27B (text)"
     pattern: ClassVar[int] = 6
 
     def sizes(self) -> DecoderSizes:

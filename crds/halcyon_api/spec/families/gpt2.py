@@ -35,6 +35,7 @@ class Gpt2Spec(ModelSection):
     initializer_std: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
     remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
 
+    published: ClassVar[str] = "GPT-2 124M to 1.5B"
     rules: ClassVar = (HEADS_DIVIDE_WIDTH,)
 
     @property

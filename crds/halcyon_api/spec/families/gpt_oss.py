@@ -30,6 +30,7 @@ class GptOssSpec(ExpertsSection):
     num_local_experts: Count = Field(default=128, description="Experts of a layer.")
     num_experts_per_tok: Count = Field(default=4, description="Experts that a token goes to.")
 
+    published: ClassVar[str] = "gpt-oss 20B and 120B"
     rules: ClassVar[tuple[Rule, ...]] = (
         *ExpertsSection.rules,
         ONE_TYPE_A_LAYER,

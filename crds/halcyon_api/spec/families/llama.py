@@ -40,6 +40,7 @@ class LlamaSpec(ModelSection):
     tie_embeddings: bool = Field(default=False, description="Use the token embedding as the output head.")
     remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
 
+    published: ClassVar[str] = "Llama 2, 3, 3.1, 3.2 (text), 3.3"
     rules: ClassVar = (
         Rule(
             "has(self.headDim) || self.hiddenSize % self.heads == 0",

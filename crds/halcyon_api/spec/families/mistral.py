@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from halcyon_api.spec.families.decoder import DecoderSection, LayerType, SlidingWindow
@@ -16,6 +18,8 @@ class MistralSpec(DecoderSection):
     sliding_window: SlidingWindow | None = Field(
         default=None, description="Positions that attention sees, its own included. Default: all earlier ones."
     )
+
+    published: ClassVar[str] = "Mistral 7B, Nemo 12B, Small 22B and 24B (text)"
 
     @property
     def layers_by_type(self) -> tuple[LayerType, ...]:

@@ -25,6 +25,7 @@ class MixtralSpec(ExpertsSection):
     num_local_experts: Count = Field(default=8, description="Experts of a layer.")
     num_experts_per_tok: Count = Field(default=2, description="Experts that a token goes to.")
 
+    published: ClassVar[str] = "Mixtral 8x7B and 8x22B"
     rules: ClassVar[tuple[Rule, ...]] = (*ExpertsSection.rules, per_token_rule("numLocalExperts", "num_local_experts"))
 
     @property

@@ -18,6 +18,8 @@ class Olmo2Spec(BiasedSection):
     rope_theta: float = Field(default=500_000.0, gt=0, description="Base of the rotary frequencies.")
     hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
 
+    published: ClassVar[str] = "OLMo 2, 1B to 32B"
+
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
         return dataclasses.replace(super().sizes(), query_norm="projection")
@@ -29,6 +31,7 @@ class Olmo3Spec(PatternedSection):
     rope_theta: float = Field(default=500_000.0, gt=0, description="Base of the rotary frequencies.")
     hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
 
+    published: ClassVar[str] = "OLMo 3, 7B and 32B"
     pattern: ClassVar[int] = 4
 
     def sizes(self) -> DecoderSizes:

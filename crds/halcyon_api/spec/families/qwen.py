@@ -68,6 +68,8 @@ class QwenSection(DecoderSection):
 class Qwen2Spec(QwenSection):
     """A Qwen 2 or 2.5 decoder (Yang et al. 2024): a Llama with biases of queries, keys and values."""
 
+    published: ClassVar[str] = "Qwen 2 and 2.5, 0.5B to 72B"
+
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
         return dataclasses.replace(super().sizes(), query_bias=True)
@@ -77,6 +79,8 @@ class Qwen3Spec(QwenSection):
     """A dense Qwen 3 decoder (Yang et al. 2025): a Llama with norms of each head's queries and keys."""
 
     attention_bias: bool = Field(default=False, description="Biases of all four projections of attention.")
+
+    published: ClassVar[str] = "Qwen 3, 0.6B to 32B"
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""

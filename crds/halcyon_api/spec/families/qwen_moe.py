@@ -36,6 +36,7 @@ class Qwen3MoeSpec(ExpertsSection):
     )
     mlp_only_layers: LayerNumbers = Field(default_factory=list[int], description="Layers, counted from 0, that have an MLP in any case.")
 
+    published: ClassVar[str] = "Qwen3 30B-A3B and 235B-A22B"
     rules: ClassVar[tuple[Rule, ...]] = (*ExpertsSection.rules, per_token_rule("numExperts", "num_experts"))
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,9 @@ HEADS_DIVIDE_WIDTH = Rule(
 
 class ModelSection(RuledModel):
     """The architecture of one model family. Other code uses `shape` instead of the fields of a family."""
+
+    published: ClassVar[str]
+    """The published models of the family."""
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """The size of the model.

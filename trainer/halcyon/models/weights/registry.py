@@ -7,11 +7,22 @@ import difflib
 from halcyon.errors import BadConfiguration
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.family import Family
+from halcyon.models.weights.deepseek import DEEPSEEK_V3, GLM4_MOE
+from halcyon.models.weights.gemma import GEMMA, GEMMA2, GEMMA3
 from halcyon.models.weights.gpt2 import GPT2
+from halcyon.models.weights.gpt_oss import GPT_OSS
 from halcyon.models.weights.llama import LLAMA
+from halcyon.models.weights.mistral import MISTRAL
+from halcyon.models.weights.mixtral import MIXTRAL
+from halcyon.models.weights.olmo import OLMO2, OLMO3
+from halcyon.models.weights.qwen import QWEN2, QWEN3
+from halcyon.models.weights.qwen_moe import QWEN3_MOE
 from halcyon_api.spec.families.section import ModelSection
 
-FAMILIES: tuple[Family, ...] = (LLAMA, GPT2)
+FAMILIES: tuple[Family, ...] = (
+    *(LLAMA, GPT2, QWEN2, QWEN3, MISTRAL, GEMMA, GEMMA2, GEMMA3, OLMO2, OLMO3),
+    *(MIXTRAL, QWEN3_MOE, GPT_OSS, DEEPSEEK_V3, GLM4_MOE),
+)
 
 
 def family_of_config(config: ConfigReader) -> Family:
