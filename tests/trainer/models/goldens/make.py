@@ -66,6 +66,19 @@ GEMMA3_ROPE = {
 CAPS = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
 WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
 
+LOCAL = {"num_local_experts": 4, "num_experts_per_tok": 2}
+QWEN_EXPERTS = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 5}
+ROUTED = {
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 5,
+    "first_k_dense_replace": 1,
+    "num_mtp_layers": 0,
+}
+LATENT = {key: value for key, value in SMALL.items() if key != "head_dim"} | ROUTED
+LATENT |= {"num_key_value_heads": 4, "kv_lora_rank": 6, "qk_nope_head_dim": 4, "qk_rope_head_dim": 6, "v_head_dim": 5}
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", SMALL | {"rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}}),
     "llama-3.1-tied": ("llama", SMALL | TIED | {"rope_parameters": LLAMA3 | {"rope_theta": 5000.0}}),
@@ -101,6 +114,57 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2-tied": ("olmo2", SMALL | TIED | {"attention_bias": True}),
     "olmo3": ("olmo3", SMALL | {"num_hidden_layers": 6, "sliding_window": 5, "rope_parameters": OLMO3_ROPE}),
     "olmo3-tied": ("olmo3", SMALL | TIED | {"num_hidden_layers": 4, "sliding_window": 5}),
+    "mixtral": ("mixtral", SMALL | LOCAL),
+    "mixtral-window-tied": ("mixtral", SMALL | TIED | LOCAL | {"num_local_experts": 3, "sliding_window": 5}),
+    "qwen3-moe": ("qwen3_moe", SMALL | QWEN_EXPERTS | {"norm_topk_prob": False}),
+    "qwen3-moe-mixed-tied": (
+        "qwen3_moe",
+        SMALL
+        | TIED
+        | QWEN_EXPERTS
+        | {"num_hidden_layers": 6, "decoder_sparse_step": 2, "mlp_only_layers": [3], "norm_topk_prob": True, "attention_bias": True}
+        | {"use_sliding_window": True, "sliding_window": 5},
+    ),
+    "gpt-oss": (
+        "gpt_oss",
+        SMALL | LOCAL | {"sliding_window": 5, "rope_parameters": YARN | {"rope_theta": 150.0, "truncate": False}, "swiglu_limit": 0.4},
+    ),
+    "gpt-oss-tied": (
+        "gpt_oss",
+        SMALL
+        | TIED
+        | LOCAL
+        | {"sliding_window": 3, "layer_types": ["full_attention", "sliding_attention", "sliding_attention"], "attention_bias": False}
+        | {"rope_parameters": {"rope_type": "default", "rope_theta": 150.0}},
+    ),
+    "deepseek-v3": (
+        "deepseek_v3",
+        LATENT
+        | {"n_group": 4, "topk_group": 2, "q_lora_rank": 7, "routed_scaling_factor": 2.5}
+        | {"rope_parameters": YARN | {"rope_theta": 500.0, "mscale": 1.0, "mscale_all_dim": 0.7}},
+    ),
+    "deepseek-v3-tied": (
+        "deepseek_v3",
+        LATENT
+        | TIED
+        | {"n_group": 1, "topk_group": 1, "q_lora_rank": None, "rope_interleave": False, "norm_topk_prob": False}
+        | {"first_k_dense_replace": 0, "n_shared_experts": 2},
+    ),
+    "glm4-moe": (
+        "glm4_moe",
+        SMALL
+        | ROUTED
+        | {"head_dim": 8, "use_qk_norm": True, "attention_bias": True}
+        | {"rope_parameters": {"rope_type": "default", "rope_theta": 90.0, "partial_rotary_factor": 0.5}},
+    ),
+    "glm4-moe-tied": (
+        "glm4_moe",
+        SMALL
+        | TIED
+        | ROUTED
+        | {"head_dim": 8, "first_k_dense_replace": 2, "n_group": 2, "topk_group": 1}
+        | {"rope_parameters": {"rope_type": "default", "rope_theta": 90.0, "partial_rotary_factor": 0.75}},
+    ),
 }
 
 
@@ -114,17 +178,34 @@ def draw(name: str, shape: tuple[int, ...], noise: np.random.Generator, offset: 
     return drawn.astype(np.float16)
 
 
+def in_files(kind: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tensors by their names in files. In a model, transformers keeps the experts of a layer in one tensor; most files do not."""
+    found: dict[str, np.ndarray] = {}
+    for name, value in tensors.items():
+        if kind == "mixtral":
+            name = name.replace(".mlp.", ".block_sparse_moe.")
+        prefix, _, last = name.rpartition(".experts.")
+        if not prefix or kind == "gpt_oss":
+            found[name] = value
+            continue
+        gate, up, down = ("w1", "w3", "w2") if kind == "mixtral" else ("gate_proj", "up_proj", "down_proj")
+        for number, matrix in enumerate(value):
+            parts = dict(zip((gate, up), np.split(matrix, 2), strict=True)) if last == "gate_up_proj" else {down: matrix}
+            found |= {f"{prefix}.experts.{number}.{part}.weight": one for part, one in parts.items()}
+    return found
+
+
 def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of one file."""
     config = transformers.AutoConfig.for_model(kind, **json.loads(json.dumps(settings)))
     config._attn_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(torch.float32).eval()
     noise = np.random.default_rng(1)
-    weights = {
-        name: draw(name, tuple(value.shape), noise, kind.startswith("gemma")) for name, value in model.named_parameters()
-    }
+    corrections = {name: value for name, value in model.named_buffers() if name.endswith("e_score_correction_bias")}
+    tensors = dict(model.named_parameters()) | corrections
+    weights = {name: draw(name, tuple(value.shape), noise, kind.startswith("gemma")) for name, value in tensors.items()}
     with torch.no_grad():
-        for name, value in model.named_parameters():
+        for name, value in tensors.items():
             value.copy_(torch.from_numpy(weights[name].astype(np.float32)))
     tokens, targets = noise.integers(0, VOCABULARY, (2, len(DOCUMENTS), LENGTH))
     segments, logits = np.zeros(tokens.shape, np.int64), np.zeros((*tokens.shape, VOCABULARY), np.float32)
@@ -142,7 +223,9 @@ def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
             segments[part], logits[part] = number, found.detach().numpy()
             start += length
     total.backward()
-    gradients = {f"gradient {name}": value.grad.numpy() for name, value in model.named_parameters()}
+    gradients = {
+        name: np.zeros(value.shape, np.float32) if value.grad is None else value.grad.numpy() for name, value in tensors.items()
+    }
     document = {"architectures": [type(model).__name__], **config.to_dict()}
     return {
         "config": np.frombuffer(json.dumps(document, default=str).encode(), np.uint8),
@@ -151,8 +234,8 @@ def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
         "segments": segments.astype(np.int32),
         "logits": logits,
         "loss": np.float32(total.item()),
-        **{f"weight {name}": value for name, value in weights.items()},
-        **gradients,
+        **{f"weight {name}": value for name, value in in_files(kind, weights).items()},
+        **{f"gradient {name}": value for name, value in in_files(kind, gradients).items()},
     }
 
 
