@@ -18,6 +18,7 @@ from halcyon.models.weights.expert_decoder import (
     Layers,
     expert_decoder_tensors,
     read_losses,
+    require_plain_weights,
     self_attention_tensors,
 )
 from halcyon.models.weights.family import Family
@@ -113,7 +114,7 @@ def _read_deepseek(config: ConfigReader) -> DeepseekV3Spec:
     config.only("scoring_func", "sigmoid")
     config.only("topk_method", "noaux_tc")
     config.only("moe_layer_freq", 1)
-    config.only("quantization_config")
+    require_plain_weights(config)
     common = read_decoder(config) | {"head_dim": None, "num_key_value_heads": None}
     return DeepseekV3Spec(
         **common,

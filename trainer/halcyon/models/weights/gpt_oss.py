@@ -10,7 +10,14 @@ from typing import Any
 from halcyon.models.axes import EMBED, EXPERTS, MLP, ROUTES
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.decoder import read_decoder, read_layer_types, read_window, write_decoder
-from halcyon.models.weights.expert_decoder import LAYER, Layers, expert_decoder_tensors, read_losses, self_attention_tensors
+from halcyon.models.weights.expert_decoder import (
+    LAYER,
+    Layers,
+    expert_decoder_tensors,
+    read_losses,
+    require_plain_weights,
+    self_attention_tensors,
+)
 from halcyon.models.weights.family import Family
 from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
@@ -35,8 +42,7 @@ def _tensors(spec: GptOssSpec) -> Tensors:
 
 def _read(config: ConfigReader) -> GptOssSpec:
     config.only("hidden_act", "silu")
-    if config.has("quantization_config"):
-        config.only("quantization_config")
+    require_plain_weights(config)
     common = read_decoder(config, theta=150_000.0, epsilon=1e-5)
     types, window = read_layer_types(config), read_window(config, 128)
     if window is None:
