@@ -82,6 +82,13 @@ BROKEN: tuple[Case, ...] = (
             spec__model__llama__ropeScaling={"ropeType": "llama3", "factor": 8, "originalMaxPositionEmbeddings": 64, "lowFreqFactor": 4}
         ),
     ),
+    ("numExpertsPerTok must be at most numLocalExperts", _model("mixtral", numExpertsPerTok=9)),
+    ("numExpertsPerTok must be at most numExperts", _model("qwen3Moe", numExpertsPerTok=129)),
+    ("numExpertsPerTok must be at most nRoutedExperts", _model("glm4Moe", numExpertsPerTok=65)),
+    ("nGroup must divide nRoutedExperts", _model("glm4Moe", nGroup=3)),
+    ("topkGroup must be at most nGroup", _model("glm4Moe", topkGroup=2)),
+    ("numKeyValueHeads must be numAttentionHeads", _model("deepseekV3", numKeyValueHeads=2)),
+    ("qkRopeHeadDim must be even", _model("deepseekV3", qkRopeHeadDim=7)),
     ("mesh.ici axes are positive", document(spec__mesh={"ici": {"data": -1}})),
     ("mesh.dcn axes are positive", document(spec__mesh={"dcn": {"replica": 0}})),
     ("rows.start must be below", document(spec__data__sources=[{"name": "a", "stdlib": {}, "rows": {"start": 4, "end": 4}}])),

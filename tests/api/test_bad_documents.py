@@ -198,6 +198,11 @@ def test_all_faults_are_told_at_once() -> None:
             "spec.model.mistral.slidingWindow",
             "a window of 33 positions is longer than the longest sequence of the run, 32; give at most 32, or longer sequences",
         ),
+        (
+            {"spec__mesh": {"ici": {"fsdp": 1, "expert": 2}}, "spec__model": {"mixtral": {"numLocalExperts": 3}}},
+            "spec.model.mixtral.numLocalExperts",
+            "3 must be a multiple of the expert axis of the mesh, 2",
+        ),
         ({"spec__model": {"gemma3": {"slidingWindow": 64}}}, "spec.model.gemma3.slidingWindow", "give at most 32"),
     ],
 )
