@@ -215,6 +215,23 @@ def test_the_report_of_a_model_is_the_mean_over_its_layers() -> None:
     np.testing.assert_allclose(aux["load_balance_loss"].array, balances, rtol=1e-6)
 
 
+def test_a_correction_is_moved_against_the_load_and_changes_no_loss() -> None:
+    moe, x = skewed(make(DEEPSEEK), tokens(), np.where(np.arange(EXPERTS) < 2, 3.0, 0.0))
+
+    def penalty(moe: MixtureOfExperts, factor: float) -> tuple[jax.Array, Any]:
+        report = jax.tree.map(lambda leaf: leaf[None], moe(x)[1])
+        aux, found = reported(report, RouterLosses(0.0, 0.0, correction=factor))
+        return hax.sum(found).scalar(), aux["expert_load"]
+
+    (value, load), gradient = jax.value_and_grad(penalty, has_aux=True)(moe, 0.5)
+    assert float(value) == 0
+    expected = 0.5 * (np.asarray(load.array)[0] - 1).sum(0)
+    np.testing.assert_allclose(gradient.router.correction.array, expected, atol=1e-5)
+    assert gradient.router.correction.array[0] > 0 > gradient.router.correction.array[-1], "descent lowers that of the busy expert"
+    still = jax.grad(lambda moe: penalty(moe, 0.0)[0])(moe)
+    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(still))
+
+
 def test_narrow_compute_chooses_by_wide_logits() -> None:
     moe, x = make(MIXTRAL), tokens().astype(jnp.bfloat16)
     assert moe.router.logits(x).dtype == jnp.float32

@@ -53,6 +53,15 @@ class CorrectedSection(ExpertsSection):
     routed_scaling_factor: float = Field(default=1.0, gt=0, description="Factor of the weights of a token's experts.")
     first_k_dense_replace: NonNegative = Field(default=1, description="Layers, from the first, that have an MLP in the place of experts.")
 
+    router_correction_coef: float = Field(
+        default=0.0,
+        ge=0,
+        description=(
+            "Factor of a gradient that moves the corrections of the routers' scores against the load of the experts, by the update rule of "
+            "the optimizer. 0: the corrections stay."
+        ),
+    )
+
     rules: ClassVar[tuple[Rule, ...]] = (*ExpertsSection.rules, *ROUTER_RULES)
 
     def experts(self) -> ExpertSizes:

@@ -86,7 +86,7 @@ def _design_of(spec: CorrectedSection) -> ExpertDesign:
             groups=spec.n_group,
             kept_groups=spec.topk_group,
         ),
-        losses=router_losses(spec),
+        losses=router_losses(spec)._replace(correction=spec.router_correction_coef),
         combine=gate_of(spec.hidden_act),
     )
 

@@ -34,6 +34,9 @@ class RouterReport(NamedTuple):
     """(...), without positions."""
     z_loss: NamedArray
     """(...), without positions."""
+    pull: NamedArray
+    """The correction times the excess of the load over an even one, summed over the experts: (...), without positions. 0 without a
+    correction. Only its gradient is used: it moves the correction against the load."""
 
 
 class Router(eqx.Module):
@@ -44,7 +47,7 @@ class Router(eqx.Module):
     weight: NamedArray = parameter(Role.ROUTER, inputs="inputs")
     bias: NamedArray | None = parameter(Role.BIAS)
     correction: NamedArray | None = parameter(Role.BIAS)
-    """(*stacked, routes): added to the scores for the choice alone. It gets no gradient, so training leaves it as it is."""
+    """(*stacked, routes): added to the scores for the choice alone. It gets no gradient but that of `RouterLosses.correction`."""
 
     @staticmethod
     def init(
@@ -146,18 +149,20 @@ class MixtureOfExperts(eqx.Module):
             out = shard.sum_over(experts.mlp, combined.astype(rows.dtype))
             found = balance(logits, choice, position.size, lambda part: shard.sum_over(position, part))
             lead = activations[0].array.shape[:-2]
+            pull = jnp.zeros_like(found.z_loss) if correction is None else (found.load - 1) @ correction.array
             return (
                 NamedArray(out.reshape(activations[0].array.shape), x.axis_names),
                 RouterReport(
                     NamedArray(found.load.reshape(*lead, -1), (*outer, ROUTES)),
                     NamedArray(found.balance_loss.reshape(lead), outer),
                     NamedArray(found.z_loss.reshape(lead), outer),
+                    NamedArray(pull.reshape(lead), outer),
                 ),
             )
 
         # As float32 a parameter's gradient stays wide until it is summed over all devices.
         wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (experts, self.router.correction))
-        results = (Result(x.axis_names), RouterReport(Result((*outer, ROUTES)), Result(outer), Result(outer)))  # pyright: ignore[reportArgumentType]
+        results = (Result(x.axis_names), RouterReport(Result((*outer, ROUTES)), *(Result(outer),) * 3))  # pyright: ignore[reportArgumentType]
         out, report = by_device(of_device, (x, self.router.logits(x)), wide, results)
         if self.shared is not None:
             out = out + self.shared(x)
@@ -169,6 +174,8 @@ class RouterLosses(NamedTuple):
 
     balance: float
     z: float
+    correction: float = 0.0
+    """Factor of the gradient that moves the corrections against the load; 0: they stay as they are."""
 
 
 def reported(reports: RouterReport, losses: RouterLosses) -> tuple[dict[str, NamedArray], NamedArray]:
@@ -178,8 +185,11 @@ def reported(reports: RouterReport, losses: RouterLosses) -> tuple[dict[str, Nam
         reports: The reports of all layers, with a dimension without a name for the layers in front, as a scan returns them.
         losses: Factors of the losses.
     """
-    load, balance_loss, z_loss = (NamedArray(each.array, (LAYERS, *each.axis_names)) for each in reports)
+    load, balance_loss, z_loss, pull = (NamedArray(each.array, (LAYERS, *each.axis_names)) for each in reports)
     balance_mean, z_mean = (hax.mean(each, LAYERS) for each in (balance_loss, z_loss))
     aux: dict[str, Any] = {"expert_load": load, "load_balance_loss": balance_mean, "router_z_loss": z_mean}
     penalty: Any = balance_mean * losses.balance + z_mean * losses.z
+    if losses.correction:
+        pulls: Any = hax.sum(pull, LAYERS) * losses.correction
+        penalty = penalty + (pulls - jax.lax.stop_gradient(pulls))  # a gradient without a value
     return aux, penalty
