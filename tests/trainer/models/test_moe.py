@@ -139,11 +139,16 @@ def test_a_mesh_changes_nothing_even_if_all_tokens_choose_the_experts_of_one_dev
     routing, options = KINDS[kind]
     mesh = build_mesh(resolved)
     spread: Any = None
+
+    def on_mesh(moe: MixtureOfExperts, x: hax.NamedArray) -> Any:
+        values, (by_moe, by_x) = found(moe, x)
+        return values, (constrain(by_moe, mesh), by_x)
+
     for offsets in (np.zeros(EXPERTS), np.where(np.arange(EXPERTS) < 2, 50.0, 0.0)):
         moe, x = skewed(make(routing, **options), tokens(), offsets)
         placed = jax.device_put(moe, shardings(moe, mesh, PARAMETER_AXES)), jax.device_put(x, shardings(x, mesh, COMPUTE_AXES))
         with computing(mesh):
-            spread = spread or jax.jit(lambda moe, x: constrain(found(moe, x), mesh))
+            spread = spread or jax.jit(on_mesh)
             assert_near(spread(*placed), expected(moe, x))
 
 

@@ -198,7 +198,7 @@ def in_files(kind: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]
 def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of one file."""
     config = transformers.AutoConfig.for_model(kind, **json.loads(json.dumps(settings)))
-    config._attn_implementation = "eager"
+    config._attn_implementation = config._experts_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(torch.float32).eval()
     noise = np.random.default_rng(1)
     corrections = {name: value for name, value in model.named_buffers() if name.endswith("e_score_correction_bias")}

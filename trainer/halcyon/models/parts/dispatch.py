@@ -3,7 +3,7 @@
 The choices of a device's tokens are sorted by expert. If the mesh splits the experts, the sorted rows are sent in rounds: in each round a
 device sends at most `capacity` rows to each other device, so memory grows with the tokens of a device and not with those of the batch. With
 a balanced router one round is enough. If many tokens choose the experts of one device, further rounds follow; rounds without rows are
-skipped on all devices together. The backward pass computes each round again, because it would otherwise keep the rows of all rounds.
+skipped by all devices together. The backward pass computes each round again, because it would otherwise keep the rows of all rounds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis
 
+from halcyon.models.axes import BATCH
 from halcyon.models.partition import Shard, unroll
 from halcyon.models.parts.moved_rows import copied, moved
 
@@ -70,7 +71,8 @@ def _computed(shard: Shard, experts: Axis, rows: jax.Array, expert_of: jax.Array
 
     if rounds == 1:
         return one_round(rows, 0)
-    most = shard.max_over(experts, jnp.max(jnp.diff(begins)))
+    # All devices skip the same rounds: those that share parameters gather them together in each round.
+    most = shard.max_over(Axis(BATCH, 1), jnp.max(jnp.diff(begins)))
 
     def step(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
         again = jax.checkpoint(one_round, prevent_cse=unroll(rounds))
