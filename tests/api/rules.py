@@ -66,7 +66,7 @@ _OTHER = {"run": "base"}
 
 BROKEN: tuple[Case, ...] = (
     *_hardware(),
-    ("hiddenSize must be a multiple", document(spec__model__llama__heads=5)),
+    ("hiddenSize must be a multiple of heads", document(spec__model__llama__heads=5)),
     ("kvHeads must divide heads", document(spec__model__llama__kvHeads=3)),
     ("hiddenSize / heads must be even", document(spec__model__llama__heads=64)),
     ("hiddenSize must be a multiple of numAttentionHeads", _model("qwen3", numAttentionHeads=5)),
