@@ -35,7 +35,7 @@ def _read(config: ConfigReader) -> Qwen3MoeSpec:
         attention_bias=config.flag("attention_bias", False),
         use_sliding_window=config.flag("use_sliding_window", False) and window is not None,
         sliding_window=window,
-        num_experts=config.integer("num_experts", 128),
+        num_experts=config.integer("num_experts", config.integer("num_local_experts", 128)),
         num_experts_per_tok=config.integer("num_experts_per_tok", 8),
         moe_intermediate_size=config.integer("moe_intermediate_size", 768),
         norm_topk_prob=config.flag("norm_topk_prob", False),
@@ -53,6 +53,7 @@ def _write(spec: Qwen3MoeSpec, tokens: int, positions: int) -> dict[str, Any]:
         "use_sliding_window": spec.use_sliding_window,
         "sliding_window": spec.window if spec.use_sliding_window else None,
         "num_experts": spec.num_experts,
+        "num_local_experts": spec.num_experts,  # its name in newer versions of transformers
         "num_experts_per_tok": spec.num_experts_per_tok,
         "moe_intermediate_size": spec.moe_intermediate_size,
         "norm_topk_prob": spec.norm_topk_prob,
