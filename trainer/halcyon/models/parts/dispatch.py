@@ -74,9 +74,14 @@ def _computed(shard: Shard, experts: Axis, rows: jax.Array, expert_of: jax.Array
     # All devices skip the same rounds: those that share parameters gather them together in each round.
     most = shard.max_over(Axis(BATCH, 1), jnp.max(jnp.diff(begins)))
 
+    def if_needed(rows: jax.Array, number: jax.Array) -> jax.Array:
+        return jax.lax.cond(number * capacity < most, one_round, lambda rows, _: jnp.zeros_like(rows), rows, number)
+
+    # Around the condition: inside of it, the rows would be kept once for each round.
+    again = jax.checkpoint(if_needed, prevent_cse=unroll(rounds))
+
     def step(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
-        again = jax.checkpoint(one_round, prevent_cse=unroll(rounds))
-        return total + jax.lax.cond(number * capacity < most, again, lambda rows, _: jnp.zeros_like(rows), rows, number), None
+        return total + again(rows, number), None
 
     return jax.lax.scan(step, jnp.zeros_like(rows), jnp.arange(rounds), unroll=unroll(rounds))[0]
 
