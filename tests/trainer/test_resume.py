@@ -100,7 +100,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("model", [pytest.param(name, marks=() if name in ("gemma3", "qwen3Moe") else pytest.mark.variant) for name in MODELS])
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=() if name in ("gemma3", "qwen3Moe") else pytest.mark.variant) for name in MODELS]
+)
 def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
     runs = [document(tmp_path, name, 14, slices=1, topology="1x2") for name in ("calm-root", "root")]
     for run in runs:

@@ -59,7 +59,9 @@ def make(routing: Routing, *, bias: bool = False, shared: bool = False, experts:
 
 
 def tokens(seed: int = 0) -> hax.NamedArray:
-    return hax.named(jnp.asarray(np.random.default_rng(seed).standard_normal((ROWS, LENGTH, EMBED)), jnp.float32), ("batch", "position", "embed"))
+    return hax.named(
+        jnp.asarray(np.random.default_rng(seed).standard_normal((ROWS, LENGTH, EMBED)), jnp.float32), ("batch", "position", "embed")
+    )
 
 
 def skewed(moe: MixtureOfExperts, x: hax.NamedArray, offsets: Any) -> tuple[MixtureOfExperts, hax.NamedArray]:

@@ -21,8 +21,8 @@ from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.spec.divergence import DivergenceSpec, SpikeSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
 from tests.trainer.batches import batch_of
-from tests.trainer.training.test_program import program_of
 from tests.trainer.meshes import mesh_of
+from tests.trainer.training.test_program import program_of
 
 SKIP = DivergenceSpec(non_finite="skip")
 SPIKES = DivergenceSpec(non_finite="skip", spike=SpikeSpec(sigmas=4.0, window_steps=8))

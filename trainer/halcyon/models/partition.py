@@ -2,8 +2,9 @@
 
 Two computations of a model, the gradient of an embedding and the loss, add up sums over all positions. XLA would send each partial sum
 over the network. So they are written for one device: each device adds up its own part, and one reduction follows. Experts are written for
-one device too, because XLA would copy all tokens to every device to sort them. These computations use the devices only through `Shard`. The code that traces the model chooses the devices: `halcyon.parallel.partition.computing` installs the partition of a
-mesh. Without it there is one device with all data.
+one device too, because XLA would copy all tokens to every device to sort them. These computations use the devices only through `Shard`.
+The code that traces the model chooses the devices: `halcyon.parallel.partition.computing` installs the partition of a mesh. Without it
+there is one device with all data.
 """
 
 from __future__ import annotations

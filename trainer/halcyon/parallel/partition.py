@@ -101,8 +101,9 @@ class MeshShard:
 def by_group(function: Callable[[Any, Any, Any], Any], batch: Any, parameters: Any, shared: Any, *, rows_at: int, gathered: bool) -> Any:
     """Sum ``function(batch, parameters, shared)`` over the groups of devices that each compute a part of the batch.
 
-    A group has one index along ``replica`` and ``data``, and one along ``fsdp`` if the parameters are `gathered`. Axes that split parameters
-    during the computation, such as ``expert``, stay inside a group. Inside a group XLA partitions automatically. Groups exchange only the parameters, before the computation, and the sums, after it.
+    A group has one index along ``replica`` and ``data``, and one along ``fsdp`` if the parameters are `gathered`. Axes that split
+    parameters during the computation, such as ``expert``, stay inside a group. Inside a group XLA partitions automatically. Groups exchange
+    only the parameters, before the computation, and the sums, after it.
 
     Args:
         function: Takes the group's part of the batch, the parameters and `shared`; returns its part of two sums: a tree of scalars, and

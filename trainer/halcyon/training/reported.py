@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import jax
 import numpy as np
 
 from halcyon.telemetry import ReportedMetric
 
 
-def reported_metrics(metrics: Mapping[str, np.ndarray]) -> dict[str, ReportedMetric]:
+def reported_metrics(metrics: Mapping[str, jax.typing.ArrayLike]) -> dict[str, ReportedMetric]:
     """The metrics of a step.
 
     An array [layer, expert] becomes two metrics with one number for each layer: ``NAME_max`` and ``NAME_min``, over the experts.
@@ -20,8 +21,8 @@ def reported_metrics(metrics: Mapping[str, np.ndarray]) -> dict[str, ReportedMet
     found: dict[str, ReportedMetric] = {}
     for name, value in metrics.items():
         if np.ndim(value) == 0:
-            found[name] = float(value)
+            found[name] = float(np.asarray(value))
         else:
-            found[f"{name}_max"] = tuple(float(one) for one in np.max(value, axis=-1))
-            found[f"{name}_min"] = tuple(float(one) for one in np.min(value, axis=-1))
+            found[f"{name}_max"] = tuple(float(one) for one in np.max(np.asarray(value), axis=-1))
+            found[f"{name}_min"] = tuple(float(one) for one in np.min(np.asarray(value), axis=-1))
     return found

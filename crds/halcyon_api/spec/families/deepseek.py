@@ -27,9 +27,7 @@ ROUTER_RULES = (
     ),
     Rule(
         "self.topkGroup <= self.nGroup && self.numExpertsPerTok * self.nGroup <= self.nRoutedExperts * self.topkGroup",
-        lambda self: (
-            self.topk_group <= self.n_group and self.num_experts_per_tok * self.n_group <= self.n_routed_experts * self.topk_group
-        ),
+        lambda self: self.topk_group <= self.n_group and self.num_experts_per_tok * self.n_group <= self.n_routed_experts * self.topk_group,
         "topkGroup must be at most nGroup, and that many groups must have numExpertsPerTok experts",
         ".topkGroup",
         shows("topkGroup", "nGroup", "numExpertsPerTok", "nRoutedExperts"),
@@ -105,7 +103,8 @@ class DeepseekV3Spec(CorrectedSection):
     qk_rope_head_dim: Width = Field(default=64, description="Features of a head's queries and keys that are rotated.")
     v_head_dim: Width = Field(default=128, description="Features of a head's values.")
     rope_interleave: bool = Field(
-        default=True, description="Whether rotated pairs are neighbours in the files of Hugging Face. Changes nothing but import and export."
+        default=True,
+        description="Whether rotated pairs are neighbours in the files of Hugging Face. Changes nothing but import and export.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (

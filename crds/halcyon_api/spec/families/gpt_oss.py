@@ -21,7 +21,9 @@ class GptOssSpec(ExpertsSection):
     rope_theta: float = Field(default=150_000.0, gt=0, description="Base of the rotary frequencies.")
     rms_norm_eps: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
     attention_bias: bool = Field(default=True, description="Biases of all four projections of attention.")
-    sliding_window: SlidingWindow = Field(default=128, description="Positions that a layer with `sliding_attention` sees, its own included.")
+    sliding_window: SlidingWindow = Field(
+        default=128, description="Positions that a layer with `sliding_attention` sees, its own included."
+    )
     layer_types: LayerTypes | None = Field(
         default=None, description=f"{LAYER_TYPES_DESCRIPTION} Default: in turn, from `sliding_attention` on."
     )

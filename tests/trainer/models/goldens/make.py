@@ -87,7 +87,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         SMALL | {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu", "rope_parameters": YARN | {"rope_theta": 500.0}},
     ),
     "llama-yarn-exact": ("llama", SMALL | {"rope_parameters": YARN | {"rope_theta": 500.0, "truncate": False, "attention_factor": 1.3}}),
-    "llama-linear-relu2": ("llama", SMALL | {"hidden_act": "relu2", "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 90.0}}),
+    "llama-linear-relu2": (
+        "llama",
+        SMALL | {"hidden_act": "relu2", "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 90.0}},
+    ),
     "gpt2": ("gpt2", GPT2),
     "gpt2-untied": (
         "gpt2",
@@ -223,9 +226,7 @@ def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
             segments[part], logits[part] = number, found.detach().numpy()
             start += length
     total.backward()
-    gradients = {
-        name: np.zeros(value.shape, np.float32) if value.grad is None else value.grad.numpy() for name, value in tensors.items()
-    }
+    gradients = {name: np.zeros(value.shape, np.float32) if value.grad is None else value.grad.numpy() for name, value in tensors.items()}
     document = {"architectures": [type(model).__name__], **config.to_dict()}
     return {
         "config": np.frombuffer(json.dumps(document, default=str).encode(), np.uint8),
@@ -266,7 +267,11 @@ def frequencies() -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for name, (head_size, rope) in FREQUENCIES.items():
         config = transformers.LlamaConfig(
-            hidden_size=2 * head_size, num_attention_heads=2, head_dim=head_size, max_position_embeddings=131_072, rope_parameters=dict(rope)
+            hidden_size=2 * head_size,
+            num_attention_heads=2,
+            head_dim=head_size,
+            max_position_embeddings=131_072,
+            rope_parameters=dict(rope),
         )
         turns, factor = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, torch.device("cpu"))
         settings = {"head_size": head_size, **rope}

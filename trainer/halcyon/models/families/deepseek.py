@@ -1,7 +1,7 @@
 """DeepSeek V3 (DeepSeek-AI 2024), of which Kimi K2 is a size, and GLM 4.5 (GLM Team 2025).
 
-Both have MLPs in their first layers, then experts beside a shared MLP, and routers with the sigmoid and a correction. DeepSeek V3 has latent
-attention. GLM 4.5 has grouped-query attention and rotates a part of each head.
+Both have MLPs in their first layers, then experts beside a shared MLP, and routers with the sigmoid and a correction. DeepSeek V3 has
+latent attention. GLM 4.5 has grouped-query attention and rotates a part of each head.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from halcyon.models.parts.experts import Gate
 from halcyon.models.parts.routing import Routing
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 
+
 @functools.cache
 def clamped_gate(alpha: float, limit: float) -> Gate:
     """``(up + 1) * gate * sigmoid(alpha * gate)``, with `gate` at most the limit and `up` within both signs of it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import haliax as hax
@@ -103,7 +104,7 @@ class Experts(eqx.Module):
             _biased(shard, _product(shard, rows, weight, sizes), bias, sizes)
             for weight, bias in ((self.gate, self.gate_bias), (self.up, self.up_bias))
         )
-        out = _product(shard, recomputed(self.combine)(gate, up), self.down, sizes)
+        out: Any = _product(shard, recomputed(self.combine)(gate, up), self.down, sizes)
         if self.down_bias is None:
             return out
         is_first = shard.part(self.mlp)[1] == 0  # only one part of the features adds the bias of the sum
@@ -134,7 +135,7 @@ def _product_backward(
 _product.defvjp(_product_forward, _product_backward)
 
 
-def _biased(shard: Shard, rows: jax.Array, bias: NamedArray | None, sizes: jax.Array) -> jax.Array:
+def _biased(shard: Shard, rows: Any, bias: NamedArray | None, sizes: jax.Array) -> Any:
     return rows if bias is None else _add_bias(shard, rows, bias, sizes)
 
 
@@ -146,15 +147,11 @@ def _add_bias(shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array)
     return (rows.astype(jnp.float32) + added).astype(rows.dtype)
 
 
-def _add_bias_forward(
-    shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array
-) -> tuple[jax.Array, tuple[NamedArray, jax.Array]]:
+def _add_bias_forward(shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array) -> tuple[jax.Array, tuple[NamedArray, jax.Array]]:
     return _add_bias(shard, rows, bias, sizes), (bias, sizes)
 
 
-def _add_bias_backward(
-    shard: Shard, arguments: tuple[NamedArray, jax.Array], cotangent: jax.Array
-) -> tuple[jax.Array, NamedArray, None]:
+def _add_bias_backward(shard: Shard, arguments: tuple[NamedArray, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, NamedArray, None]:
     bias, sizes = arguments
     by_bias = shard.scattered(with_array(bias, grouped_sum(cotangent, sizes)))
     return cotangent, by_bias.astype(bias.dtype), None

@@ -143,9 +143,7 @@ class MixtureOfExperts(eqx.Module):
             choice = choose(logits, routing, None if correction is None else correction.array)
             sent = rows.reshape(-1, embed.size)
             chosen, weights = (each.reshape(len(sent), -1) for each in (choice.experts, choice.weights))
-            combined = dispatched(
-                shard, experts.experts, sent, chosen, weights, lambda rows, sizes: mine.of_device(shard, rows, sizes)
-            )
+            combined = dispatched(shard, experts.experts, sent, chosen, weights, lambda rows, sizes: mine.of_device(shard, rows, sizes))
             out = shard.sum_over(experts.mlp, combined.astype(rows.dtype))
             found = balance(logits, choice, position.size, lambda part: shard.sum_over(position, part))
             lead = activations[0].array.shape[:-2]

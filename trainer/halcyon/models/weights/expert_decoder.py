@@ -32,7 +32,9 @@ class Layers:
         """A tensor of each layer; both names are below the layer."""
         return tensor(f"{LAYER}.{name}", f"{self.block}.{path}", *dimensions, numbers=self.numbers)
 
-    def linear(self, name: str, path: str, outputs: str | tuple[str, ...], inputs: str | tuple[str, ...], bias: bool = False) -> list[Tensor]:
+    def linear(
+        self, name: str, path: str, outputs: str | tuple[str, ...], inputs: str | tuple[str, ...], bias: bool = False
+    ) -> list[Tensor]:
         """The tensors of a linear map."""
         weight = self.tensor(f"{name}.weight", f"{path}.weight", outputs, inputs)
         return [weight, self.tensor(f"{name}.bias", f"{path}.bias", outputs)] if bias else [weight]
@@ -40,7 +42,7 @@ class Layers:
     def mlp(self, name: str, path: str) -> list[Tensor]:
         """The tensors of a gated MLP."""
         maps = (("gate", MLP, EMBED), ("up", MLP, EMBED), ("down", EMBED, MLP))
-        return [one for part, *axes in maps for one in self.linear(f"{name}.{part}_proj", f"{path}.{part}", *axes)]
+        return [self.tensor(f"{name}.{part}_proj.weight", f"{path}.{part}.weight", *axes) for part, *axes in maps]
 
     def experts(self, router: str, experts: str, names: Mapping[str, str]) -> list[Tensor]:
         """The tensors of a router and of experts with a tensor each.

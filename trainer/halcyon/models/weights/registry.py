@@ -6,8 +6,8 @@ import difflib
 
 from halcyon.errors import BadConfiguration
 from halcyon.models.weights.config import ConfigReader
-from halcyon.models.weights.family import Family
 from halcyon.models.weights.deepseek import DEEPSEEK_V3, GLM4_MOE
+from halcyon.models.weights.family import Family
 from halcyon.models.weights.gemma import GEMMA, GEMMA2, GEMMA3
 from halcyon.models.weights.gpt2 import GPT2
 from halcyon.models.weights.gpt_oss import GPT_OSS
