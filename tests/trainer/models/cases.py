@@ -30,6 +30,7 @@ LLAMA = ModelSpec(llama=LlamaSpec(layers=3, hidden_size=24, intermediate_size=40
 TIED_LLAMA = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=16, intermediate_size=24, heads=4, tie_embeddings=True, rope_theta=100.0))
 GPT2 = ModelSpec(gpt2=Gpt2Spec(layers=3, hidden_size=24, heads=4))
 
+
 def changed(spec: ModelSpec, **fields: Any) -> ModelSpec:
     """`spec` with some fields of its architecture replaced."""
     member = spec.value.model_copy(update=fields)

@@ -18,7 +18,20 @@ from halcyon_api.spec.families.mistral import MistralSpec
 from halcyon_api.spec.families.olmo import Olmo2Spec
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
 from halcyon_api.spec.model import ModelSpec
-from tests.trainer.models.cases import ARCHITECTURES, EVERY_FAMILY, FAMILIES, GPT2, LENGTH, LLAMA, VOCAB, batch, changed, losses, make, shapes
+from tests.trainer.models.cases import (
+    ARCHITECTURES,
+    EVERY_FAMILY,
+    FAMILIES,
+    GPT2,
+    LENGTH,
+    LLAMA,
+    VOCAB,
+    batch,
+    changed,
+    losses,
+    make,
+    shapes,
+)
 from tests.trainer.models.reference import named_leaves
 
 

@@ -38,6 +38,7 @@ SMALL: dict[str, Any] = {
     "rms_norm_eps": 0.003,
     "attention_dropout": 0.0,
     "tie_word_embeddings": False,
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),  # torch gives the embedding of padding no gradient
 }
 GPT2: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -51,6 +52,7 @@ GPT2: dict[str, Any] = {
     "embd_pdrop": 0.0,
     "attn_pdrop": 0.0,
     "tie_word_embeddings": True,
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
 }
 TIED = {"tie_word_embeddings": True}
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "original_max_position_embeddings": 32, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -74,7 +76,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         SMALL | {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu", "rope_parameters": YARN | {"rope_theta": 500.0}},
     ),
     "llama-yarn-exact": ("llama", SMALL | {"rope_parameters": YARN | {"rope_theta": 500.0, "truncate": False, "attention_factor": 1.3}}),
-    "llama-linear-relu2": ("llama", SMALL | {"hidden_act": "relu2", "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 90.0}}),
+    "llama-linear-relu2": (
+        "llama",
+        SMALL | {"hidden_act": "relu2", "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 90.0}},
+    ),
     "gpt2": ("gpt2", GPT2),
     "gpt2-untied": (
         "gpt2",
@@ -120,9 +125,7 @@ def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
     config._attn_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(torch.float32).eval()
     noise = np.random.default_rng(1)
-    weights = {
-        name: draw(name, tuple(value.shape), noise, kind.startswith("gemma")) for name, value in model.named_parameters()
-    }
+    weights = {name: draw(name, tuple(value.shape), noise, kind.startswith("gemma")) for name, value in model.named_parameters()}
     with torch.no_grad():
         for name, value in model.named_parameters():
             value.copy_(torch.from_numpy(weights[name].astype(np.float32)))
@@ -183,7 +186,11 @@ def frequencies() -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for name, (head_size, rope) in FREQUENCIES.items():
         config = transformers.LlamaConfig(
-            hidden_size=2 * head_size, num_attention_heads=2, head_dim=head_size, max_position_embeddings=131_072, rope_parameters=dict(rope)
+            hidden_size=2 * head_size,
+            num_attention_heads=2,
+            head_dim=head_size,
+            max_position_embeddings=131_072,
+            rope_parameters=dict(rope),
         )
         turns, factor = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, torch.device("cpu"))
         settings = {"head_size": head_size, **rope}

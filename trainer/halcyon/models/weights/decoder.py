@@ -74,9 +74,7 @@ def _attention(sizes: DecoderSizes) -> tuple[Tensor, ...]:
     )
 
 
-def _linear(
-    name: str, ours: str, outputs: str | tuple[str, ...], inputs: str | tuple[str, ...], bias: bool
-) -> tuple[Tensor, ...]:
+def _linear(name: str, ours: str, outputs: str | tuple[str, ...], inputs: str | tuple[str, ...], bias: bool) -> tuple[Tensor, ...]:
     weight = tensor(f"{_LAYER}.{name}.weight", f"{_BLOCK}.{ours}.weight", outputs, inputs)
     return (weight, tensor(f"{_LAYER}.{name}.bias", f"{_BLOCK}.{ours}.bias", outputs)) if bias else (weight,)
 
