@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from halcyon.checkpoint.fingerprints import DATA_FIELDS, TRAINER_FIELDS
 from halcyon_api.crd import custom_resource_definition
 from halcyon_api.edits.changes import MAX_VALUE, changes, read_recorded, recorded, values_of
 from halcyon_api.edits.classes import EDIT_RULES, MEANINGS, class_of, edit_rule_of, leaves_of
+from halcyon_api.edits.rules import TOGETHER
 from halcyon_api.edits.steps import settled_steps, steps_refusal
 from halcyon_api.former.table import FORMER, is_former
 from halcyon_api.spec.model import ModelSpec
@@ -34,7 +36,7 @@ LEAVES = [leaf for leaf in schema_leaves(SCHEMA["properties"]["spec"]) if not is
 def transition_rules(node: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
     """Field and expression of each rule that reads the old object."""
     own = [
-        (f"{path}{rule['fieldPath']}".strip("."), rule["rule"])
+        (f"{path}{rule.get('fieldPath', '')}".strip("."), rule["rule"])
         for rule in node.get("x-kubernetes-validations", ())
         if "oldSelf" in rule["rule"]
     ]
@@ -55,7 +57,10 @@ def test_every_field_of_the_schema_has_one_class() -> None:
 def test_the_api_server_freezes_exactly_what_is_frozen() -> None:
     rules = dict(transition_rules(SCHEMA["properties"]["spec"]))
     moved = {row.present for row in FORMER}
-    whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule or path in moved}
+    together = {
+        f"{path}.{name}" for path, rule in rules.items() if path.startswith(TOGETHER) for name in re.findall(r"self\.(\w+) ==", rule)
+    }
+    whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule or path in moved} | together
     frozen = {leaf for leaf in LEAVES if class_of(leaf) == "frozen"}
     assert {leaf for leaf in LEAVES if any(leaf == path or leaf.startswith(f"{path}.") for path in whole)} == frozen - {
         "recovery.divergence.spike.windowSteps"

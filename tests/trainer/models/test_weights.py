@@ -191,7 +191,7 @@ def test_an_unknown_architecture_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"hidden_act": "gelu"}, 'hidden_act is "gelu", but Halcyon computes this model only with "silu"'),
+        ({"hidden_act": "tanh"}, 'hidden_act is "tanh", but Halcyon computes this model only with "silu" or "gelu"'),
         ({"hidden_size": "8"}, 'hidden_size is "8", not an integer'),
         ({"num_hidden_layers": None}, "config.json has no num_hidden_layers"),
     ],

@@ -15,29 +15,20 @@ class RopeScaling(RuledModel):
     """Changes the frequencies of rotary positions. Fields and formulas are those of Hugging Face's `rope_scaling`."""
 
     rope_type: RopeType = Field(
-        description=(
-            "`default`: no change. `linear`: all frequencies divided by `factor`. `llama3`: only the low ones. `yarn`: a ramp between both "
-            "(Peng et al. 2023)."
-        )
+        description="`linear`: all frequencies / `factor`. `llama3`: only the low ones. `yarn`: a ramp between both (Peng et al. 2023)."
     )
-    factor: float | None = Field(default=None, ge=1, description="How many times longer the texts are. Required except for `default`.")
-    original_max_position_embeddings: int | None = Field(
-        default=None, ge=1, description="Longest text of the first training, in tokens. Required for `llama3` and `yarn`."
-    )
-    low_freq_factor: float | None = Field(
-        default=None, gt=0, description="`llama3`: frequencies with fewer turns than this in the original length are divided. Default: 1."
-    )
-    high_freq_factor: float | None = Field(
-        default=None, gt=0, description="`llama3`: frequencies with more turns than this in the original length stay. Default: 4."
-    )
+    factor: float | None = Field(default=None, ge=1, description="How many times longer the texts are.")
+    original_max_position_embeddings: int | None = Field(default=None, ge=1, description="Longest text of the first training, in tokens.")
+    low_freq_factor: float | None = Field(default=None, gt=0, description="`llama3`: with fewer turns, divided. Default: 1.")
+    high_freq_factor: float | None = Field(default=None, gt=0, description="`llama3`: with more turns, not divided. Default: 4.")
     beta_fast: float | None = Field(default=None, gt=0, description="`yarn`: turns at the end of the ramp. Default: 32.")
-    beta_slow: float | None = Field(default=None, gt=0, description="`yarn`: turns at the start of the ramp. Default: 1.")
+    beta_slow: float | None = Field(default=None, gt=0, description="`yarn`: turns at its start. Default: 1.")
     attention_factor: float | None = Field(
-        default=None, gt=0, description="`yarn`: factor of rotated queries and keys. Default: 0.1 ln(`factor`) + 1, or from `mscale`."
+        default=None, gt=0, description="`yarn`: factor of queries and keys. Default: 0.1 ln factor + 1."
     )
-    mscale: float | None = Field(default=None, gt=0, description="`yarn`: with `mscaleAllDim`, another default of `attentionFactor`.")
-    mscale_all_dim: float | None = Field(default=None, gt=0, description="`yarn`: see `mscale`.")
-    truncate: bool | None = Field(default=None, description="`yarn`: round the ends of the ramp to whole features. Default: true.")
+    mscale: float | None = Field(default=None, gt=0, description="`yarn`: numerator of another default of `attentionFactor`.")
+    mscale_all_dim: float | None = Field(default=None, gt=0, description="`yarn`: its denominator.")
+    truncate: bool | None = Field(default=None, description="`yarn`: round the ends of the ramp. Default: true.")
 
     rules: ClassVar = (
         Rule(

@@ -38,6 +38,7 @@ SMALL: dict[str, Any] = {
     "rms_norm_eps": 0.003,
     "attention_dropout": 0.0,
     "tie_word_embeddings": False,
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),  # torch gives the embedding of padding no gradient
 }
 GPT2: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -51,6 +52,7 @@ GPT2: dict[str, Any] = {
     "embd_pdrop": 0.0,
     "attn_pdrop": 0.0,
     "tie_word_embeddings": True,
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
 }
 TIED = {"tie_word_embeddings": True}
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "original_max_position_embeddings": 32, "low_freq_factor": 1.0, "high_freq_factor": 4.0}

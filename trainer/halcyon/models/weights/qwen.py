@@ -41,8 +41,8 @@ def _read_qwen2(config: ConfigReader) -> Qwen2Spec:
 
 def _read_qwen3(config: ConfigReader) -> Qwen3Spec:
     common = _common(config)
-    head_dim = common["head_dim"] or 128  # the default of the class in transformers
-    return Qwen3Spec(**common | {"head_dim": head_dim}, attention_bias=config.flag("attention_bias", False))
+    common["head_dim"] = common["head_dim"] or 128  # the default of the class in transformers
+    return Qwen3Spec(**common, attention_bias=config.flag("attention_bias", False))
 
 
 def _write(spec: QwenSection, tokens: int, positions: int) -> dict[str, Any]:
