@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis
 
-from halcyon.models.axes import BATCH
+from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.partition import Shard, unroll
 from halcyon.models.parts.moved_rows import copied, moved
 
@@ -72,7 +72,7 @@ def _computed(shard: Shard, experts: Axis, rows: jax.Array, expert_of: jax.Array
     if rounds == 1:
         return one_round(rows, 0)
     # All devices skip the same rounds: those that share parameters gather them together in each round.
-    most = shard.max_over(Axis(BATCH, 1), jnp.max(jnp.diff(begins)))
+    most = shard.max_over(Axis(POSITION, 1), shard.max_over(Axis(BATCH, 1), jnp.max(jnp.diff(begins))))
 
     def if_needed(rows: jax.Array, number: jax.Array) -> jax.Array:
         return jax.lax.cond(number * capacity < most, one_round, lambda rows, _: jnp.zeros_like(rows), rows, number)
