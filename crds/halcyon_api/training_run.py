@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, fiel
 from halcyon_api.axes import REST, on
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, Rule, RuledModel, RunName, Seconds, cel
 from halcyon_api.edits.classes import section_of
-from halcyon_api.edits.rules import frozen_rules
+from halcyon_api.edits.rules import frozen_rules, joint_rules
 from halcyon_api.edits.steps import steps_rule
 from halcyon_api.former.reading import PresentForm, present_form
 from halcyon_api.former.rules import contradiction_rules
@@ -249,6 +249,8 @@ class TrainingRunSpec(RuledModel):
 
 
 TrainingRunSpec.cel_rules = (*frozen_rules(TrainingRunSpec), *contradiction_rules(TrainingRunSpec), *TrainingRunSpec.cel_rules)
+for _section, _rule in joint_rules(TrainingRunSpec):
+    _section.cel_rules = (_rule,)
 
 
 class ObjectMeta(ApiModel):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from pydantic.alias_generators import to_camel
 
 from halcyon.checkpoint.fingerprints import DATA_FIELDS, TRAINER_FIELDS
 from halcyon_api.crd import custom_resource_definition
 from halcyon_api.edits.changes import MAX_VALUE, changes, read_recorded, recorded, values_of
 from halcyon_api.edits.classes import EDIT_RULES, MEANINGS, class_of, edit_rule_of, leaves_of
+from halcyon_api.edits.rules import TOGETHER
 from halcyon_api.edits.steps import settled_steps, steps_refusal
 from halcyon_api.former.table import FORMER, is_former
+from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
@@ -32,7 +36,7 @@ LEAVES = [leaf for leaf in schema_leaves(SCHEMA["properties"]["spec"]) if not is
 def transition_rules(node: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
     """Field and expression of each rule that reads the old object."""
     own = [
-        (f"{path}{rule['fieldPath']}".strip("."), rule["rule"])
+        (f"{path}{rule.get('fieldPath', '')}".strip("."), rule["rule"])
         for rule in node.get("x-kubernetes-validations", ())
         if "oldSelf" in rule["rule"]
     ]
@@ -53,13 +57,17 @@ def test_every_field_of_the_schema_has_one_class() -> None:
 def test_the_api_server_freezes_exactly_the_frozen_fields() -> None:
     rules = dict(transition_rules(SCHEMA["properties"]["spec"]))
     moved = {row.present for row in FORMER}
-    whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule or path in moved}
+    together = {
+        f"{path}.{name}" for path, rule in rules.items() if path.startswith(TOGETHER) for name in re.findall(r"self\.(\w+) ==", rule)
+    }
+    whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule or path in moved} | together
     frozen = {leaf for leaf in LEAVES if class_of(leaf) == "frozen"}
     assert {leaf for leaf in LEAVES if any(leaf == path or leaf.startswith(f"{path}.") for path in whole)} == frozen - {
         "recovery.divergence.spike.windowSteps"
     }
     # The other rules are about several fields: kinds that must not be set or removed, because they hold frozen fields.
-    assert set(rules) - whole == {"model.llama", "model.gpt2", "optimizer.adamw", "recovery.divergence.spike"}
+    families = {f"model.{to_camel(kind)}" for kind in ModelSpec.kinds()}
+    assert set(rules) - whole == {*families, "optimizer.adamw", "recovery.divergence.spike"}
     assert [path for path, _ in transition_rules({key: SCHEMA[key] for key in ("x-kubernetes-validations",)})] == [
         "spec.trainer.steps",
         "spec.checkpoint",

@@ -170,15 +170,18 @@ def test_the_fields_of_a_mesh_are_the_rows_of_the_table() -> None:
     assert list(IciAxes.model_fields) == [row.name for row in on("ici")]
     assert list(DcnAxes.model_fields) == [row.name for row in on("dcn")]
     assert list(ResolvedMesh.model_fields) == [row.name for row in AXES]
-    assert (COMPUTE_AXES["batch"], PARAMETER_AXES["embed"], PARAMETER_AXES["vocab"]) == (("replica", "data", "fsdp"), "fsdp", "tensor")
-    assert MESH_AXES == ("replica", "data", "fsdp", "tensor")
+    assert COMPUTE_AXES["batch"] == ("replica", "data", "fsdp", "expert")
+    assert (PARAMETER_AXES["embed"], PARAMETER_AXES["vocab"]) == ("fsdp", "tensor")
+    assert PARAMETER_AXES["experts"] == COMPUTE_AXES["experts"] == "expert"
+    assert MESH_AXES == ("replica", "data", "fsdp", "expert", "tensor")
 
 
 @pytest.mark.parametrize("kind", ModelSpec.kinds())
 def test_every_kind_of_model_has_a_shape(kind: str) -> None:
     model = ModelSpec.model_validate({to_camel(kind): {}})
     shape = model.shape(64, 128)
-    assert {split.axis for split in shape.splits} == {"parameters", "features", "heads"}
+    assert {split.axis for split in shape.splits} - {"experts"} == {"parameters", "features", "heads"}
+    assert ("experts" in {split.axis for split in shape.splits}) == (shape.idle_parameters > 0)
     fields = {info.alias for info in type(model.value).model_fields.values()}
     assert {split.field for split in shape.splits} <= fields, "error messages name these fields"
 

@@ -9,23 +9,22 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from halcyon.data.loader import Loader
-from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import initial_state
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.data.corpus import open_text
+from tests.trainer.meshes import mesh_of
 
 TINY = {"llama": {"layers": 1, "hiddenSize": 16, "intermediateSize": 16, "heads": 2}}
 BOS, EOS = 256, 257
 
 
 def program_of(**changes: Any) -> Program:
-    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
+    mesh = mesh_of()
     return build_program(parse_run(document(spec__model=TINY, **changes)).spec, 259, mesh)
 
 

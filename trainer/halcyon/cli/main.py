@@ -120,6 +120,22 @@ def validate(document: Document, defaults: Defaults = None) -> None:
     )
 
 
+@app.command(rich_help_panel=LOCAL)
+def models() -> None:
+    """List the model families of spec.model, with the published models and the fields of each."""
+    from rich.table import Table
+
+    from halcyon.cli.errors import console
+    from halcyon_api.families_reference import COMMON, rows
+
+    table = Table("section", "models", "what it is", "further fields")
+    for row in rows():
+        table.add_row(row.section, row.models, row.meaning, ", ".join(row.fields) or "none")
+    shown = console()
+    shown.print(table)
+    shown.print(f"All but llama and gpt2 have the fields {', '.join(COMMON)}.", highlight=False)
+
+
 def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
     """The problem, if a run on this machine's processor does not fit into its memory; else nothing."""
     from halcyon.machine.local_files import is_local
