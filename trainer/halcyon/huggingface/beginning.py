@@ -175,7 +175,7 @@ def _require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
     assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
     family = family_of_section(section)
     here, there = family.write(section, 1, 1), family.write(theirs.value, 1, 1)
-    for name in here.keys() | there.keys():
+    for name in (*here, *(there.keys() - here.keys())):
         if here.get(name) != there.get(name) and name not in _NO_WEIGHT:
             raise BadConfiguration(
                 f"{what} holds another model: {name} is {there.get(name)} there, and {here.get(name)} by spec.model.{ours.kind}; set it to "

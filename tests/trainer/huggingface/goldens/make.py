@@ -51,7 +51,7 @@ def check(folder: str, golden: str) -> None:
     found = logits(model, expected["tokens"])
     error = np.abs(found - expected["logits"]).max() / np.abs(expected["logits"]).max()
     sys.stdout.write(f"{folder}: largest error {error:.2e} of the largest logit\n")
-    sys.exit(error > 1e-5)
+    sys.exit(int(error > 1e-5))
 
 
 def logits(model: torch.nn.Module, tokens: np.ndarray) -> np.ndarray:
