@@ -54,6 +54,13 @@ def test_once_it_has_a_checkpoint_the_other_run_may_go() -> None:
     assert "root" not in document_of(world)["spec"]["from"]
 
 
+def test_a_model_in_files_needs_no_other_run() -> None:
+    origin = {"huggingFace": {"path": "s3://bucket/models/base"}}
+    world = SimulatedCluster(run(**{"from": origin}))
+    world.settle()
+    assert document_of(world)["spec"]["from"] == origin
+
+
 def test_a_root_that_is_named_needs_no_other_run() -> None:
     named = run(**{"from": {"run": "base", "root": "s3://bucket/archive"}})
     world = SimulatedCluster(named)
