@@ -18,8 +18,10 @@ from halcyon.errors import BadConfiguration
 from halcyon.huggingface.exporting import export_model
 from halcyon.huggingface.importing import import_model
 from halcyon.huggingface.root import entry_of, stored_model
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.exit_codes import ExitCode
+from tests.trainer.checkpoint.helpers import Root
 from tests.trainer.huggingface.folders import (
     CASES,
     CONFIG,
@@ -85,6 +87,29 @@ def test_the_checkpoint_of_an_import_verifies_and_shows_as_any_other(tmp_path: P
     assert runner.invoke(app, ["checkpoints", "verify", str(tmp_path / "root")]).exit_code == 0
     assert runner.invoke(app, ["checkpoints", "copy", str(tmp_path / "root"), str(tmp_path / "copy")]).exit_code == 0
     assert same_bits(exported(tmp_path / "copy", tmp_path / "out"), llama_tensors())
+
+
+@pytest.mark.slow
+def test_every_place_may_be_an_object_store(s3_root: Root, tmp_path: Path) -> None:
+    address, endpoint = s3_root.spec.root, s3_root.spec.endpoint or ""
+    folder = write_folder(tmp_path / "model", llama_tensors())
+    model_store = Store(s3_root.spec.model_copy(update={"root": f"{address}/model"}))
+    for file in folder.iterdir():
+        model_store.write(file.name, file.read_bytes())
+    stores = ["--endpoint", endpoint]
+    done = command("import", "hf", f"{address}/model", "--root", f"{address}/base", *stores, "--root-endpoint", endpoint)
+    assert done.exit_code == 0, done.stderr
+    done = command("export", "hf", f"{address}/base@0", f"{address}/out", *stores, "--to-endpoint", endpoint, "--file-bytes", "2000")
+    assert done.exit_code == 0, done.stderr
+    assert same_bits(tensors_of(s3_root.folder / "out"), llama_tensors())
+    model, _ = halcyon.load(f"hf:{address}/out", endpoint=endpoint)
+    again, _ = halcyon.load(f"{address}/base", endpoint=endpoint)
+    assert np.array_equal(np.asarray(halcyon.logits(model, [[1, 2]])), np.asarray(halcyon.logits(again, [[1, 2]])))
+    model_store.write("model.safetensors", (folder / "model.safetensors").read_bytes()[:-1])
+    done = command("import", "hf", f"{address}/model", "--root", str(tmp_path / "root"), *stores)
+    assert (done.exit_code, "missing or truncated" in done.stderr) == (ExitCode.BAD_CONFIGURATION, True), done.stderr
+    done = command("import", "hf", f"{address}/none", "--root", str(tmp_path / "root"), *stores)
+    assert (done.exit_code, "has no config.json" in done.stderr) == (ExitCode.BAD_CONFIGURATION, True), done.stderr
 
 
 @pytest.mark.parametrize("case", CASES)
