@@ -113,6 +113,9 @@ BROKEN: tuple[Case, ...] = (
     ("a name that ends in _TOKEN", document(spec__env=[{"name": "HF_TOKEN", "value": "hf_abc"}])),
     ("from begins a training", document(spec__from=_OTHER, spec__task="data")),
     ("task: evaluate needs from", document(spec__task="evaluate")),
+    ("set exactly one of run and huggingFace", document(spec__from={"step": 3})),
+    ("set exactly one of run and huggingFace", document(spec__from={**_OTHER, "huggingFace": {"path": "/models/base"}})),
+    ("step and root belong to run", document(spec__from={"huggingFace": {"path": "/models/base"}, "step": 3})),
     ("from.step must be less", document(spec__from={**_OTHER, "step": 10})),
     ("from.root is the other run's", document(spec__from={**_OTHER, "root": "file:///checkpoints/small"})),
     (

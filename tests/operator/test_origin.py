@@ -54,6 +54,13 @@ def test_a_clone_with_its_own_checkpoint_does_not_need_its_source_run() -> None:
     assert "root" not in document_of(world)["spec"]["from"]
 
 
+def test_a_model_in_files_needs_no_other_run() -> None:
+    origin = {"huggingFace": {"path": "s3://bucket/models/base"}}
+    world = SimulatedCluster(run(**{"from": origin}))
+    world.settle()
+    assert document_of(world)["spec"]["from"] == origin
+
+
 def test_a_clone_with_a_named_root_does_not_need_its_source_run() -> None:
     named = run(**{"from": {"run": "base", "root": "s3://bucket/archive"}})
     world = SimulatedCluster(named)

@@ -224,6 +224,10 @@ class WeightLayout:
             return None
         raise BadConfiguration(f"the tensor {name} is no part of this model; config.json and the files are of different models")
 
+    def tensors_of(self, path: str) -> tuple[str, ...]:
+        """Names of the tensors that hold a parameter, or a part of it."""
+        return tuple(one.name for one, _ in self._sources[path].values())
+
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Compare the names and shapes in the files with those of the model.
 
