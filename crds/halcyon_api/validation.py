@@ -37,7 +37,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         return (Problem(field, message),)
     return (
         *_batch_problems(spec, mesh),
-        *_length_problems(spec),
+        *_length_problems(spec, mesh),
         *_split_problems(spec, mesh),
         *_memory_problems(spec, mesh),
         *_data_problems(spec),
@@ -65,8 +65,11 @@ def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
     )
 
 
-def _length_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """All sequence lengths of a run must divide the longest one, because its data is laid out in sequences of that length."""
+def _length_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
+    """All sequence lengths of a run must divide the longest one, because its data is laid out in sequences of that length.
+
+    A device of a `context` axis holds two parts of a sequence, so an axis of size n needs lengths that are multiples of 2n.
+    """
     trainer = spec.trainer
     lengths = {"spec.trainer.sequenceLength": trainer.sequence_length}
     lengths |= {
@@ -74,11 +77,22 @@ def _length_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
         for n, entry in enumerate(trainer.batch_schedule)
         if entry.sequence_length
     }
-    longest = max(lengths.values())
-    return tuple(
-        Problem(field, f"{length} does not divide {longest}, the longest sequence of the run; choose a length that does")
-        for field, length in lengths.items()
-        if longest % length
+    longest, parts = max(lengths.values()), 2 * mesh.context
+    return (
+        *(
+            Problem(field, f"{length} does not divide {longest}, the longest sequence of the run; choose a length that does")
+            for field, length in lengths.items()
+            if longest % length
+        ),
+        *(
+            Problem(
+                field,
+                f"{length} must be a multiple of twice the context axis of the mesh, 2 x {mesh.context}, because each of its devices holds "
+                f"two parts of a sequence; the next one is {-(-length // parts) * parts}",
+            )
+            for field, length in lengths.items()
+            if mesh.context > 1 and length % parts
+        ),
     )
 
 

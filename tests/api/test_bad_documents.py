@@ -174,12 +174,65 @@ def test_all_faults_are_told_at_once() -> None:
             "spec.model.llama.kvHeads",
             "multiple of the tensor axis of the mesh, 2",
         ),
+        (
+            {"spec__mesh": {"ici": {"fsdp": 1, "context": 2}}, "spec__trainer__sequenceLength": 30},
+            "spec.trainer.sequenceLength",
+            "30 must be a multiple of twice the context axis of the mesh, 2 x 2, because each of its devices holds two parts of a "
+            "sequence; the next one is 32",
+        ),
+        (
+            {
+                "spec__mesh": {"ici": {"fsdp": 1, "context": -1}},
+                "spec__trainer__batchSchedule": [{"fromStep": 5, "sequenceLength": 2}],
+            },
+            "spec.trainer.batchSchedule[0].sequenceLength",
+            "2 must be a multiple of twice the context axis of the mesh, 2 x 2",
+        ),
     ],
 )
 def test_combinations_are_judged_before_anything_is_allocated(changes: dict[str, Any], field: str, mend: str) -> None:
     problems = find_problems(parse_run(document(**changes)).spec)
     assert [problem.field for problem in problems] == [field]
     assert mend in str(problems[0])
+
+
+H100, BFLOAT16 = {"type": "h100", "topology": "1x8", "slices": 1}, {"compute": "bfloat16"}
+CONTEXT = {"ici": {"context": 2}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"attention": "flash"}, "spec.trainer.attention"),
+        ({"attention": "splash"}, "splash is a kernel for TPUs, which accelerator.type is not; use auto"),
+        ({"attention": "splash", "precision": BFLOAT16, "spec__accelerator": H100}, "splash is a kernel for TPUs"),
+        ({"attention": "cudnn", "precision": BFLOAT16}, "cudnn is a kernel for NVIDIA GPUs, which accelerator.type is not; use auto"),
+        ({"attention": "cudnn", "spec__accelerator": H100}, "set trainer.precision.compute to bfloat16, or use auto"),
+        ({"attention": "cudnn", "precision": BFLOAT16, "spec__accelerator": H100}, "set data.attendAcrossDocuments, or use auto"),
+        ({"attention": "ring"}, "set mesh.ici.context to 2 or more, or use auto"),
+        ({"attention": "ring", "spec__mesh": {"ici": {"fsdp": 2}}}, "set mesh.ici.context to 2 or more, or use auto"),
+        ({"attention": "blockwise", "spec__mesh": CONTEXT}, "only ring serves a mesh with mesh.ici.context above 1; use ring or auto"),
+    ],
+)
+def test_attention_that_cannot_serve_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    fields = {name if "__" in name else f"spec__trainer__{name}": value for name, value in changes.items()}
+    with pytest.raises(InvalidRun, match=sentence):
+        parse_run(document(**fields))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention": "reference"},
+        {"attention": "splash", "precision": BFLOAT16, "spec__accelerator": {"type": "v5e", "topology": "2x4"}},
+        {"attention": "cudnn", "precision": BFLOAT16, "spec__accelerator": H100, "spec__data__attendAcrossDocuments": True},
+        {"attention": "ring", "spec__mesh": {"ici": {"fsdp": 1, "context": -1}}},
+        {"attention": "auto", "spec__mesh": CONTEXT},
+    ],
+)
+def test_attention_that_can_serve_is_taken(changes: dict[str, Any]) -> None:
+    fields = {name if "__" in name else f"spec__trainer__{name}": value for name, value in changes.items()}
+    assert parse_run(document(**fields)).spec.trainer.attention == changes["attention"]
 
 
 def test_a_sound_run_has_no_problems() -> None:

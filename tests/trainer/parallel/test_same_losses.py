@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh
 
-from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.program import build_program
 from halcyon.training.state import initial_state
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.batches import batch_of
+from tests.trainer.meshes import mesh_of
 
 STEPS, ROWS, LENGTH = 10, 16, 12
 LLAMA: dict[str, Any] = {"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 24, "heads": 4, "kvHeads": 2}}
@@ -26,8 +25,8 @@ MODELS = {"llama": LLAMA, "tied": TIED, "gpt2": GPT2}
 
 
 @functools.cache
-def losses(model: str, sizes: tuple[int, int, int, int], microbatches: int = 1, kind: str = "cpu", compute: str = "float32") -> list[float]:
-    """Losses of a run on a mesh of `MESH_AXES`. On v5e the memory suffices to gather the parameters."""
+def losses(model: str, sizes: tuple[int, ...], microbatches: int = 1, kind: str = "cpu", compute: str = "float32") -> list[float]:
+    """Losses of a run on a mesh with sizes of `tests.trainer.meshes.AXES`. On v5e the memory suffices to gather the parameters."""
     settings = {"batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": {"compute": compute}}
     run = document(
         spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},
@@ -35,10 +34,10 @@ def losses(model: str, sizes: tuple[int, int, int, int], microbatches: int = 1, 
         spec__optimizer={"learningRate": 0.01, "adamw": {}},
         spec__trainer={"steps": STEPS} | settings,
     )
-    devices = np.array(jax.devices()[: int(np.prod(sizes))]).reshape(sizes)
-    program = build_program(parse_run(run).spec, 60, Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 4))
+    mesh = mesh_of(*sizes)
+    program = build_program(parse_run(run).spec, 60, mesh)
     state, step = initial_state(program.build_state, program.template), program.compile_step(ROWS, LENGTH)
-    control = jax.device_put(np.zeros(devices.size, np.int32), program.control_sharding)
+    control = jax.device_put(np.zeros(mesh.size, np.int32), program.control_sharding)
     found = []
     for number in range(STEPS):
         noise = np.random.default_rng(number)
@@ -60,6 +59,8 @@ FEW: list[Any] = [
     ("llama", (1, 1, 8, 1), 1, "cpu"),
     ("gpt2", (2, 1, 2, 2), 4, "cpu"),
     ("llama", (1, 1, 4, 2), 2, "v5e"),
+    ("llama", (1, 1, 2, 2, 2), 1, "cpu"),
+    ("gpt2", (1, 2, 1, 1, 3), 2, "cpu"),
 ]
 MORE: list[Any] = [
     (model, sizes, microbatches, kind)
@@ -67,6 +68,12 @@ MORE: list[Any] = [
     for sizes in ((1, 1, 8, 1), (1, 8, 1, 1), (2, 2, 2, 1), (2, 1, 2, 2), (1, 1, 4, 2), (1, 2, 1, 4), (8, 1, 1, 1))
     for microbatches, kind in ((1, "cpu"), (2, "cpu"), (2, "v5e"))
     if (model, sizes, microbatches, kind) not in FEW and sizes[3] <= (2 if model != "gpt2" else 4)
+] + [
+    (model, sizes, microbatches, kind)
+    for model in MODELS
+    for sizes in ((1, 1, 1, 1, 2), (1, 1, 1, 1, 6), (1, 1, 4, 1, 2), (2, 1, 2, 1, 2), (2, 1, 1, 2, 2), (1, 2, 1, 1, 3))
+    for microbatches, kind in ((1, "cpu"), (2, "cpu"), (2, "v5e"))
+    if (model, sizes, microbatches, kind) not in FEW
 ]
 
 
@@ -74,7 +81,7 @@ MORE: list[Any] = [
     ("model", "sizes", "microbatches", "kind"),
     [*FEW, *(pytest.param(*each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in MORE)],
 )
-def test_losses_are_those_of_one_device(model: str, sizes: tuple[int, int, int, int], microbatches: int, kind: str) -> None:
+def test_losses_are_those_of_one_device(model: str, sizes: tuple[int, ...], microbatches: int, kind: str) -> None:
     np.testing.assert_allclose(losses(model, sizes, microbatches, kind), losses(model, (1, 1, 1, 1)), rtol=0, atol=5e-6)
 
 

@@ -9,13 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh
 
 from halcyon.checkpoint.layout import flatten
 from halcyon.errors import Diverged
 from halcyon.objectives import Batch, Sums
 from halcyon.optim import learning_rate
-from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.divergence import MOST_SKIPPED_IN_A_ROW, DivergenceWatch, Verdict, empty_window
 from halcyon.training.state import TrainState, initial_state
 from halcyon.training.step import make_train_step
@@ -23,6 +21,7 @@ from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.spec.divergence import DivergenceSpec, SpikeSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
 from tests.trainer.batches import batch_of
+from tests.trainer.meshes import mesh_of
 from tests.trainer.training.test_program import program_of
 
 SKIP = DivergenceSpec(non_finite="skip")
@@ -40,7 +39,7 @@ class Training:
     def __init__(self, policy: DivergenceSpec) -> None:
         optimizer = optax.adam(0.01)
         model = {"w": jnp.zeros(())}
-        mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
+        mesh = mesh_of()
         self._step = jax.jit(make_train_step(objective, optimizer, lambda step: jnp.float32(0.01), mesh, policy))
         self.state = TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model), empty_window(policy))
 

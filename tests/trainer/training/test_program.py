@@ -9,23 +9,23 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from halcyon.data.loader import Loader
-from halcyon.parallel.mesh import MESH_AXES
+from halcyon.errors import BadConfiguration
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import initial_state
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.data.corpus import open_text
+from tests.trainer.meshes import mesh_of
 
 TINY = {"llama": {"layers": 1, "hiddenSize": 16, "intermediateSize": 16, "heads": 2}}
 BOS, EOS = 256, 257
 
 
 def program_of(**changes: Any) -> Program:
-    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
+    mesh = mesh_of()
     return build_program(parse_run(document(spec__model=TINY, **changes)).spec, 259, mesh)
 
 
@@ -50,6 +50,23 @@ def test_attention_does_not_cross_documents_unless_asked_to(tmp_path: Path, acro
             return float(sums(model, alone | {"weights": alone["weights"].at[:, :4].set(0)}).loss)
 
         assert (nats(0) == pytest.approx(nats(1), rel=1e-6)) is not across
+
+
+def test_a_compiled_program_names_its_attention() -> None:
+    program = program_of(spec__trainer__sequenceLength=16)
+    assert program.attention_choices == {}
+    program.compile_step(4, 16)
+    assert program.attention_choices == {"reference": "16 positions are few; there is no kernel for cpu"}
+
+
+def test_attention_that_this_machine_cannot_compute_is_refused() -> None:
+    accelerator = {"type": "v5e", "topology": "1x1"}
+    precision = {"compute": "bfloat16"}
+    program = program_of(
+        spec__accelerator=accelerator, spec__trainer={"steps": 1, "batchSize": 4, "precision": precision, "attention": "splash"}
+    )
+    with pytest.raises(BadConfiguration, match="splash cannot compute this model's attention: it is a kernel for TPUs, and this is cpu"):
+        program.compile_step(4, 128)
 
 
 class Compilations:

@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh
 
 from halcyon.objectives import Batch, Sums
-from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.state import TrainState
 from halcyon.training.step import make_train_step
 from tests.trainer.batches import batch_of
+from tests.trainer.meshes import mesh_of
 
 
 def objective(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
@@ -40,7 +39,7 @@ def one_step(
     batch = batch_of(*(jnp.asarray(array).reshape(microbatches, -1, positions) for array in arrays))
     model = {"table": jnp.linspace(-1, 1, 11).astype(parameters)}
     optimizer = optax.sgd(1.0)
-    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
+    mesh = mesh_of()
     step = make_train_step(objective, optimizer, lambda step: jnp.float32(1.0), mesh)
     state = TrainState(step=jnp.zeros((), jnp.int32), model=model, optimizer_state=optimizer.init(model))
     return jax.jit(step)(state, batch, jnp.array(control))
@@ -83,7 +82,7 @@ def test_each_microbatch_of_each_step_has_its_own_randomness() -> None:
         assert key is not None
         return Sums(jnp.sum(model["w"] * jax.random.uniform(key)), jnp.float32(1.0))
 
-    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
+    mesh = mesh_of()
     optimizer = optax.sgd(1.0)
 
     def gradient(step: int, microbatches: int, seed: int) -> float:
