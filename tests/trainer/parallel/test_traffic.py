@@ -25,7 +25,7 @@ LLAMA = {"layers": 3, "hiddenSize": EMBED, "intermediateSize": MLP, "heads": 4}
 
 
 def program_on(sizes: tuple[int, ...], *, kind: str = "cpu", microbatches: int = 1, tied: bool = False) -> Program:
-    """The program of a Llama on a mesh over 8 virtual devices, by sizes of `tests.trainer.meshes.AXES`. On v5e all parameters may be gathered."""
+    """The program of a Llama on a mesh with sizes of `tests.trainer.meshes.AXES`. On v5e the memory suffices to gather all parameters."""
     settings = {"batchSize": BATCH, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": {"compute": "bfloat16"}}
     run = document(
         spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},

@@ -23,6 +23,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import BATCH
 from halcyon.models.elementwise import elementwise, recomputed
+from halcyon.models.partition import parts_of
 from halcyon.models.parts.attention_blocks import MASKED, Form
 from halcyon.models.parts.attention_choice import Implementation, Request, chosen, present_target
 from halcyon.models.parts.blockwise_attention import attend_in_blocks
@@ -32,7 +33,6 @@ from halcyon.models.parts.linear import contract
 from halcyon.models.parts.masks import Block, Mask
 from halcyon.models.parts.ring_attention import attend_in_ring
 from halcyon.models.parts.splash_attention import attend_by_splash
-from halcyon.models.partition import parts_of
 
 BLOCK = 512
 """Queries, and keys, of a block."""

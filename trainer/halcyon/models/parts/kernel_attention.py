@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from haliax import NamedArray
 
 from halcyon.models.axes import BATCH, KEY_POSITION, POSITION
+from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import Form
 from halcyon.models.parts.masks import Causal, Mask, Segments, Window, conjuncts
-from halcyon.models.partition import Result, Shard, by_device
 
 
 class KernelMask(NamedTuple):
