@@ -48,6 +48,13 @@ AXES: tuple[MeshAxis, ...] = (
     MeshAxis("data", "ici", ("batch",), 1, "Data parallelism with replicated parameters"),
     MeshAxis("fsdp", "ici", ("batch", "parameters"), REST, "Data parallelism with parameters and optimizer state sharded over the axis"),
     MeshAxis(
+        "expert",
+        "ici",
+        ("batch", "experts"),
+        1,
+        "Expert parallelism: experts are split over the axis and tokens are sent to them; all other parameters are replicated",
+    ),
+    MeshAxis(
         "tensor", "ici", ("heads", "features", "vocabulary"), 1, "Tensor parallelism: heads, MLP and vocabulary are split over the axis"
     ),
 )

@@ -22,6 +22,10 @@ MANIFEST_KEY = "MANIFEST.json"
 COMMIT_KEY = "COMMIT"
 STEPS_PREFIX = "steps/"
 DATA_PREFIX = "data/"
+TOKENIZERS_PREFIX = "tokenizers/"
+"""Where a root keeps the tokenizer of its model."""
+HUGGING_FACE_PREFIX = "huggingface/"
+"""Where a root keeps the small files of the Hugging Face model that its weights came from."""
 FORMAT_VERSION = 1
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -154,6 +158,10 @@ class Manifest(Document):
     versions: dict[str, str] = Field(description="Versions of the software that wrote it.")
     mesh: dict[str, int] = Field(description="The mesh that wrote it, for information; reading does not need it.")
     time: Timestamp
+    vocabulary: int | None = Field(
+        default=None, ge=1, description="Tokens of the model, without the padding of its vocabulary. None: written by an earlier version."
+    )
+    positions: int | None = Field(default=None, ge=1, description="Longest sequence of the model, in tokens.")
 
 
 class Commit(Document):

@@ -66,7 +66,7 @@ class PodEnvironment(ApiModel):
     def variables(self) -> dict[str, str]:
         """Names and values of the pod's variables."""
         values = self.model_dump(mode="json")
-        values["mesh"] = self.mesh.model_dump_json()
+        values["mesh"] = self.mesh.model_dump_json(exclude_defaults=True)  # an older trainer does not know newer axes
         return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from halcyon_api import argocd, crd, hardware_reference, json_schema, reference
+from halcyon_api import argocd, crd, families_reference, hardware_reference, json_schema, reference
 from halcyon_api.edits import reference as edits
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,6 +27,7 @@ def generated_files() -> dict[Path, str]:
         REPOSITORY / "docs" / "reference" / "trainingrun.md": reference.render(),
         REPOSITORY / "docs" / "reference" / "trainingrundefaults.md": reference.render_defaults(),
         REPOSITORY / "docs" / "reference" / "edits.md": edits.render(),
+        REPOSITORY / "docs" / "reference" / "models.md": families_reference.render(),
         REPOSITORY / "docs" / "hardware.md": hardware_reference.render(),
     }
 

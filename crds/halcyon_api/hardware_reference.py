@@ -137,6 +137,7 @@ device, w bytes of a stored parameter and c of one in a matrix product:
   first term alone is too large (a run whose parameters and moments cannot fit is rejected), or if M is not known (`cpu`, `nvidia`).
 - `fsdp` is the greatest common divisor of D / t and the width of the model, which it splits.
 - `data` is D divided by the other two.
+- `expert` is 1. A run with experts splits them only if its document sets `mesh.ici.expert` ([experts](design/experts.md)).
 
 So a model that is small for its devices is sharded over all of them. A tokenizer file counts as 131,072 tokens. The mesh is recorded in
 `status.topology.mesh` with the first attempt, and kept as long as the slice has the same number of devices, whatever a later version

@@ -9,6 +9,7 @@ parameter, m of a stored moment and c of a parameter in a matrix product:
   is the largest t, or 1 if the first term alone is too large, because then no mesh helps. It is 1 if M is not known.
 - ``fsdp`` is the greatest common divisor of ``D / t`` and the width of the model, which the axis splits.
 - ``data`` is D divided by the other two.
+- ``expert`` is 1: a run with experts splits them only if its document says so.
 
 P counts the embeddings by the vocabulary of the document; a tokenizer file counts as 131,072 tokens, so that every reader of the document
 computes the same mesh. A run keeps the mesh of its first attempt: the operator pins the recorded mesh (see `pinned`) and sends it to the

@@ -83,6 +83,13 @@ class Progress(ReportModel):
     eta_seconds: float | None = Field(default=None, description="Seconds until the last step at the present speed.")
     evaluation_loss: float | None = Field(default=None, description="Loss on the held-out part, in nats per token.")
     bits_per_byte: float | None = Field(default=None, description="Loss on the held-out part, in bits per byte of text.")
+    load_balance_loss: float | None = Field(
+        default=None, description="Models with experts: mean balance loss of the routers; 1 if every expert gets the same number of tokens."
+    )
+    router_z_loss: float | None = Field(default=None, description="Models with experts: mean z-loss of the routers.")
+    expert_load_max: float | None = Field(
+        default=None, description="Models with experts: tokens of the busiest expert of any layer, divided by the mean of its layer."
+    )
     evaluated: Evaluated | None = Field(default=None, description="The checkpoint that a run of task `evaluate` evaluates.")
     save_interval_seconds: float | None = Field(default=None, description="Seconds between saves, if saves are made by time.")
 

@@ -17,18 +17,30 @@ MAX_SHOWN = 12
 """Maximum number of fields that a sentence lists."""
 _MAX_WORD = 60
 _NEAR = 0.7
-_SYNONYMS = {
-    "batch": "batchSize",
-    "lr": "learningRate",
-    "maxSteps": "steps",
-    "nHeads": "heads",
-    "nLayers": "layers",
-    "numHeads": "heads",
-    "numLayers": "layers",
-    "seqLen": "sequenceLength",
-    "warmup": "warmupSteps",
+_SYNONYMS: dict[str, tuple[str, ...]] = {
+    "batch": ("batchSize",),
+    "heads": ("numAttentionHeads",),
+    "initializerRange": ("initializerStd",),
+    "initializerStd": ("initializerRange",),
+    "kvHeads": ("numKeyValueHeads",),
+    "layers": ("numHiddenLayers",),
+    "lr": ("learningRate",),
+    "maxSteps": ("steps",),
+    "nHeads": ("heads", "numAttentionHeads"),
+    "nLayers": ("layers", "numHiddenLayers"),
+    "normEpsilon": ("rmsNormEps",),
+    "numAttentionHeads": ("heads",),
+    "numHeads": ("heads", "numAttentionHeads"),
+    "numHiddenLayers": ("layers",),
+    "numKeyValueHeads": ("kvHeads",),
+    "numLayers": ("layers", "numHiddenLayers"),
+    "rmsNormEps": ("normEpsilon",),
+    "seqLen": ("sequenceLength",),
+    "tieEmbeddings": ("tieWordEmbeddings",),
+    "tieWordEmbeddings": ("tieEmbeddings",),
+    "warmup": ("warmupSteps",),
 }
-"""Field names of other trainers, with ours."""
+"""Field names of other trainers, and of other sections, with ours. The first that the section has is meant."""
 
 _PATTERNS = {
     r"^[a-z]([-a-z0-9]*[a-z0-9])?$": "begin with a letter, end with a letter or digit, and hold only lower-case letters, digits and -",
@@ -97,9 +109,10 @@ def _what(model: type[BaseModel], fault: Mapping[str, Any], meant: Location | No
 def _meant(model: type[BaseModel], location: Location) -> Location | None:
     """The field that a user meant with an unknown field; None if no field is similar."""
     *section, last = location
-    wanted = to_camel(str(last))
-    wanted = _SYNONYMS.get(wanted, wanted)
+    written = to_camel(str(last))
     fields = fields_at(model, section)
+    synonyms = _SYNONYMS.get(written, (written,))
+    wanted = next((name for name in synonyms if name in fields), synonyms[0])
     near = wanted if wanted in fields else nearest(str(last), fields)
     if near is not None:
         return (*section, near)

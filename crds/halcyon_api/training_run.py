@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, fiel
 from halcyon_api.axes import REST, on
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, Rule, RuledModel, RunName, Seconds, cel
 from halcyon_api.edits.classes import section_of
-from halcyon_api.edits.rules import frozen_rules
+from halcyon_api.edits.rules import frozen_rules, joint_rules
 from halcyon_api.edits.steps import steps_rule
 from halcyon_api.former.reading import PresentForm, present_form
 from halcyon_api.former.rules import contradiction_rules
@@ -99,8 +99,8 @@ class TrainingRunSpec(RuledModel):
         default=None,
         alias="from",
         description=(
-            "Begin with a checkpoint of another run. Model and tokenizer must be the same, steps count on from it, and this document sets "
-            "everything else. With task `evaluate`: the checkpoint to evaluate."
+            "Begin with a checkpoint of another run, or with the weights of a Hugging Face model. Model and tokenizer must be the same, "
+            "steps count on from it, and this document sets everything else. With task `evaluate`: the checkpoint to evaluate."
         ),
     )
     after: AfterSpec | None = Field(
@@ -183,8 +183,8 @@ class TrainingRunSpec(RuledModel):
             ".from",
         ),
         Rule(
-            f"has(self.from) || {_TASK} != 'evaluate'",
-            lambda self: self.origin is not None or self.task != "evaluate",
+            f"(has(self.from) && has(self.from.run)) || {_TASK} != 'evaluate'",
+            lambda self: (self.origin is not None and self.origin.run is not None) or self.task != "evaluate",
             "task: evaluate needs from, which names the run whose checkpoint is evaluated",
             ".from",
         ),
@@ -249,6 +249,8 @@ class TrainingRunSpec(RuledModel):
 
 
 TrainingRunSpec.cel_rules = (*frozen_rules(TrainingRunSpec), *contradiction_rules(TrainingRunSpec), *TrainingRunSpec.cel_rules)
+for _section, _rule in joint_rules(TrainingRunSpec):
+    _section.cel_rules = (_rule,)
 
 
 class ObjectMeta(ApiModel):
@@ -277,7 +279,7 @@ class TrainingRun(RuledModel):
     cel_rules: ClassVar = (_NAME_RULE, steps_rule(TrainingRunSpec), _ROOT_STAYS)
     rules: ClassVar = (
         Rule(
-            "!has(self.spec.from) || self.spec.from.run != self.metadata.name",
+            "!has(self.spec.from) || !has(self.spec.from.run) || self.spec.from.run != self.metadata.name",
             lambda self: self.spec.origin is None or self.spec.origin.run != self.metadata.name,
             "spec.from.run is the run itself; name another one",
             ".spec.from.run",

@@ -38,6 +38,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
     return (
         *_batch_problems(spec, mesh),
         *_length_problems(spec),
+        *_window_problems(spec),
         *_split_problems(spec, mesh),
         *_memory_problems(spec, mesh),
         *_data_problems(spec),
@@ -80,6 +81,15 @@ def _length_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
         for field, length in lengths.items()
         if longest % length
     )
+
+
+def _window_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """A window longer than the longest sequence hides nothing, so its size is an error of the document."""
+    window, longest = spec.model.section.stated_window, spec.trainer.longest_sequence
+    if window is None or window <= longest:
+        return ()
+    sentence = f"a window of {window} positions is longer than the longest sequence of the run, {longest}; give at most {longest}"
+    return (Problem(f"spec.model.{spec.model.kind}.slidingWindow", f"{sentence}, or longer sequences"),)
 
 
 def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:

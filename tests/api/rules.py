@@ -57,14 +57,38 @@ def _hardware() -> Iterator[Case]:
     yield "computeDomain exists for", document(spec__accelerator__computeDomain="x")
 
 
+def _model(kind: str, **fields: Any) -> dict[str, Any]:
+    return document(spec__model={kind: fields})
+
+
 _SECRET = {"secretKeyRef": {"name": "hub", "key": "token"}}
 _OTHER = {"run": "base"}
 
 BROKEN: tuple[Case, ...] = (
     *_hardware(),
-    ("hiddenSize must be a multiple", document(spec__model__llama__heads=5)),
+    ("hiddenSize must be a multiple of heads", document(spec__model__llama__heads=5)),
     ("kvHeads must divide heads", document(spec__model__llama__kvHeads=3)),
     ("hiddenSize / heads must be even", document(spec__model__llama__heads=64)),
+    ("hiddenSize must be a multiple of numAttentionHeads", _model("qwen3", numAttentionHeads=5)),
+    ("numKeyValueHeads must divide", _model("olmo2", numKeyValueHeads=5)),
+    ("a head must have an even number", _model("gemma", headDim=7)),
+    ("layerTypes must have one entry", _model("gemma3", layerTypes=["full_attention"])),
+    ("layerTypes has sliding_attention", _model("qwen2", numHiddenLayers=1, layerTypes=["sliding_attention"])),
+    ("ropeScaling needs a factor", _model("mistral", ropeScaling={"ropeType": "linear"})),
+    ("ropeScaling of type llama3 or yarn needs", document(spec__model__llama__ropeScaling={"ropeType": "yarn", "factor": 4})),
+    (
+        "lowFreqFactor must be less",
+        document(
+            spec__model__llama__ropeScaling={"ropeType": "llama3", "factor": 8, "originalMaxPositionEmbeddings": 64, "lowFreqFactor": 4}
+        ),
+    ),
+    ("numExpertsPerTok must be at most numLocalExperts", _model("mixtral", numExpertsPerTok=9)),
+    ("numExpertsPerTok must be at most numExperts", _model("qwen3Moe", numExpertsPerTok=129)),
+    ("numExpertsPerTok must be at most nRoutedExperts", _model("glm4Moe", numExpertsPerTok=65)),
+    ("nGroup must divide nRoutedExperts", _model("glm4Moe", nGroup=3)),
+    ("topkGroup must be at most nGroup", _model("glm4Moe", topkGroup=2)),
+    ("numKeyValueHeads must be numAttentionHeads", _model("deepseekV3", numKeyValueHeads=2)),
+    ("qkRopeHeadDim must be even", _model("deepseekV3", qkRopeHeadDim=7)),
     ("mesh.ici axes are positive", document(spec__mesh={"ici": {"data": -1}})),
     ("mesh.dcn axes are positive", document(spec__mesh={"dcn": {"replica": 0}})),
     ("rows.start must be below", document(spec__data__sources=[{"name": "a", "stdlib": {}, "rows": {"start": 4, "end": 4}}])),
@@ -89,6 +113,9 @@ BROKEN: tuple[Case, ...] = (
     ("a name that ends in _TOKEN", document(spec__env=[{"name": "HF_TOKEN", "value": "hf_abc"}])),
     ("from begins a training", document(spec__from=_OTHER, spec__task="data")),
     ("task: evaluate needs from", document(spec__task="evaluate")),
+    ("set exactly one of run and huggingFace", document(spec__from={"step": 3})),
+    ("set exactly one of run and huggingFace", document(spec__from={**_OTHER, "huggingFace": {"path": "/models/base"}})),
+    ("step and root belong to run", document(spec__from={"huggingFace": {"path": "/models/base"}, "step": 3})),
     ("from.step must be less", document(spec__from={**_OTHER, "step": 10})),
     ("from.root is the other run's", document(spec__from={**_OTHER, "root": "file:///checkpoints/small"})),
     (

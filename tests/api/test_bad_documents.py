@@ -77,6 +77,17 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__model__gpt2": {}}, "spec.model", "exactly one of llama, gpt2"),
     ({"spec__model__llama__heads": 5}, "spec.model.llama", "hiddenSize must be a multiple of heads (hiddenSize 64, heads 5)"),
     ({"spec__model__llama__kvHeads": 3}, "spec.model.llama", "kvHeads must divide heads (kvHeads 3, heads 4)"),
+    (
+        {"spec__model": {"qwen3": {"layers": 2}}},
+        "spec.model.qwen3.layers",
+        "unknown field; did you mean numHiddenLayers?",
+    ),
+    ({"spec__model__llama__numAttentionHeads": 2}, "spec.model.llama.numAttentionHeads", "unknown field; did you mean heads?"),
+    (
+        {"spec__model__llama__ropeScaling": {"ropeType": "dynamic", "factor": 2.0}},
+        "spec.model.llama.ropeScaling.ropeType",
+        "must be 'default', 'linear', 'llama3' or 'yarn'",
+    ),
     ({"spec__mesh": {"ici": {"data": -1}}}, "spec.mesh.ici", "at most one of them is -1"),
     ({"spec__mesh": {"dcn": {"replica": 0}}}, "spec.mesh.dcn", "positive or -1"),
     ({"spec__checkpoint__root": "https://example.org/x"}, "spec.checkpoint", "file:///PATH, s3://BUCKET/PATH"),
@@ -125,7 +136,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("changes", "field", "mend"), SCHEMA_FAULTS, ids=lambda value: value if isinstance(value, str) else "")
-def test_the_sentence_names_field_and_mend(changes: dict[str, Any], field: str, mend: str) -> None:
+def test_the_error_names_the_field_and_the_fix(changes: dict[str, Any], field: str, mend: str) -> None:
     with pytest.raises(InvalidRun) as refused:
         parse_run(document(**changes))
     assert str(refused.value).startswith(f"{field}: ")
@@ -146,12 +157,12 @@ def test_a_field_without_a_value_is_absent_as_for_the_api_server(field: str) -> 
 @pytest.mark.parametrize(
     "precision", [{"moments": "bfloat16"}, {"parameters": "bfloat16"}, {"parameters": "bfloat16", "moments": "bfloat16"}]
 )
-def test_narrow_moments_are_taken_where_they_decay_fast_enough(precision: dict[str, str]) -> None:
+def test_narrow_moments_are_accepted_if_they_decay_fast_enough(precision: dict[str, str]) -> None:
     spec = parse_run(document(spec__trainer__precision=precision)).spec
     assert spec.trainer.precision.moments == precision.get("moments", "float32")
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_in_one_error() -> None:
     with pytest.raises(InvalidRun) as refused:
         parse_run(document(spec__modle={}, spec__trainer__steps=0))
     assert "spec.modle" in str(refused.value)
@@ -174,19 +185,43 @@ def test_all_faults_are_told_at_once() -> None:
             "spec.model.llama.kvHeads",
             "multiple of the tensor axis of the mesh, 2",
         ),
+        (
+            {
+                "spec__mesh": {"ici": {"fsdp": 1, "tensor": 2}},
+                "spec__model": {"olmo2": {"hiddenSize": 64, "numAttentionHeads": 3, "headDim": 16}},
+            },
+            "spec.model.olmo2.numKeyValueHeads",
+            "3 must be a multiple of the tensor axis of the mesh, 2",
+        ),
+        (
+            {"spec__model": {"mistral": {"slidingWindow": 33}}},
+            "spec.model.mistral.slidingWindow",
+            "a window of 33 positions is longer than the longest sequence of the run, 32; give at most 32, or longer sequences",
+        ),
+        (
+            {"spec__mesh": {"ici": {"fsdp": 1, "expert": 2}}, "spec__model": {"mixtral": {"numLocalExperts": 3}}},
+            "spec.model.mixtral.numLocalExperts",
+            "3 must be a multiple of the expert axis of the mesh, 2",
+        ),
+        ({"spec__model": {"gemma3": {"slidingWindow": 64}}}, "spec.model.gemma3.slidingWindow", "give at most 32"),
     ],
 )
-def test_combinations_are_judged_before_anything_is_allocated(changes: dict[str, Any], field: str, mend: str) -> None:
+def test_invalid_combinations_are_reported_before_anything_is_allocated(changes: dict[str, Any], field: str, mend: str) -> None:
     problems = find_problems(parse_run(document(**changes)).spec)
     assert [problem.field for problem in problems] == [field]
     assert mend in str(problems[0])
 
 
-def test_a_sound_run_has_no_problems() -> None:
+@pytest.mark.parametrize("window", [{"slidingWindow": 32}, {"slidingWindow": 64, "layerTypes": ["full_attention"] * 12}, {}])
+def test_a_window_that_fits_or_is_not_used_is_no_problem(window: dict[str, Any]) -> None:
+    assert find_problems(parse_run(document(spec__model={"olmo3": window})).spec) == ()
+
+
+def test_a_valid_run_has_no_problems() -> None:
     assert find_problems(parse_run(document()).spec) == ()
 
 
-def test_a_missing_file_and_a_file_that_is_not_yaml_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_file_that_is_not_yaml_have_different_errors(tmp_path: Path) -> None:
     with pytest.raises(InvalidRun, match="No such file"):
         load_run(tmp_path / "absent.yaml")
     (tmp_path / "broken.yaml").write_text("spec: [")

@@ -97,7 +97,7 @@ def test_a_damaged_environment_is_named(name: str, value: str | None) -> None:
         parse_environment({key: text for key, text in variables.items() if text is not None})
 
 
-def test_reserved_exit_codes_are_apart_from_the_others() -> None:
+def test_reserved_exit_codes_do_not_overlap_other_exit_codes() -> None:
     assert {code.value for code in FATAL_CODES} == set(range(80, 88))
     assert ExitCode.PREEMPTED == 42
     assert all(code < 125 for code in ExitCode), "exit codes from 125 on belong to shells and runtimes"

@@ -100,7 +100,7 @@ def test_there_is_a_sample_of_every_unit() -> None:
 
 
 @given(a=DEFAULTS, b=DEFAULTS, c=DEFAULTS)
-def test_merging_is_associative_and_nothing_changes_nothing(a: Values, b: Values, c: Values) -> None:
+def test_merging_is_associative_and_empty_defaults_change_nothing(a: Values, b: Values, c: Values) -> None:
     assert merged(merged(a, b), c) == merged(a, merged(b, c))
     assert merged(a, {}) == merged({}, a) == merged(a, a) == a
 
@@ -124,7 +124,7 @@ def test_the_more_specific_document_decides_unit_by_unit(upper: Values, lower: V
 
 
 @given(run=RUNS, namespace=DEFAULTS, cluster=DEFAULTS)
-def test_a_run_with_its_defaults_is_a_run(run: Values, namespace: Values, cluster: Values) -> None:
+def test_a_run_merged_with_its_defaults_keeps_its_own_values(run: Values, namespace: Values, cluster: Values) -> None:
     written_spec = as_spec(run, bare())
     before = copy.deepcopy(written_spec)
     spec = resolved(written_spec, merged(namespace, cluster), "team", "small")
@@ -145,7 +145,7 @@ def test_a_run_with_its_defaults_is_a_run(run: Values, namespace: Values, cluste
 
 
 @given(run=RUNS, namespace=DEFAULTS, cluster=DEFAULTS)
-def test_a_store_goes_with_whoever_names_the_root(run: Values, namespace: Values, cluster: Values) -> None:
+def test_store_settings_never_come_from_a_level_below_the_one_that_names_the_root(run: Values, namespace: Values, cluster: Values) -> None:
     levels = [run, namespace, cluster]
     naming = next((number for number, level in enumerate(levels) if {ROOT, PREFIX} & level.keys()), len(levels) - 1)
     found = values_of_run(resolved(as_spec(run, bare()), merged(namespace, cluster), "team", "small"))
@@ -154,7 +154,7 @@ def test_a_store_goes_with_whoever_names_the_root(run: Values, namespace: Values
 
 
 @given(recorded=DEFAULTS, fresh=DEFAULTS)
-def test_a_run_that_takes_its_defaults_anew_keeps_its_place(recorded: Values, fresh: Values) -> None:
+def test_a_run_that_reads_its_defaults_again_keeps_its_checkpoint_root(recorded: Values, fresh: Values) -> None:
     found = kept_place(recorded, fresh)
     assert found.get(PREFIX) == recorded.get(PREFIX)
     same = recorded.get(PREFIX) == fresh.get(PREFIX)
@@ -163,7 +163,7 @@ def test_a_run_that_takes_its_defaults_anew_keeps_its_place(recorded: Values, fr
 
 
 @given(values=DEFAULTS)
-def test_what_is_on_record_is_read_back(values: Values) -> None:
+def test_recorded_defaults_are_read_back_unchanged(values: Values) -> None:
     record = DefaultsStatus(values=written(values))
     assert read_values(DefaultsStatus.model_validate(record.model_dump(by_alias=True), by_alias=True)) == values
 
@@ -179,7 +179,7 @@ def test_defaults_are_checked_like_runs(values: Values) -> None:
     "hostile",
     [None, 3, [], "x", {"recovery": 3}, {"checkpoint": [1]}, {"checkpoint": None}, {"scheduling": {"nodeSelector": 3}}, {"env": 3}],
 )
-def test_whatever_stands_in_a_document_nothing_breaks(hostile: Any) -> None:
+def test_no_malformed_document_breaks_the_merge(hostile: Any) -> None:
     values = {path: samples[0] for path, samples in SAMPLES.items()}
     assert isinstance(values_of_defaults(hostile), dict)
     if isinstance(hostile, dict):
@@ -188,7 +188,7 @@ def test_whatever_stands_in_a_document_nothing_breaks(hostile: Any) -> None:
         assert all(found[key] == value for key, value in wrong), "wrong values must stay, so that the schema rejects them"
 
 
-def test_nothing_that_changes_the_mathematics_is_in_the_table() -> None:
+def test_no_frozen_field_is_in_the_table_of_defaults() -> None:
     paths = {leaf.path for leaf in leaves_of(TrainingRunSpec)}
     for unit in UNITS:
         below = [path for path in paths if path == unit.path or path.startswith(f"{unit.path}.")]
@@ -202,7 +202,7 @@ def node_at(schema: dict[str, Any], path: str) -> dict[str, Any]:
     return schema
 
 
-def test_both_schemas_say_the_same_of_a_field_but_for_its_default() -> None:
+def test_both_schemas_describe_a_field_equally_except_its_default() -> None:
     run, defaults = (
         definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
         for definition in (custom_resource_definition(), defaults_definition())
@@ -223,7 +223,7 @@ def test_the_built_in_defaults_are_the_last_level_and_change_no_run() -> None:
     assert BUILT_IN["checkpoint.save"]["everySteps"] == 100
 
 
-def test_the_api_server_fills_in_nothing_that_may_be_taken() -> None:
+def test_the_api_server_fills_in_no_field_that_defaults_may_set() -> None:
     (version,) = custom_resource_definition()["spec"]["versions"]
     spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
 
@@ -240,7 +240,7 @@ def test_the_api_server_fills_in_nothing_that_may_be_taken() -> None:
     assert values_of_run(given) == {"checkpoint.save": filled(spec["properties"]["checkpoint"]["properties"]["save"], {})}
 
 
-def test_a_run_without_any_root_is_told_what_to_do() -> None:
+def test_the_error_for_a_run_without_a_root_says_what_to_do() -> None:
     for change in ({"spec__checkpoint": ...}, {"spec__checkpoint": {}}):
         with pytest.raises(InvalidRun, match=r"^spec.checkpoint.root: nothing says where [^;]*; set it, or have checkpoint.rootPrefix set"):
             parse_run(document(**change))
@@ -261,20 +261,20 @@ def test_a_run_without_any_root_is_told_what_to_do() -> None:
         ({"env": [{"name": "PATH", "value": "/bin"}]}, "spec.env.*PATH"),
     ],
 )
-def test_wrong_defaults_are_refused_in_one_sentence(spec: dict[str, Any], sentence: str) -> None:
+def test_invalid_defaults_are_rejected_in_one_sentence(spec: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidRun, match=sentence):
         parse_defaults({"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "x"}, "spec": spec})
 
 
 @pytest.mark.parametrize("broken", [["XLA_FLAGS"], [{"value": "a"}], [{"name": 3}], [None], "XLA_FLAGS=a", {"XLA_FLAGS": "a"}])
-def test_variables_that_are_none_are_left_for_the_schema_to_refuse(broken: Any) -> None:
+def test_malformed_variables_are_left_for_the_schema_to_reject(broken: Any) -> None:
     sound = [{"name": "NCCL_DEBUG", "value": "INFO"}]
     assert merged({"env": broken}, {"env": sound})["env"] == broken
     assert merged({"env": sound}, {"env": broken})["env"] == sound
     assert resolved({"env": broken}, {"env": sound}, "team", "small")["env"] == broken
 
 
-def test_variables_that_change_nothing_leave_the_run_as_it_is() -> None:
+def test_the_runs_variables_keep_their_values_and_new_ones_are_appended() -> None:
     own = [{"name": "XLA_FLAGS", "value": "a"}, {"name": "NCCL_DEBUG", "value": "INFO"}]
     team = [{"name": "NCCL_DEBUG", "value": "WARN"}, {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}]
     assert resolved({"env": own}, {"env": team[:1]}, "team", "small")["env"] == own
@@ -298,7 +298,7 @@ def test_files_are_merged_the_most_specific_first(tmp_path: Path) -> None:
         load_defaults([team])
 
 
-def test_a_document_of_nothing_is_left_to_the_schema() -> None:
+def test_a_malformed_document_is_left_for_the_schema_to_reject() -> None:
     for hostile in (None, [], {"spec": 3}, {"metadata": 3, "spec": {}}, {"spec": {"defaults": []}}):
         with pytest.raises(InvalidRun):
             parse_run(with_values(hostile, {PREFIX: "s3://bucket"}))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from pydantic.alias_generators import to_camel
 
 from halcyon.checkpoint.fingerprints import DATA_FIELDS, TRAINER_FIELDS
 from halcyon_api.crd import custom_resource_definition
 from halcyon_api.edits.changes import MAX_VALUE, changes, read_recorded, recorded, values_of
 from halcyon_api.edits.classes import EDIT_RULES, MEANINGS, class_of, edit_rule_of, leaves_of
+from halcyon_api.edits.rules import TOGETHER
 from halcyon_api.edits.steps import settled_steps, steps_refusal
 from halcyon_api.former.table import FORMER, is_former
+from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
@@ -32,7 +36,7 @@ LEAVES = [leaf for leaf in schema_leaves(SCHEMA["properties"]["spec"]) if not is
 def transition_rules(node: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
     """Field and expression of each rule that reads the old object."""
     own = [
-        (f"{path}{rule['fieldPath']}".strip("."), rule["rule"])
+        (f"{path}{rule.get('fieldPath', '')}".strip("."), rule["rule"])
         for rule in node.get("x-kubernetes-validations", ())
         if "oldSelf" in rule["rule"]
     ]
@@ -50,29 +54,33 @@ def test_every_field_of_the_schema_has_one_class() -> None:
     assert [row.path for row in EDIT_RULES if all(edit_rule_of(leaf) is not row for leaf in LEAVES)] == [], "a row that matches no field"
 
 
-def test_the_api_server_freezes_exactly_what_is_frozen() -> None:
+def test_the_api_server_freezes_exactly_the_frozen_fields() -> None:
     rules = dict(transition_rules(SCHEMA["properties"]["spec"]))
     moved = {row.present for row in FORMER}
-    whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule or path in moved}
+    together = {
+        f"{path}.{name}" for path, rule in rules.items() if path.startswith(TOGETHER) for name in re.findall(r"self\.(\w+) ==", rule)
+    }
+    whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule or path in moved} | together
     frozen = {leaf for leaf in LEAVES if class_of(leaf) == "frozen"}
     assert {leaf for leaf in LEAVES if any(leaf == path or leaf.startswith(f"{path}.") for path in whole)} == frozen - {
         "recovery.divergence.spike.windowSteps"
     }
     # The other rules are about several fields: kinds that must not be set or removed, because they hold frozen fields.
-    assert set(rules) - whole == {"model.llama", "model.gpt2", "optimizer.adamw", "recovery.divergence.spike"}
+    families = {f"model.{to_camel(kind)}" for kind in ModelSpec.kinds()}
+    assert set(rules) - whole == {*families, "optimizer.adamw", "recovery.divergence.spike"}
     assert [path for path, _ in transition_rules({key: SCHEMA[key] for key in ("x-kubernetes-validations",)})] == [
         "spec.trainer.steps",
         "spec.checkpoint",
     ]
 
 
-def test_a_checkpoint_is_compared_by_what_is_frozen_and_by_the_steps() -> None:
+def test_a_checkpoint_is_compared_by_the_frozen_fields_and_the_steps() -> None:
     frozen = {".".join(leaf.split(".")[:2]) for leaf in LEAVES if class_of(leaf) == "frozen"}
     assert {field for field in frozen if field.startswith("data.")} == {f"data.{name}" for name in DATA_FIELDS}
     assert {field for field in frozen if field.startswith("trainer.")} | {"trainer.steps"} == {f"trainer.{name}" for name in TRAINER_FIELDS}
 
 
-def test_what_differs_is_told_with_both_values_and_defaults_are_no_change() -> None:
+def test_a_difference_is_reported_with_both_values_and_a_default_is_no_difference() -> None:
     old = values_of(spec(spec__scheduling={"nodeSelector": {"a": "b"}}, spec__trainer__logEverySteps=1))
     new = values_of(spec(spec__recovery={"elastic": {"minSlices": 1}}, spec__image="x:1"))
     assert [str(change) for change in changes(old, new)] == [
@@ -84,7 +92,7 @@ def test_what_differs_is_told_with_both_values_and_defaults_are_no_change() -> N
     assert changes(values_of(spec()), values_of(spec(spec__mesh={}, spec__recovery={"maxRestarts": 10}))) == ()
 
 
-def test_a_record_holds_what_may_be_edited_and_no_more_than_fits() -> None:
+def test_a_record_holds_only_editable_fields_and_is_bounded() -> None:
     tolerations = [{"key": f"{'k' * 250}/{'l' * 60}", "value": "v" * 60} for _ in range(16)]
     values = values_of(spec(spec__scheduling={"tolerations": tolerations}))
     texts = recorded(values | {"scheduling.tolerations": tolerations * 10})
@@ -105,7 +113,7 @@ SCHEDULES: list[tuple[dict[str, Any], int, int | None]] = [
 @pytest.mark.parametrize(
     ("schedule", "steps", "settled"), SCHEDULES, ids=lambda value: next(iter(value)) if isinstance(value, dict) else ""
 )
-def test_so_many_steps_are_settled(schedule: dict[str, Any], steps: int, settled: int | None) -> None:
+def test_more_steps_are_accepted_only_while_all_steps_done_are_settled(schedule: dict[str, Any], steps: int, settled: int | None) -> None:
     optimizer = OptimizerSpec.model_validate({"schedule": schedule, "adamw": {}})
     assert settled_steps(optimizer, steps) == settled
     for done in range(steps + 1):
@@ -123,6 +131,6 @@ def test_so_many_steps_are_settled(schedule: dict[str, Any], steps: int, settled
         ({"cosine": {"warmupSteps": 5, "decaySteps": 5}}, "5 is not after the 5 steps of the warm-up"),
     ],
 )
-def test_a_schedule_that_does_not_fit_into_the_run_is_told(schedule: dict[str, Any], sentence: str) -> None:
+def test_a_schedule_that_does_not_fit_into_the_run_is_reported(schedule: dict[str, Any], sentence: str) -> None:
     (problem,) = find_problems(spec(spec__optimizer={"schedule": schedule, "adamw": {}}))
     assert sentence in str(problem)

@@ -31,7 +31,9 @@ def spec(slices: int, batch: int, elastic: dict[str, Any] | None = None, **train
         (2, 4, {"minSlices": 1}, {1: 2, 2: 1}),
     ],
 )
-def test_the_same_batch_in_as_much_memory(slices: int, batch: int, elastic: dict[str, Any] | None, expected: dict[int, int]) -> None:
+def test_fewer_slices_train_the_same_batch_in_the_same_memory(
+    slices: int, batch: int, elastic: dict[str, Any] | None, expected: dict[int, int]
+) -> None:
     found = spec(slices, batch, elastic)
     assert {number: microbatches_on(found, number) for number in usable_slices(found)} == expected
     assert find_problems(found) == ()
@@ -49,7 +51,7 @@ def test_microbatches_that_the_user_asked_for_are_kept() -> None:
     assert [microbatches_on(found, number) for number in (1, 2, 4)] == [8, 4, 2]
 
 
-def test_batches_of_all_stages_must_be_dealt_out() -> None:
+def test_usable_slices_divide_the_batches_of_all_stages() -> None:
     found = spec(4, 64, {"minSlices": 1}, batchSchedule=[{"fromStep": 5, "batchSize": 24}])
     assert usable_slices(found) == (1, 2, 4)
     assert microbatches_on(found, 2) == 2
@@ -63,7 +65,7 @@ def test_an_attempt_has_one_size_and_reads_back_as_written() -> None:
     assert on_slices(found, 4) is found
 
 
-def test_what_is_wanted() -> None:
+def test_a_run_wants_max_slices_or_else_its_slices() -> None:
     assert wanted_slices(spec(2, 64)) == 2
     assert wanted_slices(spec(2, 64, {"minSlices": 1})) == 2
     assert wanted_slices(spec(2, 64, {"minSlices": 1, "maxSlices": 8})) == 8
@@ -78,7 +80,7 @@ def test_what_is_wanted() -> None:
         (2, {}, "required, and not there"),
     ],
 )
-def test_bounds_that_contradict_are_refused(slices: int, elastic: dict[str, Any], mend: str) -> None:
+def test_contradictory_bounds_are_rejected(slices: int, elastic: dict[str, Any], mend: str) -> None:
     with pytest.raises(InvalidRun, match=mend):
         spec(slices, 64, elastic)
 
@@ -88,7 +90,7 @@ def test_a_fixed_replica_axis_cannot_be_elastic() -> None:
         parse_run(document(spec__mesh={"dcn": {"replica": 2}}, spec__recovery={"elastic": {"minSlices": 1}}))
 
 
-def test_a_bound_that_the_batch_cannot_be_dealt_to_is_told_with_those_that_it_can() -> None:
+def test_a_bound_that_does_not_divide_the_batch_is_reported_with_usable_numbers() -> None:
     (problem,) = find_problems(spec(4, 64, {"minSlices": 3}))
     assert problem.field == "spec.recovery.elastic.minSlices"
     assert "from 3 to 4 these can be used: 4" in problem.message

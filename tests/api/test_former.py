@@ -45,7 +45,7 @@ def with_fields(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("row", FORMER, ids=lambda row: row.former)
-def test_the_value_of_a_former_place_is_the_run_s(row: MovedField) -> None:
+def test_a_value_in_a_former_place_is_read_as_in_its_present_place(row: MovedField) -> None:
     value, filled_in = VALUES[row.former]
     written = parse_run(with_fields({row.present: value})).spec
     assert parse_run(with_fields({row.former: value})).spec == written
@@ -56,21 +56,21 @@ def test_the_value_of_a_former_place_is_the_run_s(row: MovedField) -> None:
 
 
 @pytest.mark.parametrize("row", FORMER, ids=lambda row: row.former)
-def test_two_values_of_one_field_are_refused_in_one_sentence(row: MovedField) -> None:
+def test_two_values_of_one_field_are_rejected_in_one_sentence(row: MovedField) -> None:
     value, filled_in = VALUES[row.former]
     with pytest.raises(InvalidRun) as refused:
         parse_run(with_fields({row.former: filled_in, row.present: value}))
     assert str(refused.value) == f"spec.{row.former}: it has moved to spec.{row.present}, and the two differ; take spec.{row.former} out"
 
 
-def test_reading_changes_nothing_that_was_given() -> None:
+def test_parsing_does_not_change_the_given_document() -> None:
     given = with_fields({former: value for former, (value, _) in VALUES.items()})
     before = copy.deepcopy(given)
     parse_run(given)
     assert given == before
 
 
-def test_former_places_are_noted_once_each_and_present_ones_never() -> None:
+def test_each_former_place_is_noted_once_and_present_places_are_not() -> None:
     given = with_fields({former: value for former, (value, _) in VALUES.items()})
     assert former_notes(given) == tuple(row.note for row in FORMER)
     assert FORMER[0].note == "spec.stage is the former place of spec.task; write spec.task"
@@ -79,13 +79,13 @@ def test_former_places_are_noted_once_each_and_present_ones_never() -> None:
 
 
 @pytest.mark.parametrize("hostile", [None, "x", [], {"trainer": 3}, {"trainer": [], "stage": {}}, {"data": {"mixture": "x"}}])
-def test_what_is_no_document_is_left_for_the_schema_to_refuse(hostile: Any) -> None:
+def test_a_malformed_document_is_left_for_the_schema_to_reject(hostile: Any) -> None:
     assert present_form(hostile, TrainingRunSpec).contradictions == ()
     with pytest.raises(InvalidRun):
         parse_run(document() | {"spec": hostile})
 
 
-def test_a_section_in_the_way_of_a_present_place_loses_nothing() -> None:
+def test_a_field_that_cannot_move_stays_in_its_former_place() -> None:
     """The former field stays where it is, so that the schema rejects the document."""
     rows = (MovedField("stage", "telemetry.port"),)
     found = present_form({"stage": 9400, "telemetry": "x"}, TrainingRunSpec, rows)
@@ -105,7 +105,7 @@ def test_defaults_are_read_by_the_same_table() -> None:
     assert added == {"type": "integer", "description": f"{FORMER_PLACE}`telemetry.port`; write `telemetry.port`."}
 
 
-def test_what_a_run_takes_from_its_defaults_is_its_own_in_a_former_place_too() -> None:
+def test_defaults_are_merged_into_a_run_with_fields_in_former_places() -> None:
     """The merge with defaults uses present places."""
     found = with_values(document(spec__stage="data"), {"image": "x:1"})
     assert (found["spec"]["task"], found["spec"]["image"], "stage" in found["spec"]) == ("data", "x:1", False)

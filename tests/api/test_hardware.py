@@ -41,12 +41,12 @@ def test_slices_grow_up_to_a_number_of_cubes(name: str, largest: str, too_large:
 
 @pytest.mark.parametrize("topology", ["", "4", "axb", "4x4x4x4", "0x4x4", "-4x4x4", "4x4x", "4x4x6", "x", "2x", "99999x1"])
 @pytest.mark.parametrize("row", TABLE.values(), ids=lambda row: row.name)
-def test_what_is_no_topology_has_no_shape(row: Accelerator, topology: str) -> None:
+def test_an_invalid_topology_has_no_shape(row: Accelerator, topology: str) -> None:
     assert row.shape(topology) is None
 
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=lambda row: row.name)
-def test_rows_are_whole(row: Accelerator) -> None:
+def test_every_row_is_complete(row: Accelerator) -> None:
     assert row.source
     assert row.as_of
     assert row.provisioning[0] == "onDemand"
@@ -66,7 +66,7 @@ def test_rows_are_whole(row: Accelerator) -> None:
 
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=lambda row: row.name)
-def test_aliases_lead_back(row: Accelerator) -> None:
+def test_aliases_resolve_to_their_row(row: Accelerator) -> None:
     for alias in (*row.aliases, row.name, row.name.upper()):
         assert suggestion(alias) == row.name
 
@@ -85,7 +85,7 @@ def test_aliases_lead_back(row: Accelerator) -> None:
         ("x" * 10_000, None),
     ],
 )
-def test_a_near_miss_is_recognised(written: str, meant: str | None) -> None:
+def test_a_misspelt_type_gets_a_suggestion(written: str, meant: str | None) -> None:
     assert suggestion(written) == meant
 
 

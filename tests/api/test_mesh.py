@@ -50,7 +50,7 @@ def test_topology_of_an_accelerator(accelerator: AcceleratorSpec, expected: Topo
         ({"fsdp": -1, "tensor": 8}, 8, (1, 1, 8)),
     ],
 )
-def test_the_rest_is_filled_in(axes: dict[str, int], devices: int, expected: tuple[int, int, int]) -> None:
+def test_missing_mesh_axes_are_filled_in(axes: dict[str, int], devices: int, expected: tuple[int, int, int]) -> None:
     mesh = resolve_mesh(MeshSpec(ici=IciAxes(**axes)), Topology(3, 1, devices))
     assert (mesh.replica, mesh.data, mesh.fsdp, mesh.tensor) == (3, *expected)
     assert mesh.devices == 3 * devices
@@ -116,7 +116,7 @@ def test_a_mesh_is_suggested_from_the_size_of_the_model(
     assert (mesh.data, mesh.fsdp, mesh.tensor) == expected
 
 
-def test_the_size_of_a_model_is_what_its_paper_says() -> None:
+def test_the_parameter_count_of_a_model_matches_its_paper() -> None:
     size = model_shape(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B))
     assert 7.9e9 < size.parameters < 8.2e9
     gpt2 = parse_run(document(spec__model={"gpt2": {}}, spec__tokenizer={"tiktoken": {"encoding": "gpt2"}})).spec
@@ -136,7 +136,7 @@ def suggest(parameters: int, memory: int, *, block: int = 10**9, devices: int = 
     return (axes.data, axes.fsdp, axes.tensor)
 
 
-def test_the_formula_at_its_bounds() -> None:
+def test_the_suggested_mesh_is_exact_at_the_bounds_of_the_formula() -> None:
     # 16 bytes x 1e9 / 64 devices = 0.25e9 bytes of state; a block takes 8e9 / tensor bytes; 3/4 of the memory is available for both.
     assert suggest(10**9, 11 * 10**9) == (1, 64, 1)
     assert suggest(10**9, 10 * 10**9) == (1, 32, 2)
@@ -146,7 +146,7 @@ def test_the_formula_at_its_bounds() -> None:
     assert suggest(10**9, 5 * 10**9, splits=(8, 6)) == (1, 32, 2), "the axis must divide the sizes that it splits"
 
 
-def test_a_mesh_on_record_is_kept() -> None:
+def test_a_recorded_mesh_is_kept() -> None:
     plain = spec({"type": "v5e", "topology": "4x4"}, {"layers": 2, "hiddenSize": 64, "heads": 4})
     assert pinned(plain).mesh == MeshSpec(), "the default, as the API server stored it for runs of older versions"
     kept = pinned(plain, ResolvedMesh(replica=1, data=2, fsdp=4, tensor=2))
@@ -170,20 +170,23 @@ def test_the_fields_of_a_mesh_are_the_rows_of_the_table() -> None:
     assert list(IciAxes.model_fields) == [row.name for row in on("ici")]
     assert list(DcnAxes.model_fields) == [row.name for row in on("dcn")]
     assert list(ResolvedMesh.model_fields) == [row.name for row in AXES]
-    assert (COMPUTE_AXES["batch"], PARAMETER_AXES["embed"], PARAMETER_AXES["vocab"]) == (("replica", "data", "fsdp"), "fsdp", "tensor")
-    assert MESH_AXES == ("replica", "data", "fsdp", "tensor")
+    assert COMPUTE_AXES["batch"] == ("replica", "data", "fsdp", "expert")
+    assert (PARAMETER_AXES["embed"], PARAMETER_AXES["vocab"]) == ("fsdp", "tensor")
+    assert PARAMETER_AXES["experts"] == COMPUTE_AXES["experts"] == "expert"
+    assert MESH_AXES == ("replica", "data", "fsdp", "expert", "tensor")
 
 
 @pytest.mark.parametrize("kind", ModelSpec.kinds())
-def test_every_kind_of_model_says_its_shape(kind: str) -> None:
+def test_every_kind_of_model_has_a_shape(kind: str) -> None:
     model = ModelSpec.model_validate({to_camel(kind): {}})
     shape = model.shape(64, 128)
-    assert {split.axis for split in shape.splits} == {"parameters", "features", "heads"}
+    assert {split.axis for split in shape.splits} - {"experts"} == {"parameters", "features", "heads"}
+    assert ("experts" in {split.axis for split in shape.splits}) == (shape.idle_parameters > 0)
     fields = {info.alias for info in type(model.value).model_fields.values()}
     assert {split.field for split in shape.splits} <= fields, "error messages name these fields"
 
 
-def test_each_size_that_an_axis_splits_is_judged() -> None:
+def test_each_size_that_an_axis_splits_is_checked() -> None:
     wide = spec({"type": "h100", "topology": "1x8"}, {"layers": 1, "hiddenSize": 24, "intermediateSize": 30, "heads": 6, "kvHeads": 3})
     found = find_problems(wide.model_copy(update={"mesh": MeshSpec(ici=IciAxes(fsdp=2, tensor=4))}))
     assert [problem.field for problem in found] == ["spec.model.llama.intermediateSize", "spec.model.llama.kvHeads"]

@@ -19,7 +19,7 @@ def test_every_rule_has_a_document_that_breaks_it_and_every_document_a_rule() ->
 
 
 @pytest.mark.parametrize(("beginning", "document"), BROKEN, ids=lambda value: value if isinstance(value, str) else "")
-def test_a_broken_rule_is_told_in_one_sentence(beginning: str, document: dict[str, Any]) -> None:
+def test_a_broken_rule_is_reported_in_one_sentence(beginning: str, document: dict[str, Any]) -> None:
     with pytest.raises(InvalidRun) as refused:
         (parse_run if document["kind"] == "TrainingRun" else parse_defaults)(document)
     assert beginning in str(refused.value)

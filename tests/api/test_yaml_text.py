@@ -108,12 +108,12 @@ def same(first: Any, second: Any) -> bool:
 
 
 @pytest.mark.parametrize(("value", "read"), READ.items(), ids=list(READ))
-def test_odd_values(value: str, read: Any) -> None:
+def test_unusual_values_are_read_as_kubectl_reads_them(value: str, read: Any) -> None:
     assert same(read_document(text_of(value))["spec"]["value"], read)
 
 
 @pytest.mark.parametrize(("value", "sentence"), {**REFUSED, **TWICE}.items(), ids=[*REFUSED, *TWICE])
-def test_what_has_no_meaning_is_refused_in_a_sentence(value: str, sentence: str) -> None:
+def test_invalid_yaml_is_rejected_in_one_sentence(value: str, sentence: str) -> None:
     with pytest.raises(InvalidYaml) as refused:
         read_document(text_of(value))
     assert str(refused.value) == sentence
@@ -151,7 +151,7 @@ for mark in BUILT:
 @pytest.mark.parametrize(
     "value", ["3e-4", "y", "1e3", "0o17", "08", "2001-01-01", "1:30", "+.5", "null", "a: b", "é", "=", "<<", "line\nline", ""]
 )
-def test_what_is_written_is_read_again_by_both_readers(value: str) -> None:
+def test_dumped_values_are_read_back_by_both_parsers(value: str) -> None:
     written = dump({"text": value, "list": [1, 0.25, 3e-5, True, None, value]})
     assert read_document(written) == yaml.safe_load(written) == {"text": value, "list": [1, 0.25, 3e-5, True, None, value]}
 

@@ -27,7 +27,7 @@ def stored(api: Api, make_namespace: Callable[[], str]) -> str:
 
 
 @pytest.mark.parametrize("path", ["image", "checkpoint.root", "accelerator.topology", "scheduling.serviceAccountName"])
-def test_long_texts_are_refused_in_a_few_words(api: Api, stored: str, path: str) -> None:
+def test_long_texts_are_rejected_in_a_short_message(api: Api, stored: str, path: str) -> None:
     node: Any = "x" * LONG
     for part in reversed(path.split(".")):
         node = {part: node}
@@ -36,7 +36,7 @@ def test_long_texts_are_refused_in_a_few_words(api: Api, stored: str, path: str)
     assert f"spec.{path}: Too long: may not be more than" in str(refused.value)
 
 
-def test_fields_of_a_version_to_come_are_refused_or_left_out(api: Api, api_server: ControlPlane, namespace: str) -> None:
+def test_fields_of_a_later_version_are_rejected_or_dropped(api: Api, api_server: ControlPlane, namespace: str) -> None:
     def apply(run: dict[str, Any], *arguments: str) -> str:
         return api_server.kubectl("apply", "--namespace", namespace, "--filename=-", *arguments, stdin=yaml.safe_dump(run))
 

@@ -42,7 +42,7 @@ def working_in(folder: Path) -> list[str]:
     return sorted(Path(program).name for program in found)
 
 
-def test_it_ends_with_the_process_that_started_it(cache: Path) -> None:
+def test_the_control_plane_ends_with_the_process_that_started_it(cache: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(cache), str(free_port())]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -53,7 +53,7 @@ def test_it_ends_with_the_process_that_started_it(cache: Path) -> None:
     until(lambda: not folder.exists(), timeout_seconds=10, failure=lambda: f"{folder} is still there")
 
 
-def test_a_port_that_is_taken_is_one_sentence_and_nothing_is_left(
+def test_a_port_in_use_is_reported_in_one_sentence_and_leaves_no_files(
     binaries: Binaries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -55,11 +55,11 @@ def test_the_api_server_checks_defaults_like_runs(api: Api, shared_namespace: st
 
 
 @pytest.mark.parametrize("spec", TAKEN, ids="-".join)
-def test_valid_defaults_are_taken(api: Api, shared_namespace: str, spec: dict[str, Any]) -> None:
+def test_valid_defaults_are_accepted(api: Api, shared_namespace: str, spec: dict[str, Any]) -> None:
     api.create(defaults(spec), shared_namespace, dry_run=True)
 
 
-def test_nothing_is_filled_in_that_defaults_may_set(api: Api, shared_namespace: str) -> None:
+def test_the_api_server_fills_in_no_field_that_defaults_may_set(api: Api, shared_namespace: str) -> None:
     spec = api.create(document(spec__checkpoint=...), shared_namespace, dry_run=True)["spec"]
     assert spec["trainer"]["microbatches"] == 1, "other fields must be filled in"
     assert {name: spec[name] for name in ("checkpoint", "scheduling", "telemetry")} == {

@@ -78,7 +78,7 @@ def test_a_run_that_no_operator_has_seen_does_not_drift(api: Api, api_server: Co
 
 
 @pytest.mark.variant
-def test_a_run_that_no_operator_has_seen_is_on_its_way(api: Api, namespace: str) -> None:
+def test_a_run_that_no_operator_has_seen_is_in_progress(api: Api, namespace: str) -> None:
     api.create(document(), namespace)
     run = api.get(document(), namespace)
     with readers.kstatus() as kstatus, readers.argo(CONFIG_MAP) as argo:

@@ -17,16 +17,16 @@ FAST = [name for name in ROWS if name.endswith("gpu-direct")]
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_the_api_server_takes_the_job_of_every_row(api: Api, shared_namespace: str, name: str) -> None:
+def test_the_api_server_accepts_the_job_of_every_row(api: Api, shared_namespace: str, name: str) -> None:
     api.create(job_of(name), shared_namespace, dry_run=True)
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in FAST])
-def test_the_restricted_profile_lets_the_pods_in(api: Api, shared_namespace: str, name: str) -> None:
+def test_the_restricted_profile_admits_ordinary_pods(api: Api, shared_namespace: str, name: str) -> None:
     api.create(pod_of(name), shared_namespace, dry_run=True)
 
 
 @pytest.mark.parametrize("name", FAST)
-def test_the_restricted_profile_keeps_out_what_shares_the_node(api: Api, shared_namespace: str, name: str) -> None:
+def test_the_restricted_profile_rejects_pods_that_mount_node_directories(api: Api, shared_namespace: str, name: str) -> None:
     with pytest.raises(Refused, match=r"violates PodSecurity .*restricted volume types.*hostPath"):
         api.create(pod_of(name), shared_namespace, dry_run=True)

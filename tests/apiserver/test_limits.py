@@ -126,7 +126,7 @@ def limited(api: Api, api_server: ControlPlane, helm: Helm, make_namespace: Call
     return limited
 
 
-def test_what_keeps_the_limits_is_taken(limited: Limited) -> None:
+def test_a_run_within_the_limits_is_accepted(limited: Limited) -> None:
     assert limited.apply(limited.team, **FITTING) == ""
     assert limited.apply(limited.team, **ON_S3) == ""
     assert limited.apply(limited.others, spec__scheduling={"serviceAccountName": "any"}) == "", (
@@ -145,7 +145,7 @@ def test_kubernetes_finds_no_wrong_type_in_the_expressions(limited: Limited, api
     assert found == [{}] * len(found) != []
 
 
-def test_defaults_are_limited_as_the_runs_are_that_take_them(limited: Limited) -> None:
+def test_defaults_have_the_same_limits_as_the_runs_that_use_them(limited: Limited) -> None:
     fitting = {
         "image": FITTING["spec__image"],
         "scheduling": {"serviceAccountName": "trainer"},
@@ -282,11 +282,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "sentence"), REFUSED, ids=lambda value: next(iter(value)) if isinstance(value, dict) else "")
-def test_what_breaks_them_is_refused_with_the_field_and_the_fix(limited: Limited, change: dict[str, Any], sentence: str) -> None:
+def test_a_run_beyond_the_limits_is_rejected_with_the_field_and_the_fix(limited: Limited, change: dict[str, Any], sentence: str) -> None:
     assert sentence.replace("TEAM", limited.team) in limited.apply(limited.team, **(FITTING | change))
 
 
-def test_very_many_files_are_judged_too(limited: Limited) -> None:
+def test_as_many_files_as_the_schema_allows_are_checked(limited: Limited) -> None:
     """As many sources and paths as the schema allows: the API server limits the cost of a policy, and rejects a document that exceeds
     it."""
     paths = [[f"gs://team/data/{source}/{file}" for file in range(256)] for source in range(64)]
@@ -301,13 +301,13 @@ def _named(paths: list[list[str]]) -> list[dict[str, Any]]:
     return [{"name": f"s{number}", "jsonl": {"paths": files}} for number, files in enumerate(paths)]
 
 
-def test_an_empty_list_allows_none(limited: Limited) -> None:
+def test_an_empty_list_allows_no_value(limited: Limited) -> None:
     said = limited.apply(limited.others, spec__image="registry.example/halcyon/trainer:1")
     assert f"is not allowed in namespace {limited.others}; leave it out for the trainer that belongs to the operator" in said
     assert limited.apply(limited.others) == ""
 
 
-def test_a_run_may_be_suspended_whatever_the_limits_have_become(limited: Limited) -> None:
+def test_a_run_can_be_suspended_after_the_limits_became_tighter(limited: Limited) -> None:
     assert limited.apply(limited.team, dry_run=False, **FITTING) == ""
     assert limited.apply(limited.team, dry_run=False, **(ON_S3 | {"metadata__name": "on-s3"})) == ""
     tighter = LIMITS | {"roots": ["gs://nowhere/"], "serviceAccounts": ["nobody"], "images": [], "endpoints": [], "sources": []}
@@ -324,7 +324,7 @@ def test_a_run_may_be_suspended_whatever_the_limits_have_become(limited: Limited
     )
 
 
-def test_limits_that_were_taken_away_hold_again(limited: Limited) -> None:
+def test_limits_that_are_deleted_and_applied_again_are_in_force(limited: Limited) -> None:
     """As after `helm uninstall` and `helm install`: an API server does not load parameters of a custom kind a second time."""
     objects = limited.release_with(LIMITS)
     limited.delete(objects)

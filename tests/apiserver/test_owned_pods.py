@@ -50,7 +50,9 @@ def open_namespace(api: Api, make_namespace: Callable[[], str]) -> str:
 @pytest.mark.parametrize("kept", [{}, {"claim": "programs"}, {"hostPath": "/var/halcyon"}], ids=["none", "claim", "path"])
 @pytest.mark.parametrize("security", SECURITY)
 @pytest.mark.parametrize("spec", [V6E, TWO_SLICES, FAST], ids=["tpu", "two slices", "fabric"])
-def test_it_is_a_pod(api: Api, open_namespace: str, spec: dict[str, Any], security: str, kept: dict[str, str]) -> None:
+def test_the_api_server_accepts_pods_with_all_settings_of_an_owner(
+    api: Api, open_namespace: str, spec: dict[str, Any], security: str, kept: dict[str, str]
+) -> None:
     made = pod(EVERYTHING | {"security": {"default": SECURITY[security]}, "cache": kept}, **spec)
     try:
         api.create(made, open_namespace, dry_run=True)
@@ -61,7 +63,7 @@ def test_it_is_a_pod(api: Api, open_namespace: str, spec: dict[str, Any], securi
 
 
 @pytest.mark.parametrize(("security", "goes"), [(name, name in ("restricted", "namespace", "other user")) for name in SECURITY])
-def test_what_the_restricted_profile_takes(api: Api, namespace: str, security: str, goes: bool) -> None:
+def test_the_restricted_profile_admits_only_unprivileged_pods(api: Api, namespace: str, security: str, goes: bool) -> None:
     made = pod(EVERYTHING | {"security": {"default": SECURITY[security]}}, **V6E)
     if goes:
         api.create(made, namespace, dry_run=True)

@@ -38,6 +38,16 @@ def grids() -> Iterator[dict[str, Any]]:
         yield {"spec__accelerator": {"type": kind, "topology": topology}}
     for hidden, heads, shared in itertools.product((60, 64, 66), (3, 4, 33), (None, 1, 2, 3)):
         yield {"spec__model": {"llama": {"hiddenSize": hidden, "heads": heads, **({"kvHeads": shared} if shared else {})}}}
+    for size, heads, shared in itertools.product((None, 7, 8), (3, 4), (None, 2, 3)):
+        fields = {"headDim": size, "numKeyValueHeads": shared}
+        yield {"spec__model": {"qwen3": {"numAttentionHeads": heads, **{name: value for name, value in fields.items() if value}}}}
+    for types, windowed in itertools.product((None, ["sliding_attention"], ["full_attention"] * 2), (False, True)):
+        layers = {"layerTypes": types} if types else {}
+        yield {"spec__model": {"qwen2": {"numHiddenLayers": 1, "useSlidingWindow": windowed, **layers}}}
+    for kind, factor, original in itertools.product(("default", "linear", "llama3", "yarn"), (None, 2.0), (None, 64)):
+        scaling = {"factor": factor, "originalMaxPositionEmbeddings": original}
+        given = {name: value for name, value in scaling.items() if value}
+        yield {"spec__model": {"llama": {"ropeScaling": {"ropeType": kind, **given}}}}
     for data, fsdp, tensor in itertools.product((-1, 0, 1, 2), repeat=3):
         yield {
             "spec__mesh": {"ici": {"data": data, "fsdp": fsdp, "tensor": tensor}},
@@ -53,7 +63,7 @@ def grids() -> Iterator[dict[str, Any]]:
         yield {"spec__data__sources": [{"name": f"s{n}", "stdlib": {}, **weight} for n, weight in enumerate(weights)]}
 
 
-def test_both_say_the_same_of_tables_of_values(api: Api, shared_namespace: str) -> None:
+def test_the_api_server_and_the_parser_agree_on_tables_of_values(api: Api, shared_namespace: str) -> None:
     """Only the operator checks, later, whether the batch size fits."""
     differing: list[str] = []
     for changes in grids():

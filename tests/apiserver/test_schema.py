@@ -113,7 +113,9 @@ A_STEP_LATER: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "sentence"), A_STEP_LATER, ids=lambda value: "-".join(value) if isinstance(value, dict) else "")
-def test_a_batch_that_does_not_divide_is_told_a_step_later(api: Api, shared_namespace: str, changes: dict[str, Any], sentence: str) -> None:
+def test_a_batch_that_does_not_divide_is_reported_by_the_operator_and_not_at_apply(
+    api: Api, shared_namespace: str, changes: dict[str, Any], sentence: str
+) -> None:
     run = document(**changes)
     api.create(run, shared_namespace, dry_run=True)
     view = parse_run_view(run)
@@ -131,12 +133,12 @@ def test_kubectl_shows_the_sentence(api_server: ControlPlane, namespace: str, ch
     assert sentence in str(refused.value)
 
 
-def test_variables_of_the_environment_are_taken(api: Api, shared_namespace: str) -> None:
+def test_environment_variables_are_accepted(api: Api, shared_namespace: str) -> None:
     secret = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
     api.create(document(spec__env=[{"name": "XLA_FLAGS", "value": ""}, secret]), shared_namespace, dry_run=True)
 
 
-def test_a_valid_document_is_taken_and_shows_its_defaults(api: Api, namespace: str) -> None:
+def test_a_valid_document_is_accepted_and_shows_its_defaults(api: Api, namespace: str) -> None:
     api.create(document(), namespace)
     stored = api.get(document(), namespace)
     assert stored["spec"]["optimizer"]["weightDecay"] == 0.1
@@ -182,7 +184,7 @@ TAKEN: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", TAKEN, ids=lambda changes: "-".join(map(str, changes["spec__accelerator"].values())))
-def test_hardware_of_every_family_is_taken(api: Api, shared_namespace: str, changes: dict[str, Any]) -> None:
+def test_hardware_of_every_family_is_accepted(api: Api, shared_namespace: str, changes: dict[str, Any]) -> None:
     run = document(**changes)
     assert find_problems(parse_run(run).spec) == (), "the operator and the API server must agree"
     api.create(run, shared_namespace, dry_run=True)
@@ -211,7 +213,7 @@ def stored(api: Api, make_namespace: Callable[[], str]) -> str:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_what_decides_the_numbers_must_not_change(api: Api, stored: str, change: dict[str, Any]) -> None:
+def test_fields_that_change_the_results_must_not_change(api: Api, stored: str, change: dict[str, Any]) -> None:
     with pytest.raises(Refused, match="must not change while the run exists"):
         api.edit(document(), document(**change), stored, dry_run=True)
 
@@ -235,11 +237,11 @@ def test_what_decides_the_numbers_must_not_change(api: Api, stored: str, change:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_what_only_says_where_and_how_may_change(api: Api, stored: str, change: dict[str, Any]) -> None:
+def test_fields_that_only_say_where_and_how_a_run_trains_may_change(api: Api, stored: str, change: dict[str, Any]) -> None:
     api.edit(document(), document(**change), stored, dry_run=True)
 
 
-def test_steps_may_change_while_those_that_are_done_stay_the_same(api: Api, namespace: str) -> None:
+def test_steps_may_change_while_the_schedule_of_the_steps_done_stays_the_same(api: Api, namespace: str) -> None:
     """The API server uses the progress in the status. The operator and the trainer decide with the same function."""
     schedules: dict[str, tuple[dict[str, Any], int]] = {
         "constant": ({"constant": {}}, 1000),
@@ -263,7 +265,7 @@ def test_steps_may_change_while_those_that_are_done_stay_the_same(api: Api, name
             api.edit(before, shorter, namespace, dry_run=True)
 
 
-def test_the_spike_rule_is_there_from_the_start_or_never(api: Api, namespace: str) -> None:
+def test_the_spike_rule_cannot_be_added_or_removed_later(api: Api, namespace: str) -> None:
     """Its memory is part of the checkpoints. Its threshold, and the other reactions to divergence, are not."""
 
     def with_spikes(name: str = "small", **spike: Any) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_the_operator_starts_on_this_jobset(ask: Any, caplog: pytest.LogCaptureF
     assert FIELD not in caplog.text, "the API server must describe the field"
 
 
-def test_a_jobset_with_a_field_that_is_not_there_is_refused(ask: Any, shared_namespace: str) -> None:
+def test_a_jobset_with_an_unknown_field_is_rejected(ask: Any, shared_namespace: str) -> None:
     good = jobset(shared_namespace)
     bad = deepcopy(good)
     bad["spec"]["failurePolicy"]["rules"][0]["onJobFailureMessages"] = [".*"]

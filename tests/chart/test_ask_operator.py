@@ -45,18 +45,18 @@ def serving(*, ready: bool) -> Iterator[int]:
         loop.close()
 
 
-def test_an_operator_that_is_well(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_passes_for_a_ready_operator(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(ready=True) as port:
         script.main("127.0.0.1", port)
     assert "is ready and serves its metrics" in capsys.readouterr().out
 
 
-def test_an_operator_that_is_not_ready(script: ModuleType) -> None:
+def test_the_script_fails_for_an_operator_that_is_not_ready(script: ModuleType) -> None:
     with serving(ready=False) as port, pytest.raises(SystemExit, match="is not ready: /readyz answers 503: the watches are not filled yet"):
         script.main("127.0.0.1", port)
 
 
-def test_an_operator_that_is_not_there(script: ModuleType) -> None:
+def test_the_script_fails_without_an_operator(script: ModuleType) -> None:
     with serving(ready=True) as port:
         pass
     with pytest.raises(SystemExit, match="is not ready"):

@@ -32,7 +32,7 @@ def test_the_pages_name_the_version_of_the_chart() -> None:
     assert of_package(["helm", "install", "x", *RELEASED, "--wait"], Path("a.tgz")) == ["helm", "install", "x", "a.tgz", "--wait"]
 
 
-def test_a_page_without_commands_is_no_page_that_was_tried() -> None:
+def test_a_heading_without_commands_is_an_error() -> None:
     for heading in ("No such heading", "What to rely on"):
         with pytest.raises(LookupError, match=heading):
             commands(README, heading)
@@ -66,7 +66,7 @@ def test_notes_of_both_profiles(notes: Notes) -> None:
 
 
 @pytest.mark.slow
-def test_notes_say_what_is_to_be_known_of_the_values(notes: Notes) -> None:
+def test_notes_explain_the_effects_of_the_values(notes: Notes) -> None:
     assert "the definitions come from elsewhere" in notes(crds={"enabled": False})
     assert "uninstalling this release deletes every TrainingRun" in notes(crds={"keep": False})
     # Without its own definitions, the release does not delete them.
@@ -104,5 +104,5 @@ def test_values_that_contradict_one_another_are_refused(render: Render, values: 
 
 
 @pytest.mark.slow
-def test_limits_of_any_namespace_go_with_the_whole_cluster(render: Render) -> None:
+def test_limits_of_any_namespace_are_valid_for_a_cluster_wide_operator(render: Render) -> None:
     assert render(clusterWide=True, limits=LIMITS | {"enabled": True})

@@ -93,14 +93,14 @@ def test_runs_are_counted_by_a_quota_of_the_namespace(render: Render) -> None:
         render(clusterWide=True, limits={"enabled": True, "default": {"runs": 3}})
 
 
-def test_a_set_makes_no_policy_of_a_kind_that_it_does_not_limit(render: Render) -> None:
+def test_limits_make_no_policy_for_a_kind_that_they_do_not_limit(render: Render) -> None:
     limits = {"enabled": True, "namespaces": {"free": {}, "reader": {"sources": []}}}
     objects = render(clusterWide=True, limits=limits)
     assert list(selectors(objects)) == ["halcyon-halcyon-system-limits-reader"]
     assert selectors(objects, "trainingrundefaults") == {}
 
 
-def test_the_guides_limits_are_taken_as_they_stand(render: Render) -> None:
+def test_the_limits_of_the_guide_render_unchanged(render: Render) -> None:
     (shown,) = re.findall(r"```yaml\n(.*?)```", (CHART.parents[1] / "docs" / "guides" / "limits.md").read_text(), re.DOTALL)
     assert set(selectors(render(**yaml.safe_load(shown)))) == {
         "halcyon-halcyon-system-limits",
@@ -137,6 +137,6 @@ def test_a_release_limits_only_the_namespaces_that_it_serves(render: Render) -> 
         ({"serviceAccount": ["a"]}, "additional properties 'serviceAccount' not allowed"),
     ],
 )
-def test_limits_that_would_let_a_neighbour_in_are_refused(render: Render, limits: dict[str, Any], place: str) -> None:
+def test_limits_that_would_also_match_similar_names_are_rejected(render: Render, limits: dict[str, Any], place: str) -> None:
     with pytest.raises(DevclusterError, match=place):
         render(limits={"enabled": True, "default": limits})

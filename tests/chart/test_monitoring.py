@@ -75,7 +75,7 @@ def test_pod_monitor_finds_trainers_and_names_their_run(render: Render) -> None:
     assert not endpoint.get("honorLabels"), "a trainer's image comes from the user: it must not name another run"
 
 
-def test_pod_monitor_looks_everywhere_if_the_operator_does(render: Render) -> None:
+def test_pod_monitor_covers_all_namespaces_if_the_operator_is_cluster_wide(render: Render) -> None:
     assert only(render(metrics={"podMonitor": ON}, clusterWide=True), "PodMonitor")["spec"]["namespaceSelector"] == {"any": True}
     named = render(metrics={"podMonitor": ON | {"namespaces": ["a"]}}, watchNamespaces=["b"])
     assert only(named, "PodMonitor")["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
@@ -115,7 +115,7 @@ def test_dashboards_are_those_of_the_files(render: Render) -> None:
         assert json.loads(text) == json.loads(files[name.removeprefix("halcyon-")].read_text())
 
 
-def test_the_values_of_the_guide_install_all_of_it(render: Render) -> None:
+def test_the_values_of_the_guide_install_all_monitoring_objects(render: Render) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", (CHART.parents[1] / "docs" / "guides" / "monitoring.md").read_text(), re.DOTALL)
     objects = render(**yaml.safe_load(block))
     for kind in ("ServiceMonitor", "PodMonitor", "PrometheusRule"):
@@ -184,7 +184,7 @@ def test_budget_of_the_operator(render: Render) -> None:
     assert only(render(podDisruptionBudget=ON | {"maxUnavailable": "50%"}), "PodDisruptionBudget")["spec"]["maxUnavailable"] == "50%"
 
 
-def test_test_pod_is_confined_and_nobody_takes_it_for_the_operator(render: Render) -> None:
+def test_test_pod_is_restricted_and_not_selected_by_the_operators_service(render: Render) -> None:
     objects = render(metrics={"port": 9999})
     pod, service = only(objects, "Pod"), only(objects, "Service")
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"

@@ -59,7 +59,7 @@ def test_rights_in_the_own_namespace_by_default(render: Render) -> None:
     assert environment(objects)["HALCYON_NAMESPACES"] == "halcyon-system"
 
 
-def test_the_clusters_own_roles_hold_for_runs_where_that_is_asked_for(render: Render) -> None:
+def test_the_built_in_cluster_roles_include_runs_if_requested(render: Render) -> None:
     roles = of_kind(render(aggregateRoles=True), "ClusterRole")
     given = {
         goal: sorted(
@@ -81,7 +81,7 @@ def test_the_clusters_own_roles_hold_for_runs_where_that_is_asked_for(render: Re
     assert len({role["metadata"]["name"] for role in roles}) == 3
 
 
-def test_some_namespaces_and_all_of_them_exclude_one_another(render: Render) -> None:
+def test_watch_namespaces_and_cluster_wide_exclude_each_other(render: Render) -> None:
     with pytest.raises(DevclusterError, match="clusterWide and watchNamespaces exclude one another: leave one of them out"):
         render(clusterWide=True, watchNamespaces=["team"])
 
@@ -123,7 +123,7 @@ def test_pod_passes_the_restricted_profile(render: Render) -> None:
     assert container["resources"]["limits"] == {"memory": "384Mi"}
 
 
-def test_one_of_the_operators_leads(render: Render) -> None:
+def test_two_replicas_get_anti_affinity_and_a_disruption_budget(render: Render) -> None:
     alone = render()
     spec = only(alone, "Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
@@ -165,13 +165,13 @@ def test_definition_is_the_generated_one(render: Render) -> None:
         assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
-def test_definition_may_go_with_the_release_or_stay_out_of_it(render: Render) -> None:
+def test_the_crds_can_be_deleted_with_the_release_or_left_out_of_it(render: Render) -> None:
     gone = of_kind(render(crds={"enabled": True, "keep": False}), "CustomResourceDefinition")
     assert ["annotations" in definition["metadata"] for definition in gone] == [False, False]
     assert not of_kind(render(crds={"enabled": False, "keep": True}), "CustomResourceDefinition")
 
 
-def test_all_objects_bear_the_labels_of_the_convention(render: Render) -> None:
+def test_all_objects_have_the_recommended_labels(render: Render) -> None:
     objects = render(release="train", watchNamespaces=["team"])
     for found in objects:
         labels = found["metadata"]["labels"]
@@ -194,7 +194,7 @@ def test_credentials_come_from_the_kubelet(render: Render) -> None:
     assert not any(name.startswith("AWS_") for name in environment(render()))
 
 
-def test_releases_of_one_name_in_two_namespaces_do_not_meet(render: Render) -> None:
+def test_releases_of_one_name_in_two_namespaces_share_only_the_crds(render: Render) -> None:
     def cluster_wide(namespace: str) -> set[tuple[str, str]]:
         objects = render(namespace=namespace, watchNamespaces=["team"], watchNodes=True)
         return {(found["kind"], found["metadata"]["name"]) for found in objects if "namespace" not in found["metadata"]}
@@ -203,7 +203,7 @@ def test_releases_of_one_name_in_two_namespaces_do_not_meet(render: Render) -> N
     assert shared == {("CustomResourceDefinition", f"{plural}.halcyon.dev") for plural in ("trainingruns", "trainingrundefaults")}
 
 
-def test_pods_that_look_for_room_push_nobody_out(render: Render) -> None:
+def test_probe_pods_preempt_no_other_pod(render: Render) -> None:
     objects = render(release="train")
     found = only(objects, "PriorityClass")
     # A negative priority would become a label that no pod of a JobSet can have.
@@ -229,7 +229,7 @@ def test_nodes_are_watched_only_where_that_is_asked_for(render: Render, namespac
 
 
 @pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["team", "other"]}, {"clusterWide": True}], ids=["own", "some", "all"])
-def test_workloads_are_listed_only_where_queues_are_looked_after(render: Render, values: dict[str, Any]) -> None:
+def test_workloads_can_be_listed_only_if_kueue_is_enabled(render: Render, values: dict[str, Any]) -> None:
     """The right is granted wherever runs are served, and nowhere else."""
 
     def listing(objects: list[dict[str, Any]]) -> list[str]:
@@ -243,7 +243,7 @@ def test_workloads_are_listed_only_where_queues_are_looked_after(render: Render,
     assert (environment(queues)["HALCYON_KUEUE"], listing(queues)) == ("true", served)
 
 
-def test_directories_of_nodes_are_not_given_away_by_default(render: Render) -> None:
+def test_node_directories_are_not_allowed_by_default(render: Render) -> None:
     assert "HALCYON_ALLOW_GPU_DIRECT" not in environment(render())
     assert environment(render(gpuDirect={"allowed": True}))["HALCYON_ALLOW_GPU_DIRECT"] == "true"
 
@@ -253,11 +253,11 @@ def policy(objects: Objects) -> PodPolicy:
     return parse_policy(environment(objects)["HALCYON_TRAINER_PODS"])
 
 
-def test_the_defaults_of_the_chart_are_the_operators(render: Render) -> None:
+def test_the_chart_and_the_operator_have_the_same_defaults(render: Render) -> None:
     assert policy(render()) == PodPolicy()
 
 
-def test_what_the_owner_gives_to_pods_reaches_the_operator(render: Render) -> None:
+def test_the_chart_passes_the_owners_pod_settings_to_the_operator(render: Render) -> None:
     pods = {
         "security": {"tpu": {"privileged": True, "hostNetwork": "multislice"}, "default": {"runAsUser": 1000650000}},
         "variables": ["XLA_FLAGS"],
@@ -273,7 +273,7 @@ def test_what_the_owner_gives_to_pods_reaches_the_operator(render: Render) -> No
     assert (found.proxy.https, found.proxy.exclude) == ("http://proxy:3128", (".example",))
 
 
-def test_the_operator_itself_leaves_the_cluster_the_same_way(render: Render) -> None:
+def test_the_operator_uses_the_same_ca_bundle_and_proxy(render: Render) -> None:
     objects = render(caBundle={"configMap": "trust", "key": "all.pem"}, proxy={"https": "http://proxy:3128"})
     given = environment(objects)
     assert (given["SSL_CERT_FILE"], given["HTTPS_PROXY"]) == ("/etc/halcyon/ca/ca.crt", "http://proxy:3128")
@@ -291,12 +291,12 @@ def test_capabilities_that_would_have_no_effect_are_refused(render: Render, user
     render(trainerPods={"security": {"tpu": {"capabilities": ["IPC_LOCK"], "runAsUser": 0}}})
 
 
-def test_memory_of_pods_is_handed_to_the_operator(render: Render) -> None:
+def test_the_chart_passes_the_memory_of_pods_to_the_operator(render: Render) -> None:
     assert "HALCYON_POD_MEMORY" not in environment(render())
     assert environment(render(podMemory={"cpu": "2Gi", "nvidia": "none"}))["HALCYON_POD_MEMORY"] == "cpu=2Gi,nvidia=none"
 
 
-def test_pods_are_deleted_by_force_with_the_owners_consent_alone(render: Render) -> None:
+def test_stuck_pods_are_force_deleted_only_if_the_owner_allows_it(render: Render) -> None:
     bare = environment(render())
     assert ("HALCYON_FORCE_DELETE_STUCK_PODS" in bare, bare["HALCYON_STUCK_POD_SECONDS"]) == (False, "300")
     willing = environment(render(stuckPods={"afterSeconds": 60, "forceDelete": True}))
@@ -311,7 +311,7 @@ def test_images_by_tag_or_digest(render: Render) -> None:
     assert pod(render())["containers"][0]["image"] == "registry.example/operator:0.1.0"
 
 
-def test_metrics_service_leads_to_the_pod(render: Render) -> None:
+def test_metrics_service_selects_the_operator_pod(render: Render) -> None:
     objects = render(metrics={"port": 9999})
     service = only(objects, "Service")
     labels = only(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]

@@ -40,7 +40,7 @@ def test_an_image_has_a_repository_and_a_tag_or_a_digest(script: ModuleType, ima
 
 
 @pytest.mark.parametrize("image", ["", "a/b", "registry.example:5000/a/b", "a@sha256:12", 'a": "b:1', "a\\g<9>:1"])
-def test_an_image_that_may_be_any_is_refused(script: ModuleType, image: str) -> None:
+def test_an_image_without_a_tag_or_a_digest_is_rejected(script: ModuleType, image: str) -> None:
     with pytest.raises(script.PackagingError, match="give REPOSITORY:TAG or REPOSITORY@sha256:DIGEST"):
         script.parts(image)
 
@@ -58,7 +58,7 @@ def test_only_the_image_of_the_section_changes(script: ModuleType) -> None:
         script.with_image(before, "log", "a:1")
 
 
-def test_a_helm_that_does_not_do_it_is_told(script: ModuleType, tmp_path: Path) -> None:
+def test_a_missing_or_failing_helm_is_reported(script: ModuleType, tmp_path: Path) -> None:
     for helm, told in (("helm-that-is-not-there", "install Helm, or give --helm PROGRAM"), ("false", "Helm made no package")):
         with pytest.raises(SystemExit, match=told):
             script.main(["--operator", "o:1", "--trainer", "t:1", "--destination", str(tmp_path), "--helm", helm])

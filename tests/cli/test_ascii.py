@@ -15,7 +15,7 @@ from tests.suite.limits import limit
 
 
 @pytest.mark.slow
-def test_in_an_ascii_locale_a_question_mark_stands_for_what_cannot_be_written(tmp_path: Path) -> None:
+def test_in_an_ascii_locale_a_question_mark_replaces_other_characters(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/1.txt").write_text("zoë\n" * 500)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(document({})).replace(FOLDER, str(tmp_path)))

@@ -35,7 +35,9 @@ class Found:
         (["report", "-n", "broken", ""], []),
     ],
 )
-def test_words(words: list[str], found: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_completion_offers_the_words_that_fit(
+    words: list[str], found: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(completion, "Runs", Found)
     monkeypatch.setattr("sys.argv", ["kubectl_complete-halcyon", *words])
     completion.main()

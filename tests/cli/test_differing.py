@@ -31,13 +31,13 @@ def compared(wanted: dict[str, Any], *, phase: str = "Running", step: int = 5, r
     return difference(spec(**live), spec(**{**live, **wanted}), status, refusal)
 
 
-def test_a_document_that_says_the_same_in_other_words_differs_in_nothing() -> None:
+def test_a_document_with_equal_values_written_differently_has_no_differences() -> None:
     found = compared({"spec__recovery": {"maxRestarts": 10}, "spec__mesh": {"ici": {"fsdp": -1}}})
     assert (found.effects, found.outcome) == ((), "nothing")
     assert text(difference_view(found)).strip() == "nothing differs"
 
 
-def test_every_field_says_its_class_and_the_worst_decides() -> None:
+def test_each_changed_field_has_its_effect_and_the_strongest_decides() -> None:
     found = compared({"spec__recovery": {"maxRestarts": 3}, "spec__image": "x:2", "spec__trainer__seed": 7})
     assert [(effect.change.path, effect.outcome) for effect in found.effects] == [
         ("image", "restart"),
@@ -61,13 +61,13 @@ def test_every_field_says_its_class_and_the_worst_decides() -> None:
         ("Succeeded", "nothing", "the run has succeeded"),
     ],
 )
-def test_what_waits_for_a_checkpoint_depends_on_the_phase(phase: str, outcome: str, words: str) -> None:
+def test_the_effect_of_an_edit_depends_on_the_phase(phase: str, outcome: str, words: str) -> None:
     found = compared({"spec__image": "x:2"}, phase=phase)
     assert found.outcome == outcome
     assert words in found.sentence
 
 
-def test_a_run_that_is_suspended_or_is_to_be_takes_the_rest_up_later() -> None:
+def test_edits_of_a_suspended_run_take_effect_when_it_is_resumed() -> None:
     for phase, live, words in (("Suspended", True, "when the run is resumed"), ("Running", False, "applying suspends the run; the rest")):
         found = compared({"spec__image": "x:2", "spec__suspend": True}, phase=phase, spec__suspend=live)
         assert found.outcome == "later"
@@ -79,7 +79,7 @@ def test_a_live_edit_is_in_force_at_once() -> None:
     assert (found.outcome, found.sentence) == ("atOnce", "applying takes effect at once, and training continues")
 
 
-def test_more_steps_are_judged_by_the_steps_that_are_done() -> None:
+def test_an_edit_of_steps_is_checked_against_the_steps_done() -> None:
     more = {"spec__trainer__steps": 20}
     assert "the 5 steps that are done would have had other learning rates" in compared(more).sentence
     assert compared(more, spec__optimizer=CONSTANT).outcome == "restart"
@@ -87,12 +87,12 @@ def test_more_steps_are_judged_by_the_steps_that_are_done() -> None:
     assert (again.outcome, again.effects[0].sentence) == ("restart", "the run goes on from its last checkpoint")
 
 
-def test_what_the_api_server_says_stands_above_all() -> None:
+def test_a_rejection_by_the_api_server_overrides_all_effects() -> None:
     found = compared({"spec__image": "x:2"}, refusal="denied by policy images")
     assert (found.outcome, found.sentence) == ("refused", "applying is refused: denied by policy images")
 
 
-def test_a_run_that_has_not_begun_and_says_only_how_its_store_is_reached_is_compared(
+def test_a_run_with_store_settings_and_no_root_yet_can_be_compared(
     server: Server, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The place of its checkpoints is not known yet, so the store's settings are compared with any root that they fit."""

@@ -56,7 +56,7 @@ class Followed:
         return list(iter(self.next, ""))
 
 
-def test_pods_are_told_of_by_a_watch_and_looked_for_once(server: Server, runs: Runs) -> None:
+def test_pods_are_listed_once_and_then_watched(server: Server, runs: Runs) -> None:
     server.pods["first"] = pod("first", "terminated", "Failed")
     server.logs["first"].put([line(1, "start"), line(2, "step")])
     followed = Followed(runs)
@@ -77,7 +77,7 @@ def test_pods_are_told_of_by_a_watch_and_looked_for_once(server: Server, runs: R
     assert server.looks == 1
 
 
-def test_a_log_that_breaks_off_is_taken_up_where_it_was(server: Server, runs: Runs) -> None:
+def test_a_broken_log_stream_continues_without_lost_or_repeated_lines(server: Server, runs: Runs) -> None:
     server.pods["first"] = pod("first")
     lines = [line(second, f"step {second}") for second in range(1, 7)]
     server.logs["first"].put([*lines[:2], lines[2][:40], CUT])
@@ -96,7 +96,7 @@ def test_a_log_that_breaks_off_is_taken_up_where_it_was(server: Server, runs: Ru
     assert all(30 <= int(query["sinceSeconds"][0]) <= 30 + limit(30) for query in others), "a long log must not be read completely again"
 
 
-def test_what_a_pod_writes_last_is_not_lost_though_the_log_had_broken_off_before(server: Server, runs: Runs) -> None:
+def test_the_last_lines_of_a_pod_are_read_after_a_broken_connection(server: Server, runs: Runs) -> None:
     """The pod ends between the broken connection and the next request."""
     server.pods["first"] = pod("first")
     broken = threading.Event()
@@ -110,7 +110,7 @@ def test_what_a_pod_writes_last_is_not_lost_though_the_log_had_broken_off_before
     assert followed.rest() == ["done"]
 
 
-def test_a_kubelet_that_has_no_log_does_not_hide_the_lines_that_come(server: Server, runs: Runs) -> None:
+def test_a_kubelet_without_a_log_yet_does_not_hide_later_lines(server: Server, runs: Runs) -> None:
     server.pods["first"] = pod("first")
     server.logs["first"].put(["unable to retrieve container logs\n"])
     server.logs["first"].put([line(1, "step")])
@@ -118,13 +118,13 @@ def test_a_kubelet_that_has_no_log_does_not_hide_the_lines_that_come(server: Ser
     assert followed.next() == "step"
 
 
-def test_who_may_not_read_logs_is_told(server: Server, runs: Runs) -> None:
+def test_a_user_without_the_right_to_read_logs_gets_an_error(server: Server, runs: Runs) -> None:
     server.pods["first"], server.refuses_logs = pod("first"), 403
     with pytest.raises(Rejected, match="does not let you read the log of pod training/first"):
         Followed(runs).next()
 
 
-def test_a_node_that_does_not_answer_ends_nothing(server: Server, runs: Runs) -> None:
+def test_logs_are_followed_past_a_node_that_does_not_answer(server: Server, runs: Runs) -> None:
     """The log of a pod on a lost node cannot be read; those of the next process group can."""
     server.pods["first"], server.refuses_logs = pod("first"), 500
     followed = Followed(runs)
@@ -137,7 +137,7 @@ def test_a_node_that_does_not_answer_ends_nothing(server: Server, runs: Runs) ->
     assert followed.next() == "resumed"
 
 
-def test_a_run_that_is_deleted_ends_the_story(server: Server, runs: Runs) -> None:
+def test_following_ends_when_the_run_is_deleted(server: Server, runs: Runs) -> None:
     followed = Followed(runs)
     server.watched.get(timeout=limit(20))
     server.run = None

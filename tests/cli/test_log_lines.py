@@ -15,7 +15,7 @@ def line(seconds: int, event: str, process: int = 0, **fields: Any) -> str:
     return json.dumps({**common, **fields})
 
 
-def test_lines_stand_in_the_order_of_time_and_noise_where_it_was() -> None:
+def test_lines_are_ordered_by_time_and_unparsed_lines_keep_their_place() -> None:
     first = [line(1, "start"), "a library's word", line(5, "step", step=1, loss=2.5), "", "Traceback", "  more of it"]
     second = [line(2, "start", 1), line(4, "joined", 1)]
     story = list(merged([parse(first, "demo-0"), parse(second, "demo-1")]))
@@ -28,18 +28,18 @@ def test_a_clock_that_was_set_back_does_not_shuffle_one_process() -> None:
     assert [one.event for one in story if one.pod == "a"] == ["start", "joined", "restored"]
 
 
-def test_losses_are_those_that_count() -> None:
+def test_the_last_loss_of_each_step_counts() -> None:
     lines = parse([line(1, "step", step=1, loss=3.0), line(2, "step", step=2, loss=9.0), line(3, "step", step=2, loss=2.0)], "a")
     assert losses(lines) == [3.0, 2.0]
     assert losses(parse([line(1, "step", step=1, loss="NaN"), "{", "[1]", '"text"', '{"time": 3}'], "a")) == []
 
 
-def test_a_line_says_who_when_and_what() -> None:
+def test_a_line_shows_time_process_step_and_event() -> None:
     text = shown(next(parse([line(7, "step", 3, step=12, loss=2.123456789)], "a"))).plain
     assert text.split() == ["12:00:07", "1.0/3", "12", "step", "loss=2.12346"]
 
 
-def test_lines_without_end_do_not_keep_a_follower_from_looking_for_pods() -> None:
+def test_endless_lines_do_not_delay_the_search_for_new_pods() -> None:
     """A process that writes all the time must not hide that another one has started."""
 
     class Endless(queue.Queue[Any]):

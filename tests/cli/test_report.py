@@ -67,7 +67,7 @@ def run_document(**status: Any) -> dict[str, Any]:
     return {"kind": "TrainingRun", "metadata": {"name": "demo", "namespace": "default"}, "status": {**STATUS, **status}}
 
 
-def test_worlds_stand_one_after_the_other() -> None:
+def test_process_groups_are_listed_one_after_the_other() -> None:
     report = read_report("demo", parse_status(STATUS))
     assert report is not None
     assert [(one.name, one.begins_seconds, one.from_step, one.to_step, one.ended) for one in report.groups] == [
@@ -79,7 +79,7 @@ def test_worlds_stand_one_after_the_other() -> None:
     assert report.wall_seconds == sum(one.seconds.total for one in report.groups) == 200
 
 
-def test_worlds_that_left_the_history_are_one() -> None:
+def test_process_groups_dropped_from_the_history_are_one_entry() -> None:
     document = json.loads(json.dumps(STATUS))
     document["goodput"]["carried"] = {"seconds": {"productiveStep": 1000.0}, "lostSteps": 3}
     report = read_report("demo", parse_status(document))
@@ -118,7 +118,7 @@ def test_the_picture_is_to_scale() -> None:
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.04, "0.0 s"), (119.9, "119.9 s"), (150, "2 min 30 s"), (9000, "2 h 30 min"), (200_000, "2 d 7 h")]
 )
-def test_durations_as_people_say_them(seconds: float, words: str) -> None:
+def test_durations_have_readable_units(seconds: float, words: str) -> None:
     assert span(seconds) == words
 
 
@@ -149,7 +149,7 @@ def test_the_command_reads_what_kubectl_printed(tmp_path: Path) -> None:
         (["demo"], "no cluster is configured"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_error_is_one_sentence(arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     young = {"metadata": {"name": "young"}, "status": {}}

@@ -43,7 +43,7 @@ def send_states(server: Server, *told: tuple[str, str, int], value: str = "") ->
     return thread
 
 
-def test_it_is_one_annotation_and_comes_back_when_the_next_attempt_trains(
+def test_restart_sets_one_annotation_and_returns_when_the_next_attempt_trains(
     server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.run = seen(5, "Running", "an older one", "restarted", 1, annotated="the new one")
@@ -60,28 +60,28 @@ def test_it_is_one_annotation_and_comes_back_when_the_next_attempt_trains(
     ]
 
 
-def test_a_later_request_that_took_its_place_serves_it(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_request_replaced_by_a_later_one_is_served_by_its_restart(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     thread = send_states(server, ("Running", "waiting", 1), ("Running", "restarted", 2), value="somebody else's")
     restart("small")
     thread.join()
     assert capsys.readouterr().out.endswith("small goes on as attempt 2\n")
 
 
-def test_nobody_is_waited_for_who_does_not_want_it(server: Server, runs: Runs) -> None:
+def test_restart_without_wait_returns_at_once(server: Server, runs: Runs) -> None:
     restart("small", wait=False)
     assert value_of(server)
     assert server.looks == 1
 
 
 @pytest.mark.parametrize("phase", ["Suspended", "Succeeded"])
-def test_a_run_that_rests_is_left_alone(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str], phase: str) -> None:
+def test_a_suspended_or_finished_run_is_not_restarted(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str], phase: str) -> None:
     server.run = run(5, phase)
     with pytest.raises(typer.Exit):
         restart("small")
     assert (capsys.readouterr().err, server.patches) == (f"run small is {phase} and has no pods to replace\n", [])
 
 
-def test_a_run_that_comes_to_rest_meanwhile_is_told(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_is_suspended_during_the_wait_is_reported(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     thread = send_states(server, ("Suspending", "passedOver", 1))
     with pytest.raises(typer.Exit):
         restart("small")
@@ -89,7 +89,7 @@ def test_a_run_that_comes_to_rest_meanwhile_is_told(server: Server, runs: Runs, 
     assert capsys.readouterr().err == "run small is Suspending and has no pods to replace\n"
 
 
-def test_a_document_that_is_not_valid_is_told_beforehand(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_document_is_reported_before_the_request(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     stalled = {"type": "Stalled", "status": "True", "reason": "InvalidSpec", "message": "spec.x: fix it"}
     server.run = run(5) | {"status": {"phase": "Running", "conditions": [stalled | {"lastTransitionTime": "2026-03-01T12:00:00Z"}]}}
     with pytest.raises(typer.Exit):
@@ -98,7 +98,7 @@ def test_a_document_that_is_not_valid_is_told_beforehand(server: Server, runs: R
     assert capsys.readouterr().err == "run small cannot be restarted while its document is not valid: spec.x: fix it\n"
 
 
-def test_whoever_loses_patience_leaves_the_restart_to_the_operator(
+def test_an_interrupted_wait_does_not_cancel_the_restart(
     server: Server, runs: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def impatient(*_: Any) -> int:

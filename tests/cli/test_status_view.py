@@ -69,14 +69,14 @@ def test_a_run_that_evaluates() -> None:
     assert "all" not in text(run_view("demo", parse_status(RUNNING | {"progress": begun}), 100, [], [], NOW)).split("sequences")[1]
 
 
-def test_what_a_run_has_taken_from_its_defaults() -> None:
+def test_the_view_lists_the_fields_taken_from_defaults() -> None:
     record = {"sources": [{"namespace": "team", "name": "default"}], "values": {"image": '"x:1"', "checkpoint.keep": "3"}}
     assert "image, checkpoint.keep of team/default" in text(
         run_view("demo", parse_status(RUNNING | {"defaults": record}), 100, [], [], NOW)
     )
 
 
-def test_what_others_have_said_is_shown_as_they_said_it() -> None:
+def test_messages_with_brackets_are_shown_unchanged() -> None:
     message = "container refused: [/bin/sh] is no [bold]program"
     ready = {"type": "Ready", "status": "False", "reason": "X", "message": message, "lastTransitionTime": "2026-03-01T12:08:00Z"}
     status = parse_status({"phase": "Pending", "conditions": [ready]})
@@ -85,7 +85,7 @@ def test_what_others_have_said_is_shown_as_they_said_it() -> None:
     assert message[:40] in text(fleet_view([("team", "demo", status)], NOW))
 
 
-def test_a_waiting_run_says_why_and_since_when() -> None:
+def test_a_waiting_run_shows_the_reason_and_the_duration() -> None:
     waiting = {
         "phase": "Pending",
         "conditions": [{"type": "Ready", "status": "False", "reason": "Unschedulable", "message": "no room", "lastTransitionTime": START}],

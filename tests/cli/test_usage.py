@@ -31,7 +31,7 @@ MISUSES = {
 
 
 @pytest.mark.parametrize("command", MISUSES)
-def test_a_misuse_is_told_in_one_sentence(command: str) -> None:
+def test_a_misuse_is_reported_in_one_sentence(command: str) -> None:
     result = CliRunner().invoke(app, command.split())
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"{MISUSES[command]}\n")
 
@@ -39,7 +39,7 @@ def test_a_misuse_is_told_in_one_sentence(command: str) -> None:
 @pytest.mark.parametrize(
     "command", ["checkpoints diff r a b", "checkpoints diff r 1", "tokenizer train --vocab-size many", "data", "data -h x"]
 )
-def test_no_other_misuse_takes_more_than_a_line(command: str) -> None:
+def test_no_other_misuse_prints_more_than_one_line(command: str) -> None:
     result = CliRunner().invoke(app, command.split())
     assert result.exit_code == 2
     assert "╭" not in result.stderr
@@ -47,7 +47,7 @@ def test_no_other_misuse_takes_more_than_a_line(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["staus demo", "restart", "restart a b", "status demo --outptu json", "status --output table"])
-def test_so_it_is_with_kubectl(command: str) -> None:
+def test_a_misuse_of_the_kubectl_plugin_is_reported_in_one_line(command: str) -> None:
     result = CliRunner().invoke(kubectl, command.split())
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
@@ -55,7 +55,7 @@ def test_so_it_is_with_kubectl(command: str) -> None:
     assert line.endswith("--help`")
 
 
-def test_signs_that_a_terminal_obeys_are_not_repeated() -> None:
+def test_control_characters_are_not_repeated_in_errors() -> None:
     result = CliRunner().invoke(app, ["train", "a", "b\x1b[31m\nc" + "x" * 5000])
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
@@ -64,20 +64,20 @@ def test_signs_that_a_terminal_obeys_are_not_repeated() -> None:
 
 
 @pytest.mark.parametrize(("command", "code"), [("--help", 0), ("--version", 0), ("train --help", 0), ("", 2), ("data", 2)])
-def test_help_is_as_ever(command: str, code: int) -> None:
+def test_help_and_version_are_printed_without_an_error_box(command: str, code: int) -> None:
     result = CliRunner().invoke(app, command.split())
     assert result.exit_code == code
     assert result.output.strip()
     assert "╭─ Error" not in result.output
 
 
-def test_the_exit_codes_of_commands_are_as_ever() -> None:
+def test_an_invalid_file_keeps_the_exit_code_of_the_command() -> None:
     result = CliRunner().invoke(app, ["validate", "/nowhere/run.yaml"])
     assert result.exit_code == 80
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_process_of_its_own() -> None:
+def test_the_error_names_the_program_as_it_was_typed() -> None:
     """The sentence names the program as it was typed."""
     command = [sys.executable, "-m", "halcyon_cli.main", "trian"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=limit(60), check=False)

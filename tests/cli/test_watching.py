@@ -47,31 +47,31 @@ class Story:
         return [document["metadata"]["resourceVersion"] for document in found]
 
 
-def test_one_look_and_then_what_the_watch_tells() -> None:
+def test_the_run_is_read_once_and_then_watched() -> None:
     told = [event("MODIFIED", run(6)), event("BOOKMARK", run(7)), event("MODIFIED", run(9))]
     story = Story(run(5), told)
     assert story.first(3) == ["5", "6", "9"]
     assert story.done == ["look", "watch from 5"]
 
 
-def test_a_watch_that_the_server_ends_is_followed_by_a_look_at_once() -> None:
+def test_a_watch_that_the_server_ends_is_followed_by_a_read_at_once() -> None:
     story = Story(run(5), [event("MODIFIED", run(6))], run(6), [event("MODIFIED", run(8))])
     assert story.first(4) == ["5", "6", "6", "8"]
     assert story.done == ["look", "watch from 5", "look", "watch from 6"]
 
 
-def test_a_watch_that_breaks_off_is_followed_by_a_pause() -> None:
+def test_a_broken_watch_is_followed_by_a_pause() -> None:
     story = Story(run(5), [event("MODIFIED", run(6)), WatchEnded()], run(9), [])
     assert story.first(3) == ["5", "6", "9"]
     assert story.done == ["look", "watch from 5", "pause", "look"]
 
 
-def test_what_was_deleted_is_looked_for() -> None:
+def test_a_run_that_is_deleted_and_created_again_is_found() -> None:
     story = Story(run(5), [event("DELETED", run(6)), event("MODIFIED", run(7))], run(20))
     assert story.first(2) == ["5", "20"], "a new run of the same name must be found"
 
 
-def test_a_wait_looks_once_and_is_told_the_rest(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wait_reads_the_run_once_and_watches_its_changes(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     waiting = threading.Thread(target=_wait_for, args=(runs, "small", lambda status: status.phase == "Suspended"))
     waiting.start()
     asked = server.watched.get(timeout=limit(20))
@@ -84,7 +84,7 @@ def test_a_wait_looks_once_and_is_told_the_rest(server: Server, runs: Runs, caps
     assert capsys.readouterr().out.split() == ["Running", "Suspending", "Suspended"]
 
 
-def test_a_wait_passes_over_what_was_before_the_edit(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wait_ignores_a_status_from_before_the_edit(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     """As for `resume --wait` of a failed run: its status from before the edit is no answer."""
     for version, phase, seen in ((6, "Failed", 1), (7, "Starting", 2), (8, "Running", 2)):
         server.events.put(event("MODIFIED", run(version, phase) | {"status": {"phase": phase, "observedGeneration": seen}}))
@@ -93,7 +93,9 @@ def test_a_wait_passes_over_what_was_before_the_edit(server: Server, runs: Runs,
     assert capsys.readouterr().out.split() == ["Starting", "Running"]
 
 
-def test_a_run_that_rests_takes_its_defaults_later_and_nobody_waits(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_suspended_run_reads_its_defaults_later_and_refresh_does_not_wait(
+    server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
     server.run = run(5, "Suspended")
     refresh("small", wait=True)
     assert len(server.patches) == 1
@@ -108,7 +110,7 @@ def condition(kind: str, reason: str, message: str) -> dict[str, Any]:
     return {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": "2026-03-01T12:00:00Z"}
 
 
-def test_defaults_that_cannot_be_taken_end_the_wait_with_the_reason(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_defaults_end_the_wait_with_the_reason(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     """A problem from before the request is reported at once, but the wait goes on: the user may fix it."""
     server.run = invalid(5, "spec.defaults: there is no such thing")
     server.events.put(event("MODIFIED", invalid(6, "spec.defaults: there is no such thing")))
@@ -139,7 +141,7 @@ def test_a_run_that_is_deleted_meanwhile_ends_the_wait(server: Server, runs: Run
         next(changes)
 
 
-def test_a_version_that_is_too_old_is_followed_by_a_look(server: Server, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expired_resource_version_is_followed_by_a_read(server: Server, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("halcyon_cli.cluster._PAUSE_SECONDS", 0.0)
     changes = runs.changes("small")
     next(changes)
@@ -148,7 +150,7 @@ def test_a_version_that_is_too_old_is_followed_by_a_look(server: Server, runs: R
     assert next(changes)["metadata"]["resourceVersion"] == "90"
 
 
-def test_who_may_not_watch_looks_now_and_then(server: Server, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_the_watch_right_polls(server: Server, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("halcyon_cli.cluster._PAUSE_SECONDS", 0.0)
     server.refuses_watches = True
     changes = runs.changes("small")

@@ -110,7 +110,7 @@ def test_an_edit_of_the_hardware_makes_a_new_attempt_and_one_of_the_clock_does_n
     runs.wait_for_events(changed, "EditPending", "EditApplied")
 
 
-def test_what_the_operator_made_cannot_be_edited_and_a_suspended_jobset_waits_for_who_suspended_it(runs: Runs, changed: str) -> None:
+def test_objects_of_the_operator_are_immutable_and_a_suspended_jobset_stays_suspended(runs: Runs, changed: str) -> None:
     attempt, restart = runs.group(changed)
     before = runs.training(changed, attempt, restart, step=10)
     edit = json.dumps({"data": {"run.yaml": "mine"}})
@@ -160,7 +160,7 @@ def refused(runs: Runs, *arguments: str) -> str:
 
 @pytest.mark.alone
 @promises.FEWER_SLICES
-def test_a_run_shrinks_to_the_room_there_is_and_grows_back_at_a_checkpoint(runs: Runs, name: str, python_image: str) -> None:
+def test_a_run_shrinks_to_the_free_capacity_and_grows_back_at_a_checkpoint(runs: Runs, name: str, python_image: str) -> None:
     """Two of three pods fit on the node: the two slices and a holder. Each requests 35 % of the memory.
 
     Alone in the cluster, because the pods of other tests may request more than the remaining 30 %.
@@ -207,7 +207,7 @@ def test_a_run_shrinks_to_the_room_there_is_and_grows_back_at_a_checkpoint(runs:
     runs.wait_for_events(name, "Shrinking", "RoomFound", "Growing")
 
 
-def test_the_operator_was_refused_nothing_and_is_small(runs: Runs, operator: Operator) -> None:
+def test_the_operator_was_denied_no_request_and_uses_little_memory(runs: Runs, operator: Operator) -> None:
     text = operator.metrics()
     refused = [line for line in text.splitlines() if 'code="403"' in line]
     # A quota rejects JobSets with 403 too (test_stops.py). Without the right to create JobSets no run of this file would have trained.

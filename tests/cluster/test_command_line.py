@@ -41,7 +41,7 @@ def test_commands_save_suspend_resume_and_restart(runs: Runs, halcyon: Plugin, n
     assert counts(status) == {"resumed": 1, "requested": 2}
 
 
-def test_what_is_not_there_is_one_sentence(halcyon: Plugin) -> None:
+def test_a_missing_run_is_reported_in_one_sentence(halcyon: Plugin) -> None:
     for command in ("status", "logs", "report", "suspend"):
         said = halcyon(command, "nobody", code=1).strip()
         assert said.startswith("there is no TrainingRun nobody in namespace"), said
@@ -72,7 +72,7 @@ def real(path: WholePath) -> Iterator[Training]:
 
 @pytest.mark.variant
 @pytest.mark.xdist_group("path")
-def test_a_life_from_the_keyboard(path: WholePath, real: Training) -> None:
+def test_all_commands_work_on_a_real_run_and_cost_no_step(path: WholePath, real: Training) -> None:
     """A real run under all commands: their output, and no command costs a step."""
     halcyon = Plugin(path.devcluster.kubectl, path.place.runs)
     seen = halcyon.on_terminal("cli-status", 110, "status", "typed")

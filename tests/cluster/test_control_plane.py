@@ -25,7 +25,7 @@ def calm(runs: Runs) -> Iterator[str]:
     runs.delete(name)
 
 
-def test_a_node_that_announces_its_end_makes_its_runs_save(runs: Runs, calm: str) -> None:
+def test_a_preemption_notice_of_a_node_makes_its_runs_save(runs: Runs, calm: str) -> None:
     before = runs.training(calm)
     node = runs.devcluster.kubectl("get", "nodes", "--output=name").split()[0].removeprefix("node/")
     taint = "cloud.google.com/impending-node-termination"
@@ -44,7 +44,7 @@ def test_a_node_that_announces_its_end_makes_its_runs_save(runs: Runs, calm: str
 
 @rows.CONTROL_PLANE
 @pytest.mark.parametrize("operator_too", [False, True], ids=["api-server", "api-server-and-operator"])
-def test_a_preemption_while_there_is_no_api_server(
+def test_a_run_restarts_after_a_preemption_without_an_api_server(
     runs: Runs, operator: Operator, calm: str, name: str, trials: Trials, operator_too: bool
 ) -> None:
     """No pod can start meanwhile, but nothing is lost: JobSet restarts the run when the API server is back, with or without the operator.

@@ -91,7 +91,7 @@ def pod(runs: Runs, name: str) -> dict[str, Any]:
     return {"account": found["spec"]["serviceAccountName"], "checkpoint": document["checkpoint"], "recovery": document["recovery"]}
 
 
-def test_a_run_without_any_root_is_told_so_and_may_still_name_one(runs: Runs) -> None:
+def test_a_run_without_a_root_is_reported_and_starts_after_an_edit_sets_one(runs: Runs) -> None:
     """The namespace has no defaults yet."""
     runs.kubectl("apply", "--filename=-", stdin=short("bare", telemetry={"statusIntervalSeconds": 1}))
     runs.stalled("bare", "InvalidSpec")
@@ -109,7 +109,7 @@ def test_a_run_without_any_root_is_told_so_and_may_still_name_one(runs: Runs) ->
 
 
 @promises.DEFAULTS
-def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_otherwise(runs: Runs, tmp_path: Path) -> None:
+def test_a_short_run_keeps_its_first_defaults_until_a_refresh_is_requested(runs: Runs, tmp_path: Path) -> None:
     assert put(runs, TEAM) == ""
     runs.kubectl("apply", "--filename=-", stdin=short("demo"))
     runs.training("demo")

@@ -125,7 +125,7 @@ def test_pods_are_reached_by_service_by_proxy_and_by_forwarding(devcluster: DevC
         assert httpx.get(f"http://{address}:8000/direct").text == "hello from server/direct"
 
 
-def test_forwarding_to_nobody_is_said(devcluster: DevCluster, namespace: str):
+def test_forwarding_to_a_missing_pod_is_reported(devcluster: DevCluster, namespace: str):
     with pytest.raises(DevclusterError, match="cannot be forwarded"), forwarded(devcluster.kubectl, namespace, "pod/nobody", 80):
         pass
 
@@ -149,7 +149,7 @@ def test_a_built_image_is_loaded_once_and_runs_restricted(devcluster: DevCluster
     run(["docker", "rmi", tag] if cluster.backend is Backend.KIND else ["buildah", "rmi", tag])
 
 
-def test_loading_what_is_not_there_is_said(devcluster: DevCluster):
+def test_loading_a_missing_image_is_reported(devcluster: DevCluster):
     with pytest.raises(DevclusterError, match="build"):
         devcluster.load("localhost/halcyon/nothing:here")
     with pytest.raises(DevclusterError, match="does not exist"):
@@ -186,7 +186,7 @@ def test_a_killed_container_ends_by_sigkill(devcluster: DevCluster, namespace: s
 
 
 @pytest.mark.variant
-def test_an_image_that_nobody_has_is_reported_by_the_kubelet(devcluster: DevCluster, namespace: str, python_image: str):
+def test_a_missing_image_is_reported_by_the_kubelet(devcluster: DevCluster, namespace: str, python_image: str):
     spec = pod_spec("registry.invalid/nothing:here", "pass")
     spec["containers"][0]["imagePullPolicy"] = "IfNotPresent"
     devcluster.kubectl.apply([pod("stuck", spec)], "--namespace", namespace)

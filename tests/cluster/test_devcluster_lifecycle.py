@@ -80,7 +80,7 @@ def test_another_cluster_is_not_disturbed(cluster: NativeCluster):
     assert not [rule for rule in footprint(NAME)["rules"] if "KUBE" in rule or "CNI" in rule]
 
 
-def test_up_starts_again_what_died_and_keeps_the_rest(cluster: NativeCluster):
+def test_up_restarts_dead_components_and_keeps_the_others(cluster: NativeCluster):
     uid, apiserver = node_uid(cluster), pid_of(cluster, "kube-apiserver")
     victims = {name: pid_of(cluster, name) for name in ("kube-scheduler", "kubelet", "etcd")}
     killed = datetime.now(UTC)
@@ -171,7 +171,7 @@ def test_down_after_a_crash_leaves_nothing_behind(cluster: NativeCluster, clean_
     assert footprint(NAME) == clean_machine
 
 
-def test_lost_records_are_no_lost_processes(cluster: NativeCluster, clean_machine: Footprint):
+def test_processes_without_records_are_still_ended(cluster: NativeCluster, clean_machine: Footprint):
     """The cgroup knows its processes even if all records of them are deleted."""
     cluster.up()
     for path in cluster.paths.records.iterdir():
@@ -194,6 +194,6 @@ def test_two_ups_at_once_make_one_cluster(cluster: NativeCluster):
     assert sum("waiting for process" in text for text in said) == 1
 
 
-def test_a_stopped_component_has_to_be_known(cluster: NativeCluster):
+def test_only_a_known_component_can_be_stopped(cluster: NativeCluster):
     with pytest.raises(DevclusterError, match="no component 'dns'"):
         cluster.stop_component("dns")

@@ -40,9 +40,7 @@ def without_job(metadata: dict[str, Any]) -> dict[str, Any]:
     return metadata | {"labels": {key: value for key, value in metadata["labels"].items() if key.startswith(("halcyon.dev/", "jobset."))}}
 
 
-def test_objects_with_a_runs_labels_use_up_no_attempt_speak_for_no_process_and_hold_nothing_up(
-    runs: Runs, name: str, python_image: str
-) -> None:
+def test_foreign_objects_with_a_runs_labels_do_not_change_the_run(runs: Runs, name: str, python_image: str) -> None:
     runs.apply(name, "rate=10", "save=20")
     before = runs.training(name, step=25)
     (own,) = runs.objects("jobset", name)

@@ -28,7 +28,7 @@ def frozen_node(devcluster: DevCluster, python_image: str) -> Iterator[tuple[Run
         yield Runs(devcluster, namespace), operator
 
 
-def test_runs_on_a_node_that_hangs_are_named_and_go_on_afterwards(frozen_node: tuple[Runs, Operator]) -> None:
+def test_runs_on_a_frozen_node_are_reported_and_continue_afterwards(frozen_node: tuple[Runs, Operator]) -> None:
     runs, operator = frozen_node
     runs.apply_all(
         document("goes-on", "rate=5", "save=50", accelerator={"type": "cpu"}),

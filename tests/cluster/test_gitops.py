@@ -98,12 +98,12 @@ def watching(path: WholePath, name: str) -> Iterator[Watched]:
     def version(run: dict[str, Any]) -> str:
         return run["metadata"]["resourceVersion"]
 
-    def told_all() -> bool:
+    def received_the_last_change() -> bool:
         return bool(found.told) and version(found.told[-1]) == version(get(path, name))
 
     try:
         yield found
-        until(told_all, timeout_seconds=30, failure=lambda: f"the watch did not receive the last change: {found.told[-1:]}")
+        until(received_the_last_change, timeout_seconds=30, failure=lambda: f"the watch did not receive the last change: {found.told[-1:]}")
     finally:
         found.close()
 
@@ -133,7 +133,9 @@ def act(path: WholePath, argo: readers.Argo, action: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_life_in_git(path: WholePath, argo: readers.Argo, kstatus: readers.Reader, way: str) -> None:
+def test_a_run_in_git_never_differs_and_other_tools_read_its_state(
+    path: WholePath, argo: readers.Argo, kstatus: readers.Reader, way: str
+) -> None:
     """Actions edit fields that git does not set, so no tool sees a difference; and each state is read correctly."""
     training = path.training(f"in-git-{way}")
     document = variant(path.document, name=training.name)
@@ -159,7 +161,7 @@ def test_a_life_in_git(path: WholePath, argo: readers.Argo, kstatus: readers.Rea
     delete(path, training.name)
 
 
-def test_a_run_that_cannot_go_on_is_degraded(path: WholePath, argo: readers.Argo, kstatus: readers.Reader) -> None:
+def test_a_run_that_cannot_continue_is_degraded(path: WholePath, argo: readers.Argo, kstatus: readers.Reader) -> None:
     document = variant(path.document, name="hopeless")
     document["spec"]["checkpoint"] = {"root": "file:///nowhere"}  # only the operator rejects it: it is lost with the pod
     git = Git(path.devcluster.kubectl, path.place.runs, [document], "server")
@@ -210,7 +212,7 @@ class Reported:
 
 
 @pytest.mark.timeout(1800)  # for a machine that has never built Flux
-def test_flux_applies_prunes_and_brings_back(path: WholePath, tmp_path: Path) -> None:
+def test_flux_applies_prunes_and_restores_a_run(path: WholePath, tmp_path: Path) -> None:
     """The example repository and the guide's objects, with Flux's real controllers: a run removed from git keeps its checkpoints."""
     kubectl, runs = path.devcluster.kubectl, path.place.runs
     name, root = "wide", f"{runs}/wide"

@@ -21,5 +21,5 @@ def api(devcluster: DevCluster) -> Iterator[Api]:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_jobset_takes_the_objects_of_every_row(api: Api, name: str) -> None:
+def test_jobset_accepts_the_objects_of_every_row(api: Api, name: str) -> None:
     api.create(jobset_of(name), "default", dry_run=True)

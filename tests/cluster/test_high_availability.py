@@ -65,7 +65,9 @@ def wrote(requests: list[Request], name: str) -> list[Request]:
 
 
 @promises.TWO_REPLICAS
-def test_the_leader_is_killed_stopped_and_told_to_leave(runs: Runs, start: Start, record_property: Callable[[str, object], None]) -> None:
+def test_another_operator_takes_over_when_the_leader_is_killed_stopped_or_terminated(
+    runs: Runs, start: Start, record_property: Callable[[str, object], None]
+) -> None:
     path = runs.devcluster.cluster.paths.audit_log
     if not path.exists():
         pytest.skip("the API server of this cluster keeps no audit log")

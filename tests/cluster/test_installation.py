@@ -158,7 +158,7 @@ def uninstall_all(site: Site) -> None:
 
 
 @promises.ONE_NAMESPACE
-def test_for_one_namespace_only_the_store_is_named(site: Site) -> None:
+def test_an_install_for_one_namespace_needs_only_the_store(site: Site) -> None:
     install, apply, look = commands(README, "On a cluster")[:3]
     notes = site.run(install)
     assert "serves the TrainingRuns of training, and of no other namespace" in notes
@@ -174,7 +174,7 @@ def test_for_one_namespace_only_the_store_is_named(site: Site) -> None:
 
 
 @promises.UNINSTALL
-def test_uninstalled_it_leaves_what_the_guide_says(site: Site) -> None:
+def test_uninstalling_leaves_what_the_guide_says(site: Site) -> None:
     runs = site.runs("training")
     for name in ("lasting", "first", "second"):
         runs.apply(name)
@@ -204,7 +204,7 @@ def test_uninstalled_it_leaves_what_the_guide_says(site: Site) -> None:
     assert identities(runs, "lasting") == before
 
 
-def test_installed_again_it_goes_on_with_what_is_there(site: Site) -> None:
+def test_reinstalling_continues_with_the_existing_runs(site: Site) -> None:
     runs = site.runs("training")
     before = identities(runs, "lasting")
     site.run(commands(README, "On a cluster")[0])
@@ -215,7 +215,7 @@ def test_installed_again_it_goes_on_with_what_is_there(site: Site) -> None:
 
 
 @pytest.mark.variant
-def test_several_share_the_definition_and_no_namespace(site: Site) -> None:
+def test_several_releases_share_the_crds_and_no_namespace(site: Site) -> None:
     first, second = site.runs("training"), site.runs("team-b")
     before = identities(first, "lasting")
     (install,) = commands(GUIDE, "Several in one cluster")
@@ -233,7 +233,7 @@ def test_several_share_the_definition_and_no_namespace(site: Site) -> None:
 
 
 @pytest.mark.variant
-def test_where_two_serve_one_namespace_nothing_is_done_twice(site: Site) -> None:
+def test_two_releases_that_serve_one_namespace_do_nothing_twice(site: Site) -> None:
     install, *_ = commands(GUIDE, "For the whole cluster")
     runs = site.runs("training")
     before = identities(runs, "lasting")
@@ -246,7 +246,7 @@ def test_where_two_serve_one_namespace_nothing_is_done_twice(site: Site) -> None
     trains_on_unchanged(runs, "lasting", before)
 
 
-def test_another_release_takes_the_definition_and_the_runs(site: Site) -> None:
+def test_another_release_takes_over_the_crds_and_the_runs(site: Site) -> None:
     runs = site.runs("training")
     before = identities(runs, "lasting")
     uninstall_all(site)
@@ -259,7 +259,7 @@ def test_another_release_takes_the_definition_and_the_runs(site: Site) -> None:
 
 
 @pytest.mark.variant
-def test_for_the_whole_cluster_one_more_value_is_enough(site: Site) -> None:
+def test_one_more_value_installs_for_the_whole_cluster(site: Site) -> None:
     uninstall_all(site)
     assert f"`{' '.join(NOTHING_LEFT)}`" in GUIDE.read_text()
     site.run(NOTHING_LEFT)
@@ -327,7 +327,7 @@ def test_an_upgrade_disturbs_no_run(site: Site) -> None:
 
 
 @promises.NOTHING_RUNNING
-def test_the_cluster_is_taken_down_without_a_trace(site: Site) -> None:
+def test_deleting_the_cluster_leaves_nothing_on_the_machine(site: Site) -> None:
     """Also pods, their mounts and their network."""
     cluster = site.devcluster.cluster
     if cluster.backend is not Backend.NATIVE:

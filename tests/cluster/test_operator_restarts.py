@@ -61,7 +61,7 @@ def test_an_operator_that_hangs_is_started_again_and_no_run_is_disturbed(shared:
     assert (after["attempt"], counts(after)) == (before["attempt"], counts(before))
 
 
-def test_a_namespace_that_goes_takes_its_runs_along_and_disturbs_no_other(shared: Shared) -> None:
+def test_a_deleted_namespace_removes_its_runs_and_disturbs_no_other(shared: Shared) -> None:
     """The operator's rights in the namespace are deleted with it."""
     doomed, kept, operator = shared.doomed, shared.kept, shared.operator
     devcluster = kept.devcluster

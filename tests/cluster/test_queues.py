@@ -79,7 +79,7 @@ def waits(runs: Runs, name: str, reason: str, told: str) -> dict[str, Any]:
     return status
 
 
-def test_without_kueue_a_run_of_a_queue_does_not_train_and_says_why(runs: Runs) -> None:
+def test_without_kueue_a_queued_run_does_not_train_and_reports_why(runs: Runs) -> None:
     apply(runs, "early")
     status = waits(runs, "early", "KueueMissing", "install Kueue, or leave scheduling.queue out")
     assert status["phase"] == "Queued"
@@ -111,7 +111,7 @@ def room(queues: None, runs: Runs) -> Iterator[None]:
 
 
 @promises.QUEUE
-def test_a_run_waits_for_quota_and_says_so(room: None, runs: Runs) -> None:
+def test_a_run_waits_for_quota_and_reports_it(room: None, runs: Runs) -> None:
     apply(runs, "first")
     runs.training("first")
     apply(runs, "second")
@@ -132,7 +132,7 @@ def test_a_run_waits_for_quota_and_says_so(room: None, runs: Runs) -> None:
 
 
 @promises.QUEUE
-def test_a_run_makes_way_for_one_of_higher_priority_and_goes_on_where_it_left(room: None, runs: Runs, operator: Operator) -> None:
+def test_a_run_yields_its_quota_to_a_higher_priority_and_resumes_without_lost_steps(room: None, runs: Runs, operator: Operator) -> None:
     apply(runs, "humble", "rate=10", "save=1000000")
     runs.training("humble")
     apply(runs, "hasty", scheduling=queued(priorityClass="urgent"))
@@ -180,7 +180,11 @@ def test_a_run_of_higher_priority_takes_the_quota_and_no_step_is_lost(
     training = path.training_of(document)
     training.apply()
     training.wait_for_step(60)
-    apply(runs, "hasty", image=scripted, imagePullPolicy="Never", scheduling=queued(priorityClass="urgent"))
+    store = {
+        **document["spec"]["checkpoint"],
+        "root": f"{path.document['spec']['checkpoint']['root']}-hasty",
+    }  # this release allows no other
+    apply(runs, "hasty", image=scripted, imagePullPolicy="Never", checkpoint=store, scheduling=queued(priorityClass="urgent"))
     runs.training("hasty")
     waits(runs, "humble", "WaitingForQuota", "insufficient unused quota for memory in flavor h100")
     status = runs.wait("humble", "saved where it left", lambda now: now["checkpoint"]["step"] == now["history"][0]["toStep"])
@@ -211,7 +215,7 @@ def metrics_of(path: WholePath) -> str:
 
 
 @pytest.mark.variant
-def test_an_admission_check_and_a_late_start_are_told(room: None, runs: Runs) -> None:
+def test_an_admission_check_and_a_late_start_are_reported(room: None, runs: Runs) -> None:
     kubectl = runs.devcluster.kubectl
     # A queue with an admission check that the test must grant, like that of a ProvisioningRequest.
     check = {"apiVersion": f"{GROUP}/v1beta2", "kind": "AdmissionCheck", "metadata": {"name": "consent"}}
@@ -275,7 +279,7 @@ def workload_of(runs: Runs, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.variant
-def test_pods_are_placed_by_the_topology_and_what_does_not_fit_says_so(room: None, runs: Runs) -> None:
+def test_pods_are_placed_by_the_topology_and_a_run_that_does_not_fit_reports_it(room: None, runs: Runs) -> None:
     kubectl = runs.devcluster.kubectl
     with labelled(runs, **{RACK: "a", POOL: "racks"}) as host:
         topology = {"apiVersion": f"{GROUP}/v1beta2", "kind": "Topology", "metadata": {"name": "racks"}}
@@ -308,7 +312,7 @@ def test_pods_are_placed_by_the_topology_and_what_does_not_fit_says_so(room: Non
 
 
 @pytest.mark.variant
-def test_nodes_come_by_a_provisioning_request(room: None, runs: Runs) -> None:
+def test_a_provisioning_request_adds_nodes_for_a_run(room: None, runs: Runs) -> None:
     kubectl = runs.devcluster.kubectl
     cluster_queue, local_queue = queue_named(runs, "bought")
     cluster_queue["spec"]["admissionChecksStrategy"] = {"admissionChecks": [{"name": CHECK}]}

@@ -27,7 +27,7 @@ def troubled(runs: Runs) -> Iterator[str]:
     runs.delete(name)
 
 
-def test_an_eviction_is_a_preemption_and_free(runs: Runs, troubled: str) -> None:
+def test_an_eviction_counts_as_a_preemption_and_uses_no_budget(runs: Runs, troubled: str) -> None:
     attempt, restart = runs.group(troubled)
     before = runs.training(troubled, attempt, restart)
     runs.devcluster.faults.evict(runs.namespace, runs.pods(troubled)[1])
@@ -38,7 +38,7 @@ def test_an_eviction_is_a_preemption_and_free(runs: Runs, troubled: str) -> None
     runs.wait_for_events(troubled, "Preempted")
 
 
-def test_a_deleted_pod_is_told_from_an_eviction(runs: Runs, troubled: str) -> None:
+def test_a_deleted_pod_is_distinguished_from_an_eviction(runs: Runs, troubled: str) -> None:
     attempt, restart = runs.group(troubled)
     before = runs.training(troubled, attempt, restart)
     runs.kubectl("delete", "pod", runs.pods(troubled)[1], "--wait=false")
@@ -67,7 +67,7 @@ def test_a_killed_process_is_a_failure(runs: Runs, name: str) -> None:
 
 
 @rows.CONTROL_PLANE
-def test_what_happens_while_the_operator_is_away_is_put_to_account(runs: Runs, operator: Operator, name: str, trials: Trials) -> None:
+def test_restarts_while_the_operator_is_down_are_counted_afterwards(runs: Runs, operator: Operator, name: str, trials: Trials) -> None:
     runs.apply(name, "rate=10", "save=0")
     runs.training(name)
     operator.scale(0)
@@ -92,7 +92,7 @@ def test_what_happens_while_the_operator_is_away_is_put_to_account(runs: Runs, o
 
 
 @pytest.mark.parametrize("cascade", ["foreground", pytest.param("background", marks=pytest.mark.variant)])
-def test_a_run_made_again_waits_for_what_the_old_one_left_at_work(runs: Runs, name: str, cascade: str) -> None:
+def test_a_recreated_run_waits_for_the_pods_of_the_old_run(runs: Runs, name: str, cascade: str) -> None:
     """The old run is deleted without its JobSet, whose pods train on. The new run starts only after these pods have saved and ended."""
     runs.apply(name, "rate=20", "save=5")
     runs.training(name)

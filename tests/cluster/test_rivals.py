@@ -26,7 +26,7 @@ def rivals(image: str, memory: str) -> dict[str, Any]:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "rivals"}, "spec": job}
 
 
-def test_two_elastic_runs_beside_a_queue_of_rivals_train_on_and_have_all_their_slices_in_the_end(runs: Runs, python_image: str) -> None:
+def test_two_elastic_runs_beside_competing_pods_train_on_and_regain_all_their_slices(runs: Runs, python_image: str) -> None:
     """There is room for four slices, as many as the two runs want."""
     each = f"{free_memory(runs.devcluster.kubectl) * 2 // 9}Mi"
     names = [f"elastic-{secrets.token_hex(3)}" for _ in range(2)]

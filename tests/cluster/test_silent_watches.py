@@ -22,7 +22,7 @@ def runs(devcluster: DevCluster, namespace: str) -> Runs:
     return Runs(devcluster, namespace)
 
 
-def test_watches_that_fall_silent_are_opened_again(runs: Runs, python_image: str, tmp_path: Path) -> None:
+def test_watches_that_stop_delivering_are_opened_again(runs: Runs, python_image: str, tmp_path: Path) -> None:
     """The connections stay open but deliver nothing. The operator writes nothing for a suspended run, so only a watch can show the edit
     before the operator's check of all runs, five minutes after its start."""
     trainer, name = build_scripted_trainer(runs.devcluster, python_image), f"run-{secrets.token_hex(2)}"

@@ -58,7 +58,7 @@ def stopped(runs: Runs, python_image: str) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("kind", TAKEN)
-def test_a_name_that_is_taken_is_reported_and_left_alone(runs: Runs, stopped: dict[str, str], kind: str) -> None:
+def test_a_name_in_use_is_reported_and_its_object_is_left_unchanged(runs: Runs, stopped: dict[str, str], kind: str) -> None:
     name = stopped[kind]
     runs.stalled(name, "NameTaken")
     assert f"{TAKEN[kind]} {name}-1 exists and is not this run's; remove it" in runs.condition(name, "Stalled")["message"]
@@ -98,7 +98,7 @@ def test_a_crash_loop_without_checkpoints_stops(runs: Runs, stopped: dict[str, s
     assert "boom" in runs.condition(name, "Stalled")["message"]
 
 
-def test_crashes_with_checkpoints_in_between_do_not(runs: Runs, stopped: dict[str, str]) -> None:
+def test_crashes_with_checkpoints_in_between_do_not_stop_a_run(runs: Runs, stopped: dict[str, str]) -> None:
     status = runs.training(stopped["progress"], attempt=2)
     assert counts(status) == {"failed": 3}
     assert all(cause == "failed" for _, _, cause in causes(status)[:-1])

@@ -39,7 +39,7 @@ def test_stages_are_done_once_and_in_their_order() -> None:
     assert tale.done == ["first", "second"]
 
 
-def test_a_stage_that_fails_is_named_by_every_later_one_and_keeps_what_was_before() -> None:
+def test_a_failed_stage_is_named_by_later_stages_and_keeps_earlier_results() -> None:
     tale = Tale()
     with pytest.raises(NotReached, match="stopped at its stage 'third' and did not reach 'last': the pod did not start"):
         _ = tale.last

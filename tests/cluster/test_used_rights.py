@@ -67,7 +67,7 @@ def requests_since_start(devcluster: DevCluster) -> Iterator[Request]:
     return devcluster.audit.new()
 
 
-def test_the_operators_used_their_rights_and_asked_for_no_more(devcluster: DevCluster, request: pytest.FixtureRequest) -> None:
+def test_the_operators_used_all_their_rights_and_requested_no_others(devcluster: DevCluster, request: pytest.FixtureRequest) -> None:
     if devcluster.cluster.backend is Backend.KIND:
         pytest.skip("the API server of a kind cluster keeps no audit log")
     rights = chart_rights(devcluster)

@@ -25,7 +25,7 @@ from tests.suite.limits import limit
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200), pytest.mark.xdist_group("path")]
 
 
-def test_a_run_of_stage_data_builds_what_others_train_on(life: Life) -> None:
+def test_a_data_run_builds_the_tokens_that_other_runs_train_on(life: Life) -> None:
     built = life.began.built
     assert {line.fields["source"] for line in built} == {"source", "documentation"}
     assert len(built) == 2, "one of the two pods must build, the other one wait"
@@ -57,7 +57,7 @@ def test_a_crash_costs_the_steps_since_the_checkpoint(life: Life) -> None:
     assert recovery.resumed_step >= life.killed.committed > 0
 
 
-def test_a_deleted_pod_a_dead_operator_and_an_eviction_without_it(life: Life) -> None:
+def test_a_run_continues_after_a_pod_deletion_and_an_eviction_without_an_operator(life: Life) -> None:
     groups = [life.evicted.recovery.group, life.killed.recovery.group, life.pod_deleted, life.unattended.recovery.group]
     assert groups == [(1, 1), (1, 2), (1, 3), (1, 4)]
     assert life.unattended.recovery.lost_steps == 0
@@ -91,7 +91,7 @@ def test_diff_says_what_each_document_does_to_a_suspended_run(life: Life) -> Non
 
 
 @promises.FALLBACK
-def test_a_flipped_bit_falls_back_and_says_so(life: Life) -> None:
+def test_a_run_falls_back_from_a_flipped_bit_and_reports_it(life: Life) -> None:
     attempt = life.suspended.status.attempt + 1
     fallbacks = [line for line in life.ended.lines if line.event == "fallback"]
     assert {line.group for line in fallbacks} == {(attempt, 0)}
@@ -102,14 +102,14 @@ def test_a_flipped_bit_falls_back_and_says_so(life: Life) -> None:
 
 
 @promises.SAME_LOSSES
-def test_a_run_has_bitwise_the_losses_of_one_that_nobody_disturbs(life: Life) -> None:
+def test_a_disturbed_run_has_bitwise_the_losses_of_an_undisturbed_run(life: Life) -> None:
     undisturbed = life.reference.status
     assert undisturbed.restarts.total == 0
     assert compare(losses(life.ended.lines, NAME), life.undisturbed, life.steps).differences == ()
 
 
 @promises.GOODPUT
-def test_every_end_has_its_cause_and_every_second_its_account(life: Life) -> None:
+def test_every_end_has_its_cause_and_every_second_is_accounted_for(life: Life) -> None:
     status = life.ended.status
     *causes, unattended, edited, suspended, completed = [entry.cause for entry in status.history]
     assert causes == ["preempted", "failed", "podDeleted"]
@@ -193,7 +193,7 @@ def test_the_logs_of_all_processes_are_followed_to_the_end(life: Life) -> None:
     assert [line["step"] for line in lines if line["event"] == "done"] == [life.steps, life.steps]
 
 
-def test_diff_says_that_a_run_is_over(life: Life) -> None:
+def test_diff_reports_that_a_run_has_succeeded(life: Life) -> None:
     assert "the run has succeeded" in life.ended.over
 
 
@@ -201,7 +201,7 @@ def test_pods_train_under_the_restricted_profile(life: Life) -> None:
     assert life.ended.restricted == "restricted"
 
 
-def test_the_store_holds_what_the_status_says(life: Life) -> None:
+def test_the_store_holds_the_checkpoint_that_the_status_names(life: Life) -> None:
     status = life.reference.status
     assert status.checkpoint is not None
     assert status.progress is not None
@@ -236,7 +236,7 @@ def test_the_last_checkpoint_is_evaluated_on_each_source(life: Life) -> None:
     assert (kept["finished"], kept["loss"]) == (True, found[None]["loss"])
 
 
-def test_a_clone_does_what_its_source_did(life: Life) -> None:
+def test_a_clone_has_bitwise_the_losses_of_its_source(life: Life) -> None:
     found = life.cloned
     assert [(entry.from_step, entry.to_step) for entry in found.status.history] == [(found.earlier, life.steps)]
     own, reference = losses(found.lines, CLONE), {loss.step: loss.bits for loss in life.undisturbed}
@@ -244,21 +244,21 @@ def test_a_clone_does_what_its_source_did(life: Life) -> None:
     assert [loss.bits for loss in own] == [reference[loss.step] for loss in own], "bitwise"
 
 
-def test_a_run_that_was_over_goes_and_its_checkpoints_stay(life: Life) -> None:
+def test_the_checkpoints_of_a_deleted_finished_run_stay(life: Life) -> None:
     newest = decode_head(life.cloned.kept).newest
     assert newest is not None
     assert newest.step == life.steps
 
 
 @promises.READS_THE_CHECKPOINT
-def test_a_run_that_was_deleted_and_is_made_again_goes_on(life: Life) -> None:
+def test_a_run_that_is_deleted_and_created_again_resumes(life: Life) -> None:
     (entry,) = life.again.status.history
     assert (entry.from_step, entry.to_step) == (life.steps, life.more_steps)
     assert life.again.status.attempt > life.ended.status.attempt, "the attempt must be above the epoch that the root has seen"
     assert compare(losses(life.again.lines, NAME), life.undisturbed, life.more_steps).differences == ()
 
 
-def test_a_second_run_on_a_root_is_refused_and_harms_nothing(life: Life) -> None:
+def test_a_second_run_on_a_root_is_rejected_and_changes_nothing(life: Life) -> None:
     assert life.refused.stop_reason.startswith("CheckpointRootTaken")
     assert f"{life.namespace}/{REFERENCE}" in life.refused.stop_reason
     assert life.refused.after == life.refused.before
@@ -273,7 +273,7 @@ def test_without_a_valid_checkpoint_a_run_stops_and_never_starts_again(life: Lif
     assert life.ruined.after.committed == life.ruined.before.committed, "checkpoints that may be repaired must be kept"
 
 
-def test_the_operator_never_wanted_a_right_that_it_lacks(life: Life) -> None:
+def test_the_operator_was_never_denied_a_right(life: Life) -> None:
     assert life.ruined
     assert len(life.operator_logs) == 2
     for said in life.operator_logs:

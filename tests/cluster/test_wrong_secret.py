@@ -31,7 +31,7 @@ def wrong_secret(path: WholePath) -> Iterator[None]:
         kubectl("patch", "secret", STORE, *place, "--type=merge", "--patch", json.dumps({"data": {"AWS_SECRET_ACCESS_KEY": right}}))
 
 
-def test_a_secret_that_is_wrong_while_a_run_is_evicted_ends_no_run(path: WholePath, undisturbed: list[Loss]) -> None:
+def test_a_wrong_secret_during_an_eviction_ends_no_run(path: WholePath, undisturbed: list[Loss]) -> None:
     training = path.training(NAME, accessRetrySeconds=RETRY_SECONDS)
     training.apply()
     training.wait_for_step(40)

@@ -50,7 +50,7 @@ RULES = {
 }
 
 
-def test_what_fires_comes_first_and_nothing_is_left_out() -> None:
+def test_firing_alerts_come_first_and_no_alert_is_left_out() -> None:
     console = Console(file=io.StringIO(), width=120, record=True)
     console.print(alert_table(RULES, NOW))
     lines = [" ".join(line.split()) for line in console.export_text().splitlines()]

@@ -57,7 +57,7 @@ def test_generated_files_are_fresh(capsys: pytest.CaptureFixture[str]) -> None:
     assert generate.main(["--check"]) == 0, capsys.readouterr().err
 
 
-def test_a_stale_and_a_left_over_file_are_told_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stale_and_an_obsolete_file_are_reported(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     known = generate.generated_files()
     run, *others = [path for path in known if path.stem == "run"]
     assert not others
@@ -89,7 +89,7 @@ def test_labels_of_runs_are_those_that_exist(metric: Any) -> None:
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_panels_lie_side_by_side(name: str) -> None:
+def test_panels_do_not_overlap(name: str) -> None:
     taken: set[tuple[int, int]] = set()
     for panel in BOARDS[name]["panels"]:
         place = panel["gridPos"]

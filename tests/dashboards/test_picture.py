@@ -42,7 +42,7 @@ def test_every_panel_is_drawn(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_a_panel_without_data_says_so(name: str) -> None:
+def test_a_panel_without_data_is_labelled_no_data(name: str) -> None:
     panels = [panel for panel in board(name)["panels"] if panel["type"] in ("timeseries", "stat")]  # type: ignore[attr-defined]
     assert draw(board(name), none, VARIABLES, 0, 100).count("no data") == len(panels)
 
@@ -60,7 +60,7 @@ def test_the_table_has_a_row_for_each_run() -> None:
     assert ">Starting<" not in drawn, "an earlier phase must not be shown"
 
 
-def test_no_line_is_drawn_where_a_series_was_away_or_no_number() -> None:
+def test_no_line_is_drawn_over_gaps_or_nan_values() -> None:
     def ask(expression: str) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
         return [({}, [(0.0, 1.0), (1.0, 2.0), (2.0, math.nan), (60.0, 3.0), (61.0, 4.0)])] if "loss_nats" in expression else []
 

@@ -67,7 +67,7 @@ def test_the_rules_do_what_the_cases_say(promtool: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_rules_are_sound(promtool: Path) -> None:
+def test_the_rules_pass_the_lint_of_promtool(promtool: Path) -> None:
     run([promtool, "check", "rules", "--lint", "all", "--lint-fatal", RULES])
 
 
@@ -93,7 +93,7 @@ def test_the_guide_lists_every_alert_with_its_severity() -> None:
     assert sorted(listed) == sorted((alert.name, alert.name, alert.severity) for alert in ALERTS)
 
 
-def test_every_alert_says_who_must_act_and_where_to_read() -> None:
+def test_every_alert_has_a_runbook_and_a_short_summary() -> None:
     for alert in ALERTS:
         document = alert.document()
         assert document["annotations"]["runbook_url"] == f"docs/runbooks/{alert.name}.md"

@@ -51,7 +51,7 @@ def test_only_losses_of_the_run_count() -> None:
     assert [loss.step for loss in losses(lines, RUN)] == [1, 2]
 
 
-def test_bits_tell_what_equality_does_not() -> None:
+def test_bits_distinguish_values_that_compare_equal() -> None:
     assert bits(0.0) != bits(-0.0)
     assert bits("NaN") == bits("NaN")
     assert bits(1) == bits(1.0)

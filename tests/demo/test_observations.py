@@ -14,7 +14,7 @@ def run_document(**status: Any) -> dict[str, Any]:
     return {"metadata": {"name": RUN, "uid": "u1"}, "status": status}
 
 
-def test_a_pod_keeps_the_time_of_its_first_sight() -> None:
+def test_a_pod_keeps_the_time_when_it_was_first_seen() -> None:
     observations = Observations()
     observations.saw_pod(pod((1, 0), 10.0))
     later = observations.saw_pod(Pod(**{**vars(pod((1, 0), 20.0)), "ended": True}))
@@ -30,7 +30,7 @@ def test_lines_come_back_in_the_order_of_their_times() -> None:
     assert [seen.time for seen in observations.lines(RUN)] == [1.0, 2.0, 3.0]
 
 
-def test_a_run_that_cannot_go_on_complains() -> None:
+def test_a_stalled_run_has_a_stop_reason() -> None:
     observations = Observations()
     stalled = {
         "type": "Stalled",
@@ -45,7 +45,7 @@ def test_a_run_that_cannot_go_on_complains() -> None:
     assert observations.run(RUN).stop_reason == "NoValidCheckpoint: all are damaged"  # type: ignore[union-attr]
 
 
-def test_waiting_ends_when_it_comes() -> None:
+def test_waiting_ends_when_the_record_arrives() -> None:
     observations = Observations()
     writer = threading.Timer(0.05, lambda: observations.saw_run(run_document(phase="Succeeded")))
     writer.start()

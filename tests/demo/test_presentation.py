@@ -30,7 +30,7 @@ def status(**fields: object) -> TrainingRunStatus:
     return parse_status(fields)
 
 
-def test_what_the_run_did_without_the_operator_reads_right() -> None:
+def test_the_progress_without_the_operator_is_described_correctly() -> None:
     assert meanwhile(200, 207).endswith("meanwhile the run continued, from step 200 to step 207")
     assert meanwhile(200, 200).endswith("the operator is back before the run has done another step; it is at step 200")
 
@@ -53,7 +53,7 @@ def test_recovery_table_adds_up() -> None:
     assert all(part in text and part in MEANINGS for part in PARTS)
 
 
-def test_summary_table_says_what_it_cost() -> None:
+def test_summary_table_shows_the_cost_of_the_faults() -> None:
     ended = status(
         restarts={"total": 3, "preempted": 1, "failed": 1},
         goodput={"ratio": 0.8123, "wallSeconds": 160.4, "productiveSeconds": 130.0},
@@ -66,7 +66,7 @@ def test_summary_table_says_what_it_cost() -> None:
         assert expected in text
 
 
-def test_plain_view_speaks_when_the_phase_changes() -> None:
+def test_plain_view_prints_when_the_phase_changes() -> None:
     console = Console(file=io.StringIO(), width=200)
     observations, now = Observations(), 0.0
     view = View(console, observations, clock=lambda: now)

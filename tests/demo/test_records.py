@@ -18,7 +18,7 @@ def test_a_step_line() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "Traceback (most recent call last):", "[1, 2]", "{}", LINE[:-1], '"text"', "null"])
-def test_what_is_no_line(text: str) -> None:
+def test_text_that_is_no_log_line_is_skipped(text: str) -> None:
     assert parse_line(text) is None
 
 
@@ -51,6 +51,6 @@ def test_a_pod_with_a_container() -> None:
     assert (ended.started, ended.ended, ended.being_deleted) == (True, True, True)
 
 
-def test_a_pod_that_cannot_start_says_why() -> None:
+def test_a_pod_that_cannot_start_has_the_reason() -> None:
     pod = parse_pod(pod_document({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}), 0)
     assert pod.trouble == "ImagePullBackOff: no such image"

@@ -9,7 +9,7 @@ from tests.demo.samples import line, pod, steps
 STARTUP = {"importsSeconds": 1.0, "joinSeconds": 0.5, "restoreSeconds": 0.25, "compileSeconds": 0.75}
 
 
-def test_an_eviction_in_its_parts() -> None:
+def test_the_recovery_from_an_eviction_is_split_into_its_parts() -> None:
     fault = Fault("eviction", 100.0)
     lines = [
         *steps(80, 99, begin=80.0),  # step 99 ends at 99.0
@@ -43,7 +43,7 @@ def test_a_new_attempt_counts_as_the_next_process_group() -> None:
     assert found.group == (2, 0)
 
 
-def test_no_answer_before_there_is_one() -> None:
+def test_there_is_no_recovery_before_a_new_process_group_trains() -> None:
     fault = Fault("eviction", 100.0)
     assert recovery(fault, steps(80, 99, begin=80.0), [pod((1, 0), 0.0)]) is None
     assert recovery(fault, [], []) is None

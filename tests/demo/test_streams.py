@@ -23,7 +23,7 @@ def test_all_lines_of_a_command_that_ends() -> None:
     assert seen == ["one\n", "two\n"]
 
 
-def test_begins_again_while_it_should() -> None:
+def test_a_stream_restarts_its_command_while_it_should() -> None:
     runs = count(1)
     seen: list[str] = []
     stream = Stream(["printf", "line\\n"], seen.extend, lambda: next(runs) < 3)
@@ -31,7 +31,7 @@ def test_begins_again_while_it_should() -> None:
     assert seen == ["line\n"] * 3
 
 
-def test_closing_ends_a_command_that_would_go_on() -> None:
+def test_closing_ends_a_command_that_still_runs() -> None:
     first = threading.Event()
 
     def consume(lines: Iterator[str]) -> None:

@@ -39,7 +39,7 @@ def test_the_default_cluster_has_the_first_block():
     assert pick_block("other", []) != IPv4Network("10.100.0.0/16")
 
 
-def test_no_free_block_is_said():
+def test_a_missing_free_block_is_reported():
     with pytest.raises(DevclusterError, match="take a cluster down"):
         pick_block("halcyon", [IPv4Network("10.0.0.0/8")])
 

@@ -21,7 +21,7 @@ def line(verb: str = "create", name: str = "", stage: str = "ResponseComplete", 
     return json.dumps(entry) + "\n"
 
 
-def test_a_request_as_the_log_has_it():
+def test_a_log_line_is_parsed_into_a_request():
     request = parse(line("patch", "run", resource="trainingruns", subresource="status"))
     assert request is not None
     assert (request.verb, request.resource, request.name, request.code, request.write) == ("patch", "trainingruns/status", "run", 201, True)
@@ -36,7 +36,7 @@ def test_a_watch_is_answered_when_it_begins_and_counts_once():
     assert parse(line("watch", stage="ResponseComplete")) is None
 
 
-def test_a_denied_request_is_told_from_one_that_is_refused_otherwise():
+def test_a_request_denied_by_authorization_is_distinguished_from_others():
     def decided(decision: str) -> bool:
         request = parse(json.dumps(json.loads(line()) | {"annotations": {"authorization.k8s.io/decision": decision}}))
         return request is not None and request.denied
@@ -46,7 +46,7 @@ def test_a_denied_request_is_told_from_one_that_is_refused_otherwise():
     assert parse(line()).denied is False  # type: ignore[union-attr]
 
 
-def test_only_whole_lines_from_its_making_on_and_on_into_the_next_file(tmp_path: Path):
+def test_only_complete_new_lines_are_read_also_after_a_rotation(tmp_path: Path):
     path = tmp_path / "audit.log"
     path.write_text(line(name="before"))
     log = AuditLog(path)

@@ -47,7 +47,7 @@ def test_groups_of_one_module_are_made_by_one_build_and_kept_apart(tmp_path: Pat
     assert binaries.path(other, "pause").read_bytes() == binaries.path(PAUSE, "pause").read_bytes()
 
 
-def test_what_a_killed_build_left_is_swept_by_the_next(tmp_path: Path):
+def test_leftovers_of_a_killed_build_are_removed_by_the_next_build(tmp_path: Path):
     binaries = Binaries(tmp_path, QUIET)
     stale = tmp_path / "bin" / f".{binaries.key(PAUSE)}.abc"
     stale.mkdir(parents=True)

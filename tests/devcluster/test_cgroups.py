@@ -21,7 +21,7 @@ BOTH = V1 + "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n"
     [(V1, "/sys/fs/cgroup/pids"), (V2, "/sys/fs/cgroup"), (BOTH, "/sys/fs/cgroup/pids")],
     ids=["v1", "v2", "both"],
 )
-def test_the_tree_that_tells_members(mounts: str, tree: str):
+def test_the_cgroup_tree_that_lists_processes_is_found(mounts: str, tree: str):
     assert tracker(parse_mounts(mounts)) == Path(tree)
 
 
@@ -29,6 +29,6 @@ def test_the_group_is_made_in_every_tree():
     assert len(parse_mounts(BOTH)) == 3
 
 
-def test_no_tree_is_said():
+def test_a_missing_cgroup_tree_is_reported():
     with pytest.raises(DevclusterError, match="mount cgroup2"):
         tracker(parse_mounts("/dev/sda / ext4 rw 0 0\n"))

@@ -32,7 +32,7 @@ def test_documents_survive_their_format(path: Path, tmp_path: Path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_containerd_keeps_everything_in_the_state_folder_and_lowers_nobodys_score():
+def test_containerd_keeps_its_files_in_the_state_folder_and_lowers_no_oom_score():
     config = node_config.containerd(PATHS, "pause:x")
     cri = config["plugins"]["io.containerd.grpc.v1.cri"]
     assert cri["restrict_oom_score_adj"] is True
@@ -57,7 +57,7 @@ def test_every_component_has_a_command_without_doubled_flags(name: str):
     assert len(flags) == len(set(flags))
 
 
-def test_the_api_server_is_reached_where_its_certificate_says():
+def test_the_api_server_has_the_address_of_its_certificate():
     arguments = components.kube_apiserver(PATHS, ADDRESSES)
     assert f"--advertise-address={ADDRESSES.node}" in arguments
     assert f"--service-cluster-ip-range={ADDRESSES.services}" in arguments
@@ -78,13 +78,13 @@ def test_coredns_passes_the_restricted_profile():
     assert security["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_jobset_gets_the_local_image_and_little_of_a_small_machine():
+def test_jobset_uses_the_local_image_and_requests_little_cpu():
     values = addons.jobset_values("localhost/halcyon/jobset:abc")
     assert values["image"] == {"repository": "localhost/halcyon/jobset", "tag": "abc", "pullPolicy": "Never"}
     assert values["controller"]["resources"]["requests"]["cpu"] == "20m"
 
 
-def test_kueue_looks_after_jobs_and_jobsets_alone():
+def test_kueue_manages_only_jobs_and_jobsets():
     values = kueue_values("localhost/halcyon/kueue:abc", waitForPodsReady={"timeout": "5s"})
     manager = values["controllerManager"]["manager"]
     assert manager["image"] == {"repository": "localhost/halcyon/kueue", "tag": "abc", "pullPolicy": "Never"}
@@ -93,7 +93,7 @@ def test_kueue_looks_after_jobs_and_jobsets_alone():
     assert configuration["waitForPodsReady"] == {"timeout": "5s"}
 
 
-def test_the_anchor_covers_what_a_kubelet_would_change_for_the_whole_machine():
+def test_the_anchor_hides_the_kernel_settings_that_a_kubelet_would_change():
     script = anchor_command(Path("/state/sysctl"))[-1]
     for name in KERNEL_SETTINGS:
         assert f"mount --bind '/state/sysctl/{name.replace('/', '.')}' /proc/sys/{name}" in script

@@ -67,7 +67,7 @@ def test_a_failed_step_is_not_shown_as_done():
     assert "✓ doomed" not in said.getvalue()
 
 
-def test_a_failing_program_is_one_sentence_with_its_last_words(tmp_path: Path):
+def test_a_failed_program_is_one_sentence_with_the_end_of_its_output(tmp_path: Path):
     with pytest.raises(DevclusterError, match=r"`sh -c .* failed with status 3: sorry"):
         run(["sh", "-c", "echo sorry >&2; exit 3"], log=tmp_path / "log")
     assert "sorry" in (tmp_path / "log").read_text()

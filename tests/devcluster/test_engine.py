@@ -31,7 +31,7 @@ def test_docker_wins_unless_another_is_requested(docker: bool, is_linux: bool, i
         (True, True, "minikube", "HALCYON_BACKEND='minikube' must be"),
     ],
 )
-def test_no_way_is_one_sentence(is_linux: bool, is_root: bool, requested: str | None, sentence: str):
+def test_a_missing_backend_is_reported_in_one_sentence(is_linux: bool, is_root: bool, requested: str | None, sentence: str):
     with pytest.raises(DevclusterError, match=sentence):
         choose(docker=False, is_linux=is_linux, is_root=is_root, requested=requested)
 

@@ -80,7 +80,7 @@ def test_the_image_has_an_entry_point_a_numeric_user_and_a_writable_tmp(layout: 
         assert {member.name: member.mode for member in tar} == {"tmp": 0o1777, "thing": 0o755}
 
 
-def test_a_stream_leaves_out_what_the_node_has(layout: Path, tmp_path: Path):
+def test_a_stream_leaves_out_the_blobs_that_the_node_has(layout: Path, tmp_path: Path):
     descriptor = manifest_of(layout)
     everything = references(layout, descriptor)
     target = tmp_path / "stream.tar"
@@ -102,7 +102,7 @@ def test_a_stream_leaves_out_what_the_node_has(layout: Path, tmp_path: Path):
     ],
     ids=["foreign", "nameless", "nameless oci"],
 )
-def test_an_archive_that_cannot_be_loaded_is_said(members: dict[str, object], sentence: str, tmp_path: Path):
+def test_an_archive_that_cannot_be_loaded_is_reported(members: dict[str, object], sentence: str, tmp_path: Path):
     path = tmp_path / "image.tar"
     with tarfile.open(path, "w") as tar:
         for name, document in members.items():
@@ -114,7 +114,7 @@ def test_an_archive_that_cannot_be_loaded_is_said(members: dict[str, object], se
         read_archive(path)
 
 
-def test_a_file_that_is_no_archive_is_said(tmp_path: Path):
+def test_a_file_that_is_not_an_archive_is_reported(tmp_path: Path):
     path = tmp_path / "image.tar"
     path.write_text("hello")
     with pytest.raises(DevclusterError, match="not an image archive"):
@@ -122,7 +122,7 @@ def test_a_file_that_is_no_archive_is_said(tmp_path: Path):
     assert b"".join(file_chunks(path)) == b"hello"
 
 
-def test_names_and_paths_are_told_apart(tmp_path: Path):
+def test_image_names_and_paths_are_distinguished(tmp_path: Path):
     (tmp_path / "pause-abc.tar").touch()
     assert local_archive("localhost/halcyon/pause:abc", tmp_path) == tmp_path / "pause-abc.tar"
     assert local_archive("localhost/halcyon/trainer:abc", tmp_path) is None
@@ -179,7 +179,7 @@ def test_the_tag_changes_with_arguments_names_and_modes(context: Path):
     assert len({before, executable, tag(context)}) == 3
 
 
-def test_the_tag_ignores_what_the_image_does_not_hold(context: Path):
+def test_the_tag_ignores_files_that_are_not_in_the_image(context: Path):
     before = tag(context)
     (context / "unrelated.txt").write_text("changed")
     (context / "src/__pycache__").mkdir()
@@ -188,7 +188,7 @@ def test_the_tag_ignores_what_the_image_does_not_hold(context: Path):
     assert tag(context) == before
 
 
-def test_a_missing_input_is_said(context: Path):
+def test_a_missing_input_is_reported(context: Path):
     (context / "uv.lock").unlink()
     with pytest.raises(DevclusterError, match=r"uv\.lock .* does not exist"):
         tag(context)

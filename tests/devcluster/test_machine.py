@@ -22,7 +22,7 @@ def test_other_text_is_refused(text: str):
         machine.parse_processor_time(text)
 
 
-def test_what_was_stolen_between_two_readings():
+def test_the_stolen_share_is_computed_between_two_readings():
     passed = ProcessorTime(110, 40, 25).since(ProcessorTime(10, 20, 5))
     assert (passed, passed.stolen_share) == (ProcessorTime(100, 20, 20), 0.2)
     assert ProcessorTime(0, 0, 0).stolen_share == 0, "if the kernel counts nothing"
@@ -48,7 +48,7 @@ def test_the_factor_is_the_mean_of_the_cores_within_bounds(seconds: list[float],
     ("environ", "factor"),
     [({}, None), ({VARIABLE: ""}, None), ({VARIABLE: "1"}, 1), ({VARIABLE: "2.5"}, 2.5), ({VARIABLE: "1e9"}, LARGEST_FACTOR)],
 )
-def test_a_factor_that_is_given_is_taken(environ: dict[str, str], factor: float | None):
+def test_a_given_factor_is_used(environ: dict[str, str], factor: float | None):
     assert machine.given_factor(environ) == factor
 
 
@@ -70,7 +70,7 @@ def test_a_limit_grows_with_the_factor_to_whole_seconds(monkeypatch: pytest.Monk
     assert (found, type(found)) == (limit, int)
 
 
-def test_a_process_takes_the_factor_that_is_given_and_else_measures(monkeypatch: pytest.MonkeyPatch):
+def test_a_process_uses_the_given_factor_or_measures_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(machine, "measure", lambda: Reading(3.0, 0.0, 2))
     found = machine.factor.__wrapped__
     monkeypatch.setenv(VARIABLE, "7")
@@ -79,7 +79,7 @@ def test_a_process_takes_the_factor_that_is_given_and_else_measures(monkeypatch:
     assert found() == 3
 
 
-def test_a_process_finds_its_factor_once():
+def test_a_process_determines_its_factor_once():
     machine.factor()
     before = machine.factor.cache_info()
     machine.factor()
@@ -87,7 +87,7 @@ def test_a_process_finds_its_factor_once():
     assert (after.hits, after.misses) == (before.hits + 1, before.misses)
 
 
-def test_a_measurement_says_what_it_found():
+def test_a_measurement_describes_its_result():
     found = machine.measure()
     assert 1 <= found.factor <= LARGEST_FACTOR
     assert 0 <= found.stolen <= 1

@@ -16,7 +16,7 @@ def test_the_default_is_below_the_home_folder():
     assert paths.state == HOME / ".cache/halcyon/devcluster/halcyon"
 
 
-def test_settings_move_cache_and_state_apart():
+def test_cache_and_state_can_be_moved_separately():
     paths = cluster_paths("two", {"HALCYON_CACHE": "/big/cache", "HALCYON_STATE": "/small/state"}, HOME)
     assert paths.binaries == Path("/big/cache/bin")
     assert paths.kubeconfig == Path("/small/state/two/kubeconfig")

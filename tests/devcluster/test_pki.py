@@ -36,7 +36,7 @@ def test_the_api_server_is_trusted_under_every_name_it_is_called_by(folder: Path
     assert len(builder.build_server_verifier(name).verify(certificate(folder, "apiserver"), [])) == 2
 
 
-def test_a_year_later_it_is_not(folder: Path):
+def test_the_certificate_of_the_api_server_expires_after_a_year(folder: Path):
     builder = PolicyBuilder().store(Store([certificate(folder, "ca")])).time(NOW + timedelta(days=366))
     with pytest.raises(x509.verification.VerificationError):
         builder.build_server_verifier(x509.DNSName("kubernetes")).verify(certificate(folder, "apiserver"), [])

@@ -41,7 +41,7 @@ def test_a_process_joins_the_group_before_its_program_starts(processes: Processe
     assert processes.running("it") == record
 
 
-def test_stop_ends_it_and_forgets_it(processes: Processes, members: Path):
+def test_stop_ends_the_process_and_removes_its_record(processes: Processes, members: Path):
     record = processes.start("it", ["/bin/sleep", "60"], members)
     processes.stop("it")
     assert not alive(record)
@@ -57,7 +57,7 @@ def test_a_process_that_ignores_sigterm_is_killed(processes: Processes, members:
     assert not alive(record)
 
 
-def test_a_process_can_be_frozen_and_goes_on(processes: Processes, members: Path):
+def test_a_process_can_be_stopped_and_continued(processes: Processes, members: Path):
     record = processes.start("it", ["/bin/sleep", "60"], members)
     processes.send("it", signal.SIGSTOP)
     until(lambda: _state(record.pid) == "T", timeout_seconds=10, failure=lambda: "it is not stopped")
@@ -82,12 +82,12 @@ def test_a_recycled_process_id_is_left_alone(processes: Processes, members: Path
     until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "it still runs")
 
 
-def test_an_ended_child_that_nobody_reaped_counts_as_ended(processes: Processes, members: Path):
+def test_a_zombie_child_counts_as_ended(processes: Processes, members: Path):
     record = processes.start("it", ["/bin/true"], members)
     until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "a zombie must count as ended")
 
 
-def test_a_record_cut_short_is_no_record(processes: Processes, tmp_path: Path):
+def test_a_truncated_record_is_ignored(processes: Processes, tmp_path: Path):
     (tmp_path / "records").mkdir()
     (tmp_path / "records/it.json").write_text('{"name": "it", "pid"')
     assert processes.find("it") is None
@@ -117,7 +117,7 @@ ctypes.CDLL(None).syscall(60, 0)  # exit of this thread alone
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the system call is that of x86_64")
-def test_a_process_whose_first_thread_is_gone_still_lives(processes: Processes, members: Path, tmp_path: Path):
+def test_a_process_without_its_first_thread_counts_as_alive(processes: Processes, members: Path, tmp_path: Path):
     """As while the kernel frees the memory of a killed server: a new server would find the port in use."""
     record = processes.start("it", [sys.executable, "-c", LEADER_GONE], members)
     wait_for_text(tmp_path / "logs/it.log", "port")

@@ -50,7 +50,7 @@ class Machine:
 
 
 @pytest.mark.parametrize("seconds", [0, 3, LIMIT])
-def test_within_the_limit_nobody_asks_how_slow_the_machine_is(seconds: float):
+def test_the_machine_is_not_measured_within_the_limit(seconds: float):
     quiet = Machine()
     assert quiet.waits(seconds) == (True, seconds)
     assert quiet.asked == []
@@ -76,23 +76,23 @@ def test_a_machine_that_became_slower_gets_more_time():
     assert slower.waits(99) == (False, 40), "two measurements of the same machine may differ by that much"
 
 
-def test_a_machine_that_became_faster_keeps_what_it_has():
+def test_a_limit_does_not_shrink_when_the_machine_becomes_faster():
     assert Machine(given=5.0, measured=[1.0]).waits(99) == (False, 50)
 
 
-def test_a_condition_is_asked_at_least_once():
+def test_a_condition_is_checked_at_least_once():
     answers = iter([True])
     assert holds_within(lambda: next(answers), 0)
 
 
-def test_until_raises_what_the_failure_says(monkeypatch: pytest.MonkeyPatch):
+def test_until_raises_the_message_of_the_failure(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(waiting, "holds_within", lambda condition, *_, **__: condition())
     until(lambda: True, timeout_seconds=1, failure=lambda: "never")
     with pytest.raises(DevclusterError, match="never"):
         until(lambda: False, timeout_seconds=1, failure=lambda: "never")
 
 
-def test_a_wait_goes_by_the_factor_of_this_process(monkeypatch: pytest.MonkeyPatch):
+def test_a_wait_measures_this_machine_by_default(monkeypatch: pytest.MonkeyPatch):
     """The defaults of the arguments."""
     asked: list[str] = []
     monkeypatch.setattr(machine, "measure", lambda: asked.append("measured") or machine.Reading(1.0, 0.0, 2))

@@ -48,7 +48,7 @@ class Scripted(Kubectl):
         return len(self.looked_at) >= self.mounts
 
 
-def test_a_controller_that_has_its_certificate_is_looked_at_until_it_is_available():
+def test_a_controller_with_its_certificate_is_checked_until_it_is_available():
     kubectl = Scripted(Path("kubectl"), Path("kubeconfig"), mounts=3)
     answers = iter([False, True])
     CONTROLLER.wait(kubectl, lambda: next(answers))
@@ -57,7 +57,7 @@ def test_a_controller_that_has_its_certificate_is_looked_at_until_it_is_availabl
     assert next(answers, None) is None
 
 
-def test_a_controller_that_never_answers_says_what_it_is_at(monkeypatch: pytest.MonkeyPatch):
+def test_the_error_for_a_controller_that_never_answers_shows_its_state(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(webhooks, "_READY_SECONDS", 0.1)
     kubectl = Scripted(Path("kubectl"), Path("kubeconfig"), mounts=float("inf"))
     with pytest.raises(DevclusterError) as raised:

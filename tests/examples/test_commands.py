@@ -22,12 +22,12 @@ INSTALLED = re.compile(r"pip install '([a-z.-]+)\[([a-z,]+)\]'")
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_every_owner_to_fill_in_is_explained_in_its_file(path: Path) -> None:
+def test_every_owner_placeholder_is_explained_in_its_file(path: Path) -> None:
     text = path.read_text()
     assert not OWNER.search(text) or "OWNER is who publishes" in " ".join(text.split())
 
 
-def test_what_is_installed_is_ours_and_has_the_extra() -> None:
+def test_documented_packages_are_this_distribution_with_existing_extras() -> None:
     assert PROJECT["name"] == DISTRIBUTION
     shown = [found for path in TEXTS for found in INSTALLED.findall(path.read_text())]
     shown += [found for extra in ("cli", "cuda", "tpu") for found in INSTALLED.findall(install(extra))]

@@ -19,12 +19,12 @@ EXAMPLES = REPOSITORY / "examples"
 
 
 @pytest.mark.parametrize(("where", "document"), training_runs().items(), ids=list(training_runs()))
-def test_every_run_that_is_shown_is_sound(where: str, document: dict[str, Any]) -> None:
+def test_every_documented_run_is_valid(where: str, document: dict[str, Any]) -> None:
     run = parse_run(with_values(document, taken(where)))
     assert not find_problems(run.spec)
 
 
-def test_all_defaults_that_are_shown_are_sound() -> None:
+def test_all_documented_defaults_are_valid() -> None:
     found = [document for _, document in shown_documents() if isinstance(document, dict) and document.get("kind") == "TrainingRunDefaults"]
     assert len(found) >= 2
     for document in found:
@@ -34,7 +34,7 @@ def test_all_defaults_that_are_shown_are_sound() -> None:
 ACCELERATOR = re.compile(r"^\| `(\{type: .*?\})` \|", re.MULTILINE)
 
 
-def test_fragments_about_hardware_are_sound() -> None:
+def test_fragments_about_hardware_are_valid() -> None:
     fragments = [fragment for _, fragment in shown_documents() if isinstance(fragment, dict) and "accelerator" in fragment]
     in_tables = [yaml.safe_load(text) for path in REPOSITORY.glob("docs/**/*.md") for text in ACCELERATOR.findall(path.read_text())]
     assert fragments
@@ -45,7 +45,7 @@ def test_fragments_about_hardware_are_sound() -> None:
         SchedulingSpec.model_validate(fragment.get("scheduling", {}), by_alias=True, by_name=False)
 
 
-def test_fragments_about_scheduling_are_sound() -> None:
+def test_fragments_about_scheduling_are_valid() -> None:
     shown = [found.get("spec", found) for _, found in shown_documents() if isinstance(found, dict) and "apiVersion" not in found]
     fragments = [found["scheduling"] for found in shown if "scheduling" in found]
     assert any("topology" in fragment.get("queue", {}) for fragment in fragments)
@@ -53,13 +53,13 @@ def test_fragments_about_scheduling_are_sound() -> None:
         SchedulingSpec.model_validate(fragment, by_alias=True, by_name=False)
 
 
-def test_the_examples_are_there() -> None:
+def test_the_examples_exist() -> None:
     found = {where.split("#")[0] for where in training_runs()}
     assert {f"examples/{name}.yaml" for name in ("local-llama", "stdlib-llama", "gpt2")} <= found
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("**/*.yaml")), ids=lambda path: path.name)
-def test_every_file_says_what_it_is(path: Path) -> None:
+def test_every_example_file_begins_with_a_comment(path: Path) -> None:
     assert path.read_text().startswith("# ")
 
 

@@ -15,7 +15,7 @@ PICTURES = sorted(REPOSITORY.glob("docs/**/*.svg"))
 LARGEST_BYTES = 100_000
 
 
-def test_every_picture_is_on_a_page_and_every_page_finds_its_own() -> None:
+def test_every_picture_is_on_a_page_and_every_linked_picture_exists() -> None:
     shown = {(page.parent / name).resolve() for page in PAGES for name in re.findall(r"\]\(([^()\s:]+\.svg)\)", page.read_text())}
     assert shown == set(PICTURES)
 

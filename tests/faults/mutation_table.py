@@ -38,13 +38,13 @@ MUTATIONS = (
     Mutation(
         "the hash of a file is not checked",
         (("checkpoint/verify.py", "if _sha256(data) != file.sha256:", "if False:"),),
-        ("tests/faults/test_damage.py::test_every_kind_of_harm_to_every_file_of_a_checkpoint_is_found[file-1]",),
+        ("tests/faults/test_damage.py::test_every_kind_of_damage_to_every_file_of_a_checkpoint_is_detected[file-1]",),
         _row(rows.DAMAGE),
     ),
     Mutation(
         "the fence is skipped: a writer that lost the root continues from the present HEAD",
         (("checkpoint/head.py", "if (head.epoch, head.writer) != (epoch, writer):", "if False:"),),
-        ("tests/faults/test_two_writers.py::test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced[file-25]",),
+        ("tests/faults/test_two_writers.py::test_a_writer_continued_in_mid_save_after_it_was_replaced_changes_nothing[file-25]",),
         _row(rows.TWO_WRITERS),
     ),
     Mutation(
@@ -67,7 +67,7 @@ MUTATIONS = (
     Mutation(
         "a COMMIT that was written, but whose answer was lost, counts as another writer's",
         (("storage/store.py", "return self.read(key).data == data", "return False"),),
-        ("tests/faults/test_store.py::test_a_fault_of_every_request_once_is_got_over[lose]",),
+        ("tests/faults/test_store.py::test_one_fault_of_every_request_is_retried[lose]",),
         _row(rows.STORE),
     ),
     Mutation(
@@ -85,7 +85,7 @@ MUTATIONS = (
                 "key=lambda one: one.time, reverse=True",
             ),
         ),
-        ("tests/faults/test_root.py::test_a_clock_that_goes_back_an_hour_decides_nothing",),
+        ("tests/faults/test_root.py::test_no_decision_depends_on_a_clock_that_is_set_back_an_hour",),
         _row(rows.ROOT),
     ),
     Mutation(
@@ -97,7 +97,7 @@ MUTATIONS = (
     Mutation(
         "a reconcile waits for the store without a limit",
         (("observe/head_reads.py", "        return HeadPending()\n", "        return await self._heads.read(spec)\n"),),
-        ("tests/operator/test_isolation.py::test_runs_on_a_store_that_does_not_answer_hold_up_no_other_tenants_run[100]",),
+        ("tests/operator/test_isolation.py::test_runs_on_a_silent_store_delay_no_other_tenants_run[100]",),
         _ISOLATION,
         "operator/halcyon_operator",
     ),
@@ -130,21 +130,21 @@ MUTATIONS = (
                 'Rule(STORE_ENDS, "stop", "broken", reason="CheckpointRootUnusable"),',
             ),
         ),
-        ("tests/operator/test_backoff.py::test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up",),
+        ("tests/operator/test_backoff.py::test_a_store_that_refuses_is_retried_with_growing_pauses_and_without_end",),
         _FINALITY,
         "operator/halcyon_operator",
     ),
     Mutation(
         "the pause before the next attempt does not grow",
         (("decide/backoff.py", "FIRST_PAUSE_SECONDS * 2 ** min(ends - 1, 16)", "FIRST_PAUSE_SECONDS"),),
-        ("tests/operator/test_backoff.py::test_evictions_without_a_checkpoint_are_free_and_then_ever_rarer",),
+        ("tests/operator/test_backoff.py::test_evictions_without_a_checkpoint_are_free_at_first_and_then_delayed",),
         _FINALITY,
         "operator/halcyon_operator",
     ),
     Mutation(
         "any edit starts a stopped run again",
         (("decide/edits.py", "retry = newer and any(change.starts_again for change in found)", "retry = newer"),),
-        ("tests/operator/test_attempts.py::test_a_stopped_run_starts_again_only_at_an_edit_that_may_mend_it",),
+        ("tests/operator/test_attempts.py::test_a_stopped_run_starts_again_only_after_an_edit_that_may_fix_it",),
         _FINALITY,
         "operator/halcyon_operator",
     ),
@@ -164,16 +164,14 @@ MUTATIONS = (
                 '        return Stop("preempted", "broken")  # a user suspended it',
             ),
         ),
-        (
-            "tests/operator/test_bad_input.py::test_a_jobset_that_is_suspended_by_hand_stays_so_and_is_followed_by_the_next_attempt_when_it_is_resumed",
-        ),
+        ("tests/operator/test_bad_input.py::test_a_jobset_suspended_by_hand_stays_suspended_and_a_new_attempt_follows_its_resumption",),
         _FINALITY,
         "operator/halcyon_operator",
     ),
     Mutation(
         "a pod with the run's labels is the run's own",
         (("model/ownership.py", "return made and bool(pod.uid) and", "return bool(pod.uid) or"),),
-        ("tests/operator/test_trust.py::test_a_foreign_pod_with_the_runs_labels_is_none_of_its_pods",),
+        ("tests/operator/test_trust.py::test_a_foreign_pod_with_the_runs_labels_does_not_belong_to_the_run",),
         _TRUST,
         "operator/halcyon_operator",
     ),
@@ -193,7 +191,7 @@ MUTATIONS = (
     Mutation(
         "a source that does not answer counts as a mistake in the document",
         (("data/sources/failures.py", "return (Unreachable if is_outage(error) else Unreadable)(message)", "return Unreadable(message)"),),
-        ("tests/trainer/data/sources/test_outages.py::test_a_reading_is_no_mistake_of_the_document",),
+        ("tests/trainer/data/sources/test_outages.py::test_an_outage_during_a_read_is_no_mistake_of_the_document",),
         _FINALITY,
     ),
     Mutation(

@@ -72,7 +72,7 @@ HARMS: tuple[Callable[[Files, str, random.Random], Harm], ...] = (flip, cut, los
     ],
 )
 @promises.HASHED
-def test_every_kind_of_harm_to_every_file_of_a_checkpoint_is_found(
+def test_every_kind_of_damage_to_every_file_of_a_checkpoint_is_detected(
     request: pytest.FixtureRequest, trials: Trials, kind: str, rounds: int
 ) -> None:
     root: Root = request.getfixturevalue(f"{kind}_root")

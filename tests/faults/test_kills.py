@@ -207,7 +207,7 @@ def seen_step(step: int) -> Any:
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(6, marks=pytest.mark.variant), pytest.param(100, marks=pytest.mark.long)])
-def test_a_world_of_two_processes_killed_at_random_moments_is_bitwise_the_same_run(
+def test_a_run_of_two_processes_killed_at_random_moments_is_bitwise_the_same(
     tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch, kills: int
 ) -> None:
     """Until the last kill one process never gets its last batch, so the run cannot end before a kill."""

@@ -50,7 +50,7 @@ def wait_for_events(world: World, kind: str, number: int = 1) -> None:
 @pytest.mark.parametrize(
     "long_seconds", [pytest.param(0, id="until both have ended"), pytest.param(300, marks=[pytest.mark.long, pytest.mark.timeout(1200)])]
 )
-def test_a_network_that_is_cut_and_mended(tmp_path: Path, hosts: Hosts, trials: Trials, long_seconds: int) -> None:
+def test_a_run_resumes_after_its_network_is_cut_and_reconnected(tmp_path: Path, hosts: Hosts, trials: Trials, long_seconds: int) -> None:
     root, folder = tmp_path / "root", tmp_path / "run"
     losses: dict[int, float] = {}
     restart = 0

@@ -72,14 +72,14 @@ def remount(folder: Path, flags: int) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount")
-def test_a_training_goes_on_while_its_root_is_full_or_read_only(small_disk: Path, tmp_path: Path, trials: Trials) -> None:
+def test_a_training_continues_while_its_root_is_full_or_read_only(small_disk: Path, tmp_path: Path, trials: Trials) -> None:
     remount_size(small_disk, "8m")
     root = small_disk / "root"
     spec = CheckpointSpec(root=f"file://{root}")
     world = running_on_disk(root, tmp_path)
     leader, filler = world.leader, small_disk / "filler"
 
-    def see_the_old_ones_whole() -> None:
+    def check_the_old_checkpoints_are_intact() -> None:
         committed = list_checkpoints(spec).committed
         assert len(committed) == 2
         assert [verify_checkpoint(spec, entry) for entry in committed] == [(), ()]
@@ -98,7 +98,7 @@ def test_a_training_goes_on_while_its_root_is_full_or_read_only(small_disk: Path
             _hurt(hurt)
             leader.wait_for(after(leader.events, "checkpointFailed", told), timeout_seconds=PATIENCE)
             leader.wait_for(after(leader.events, "step"), timeout_seconds=PATIENCE)
-            see_the_old_ones_whole()
+            check_the_old_checkpoints_are_intact()
             heal()
             leader.wait_for(after(leader.events, "checkpoint"), timeout_seconds=PATIENCE)
         losses = stop(world)
@@ -106,7 +106,7 @@ def test_a_training_goes_on_while_its_root_is_full_or_read_only(small_disk: Path
         world.reap()
     assert sorted(losses) == list(range(1, max(losses) + 1))
     assert losses == calm_losses(tmp_path, losses)
-    see_the_old_ones_whole()
+    check_the_old_checkpoints_are_intact()
     assert json.loads((root / "HEAD").read_bytes())["committed"][0]["step"] == max(losses)
     trials.count("disks filled in mid-run")
     trials.count("roots remounted read-only in mid-run")
@@ -157,7 +157,7 @@ def test_an_exceeded_quota_costs_checkpoints_and_not_the_training(file_root: Roo
     trials.count("saves over quota", 2)
 
 
-def test_a_clock_that_goes_back_an_hour_decides_nothing(tmp_path: Path, trials: Trials) -> None:
+def test_no_decision_depends_on_a_clock_that_is_set_back_an_hour(tmp_path: Path, trials: Trials) -> None:
     """No clock decides which checkpoint is newest, which is deleted, or who owns the root. The files' times are in the future, too."""
     root, attempts = tmp_path / "root", 3
     losses: dict[int, float] = {}

@@ -98,7 +98,7 @@ def check_root(root: Root, good_root: Root, steps: list[int]) -> None:
     ],
     ids=["refuse", "503", "429", "lose"],
 )
-def test_a_fault_of_every_request_once_is_got_over(
+def test_one_fault_of_every_request_is_retried(
     s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, fault: Fault, concerns: Callable[[Request], bool], what: str
 ) -> None:
     """Another process takes the root and saves two steps; each request for each key fails the first time."""
@@ -114,7 +114,7 @@ def test_a_fault_of_every_request_once_is_got_over(
     trials.count(what, len(decide.seen))  # type: ignore[attr-defined]
 
 
-def test_a_store_that_refuses_for_good_costs_checkpoints_and_not_the_training(
+def test_a_store_that_keeps_refusing_costs_checkpoints_and_not_the_training(
     s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials
 ) -> None:
     """Each save gives up within its bounds and reports why; the first save after the store works again is committed."""
@@ -189,7 +189,7 @@ def wait_for_answers(proxy: Proxy, requests: list[Request]) -> None:
     )
 
 
-def test_a_store_that_lists_late_is_refused_when_a_root_is_begun(bad_root: Root, proxy: Proxy, trials: Trials) -> None:
+def test_a_store_that_lists_late_is_rejected_when_a_root_is_opened(bad_root: Root, proxy: Proxy, trials: Trials) -> None:
     proxy.decide = lambda request: Hide(lambda key: True)
     with Child("train", bad_root, steps=1) as child:
         assert child.end() == ExitCode.ROOT_UNUSABLE
@@ -197,7 +197,7 @@ def test_a_store_that_lists_late_is_refused_when_a_root_is_begun(bad_root: Root,
     trials.count("roots that list late refused")
 
 
-def test_a_store_that_comes_to_list_late_loses_nothing(s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials) -> None:
+def test_a_store_that_begins_to_list_late_loses_no_checkpoint(s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials) -> None:
     """The files of a save are not yet listed when the save checks for them: the save is not committed, and the failure is reported."""
     fill(s3_root, 1)
     failures: list[str] = []
@@ -216,7 +216,9 @@ def test_a_store_that_comes_to_list_late_loses_nothing(s3_root: Root, bad_root: 
 
 
 @pytest.mark.parametrize("steps", [5, pytest.param(12, marks=pytest.mark.variant), pytest.param(300, marks=pytest.mark.long)])
-def test_all_of_it_at_random(s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, steps: int) -> None:
+def test_random_faults_of_requests_lose_and_repeat_no_commit(
+    s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, steps: int
+) -> None:
     """A fifth of all requests fails, each in one of four ways. The store counts the commits, not the writer."""
     chance = random.Random(steps)
     faults = 0

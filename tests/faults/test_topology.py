@@ -15,7 +15,7 @@ from halcyon.errors import RunChanged
 from tests.faults import rows
 from tests.faults.table import Trials
 from tests.trainer.checkpoint.helpers import SHARDINGS, Root, fill, mesh, numbers, on, open_root, position, template
-from tests.trainer.checkpoint.test_worlds import BY_COLUMNS, BY_ROWS, WriterGroup
+from tests.trainer.checkpoint.test_process_groups import BY_COLUMNS, BY_ROWS, WriterGroup
 
 pytestmark = rows.TOPOLOGY
 

@@ -36,7 +36,7 @@ FURTHER_PLACES = [("file", 0), ("file", 23), ("file", 24), ("s3", 0), ("s3", 11)
 
 @pytest.mark.parametrize(("kind", "writes"), [*PLACES, *(pytest.param(*place, marks=pytest.mark.variant) for place in FURTHER_PLACES)])
 @promises.FENCED
-def test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced(
+def test_a_writer_continued_in_mid_save_after_it_was_replaced_changes_nothing(
     request: pytest.FixtureRequest, trials: Trials, kind: str, writes: int
 ) -> None:
     root: Root = request.getfixturevalue(f"{kind}_root")
@@ -74,7 +74,7 @@ def test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced(
 
 
 @pytest.mark.parametrize("pause_seconds", [3, pytest.param(30, marks=pytest.mark.variant)])
-def test_a_writer_stopped_for_long_while_the_newer_saves_and_deletes(
+def test_a_writer_stopped_while_a_newer_one_saves_and_deletes_changes_nothing(
     file_root: Root, s3_root: Root, trials: Trials, pause_seconds: int
 ) -> None:
     """One writer on a folder and one on a bucket, at the same time."""

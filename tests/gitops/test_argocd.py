@@ -67,17 +67,17 @@ def test_each_phase_has_one_health(argo: Argo, phase: Phase) -> None:
     assert argo.health(run_in(phase)) == {"status": HEALTH[phase], "message": message}
 
 
-def test_a_run_that_trains_on_against_a_bad_document_is_degraded(argo: Argo) -> None:
+def test_a_training_run_with_an_invalid_document_is_degraded(argo: Argo) -> None:
     assert argo.health(run_in("Running", stalled="InvalidSpec")) == {"status": "Degraded", "message": "fix it"}
 
 
 @pytest.mark.parametrize("phase", get_args(Phase))
-def test_what_was_said_of_an_older_version_does_not_count(argo: Argo, phase: Phase) -> None:
+def test_a_status_of_an_older_generation_means_in_progress(argo: Argo, phase: Phase) -> None:
     assert argo.health(run_in(phase, generation=2))["status"] == "Progressing"
 
 
 @pytest.mark.parametrize("status", [None, {}, {"observedGeneration": -1}, {"observedGeneration": 1}, {"conditions": []}])
-def test_a_run_that_nobody_has_looked_at_is_on_its_way(argo: Argo, status: dict[str, Any] | None) -> None:
+def test_a_run_that_no_operator_has_seen_is_in_progress(argo: Argo, status: dict[str, Any] | None) -> None:
     assert argo.health(builders.run(status))["status"] == "Progressing"
 
 
@@ -88,7 +88,7 @@ def test_a_run_that_nobody_has_looked_at_is_on_its_way(argo: Argo, status: dict[
     message=st.text(max_size=3000),
     fewer=st.booleans(),
 )
-def test_whatever_the_operator_writes_has_a_health(argo: Argo, phase: Phase, stalled: str, message: str, fewer: bool) -> None:
+def test_every_status_of_the_operator_has_a_health(argo: Argo, phase: Phase, stalled: str, message: str, fewer: bool) -> None:
     before = TrainingRunStatus.model_validate({**STATUS, "placement": STATUS["placement"] | {"reason": message[:99] if fewer else None}})
     status = with_description(before, Description(phase, phase, message, stalled, message if stalled else ""), 1, at(0))
     health = argo.health(builders.run(status.document()))
@@ -97,7 +97,7 @@ def test_whatever_the_operator_writes_has_a_health(argo: Argo, phase: Phase, sta
 
 @settings(max_examples=300)
 @given(st.data())
-def test_nothing_that_stands_in_a_run_makes_a_script_fail(argo: Argo, data: st.DataObject) -> None:
+def test_no_content_of_a_run_makes_a_script_fail(argo: Argo, data: st.DataObject) -> None:
     document = builders.run(data.draw(JUNK) if data.draw(st.booleans()) else spoil(STATUS, data), suspend=data.draw(st.booleans()))
     found = argo.look(document)
     assert "error" not in found, found
@@ -107,7 +107,7 @@ def test_nothing_that_stands_in_a_run_makes_a_script_fail(argo: Argo, data: st.D
 
 @pytest.mark.parametrize("message", [5, True, [], {"a": 1}, None, ""], ids=repr)
 @pytest.mark.parametrize("kind", ["Stalled", "Failed", "Suspended", "Reconciling", "Ready", "Degraded"])
-def test_a_message_that_is_no_text_is_left_out(argo: Argo, kind: str, message: Any) -> None:
+def test_a_message_that_is_not_a_text_is_left_out(argo: Argo, kind: str, message: Any) -> None:
     conditions = [{"type": kind, "status": "True", "message": message}, {"type": "Ready", "status": "True", "message": message}]
     assert set(argo.health(builders.run({"observedGeneration": 1, "conditions": conditions}))) == {"status"}
 

@@ -33,7 +33,7 @@ def definition(kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["GitRepository", "Kustomization", "Application"])
-def test_what_is_shown_is_what_they_take(kind: str) -> None:
+def test_the_objects_of_the_guide_are_valid_by_their_crds(kind: str) -> None:
     document = SHOWN[kind]
     crd = yaml.safe_load(definition(kind).read_text())["spec"]
     group, version = document["apiVersion"].split("/")
@@ -51,7 +51,7 @@ def test_the_guide_fits_the_repository() -> None:
     assert SHOWN["Kustomization"]["spec"]["sourceRef"]["name"] == SHOWN["GitRepository"]["metadata"]["name"]
 
 
-def test_the_guide_names_every_action_and_the_file_that_brings_them() -> None:
+def test_the_guide_names_every_action_and_the_file_that_defines_them() -> None:
     guide = (REPOSITORY / "docs" / "guides" / "gitops.md").read_text()
     assert str(CONFIG_MAP.relative_to(REPOSITORY)) in guide
     actions = yaml.safe_load(yaml.safe_load(CONFIG_MAP.read_text())["data"]["resource.customizations.actions.halcyon.dev_TrainingRun"])

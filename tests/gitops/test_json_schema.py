@@ -27,19 +27,19 @@ def faults(validator: Draft7Validator, document: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("schema", [WHOLE, PATCH], ids=["whole", "patch"])
-def test_they_are_schemas_and_name_nothing_of_kubernetes(schema: Draft7Validator) -> None:
+def test_the_schemas_are_valid_and_have_no_kubernetes_extensions(schema: Draft7Validator) -> None:
     Draft7Validator.check_schema(schema.schema)
     assert "x-kubernetes" not in json.dumps(schema.schema)
 
 
 @pytest.mark.parametrize(("where", "document"), training_runs().items(), ids=list(training_runs()))
-def test_every_document_that_is_shown_is_valid(where: str, document: dict[str, Any]) -> None:
+def test_every_documented_run_is_valid(where: str, document: dict[str, Any]) -> None:
     assert faults(WHOLE, document) == []
     assert faults(PATCH, document) == []
 
 
 @pytest.mark.parametrize(("where", "document"), patches().items(), ids=list(patches()))
-def test_every_patch_that_is_shown_is_one(where: str, document: dict[str, Any]) -> None:
+def test_every_documented_patch_is_valid(where: str, document: dict[str, Any]) -> None:
     assert faults(PATCH, document) == []
     assert faults(WHOLE, document), "a patch must not be a whole document"
 
@@ -57,7 +57,7 @@ BAD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("change", BAD.values(), ids=BAD)
-def test_what_is_wrong_is_told(change: dict[str, Any]) -> None:
+def test_invalid_documents_are_reported_by_the_schema_and_the_parser(change: dict[str, Any]) -> None:
     document = {**SOUND, "spec": builders.changed(SOUND["spec"], change)}
     assert faults(WHOLE, SOUND) == []
     assert faults(WHOLE, document)
@@ -92,7 +92,7 @@ def test_every_choice_is_in_the_schema() -> None:
     assert OneOf.__subclasses__()
 
 
-def test_a_patch_needs_nothing_and_may_take_away() -> None:
+def test_a_patch_has_no_required_fields_and_can_remove_a_section() -> None:
     head = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": "any"}}
     assert faults(PATCH, head) == []
     assert faults(PATCH, {**head, "spec": {"model": {"llama": None, "gpt2": {"layers": 3}}}}) == []
@@ -100,7 +100,7 @@ def test_a_patch_needs_nothing_and_may_take_away() -> None:
     assert faults(PATCH, {**head, "spec": {"trainer": {"steps": "many"}}})
 
 
-def test_what_the_types_take_the_schema_takes() -> None:
+def test_the_schema_accepts_what_the_types_accept() -> None:
     """With all sections written out that the types fill in."""
     whole = TrainingRun.model_validate(SOUND, by_alias=True).document()
     whole = {**copy.deepcopy(SOUND), "spec": whole["spec"]}

@@ -27,16 +27,16 @@ def test_each_phase_has_one_meaning(kstatus: Reader, phase: Phase) -> None:
 
 
 @pytest.mark.parametrize("phase", get_args(Phase))
-def test_what_needs_somebody_has_failed_whatever_goes_on_meanwhile(kstatus: Reader, phase: Phase) -> None:
+def test_a_stalled_run_has_failed_in_every_phase(kstatus: Reader, phase: Phase) -> None:
     assert kstatus.ask(run_in(phase, stalled="InvalidSpec"))["status"] == "Failed"
 
 
 @pytest.mark.parametrize("phase", get_args(Phase))
-def test_what_was_said_of_an_older_version_does_not_count(kstatus: Reader, phase: Phase) -> None:
+def test_a_status_of_an_older_generation_means_in_progress(kstatus: Reader, phase: Phase) -> None:
     assert kstatus.ask(run_in(phase, generation=2))["status"] == "InProgress"
 
 
-def test_a_run_that_nobody_has_looked_at_is_on_its_way(kstatus: Reader) -> None:
+def test_a_run_that_no_operator_has_seen_is_in_progress(kstatus: Reader) -> None:
     assert kstatus.ask(builders.run({"observedGeneration": UNSEEN}))["status"] == "InProgress"
     assert kstatus.ask(builders.run())["status"] == "Current", (
         "kstatus takes a run without a status for finished, so the CRD has that default"
@@ -44,7 +44,7 @@ def test_a_run_that_nobody_has_looked_at_is_on_its_way(kstatus: Reader) -> None:
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
-def test_recorded_runs_mean_what_they_are(kstatus: Reader, path: Path) -> None:
+def test_recorded_runs_have_the_expected_kstatus(kstatus: Reader, path: Path) -> None:
     run: dict[str, Any] = yaml.safe_load(path.read_text())
     stalled = any((one["type"], one["status"]) == ("Stalled", "True") for one in run["status"].get("conditions", []))
     expected = "Failed" if stalled else KSTATUS[run["status"].get("phase", "Pending")]
@@ -53,7 +53,7 @@ def test_recorded_runs_mean_what_they_are(kstatus: Reader, path: Path) -> None:
 
 @settings(max_examples=150)
 @given(phase=st.sampled_from(get_args(Phase)), stalled=st.sampled_from(["", "InvalidSpec"]), generation=st.integers(1, 3))
-def test_never_more_than_one_of_on_its_way_and_stalled(kstatus: Reader, phase: Phase, stalled: str, generation: int) -> None:
+def test_exactly_one_of_ready_reconciling_and_stalled_is_true(kstatus: Reader, phase: Phase, stalled: str, generation: int) -> None:
     run = run_in(phase, stalled=stalled, generation=generation)
     truth = {one["type"]: one["status"] for one in run["status"]["conditions"]}
     assert [truth["Ready"], truth["Reconciling"], truth["Stalled"]].count("True") == 1

@@ -47,7 +47,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_run_of_an_environment_is_sound(environment: str) -> None:
+def test_every_run_of_an_environment_is_valid(environment: str) -> None:
     found = runs(environment)
     assert found
     for document in found:
@@ -70,13 +70,13 @@ def test_experiments_differ_in_their_patch_alone() -> None:
     assert len({(EXAMPLE / "experiments" / name / "kustomization.yaml").read_text() for name in EXPERIMENTS}) == 1
 
 
-def test_its_own_check_passes() -> None:
+def test_the_check_of_the_repository_passes() -> None:
     done = checked(EXAMPLE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(re.findall(r"Valid: [1-9]", done.stdout)) == len(ENVIRONMENTS)
 
 
-def test_its_own_check_finds_a_misspelt_field(repository: Path) -> None:
+def test_the_check_of_the_repository_finds_a_misspelt_field(repository: Path) -> None:
     patch = repository / "experiments" / "wide" / "run.yaml"
     patch.write_text(patch.read_text().replace("hiddenSize", "hiddensize"))
     done = checked(repository)
@@ -84,7 +84,7 @@ def test_its_own_check_finds_a_misspelt_field(repository: Path) -> None:
     assert "hiddensize" in done.stdout
 
 
-def test_its_own_check_finds_two_runs_in_one_root(repository: Path) -> None:
+def test_the_check_of_the_repository_finds_two_runs_in_one_root(repository: Path) -> None:
     kustomization = repository / "experiments" / "wide" / "kustomization.yaml"
     kustomization.write_text(kustomization.read_text().partition("replacements:")[0])
     baseline = repository / "experiments" / "gpt2" / "kustomization.yaml"
@@ -94,7 +94,7 @@ def test_its_own_check_finds_two_runs_in_one_root(repository: Path) -> None:
     assert "s3://checkpoints/staging/EXPERIMENT" in done.stderr
 
 
-def test_its_own_check_fails_where_nothing_builds(repository: Path) -> None:
+def test_the_check_of_the_repository_fails_if_nothing_builds(repository: Path) -> None:
     (repository / "base" / "run.yaml").unlink()
     assert checked(repository).returncode != 0
 
@@ -107,7 +107,7 @@ def test_the_workflow_runs_that_check_with_the_tool_that_is_tested() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLE.glob("**/*.yaml")), ids=lambda path: str(path.relative_to(EXAMPLE)))
-def test_editors_are_told_the_schema_of_every_run(path: Path) -> None:
+def test_every_run_names_its_schema_for_editors(path: Path) -> None:
     if yaml.safe_load(path.read_text()).get("kind") == "TrainingRun":
         (schema,) = re.findall(r"^# yaml-language-server: \$schema=\S+/(\S+)$", path.read_text(), re.MULTILINE)
         assert (json_schema.FOLDER / schema).is_file()

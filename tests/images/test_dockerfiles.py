@@ -37,7 +37,7 @@ def test_runs_as_a_number_that_is_not_root(image: str) -> None:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_the_process_gets_its_signals_itself(image: str) -> None:
+def test_the_process_receives_its_signals_directly(image: str) -> None:
     (entry,) = [line for line in final_stage(image) if line.startswith(("ENTRYPOINT", "CMD"))]
     assert json.loads(entry.removeprefix("ENTRYPOINT "))
 
@@ -56,7 +56,7 @@ def test_each_image_has_its_own_packages_only(image: str, packages: str) -> None
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_everything_copied_is_let_through_to_docker(image: str) -> None:
+def test_dockerignore_admits_every_copied_path(image: str) -> None:
     allowed = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     for path in copied_paths(text(image)):
         assert path in allowed, f".dockerignore keeps {path} from images/{image}/Dockerfile"

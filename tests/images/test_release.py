@@ -81,7 +81,7 @@ def test_no_step_goes_on_after_a_command_that_failed_in_a_pipe(path: Path) -> No
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_no_text_of_others_becomes_a_command(path: Path) -> None:
+def test_no_untrusted_text_becomes_a_command(path: Path) -> None:
     scripts = [step["run"] for step in steps(path) if "run" in step]
     assert scripts
     assert not any("${{" in script for script in scripts), "values must come from the environment"
@@ -105,7 +105,7 @@ def test_every_image_is_built_with_provenance_and_sbom_and_signed_by_digest() ->
     assert {accelerator for dockerfile, accelerator in built if "trainer" in dockerfile} == set(offered.groups())
 
 
-def test_nothing_is_released_that_was_not_tested() -> None:
+def test_nothing_is_released_without_a_test() -> None:
     checks = [step.get("run", "") for step in release_job("check")["steps"]]
     assert checks[-1] == ".ci/run"
     assert release_job("images")["needs"] == "check"
@@ -171,7 +171,7 @@ def test_the_page_is_made_last_and_from_the_tag() -> None:
     assert 'gh release upload "$TAG" --clobber assets/*' in script
 
 
-def test_what_documents_fetch_from_a_release_is_there_and_of_this_version(assets: Path) -> None:
+def test_release_files_that_documents_fetch_exist_in_this_version(assets: Path) -> None:
     paths = [path for folder in ("docs", "examples") for path in (REPOSITORY / folder).rglob("*") if path.suffix in (".md", ".yaml")]
     fetched = [found for path in paths for found in re.findall(r"/OWNER/halcyon/releases/download/v([^/\s]+)(?:/(\S+))?", path.read_text())]
     assert {version for version, _ in fetched} == {tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]}

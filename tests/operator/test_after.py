@@ -39,7 +39,7 @@ def condition(world: SimulatedCluster, kind: str) -> tuple[str, str]:
     return found["status"], found["reason"]
 
 
-def test_it_begins_when_the_other_has_succeeded_and_not_before() -> None:
+def test_a_run_starts_only_after_the_other_run_has_succeeded() -> None:
     world = SimulatedCluster(run(**AFTER))
     for phase, said in (
         (None, "Pending"),
@@ -68,7 +68,7 @@ def test_it_begins_when_the_other_has_succeeded_and_not_before() -> None:
     finish(world)
 
 
-def test_a_run_that_is_not_there_is_waited_for_in_one_sentence() -> None:
+def test_a_missing_run_is_waited_for_and_reported_in_one_sentence() -> None:
     world = SimulatedCluster(run(**AFTER))
     world.settle()
     assert ready(world) == (
@@ -81,7 +81,7 @@ def test_a_run_that_is_not_there_is_waited_for_in_one_sentence() -> None:
     assert world.status["attempt"] == 1
 
 
-def test_a_failure_of_the_other_is_told_and_mended_there() -> None:
+def test_a_failure_of_the_other_run_is_reported_and_fixed_in_that_run() -> None:
     world = SimulatedCluster(run(**AFTER))
     other(world, "Failed", "spec.data.sources: no file")
     world.settle()
@@ -100,7 +100,7 @@ def test_a_failure_of_the_other_is_told_and_mended_there() -> None:
         ({"tokens": "clean", "clean": "tokens"}, "this run waits for tokens, tokens for clean, clean for tokens"),
     ],
 )
-def test_a_circle_is_told_and_broken_by_an_edit(links: dict[str, str], sentence: str) -> None:
+def test_a_cycle_of_waiting_runs_is_reported_and_broken_by_an_edit(links: dict[str, str], sentence: str) -> None:
     world = SimulatedCluster(run(**AFTER))
     for name, after in links.items():
         other(world, "Pending", name=name, after={"run": after})
@@ -115,7 +115,7 @@ def test_a_circle_is_told_and_broken_by_an_edit(links: dict[str, str], sentence:
     assert world.status["attempt"] == 1
 
 
-def test_a_chain_without_end_is_followed_so_far_and_no_farther() -> None:
+def test_an_endless_chain_of_runs_is_followed_up_to_a_limit() -> None:
     world = SimulatedCluster(run(**AFTER))
     chain = ["tokens", *(f"link-{number}" for number in range(3 * LONGEST_CHAIN))]
     for name, after in zip(chain, [*chain[1:], "demo"], strict=True):
@@ -124,7 +124,7 @@ def test_a_chain_without_end_is_followed_so_far_and_no_farther() -> None:
     assert (world.status["phase"], condition(world, "Stalled")[0]) == ("Pending", "False")
 
 
-def test_it_rests_while_it_is_suspended() -> None:
+def test_a_suspended_run_waits_for_the_other_run_only_after_it_is_resumed() -> None:
     world = SimulatedCluster(run(**AFTER, suspend=True))
     world.settle()
     assert world.status["phase"] == "Suspended"
@@ -146,22 +146,22 @@ def test_a_short_run_waits_with_its_defaults() -> None:
 
 
 @pytest.mark.parametrize("document", [run(**AFTER), run(**{"from": {"run": "base"}}), run(trainer__steps=-1)])
-def test_very_many_that_wait_are_looked_at_more_rarely(document: dict[str, Any]) -> None:
+def test_many_waiting_runs_are_reconciled_less_often(document: dict[str, Any]) -> None:
     prerequisites = (Prerequisite("tokens", "Running"),) if "after" in document["spec"] else ()
     pauses = [reconcile(observed(document, prerequisites=prerequisites, pace_seconds=pace), at(0)).requeue_after for pace in (0.0, 40.0)]
     assert pauses == [20.0, 40.0]
 
 
-def test_nobody_is_judged_who_waits_for_nobody() -> None:
+def test_a_run_without_unmet_prerequisites_does_not_wait() -> None:
     assert unmet_prerequisite("demo", "team", ()) is None
     assert unmet_prerequisite("demo", "team", (Prerequisite("tokens", "Succeeded"),)) is None
 
 
-def test_the_end_of_a_run_wakes_those_that_come_after_it() -> None:
-    asyncio.run(_the_end_wakes())
+def test_the_end_of_a_run_triggers_the_runs_that_wait_for_it() -> None:
+    asyncio.run(_the_end_triggers_waiting_runs())
 
 
-async def _the_end_wakes() -> None:
+async def _the_end_triggers_waiting_runs() -> None:
     queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
     store, echo = WatchCache(), WriteWatch(lambda: 0.0)
     registry = handlers(queue, PodEndings(), echo, store)

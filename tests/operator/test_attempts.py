@@ -83,12 +83,12 @@ def test_a_number_whose_jobset_existed_is_never_used_again() -> None:
     assert decision.status.history[-1].cause == "jobSetDeleted"
 
 
-def test_a_number_that_an_epoch_in_the_root_bears_is_passed_over() -> None:
+def test_an_attempt_number_that_is_an_epoch_in_the_root_is_skipped() -> None:
     decision = reconcile(observed(run(status(jobSetUid=None)), head=head(40, epoch=(1, 0))), NOW)
     assert (decision.status.attempt, decision.create) == (2, ())
 
 
-def test_a_run_made_anew_goes_on_above_the_epoch_in_its_root() -> None:
+def test_a_recreated_run_continues_above_the_epoch_in_its_root() -> None:
     decision = reconcile(observed(run(), head=head(100, epoch=(7, 2))), NOW)
     assert decision.status.attempt == 8
     created = reconcile(observed(run(decision.status.document()), head=head(100, epoch=(7, 2))), NOW)
@@ -110,7 +110,7 @@ def test_a_run_made_anew_goes_on_above_the_epoch_in_its_root() -> None:
     ("cause", "count"),
     [("specChanged", "spec_changed"), ("suspended", "resumed"), ("failed", "failed"), ("fenced", "fenced"), ("runChanged", "spec_changed")],
 )
-def test_what_is_left_of_an_attempt_goes_before_the_next(left: dict[str, Any], step: str, cause: str, count: str) -> None:
+def test_leftovers_of_an_attempt_are_removed_before_the_next_attempt(left: dict[str, Any], step: str, cause: str, count: str) -> None:
     closed = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(50), "cause": cause}]
     decision = reconcile(observed(run(status(attemptSpecHash=RETIRED, history=closed)), **left), NOW)
     assert decision.create == ()
@@ -145,14 +145,14 @@ def test_suspension_and_back() -> None:
     assert (back.status.attempt, back.status.restarts.resumed) == (2, 1)
 
 
-def test_the_last_numbers_are_those_that_the_trainer_left_behind() -> None:
+def test_the_last_progress_comes_from_the_termination_message() -> None:
     left = termination("completed", 0, step=300, progress={"step": 300, "steps": 300, "loss": 1.25, "bitsPerByte": 2.5})
     pods = [pod(**ended(0, 90, left)), pod(slice_index=1, **ended(0, 90, termination("completed", 0, step=300)))]
     done = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")], pods=pods, head=head(300)), NOW)
     assert (done.status.progress.step, done.status.progress.loss, done.status.progress.bits_per_byte) == (300, 1.25, 2.5)
 
 
-def test_a_completed_run_is_done_for_good() -> None:
+def test_a_completed_run_is_never_started_again() -> None:
     done = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")], head=head(300)), NOW)
     assert (done.status.phase, done.status.progress.step, done.status.checkpoint.step) == ("Succeeded", 300, 300)
     assert condition(done, "Ready") == ("True", "Succeeded")
@@ -163,7 +163,7 @@ def test_a_completed_run_is_done_for_good() -> None:
     assert vanished.status.phase == "Succeeded", "the JobSet was deleted, but the last step is committed"
 
 
-def test_time_to_live_takes_a_run_that_has_succeeded_as_it_was_seen() -> None:
+def test_time_to_live_deletes_a_succeeded_run_only_in_the_observed_version() -> None:
     document = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")]), NOW).status.document()
     finished = run(document, ttlSecondsAfterFinished=100)
     early = reconcile(observed(finished, jobsets=[jobset(outcome="Completed")]), at(150))
@@ -209,7 +209,7 @@ def test_a_reserved_exit_code_stops_the_run_with_the_trainers_sentence(cause: st
     assert deletions(again) == [("JobSet", "demo-1")]
 
 
-def test_a_refusal_that_nobody_explains_stops_the_run_too() -> None:
+def test_a_reserved_exit_code_without_a_message_stops_the_run_too() -> None:
     decision = reconcile(observed(run(status()), jobsets=[jobset(outcome="Failed", reason=REFUSED)]), NOW)
     assert condition(decision, "Stalled") == ("True", "TrainerStopped")
 
@@ -226,7 +226,7 @@ def test_a_refusal_that_nobody_explains_stops_the_run_too() -> None:
         ({"ttlSecondsAfterFinished": 60, "recovery__maxRestarts": 9}, True),
     ],
 )
-def test_a_stopped_run_starts_again_only_at_an_edit_that_may_mend_it(edit: dict[str, Any], starts_again: bool) -> None:
+def test_a_stopped_run_starts_again_only_after_an_edit_that_may_fix_it(edit: dict[str, Any], starts_again: bool) -> None:
     fields = parse_run_view(run()).fields
     pods = [pod(**ended(86, 50, termination("diverged", 86)))]
     stopped = reconcile(observed(run(status(inForce=fields)), jobsets=[jobset(outcome="Failed", reason=REFUSED)], pods=pods), NOW)
@@ -248,7 +248,7 @@ def test_a_stopped_run_starts_again_only_at_an_edit_that_may_mend_it(edit: dict[
 
 
 @pytest.mark.parametrize("changed", [{}, {"trainer__steps": 200}, {"suspend": True}])
-def test_a_run_that_is_made_anew_over_a_finished_root_has_succeeded_at_once(changed: dict[str, Any]) -> None:
+def test_a_recreated_run_on_a_finished_root_succeeds_at_once(changed: dict[str, Any]) -> None:
     decision = reconcile(observed(run(**changed), head=head(300, epoch=(7, 2))), NOW)
     if changed.get("suspend"):
         assert (decision.create, decision.status.phase) == ((), "Suspended")
@@ -265,7 +265,7 @@ def test_a_finished_root_of_another_run_is_no_success() -> None:
     assert condition(decision, "Stalled") == ("True", "CheckpointRootTaken")
 
 
-def test_a_clock_that_is_set_back_silences_nobody() -> None:
+def test_a_clock_that_is_set_back_does_not_stop_progress_updates() -> None:
     first = reconcile(observed(run(status()), jobsets=[jobset()], report=report(step=10)), at(5000)).status
     seen = {"jobsets": [jobset()], "report": report(step=20), "progress_written_at": at(5000)}
     later = reconcile(observed(run(first.document()), **seen), at(1400))
@@ -296,7 +296,7 @@ def test_exhausted_restarts_with_progress_get_a_new_attempt_with_the_rest_of_the
     assert build(created.create[1])["spec"]["failurePolicy"]["maxRestarts"] == 1
 
 
-def test_a_preemption_that_the_jobset_took_for_a_failure_is_not_held_against_the_run() -> None:
+def test_a_preemption_that_the_jobset_counts_as_a_failure_uses_no_budget() -> None:
     pods = [pod(1, 3, 0, **ended(1, 56)), pod(1, 3, 1, **(ended(42, 57) | disrupted(55)))]
     before = status(jobSetRestarts=3, jobSetRestartsCounted=3, failuresWithoutCheckpoint=3)
     failed = jobset(restarts=3, counted=3, outcome="Failed", reason=EXHAUSTED)
@@ -314,7 +314,7 @@ def test_a_fenced_attempt_is_followed_by_one_above_the_epoch_even_if_the_root_ca
     assert (minted.status.attempt, minted.status.restarts.fenced) == (7, 1)
 
 
-def test_fenced_three_times_in_a_row_is_enough() -> None:
+def test_a_run_that_is_fenced_three_times_in_a_row_stops() -> None:
     entry = {"startedAt": rfc(0), "endedAt": rfc(1), "cause": "fenced"}
     history = [entry | {"attempt": n, "restart": 0} for n in (1, 2)] + [{"attempt": 3, "restart": 0, "startedAt": rfc(2)}]
     fenced = pod(3, **ended(81, 55, termination("fenced", 81, attempt=3)))
@@ -322,14 +322,14 @@ def test_fenced_three_times_in_a_row_is_enough() -> None:
     assert condition(reconcile(seen, NOW), "Stalled") == ("True", "Fenced")
 
 
-def test_a_foreign_root_is_refused_before_any_pod_is_made() -> None:
+def test_a_foreign_root_is_rejected_before_any_pod_is_created() -> None:
     decision = reconcile(observed(run(), head=head(5, epoch=(9, 0), owner=("other", "run"))), NOW)
     assert (decision.status.attempt, decision.create, decision.status.checkpoint) == (0, (), None)
     assert condition(decision, "Stalled") == ("True", "CheckpointRootTaken")
     assert "other/run" in decision.status.condition("Stalled").message
 
 
-def test_taken_names_are_told_and_left_alone() -> None:
+def test_names_in_use_are_reported_and_their_objects_are_left_unchanged() -> None:
     foreign = jobset()
     foreign["metadata"]["ownerReferences"][0]["uid"] = "somebody-else"
     minted = run(status(jobSetUid=None, history=[]))
@@ -342,7 +342,7 @@ def test_taken_names_are_told_and_left_alone() -> None:
     assert kinds(freed) == [("ConfigMap", "demo-1"), ("JobSet", "demo-1")], "it must start when the name is free"
 
 
-def test_an_invalid_document_makes_nothing_and_says_what_is_wrong() -> None:
+def test_an_invalid_document_creates_no_object_and_reports_the_fault() -> None:
     decision = reconcile(observed(run(trainer__batchSize=7)), NOW)
     assert decision.create == ()
     assert condition(decision, "Stalled") == ("True", "InvalidSpec")
@@ -351,13 +351,13 @@ def test_an_invalid_document_makes_nothing_and_says_what_is_wrong() -> None:
     assert "trainer.batchsize: unknown field" in misspelt.status.condition("Ready").message
 
 
-def test_an_invalid_edit_does_not_stop_what_trains() -> None:
+def test_an_invalid_edit_does_not_stop_a_training_run() -> None:
     decision = reconcile(observed(run(status(), trainer__batchSize=7, generation=2), jobsets=[jobset()], pods=[pod()]), NOW)
     assert (decision.delete, decision.status.phase) == ((), "Running")
     assert condition(decision, "Stalled") == ("True", "InvalidSpec")
 
 
-def test_a_failed_save_is_told_by_the_conditions_of_a_run_that_trains_on() -> None:
+def test_a_failed_save_is_reported_in_the_conditions_of_a_training_run() -> None:
     seen = {"jobsets": [jobset()], "pods": [pod()]}
     decision = reconcile(observed(run(status()), **seen, report=report(checkpointError="the root has no space left")), NOW)
     assert decision.status.phase == "Running"
@@ -370,7 +370,7 @@ def test_a_failed_save_is_told_by_the_conditions_of_a_run_that_trains_on() -> No
     assert condition(other_world, "Ready") == ("True", "Running")
 
 
-def test_a_volume_without_a_claim_and_slices_of_one_host_are_told() -> None:
+def test_a_volume_without_a_claim_and_slices_of_one_host_are_reported() -> None:
     on_disk = reconcile(observed(run(checkpoint={"root": "file:///data/demo"})), NOW)
     assert "spec.checkpoint.volumeClaim" in on_disk.status.condition("Stalled").message
     covered = reconcile(observed(run(data__volume={"claim": "text", "mountPath": "/tmp"})), NOW)
@@ -389,7 +389,7 @@ def test_a_volume_without_a_claim_and_slices_of_one_host_are_told() -> None:
         ({"reason": "CreateContainerConfigError", "message": "secret not found"}, "ContainerConfigInvalid"),
     ],
 )
-def test_a_pod_that_cannot_start_is_told_and_waited_for(waiting: dict[str, str], reason: str) -> None:
+def test_a_pod_that_cannot_start_is_reported_and_waited_for(waiting: dict[str, str], reason: str) -> None:
     stuck = pod(phase="Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": waiting}}])
     fresh = status(history=[{"attempt": 1, "restart": 0, "startedAt": rfc(0)}])
     decision = reconcile(observed(run(fresh), jobsets=[jobset()], pods=[stuck]), NOW)
@@ -399,14 +399,14 @@ def test_a_pod_that_cannot_start_is_told_and_waited_for(waiting: dict[str, str],
     assert decision.delete == ()
 
 
-def test_an_unschedulable_pod_is_told() -> None:
+def test_an_unschedulable_pod_is_reported() -> None:
     waiting = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"}
     fresh = status(history=[{"attempt": 1, "restart": 0, "startedAt": rfc(0)}])
     stuck = pod(phase="Pending", conditions=[waiting], containerStatuses=[])
     assert condition(reconcile(observed(run(fresh), jobsets=[jobset()], pods=[stuck]), NOW), "Ready") == ("False", "Unschedulable")
 
 
-def test_what_the_api_server_refuses_is_told() -> None:
+def test_a_rejection_by_the_api_server_is_reported() -> None:
     refused = observed(run(status(jobSetUid=None, history=[])), create_refusal="JobSet was refused: Forbidden: exceeded quota")
     decision = reconcile(refused, NOW)
     assert condition(decision, "Ready") == ("False", "CreateRefused")

@@ -28,24 +28,24 @@ def found(*log: Request, **more: dict[Right, str]) -> Findings:
     return judge(log, OPERATOR.__eq__, granted(RULES), **({"not_requested": {}} | more))
 
 
-def test_rules_are_taken_apart() -> None:
+def test_rules_are_split_into_single_rights() -> None:
     assert granted(RULES) == {LIST, WATCH, RUN, STATUS}
 
 
-def test_an_idle_right_is_found_and_one_with_a_reason_is_not() -> None:
+def test_an_unused_right_is_reported_unless_it_has_a_reason() -> None:
     findings = found(asked(LIST), asked(WATCH), asked(RUN, user="somebody"), not_requested={STATUS: "because"})
     assert findings.unused == {RUN}, "requests of other users do not count"
     assert (findings.denied, findings.needless) == ((), frozenset())
     assert findings.used == {LIST: 1, WATCH: 1}
 
 
-def test_an_exception_that_is_none_must_go() -> None:
+def test_a_needless_exception_is_reported() -> None:
     assert found(asked(STATUS), not_requested={STATUS: "because"}).needless == {STATUS}
     secrets = Right("", "secrets", "get")
     assert found(not_requested={secrets: "because"}).needless == {secrets}
 
 
-def test_a_denied_request_uses_nothing_and_is_told() -> None:
+def test_a_denied_request_is_reported_and_uses_no_right() -> None:
     findings = found(asked(LIST, denied=True))
     assert [(request.namespace, request.resource) for request in findings.denied] == [("team", "pods")]
     assert LIST in findings.unused
@@ -60,7 +60,7 @@ def of_binding(verb: str, *, name: str = "halcyon", namespace: str = "team") -> 
     return asked(Right("rbac.authorization.k8s.io", kind, verb), user="admin", namespace=namespace, name=name)
 
 
-def test_what_is_denied_after_its_rights_were_taken_back_is_no_denial() -> None:
+def test_a_denial_after_the_rights_were_revoked_is_ignored() -> None:
     denied = asked(LIST, denied=True)
     assert len(found(denied, of_binding("delete"), denied).denied) == 1
     assert len(found(of_binding("delete", namespace="other"), denied).denied) == 1
@@ -69,22 +69,22 @@ def test_what_is_denied_after_its_rights_were_taken_back_is_no_denial() -> None:
 
 
 @pytest.mark.parametrize("gives", ["create", "patch"], ids=["create", "as Helm does"])
-def test_rights_that_were_given_again_count(gives: str) -> None:
+def test_rights_that_were_granted_again_count(gives: str) -> None:
     denied = asked(LIST, denied=True)
     assert len(found(of_binding("delete"), of_binding(gives), denied).denied) == 1
 
 
-def test_who_reads_a_binding_takes_nothing_back() -> None:
+def test_reading_a_binding_revokes_no_right() -> None:
     assert len(found(of_binding("get"), asked(LIST, denied=True)).denied) == 1
 
 
-def test_the_end_of_one_operator_excuses_no_other() -> None:
+def test_the_deletion_of_one_operators_binding_excuses_no_other_operator() -> None:
     denied = asked(LIST, denied=True, namespace="")
     assert len(found(of_binding("delete", namespace="", name="halcyon-another-nodes"), denied).denied) == 1
     assert found(of_binding("delete", namespace="", name="halcyon-ns-nodes"), denied).denied == ()
 
 
-def test_an_api_server_that_has_just_started_may_deny_what_it_allowed() -> None:
+def test_a_denial_of_a_right_that_was_allowed_before_is_excused() -> None:
     denied = asked(LIST, denied=True)
     assert found(asked(LIST), denied).denied == ()
     assert len(found(asked(LIST, namespace="other"), asked(WATCH), denied).denied) == 1
@@ -98,7 +98,7 @@ def test_a_denial_that_is_logged_too_early_is_excused() -> None:
     assert found(later, of_binding("delete")).denied == ()
 
 
-def test_a_right_that_is_not_the_charts_is_told() -> None:
+def test_a_right_that_the_chart_does_not_grant_is_reported() -> None:
     (request,) = found(asked(Right("", "secrets", "get"))).ungranted
     assert request.resource == "secrets"
     assert (str(STATUS), str(LIST)) == ("patch trainingruns/status.halcyon.dev", "list pods")

@@ -57,9 +57,7 @@ def wait_for_next_attempt(world: SimulatedCluster) -> float:
     ],
     ids=["True", "False", "data"],
 )
-def test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up(
-    cause: str, code: int, reason: str, readable: bool
-) -> None:
+def test_a_store_that_refuses_is_retried_with_growing_pauses_and_without_end(cause: str, code: int, reason: str, readable: bool) -> None:
     world = SimulatedCluster(run())
     if not readable:
         world.head = HeadUnreachable("the operator's own credentials do not open it")
@@ -88,7 +86,7 @@ def finish(world: SimulatedCluster) -> None:
 
 
 @pytest.mark.parametrize("way", ["edit", "restart"])
-def test_a_person_who_has_mended_the_store_need_not_wait(way: str) -> None:
+def test_an_edit_or_a_restart_request_ends_the_pause(way: str) -> None:
     world = SimulatedCluster(run())
     world.settle()
     for _ in range(5):
@@ -134,7 +132,7 @@ def train_and_evict(world: SimulatedCluster) -> None:
     world.settle()
 
 
-def test_evictions_without_a_checkpoint_are_free_and_then_ever_rarer() -> None:
+def test_evictions_without_a_checkpoint_are_free_at_first_and_then_delayed() -> None:
     world = SimulatedCluster(run())
     world.settle()
     for number in range(1, FREE_ENDS_IN_A_ROW + 1):
@@ -154,7 +152,7 @@ def test_evictions_without_a_checkpoint_are_free_and_then_ever_rarer() -> None:
     finish(world)
 
 
-def test_evictions_with_checkpoints_between_them_are_never_held_back() -> None:
+def test_evictions_with_checkpoints_between_them_are_never_delayed() -> None:
     world = SimulatedCluster(run())
     world.settle()
     for number in range(1, 3 * FREE_ENDS_IN_A_ROW):

@@ -52,7 +52,7 @@ def goes_on(world: SimulatedCluster, attempt: int) -> None:
     assert len(made) == len(set(made)), "no attempt may be made twice"
 
 
-def test_a_foreign_jobset_under_the_name_is_left_as_it_is() -> None:
+def test_a_foreign_jobset_with_the_runs_name_is_left_unchanged() -> None:
     world = SimulatedCluster(run())
     foreign = jobset(uid="theirs", outcome="Completed") | {"spec": {"mine": True}}
     foreign["metadata"] |= {"ownerReferences": [], "labels": {names.LABEL_ATTEMPT: "1"}}
@@ -85,7 +85,7 @@ def test_a_deleted_jobset_is_followed_by_the_next_attempt() -> None:
     assert world.status["restarts"]["jobSetDeleted"] == 1
 
 
-def test_a_jobset_that_is_suspended_by_hand_stays_so_and_is_followed_by_the_next_attempt_when_it_is_resumed() -> None:
+def test_a_jobset_suspended_by_hand_stays_suspended_and_a_new_attempt_follows_its_resumption() -> None:
     world = training()
     world.jobset["spec"]["suspend"] = True
     world.settle()
@@ -103,7 +103,7 @@ def test_a_jobset_that_is_suspended_by_hand_stays_so_and_is_followed_by_the_next
     assert first["message"] == "JobSet demo-1 was suspended by a user"
 
 
-def test_a_run_whose_jobset_somebody_suspended_can_still_be_suspended_and_resumed() -> None:
+def test_a_run_with_a_jobset_suspended_by_hand_can_still_be_suspended_and_resumed() -> None:
     world = training()
     world.jobset["spec"]["suspend"] = True
     world.settle()
@@ -114,7 +114,7 @@ def test_a_run_whose_jobset_somebody_suspended_can_still_be_suspended_and_resume
     goes_on(world, 2)
 
 
-def test_a_jobset_that_a_queue_holds_back_is_waited_for() -> None:
+def test_a_jobset_that_a_queue_holds_is_waited_for() -> None:
     held = jobset() | {"spec": {"suspend": True}}
     started = {"attempt": 1, "jobSetName": "demo-1", "jobSetUid": "jobset-1", "history": [STATUS["history"][0] | {"restart": 0}]}
     del started["history"][0]["firstStepAt"]
@@ -135,7 +135,7 @@ def test_a_jobset_that_a_queue_holds_back_is_waited_for() -> None:
     ],
     ids=["without owner", "of another run", "without the run's label"],
 )
-def test_a_jobset_whose_metadata_is_edited_is_never_joined_by_a_second_one(edit: dict[str, Any]) -> None:
+def test_no_second_jobset_is_created_beside_one_with_edited_metadata(edit: dict[str, Any]) -> None:
     world = training()
     assert world.jobset is not None
     world.jobset["metadata"] |= edit
@@ -162,7 +162,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("said", REFUSALS)
-def test_what_the_api_server_refuses_is_told_and_tried_again(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rejection_by_the_api_server_is_reported_and_retried(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     world = SimulatedCluster(run())
     code, message = REFUSALS[said]
     inner = world.api.request
@@ -179,7 +179,7 @@ def test_what_the_api_server_refuses_is_told_and_tried_again(said: str, monkeypa
     goes_on(world, 1)
 
 
-def test_a_run_that_is_gone_with_its_namespace_is_forgotten() -> None:
+def test_a_run_deleted_with_its_namespace_is_forgotten() -> None:
     world = training()
     world.api.objects.clear()
     asyncio.run(world.reconcile_once())
@@ -225,7 +225,7 @@ def test_a_status_that_is_wiped_while_the_root_is_out_of_reach_uses_no_number_tw
 
 
 @pytest.mark.parametrize("change", NEXT_VERSION, ids=lambda change: next(iter(change)))
-def test_fields_of_a_version_to_come_are_told_and_stop_nothing(change: dict[str, Any]) -> None:
+def test_fields_of_a_later_version_are_reported_and_stop_no_training(change: dict[str, Any]) -> None:
     """As after a downgrade: the CRD in the cluster is newer than this operator."""
     world = training()
     before = copy.deepcopy(world.api.objects[RUN])
@@ -244,7 +244,7 @@ def test_fields_of_a_version_to_come_are_told_and_stop_nothing(change: dict[str,
 
 
 @pytest.mark.parametrize("path", ["image", "accelerator.type", "accelerator.topology", "checkpoint.root", "scheduling", "trainer.steps"])
-def test_long_texts_are_refused_in_a_short_sentence(path: str) -> None:
+def test_long_texts_are_rejected_in_a_short_sentence(path: str) -> None:
     decision = reconcile(observed(changed(run(), {f"spec.{path}": "x" * LONG})), at(0))
     assert (decision.create, decision.delete) == ((), ())
     assert decision.status is not None
@@ -255,7 +255,7 @@ def test_long_texts_are_refused_in_a_short_sentence(path: str) -> None:
     assert len(condition.message) <= 2048
 
 
-def test_an_unknown_accelerator_is_told_with_the_one_that_was_meant() -> None:
+def test_an_unknown_accelerator_is_reported_with_a_suggestion() -> None:
     assert suggestion("h10") == "h100"
     decision = reconcile(observed(run(accelerator={"type": "v5litepod-16", "topology": "4x4"})), at(0))
     assert decision.status is not None
@@ -292,7 +292,7 @@ def test_hundreds_of_runs_at_once_get_one_jobset_each(runs: int) -> None:
     assert all(world.api.objects[f"{base}/{name}"]["status"]["attempt"] == 1 for _, name in keys)
 
 
-def test_what_only_looks_like_an_own_jobset_is_none() -> None:
+def test_a_forged_jobset_does_not_belong_to_the_run() -> None:
     forged = jobset(2)
     forged["metadata"]["name"] = "coredns"
     assert [one.name for one in own_jobsets(observed(run(), jobsets=[forged, jobset(1)], pods=[pod()]))] == ["demo-1"]

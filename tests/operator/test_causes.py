@@ -32,7 +32,7 @@ def test_every_exit_code_with_a_meaning_has_one_cause() -> None:
 
 
 @pytest.mark.parametrize("row", ENDS.values(), ids=lambda row: row.cause)
-def test_a_row_is_what_the_operator_goes_by(row: object) -> None:
+def test_the_operator_follows_each_row_of_the_table(row: object) -> None:
     row = ENDS[row.cause]  # type: ignore[attr-defined]
     assert getattr(count_restart(Restarts(), row.cause), row.counter) == 1
     if row.exit_code is not None:

@@ -16,7 +16,7 @@ ON_ITS_WAY = ("Pending", "Queued", "Starting", "Restarting", "Suspending")
 
 
 @pytest.mark.parametrize("phase", get_args(Phase))
-def test_every_phase_says_one_thing(phase: Phase) -> None:
+def test_the_conditions_of_each_phase_agree(phase: Phase) -> None:
     outlook = stalled("BadConfiguration", "m") if phase == "Failed" else Description(phase, phase, "m")
     status = with_description(TrainingRunStatus(), outlook, 3, at(0))
     truth = {condition.type: condition.status for condition in status.conditions}
@@ -48,7 +48,7 @@ def test_messages_are_bounded_and_printable() -> None:
     assert message.isprintable()
 
 
-def test_what_the_definition_says_of_a_run_that_nobody_has_seen_is_no_status() -> None:
+def test_the_default_status_of_the_crd_counts_as_no_status() -> None:
     unseen = reconcile(observed(run({"observedGeneration": UNSEEN})), at(0))
     assert unseen == reconcile(observed(run()), at(0))
     assert unseen.status is not None

@@ -153,7 +153,7 @@ def check(world: SimulatedCluster, attempts: int, restarts: dict[str, int]) -> N
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_a_story_ends_as_it_should(name: str) -> None:
+def test_a_scenario_without_faults_ends_as_expected(name: str) -> None:
     story, attempts, restarts = STORIES[name]
     world = SimulatedCluster(run())
     story(world)
@@ -162,7 +162,7 @@ def test_a_story_ends_as_it_should(name: str) -> None:
         assert not world.api.objects, "the run must be deleted with all that it owned"
 
 
-def every_fault_of_one_story_and_one_of_every_story() -> Iterator[Any]:
+def every_fault_of_every_scenario() -> Iterator[Any]:
     """The cases of `make test`; the others are variants."""
     for name, fault in itertools.product(STORIES, FAULTS):
         if fault == "crash after":
@@ -173,8 +173,8 @@ def every_fault_of_one_story_and_one_of_every_story() -> Iterator[Any]:
             yield pytest.param(name, fault, marks=[pytest.mark.slow, pytest.mark.variant])
 
 
-@pytest.mark.parametrize(("name", "fault"), list(every_fault_of_one_story_and_one_of_every_story()))
-def test_a_fault_at_any_write_changes_nothing_in_the_end(name: str, fault: str) -> None:
+@pytest.mark.parametrize(("name", "fault"), list(every_fault_of_every_scenario()))
+def test_a_fault_at_any_write_does_not_change_the_end_of_a_scenario(name: str, fault: str) -> None:
     story, attempts, restarts = STORIES[name]
     undisturbed = SimulatedCluster(run())
     story(undisturbed)
@@ -185,14 +185,14 @@ def test_a_fault_at_any_write_changes_nothing_in_the_end(name: str, fault: str) 
         assert world.crashes == fault.startswith("crash")
 
 
-def test_two_faults_in_a_row() -> None:
+def test_two_faults_in_a_row_do_not_change_the_end_of_a_scenario() -> None:
     for first in range(1, 12):
         world = SimulatedCluster(run(), {first: "crash after", first + 1: "conflict", first + 2: "lose the answer"})
         deleted(world)
         check(world, 2, {"jobSetDeleted": 1})
 
 
-def test_pods_of_an_earlier_run_of_the_same_name_say_nothing_of_this_one() -> None:
+def test_pods_of_an_earlier_run_of_the_same_name_are_ignored() -> None:
     world = SimulatedCluster(run())
     world.settle()
     world.train(10)

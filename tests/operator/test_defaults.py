@@ -86,7 +86,7 @@ def test_a_short_document_trains_with_the_defaults_of_its_namespace_and_stays_sh
     finish(world)
 
 
-def test_editing_or_deleting_the_defaults_changes_nothing_of_a_run_that_has_begun() -> None:
+def test_editing_or_deleting_the_defaults_does_not_change_a_started_run() -> None:
     world = begun()
     before, status = trained_with(world), dict(world.status)
     assert before["recovery"]["maxRestarts"] == 7
@@ -110,7 +110,7 @@ def test_editing_or_deleting_the_defaults_changes_nothing_of_a_run_that_has_begu
     assert (world.status["attempt"], world.status["defaults"]) == (3, status["defaults"]), "an ordinary edit must not take new defaults"
 
 
-def test_asked_for_they_are_taken_at_a_checkpoint_and_the_root_stays() -> None:
+def test_requested_defaults_take_effect_at_a_checkpoint_and_keep_the_root() -> None:
     world = begun()
     put(world, generation=2, **(TEAM | {"image": "team.example/trainer:2", "checkpoint__rootPrefix": "s3://elsewhere"}))
     world.annotate("now", REFRESH)
@@ -133,7 +133,7 @@ def test_asked_for_they_are_taken_at_a_checkpoint_and_the_root_stays() -> None:
     finish(world)
 
 
-def test_what_needs_no_new_attempt_is_in_force_at_once() -> None:
+def test_live_fields_of_requested_defaults_are_in_force_at_once() -> None:
     world = begun()
     put(world, generation=2, **(TEAM | {"recovery__maxRestarts": 2, "ttlSecondsAfterFinished": 5}))
     world.annotate("now", REFRESH)
@@ -169,7 +169,7 @@ def test_run_before_namespace_before_cluster_before_built_in() -> None:
     assert [source["namespace"] for source in world.status["defaults"]["sources"]] == ["default", SYSTEM]
 
 
-def test_a_name_chooses_and_a_level_without_it_gives_its_default() -> None:
+def test_a_name_selects_defaults_and_a_level_without_that_name_gives_its_default() -> None:
     world = SimulatedCluster(short(defaults="large"))
     put(world, **TEAM)
     put(world, namespace=SYSTEM, name="large", image="large.example/trainer:1", scheduling__priorityClassName="large")
@@ -186,7 +186,7 @@ def test_a_name_chooses_and_a_level_without_it_gives_its_default() -> None:
     assert (world.status["attempt"], container(world)["priorityClassName"]) == (2, "plain"), "another name must take other defaults"
 
 
-def test_a_name_that_nobody_has_is_said_in_one_sentence_and_waited_for() -> None:
+def test_an_unknown_name_is_reported_in_one_sentence_and_waited_for() -> None:
     world = SimulatedCluster(run(defaults="larg"))
     put(world, **TEAM)
     world.settle()
@@ -197,7 +197,7 @@ def test_a_name_that_nobody_has_is_said_in_one_sentence_and_waited_for() -> None
     assert world.status["attempt"] == 1
 
 
-def test_an_empty_name_takes_none() -> None:
+def test_an_empty_name_selects_no_defaults() -> None:
     world = SimulatedCluster(run(defaults=""))
     put(world, **TEAM)
     world.settle()
@@ -205,7 +205,7 @@ def test_an_empty_name_takes_none() -> None:
     assert world.status["defaults"] == {"name": "", "request": "", "sources": [], "values": {}}
 
 
-def test_a_root_that_nobody_names_is_said_in_one_sentence_and_waited_for() -> None:
+def test_a_missing_root_is_reported_in_one_sentence_and_waited_for() -> None:
     world = SimulatedCluster(short())
     world.settle()
     assert (world.status["attempt"], ready(world)) == (
@@ -218,7 +218,7 @@ def test_a_root_that_nobody_names_is_said_in_one_sentence_and_waited_for() -> No
     assert trained_with(world)["checkpoint"]["root"] == "s3://team/runs/default/demo"
 
 
-def test_defaults_that_do_not_fit_the_run_are_told_and_what_trains_goes_on() -> None:
+def test_defaults_that_do_not_fit_the_run_are_reported_and_training_continues() -> None:
     world = begun()
     put(world, **(TEAM | {"scheduling__nodeSelector": {"no key": "x"}}))
     world.annotate("now", REFRESH)
@@ -234,7 +234,7 @@ def test_defaults_that_do_not_fit_the_run_are_told_and_what_trains_goes_on() -> 
     assert (world.status["attempt"], world.status["phase"], world.status["defaults"]["request"]) == (1, "Running", "now")
 
 
-def test_a_run_from_before_there_were_records_takes_none() -> None:
+def test_a_started_run_without_a_record_takes_no_defaults() -> None:
     world = SimulatedCluster(run())
     world.settle()
     world.train(50)
@@ -250,7 +250,7 @@ def test_a_run_from_before_there_were_records_takes_none() -> None:
 
 @pytest.mark.parametrize("fault", ["crash before", "crash after", "conflict", "refuse", "lose the answer"])
 @pytest.mark.parametrize("write", [1, 2, 3, 4])
-def test_whenever_the_operator_dies_one_state_of_the_defaults_is_taken(write: int, fault: str) -> None:
+def test_a_run_takes_one_state_of_the_defaults_despite_crashes_of_the_operator(write: int, fault: str) -> None:
     world = SimulatedCluster(short(), {write: fault})
     put(world, **TEAM)
     edited: list[int] = []
@@ -299,7 +299,7 @@ def test_variables_come_from_defaults_and_the_run_wins() -> None:
     ],
     ids=["reserved", "not allowed", "too long"],
 )
-def test_variables_that_cannot_be_taken_are_told(env: list[dict[str, Any]], sentence: str) -> None:
+def test_invalid_variables_are_reported(env: list[dict[str, Any]], sentence: str) -> None:
     world = SimulatedCluster(short())
     put(world, **TEAM, env=env)
     world.settle()

@@ -30,7 +30,7 @@ def without_owner(made: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def test_what_lost_its_owner_is_told_and_left_alone() -> None:
+def test_an_orphaned_jobset_is_reported_and_not_deleted() -> None:
     decision = reconcile(observed(run(), jobsets=[orphaned(jobset())], head=head(40)), at(60))
     assert (decision.status.attempt, decision.create, deletions(decision)) == (0, (), [])
     assert condition(decision, "Stalled") == ("True", "NameTaken")
@@ -41,20 +41,20 @@ def test_what_lost_its_owner_is_told_and_left_alone() -> None:
 
 
 @pytest.mark.parametrize("left", [without_owner(jobset()), orphaned(jobset(deleting=True))], ids=["doomed", "deleted"])
-def test_what_goes_by_itself_is_waited_for(left: dict[str, Any]) -> None:
+def test_a_jobset_that_will_be_deleted_anyway_is_waited_for(left: dict[str, Any]) -> None:
     decision = reconcile(observed(run(), jobsets=[left], head=head(40)), at(60))
     assert (decision.status.attempt, decision.status.phase, deletions(decision)) == (0, "Pending", [])
     assert condition(decision, "Stalled")[0] == "False"
     assert decision.status.condition("Ready").message == "waiting for JobSet demo-1 of an earlier run of this name and its pods to be gone"
 
 
-def test_what_is_at_its_end_is_in_nobodys_way() -> None:
+def test_an_ended_jobset_of_an_earlier_run_does_not_block_the_new_run() -> None:
     done = [orphaned(jobset(outcome="Completed")), orphaned(jobset(2, outcome="Failed"))]
     decision = reconcile(observed(run(), jobsets=done, head=head(40)), at(60))
     assert decision.status.attempt == 3, "the number must be above theirs"
 
 
-def test_a_run_that_has_begun_is_not_held_up_by_labels() -> None:
+def test_a_started_run_is_not_blocked_by_forged_labels() -> None:
     forged = jobset(7) | {"status": {}}
     decision = reconcile(observed(run(status(jobSetUid=None)), jobsets=[orphaned(forged)]), at(60))
     assert condition(decision, "Stalled")[0] == "False"
@@ -78,7 +78,7 @@ def story() -> SimulatedCluster:
     return world
 
 
-def test_the_new_run_begins_when_the_last_pod_of_the_old_one_has_gone() -> None:
+def test_the_new_run_starts_when_the_last_pod_of_the_old_run_has_ended() -> None:
     world = story()
     made = list(world.api.created)
     world.settle()
@@ -110,7 +110,7 @@ def test_the_new_run_begins_when_the_last_pod_of_the_old_one_has_gone() -> None:
     ],
     ids=["ended", "without owner", "no trainer"],
 )
-def test_a_pod_that_only_bears_the_name_holds_nothing_up(other: dict[str, Any]) -> None:
+def test_a_pod_that_only_has_the_runs_labels_does_not_block_the_run(other: dict[str, Any]) -> None:
     world = SimulatedCluster(run())
     other = other | {"kind": "Pod"}
     other["metadata"]["labels"][names.LABEL_RUN_UID] = OLD

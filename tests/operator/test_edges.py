@@ -75,7 +75,7 @@ def save_asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamRes
     return asyncio.run(run())
 
 
-def test_a_checkpoint_is_asked_for_with_the_token_and_the_world() -> None:
+def test_a_save_request_has_the_token_and_the_process_group() -> None:
     seen: list[Any] = []
 
     async def take(request: web.Request) -> web.Response:
@@ -86,7 +86,7 @@ def test_a_checkpoint_is_asked_for_with_the_token_and_the_world() -> None:
     assert seen == [("Bearer the-token", {"id": "user-1", "run": "demo", "attempt": 1, "restart": 0})]
 
 
-def test_why_a_trainer_could_not_be_asked() -> None:
+def test_a_failed_save_request_reports_its_cause() -> None:
     async def refuse(_: web.Request) -> web.Response:
         return web.Response(status=409)
 
@@ -144,17 +144,17 @@ async def absurd(_: web.Request) -> web.Response:
         (absurd, ""),
     ],
 )
-def test_a_trainer_may_answer_anything(answer: Any, problem: str) -> None:
+def test_an_invalid_answer_of_a_trainer_is_reported_as_a_problem(answer: Any, problem: str) -> None:
     reading = asked(answer)
     assert reading.report is None
     assert problem in reading.problem
 
 
-def test_a_sound_report_is_taken() -> None:
+def test_a_valid_report_is_accepted() -> None:
     assert asked(fine).report == report()
 
 
-def test_a_trainer_that_is_not_there_is_told() -> None:
+def test_an_unreachable_trainer_is_reported() -> None:
     async def run() -> ReportReading:
         trainers = Trainers(Metrics().trainer_polls)
         try:
@@ -212,7 +212,7 @@ def test_a_head_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     assert "its HEAD has 1,048,577 bytes" in refused.reason
 
 
-def test_health_follows_the_echo_of_the_operators_writes() -> None:
+def test_the_operator_is_healthy_if_the_watch_shows_its_writes_in_time() -> None:
     now = [0.0]
     echo = WriteWatch(lambda: now[0])
     echo.record_write(("ns", "a"), "10")
@@ -233,7 +233,7 @@ def test_health_follows_the_echo_of_the_operators_writes() -> None:
     assert not echo.stuck
 
 
-def test_the_http_server_tells_metrics_health_and_readiness() -> None:
+def test_the_http_server_serves_metrics_health_and_readiness() -> None:
     async def run() -> list[tuple[int, str]]:
         trouble, ready = [""], [False]
         server = HttpServer(Metrics("1.2"), lambda: trouble[0], lambda: ready[0])
@@ -257,7 +257,7 @@ def test_the_http_server_tells_metrics_health_and_readiness() -> None:
     assert probes[2][1] == "the watches are dead\n"
 
 
-def test_the_journal_is_bounded_and_forgets() -> None:
+def test_recorded_pod_endings_are_bounded_and_can_be_forgotten() -> None:
     endings = PodEndings()
     key = ("default", "demo")
     assert not endings.record(key, parse_pod(pod()))
@@ -285,6 +285,6 @@ DOCUMENTS = st.dictionaries(st.text(max_size=3), JSON, max_size=4)
 
 
 @given(DOCUMENTS, DOCUMENTS)
-def test_a_merge_patch_leads_from_one_document_to_the_other(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_a_merge_patch_turns_one_document_into_the_other(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert _merged(old, merge_patch(old, new)) == new
     assert merge_patch(new, new) == {}

@@ -46,7 +46,7 @@ def after(decision: Any, **spec: Any) -> dict[str, Any]:
     return run(decision.status.document(), generation=2, **spec)
 
 
-def test_what_is_in_force_is_written_down_with_the_attempt() -> None:
+def test_the_values_in_force_are_recorded_with_the_attempt() -> None:
     minted = reconcile(observed(run()), at(60)).status
     assert minted.in_force == IN_FORCE
     upgraded = reconciled(run(status()))
@@ -73,7 +73,7 @@ def test_an_edit_that_waits_while_saves_fail_is_still_in_progress() -> None:
     assert "the last save failed: the root has no space left; an edit waits for a checkpoint: trainer.logEverySteps" in message
 
 
-def test_any_other_field_waits_for_a_checkpoint_of_all_that_was_trained() -> None:
+def test_any_other_field_waits_for_a_checkpoint_of_all_trained_steps() -> None:
     edit = {"trainer__logEverySteps": 5, "image": "other:2"}
     seen = reconciled(run(known(), generation=2, **edit))
     assert said(seen, "EditPending") == [
@@ -103,14 +103,14 @@ def test_any_other_field_waits_for_a_checkpoint_of_all_that_was_trained() -> Non
     assert minted.status.restarts.spec_changed == 1
 
 
-def test_an_edit_that_is_taken_back_stops_nothing() -> None:
+def test_an_edit_that_is_withdrawn_stops_no_training() -> None:
     seen = reconciled(run(known(), generation=2, image="other:2"))
     back = reconciled(after(seen), taken=21, saved=22)
     assert (back.delete, back.status.edit) == ((), None)
     assert said(back, "EditWithdrawn") == ["The edit was withdrawn before it took effect; attempt 1 goes on"]
 
 
-def test_a_mesh_that_is_written_out_as_it_is_anyway_stops_nothing() -> None:
+def test_writing_the_suggested_mesh_into_the_document_stops_no_training() -> None:
     large = {
         "model": {"llama": {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28_672, "heads": 64, "kvHeads": 8}},
         "accelerator": {"type": "v5e", "topology": "8x16"},
@@ -134,13 +134,13 @@ def test_a_mesh_that_is_written_out_as_it_is_anyway_stops_nothing() -> None:
     ],
     ids=["ended", "restarting", "failed"],
 )
-def test_nothing_is_waited_for_while_nothing_is_trained(more: dict[str, Any]) -> None:
+def test_an_edit_takes_effect_without_a_checkpoint_while_no_process_trains(more: dict[str, Any]) -> None:
     history = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(50), "cause": "preempted", "message": "evicted"}]
     decision = reconciled(run(known(history=history), generation=2, image="other:2"), **more)
     assert deletions(decision) == [("JobSet", "demo-1")]
 
 
-def test_nothing_is_waited_for_before_the_first_step() -> None:
+def test_an_edit_takes_effect_without_a_checkpoint_before_the_first_step() -> None:
     history = [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}]
     decision = reconciled(run(known(history=history), generation=2, image="other:2"), stage="compiling")
     assert deletions(decision) == [("JobSet", "demo-1")]
@@ -148,7 +148,7 @@ def test_nothing_is_waited_for_before_the_first_step() -> None:
 
 
 @pytest.mark.parametrize("port", ['"x"', "true", "99999999", "-1", "1e400", "[" * 5000])
-def test_a_record_that_somebody_spoiled_stops_nothing(port: str) -> None:
+def test_a_damaged_record_stops_no_training(port: str) -> None:
     spoiled = known(inForce=IN_FORCE | {"telemetry.port": port, "no.field": "{", "trainer.steps": "null"})
     decision = reconciled(run(spoiled, generation=2))
     assert decision.delete == ()
@@ -158,7 +158,7 @@ def test_a_record_that_somebody_spoiled_stops_nothing(port: str) -> None:
     ("told", "taken", "limit"),
     [({}, None, MAX_ACCEPT_SECONDS), ({"checkpointError": "denied"}, 21, MAX_ACCEPT_SECONDS), ({}, 21, MAX_SAVE_SECONDS)],
 )
-def test_a_trainer_that_does_not_save_is_not_waited_for_for_ever(told: dict[str, Any], taken: int | None, limit: float) -> None:
+def test_the_wait_for_a_trainer_that_does_not_save_is_bounded(told: dict[str, Any], taken: int | None, limit: float) -> None:
     edit = {"checkpoint__credentialsSecret": {"name": "fixed"}}
     seen = reconciled(run(known(), generation=2, **edit))
     document = after(seen, **edit)
@@ -166,12 +166,12 @@ def test_a_trainer_that_does_not_save_is_not_waited_for_for_ever(told: dict[str,
     assert deletions(reconciled(document, now=60 + limit, told=told, taken=taken)) == [("JobSet", "demo-1")]
 
 
-def test_the_present_trainer_is_asked_at_the_port_that_it_has() -> None:
+def test_the_current_trainer_gets_the_request_at_its_own_port() -> None:
     (ask,) = reconciled(run(known(), generation=2, telemetry__port=9500)).asks
     assert ask.port == 9400
 
 
-def test_more_steps_are_an_edit_like_any_other_where_the_steps_done_stay_the_same() -> None:
+def test_more_steps_are_an_ordinary_edit_if_the_steps_done_stay_the_same() -> None:
     hashed = reconciled(run(status(attemptSpecHash=None), optimizer=CONSTANT)).status.document()
     decision = reconciled(run(hashed, generation=2, optimizer=CONSTANT, trainer__steps=500))
     assert said(decision, "EditPending")[0].startswith("trainer.steps is 500 but was 300")
@@ -191,7 +191,7 @@ def test_more_steps_are_an_edit_like_any_other_where_the_steps_done_stay_the_sam
         ),
     ],
 )
-def test_steps_that_would_change_what_is_done_stop_nothing_and_say_why(spec: dict[str, Any], step: int, sentence: str) -> None:
+def test_steps_that_would_change_steps_done_are_rejected_and_training_continues(spec: dict[str, Any], step: int, sentence: str) -> None:
     decision = reconciled(run(known(), generation=2, **spec), step=step)
     assert (decision.delete, decision.asks) == ((), ())
     assert condition(decision, "Stalled") == ("True", "InvalidSpec")
@@ -199,7 +199,7 @@ def test_steps_that_would_change_what_is_done_stop_nothing_and_say_why(spec: dic
     assert "attempt 1 goes on as it was" in decision.status.condition("Stalled").message
 
 
-def test_a_finished_run_goes_on_when_it_is_given_more_steps() -> None:
+def test_a_finished_run_continues_when_it_gets_more_steps() -> None:
     world = SimulatedCluster(run(optimizer=CONSTANT))
     world.settle()
     world.train(200)
@@ -223,7 +223,7 @@ def test_a_finished_run_goes_on_when_it_is_given_more_steps() -> None:
     assert (world.status["phase"], world.status["attempt"]) == ("Succeeded", 2), "a finished run must stay finished"
 
 
-def test_more_steps_that_come_with_the_last_one_are_done_too() -> None:
+def test_more_steps_that_are_set_at_the_last_step_are_trained_too() -> None:
     document = reconciled(run(status(attemptSpecHash=None), optimizer=CONSTANT)).status.document()
     decision = reconciled(
         run(document, generation=2, optimizer=CONSTANT, trainer__steps=500), jobsets=[jobset(outcome="Completed")], saved=300, step=300

@@ -192,7 +192,7 @@ def test_every_stage_of_shrinking_and_growing() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["crash after", *(pytest.param(fault, marks=pytest.mark.variant) for fault in FAULTS[1:])])
-def test_a_fault_at_any_write_changes_nothing_in_the_end(fault: str) -> None:
+def test_a_fault_at_any_write_does_not_change_the_end_of_the_run(fault: str) -> None:
     undisturbed = Cluster(run(recovery=ELASTIC), 2)
     loses_a_slice_and_gets_it_back(undisturbed)
     for write in range(1, undisturbed.api.writes + 1):
@@ -204,7 +204,7 @@ def test_a_fault_at_any_write_changes_nothing_in_the_end(fault: str) -> None:
         assert world.probe is None
 
 
-def test_a_run_waits_where_no_number_it_may_have_finds_room() -> None:
+def test_a_run_waits_if_no_allowed_number_of_slices_fits() -> None:
     world = Cluster(run(recovery=ELASTIC | {"elastic": {"minSlices": 2}}), 1)
     world.settle()
     later(world, 5000)
@@ -215,7 +215,7 @@ def test_a_run_waits_where_no_number_it_may_have_finds_room() -> None:
     assert (rigid.status["attempt"], rigid.slices(), "placement" in rigid.status) == (1, 2, False)
 
 
-def test_the_probe_makes_way_for_the_run_itself_and_goes_with_it() -> None:
+def test_the_probe_is_deleted_when_the_run_is_suspended_or_needs_its_room() -> None:
     world = Cluster(run(recovery=ELASTIC), 1)
     world.settle()
     later(world, 301)
@@ -263,7 +263,7 @@ def test_the_probe_holds_the_room_until_the_smaller_run_has_stopped() -> None:
     assert (world.slices(), world.probe) == (2, None)
 
 
-def test_room_that_goes_before_the_checkpoint_lets_the_run_be() -> None:
+def test_room_that_is_lost_before_the_checkpoint_does_not_stop_the_run() -> None:
     world = Cluster(run(recovery=ELASTIC), 1)
     world.settle()
     later(world, 301)
@@ -281,7 +281,7 @@ def test_room_that_goes_before_the_checkpoint_lets_the_run_be() -> None:
     assert (world.status["attempt"], world.slices()) == (2, 1)
 
 
-def test_some_room_is_taken_after_a_while() -> None:
+def test_a_run_grows_into_a_part_of_the_wanted_room_after_a_while() -> None:
     spec = {"accelerator__slices": 4, "trainer__batchSize": 8, "recovery": ELASTIC}
     world = Cluster(run(**spec), 1)
     world.settle()
@@ -298,7 +298,7 @@ def test_some_room_is_taken_after_a_while() -> None:
     assert (world.slices(), condition(world, "Degraded")[0]) == (2, "True")
 
 
-def test_an_edit_of_the_bounds_is_obeyed_at_the_next_checkpoint() -> None:
+def test_an_edit_of_the_bounds_takes_effect_at_the_next_checkpoint() -> None:
     world = Cluster(run(recovery=ELASTIC), 1)
     world.settle()
     later(world, 301)
@@ -311,7 +311,7 @@ def test_an_edit_of_the_bounds_is_obeyed_at_the_next_checkpoint() -> None:
     assert (world.slices(), world.status["restarts"]["resized"]) == (2, 2), "a run that is not elastic must have all its slices"
 
 
-def test_a_refused_probe_is_told_and_harms_nothing() -> None:
+def test_a_rejected_probe_is_retried_and_the_run_trains_on() -> None:
     world = Cluster(run(recovery=ELASTIC), 1)
     world.settle()
     later(world, 301)
@@ -322,7 +322,7 @@ def test_a_refused_probe_is_told_and_harms_nothing() -> None:
     assert world.probe is not None, "the probe must be retried"
 
 
-def test_pods_of_a_probe_are_confined_like_those_of_the_run() -> None:
+def test_pods_of_a_probe_are_restricted_like_those_of_the_run() -> None:
     world = Cluster(run(recovery=ELASTIC, accelerator__hostResources={"cpu": "2"}), 1)
     world.settle()
     later(world, 301)

@@ -44,7 +44,7 @@ def turn(candidate: Election, server: Server, now: float, *, answered: bool = Tr
         candidate.record_write(written, now)
 
 
-def test_the_first_one_leads_and_the_second_waits() -> None:
+def test_the_first_candidate_leads_and_the_second_waits() -> None:
     server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
     turn(first, server, 0)
     turn(second, server, 0.5)
@@ -56,7 +56,7 @@ def test_the_first_one_leads_and_the_second_waits() -> None:
     assert server.record.transitions == 0
 
 
-def test_a_killed_leader_is_followed_within_the_length_of_a_lease_and_two_looks() -> None:
+def test_a_killed_leader_is_replaced_within_one_lease_and_two_polls() -> None:
     server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
     turn(first, server, 0)
     now = 0.0
@@ -80,7 +80,7 @@ def test_a_leader_that_cannot_renew_stops_before_another_may_begin() -> None:
     assert second.leads(TERMS.lease_seconds)
 
 
-def test_a_leader_that_wakes_up_late_knows_it_at_once() -> None:
+def test_a_leader_that_continues_late_knows_at_once_that_it_lost_the_lease() -> None:
     server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
     turn(first, server, 0)
     turn(second, server, 1)
@@ -102,7 +102,7 @@ def test_a_renewal_whose_answer_is_lost_does_not_count() -> None:
     assert first.leads(9), "the Lease is still its own: it must read it and renew it"
 
 
-def test_a_released_lease_is_taken_at_the_next_look() -> None:
+def test_a_released_lease_is_taken_at_the_next_poll() -> None:
     server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
     turn(first, server, 0)
     turn(second, server, 0.5)
@@ -116,7 +116,7 @@ def test_a_released_lease_is_taken_at_the_next_look() -> None:
     assert first.release(at(2)) is None, "a Lease that another process holds must not be released"
 
 
-def test_a_container_that_is_started_again_goes_on_under_its_pods_name() -> None:
+def test_a_restarted_container_continues_to_lead_under_its_pods_name() -> None:
     server, before, after = Server(), Election("pod-a", TERMS), Election("pod-a", TERMS)
     turn(before, server, 0)
     turn(after, server, 1)
@@ -124,7 +124,7 @@ def test_a_container_that_is_started_again_goes_on_under_its_pods_name() -> None
 
 
 @pytest.mark.parametrize("seconds", [0, 10**9])
-def test_a_damaged_lease_keeps_nobody_waiting_for_ever(seconds: int) -> None:
+def test_a_damaged_lease_delays_a_candidate_for_a_bounded_time(seconds: int) -> None:
     server, first = Server(), Election("first", TERMS)
     server.write(LeaseRecord("somebody", seconds, "never", "never", -5))
     turn(first, server, 0)
@@ -147,13 +147,13 @@ EVENTS = st.lists(
 
 
 @tried_with(100, 400)
-def test_never_two_may_write(examples: int) -> None:
+def test_two_candidates_never_hold_the_lease_at_the_same_time(examples: int) -> None:
     """Candidates stop for any time between any two steps, lose or delay requests, end and start again: the times in which they hold the
     Lease never overlap."""
-    holds_for(examples, check_never_two_may_write, EVENTS)
+    holds_for(examples, check_two_candidates_never_hold_the_lease_at_the_same_time, EVENTS)
 
 
-def check_never_two_may_write(story: list[tuple[str, float, str, float, float]]) -> None:
+def check_two_candidates_never_hold_the_lease_at_the_same_time(story: list[tuple[str, float, str, float, float]]) -> None:
     server, now, deaths = Server(), 0.0, 0
     candidates = {name: Election(name, TERMS) for name in "abc"}
     holds: dict[str, float] = {}
@@ -188,7 +188,7 @@ def check_never_two_may_write(story: list[tuple[str, float, str, float, float]])
         assert sum(one.leads(now) for one in candidates.values()) <= 1
 
 
-def test_what_is_written_is_what_is_read() -> None:
+def test_a_written_lease_is_read_back_unchanged() -> None:
     record = LeaseRecord("me", 12, "2026-11-20T12:00:00.000000Z", "2026-11-20T12:00:01.000000Z", 3, "7")
     document = lease_document(record, "halcyon-system", "halcyon")
     assert parse_lease(document) == record

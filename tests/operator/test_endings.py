@@ -36,7 +36,7 @@ CHANGED = pod(1, 0, 0, **ended(83, 11, termination("runChanged", 83, said="data 
         ([pod(1, 0, 0, phase="Failed", reason="OutOfcpu", message="no room", containerStatuses=[])], "failed", "OutOfcpu: no room"),
     ],
 )
-def test_the_earliest_trouble_is_the_cause(pods: list[dict], cause: str, said: str) -> None:
+def test_the_earliest_disruption_or_failure_is_the_cause(pods: list[dict], cause: str, said: str) -> None:
     for order in (pods, pods[::-1]):
         end = conclude([parse_pod(item).ending for item in order], (1, 0))
         assert end is not None
@@ -44,7 +44,7 @@ def test_the_earliest_trouble_is_the_cause(pods: list[dict], cause: str, said: s
         assert said in end.message
 
 
-def test_same_second_is_decided_by_what_explains_the_other() -> None:
+def test_causes_in_the_same_second_are_ranked_by_which_explains_the_other() -> None:
     evicted, deleted_too = pod(1, 0, 1, **(ended(42, 10) | disrupted(10))), deleted(pod(1, 0, 0, **ended(1, 10)), 10)
     assert conclude(endings(deleted_too, evicted), (1, 0)).cause == "preempted"
     crash, fatal = pod(1, 0, 1, **ended(134, 10)), pod(1, 0, 0, **ended(83, 10))
@@ -52,12 +52,12 @@ def test_same_second_is_decided_by_what_explains_the_other() -> None:
     assert conclude(endings(crash, pod(1, 0, 0, **ended(42, 10))), (1, 0)).cause == "preempted"
 
 
-def test_nothing_is_concluded_from_good_ends_or_other_worlds() -> None:
+def test_no_cause_is_concluded_from_successful_ends_or_other_process_groups() -> None:
     assert conclude(endings(DONE, pod(1, 0, 1)), (1, 0)) is None
     assert conclude(endings(CRASHED), (1, 1)) is None
 
 
-def test_a_refusal_is_found_behind_an_earlier_echo() -> None:
+def test_a_reserved_exit_code_is_found_behind_an_earlier_secondary_failure() -> None:
     late = pod(1, 0, 0, **ended(83, 15))
     assert conclude(endings(ECHO, late), (1, 0)).cause == "failed"
     assert conclude(endings(ECHO, late), (1, 0), refused=True).cause == "runChanged"
@@ -68,7 +68,7 @@ def test_a_disruption_after_the_process_ended_is_not_the_cause() -> None:
     assert conclude(endings(pod(1, 0, 0, **(ended(1, 5) | disrupted(10)))), (1, 0)).cause == "failed"
 
 
-def test_what_was_saved_at_a_notice_is_told_with_the_notice() -> None:
+def test_the_message_of_a_preemption_includes_the_result_of_the_save() -> None:
     words = {index: termination("preempted", 42, said=f"said {index}", saved="inFlight", processIndex=index) for index in range(2)}
     evicted = pod(1, 0, 1, **(ended(42, 12, words[1]) | disrupted(10)))
     leader = pod(1, 0, 0, **ended(42, 12, words[0]))
@@ -78,7 +78,7 @@ def test_what_was_saved_at_a_notice_is_told_with_the_notice() -> None:
     assert conclude(endings(leader), (1, 0)).message == "said 0 (pod demo-1-s-0-0-abcde, exit code 42)"
 
 
-def test_a_hung_process_is_told_from_one_that_failed_of_itself_and_comes_before_its_peers() -> None:
+def test_a_hung_process_is_the_cause_and_not_the_peers_that_ended_because_of_it() -> None:
     hung = pod(1, 0, 1, **ended(1, 10, termination("hung", 1, said="no step ended for 61.0 s; stacks in s3://b/x")))
     peer = pod(1, 0, 0, **ended(1, 10, termination("failed", 1, said="process 1 is gone, so this one ended too", peerLost=1)))
     end = conclude(endings(peer, hung), (1, 0))
@@ -87,7 +87,7 @@ def test_a_hung_process_is_told_from_one_that_failed_of_itself_and_comes_before_
 
 
 @pytest.mark.parametrize("echo", [{"peerLost": 1}, {"othersMissing": True}])
-def test_who_ended_because_of_another_is_not_the_cause_even_if_its_clock_is_slow(echo: dict[str, Any]) -> None:
+def test_a_process_that_ended_because_of_a_peer_is_not_the_cause_even_with_a_slow_clock(echo: dict[str, Any]) -> None:
     crashed = pod(1, 0, 1, **ended(1, 12, termination("failed", 1, said="boom")))
     peer = pod(1, 0, 0, **ended(1, 10, termination("failed", 1, said="any words", **echo)))
     end = conclude(endings(peer, crashed), (1, 0))
@@ -98,24 +98,24 @@ def test_who_ended_because_of_another_is_not_the_cause_even_if_its_clock_is_slow
     assert alone.message.startswith("any words"), "if nothing else was seen, this message must be used"
 
 
-def test_step_and_epoch_come_from_any_report_of_the_world() -> None:
+def test_step_and_epoch_come_from_any_report_of_the_process_group() -> None:
     fenced = pod(1, 0, 0, **ended(81, 11, termination("fenced", 81, step=40, epochAttempt=7)))
     end = conclude(endings(fenced, pod(1, 0, 1, **ended(1, 12, termination("failed", 1, step=41)))), (1, 0))
     assert (end.cause, end.step, end.epoch_attempt) == ("fenced", 41, 7)
 
 
 @pytest.mark.parametrize("claim", ["step", "checkpointStep", "epochAttempt"])
-def test_a_report_of_absurd_numbers_is_not_believed(claim: str) -> None:
+def test_impossible_numbers_in_a_report_are_ignored(claim: str) -> None:
     end = conclude(endings(pod(1, 0, 0, **ended(81, 11, termination("fenced", 81, **{claim: 10**30})))), (1, 0))
     assert (end.cause, end.step, end.epoch_attempt) == ("fenced", None, None), "the exit code must still be used"
 
 
-def test_a_report_of_another_attempt_is_not_believed() -> None:
+def test_a_report_of_another_attempt_is_ignored() -> None:
     end = conclude(endings(pod(1, 0, 0, **ended(1, 11, termination("failed", 1, step=40, attempt=9)))), (1, 0))
     assert end.step is None
 
 
-def test_a_deletion_seen_before_the_exit_stays_the_cause_when_its_time_is_set_anew() -> None:
+def test_a_deletion_seen_before_the_exit_stays_the_cause_when_its_time_changes() -> None:
     asked = parse_pod(deleted(pod(1, 0, 1), 10, grace=30)).ending
     done = parse_pod(deleted(pod(1, 0, 1, **ended(42, 10)), 11, grace=0)).ending
     assert conclude([done], (1, 0)).cause == "preempted", "the last observation alone must not suffice"
@@ -124,7 +124,7 @@ def test_a_deletion_seen_before_the_exit_stays_the_cause_when_its_time_is_set_an
     assert conclude([merged], (1, 0)).cause == "podDeleted"
 
 
-def test_merging_keeps_the_sight_that_tells_more() -> None:
+def test_merging_keeps_the_observation_with_more_details() -> None:
     early, late = parse_pod(EVICTED_RUNNING).ending, parse_pod(EVICTED).ending
     assert merge_endings([early], [late]) == (late,)
     assert merge_endings([late], [early]) == (late,)

@@ -104,7 +104,7 @@ def test_an_endpoint_is_allowed_with_its_scheme_host_and_port(endpoint: str, lis
 
 
 @pytest.mark.parametrize("text", ["", "store", "ftp://x", "https://a/b", "https://user@a", "https://a?b", "https://a:99999"])
-def test_what_is_no_endpoint_stays_as_it_is(text: str) -> None:
+def test_text_that_is_no_endpoint_is_not_normalized(text: str) -> None:
     assert normal(text) == text
 
 
@@ -119,7 +119,7 @@ def test_a_run_with_an_endpoint_that_is_not_listed_gets_no_jobset() -> None:
     assert "\n" not in ready["message"]
 
 
-def test_an_edit_to_such_an_endpoint_makes_no_attempt() -> None:
+def test_an_edit_to_an_unlisted_endpoint_starts_no_attempt() -> None:
     world = SimulatedCluster(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://store:7070"}))
     world.settle()
     created = list(world.api.created)
@@ -129,7 +129,7 @@ def test_an_edit_to_such_an_endpoint_makes_no_attempt() -> None:
     assert world.api.created == created
 
 
-def test_the_same_holds_for_an_endpoint_of_the_defaults() -> None:
+def test_a_run_with_an_unlisted_endpoint_from_its_defaults_gets_no_jobset() -> None:
     """They are merged into the spec before the run is validated."""
     world = SimulatedCluster(short())
     put(world, **TEAM | {"checkpoint__endpoint": "http://anything"})
@@ -143,7 +143,7 @@ def test_the_same_holds_for_an_endpoint_of_the_defaults() -> None:
     assert listed.api.created
 
 
-def test_an_attempt_under_way_goes_on_as_it_was() -> None:
+def test_a_running_attempt_with_an_unlisted_endpoint_continues() -> None:
     """As after an upgrade to a version that sends nothing to endpoints that are not listed."""
     view = observed(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything"}), jobsets=[jobset()], pods=[pod()])
     view = replace(view, run=replace(view.run, status=view.run.status.model_copy(update={"attempt": 1, "job_set_name": "demo-1"})))
@@ -163,7 +163,7 @@ def test_an_attempt_under_way_goes_on_as_it_was() -> None:
         ({"Last-Modified": PAGE, "ETag": PAGE}, '{"sha256": "' + PAGE + '"}'),
     ],
 )
-def test_nothing_that_a_store_answers_is_shown(store: ObjectStore, status: int, headers: dict[str, str], body: str) -> None:
+def test_no_text_of_a_stores_answer_is_shown(store: ObjectStore, status: int, headers: dict[str, str], body: str) -> None:
     store.answer = (status, headers, body.encode())
     reading = store.read(store.endpoint)
     shown = reading.reason if isinstance(reading, HeadUnreachable) else ""
@@ -172,7 +172,7 @@ def test_nothing_that_a_store_answers_is_shown(store: ObjectStore, status: int, 
     assert len(shown) < 120
 
 
-def test_a_head_shows_only_what_a_checkpoint_consists_of() -> None:
+def test_only_the_fields_of_a_checkpoint_are_shown_from_head() -> None:
     world = SimulatedCluster(run())
     world.settle()
     strange = head(50, epoch=(1, 0)).head

@@ -39,7 +39,7 @@ def told(document: dict[str, Any], stage: str = "evaluating", **progress: Any) -
     return reconcile(observed(document, jobsets=[jobset()], pods=[pod(), pod(slice_index=1)], report=seen), at(60))
 
 
-def test_while_it_evaluates_it_runs_and_shows_what_it_has_found() -> None:
+def test_an_evaluating_run_is_running_and_shows_its_results() -> None:
     decision = told(evaluating(), evaluated=EVALUATED)
     assert decision.status.phase == "Running"
     assert decision.status.condition("Ready").message == "attempt 1, restart 0 is evaluating"
@@ -48,7 +48,7 @@ def test_while_it_evaluates_it_runs_and_shows_what_it_has_found() -> None:
     assert found.sources[0].loss == 2.1235, "rounded for people"
 
 
-def test_its_result_stays_when_it_is_done() -> None:
+def test_the_results_of_an_evaluation_stay_after_its_end() -> None:
     before = told(evaluating(), evaluated=EVALUATED).status.document()
     progress = {
         "step": 9,
@@ -73,7 +73,7 @@ def test_its_result_stays_when_it_is_done() -> None:
     assert unheard.progress is None or unheard.progress.step != 300
 
 
-def test_a_report_beyond_all_measure_is_not_believed() -> None:
+def test_a_report_with_impossible_values_is_rejected() -> None:
     body = report(progress={"step": 1, "evaluated": EVALUATED | {"step": 2**60}}).model_dump_json(by_alias=True).encode()
     assert parse_report(body, "demo", (1, 0)).report is None
     odd = report().model_dump(mode="json", by_alias=True)
@@ -82,7 +82,7 @@ def test_a_report_beyond_all_measure_is_not_believed() -> None:
 
 
 @pytest.mark.parametrize("task", ["evaluate", "data"])
-def test_an_edit_waits_for_no_checkpoint_of_a_run_that_makes_none(task: str) -> None:
+def test_an_edit_of_a_run_without_checkpoints_waits_for_none(task: str) -> None:
     more: dict[str, Any] = {"task": task} | ({"from": {"run": "base"}} if task == "evaluate" else {})
     first = made(run(**more), inForce=reconcile(observed(run(**more), origin_root="s3://bucket/base"), at(0)).status.in_force)
     seen = reconciled(run(first["status"], generation=2, image="other:2", **more), step=3, saved=None)
@@ -92,7 +92,7 @@ def test_an_edit_waits_for_no_checkpoint_of_a_run_that_makes_none(task: str) -> 
     assert pending == ["image is other:2 but was not set: a new attempt is made at once"]
 
 
-def test_a_run_that_builds_tokens_runs_and_is_at_no_step() -> None:
+def test_a_run_that_builds_tokens_is_running_and_has_no_step() -> None:
     status = told(made(run(task="data")), "tokenizing").status
     assert (status.phase, status.progress) == ("Running", None)
     assert status.condition("Ready").message == "attempt 1, restart 0 is tokenizing"
@@ -104,7 +104,7 @@ def samples(document: dict[str, Any], stage: str) -> set[str]:
     return {metric.name for metric in RUN_METRICS if list(metric.read(spec, decision.status))}
 
 
-def test_no_alert_about_steps_or_saves_is_made_of_a_run_that_has_none() -> None:
+def test_a_run_without_steps_or_saves_exports_no_metrics_about_them() -> None:
     saves = {"halcyon_run_save_interval_steps", "halcyon_run_save_interval_seconds"}
     training = samples(made(run(checkpoint__save={"everySteps": 5})), "training")
     assert {"halcyon_run_step", "halcyon_run_save_interval_steps"} <= training

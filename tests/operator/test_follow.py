@@ -51,7 +51,7 @@ def after(status: dict[str, Any], *, pods: list[Any] = [], **seen: Any) -> Any: 
         ([], 1, "failed", 1),
     ],
 )
-def test_one_restart(pods: list[Any], counted: int, cause: str, failures: int) -> None:
+def test_a_restart_is_recorded_with_its_cause(pods: list[Any], counted: int, cause: str, failures: int) -> None:
     told = after(BASE, pods=pods, restarts=1, counted=counted)
     first, second = told.status.history
     assert (first.cause, first.to_step, first.ended_at is not None) == (cause, 40, True)
@@ -63,7 +63,7 @@ def test_one_restart(pods: list[Any], counted: int, cause: str, failures: int) -
 
 
 @pytest.mark.parametrize(("counted", "cause"), [(0, "preempted"), (1, "failed")])
-def test_the_jobset_deletes_what_is_left_after_an_end_that_nobody_saw(counted: int, cause: str) -> None:
+def test_a_restart_whose_first_ended_process_was_not_observed_has_its_cause(counted: int, cause: str) -> None:
     """As when the API server was down: the process that ended first is deleted, and its peer is seen in deletion."""
     mesh = {"replica": 2, "data": 1, "fsdp": 1, "tensor": 1}
     two = BASE | {"topology": {"slices": 2, "hosts": 2, "devices": 2, "mesh": mesh}}
@@ -76,13 +76,13 @@ def test_the_jobset_deletes_what_is_left_after_an_end_that_nobody_saw(counted: i
     assert waits.status.history[0].cause == "podDeleted", "the other one exists and has not ended"
 
 
-def test_a_restart_is_put_to_account_once() -> None:
+def test_a_restart_is_counted_once() -> None:
     first = after(BASE, pods=EVICTED, restarts=1).status
     again = after(first.document(), pods=EVICTED, restarts=1)
     assert (again.status.restarts.total, len(again.status.history), again.events) == (1, 2, ())
 
 
-def test_many_restarts_while_the_operator_was_away() -> None:
+def test_many_restarts_while_the_operator_was_down_are_counted() -> None:
     told = after(BASE, pods=[pod(1, 4, 0, **ended(1, 50))], restarts=6, counted=3)
     restarts = told.status.restarts
     assert (restarts.total, restarts.failed, restarts.preempted) == (6, 3, 3)
@@ -90,14 +90,14 @@ def test_many_restarts_while_the_operator_was_away() -> None:
     assert told.status.history[0].message == "the JobSet restarted it while the operator was down"
 
 
-def test_absurd_counters_do_no_harm() -> None:
+def test_impossible_restart_counters_are_tolerated() -> None:
     told = after(BASE, restarts=2**31 - 1, counted=2**31 - 1)
     assert told.status.restarts.total == 2**31 - 1
     back = after(told.status.document(), restarts=0)
     assert back.status.restarts.total == 2**31 - 1
 
 
-def test_the_report_tells_start_and_progress_of_its_own_world_only() -> None:
+def test_a_report_counts_only_for_its_own_process_group() -> None:
     fresh = BASE | {"history": [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}], "progress": None}
     told = after(fresh, report=report(step=33, resumed=20))
     entry = told.status.history[-1]
@@ -113,7 +113,7 @@ def test_damaged_times_of_a_trainer_do_not_reach_the_status() -> None:
     assert told.status.history[-1].first_step_at is None
 
 
-def test_a_fallback_and_a_resume_are_told_once() -> None:
+def test_a_fallback_and_a_resume_are_reported_once() -> None:
     fresh = BASE | {"history": [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}]}
     seen = report(step=21, resumed=20, fallbackReason="step 30 is damaged")
     told = after(fresh, report=seen)
@@ -139,7 +139,7 @@ def test_failures_in_a_row_end_with_a_checkpoint(before: int, checkpoint: int | 
     assert decision.status.failures_without_checkpoint == count
 
 
-def test_where_the_root_is_out_of_reach_the_trainers_word_counts_and_is_marked() -> None:
+def test_if_the_root_is_unreachable_the_trainers_report_is_used_and_marked() -> None:
     told = report(checkpoint={"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9), "sizeBytes": 5})
     out = HeadUnreachable("it lies on a volume of the pods")
     decision = reconcile(observed(run(BASE), jobsets=[jobset()], report=told, head=out), at(60))
@@ -150,7 +150,7 @@ def test_where_the_root_is_out_of_reach_the_trainers_word_counts_and_is_marked()
     assert later.status.checkpoint.step == 47
 
 
-def test_a_checkpoint_once_known_is_not_forgotten_when_head_is_gone() -> None:
+def test_a_known_checkpoint_is_not_forgotten_when_head_is_missing() -> None:
     known = {"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9)}
     gone = run(BASE | {"checkpoint": known, "jobSetUid": None, "attempt": 2, "history": []})
     decision = reconcile(observed(gone), at(60))
@@ -158,7 +158,7 @@ def test_a_checkpoint_once_known_is_not_forgotten_when_head_is_gone() -> None:
     assert {"name": "HALCYON_RESUME_STEP", "value": "30"} in environment
 
 
-def test_a_world_that_a_jobset_begins_while_it_is_stopped_is_none() -> None:
+def test_a_restart_of_a_jobset_that_is_being_stopped_is_not_recorded() -> None:
     closed = {
         "attempt": 1,
         "restart": 0,

@@ -80,7 +80,7 @@ class AccountedRun:
         self.status = with_end(self.status, group, cause, "", at(self.now), step)
 
 
-def test_a_start_by_its_marks() -> None:
+def test_the_seconds_of_a_start_are_split_by_its_cause() -> None:
     """10 s without pods, 20 s without a node, 5 s for container and imports; then the process reports its own seconds."""
     story = AccountedRun()
     story.begin(ProcessGroup(1, 0))
@@ -103,7 +103,7 @@ def test_a_start_by_its_marks() -> None:
     assert story.status.goodput.ratio == 0.12
 
 
-def test_a_last_word_counts_past_the_beginning_of_the_end() -> None:
+def test_the_last_report_counts_seconds_after_the_eviction() -> None:
     """An evicted process saves for 4 s: its last report has these seconds, although the end counts from the eviction."""
     story = AccountedRun()
     story.begin(ProcessGroup(1, 0))
@@ -144,7 +144,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, float], int]] = {
 
 
 @pytest.mark.parametrize("case", CASES, ids=list(CASES))
-def test_lost_work_by_hand(case: str) -> None:
+def test_lost_work_matches_cases_computed_by_hand(case: str) -> None:
     """A process group with 100 s of steps that ended 8 s after its last report."""
     entries, expected, lost_steps = CASES[case]
     worlds = [
@@ -155,7 +155,7 @@ def test_lost_work_by_hand(case: str) -> None:
     assert divide(first, worlds[1:]) == (GoodputSeconds(**expected), lost_steps)
 
 
-def test_suspension_is_nobodys_loss() -> None:
+def test_a_suspension_does_not_lower_the_goodput() -> None:
     story = AccountedRun()
     story.begin(ProcessGroup(1, 0))
     story.now = 20
@@ -171,7 +171,7 @@ def test_suspension_is_nobodys_loss() -> None:
     assert (story.status.goodput.ratio, story.status.goodput.suspended_seconds) == (1.0, 8_980)
 
 
-def test_a_finished_run_does_not_age() -> None:
+def test_no_seconds_are_counted_after_a_run_has_finished() -> None:
     story = AccountedRun()
     story.begin(ProcessGroup(1, 0))
     story.now = 20
@@ -200,7 +200,7 @@ class Truth:
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.variant) for seed in range(2, 6))])
 @pytest.mark.parametrize("farewell", [True, False], ids=["each process sends a last report", "half of them are killed"])
-def test_a_chaotic_run(seed: int, farewell: bool) -> None:
+def test_every_second_of_a_random_run_has_one_cause(seed: int, farewell: bool) -> None:
     """40 process groups, more than the history holds. The operator observes at random times and is sometimes down.
 
     If every process sends a last report, every cause is right up to a rounding of a few milliseconds. If processes are killed without one,
@@ -274,7 +274,7 @@ def test_a_chaotic_run(seed: int, farewell: bool) -> None:
             assert getattr(found, cause) == pytest.approx(truth.seconds[cause], abs=0.01 * MAX_HISTORY), cause
 
 
-def test_it_is_exported_by_run_and_cause_and_never_goes_back() -> None:
+def test_seconds_are_exported_by_run_and_cause_and_never_decrease() -> None:
     story, metrics = AccountedRun(), Metrics()
     story.begin(ProcessGroup(1, 0))
     story.now = 20

@@ -19,7 +19,7 @@ SETTINGS = ElasticSpec(min_slices=1, shrink_after_seconds=300, grow_after_second
 SMALL = PlacementStatus(slices=1, wanted_slices=2)
 
 
-def test_a_growth_that_is_lost_is_followed_by_a_pause_of_what_it_cost_times_twenty() -> None:
+def test_a_lost_growth_is_followed_by_a_pause_of_twenty_times_its_cost() -> None:
     placement = SMALL
     for growths, cost in enumerate((10, 30), start=1):
         larger = grown(placement, 2, at(0))
@@ -34,7 +34,7 @@ def test_a_growth_that_is_lost_is_followed_by_a_pause_of_what_it_cost_times_twen
         assert [may_probe(placement, at(cost + seconds)) for seconds in (0, pause - 1, pause)] == [False, False, True]
 
 
-def test_a_growth_has_paid_after_twenty_times_what_it_cost() -> None:
+def test_a_growth_has_paid_off_after_twenty_times_its_cost() -> None:
     larger = with_growth_cost(grown(SMALL.model_copy(update={"lost_growths": 3}), 2, at(0)), SETTINGS, rfc(10), at(10 + SHARE * 10 - 1))
     assert (larger.grown_from, larger.lost_growths) == (1, 3)
     paid = with_growth_cost(larger, SETTINGS, rfc(10), at(10 + SHARE * 10))
@@ -127,7 +127,7 @@ def staying_small(everything: bool) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("preempts", "everything", "share"), [(True, False, 1.5), (False, False, 1.5), (True, True, 0.8)])
-def test_growing_beside_a_rival_pays_or_is_tried_once_an_hour(preempts: bool, everything: bool, share: float) -> None:
+def test_growing_beside_competing_pods_pays_off_or_is_tried_once_an_hour(preempts: bool, everything: bool, share: float) -> None:
     """The larger attempt exists before the probe is deleted, so the rival finds no free node. If the rival takes the run's own node during
     the restart, this growth is lost, and the run does not try again within the hour."""
     world = Contested(preempts=preempts, everything=everything)

@@ -23,7 +23,7 @@ def condition(decision: Any, kind: str) -> tuple[str, str, str]:
     return found.status, found.reason, found.message
 
 
-def test_directories_of_nodes_need_the_consent_of_the_operators_owner() -> None:
+def test_node_directories_need_the_permission_of_the_operators_owner() -> None:
     seen = observed(run(accelerator=FAST, trainer__batchSize=16))
     refused = reconcile(seen, NOW)
     assert refused.create == ()
@@ -34,7 +34,7 @@ def test_directories_of_nodes_need_the_consent_of_the_operators_owner() -> None:
     assert allowed.status.attempt == 1
 
 
-def test_the_ordinary_network_needs_nobodys_consent() -> None:
+def test_the_standard_network_needs_no_permission() -> None:
     decision = reconcile(observed(run(accelerator={**FAST, "network": "standard"}, trainer__batchSize=16)), NOW)
     assert decision.status is not None
     assert decision.status.attempt == 1
@@ -57,14 +57,14 @@ SIXTEEN = {"accelerator": {"type": "v5e", "topology": "4x4"}, "trainer__batchSiz
         ({"fsdp": 2, "tensor": 8}, (1, -1, 1)),  # a manipulated record: the model has four heads
     ],
 )
-def test_a_run_keeps_the_mesh_it_has_on_record(axes: dict[str, int], expected: tuple[int, int, int]) -> None:
+def test_a_run_keeps_its_recorded_mesh_if_it_is_valid(axes: dict[str, int], expected: tuple[int, int, int]) -> None:
     spec = parse_run_view(run(with_mesh(**axes), **SIXTEEN)).spec
     assert spec is not None
     assert spec.mesh is not None
     assert (spec.mesh.ici.data, spec.mesh.ici.fsdp, spec.mesh.ici.tensor) == expected
 
 
-def test_a_given_mesh_stands_above_the_record() -> None:
+def test_a_mesh_in_the_document_overrides_the_recorded_mesh() -> None:
     spec = parse_run_view(run(with_mesh(data=2, fsdp=4, tensor=2), mesh={"ici": {"data": 4}}, **SIXTEEN)).spec
     assert spec is not None
     assert spec.mesh is not None
@@ -79,7 +79,7 @@ BIG = {
 }
 
 
-def test_the_record_of_the_first_attempt_is_the_mesh_of_all_later_looks() -> None:
+def test_the_recorded_mesh_of_the_first_attempt_is_used_in_later_reconciliations() -> None:
     first = reconcile(observed(run(**BIG)), NOW)
     assert first.status is not None
     assert first.status.topology is not None
@@ -91,7 +91,7 @@ def test_the_record_of_the_first_attempt_is_the_mesh_of_all_later_looks() -> Non
     assert attempt_spec_hash(again) == first.status.attempt_spec_hash, "its own record must not count as an edit"
 
 
-def test_a_record_outlives_another_formula() -> None:
+def test_a_recorded_mesh_is_kept_when_the_formula_changes() -> None:
     """As if the operator that made the first attempt had suggested another mesh."""
     first = reconcile(observed(run(**BIG)), NOW)
     assert first.status is not None
@@ -105,7 +105,7 @@ def test_a_record_outlives_another_formula() -> None:
     assert {"name": "HALCYON_MESH", "value": '{"replica":1,"data":1,"fsdp":32,"tensor":4}'} in env
 
 
-def test_small_models_have_the_hash_that_they_had_before_there_were_suggestions() -> None:
+def test_small_models_have_the_same_hash_with_and_without_a_suggested_mesh() -> None:
     suggested, written = parse_run_view(run(**SIXTEEN)).spec, parse_run_view(run(mesh={}, **SIXTEEN)).spec
     assert suggested is not None
     assert written is not None

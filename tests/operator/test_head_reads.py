@@ -80,7 +80,7 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def test_three_hundred_runs_on_a_store_that_does_not_answer_hold_up_no_look() -> None:
+def test_three_hundred_runs_on_a_silent_store_delay_no_other_read() -> None:
     async def story() -> None:
         looks = HeadReader(silent("sink:9000"))
         for number in range(300):
@@ -105,7 +105,7 @@ def test_three_hundred_runs_on_a_store_that_does_not_answer_hold_up_no_look() ->
     run(story())
 
 
-def test_three_hundred_stores_that_do_not_answer_hold_up_no_other() -> None:
+def test_three_hundred_silent_stores_delay_no_other_store() -> None:
     async def story() -> None:
         looks = HeadReader(silent(*(f"sink-{number}:9000" for number in range(300))))
         assert await looks.read_to_the_end("known", "good:9000") == HeadAbsent()
@@ -123,7 +123,7 @@ def test_three_hundred_stores_that_do_not_answer_hold_up_no_other() -> None:
     run(story())
 
 
-def test_a_store_that_answers_again_is_asked_as_before() -> None:
+def test_a_store_that_answers_again_is_read_as_before() -> None:
     async def story() -> None:
         looks = HeadReader(silent("store:9000"))
         for number in range(5):
@@ -140,7 +140,7 @@ def test_a_store_that_answers_again_is_asked_as_before() -> None:
     run(story())
 
 
-def test_what_follows_an_end_goes_by_a_reading_that_began_after_it() -> None:
+def test_after_an_end_only_a_read_that_began_later_is_used() -> None:
     async def story() -> None:
         looks = HeadReader(Stores(seconds=1.0))
         assert await looks.read_to_the_end("run", "slow:9000", seen_state="at work") == HeadAbsent()
@@ -153,7 +153,7 @@ def test_what_follows_an_end_goes_by_a_reading_that_began_after_it() -> None:
     run(story())
 
 
-def test_a_run_at_work_goes_by_the_last_reading_and_is_told_of_the_next() -> None:
+def test_a_training_run_uses_the_last_read_and_is_notified_of_the_next() -> None:
     async def story() -> None:
         looks = HeadReader(Stores(seconds=1.0))
         first = await looks.read("run", "slow:9000", seen_state="at work", max_age_seconds=10)
@@ -171,7 +171,7 @@ def test_a_run_at_work_goes_by_the_last_reading_and_is_told_of_the_next() -> Non
     run(story())
 
 
-def test_a_refusal_is_an_answer() -> None:
+def test_a_store_that_denies_access_counts_as_answering() -> None:
     async def story() -> None:
         looks = HeadReader(Stores(refusing={"http://store:9000"}))
         for number in range(10):
@@ -182,7 +182,7 @@ def test_a_refusal_is_an_answer() -> None:
     run(story())
 
 
-def test_a_silent_endpoint_is_tried_by_one_request_at_a_time_and_ever_more_rarely() -> None:
+def test_a_silent_endpoint_gets_one_request_at_a_time_with_growing_pauses() -> None:
     circuit, times = Circuit(), list[float]()
     for second in range(3600):
         if circuit.admits(second):

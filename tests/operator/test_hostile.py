@@ -34,11 +34,11 @@ VALIDATOR = Draft202012Validator(CRD["spec"]["versions"][0]["schema"]["openAPIV3
 
 @pytest.mark.slow
 @tried_with(50, 150)
-def test_no_object_can_make_a_look_fail(examples: int) -> None:
-    holds_for(examples, check_no_object_can_make_a_look_fail, st.data())
+def test_no_object_can_make_a_reconciliation_fail(examples: int) -> None:
+    holds_for(examples, check_no_object_can_make_a_reconciliation_fail, st.data())
 
 
-def check_no_object_can_make_a_look_fail(data: st.DataObject) -> None:
+def check_no_object_can_make_a_reconciliation_fail(data: st.DataObject) -> None:
     found = jobset(restarts=2, counted=1, outcome=data.draw(st.sampled_from(["", "Completed", "Failed"])), reason="ReachedMaxRestarts")
     if data.draw(st.booleans()):
         found["metadata"]["labels"][LABEL_QUEUE] = "research"
@@ -74,5 +74,5 @@ def numbers(document: Any) -> list[float]:
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200))
-def test_a_report_may_be_any_bytes(body: bytes) -> None:
+def test_random_bytes_are_rejected_as_a_report(body: bytes) -> None:
     assert parse_report(body, "demo", (1, 0)).report is None

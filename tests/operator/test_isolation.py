@@ -53,7 +53,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("runs", [100, pytest.param(300, marks=pytest.mark.variant)])
-def test_runs_on_a_store_that_does_not_answer_hold_up_no_other_tenants_run(runs: int) -> None:
+def test_runs_on_a_silent_store_delay_no_other_tenants_run(runs: int) -> None:
     """Real sockets, the operator's own modules, a simulated API server: the other run starts before any request to the silent store has
     ended."""
 
@@ -96,13 +96,13 @@ def test_runs_on_a_store_that_does_not_answer_hold_up_no_other_tenants_run(runs:
 
 
 @pytest.mark.parametrize("known", [{}, {"jobsets": [jobset(1, outcome="Failed")]}], ids=["new", "ended"])
-def test_nothing_is_made_or_deleted_before_the_store_has_answered(known: dict[str, Any]) -> None:
+def test_no_object_is_created_or_deleted_before_the_store_has_answered(known: dict[str, Any]) -> None:
     decision = reconcile(observed(run(), **known, head=HeadPending()), at(0))
     assert (decision.create, decision.delete, decision.asks) == ((), (), ())
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_a_slow_store_changes_the_end_of_no_story(name: str) -> None:
+def test_a_slow_store_does_not_change_the_end_of_any_scenario(name: str) -> None:
     story, *_ = STORIES[name]
     ends = []
     for slow in (False, True):
@@ -114,7 +114,7 @@ def test_a_slow_store_changes_the_end_of_no_story(name: str) -> None:
     assert ends[0] == ends[1]
 
 
-def test_a_thousand_pods_that_start_one_by_one_are_no_thousand_writes() -> None:
+def test_pods_that_start_one_by_one_do_not_cause_one_write_each() -> None:
     """The number of running pods is no reason to list them at the API server again. It is reported every few seconds."""
     world = SimulatedCluster(run(accelerator={"type": "cpu", "topology": "4x1"}))
     world.settle()
@@ -134,7 +134,7 @@ def test_a_thousand_pods_that_start_one_by_one_are_no_thousand_writes() -> None:
     assert len(messages) == 2
 
 
-def test_a_run_of_many_pods_is_looked_at_now_and_then_while_they_change() -> None:
+def test_a_run_of_many_pods_is_reconciled_with_pauses_while_its_pods_change() -> None:
     assert [pause_after_pod(pods) for pods in (0, 5, 64)] == [0, 0, 0]
     assert 0 < pause_after_pod(256) < 0.5
     assert pause_after_pod(10**6) == LONGEST_POD_PAUSE_SECONDS

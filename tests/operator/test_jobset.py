@@ -112,7 +112,7 @@ def built(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_objects_are_those_that_were_read(name: str, pytestconfig: pytest.Config) -> None:
+def test_objects_match_the_reviewed_golden_files(name: str, pytestconfig: pytest.Config) -> None:
     path = GOLDEN / f"{name}.yaml"
     text = yaml.safe_dump_all([build_config_map(view(name), 3), built(name)], sort_keys=False, width=130)
     if pytestconfig.getoption("--write-golden"):
@@ -124,7 +124,7 @@ def pod_of(jobset: dict[str, Any]) -> dict[str, Any]:
     return jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
 
 
-def test_every_row_of_the_table_has_its_objects_read() -> None:
+def test_every_hardware_row_has_a_reviewed_golden_file() -> None:
     assert {document["spec"]["accelerator"]["type"] for document in RUNS.values()} == set(TABLE)
     fast = {document["spec"]["accelerator"]["type"] for document in RUNS.values() if document["spec"]["accelerator"].get("network")}
     assert fast == {row.name for row in TABLE.values() if row.fabric is not None}
@@ -134,14 +134,14 @@ GPU_DIRECT = [name for name in RUNS if name.endswith("gpu-direct")]
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name not in GPU_DIRECT])
-def test_nothing_of_the_node_is_shared_unless_asked_for(name: str) -> None:
+def test_pods_share_nothing_of_the_node_unless_requested(name: str) -> None:
     pod = pod_of(built(name))
     assert "initContainers" not in pod
     assert all(set(volume) - {"name"} <= {"configMap", "emptyDir", "persistentVolumeClaim"} for volume in pod["volumes"])
 
 
 @pytest.mark.parametrize("name", GPU_DIRECT)
-def test_a_fabric_gets_what_its_row_says_and_no_more(name: str) -> None:
+def test_a_fabric_gets_exactly_the_settings_of_its_row(name: str) -> None:
     accelerator = RUNS[name]["spec"]["accelerator"]
     fabric = TABLE[accelerator["type"]].fabric
     assert fabric is not None
@@ -159,7 +159,7 @@ def test_a_fabric_gets_what_its_row_says_and_no_more(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_each_host_asks_for_its_devices_once(name: str) -> None:
+def test_each_host_requests_its_devices_once(name: str) -> None:
     accelerator = view(name).spec.accelerator
     shape = accelerator.row.shape(accelerator.topology)
     limits = pod_of(built(name))["containers"][0].get("resources", {}).get("limits", {})
@@ -185,7 +185,7 @@ def test_restricted_pod_security_holds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_trainer_can_read_what_is_injected(name: str) -> None:
+def test_the_trainer_can_parse_the_injected_environment(name: str) -> None:
     jobset = built(name)
     literals = {variable["name"]: variable["value"] for variable in pod_of(jobset)["containers"][0]["env"] if "value" in variable}
     from_pod = {
@@ -205,7 +205,7 @@ def test_the_trainer_can_read_what_is_injected(name: str) -> None:
     assert pinned(parse_run(document).spec) == view(name).spec
 
 
-def test_rules_stand_in_the_order_that_judges_right() -> None:
+def test_failure_policy_rules_are_in_the_right_order() -> None:
     job = built("cpu-2x1")["spec"]["replicatedJobs"][0]["template"]["spec"]
     first, second, third = job["podFailurePolicy"]["rules"]
     assert first["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
@@ -228,7 +228,7 @@ def test_names_of_the_longest_run_fit() -> None:
     assert len(f"{jobset['metadata']['name']}-s-255-9999-abcde") <= 63
 
 
-def test_slices_know_each_other() -> None:
+def test_pods_of_several_slices_get_the_variables_to_find_each_other() -> None:
     env = {variable["name"]: variable for variable in pod_of(built("v6e-4x8-two-slices-spot"))["containers"][0]["env"]}
     assert env["MEGASCALE_NUM_SLICES"]["value"] == "2"
     assert env["MEGASCALE_SLICE_ID"]["valueFrom"]["fieldRef"]["fieldPath"] == f"metadata.annotations['{names.JOBSET_JOB_INDEX}']"
@@ -240,7 +240,7 @@ def test_slices_know_each_other() -> None:
     assert not any(name.startswith(("MEGASCALE", "TPU_")) for name in (v["name"] for v in pod_of(built("v5e-4x4"))["containers"][0]["env"]))
 
 
-def test_runtimes_of_ironwood_are_told_addresses_with_ports() -> None:
+def test_pods_on_ironwood_get_addresses_with_ports() -> None:
     env = {variable["name"]: variable for variable in pod_of(built("v7x-2x2x2-two-slices"))["containers"][0]["env"]}
     assert "TPU_WORKER_HOSTNAMES" not in env
     addresses = env["TPU_PROCESS_ADDRESSES"]["value"].split(",")

@@ -42,14 +42,14 @@ def check(openapi: dict[str, Any] | int) -> None:
     asyncio.run(Cluster(Server(openapi)).check())  # type: ignore[arg-type]
 
 
-def test_an_old_jobset_is_named_at_the_start() -> None:
+def test_an_old_jobset_version_is_reported_at_the_start() -> None:
     with pytest.raises(MissingApi, match=rf"does not support failurePolicy\.rules\.{FIELD}.*install JobSet v0\.10 or later"):
         check(OLD)
     check(NEW)
 
 
 @pytest.mark.parametrize("openapi", [403, 404, {}, {"components": {"schemas": {"x": {"properties": 3}}}}])
-def test_where_the_server_does_not_say_the_operator_goes_on(openapi: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_operator_continues_if_the_api_server_does_not_show_the_schema(openapi: Any, caplog: pytest.LogCaptureFixture) -> None:
     check(openapi)
     assert FIELD in caplog.text
 
@@ -60,11 +60,11 @@ def test_an_api_server_that_does_not_answer_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize("document", [None, [], {"components": {"schemas": []}}, {"components": {"schemas": {"a": None}}}])
-def test_any_document_can_be_read(document: object) -> None:
+def test_any_json_document_is_tolerated_as_a_schema(document: object) -> None:
     assert knows_the_rules(document) is None
 
 
-def test_a_jobset_that_was_exchanged_since_is_named_too() -> None:
+def test_an_old_jobset_version_installed_later_is_reported_too() -> None:
     said = create_refusal("JobSet", f'strict decoding error: unknown field "spec.failurePolicy.rules[0].{FIELD}"')
     assert "install JobSet v0.10 or later" in said
     assert create_refusal("ConfigMap", "quota") == "ConfigMap was refused: quota"

@@ -89,7 +89,7 @@ async def until(condition: Callable[[], object]) -> float:
     return loop.time()
 
 
-def test_a_leader_that_leaves_hands_over_at_once_and_its_work_has_ended_before() -> None:
+def test_a_leader_that_stops_ends_its_work_and_then_hands_over_at_once() -> None:
     async def story() -> None:
         leases = Leases()
         first = Worker("first", leases)
@@ -128,7 +128,7 @@ def test_work_ends_when_the_lease_cannot_be_renewed_and_begins_again_when_it_can
     run(story())
 
 
-def test_a_renewal_whose_answer_is_lost_is_looked_up_and_the_work_goes_on() -> None:
+def test_a_renewal_with_a_lost_answer_is_read_back_and_the_work_continues() -> None:
     async def story() -> None:
         leases = Leases()
         worker = Worker("first", leases)
@@ -141,7 +141,7 @@ def test_a_renewal_whose_answer_is_lost_is_looked_up_and_the_work_goes_on() -> N
     run(story())
 
 
-def test_a_lease_that_another_took_ends_the_work_at_the_next_renewal() -> None:
+def test_a_lease_taken_by_another_process_ends_the_work_at_the_next_renewal() -> None:
     async def story() -> None:
         leases = Leases()
         worker = Worker("first", leases)
@@ -157,7 +157,7 @@ def test_a_lease_that_another_took_ends_the_work_at_the_next_renewal() -> None:
     run(story())
 
 
-def test_work_that_fails_ends_the_process_and_leaves_the_lease() -> None:
+def test_failed_work_ends_the_process_and_releases_the_lease() -> None:
     async def story() -> None:
         leases = Leases()
 
@@ -201,7 +201,7 @@ class Busy(Connection):
         return b'{"reason": "TooManyRequests", "message": "please"}'
 
 
-def test_an_api_server_that_asks_to_be_left_alone_is() -> None:
+def test_the_retry_after_of_an_overloaded_api_server_is_respected() -> None:
     async def story() -> None:
         api = KubernetesApi(Busy(), Metrics().api_requests)  # type: ignore[arg-type]
         with pytest.raises(ApiError, match="TooManyRequests: please") as refusal:
@@ -215,7 +215,7 @@ def test_an_api_server_that_asks_to_be_left_alone_is() -> None:
     run(story())
 
 
-def test_without_the_lease_nothing_is_written_and_a_write_never_outlasts_it() -> None:
+def test_no_write_is_sent_without_the_lease_or_lasts_longer_than_the_lease() -> None:
     async def story() -> None:
         connection, left = Connection(), [5.0]
         api = KubernetesApi(connection, Metrics().api_requests)  # type: ignore[arg-type]

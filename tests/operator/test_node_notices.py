@@ -45,11 +45,11 @@ def epoch(seconds: float) -> str:
         (None, []),
     ],
 )
-def test_what_a_node_says(document: object, wanted: list[str]) -> None:
+def test_notices_of_a_node_are_recognized(document: object, wanted: list[str]) -> None:
     assert [notice.notice for notice in notices_of(document)] == wanted
 
 
-def test_only_nodes_that_say_something_are_remembered_and_only_their_runs_are_looked_at() -> None:
+def test_only_nodes_with_notices_are_kept_and_only_their_runs_are_reconciled() -> None:
     nodes = NodeNotices()
     assert nodes.on(("a", "one"), ["node-1", "node-2", ""]) == nodes.on(("a", "two"), ["node-3"]) == ()
     for number in range(5000):
@@ -76,7 +76,7 @@ def told(decision: Any) -> list[str]:
     return [event.message for event in decision.events if event.reason == "MaintenanceNotice"]
 
 
-def test_a_notice_is_shown_told_once_and_worth_a_checkpoint() -> None:
+def test_a_notice_is_shown_reported_once_and_requests_a_checkpoint() -> None:
     first = reconciled(None, NoticeView("node-a", "terminating"))
     assert told(first) == [
         "On nodes of the run the machine is about to end (node-a): asking for a checkpoint before the pods get the signal to end"
@@ -90,7 +90,7 @@ def test_a_notice_is_shown_told_once_and_worth_a_checkpoint() -> None:
     assert second.status.maintenance == first.status.maintenance
 
 
-def test_the_machines_of_a_slice_ask_for_one_checkpoint_together() -> None:
+def test_notices_of_several_machines_request_one_checkpoint_together() -> None:
     first = reconciled(None, NoticeView("node-a", "underway"))
     served = first.status.maintenance.document()
     served["save"] |= {"askedStep": 5, "step": 6}
@@ -103,7 +103,7 @@ def test_the_machines_of_a_slice_ask_for_one_checkpoint_together() -> None:
     assert late.status.maintenance.save.requested_at == rfc(200)
 
 
-def test_maintenance_that_is_far_away_is_shown_and_looked_at_again_in_time() -> None:
+def test_distant_maintenance_is_shown_and_checked_again_in_time() -> None:
     notice = NoticeView("node-a", "scheduled", at(7200))
     far = reconciled(None, notice)
     assert far.asks == ()
@@ -116,7 +116,7 @@ def test_maintenance_that_is_far_away_is_shown_and_looked_at_again_in_time() -> 
     assert waking.requeue_after == pytest.approx(1.0)
 
 
-def test_notices_that_are_taken_back_leave_the_status() -> None:
+def test_withdrawn_notices_are_removed_from_the_status() -> None:
     known = reconciled(None, NoticeView("node-a", "cordoned")).status.maintenance.document()
     assert reconciled(known).status.maintenance is None
     assert reconciled(known, NoticeView("node-a", "cordoned"), jobsets=[]).status.maintenance is None
@@ -130,7 +130,7 @@ def test_many_nodes_are_listed_within_bounds() -> None:
     assert "node-0000, node-0001, node-0002 and 61 more" in told(decision)[0]
 
 
-def test_the_story_of_a_notice() -> None:
+def test_a_notice_requests_one_checkpoint_despite_an_operator_restart() -> None:
     world = SimulatedCluster(run())
     world.settle()
     world.train(20)

@@ -63,7 +63,7 @@ ECHO = ended(1, 50, termination("failed", 1, said="the words do not matter", pee
         ([on("a", 0, **ended(83, 50, termination("runChanged", 83))), on("b", 1, **ended(1, 51))], []),
     ],
 )
-def test_only_the_first_failure_of_a_world_of_several_nodes_is_blamed(pods: list[dict[str, Any]], expected: list[str]) -> None:
+def test_only_the_first_failed_node_of_a_process_group_is_blamed(pods: list[dict[str, Any]], expected: list[str]) -> None:
     assert blames(pods) == expected
 
 
@@ -75,7 +75,7 @@ def test_only_the_first_failure_of_a_world_of_several_nodes_is_blamed(pods: list
         ("", False, "failed", 1),
     ],
 )
-def test_waiting_in_vain_for_pods_without_a_node_is_no_failure(second: str, missing: bool, cause: str, failures: int) -> None:
+def test_a_process_group_whose_pods_got_no_node_is_not_a_failure(second: str, missing: bool, cause: str, failures: int) -> None:
     first = on("a", 0, **ended(1, 50, termination("failed", 1, othersMissing=missing)))
     other = deleted(on(second, 1, phase="Pending", containerStatuses=[]), 51, grace=0)
     seen = observed(run(status()), jobsets=[jobset(restarts=1, counted=1)], pods=[first, other])
@@ -111,14 +111,16 @@ def placement(nodes: str, avoided: str = "", seconds: float = 0) -> dict[str, An
         (placement("aabb", avoided="a"), {"expireSeconds": 50}, None),
     ],
 )
-def test_when_a_node_is_avoided(found: dict[str, Any], settings: dict[str, Any], expected: str | None) -> None:
+def test_a_node_is_avoided_after_more_blames_than_the_other_nodes(
+    found: dict[str, Any], settings: dict[str, Any], expected: str | None
+) -> None:
     view = observed(run(status(placement=found), recovery__badNodes=settings)).run
     assert view.spec is not None
     node = node_to_avoid(placement_of(view.status, view.spec), view.spec, at(60))
     assert (node.node if node is not None else None) == expected
 
 
-def test_a_tpu_slice_of_several_hosts_has_no_node_that_could_be_left_out() -> None:
+def test_no_node_of_a_multi_host_tpu_slice_is_avoided() -> None:
     tpu = {"accelerator": {"type": "v5e", "topology": "4x4", "slices": 2}, "trainer__batchSize": 32}
     view = observed(run(status(placement=placement("aa")), **tpu)).run
     assert view.spec is not None
@@ -131,7 +133,7 @@ def affinity(decision: Any) -> Any:
 
 
 @promises.BAD_NODES
-def test_the_next_attempt_keeps_off_a_node_that_was_blamed_again_and_says_so() -> None:
+def test_the_next_attempt_avoids_a_node_that_was_blamed_again_and_reports_it() -> None:
     before = status(
         placement=placement("a"),
         failuresWithoutCheckpoint=1,
@@ -156,7 +158,7 @@ def test_the_next_attempt_keeps_off_a_node_that_was_blamed_again_and_says_so() -
     assert term["matchExpressions"] == [{"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["a"]}]
 
 
-def test_a_world_that_trains_is_not_stopped_for_a_bad_node() -> None:
+def test_a_training_process_group_is_not_stopped_for_a_bad_node() -> None:
     trains = status(placement=placement("aa"))
     kept = reconcile(observed(run(trains), jobsets=[jobset()], pods=[on("a", 0), on("b", 1)]), at(60))
     assert deletions(kept) == []
@@ -167,7 +169,7 @@ def test_a_world_that_trains_is_not_stopped_for_a_bad_node() -> None:
     assert (stopped.status.history[-1].cause, stopped.status.placement.avoided[0].node) == ("failed", "a")
 
 
-def test_nodes_are_taken_back_when_the_run_finds_no_others() -> None:
+def test_avoided_nodes_are_used_again_when_the_run_finds_no_others() -> None:
     waits = status(
         placement=placement("aa", avoided="a") | {"waitingSince": rfc(0)},
         history=[{"attempt": 1, "restart": 0, "startedAt": rfc(0)}],
@@ -182,7 +184,7 @@ def test_nodes_are_taken_back_when_the_run_finds_no_others() -> None:
     assert condition(late, "Stalled")[0] == "False"
 
 
-def test_an_avoided_node_comes_back_in_time_and_with_a_person() -> None:
+def test_an_avoided_node_is_used_again_after_a_time_or_after_a_resume() -> None:
     view = observed(run(status(placement=placement("aa", avoided="a")))).run
     assert view.spec is not None
     assert view.status.placement is not None

@@ -26,7 +26,7 @@ def document_of(world: SimulatedCluster) -> dict[str, Any]:
     return yaml.safe_load(config_map["data"]["run.yaml"])
 
 
-def test_it_waits_for_the_other_run_and_then_gets_its_root() -> None:
+def test_a_clone_waits_for_its_source_run_and_then_gets_its_root() -> None:
     world = SimulatedCluster(run(**CLONE))
     world.settle()
     conditions = {entry["type"]: entry for entry in world.status["conditions"]}
@@ -39,7 +39,7 @@ def test_it_waits_for_the_other_run_and_then_gets_its_root() -> None:
     assert world.api.objects[RUN]["spec"]["from"] == CLONE["from"], "the operator must not write the spec"
 
 
-def test_once_it_has_a_checkpoint_the_other_run_may_go() -> None:
+def test_a_clone_with_its_own_checkpoint_does_not_need_its_source_run() -> None:
     world = SimulatedCluster(run(**CLONE))
     world.api.objects[BASE] = base()
     world.settle()
@@ -54,7 +54,14 @@ def test_once_it_has_a_checkpoint_the_other_run_may_go() -> None:
     assert "root" not in document_of(world)["spec"]["from"]
 
 
-def test_a_root_that_is_named_needs_no_other_run() -> None:
+def test_a_model_in_files_needs_no_other_run() -> None:
+    origin = {"huggingFace": {"path": "s3://bucket/models/base"}}
+    world = SimulatedCluster(run(**{"from": origin}))
+    world.settle()
+    assert document_of(world)["spec"]["from"] == origin
+
+
+def test_a_clone_with_a_named_root_does_not_need_its_source_run() -> None:
     named = run(**{"from": {"run": "base", "root": "s3://bucket/archive"}})
     world = SimulatedCluster(named)
     world.settle()
@@ -67,7 +74,7 @@ def test_a_root_on_a_volume_is_out_of_reach() -> None:
     assert "halcyon checkpoints copy" in decision.status.condition("Stalled").message
 
 
-def test_it_waits_for_the_other_run_to_begin_where_that_takes_its_root_from_defaults() -> None:
+def test_a_clone_waits_until_its_source_run_has_taken_its_root_from_defaults() -> None:
     world = SimulatedCluster(run(**CLONE))
     other = base()
     del other["spec"]["checkpoint"]
@@ -85,7 +92,7 @@ def test_it_waits_for_the_other_run_to_begin_where_that_takes_its_root_from_defa
     assert document_of(world)["spec"]["from"]["root"] == "s3://team/default/base"
 
 
-def test_two_runs_that_wait_for_each_other_do_not_repeat_each_others_words() -> None:
+def test_runs_that_wait_for_each_other_do_not_copy_each_others_messages() -> None:
     other = base()
     del other["spec"]["checkpoint"]
     conditions = [{"type": "Ready", "status": "False", "reason": "AwaitsRun", "message": "waits for run demo to succeed"}]

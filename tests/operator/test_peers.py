@@ -25,12 +25,12 @@ def deleted_pods(decision: Decision) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("notice", [{}, disrupted(50)], ids=["deleted", "evicted"])
-def test_the_others_of_the_world_go_along(notice: dict[str, Any]) -> None:
+def test_the_other_pods_of_the_process_group_are_deleted_too(notice: dict[str, Any]) -> None:
     gone = deleted(pod(slice_index=1, **notice), 50)
     assert deleted_pods(reconciled(pod(), gone)) == [("demo-1-s-0-0-abcde", "pod-1-0-0-0")]
 
 
-def test_a_world_that_trains_is_left_alone() -> None:
+def test_a_training_process_group_is_left_alone() -> None:
     assert deleted_pods(reconciled(pod(), pod(slice_index=1))) == []
 
 
@@ -57,18 +57,18 @@ def test_a_world_that_trains_is_left_alone() -> None:
         "of another JobSet",
     ],
 )
-def test_nobody_else_goes(other: dict[str, Any]) -> None:
+def test_no_other_pod_is_deleted(other: dict[str, Any]) -> None:
     assert deleted_pods(reconciled(other, deleted(pod(slice_index=1), 50))) == []
 
 
-def test_a_world_that_has_not_trained_ends_as_it_does_by_itself() -> None:
+def test_no_pod_is_deleted_before_the_process_group_has_trained() -> None:
     """A process that still starts would end at the signal, and its exit code would count as a failure."""
     (entry,) = TRAINING["history"]
     young = TRAINING | {"history": [{key: value for key, value in entry.items() if key != "firstStepAt"}]}
     assert deleted_pods(reconciled(pod(), deleted(pod(slice_index=1), 50), status=young)) == []
 
 
-def test_pods_of_the_world_before_take_nobody_along() -> None:
+def test_pods_of_the_previous_process_group_cause_no_deletions() -> None:
     """The JobSet itself deletes the pods that it has replaced."""
     second = TRAINING | {
         "jobSetRestarts": 1,
@@ -80,12 +80,12 @@ def test_pods_of_the_world_before_take_nobody_along() -> None:
     assert deleted_pods(reconciled(pod(restart=1), deleted(pod(slice_index=1), 50), jobset=jobset(restarts=1), status=second)) == []
 
 
-def test_a_run_that_is_stopped_loses_its_jobset_and_that_is_all() -> None:
+def test_stopping_a_run_deletes_only_its_jobset() -> None:
     decision = reconciled(pod(), deleted(pod(slice_index=1), 50), suspend=True)
     assert deletions(decision) == [("JobSet", "demo-1")]
 
 
-def test_of_a_large_world_nobody_is_sent() -> None:
+def test_no_pod_of_a_large_process_group_is_deleted() -> None:
     world = [pod(host=host) for host in range(MAX_PODS)]
     assert deleted_pods(reconciled(*world, deleted(pod(slice_index=1), 50))) == []
     assert len(deleted_pods(reconciled(*world[1:], deleted(pod(slice_index=1), 50)))) == MAX_PODS - 1

@@ -46,7 +46,7 @@ def hang(world: SimulatedCluster, scheduled: float = 0) -> None:
     world.now += 301
 
 
-def settle_words(world: SimulatedCluster) -> None:
+def settle_messages(world: SimulatedCluster) -> None:
     """Settle, and wait until messages are written that are written only every few seconds."""
     world.settle()
     world.now += COUNT_SECONDS
@@ -57,28 +57,28 @@ def ready(world: SimulatedCluster) -> dict[str, Any]:
     return next(one for one in world.status["conditions"] if one["type"] == "Ready")
 
 
-def test_the_newest_warning_is_told() -> None:
+def test_the_newest_warning_is_reported() -> None:
     world = SimulatedCluster(run())
     world.settle()
     hang(world)
     world.api.events = [event("FailedCreatePodSandBox", "no network", at=100), event(at=200)]
-    settle_words(world)
+    settle_messages(world)
     assert ready(world)["reason"] == "PodsNotStarting"
     said = f": ContainerCreating; FailedMount: {MOUNT}; `kubectl describe pod demo-1-s-0-0-abcde` has all its events"
     assert ready(world)["message"].endswith(said)
     world.api.events.append(event("FailedCreatePodSandBox", "no network", at=300))
     world.now += PAUSE_SECONDS
-    settle_words(world)
+    settle_messages(world)
     assert "; FailedCreatePodSandBox: no network; " in ready(world)["message"]
 
 
 @pytest.mark.parametrize("events", [None, []], ids=["may not be listed", "there are none"])
-def test_without_events_the_pod_speaks_for_itself(events: list[dict[str, Any]] | None) -> None:
+def test_without_events_the_state_of_the_pod_is_reported(events: list[dict[str, Any]] | None) -> None:
     world = SimulatedCluster(run())
     world.settle()
     hang(world)
     world.api.events = events
-    settle_words(world)
+    settle_messages(world)
     assert ready(world)["message"].endswith(
         "a volume, its network or its image is missing: `kubectl describe pod demo-1-s-0-0-abcde` names the cause"
     )
@@ -99,7 +99,7 @@ def test_without_events_the_pod_speaks_for_itself(events: list[dict[str, Any]] |
     ],
     ids=["normal", "of another pod", "before it had its node", "two words", "markup", "long", "no text", "a list", "no time"],
 )
-def test_what_is_no_warning_about_the_pod_is_passed_over(other: dict[str, Any]) -> None:
+def test_events_that_are_no_warning_about_the_pod_are_ignored(other: dict[str, Any]) -> None:
     assert newest_warning(late(), [other]) is None
     newest = newest_warning(late(), [other, event("FailedMount", "a volume", at=150)])
     assert newest is not None
@@ -123,7 +123,7 @@ def test_a_message_is_cleaned_and_cut() -> None:
 
 
 @given(junk=JUNK)
-def test_junk_is_no_warning(junk: Any) -> None:
+def test_malformed_events_are_ignored(junk: Any) -> None:
     spoilt = [junk, {**event(), "message": junk}, {**event(), "involvedObject": junk}, {**event(), "lastTimestamp": junk, "series": junk}]
     found = newest_warning(late(), spoilt)
     assert found is None or found.reason == "FailedMount"
@@ -156,7 +156,7 @@ async def rounds() -> None:
         await asyncio.sleep(0)
 
 
-def test_a_look_waits_for_nothing_and_asks_once_a_minute() -> None:
+def test_a_reconciliation_never_waits_for_events_and_requests_them_once_a_minute() -> None:
     async def story() -> None:
         events, now, changed = Events(), [0.0], []
         reads = PodEvents(events, changed.append, lambda: at(1000), lambda: now[0])
@@ -184,7 +184,7 @@ def test_a_look_waits_for_nothing_and_asks_once_a_minute() -> None:
     asyncio.run(story())
 
 
-def test_only_the_first_late_pod_of_a_run_is_asked_about() -> None:
+def test_events_are_requested_only_for_the_first_late_pod_of_a_run() -> None:
     async def story() -> None:
         events = Events()
         events.go.set()
@@ -197,7 +197,7 @@ def test_only_the_first_late_pod_of_a_run_is_asked_about() -> None:
     asyncio.run(story())
 
 
-def test_a_few_requests_go_out_at_a_time() -> None:
+def test_the_number_of_requests_at_a_time_is_limited() -> None:
     async def story() -> None:
         events = Events()
         reads = PodEvents(events, lambda key: None, lambda: at(1000), lambda: 0.0)

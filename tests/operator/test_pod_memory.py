@@ -43,7 +43,7 @@ def memory(pod: dict[str, Any]) -> tuple[str | None, str | None]:
         ({"type": "cpu", "topology": "2x1", "hostResources": {"memory": "1Gi"}}, "1Gi"),
     ],
 )
-def test_pods_ask_for_what_their_machine_has(accelerator: dict[str, Any], amount: str) -> None:
+def test_pods_request_the_memory_of_their_machine(accelerator: dict[str, Any], amount: str) -> None:
     assert memory(pod(accelerator=accelerator)) == (amount, amount)
 
 
@@ -57,14 +57,14 @@ def test_every_row_has_an_amount_for_every_shape() -> None:
 
 
 @pytest.mark.parametrize("host", HOST_MEMORY_GIB.values())
-def test_the_node_keeps_what_it_needs(host: int) -> None:
+def test_enough_memory_is_left_for_the_node(host: int) -> None:
     """GKE reserves about 2 % of a large machine's memory and 10 % of a small one's. Its guides leave at least as much again to the
     node's other pods."""
     left = left_of_host_gib(host)
     assert 0.75 * host < left < host - 4
 
 
-def test_the_owner_decides_by_type_and_the_run_above_the_owner() -> None:
+def test_the_owner_sets_memory_by_type_and_the_run_overrides_the_owner() -> None:
     ours = replace(PLATFORM, pod_memory={"cpu": "2Gi", "nvidia": "none"})
     assert memory(pod(ours, accelerator={"type": "cpu", "topology": "2x1"})) == ("2Gi", "2Gi")
     assert memory(pod(ours, accelerator={"type": "cpu", "topology": "2x1", "hostResources": {"memory": "1Gi"}})) == ("1Gi", "1Gi")
@@ -72,7 +72,7 @@ def test_the_owner_decides_by_type_and_the_run_above_the_owner() -> None:
     assert pod(ours, accelerator={"type": "nvidia", "topology": "1x4"})["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "4"}
 
 
-def test_a_probe_holds_the_room_of_a_real_pod() -> None:
+def test_a_probe_requests_the_memory_of_a_real_pod() -> None:
     wanted = {"accelerator": {"type": "cpu", "slices": 2}, "recovery": {"elastic": {"minSlices": 1}}}
     assert memory(pod(probe=True, **wanted)) == memory(pod(**wanted)) == (f"{CPU_POD_GIB}Gi",) * 2
     ours = replace(PLATFORM, pod_memory={"cpu": "2Gi"})
@@ -97,7 +97,7 @@ def test_every_folder_that_a_pod_writes_is_bounded(accelerator: dict[str, Any]) 
     ("pairs", "found"),
     [([], ()), (["cpu=2Gi", "nvidia=none"], (("cpu", "2Gi"), ("nvidia", "none"))), (["v5e=1.5Ti"], (("v5e", "1.5Ti"),))],
 )
-def test_amounts_by_type(pairs: list[str], found: tuple[tuple[str, str], ...]) -> None:
+def test_memory_amounts_are_parsed_by_type(pairs: list[str], found: tuple[tuple[str, str], ...]) -> None:
     assert amounts_by_type(pairs) == found
 
 
@@ -105,6 +105,6 @@ def test_amounts_by_type(pairs: list[str], found: tuple[tuple[str, str], ...]) -
     ("pair", "said"),
     [("cqu=2Gi", "there is no accelerator type 'cqu'; choose one of cpu, "), ("cpu", "cpu=: write an amount"), ("cpu=-1", "cpu=-1: write")],
 )
-def test_a_wrong_amount_is_refused(pair: str, said: str) -> None:
+def test_an_invalid_amount_is_rejected(pair: str, said: str) -> None:
     with pytest.raises(typer.BadParameter, match=said):
         amounts_by_type([pair])

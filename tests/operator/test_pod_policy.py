@@ -40,7 +40,7 @@ def environment(template: dict[str, Any]) -> dict[str, Any]:
     return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in entries}
 
 
-def test_without_a_word_from_the_owner_pods_are_restricted() -> None:
+def test_without_settings_of_the_owner_pods_are_restricted() -> None:
     assert template({}, **V6E) == template({"security": {"gpu": {"privileged": True}, "v5e": {"privileged": True}}}, **V6E)
     pod = template({}, **V6E)["spec"]
     assert pod["securityContext"]["runAsUser"] == 65532
@@ -48,7 +48,7 @@ def test_without_a_word_from_the_owner_pods_are_restricted() -> None:
 
 
 @pytest.mark.parametrize("name", ["v6e", "tpu", "default"])
-def test_privilege_by_accelerator(name: str) -> None:
+def test_pods_of_an_accelerator_can_be_privileged(name: str) -> None:
     made = template({"security": {name: {"privileged": True, "runAsUser": 0}}}, **V6E)
     context = trainer(made)["securityContext"]
     assert (context["privileged"], context["allowPrivilegeEscalation"], context["runAsNonRoot"]) == (True, True, False)
@@ -56,13 +56,13 @@ def test_privilege_by_accelerator(name: str) -> None:
     assert made["spec"]["securityContext"]["runAsUser"] == 0
 
 
-def test_the_most_specific_word_decides_alone() -> None:
+def test_only_the_most_specific_setting_applies() -> None:
     security = {"v6e": {}, "tpu": {"privileged": True}, "default": {"runAsUser": 7}}
     assert template({"security": security}, **V6E) == template({}, **V6E)
     assert template({"security": security})["spec"]["securityContext"]["runAsUser"] == 7
 
 
-def test_capabilities_for_locked_memory() -> None:
+def test_pods_can_get_capabilities_for_locked_memory() -> None:
     made = template({"security": {"tpu": {"capabilities": ["IPC_LOCK", "SYS_RESOURCE"], "runAsUser": 0}}}, **V6E)
     context = trainer(made)["securityContext"]
     assert context["capabilities"] == {"drop": ["ALL"], "add": ["IPC_LOCK", "SYS_RESOURCE"]}
@@ -71,13 +71,13 @@ def test_capabilities_for_locked_memory() -> None:
     assert trainer(admin)["securityContext"]["allowPrivilegeEscalation"] is True, "the API server rejects any other value"
 
 
-def test_where_the_namespace_has_its_own_user_ids_none_is_named() -> None:
+def test_no_user_id_is_set_if_the_namespace_assigns_user_ids() -> None:
     made = template({"security": {"default": {"runAsUser": "namespace"}}}, **V6E)
     assert made["spec"]["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     assert "runAsUser" not in trainer(made)["securityContext"]
 
 
-def test_a_privileged_fabric_as_googles_manifests_have_it() -> None:
+def test_the_sidecar_of_a_privileged_fabric_is_privileged() -> None:
     made = template({"security": {"h100": {"privileged": True, "runAsUser": 0}}}, **FAST)
     (sidecar,) = made["spec"]["initContainers"]
     assert sidecar["securityContext"]["privileged"] is True
@@ -86,7 +86,7 @@ def test_a_privileged_fabric_as_googles_manifests_have_it() -> None:
 
 
 @pytest.mark.parametrize(("wanted", "one", "two"), [("never", False, False), ("multislice", False, True), ("always", True, True)])
-def test_the_hosts_network(wanted: str, one: bool, two: bool) -> None:
+def test_pods_use_the_host_network_as_configured(wanted: str, one: bool, two: bool) -> None:
     for spec, expected in ((V6E, one), (TWO_SLICES, two)):
         pod = template({"security": {"tpu": {"hostNetwork": wanted}}}, **spec)["spec"]
         assert (pod.get("hostNetwork"), pod.get("dnsPolicy")) == ((True, "ClusterFirstWithHostNet") if expected else (None, None))
@@ -165,14 +165,14 @@ def test_a_probe_has_the_user_and_the_pull_secrets_but_no_privilege() -> None:
         ({"nothing": 1}, "trainerPods.nothing"),
     ],
 )
-def test_a_mistake_of_the_owner_is_one_sentence(policy: dict[str, Any], sentence: str) -> None:
+def test_a_mistake_of_the_owner_is_reported_in_one_sentence(policy: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidPolicy) as told:
         parse_policy(json.dumps(policy))
     assert sentence in str(told.value)
     assert "\n" not in str(told.value)
 
 
-def test_no_settings_are_the_default_ones() -> None:
+def test_empty_settings_equal_the_default_settings() -> None:
     assert parse_policy("") == parse_policy("{}") == PodPolicy()
     assert PodPolicy().variables == FREE_VARIABLES
 
@@ -221,7 +221,7 @@ def test_the_trainers_document_has_no_variables() -> None:
         ("XLA_FLAGS", (), False),
     ],
 )
-def test_other_names_need_the_consent_of_the_operators_owner(name: str, allowed: tuple[str, ...], goes: bool) -> None:
+def test_other_variables_need_the_permission_of_the_operators_owner(name: str, allowed: tuple[str, ...], goes: bool) -> None:
     seen = replace(
         observed(run(env=[{"name": name, "value": "1"}])), platform=replace(PLATFORM, pods=parse_policy(json.dumps({"variables": allowed})))
     )

@@ -118,7 +118,7 @@ def made(**spec: Any) -> dict[str, Any]:
     return build_jobset(found, found.spec, WITH_KUEUE, 1, 0, 3)
 
 
-def test_a_run_of_a_queue_is_made_suspended_and_others_are_not() -> None:
+def test_only_the_jobset_of_a_queued_run_is_created_suspended() -> None:
     held, free = made(scheduling={"queue": QUEUED}), made()
     assert (held["spec"]["suspend"], free["spec"]["suspend"]) == (True, False)
     labels = held["metadata"]["labels"]
@@ -127,7 +127,7 @@ def test_a_run_of_a_queue_is_made_suspended_and_others_are_not() -> None:
     assert held["metadata"]["labels"].items() >= free["metadata"]["labels"].items()
 
 
-def test_kueue_alone_places_pods_where_it_knows_the_topology() -> None:
+def test_only_kueue_places_pods_if_the_queue_has_a_topology() -> None:
     spec = {"accelerator": {"type": "v5e", "topology": "4x4", "slices": 2}, "trainer__batchSize": 32}
     exclusive = "alpha.jobset.sigs.k8s.io/exclusive-topology"
     assert exclusive in made(**spec, scheduling={"queue": QUEUED})["metadata"]["annotations"]
@@ -153,12 +153,12 @@ def test_kueue_alone_places_pods_where_it_knows_the_topology() -> None:
         ({"queue": {"name": "a"}}, {"elastic": {"minSlices": 1}}, "leave one of the two out"),
     ],
 )
-def test_what_cannot_work_is_refused(scheduling: dict[str, Any], recovery: dict[str, Any], mend: str) -> None:
+def test_invalid_queue_settings_are_rejected(scheduling: dict[str, Any], recovery: dict[str, Any], mend: str) -> None:
     with pytest.raises(InvalidRun, match=mend):
         parse_run(run(scheduling=scheduling, recovery=recovery))
 
 
-def test_without_kueue_in_the_installation_the_run_is_refused_at_once() -> None:
+def test_a_queued_run_is_rejected_at_once_if_kueue_is_not_enabled() -> None:
     decision = reconcile(observed(run(scheduling={"queue": QUEUED})), at(0))
     assert decision.create == ()
     assert decision.status is not None
@@ -226,7 +226,7 @@ RESERVED = {"QuotaReserved": (True, "QuotaReserved", "Quota reserved in ClusterQ
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
-def test_it_says_what_it_waits_for_and_since_when(found: Any, reason: str, told: str, stalled: bool) -> None:
+def test_a_queued_run_reports_what_it_waits_for_and_since_when(found: Any, reason: str, told: str, stalled: bool) -> None:
     story = QueuedRun()
     decision = story.reconcile(20, found)
     assert story.status["phase"] == "Queued"
@@ -241,7 +241,7 @@ def test_it_says_what_it_waits_for_and_since_when(found: Any, reason: str, told:
     assert story.status["queue"]["waitingSince"] == rfc(1)
 
 
-def test_a_kueue_that_takes_no_note_is_told_of() -> None:
+def test_a_kueue_that_ignores_the_jobset_is_reported() -> None:
     story = QueuedRun()
     story.reconcile(20, NoWorkload())
     story.reconcile(90, NoWorkload())
@@ -250,7 +250,7 @@ def test_a_kueue_that_takes_no_note_is_told_of() -> None:
     assert "integrations" in message
 
 
-def test_waiting_is_a_wait_for_capacity_until_the_first_pod() -> None:
+def test_waiting_for_quota_counts_as_capacity_wait() -> None:
     story = QueuedRun()
     story.reconcile(2, NO_QUOTA)
     story.reconcile(62, NO_QUOTA)
@@ -263,7 +263,7 @@ def test_waiting_is_a_wait_for_capacity_until_the_first_pod() -> None:
     assert story.status["goodput"]["seconds"]["operatorDelay"] == pytest.approx(3, abs=1.5)
 
 
-def test_waiting_and_admission_are_each_told_once() -> None:
+def test_waiting_and_admission_are_each_reported_once() -> None:
     story = QueuedRun()
     told = [event.reason for seconds in (2, 20, 40) for event in story.reconcile(seconds, NO_QUOTA).events]
     assert told.count("Queued") == 1
@@ -272,7 +272,7 @@ def test_waiting_and_admission_are_each_told_once() -> None:
     assert not [event for event in story.reconcile(62, held=False).events if event.reason in ("Admitted", "Queued")]
 
 
-def test_a_wait_is_no_reason_to_take_bad_nodes_back() -> None:
+def test_avoided_nodes_stay_avoided_while_a_run_waits_for_quota() -> None:
     story = QueuedRun()
     story.reconcile(2, NO_QUOTA)
     placement = {"slices": 2, "wantedSlices": 2, "avoided": [{"node": "node-b", "since": rfc(0), "blames": 2}]}
@@ -293,7 +293,7 @@ def test_a_suspended_run_leaves_the_queue() -> None:
 # Eviction -------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_losing_the_quota_is_a_cause_of_its_own_and_free() -> None:
+def test_losing_the_quota_has_its_own_cause_and_uses_no_budget() -> None:
     story = QueuedRun()
     story.admitted()
     # Kueue suspends the JobSet; the processes save and end. The operator deletes the JobSet at once, because Kueue could admit it again
@@ -330,7 +330,7 @@ def test_losing_the_quota_is_a_cause_of_its_own_and_free() -> None:
     assert story.status["goodput"]["lostSteps"] == 0
 
 
-def test_a_world_that_jobset_has_begun_by_itself_keeps_its_place() -> None:
+def test_a_process_group_that_jobset_restarted_keeps_its_place_in_the_queue() -> None:
     """A Job may see the exit code of a saving process before its pods are deleted; then JobSet's rule counts the next restart."""
     story = QueuedRun()
     story.admitted()
@@ -346,7 +346,7 @@ def test_a_world_that_jobset_has_begun_by_itself_keeps_its_place() -> None:
     assert (story.status["phase"], story.status["attempt"], story.status["history"][1]["fromStep"]) == ("Running", 1, 50)
 
 
-def test_processes_that_were_admitted_again_while_nobody_looked_train_on_under_the_same_number() -> None:
+def test_processes_readmitted_while_the_operator_was_down_train_on_in_the_same_attempt() -> None:
     story = QueuedRun()
     story.admitted()
     again = [pod(1, 0, 0), pod(1, 0, 1)]
@@ -362,7 +362,7 @@ def test_processes_that_were_admitted_again_while_nobody_looked_train_on_under_t
     assert (story.status["history"][0]["cause"], story.status["failuresWithoutCheckpoint"]) == ("failed", 1)
 
 
-def test_what_somebody_took_out_of_the_queue_stays_out_until_they_put_it_back() -> None:
+def test_a_run_that_a_user_deactivated_stays_out_of_the_queue_until_reactivated() -> None:
     """A new attempt would have a new Workload, and be admitted at once."""
     story = QueuedRun()
     story.admitted()
@@ -383,7 +383,7 @@ def test_what_somebody_took_out_of_the_queue_stays_out_until_they_put_it_back() 
     assert (story.status["phase"], story.condition("Ready")[1], story.status["attempt"]) == ("Running", "Running", 1)
 
 
-def test_the_cause_is_known_to_an_operator_that_was_away_meanwhile() -> None:
+def test_an_operator_that_was_down_still_finds_the_cause() -> None:
     story = QueuedRun()
     story.admitted()
     story.reconcile(200, PREEMPTED, restarts=1)
@@ -414,7 +414,7 @@ def test_an_earlier_eviction_is_not_taken_for_the_cause_of_a_later_end() -> None
     assert [entry.get("cause") for entry in story.status["history"]] == ["queueEvicted", "podDeleted", None]
 
 
-def test_pods_that_never_started_cost_nothing_and_no_number() -> None:
+def test_pods_that_never_started_use_no_budget_and_no_attempt_number() -> None:
     """As with an image that does not exist: Kueue counts the requeues in the Workload, so the Workload must stay."""
     story = QueuedRun()
     story.reconcile(2, NO_QUOTA)
@@ -448,7 +448,7 @@ def test_pods_that_never_started_cost_nothing_and_no_number() -> None:
 
 
 @pytest.mark.parametrize("reason", ["PodsReadyTimeout", "AdmissionCheck", "ClusterQueueStopped", "LocalQueueStopped", "NodeFailures"])
-def test_every_way_to_lose_the_quota_is_told_by_its_name(reason: str) -> None:
+def test_every_reason_for_losing_the_quota_is_reported_by_name(reason: str) -> None:
     story = QueuedRun()
     story.admitted()
     lost = workload(Evicted=(True, reason, "The reason in words", 100))
@@ -485,7 +485,7 @@ def read(api: Api) -> WorkloadReading:
     return asyncio.run(Workloads(Cluster(api), lambda: 0.0).read("ns", "u", 0))  # type: ignore[arg-type]
 
 
-def test_what_the_api_server_says_is_told_apart() -> None:
+def test_answers_of_the_api_server_about_a_workload_are_distinguished() -> None:
     assert read(Api()) == NoWorkload()
     assert read(Api(NO_QUOTA)) == parse_workload(NO_QUOTA)
     assert read(Api(error=NotFound(404, "NotFound", ""))) == NoKueue()
@@ -494,13 +494,13 @@ def test_what_the_api_server_says_is_told_apart() -> None:
         read(Api(error=ApiError(500, "InternalError", "")))
 
 
-def test_of_two_workloads_the_one_that_stays_counts() -> None:
+def test_of_two_workloads_the_newest_that_is_not_being_deleted_counts() -> None:
     old, new = changed(PREEMPTED, {"metadata.name": "old"}), changed(NO_QUOTA, {"metadata.creationTimestamp": rfc(9)})
     assert newest((new, old)) == parse_workload(new)
     assert newest((changed(new, {"metadata.deletionTimestamp": rfc(10)}), old)) == parse_workload(old)
 
 
-def test_a_workload_is_read_again_only_when_that_is_worth_it() -> None:
+def test_a_workload_is_read_again_only_when_it_is_too_old() -> None:
     now, api = [0.0], Api(NO_QUOTA)
     workloads = Workloads(Cluster(api), lambda: now[0])  # type: ignore[arg-type]
     for seconds, age, asked in ((0, 15, 1), (14, 15, 1), (14, 0, 2), (20, 15, 2), (29, 15, 3)):
@@ -509,7 +509,7 @@ def test_a_workload_is_read_again_only_when_that_is_worth_it() -> None:
         assert api.asked == asked
 
 
-def test_a_label_that_kueue_gave_counts_like_one_that_was_asked_for() -> None:
+def test_a_queue_label_set_by_kueue_counts_like_a_requested_queue() -> None:
     """A namespace may have a default queue: a run that names none is held there too, and reports it."""
     held = jobset() | {"spec": {"suspend": True}}
     held["metadata"]["labels"] = {**held["metadata"]["labels"], LABEL_QUEUE: "default"}

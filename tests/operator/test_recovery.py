@@ -45,13 +45,13 @@ def test_every_cause_is_named() -> None:
     assert named == {"none", *get_args(EndCause)}
 
 
-def test_what_stops_says_why_and_nothing_else_does() -> None:
+def test_exactly_the_rules_that_stop_a_run_have_a_reason() -> None:
     assert all(bool(rule.reason) == (rule.action == "stop") for rule in RULES)
     assert {"RestartsExhausted", "Diverged", "Fenced"} <= STICKY_REASONS
     assert "Succeeded" not in STICKY_REASONS
 
 
-def test_the_promises_of_the_guide() -> None:
+def test_the_table_keeps_the_promises_of_the_guide() -> None:
     for facts in EVERYTHING:
         action = decide(facts).action
         if action == "stop":
@@ -72,7 +72,7 @@ def test_the_promises_of_the_guide() -> None:
 
 @pytest.mark.parametrize("cause", [cause for cause in get_args(EndCause) if cause not in ("completed", "suspended")])
 @pytest.mark.parametrize("failures", [0, 4])
-def test_the_table_is_obeyed_where_the_jobset_has_given_up(cause: EndCause, failures: int) -> None:
+def test_the_operator_follows_the_table_when_the_jobset_has_failed(cause: EndCause, failures: int) -> None:
     closed = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(50), "cause": cause, "message": "so it was"}]
     before = run(status(history=closed, failuresWithoutCheckpoint=failures))
     decision = reconcile(observed(before, jobsets=[jobset(outcome="Failed", reason=EXHAUSTED)]), at(60))

@@ -33,5 +33,5 @@ SAID = {
 
 
 @pytest.mark.parametrize("word", sorted(word for word in SAID if not word.startswith(("process_", "python_", "halcyon_operator_build"))))
-def test_it_is_in_the_reference(word: str) -> None:
+def test_every_name_that_the_operator_reports_is_in_the_reference(word: str) -> None:
     assert f"`{word}`" in TEXT

@@ -41,7 +41,7 @@ def restart_of(decision: Any) -> dict[str, Any]:
     return decision.status.restart.document()
 
 
-def test_a_value_that_is_new_has_a_checkpoint_made_and_then_a_new_attempt() -> None:
+def test_a_new_value_requests_a_checkpoint_and_then_a_new_attempt() -> None:
     seen = reconciled(asked())
     assert restart_of(seen) == {"value": "now", "requestedAt": rfc(60), "attempt": 1, "outcome": "waiting"}
     assert said(seen, "RestartPending") == ["A restart was asked for (now): asking for a checkpoint, from which a new attempt goes on"]
@@ -68,7 +68,7 @@ def test_a_value_that_is_new_has_a_checkpoint_made_and_then_a_new_attempt() -> N
     assert (minted.status.restarts.requested, minted.status.restarts.total) == (1, 1)
 
 
-def test_what_was_acted_on_is_not_acted_on_again_until_the_value_changes() -> None:
+def test_a_request_is_served_once_until_its_value_changes() -> None:
     done = {"value": "now", "requestedAt": rfc(50), "attempt": 0, "outcome": "restarted"}
     same = reconciled(asked(status(restart=done)))
     assert (same.delete, same.asks, said(same, "RestartPending")) == ((), (), [])
@@ -78,7 +78,7 @@ def test_what_was_acted_on_is_not_acted_on_again_until_the_value_changes() -> No
     assert restart_of(gone) == done, "without the annotation the record must stay"
 
 
-def test_one_restart_serves_whoever_asks_before_it_is_made() -> None:
+def test_one_restart_serves_all_requests_made_before_it() -> None:
     first = reconciled(asked())
     second = reconciled(asked(first.status.document(), "impatient"), now=62, taken=21, step=21)
     assert (restart_of(second)["value"], restart_of(second)["askedStep"], second.asks) == ("impatient", 21, ())
@@ -89,7 +89,7 @@ def test_one_restart_serves_whoever_asks_before_it_is_made() -> None:
 
 
 @pytest.mark.parametrize("stage", ["compiling", "ended"])
-def test_nothing_is_waited_for_while_nothing_is_trained(stage: str) -> None:
+def test_a_restart_needs_no_checkpoint_while_no_process_trains(stage: str) -> None:
     begun = [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}]
     more: dict[str, Any] = {"stage": "compiling"} if stage == "compiling" else {"pods": [pod(**ended(1, 59, "boom"))]}
     if stage == "ended":
@@ -103,13 +103,13 @@ def test_nothing_is_waited_for_while_nothing_is_trained(stage: str) -> None:
     ("told", "taken", "limit"),
     [({}, None, MAX_ACCEPT_SECONDS), ({"checkpointError": "denied"}, 21, MAX_ACCEPT_SECONDS), ({}, 21, MAX_SAVE_SECONDS)],
 )
-def test_a_trainer_that_does_not_save_is_not_waited_for_for_ever(told: dict[str, Any], taken: int | None, limit: float) -> None:
+def test_the_wait_for_a_trainer_that_does_not_save_is_bounded(told: dict[str, Any], taken: int | None, limit: float) -> None:
     document = asked(reconciled(asked()).status.document())
     assert reconciled(document, now=60 + limit - 1, told=told, taken=taken).delete == ()
     assert deletions(reconciled(document, now=60 + limit, told=told, taken=taken)) == [("JobSet", "demo-1")]
 
 
-def test_an_edit_that_waits_too_comes_into_force_with_the_restart() -> None:
+def test_a_waiting_edit_takes_effect_with_the_restart() -> None:
     both = reconciled(asked(status(inForce={"trainer.steps": "300"}), generation=2, image="other:2"))
     assert both.status.edit.fields[0] == "image"
     assert condition(both, "Running") == ("True", "EditPending")
@@ -119,7 +119,7 @@ def test_an_edit_that_waits_too_comes_into_force_with_the_restart() -> None:
     assert (minted.status.edit, restart_of(minted)["outcome"], minted.status.restarts.total) == (None, "restarted", 1)
 
 
-def test_a_run_that_has_not_begun_is_not_begun_twice() -> None:
+def test_a_run_that_has_not_started_is_not_started_twice() -> None:
     first = reconcile(observed(asked({})), at(60))
     assert (first.status.attempt, restart_of(first)["outcome"]) == (1, "passedOver")
     assert said(first, "RestartPassedOver") == ["The restart that was asked for (now) is passed over: the run has not begun"]
@@ -128,7 +128,7 @@ def test_a_run_that_has_not_begun_is_not_begun_twice() -> None:
     assert story.status["attempt"] == 1
 
 
-def test_an_attempt_without_pods_is_the_restart() -> None:
+def test_an_attempt_without_pods_counts_as_the_restart() -> None:
     minted = status(jobSetUid=None, history=[])
     decision = reconcile(observed(asked(minted)), at(60))
     assert (restart_of(decision)["outcome"], kinds(decision)) == ("restarted", [("ConfigMap", "demo-1"), ("JobSet", "demo-1")])
@@ -145,7 +145,7 @@ def test_an_attempt_that_is_replaced_anyway_is_replaced_once(more: dict[str, Any
     assert restart_of(decision)["outcome"] == ("restarted" if decision.status.attempt == 2 else "waiting")
 
 
-def test_a_run_that_rests_passes_it_over_and_resumes_once() -> None:
+def test_a_suspended_run_ignores_the_request_and_resumes_once() -> None:
     story = SimulatedCluster(run())
     story.settle()
     story.train(20)
@@ -162,7 +162,7 @@ def test_a_run_that_rests_passes_it_over_and_resumes_once() -> None:
 
 
 @pytest.mark.parametrize("meanwhile", ["suspended", "completed"])
-def test_a_run_that_comes_to_rest_before_its_restart_is_not_restarted(meanwhile: str) -> None:
+def test_a_run_that_is_suspended_or_ends_before_its_restart_is_not_restarted(meanwhile: str) -> None:
     story = SimulatedCluster(run())
     story.settle()
     story.train(20)
@@ -182,7 +182,7 @@ def test_a_run_that_comes_to_rest_before_its_restart_is_not_restarted(meanwhile:
     )
 
 
-def test_a_finished_run_passes_it_over() -> None:
+def test_a_finished_run_ignores_the_request() -> None:
     story = SimulatedCluster(run())
     story.settle()
     story.head = head(300)
@@ -193,7 +193,7 @@ def test_a_finished_run_passes_it_over() -> None:
     assert (story.status["phase"], story.status["attempt"], story.status["restart"]["outcome"]) == ("Succeeded", 1, "passedOver")
 
 
-def test_a_crash_loop_that_has_stopped_goes_on_with_its_budget_anew() -> None:
+def test_a_restart_request_continues_a_stopped_crash_loop_with_a_new_budget() -> None:
     before = status(jobSetRestarts=3, jobSetRestartsCounted=3, failuresWithoutCheckpoint=3)
     failed = jobset(restarts=3, counted=3, outcome="Failed", reason=EXHAUSTED)
     stopped = reconcile(observed(run(before), jobsets=[failed], pods=[pod(1, 3, **ended(1, 55, "boom"))]), at(60))
@@ -208,7 +208,7 @@ def test_a_crash_loop_that_has_stopped_goes_on_with_its_budget_anew() -> None:
     assert (swept.status.attempt, swept.status.failures_without_checkpoint) == (2, 0), "also if all objects of the attempt are deleted"
 
 
-def test_a_stop_that_a_restart_leads_out_of_is_not_counted_as_an_edit() -> None:
+def test_a_requested_restart_of_a_stopped_run_is_not_counted_as_an_edit() -> None:
     left = pod(**ended(84, 55, termination("rootTaken", 84, said="it is another run's")))
     failed = jobset(outcome="Failed", reason=REFUSED)
     stopped = reconcile(observed(run(status()), jobsets=[failed], pods=[left]), at(60))
@@ -218,7 +218,7 @@ def test_a_stop_that_a_restart_leads_out_of_is_not_counted_as_an_edit() -> None:
     assert (minted.status.restarts.requested, minted.status.restarts.spec_changed) == (1, 0)
 
 
-def test_a_document_that_is_not_valid_stops_nothing_and_is_restarted_when_it_is_mended() -> None:
+def test_a_run_with_an_invalid_document_is_restarted_only_after_the_fix() -> None:
     broken = reconciled(asked(trainer__batchSize=7))
     assert (broken.delete, broken.status.restart) == ((), None)
     assert condition(broken, "Stalled") == ("True", "InvalidSpec")
@@ -234,7 +234,7 @@ def test_values_of_any_kind_are_bounded_and_harmless() -> None:
     assert reconciled(run(spoiled)).delete == ()
 
 
-def test_the_story_of_a_restart_through_the_death_of_operator_and_world() -> None:
+def test_a_requested_restart_survives_the_death_of_operator_and_process_group() -> None:
     story = SimulatedCluster(run())
     story.settle()
     story.train(20)

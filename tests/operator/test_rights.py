@@ -39,7 +39,7 @@ def granted() -> set[tuple[str, str]]:
     return {(verb, resource) for rule in yaml.safe_load(block[1]) for resource in rule["resources"] for verb in rule["verbs"]}
 
 
-def test_granted_is_used() -> None:
+def test_the_granted_rights_are_exactly_the_used_ones() -> None:
     used: set[tuple[str, str]] = set()
     for story in (edited, evicted, cleaned_up, hangs):
         world = SimulatedCluster(run())

@@ -57,7 +57,7 @@ class SampledMetrics:
         return [line for line in generate_latest(self.metrics.registry).decode().splitlines() if line.startswith("halcyon_run_")]
 
 
-def test_a_run_under_way() -> None:
+def test_a_training_run_has_the_metrics_of_its_status() -> None:
     told = SampledMetrics(STATUS, checkpoint__save={"everySteps": 20})
     assert told("phase", phase="Running") == 1
     assert told("condition", type="Stalled", reason="Progressing") == 0
@@ -85,12 +85,12 @@ def test_the_interval_between_saves_is_the_one_that_counts(save: dict[str, Any],
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Suspended", "Succeeded", "Failed"])
-def test_a_run_without_pods_holds_nothing(phase: str) -> None:
+def test_a_run_without_pods_holds_no_devices_and_no_hosts(phase: str) -> None:
     told = SampledMetrics(STATUS | {"phase": phase})
     assert (told("devices"), told("hosts")) == (0, 0)
 
 
-def test_a_phase_and_a_reason_are_followed_by_the_next() -> None:
+def test_a_new_phase_or_reason_replaces_the_old_sample() -> None:
     told = SampledMetrics(STATUS)
     told.see(STATUS | {"phase": "Failed", "conditions": [STALLED]})
     assert told("phase", phase="Running") is None
@@ -101,7 +101,7 @@ def test_a_phase_and_a_reason_are_followed_by_the_next() -> None:
     assert told("first_step_timestamp_seconds") is None, "no process trains"
 
 
-def test_what_is_not_known_is_absent_and_a_bad_document_is_no_obstacle() -> None:
+def test_unknown_values_have_no_sample_and_an_invalid_document_is_tolerated() -> None:
     told = SampledMetrics({"phase": "Pending", "checkpoint": CHECKPOINT | {"time": "yesterday"}})
     for name in ("step", "planned_steps", "checkpoint_timestamp_seconds", "save_interval_seconds"):
         assert told(name) is None, name

@@ -25,7 +25,7 @@ def read(endpoint: str) -> HeadReading:
     return asyncio.run(checkpoints.read(CheckpointSpec(root="s3://bucket/runs/demo", endpoint=endpoint)))
 
 
-def test_head_is_read_where_it_is(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_head_is_read_from_the_bucket(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in gateway.environment.items():
         monkeypatch.setenv(name, value)
     (gateway.folder / "bucket").mkdir(exist_ok=True)
@@ -94,7 +94,7 @@ def test_a_large_head_is_decoded_in_a_thread_and_a_larger_one_is_refused(
     assert len(threads) == 2
 
 
-def test_wrong_credentials_are_no_error_but_out_of_reach(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_credentials_make_the_root_unreachable(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "stranger")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "stranger")
     (gateway.folder / "bucket").mkdir(exist_ok=True)
@@ -103,7 +103,7 @@ def test_wrong_credentials_are_no_error_but_out_of_reach(gateway: Gateway, monke
     assert "XAdminUserNotFound" in reading.reason
 
 
-def test_a_bucket_that_is_not_there_is_out_of_reach_too(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_bucket_makes_the_root_unreachable(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in gateway.environment.items():
         monkeypatch.setenv(name, value)
     spec = CheckpointSpec(root="s3://no-such-bucket/demo", endpoint=gateway.endpoint)

@@ -31,7 +31,7 @@ def reconciled(document: dict[str, Any], *, step: int = 20, taken: int | None = 
     return reconcile(observed(document, **seen), NOW)
 
 
-def test_a_value_that_is_new_is_put_on_record_and_asked_for() -> None:
+def test_a_new_value_is_recorded_and_requested_from_the_trainer() -> None:
     decision = reconciled(asking())
     assert decision.status.save_request.document() == {"value": "now", "requestedAt": rfc(60)}
     (ask,) = decision.asks
@@ -42,7 +42,7 @@ def test_a_value_that_is_new_is_put_on_record_and_asked_for() -> None:
     assert "the-token" not in decision.status.model_dump_json()
 
 
-def test_what_the_trainer_took_note_of_is_not_asked_again_and_served_by_its_step() -> None:
+def test_an_accepted_request_is_not_repeated_and_is_served_by_a_save_from_its_step_on() -> None:
     known = {"saveRequest": {"value": "now", "requestedAt": rfc(50)}}
     waiting = reconciled(asking(**known), taken=15, saved=10)
     assert waiting.asks == ()
@@ -55,7 +55,7 @@ def test_what_the_trainer_took_note_of_is_not_asked_again_and_served_by_its_step
         ]
 
 
-def test_a_served_request_asks_for_nothing_until_its_value_changes() -> None:
+def test_a_served_request_is_not_repeated_until_its_value_changes() -> None:
     known = {"saveRequest": {"value": "now", "requestedAt": rfc(50), "askedStep": 9, "step": 10}}
     assert reconciled(asking(**known)).asks == ()
     again = reconciled(asking("again", **known))
@@ -77,7 +77,7 @@ def test_a_served_request_asks_for_nothing_until_its_value_changes() -> None:
         {"jobsets": []},
     ],
 )
-def test_nobody_is_asked_who_cannot_answer_for_the_present_world(more: dict[str, Any]) -> None:
+def test_only_a_trainer_of_the_current_process_group_gets_the_request(more: dict[str, Any]) -> None:
     decision = reconciled(asking(), **more)
     assert decision.asks == ()
     assert decision.status.save_request.step is None
@@ -90,7 +90,7 @@ def test_a_pod_without_a_token_is_not_asked() -> None:
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Suspended"])
-def test_where_nobody_trains_the_newest_checkpoint_holds_everything(phase: str) -> None:
+def test_the_newest_checkpoint_serves_the_request_if_no_process_trains(phase: str) -> None:
     document = asking(phase=phase)
     document["spec"]["suspend"] = phase == "Suspended"
     if phase == "Succeeded":
@@ -107,7 +107,7 @@ def test_values_of_any_kind_are_bounded_and_harmless() -> None:
     assert reconciled(asking("   ")).status.save_request is None
 
 
-def test_the_story_of_a_request_through_the_death_of_operator_and_world() -> None:
+def test_a_save_request_survives_the_death_of_operator_and_process_group() -> None:
     world = SimulatedCluster(run())
     world.settle()
     world.train(20)

@@ -31,25 +31,25 @@ class Namespaces:
             self._answers.pop(0)
 
 
-def test_what_cannot_be_served_is_left_out_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_namespace_that_cannot_be_served_is_left_out_and_reported(caplog: pytest.LogCaptureFixture) -> None:
     cluster = Namespaces([{"a", "c"}])
     assert asyncio.run(served_namespaces(cluster, ("a", "b", "c"), cluster.sleep)) == ("a", "c")
     assert "no right to the TrainingRuns of b" in caplog.text
     assert cluster.slept == []
 
 
-def test_where_none_can_be_served_one_is_waited_for() -> None:
+def test_the_operator_waits_until_a_namespace_can_be_served() -> None:
     cluster = Namespaces([set(), set(), {"b"}])
     assert asyncio.run(served_namespaces(cluster, ("a", "b"), cluster.sleep)) == ("b",)
     assert cluster.slept == [CHECK_SECONDS] * 2
 
 
-def test_the_whole_cluster_is_asked_nothing() -> None:
+def test_serving_the_whole_cluster_needs_no_check_of_namespaces() -> None:
     assert asyncio.run(served_namespaces(Namespaces([None]), ())) == ()
 
 
 @pytest.mark.parametrize("later", [{"a"}, {"a", "b", "c"}, set()], ids=["one is deleted", "one is created again", "all are deleted"])
-def test_another_set_is_a_new_beginning_and_an_api_server_that_is_away_is_none(later: set[str]) -> None:
+def test_a_changed_set_of_namespaces_ends_the_wait_and_an_outage_does_not(later: set[str]) -> None:
     cluster = Namespaces([{"a", "b"}, {"a", "b"}, None, {"a", "b"}, later])
     asyncio.run(asyncio.wait_for(other_namespaces(cluster, ("a", "b", "c"), ("a", "b"), cluster.sleep), limit(10)))
     assert len(cluster.slept) == 4
@@ -66,7 +66,7 @@ def test_a_refusal_says_that_a_namespace_cannot_be_served(code: int, serves: boo
     assert asyncio.run(Cluster(Api()).serves("team")) is serves  # type: ignore[arg-type]
 
 
-def test_an_api_server_that_fails_says_nothing_of_a_namespace() -> None:
+def test_a_failing_api_server_decides_nothing_about_a_namespace() -> None:
     class Api:
         async def request(self, *_: object, **__: object) -> dict[str, object]:
             raise ApiError(500, "InternalError", "no")

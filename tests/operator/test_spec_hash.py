@@ -50,16 +50,16 @@ RESTARTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("change", STAYS, ids=str)
-def test_the_attempt_goes_on(change: dict[str, Any]) -> None:
+def test_edits_of_these_fields_keep_the_attempt(change: dict[str, Any]) -> None:
     assert attempt_spec_hash(spec(**change)) == BASE
 
 
 @pytest.mark.parametrize("change", RESTARTS, ids=str)
-def test_a_new_attempt_is_needed(change: dict[str, Any]) -> None:
+def test_edits_of_these_fields_need_a_new_attempt(change: dict[str, Any]) -> None:
     assert attempt_spec_hash(spec(**change)) != BASE
 
 
-def test_unknown_schemes_fit_and_a_retired_attempt_never_does() -> None:
+def test_a_hash_of_an_unknown_scheme_fits_and_a_retired_attempt_never_does() -> None:
     assert fits(BASE, BASE)
     assert fits(None, BASE)
     assert fits("0-older", BASE)

@@ -30,13 +30,13 @@ def dying(**more: Any) -> Any:
     return observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=[deleted(pod(), 100, GRACE)], head=head(5), **more)
 
 
-def test_a_pod_that_ends_in_time_is_nobodys_concern() -> None:
+def test_a_pod_that_ends_in_time_is_not_reported() -> None:
     decision = reconcile(dying(), at(100 + GRACE + 299))
     assert verdict(decision, "Degraded")[0] == "False"
     assert verdict(decision, "Ready")[1] == "Restarting"
 
 
-def test_a_pod_that_does_not_end_is_named_with_its_node_and_the_way_out() -> None:
+def test_a_stuck_pod_is_reported_with_its_node_and_the_fix() -> None:
     decision = reconcile(dying(), at(100 + GRACE + 300))
     truth, reason, message = verdict(decision, "Degraded")
     assert (truth, reason) == ("True", "PodStuckTerminating")
@@ -53,7 +53,7 @@ def test_a_pod_that_does_not_end_is_named_with_its_node_and_the_way_out() -> Non
     )
 
 
-def test_the_owner_sets_the_time() -> None:
+def test_the_owner_sets_the_time_after_which_a_pod_is_stuck() -> None:
     seen = dying()
     early = replace(seen, platform=replace(PLATFORM, stuck_after_seconds=10.0))
     assert verdict(reconcile(early, at(100 + GRACE + 10)), "Ready")[1] == "PodStuckTerminating"
@@ -61,7 +61,7 @@ def test_the_owner_sets_the_time() -> None:
     assert verdict(reconcile(late, at(100 + GRACE + 3599)), "Ready")[1] == "Restarting"
 
 
-def test_with_the_owners_consent_it_is_deleted_by_force() -> None:
+def test_a_stuck_pod_is_force_deleted_if_the_owner_allows_it() -> None:
     consent = replace(dying(), platform=replace(PLATFORM, force_delete_stuck=True))
     assert reconcile(consent, at(100 + GRACE + 299)).delete == ()
     decision = reconcile(consent, at(100 + GRACE + 300))
@@ -71,14 +71,14 @@ def test_with_the_owners_consent_it_is_deleted_by_force() -> None:
 
 
 @pytest.mark.parametrize("status", [{}, {"phase": "Failed"}], ids=["not deleted", "ended"])
-def test_only_what_hangs_is_deleted(status: dict[str, Any]) -> None:
+def test_only_a_stuck_pod_is_force_deleted(status: dict[str, Any]) -> None:
     pods = [deleted(pod(**status), 100, GRACE)] if status else [pod()]
     seen = observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=pods, head=head(5))
     decision = reconcile(replace(seen, platform=replace(PLATFORM, force_delete_stuck=True)), at(100_000))
     assert not any(deletion.force for deletion in decision.delete)
 
 
-def test_a_pod_of_an_earlier_run_is_named_and_left_alone() -> None:
+def test_a_stuck_pod_of_an_earlier_run_is_reported_and_not_deleted() -> None:
     """The operator deletes only objects that the run made."""
     seen = observed(run(), head=head(5))
     theirs = observed(run(STATUS), pods=[deleted(pod(), 100, GRACE)]).pods
@@ -88,7 +88,7 @@ def test_a_pod_of_an_earlier_run_is_named_and_left_alone() -> None:
     assert decision.delete == ()
 
 
-def test_a_run_that_trains_says_so() -> None:
+def test_a_run_that_trains_despite_a_stuck_pod_is_reported_as_running() -> None:
     """The old pod hangs, but the new process group has started."""
     history = [{"attempt": 1, "restart": 1, "startedAt": rfc(150), "firstStepAt": rfc(160), "fromStep": 0}]
     seen = observed(
@@ -101,7 +101,7 @@ def test_a_run_that_trains_says_so() -> None:
     assert verdict(reconcile(seen, at(1000)), "Ready")[1] == "Running"
 
 
-def test_the_api_server_is_asked_for_no_grace() -> None:
+def test_a_forced_deletion_has_a_grace_period_of_zero() -> None:
     bodies: list[dict[str, Any]] = []
 
     class Api:
@@ -151,16 +151,16 @@ def test_a_pod_has_five_minutes_to_start() -> None:
         (waiting("", sandbox="False"), "no reason is given; its volumes are not mounted"),
     ],
 )
-def test_the_reason_is_told(document: dict[str, Any], said: str) -> None:
+def test_the_reason_of_a_late_start_is_reported(document: dict[str, Any], said: str) -> None:
     assert said in starts(document, seconds=1000)[2]
 
 
-def test_a_reason_that_is_known_is_told_at_once() -> None:
+def test_a_known_reason_is_reported_at_once() -> None:
     assert starts(waiting("ErrImagePull", "no such image"), seconds=101)[1] == "ImagePullFailed"
 
 
 @pytest.mark.parametrize("reason", ["<script>", "x" * 65, "two words", "a\nb", "ä"])
-def test_foreign_words_stay_out_of_the_status(reason: str) -> None:
+def test_foreign_text_stays_out_of_the_status(reason: str) -> None:
     message = starts(waiting(reason, "secret " * 1000), seconds=1000)[2]
     assert "no reason is given" in message or reason.startswith("x")
     assert "secret" not in message
@@ -176,7 +176,7 @@ def test_foreign_words_stay_out_of_the_status(reason: str) -> None:
         ("tokenCache", "<some text>", "the trainer retries the store of its token caches, which denies access"),
     ],
 )
-def test_a_trainer_that_waits_for_a_store_is_told(what: str, until: str, said: str) -> None:
+def test_a_trainer_that_waits_for_a_store_is_reported(what: str, until: str, said: str) -> None:
     waits = report(first=None, stage="restoring", waiting={"what": what, "until": until})
     seen = observed(run(STATUS), jobsets=[jobset()], pods=[pod(), pod(slice_index=1)], head=head(5), report=waits)
     assert verdict(reconcile(seen, at(100)), "Ready")[2] == f"attempt 1: {said}"

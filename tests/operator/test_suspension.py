@@ -55,7 +55,7 @@ def test_a_run_whose_saves_fail_is_shown_as_suspending() -> None:
     assert "but the last save failed: the root has no space left; a checkpoint is asked for" in message
 
 
-def test_a_run_that_is_not_to_be_suspended_after_all_trains_on() -> None:
+def test_a_run_whose_suspension_is_withdrawn_trains_on() -> None:
     world = training()
     world.edit(suspend=True)
     world.settle()
@@ -67,7 +67,7 @@ def test_a_run_that_is_not_to_be_suspended_after_all_trains_on() -> None:
     assert world.status["attempt"] == 1
 
 
-def test_a_trainer_that_cannot_save_is_not_waited_for_without_end() -> None:
+def test_the_wait_for_a_trainer_that_cannot_save_is_bounded() -> None:
     slow = training()
     slow.edit(suspend=True)
     slow.settle()
@@ -92,7 +92,7 @@ async def refuses(_: Any) -> str:
     return "it does not answer"
 
 
-def test_what_has_nothing_to_save_is_suspended_at_once() -> None:
+def test_a_run_with_nothing_to_save_is_suspended_at_once() -> None:
     starting = SimulatedCluster(run())
     starting.settle()
     starting.edit(suspend=True)
@@ -107,7 +107,7 @@ def test_what_has_nothing_to_save_is_suspended_at_once() -> None:
     assert (tokenizing.status["phase"], tokenizing.jobset, tokenizing.asked) == ("Suspended", None, [])
 
 
-def test_an_eviction_while_it_saves_releases_the_hardware() -> None:
+def test_a_jobset_deleted_during_the_save_releases_the_hardware() -> None:
     world = training()
     world.edit(suspend=True)
     world.settle()

@@ -53,7 +53,7 @@ CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelv
 SOURCES = [path for folder in ("crds", "operator", "trainer", "cli") for path in sorted((REPOSITORY / folder).rglob("*.py"))]
 
 
-def test_nothing_that_is_read_can_be_code() -> None:
+def test_no_input_can_be_executed_as_code() -> None:
     assert SOURCES
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -78,7 +78,7 @@ NAMED = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE.read_text())
 
 
 @pytest.mark.parametrize(("file", "test"), sorted(set(NAMED)), ids=lambda part: part.rpartition("/")[2])
-def test_the_tests_that_are_named_are_there(file: str, test: str) -> None:
+def test_the_tests_that_are_named_exist(file: str, test: str) -> None:
     text = (REPOSITORY / file).read_text()
     assert not test or f"def {test}(" in text
 

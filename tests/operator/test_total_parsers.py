@@ -180,7 +180,7 @@ def _functions(package: Any) -> Iterator[tuple[str, Any]]:
                 yield from ((f"{place}.{name}.{member}", found) for member, found in members if not member.startswith("_"))
 
 
-def test_every_function_that_takes_foreign_data_is_given_junk() -> None:
+def test_every_function_that_takes_foreign_data_is_in_the_table() -> None:
     taking = {
         place
         for place, function in _functions(halcyon_operator)
@@ -199,14 +199,14 @@ def test_every_function_that_takes_foreign_data_is_given_junk() -> None:
 @pytest.mark.parametrize("place", PARSERS)
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_it_takes_anything(place: str, data: st.DataObject) -> None:
+def test_a_parser_accepts_any_json_value(place: str, data: st.DataObject) -> None:
     parse, sound = PARSERS[place]
     parse(sound)
     parse(data.draw(JUNK))
     parse(spoil(sound, data, chance=3))
 
 
-def test_the_documents_that_are_spoiled_have_every_field() -> None:
+def test_the_documents_that_the_tests_damage_have_every_field() -> None:
     """Otherwise a new field would never be damaged."""
     assert {field.alias for field in TrainingRunStatus.model_fields.values()} - set(STATUS | LATER_STATUS) == set()
     assert {field.alias for field in Progress.model_fields.values()} - set(PROGRESS) == set()

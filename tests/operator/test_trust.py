@@ -66,7 +66,7 @@ THEIRS = [{"kind": "Job", "name": "theirs", "uid": "theirs", "controller": True}
     [{}, {"name": "demo-0", "ownerReferences": []}, {"ownerReferences": THEIRS}, {"name": "demo-1-aaa", "ownerReferences": THEIRS}],
     ids=["no controller", "no controller, a fitting name", "a foreign Job", "a foreign Job, another JobSet"],
 )
-def test_a_foreign_pod_with_the_runs_labels_is_none_of_its_pods(change: dict[str, Any]) -> None:
+def test_a_foreign_pod_with_the_runs_labels_does_not_belong_to_the_run(change: dict[str, Any]) -> None:
     """Otherwise it would be read as the run's process 0 (its name sorts first), end the run by its exit code, or delay the next attempt."""
     world = training()
     alien = foreign_pod(world, **change)
@@ -81,7 +81,7 @@ def test_a_foreign_pod_with_the_runs_labels_is_none_of_its_pods(change: dict[str
     assert "stranger" not in str(reconcile(observed, world.clock()))
 
 
-def test_a_foreign_jobset_that_looks_for_room_is_no_probe() -> None:
+def test_a_foreign_jobset_with_the_label_of_a_probe_is_no_probe() -> None:
     world = training()
     alien = jobset(0, uid="alien")
     alien["metadata"] |= {"name": "demo-probe", "ownerReferences": []}
@@ -92,7 +92,7 @@ def test_a_foreign_jobset_that_looks_for_room_is_no_probe() -> None:
     assert observed.probe is None
 
 
-def test_what_a_process_said_last_is_known_after_its_jobset_and_the_status_are_gone() -> None:
+def test_the_last_report_of_a_process_is_known_after_its_jobset_and_status_are_deleted() -> None:
     world = training()
     last = pod(1, 0, 1, **ended(42, world.now, termination("preempted", 42, attempt=1, step=70, checkpointStep=70)))
     world.add_pod(last)

@@ -52,7 +52,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[s
     return [(found[0], found[1]) for found in map(json.loads, told.stdout.splitlines())]
 
 
-def test_no_attempt_of_the_version_before_is_taken_for_outdated(recorded: list[tuple[str, dict[str, Any]]]) -> None:
+def test_no_attempt_of_the_previous_version_is_outdated(recorded: list[tuple[str, dict[str, Any]]]) -> None:
     assert {"stdlib-llama", "gpt2"} <= {document["metadata"]["name"] for _, document in recorded}
     for record, document in recorded:
         spec = parse_run(document).spec
@@ -61,6 +61,6 @@ def test_no_attempt_of_the_version_before_is_taken_for_outdated(recorded: list[t
         assert not fits(record, attempt_spec_hash(edited, record)), "an edit after the upgrade must be recognized"
 
 
-def test_the_archive_holds_what_it_should() -> None:
+def test_the_archive_of_the_previous_version_is_small_and_has_the_chart() -> None:
     assert previous.ARCHIVE.stat().st_size < 500_000
     assert Path(previous.KEPT[0]) == Path("charts/halcyon")

@@ -90,7 +90,7 @@ class WatchedWorld(SimulatedCluster):
 
 @pytest.mark.parametrize("story", [plain, edited, suspended, deleted, cleaned_up])
 @pytest.mark.parametrize("seed", [None, 1, 2, 3])
-def test_every_story_ends_as_it_does_without_the_store(story: Any, seed: int | None) -> None:
+def test_every_scenario_ends_as_it_does_without_the_cache(story: Any, seed: int | None) -> None:
     """However late the watches are: every write is decided from the API server's answer."""
     plainly, watched = SimulatedCluster(run()), WatchedWorld(run(), None if seed is None else random.Random(seed))
     for world in (plainly, watched):
@@ -101,7 +101,7 @@ def test_every_story_ends_as_it_does_without_the_store(story: Any, seed: int | N
     assert watched.api.created == plainly.api.created
 
 
-def test_a_run_at_which_nothing_happens_costs_no_request() -> None:
+def test_a_run_without_a_change_costs_no_request() -> None:
     world = WatchedWorld(run())
     world.settle()
     world.train(50)
@@ -130,7 +130,7 @@ def test_a_run_at_which_nothing_happens_costs_no_request() -> None:
     assert asyncio.run(reconciles(1)) > 0, "an end must be judged from the API server's answer"
 
 
-def test_many_runs_are_checked_one_after_the_other() -> None:
+def test_many_runs_are_checked_one_after_another() -> None:
     """Until its check is due, a run uses the watch cache, however often it is reconciled."""
     world = WatchedWorld(run())
     world.settle()
@@ -155,7 +155,7 @@ def test_many_runs_are_checked_one_after_the_other() -> None:
     assert asyncio.run(story()) == [0, 0, 3, 0]
 
 
-def test_what_a_watch_missed_is_mended_by_the_next_look_that_asks() -> None:
+def test_a_change_that_a_watch_missed_is_corrected_by_the_next_listing() -> None:
     store = WatchCache()
     document, first, second = run(), jobset(1), pod()
     for number, thing in enumerate((document, first, second)):
@@ -172,7 +172,7 @@ def test_what_a_watch_missed_is_mended_by_the_next_look_that_asks() -> None:
     assert store.keys() == (KEY,), "one reconciliation must find out whether the run exists"
 
 
-def test_a_run_whose_end_no_watch_told_of_is_found_out() -> None:
+def test_a_deleted_run_that_no_watch_reported_is_detected() -> None:
     async def story() -> list[tuple[str, str]]:
         world = WatchedWorld(run())
         world.show()
@@ -197,7 +197,7 @@ def test_a_run_whose_end_no_watch_told_of_is_found_out() -> None:
     assert asyncio.run(story()) == [KEY]
 
 
-def test_runs_at_rest_do_not_slow_those_under_way() -> None:
+def test_only_active_runs_count_as_under_way() -> None:
     store = WatchCache()
     for number, phase in enumerate(("Succeeded", "Failed", "Suspended", "Running", "Starting")):
         document = run({"phase": phase, "observedGeneration": 1}, name=f"run-{number}")
@@ -220,7 +220,7 @@ def test_an_older_event_changes_nothing() -> None:
     assert store.version(("trainingruns", *KEY)) is None
 
 
-def test_a_probe_and_the_pods_of_an_earlier_run_are_told_apart() -> None:
+def test_a_probe_and_the_pods_of_an_earlier_run_are_distinguished() -> None:
     store, alien, looking = WatchCache(), pod(), pod(1, 0, 1)
     alien["metadata"]["labels"][names.LABEL_RUN_UID] = "another"
     looking["metadata"]["labels"][names.LABEL_ROLE] = names.ROLE_PROBE
@@ -285,7 +285,7 @@ def named(uid: str) -> PodView:
 
 
 @pytest.mark.parametrize("rounds", [400, pytest.param(1000, marks=pytest.mark.variant)])
-def test_pods_that_do_not_answer_hold_up_no_look_and_are_asked_ever_more_rarely(rounds: int) -> None:
+def test_pods_that_do_not_answer_delay_no_reconciliation_and_are_polled_less_often(rounds: int) -> None:
     async def story() -> None:
         loop, trainers, changed = asyncio.get_running_loop(), Silent(), list[Any]()
         polls = Polls(trainers, changed.append, loop.time)
@@ -306,7 +306,7 @@ def test_pods_that_do_not_answer_hold_up_no_look_and_are_asked_ever_more_rarely(
     test_work_queue.run(story())
 
 
-def test_a_trainer_that_answers_is_waited_for_and_one_that_begins_to_is_told_of() -> None:
+def test_a_trainer_that_answers_is_waited_for_and_its_first_answer_is_reported() -> None:
     async def story() -> None:
         loop, trainers, changed = asyncio.get_running_loop(), Silent(refuses={"a"}), list[Any]()
         polls, key, trainer = Polls(trainers, changed.append, loop.time), ("n", "run"), named("a")
@@ -334,7 +334,7 @@ def test_a_trainer_that_answers_is_waited_for_and_one_that_begins_to_is_told_of(
     test_work_queue.run(story())
 
 
-def test_a_leader_that_stands_down_tells_of_no_runs_any_more() -> None:
+def test_a_leader_that_stands_down_reports_no_runs() -> None:
     world = WatchedWorld(run())
     world.settle()
     metrics: Metrics = world.controller._metrics

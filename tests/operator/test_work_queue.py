@@ -65,7 +65,7 @@ def test_groups_take_turns() -> None:
     run(story())
 
 
-def test_a_key_is_worked_on_by_one_at_a_time() -> None:
+def test_a_key_is_processed_by_one_worker_at_a_time() -> None:
     async def story() -> None:
         queue: WorkQueue[str] = WorkQueue(lambda: 0.0)
         queue.add("a")

@@ -44,19 +44,21 @@ class Item:
     ],
     ids=["the default", "another marker", "its own", "its own and its module's"],
 )
-def test_the_time_of_a_test_grows(five_times_as_slow: None, markers: tuple[pytest.MarkDecorator, ...], seconds: int) -> None:
+def test_timeouts_are_scaled_by_the_factor_of_the_machine(
+    five_times_as_slow: None, markers: tuple[pytest.MarkDecorator, ...], seconds: int
+) -> None:
     item: Any = Item(*markers)
     scale_timeouts([item], 600)
     assert item.get_closest_marker("timeout").args == (seconds,)
 
 
-def test_the_suite_lets_the_default_grow(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
+def test_the_suite_scales_the_default_timeout(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
     marker = request.node.get_closest_marker("timeout")
     assert marker.args == (limit(float(pytestconfig.getini("timeout"))),)
 
 
 @pytest.mark.timeout(77)
-def test_the_suite_lets_the_time_of_a_test_grow(request: pytest.FixtureRequest) -> None:
+def test_the_suite_scales_the_timeout_of_a_test(request: pytest.FixtureRequest) -> None:
     assert [marker.args for marker in request.node.iter_markers("timeout")] == [(limit(77),), (77,)]
 
 
@@ -75,7 +77,7 @@ def test_the_factor_is_measured_once_for_all_processes(
     assert os.environ.get(VARIABLE) == factor
 
 
-def test_how_slow_the_machine_was_in_words() -> None:
+def test_the_slowness_of_the_machine_is_described() -> None:
     assert describe(2.5, ProcessorTime(200, 50, 30)) == (
         "At the start the machine was 2.50 times as slow as the reference machine, and limits are that much longer. "
         "Since this test began its processors were busy for 75% of the time, and 15% of it was stolen."
@@ -84,7 +86,7 @@ def test_how_slow_the_machine_was_in_words() -> None:
 
 
 @pytest.mark.parametrize("failed", [True, False])
-def test_a_failed_test_says_how_slow_the_machine_was(monkeypatch: pytest.MonkeyPatch, five_times_as_slow: None, failed: bool) -> None:
+def test_a_failed_test_reports_how_slow_the_machine_was(monkeypatch: pytest.MonkeyPatch, five_times_as_slow: None, failed: bool) -> None:
     times = itertools.chain([ProcessorTime(100, 0, 0)], itertools.repeat(ProcessorTime(200, 10, 40)))
     monkeypatch.setattr(limits.machine, "processor_time", lambda: next(times))
     plugin = MachineReport()

@@ -21,7 +21,7 @@ def whole(request: pytest.FixtureRequest) -> tuple[Case, ...]:
 
 
 @pytest.mark.parametrize("name", promises.all_promises())
-def test_a_promise_stands_in_its_page_word_for_word(name: str) -> None:
+def test_a_promise_is_quoted_word_for_word_on_its_page(name: str) -> None:
     promise = promises.all_promises()[name].kwargs
     text = (page.REPOSITORY / promise["page"]).read_text(encoding="utf-8")
     assert " ".join(promise["words"].split()) in " ".join(text.split())
@@ -31,7 +31,7 @@ def test_every_promise_has_a_test_in_make_test(whole: tuple[Case, ...]) -> None:
     assert page.unproved(whole) == []
 
 
-def test_the_page_is_what_the_suite_says(whole: tuple[Case, ...]) -> None:
+def test_the_page_is_up_to_date_with_the_suite(whole: tuple[Case, ...]) -> None:
     assert page.PAGE.read_text(encoding="utf-8") == page.page(whole), "run `make generate`"
 
 

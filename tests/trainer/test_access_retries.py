@@ -90,11 +90,11 @@ def first(number: int, fault: Fault, concerns: Callable[[Request], bool] = lambd
     ("tries", "left", "seconds"),
     [(1, 300, 1), (2, 300, 2), (3, 300, 4), (4, 300, 8), (5, 300, 15), (6, 300, 15), (10_000, 300, 15), (5, 3, 3), (1, 0, 0), (1, -1, 0)],
 )
-def test_the_delay_grows_up_to_a_bound_and_ends_with_the_patience(tries: int, left: float, seconds: float) -> None:
+def test_the_delay_grows_up_to_a_bound_and_ends_with_the_retry_budget(tries: int, left: float, seconds: float) -> None:
     assert delay_seconds(tries, left) == seconds
 
 
-def test_what_is_used_up_is_used_up_for_all_stores() -> None:
+def test_the_retry_budget_is_shared_by_all_stores() -> None:
     retry_budget = Told().retry_budget(10, clock=lambda: 11.0)
     refusal = ValueError("refused")
     with pytest.raises(ValueError, match="refused"):
@@ -103,7 +103,7 @@ def test_what_is_used_up_is_used_up_for_all_stores() -> None:
         retry_budget.wait("another", refusal, 1, None)
 
 
-def test_a_process_that_is_told_to_end_waits_no_more() -> None:
+def test_a_process_that_must_end_does_not_wait() -> None:
     retry_budget = Told().retry_budget(1e6)
     retry_budget.stop()
     with pytest.raises(WaitStopped):
@@ -111,7 +111,7 @@ def test_a_process_that_is_told_to_end_waits_no_more() -> None:
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_a_store_that_refuses_for_a_moment_is_asked_again(behind: Root, proxy: Proxy, refusal: str) -> None:
+def test_a_store_that_refuses_for_a_moment_is_retried(behind: Root, proxy: Proxy, refusal: str) -> None:
     told = Told()
     proxy.decide = first(2, REFUSALS[refusal])
     assert Store(behind.spec, retry_budget=told.retry_budget(limit(60))).read("HEAD").data is None
@@ -122,20 +122,20 @@ def test_a_store_that_refuses_for_a_moment_is_asked_again(behind: Root, proxy: P
 
 @pytest.mark.slow  # TensorStore itself retries this error for 30 s
 @pytest.mark.variant
-def test_a_clock_that_is_set_right_meanwhile(behind: Root, proxy: Proxy) -> None:
+def test_a_request_is_retried_until_the_clock_is_corrected(behind: Root, proxy: Proxy) -> None:
     proxy.decide = first(14, Status(403, "RequestTimeTooSkewed"))
     assert Store(behind.spec, retry_budget=Told().retry_budget(limit(60))).read("HEAD").data is None
 
 
 @pytest.mark.parametrize("variable", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
-def test_credentials_are_read_anew_for_each_try(s3_root: Root, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_credentials_are_read_again_for_each_try(s3_root: Root, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     right = os.environ[variable]
     monkeypatch.setenv(variable, "mistaken")
     retry_budget = RetryBudget(limit(60), on_wait=lambda *_: os.environ.update({variable: right}))
     assert Store(s3_root.spec, retry_budget=retry_budget).read("HEAD").data is None
 
 
-def test_requests_that_are_under_way_together_wait_together(behind: Root, proxy: Proxy) -> None:
+def test_concurrent_requests_share_one_wait(behind: Root, proxy: Proxy) -> None:
     store = Store(behind.spec)
     for number in range(20):
         store.write(f"one-{number:02}", b"x" * 10)
@@ -147,7 +147,7 @@ def test_requests_that_are_under_way_together_wait_together(behind: Root, proxy:
 
 
 @pytest.mark.parametrize("fault", [Status(404, "NoSuchBucket"), Status(400, "EntityTooLarge")], ids=["no bucket", "too large"])
-def test_what_no_wait_can_mend_is_told_at_once(behind: Root, proxy: Proxy, fault: Status) -> None:
+def test_failures_that_no_wait_can_fix_are_reported_at_once(behind: Root, proxy: Proxy, fault: Status) -> None:
     told = Told()
     proxy.decide = lambda request: fault
     with pytest.raises(StoreFailure):
@@ -242,7 +242,7 @@ def test_a_training_waits_until_its_credentials_are_accepted(
 
 @pytest.mark.slow
 @rows.CREDENTIALS
-def test_a_training_whose_credentials_stay_refused_leaves_with_85(tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials) -> None:
+def test_a_training_whose_credentials_stay_rejected_exits_with_85(tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials) -> None:
     proxy.decide = lambda request: DENIED
     world = start_world(document(tmp_path, behind, accessRetrySeconds=2), tmp_path / "run")
     try:
@@ -257,7 +257,7 @@ def test_a_training_whose_credentials_stay_refused_leaves_with_85(tmp_path: Path
 @rows.CREDENTIALS
 @pytest.mark.parametrize("slices", [1, pytest.param(2, marks=pytest.mark.variant)])
 @pytest.mark.parametrize("where", ["token caches", "root"])
-def test_a_notice_ends_the_wait_at_once_and_for_free(
+def test_a_notice_ends_the_wait_at_once_and_counts_no_failure(
     tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, where: str, slices: int
 ) -> None:
     proxy.decide = lambda request: DENIED if where == "token caches" or "/data/" not in f"/{request.key}" else PASS
@@ -329,7 +329,7 @@ def test_a_metadata_server_that_is_late_is_waited_for() -> None:
     assert told.waits[0][1] == "the metadata server gives no credentials yet"
 
 
-def test_a_metadata_server_that_never_answers_is_left_to_the_root() -> None:
+def test_a_metadata_server_that_never_answers_ends_the_wait_without_an_error() -> None:
     told = Told()
     wait_for_server("gs://bucket/run", {"HOME": "/nowhere"}, told.retry_budget(0), answers=lambda _: False)
     wait_for_server("gs://bucket/run", {"HOME": "/nowhere"}, told.retry_budget(0.2), answers=lambda _: False)

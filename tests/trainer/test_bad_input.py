@@ -104,7 +104,7 @@ def test_a_root_that_cannot_be_written(run: Document, tmp_path: Path) -> None:
         ("model", {"llama": {"layers": 3, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}}, "layers"),
     ],
 )
-def test_a_changed_run_is_refused_with_what_differs(
+def test_a_changed_run_is_rejected_with_the_differing_field(
     trained: Document, place: Path, section: str, values: dict[str, Any], sentence: str
 ) -> None:
     before = (place / "root/HEAD").read_bytes()
@@ -127,7 +127,7 @@ def test_a_changed_file_is_refused_by_name(trained: Document, place: Path) -> No
 
 
 @pytest.mark.parametrize("shared_cache", [False, pytest.param(True, marks=pytest.mark.variant)])
-def test_both_ways_out_of_a_changed_file_lead_on(tmp_path: Path, shared_cache: bool) -> None:
+def test_both_fixes_for_a_changed_file_work(tmp_path: Path, shared_cache: bool) -> None:
     """The sentence names two ways out; the test tries each of them."""
     document = run_document(tmp_path / "root", slices=1, steps=10)
     if shared_cache:
@@ -160,7 +160,7 @@ def test_a_changed_data_set_is_refused_by_the_checkpoint_too(trained: Document, 
     assert decode_head((place / "root/HEAD").read_bytes()).committed == decode_head(before).committed
 
 
-def test_a_token_cache_that_is_gone_is_built_again_and_the_run_goes_on(trained: Document, place: Path) -> None:
+def test_a_deleted_token_cache_is_built_again_and_the_run_continues(trained: Document, place: Path) -> None:
     shutil.rmtree(place / "root/data")
     code, _, events = train(trained, place / "world", attempt=2)
     assert code == ExitCode.DONE
@@ -168,7 +168,7 @@ def test_a_token_cache_that_is_gone_is_built_again_and_the_run_goes_on(trained: 
     assert [event["step"] for event in events if event["event"] == "restored"] == [10]
 
 
-def test_two_runs_on_one_root(trained: Document, place: Path) -> None:
+def test_a_second_run_on_one_root_is_rejected(trained: Document, place: Path) -> None:
     other = {**trained, "metadata": {**trained["metadata"], "name": "other"}}
     code, report, _ = train(other, place / "world")
     assert code == ExitCode.ROOT_TAKEN
@@ -182,7 +182,7 @@ def test_an_older_epoch_is_fenced(trained: Document, place: Path) -> None:
     assert report["epochAttempt"] == 5
 
 
-def test_a_flipped_bit_in_the_newest_checkpoint_falls_back_and_says_so(trained: Document, place: Path) -> None:
+def test_a_run_falls_back_from_a_flipped_bit_in_the_newest_checkpoint_and_reports_it(trained: Document, place: Path) -> None:
     flip_a_bit(some_numbers(place / "root", 10))
     code, _, events = train(trained, place / "world", attempt=2, resume_step=10)
     assert code == ExitCode.DONE
@@ -203,7 +203,7 @@ def remove_all(root: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", [damage_all, remove_all])
-def test_without_a_valid_checkpoint_it_never_starts_again_from_step_0(
+def test_a_run_without_a_valid_checkpoint_never_starts_again_from_step_0(
     trained: Document, place: Path, fault: Callable[[Path], None]
 ) -> None:
     fault(place / "root")
@@ -213,7 +213,7 @@ def test_without_a_valid_checkpoint_it_never_starts_again_from_step_0(
     assert not any(event["event"] == "step" for event in events)
 
 
-def test_a_document_that_is_none_ends_with_its_sentence(tmp_path: Path) -> None:
+def test_an_invalid_document_ends_with_one_sentence(tmp_path: Path) -> None:
     document = run_document(tmp_path / "root", slices=1)
     document["spec"]["modle"] = document["spec"].pop("model")
     path = tmp_path / "run.yaml"

@@ -34,7 +34,7 @@ def ended(world: World) -> dict[int, float]:
     return world.leader.losses()
 
 
-def test_a_clone_goes_on_as_its_source_did_and_stands_on_its_own(tmp_path: Path) -> None:
+def test_a_clone_continues_as_its_source_did_and_does_not_depend_on_it(tmp_path: Path) -> None:
     source = run_document(tmp_path / "root", slices=2, steps=20)
     source["spec"]["checkpoint"]["keep"] = 4
     expected = ended(start_world(source, tmp_path / "source"))

@@ -37,7 +37,7 @@ def test_in_a_pod_the_environment_decides(tmp_path: Path) -> None:
     assert context.owner.namespace == "n"
 
 
-def test_at_home_one_process_plays_all_hosts(tmp_path: Path) -> None:
+def test_a_local_run_has_one_process_for_all_hosts(tmp_path: Path) -> None:
     context = resolve_context(write(tmp_path), {})
     assert not context.in_pod
     assert context.process_count == 1
@@ -53,7 +53,7 @@ def test_another_root_replaces_the_store_settings_too(tmp_path: Path) -> None:
     assert checkpoint.keep == 5
 
 
-def test_another_root_does_for_a_run_that_says_only_how_its_store_is_reached(tmp_path: Path) -> None:
+def test_another_root_completes_a_run_that_has_only_store_settings(tmp_path: Path) -> None:
     """The root of this run would come from its defaults, which are missing here."""
     path = write(tmp_path, spec__checkpoint={"endpoint": "http://store:7070", "credentialsSecret": {"name": "mine"}})
     for root in ("file:///elsewhere", "s3://bucket/run"):
@@ -69,7 +69,7 @@ def test_another_root_does_for_a_run_that_says_only_how_its_store_is_reached(tmp
         ({}, {}, "ftp://x/y", "file:///PATH, s3://BUCKET/PATH"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence(
+def test_each_mistake_is_reported_in_one_sentence(
     tmp_path: Path, changes: dict[str, Any], environ: dict[str, str], root: str | None, sentence: str
 ) -> None:
     with pytest.raises(BadConfiguration) as refused:
@@ -77,12 +77,12 @@ def test_what_is_wrong_is_said_in_a_sentence(
     assert sentence in str(refused.value)
 
 
-def test_combinations_are_judged_before_a_device_is_touched(tmp_path: Path) -> None:
+def test_invalid_combinations_are_rejected_before_a_device_is_used(tmp_path: Path) -> None:
     with pytest.raises(BadConfiguration, match=r"spec\.trainer\.batchSize.*the next one is 8"):
         check_context(resolve_context(write(tmp_path, spec__trainer__batchSize=6), {}))
 
 
-def test_a_tpu_document_runs_at_home_on_the_devices_that_are_there(tmp_path: Path) -> None:
+def test_a_tpu_document_runs_locally_on_the_available_devices(tmp_path: Path) -> None:
     context = resolve_context(write(tmp_path, spec__accelerator={"type": "v6e", "topology": "4x4", "slices": 2}), {})
     assert adapt_to_devices(context, 8, "gpu").mesh.fsdp == 8
     with pytest.raises(BadConfiguration, match=r"batchSize: 8 must be a multiple.*\(on 3 gpu devices of this machine\)"):
@@ -92,7 +92,7 @@ def test_a_tpu_document_runs_at_home_on_the_devices_that_are_there(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("wanted", "extra"), [("v6e", "tpu"), ("h100", "cuda")])
-def test_a_machine_without_the_accelerator_is_used_only_if_that_is_meant(tmp_path: Path, wanted: str, extra: str) -> None:
+def test_a_machine_without_the_accelerator_is_used_only_if_requested(tmp_path: Path, wanted: str, extra: str) -> None:
     path = write(tmp_path, spec__accelerator={"type": wanted, "topology": "2x2" if wanted == "v6e" else "1x8"})
     with pytest.raises(BadConfiguration, match=rf"pip install 'halcyon-train\[{extra}\]' .*, or train on the processor with --device cpu"):
         adapt_to_devices(resolve_context(path, {}), 1, "cpu")
@@ -108,7 +108,7 @@ def test_a_root_on_the_command_line_may_be_a_directory(tmp_path: Path, monkeypat
         assert resolve_context(write(tmp_path), {}, checkpoint_root=place).run.spec.checkpoint.root == f"file://{root}"
 
 
-def test_the_operators_mesh_counts_where_the_document_has_none(tmp_path: Path) -> None:
+def test_the_operators_mesh_is_used_if_the_document_has_none(tmp_path: Path) -> None:
     environment = POD.model_copy(update={"slices": 2, "hosts_per_slice": 1, "devices_per_host": 2})
     told = environment.model_copy(update={"mesh": ResolvedMesh(replica=2, data=2, fsdp=1, tensor=1)})
     assert resolve_context(write(tmp_path), told.variables()).mesh == told.mesh
@@ -116,7 +116,7 @@ def test_the_operators_mesh_counts_where_the_document_has_none(tmp_path: Path) -
     assert resolve_context(given, told.variables()).mesh.tensor == 2
 
 
-def test_an_image_without_the_accelerators_jax_is_found_out(tmp_path: Path) -> None:
+def test_an_image_without_the_accelerators_jax_is_detected(tmp_path: Path) -> None:
     environment = POD.model_copy(update={"slices": 1, "hosts_per_slice": 1, "devices_per_host": 1, "job_index": 0, "completion_index": 0})
     path = write(tmp_path, spec__accelerator={"type": "l4", "topology": "1x1"})
     context = resolve_context(path, environment.variables())
@@ -125,7 +125,7 @@ def test_an_image_without_the_accelerators_jax_is_found_out(tmp_path: Path) -> N
     assert adapt_to_devices(context, 1, "gpu") is context
 
 
-def test_what_decides_the_numbers_is_fingerprinted_and_nothing_else() -> None:
+def test_exactly_the_fields_that_change_the_results_are_fingerprinted() -> None:
     def sections(**changes: Any) -> dict[str, str]:
         return fingerprints(parse_run(document(**changes)).spec, data={"contentSha256": "0"}).sections
 
@@ -178,7 +178,7 @@ CHANGED: dict[str, Any] = {
 }
 
 
-def test_a_checkpoint_of_the_release_before_goes_on_and_another_value_is_refused() -> None:
+def test_a_checkpoint_of_the_previous_release_can_be_continued_unless_a_value_changed() -> None:
     then = old_checkpoint(**CHANGED)
     assert then.documents["spec.optimizer"]["adamw"]["learningRate"] == 0.002
     assert "stages" in then.documents["spec.trainer"]

@@ -26,7 +26,7 @@ def sized(run: dict[str, Any], slices: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("steps", [30, pytest.param(60, marks=pytest.mark.variant)])
-def test_two_slices_then_one_then_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+def test_a_run_on_two_slices_then_one_then_two_has_the_losses_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     calm = document(tmp_path, "calm-root", steps, **ELASTIC)
     world = start_world(calm, tmp_path / "calm")
     assert world.wait() == [ExitCode.DONE] * 2

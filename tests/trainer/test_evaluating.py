@@ -123,7 +123,7 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(
     assert progress["step"] == progress["steps"] == sum(batches.values())
 
 
-def test_a_trained_tokenizer_comes_along_to_other_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trained_tokenizer_is_used_for_other_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tokenizer trained on a run's own text is kept: other text would give another tokenizer, which does not fit the model."""
     document = run_document(tmp_path / "root", slices=1, steps=4)
     document["spec"]["tokenizer"] = {"bpe": {"vocabSize": 512}}
@@ -159,7 +159,7 @@ def test_a_trained_tokenizer_comes_along_to_other_text(tmp_path: Path, monkeypat
     assert "tokenizer" in refused.leader.report()["message"]
 
 
-def test_what_cannot_be_evaluated_is_refused_in_one_sentence(trained: tuple[dict[str, Any], World], tmp_path: Path) -> None:
+def test_an_impossible_evaluation_is_rejected_in_one_sentence(trained: tuple[dict[str, Any], World], tmp_path: Path) -> None:
     document, _ = trained
     missing = evaluating(document, tmp_path / "missing")
     missing["spec"]["from"] = {**missing["spec"]["from"], "step": 7}

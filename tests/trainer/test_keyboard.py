@@ -94,7 +94,7 @@ def long_run(tmp_path: Path, **telemetry: Any) -> dict[str, Any]:
     return document
 
 
-def test_an_interrupt_saves_and_the_next_start_goes_on(tmp_path: Path, start: Callable[[dict[str, Any]], Typed]) -> None:
+def test_an_interrupt_saves_and_the_next_start_continues(tmp_path: Path, start: Callable[[dict[str, Any]], Typed]) -> None:
     first = start(long_run(tmp_path))
     first.until(step(3))
     first.interrupt()
@@ -108,7 +108,7 @@ def test_an_interrupt_saves_and_the_next_start_goes_on(tmp_path: Path, start: Ca
     assert second.until(lambda event: event["event"] == "restored")["step"] == saved
 
 
-def test_a_second_interrupt_leaves_at_once(tmp_path: Path, start: Callable[[dict[str, Any]], Typed]) -> None:
+def test_a_second_interrupt_exits_at_once(tmp_path: Path, start: Callable[[dict[str, Any]], Typed]) -> None:
     run = start(long_run(tmp_path))
     run.until(step(1))
     run.interrupt()
@@ -120,7 +120,7 @@ def test_a_second_interrupt_leaves_at_once(tmp_path: Path, start: Callable[[dict
         assert last["message"].startswith("interrupted a second time; start again to go on from")
 
 
-def test_a_port_that_is_taken_is_replaced_by_a_free_one_that_is_named(tmp_path: Path, start: Callable[[dict[str, Any]], Typed]) -> None:
+def test_a_port_in_use_is_replaced_by_a_free_one_that_is_reported(tmp_path: Path, start: Callable[[dict[str, Any]], Typed]) -> None:
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         run = start(long_run(tmp_path, port=port))

@@ -78,7 +78,48 @@ def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_pat
     assert [left[step] for step in sorted(left)] == pytest.approx([right[step] for step in sorted(right)], rel=2e-4)
 
 
-def test_saves_of_every_kind_and_what_stays_of_them(tmp_path: Path) -> None:
+SIZES: dict[str, Any] = {"hiddenSize": 32, "intermediateSize": 48, "numAttentionHeads": 4, "numKeyValueHeads": 2}
+EXPERTS: dict[str, Any] = {"numHiddenLayers": 2, "nRoutedExperts": 8, "numExpertsPerTok": 2, "moeIntermediateSize": 16}
+MODELS: dict[str, dict[str, Any]] = {
+    "gemma3": SIZES | {"numHiddenLayers": 7, "slidingWindow": 16, "finalLogitSoftcapping": 20.0},
+    "olmo3": SIZES | {"numHiddenLayers": 5, "slidingWindow": 16, "attentionBias": True},
+    "gemma2": SIZES | {"numHiddenLayers": 3, "slidingWindow": 16},
+    "qwen3": SIZES | {"numHiddenLayers": 2},
+    "qwen2": SIZES | {"numHiddenLayers": 2},
+    "mistral": SIZES | {"numHiddenLayers": 2, "slidingWindow": 16},
+    "gemma": SIZES | {"numHiddenLayers": 2},
+    "olmo2": SIZES | {"numHiddenLayers": 2},
+    "gpt2": {"layers": 2, "hiddenSize": 32, "heads": 4},
+    "mixtral": SIZES | {"numHiddenLayers": 2, "numLocalExperts": 4},
+    "qwen3Moe": SIZES | {"numHiddenLayers": 3, "numExperts": 8, "numExpertsPerTok": 2, "moeIntermediateSize": 16, "mlpOnlyLayers": [1]},
+    "gptOss": SIZES | {"numHiddenLayers": 2, "numLocalExperts": 4, "numExpertsPerTok": 2, "slidingWindow": 16},
+    "glm4Moe": SIZES | EXPERTS,
+    "deepseekV3": {key: value for key, value in SIZES.items() if key != "numKeyValueHeads"}
+    | EXPERTS
+    | {"qLoraRank": 16, "kvLoraRank": 16, "qkNopeHeadDim": 8, "qkRopeHeadDim": 8, "vHeadDim": 8},
+}
+
+
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=() if name in ("gemma3", "qwen3Moe") else pytest.mark.variant) for name in MODELS]
+)
+def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
+    runs = [document(tmp_path, name, 14, slices=1, topology="1x2") for name in ("calm-root", "root")]
+    for run in runs:
+        run["spec"]["model"] = {model: MODELS[model]}
+    calm = start_world(runs[0], tmp_path / "calm")
+    assert calm.wait() == [ExitCode.DONE]
+    losses: dict[int, float] = {}
+    for number, world in enumerate(worlds(runs[1], tmp_path / "run")):
+        if number == 0:
+            world.leader.wait_for(seen_step(6))
+            world.signal(signal.SIGTERM, 0)
+        assert world.wait() == [ExitCode.PREEMPTED if number == 0 else ExitCode.DONE]
+        collect(losses, world, calm.leader.losses())
+    assert sorted(losses) == list(range(1, 15))
+
+
+def test_saves_of_every_kind_are_made_and_the_required_ones_are_kept(tmp_path: Path) -> None:
     """Saves by steps, before evaluations, and permanent ones: the root keeps the two newest and the permanent ones."""
     run = document(tmp_path, "root", 36, slices=1, evaluation={"everySteps": 16, "batches": 1})
     run["spec"]["checkpoint"] |= {"save": {"everySteps": 15, "beforeEvaluation": True}, "permanent": [{"everySteps": 9, "untilStep": 20}]}
@@ -91,7 +132,7 @@ def test_saves_of_every_kind_and_what_stays_of_them(tmp_path: Path) -> None:
     assert [entry["step"] for entry in head["committed"]] == [36, 32, 18, 9]
 
 
-def test_the_interval_of_a_run_that_finds_its_own_is_shown(tmp_path: Path) -> None:
+def test_the_interval_of_a_run_with_automatic_saves_is_shown(tmp_path: Path) -> None:
     run = document(tmp_path, "root", slices=1)
     run["spec"]["checkpoint"]["save"] = {"auto": True}
     world = start_world(run, tmp_path / "run")

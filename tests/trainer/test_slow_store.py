@@ -26,7 +26,7 @@ Both constants grow with the machine's factor, because the other parts of a save
 
 
 @pytest.mark.slow
-def test_a_save_in_flight_is_finished_and_no_other_begun(tmp_path: Path, gateway: Gateway, s3_root: Root) -> None:
+def test_a_save_in_flight_is_finished_and_no_other_save_begins(tmp_path: Path, gateway: Gateway, s3_root: Root) -> None:
     commits = threading.Semaphore(0)
 
     def slow_commit(request: Request) -> Fault:

@@ -159,9 +159,7 @@ def test_kills_and_notices_while_the_cache_is_built_change_nothing(
     assert ledger_of(f"file://{tmp_path}/root").finished or len(ledger_of(f"file://{tmp_path}/root").shards) > len(before)
 
 
-def test_a_notice_before_there_is_any_text_ends_the_run_at_once(
-    tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[World]
-) -> None:
+def test_a_notice_before_the_first_text_ends_the_run_at_once(tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[World]) -> None:
     world = start_world(document(tmp_path / "root", corpus), tmp_path / "run", module=MODULE)
     worlds_reaped.append(world)
     world.leader.wait_for(lambda events: any(event.get("event") == "joined" for event in events))
@@ -170,7 +168,7 @@ def test_a_notice_before_there_is_any_text_ends_the_run_at_once(
     assert world.leader.report()["message"] == "a notice of preemption came before the first step; there was nothing to save"
 
 
-def test_processes_wait_and_leave_and_fail_together(tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[World]) -> None:
+def test_processes_wait_leave_and_fail_together(tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[World]) -> None:
     with (corpus / "web.jsonl").open("a") as stream:
         stream.write('{"other": 1}\n')
     # More steps than the valid rows suffice for, so the run meets the bad row before its end.

@@ -55,7 +55,7 @@ def committed(root: Path) -> list[int]:
     return [entry["step"] for entry in json.loads((root / "HEAD").read_text())["committed"]]
 
 
-def test_who_asks_gets_one_checkpoint_for_each_request(tmp_path: Path, start: Start) -> None:
+def test_each_request_gets_one_checkpoint(tmp_path: Path, start: Start) -> None:
     """Requests over HTTP to process 0, and by a signal to another process; the run itself saves only at its end."""
     run = run_document(tmp_path / "root", steps=LONG_STEPS)
     run["spec"]["checkpoint"]["save"] = {"everySteps": 0}
@@ -85,7 +85,7 @@ def test_who_asks_gets_one_checkpoint_for_each_request(tmp_path: Path, start: St
     assert {len(named(world, "error", index)) for index in range(2)} == {0}
 
 
-def test_timed_saves_come_once_each(tmp_path: Path, start: Start) -> None:
+def test_each_timed_save_is_made_once(tmp_path: Path, start: Start) -> None:
     """Two steps carry the request of a due save before the save begins; it is made once."""
     run = run_document(tmp_path / "root", slices=1, steps=LONG_STEPS)
     run["spec"]["checkpoint"]["save"] = {"everySteps": 0, "everySeconds": 1}
@@ -96,7 +96,7 @@ def test_timed_saves_come_once_each(tmp_path: Path, start: Start) -> None:
 
 
 @pytest.mark.parametrize(("grace", "saved"), [(30, "step"), (0, "none")])
-def test_a_notice_saves_what_there_is_time_for(tmp_path: Path, start: Start, grace: int, saved: str) -> None:
+def test_a_notice_makes_the_save_that_the_grace_period_allows(tmp_path: Path, start: Start, grace: int, saved: str) -> None:
     run = run_document(tmp_path / "root", steps=LONG_STEPS)
     run["spec"]["checkpoint"]["save"] = {"everySteps": 10}
     world = start(run, grace_seconds=grace)
@@ -116,7 +116,9 @@ def test_a_notice_saves_what_there_is_time_for(tmp_path: Path, start: Start, gra
     assert named(world, "preempted", 1)[0]["saved"] == saved
 
 
-def test_a_hung_step_ends_with_the_stacks_of_all_processes_kept(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hung_step_ends_the_run_and_the_stacks_of_all_processes_are_kept(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HANG", "12,1")
     run = run_document(tmp_path / "root", steps=40)
     run["spec"]["recovery"] = {"stepTimeoutSeconds": limit(3)}
@@ -137,9 +139,7 @@ def test_a_hung_step_ends_with_the_stacks_of_all_processes_kept(tmp_path: Path, 
     assert f"the stacks of its threads are in file://{tmp_path}/root/diagnostics/hung-1.4-" in first["message"]
 
 
-def test_a_loss_that_is_no_number_stops_the_run_before_anything_of_it_is_committed(
-    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_nan_loss_stops_the_run_before_its_step_is_committed(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A save is due after the poisoned step; the step's numbers are fetched before the save."""
     monkeypatch.setenv("POISON", "14")
     run = run_document(tmp_path / "root", steps=40)

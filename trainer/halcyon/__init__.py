@@ -6,6 +6,7 @@ Names for library users:
 - `Inputs` and `Outputs`: the arguments and results of a model.
 - `build_optimizer` and `learning_rate`: the update rule and the learning rate schedule, from ``spec.optimizer``.
 - `build_objective`: the loss, from the spec of a run.
+- `load` and `logits`: a model from a checkpoint root or from the files of Hugging Face, and what it computes.
 - `resolve_context` and `train`: a complete training in this process, from a run document to the last commit.
 
 Importing `halcyon` imports neither JAX nor a model; each name loads its module at its first use.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from halcyon.context import resolve_context
+    from halcyon.loading import load, logits
     from halcyon.models import Inputs, Outputs, build_model
     from halcyon.objectives import build_objective
     from halcyon.optim import build_optimizer, learning_rate
@@ -30,11 +32,24 @@ _MODULES = {
     "build_objective": "halcyon.objectives",
     "build_optimizer": "halcyon.optim",
     "learning_rate": "halcyon.optim",
+    "load": "halcyon.loading",
+    "logits": "halcyon.loading",
     "resolve_context": "halcyon.context",
     "train": "halcyon.tasks.train",
 }
 
-__all__ = ["Inputs", "Outputs", "build_model", "build_objective", "build_optimizer", "learning_rate", "resolve_context", "train"]
+__all__ = [
+    "Inputs",
+    "Outputs",
+    "build_model",
+    "build_objective",
+    "build_optimizer",
+    "learning_rate",
+    "load",
+    "logits",
+    "resolve_context",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,8 @@ from halcyon_api.former.table import concerned, moved_to
 
 RULED_BY_THEIR_SECTION = ("recovery.divergence.spike",)
 """Sections that have their own rule, because it concerns more than one field."""
+TOGETHER = "model"
+"""A choice whose kinds have one rule each for all their frozen fields: a rule for each field would be a quarter of the definition."""
 LEFT_TO_DEFAULTS = ("checkpoint.root",)
 """Fields that the document may leave to the defaults. A rule of the whole run ensures that they are not added or removed later."""
 
@@ -20,6 +22,27 @@ LEFT_TO_DEFAULTS = ("checkpoint.root",)
 def frozen_rules(model: type[ApiModel]) -> tuple[dict[str, str], ...]:
     """One rule for each frozen field, or for a section whose leaves are all frozen."""
     return tuple(_rules(model, model, "", ()))
+
+
+def joint_rules(model: type[ApiModel]) -> Iterator[tuple[type[ApiModel], dict[str, str]]]:
+    """The kinds of `TOGETHER`, each with the rule that freezes its fields. It belongs to the kind's own schema, so its paths are short."""
+    choice = section_of(model.model_fields[TOGETHER].annotation)
+    for name, field in choice.model_fields.items() if choice is not None else ():
+        path, section = f"{TOGETHER}.{field.alias or to_camel(name)}", section_of(field.annotation)
+        if section is None:
+            continue
+        below = [(one.alias or to_camel(key), not one.is_required() and one.default is None) for key, one in section.model_fields.items()]
+        frozen = [(key, optional) for key, optional in below if class_of(f"{path}.{key}") == "frozen"]
+        others = ", ".join(key for key, _ in below if class_of(f"{path}.{key}") != "frozen")
+        yield (
+            section,
+            cel(
+                " && ".join(_equal(key, optional=optional) for key, optional in frozen),
+                f"{path} must not change while the run exists, except {others}; make a new run with another name and checkpoint.root "
+                "(`kubectl halcyon diff` names the fields)",
+                reason="FieldValueForbidden",
+            ),
+        )
 
 
 def _rules(whole: type[ApiModel], model: type[ApiModel], path: str, guards: tuple[str, ...]) -> Iterator[dict[str, str]]:
@@ -40,16 +63,22 @@ def _rules(whole: type[ApiModel], model: type[ApiModel], path: str, guards: tupl
         if section is None or (all(frozen) and not concerned(child)):
             yield _same(child, optional=optional, guards=guards)
             continue
+        if path == TOGETHER:
+            yield _frozen(f"has(self.{child}) == has(oldSelf.{child})", child, guards)
+            continue
         if optional:
             yield _frozen(f"has(self.{child}) == has(oldSelf.{child})", child, guards)
         yield from _rules(whole, section, child, (*guards, child) if optional else guards)
 
 
 def _same(path: str, *, optional: bool, guards: tuple[str, ...]) -> dict[str, str]:
+    return _frozen(_equal(path, optional=optional), path, guards)
+
+
+def _equal(path: str, *, optional: bool) -> str:
+    """The expression that a field has the same value in ``self`` and ``oldSelf``."""
     equal = f"self.{path} == oldSelf.{path}"
-    if optional:
-        equal = f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || {equal})"
-    return _frozen(equal, path, guards)
+    return f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || {equal})" if optional else equal
 
 
 def _frozen(rule: str, path: str, guards: tuple[str, ...]) -> dict[str, str]:

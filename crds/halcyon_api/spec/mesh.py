@@ -45,6 +45,7 @@ class IciAxes(RuledModel):
 
     data: AxisSize = _size("data")
     fsdp: AxisSize = _size("fsdp")
+    expert: AxisSize = _size("expert")
     tensor: AxisSize = _size("tensor")
 
     rules: ClassVar = (
@@ -83,6 +84,7 @@ class ResolvedMesh(ApiModel):
     replica: int = _resolved("replica")
     data: int = _resolved("data")
     fsdp: int = _resolved("fsdp")
+    expert: int = Field(default=1, ge=1, description=f"{axis('expert').meaning}.")
     tensor: int = _resolved("tensor")
 
     def size(self, name: str) -> int:

@@ -1,4 +1,7 @@
-"""``spec.model``: the architecture. Parameter names follow the papers; sizes are numbers of features unless stated otherwise."""
+"""``spec.model``: the architecture. Sizes are numbers of features unless stated otherwise.
+
+Fields have the names of Hugging Face's ``config.json`` in camelCase. The older ``llama`` and ``gpt2`` keep some names of their own.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,16 @@ from typing import cast
 from pydantic import Field
 
 from halcyon_api.base import OneOf
+from halcyon_api.spec.families.deepseek import DeepseekV3Spec, Glm4MoeSpec
+from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
+from halcyon_api.spec.families.gpt_oss import GptOssSpec
 from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.families.mistral import MistralSpec
+from halcyon_api.spec.families.mixtral import MixtralSpec
+from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
+from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
+from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model_shape import ModelShape
 
@@ -18,7 +29,27 @@ class ModelSpec(OneOf):
 
     llama: LlamaSpec | None = Field(default=None, description="A Llama decoder.")
     gpt2: Gpt2Spec | None = Field(default=None, description="A GPT-2 decoder.")
+    qwen2: Qwen2Spec | None = Field(default=None, description="A Qwen 2 or 2.5 decoder.")
+    qwen3: Qwen3Spec | None = Field(default=None, description="A dense Qwen 3 decoder.")
+    mistral: MistralSpec | None = Field(default=None, description="A Mistral decoder.")
+    gemma: GemmaSpec | None = Field(default=None, description="A Gemma decoder.")
+    gemma2: Gemma2Spec | None = Field(default=None, description="A Gemma 2 decoder.")
+    gemma3: Gemma3Spec | None = Field(default=None, description="A Gemma 3 text decoder.")
+    olmo2: Olmo2Spec | None = Field(default=None, description="An OLMo 2 decoder.")
+    olmo3: Olmo3Spec | None = Field(default=None, description="An OLMo 3 decoder.")
+
+    mixtral: MixtralSpec | None = Field(default=None, description="A Mixtral decoder.")
+    qwen3_moe: Qwen3MoeSpec | None = Field(default=None, description="A Qwen 3 decoder with experts.")
+    gpt_oss: GptOssSpec | None = Field(default=None, description="A gpt-oss decoder.")
+
+    deepseek_v3: DeepseekV3Spec | None = Field(default=None, description="A DeepSeek V3 or Kimi K2 decoder.")
+    glm4_moe: Glm4MoeSpec | None = Field(default=None, description="A GLM 4.5 decoder.")
+
+    @property
+    def section(self) -> ModelSection:
+        """The member that is set."""
+        return cast("ModelSection", self.value)
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """The size of the model; see `ModelSection.shape`."""
-        return cast("ModelSection", self.value).shape(vocabulary, positions)
+        return self.section.shape(vocabulary, positions)

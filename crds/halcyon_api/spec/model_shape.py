@@ -29,21 +29,33 @@ class ModelShape:
     block_parameters: int
     """Parameters of the largest block, which a device gathers before it computes with it."""
     product_weights: int
-    """Weights of the matrix products that a token passes through, the output head included."""
+    """Weights of the matrix products that a token passes through, the output head included; of experts, those that it goes to."""
     attention_width: int
-    """Query heads times head size, summed over the blocks."""
+    """Query heads times head size, summed over the blocks whose attention sees the whole sequence."""
     splits: tuple[Split, ...]
     """The sizes that mesh axes divide, in the order of the section's fields."""
+    windowed_width: int = 0
+    """Query heads times head size, summed over the blocks whose attention sees a window."""
+    window: int = 0
+    """Positions of that window."""
+    idle_parameters: int = 0
+    """Parameters of the experts that a token does not go to."""
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters that the computation of one token uses."""
+        return self.parameters - self.idle_parameters
 
     def flops_per_token(self, sequence_length: int) -> int:
         """Floating-point operations, forward and backward, for each token of a training step.
 
         After Chowdhery et al. 2022 (PaLM, appendix B): two for each weight of a matrix product, attention over the whole square of
-        positions (the causal mask is not deducted), and twice as many backward as forward. Recomputation, embedding look-ups, norms,
-        softmax and the optimizer do not count.
+        positions (the causal mask is not deducted), and twice as many backward as forward. A query of a windowed block counts only the
+        positions of its window. Recomputation, embedding look-ups, norms, softmax and the optimizer do not count.
 
         Args:
             sequence_length: Tokens of a sequence.
         """
-        scores_and_values = 2 * self.attention_width * sequence_length
+        seen = self.attention_width * sequence_length + self.windowed_width * min(self.window, sequence_length)
+        scores_and_values = 2 * seen
         return 3 * 2 * (self.product_weights + scores_and_values)

@@ -1,21 +1,38 @@
-"""``spec.from``: the run whose checkpoint the new run begins with."""
+"""``spec.from``: the checkpoint, or the model in files, that the new run begins with."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, RunName
+from halcyon_api.base import ApiModel, Rule, RuledModel, RunName
+from halcyon_api.spec.tokenizer import Uri
 
 ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 
 
-class OriginSpec(ApiModel):
-    """The run whose checkpoint the new run begins with. Its root is only read; the new run writes to its own root from the start."""
+class HuggingFaceOriginSpec(ApiModel):
+    """A model in the files of Hugging Face. The run begins with its weights at step 0, and with a fresh optimizer."""
 
-    run: RunName = Field(description="Name of a run of the same namespace. It may still be training, or have ended.")
-    step: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
+    path: Uri = Field(
+        description=(
+            "The folder with `config.json` and `model.safetensors` or its parts: a path in the trainer's file system, s3://, gs://, or "
+            "hf://OWNER/NAME. An S3 store's endpoint, region and credentials are those of this run's `checkpoint`."
+        )
+    )
+
+
+class OriginSpec(RuledModel):
+    """What the new run begins with: a checkpoint of another run, or a model in files. Both are only read; the new run writes to its own
+    root from the start.
+    """
+
+    run: RunName | None = Field(
+        default=None,
+        description="Name of a run of the same namespace, which may still be training, or have ended; or of a `halcyon import`.",
+    )
+    step: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = Field(
         default=None, description="Step of the checkpoint. Default: the newest checkpoint that verifies when this run begins."
     )
     root: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
@@ -25,4 +42,29 @@ class OriginSpec(ApiModel):
             "TrainingRun. An S3 store's endpoint, region and credentials are those of this run's `checkpoint`."
         ),
         json_schema_extra={"pattern": ROOT_PATTERN},
+    )
+    hugging_face: HuggingFaceOriginSpec | None = Field(
+        default=None, description="A model in the files of Hugging Face, instead of `run`. Its `config.json` must be that of `model`."
+    )
+
+    @property
+    def run_name(self) -> str:
+        """`run`, of an origin that is a run."""
+        if self.run is None:
+            raise TypeError("this origin is a model in files, not a run")
+        return self.run
+
+    rules: ClassVar = (
+        Rule(
+            "has(self.run) != has(self.huggingFace)",
+            lambda self: (self.run is None) != (self.hugging_face is None),
+            "set exactly one of run and huggingFace",
+            ".run",
+        ),
+        Rule(
+            "!has(self.huggingFace) || (!has(self.step) && !has(self.root))",
+            lambda self: self.hugging_face is None or (self.step is None and self.root is None),
+            "step and root belong to run; leave them out with huggingFace, which has its own path",
+            ".huggingFace",
+        ),
     )

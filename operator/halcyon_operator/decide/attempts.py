@@ -249,7 +249,7 @@ def _blocked(unmet: prerequisites.UnmetPrerequisite) -> Stall | Await:
 def _missing_origin(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> Stall | Await | None:
     """The step of a run that begins from another run's checkpoint while that root is not known; None if the run can begin."""
     origin = spec.origin
-    if origin is None or status.checkpoint is not None:
+    if origin is None or origin.run is None or status.checkpoint is not None:
         return None
     root = origin.root or observed.origin_root
     if root is None and observed.origin is not None:

@@ -251,7 +251,14 @@ class Observer:
     async def _origin(self, run: RunView, alive: JobSetView | None) -> tuple[Prerequisite | None, str | None]:
         """The run of `spec.from` if it has no root yet, and its root. Not read once this run has a checkpoint of its own."""
         origin = run.spec.origin if run.spec is not None else None
-        if origin is None or origin.root is not None or alive is not None or run.deleting or run.status.checkpoint is not None:
+        if (
+            origin is None
+            or origin.run is None
+            or origin.root is not None
+            or alive is not None
+            or run.deleting
+            or run.status.checkpoint is not None
+        ):
             return None, None
         source = await self._cluster.run(run.namespace, origin.run)
         root = root_of_run(source)

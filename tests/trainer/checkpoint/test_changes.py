@@ -37,11 +37,13 @@ OTHER_KIND = ("spec.model.gpt2 is {} but was not set", "spec.model.llama is not 
         ({"optimizer": {"rate": 0.1}}, {}, ('spec.optimizer is {"rate": 0.1} but was not set',)),
     ],
 )
-def test_differences(now: dict[str, Any], then: dict[str, Any], clauses: tuple[str, ...]) -> None:
+def test_differences_name_each_field_with_its_present_and_former_value(
+    now: dict[str, Any], then: dict[str, Any], clauses: tuple[str, ...]
+) -> None:
     assert differences(prints(**now), prints(**then)) == clauses
 
 
-def test_a_section_whose_document_is_the_same_but_not_its_hash_is_named() -> None:
+def test_a_section_with_the_same_document_and_another_hash_is_named() -> None:
     other = Fingerprints(sections={"spec.model": "f" * 64}, documents={"spec.model": {"layers": 4}})
     assert differences(prints(model={"layers": 4}), other) == ("spec.model has another fingerprint",)
 

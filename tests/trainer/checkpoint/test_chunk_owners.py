@@ -36,19 +36,19 @@ def test_every_piece_goes_to_one_of_its_holders_and_the_loads_add_up(
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=200), st.integers(1, 8))
-def test_among_equals_no_two_differ_by_more_than_the_largest_piece(sizes: list[int], count: int) -> None:
+def test_equal_holders_have_loads_that_differ_by_at_most_the_largest_piece(sizes: list[int], count: int) -> None:
     loads: dict[int, int] = dict.fromkeys(range(count), 0)
     assign(sizes, [tuple(range(count))] * len(sizes), loads)
     assert max(loads.values()) - min(loads.values()) <= max(sizes)
     assert sum(loads.values()) == sum(sizes)
 
 
-def test_who_has_much_of_its_own_is_spared() -> None:
+def test_a_process_with_a_large_load_gets_no_more_pieces() -> None:
     loads = {0: 1000}
     assert set(assign([10] * 9, [(0, 1, 2)] * 9, loads)) == {1, 2}
 
 
-def test_who_holds_what_of_an_array() -> None:
+def test_the_holders_of_each_piece_of_an_array_are_found() -> None:
     sharding = NamedSharding(mesh(2, 2), PartitionSpec("fsdp"))
     assert who_holds(sharding, (4, 3)) == (Held((slice(0, 2), slice(0, 3)), (0,)), Held((slice(2, 4), slice(0, 3)), (0,)))
 
@@ -99,5 +99,7 @@ def test_a_share_does_not_change_when_the_state_is_overwritten(monkeypatch: pyte
         ([(0, 1)], 3, None),  # process 2 holds nothing
     ],
 )
-def test_who_reads_for_whom(holders: list[tuple[int, ...]], count: int, groups: tuple[tuple[int, ...], ...] | None) -> None:
+def test_processes_that_hold_the_same_pieces_form_a_group(
+    holders: list[tuple[int, ...]], count: int, groups: tuple[tuple[int, ...], ...] | None
+) -> None:
     assert partition_of(holders, count) == groups

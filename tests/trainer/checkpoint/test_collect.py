@@ -18,7 +18,7 @@ def steps(root: Root) -> list[str]:
     return sorted(path.name for path in (root.folder / "steps").iterdir())
 
 
-def test_the_newest_are_kept_and_all_else_is_gone(root: Root) -> None:
+def test_the_newest_checkpoints_are_kept_and_all_others_are_deleted(root: Root) -> None:
     fill(with_keep(root, 3), 1, 2, 3, 4, 5)
     assert [entry["step"] for entry in root.head["committed"]] == [5, 4, 3]
     assert root.head["deleting"] == []
@@ -28,7 +28,7 @@ def test_the_newest_are_kept_and_all_else_is_gone(root: Root) -> None:
     assert len(steps(root)) == 2
 
 
-def test_a_deletion_that_was_cut_short_is_taken_up_again(file_root: Root) -> None:
+def test_an_interrupted_deletion_is_continued(file_root: Root) -> None:
     """Killed after HEAD named the prefix, after COMMIT was deleted, or while the data was deleted."""
     fill(with_keep(file_root, 5), 1, 2, 3, 4)
     head = decode_head((file_root.folder / "HEAD").read_bytes())
@@ -44,7 +44,7 @@ def test_a_deletion_that_was_cut_short_is_taken_up_again(file_root: Root) -> Non
     assert len(steps(file_root)) == 2
 
 
-def test_the_mark_goes_first(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deletion_removes_the_commit_mark_first(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     """A deletion that stops while it deletes the data has already deleted COMMIT."""
     fill(file_root, 1, 2)
 
@@ -70,7 +70,7 @@ def test_a_half_deleted_checkpoint_is_no_candidate_even_when_head_is_lost(file_r
     assert [entry.step for entry in list_checkpoints(file_root.spec).committed] == [1]
 
 
-def test_what_older_epochs_left_is_deleted_and_what_is_foreign_is_not(root: Root) -> None:
+def test_leftovers_of_older_epochs_are_deleted_and_foreign_files_are_not(root: Root) -> None:
     fill(root, 1, epoch=epoch(3))
     dead = [step_prefix(2, 2, "old-1"), step_prefix(2, 3, "same-epoch-1")]
     foreign = ["steps/notes.txt", "steps/latest/COMMIT", "quarantine/x", "compiled/key", "data/x"]
@@ -84,7 +84,7 @@ def test_what_older_epochs_left_is_deleted_and_what_is_foreign_is_not(root: Root
     assert not any((root.folder / prefix).exists() for prefix in dead)
 
 
-def test_what_a_kill_in_the_first_write_left_is_deleted(file_root: Root) -> None:
+def test_leftovers_of_a_kill_in_the_first_write_are_deleted(file_root: Root) -> None:
     """It left a lock file and no key."""
     fill(file_root, 1)
     left = file_root.folder / step_prefix(2, 1, "killed-1") / "data/x/c"
@@ -95,7 +95,7 @@ def test_what_a_kill_in_the_first_write_left_is_deleted(file_root: Root) -> None
 
 
 @pytest.mark.parametrize("leftover", ["HEAD.__lock", "HEAD_0123456789abcdef.__lock", "PROBE.__lock"])
-def test_what_a_killed_writer_left_beside_head_never_gets_into_it(file_root: Root, leftover: str) -> None:
+def test_lock_files_of_a_killed_writer_never_get_into_head(file_root: Root, leftover: str) -> None:
     """TensorStore writes a value to its lock file, so the end of a longer old lock file would stay in the next value."""
     fill(file_root, 1)
     (file_root.folder / leftover).write_bytes(b"J" * 100_000)

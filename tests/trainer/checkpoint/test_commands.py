@@ -40,7 +40,7 @@ def changed(step: int) -> dict[str, jax.Array]:
     return on(mesh(2, 2), arrays)
 
 
-def test_list_says_what_can_be_restored_and_why_the_rest_cannot(root: Root) -> None:
+def test_list_shows_which_checkpoints_can_be_restored_and_why_others_cannot(root: Root) -> None:
     fill(with_keep(root, 4), 1, 2, 3)
     newest = root.folder / root.head["committed"][0]["path"]
     data = next(path for path in (newest / "data" / "weight").rglob("*") if path.is_file() and path.name != "zarr.json")
@@ -85,7 +85,7 @@ def test_verify_reads_every_byte(file_root: Root) -> None:
     assert "data/half/zarr.json has" in result.stdout
 
 
-def test_diff_names_the_arrays_and_how_much(file_root: Root) -> None:
+def test_diff_names_the_arrays_and_the_number_of_differing_values(file_root: Root) -> None:
     fill(file_root, 1, make=lambda step: on(mesh(2, 2), numbers(step)))
     fill(file_root, 2, make=changed)
     same = run(file_root, "diff", "1", "1")
@@ -116,7 +116,7 @@ def test_diff_of_other_chunks_and_other_arrays(file_root: Root) -> None:
     assert not rows.keys() & {"bias", "weight", "half", "counts"}  # equal numbers in other chunks are not a difference
 
 
-def test_a_pinned_checkpoint_outlives_the_saves_of_a_run_that_goes_on(root: Root) -> None:
+def test_a_pinned_checkpoint_is_kept_while_the_run_saves_new_ones(root: Root) -> None:
     with open_root(with_keep(root, 2), epoch=epoch(3)) as checkpointer:
 
         def save(*steps: int) -> list[int]:
@@ -135,7 +135,7 @@ def test_a_pinned_checkpoint_outlives_the_saves_of_a_run_that_goes_on(root: Root
     assert root.head["epoch"] == {"attempt": 3, "restart": 0}
 
 
-def test_gc_spares_what_the_present_writer_is_writing(root: Root) -> None:
+def test_gc_keeps_the_files_that_the_current_writer_is_writing(root: Root) -> None:
     fill(root, 1, 2)
     steps = root.folder / "steps"
     dead, alive = steps / "000000000003.000001.dead-0", steps / f"000000000003.000001.{root.head['writer']}-9"
@@ -150,7 +150,7 @@ def test_gc_spares_what_the_present_writer_is_writing(root: Root) -> None:
     assert run(root, "verify", "--all").exit_code == 0
 
 
-def test_a_copy_is_a_root_that_another_run_goes_on_from(root: Root, tmp_path: Path) -> None:
+def test_another_run_can_continue_from_a_copied_root(root: Root, tmp_path: Path) -> None:
     fill(root, 1, 2, epoch=epoch(5))
     copy = Root(CheckpointSpec(root=f"file://{tmp_path}/copy"), tmp_path / "copy")
     result = run(root, "copy", copy.spec.root, "--step", "1", "--run", "elsewhere/other")
@@ -176,7 +176,7 @@ def test_a_damaged_checkpoint_is_not_copied(root: Root, tmp_path: Path) -> None:
     assert not (tmp_path / "copy" / "HEAD").exists()
 
 
-def test_doctor_finds_nothing_missing_and_leaves_nothing(root: Root) -> None:
+def test_doctor_accepts_a_correct_store_and_leaves_only_its_probe(root: Root) -> None:
     result = run(root, "doctor")
     assert result.exit_code == 0, result.stdout
     assert [row[-2] for row in words_of(result) if row and row[-1].isdigit()] == ["yes"] * 4
@@ -184,7 +184,7 @@ def test_doctor_finds_nothing_missing_and_leaves_nothing(root: Root) -> None:
 
 
 @pytest.mark.parametrize("command", ["list", "show", "verify", "pin"])
-def test_an_empty_root_is_told_in_one_sentence(file_root: Root, command: str) -> None:
+def test_an_empty_root_is_reported_in_one_sentence(file_root: Root, command: str) -> None:
     result = run(file_root, command)
     text = result.stdout + result.stderr
     assert "no checkpoint" in text

@@ -73,7 +73,7 @@ def test_a_flipped_bit_anywhere_is_never_silent(file_root: Root) -> None:
     assert fell_back > 0
 
 
-def test_every_single_bit_of_head_counts(file_root: Root) -> None:
+def test_a_flipped_bit_anywhere_in_head_is_detected(file_root: Root) -> None:
     fill(file_root, 1)
     good = (file_root.folder / "HEAD").read_bytes()
     head = decode_head(good)
@@ -136,7 +136,7 @@ def test_exchanged_files_are_never_silent(file_root: Root) -> None:
         put_back(file_root, files)
 
 
-def test_a_manifest_that_was_rewritten_together_with_its_mark_is_seen(file_root: Root) -> None:
+def test_a_manifest_that_was_rewritten_together_with_its_mark_is_detected(file_root: Root) -> None:
     fill(file_root, 1, 2)
     entry = list_checkpoints(file_root.spec).committed[0]
     manifest = file_root.folder / entry.path / "MANIFEST.json"
@@ -166,7 +166,7 @@ def test_the_fallback_is_recorded_and_nothing_is_deleted(root: Root) -> None:
     assert list_checkpoints(root.spec).bad[0].step == 20
 
 
-def test_all_damaged_stops_and_changes_nothing(root: Root) -> None:
+def test_a_restore_stops_and_changes_nothing_if_all_checkpoints_are_damaged(root: Root) -> None:
     fill(root, 10, 20)
     for entry in root.head["committed"]:
         flip(root.folder / entry["path"] / "data/half/c/0/0", 5)
@@ -212,7 +212,7 @@ def test_a_damaged_head_without_any_checkpoint_stops(root: Root) -> None:
         open_root(root)
 
 
-def test_verification_tells_everything_that_is_wrong(file_root: Root) -> None:
+def test_verification_reports_all_damage(file_root: Root) -> None:
     fill(file_root, 1)
     entry = list_checkpoints(file_root.spec).committed[0]
     data = file_root.folder / entry.path / "data"

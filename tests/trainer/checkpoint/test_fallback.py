@@ -18,7 +18,7 @@ def damage(root: Root, *steps: int) -> None:
             chunk.write_bytes(chunk.read_bytes()[::-1])
 
 
-def test_three_damaged_ones_are_passed_over(file_root: Root) -> None:
+def test_three_damaged_checkpoints_are_skipped(file_root: Root) -> None:
     root = with_keep(file_root, 5)
     fill(root, 1, 2, 3, 4, 5)
     damage(root, 5, 4, 3)
@@ -30,7 +30,7 @@ def test_three_damaged_ones_are_passed_over(file_root: Root) -> None:
     assert [bad["step"] for bad in root.head["bad"]] == [5, 4, 3]
 
 
-def test_beyond_the_bound_nothing_is_restored_and_the_sentence_names_what_was_tried(file_root: Root) -> None:
+def test_beyond_the_limit_nothing_is_restored_and_the_error_names_the_tried_checkpoints(file_root: Root) -> None:
     """The only valid checkpoint is a permanent one from the start of the run, so a restore of it would lose nearly all steps."""
     spec = file_root.spec.model_copy(update={"keep": 4, "permanent": [PermanentSpec(every_steps=1, until_step=1)]})
     root = Root(spec, file_root.folder)
@@ -52,7 +52,7 @@ def test_beyond_the_bound_nothing_is_restored_and_the_sentence_names_what_was_tr
     assert before == {name: data for name, data in snapshot_of(root.folder).items() if name.startswith("steps/")}
 
 
-def test_how_far_is_a_limit(file_root: Root) -> None:
+def test_the_number_of_skipped_checkpoints_is_configurable(file_root: Root) -> None:
     fill(file_root, 1, 2)
     damage(file_root, 2)
     with (

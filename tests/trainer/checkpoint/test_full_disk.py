@@ -36,21 +36,21 @@ from tests.trainer.checkpoint.helpers import (
     template,
     with_keep,
 )
-from tests.trainer.checkpoint.test_worlds import WriterGroup
+from tests.trainer.checkpoint.test_process_groups import WriterGroup
 
 __all__ = ["small_disk"]
 INSIDE = "HALCYON_TEST_SMALL_DISK"
 
 
 @pytest.mark.skipif(os.geteuid() == 0 or INSIDE in os.environ, reason="the tests run directly where they may mount")
-def test_in_a_namespace_of_its_own() -> None:
+def test_the_tests_of_this_file_pass_in_a_user_namespace() -> None:
     """Run this file as root of a user namespace, because only root may mount."""
     command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-m", "pytest", "-q", __file__]
     subprocess.run(command, check=True, env=os.environ | {INSIDE: "1"}, cwd=REPOSITORY)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see the test before")
-def test_a_save_onto_a_full_disk(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_onto_a_full_disk_fails_and_leaves_no_files(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     devices = mesh(2, 2)
     root = Root(CheckpointSpec(root=f"file://{small_disk}/root"), small_disk / "root")
 
@@ -110,7 +110,7 @@ def roomy(small_disk: Path, **changes: object) -> Root:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")
-def test_the_oldest_that_may_go_makes_room_and_the_save_goes_through(small_disk: Path) -> None:
+def test_the_oldest_dispensable_checkpoint_is_deleted_so_that_the_save_succeeds(small_disk: Path) -> None:
     root = roomy(small_disk, permanent=[PermanentSpec(every_steps=1, until_step=1)])
     told: list[str] = []
     devices = mesh(2, 2)
@@ -129,7 +129,7 @@ def test_the_oldest_that_may_go_makes_room_and_the_save_goes_through(small_disk:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")
 @pytest.mark.parametrize("tells_free", [True, False], ids=["before the save", "in the middle of it"])
-def test_compiled_programs_give_way_before_any_checkpoint(small_disk: Path, monkeypatch: pytest.MonkeyPatch, tells_free: bool) -> None:
+def test_compiled_programs_are_deleted_before_any_checkpoint(small_disk: Path, monkeypatch: pytest.MonkeyPatch, tells_free: bool) -> None:
     root = roomy(small_disk)
     told: list[str] = []
     with open_root(root, callbacks=Callbacks(on_warning=told.append)) as checkpointer:
@@ -158,7 +158,7 @@ def test_compiled_programs_take_no_room_that_checkpoints_need(small_disk: Path, 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")
-def test_room_is_made_before_the_first_byte_where_it_is_tight(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_space_is_freed_before_the_first_byte_if_there_is_too_little(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = roomy(small_disk)
     told: list[str] = []
     with open_root(root, callbacks=Callbacks(on_warning=told.append)) as checkpointer:
@@ -187,7 +187,9 @@ def committed_now(root: Root) -> list[int]:
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_no_room_for_head_alone(file_root: Root, monkeypatch: pytest.MonkeyPatch, answers: bool) -> None:
+def test_a_save_whose_head_finds_no_space_is_repeated_or_keeps_its_files(
+    file_root: Root, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
     """A write that the disk rejected did not arrive. But if HEAD cannot be read, it may have changed, and then the files stay."""
     root = with_keep(file_root, 10)
     fill(root, 1, 2, 3)
@@ -224,7 +226,7 @@ def test_no_room_for_head_alone(file_root: Root, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")
-def test_several_processes_write_once_more_together(small_disk: Path) -> None:
+def test_several_processes_repeat_a_save_together(small_disk: Path) -> None:
     root = roomy(small_disk)
     with WriterGroup(root, 2, steps=8, mesh=[2, 2]) as world:
         assert world.run() == [0, 0], [child.events for child in world.children]
@@ -239,7 +241,9 @@ def test_several_processes_write_once_more_together(small_disk: Path) -> None:
     ("steps", "pinned", "gone"),
     [((9, 8), (), None), ((9, 8, 7), (), 7), ((9, 8, 7, 6), (6,), 7), ((9, 8, 5), (), None), ((9, 8, 7, 5), (7,), None), ((9,), (), None)],
 )
-def test_which_one_may_go_early(steps: tuple[int, ...], pinned: tuple[int, ...], gone: int | None) -> None:
+def test_only_the_oldest_dispensable_checkpoint_may_be_deleted_early(
+    steps: tuple[int, ...], pinned: tuple[int, ...], gone: int | None
+) -> None:
     entries = [
         CommittedStep(step=step, epoch=epoch(1), path=f"{step}/", manifest_sha256="0" * 64, size_bytes=1, time="2026-01-01T00:00:00Z")
         for step in steps

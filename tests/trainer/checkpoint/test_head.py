@@ -32,7 +32,7 @@ def taken(present: Head | None, **changes: Any) -> Head:
     return take(present, **({"owner": ME, "epoch": epoch(3), "writer": "me", "root": ROOT} | changes))
 
 
-def test_a_fresh_root_is_taken_as_is_and_by_nobody_in_particular_at_attempt_one() -> None:
+def test_a_new_root_gets_the_given_epoch_or_attempt_one() -> None:
     assert (taken(None).epoch, taken(None, epoch=None).epoch) == (epoch(3), epoch(1))
     assert taken(None).writer == "me"
 
@@ -56,13 +56,13 @@ def test_an_older_epoch_is_fenced(present: Any, mine: Any) -> None:
 
 
 @pytest.mark.parametrize("other", [Owner(namespace="team", name="other"), Owner(namespace="rivals", name="run")])
-def test_another_runs_root_is_refused_and_another_life_of_the_same_is_not(other: Owner) -> None:
+def test_another_runs_root_is_rejected_and_a_recreated_run_keeps_its_root(other: Owner) -> None:
     with pytest.raises(RootTaken, match=f"{ROOT} belongs to the run team/run, not to {other.namespace}/{other.name}; give each run"):
         taken(head(), owner=other)
     assert taken(head(), owner=Owner(namespace="team", name="run", uid="b")).owner.uid == "b"
 
 
-def test_a_commit_keeps_the_newest_by_step_then_epoch_and_lets_the_rest_go() -> None:
+def test_a_commit_keeps_the_newest_checkpoints_and_deletes_the_others() -> None:
     new = with_commit(head(entry(20), entry(10), deleting=("steps/old/",)), entry(30, 2), Retention(2))
     assert [one.step for one in new.committed] == [30, 20]
     assert new.deleting == ("steps/old/", entry(10).path)
@@ -78,7 +78,7 @@ def test_a_checkpoint_of_the_same_step_is_superseded() -> None:
 PERMANENT = Retention(2, (PermanentSpec(every_steps=10, until_step=40), PermanentSpec(every_steps=100)))
 
 
-def test_permanent_steps_are_made_and_kept_for_good() -> None:
+def test_permanent_steps_are_saved_and_never_deleted() -> None:
     """Every 10th step up to 40, then every 100th: all that the rule names stay, however many newer ones there are."""
     new = head()
     for step in (5, 10, 15, 20, 40, 45, 50, 90, 100, 105, 110, 200, 205):
@@ -88,7 +88,7 @@ def test_permanent_steps_are_made_and_kept_for_good() -> None:
     assert [step for step in range(250) if PERMANENT.is_permanent(step)] == [10, 20, 30, 40, 100, 200]
 
 
-def test_a_pin_keeps_one_checkpoint_and_goes_when_it_is_taken_out() -> None:
+def test_a_pinned_checkpoint_is_kept_until_it_is_unpinned() -> None:
     new = with_pin(head(entry(20), entry(10)), entry(10).path)
     for step in (30, 40):
         new = with_commit(new, entry(step), Retention(2))
@@ -110,18 +110,18 @@ def test_finished_deletions_are_forgotten() -> None:
     assert without_deleted(head(deleting=("a/", "b/")), ["a/"]).deleting == ("b/",)
 
 
-def test_orphans_are_what_head_does_not_name() -> None:
+def test_orphans_are_the_prefixes_that_head_does_not_name() -> None:
     named = head(entry(2), bad=(BadStep(path="steps/bad/", step=1, reason="r"),), deleting=("steps/going/",))
     assert orphans([entry(2).path, "steps/bad/", "steps/going/", entry(3).path], named) == (entry(3).path,)
 
 
-def test_what_another_process_of_our_own_writes_already_is_no_orphan() -> None:
+def test_files_of_the_current_writers_next_checkpoint_are_no_orphans() -> None:
     """A process may know of a commit and write its part of the next checkpoint while process 0 still cleans up after that commit."""
     ours, older = step_prefix(20, 1, "ab12-1"), step_prefix(15, 1, "9f9f-1")
     assert orphans([older, ours], head(writer="ab12")) == (older,)
 
 
-def test_what_looks_like_a_checkpoint() -> None:
+def test_only_prefixes_of_checkpoints_are_recognized() -> None:
     keys = [
         f"{step_prefix(5, 1, 'ab12-1')}data/x/c/0",
         f"{step_prefix(5, 1, 'ab12-1')}COMMIT",
@@ -134,7 +134,7 @@ def test_what_looks_like_a_checkpoint() -> None:
     assert prefixes(keys) == (step_prefix(5, 1, "ab12-1"), step_prefix(10**13, 1, "ff"))
 
 
-def test_only_the_process_that_head_names_has_the_root() -> None:
+def test_only_the_process_that_head_names_owns_the_root() -> None:
     present = head(epoch=epoch(4), writer="new")
     assert check_ours(present, epoch(4), "new", ROOT) == present
     with pytest.raises(Fenced, match=r"taken by the newer process of epoch 4\.0"):
@@ -143,6 +143,6 @@ def test_only_the_process_that_head_names_has_the_root() -> None:
         check_ours(present, epoch(3), "new", ROOT)
 
 
-def test_head_survives_its_encoding() -> None:
+def test_head_is_unchanged_by_encoding_and_decoding() -> None:
     full = head(entry(20), entry(10), bad=(BadStep(path="steps/bad/", step=1, reason="ümlaut"),), deleting=("a/",))
     assert decode_head(encode_head(full)) == full

@@ -27,7 +27,7 @@ def test_no_interval_is_shorter_than_a_save() -> None:
     assert best_interval(2000, 600) == 600
 
 
-def test_what_was_seen_soon_outweighs_what_was_supposed() -> None:
+def test_observed_stops_soon_outweigh_the_assumed_mean() -> None:
     assert mean_time_between_stops(0, 0) == PRIOR_SECONDS
     assert mean_time_between_stops(100 * 600, 100) == pytest.approx(600, rel=0.25)
     assert mean_time_between_stops(30 * 86400, 0) > 30 * 86400

@@ -29,7 +29,7 @@ SHAPES = st.lists(st.integers(1, 12), min_size=0, max_size=3).map(tuple)
 
 
 @given(SHAPES, st.integers(1, 4000))
-def test_chunks_divide_the_shard_and_are_no_larger_than_they_must_be(shard: tuple[int, ...], limit: int) -> None:
+def test_chunks_divide_the_shard_and_are_no_larger_than_the_limit(shard: tuple[int, ...], limit: int) -> None:
     chunk = chunk_shape(shard, 4, limit)
     assert all(size % part == 0 for size, part in zip(shard, chunk, strict=True))
     assert math.prod(chunk) * 4 <= limit or math.prod(chunk) == 1
@@ -73,7 +73,7 @@ def test_an_array_without_elements_has_no_chunks() -> None:
 
 
 @given(st.sets(st.text(min_size=0, max_size=400), min_size=2, max_size=30))
-def test_no_two_paths_share_a_folder_and_every_store_takes_it(paths: set[str]) -> None:
+def test_every_path_has_its_own_folder_with_a_name_that_every_store_accepts(paths: set[str]) -> None:
     folders = {folder(path) for path in paths}
     assert len(folders) == len(paths)
     for name in folders:
@@ -89,7 +89,7 @@ def test_plain_paths_are_their_own_folders() -> None:
 
 
 @pytest.mark.parametrize(("parameters", "least", "most"), [(1e8, 2_000, 2_500), (8e9, 2_000, 5_000), (405e9, 15_000, 40_000)])
-def test_a_larger_state_has_larger_chunks_and_not_more_files_than_a_store_takes(parameters: float, least: int, most: int) -> None:
+def test_a_larger_state_has_larger_chunks_and_a_bounded_number_of_files(parameters: float, least: int, most: int) -> None:
     """Stacked matrices of a Llama on 64 devices, three times: the parameters and AdamW's two moments."""
     width = 64 * round((parameters / 12 / 32) ** 0.5 / 64)
     mesh = AbstractMesh((64,), ("fsdp",))

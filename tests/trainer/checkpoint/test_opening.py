@@ -59,7 +59,7 @@ def test_a_refused_process_changes_nothing(root: Root, changes: dict[str, Any], 
     assert snapshot_of(root.folder) == before
 
 
-def test_a_run_that_had_a_checkpoint_never_starts_silently_from_nothing(root: Root) -> None:
+def test_a_run_that_had_a_checkpoint_never_starts_silently_from_step_0(root: Root) -> None:
     with pytest.raises(NoValidCheckpoint, match=r"the run had a checkpoint at step 40, but .* holds none; correct spec\.checkpoint\.root"):
         open_root(root, expected_step=40)
     assert not root.folder.exists()
@@ -201,7 +201,7 @@ OVERWRITES = r"does not support conditional writes \(\d of 7 succeeded where one
     [(False, True, CREATES), (True, True, CREATES), (True, False, r"lists late \(a key just written is not listed\)")],
     ids=["ignores", "reads first", "lists late"],
 )
-def test_a_store_that_cannot_fence_is_refused_by_what_it_lacks(s3_root: Root, compares: bool, lists: bool, problem: str) -> None:
+def test_a_store_that_cannot_fence_is_rejected_with_the_missing_guarantee(s3_root: Root, compares: bool, lists: bool, problem: str) -> None:
     with careless_store(compares=compares, lists=lists) as endpoint:
         root = Root(s3_root.spec.model_copy(update={"endpoint": endpoint}), s3_root.folder)
         with pytest.raises(RootUnusable, match=problem):
@@ -209,7 +209,7 @@ def test_a_store_that_cannot_fence_is_refused_by_what_it_lacks(s3_root: Root, co
 
 
 @pytest.mark.parametrize("compares", [False, True], ids=["ignores", "reads first"])
-def test_doctor_names_what_a_store_lacks(s3_root: Root, compares: bool) -> None:
+def test_doctor_names_the_guarantees_that_a_store_lacks(s3_root: Root, compares: bool) -> None:
     with careless_store(compares=compares, lists=True) as endpoint:
         result = CliRunner().invoke(app, ["doctor", s3_root.spec.root, "--endpoint", endpoint], env={"COLUMNS": "400"})
     assert result.exit_code == ExitCode.ROOT_UNUSABLE
@@ -218,7 +218,7 @@ def test_doctor_names_what_a_store_lacks(s3_root: Root, compares: bool) -> None:
     assert result.stdout.count(" yes ") == 2
 
 
-def test_no_two_writes_of_the_probe_are_alike(s3_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_two_writes_of_the_probe_have_the_same_content(s3_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     """A generation of S3 is a hash of the content. If a retry wrote the same content, two writers would pass although the store is
     correct."""
     count, written = Store.count_concurrent_swaps, list[bytes]()

@@ -49,7 +49,7 @@ def begin(source: Root, *, step: int | None = None, run: str = "run", namespace:
     return begin_from(origin, origin_store(origin, own), **(arguments | changes))
 
 
-def test_the_step_that_is_named_or_the_newest_and_the_root_is_only_read(source: Root) -> None:
+def test_a_clone_starts_from_the_named_or_newest_step_and_only_reads_the_root(source: Root) -> None:
     before = snapshot_of(source.folder)
     for step, wanted in ((4, 4), (None, 6)):
         begun = begin(source, step=step, fingerprints=prints(seed=7))
@@ -58,7 +58,7 @@ def test_the_step_that_is_named_or_the_newest_and_the_root_is_only_read(source: 
     assert snapshot_of(source.folder) == before
 
 
-def test_a_newest_one_that_is_damaged_is_passed_over_but_a_named_one_is_not(source: Root) -> None:
+def test_a_damaged_newest_checkpoint_is_skipped_but_a_damaged_named_one_is_not(source: Root) -> None:
     for path in source.files():
         if "000000000006" in str(path) and "/data/" in str(path) and path.suffix != ".json" and path.stat().st_size > 100:
             path.write_bytes(b"x" * path.stat().st_size)
@@ -88,12 +88,14 @@ REFUSALS: list[tuple[dict[str, Any], type[TrainerExit], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "kind", "text"), REFUSALS)
-def test_what_cannot_be_begun_with_is_one_sentence(source: Root, changes: dict[str, Any], kind: type[TrainerExit], text: str) -> None:
+def test_an_unusable_source_checkpoint_is_reported_in_one_sentence(
+    source: Root, changes: dict[str, Any], kind: type[TrainerExit], text: str
+) -> None:
     with pytest.raises(kind, match=text):
         begin(source, **changes)
 
 
-def test_arrays_of_another_state_are_told(source: Root) -> None:
+def test_arrays_of_another_state_are_reported(source: Root) -> None:
     surplus = {**template(mesh(2, 2)), "window": np.zeros(3, np.float32)}
     with pytest.raises(
         RunChanged, match=r"the state has an array window that the checkpoint does not have .*keeps its model and tokenizer"
@@ -101,7 +103,7 @@ def test_arrays_of_another_state_are_told(source: Root) -> None:
         begin(source, template=surplus)
 
 
-def test_a_root_without_a_checkpoint_and_a_root_that_nobody_named(root: Root) -> None:
+def test_a_root_without_a_checkpoint_and_a_missing_root_are_reported(root: Root) -> None:
     with pytest.raises(NoValidCheckpoint, match=r"run run has no checkpoint in .* yet; wait for its first"):
         begin(root)
     with pytest.raises(BadConfiguration, match=r"spec\.from\.root: only the operator can look up"):

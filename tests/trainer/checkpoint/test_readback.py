@@ -15,7 +15,7 @@ from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head
 from halcyon_api.spec.checkpoint import VerifySpec
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import OWNER, Root, epoch, mesh, numbers, on, open_root, position, template
-from tests.trainer.checkpoint.test_worlds import WriterGroup
+from tests.trainer.checkpoint.test_process_groups import WriterGroup
 
 
 def reading(root: Root, every: int, **changes: Any) -> Root:
@@ -44,7 +44,7 @@ class Told:
         return self._all[-1]
 
 
-def test_every_nth_is_read_back_and_the_newest_that_passed_stays(root: Root) -> None:
+def test_every_nth_checkpoint_is_read_back_and_the_newest_verified_one_is_kept(root: Root) -> None:
     root = reading(root, 3)
     told = Told()
     with open_root(root, callbacks=Callbacks(on_read_back=told.take)) as checkpointer:
@@ -60,7 +60,7 @@ def test_every_nth_is_read_back_and_the_newest_that_passed_stays(root: Root) -> 
     assert not [path for path in root.files() if "/checks/" in str(path)]
 
 
-def test_what_was_damaged_after_the_commit_is_set_aside_at_once_and_a_save_is_wanted(
+def test_a_checkpoint_damaged_after_its_commit_is_set_aside_and_a_new_save_is_requested(
     file_root: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = reading(file_root, 2)
@@ -90,7 +90,7 @@ def test_what_was_damaged_after_the_commit_is_set_aside_at_once_and_a_save_is_wa
     assert (restored.step, restored.skipped) == (3, ())
 
 
-def test_neither_a_save_nor_the_end_waits_for_the_reading(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_a_save_nor_the_end_of_the_run_waits_for_the_read_back(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     root = reading(file_root, 1)
     begun = threading.Event()
 
@@ -172,7 +172,7 @@ def entry(step: int, state: str | None = None) -> CommittedStep:
         (("passed", "wanted"), {2}),
     ],
 )
-def test_which_ones_stay_for_their_verification(states: tuple[str | None, ...], stays: set[int]) -> None:
+def test_checkpoints_that_are_needed_for_verification_are_kept(states: tuple[str | None, ...], stays: set[int]) -> None:
     assert kept_for_verification(head(*states).committed) == {f"{step}/" for step in stays}
     after = with_commit(head(*states), entry(9), Retention(2))
     assert {f"{step}/" for step in stays} <= {one.path for one in after.committed}
@@ -180,7 +180,7 @@ def test_which_ones_stay_for_their_verification(states: tuple[str | None, ...], 
     assert gone is None or gone.step not in stays
 
 
-def test_the_turn_comes_after_so_many_commits_whoever_made_them() -> None:
+def test_a_read_back_is_due_after_n_commits_of_any_process() -> None:
     now = head()
     marked = []
     for step in range(1, 8):
@@ -189,7 +189,7 @@ def test_the_turn_comes_after_so_many_commits_whoever_made_them() -> None:
     assert marked == [4, 7], "at step 3 another checkpoint was still being read"
 
 
-def test_what_is_being_deleted_is_not_called_damaged() -> None:
+def test_a_checkpoint_that_is_being_deleted_is_not_reported_as_damaged() -> None:
     now = head(None, None)
     bad = BadStep(path="gone/", step=7, reason="data/x is missing")
     assert with_damage(now, bad) == now

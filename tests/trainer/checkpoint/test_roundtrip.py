@@ -189,7 +189,7 @@ def test_saving_a_committed_step_again_does_nothing_and_an_earlier_one_is_refuse
             checkpointer.save(4, restored.state, position(4))
 
 
-def test_what_a_manifest_says(file_root: Root) -> None:
+def test_a_manifest_records_the_step_the_epoch_and_the_data_position(file_root: Root) -> None:
     with open_root(file_root, epoch=epoch(3, 2), clock=lambda: 1_800_000_000.5) as checkpointer:
         checkpointer.save(6, on(mesh(4, 2), numbers(6)), position(6))
         checkpointer.finish()

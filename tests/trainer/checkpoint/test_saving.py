@@ -81,7 +81,9 @@ def test_a_file_that_vanished_before_the_commit_fails_the_save(file_root: Root, 
 
 
 @pytest.mark.parametrize("arrived", [False, True])
-def test_a_commit_whose_answer_was_lost(file_root: Root, monkeypatch: pytest.MonkeyPatch, arrived: bool) -> None:
+def test_the_files_of_a_commit_with_a_lost_answer_stay_until_head_decides(
+    file_root: Root, monkeypatch: pytest.MonkeyPatch, arrived: bool
+) -> None:
     """It is not known whether the commit happened: the files stay until a later change of HEAD decides."""
 
     def lose_answer(swap: Any, store: Store, key: str, data: bytes, generation: bytes) -> None:
@@ -108,7 +110,7 @@ def test_a_commit_whose_answer_was_lost(file_root: Root, monkeypatch: pytest.Mon
     assert len(list((file_root.folder / "steps").iterdir())) == 2
 
 
-def test_a_swap_that_was_retried_in_the_driver_is_no_loss(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_swap_that_the_driver_retried_is_not_reported_as_lost(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first try succeeded, so the answer to the second one is that it lost."""
 
     def twice(swap: Any, store: Store, key: str, data: bytes, generation: bytes) -> Any:
@@ -151,7 +153,7 @@ def test_one_save_is_in_flight_and_the_next_waits_for_it(file_root: Root, monkey
     assert committed(file_root) == [2, 1]
 
 
-def test_closing_gives_up_what_is_under_way(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_abandons_the_save_in_flight(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     reached = threading.Event()
 
     def hang(tail: Any, store: Store, key: str, start: int) -> Any:
@@ -184,7 +186,7 @@ class _Never:
 
 
 @pytest.mark.slow
-def test_a_process_whose_main_thread_ended_does_not_linger(file_root: Root) -> None:
+def test_a_process_ends_when_its_main_thread_has_ended(file_root: Root) -> None:
     """An uncaught error in the loop must end the process, although the part of another process never arrives."""
     program = """
 import jax
@@ -228,7 +230,7 @@ def test_an_error_in_a_callback_is_raised_at_the_next_call(file_root: Root) -> N
         ({"a": np.zeros(3, np.float32), "b": np.zeros(2, np.int64)}, r"array b is int64\[2\], the checkpoint's is int32\[2\]"),
     ],
 )
-def test_arrays_that_are_not_those_of_the_checkpoint_are_named(file_root: Root, wanted: dict[str, np.ndarray], text: str) -> None:
+def test_arrays_that_differ_from_the_checkpoint_are_named(file_root: Root, wanted: dict[str, np.ndarray], text: str) -> None:
     fill(file_root, 1, make=lambda step: SAVED)
     with open_root(file_root) as checkpointer, pytest.raises(RunChanged, match=text):
         checkpointer.restore(wanted)

@@ -26,7 +26,7 @@ def stray(root: Root, *steps: int) -> list[str]:
     return paths
 
 
-def test_strays_before_between_and_after_the_known_ones(root: Root) -> None:
+def test_unknown_prefixes_before_between_and_after_known_ones_are_found(root: Root) -> None:
     fill(with_keep(root, 4), 10, 20, 30)
     paths = stray(root, 1, 15, 20, 25, 99)
     store = Store(root.spec)
@@ -52,7 +52,7 @@ def test_no_key_of_a_known_checkpoint_is_listed(s3_root: Root, monkeypatch: pyte
     assert listed == [f"{paths[0]}data/x/c/{number}" for number in range(2)]
 
 
-def test_pages(root: Root) -> None:
+def test_a_long_list_is_read_in_pages(root: Root) -> None:
     fill(with_keep(root, 9), 10, 20, 30, 40, 50)
     paths = stray(root, 5, 25, 45)
     seen: list[tuple[list[int], tuple[str, ...], int]] = []
@@ -66,7 +66,7 @@ def test_pages(root: Root) -> None:
     assert seen == [([50, 40], (paths[2],), 3), ([30, 20], (paths[1],), 1), ([10], (paths[0],), 0)]
 
 
-def test_the_command_shows_a_page_and_how_to_go_on(file_root: Root) -> None:
+def test_list_shows_a_page_and_how_to_show_the_next_one(file_root: Root) -> None:
     fill(with_keep(file_root, 9), 10, 20, 30)
     first = run(file_root, "list", "--limit", "2")
     assert [row[0] for row in words_of(first) if row and row[0].isdigit()] == ["30", "20", "1"]

@@ -62,7 +62,7 @@ def test_steps_within_a_number_of_sequences(schedule: BatchSchedule, limit: int,
     assert not fits(steps)
 
 
-def test_a_stage_in_mid_sequence_begins_with_the_next_one_and_the_rest_is_left_out() -> None:
+def test_a_stage_that_begins_inside_a_sequence_skips_the_rest_of_it() -> None:
     schedule = BatchSchedule(
         steps=10, batch_size=3, sequence_length=4, stages=[BatchScheduleEntry(from_step=1, batch_size=2, sequence_length=8)]
     )
@@ -73,7 +73,7 @@ def test_a_stage_in_mid_sequence_begins_with_the_next_one_and_the_rest_is_left_o
     assert schedule.step_of(2) == 1
 
 
-def test_what_a_stage_does_not_say_stays_as_it_was() -> None:
+def test_a_stage_keeps_the_values_that_it_does_not_set() -> None:
     schedule = build_schedule(
         TrainerSpec(
             steps=100,
@@ -92,14 +92,14 @@ def test_what_a_stage_does_not_say_stays_as_it_was() -> None:
     assert schedule.longest == 64  # the run ends before this stage, and sees the same data as a longer run
 
 
-def test_cutting_a_run_short_or_making_it_longer_moves_nothing() -> None:
+def test_the_number_of_steps_does_not_move_any_data() -> None:
     stages = [BatchScheduleEntry(from_step=50, sequence_length=32)]
     short, long = (BatchSchedule(steps=steps, batch_size=5, sequence_length=8, stages=stages) for steps in (20, 1000))
     for step in (0, 19, 49, 50, 500):
         assert [array.tolist() for array in short.positions(step)] == [array.tolist() for array in long.positions(step)]
 
 
-def test_lengths_that_do_not_divide_are_told_by_field() -> None:
+def test_lengths_that_do_not_divide_are_reported_by_field() -> None:
     spec = TrainerSpec(
         steps=10,
         batch_size=1,
@@ -120,7 +120,7 @@ def test_lengths_that_do_not_divide_are_told_by_field() -> None:
         build_schedule(spec)
 
 
-def test_what_lies_outside_is_an_error() -> None:
+def test_a_position_out_of_range_is_an_error() -> None:
     schedule = BatchSchedule(steps=1, batch_size=1, sequence_length=2)
     for ask in (lambda: schedule.positions(-1), lambda: schedule.step_of(-1), lambda: schedule.step_of(0, 1)):
         with pytest.raises(IndexError):

@@ -107,7 +107,7 @@ def test_documents_begin_with_bos_end_with_eos_and_a_beginning_is_not_predicted(
     assert (description["documents"], description["sizeBytes"], description["tokens"]) == (2, 3, 7)
 
 
-def test_segments_tell_documents_apart_and_start_anew_at_every_document(tmp_path: Path) -> None:
+def test_each_document_in_a_sequence_has_a_segment_of_its_own(tmp_path: Path) -> None:
     for name, text in (("1", "ab"), ("2", "c"), ("3", "d" * 24)):
         (tmp_path / name).write_text(text)
     dataset = open_text(tmp_path, sequence_length=9, fraction=0)
@@ -135,7 +135,7 @@ def test_packed_documents_have_a_segment_each(tmp_path: Path, layout: dict[str, 
         assert tokens[0] == BOS
 
 
-def test_where_one_token_begins_and_ends_documents_the_end_is_a_target() -> None:
+def test_if_one_token_begins_and_ends_documents_only_the_end_is_a_target() -> None:
     """One token encloses documents, as in GPT-2: nothing predicts that a document begins after an end, so only the end is a target."""
     mark = 1000
     tokenizer = CountingTokenizer(bos_id=mark, eos_id=mark, pad_id=mark)
@@ -160,7 +160,7 @@ def test_loss_weights_are_those_of_the_targets() -> None:
     assert np.array_equal(examples.weights, weights[examples.targets])
 
 
-def test_every_sequence_counts_for_something(tmp_path: Path) -> None:
+def test_every_sequence_has_a_positive_loss_weight(tmp_path: Path) -> None:
     """Documents of one byte have the most boundaries. If all weights of a sequence were 0, its loss would be divided by 0."""
     for number in range(300):
         (tmp_path / f"{number:03d}").write_bytes(b"x")
@@ -239,7 +239,7 @@ def test_a_batch_depends_on_nothing_but_document_and_step(corpus: Path) -> None:
             assert np.array_equal(getattr(first, name), getattr(second, name))
 
 
-def test_examples_do_not_depend_on_which_rows_are_asked_for_together(tmp_path: Path) -> None:
+def test_examples_do_not_depend_on_which_rows_are_requested_together(tmp_path: Path) -> None:
     sources = [text_source(texts(tmp_path, name, 4), name=name, weight=1) for name in ("first", "second")]
     dataset = open_text(sources=sources, batch_size=16)
     rows = dataset.train_rows(5)
@@ -250,7 +250,7 @@ def test_examples_do_not_depend_on_which_rows_are_asked_for_together(tmp_path: P
             assert np.array_equal(getattr(alone, name)[0], getattr(whole, name)[row])
 
 
-def test_seed_and_name_reorder_and_leave_the_validation_alone(corpus: Path) -> None:
+def test_seed_and_name_change_the_order_and_not_the_held_out_part(corpus: Path) -> None:
     base = open_text(corpus)
     for other in (open_text(corpus, seed=1), open_text(corpus, name="renamed")):
         assert not np.array_equal(epoch_of(base, 0), epoch_of(other, 0))
@@ -271,7 +271,7 @@ def test_without_shuffle_the_text_is_read_in_order() -> None:
     assert dataset.train_rows(1).sequence.tolist() == list(range(sequences))
 
 
-def test_an_evaluation_that_takes_a_part_takes_it_from_everywhere() -> None:
+def test_a_partial_evaluation_takes_evenly_spaced_sequences() -> None:
     dataset = distinct_tokens(90_000, sequence_length=8, fraction=0.1)
     assert dataset.validation_sequences == 1000
     batches = dataset.validation_batches(3, 10)
@@ -349,7 +349,7 @@ def test_rows_past_the_end_of_the_data_have_weight_0(tmp_path: Path) -> None:
             open_text(folder, fraction=0, batch_size=batch, steps=steps, mixture=mixture)
 
 
-def test_a_rehearsal_sees_its_sequences_as_often_as_the_long_run_would_see_all(tmp_path: Path) -> None:
+def test_a_rehearsal_repeats_its_sequences_as_often_as_the_long_run(tmp_path: Path) -> None:
     sources = [text_source(texts(tmp_path, name, files), name=name, weight=1) for name, files in (("small", 4), ("large", 12))]
     long_steps, steps, batch = 400, 100, 8
     long_run = open_text(sources=sources, batch_size=batch, steps=long_steps)
@@ -392,7 +392,7 @@ def test_fingerprint_is_of_contents_not_of_places(corpus: Path, tmp_path: Path) 
     assert open_text(moved).fingerprint == base.fingerprint
 
 
-def test_fingerprint_tells_what_would_move_data(corpus: Path) -> None:
+def test_fingerprint_changes_with_everything_that_moves_data(corpus: Path) -> None:
     base = open_text(corpus).fingerprint
     different = {base, open_text(corpus, sequence_length=17).fingerprint, open_text(corpus, fraction=0.2).fingerprint}
     first, second = corpus / "0.txt", corpus / "1.txt"
@@ -411,7 +411,7 @@ def test_fingerprint_tells_what_would_move_data(corpus: Path) -> None:
     assert len(different | {packed, rehearsed}) == 7
 
 
-def test_description_says_what_the_fingerprint_is_of(corpus: Path) -> None:
+def test_description_lists_the_content_of_the_fingerprint(corpus: Path) -> None:
     description = open_text(corpus).description
     assert set(description) == {"layoutVersion", "tokenizerSha256", "sequenceLength", "sources"}
     source = description["sources"]["corpus"]
@@ -431,13 +431,13 @@ def test_an_index_outside_is_an_error() -> None:
             at(dataset, [index])
 
 
-def test_only_empty_files_are_told(tmp_path: Path) -> None:
+def test_a_source_with_only_empty_files_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[mine\].*: all its (files|documents) are empty; give it some text$"):
         open_text(tmp_path, name="mine")
 
 
-def test_evaluation_without_held_out_text_is_told(tmp_path: Path) -> None:
+def test_evaluation_without_held_out_text_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "1.txt").write_text("short")
     for fraction in (0.0, 0.1):
         with pytest.raises(

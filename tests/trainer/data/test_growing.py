@@ -120,7 +120,7 @@ def spec_with(**data: Any) -> DataSpec:
         ({"sources": [{"name": name, "text": {"paths": ["/a"]}, "weight": 1.0} for name in "ab"]}, True),
     ],
 )
-def test_which_runs_may_stream(data: dict[str, Any], may: bool) -> None:
+def test_only_runs_whose_batches_do_not_depend_on_later_text_may_stream(data: dict[str, Any], may: bool) -> None:
     assert streams(spec_with(**data)) is may
 
 
@@ -158,7 +158,7 @@ def test_a_growing_cache_gives_bitwise_the_batches_of_the_whole_one(corpus: Path
         same(dataset, whole, batch)
 
 
-def test_an_evaluation_takes_the_first_held_out_sequences_as_soon_as_they_are_there(corpus: Path) -> None:
+def test_an_evaluation_takes_the_first_held_out_sequences_as_soon_as_they_exist(corpus: Path) -> None:
     spec = two_sources(corpus / "root", corpus, ORDERS[0])
     store, caches = ensure_caches(spec, process="p")
     whole = dataset_of(spec, store, caches)
@@ -179,7 +179,7 @@ def test_an_evaluation_takes_the_first_held_out_sequences_as_soon_as_they_are_th
     assert len(all_there_is) == whole.validation_sequences, "a source with fewer sequences gives all of them"
 
 
-def test_whoever_asks_too_early_waits_for_the_text(corpus: Path) -> None:
+def test_a_reader_that_is_too_early_waits_for_the_text(corpus: Path) -> None:
     spec = two_sources(corpus / "root", corpus, ORDERS[1])
     store, caches = ensure_caches(spec, process="p")
     whole = dataset_of(spec, store, caches)
@@ -208,7 +208,7 @@ def _noting(progress: CacheProgress, asked: threading.Event) -> Any:
 
 
 @pytest.mark.parametrize("error", [BadConfiguration("spec.data.sources[web]: row 7 is bad"), Stopped()])
-def test_whoever_waits_is_told_that_no_more_will_come(corpus: Path, error: Exception) -> None:
+def test_a_waiting_reader_gets_the_error_of_the_build(corpus: Path, error: Exception) -> None:
     spec = two_sources(corpus / "root", corpus, ORDERS[0])
     caches = ensure_caches(spec, process="p")[1]
     progress, dataset = growing_dataset(spec, grown(caches, web=1, books=1))
@@ -226,7 +226,7 @@ def test_whoever_waits_is_told_that_no_more_will_come(corpus: Path, error: Excep
         progress.on_failure(told.append)
 
 
-def test_a_cache_that_is_made_anew_under_a_run_is_told(corpus: Path) -> None:
+def test_a_cache_that_is_rebuilt_while_a_run_reads_it_is_reported(corpus: Path) -> None:
     spec = two_sources(corpus / "root", corpus, ORDERS[0])
     caches = ensure_caches(spec, process="p")[1]
     progress, dataset = growing_dataset(spec, grown(caches, web=2, books=1))
@@ -363,7 +363,7 @@ def test_a_build_that_is_stopped_keeps_its_shards_and_gives_the_lock_back(
     assert after.shards[: len(committed.shards)] == committed.shards
 
 
-def test_a_failure_reaches_whoever_waits_on_every_process_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_build_ends_the_wait_in_every_process_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_jsonl(tmp_path / "c.jsonl", 400)
     with path.open("a") as stream:
         stream.write('{"other": 1}\n')
@@ -401,7 +401,7 @@ def test_a_failure_reaches_whoever_waits_on_every_process_of_the_run(tmp_path: P
         ensure_caches(spec, process="four", run="tests/run")
 
 
-def test_data_can_be_looked_at_while_its_cache_is_built(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_can_be_inspected_while_its_cache_is_built(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = one_source(tmp_path, corpus / "web.jsonl")
     gate = Gate(monkeypatch)
     caches = in_background(spec, "one")
@@ -440,7 +440,7 @@ def test_growth_changes_no_fingerprint_and_other_text_does(tmp_path: Path, corpu
     assert clause.startswith("data.sources.web.filesSha256 is "), "also if only the end differs"
 
 
-def test_small_sources_need_no_process_of_their_own(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_sources_are_built_without_worker_processes(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (corpus / "web.jsonl").stat().st_size < build.SMALL_BYTES
     monkeypatch.setattr("halcyon.data.cache.pool.ProcessPoolExecutor", None)
     spec = one_source(tmp_path, corpus / "web.jsonl", workers=3)

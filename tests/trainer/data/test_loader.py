@@ -96,7 +96,7 @@ def test_row_r_is_the_same_example_on_every_mesh(watched: Watched, mesh: tuple[i
                     assert np.array_equal(np.asarray(shard.data), np.asarray(array)[shard.index])
 
 
-def test_segments_are_there_when_they_are_asked_for(watched: Watched) -> None:
+def test_segments_are_left_out_unless_requested(watched: Watched) -> None:
     with loader(watched, batch_sharding(1, 1, 1, 1)) as batches:
         assert "segments" not in batches.batch(0)
 
@@ -121,7 +121,7 @@ def test_rows_that_several_devices_share_are_made_once(watched: Watched) -> None
     assert watched.rows == 16
 
 
-def test_the_first_batch_waits_for_itself_alone(watched: Watched) -> None:
+def test_the_first_batch_does_not_wait_for_later_batches(watched: Watched) -> None:
     """The first batch comes although all others are blocked. (Levanter requests 32 batches before the first comes: its issue #5382.)"""
     watched.held = threading.Event()
     with loader(watched, batch_sharding(1, 1, 4, 1), depth=32, threads=4) as batches:
@@ -133,7 +133,7 @@ def test_the_first_batch_waits_for_itself_alone(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 6])
-def test_making_ahead_begins_with_one_batch_doubles_and_stops_at_the_depth(watched: Watched, depth: int) -> None:
+def test_the_number_of_batches_made_ahead_doubles_from_one_to_the_depth(watched: Watched, depth: int) -> None:
     with loader(watched, batch_sharding(1, 1, 1, 1), depth=depth) as batches:
         for step, ahead in enumerate((1, 2, 4, 8, 16)):
             batches.batch(step)
@@ -158,7 +158,7 @@ def test_one_batch_is_made_ahead_however_little_memory_there_is(watched: Watched
     assert sorted(watched.steps) == list(range(5))
 
 
-def test_the_memory_is_counted_in_batches_of_the_size_that_comes() -> None:
+def test_memory_is_counted_in_batches_of_the_coming_size() -> None:
     """The memory for eight batches of 16 sequences holds only one of 128, also in the step before the larger batches begin."""
     watched = watch(stages=[BatchScheduleEntry(from_step=6, batch_size=128)])
     with loader(watched, batch_sharding(1, 1, 1, 1), memory_bytes=8 * BATCH_BYTES) as batches:
@@ -185,7 +185,7 @@ def test_any_step_may_follow_any_other(watched: Watched) -> None:
     assert len(watched.steps) <= 8 + 3 * 6
 
 
-def test_an_error_of_a_thread_is_raised_where_its_batch_is_asked_for(watched: Watched) -> None:
+def test_an_error_of_a_thread_is_raised_when_its_batch_is_requested(watched: Watched) -> None:
     watched.broken_step = 1
     with loader(watched, batch_sharding(1, 1, 1, 1)) as batches:
         batches.batch(0)
@@ -194,7 +194,7 @@ def test_an_error_of_a_thread_is_raised_where_its_batch_is_asked_for(watched: Wa
         batches.batch(2)
 
 
-def test_waiting_is_measured(watched: Watched) -> None:
+def test_the_wait_for_a_batch_is_measured(watched: Watched) -> None:
     times = iter([10.0, 10.5, 20.0, 20.25])
     with loader(watched, batch_sharding(1, 1, 1, 1), clock=lambda: next(times)) as batches:
         batches.batch(0)
@@ -220,7 +220,7 @@ def test_microbatches_must_divide_every_batch_of_the_run(batch_sizes: tuple[int,
         loader(watched, batch_sharding(1, 1, 1, 1), microbatches=3)
 
 
-def test_a_batch_goes_through_jit(watched: Watched) -> None:
+def test_a_batch_can_be_passed_to_a_jitted_function(watched: Watched) -> None:
     with loader(watched, batch_sharding(1, 1, 4, 1)) as batches:
         batch = batches.batch(0)
         total = jax.jit(lambda batch: batch["weights"].sum() + batch["tokens"][0, 0, 0])(batch)

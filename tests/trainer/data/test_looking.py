@@ -110,7 +110,7 @@ def test_a_step_of_the_log_is_traced_to_its_documents_in_one_command(run: Path, 
         assert np.array_equal(np.array(found[1:]), examples.targets[row][: len(found) - 1])
 
 
-def test_a_build_says_what_it_made_and_finds_it_the_next_time(run: Path) -> None:
+def test_a_build_reports_its_result_and_finds_it_the_next_time(run: Path) -> None:
     first, second = look("build", run), look("build", run)
     for name, source in dataset_of(run).description["sources"].items():
         assert re.search(rf"{name} +{source['tokens']:,} tokens, 1 shard  [\d,]+ docs/s", first)
@@ -119,7 +119,7 @@ def test_a_build_says_what_it_made_and_finds_it_the_next_time(run: Path) -> None
     assert "docs/s" not in second
 
 
-def test_parts_of_a_long_sequence_are_told(run: Path) -> None:
+def test_parts_of_a_long_sequence_are_shown_as_parts(run: Path) -> None:
     assert ", part 1 of 2, " in look("show", run, "--no-text")
     assert ", part " not in look("show", run, "--step", STEPS, "--no-text")
 
@@ -162,11 +162,11 @@ def test_rows_may_be_chosen(run: Path, rows: str, expected: list[int]) -> None:
         ),
     ],
 )
-def test_what_cannot_be_shown_is_told(run: Path, arguments: tuple[str, ...], sentence: str) -> None:
+def test_an_impossible_request_is_reported(run: Path, arguments: tuple[str, ...], sentence: str) -> None:
     assert sentence in refused(arguments[0], run, *arguments[1:])
 
 
-def test_a_picture_holds_every_source_and_its_counts(run: Path, tmp_path: Path) -> None:
+def test_a_picture_shows_every_source_and_its_counts(run: Path, tmp_path: Path) -> None:
     printed = look("stats", run, "--plot", tmp_path / "stats.svg")
     root = ET.parse(tmp_path / "stats.svg").getroot()  # noqa: S314 - our own file
     drawn = " ".join(" ".join(root.itertext()).replace("\xa0", " ").split())
@@ -200,7 +200,7 @@ def test_a_histogram_of_a_large_source_is_made_in_chunks(monkeypatch: pytest.Mon
     assert chunked.quantiles == pytest.approx(whole.quantiles, rel=0.05)
 
 
-def test_a_run_that_takes_its_root_from_defaults_is_looked_at_with_them(run: Path, tmp_path: Path) -> None:
+def test_a_run_that_takes_its_root_from_defaults_is_inspected_with_them(run: Path, tmp_path: Path) -> None:
     document = yaml.safe_load(run.read_text())
     del document["spec"]["checkpoint"]
     run.write_text(yaml.safe_dump(document))

@@ -58,7 +58,7 @@ def test_debts_of_a_million_blocks_stay_below_one_sequence() -> None:
 
 @settings(deadline=None)
 @given(some_weights, st.lists(st.integers(1, 90), max_size=3), st.integers(5, 40), st.integers(0, 9))
-def test_each_source_is_asked_for_its_ranks_in_turn(weights: list[float], starts: list[int], block: int, seed: int) -> None:
+def test_each_source_gives_its_ranks_in_order(weights: list[float], starts: list[int], block: int, seed: int) -> None:
     """Also across blocks and stages with any start; the counts before a position equal the number of ranks taken."""
     firsts = sorted({0, *starts})
     stages = [(first, weights[number % len(weights) :] + weights[: number % len(weights)]) for number, first in enumerate(firsts)]
@@ -75,7 +75,7 @@ def test_each_source_is_asked_for_its_ranks_in_turn(weights: list[float], starts
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2700), st.integers(1, 300))
-def test_any_position_alone_is_as_in_the_whole(first: int, size: int) -> None:
+def test_single_positions_equal_those_of_the_whole_mixture(first: int, size: int) -> None:
     mixture = Mixture(["a", "b", "c"], [10, 20, 30], [(0, [1, 2, 3]), (1234, [5, 0, 1])], block_sequences=64)
     whole = mixture.locate(np.arange(3000))
     fresh = Mixture(["a", "b", "c"], [10, 20, 30], [(0, [1, 2, 3]), (1234, [5, 0, 1])], block_sequences=64)
@@ -86,7 +86,7 @@ def test_any_position_alone_is_as_in_the_whole(first: int, size: int) -> None:
         assert np.array_equal(part, all_of_it[scattered])
 
 
-def test_a_source_of_weight_0_is_as_if_it_were_not_there_wherever_it_stands() -> None:
+def test_a_source_of_weight_0_has_no_effect_at_any_place_in_the_list() -> None:
     """Levanter keys a source's shuffle by its index in the list, so that removing a source of weight 0 reorders the others."""
     without = Mixture(["maths", "web"], [50, 90], [(0, [1, 3]), (77, [2, 1])], block_sequences=10, seed=4)
     sources, ranks = without.locate(np.arange(500))
@@ -100,7 +100,7 @@ def test_a_source_of_weight_0_is_as_if_it_were_not_there_wherever_it_stands() ->
         assert weights  # the indices of the sources
 
 
-def test_another_source_moves_nothing_inside_a_source() -> None:
+def test_another_source_does_not_change_the_order_of_a_source() -> None:
     """The first thousand sequences of a source, and their order, do not depend on the other sources."""
 
     def given_by_web(names: list[str], weights: list[float]) -> list[int]:
@@ -125,7 +125,7 @@ def test_every_epoch_of_a_source_has_each_sequence_once_in_a_new_order() -> None
     assert np.abs(np.corrcoef(epochs) - np.eye(12)).max() < 0.6
 
 
-def test_slots_of_a_block_are_dealt_at_random() -> None:
+def test_slots_of_a_block_are_assigned_at_random() -> None:
     """Each slot goes to each source in proportion to its share, and blocks are independent."""
     mixture = Mixture(["a", "b", "c"], [9] * 3, [(0, [1, 2, 5])], block_sequences=32, seed=1)
     sources = mixture.locate(np.arange(32 * 1500))[0].reshape(1500, 32)
@@ -165,7 +165,7 @@ def test_far_positions_cost_no_more() -> None:
     st.integers(1, 20),
     st.sampled_from(["firstExhausted", "allExhausted"]),
 )
-def test_the_data_ends_where_the_rule_says(sources: list[tuple[int, int]], block: int, stop: Any) -> None:
+def test_the_data_ends_where_the_stop_rule_requires(sources: list[tuple[int, int]], block: int, stop: Any) -> None:
     assume(any(weight for _, weight in sources))
     names = [str(number) for number in range(len(sources))]
     sizes = [size for size, _ in sources]
@@ -181,7 +181,7 @@ def test_the_data_ends_where_the_rule_says(sources: list[tuple[int, int]], block
         assert any(mixture.ranks(limit - 1)[number] < sizes[number] for number in active)
 
 
-def test_what_never_ends_has_no_limit() -> None:
+def test_an_endless_mixture_has_no_limit() -> None:
     assert Mixture(["a"], [5], [(0, [1])]).limit() is None
     stages = [(0, [1.0, 1.0]), (10, [1.0, 0.0])]
     assert Mixture(["a", "b"], [5, 100], stages, block_sequences=2, stop="allExhausted").limit() is None
@@ -202,7 +202,7 @@ def test_what_never_ends_has_no_limit() -> None:
         (["a", "a"], [1, 1], [(0, [1.0, 1.0])], "no name twice"),
     ],
 )
-def test_what_makes_no_mixture_is_refused(names: list[str], sizes: list[int], stages: Any, sentence: str) -> None:
+def test_invalid_mixtures_are_rejected(names: list[str], sizes: list[int], stages: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Mixture(names, sizes, stages)
 
@@ -248,7 +248,7 @@ def test_weights_change_at_steps_and_sizes_are_the_default() -> None:
         ),
     ],
 )
-def test_sources_without_sequences_are_told_by_field(data: DataSpec, sizes: dict[str, int], sentence: str) -> None:
+def test_sources_without_sequences_are_reported_by_field(data: DataSpec, sizes: dict[str, int], sentence: str) -> None:
     with pytest.raises(BadConfiguration) as refused:
         build_mixture(data, sizes, BatchSchedule(steps=10, batch_size=2, sequence_length=16), seed=0)
     assert str(refused.value) == sentence
@@ -261,7 +261,7 @@ def test_a_source_for_evaluation_alone_needs_no_weight() -> None:
     assert mixture.ranks(100).tolist() == [100, 0]
 
 
-def test_a_run_longer_than_its_data_is_told_how_far_it_gets() -> None:
+def test_the_error_for_a_run_longer_than_its_data_names_the_limit() -> None:
     data = data_of({"a": 1.0, "b": 3.0}, block_sequences=4, stop="firstExhausted")
     schedule = BatchSchedule(steps=50, batch_size=8, sequence_length=16)
     mixture = build_mixture(data, {"a": 30, "b": 32}, schedule, seed=0)
@@ -276,7 +276,7 @@ def test_a_run_longer_than_its_data_is_told_how_far_it_gets() -> None:
     assert stop_problem(mixture, BatchSchedule(steps=5, batch_size=8, sequence_length=16), pad_last=False) is None
 
 
-def test_a_rehearsal_sees_its_part_as_often_as_the_run_would_see_the_whole() -> None:
+def test_a_rehearsal_repeats_its_part_as_often_as_the_run_repeats_the_whole() -> None:
     assert rehearsed_sequences(1000, run_tokens=10, simulate_tokens=40) == 250
     assert rehearsed_sequences(3, run_tokens=10, simulate_tokens=10**15) == 1
     assert rehearsed_sequences(1000, run_tokens=40, simulate_tokens=40) == 1000

@@ -24,7 +24,7 @@ def test_every_sequence_is_on_exactly_one_side(total: int, data: st.DataObject) 
 
 @settings(deadline=None)
 @given(st.integers(2, 5000), st.floats(0.001, 0.999))
-def test_held_out_sequences_lie_evenly(total: int, fraction: float) -> None:
+def test_held_out_sequences_are_evenly_spaced(total: int, fraction: float) -> None:
     split = split_sequences(total, fraction)
     gaps = np.diff(split.validation_sequences(np.arange(split.held_out)))
     assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
@@ -47,7 +47,7 @@ def test_large_numbers_are_exact_and_disjoint(total: int, data: st.DataObject) -
 
 
 @pytest.mark.parametrize("held_out", [1, 2, 1000, MAX_SEQUENCES // 2, MAX_SEQUENCES - 1, MAX_SEQUENCES])
-def test_the_ends_of_the_largest_source(held_out: int) -> None:
+def test_the_largest_source_is_split_exactly_at_its_ends(held_out: int) -> None:
     split = Split(MAX_SEQUENCES, held_out)
     assert split.validation_sequences(np.array([held_out - 1])).tolist() == [MAX_SEQUENCES - 1]
     if split.training:
@@ -73,7 +73,7 @@ def test_the_ends_of_the_largest_source(held_out: int) -> None:
         (MAX_SEQUENCES, 0.25, MAX_SEQUENCES // 4),
     ],
 )
-def test_how_many_are_held_out(total: int, fraction: float, held_out: int) -> None:
+def test_the_number_of_held_out_sequences_follows_the_fraction(total: int, fraction: float, held_out: int) -> None:
     assert split_sequences(total, fraction) == Split(total, held_out)
 
 
@@ -95,7 +95,7 @@ some_shares = st.one_of(
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(0, 2000), st.integers(0, 2000), some_shares)
-def test_a_source_that_grows_keeps_what_is_held_out(total: int, more: int, fraction: float) -> None:
+def test_a_source_that_grows_keeps_its_held_out_sequences(total: int, more: int, fraction: float) -> None:
     before, after = split_stream(total, fraction), split_stream(total + more, fraction)
     for split in (before, after):
         training = split.training_sequences(np.arange(split.training))
@@ -124,7 +124,7 @@ def test_large_sources_that_grow_are_exact(fraction: float) -> None:
         assert line.count(sequence + 1) == line.count(sequence)
 
 
-def test_a_share_is_taken_as_it_is_written() -> None:
+def test_a_fraction_is_used_exactly_as_it_is_written() -> None:
     line = split_stream(1000, 0.01).line
     assert line is not None
     assert (line.numerator, line.denominator) == (1, 100)

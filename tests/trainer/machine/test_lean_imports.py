@@ -20,13 +20,13 @@ def modules_after(program: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_a_start_leaves_out_what_haliax_would_bring() -> None:
+def test_a_start_does_not_import_the_unused_packages_of_haliax() -> None:
     lean = "from halcyon.machine.lean_imports import without_unused_parts\nwith without_unused_parts():\n    import halcyon.tasks.train\n"
     assert modules_after(lean) == set()
     assert modules_after("import halcyon.tasks.train") == set(HEAVY)  # else `lean_imports` has no purpose any more
 
 
-def test_what_was_left_out_can_be_used_later() -> None:
+def test_packages_left_out_at_the_start_can_be_used_later() -> None:
     later = """
 from halcyon.machine.lean_imports import without_unused_parts
 with without_unused_parts():
@@ -41,7 +41,7 @@ assert muon(0.1).init
     assert modules_after(later) == set(HEAVY)
 
 
-def test_the_collector_leaves_imports_alone_and_works_afterwards() -> None:
+def test_the_garbage_collector_is_off_during_imports_and_on_afterwards() -> None:
     program = """
 import gc
 from halcyon.machine.lean_imports import without_collections

@@ -33,7 +33,7 @@ def test_a_model_of_seven_billion_needs_sixteen_bytes_a_parameter() -> None:
     assert not problem(seven, 1024 * GIB)
 
 
-def test_a_batch_counts_by_what_a_device_has_of_it_at_a_time() -> None:
+def test_a_batch_counts_by_its_part_on_one_device_at_a_time() -> None:
     huge: dict[str, Any] = {"spec__trainer__batchSize": 2**24}
     assert problem(spec_of(**huge), GIB).startswith("spec.trainer.batchSize: a batch takes ")
     assert problem(spec_of(**huge), GIB).endswith("give a smaller batchSize, or more microbatches")
@@ -50,7 +50,7 @@ def test_devices_of_a_processor_share_its_memory() -> None:
     assert memory_problem(spec, run_mesh(spec), 4 * need, devices=4, where="this machine") is None
 
 
-def test_what_is_not_known_refuses_nothing() -> None:
+def test_an_unknown_amount_of_memory_rejects_no_run() -> None:
     spec = spec_of(spec__trainer__batchSize=2**24)
     check_memory(spec, run_mesh(spec), None, devices=1, where="this machine")
     with pytest.raises(BadConfiguration):

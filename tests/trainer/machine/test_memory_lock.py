@@ -31,6 +31,6 @@ def test_a_user_gets_the_hard_limit_and_no_error() -> None:
 
 
 @pytest.mark.slow
-def test_who_may_raise_it_has_no_limit() -> None:
+def test_a_process_that_may_raise_the_limit_removes_it() -> None:
     allowed, no_limit = raised("own")
     assert allowed in ("65536", no_limit)

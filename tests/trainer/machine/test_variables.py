@@ -21,13 +21,13 @@ def variable(name: str, value: str | None = None) -> VariableSpec:
     return VariableSpec.model_validate({"name": name, **source})
 
 
-def test_what_the_shell_sets_stands_above_the_document() -> None:
+def test_variables_of_the_shell_override_the_document() -> None:
     environ = {"XLA_FLAGS": "mine"}
     assert set_variables([variable("XLA_FLAGS", "theirs"), variable("NCCL_DEBUG", "INFO")], environ) == []
     assert environ == {"XLA_FLAGS": "mine", "NCCL_DEBUG": "INFO"}
 
 
-def test_a_secret_of_a_cluster_is_asked_of_the_user() -> None:
+def test_a_variable_from_a_secret_must_be_set_by_the_user() -> None:
     environ: dict[str, str] = {}
     (sentence,) = set_variables([variable("HF_TOKEN")], environ)
     assert sentence == "spec.env[HF_TOKEN]: a Secret of a cluster has its value; set it in your shell if you need it"

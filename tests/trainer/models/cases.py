@@ -15,8 +15,16 @@ from haliax import NamedArray
 from halcyon.models import CausalLM, Inputs, build_model
 from halcyon.models.parameters import Role, roles
 from halcyon.objectives.next_token import next_token_sums
+from halcyon_api.spec.families.deepseek import DeepseekV3Spec, Glm4MoeSpec
+from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
+from halcyon_api.spec.families.gpt_oss import GptOssSpec
 from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.families.mistral import MistralSpec
+from halcyon_api.spec.families.mixtral import MixtralSpec
+from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
+from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
+from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
 from halcyon_api.spec.model import ModelSpec
 
 VOCAB = hax.Axis("vocab", 24)
@@ -26,13 +34,65 @@ LLAMA = ModelSpec(llama=LlamaSpec(layers=3, hidden_size=24, intermediate_size=40
 TIED_LLAMA = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=16, intermediate_size=24, heads=4, tie_embeddings=True, rope_theta=100.0))
 GPT2 = ModelSpec(gpt2=Gpt2Spec(layers=3, hidden_size=24, heads=4))
 
-ARCHITECTURES = pytest.mark.parametrize("spec", [LLAMA, TIED_LLAMA, GPT2], ids=["llama", "tied-llama", "gpt2"])
-
 
 def changed(spec: ModelSpec, **fields: Any) -> ModelSpec:
     """`spec` with some fields of its architecture replaced."""
     member = spec.value.model_copy(update=fields)
     return ModelSpec.model_validate({spec.kind: member})
+
+
+_SIZES: Any = {"num_hidden_layers": 3, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2}
+_ROUTED: Any = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 10, "n_shared_experts": 2}
+FAMILIES = {
+    "llama": LLAMA,
+    "gpt2": GPT2,
+    "llama-options": changed(LLAMA, head_dim=10, attention_bias=True, mlp_bias=True, hidden_act="relu2"),
+    "gpt2-options": changed(GPT2, tie_word_embeddings=False, scale_attn_by_inverse_layer_idx=True),
+    "qwen2": ModelSpec(qwen2=Qwen2Spec(**_SIZES, use_sliding_window=True, max_window_layers=1, sliding_window=5)),
+    "qwen3": ModelSpec(qwen3=Qwen3Spec(**_SIZES, head_dim=6, attention_bias=True)),
+    "mistral": ModelSpec(mistral=MistralSpec(**_SIZES, sliding_window=5)),
+    "gemma": ModelSpec(gemma=GemmaSpec(**_SIZES, attention_bias=True)),
+    "gemma2": ModelSpec(gemma2=Gemma2Spec(**_SIZES, sliding_window=5, tie_word_embeddings=False)),
+    "gemma3": ModelSpec(gemma3=Gemma3Spec(**_SIZES | {"num_hidden_layers": 8}, sliding_window=5)),
+    "olmo2": ModelSpec(olmo2=Olmo2Spec(**_SIZES, attention_bias=True)),
+    "olmo3": ModelSpec(olmo3=Olmo3Spec(**_SIZES | {"num_hidden_layers": 6}, sliding_window=5)),
+    "mixtral": ModelSpec(mixtral=MixtralSpec(**_SIZES, num_local_experts=4, sliding_window=5)),
+    "qwen3-moe": ModelSpec(
+        qwen3_moe=Qwen3MoeSpec(
+            **_SIZES | {"num_hidden_layers": 5},
+            num_experts=6,
+            num_experts_per_tok=3,
+            moe_intermediate_size=10,
+            decoder_sparse_step=2,
+            mlp_only_layers=[3],
+            attention_bias=True,
+        )
+    ),
+    "gpt-oss": ModelSpec(gpt_oss=GptOssSpec(**_SIZES, num_local_experts=4, num_experts_per_tok=2, sliding_window=5)),
+    "deepseek-v3": ModelSpec(
+        deepseek_v3=DeepseekV3Spec(
+            **_SIZES | {"num_key_value_heads": None},
+            **_ROUTED,
+            q_lora_rank=9,
+            kv_lora_rank=13,
+            qk_nope_head_dim=4,
+            qk_rope_head_dim=6,
+            v_head_dim=8,
+            n_group=4,
+            topk_group=2,
+        )
+    ),
+    "deepseek-v3-no-rank": ModelSpec(
+        deepseek_v3=DeepseekV3Spec(
+            **_SIZES | {"num_key_value_heads": None}, **_ROUTED, kv_lora_rank=13, qk_nope_head_dim=4, qk_rope_head_dim=6, v_head_dim=4
+        )
+    ),
+    "glm4-moe": ModelSpec(glm4_moe=Glm4MoeSpec(**_SIZES, **_ROUTED, head_dim=8, attention_bias=True, use_qk_norm=True)),
+}
+"""A small model of every family, some with options; between them, each number that a shape depends on."""
+EVERY_FAMILY = pytest.mark.parametrize("spec", FAMILIES.values(), ids=FAMILIES)
+
+ARCHITECTURES = pytest.mark.parametrize("spec", [LLAMA, TIED_LLAMA, GPT2], ids=["llama", "tied-llama", "gpt2"])
 
 
 def shapes(spec: ModelSpec, vocab: hax.Axis = VOCAB, length: int = LENGTH, dtype: str = "float32") -> CausalLM:
@@ -51,6 +111,8 @@ def make(spec: ModelSpec, length: int = LENGTH, dtype: str = "float32") -> Causa
         Role.EMBEDDING: lambda shape: 0.3 * noise.standard_normal(shape),
         Role.NORM: lambda shape: 1.0 + 0.1 * noise.standard_normal(shape),
         Role.BIAS: lambda shape: 0.1 * noise.standard_normal(shape),
+        Role.ROUTER: lambda shape: 0.3 * noise.standard_normal(shape),
+        Role.EXPERT: lambda shape: 0.3 * noise.standard_normal(shape),
     }
     model = shapes(spec, length=length, dtype=dtype)
     return jax.tree.map(
@@ -83,7 +145,7 @@ def loss_and_gradient(
     model: CausalLM, tokens: NamedArray, targets: NamedArray, weights: NamedArray, segments: NamedArray, *, dtype: str = "float32"
 ) -> tuple[jax.Array, jax.Array]:
     """((sum of weighted losses, sum of weights), gradient)."""
-    total, weight, _ = next_token_sums(model, Inputs(tokens, segments=segments), targets, weights, compute_dtype=dtype)
+    total, weight, *_ = next_token_sums(model, Inputs(tokens, segments=segments), targets, weights, compute_dtype=dtype)
     return total, weight
 
 

@@ -154,7 +154,7 @@ def test_bfloat16_stays_near(options: str, implementation: Implementation) -> No
 
 @BOTH
 @pytest.mark.parametrize("window", [None, 11])
-def test_queries_that_continue_a_sequence_see_what_came_before(window: int | None, implementation: Implementation) -> None:
+def test_queries_that_continue_a_sequence_see_the_earlier_keys(window: int | None, implementation: Implementation) -> None:
     """48 keys; the 32 queries are at the last 32 positions."""
     mask = Causal(16) if window is None else Causal(16) & Window(window, 16)
     check(mask, lambda row, query, key: query + 16 - (window or 100) < key <= query + 16, {}, implementation, LONGER)
@@ -190,7 +190,7 @@ def test_blocks_that_the_mask_hides_are_not_computed() -> None:
     assert np.isfinite(last).all()
 
 
-def test_the_choice_follows_the_length() -> None:
+def test_the_implementation_is_chosen_by_the_length() -> None:
     """Lengths of up to two blocks, and lengths that the block does not divide, are computed in one piece."""
     query, key, value, sinks = arrays()
     weights = random(4, BATCH, POSITION, HEADS, GROUP, VALUE)

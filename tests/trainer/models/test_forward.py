@@ -50,7 +50,7 @@ def test_loss_and_every_gradient_are_those_of_the_reference(spec: ModelSpec) -> 
 
 
 @ARCHITECTURES
-def test_a_later_token_changes_nothing_before_it(spec: ModelSpec) -> None:
+def test_a_later_token_does_not_change_earlier_logits(spec: ModelSpec) -> None:
     model, (tokens, *_) = make(spec), batch()
     other = np.array(tokens.array)
     other[:, 7] = (other[:, 7] + 1) % VOCAB.size
@@ -87,7 +87,7 @@ def test_the_backward_pass_keeps_no_second_copy_of_the_weights(spec: ModelSpec) 
 
 
 @pytest.mark.parametrize("spec", [pytest.param(LLAMA, id="llama"), pytest.param(GPT2, id="gpt2", marks=pytest.mark.variant)])
-def test_bfloat16_stays_near_and_keeps_wide_what_must_be(spec: ModelSpec) -> None:
+def test_bfloat16_is_close_and_keeps_the_required_operations_in_float32(spec: ModelSpec) -> None:
     model, arrays = make(spec), batch()
     (wide, _), _ = losses(model, *arrays)
     (narrow, _), gradient = losses(model, *arrays, dtype="bfloat16")

@@ -21,9 +21,10 @@ MESHES = [None, ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1), ResolvedMesh(
 ON_MESHES = pytest.mark.parametrize("resolved", MESHES, ids=["one-device", "fsdp", "replica-fsdp-tensor"])
 
 
-def textbook(features: jax.Array, head: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+def textbook(features: jax.Array, head: jax.Array, tokens: jax.Array, soft_cap: float | None) -> tuple[jax.Array, jax.Array]:
     """Log-probabilities and log-totals, each [batch, position]."""
     logits = jnp.einsum("bpe,ev->bpv", features.astype(jnp.float32), head.astype(jnp.float32), precision="highest")
+    logits = logits if soft_cap is None else soft_cap * jnp.tanh(logits / soft_cap)
     log_totals = jax.nn.logsumexp(logits, axis=-1)
     return jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0] - log_totals, log_totals
 
@@ -43,16 +44,20 @@ def arrays(dtype: str) -> tuple[Any, ...]:
 
 @ON_MESHES
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("logit_bytes", [1, 1 << 20], ids=["a-block-a-position", "one-block"])
-def test_values_and_gradients_are_those_of_the_textbook(resolved: ResolvedMesh | None, dtype: str, logit_bytes: int) -> None:
+@pytest.mark.parametrize(
+    ("logit_bytes", "soft_cap"), [(1, None), (1 << 20, None), (1, 2.0)], ids=["a-block-a-position", "one-block", "soft-cap"]
+)
+def test_values_and_gradients_are_those_of_the_textbook(
+    resolved: ResolvedMesh | None, dtype: str, logit_bytes: int, soft_cap: float | None
+) -> None:
     features, head, tokens = arrays(dtype)
 
     def ours(features: Any, head: Any, tokens: Any) -> Any:
-        found = token_log_probs(features, head, tokens, EMBED, VOCAB, max_logit_bytes=logit_bytes)
+        found = token_log_probs(features, head, tokens, EMBED, VOCAB, soft_cap=soft_cap, max_logit_bytes=logit_bytes)
         return preference(found.log_probs.array, found.log_totals.array), found
 
     def theirs(features: Any, head: Any) -> Any:
-        found = textbook(features.array, head.array.astype(dtype), tokens.array)
+        found = textbook(features.array, head.array.astype(dtype), tokens.array, soft_cap)
         return preference(*found), found
 
     (expected, by_token), by_arguments = jax.value_and_grad(theirs, (0, 1), has_aux=True)(features, head)
@@ -75,17 +80,17 @@ def test_values_and_gradients_are_those_of_the_textbook(resolved: ResolvedMesh |
 
 
 @ON_MESHES
-@pytest.mark.parametrize("z_loss", [0.0, 0.1])
-def test_cross_entropy_and_z_loss_stand_on_them(resolved: ResolvedMesh | None, z_loss: float) -> None:
+@pytest.mark.parametrize(("z_loss", "soft_cap"), [(0.0, None), (0.1, None), (0.1, 2.0)])
+def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(resolved: ResolvedMesh | None, z_loss: float, soft_cap: float | None) -> None:
     """The loss that computes its gradient in the forward pass is a weighted sum of the log-probabilities."""
     features, head, tokens = arrays("float32")
     weights = hax.named(jnp.asarray(np.random.default_rng(1).random((8, 12)), jnp.float32), (BATCH, POSITION))
 
     def fused(features: Any, head: Any) -> jax.Array:
-        return 3.0 * cross_entropy(features, head, tokens, weights, EMBED, VOCAB, z_loss=z_loss, max_logit_bytes=1000)
+        return 3.0 * cross_entropy(features, head, tokens, weights, EMBED, VOCAB, z_loss=z_loss, soft_cap=soft_cap, max_logit_bytes=1000)
 
     def summed(features: Any, head: Any) -> jax.Array:
-        found = token_log_probs(features, head, tokens, EMBED, VOCAB, max_logit_bytes=1000)
+        found = token_log_probs(features, head, tokens, EMBED, VOCAB, soft_cap=soft_cap, max_logit_bytes=1000)
         losses = z_loss * found.log_totals * found.log_totals - found.log_probs
         return 3.0 * hax.sum(losses * weights).scalar()
 
@@ -102,7 +107,7 @@ def test_cross_entropy_and_z_loss_stand_on_them(resolved: ResolvedMesh | None, z
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
 
 
-def test_logits_are_never_all_there_at_once() -> None:
+def test_logits_are_never_all_in_memory_at_once() -> None:
     batch, position, vocab = BATCH.resize(8), POSITION.resize(256), VOCAB.resize(4096)
     features, head = hax.zeros((batch, position, EMBED)), hax.zeros((EMBED, vocab))
 

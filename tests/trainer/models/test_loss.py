@@ -80,7 +80,7 @@ def test_a_padded_row_of_weight_zero_changes_nothing():
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5 * float(jnp.abs(left).max()))
 
 
-def test_logits_are_never_all_there_at_once():
+def test_logits_are_never_all_in_memory_at_once():
     """With logits in blocks, the scratch memory of the gradient is less than half of a float32 array of all logits."""
     features = hax.zeros((BATCH.resize(8), POSITION.resize(256), EMBED))
     head = hax.zeros((EMBED, VOCAB.resize(4096)))

@@ -14,7 +14,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.parameters import Parameter, Role, parameter, parameters, roles
 from halcyon.models.parts.linear import Linear
-from halcyon.models.stack import Pattern, Stack
+from halcyon.models.stack import Pattern, Stack, runs_of
 
 EMBED, BATCH = Axis("embed", 6), Axis("batch", 3)
 
@@ -82,7 +82,7 @@ def numbers(repetitions: int, seed: int) -> jax.Array:
 @pytest.mark.parametrize("remat", ["none", "full"])
 @pytest.mark.parametrize("with_inputs", [False, True])
 @pytest.mark.parametrize("kind", ["one", "pattern"])
-def test_a_scan_is_a_loop(kind: str, with_inputs: bool, remat: str) -> None:
+def test_a_scan_equals_an_unrolled_loop(kind: str, with_inputs: bool, remat: str) -> None:
     layers = Axis("layers", 4)
     stack = Stack(layers, remat, turned(layers, 0)) if kind == "one" else alternating(4, remat)
     inputs: Any = numbers(4, 7) if kind == "one" else tuple(numbers(4, seed) for seed in (7, 8, 9))
@@ -125,3 +125,63 @@ def test_parameters_of_a_pattern_have_roles_and_axes() -> None:
 def test_a_parameter_without_the_axis_of_layers_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a stacked parameter has the axis layers in front, not \('embed',\)"):
         Stack(Axis("layers", 2), "none", Scaled(hax.ones(EMBED))).scan(step, hax.ones((BATCH, EMBED)))
+
+
+RUNS = {
+    "aaaa": [(0, "a", 4)],
+    "abababab": [(0, "ab", 4)],
+    "sssssfsssssfss": [(0, "sssssf", 2), (12, "s", 2)],
+    "aaabbbb": [(0, "a", 3), (3, "b", 4)],
+    "aab": [(0, "aab", 1)],
+    "a": [(0, "a", 1)],
+    "": [],
+}
+
+
+@pytest.mark.parametrize(("kinds", "expected"), RUNS.items())
+def test_kinds_are_runs_of_repeated_patterns(kinds: str, expected: list[tuple[int, str, int]]) -> None:
+    assert [(run.first, "".join(run.pattern), run.repetitions) for run in runs_of(kinds)] == expected
+
+
+@pytest.mark.parametrize("kinds", [kinds for kinds in RUNS if kinds] + ["sf" * 200 + "s", "s" * 300, "abcdefghijklmnopqrstuvwxyz"])
+def test_runs_are_all_kinds_in_order(kinds: str) -> None:
+    runs = runs_of(kinds)
+    assert "".join("".join(run.pattern) * run.repetitions for run in runs) == kinds
+    assert [run.first for run in runs] == [0, *(run.end for run in runs[:-1])]
+
+
+def by_kind(kind: str, block: Turned, x: NamedArray) -> NamedArray:
+    """A block whose computation depends on its kind."""
+    return block(x) * {"s": 1.0, "f": -0.5}[kind]
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("kinds", ["ssss", "ssfssfs"])
+def test_a_scan_by_kinds_is_a_loop(kinds: str, remat: Any) -> None:
+    layers = Axis("layers", len(kinds))
+    stack = Stack(layers, remat, turned(layers, 0))
+    x = hax.random.normal(jax.random.key(3), (BATCH, EMBED))
+
+    def scanned(stack: Any, x: NamedArray) -> jax.Array:
+        x = stack.scan_kinds(kinds, by_kind, x)
+        return hax.sum(x * x).scalar()
+
+    def unrolled(stack: Any, x: NamedArray) -> jax.Array:
+        for number, kind in enumerate(kinds):
+            x = by_kind(kind, one_of(stack.stacked, number), x)
+        return hax.sum(x * x).scalar()
+
+    found, expected = (jax.jit(jax.value_and_grad(function))(stack, x) for function in (scanned, unrolled))
+    for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
+
+
+def test_compilation_does_not_grow_with_the_repetitions_of_kinds() -> None:
+    def operations(repetitions: int) -> int:
+        kinds = "ssf" * repetitions + "s"
+        layers = Axis("layers", len(kinds))
+        x = jax.eval_shape(lambda: hax.zeros((BATCH, EMBED)))
+        run = jax.jit(jax.grad(lambda stack, x: hax.sum(stack.scan_kinds(kinds, by_kind, x)).scalar()))
+        return run.lower(jax.eval_shape(lambda: Stack(layers, "none", turned(layers, 0))), x).as_text().count("stablehlo.")
+
+    assert operations(2) == operations(20)

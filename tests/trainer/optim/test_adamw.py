@@ -78,7 +78,7 @@ def test_decay_touches_linear_maps_only(spec):
     assert not any("norm" in path or path.startswith(("embedding", "positions")) for path in touched)
 
 
-def test_no_clipping_where_none_is_wanted():
+def test_gradients_are_not_clipped_with_a_norm_limit_of_0():
     model = make(LLAMA)
     unclipped = OptimizerSpec(max_gradient_norm=0.0, weight_decay=0.0, adamw=AdamWSpec(beta1=0.0, beta2=0.0))
     optimizer = build_optimizer(unclipped, model)

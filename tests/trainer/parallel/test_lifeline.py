@@ -42,7 +42,7 @@ def peer(invitation, index: int, token: str | None = None) -> socket.socket:
     return connection
 
 
-def test_process_0_learns_who_is_gone(centre):
+def test_process_0_is_notified_of_each_lost_process(centre):
     _, invitation, losses = centre
     connections = [peer(invitation, index) for index in (1, 2, 3)]
     connections[1].close()
@@ -53,7 +53,7 @@ def test_process_0_learns_who_is_gone(centre):
     assert losses.next() == 3
 
 
-def test_a_farewell_is_no_loss(centre):
+def test_a_process_that_says_goodbye_is_not_reported_as_lost(centre):
     lifeline, invitation, losses = centre
     polite, rude = peer(invitation, 1), peer(invitation, 2)
     polite.sendall(FAREWELL)
@@ -64,7 +64,7 @@ def test_a_farewell_is_no_loss(centre):
     assert lifeline.lost.is_set()
 
 
-def test_others_learn_that_process_0_is_gone():
+def test_other_processes_are_notified_of_the_loss_of_process_0():
     losses = Losses()
     with socket.create_server(("127.0.0.1", 0)) as server:
         Lifeline.connect("127.0.0.1", {"port": server.getsockname()[1], "token": "ab" * 16}, 5, losses)
@@ -74,7 +74,7 @@ def test_others_learn_that_process_0_is_gone():
     assert losses.next() == 0
 
 
-def test_whoever_leaves_is_not_ended_by_those_who_leave_later(centre):
+def test_a_process_that_left_is_not_ended_by_processes_that_leave_later(centre):
     lifeline, invitation, losses = centre
     connection = peer(invitation, 1)
     follower_losses = Losses()
@@ -88,7 +88,7 @@ def test_whoever_leaves_is_not_ended_by_those_who_leave_later(centre):
     assert follower_losses.none()
 
 
-def test_a_stranger_is_turned_away_and_missed_by_nobody(centre):
+def test_a_connection_without_the_token_is_rejected_and_not_reported_as_lost(centre):
     _, invitation, losses = centre
     with peer(invitation, 1, token="00" * 16) as stranger:
         stranger.settimeout(limit(PATIENCE))

@@ -18,7 +18,7 @@ def arrived(notice: PreemptionNotice) -> bool:
     return holds_within(lambda: notice.arrived, 10, interval_seconds=0.001)
 
 
-def test_a_signal_arrives_and_stays() -> None:
+def test_a_signal_is_recorded_and_its_former_handler_is_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with PreemptionNotice() as notice:
         assert (notice.arrived, notice.age_seconds) == (False, 0.0)
@@ -29,7 +29,7 @@ def test_a_signal_arrives_and_stays() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "halcyon-notice"]
 
 
-def test_the_time_is_the_signals_and_not_that_of_the_next_python_call() -> None:
+def test_a_notice_is_recorded_at_the_signal_and_not_at_the_next_python_call() -> None:
     """A C call such as a step holds the main thread: Python's handler runs only after it, but the listening thread runs before."""
     with PreemptionNotice() as notice:
         handled: list[bool] = []
@@ -50,7 +50,7 @@ def test_other_signals_are_no_notice() -> None:
         signal.signal(signal.SIGUSR1, previous)
 
 
-def test_waiting_ends_with_what_is_waited_for_or_with_a_notice() -> None:
+def test_waiting_ends_when_the_condition_holds_or_a_notice_arrives() -> None:
     with PreemptionNotice() as notice:
         answers = iter((False, False, True))
         assert wait_together(ALONE, notice, lambda seconds: next(answers))
@@ -60,7 +60,7 @@ def test_waiting_ends_with_what_is_waited_for_or_with_a_notice() -> None:
         assert not wait_together(ALONE, notice, lambda seconds: False)
 
 
-def test_alone_everything_is_agreed() -> None:
+def test_a_single_process_agrees_with_itself() -> None:
     assert ALONE.is_main
     assert ALONE.agree({"step": 3, "name": "Zoë"}) == {"step": 3, "name": "Zoë"}
     assert ALONE.greatest(1.5, -1.0) == (1.5, -1.0)

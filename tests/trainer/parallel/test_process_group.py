@@ -90,7 +90,7 @@ def started(count: int, task: str, *, heartbeat_seconds: int = 20) -> Iterator[l
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.variant)])
-def test_processes_join_talk_and_leave(count: int) -> None:
+def test_processes_join_communicate_and_leave(count: int) -> None:
     with started(count, "talk") as processes:
         assert [process.wait() for process in processes] == [0] * count, processes[0].errors
         for process in processes:
@@ -107,7 +107,7 @@ def test_processes_join_talk_and_leave(count: int) -> None:
             assert "fatal" not in process.errors
 
 
-def test_barriers_of_different_names_are_told_apart() -> None:
+def test_processes_at_barriers_of_different_names_get_an_error() -> None:
     with started(2, "disagree") as processes:
         assert [process.wait() for process in processes] == [0, 0]
         assert processes[1].one("refused")["message"] == "process 1 is at the barrier 'there' and process 0 at 'here'"
@@ -134,7 +134,7 @@ def test_a_notice_to_one_process_stops_all_at_the_same_step(noticed: int) -> Non
     ],
     ids=str,
 )
-def test_a_killed_process_takes_the_others_with_it(count: int, task: str, victim: int) -> None:
+def test_a_killed_process_ends_all_other_processes(count: int, task: str, victim: int) -> None:
     """Inside a collective and outside. The heartbeats alone would take longer than this test waits."""
     with started(count, task) as processes:
         for process in processes:
@@ -146,7 +146,7 @@ def test_a_killed_process_takes_the_others_with_it(count: int, task: str, victim
 
 
 @pytest.mark.parametrize("heartbeat_seconds", [8, pytest.param(20, marks=pytest.mark.variant)])
-def test_a_silent_process_is_found_by_its_heartbeats(heartbeat_seconds: int) -> None:
+def test_a_silent_process_is_detected_by_its_missing_heartbeats(heartbeat_seconds: int) -> None:
     """A stopped process keeps its sockets open, so the lifeline reports nothing."""
     with started(2, "steps", heartbeat_seconds=heartbeat_seconds) as processes:
         for process in processes:
@@ -155,7 +155,7 @@ def test_a_silent_process_is_found_by_its_heartbeats(heartbeat_seconds: int) -> 
         assert processes[0].wait() != 0
 
 
-def test_leaving_waits_for_nobody_who_is_gone() -> None:
+def test_leaving_does_not_wait_for_a_killed_process() -> None:
     with started(2, "linger") as processes:
         for process in processes:
             process.wait_for("idle")
@@ -164,7 +164,7 @@ def test_leaving_waits_for_nobody_who_is_gone() -> None:
         assert processes[0].one("gone")["seconds"] < limit(process_group.LEAVE_TIMEOUT_SECONDS)
 
 
-def test_joining_needs_no_one_when_alone() -> None:
+def test_a_single_process_joins_without_a_coordinator() -> None:
     assert join(None, 0, 1, None) == process_group.ProcessGroup(0, 1)
 
 
@@ -181,12 +181,12 @@ def test_a_bad_coordinator_is_refused(coordinator: str | None, message: str) -> 
     assert str(refusal.value) == message
 
 
-def test_nobody_to_join_is_told() -> None:
+def test_a_missing_coordinator_is_reported() -> None:
     with pytest.raises(CouldNotJoin, match=r"process 1 of 2 waited 0 s for the others at .*: the coordinator does not answer"):
         join(f"127.0.0.1:{free_port()}", 1, 2, None, timeout_seconds=0.2)
 
 
-def test_those_who_never_come_are_waited_for_no_longer_than_told() -> None:
+def test_the_wait_for_missing_processes_ends_after_the_timeout() -> None:
     """Run in a separate process, because JAX continues to wait in the background."""
     program = (
         "import os, sys\n"

@@ -32,12 +32,12 @@ class Time:
         ("[fd00::1]:8476", ("fd00::1", 8476)),
     ],
 )
-def test_addresses(text, parts):
+def test_valid_addresses_are_split_into_host_and_port(text, parts):
     assert split_address(text) == parts
 
 
 @pytest.mark.parametrize("text", ["", "host", "host:", ":8476", "host:port", "host:0", "host:65536", "host:-1"])
-def test_addresses_that_are_none(text):
+def test_invalid_addresses_are_rejected(text):
     with pytest.raises(ValueError, match="must be host:port with a port from 1 to 65535"):
         split_address(text)
 
@@ -57,7 +57,7 @@ def test_a_name_that_resolves_late_is_waited_for(monkeypatch):
     assert POLL_SECONDS <= 0.1
 
 
-def test_a_name_that_never_resolves_is_told():
+def test_a_name_that_never_resolves_is_reported():
     time = Time()
     with pytest.raises(NoCoordinator, match=r"the name nobody\.invalid of the coordinator does not resolve"):
         resolve("nobody.invalid", 8476, deadline=0.1, clock=time, sleep=time.sleep)
@@ -72,7 +72,7 @@ def test_a_port_that_opens_late_is_waited_for():
         assert time.sleeps == 3
 
 
-def test_a_port_that_never_opens_is_told():
+def test_a_port_that_never_opens_is_reported():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         port = silent.getsockname()[1]

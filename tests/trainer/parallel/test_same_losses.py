@@ -9,25 +9,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh
 
-from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.program import build_program
 from halcyon.training.state import initial_state
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.batches import batch_of
+from tests.trainer.meshes import mesh_of
 
 STEPS, ROWS, LENGTH = 10, 16, 12
 LLAMA: dict[str, Any] = {"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 24, "heads": 4, "kvHeads": 2}}
 TIED: dict[str, Any] = {"llama": LLAMA["llama"] | {"tieEmbeddings": True}}
 GPT2: dict[str, Any] = {"gpt2": {"layers": 2, "hiddenSize": 16, "heads": 4}}
-MODELS = {"llama": LLAMA, "tied": TIED, "gpt2": GPT2}
+MIXTRAL: dict[str, Any] = {
+    "mixtral": {
+        "numHiddenLayers": 2,
+        "hiddenSize": 16,
+        "intermediateSize": 8,
+        "numAttentionHeads": 4,
+        "numKeyValueHeads": 2,
+        "numLocalExperts": 8,
+        "routerAuxLossCoef": 0.1,
+        "routerZLossCoef": 0.01,
+    }
+}
+SIZES: dict[str, Any] = {"hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 4, "numKeyValueHeads": 2}
+OLMO3: dict[str, Any] = {"olmo3": SIZES | {"numHiddenLayers": 5, "slidingWindow": 4, "attentionBias": True}}
+"""A mesh splits what a norm of all heads together is a mean of."""
+GEMMA2: dict[str, Any] = {"gemma2": SIZES | {"numHiddenLayers": 3, "slidingWindow": 4, "finalLogitSoftcapping": 2.0}}
+QWEN3: dict[str, Any] = {"qwen3": SIZES | {"numHiddenLayers": 2, "attentionBias": True}}
+FURTHER = ("olmo3", "gemma2", "qwen3", "mixtral")
+MODELS = {"llama": LLAMA, "tied": TIED, "gpt2": GPT2, "olmo3": OLMO3, "gemma2": GEMMA2, "qwen3": QWEN3, "mixtral": MIXTRAL}
 
 
 @functools.cache
-def losses(model: str, sizes: tuple[int, int, int, int], microbatches: int = 1, kind: str = "cpu", compute: str = "float32") -> list[float]:
-    """Losses of a run on a mesh of `MESH_AXES`. On v5e the memory suffices to gather the parameters."""
+def losses(model: str, sizes: tuple[int, ...], microbatches: int = 1, kind: str = "cpu", compute: str = "float32") -> list[float]:
+    """Losses of a run on a mesh of these sizes; see `mesh_of`. On v5e the memory suffices to gather the parameters."""
     settings = {"batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": {"compute": compute}}
     run = document(
         spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},
@@ -35,10 +52,10 @@ def losses(model: str, sizes: tuple[int, int, int, int], microbatches: int = 1, 
         spec__optimizer={"learningRate": 0.01, "adamw": {}},
         spec__trainer={"steps": STEPS} | settings,
     )
-    devices = np.array(jax.devices()[: int(np.prod(sizes))]).reshape(sizes)
-    program = build_program(parse_run(run).spec, 60, Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 4))
+    mesh = mesh_of(*sizes)
+    program = build_program(parse_run(run).spec, 60, mesh)
     state, step = initial_state(program.build_state, program.template), program.compile_step(ROWS, LENGTH)
-    control = jax.device_put(np.zeros(devices.size, np.int32), program.control_sharding)
+    control = jax.device_put(np.zeros(mesh.size, np.int32), program.control_sharding)
     found = []
     for number in range(STEPS):
         noise = np.random.default_rng(number)
@@ -60,21 +77,30 @@ FEW: list[Any] = [
     ("llama", (1, 1, 8, 1), 1, "cpu"),
     ("gpt2", (2, 1, 2, 2), 4, "cpu"),
     ("llama", (1, 1, 4, 2), 2, "v5e"),
+    ("mixtral", (1, 1, 2, 1, 4), 1, "cpu"),
+    ("olmo3", (1, 1, 4, 2), 1, "cpu"),
 ]
 MORE: list[Any] = [
     (model, sizes, microbatches, kind)
     for model in MODELS
     for sizes in ((1, 1, 8, 1), (1, 8, 1, 1), (2, 2, 2, 1), (2, 1, 2, 2), (1, 1, 4, 2), (1, 2, 1, 4), (8, 1, 1, 1))
     for microbatches, kind in ((1, "cpu"), (2, "cpu"), (2, "v5e"))
-    if (model, sizes, microbatches, kind) not in FEW and sizes[3] <= (2 if model != "gpt2" else 4)
+    if (model, sizes, microbatches, kind) not in FEW and sizes[3] <= (2 if model != "gpt2" else 4) and model not in FURTHER
+] + [(model, sizes, 2, "cpu") for model in FURTHER for sizes in ((1, 2, 2, 2), (2, 1, 1, 2))]
+MORE += [
+    ("mixtral", sizes, microbatches, kind)
+    for sizes in ((1, 1, 1, 1, 8), (1, 1, 2, 2, 2), (2, 1, 2, 1, 2), (2, 2, 1, 1, 2), (1, 1, 2, 1, 4))
+    for microbatches, kind in ((1, "cpu"), (2, "cpu"), (2, "v5e"))
+    if ("mixtral", sizes, microbatches, kind) not in FEW
 ]
+"""The last size of a mesh is that of the axis ``expert``."""
 
 
 @pytest.mark.parametrize(
     ("model", "sizes", "microbatches", "kind"),
     [*FEW, *(pytest.param(*each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in MORE)],
 )
-def test_losses_are_those_of_one_device(model: str, sizes: tuple[int, int, int, int], microbatches: int, kind: str) -> None:
+def test_losses_are_those_of_one_device(model: str, sizes: tuple[int, ...], microbatches: int, kind: str) -> None:
     np.testing.assert_allclose(losses(model, sizes, microbatches, kind), losses(model, (1, 1, 1, 1)), rtol=0, atol=5e-6)
 
 

@@ -24,7 +24,7 @@ POINTS = 200
 
 
 @contextmanager
-def worlds(count: int) -> Iterator[list[ProcessGroup]]:
+def process_groups(count: int) -> Iterator[list[ProcessGroup]]:
     """The processes of a run, connected by real lifelines. Process 0 may start before the others have connected."""
     main, invitation = Lifeline.serve()
     others = [Lifeline.connect("127.0.0.1", invitation, index) for index in range(1, count)]
@@ -45,7 +45,7 @@ def test_a_single_process_leaves_at_the_next_point() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_all_leave_at_one_point_and_nobody_does_more_than_some_had_begun(seed: int) -> None:
+def test_all_processes_leave_at_the_same_point_after_the_notice(seed: int) -> None:
     """The processes run in lockstep, as with collectives: each is at most one point ahead of the slowest.
 
     If two left at different points, the remaining ones would wait at the barrier forever.
@@ -70,7 +70,7 @@ def test_all_leave_at_one_point_and_nobody_does_more_than_some_had_begun(seed: i
                 return
             together.wait()
 
-    with worlds(count) as all_worlds:
+    with process_groups(count) as all_worlds:
         threads = [threading.Thread(target=process, args=(world,)) for world in all_worlds]
         for thread in threads:
             thread.start()
@@ -81,8 +81,8 @@ def test_all_leave_at_one_point_and_nobody_does_more_than_some_had_begun(seed: i
     assert min(began_at) <= left[0]
 
 
-def test_a_process_that_was_asked_waits_and_then_does_what_another_had_begun() -> None:
-    with worlds(3) as (first, second, third):
+def test_a_process_that_was_asked_waits_and_then_leaves_at_the_agreed_point() -> None:
+    with process_groups(3) as (first, second, third):
         main, asked = SyncPoint(first), SyncPoint(second)
         questions: queue.Queue[bytes] = queue.Queue()
         assert third.lifeline is not None
@@ -102,8 +102,8 @@ def test_a_process_that_was_asked_waits_and_then_does_what_another_had_begun() -
         assert [main.should_stop() for _ in range(3)] == [False, False, True]
 
 
-def test_a_notice_before_anyone_has_begun() -> None:
-    with worlds(2) as (first, second):
+def test_a_notice_before_the_first_point_stops_all_processes_at_one_point() -> None:
+    with process_groups(2) as (first, second):
         other = SyncPoint(second)
         other.notice()
         main = SyncPoint(first)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 
 import jax
-import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh
 
 from halcyon.models import log_probs
-from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.program import Program, build_program
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.collectives import Collective, collectives
+from tests.trainer.meshes import mesh_of
 
 VOCAB, EMBED, MLP, LENGTH, BATCH = 2048, 64, 96, 64, 32
 TABLE_BYTES = 4 * VOCAB * EMBED
@@ -27,15 +25,14 @@ LLAMA = {"layers": 3, "hiddenSize": EMBED, "intermediateSize": MLP, "heads": 4}
 
 
 def program_on(sizes: tuple[int, int, int, int], *, kind: str = "cpu", microbatches: int = 1, tied: bool = False) -> Program:
-    """The program of a Llama on a mesh of `MESH_AXES` over 8 virtual devices. On v5e the memory suffices to gather all parameters."""
+    """The program of a Llama on a mesh of these sizes (see `mesh_of`). On v5e the memory suffices to gather all parameters."""
     settings = {"batchSize": BATCH, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": {"compute": "bfloat16"}}
     run = document(
         spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},
         spec__model={"llama": LLAMA | {"tieEmbeddings": tied}},
         spec__trainer={"steps": 10} | settings,
     )
-    mesh = Mesh(np.array(jax.devices()).reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 4)
-    return build_program(parse_run(run).spec, VOCAB, mesh)
+    return build_program(parse_run(run).spec, VOCAB, mesh_of(*sizes))
 
 
 def traffic(program: Program) -> list[Collective]:
@@ -82,6 +79,6 @@ def test_microbatches_send_as_much_as_one_batch_where_memory_allows(sizes: tuple
 
 @pytest.mark.variant
 @pytest.mark.parametrize("kind", ["cpu", "v5e"])
-def test_a_tensor_axis_divides_what_is_sent(kind: str) -> None:
+def test_a_tensor_axis_divides_the_data_that_is_sent(kind: str) -> None:
     found = traffic(program_on((1, 1, 4, 2), kind=kind, microbatches=2))
     assert max(one.size_bytes for one in found) <= TABLE_BYTES // 2

@@ -32,14 +32,14 @@ def test_only_the_holder_of_the_newest_generation_can_swap(root: Root) -> None:
         store.swap("key", b"any", b"")
 
 
-def test_create_is_once_but_may_be_repeated_with_the_same_content(root: Root) -> None:
+def test_create_succeeds_once_and_again_with_the_same_content(root: Root) -> None:
     store = Store(root.spec)
     assert store.create("key", b"one")
     assert store.create("key", b"one")
     assert not store.create("key", b"two")
 
 
-def test_the_tail_tells_size_and_end_at_once(root: Root) -> None:
+def test_the_tail_of_a_value_is_read_or_none_if_the_value_is_too_short(root: Root) -> None:
     store = Store(root.spec)
     store.write("key", b"0123456789")
     assert store.tail("key", 8) == b"89"
@@ -48,7 +48,7 @@ def test_the_tail_tells_size_and_end_at_once(root: Root) -> None:
     assert store.tail("none", 0) is None
 
 
-def test_a_prefix_is_listed_and_deleted_and_nothing_beside_it(root: Root) -> None:
+def test_only_the_keys_below_a_prefix_are_listed_and_deleted(root: Root) -> None:
     store = Store(root.spec)
     for key in ("steps/a/x", "steps/a/data/y", "steps/a.bak/x", "steps/ab/x", "steps/b/x", "HEAD"):
         store.write(key, b"1")
@@ -94,7 +94,9 @@ def test_four_processes_that_swap_one_key_never_lose_a_count(root: Root) -> None
         ),
     ],
 )
-def test_what_tensorstore_is_told(document: dict[str, str], environment: dict[str, str], spec: dict[str, object]) -> None:
+def test_the_spec_for_tensorstore_follows_from_the_document(
+    document: dict[str, str], environment: dict[str, str], spec: dict[str, object]
+) -> None:
     rendered = kvstore_spec(CheckpointSpec.model_validate(document), environment)
     assert {name: value for name, value in rendered.items() if not name.endswith("_retries")} == spec
     assert not any(secret in str(rendered) for secret in KEYS.values())
@@ -117,7 +119,7 @@ def test_a_failure_becomes_one_sentence(text: str, sentence: str) -> None:
     assert explain(failure, "s3://b/r") == f"checkpoint root s3://b/r {sentence}"
 
 
-def test_credentials_are_cleaned_out_of_what_a_store_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_are_removed_from_the_errors_of_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     said = (
@@ -130,7 +132,7 @@ def test_credentials_are_cleaned_out_of_what_a_store_says(monkeypatch: pytest.Mo
     assert len(text) < 310
 
 
-def test_what_a_killed_writer_left_does_not_get_into_a_value(file_root: Root) -> None:
+def test_a_lock_file_of_a_killed_writer_does_not_get_into_a_value(file_root: Root) -> None:
     store = Store(file_root.spec)
     file_root.folder.mkdir()
     for key in ("written", "swapped"):

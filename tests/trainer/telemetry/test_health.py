@@ -30,7 +30,7 @@ LIMITS = HealthLimits()
         ([0.0], 60),
     ],
 )
-def test_the_limit_is_learned_from_the_steps(step_seconds: Sequence[float], limit: float) -> None:
+def test_the_limit_of_a_step_is_derived_from_earlier_steps(step_seconds: Sequence[float], limit: float) -> None:
     assert step_limit_seconds(step_seconds, LIMITS) == pytest.approx(limit)
 
 
@@ -73,7 +73,7 @@ def test_a_floor_above_the_ceiling_wins() -> None:
         ("training", 500, 100, (0.5,), 560.1, False, 60),
     ],
 )
-def test_verdicts(
+def test_the_health_verdict_depends_on_the_stage_and_the_time(
     stage: Stage, stage_began: float, last_step: float | None, step_seconds: tuple[float, ...], now: float, healthy: bool, limit: float
 ) -> None:
     health = judge(HealthInputs(stage, stage_began, last_step, [step_seconds]), now, LIMITS)

@@ -38,7 +38,7 @@ def test_a_step_of_a_new_size_has_the_time_of_a_first_step() -> None:
     scene.reporter.step_done(step_report(22))
 
 
-def test_the_limit_is_learned_anew_for_each_size() -> None:
+def test_each_batch_size_has_its_own_step_limit() -> None:
     scene = Scene(size_of=sizes((0, 8), (20, 64), (40, 8)))
     scene.start()
     scene.steps(1, 20)
@@ -53,7 +53,7 @@ def test_the_limit_is_learned_anew_for_each_size() -> None:
     assert not scene.reporter.health().healthy, "the durations of a former size are still known"
 
 
-def test_a_size_that_nobody_has_learned_has_the_time_of_a_compilation_and_no_more() -> None:
+def test_a_batch_size_without_known_steps_has_the_limit_of_a_compilation() -> None:
     scene = Scene(size_of=sizes((0, 8), (20, 64)))
     scene.start()
     scene.steps(1, 20)
@@ -96,7 +96,7 @@ def test_a_process_that_waits_for_a_store_is_alive(stage: str) -> None:
     assert scene.reporter.report().waiting is None
 
 
-def test_time_in_which_the_machine_stood_still_does_not_count() -> None:
+def test_time_while_the_machine_was_suspended_does_not_count() -> None:
     scene = Scene()
     scene.start()
     scene.steps(1, 20)
@@ -108,7 +108,7 @@ def test_time_in_which_the_machine_stood_still_does_not_count() -> None:
     assert not scene.reporter.health().healthy, "a pause counts once"
 
 
-def test_the_watchdog_notes_that_it_could_not_look() -> None:
+def test_the_watchdog_reports_a_pause_between_two_checks() -> None:
     """The clock jumps by an hour between two checks, as for a stopped process. The watchdog reports the pause before the verdict."""
     told: list[float] = []
     looks: list[int] = []
@@ -144,7 +144,7 @@ def test_the_watchdog_notes_that_it_could_not_look() -> None:
     assert looks[:4] == [0, 0, 1, 1]
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_number_of_remembered_durations_is_bounded() -> None:
     durations = Durations(lambda step: step // 1000)
     for done in range(1, 100_000, 100):
         durations.step_ended(done, 1.0, 100)

@@ -21,7 +21,7 @@ from tests.trainer.telemetry.fakes import IDENTITY, NOON
 CLOCK = Clock(wall=lambda: NOON + 0.25)
 
 
-def test_a_line_says_who_and_when() -> None:
+def test_a_line_has_the_identity_of_the_process_and_the_time() -> None:
     stream = io.StringIO()
     JsonLog(stream, IDENTITY, CLOCK).event("checkpointFailed", step=7, reason="disk full", not_known=None, size_bytes=3)
     assert stream.getvalue() == (
@@ -47,7 +47,7 @@ def test_every_float64_comes_back_bit_for_bit(value: float) -> None:
     assert struct.pack("<d", read) == struct.pack("<d", value)
 
 
-def test_what_json_has_no_number_for() -> None:
+def test_non_finite_numbers_are_written_as_strings() -> None:
     line = encode_line({"a": math.nan, "b": math.inf, "c": -math.inf, "d": [1.5, math.nan], "e": {"f_g": math.inf}})
     assert json.loads(line, parse_constant=pytest.fail) == {
         "a": "NaN",
@@ -108,7 +108,7 @@ def test_every_line_is_flushed() -> None:
     ("terminal", "json_lines", "kind"),
     [(False, None, "JsonLog"), (True, None, "ProgressLine"), (True, True, "JsonLog"), (False, False, "ProgressLine")],
 )
-def test_the_log_suits_the_stream(terminal: bool, json_lines: bool | None, kind: str) -> None:
+def test_the_kind_of_log_depends_on_the_stream(terminal: bool, json_lines: bool | None, kind: str) -> None:
     class Stream(io.StringIO):
         def isatty(self) -> bool:
             return terminal

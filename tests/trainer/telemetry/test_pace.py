@@ -7,7 +7,7 @@ import pytest
 from halcyon.telemetry.pace import STEP_SECONDS_BUCKETS, Pace
 
 
-def test_the_first_step_teaches_nothing() -> None:
+def test_the_first_step_gives_no_speed_and_no_duration() -> None:
     pace = Pace()
     assert (pace.last_ended, pace.steps_per_second) == (None, None)
     pace.step_ended(100.0, 7)

@@ -99,7 +99,7 @@ def test_the_line_ends_with_the_last_step(screen: str) -> None:
     assert len(line) == 100
 
 
-def test_events_are_printed_above_in_words_with_what_others_write(screen: str) -> None:
+def test_events_and_output_of_libraries_are_printed_above_the_line(screen: str) -> None:
     told = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in shown(screen) if line]
     assert told[:-2] == [
         "2 processes, 4 devices in 0.5 s",
@@ -111,7 +111,7 @@ def test_events_are_printed_above_in_words_with_what_others_write(screen: str) -
     ]
 
 
-def test_the_cursor_is_given_back(screen: str) -> None:
+def test_the_cursor_is_shown_again(screen: str) -> None:
     assert screen.count("\x1b[?25l") == screen.count("\x1b[?25h") > 0
 
 
@@ -149,7 +149,7 @@ def test_an_evaluation_counts_its_batches_alone() -> None:
     assert "demo 2/7" in live(80, restored, evaluating, steps=None)[-1]
 
 
-def test_a_finished_run_waits_for_nothing() -> None:
+def test_a_finished_run_is_not_shown_as_waiting() -> None:
     restored = 'log.event("restored", step=30, path="steps/x/", seconds=1.0)'
     assert "waiting" not in live(80, restored, steps=30)[-1]
     assert "waiting for the first step" in live(80, restored, steps=31)[-1]
@@ -186,5 +186,5 @@ def test_durations(seconds: float, text: str) -> None:
         ("start", {}, "start"),
     ],
 )
-def test_events_in_words(name: str, fields: dict[str, Any], text: str) -> None:
+def test_events_are_described_in_sentences(name: str, fields: dict[str, Any], text: str) -> None:
     assert sentence(name, fields) == text

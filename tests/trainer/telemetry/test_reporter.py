@@ -47,7 +47,7 @@ def test_a_new_process() -> None:
     }
 
 
-def test_the_start_is_told_in_its_parts() -> None:
+def test_the_start_is_reported_in_its_parts() -> None:
     scene = Scene()
     scene.start()
     assert scene.reporter.report().startup_seconds == StartupSeconds(imports=2, join=1, restore=2, compile=0)
@@ -131,7 +131,7 @@ def test_steps_of_different_sizes_count_as_many_tokens_as_they_have() -> None:
     assert seen.report.progress.mfu == pytest.approx(0.08)
 
 
-def test_the_cost_of_a_token_may_be_told_later() -> None:
+def test_the_flops_of_a_token_may_be_set_later() -> None:
     scene = Scene(peak_flops_per_second=2 * 4096 * 1e6 / 0.4)
     scene.start()
     scene.steps(1, 5, seconds=0.5)
@@ -141,7 +141,7 @@ def test_the_cost_of_a_token_may_be_told_later() -> None:
 
 
 @pytest.mark.parametrize("process_index", [0, 1])
-def test_tokenizing_is_a_part_of_the_start_and_told_now_and_then(process_index: int) -> None:
+def test_tokenizing_is_a_part_of_the_start_and_is_reported_at_intervals(process_index: int) -> None:
     scene = Scene(process_index=process_index)
     scene.reporter.stage("tokenizing")
     for rows in range(1, 26):
@@ -173,7 +173,7 @@ def test_tokenizing_is_a_part_of_the_start_and_told_now_and_then(process_index: 
     assert {(source.source, source.rows) for source in scene.reporter.observe().sources} == {("web", 26), ("code", 3)}
 
 
-def test_every_second_of_a_start_belongs_to_one_part_whatever_is_tokenized_meanwhile() -> None:
+def test_every_second_of_a_start_has_one_part_also_during_background_tokenizing() -> None:
     """Tokenizing runs in another thread all the time, and counts only while the loop waits for it."""
     scene = Scene()
     reporter, rows = scene.reporter, iter(range(1, 100))
@@ -200,7 +200,7 @@ def test_every_second_of_a_start_belongs_to_one_part_whatever_is_tokenized_meanw
     assert reporter.health().idle_seconds == 20, "it waits for a step, and tokenizing is no step"
 
 
-def test_tokens_are_a_sign_of_life_while_they_are_waited_for() -> None:
+def test_tokenizing_counts_as_progress_while_the_loop_waits_for_it() -> None:
     scene = Scene()
     scene.reporter.stage("tokenizing")
     for _ in range(3):
@@ -211,7 +211,7 @@ def test_tokens_are_a_sign_of_life_while_they_are_waited_for() -> None:
     assert not scene.reporter.health().healthy
 
 
-def test_tokens_are_told_by_another_thread_while_steps_are() -> None:
+def test_another_thread_can_report_tokens_while_steps_are_reported() -> None:
     scene = Scene(steps=100_000)
     scene.start()
 
@@ -281,7 +281,7 @@ def test_a_diverged_run_still_reports(loss: float, written: str) -> None:
     assert scene.named("step")[0]["loss"] == written
 
 
-def test_evaluations() -> None:
+def test_an_evaluation_is_logged_and_reported() -> None:
     scene = Scene()
     scene.start()
     scene.steps(1, 10)
@@ -333,7 +333,7 @@ def test_a_checkpoint_found_at_the_start_is_shown_and_not_counted() -> None:
     assert scene.events == []
 
 
-def test_a_fallback_is_told() -> None:
+def test_a_fallback_is_reported() -> None:
     scene = Scene()
     scene.reporter.resumed(20, path="steps/y/", fallback_reason="step 30: a chunk's checksum is wrong")
     assert scene.reporter.report().fallback_reason == "step 30: a chunk's checksum is wrong"
@@ -349,7 +349,7 @@ def test_a_fallback_is_told() -> None:
         ("failed", 1, "error", {"step": 9, "cause": "failed", "exitCode": 1, "message": "why"}, "starting"),
     ],
 )
-def test_how_it_ended(cause: str, exit_code: int, event: str, fields: dict[str, object], stage: str) -> None:
+def test_the_end_of_a_run_is_logged_with_its_cause(cause: str, exit_code: int, event: str, fields: dict[str, object], stage: str) -> None:
     scene = Scene(process_index=1)
     scene.reporter.ended(termination_report(IDENTITY, cause=cause, exit_code=exit_code, message="why", step=9))  # type: ignore[arg-type]
     (written,) = scene.events
@@ -378,7 +378,7 @@ def test_health_follows_the_steps() -> None:
     assert scene.reporter.health().healthy
 
 
-def test_an_evaluation_that_was_begun_before_counts_on() -> None:
+def test_a_resumed_evaluation_continues_its_count() -> None:
     scene = Scene(work="evaluating")
     reporter, time = scene.reporter, scene.time
     reporter.resumed(2000, path="steps/2000/")
@@ -423,7 +423,7 @@ def test_a_long_evaluation_is_alive_while_batches_end() -> None:
     assert not scene.reporter.health().healthy
 
 
-def test_tokenizing_is_what_a_run_of_stage_data_is_for() -> None:
+def test_tokenizing_counts_as_the_work_of_a_data_run() -> None:
     scene = Scene(work="tokenizing")
     assert scene.reporter.report().first_step_at is None
     scene.reporter.stage("tokenizing")
@@ -466,7 +466,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
             assert fields == set(BY_NAME[name].fields), name
 
 
-def test_reports_are_consistent_while_the_loop_goes_on() -> None:
+def test_reports_are_consistent_while_the_loop_continues() -> None:
     """A reader in another thread never gets a step without its tokens, nor a report that does not validate."""
     scene = Scene(steps=100_000)
     scene.start()
@@ -496,7 +496,7 @@ def test_the_age_of_a_process_counts_from_its_start_not_from_its_imports() -> No
     assert process_age_seconds() > 0
 
 
-def test_telemetry_imports_neither_jax_nor_what_only_some_runs_need() -> None:
+def test_telemetry_imports_neither_jax_nor_optional_packages() -> None:
     script = "import sys, halcyon.telemetry; print({'jax', 'numpy', 'prometheus_client', 'rich'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout == "set()\n"
 

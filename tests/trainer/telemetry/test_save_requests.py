@@ -65,21 +65,21 @@ def test_the_same_request_asks_only_once(scene: Scene, requests: SaveRequests, c
 
 
 @pytest.mark.parametrize("changes", [{"run": "other"}, {"attempt": 2}, {"attempt": 4}, {"restart": 0}])
-def test_another_world_is_not_meant(changes: dict[str, Any], requests: SaveRequests, client: httpx.Client) -> None:
+def test_a_request_for_another_process_group_is_rejected(changes: dict[str, Any], requests: SaveRequests, client: httpx.Client) -> None:
     answer = post(client, **changes)
     assert (answer.status_code, answer.text) == (409, "this is run demo, attempt 3, restart 1\n")
     assert not requests.wanted
 
 
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer"}])
-def test_only_who_knows_the_token_may_ask(header: dict[str, str], requests: SaveRequests, client: httpx.Client) -> None:
+def test_a_request_without_the_token_is_rejected(header: dict[str, str], requests: SaveRequests, client: httpx.Client) -> None:
     answer = client.post("/save", json=BODY, headers=header)
     assert answer.status_code == 403
     assert TOKEN not in answer.text
     assert not requests.wanted
 
 
-def test_without_a_token_nobody_may(scene: Scene, requests: SaveRequests) -> None:
+def test_every_request_is_rejected_if_no_token_is_configured(scene: Scene, requests: SaveRequests) -> None:
     with TelemetryServer(scene.reporter, 0, requests=requests) as server:
         for header in ("Bearer", "Bearer None", f"Bearer {TOKEN}"):
             address = f"http://127.0.0.1:{server.port}/save"
@@ -87,7 +87,7 @@ def test_without_a_token_nobody_may(scene: Scene, requests: SaveRequests) -> Non
     assert not requests.wanted
 
 
-def test_a_run_without_checkpoints_has_no_such_address(scene: Scene) -> None:
+def test_a_run_without_checkpoints_has_no_address_for_save_requests(scene: Scene) -> None:
     with TelemetryServer(scene.reporter, 0) as server:
         assert httpx.post(f"http://127.0.0.1:{server.port}/save", json=BODY, trust_env=False).status_code == 404
 
@@ -101,19 +101,19 @@ def test_a_run_without_checkpoints_has_no_such_address(scene: Scene) -> None:
         (b" " * (MAX_SAVE_REQUEST_BYTES + 1), 413),
     ],
 )
-def test_a_body_that_is_none_is_refused(content: bytes, code: int, requests: SaveRequests, client: httpx.Client) -> None:
+def test_an_invalid_body_is_rejected(content: bytes, code: int, requests: SaveRequests, client: httpx.Client) -> None:
     answer = client.post("/save", content=content, headers={"Authorization": f"Bearer {TOKEN}"})
     assert answer.status_code == code
     assert not requests.wanted
     assert client.get("/healthz").status_code == 200
 
 
-def test_what_has_no_length_is_not_read(requests: SaveRequests, client: httpx.Client) -> None:
+def test_a_body_without_a_length_is_rejected(requests: SaveRequests, client: httpx.Client) -> None:
     answer = client.post("/save", content=iter([b"{}"]), headers={"Authorization": f"Bearer {TOKEN}"})
     assert answer.status_code == 411
 
 
-def test_a_failed_save_is_owed_again_after_a_while() -> None:
+def test_a_failed_save_that_was_requested_is_wanted_again_after_a_delay() -> None:
     time = FakeTime()
     requests = SaveRequests(lambda: time.now)
     requests.failed()
@@ -130,7 +130,7 @@ def test_a_failed_save_is_owed_again_after_a_while() -> None:
     assert requests.wanted, "a new request does not wait for the retry"
 
 
-def test_a_signal_asks_each_time() -> None:
+def test_each_signal_requests_a_save() -> None:
     requests = SaveRequests()
     for _ in range(2):
         requests.signalled(10, None)
@@ -139,7 +139,7 @@ def test_a_signal_asks_each_time() -> None:
         assert not requests.wanted
 
 
-def test_a_bounded_number_is_remembered() -> None:
+def test_the_number_of_remembered_requests_is_bounded() -> None:
     requests = SaveRequests()
     for number in range(3 * MAX_REMEMBERED_REQUESTS):
         requests.request(f"r-{number}", number)

@@ -45,7 +45,7 @@ def test_status_is_the_progress_report(scene: Scene, client: httpx.Client) -> No
     assert answer.json()["progress"]["tokensPerSecond"] == 8192
 
 
-def test_it_answers_before_anything_is_known(client: httpx.Client) -> None:
+def test_the_server_answers_before_the_first_step(client: httpx.Client) -> None:
     assert client.get("/status").json()["stage"] == "starting"
     assert client.get("/healthz").text == "ok: starting for 2.0 s, limit 900.0 s\n"
     assert client.get("/metrics").status_code == 200
@@ -60,7 +60,7 @@ def test_health_fails_when_no_step_ends(scene: Scene, client: httpx.Client) -> N
     assert (answer.status_code, answer.text) == (503, "stalled: no step ended for 60.5 s, limit 60.0 s\n")
 
 
-def test_metrics_are_what_prometheus_reads(scene: Scene, client: httpx.Client) -> None:
+def test_metrics_can_be_parsed_by_the_prometheus_client(scene: Scene, client: httpx.Client) -> None:
     scene.start()
     scene.steps(1, 10)
     answer = client.get("/metrics")
@@ -70,7 +70,7 @@ def test_metrics_are_what_prometheus_reads(scene: Scene, client: httpx.Client) -
     assert families["halcyon_trainer_info"].samples[0].labels == {"run": "demo", "attempt": "3", "restart": "1", "process": "0"}
 
 
-def test_other_paths_say_what_there_is(client: httpx.Client) -> None:
+def test_other_paths_name_the_existing_paths(client: httpx.Client) -> None:
     answer = client.get("/")
     assert (answer.status_code, answer.text) == (404, "there are /status, /metrics, /healthz\n")
     assert client.post("/status").status_code == 404
@@ -80,7 +80,7 @@ def test_other_paths_say_what_there_is(client: httpx.Client) -> None:
     assert (head.status_code, head.content) == (200, b"")
 
 
-def test_many_readers_at_once_on_connections_that_stay(scene: Scene, server: TelemetryServer) -> None:
+def test_many_clients_at_once_are_served_on_persistent_connections(scene: Scene, server: TelemetryServer) -> None:
     scene.start()
     scene.steps(1, 5)
     codes: list[int] = []
@@ -102,13 +102,13 @@ def test_many_readers_at_once_on_connections_that_stay(scene: Scene, server: Tel
     assert codes == [200] * 160
 
 
-def test_a_reader_that_hangs_keeps_nobody_else_waiting(client: httpx.Client, server: TelemetryServer) -> None:
+def test_a_client_that_hangs_does_not_delay_another(client: httpx.Client, server: TelemetryServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as hung:
         hung.sendall(b"GET /status HTTP/1.1\r\n")
         assert client.get("/status").status_code == 200
 
 
-def test_a_reader_that_leaves_early_makes_no_noise(
+def test_a_client_that_disconnects_early_causes_no_output(
     client: httpx.Client, server: TelemetryServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as rude:
@@ -124,7 +124,7 @@ def test_both_address_families_are_served(server: TelemetryServer) -> None:
     assert httpx.get(f"http://[::1]:{server.port}/healthz", trust_env=False).status_code == 200
 
 
-def test_a_taken_port_names_the_field(scene: Scene, server: TelemetryServer) -> None:
+def test_the_error_for_a_port_in_use_names_the_field(scene: Scene, server: TelemetryServer) -> None:
     with pytest.raises(BadConfiguration) as refused:
         TelemetryServer(scene.reporter, server.port)
     assert str(refused.value) == (

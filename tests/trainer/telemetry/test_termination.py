@@ -14,7 +14,7 @@ from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Evaluated, Progress,
 from tests.trainer.telemetry.fakes import IDENTITY, FakeTime
 
 
-def test_the_report_as_it_is_written(tmp_path: Path) -> None:
+def test_the_written_report_replaces_the_former_content(tmp_path: Path) -> None:
     file = tmp_path / "termination-log"
     file.write_text("what was there before, and longer than what comes now" * 100)
     report = termination_report(
@@ -45,14 +45,14 @@ def test_any_message_gives_valid_json_that_fits(message: str) -> None:
 
 
 @pytest.mark.parametrize("character", ["x", "é", "€", "😀", '"', "\\", "\n", "\x00", "\x1f", "\ud800"])
-def test_as_much_of_a_long_message_is_kept_as_fits(character: str) -> None:
+def test_a_long_message_is_cut_to_the_size_that_fits(character: str) -> None:
     written = encode_report(termination_report(IDENTITY, cause="failed", exit_code=1, message=character * 10_000))
     message = TerminationReport.model_validate_json(written).message
     assert message.endswith("…")
     assert len(message) == 2048 or len(written) > TERMINATION_MESSAGE_LIMIT - 10
 
 
-def test_of_many_sources_as_many_are_told_as_leave_room() -> None:
+def test_as_many_sources_are_reported_as_fit() -> None:
     sources = [
         SourceEvaluation(source=f"a-source-with-a-rather-long-name-{number}", loss=2.123456789, bits_per_byte=1.23456789, tokens=10**9)
         for number in range(64)
@@ -76,14 +76,14 @@ def test_a_report_without_a_message_still_fits_in_little() -> None:
     assert len(encode_report(report, limit=300)) <= 300
 
 
-def test_a_log_that_cannot_be_written_is_told_not_raised(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported_and_not_raised(tmp_path: Path) -> None:
     report = termination_report(IDENTITY, cause="completed", exit_code=0, message="done")
     problem = write_termination_report(tmp_path / "none" / "log", report)
     assert problem == f"the termination report could not be written to {tmp_path / 'none' / 'log'}: No such file or directory"
     assert write_termination_report(None, report) is None
 
 
-def test_clipping() -> None:
+def test_a_long_text_is_clipped() -> None:
     assert clip("short", 10) == "short"
     assert clip("0123456789", 10) == "0123456789"
     assert clip("0123456789x", 10) == "012345678…"

@@ -13,7 +13,7 @@ from halcyon_api.progress import Stage
 from tests.trainer.telemetry.fakes import Scene, step_report
 
 
-def test_a_life_by_its_stages() -> None:
+def test_the_seconds_of_a_process_are_split_by_its_stages() -> None:
     scene = Scene()
     scene.start()
     scene.steps(1, 11)
@@ -43,7 +43,7 @@ def test_a_wait_for_a_batch_is_no_step() -> None:
     assert (found.data_wait, found.productive_step) == (1.5, 1 + 0.5 + 1)
 
 
-def test_a_wait_counts_no_more_than_there_was() -> None:
+def test_a_wait_counts_at_most_the_time_that_is_not_counted_yet() -> None:
     """A report in the middle of the wait has already counted its first part."""
     account = TimeAccount(0.0)
     account.first_step_ends("training", 1.0)
@@ -55,7 +55,7 @@ def test_a_wait_counts_no_more_than_there_was() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_sum_is_the_age(seed: int) -> None:
+def test_the_sum_of_all_causes_is_the_age_of_the_process(seed: int) -> None:
     chance = random.Random(seed)
     now = began = chance.uniform(0, 1e6)
     account = TimeAccount(began)

@@ -43,7 +43,7 @@ def test_before_the_first_step_there_is_no_loss() -> None:
     assert not any(name.startswith("tokenized") for name in found)
 
 
-def test_a_run_in_full_swing() -> None:
+def test_a_training_run_has_all_metrics() -> None:
     class Found:
         loss, bits_per_byte, tokens, size_bytes, sequences, seconds = 1.5, 2.25, 10, 9, 1, 0.1
 
@@ -113,7 +113,7 @@ def test_a_diverged_loss_is_shown_as_such() -> None:
     assert math.isnan(values(scene)["loss_nats"])
 
 
-def test_a_loss_of_nought_is_a_loss() -> None:
+def test_a_loss_of_zero_is_exported() -> None:
     scene = Scene()
     scene.start()
     scene.reporter.step_done(step_report(1, loss=0.0))

@@ -83,7 +83,7 @@ def test_little_text_gives_fewer_tokens() -> None:
         (["a"], 266, [], "spec.tokenizer.bpe.vocabSize: 266 leaves no room for 256 bytes and 11 special tokens; use 267 or more"),
     ],
 )
-def test_what_cannot_be_trained_is_said_in_one_sentence(texts: list[str], size: int, special: list[str], sentence: str) -> None:
+def test_impossible_training_is_reported_in_one_sentence(texts: list[str], size: int, special: list[str], sentence: str) -> None:
     with pytest.raises(BadConfiguration) as caught:
         train_bpe(texts, size, special)
     assert str(caught.value) == sentence

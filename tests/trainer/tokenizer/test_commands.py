@@ -47,7 +47,7 @@ def test_a_tokenizer_is_trained_on_files_and_compared(files: list[Path], tmp_pat
     assert [cell.strip() for cell in row.split("│")[2:5]] == ["100", f"{len(TRAINING[0].encode()) / tokens:.2f}", "1.00"]
 
 
-def test_encodings_that_tiktoken_has_here_stand_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encodings_in_the_local_tiktoken_cache_are_compared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     assert "gpt2" not in halcyon("eval", "byte").stdout
     facts = ENCODINGS["gpt2"]
@@ -89,7 +89,7 @@ def test_bad_files_are_named(name: str, content: bytes, words: str, tmp_path: Pa
     assert not (tmp_path / "tokenizer.json").exists()
 
 
-def test_a_tokenizer_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+def test_a_missing_tokenizer_is_reported(tmp_path: Path) -> None:
     result = halcyon("eval", tmp_path / "nothing")
     assert result.exit_code == ExitCode.BAD_CONFIGURATION
     assert result.stderr.count("\n") == 1
@@ -99,7 +99,7 @@ def test_a_tokenizer_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     assert "it cannot be read" in result.stderr
 
 
-def test_what_cannot_be_written_leaves_nothing_behind(files: list[Path], tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_files(files: list[Path], tmp_path: Path) -> None:
     target = tmp_path / "taken"
     (target / "x").mkdir(parents=True)
     result = halcyon("train", *files, "--vocab-size", 300, "--output", target)

@@ -57,12 +57,12 @@ def test_invalid_bytes_far_into_a_document_are_reported_where_they_are() -> None
 
 
 @pytest.mark.parametrize("text", ["a" * 600_000, " " * 600_000, "7" * 600_000, "\u0301" * 600_000])
-def test_an_endless_word_is_cut_all_the_same(text: str) -> None:
+def test_an_endless_word_is_cut_too(text: str) -> None:
     tokenizer = load(trained())
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_the_joint_is_the_one_that_changes_nothing() -> None:
+def test_the_chosen_joint_changes_no_tokens() -> None:
     def characters(text: str) -> np.ndarray:
         return np.array([ord(character) for character in text])
 
@@ -74,6 +74,6 @@ def test_the_joint_is_the_one_that_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("text", ["don't", "e\u0301e\u0301", "na\u0308ive", "12345", "한국어", "\n\n\n", "a\u200db"])
-def test_what_some_patterns_keep_together_is_no_joint(text: str) -> None:
+def test_text_that_some_patterns_keep_together_has_no_joint(text: str) -> None:
     assert CUT_BETWEEN.pattern.search(text) is None
     assert CUT_AT_SPACE.pattern.search(text) is None

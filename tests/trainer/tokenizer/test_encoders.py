@@ -137,7 +137,7 @@ def test_an_encoder_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, ca
     assert tokenizer.encode_marked("a<|bos|>").tolist() == [97, tokenizer.bos_id]
 
 
-def test_what_the_fast_encoder_does_not_know_is_encoded_by_the_reference(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_tokenizer_that_the_fast_encoder_does_not_support_uses_the_reference(caplog: pytest.LogCaptureFixture) -> None:
     library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1, "?": 2, "[EOS]": 3}, unk_token="?"))  # noqa: S106
     library.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     library.add_special_tokens(["[EOS]"])
@@ -150,7 +150,7 @@ def test_what_the_fast_encoder_does_not_know_is_encoded_by_the_reference(caplog:
     assert "using tokenizers, which is slower" in caplog.text
 
 
-def test_settings_that_would_change_the_ids_of_a_text_are_left_out() -> None:
+def test_settings_that_would_change_the_ids_of_a_text_are_ignored() -> None:
     def trouble(document: dict[str, Any]) -> None:
         document["truncation"] = {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
         document["padding"] = {"strategy": {"Fixed": 9}, "direction": "Left", "pad_to_multiple_of": None} | {
@@ -173,7 +173,7 @@ def test_digits_are_paired_from_the_left_and_never_over_the_end_of_a_text(texts:
     assert pairs_of(positions, np.array(starts[1:], np.int64)).tolist() == expected
 
 
-def test_ours_is_encoded_digit_by_digit_and_paired() -> None:
+def test_our_own_tokenizer_uses_the_digit_pair_encoder() -> None:
     tokenizer = TOKENIZERS["ours"]
     assert isinstance(tokenizer, JsonTokenizer)
     assert isinstance(tokenizer._chosen[0], DigitPairEncoder)
@@ -185,7 +185,7 @@ def test_invalid_text_is_refused() -> None:
             TOKENIZERS["ours"].encode(text)
 
 
-def test_the_tokens_of_a_document_are_found_or_named() -> None:
+def test_the_special_tokens_of_a_document_are_found_or_reported() -> None:
     def rename(document: dict[str, Any]) -> None:
         for token in document["added_tokens"]:
             token["content"] = token["content"].replace("bos", "start").replace("eos", "stop").replace("pad", "fill")
@@ -201,7 +201,7 @@ def test_the_tokens_of_a_document_are_found_or_named() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"model": 1}', b'{"model": {"type": "BPE"}}', b"\xff\xfe"])
-def test_a_file_that_is_no_tokenizer_is_said_so(content: bytes) -> None:
+def test_a_file_that_is_no_tokenizer_is_reported(content: bytes) -> None:
     with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.tokenizerJson\.path: this is not a tokenizer\.json"):
         load(TokenizerDefinition("tokenizerJson", content))
 

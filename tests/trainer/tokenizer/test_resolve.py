@@ -36,7 +36,7 @@ def test_bytes_need_no_file_and_bpe_needs_training() -> None:
         resolve(TokenizerSpec(bpe=BpeTokenizerSpec()), fetch)
 
 
-def test_a_file_that_cannot_be_read_is_said_so() -> None:
+def test_a_file_that_cannot_be_read_is_reported() -> None:
     def fetch(uri: str) -> bytes:
         raise PermissionError(13, "Permission denied", uri)
 

@@ -44,7 +44,7 @@ TOKENIZERS = {name: tokenizer_of(name) for name in ("r50k_base", "cl100k_base", 
 
 
 @pytest.mark.parametrize("name", ["gpt2", "r50k_base", "p50k_base", "cl100k_base", "o200k_base"])
-def test_the_facts_are_those_of_the_library(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_constants_of_an_encoding_are_those_of_the_library(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, str] = {}
 
     def load_ranks(url: str, expected_hash: str) -> dict[bytes, int]:
@@ -121,6 +121,6 @@ def test_ranks_come_from_the_path_or_where_tiktoken_keeps_them(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"!!!! 1\n", b"YQ== one\n", b"YQ== 0\n"])
-def test_a_file_without_ranks_is_said_so(content: bytes) -> None:
+def test_a_file_without_ranks_is_reported(content: bytes) -> None:
     with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.tiktoken\.path: "):
         load(TokenizerDefinition("tiktoken", content, {"encoding": "cl100k_base"}))

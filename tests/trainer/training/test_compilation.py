@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Store:
     return Store(CheckpointSpec(root=f"file://{tmp_path}/root"))
 
 
-def test_what_one_process_compiled_another_finds(tmp_path: Path, store: Store) -> None:
+def test_another_process_finds_a_compiled_program(tmp_path: Path, store: Store) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     (first / "jit_step-1234-cache").write_bytes(b"program")
@@ -85,7 +85,7 @@ def test_collectives_in_a_loop_lose_their_order_in_storage() -> None:
     assert not keeps_collectives_in_order(loop)
 
 
-def test_of_several_processes_on_cpu_only_what_storage_does_not_change_is_kept(tmp_path: Path, store: Store) -> None:
+def test_process_groups_on_cpu_keep_only_programs_that_storage_does_not_change(tmp_path: Path, store: Store) -> None:
     def published(*shown: tuple[str, bool]) -> int:
         cache = CompilationCache(tmp_path / "local", store, f"p{len(shown)}", selective=True)
         cache.directory.mkdir(parents=True)

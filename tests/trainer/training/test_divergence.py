@@ -9,13 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh
 
 from halcyon.checkpoint.layout import flatten
 from halcyon.errors import Diverged
 from halcyon.objectives import Batch, Sums
 from halcyon.optim import learning_rate
-from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.divergence import MOST_SKIPPED_IN_A_ROW, DivergenceWatch, Verdict, empty_window
 from halcyon.training.state import TrainState, initial_state
 from halcyon.training.step import make_train_step
@@ -23,6 +21,7 @@ from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.spec.divergence import DivergenceSpec, SpikeSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
 from tests.trainer.batches import batch_of
+from tests.trainer.meshes import mesh_of
 from tests.trainer.training.test_program import program_of
 
 SKIP = DivergenceSpec(non_finite="skip")
@@ -40,7 +39,7 @@ class Training:
     def __init__(self, policy: DivergenceSpec) -> None:
         optimizer = optax.adam(0.01)
         model = {"w": jnp.zeros(())}
-        mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
+        mesh = mesh_of()
         self._step = jax.jit(make_train_step(objective, optimizer, lambda step: jnp.float32(0.01), mesh, policy))
         self.state = TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model), empty_window(policy))
 
@@ -78,7 +77,7 @@ SCHEDULES: list[dict[str, Any]] = [
 @pytest.mark.parametrize(
     "dropped", [{1, 4, 5}, *(pytest.param(each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in ({0}, {7, 8}))]
 )
-def test_a_decay_ends_and_the_rate_that_is_reported_is_used_after_dropped_updates(schedule: dict[str, Any], dropped: set[int]) -> None:
+def test_after_dropped_updates_the_reported_rate_is_used_and_the_decay_ends(schedule: dict[str, Any], dropped: set[int]) -> None:
     """Adam with both betas 0 moves a parameter by exactly the learning rate, against the gradient."""
     steps = 10
     common = {"learningRate": 0.25, "weightDecay": 0, "schedule": schedule}
@@ -113,13 +112,13 @@ def test_the_steps_are_counted_once() -> None:
 
 
 @pytest.mark.parametrize("policy", [DivergenceSpec(), DivergenceSpec(non_finite="ignore")])
-def test_without_a_policy_that_drops_the_update_is_made(policy: DivergenceSpec) -> None:
+def test_without_a_policy_that_drops_it_the_update_is_made(policy: DivergenceSpec) -> None:
     training = Training(policy)
     assert training.step(float("nan")) is Verdict.NON_FINITE
     assert np.isnan(training.state.model["w"])
 
 
-def test_a_spike_is_what_stands_out_from_the_window_and_is_not_learned_from() -> None:
+def test_a_spike_is_far_above_the_window_and_does_not_enter_the_window() -> None:
     training = Training(SPIKES)
     noise = np.random.default_rng(0)
     for _ in range(7):
@@ -137,7 +136,7 @@ def test_a_spike_is_what_stands_out_from_the_window_and_is_not_learned_from() ->
     assert training.step(1.0) is Verdict.HEALTHY
 
 
-def test_a_resumed_run_judges_as_one_that_went_on() -> None:
+def test_a_resumed_run_detects_spikes_like_an_uninterrupted_run() -> None:
     """The rules keep all their memory in the state: a new step function with this state continues bitwise."""
     targets = [1.0 + 0.05 * value for value in np.random.default_rng(1).normal(size=24)]
     targets[14], targets[19] = 40.0, float("nan")
@@ -152,7 +151,7 @@ def test_a_resumed_run_judges_as_one_that_went_on() -> None:
     assert second.bits(counts=True) == whole.bits(counts=True)
 
 
-def test_a_run_without_the_rule_has_nothing_of_it_in_its_state() -> None:
+def test_a_run_without_the_spike_rule_has_no_state_for_it() -> None:
     plain = program_of().template
     assert plain.losses is None
     ruled = program_of(spec__recovery__divergence={"spike": {"sigmas": 5.0, "windowSteps": 32}}).template
@@ -183,7 +182,7 @@ def test_policies_do_not_change_the_bits_of_a_healthy_run() -> None:
     assert results[0] == results[1] == results[2]
 
 
-def test_stop_names_the_step_its_numbers_and_what_to_do() -> None:
+def test_stop_names_the_step_its_numbers_and_the_fix() -> None:
     watch = DivergenceWatch(DivergenceSpec())
     assert watch.skipped(1, Verdict.HEALTHY, 2.0, 1.0, str) == ""
     with pytest.raises(Diverged) as stopped:
@@ -196,7 +195,7 @@ def test_stop_names_the_step_its_numbers_and_what_to_do() -> None:
     assert ExitCode.DIVERGED in FATAL_CODES
 
 
-def test_dropping_for_ever_is_a_stop_too() -> None:
+def test_too_many_dropped_updates_in_a_row_stop_the_run() -> None:
     watch = DivergenceWatch(SPIKES)
     for step in range(1, MOST_SKIPPED_IN_A_ROW):
         assert "more than 4 standard deviations above the 8 steps before" in watch.skipped(step, Verdict.SPIKE, 9.0, 1.0, str)

@@ -78,7 +78,7 @@ def test_the_result_does_not_depend_on_how_it_is_computed(texts: Dataset, batch_
     assert (found.tokens, found.size_bytes, found.sequences) == (tokens, size_bytes, texts.validation_sequences)
 
 
-def test_a_part_of_the_held_out_text(texts: Dataset) -> None:
+def test_an_evaluation_can_use_a_part_of_the_held_out_text(texts: Dataset) -> None:
     found = run(texts, batches=2, batch_size=8)
     loss, bits_per_byte, tokens, size_bytes = by_hand(texts, batches=2, batch_size=8)
     assert found.loss == pytest.approx(loss, rel=1e-6)
@@ -86,7 +86,7 @@ def test_a_part_of_the_held_out_text(texts: Dataset) -> None:
     assert (found.tokens, found.size_bytes, found.sequences) == (tokens, size_bytes, 16)
 
 
-def test_several_sources_are_one_held_out_part(tmp_path: Path) -> None:
+def test_several_sources_are_evaluated_as_one_held_out_part(tmp_path: Path) -> None:
     sources = []
     for name, fraction in (("a", 0.2), ("b", 1.0)):
         (tmp_path / name).write_text(f"The text of {name}.\n" * 60)
@@ -99,7 +99,7 @@ def test_several_sources_are_one_held_out_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("segments", [False, True])
-def test_documents_are_told_apart_where_training_does(texts: Dataset, segments: bool) -> None:
+def test_documents_are_separated_as_in_training(texts: Dataset, segments: bool) -> None:
     """A model whose loss is the segment of each input."""
     step = jax.jit(
         make_evaluation_step(

@@ -26,7 +26,9 @@ from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wai
         (-3.0, 0.1, None, False, "none"),
     ],
 )
-def test_the_choice(left: float | None, save: float | None, in_flight: float | None, begun: bool, wanted: str) -> None:
+def test_the_last_save_is_chosen_by_the_remaining_time(
+    left: float | None, save: float | None, in_flight: float | None, begun: bool, wanted: str
+) -> None:
     assert choose(SaveBudget(left, save, in_flight, begun)) == wanted
 
 
@@ -36,7 +38,7 @@ def test_waiting_ends_before_the_process_is_killed() -> None:
     assert longest_wait(SaveBudget(0.5, None, None)) == 0.0
 
 
-def test_the_sentence_says_which_of_the_three_and_what_it_costs() -> None:
+def test_the_sentence_names_the_chosen_save_and_its_cost() -> None:
     budget = SaveBudget(12.0, 40.0, 3.0)
     assert LastSave("step", 50, 50, budget).sentence() == "a notice of preemption came; step 50 is saved"
     assert LastSave("inFlight", 50, 45, budget).sentence() == (

@@ -9,23 +9,22 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from halcyon.data.loader import Loader
-from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import initial_state
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.data.corpus import open_text
+from tests.trainer.meshes import mesh_of
 
 TINY = {"llama": {"layers": 1, "hiddenSize": 16, "intermediateSize": 16, "heads": 2}}
 BOS, EOS = 256, 257
 
 
 def program_of(**changes: Any) -> Program:
-    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
+    mesh = mesh_of()
     return build_program(parse_run(document(spec__model=TINY, **changes)).spec, 259, mesh)
 
 
@@ -71,7 +70,7 @@ STAGES = [
 ]
 
 
-def test_each_size_of_batch_is_compiled_once_and_not_long_before_it_comes(tmp_path: Path) -> None:
+def test_each_batch_size_is_compiled_once_and_shortly_before_its_first_step(tmp_path: Path) -> None:
     (tmp_path / "1").write_text("abc" * 100)
     schedule = open_text(tmp_path, batch_size=4, stages=STAGES).schedule
     compilations = Compilations()
@@ -90,7 +89,7 @@ def test_each_size_of_batch_is_compiled_once_and_not_long_before_it_comes(tmp_pa
     assert before == [0], "once, before the first"
 
 
-def test_a_run_that_begins_late_compiles_the_size_of_its_step(tmp_path: Path) -> None:
+def test_a_run_that_begins_at_a_later_step_compiles_the_size_of_that_step(tmp_path: Path) -> None:
     (tmp_path / "1").write_text("abc" * 100)
     schedule = open_text(tmp_path, batch_size=4, stages=STAGES).schedule
     compilations = Compilations()
@@ -100,7 +99,7 @@ def test_a_run_that_begins_late_compiles_the_size_of_its_step(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_steps_go_on_over_changes_of_size(tmp_path: Path) -> None:
+def test_training_continues_over_changes_of_batch_size(tmp_path: Path) -> None:
     (tmp_path / "1").write_text("".join(f"line {number}\n" for number in range(300)))
     dataset = open_text(tmp_path, batch_size=4, stages=STAGES[:2], fraction=0)
     program = program_of(spec__trainer__sequenceLength=16, spec__trainer__batchSchedule=STAGES[:2])

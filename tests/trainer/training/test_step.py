@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh
 
 from halcyon.objectives import Batch, Sums
-from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.state import TrainState
 from halcyon.training.step import make_train_step
 from tests.trainer.batches import batch_of
+from tests.trainer.meshes import mesh_of
 
 
 def objective(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
@@ -40,7 +39,7 @@ def one_step(
     batch = batch_of(*(jnp.asarray(array).reshape(microbatches, -1, positions) for array in arrays))
     model = {"table": jnp.linspace(-1, 1, 11).astype(parameters)}
     optimizer = optax.sgd(1.0)
-    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
+    mesh = mesh_of()
     step = make_train_step(objective, optimizer, lambda step: jnp.float32(1.0), mesh)
     state = TrainState(step=jnp.zeros((), jnp.int32), model=model, optimizer_state=optimizer.init(model))
     return jax.jit(step)(state, batch, jnp.array(control))
@@ -67,13 +66,13 @@ def test_narrow_parameters_are_summed_wide_and_stay_narrow() -> None:
     )
 
 
-def test_a_step_counts_itself() -> None:
+def test_a_step_increases_the_step_count() -> None:
     state, _ = one_step(1)
     assert int(state.step) == 1
 
 
 @pytest.mark.parametrize(("control", "asked"), [((0, 0), 0), ((0, 1), 1), ((1, 2), 3), ((2, 1, 0, 2), 3), ((2, 0), 2), ((2, 1), 3)])
-def test_what_any_process_asks_for_reaches_all(control: tuple[int, ...], asked: int) -> None:
+def test_a_request_of_any_process_reaches_all_processes(control: tuple[int, ...], asked: int) -> None:
     _, metrics = one_step(1, control=control)
     assert int(metrics.control) == asked
 
@@ -83,7 +82,7 @@ def test_each_microbatch_of_each_step_has_its_own_randomness() -> None:
         assert key is not None
         return Sums(jnp.sum(model["w"] * jax.random.uniform(key)), jnp.float32(1.0))
 
-    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
+    mesh = mesh_of()
     optimizer = optax.sgd(1.0)
 
     def gradient(step: int, microbatches: int, seed: int) -> float:

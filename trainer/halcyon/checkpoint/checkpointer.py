@@ -55,10 +55,12 @@ class Checkpointer:
     def __init__(
         self, store: Store, stop: threading.Event, keeper: HeadKeeper | None, head: Head, *, spec: CheckpointSpec, processes: Processes,
         fingerprints: Fingerprints, seed: int, mesh: dict[str, int], clock: Callable[[], float], limits: Limits, callbacks: Callbacks,
+        vocabulary: int | None, positions: int | None,
     ) -> None:  # fmt: skip
         self._store, self._stop, self._keeper, self._head, self._callbacks = store, stop, keeper, head, callbacks
         self._spec, self._processes, self._limits, self._clock = spec, processes, limits, clock
         self._fingerprints, self._seed, self._mesh = fingerprints, seed, mesh
+        self._vocabulary, self._positions = vocabulary, positions
         self._owner, self._epoch, self._writer = head.owner, head.epoch, head.writer
         self._snapshotter = Snapshotter(processes.process_index, processes.process_count)
         self._thread: threading.Thread | None = None
@@ -113,6 +115,8 @@ class Checkpointer:
         seed: int,
         mesh: dict[str, int],
         expected_step: int,
+        vocabulary: int | None = None,
+        positions: int | None = None,
         clock: Callable[[], float] = time.time,
         token: Callable[[], str] = lambda: secrets.token_hex(4),
         limits: Limits = USUAL_LIMITS,
@@ -130,6 +134,8 @@ class Checkpointer:
             seed: Seed of the run, for the manifest.
             mesh: Axis sizes, for the manifest.
             expected_step: A step that must already be committed; 0 if the run may be new.
+            vocabulary: Tokens of the model, without padding, for the manifest.
+            positions: Longest sequence of the model in tokens, for the manifest.
             clock: Seconds since 1970.
             token: Makes a fresh random word of letters and digits.
             limits: Time limits and bounds.
@@ -165,7 +171,7 @@ class Checkpointer:
                 )
         checkpointer = cls(
             store, stop, keeper, head, spec=spec, processes=processes, fingerprints=fingerprints, seed=seed, mesh=mesh, clock=clock,
-            limits=limits, callbacks=callbacks or Callbacks(),
+            limits=limits, callbacks=callbacks or Callbacks(), vocabulary=vocabulary, positions=positions,
         )  # fmt: skip
         checkpointer.head_loss = verdict["loss"]
         return checkpointer
@@ -314,6 +320,7 @@ class Checkpointer:
             step=step, epoch=self._epoch, owner=self._owner, process_count=self._processes.process_count, fingerprints=self._fingerprints,
             data_position=data_position, seed=self._seed, mesh=self._mesh,
             time=datetime.fromtimestamp(self._last_save_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            vocabulary=self._vocabulary, positions=self._positions,
         )  # fmt: skip
         self._saving_since = copying
         self._in_background(lambda: self._write(prefix, snapshot, about, ended - began, ended - copying))

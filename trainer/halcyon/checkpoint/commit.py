@@ -78,6 +78,8 @@ class Description:
     seed: int
     mesh: dict[str, int]
     time: str
+    vocabulary: int | None
+    positions: int | None
 
 
 def gather_parts(
@@ -160,9 +162,11 @@ def commit(
         fingerprints=about.fingerprints,
         data_position=about.data_position,
         seed=about.seed,
-        versions=_versions(),
+        versions=versions(),
         mesh=about.mesh,
         time=about.time,
+        vocabulary=about.vocabulary,
+        positions=about.positions,
     )
     data = canonical_json(manifest.document())
     for key, content in ((MANIFEST_KEY, data), (COMMIT_KEY, encode_commit(data, about.epoch))):
@@ -254,7 +258,8 @@ def remove_parts(store: Store, prefix: str) -> None:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of the software that writes a manifest."""
     return (
         {"python": platform.python_version()}
         | {"halcyon": package.version()}

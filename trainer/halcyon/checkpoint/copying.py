@@ -12,8 +12,10 @@ from halcyon_api.checkpoint_documents import (
     COMMIT_KEY,
     DATA_PREFIX,
     HEAD_KEY,
+    HUGGING_FACE_PREFIX,
     MANIFEST_KEY,
     STEPS_PREFIX,
+    TOKENIZERS_PREFIX,
     CommittedStep,
     Epoch,
     Head,
@@ -21,6 +23,9 @@ from halcyon_api.checkpoint_documents import (
     Owner,
     encode_head,
 )
+
+_BESIDE = (TOKENIZERS_PREFIX, HUGGING_FACE_PREFIX)
+"""What a root keeps beside its checkpoints, so that their model can be used."""
 
 
 def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Owner | None = None) -> Head:
@@ -52,6 +57,7 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
         to.write(f"{entry.path}{DATA_PREFIX}{file.path}", read_file(store, entry.path, file))
 
     jobs: list[Callable[[], None]] = [lambda file=file: carry(file) for file in manifest.files]
+    jobs += [lambda key=key: _carry_key(store, to, key) for prefix in _BESIDE for key in store.list(prefix)]
     in_parallel(jobs)
     to.write(f"{entry.path}{MANIFEST_KEY}", data)
     to.write(f"{entry.path}{COMMIT_KEY}", encode_commit(data, entry.epoch))
@@ -60,3 +66,9 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
     if to.swap(HEAD_KEY, encode_head(head), before.generation) is None:
         raise RootTaken(f"{to.root} was taken by a run during the copy; the copied files below {to.root}/{STEPS_PREFIX} are not used")
     return head
+
+
+def _carry_key(store: Store, to: Store, key: str) -> None:
+    data = store.read(key).data
+    if data is not None:
+        to.write(key, data)

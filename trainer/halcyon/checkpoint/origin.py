@@ -102,7 +102,7 @@ def begin_from(
     """
 
     def work() -> dict[str, Any]:
-        found = _candidates(origin, store, owner, limits)
+        found = candidates(origin, store, owner, limits)
         _compare(origin, store, found, fingerprints, steps)
         return {"entries": [entry.document() for entry in found]}
 
@@ -122,10 +122,16 @@ def begin_from(
     )
 
 
-def _candidates(origin: OriginSpec, store: Store, owner: Owner, limits: Limits) -> tuple[CommittedStep, ...]:
-    """The checkpoints to try, in this order."""
+def candidates(origin: OriginSpec, store: Store, owner: Owner, limits: Limits = USUAL_LIMITS) -> tuple[CommittedStep, ...]:
+    """The checkpoints to begin from, in the order in which they are tried.
+
+    Raises:
+        RootTaken: The root belongs to another run than ``spec.from.run``.
+        NoValidCheckpoint: The root has no checkpoint, or none of that step.
+        StoreFailure: The store did not answer.
+    """
     head, _ = load_head(store, store.read(HEAD_KEY).data)
-    wanted = Owner(namespace=owner.namespace, name=origin.run)
+    wanted = Owner(namespace=owner.namespace, name=origin.run_name)
     if head is not None and not head.owner.same_run(wanted):
         raise RootTaken(
             f"spec.from: the checkpoint root {store.root} is of run {head.owner.namespace}/{head.owner.name}, not of "
@@ -159,7 +165,12 @@ def _compare(origin: OriginSpec, store: Store, found: tuple[CommittedStep, ...],
             manifest = read_manifest(store, entry)
         except Damaged:
             continue
-        clauses = differences(_kept(fingerprints), _kept(in_present_form(manifest.fingerprints)))
+        then = in_present_form(manifest.fingerprints)
+        if "spec.tokenizer" not in then.documents:  # imported weights
+            fingerprints, then = (
+                fingerprints_of({name: each.documents[name] for name in ("spec.model",)}) for each in (fingerprints, then)
+            )
+        clauses = differences(_kept(fingerprints), _kept(then))
         if clauses:
             raise RunChanged(f"run {origin.run} was made with another configuration: {'; '.join(clauses)}{_FIX}")
         return

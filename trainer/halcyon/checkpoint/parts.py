@@ -92,11 +92,11 @@ def write_files(store: Store, prefix: str, snapshot: Snapshot) -> tuple[Manifest
     for index in snapshot.metadata:
         leaf = snapshot.leaves[index]
         path = f"{folder(leaf.path)}/{METADATA_KEY}"
-        jobs.append(lambda leaf=leaf, path=path: _put(store, prefix, path, (codecs.of(leaf).metadata(),)))
+        jobs.append(lambda leaf=leaf, path=path: write_file(store, prefix, path, (codecs.of(leaf).metadata(),)))
     for shard in snapshot.shards:
         leaf = snapshot.leaves[shard.leaf]
         jobs += [
-            lambda leaf=leaf, shard=shard, indices=indices: _put(
+            lambda leaf=leaf, shard=shard, indices=indices: write_file(
                 store, prefix, f"{folder(leaf.path)}/{chunk_key(indices)}", codecs.of(leaf).encode(indices, _chunk(leaf, shard, indices))
             )
             for indices in chunks_of(leaf, shard.region)
@@ -129,8 +129,8 @@ def _chunk(leaf: ManifestLeaf, shard: Shard, indices: tuple[int, ...]) -> np.nda
     return shard.data[tuple(slice(part.start - own.start, part.stop - own.start) for part, own in parts)]
 
 
-def _put(store: Store, prefix: str, path: str, data: Pieces) -> ManifestFile:
-    """Write one file, then read its last bytes: they contain the chunk's checksum, so they also prove the size."""
+def write_file(store: Store, prefix: str, path: str, data: Pieces) -> ManifestFile:
+    """Write one file below ``PREFIX/data/``, then read its last bytes: they contain the chunk's checksum, so they also prove the size."""
     key = f"{prefix}{DATA_PREFIX}{path}"
     hashed = hashlib.sha256()
     for piece in data:

@@ -14,6 +14,7 @@ from halcyon.cli.checkpoints import app as checkpoints_app
 from halcyon.cli.checkpoints import doctor
 from halcyon.cli.data import app as data_app
 from halcyon.cli.errors import about_file, replace_unencodable
+from halcyon.cli.models import export_app, import_app
 from halcyon.cli.options import Defaults, Document
 from halcyon.cli.tokenizer import app as tokenizer_app
 from halcyon.cli.usage import OneSentence
@@ -120,6 +121,22 @@ def validate(document: Document, defaults: Defaults = None) -> None:
     )
 
 
+@app.command(rich_help_panel=LOCAL)
+def models() -> None:
+    """List the model families of spec.model, with the published models and the fields of each."""
+    from rich.table import Table
+
+    from halcyon.cli.errors import console
+    from halcyon_api.families_reference import COMMON, rows
+
+    table = Table("section", "models", "what it is", "further fields")
+    for row in rows():
+        table.add_row(row.section, row.models, row.meaning, ", ".join(row.fields) or "none")
+    shown = console()
+    shown.print(table)
+    shown.print(f"All but llama and gpt2 have the fields {', '.join(COMMON)}.", highlight=False)
+
+
 def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
     """The problem, if a run on this machine's processor does not fit into its memory; else nothing."""
     from halcyon.machine.local_files import is_local
@@ -152,6 +169,8 @@ def _elsewhere(spec: TrainingRunSpec) -> str:
 app.add_typer(checkpoints_app, name="checkpoints", rich_help_panel=LOCAL)
 app.add_typer(data_app, name="data", rich_help_panel=LOCAL)
 app.add_typer(tokenizer_app, name="tokenizer", rich_help_panel=LOCAL)
+app.add_typer(import_app, name="import", rich_help_panel=LOCAL)
+app.add_typer(export_app, name="export", rich_help_panel=LOCAL)
 app.command(rich_help_panel=LOCAL)(doctor)
 
 

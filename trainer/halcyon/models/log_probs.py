@@ -40,7 +40,14 @@ class TokenLogProbs(NamedTuple):
 
 
 def token_log_probs(
-    features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, *, max_logit_bytes: int = MAX_LOGIT_BYTES
+    features: NamedArray,
+    head: NamedArray,
+    tokens: NamedArray,
+    embed: Axis,
+    vocab: Axis,
+    *,
+    soft_cap: float | None = None,
+    max_logit_bytes: int = MAX_LOGIT_BYTES,
 ) -> TokenLogProbs:
     """Log-probability of a token at each position, under ``softmax(head . features)``. Differentiable.
 
@@ -50,9 +57,10 @@ def token_log_probs(
         tokens: (..., position) integers.
         embed: The axis that a logit is summed over.
         vocab: The axis of the softmax.
+        soft_cap: Smooth limit of the logits: ``cap * tanh(logit / cap)`` (Gemma Team 2024). None: no limit.
         max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of positions.
     """
-    found: Any = _log_probs(features, head, tokens, embed, vocab, _block_count(tokens, vocab, max_logit_bytes))
+    found: Any = _log_probs(features, head, tokens, embed, vocab, soft_cap, _block_count(tokens, vocab, max_logit_bytes))
     return TokenLogProbs(*found)
 
 
@@ -65,6 +73,7 @@ def cross_entropy(
     vocab: Axis,
     *,
     z_loss: float = 0.0,
+    soft_cap: float | None = None,
     max_logit_bytes: int = MAX_LOGIT_BYTES,
 ) -> jax.Array:
     """Sum over all positions of weight x (cross entropy + z_loss x log_total^2); float32 scalar.
@@ -79,10 +88,11 @@ def cross_entropy(
         embed: The axis that a logit is summed over.
         vocab: The axis of the softmax.
         z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, section 5).
+        soft_cap: Smooth limit of the logits: ``cap * tanh(logit / cap)`` (Gemma Team 2024). None: no limit.
         max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of positions.
     """
     blocks = _block_count(targets, vocab, max_logit_bytes)
-    return _cross_entropy(features, head, targets, weights, embed, vocab, z_loss, blocks)
+    return _cross_entropy(features, head, targets, weights, embed, vocab, z_loss, soft_cap, blocks)
 
 
 def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int) -> int:
@@ -99,15 +109,23 @@ _Part = tuple[NamedArray, NamedArray, NamedArray]
 """Features, targets and weights of some positions."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7, 8))
 def _cross_entropy(
-    features: NamedArray, head: NamedArray, targets: NamedArray, weights: NamedArray, embed: Axis, vocab: Axis, z_loss: float, blocks: int
+    features: NamedArray,
+    head: NamedArray,
+    targets: NamedArray,
+    weights: NamedArray,
+    embed: Axis,
+    vocab: Axis,
+    z_loss: float,
+    soft_cap: float | None,
+    blocks: int,
 ) -> jax.Array:
     def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> jax.Array:
         whole = shard.gathered(head.astype(features.dtype))
 
         def one(part: _Part) -> jax.Array:
-            block = _block(shard, part[0], part[1], whole, embed, vocab)
+            block = _block(shard, part[0], part[1], whole, embed, vocab, soft_cap)
             return _weighted_sum(block, part[2], z_loss)
 
         return shard.sum_over_batch(jnp.sum(jax.lax.map(one, cut(arguments, blocks))))
@@ -116,7 +134,15 @@ def _cross_entropy(
 
 
 def _cross_entropy_forward(
-    features: NamedArray, head: NamedArray, targets: NamedArray, weights: NamedArray, embed: Axis, vocab: Axis, z_loss: float, blocks: int
+    features: NamedArray,
+    head: NamedArray,
+    targets: NamedArray,
+    weights: NamedArray,
+    embed: Axis,
+    vocab: Axis,
+    z_loss: float,
+    soft_cap: float | None,
+    blocks: int,
 ) -> tuple[jax.Array, _Gradients]:
     """The loss, and its gradients with respect to features and head."""
 
@@ -125,11 +151,11 @@ def _cross_entropy_forward(
         order = _scattered_last(shard, embed, vocab)
 
         def accumulate(total: tuple[jax.Array, NamedArray], part: _Part) -> tuple[tuple[jax.Array, NamedArray], NamedArray]:
-            block = _block(shard, part[0], part[1], whole, embed, vocab)
+            block = _block(shard, part[0], part[1], whole, embed, vocab, soft_cap)
             by_logits = block.probabilities() - hax.where(block.hit, 1.0, 0.0)
             if z_loss:
                 by_logits = by_logits + block.probabilities() * (2 * z_loss * block.log_totals)
-            by_features, by_head = _by_factors(by_logits * part[2], part[0], whole, embed, vocab, order)
+            by_features, by_head = _by_factors(block.before_cap(by_logits * part[2]), part[0], whole, embed, vocab, order)
             return (total[0] + _weighted_sum(block, part[2], z_loss), total[1] + by_head), by_features
 
         start = (jnp.zeros((), jnp.float32), hax.zeros(order, dtype=jnp.float32))
@@ -142,9 +168,9 @@ def _cross_entropy_forward(
 
 
 def _cross_entropy_backward(
-    embed: Axis, vocab: Axis, z_loss: float, blocks: int, residuals: _Gradients, cotangent: jax.Array
+    embed: Axis, vocab: Axis, z_loss: float, soft_cap: float | None, blocks: int, residuals: _Gradients, cotangent: jax.Array
 ) -> tuple[NamedArray, NamedArray, None, None]:
-    del embed, vocab, z_loss, blocks
+    del embed, vocab, z_loss, soft_cap, blocks
     by_features, by_head = residuals
     return (by_features * cotangent).astype(by_features.dtype), (by_head * cotangent).astype(by_head.dtype), None, None
 
@@ -152,15 +178,15 @@ def _cross_entropy_backward(
 _cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
 def _log_probs(
-    features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, blocks: int
+    features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, soft_cap: float | None, blocks: int
 ) -> tuple[NamedArray, NamedArray]:
     def of_device(shard: Shard, arguments: tuple[NamedArray, NamedArray], head: NamedArray) -> tuple[NamedArray, NamedArray]:
         whole = shard.gathered(head.astype(features.dtype))
 
         def one(part: tuple[NamedArray, NamedArray]) -> tuple[NamedArray, NamedArray]:
-            block = _block(shard, *part, whole, embed, vocab)
+            block = _block(shard, *part, whole, embed, vocab, soft_cap)
             return block.of_target - block.log_totals, block.log_totals
 
         log_probs, log_totals = jax.lax.map(one, cut(arguments, blocks))
@@ -171,14 +197,15 @@ def _log_probs(
 
 
 def _log_probs_forward(
-    features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, blocks: int
+    features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, soft_cap: float | None, blocks: int
 ) -> tuple[tuple[NamedArray, NamedArray], tuple[NamedArray, NamedArray, NamedArray]]:
-    return _log_probs(features, head, tokens, embed, vocab, blocks), (features, head, tokens)
+    return _log_probs(features, head, tokens, embed, vocab, soft_cap, blocks), (features, head, tokens)
 
 
 def _log_probs_backward(
     embed: Axis,
     vocab: Axis,
+    soft_cap: float | None,
     blocks: int,
     arguments: tuple[NamedArray, NamedArray, NamedArray],
     cotangents: tuple[NamedArray, NamedArray],
@@ -191,9 +218,9 @@ def _log_probs_backward(
 
         def accumulate(total: NamedArray, part: tuple[NamedArray, ...]) -> tuple[NamedArray, NamedArray]:
             features, tokens, by_log_prob, by_log_total = part
-            block = _block(shard, features, tokens, whole, embed, vocab)
+            block = _block(shard, features, tokens, whole, embed, vocab, soft_cap)
             by_logits = hax.where(block.hit, 1.0, 0.0) * by_log_prob + block.probabilities() * (by_log_total - by_log_prob)
-            by_features, by_head = _by_factors(by_logits, features, whole, embed, vocab, order)
+            by_features, by_head = _by_factors(block.before_cap(by_logits), features, whole, embed, vocab, order)
             return total + by_head, by_features
 
         by_head, by_features = jax.lax.scan(accumulate, hax.zeros(order, dtype=jnp.float32), cut(arguments, blocks))
@@ -219,20 +246,31 @@ class _Block(NamedTuple):
     """Logit of the target: (..., position)."""
     hit: NamedArray
     """True at the target: booleans (..., position, part)."""
+    slope: NamedArray | None
+    """Derivative of the limited logits with respect to the products: (..., position, part). None: they are not limited."""
+
+    def before_cap(self, by_logits: NamedArray) -> NamedArray:
+        """The gradient with respect to the products, from that with respect to the logits."""
+        return by_logits if self.slope is None else by_logits * self.slope
 
     def probabilities(self) -> NamedArray:
         return self.powers / self.total
 
 
-def _block(shard: Shard, features: NamedArray, targets: NamedArray, head: NamedArray, embed: Axis, vocab: Axis) -> _Block:
+def _block(
+    shard: Shard, features: NamedArray, targets: NamedArray, head: NamedArray, embed: Axis, vocab: Axis, soft_cap: float | None
+) -> _Block:
     part, first = shard.part(vocab)
-    logits = contract(features, head, embed, into=jnp.float32)
+    logits, slope = contract(features, head, embed, into=jnp.float32), None
+    if soft_cap is not None:
+        share = hax.tanh(logits / soft_cap)
+        logits, slope = soft_cap * share, 1.0 - share * share
     greatest = with_array(targets, shard.max_over(vocab, hax.max(logits, part).array))
     powers = hax.exp(logits - greatest)
     total = with_array(targets, shard.sum_over(vocab, hax.sum(powers, part).array))
     hit: Any = hax.equal((targets - first).broadcast_axis(part), hax.arange(part))
     of_target = with_array(targets, shard.sum_over(vocab, hax.sum(hax.where(hit, logits, 0.0), part).array))
-    return _Block(powers, total, greatest + hax.log(total), of_target, hit)
+    return _Block(powers, total, greatest + hax.log(total), of_target, hit, slope)
 
 
 def _weighted_sum(block: _Block, weights: NamedArray, z_loss: float) -> jax.Array:

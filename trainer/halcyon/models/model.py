@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import haliax as hax
-import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
@@ -32,8 +31,11 @@ class Outputs(NamedTuple):
     """The input of the output head, after the last norm: (..., position, embed) in the compute type."""
     cache: Any = None
     """Keys and values for later tokens; None for a model that keeps none."""
-    aux: dict[str, jax.Array] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
-    """Further scalars by name, such as the load of experts; empty for dense models."""
+    aux: dict[str, NamedArray] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+    """Further numbers of each sequence by name, float32, such as the load of experts: the axes of the tokens without position, and perhaps
+    layers and routes. Empty for dense models."""
+    penalty: NamedArray | None = None
+    """Added to the loss of each token of a sequence, to be minimised with it: float32 (...), without positions. None: nothing is added."""
 
 
 class CausalLM(eqx.Module):
@@ -68,12 +70,19 @@ class CausalLM(eqx.Module):
     def head(self) -> NamedArray:
         """The weight of the output head: axes vocab and embed, in any order. With tied embeddings, the token embedding."""
 
+    @property
+    def logit_cap(self) -> float | None:
+        """Smooth limit of the logits: ``cap * tanh(logit / cap)``. None: no limit."""
+        return None
+
     def logits(self, features: NamedArray) -> NamedArray:
         """Logits of the next token at every position: (..., position, vocab), float32.
 
         Training computes them in blocks instead: see `halcyon.models.log_probs`.
         """
-        return hax.auto_sharded(contract(features, self.head, self.embed, into=jnp.float32))
+        logits = hax.auto_sharded(contract(features, self.head, self.embed, into=jnp.float32))
+        cap = self.logit_cap
+        return logits if cap is None else cap * hax.tanh(logits / cap)
 
     def _position_axis(self, tokens: NamedArray) -> Axis:
         position = tokens.resolve_axis(POSITION)

@@ -19,7 +19,7 @@ import equinox as eqx
 import jax
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import LAYERS, is_named
+from halcyon.models.axes import EXPERTS, LAYERS, is_named
 
 
 class Role(Enum):
@@ -43,7 +43,7 @@ class Role(Enum):
     """A small linear map beside a frozen one."""
 
 
-STACKED_AXES = (LAYERS, "experts")
+STACKED_AXES = (LAYERS, EXPERTS)
 """Axes along which parameters of one kind are stacked; each index is a separate parameter."""
 
 
@@ -73,15 +73,16 @@ class _Declared:
 _DECLARED = "parameter"
 
 
-def parameter(role: Role | str, *, inputs: str | None = None) -> Any:
+def parameter(role: Role | str, *, inputs: str | None = None, **options: Any) -> Any:
     """A field of an ``equinox.Module`` that holds a parameter, or None.
 
     Args:
         role: The role, or the name of a static field of the module with the role.
         inputs: The name of a static field of the module with the input axis or axes. None: no input axes. Of the other axes, those in
             `STACKED_AXES` are stacked, and the rest are outputs.
+        options: Further options of ``equinox.field``, such as the default.
     """
-    return eqx.field(metadata={_DECLARED: _Declared(role, inputs)})
+    return eqx.field(metadata={_DECLARED: _Declared(role, inputs)}, **options)
 
 
 def parameters(model: eqx.Module) -> Any:

@@ -1,9 +1,10 @@
 """The interface between a model and the devices that compute it, so that a model does not depend on the mesh.
 
 Two computations of a model, the gradient of an embedding and the loss, add up sums over all positions. XLA would send each partial sum
-over the network. So they are written for one device: each device adds up its own part, and one reduction follows. They use the devices only
-through `Shard`. The code that traces the model chooses the devices: `halcyon.parallel.partition.computing` installs the partition of a
-mesh. Without it there is one device with all data.
+over the network. So they are written for one device: each device adds up its own part, and one reduction follows. Experts are written for
+one device too, because XLA would copy all tokens to every device to sort them. These computations use the devices only through `Shard`.
+The code that traces the model chooses the devices: `halcyon.parallel.partition.computing` installs the partition of a mesh. Without it
+there is one device with all data.
 """
 
 from __future__ import annotations
@@ -27,6 +28,17 @@ class Shard(Protocol):
 
     def reduced(self, x: NamedArray) -> NamedArray:
         """Sum a parameter's gradient over the whole batch. Returns the part that this device stores."""
+        ...
+
+    def scattered(self, x: NamedArray) -> NamedArray:
+        """The transpose of `gathered`: the sum over the devices that gather a parameter together. Returns the part that this one stores."""
+        ...
+
+    def exchanged(self, axis: Axis, x: jax.Array) -> jax.Array:
+        """Send the n-th of the equal parts of `x`, along its first dimension, to the device with the n-th part of a logical axis.
+
+        Returns the parts that come from the devices, in their order.
+        """
         ...
 
     def sum_over_batch(self, x: jax.Array) -> jax.Array:
@@ -82,6 +94,13 @@ class _WholeShard:
         return x
 
     def reduced(self, x: NamedArray) -> NamedArray:
+        return x
+
+    def scattered(self, x: NamedArray) -> NamedArray:
+        return x
+
+    def exchanged(self, axis: Axis, x: jax.Array) -> jax.Array:
+        del axis
         return x
 
     def sum_over_batch(self, x: jax.Array) -> jax.Array:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import haliax as hax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models.model import CausalLM
-from halcyon_api.spec.families.gpt2 import Gpt2Spec
-from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.model import ModelSpec
 
 
@@ -27,15 +27,25 @@ def build_model(
         dtype: Type of the parameters.
         key: Random key.
     """
-    dtype = jnp.dtype(dtype)
-    match spec.value:
-        case LlamaSpec() as llama:
-            from halcyon.models.families.llama import Llama
+    family = import_module(f"halcyon.models.families.{FAMILIES[spec.kind][0]}")
+    return getattr(family, FAMILIES[spec.kind][1]).init(spec.value, vocab, max_position, jnp.dtype(dtype), key=key)
 
-            return Llama.init(llama, vocab, max_position, dtype, key=key)
-        case Gpt2Spec() as gpt2:
-            from halcyon.models.families.gpt2 import Gpt2
 
-            return Gpt2.init(gpt2, vocab, max_position, dtype, key=key)
-        case other:
-            raise TypeError(f"no model for a spec of type {type(other).__name__}")
+FAMILIES = {
+    "llama": ("llama", "Llama"),
+    "gpt2": ("gpt2", "Gpt2"),
+    "qwen2": ("qwen", "Qwen2"),
+    "qwen3": ("qwen", "Qwen3"),
+    "mistral": ("mistral", "Mistral"),
+    "gemma": ("gemma", "Gemma"),
+    "gemma2": ("gemma", "Gemma2"),
+    "gemma3": ("gemma", "Gemma3"),
+    "olmo2": ("olmo", "Olmo2"),
+    "olmo3": ("olmo", "Olmo3"),
+    "mixtral": ("mixtral", "Mixtral"),
+    "qwen3Moe": ("qwen_moe", "Qwen3Moe"),
+    "gptOss": ("gpt_oss", "GptOss"),
+    "deepseekV3": ("deepseek", "DeepseekV3"),
+    "glm4Moe": ("deepseek", "Glm4Moe"),
+}
+"""The module and the class of each family, by the name of its section. Only the module of the run's family is imported."""

@@ -1,7 +1,8 @@
 """Many blocks as one module: their parameters have the axis ``layers`` in front, and one scan computes the blocks in order.
 
 So a program with 80 blocks has the same length, and compiles as fast, as one with a single block. If blocks of several kinds alternate
-(local and global attention, dense and expert layers), a `Pattern` has one block of each kind, and the scan repeats the pattern.
+with different parameters (dense and expert layers), a `Pattern` has one block of each kind, and the scan repeats the pattern. Blocks with
+the same parameters that are computed in different ways (local and global attention) stay one stack, and `Stack.scan_kinds` computes them.
 
 ``haliax.nn.Stacked`` is not used: it names every parameter inside the scan (for its checkpoint policies), and JAX treats a named value as
 computed. The forward pass would then write a second copy of all weights for the backward pass.
@@ -9,7 +10,9 @@ computed. The forward pass would then write a second copy of all weights for the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import equinox as eqx
@@ -21,6 +24,7 @@ from halcyon.models.partition import unroll
 from halcyon_api.spec.families.section import Remat
 
 Block = TypeVar("Block", bound=eqx.Module)
+Kind = TypeVar("Kind")
 
 
 class Pattern(eqx.Module):
@@ -67,15 +71,97 @@ class Stack(eqx.Module, Generic[Block]):
                 outputs.append(output)
             return carry, tuple(outputs)
 
-        blocks = jax.tree.map(_without_layers, self.stacked, is_leaf=is_named)
+        blocks = jax.tree.map(without_layers, self.stacked, is_leaf=is_named)
         return jax.lax.scan(body, carry, (blocks, inputs), unroll=self._flat, length=self.layers.size)
+
+    def scan_kinds(self, kinds: Sequence[Kind], step: Callable[[Kind, Any, Any], Any], carry: Any) -> Any:
+        """Compute ``carry = step(kind, block, carry)`` for each block in order, where the kinds of the blocks follow a pattern.
+
+        The blocks have parameters of one form, and their kinds decide how they are computed, such as with local or global attention. One
+        scan repeats each run of a repeated pattern (see `runs_of`), so a program grows with its patterns, not with the number of blocks.
+        With several runs, each scan gets a copy of its part of the parameters.
+
+        Args:
+            kinds: The kind of each block.
+            step: Computes one block. It may treat its first argument as a constant.
+            carry: A tree of arrays that goes from block to block.
+        """
+        blocks = jax.tree.map(without_layers, self.stacked, is_leaf=is_named)
+        runs = runs_of(kinds)
+        for run in runs:
+            mine = blocks if len(runs) == 1 else jax.tree.map(lambda x, run=run: x[run.first : run.end], blocks)
+            flat = unroll(run.repetitions)
+            steps = [functools.partial(step, kind) for kind in run.pattern]
+            if self.remat == "full":
+                steps = [jax.checkpoint(one, prevent_cse=flat or (len(runs) > 1 and run.repetitions == 1)) for one in steps]
+
+            def body(carry: Any, block: Any, steps: Any = steps) -> tuple[Any, None]:
+                if len(steps) == 1:
+                    return steps[0](block, carry), None
+                for number, one in enumerate(steps):
+                    carry = one(jax.tree.map(lambda x, number=number: x[number], block), carry)
+                return carry, None
+
+            if len(run.pattern) > 1:
+                mine = jax.tree.map(lambda x, run=run: x.reshape(run.repetitions, len(run.pattern), *x.shape[1:]), mine)
+            carry, _ = jax.lax.scan(body, carry, mine, unroll=flat, length=run.repetitions)
+        return carry
 
     @property
     def _flat(self) -> bool:
         return unroll(self.layers.size)
 
 
-def _without_layers(parameter: NamedArray) -> NamedArray:
+@dataclass(frozen=True)
+class Run(Generic[Kind]):
+    """Blocks in order whose kinds repeat a pattern.
+
+    Attributes:
+        first: The number of the first block, from 0.
+        pattern: The kinds of one repetition.
+        repetitions: How often the pattern follows itself.
+    """
+
+    first: int
+    pattern: tuple[Kind, ...]
+    repetitions: int
+
+    @property
+    def end(self) -> int:
+        """The number after the last block."""
+        return self.first + len(self.pattern) * self.repetitions
+
+
+LONGEST_PATTERN = 16
+"""Blocks of the longest pattern that `runs_of` looks for."""
+
+
+RUN_COST = 2
+"""The cost of a run, in blocks of a program: the copies of its part of the parameters."""
+
+
+def runs_of(kinds: Sequence[Kind]) -> tuple[Run[Kind], ...]:
+    """The kinds of all blocks as runs of repeated patterns, with the least cost: the blocks of all patterns, and `RUN_COST` for each run.
+
+    26 blocks, of which each sixth is global, are the pattern of six 4 times, and that of one local block 2 times.
+    """
+    count = len(kinds)
+    least: list[tuple[int, tuple[Run[Kind], ...]]] = [(0, ())] * (count + 1)
+    agree = [[0] * (count + 1) for _ in range(LONGEST_PATTERN + 1)]  # how many kinds from here on are those of `length` blocks later
+    for first in range(count - 1, -1, -1):
+        choices: list[tuple[int, tuple[Run[Kind], ...]]] = []
+        for length in range(1, min(LONGEST_PATTERN, count - first) + 1):
+            later = first + length
+            same = later < count and kinds[first] == kinds[later]
+            agree[length][first] = agree[length][first + 1] + 1 if same else 0
+            run = Run(first, tuple(kinds[first:later]), 1 + agree[length][first] // length)
+            blocks, rest = least[run.end]
+            choices.append((RUN_COST + length + blocks, (run, *rest)))
+        least[first] = min(choices, key=lambda choice: choice[0])
+    return least[0][1]
+
+
+def without_layers(parameter: NamedArray) -> NamedArray:
     """The same array without the name of its first dimension: a scan removes this dimension, and the rest matches the names."""
     if parameter.axis_names[0] != LAYERS:
         raise ValueError(f"a stacked parameter has the axis {LAYERS} in front, not {parameter.axis_names}")

@@ -66,7 +66,19 @@ def next_token_sums(
         compute_dtype: Type of activations and matrix products. The loss itself is float32.
         z_loss: See `NextToken`.
     """
-    features = model(inputs, compute_dtype=compute_dtype).features
+    outputs = model(inputs, compute_dtype=compute_dtype)
     weights = weights.astype(jnp.float32)
-    loss = cross_entropy(features, model.head, targets, weights, model.embed, model.vocab, z_loss=z_loss)
-    return Sums(loss, hax.sum(weights).scalar())
+    head, embed, vocab = model.head, model.embed, model.vocab
+    loss = cross_entropy(outputs.features, head, targets, weights, embed, vocab, z_loss=z_loss, soft_cap=model.logit_cap)
+    total = hax.sum(weights).scalar()
+    if outputs.penalty is None and not outputs.aux:
+        return Sums(loss, total)
+    of_sequence: Any = hax.sum(weights, POSITION)
+
+    def weighted(numbers: NamedArray) -> jax.Array:
+        """The sum over the sequences of a number of each sequence times its weight."""
+        sequences = tuple(axis.name for axis in of_sequence.axes)
+        return hax.sum(numbers * of_sequence, sequences).array
+
+    metrics = {name: weighted(numbers) for name, numbers in outputs.aux.items()}
+    return Sums(loss, total, metrics, None if outputs.penalty is None else weighted(outputs.penalty))

@@ -16,14 +16,16 @@ from halcyon.data.examples import Batch
 
 
 class Sums(NamedTuple):
-    """Sums over a batch, or a part of one; float32 scalars."""
+    """Sums over a batch, or a part of one; float32, scalars unless stated otherwise."""
 
     loss: jax.Array
     """The weighted sum of losses, to be minimised."""
     weight: jax.Array
     """The sum of the weights."""
     metrics: dict[str, jax.Array] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
-    """Further weighted sums by name. Each is divided by `weight` and reported under its name."""
+    """Further weighted sums by name, scalars or arrays [layer, expert]. Each is divided by `weight` and reported under its name."""
+    penalty: jax.Array | None = None
+    """A weighted sum that is minimised together with the losses but is no part of the reported loss, such as that of routers."""
 
 
 class Objective(Protocol):

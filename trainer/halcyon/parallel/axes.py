@@ -3,7 +3,8 @@
 Models use only axis names and do not depend on the mesh. `PARAMETER_AXES` shards a parameter's axes at rest (in the training state, in
 gradients, in checkpoints); `COMPUTE_AXES` shards an activation's axes during a step. ``embed`` is sharded over ``fsdp`` at rest but not in
 computation, so XLA gathers a block's weights just before their use and scatters their gradients after it (ZeRO stage 3, Rajbhandari et al.
-2020). ``tensor`` splits heads, MLP and vocabulary in both (Shoeybi et al. 2019).
+2020). ``tensor`` splits heads, MLP and vocabulary in both (Shoeybi et al. 2019). ``expert`` splits the experts in both, and the batch: each
+device sends its tokens to the devices of their experts (Lepikhin et al. 2020).
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import jax
 from haliax import Axis
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from halcyon.models.axes import BATCH, EMBED, HEADS, KV_HEADS, MLP, VOCAB, is_named
+from halcyon.models.axes import BATCH, EMBED, EXPERTS, HEADS, KV_HEADS, MLP, VOCAB, is_named
 from halcyon_api.axes import LogicalAxis, splitting
 
 AxisTable = Mapping[str, str | tuple[str, ...]]
 """Mesh axis or axes for each logical axis. An absent axis is not sharded."""
 
-_BOTH: Mapping[str, LogicalAxis] = {HEADS: "heads", KV_HEADS: "heads", MLP: "features", VOCAB: "vocabulary"}
+_BOTH: Mapping[str, LogicalAxis] = {HEADS: "heads", KV_HEADS: "heads", MLP: "features", VOCAB: "vocabulary", EXPERTS: "experts"}
 """The axes of both parameters and activations, with their names in `halcyon_api.axes`."""
 
 

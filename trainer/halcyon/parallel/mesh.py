@@ -1,8 +1,8 @@
 """The device mesh: maps the axes of `ResolvedMesh` to the devices so that each axis uses the fastest possible links.
 
-``replica`` is the outermost axis and spans slices, which only the data-centre network connects; ``data``, ``fsdp`` and ``tensor`` lie
-inside a slice. TPU devices report their slice, and JAX maps axes to the torus of a slice. Devices of all other platforms are used in
-process order: the operator numbers processes slice by slice, so the n-th part of the devices is the n-th slice.
+``replica`` is the outermost axis and spans slices, which only the data-centre network connects; ``data``, ``fsdp``, ``expert`` and
+``tensor`` lie inside a slice. TPU devices report their slice, and JAX maps axes to the torus of a slice. Devices of all other platforms
+are used in process order: the operator numbers processes slice by slice, so the n-th part of the devices is the n-th slice.
 
 Axis types are ``Auto``: XLA propagates shardings from the parameters and from the few constraints that models set by axis name.
 """

@@ -22,7 +22,7 @@ import jax
 from haliax import Axis, NamedArray
 from jax.sharding import Mesh, PartitionSpec
 
-from halcyon.models.axes import BATCH, EMBED, is_named
+from halcyon.models.axes import BATCH, EMBED, EXPERTS, is_named
 from halcyon.models.partition import Result, Shard, partitioned
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, AxisTable, mesh_axes, open_axes
 
@@ -49,14 +49,25 @@ class MeshShard:
                 array = jax.lax.all_gather(array, names, axis=at, tiled=True)
         return _named(x, array)
 
-    def reduced(self, x: NamedArray) -> NamedArray:
-        """Sum a parameter's gradient over all parts of the batch, and return the part that this device holds at rest."""
-        array, left = x.array, [name for name in mesh_axes(BATCH, COMPUTE_AXES) if name in self.sizes]
+    def scattered(self, x: NamedArray) -> NamedArray:
+        """Sum a parameter's gradient over the devices that gather it together, and return the part that this device holds at rest."""
+        array = x.array
         for at, axis in enumerate(x.axis_names):
             if names := self._only_at_rest(axis):
                 array = jax.lax.psum_scatter(array, names, scatter_dimension=at, tiled=True)
-                left = [name for name in left if name not in names]
-        return _named(x, jax.lax.psum(array, tuple(left)) if left else array)
+        return _named(x, array)
+
+    def reduced(self, x: NamedArray) -> NamedArray:
+        """Sum a parameter's gradient over all parts of the batch, and return the part that this device holds at rest."""
+        split = {name for axis in x.axis_names for name in mesh_axes(axis, PARAMETER_AXES)}
+        left = tuple(name for name in mesh_axes(BATCH, COMPUTE_AXES) if name in self.sizes and name not in split)
+        part = self.scattered(x)
+        return _named(x, jax.lax.psum(part.array, left)) if left else part
+
+    def exchanged(self, axis: Axis, x: jax.Array) -> jax.Array:
+        """All-to-all of the equal parts of `x`, along its first dimension, over the devices that split a logical axis."""
+        names = self._splits(axis)
+        return jax.lax.all_to_all(x, names, 0, 0, tiled=True) if names else x
 
     def sum_over_batch(self, x: jax.Array) -> jax.Array:
         """The sum over all parts of the batch."""
@@ -90,8 +101,9 @@ class MeshShard:
 def by_group(function: Callable[[Any, Any, Any], Any], batch: Any, parameters: Any, shared: Any, *, rows_at: int, gathered: bool) -> Any:
     """Sum ``function(batch, parameters, shared)`` over the groups of devices that each compute a part of the batch.
 
-    A group has one index along ``replica`` and ``data``, and one along ``fsdp`` if the parameters are `gathered`. Inside a group XLA
-    partitions automatically. Groups exchange only the parameters, before the computation, and the sums, after it.
+    A group has one index along ``replica`` and ``data``, and one along ``fsdp`` if the parameters are `gathered`. Axes that split
+    parameters during the computation, such as ``expert``, stay inside a group. Inside a group XLA partitions automatically. Groups exchange
+    only the parameters, before the computation, and the sums, after it.
 
     Args:
         function: Takes the group's part of the batch, the parameters and `shared`; returns its part of two sums: a tree of scalars, and
@@ -105,7 +117,8 @@ def by_group(function: Callable[[Any, Any, Any], Any], batch: Any, parameters: A
     Returns:
         The sums, split by `PARAMETER_AXES`.
     """
-    names = [name for name in mesh_axes(BATCH, COMPUTE_AXES) if gathered or name not in mesh_axes(EMBED, PARAMETER_AXES)]
+    inside = {*mesh_axes(EXPERTS, COMPUTE_AXES), *(() if gathered else mesh_axes(EMBED, PARAMETER_AXES))}
+    names = [name for name in mesh_axes(BATCH, COMPUTE_AXES) if name not in inside]
     sizes = {name: size for name, size in open_axes().items() if name in names and size > 1}
     if not sizes:
         return function(batch, parameters, shared)

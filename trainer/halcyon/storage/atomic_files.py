@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def begin(work: Callable[[], None]) -> Future[None]:
     return future
 
 
-def write_file(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
+def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """Write a file and wait until it is on the disk. If the process is killed during the write, no file of this name is created or changed.
 
     Raises:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,14 +163,23 @@ class Store:
             contents.append(result.value)
         return contents
 
-    def write(self, key: str, data: bytes | Pieces) -> None:
-        """Write a key that no other process writes; `data` is the value or its pieces."""
+    @property
+    def place(self) -> CheckpointSpec:
+        """Root, endpoint and region."""
+        return self._checkpoint
+
+    def write(self, key: str, data: bytes | Iterable[bytes | memoryview]) -> None:
+        """Write a key that no other process writes; `data` is the value or its pieces.
+
+        A `file://` root writes pieces as an iterator makes them; an object store gets them in one request, from memory.
+        """
         pieces = (data,) if isinstance(data, bytes) else data
         if self._folder is not None:
             path = self._folder / key
             self._wait(lambda: begin(lambda: write_file(path, pieces)))
         else:
-            self._wait(lambda: self._kvstore.write(key, b"".join(pieces)))
+            value = data if isinstance(data, bytes) else b"".join(pieces)
+            self._wait(lambda: self._kvstore.write(key, value))
 
     def swap(self, key: str, data: bytes, generation: bytes) -> bytes | None:
         """Write a key only if its generation is still the given one.

@@ -108,7 +108,7 @@ class CheckpointEvaluation:
         checkpoint = restored.checkpoint
         self._reporter.resumed(checkpoint.step, path=checkpoint.path, fallback_reason=_reasons(restored))
         parts = self._held_out.each
-        evaluated = Evaluated(run=self._origin.run, step=checkpoint.step, path=checkpoint.path)
+        evaluated = Evaluated(run=self._origin.run_name, step=checkpoint.step, path=checkpoint.path)
         for source, evaluation in found.items():
             evaluated = with_source(evaluated, source, evaluation)
         counts = {source: self._count(part) for source, part in parts.items()}
@@ -209,7 +209,7 @@ class CheckpointEvaluation:
             document = document_of(
                 found,
                 owner=self._context.owner,
-                run=self._origin.run,
+                run=self._origin.run_name,
                 checkpoint=checkpoint,
                 wanted=self._wanted,
                 finished=finished,

@@ -14,12 +14,14 @@ import jax
 
 from halcyon.checkpoint import Callbacks, Checkpointer, Restored, SaveReport
 from halcyon.checkpoint.fingerprints import fingerprints
-from halcyon.checkpoint.origin import begin_from, origin_store
 from halcyon.context import Context, check_context, process_name, run_name
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.cache.background import BackgroundCaches
+from halcyon.data.cache.tokenizers import keep_tokenizer
 from halcyon.data.open import background_caches, cache_store, dataset_of, may_begin
 from halcyon.errors import TrainerExit
+from halcyon.huggingface.beginning import Begun, begin
+from halcyon.huggingface.companions import keep_companions
 from halcyon.machine.memory import check_step_memory, machine_memory
 from halcyon.models.flops import flops_per_token
 from halcyon.parallel.preemption import PreemptionNotice
@@ -31,13 +33,14 @@ from halcyon.storage.failures import StoreFailure
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter, SaveRequests
+from halcyon.tokenizer import TokenizerDefinition
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.training.batch_source import BuildBatchSource, dataset_batches
 from halcyon.training.compilation import CompilationCache, program_key
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.loop import Loop, Training, TrainingEnd
 from halcyon.training.program import STEP_MODULE, Program, build_program
-from halcyon.training.state import initial_state, state_bytes
+from halcyon.training.state import completed_state, initial_state, state_bytes
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Fingerprints
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
@@ -111,12 +114,16 @@ def train(
             return TrainingEnd(context.resume_step, preempted=True)
         dataset = opening.result()
         prints = fingerprints(spec, data=dataset.description)
-        checkpointer = _open_checkpoints(context, processes, prints, reporter, requests, retry_budget)
+        checkpointer = _open_checkpoints(context, processes, prints, vocabulary, reporter, requests, retry_budget)
         restored = checkpointer.restore(program.template)
-        begun = _begin(context, processes, program, prints, retry_budget) if restored is None else None
+        begun = _begin(context, processes, program, prints, vocabulary, retry_budget) if restored is None else None
+        if restored is None and processes.is_main:
+            _keep_files(spec.checkpoint, caches.progress.caches.tokenizer, begun, reporter, retry_budget)
         checkpointer.opened()
         found = restored or begun
         state = found.state if found else initial_state(program.build_state, program.template)
+        if begun is not None and begun.state is None:
+            state = completed_state(program.complete_state, program.template, begun.model)
         _report_restored(reporter, restored, begun)
         reporter.saves_every(checkpointer.interval_seconds)
 
@@ -143,6 +150,7 @@ def _open_checkpoints(
     context: Context,
     processes: ProcessGroup,
     prints: Fingerprints,
+    vocabulary: int,
     reporter: RunReporter,
     requests: SaveRequests,
     retry_budget: RetryBudget,
@@ -157,6 +165,8 @@ def _open_checkpoints(
         seed=spec.trainer.seed,
         mesh=context.mesh.model_dump(),
         expected_step=context.resume_step,
+        vocabulary=vocabulary,
+        positions=spec.trainer.longest_sequence,
         retry_budget=retry_budget,
         callbacks=Callbacks(
             on_commit=lambda save: _report_committed(reporter, save),
@@ -201,26 +211,40 @@ def _wait_for_root(checkpoint: CheckpointSpec, retry_budget: RetryBudget) -> Non
         Store(checkpoint, retry_budget=retry_budget).read(HEAD_KEY)
 
 
-def _begin(context: Context, processes: ProcessGroup, program: Program, prints: Fingerprints, retry_budget: RetryBudget) -> Restored | None:
-    """Restore the checkpoint of ``spec.from``, for a run that has no checkpoint of its own yet. None: the run has no ``spec.from``."""
+def _begin(
+    context: Context, processes: ProcessGroup, program: Program, prints: Fingerprints, tokens: int, retry_budget: RetryBudget
+) -> Begun | None:
+    """What ``spec.from`` names, for a run that has no checkpoint of its own yet. None: the run has no ``spec.from``."""
     spec = context.run.spec
     if spec.origin is None:
         return None
-    store = origin_store(spec.origin, spec.checkpoint, retry_budget=retry_budget)
-    return begin_from(
+    return begin(
+        spec,
         spec.origin,
-        store,
         owner=context.owner,
         fingerprints=prints,
-        steps=spec.trainer.steps,
         processes=processes,
         template=program.template,
+        tokens=tokens,
+        retry_budget=retry_budget,
     )
 
 
-def _report_restored(reporter: RunReporter, restored: Restored | None, begun: Restored | None) -> None:
+def _keep_files(
+    checkpoint: CheckpointSpec, tokenizer: TokenizerDefinition, begun: Begun | None, reporter: RunReporter, retry_budget: RetryBudget
+) -> None:
+    """Write into the root what makes its checkpoints usable without the files that this run reads."""
+    store = Store(checkpoint, retry_budget=retry_budget)
+    try:
+        keep_tokenizer(store, tokenizer)
+        keep_companions(store, begun.files if begun is not None else {})
+    except StoreFailure as failure:
+        reporter.warning(f"the tokenizer could not be copied to the checkpoint root, so an export will lack it: {failure}")
+
+
+def _report_restored(reporter: RunReporter, restored: Restored | None, begun: Begun | None) -> None:
     if restored is None:
-        reporter.resumed(begun.step if begun else 0, path=begun.checkpoint.path if begun else None)
+        reporter.resumed(begun.step if begun else 0, path=begun.path if begun else None)
         return
     reporter.found_checkpoint(restored.checkpoint)
     reasons = "; ".join(f"step {bad.step}: {bad.reason}" for bad in restored.skipped)

@@ -6,7 +6,7 @@ global registry, and the loop does no work for a metric. The number of values of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, get_args
@@ -62,6 +62,15 @@ def _evaluated(field: str) -> Callable[[Observation], Iterable[Sample]]:
                 yield (source.source,), float(value)
 
     return samples
+
+
+def _by_layer(seen: Observation, names: Mapping[str, str]) -> Iterator[Sample]:
+    """Metrics of the objective with one number for each layer, under a label each; absent before the first step and for other models."""
+    metrics = {} if seen.last_step is None else seen.last_step.metrics
+    for label, name in names.items():
+        values = metrics.get(name, ())
+        for layer, value in enumerate(values if isinstance(values, tuple) else ()):
+            yield (str(layer), label), value
 
 
 METRICS = (
@@ -187,6 +196,25 @@ METRICS = (
         "gauge",
         "Learning rate of the last step.",
         _one(lambda seen: seen.last_step and seen.last_step.learning_rate),
+    ),
+    Metric(
+        "halcyon_trainer_load_balance_loss",
+        "gauge",
+        "Models with experts: mean balance loss of the routers in the last step; 1 if every expert gets the same number of tokens.",
+        _one(lambda seen: seen.report.progress.load_balance_loss),
+    ),
+    Metric(
+        "halcyon_trainer_router_z_loss",
+        "gauge",
+        "Models with experts: mean z-loss of the routers in the last step.",
+        _one(lambda seen: seen.report.progress.router_z_loss),
+    ),
+    Metric(
+        "halcyon_trainer_expert_load_ratio",
+        "gauge",
+        "Models with experts: tokens of the busiest (max) and the least busy (min) expert of a layer, divided by the mean of the layer.",
+        lambda seen: _by_layer(seen, {"max": "expert_load_max", "min": "expert_load_min"}),
+        ("layer", "of"),
     ),
     Metric(
         "halcyon_trainer_evaluation_loss_nats",

@@ -27,6 +27,10 @@ class RunPlan:
     """Peak of all devices of the run together; None if it is not known."""
 
 
+ReportedMetric = float | tuple[float, ...]
+"""A number, or one number for each layer."""
+
+
 @dataclass(frozen=True)
 class StepReport:
     """The numbers of a step, fetched to the host."""
@@ -41,7 +45,7 @@ class StepReport:
     """Sum of the loss weights: targets that counted in the loss."""
     data_wait_seconds: float = 0.0
     """Time that the step waited for its batch."""
-    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    metrics: Mapping[str, ReportedMetric] = field(default_factory=dict[str, ReportedMetric])
     """Further metrics of the objective by name, each per unit of weight."""
 
 

@@ -494,9 +494,10 @@ def _checkpoint_progress(committed: CommittedStep) -> CheckpointProgress:
 
 
 def _objective_metrics(last_step: StepReport | None) -> dict[str, Any]:
-    """The metrics of the objective that are fields of `Progress`."""
+    """The metrics of the objective that are fields of `Progress`; of one number for each layer, the greatest."""
     metrics = {} if last_step is None else last_step.metrics
-    return {name: _finite(value) for name, value in metrics.items() if name in Progress.model_fields}
+    numbers = {name: max(value) if isinstance(value, tuple) else value for name, value in metrics.items()}
+    return {name: _finite(value) for name, value in numbers.items() if name in Progress.model_fields}
 
 
 def _finite(value: float | None) -> float | None:

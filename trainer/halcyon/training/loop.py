@@ -31,6 +31,7 @@ from halcyon.training.divergence import DivergenceWatch
 from halcyon.training.evaluation import evaluate, make_evaluation_step
 from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
 from halcyon.training.program import Program, padded_token_bytes
+from halcyon.training.reported import reported_metrics
 from halcyon.training.state import TrainState
 from halcyon.training.step import CONTROL_BITS, StepMetrics
 from halcyon_api.checkpoint_documents import DataPosition
@@ -242,7 +243,7 @@ class Loop:
                 learning_rate=float(numbers.learning_rate),
                 tokens=float(numbers.tokens),
                 data_wait_seconds=waited,
-                metrics={name: float(value) for name, value in numbers.metrics.items()},
+                metrics=reported_metrics(numbers.metrics),
             )
         )
         if why := self._watch.skipped(step, int(numbers.verdict), loss, gradient_norm, self._newest_checkpoint):

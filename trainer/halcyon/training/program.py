@@ -25,7 +25,7 @@ from halcyon.parallel.mesh import MESH_AXES
 from halcyon.parallel.partition import computing
 from halcyon.training.compilation import compiler_options
 from halcyon.training.divergence import empty_window
-from halcyon.training.state import BuildState, Model, TrainState, state_builder, state_template
+from halcyon.training.state import BuildState, CompleteState, Model, TrainState, state_completer, state_template
 from halcyon.training.step import StepMetrics, make_train_step
 from halcyon_api.mesh import gathers_once
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
@@ -42,6 +42,8 @@ class Program:
     """The functions that run on devices, before compilation, with their shapes and shardings."""
 
     build_state: BuildState
+    complete_state: CompleteState
+    """Makes the state before the first step from a model."""
     template: TrainState
     """Shapes, types and shardings of the state."""
     objective: Objective
@@ -107,9 +109,14 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
     objective = build_objective(spec)
     optimizer = build_optimizer(spec.optimizer, jax.eval_shape(build), settings.precision.moments)
     divergence = spec.recovery.divergence
-    build_state = state_builder(build, optimizer, lambda: empty_window(divergence))
+    complete_state = state_completer(optimizer, lambda: empty_window(divergence))
+
+    def build_state() -> TrainState:
+        return complete_state(build())
+
     return Program(
         build_state=build_state,
+        complete_state=complete_state,
         template=state_template(build_state, mesh),
         objective=objective,
         train_step=make_train_step(

@@ -31,18 +31,16 @@ class TrainState(eqx.Module):
 
 
 BuildState = Callable[[], TrainState]
+CompleteState = Callable[[Model], TrainState]
 
 
-def state_builder(
-    build_model: Callable[[], Model], optimizer: optax.GradientTransformation, build_losses: Callable[[], LossWindow | None]
-) -> BuildState:
-    """A function that builds the state before the first step. Trace it, do not call it: a call builds all arrays on one device."""
+def state_completer(optimizer: optax.GradientTransformation, build_losses: Callable[[], LossWindow | None]) -> CompleteState:
+    """A function that makes the state before the first step from a model. Trace it, do not call it."""
 
-    def build() -> TrainState:
-        model = build_model()
+    def complete(model: Model) -> TrainState:
         return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model), build_losses())
 
-    return build
+    return complete
 
 
 def state_template(build: BuildState, mesh: Mesh) -> TrainState:
@@ -53,6 +51,13 @@ def state_template(build: BuildState, mesh: Mesh) -> TrainState:
 def state_bytes(template: TrainState) -> int:
     """Bytes of a state, over all devices."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template))
+
+
+def completed_state(complete: CompleteState, template: TrainState, model: Model) -> TrainState:
+    """The state before the first step of a run that begins with this model. The model's buffers are donated."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
+    options = compiler_options(runs_once=True)
+    return jax.jit(complete, donate_argnums=0, out_shardings=shardings, compiler_options=options)(model)
 
 
 def initial_state(build: BuildState, template: TrainState) -> TrainState:

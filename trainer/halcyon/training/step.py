@@ -28,7 +28,7 @@ from halcyon_api.spec.divergence import DivergenceSpec
 
 
 class StepMetrics(eqx.Module):
-    """The numbers of one step: scalars on the device."""
+    """The numbers of one step, on the device: scalars unless stated otherwise."""
 
     loss: jax.Array
     """Training loss before the update, nats per token."""
@@ -42,7 +42,7 @@ class StepMetrics(eqx.Module):
     control: jax.Array
     """The bits that any process has set in its control value: a request of one process reaches all at the same step."""
     metrics: dict[str, jax.Array]
-    """Further metrics of the objective by name, each per unit of weight."""
+    """Further metrics of the objective by name, each per unit of weight: scalars, or arrays [layer, expert]."""
 
 
 CONTROL_BITS = 2
@@ -76,7 +76,7 @@ def make_train_step(
     def of_microbatch(model: Model, batch: Batch, step: jax.Array, number: jax.Array | int) -> tuple[jax.Array, Sums]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
         sums = objective(model, batch, None, key)
-        return sums.loss, sums
+        return sums.loss if sums.penalty is None else sums.loss + sums.penalty, sums
 
     gradient_sums = jax.grad(of_microbatch, has_aux=True)
 

@@ -6,7 +6,16 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from halcyon_api.spec.families.section import HEADS_DIVIDE_WIDTH, REMAT_DESCRIPTION, Count, ModelSection, Remat, Width
+from halcyon_api.spec.families.section import (
+    ACTIVATION_DESCRIPTION,
+    HEADS_DIVIDE_WIDTH,
+    REMAT_DESCRIPTION,
+    Activation,
+    Count,
+    ModelSection,
+    Remat,
+    Width,
+)
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 
@@ -18,9 +27,15 @@ class Gpt2Spec(ModelSection):
     intermediate_size: Width | None = Field(default=None, description="Width of the MLP. Default: four times `hiddenSize`.")
     heads: Count = Field(default=12, description="Attention heads.")
     norm_epsilon: float = Field(default=1e-5, gt=0, description="Added to the variance in LayerNorm.")
+    activation_function: Activation = Field(default="gelu_new", description=ACTIVATION_DESCRIPTION)
+    scale_attn_by_inverse_layer_idx: bool = Field(
+        default=False, description="Divide the scores of attention by the number of the layer, counted from 1."
+    )
+    tie_word_embeddings: bool = Field(default=True, description="Use the token embedding as the output head.")
     initializer_std: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
     remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
 
+    published: ClassVar[str] = "GPT-2 124M to 1.5B"
     rules: ClassVar = (HEADS_DIVIDE_WIDTH,)
 
     @property
@@ -29,15 +44,16 @@ class Gpt2Spec(ModelSection):
         return self.intermediate_size if self.intermediate_size is not None else 4 * self.hidden_size
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
-        """See `ModelSection.shape`. Products and norms have biases; the embedding is the output head."""
+        """See `ModelSection.shape`. Products and norms have biases. The embedding is the output head if tied."""
         width, mlp = self.hidden_size, self.mlp_size
         products = 4 * width * width + 2 * width * mlp
         biases, norms = 5 * width + mlp, 2 * (2 * width)
         block = products + biases + norms
+        tables = (1 if self.tie_word_embeddings else 2) * vocabulary + positions
         return ModelShape(
             width=width,
             blocks=self.layers,
-            parameters=self.layers * block + 2 * width + (vocabulary + positions) * width,
+            parameters=self.layers * block + 2 * width + tables * width,
             block_parameters=block,
             product_weights=self.layers * products + vocabulary * width,
             attention_width=self.layers * width,

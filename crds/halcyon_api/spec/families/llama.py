@@ -7,26 +7,48 @@ from typing import ClassVar
 from pydantic import Field
 
 from halcyon_api.base import Rule, shows
-from halcyon_api.spec.families.section import HEADS_DIVIDE_WIDTH, REMAT_DESCRIPTION, Count, ModelSection, Remat, Width
-from halcyon_api.spec.model_shape import ModelShape, Split
+from halcyon_api.spec.families.rope import RopeScaling
+from halcyon_api.spec.families.section import (
+    ACTIVATION_DESCRIPTION,
+    REMAT_DESCRIPTION,
+    Activation,
+    Count,
+    ModelSection,
+    Remat,
+    Width,
+)
+from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.model_shape import ModelShape
 
 
 class LlamaSpec(ModelSection):
     """A Llama decoder (Touvron et al. 2023): RMSNorm, rotary positions, SwiGLU, grouped-query attention."""
 
     layers: Count = Field(default=12, description="Transformer blocks.")
-    hidden_size: Width = Field(default=768, description="Width of the residual stream. A multiple of `heads`.")
+    hidden_size: Width = Field(default=768, description="Width of the residual stream.")
     intermediate_size: Width = Field(default=2048, description="Width of the SwiGLU MLP.")
     heads: Count = Field(default=12, description="Query heads.")
     kv_heads: Count | None = Field(default=None, description="Key and value heads; must divide `heads`. Default: `heads`.")
+    head_dim: Width | None = Field(default=None, description="Features of a head. Default: `hiddenSize` / `heads`.")
     rope_theta: float = Field(default=10_000.0, gt=0, description="Base of the rotary position frequencies.")
+    rope_scaling: RopeScaling | None = Field(default=None, description="Change of the rotary frequencies for longer texts.")
     norm_epsilon: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
+    hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
+    attention_bias: bool = Field(default=False, description="Biases of all four projections of attention.")
+    mlp_bias: bool = Field(default=False, description="Biases of the MLP's three projections.")
     initializer_std: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
     tie_embeddings: bool = Field(default=False, description="Use the token embedding as the output head.")
     remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
 
+    published: ClassVar[str] = "Llama 2, 3, 3.1, 3.2 (text), 3.3"
     rules: ClassVar = (
-        HEADS_DIVIDE_WIDTH,
+        Rule(
+            "has(self.headDim) || self.hiddenSize % self.heads == 0",
+            lambda self: self.head_dim is not None or self.hidden_size % self.heads == 0,
+            "hiddenSize must be a multiple of heads",
+            ".hiddenSize",
+            shows("hiddenSize", "heads"),
+        ),
         Rule(
             "!has(self.kvHeads) || self.heads % self.kvHeads == 0",
             lambda self: self.heads % self.key_value_heads == 0,
@@ -35,11 +57,11 @@ class LlamaSpec(ModelSection):
             shows("kvHeads", "heads"),
         ),
         Rule(
-            "(self.hiddenSize / self.heads) % 2 == 0",
-            lambda self: self.hidden_size // self.heads % 2 == 0,
+            "(has(self.headDim) ? self.headDim : self.hiddenSize / self.heads) % 2 == 0",
+            lambda self: self.head_size % 2 == 0,
             "hiddenSize / heads must be even, because rotary positions rotate pairs of features",
             ".hiddenSize",
-            shows("hiddenSize", "heads"),
+            shows("hiddenSize", "heads", "headDim"),
         ),
     )
 
@@ -48,22 +70,27 @@ class LlamaSpec(ModelSection):
         """Key and value heads, with the default filled in."""
         return self.kv_heads if self.kv_heads is not None else self.heads
 
-    def shape(self, vocabulary: int, positions: int) -> ModelShape:
-        """See `ModelSection.shape`. Rotary positions have no parameters."""
-        width, mlp = self.hidden_size, self.intermediate_size
-        products = 2 * width * width + 2 * width * (width // self.heads * self.key_value_heads) + 3 * width * mlp
-        block = products + 2 * width  # two norms
-        tables = 1 if self.tie_embeddings else 2
-        return ModelShape(
-            width=width,
-            blocks=self.layers,
-            parameters=self.layers * block + width + tables * vocabulary * width,
-            block_parameters=block,
-            product_weights=self.layers * products + vocabulary * width,
-            attention_width=self.layers * width,
-            splits=(
-                Split("parameters", "hiddenSize", width),
-                Split("features", "intermediateSize", mlp),
-                Split("heads", "kvHeads", self.key_value_heads),
-            ),
+    @property
+    def head_size(self) -> int:
+        """Features of a head, with the default filled in."""
+        return self.head_dim if self.head_dim is not None else self.hidden_size // self.heads
+
+    def sizes(self) -> DecoderSizes:
+        """The sizes of the model."""
+        return DecoderSizes(
+            layers=self.layers,
+            width=self.hidden_size,
+            mlp=self.intermediate_size,
+            heads=self.heads,
+            key_value_heads=self.key_value_heads,
+            head_size=self.head_size,
+            tied=self.tie_embeddings,
+            key_value_field="kvHeads",
+            query_bias=self.attention_bias,
+            output_bias=self.attention_bias,
+            mlp_bias=self.mlp_bias,
         )
+
+    def shape(self, vocabulary: int, positions: int) -> ModelShape:
+        """See `DecoderSizes.shape`, which has the formula."""
+        return self.sizes().shape(vocabulary, positions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,10 +18,15 @@ REMAT: dict[Remat, str] = {
 }
 """What each remat policy keeps."""
 
+Activation = Literal["silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2"]
+"""An activation function, by its name in Hugging Face."""
+
 Width = Annotated[int, Field(ge=1, le=1_048_576)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 
 REMAT_DESCRIPTION = f"Remat policy: {', '.join(f'`{name}` {kept}' for name, kept in REMAT.items())}."
+
+ACTIVATION_DESCRIPTION = "Activation function of the MLP. `gelu` is exact; `gelu_pytorch_tanh` and `gelu_new` are its tanh form."
 
 HEADS_DIVIDE_WIDTH = Rule(
     "self.hiddenSize % self.heads == 0",
@@ -35,6 +40,9 @@ HEADS_DIVIDE_WIDTH = Rule(
 class ModelSection(RuledModel):
     """The architecture of one model family. Other code uses `shape` instead of the fields of a family."""
 
+    published: ClassVar[str]
+    """The published models of the family."""
+
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """The size of the model.
 
@@ -43,3 +51,8 @@ class ModelSection(RuledModel):
             positions: Tokens of the longest sequence.
         """
         raise NotImplementedError
+
+    @property
+    def stated_window(self) -> int | None:
+        """The sliding window that the document states, in positions; None if it states none, or no layer uses it."""
+        return None

@@ -98,7 +98,7 @@ def test_a_second_run_finds_the_cache(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-def test_workers_change_no_byte(tmp_path: Path, builds: Builds) -> None:
+def test_the_number_of_workers_changes_no_byte(tmp_path: Path, builds: Builds) -> None:
     corpus = write_jsonl(tmp_path / "c.jsonl", 3000)
     for workers in (1, 3):
         builds.finish(tmp_path / f"root{workers}", corpus, workers=workers)
@@ -178,7 +178,7 @@ def moment_of(root: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_builder_that_dies_takes_its_workers_with_it(tmp_path: Path, builds: Builds) -> None:
+def test_the_workers_of_a_killed_builder_end_too(tmp_path: Path, builds: Builds) -> None:
     corpus = write_jsonl(tmp_path / "c.jsonl", 6000)
     process = builds.start(tmp_path / "root", corpus, workers=2, hold="commits:1")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -199,7 +199,7 @@ def test_a_builder_that_dies_takes_its_workers_with_it(tmp_path: Path, builds: B
     )
 
 
-def test_a_row_that_cannot_be_read_stops_the_build_and_keeps_nothing_half_written(tmp_path: Path) -> None:
+def test_a_row_that_cannot_be_read_stops_the_build_and_leaves_no_partial_files(tmp_path: Path) -> None:
     corpus = write_jsonl(tmp_path / "c.jsonl", 16)
     with corpus.open("a") as stream:
         stream.write('{"other": 1}\n')
@@ -210,7 +210,7 @@ def test_a_row_that_cannot_be_read_stops_the_build_and_keeps_nothing_half_writte
     assert not files_below(tmp_path / "root" / "data" / "web")
 
 
-def test_only_empty_documents_are_told(tmp_path: Path) -> None:
+def test_a_source_with_only_empty_documents_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text('{"text": ""}\n')
     with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[web\]: all its documents are empty; give it some text$"):
         ensure_caches(spec_of(f"file://{tmp_path}/root", [jsonl(tmp_path / "c.jsonl")]), process="p")

@@ -64,7 +64,7 @@ def test_a_build_that_was_stopped_has_the_same_contents(tmp_path: Path) -> None:
     assert build(tmp_path / "stopped", corpus, 5000).content_sha256 == whole.content_sha256
 
 
-def test_a_cache_of_an_earlier_version_keeps_its_hash_and_can_be_gone_on_with(tmp_path: Path) -> None:
+def test_a_cache_of_an_earlier_version_keeps_its_hash_and_can_be_continued(tmp_path: Path) -> None:
     corpus = write_jsonl(tmp_path / "c.jsonl", 300)
     ledger = build(tmp_path / "root", corpus, 1024)
     before = [shard.model_copy(update={"content_sha256": None}) for shard in ledger.shards]

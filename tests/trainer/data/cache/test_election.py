@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> Store:
     return Store(CheckpointSpec(root=f"file://{tmp_path}/caches"))
 
 
-def test_the_first_one_builds_and_the_next_after_it(tmp_path: Path) -> None:
+def test_the_first_process_builds_and_the_next_one_after_it(tmp_path: Path) -> None:
     one, two = Builder(store(tmp_path), "one"), Builder(store(tmp_path), "two")
     assert one.try_elect()
     assert not two.try_elect()
@@ -31,7 +31,7 @@ def test_the_first_one_builds_and_the_next_after_it(tmp_path: Path) -> None:
     assert two.try_elect()
 
 
-def test_a_silent_builder_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> None:
+def test_a_silent_builder_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
     now = [0.0]
     dead, other = Builder(store(tmp_path), "dead"), Builder(store(tmp_path), "other", clock=lambda: now[0])
     assert dead.try_elect()
@@ -46,7 +46,7 @@ def test_a_silent_builder_is_replaced_and_a_living_one_is_not(tmp_path: Path) ->
     assert other.try_elect()
 
 
-def test_a_failed_builder_tells_the_processes_of_its_run_and_nobody_else(tmp_path: Path) -> None:
+def test_the_error_of_a_failed_builder_reaches_only_the_waiting_processes_of_its_run(tmp_path: Path) -> None:
     """Processes of the same run would find the same bad row, after reading as long. Another run, or a later start, may succeed."""
     one, two, stranger = (Builder(store(tmp_path), name, run=run) for name, run in (("one", "a"), ("two", "a"), ("three", "b")))
     assert one.try_elect()
@@ -59,7 +59,7 @@ def test_a_failed_builder_tells_the_processes_of_its_run_and_nobody_else(tmp_pat
     assert Builder(store(tmp_path), "later", run="a").try_elect()
 
 
-def test_an_error_that_nobody_expected_may_be_the_builders_alone(tmp_path: Path) -> None:
+def test_an_unexpected_error_of_a_builder_lets_another_process_build(tmp_path: Path) -> None:
     one, two = Builder(store(tmp_path), "one", run="a"), Builder(store(tmp_path), "two", run="a")
     assert one.try_elect()
     assert not two.try_elect()
@@ -77,7 +77,7 @@ def test_another_run_takes_over_from_a_builder_that_failed(tmp_path: Path) -> No
     assert stranger.try_elect()
 
 
-def test_many_at_once_build_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_processes_at_once_build_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[str] = []
     run = SourceBuild.run
 

@@ -25,7 +25,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 @pytest.mark.parametrize("large_bytes", [0, 2**20])
-def test_arrays_come_back(store: Store, monkeypatch: pytest.MonkeyPatch, large_bytes: int) -> None:
+def test_arrays_are_read_back_unchanged(store: Store, monkeypatch: pytest.MonkeyPatch, large_bytes: int) -> None:
     monkeypatch.setattr(scratch, "LARGE_BYTES", large_bytes)
     assert load_arrays(store, "web/layouts/a/") is None
     store_arrays(store, "web/layouts/a/", ARRAYS)
@@ -40,7 +40,7 @@ def test_arrays_come_back(store: Store, monkeypatch: pytest.MonkeyPatch, large_b
 
 @pytest.mark.parametrize("key", ["first.000002", "INDEX.json"])
 @pytest.mark.parametrize("content", [b"", b"[1]", None])
-def test_damage_is_told(store: Store, key: str, content: bytes | None) -> None:
+def test_damaged_or_missing_files_are_reported(store: Store, key: str, content: bytes | None) -> None:
     store_arrays(store, "web/layouts/a/", ARRAYS)
     store.delete(f"web/layouts/a/{key}")
     if content is not None:
@@ -52,7 +52,7 @@ def test_damage_is_told(store: Store, key: str, content: bytes | None) -> None:
         load_arrays(store, "web/layouts/a/")
 
 
-def test_a_flipped_bit_is_told(store: Store) -> None:
+def test_a_flipped_bit_is_reported(store: Store) -> None:
     store_arrays(store, "web/layouts/a/", ARRAYS)
     content = bytearray(store.read("web/layouts/a/second.000001").data or b"")
     content[10] ^= 4

@@ -70,7 +70,7 @@ def test_files_before_the_place_are_not_opened(tmp_path: Path, corpus: Path, row
     assert len(set(first_opened)) == 3
 
 
-def test_a_ledger_that_does_not_know_its_last_file_goes_on_from_the_first(
+def test_a_build_whose_ledger_has_no_last_file_continues_from_the_first_file(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensure_caches(spec_at(tmp_path / "whole", corpus), process="p")

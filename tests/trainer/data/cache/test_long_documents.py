@@ -59,7 +59,7 @@ def opened(corpus: Path, **source: Any) -> tuple[TokenReader, Caches, np.ndarray
     return TokenReader(store, "web", caches.ledgers["web"], Memory(1 << 20)), caches, whole_stream(store, caches)
 
 
-def test_a_document_may_lie_in_several_shards(corpus: Path, undisturbed: Path) -> None:
+def test_a_document_may_span_several_shards(corpus: Path, undisturbed: Path) -> None:
     reader, caches, stream = opened(corpus)
     documents = expected()
     assert np.array_equal(stream, np.concatenate(documents))
@@ -99,7 +99,7 @@ def test_a_build_that_is_stopped_after_every_shard_changes_no_byte(corpus: Path,
 
 
 @pytest.mark.slow
-def test_processes_hand_long_documents_over_by_a_file(
+def test_worker_processes_pass_long_documents_in_a_file(
     corpus: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("halcyon.data.cache.build.SMALL_BYTES", 0)

@@ -40,7 +40,7 @@ def own_memory(root: Path, kind: str, path: Path) -> int:
     ("kind", "name", "begin", "end"),
     [("jsonl", "c.jsonl.gz", b'{"text": "', b'"}\n'), pytest.param("text", "c.txt.gz", b"", b"", marks=pytest.mark.variant)],
 )
-def test_a_document_four_times_as_long_takes_no_more(tmp_path: Path, kind: str, name: str, begin: bytes, end: bytes) -> None:
+def test_a_document_four_times_as_long_takes_no_more_memory(tmp_path: Path, kind: str, name: str, begin: bytes, end: bytes) -> None:
     member = gzip.compress(b"thirty-two characters, more or so" * (MEMBER_CHARACTERS // 32), 1)
     found: list[int] = []
     for members in (24, 96):

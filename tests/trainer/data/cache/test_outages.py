@@ -78,7 +78,7 @@ def undisturbed(spec: TrainingRunSpec, tmp_path: Path) -> dict[str, bytes]:
         pytest.param(lambda request: request.method == "GET" and request.key == "c.jsonl", id="the last file"),
     ],
 )
-def test_sources_that_are_refused_for_a_while(
+def test_sources_that_deny_access_for_a_while_are_retried(
     spec: TrainingRunSpec, proxy: Proxy, tmp_path: Path, concerns: Callable[[Request], bool]
 ) -> None:
     told = Told()
@@ -90,7 +90,7 @@ def test_sources_that_are_refused_for_a_while(
     assert files_below(tmp_path / "root") == undisturbed(spec, tmp_path)
 
 
-def test_sources_that_stay_refused_end_the_process_with_their_answer(spec: TrainingRunSpec, proxy: Proxy) -> None:
+def test_sources_that_keep_denying_access_end_the_process_with_their_answer(spec: TrainingRunSpec, proxy: Proxy) -> None:
     told = Told()
     proxy.decide = lambda request: DENIED
     with pytest.raises(DataUnreachable, match=r"^spec\.data\.sources\[web\]\.jsonl\.paths\[0\]: s3://.*/a\.jsonl .*HTTP status 403"):
@@ -98,7 +98,7 @@ def test_sources_that_stay_refused_end_the_process_with_their_answer(spec: Train
     assert told.ends == [False]
 
 
-def test_a_file_that_stays_refused_gets_no_time_for_those_before_it(spec: TrainingRunSpec, proxy: Proxy) -> None:
+def test_reading_earlier_files_again_does_not_extend_the_time_limit(spec: TrainingRunSpec, proxy: Proxy) -> None:
     """Each retry reads again up to the last file, or continues after the last commit: neither may restart the time limit endlessly."""
     told = Told()
     proxy.decide = lambda request: DENIED if request.method == "GET" and request.key == "c.jsonl" else PASS
@@ -114,13 +114,13 @@ def test_a_missing_file_is_not_waited_for(spec: TrainingRunSpec, bucket: Bucket)
     assert told.waits == []
 
 
-def test_without_patience_it_is_told_at_once(spec: TrainingRunSpec, proxy: Proxy) -> None:
+def test_without_a_retry_budget_an_outage_is_reported_at_once(spec: TrainingRunSpec, proxy: Proxy) -> None:
     proxy.decide = lambda request: DENIED
     with pytest.raises(DataUnreachable):
         ensure_caches(spec, process="first")
 
 
-def test_a_tokenizer_is_waited_for_too(spec: TrainingRunSpec, proxy: Proxy, bucket: Bucket) -> None:
+def test_the_file_of_a_tokenizer_is_retried_too(spec: TrainingRunSpec, proxy: Proxy, bucket: Bucket) -> None:
     told = Told()
     proxy.decide = times(1, lambda request: request.key.endswith("tokenizer.json"))
     named = spec.model_validate(spec.document() | {"tokenizer": {"tokenizerJson": {"path": f"{bucket.uri}/tokenizer.json"}}})
@@ -149,7 +149,7 @@ def test_a_notice_that_ends_a_wait_beside_the_training_is_no_failure(spec: Train
     assert failures == []
 
 
-def test_processes_that_wait_for_the_builder_end_as_it_does(spec: TrainingRunSpec, proxy: Proxy) -> None:
+def test_processes_that_wait_for_a_failed_builder_fail_with_its_error(spec: TrainingRunSpec, proxy: Proxy) -> None:
     store = Store(CheckpointSpec(root=f"{spec.checkpoint.root}/data"))
     first, second = Builder(store, "first", run="r"), Builder(store, "second", run="r")
     assert first.try_elect()
@@ -176,7 +176,7 @@ def failing_store(monkeypatch: pytest.MonkeyPatch, failure: StoreFailure, number
 
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN"])
-def test_token_caches_whose_store_is_away_for_a_while(
+def test_token_caches_on_an_unreachable_store_are_retried(
     spec: TrainingRunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     expected, told = undisturbed(spec, tmp_path), Told()
@@ -187,7 +187,9 @@ def test_token_caches_whose_store_is_away_for_a_while(
     assert files_below(tmp_path / "root") == expected
 
 
-def test_token_caches_whose_store_stays_away_count_as_out_of_reach(spec: TrainingRunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_caches_on_a_store_that_stays_unreachable_end_with_data_unreachable(
+    spec: TrainingRunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The operator then retries with growing pauses, and never counts a crash."""
     failing_store(monkeypatch, StoreFailure("UNAVAILABLE", "nobody answers"), 1000)
     with pytest.raises(DataUnreachable, match=r"^spec\.data\.cache\.root: the token cache .* could not be reached"):
@@ -197,7 +199,7 @@ def test_token_caches_whose_store_stays_away_count_as_out_of_reach(spec: Trainin
 @pytest.mark.parametrize(
     ("code", "text", "kind"), [("NOT_FOUND", "no bucket", RootUnusable), ("RESOURCE_EXHAUSTED", "No space left", TrainerExit)]
 )
-def test_what_no_wait_can_change_at_the_token_caches(
+def test_permanent_failures_of_the_store_of_token_caches_are_not_retried(
     spec: TrainingRunSpec, monkeypatch: pytest.MonkeyPatch, code: str, text: str, kind: type[TrainerExit]
 ) -> None:
     told = Told()
@@ -234,7 +236,7 @@ def failing(number: int, between: Callable[[], Any]) -> Callable[[], str]:
     return attempt
 
 
-def test_what_was_only_read_again_renews_no_time() -> None:
+def test_reading_again_does_not_restart_the_time_limit() -> None:
     clock = Clock(100)
     asking = SourceRetries(clock.retry_budget, lambda: None)
     with pytest.raises(DataUnreachable):
@@ -244,7 +246,7 @@ def test_what_was_only_read_again_renews_no_time() -> None:
     assert len(clock.told.ends) == len(clock.told.waits)
 
 
-def test_what_was_committed_renews_it() -> None:
+def test_a_commit_restarts_the_time_limit() -> None:
     clock = Clock(100)
     asking = SourceRetries(clock.retry_budget, lambda: None)
     assert asking.retry(failing(1000, asking.reset_deadline)) == "read"

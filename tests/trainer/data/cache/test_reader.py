@@ -86,7 +86,7 @@ def test_a_flipped_bit_is_never_silent(tmp_path: Path, corpus: Path, name: str) 
         assert len(reader.gather(np.array([0]), np.array([10]))) == 10, "valid blocks can be read"
 
 
-def test_a_file_that_is_cut_or_gone_is_told(tmp_path: Path, corpus: Path) -> None:
+def test_a_truncated_or_missing_file_is_reported(tmp_path: Path, corpus: Path) -> None:
     store, caches = local(tmp_path, corpus)
     (path,) = (tmp_path / "root" / "data" / "web" / "shards").glob("*/tokens")
     content = path.read_bytes()
@@ -97,7 +97,7 @@ def test_a_file_that_is_cut_or_gone_is_told(tmp_path: Path, corpus: Path) -> Non
         path.unlink(missing_ok=True)
 
 
-def test_ends_and_origins_may_lie_on_a_disk(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ends_and_origins_can_be_mapped_from_a_disk(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, caches = local(tmp_path, corpus)
     reader = TokenReader(store, "web", caches.ledgers["web"], Memory(1 << 20))
     ends, origins = reader.document_ends(), reader.origins()

@@ -61,14 +61,14 @@ def test_weight_layout_and_held_out_part_need_no_other_cache(corpus: Path) -> No
     again(corpus, source={"weight": 3, "layout": {"pack": {}}, "validation": {"fraction": 0.5}})
 
 
-def test_a_damaged_ledger_is_told(corpus: Path) -> None:
+def test_a_damaged_ledger_is_reported(corpus: Path) -> None:
     ledger = corpus.parent / "root" / "data" / "web" / "LEDGER.json"
     ledger.write_text(ledger.read_text()[:-20])
     with pytest.raises(DamagedData, match=r"LEDGER\.json cannot be read"):
         again(corpus)
 
 
-def test_a_root_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("a file where a folder should be")
     corpus = write_jsonl(tmp_path / "c.jsonl", 5)
     with pytest.raises((RootUnusable, BadConfiguration), match=r"root"):

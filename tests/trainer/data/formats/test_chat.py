@@ -47,7 +47,7 @@ def chat(tokenizer: MarkedBytes = TOKENIZER, **options: Any) -> Any:
     return build_formatter(FormatSpec(chat=ChatFormatSpec(**options)), tokenizer, where=WHERE)
 
 
-def test_turns_between_marks_and_only_the_assistant_counts() -> None:
+def test_turns_are_between_special_tokens_and_only_assistant_tokens_count() -> None:
     (document,) = chat()([row({"messages": [user("Hi"), assistant("Hello"), user("1+1?"), assistant("2")]})])
     assert TOKENIZER.show(document.tokens) == (
         "[bos][user_start]Hi[user_end][assistant_start]Hello[assistant_end][user_start]1+1?[user_end][assistant_start]2[assistant_end]"
@@ -56,7 +56,7 @@ def test_turns_between_marks_and_only_the_assistant_counts() -> None:
     assert document.size_bytes == len("HiHello1+1?2")
 
 
-def test_what_tools_answer_does_not_count() -> None:
+def test_outputs_of_tools_do_not_count_in_the_loss() -> None:
     parts = [
         {"type": "text", "text": "Let me see. "},
         {"type": "python", "text": "2**5"},
@@ -84,13 +84,13 @@ def test_the_system_message_joins_the_first_user_message() -> None:
     assert TOKENIZER.show(own.tokens).count("Be brief.") == 1
 
 
-def test_all_may_count() -> None:
+def test_all_tokens_count_in_the_loss_if_requested() -> None:
     (document,) = chat(loss_on="all")([row({"messages": [user("nobody answers")]})])
     assert document.weights is None
     assert TOKENIZER.show(document.tokens) == "[bos][user_start]nobody answers[user_end]"
 
 
-def test_a_template_of_another_model() -> None:
+def test_a_template_of_another_model_can_be_used() -> None:
     (document,) = chat(CHATML_TOKENIZER, template=CHATML)([row({"messages": [system("S"), user("U"), assistant(" A "), user("V")]})])
     assert CHATML_TOKENIZER.show(document.tokens) == (
         "[endoftext][im_start]system\nS[im_end]\n[im_start]user\nU[im_end]\n[im_start]assistant\nA[im_end]\n[im_start]user\nV[im_end]\n"
@@ -124,7 +124,7 @@ GLUED = chat(template="{% generation %}{% for m in messages %}{{ m['content'] }}
     )
 )
 @example(["<|user_", "start|>, said the fox<", "|bos|>"])
-def test_contents_never_become_marks_and_arrive_unchanged(contents: list[str]) -> None:
+def test_contents_never_become_special_tokens_and_stay_unchanged(contents: list[str]) -> None:
     first, second, third = contents
     parts = [{"type": "text", "text": second}, {"type": "text", "text": third}]
     (document,) = OWN([row({"messages": [user(first), assistant(parts)]})])
@@ -159,13 +159,13 @@ def test_contents_never_become_marks_and_arrive_unchanged(contents: list[str]) -
         ("hello", "is not a list of messages; name the field of the messages"),
     ],
 )
-def test_what_is_no_conversation_is_named(messages: Any, sentence: str) -> None:
+def test_the_row_of_an_invalid_conversation_is_named(messages: Any, sentence: str) -> None:
     with pytest.raises(BadConfiguration) as refused:
         chat()([row({"messages": [user("a"), assistant("b")]}, 16), row({"messages": messages})])
     assert str(refused.value).startswith(f"{WHERE}.chat.messagesField: row 17 (counted from 0) of s3://bucket/a.jsonl {sentence}")
 
 
-def test_templates_of_others_are_given_other_roles_but_no_lost_turns() -> None:
+def test_foreign_templates_get_other_roles_but_no_repeated_turns() -> None:
     formatter = chat(CHATML_TOKENIZER, template=CHATML)
     assert formatter([row({"messages": [user("a"), assistant("b"), {"role": "tool", "content": "c"}, assistant("d")]})])
     with pytest.raises(BadConfiguration, match="two user turns in a row"):
@@ -179,13 +179,13 @@ def test_templates_of_others_are_given_other_roles_but_no_lost_turns() -> None:
         ("{{ messages[0]['content'] }}", "it has no {% generation %} block, so no token would count in the loss; put"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_told_before_any_row(template: str, sentence: str) -> None:
+def test_an_unusable_template_is_reported_before_any_row(template: str, sentence: str) -> None:
     with pytest.raises(BadConfiguration) as refused:
         chat(template=template)
     assert str(refused.value).startswith(f"{WHERE}.chat.template: {sentence}")
 
 
-def test_the_own_template_wants_its_marks() -> None:
+def test_the_built_in_template_needs_its_special_tokens() -> None:
     with pytest.raises(
         BadConfiguration, match=r"\.chat\.template: the tokenizer has no special token <\|user_start\|>, which Halcyon's own"
     ):
@@ -201,14 +201,14 @@ def test_the_own_template_wants_its_marks() -> None:
         ("messages.append(1)", "attribute 'append' of 'list' object is unsafe"),
     ],
 )
-def test_a_template_that_fails_or_breaks_out_names_the_row(expression: str, reason: str) -> None:
+def test_the_error_of_a_template_that_fails_or_escapes_names_the_row(expression: str, reason: str) -> None:
     formatter = chat(template="{% generation %}{{ " + expression + " }}{% endgeneration %}")
     with pytest.raises(BadConfiguration, match=r"row 17 \(counted from 0\) of s3://bucket/a\.jsonl does not fit the template: ") as refused:
         formatter([row({"messages": [user("a"), assistant("b")]})])
     assert reason in str(refused.value)
 
 
-def test_a_preference_is_the_chosen_then_the_rejected_one() -> None:
+def test_a_preference_is_a_chosen_and_then_a_rejected_document() -> None:
     formatter = build_formatter(FormatSpec(preference=PreferenceFormatSpec()), TOKENIZER, where=WHERE)
     rows = [
         row({"chosen": [], "rejected": []}),

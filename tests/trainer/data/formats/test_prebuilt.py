@@ -23,7 +23,7 @@ def documents(*values: Any, weights: str | None = None) -> Any:
 
 
 @pytest.mark.parametrize("kind", [list, lambda ids: np.array(ids, np.uint16), lambda ids: np.array(ids, np.int64)])
-def test_ids_are_kept_and_begin_once(kind: Any) -> None:
+def test_token_ids_are_kept_and_begin_with_one_bos(kind: Any) -> None:
     with_bos, without = documents({"tokens": kind([BOS, 65, 66])}, {"tokens": kind([65, 66])})
     assert with_bos.tokens.tolist() == without.tokens.tolist() == [BOS, 65, 66]
     assert with_bos.tokens.dtype == without.tokens.dtype == np.int32

@@ -35,7 +35,7 @@ def fitted_one_by_one(lengths: list[int], capacity: int, buffer: int) -> list[li
 
 @settings(deadline=None)
 @given(some_lengths, st.integers(1, 24), st.integers(1, 20))
-def test_it_is_what_the_words_say(lengths: list[int], length: int, buffer: int) -> None:
+def test_best_fit_equals_a_plain_implementation_of_its_description(lengths: list[int], length: int, buffer: int) -> None:
     layout = BestFit.build(ends_of(lengths), length, buffer=buffer)
     expected = fitted_one_by_one(lengths, length + 1, buffer)
     assert contents(layout) == expected
@@ -47,7 +47,7 @@ def test_it_is_what_the_words_say(lengths: list[int], length: int, buffer: int) 
     assert report.used + report.cropped + report.dropped == sum(lengths)
 
 
-def test_a_larger_buffer_crops_less_and_the_share_is_told() -> None:
+def test_a_larger_buffer_crops_less_and_the_cropped_share_is_reported() -> None:
     lengths = np.minimum(np.random.default_rng(3).lognormal(6, 1.2, 20_000).astype(np.int64) + 2, 20_000)
     shares = [BestFit.build(np.cumsum(lengths), 2048, buffer=buffer).report.cropped_share for buffer in (1, 30, 1000)]
     assert shares[0] > shares[1] > shares[2]
@@ -55,7 +55,7 @@ def test_a_larger_buffer_crops_less_and_the_share_is_told() -> None:
     assert shares[2] < capped + 0.1
 
 
-def test_it_opens_again_from_its_arrays_and_never_changes() -> None:
+def test_a_layout_is_rebuilt_from_its_arrays_and_never_changes() -> None:
     ends = ends_of(np.random.default_rng(0).integers(1, 50, 500).tolist())
     spec = LayoutSpec(best_fit=BestFitSpec(buffer=20))
     layout = build_layout(spec, ends, sequence_length=32, source="any")

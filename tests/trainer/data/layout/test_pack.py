@@ -38,7 +38,9 @@ def packed_one_by_one(lengths: list[int], capacity: int, max_segments: int, too_
 
 @settings(deadline=None)
 @given(some_lengths, st.integers(1, 24), st.integers(1, 5), st.sampled_from(["left", "right", "drop"]), st.sampled_from([1, 3, 7, 1000]))
-def test_it_is_what_the_words_say(lengths: list[int], length: int, max_segments: int, too_long: Any, chunk: int) -> None:
+def test_packing_equals_a_plain_implementation_of_its_description(
+    lengths: list[int], length: int, max_segments: int, too_long: Any, chunk: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pack, "_CHUNK_DOCUMENTS", chunk)
         layout = Pack.build(ends_of(lengths), length, max_segments=max_segments, too_long=too_long)
@@ -70,7 +72,7 @@ def test_a_document_too_long_is_cut_dropped_or_refused_as_asked() -> None:
     )
 
 
-def test_it_opens_again_from_its_arrays() -> None:
+def test_a_layout_is_rebuilt_from_its_arrays() -> None:
     ends = ends_of(np.random.default_rng(0).integers(1, 50, 500).tolist())
     spec = LayoutSpec(pack=PackSpec(max_segments=4, too_long="right"))
     layout = build_layout(spec, ends, sequence_length=32, source="any")

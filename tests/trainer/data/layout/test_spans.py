@@ -48,7 +48,7 @@ def test_each_sequence_can_have_a_part_of_its_own() -> None:
 
 @settings(deadline=None)
 @given(some_lengths, st.integers(1, 20), st.integers(0, 2**32 - 1))
-def test_split_at_documents_each_piece_lies_in_its_document(lengths: list[int], length: int, seed: int) -> None:
+def test_each_piece_of_a_span_split_at_documents_is_in_one_document(lengths: list[int], length: int, seed: int) -> None:
     ends = ends_of(lengths)
     layout = Concatenate(sum(lengths), length)
     indices = np.random.default_rng(seed).integers(0, layout.sequences, 5 if layout.sequences else 0)
@@ -64,6 +64,6 @@ def test_split_at_documents_each_piece_lies_in_its_document(lengths: list[int], 
     assert not same.any()
 
 
-def test_offsets_begin_anew_with_each_sequence() -> None:
+def test_offsets_restart_with_each_sequence() -> None:
     spans = Spans(np.array([0, 0, 1, 3, 3], np.int32), np.zeros(5, np.int64), np.array([2, 3, 4, 1, 9], np.int32))
     assert spans.offset.tolist() == [0, 2, 0, 0, 1]

@@ -46,7 +46,7 @@ def test_large_sources_cost_no_more(size: int) -> None:
     assert len(np.unique(elements[:1000] // 256)) > 400  # a true shuffle of 512 blocks gives 439
 
 
-def test_the_short_block_comes_anywhere() -> None:
+def test_the_short_block_has_a_random_place() -> None:
     """In Levanter it is at the end of every epoch."""
     places = []
     for number in range(180):
@@ -56,7 +56,7 @@ def test_the_short_block_comes_anywhere() -> None:
     assert np.abs(counts - 180 / 9).max() < 4.5 * np.sqrt(180 / 9)
 
 
-def test_any_place_alone_is_as_in_the_whole() -> None:
+def test_single_positions_equal_those_of_the_whole_order() -> None:
     spec = OrderSpec(blocks=BlockOrderSpec(block_sequences=7, window_blocks=5))
     whole = build_order(spec, sequences=500, seed=3, source="web")(np.arange(2000))
     scattered = np.random.default_rng(0).permutation(2000)
@@ -67,7 +67,7 @@ def test_any_place_alone_is_as_in_the_whole() -> None:
 
 
 @pytest.mark.parametrize("place", [-1, 10])
-def test_outside_is_an_error(place: int) -> None:
+def test_a_position_out_of_range_is_an_error(place: int) -> None:
     with pytest.raises(IndexError, match=r"outside \[0, 10\)"):
         BlockPermutation(10, b"", block_size=4, window_blocks=2)(np.array([place]))
 

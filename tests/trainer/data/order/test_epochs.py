@@ -47,7 +47,7 @@ def test_positions_of_many_epochs_in_any_order_and_shape(kind: str) -> None:
     assert build_order(SPECS[kind], sequences=11, seed=2, source="web")(np.empty((0, 3), np.int64)).shape == (0, 3)
 
 
-def test_an_order_far_away_is_there_at_once() -> None:
+def test_positions_of_a_far_epoch_are_computed_at_once() -> None:
     order = Order(sequences=2**48, seed=0, source="web")
     positions = 2**48 * 1000 + np.arange(100)
     assert len(np.unique(order(positions))) == 100

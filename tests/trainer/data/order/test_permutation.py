@@ -52,7 +52,7 @@ def key(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_element_comes_once_and_goes_back(size: int) -> None:
+def test_every_element_occurs_once_and_has_an_inverse(size: int) -> None:
     for number in range(3):
         permutation = Permutation(size, key(number))
         elements = permutation(np.arange(size))
@@ -61,7 +61,7 @@ def test_every_element_comes_once_and_goes_back(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [2**31 - 1, 2**31 + 1, 2**32, 2**33 + 1, 2**47 + 5, 2**48 - 1, 2**48, 2**48 + 1, MAX_SIZE - 1, MAX_SIZE])
-def test_large_domains_go_back_and_stay_inside(size: int) -> None:
+def test_large_permutations_have_an_inverse_and_stay_in_range(size: int) -> None:
     permutation = Permutation(size, key(0))
     ends = np.arange(1000)
     middle = np.random.default_rng(1).integers(0, size, 10_000)
@@ -73,7 +73,7 @@ def test_large_domains_go_back_and_stay_inside(size: int) -> None:
     assert np.array_equal(permutation.inverse(elements), indices)
 
 
-def test_one_by_one_and_all_at_once_are_the_same() -> None:
+def test_single_indices_and_arrays_give_the_same_elements() -> None:
     permutation = Permutation(1000, key(0))
     together = permutation(np.arange(1000))
     assert [int(permutation(index)) for index in range(1000)] == together.tolist()
@@ -87,7 +87,7 @@ def test_the_same_key_gives_the_same_order_for_ever() -> None:
 
 
 @pytest.mark.parametrize(("size", "index"), [(10, 10), (10, -1), (1, 1)])
-def test_outside_is_an_error(size: int, index: int) -> None:
+def test_an_index_out_of_range_is_an_error(size: int, index: int) -> None:
     with pytest.raises(IndexError, match="outside"):
         Permutation(size, b"")(index)
     with pytest.raises(IndexError, match="outside"):

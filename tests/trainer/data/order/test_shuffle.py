@@ -70,18 +70,18 @@ def short_window(size: int, number: int) -> np.ndarray:
         (short_window, 1000),
     ],
 )
-def test_it_cannot_be_told_from_a_true_shuffle(draw: Draw, size: int) -> None:
+def test_an_order_cannot_be_distinguished_from_a_true_shuffle(draw: Draw, size: int) -> None:
     assert {name: value for name, value in deviations(draw, size).items() if value > BOUND} == {}
 
 
-def test_another_true_shuffle_passes_too() -> None:
+def test_a_true_shuffle_passes_the_same_statistics() -> None:
     found = deviations(lambda size, number: np.random.default_rng([7, number]).permutation(size), 4096)
     assert max(found.values()) < BOUND
 
 
 @pytest.mark.parametrize("size", [1000, 4096, 5003])
 @pytest.mark.parametrize("weak", [linear_congruence, multiply_add_mask])
-def test_weak_orders_are_found_out(weak: Draw, size: int) -> None:
+def test_weak_orders_are_detected(weak: Draw, size: int) -> None:
     """The statistics detect Levanter's first and its present shuffle (its issue #1803)."""
     found = deviations(weak, size)
     told = [name for name, value in found.items() if value > 2 * BOUND]
@@ -89,7 +89,7 @@ def test_weak_orders_are_found_out(weak: Draw, size: int) -> None:
     assert any("distinct differences" in name for name in told)
 
 
-def test_epochs_sources_and_seeds_have_nothing_in_common() -> None:
+def test_orders_of_different_epochs_sources_and_seeds_are_uncorrelated() -> None:
     size = 5000
     orders = [
         Order(sequences=size, seed=seed, source=source)(np.arange(number * size, (number + 1) * size))

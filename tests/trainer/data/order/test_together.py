@@ -21,7 +21,7 @@ SPECS = [
 
 
 @given(st.lists(st.tuples(st.integers(1, 2**48), st.booleans(), st.integers(0, 40)), max_size=12), st.integers(0, 999))
-def test_permutations_of_all_sizes_answer_as_alone(wanted: list[tuple[int, bool, int]], seed: int) -> None:
+def test_permutations_evaluated_together_equal_each_one_alone(wanted: list[tuple[int, bool, int]], seed: int) -> None:
     numbers = np.random.default_rng(seed)
     questions = [
         PermutationQuery(Permutation(size, f"{seed}/{at}".encode()), numbers.integers(0, size, count), inverse)
@@ -35,7 +35,7 @@ def test_permutations_of_all_sizes_answer_as_alone(wanted: list[tuple[int, bool,
         assert np.array_equal(answer, alone)
 
 
-def test_many_numbers_go_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_queries_are_evaluated_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     questions = [PermutationQuery(Permutation(size, b"key"), np.arange(size)) for size in (100, 1000, 2047)]
     whole = evaluate_all(questions)
     monkeypatch.setattr(module, "_TOGETHER", 64)
@@ -45,7 +45,7 @@ def test_many_numbers_go_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @given(st.lists(st.tuples(st.sampled_from(SPECS), st.integers(1, 200), st.integers(0, 900)), min_size=1, max_size=6))
-def test_orders_of_every_kind_answer_as_alone(wanted: list[tuple[OrderSpec, int, int]]) -> None:
+def test_orders_evaluated_together_equal_each_one_alone(wanted: list[tuple[OrderSpec, int, int]]) -> None:
     """Also across the ends of epochs and windows, where some orders have more questions than others."""
 
     def orders() -> list[Order]:
@@ -58,11 +58,11 @@ def test_orders_of_every_kind_answer_as_alone(wanted: list[tuple[OrderSpec, int,
 
 
 @pytest.mark.parametrize("number", [-1, 100])
-def test_a_number_outside_of_one_is_an_error(number: int) -> None:
+def test_a_number_out_of_range_of_one_permutation_is_an_error(number: int) -> None:
     with pytest.raises(IndexError, match=r"outside \[0, 100\)"):
         evaluate_all([PermutationQuery(Permutation(1000, b""), np.array([5])), PermutationQuery(Permutation(100, b""), np.array([number]))])
 
 
-def test_nothing_is_asked_of_nobody() -> None:
+def test_an_empty_list_of_queries_gives_an_empty_list() -> None:
     assert run_queries([]) == []
     assert evaluate_all([]) == []

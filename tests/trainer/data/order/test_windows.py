@@ -28,7 +28,7 @@ def test_every_sequence_comes_once_and_in_its_own_window(size: int, window: int,
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 400), st.integers(0, 400), st.integers(2, 60))
-def test_more_text_moves_nothing_that_is_settled(size: int, more: int, window: int) -> None:
+def test_more_text_does_not_move_settled_sequences(size: int, more: int, window: int) -> None:
     for spec in (OrderSpec(windows=WindowOrderSpec(sequences=window)), OrderSpec(sequential=SequentialOrderSpec())):
         before = build_order(spec, sequences=size, seed=1, source="web")
         after = build_order(spec, sequences=size + more, seed=1, source="web")
@@ -37,7 +37,7 @@ def test_more_text_moves_nothing_that_is_settled(size: int, more: int, window: i
         assert np.array_equal(before(settled), after(settled))
 
 
-def test_orders_of_the_whole_settle_nothing() -> None:
+def test_orders_over_the_whole_source_have_no_settled_sequences() -> None:
     for spec in ({"random": {}}, {"blocks": {"blockSequences": 2, "windowBlocks": 2}}):
         assert build_order(OrderSpec.model_validate(spec), sequences=100, seed=0, source="web").settled == 0
 
@@ -52,7 +52,7 @@ def test_windows_epochs_seeds_and_sources_differ() -> None:
     assert len(np.unique(orders, axis=0)) == 90
 
 
-def test_any_place_alone_is_as_in_the_whole() -> None:
+def test_single_positions_equal_those_of_the_whole_order() -> None:
     whole = windows(500, sequences=70).ravel()
     scattered = np.random.default_rng(0).permutation(1500)
     spec = OrderSpec(windows=WindowOrderSpec(sequences=70))
@@ -68,7 +68,7 @@ def test_large_sources_cost_no_more() -> None:
 
 
 @pytest.mark.parametrize("place", [-1, 10])
-def test_outside_is_an_error(place: int) -> None:
+def test_a_position_out_of_range_is_an_error(place: int) -> None:
     with pytest.raises(IndexError, match=r"outside \[0, 10\)"):
         WindowPermutation(10, b"", window_size=4)(np.array([place]))
 

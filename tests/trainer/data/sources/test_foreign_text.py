@@ -43,7 +43,7 @@ def server() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 409, 418, 500])
-def test_a_file_on_a_server_that_refuses(server: str, status: int) -> None:
+def test_the_text_of_a_web_servers_refusal_is_not_shown(server: str, status: int) -> None:
     access = Access(max_retries=0, retry_seconds=1, pause_seconds=0)
     with pytest.raises(Unreadable) as told:
         look_up(parse_address(f"{server}/{status}"), access)
@@ -59,7 +59,7 @@ def test_a_file_on_a_server_that_refuses(server: str, status: int) -> None:
         f"INTERNAL: failed [http_response_body='{PAGE}']",
     ],
 )
-def test_a_store_that_refuses(text: str) -> None:
+def test_the_text_of_a_stores_refusal_is_not_shown(text: str) -> None:
     failure = from_tensorstore(ValueError(text))
     assert PAGE not in failure.text
     assert failure.text

@@ -94,7 +94,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[int]) -> 
 
 
 @pytest.mark.parametrize("status", [401, 403])  # the hub's client itself retries this status for 30 s
-def test_a_hub_that_refuses_for_a_while(hub: Path, answers: list[int], status: int) -> None:
+def test_a_hub_that_denies_access_is_reported_as_unreachable(hub: Path, answers: list[int], status: int) -> None:
     answers[:] = [status]
     with pytest.raises(DataUnreachable, match=f"hf://datasets/owner/name@v1/ cannot be listed: .*HTTP status {status}"):
         list_files(jsonl_source("hf://datasets/owner/name@v1/"), NOW)
@@ -127,7 +127,7 @@ def test_files_of_a_data_set(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ("owner/other@v1/a.jsonl", "hf://datasets/owner/other@v1/a.jsonl cannot be listed: "),
     ],
 )
-def test_what_is_not_on_the_hub_is_named(hub: Path, path: str, sentence: str) -> None:
+def test_a_file_or_data_set_that_is_not_on_the_hub_is_named(hub: Path, path: str, sentence: str) -> None:
     with pytest.raises(BadConfiguration) as refused:
         list_files(jsonl_source(f"hf://datasets/{path}"), NOW)
     assert str(refused.value).startswith(f"spec.data.sources[web].jsonl.paths[0]: {sentence}")

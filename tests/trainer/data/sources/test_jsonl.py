@@ -137,7 +137,7 @@ def test_a_part_beyond_the_end_is_refused(tmp_path: Path) -> None:
         all_pieces(jsonl_source(tmp_path, start=5))
 
 
-def test_a_file_that_vanishes_is_looked_for_once_more(tmp_path: Path) -> None:
+def test_a_file_that_disappears_is_read_once_more(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
     (file,) = list_files(jsonl_source(path), NOW)
     away = path.rename(tmp_path / "away")

@@ -54,7 +54,7 @@ def test_a_line_longer_than_the_target_is_one_block() -> None:
     assert list(cut_lines([b"a" * 10] * 10 + [b"\nb"], 16)) == [Block(101, 1, b"a" * 100 + b"\n"), Block(1, 1, b"b")]
 
 
-def test_a_long_line_is_put_aside_with_the_lines_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_line_is_spilled_to_a_file_with_the_lines_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_text, "LONG_BYTES", 50)
     data = b"one\ntwo\n" + b"a" * 100 + b"\nthree\n"
     aside, last = cut_lines([data[:30], data[30:60], data[60:]], 16)

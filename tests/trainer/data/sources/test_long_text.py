@@ -75,7 +75,7 @@ def test_long_lines_of_files(tmp_path: Path, name: str) -> None:
     assert not list(Path(spill_file._folder().name).iterdir()), "the temporary files must be removed"
 
 
-def test_rows_in_the_middle_of_a_block_that_was_put_aside(tmp_path: Path) -> None:
+def test_rows_in_the_middle_of_a_spilled_block_can_be_read(tmp_path: Path) -> None:
     lines = [json.dumps({"text": text}) for text in ("a", "b", "c", "d" * 500)]
     for name in ("a.jsonl", "a.jsonl.gz"):
         content = "\n".join(lines).encode()
@@ -107,7 +107,7 @@ def test_a_long_blank_line_is_no_row(tmp_path: Path) -> None:
     assert [row.number for row in rows(jsonl_source(tmp_path / "a.jsonl"))] == [0, 2]
 
 
-def test_a_full_disk_for_temporary_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_for_temporary_files_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spill_file.SpillFile, "make", lambda: spill_file.SpillFile("/dev/full"))
     (tmp_path / "a.jsonl.gz").write_bytes(pack("a.jsonl.gz", json.dumps({"text": "a" * 9000}).encode()))
     with pytest.raises(BadConfiguration) as refused:

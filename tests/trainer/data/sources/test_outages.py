@@ -72,7 +72,9 @@ def message(caught: pytest.ExceptionInfo[DataUnreachable]) -> str:
 
 
 @pytest.mark.parametrize("path", ["a.jsonl", "*.jsonl", ""])
-def test_a_listing_is_no_mistake_of_the_document(behind: Bucket, proxy: Proxy, outage: tuple[Fault, str], path: str) -> None:
+def test_an_outage_during_a_listing_is_no_mistake_of_the_document(
+    behind: Bucket, proxy: Proxy, outage: tuple[Fault, str], path: str
+) -> None:
     fault, answer = outage
     proxy.decide = lambda request: fault
     with pytest.raises(DataUnreachable) as caught:
@@ -82,7 +84,7 @@ def test_a_listing_is_no_mistake_of_the_document(behind: Bucket, proxy: Proxy, o
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "text"])
-def test_a_reading_is_no_mistake_of_the_document(behind: Bucket, proxy: Proxy, outage: tuple[Fault, str], kind: str) -> None:
+def test_an_outage_during_a_read_is_no_mistake_of_the_document(behind: Bucket, proxy: Proxy, outage: tuple[Fault, str], kind: str) -> None:
     """The listing succeeds, and the read of the file fails."""
     fault, answer = outage
     sources: dict[str, DataSourceSpec] = {
@@ -100,7 +102,7 @@ def test_a_reading_is_no_mistake_of_the_document(behind: Bucket, proxy: Proxy, o
     assert (type(again), str(again)) == (DataUnreachable, str(caught.value))
 
 
-def test_row_groups_are_read_as_whole_files_are(behind: Bucket, proxy: Proxy) -> None:
+def test_an_outage_during_the_read_of_a_row_group_is_no_mistake_of_the_document(behind: Bucket, proxy: Proxy) -> None:
     """The read of a parquet file's metadata succeeds, and the read of its rows fails."""
     source = parquet_source(f"{behind.uri}/a.parquet")
     (piece,) = pieces(source, list_files(source, behind.access), behind.access)
@@ -109,7 +111,9 @@ def test_row_groups_are_read_as_whole_files_are(behind: Bucket, proxy: Proxy) ->
         read_piece(piece, behind.access)
 
 
-def test_a_tokenizer_is_read_as_sources_are(behind: Bucket, proxy: Proxy, outage: tuple[Fault, str]) -> None:
+def test_an_outage_during_the_read_of_a_tokenizer_is_no_mistake_of_the_document(
+    behind: Bucket, proxy: Proxy, outage: tuple[Fault, str]
+) -> None:
     fault, answer = outage
     proxy.decide = lambda request: fault
     spec = TokenizerSpec.model_validate({"tokenizerJson": {"path": f"{behind.uri}/tokenizer.json"}})
@@ -120,13 +124,13 @@ def test_a_tokenizer_is_read_as_sources_are(behind: Bucket, proxy: Proxy, outage
 
 
 @pytest.mark.parametrize("path", ["none.jsonl", "none/*.jsonl", "none/"])
-def test_what_is_not_there_is_a_mistake_of_the_document(behind: Bucket, path: str) -> None:
+def test_a_missing_file_is_a_mistake_of_the_document(behind: Bucket, path: str) -> None:
     with pytest.raises(BadConfiguration, match="no file matches"):
         list_files(jsonl_source(f"{behind.uri}/{path}"), behind.access)
 
 
 @pytest.mark.parametrize("code", [404, 410])
-def test_a_file_that_is_gone_is_a_mistake_of_the_document(behind: Bucket, proxy: Proxy, code: int) -> None:
+def test_a_file_deleted_after_the_listing_is_a_mistake_of_the_document(behind: Bucket, proxy: Proxy, code: int) -> None:
     source = text_source(f"{behind.uri}/a.txt")
     (piece,) = pieces(source, list_files(source, behind.access), behind.access)
     proxy.decide = lambda request: Status(code, "NoSuchKey")
@@ -134,25 +138,25 @@ def test_a_file_that_is_gone_is_a_mistake_of_the_document(behind: Bucket, proxy:
         read_piece(piece, behind.access)
 
 
-def test_a_gateway_that_answers_404_for_a_key_that_it_does_not_know_refuses(behind: Bucket, proxy: Proxy) -> None:
+def test_a_404_for_an_unknown_access_key_counts_as_denied_access(behind: Bucket, proxy: Proxy) -> None:
     proxy.decide = lambda request: Status(404, "InvalidAccessKeyId") if not request.key else PASS
     with pytest.raises(DataUnreachable, match="InvalidAccessKeyId"):
         list_files(jsonl_source(f"{behind.uri}/*.jsonl"), behind.access)
 
 
-def test_a_word_in_the_name_of_a_file_decides_nothing(behind: Bucket, proxy: Proxy) -> None:
+def test_an_error_code_in_the_name_of_a_file_is_ignored(behind: Bucket, proxy: Proxy) -> None:
     proxy.decide = lambda request: Status(404, "NoSuchBucket")
     with pytest.raises(BadConfiguration):
         list_files(jsonl_source(f"{behind.uri}/ExpiredToken/*.jsonl"), behind.access)
 
 
-def test_a_name_that_does_not_resolve(bucket: Bucket) -> None:
+def test_a_store_whose_name_does_not_resolve_is_unreachable(bucket: Bucket) -> None:
     access = replace(bucket.access, endpoint="http://store.invalid", max_retries=0)
     with pytest.raises(DataUnreachable, match="no connection"):
         list_files(jsonl_source(f"{bucket.uri}/a.jsonl"), access)
 
 
-def test_a_server_that_accepts_and_never_answers(bucket: Bucket) -> None:
+def test_a_store_that_accepts_connections_and_never_answers_is_unreachable(bucket: Bucket) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sink:
         access = replace(
             bucket.access, endpoint=f"http://127.0.0.1:{sink.getsockname()[1]}", max_retries=0, retry_seconds=0.1, answer_seconds=0.2
@@ -165,7 +169,9 @@ def test_a_server_that_accepts_and_never_answers(bucket: Bucket) -> None:
     ("number", "kind"),
     [("EIO", DataUnreachable), ("ESTALE", DataUnreachable), ("ENOTCONN", DataUnreachable), ("EACCES", BadConfiguration)],
 )
-def test_a_mount_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, kind: type[Exception]) -> None:
+def test_errors_of_a_mount_are_outages_or_mistakes_of_the_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, kind: type[Exception]
+) -> None:
     import errno
     import os
 
@@ -183,7 +189,7 @@ def test_a_mount_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
         read_all(source, files, access)
 
 
-def test_one_round_more_is_given_to_each_range(behind: Bucket, proxy: Proxy) -> None:
+def test_the_read_of_each_range_is_repeated_once(behind: Bucket, proxy: Proxy) -> None:
     answers = iter([SLOW_DOWN])
     lock = threading.Lock()
 

@@ -51,7 +51,7 @@ def test_rows_from_a_bucket_are_those_of_the_disk(bucket: Bucket, monkeypatch: p
     assert values(text_source(f"{bucket.uri}/a.jsonl"), bucket.access) == [(bucket.folder / "a.jsonl").read_bytes()]
 
 
-def test_of_a_parquet_file_only_what_is_needed_is_fetched(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_needed_parts_of_a_parquet_file_are_fetched(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = 20_000
     noise = random.Random(0).randbytes(200 * rows)
     columns = {"blob": [noise[200 * row : 200 * (row + 1)] for row in range(rows)], "text": texts(rows)}
@@ -84,7 +84,7 @@ def test_an_object_that_changes_while_it_is_read_ends_the_reading(bucket: Bucket
     assert str(refused.value).startswith(f"spec.data.sources[web].jsonl: {bucket.uri}/a.jsonl {expected}")
 
 
-def test_what_is_not_there_is_named(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_named(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in ("nothing.jsonl", "nothing/", "**/*.parquet"):
         with pytest.raises(BadConfiguration) as refused:
             list_files(jsonl_source(f"{bucket.uri}/{path}"), bucket.access)
@@ -129,14 +129,14 @@ def test_a_glob_on_a_web_server_is_refused() -> None:
         ("p/q", "", "p/q"),
     ],
 )
-def test_addresses_are_taken_apart(uri: str, root: str, path: str) -> None:
+def test_addresses_are_split_into_root_and_path(uri: str, root: str, path: str) -> None:
     address = parse_address(uri)
     assert (address.root, address.path) == (root, path)
     assert parse_address(address.uri) == address
 
 
 @pytest.mark.parametrize("uri", ["hf://models/o/n/f", "hf://datasets/o", "s3:///p"])
-def test_addresses_that_lack_something_are_refused(uri: str) -> None:
+def test_incomplete_addresses_are_rejected(uri: str) -> None:
     with pytest.raises(Unreadable, match="; write "):
         parse_address(uri)
 

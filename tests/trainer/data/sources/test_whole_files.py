@@ -28,7 +28,7 @@ def put(root: Path, *paths: str) -> None:
         file.write_text(path)
 
 
-def test_standard_library_is_its_modules_and_nothing_of_the_machine(tmp_path: Path) -> None:
+def test_standard_library_has_only_its_modules_and_no_files_of_the_machine(tmp_path: Path) -> None:
     put(
         tmp_path,
         "zipfile.py",
@@ -73,13 +73,13 @@ def test_parts_of_the_standard_library() -> None:
     assert source + documentation == names(rows(stdlib_source("documentation", "source")))
 
 
-def test_an_interpreter_without_a_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interpreter_without_a_library_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[stdlib\]\.stdlib: no \.py files below .*; use an image"):
         rows(stdlib_source("source"))
 
 
-def test_an_interpreter_without_documentation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interpreter_without_documentation_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(BadConfiguration, match=r"\.stdlib: this Python has no pydoc_data\.topics; leave `documentation` out of include$"):
         rows(stdlib_source("documentation"))
@@ -101,7 +101,7 @@ def test_directories_globs_and_files_in_order_each_file_once(tmp_path: Path) -> 
     ]
 
 
-def test_a_name_that_exists_is_taken_literally(tmp_path: Path) -> None:
+def test_the_name_of_an_existing_file_is_no_glob(tmp_path: Path) -> None:
     put(tmp_path, "notes[1].txt", "notes1.txt")
     assert names(rows(text_source(tmp_path / "notes[1].txt"))) == [str(tmp_path / "notes[1].txt")]
 

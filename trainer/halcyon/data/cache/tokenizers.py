@@ -17,15 +17,13 @@ from halcyon.errors import DamagedData
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition
-from halcyon_api.checkpoint_documents import canonical_json
+from halcyon_api.checkpoint_documents import TOKENIZERS_PREFIX, canonical_json
 from halcyon_api.training_run import TrainingRunSpec
-
-_PREFIX = "tokenizers/"
 
 
 def tokenizer_key(document: dict[str, Any]) -> str:
     """Key of a tokenizer below the caches' root: a hash of the document of all its inputs."""
-    return f"{_PREFIX}{hashlib.sha256(canonical_json(document)).hexdigest()[:32]}.json"
+    return f"{TOKENIZERS_PREFIX}{hashlib.sha256(canonical_json(document)).hexdigest()[:32]}.json"
 
 
 def read_tokenizer(store: Store, key: str) -> TokenizerDefinition | None:
@@ -61,9 +59,14 @@ def store_tokenizer(store: Store, key: str, definition: TokenizerDefinition) -> 
     store.create(key, json.dumps(document).encode())
 
 
+def keep_tokenizer(store: Store, definition: TokenizerDefinition) -> None:
+    """Store a tokenizer in a checkpoint root, so that its model can be used without the files that the run read."""
+    store_tokenizer(store, f"{TOKENIZERS_PREFIX}{definition.fingerprint[:32]}.json", definition)
+
+
 def find_tokenizer(store: Store, fingerprint: str) -> TokenizerDefinition | None:
     """The stored tokenizer with a fingerprint; None: there is none. Skips damaged tokenizers."""
-    for key in store.list(_PREFIX):
+    for key in store.list(TOKENIZERS_PREFIX):
         try:
             definition = read_tokenizer(store, key)
         except DamagedData:
@@ -91,7 +94,7 @@ def inherited_tokenizer(spec: TrainingRunSpec, store: Store) -> InheritedTokeniz
         store: The root of its own caches, which runs with the same data may share.
     """
     origin = spec.origin
-    if origin is None or spec.tokenizer.bpe is None:
+    if origin is None or origin.run is None or spec.tokenizer.bpe is None:
         return None
 
     def find() -> TokenizerDefinition | None:

@@ -1,4 +1,7 @@
-"""GPT-2 (Radford et al. 2019): LayerNorm before each part, learned positions, biases everywhere, GELU, tied embeddings."""
+"""GPT-2 (Radford et al. 2019): LayerNorm before each part, learned positions, biases everywhere, GELU, tied embeddings.
+
+``scaleAttnByInverseLayerIdx`` is the option of Mistral-GPT2 (Karamcheti et al. 2021): deeper layers have smaller scores.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import equinox as eqx
 import haliax as hax
@@ -17,14 +19,16 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
 from halcyon.models.model import CausalLM, Inputs, Outputs
+from halcyon.models.parameters import Role
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear, add_wide
 from halcyon.models.parts.masks import Mask, causal
-from halcyon.models.parts.mlp import gelu
+from halcyon.models.parts.mlp import activated
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.parts.self_attention import SelfAttention
 from halcyon.models.stack import Stack
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
+from halcyon_api.spec.families.section import Activation
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Gpt2Block(eqx.Module):
     mlp_norm: LayerNorm
     mlp_up: Linear
     mlp_down: Linear
+    activation: Activation = eqx.field(static=True)
 
     @staticmethod
     def init(spec: Gpt2Spec, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> Gpt2Block:
@@ -81,12 +86,13 @@ class Gpt2Block(eqx.Module):
             mlp_norm=norm(),
             mlp_up=linear((at.embed,), (at.mlp,)),
             mlp_down=into_stream((at.mlp,), (at.embed,)),
+            activation=spec.activation_function,
         )
 
-    def __call__(self, x: NamedArray, mask: Mask) -> NamedArray:
-        """(..., position, embed) to the same axes."""
-        x = x + self.attention(self.attention_norm(x), mask)
-        return hax.auto_sharded(x + self.mlp_down(gelu(self.mlp_up(self.mlp_norm(x)))))
+    def __call__(self, x: NamedArray, mask: Mask, factor: jax.Array | None) -> NamedArray:
+        """(..., position, embed) to the same axes. `factor` multiplies the scores."""
+        x = x + self.attention(self.attention_norm(x), mask, factor=factor)
+        return hax.auto_sharded(x + self.mlp_down(activated(self.activation, self.mlp_up(self.mlp_norm(x)))))
 
 
 class Gpt2(CausalLM):
@@ -96,6 +102,9 @@ class Gpt2(CausalLM):
     positions: Embedding
     blocks: Stack[Gpt2Block]
     norm: LayerNorm
+    untied_head: Linear | None
+    by_layer: bool = eqx.field(static=True)
+    """Whether the scores of a layer are divided by its number."""
     vocab: Axis = eqx.field(static=True)
     max_position: Axis = eqx.field(static=True)
     embed: Axis = eqx.field(static=True)
@@ -105,12 +114,16 @@ class Gpt2(CausalLM):
         """Random parameters: normal with `initializer_std`, smaller for projections into the residual stream; biases 0, norms 1."""
         at = Gpt2Axes.of(spec)
         std = spec.initializer_std
-        keys = iter(jax.random.split(key, 8))
+        keys = iter(jax.random.split(key, 9))
         return Gpt2(
             embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=next(keys)),
             positions=Embedding.init(max_position, at.embed, std=std, dtype=dtype, key=next(keys)),
             blocks=Stack(at.layers, spec.remat, Gpt2Block.init(spec, dtype, keys=keys)),
             norm=LayerNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
+            untied_head=None
+            if spec.tie_word_embeddings
+            else Linear.init((at.embed,), (vocab,), std=std, dtype=dtype, role=Role.HEAD, key=next(keys)),
+            by_layer=spec.scale_attn_by_inverse_layer_idx,
             vocab=vocab,
             max_position=max_position,
             embed=at.embed,
@@ -126,12 +139,13 @@ class Gpt2(CausalLM):
             learned = self.positions(inputs.positions, dtype)
         x = hax.auto_sharded(add_wide(self.embedding(inputs.tokens, dtype), learned))
 
-        def step(block: Gpt2Block, x: NamedArray, _: Any) -> tuple[NamedArray, None]:
-            return block(x, mask), None
+        def step(block: Gpt2Block, x: NamedArray, factor: jax.Array | None) -> tuple[NamedArray, None]:
+            return block(x, mask, factor), None
 
-        return Outputs(self.norm(self.blocks.scan(step, x)[0]))
+        factors = 1 / (1 + jnp.arange(self.blocks.layers.size, dtype=jnp.float32)) if self.by_layer else None
+        return Outputs(self.norm(self.blocks.scan(step, x, factors)[0]))
 
     @property
     def head(self) -> NamedArray:
-        """(vocab, embed)."""
-        return self.embedding.weight
+        """(vocab, embed) if tied, else (embed, vocab)."""
+        return self.embedding.weight if self.untied_head is None else self.untied_head.weight

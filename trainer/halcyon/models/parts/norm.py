@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import equinox as eqx
 import haliax as hax
 import jax
@@ -11,29 +13,74 @@ from haliax import Axis, NamedArray
 from halcyon.models.elementwise import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 
+Scaling = Literal["wide", "rounded", "offset", "power"]
+"""How `RmsNorm` applies its weight. They differ in what is rounded to the type of the input, and so only in narrow types.
+
+- ``wide``: ``round(x / rms * weight)``, as OLMo does.
+- ``rounded``: ``round(round(x / rms) * round(weight))``, as Mistral and Qwen do.
+- ``offset``: ``round(x / rms * (1 + weight))`` with weights that start at 0, as Gemma 1 to 3 do.
+- ``power``: like ``wide``, with the root mean square as a power of -0.5, as Gemma 4 does.
+"""
+
 
 class RmsNorm(eqx.Module):
-    """Division by the root mean square, then a scale (Zhang and Sennrich 2019)."""
+    """Division by the root mean square, then a scale (Zhang and Sennrich 2019).
 
-    axis: Axis = eqx.field(static=True)
+    Attributes:
+        axes: The axes of the mean: the features of the residual stream, of a head, or of all heads together.
+        epsilon: Added to the mean square.
+        scaling: How the weight is applied.
+        weight: The scale, over `axes`. None: no scale.
+    """
+
+    axes: tuple[Axis, ...] = eqx.field(static=True)
     epsilon: float = eqx.field(static=True)
-    weight: NamedArray = parameter(Role.NORM)
+    weight: NamedArray | None = parameter(Role.NORM)
+    scaling: Scaling = eqx.field(static=True, default="wide")
 
     @staticmethod
-    def init(axis: Axis, *, stacked: tuple[Axis, ...] = (), epsilon: float, dtype: jnp.dtype) -> RmsNorm:
-        """Scale 1, shape (*stacked, axis)."""
-        return RmsNorm(axis, epsilon, hax.ones((*stacked, axis), dtype=dtype))
+    def init(
+        axes: Axis | tuple[Axis, ...],
+        *,
+        stacked: tuple[Axis, ...] = (),
+        epsilon: float,
+        dtype: jnp.dtype,
+        scaling: Scaling = "wide",
+        scale: bool = True,
+    ) -> RmsNorm:
+        """A factor of 1 for every feature, shape (*stacked, *axes); without `scale` no weight at all."""
+        axes = (axes,) if isinstance(axes, Axis) else axes
+        start = hax.zeros if scaling == "offset" else hax.ones
+        return RmsNorm(axes, epsilon, start((*stacked, *axes), dtype=dtype) if scale else None, scaling)
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """The axes and the type of `x`."""
-        feature = x.axis_names.index(self.axis.name)
+        at = tuple(x.axis_names.index(axis.name) for axis in self.axes)
+        features = at[0] if len(at) == 1 else at
 
-        def normalise(x: jax.Array, weight: jax.Array) -> jax.Array:
+        def normalise(x: jax.Array, *weight: jax.Array) -> jax.Array:
             wide = x.astype(jnp.float32)
-            inverse = jax.lax.rsqrt(jnp.mean(wide * wide, feature, keepdims=True) + self.epsilon)
-            return (wide * inverse * weight.astype(jnp.float32)).astype(x.dtype)
+            mean = jnp.mean(wide * wide, features, keepdims=True) + self.epsilon
+            normal = wide * (mean**-0.5 if self.scaling == "power" else jax.lax.rsqrt(mean))
+            if not weight:
+                return normal.astype(x.dtype)
+            if self.scaling == "rounded":
+                return (_rounded(normal, x.dtype) * _rounded(weight[0].astype(jnp.float32), x.dtype)).astype(x.dtype)
+            factor = weight[0].astype(jnp.float32)
+            return (normal * (1.0 + factor if self.scaling == "offset" else factor)).astype(x.dtype)
 
-        return elementwise(recomputed(normalise), x, self.weight)
+        return elementwise(recomputed(normalise), x, *(() if self.weight is None else (self.weight,)))
+
+
+def _rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """`x` with the precision of `dtype`, in its own type. The gradient passes unchanged, so that of a weight keeps its precision.
+
+    XLA may drop a cast to a narrow type and back; it never drops this.
+    """
+    if dtype == x.dtype:
+        return x
+    kept = jnp.finfo(dtype)
+    return x + jax.lax.stop_gradient(jax.lax.reduce_precision(x, kept.nexp, kept.nmant) - x)
 
 
 class LayerNorm(eqx.Module):

@@ -27,7 +27,7 @@ def losses(run: dict[str, Any], directory: Path, *, attempt: int = 1) -> dict[in
 
 
 @pytest.mark.variant
-def test_a_finished_run_on_a_constant_rate_goes_on(tmp_path: Path) -> None:
+def test_a_finished_run_with_a_constant_rate_continues_with_more_steps(tmp_path: Path) -> None:
     constant = {"constant": {"warmupSteps": 3}}
     expected = losses(document(tmp_path / "whole-root", 16, constant), tmp_path / "whole")
     first = losses(document(tmp_path / "root", 10, constant), tmp_path / "run")
@@ -36,7 +36,7 @@ def test_a_finished_run_on_a_constant_rate_goes_on(tmp_path: Path) -> None:
     assert first | more == expected
 
 
-def test_a_run_goes_on_for_longer_until_its_decay_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_can_get_more_steps_until_its_decay_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wsd = {"wsd": {"warmupSteps": 3, "decaySteps": 5}}
     expected = losses(document(tmp_path / "whole-root", 26, wsd), tmp_path / "whole")
     monkeypatch.setenv("AWAIT_NOTICE", "8,0")

@@ -49,7 +49,7 @@ class WriterGroup:
 
 
 @pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.variant)])
-def test_what_four_processes_save_one_restores_and_back(request: pytest.FixtureRequest, kind: str) -> None:
+def test_one_process_restores_what_four_saved_and_four_what_one_saved(request: pytest.FixtureRequest, kind: str) -> None:
     root: Root = request.getfixturevalue(f"{kind}_root")
     with WriterGroup(root, 4, steps=2, shardings=BY_ROWS) as world:
         assert world.run() == [0] * 4, world.children[0].noise()
@@ -121,7 +121,7 @@ def test_every_replica_writes_its_share_and_reads_it_for_the_others(
     assert same_bits(restored.state, numbers(2))
 
 
-def test_damage_in_what_one_process_reads_for_all_is_agreed_on(file_root: Root) -> None:
+def test_all_processes_agree_on_damage_that_one_of_them_reads(file_root: Root) -> None:
     with WriterGroup(file_root, 4, mesh=[1, 4], shardings=REPLICATED, chunkBytes=64, steps=2) as world:
         assert world.run() == [0] * 4
     newest = list_checkpoints(file_root.spec).committed[0]
@@ -146,7 +146,7 @@ def test_all_processes_fall_back_together_when_one_finds_damage(file_root: Root)
     assert [bad["reason"] for bad in file_root.head["bad"]] == [reason]
 
 
-def test_a_process_that_delivers_nothing_is_named(file_root: Root) -> None:
+def test_a_process_that_writes_no_part_is_named(file_root: Root) -> None:
     with WriterGroup(file_root, 4, steps=1, seconds=3, absent=[2, 0]) as world:
         codes = world.run()
         assert [codes[index] for index in (0, 1, 3)] == [ExitCode.FAILURE] * 3
@@ -158,7 +158,7 @@ def test_a_process_that_delivers_nothing_is_named(file_root: Root) -> None:
     assert not [name for name in snapshot_of(file_root.folder) if name.endswith("COMMIT")]
 
 
-def test_a_refusal_is_the_same_on_every_process(file_root: Root) -> None:
+def test_a_fenced_start_has_the_same_error_on_every_process(file_root: Root) -> None:
     fill(file_root, 1)
     with WriterGroup(file_root, 4, epoch=[0, 0]) as world:
         assert world.run() == [ExitCode.FENCED] * 4

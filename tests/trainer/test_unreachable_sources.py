@@ -103,7 +103,7 @@ def test_a_training_waits_for_its_sources_and_is_bitwise_the_same(
 @pytest.mark.slow
 @rows.SOURCES
 @pytest.mark.parametrize("fault", [pytest.param(DENIED, id="refused"), pytest.param(REFUSE, id="no answer", marks=pytest.mark.variant)])
-def test_a_training_whose_sources_stay_away_leaves_with_87(
+def test_a_training_whose_sources_stay_unreachable_exits_with_87(
     tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, fault: Fault
 ) -> None:
     proxy.decide = lambda request: fault if of_a_source(request) else PASS
@@ -118,7 +118,9 @@ def test_a_training_whose_sources_stay_away_leaves_with_87(
 @pytest.mark.slow
 @rows.SOURCES
 @pytest.mark.parametrize("slices", [1, pytest.param(2, marks=pytest.mark.variant)])
-def test_a_notice_ends_the_wait_for_a_source_for_free(tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, slices: int) -> None:
+def test_a_notice_ends_the_wait_for_a_source_and_counts_no_failure(
+    tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, slices: int
+) -> None:
     proxy.decide = lambda request: DENIED if of_a_source(request) else PASS
     run = document(tmp_path, behind, "run")
     run["spec"]["accelerator"]["slices"] = slices

@@ -1,0 +1,90 @@
+"""The table of model families, from their sections: for ``halcyon models`` and for docs/reference/models.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic.alias_generators import to_camel
+
+from halcyon_api.edits.classes import section_of
+from halcyon_api.spec.families.decoder import DecoderSection
+from halcyon_api.spec.families.section import ModelSection
+from halcyon_api.spec.model import ModelSpec
+
+COMMON: tuple[str, ...] = tuple(to_camel(name) for name in DecoderSection.model_fields)
+"""The fields that all families but the two oldest have."""
+
+LEFT_OUT: tuple[tuple[str, str], ...] = (
+    ("ModernBERT", "an encoder: it fills in masked tokens, and a run trains decoders"),
+    ("Whisper", "it reads sound, and a run reads text"),
+    ("Hyena", "its long convolutions have no published models of use today"),
+    ("Backpack", "a study of word senses without later models"),
+)
+"""Models that Levanter has, with the reason why Halcyon has none of them."""
+
+_HEADER = f"""\
+<!-- Generated from crds/halcyon_api by `make generate`. Do not edit. -->
+# Models
+
+The families of `spec.model`; `halcyon models` prints the same table. Fields have the names of Hugging Face's `config.json` in camelCase, so
+a model's file can be read across; the sections `llama` and `gpt2` are older and keep some names of their own. Every field has a default.
+[The reference](trainingrun.md) describes each one.
+
+All families but `llama` and `gpt2` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
+
+| section | models | what it is | further fields |
+|---|---|---|---|
+"""
+
+_PARITY = """
+Each family computes what `transformers` computes: tests compare logits, loss and the gradient of every weight of tiny random models in
+float32 (`tests/trainer/models/test_parity.py`), tied and untied, with several documents in a row, and beyond the window. The largest error
+may be 2e-5 of the largest value. In bfloat16 the norms have the bits of `transformers`, except those of `llama`, which round once less;
+rotary positions are computed in float32.
+
+## Left out
+
+These models of Levanter are not here:
+
+| model | why |
+|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """One family.
+
+    Attributes:
+        section: Its name below ``spec.model``.
+        models: The published models that it covers.
+        meaning: What it is, in one sentence without the full stop.
+        fields: Its fields beside `COMMON`, or all fields if it does not have those.
+    """
+
+    section: str
+    models: str
+    meaning: str
+    fields: tuple[str, ...]
+
+
+def rows() -> tuple[FamilyRow, ...]:
+    """The families in the order of ``spec.model``."""
+    found: list[FamilyRow] = []
+    for name, field in ModelSpec.model_fields.items():
+        section = section_of(field.annotation)
+        if section is None or not issubclass(section, ModelSection):
+            continue
+        fields = tuple(to_camel(one) for one in section.model_fields)
+        further = tuple(one for one in fields if one not in COMMON) if issubclass(section, DecoderSection) else fields
+        meaning = (section.__doc__ or "").split("\n")[0].removesuffix(".")
+        found.append(FamilyRow(to_camel(name), section.published, meaning, further))
+    return tuple(found)
+
+
+def render() -> str:
+    """The text of docs/reference/models.md."""
+    lines = [
+        f"| `{row.section}` | {row.models} | {row.meaning} | {', '.join(f'`{name}`' for name in row.fields) or 'none'} |" for row in rows()
+    ]
+    return _HEADER + "\n".join(lines) + "\n" + _PARITY + "\n".join(f"| {name} | {why} |" for name, why in LEFT_OUT) + "\n"

@@ -1,0 +1,154 @@
+"""Fields that several families share, under the names of Hugging Face's ``config.json`` in camelCase."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from halcyon_api.base import Rule, shows
+from halcyon_api.spec.families.rope import RopeScaling
+from halcyon_api.spec.families.section import REMAT_DESCRIPTION, Count, ModelSection, Remat, Width
+from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.model_shape import ModelShape
+
+LayerType = Literal["full_attention", "sliding_attention"]
+"""Attention to the whole sequence, or to a window."""
+
+DEFAULT_WINDOW = 4096
+
+_HEAD_SIZE = "(has(self.headDim) ? self.headDim : self.hiddenSize / self.numAttentionHeads)"
+
+
+class DecoderSection(ModelSection):
+    """A decoder with RMSNorm, rotary positions, grouped-query attention and a gated MLP."""
+
+    num_hidden_layers: Count = Field(default=12, description="Transformer blocks.")
+    hidden_size: Width = Field(default=768, description="Width of the residual stream.")
+    intermediate_size: Width = Field(default=2048, description="Width of the MLP.")
+    num_attention_heads: Count = Field(default=12, description="Query heads.")
+    num_key_value_heads: Count | None = Field(default=None, description="Key and value heads. Default: `numAttentionHeads`.")
+    head_dim: Width | None = Field(default=None, description="Features of a head. Default: `hiddenSize` / `numAttentionHeads`.")
+    rope_theta: float = Field(default=10_000.0, gt=0, description="Base of the rotary frequencies.")
+    rope_scaling: RopeScaling | None = Field(default=None, description="Change of the rotary frequencies for longer texts.")
+    rms_norm_eps: float = Field(default=1e-6, gt=0, description="Added to the mean square in RMSNorm.")
+    tie_word_embeddings: bool = Field(default=False, description="Use the token embedding as the output head.")
+    initializer_range: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
+    remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.headDim) || self.hiddenSize % self.numAttentionHeads == 0",
+            lambda self: self.head_dim is not None or self.hidden_size % self.num_attention_heads == 0,
+            "hiddenSize must be a multiple of numAttentionHeads, or headDim set",
+            ".hiddenSize",
+            shows("hiddenSize", "numAttentionHeads"),
+        ),
+        Rule(
+            "!has(self.numKeyValueHeads) || self.numAttentionHeads % self.numKeyValueHeads == 0",
+            lambda self: self.num_attention_heads % self.key_value_heads == 0,
+            "numKeyValueHeads must divide numAttentionHeads",
+            ".numKeyValueHeads",
+            shows("numKeyValueHeads", "numAttentionHeads"),
+        ),
+        Rule(
+            f"{_HEAD_SIZE} % 2 == 0",
+            lambda self: self.head_size % 2 == 0,
+            "a head must have an even number of features, because rotary positions rotate pairs; change headDim or numAttentionHeads",
+            ".hiddenSize",
+        ),
+    )
+
+    @property
+    def key_value_heads(self) -> int:
+        """Key and value heads, with the default filled in."""
+        return self.num_key_value_heads if self.num_key_value_heads is not None else self.num_attention_heads
+
+    @property
+    def head_size(self) -> int:
+        """Features of a head, with the default filled in."""
+        return self.head_dim if self.head_dim is not None else self.hidden_size // self.num_attention_heads
+
+    @property
+    def layers_by_type(self) -> tuple[LayerType, ...]:
+        """The attention of each layer."""
+        return ("full_attention",) * self.num_hidden_layers
+
+    @property
+    def window(self) -> int | None:
+        """Positions that a layer with ``sliding_attention`` sees."""
+        return None
+
+    def sizes(self) -> DecoderSizes:
+        """The sizes of the model. A family states here which biases and norms it has."""
+        return DecoderSizes(
+            layers=self.num_hidden_layers,
+            width=self.hidden_size,
+            mlp=self.intermediate_size,
+            heads=self.num_attention_heads,
+            key_value_heads=self.key_value_heads,
+            head_size=self.head_size,
+            tied=self.tie_word_embeddings,
+            windowed_layers=self.layers_by_type.count("sliding_attention"),
+            window=self.window or 0,
+        )
+
+    def shape(self, vocabulary: int, positions: int) -> ModelShape:
+        """See `DecoderSizes.shape`, which has the formula."""
+        return self.sizes().shape(vocabulary, positions)
+
+
+class BiasedSection(DecoderSection):
+    """A decoder whose attention may have biases."""
+
+    attention_bias: bool = Field(default=False, description="Biases of all four projections of attention.")
+
+    def sizes(self) -> DecoderSizes:
+        """See `DecoderSection.sizes`."""
+        return dataclasses.replace(super().sizes(), query_bias=self.attention_bias, output_bias=self.attention_bias)
+
+
+SlidingWindow = Annotated[int, Field(ge=1, le=16_777_216)]
+LayerTypes = Annotated[list[LayerType], Field(max_length=1024)]
+
+LAYER_TYPES_DESCRIPTION = "The attention of each layer, one entry each: `full_attention`, or `sliding_attention` over the window."
+
+ONE_TYPE_A_LAYER = Rule(
+    "!has(self.layerTypes) || self.layerTypes.size() == self.numHiddenLayers",
+    lambda self: self.layer_types is None or len(self.layer_types) == self.num_hidden_layers,
+    "layerTypes must have one entry for each of the numHiddenLayers layers",
+    ".layerTypes",
+)
+
+
+class PatternedSection(BiasedSection):
+    """A decoder whose layers alternate between attention to a window and attention to the whole sequence."""
+
+    sliding_window: SlidingWindow | None = Field(
+        default=None, description=f"Positions that a layer with `sliding_attention` sees, its own included. Default: {DEFAULT_WINDOW}."
+    )
+    layer_types: LayerTypes | None = Field(default=None, description=f"{LAYER_TYPES_DESCRIPTION} Default: the pattern of the family.")
+
+    pattern: ClassVar[int]
+    """Each layer whose number, counted from 1, is a multiple of this sees the whole sequence."""
+    rules: ClassVar[tuple[Rule, ...]] = (*DecoderSection.rules, ONE_TYPE_A_LAYER)
+
+    @property
+    def layers_by_type(self) -> tuple[LayerType, ...]:
+        """See `DecoderSection.layers_by_type`."""
+        if self.layer_types is not None:
+            return tuple(self.layer_types)
+        return tuple(
+            "full_attention" if number % type(self).pattern == 0 else "sliding_attention" for number in range(1, self.num_hidden_layers + 1)
+        )
+
+    @property
+    def window(self) -> int | None:
+        """See `DecoderSection.window`."""
+        return self.sliding_window if self.sliding_window is not None else DEFAULT_WINDOW
+
+    @property
+    def stated_window(self) -> int | None:
+        """See `ModelSection.stated_window`."""
+        return self.sliding_window if "sliding_attention" in self.layers_by_type else None

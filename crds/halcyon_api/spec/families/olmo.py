@@ -1,0 +1,39 @@
+"""``spec.model.olmo2`` and ``spec.model.olmo3``: OLMo."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from pydantic import Field
+
+from halcyon_api.spec.families.decoder import BiasedSection, PatternedSection
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation
+from halcyon_api.spec.families.sizes import DecoderSizes
+
+
+class Olmo2Spec(BiasedSection):
+    """An OLMo 2 decoder (OLMo Team 2025a): norms after each part, and norms of queries and keys over all heads together."""
+
+    rope_theta: float = Field(default=500_000.0, gt=0, description="Base of the rotary frequencies.")
+    hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
+
+    published: ClassVar[str] = "OLMo 2, 1B to 32B"
+
+    def sizes(self) -> DecoderSizes:
+        """See `DecoderSection.sizes`."""
+        return dataclasses.replace(super().sizes(), query_norm="projection")
+
+
+class Olmo3Spec(PatternedSection):
+    """An OLMo 3 decoder (OLMo Team 2025b): an OLMo 2 with three windowed layers for each full one. Only full layers scale positions."""
+
+    rope_theta: float = Field(default=500_000.0, gt=0, description="Base of the rotary frequencies.")
+    hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
+
+    published: ClassVar[str] = "OLMo 3, 7B and 32B"
+    pattern: ClassVar[int] = 4
+
+    def sizes(self) -> DecoderSizes:
+        """See `DecoderSection.sizes`."""
+        return dataclasses.replace(super().sizes(), query_norm="projection")

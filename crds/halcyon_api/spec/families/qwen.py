@@ -1,0 +1,87 @@
+"""``spec.model.qwen2`` and ``spec.model.qwen3``: Qwen."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from pydantic import Field
+
+from halcyon_api.base import Rule
+from halcyon_api.spec.families.decoder import (
+    DEFAULT_WINDOW,
+    LAYER_TYPES_DESCRIPTION,
+    ONE_TYPE_A_LAYER,
+    DecoderSection,
+    LayerType,
+    LayerTypes,
+    SlidingWindow,
+)
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count
+from halcyon_api.spec.families.sizes import DecoderSizes
+
+
+class QwenSection(DecoderSection):
+    """What the dense families of Qwen share."""
+
+    rope_theta: float = Field(default=1_000_000.0, gt=0, description="Base of the rotary frequencies.")
+    hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
+    use_sliding_window: bool = Field(default=False, description="Whether the layers from number `maxWindowLayers` on see only a window.")
+    sliding_window: SlidingWindow | None = Field(
+        default=None, description=f"Positions that such a layer sees, its own included. Default: {DEFAULT_WINDOW}."
+    )
+    max_window_layers: Count = Field(default=28, description="Layers, from the first, that see the whole sequence.")
+    layer_types: LayerTypes | None = Field(default=None, description=f"{LAYER_TYPES_DESCRIPTION} Default: by the fields above.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *DecoderSection.rules,
+        ONE_TYPE_A_LAYER,
+        Rule(
+            "self.useSlidingWindow || !has(self.layerTypes) || !('sliding_attention' in self.layerTypes)",
+            lambda self: self.use_sliding_window or "sliding_attention" not in (self.layer_types or ()),
+            "layerTypes has sliding_attention, so useSlidingWindow must be true",
+            ".useSlidingWindow",
+        ),
+    )
+
+    @property
+    def layers_by_type(self) -> tuple[LayerType, ...]:
+        """See `DecoderSection.layers_by_type`."""
+        if self.layer_types is not None:
+            return tuple(self.layer_types)
+        return tuple(
+            "sliding_attention" if self.use_sliding_window and number >= self.max_window_layers else "full_attention"
+            for number in range(self.num_hidden_layers)
+        )
+
+    @property
+    def window(self) -> int | None:
+        """See `DecoderSection.window`."""
+        return self.sliding_window if self.sliding_window is not None else DEFAULT_WINDOW
+
+    @property
+    def stated_window(self) -> int | None:
+        """See `ModelSection.stated_window`."""
+        return self.sliding_window if "sliding_attention" in self.layers_by_type else None
+
+
+class Qwen2Spec(QwenSection):
+    """A Qwen 2 or 2.5 decoder (Yang et al. 2024): a Llama with biases of queries, keys and values."""
+
+    published: ClassVar[str] = "Qwen 2 and 2.5, 0.5B to 72B"
+
+    def sizes(self) -> DecoderSizes:
+        """See `DecoderSection.sizes`."""
+        return dataclasses.replace(super().sizes(), query_bias=True)
+
+
+class Qwen3Spec(QwenSection):
+    """A dense Qwen 3 decoder (Yang et al. 2025): a Llama with norms of each head's queries and keys."""
+
+    attention_bias: bool = Field(default=False, description="Biases of all four projections of attention.")
+
+    published: ClassVar[str] = "Qwen 3, 0.6B to 32B"
+
+    def sizes(self) -> DecoderSizes:
+        """See `DecoderSection.sizes`."""
+        return dataclasses.replace(super().sizes(), query_norm="head", query_bias=self.attention_bias, output_bias=self.attention_bias)

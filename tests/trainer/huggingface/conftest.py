@@ -1,0 +1,5 @@
+"""The fixture of a bucket, for the tests with an object store."""
+
+from tests.trainer.checkpoint.roots import gateway, s3_root
+
+__all__ = ["gateway", "s3_root"]

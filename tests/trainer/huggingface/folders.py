@@ -1,0 +1,92 @@
+"""Folders with tiny models, written with the library ``safetensors``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from halcyon.storage.store import Store
+from halcyon_api.spec.checkpoint import CheckpointSpec
+
+GOLDENS = Path(__file__).parent / "goldens"
+CASES = ("llama", "llama-tied", "gpt2")
+
+WIDTH, MLP, HEADS, KV_HEADS, LAYERS, TOKENS, POSITIONS = 8, 12, 4, 2, 2, 70, 32
+CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": WIDTH,
+    "intermediate_size": MLP,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV_HEADS,
+    "max_position_embeddings": POSITIONS,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10_000.0,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "vocab_size": TOKENS,
+    "bos_token_id": 1,
+    "eos_token_id": [2, 3],
+}
+
+
+def llama_tensors(dtype: Any = np.float32, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random tensors of the model of `CONFIG`, with the names and shapes of published files."""
+    keys = WIDTH // HEADS * KV_HEADS
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (TOKENS, WIDTH),
+        "model.norm.weight": (WIDTH,),
+        "lm_head.weight": (TOKENS, WIDTH),
+    }
+    for layer in range(LAYERS):
+        at = f"model.layers.{layer}"
+        shapes |= {
+            f"{at}.input_layernorm.weight": (WIDTH,),
+            f"{at}.self_attn.q_proj.weight": (WIDTH, WIDTH),
+            f"{at}.self_attn.k_proj.weight": (keys, WIDTH),
+            f"{at}.self_attn.v_proj.weight": (keys, WIDTH),
+            f"{at}.self_attn.o_proj.weight": (WIDTH, WIDTH),
+            f"{at}.post_attention_layernorm.weight": (WIDTH,),
+            f"{at}.mlp.gate_proj.weight": (MLP, WIDTH),
+            f"{at}.mlp.up_proj.weight": (MLP, WIDTH),
+            f"{at}.mlp.down_proj.weight": (WIDTH, MLP),
+        }
+    random = np.random.default_rng(seed)
+    return {name: random.standard_normal(shape).astype(jnp.dtype(dtype)) for name, shape in shapes.items()}
+
+
+def write_folder(folder: Path, tensors: dict[str, np.ndarray], **config: Any) -> Path:
+    """A folder with one safetensors file and a config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **config}))
+    return folder
+
+
+def store_of(folder: Path) -> Store:
+    return Store(CheckpointSpec(root=f"file://{folder}"))
+
+
+def tensors_of(folder: Path) -> dict[str, np.ndarray]:
+    """All tensors of a folder, read with the library."""
+    from safetensors import safe_open
+
+    found: dict[str, np.ndarray] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "numpy") as opened:
+            assert opened.metadata() == {"format": "pt"}
+            found |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
+    return found
+
+
+def same_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype and one[name].shape == other[name].shape and one[name].tobytes() == other[name].tobytes()
+        for name in one
+    )

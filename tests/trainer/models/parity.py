@@ -1,0 +1,71 @@
+"""Reads the goldens of transformers (see goldens/make.py) through the weight maps."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from haliax import NamedArray
+
+from halcyon.models import CausalLM, build_model
+from halcyon.models.weights import WeightLayout, family_of_config, leaf_shapes
+from halcyon.models.weights.config import ConfigReader
+from halcyon_api.edits.classes import section_of
+from halcyon_api.spec.model import ModelSpec
+
+FOLDER = Path(__file__).parent / "goldens"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What one file holds; see goldens/make.py."""
+
+    config: ConfigReader
+    arrays: dict[str, np.ndarray]
+
+    @staticmethod
+    @functools.cache
+    def load(name: str) -> Golden:
+        """The golden of this name."""
+        arrays = dict(np.load(FOLDER / f"{name}.npz"))
+        return Golden(ConfigReader.parse(arrays["config"].tobytes()), arrays)
+
+    def named(self, kind: str) -> dict[str, np.ndarray]:
+        """The arrays of all weights: ``weight`` or ``gradient``, by name."""
+        return {name.removeprefix(f"{kind} "): array for name, array in self.arrays.items() if name.startswith(f"{kind} ")}
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model of its config.json."""
+        section = family_of_config(self.config).read(self.config)
+        kinds = {section_of(field.annotation): name for name, field in ModelSpec.model_fields.items()}
+        return ModelSpec.model_validate({kinds[type(section)]: section})
+
+    def layout(self) -> tuple[CausalLM, WeightLayout]:
+        """The shapes of the model, and where its parameters lie in the tensors."""
+        vocab, length = hax.Axis("vocab", self.arrays["logits"].shape[-1]), hax.Axis("position", self.arrays["tokens"].shape[1])
+        shapes = jax.eval_shape(functools.partial(build_model, self.spec, vocab, length, key=jax.random.key(0)))
+        return shapes, WeightLayout(family_of_config(self.config).tensors(self.spec.value), leaf_shapes(shapes))
+
+    def model(self) -> CausalLM:
+        """The model with the golden's weights."""
+        shapes, layout = self.layout()
+        tensors = {str(layout.canonical(name)): array.astype(np.float32) for name, array in self.named("weight").items()}
+        layout.check({name: tensor.shape for name, tensor in tensors.items()})
+        rows = lambda name, start, stop: tensors[name][start:stop]  # noqa: E731
+        arrays = [layout.read(leaf.path, tuple(slice(0, size) for size in leaf.shape), rows) for leaf in layout.leaves.values()]
+        return jax.tree.unflatten(jax.tree.structure(shapes), [jnp.asarray(array) for array in arrays])
+
+    def in_file(self, tree: Any) -> dict[str, np.ndarray]:
+        """The arrays of a tree like the model, such as its gradient, by the names of the file."""
+        _, layout = self.layout()
+        leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, NamedArray))
+        arrays = {path: np.asarray(leaf.array) for path, leaf in zip(layout.leaves, leaves, strict=True)}
+        return {name: tensor.values(lambda path, region: arrays[path][region]) for name, tensor in layout.tensors.items()}

@@ -1,0 +1,107 @@
+"""Every family computes what transformers computes: logits, loss, and the gradient of every weight, in float32.
+
+The goldens are tiny models with random weights, whose config.json and tensors are read as an import reads them. Their rows are longer than
+the windows, and hold several documents and padding.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from halcyon.models import Inputs
+from halcyon.models.parts.norm import RmsNorm, Scaling
+from halcyon.models.parts.rotary import Rope, frequencies, magnitude
+from halcyon.models.weights import family_of_config
+from halcyon.models.weights.config import ConfigReader
+from halcyon.objectives.next_token import next_token_sums
+from halcyon_api.spec.families.rope import RopeScaling
+from halcyon_api.spec.model import ModelSpec
+from tests.trainer.models.cases import named
+from tests.trainer.models.parity import FOLDER, NAMES, Golden
+
+TOLERANCE = 2e-5
+"""Largest error, as a part of the largest value of the array."""
+ONE_OF_EACH_PART = (
+    *("llama-yarn-biases", "gpt2-untied", "qwen3-window-tied", "gemma2", "gemma3", "olmo3"),
+    *("qwen3-moe-mixed-tied", "gpt-oss", "deepseek-v3"),
+)
+"""Together they have every part that a family has. The others are further cases."""
+
+CASES = [pytest.param(name, marks=() if name in ONE_OF_EACH_PART else pytest.mark.variant, id=name) for name in NAMES]
+
+
+def test_every_family_has_a_golden() -> None:
+    assert {Golden.load(name).spec.kind for name in NAMES} == set(ModelSpec.kinds())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_loss_and_every_gradient_are_those_of_transformers(name: str) -> None:
+    golden = Golden.load(name)
+    tokens, targets, segments = (named(golden.arrays[part]) for part in ("tokens", "targets", "segments"))
+    counted = golden.arrays["segments"] > 0
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
+    def computed(model: Any) -> Any:
+        inputs, weights = Inputs(tokens, segments=segments), hax.named(counted.astype(np.float32), ("batch", "position"))
+        loss = jax.value_and_grad(lambda model: next_token_sums(model, inputs, targets, weights).loss)
+        return model.logits(model(inputs).features).array, loss(model)
+
+    logits, (loss, gradient) = computed(golden.model())
+    expected = golden.arrays["logits"][counted]
+    assert np.abs(np.asarray(logits)[counted] - expected).max() <= TOLERANCE * np.abs(expected).max()
+    assert float(loss) == pytest.approx(float(golden.arrays["loss"]), rel=TOLERANCE)
+    found, expected_gradients = golden.in_file(gradient), golden.named("gradient")
+    assert found.keys() == expected_gradients.keys()
+    largest = max(float(np.abs(array).max()) for array in expected_gradients.values())
+    for weight, array in expected_gradients.items():
+        # The bias of keys has no gradient without rotary positions: what remains is rounding of the others.
+        allowed = TOLERANCE * max(float(np.abs(array).max()), 0.01 * largest)
+        assert np.abs(found[weight] - array).max() <= allowed, weight
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_written_config_is_read_as_the_same_section(name: str) -> None:
+    """Also in the form of transformers 4, without rope_parameters."""
+    golden = Golden.load(name)
+    family, section = family_of_config(golden.config), golden.spec.value
+    written = {"architectures": [family.architectures[0]], **family.write(section, 29, 64)}
+    older = {key: value for key, value in written.items() if key != "rope_parameters"}
+    for document in (written, older):
+        again = family.read(ConfigReader.parse(json.dumps(document).encode()))
+        assert again.sizes() == section.sizes() if hasattr(section, "sizes") else again == section
+        assert family.write(again, 29, 64) == family.write(section, 29, 64)
+
+
+FREQUENCIES = np.load(FOLDER / "parts" / "frequencies.npz")
+
+
+@pytest.mark.parametrize("name", [key.removeprefix("turns ") for key in FREQUENCIES if key.startswith("turns ")])
+def test_rotary_frequencies_of_published_models(name: str) -> None:
+    settings = json.loads(FREQUENCIES[f"settings {name}"].tobytes())
+    pairs, theta = settings.pop("head_size") // 2, settings.pop("rope_theta")
+    rope = Rope(theta, RopeScaling(**settings))
+    np.testing.assert_allclose(frequencies(rope, pairs), FREQUENCIES[f"turns {name}"], rtol=2e-5)
+    assert magnitude(rope) == pytest.approx(float(FREQUENCIES[f"factor {name}"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("scaling", ["rounded", "wide", "offset"])
+def test_norms_in_narrow_types_have_the_bits_of_transformers(scaling: Scaling) -> None:
+    golden = np.load(FOLDER / "parts" / "norms.npz")
+    row, embed = hax.make_axes(row=golden["x"].shape[0], embed=golden["x"].shape[1])
+    weight = hax.named(jnp.asarray(golden["weight"]), embed)
+    norm = RmsNorm((embed,), 1e-6, weight, scaling)
+    found = jax.jit(lambda x: norm(x))(hax.named(jnp.asarray(golden["x"], jnp.bfloat16), (row, embed)))
+    assert found.dtype == jnp.bfloat16
+    differing = np.asarray(found.array, np.float32) != golden[scaling]
+    # The mean is a sum in another order, which may move a value across the border between two neighbours.
+    assert differing.mean() < 0.002
+    others = [other for other in ("rounded", "wide", "offset") if other != scaling]
+    assert all((golden[other] != golden[scaling]).mean() > 0.05 for other in others), "the golden must tell the variants apart"

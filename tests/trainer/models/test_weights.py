@@ -1,0 +1,208 @@
+"""The weight maps: which bits of which tensor are which parameter."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import haliax as hax
+import jax
+import numpy as np
+import pytest
+
+from halcyon.errors import BadConfiguration
+from halcyon.models import build_model
+from halcyon.models.axes import POSITION, VOCAB
+from halcyon.models.weights import WeightLayout, family_of_config, family_of_section, leaf_shapes
+from halcyon.models.weights.config import ConfigReader
+from halcyon.models.weights.layout import FileTensor
+from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece, tensor
+from halcyon_api.spec.families.gpt2 import Gpt2Spec
+from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.model import ModelSpec
+
+LLAMA = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2))
+TIED = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2, tie_embeddings=True))
+GPT2 = ModelSpec(gpt2=Gpt2Spec(layers=2, hidden_size=8, intermediate_size=6, heads=2))
+TOKENS, PADDED, POSITIONS = 10, 12, 5
+
+
+def layout_of(spec: ModelSpec, sizes: dict[str, int]) -> WeightLayout:
+    shapes = eqx.filter_eval_shape(build_model, spec, hax.Axis(VOCAB, PADDED), hax.Axis(POSITION, POSITIONS), key=jax.random.key(0))
+    return WeightLayout(family_of_section(spec.value).tensors(spec.value), leaf_shapes(shapes), sizes)
+
+
+def numbered(layout: WeightLayout) -> dict[str, np.ndarray]:
+    """Parameters whose elements are all different."""
+    made, first = {}, 0
+    for leaf in layout.leaves.values():
+        size = int(np.prod(leaf.shape))
+        made[leaf.path] = np.arange(first, first + size, dtype=np.float32).reshape(leaf.shape)
+        first += size
+    return made
+
+
+def in_file(layout: WeightLayout, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: one.values(lambda path, region: parameters[path][region]) for name, one in layout.tensors.items()}
+
+
+def whole(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(0, size) for size in shape)
+
+
+@pytest.mark.parametrize("spec", [LLAMA, TIED, GPT2], ids=["llama", "tied", "gpt2"])
+def test_reading_is_the_inverse_of_writing_for_every_region(spec: ModelSpec) -> None:
+    layout = layout_of(spec, {VOCAB: TOKENS})
+    parameters = numbered(layout)
+    tensors = in_file(layout, parameters)
+    layout.check({name: one.shape for name, one in tensors.items()})
+    random = np.random.default_rng(1)
+    for path, values in parameters.items():
+        expected = values.copy()
+        leaf = layout.leaves[path]
+        expected[tuple(slice(TOKENS, None) if name == VOCAB else slice(None) for name in leaf.axes)] *= VOCAB not in leaf.axes
+        for number in range(8):
+            bounds = [sorted(random.choice(size + 1, 2, replace=False)) for size in values.shape]
+            region = whole(values.shape) if number == 0 else tuple(slice(int(low), int(high)) for low, high in bounds)
+            read = layout.read(path, region, lambda name, start, stop: tensors[name][start:stop])
+            assert np.array_equal(read, expected[region]), path
+
+
+def test_a_region_reads_only_the_rows_that_it_needs() -> None:
+    layout = layout_of(LLAMA, {})
+    tensors = in_file(layout, numbered(layout))
+    asked: list[tuple[str, int, int]] = []
+
+    def rows(name: str, start: int, stop: int) -> np.ndarray:
+        asked.append((name, start, stop))
+        return tensors[name][start:stop]
+
+    layout.read("blocks.stacked.attention.query.weight", (slice(1, 2), slice(0, 8), slice(1, 2), slice(0, 2), slice(0, 2)), rows)
+    assert asked == [("model.layers.1.self_attn.q_proj.weight", 4, 8)]
+
+
+def test_llama_has_the_tensors_of_its_published_files() -> None:
+    layout = layout_of(LLAMA, {VOCAB: TOKENS})
+    parameters = numbered(layout)
+    tensors = in_file(layout, parameters)
+    query = parameters["blocks.stacked.attention.query.weight"][1]  # embed, kv_heads, q_heads_per_group, head_size
+    assert np.array_equal(tensors["model.layers.1.self_attn.q_proj.weight"], query.reshape(8, 8).T)
+    output = parameters["blocks.stacked.attention.output.weight"][0]
+    assert np.array_equal(tensors["model.layers.0.self_attn.o_proj.weight"], output.reshape(8, 8).T)
+    assert np.array_equal(tensors["lm_head.weight"], parameters["untied_head.weight"].T[:TOKENS])
+    assert tensors["model.layers.0.self_attn.k_proj.weight"].shape == (4, 8)
+    assert [*layout.tensors][:2] == ["lm_head.weight", "model.embed_tokens.weight"]
+    assert layout.canonical("model.layers.0.self_attn.rotary_emb.inv_freq") is None
+
+
+def test_gpt2_joins_query_key_and_value() -> None:
+    layout = layout_of(GPT2, {})
+    parameters = numbered(layout)
+    tensors = in_file(layout, parameters)
+    fused = [parameters[f"blocks.stacked.attention.{name}.weight"][1].reshape(8, 8) for name in ("query", "key", "value")]
+    assert np.array_equal(tensors["transformer.h.1.attn.c_attn.weight"], np.concatenate(fused, 1))
+    biases = [parameters[f"blocks.stacked.attention.{name}.bias"][0].reshape(8) for name in ("query", "key", "value")]
+    assert np.array_equal(tensors["transformer.h.0.attn.c_attn.bias"], np.concatenate(biases))
+    assert layout.canonical("h.1.mlp.c_fc.weight") == "transformer.h.1.mlp.c_fc.weight"
+    assert layout.canonical("h.1.attn.bias") is None
+
+
+@pytest.mark.parametrize("within", [0, 1, 2])
+def test_pieces_are_joined_within_any_number_of_shared_axes(within: int) -> None:
+    """Within 2 axes, the pieces alternate, as gate and up do in the fused experts of gpt-oss."""
+    leaves = tuple(
+        leaf for name in "ab" for leaf in leaf_shapes({name: hax.zeros((hax.Axis("in", 3), hax.Axis("heads", 2), hax.Axis("size", 4)))})
+    )
+    pieces = tuple(piece(name, ("heads", "size"), "in") for name in "ab")
+    layout = WeightLayout(Tensors((Tensor("ab", pieces, Join(0, within)),)), leaves)
+    parameters = numbered(layout)
+    a, b = (parameters[name].transpose(1, 2, 0) for name in "ab")  # heads, size, in
+    expected = [np.concatenate((a, b), 0), np.concatenate((a, b), 1), np.stack((a, b), 2)][within].reshape(16, 3)
+    tensors = in_file(layout, parameters)
+    assert np.array_equal(tensors["ab"], expected)
+    for name in "ab":
+        region = (slice(1, 3), slice(1, 2), slice(0, 4))
+        read = layout.read(name, region, lambda tensor, start, stop: tensors[tensor][start:stop])
+        assert np.array_equal(read, parameters[name][region])
+
+
+def test_experts_patterns_and_another_order_of_features() -> None:
+    """A kind of block in a pattern has every second layer; the file has another order of an axis."""
+    axes = (hax.Axis("layers", 2), hax.Axis("experts", 3), hax.Axis("embed", 2), hax.Axis("head_size", 4))
+    leaves = leaf_shapes({"w": hax.zeros(axes)})
+    name = "layers.{layers}.experts.{experts}.w"
+    halves = {"head_size": lambda size: np.arange(size).reshape(size // 2, 2).T.reshape(-1)}  # the file alternates the two halves
+    declared = Tensor(name, (piece("w", "head_size", "embed", orders=halves),), numbers={"layers": range(1, 4, 2)})
+    layout = WeightLayout(Tensors((declared,)), leaves)
+    parameters = numbered(layout)
+    tensors = in_file(layout, parameters)
+    assert [*tensors] == [f"layers.{layer}.experts.{expert}.w" for layer in (1, 3) for expert in range(3)]
+    ours = parameters["w"][1, 2].T
+    assert np.array_equal(tensors["layers.3.experts.2.w"], ours[[0, 2, 1, 3]])
+    region = (slice(1, 2), slice(1, 3), slice(0, 2), slice(1, 3))
+    assert np.array_equal(layout.read("w", region, lambda one, start, stop: tensors[one][start:stop]), parameters["w"][region])
+
+
+def test_a_declaration_that_does_not_cover_the_model_is_a_mistake() -> None:
+    leaves = leaf_shapes({"w": hax.zeros((hax.Axis("embed", 2),)), "v": hax.zeros((hax.Axis("embed", 2),))})
+    with pytest.raises(TypeError, match="no tensor holds the parameter v"):
+        WeightLayout(Tensors((tensor("w", "w", "embed"),)), leaves)
+    with pytest.raises(TypeError, match="which the model does not have"):
+        WeightLayout(Tensors((tensor("u", "u", "embed"),)), leaves)
+    with pytest.raises(TypeError, match="has the axes"):
+        WeightLayout(Tensors((tensor("w", "w", "mlp"), tensor("v", "v", "embed"))), leaves)
+
+
+def test_a_tensor_of_another_shape_one_too_few_and_one_too_many_are_named() -> None:
+    layout = layout_of(LLAMA, {VOCAB: TOKENS})
+    shapes = {name: one.shape for name, one in layout.tensors.items()}
+    with pytest.raises(BadConfiguration, match=r"model.norm.weight has the shape \[9\] in the files, and \[8\] by the configuration"):
+        layout.check({**shapes, "model.norm.weight": (9,)})
+    del shapes["model.layers.1.mlp.up_proj.weight"]
+    with pytest.raises(BadConfiguration, match=r"no tensor model.layers.1.mlp.up_proj.weight"):
+        layout.check(shapes)
+    with pytest.raises(BadConfiguration, match=r"model.layers.0.self_attn.q_proj.bias is no part of this model"):
+        layout.canonical("model.layers.0.self_attn.q_proj.bias")
+
+
+@pytest.mark.parametrize("spec", [LLAMA, TIED, GPT2], ids=["llama", "tied", "gpt2"])
+def test_a_config_says_the_same_section(spec: ModelSpec) -> None:
+    family = family_of_section(spec.value)
+    written = {"architectures": list(family.architectures), **family.write(spec.value, TOKENS, POSITIONS)}
+    config = ConfigReader(written)
+    assert family_of_config(config) is family
+    assert family.read(config).shape(64, 5) == spec.value.shape(64, 5)
+    assert config.integer(family.positions) == POSITIONS
+
+
+def test_both_forms_of_rope_are_read() -> None:
+    family = family_of_section(LLAMA.llama)
+    written = family.write(LLAMA.llama.model_copy(update={"rope_theta": 500_000.0}), TOKENS, POSITIONS)
+    former = {name: value for name, value in written.items() if name != "rope_parameters"}
+    new = {name: value for name, value in written.items() if name not in ("rope_theta", "rope_scaling")}
+    assert family.read(ConfigReader(former)).rope_theta == family.read(ConfigReader(new)).rope_theta == 500_000.0
+    with pytest.raises(BadConfiguration, match="rope_type is dynamic"):
+        family.read(ConfigReader({**former, "rope_scaling": {"type": "dynamic", "factor": 2.0}}))
+
+
+def test_an_unknown_architecture_names_the_nearest() -> None:
+    with pytest.raises(BadConfiguration, match=r"architectures names LlamoForCausalLM.*nearest that it has is LlamaForCausalLM"):
+        family_of_config(ConfigReader({"architectures": ["LlamoForCausalLM"]}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"hidden_act": "tanh"}, 'hidden_act is "tanh", but Halcyon computes this model only with "silu" or "gelu"'),
+        ({"hidden_size": "8"}, 'hidden_size is "8", not an integer'),
+        ({"num_hidden_layers": None}, "config.json has no num_hidden_layers"),
+    ],
+)
+def test_a_config_that_cannot_be_computed_is_rejected(changed: dict[str, object], message: str) -> None:
+    family = family_of_section(LLAMA.llama)
+    with pytest.raises(BadConfiguration, match=message):
+        family.read(ConfigReader({**family.write(LLAMA.llama, TOKENS, POSITIONS), **changed}))
+
+
+def test_the_bytes_of_a_tensor_are_known_before_it_is_read() -> None:
+    one = layout_of(LLAMA, {VOCAB: TOKENS}).tensors["lm_head.weight"]
+    assert isinstance(one, FileTensor)
+    assert one.size_bytes == TOKENS * 8 * 4

@@ -1,0 +1,71 @@
+"""Reads regions of the arrays of a checkpoint, without the whole arrays in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+import jax.numpy as jnp
+import numpy as np
+
+from halcyon.checkpoint.comparison import Checkpoint
+from halcyon.checkpoint.layout import Region, chunk_region, chunks_of
+from halcyon_api.checkpoint_documents import ManifestLeaf
+
+KEPT_BYTES = 1 << 30
+"""Chunks that are kept in memory, because the regions of neighbouring layers lie in the same chunk."""
+_MODEL = "model."
+
+
+class ModelArrays:
+    """The parameters of the model in a checkpoint, by their paths in the model. Several threads may read.
+
+    Args:
+        checkpoint: The checkpoint.
+        kept_bytes: Bytes of chunks that are kept in memory.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, kept_bytes: int = KEPT_BYTES) -> None:
+        self._checkpoint, self._kept_bytes = checkpoint, kept_bytes
+        self.leaves: dict[str, ManifestLeaf] = {
+            path.removeprefix(_MODEL): leaf for path, leaf in checkpoint.leaves.items() if path.startswith(_MODEL)
+        }
+        """The manifest's entries of the parameters."""
+        self._chunks: OrderedDict[tuple[str, tuple[int, ...]], np.ndarray] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def read(self, path: str, region: Region) -> np.ndarray:
+        """A region of a parameter, every byte verified. Rows beyond the array, of a vocabulary with more padding, are zero.
+
+        Raises:
+            Damaged: A file is damaged.
+            StoreFailure: The store did not answer.
+        """
+        leaf = self.leaves[path]
+        result = np.zeros([part.stop - part.start for part in region], jnp.dtype(leaf.dtype))
+        inside = tuple(slice(min(part.start, size), min(part.stop, size)) for part, size in zip(region, leaf.shape, strict=True))
+        if any(part.start == part.stop for part in inside):
+            return result
+        for indices in chunks_of(leaf, inside):
+            whole = chunk_region(leaf, indices)
+            both = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(inside, whole, strict=True)]
+            there = tuple(slice(one.start - own.start, one.stop - own.start) for one, own in zip(both, whole, strict=True))
+            here = tuple(slice(one.start - own.start, one.stop - own.start) for one, own in zip(both, region, strict=True))
+            result[here] = self._chunk(leaf, indices)[there]
+        return result
+
+    def _chunk(self, leaf: ManifestLeaf, indices: tuple[int, ...]) -> np.ndarray:
+        key = leaf.path, indices
+        with self._lock:
+            if key in self._chunks:
+                self._chunks.move_to_end(key)
+                return self._chunks[key]
+        chunk = self._checkpoint.chunk(leaf, indices)
+        with self._lock:
+            if key not in self._chunks:
+                self._chunks[key] = chunk
+                self._bytes += chunk.nbytes
+                while self._bytes > self._kept_bytes and len(self._chunks) > 1:
+                    self._bytes -= self._chunks.popitem(last=False)[1].nbytes
+        return chunk

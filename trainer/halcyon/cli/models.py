@@ -1,0 +1,159 @@
+"""The commands ``halcyon import`` and ``halcyon export``: models in the files of Hugging Face."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from halcyon.cli.errors import report_errors
+from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootUnusable
+from halcyon_api.counting import counted
+
+if TYPE_CHECKING:
+    from halcyon_api.checkpoint_documents import Owner
+
+import_app = typer.Typer(help="Make a checkpoint from a model in other files.", no_args_is_help=True)
+export_app = typer.Typer(help="Write the model of a checkpoint for other programs.", no_args_is_help=True)
+
+Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
+Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]
+_REQUEST_SECONDS = 3600.0
+"""Longest time for one file: an export writes files of gigabytes."""
+
+
+class Dtype(StrEnum):
+    """Types of parameters."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+@import_app.callback()
+def _imports() -> None:
+    """Make a checkpoint from a model in other files."""
+
+
+@export_app.callback()
+def _exports() -> None:
+    """Write the model of a checkpoint for other programs."""
+
+
+@import_app.command("hf")
+def import_hf(
+    folder: Annotated[
+        str, typer.Argument(help="A folder with config.json and safetensors files: a directory, s3://, gs:// or hf://OWNER/NAME.")
+    ],
+    root: Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")],
+    run: Annotated[
+        str | None, typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root.")
+    ] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="Type of the parameters. Default: that of the files.")] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    root_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the root.")] = None,
+    root_region: Annotated[str | None, typer.Option(help="Region of the root's bucket.")] = None,
+) -> None:
+    """Import a Hugging Face model as a checkpoint of step 0, with which runs can begin. Prints their `spec.from` and `spec.model`."""
+    from halcyon.huggingface.folder import address, folder_place
+    from halcyon.huggingface.importing import import_model
+    from halcyon.huggingface.root import stored_model
+    from halcyon.storage.store import Store
+    from halcyon_api.yaml_text import dump
+
+    with _report_model_errors():
+        to = Store(address(root, root_endpoint, root_region), timeout_seconds=_REQUEST_SECONDS)
+        owner = _owner(run, to.root)
+        source = Store(folder_place(folder, endpoint, region), timeout_seconds=_REQUEST_SECONDS)
+        entry = import_model(source, to, owner=owner, dtype=dtype, clock=time.time())
+        stored = stored_model(to, entry)
+    sys.stderr.write(
+        f"{folder}: {stored.spec.kind} with {stored.tokens} tokens and sequences of at most {stored.positions} is the checkpoint of step 0 "
+        f"in {to.root}; a run in namespace {owner.namespace} begins with it by:\n"
+    )
+    spec = {"from": {"run": owner.name, "root": to.root}, "model": stored.spec.document()}
+    sys.stdout.write(dump({"spec": spec}))
+
+
+@export_app.command("hf")
+def export_hf(
+    checkpoint: Annotated[
+        str, typer.Argument(help="The checkpoint root, with @STEP for a step that is not the newest.", metavar="ROOT[@STEP]")
+    ],
+    folder: Annotated[str, typer.Argument(help="An empty folder to write: a directory, s3:// or gs://.")],
+    dtype: Annotated[Dtype | None, typer.Option(help="Type of the tensors. Default: that of the checkpoint.")] = None,
+    file_bytes: Annotated[int, typer.Option(min=1, help="Largest file with tensors, in bytes.")] = 5_000_000_000,
+    part: Annotated[
+        str | None, typer.Option(help="I/N: write the I-th of N parts of the files, beside the commands that write the others.")
+    ] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    to_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the folder.")] = None,
+    to_region: Annotated[str | None, typer.Option(help="Region of the folder's bucket.")] = None,
+) -> None:
+    """Export the model of a checkpoint in the files of Hugging Face."""
+    from halcyon.huggingface.exporting import export_model
+    from halcyon.huggingface.folder import address
+    from halcyon.huggingface.root import entry_of, split_step, stored_model
+    from halcyon.storage.store import Store
+
+    with _report_model_errors():
+        root, step = split_step(checkpoint)
+        store = Store(address(root, endpoint, region))
+        entry = entry_of(store, step)
+        to = Store(address(folder, to_endpoint, to_region), timeout_seconds=_REQUEST_SECONDS)
+        number, parts = _part(part)
+        done = export_model(stored_model(store, entry), to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
+    if not done.companions:
+        rest = "; the other parts are not complete"
+    else:
+        rest = "" if any(name.startswith("tokenizer.") for name in done.companions) else ", without a tokenizer: the root has none"
+    sys.stdout.write(
+        f"step {entry.step} is in {to.root}: {counted(done.tensors, 'tensor')} with {done.size_bytes} bytes in "
+        f"{counted(len(done.files), 'file')}{rest}\n"
+    )
+
+
+def _part(part: str | None) -> tuple[int, int]:
+    """A part from its written form, which counts from 1; counted from 0."""
+    if part is None:
+        return 0, 1
+    found = re.fullmatch(r"(\d+)/(\d+)", part)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise BadConfiguration(f"--part: {part!r} is no part; give I/N with I from 1 to N, such as 1/4")
+    return int(found[1]) - 1, int(found[2])
+
+
+def _owner(run: str | None, root: str) -> Owner:
+    from halcyon_api.checkpoint_documents import Owner
+
+    if run is None:
+        name = re.sub(r"[^a-z0-9]+", "-", root.rsplit("/", 1)[-1].lower()).strip("-")[:40].strip("-")
+        run = name if name[:1].isalpha() else f"run-{name}"[:40]
+    namespace, _, name = run.rpartition("/")
+    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", name):
+        raise BadConfiguration(f"--run: {run!r} is no name of a run; give NAME or NAMESPACE/NAME in small letters, digits and hyphens")
+    return Owner(namespace=namespace or "default", name=name)
+
+
+@contextmanager
+def _report_model_errors() -> Iterator[None]:
+    """As `report_errors`, and for errors of stores and checkpoints too."""
+    from halcyon.checkpoint.verify import Damaged
+    from halcyon.storage.failures import StoreFailure
+    from halcyon_api.checkpoint_documents import DamagedDocument
+
+    with report_errors():
+        try:
+            yield
+        except StoreFailure as failure:
+            raise RootUnusable(f"the store does not answer: {failure}") from None
+        except (Damaged, DamagedDocument) as damage:
+            raise NoValidCheckpoint(str(damage)) from None

@@ -1,0 +1,214 @@
+"""Begins a run with weights alone: from a folder with a model, or from a checkpoint that an import made. The optimizer starts fresh.
+
+Each process reads only the regions that its devices hold. The vocabulary of the run has the tokens of its tokenizer. The weights may have
+more rows, which no token uses: these are left out. Rows that only pad the run's vocabulary are zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from halcyon.checkpoint.layout import Leaf, flatten, normal, unflatten
+from halcyon.checkpoint.origin import begin_from, candidates, origin_store
+from halcyon.checkpoint.processes import Processes, decide, gather_texts
+from halcyon.checkpoint.results import Restored
+from halcyon.checkpoint.verify import Damaged, read_manifest
+from halcyon.errors import BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit
+from halcyon.huggingface.companions import CONFIG_KEY, read_companions
+from halcyon.huggingface.folder import ModelFolder, folder_place, read_config
+from halcyon.huggingface.root import stored_model
+from halcyon.models import CausalLM
+from halcyon.models.axes import POSITION
+from halcyon.models.weights import family_of_section, leaf_shapes
+from halcyon.models.weights.layout import ReadRegion
+from halcyon.storage.failures import StoreFailure, as_exit
+from halcyon.storage.retry_budget import RetryBudget
+from halcyon.storage.store import Store
+from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, Fingerprints, Owner
+from halcyon_api.spec.families.section import ModelSection
+from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.origin import OriginSpec
+from halcyon_api.training_run import TrainingRunSpec
+
+Result = TypeVar("Result")
+_NO_WEIGHT = ("initializer_range",)
+"""Entries of config.json that do not decide what a model with weights computes."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a run begins with.
+
+    Attributes:
+        step: Steps done.
+        state: The whole state; None if there are only weights.
+        model: The model, if there are only weights.
+        path: The place of the weights, for the log.
+        files: Files of the folder that the weights came from, by name, for a later export.
+    """
+
+    step: int
+    state: Any
+    model: Any
+    path: str
+    files: Mapping[str, bytes]
+
+
+def begin(
+    spec: TrainingRunSpec,
+    origin: OriginSpec,
+    *,
+    owner: Owner,
+    fingerprints: Fingerprints,
+    processes: Processes,
+    template: Any,
+    tokens: int,
+    retry_budget: RetryBudget | None = None,
+) -> Begun:
+    """Read what ``spec.from`` names. A collective, for the main thread.
+
+    Args:
+        spec: The run's spec.
+        origin: ``spec.from``.
+        owner: The run.
+        fingerprints: Fingerprints of the run.
+        processes: The processes.
+        template: Shapes, types and shardings of the run's state.
+        tokens: Tokens of the run's tokenizer.
+        retry_budget: The waits for stores that deny access.
+
+    Raises:
+        BadConfiguration: The weights are of another model, or cannot be read.
+        TrainerExit: See `begin_from`.
+    """
+    if origin.hugging_face is not None:
+        own = spec.checkpoint
+        s3 = origin.hugging_face.path.startswith("s3://")
+        place = folder_place(origin.hugging_face.path, own.endpoint if s3 else None, own.region if s3 else None)
+        store = Store(place, retry_budget=retry_budget)
+        return _together(processes, store.root, lambda: _from_folder(store, spec.model, template.model, tokens))
+    store = origin_store(origin, spec.checkpoint, retry_budget=retry_budget)
+    found = decide(processes, store.root, lambda: _imported(origin, store, owner))["entry"]
+    if found is not None:
+        entry = CommittedStep.model_validate(found)
+        return _together(processes, store.root, lambda: _from_root(store, entry, spec.model, template.model, tokens))
+    restored: Restored = begin_from(
+        origin, store, owner=owner, fingerprints=fingerprints, steps=spec.trainer.steps, processes=processes, template=template
+    )
+    files = _together(processes, store.root, lambda: read_companions(store, HUGGING_FACE_PREFIX))
+    return Begun(restored.step, restored.state, None, restored.checkpoint.path, files)
+
+
+def read_arrays(read: ReadRegion, template: Any, types: Mapping[str, np.dtype] | None = None) -> Any:
+    """A model whose arrays have the shardings of the template. Reads the regions of this process's devices.
+
+    Args:
+        read: Reads a region of a parameter.
+        template: Tree of ``jax.ShapeDtypeStruct``. A leaf without a sharding is read onto the default device.
+        types: Types of the parameters by path. Default: those of the template.
+    """
+    arrays: list[Any] = []
+    for leaf in flatten(template):
+        dtype = leaf.dtype if types is None else types[leaf.path]
+        held: dict[str, np.ndarray] = {}
+
+        def part(index: Any, leaf: Leaf = leaf, held: dict[str, np.ndarray] = held, dtype: np.dtype = dtype) -> np.ndarray:
+            region = normal(index, leaf.shape)
+            if str(region) not in held:
+                held[str(region)] = read(leaf.path, region).astype(dtype)
+            return held[str(region)]
+
+        if leaf.sharding is None:
+            arrays.append(jnp.asarray(part((slice(None),) * len(leaf.shape))))
+        else:
+            arrays.append(jax.make_array_from_callback(leaf.shape, leaf.sharding, part))
+    return unflatten(template, arrays)
+
+
+def _from_folder(store: Store, spec: ModelSpec, template: CausalLM, tokens: int) -> Begun:
+    config = read_config(store)
+    _require_same(spec, config.spec, f"spec.from.huggingFace: {store.root}")
+    _require_rows(tokens, config.tokens, store.root)
+    folder = ModelFolder(store, config, template)
+    files = {**read_companions(store), CONFIG_KEY: store.read(CONFIG_KEY).data or b""}
+    return Begun(0, None, read_arrays(folder.read, template), store.root, files)
+
+
+def _imported(origin: OriginSpec, store: Store, owner: Owner) -> dict[str, Any]:
+    """The checkpoint to begin from, if it holds only weights."""
+    for entry in candidates(origin, store, owner):
+        try:
+            manifest = read_manifest(store, entry)
+        except Damaged:
+            continue
+        only_weights = all(leaf.path.startswith("model.") for leaf in manifest.leaves)
+        return {"entry": entry.document() if only_weights else None}
+    return {"entry": None}
+
+
+def _from_root(store: Store, entry: CommittedStep, spec: ModelSpec, template: CausalLM, tokens: int) -> Begun:
+    stored = stored_model(store, entry)
+    _require_same(spec, stored.spec, f"spec.from: the checkpoint in {store.root}")
+    _require_rows(tokens, stored.tokens, store.root)
+    for leaf in leaf_shapes(template):
+        if leaf.axes.get(POSITION, 0) > stored.positions:
+            raise BadConfiguration(
+                f"spec.trainer.sequenceLength: the model in {store.root} has learned positions for {stored.positions} tokens; set it to at "
+                "most that"
+            )
+    return Begun(0, None, read_arrays(stored.arrays.read, template), entry.path, stored.files)
+
+
+def _require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
+    """Compare two models by the entries of their config.json: what the weights need to be the same model."""
+    if type(ours.value) is not type(theirs.value):
+        raise BadConfiguration(
+            f"{what} holds a model of the kind {theirs.kind}, and spec.model is {ours.kind}; set spec.model.{theirs.kind}"
+        )
+    section = ours.value
+    assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
+    family = family_of_section(section)
+    here, there = family.write(section, 1, 1), family.write(theirs.value, 1, 1)
+    for name in (*here, *(there.keys() - here.keys())):
+        if here.get(name) != there.get(name) and name not in _NO_WEIGHT:
+            raise BadConfiguration(
+                f"{what} holds another model: {name} is {there.get(name)} there, and {here.get(name)} by spec.model.{ours.kind}; set it to "
+                "the same value"
+            )
+
+
+def _require_rows(tokens: int, rows: int, root: str) -> None:
+    if tokens > rows:
+        raise BadConfiguration(
+            f"spec.tokenizer: it has {tokens} tokens, but the model in {root} knows only {rows}; take the tokenizer of that model"
+        )
+
+
+_KINDS: tuple[type[TrainerExit], ...] = (BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit)
+
+
+def _together(processes: Processes, root: str, work: Callable[[], Result]) -> Result:
+    """Run `work` on every process. If it fails on one, every process raises the same error. A collective."""
+    result: Result | None = None
+    try:
+        result, text = work(), ""
+    except Damaged as damage:
+        text = f"NoValidCheckpoint {root}: {damage}"
+    except StoreFailure as failure:
+        text = f"StoreFailure {failure.code} {failure.text}"
+    except TrainerExit as error:
+        text = f"{next(kind for kind in _KINDS if isinstance(error, kind)).__name__} {error}"
+    for found in gather_texts(processes, text):
+        kind, _, message = found.partition(" ")
+        if kind == "StoreFailure":
+            code, _, message = message.partition(" ")
+            raise as_exit(StoreFailure(code, message), root, what="the folder")
+        if kind:
+            raise next(one for one in _KINDS if one.__name__ == kind)(message)
+    return result  # type: ignore[return-value]

@@ -1,0 +1,173 @@
+"""Writes the model of a checkpoint as a folder that transformers, vLLM and the converter of llama.cpp read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from halcyon.errors import BadConfiguration
+from halcyon.huggingface.companions import CONFIG_KEY, encode, exported_companions, token_ids
+from halcyon.huggingface.files import INDEX_KEY, SINGLE_KEY
+from halcyon.huggingface.folder import model_shapes
+from halcyon.huggingface.root import StoredModel
+from halcyon.huggingface.safetensors import write_header
+from halcyon.models.axes import POSITION, VOCAB
+from halcyon.models.weights import Family, FileTensor, WeightLayout, family_of_section, leaf_shapes
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
+from halcyon.tokenizer import load as load_tokenizer
+from halcyon_api.spec.families.section import ModelSection
+
+FILE_BYTES = 5_000_000_000
+"""Largest file of an export, unless one tensor is larger: what an object store takes in one request."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a process wrote.
+
+    Attributes:
+        files: Names of the files with tensors.
+        tensors: Number of their tensors.
+        size_bytes: Bytes of the tensors.
+        companions: Names of the other files; empty if other processes have not written all of theirs yet.
+    """
+
+    files: tuple[str, ...]
+    tensors: int
+    size_bytes: int
+    companions: tuple[str, ...]
+
+
+def export_model(
+    stored: StoredModel,
+    to: Store,
+    *,
+    dtype: str | None = None,
+    file_bytes: int = FILE_BYTES,
+    part: int = 0,
+    parts: int = 1,
+) -> Exported:
+    """Write a model into a folder. config.json comes last, so a killed export has none.
+
+    Memory: a folder of this machine takes one tensor at a time, an object store a whole file, which is in memory twice.
+
+    Several processes can share the work: process `part` of `parts` writes every `parts`-th file and reads what is in these, and the process
+    that finds all files there writes the rest.
+
+    Args:
+        stored: The model.
+        to: The folder.
+        dtype: Type of all tensors. None: that of the checkpoint.
+        file_bytes: Largest file, unless one tensor is larger. The same in all processes.
+        part: The share of this process, counted from 0.
+        parts: The number of processes.
+
+    Raises:
+        BadConfiguration: The family has no form of Hugging Face, or the folder holds a model.
+        Damaged: A file of the checkpoint is damaged.
+        StoreFailure: A store did not answer.
+    """
+    section = stored.spec.value
+    assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
+    family = family_of_section(section)
+    layout = export_layout(stored, family, None if dtype is None else np.dtype(jnp.dtype(dtype)))
+    plan = _plan(list(layout.tensors.values()), file_bytes)
+    own = [name for number, name in enumerate(plan) if number % parts == part]
+    others = plan.keys() - set(own)
+    if any(key == CONFIG_KEY or (key.endswith(".safetensors") and key not in others) for key in to.list("")):
+        raise BadConfiguration(f"{to.root} holds a model already; give a folder that is empty")
+    for name in own:
+        _write(to, name, plan[name], stored)
+    companions: dict[str, bytes] = {}
+    if plan.keys() <= set(to.list("model")):
+        companions = _companions(stored, family, plan)
+        for name, data in companions.items():
+            to.write(name, data)
+    tensors = [one for name in own for one in plan[name]]
+    return Exported(tuple(own), len(tensors), sum(one.size_bytes for one in tensors), tuple(companions))
+
+
+def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence[FileTensor]]) -> dict[str, bytes]:
+    """The files beside the weights, config.json last."""
+    tensors = [one for group in plan.values() for one in group]
+    tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
+    written = exported_companions(stored.files, stored.definition, tokenizer, stored.positions)
+    if len(plan) > 1:
+        places = {one.name: name for name, group in plan.items() for one in group}
+        size = sum(one.size_bytes for one in tensors)
+        written[INDEX_KEY] = encode({"metadata": {"total_size": size}, "weight_map": places})
+    dtype = jnp.result_type(*{one.dtype for one in tensors}).name
+    config = {
+        "architectures": [family.architectures[0]],
+        "model_type": family.model_type,
+        "vocab_size": stored.tokens,
+        **family.write(stored.spec.value, stored.tokens, stored.positions),
+        **token_ids(stored.files, tokenizer),
+        "dtype": dtype,
+        "torch_dtype": dtype,  # what readers before version 5 of transformers look for
+        "use_cache": True,
+    }
+    return {**written, CONFIG_KEY: encode(config)}
+
+
+def export_layout(stored: StoredModel, family: Family, dtype: np.dtype | None) -> WeightLayout:
+    """The tensors of a stored model. The padding of its vocabulary is left out.
+
+    Raises:
+        BadConfiguration: The checkpoint does not hold the model that it says.
+    """
+    shapes = {leaf.path: leaf for leaf in leaf_shapes(model_shapes(stored.spec, stored.tokens, stored.positions))}
+    there = stored.arrays.leaves
+    if shapes.keys() != there.keys():
+        path = min(shapes.keys() ^ there.keys())
+        raise BadConfiguration(
+            f"the array model.{path} is only in the {'model' if path in shapes else 'checkpoint'}; export another checkpoint"
+        )
+    leaves = [dataclasses.replace(leaf, dtype=dtype or np.dtype(jnp.dtype(there[path].dtype))) for path, leaf in shapes.items()]
+    return WeightLayout(family.tensors(stored.spec.value), leaves, {VOCAB: stored.tokens, POSITION: stored.positions})
+
+
+def _write(to: Store, name: str, tensors: Sequence[FileTensor], stored: StoredModel) -> None:
+    """Write one file. The store reads the checkpoint while it writes, and an error of the reading is raised as it is."""
+    failed: list[Exception] = []
+
+    def contents() -> Iterator[bytes | memoryview]:
+        try:
+            yield from _contents(tensors, stored)
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    try:
+        to.write(name, contents())
+    except StoreFailure:
+        if failed:
+            raise failed[0] from None
+        raise
+
+
+def _contents(tensors: Sequence[FileTensor], stored: StoredModel) -> Iterator[bytes | memoryview]:
+    yield write_header([(one.name, one.dtype, one.shape) for one in tensors])
+    for one in tensors:
+        values = one.values(stored.arrays.read)
+        yield np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+
+
+def _plan(tensors: Sequence[FileTensor], file_bytes: int) -> dict[str, list[FileTensor]]:
+    """The tensors of each file by its name: in order, at most this size together."""
+    groups: list[list[FileTensor]] = [[]]
+    size = 0
+    for one in tensors:
+        if groups[-1] and size + one.size_bytes > file_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(one)
+        size += one.size_bytes
+    if len(groups) == 1:
+        return {SINGLE_KEY: groups[0]}
+    return {f"model-{number:05}-of-{len(groups):05}.safetensors": group for number, group in enumerate(groups, 1)}

@@ -1,0 +1,178 @@
+"""A folder with a model: its configuration, and its parameters read in regions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import equinox as eqx
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import ValidationError
+
+from halcyon.errors import BadConfiguration
+from halcyon.huggingface.companions import CONFIG_KEY
+from halcyon.huggingface.files import TensorFiles
+from halcyon.machine.local_files import root_address
+from halcyon.models import CausalLM, build_model
+from halcyon.models.axes import POSITION, VOCAB
+from halcyon.models.weights import Family, LeafShape, WeightLayout, family_of_config, leaf_shapes
+from halcyon.models.weights.config import ConfigReader
+from halcyon.models.weights.layout import Region
+from halcyon.storage.store import Store
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.spec.model import ModelSpec
+
+HUB = "hf://"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The configuration of a model in a folder.
+
+    Attributes:
+        family: Its family.
+        spec: ``spec.model`` of a run with this model.
+        tokens: Tokens of its vocabulary.
+        positions: Longest sequence in tokens.
+    """
+
+    family: Family
+    spec: ModelSpec
+    tokens: int
+    positions: int
+
+    def shapes(self, tokens: int, positions: int) -> CausalLM:
+        """The model without its numbers.
+
+        Args:
+            tokens: Rows of the vocabulary.
+            positions: Tokens of the longest sequence.
+        """
+        return model_shapes(self.spec, tokens, positions)
+
+
+def model_shapes(spec: ModelSpec, tokens: int, positions: int) -> CausalLM:
+    """The shapes of a model: the vocabulary has `tokens` rows, the longest sequence `positions` tokens."""
+    return eqx.filter_eval_shape(build_model, spec, hax.Axis(VOCAB, tokens), hax.Axis(POSITION, positions), key=jax.random.key(0))
+
+
+def read_config(store: Store) -> ModelConfig:
+    """The configuration of a folder.
+
+    Raises:
+        BadConfiguration: It cannot be read, or is of a model that Halcyon does not have.
+        StoreFailure: The store did not answer.
+    """
+    data = store.read(CONFIG_KEY).data
+    if data is None:
+        raise BadConfiguration(f"{store.root} has no {CONFIG_KEY}; give the folder of a model")
+    config = ConfigReader.parse(data, f"{store.root}/{CONFIG_KEY}")
+    family = family_of_config(config)
+    text = config.inner("text_config")  # of a model with images
+    if text is not None:
+        config = ConfigReader({**config.document, **text.document}, config.where)
+    try:
+        section = family.read(config)
+        name = next(name for name, field in ModelSpec.model_fields.items() if family.section in getattr(field.annotation, "__args__", ()))
+        spec = ModelSpec.model_validate({name: section})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise BadConfiguration(f"{config.where}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
+    return ModelConfig(family, spec, config.integer("vocab_size"), config.integer(family.positions))
+
+
+class ModelFolder:
+    """The parameters of a model in a folder, by their paths in the model. Several threads may read.
+
+    Args:
+        store: The folder.
+        shapes: The model to read into. Its vocabulary may have more or fewer rows than the files, and its longest sequence may be shorter.
+        dtype: Type of all parameters. None: the type of the files.
+
+    Raises:
+        BadConfiguration: The files are not those of the configuration; the message names the tensor.
+        StoreFailure: The store did not answer.
+    """
+
+    def __init__(self, store: Store, config: ModelConfig, shapes: CausalLM, dtype: np.dtype | None = None) -> None:
+        self.config, self._files = config, TensorFiles(store)
+        declared = config.family.tensors(config.spec.value)
+        leaves = leaf_shapes(shapes)
+        sizes = {VOCAB: config.tokens, POSITION: config.positions}
+        if shapes.max_position.size > config.positions and any(POSITION in leaf.axes for leaf in leaves):
+            raise BadConfiguration(
+                f"the model in {store.root} has learned positions for {config.positions} tokens, not for {shapes.max_position.size}; set "
+                f"spec.trainer.sequenceLength to at most {config.positions}"
+            )
+        layout = WeightLayout(declared, leaves, sizes)
+        self._names = {own: name for name in self._files.tensors if (own := layout.canonical(name)) is not None}
+        layout.check({own: self._files.tensors[name].shape for own, name in self._names.items()})
+        self.layout = WeightLayout(declared, [self._typed(layout, leaf, dtype) for leaf in leaves], sizes)
+
+    @property
+    def leaves(self) -> Mapping[str, LeafShape]:
+        """The parameters by path, with the types in which they are read."""
+        return self.layout.leaves
+
+    def read(self, path: str, region: Region) -> np.ndarray:
+        """A region of a parameter. Rows of the vocabulary that the files do not have are zero.
+
+        Raises:
+            StoreFailure: The store did not answer.
+        """
+        return self.layout.read(path, region, lambda name, start, stop: self._files.rows(self._names[name], start, stop))
+
+    def _typed(self, layout: WeightLayout, leaf: LeafShape, dtype: np.dtype | None) -> LeafShape:
+        """The leaf in the given type; without one, in the widest type of its tensors."""
+        if dtype is None:
+            types = {self._files.tensors[self._names[name]].dtype for name in layout.tensors_of(leaf.path)}
+            dtype = np.dtype(jnp.float32) if np.dtype("f8") in types else jnp.result_type(*types)
+        return dataclasses.replace(leaf, dtype=dtype)
+
+
+def folder_place(place: str, endpoint: str | None = None, region: str | None = None) -> CheckpointSpec:
+    """The address of a folder on the command line: a directory, s3://, gs://, or hf://OWNER/NAME of the hub.
+
+    A model of the hub is downloaded into the cache of ``huggingface_hub``, with its token.
+
+    Raises:
+        BadConfiguration: It is no address, or there is no such directory.
+    """
+    if place.startswith(HUB):
+        place = _download(place.removeprefix(HUB))
+    elif "://" not in place and not Path(place).expanduser().is_dir():
+        hint = f"; a model of the Hugging Face hub is {HUB}{place}" if place.count("/") == 1 else ""
+        raise BadConfiguration(f"there is no directory {place}{hint}")
+    return address(place, endpoint, region)
+
+
+def address(place: str, endpoint: str | None = None, region: str | None = None) -> CheckpointSpec:
+    """The address of a folder that may not exist yet.
+
+    Raises:
+        BadConfiguration: It is no address.
+    """
+    try:
+        return CheckpointSpec(root=root_address(place), endpoint=endpoint, region=region)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise BadConfiguration(f"{place}: {message}") from None
+
+
+def _download(name: str) -> str:
+    try:
+        from huggingface_hub import snapshot_download  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise BadConfiguration(f"{HUB}{name} needs the package huggingface_hub; install it, or give a directory with the model") from None
+    name, _, revision = name.partition("@")
+    try:
+        return str(
+            snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"])
+        )
+    except Exception as error:  # the package raises many kinds
+        raise BadConfiguration(f"{HUB}{name} could not be downloaded ({type(error).__name__}: {str(error)[:200]})") from None

@@ -1,0 +1,74 @@
+"""Makes a checkpoint from a folder with a model, so that a run can begin with it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import jax.numpy as jnp
+import numpy as np
+
+from halcyon.checkpoint.creating import create_checkpoint
+from halcyon.checkpoint.layout import Region, chunk_limit, chunk_shape
+from halcyon.data.cache.tokenizers import keep_tokenizer
+from halcyon.huggingface.companions import CONFIG_KEY, keep_companions, read_companions, tokenizer_of
+from halcyon.huggingface.folder import ModelFolder, read_config
+from halcyon.models.weights import LeafShape
+from halcyon.storage.store import Store
+from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
+from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
+
+_MODEL = "model."
+
+
+def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = None, clock: float) -> CommittedStep:
+    """Write the model of a folder into a fresh checkpoint root, as a checkpoint of step 0 that holds only the model.
+
+    Memory: a few chunks of the checkpoint, not the model.
+
+    Args:
+        source: The folder.
+        to: The root.
+        owner: The run to which the root belongs; other runs of its namespace can begin from it.
+        dtype: Type of all parameters. None: that of the files, so an export has the same bits.
+        clock: Seconds since 1970.
+
+    Raises:
+        BadConfiguration: The folder is not a model that Halcyon has, or its files are damaged.
+        RootTaken: The root already holds checkpoints.
+        StoreFailure: A store did not answer.
+    """
+    config = read_config(source)
+    rows = -(-config.tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    folder = ModelFolder(source, config, config.shapes(rows, config.positions), None if dtype is None else np.dtype(jnp.dtype(dtype)))
+    files = read_companions(source)
+    files[CONFIG_KEY] = source.read(CONFIG_KEY).data or b""
+    definition = tokenizer_of(files)
+    limit = chunk_limit(sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in folder.leaves.values()))
+
+    def read(leaf: ManifestLeaf, region: Region) -> np.ndarray:
+        return folder.read(leaf.path.removeprefix(_MODEL), region)
+
+    def keep() -> None:
+        keep_companions(to, files)
+        if definition is not None:
+            keep_tokenizer(to, definition)
+
+    model = config.spec.document()
+    for section in model.values():
+        section.pop("remat", None)
+    return create_checkpoint(
+        to,
+        [_described(leaf, limit) for leaf in folder.leaves.values()],
+        read,
+        owner=owner,
+        documents={"spec.model": model, "data": {} if definition is None else {"tokenizerSha256": definition.fingerprint}},
+        vocabulary=config.tokens,
+        positions=config.positions,
+        time=datetime.fromtimestamp(clock, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        before_commit=keep,
+    )
+
+
+def _described(leaf: LeafShape, limit_bytes: int) -> ManifestLeaf:
+    chunks = chunk_shape(leaf.shape, leaf.dtype.itemsize, limit_bytes)
+    return ManifestLeaf(path=f"{_MODEL}{leaf.path}", shape=leaf.shape, dtype=leaf.dtype.name, axes=tuple(leaf.axes), chunk_shape=chunks)

@@ -1,0 +1,114 @@
+"""The model of a checkpoint, with everything that is needed to use it without the run that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from halcyon.checkpoint.comparison import Checkpoint
+from halcyon.checkpoint.fingerprints import in_present_form
+from halcyon.checkpoint.opening import load_head
+from halcyon.checkpoint.weights import ModelArrays
+from halcyon.data.cache.tokenizers import find_tokenizer
+from halcyon.errors import BadConfiguration
+from halcyon.huggingface.companions import read_companions
+from halcyon.models.axes import VOCAB
+from halcyon.storage.store import Store
+from halcyon.tokenizer import BYTE, TokenizerDefinition
+from halcyon_api.checkpoint_documents import HEAD_KEY, HUGGING_FACE_PREFIX, CommittedStep
+from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.trainer import TrainerSpec
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """The model of a checkpoint.
+
+    Attributes:
+        spec: ``spec.model`` of the run that made it.
+        tokens: Tokens of its vocabulary, without padding.
+        positions: Longest sequence in tokens.
+        arrays: Its parameters, read in regions.
+        definition: Its tokenizer; None: the root does not have it.
+        files: Files of the folder that the model was imported from, by name.
+    """
+
+    spec: ModelSpec
+    tokens: int
+    positions: int
+    arrays: ModelArrays
+    definition: TokenizerDefinition | None
+    files: Mapping[str, bytes]
+
+
+def entry_of(store: Store, step: int | None) -> CommittedStep:
+    """The checkpoint of a step; None: the newest.
+
+    Raises:
+        BadConfiguration: The root has no such checkpoint.
+        NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
+        StoreFailure: The store did not answer.
+    """
+    head, _ = load_head(store, store.read(HEAD_KEY).data)
+    if head is None or not head.committed:
+        raise BadConfiguration(f"{store.root} holds no checkpoint")
+    for entry in head.committed:
+        if step in (None, entry.step):
+            return entry
+    raise BadConfiguration(f"{store.root} has no checkpoint of step {step}; there are {', '.join(str(one.step) for one in head.committed)}")
+
+
+def split_step(place: str) -> tuple[str, int | None]:
+    """``ROOT@STEP`` as root and step; a root without a step: the newest.
+
+    Raises:
+        BadConfiguration: The step is no number.
+    """
+    root, at, step = place.rpartition("@")
+    if not at:
+        return place, None
+    if not step.isdigit():
+        raise BadConfiguration(f"{place}: after the @ comes a step, such as {root}@1000")
+    return root, int(step)
+
+
+def stored_model(store: Store, entry: CommittedStep) -> StoredModel:
+    """The model of a checkpoint. Reads the documents; the parameters are read later.
+
+    Raises:
+        BadConfiguration: The checkpoint does not say which model it holds.
+        Damaged: The manifest is damaged.
+        StoreFailure: The store did not answer.
+    """
+    checkpoint = Checkpoint(store, entry)
+    manifest = checkpoint.manifest
+    documents = in_present_form(manifest.fingerprints).documents
+    try:
+        spec = ModelSpec.model_validate(documents["spec.model"])
+    except (KeyError, ValidationError):
+        raise BadConfiguration(f"the checkpoint of step {entry.step} in {store.root} does not say which model it holds") from None
+    arrays = ModelArrays(checkpoint)
+    data: Any = documents.get("data")
+    fingerprint = data.get("tokenizerSha256") if isinstance(data, dict) else None
+    definition = None
+    if documents.get("spec.tokenizer", {}).get("byte") is not None:
+        definition = BYTE
+    elif isinstance(fingerprint, str):
+        beside = Store(store.place.model_copy(update={"root": f"{store.root}/data"}))  # where runs keep their tokenizers by default
+        definition = find_tokenizer(store, fingerprint) or find_tokenizer(beside, fingerprint)
+    return StoredModel(
+        spec=spec,
+        tokens=manifest.vocabulary or _rows(arrays),
+        positions=manifest.positions or TrainerSpec.model_validate(documents["spec.trainer"]).longest_sequence,
+        arrays=arrays,
+        definition=definition,
+        files=read_companions(store, HUGGING_FACE_PREFIX),
+    )
+
+
+def _rows(arrays: ModelArrays) -> int:
+    """Rows of the vocabulary, for a checkpoint of an earlier version: with the padding."""
+    return next(leaf.shape[leaf.axes.index(VOCAB)] for leaf in arrays.leaves.values() if leaf.axes is not None and VOCAB in leaf.axes)

@@ -1,0 +1,118 @@
+"""Models as a library: load one from a checkpoint or from files, and compute logits."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from halcyon.checkpoint.verify import Damaged
+from halcyon.errors import BadConfiguration, NoValidCheckpoint
+from halcyon.huggingface.beginning import read_arrays
+from halcyon.huggingface.companions import read_companions, tokenizer_of
+from halcyon.huggingface.folder import ModelFolder, address, folder_place, model_shapes, read_config
+from halcyon.huggingface.root import entry_of, split_step, stored_model
+from halcyon.models import CausalLM, Inputs
+from halcyon.models.axes import BATCH, POSITION
+from halcyon.storage.failures import StoreFailure, as_exit
+from halcyon.storage.store import Store
+from halcyon.tokenizer import Tokenizer, TokenizerDefinition
+from halcyon.tokenizer import load as load_tokenizer
+
+FILES = "hf:"
+HUB = "hf://"
+
+
+def load(place: str, *, dtype: Any = None, endpoint: str | None = None, region: str | None = None) -> tuple[CausalLM, Tokenizer | None]:
+    """Load a model and its tokenizer onto the default device.
+
+    The vocabulary of the model has no padding.
+
+    Args:
+        place: ``ROOT`` or ``ROOT@STEP``: a checkpoint root (a directory, file://, s3:// or gs://), at its newest checkpoint or at a step.
+            ``hf:DIR``: a folder with a model in the files of Hugging Face, on this machine or in a store. ``hf://OWNER/NAME``: the same on
+            the hub, with the package ``huggingface_hub``.
+        dtype: Type of the parameters. Default: that of the checkpoint or of the files.
+        endpoint: Address of an S3-compatible store other than AWS.
+        region: Region of an S3 bucket.
+
+    Returns:
+        The model, and its tokenizer; None if the place has none that Halcyon reads.
+
+    Raises:
+        BadConfiguration: The place is no model, or of a family that Halcyon does not have.
+        NoValidCheckpoint: The checkpoint is damaged.
+        TrainerExit: The store did not answer.
+    """
+    if place.startswith((HUB, FILES)):
+        return _from_files(Store(folder_place(place if place.startswith(HUB) else place.removeprefix(FILES), endpoint, region)), dtype)
+    root, step = split_step(place)
+    return _from_root(Store(address(root, endpoint, region)), step, dtype)
+
+
+def logits(model: CausalLM, tokens: Any, *, compute_dtype: Any = jnp.float32) -> jax.Array:
+    """Logits of the next token at every position.
+
+    Args:
+        model: A model of `load`.
+        tokens: Integers [batch, position].
+        compute_dtype: Type of activations and matrix products.
+
+    Returns:
+        float32 [batch, position, vocabulary], without padding.
+
+    Raises:
+        ValueError: `tokens` has another shape, an id that the model does not have, or more positions than the model.
+        TypeError: `tokens` are no integers.
+    """
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 2:
+        raise ValueError(f"tokens have the shape {list(tokens.shape)}; give an array [batch, position]")
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise TypeError(f"tokens are of type {tokens.dtype}; give integers")
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < model.vocab.size:
+        raise ValueError(f"tokens are ids of 0 to {model.vocab.size - 1}, not {tokens.min()} to {tokens.max()}")
+    return _logits(model, jnp.asarray(tokens, jnp.int32), jnp.dtype(compute_dtype))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _logits(model: CausalLM, tokens: jax.Array, compute_dtype: jnp.dtype) -> jax.Array:
+    named = hax.named(tokens, (BATCH, POSITION))
+    computed = model.logits(model(Inputs(named), compute_dtype=compute_dtype).features)
+    return computed.rearrange((BATCH, POSITION, model.vocab.name)).array.astype(jnp.float32)
+
+
+def _from_files(store: Store, dtype: Any) -> tuple[CausalLM, Tokenizer | None]:
+    try:
+        config = read_config(store)
+        shapes = config.shapes(config.tokens, config.positions)
+        folder = ModelFolder(store, config, shapes, None if dtype is None else np.dtype(jnp.dtype(dtype)))
+        model = read_arrays(folder.read, shapes, {path: leaf.dtype for path, leaf in folder.leaves.items()})
+        return model, _tokenizer(tokenizer_of(read_companions(store)))
+    except StoreFailure as failure:
+        raise as_exit(failure, store.root, what="the folder") from None
+
+
+def _from_root(store: Store, step: int | None, dtype: Any) -> tuple[CausalLM, Tokenizer | None]:
+    try:
+        stored = stored_model(store, entry_of(store, step))
+        types = {path: np.dtype(jnp.dtype(dtype or leaf.dtype)) for path, leaf in stored.arrays.leaves.items()}
+        model = read_arrays(stored.arrays.read, model_shapes(stored.spec, stored.tokens, stored.positions), types)
+        return model, _tokenizer(stored.definition)
+    except StoreFailure as failure:
+        raise as_exit(failure, store.root) from None
+    except Damaged as damage:
+        raise NoValidCheckpoint(f"{store.root}: {damage}") from None
+
+
+def _tokenizer(definition: TokenizerDefinition | None) -> Tokenizer | None:
+    if definition is None:
+        return None
+    try:
+        return load_tokenizer(definition)
+    except BadConfiguration:
+        return None

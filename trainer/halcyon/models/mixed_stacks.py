@@ -1,0 +1,81 @@
+"""Computes blocks of several forms in one order, where each form is a stack of its own.
+
+`Stack.scan_kinds` computes blocks with parameters of one form. Here a block's kind also says of which stack it is the next block, as in a
+decoder in which some layers have experts. One scan repeats each run of a repeated pattern (see `halcyon.models.stack.runs_of`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from halcyon.models.axes import is_named
+from halcyon.models.partition import unroll
+from halcyon.models.stack import Run, Stack, runs_of, without_layers
+
+Form = TypeVar("Form", bound=Hashable)
+Kind = TypeVar("Kind")
+
+
+def scan_forms(
+    stacks: Mapping[Form, Stack[Any]],
+    kinds: Sequence[tuple[Form, Kind]],
+    step: Callable[[Kind, Any, Any], tuple[Any, Any]],
+    carry: Any,
+) -> tuple[Any, Any]:
+    """Compute ``carry, output = step(kind, block, carry)`` for each block in order.
+
+    Args:
+        stacks: The stack of each form.
+        kinds: The form and the kind of each block.
+        step: Computes one block. Its output is a tree of arrays, or None for blocks without an output.
+        carry: A tree of arrays that goes from block to block.
+
+    Returns:
+        The last carry, and the outputs of all blocks that have one, in order: a dimension without a name in front.
+    """
+    blocks = {form: jax.tree.map(without_layers, stack.stacked, is_leaf=is_named) for form, stack in stacks.items()}
+    used, outputs = dict.fromkeys(stacks, 0), []
+    for run in runs_of(kinds):
+        mine: dict[Form, Any] = {}
+        for form in {form for form, _ in run.pattern}:
+            each = sum(form == other for other, _ in run.pattern)
+            part = slice(used[form], used[form] + each * run.repetitions)
+            used[form] = part.stop
+            shape = (run.repetitions, each)
+            mine[form] = jax.tree.map(lambda x, part=part, shape=shape: x[part].reshape(*shape, *x.shape[1:]), blocks[form])
+        carry, found = _scan_run(run, mine, {form: stacks[form].remat for form in mine}, step, carry)
+        outputs += found
+    return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs) if outputs else None
+
+
+def _scan_run(
+    run: Run[Any], blocks: Any, remat: Mapping[Any, str], step: Callable[[Any, Any, Any], tuple[Any, Any]], carry: Any
+) -> tuple[Any, list[Any]]:
+    """The last carry, and the outputs of a run, if any."""
+    flat = unroll(run.repetitions)
+
+    def one(form: Any, kind: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
+        plain = functools.partial(step, kind)
+        return jax.checkpoint(plain, prevent_cse=flat or run.repetitions == 1) if remat[form] == "full" else plain
+
+    steps = [(form, one(form, kind)) for form, kind in run.pattern]
+
+    def body(carry: Any, mine: Any) -> tuple[Any, Any]:
+        used, found = dict.fromkeys(mine, 0), []
+        for form, compute in steps:
+            at = used[form]
+            carry, output = compute(jax.tree.map(lambda x, at=at: x[at], mine[form]), carry)
+            used[form] += 1
+            if output is not None:
+                found.append(output)
+        return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *found) if found else None
+
+    carry, outputs = jax.lax.scan(body, carry, blocks, unroll=flat, length=run.repetitions)
+    if outputs is None:
+        return carry, []
+    return carry, [jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)]

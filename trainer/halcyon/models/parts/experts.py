@@ -1,0 +1,164 @@
+"""Experts: gated MLPs with the same shape, each computed for the tokens that were sent to it.
+
+The code is written for one device (`halcyon.models.partition`), which has some of the experts and, of each, its part of the features.
+Products take the weights as they are stored: they cast and then gather them, and gather again for the backward pass instead of keeping a
+copy. Gradients of parameters are float32 sums until they are scattered.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import haliax as hax
+import jax
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+from jaxtyping import PRNGKeyArray
+
+from halcyon.models.elementwise import recomputed, with_array
+from halcyon.models.parameters import Role, parameter
+from halcyon.models.partition import Shard
+from halcyon.models.parts.grouped_product import grouped_outer, grouped_product, grouped_sum
+from halcyon.models.parts.linear import normal
+from halcyon.models.parts.mlp import activate
+from halcyon_api.spec.families.section import Activation
+
+Gate = Callable[[jax.Array, jax.Array], jax.Array]
+"""Combines the outputs of the maps ``gate`` and ``up``, elementwise."""
+
+
+def silu_gate(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """``silu(gate) * up`` (SwiGLU, Shazeer 2020)."""
+    return jax.nn.silu(gate) * up
+
+
+@functools.cache
+def gate_of(activation: Activation) -> Gate:
+    """``activation(gate) * up``; the same function for the same name, because it is a static field of a model."""
+    return silu_gate if activation == "silu" else lambda gate, up: activate(activation, gate) * up
+
+
+class Experts(eqx.Module):
+    """``down(gate(x), up(x))`` of each expert, with or without biases."""
+
+    experts: Axis = eqx.field(static=True)
+    embed: Axis = eqx.field(static=True)
+    mlp: Axis = eqx.field(static=True)
+    combine: Gate = eqx.field(static=True)
+    gate: NamedArray = parameter(Role.EXPERT, inputs="embed")
+    up: NamedArray = parameter(Role.EXPERT, inputs="embed")
+    down: NamedArray = parameter(Role.EXPERT, inputs="mlp")
+    gate_bias: NamedArray | None = parameter(Role.BIAS)
+    up_bias: NamedArray | None = parameter(Role.BIAS)
+    down_bias: NamedArray | None = parameter(Role.BIAS)
+
+    @staticmethod
+    def init(
+        experts: Axis,
+        embed: Axis,
+        mlp: Axis,
+        *,
+        stacked: tuple[Axis, ...] = (),
+        std: float,
+        dtype: jnp.dtype,
+        bias: bool = False,
+        combine: Gate = silu_gate,
+        keys: tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray],
+    ) -> Experts:
+        """Normal weights (*stacked, experts, inputs, outputs) and, if `bias`, zero biases (*stacked, experts, outputs)."""
+        outer = (*stacked, experts)
+
+        def weight(inputs: Axis, outputs: Axis, key: PRNGKeyArray) -> NamedArray:
+            return normal(key, outer, (inputs,), (outputs,), std=std, dtype=dtype)
+
+        def zero(outputs: Axis) -> NamedArray | None:
+            return hax.zeros((*outer, outputs), dtype=dtype) if bias else None
+
+        return Experts(
+            experts=experts,
+            embed=embed,
+            mlp=mlp,
+            combine=combine,
+            gate=weight(embed, mlp, keys[0]),
+            up=weight(embed, mlp, keys[1]),
+            down=weight(mlp, embed, keys[2]),
+            gate_bias=zero(mlp),
+            up_bias=zero(mlp),
+            down_bias=zero(embed),
+        )
+
+    def of_device(self, shard: Shard, rows: jax.Array, sizes: jax.Array) -> jax.Array:
+        """This device's part of the outputs: [row, embed]. The sum over the parts of `mlp` is the whole output.
+
+        Call it with the device's parts of the arrays (see `halcyon.models.partition.by_device`).
+
+        Args:
+            shard: The device.
+            rows: [row, embed], sorted by expert. Rows after the last expert's get zeros.
+            sizes: int32 [expert]: the number of rows of each of the device's experts.
+        """
+        gate, up = (
+            _biased(shard, _product(shard, rows, weight, sizes), bias, sizes)
+            for weight, bias in ((self.gate, self.gate_bias), (self.up, self.up_bias))
+        )
+        out: Any = _product(shard, recomputed(self.combine)(gate, up), self.down, sizes)
+        if self.down_bias is None:
+            return out
+        is_first = shard.part(self.mlp)[1] == 0  # only one part of the features adds the bias of the sum
+        return _biased(shard, out, self.down_bias * jnp.asarray(is_first, self.down_bias.dtype), sizes)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _product(shard: Shard, rows: jax.Array, weight: NamedArray, sizes: jax.Array) -> jax.Array:
+    """Each row times the matrix of its expert. `weight` is as stored: (experts, inputs, outputs)."""
+    return grouped_product(rows, _whole(shard, weight, rows.dtype), sizes)
+
+
+def _product_forward(
+    shard: Shard, rows: jax.Array, weight: NamedArray, sizes: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, NamedArray, jax.Array]]:
+    return _product(shard, rows, weight, sizes), (rows, weight, sizes)
+
+
+def _product_backward(
+    shard: Shard, arguments: tuple[jax.Array, NamedArray, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, NamedArray, None]:
+    rows, weight, sizes = arguments
+    by_rows = grouped_product(cotangent, _whole(shard, weight, rows.dtype), sizes, transposed=True)
+    by_weight = shard.scattered(with_array(weight, grouped_outer(rows, cotangent, sizes)))
+    return by_rows, by_weight.astype(weight.dtype), None
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def _biased(shard: Shard, rows: Any, bias: NamedArray | None, sizes: jax.Array) -> Any:
+    return rows if bias is None else _add_bias(shard, rows, bias, sizes)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _add_bias(shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array) -> jax.Array:
+    """Each row plus the bias of its expert, added in float32. `bias` is as stored: (experts, outputs)."""
+    of_row = jnp.searchsorted(jnp.cumsum(sizes), jnp.arange(len(rows)), side="right")
+    added = jnp.take(_whole(shard, bias, jnp.dtype(jnp.float32)), of_row, axis=0, mode="fill", fill_value=0)
+    return (rows.astype(jnp.float32) + added).astype(rows.dtype)
+
+
+def _add_bias_forward(shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array) -> tuple[jax.Array, tuple[NamedArray, jax.Array]]:
+    return _add_bias(shard, rows, bias, sizes), (bias, sizes)
+
+
+def _add_bias_backward(shard: Shard, arguments: tuple[NamedArray, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, NamedArray, None]:
+    bias, sizes = arguments
+    by_bias = shard.scattered(with_array(bias, grouped_sum(cotangent, sizes)))
+    return cotangent, by_bias.astype(bias.dtype), None
+
+
+_add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+
+
+def _whole(shard: Shard, weight: NamedArray, dtype: jnp.dtype) -> jax.Array:
+    return shard.gathered(weight.astype(dtype)).array

@@ -1,0 +1,193 @@
+"""A mixture of experts as a part of a block: a router sends each token to a few experts and adds up their outputs.
+
+The router computes in float32 whatever the compute type. Every token gets all its experts: nothing is dropped, however uneven the load is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import haliax as hax
+import jax
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+from jaxtyping import PRNGKeyArray
+
+from halcyon.models.axes import EXPERTS, LAYERS, POSITION, ROUTES
+from halcyon.models.elementwise import recomputed
+from halcyon.models.parameters import Role, parameter
+from halcyon.models.partition import Result, Shard, by_device
+from halcyon.models.parts.dispatch import dispatched
+from halcyon.models.parts.experts import Experts, Gate, silu_gate
+from halcyon.models.parts.linear import add_wide, apply_weight, normal
+from halcyon.models.parts.mlp import GatedMlp
+from halcyon.models.parts.routing import Routing, balance, choose
+
+
+class RouterReport(NamedTuple):
+    """How a layer's router distributes the tokens of each sequence, float32; see `halcyon.models.parts.routing.Balance`."""
+
+    load: NamedArray
+    """(..., routes), without positions."""
+    balance_loss: NamedArray
+    """(...), without positions."""
+    z_loss: NamedArray
+    """(...), without positions."""
+    pull: NamedArray
+    """The correction times the excess of the load over an even one, summed over the experts: (...), without positions. 0 without a
+    correction. Only its gradient is used: it moves the correction against the load."""
+
+
+class Router(eqx.Module):
+    """The linear map from features to one logit for each expert, and the rule that chooses by the logits."""
+
+    inputs: Axis = eqx.field(static=True)
+    routing: Routing = eqx.field(static=True)
+    weight: NamedArray = parameter(Role.ROUTER, inputs="inputs")
+    bias: NamedArray | None = parameter(Role.BIAS)
+    correction: NamedArray | None = parameter(Role.BIAS)
+    """(*stacked, routes): added to the scores for the choice alone. It gets no gradient but that of `RouterLosses.correction`."""
+
+    @staticmethod
+    def init(
+        inputs: Axis,
+        experts: int,
+        routing: Routing,
+        *,
+        stacked: tuple[Axis, ...] = (),
+        std: float,
+        dtype: jnp.dtype,
+        bias: bool = False,
+        correction: bool = False,
+        key: PRNGKeyArray,
+    ) -> Router:
+        """Normal weights (*stacked, inputs, routes); zero bias and correction, if wanted."""
+        routes = Axis(ROUTES, experts)
+        zero = hax.zeros((*stacked, routes), dtype=dtype) if bias or correction else None
+        return Router(
+            inputs=inputs,
+            routing=routing,
+            weight=normal(key, stacked, (inputs,), (routes,), std=std, dtype=dtype),
+            bias=zero if bias else None,
+            correction=hax.zeros((*stacked, routes), dtype=jnp.float32) if correction else None,
+        )
+
+    def logits(self, x: NamedArray) -> NamedArray:
+        """(..., inputs) to float32 (..., routes)."""
+
+        def product(x: NamedArray, weight: NamedArray) -> NamedArray:
+            return apply_weight(x.astype(jnp.float32), weight, (self.inputs,))
+
+        found: Any = recomputed(product)(x, self.weight)
+        return hax.auto_sharded(found if self.bias is None else add_wide(found, self.bias))
+
+
+class MixtureOfExperts(eqx.Module):
+    """A router, its experts and, in some families, an MLP that every token goes through."""
+
+    router: Router
+    experts: Experts
+    shared: GatedMlp | None
+
+    @staticmethod
+    def init(
+        embed: Axis,
+        experts: int,
+        mlp: Axis,
+        routing: Routing,
+        *,
+        stacked: tuple[Axis, ...] = (),
+        std: float,
+        dtype: jnp.dtype,
+        bias: bool = False,
+        correction: bool = False,
+        combine: Gate = silu_gate,
+        shared: GatedMlp | None = None,
+        key: PRNGKeyArray,
+    ) -> MixtureOfExperts:
+        """Random parameters.
+
+        Args:
+            embed: Features of the residual stream.
+            experts: Number of experts.
+            mlp: Features inside an expert.
+            routing: The rule that chooses the experts of a token.
+            stacked: Axes of all parameters in front, such as the layers.
+            std: Standard deviation of the weights.
+            dtype: Type of the parameters.
+            bias: Whether the router and the experts have biases.
+            correction: Whether the router has a correction of its scores.
+            combine: Combines the outputs of the maps ``gate`` and ``up`` of an expert.
+            shared: The MLP that every token goes through.
+            key: Random key.
+        """
+        first, *others = jax.random.split(key, 4)
+        parts: dict[str, Any] = {"stacked": stacked, "std": std, "dtype": dtype, "bias": bias}
+        return MixtureOfExperts(
+            router=Router.init(embed, experts, routing, correction=correction, key=first, **parts),
+            experts=Experts.init(Axis(EXPERTS, experts), embed, mlp, combine=combine, keys=tuple(others), **parts),
+            shared=shared,
+        )
+
+    def __call__(self, x: NamedArray) -> tuple[NamedArray, RouterReport]:
+        """(..., position, embed) to the same axes, and the report of the router."""
+        embed, position = self.router.inputs, x.resolve_axis(POSITION)
+        outer = tuple(axis.name for axis in x.axes if axis not in (position, embed))
+        x = x.rearrange((*outer, POSITION, embed.name))
+        routing, experts = self.router.routing, self.experts
+
+        def of_device(shard: Shard, activations: tuple[NamedArray, NamedArray], parameters: tuple[Experts, NamedArray | None]) -> Any:
+            rows, logits = (each.array.reshape(-1, *each.array.shape[-2:]) for each in activations)
+            mine, correction = parameters
+            choice = choose(logits, routing, None if correction is None else correction.array)
+            sent = rows.reshape(-1, embed.size)
+            chosen, weights = (each.reshape(len(sent), -1) for each in (choice.experts, choice.weights))
+            combined = dispatched(shard, experts.experts, sent, chosen, weights, lambda rows, sizes: mine.of_device(shard, rows, sizes))
+            out = shard.sum_over(experts.mlp, combined.astype(rows.dtype))
+            found = balance(logits, choice, position.size, lambda part: shard.sum_over(position, part))
+            lead = activations[0].array.shape[:-2]
+            pull = jnp.zeros_like(found.z_loss) if correction is None else (found.load - 1) @ correction.array
+            return (
+                NamedArray(out.reshape(activations[0].array.shape), x.axis_names),
+                RouterReport(
+                    NamedArray(found.load.reshape(*lead, -1), (*outer, ROUTES)),
+                    NamedArray(found.balance_loss.reshape(lead), outer),
+                    NamedArray(found.z_loss.reshape(lead), outer),
+                    NamedArray(pull.reshape(lead), outer),
+                ),
+            )
+
+        # As float32 a parameter's gradient stays wide until it is summed over all devices.
+        wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (experts, self.router.correction))
+        results = (Result(x.axis_names), RouterReport(Result((*outer, ROUTES)), *(Result(outer),) * 3))  # pyright: ignore[reportArgumentType]
+        out, report = by_device(of_device, (x, self.router.logits(x)), wide, results)
+        if self.shared is not None:
+            out = out + self.shared(x)
+        return hax.auto_sharded(out), report
+
+
+class RouterLosses(NamedTuple):
+    """Factors of the losses of routers."""
+
+    balance: float
+    z: float
+    correction: float = 0.0
+    """Factor of the gradient that moves the corrections against the load; 0: they stay as they are."""
+
+
+def reported(reports: RouterReport, losses: RouterLosses) -> tuple[dict[str, NamedArray], NamedArray]:
+    """`Outputs.aux` and `Outputs.penalty` of a model.
+
+    Args:
+        reports: The reports of all layers, with a dimension without a name for the layers in front, as a scan returns them.
+        losses: Factors of the losses.
+    """
+    load, balance_loss, z_loss, pull = (NamedArray(each.array, (LAYERS, *each.axis_names)) for each in reports)
+    balance_mean, z_mean = (hax.mean(each, LAYERS) for each in (balance_loss, z_loss))
+    aux: dict[str, Any] = {"expert_load": load, "load_balance_loss": balance_mean, "router_z_loss": z_mean}
+    penalty: Any = balance_mean * losses.balance + z_mean * losses.z
+    if losses.correction:
+        pulls: Any = hax.sum(pull, LAYERS) * losses.correction
+        penalty = penalty + (pulls - jax.lax.stop_gradient(pulls))  # a gradient without a value
+    return aux, penalty

@@ -1,0 +1,202 @@
+"""What the families share whose decoders and config.json are like those of Llama: tensors, and the common keys of config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast, get_args
+
+from pydantic import ValidationError
+
+from halcyon.errors import BadConfiguration
+from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, MLP, Q_HEADS_PER_GROUP, VOCAB
+from halcyon.models.weights.config import ConfigReader
+from halcyon.models.weights.rope import Rope, read_rope, require_rope, write_rope
+from halcyon.models.weights.tensors import Tensor, Tensors, tensor
+from halcyon_api.spec.families.decoder import DecoderSection, LayerType
+from halcyon_api.spec.families.rope import RopeScaling, RopeType
+from halcyon_api.spec.families.section import Activation
+from halcyon_api.spec.families.sizes import DecoderSizes
+
+QUERIES = (KV_HEADS, Q_HEADS_PER_GROUP, HEAD_SIZE)
+KEYS = (KV_HEADS, HEAD_SIZE)
+
+BEFORE = {"input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm"}
+AFTER = {"post_attention_layernorm": "attention_post_norm", "post_feedforward_layernorm": "mlp_post_norm"}
+AROUND = {"input_layernorm": "attention_norm", "pre_feedforward_layernorm": "mlp_norm", **AFTER}
+"""The norms of a block in the file, with their names in `halcyon.models.decoder.DecoderBlock`."""
+
+_LAYER, _BLOCK = "model.layers.{layers}", "blocks.stacked"
+_ACTIVATIONS = {"swish": "silu"}
+"""Other names of activation functions in config.json."""
+
+
+def decoder_tensors(
+    sizes: DecoderSizes, norms: Mapping[str, str], *, ignored: tuple[str, ...] = (), other_names: tuple[tuple[str, str], ...] = ()
+) -> Tensors:
+    """The tensors of a decoder.
+
+    Args:
+        sizes: Its sizes, biases and norms.
+        norms: One of `BEFORE`, `AFTER` and `AROUND`.
+        ignored: See `Tensors`.
+        other_names: See `Tensors`.
+    """
+    head = [] if sizes.tied else [tensor("lm_head.weight", "untied_head.weight", VOCAB, EMBED)]
+    return Tensors(
+        (
+            tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED),
+            *(tensor(f"{_LAYER}.{name}.weight", f"{_BLOCK}.{ours}.weight", EMBED) for name, ours in norms.items()),
+            *_attention(sizes),
+            *_linear("mlp.gate_proj", "mlp.gate", MLP, EMBED, sizes.mlp_bias),
+            *_linear("mlp.up_proj", "mlp.up", MLP, EMBED, sizes.mlp_bias),
+            *_linear("mlp.down_proj", "mlp.down", EMBED, MLP, sizes.mlp_bias),
+            tensor("model.norm.weight", "norm.weight", EMBED),
+            *head,
+        ),
+        ignored=(r".*\.rotary_emb\.inv_freq", *(("lm_head.weight",) if sizes.tied else ()), *ignored),
+        other_names=other_names,
+    )
+
+
+def _attention(sizes: DecoderSizes) -> tuple[Tensor, ...]:
+    normed: list[Tensor] = []
+    if sizes.query_norm is not None:
+        whole = sizes.query_norm == "projection"
+        for name, ours, axes in (("q_norm", "query_norm", QUERIES), ("k_norm", "key_norm", KEYS)):
+            path = f"{_BLOCK}.attention.{ours}.weight"
+            normed.append(tensor(f"{_LAYER}.self_attn.{name}.weight", path, axes if whole else HEAD_SIZE))
+    return (
+        *_linear("self_attn.q_proj", "attention.query", QUERIES, EMBED, sizes.query_bias),
+        *_linear("self_attn.k_proj", "attention.key", KEYS, EMBED, sizes.query_bias),
+        *_linear("self_attn.v_proj", "attention.value", KEYS, EMBED, sizes.query_bias),
+        *_linear("self_attn.o_proj", "attention.output", EMBED, QUERIES, sizes.output_bias),
+        *normed,
+    )
+
+
+def _linear(name: str, ours: str, outputs: str | tuple[str, ...], inputs: str | tuple[str, ...], bias: bool) -> tuple[Tensor, ...]:
+    weight = tensor(f"{_LAYER}.{name}.weight", f"{_BLOCK}.{ours}.weight", outputs, inputs)
+    return (weight, tensor(f"{_LAYER}.{name}.bias", f"{_BLOCK}.{ours}.bias", outputs)) if bias else (weight,)
+
+
+def read_decoder(config: ConfigReader, *, theta: float = 10_000.0, epsilon: float = 1e-6, tied: bool = False) -> dict[str, Any]:
+    """The common fields of a section.
+
+    Args:
+        config: The config.json.
+        theta: Base of the rotary frequencies if no key has it: the default of the class in transformers.
+        epsilon: Such a default of ``rms_norm_eps``.
+        tied: Such a default of ``tie_word_embeddings``.
+
+    Raises:
+        BadConfiguration: A key is missing or wrong.
+    """
+    heads = config.integer("num_attention_heads")
+    rope = read_rope(config, theta, "full_attention")
+    return {
+        "num_hidden_layers": config.integer("num_hidden_layers"),
+        "hidden_size": config.integer("hidden_size"),
+        "intermediate_size": config.integer("intermediate_size"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": config.integer("num_key_value_heads", heads),
+        "head_dim": config.integer("head_dim") if config.has("head_dim") else None,
+        "rope_theta": rope.theta,
+        "rope_scaling": read_scaling(config, rope),
+        "rms_norm_eps": config.number("rms_norm_eps", epsilon),
+        "tie_word_embeddings": config.flag("tie_word_embeddings", tied),
+        "initializer_range": config.number("initializer_range", 0.02),
+    }
+
+
+def write_decoder(spec: DecoderSection, positions: int, *, windowed: Rope | None = None) -> dict[str, Any]:
+    """The entries of config.json for the common fields.
+
+    Args:
+        spec: The section.
+        positions: The longest sequence in tokens.
+        windowed: The rotary positions of layers that see only a window, if config.json has an object for each kind of layers.
+    """
+    rope = written_rope(spec.rope_theta, spec.rope_scaling)
+    entries = write_rope(rope)
+    if windowed is not None:
+        entries["rope_parameters"] = {"full_attention": rope.entries, "sliding_attention": windowed.entries}
+    return {
+        "num_hidden_layers": spec.num_hidden_layers,
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_attention_heads": spec.num_attention_heads,
+        "num_key_value_heads": spec.key_value_heads,
+        "head_dim": spec.head_size,
+        "max_position_embeddings": positions,
+        "rms_norm_eps": spec.rms_norm_eps,
+        "initializer_range": spec.initializer_range,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": spec.tie_word_embeddings,
+        **entries,
+    }
+
+
+def read_scaling(config: ConfigReader, rope: Rope) -> RopeScaling | None:
+    """The change of the rotary frequencies; None for the kind ``default``.
+
+    Raises:
+        BadConfiguration: The kind is not computed, or a value is wrong.
+    """
+    require_rope(config, rope, *get_args(RopeType))
+    if rope.kind == "default":
+        return None
+    settings = {name: value for name, value in rope.settings.items() if value is not None}
+    if settings.pop("partial_rotary_factor", 1.0) != 1.0:
+        raise BadConfiguration(f"{config.where}: partial_rotary_factor is not 1, but Halcyon computes this model only with 1")
+    if rope.kind in ("llama3", "yarn"):
+        settings.setdefault("original_max_position_embeddings", config.integer("max_position_embeddings"))
+        original = settings["original_max_position_embeddings"]
+        settings.setdefault("factor", config.integer("max_position_embeddings", original) / original)
+    known = {name: settings[name] for name in RopeScaling.model_fields if name in settings}
+    try:
+        return RopeScaling(rope_type=cast("RopeType", rope.kind), **known)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "rope_scaling"
+        raise BadConfiguration(f"{config.where}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def written_rope(theta: float, scaling: RopeScaling | None) -> Rope:
+    """The rotary positions for config.json."""
+    if scaling is None or scaling.rope_type == "default":
+        return Rope(theta)
+    return Rope(theta, scaling.rope_type, scaling.model_dump(exclude={"rope_type"}, exclude_none=True))
+
+
+def read_activation(config: ConfigReader, name: str, default: Activation) -> Activation:
+    """An activation function.
+
+    Raises:
+        BadConfiguration: It is not one that Halcyon computes.
+    """
+    found = config.text(name, default)
+    found = _ACTIVATIONS.get(found, found)
+    if found not in get_args(Activation):
+        config.only(name, *get_args(Activation))
+    return cast("Activation", found)
+
+
+def read_layer_types(config: ConfigReader) -> list[LayerType] | None:
+    """``layer_types``; None if it is absent.
+
+    Raises:
+        BadConfiguration: It is not a list of kinds of layers that the family has.
+    """
+    found = config.document.get("layer_types")
+    if found is None:
+        return None
+    if not isinstance(found, list) or not set(cast("list[Any]", found)) <= set(get_args(LayerType)):
+        raise BadConfiguration(f"{config.where}: layer_types must be a list of {' and '.join(get_args(LayerType))}")
+    return cast("list[LayerType]", found)
+
+
+def read_window(config: ConfigReader, default: int | None = None) -> int | None:
+    """``sliding_window``; None if it is null. `default` is its value if the key is absent."""
+    if "sliding_window" not in config.document:
+        return default
+    return config.integer("sliding_window") if config.has("sliding_window") else None

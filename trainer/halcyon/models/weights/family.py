@@ -1,0 +1,35 @@
+"""What Halcyon knows of a family in the form of Hugging Face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from halcyon.models.weights.config import ConfigReader
+from halcyon.models.weights.tensors import Tensors
+from halcyon_api.spec.families.section import ModelSection
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family in the form of Hugging Face: one for each section of ``spec.model``.
+
+    Attributes:
+        section: The class of its section.
+        model_type: ``model_type`` of its config.json.
+        architectures: Names in ``architectures`` of its config.json; an export has the first.
+        tensors: The tensors of a model with this section.
+        read: Makes the section from a config.json. It raises ``BadConfiguration`` for a value that the family does not compute.
+        write: Makes the entries of config.json from a section, the number of tokens and the longest sequence in tokens. It leaves out what
+            all families have: ``architectures``, ``model_type``, ``vocab_size``, ``dtype`` and the ids of special tokens.
+        positions: The key of config.json with the longest sequence in tokens.
+    """
+
+    section: type[ModelSection]
+    model_type: str
+    architectures: tuple[str, ...]
+    tensors: Callable[[Any], Tensors]
+    read: Callable[[ConfigReader], ModelSection]
+    write: Callable[[Any, int, int], dict[str, Any]]
+    positions: str = "max_position_embeddings"

@@ -1,0 +1,316 @@
+"""Where each parameter lies in the tensors of a file, computed from the declaration of a family and the shapes of a model.
+
+A model may have more rows than the file: its vocabulary is padded. `sizes` has the file's size of such an axis. The rows beyond it are zero
+after reading, and are not written.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from halcyon.errors import BadConfiguration
+from halcyon.models.axes import is_named
+from halcyon.models.weights.tensors import Join, Piece, Tensor, Tensors
+
+Region = tuple[slice, ...]
+"""A part of an array: one slice with start and stop for each dimension."""
+
+ReadRows = Callable[[str, int, int], np.ndarray]
+"""Reads the rows [start, stop) of a tensor's first dimension, by the tensor's name in `WeightLayout`."""
+ReadRegion = Callable[[str, Region], np.ndarray]
+"""Reads a region of a parameter, by its path."""
+
+_NUMBER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class LeafShape:
+    """A parameter of a model: its path in the tree, and its axes with their sizes, in order."""
+
+    path: str
+    axes: Mapping[str, int]
+    dtype: np.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return tuple(self.axes.values())
+
+
+def leaf_shapes(model: Any) -> tuple[LeafShape, ...]:
+    """The parameters of a model or of its shapes, in the order of the tree."""
+    entries = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_named)[0]
+    return tuple(
+        LeafShape(
+            jax.tree_util.keystr(path, simple=True, separator="."), {axis.name: axis.size for axis in leaf.axes}, np.dtype(leaf.dtype)
+        )
+        for path, leaf in entries
+    )
+
+
+@dataclass(frozen=True)
+class _View:
+    """A piece of one tensor.
+
+    Attributes:
+        leaf: The parameter.
+        piece: Its declaration.
+        sizes: Size of each of the piece's axes in the file.
+        fixed: The index of each stacked axis that the tensor's name has.
+        join: How the pieces are joined; None for a single piece.
+        offset: Where the piece begins, in the part of the joined dimension that lies within the shared axes.
+        joined: Size of that part, of all pieces together.
+    """
+
+    leaf: LeafShape
+    piece: Piece
+    sizes: Mapping[str, int]
+    fixed: Mapping[str, int]
+    join: Join | None
+    offset: int
+    joined: int
+
+    def axes(self) -> tuple[str, ...]:
+        """The axes in the order of the file."""
+        return tuple(itertools.chain.from_iterable(self.piece.dimensions))
+
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the whole tensor."""
+        return tuple(self._size(number) for number in range(len(self.piece.dimensions)))
+
+    def _size(self, dimension: int) -> int:
+        names = self.piece.dimensions[dimension]
+        if self.join is None or self.join.dimension != dimension:
+            return self._product(names)
+        return self._product(names[: self.join.within]) * self.joined
+
+    def _product(self, names: Sequence[str]) -> int:
+        return math.prod(self.sizes[name] for name in names)
+
+    def read(self, parts: Mapping[str, slice], rows: Callable[[int, int], np.ndarray]) -> np.ndarray:
+        """A region of the parameter in the file, with the axes in the order of the leaf. Reads only the rows that cover it.
+
+        Args:
+            parts: The region, as a slice for each axis of the piece.
+            rows: Reads the rows [start, stop) of the tensor's first dimension.
+        """
+        names = self.piece.dimensions[0] if self.piece.dimensions else ()
+        fused = self.join is not None and self.join.dimension == 0
+        alone = fused and self.join is not None and self.join.within == 0  # its rows hold no other piece
+        total = self._product(names) if alone else self.shape()[0]
+        first, end, sizes, region = (self.offset if alone else 0), (self.offset if alone else 0) + total, dict(self.sizes), dict(parts)
+        if names and names[0] not in self.piece.orders:
+            outer, each = parts[names[0]], total // self.sizes[names[0]]
+            first, end = first + outer.start * each, first + outer.stop * each
+            sizes[names[0]], region[names[0]] = outer.stop - outer.start, slice(0, outer.stop - outer.start)
+        array = self._split(rows(first, end), sizes, joined=not alone)
+        order = self.axes()
+        for axis, name in enumerate(order):
+            array = array[(slice(None),) * axis + (self._index(name, region[name]),)]
+        return array.transpose([order.index(name) for name in self.leaf.axes if name not in self.fixed])
+
+    def _index(self, name: str, part: slice) -> Any:
+        order = self.piece.orders.get(name)
+        return part if order is None else order(self.sizes[name])[part]
+
+    def _split(self, array: np.ndarray, sizes: Mapping[str, int], *, joined: bool) -> np.ndarray:
+        """A view of the piece with one dimension for each of its axes."""
+        if self.join is not None and joined:
+            at = self.join.dimension
+            names = self.piece.dimensions[at]
+            shared, own = names[: self.join.within], names[self.join.within :]
+            outer = math.prod(sizes[name] for name in shared)
+            array = array.reshape(*array.shape[:at], outer, self.joined, *array.shape[at + 1 :])
+            length = math.prod(sizes[name] for name in own)
+            array = array[(slice(None),) * (at + 1) + (slice(self.offset, self.offset + length),)]
+        return array.reshape([sizes[name] for name in self.axes()])
+
+    def paste(self, tensor: np.ndarray, values: np.ndarray) -> None:
+        """Write the parameter's values, with the axes in the order of the leaf, into their place in the tensor."""
+        free = [name for name in self.leaf.axes if name not in self.fixed]
+        order = self.axes()
+        values = values.transpose([free.index(name) for name in order])
+        for axis, name in enumerate(order):
+            if name in self.piece.orders:
+                values = values.take(np.argsort(self.piece.orders[name](self.sizes[name])), axis)
+        if self.join is None:
+            tensor.reshape(values.shape)[...] = values
+            return
+        at = self.join.dimension
+        names = self.piece.dimensions[at]
+        outer = self._product(names[: self.join.within])
+        length = self._product(names[self.join.within :])
+        whole = tensor.reshape(*tensor.shape[:at], outer, self.joined, *tensor.shape[at + 1 :])
+        part = whole[(slice(None),) * (at + 1) + (slice(self.offset, self.offset + length),)]
+        part[...] = values.reshape(part.shape)
+
+
+@dataclass(frozen=True)
+class FileTensor:
+    """A tensor of the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    views: tuple[_View, ...] = field(repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def values(self, read: ReadRegion) -> np.ndarray:
+        """The tensor, from regions of the parameters that it holds."""
+        tensor = np.empty(self.shape, self.dtype)
+        for view in self.views:
+            parts = {name: slice(0, view.sizes[name]) for name in view.axes()}
+            parts |= {name: slice(index, index + 1) for name, index in view.fixed.items()}
+            values = read(view.leaf.path, tuple(parts[name] for name in view.leaf.axes))
+            view.paste(tensor, values.reshape([view.sizes[name] for name in view.leaf.axes if name not in view.fixed]))
+        return tensor
+
+
+class WeightLayout:
+    """Where the parameters of a model lie in its files.
+
+    Args:
+        declared: The tensors of the family.
+        leaves: The parameters of the model.
+        sizes: The file's size of axes that differ from the model's, by name.
+
+    Raises:
+        TypeError: The declaration does not cover the model: a mistake in the family's file.
+    """
+
+    def __init__(self, declared: Tensors, leaves: Sequence[LeafShape], sizes: Mapping[str, int] | None = None) -> None:
+        self._declared = declared
+        self.leaves = {leaf.path: leaf for leaf in leaves}
+        self._sizes = sizes or {}
+        self.tensors: dict[str, FileTensor] = {}
+        """The tensors by name, in the order of layers."""
+        self._sources: dict[str, dict[tuple[int, ...], tuple[FileTensor, _View]]] = {path: {} for path in self.leaves}
+        self._stacked: dict[str, tuple[str, ...]] = {}
+        found = [one for tensor in declared.tensors for one in self._instances(tensor)]
+        for one in sorted(found, key=lambda one: _natural(one.name)):
+            if one.name in self.tensors:
+                raise TypeError(f"the tensor {one.name} is declared twice")
+            self.tensors[one.name] = one
+        self._check_complete()
+
+    def canonical(self, name: str) -> str | None:
+        """The name in `tensors` of a tensor of a file; None: it is ignored.
+
+        Raises:
+            BadConfiguration: The model has no such tensor.
+        """
+        if name in self.tensors:
+            return name
+        for pattern, replacement in self._declared.other_names:
+            renamed, count = re.subn(rf"^(?:{pattern})", replacement, name, count=1)
+            if count:
+                if renamed in self.tensors:
+                    return renamed
+                break
+        if any(re.fullmatch(pattern, name) for pattern in self._declared.ignored):
+            return None
+        raise BadConfiguration(f"the tensor {name} is no part of this model; config.json and the files are of different models")
+
+    def tensors_of(self, path: str) -> tuple[str, ...]:
+        """Names of the tensors that hold a parameter, or a part of it."""
+        return tuple(one.name for one, _ in self._sources[path].values())
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Compare the names and shapes in the files with those of the model.
+
+        Args:
+            shapes: Shapes by the names in `tensors`. The first dimension of a table of positions may be longer than the model's.
+
+        Raises:
+            BadConfiguration: A tensor is missing, or has another shape.
+        """
+        for name, tensor in self.tensors.items():
+            if name not in shapes:
+                raise BadConfiguration(f"the files have no tensor {name}; copy all files of the model")
+            if shapes[name] != tensor.shape:
+                raise BadConfiguration(
+                    f"the tensor {name} has the shape {list(shapes[name])} in the files, and {list(tensor.shape)} by the configuration; "
+                    "give the configuration of this model"
+                )
+
+    def read(self, path: str, region: Region, rows: ReadRows) -> np.ndarray:
+        """A region of a parameter, in the type of the model; other floating-point types are rounded."""
+        leaf = self.leaves[path]
+        result = np.zeros([part.stop - part.start for part in region], leaf.dtype)
+        asked = dict(zip(leaf.axes, region, strict=True))
+        stacked = self._stacked[path]
+        for index in itertools.product(*(range(asked[name].start, asked[name].stop) for name in stacked)):
+            tensor, view = self._sources[path][index]
+            parts = {name: _clip(asked[name], view.sizes[name]) for name in view.axes()}
+            if any(part.stop <= part.start for part in parts.values()):
+                continue
+            values = view.read(parts, functools.partial(rows, tensor.name))
+            at = {name: slice(0, part.stop - part.start) for name, part in parts.items()}
+            at |= {name: number - asked[name].start for name, number in zip(stacked, index, strict=True)}
+            result[tuple(at[name] for name in leaf.axes)] = values
+        return result
+
+    def _instances(self, tensor: Tensor) -> Iterator[FileTensor]:
+        stacked = tuple(_NUMBER.findall(tensor.name))
+        leaves = [self._leaf(piece.path) for piece in tensor.pieces]
+        for leaf, piece in zip(leaves, tensor.pieces, strict=True):
+            named = [*stacked, *itertools.chain.from_iterable(piece.dimensions)]
+            if sorted(named) != sorted(leaf.axes):
+                raise TypeError(f"the tensor {tensor.name} has the axes {named}, the parameter {leaf.path} has {list(leaf.axes)}")
+            if piece.path in self._stacked:
+                raise TypeError(f"the parameter {piece.path} is declared twice")
+            self._stacked[piece.path] = stacked
+        numbers = {name: tensor.numbers.get(name, range(leaves[0].axes[name])) for name in stacked}
+        for name in stacked:
+            if any(leaf.axes[name] != len(numbers[name]) for leaf in leaves):
+                raise TypeError(f"the tensor {tensor.name} has {len(numbers[name])} numbers of the axis {name}, the model has other sizes")
+        for index in itertools.product(*(range(len(numbers[name])) for name in stacked)):
+            fixed = dict(zip(stacked, index, strict=True))
+            views = tuple(self._views(tensor, leaves, fixed))
+            name = tensor.name.format(**{axis: numbers[axis][at] for axis, at in fixed.items()})
+            one = FileTensor(name, views[0].shape(), leaves[0].dtype, views)
+            for view in views:
+                self._sources[view.leaf.path][index] = (one, view)
+            yield one
+
+    def _views(self, tensor: Tensor, leaves: Sequence[LeafShape], fixed: Mapping[str, int]) -> Iterator[_View]:
+        sizes = [{name: self._sizes.get(name, size) for name, size in leaf.axes.items() if name not in fixed} for leaf in leaves]
+        if len(tensor.pieces) == 1:
+            yield _View(leaves[0], tensor.pieces[0], sizes[0], fixed, None, 0, 0)
+            return
+        at, within = tensor.join.dimension, tensor.join.within
+        lengths = [math.prod(own[name] for name in piece.dimensions[at][within:]) for piece, own in zip(tensor.pieces, sizes, strict=True)]
+        for number, (leaf, piece, own) in enumerate(zip(leaves, tensor.pieces, sizes, strict=True)):
+            yield _View(leaf, piece, own, fixed, tensor.join, sum(lengths[:number]), sum(lengths))
+
+    def _leaf(self, path: str) -> LeafShape:
+        if path not in self.leaves:
+            raise TypeError(f"a tensor holds the parameter {path}, which the model does not have")
+        return self.leaves[path]
+
+    def _check_complete(self) -> None:
+        missing = [path for path in self.leaves if path not in self._stacked]
+        if missing:
+            raise TypeError(f"no tensor holds the parameter {missing[0]}")
+
+
+def _clip(part: slice, size: int) -> slice:
+    return slice(min(part.start, size), min(part.stop, size))
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """A key that sorts numbers in names by their value."""
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in name.split(".")]

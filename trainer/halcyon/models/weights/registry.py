@@ -1,0 +1,59 @@
+"""The families that can be imported and exported."""
+
+from __future__ import annotations
+
+import difflib
+
+from halcyon.errors import BadConfiguration
+from halcyon.models.weights.config import ConfigReader
+from halcyon.models.weights.deepseek import DEEPSEEK_V3, GLM4_MOE
+from halcyon.models.weights.family import Family
+from halcyon.models.weights.gemma import GEMMA, GEMMA2, GEMMA3
+from halcyon.models.weights.gpt2 import GPT2
+from halcyon.models.weights.gpt_oss import GPT_OSS
+from halcyon.models.weights.llama import LLAMA
+from halcyon.models.weights.mistral import MISTRAL
+from halcyon.models.weights.mixtral import MIXTRAL
+from halcyon.models.weights.olmo import OLMO2, OLMO3
+from halcyon.models.weights.qwen import QWEN2, QWEN3
+from halcyon.models.weights.qwen_moe import QWEN3_MOE
+from halcyon_api.spec.families.section import ModelSection
+
+FAMILIES: tuple[Family, ...] = (
+    *(LLAMA, GPT2, QWEN2, QWEN3, MISTRAL, GEMMA, GEMMA2, GEMMA3, OLMO2, OLMO3),
+    *(MIXTRAL, QWEN3_MOE, GPT_OSS, DEEPSEEK_V3, GLM4_MOE),
+)
+
+
+def family_of_config(config: ConfigReader) -> Family:
+    """The family of a config.json: by ``architectures``, or by ``model_type`` if it has none.
+
+    Raises:
+        BadConfiguration: It is not one of `FAMILIES`; the message names the nearest.
+    """
+    named = config.document.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+    known = {name: family for family in FAMILIES for name in family.architectures}
+    if architecture is None:
+        known, architecture, key = {family.model_type: family for family in FAMILIES}, config.text("model_type"), "model_type"
+    else:
+        key = "architectures"
+    if architecture in known:
+        return known[architecture]
+    nearest = difflib.get_close_matches(architecture, known, n=1, cutoff=0.0)[0]
+    raise BadConfiguration(
+        f"{config.where}: {key} names {architecture}, which Halcyon does not have; the nearest that it has is {nearest}, and all are "
+        f"{', '.join(known)}"
+    )
+
+
+def family_of_section(section: ModelSection) -> Family:
+    """The family of a section of ``spec.model``.
+
+    Raises:
+        BadConfiguration: The family has no form of Hugging Face.
+    """
+    for family in FAMILIES:
+        if type(section) is family.section:
+            return family
+    raise BadConfiguration(f"a model of the kind {type(section).__name__.removesuffix('Spec')} has no form of Hugging Face to export")
