@@ -227,7 +227,11 @@ def test_all_faults_are_reported_in_one_error() -> None:
             "spec.trainer.batchSchedule[0].sequenceLength",
             "2 must be a multiple of twice the context axis of the mesh, 2 x 2",
         ),
-        (BY_CUDNN | {"spec__model": {"gptOss": {"slidingWindow": 32}}}, "spec.trainer.attention", "cudnn has no attention sinks; use auto for gptOss"),
+        (
+            BY_CUDNN | {"spec__model": {"gptOss": {"slidingWindow": 32}}},
+            "spec.trainer.attention",
+            "cudnn has no attention sinks; use auto for gptOss",
+        ),
         (BY_CUDNN | {"spec__model": {"gemma2": {}}}, "spec.trainer.attention", "cudnn has no soft cap of the scores; use auto for gemma2"),
         (
             BY_CUDNN | {"spec__model": {"deepseekV3": {}}},

@@ -31,6 +31,7 @@ from tests.trainer.huggingface.folders import (
     write_folder,
 )
 
+
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param("bfloat16", marks=pytest.mark.variant)])
 def test_import_and_export_are_inverse_to_each_other(tmp_path: Path, dtype: Any) -> None:
     original = llama_tensors(dtype)
