@@ -56,9 +56,9 @@ def test_a_clone_with_its_own_checkpoint_does_not_need_its_source_run() -> None:
 
 def test_a_model_in_files_needs_no_other_run() -> None:
     origin = {"huggingFace": {"path": "s3://bucket/models/base"}}
-    world = SimulatedCluster(run(**{"from": origin}))
-    world.settle()
-    assert document_of(world)["spec"]["from"] == origin
+    cluster = SimulatedCluster(run(**{"from": origin}))
+    cluster.settle()
+    assert document_of(cluster)["spec"]["from"] == origin
 
 
 def test_a_clone_with_a_named_root_does_not_need_its_source_run() -> None:

@@ -107,15 +107,15 @@ def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
     runs = [document(tmp_path, name, 14, slices=1, topology="1x2") for name in ("calm-root", "root")]
     for run in runs:
         run["spec"]["model"] = {model: MODELS[model]}
-    calm = start_world(runs[0], tmp_path / "calm")
+    calm = start_processes(runs[0], tmp_path / "calm")
     assert calm.wait() == [ExitCode.DONE]
     losses: dict[int, float] = {}
-    for number, world in enumerate(worlds(runs[1], tmp_path / "run")):
+    for number, group in enumerate(each_restart(runs[1], tmp_path / "run")):
         if number == 0:
-            world.leader.wait_for(seen_step(6))
-            world.signal(signal.SIGTERM, 0)
-        assert world.wait() == [ExitCode.PREEMPTED if number == 0 else ExitCode.DONE]
-        collect(losses, world, calm.leader.losses())
+            group.leader.wait_for(seen_step(6))
+            group.signal(signal.SIGTERM, 0)
+        assert group.wait() == [ExitCode.PREEMPTED if number == 0 else ExitCode.DONE]
+        collect(losses, group, calm.leader.losses())
     assert sorted(losses) == list(range(1, 15))
 
 
