@@ -180,10 +180,8 @@ def test_a_run_of_higher_priority_takes_the_quota_and_no_step_is_lost(
     training = path.training_of(document)
     training.apply()
     training.wait_for_step(60)
-    store = {
-        **document["spec"]["checkpoint"],
-        "root": f"{path.document['spec']['checkpoint']['root']}-hasty",
-    }  # this release allows no other
+    # The operator of this path allows the store of its runs and no other.
+    store = path.document["spec"]["checkpoint"] | {"root": f"{path.document['spec']['checkpoint']['root']}-hasty"}
     apply(runs, "hasty", image=scripted, imagePullPolicy="Never", checkpoint=store, scheduling=queued(priorityClass="urgent"))
     runs.training("hasty")
     waits(runs, "humble", "WaitingForQuota", "insufficient unused quota for memory in flavor h100")

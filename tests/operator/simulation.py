@@ -154,7 +154,7 @@ class SimulatedCluster:
         self.heads = heads
         """Reads HEADs. None: `head` is read, at once unless `slow_store` is set."""
         self.slow_store = False
-        self._asked_before: Any = None
+        self._seen_state: Any = None
         self.api = FakeApi(faults=faults or {})
         self.api.objects[RUN] = _copy(document)
         self.now = 0.0
@@ -198,9 +198,9 @@ class SimulatedCluster:
         """The HEAD if the observer passes a spec; the report if it passes a run's key and a pod."""
         pod = rest[0]
         if not isinstance(pod, PodView):
-            _, simulated, max_age_seconds = rest
-            if self.slow_store and not max_age_seconds and simulated != self._asked_before:
-                self._asked_before = simulated
+            _, seen_state, max_age_seconds = rest
+            if self.slow_store and not max_age_seconds and seen_state != self._seen_state:
+                self._seen_state = seen_state
                 return HeadPending()
             return self.head
         told = self.reports.get(pod.group)
@@ -208,16 +208,16 @@ class SimulatedCluster:
 
     async def send_save_request(self, ask: Any) -> str:
         """Record a request as a trainer would. The process group in the request must be training."""
-        simulated = (ask.request.attempt, ask.request.restart)
-        told = self.reports.get(simulated)
+        group = (ask.request.attempt, ask.request.restart)
+        told = self.reports.get(group)
         assert (ask.token, told is not None) == ("the-token", True)
-        if ask.request.id not in (request for request, where, _ in self.asked if where == simulated):
-            self.asked.append((ask.request.id, simulated, told.progress.step))
+        if ask.request.id not in (request for request, where, _ in self.asked if where == group):
+            self.asked.append((ask.request.id, group, told.progress.step))
         return ""
 
     def _with_requests(self, told: Any) -> Any:
-        simulated = (told.attempt, told.restart)
-        taken = [SaveRequestTaken(id=request, step=step) for request, where, step in self.asked if where == simulated]
+        group = (told.attempt, told.restart)
+        taken = [SaveRequestTaken(id=request, step=step) for request, where, step in self.asked if where == group]
         return told.model_copy(update={"save_requests": taken})
 
     def annotate(self, value: str, annotation: str = names.ANNOTATION_CHECKPOINT) -> None:
@@ -264,8 +264,8 @@ class SimulatedCluster:
         """The current process group trains."""
         jobset = self.jobset
         assert jobset is not None
-        simulated = int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)
-        self.reports[simulated] = report(*simulated, step=step, resumed=resumed, first=self.now)
+        group = int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)
+        self.reports[group] = report(*group, step=step, resumed=resumed, first=self.now)
 
     def end_jobset(self, outcome: str, reason: str = "", restarts: int = 0) -> None:
         jobset = self.jobset

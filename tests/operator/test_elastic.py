@@ -129,6 +129,15 @@ def trains(cluster: Cluster, step: int, committed: int | None = None) -> None:
     cluster.settle()
 
 
+def smaller(**spec: Any) -> Cluster:
+    """An elastic run that found room for one slice only, and trains there."""
+    cluster = Cluster(run(recovery=ELASTIC, **spec), 1)
+    cluster.settle()
+    later(cluster, 301)
+    trains(cluster, 10, 5)
+    return cluster
+
+
 def loses_a_slice_and_gets_it_back(cluster: Cluster) -> None:
     cluster.settle()
     trains(cluster, 50, 40)
@@ -216,10 +225,7 @@ def test_a_run_waits_if_no_allowed_number_of_slices_fits() -> None:
 
 
 def test_the_probe_is_deleted_when_the_run_is_suspended_or_needs_its_room() -> None:
-    cluster = Cluster(run(recovery=ELASTIC), 1)
-    cluster.settle()
-    later(cluster, 301)
-    trains(cluster, 10, 5)
+    cluster = smaller()
     later(cluster, 121)
     assert cluster.probe is not None
     cluster.edit(suspend=True)
@@ -243,10 +249,7 @@ def test_the_probe_is_deleted_when_the_run_is_suspended_or_needs_its_room() -> N
 
 
 def test_the_probe_holds_the_room_until_the_smaller_run_has_stopped() -> None:
-    cluster = Cluster(run(recovery=ELASTIC), 1)
-    cluster.settle()
-    later(cluster, 301)
-    trains(cluster, 10, 5)
+    cluster = smaller()
     later(cluster, 121)
     cluster.room = 2
     cluster.settle()
@@ -264,10 +267,7 @@ def test_the_probe_holds_the_room_until_the_smaller_run_has_stopped() -> None:
 
 
 def test_room_that_is_lost_before_the_checkpoint_does_not_stop_the_run() -> None:
-    cluster = Cluster(run(recovery=ELASTIC), 1)
-    cluster.settle()
-    later(cluster, 301)
-    trains(cluster, 10, 5)
+    cluster = smaller()
     later(cluster, 121)
     cluster.room = 2
     cluster.settle()
@@ -282,12 +282,8 @@ def test_room_that_is_lost_before_the_checkpoint_does_not_stop_the_run() -> None
 
 
 def test_a_run_grows_into_a_part_of_the_wanted_room_after_a_while() -> None:
-    spec = {"accelerator__slices": 4, "trainer__batchSize": 8, "recovery": ELASTIC}
-    cluster = Cluster(run(**spec), 1)
-    cluster.settle()
-    later(cluster, 301)
+    cluster = smaller(accelerator__slices=4, trainer__batchSize=8)
     assert cluster.slices() == 1
-    trains(cluster, 10, 5)
     later(cluster, 121)
     cluster.room = 3  # two slices can share the batch equally, three cannot
     cluster.settle()
@@ -299,10 +295,7 @@ def test_a_run_grows_into_a_part_of_the_wanted_room_after_a_while() -> None:
 
 
 def test_an_edit_of_the_bounds_takes_effect_at_the_next_checkpoint() -> None:
-    cluster = Cluster(run(recovery=ELASTIC), 1)
-    cluster.settle()
-    later(cluster, 301)
-    trains(cluster, 10, 5)
+    cluster = smaller()
     cluster.edit(recovery={"maxRestarts": 3})
     cluster.settle()
     assert (cluster.slices(), condition(cluster, "Ready")) == (1, ("True", "EditPending"))
@@ -312,10 +305,7 @@ def test_an_edit_of_the_bounds_takes_effect_at_the_next_checkpoint() -> None:
 
 
 def test_a_rejected_probe_is_retried_and_the_run_trains_on() -> None:
-    cluster = Cluster(run(recovery=ELASTIC), 1)
-    cluster.settle()
-    later(cluster, 301)
-    trains(cluster, 10, 5)
+    cluster = smaller()
     cluster.api.faults = {cluster.api.writes + number: "refuse" for number in range(1, 4)}
     later(cluster, 121)
     assert cluster.status["phase"] == "Running"
@@ -323,10 +313,7 @@ def test_a_rejected_probe_is_retried_and_the_run_trains_on() -> None:
 
 
 def test_pods_of_a_probe_are_restricted_like_those_of_the_run() -> None:
-    cluster = Cluster(run(recovery=ELASTIC, accelerator__hostResources={"cpu": "2"}), 1)
-    cluster.settle()
-    later(cluster, 301)
-    trains(cluster, 10, 5)
+    cluster = smaller(accelerator__hostResources={"cpu": "2"})
     later(cluster, 121)
     assert cluster.probe is not None
     spec = cluster.probe["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]

@@ -93,61 +93,61 @@ class WatchedCluster(SimulatedCluster):
 def test_every_scenario_ends_as_it_does_without_the_cache(story: Any, seed: int | None) -> None:
     """However late the watches are: every write is decided from the API server's answer."""
     plainly, watched = SimulatedCluster(run()), WatchedCluster(run(), None if seed is None else random.Random(seed))
-    for simulated in (plainly, watched):
-        story(simulated)
+    for cluster in (plainly, watched):
+        story(cluster)
     keep = ("phase", "attempt", "restarts", "failuresWithoutCheckpoint")
-    ends = [simulated.api.objects.get(RUN, {}).get("status", {}) for simulated in (watched, plainly)]
+    ends = [cluster.api.objects.get(RUN, {}).get("status", {}) for cluster in (watched, plainly)]
     assert [ends[0].get(key) for key in keep] == [ends[1].get(key) for key in keep]
     assert watched.api.created == plainly.api.created
 
 
 def test_a_run_without_a_change_costs_no_request() -> None:
-    simulated = WatchedCluster(run())
-    simulated.settle()
-    simulated.train(50)
-    simulated.settle()
-    assert simulated.status["phase"] == "Running"
+    cluster = WatchedCluster(run())
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
+    assert cluster.status["phase"] == "Running"
 
     async def reconciles(times: int) -> int:
-        before = simulated.api.reads
+        before = cluster.api.reads
         for _ in range(times):
-            simulated.now += 1
-            await simulated.reconcile_once()
-        return simulated.api.reads - before
+            cluster.now += 1
+            await cluster.reconcile_once()
+        return cluster.api.reads - before
 
     assert asyncio.run(reconciles(20)) == 0
-    writes = simulated.api.writes
-    simulated.train(60)
+    writes = cluster.api.writes
+    cluster.train(60)
     assert asyncio.run(reconciles(20)) == 0, "new progress must be written without a read"
-    assert simulated.api.writes > writes
+    assert cluster.api.writes > writes
 
     async def checked() -> int:
-        simulated.controller.check([KEY], 0)
+        cluster.controller.check([KEY], 0)
         return await reconciles(1)
 
     assert asyncio.run(checked()) == 3, "the regular check must read everything, even without a reason"
-    simulated.end_jobset("Failed", "ReachedMaxRestarts", 4)
+    cluster.end_jobset("Failed", "ReachedMaxRestarts", 4)
     assert asyncio.run(reconciles(1)) > 0, "an end must be judged from the API server's answer"
 
 
 def test_many_runs_are_checked_one_after_another() -> None:
     """Until its check is due, a run uses the watch cache, however often it is reconciled."""
-    simulated = WatchedCluster(run())
-    simulated.settle()
-    simulated.train(50)
-    simulated.settle()
+    cluster = WatchedCluster(run())
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
 
     async def reads() -> int:
-        before = simulated.api.reads
-        await simulated.reconcile_once()
-        return simulated.api.reads - before
+        before = cluster.api.reads
+        await cluster.reconcile_once()
+        return cluster.api.reads - before
 
     async def story() -> list[int]:
-        simulated.controller.check([("elsewhere", str(number)) for number in range(99)] + [KEY], 300)
+        cluster.controller.check([("elsewhere", str(number)) for number in range(99)] + [KEY], 300)
         found = [await reads()]
-        simulated.now += 29
+        cluster.now += 29
         found.append(await reads())
-        simulated.now += 2
+        cluster.now += 2
         found.append(await reads())
         found.append(await reads())
         return found
@@ -174,24 +174,24 @@ def test_a_change_that_a_watch_missed_is_corrected_by_the_next_listing() -> None
 
 def test_a_deleted_run_that_no_watch_reported_is_detected() -> None:
     async def story() -> list[tuple[str, str]]:
-        simulated = WatchedCluster(run())
-        simulated.show()
-        del simulated.api.objects[RUN]
+        cluster = WatchedCluster(run())
+        cluster.show()
+        del cluster.api.objects[RUN]
         found: list[tuple[str, str]] = []
 
         def check(keys: Any, _: float) -> None:
             found.extend(keys)
             watching.cancel()
 
-        audit = WatchAudit(simulated.cache.version, lambda: simulated.now)
-        cluster = Cluster(simulated.api)  # type: ignore[arg-type]
+        audit = WatchAudit(cluster.cache.version, lambda: cluster.now)
+        api = Cluster(cluster.api)  # type: ignore[arg-type]
         warm = asyncio.Event()
         warm.set()
-        watching = asyncio.create_task(Supervision(cluster, ("default",), audit, simulated.cache.keys, check).run(warm, 0.01))
+        watching = asyncio.create_task(Supervision(api, ("default",), audit, cluster.cache.keys, check).run(warm, 0.01))
         await asyncio.gather(watching, return_exceptions=True)
-        simulated.controller.check(found, 0)
-        await simulated.reconcile_once()
-        assert simulated.cache.run(KEY) is None
+        cluster.controller.check(found, 0)
+        await cluster.reconcile_once()
+        assert cluster.cache.run(KEY) is None
         return found
 
     assert asyncio.run(story()) == [KEY]
@@ -335,9 +335,9 @@ def test_a_trainer_that_answers_is_waited_for_and_its_first_answer_is_reported()
 
 
 def test_a_leader_that_stands_down_reports_no_runs() -> None:
-    simulated = WatchedCluster(run())
-    simulated.settle()
-    metrics: Metrics = simulated.controller._metrics
+    cluster = WatchedCluster(run())
+    cluster.settle()
+    metrics: Metrics = cluster.controller._metrics
     assert metrics.registry.get_sample_value("halcyon_operator_runs", {"phase": "Starting"}) == 1
-    simulated.controller.stop_managing()
+    cluster.controller.stop_managing()
     assert metrics.registry.get_sample_value("halcyon_operator_runs", {"phase": "Starting"}) == 0
