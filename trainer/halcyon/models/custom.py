@@ -35,8 +35,18 @@ class CustomModel(NamedTuple):
     config: Any
 
     def init(self, vocab: hax.Axis, max_position: hax.Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> CausalLM:
-        """A model with random parameters."""
-        return self.model.init(self.config, vocab, max_position, dtype, key=key)
+        """A model with random parameters.
+
+        Raises:
+            BadConfiguration: The class cannot build it.
+        """
+        try:
+            return self.model.init(self.config, vocab, max_position, dtype, key=key)
+        except Exception as error:  # the class is not ours
+            raise BadConfiguration(
+                f"{_CLASS}: {self.model.__module__}:{self.model.__name__} cannot build the model ({type(error).__name__}: "
+                f"{_first_line(error)}); correct the class or {_CONFIG}"
+            ) from error
 
 
 def check_model(spec: ModelSpec) -> None:
@@ -86,8 +96,9 @@ def _missing(found: Any) -> str | None:
     """What a class lacks of the model protocol; None if nothing."""
     if not inspect.isclass(found) or not issubclass(found, CausalLM):
         return "is no subclass of halcyon.models.CausalLM"
-    if inspect.isabstract(found):
-        return f"is abstract: it lacks {', '.join(sorted(found.__abstractmethods__))}"
+    abstract = {*found.__abstractmethods__, *getattr(found, "__abstractvars__", ())}
+    if abstract:
+        return f"is abstract: it lacks {', '.join(sorted(abstract))}"
     lacking = [name for name in ("Config", "init") if not callable(getattr(found, name, None))]
     return f"lacks {' and '.join(lacking)}" if lacking else None
 

@@ -67,6 +67,7 @@ def _delta_rule(
     chunk: int,
 ) -> jax.Array:
     positions = key.shape[-2]
+    chunk = min(chunk, 1 << (positions - 1).bit_length())
     begun = jnp.zeros(positions, jnp.int32) if starts is None else starts.astype(jnp.int32)[..., None, None, :]
     # Positions that fill up the last chunk have a key of zero, so they change nothing.
     query, key, value = (_chunks(x, -2, chunk) for x in (query, key, value))
