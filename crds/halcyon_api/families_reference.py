@@ -40,8 +40,8 @@ _PARITY = """
 Each family computes what `transformers` computes: tests compare logits, loss and the gradient of every weight of tiny random models in
 float32 (`tests/trainer/models/test_parity.py`), tied and untied, with several documents in a row, and beyond the window. The largest error
 may be 2e-5 of the largest value. `make parity` does the same for random configurations of each family: sizes, biases, activations, windows
-and rotary positions of every kind, in the forms of `config.json` of both `transformers` 4 and 5. In bfloat16 the norms have the bits of `transformers`, except those of `llama`, which round once less;
-rotary positions are computed in float32.
+and rotary positions of every kind, in the forms of `config.json` of both `transformers` 4 and 5. In bfloat16 the norms have the bits of
+`transformers`, except those of `llama`, which round once less; rotary positions are computed in float32.
 
 A `config.json` with a value that Halcyon does not compute is rejected, with one exception: what `transformers` does only while it trains is
 left out. That is dropout, and the noise of Mixtral's routers.

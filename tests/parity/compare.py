@@ -81,7 +81,9 @@ def export(folder: Path, files: ModelFolder, model: Any) -> None:
     """Write a model as an export does."""
     folder.mkdir(exist_ok=True)
     config = files.config
-    save_file({name: np.ascontiguousarray(array) for name, array in in_file(files, model).items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: np.ascontiguousarray(array) for name, array in in_file(files, model).items()}, folder / "model.safetensors", {"format": "pt"}
+    )
     written = {
         "architectures": [config.family.architectures[0]],
         "model_type": config.family.model_type,
@@ -117,7 +119,9 @@ def main() -> int:
             sys.stdout.write(f"{folder.name}: at most {max(errors.values()):.1e}\n")
         sys.stdout.flush()
         jax.clear_caches()
-    sys.stdout.write(f"{len(folders) - failed - refused} of {len(folders)} models have the numbers of transformers; {refused} were refused\n")
+    sys.stdout.write(
+        f"{len(folders) - failed - refused} of {len(folders)} models have the numbers of transformers; {refused} were refused\n"
+    )
     return failed > 0
 
 

@@ -241,9 +241,14 @@ def apertus(draw: Draw) -> dict[str, Any]:
 
 def qwen35(draw: Draw) -> dict[str, Any]:
     settings = draw.common(most_layers=6) | {"head_dim": draw.one(4, 8, 12), "attention_bias": draw.flag()}
+    settings["rms_norm_eps"] = draw.one(0.003, 0.1)  # outputs of states are small, and a norm without it amplifies their rounding
     key_heads = draw.one(1, 2, 3)
     settings |= {"linear_num_key_heads": key_heads, "linear_num_value_heads": key_heads * draw.one(1, 2, 3)}
-    settings |= {"linear_key_head_dim": draw.one(3, 8), "linear_value_head_dim": draw.one(3, 5), "linear_conv_kernel_dim": draw.one(1, 2, 4)}
+    settings |= {
+        "linear_key_head_dim": draw.one(6, 8),
+        "linear_value_head_dim": draw.one(3, 5),
+        "linear_conv_kernel_dim": draw.one(1, 2, 4),
+    }
     settings |= {"hidden_act": draw.one(*ACTIVATIONS), "rope_parameters": draw.rope() | {"partial_rotary_factor": draw.one(0.5, 1.0)}}
     return settings | draw.layer_types(settings["num_hidden_layers"], "linear_attention", "full_attention")
 

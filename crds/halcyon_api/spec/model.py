@@ -22,7 +22,7 @@ from halcyon_api.spec.families.mixtral import MixtralSpec
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
 from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
-from halcyon_api.spec.families.qwen_next import Qwen3NextSpec, Qwen35MoeSpec, Qwen35Spec
+from halcyon_api.spec.families.qwen_next import Qwen3NextSpec
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model_shape import ModelShape
 
@@ -48,9 +48,7 @@ class ModelSpec(OneOf):
     deepseek_v3: DeepseekV3Spec | None = Field(default=None, description="A DeepSeek V3 or Kimi K2 decoder.")
     glm4_moe: Glm4MoeSpec | None = Field(default=None, description="A GLM 4.5 decoder.")
 
-    qwen3_next: Qwen3NextSpec | None = Field(default=None, description="A Qwen3-Next decoder.")
-    qwen35: Qwen35Spec | None = Field(default=None, description="A dense Qwen 3.5 text decoder.")
-    qwen35_moe: Qwen35MoeSpec | None = Field(default=None, description="A Qwen 3.5 text decoder with experts.")
+    qwen3_next: Qwen3NextSpec | None = Field(default=None, description="A Qwen3-Next or Qwen 3.5 text decoder.")
 
     apertus: ApertusSpec | None = Field(default=None, description="An Apertus decoder.")
 

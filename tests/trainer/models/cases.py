@@ -26,7 +26,7 @@ from halcyon_api.spec.families.mixtral import MixtralSpec
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
 from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
-from halcyon_api.spec.families.qwen_next import Qwen3NextSpec, Qwen35MoeSpec, Qwen35Spec
+from halcyon_api.spec.families.qwen_next import Qwen3NextSpec
 from halcyon_api.spec.model import ModelSpec
 
 VOCAB = hax.Axis("vocab", 24)
@@ -119,10 +119,7 @@ FAMILIES = {
             attention_bias=True,
         )
     ),
-    "qwen3.5": ModelSpec(qwen35=Qwen35Spec(**_SIZES | {"num_hidden_layers": 5}, **_DELTA)),
-    "qwen3.5-moe": ModelSpec(
-        qwen35_moe=Qwen35MoeSpec(**_SIZES, **_DELTA, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=10)
-    ),
+    "qwen3.5": ModelSpec(qwen3_next=Qwen3NextSpec(**_SIZES | {"num_hidden_layers": 5}, **_DELTA, num_experts=0)),
 }
 """A small model of every family, some with options; between them, each number that a shape depends on."""
 EVERY_FAMILY = pytest.mark.parametrize("spec", FAMILIES.values(), ids=FAMILIES)

@@ -61,6 +61,7 @@ class Design:
         scaling: How norms apply their weights.
         placement: Where a block has norms: before attention and MLP, after them (inside the residual branch), or both.
         activation: The activation function of the MLP.
+        learned_activation: Whether it is xIELU instead, which has parameters. The MLP then has no gate.
         score_scale: Factor of the scores. None: 1 / sqrt(features of a head).
         score_cap: Smooth limit of the scores. None: no limit.
         logit_cap: Smooth limit of the logits. None: no limit.
@@ -74,7 +75,8 @@ class Design:
     remat: Remat
     scaling: Scaling = "rounded"
     placement: Literal["before", "after", "both"] = "before"
-    activation: Activation | Literal["xielu"] = "silu"
+    activation: Activation = "silu"
+    learned_activation: bool = False
     score_scale: float | None = None
     score_cap: float | None = None
     logit_cap: float | None = None
@@ -155,7 +157,7 @@ class DecoderBlock(eqx.Module):
 
 def _mlp(design: Design, linear: InitLinear, dtype: jnp.dtype) -> GatedMlp | PlainMlp:
     at = DecoderAxes.of(design.sizes)
-    if design.activation == "xielu":
+    if design.learned_activation:
         return PlainMlp.init(at.embed, at.mlp, linear, Xielu.init((at.layers,), dtype))
     return (GatedMlp if design.sizes.gated else PlainMlp).init(at.embed, at.mlp, linear, design.activation)
 

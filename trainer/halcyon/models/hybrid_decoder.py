@@ -117,12 +117,12 @@ class HybridDecoder(CausalLM):
         kind: BlockKind = plain.kinds[0]
         rotary = rotary_table(position, DecoderAxes.of(plain.sizes).head_size, kind.rope, inputs.positions)
 
-        def step(form: Form, block: ExpertBlock, x: NamedArray) -> tuple[NamedArray, RouterReport | None]:
+        def step(form: str, block: Any, x: NamedArray) -> tuple[NamedArray, RouterReport | None]:
             if form in ("linear_blocks", "linear_expert_blocks"):
                 return block(x, inputs.segments, None)
             return block(x, mask, rotary)
 
-        stacks: dict[Form, Any] = {form: getattr(self, form) for form in dict.fromkeys(design.forms)}
+        stacks: dict[str, Any] = {form: getattr(self, form) for form in dict.fromkeys(design.forms)}
         order = tuple((form, form) for form in design.forms)
         x, reports = scan_forms(stacks, order, step, self.embedding(inputs.tokens, jnp.dtype(compute_dtype)))
         if reports is None:

@@ -54,8 +54,6 @@ FAMILIES = {
     "deepseekV3": ("deepseek", "DeepseekV3"),
     "glm4Moe": ("deepseek", "Glm4Moe"),
     "qwen3Next": ("qwen_next", "Qwen3Next"),
-    "qwen35": ("qwen_next", "Qwen35"),
-    "qwen35Moe": ("qwen_next", "Qwen35Moe"),
     "apertus": ("apertus", "Apertus"),
 }
 """The module and the class of each family, by the name of its section. Only the module of the run's family is imported."""

@@ -1,4 +1,4 @@
-"""``spec.model.qwen3Next``, ``qwen35`` and ``qwen35Moe``: Qwen with gated delta nets beside attention."""
+"""``spec.model.qwen3Next``: Qwen3-Next and Qwen 3.5, with gated delta nets beside attention."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from halcyon_api.base import Rule, shows
-from halcyon_api.spec.families.decoder import EVEN_ROTATION, ONE_TYPE_A_LAYER, PARTIAL_DESCRIPTION, DecoderSection
-from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
+from halcyon_api.spec.families.decoder import EVEN_ROTATION, ONE_TYPE_A_LAYER, PARTIAL_DESCRIPTION
+from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection
 from halcyon_api.spec.families.qwen_moe import LayerNumbers
 from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, Width
 from halcyon_api.spec.families.sizes import DecoderSizes
@@ -25,9 +25,10 @@ _STATE_PRODUCTS = 3
 """Products of a position with a state: the reading that corrects it, the correction, the output."""
 
 
-class DeltaSection(DecoderSection):
-    """A decoder in which most layers have a gated delta net in the place of attention, and attention has a gate."""
+class Qwen3NextSpec(ExpertsSection):
+    """A Qwen3-Next or Qwen 3.5 text decoder (Qwen Team 2025): three gated delta nets for each layer with gated attention."""
 
+    intermediate_size: Width = Field(default=2048, description="Width of the MLP of layers without experts.")
     hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
     rope_theta: float = Field(default=10_000_000.0, gt=0, description="Base of the rotary frequencies.")
     attention_bias: bool = Field(default=False, description="Biases of all projections of attention.")
@@ -40,12 +41,30 @@ class DeltaSection(DecoderSection):
     layer_types: MixerTypes | None = Field(
         default=None,
         description=(
-            "One entry for each layer: `full_attention`, or `linear_attention` for a gated delta net. Default: each fourth layer has attention."
+            "One entry for each layer: `full_attention`, or `linear_attention` for a gated delta net. Default: attention in each fourth layer."
         ),
     )
 
+    num_experts: Annotated[int, Field(ge=0, le=4096)] = Field(default=128, description="Experts of a layer. 0: every layer has an MLP.")
+    num_experts_per_tok: Count = Field(default=8, description="Experts that a token goes to.")
+    moe_intermediate_size: Width = Field(default=512, description="Width of an expert.")
+    shared_expert_intermediate_size: Width = Field(default=512, description="Width of the MLP that every token goes through beside them.")
+    norm_topk_prob: bool = Field(default=True, description="Whether the weights of a token's experts are divided by their sum.")
+    decoder_sparse_step: Count = Field(
+        default=1, description="Each layer whose number, counted from 1, is a multiple of this has experts; the others have an MLP."
+    )
+    mlp_only_layers: LayerNumbers = Field(default=[], description="Layers, counted from 0, that have an MLP in any case.")
+    fused_projections: bool = Field(
+        default=False,
+        description=(
+            "Whether the files of Hugging Face have the projections of a gated delta net fused by head, as those of Qwen3-Next do. Changes "
+            "nothing but export."
+        ),
+    )
+
+    published: ClassVar[str] = "Qwen3-Next 80B-A3B; Qwen 3.5, 0.8B to 397B-A17B (text)"
     rules: ClassVar[tuple[Rule, ...]] = (
-        *DecoderSection.rules,
+        *ExpertsSection.rules,
         EVEN_ROTATION,
         ONE_TYPE_A_LAYER,
         Rule(
@@ -54,6 +73,13 @@ class DeltaSection(DecoderSection):
             "linearNumKeyHeads must divide linearNumValueHeads",
             ".linearNumKeyHeads",
             shows("linearNumKeyHeads", "linearNumValueHeads"),
+        ),
+        Rule(
+            "self.numExperts == 0 || self.numExpertsPerTok <= self.numExperts",
+            lambda self: self.num_experts == 0 or self.num_experts_per_tok <= self.num_experts,
+            "numExpertsPerTok must be at most numExperts",
+            ".numExpertsPerTok",
+            shows("numExpertsPerTok", "numExperts"),
         ),
     )
 
@@ -69,8 +95,17 @@ class DeltaSection(DecoderSection):
         return dataclasses.replace(super().sizes(), query_norm="head", query_bias=self.attention_bias, output_bias=self.attention_bias)
 
     def experts(self) -> ExpertSizes:
-        """The sizes of the layers with experts; here no layer has them."""
-        return ExpertSizes(experts=1, per_token=1, mlp=1, with_experts=(False,) * self.num_hidden_layers)
+        """See `ExpertsSection.experts`."""
+        step, dense = self.decoder_sparse_step, set(self.mlp_only_layers)
+        layers = range(self.num_hidden_layers)
+        return ExpertSizes(
+            experts=max(self.num_experts, 1),
+            per_token=self.num_experts_per_tok,
+            mlp=self.moe_intermediate_size,
+            with_experts=tuple(self.num_experts > 0 and (layer + 1) % step == 0 and layer not in dense for layer in layers),
+            shared=self.shared_expert_intermediate_size,
+            shared_gate=True,
+        )
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """See `ExpertSizes.shape`. What mixes positions is counted here.
@@ -108,58 +143,3 @@ class DeltaSection(DecoderSection):
             state_products=linear_layers * _STATE_PRODUCTS * self.linear_key_head_dim * values,
         )
         return self.experts().shape(self.sizes(), bare, vocabulary, 0)
-
-
-class Qwen35Spec(DeltaSection):
-    """A dense Qwen 3.5 text decoder (Qwen Team 2026): three gated delta nets for each layer with gated attention."""
-
-    published: ClassVar[str] = "Qwen 3.5, 0.8B to 27B (text)"
-
-
-class DeltaExpertsSection(DeltaSection, ExpertsSection):
-    """The same with experts, beside a shared MLP with a factor of its own."""
-
-    num_experts: Count = Field(default=256, description="Experts of a layer.")
-    num_experts_per_tok: Count = Field(default=8, description="Experts that a token goes to.")
-    moe_intermediate_size: Width = Field(default=512, description="Width of an expert.")
-    shared_expert_intermediate_size: Width = Field(default=512, description="Width of the MLP that every token goes through.")
-
-    rules: ClassVar[tuple[Rule, ...]] = (*DeltaSection.rules, per_token_rule("numExperts", "num_experts"))
-
-    def experts(self) -> ExpertSizes:
-        """See `ExpertsSection.experts`."""
-        return ExpertSizes(
-            experts=self.num_experts,
-            per_token=self.num_experts_per_tok,
-            mlp=self.moe_intermediate_size,
-            with_experts=(True,) * self.num_hidden_layers,
-            shared=self.shared_expert_intermediate_size,
-            shared_gate=True,
-        )
-
-
-class Qwen35MoeSpec(DeltaExpertsSection):
-    """A Qwen 3.5 text decoder with experts in every layer (Qwen Team 2026)."""
-
-    intermediate_size: Width = Field(default=2048, description="Not used: every layer has experts.")
-
-    published: ClassVar[str] = "Qwen 3.5 35B-A3B to 397B-A17B (text)"
-
-
-class Qwen3NextSpec(DeltaExpertsSection):
-    """A Qwen3-Next decoder (Qwen Team 2025): three gated delta nets for each layer with gated attention, and experts."""
-
-    intermediate_size: Width = Field(default=2048, description="Width of the MLP of layers without experts.")
-    norm_topk_prob: bool = Field(default=True, description="Whether the weights of a token's experts are divided by their sum.")
-    decoder_sparse_step: Count = Field(
-        default=1, description="Each layer whose number, counted from 1, is a multiple of this has experts; the others have an MLP."
-    )
-    mlp_only_layers: LayerNumbers = Field(default=[], description="Layers, counted from 0, that have an MLP in any case.")
-
-    published: ClassVar[str] = "Qwen3-Next 80B-A3B"
-
-    def experts(self) -> ExpertSizes:
-        """See `ExpertsSection.experts`."""
-        step, dense = self.decoder_sparse_step, set(self.mlp_only_layers)
-        with_experts = tuple((layer + 1) % step == 0 and layer not in dense for layer in range(self.num_hidden_layers))
-        return dataclasses.replace(super().experts(), with_experts=with_experts)

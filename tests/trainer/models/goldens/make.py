@@ -232,7 +232,9 @@ def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
     noise = np.random.default_rng(1)
     corrections = {name: value for name, value in model.named_buffers() if name.endswith("e_score_correction_bias")}
     tensors = dict(model.named_parameters()) | corrections
-    weights = {name: draw(name, tuple(value.shape), noise, kind.startswith(("gemma", "qwen3_next", "qwen3_5"))) for name, value in tensors.items()}
+    weights = {
+        name: draw(name, tuple(value.shape), noise, kind.startswith(("gemma", "qwen3_next", "qwen3_5"))) for name, value in tensors.items()
+    }
     with torch.no_grad():
         for name, value in tensors.items():
             value.copy_(torch.from_numpy(weights[name].astype(np.float32)))

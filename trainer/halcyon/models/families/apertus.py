@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax.numpy as jnp
 from haliax import Axis
 from jaxtyping import PRNGKeyArray
@@ -17,4 +19,8 @@ class Apertus(Decoder):
     @staticmethod
     def init(spec: ApertusSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Apertus:
         """Random parameters; see `Decoder.of`."""
-        return Apertus.of(design_of(spec, spec.hidden_act), vocab, max_position, dtype, key=key)
+        if spec.hidden_act == "xielu":
+            design = dataclasses.replace(design_of(spec, "silu"), learned_activation=True)
+        else:
+            design = design_of(spec, spec.hidden_act)
+        return Apertus.of(design, vocab, max_position, dtype, key=key)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from halcyon.models.decoder import BlockKind, Design
 from halcyon.models.parts.moe import RouterLosses
 from halcyon.models.parts.rotary import Rope
@@ -12,7 +10,7 @@ from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.section import Activation
 
 
-def design_of(spec: DecoderSection, activation: Activation | Literal["xielu"], *, windowed: Rope | None = None) -> Design:
+def design_of(spec: DecoderSection, activation: Activation, *, windowed: Rope | None = None) -> Design:
     """The design that a section's common fields describe; a family replaces what it does otherwise.
 
     Args:

@@ -1,6 +1,6 @@
-"""Qwen3-Next (Qwen Team 2025) and Qwen 3.5 (Qwen Team 2026): gated delta nets beside attention with a gate.
+"""Qwen3-Next and Qwen 3.5 (Qwen Team 2025): gated delta nets beside attention with a gate, with an MLP or experts in each layer.
 
-Each has a mixer of positions in its layers: three gated delta nets follow each other, then attention. The norms have a factor of
+Three layers with a gated delta net follow each other, then one with attention. The norms have a factor of
 1 + weight, except those of the outputs of a gated delta net. Attention rotates a part of each head.
 """
 
@@ -21,69 +21,40 @@ from halcyon.models.families.designs import design_of, router_losses
 from halcyon.models.hybrid_decoder import HybridDecoder, HybridDesign
 from halcyon.models.parts.experts import gate_of
 from halcyon.models.parts.gated_delta_net import DeltaAxes, GatedDeltaNet
-from halcyon.models.parts.moe import RouterLosses
 from halcyon.models.parts.rotary import Rope
 from halcyon.models.parts.routing import Routing
-from halcyon_api.spec.families.qwen_next import DeltaExpertsSection, DeltaSection, Qwen3NextSpec, Qwen35MoeSpec, Qwen35Spec
-
-
-class Qwen35(HybridDecoder):
-    """A dense Qwen 3.5 text decoder."""
-
-    @staticmethod
-    def init(spec: Qwen35Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Qwen35:
-        """Random parameters; see `HybridDecoder.of`."""
-        return Qwen35.of(_design_of(spec, Routing(1), RouterLosses(0.0, 0.0)), vocab, max_position, dtype, key=key)
-
-
-class Qwen35Moe(HybridDecoder):
-    """A Qwen 3.5 text decoder with experts."""
-
-    @staticmethod
-    def init(spec: Qwen35MoeSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Qwen35Moe:
-        """Random parameters; see `HybridDecoder.of`."""
-        return Qwen35Moe.of(_with_experts(spec, normalised=True), vocab, max_position, dtype, key=key)
+from halcyon.models.parts.self_attention import SelfAttention
+from halcyon_api.spec.families.qwen_next import Qwen3NextSpec
 
 
 class Qwen3Next(HybridDecoder):
-    """A Qwen3-Next decoder."""
+    """A Qwen3-Next or Qwen 3.5 decoder."""
 
     @staticmethod
     def init(spec: Qwen3NextSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Qwen3Next:
         """Random parameters; see `HybridDecoder.of`."""
-        return Qwen3Next.of(_with_experts(spec, normalised=spec.norm_topk_prob), vocab, max_position, dtype, key=key)
+        rope = Rope(spec.rope_theta, spec.rope_scaling, spec.partial_rotary_factor)
+        kinds = (BlockKind(rope),) * spec.num_hidden_layers
+        design = HybridDesign(
+            of_layers=ExpertDesign(
+                plain=dataclasses.replace(design_of(spec, spec.hidden_act), scaling="offset", kinds=kinds),
+                experts=spec.experts(),
+                routing=Routing(spec.num_experts_per_tok, normalised=spec.norm_topk_prob),
+                losses=router_losses(spec),
+                combine=gate_of(spec.hidden_act),
+                attention=_gated_attention,
+            ),
+            linear=functools.partial(_delta_net, spec),
+            is_linear=tuple(mixer == "linear_attention" for mixer in spec.mixers),
+        )
+        return Qwen3Next.of(design, vocab, max_position, dtype, key=key)
 
 
-def _with_experts(spec: DeltaExpertsSection, *, normalised: bool) -> HybridDesign:
-    return _design_of(spec, Routing(spec.num_experts_per_tok, normalised=normalised), router_losses(spec))
-
-
-def _design_of(spec: DeltaSection, routing: Routing, losses: RouterLosses) -> HybridDesign:
-    rope = Rope(spec.rope_theta, spec.rope_scaling, spec.partial_rotary_factor)
-    plain = dataclasses.replace(
-        design_of(spec, spec.hidden_act), scaling="offset", kinds=(BlockKind(rope),) * spec.num_hidden_layers
-    )
-    return HybridDesign(
-        of_layers=ExpertDesign(
-            plain=plain,
-            experts=spec.experts(),
-            routing=routing,
-            losses=losses,
-            combine=gate_of(spec.hidden_act),
-            attention=_gated_attention,
-        ),
-        linear=functools.partial(_delta_net, spec),
-        is_linear=tuple(mixer == "linear_attention" for mixer in spec.mixers),
-    )
-
-
-def _gated_attention(design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> object:
+def _gated_attention(design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> SelfAttention:
     return self_attention(design, layers, dtype, keys, gated=True)
 
 
-def _delta_net(
-    spec: DeltaSection, design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]
-) -> GatedDeltaNet:
+def _delta_net(spec: Qwen3NextSpec, design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> GatedDeltaNet:
     key_heads = spec.linear_num_key_heads
     return GatedDeltaNet.init(
         DeltaAxes(

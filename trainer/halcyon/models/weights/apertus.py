@@ -45,7 +45,12 @@ def _read(config: ConfigReader) -> ApertusSpec:
 
 def _write(spec: ApertusSpec, tokens: int, positions: int) -> dict[str, Any]:
     del tokens
-    return {**write_decoder(spec, positions, always_scaling=True), "hidden_act": spec.hidden_act, "attention_bias": spec.attention_bias, "mlp_bias": False}
+    return {
+        **write_decoder(spec, positions, always_scaling=True),
+        "hidden_act": spec.hidden_act,
+        "attention_bias": spec.attention_bias,
+        "mlp_bias": False,
+    }
 
 
 APERTUS = Family(ApertusSpec, "apertus", ("ApertusForCausalLM",), _tensors, _read, _write)

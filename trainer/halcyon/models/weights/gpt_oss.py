@@ -22,7 +22,6 @@ from halcyon.models.weights.family import Family
 from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 
-
 _PUBLISHED_ROPE = {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096, "truncate": False}
 """The rotary positions of a config.json that states none: the default of the class in transformers."""
 

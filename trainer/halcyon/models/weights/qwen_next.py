@@ -18,14 +18,7 @@ from halcyon.models.weights.family import Family
 from halcyon.models.weights.qwen_moe import read_dense_layers
 from halcyon.models.weights.rope import read_rope
 from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece, tensor
-from halcyon_api.spec.families.qwen_next import (
-    DeltaExpertsSection,
-    DeltaSection,
-    MixerType,
-    Qwen3NextSpec,
-    Qwen35MoeSpec,
-    Qwen35Spec,
-)
+from halcyon_api.spec.families.qwen_next import MixerType, Qwen3NextSpec
 
 _HEADS = (KV_HEADS, Q_HEADS_PER_GROUP)
 _DELTA_KEYS = (KV_HEADS, HEAD_SIZE)
@@ -36,7 +29,7 @@ _NOT_READ = (r"mtp\..*", r"(model\.)?visual\..*", r".*\.rotary_emb\.inv_freq")
 _TEXT = ((r"model\.language_model\.", "model."), (r"language_model\.model\.", "model."), (r"language_model\.lm_head\.", "lm_head."))
 
 
-def _tensors(spec: DeltaSection, projections: Callable[[Layers], list[Tensor]]) -> Tensors:
+def _tensors(spec: Qwen3NextSpec, projections: Callable[[Layers], list[Tensor]]) -> Tensors:
     found = [tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED), tensor("model.norm.weight", "norm.weight", EMBED)]
     if not spec.tie_word_embeddings:
         found.append(tensor("lm_head.weight", "untied_head.weight", VOCAB, EMBED))
@@ -50,9 +43,7 @@ def _tensors(spec: DeltaSection, projections: Callable[[Layers], list[Tensor]]) 
         found.append(layers.tensor("post_attention_layernorm.weight", "mlp_norm.weight", EMBED))
         found += _delta_net(layers, projections) if spec.mixers[own[0]] == "linear_attention" else _attention(layers, spec.attention_bias)
         found += _mixture(layers) if with_experts[own[0]] else layers.mlp("mlp", "mlp")
-    return Tensors(
-        tuple(found), ignored=(*_NOT_READ, *(("lm_head.weight",) if spec.tie_word_embeddings else ())), other_names=_TEXT
-    )
+    return Tensors(tuple(found), ignored=(*_NOT_READ, *(("lm_head.weight",) if spec.tie_word_embeddings else ())), other_names=_TEXT)
 
 
 def _attention(layers: Layers, bias: bool) -> list[Tensor]:
@@ -162,21 +153,28 @@ def _read_next(config: ConfigReader) -> Qwen3NextSpec:
         norm_topk_prob=config.flag("norm_topk_prob", True),
         decoder_sparse_step=config.integer("decoder_sparse_step", 1),
         mlp_only_layers=read_dense_layers(config),
+        fused_projections=True,
     )
 
 
-def _read_35(config: ConfigReader) -> Qwen35Spec:
-    config = config.inner("text_config") or config
+def _text(config: ConfigReader) -> ConfigReader:
+    """The configuration of the text model; in that of a model with images, it is an object of its own."""
+    text = config.inner("text_config")
+    return config if text is None else ConfigReader({**config.document, **text.document}, text.where)
+
+
+def _read_35(config: ConfigReader) -> Qwen3NextSpec:
+    config = _text(config)
     config.integer("intermediate_size")
-    return Qwen35Spec(**_common(config, 4))
+    return Qwen3NextSpec(**_common(config, 4), num_experts=0)
 
 
-def _read_35_moe(config: ConfigReader) -> Qwen35MoeSpec:
-    config = config.inner("text_config") or config
-    return Qwen35MoeSpec(**_common(config, 2), **_experts(config, 256, 8))
+def _read_35_moe(config: ConfigReader) -> Qwen3NextSpec:
+    config = _text(config)
+    return Qwen3NextSpec(**_common(config, 2), **_experts(config, 256, 8))
 
 
-def _write(spec: DeltaSection, tokens: int, positions: int) -> dict[str, Any]:
+def _write(spec: Qwen3NextSpec, tokens: int, positions: int) -> dict[str, Any]:
     del tokens
     written = write_decoder(spec, positions)
     entries: dict[str, Any] = {
@@ -192,7 +190,7 @@ def _write(spec: DeltaSection, tokens: int, positions: int) -> dict[str, Any]:
         "linear_conv_kernel_dim": spec.linear_conv_kernel_dim,
         "layer_types": list(spec.mixers),
     }
-    if isinstance(spec, DeltaExpertsSection):
+    if spec.num_experts or spec.fused_projections:
         entries |= {
             "num_experts": spec.num_experts,
             "num_experts_per_tok": spec.num_experts_per_tok,
@@ -200,9 +198,6 @@ def _write(spec: DeltaSection, tokens: int, positions: int) -> dict[str, Any]:
             "shared_expert_intermediate_size": spec.shared_expert_intermediate_size,
             "router_aux_loss_coef": spec.router_aux_loss_coef,
             "output_router_logits": False,
-        }
-    if isinstance(spec, Qwen3NextSpec):
-        entries |= {
             "norm_topk_prob": spec.norm_topk_prob,
             "decoder_sparse_step": spec.decoder_sparse_step,
             "mlp_only_layers": spec.mlp_only_layers,
@@ -210,22 +205,31 @@ def _write(spec: DeltaSection, tokens: int, positions: int) -> dict[str, Any]:
     return entries
 
 
-QWEN3_NEXT = Family(
-    Qwen3NextSpec, "qwen3_next", ("Qwen3NextForCausalLM",), lambda spec: _tensors(spec, _by_head), _read_next, _write
-)
+def _is_dense(spec: Qwen3NextSpec) -> bool:
+    return not spec.num_experts and not spec.fused_projections
+
+
+def _is_sparse(spec: Qwen3NextSpec) -> bool:
+    return all(spec.experts().with_experts) and spec.norm_topk_prob and not spec.fused_projections
+
+
 QWEN35 = Family(
-    Qwen35Spec,
+    Qwen3NextSpec,
     "qwen3_5_text",
     ("Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"),
     lambda spec: _tensors(spec, _in_order),
     _read_35,
     _write,
+    covers=_is_dense,
 )
 QWEN35_MOE = Family(
-    Qwen35MoeSpec,
+    Qwen3NextSpec,
     "qwen3_5_moe_text",
     ("Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration"),
     lambda spec: _tensors(spec, _in_order),
     _read_35_moe,
     _write,
+    covers=_is_sparse,
 )
+QWEN3_NEXT = Family(Qwen3NextSpec, "qwen3_next", ("Qwen3NextForCausalLM",), lambda spec: _tensors(spec, _by_head), _read_next, _write)
+"""Also for all models of the section that Qwen 3.5 does not have."""

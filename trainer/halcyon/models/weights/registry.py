@@ -23,7 +23,7 @@ from halcyon_api.spec.families.section import ModelSection
 
 FAMILIES: tuple[Family, ...] = (
     *(LLAMA, GPT2, QWEN2, QWEN3, MISTRAL, GEMMA, GEMMA2, GEMMA3, OLMO2, OLMO3),
-    *(MIXTRAL, QWEN3_MOE, GPT_OSS, DEEPSEEK_V3, GLM4_MOE, QWEN3_NEXT, QWEN35, QWEN35_MOE, APERTUS),
+    *(MIXTRAL, QWEN3_MOE, GPT_OSS, DEEPSEEK_V3, GLM4_MOE, QWEN35, QWEN35_MOE, QWEN3_NEXT, APERTUS),
 )
 
 
@@ -56,6 +56,6 @@ def family_of_section(section: ModelSection) -> Family:
         BadConfiguration: The family has no form of Hugging Face.
     """
     for family in FAMILIES:
-        if type(section) is family.section:
+        if type(section) is family.section and family.covers(section):
             return family
     raise BadConfiguration(f"a model of the kind {type(section).__name__.removesuffix('Spec')} has no form of Hugging Face to export")
