@@ -42,6 +42,7 @@ float32 (`tests/trainer/models/test_parity.py`), tied and untied, with several d
 may be 2e-5 of the largest value. `make parity` does the same for random configurations of each family: sizes, biases, activations, windows
 and rotary positions of every kind, in the forms of `config.json` of both `transformers` 4 and 5. In bfloat16 the norms have the bits of
 `transformers`, except those of `llama`, which round once less; rotary positions are computed in float32.
+[Exactness](../exactness.md) has the errors of each family.
 
 A `config.json` with a value that Halcyon does not compute is rejected, with one exception: what `transformers` does only while it trains is
 left out. That is dropout, and the noise of Mixtral's routers.

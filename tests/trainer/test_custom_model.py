@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from halcyon_api.exit_codes import ExitCode
-from tests.trainer.worlds import World, run_document, start_world
+from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow
 
@@ -24,12 +24,12 @@ def document(root: Path, path: str) -> dict[str, Any]:
     return {**run, "spec": {**run["spec"], "model": {"custom": {"class": path, "config": {"width": 16}}}}}
 
 
-def ended(world: World) -> World:
+def ended(group: TrainerProcesses) -> TrainerProcesses:
     try:
-        world.wait()
+        group.wait()
     finally:
-        world.reap()
-    return world
+        group.reap()
+    return group
 
 
 def test_a_custom_model_trains_and_resumes_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,29 +37,29 @@ def test_a_custom_model_trains_and_resumes_bitwise(tmp_path: Path, monkeypatch: 
     (tmp_path / "twogram.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", ""))))
 
-    def world(root: str, attempt: int = 1) -> World:
+    def group(root: str, attempt: int = 1) -> TrainerProcesses:
         run = document(tmp_path / root, "twogram:TwoGram")
-        return start_world(run, tmp_path / f"{root}-{attempt}", attempt=attempt, own_interpreter=True)
+        return start_processes(run, tmp_path / f"{root}-{attempt}", attempt=attempt, own_interpreter=True)
 
-    whole = ended(world("undisturbed")).leader.losses()
+    whole = ended(group("undisturbed")).leader.losses()
     assert sorted(whole) == list(range(1, STEPS + 1))
     assert whole[STEPS] < whole[1]
 
-    stopped = world("stopped")
+    stopped = group("stopped")
     stopped.leader.wait_for(lambda events: any(event.get("step", 0) >= 3 for event in events if event["event"] == "step"))
     stopped.signal(signal.SIGTERM, 0)
     first = ended(stopped)
     assert first.leader.report()["cause"] == "preempted"
-    second = ended(world("stopped", attempt=2))
+    second = ended(group("stopped", attempt=2))
     assert second.leader.report()["cause"] == "completed"
     assert min(second.leader.losses()) > 3
     assert first.leader.losses() | second.leader.losses() == whole
 
 
 def test_a_custom_class_that_does_not_import_ends_the_run_before_a_device_is_taken(tmp_path: Path) -> None:
-    world = ended(start_world(document(tmp_path / "root", "nowhere.models:Model"), tmp_path / "world"))
-    assert world.leader.popen.returncode == ExitCode.BAD_CONFIGURATION
-    report = world.leader.report()
+    group = ended(start_processes(document(tmp_path / "root", "nowhere.models:Model"), tmp_path / "world"))
+    assert group.leader.popen.returncode == ExitCode.BAD_CONFIGURATION
+    report = group.leader.report()
     assert report["cause"] == "badConfiguration"
     assert report["message"].startswith("spec.model.custom.class: nowhere.models does not import (ModuleNotFoundError")
-    assert not any(event["event"] in ("joined", "step") for event in world.leader.events)
+    assert not any(event["event"] in ("joined", "step") for event in group.leader.events)

@@ -45,7 +45,7 @@ def changed(spec: ModelSpec, **fields: Any) -> ModelSpec:
 
 _SIZES: Any = {"num_hidden_layers": 3, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2}
 _ROUTED: Any = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 10, "n_shared_experts": 2}
-_DELTA: Any = {"head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_key_head_dim": 5, "linear_value_head_dim": 7}
+_DELTA: Any = {"head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_key_head_dim": 5, "linear_value_head_dim": 9}
 _DELTA |= {"linear_conv_kernel_dim": 3}
 FAMILIES = {
     "llama": LLAMA,
@@ -123,6 +123,11 @@ FAMILIES = {
 }
 """A small model of every family, some with options; between them, each number that a shape depends on."""
 EVERY_FAMILY = pytest.mark.parametrize("spec", FAMILIES.values(), ids=FAMILIES)
+_WITH_OTHER_PARTS = ("llama-options", "gpt2-options", "qwen2", "gemma2", "olmo3", "qwen3-moe", "gpt-oss", "deepseek-v3")
+EVERY_PART = pytest.mark.parametrize(
+    "spec", [pytest.param(spec, id=name, marks=() if name in _WITH_OTHER_PARTS else pytest.mark.variant) for name, spec in FAMILIES.items()]
+)
+"""Every family. Those whose parts others have too are further cases."""
 
 ARCHITECTURES = pytest.mark.parametrize("spec", [LLAMA, TIED_LLAMA, GPT2], ids=["llama", "tied-llama", "gpt2"])
 

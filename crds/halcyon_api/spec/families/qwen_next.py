@@ -41,7 +41,8 @@ class Qwen3NextSpec(ExpertsSection):
     layer_types: MixerTypes | None = Field(
         default=None,
         description=(
-            "One entry for each layer: `full_attention`, or `linear_attention` for a gated delta net. Default: attention in each fourth layer."
+            "One entry for each layer: `full_attention`, or `linear_attention` for a gated delta net. Default: each fourth layer has "
+            "attention."
         ),
     )
 
