@@ -58,7 +58,7 @@ def test_the_api_server_freezes_exactly_the_frozen_fields() -> None:
     rules = dict(transition_rules(SCHEMA["properties"]["spec"]))
     moved = {row.present for row in FORMER}
     together = {
-        f"{path}.{name}" for path, rule in rules.items() if path.startswith(TOGETHER) for name in re.findall(r"self\.\??(\w+) ==", rule)
+        f"{path}.{name}" for path, rule in rules.items() if path.startswith(TOGETHER) for name in re.findall(r"self\.(\w+) ==", rule)
     }
     whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule or path in moved} | together
     frozen = {leaf for leaf in LEAVES if class_of(leaf) == "frozen"}

@@ -38,7 +38,7 @@ def joint_rules(model: type[ApiModel]) -> Iterator[tuple[type[ApiModel], dict[st
         yield (
             section,
             cel(
-                " && ".join(f"self.{'?' if optional else ''}{key} == oldSelf.{'?' if optional else ''}{key}" for key, optional in frozen),
+                " && ".join(_equal(key, optional=optional) for key, optional in frozen),
                 f"{path} must not change while the run exists{exception}; make a new run with another name and checkpoint.root "
                 "(`kubectl halcyon diff` names the fields)",
                 reason="FieldValueForbidden",
