@@ -30,7 +30,7 @@ The families of `spec.model`; `halcyon models` prints the same table. Fields hav
 a model's file can be read across; the sections `llama` and `gpt2` are older and keep some names of their own. Every field has a default.
 [The reference](trainingrun.md) describes each one. `custom` is [a model of your own](../guides/custom-models.md).
 
-All families but `llama` and `gpt2` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
+All sections but `llama`, `gpt2` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
 
 | section | models | what it is | further fields |
 |---|---|---|---|
@@ -80,7 +80,7 @@ def rows() -> tuple[FamilyRow, ...]:
         section = section_of(field.annotation)
         if section is None or not issubclass(section, ModelSection):
             continue
-        fields = tuple(to_camel(one) for one in section.model_fields)
+        fields = tuple(info.alias or to_camel(one) for one, info in section.model_fields.items())
         further = tuple(one for one in fields if one not in COMMON) if issubclass(section, DecoderSection) else fields
         meaning = (section.__doc__ or "").split("\n")[0].removesuffix(".")
         found.append(FamilyRow(to_camel(name), section.published, meaning, further))
