@@ -15,6 +15,8 @@ UV_VERSION := 0.13.8
 unexport PYTHONDONTWRITEBYTECODE
 UV := $(shell command -v uv 2>/dev/null || echo $(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv)
 BIN := .venv/bin
+TRANSFORMERS := 5.23.0
+PARITY = $(HALCYON_CACHE)/transformers-$(TRANSFORMERS)
 
 ##@ General
 
@@ -86,6 +88,15 @@ reliability: setup ## Write the table of docs/reliability.md by running its test
 .PHONY: mutations
 mutations: setup ## Break the code on purpose and show which row of docs/reliability.md fails
 	@$(BIN)/python -m tests.faults.mutations --page docs/reliability.md
+
+.PHONY: parity
+parity: setup ## Compare models of random configurations with transformers and torch, which it installs (DRAWS=2 SEED=0 FAMILIES="llama …")
+	@test -e $(PARITY)/.ready || { $(UV) venv --quiet --clear $(PARITY) && $(UV) pip install --quiet --python $(PARITY) torch \
+		transformers==$(TRANSFORMERS) && touch $(PARITY)/.ready; }
+	@rm -rf .halcyon/parity
+	@$(PARITY)/bin/python tests/parity/draw.py .halcyon/parity --draws $(or $(DRAWS),2) --seed $(or $(SEED),0) $(FAMILIES)
+	@$(BIN)/python tests/parity/compare.py .halcyon/parity
+	@$(PARITY)/bin/python tests/parity/draw.py .halcyon/parity --check
 
 .PHONY: mistakes
 mistakes: setup ## Make every mistake of docs/mistakes.md and write the answers into it

@@ -36,13 +36,19 @@ _UNBOUNDED_FORMATS = ("date-time",)
 Schema = dict[str, Any]
 
 
-def custom_resource_definition() -> Schema:
-    """The CRD of TrainingRun as a plain document."""
+def custom_resource_definition(*, in_full: bool = False) -> Schema:
+    """The CRD of TrainingRun as a plain document.
+
+    Args:
+        in_full: Whether each kind of model has all descriptions, for readers of the reference and of JSON schemas.
+    """
     schema = _object_schema(training_run.TrainingRun)
     properties = schema["properties"]
     # The bound on the name is only for the cost estimate of the rule over it.
     properties["metadata"]["properties"] = {"name": {"type": "string", "maxLength": MAX_NAME_LENGTH}}
     _leave_to_defaults(properties["spec"])
+    if not in_full:
+        _describe_once(properties["spec"]["properties"]["model"])
     add_former(properties["spec"])
     # A reader such as kstatus must not take a run without conditions for a successful one. No real generation is -1.
     properties["status"]["default"] = {"observedGeneration": UNSEEN}
@@ -123,6 +129,28 @@ def _leave_to_defaults(spec: Schema) -> None:
         del checkpoint["required"]
     checkpoint["default"] = {}
     spec["required"].remove(section)
+
+
+def _describe_once(model: Schema) -> None:
+    """Give a long description that several kinds of models have for a field only in the first of them; the others refer to it.
+
+    Otherwise they would be a tenth of the definition, which must fit into an annotation. For the same reason integers of models have no
+    format: their bounds are narrower than those of any format.
+    """
+    first: dict[tuple[str, str], str] = {}
+
+    def refer(node: Schema, path: str, place: str) -> None:
+        node.pop("format", None)
+        found = first.setdefault((path, node["description"]), place)
+        reference = f"See model.{found}."
+        if found != place and len(reference) < len(node["description"]):
+            node["description"] = reference
+        for name, member in node.get("properties", {}).items():
+            refer(member, f"{path}.{name}", place)
+
+    for kind, section in model["properties"].items():
+        for name, field in section["properties"].items():
+            refer(field, name, f"{kind}.{name}")
 
 
 def _forget(default: Any, path: list[str]) -> None:

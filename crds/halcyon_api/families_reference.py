@@ -28,9 +28,9 @@ _HEADER = f"""\
 
 The families of `spec.model`; `halcyon models` prints the same table. Fields have the names of Hugging Face's `config.json` in camelCase, so
 a model's file can be read across; the sections `llama` and `gpt2` are older and keep some names of their own. Every field has a default.
-[The reference](trainingrun.md) describes each one.
+[The reference](trainingrun.md) describes each one. `custom` is [a model of your own](../guides/custom-models.md).
 
-All families but `llama` and `gpt2` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
+All sections but `llama`, `gpt2` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
 
 | section | models | what it is | further fields |
 |---|---|---|---|
@@ -39,8 +39,13 @@ All families but `llama` and `gpt2` have the fields {", ".join(f"`{name}`" for n
 _PARITY = """
 Each family computes what `transformers` computes: tests compare logits, loss and the gradient of every weight of tiny random models in
 float32 (`tests/trainer/models/test_parity.py`), tied and untied, with several documents in a row, and beyond the window. The largest error
-may be 2e-5 of the largest value. In bfloat16 the norms have the bits of `transformers`, except those of `llama`, which round once less;
-rotary positions are computed in float32. [Exactness](../exactness.md) has the errors of each family.
+may be 2e-5 of the largest value. `make parity` does the same for random configurations of each family: sizes, biases, activations, windows
+and rotary positions of every kind, in the forms of `config.json` of both `transformers` 4 and 5. In bfloat16 the norms have the bits of
+`transformers`, except those of `llama`, which round once less; rotary positions are computed in float32.
+[Exactness](../exactness.md) has the errors of each family.
+
+A `config.json` with a value that Halcyon does not compute is rejected, with one exception: what `transformers` does only while it trains is
+left out. That is dropout, and the noise of Mixtral's routers.
 
 ## Left out
 
@@ -75,7 +80,7 @@ def rows() -> tuple[FamilyRow, ...]:
         section = section_of(field.annotation)
         if section is None or not issubclass(section, ModelSection):
             continue
-        fields = tuple(to_camel(one) for one in section.model_fields)
+        fields = tuple(info.alias or to_camel(one) for one, info in section.model_fields.items())
         further = tuple(one for one in fields if one not in COMMON) if issubclass(section, DecoderSection) else fields
         meaning = (section.__doc__ or "").split("\n")[0].removesuffix(".")
         found.append(FamilyRow(to_camel(name), section.published, meaning, further))

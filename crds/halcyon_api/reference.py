@@ -58,7 +58,7 @@ def _schema(definition: Schema) -> Schema:
 
 def render() -> str:
     """The text of the reference of TrainingRun."""
-    schema = _schema(custom_resource_definition())
+    schema = _schema(custom_resource_definition(in_full=True))
     parts = [_HEADER]
     for section in ("spec", "status"):
         parts.append(f"## {section}\n")

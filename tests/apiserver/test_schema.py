@@ -244,6 +244,18 @@ def test_fields_that_only_say_where_and_how_a_run_trains_may_change(api: Api, st
     api.edit(document(), document(**change), stored, dry_run=True)
 
 
+def test_the_configuration_of_a_custom_model_has_any_members_and_must_not_change(api: Api, namespace: str) -> None:
+    def run(**changes: Any) -> dict[str, Any]:
+        config = {"width": 64, "blocks": [{"kind": "own"}], "options": {"depth": 3}, **changes}
+        return document(spec__model={"custom": {"class": "package.module:Class", "config": config}})
+
+    api.create(run(), namespace)
+    api.edit(run(), {**run(), "spec": {**run()["spec"], "image": "registry.example/trainer:2"}}, namespace, dry_run=True)
+    for change in ({"width": 65}, {"options": {"depth": 4}}, {"more": True}):
+        with pytest.raises(Refused, match="must not change while the run exists"):
+            api.edit(run(), run(**change), namespace, dry_run=True)
+
+
 def test_steps_may_change_while_the_schedule_of_the_steps_done_stays_the_same(api: Api, namespace: str) -> None:
     """The API server uses the progress in the status. The operator and the trainer decide with the same function."""
     schedules: dict[str, tuple[dict[str, Any], int]] = {

@@ -43,6 +43,9 @@ of kills and flips in `make test-long`.
 | cluster | the development cluster, which its tests share |
 | alone | the development cluster for itself, because these tests stop the API server, install Kueue or serve every namespace |
 
+`make parity` needs packages that the project does not install, so no other command runs it: it installs `transformers` and `torch`, draws
+configurations of every family at random, and compares logits, loss and gradients of imported models, and logits of exported ones.
+
 Limits grow with the machine: a fixed computation at the start gives a factor, which is printed. A test that fails says how slow the machine
 was. `.halcyon/tests/` keeps the figures of the last run of each tier as JSON.
 """

@@ -34,11 +34,12 @@ def joint_rules(model: type[ApiModel]) -> Iterator[tuple[type[ApiModel], dict[st
         below = [(one.alias or to_camel(key), not one.is_required() and one.default is None) for key, one in section.model_fields.items()]
         frozen = [(key, optional) for key, optional in below if class_of(f"{path}.{key}") == "frozen"]
         others = ", ".join(key for key, _ in below if class_of(f"{path}.{key}") != "frozen")
+        exception = f", except {others}" if others else ""
         yield (
             section,
             cel(
                 " && ".join(_equal(key, optional=optional) for key, optional in frozen),
-                f"{path} must not change while the run exists, except {others}; make a new run with another name and checkpoint.root "
+                f"{path} must not change while the run exists{exception}; make a new run with another name and checkpoint.root "
                 "(`kubectl halcyon diff` names the fields)",
                 reason="FieldValueForbidden",
             ),

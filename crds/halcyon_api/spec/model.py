@@ -10,6 +10,8 @@ from typing import cast
 from pydantic import Field
 
 from halcyon_api.base import OneOf
+from halcyon_api.spec.families.apertus import ApertusSpec
+from halcyon_api.spec.families.custom import CustomSpec
 from halcyon_api.spec.families.deepseek import DeepseekV3Spec, Glm4MoeSpec
 from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
@@ -20,6 +22,7 @@ from halcyon_api.spec.families.mixtral import MixtralSpec
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
 from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
+from halcyon_api.spec.families.qwen_next import Qwen3NextSpec
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model_shape import ModelShape
 
@@ -44,6 +47,12 @@ class ModelSpec(OneOf):
 
     deepseek_v3: DeepseekV3Spec | None = Field(default=None, description="A DeepSeek V3 or Kimi K2 decoder.")
     glm4_moe: Glm4MoeSpec | None = Field(default=None, description="A GLM 4.5 decoder.")
+
+    qwen3_next: Qwen3NextSpec | None = Field(default=None, description="A Qwen3-Next or Qwen 3.5 text decoder.")
+
+    apertus: ApertusSpec | None = Field(default=None, description="An Apertus decoder.")
+
+    custom: CustomSpec | None = Field(default=None, description="A model of your own package.")
 
     @property
     def section(self) -> ModelSection:

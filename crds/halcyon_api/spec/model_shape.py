@@ -38,6 +38,8 @@ class ModelShape:
     """Query heads times head size, summed over the blocks whose attention sees a window."""
     window: int = 0
     """Positions of that window."""
+    state_products: int = 0
+    """Multiplications of a token with the recurrent states of all blocks."""
     idle_parameters: int = 0
     """Parameters of the experts that a token does not go to."""
 
@@ -51,11 +53,12 @@ class ModelShape:
 
         After Chowdhery et al. 2022 (PaLM, appendix B): two for each weight of a matrix product, attention over the whole square of
         positions (the causal mask is not deducted), and twice as many backward as forward. A query of a windowed block counts only the
-        positions of its window. Recomputation, embedding look-ups, norms, softmax and the optimizer do not count.
+        positions of its window. A recurrent state counts its reading, its correction and its output, position by position. Recomputation,
+        embedding look-ups, norms, short convolutions, softmax and the optimizer do not count.
 
         Args:
             sequence_length: Tokens of a sequence.
         """
         seen = self.attention_width * sequence_length + self.windowed_width * min(self.window, sequence_length)
         scores_and_values = 2 * seen
-        return 3 * 2 * (self.product_weights + scores_and_values)
+        return 3 * 2 * (self.product_weights + self.state_products + scores_and_values)

@@ -70,11 +70,10 @@ def page(results: Results) -> str:
 
 
 def _families(results: Results) -> Iterable[str]:
-    by_kind: dict[str, list[str]] = {}
+    by_kind: dict[str, list[str]] = {to_camel(kind): [] for kind in ModelSpec.kinds() if kind != "custom"}
     for name in NAMES:
-        by_kind.setdefault(Golden.load(name).spec.kind, []).append(name)
-    for kind in map(to_camel, ModelSpec.kinds()):
-        names = by_kind[kind]
+        by_kind[Golden.load(name).spec.kind].append(name)
+    for kind, names in by_kind.items():
         errors = [_largest(results.get(table, {}), names) for table in ("logits", "gradients")]
         kept = ["same bits" if all(name in results.get(table, {}) for name in names) else "not measured" for table in ("import", "export")]
         yield "| " + " | ".join((f"`{kind}`", ", ".join(names), *errors, *kept)) + " |"

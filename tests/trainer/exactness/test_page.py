@@ -37,7 +37,7 @@ def test_only_present_meshes_are_recorded_and_all_fast_ones() -> None:
 
 
 def test_a_family_that_is_not_measured_shows_as_such() -> None:
-    kinds = [to_camel(kind) for kind in ModelSpec.kinds()]
+    kinds = [to_camel(kind) for kind in ModelSpec.kinds() if kind != "custom"]
     lines = [line for line in page({}).splitlines() if line.startswith(tuple(f"| `{kind}` " for kind in kinds))]
     assert [line.split("`")[1] for line in lines] == kinds
     assert all(line.count("not measured") == 4 for line in lines)

@@ -15,6 +15,7 @@ from haliax import NamedArray
 from halcyon.models import CausalLM, Inputs, build_model
 from halcyon.models.parameters import Role, roles
 from halcyon.objectives.next_token import next_token_sums
+from halcyon_api.spec.families.apertus import ApertusSpec
 from halcyon_api.spec.families.deepseek import DeepseekV3Spec, Glm4MoeSpec
 from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
@@ -25,6 +26,7 @@ from halcyon_api.spec.families.mixtral import MixtralSpec
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
 from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
+from halcyon_api.spec.families.qwen_next import Qwen3NextSpec
 from halcyon_api.spec.model import ModelSpec
 
 VOCAB = hax.Axis("vocab", 24)
@@ -43,6 +45,8 @@ def changed(spec: ModelSpec, **fields: Any) -> ModelSpec:
 
 _SIZES: Any = {"num_hidden_layers": 3, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2}
 _ROUTED: Any = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 10, "n_shared_experts": 2}
+_DELTA: Any = {"head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_key_head_dim": 5, "linear_value_head_dim": 9}
+_DELTA |= {"linear_conv_kernel_dim": 3}
 FAMILIES = {
     "llama": LLAMA,
     "gpt2": GPT2,
@@ -87,7 +91,35 @@ FAMILIES = {
             **_SIZES | {"num_key_value_heads": None}, **_ROUTED, kv_lora_rank=13, qk_nope_head_dim=4, qk_rope_head_dim=6, v_head_dim=4
         )
     ),
+    "deepseek-v3-biases": ModelSpec(
+        deepseek_v3=DeepseekV3Spec(
+            **_SIZES | {"num_key_value_heads": None},
+            **_ROUTED,
+            q_lora_rank=9,
+            kv_lora_rank=13,
+            qk_nope_head_dim=4,
+            qk_rope_head_dim=6,
+            v_head_dim=8,
+            attention_bias=True,
+        )
+    ),
     "glm4-moe": ModelSpec(glm4_moe=Glm4MoeSpec(**_SIZES, **_ROUTED, head_dim=8, attention_bias=True, use_qk_norm=True)),
+    "apertus": ModelSpec(apertus=ApertusSpec(**_SIZES, attention_bias=True)),
+    "apertus-relu2": ModelSpec(apertus=ApertusSpec(**_SIZES, hidden_act="relu2")),
+    "qwen3-next": ModelSpec(
+        qwen3_next=Qwen3NextSpec(
+            **_SIZES | {"num_hidden_layers": 6},
+            **_DELTA,
+            num_experts=6,
+            num_experts_per_tok=3,
+            moe_intermediate_size=10,
+            shared_expert_intermediate_size=14,
+            decoder_sparse_step=2,
+            mlp_only_layers=[3],
+            attention_bias=True,
+        )
+    ),
+    "qwen3.5": ModelSpec(qwen3_next=Qwen3NextSpec(**_SIZES | {"num_hidden_layers": 5}, **_DELTA, num_experts=0)),
 }
 """A small model of every family, some with options; between them, each number that a shape depends on."""
 EVERY_FAMILY = pytest.mark.parametrize("spec", FAMILIES.values(), ids=FAMILIES)
@@ -117,6 +149,7 @@ def make(spec: ModelSpec, length: int = LENGTH, dtype: str = "float32") -> Causa
         Role.NORM: lambda shape: 1.0 + 0.1 * noise.standard_normal(shape),
         Role.BIAS: lambda shape: 0.1 * noise.standard_normal(shape),
         Role.ROUTER: lambda shape: 0.3 * noise.standard_normal(shape),
+        Role.CONVOLUTION: lambda shape: 0.3 * noise.standard_normal(shape),
         Role.EXPERT: lambda shape: 0.3 * noise.standard_normal(shape),
     }
     model = shapes(spec, length=length, dtype=dtype)

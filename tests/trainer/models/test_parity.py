@@ -33,7 +33,7 @@ TOLERANCE = 2e-5
 """Largest error, as a part of the largest value of the array."""
 ONE_OF_EACH_PART = (
     *("llama-yarn-biases", "gpt2-untied", "qwen3-window-tied", "gemma2", "gemma3", "olmo3"),
-    *("qwen3-moe-mixed-tied", "gpt-oss", "deepseek-v3"),
+    *("qwen3-moe-mixed-tied", "gpt-oss", "deepseek-v3", "apertus", "qwen3-next"),
 )
 """Together they have every part that a family has. The others are further cases."""
 
@@ -41,7 +41,7 @@ CASES = [pytest.param(name, marks=() if name in ONE_OF_EACH_PART else pytest.mar
 
 
 def test_every_family_has_a_golden() -> None:
-    assert {Golden.load(name).spec.kind for name in NAMES} == set(map(to_camel, ModelSpec.kinds()))
+    assert {Golden.load(name).spec.kind for name in NAMES} == {to_camel(kind) for kind in ModelSpec.kinds()} - {"custom"}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -30,6 +30,9 @@ GPT_OSS: dict[str, Any] = {"gptOss": EXPERTS | {"numLocalExperts": 8, "slidingWi
 LATENT: dict[str, Any] = {"qLoraRank": 8, "kvLoraRank": 8, "qkNopeHeadDim": 4, "qkRopeHeadDim": 2, "vHeadDim": 8, "numKeyValueHeads": 4}
 DEEPSEEK: dict[str, Any] = {"deepseekV3": EXPERTS | LATENT | {"nRoutedExperts": 8, "moeIntermediateSize": 8, "routerCorrectionCoef": 0.01}}
 """Values of another size than keys, a shared expert, and a layer without experts."""
+DELTA: dict[str, Any] = {"linearNumKeyHeads": 2, "linearNumValueHeads": 4, "linearKeyHeadDim": 4, "linearValueHeadDim": 6, "headDim": 8}
+QWEN3_NEXT: dict[str, Any] = {"qwen3Next": EXPERTS | DELTA | {"numHiddenLayers": 4, "numExperts": 8, "moeIntermediateSize": 8}}
+"""States of gated delta nets beside attention with a gate, and a shared MLP with a factor."""
 MODELS = {
     "llama": LLAMA,
     "tied": TIED,
@@ -40,6 +43,7 @@ MODELS = {
     "mixtral": MIXTRAL,
     "gptOss": GPT_OSS,
     "deepseekV3": DEEPSEEK,
+    "qwen3Next": QWEN3_NEXT,
 }
 
 FEW: list[Any] = [
@@ -80,7 +84,7 @@ EXPERT = (
     "expert 2 x context 2 x tensor 2",
     "replica 2 x expert 2 x context 2",
 )
-FURTHER = ("olmo3", "gemma2", "qwen3", "gptOss", "deepseekV3")
+FURTHER = ("olmo3", "gemma2", "qwen3", "gptOss", "deepseekV3", "qwen3Next")
 """Families with further parts. They are tested on few meshes."""
 
 MORE: list[Any] = [

@@ -123,18 +123,22 @@ def validate(document: Document, defaults: Defaults = None) -> None:
 
 @app.command(rich_help_panel=LOCAL)
 def models() -> None:
-    """List the model families of spec.model, with the published models and the fields of each."""
+    """List the model families of spec.model, with the published models and the fields of each, and those that are left out."""
     from rich.table import Table
 
     from halcyon.cli.errors import console
-    from halcyon_api.families_reference import COMMON, rows
+    from halcyon_api.families_reference import COMMON, LEFT_OUT, rows
 
     table = Table("section", "models", "what it is", "further fields")
     for row in rows():
         table.add_row(row.section, row.models, row.meaning, ", ".join(row.fields) or "none")
     shown = console()
     shown.print(table)
-    shown.print(f"All but llama and gpt2 have the fields {', '.join(COMMON)}.", highlight=False)
+    shown.print(f"All but llama, gpt2 and custom have the fields {', '.join(COMMON)}.", highlight=False)
+    left_out = Table("left out", "why")
+    for name, why in LEFT_OUT:
+        left_out.add_row(name, why)
+    shown.print(left_out)
 
 
 def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:

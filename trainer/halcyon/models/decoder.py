@@ -27,8 +27,9 @@ from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask, Window, causal
 from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.norm import RmsNorm, Scaling
+from halcyon.models.parts.plain_mlp import PlainMlp, Xielu
 from halcyon.models.parts.rotary import Rope, RotaryTable, rotary_table
-from halcyon.models.parts.self_attention import SelfAttention
+from halcyon.models.parts.self_attention import InitLinear, SelfAttention
 from halcyon.models.stack import Stack
 from halcyon_api.spec.families.section import Activation, Remat
 from halcyon_api.spec.families.sizes import DecoderSizes
@@ -60,6 +61,7 @@ class Design:
         scaling: How norms apply their weights.
         placement: Where a block has norms: before attention and MLP, after them (inside the residual branch), or both.
         activation: The activation function of the MLP.
+        learned_activation: Whether it is xIELU instead, which has parameters. The MLP then has no gate.
         score_scale: Factor of the scores. None: 1 / sqrt(features of a head).
         score_cap: Smooth limit of the scores. None: no limit.
         logit_cap: Smooth limit of the logits. None: no limit.
@@ -74,6 +76,7 @@ class Design:
     scaling: Scaling = "rounded"
     placement: Literal["before", "after", "both"] = "before"
     activation: Activation = "silu"
+    learned_activation: bool = False
     score_scale: float | None = None
     score_cap: float | None = None
     logit_cap: float | None = None
@@ -112,7 +115,7 @@ class DecoderBlock(eqx.Module):
     attention: SelfAttention
     attention_post_norm: RmsNorm | None
     mlp_norm: RmsNorm | None
-    mlp: GatedMlp
+    mlp: GatedMlp | PlainMlp
     mlp_post_norm: RmsNorm | None
 
     @staticmethod
@@ -142,7 +145,7 @@ class DecoderBlock(eqx.Module):
             attention=attention,
             attention_post_norm=norm(at.embed) if after else None,
             mlp_norm=norm(at.embed) if before else None,
-            mlp=GatedMlp.init(at.embed, at.mlp, functools.partial(linear, bias=sizes.mlp_bias), design.activation),
+            mlp=_mlp(design, functools.partial(linear, bias=sizes.mlp_bias), dtype),
             mlp_post_norm=norm(at.embed) if after else None,
         )
 
@@ -150,6 +153,13 @@ class DecoderBlock(eqx.Module):
         """(..., position, embed) to the same axes."""
         x = x + _normed(self.attention_post_norm, self.attention(_normed(self.attention_norm, x), mask, rotary))
         return hax.auto_sharded(x + _normed(self.mlp_post_norm, self.mlp(_normed(self.mlp_norm, x))))
+
+
+def _mlp(design: Design, linear: InitLinear, dtype: jnp.dtype) -> GatedMlp | PlainMlp:
+    at = DecoderAxes.of(design.sizes)
+    if design.learned_activation:
+        return PlainMlp.init(at.embed, at.mlp, linear, Xielu.init((at.layers,), dtype))
+    return (GatedMlp if design.sizes.gated else PlainMlp).init(at.embed, at.mlp, linear, design.activation)
 
 
 def _normed(norm: RmsNorm | None, x: NamedArray) -> NamedArray:

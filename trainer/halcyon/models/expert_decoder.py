@@ -61,8 +61,10 @@ InitAttention = Callable[["ExpertDesign", Axis, jnp.dtype, Iterator[PRNGKeyArray
 """Makes the attention of all layers of one form; see `self_attention`."""
 
 
-def self_attention(design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> SelfAttention:
-    """The self-attention that the sizes of a design describe."""
+def self_attention(
+    design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray], *, gated: bool = False
+) -> SelfAttention:
+    """The self-attention that the sizes of a design describe, with or without a gate."""
     plain, sizes, at = design.plain, design.plain.sizes, DecoderAxes.of(design.plain.sizes)
 
     def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], bias: bool) -> Linear:
@@ -80,6 +82,7 @@ def self_attention(design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: I
         norm_of=sizes.query_norm or "head",
         sinks=hax.zeros((layers, at.kv_heads, at.queries), dtype=dtype) if sizes.sinks else None,
         scale=plain.score_scale,
+        gated=gated,
     )
 
 
@@ -127,6 +130,7 @@ class ExpertDesign:
                 correction=experts.correction,
                 combine=self.combine,
                 shared=GatedMlp.init(at.embed, shared, linear, plain.activation) if experts.shared else None,
+                shared_gate=linear((at.embed,), ()) if experts.shared_gate else None,
                 key=next(keys),
             )
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import haliax as hax
+import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
 from halcyon.models.axes import POSITION
+from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters
 from halcyon.models.parts.linear import contract
 
 
@@ -83,6 +86,23 @@ class CausalLM(eqx.Module):
         logits = hax.auto_sharded(contract(features, self.head, self.embed, into=jnp.float32))
         cap = self.logit_cap
         return logits if cap is None else cap * hax.tanh(logits / cap)
+
+    def flops_per_token(self, sequence_length: int) -> int:
+        """Floating-point operations, forward and backward, for each token of a training step. A model of your own may count better.
+
+        By default six for each weight of a matrix product, the output head included (Chowdhery et al. 2022, appendix B). Scores of
+        attention are not counted, and of experts all are.
+
+        Args:
+            sequence_length: Tokens of a sequence.
+        """
+        del sequence_length
+        count, has_head = 0, False
+        for one in jax.tree.leaves(parameters(self), is_leaf=lambda leaf: isinstance(leaf, Parameter)):
+            has_head = has_head or one.role == Role.HEAD
+            if one.role in PRODUCTS:
+                count += math.prod(axis.size for axis in (*one.stacked, *one.inputs, *one.outputs))
+        return 6 * (count if has_head else count + math.prod(axis.size for axis in self.head.axes))
 
     def _position_axis(self, tokens: NamedArray) -> Axis:
         position = tokens.resolve_axis(POSITION)

@@ -39,9 +39,14 @@ class Role(Enum):
     """The linear map whose output selects experts."""
     EXPERT = "expert"
     """The linear maps of all experts, stacked along the axis of experts."""
+    CONVOLUTION = "convolution"
+    """The weights of a convolution that mixes positions of each feature alone."""
     ADAPTER = "adapter"
     """A small linear map beside a frozen one."""
 
+
+PRODUCTS = frozenset({Role.MATRIX, Role.HEAD, Role.ROUTER, Role.EXPERT, Role.ADAPTER})
+"""Roles of the weights of matrix products."""
 
 STACKED_AXES = (LAYERS, EXPERTS)
 """Axes along which parameters of one kind are stacked; each index is a separate parameter."""

@@ -8,6 +8,7 @@ import haliax as hax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from halcyon.models.custom import custom_model
 from halcyon.models.model import CausalLM
 from halcyon_api.spec.model import ModelSpec
 
@@ -26,7 +27,12 @@ def build_model(
         max_position: Positions of the longest sequence. Learned positions have this size; other models only check it.
         dtype: Type of the parameters.
         key: Random key.
+
+    Raises:
+        BadConfiguration: A custom model does not import, or does not take its configuration.
     """
+    if spec.custom is not None:
+        return custom_model(spec.custom).init(vocab, max_position, jnp.dtype(dtype), key=key)
     family = import_module(f"halcyon.models.families.{FAMILIES[spec.kind][0]}")
     return getattr(family, FAMILIES[spec.kind][1]).init(spec.value, vocab, max_position, jnp.dtype(dtype), key=key)
 
@@ -47,5 +53,7 @@ FAMILIES = {
     "gptOss": ("gpt_oss", "GptOss"),
     "deepseekV3": ("deepseek", "DeepseekV3"),
     "glm4Moe": ("deepseek", "Glm4Moe"),
+    "qwen3Next": ("qwen_next", "Qwen3Next"),
+    "apertus": ("apertus", "Apertus"),
 }
 """The module and the class of each family, by the name of its section. Only the module of the run's family is imported."""

@@ -9,7 +9,7 @@ import jax
 from halcyon.models import CausalLM
 from halcyon.models.parameters import Role, roles
 
-DECAYING = frozenset({Role.MATRIX, Role.HEAD, Role.ROUTER, Role.EXPERT, Role.ADAPTER})
+DECAYING = frozenset({Role.MATRIX, Role.HEAD, Role.ROUTER, Role.EXPERT, Role.CONVOLUTION, Role.ADAPTER})
 """The roles of linear maps. Weight decay applies only to them."""
 
 

@@ -10,7 +10,9 @@ passes keys and values around it (`halcyon.models.parts.ring_attention`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -78,6 +80,27 @@ def with_shardings(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> 
 def constrain(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
     """Constrain every leaf to its sharding, such as gradients to that of their parameters. For use inside ``jax.jit``."""
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(tree, mesh, table))
+
+
+@dataclass(frozen=True)
+class Undivided:
+    """An axis of a parameter that a mesh axis does not divide."""
+
+    path: str
+    axis: Axis
+    mesh_axis: str
+    parts: int
+
+
+def undivided(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Undivided | None:
+    """The first axis of a named array in `tree` whose size is no multiple of its mesh axes; None if there is none."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_named)[0]:
+        for axis in leaf.axes if is_named(leaf) else ():
+            names = mesh_axes(axis.name, table)
+            parts = math.prod(mesh.shape[name] for name in names)
+            if axis.size % parts:
+                return Undivided(jax.tree_util.keystr(path, simple=True, separator="."), axis, " x ".join(names), parts)
+    return None
 
 
 def mesh_axes(axis: str, table: AxisTable) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from halcyon.data.open import ensure_caches, held_out_of
 from halcyon.errors import NoValidCheckpoint, TrainerExit
 from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon.evaluate.results import document_of, evaluation_key, parse_stored, results_of
+from halcyon.models.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.session import session
 from halcyon.storage.retry_budget import RetryBudget
@@ -64,6 +65,7 @@ def evaluate_checkpoint(
         TrainerExit: The checkpoint cannot be evaluated; the class gives the cause and the exit code.
     """
     check_context(context)
+    check_model(context.run.spec.model)
     spec = context.run.spec
     reporter.stage("tokenizing")
     caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget)

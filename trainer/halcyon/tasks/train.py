@@ -23,6 +23,7 @@ from halcyon.errors import TrainerExit
 from halcyon.huggingface.beginning import Begun, begin
 from halcyon.huggingface.companions import keep_companions
 from halcyon.machine.memory import check_step_memory, machine_memory
+from halcyon.models.custom import check_model
 from halcyon.models.flops import flops_per_token
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup, enable_compilation_cache, leave
@@ -80,6 +81,7 @@ def train(
         TrainerExit: The run cannot continue; the class gives the cause and the exit code.
     """
     check_context(context)
+    check_model(context.run.spec.model)
     spec = context.run.spec
     requests = requests or SaveRequests()
     caches = background_caches(

@@ -22,7 +22,7 @@ from halcyon.models.axes import BATCH, POSITION, VOCAB
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
 from halcyon.objectives import Batch, Objective, build_objective
 from halcyon.optim import build_optimizer, learning_rate
-from halcyon.parallel.axes import COMPUTE_AXES
+from halcyon.parallel.axes import COMPUTE_AXES, undivided
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon.parallel.partition import computing
 from halcyon.training.compilation import compiler_options
@@ -110,6 +110,15 @@ def padded_token_bytes(sizes: np.ndarray) -> np.ndarray:
     return np.pad(sizes, (0, padded_vocabulary(len(sizes)).size - len(sizes)))
 
 
+def _check_divided(model: Model, mesh: Mesh) -> None:
+    found = undivided(model, mesh)
+    if found is not None:
+        raise BadConfiguration(
+            f"spec.model.custom: the axis {found.axis.name} of the parameter {found.path} has {found.axis.size} elements, which the "
+            f"{found.mesh_axis} axis of the mesh, {found.parts}, does not divide; change the configuration or spec.mesh"
+        )
+
+
 def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program:
     """Build the program of a run.
 
@@ -117,6 +126,9 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
         spec: The run's spec.
         vocab_size: Number of tokens of the tokenizer.
         mesh: The device mesh.
+
+    Raises:
+        BadConfiguration: The mesh does not divide a parameter of a custom model. The sizes of other models are checked before.
     """
     settings = spec.trainer
     vocab = padded_vocabulary(vocab_size)
@@ -126,6 +138,8 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
         key = jax.random.key(settings.seed)
         return build_model(spec.model, vocab, max_position, dtype=settings.precision.parameters, key=key)
 
+    if spec.model.custom is not None:
+        _check_divided(jax.eval_shape(build), mesh)
     objective = build_objective(spec)
     optimizer = build_optimizer(spec.optimizer, jax.eval_shape(build), settings.precision.moments)
     divergence = spec.recovery.divergence

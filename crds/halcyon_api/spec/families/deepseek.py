@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from halcyon_api.base import Rule, shows
+from halcyon_api.spec.families.decoder import EVEN_ROTATION, PARTIAL_DESCRIPTION
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
 from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, AttentionNeeds, Count, Width
 from halcyon_api.spec.families.sizes import DecoderSizes
@@ -81,9 +82,10 @@ class Glm4MoeSpec(CorrectedSection):
     rms_norm_eps: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
     attention_bias: bool = Field(default=False, description="Biases of the projections of queries, keys and values.")
     use_qk_norm: bool = Field(default=False, description="Norms of each head's queries and keys.")
-    partial_rotary_factor: float = Field(default=0.5, gt=0, le=1, description="The part of each head's features that is rotated.")
+    partial_rotary_factor: float = Field(default=0.5, gt=0, le=1, description=PARTIAL_DESCRIPTION)
 
     published: ClassVar[str] = "GLM 4.5, 4.5 Air, 4.6 and 4.7"
+    rules: ClassVar[tuple[Rule, ...]] = (*CorrectedSection.rules, EVEN_ROTATION)
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
@@ -95,6 +97,7 @@ class DeepseekV3Spec(CorrectedSection):
 
     num_key_value_heads: Count | None = Field(default=None, description="Must be `numAttentionHeads`, its default.")
     head_dim: Width | None = Field(default=None, description="Not used: `qkNopeHeadDim` and `qkRopeHeadDim` set the features of a head.")
+    attention_bias: bool = Field(default=False, description="Biases of the projections to latent vectors and into the residual stream.")
     q_lora_rank: Width | None = Field(
         default=None, description="Features of the latent vector of queries. Default: queries are projected from the residual stream."
     )
@@ -140,14 +143,15 @@ class DeepseekV3Spec(CorrectedSection):
 
         With width d, H heads, ranks q and r, and plain, rotated and value features p, t and v of a head, attention has
         q (d + 1 + H (p + t)) weights for queries (d H (p + t) without a rank), d (r + t) + r + r H (p + v) for keys and values, and H v d
-        for the output. The norms of the ranks, q + r of them, are no products.
+        for the output. The norms of the ranks, q + r of them, are no products, and neither are the biases, q + r + t + d, if there are any.
         """
         width, heads, rank = self.hidden_size, self.num_attention_heads, self.kv_lora_rank
         queries = heads * self.head_size
         of_queries = width * queries if self.q_lora_rank is None else self.q_lora_rank * (width + queries)
         of_keys = width * (rank + self.qk_rope_head_dim) + rank * heads * (self.qk_nope_head_dim + self.v_head_dim)
         products = of_queries + of_keys + heads * self.v_head_dim * width
-        block = products + (self.q_lora_rank or 0) + rank + 2 * width
+        biases = self.attention_bias * ((self.q_lora_rank or 0) + rank + self.qk_rope_head_dim + width)
+        block = products + biases + (self.q_lora_rank or 0) + rank + 2 * width
         layers, table = self.num_hidden_layers, vocabulary * width
         attention = ModelShape(
             width=width,

@@ -28,6 +28,8 @@ class ExpertSizes:
     """For each layer, whether it has experts. The others have an MLP."""
     shared: int = 0
     """Features of the MLP that every token goes through beside its experts; 0: none."""
+    shared_gate: bool = False
+    """Whether the output of that MLP has a factor of its own, from the features."""
     bias: bool = False
     """Biases of the router and of the experts."""
     correction: bool = False
@@ -41,8 +43,8 @@ class ExpertSizes:
         """The shape of a decoder with experts.
 
         With width d, E experts of m features, k of them for each token, and a shared MLP of s features, a layer with experts has, in the
-        place of the 3 d n weights of an MLP of n features, d E + 3 d m E + 3 d s weights, and the biases that its family has. A token goes
-        through d E + 3 d m k + 3 d s of them.
+        place of the 3 d n weights of an MLP of n features, d E + 3 d m E + 3 d s weights (d more with a gate of the shared MLP), and the
+        biases that its family has. A token goes through d E + 3 d m k + 3 d s of them.
 
         Args:
             dense: The same decoder with an MLP in every layer; it has the sizes of attention and of the MLPs of layers without experts.
@@ -55,7 +57,7 @@ class ExpertSizes:
         plain = 3 * width * dense.mlp
         expert = 3 * width * self.mlp
         expert_bias = self.bias * (2 * self.mlp + width)
-        common = width * self.experts + 3 * width * self.shared
+        common = width * (self.experts + self.shared_gate) + 3 * width * self.shared
         router_extra = (self.bias + self.correction) * self.experts
         mixture = common + router_extra + self.experts * (expert + expert_bias)
         dense_layers = bare.blocks - sparse

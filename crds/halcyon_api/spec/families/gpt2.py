@@ -29,6 +29,7 @@ class Gpt2Spec(ModelSection):
     heads: Count = Field(default=12, description="Attention heads.")
     norm_epsilon: float = Field(default=1e-5, gt=0, description="Added to the variance in LayerNorm.")
     activation_function: Activation = Field(default="gelu_new", description=ACTIVATION_DESCRIPTION)
+    scale_attn_weights: bool = Field(default=True, description="Divide the scores of attention by the square root of a head's features.")
     scale_attn_by_inverse_layer_idx: bool = Field(
         default=False, description="Divide the scores of attention by the number of the layer, counted from 1."
     )

@@ -29,6 +29,7 @@ class Olmo3Spec(PatternedSection):
     """An OLMo 3 decoder (OLMo Team 2025b): an OLMo 2 with three windowed layers for each full one. Only full layers scale positions."""
 
     rope_theta: float = Field(default=500_000.0, gt=0, description="Base of the rotary frequencies.")
+    rope_local_base_freq: float | None = Field(default=None, gt=0, description="That of windowed layers. Default: `ropeTheta`.")
     hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
 
     published: ClassVar[str] = "OLMo 3, 7B and 32B"

@@ -34,7 +34,7 @@ class Qwen3MoeSpec(ExpertsSection):
     decoder_sparse_step: Count = Field(
         default=1, description="Each layer whose number, counted from 1, is a multiple of this has experts; the others have an MLP."
     )
-    mlp_only_layers: LayerNumbers = Field(default_factory=list[int], description="Layers, counted from 0, that have an MLP in any case.")
+    mlp_only_layers: LayerNumbers = Field(default=[], description="Layers, counted from 0, that have an MLP in any case.")
 
     published: ClassVar[str] = "Qwen3 30B-A3B and 235B-A22B"
     rules: ClassVar[tuple[Rule, ...]] = (*ExpertsSection.rules, per_token_rule("numExperts", "num_experts"))

@@ -81,6 +81,17 @@ ROUTED = {
 LATENT = {key: value for key, value in SMALL.items() if key != "head_dim"} | ROUTED
 LATENT |= {"num_key_value_heads": 4, "kv_lora_rank": 6, "qk_nope_head_dim": 4, "qk_rope_head_dim": 6, "v_head_dim": 5}
 
+DELTA = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+    "linear_key_head_dim": 5,
+    "linear_value_head_dim": 7,
+    "linear_conv_kernel_dim": 3,
+    "head_dim": 8,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 90.0, "partial_rotary_factor": 0.5},
+}
+SHARED = QWEN_EXPERTS | {"shared_expert_intermediate_size": 7}
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", SMALL | {"rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}}),
     "llama-3.1-tied": ("llama", SMALL | TIED | {"rope_parameters": LLAMA3 | {"rope_theta": 5000.0}}),
@@ -170,6 +181,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         | {"head_dim": 8, "first_k_dense_replace": 2, "n_group": 2, "topk_group": 1}
         | {"rope_parameters": {"rope_type": "default", "rope_theta": 90.0, "partial_rotary_factor": 0.75}},
     ),
+    "apertus": ("apertus", SMALL | {"attention_bias": True, "rope_parameters": LLAMA3 | {"rope_theta": 90.0}}),
+    "apertus-tied": ("apertus", SMALL | TIED | {"hidden_act": "relu2", "rope_parameters": {"rope_type": "default", "rope_theta": 90.0}}),
+    "qwen3-next": (
+        "qwen3_next",
+        SMALL | DELTA | SHARED | {"num_hidden_layers": 6, "decoder_sparse_step": 2, "mlp_only_layers": [1], "norm_topk_prob": False},
+    ),
+    "qwen3-next-tied": ("qwen3_next", SMALL | DELTA | SHARED | TIED | {"attention_bias": True, "num_hidden_layers": 4}),
+    "qwen3.5": ("qwen3_5_text", SMALL | DELTA | {"num_hidden_layers": 5}),
+    "qwen3.5-tied": (
+        "qwen3_5_text",
+        SMALL | DELTA | TIED | {"linear_num_value_heads": 2, "layer_types": ["full_attention", "linear_attention", "full_attention"]},
+    ),
+    "qwen3.5-moe": ("qwen3_5_moe_text", SMALL | DELTA | SHARED | {"num_hidden_layers": 4}),
 }
 
 
@@ -208,7 +232,9 @@ def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
     noise = np.random.default_rng(1)
     corrections = {name: value for name, value in model.named_buffers() if name.endswith("e_score_correction_bias")}
     tensors = dict(model.named_parameters()) | corrections
-    weights = {name: draw(name, tuple(value.shape), noise, kind.startswith("gemma")) for name, value in tensors.items()}
+    weights = {
+        name: draw(name, tuple(value.shape), noise, kind.startswith(("gemma", "qwen3_next", "qwen3_5"))) for name, value in tensors.items()
+    }
     with torch.no_grad():
         for name, value in tensors.items():
             value.copy_(torch.from_numpy(weights[name].astype(np.float32)))

@@ -7,6 +7,7 @@ latent attention. GLM 4.5 has grouped-query attention and rotates a part of each
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 
@@ -39,8 +40,8 @@ class DeepseekV3(ExpertDecoder):
         rotary = Axis(axes.ROTARY_SIZE, spec.qk_rope_head_dim)
 
         def attention(design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> LatentAttention:
-            def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...]) -> Linear:
-                return Linear.init(inputs, outputs, stacked=(layers,), std=spec.initializer_range, dtype=dtype, key=next(keys))
+            def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], bias: bool = False) -> Linear:
+                return Linear.init(inputs, outputs, stacked=(layers,), std=spec.initializer_range, dtype=dtype, bias=bias, key=next(keys))
 
             def norm(axis: Axis) -> RmsNorm:
                 return RmsNorm.init(axis, stacked=(layers,), epsilon=_LATENT_EPSILON, dtype=dtype, scaling=design.plain.scaling)
@@ -54,6 +55,7 @@ class DeepseekV3(ExpertDecoder):
                 rotary=rotary,
                 value_size=Axis(axes.VALUE_SIZE, spec.v_head_dim),
                 linear=linear,
+                biased=functools.partial(linear, bias=spec.attention_bias),
                 norm=norm,
                 scale=_score_scale(spec),
             )

@@ -82,7 +82,9 @@ class Gpt2Block(eqx.Module):
         into_stream = functools.partial(linear, std=_residual_std(spec))
         return Gpt2Block(
             attention_norm=norm(),
-            attention=SelfAttention.init(at.embed, (at.heads,), (), at.head_size, linear, into_stream),
+            attention=SelfAttention.init(
+                at.embed, (at.heads,), (), at.head_size, linear, into_stream, scale=None if spec.scale_attn_weights else 1.0
+            ),
             mlp_norm=norm(),
             mlp_up=linear((at.embed,), (at.mlp,)),
             mlp_down=into_stream((at.mlp,), (at.embed,)),

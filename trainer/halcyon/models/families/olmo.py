@@ -32,7 +32,8 @@ class Olmo3(Decoder):
     @staticmethod
     def init(spec: Olmo3Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Olmo3:
         """Random parameters; see `Decoder.of`."""
-        design = _post_normed(design_of(spec, spec.hidden_act, windowed=Rope(spec.rope_theta)))
+        windowed = Rope(spec.rope_local_base_freq or spec.rope_theta)
+        design = _post_normed(design_of(spec, spec.hidden_act, windowed=windowed))
         return Olmo3.of(design, vocab, max_position, dtype, key=key)
 
 

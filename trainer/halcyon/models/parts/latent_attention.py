@@ -68,6 +68,7 @@ class LatentAttention(eqx.Module):
         rotary: Axis,
         value_size: Axis,
         linear: InitLinear,
+        biased: InitLinear,
         norm: Callable[[Axis], RmsNorm],
         scale: float | None = None,
     ) -> LatentAttention:
@@ -81,22 +82,23 @@ class LatentAttention(eqx.Module):
             plain: See the class.
             rotary: See the class.
             value_size: See the class.
-            linear: Makes a projection.
+            linear: Makes a projection from a latent vector, or of queries without one.
+            biased: Makes a projection to a latent vector or into the residual stream; these may have biases.
             norm: Makes the norm of a latent vector.
             scale: See the class.
         """
         source = query_rank or embed
         return LatentAttention(
-            query_down=None if query_rank is None else linear((embed,), (query_rank,)),
+            query_down=None if query_rank is None else biased((embed,), (query_rank,)),
             query_latent_norm=None if query_rank is None else norm(query_rank),
             query_plain=linear((source,), (heads, plain)),
             query_rotary=linear((source,), (heads, rotary)),
-            latent=linear((embed,), (kv_rank,)),
+            latent=biased((embed,), (kv_rank,)),
             latent_norm=norm(kv_rank),
-            key_rotary=linear((embed,), (rotary,)),
+            key_rotary=biased((embed,), (rotary,)),
             key_plain=linear((kv_rank,), (heads, plain)),
             value=linear((kv_rank,), (heads, value_size)),
-            output=linear((heads, value_size), (embed,)),
+            output=biased((heads, value_size), (embed,)),
             plain=plain,
             rotary=rotary,
             value_size=value_size,

@@ -15,12 +15,12 @@ from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models.axes import EXPERTS, LAYERS, POSITION, ROUTES
-from halcyon.models.elementwise import recomputed
+from halcyon.models.elementwise import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.dispatch import dispatched
 from halcyon.models.parts.experts import Experts, Gate, silu_gate
-from halcyon.models.parts.linear import add_wide, apply_weight, normal
+from halcyon.models.parts.linear import Linear, add_wide, apply_weight, normal
 from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.routing import Routing, balance, choose
 
@@ -89,6 +89,8 @@ class MixtureOfExperts(eqx.Module):
     router: Router
     experts: Experts
     shared: GatedMlp | None
+    shared_gate: Linear | None = None
+    """To a factor of that MLP's output, after a sigmoid. None: no such factor."""
 
     @staticmethod
     def init(
@@ -104,6 +106,7 @@ class MixtureOfExperts(eqx.Module):
         correction: bool = False,
         combine: Gate = silu_gate,
         shared: GatedMlp | None = None,
+        shared_gate: Linear | None = None,
         key: PRNGKeyArray,
     ) -> MixtureOfExperts:
         """Random parameters.
@@ -120,6 +123,7 @@ class MixtureOfExperts(eqx.Module):
             correction: Whether the router has a correction of its scores.
             combine: Combines the outputs of the maps ``gate`` and ``up`` of an expert.
             shared: The MLP that every token goes through.
+            shared_gate: See the class.
             key: Random key.
         """
         first, *others = jax.random.split(key, 4)
@@ -128,6 +132,7 @@ class MixtureOfExperts(eqx.Module):
             router=Router.init(embed, experts, routing, correction=correction, key=first, **parts),
             experts=Experts.init(Axis(EXPERTS, experts), embed, mlp, combine=combine, keys=tuple(others), **parts),
             shared=shared,
+            shared_gate=shared_gate,
         )
 
     def __call__(self, x: NamedArray) -> tuple[NamedArray, RouterReport]:
@@ -163,7 +168,10 @@ class MixtureOfExperts(eqx.Module):
         results = (Result(x.axis_names), RouterReport(Result((*outer, ROUTES)), *(Result(outer),) * 3))  # pyright: ignore[reportArgumentType]
         out, report = by_device(of_device, (x, self.router.logits(x)), wide, results)
         if self.shared is not None:
-            out = out + self.shared(x)
+            always = self.shared(x)
+            if self.shared_gate is not None:
+                always = elementwise(recomputed(lambda always, gate: always * jax.nn.sigmoid(gate)), always, self.shared_gate(x))
+            out = out + always
         return hax.auto_sharded(out), report
 
 

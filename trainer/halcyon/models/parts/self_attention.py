@@ -10,6 +10,7 @@ import jax
 from haliax import Axis, NamedArray
 
 from halcyon.models.axes import KEY_POSITION, POSITION
+from halcyon.models.elementwise import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.parts.attention import attention
 from halcyon.models.parts.linear import Linear
@@ -38,6 +39,7 @@ class SelfAttention(eqx.Module):
         sinks: Scores of a key without a value, one for each query head. None: no such key.
         scale: Factor of the scores. None: 1 / sqrt(head_size).
         soft_cap: Smooth limit of the scores. None: no limit.
+        gate: To a factor of each feature of the attended values, after a sigmoid. None: no such factor.
     """
 
     query: Linear
@@ -50,6 +52,7 @@ class SelfAttention(eqx.Module):
     sinks: NamedArray | None = parameter(Role.BIAS, default=None)
     scale: float | None = eqx.field(static=True, default=None)
     soft_cap: float | None = eqx.field(static=True, default=None)
+    gate: Linear | None = None
 
     @staticmethod
     def init(
@@ -65,6 +68,7 @@ class SelfAttention(eqx.Module):
         sinks: NamedArray | None = None,
         scale: float | None = None,
         soft_cap: float | None = None,
+        gated: bool = False,
     ) -> SelfAttention:
         """Random projections.
 
@@ -80,6 +84,7 @@ class SelfAttention(eqx.Module):
             sinks: See the class.
             scale: See the class.
             soft_cap: See the class.
+            gated: Whether there is a gate; `linear` makes it.
         """
         heads, shared = (*key_heads, *queries, head_size), (*key_heads, head_size)
         return SelfAttention(
@@ -93,6 +98,7 @@ class SelfAttention(eqx.Module):
             sinks=sinks,
             scale=scale,
             soft_cap=soft_cap,
+            gate=linear((embed,), heads) if gated else None,
         )
 
     def __call__(self, x: NamedArray, mask: Mask, rotary: RotaryTable | None = None, *, factor: jax.Array | None = None) -> NamedArray:
@@ -123,4 +129,6 @@ class SelfAttention(eqx.Module):
             soft_cap=self.soft_cap,
             sinks=self.sinks,
         )
+        if self.gate is not None:
+            attended = elementwise(recomputed(lambda attended, gate: attended * jax.nn.sigmoid(gate)), attended, self.gate(x))
         return self.output(attended)

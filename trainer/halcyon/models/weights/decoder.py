@@ -31,13 +31,19 @@ _ACTIVATIONS = {"swish": "silu"}
 
 
 def decoder_tensors(
-    sizes: DecoderSizes, norms: Mapping[str, str], *, ignored: tuple[str, ...] = (), other_names: tuple[tuple[str, str], ...] = ()
+    sizes: DecoderSizes,
+    norms: Mapping[str, str],
+    *,
+    further: tuple[Tensor, ...] = (),
+    ignored: tuple[str, ...] = (),
+    other_names: tuple[tuple[str, str], ...] = (),
 ) -> Tensors:
     """The tensors of a decoder.
 
     Args:
         sizes: Its sizes, biases and norms.
-        norms: One of `BEFORE`, `AFTER` and `AROUND`.
+        norms: One of `BEFORE`, `AFTER` and `AROUND`, or others.
+        further: Tensors that only this family has.
         ignored: See `Tensors`.
         other_names: See `Tensors`.
     """
@@ -47,11 +53,12 @@ def decoder_tensors(
             tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED),
             *(tensor(f"{_LAYER}.{name}.weight", f"{_BLOCK}.{ours}.weight", EMBED) for name, ours in norms.items()),
             *_attention(sizes),
-            *_linear("mlp.gate_proj", "mlp.gate", MLP, EMBED, sizes.mlp_bias),
+            *(_linear("mlp.gate_proj", "mlp.gate", MLP, EMBED, sizes.mlp_bias) if sizes.gated else ()),
             *_linear("mlp.up_proj", "mlp.up", MLP, EMBED, sizes.mlp_bias),
             *_linear("mlp.down_proj", "mlp.down", EMBED, MLP, sizes.mlp_bias),
             tensor("model.norm.weight", "norm.weight", EMBED),
             *head,
+            *further,
         ),
         ignored=(r".*\.rotary_emb\.inv_freq", *(("lm_head.weight",) if sizes.tied else ()), *ignored),
         other_names=other_names,
@@ -79,7 +86,15 @@ def _linear(name: str, ours: str, outputs: str | tuple[str, ...], inputs: str | 
     return (weight, tensor(f"{_LAYER}.{name}.bias", f"{_BLOCK}.{ours}.bias", outputs)) if bias else (weight,)
 
 
-def read_decoder(config: ConfigReader, *, theta: float = 10_000.0, epsilon: float = 1e-6, tied: bool = False) -> dict[str, Any]:
+def read_decoder(
+    config: ConfigReader,
+    *,
+    theta: float = 10_000.0,
+    epsilon: float = 1e-6,
+    tied: bool = False,
+    key_value_heads: int | None = None,
+    partial: bool = False,
+) -> dict[str, Any]:
     """The common fields of a section.
 
     Args:
@@ -87,37 +102,41 @@ def read_decoder(config: ConfigReader, *, theta: float = 10_000.0, epsilon: floa
         theta: Base of the rotary frequencies if no key has it: the default of the class in transformers.
         epsilon: Such a default of ``rms_norm_eps``.
         tied: Such a default of ``tie_word_embeddings``.
+        key_value_heads: Such a default of ``num_key_value_heads``. None, and null in the file: the number of query heads.
+        partial: Whether the family rotates a part of each head, which it reads itself.
 
     Raises:
         BadConfiguration: A key is missing or wrong.
     """
     heads = config.integer("num_attention_heads")
     rope = read_rope(config, theta, "full_attention")
+    default_heads = heads if key_value_heads is None or "num_key_value_heads" in config.document else key_value_heads
     return {
         "num_hidden_layers": config.integer("num_hidden_layers"),
         "hidden_size": config.integer("hidden_size"),
         "intermediate_size": config.integer("intermediate_size"),
         "num_attention_heads": heads,
-        "num_key_value_heads": config.integer("num_key_value_heads", heads),
+        "num_key_value_heads": config.integer("num_key_value_heads", default_heads),
         "head_dim": config.integer("head_dim") if config.has("head_dim") else None,
         "rope_theta": rope.theta,
-        "rope_scaling": read_scaling(config, rope),
+        "rope_scaling": read_scaling(config, rope, partial=partial),
         "rms_norm_eps": config.number("rms_norm_eps", epsilon),
         "tie_word_embeddings": config.flag("tie_word_embeddings", tied),
         "initializer_range": config.number("initializer_range", 0.02),
     }
 
 
-def write_decoder(spec: DecoderSection, positions: int, *, windowed: Rope | None = None) -> dict[str, Any]:
+def write_decoder(spec: DecoderSection, positions: int, *, windowed: Rope | None = None, always_scaling: bool = False) -> dict[str, Any]:
     """The entries of config.json for the common fields.
 
     Args:
         spec: The section.
         positions: The longest sequence in tokens.
         windowed: The rotary positions of layers that see only a window, if config.json has an object for each kind of layers.
+        always_scaling: See `halcyon.models.weights.rope.write_rope`.
     """
     rope = written_rope(spec.rope_theta, spec.rope_scaling)
-    entries = write_rope(rope)
+    entries = write_rope(rope, always=always_scaling)
     if windowed is not None:
         entries["rope_parameters"] = {"full_attention": rope.entries, "sliding_attention": windowed.entries}
     return {
@@ -136,8 +155,13 @@ def write_decoder(spec: DecoderSection, positions: int, *, windowed: Rope | None
     }
 
 
-def read_scaling(config: ConfigReader, rope: Rope) -> RopeScaling | None:
+def read_scaling(config: ConfigReader, rope: Rope, *, partial: bool = False) -> RopeScaling | None:
     """The change of the rotary frequencies; None for the kind ``default``.
+
+    Args:
+        config: The config.json.
+        rope: Its rotary positions.
+        partial: Whether the family rotates a part of each head, which it reads itself.
 
     Raises:
         BadConfiguration: The kind is not computed, or a value is wrong.
@@ -146,12 +170,19 @@ def read_scaling(config: ConfigReader, rope: Rope) -> RopeScaling | None:
     if rope.kind == "default":
         return None
     settings = {name: value for name, value in rope.settings.items() if value is not None}
-    if settings.pop("partial_rotary_factor", 1.0) != 1.0:
+    if settings.pop("partial_rotary_factor", 1.0) != 1.0 and not partial:
         raise BadConfiguration(f"{config.where}: partial_rotary_factor is not 1, but Halcyon computes this model only with 1")
     if rope.kind in ("llama3", "yarn"):
-        settings.setdefault("original_max_position_embeddings", config.integer("max_position_embeddings"))
+        longest = config.integer("max_position_embeddings")
+        settings.setdefault("original_max_position_embeddings", longest)
+        if config.has("original_max_position_embeddings") and not rope.nested:  # transformers takes this key first
+            settings["original_max_position_embeddings"] = config.integer("original_max_position_embeddings")
         original = settings["original_max_position_embeddings"]
-        settings.setdefault("factor", config.integer("max_position_embeddings", original) / original)
+        settings.setdefault("factor", longest / original)
+    if rope.kind == "yarn" and rope.nested:
+        settings.pop("truncate", None)  # transformers looks for it beside the kinds of layers
+    elif "truncate" in rope.settings:
+        settings["truncate"] = bool(rope.settings["truncate"])  # null is false
     known = {name: settings[name] for name in RopeScaling.model_fields if name in settings}
     try:
         return RopeScaling(rope_type=cast("RopeType", rope.kind), **known)

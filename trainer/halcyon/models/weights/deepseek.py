@@ -38,32 +38,35 @@ def _tensors_deepseek(spec: DeepseekV3Spec) -> Tensors:
         path = f"{layers.block}.attention"
 
         def fused(name: str, *pieces: Any, within: int) -> Tensor:
-            return Tensor(f"{LAYER}.self_attn.{name}.weight", pieces, Join(0, within), layers.numbers)
+            return Tensor(f"{LAYER}.self_attn.{name}", pieces, Join(0, within), layers.numbers)
 
         found = [
             fused(
-                "q_proj" if spec.q_lora_rank is None else "q_b_proj",
+                "q_proj.weight" if spec.q_lora_rank is None else "q_b_proj.weight",
                 piece(f"{path}.query_plain.weight", (HEADS, PLAIN_SIZE), source),
                 piece(f"{path}.query_rotary.weight", (HEADS, ROTARY_SIZE), source, orders=orders),
                 within=1,
             ),
             fused(
-                "kv_a_proj_with_mqa",
+                "kv_a_proj_with_mqa.weight",
                 piece(f"{path}.latent.weight", KV_RANK, EMBED),
                 piece(f"{path}.key_rotary.weight", ROTARY_SIZE, EMBED, orders=orders),
                 within=0,
             ),
             layers.tensor("self_attn.kv_a_layernorm.weight", "attention.latent_norm.weight", KV_RANK),
             fused(
-                "kv_b_proj",
+                "kv_b_proj.weight",
                 piece(f"{path}.key_plain.weight", (HEADS, PLAIN_SIZE), KV_RANK),
                 piece(f"{path}.value.weight", (HEADS, VALUE_SIZE), KV_RANK),
                 within=1,
             ),
-            *layers.linear("self_attn.o_proj", "attention.output", EMBED, (HEADS, VALUE_SIZE)),
+            *layers.linear("self_attn.o_proj", "attention.output", EMBED, (HEADS, VALUE_SIZE), spec.attention_bias),
         ]
+        if spec.attention_bias:
+            biases = (piece(f"{path}.latent.bias", KV_RANK), piece(f"{path}.key_rotary.bias", ROTARY_SIZE, orders=orders))
+            found.append(fused("kv_a_proj_with_mqa.bias", *biases, within=0))
         if spec.q_lora_rank is not None:
-            found += layers.linear("self_attn.q_a_proj", "attention.query_down", QUERY_RANK, EMBED)
+            found += layers.linear("self_attn.q_a_proj", "attention.query_down", QUERY_RANK, EMBED, spec.attention_bias)
             found.append(layers.tensor("self_attn.q_a_layernorm.weight", "attention.query_latent_norm.weight", QUERY_RANK))
         return found
 
@@ -93,7 +96,8 @@ def _extra_layers(spec: CorrectedSection) -> tuple[str, ...]:
     return (rf"model\.layers\.({numbers})\..*",)
 
 
-def _common(config: ConfigReader, routed: int, dense: int, group: int, kept: int) -> dict[str, Any]:
+def _common(config: ConfigReader, routed: int, dense: int, group: int, kept: int, scale: float) -> dict[str, Any]:
+    """The fields of routers and experts; the numbers are the defaults of the class in transformers."""
     return {
         **read_losses(config),
         "hidden_act": read_activation(config, "hidden_act", "silu"),
@@ -104,13 +108,12 @@ def _common(config: ConfigReader, routed: int, dense: int, group: int, kept: int
         "n_group": config.integer("n_group", group),
         "topk_group": config.integer("topk_group", kept),
         "norm_topk_prob": config.flag("norm_topk_prob", True),
-        "routed_scaling_factor": config.number("routed_scaling_factor", 1.0),
+        "routed_scaling_factor": config.number("routed_scaling_factor", scale),
         "first_k_dense_replace": config.integer("first_k_dense_replace", dense),
     }
 
 
 def _read_deepseek(config: ConfigReader) -> DeepseekV3Spec:
-    config.only("attention_bias", False)
     config.only("scoring_func", "sigmoid")
     config.only("topk_method", "noaux_tc")
     config.only("moe_layer_freq", 1)
@@ -118,8 +121,9 @@ def _read_deepseek(config: ConfigReader) -> DeepseekV3Spec:
     common = read_decoder(config) | {"head_dim": None, "num_key_value_heads": None}
     return DeepseekV3Spec(
         **common,
-        **_common(config, 256, 3, 8, 4),
-        q_lora_rank=config.integer("q_lora_rank") if config.has("q_lora_rank") else None,
+        **_common(config, 256, 3, 8, 4, 2.5),
+        attention_bias=config.flag("attention_bias", False),
+        q_lora_rank=None if config.document.get("q_lora_rank", 0) is None else config.integer("q_lora_rank", 1536),
         kv_lora_rank=config.integer("kv_lora_rank", 512),
         qk_nope_head_dim=config.integer("qk_nope_head_dim", 128),
         qk_rope_head_dim=config.integer("qk_rope_head_dim", 64),
@@ -131,8 +135,8 @@ def _read_deepseek(config: ConfigReader) -> DeepseekV3Spec:
 def _read_glm(config: ConfigReader) -> Glm4MoeSpec:
     fraction = read_rope(config, 10_000.0).settings.get("partial_rotary_factor")
     return Glm4MoeSpec(
-        **read_decoder(config, epsilon=1e-5),
-        **_common(config, 128, 1, 1, 1),
+        **read_decoder(config, epsilon=1e-5, key_value_heads=8, partial=True),
+        **_common(config, 128, 1, 1, 1, 1.0),
         attention_bias=config.flag("attention_bias", False),
         use_qk_norm=config.flag("use_qk_norm", False),
         partial_rotary_factor=config.number("partial_rotary_factor", 0.5) if fraction is None else float(fraction),
@@ -168,7 +172,7 @@ def _write_deepseek(spec: DeepseekV3Spec, tokens: int, positions: int) -> dict[s
         "qk_rope_head_dim": spec.qk_rope_head_dim,
         "v_head_dim": spec.v_head_dim,
         "rope_interleave": spec.rope_interleave,
-        "attention_bias": False,
+        "attention_bias": spec.attention_bias,
         "scoring_func": "sigmoid",
         "topk_method": "noaux_tc",
         "moe_layer_freq": 1,

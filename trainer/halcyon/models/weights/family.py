@@ -13,7 +13,7 @@ from halcyon_api.spec.families.section import ModelSection
 
 @dataclass(frozen=True)
 class Family:
-    """A family in the form of Hugging Face: one for each section of ``spec.model``.
+    """A family in the form of Hugging Face: one or more for each section of ``spec.model``.
 
     Attributes:
         section: The class of its section.
@@ -24,6 +24,7 @@ class Family:
         write: Makes the entries of config.json from a section, the number of tokens and the longest sequence in tokens. It leaves out what
             all families have: ``architectures``, ``model_type``, ``vocab_size``, ``dtype`` and the ids of special tokens.
         positions: The key of config.json with the longest sequence in tokens.
+        covers: Whether a model with a section of this class has this form. The first family in the registry that covers it is taken.
     """
 
     section: type[ModelSection]
@@ -33,3 +34,4 @@ class Family:
     read: Callable[[ConfigReader], ModelSection]
     write: Callable[[Any, int, int], dict[str, Any]]
     positions: str = "max_position_embeddings"
+    covers: Callable[[Any], bool] = lambda section: True

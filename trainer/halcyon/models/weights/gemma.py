@@ -34,9 +34,9 @@ def _tensors_around(spec: PatternedSection) -> Tensors:
     return decoder_tensors(spec.sizes(), AROUND, ignored=_IMAGES, other_names=_TEXT)
 
 
-def _common(config: ConfigReader, *, theta: float = 10_000.0) -> dict[str, Any]:
+def _common(config: ConfigReader, key_value_heads: int, *, theta: float = 10_000.0) -> dict[str, Any]:
     config.only("use_bidirectional_attention", False)
-    common = read_decoder(config, theta=theta, tied=True)
+    common = read_decoder(config, theta=theta, tied=True, key_value_heads=key_value_heads)
     head_dim = common["head_dim"] or 256  # the default of the class in transformers
     return common | {"head_dim": head_dim, "attention_bias": config.flag("attention_bias", False)}
 
@@ -62,14 +62,14 @@ def _cap(config: ConfigReader, name: str, default: float) -> float:
 
 def _read(config: ConfigReader) -> GemmaSpec:
     # The published files say "gelu", and the models were trained with its tanh form.
-    key = "hidden_activation" if config.has("hidden_activation") else "hidden_act"
+    key = "hidden_act" if config.has("hidden_act") else "hidden_activation"
     found = read_activation(config, key, _TANH)
-    return GemmaSpec(**_common(config), hidden_act=_TANH if found == "gelu" else found)
+    return GemmaSpec(**_common(config, 16), hidden_act=_TANH if found == "gelu" else found)
 
 
 def _read_gemma2(config: ConfigReader) -> Gemma2Spec:
     return Gemma2Spec(
-        **_common(config),
+        **_common(config, 4),
         **_patterned(config, 2),
         attn_logit_softcapping=_cap(config, "attn_logit_softcapping", 50.0),
         final_logit_softcapping=_cap(config, "final_logit_softcapping", 30.0),
@@ -80,7 +80,7 @@ def _read_gemma3(config: ConfigReader) -> Gemma3Spec:
     config = config.inner("text_config") or config
     local = require_rope(config, read_rope(_local(config), 10_000.0, "sliding_attention"), "default")
     return Gemma3Spec(
-        **_common(config, theta=1_000_000.0),
+        **_common(config, 4, theta=1_000_000.0),
         **_patterned(config, 6),
         rope_local_base_freq=local.theta,
         final_logit_softcapping=_cap(config, "final_logit_softcapping", 0.0),

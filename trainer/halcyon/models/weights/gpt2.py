@@ -44,7 +44,6 @@ def _tensors(spec: Gpt2Spec) -> Tensors:
 
 
 def _read(config: ConfigReader) -> Gpt2Spec:
-    config.only("scale_attn_weights", True)
     config.only("add_cross_attention", False)
     width = config.integer("n_embd")
     return Gpt2Spec(
@@ -54,6 +53,7 @@ def _read(config: ConfigReader) -> Gpt2Spec:
         heads=config.integer("n_head"),
         norm_epsilon=config.number("layer_norm_epsilon", 1e-5),
         activation_function=read_activation(config, "activation_function", "gelu_new"),
+        scale_attn_weights=config.flag("scale_attn_weights", True),
         scale_attn_by_inverse_layer_idx=config.flag("scale_attn_by_inverse_layer_idx", False),
         tie_word_embeddings=config.flag("tie_word_embeddings", True),
         initializer_std=config.number("initializer_range", 0.02),
@@ -72,7 +72,7 @@ def _write(spec: Gpt2Spec, tokens: int, positions: int) -> dict[str, Any]:
         "activation_function": spec.activation_function,
         "layer_norm_epsilon": spec.norm_epsilon,
         "initializer_range": spec.initializer_std,
-        "scale_attn_weights": True,
+        "scale_attn_weights": spec.scale_attn_weights,
         "scale_attn_by_inverse_layer_idx": spec.scale_attn_by_inverse_layer_idx,
         "reorder_and_upcast_attn": False,
         "resid_pdrop": 0.0,

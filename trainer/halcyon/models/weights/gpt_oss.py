@@ -22,6 +22,9 @@ from halcyon.models.weights.family import Family
 from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 
+_PUBLISHED_ROPE = {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096, "truncate": False}
+"""The rotary positions of a config.json that states none: the default of the class in transformers."""
+
 
 def _mixture(layers: Layers) -> list[Tensor]:
     path = f"{layers.block}.mlp.experts"
@@ -43,7 +46,10 @@ def _tensors(spec: GptOssSpec) -> Tensors:
 def _read(config: ConfigReader) -> GptOssSpec:
     config.only("hidden_act", "silu")
     require_plain_weights(config)
-    common = read_decoder(config, theta=150_000.0, epsilon=1e-5)
+    if not config.has("rope_parameters") and not config.has("rope_scaling"):
+        config = ConfigReader({**config.document, "rope_scaling": _PUBLISHED_ROPE}, config.where)
+    common = read_decoder(config, theta=150_000.0, epsilon=1e-5, key_value_heads=8)
+    common["head_dim"] = common["head_dim"] or 64  # the default of the class in transformers
     types, window = read_layer_types(config), read_window(config, 128)
     if window is None:
         types, window = ["full_attention"] * common["num_hidden_layers"], 128
@@ -63,7 +69,7 @@ def _read(config: ConfigReader) -> GptOssSpec:
 def _write(spec: GptOssSpec, tokens: int, positions: int) -> dict[str, Any]:
     del tokens
     return {
-        **write_decoder(spec, positions),
+        **write_decoder(spec, positions, always_scaling=True),
         "hidden_act": "silu",
         "attention_bias": spec.attention_bias,
         "sliding_window": spec.sliding_window,

@@ -17,7 +17,9 @@ def _tensors(spec: MistralSpec) -> Tensors:
 
 def _read(config: ConfigReader) -> MistralSpec:
     return MistralSpec(
-        **read_decoder(config), hidden_act=read_activation(config, "hidden_act", "silu"), sliding_window=read_window(config, 4096)
+        **read_decoder(config, key_value_heads=8),
+        hidden_act=read_activation(config, "hidden_act", "silu"),
+        sliding_window=read_window(config, 4096),
     )
 
 

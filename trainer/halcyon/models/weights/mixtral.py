@@ -24,7 +24,7 @@ def _tensors(spec: MixtralSpec) -> Tensors:
 
 def _read(config: ConfigReader) -> MixtralSpec:
     return MixtralSpec(
-        **read_decoder(config, theta=1_000_000.0, epsilon=1e-5),
+        **read_decoder(config, theta=1_000_000.0, epsilon=1e-5, key_value_heads=8),
         **read_losses(config),
         hidden_act=read_activation(config, "hidden_act", "silu"),
         sliding_window=read_window(config),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from halcyon.errors import BadConfiguration
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.decoder import (
     AFTER,
@@ -38,12 +37,10 @@ def _read_olmo3(config: ConfigReader) -> Olmo3Spec:
     common = _common(config, 500_000.0)
     flat = ConfigReader({name: value for name, value in config.document.items() if name != "rope_scaling"}, config.where)
     windowed = require_rope(config, read_rope(flat, common["rope_theta"], "sliding_attention"), "default")
-    if windowed.theta != common["rope_theta"]:
-        raise BadConfiguration(
-            f"{config.where}: rope_theta is {common['rope_theta']} for full_attention and {windowed.theta} for sliding_attention, but "
-            "Halcyon computes this model only with one base"
-        )
-    return Olmo3Spec(**common, sliding_window=read_window(config, 4096), layer_types=read_layer_types(config))
+    local = None if windowed.theta == common["rope_theta"] else windowed.theta
+    return Olmo3Spec(
+        **common, rope_local_base_freq=local, sliding_window=read_window(config, 4096), layer_types=read_layer_types(config)
+    )
 
 
 def _write(spec: Olmo2Spec | Olmo3Spec, tokens: int, positions: int) -> dict[str, Any]:
@@ -52,7 +49,7 @@ def _write(spec: Olmo2Spec | Olmo3Spec, tokens: int, positions: int) -> dict[str
     if isinstance(spec, Olmo2Spec):
         return {**write_decoder(spec, positions), **entries}
     patterned = {"sliding_window": spec.window, "layer_types": list(spec.layers_by_type)}
-    return {**write_decoder(spec, positions, windowed=Rope(spec.rope_theta)), **entries, **patterned}
+    return {**write_decoder(spec, positions, windowed=Rope(spec.rope_local_base_freq or spec.rope_theta)), **entries, **patterned}
 
 
 OLMO2 = Family(Olmo2Spec, "olmo2", ("Olmo2ForCausalLM",), _tensors, _read_olmo2, _write)

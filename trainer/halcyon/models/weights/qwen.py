@@ -26,7 +26,7 @@ def _tensors(spec: QwenSection) -> Tensors:
 def _common(config: ConfigReader) -> dict[str, Any]:
     window = read_window(config, 4096)
     return {
-        **read_decoder(config),
+        **read_decoder(config, key_value_heads=32),
         "hidden_act": read_activation(config, "hidden_act", "silu"),
         "use_sliding_window": config.flag("use_sliding_window", False) and window is not None,
         "sliding_window": window,

@@ -19,7 +19,12 @@ def _tensors(spec: Qwen3MoeSpec) -> Tensors:
     )
 
 
-def _dense_layers(config: ConfigReader) -> list[int]:
+def read_dense_layers(config: ConfigReader) -> list[int]:
+    """``mlp_only_layers``.
+
+    Raises:
+        BadConfiguration: It is no list of numbers.
+    """
     found = config.document.get("mlp_only_layers") or []
     if not isinstance(found, list) or not all(isinstance(one, int) for one in cast("list[Any]", found)):
         raise BadConfiguration(f"{config.where}: mlp_only_layers must be a list of the numbers of layers")
@@ -29,7 +34,7 @@ def _dense_layers(config: ConfigReader) -> list[int]:
 def _read(config: ConfigReader) -> Qwen3MoeSpec:
     window = read_window(config, 4096)
     return Qwen3MoeSpec(
-        **read_decoder(config),
+        **read_decoder(config, key_value_heads=4),
         **read_losses(config),
         hidden_act=read_activation(config, "hidden_act", "silu"),
         attention_bias=config.flag("attention_bias", False),
@@ -40,7 +45,7 @@ def _read(config: ConfigReader) -> Qwen3MoeSpec:
         moe_intermediate_size=config.integer("moe_intermediate_size", 768),
         norm_topk_prob=config.flag("norm_topk_prob", False),
         decoder_sparse_step=config.integer("decoder_sparse_step", 1),
-        mlp_only_layers=_dense_layers(config),
+        mlp_only_layers=read_dense_layers(config),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from halcyon.errors import BadConfiguration
+from halcyon.models.weights.apertus import APERTUS
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.deepseek import DEEPSEEK_V3, GLM4_MOE
 from halcyon.models.weights.family import Family
@@ -17,11 +18,12 @@ from halcyon.models.weights.mixtral import MIXTRAL
 from halcyon.models.weights.olmo import OLMO2, OLMO3
 from halcyon.models.weights.qwen import QWEN2, QWEN3
 from halcyon.models.weights.qwen_moe import QWEN3_MOE
+from halcyon.models.weights.qwen_next import QWEN3_NEXT, QWEN35, QWEN35_MOE
 from halcyon_api.spec.families.section import ModelSection
 
 FAMILIES: tuple[Family, ...] = (
     *(LLAMA, GPT2, QWEN2, QWEN3, MISTRAL, GEMMA, GEMMA2, GEMMA3, OLMO2, OLMO3),
-    *(MIXTRAL, QWEN3_MOE, GPT_OSS, DEEPSEEK_V3, GLM4_MOE),
+    *(MIXTRAL, QWEN3_MOE, GPT_OSS, DEEPSEEK_V3, GLM4_MOE, QWEN35, QWEN35_MOE, QWEN3_NEXT, APERTUS),
 )
 
 
@@ -54,6 +56,6 @@ def family_of_section(section: ModelSection) -> Family:
         BadConfiguration: The family has no form of Hugging Face.
     """
     for family in FAMILIES:
-        if type(section) is family.section:
+        if type(section) is family.section and family.covers(section):
             return family
     raise BadConfiguration(f"a model of the kind {type(section).__name__.removesuffix('Spec')} has no form of Hugging Face to export")

@@ -27,11 +27,13 @@ class Rope:
         theta: Base of the frequencies.
         kind: ``default``, ``linear``, ``llama3``, ``yarn`` or another name of ``rope_type``.
         settings: The other entries, such as ``factor``, by their names in config.json.
+        nested: Whether they are those of one kind of layers, in an object of their own.
     """
 
     theta: float
     kind: str = "default"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    nested: bool = False
 
     @property
     def entries(self) -> dict[str, Any]:
@@ -51,12 +53,14 @@ def read_rope(config: ConfigReader, default_theta: float, layer_type: str | None
         BadConfiguration: A value has the wrong type.
     """
     found = config.inner("rope_parameters")
-    if found is not None and layer_type is not None and set(found.document) & set(LAYER_TYPES):
+    nested = found is not None and layer_type is not None and bool(set(found.document) & set(LAYER_TYPES))
+    if found is not None and layer_type is not None and nested:
         found = found.inner(layer_type) or ConfigReader({}, found.where)
     scaling = found or config.inner("rope_scaling") or ConfigReader({}, config.where)
     kind = scaling.text(_TYPE, scaling.text(_FORMER_TYPE, "default"))
     theta = scaling.number(_THETA, config.number(_THETA, default_theta))
-    return Rope(theta, kind, {name: value for name, value in scaling.document.items() if name not in (_TYPE, _FORMER_TYPE, _THETA)})
+    settings = {name: value for name, value in scaling.document.items() if name not in (_TYPE, _FORMER_TYPE, _THETA)}
+    return Rope(theta, kind, settings, nested)
 
 
 def require_rope(config: ConfigReader, rope: Rope, *kinds: str) -> Rope:
@@ -72,7 +76,12 @@ def require_rope(config: ConfigReader, rope: Rope, *kinds: str) -> Rope:
     return rope
 
 
-def write_rope(rope: Rope) -> dict[str, Any]:
-    """The entries of config.json, in both forms."""
-    scaling = None if rope.kind == "default" else {_TYPE: rope.kind, **rope.settings}
+def write_rope(rope: Rope, *, always: bool = False) -> dict[str, Any]:
+    """The entries of config.json, in both forms.
+
+    Args:
+        rope: The rotary positions.
+        always: Whether ``rope_scaling`` has an object for the kind ``default`` too, because its absence has another meaning.
+    """
+    scaling = None if rope.kind == "default" and not always else {_TYPE: rope.kind, **rope.settings}
     return {"rope_parameters": rope.entries, _THETA: rope.theta, "rope_scaling": scaling}

@@ -1,0 +1,33 @@
+"""``spec.model.apertus``: Apertus."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from halcyon_api.spec.families.decoder import BiasedSection
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation
+from halcyon_api.spec.families.sizes import DecoderSizes
+
+ApertusActivation = Literal["xielu", Activation]
+
+
+class ApertusSpec(BiasedSection):
+    """An Apertus decoder (Hernandez-Cano et al. 2025): a Llama with norms of queries and keys, and an MLP without a gate, with xIELU."""
+
+    rope_theta: float = Field(default=12_000_000.0, gt=0, description="Base of the rotary frequencies.")
+    rms_norm_eps: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
+    hidden_act: ApertusActivation = Field(
+        default="xielu",
+        description=f"{ACTIVATION_DESCRIPTION} `xielu` has two learned numbers in each layer (Huang and Schlag 2024).",
+    )
+
+    published: ClassVar[str] = "Apertus 8B and 70B"
+
+    def sizes(self) -> DecoderSizes:
+        """See `DecoderSection.sizes`."""
+        return dataclasses.replace(
+            super().sizes(), query_norm="head", gated=False, activation_parameters=2 if self.hidden_act == "xielu" else 0
+        )

@@ -1,0 +1,146 @@
+"""``spec.model.qwen3Next``: Qwen3-Next and Qwen 3.5, with gated delta nets beside attention."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from halcyon_api.base import Rule, shows
+from halcyon_api.spec.families.decoder import EVEN_ROTATION, ONE_TYPE_A_LAYER, PARTIAL_DESCRIPTION
+from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection
+from halcyon_api.spec.families.qwen_moe import LayerNumbers
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, Width
+from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.model_shape import ModelShape, Split
+
+MixerType = Literal["full_attention", "linear_attention"]
+"""Attention to the whole sequence, or a gated delta net."""
+MixerTypes = Annotated[list[MixerType], Field(max_length=1024)]
+
+_PATTERN = 4
+"""Each layer whose number, counted from 1, is a multiple of this has attention."""
+_STATE_PRODUCTS = 3
+"""Products of a position with a state: the reading that corrects it, the correction, the output."""
+
+
+class Qwen3NextSpec(ExpertsSection):
+    """A Qwen3-Next or Qwen 3.5 text decoder (Qwen Team 2025): three gated delta nets for each layer with gated attention."""
+
+    intermediate_size: Width = Field(default=2048, description="Width of the MLP of layers without experts.")
+    hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
+    rope_theta: float = Field(default=10_000_000.0, gt=0, description="Base of the rotary frequencies.")
+    attention_bias: bool = Field(default=False, description="Biases of all projections of attention.")
+    partial_rotary_factor: float = Field(default=0.25, gt=0, le=1, description=PARTIAL_DESCRIPTION)
+    linear_num_key_heads: Count = Field(default=16, description="Heads of queries and keys of a gated delta net.")
+    linear_num_value_heads: Count = Field(default=32, description="Heads of its values. A multiple of `linearNumKeyHeads`.")
+    linear_key_head_dim: Width = Field(default=128, description="Features of its queries and keys.")
+    linear_value_head_dim: Width = Field(default=128, description="Features of its values.")
+    linear_conv_kernel_dim: Annotated[int, Field(ge=1, le=64)] = Field(default=4, description="Positions of its convolutions.")
+    layer_types: MixerTypes | None = Field(
+        default=None,
+        description=(
+            "One entry for each layer: `full_attention`, or `linear_attention` for a gated delta net. Default: each fourth layer has "
+            "attention."
+        ),
+    )
+
+    num_experts: Annotated[int, Field(ge=0, le=4096)] = Field(default=128, description="Experts of a layer. 0: every layer has an MLP.")
+    num_experts_per_tok: Count = Field(default=8, description="Experts that a token goes to.")
+    moe_intermediate_size: Width = Field(default=512, description="Width of an expert.")
+    shared_expert_intermediate_size: Width = Field(default=512, description="Width of the MLP that every token goes through beside them.")
+    norm_topk_prob: bool = Field(default=True, description="Whether the weights of a token's experts are divided by their sum.")
+    decoder_sparse_step: Count = Field(
+        default=1, description="Each layer whose number, counted from 1, is a multiple of this has experts; the others have an MLP."
+    )
+    mlp_only_layers: LayerNumbers = Field(default=[], description="Layers, counted from 0, that have an MLP in any case.")
+    fused_projections: bool = Field(
+        default=False,
+        description=(
+            "Whether the files of Hugging Face have the projections of a gated delta net fused by head, as those of Qwen3-Next do. Changes "
+            "nothing but export."
+        ),
+    )
+
+    published: ClassVar[str] = "Qwen3-Next 80B-A3B; Qwen 3.5, 0.8B to 397B-A17B (text)"
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *ExpertsSection.rules,
+        EVEN_ROTATION,
+        ONE_TYPE_A_LAYER,
+        Rule(
+            "self.linearNumValueHeads % self.linearNumKeyHeads == 0",
+            lambda self: self.linear_num_value_heads % self.linear_num_key_heads == 0,
+            "linearNumKeyHeads must divide linearNumValueHeads",
+            ".linearNumKeyHeads",
+            shows("linearNumKeyHeads", "linearNumValueHeads"),
+        ),
+        Rule(
+            "self.numExperts == 0 || self.numExpertsPerTok <= self.numExperts",
+            lambda self: self.num_experts == 0 or self.num_experts_per_tok <= self.num_experts,
+            "numExpertsPerTok must be at most numExperts",
+            ".numExpertsPerTok",
+            shows("numExpertsPerTok", "numExperts"),
+        ),
+    )
+
+    @property
+    def mixers(self) -> tuple[MixerType, ...]:
+        """The mixer of each layer."""
+        if self.layer_types is not None:
+            return tuple(self.layer_types)
+        return tuple("linear_attention" if (layer + 1) % _PATTERN else "full_attention" for layer in range(self.num_hidden_layers))
+
+    def sizes(self) -> DecoderSizes:
+        """See `DecoderSection.sizes`."""
+        return dataclasses.replace(super().sizes(), query_norm="head", query_bias=self.attention_bias, output_bias=self.attention_bias)
+
+    def experts(self) -> ExpertSizes:
+        """See `ExpertsSection.experts`."""
+        step, dense = self.decoder_sparse_step, set(self.mlp_only_layers)
+        layers = range(self.num_hidden_layers)
+        return ExpertSizes(
+            experts=max(self.num_experts, 1),
+            per_token=self.num_experts_per_tok,
+            mlp=self.moe_intermediate_size,
+            with_experts=tuple(self.num_experts > 0 and (layer + 1) % step == 0 and layer not in dense for layer in layers),
+            shared=self.shared_expert_intermediate_size,
+            shared_gate=True,
+        )
+
+    def shape(self, vocabulary: int, positions: int) -> ModelShape:
+        """See `ExpertSizes.shape`. What mixes positions is counted here.
+
+        With width d, H query heads and K key and value heads of h features, attention has d h (3 H + 2 K) weights of products, with its
+        gate, and 2 h of norms. With A key heads of a features and B value heads of b features, a gated delta net has
+        2 d (A a + B b + B) + d B b weights of products, c (2 A a + B b) of convolutions over c positions, 2 B of decays and b of a norm. A
+        token multiplies 3 B a b times with the states.
+        """
+        del positions
+        width, head, heads, shared = self.hidden_size, self.head_size, self.num_attention_heads, self.key_value_heads
+        attention = width * head * (3 * heads + 2 * shared)
+        biases = self.attention_bias * (2 * head * (heads + shared) + width)
+        keys, values = self.linear_num_key_heads * self.linear_key_head_dim, self.linear_num_value_heads * self.linear_value_head_dim
+        linear = 2 * width * (keys + values + self.linear_num_value_heads) + values * width
+        linear_rest = self.linear_conv_kernel_dim * (2 * keys + values) + 2 * self.linear_num_value_heads + self.linear_value_head_dim
+        layers, linear_layers = self.num_hidden_layers, self.mixers.count("linear_attention")
+        full_layers, table = layers - linear_layers, vocabulary * width
+        full_block, linear_block = attention + biases + 2 * head, linear + linear_rest
+        mixers = full_layers * full_block + linear_layers * linear_block
+        largest = max(full_block if full_layers else 0, linear_block if linear_layers else 0)
+        products = full_layers * attention + linear_layers * linear
+        bare = ModelShape(
+            width=width,
+            blocks=layers,
+            parameters=mixers + layers * 2 * width + width + (1 if self.tie_word_embeddings else 2) * table,
+            block_parameters=largest + 2 * width,
+            product_weights=products + table,
+            attention_width=full_layers * heads * head,
+            splits=(
+                Split("parameters", "hiddenSize", width),
+                *((Split("heads", "numKeyValueHeads", shared),) if full_layers else ()),
+                *((Split("heads", "linearNumKeyHeads", self.linear_num_key_heads),) if linear_layers else ()),
+            ),
+            state_products=linear_layers * _STATE_PRODUCTS * self.linear_key_head_dim * values,
+        )
+        return self.experts().shape(self.sizes(), bare, vocabulary, 0)

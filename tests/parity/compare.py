@@ -1,0 +1,129 @@
+"""Compares models of random configurations with transformers: see `make parity`.
+
+Reads the folders of `tests.parity.draw` as an import reads them, computes logits, loss and the gradient of every weight, and writes each
+model again as an export does, into ``exported``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import haliax as hax
+import jax
+import numpy as np
+from haliax import NamedArray
+from safetensors.numpy import save_file
+
+from halcyon.errors import BadConfiguration
+from halcyon.huggingface.beginning import read_arrays
+from halcyon.huggingface.folder import ModelFolder, read_config
+from halcyon.models import Inputs
+from halcyon.objectives.next_token import next_token_sums
+from halcyon.storage.store import Store
+from halcyon_api.spec.checkpoint import CheckpointSpec
+
+TOLERANCE = 1e-4
+"""Largest error, as a part of the largest value."""
+
+
+def named(array: np.ndarray) -> NamedArray:
+    """The array with the axis names batch and position."""
+    return hax.named(array, ("batch", "position"))
+
+
+def differences(folder: Path) -> dict[str, float]:
+    """The largest error of logits, loss and gradients, each as a part of the largest value. Writes the model again."""
+    expected = dict(np.load(folder / "expected.npz"))
+    store = Store(CheckpointSpec(root=f"file://{folder}"))
+    config = read_config(store)
+    shapes = config.shapes(config.tokens, expected["tokens"].shape[1])
+    files = ModelFolder(store, config, shapes, np.dtype(np.float32))
+    model = read_arrays(files.read, shapes, {path: leaf.dtype for path, leaf in files.leaves.items()})
+    tokens, targets, segments = (named(expected[part]) for part in ("tokens", "targets", "segments"))
+    counted = expected["segments"] > 0
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
+    def computed(model: Any) -> Any:
+        inputs, weights = Inputs(tokens, segments=segments), hax.named(counted.astype(np.float32), ("batch", "position"))
+        loss = jax.value_and_grad(lambda model: next_token_sums(model, inputs, targets, weights).loss)
+        return model.logits(model(inputs).features).array, loss(model)
+
+    logits, (loss, gradient) = computed(model)
+    found, truth = np.asarray(logits)[counted], expected["logits"][counted]
+    errors = {
+        "logits": float(np.abs(found - truth).max() / np.abs(truth).max()),
+        "loss": float(abs(float(loss) - expected["loss"]) / abs(expected["loss"])),
+    }
+    gradients = {name.removeprefix("gradient "): array for name, array in expected.items() if name.startswith("gradient ")}
+    own = in_file(files, gradient)
+    assert gradients.keys() <= own.keys(), gradients.keys() - own.keys()
+    largest = max(float(np.abs(array).max()) for array in gradients.values())
+    for name, array in gradients.items():
+        allowed = max(float(np.abs(array).max()), 0.01 * largest)  # a gradient that should be zero is rounding of the others
+        errors[f"gradient of {name}"] = float(np.abs(own[name] - array).max() / allowed)
+    export(folder / "exported", files, model)
+    return errors
+
+
+def in_file(files: ModelFolder, tree: Any) -> dict[str, np.ndarray]:
+    """The arrays of a tree like the model by the names of the file."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, NamedArray))
+    arrays = {path: np.asarray(leaf.array) for path, leaf in zip(files.leaves, leaves, strict=True)}
+    return {name: tensor.values(lambda path, region: arrays[path][region]) for name, tensor in files.layout.tensors.items()}
+
+
+def export(folder: Path, files: ModelFolder, model: Any) -> None:
+    """Write a model as an export does."""
+    folder.mkdir(exist_ok=True)
+    config = files.config
+    save_file(
+        {name: np.ascontiguousarray(array) for name, array in in_file(files, model).items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    written = {
+        "architectures": [config.family.architectures[0]],
+        "model_type": config.family.model_type,
+        "vocab_size": config.tokens,
+        **config.family.write(config.spec.value, config.tokens, config.positions),
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
+        "dtype": "float32",
+    }
+    (folder / "config.json").write_text(json.dumps(written, indent=2))
+
+
+def main() -> int:
+    """Compare the folders, and print each that differs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="+")
+    failed = refused = 0
+    folders = sorted(path.parent for folder in parser.parse_args().folders for path in folder.rglob("expected.npz"))
+    for folder in folders:
+        try:
+            errors = differences(folder)
+        except BadConfiguration as refusal:
+            refused += 1
+            sys.stdout.write(f"{folder.name}: refused: {refusal}\n")
+            continue
+        except Exception as error:
+            errors = {f"{type(error).__name__}: {error}": float("inf")}
+        wrong = {name: error for name, error in errors.items() if not error <= TOLERANCE}
+        failed += bool(wrong)
+        if wrong:
+            shown = ", ".join(f"{name} {error:.1e}" for name, error in list(wrong.items())[:4])
+            sys.stdout.write(f"{folder.name}: differs in {len(wrong)} of {len(errors)}: {shown}\n")
+        else:
+            sys.stdout.write(f"{folder.name}: at most {max(errors.values()):.1e}\n")
+        sys.stdout.flush()
+        jax.clear_caches()
+    sys.stdout.write(
+        f"{len(folders) - failed - refused} of {len(folders)} models have the numbers of transformers; {refused} were refused\n"
+    )
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""A config.json that leaves keys out has the defaults of the class in transformers, and each form of rotary positions is read as there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon.errors import BadConfiguration
+from halcyon.models.weights import family_of_config
+from halcyon.models.weights.config import ConfigReader
+
+SIZES: dict[str, Any] = {
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "intermediate_size": 24,
+    "num_attention_heads": 32,
+    "moe_intermediate_size": 8,
+    "vocab_size": 50,
+    "max_position_embeddings": 64,
+}
+
+
+def read(architecture: str, **changes: Any) -> Any:
+    config = ConfigReader({"architectures": [architecture], **SIZES, **changes})
+    return family_of_config(config).read(config)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "heads"),
+    [
+        ("LlamaForCausalLM", 32),
+        ("MistralForCausalLM", 8),
+        ("MixtralForCausalLM", 8),
+        ("GemmaForCausalLM", 16),
+        ("Gemma2ForCausalLM", 4),
+        ("Qwen3ForCausalLM", 32),
+        ("Qwen3MoeForCausalLM", 4),
+        ("GptOssForCausalLM", 8),
+        ("Glm4MoeForCausalLM", 8),
+        ("Qwen3NextForCausalLM", 2),
+        ("Qwen3_5ForCausalLM", 4),
+    ],
+)
+def test_absent_key_value_heads_are_those_of_the_class_and_null_means_one_for_each_head(architecture: str, heads: int) -> None:
+    assert read(architecture).key_value_heads == heads
+    assert read(architecture, num_key_value_heads=None).key_value_heads == 32
+
+
+def test_other_absent_keys_have_the_defaults_of_the_class() -> None:
+    gpt_oss = read("GptOssForCausalLM")
+    assert (gpt_oss.head_size, gpt_oss.rope_scaling.rope_type, gpt_oss.rope_scaling.truncate) == (64, "yarn", False)
+    assert read("GptOssForCausalLM", rope_scaling={"rope_type": "default"}).rope_scaling is None
+    apertus = read("ApertusForCausalLM", rope_theta=5.0)
+    assert (apertus.rope_theta, apertus.rope_scaling.rope_type, apertus.hidden_act) == (12_000_000.0, "llama3", "xielu")
+    deepseek = read("DeepseekV3ForCausalLM")
+    assert (deepseek.q_lora_rank, deepseek.routed_scaling_factor) == (1536, 2.5)
+    assert read("DeepseekV3ForCausalLM", q_lora_rank=None).q_lora_rank is None
+    assert read("Qwen3_5ForCausalLM").num_experts == 0
+    assert read("Qwen3NextForCausalLM", full_attention_interval=2).mixers == ("linear_attention", "full_attention")
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+
+
+def test_rotary_positions_are_read_where_transformers_reads_them() -> None:
+    llama = read("LlamaForCausalLM", rope_scaling=YARN, original_max_position_embeddings=8)
+    assert llama.rope_scaling.original_max_position_embeddings == 8, "the key beside the object comes first"
+    assert read("LlamaForCausalLM", rope_scaling=YARN | {"truncate": None}).rope_scaling.truncate is False
+    assert read("LlamaForCausalLM", rope_scaling=YARN | {"factor": None}).rope_scaling.factor == 4.0
+    nested = {"full_attention": YARN | {"rope_theta": 7.0, "truncate": False}, "sliding_attention": {"rope_type": "default", "rope_theta": 9.0}}
+    olmo = read("Olmo3ForCausalLM", rope_parameters=nested)
+    assert (olmo.rope_theta, olmo.rope_local_base_freq, olmo.rope_scaling.truncate) == (7.0, 9.0, None)
+    glm = read("Glm4MoeForCausalLM", head_dim=8, rope_parameters=YARN | {"rope_theta": 7.0, "partial_rotary_factor": 0.75})
+    assert (glm.partial_rotary_factor, glm.rope_scaling.factor) == (0.75, 4.0)
+    with pytest.raises(BadConfiguration, match="partial_rotary_factor is not 1"):
+        read("LlamaForCausalLM", rope_scaling=YARN | {"partial_rotary_factor": 0.5})
+    with pytest.raises(ValueError, match="the rotated features of a head"):
+        read("Glm4MoeForCausalLM", head_dim=6)

@@ -1,0 +1,112 @@
+"""A model of the user's own package, by the import path of its class.
+
+The class is a subclass of `CausalLM` with two more members:
+
+- ``Config``: called with the members of ``spec.model.custom.config`` as keyword arguments, such as a dataclass or a pydantic model. It
+  raises ``TypeError`` or ``ValueError`` for a configuration that the model does not take.
+- ``init(config, vocab, max_position, dtype, *, key)``: makes a model with random parameters, as `halcyon.models.build_model` describes.
+
+Import and configuration are checked before a device is initialised, so a mistake costs no accelerator.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import haliax as hax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from halcyon.errors import BadConfiguration
+from halcyon.models.model import CausalLM
+from halcyon_api.spec.families.custom import CustomSpec
+from halcyon_api.spec.model import ModelSpec
+
+_CLASS, _CONFIG = "spec.model.custom.class", "spec.model.custom.config"
+
+
+class CustomModel(NamedTuple):
+    """A class that implements the model protocol, and its configuration."""
+
+    model: Any
+    config: Any
+
+    def init(self, vocab: hax.Axis, max_position: hax.Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> CausalLM:
+        """A model with random parameters.
+
+        Raises:
+            BadConfiguration: The class cannot build it.
+        """
+        try:
+            return self.model.init(self.config, vocab, max_position, dtype, key=key)
+        except Exception as error:  # the class is not ours
+            raise BadConfiguration(
+                f"{_CLASS}: {self.model.__module__}:{self.model.__name__} cannot build the model ({type(error).__name__}: "
+                f"{_first_line(error)}); correct the class or {_CONFIG}"
+            ) from error
+
+
+def check_model(spec: ModelSpec) -> None:
+    """Reject a custom model that cannot be imported or configured. Initialises no device.
+
+    Raises:
+        BadConfiguration: See `custom_model`.
+    """
+    if spec.custom is not None:
+        custom_model(spec.custom)
+
+
+def custom_model(spec: CustomSpec) -> CustomModel:
+    """The class and the configuration of a custom model.
+
+    Raises:
+        BadConfiguration: The class does not import, does not implement the model protocol, or does not take the configuration.
+    """
+    found = _imported(spec.class_)
+    missing = _missing(found)
+    if missing is not None:
+        raise BadConfiguration(f"{_CLASS}: {spec.class_} {missing}; docs/guides/custom-models.md describes the class")
+    try:
+        return CustomModel(found, found.Config(**spec.config))
+    except Exception as error:  # the class is not ours
+        raise BadConfiguration(f"{_CONFIG}: {spec.class_} does not take it: {_first_line(error)}; correct the configuration") from None
+
+
+def _imported(path: str) -> Any:
+    module_name, _, name = path.partition(":")
+    try:
+        module = import_module(module_name)
+    except Exception as error:  # the module is not ours
+        raise BadConfiguration(
+            f"{_CLASS}: {module_name} does not import ({type(error).__name__}: {_first_line(error)}); correct the path, or take an image "
+            "that has the package"
+        ) from None
+    if not hasattr(module, name):
+        classes = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, CausalLM)]
+        nearest = difflib.get_close_matches(name, classes, n=1, cutoff=0.0)
+        hint = f"; the nearest model in it is {nearest[0]}" if nearest else ""
+        raise BadConfiguration(f"{_CLASS}: the module {module_name} has no {name}{hint}; correct the path")
+    return getattr(module, name)
+
+
+def _missing(found: Any) -> str | None:
+    """What a class lacks of the model protocol; None if nothing."""
+    if not inspect.isclass(found) or not issubclass(found, CausalLM):
+        return "is no subclass of halcyon.models.CausalLM"
+    abstract = {*found.__abstractmethods__, *getattr(found, "__abstractvars__", ())}
+    if abstract:
+        return f"is abstract: it lacks {', '.join(sorted(abstract))}"
+    lacking = [name for name in ("Config", "init") if not callable(getattr(found, name, None))]
+    return f"lacks {' and '.join(lacking)}" if lacking else None
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    errors = getattr(error, "errors", None)
+    if callable(errors):  # of pydantic
+        first: Any = errors()[0]  # pyright: ignore[reportIndexIssue]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,207 @@
+"""Gated delta nets (Yang et al. 2024): a mixer of positions with a state of fixed size in the place of attention.
+
+Queries, keys and values go through a short convolution. The state of each head then changes by the gated delta rule
+(`halcyon.models.parts.delta_rule`). Several heads of values share one head of queries and keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import haliax as hax
+import jax
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+from jaxtyping import PRNGKeyArray
+
+from halcyon.models.axes import POSITION
+from halcyon.models.elementwise import elementwise, expanded, recomputed
+from halcyon.models.parameters import Role, parameter
+from halcyon.models.parts.convolution import CausalConvolution
+from halcyon.models.parts.delta_rule import delta_rule
+from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.norm import RmsNorm
+from halcyon_api.spec.families.section import Activation
+
+_LENGTH_EPSILON = 1e-6
+"""Added to the squared length of queries and keys."""
+_MOST_DECAY = 16.0
+"""Upper end of the first decays, which are drawn evenly."""
+
+
+@dataclass(frozen=True)
+class DeltaAxes:
+    """The axes of a gated delta net.
+
+    Attributes:
+        embed: Features of the residual stream.
+        key_heads: Heads of queries and keys.
+        value_heads: Heads of values that share one of them.
+        key_size: Features of a query or key.
+        value_size: Features of a value.
+    """
+
+    embed: Axis
+    key_heads: Axis
+    value_heads: Axis
+    key_size: Axis
+    value_size: Axis
+
+    @property
+    def keys(self) -> tuple[Axis, ...]:
+        """The features of all keys."""
+        return (self.key_heads, self.key_size)
+
+    @property
+    def values(self) -> tuple[Axis, ...]:
+        """The features of all values."""
+        return (self.key_heads, self.value_heads, self.value_size)
+
+
+class GatedDeltaNet(eqx.Module):
+    """A gated delta net.
+
+    Attributes:
+        query: To queries.
+        key: To keys.
+        value: To values.
+        gate: To the gate of the outputs.
+        rate: To the rate of a head, before its sigmoid: how much a position corrects the state.
+        decay: To the decay of a head's state, before its softplus.
+        query_convolution: Convolution of queries.
+        key_convolution: Convolution of keys.
+        value_convolution: Convolution of values.
+        log_decay: Logarithm of the factor of a head's decay.
+        decay_shift: Added to the decay, before the softplus.
+        norm: Norm of a head's outputs, before the gate.
+        output: Into the residual stream.
+        axes: The axes.
+    """
+
+    query: Linear
+    key: Linear
+    value: Linear
+    gate: Linear
+    rate: Linear
+    decay: Linear
+    query_convolution: CausalConvolution
+    key_convolution: CausalConvolution
+    value_convolution: CausalConvolution
+    norm: RmsNorm
+    output: Linear
+    axes: DeltaAxes = eqx.field(static=True)
+    log_decay: NamedArray = parameter(Role.BIAS)
+    decay_shift: NamedArray = parameter(Role.BIAS)
+
+    @staticmethod
+    def init(
+        axes: DeltaAxes,
+        taps: int,
+        activation: Activation,
+        *,
+        stacked: tuple[Axis, ...] = (),
+        std: float,
+        epsilon: float,
+        dtype: jnp.dtype,
+        key: PRNGKeyArray,
+    ) -> GatedDeltaNet:
+        """Random parameters: normal with `std`; factors of decays even in (0.01, 16), their shifts 1.
+
+        Args:
+            axes: The axes.
+            taps: Positions of the convolutions.
+            activation: Activation function of the convolutions.
+            stacked: Axes of all parameters in front, such as the layers.
+            std: Standard deviation of the weights.
+            epsilon: Added to the mean square in the norm.
+            dtype: Type of the parameters.
+            key: Random key.
+        """
+        keys = iter(jax.random.split(key, 11))
+        heads = (axes.key_heads, axes.value_heads)
+
+        def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...]) -> Linear:
+            return Linear.init(inputs, outputs, stacked=stacked, std=std, dtype=dtype, key=next(keys))
+
+        def convolution(features: tuple[Axis, ...]) -> CausalConvolution:
+            return CausalConvolution.init(features, taps, activation, stacked=stacked, std=std, dtype=dtype, key=next(keys))
+
+        decays = jax.random.uniform(next(keys), [axis.size for axis in (*stacked, *heads)], jnp.float32, 0.01, _MOST_DECAY)
+        embed = (axes.embed,)
+        return GatedDeltaNet(
+            query=linear(embed, axes.keys),
+            key=linear(embed, axes.keys),
+            value=linear(embed, axes.values),
+            gate=linear(embed, axes.values),
+            rate=linear(embed, heads),
+            decay=linear(embed, heads),
+            query_convolution=convolution(axes.keys),
+            key_convolution=convolution(axes.keys),
+            value_convolution=convolution(axes.values),
+            norm=RmsNorm.init(axes.value_size, stacked=stacked, epsilon=epsilon, dtype=dtype, scaling="rounded"),
+            output=linear(axes.values, embed),
+            axes=axes,
+            log_decay=hax.named(jnp.log(decays).astype(dtype), (*stacked, *heads)),
+            decay_shift=hax.ones((*stacked, *heads), dtype=dtype),
+        )
+
+    def __call__(self, x: NamedArray, segments: NamedArray | None = None, rotary: None = None) -> NamedArray:
+        """(..., position, embed) to the same axes.
+
+        Args:
+            x: The residual stream, after its norm.
+            segments: (..., position) integers; a state begins with each segment. None: one segment.
+            rotary: Not used: the order of positions is in the state.
+        """
+        del rotary
+        axes = self.axes
+        query, key, value = (
+            convolution(linear(x), segments)
+            for convolution, linear in (
+                (self.query_convolution, self.query),
+                (self.key_convolution, self.key),
+                (self.value_convolution, self.value),
+            )
+        )
+        outer = tuple(axis.name for axis in x.axes if axis.name not in (POSITION, axes.embed.name))
+        heads = (axes.key_heads.name, axes.value_heads.name)
+        of_keys = (*outer, axes.key_heads.name, POSITION, axes.key_size.name)
+        of_values = (*outer, *heads, POSITION, axes.value_size.name)
+        of_heads = (*outer, *heads, POSITION)
+        out = delta_rule(
+            _unit(query.rearrange(of_keys).array) * axes.key_size.size**-0.5,
+            _unit(key.rearrange(of_keys).array),
+            value.rearrange(of_values).array.astype(jnp.float32),
+            self._log_decays(x).rearrange(of_heads).array,
+            jax.nn.sigmoid(self.rate(x).rearrange(of_heads).array.astype(jnp.float32)),
+            None if segments is None else _starts(expanded(segments, (*outer, POSITION))),
+        )
+        normed = self.norm(hax.auto_sharded(NamedArray(out.astype(x.dtype), of_values)))
+        return self.output(elementwise(recomputed(_gated), normed, self.gate(x)))
+
+    def _log_decays(self, x: NamedArray) -> NamedArray:
+        """The logarithm of the factor of each state at each position: float32."""
+
+        def decays(x: jax.Array, log_decay: jax.Array, shift: jax.Array) -> jax.Array:
+            return -jnp.exp(log_decay.astype(jnp.float32)) * jax.nn.softplus(x + shift.astype(jnp.float32))
+
+        projected: Any = self.decay(x).astype(jnp.float32)
+        return elementwise(recomputed(decays), projected, self.log_decay, self.decay_shift)
+
+
+def _gated(x: jax.Array, gate: jax.Array) -> jax.Array:
+    return (x.astype(jnp.float32) * jax.nn.silu(gate.astype(jnp.float32))).astype(x.dtype)
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    """Vectors of length 1, in float32."""
+    wide = x.astype(jnp.float32)
+    return wide * jax.lax.rsqrt(jnp.sum(wide * wide, -1, keepdims=True) + _LENGTH_EPSILON)
+
+
+def _starts(segments: jax.Array) -> jax.Array:
+    """True at each position whose segment is not that of the position before."""
+    changed = segments[..., 1:] != segments[..., :-1]
+    return jnp.concatenate((jnp.zeros_like(changed[..., :1]) if changed.shape[-1] else jnp.zeros(segments.shape, bool), changed), -1)
