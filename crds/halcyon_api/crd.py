@@ -222,6 +222,7 @@ def _rewrite(node: Schema, types: _Types, path: str) -> Schema:
         defaults = {} if path.startswith(".status") else types.section_defaults(name)
         if rules := types.rules(name):
             node["x-kubernetes-validations"] = rules
+    node = _int_or_word(node)
     if "anyOf" in node or "oneOf" in node or "allOf" in node:
         raise ValueError(f"{path}: a structural schema has no unions")
     for key in _DROPPED:
@@ -257,6 +258,16 @@ def _without_null(node: Schema) -> Schema:
     if node.get("default", ...) is None:
         del node["default"]
     return node
+
+
+def _int_or_word(node: Schema) -> Schema:
+    """``anyOf: [integer, constant text]`` becomes a field of both types, where bounds are for numbers and the pattern is for text."""
+    number, word = (*node.get("anyOf", ()), {}, {})[:2]
+    if number.get("type") != "integer" or "const" not in word:
+        return node
+    bounds = {key: value for key, value in number.items() if key in ("minimum", "maximum")}
+    rest = {key: value for key, value in node.items() if key != "anyOf"}
+    return {"x-kubernetes-int-or-string": True, **bounds, "pattern": f"^{word['const']}$", **rest}
 
 
 def _flag_exclusive_bounds(node: Schema) -> None:

@@ -22,6 +22,7 @@ from halcyon.models.elementwise import elementwise, recomputed
 from halcyon.models.parts.blockwise_attention import attend_in_blocks
 from halcyon.models.parts.linear import contract
 from halcyon.models.parts.masks import Block, Mask
+from halcyon.models.remat import attended
 
 BLOCK = 512
 """Queries, and keys, of a block."""
@@ -81,7 +82,7 @@ def attention(
         attend = functools.partial(
             _attend, position=position, key_position=key_position, head_size=head_size, value_size=value_size, soft_cap=soft_cap
         )
-        return recomputed(attend)(query, key, value, mask, sinks)
+        return attended(recomputed(attend)(query, key, value, mask, sinks))
     if not divides:
         raise ValueError(f"a block of {block} positions does not divide {position.size} queries and {key_position.size} keys")
     return attend_in_blocks(query, key, value, mask, sinks, position, key_position, head_size, value_size, soft_cap, block)

@@ -23,6 +23,7 @@ from halcyon.models.elementwise import expanded, with_array
 from halcyon.models.parts.linear import contract
 from halcyon.models.parts.masks import Block, Mask
 from halcyon.models.position_blocks import run
+from halcyon.models.remat import attended
 
 _MASKED = -1e30
 _LEAST = -1e38
@@ -63,7 +64,7 @@ def _forward(
     block: int,
 ) -> tuple[NamedArray, _Saved]:
     blocks = _Blocks(query, mask, position, key_position, head_size, value_size, soft_cap, block)
-    result, log_totals = blocks.forward(query, key, value, sinks)
+    result, log_totals = attended(blocks.forward(query, key, value, sinks))
     return result, (query, key, value, mask, sinks, result, log_totals)
 
 
