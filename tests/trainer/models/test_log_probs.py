@@ -17,8 +17,13 @@ from halcyon.parallel.partition import computing
 from halcyon_api.spec.mesh import ResolvedMesh
 
 BATCH, POSITION, EMBED, VOCAB = hax.make_axes(batch=8, position=12, embed=8, vocab=24)
-MESHES = [None, ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1), ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2)]
-ON_MESHES = pytest.mark.parametrize("resolved", MESHES, ids=["one-device", "fsdp", "replica-fsdp-tensor"])
+MESHES = [
+    None,
+    ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1),
+    ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2),
+    ResolvedMesh(replica=1, data=1, fsdp=2, context=2, tensor=2),
+]
+ON_MESHES = pytest.mark.parametrize("resolved", MESHES, ids=["one-device", "fsdp", "replica-fsdp-tensor", "fsdp-context-tensor"])
 
 
 def textbook(features: jax.Array, head: jax.Array, tokens: jax.Array, soft_cap: float | None) -> tuple[jax.Array, jax.Array]:

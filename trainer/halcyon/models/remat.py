@@ -17,15 +17,16 @@ from halcyon_api.spec.families.section import Remat
 
 Tree = TypeVar("Tree")
 
-_ATTENTION = "attention"
+ATTENTION = "attention"
+"""Name of what `attended` marks."""
 _CARRY = "carry"
 _WEIGHT_PRODUCTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 _POLICIES: dict[Remat, Callable[..., Any] | None] = {
     "full": None,
     "nested": None,
-    "attention": jax.checkpoint_policies.save_only_these_names(_ATTENTION),
+    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
     "dots": jax.checkpoint_policies.save_from_both_policies(
-        _WEIGHT_PRODUCTS, jax.checkpoint_policies.save_only_these_names(_ATTENTION)
+        _WEIGHT_PRODUCTS, jax.checkpoint_policies.save_only_these_names(ATTENTION)
     ),
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[], names_which_can_be_offloaded=[_CARRY], offload_src="device", offload_dst="pinned_host"
@@ -39,7 +40,7 @@ HOST_MEMORY = "pinned_host"
 
 def attended(tree: Tree) -> Tree:
     """Mark the result of attention, and what its backward pass needs of it, for the policies that keep it. The values do not change."""
-    return jax.tree.map(lambda x: checkpoint_name(x, _ATTENTION), tree)
+    return jax.tree.map(lambda x: checkpoint_name(x, ATTENTION), tree)
 
 
 def checkpointed(step: Callable[..., Any], policy: Remat, *, prevent_cse: bool) -> Callable[..., Any]:
