@@ -15,6 +15,7 @@ from halcyon_api.spec.mesh import InvalidMesh
 from halcyon_api.spec.trainer import MAX_MICROBATCHES, TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
 
+
 def wanted_slices(spec: TrainingRunSpec) -> int:
     """Slices that the run would have if there were room for them."""
     elastic = spec.recovery.elastic
@@ -67,9 +68,7 @@ def on_slices(spec: TrainingRunSpec, slices: int) -> TrainingRunSpec:
     return spec.model_copy(
         update={
             "accelerator": spec.accelerator.model_copy(update={"slices": slices}),
-            "trainer": spec.trainer.model_copy(
-                update={"microbatches": "auto" if spec.trainer.microbatches == "auto" else microbatches}
-            ),
+            "trainer": spec.trainer.model_copy(update={"microbatches": "auto" if spec.trainer.microbatches == "auto" else microbatches}),
             "recovery": spec.recovery.model_copy(update={"elastic": None}),
         }
     )

@@ -116,7 +116,10 @@ def _attention_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     lacks = [
         (needs.sinks, "has no attention sinks"),
         (needs.soft_cap, "has no soft cap of the scores"),
-        (needs.value_size != needs.head_size, f"needs keys and values of one size, not of {needs.head_size} and {needs.value_size} features"),
+        (
+            needs.value_size != needs.head_size,
+            f"needs keys and values of one size, not of {needs.head_size} and {needs.value_size} features",
+        ),
         (
             needs.head_size % 8 != 0 or needs.head_size > WIDEST_CUDNN_HEAD,
             f"needs heads whose features are a multiple of 8, at most {WIDEST_CUDNN_HEAD}, not {needs.head_size}",

@@ -39,6 +39,9 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"kind": "TrainingRunDefaults"}, "kind", "not TrainingRun; give it with --defaults"),
     ({"spec__trainer__steps": ...}, "spec.trainer.steps", "required"),
     ({"spec__trainer__steps": "10"}, "spec.trainer.steps", "must be a whole number, not the text '10'"),
+    ({"spec__trainer__microbatches": 0}, "spec.trainer.microbatches", "must be a whole number from 1 to 65536, or auto"),
+    ({"spec__trainer__microbatches": "many"}, "spec.trainer.microbatches", "must be a whole number from 1 to 65536, or auto"),
+    ({"spec__model__llama__remat": "some"}, "spec.model.llama.remat", "'none', 'dots', 'attention', 'full', 'nested', 'offload' or 'auto'"),
     ({"spec__trainer__steps": 0}, "spec.trainer.steps", "greater than or equal to 1"),
     ({"spec__accelerator__type": "v9"}, "spec.accelerator.type", "unknown accelerator 'v9'; there are cpu, v4, v5e"),
     ({"spec__accelerator__type": "h100-megs"}, "spec.accelerator.type", "did you mean h100-mega?"),
@@ -227,7 +230,11 @@ def test_all_faults_are_reported_in_one_error() -> None:
             "spec.trainer.batchSchedule[0].sequenceLength",
             "2 must be a multiple of twice the context axis of the mesh, 2 x 2",
         ),
-        (BY_CUDNN | {"spec__model": {"gptOss": {"slidingWindow": 32}}}, "spec.trainer.attention", "cudnn has no attention sinks; use auto for gptOss"),
+        (
+            BY_CUDNN | {"spec__model": {"gptOss": {"slidingWindow": 32}}},
+            "spec.trainer.attention",
+            "cudnn has no attention sinks; use auto for gptOss",
+        ),
         (BY_CUDNN | {"spec__model": {"gemma2": {}}}, "spec.trainer.attention", "cudnn has no soft cap of the scores; use auto for gemma2"),
         (
             BY_CUDNN | {"spec__model": {"deepseekV3": {}}},

@@ -102,8 +102,8 @@ class TrainerSpec(ApiModel):
     microbatches: Microbatches = Field(
         default=1,
         description=(
-            "Number of parts of a step's batch, computed one after the other to save memory. The result is the same. `auto`: the least number "
-            "whose step fits into the memory of a device; 1 if its size is not known."
+            "Number of parts of a step's batch, computed one after the other to save memory. The result is the same. `auto`: the least "
+            "number whose step fits into the memory of a device; 1 if its size is not known."
         ),
     )
     attention: AttentionName = Field(default="auto", description=ATTENTION_DESCRIPTION)

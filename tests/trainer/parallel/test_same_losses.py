@@ -86,7 +86,15 @@ FEW: list[Any] = [
 ]
 """Model, mesh, microbatches, accelerator."""
 
-DENSE = ("fsdp 8", "data 8", "replica 8", "fsdp 4 x tensor 2", "data 2 x tensor 4", "replica 2 x data 2 x fsdp 2", "replica 2 x fsdp 2 x tensor 2")
+DENSE = (
+    "fsdp 8",
+    "data 8",
+    "replica 8",
+    "fsdp 4 x tensor 2",
+    "data 2 x tensor 4",
+    "replica 2 x data 2 x fsdp 2",
+    "replica 2 x fsdp 2 x tensor 2",
+)
 CONTEXT = (
     "context 2",
     "context 6",

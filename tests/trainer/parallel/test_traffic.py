@@ -8,10 +8,10 @@ import jax
 import pytest
 
 from halcyon.models import log_probs
+from halcyon.parallel.collectives import Collective, collectives
 from halcyon.training.program import Program, build_program
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
-from tests.trainer.collectives import Collective, collectives
 from tests.trainer.meshes import mesh_of
 
 VOCAB, EMBED, MLP, LENGTH, BATCH = 2048, 64, 96, 64, 32

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
 from halcyon.models.axes import POSITION
+from halcyon.models.partition import divided
 from halcyon.models.parts.linear import contract
 
 
@@ -80,7 +81,7 @@ class CausalLM(eqx.Module):
 
         Training computes them in blocks instead: see `halcyon.models.log_probs`.
         """
-        logits = hax.auto_sharded(contract(features, self.head, self.embed, into=jnp.float32))
+        logits = divided(contract(features, self.head, self.embed, into=jnp.float32))
         cap = self.logit_cap
         return logits if cap is None else cap * hax.tanh(logits / cap)
 

@@ -25,9 +25,7 @@ _POLICIES: dict[Remat, Callable[..., Any] | None] = {
     "full": None,
     "nested": None,
     "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
-    "dots": jax.checkpoint_policies.save_from_both_policies(
-        _WEIGHT_PRODUCTS, jax.checkpoint_policies.save_only_these_names(ATTENTION)
-    ),
+    "dots": jax.checkpoint_policies.save_from_both_policies(_WEIGHT_PRODUCTS, jax.checkpoint_policies.save_only_these_names(ATTENTION)),
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[], names_which_can_be_offloaded=[_CARRY], offload_src="device", offload_dst="pinned_host"
     ),

@@ -84,3 +84,8 @@ class ModelSection(RuledModel):
     def attention_needs(self) -> AttentionNeeds | None:
         """What the attention of the model requires; None if the section does not show it."""
         return None
+
+
+def remat_of(section: ModelSection) -> Remat:
+    """The remat policy of a family's section; ``none`` if the family has no such field."""
+    return getattr(section, "remat", "none")

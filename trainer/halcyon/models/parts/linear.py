@@ -25,6 +25,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models.elementwise import elementwise
 from halcyon.models.parameters import Role, parameter
+from halcyon.models.partition import divided
 
 
 def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.dtype) -> NamedArray:
@@ -117,4 +118,4 @@ class Linear(eqx.Module):
         y: Any = apply_weight(x, self.weight, self.inputs)
         if self.bias is not None:
             y = add_wide(y, self.bias)
-        return hax.auto_sharded(y)
+        return divided(y)

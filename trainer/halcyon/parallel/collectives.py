@@ -1,0 +1,121 @@
+"""The collectives of a compiled program, read from its optimised HLO: the bytes, the loops and the mesh axes of each.
+
+HLO numbers the devices of a program in the order of the mesh. A collective names the groups of devices that exchange data; the mesh axes
+along which the members of a group differ are the axes of the collective.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_CALL = re.compile(r"\b(?:body|condition|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}")
+_COLLECTIVE = re.compile(r" = (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast)(-start)?\(")
+_SHAPE = re.compile(r"\b(pred|bf16|[fsu]\d+)\[([\d,]*)\]")
+_BITS = {"pred": 8, "bf16": 16}
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]*\},?)*)\}")
+_COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One collective of a program.
+
+    Attributes:
+        kind: Its HLO operation, such as ``all-reduce``.
+        dtype: Type in HLO's notation, such as ``bf16``.
+        shape: Shape of its largest array, operand or result, on one device.
+        depth: Number of loops around it.
+        times: How often a device runs it in one run of the program. A loop whose iterations XLA does not know counts once.
+        groups: The devices of each group that exchanges data; empty: all.
+    """
+
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    depth: int
+    times: int = 1
+    groups: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its largest array on one device: the full array that is gathered, reduced or scattered."""
+        return math.prod(self.shape) * _bits(self.dtype) // 8
+
+    def axes(self, names: Sequence[str], sizes: Sequence[int]) -> tuple[str, ...]:
+        """The mesh axes along which a group exchanges data; empty if each group has one device.
+
+        Args:
+            names: Names of the mesh axes, outermost first.
+            sizes: Their sizes.
+        """
+        groups = self.groups or (tuple(range(math.prod(sizes))),)
+        differ = np.zeros(len(sizes), bool)
+        for group in groups:
+            places = np.array(np.unravel_index(np.array(group, int), tuple(sizes)))
+            differ |= np.any(places != places[:, :1], axis=1)
+        return tuple(name for name, found in zip(names, differ, strict=True) if found)
+
+
+def collectives(program: str) -> list[Collective]:
+    """All collectives of an optimised HLO module, given as text."""
+    lines: dict[str, list[str]] = {}
+    entry = name = ""
+    for line in program.splitlines():
+        if found := _COMPUTATION.match(line):
+            name = found[2]
+            lines[name] = []
+            entry = name if found[1] else entry
+        elif name:
+            lines[name].append(line)
+    return list(_walk(lines, entry, 0, 1))
+
+
+def _walk(lines: dict[str, list[str]], name: str, depth: int, times: int) -> Iterator[Collective]:
+    arrays: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+    for line in lines[name]:
+        called = [each.strip().lstrip("%") for one, several in _CALL.findall(line) for each in (several.split(",") if several else [one])]
+        if found := _COLLECTIVE.search(line):
+            own = _shapes(line)  # results, and operands if HLO writes their shapes
+            operands = line[found.end() :].partition(")")[0]
+            own += [array for each in re.findall(r"%([\w.\-]+)", operands) for array in arrays.get(each, [])]
+            dtype, shape = max(own, key=lambda array: math.prod(array[1]) * _bits(array[0]))
+            yield Collective(found[2], dtype, shape, depth, times, _groups(line))
+            continue
+        if match := re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = (.*)", line):
+            arrays[match[1]] = _shapes(match[2].partition("(")[0] if not match[2].startswith("(") else match[2].partition(") ")[0])
+        loop = re.search(r" while\(", line) is not None
+        trips = _TRIPS.search(line) if loop else None
+        for each in called:
+            if each in lines:
+                yield from _walk(lines, each, depth + loop, times * (int(trips[1]) if trips else 1))
+
+
+def _groups(line: str) -> tuple[tuple[int, ...], ...]:
+    """The groups of a collective, in either of HLO's notations: ``{{0,1},{2,3}}``, or ``[2,2]<=[4]`` with an optional transposition."""
+    if counted := _COUNTED.search(line):
+        groups, members = int(counted[1]), int(counted[2])
+        numbers = np.arange(groups * members).reshape(_numbers(counted[3]))
+        numbers = numbers.transpose(_numbers(counted[4])) if counted[4] else numbers
+        return tuple(tuple(int(one) for one in group) for group in numbers.reshape(groups, members))
+    if listed := _LISTED.search(line):
+        return tuple(_numbers(group) for group in re.findall(r"\{([\d,]*)\}", listed[1]) if group)
+    return ()
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def _shapes(text: str) -> list[tuple[str, tuple[int, ...]]]:
+    return [(dtype, tuple(int(size) for size in sizes.split(",") if size)) for dtype, sizes in _SHAPE.findall(text)]
+
+
+def _bits(dtype: str) -> int:
+    return _BITS.get(dtype) or int(dtype[1:])
