@@ -1,0 +1,42 @@
+"""A run chooses its automatic values once, and every later attempt takes them from the checkpoint root."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon_api.exit_codes import ExitCode
+from tests.suite import promises
+from tests.trainer.worlds import World, run_document, start_world
+
+pytestmark = pytest.mark.slow
+
+
+def trained(document: dict[str, Any], directory: Path) -> World:
+    world = start_world(document, directory)
+    assert world.wait() == [ExitCode.DONE] * len(world.processes)
+    return world
+
+
+def plan(world: World) -> dict[str, Any]:
+    return next(event for event in world.leader.events if event.get("event") == "plan")
+
+
+@promises.SAME_LOSSES
+def test_a_recorded_choice_is_taken_and_a_new_one_is_recorded(tmp_path: Path) -> None:
+    first = trained(run_document(tmp_path / "first", steps=4, microbatches="auto"), tmp_path / "one")
+    (recorded,) = (tmp_path / "first" / "choices").iterdir()
+    assert json.loads(recorded.read_text()) == {"microbatches": 1, "remat": "none"}
+    assert (plan(first)["microbatches"], plan(first)["remat"]) == (1, "none")
+
+    other = tmp_path / "second" / "choices" / recorded.name
+    other.parent.mkdir(parents=True)
+    other.write_text(json.dumps({"microbatches": 2, "remat": "none"}))
+    second = trained(run_document(tmp_path / "second", steps=4, microbatches="auto"), tmp_path / "two")
+    assert plan(second)["microbatches"] == 2
+    named = trained(run_document(tmp_path / "third", steps=4, microbatches=2), tmp_path / "three")
+    assert second.leader.losses() == named.leader.losses()
+    assert not (tmp_path / "third" / "choices").exists()
