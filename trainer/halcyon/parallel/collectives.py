@@ -15,8 +15,10 @@ import numpy as np
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _CALL = re.compile(r"\b(?:body|condition|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}")
-_COLLECTIVE = re.compile(r" = (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast)(-start)?\(")
-_SHAPE = re.compile(r"\b(pred|bf16|[fsu]\d+)\[([\d,]*)\]")
+_COLLECTIVE = re.compile(
+    r" = (.*?) (all-reduce|all-gather|all-to-all|ragged-all-to-all|reduce-scatter|collective-permute|collective-broadcast)(-start)?\("
+)
+_SHAPE = re.compile(r"\b(pred|bf16|f8\w+|[cfsu]\d+)\[([\d,]*)\]")
 _BITS = {"pred": 8, "bf16": 16}
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]*\},?)*)\}")
@@ -85,7 +87,7 @@ def _walk(lines: dict[str, list[str]], name: str, depth: int, times: int) -> Ite
             own = _shapes(line)  # results, and operands if HLO writes their shapes
             operands = line[found.end() :].partition(")")[0]
             own += [array for each in re.findall(r"%([\w.\-]+)", operands) for array in arrays.get(each, [])]
-            dtype, shape = max(own, key=lambda array: math.prod(array[1]) * _bits(array[0]))
+            dtype, shape = max(own or [("u8", (0,))], key=lambda array: math.prod(array[1]) * _bits(array[0]))
             yield Collective(found[2], dtype, shape, depth, times, _groups(line))
             continue
         if match := re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = (.*)", line):
@@ -118,4 +120,4 @@ def _shapes(text: str) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _bits(dtype: str) -> int:
-    return _BITS.get(dtype) or int(dtype[1:])
+    return 8 if dtype.startswith("f8") else _BITS.get(dtype) or int(dtype[1:])
