@@ -262,9 +262,10 @@ def _without_null(node: Schema) -> Schema:
 
 def _int_or_word(node: Schema) -> Schema:
     """``anyOf: [integer, constant text]`` becomes a field of both types, where bounds are for numbers and the pattern is for text."""
-    number, word = (*node.get("anyOf", ()), {}, {})[:2]
-    if number.get("type") != "integer" or "const" not in word:
+    choices: list[Schema] = node.get("anyOf", [])
+    if len(choices) != 2 or choices[0].get("type") != "integer" or "const" not in choices[1]:
         return node
+    number, word = choices
     bounds = {key: value for key, value in number.items() if key in ("minimum", "maximum")}
     rest = {key: value for key, value in node.items() if key != "anyOf"}
     return {"x-kubernetes-int-or-string": True, **bounds, "pattern": f"^{word['const']}$", **rest}

@@ -55,3 +55,21 @@ def test_groups_of_devices_are_mesh_axes() -> None:
 )
 def test_the_axes_are_those_along_which_a_group_differs(groups: tuple[tuple[int, ...], ...], axes: tuple[str, ...]) -> None:
     assert Collective("all-reduce", "f32", (4,), 0, 1, groups).axes(NAMES, SIZES) == axes
+
+
+@pytest.mark.parametrize(
+    ("written", "axes"),
+    [
+        ("{{0,1},{2,3},{4,5},{6,7}}", ("tensor",)),
+        ("[4,2]<=[8]", ("tensor",)),
+        ("[2,4]<=[4,2]T(1,0)", ("replica", "fsdp")),
+        ("mesh['axis_0'=2,'axis_1'=4,'axis_2'=1] {'axis_1'}", ("fsdp", "tensor")),
+        ("mesh['axis_0'=4,'axis_1'=1,'axis_2'=2], device_ids=([2,4]T(1,0)) {'axis_0'}", ("fsdp", "tensor")),
+        ("mesh['axis_0'=4,'axis_1'=1,'axis_2'=2], device_ids=([2,4]T(1,0)) {'axis_2'}", ("replica",)),
+        ("{}", NAMES),
+        ("another notation", ("unknown",)),
+    ],
+)
+def test_groups_are_read_in_all_notations_of_hlo(written: str, axes: tuple[str, ...]) -> None:
+    text = HLO.replace("replica_groups={{0,1,2,3},{4,5,6,7}}", f"replica_groups={written}")
+    assert collectives(text)[-1].axes(NAMES, SIZES) == axes

@@ -11,12 +11,13 @@ import pytest
 
 from halcyon.parallel.collectives import Collective, collectives
 from halcyon.training.fitting import planned
-from halcyon.training.plan import DeviceBytes, Plan, Traffic, event_fields, plan_of, traffic_of
+from halcyon.training.plan import Plan, Traffic, event_fields, plan_of, traffic_of
 from halcyon.training.program import Program, build_program
 from halcyon_api.progress import Progress
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.api.documents import document
 from tests.trainer.meshes import mesh_of
+from tests.trainer.training.plans import PLAN
 
 VOCABULARY, ROWS, LENGTH = 512, 16, 32
 LLAMA = {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 4}
@@ -101,13 +102,10 @@ def test_traffic_adds_up_collectives_of_a_kind_and_leaves_small_ones_out() -> No
 
 
 def test_the_plan_is_one_line_in_the_status() -> None:
-    memory = DeviceBytes(10**9, 2 * 10**9, 10**9, 5 * 10**8, 3_500_000_000, 16 * 10**9)
-    found = Plan(
-        {"replica": 2, "fsdp": 4, "tensor": 1}, "tpu", 64, 1024, 4, 2, 1024, "dots", memory, (Traffic("all-gather", ("fsdp",), 4, 10**8),)
-    )
-    assert found.sentence() == "replica 2 x fsdp 4, 4 x 2 sequences of 1024 on a device, remat dots, 3.5 GB of 16.0 GB"
-    assert Progress(plan=found.sentence()).plan == found.sentence()
-    assert event_fields(found)["collectives"] == "all-gather over fsdp: 100.0 MB in 4"
+    sentence = "replica 2 x fsdp 4, 4 x 2 sequences of 1024 on a device, remat dots, 3.5 GB of 16.0 GB"
+    assert PLAN.sentence() == sentence
+    assert Progress(plan=sentence).plan == sentence
+    assert event_fields(PLAN)["collectives"] == "all-gather over fsdp: 100.0 MB in 4"
 
 
 def test_a_run_without_automatic_values_is_planned_for_its_largest_batch() -> None:

@@ -22,7 +22,10 @@ _SHAPE = re.compile(r"\b(pred|bf16|f8\w+|[cfsu]\d+)\[([\d,]*)\]")
 _BITS = {"pred": 8, "bf16": 16}
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]*\},?)*)\}")
-_COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_IOTA = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
+_COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=" + _IOTA)
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(" + _IOTA + r"\))? \{([^}]*)\}")
+_MESH_AXIS = re.compile(r"'(\w+)'=(\d+)")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Collective:
         shape: Shape of its largest array, operand or result, on one device.
         depth: Number of loops around it.
         times: How often a device runs it in one run of the program. A loop whose iterations XLA does not know counts once.
-        groups: The devices of each group that exchanges data; empty: all.
+        groups: The devices of each group that exchanges data; empty: all together. None: not known.
     """
 
     kind: str
@@ -43,7 +46,7 @@ class Collective:
     shape: tuple[int, ...]
     depth: int
     times: int = 1
-    groups: tuple[tuple[int, ...], ...] = ()
+    groups: tuple[tuple[int, ...], ...] | None = ()
 
     @property
     def size_bytes(self) -> int:
@@ -51,12 +54,14 @@ class Collective:
         return math.prod(self.shape) * _bits(self.dtype) // 8
 
     def axes(self, names: Sequence[str], sizes: Sequence[int]) -> tuple[str, ...]:
-        """The mesh axes along which a group exchanges data; empty if each group has one device.
+        """The mesh axes along which a group exchanges data; empty if each group has one device; ``unknown`` if the groups are not known.
 
         Args:
             names: Names of the mesh axes, outermost first.
             sizes: Their sizes.
         """
+        if self.groups is None:
+            return ("unknown",)
         groups = self.groups or (tuple(range(math.prod(sizes))),)
         differ = np.zeros(len(sizes), bool)
         for group in groups:
@@ -99,16 +104,35 @@ def _walk(lines: dict[str, list[str]], name: str, depth: int, times: int) -> Ite
                 yield from _walk(lines, each, depth + loop, times * (int(trips[1]) if trips else 1))
 
 
-def _groups(line: str) -> tuple[tuple[int, ...], ...]:
-    """The groups of a collective, in either of HLO's notations: ``{{0,1},{2,3}}``, or ``[2,2]<=[4]`` with an optional transposition."""
-    if counted := _COUNTED.search(line):
-        groups, members = int(counted[1]), int(counted[2])
-        numbers = np.arange(groups * members).reshape(_numbers(counted[3]))
-        numbers = numbers.transpose(_numbers(counted[4])) if counted[4] else numbers
-        return tuple(tuple(int(one) for one in group) for group in numbers.reshape(groups, members))
+def _groups(line: str) -> tuple[tuple[int, ...], ...] | None:
+    """The groups of a collective in any of HLO's notations; empty: one group of all devices. None: another notation.
+
+    ``{{0,1},{2,3}}`` lists them. ``[2,2]<=[2,2]T(1,0)`` numbers the devices, transposes them and cuts them into groups. ``mesh['a'=2,'b'=2]
+    {'a'}`` arranges them in a mesh of its own; the members of a group differ along the axes in braces.
+    """
     if listed := _LISTED.search(line):
         return tuple(_numbers(group) for group in re.findall(r"\{([\d,]*)\}", listed[1]) if group)
-    return ()
+    if counted := _COUNTED.search(line):
+        return _as_groups(_iota(counted[3], counted[4]).reshape(int(counted[1]), int(counted[2])))
+    if (mesh := _MESH.search(line)) and ":" not in mesh[4]:
+        axes = {name: int(size) for name, size in _MESH_AXIS.findall(mesh[1])}
+        within = [name for name in axes if f"'{name}'" in mesh[4]]
+        order = [*(name for name in axes if name not in within), *within]
+        count = math.prod(axes.values())
+        devices = (_iota(mesh[2], mesh[3]) if mesh[2] else np.arange(count)).reshape(list(axes.values()))
+        ordered = devices.transpose([list(axes).index(name) for name in order])
+        return _as_groups(ordered.reshape(-1, math.prod(axes[name] for name in within)))
+    return () if "replica_groups={}" in line or "replica_groups=" not in line else None
+
+
+def _iota(sizes: str, order: str | None) -> np.ndarray:
+    """The numbers of all devices, from 0 on, in an array of these sizes, transposed into an order of its axes."""
+    numbers = np.arange(math.prod(_numbers(sizes))).reshape(_numbers(sizes))
+    return numbers.transpose(_numbers(order)) if order else numbers
+
+
+def _as_groups(rows: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(one) for one in row) for row in rows)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

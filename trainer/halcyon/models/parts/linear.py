@@ -78,7 +78,7 @@ def _apply_weight_backward(
     outputs = tuple(axis for axis in weight.axes if axis not in inputs)
     summed = tuple(axis for axis in x.axes if axis not in inputs)
     by_weight = contract(x, cotangent, summed, into=jnp.float32, order=weight.axes)
-    return contract(cotangent, weight, outputs, order=x.axes), by_weight.astype(weight.dtype)
+    return divided(contract(cotangent, weight, outputs, order=x.axes)), by_weight.astype(weight.dtype)
 
 
 apply_weight.defvjp(_apply_weight_forward, _apply_weight_backward)
