@@ -10,19 +10,19 @@ import pytest
 
 from halcyon_api.exit_codes import ExitCode
 from tests.suite import promises
-from tests.trainer.worlds import World, run_document, start_world
+from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow
 
 
-def trained(document: dict[str, Any], directory: Path) -> World:
-    world = start_world(document, directory)
-    assert world.wait() == [ExitCode.DONE] * len(world.processes)
-    return world
+def trained(document: dict[str, Any], directory: Path) -> TrainerProcesses:
+    group = start_processes(document, directory)
+    assert group.wait() == [ExitCode.DONE] * len(group.processes)
+    return group
 
 
-def plan(world: World) -> dict[str, Any]:
-    return next(event for event in world.leader.events if event.get("event") == "plan")
+def plan(group: TrainerProcesses) -> dict[str, Any]:
+    return next(event for event in group.leader.events if event.get("event") == "plan")
 
 
 @promises.SAME_LOSSES
