@@ -39,6 +39,35 @@ def test_a_collective_in_a_loop_counts_once_for_each_iteration() -> None:
     assert (reduce.kind, reduce.times, reduce.size_bytes) == ("all-reduce", 1, 32)
 
 
+TPU = """HloModule jit_step
+
+%all-reduce-scatter.2 (x: bf16[8,4]) -> bf16[4,4] {
+  %sum = bf16[8,4]{1,0:T(8,128)(2,1)} all-reduce(%x), channel_id=26, replica_groups={{0,1},{2,3},{4,5},{6,7}}, to_apply=%add
+  ROOT %part = bf16[4,4]{1,0} dynamic-slice(%sum, %first, %second), dynamic_slice_sizes={4,4}
+}
+
+%body (carry: (s32[], bf16[4,4])) -> (s32[], bf16[4,4]) {
+  %scattered = bf16[4,4]{1,0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.2
+  ROOT %result = (s32[], bf16[4,4]) tuple(%number, %scattered)
+}
+
+%condition (carry: (s32[], bf16[4,4])) -> pred[] {
+  %limit.1 = s32[]{:T(128)} constant(8)
+  ROOT %less = pred[]{:T(512)} compare(%number, %limit.1), direction=LT, metadata={op_name="lt"}
+}
+
+ENTRY %main (x: bf16[4,4]) -> bf16[4,4] {
+  ROOT %loop = (s32[], bf16[4,4]) while(%start), condition=%condition, body=%body, metadata={op_name="while"}
+}
+"""
+
+
+def test_loops_and_scattered_sums_are_read_from_programs_for_tpus_too() -> None:
+    (found,) = collectives(TPU)
+    assert (found.kind, found.depth, found.times, found.size_bytes) == ("reduce-scatter", 1, 8, 64)
+    assert found.axes(NAMES, SIZES) == ("tensor",)
+
+
 def test_groups_of_devices_are_mesh_axes() -> None:
     assert [one.axes(NAMES, SIZES) for one in collectives(HLO)] == [("fsdp",), ("replica",), ("fsdp", "tensor")]
 

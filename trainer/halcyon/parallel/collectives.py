@@ -20,6 +20,10 @@ _COLLECTIVE = re.compile(
 )
 _SHAPE = re.compile(r"\b(pred|bf16|f8\w+|[cfsu]\d+)\[([\d,]*)\]")
 _BITS = {"pred": 8, "bf16": 16}
+_CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
+_LIMIT = re.compile(r"compare\(.*%([\w.\-]+)\), direction=LT")
+_SCATTERING = "all-reduce-scatter"
+"""XLA for TPUs calls a computation so that adds up an array and takes one part of it: a reduce-scatter."""
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]*\},?)*)\}")
 _IOTA = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
@@ -93,15 +97,27 @@ def _walk(lines: dict[str, list[str]], name: str, depth: int, times: int) -> Ite
             operands = line[found.end() :].partition(")")[0]
             own += [array for each in re.findall(r"%([\w.\-]+)", operands) for array in arrays.get(each, [])]
             dtype, shape = max(own or [("u8", (0,))], key=lambda array: math.prod(array[1]) * _bits(array[0]))
-            yield Collective(found[2], dtype, shape, depth, times, _groups(line))
+            kind = "reduce-scatter" if name.startswith(_SCATTERING) else found[2]
+            yield Collective(kind, dtype, shape, depth, times, _groups(line))
             continue
         if match := re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = (.*)", line):
             arrays[match[1]] = _shapes(match[2].partition("(")[0] if not match[2].startswith("(") else match[2].partition(") ")[0])
         loop = re.search(r" while\(", line) is not None
-        trips = _TRIPS.search(line) if loop else None
+        trips = _trips(lines, line) if loop else 1
         for each in called:
             if each in lines:
-                yield from _walk(lines, each, depth + loop, times * (int(trips[1]) if trips else 1))
+                yield from _walk(lines, each, depth + loop, times * trips)
+
+
+def _trips(lines: dict[str, list[str]], loop: str) -> int:
+    """Iterations of a loop: as XLA states them, else the constant that its condition compares a counter with; 1 if there is neither."""
+    if stated := _TRIPS.search(loop):
+        return int(stated[1])
+    condition = _CONDITION.search(loop)
+    text = "\n".join(lines.get(condition[1], ())) if condition else ""
+    limit = _LIMIT.search(text)
+    constant = re.search(rf"%{re.escape(limit[1])} = s32\[\]\S* constant\((\d+)\)", text) if limit else None
+    return int(constant[1]) if constant else 1
 
 
 def _groups(line: str) -> tuple[tuple[int, ...], ...] | None:
