@@ -24,6 +24,7 @@ _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
 _LIMIT = re.compile(r"compare\(.*%([\w.\-]+)\), direction=LT")
 _SCATTERING = "all-reduce-scatter"
 """XLA for TPUs calls a computation so that adds up an array and takes one part of it: a reduce-scatter."""
+_CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]*\},?)*)\}")
 _IOTA = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
@@ -43,6 +44,7 @@ class Collective:
         depth: Number of loops around it.
         times: How often a device runs it in one run of the program. A loop whose iterations XLA does not know counts once.
         groups: The devices of each group that exchanges data; empty: all together. None: not known.
+        channel: Its number in the program; None if it has none. Parts of one asynchronous collective have the same number.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Collective:
     depth: int
     times: int = 1
     groups: tuple[tuple[int, ...], ...] | None = ()
+    channel: int | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -98,7 +101,8 @@ def _walk(lines: dict[str, list[str]], name: str, depth: int, times: int) -> Ite
             own += [array for each in re.findall(r"%([\w.\-]+)", operands) for array in arrays.get(each, [])]
             dtype, shape = max(own or [("u8", (0,))], key=lambda array: math.prod(array[1]) * _bits(array[0]))
             kind = "reduce-scatter" if name.startswith(_SCATTERING) else found[2]
-            yield Collective(kind, dtype, shape, depth, times, _groups(line))
+            channel = _CHANNEL.search(line)
+            yield Collective(kind, dtype, shape, depth, times, _groups(line), int(channel[1]) if channel else None)
             continue
         if match := re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = (.*)", line):
             arrays[match[1]] = _shapes(match[2].partition("(")[0] if not match[2].startswith("(") else match[2].partition(") ")[0])

@@ -36,18 +36,16 @@ from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.training.batch_source import BuildBatchSource, dataset_batches
-from halcyon.training.choices import RunChoice, memory_of
+from halcyon.training.choices import RunChoice
 from halcyon.training.compilation import CompilationCache, program_key
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.fitting import with_choice
 from halcyon.training.loop import Loop, Training, TrainingEnd
-from halcyon.training.plan import event_fields, plan_of
+from halcyon.training.plan_reports import PlanReports
 from halcyon.training.program import STEP_MODULE, Program, build_program
 from halcyon.training.state import completed_state, initial_state, state_bytes
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Fingerprints
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.spec.families.section import remat_of
-from halcyon_api.training_run import TrainingRunSpec
 
 
 def train(
@@ -117,11 +115,9 @@ def train(
             spec = with_choice(spec, values)
             context = with_spec(context, spec)
         program = build_program(spec, vocabulary, mesh)
+        plans = PlanReports(program, spec, reporter)
         steps = CompiledSteps(
-            program,
-            background,
-            lambda: _fetch(programs, reporter),
-            functools.partial(_compiled, programs, program, reporter, spec if processes.is_main else None),
+            program, background, lambda: _fetch(programs, reporter), functools.partial(_compiled, programs, program, reporter, plans)
         )
         steps.start_for(build_schedule(spec.trainer), context.resume_step)
         if not wait_together(processes, notice, lambda seconds: not wait(starting, seconds).not_done):
@@ -147,7 +143,7 @@ def train(
         training = Training(
             context, program, steps, dataset, batches, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock
         )
-        publish = functools.partial(_publish, processes, programs, reporter, 2 * state_bytes(program.template))
+        publish = functools.partial(_publish, processes, programs, reporter, plans, 2 * state_bytes(program.template))
         loop = Loop(training, after_first_step=lambda: background.submit(publish))
         try:
             ended = loop.run(state, found.step if found else 0, save_first=begun is not None)
@@ -289,23 +285,23 @@ def _compiled(
     programs: CompilationCache,
     program: Program,
     reporter: RunReporter,
-    reported: TrainingRunSpec | None,
+    plans: PlanReports,
     step: jax.stages.Compiled,
     batch_size: int,
     sequence_length: int,
 ) -> None:
-    """Report and record a compiled step. The process with ``reported``, the run's spec, reports the plan."""
     reporter.attends(program.attention_choices)
-    if reported is not None:
-        remat, memory_bytes = remat_of(reported.model.section), memory_of(reported)
-        plan = plan_of(program, step, batch_size, sequence_length, remat=remat, memory_bytes=memory_bytes)
-        reporter.planned(plan.sentence(), event_fields(plan))
+    plans.compiled(step, batch_size, sequence_length)
     if jax.default_backend() == "cpu":  # the compiler of an accelerator itself rejects a program that does not fit
         check_step_memory(step, machine_memory(), devices=jax.local_device_count())
     programs.compiled(STEP_MODULE, step)
 
 
-def _publish(processes: ProcessGroup, programs: CompilationCache, reporter: RunReporter, reserved_bytes: int) -> None:
+def _publish(
+    processes: ProcessGroup, programs: CompilationCache, reporter: RunReporter, plans: PlanReports, reserved_bytes: int
+) -> None:
+    if processes.is_main:
+        plans.start()
     try:
         if processes.is_main:
             programs.publish(reserved_bytes=reserved_bytes)

@@ -75,7 +75,7 @@ EVENTS = (
     ),
     Event(
         "plan",
-        "A step is compiled: how it uses the devices. Bytes are those of one device.",
+        "How a compiled step uses the devices, once the first step has ended. Bytes are those of one device.",
         {
             "plan": "The plan in one line, as in the status.",
             "batchSize": "Sequences of a step.",

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration
+from halcyon.machine.memory import least_need
 from halcyon.training.plan import Plan, plan_of, size, step_bytes
 from halcyon.training.program import build_program
 from halcyon_api.elastic import possible_microbatches
@@ -113,23 +114,26 @@ def chosen(
     Raises:
         BadConfiguration: No step fits into the memory.
     """
-    shards = ResolvedMesh(**dict(mesh.shape)).data_parallelism
+    resolved = ResolvedMesh(**dict(mesh.shape))
     given, policy = spec.trainer.microbatches, remat_of(spec.model.section)
-    counts = (possible_microbatches(spec.trainer, shards) or (1,)) if given == "auto" else (given,)
+    counts = (possible_microbatches(spec.trainer, resolved.data_parallelism) or (1,)) if given == "auto" else (given,)
     policies = AUTOMATIC_REMAT if policy == "auto" else (policy,)
     if memory_bytes is None:
         return Choice(counts[0], policies[0])
-    sizes = largest_batch(spec.trainer)
+    sizes, usable = largest_batch(spec.trainer), USABLE * memory_bytes
     needs: list[float] = []
 
     def fits(choice: Choice) -> bool:
-        needed = needed_bytes(with_choice(spec, choice), vocabulary, mesh, *sizes)
+        tried = with_choice(spec, choice)
+        needed: float | None = least_need(tried, resolved).total_bytes
+        if needed <= usable:  # else it need not be compiled
+            needed = needed_bytes(tried, vocabulary, mesh, *sizes)
         needs.extend([] if needed in (None, math.inf) else [needed])
-        return agreed(needed is None or needed <= USABLE * memory_bytes)
+        return agreed(needed is None or needed <= usable)
 
     found = choose(counts, policies, fits)
     if found is None:
-        least = f"{size(int(min(needs)))} " if needs else "more memory than there is "
+        least = f"at least {size(int(min(needs)))} " if needs else "more memory than there is "
         raise BadConfiguration(
             f"spec.trainer.microbatches: a step with {counts[-1]} microbatches and remat {policies[-1]} needs {least}on a device of "
             f"{size(memory_bytes)}; give the run more devices, or shorter sequences"

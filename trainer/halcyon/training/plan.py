@@ -195,7 +195,11 @@ def traffic_of(found: Iterable[Collective], names: Sequence[str], sizes: Sequenc
     """
     times: dict[tuple[str, tuple[str, ...]], int] = {}
     size_bytes = dict(times)
+    channels: set[int] = set()
     for one in found:
+        if one.channel in channels:
+            continue  # another part of an asynchronous collective
+        channels |= set() if one.channel is None else {one.channel}
         if axes := one.axes(names, sizes):
             key = (one.kind, axes)
             times[key] = times.get(key, 0) + one.times
