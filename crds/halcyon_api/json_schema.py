@@ -108,7 +108,7 @@ def _or_null(node: Schema) -> Schema:
     if "type" not in node:
         return node
     allowed = {"enum": [*node["enum"], None]} if "enum" in node else {}
-    types: list[str] = node["type"] if isinstance(node["type"], list) else [node["type"]]
+    types = cast("list[str]", node["type"] if isinstance(node["type"], list) else [node["type"]])
     return node | {"type": [*types, "null"]} | allowed
 
 

@@ -90,6 +90,8 @@ def test_every_policy_is_stated() -> None:
     assert {"none", *RECOMPUTES, "offload", "auto"} == set(REMAT)
 
 
-@pytest.mark.parametrize(("length", "size"), [(1, 1), (4, 2), (12, 3), (36, 6), (32, 4), (61, 1)])
-def test_groups_keep_about_the_square_root_of_the_layers(length: int, size: int) -> None:
-    assert group_size(length) == size
+@pytest.mark.parametrize(
+    ("length", "blocks", "size"), [(1, 1, 1), (4, 1, 2), (12, 1, 3), (36, 1, 6), (32, 1, 4), (61, 1, 1), (2, 6, 1), (8, 2, 2)]
+)
+def test_groups_keep_about_the_square_root_of_the_layers(length: int, blocks: int, size: int) -> None:
+    assert group_size(length, blocks) == size

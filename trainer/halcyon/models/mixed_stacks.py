@@ -77,7 +77,7 @@ def _scan_run(
         return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *found) if found else None
 
     policy = next(iter(remat.values()))  # a model has one
-    carry, outputs = scan(body, carry, blocks, policy, length=run.repetitions, flat=flat)
+    carry, outputs = scan(body, carry, blocks, policy, length=run.repetitions, blocks=len(run.pattern), flat=flat)
     if outputs is None:
         return carry, []
     return carry, [jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)]

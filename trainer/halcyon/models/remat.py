@@ -6,7 +6,6 @@ recomputed block in another way, so losses can differ in the last digits.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -61,7 +60,7 @@ def checkpointed(step: Callable[..., Any], policy: Remat, *, prevent_cse: bool) 
 
 
 def scan(
-    body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, inputs: Any, policy: Remat, *, length: int, flat: bool
+    body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, inputs: Any, policy: Remat, *, length: int, blocks: int = 1, flat: bool
 ) -> tuple[Any, Any]:
     """``jax.lax.scan`` over blocks; with the policy ``nested``, a scan over groups of blocks (see `group_size`).
 
@@ -72,23 +71,28 @@ def scan(
         carry: The first carry.
         inputs: A tree of arrays with a dimension of size `length` in front.
         policy: The remat policy.
-        length: Number of blocks.
+        length: Number of inputs.
+        blocks: Blocks that `body` computes with one input.
         flat: Whether to unroll the loop.
     """
-    size = group_size(length) if policy == "nested" else 1
-    if size == 1:
+    size = group_size(length, blocks)
+    groups = length // size
+    if policy != "nested" or groups == 1 or size * blocks == 1:
         return jax.lax.scan(body, carry, inputs, unroll=flat, length=length)
 
     def group(carry: Any, mine: Any) -> tuple[Any, Any]:
-        return jax.lax.scan(body, carry, mine, unroll=flat, length=size)
+        return jax.lax.scan(body, carry, mine, unroll=flat or size == 1, length=size)
 
-    groups = length // size
     grouped = jax.tree.map(lambda x: x.reshape(groups, size, *x.shape[1:]), inputs)
     carry, outputs = jax.lax.scan(jax.checkpoint(group, prevent_cse=flat), carry, grouped, unroll=flat, length=groups)
     return carry, jax.tree.map(lambda x: x.reshape(length, *x.shape[2:]), outputs)
 
 
-def group_size(length: int) -> int:
-    """The divisor s of `length` with the least ``length / s + s``: the carries kept for all groups, and inside one group. A prime: 1."""
-    divisors = [size for size in range(1, math.isqrt(length) + 1) if length % size == 0]
-    return divisors[-1]
+def group_size(length: int, blocks: int = 1) -> int:
+    """The divisor s of `length` with the least ``length / s + s * blocks``: the carries kept for all groups, and inside one group.
+
+    Args:
+        length: Inputs of a scan.
+        blocks: Blocks of one input.
+    """
+    return min((size for size in range(1, length + 1) if length % size == 0), key=lambda size: length // size + size * blocks)

@@ -73,7 +73,8 @@ class Stack(eqx.Module, Generic[Block]):
             return carry, tuple(outputs)
 
         blocks = jax.tree.map(without_layers, self.stacked, is_leaf=is_named)
-        return scan(body, carry, (blocks, inputs), self.remat, length=self.layers.size, flat=self._flat)
+        each = len(self.stacked.blocks) if isinstance(self.stacked, Pattern) else 1
+        return scan(body, carry, (blocks, inputs), self.remat, length=self.layers.size, blocks=each, flat=self._flat)
 
     def scan_kinds(self, kinds: Sequence[Kind], step: Callable[[Kind, Any, Any], Any], carry: Any) -> Any:
         """Compute ``carry = step(kind, block, carry)`` for each block in order, where the kinds of the blocks follow a pattern.
@@ -104,7 +105,7 @@ class Stack(eqx.Module, Generic[Block]):
 
             if len(run.pattern) > 1:
                 mine = jax.tree.map(lambda x, run=run: x.reshape(run.repetitions, len(run.pattern), *x.shape[1:]), mine)
-            carry, _ = scan(body, carry, mine, self.remat, length=run.repetitions, flat=flat)
+            carry, _ = scan(body, carry, mine, self.remat, length=run.repetitions, blocks=len(run.pattern), flat=flat)
         return carry
 
     @property

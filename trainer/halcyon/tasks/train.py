@@ -297,9 +297,7 @@ def _compiled(
     programs.compiled(STEP_MODULE, step)
 
 
-def _publish(
-    processes: ProcessGroup, programs: CompilationCache, reporter: RunReporter, plans: PlanReports, reserved_bytes: int
-) -> None:
+def _publish(processes: ProcessGroup, programs: CompilationCache, reporter: RunReporter, plans: PlanReports, reserved_bytes: int) -> None:
     if processes.is_main:
         plans.start()
     try:
