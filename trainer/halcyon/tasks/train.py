@@ -298,10 +298,10 @@ def _compiled(
 
 
 def _publish(processes: ProcessGroup, programs: CompilationCache, reporter: RunReporter, plans: PlanReports, reserved_bytes: int) -> None:
-    if processes.is_main:
-        plans.start()
     try:
         if processes.is_main:
             programs.publish(reserved_bytes=reserved_bytes)
     except (OSError, StoreFailure) as error:
         reporter.warning(f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}")
+    if processes.is_main:
+        plans.start()

@@ -45,5 +45,9 @@ class PlanReports:
 
     def _report(self, step: jax.stages.Compiled, batch_size: int, sequence_length: int) -> None:
         remat, memory_bytes = remat_of(self._spec.model.section), memory_of(self._spec)
-        plan = plan_of(self._program, step, batch_size, sequence_length, remat=remat, memory_bytes=memory_bytes)
+        try:
+            plan = plan_of(self._program, step, batch_size, sequence_length, remat=remat, memory_bytes=memory_bytes)
+        except (KeyError, ValueError) as error:  # another XLA may write its programs in another way
+            self._reporter.warning(f"the plan of the step could not be read from its program: {error!r}")
+            return
         self._reporter.planned(plan.sentence(), event_fields(plan))
