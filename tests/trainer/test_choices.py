@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from halcyon_api.exit_codes import ExitCode
-from tests.suite import promises
 from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow
@@ -25,7 +24,6 @@ def plan(group: TrainerProcesses) -> dict[str, Any]:
     return next(event for event in group.leader.events if event.get("event") == "plan")
 
 
-@promises.SAME_LOSSES
 def test_a_recorded_choice_is_taken_and_a_new_one_is_recorded(tmp_path: Path) -> None:
     first = trained(run_document(tmp_path / "first", steps=4, microbatches="auto"), tmp_path / "one")
     (recorded,) = (tmp_path / "first" / "choices").iterdir()
