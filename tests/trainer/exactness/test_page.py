@@ -20,13 +20,20 @@ def test_the_page_shows_the_recorded_figures() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(RESULTS), "run `python -m tests.trainer.exactness.generate`"
 
 
-@pytest.mark.parametrize("table", ["logits", "gradients", "import", "export"])
+@pytest.mark.parametrize("table", ["logits", "gradients"])
 def test_every_golden_is_recorded_and_no_other(table: str) -> None:
     assert sorted(RESULTS[table]) == NAMES
 
 
-def test_every_mesh_that_is_tested_is_recorded_and_no_other() -> None:
-    assert sorted(RESULTS["losses"]) == sorted(losses_case(*case) for case in (*FEW, *MORE))
+@pytest.mark.parametrize("table", ["import", "export"])
+def test_only_present_goldens_are_recorded(table: str) -> None:
+    assert set(RESULTS[table]) <= set(NAMES)
+
+
+def test_only_present_meshes_are_recorded_and_all_fast_ones() -> None:
+    recorded = set(RESULTS["losses"])
+    assert recorded <= {losses_case(*case) for case in (*FEW, *MORE)}
+    assert recorded >= {losses_case(*case) for case in FEW}
 
 
 def test_a_family_that_is_not_measured_shows_as_such() -> None:
