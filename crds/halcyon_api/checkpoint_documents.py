@@ -26,6 +26,8 @@ TOKENIZERS_PREFIX = "tokenizers/"
 """Where a root keeps the tokenizer of its model."""
 HUGGING_FACE_PREFIX = "huggingface/"
 """Where a root keeps the small files of the Hugging Face model that its weights came from."""
+CHOICES_PREFIX = "choices/"
+"""Where a root keeps the values that a run has chosen for its automatic fields."""
 FORMAT_VERSION = 1
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -250,6 +250,7 @@ def _rewrite(node: Schema, types: _Types, path: str) -> Schema:
         defaults = {} if path.startswith(".status") else types.section_defaults(name)
         if rules := types.rules(name):
             node["x-kubernetes-validations"] = rules
+    node = _int_or_word(node)
     if "anyOf" in node or "oneOf" in node or "allOf" in node:
         raise ValueError(f"{path}: a structural schema has no unions")
     for key in _DROPPED:
@@ -285,6 +286,17 @@ def _without_null(node: Schema) -> Schema:
     if node.get("default", ...) is None:
         del node["default"]
     return node
+
+
+def _int_or_word(node: Schema) -> Schema:
+    """``anyOf: [integer, constant text]`` becomes a field of both types, where bounds are for numbers and the pattern is for text."""
+    choices: list[Schema] = node.get("anyOf", [])
+    if len(choices) != 2 or choices[0].get("type") != "integer" or "const" not in choices[1]:
+        return node
+    number, word = choices
+    bounds = {key: value for key, value in number.items() if key in ("minimum", "maximum")}
+    rest = {key: value for key, value in node.items() if key != "anyOf"}
+    return {"x-kubernetes-int-or-string": True, **bounds, "pattern": f"^{word['const']}$", **rest}
 
 
 def _flag_exclusive_bounds(node: Schema) -> None:

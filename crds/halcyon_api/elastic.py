@@ -12,9 +12,8 @@ import math
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh
+from halcyon_api.spec.trainer import MAX_MICROBATCHES, TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
-
-MAX_MICROBATCHES = 65_536
 
 
 def wanted_slices(spec: TrainingRunSpec) -> int:
@@ -35,21 +34,30 @@ def usable_slices(spec: TrainingRunSpec) -> tuple[int, ...]:
 def microbatches_on(spec: TrainingRunSpec, slices: int) -> int | None:
     """Microbatches of a step on a number of slices; None if the batch cannot be distributed evenly.
 
-    The smallest number with which a device holds at most as many rows at a time as on `accelerator.slices`.
+    The smallest number with which a device holds at most as many rows at a time as on `accelerator.slices`. For ``auto``, the smallest
+    number at all.
     """
     topology = spec.accelerator.resolve()
     try:
         shards = slices * run_mesh(spec, topology).data_parallelism // topology.slices
     except InvalidMesh:
         return None
-    sizes = [spec.trainer.batch_size, *(entry.batch_size for entry in spec.trainer.batch_schedule if entry.batch_size)]
-    if any(size % shards for size in sizes):
-        return None
-    fewest = -(-spec.trainer.microbatches * topology.slices // slices)
-    rows = math.gcd(*(size // shards for size in sizes))
+    fewest = 1 if spec.trainer.microbatches == "auto" else -(-spec.trainer.microbatches * topology.slices // slices)
+    return next((parts for parts in possible_microbatches(spec.trainer, shards) if fewest <= parts), None)
+
+
+def possible_microbatches(trainer: TrainerSpec, shards: int) -> tuple[int, ...]:
+    """The numbers of microbatches that cut every batch of a run evenly, in rising order. Empty if the shards do not divide every batch.
+
+    Args:
+        trainer: The batches.
+        shards: Shards of a batch over the devices.
+    """
+    if any(size % shards for size in trainer.batch_sizes):
+        return ()
+    rows = math.gcd(*(size // shards for size in trainer.batch_sizes))
     low = [divisor for divisor in range(1, math.isqrt(rows) + 1) if rows % divisor == 0]
-    divisors = sorted({*low, *(rows // divisor for divisor in low)})
-    return next((parts for parts in divisors if fewest <= parts <= MAX_MICROBATCHES), None)
+    return tuple(parts for parts in sorted({*low, *(rows // divisor for divisor in low)}) if parts <= MAX_MICROBATCHES)
 
 
 def on_slices(spec: TrainingRunSpec, slices: int) -> TrainingRunSpec:
@@ -60,7 +68,7 @@ def on_slices(spec: TrainingRunSpec, slices: int) -> TrainingRunSpec:
     return spec.model_copy(
         update={
             "accelerator": spec.accelerator.model_copy(update={"slices": slices}),
-            "trainer": spec.trainer.model_copy(update={"microbatches": microbatches}),
+            "trainer": spec.trainer.model_copy(update={"microbatches": "auto" if spec.trainer.microbatches == "auto" else microbatches}),
             "recovery": spec.recovery.model_copy(update={"elastic": None}),
         }
     )

@@ -71,6 +71,8 @@ def patch_schema() -> Schema:
 def plain_schema(node: Schema) -> Schema:
     """A part of the structural schema as plain JSON Schema: no unknown fields, exclusive bounds as numbers, choices as ``oneOf``."""
     found = {key: value for key, value in node.items() if not key.startswith("x-kubernetes-") and key != "format"}
+    if node.get("x-kubernetes-int-or-string"):
+        found["type"] = ["integer", "string"]
     if node.get("description", "").startswith(FORMER_PLACE):
         found["deprecated"] = True
     for flag, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
@@ -106,7 +108,8 @@ def _or_null(node: Schema) -> Schema:
     if "type" not in node:
         return node
     allowed = {"enum": [*node["enum"], None]} if "enum" in node else {}
-    return node | {"type": [node["type"], "null"]} | allowed
+    types = cast("list[str]", node["type"] if isinstance(node["type"], list) else [node["type"]])
+    return node | {"type": [*types, "null"]} | allowed
 
 
 def render(schema: Schema) -> str:

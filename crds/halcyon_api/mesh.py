@@ -37,7 +37,7 @@ _MOMENTS = 2
 
 def model_shape(spec: TrainingRunSpec) -> ModelShape:
     """The shape of a run's model, with the vocabulary of its document, or `ASSUMED_VOCABULARY`."""
-    vocabulary = -(-_vocabulary(spec.tokenizer) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    vocabulary = -(-document_vocabulary(spec.tokenizer) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     return spec.model.shape(vocabulary, spec.trainer.longest_sequence)
 
 
@@ -138,7 +138,8 @@ def _suggested(spec: TrainingRunSpec, topology: Topology) -> IciAxes:
     )
 
 
-def _vocabulary(tokenizer: TokenizerSpec) -> int:
+def document_vocabulary(tokenizer: TokenizerSpec) -> int:
+    """Number of tokens of a document's tokenizer; `ASSUMED_VOCABULARY` if only its file says."""
     if tokenizer.byte is not None:
         return 259
     if tokenizer.bpe is not None:

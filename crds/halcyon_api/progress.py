@@ -95,6 +95,9 @@ class Progress(ReportModel):
     attention: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z, ]*$")] | None = Field(
         default=None, description="The implementation of attention in use; several if the calls of the model differ."
     )
+    plan: Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9., ]*$")] | None = Field(
+        default=None, description="How a step uses the devices: mesh, microbatches, remat policy and memory of one device."
+    )
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -95,6 +95,8 @@ def _former() -> str:
 def _type(field: Schema) -> str:
     if "enum" in field:
         return " \\| ".join(f"`{choice}`" for choice in field["enum"])
+    if field.get("x-kubernetes-int-or-string"):
+        return f"{_type({**field, 'type': 'integer', 'x-kubernetes-int-or-string': False})} \\| `{field['pattern'].strip('^$')}`"
     if field["type"] == "array":
         return f"list of {_type(field['items'])}"
     if "additionalProperties" in field:

@@ -52,7 +52,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
 
 def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
     trainer = spec.trainer
-    unit = mesh.data_parallelism * trainer.microbatches
+    unit = mesh.data_parallelism * trainer.least_microbatches
     sizes = {"spec.trainer.batchSize": trainer.batch_size}
     sizes |= {
         f"spec.trainer.batchSchedule[{n}].batchSize": entry.batch_size for n, entry in enumerate(trainer.batch_schedule) if entry.batch_size
@@ -61,7 +61,7 @@ def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
         Problem(
             field,
             f"{size} must be a multiple of the data parallelism times microbatches, {mesh.data_parallelism} x "
-            f"{trainer.microbatches}; the next one is {-(-size // unit) * unit}",
+            f"{trainer.least_microbatches}; the next one is {-(-size // unit) * unit}",
         )
         for field, size in sizes.items()
         if size % unit

@@ -60,6 +60,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__mesh": {"ici": {"fsdp": 3}}}, "the mesh.ici axes multiply to the devices of a slice"),
     ({"spec__mesh": {"ici": {"tensor": 3}}}, "the mesh.ici axes multiply to the devices of a slice"),
     ({"spec__mesh": {"ici": {"data": -1}}}, "at most one of them is -1"),
+    ({"spec__trainer__microbatches": 0}, "spec.trainer.microbatches in body should be greater than or equal to 1"),
+    ({"spec__trainer__microbatches": "many"}, "spec.trainer.microbatches in body should match '^auto$'"),
     ({"spec__mesh": {"dcn": {"replica": 3}}}, "must be -1 or equal accelerator.slices"),
     ({"spec__trainer__attention": "splash"}, "splash is a kernel for TPUs"),
     ({"spec__trainer__attention": "ring"}, "ring needs a mesh that splits positions"),
@@ -139,6 +141,10 @@ def test_kubectl_shows_the_sentence(api_server: ControlPlane, namespace: str, ch
 def test_environment_variables_are_accepted(api: Api, shared_namespace: str) -> None:
     secret = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
     api.create(document(spec__env=[{"name": "XLA_FLAGS", "value": ""}, secret]), shared_namespace, dry_run=True)
+
+
+def test_microbatches_may_be_automatic(api: Api, shared_namespace: str) -> None:
+    api.create(document(spec__trainer__microbatches="auto", spec__model__llama__remat="auto"), shared_namespace, dry_run=True)
 
 
 def test_a_valid_document_is_accepted_and_shows_its_defaults(api: Api, namespace: str) -> None:

@@ -17,9 +17,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 import halcyon.training.program
+from halcyon.parallel.collectives import collectives
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon_api.training_run import TrainingRunSpec, parse_run
-from tests.trainer.collectives import collectives
 
 
 def devices_of(topology: str | None) -> np.ndarray:

@@ -23,7 +23,7 @@ from halcyon_api.mesh import pinned, run_mesh
 from halcyon_api.package import install
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
-from halcyon_api.training_run import InvalidRun, TrainingRun
+from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec
 from halcyon_api.validation import find_problems
 
 
@@ -128,6 +128,11 @@ def resolve_context(
 def run_name(context: Context) -> str:
     """The run's name and namespace."""
     return f"{context.owner.namespace}/{context.owner.name}"
+
+
+def with_spec(context: Context, spec: TrainingRunSpec) -> Context:
+    """The same place in a run with another spec."""
+    return replace(context, run=context.run.model_copy(update={"spec": spec}))
 
 
 def process_name(context: Context) -> str:

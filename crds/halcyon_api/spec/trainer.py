@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from halcyon_api.base import ApiModel
 from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
@@ -75,6 +75,19 @@ class BatchScheduleEntry(ApiModel):
     )
 
 
+MAX_MICROBATCHES = 65_536
+
+
+def _number_or_auto(value: object) -> object:
+    if value == "auto" or (type(value) is int and 1 <= value <= MAX_MICROBATCHES):
+        return value
+    raise ValueError(f"must be a whole number from 1 to {MAX_MICROBATCHES}, or auto")
+
+
+Microbatches = Annotated[Annotated[int, Field(ge=1, le=MAX_MICROBATCHES)] | Literal["auto"], BeforeValidator(_number_or_auto)]
+"""One validator gives one sentence: each member of a union would give its own."""
+
+
 class TrainerSpec(ApiModel):
     """The training loop."""
 
@@ -86,9 +99,12 @@ class TrainerSpec(ApiModel):
     batch_schedule: Annotated[list[BatchScheduleEntry], Field(max_length=32)] = Field(
         default=[], description="Batch schedule: other batch sizes and sequence lengths from given steps on, in rising order of `fromStep`."
     )
-    microbatches: Annotated[int, Field(ge=1, le=65_536)] = Field(
+    microbatches: Microbatches = Field(
         default=1,
-        description="Number of parts of a step's batch, computed one after the other to save memory. The result is the same.",
+        description=(
+            "Number of parts of a step's batch, computed one after the other to save memory. The result is the same. `auto`: the least "
+            "number whose step fits into the memory of a device; 1 if its size is not known."
+        ),
     )
     attention: AttentionName = Field(default="auto", description=ATTENTION_DESCRIPTION)
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = Field(
@@ -97,6 +113,16 @@ class TrainerSpec(ApiModel):
     precision: PrecisionSpec = Field(default_factory=PrecisionSpec, description="Floating-point types.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation during the run.")
     log_every_steps: PositiveStep = Field(default=1, description="Log a line of metrics every N steps.")
+
+    @property
+    def least_microbatches(self) -> int:
+        """The number of microbatches; 1 if it is chosen automatically."""
+        return 1 if self.microbatches == "auto" else self.microbatches
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """All batch sizes of the run."""
+        return (self.batch_size, *(entry.batch_size for entry in self.batch_schedule if entry.batch_size))
 
     @property
     def longest_sequence(self) -> int:

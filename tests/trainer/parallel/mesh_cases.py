@@ -46,6 +46,11 @@ MODELS = {
     "qwen3Next": QWEN3_NEXT,
 }
 
+RECOMPUTED = ("attention", "dots", "full", "nested", "offload")
+"""Remat policies that compute something again."""
+MODELS |= {remat: {"llama": LLAMA["llama"] | {"layers": 4, "remat": remat}} for remat in ("none", *RECOMPUTED)}
+"""The model of a remat policy has the name of the policy."""
+
 FEW: list[Any] = [
     ("llama", "fsdp 8", 1, "cpu"),
     ("gpt2", "replica 2 x fsdp 2 x tensor 2", 4, "cpu"),

@@ -17,7 +17,7 @@ from tests.api.documents import document
 from tests.trainer.batches import batch_of
 from tests.trainer.exactness.page import losses_case
 from tests.trainer.meshes import mesh_from
-from tests.trainer.parallel.mesh_cases import FEW, MODELS, MORE
+from tests.trainer.parallel.mesh_cases import FEW, MODELS, MORE, RECOMPUTED
 
 STEPS, ROWS, LENGTH = 10, 16, 12
 ALONE = "fsdp 1"
@@ -63,6 +63,21 @@ def test_losses_are_those_of_one_device(model: str, on: str, microbatches: int, 
     difference = float(np.abs(np.subtract(losses(model, on, microbatches, kind), losses(model))).max())
     assert difference <= 5e-6
     measured("losses", losses_case(model, on, microbatches, kind), difference)
+
+
+@pytest.mark.parametrize(
+    ("remat", "on", "microbatches"),
+    [
+        ("attention", "replica 2 x fsdp 2 x tensor 2", 2),
+        *(
+            pytest.param(remat, on, microbatches, marks=[pytest.mark.slow, pytest.mark.variant])
+            for remat in RECOMPUTED
+            for on, microbatches in (("fsdp 2 x context 2 x tensor 2", 1), ("data 2 x fsdp 4", 2))
+        ),
+    ],
+)
+def test_remat_policies_have_the_losses_of_one_device_that_keeps_all(remat: str, on: str, microbatches: int) -> None:
+    np.testing.assert_allclose(losses(remat, on, microbatches), losses("none"), rtol=0, atol=5e-6)
 
 
 def test_losses_in_narrow_compute_are_about_those_of_one_device() -> None:

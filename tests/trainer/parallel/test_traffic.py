@@ -8,10 +8,11 @@ import jax
 import pytest
 
 from halcyon.models import log_probs
+from halcyon.parallel.collectives import Collective, collectives
+from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.program import Program, build_program
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
-from tests.trainer.collectives import Collective, collectives
 from tests.trainer.meshes import mesh_of
 
 VOCAB, EMBED, MLP, LENGTH, BATCH = 2048, 64, 96, 64, 32
@@ -95,3 +96,16 @@ def test_keys_travel_around_the_ring_and_are_never_gathered() -> None:
     gathered = [one for one in found if one.kind in ("all-gather", "all-to-all", "collective-broadcast")]
     assert [(one.dtype, math.prod(one.shape), one.depth) for one in gathered] == [("s32", BATCH * LENGTH, 0)]
     assert max(one.size_bytes for one in found if one.kind == "all-reduce") == TABLE_BYTES, "only gradients of parameters are summed"
+
+
+def test_devices_of_a_tensor_axis_share_the_positions_between_attention_and_mlp() -> None:
+    """Inside both they share heads and features, so positions are gathered before them, and no heads are exchanged."""
+    text = program_on((1, 4, 1, 2)).compile_step(BATCH, LENGTH).as_text() or ""
+    rows = BATCH // 4
+    assert f"bf16[3,{rows},{LENGTH // 2},{EMBED}]" in text, "what the forward pass keeps of each block"
+    assert f"bf16[3,{rows},{LENGTH},{EMBED}]" not in text
+    found = [one for one in collectives(text) if one.depth and one.size_bytes >= LEAST_BYTES]
+    activations = [one for one in found if one.axes(MESH_AXES, (1, 4, 1, 1, 1, 2)) == ("tensor",)]
+    assert {one.kind for one in activations} == {"all-gather", "all-reduce"}, "on CPU XLA scatters a sum by an all-reduce"
+    assert max(one.size_bytes for one in activations) == 4 * rows * LENGTH * EMBED, "positions of one device's rows"
+    assert {one.kind for one in found if one not in activations} == {"all-reduce"}, "gradients of a block, over data"

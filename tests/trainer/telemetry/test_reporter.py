@@ -14,9 +14,11 @@ import pytest
 from halcyon.telemetry import reporter, termination_report
 from halcyon.telemetry.clock import process_age_seconds
 from halcyon.telemetry.events import BY_NAME, COMMON
+from halcyon.training.plan import event_fields
 from halcyon_api.goodput import GoodputSeconds
 from halcyon_api.progress import Evaluated, Progress, ProgressReport, StartupSeconds
 from tests.trainer.telemetry.fakes import IDENTITY, Built, Scene, committed, step_report
+from tests.trainer.training.plans import PLAN
 
 
 class Found:
@@ -451,6 +453,8 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.start(resumed_step=1)
     scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped")
     scene.reporter.attends({"reference": "few positions"})
+    scene.reporter.planned(PLAN.sentence(), event_fields(PLAN))
+    assert scene.reporter.report().progress.plan == PLAN.sentence()
     scene.steps(2, 3)
     scene.reporter.evaluation(3, Found())  # type: ignore[arg-type]
     scene.reporter.evaluates(Evaluated(run="base", step=3, path="steps/3/"), batches=1, batch_tokens=64)

@@ -16,6 +16,7 @@ from halcyon.cli.data import app as data_app
 from halcyon.cli.errors import about_file, replace_unencodable
 from halcyon.cli.models import export_app, import_app
 from halcyon.cli.options import Defaults, Document
+from halcyon.cli.show import app as show_app
 from halcyon.cli.tokenizer import app as tokenizer_app
 from halcyon.cli.usage import OneSentence
 from halcyon_api.counting import counted
@@ -173,6 +174,7 @@ def _elsewhere(spec: TrainingRunSpec) -> str:
 app.add_typer(checkpoints_app, name="checkpoints", rich_help_panel=LOCAL)
 app.add_typer(data_app, name="data", rich_help_panel=LOCAL)
 app.add_typer(tokenizer_app, name="tokenizer", rich_help_panel=LOCAL)
+app.add_typer(show_app, name="show", rich_help_panel=LOCAL)
 app.add_typer(import_app, name="import", rich_help_panel=LOCAL)
 app.add_typer(export_app, name="export", rich_help_panel=LOCAL)
 app.command(rich_help_panel=LOCAL)(doctor)

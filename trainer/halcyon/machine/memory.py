@@ -7,13 +7,16 @@ cannot avoid. Matrices inside a block, the loss and the compiler's copies need a
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halcyon.errors import BadConfiguration
+from halcyon_api.elastic import possible_microbatches
 from halcyon_api.mesh import model_shape
+from halcyon_api.spec.families.section import Remat, remat_of
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import Problem
@@ -48,14 +51,24 @@ def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
     state = copies * _WIDTHS[trainer.precision.parameters] * model.parameters // mesh.parameter_shards
     if spec.task == "data":
         return MemoryNeed(0, 0)
-    residuals = model.blocks if spec.task == "train" else 1
+    residuals = _kept_residuals(model.blocks, remat_of(spec.model.section)) if spec.task == "train" else 1
     sizes = [(trainer.batch_size, trainer.sequence_length)]
     sizes += [
         (entry.batch_size or trainer.batch_size, entry.sequence_length or trainer.sequence_length) for entry in trainer.batch_schedule
     ]
-    tokens = max(batch * length for batch, length in sizes) // (mesh.data_parallelism * mesh.context * trainer.microbatches)
+    tokens = max(batch * length for batch, length in sizes) // (mesh.data_parallelism * mesh.context * _most_microbatches(spec, mesh))
     width = model.width * _WIDTHS[trainer.precision.compute] // mesh.tensor
     return MemoryNeed(state, tokens * (residuals * width + _BATCH_BYTES_PER_TOKEN))
+
+
+def _kept_residuals(blocks: int, remat: Remat) -> int:
+    """Residual streams of whole sequences that a device keeps at least, for blocks that are computed in order."""
+    return {"nested": math.isqrt(4 * blocks), "offload": 1}.get(remat, blocks)
+
+
+def _most_microbatches(spec: TrainingRunSpec, mesh: ResolvedMesh) -> int:
+    given = spec.trainer.microbatches
+    return given if given != "auto" else (possible_microbatches(spec.trainer, mesh.data_parallelism) or (1,))[-1]
 
 
 def memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh, available_bytes: int, *, devices: int, where: str) -> Problem | None:
@@ -97,11 +110,15 @@ def check_device_memory(spec: TrainingRunSpec, mesh: ResolvedMesh) -> None:
     Raises:
         BadConfiguration: See `check_memory`.
     """
+    check_memory(spec, mesh, device_memory(), devices=1, where="each device")
+
+
+def device_memory() -> int | None:
+    """Bytes of memory of this process's smallest device, as JAX reports it. None: not known, as on the processor."""
     import jax
 
     sizes = [(device.memory_stats() or {}).get("bytes_limit") for device in jax.local_devices()]
-    known = [int(size) for size in sizes if size]
-    check_memory(spec, mesh, min(known, default=None), devices=1, where="each device")
+    return min((int(size) for size in sizes if size), default=None)
 
 
 def check_step_memory(compiled: jax.stages.Compiled, available_bytes: int | None, *, devices: int) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import equinox as eqx
-import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
@@ -22,6 +21,7 @@ from halcyon.models import axes
 from halcyon.models.elementwise import elementwise
 from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.parameters import Role
+from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask, Window, causal
@@ -152,7 +152,7 @@ class DecoderBlock(eqx.Module):
     def __call__(self, x: NamedArray, mask: Mask, rotary: RotaryTable) -> NamedArray:
         """(..., position, embed) to the same axes."""
         x = x + _normed(self.attention_post_norm, self.attention(_normed(self.attention_norm, x), mask, rotary))
-        return hax.auto_sharded(x + _normed(self.mlp_post_norm, self.mlp(_normed(self.mlp_norm, x))))
+        return divided(x + _normed(self.mlp_post_norm, self.mlp(_normed(self.mlp_norm, x))))
 
 
 def _mlp(design: Design, linear: InitLinear, dtype: jnp.dtype) -> GatedMlp | PlainMlp:

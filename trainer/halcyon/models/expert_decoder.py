@@ -23,6 +23,7 @@ from halcyon.models.decoder import BlockKind, DecoderAxes, Design
 from halcyon.models.mixed_stacks import scan_forms
 from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.parameters import Role
+from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.experts import Gate, silu_gate
 from halcyon.models.parts.linear import Linear
@@ -54,7 +55,7 @@ class ExpertBlock(eqx.Module):
             out, report = self.mlp(normed)
         else:
             out, report = self.mlp(normed), None
-        return hax.auto_sharded(x + out), report
+        return divided(x + out), report
 
 
 InitAttention = Callable[["ExpertDesign", Axis, jnp.dtype, Iterator[PRNGKeyArray]], eqx.Module]

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 
 from halcyon.models.axes import is_named
 from halcyon.models.partition import unroll
+from halcyon.models.remat import checkpointed, scan
 from halcyon.models.stack import Run, Stack, runs_of, without_layers
+from halcyon_api.spec.families.section import Remat
 
 Form = TypeVar("Form", bound=Hashable)
 Kind = TypeVar("Kind")
@@ -54,14 +56,13 @@ def scan_forms(
 
 
 def _scan_run(
-    run: Run[Any], blocks: Any, remat: Mapping[Any, str], step: Callable[[Any, Any, Any], tuple[Any, Any]], carry: Any
+    run: Run[Any], blocks: Any, remat: Mapping[Any, Remat], step: Callable[[Any, Any, Any], tuple[Any, Any]], carry: Any
 ) -> tuple[Any, list[Any]]:
     """The last carry, and the outputs of a run, if any."""
     flat = unroll(run.repetitions)
 
     def one(form: Any, kind: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
-        plain = functools.partial(step, kind)
-        return jax.checkpoint(plain, prevent_cse=flat or run.repetitions == 1) if remat[form] == "full" else plain
+        return checkpointed(functools.partial(step, kind), remat[form], prevent_cse=flat or run.repetitions == 1)
 
     steps = [(form, one(form, kind)) for form, kind in run.pattern]
 
@@ -75,7 +76,8 @@ def _scan_run(
                 found.append(output)
         return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *found) if found else None
 
-    carry, outputs = jax.lax.scan(body, carry, blocks, unroll=flat, length=run.repetitions)
+    policy = next(iter(remat.values()))  # a model has one
+    carry, outputs = scan(body, carry, blocks, policy, length=run.repetitions, blocks=len(run.pattern), flat=flat)
     if outputs is None:
         return carry, []
     return carry, [jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)]

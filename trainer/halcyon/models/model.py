@@ -14,6 +14,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import POSITION
 from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters
+from halcyon.models.partition import divided
 from halcyon.models.parts.linear import contract
 
 
@@ -83,7 +84,7 @@ class CausalLM(eqx.Module):
 
         Training computes them in blocks instead: see `halcyon.models.log_probs`.
         """
-        logits = hax.auto_sharded(contract(features, self.head, self.embed, into=jnp.float32))
+        logits = divided(contract(features, self.head, self.embed, into=jnp.float32))
         cap = self.logit_cap
         return logits if cap is None else cap * hax.tanh(logits / cap)
 

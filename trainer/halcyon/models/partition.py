@@ -85,6 +85,10 @@ class Partition(Protocol):
         """See the function `by_device`."""
         ...
 
+    def divided(self, x: NamedArray) -> NamedArray:
+        """See the function `divided`."""
+        ...
+
     def parts_of(self, axis: Axis) -> int:
         """The number of parts into which an axis of an activation is divided."""
         ...
@@ -137,6 +141,10 @@ class OneDevice:
         del results
         return function(_WholeShard(), activations, parameters)
 
+    def divided(self, x: NamedArray) -> NamedArray:
+        """`x`: nothing is divided."""
+        return x
+
     def parts_of(self, axis: Axis) -> int:
         """1: nothing is divided."""
         del axis
@@ -172,6 +180,11 @@ def by_device(function: Callable[[Shard, Any, Any], Any], activations: Any, para
         results: Tree of `Result` with the structure of the function's result.
     """
     return _partition.get().by_device(function, activations, parameters, results)
+
+
+def divided(x: NamedArray) -> NamedArray:
+    """`x`, divided among the devices as an activation with its axes is."""
+    return _partition.get().divided(x)
 
 
 def parts_of(axis: Axis) -> int:

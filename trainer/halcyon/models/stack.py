@@ -21,6 +21,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import LAYERS, is_named
 from halcyon.models.partition import unroll
+from halcyon.models.remat import checkpointed, scan
 from halcyon_api.spec.families.section import Remat
 
 Block = TypeVar("Block", bound=eqx.Module)
@@ -38,7 +39,7 @@ class Stack(eqx.Module, Generic[Block]):
 
     Attributes:
         layers: The number of blocks; for a `Pattern`, of its repetitions.
-        remat: The remat policy. ``full``: only the carry between blocks is kept for the backward pass, which computes each block again.
+        remat: What the forward pass keeps for the backward pass (see `halcyon.models.remat`).
         stacked: The block, or a `Pattern` of blocks.
     """
 
@@ -59,7 +60,7 @@ class Stack(eqx.Module, Generic[Block]):
             The last carry, and the outputs of all blocks in the form of `inputs`.
         """
         # In a loop, XLA cannot merge the forward and the backward computation, so only an unrolled one needs `prevent_cse`.
-        one = jax.checkpoint(step, prevent_cse=self._flat) if self.remat == "full" else step
+        one = checkpointed(step, self.remat, prevent_cse=self._flat)
 
         def body(carry: Any, at: tuple[Any, Any]) -> tuple[Any, Any]:
             block, given = at
@@ -72,7 +73,8 @@ class Stack(eqx.Module, Generic[Block]):
             return carry, tuple(outputs)
 
         blocks = jax.tree.map(without_layers, self.stacked, is_leaf=is_named)
-        return jax.lax.scan(body, carry, (blocks, inputs), unroll=self._flat, length=self.layers.size)
+        each = len(self.stacked.blocks) if isinstance(self.stacked, Pattern) else 1
+        return scan(body, carry, (blocks, inputs), self.remat, length=self.layers.size, blocks=each, flat=self._flat)
 
     def scan_kinds(self, kinds: Sequence[Kind], step: Callable[[Kind, Any, Any], Any], carry: Any) -> Any:
         """Compute ``carry = step(kind, block, carry)`` for each block in order, where the kinds of the blocks follow a pattern.
@@ -91,9 +93,8 @@ class Stack(eqx.Module, Generic[Block]):
         for run in runs:
             mine = blocks if len(runs) == 1 else jax.tree.map(lambda x, run=run: x[run.first : run.end], blocks)
             flat = unroll(run.repetitions)
-            steps = [functools.partial(step, kind) for kind in run.pattern]
-            if self.remat == "full":
-                steps = [jax.checkpoint(one, prevent_cse=flat or (len(runs) > 1 and run.repetitions == 1)) for one in steps]
+            merges = flat or (len(runs) > 1 and run.repetitions == 1)
+            steps = [checkpointed(functools.partial(step, kind), self.remat, prevent_cse=merges) for kind in run.pattern]
 
             def body(carry: Any, block: Any, steps: Any = steps) -> tuple[Any, None]:
                 if len(steps) == 1:
@@ -104,7 +105,7 @@ class Stack(eqx.Module, Generic[Block]):
 
             if len(run.pattern) > 1:
                 mine = jax.tree.map(lambda x, run=run: x.reshape(run.repetitions, len(run.pattern), *x.shape[1:]), mine)
-            carry, _ = jax.lax.scan(body, carry, mine, unroll=flat, length=run.repetitions)
+            carry, _ = scan(body, carry, mine, self.remat, length=run.repetitions, blocks=len(run.pattern), flat=flat)
         return carry
 
     @property

@@ -3,9 +3,9 @@
 Models use only axis names and do not depend on the mesh. `PARAMETER_AXES` shards a parameter's axes at rest (in the training state, in
 gradients, in checkpoints); `COMPUTE_AXES` shards an activation's axes during a step. ``embed`` is sharded over ``fsdp`` at rest but not in
 computation, so XLA gathers a block's weights just before their use and scatters their gradients after it (ZeRO stage 3, Rajbhandari et al.
-2020). ``tensor`` splits heads, MLP and vocabulary in both (Shoeybi et al. 2019). ``expert`` splits the experts in both, and the batch: each
-device sends its tokens to the devices of their experts (Lepikhin et al. 2020). ``context`` splits the positions of activations; attention
-passes keys and values around it (`halcyon.models.parts.ring_attention`).
+2020). ``tensor`` splits heads, MLP and vocabulary in both (Shoeybi et al. 2019), and the positions of activations between them. ``expert``
+splits the experts in both, and the batch: each device sends its tokens to the devices of their experts (Lepikhin et al. 2020). ``context``
+splits the positions of activations; attention passes keys and values around it (`halcyon.models.parts.ring_attention`).
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ PARAMETER_AXES: AxisTable = _split({EMBED: "parameters", **_BOTH})
 
 COMPUTE_AXES: AxisTable = _split({BATCH: "batch", POSITION: "position", **_BOTH})
 """Activations, tokens and losses."""
+
+POSITION_AXES_BETWEEN: tuple[str, ...] = tuple(row.name for row in splitting("features"))
+"""Mesh axes that also split the positions of activations whose other axes they do not split: those between attention and MLP."""
 
 
 def partition_spec(axes: tuple[str, ...] | tuple[Axis, ...], table: AxisTable) -> PartitionSpec:

@@ -24,7 +24,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from halcyon.models.axes import BATCH, EMBED, EXPERTS, POSITION, is_named
 from halcyon.models.partition import Result, Shard, partitioned
-from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, AxisTable, mesh_axes, open_axes
+from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, POSITION_AXES_BETWEEN, AxisTable, mesh_axes, open_axes
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,24 @@ class MeshPartition:
         )
         return run(activations, parameters)
 
+    def divided(self, x: NamedArray) -> NamedArray:
+        """Constrain an activation to `COMPUTE_AXES`.
+
+        Between attention and MLP an activation has no axis that ``tensor`` splits. So ``tensor`` splits its positions there: the devices
+        share the work of norms and sums instead of repeating it (Korthikanti et al. 2022).
+        """
+        sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}
+        names = {axis: tuple(name for name in mesh_axes(axis, table) if sizes.get(name, 1) > 1) for axis in x.axis_names}
+        used = {name for split in names.values() for name in split}
+        further = tuple(name for name in POSITION_AXES_BETWEEN if sizes.get(name, 1) > 1 and name not in used)
+        if not further or POSITION not in x.axis_names or BATCH not in x.axis_names:
+            return hax.auto_sharded(x)
+        together = (*names[POSITION], *further)
+        if x.resolve_axis(POSITION).size % math.prod(sizes[name] for name in together):
+            return hax.auto_sharded(x)
+        spec = PartitionSpec(*((together if axis == POSITION else names[axis]) or None for axis in x.axis_names))
+        return _named(x, jax.lax.with_sharding_constraint(x.array, spec))
+
     def parts_of(self, axis: Axis) -> int:
         """Number of parts into which the context divides an axis of an activation."""
         sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}
@@ -220,7 +238,7 @@ def _divides(sizes: dict[str, int], axis: str, activations: Any, *, absent: bool
 
 @contextlib.contextmanager
 def computing(mesh: Mesh, table: AxisTable = COMPUTE_AXES) -> Iterator[None]:
-    """The context in which a model is traced: ``hax.auto_sharded`` in it constrains activations by `table` on `mesh`."""
+    """The context in which a model is traced: `halcyon.models.partition.divided` in it constrains activations by `table` on `mesh`."""
     with hax.partitioning.set_mesh(mesh), hax.axis_mapping(table), partitioned(MeshPartition()):
         yield
 

@@ -33,6 +33,7 @@ from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluating import with_source
 from halcyon.training.compilation import compiler_options
 from halcyon.training.evaluation import evaluate, make_evaluation_step
+from halcyon.training.fitting import without_choice
 from halcyon.training.program import Program, build_program, padded_token_bytes
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.counting import counted
@@ -71,6 +72,7 @@ def evaluate_checkpoint(
     caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget)
     with session(context, reporter, on_lost_process=on_lost_process) as joined:
         context, mesh = joined.lay_out()
+        spec = without_choice(spec, context.mesh)
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
@@ -196,7 +198,7 @@ class CheckpointEvaluation:
                 sums,
                 batches=self._batches,
                 batch_size=self._batch_size,
-                microbatches=self._spec.trainer.microbatches,
+                microbatches=self._program.microbatches,
                 sharding=self._program.batch_sharding,
                 fields=self._program.objective.fields,
                 on_batch=self._reporter.evaluated_batch,

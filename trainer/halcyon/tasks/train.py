@@ -14,7 +14,7 @@ import jax
 
 from halcyon.checkpoint import Callbacks, Checkpointer, Restored, SaveReport
 from halcyon.checkpoint.fingerprints import fingerprints
-from halcyon.context import Context, check_context, process_name, run_name
+from halcyon.context import Context, check_context, process_name, run_name, with_spec
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.cache.tokenizers import keep_tokenizer
@@ -37,9 +37,12 @@ from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.training.batch_source import BuildBatchSource, dataset_batches
+from halcyon.training.choices import RunChoice
 from halcyon.training.compilation import CompilationCache, program_key
 from halcyon.training.compiled_steps import CompiledSteps
+from halcyon.training.fitting import with_choice
 from halcyon.training.loop import Loop, Training, TrainingEnd
+from halcyon.training.plan_reports import PlanReports
 from halcyon.training.program import STEP_MODULE, Program, build_program
 from halcyon.training.state import completed_state, initial_state, state_bytes
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Fingerprints
@@ -108,10 +111,15 @@ def train(
         starting: list[Future[Any]] = [opening, background.submit(_wait_for_root, spec.checkpoint, retry_budget)]
         vocabulary = load_tokenizer(caches.progress.caches.tokenizer).vocab_size
         reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary))
-        program = build_program(spec, vocabulary, mesh)
         programs = _shared_programs(context, processes, compilation_cache)
+        choice = RunChoice(context, processes, Store(spec.checkpoint, retry_budget=retry_budget))
+        if (values := choice.find(vocabulary, mesh)) is not None:
+            spec = with_choice(spec, values)
+            context = with_spec(context, spec)
+        program = build_program(spec, vocabulary, mesh)
+        plans = PlanReports(program, spec, reporter)
         steps = CompiledSteps(
-            program, background, lambda: _fetch(programs, reporter), lambda one: _compiled(programs, one, program, reporter)
+            program, background, lambda: _fetch(programs, reporter), functools.partial(_compiled, programs, program, reporter, plans)
         )
         steps.start_for(build_schedule(spec.trainer), context.resume_step)
         if not wait_together(processes, notice, lambda seconds: not wait(starting, seconds).not_done):
@@ -124,6 +132,7 @@ def train(
         if restored is None and processes.is_main:
             _keep_files(spec.checkpoint, caches.progress.caches.tokenizer, begun, reporter, retry_budget)
         checkpointer.opened()
+        choice.keep()
         found = restored or begun
         state = found.state if found else initial_state(program.build_state, program.template)
         if begun is not None and begun.state is None:
@@ -136,7 +145,7 @@ def train(
         training = Training(
             context, program, steps, dataset, batches, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock
         )
-        publish = functools.partial(_publish, processes, programs, reporter, 2 * state_bytes(program.template))
+        publish = functools.partial(_publish, processes, programs, reporter, plans, 2 * state_bytes(program.template))
         loop = Loop(training, after_first_step=lambda: background.submit(publish))
         try:
             ended = loop.run(state, found.step if found else 0, save_first=begun is not None)
@@ -274,16 +283,27 @@ def _fetch(programs: CompilationCache, reporter: RunReporter) -> None:
         reporter.warning(f"compiled programs could not be fetched from the checkpoint root, so this process compiles: {error}")
 
 
-def _compiled(programs: CompilationCache, step: jax.stages.Compiled, program: Program, reporter: RunReporter) -> None:
+def _compiled(
+    programs: CompilationCache,
+    program: Program,
+    reporter: RunReporter,
+    plans: PlanReports,
+    step: jax.stages.Compiled,
+    batch_size: int,
+    sequence_length: int,
+) -> None:
     reporter.attends(program.attention_choices)
+    plans.compiled(step, batch_size, sequence_length)
     if jax.default_backend() == "cpu":  # the compiler of an accelerator itself rejects a program that does not fit
         check_step_memory(step, machine_memory(), devices=jax.local_device_count())
     programs.compiled(STEP_MODULE, step)
 
 
-def _publish(processes: ProcessGroup, programs: CompilationCache, reporter: RunReporter, reserved_bytes: int) -> None:
+def _publish(processes: ProcessGroup, programs: CompilationCache, reporter: RunReporter, plans: PlanReports, reserved_bytes: int) -> None:
     try:
         if processes.is_main:
             programs.publish(reserved_bytes=reserved_bytes)
     except (OSError, StoreFailure) as error:
         reporter.warning(f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}")
+    if processes.is_main:
+        plans.start()

@@ -74,6 +74,24 @@ EVENTS = (
         {"implementation": "Name of the implementation (`trainer.attention`).", "reason": "Why it was chosen."},
     ),
     Event(
+        "plan",
+        "How a compiled step uses the devices, once the first step has ended. Bytes are those of one device.",
+        {
+            "plan": "The plan in one line, as in the status.",
+            "batchSize": "Sequences of a step.",
+            "sequenceLength": "Positions of a sequence.",
+            "microbatches": "Parts of the batch, computed one after the other.",
+            "remat": "The remat policy.",
+            "parametersBytes": "Parameters.",
+            "optimizerBytes": "Optimizer state.",
+            "gradientsBytes": "Gradients, in float32.",
+            "activationsBytes": "All else that the step needs for a time; absent if the compiler does not say.",
+            "stepBytes": "The whole step; absent if the compiler does not say.",
+            "deviceBytes": "Memory of a device; absent if it is not known.",
+            "collectives": "Collectives of a step by kind and mesh axes: the sum of their full arrays, and their number.",
+        },
+    ),
+    Event(
         "compiled",
         "The first step of this process ended.",
         {

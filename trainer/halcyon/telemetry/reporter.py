@@ -59,6 +59,7 @@ class _State:
     checkpoint_error: str | None = None
     save_interval_seconds: float | None = None
     attention: tuple[str, ...] = ()
+    plan: str | None = None
     waiting: StoreWait | None = None
     waits_until: float | None = None
     paused_seconds: float = 0.0
@@ -132,6 +133,17 @@ class RunReporter:
             self._state.attention = (*self._state.attention, *new)
         for name, reason in new.items():
             self._event("attention", implementation=name, reason=reason)
+
+    def planned(self, sentence: str, fields: Mapping[str, Any]) -> None:
+        """Report how a compiled step uses the devices. For any thread.
+
+        Args:
+            sentence: The plan in one line.
+            fields: The other fields of the event ``plan``.
+        """
+        with self._lock:
+            self._state.plan = sentence
+        self._event("plan", plan=sentence, **fields)
 
     def joined(self, *, processes: int, devices: int) -> None:
         """Report that all processes have joined, at the end of the stage ``joining``."""
@@ -405,6 +417,7 @@ class RunReporter:
             evaluated=state.evaluated,
             save_interval_seconds=None if state.save_interval_seconds is None else _rounded(state.save_interval_seconds),
             attention=", ".join(state.attention) or None,
+            plan=state.plan,
         )
         progress = Progress(**(_objective_metrics(state.last_step) | own))
         report = ProgressReport(

@@ -74,7 +74,7 @@ def dataset_batches(dataset: Dataset, program: Program, settings: TrainerSpec) -
     return DatasetBatches(
         Loader(
             dataset,
-            microbatches=settings.microbatches,
+            microbatches=program.microbatches,
             sharding=program.batch_sharding,
             fields=program.objective.fields,
             last_step=settings.steps,

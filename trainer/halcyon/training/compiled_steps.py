@@ -27,7 +27,7 @@ class CompiledSteps:
         program: The program to compile.
         background: Threads for the compilation.
         before_first: Called in one of these threads before the first compilation.
-        on_compiled: Called in one of these threads with each compiled step.
+        on_compiled: Called in one of these threads with each compiled step, its batch size and its sequence length.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class CompiledSteps:
         program: Program,
         background: Executor,
         before_first: Callable[[], object],
-        on_compiled: Callable[[jax.stages.Compiled], object] = lambda _: None,
+        on_compiled: Callable[[jax.stages.Compiled, int, int], object] = lambda step, batch_size, sequence_length: None,
     ) -> None:
         self._program = program
         self._background = background
@@ -73,5 +73,5 @@ class CompiledSteps:
             self._before_first()
             self._before_first = None
         compiled = self._program.compile_step(batch_size, sequence_length)
-        self._on_compiled(compiled)
+        self._on_compiled(compiled, batch_size, sequence_length)
         return compiled

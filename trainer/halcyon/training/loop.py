@@ -288,7 +288,7 @@ class Loop:
                 lambda batch: self._evaluation_sums(state.model, batch),
                 batches=batches,
                 batch_size=self._settings.batch_size,
-                microbatches=self._settings.microbatches,
+                microbatches=self._program.microbatches,
                 sharding=self._program.batch_sharding,
                 fields=self._program.objective.fields,
             )

@@ -165,6 +165,6 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
         mesh=mesh,
         batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], COMPUTE_AXES[POSITION])),
         control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),
-        microbatches=settings.microbatches,
+        microbatches=settings.least_microbatches,
         attention=settings.attention,
     )

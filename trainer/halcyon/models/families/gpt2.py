@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import equinox as eqx
-import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
@@ -20,6 +19,7 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models import axes
 from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.parameters import Role
+from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear, add_wide
 from halcyon.models.parts.masks import Mask, causal
@@ -94,7 +94,7 @@ class Gpt2Block(eqx.Module):
     def __call__(self, x: NamedArray, mask: Mask, factor: jax.Array | None) -> NamedArray:
         """(..., position, embed) to the same axes. `factor` multiplies the scores."""
         x = x + self.attention(self.attention_norm(x), mask, factor=factor)
-        return hax.auto_sharded(x + self.mlp_down(activated(self.activation, self.mlp_up(self.mlp_norm(x)))))
+        return divided(x + self.mlp_down(activated(self.activation, self.mlp_up(self.mlp_norm(x)))))
 
 
 class Gpt2(CausalLM):
@@ -139,7 +139,7 @@ class Gpt2(CausalLM):
             learned = self.positions.weight.slice(self.max_position, position)
         else:
             learned = self.positions(inputs.positions, dtype)
-        x = hax.auto_sharded(add_wide(self.embedding(inputs.tokens, dtype), learned))
+        x = divided(add_wide(self.embedding(inputs.tokens, dtype), learned))
 
         def step(block: Gpt2Block, x: NamedArray, factor: jax.Array | None) -> tuple[NamedArray, None]:
             return block(x, mask, factor), None

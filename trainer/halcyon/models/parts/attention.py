@@ -33,6 +33,7 @@ from halcyon.models.parts.linear import contract
 from halcyon.models.parts.masks import Block, Mask
 from halcyon.models.parts.ring_attention import attend_in_ring
 from halcyon.models.parts.splash_attention import attend_by_splash
+from halcyon.models.remat import attended
 
 BLOCK = 512
 """Queries, and keys, of a block."""
@@ -97,7 +98,7 @@ def attention(
     attend = functools.partial(
         _attend, position=position, key_position=key_position, head_size=head_size, value_size=value_size, soft_cap=soft_cap
     )
-    return recomputed(attend)(query, key, value, mask, sinks)
+    return attended(recomputed(attend)(query, key, value, mask, sinks))
 
 
 def _of_kernel(mask: Mask | None) -> KernelMask:

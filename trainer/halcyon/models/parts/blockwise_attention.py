@@ -20,6 +20,7 @@ from halcyon.models.elementwise import with_array
 from halcyon.models.parts.attention_blocks import BlockPairs, Form, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.masks import Mask, Prefix
 from halcyon.models.position_blocks import run
+from halcyon.models.remat import attended
 
 _Saved = tuple[NamedArray, NamedArray, NamedArray, Mask | None, NamedArray | None, NamedArray, NamedArray]
 
@@ -60,7 +61,7 @@ def _attend(query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | 
 def _forward(
     query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None, sinks: NamedArray | None, form: Form
 ) -> tuple[NamedArray, _Saved]:
-    result, log_totals = _Blocks(query, mask, form).forward(query, key, value, sinks)
+    result, log_totals = attended(_Blocks(query, mask, form).forward(query, key, value, sinks))
     return result, (query, key, value, mask, sinks, result, log_totals)
 
 

@@ -19,6 +19,7 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models.axes import POSITION
 from halcyon.models.elementwise import elementwise, expanded, recomputed
 from halcyon.models.parameters import Role, parameter
+from halcyon.models.partition import divided
 from halcyon.models.parts.convolution import CausalConvolution
 from halcyon.models.parts.delta_rule import delta_rule
 from halcyon.models.parts.linear import Linear
@@ -178,7 +179,7 @@ class GatedDeltaNet(eqx.Module):
             jax.nn.sigmoid(self.rate(x).rearrange(of_heads).array.astype(jnp.float32)),
             None if segments is None else _starts(expanded(segments, (*outer, POSITION))),
         )
-        normed = self.norm(hax.auto_sharded(NamedArray(out.astype(x.dtype), of_values)))
+        normed = self.norm(divided(NamedArray(out.astype(x.dtype), of_values)))
         return self.output(elementwise(recomputed(_gated), normed, self.gate(x)))
 
     def _log_decays(self, x: NamedArray) -> NamedArray:

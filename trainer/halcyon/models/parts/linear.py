@@ -25,6 +25,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models.elementwise import elementwise
 from halcyon.models.parameters import Role, parameter
+from halcyon.models.partition import divided
 
 
 def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.dtype) -> NamedArray:
@@ -77,7 +78,7 @@ def _apply_weight_backward(
     outputs = tuple(axis for axis in weight.axes if axis not in inputs)
     summed = tuple(axis for axis in x.axes if axis not in inputs)
     by_weight = contract(x, cotangent, summed, into=jnp.float32, order=weight.axes)
-    return contract(cotangent, weight, outputs, order=x.axes), by_weight.astype(weight.dtype)
+    return divided(contract(cotangent, weight, outputs, order=x.axes)), by_weight.astype(weight.dtype)
 
 
 apply_weight.defvjp(_apply_weight_forward, _apply_weight_backward)
@@ -117,4 +118,4 @@ class Linear(eqx.Module):
         y: Any = apply_weight(x, self.weight, self.inputs)
         if self.bias is not None:
             y = add_wide(y, self.bias)
-        return hax.auto_sharded(y)
+        return divided(y)

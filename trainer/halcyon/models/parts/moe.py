@@ -17,7 +17,7 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models.axes import EXPERTS, LAYERS, POSITION, ROUTES
 from halcyon.models.elementwise import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
-from halcyon.models.partition import Result, Shard, by_device
+from halcyon.models.partition import Result, Shard, by_device, divided
 from halcyon.models.parts.dispatch import dispatched
 from halcyon.models.parts.experts import Experts, Gate, silu_gate
 from halcyon.models.parts.linear import Linear, add_wide, apply_weight, normal
@@ -80,7 +80,7 @@ class Router(eqx.Module):
             return apply_weight(x.astype(jnp.float32), weight, (self.inputs,))
 
         found: Any = recomputed(product)(x, self.weight)
-        return hax.auto_sharded(found if self.bias is None else add_wide(found, self.bias))
+        return divided(found if self.bias is None else add_wide(found, self.bias))
 
 
 class MixtureOfExperts(eqx.Module):
@@ -172,7 +172,7 @@ class MixtureOfExperts(eqx.Module):
             if self.shared_gate is not None:
                 always = elementwise(recomputed(lambda always, gate: always * jax.nn.sigmoid(gate)), always, self.shared_gate(x))
             out = out + always
-        return hax.auto_sharded(out), report
+        return divided(out), report
 
 
 class RouterLosses(NamedTuple):

@@ -29,6 +29,7 @@ from halcyon.models.parts.blockwise_attention import added
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.ring_order import RingOrder, ring_order, zigzag_runs
 from halcyon.models.position_blocks import cut, joined
+from halcyon.models.remat import attended
 
 _WHOLE = "whole_position"
 """Axis of the mask's arrays: they are small, and every device has them whole."""
@@ -59,7 +60,7 @@ def _forward(
         return ring.restored(result).rearrange(mine), ring.restored(log_totals).rearrange(one_number)
 
     given = (query, _split(key), _split(value), _kept_whole(mask), sinks)
-    result, log_totals = by_device(of_device, given, (), (Result(mine), Result(one_number)))
+    result, log_totals = attended(by_device(of_device, given, (), (Result(mine), Result(one_number))))
     return result, (query, key, value, mask, sinks, result, log_totals)
 
 

@@ -9,6 +9,7 @@ from haliax import NamedArray
 
 from halcyon.models.parts.attention_blocks import Form
 from halcyon.models.parts.kernel_attention import KernelArrays, KernelMask, attend_by_kernel
+from halcyon.models.remat import ATTENTION
 
 LANES = 128
 """Lengths must be multiples of this number: the kernel's blocks are."""
@@ -53,6 +54,7 @@ def attend_by_splash(
             block_sizes=blocks,
             head_shards=1,
             q_seq_shards=1,
+            residual_checkpoint_name=ATTENTION,
             attn_logits_soft_cap=form.soft_cap,
             interpret=interpret,
         )

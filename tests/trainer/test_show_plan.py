@@ -1,0 +1,46 @@
+"""``halcyon show plan`` prints how a run would use its devices, without them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon_api.exit_codes import ExitCode
+from tests.api.documents import document
+from tests.suite.limits import limit
+
+pytestmark = pytest.mark.slow
+
+
+def show(run: dict[str, Any], directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    path = directory / "run.yaml"
+    path.write_text(yaml.safe_dump(run))
+    command = [sys.executable, "-m", "halcyon.cli.main", "show", "plan", str(path), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=limit(120), check=False)
+
+
+def test_a_plan_has_the_mesh_the_memory_and_the_collectives_of_a_run(tmp_path: Path) -> None:
+    run = document(
+        spec__accelerator={"type": "v5e", "topology": "2x4", "slices": 2, "provisioning": "spot"},
+        spec__trainer={"steps": 10, "batchSize": 32, "sequenceLength": 32, "microbatches": "auto"},
+        spec__model__llama__remat="auto",
+    )
+    ended = show(run, tmp_path, "--json")
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert {axis: size for axis, size in found["mesh"].items() if size > 1} == {"replica": 2, "fsdp": 8}
+    assert (found["microbatches"], found["rows"], found["remat"], found["platform"]) == (1, 2, "none", "cpu")
+    assert 0 < found["memory"]["parameters"] < found["memory"]["step"] < found["memory"]["available"]
+    assert ["fsdp"] in [row["axes"] for row in found["traffic"]]
+
+
+def test_an_invalid_run_has_no_plan(tmp_path: Path) -> None:
+    ended = show(document(spec__trainer__microbatches=3), tmp_path)
+    assert ended.returncode == ExitCode.BAD_CONFIGURATION
+    assert "spec.trainer.batchSize: 8 must be a multiple of" in ended.stderr

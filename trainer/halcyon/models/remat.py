@@ -1,0 +1,98 @@
+"""Remat policies: what the forward pass of a stack keeps for the backward pass, which computes the rest again (Chen et al. 2016).
+
+`halcyon_api.spec.families.section.REMAT` says what each policy keeps. The policies change no formula. XLA may fuse the operations of a
+recomputed block in another way, so losses can differ in the last digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+
+from halcyon_api.spec.families.section import Remat
+
+Tree = TypeVar("Tree")
+
+ATTENTION = "attention"
+"""Name of what `attended` marks."""
+_CARRY = "carry"
+_WEIGHT_PRODUCTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+_POLICIES: dict[Remat, Callable[..., Any] | None] = {
+    "full": None,
+    "nested": None,
+    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
+    "dots": jax.checkpoint_policies.save_from_both_policies(_WEIGHT_PRODUCTS, jax.checkpoint_policies.save_only_these_names(ATTENTION)),
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[], names_which_can_be_offloaded=[_CARRY], offload_src="device", offload_dst="pinned_host"
+    ),
+}
+"""JAX's policy of each remat policy that computes something again; None: nothing but a block's arguments is kept."""
+
+HOST_MEMORY = "pinned_host"
+"""JAX's name of the memory that ``offload`` needs."""
+
+
+def attended(tree: Tree) -> Tree:
+    """Mark the result of attention, and what its backward pass needs of it, for the policies that keep it. The values do not change."""
+    return jax.tree.map(lambda x: checkpoint_name(x, ATTENTION), tree)
+
+
+def checkpointed(step: Callable[..., Any], policy: Remat, *, prevent_cse: bool) -> Callable[..., Any]:
+    """``step(block, carry, ...)`` with a remat policy.
+
+    Args:
+        step: Computes one block.
+        policy: The remat policy. ``auto`` counts as ``none``: a run replaces it before its model is built.
+        prevent_cse: Whether XLA could merge the recomputation with the forward pass. It cannot if both are loops.
+    """
+    if policy not in _POLICIES:
+        return step
+    if policy != "offload":
+        return jax.checkpoint(step, policy=_POLICIES[policy], prevent_cse=prevent_cse)
+
+    def named(block: Any, carry: Any, *further: Any) -> Any:
+        return step(block, jax.tree.map(lambda x: checkpoint_name(x, _CARRY), carry), *further)
+
+    return jax.checkpoint(named, policy=_POLICIES[policy], prevent_cse=prevent_cse)
+
+
+def scan(
+    body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, inputs: Any, policy: Remat, *, length: int, blocks: int = 1, flat: bool
+) -> tuple[Any, Any]:
+    """``jax.lax.scan`` over blocks; with the policy ``nested``, a scan over groups of blocks (see `group_size`).
+
+    A group keeps its first carry. The backward pass computes its other carries again, one group at a time.
+
+    Args:
+        body: ``carry, output = body(carry, input)``, with the policy applied to its blocks.
+        carry: The first carry.
+        inputs: A tree of arrays with a dimension of size `length` in front.
+        policy: The remat policy.
+        length: Number of inputs.
+        blocks: Blocks that `body` computes with one input.
+        flat: Whether to unroll the loop.
+    """
+    size = group_size(length, blocks)
+    groups = length // size
+    if policy != "nested" or groups == 1 or size * blocks == 1:
+        return jax.lax.scan(body, carry, inputs, unroll=flat, length=length)
+
+    def group(carry: Any, mine: Any) -> tuple[Any, Any]:
+        return jax.lax.scan(body, carry, mine, unroll=flat or size == 1, length=size)
+
+    grouped = jax.tree.map(lambda x: x.reshape(groups, size, *x.shape[1:]), inputs)
+    carry, outputs = jax.lax.scan(jax.checkpoint(group, prevent_cse=flat), carry, grouped, unroll=flat, length=groups)
+    return carry, jax.tree.map(lambda x: x.reshape(length, *x.shape[2:]), outputs)
+
+
+def group_size(length: int, blocks: int = 1) -> int:
+    """The divisor s of `length` with the least ``length / s + s * blocks``: the carries kept for all groups, and inside one group.
+
+    Args:
+        length: Inputs of a scan.
+        blocks: Blocks of one input.
+    """
+    return min((size for size in range(1, length + 1) if length % size == 0), key=lambda size: length // size + size * blocks)

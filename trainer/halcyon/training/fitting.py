@@ -1,0 +1,174 @@
+"""Chooses ``microbatches: auto`` and ``remat: auto``: the step with the least recomputation that fits into the memory of a device.
+
+The compiler says how much memory a step needs, so each candidate is compiled. The memory falls with the number of microbatches, so a
+binary search over the possible numbers compiles few candidates. If both are automatic, more microbatches come before more recomputation:
+a microbatch repeats no computation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from halcyon.data.batch_schedule import build_schedule
+from halcyon.errors import BadConfiguration
+from halcyon.machine.memory import least_need
+from halcyon.training.plan import Plan, plan_of, size, step_bytes
+from halcyon.training.program import build_program
+from halcyon_api.elastic import possible_microbatches
+from halcyon_api.spec.families.section import AUTOMATIC_REMAT, Remat, remat_of
+from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.training_run import TrainingRunSpec
+
+USABLE = 0.92
+"""Share of a device's memory that a step may need. The rest is for batches made ahead, evaluations, and memory lost between arrays."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Values for the automatic fields of a run."""
+
+    microbatches: int
+    remat: Remat
+
+    def document(self) -> dict[str, Any]:
+        """The choice as JSON."""
+        return {"microbatches": self.microbatches, "remat": self.remat}
+
+    @staticmethod
+    def of(document: dict[str, Any]) -> Choice:
+        """The choice of a document."""
+        return Choice(document["microbatches"], document["remat"])
+
+
+def is_automatic(spec: TrainingRunSpec) -> bool:
+    """Whether a run leaves a value to this module."""
+    return spec.trainer.microbatches == "auto" or remat_of(spec.model.section) == "auto"
+
+
+def with_choice(spec: TrainingRunSpec, choice: Choice) -> TrainingRunSpec:
+    """The spec with the chosen values. Fields that are not automatic stay."""
+    if spec.trainer.microbatches == "auto":
+        spec = spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"microbatches": choice.microbatches})})
+    if remat_of(spec.model.section) != "auto":
+        return spec
+    section = spec.model.section.model_copy(update={"remat": choice.remat})
+    member = next(name for name in ModelSpec.kinds() if getattr(spec.model, name) is not None)
+    return spec.model_copy(update={"model": spec.model.model_copy(update={member: section})})
+
+
+def without_choice(spec: TrainingRunSpec, mesh: ResolvedMesh) -> TrainingRunSpec:
+    """The spec for a task that does not train: a device computes one sequence at a time, and nothing is kept for a backward pass."""
+    if not is_automatic(spec):
+        return spec
+    return with_choice(spec, Choice((possible_microbatches(spec.trainer, mesh.data_parallelism) or (1,))[-1], "none"))
+
+
+def least_fitting(candidates: Sequence[int], fits: Callable[[int], bool]) -> int | None:
+    """The first candidate that fits, where all after a fitting one fit too. None: none fits. Asks for few of them."""
+    if not candidates or fits(candidates[0]):
+        return candidates[0] if candidates else None
+    if len(candidates) == 1 or not fits(candidates[-1]):
+        return None
+    low, high = 0, len(candidates) - 1  # the first does not fit, the last does
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(candidates[middle]) else (middle, high)
+    return candidates[high]
+
+
+def choose(microbatches: Sequence[int], policies: Sequence[Remat], fits: Callable[[Choice], bool]) -> Choice | None:
+    """The first policy with which some number of microbatches fits, with the least such number. None: nothing fits.
+
+    Args:
+        microbatches: Possible numbers, in rising order.
+        policies: Possible remat policies, the one with the least recomputation first.
+        fits: Whether a step fits into the memory of a device.
+    """
+    for policy in policies:
+        found = least_fitting(microbatches, lambda count, policy=policy: fits(Choice(count, policy)))
+        if found is not None:
+            return Choice(found, policy)
+    return None
+
+
+def chosen(
+    spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: int | None, agreed: Callable[[bool], bool] = lambda fits: fits
+) -> Choice:
+    """Choose the automatic values of a run.
+
+    Args:
+        spec: The run's spec.
+        vocabulary: Number of tokens of the tokenizer.
+        mesh: The device mesh.
+        memory_bytes: Memory of a device. None: not known, and nothing is compiled.
+        agreed: Process 0's answer, given this process's. A collective if there are several processes.
+
+    Raises:
+        BadConfiguration: No step fits into the memory.
+    """
+    resolved = ResolvedMesh(**dict(mesh.shape))
+    given, policy = spec.trainer.microbatches, remat_of(spec.model.section)
+    counts = (possible_microbatches(spec.trainer, resolved.data_parallelism) or (1,)) if given == "auto" else (given,)
+    policies = AUTOMATIC_REMAT if policy == "auto" else (policy,)
+    if memory_bytes is None:
+        return Choice(counts[0], policies[0])
+    sizes, usable = largest_batch(spec.trainer), USABLE * memory_bytes
+    needs: list[float] = []
+
+    def fits(choice: Choice) -> bool:
+        tried = with_choice(spec, choice)
+        needed: float | None = least_need(tried, resolved).total_bytes
+        if needed <= usable:  # else it need not be compiled
+            needed = needed_bytes(tried, vocabulary, mesh, *sizes)
+        needs.extend([] if needed in (None, math.inf) else [needed])
+        return agreed(needed is None or needed <= usable)
+
+    found = choose(counts, policies, fits)
+    if found is None:
+        least = f"at least {size(int(min(needs)))} " if needs else "more memory than there is "
+        raise BadConfiguration(
+            f"spec.trainer.microbatches: a step with {counts[-1]} microbatches and remat {policies[-1]} needs {least}on a device of "
+            f"{size(memory_bytes)}; give the run more devices, or shorter sequences"
+        )
+    return found
+
+
+def needed_bytes(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, batch_size: int, sequence_length: int) -> float | None:
+    """Memory that a device needs for a step of a run, in bytes. Infinite: the compiler rejects the step. None: it does not say."""
+    try:
+        return step_bytes(build_program(spec, vocabulary, mesh).compile_step(batch_size, sequence_length))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return math.inf
+        raise
+
+
+def planned(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: int | None) -> Plan:
+    """The plan of a new run, for its largest batch. Compiles the step.
+
+    Args:
+        spec: The run's spec. Its automatic values are chosen.
+        vocabulary: Number of tokens of the tokenizer.
+        mesh: The device mesh.
+        memory_bytes: Memory of a device. None: not known.
+
+    Raises:
+        BadConfiguration: No step fits into the memory.
+    """
+    if is_automatic(spec):
+        spec = with_choice(spec, chosen(spec, vocabulary, mesh, memory_bytes))
+    program, sizes = build_program(spec, vocabulary, mesh), largest_batch(spec.trainer)
+    return plan_of(program, program.compile_step(*sizes), *sizes, remat=remat_of(spec.model.section), memory_bytes=memory_bytes)
+
+
+def largest_batch(trainer: TrainerSpec) -> tuple[int, int]:
+    """Batch size and sequence length of the steps with the most tokens."""
+    return max(((stage.batch_size, stage.sequence_length) for stage in build_schedule(trainer).stages), key=math.prod)

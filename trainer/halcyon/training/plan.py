@@ -1,0 +1,217 @@
+"""The plan of a run: how its compiled step uses the devices. Pure functions of the program; nothing runs on a device.
+
+The shapes and shardings of the state give the bytes of parameters, optimizer state and gradients on one device. The compiler's analysis
+gives the memory of the whole step, and the optimised HLO gives the collectives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+
+from halcyon.parallel.collectives import Collective, collectives
+from halcyon.training.program import Program
+from halcyon_api.axes import product, splitting
+from halcyon_api.spec.families.section import Remat
+
+_WIDE_BYTES = 4
+"""Gradients are float32."""
+SMALL_BYTES = 4096
+"""Collectives of fewer bytes in a whole step (scalars and vectors of norms) are not listed."""
+
+
+@dataclass(frozen=True)
+class DeviceBytes:
+    """Memory of one device during a step, in bytes.
+
+    Attributes:
+        parameters: Its share of the parameters.
+        optimizer: Its share of the optimizer state.
+        gradients: Its share of the gradients, in float32.
+        activations: All else that the step needs for a time: activations, gathered parameters, the compiler's copies. None: not known.
+        step: The whole step, with its arguments and results. None: not known.
+        available: Memory of the device. None: not known.
+    """
+
+    parameters: int
+    optimizer: int
+    gradients: int
+    activations: int | None
+    step: int | None
+    available: int | None
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Collectives of one kind over the same mesh axes, in one step.
+
+    Attributes:
+        kind: Their HLO operation, such as ``all-gather``.
+        axes: The mesh axes.
+        times: Their number.
+        size_bytes: Sum of their full arrays on one device: before a scatter, after a gather.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    times: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the step of a run uses the devices.
+
+    Attributes:
+        mesh: Size of each mesh axis, outermost first.
+        platform: Platform that the step was compiled for.
+        batch_size: Sequences of a step.
+        sequence_length: Positions of a sequence.
+        microbatches: Parts of the batch, computed one after the other.
+        rows: Sequences of a microbatch on one device. Devices that split positions, heads or features share them.
+        positions: Positions of each of these sequences on one device.
+        remat: The remat policy.
+        memory: Memory of a device.
+        traffic: The collectives of a step, the largest sum first.
+    """
+
+    mesh: dict[str, int]
+    platform: str
+    batch_size: int
+    sequence_length: int
+    microbatches: int
+    rows: int
+    positions: int
+    remat: Remat
+    memory: DeviceBytes
+    traffic: tuple[Traffic, ...]
+
+    def sentence(self) -> str:
+        """The plan in one line, for the status."""
+        sequences = f"{self.rows} {'sequence' if self.rows == 1 else 'sequences'} of {self.positions}"
+        parts = [product(self.mesh), f"{self.microbatches} x {sequences} on a device", f"remat {self.remat}"]
+        if self.memory.step is not None:
+            of = "" if self.memory.available is None else f" of {size(self.memory.available)}"
+            parts.append(f"{size(self.memory.step)}{of}")
+        return ", ".join(parts)
+
+    def document(self) -> dict[str, Any]:
+        """The plan as JSON."""
+        return asdict(self)
+
+
+def event_fields(plan: Plan) -> dict[str, Any]:
+    """The fields of the event ``plan``."""
+    memory = plan.memory
+    numbers = {
+        "parametersBytes": memory.parameters,
+        "optimizerBytes": memory.optimizer,
+        "gradientsBytes": memory.gradients,
+        "activationsBytes": memory.activations,
+        "stepBytes": memory.step,
+        "deviceBytes": memory.available,
+    }
+    return {
+        "batchSize": plan.batch_size,
+        "sequenceLength": plan.sequence_length,
+        "microbatches": plan.microbatches,
+        "remat": plan.remat,
+        **{name: number for name, number in numbers.items() if number is not None},
+        "collectives": "; ".join(f"{row.kind} over {' x '.join(row.axes)}: {size(row.size_bytes)} in {row.times}" for row in plan.traffic),
+    }
+
+
+def size(count: int) -> str:
+    """Bytes with a unit, such as ``12.3 GB``."""
+    for unit, factor in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def plan_of(
+    program: Program, step: jax.stages.Compiled, batch_size: int, sequence_length: int, *, remat: Remat, memory_bytes: int | None
+) -> Plan:
+    """The plan of a compiled step.
+
+    Args:
+        program: The program of the run.
+        step: Its step, compiled for batches of these sizes.
+        batch_size: Sequences of a step.
+        sequence_length: Positions of a sequence.
+        remat: The remat policy of the model.
+        memory_bytes: Memory of a device. None: not known.
+    """
+    sizes = dict(program.mesh.shape)
+    model = jax.tree.leaves(program.template.model)
+    gradients = sum(_WIDE_BYTES * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in model)
+    temporary = _analysis(step, "temp")
+    return Plan(
+        mesh=sizes,
+        platform=program.mesh.devices.flat[0].platform,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        microbatches=program.microbatches,
+        rows=batch_size // program.microbatches // _parts(sizes, "batch"),
+        positions=sequence_length // _parts(sizes, "position"),
+        remat=remat,
+        memory=DeviceBytes(
+            parameters=share_bytes(program.template.model),
+            optimizer=share_bytes(program.template.optimizer_state),
+            gradients=gradients,
+            activations=None if temporary is None else max(0, temporary - gradients),
+            step=step_bytes(step),
+            available=memory_bytes,
+        ),
+        traffic=traffic_of(collectives(step.as_text() or ""), tuple(sizes), tuple(sizes.values())),
+    )
+
+
+def share_bytes(template: Any) -> int:
+    """Bytes of one device's share of arrays. Each leaf has a shape, a type and a sharding."""
+    return sum(leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(template))
+
+
+def step_bytes(step: jax.stages.Compiled) -> int | None:
+    """Memory that a device needs for a compiled step: arguments, results that do not reuse them, and temporary arrays. None: not known."""
+    kinds = [_analysis(step, kind) for kind in ("argument", "output", "temp", "alias")]
+    if any(found is None for found in kinds):
+        return None
+    arguments, results, temporary, reused = (found or 0 for found in kinds)
+    return arguments + results + temporary - reused
+
+
+def traffic_of(found: Iterable[Collective], names: Sequence[str], sizes: Sequence[int]) -> tuple[Traffic, ...]:
+    """Sums of collectives by kind and mesh axes, the largest first, without the small ones (`SMALL_BYTES`).
+
+    Args:
+        found: The collectives of a program.
+        names: Names of the mesh axes, outermost first.
+        sizes: Their sizes.
+    """
+    times: dict[tuple[str, tuple[str, ...]], int] = {}
+    size_bytes = dict(times)
+    channels: set[int] = set()
+    for one in found:
+        if one.channel in channels:
+            continue  # another part of an asynchronous collective
+        channels |= set() if one.channel is None else {one.channel}
+        if axes := one.axes(names, sizes):
+            key = (one.kind, axes)
+            times[key] = times.get(key, 0) + one.times
+            size_bytes[key] = size_bytes.get(key, 0) + one.times * one.size_bytes
+    rows = [Traffic(kind, axes, times[kind, axes], count) for (kind, axes), count in size_bytes.items() if count >= SMALL_BYTES]
+    return tuple(sorted(rows, key=lambda row: (-row.size_bytes, row.kind, row.axes)))
+
+
+def _parts(sizes: dict[str, int], logical: Any) -> int:
+    return math.prod(sizes.get(row.name, 1) for row in splitting(logical))
+
+
+def _analysis(step: jax.stages.Compiled, kind: str) -> int | None:
+    found: Any = step.memory_analysis()
+    return getattr(found, f"{kind}_size_in_bytes", None)
