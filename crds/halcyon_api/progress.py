@@ -92,13 +92,15 @@ class Progress(ReportModel):
     )
     evaluated: Evaluated | None = Field(default=None, description="The checkpoint that a run of task `evaluate` evaluates.")
     save_interval_seconds: float | None = Field(default=None, description="Seconds between saves, if saves are made by time.")
+    exported_step: StepNumber | None = Field(default=None, description="Step of the newest complete export, if the run has `export`.")
 
     @property
     def counts(self) -> tuple[int, ...]:
         """All its integers, for a check of their range."""
         found = self.evaluated
         sources = [] if found is None else [number for one in found.sources for number in (one.tokens, one.sequences)]
-        return self.step, self.steps, self.tokens, *([] if found is None else [found.step]), *sources
+        exported = [] if self.exported_step is None else [self.exported_step]
+        return self.step, self.steps, self.tokens, *exported, *([] if found is None else [found.step]), *sources
 
 
 class CheckpointProgress(ReportModel):

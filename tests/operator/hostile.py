@@ -117,6 +117,7 @@ PROGRESS: dict[str, Any] = {"step": 10, "steps": 300, "tokens": 2560, "loss": 2.
     "bitsPerByte": 0.9,
     "evaluated": EVALUATED,
     "saveIntervalSeconds": 60.0,
+    "exportedStep": 10,
 }
 """Every field of a trainer's progress."""
 
