@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh
 
 import halcyon
 from halcyon.checkpoint.fingerprints import fingerprints
@@ -18,7 +17,6 @@ from halcyon.checkpoint.layout import flatten
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken
 from halcyon.huggingface.beginning import Begun, begin
 from halcyon.huggingface.importing import import_model
-from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import completed_state
 from halcyon_api.checkpoint_documents import Owner
@@ -26,6 +24,7 @@ from halcyon_api.exit_codes import ExitCode
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.trainer.checkpoint.helpers import OneProcess
 from tests.trainer.huggingface.folders import TOKENS, llama_tensors, store_of, tensors_of, write_folder
+from tests.trainer.meshes import mesh_of
 from tests.trainer.worlds import run_document, start_world
 
 LLAMA = {"layers": 2, "hiddenSize": 8, "intermediateSize": 12, "heads": 4, "kvHeads": 2}
@@ -40,8 +39,7 @@ def spec_of(tmp_path: Path, origin: dict[str, Any], **model: Any) -> TrainingRun
 def begun(spec: TrainingRunSpec, tokens: int = 60) -> tuple[Begun, Program]:
     """What a run on four devices begins with, and its program."""
     assert spec.origin is not None
-    devices = np.array(jax.devices()[:4]).reshape(1, 1, 2, 2)
-    program = build_program(spec, tokens, Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 4))
+    program = build_program(spec, tokens, mesh_of(fsdp=2, tensor=2))
     owner = Owner(namespace="tests", name="tuned")
     prints = fingerprints(spec, data={})
     return begin(

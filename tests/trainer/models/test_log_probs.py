@@ -17,8 +17,13 @@ from halcyon.parallel.partition import computing
 from halcyon_api.spec.mesh import ResolvedMesh
 
 BATCH, POSITION, EMBED, VOCAB = hax.make_axes(batch=8, position=12, embed=8, vocab=24)
-MESHES = [None, ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1), ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2)]
-ON_MESHES = pytest.mark.parametrize("resolved", MESHES, ids=["one-device", "fsdp", "replica-fsdp-tensor"])
+MESHES = [
+    None,
+    ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1),
+    ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2),
+    ResolvedMesh(replica=1, data=1, fsdp=2, context=2, tensor=2),
+]
+ON_MESHES = pytest.mark.parametrize("resolved", MESHES, ids=["one-device", "fsdp", "replica-fsdp-tensor", "fsdp-context-tensor"])
 
 
 def textbook(features: jax.Array, head: jax.Array, tokens: jax.Array, soft_cap: float | None) -> tuple[jax.Array, jax.Array]:
@@ -81,7 +86,9 @@ def test_values_and_gradients_are_those_of_the_textbook(
 
 @ON_MESHES
 @pytest.mark.parametrize(("z_loss", "soft_cap"), [(0.0, None), (0.1, None), (0.1, 2.0)])
-def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(resolved: ResolvedMesh | None, z_loss: float, soft_cap: float | None) -> None:
+def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(
+    resolved: ResolvedMesh | None, z_loss: float, soft_cap: float | None
+) -> None:
     """The loss that computes its gradient in the forward pass is a weighted sum of the log-probabilities."""
     features, head, tokens = arrays("float32")
     weights = hax.named(jnp.asarray(np.random.default_rng(1).random((8, 12)), jnp.float32), (BATCH, POSITION))

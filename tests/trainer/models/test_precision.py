@@ -29,7 +29,12 @@ from tests.trainer.models.reference import named_leaves
 FREQUENT = 5
 """The token at about nine tenths of all positions of a batch."""
 SIZES = pytest.mark.parametrize(("length", "rows"), [(256, 4), (2048, 8)], ids=["T256-B4", "T2048-B8"])
-MESHES = [None, ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1), ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2)]
+MESHES = [
+    None,
+    ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1),
+    ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2),
+    ResolvedMesh(replica=1, data=1, fsdp=2, context=2, tensor=2),
+]
 
 
 def tokens_of(length: int, rows: int) -> np.ndarray:
@@ -44,7 +49,7 @@ def off(found: Any, expected: Any) -> float:
 
 
 @SIZES
-@pytest.mark.parametrize("resolved", MESHES, ids=["one-device", "fsdp", "replica-fsdp-tensor"])
+@pytest.mark.parametrize("resolved", MESHES, ids=["one-device", "fsdp", "replica-fsdp-tensor", "fsdp-context-tensor"])
 def test_the_gradient_of_a_table_is_the_sum_of_its_vectors_however_often_a_token_occurs(length, rows, resolved):
     embed = hax.Axis("embed", 16)
     indices = named(tokens_of(length, rows))

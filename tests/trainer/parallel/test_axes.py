@@ -48,8 +48,8 @@ def test_parameters_at_rest(path, partition):
     assert found[path].array.spec == PartitionSpec(*partition)
 
 
-def test_the_batch_is_split_over_all_data_axes():
-    assert named_sharding(mesh_of(FULL), ("batch", "position")).spec == PartitionSpec(("replica", "data", "fsdp", "expert"), None)
+def test_the_batch_is_split_over_all_data_axes_and_its_positions_over_context():
+    assert named_sharding(mesh_of(FULL), ("batch", "position")).spec == PartitionSpec(("replica", "data", "fsdp", "expert"), "context")
 
 
 def test_tensor_axes_agree_at_rest_and_in_computation():
