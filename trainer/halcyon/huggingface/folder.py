@@ -181,4 +181,5 @@ def _download(name: str, only: Sequence[str]) -> str:
     try:
         return str(snapshot_download(name, revision=revision or None, allow_patterns=list(only)))
     except Exception as error:  # the package raises many kinds
-        raise BadConfiguration(f"{HUB}{name} could not be downloaded ({type(error).__name__}: {str(error)[:200]})") from None
+        why = " ".join(str(error).split())[:200]
+        raise BadConfiguration(f"{HUB}{name} could not be downloaded ({type(error).__name__}: {why})") from None

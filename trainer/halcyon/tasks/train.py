@@ -125,6 +125,8 @@ def train(
         if restored is None and processes.is_main:
             _keep_files(spec.checkpoint, caches.progress.caches.tokenizer, begun, reporter, retry_budget)
         exporter = begin_exports(context, processes, checkpointer, reporter)
+        if exporter is not None:
+            last.callback(exporter.close)
         checkpointer.opened()
         found = restored or begun
         state = found.state if found else initial_state(program.build_state, program.template)
@@ -148,8 +150,6 @@ def train(
         finally:
             loop.close()
             checkpointer.close()
-            if exporter is not None:
-                exporter.close()
             programs.close()
         # End the background work before `leave`: until then the other processes still wait for this one.
         background.shutdown()
