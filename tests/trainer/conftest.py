@@ -16,7 +16,7 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 keep_programs(os.environ)
 
-from tests.trainer.worlds import shared  # noqa: E402
+from tests.trainer.process_groups import shared  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,7 +25,7 @@ from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.trainer.checkpoint.helpers import OneProcess
 from tests.trainer.huggingface.folders import TOKENS, llama_tensors, store_of, tensors_of, write_folder
 from tests.trainer.meshes import mesh_of
-from tests.trainer.worlds import run_document, start_world
+from tests.trainer.process_groups import run_document, start_processes
 
 LLAMA = {"layers": 2, "hiddenSize": 8, "intermediateSize": 12, "heads": 4, "kvHeads": 2}
 
@@ -128,9 +128,9 @@ def test_a_run_trains_imported_weights_and_its_export_is_loaded_again(tmp_path: 
         ("second", {"run": "base", "root": f"file://{tmp_path / 'base'}"}),
     ):
         spec = document["spec"] | {"from": origin, "checkpoint": document["spec"]["checkpoint"] | {"root": f"file://{tmp_path / name}"}}
-        world = start_world(document | {"spec": spec}, tmp_path / f"log-{name}")
-        assert set(world.wait()) == {ExitCode.DONE}, world.leader.noise[-20:]
-        losses.append(world.leader.losses())
+        group = start_processes(document | {"spec": spec}, tmp_path / f"log-{name}")
+        assert set(group.wait()) == {ExitCode.DONE}, group.leader.noise[-20:]
+        losses.append(group.leader.losses())
     assert sorted(losses[0]) == [1, 2, 3, 4, 5, 6]
     assert losses[0] == losses[1]
     head = json.loads((tmp_path / "first" / "HEAD").read_text())
