@@ -29,7 +29,7 @@ from halcyon_api.training_run import parse_run
 from halcyon_devcluster.machine import limit
 from tests.trainer.checkpoint.helpers import OneProcess, Root, open_root, position
 from tests.trainer.huggingface.folders import TOKENS, llama_tensors, same_bits, store_of, tensors_of, write_folder
-from tests.trainer.worlds import run_document, start_world, worlds
+from tests.trainer.process_groups import each_restart, run_document, start_processes
 
 OWNER = Owner(namespace="tests", name="tuned")
 LLAMA = {"layers": 2, "hiddenSize": 8, "intermediateSize": 12, "heads": 4, "kvHeads": 2}
@@ -261,7 +261,7 @@ def test_a_model_without_a_form_of_hugging_face_is_rejected_before_the_start(mon
 @pytest.mark.slow
 def test_a_run_exports_while_it_trains_and_through_a_preemption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Process 1 gets a notice while it has not written its files of step 5. The losses are those of a run without exports."""
-    calm = start_world(run_document(tmp_path / "calm-root", steps=12, sequenceLength=16), tmp_path / "calm")
+    calm = start_processes(run_document(tmp_path / "calm-root", steps=12, sequenceLength=16), tmp_path / "calm")
     assert calm.wait() == [ExitCode.DONE] * 2
     run = run_document(tmp_path / "root", steps=12, sequenceLength=16)
     run["spec"]["export"] = {"everySteps": 5, "root": f"file://{tmp_path}/models"}
@@ -269,21 +269,21 @@ def test_a_run_exports_while_it_trains_and_through_a_preemption(tmp_path: Path, 
     monkeypatch.setenv("AWAIT_NOTICE", "8,0")
     monkeypatch.setenv("STALL_EXPORT", "5,1")
     losses: dict[int, float] = {}
-    for number, world in enumerate(worlds(run, tmp_path / "run", module="tests.trainer.trouble_child")):
+    for number, group in enumerate(each_restart(run, tmp_path / "run", module="tests.trainer.trouble_child")):
         if number == 0:
-            world.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= 7 for event in events))
+            group.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= 7 for event in events))
             assert not (tmp_path / "models" / "step-5" / "config.json").exists()
             monkeypatch.setenv("AWAIT_NOTICE", "-1,-1")
             monkeypatch.setenv("STALL_EXPORT", "-1,-1")
-            world.signal(signal.SIGTERM, 1)
-            assert world.wait() == [ExitCode.PREEMPTED] * 2, world.leader.noise[-20:]
+            group.signal(signal.SIGTERM, 1)
+            assert group.wait() == [ExitCode.PREEMPTED] * 2, group.leader.noise[-20:]
             assert not (tmp_path / "models" / "step-5" / "config.json").exists()
         else:
-            assert world.wait() == [ExitCode.DONE] * 2, world.leader.noise[-20:]
-            exported = [event["step"] for event in world.leader.events if event["event"] == "exported"]
+            assert group.wait() == [ExitCode.DONE] * 2, group.leader.noise[-20:]
+            exported = [event["step"] for event in group.leader.events if event["event"] == "exported"]
             assert exported == [5, 10, 12]
-            assert world.leader.report()["progress"]["exportedStep"] == 12
-        losses |= world.leader.losses()
+            assert group.leader.report()["progress"]["exportedStep"] == 12
+        losses |= group.leader.losses()
     assert losses == calm.leader.losses()
     assert sorted(path.name for path in (tmp_path / "models").glob("step-*")) == ["step-10", "step-12", "step-5"]
     last, tokenizer = halcyon.load(str(tmp_path / "root"))

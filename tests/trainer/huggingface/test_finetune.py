@@ -15,7 +15,7 @@ import halcyon
 from halcyon.cli.main import app
 from halcyon_api.exit_codes import ExitCode
 from tests.trainer.huggingface.folders import GOLDENS, same_bits, tensors_of
-from tests.trainer.worlds import run_document, start_world
+from tests.trainer.process_groups import run_document, start_processes
 
 pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parents[3] / "examples" / "finetune-qwen3.yaml"
@@ -43,9 +43,9 @@ def finetuned(tmp_path: Path, learning_rate: float) -> tuple[Path, dict[str, Any
     resolved = CliRunner().invoke(app, ["resolve", str(tmp_path / "run.yaml")])
     assert resolved.exit_code == 0, resolved.stderr
     found = yaml.safe_load(resolved.stdout)
-    world = start_world(found, tmp_path / "log")
-    assert world.wait() == [ExitCode.DONE], world.leader.noise[-20:]
-    assert [event["step"] for event in world.leader.events if event["event"] == "exported"] == [4, 6]
+    group = start_processes(found, tmp_path / "log")
+    assert group.wait() == [ExitCode.DONE], group.leader.noise[-20:]
+    assert [event["step"] for event in group.leader.events if event["event"] == "exported"] == [4, 6]
     return tmp_path / "root" / "exports", found
 
 

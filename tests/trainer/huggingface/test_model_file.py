@@ -18,7 +18,7 @@ from halcyon.huggingface.model_file import read_model
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.training_run import InvalidRun, load_run, parse_run
 from tests.trainer.huggingface.folders import CASES, CONFIG, GOLDENS, store_of
-from tests.trainer.worlds import run_document
+from tests.trainer.process_groups import run_document
 
 
 def written(tmp_path: Path, config: str, **model: Any) -> Path:
