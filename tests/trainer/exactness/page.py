@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+from pydantic.alias_generators import to_camel
+
 from halcyon_api.families_reference import LEFT_OUT
 from halcyon_api.spec.model import ModelSpec
 from tests.trainer.exactness.record import Results
@@ -71,7 +73,7 @@ def _families(results: Results) -> Iterable[str]:
     by_kind: dict[str, list[str]] = {}
     for name in NAMES:
         by_kind.setdefault(Golden.load(name).spec.kind, []).append(name)
-    for kind in ModelSpec.kinds():
+    for kind in map(to_camel, ModelSpec.kinds()):
         names = by_kind[kind]
         errors = [_largest(results.get(table, {}), names) for table in ("logits", "gradients")]
         kept = ["same bits" if all(name in results.get(table, {}) for name in names) else "not measured" for table in ("import", "export")]

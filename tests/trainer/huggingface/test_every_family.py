@@ -32,7 +32,8 @@ def test_an_import_and_its_export_keep_every_bit(name: str, tmp_path: Path, meas
     written = ConfigReader.parse((tmp_path / "out" / "config.json").read_bytes())
     family = family_of_config(golden.config)
     assert family_of_config(written) is family
-    assert family.read(written) == family.read(golden.config)
+    sections = [family.write(family.read(config), 29, 64) for config in (written, golden.config)]
+    assert sections[0] == sections[1]
     measured("export", name, len(weights))
 
     imported(tmp_path / "out", tmp_path / "again")

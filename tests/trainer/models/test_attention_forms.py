@@ -125,7 +125,7 @@ def assert_equal_to_reference(case: Case, found: list[np.ndarray]) -> None:
         np.testing.assert_allclose(right, left, rtol=tolerance, atol=tolerance * (1 + np.abs(left).max()))
 
 
-FEW = settings(max_examples=4)
+FEW = settings(max_examples=3)
 MANY = settings(max_examples=60)
 
 

@@ -23,7 +23,7 @@ from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, shardings
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.mesh import ResolvedMesh
-from tests.trainer.models.cases import EVERY_FAMILY, GPT2, TIED_LLAMA, VOCAB, loss_and_gradient, make, named, shapes
+from tests.trainer.models.cases import EVERY_PART, GPT2, TIED_LLAMA, VOCAB, loss_and_gradient, make, named, shapes
 from tests.trainer.models.reference import named_leaves
 
 FREQUENT = 5
@@ -155,8 +155,8 @@ def narrow_sums(program: Jaxpr) -> list[str]:
     return found
 
 
-@EVERY_FAMILY
-@pytest.mark.parametrize("parameters", ["float32", "bfloat16"])
+@EVERY_PART
+@pytest.mark.parametrize("parameters", ["float32", pytest.param("bfloat16", marks=pytest.mark.variant)])
 def test_no_sum_over_the_batch_is_narrow(spec, parameters, monkeypatch):
     monkeypatch.setattr(self_attention, "attention", functools.partial(attention, block=BLOCK))
     model = shapes(spec, length=LENGTH, dtype=parameters)
