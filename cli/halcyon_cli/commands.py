@@ -163,8 +163,11 @@ def diff(
 ) -> None:
     """Show what applying a document would change in a run, and the effect. Exits with 0 if nothing differs, 1 if something differs, and 2
     if the comparison fails. Fields from defaults have the values that the run has recorded."""
+    from halcyon.errors import TrainerExit
+    from halcyon.huggingface.model_file import read_model
     from halcyon_api.defaults.files import with_root_prefix, with_values
     from halcyon_api.defaults.status import read_values
+    from halcyon_api.model_file import with_model
     from halcyon_api.training_run import InvalidRun, parse_run, read_one
     from halcyon_cli.differing import difference
     from halcyon_cli.differing_view import difference_view
@@ -175,12 +178,12 @@ def diff(
         known = parse_status(live.get("status") if live is not None else None)
         values = read_values(known.defaults)
         try:
-            document = read_one(file)
+            document = with_model(read_one(file), file.parent, read_model)
             if known.attempt == 0:
                 # The run has recorded no defaults yet, so both documents get the same placeholders.
                 values = with_root_prefix(values, [document, live], "file:///not-known-yet")
             wanted = parse_run(with_values(document, values, runs.namespace))
-        except InvalidRun as error:
+        except (InvalidRun, TrainerExit) as error:
             raise Rejected(about_file(file, str(error))) from None
         if wanted.metadata.name != run:
             raise Rejected(f"{file} is the document of run {wanted.metadata.name}, not {run}; give the file of that run")

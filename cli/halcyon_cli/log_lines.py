@@ -16,7 +16,14 @@ from typing import Any
 from rich.text import Text
 
 _COMMON = ("event", "time", "run", "attempt", "restart", "process", "step")
-_STYLES = {"error": "bold red", "checkpointFailed": "red", "warning": "yellow", "fallback": "yellow", "preempted": "yellow"}
+_STYLES = {
+    "error": "bold red",
+    "checkpointFailed": "red",
+    "exportFailed": "red",
+    "warning": "yellow",
+    "fallback": "yellow",
+    "preempted": "yellow",
+}
 _QUIET = {"start", "joined", "restored", "compiled", "checkpoint"}
 
 

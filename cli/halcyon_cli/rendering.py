@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from halcyon.cli.errors import about_file
+from halcyon.errors import TrainerExit
+from halcyon.huggingface.model_file import read_model
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.training_run import InvalidRun
 from halcyon_api.yaml_text import dump_all
@@ -31,8 +33,8 @@ def rendered(path: Path, trainer_image: str, cluster_domain: str, defaults: Sequ
         Rejected: The document is not a valid run, or not valid for a cluster.
     """
     try:
-        document = load_resolved(path, defaults).document()
-    except InvalidRun as error:
+        document = load_resolved(path, defaults, read_model=read_model).document()
+    except (InvalidRun, TrainerExit) as error:
         raise Rejected(about_file(path, str(error))) from None
     document["metadata"]["uid"] = UNKNOWN_UID
     run = parse_run_view(document)

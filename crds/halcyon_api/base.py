@@ -130,6 +130,11 @@ class OneOf(ApiModel):
         return tuple(name for name, field in cls.model_fields.items() if field.default is None)
 
     @classmethod
+    def members(cls) -> tuple[str, ...]:
+        """The members of which a stored object has exactly one: the kinds, and those that its rules reject in a sentence of their own."""
+        return cls.kinds()
+
+    @classmethod
     def one_of_message(cls) -> str:
         """The error message when no kind or several kinds are set."""
         return f"set exactly one of {', '.join(to_camel(kind) for kind in cls.kinds())}"
@@ -137,7 +142,7 @@ class OneOf(ApiModel):
     @classmethod
     def one_of_rule(cls) -> dict[str, str]:
         """The rule "exactly one" for the API server."""
-        members = ", ".join(f"has(self.{to_camel(kind)})" for kind in cls.kinds())
+        members = ", ".join(f"has(self.{to_camel(kind)})" for kind in cls.members())
         return cel(f"[{members}].filter(present, present).size() == 1", cls.one_of_message())
 
     @property

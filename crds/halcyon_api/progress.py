@@ -92,6 +92,7 @@ class Progress(ReportModel):
     )
     evaluated: Evaluated | None = Field(default=None, description="The checkpoint that a run of task `evaluate` evaluates.")
     save_interval_seconds: float | None = Field(default=None, description="Seconds between saves, if saves are made by time.")
+    exported_step: StepNumber | None = Field(default=None, description="Step of the newest complete export, if the run has `export`.")
     attention: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z, ]*$")] | None = Field(
         default=None, description="The implementation of attention in use; several if the calls of the model differ."
     )
@@ -104,7 +105,8 @@ class Progress(ReportModel):
         """All its integers, for a check of their range."""
         found = self.evaluated
         sources = [] if found is None else [number for one in found.sources for number in (one.tokens, one.sequences)]
-        return self.step, self.steps, self.tokens, *([] if found is None else [found.step]), *sources
+        exported = [] if self.exported_step is None else [self.exported_step]
+        return self.step, self.steps, self.tokens, *exported, *([] if found is None else [found.step]), *sources
 
 
 class CheckpointProgress(ReportModel):

@@ -22,6 +22,7 @@ from halcyon_api.edits.steps import steps_rule
 from halcyon_api.former.reading import PresentForm, present_form
 from halcyon_api.former.rules import contradiction_rules
 from halcyon_api.hardware import TABLE
+from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.sentences import sentences
 from halcyon_api.spec.accelerator import AcceleratorSpec
@@ -29,6 +30,7 @@ from halcyon_api.spec.after import AfterSpec
 from halcyon_api.spec.attention import ATTENTION_RULES
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 from halcyon_api.spec.data import DataSpec
+from halcyon_api.spec.export import ExportSpec
 from halcyon_api.spec.mesh import MeshSpec
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.objective import ObjectiveSpec, next_token
@@ -148,6 +150,9 @@ class TrainingRunSpec(RuledModel):
     objective: ObjectiveSpec = Field(default_factory=next_token, description="Objective: exactly one member. Default: `nextToken`.")
     trainer: TrainerSpec = Field(description="The training loop: steps, batch, precision, evaluation, logging.")
     checkpoint: CheckpointSpec = Field(description="Where the run's checkpoints are kept and when they are made.")
+    export: ExportSpec | None = Field(
+        default=None, description="Write the model for other programs while the run trains. Default: only `halcyon export` writes it."
+    )
     recovery: RecoverySpec = Field(default_factory=RecoverySpec, description="What happens when something fails.")
     scheduling: SchedulingSpec = Field(default_factory=SchedulingSpec, description="Placement and priority of the pods.")
     telemetry: TelemetrySpec = Field(default_factory=TelemetrySpec, description="How the run is monitored.")
@@ -200,6 +205,18 @@ class TrainingRunSpec(RuledModel):
             lambda self: self.origin is None or (self.origin.root or "").rstrip("/") != self.checkpoint.root.rstrip("/"),
             "from.root is the other run's; give this run a checkpoint.root of its own",
             ".from.root",
+        ),
+        Rule(
+            f"!has(self.export) || {_TASK} == 'train'",
+            lambda self: self.export is None or self.task == "train",
+            "export writes the models of a training; leave it out with another task",
+            ".export",
+        ),
+        Rule(
+            "!has(self.export) || !has(self.export.root) || !has(self.checkpoint.root) || self.export.root != self.checkpoint.root",
+            lambda self: self.export is None or (self.export.root or "").rstrip("/") != self.checkpoint.root.rstrip("/"),
+            "export.root is checkpoint.root; give the exports a folder of their own, or leave export.root out",
+            ".export.root",
         ),
         Rule(
             "self.trainer.precision.moments == 'float32' || !has(self.optimizer.adamw) || "
@@ -382,13 +399,17 @@ def _without_nulls(document: Any, places: Sequence[tuple[int | str, ...]]) -> An
     return copy
 
 
-def load_run(path: Path) -> TrainingRun:
+def load_run(path: Path, read_model: ReadModel | None = None) -> TrainingRun:
     """Read a ``run.yaml``.
+
+    Args:
+        path: The file.
+        read_model: Reads the model of a config.json that the document names. Default: such a document is not valid.
 
     Raises:
         InvalidRun: The file is missing, is not YAML, or is not a valid TrainingRun.
     """
-    return parse_run(read_one(path))
+    return parse_run(with_model(read_one(path), path.parent, read_model))
 
 
 def read_one(path: Path) -> Any:

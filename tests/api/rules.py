@@ -122,6 +122,10 @@ BROKEN: tuple[Case, ...] = (
     ("set exactly one of run and huggingFace", document(spec__from={**_OTHER, "huggingFace": {"path": "/models/base"}})),
     ("step and root belong to run", document(spec__from={"huggingFace": {"path": "/models/base"}, "step": 3})),
     ("from.step must be less", document(spec__from={**_OTHER, "step": 10})),
+    ("huggingFace names a file", document(spec__model={"huggingFace": {"config": "/models/base/config.json"}})),
+    ("export writes the models of a training", document(spec__export={"everySteps": 5}, spec__task="data")),
+    ("export.root is checkpoint.root", document(spec__export={"everySteps": 5, "root": "file:///checkpoints/small"})),
+    ("export.root must be file:///PATH", document(spec__export={"everySteps": 5, "root": "file:///a/../b"})),
     ("from.root is the other run's", document(spec__from={**_OTHER, "root": "file:///checkpoints/small"})),
     (
         "trainer.precision.moments: bfloat16 needs",

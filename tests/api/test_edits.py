@@ -67,7 +67,7 @@ def test_the_api_server_freezes_exactly_the_frozen_fields() -> None:
     }
     # The other rules are about several fields: kinds that must not be set or removed, because they hold frozen fields.
     families = {f"model.{to_camel(kind)}" for kind in ModelSpec.kinds()}
-    assert set(rules) - whole == {*families, "optimizer.adamw", "recovery.divergence.spike"}
+    assert set(rules) - whole == {*families, "model.huggingFace", "optimizer.adamw", "recovery.divergence.spike"}
     assert [path for path, _ in transition_rules({key: SCHEMA[key] for key in ("x-kubernetes-validations",)})] == [
         "spec.trainer.steps",
         "spec.checkpoint",

@@ -12,6 +12,7 @@ from halcyon_api.exit_codes import ExitCode
 from halcyon_cli.main import app
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+GOLDENS = Path(__file__).parents[1] / "trainer" / "huggingface" / "goldens"
 
 
 @pytest.mark.parametrize("example", ["stdlib-llama.yaml"])
@@ -41,6 +42,23 @@ def test_a_run_for_a_laptop_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(document))
     result = CliRunner().invoke(app, ["render", str(path)])
     assert "unknown field" in result.stderr
+
+
+def test_the_model_of_a_config_is_read_from_its_file(tmp_path: Path) -> None:
+    document = yaml.safe_load((EXAMPLES / "stdlib-llama.yaml").read_text())
+    document["spec"]["model"] = {"huggingFace": {"config": "config.json"}}
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(document))
+    (tmp_path / "config.json").write_text((GOLDENS / "qwen3" / "config.json").read_text())
+    result = CliRunner().invoke(app, ["render", str(path)])
+    assert result.exit_code == ExitCode.DONE, result.output
+    config_map, _ = yaml.safe_load_all(result.stdout)
+    model = yaml.safe_load(config_map["data"]["run.yaml"])["spec"]["model"]
+    assert (list(model), model["qwen3"]["headDim"]) == (["qwen3"], 8)
+    (tmp_path / "config.json").write_text('{"architectures": ["LamaForCausalLM"]}')
+    result = CliRunner().invoke(app, ["render", str(path)])
+    assert result.exit_code == 1
+    assert "names LamaForCausalLM, which Halcyon does not have; the nearest that it has is" in result.stderr
 
 
 def test_a_short_run_needs_its_defaults(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ PROGRESS: dict[str, Any] = {"step": 10, "steps": 300, "tokens": 2560, "loss": 2.
     "bitsPerByte": 0.9,
     "evaluated": EVALUATED,
     "saveIntervalSeconds": 60.0,
+    "exportedStep": 10,
     "loadBalanceLoss": 1.1,
     "routerZLoss": 0.2,
     "expertLoadMax": 3.5,

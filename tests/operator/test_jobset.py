@@ -259,3 +259,19 @@ def build_jobset_of(accelerator: dict[str, Any]) -> dict[str, Any]:
     found = parse_run_view(run(accelerator=accelerator))
     assert found.spec is not None, found.problems
     return build_jobset(found, found.spec, PLATFORM, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "export", "allowed"),
+    [
+        ({"root": "file:///mnt/runs/demo", "volumeClaim": "runs"}, {}, True),
+        ({"root": "file:///mnt/runs/demo", "volumeClaim": "runs"}, {"root": "file:///mnt/runs/demo/models"}, True),
+        ({"root": "file:///mnt/runs/demo", "volumeClaim": "runs"}, {"root": "file:///mnt/runs/demolished"}, False),
+        ({"root": "s3://bucket/demo"}, {"root": "file:///models"}, False),
+        ({"root": "s3://bucket/demo"}, {"root": "gs://bucket/models"}, True),
+        ({"root": "s3://bucket/demo"}, {}, True),
+    ],
+)
+def test_exports_into_files_of_a_pod_are_rejected(checkpoint: dict[str, Any], export: dict[str, Any], allowed: bool) -> None:
+    problems = parse_run_view(run(checkpoint=checkpoint, export={"everySteps": 10, **export})).problems
+    assert [problem.split(":")[0] for problem in problems] == ([] if allowed else ["spec.export.root"])

@@ -4,7 +4,8 @@ Steps are counted from 0. A process that hangs cannot end before the test acts o
 
 HANG=STEP,PROCESS: that process never gets the batch of that step. AWAIT_NOTICE=STEP,PROCESS: that process gets the batch of that step only
 after the processes agreed on their last step after a notice. HANG_EVALUATING=BATCHES: every process of a run that only evaluates hangs
-after this number of batches. POISON=STEP: the loss weights of that step are NaN.
+after this number of batches. POISON=STEP: the loss weights of that step are NaN. STALL_EXPORT=STEP,PROCESS: that process writes no file of
+the export after that many steps.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from typing import Any
 
 from halcyon.cli.main import app
 from halcyon.data.loader import Loader
+from halcyon.huggingface.background import Exporter
 from halcyon.parallel.sync_point import SyncPoint
+from halcyon.storage.failures import Abandoned
 from halcyon.telemetry import RunReporter
 
 batch, evaluated_batch, create_sync_point = Loader.batch, RunReporter.evaluated_batch, SyncPoint.__init__
 sync_points: list[SyncPoint] = []
 evaluated: list[RunReporter] = []
+write_share = Exporter._write_share
 
 
 def concerns(variable: str, step: int) -> bool:
@@ -61,9 +65,17 @@ def hanging_evaluation(reporter: RunReporter) -> None:
         wait_for_a_batch_that_never_comes()
 
 
+def stalled_share(exporter: Exporter, one: Any) -> None:
+    if concerns("STALL_EXPORT", one.entry.step):
+        exporter._abandoned.wait()
+        raise Abandoned
+    write_share(exporter, one)
+
+
 def install() -> None:
     """Put the trouble into the trainer's classes."""
     Loader.batch = troubled_batch  # type: ignore[method-assign]
+    Exporter._write_share = stalled_share  # type: ignore[method-assign]
     SyncPoint.__init__ = known_sync_point  # type: ignore[method-assign]
     RunReporter.evaluated_batch = hanging_evaluation  # type: ignore[method-assign]
 

@@ -7,7 +7,8 @@ Names for library users:
 - `build_optimizer` and `learning_rate`: the update rule and the learning rate schedule, from ``spec.optimizer``.
 - `build_objective`: the loss, from the spec of a run.
 - `load` and `logits`: a model from a checkpoint root or from the files of Hugging Face, and what it computes.
-- `resolve_context` and `train`: a complete training in this process, from a run document to the last commit.
+- `train`, `Hooks` and `Trained`: a complete training in this process, from a run document to the last commit.
+- `resolve_context`: a run document with its place on this machine.
 
 Importing `halcyon` imports neither JAX nor a model; each name loads its module at its first use.
 """
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from halcyon.models import Inputs, Outputs, build_model
     from halcyon.objectives import build_objective
     from halcyon.optim import build_optimizer, learning_rate
-    from halcyon.tasks.train import train
+    from halcyon.tasks.library import Hooks, Trained, train
 
 _MODULES = {
+    "Hooks": "halcyon.tasks.library",
     "Inputs": "halcyon.models",
     "Outputs": "halcyon.models",
     "build_model": "halcyon.models",
@@ -34,13 +36,16 @@ _MODULES = {
     "learning_rate": "halcyon.optim",
     "load": "halcyon.loading",
     "logits": "halcyon.loading",
+    "Trained": "halcyon.tasks.library",
     "resolve_context": "halcyon.context",
-    "train": "halcyon.tasks.train",
+    "train": "halcyon.tasks.library",
 }
 
 __all__ = [
+    "Hooks",
     "Inputs",
     "Outputs",
+    "Trained",
     "build_model",
     "build_objective",
     "build_optimizer",

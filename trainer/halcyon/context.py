@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from halcyon.errors import BadConfiguration
 from halcyon.machine.local_files import root_address
@@ -20,6 +21,7 @@ from halcyon_api.counting import counted
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.environment import InvalidEnvironment, parse_environment
 from halcyon_api.mesh import pinned, run_mesh
+from halcyon_api.model_file import ReadModel
 from halcyon_api.package import install
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
@@ -67,29 +69,32 @@ class Context:
 
 
 def resolve_context(
-    document: Path,
+    document: Path | Mapping[str, Any],
     environ: Mapping[str, str],
     *,
     checkpoint_root: str | None = None,
     defaults: Sequence[Path] = (),
     on_cpu: bool = False,
+    read_model: ReadModel | None = None,
 ) -> Context:
     """Read the run document and the environment.
 
     Args:
-        document: Path of the ``run.yaml``.
+        document: Path of the ``run.yaml``, or its contents.
         environ: The process's environment.
         checkpoint_root: Replaces ``spec.checkpoint.root`` and removes the store settings of that root.
         defaults: Files of TrainingRunDefaults for fields that the document does not set, the most specific first. In a pod the operator
             has already applied them.
         on_cpu: Train on the processor instead of the document's accelerator. Has no effect in a pod.
+        read_model: Reads the model of a config.json that the document names (`halcyon.huggingface.model_file.read_model`). Default: such a
+            document is not valid.
 
     Raises:
         BadConfiguration: The document or the environment is not valid; the message names the field.
     """
     checkpoint_root = root_address(checkpoint_root) if checkpoint_root is not None else None
     try:
-        run = load_resolved(document, defaults, checkpoint_root)
+        run = load_resolved(document, defaults, checkpoint_root, read_model)
         pod = parse_environment(environ)
         if checkpoint_root is not None:
             run = _with_root(run, checkpoint_root)

@@ -18,16 +18,16 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from halcyon.context import Context, resolve_context
-from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
+from halcyon.huggingface.model_file import read_model
 from halcyon.machine.lean_imports import without_collections, without_unused_parts
+from halcyon.machine.local_files import DEFAULT_COMPILATION_CACHE
 from halcyon.machine.memory_lock import raise_memory_lock
 from halcyon.machine.metadata_server import wait_for_server
 from halcyon.machine.variables import set_variables
 from halcyon.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.telemetry import (
     RunIdentity,
-    RunPlan,
     RunReporter,
     SaveRequests,
     TelemetryServer,
@@ -37,13 +37,11 @@ from halcyon.telemetry import (
 )
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
+from halcyon.training.run_plan import run_plan
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause, Saved
 from halcyon_api.progress import Stage as WorkStage
-from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.training_run import Task
-
-DEFAULT_COMPILATION_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halcyon" / "compilation"
 
 _NOTICE = "a notice of preemption came"
 _INTERRUPT = "an interrupt came from the keyboard"
@@ -82,8 +80,10 @@ def run_training(
         on_cpu: Train on the processor instead of the document's accelerator.
     """
     try:
-        context = resolve_context(document, environ, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu)
-    except BadConfiguration as error:
+        context = resolve_context(
+            document, environ, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu, read_model=read_model
+        )
+    except TrainerExit as error:
         _leave_unstarted(error, environ)
     unset = set_variables(context.run.spec.env, os.environ)
     raise_memory_lock()
@@ -96,7 +96,7 @@ def run_training(
     steps = context.run.spec.trainer.steps if context.run.spec.task == "train" else None
     log = open_log(_own_stdout(), identity, steps=steps, json_lines=json_lines)
     limits = HealthLimits(floor_seconds=float(context.run.spec.recovery.step_timeout_seconds))
-    reporter = RunReporter(identity, _plan(context), log, limits=limits, work=_WORK[context.run.spec.task])
+    reporter = RunReporter(identity, run_plan(context), log, limits=limits, work=_WORK[context.run.spec.task])
     ending = _Ending(context, reporter)
     requests = SaveRequests()
     retry_budget = RetryBudget(
@@ -296,34 +296,6 @@ def _keep_stacks(context: Context, identity: RunIdentity) -> Callable[[str], str
     return keep
 
 
-def _plan(context: Context) -> RunPlan:
-    spec = context.run.spec
-    peak = spec.accelerator.row.peak_flops_per_second
-    return RunPlan(
-        steps=spec.trainer.steps,
-        tokens_before=_tokens_before(spec.trainer),
-        log_every_steps=spec.trainer.log_every_steps,
-        size_of=_size_of(spec.trainer),
-        peak_flops_per_second=None if peak is None else peak * context.topology.devices,
-    )
-
-
-def _tokens_before(spec: TrainerSpec) -> Callable[[int], int]:
-    try:
-        return build_schedule(spec).tokens_before
-    except ValueError:  # `train` rejects the document, and needs this reporter to do so
-        return lambda step: step * spec.batch_size * spec.sequence_length
-
-
-def _size_of(spec: TrainerSpec) -> Callable[[int], tuple[int, int]]:
-    """Batch size and sequence length of a step, by its number."""
-    try:
-        schedule = build_schedule(spec)
-    except ValueError:
-        return lambda step: (spec.batch_size, spec.sequence_length)
-    return lambda step: (schedule.batch_size(step), schedule.sequence_length(step))
-
-
 def _own_stdout() -> TextIO:
     """Standard output for the log alone: what libraries such as gloo print to file descriptor 1 goes to standard error."""
     sys.stdout.flush()
@@ -332,7 +304,7 @@ def _own_stdout() -> TextIO:
     return own
 
 
-def _leave_unstarted(error: BadConfiguration, environ: Mapping[str, str]) -> NoReturn:
+def _leave_unstarted(error: TrainerExit, environ: Mapping[str, str]) -> NoReturn:
     """End a process whose document is not valid. There is no log yet: the error goes to the termination log and standard error."""
     report = termination_report(RunIdentity(run=""), cause=error.cause, exit_code=error.exit_code, message=str(error))
     if "HALCYON_TERMINATION_LOG" in environ:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from halcyon_api.defaults.resource import TrainingRunDefaults, parse_defaults
 from halcyon_api.defaults.units import PREFIX, Values, merged, resolved, values_of_defaults, values_of_run
+from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run, read_one, read_yaml, spec_form
 
 _STORE = ("checkpoint.endpoint", "checkpoint.region", "checkpoint.credentialsSecret")
@@ -30,21 +31,26 @@ def load_defaults(paths: Sequence[Path]) -> Values:
     return found
 
 
-def load_resolved(path: Path, defaults: Sequence[Path] = (), checkpoint_root: str | None = None) -> TrainingRun:
+def load_resolved(
+    document: Path | Mapping[str, Any],
+    defaults: Sequence[Path] = (),
+    checkpoint_root: str | None = None,
+    read_model: ReadModel | None = None,
+) -> TrainingRun:
     """Read a ``run.yaml`` and fill in its defaults.
 
     Args:
-        path: The run.
+        document: The run: its file, or its contents.
         defaults: Files with its defaults, the most specific first.
         checkpoint_root: Checkpoint root for validation, so that a run without a root is valid too.
+        read_model: Reads the model of a config.json that the run names. Default: such a run is not valid.
 
     Raises:
         InvalidRun: A file is missing or not YAML, or the run with its defaults is not valid.
     """
-    document, values = read_one(path), load_defaults(defaults)
-    return parse_run(
-        with_values(document, with_root_prefix(values, [document], checkpoint_root) if checkpoint_root is not None else values)
-    )
+    found, folder = (read_one(document), document.parent) if isinstance(document, Path) else (dict(document), Path())
+    run, values = with_model(found, folder, read_model), load_defaults(defaults)
+    return parse_run(with_values(run, with_root_prefix(values, [run], checkpoint_root) if checkpoint_root is not None else values))
 
 
 def with_root_prefix(values: Mapping[str, Any], documents: Sequence[Any], root: str) -> Values:

@@ -64,6 +64,7 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("trainer.logEverySteps", "atCheckpoint", "the trainer reads it when it starts"),
     EditRule("checkpoint", "atCheckpoint", "the trainer reads it when it starts"),
     EditRule("checkpoint.root", "frozen", "a root always belongs to the same run"),
+    EditRule("export", "atCheckpoint", "the trainer reads it when it starts; an export changes no step"),
     EditRule("recovery", "atCheckpoint", "the trainer and its pods are created with it"),
     EditRule("recovery.maxRestarts", "live", "used in the operator's count at once, in that of the JobSet with the next attempt"),
     EditRule("recovery.elastic", "live", "only the operator uses it"),

@@ -5,11 +5,11 @@ Fields have the names of Hugging Face's ``config.json`` in camelCase. The older 
 
 from __future__ import annotations
 
-from typing import cast
+from typing import ClassVar, cast
 
 from pydantic import Field
 
-from halcyon_api.base import OneOf
+from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
 from halcyon_api.spec.families.apertus import ApertusSpec
 from halcyon_api.spec.families.custom import CustomSpec
 from halcyon_api.spec.families.deepseek import DeepseekV3Spec, Glm4MoeSpec
@@ -25,9 +25,23 @@ from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
 from halcyon_api.spec.families.qwen_next import Qwen3NextSpec
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model_shape import ModelShape
+from halcyon_api.spec.tokenizer import Uri
+
+_FILE = "hugging_face"
 
 
-class ModelSpec(OneOf):
+class ModelFileSpec(ApiModel):
+    """A model of a config.json. The programs that read this document from a file replace it by the section that the file describes."""
+
+    config: Uri = Field(
+        description=(
+            "The `config.json` or the folder with it: a path, from the folder of the document if it is relative, s3://, gs://, or "
+            "hf://OWNER/NAME."
+        )
+    )
+
+
+class ModelSpec(OneOf, RuledModel):
     """The architecture: exactly one member."""
 
     llama: LlamaSpec | None = Field(default=None, description="A Llama decoder.")
@@ -53,6 +67,34 @@ class ModelSpec(OneOf):
     apertus: ApertusSpec | None = Field(default=None, description="An Apertus decoder.")
 
     custom: CustomSpec | None = Field(default=None, description="A model of your own package.")
+
+    hugging_face: ModelFileSpec | None = Field(
+        default=None,
+        description=(
+            "The model of a Hugging Face `config.json`, only in a document that `halcyon` or `kubectl halcyon` reads from a file. "
+            "`halcyon resolve` prints the document with the model's own section."
+        ),
+    )
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.huggingFace)",
+            lambda self: self.hugging_face is None,
+            "huggingFace names a file, which only a command reads; print the document with its model by `halcyon resolve RUN.YAML`, and "
+            "apply that",
+            ".huggingFace",
+        ),
+    )
+
+    @classmethod
+    def kinds(cls) -> tuple[str, ...]:
+        """The families."""
+        return tuple(name for name in super().kinds() if name != _FILE)
+
+    @classmethod
+    def members(cls) -> tuple[str, ...]:
+        """The families, and `hugging_face`, which is resolved before a document is checked."""
+        return (*cls.kinds(), _FILE)
 
     @property
     def section(self) -> ModelSection:

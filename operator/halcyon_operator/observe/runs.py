@@ -82,6 +82,11 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
             "spec.checkpoint.volumeClaim: a file:// root in a cluster needs a PersistentVolumeClaim, because the files in a pod are lost "
             "when the pod ends; set one, or use an s3:// or gs:// root"
         )
+    if spec.export is not None and spec.export.place(spec.checkpoint).root.startswith("file://") and not _on_volume(spec):
+        problems.append(
+            "spec.export.root: a file:// folder in a cluster must lie below the file:// root of checkpoint, on its volumeClaim, because "
+            "the files in a pod are lost when the pod ends; leave export.root out, or use s3:// or gs://"
+        )
     if spec.data.volume is not None:
         taken = [path for path in _mount_paths(spec) if _nested(path, spec.data.volume.mount_path)]
         if taken:
@@ -101,6 +106,12 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
             "spec.scheduling.queue.name, or choose another provisioning"
         )
     return tuple(problems)
+
+
+def _on_volume(spec: TrainingRunSpec) -> bool:
+    """Whether the exports of a run lie on the volume of its checkpoints."""
+    exports = spec.export.place(spec.checkpoint).root if spec.export is not None else ""
+    return spec.checkpoint.volume_claim is not None and exports.startswith(f"{spec.checkpoint.root.rstrip('/')}/")
 
 
 def _mount_paths(spec: TrainingRunSpec) -> list[str]:

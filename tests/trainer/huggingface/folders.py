@@ -20,7 +20,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 OWNER = Owner(namespace="default", name="base")
 
 GOLDENS = Path(__file__).parent / "goldens"
-CASES = ("llama", "llama-tied", "gpt2")
+CASES = ("llama", "llama-tied", "qwen3", "gpt2")
 
 WIDTH, MLP, HEADS, KV_HEADS, LAYERS, TOKENS, POSITIONS = 8, 12, 4, 2, 2, 70, 32
 CONFIG: dict[str, Any] = {

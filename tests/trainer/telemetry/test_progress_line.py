@@ -180,6 +180,8 @@ def test_durations(seconds: float, text: str) -> None:
         ("evaluation", {"step": 5, "loss": 1.5, "bits_per_byte": None}, "step 5: held-out loss 1.5000"),
         ("evaluation", {"step": 5, "loss": 1.5, "sequences": 1}, "step 5: held-out loss 1.5000 of 1 sequence"),
         ("checkpointFailed", {"step": 5, "reason": "disk full"}, "step 5: checkpoint failed: disk full"),
+        ("exported", {"step": 5, "path": "file:///models/step-5", "seconds": 1.0}, "step 5: exported to file:///models/step-5"),
+        ("exportFailed", {"step": 5, "reason": "disk full"}, "step 5: export failed: disk full"),
         ("compiled", {"step": 1, "imports_seconds": 1.0, "compile_seconds": 2.5}, "first step after 3.5 s"),
         ("error", {"step": 5, "cause": "fenced", "exit_code": 81, "message": "attempt 4 owns the root"}, "attempt 4 owns the root"),
         ("start", {"version": "0.1.0", "none": None}, "start: version 0.1.0"),

@@ -463,6 +463,8 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.checkpoint(committed(3), blocked_seconds=0.1)
     scene.reporter.verified_checkpoint(3)
     scene.reporter.checkpoint_failed("disk full")
+    scene.reporter.exported(3, "file:///models/step-3", size_bytes=1, seconds=0.5)
+    scene.reporter.export_failed(3, "disk full")
     scene.reporter.skipped(3, "the loss is not a number")
     scene.reporter.hung(61.0, 60.0, "Thread 0x1", "file:///checkpoints/diagnostics/hung-3.1-0.txt")
     scene.reporter.warning("the compiled programs could not be published")

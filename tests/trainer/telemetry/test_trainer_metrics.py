@@ -59,6 +59,9 @@ def test_a_training_run_has_all_metrics() -> None:
     scene.reporter.checkpoint_failed("disk full")
     scene.reporter.checkpoint(committed(50), blocked_seconds=0.25, save_seconds=3.5)
     scene.reporter.saves_every(75.5)
+    scene.reporter.found_exports(30)
+    scene.reporter.export_failed(40, "disk full")
+    scene.reporter.exported(40, "file:///models/step-40", size_bytes=1, seconds=0.5)
     found = values(scene)
     expected = {
         "stage{stage=training}": 1,
@@ -91,6 +94,9 @@ def test_a_training_run_has_all_metrics() -> None:
         "checkpoint_blocked_seconds_total": 0.25,
         "save_interval_seconds": 75.5,
         "checkpoint_failures_total": 1,
+        "exported_step": 40,
+        "exports_total": 1,
+        "export_failures_total": 1,
         "startup_seconds{part=imports}": 2,
         "startup_seconds{part=join}": 1,
         "startup_seconds{part=data}": 4,

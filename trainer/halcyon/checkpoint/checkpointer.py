@@ -26,7 +26,7 @@ from halcyon.checkpoint.parts import second_prefix
 from halcyon.checkpoint.processes import Processes, decide, gather_texts
 from halcyon.checkpoint.readback import ReadBackWorker
 from halcyon.checkpoint.reader import read_state
-from halcyon.checkpoint.results import USUAL_LIMITS, Callbacks, Limits, Restored, SaveReport
+from halcyon.checkpoint.results import USUAL_LIMITS, Callbacks, CheckpointReader, Limits, Restored, SaveReport
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.saving import Follower, Leader, Saver
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
@@ -61,6 +61,7 @@ class Checkpointer:
         self._spec, self._processes, self._limits, self._clock = spec, processes, limits, clock
         self._fingerprints, self._seed, self._mesh = fingerprints, seed, mesh
         self._vocabulary, self._positions = vocabulary, positions
+        self._readers: list[CheckpointReader] = []
         self._owner, self._epoch, self._writer = head.owner, head.epoch, head.writer
         self._snapshotter = Snapshotter(processes.process_index, processes.process_count)
         self._thread: threading.Thread | None = None
@@ -83,7 +84,7 @@ class Checkpointer:
             else Leader(
                 store,
                 keeper,
-                retention=Retention.of(spec),
+                retention=Retention.of(spec, self._in_use),
                 timeout_seconds=wait,
                 sleep=self._pause,
                 clock=time.monotonic,
@@ -180,6 +181,10 @@ class Checkpointer:
         """End the retries of rejected requests: from now on such a request fails at once, so a failed save is reported without a wait."""
         self._store.retry_budget = None
 
+    def add_reader(self, reader: CheckpointReader) -> None:
+        """Tell a reader of each commit, and keep the checkpoints that it still reads."""
+        self._readers.append(reader)
+
     @property
     def epoch(self) -> Epoch:
         """The epoch with which this process took the root."""
@@ -189,6 +194,11 @@ class Checkpointer:
     def newest(self) -> CommittedStep | None:
         """The newest committed checkpoint that this process knows."""
         return self._head.newest
+
+    @property
+    def committed(self) -> tuple[CommittedStep, ...]:
+        """The committed checkpoints that this process knows, newest first. After `restore` the same on every process."""
+        return self._head.committed
 
     # Restoring
 
@@ -421,6 +431,8 @@ class Checkpointer:
         self._saving_since = None
         try:
             if error is None and self.last_save is not None:
+                for reader in self._readers:
+                    reader.committed(self.last_save.checkpoint)
                 self._callbacks.on_commit(replace(self.last_save, interval_seconds=self.interval_seconds))
                 self._tidy()
                 if self.last_save.checkpoint.verification == "wanted":
@@ -429,6 +441,9 @@ class Checkpointer:
                 self._callbacks.on_failure(self.last_error)
         except Exception as failure:
             self._fatal = failure
+
+    def _in_use(self, step: int) -> bool:
+        return any(reader.in_use(step) for reader in self._readers)
 
     def _tidy(self) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep
 
@@ -68,3 +68,15 @@ class Callbacks:
     """Called with the handling of a fault that does not end the run."""
     on_read_back: Callable[[CommittedStep, str | None], object] = _ignore
     """Called on process 0 with a checkpoint that was read back after its commit, and its damage; None: it is intact."""
+
+
+class CheckpointReader(Protocol):
+    """Reads checkpoints of a run while it trains, such as an export. Called in a background thread."""
+
+    def committed(self, entry: CommittedStep) -> None:
+        """A checkpoint was committed. Called on every process, with the same checkpoints."""
+        ...
+
+    def in_use(self, step: int) -> bool:
+        """Whether the checkpoint of a step is still read, and therefore kept. Called on process 0."""
+        ...

@@ -9,7 +9,7 @@ deleted early.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -39,19 +39,21 @@ class Retention:
     Attributes:
         newest: Number of newest checkpoints that stay.
         permanent: Steps whose checkpoints are never deleted, in ascending order of ``until_step``.
+        in_use: Whether something still reads the checkpoint of a step, such as an export. Only a full disk deletes it.
     """
 
     newest: int
     permanent: tuple[PermanentSpec, ...] = ()
+    in_use: Callable[[int], bool] = lambda step: False
 
     @classmethod
-    def of(cls, spec: CheckpointSpec) -> Self:
+    def of(cls, spec: CheckpointSpec, in_use: Callable[[int], bool] = lambda step: False) -> Self:
         """The retention of a run document."""
-        return cls(spec.keep, tuple(spec.permanent))
+        return cls(spec.keep, tuple(spec.permanent), in_use)
 
     def keeps(self, number: int, step: int) -> bool:
         """Whether the ``number``-th newest checkpoint, counted from 0, stays. It is of step `step`."""
-        return number < self.newest or self.is_permanent(step)
+        return number < self.newest or self.is_permanent(step) or self.in_use(step)
 
     def is_permanent(self, step: int) -> bool:
         """Whether a checkpoint is made after `step` steps and never deleted."""

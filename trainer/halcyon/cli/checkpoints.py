@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from halcyon_api.checkpoint_documents import CommittedStep
     from halcyon_api.spec.checkpoint import CheckpointSpec
 
-app = typer.Typer(help="List, verify, compare, pin and copy the checkpoints of a run.", no_args_is_help=True)
+app = typer.Typer(help="List, verify, compare, pin, copy and average the checkpoints of a run.", no_args_is_help=True)
 
 RootArgument = Annotated[
     str,
@@ -190,6 +190,38 @@ def copy(
         _print(f"step {entry.step} is in {target.root}, for the run {head.owner.namespace}/{head.owner.name}")
 
 
+@app.command()
+def average(
+    checkpoints: Annotated[list[str], typer.Argument(help="Checkpoints of one model, in one root or in several.", metavar="ROOT@STEP...")],
+    root: Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")],
+    run: Annotated[
+        str | None, typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root.")
+    ] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    root_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the new root.")] = None,
+    root_region: Annotated[str | None, typer.Option(help="Region of the new root's bucket.")] = None,
+) -> None:
+    """Average the models of checkpoints into a checkpoint of step 0, with which runs can begin. Prints their `spec.from`."""
+    from halcyon.cli.models import owner_of
+    from halcyon.huggingface.averaging import Averaged, average_models
+    from halcyon.huggingface.root import split_step
+    from halcyon_api.yaml_text import dump
+
+    with _report_root_errors():
+        places = [split_step(checkpoint) for checkpoint in checkpoints]
+        stores = {place: _store(place, endpoint, region) for place, _ in places}
+        sources = [Averaged(stores[place], _entry(stores[place], step)) for place, step in places]
+        to = _store(root_address(root), root_endpoint, root_region)
+        owner = owner_of(run, to.root)
+        model = average_models(sources, to, owner=owner, clock=time.time())
+    sys.stderr.write(
+        f"the average of {', '.join(map(str, sources))} is the checkpoint of step 0 in {to.root}; a run in namespace {owner.namespace} "
+        "begins with it by:\n"
+    )
+    sys.stdout.write(dump({"spec": {"from": {"run": owner.name, "root": to.root}, "model": model.spec.document()}}))
+
+
 def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None) -> None:
     """Test the operations that a checkpoint root must support. Exits with 85 if one fails."""
     from halcyon.checkpoint.show import abilities_view
@@ -206,12 +238,13 @@ def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None
 def _spec(place: str, endpoint: str | None, region: str | None) -> CheckpointSpec:
     from pydantic import ValidationError
 
+    from halcyon.huggingface.model_file import read_model
     from halcyon_api.spec.checkpoint import CheckpointSpec
     from halcyon_api.training_run import InvalidRun, load_run
 
     try:
         if "://" not in place and not Path(place).is_dir():
-            return load_run(Path(place)).spec.checkpoint
+            return load_run(Path(place), read_model).spec.checkpoint
         return CheckpointSpec(root=root_address(place), endpoint=endpoint, region=region)
     except InvalidRun as error:
         raise BadConfiguration(about_file(place, str(error))) from None

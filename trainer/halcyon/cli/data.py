@@ -160,7 +160,8 @@ def _slice(words: str) -> slice:
 
 def _context(document: Path, checkpoint_root: str | None, defaults: list[Path] | None) -> Context:
     from halcyon.context import check_context, resolve_context
+    from halcyon.huggingface.model_file import read_model
 
-    context = resolve_context(document, {}, checkpoint_root=checkpoint_root, defaults=defaults or ())
+    context = resolve_context(document, {}, checkpoint_root=checkpoint_root, defaults=defaults or (), read_model=read_model)
     check_context(context)
     return context

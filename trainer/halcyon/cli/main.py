@@ -13,7 +13,7 @@ import typer
 from halcyon.cli.checkpoints import app as checkpoints_app
 from halcyon.cli.checkpoints import doctor
 from halcyon.cli.data import app as data_app
-from halcyon.cli.errors import about_file, replace_unencodable
+from halcyon.cli.errors import about_file, replace_unencodable, report_errors
 from halcyon.cli.models import export_app, import_app
 from halcyon.cli.options import Defaults, Document
 from halcyon.cli.show import app as show_app
@@ -96,6 +96,7 @@ def train(
 @app.command(rich_help_panel=LOCAL)
 def validate(document: Document, defaults: Defaults = None) -> None:
     """Check a run document, with its defaults, without a cluster or a device. Prints each problem; exits with 80 if there is one."""
+    from halcyon.huggingface.model_file import read_model
     from halcyon.machine.local_files import is_local, missing_files
     from halcyon_api.defaults.files import load_resolved
     from halcyon_api.exit_codes import ExitCode
@@ -103,7 +104,8 @@ def validate(document: Document, defaults: Defaults = None) -> None:
     from halcyon_api.validation import find_problems
 
     try:
-        run = load_resolved(document, defaults or ())
+        with report_errors(document):
+            run = load_resolved(document, defaults or (), read_model=read_model)
         notes = former_notes(read_one(document))
     except InvalidRun as error:
         sys.stderr.write(f"{about_file(document, str(error))}\n")
@@ -120,6 +122,23 @@ def validate(document: Document, defaults: Defaults = None) -> None:
         f"{document}: {run.metadata.name} is valid: {counted(topology.slices, 'slice')} x {counted(topology.hosts_per_slice, 'host')} x "
         f"{counted(topology.devices_per_host, 'device')}, {_task(run.spec)}{'' if is_local(run.spec) else _elsewhere(run.spec)}\n"
     )
+
+
+@app.command(rich_help_panel=LOCAL)
+def resolve(document: Document) -> None:
+    """Print a run document with the model of the config.json that it names, for `kubectl apply`."""
+    from halcyon.huggingface.model_file import read_model
+    from halcyon_api.exit_codes import ExitCode
+    from halcyon_api.model_file import with_model
+    from halcyon_api.training_run import InvalidRun, read_one
+    from halcyon_api.yaml_text import dump
+
+    try:
+        with report_errors(document):
+            sys.stdout.write(dump(with_model(read_one(document), document.parent, read_model)))
+    except InvalidRun as error:
+        sys.stderr.write(f"{about_file(document, str(error))}\n")
+        raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
 
 
 @app.command(rich_help_panel=LOCAL)

@@ -70,7 +70,7 @@ def import_hf(
 
     with _report_model_errors():
         to = Store(address(root, root_endpoint, root_region), timeout_seconds=_REQUEST_SECONDS)
-        owner = _owner(run, to.root)
+        owner = owner_of(run, to.root)
         source = Store(folder_place(folder, endpoint, region), timeout_seconds=_REQUEST_SECONDS)
         entry = import_model(source, to, owner=owner, dtype=dtype, clock=time.time())
         stored = stored_model(to, entry)
@@ -131,7 +131,12 @@ def _part(part: str | None) -> tuple[int, int]:
     return int(found[1]) - 1, int(found[2])
 
 
-def _owner(run: str | None, root: str) -> Owner:
+def owner_of(run: str | None, root: str) -> Owner:
+    """The run that owns a new root: the given one, or one with the name of the root's last part.
+
+    Raises:
+        BadConfiguration: It is no name of a run.
+    """
     from halcyon_api.checkpoint_documents import Owner
 
     if run is None:

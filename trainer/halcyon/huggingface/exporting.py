@@ -43,6 +43,59 @@ class Exported:
     companions: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class ExportPlan:
+    """An export of a model: which tensors each file has. It is the same in every process.
+
+    Attributes:
+        stored: The model.
+        family: Its family.
+        files: The tensors of each file, by its name.
+    """
+
+    stored: StoredModel
+    family: Family
+    files: Mapping[str, Sequence[FileTensor]]
+
+    def share(self, part: int, parts: int) -> tuple[str, ...]:
+        """The files of process `part`, counted from 0, of `parts` processes."""
+        return tuple(name for number, name in enumerate(self.files) if number % parts == part)
+
+    def write(self, to: Store, name: str) -> None:
+        """Write one file with tensors.
+
+        Raises:
+            Damaged: A file of the checkpoint is damaged.
+            StoreFailure: A store did not answer.
+        """
+        _write(to, name, self.files[name], self.stored)
+
+    def complete(self, to: Store) -> tuple[str, ...]:
+        """Write the files beside the tensors, config.json last, and return their names. All files with tensors must be there."""
+        companions = _companions(self.stored, self.family, self.files)
+        for name, data in companions.items():
+            to.write(name, data)
+        return tuple(companions)
+
+
+def plan_export(stored: StoredModel, *, dtype: str | None = None, file_bytes: int = FILE_BYTES) -> ExportPlan:
+    """Distribute the tensors of a model over files.
+
+    Args:
+        stored: The model.
+        dtype: Type of all tensors. None: that of the checkpoint.
+        file_bytes: Largest file, unless one tensor is larger.
+
+    Raises:
+        BadConfiguration: The family has no form of Hugging Face.
+    """
+    section = stored.spec.value
+    assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
+    family = family_of_section(section)
+    layout = export_layout(stored, family, None if dtype is None else np.dtype(jnp.dtype(dtype)))
+    return ExportPlan(stored, family, _plan(list(layout.tensors.values()), file_bytes))
+
+
 def export_model(
     stored: StoredModel,
     to: Store,
@@ -72,24 +125,16 @@ def export_model(
         Damaged: A file of the checkpoint is damaged.
         StoreFailure: A store did not answer.
     """
-    section = stored.spec.value
-    assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
-    family = family_of_section(section)
-    layout = export_layout(stored, family, None if dtype is None else np.dtype(jnp.dtype(dtype)))
-    plan = _plan(list(layout.tensors.values()), file_bytes)
-    own = [name for number, name in enumerate(plan) if number % parts == part]
-    others = plan.keys() - set(own)
+    plan = plan_export(stored, dtype=dtype, file_bytes=file_bytes)
+    own = plan.share(part, parts)
+    others = plan.files.keys() - set(own)
     if any(key == CONFIG_KEY or (key.endswith(".safetensors") and key not in others) for key in to.list("")):
         raise BadConfiguration(f"{to.root} holds a model already; give a folder that is empty")
     for name in own:
-        _write(to, name, plan[name], stored)
-    companions: dict[str, bytes] = {}
-    if plan.keys() <= set(to.list("model")):
-        companions = _companions(stored, family, plan)
-        for name, data in companions.items():
-            to.write(name, data)
-    tensors = [one for name in own for one in plan[name]]
-    return Exported(tuple(own), len(tensors), sum(one.size_bytes for one in tensors), tuple(companions))
+        plan.write(to, name)
+    companions = plan.complete(to) if plan.files.keys() <= set(to.list("model")) else ()
+    tensors = [one for name in own for one in plan.files[name]]
+    return Exported(own, len(tensors), sum(one.size_bytes for one in tensors), companions)
 
 
 def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence[FileTensor]]) -> dict[str, bytes]:

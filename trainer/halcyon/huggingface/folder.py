@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import equinox as eqx
@@ -27,6 +27,8 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.model import ModelSpec
 
 HUB = "hf://"
+FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
+"""Patterns of the files of a model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,17 +62,17 @@ def model_shapes(spec: ModelSpec, tokens: int, positions: int) -> CausalLM:
     return eqx.filter_eval_shape(build_model, spec, hax.Axis(VOCAB, tokens), hax.Axis(POSITION, positions), key=jax.random.key(0))
 
 
-def read_config(store: Store) -> ModelConfig:
-    """The configuration of a folder.
+def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
+    """The configuration of a folder, in the file of this name.
 
     Raises:
         BadConfiguration: It cannot be read, or is of a model that Halcyon does not have.
         StoreFailure: The store did not answer.
     """
-    data = store.read(CONFIG_KEY).data
+    data = store.read(name).data
     if data is None:
-        raise BadConfiguration(f"{store.root} has no {CONFIG_KEY}; give the folder of a model")
-    config = ConfigReader.parse(data, f"{store.root}/{CONFIG_KEY}")
+        raise BadConfiguration(f"{store.root} has no {name}; give the folder of a model")
+    config = ConfigReader.parse(data, f"{store.root}/{name}")
     family = family_of_config(config)
     text = config.inner("text_config")  # of a model with images
     if text is not None:
@@ -135,16 +137,22 @@ class ModelFolder:
         return dataclasses.replace(leaf, dtype=dtype)
 
 
-def folder_place(place: str, endpoint: str | None = None, region: str | None = None) -> CheckpointSpec:
+def folder_place(place: str, endpoint: str | None = None, region: str | None = None, *, only: Sequence[str] = FILES) -> CheckpointSpec:
     """The address of a folder on the command line: a directory, s3://, gs://, or hf://OWNER/NAME of the hub.
 
     A model of the hub is downloaded into the cache of ``huggingface_hub``, with its token.
+
+    Args:
+        place: The address.
+        endpoint: Address of an S3-compatible store other than AWS.
+        region: Region of an S3 bucket.
+        only: Patterns of the files to download from the hub.
 
     Raises:
         BadConfiguration: It is no address, or there is no such directory.
     """
     if place.startswith(HUB):
-        place = _download(place.removeprefix(HUB))
+        place = _download(place.removeprefix(HUB), only)
     elif "://" not in place and not Path(place).expanduser().is_dir():
         hint = f"; a model of the Hugging Face hub is {HUB}{place}" if place.count("/") == 1 else ""
         raise BadConfiguration(f"there is no directory {place}{hint}")
@@ -164,15 +172,14 @@ def address(place: str, endpoint: str | None = None, region: str | None = None) 
         raise BadConfiguration(f"{place}: {message}") from None
 
 
-def _download(name: str) -> str:
+def _download(name: str, only: Sequence[str]) -> str:
     try:
         from huggingface_hub import snapshot_download  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise BadConfiguration(f"{HUB}{name} needs the package huggingface_hub; install it, or give a directory with the model") from None
     name, _, revision = name.partition("@")
     try:
-        return str(
-            snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"])
-        )
+        return str(snapshot_download(name, revision=revision or None, allow_patterns=list(only)))
     except Exception as error:  # the package raises many kinds
-        raise BadConfiguration(f"{HUB}{name} could not be downloaded ({type(error).__name__}: {str(error)[:200]})") from None
+        why = " ".join(str(error).split())[:200]
+        raise BadConfiguration(f"{HUB}{name} could not be downloaded ({type(error).__name__}: {why})") from None

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from halcyon.checkpoint.comparison import Checkpoint
 from halcyon.checkpoint.fingerprints import in_present_form
 from halcyon.checkpoint.opening import load_head
-from halcyon.checkpoint.weights import ModelArrays
+from halcyon.checkpoint.weights import KEPT_BYTES, ModelArrays
 from halcyon.data.cache.tokenizers import find_tokenizer
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.companions import read_companions
@@ -75,8 +75,13 @@ def split_step(place: str) -> tuple[str, int | None]:
     return root, int(step)
 
 
-def stored_model(store: Store, entry: CommittedStep) -> StoredModel:
+def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_BYTES) -> StoredModel:
     """The model of a checkpoint. Reads the documents; the parameters are read later.
+
+    Args:
+        store: The root.
+        entry: The checkpoint.
+        kept_bytes: Bytes of the checkpoint that reads keep in memory.
 
     Raises:
         BadConfiguration: The checkpoint does not say which model it holds.
@@ -90,7 +95,7 @@ def stored_model(store: Store, entry: CommittedStep) -> StoredModel:
         spec = ModelSpec.model_validate(documents["spec.model"])
     except (KeyError, ValidationError):
         raise BadConfiguration(f"the checkpoint of step {entry.step} in {store.root} does not say which model it holds") from None
-    arrays = ModelArrays(checkpoint)
+    arrays = ModelArrays(checkpoint, kept_bytes=kept_bytes)
     data: Any = documents.get("data")
     fingerprint = data.get("tokenizerSha256") if isinstance(data, dict) else None
     definition = None

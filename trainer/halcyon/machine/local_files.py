@@ -9,6 +9,9 @@ from pathlib import Path
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import Problem
 
+DEFAULT_COMPILATION_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halcyon" / "compilation"
+"""Directory of compiled programs."""
+
 
 def root_address(place: str) -> str:
     """The address of a checkpoint root from the command line, where a path is a directory of this machine."""

@@ -125,11 +125,11 @@ def join(
 
     Raises:
         CouldNotJoin: The others did not join in time.
-        BadConfiguration: Several processes without a coordinator, or an address that is not ``host:port``.
+        BadConfiguration: Several processes without a coordinator, an address that is not ``host:port``, or JAX is in use with another
+            number of virtual devices.
     """
     if devices_per_host is not None:
-        jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_num_cpu_devices", devices_per_host)
+        _take_virtual_devices(devices_per_host)
     if process_count == 1:
         return ProcessGroup(process_index, process_count)
     if coordinator is None:
@@ -163,6 +163,19 @@ def join(
         processes = ProcessGroup(process_index, process_count)
         return replace(processes, lifeline=_connect_lifeline(processes, split_address(address)[0], on_loss))
     raise CouldNotJoin(f"process {process_index} of {process_count} waited {timeout_seconds:.0f} s for the others at {coordinator}: {why}")
+
+
+def _take_virtual_devices(count: int) -> None:
+    """Have JAX make this number of devices of the processor. It makes them at its first use in the process."""
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:  # other code, such as the earlier cells of a notebook, has used JAX
+        if jax.device_count() != count:
+            raise BadConfiguration(
+                f"spec.accelerator: the run takes {count} devices of the processor, and this process has used JAX with "
+                f"{jax.device_count()} already; train first, or start it with JAX_NUM_CPU_DEVICES={count}"
+            ) from None
 
 
 def leave(processes: ProcessGroup) -> None:

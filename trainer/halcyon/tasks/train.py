@@ -40,7 +40,9 @@ from halcyon.training.batch_source import BuildBatchSource, dataset_batches
 from halcyon.training.choices import RunChoice
 from halcyon.training.compilation import CompilationCache, program_key
 from halcyon.training.compiled_steps import CompiledSteps
+from halcyon.training.exports import begin_exports, check_exportable, complete_exports
 from halcyon.training.fitting import with_choice
+from halcyon.training.last_save import LastSave, SaveBudget
 from halcyon.training.loop import Loop, Training, TrainingEnd
 from halcyon.training.plan_reports import PlanReports
 from halcyon.training.program import STEP_MODULE, Program, build_program
@@ -85,6 +87,7 @@ def train(
     """
     check_context(context)
     check_model(context.run.spec.model)
+    check_exportable(context)
     spec = context.run.spec
     requests = requests or SaveRequests()
     caches = background_caches(
@@ -131,6 +134,9 @@ def train(
         begun = _begin(context, processes, program, prints, vocabulary, retry_budget) if restored is None else None
         if restored is None and processes.is_main:
             _keep_files(spec.checkpoint, caches.progress.caches.tokenizer, begun, reporter, retry_budget)
+        exporter = begin_exports(context, processes, checkpointer, reporter)
+        if exporter is not None:
+            last.callback(exporter.close)
         checkpointer.opened()
         choice.keep()
         found = restored or begun
@@ -143,12 +149,15 @@ def train(
         reporter.stage("compiling")
         batches = batch_source(dataset, program, spec.trainer)
         training = Training(
-            context, program, steps, dataset, batches, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock
-        )
+            context, program, steps, dataset, batches, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock,
+            export_due=exporter.is_due if exporter is not None else lambda step: False,
+        )  # fmt: skip
         publish = functools.partial(_publish, processes, programs, reporter, plans, 2 * state_bytes(program.template))
         loop = Loop(training, after_first_step=lambda: background.submit(publish))
         try:
             ended = loop.run(state, found.step if found else 0, save_first=begun is not None)
+            if exporter is not None and not ended.preempted and not complete_exports(exporter, processes, notice):
+                ended = _preempted_while_exporting(ended, context, notice)
         finally:
             loop.close()
             checkpointer.close()
@@ -157,6 +166,12 @@ def train(
         background.shutdown()
         caches.close()
         return ended
+
+
+def _preempted_while_exporting(ended: TrainingEnd, context: Context, notice: PreemptionNotice) -> TrainingEnd:
+    """The end of a training whose steps are all saved, and whose exports the next process group completes."""
+    left = None if context.grace_seconds is None else context.grace_seconds - notice.age_seconds
+    return TrainingEnd(ended.step, preempted=True, last_save=LastSave("step", ended.step, ended.step, SaveBudget(left, None, None)))
 
 
 def _open_checkpoints(

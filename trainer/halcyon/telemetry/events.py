@@ -167,6 +167,22 @@ EVENTS = (
         {"step": _STEP, "reason": "What failed."},
     ),
     Event(
+        "exported",
+        "The model of a checkpoint is complete in the files of Hugging Face, as `export` requires.",
+        {
+            "step": "Steps done when the checkpoint was made.",
+            "path": "Address of the folder.",
+            "sizeBytes": "Size of the tensors.",
+            "seconds": "Time since the checkpoint was committed, or since the process found it.",
+        },
+    ),
+    Event(
+        "exportFailed",
+        "A process could not write its files of an export. The run goes on, and the process tries again if that can help.",
+        {"step": "Steps done when the checkpoint was made.", "reason": "What failed."},
+        every_process=True,
+    ),
+    Event(
         "preempted",
         "A preemption notice came, and the process ends.",
         {

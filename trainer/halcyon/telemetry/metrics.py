@@ -318,6 +318,19 @@ METRICS = (
         "Saves of this process that failed.",
         _one(lambda seen: seen.tallies.checkpoint_failures),
     ),
+    Metric(
+        "halcyon_trainer_exported_step",
+        "gauge",
+        "Step of the newest complete export.",
+        _one(lambda seen: seen.report.progress.exported_step),
+    ),
+    Metric("halcyon_trainer_exports_total", "counter", "Exports that this process completed.", _one(lambda seen: seen.tallies.exports)),
+    Metric(
+        "halcyon_trainer_export_failures_total",
+        "counter",
+        "Failed tries of exports of this process.",
+        _one(lambda seen: seen.tallies.export_failures),
+    ),
 )
 
 

@@ -64,6 +64,8 @@ class Tallies:
     blocked_seconds: float = 0.0
     """Time that the loop was blocked by saves."""
     skipped: int = 0
+    exports: int = 0
+    export_failures: int = 0
     step_buckets: tuple[int, ...] = ()
     step_seconds: float = 0.0
     data_wait_ratio: float | None = None

@@ -113,6 +113,10 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
         return f"step {step}: checkpoint committed, {fields['size_bytes'] / 1e6:.1f} MB"
     if name == "checkpointFailed":
         return f"step {step}: checkpoint failed: {fields['reason']}"
+    if name == "exported":
+        return f"step {step}: exported to {fields['path']}"
+    if name == "exportFailed":
+        return f"step {step}: export failed: {fields['reason']}"
     if name == "restored":
         return f"resumed at step {step} from {fields['path']}" if fields.get("path") else f"new state in {fields['seconds']:.1f} s"
     if name == "fallback":

@@ -58,6 +58,7 @@ class _State:
     fallback_reason: str | None = None
     checkpoint_error: str | None = None
     save_interval_seconds: float | None = None
+    exported_step: int | None = None
     attention: tuple[str, ...] = ()
     plan: str | None = None
     waiting: StoreWait | None = None
@@ -339,6 +340,31 @@ class RunReporter:
             step = self._state.last_step.step if self._state.last_step else (self._state.resumed_step or 0)
         self._event("checkpointFailed", step=step, reason=reason)
 
+    def found_exports(self, step: int | None) -> None:
+        """Report the newest step whose export an earlier process completed; None: there is none. It is neither counted nor logged."""
+        with self._lock:
+            self._state.exported_step = step
+
+    def exported(self, step: int, path: str, *, size_bytes: int, seconds: float) -> None:
+        """Report a complete export. For any thread.
+
+        Args:
+            step: Steps done when its checkpoint was made.
+            path: Address of the folder.
+            size_bytes: Bytes of the tensors.
+            seconds: Time since the checkpoint was committed.
+        """
+        with self._lock:
+            self._state.exported_step = max(step, self._state.exported_step or 0)
+            self._state.tallies = replace(self._state.tallies, exports=self._state.tallies.exports + 1)
+        self._event("exported", step=step, path=path, size_bytes=size_bytes, seconds=_rounded(seconds))
+
+    def export_failed(self, step: int, reason: str) -> None:
+        """Report that a try of an export failed. For any thread."""
+        with self._lock:
+            self._state.tallies = replace(self._state.tallies, export_failures=self._state.tallies.export_failures + 1)
+        self._event("exportFailed", step=step, reason=clip(reason))
+
     def store_refuses(self, what: StoreWaitFor, message: str, seconds: float, *, end: str = "") -> None:
         """Report that a store denies access or does not answer, and that requests to it are retried. For any thread.
 
@@ -415,6 +441,7 @@ class RunReporter:
             evaluation_loss=_finite(state.evaluation_loss),
             bits_per_byte=_finite(state.bits_per_byte),
             evaluated=state.evaluated,
+            exported_step=state.exported_step,
             save_interval_seconds=None if state.save_interval_seconds is None else _rounded(state.save_interval_seconds),
             attention=", ".join(state.attention) or None,
             plan=state.plan,

@@ -78,6 +78,8 @@ class Training:
     reporter: RunReporter
     clock: Callable[[], float]
     """Seconds since 1970."""
+    export_due: Callable[[int], bool] = lambda step: False
+    """Whether the model is exported after a number of steps, and so saved."""
 
 
 class Loop:
@@ -115,6 +117,7 @@ class Loop:
         self._save_asked = False
         """Whether any process has asked for a save since the last save began, in a step whose numbers are fetched."""
         self._saved_step = 0
+        self._export_due = training.export_due
         self._text_wait_steps: set[int] = set()
         """Steps (counted from 0) for whose text some process may have to wait: all processes wait together before them."""
         self._waited_seconds = 0.0
@@ -155,7 +158,7 @@ class Loop:
                 self._after_first_step()
             self._steps.prepare(self._dataset.schedule, step)
             evaluation_due = self._evaluation_due(step)
-            if self._save_asked or self._checkpointer.should_save(step) or (evaluation_due and self._save_before_evaluation):
+            if self._save_due(step) or (evaluation_due and self._save_before_evaluation):
                 self._save(state, step)
             if evaluation_due and (self._sync_point.should_stop() or not self._evaluate(state, step)):
                 return self._leave(state, step)
@@ -269,6 +272,9 @@ class Loop:
         self._reporter.stage("saving")
         self._checkpointer.save(step, state, position)
         self._reporter.stage("training")
+
+    def _save_due(self, step: int) -> bool:
+        return self._save_asked or self._checkpointer.should_save(step) or self._export_due(step)
 
     def _evaluation_due(self, step: int) -> bool:
         every = self._settings.evaluation.every_steps

@@ -1,0 +1,60 @@
+"""``spec.export``: models that a run writes for other programs while it trains."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from halcyon_api.base import Rule, RuledModel
+from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
+from halcyon_api.spec.origin import ROOT_PATTERN
+
+_FOLDER = "exports"
+"""The default root, below the checkpoint root."""
+
+
+class ExportSpec(RuledModel):
+    """Exports of the model during the training, in the files of Hugging Face. The training does not wait for them."""
+
+    every_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
+        description="Export after every N steps, and after the last one. Each of these steps is saved as a checkpoint too."
+    )
+    root: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
+        default=None,
+        description=(
+            "Folder of the exports, used by no other run; each is in `step-N` below it. Default: `exports` below `checkpoint.root`. An S3 "
+            "store's endpoint, region and credentials are those of `checkpoint`."
+        ),
+        json_schema_extra={"pattern": ROOT_PATTERN},
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        default=None, description="Type of the tensors. Default: `trainer.precision.parameters`."
+    )
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.root) || !self.root.split('/').exists(part, part == '..' || part == '.')",
+            lambda self: self.root is None or _is_address(self.root),
+            "export.root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, without `..`",
+            ".root",
+        ),
+    )
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether a run of `steps` steps exports its model after `step` steps."""
+        return step > 0 and (step % self.every_steps == 0 or step == steps)
+
+    def place(self, checkpoint: CheckpointSpec) -> CheckpointSpec:
+        """The address of the exports of a run with these checkpoints."""
+        root = self.root or f"{checkpoint.root.rstrip('/')}/{_FOLDER}"
+        s3 = root.startswith("s3://")
+        return CheckpointSpec(root=root, endpoint=checkpoint.endpoint if s3 else None, region=checkpoint.region if s3 else None)
+
+
+def _is_address(root: str) -> bool:
+    try:
+        parse_root(root)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,293 @@
+"""Exports during a run: each is complete or absent, goes on after an interruption, and has the bits of its checkpoint."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import halcyon
+from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of
+from halcyon.errors import BadConfiguration, RootTaken
+from halcyon.huggingface import background
+from halcyon.huggingface.background import ExportCallbacks, Exporter, ExportFailed, Share, open_exports
+from halcyon.huggingface.exporting import export_model
+from halcyon.huggingface.root import entry_of, stored_model
+from halcyon.storage.store import Store
+from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
+from halcyon_api.exit_codes import ExitCode
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.spec.export import ExportSpec
+from halcyon_api.training_run import parse_run
+from halcyon_devcluster.machine import limit
+from tests.trainer.checkpoint.helpers import OneProcess, Root, open_root, position
+from tests.trainer.huggingface.folders import TOKENS, llama_tensors, same_bits, store_of, tensors_of, write_folder
+from tests.trainer.process_groups import each_restart, run_document, start_processes
+
+OWNER = Owner(namespace="tests", name="tuned")
+LLAMA = {"layers": 2, "hiddenSize": 8, "intermediateSize": 12, "heads": 4, "kvHeads": 2}
+
+
+@dataclass
+class Scene:
+    """A checkpoint root with a model of other weights at each step, and what exporters reported."""
+
+    root: Path
+    entries: list[CommittedStep]
+    complete: list[int] = field(default_factory=list)
+    failures: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def spec(self) -> CheckpointSpec:
+        return CheckpointSpec(root=f"file://{self.root}")
+
+    def exporter(self, *, every: int = 5, steps: int = 12, process: int = 0, processes: int = 1, **spec: Any) -> Exporter:
+        return open_exports(
+            ExportSpec(every_steps=every, **spec),
+            self.spec,
+            steps=steps,
+            owner=OWNER,
+            processes=OneProcess(process, processes) if process == 0 else Follows(self, process, processes),
+            callbacks=ExportCallbacks(lambda step, *_: self.complete.append(step), lambda step, why: self.failures.append((step, why))),
+        )
+
+    def export(self, **options: Any) -> Exporter:
+        """Export everything in one process group, which then ends."""
+        exporter = self.exporter(**options)
+        exporter.begin(self.entries)
+        try:
+            assert exporter.shares_written(limit(60))
+            if options.get("process", 0) == 0:
+                exporter.finish()
+        finally:
+            exporter.close()
+        return exporter
+
+    def folder(self, step: int) -> Path:
+        return self.root / "exports" / f"step-{step}"
+
+    def expected(self, step: int, folder: Path, **options: Any) -> dict[str, np.ndarray]:
+        store = store_of(self.root)
+        export_model(stored_model(store, entry_of(store, step)), store_of(folder), **options)
+        return tensors_of(folder)
+
+
+@dataclass(frozen=True)
+class Follows:
+    """A process other than 0, which gets the answer of process 0 about the exports."""
+
+    scene: Scene
+    process_index: int
+    process_count: int
+
+    def agree(self, document: dict[str, Any] | None) -> dict[str, Any]:
+        return {"result": {"complete": sorted(background.complete_steps(store_of(self.scene.root / "exports")))}}
+
+    def barrier(self, name: str) -> None:
+        """There is nothing to wait for."""
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    root = tmp_path / "root"
+    prints = fingerprints_of({"spec.model": {"llama": LLAMA}, "data": {}})
+    spec = CheckpointSpec(root=f"file://{root}", keep=8)
+    with open_root(Root(spec, root), owner=OWNER, fingerprints=prints, vocabulary=TOKENS, positions=32) as checkpointer:
+        for step in (3, 5, 10, 12):
+            model, _ = halcyon.load(f"hf:{write_folder(tmp_path / f'model-{step}', llama_tensors(seed=step))}")
+            checkpointer.save(step, {"model": model, "step": np.int32(step)}, position(step))
+        checkpointer.finish()
+        yield Scene(root, list(checkpointer.committed))
+
+
+def test_steps_that_are_due_are_exported_with_the_bits_of_their_checkpoints(scene: Scene, tmp_path: Path) -> None:
+    scene.export()
+    assert scene.complete == [5, 10, 12]
+    assert not scene.folder(3).exists()
+    for step in (5, 10, 12):
+        assert same_bits(tensors_of(scene.folder(step)), llama_tensors(seed=step))
+    assert list((scene.root / "exports" / "unfinished").rglob("*.json")) == []
+    command = tmp_path / "command"
+    scene.expected(10, command)
+    names = sorted(file.name for file in command.iterdir())
+    assert [(name, (scene.folder(10) / name).read_bytes()) for name in names] == [(name, (command / name).read_bytes()) for name in names]
+    again = scene.export()
+    assert (scene.complete, again.complete_steps) == ([5, 10, 12], {5, 10, 12})
+
+
+def test_a_type_can_be_chosen(scene: Scene) -> None:
+    scene.export(dtype="bfloat16", every=10)
+    assert {one.dtype.name for one in tensors_of(scene.folder(10)).values()} == {"bfloat16"}
+
+
+def test_an_interrupted_export_is_continued_by_any_number_of_processes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 of 2 wrote its files, then both ended: no model is there. A single process writes the others, and completes it."""
+    monkeypatch.setattr(background, "FILE_BYTES", 2000)
+    scene.export(process=1, processes=2)
+    written = {file.name: file.stat().st_ino for file in scene.folder(10).iterdir()}
+    assert written
+    assert not (scene.folder(10) / "config.json").exists()
+    assert scene.complete == []
+    scene.export()
+    assert same_bits(tensors_of(scene.folder(10)), llama_tensors(seed=10))
+    now = {file.name: file.stat().st_ino for file in scene.folder(10).iterdir()}
+    assert {name: now[name] for name in written} == written, "a file that was complete was written again"
+    assert scene.complete == [5, 10, 12]
+
+
+def test_files_from_another_checkpoint_of_the_same_step_are_not_used(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "FILE_BYTES", 2000)
+    scene.export(process=1, processes=2)
+    store = Store(CheckpointSpec(root=f"file://{scene.root}/exports"))
+    key = "unfinished/step-10/1.json"
+    share = Share.model_validate_json(store.read(key).data or b"")
+    lost = share.model_copy(update={"path": "steps/10.1.lost/"})
+    store.write(key, canonical_json(lost.document()))
+    for name in (*share.files, "model-00001-of-00099.safetensors"):
+        (scene.folder(10) / name).write_bytes(b"of the lost checkpoint")
+    scene.export()
+    assert same_bits(tensors_of(scene.folder(10)), llama_tensors(seed=10))
+
+
+def test_a_model_is_not_complete_before_every_process_has_written_its_files(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "FILE_BYTES", 2000)
+    exporter = scene.exporter(processes=2, steps=10, every=10)
+    exporter.begin(scene.entries)
+    assert exporter.in_use(10)
+    assert not exporter.in_use(5)
+    assert exporter.shares_written(limit(60))
+    with pytest.raises(ExportFailed, match=r"start it again: step 10: another process has not written its files"):
+        exporter.finish()
+    assert not (scene.folder(10) / "config.json").exists()
+    scene.export(processes=2, process=1, steps=10, every=10)
+    exporter = scene.export(processes=2, steps=10, every=10)
+    assert not exporter.in_use(10)
+    assert scene.complete == [10]
+
+
+def test_a_store_that_fails_is_reported_once_and_the_end_of_the_run_fails(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "_LAST_RETRY_SECONDS", 0.01)
+    exporter = scene.exporter(steps=10, every=10)
+    (scene.root / "exports" / "step-10").write_text("a file where the folder should be")
+    exporter.begin(scene.entries)
+    assert exporter.shares_written(limit(60))
+    with pytest.raises(ExportFailed, match="step 10: the store does not answer"):
+        exporter.finish()
+    assert len(scene.failures) == 1
+    (scene.root / "exports" / "step-10").unlink()
+    scene.export(steps=10, every=10)
+    assert scene.complete == [10]
+
+
+def test_a_damaged_checkpoint_is_given_up_and_ends_nothing(scene: Scene) -> None:
+    path = next(entry.path for entry in scene.entries if entry.step == 10)
+    data = next(file for file in (scene.root / path).rglob("c/**/*") if file.is_file())
+    data.write_bytes(data.read_bytes()[:-1] + b"\1")
+    scene.export()
+    assert scene.complete == [5, 12]
+    assert [step for step, _ in scene.failures] == [10]
+    assert not (scene.folder(10) / "config.json").exists()
+
+
+def test_the_folder_of_another_runs_exports_is_rejected(scene: Scene) -> None:
+    (scene.root / "exports").mkdir()
+    (scene.root / "exports" / "OWNER").write_text("tests/other")
+    with pytest.raises(RootTaken, match=r"spec.export.root: .* holds the exports of run tests/other; give this run a folder of its own"):
+        scene.exporter()
+
+
+def test_a_checkpoint_is_kept_while_it_is_exported(tmp_path: Path) -> None:
+    class Reader:
+        step = 1
+
+        def committed(self, entry: CommittedStep) -> None:
+            seen.append(entry.step)
+
+        def in_use(self, step: int) -> bool:
+            return step == self.step
+
+    seen: list[int] = []
+    reader = Reader()
+    root = tmp_path / "root"
+    with open_root(Root(CheckpointSpec(root=f"file://{root}", keep=2), root)) as checkpointer:
+        checkpointer.add_reader(reader)
+        kept: list[list[int]] = []
+        for step in range(1, 7):
+            reader.step = 1 if step < 5 else 0
+            checkpointer.save(step, {"x": jax.numpy.zeros(3)}, position(step))
+            checkpointer.finish()
+            kept.append([entry.step for entry in checkpointer.committed])
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert kept == [[1], [2, 1], [3, 2, 1], [4, 3, 1], [5, 4], [6, 5]]
+
+
+def test_an_export_changes_no_number_and_lies_below_the_checkpoints_by_default(tmp_path: Path) -> None:
+    document = run_document(tmp_path / "root")
+    plain = parse_run(document).spec
+    document["spec"]["export"] = {"everySteps": 7}
+    spec = parse_run(document).spec
+    assert fingerprints(spec, data={}) == fingerprints(plain, data={})
+    assert spec.export is not None
+    assert [step for step in range(31) if spec.export.is_due(step, 30)] == [7, 14, 21, 28, 30]
+    assert spec.export.place(spec.checkpoint).root == f"file://{tmp_path}/root/exports"
+    other = ExportSpec(every_steps=1, root="s3://bucket/models")
+    store = CheckpointSpec(root="s3://bucket/run", endpoint="http://store:7070", region="here")
+    assert other.place(store) == CheckpointSpec(root="s3://bucket/models", endpoint="http://store:7070", region="here")
+    assert other.place(spec.checkpoint) == CheckpointSpec(root="s3://bucket/models")
+
+
+def test_a_model_without_a_form_of_hugging_face_is_rejected_before_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from halcyon.context import resolve_context
+    from halcyon.models.weights import registry
+    from halcyon.training.exports import check_exportable
+
+    document = run_document(tmp_path / "root")
+    document["spec"]["export"] = {"everySteps": 7}
+    (tmp_path / "run.yaml").write_text(json.dumps(document))
+    context = resolve_context(tmp_path / "run.yaml", {})
+    check_exportable(context)
+    monkeypatch.setattr(registry, "FAMILIES", ())
+    with pytest.raises(BadConfiguration, match="no form of Hugging Face"):
+        check_exportable(context)
+
+
+@pytest.mark.slow
+def test_a_run_exports_while_it_trains_and_through_a_preemption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 gets a notice while it has not written its files of step 5. The losses are those of a run without exports."""
+    calm = start_processes(run_document(tmp_path / "calm-root", steps=12, sequenceLength=16), tmp_path / "calm")
+    assert calm.wait() == [ExitCode.DONE] * 2
+    run = run_document(tmp_path / "root", steps=12, sequenceLength=16)
+    run["spec"]["export"] = {"everySteps": 5, "root": f"file://{tmp_path}/models"}
+    run["spec"]["checkpoint"]["save"] = {"everySteps": 3}
+    monkeypatch.setenv("AWAIT_NOTICE", "8,0")
+    monkeypatch.setenv("STALL_EXPORT", "5,1")
+    losses: dict[int, float] = {}
+    for number, group in enumerate(each_restart(run, tmp_path / "run", module="tests.trainer.trouble_child")):
+        if number == 0:
+            group.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= 7 for event in events))
+            assert not (tmp_path / "models" / "step-5" / "config.json").exists()
+            monkeypatch.setenv("AWAIT_NOTICE", "-1,-1")
+            monkeypatch.setenv("STALL_EXPORT", "-1,-1")
+            group.signal(signal.SIGTERM, 1)
+            assert group.wait() == [ExitCode.PREEMPTED] * 2, group.leader.noise[-20:]
+            assert not (tmp_path / "models" / "step-5" / "config.json").exists()
+        else:
+            assert group.wait() == [ExitCode.DONE] * 2, group.leader.noise[-20:]
+            exported = [event["step"] for event in group.leader.events if event["event"] == "exported"]
+            assert exported == [5, 10, 12]
+            assert group.leader.report()["progress"]["exportedStep"] == 12
+        losses |= group.leader.losses()
+    assert losses == calm.leader.losses()
+    assert sorted(path.name for path in (tmp_path / "models").glob("step-*")) == ["step-10", "step-12", "step-5"]
+    last, tokenizer = halcyon.load(str(tmp_path / "root"))
+    exported_model, _ = halcyon.load(f"hf:{tmp_path}/models/step-12")
+    assert tokenizer is not None
+    tokens = [tokenizer.encode("three times four").tolist()]
+    assert np.array_equal(np.asarray(halcyon.logits(last, tokens)), np.asarray(halcyon.logits(exported_model, tokens)))

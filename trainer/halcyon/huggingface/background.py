@@ -1,0 +1,358 @@
+"""Exports checkpoints of a run in the background, while it trains.
+
+Each process writes its share of the files, in a thread of its own. After each file it records, in a document of the export's root, from
+which checkpoint the file was made. Process 0 writes config.json when the documents of all processes together name all files; a folder
+without config.json is no model. A process group that starts later goes on where the documents end, with any number of processes. A file
+that no document names, or that was made from another checkpoint, is written again. So each step has one folder, which is complete or
+is completed at the next chance.
+
+A checkpoint is kept until its export is complete. If the store fails, the process tries again; the training goes on. The end of the run
+waits for all exports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from halcyon.checkpoint.processes import Processes, decide
+from halcyon.checkpoint.verify import Damaged
+from halcyon.errors import BadConfiguration, RootTaken, TrainerExit
+from halcyon.huggingface.companions import CONFIG_KEY
+from halcyon.huggingface.exporting import ExportPlan, plan_export
+from halcyon.huggingface.root import stored_model
+from halcyon.storage.failures import Abandoned, StoreFailure, as_exit
+from halcyon.storage.store import Store
+from halcyon_api.checkpoint_documents import CommittedStep, Document, Owner, canonical_json
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.spec.export import ExportSpec
+
+FILE_BYTES = 1_000_000_000
+"""Largest file: an object store takes a file from memory, and the host's memory belongs to the training."""
+KEPT_BYTES = 256 << 20
+"""Bytes of the checkpoint that an export keeps in memory."""
+OWNER_KEY = "OWNER"
+"""Which run's exports a root holds."""
+_UNFINISHED = "unfinished/"
+_FOLDER = "step-"
+_POLL_SECONDS = 5.0
+"""Pause before process 0 looks for the files of the other processes again."""
+_RETRY_SECONDS = 30.0
+_LAST_RETRY_SECONDS = 2.0
+_LAST_TRIES = 3
+"""Tries of each export at the end of the run."""
+_REQUEST_SECONDS = 3600.0
+
+
+class ExportFailed(TrainerExit):
+    """The training is complete, but an export of it is not. The next start of the run completes it."""
+
+
+class Share(Document):
+    """The files of an export that a process has written."""
+
+    path: str
+    """Path of the checkpoint below its root."""
+    dtype: str | None = None
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExportCallbacks:
+    """Functions that an exporter calls in its thread."""
+
+    on_complete: Callable[[int, str, int, float], object]
+    """Called on process 0 with the step, the address, the bytes of the tensors and the seconds since its checkpoint was committed."""
+    on_failure: Callable[[int, str], object]
+    """Called with the step and the reason of a failed try."""
+
+
+@dataclass
+class _Export:
+    """An export that is not complete yet."""
+
+    entry: CommittedStep
+    began: float
+    plan: ExportPlan | None = None
+    mine_written: bool = False
+    complete: bool = False
+    tries: int = 0
+    problem: str = ""
+    """Why the last try failed."""
+    reported: str = ""
+    """Kind of the last failure that was reported: a store may describe the same failure in other words each time."""
+    given_up: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether its checkpoint is still needed."""
+        return not (self.complete or self.given_up)
+
+
+@dataclass
+class Exporter:
+    """The exports of one process. Create it with `open_exports`."""
+
+    spec: ExportSpec
+    steps: int
+    """Steps of the run."""
+    checkpoints: CheckpointSpec
+    processes: Processes
+    complete_steps: frozenset[int]
+    """Steps whose exports were complete when the process started."""
+    callbacks: ExportCallbacks
+    clock: Callable[[], float] = time.monotonic
+    _exports: list[_Export] = field(default_factory=list)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _abandoned: threading.Event = field(default_factory=threading.Event)
+    _leaving: bool = False
+    _thread: threading.Thread | None = None
+
+    def is_due(self, step: int) -> bool:
+        """Whether the model is exported after `step` steps. The same on every process."""
+        return self.spec.is_due(step, self.steps)
+
+    def in_use(self, step: int) -> bool:
+        """Whether an export still reads the checkpoint of a step."""
+        with self._changed:
+            return any(one.entry.step == step and one.open for one in self._exports)
+
+    def begin(self, committed: Iterable[CommittedStep]) -> None:
+        """Start the thread, with the exports that earlier processes did not complete.
+
+        Args:
+            committed: The checkpoints of the run.
+        """
+        for entry in sorted(committed, key=lambda one: one.step):
+            self.committed(entry)
+        self._thread = threading.Thread(target=self._work, name="export", daemon=True)
+        self._thread.start()
+
+    def committed(self, entry: CommittedStep) -> None:
+        """Export a checkpoint if its step is due. For any thread; does not wait."""
+        if not self.is_due(entry.step) or entry.step in self.complete_steps:
+            return
+        with self._changed:
+            if all(one.entry.path != entry.path for one in self._exports):
+                self._exports.append(_Export(entry, self.clock()))
+            self._changed.notify_all()
+
+    def shares_written(self, seconds: float) -> bool:
+        """Wait, at most this time, until this process has written its files of all exports, or has given up after the last tries.
+
+        The run is at its end: exports that failed are tried again soon.
+        """
+        with self._changed:
+            if not self._leaving:
+                self._leaving = True
+                for one in self._exports:
+                    one.tries = 0
+                self._changed.notify_all()
+            return self._changed.wait_for(lambda: not any(map(self._is_waited_for, self._exports)), seconds)
+
+    def finish(self) -> None:
+        """Complete all exports, after every process has written its files. A collective, for the main thread.
+
+        Raises:
+            ExportFailed: An export is not complete. The same on every process.
+        """
+        self._stop_thread()
+
+        def work() -> dict[str, Any]:
+            for one in self._exports:
+                if one.open and one.mine_written:
+                    self._try(one, self._complete)
+            return {"problems": [f"step {one.entry.step}: {one.problem or _OTHERS}" for one in self._exports if one.open]}
+
+        problems = decide(self.processes, self._root, work)["problems"]
+        if problems:
+            raise ExportFailed(f"the training is complete, but not its exports in {self._root}; start it again: {'; '.join(problems)}")
+
+    def close(self) -> None:
+        """Abandon the exports. A later process group goes on with them."""
+        self._abandoned.set()
+        self._stop_thread()
+
+    @property
+    def _root(self) -> str:
+        return self.spec.place(self.checkpoints).root
+
+    def _is_waited_for(self, one: _Export) -> bool:
+        return one.open and not one.mine_written and one.tries < _LAST_TRIES
+
+    def _stop_thread(self) -> None:
+        with self._changed:
+            self._leaving = True
+            for one in self._exports:
+                one.tries = _LAST_TRIES
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        while not self._abandoned.is_set():
+            for one in list(self._exports):
+                if one.open and not one.mine_written and (not self._leaving or one.tries < _LAST_TRIES):
+                    self._try(one, self._write_share)
+                if one.open and one.mine_written and self.processes.process_index == 0:
+                    self._try(one, self._complete)
+            with self._changed:
+                left = [one for one in self._exports if one.open and not one.mine_written]
+                if self._leaving and not any(map(self._is_waited_for, self._exports)):
+                    return
+                failed = [one for one in left if one.tries]
+                if len(failed) < len(left):
+                    continue
+                pause = (_LAST_RETRY_SECONDS if self._leaving else _RETRY_SECONDS) if failed else _POLL_SECONDS
+                self._changed.wait(pause if any(one.open for one in self._exports) else None)
+
+    def _try(self, one: _Export, work: Callable[[_Export], None]) -> None:
+        """Run a part of an export. A failure is reported once, and tried again later if that can help."""
+        problem, kind, lasting = "", "", False
+        try:
+            work(one)
+        except Abandoned:
+            return
+        except StoreFailure as failure:
+            problem, kind = f"the store does not answer: {failure}", failure.code
+        except Damaged as damage:
+            problem, lasting = str(damage), True
+        except BadConfiguration as error:
+            problem, lasting = str(error), True
+        except Exception as error:  # an export must not end the training
+            problem, lasting = f"{type(error).__name__}: {error}", True
+        with self._changed:
+            repeated, one.reported = one.reported == (kind or problem), kind or problem
+            one.problem, one.given_up = problem, lasting
+            if lasting:
+                one.plan = None
+            one.tries += bool(problem)
+            self._changed.notify_all()
+        if problem and not repeated:
+            self.callbacks.on_failure(one.entry.step, problem)
+
+    def _write_share(self, one: _Export) -> None:
+        """Write this process's files, and record each."""
+        plan = self._plan(one)
+        exports, folder = self._stores(one.entry.step)
+        key = f"{_unfinished(one.entry.step)}{self.processes.process_index}.json"
+        written = self._written(exports, one)
+        own = _read_share(exports, key)
+        mine = list(own.files) if own is not None and self._is_of(own, one) else []
+        for name in plan.share(self.processes.process_index, self.processes.process_count):
+            if name not in written:
+                plan.write(folder, name)
+                mine.append(name)
+                share = Share(path=one.entry.path, dtype=self.spec.dtype, files=tuple(mine))
+                exports.write(key, canonical_json(share.document()))
+        one.mine_written = True
+        if self.processes.process_index != 0:
+            self._is_complete(one)
+
+    def _complete(self, one: _Export) -> None:
+        """Write config.json if all files are there."""
+        plan = self._plan(one)
+        exports, folder = self._stores(one.entry.step)
+        if not plan.files.keys() <= self._written(exports, one):
+            return
+        for key in folder.list(""):
+            if key.endswith(".safetensors") and key not in plan.files:
+                folder.delete(key)  # of an export with other files, from a checkpoint that was lost
+        plan.complete(folder)
+        self._is_complete(one)
+        size = sum(tensor.size_bytes for tensors in plan.files.values() for tensor in tensors)
+        self.callbacks.on_complete(one.entry.step, folder.root, size, self.clock() - one.began)
+        with contextlib.suppress(StoreFailure):  # `open_exports` deletes what remains
+            exports.delete_prefix(_unfinished(one.entry.step))
+
+    def _is_complete(self, one: _Export) -> None:
+        """Record that this process has nothing left to do for an export, and release its memory."""
+        with self._changed:
+            one.complete, one.plan, one.problem = True, None, ""
+            self._changed.notify_all()
+
+    def _plan(self, one: _Export) -> ExportPlan:
+        if one.plan is None:
+            stored = stored_model(self._store(self.checkpoints), one.entry, kept_bytes=KEPT_BYTES)
+            one.plan = plan_export(stored, dtype=self.spec.dtype, file_bytes=FILE_BYTES)
+        return one.plan
+
+    def _written(self, exports: Store, one: _Export) -> set[str]:
+        """The files of an export that any process has written from the same checkpoint."""
+        shares = [_read_share(exports, key) for key in exports.list(_unfinished(one.entry.step))]
+        return {name for share in shares if share is not None and self._is_of(share, one) for name in share.files}
+
+    def _is_of(self, share: Share, one: _Export) -> bool:
+        return (share.path, share.dtype) == (one.entry.path, self.spec.dtype)
+
+    def _stores(self, step: int) -> tuple[Store, Store]:
+        """The root of the exports, and the folder of a step."""
+        place = self.spec.place(self.checkpoints)
+        return self._store(place), self._store(place.model_copy(update={"root": f"{self._root.rstrip('/')}/{_FOLDER}{step}"}))
+
+    def _store(self, place: CheckpointSpec) -> Store:
+        return Store(place, abandoned=self._abandoned.is_set, timeout_seconds=_REQUEST_SECONDS)
+
+
+_OTHERS = "another process has not written its files; its log has the reason"
+
+
+def open_exports(
+    spec: ExportSpec, checkpoints: CheckpointSpec, *, steps: int, owner: Owner, processes: Processes, callbacks: ExportCallbacks
+) -> Exporter:
+    """Take the root of a run's exports. A collective, for the main thread.
+
+    Args:
+        spec: ``spec.export``.
+        checkpoints: ``spec.checkpoint``.
+        steps: Steps of the run.
+        owner: The run.
+        processes: The processes.
+        callbacks: Functions to call after each complete export and each failed try.
+
+    Raises:
+        RootTaken: The root has the exports of another run.
+        RootUnusable: The store does not answer.
+    """
+    place = spec.place(checkpoints)
+
+    def work() -> dict[str, Any]:
+        store = Store(place)
+        try:
+            name = f"{owner.namespace}/{owner.name}"
+            if not store.create(OWNER_KEY, name.encode()):
+                found = (store.read(OWNER_KEY).data or b"").decode(errors="replace")
+                raise RootTaken(f"spec.export.root: {store.root} holds the exports of run {found}; give this run a folder of its own")
+            complete = sorted(complete_steps(store))
+            for step in complete:
+                store.delete_prefix(_unfinished(step))
+            return {"complete": complete}
+        except StoreFailure as failure:
+            raise as_exit(failure, store.root, what="export root") from None
+
+    complete = decide(processes, place.root, work)["complete"]
+    return Exporter(spec, steps, checkpoints, processes, frozenset(complete), callbacks)
+
+
+def complete_steps(store: Store) -> set[int]:
+    """The steps whose exports in a root are complete."""
+    found = [key.removeprefix(_FOLDER).removesuffix(f"/{CONFIG_KEY}") for key in store.list(_FOLDER) if key.endswith(f"/{CONFIG_KEY}")]
+    return {int(step) for step in found if step.isdigit()}
+
+
+def _unfinished(step: int) -> str:
+    return f"{_UNFINISHED}{_FOLDER}{step}/"
+
+
+def _read_share(store: Store, key: str) -> Share | None:
+    try:
+        return Share.model_validate_json(store.read(key).data or b"")
+    except ValidationError:
+        return None

@@ -1,0 +1,137 @@
+"""A training as a function call, such as in a notebook: the same run, checkpoints and numbers as with ``halcyon train``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from halcyon.context import resolve_context
+from halcyon.errors import BadConfiguration
+from halcyon.huggingface.model_file import read_model
+from halcyon.machine.local_files import DEFAULT_COMPILATION_CACHE
+from halcyon.storage.retry_budget import RetryBudget
+from halcyon.telemetry import EventLog, RunIdentity, RunReporter, StepReport, open_log
+from halcyon.training.run_plan import run_plan
+from halcyon_api.checkpoint_documents import CommittedStep
+
+if TYPE_CHECKING:
+    from halcyon.evaluate.evaluation import Evaluation
+
+
+def _ignore(*_: object) -> None:
+    return
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Functions that are called while a run trains. They see the numbers and change none. An error of a hook ends the training.
+
+    Attributes:
+        on_step: Called in the main thread after each step, one step late, with its numbers.
+        on_evaluation: Called in the main thread with the steps done and the result of an evaluation of the held-out part.
+        on_checkpoint: Called in a background thread with each committed checkpoint.
+    """
+
+    on_step: Callable[[StepReport], object] = _ignore
+    on_evaluation: Callable[[int, Evaluation], object] = _ignore
+    on_checkpoint: Callable[[CommittedStep], object] = _ignore
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training ended.
+
+    Attributes:
+        step: Steps done and saved.
+        complete: Whether these are all steps. If not, an interrupt came; the next call goes on from here.
+        root: Address of the checkpoints, for `halcyon.load`.
+    """
+
+    step: int
+    complete: bool
+    root: str
+
+
+def train(
+    document: Path | str | Mapping[str, Any],
+    *,
+    hooks: Hooks | None = None,
+    checkpoint_root: str | None = None,
+    defaults: Sequence[Path] = (),
+    on_cpu: bool = False,
+    log: TextIO | None = None,
+    compilation_cache: Path | None = None,
+) -> Trained:
+    """Train a run in this process, which is the whole run. Call it in the main thread.
+
+    It goes on from the newest checkpoint of the run, if there is one. An interrupt from the keyboard saves the last step and returns.
+    ``spec.env`` and ``spec.telemetry`` have no effect. JAX takes the number of virtual devices of a ``cpu`` accelerator at its first use,
+    so train before other code uses JAX, or give a topology of one device.
+
+    Args:
+        document: The run: a ``run.yaml``, or its contents.
+        hooks: Functions to call while it trains.
+        checkpoint_root: Replaces ``spec.checkpoint.root``.
+        defaults: Files of TrainingRunDefaults for fields that the document does not set.
+        on_cpu: Train on the processor instead of the document's accelerator.
+        log: Stream for the log: a live line on a terminal, JSON lines elsewhere. Default: no log.
+        compilation_cache: Directory of compiled programs. Default: in the user's cache.
+
+    Raises:
+        BadConfiguration: The document is not valid, or its task is not ``train``.
+        TrainerExit: The run cannot continue; the class gives the cause.
+    """
+    from halcyon.tasks.train import train as train_run  # imports JAX
+
+    place = Path(document) if isinstance(document, str) else document
+    context = resolve_context(place, {}, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu, read_model=read_model)
+    spec = context.run.spec
+    if spec.task != "train":
+        raise BadConfiguration(f"spec.task: halcyon.train only trains; run the task {spec.task} with `halcyon train RUN.YAML`")
+    identity = RunIdentity(run=context.owner.name)
+    events = _NoLog() if log is None else open_log(log, identity, steps=spec.trainer.steps)
+    reporter = _HookedReporter(hooks or Hooks(), context_plan=run_plan(context), identity=identity, log=events)
+    try:
+        ended = train_run(
+            context,
+            reporter,
+            compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE,
+            retry_budget=RetryBudget(float(spec.checkpoint.access_retry_seconds)),
+            on_lost_process=_ignore,  # there is no other process
+            on_failed_build=_ignore,  # the main thread waits for the build, and raises its error
+        )
+    finally:
+        events.close()
+    return Trained(ended.step, ended.step >= spec.trainer.steps, spec.checkpoint.root)
+
+
+class _HookedReporter(RunReporter):
+    """A reporter that calls hooks too."""
+
+    def __init__(self, hooks: Hooks, *, context_plan: Any, identity: RunIdentity, log: EventLog) -> None:
+        super().__init__(identity, context_plan, log)
+        self._hooks = hooks
+
+    def step_done(self, report: StepReport) -> None:
+        super().step_done(report)
+        self._hooks.on_step(report)
+
+    def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None) -> None:
+        super().evaluation(step, evaluation, source=source)
+        self._hooks.on_evaluation(step, evaluation)
+
+    def checkpoint(self, committed: CommittedStep, *, blocked_seconds: float | None = None, save_seconds: float = 0.0) -> None:
+        super().checkpoint(committed, blocked_seconds=blocked_seconds, save_seconds=save_seconds)
+        self._hooks.on_checkpoint(committed)
+
+
+class _NoLog:
+    """A log that is not written."""
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Ignore an event."""
+
+    def close(self) -> None:
+        """Do nothing."""
