@@ -122,6 +122,9 @@ BROKEN: tuple[Case, ...] = (
         "trainer.precision.moments: bfloat16 needs",
         document(spec__trainer__precision={"moments": "bfloat16"}, spec__optimizer={"adamw": {"beta2": 0.99}}),
     ),
+    ("trainer.precision.rounding needs", document(spec__trainer__precision={"rounding": "stochastic"})),
+    ("trainer.precision.products: float8 needs", document(spec__trainer__precision={"products": "float8"})),
+    ("trainer.precision.products: int8 needs", document(spec__trainer__precision={"products": "int8"})),
     ("accelerator.slices must lie", document(spec__recovery={"elastic": {"minSlices": 3}})),
     ("leave mesh.dcn.replica out", document(spec__recovery={"elastic": {"minSlices": 1}}, spec__mesh={"dcn": {"replica": 2}})),
     (

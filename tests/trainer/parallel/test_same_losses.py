@@ -43,11 +43,14 @@ MODELS = {"llama": LLAMA, "tied": TIED, "gpt2": GPT2, "olmo3": OLMO3, "gemma2": 
 
 
 @functools.cache
-def losses(model: str, sizes: tuple[int, ...], microbatches: int = 1, kind: str = "cpu", compute: str = "float32") -> list[float]:
+def losses(
+    model: str, sizes: tuple[int, ...], microbatches: int = 1, kind: str = "cpu", compute: str = "float32", products: str | None = None
+) -> list[float]:
     """Losses of a run on a mesh of these sizes; see `mesh_of`. On v5e the memory suffices to gather the parameters."""
-    settings = {"batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": {"compute": compute}}
+    precision = {"compute": compute} | ({"products": products} if products else {})
+    settings = {"batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": precision}
     run = document(
-        spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},
+        spec__accelerator={"type": kind, "topology": {"v5e": "2x4", "v7x": "2x2x1"}.get(kind, "1x8"), "slices": 1},
         spec__model=MODELS[model],
         spec__optimizer={"learningRate": 0.01, "adamw": {}},
         spec__trainer={"steps": STEPS} | settings,
@@ -107,3 +110,13 @@ def test_losses_are_those_of_one_device(model: str, sizes: tuple[int, ...], micr
 def test_losses_in_narrow_compute_are_about_those_of_one_device() -> None:
     sizes = (2, 1, 2, 2)
     np.testing.assert_allclose(losses("gpt2", sizes, 2, "v5e", "bfloat16"), losses("gpt2", (1, 1, 1, 1), compute="bfloat16"), rtol=0.01)
+
+
+@pytest.mark.parametrize("products", ["int8", pytest.param("float8", marks=[pytest.mark.slow, pytest.mark.variant])])
+def test_losses_with_products_of_8_bits_are_about_those_of_one_device_and_of_wide_products(products: str) -> None:
+    kind = "v7x" if products == "float8" else "v5e"
+    one = losses("llama", (1, 1, 1, 1), kind=kind, products=products)
+    np.testing.assert_allclose(losses("llama", (1, 1, 4, 2), 2, kind, products=products), one, rtol=2e-3)
+    wide = losses("llama", (1, 1, 1, 1))
+    np.testing.assert_allclose(one, wide, rtol=0.01)
+    assert one != wide
