@@ -83,8 +83,8 @@ def _eight_bit_rule(kind: EightBit) -> Rule:
     return Rule(
         f"!has(self.trainer.precision.products) || self.trainer.precision.products != '{kind}' || self.accelerator.type in {having}",
         lambda self: self.trainer.precision.products != kind or self.accelerator.type in having,
-        f"trainer.precision.products: {kind} needs an accelerator that is faster in it ({', '.join(having)}); leave products out, or change "
-        "accelerator.type",
+        f"trainer.precision.products: {kind} needs an accelerator that is faster in it ({', '.join(having)}); leave products out, or "
+        "change accelerator.type",
         ".trainer.precision.products",
     )
 

@@ -72,8 +72,9 @@ def test_a_product_has_the_error_of_rounding_alone(kind: EightBit, subscripts: s
 def test_rounded_factors_are_multiplied_exactly(kind: EightBit) -> None:
     x, y = numbers(6, 64), numbers(64, 7, seed=1)
     product = jax.jit(lambda x, y: narrow_product(kind)(x, y, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32))
-    factors = [np.asarray(found, np.float64) * np.asarray(scale, np.float64) for found, scale in (rounded(kind, x, (1,)), rounded(kind, y, (0,)))]
-    np.testing.assert_allclose(product(x, y), factors[0] @ factors[1], rtol=1e-5, atol=1e-5)
+    pairs = (rounded(kind, jnp.asarray(x), (1,)), rounded(kind, jnp.asarray(y), (0,)))
+    left, right = (np.asarray(found, np.float64) * np.asarray(scale, np.float64) for found, scale in pairs)
+    np.testing.assert_allclose(product(x, y), left @ right, rtol=1e-5, atol=1e-5)
 
 
 @EVERY_KIND

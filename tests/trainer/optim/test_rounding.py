@@ -1,4 +1,4 @@
-"""Stochastic rounding goes to a neighbour, keeps small updates on average, and draws the same numbers in every process and on every mesh."""
+"""Stochastic rounding goes to a neighbour, keeps small updates on average, and draws the same numbers on every mesh."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from halcyon.optim.rounding import add_updates, stochastically_rounded
 from tests.trainer.meshes import mesh_of
 
 KEY = jax.random.key(3)
-VALUES = np.concatenate((np.random.default_rng(0).standard_normal(200) * np.logspace(-30, 30, 200), [0.0, -0.0, 1.0, -1.0])).astype(np.float32)
+SPREAD = np.random.default_rng(0).standard_normal(200) * np.logspace(-30, 30, 200)
+VALUES = np.concatenate((SPREAD, [0.0, -0.0, 1.0, -1.0])).astype(np.float32)
 
 
 def neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +39,8 @@ def test_a_number_goes_to_one_of_its_neighbours_with_its_mean() -> None:
 
 @pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])
 def test_a_number_that_is_not_finite_stays(wrong: float) -> None:
-    np.testing.assert_array_equal(stochastically_rounded(jnp.full(64, wrong, jnp.float32), KEY).astype(jnp.float32), np.full(64, wrong, np.float32))
+    found = stochastically_rounded(jnp.full(64, wrong, jnp.float32), KEY)
+    np.testing.assert_array_equal(found.astype(jnp.float32), np.full(64, wrong, np.float32))
 
 
 def test_many_small_updates_move_a_parameter_as_far_as_in_float32() -> None:
