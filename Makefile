@@ -6,7 +6,10 @@ MAKEFLAGS += --no-print-directory
 
 export HALCYON_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/halcyon
 
-PYTHON ?= python3
+# The newest interpreter on PATH or of pyenv, because the newest JAX needs Python 3.12.
+PYTHON ?= $(shell for version in 3.13 3.12 3.11; do \
+	for found in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python3; do \
+	"$$found" -c "" 2>/dev/null && { "$$found" -c "import sys; print(sys.executable)"; exit; }; done; done; echo python3)
 UV_VERSION := 0.13.8
 # Tests start a thousand interpreters. Without byte code, most of them would spend more time on compiling their imports than on the test.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,7 +27,8 @@ setup: .venv/.synced ## Create the virtual environment (.venv) from uv.lock
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
 	@echo "==> virtual environment .venv from uv.lock"
-	@$(UV) sync --frozen --extra dev --quiet --compile-bytecode
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 12) or print("==> Python %d.%d has JAX 0.10 only; install Python 3.12 or 3.13 for the newest JAX" % sys.version_info[:2])'
+	@$(UV) sync --frozen --extra dev --quiet --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 $(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv:

@@ -22,6 +22,7 @@ settings.load_profile("halcyon")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reliability", metavar="PAGE", type=Path, help="write the table of faults into this page")
+    parser.addoption("--exactness", action="store_true", help="record the figures of docs/exactness.md")
     parser.addoption("--record", metavar="FILE", type=Path, help="write the seconds of each test into this file")
 
 

@@ -6,6 +6,7 @@ its shardings use the table. A new axis is one row here, and a field in its sect
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,6 +56,13 @@ AXES: tuple[MeshAxis, ...] = (
         "Expert parallelism: experts are split over the axis and tokens are sent to them; all other parameters are replicated",
     ),
     MeshAxis(
+        "context",
+        "ici",
+        ("position",),
+        1,
+        "Context parallelism: positions of a sequence are split over the axis, and attention passes keys and values around it",
+    ),
+    MeshAxis(
         "tensor", "ici", ("heads", "features", "vocabulary"), 1, "Tensor parallelism: heads, MLP and vocabulary are split over the axis"
     ),
 )
@@ -77,3 +85,9 @@ def on(link: Link) -> tuple[MeshAxis, ...]:
 def splitting(*logical: LogicalAxis) -> tuple[MeshAxis, ...]:
     """The mesh axes that split at least one of the given logical axes, outermost first."""
     return tuple(row for row in AXES if set(row.splits) & set(logical))
+
+
+def product(sizes: Mapping[str, int]) -> str:
+    """Sizes as users read them, such as ``replica 2 x fsdp 4``: without axes of size 1, unless there is no other."""
+    shown = {name: size for name, size in sizes.items() if size != 1} or dict([*sizes.items()][-1:])
+    return " x ".join(f"{name} {size}" for name, size in shown.items())

@@ -40,7 +40,7 @@ _PARITY = """
 Each family computes what `transformers` computes: tests compare logits, loss and the gradient of every weight of tiny random models in
 float32 (`tests/trainer/models/test_parity.py`), tied and untied, with several documents in a row, and beyond the window. The largest error
 may be 2e-5 of the largest value. In bfloat16 the norms have the bits of `transformers`, except those of `llama`, which round once less;
-rotary positions are computed in float32.
+rotary positions are computed in float32. [Exactness](../exactness.md) has the errors of each family.
 
 ## Left out
 

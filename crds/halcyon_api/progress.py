@@ -92,6 +92,9 @@ class Progress(ReportModel):
     )
     evaluated: Evaluated | None = Field(default=None, description="The checkpoint that a run of task `evaluate` evaluates.")
     save_interval_seconds: float | None = Field(default=None, description="Seconds between saves, if saves are made by time.")
+    attention: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z, ]*$")] | None = Field(
+        default=None, description="The implementation of attention in use; several if the calls of the model differ."
+    )
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.sentences import sentences
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.after import AfterSpec
+from halcyon_api.spec.attention import ATTENTION_RULES
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.mesh import MeshSpec
@@ -253,6 +254,7 @@ class TrainingRunSpec(RuledModel):
             "recovery.elastic cannot be used with scheduling.queue, which admits all slices at once or none; leave one of the two out",
             ".scheduling.queue",
         ),
+        *ATTENTION_RULES,
     )
 
     @field_validator("env")

@@ -11,6 +11,7 @@ from halcyon_api.axes import AXES, splitting
 from halcyon_api.elastic import microbatches_on, usable_slices, wanted_slices
 from halcyon_api.mesh import least_memory, model_shape, run_mesh
 from halcyon_api.spec.accelerator import Topology
+from halcyon_api.spec.attention import WIDEST_CUDNN_HEAD
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.training_run import TrainingRunSpec
@@ -37,8 +38,9 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         return (Problem(field, message),)
     return (
         *_batch_problems(spec, mesh),
-        *_length_problems(spec),
+        *_length_problems(spec, mesh),
         *_window_problems(spec),
+        *_attention_problems(spec),
         *_split_problems(spec, mesh),
         *_memory_problems(spec, mesh),
         *_data_problems(spec),
@@ -66,8 +68,11 @@ def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
     )
 
 
-def _length_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """All sequence lengths of a run must divide the longest one, because its data is laid out in sequences of that length."""
+def _length_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
+    """All sequence lengths of a run must divide the longest one, because its data is laid out in sequences of that length.
+
+    A device of a `context` axis holds two parts of a sequence, so an axis of size n needs lengths that are multiples of 2n.
+    """
     trainer = spec.trainer
     lengths = {"spec.trainer.sequenceLength": trainer.sequence_length}
     lengths |= {
@@ -75,11 +80,22 @@ def _length_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
         for n, entry in enumerate(trainer.batch_schedule)
         if entry.sequence_length
     }
-    longest = max(lengths.values())
-    return tuple(
-        Problem(field, f"{length} does not divide {longest}, the longest sequence of the run; choose a length that does")
-        for field, length in lengths.items()
-        if longest % length
+    longest, parts = max(lengths.values()), 2 * mesh.context
+    return (
+        *(
+            Problem(field, f"{length} does not divide {longest}, the longest sequence of the run; choose a length that does")
+            for field, length in lengths.items()
+            if longest % length
+        ),
+        *(
+            Problem(
+                field,
+                f"{length} must be a multiple of twice the context axis of the mesh, 2 x {mesh.context}, because each of its devices holds "
+                f"two parts of a sequence; the next one is {-(-length // parts) * parts}",
+            )
+            for field, length in lengths.items()
+            if mesh.context > 1 and length % parts
+        ),
     )
 
 
@@ -90,6 +106,27 @@ def _window_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
         return ()
     sentence = f"a window of {window} positions is longer than the longest sequence of the run, {longest}; give at most {longest}"
     return (Problem(f"spec.model.{spec.model.kind}.slidingWindow", f"{sentence}, or longer sequences"),)
+
+
+def _attention_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """Rejects a named implementation of attention that lacks a part of the model's attention. The other ones have all parts."""
+    needs = spec.model.section.attention_needs
+    if spec.trainer.attention != "cudnn" or needs is None:
+        return ()
+    lacks = [
+        (needs.sinks, "has no attention sinks"),
+        (needs.soft_cap, "has no soft cap of the scores"),
+        (
+            needs.value_size != needs.head_size,
+            f"needs keys and values of one size, not of {needs.head_size} and {needs.value_size} features",
+        ),
+        (
+            needs.head_size % 8 != 0 or needs.head_size > WIDEST_CUDNN_HEAD,
+            f"needs heads whose features are a multiple of 8, at most {WIDEST_CUDNN_HEAD}, not {needs.head_size}",
+        ),
+    ]
+    reason = next((reason for is_lacking, reason in lacks if is_lacking), None)
+    return () if reason is None else (Problem("spec.trainer.attention", f"cudnn {reason}; use auto for {spec.model.kind}"),)
 
 
 def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:

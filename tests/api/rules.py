@@ -62,6 +62,8 @@ def _model(kind: str, **fields: Any) -> dict[str, Any]:
 
 
 _SECRET = {"secretKeyRef": {"name": "hub", "key": "token"}}
+_TPU, _GPU = {"type": "v5e", "topology": "2x4"}, {"type": "h100", "topology": "1x8"}
+_TRAINER = {"steps": 10, "batchSize": 8, "sequenceLength": 32}
 _OTHER = {"run": "base"}
 
 BROKEN: tuple[Case, ...] = (
@@ -125,6 +127,15 @@ BROKEN: tuple[Case, ...] = (
     ("trainer.precision.rounding needs", document(spec__trainer__precision={"rounding": "stochastic"})),
     ("trainer.precision.products: float8 needs", document(spec__trainer__precision={"products": "float8"})),
     ("trainer.precision.products: int8 needs", document(spec__trainer__precision={"products": "int8"})),
+    ("trainer.attention: splash is a kernel", document(spec__trainer__attention="splash")),
+    ("trainer.attention: cudnn is a kernel", document(spec__trainer__attention="cudnn")),
+    ("trainer.attention: splash and cudnn compute", document(spec__trainer__attention="splash", spec__accelerator=_TPU)),
+    (
+        "trainer.attention: cudnn cannot keep",
+        document(spec__trainer={**_TRAINER, "attention": "cudnn", "precision": {"compute": "bfloat16"}}, spec__accelerator=_GPU),
+    ),
+    ("trainer.attention: ring needs", document(spec__trainer__attention="ring")),
+    ("trainer.attention: only ring", document(spec__trainer__attention="reference", spec__mesh={"ici": {"context": 2}})),
     ("accelerator.slices must lie", document(spec__recovery={"elastic": {"minSlices": 3}})),
     ("leave mesh.dcn.replica out", document(spec__recovery={"elastic": {"minSlices": 1}}, spec__mesh={"dcn": {"replica": 2}})),
     (

@@ -11,6 +11,15 @@ from halcyon_api.training_run import InvalidRun, load_run, parse_run
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
 
+H100: dict[str, Any] = {"type": "h100", "topology": "1x8", "slices": 1}
+BFLOAT16, CONTEXT = {"compute": "bfloat16"}, {"ici": {"context": 2}}
+BY_CUDNN: dict[str, Any] = {
+    "spec__trainer__attention": "cudnn",
+    "spec__trainer__precision": BFLOAT16,
+    "spec__accelerator": H100,
+    "spec__data__attendAcrossDocuments": True,
+}
+
 SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__modle": {}}, "spec.modle", "unknown field; did you mean model?"),
     ({"spec__trainer__batch_size": 8}, "spec.trainer.batch_size", "unknown field; did you mean batchSize?"),
@@ -204,6 +213,36 @@ def test_all_faults_are_reported_in_one_error() -> None:
             "3 must be a multiple of the expert axis of the mesh, 2",
         ),
         ({"spec__model": {"gemma3": {"slidingWindow": 64}}}, "spec.model.gemma3.slidingWindow", "give at most 32"),
+        (
+            {"spec__mesh": {"ici": {"fsdp": 1, "context": 2}}, "spec__trainer__sequenceLength": 30},
+            "spec.trainer.sequenceLength",
+            "30 must be a multiple of twice the context axis of the mesh, 2 x 2, because each of its devices holds two parts of a "
+            "sequence; the next one is 32",
+        ),
+        (
+            {
+                "spec__mesh": {"ici": {"fsdp": 1, "context": -1}},
+                "spec__trainer__batchSchedule": [{"fromStep": 5, "sequenceLength": 2}],
+            },
+            "spec.trainer.batchSchedule[0].sequenceLength",
+            "2 must be a multiple of twice the context axis of the mesh, 2 x 2",
+        ),
+        (
+            BY_CUDNN | {"spec__model": {"gptOss": {"slidingWindow": 32}}},
+            "spec.trainer.attention",
+            "cudnn has no attention sinks; use auto for gptOss",
+        ),
+        (BY_CUDNN | {"spec__model": {"gemma2": {}}}, "spec.trainer.attention", "cudnn has no soft cap of the scores; use auto for gemma2"),
+        (
+            BY_CUDNN | {"spec__model": {"deepseekV3": {}}},
+            "spec.trainer.attention",
+            "cudnn needs keys and values of one size, not of 192 and 128 features; use auto for deepseekV3",
+        ),
+        (
+            BY_CUDNN | {"spec__model": {"qwen3": {"headDim": 36}}},
+            "spec.trainer.attention",
+            "cudnn needs heads whose features are a multiple of 8, at most 256, not 36; use auto for qwen3",
+        ),
     ],
 )
 def test_invalid_combinations_are_reported_before_anything_is_allocated(changes: dict[str, Any], field: str, mend: str) -> None:
@@ -215,6 +254,41 @@ def test_invalid_combinations_are_reported_before_anything_is_allocated(changes:
 @pytest.mark.parametrize("window", [{"slidingWindow": 32}, {"slidingWindow": 64, "layerTypes": ["full_attention"] * 12}, {}])
 def test_a_window_that_fits_or_is_not_used_is_no_problem(window: dict[str, Any]) -> None:
     assert find_problems(parse_run(document(spec__model={"olmo3": window})).spec) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"attention": "flash"}, "spec.trainer.attention"),
+        ({"attention": "splash"}, "splash is a kernel for TPUs, which accelerator.type is not; use auto"),
+        ({"attention": "splash", "precision": BFLOAT16, "spec__accelerator": H100}, "splash is a kernel for TPUs"),
+        ({"attention": "cudnn", "precision": BFLOAT16}, "cudnn is a kernel for NVIDIA GPUs, which accelerator.type is not; use auto"),
+        ({"attention": "cudnn", "spec__accelerator": H100}, "set trainer.precision.compute to bfloat16, or use auto"),
+        ({"attention": "cudnn", "precision": BFLOAT16, "spec__accelerator": H100}, "set data.attendAcrossDocuments, or use auto"),
+        ({"attention": "ring"}, "set mesh.ici.context to 2 or more, or use auto"),
+        ({"attention": "ring", "spec__mesh": {"ici": {"fsdp": 2}}}, "set mesh.ici.context to 2 or more, or use auto"),
+        ({"attention": "blockwise", "spec__mesh": CONTEXT}, "only ring serves a mesh with mesh.ici.context above 1; use ring or auto"),
+    ],
+)
+def test_a_named_attention_that_cannot_serve_is_rejected(changes: dict[str, Any], sentence: str) -> None:
+    fields = {name if "__" in name else f"spec__trainer__{name}": value for name, value in changes.items()}
+    with pytest.raises(InvalidRun, match=sentence):
+        parse_run(document(**fields))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention": "reference"},
+        {"attention": "splash", "precision": BFLOAT16, "spec__accelerator": {"type": "v5e", "topology": "2x4"}},
+        {"attention": "cudnn", "precision": BFLOAT16, "spec__accelerator": H100, "spec__data__attendAcrossDocuments": True},
+        {"attention": "ring", "spec__mesh": {"ici": {"fsdp": 1, "context": -1}}},
+        {"attention": "auto", "spec__mesh": CONTEXT},
+    ],
+)
+def test_a_named_attention_that_can_serve_is_accepted(changes: dict[str, Any]) -> None:
+    fields = {name if "__" in name else f"spec__trainer__{name}": value for name, value in changes.items()}
+    assert parse_run(document(**fields)).spec.trainer.attention == changes["attention"]
 
 
 def test_a_valid_run_has_no_problems() -> None:

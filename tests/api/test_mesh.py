@@ -157,6 +157,11 @@ def test_a_recorded_mesh_is_kept() -> None:
     )
 
 
+def test_an_older_mesh_on_record_has_no_context_axis() -> None:
+    old = {"replica": 1, "data": 2, "fsdp": 4, "tensor": 2}
+    assert ResolvedMesh.model_validate(old).context == 1
+
+
 def test_a_model_that_cannot_fit_is_refused() -> None:
     (problem,) = find_problems(spec({"type": "v5e", "topology": "2x2"}, LLAMA_8B))
     assert problem.field == "spec.accelerator.topology"
@@ -171,9 +176,10 @@ def test_the_fields_of_a_mesh_are_the_rows_of_the_table() -> None:
     assert list(DcnAxes.model_fields) == [row.name for row in on("dcn")]
     assert list(ResolvedMesh.model_fields) == [row.name for row in AXES]
     assert COMPUTE_AXES["batch"] == ("replica", "data", "fsdp", "expert")
+    assert COMPUTE_AXES["position"] == "context"
     assert (PARAMETER_AXES["embed"], PARAMETER_AXES["vocab"]) == ("fsdp", "tensor")
     assert PARAMETER_AXES["experts"] == COMPUTE_AXES["experts"] == "expert"
-    assert MESH_AXES == ("replica", "data", "fsdp", "expert", "tensor")
+    assert MESH_AXES == ("replica", "data", "fsdp", "expert", "context", "tensor")
 
 
 @pytest.mark.parametrize("kind", ModelSpec.kinds())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from halcyon_api.hardware import TABLE
+from halcyon_api.spec.attention import ATTENTION
 from halcyon_api.training_run import InvalidRun, parse_run
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
@@ -52,6 +53,14 @@ def grids() -> Iterator[dict[str, Any]]:
         yield {
             "spec__mesh": {"ici": {"data": data, "fsdp": fsdp, "tensor": tensor}},
             "spec__accelerator": {"type": "cpu", "topology": "1x4"},
+        }
+    for name, kind, compute, context in itertools.product(ATTENTION, ("cpu", "v5e", "h100"), ("float32", "bfloat16"), (None, -1, 1, 2)):
+        yield {
+            "spec__accelerator": {"type": kind, "topology": "2x4" if kind == "v5e" else "1x8"},
+            "spec__trainer__attention": name,
+            "spec__trainer__precision": {"compute": compute},
+            "spec__data__attendAcrossDocuments": context is None,
+            **({"spec__mesh": {"ici": {"context": context, "fsdp": 1 if context == -1 else -1}}} if context else {}),
         }
     for least, most, slices in itertools.product((1, 2, 3), (None, 1, 2, 3), (1, 2, 3)):
         elastic = {"minSlices": least, **({"maxSlices": most} if most else {})}

@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--tpu", help="topology to compile for, such as v5e:2x4")
     parser.add_argument("--type", default="cpu", help="accelerator type; its memory decides which arrays are gathered")
     parser.add_argument("--topology", default="1x8", help="its topology")
-    parser.add_argument("--mesh", default="1,1,8,1", help=f"sizes of {', '.join(MESH_AXES)}")
+    parser.add_argument("--mesh", default="1,1,8,1,1,1", help=f"sizes of {', '.join(MESH_AXES)}")
     parser.add_argument("--microbatches", type=int, default=1)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--vocabulary", type=int, default=4096)

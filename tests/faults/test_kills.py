@@ -26,7 +26,7 @@ from tests.suite import promises
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, fill
 from tests.trainer.checkpoint.processes import Child
-from tests.trainer.worlds import World, run_document, start_world, worlds
+from tests.trainer.process_groups import TrainerProcesses, each_restart, run_document, start_processes
 
 pytestmark = [pytest.mark.slow, rows.KILLS]
 
@@ -212,7 +212,7 @@ def test_a_run_of_two_processes_killed_at_random_moments_is_bitwise_the_same(
 ) -> None:
     """Until the last kill one process never gets its last batch, so the run cannot end before a kill."""
     steps = max(2 * kills, 12)
-    calm = start_world(run_document(tmp_path / "calm-root", steps=steps), tmp_path / "calm")
+    calm = start_processes(run_document(tmp_path / "calm-root", steps=steps), tmp_path / "calm")
     assert calm.wait() == [ExitCode.DONE] * 2
     expected = calm.leader.losses()
     assert sorted(expected) == list(range(1, steps + 1))
@@ -221,32 +221,32 @@ def test_a_run_of_two_processes_killed_at_random_moments_is_bitwise_the_same(
     losses: dict[int, float] = {}
     done = committed = 0
     monkeypatch.setenv("HANG", f"{steps - 1},1")
-    for world in worlds(run, tmp_path / "run", module="tests.trainer.trouble_child"):
+    for group in each_restart(run, tmp_path / "run", module="tests.trainer.trouble_child"):
         if done < kills:
-            _kill_one_of_two(world, chance, done, min(committed + chance.randint(1, 8), steps - 1))
+            _kill_one_of_two(group, chance, done, min(committed + chance.randint(1, 8), steps - 1))
             done += 1
             if done == kills:
                 monkeypatch.delenv("HANG")
         else:
-            assert world.wait() == [ExitCode.DONE] * 2
-        for step, loss in world.leader.losses().items():
+            assert group.wait() == [ExitCode.DONE] * 2
+        for step, loss in group.leader.losses().items():
             assert loss == expected[step], f"step {step}"
             losses[step] = loss
-        committed = max([committed, *(event["step"] for event in world.leader.events if event.get("event") == "checkpoint")])
+        committed = max([committed, *(event["step"] for event in group.leader.events if event.get("event") == "checkpoint")])
     assert done == kills
     assert losses == expected
     trials.count("kills of one of two training processes", kills)
 
 
-def _kill_one_of_two(world: World, chance: random.Random, number: int, step: int) -> None:
+def _kill_one_of_two(group: TrainerProcesses, chance: random.Random, number: int, step: int) -> None:
     """Kill between the start-up and a few steps after the next checkpoint: while joining, restoring, stepping, saving or committing."""
     if chance.random() < 0.75:
-        world.leader.wait_for(seen_step(step))
+        group.leader.wait_for(seen_step(step))
     else:
-        world.leader.wait_for(lambda events: any(event.get("event") == "start" for event in events))
+        group.leader.wait_for(lambda events: any(event.get("event") == "start" for event in events))
     with contextlib.suppress(subprocess.TimeoutExpired):  # a random delay
-        world.processes[number % 2].popen.wait(chance.random() * 0.2)
-    victim, peer = world.processes[number % 2], world.processes[1 - number % 2]
+        group.processes[number % 2].popen.wait(chance.random() * 0.2)
+    victim, peer = group.processes[number % 2], group.processes[1 - number % 2]
     victim.popen.kill()
     assert victim.wait() == -signal.SIGKILL
     if not any(event.get("event") == "joined" for event in peer.events):

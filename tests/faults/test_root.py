@@ -23,7 +23,7 @@ from tests.faults.child import FaultChild
 from tests.faults.table import Trials
 from tests.trainer.checkpoint.disks import small_disk, small_disk_free
 from tests.trainer.checkpoint.helpers import Root, mesh, numbers, open_root, same_bits, template
-from tests.trainer.worlds import World, run_document, start_world
+from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 
 __all__ = ["small_disk"]
 pytestmark = [pytest.mark.slow, rows.ROOT, pytest.mark.timeout(1200)]
@@ -34,18 +34,18 @@ PATIENCE = 300
 _REMOUNT, _READ_ONLY = 32, 1
 
 
-def running(root: Path, folder: Path, **options: Any) -> World:
+def running(root: Path, folder: Path, **options: Any) -> TrainerProcesses:
     """A run of one process that trains until it gets a notice, with a save every 20 steps."""
     document = run_document(root, slices=1, steps=MANY)
     document["spec"]["checkpoint"]["save"] = {"everySteps": 20}
-    return start_world(document, folder, **options)
+    return start_processes(document, folder, **options)
 
 
-def stop(world: World) -> dict[int, float]:
+def stop(group: TrainerProcesses) -> dict[int, float]:
     """Send a notice, and return the losses of all steps."""
-    world.signal(signal.SIGTERM, 0)
-    assert world.wait() == [ExitCode.PREEMPTED]
-    return world.leader.losses()
+    group.signal(signal.SIGTERM, 0)
+    assert group.wait() == [ExitCode.PREEMPTED]
+    return group.leader.losses()
 
 
 def after(events: list[dict[str, Any]], kind: str, text: str = "") -> Callable[[list[dict[str, Any]]], bool]:
@@ -56,11 +56,11 @@ def after(events: list[dict[str, Any]], kind: str, text: str = "") -> Callable[[
 
 def calm_losses(tmp_path: Path, losses: dict[int, float]) -> dict[int, float]:
     """The losses of an undisturbed run at these steps."""
-    world = running(tmp_path / "calm-root", tmp_path / "calm")
-    world.leader.wait_for(
+    group = running(tmp_path / "calm-root", tmp_path / "calm")
+    group.leader.wait_for(
         lambda events: any(event.get("event") == "step" and event["step"] >= max(losses) for event in events), timeout_seconds=PATIENCE
     )
-    calm = stop(world)
+    calm = stop(group)
     return {step: calm[step] for step in losses}
 
 
@@ -76,8 +76,8 @@ def test_a_training_continues_while_its_root_is_full_or_read_only(small_disk: Pa
     remount_size(small_disk, "8m")
     root = small_disk / "root"
     spec = CheckpointSpec(root=f"file://{root}")
-    world = running_on_disk(root, tmp_path)
-    leader, filler = world.leader, small_disk / "filler"
+    group = running_on_disk(root, tmp_path)
+    leader, filler = group.leader, small_disk / "filler"
 
     def check_the_old_checkpoints_are_intact() -> None:
         committed = list_checkpoints(spec).committed
@@ -101,9 +101,9 @@ def test_a_training_continues_while_its_root_is_full_or_read_only(small_disk: Pa
             check_the_old_checkpoints_are_intact()
             heal()
             leader.wait_for(after(leader.events, "checkpoint"), timeout_seconds=PATIENCE)
-        losses = stop(world)
+        losses = stop(group)
     finally:
-        world.reap()
+        group.reap()
     assert sorted(losses) == list(range(1, max(losses) + 1))
     assert losses == calm_losses(tmp_path, losses)
     check_the_old_checkpoints_are_intact()
@@ -132,12 +132,12 @@ def remount_size(folder: Path, size: str) -> None:
     assert library.mount(b"none", os.fsencode(folder), b"tmpfs", _REMOUNT, f"size={size}".encode()) == 0
 
 
-def running_on_disk(root: Path, tmp_path: Path) -> World:
+def running_on_disk(root: Path, tmp_path: Path) -> TrainerProcesses:
     """A run whose corpus and caches are on another disk, because only checkpoints must run short of space."""
     document = run_document(tmp_path / "root", slices=1, steps=MANY)
     document["spec"]["checkpoint"] = {"root": f"file://{root}", "save": {"everySteps": 20}}
     document["spec"]["data"]["cache"] = {"root": f"file://{tmp_path}/cache"}
-    return start_world(document, tmp_path / "run")
+    return start_processes(document, tmp_path / "run")
 
 
 def test_an_exceeded_quota_costs_checkpoints_and_not_the_training(file_root: Root, trials: Trials) -> None:
@@ -172,24 +172,24 @@ def test_no_decision_depends_on_a_clock_that_is_set_back_an_hour(tmp_path: Path,
     for attempt in range(1, attempts + 1):
         past = attempt % 2 == 0
         module = "tests.faults.an_hour_back" if past else "halcyon.cli.main"
-        world = running(root, tmp_path / "run", attempt=attempt, module=module, own_interpreter=past)
+        group = running(root, tmp_path / "run", attempt=attempt, module=module, own_interpreter=past)
         try:
-            world.leader.wait_for(
+            group.leader.wait_for(
                 lambda events, last=newest: checkpoints(events) >= 3 or done(events) > last + 200, timeout_seconds=PATIENCE
             )
-            assert checkpoints(world.leader.events) >= 3, "ten saves were due, and each waits for the previous one"
-            world.signal(signal.SIGKILL, 0)
-            assert world.wait() == [-signal.SIGKILL]
+            assert checkpoints(group.leader.events) >= 3, "ten saves were due, and each waits for the previous one"
+            group.signal(signal.SIGKILL, 0)
+            assert group.wait() == [-signal.SIGKILL]
         finally:
-            world.reap()
-        (restored,) = [event["step"] for event in world.leader.events if event.get("event") == "restored"]
+            group.reap()
+        (restored,) = [event["step"] for event in group.leader.events if event.get("event") == "restored"]
         assert newest <= restored <= newest + 20
-        told = world.leader.losses()
+        told = group.leader.losses()
         assert all(losses.get(step, loss) == loss for step, loss in told.items())
         losses |= told
         head = json.loads((root / "HEAD").read_bytes())
         steps = [entry["step"] for entry in head["committed"]]
-        newest = max(event["step"] for event in world.leader.events if event.get("event") == "checkpoint")
+        newest = max(event["step"] for event in group.leader.events if event.get("event") == "checkpoint")
         assert steps == sorted(steps, reverse=True)
         assert newest <= steps[0] <= newest + 20
         newest = steps[0]

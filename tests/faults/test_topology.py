@@ -63,20 +63,20 @@ def test_from_mesh_to_mesh_all_bits_stay(root: Root, trials: Trials) -> None:
 def test_from_one_process_to_four_to_two_and_back(file_root: Root, trials: Trials) -> None:
     """Each process group compares the bits of all shards that its processes hold."""
     fill(file_root, 1)
-    worlds: Sequence[tuple[int, list[int], dict[str, Any]]] = (
+    groups: Sequence[tuple[int, list[int], dict[str, Any]]] = (
         (4, [4, 1], BY_ROWS),
         (2, [1, 4], BY_COLUMNS),
         (4, [2, 2], {}),
     )
-    for step, (count, shape, shardings) in enumerate(worlds, start=1):
-        with WriterGroup(file_root, count, mesh=shape, shardings=shardings, steps=1, join_seconds=240) as world:
-            assert world.run() == [0] * count, [(child.events, child.noise()) for child in world.children]
-            assert world.told("restored") == [[{"event": "restored", "step": step, "right": True, "skipped": []}]] * count
+    for step, (count, shape, shardings) in enumerate(groups, start=1):
+        with WriterGroup(file_root, count, mesh=shape, shardings=shardings, steps=1, join_seconds=240) as group:
+            assert group.run() == [0] * count, [(child.events, child.noise()) for child in group.children]
+            assert group.told("restored") == [[{"event": "restored", "step": step, "right": True, "skipped": []}]] * count
             trials.count("restores onto another number of processes")
     with open_root(file_root) as checkpointer:
         restored = checkpointer.restore(template(mesh(2, 4)))
     assert restored is not None
-    assert gathered_bits(restored.state) == bits(numbers(len(worlds) + 1))
+    assert gathered_bits(restored.state) == bits(numbers(len(groups) + 1))
     trials.count("restores onto another number of processes")
 
 

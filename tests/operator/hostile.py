@@ -117,6 +117,10 @@ PROGRESS: dict[str, Any] = {"step": 10, "steps": 300, "tokens": 2560, "loss": 2.
     "bitsPerByte": 0.9,
     "evaluated": EVALUATED,
     "saveIntervalSeconds": 60.0,
+    "loadBalanceLoss": 1.1,
+    "routerZLoss": 0.2,
+    "expertLoadMax": 3.5,
+    "attention": "blockwise, reference",
 }
 """Every field of a trainer's progress."""
 

@@ -1,8 +1,8 @@
 """A cluster in memory whose every write can fail, for tests that kill the operator at each write.
 
-`FakeApi` replaces the connection to the API server: objects by path, resource versions, preconditions, foreground deletion. `World`
-simulates the rest of the cluster in ticks, as JobSet and the kubelet would: pods for a JobSet, its restarts, its end, and its deletion
-after its pods. The operator's own modules above the connection are the real ones.
+`FakeApi` replaces the connection to the API server: objects by path, resource versions, preconditions, foreground deletion.
+`SimulatedCluster` simulates the rest of the cluster in ticks, as JobSet and the kubelet would: pods for a JobSet, its restarts, its end,
+and its deletion after its pods. The operator's own modules above the connection are the real ones.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class SimulatedCluster:
         self.heads = heads
         """Reads HEADs. None: `head` is read, at once unless `slow_store` is set."""
         self.slow_store = False
-        self._world_asked_for: Any = None
+        self._asked_before: Any = None
         self.api = FakeApi(faults=faults or {})
         self.api.objects[RUN] = _copy(document)
         self.now = 0.0
@@ -198,9 +198,9 @@ class SimulatedCluster:
         """The HEAD if the observer passes a spec; the report if it passes a run's key and a pod."""
         pod = rest[0]
         if not isinstance(pod, PodView):
-            _, world, max_age_seconds = rest
-            if self.slow_store and not max_age_seconds and world != self._world_asked_for:
-                self._world_asked_for = world
+            _, simulated, max_age_seconds = rest
+            if self.slow_store and not max_age_seconds and simulated != self._asked_before:
+                self._asked_before = simulated
                 return HeadPending()
             return self.head
         told = self.reports.get(pod.group)
@@ -208,16 +208,16 @@ class SimulatedCluster:
 
     async def send_save_request(self, ask: Any) -> str:
         """Record a request as a trainer would. The process group in the request must be training."""
-        world = (ask.request.attempt, ask.request.restart)
-        told = self.reports.get(world)
+        simulated = (ask.request.attempt, ask.request.restart)
+        told = self.reports.get(simulated)
         assert (ask.token, told is not None) == ("the-token", True)
-        if ask.request.id not in (request for request, where, _ in self.asked if where == world):
-            self.asked.append((ask.request.id, world, told.progress.step))
+        if ask.request.id not in (request for request, where, _ in self.asked if where == simulated):
+            self.asked.append((ask.request.id, simulated, told.progress.step))
         return ""
 
     def _with_requests(self, told: Any) -> Any:
-        world = (told.attempt, told.restart)
-        taken = [SaveRequestTaken(id=request, step=step) for request, where, step in self.asked if where == world]
+        simulated = (told.attempt, told.restart)
+        taken = [SaveRequestTaken(id=request, step=step) for request, where, step in self.asked if where == simulated]
         return told.model_copy(update={"save_requests": taken})
 
     def annotate(self, value: str, annotation: str = names.ANNOTATION_CHECKPOINT) -> None:
@@ -264,8 +264,8 @@ class SimulatedCluster:
         """The current process group trains."""
         jobset = self.jobset
         assert jobset is not None
-        world = int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)
-        self.reports[world] = report(*world, step=step, resumed=resumed, first=self.now)
+        simulated = int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)
+        self.reports[simulated] = report(*simulated, step=step, resumed=resumed, first=self.now)
 
     def end_jobset(self, outcome: str, reason: str = "", restarts: int = 0) -> None:
         jobset = self.jobset

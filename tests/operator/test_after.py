@@ -26,70 +26,70 @@ from tests.operator.test_defaults import TEAM, put, ready, short
 AFTER = {"after": {"run": "tokens"}}
 
 
-def other(world: SimulatedCluster, phase: str | None, message: str = "", *, name: str = "tokens", **spec: Any) -> None:
+def other(cluster: SimulatedCluster, phase: str | None, message: str = "", *, name: str = "tokens", **spec: Any) -> None:
     """Set the phase of the other run; None: the operator has not seen it yet."""
     conditions = [{"type": "Ready", "status": "False", "reason": "X", "message": message, "lastTransitionTime": "2026-11-20T12:00:00Z"}]
     attempt = 0 if phase in (None, "Pending") else 1
     status = {"phase": phase, "attempt": attempt, "conditions": conditions} if phase is not None else None
-    world.api.objects[RUN.replace("/demo", f"/{name}")] = run(status, name=name, **spec)
+    cluster.api.objects[RUN.replace("/demo", f"/{name}")] = run(status, name=name, **spec)
 
 
-def condition(world: SimulatedCluster, kind: str) -> tuple[str, str]:
-    found = next(entry for entry in world.status["conditions"] if entry["type"] == kind)
+def condition(cluster: SimulatedCluster, kind: str) -> tuple[str, str]:
+    found = next(entry for entry in cluster.status["conditions"] if entry["type"] == kind)
     return found["status"], found["reason"]
 
 
 def test_a_run_starts_only_after_the_other_run_has_succeeded() -> None:
-    world = SimulatedCluster(run(**AFTER))
+    cluster = SimulatedCluster(run(**AFTER))
     for phase, said in (
         (None, "Pending"),
         ("Pending", "Pending: no node"),
         ("Running", "Running: no node"),
         ("Suspended", "Suspended: no node"),
     ):
-        other(world, phase, "no node")
-        world.settle()
-        assert (world.status["phase"], world.status["attempt"], world.jobset) == ("Pending", 0, None)
-        assert ready(world) == f"waits for run tokens to succeed, which is {said}"
-        assert (condition(world, "Reconciling"), condition(world, "Stalled")[0]) == (("True", "AwaitsRun"), "False")
-    other(world, "Succeeded")
-    world.settle()
-    assert world.status["attempt"] == 1
-    (document,) = (thing["data"]["run.yaml"] for place, thing in world.api.objects.items() if "/configmaps/" in place)
+        other(cluster, phase, "no node")
+        cluster.settle()
+        assert (cluster.status["phase"], cluster.status["attempt"], cluster.jobset) == ("Pending", 0, None)
+        assert ready(cluster) == f"waits for run tokens to succeed, which is {said}"
+        assert (condition(cluster, "Reconciling"), condition(cluster, "Stalled")[0]) == (("True", "AwaitsRun"), "False")
+    other(cluster, "Succeeded")
+    cluster.settle()
+    assert cluster.status["attempt"] == 1
+    (document,) = (thing["data"]["run.yaml"] for place, thing in cluster.api.objects.items() if "/configmaps/" in place)
     assert "after" not in yaml.safe_load(document)["spec"], "a trainer does not need it"
     # After the start, the fate of the other run does not matter.
-    other(world, "Failed")
-    world.train(50)
-    world.settle()
-    del world.api.objects[RUN.replace("/demo", "/tokens")]
-    world.delete_jobset()
-    world.settle()
-    assert world.status["attempt"] == 2
-    finish(world)
+    other(cluster, "Failed")
+    cluster.train(50)
+    cluster.settle()
+    del cluster.api.objects[RUN.replace("/demo", "/tokens")]
+    cluster.delete_jobset()
+    cluster.settle()
+    assert cluster.status["attempt"] == 2
+    finish(cluster)
 
 
 def test_a_missing_run_is_waited_for_and_reported_in_one_sentence() -> None:
-    world = SimulatedCluster(run(**AFTER))
-    world.settle()
-    assert ready(world) == (
+    cluster = SimulatedCluster(run(**AFTER))
+    cluster.settle()
+    assert ready(cluster) == (
         "spec.after.run: waits for run tokens, and there is none of that name in namespace default; create it, correct the name, or leave "
         "`after` out if that run has succeeded and was deleted"
     )
-    assert (world.status["phase"], condition(world, "Stalled")[0]) == ("Pending", "False"), "one file may hold both runs, in any order"
-    other(world, "Succeeded")
-    world.settle()
-    assert world.status["attempt"] == 1
+    assert (cluster.status["phase"], condition(cluster, "Stalled")[0]) == ("Pending", "False"), "one file may hold both runs, in any order"
+    other(cluster, "Succeeded")
+    cluster.settle()
+    assert cluster.status["attempt"] == 1
 
 
 def test_a_failure_of_the_other_run_is_reported_and_fixed_in_that_run() -> None:
-    world = SimulatedCluster(run(**AFTER))
-    other(world, "Failed", "spec.data.sources: no file")
-    world.settle()
-    assert (world.status["phase"], condition(world, "Stalled")) == ("Failed", ("True", "AwaitedRunFailed"))
-    assert ready(world) == ("spec.after.run: run tokens, for which this one waits, has failed: spec.data.sources: no file; fix that run")
-    other(world, "Succeeded")
-    world.settle()
-    assert (world.status["attempt"], condition(world, "Stalled")[0]) == (1, "False")
+    cluster = SimulatedCluster(run(**AFTER))
+    other(cluster, "Failed", "spec.data.sources: no file")
+    cluster.settle()
+    assert (cluster.status["phase"], condition(cluster, "Stalled")) == ("Failed", ("True", "AwaitedRunFailed"))
+    assert ready(cluster) == ("spec.after.run: run tokens, for which this one waits, has failed: spec.data.sources: no file; fix that run")
+    other(cluster, "Succeeded")
+    cluster.settle()
+    assert (cluster.status["attempt"], condition(cluster, "Stalled")[0]) == (1, "False")
 
 
 @pytest.mark.parametrize(
@@ -101,48 +101,48 @@ def test_a_failure_of_the_other_run_is_reported_and_fixed_in_that_run() -> None:
     ],
 )
 def test_a_cycle_of_waiting_runs_is_reported_and_broken_by_an_edit(links: dict[str, str], sentence: str) -> None:
-    world = SimulatedCluster(run(**AFTER))
+    cluster = SimulatedCluster(run(**AFTER))
     for name, after in links.items():
-        other(world, "Pending", name=name, after={"run": after})
-    world.settle()
-    assert condition(world, "Stalled") == ("True", "AwaitedRunCycle")
-    assert ready(world) == f"spec.after.run: {sentence}: none of them can begin; leave `after` out of one of them"
-    other(world, "Running", after={"run": "demo"})
-    world.settle()
-    assert condition(world, "Stalled")[0] == "False", "a run that has started does not wait"
-    world.edit(after=None)
-    world.settle()
-    assert world.status["attempt"] == 1
+        other(cluster, "Pending", name=name, after={"run": after})
+    cluster.settle()
+    assert condition(cluster, "Stalled") == ("True", "AwaitedRunCycle")
+    assert ready(cluster) == f"spec.after.run: {sentence}: none of them can begin; leave `after` out of one of them"
+    other(cluster, "Running", after={"run": "demo"})
+    cluster.settle()
+    assert condition(cluster, "Stalled")[0] == "False", "a run that has started does not wait"
+    cluster.edit(after=None)
+    cluster.settle()
+    assert cluster.status["attempt"] == 1
 
 
 def test_an_endless_chain_of_runs_is_followed_up_to_a_limit() -> None:
-    world = SimulatedCluster(run(**AFTER))
+    cluster = SimulatedCluster(run(**AFTER))
     chain = ["tokens", *(f"link-{number}" for number in range(3 * LONGEST_CHAIN))]
     for name, after in zip(chain, [*chain[1:], "demo"], strict=True):
-        other(world, "Pending", name=name, after={"run": after})
-    world.settle()
-    assert (world.status["phase"], condition(world, "Stalled")[0]) == ("Pending", "False")
+        other(cluster, "Pending", name=name, after={"run": after})
+    cluster.settle()
+    assert (cluster.status["phase"], condition(cluster, "Stalled")[0]) == ("Pending", "False")
 
 
 def test_a_suspended_run_waits_for_the_other_run_only_after_it_is_resumed() -> None:
-    world = SimulatedCluster(run(**AFTER, suspend=True))
-    world.settle()
-    assert world.status["phase"] == "Suspended"
-    world.edit(suspend=False)
-    world.settle()
-    assert condition(world, "Reconciling") == ("True", "AwaitsRun")
+    cluster = SimulatedCluster(run(**AFTER, suspend=True))
+    cluster.settle()
+    assert cluster.status["phase"] == "Suspended"
+    cluster.edit(suspend=False)
+    cluster.settle()
+    assert condition(cluster, "Reconciling") == ("True", "AwaitsRun")
 
 
 def test_a_short_run_waits_with_its_defaults() -> None:
-    world = SimulatedCluster(short(**AFTER))
-    put(world, **TEAM)
-    other(world, "Running")
-    world.settle()
-    assert (world.status["phase"], "defaults" in world.status) == ("Pending", False), "the defaults are read when it starts"
-    put(world, **(TEAM | {"image": "later.example/trainer:2"}))
-    other(world, "Succeeded")
-    world.settle()
-    assert world.status["defaults"]["values"]["image"] == '"later.example/trainer:2"'
+    cluster = SimulatedCluster(short(**AFTER))
+    put(cluster, **TEAM)
+    other(cluster, "Running")
+    cluster.settle()
+    assert (cluster.status["phase"], "defaults" in cluster.status) == ("Pending", False), "the defaults are read when it starts"
+    put(cluster, **(TEAM | {"image": "later.example/trainer:2"}))
+    other(cluster, "Succeeded")
+    cluster.settle()
+    assert cluster.status["defaults"]["values"]["image"] == '"later.example/trainer:2"'
 
 
 @pytest.mark.parametrize("document", [run(**AFTER), run(**{"from": {"run": "base"}}), run(trainer__steps=-1)])

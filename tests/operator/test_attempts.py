@@ -366,8 +366,8 @@ def test_a_failed_save_is_reported_in_the_conditions_of_a_training_run() -> None
         assert "is training, but the last save failed: the root has no space left" in decision.status.condition(kind).message
     better = reconcile(observed(run(decision.status.document()), **seen, report=report(step=20)), at(70))
     assert condition(better, "Ready") == ("True", "Running")
-    other_world = reconcile(observed(run(status()), **seen, report=report(restart=1, checkpointError="of another world")), NOW)
-    assert condition(other_world, "Ready") == ("True", "Running")
+    other_group = reconcile(observed(run(status()), **seen, report=report(restart=1, checkpointError="of another cluster")), NOW)
+    assert condition(other_group, "Ready") == ("True", "Running")
 
 
 def test_a_volume_without_a_claim_and_slices_of_one_host_are_reported() -> None:

@@ -22,96 +22,96 @@ from tests.suite.limits import limit
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
-def ready(world: SimulatedCluster) -> tuple[str, str]:
+def ready(cluster: SimulatedCluster) -> tuple[str, str]:
     """Reason and message of the condition Ready."""
-    condition = next(one for one in world.status["conditions"] if one["type"] == "Ready")
+    condition = next(one for one in cluster.status["conditions"] if one["type"] == "Ready")
     return condition["reason"], condition["message"]
 
 
 def training(step: int = 50) -> SimulatedCluster:
     """A run whose first attempt trains and has saved."""
-    world = SimulatedCluster(run())
-    world.settle()
-    world.train(step)
-    world.head = head(step)
-    world.settle()
-    assert (world.status["phase"], world.status["attempt"]) == ("Running", 1)
-    return world
+    cluster = SimulatedCluster(run())
+    cluster.settle()
+    cluster.train(step)
+    cluster.head = head(step)
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["attempt"]) == ("Running", 1)
+    return cluster
 
 
-def goes_on(world: SimulatedCluster, attempt: int) -> None:
+def goes_on(cluster: SimulatedCluster, attempt: int) -> None:
     """Check that this attempt trains from the last checkpoint, and that it is the only one."""
-    world.settle()
-    assert world.status["attempt"] == attempt
-    saved = world.status.get("checkpoint", {}).get("step", 0)
-    world.train(saved + 1, resumed=saved)
-    world.settle()
-    assert world.status["phase"] == "Running"
-    assert [place for place in world.api.objects if place.startswith(JOBSETS)] == [f"{JOBSETS}/demo-{attempt}"]
-    made = [name for kind, name in world.api.created if kind == "JobSet"]
+    cluster.settle()
+    assert cluster.status["attempt"] == attempt
+    saved = cluster.status.get("checkpoint", {}).get("step", 0)
+    cluster.train(saved + 1, resumed=saved)
+    cluster.settle()
+    assert cluster.status["phase"] == "Running"
+    assert [place for place in cluster.api.objects if place.startswith(JOBSETS)] == [f"{JOBSETS}/demo-{attempt}"]
+    made = [name for kind, name in cluster.api.created if kind == "JobSet"]
     assert len(made) == len(set(made)), "no attempt may be made twice"
 
 
 def test_a_foreign_jobset_with_the_runs_name_is_left_unchanged() -> None:
-    world = SimulatedCluster(run())
+    cluster = SimulatedCluster(run())
     foreign = jobset(uid="theirs", outcome="Completed") | {"spec": {"mine": True}}
     foreign["metadata"] |= {"ownerReferences": [], "labels": {names.LABEL_ATTEMPT: "1"}}
-    world.api.objects[f"{JOBSETS}/demo-1"] = copy.deepcopy(foreign)
-    world.settle()
-    assert ready(world) == ("NameTaken", "JobSet demo-1 exists and is not this run's; remove it or make the run under another name")
-    assert world.api.objects[f"{JOBSETS}/demo-1"] == foreign
-    del world.api.objects[f"{JOBSETS}/demo-1"]
-    goes_on(world, 1)
+    cluster.api.objects[f"{JOBSETS}/demo-1"] = copy.deepcopy(foreign)
+    cluster.settle()
+    assert ready(cluster) == ("NameTaken", "JobSet demo-1 exists and is not this run's; remove it or make the run under another name")
+    assert cluster.api.objects[f"{JOBSETS}/demo-1"] == foreign
+    del cluster.api.objects[f"{JOBSETS}/demo-1"]
+    goes_on(cluster, 1)
 
 
 def test_a_config_map_cannot_be_edited_and_the_next_attempt_has_its_own() -> None:
-    world = training()
-    assert world.api.objects[f"{CONFIG_MAPS}/demo-1"]["immutable"] is True, "the API server must reject an edit"
-    world.api.objects[f"{CONFIG_MAPS}/demo-1"] = {
+    cluster = training()
+    assert cluster.api.objects[f"{CONFIG_MAPS}/demo-1"]["immutable"] is True, "the API server must reject an edit"
+    cluster.api.objects[f"{CONFIG_MAPS}/demo-1"] = {
         "kind": "ConfigMap",
         "metadata": {"name": "demo-1", "uid": "by hand"},
         "data": {"run.yaml": "x"},
     }
-    world.delete_jobset()
-    goes_on(world, 2)
-    assert world.api.objects[f"{CONFIG_MAPS}/demo-1"]["metadata"]["uid"] == "by hand", "a foreign object must not be changed"
-    assert "kind: TrainingRun" in world.api.objects[f"{CONFIG_MAPS}/demo-2"]["data"][names.RUN_DOCUMENT_KEY]
+    cluster.delete_jobset()
+    goes_on(cluster, 2)
+    assert cluster.api.objects[f"{CONFIG_MAPS}/demo-1"]["metadata"]["uid"] == "by hand", "a foreign object must not be changed"
+    assert "kind: TrainingRun" in cluster.api.objects[f"{CONFIG_MAPS}/demo-2"]["data"][names.RUN_DOCUMENT_KEY]
 
 
 def test_a_deleted_jobset_is_followed_by_the_next_attempt() -> None:
-    world = training()
-    world.delete_jobset()
-    goes_on(world, 2)
-    assert world.status["restarts"]["jobSetDeleted"] == 1
+    cluster = training()
+    cluster.delete_jobset()
+    goes_on(cluster, 2)
+    assert cluster.status["restarts"]["jobSetDeleted"] == 1
 
 
 def test_a_jobset_suspended_by_hand_stays_suspended_and_a_new_attempt_follows_its_resumption() -> None:
-    world = training()
-    world.jobset["spec"]["suspend"] = True
-    world.settle()
+    cluster = training()
+    cluster.jobset["spec"]["suspend"] = True
+    cluster.settle()
     said = "JobSet demo-1 is suspended by a user; the run goes on when the JobSet is resumed"
-    assert (world.status["attempt"], world.status["phase"], ready(world)) == (1, "Restarting", ("JobSetSuspended", said))
-    world.edit(image="other:2")
-    world.annotate("now", names.ANNOTATION_RESTART)
-    world._start_operator()
-    world.settle()
-    assert (world.status["attempt"], world.jobset["spec"]["suspend"], ready(world)) == (1, True, ("JobSetSuspended", said))
-    world.jobset["spec"]["suspend"] = False
-    goes_on(world, 2)
-    first = world.status["history"][0]
-    assert (first["cause"], world.status["restarts"]["preempted"]) == ("preempted", 1)
+    assert (cluster.status["attempt"], cluster.status["phase"], ready(cluster)) == (1, "Restarting", ("JobSetSuspended", said))
+    cluster.edit(image="other:2")
+    cluster.annotate("now", names.ANNOTATION_RESTART)
+    cluster._start_operator()
+    cluster.settle()
+    assert (cluster.status["attempt"], cluster.jobset["spec"]["suspend"], ready(cluster)) == (1, True, ("JobSetSuspended", said))
+    cluster.jobset["spec"]["suspend"] = False
+    goes_on(cluster, 2)
+    first = cluster.status["history"][0]
+    assert (first["cause"], cluster.status["restarts"]["preempted"]) == ("preempted", 1)
     assert first["message"] == "JobSet demo-1 was suspended by a user"
 
 
 def test_a_run_with_a_jobset_suspended_by_hand_can_still_be_suspended_and_resumed() -> None:
-    world = training()
-    world.jobset["spec"]["suspend"] = True
-    world.settle()
-    world.edit(suspend=True)
-    world.settle()
-    assert (world.status["phase"], world.jobset) == ("Suspended", None)
-    world.edit(suspend=False)
-    goes_on(world, 2)
+    cluster = training()
+    cluster.jobset["spec"]["suspend"] = True
+    cluster.settle()
+    cluster.edit(suspend=True)
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.jobset) == ("Suspended", None)
+    cluster.edit(suspend=False)
+    goes_on(cluster, 2)
 
 
 def test_a_jobset_that_a_queue_holds_is_waited_for() -> None:
@@ -136,15 +136,15 @@ def test_a_jobset_that_a_queue_holds_is_waited_for() -> None:
     ids=["without owner", "of another run", "without the run's label"],
 )
 def test_no_second_jobset_is_created_beside_one_with_edited_metadata(edit: dict[str, Any]) -> None:
-    world = training()
-    assert world.jobset is not None
-    world.jobset["metadata"] |= edit
-    world.settle()
-    assert [name for kind, name in world.api.created if kind == "JobSet"] == ["demo-1"]
+    cluster = training()
+    assert cluster.jobset is not None
+    cluster.jobset["metadata"] |= edit
+    cluster.settle()
+    assert [name for kind, name in cluster.api.created if kind == "JobSet"] == ["demo-1"]
     if "labels" in edit:
-        assert world.status["phase"] == "Running", "only its name and its owner decide"
+        assert cluster.status["phase"] == "Running", "only its name and its owner decide"
     else:
-        reason, message = ready(world)
+        reason, message = ready(cluster)
         assert reason == "Restarting"
         assert "waiting for 1 pods of the last attempt to end, among them demo-1-s-0-0" in message
 
@@ -163,27 +163,27 @@ REFUSALS = {
 
 @pytest.mark.parametrize("said", REFUSALS)
 def test_a_rejection_by_the_api_server_is_reported_and_retried(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = SimulatedCluster(run())
+    cluster = SimulatedCluster(run())
     code, message = REFUSALS[said]
-    inner = world.api.request
+    inner = cluster.api.request
 
     async def refuse(method: str, path: str, resource: str, **arguments: Any) -> dict[str, Any]:
         if (method, resource) == ("POST", "jobsets"):
             raise ApiError(code, "Forbidden", message)
         return await inner(method, path, resource, **arguments)
 
-    monkeypatch.setattr(world.api, "request", refuse)
-    world.settle()
-    assert ready(world) == ("CreateRefused", f"JobSet was refused: Forbidden: {message}".strip())
+    monkeypatch.setattr(cluster.api, "request", refuse)
+    cluster.settle()
+    assert ready(cluster) == ("CreateRefused", f"JobSet was refused: Forbidden: {message}".strip())
     monkeypatch.undo()
-    goes_on(world, 1)
+    goes_on(cluster, 1)
 
 
 def test_a_run_deleted_with_its_namespace_is_forgotten() -> None:
-    world = training()
-    world.api.objects.clear()
-    asyncio.run(world.reconcile_once())
-    assert (world.api.objects, world.pod_endings.endings(KEY)) == ({}, ())
+    cluster = training()
+    cluster.api.objects.clear()
+    asyncio.run(cluster.reconcile_once())
+    assert (cluster.api.objects, cluster.pod_endings.endings(KEY)) == ({}, ())
 
 
 TAMPERED: dict[str, Any] = {
@@ -201,16 +201,16 @@ TAMPERED: dict[str, Any] = {
 @pytest.mark.parametrize("tampered", TAMPERED)
 def test_a_status_that_was_tampered_with_costs_an_attempt_at_most(tampered: str) -> None:
     """The status decides only which attempt is which; everything else comes from the objects, the root and the spec."""
-    world = training()
-    document = world.api.objects[RUN]
+    cluster = training()
+    document = cluster.api.objects[RUN]
     change = TAMPERED[tampered]
     document["status"] = {**document["status"], **change} if change else {}
-    world.settle()
-    mine = [place.rpartition("/")[2] for place in world.api.objects if place.startswith(JOBSETS)]
-    made = [name for kind, name in world.api.created if kind == "JobSet"]
+    cluster.settle()
+    mine = [place.rpartition("/")[2] for place in cluster.api.objects if place.startswith(JOBSETS)]
+    made = [name for kind, name in cluster.api.created if kind == "JobSet"]
     assert len(made) == len(set(made)), "no attempt may be made twice"
     if tampered == "of the last attempt there is":
-        assert (ready(world)[0], mine) == ("AttemptsExhausted", []), "it must be reported, and nothing done"
+        assert (ready(cluster)[0], mine) == ("AttemptsExhausted", []), "it must be reported, and nothing done"
     else:
         assert len(mine) == 1
         assert mine == made[-1:]
@@ -218,29 +218,29 @@ def test_a_status_that_was_tampered_with_costs_an_attempt_at_most(tampered: str)
 
 def test_a_status_that_is_wiped_while_the_root_is_out_of_reach_uses_no_number_twice() -> None:
     """Otherwise the recorded ends of an attempt's pods would count for the next attempt."""
-    world = training()
-    world.head = HeadUnreachable("no route")
-    world.api.objects[RUN]["status"] = {}
-    goes_on(world, 2)
+    cluster = training()
+    cluster.head = HeadUnreachable("no route")
+    cluster.api.objects[RUN]["status"] = {}
+    goes_on(cluster, 2)
 
 
 @pytest.mark.parametrize("change", NEXT_VERSION, ids=lambda change: next(iter(change)))
 def test_fields_of_a_later_version_are_reported_and_stop_no_training(change: dict[str, Any]) -> None:
     """As after a downgrade: the CRD in the cluster is newer than this operator."""
-    world = training()
-    before = copy.deepcopy(world.api.objects[RUN])
-    world.api.objects[RUN] = changed(before, {path: value for path, value in change.items() if path != "apiVersion"})
-    world.settle()
-    assert next(name for kind, name in world.api.created if kind == "JobSet") == "demo-1"
+    cluster = training()
+    before = copy.deepcopy(cluster.api.objects[RUN])
+    cluster.api.objects[RUN] = changed(before, {path: value for path, value in change.items() if path != "apiVersion"})
+    cluster.settle()
+    assert next(name for kind, name in cluster.api.created if kind == "JobSet") == "demo-1"
     if any(path.startswith("spec.") for path in change):
-        _, message = ready(world)
+        _, message = ready(cluster)
         (path,) = change
-        assert world.status["phase"] == "Running", "the run must train on"
+        assert cluster.status["phase"] == "Running", "the run must train on"
         assert path.removeprefix("spec.").split(".")[0] in message
-        stalled = next(one for one in world.status["conditions"] if one["type"] == "Stalled")
+        stalled = next(one for one in cluster.status["conditions"] if one["type"] == "Stalled")
         assert (stalled["status"], stalled["reason"]) == ("True", "InvalidSpec")
     else:
-        goes_on(world, world.status["attempt"])
+        goes_on(cluster, cluster.status["attempt"])
 
 
 @pytest.mark.parametrize("path", ["image", "accelerator.type", "accelerator.topology", "checkpoint.root", "scheduling", "trainer.steps"])
@@ -266,20 +266,20 @@ def test_an_unknown_accelerator_is_reported_with_a_suggestion() -> None:
 
 @pytest.mark.parametrize("runs", [120, pytest.param(500, marks=pytest.mark.variant)])
 def test_hundreds_of_runs_at_once_get_one_jobset_each(runs: int) -> None:
-    world = SimulatedCluster(run())
+    cluster = SimulatedCluster(run())
     base = RUN.rpartition("/")[0]
     keys = [KEY]
     for number in range(1, runs):
         document = run(name=f"demo{number}")
         document["metadata"]["uid"] = f"uid-of-{number}"
-        world.api.objects[f"{base}/demo{number}"] = document
+        cluster.api.objects[f"{base}/demo{number}"] = document
         keys.append(("default", f"demo{number}"))
 
     async def work() -> None:
         for key in keys:
-            world.queue.add(key)
-        workers = [asyncio.create_task(world.controller.work()) for _ in range(8)]
-        while len([1 for kind, _ in world.api.created if kind == "JobSet"]) < runs:
+            cluster.queue.add(key)
+        workers = [asyncio.create_task(cluster.controller.work()) for _ in range(8)]
+        while len([1 for kind, _ in cluster.api.created if kind == "JobSet"]) < runs:
             await asyncio.sleep(0)
             assert not any(worker.done() for worker in workers)
         for worker in workers:
@@ -287,9 +287,9 @@ def test_hundreds_of_runs_at_once_get_one_jobset_each(runs: int) -> None:
         await asyncio.gather(*workers, return_exceptions=True)
 
     asyncio.run(asyncio.wait_for(work(), limit(120)))
-    made = sorted(name for kind, name in world.api.created if kind == "JobSet")
+    made = sorted(name for kind, name in cluster.api.created if kind == "JobSet")
     assert made == sorted(f"{name}-1" for _, name in keys)
-    assert all(world.api.objects[f"{base}/{name}"]["status"]["attempt"] == 1 for _, name in keys)
+    assert all(cluster.api.objects[f"{base}/{name}"]["status"]["attempt"] == 1 for _, name in keys)
 
 
 def test_a_forged_jobset_does_not_belong_to_the_run() -> None:

@@ -17,112 +17,112 @@ from tests.operator.simulation import KEY, PODS, SimulatedCluster
 FAULTS = ("crash after", "crash before", "lose the answer", "refuse", "conflict")
 
 
-def finish(world: SimulatedCluster) -> None:
-    world.train(200)
-    world.settle()
-    world.head = head(300, epoch=(world.status["attempt"], 0))
-    world.end_jobset("Completed")
-    world.settle()
+def finish(cluster: SimulatedCluster) -> None:
+    cluster.train(200)
+    cluster.settle()
+    cluster.head = head(300, epoch=(cluster.status["attempt"], 0))
+    cluster.end_jobset("Completed")
+    cluster.settle()
 
 
-def plain(world: SimulatedCluster) -> None:
-    world.settle()
-    finish(world)
+def plain(cluster: SimulatedCluster) -> None:
+    cluster.settle()
+    finish(cluster)
 
 
-def edited(world: SimulatedCluster) -> None:
-    world.settle()
-    world.train(50)
-    world.settle()
-    world.edit(image="other:2")
-    world.settle()
-    world.head = head(50, epoch=(1, 0))
-    world.settle()
-    finish(world)
+def edited(cluster: SimulatedCluster) -> None:
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
+    cluster.edit(image="other:2")
+    cluster.settle()
+    cluster.head = head(50, epoch=(1, 0))
+    cluster.settle()
+    finish(cluster)
 
 
-def suspended(world: SimulatedCluster) -> None:
-    world.settle()
-    world.train(50)
-    world.settle()
-    world.suspend(50)
-    world.edit(suspend=False)
-    world.settle()
-    finish(world)
+def suspended(cluster: SimulatedCluster) -> None:
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
+    cluster.suspend(50)
+    cluster.edit(suspend=False)
+    cluster.settle()
+    finish(cluster)
 
 
-def deleted(world: SimulatedCluster) -> None:
-    world.settle()
-    world.train(50)
-    world.settle()
-    world.delete_jobset()
-    world.settle()
-    finish(world)
+def deleted(cluster: SimulatedCluster) -> None:
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
+    cluster.delete_jobset()
+    cluster.settle()
+    finish(cluster)
 
 
-def evicted(world: SimulatedCluster) -> None:
+def evicted(cluster: SimulatedCluster) -> None:
     """One pod is evicted, the operator ends the other pod, and the JobSet creates new ones."""
-    world.settle()
-    world.train(50)
-    world.settle()
-    world.evict()
-    world.settle()
-    finish(world)
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
+    cluster.evict()
+    cluster.settle()
+    finish(cluster)
 
 
-def exhausted_with_progress(world: SimulatedCluster) -> None:
-    world.settle()
-    world.train(50)
-    world.head = head(40)
-    world.settle()
-    world.head = head(60)
-    world.end_jobset("Failed", EXHAUSTED, restarts=3)
-    world.settle()
-    finish(world)
+def exhausted_with_progress(cluster: SimulatedCluster) -> None:
+    cluster.settle()
+    cluster.train(50)
+    cluster.head = head(40)
+    cluster.settle()
+    cluster.head = head(60)
+    cluster.end_jobset("Failed", EXHAUSTED, restarts=3)
+    cluster.settle()
+    finish(cluster)
 
 
-def stopped_and_fixed(world: SimulatedCluster) -> None:
-    world.settle()
-    said = ended(83, world.now, termination("runChanged", 83, attempt=world.status["attempt"]))
-    for place in world.api.objects:
+def stopped_and_fixed(cluster: SimulatedCluster) -> None:
+    cluster.settle()
+    said = ended(83, cluster.now, termination("runChanged", 83, attempt=cluster.status["attempt"]))
+    for place in cluster.api.objects:
         if place.startswith(PODS):
-            world.api.objects[place]["status"] = said
-    world.end_jobset("Failed", REFUSED)
-    world.settle()
-    assert world.status["phase"] == "Failed"
-    world.edit(image="fixed:2")
-    world.settle()
-    finish(world)
+            cluster.api.objects[place]["status"] = said
+    cluster.end_jobset("Failed", REFUSED)
+    cluster.settle()
+    assert cluster.status["phase"] == "Failed"
+    cluster.edit(image="fixed:2")
+    cluster.settle()
+    finish(cluster)
 
 
-def restarted(world: SimulatedCluster) -> None:
-    world.settle()
-    world.train(50)
-    world.settle()
-    world.annotate("now", names.ANNOTATION_RESTART)
-    world.settle()
-    world.head = head(50, epoch=(1, 0))
-    world.settle()
-    finish(world)
+def restarted(cluster: SimulatedCluster) -> None:
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
+    cluster.annotate("now", names.ANNOTATION_RESTART)
+    cluster.settle()
+    cluster.head = head(50, epoch=(1, 0))
+    cluster.settle()
+    finish(cluster)
 
 
-def exhausted_and_restarted(world: SimulatedCluster) -> None:
-    world.settle()
-    world.train(50)
-    world.settle()
-    world.end_jobset("Failed", EXHAUSTED, restarts=4)
-    world.settle()
-    assert world.status["phase"] == "Failed"
-    world.annotate("fixed", names.ANNOTATION_RESTART)
-    world.settle()
-    assert world.status["failuresWithoutCheckpoint"] == 0
-    finish(world)
+def exhausted_and_restarted(cluster: SimulatedCluster) -> None:
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
+    cluster.end_jobset("Failed", EXHAUSTED, restarts=4)
+    cluster.settle()
+    assert cluster.status["phase"] == "Failed"
+    cluster.annotate("fixed", names.ANNOTATION_RESTART)
+    cluster.settle()
+    assert cluster.status["failuresWithoutCheckpoint"] == 0
+    finish(cluster)
 
 
-def cleaned_up(world: SimulatedCluster) -> None:
-    plain(world)
-    world.edit(ttlSecondsAfterFinished=1)
-    world.settle()
+def cleaned_up(cluster: SimulatedCluster) -> None:
+    plain(cluster)
+    cluster.edit(ttlSecondsAfterFinished=1)
+    cluster.settle()
 
 
 STORIES: dict[str, tuple[Callable[[SimulatedCluster], None], int, dict[str, int]]] = {
@@ -139,14 +139,16 @@ STORIES: dict[str, tuple[Callable[[SimulatedCluster], None], int, dict[str, int]
 }
 
 
-def check(world: SimulatedCluster, attempts: int, restarts: dict[str, int]) -> None:
+def check(cluster: SimulatedCluster, attempts: int, restarts: dict[str, int]) -> None:
     """Check what must be true at the end of every scenario."""
-    status = world.last_status
+    status = cluster.last_status
     assert status["phase"] == "Succeeded"
     assert status["attempt"] == attempts
-    jobsets = [name for kind, name in world.api.created if kind == "JobSet"]
+    jobsets = [name for kind, name in cluster.api.created if kind == "JobSet"]
     assert jobsets == [f"demo-{number}" for number in range(1, attempts + 1)], "one JobSet for each attempt, in order"
-    assert all(name == f"demo-{recorded}" for name, recorded in world.api.recorded_attempt_at_create), "each number must be recorded first"
+    assert all(name == f"demo-{recorded}" for name, recorded in cluster.api.recorded_attempt_at_create), (
+        "each number must be recorded first"
+    )
     counts: dict[str, Any] = {cause: count for cause, count in status["restarts"].items() if count}
     assert counts.pop("total", 0) == sum(restarts.values())
     assert counts == restarts
@@ -155,11 +157,11 @@ def check(world: SimulatedCluster, attempts: int, restarts: dict[str, int]) -> N
 @pytest.mark.parametrize("name", STORIES)
 def test_a_scenario_without_faults_ends_as_expected(name: str) -> None:
     story, attempts, restarts = STORIES[name]
-    world = SimulatedCluster(run())
-    story(world)
-    check(world, attempts, restarts)
+    cluster = SimulatedCluster(run())
+    story(cluster)
+    check(cluster, attempts, restarts)
     if name == "cleaned up":
-        assert not world.api.objects, "the run must be deleted with all that it owned"
+        assert not cluster.api.objects, "the run must be deleted with all that it owned"
 
 
 def every_fault_of_every_scenario() -> Iterator[Any]:
@@ -179,27 +181,27 @@ def test_a_fault_at_any_write_does_not_change_the_end_of_a_scenario(name: str, f
     undisturbed = SimulatedCluster(run())
     story(undisturbed)
     for write in range(1, undisturbed.api.writes + 1):
-        world = SimulatedCluster(run(), {write: fault})
-        story(world)
-        check(world, attempts, restarts)
-        assert world.crashes == fault.startswith("crash")
+        cluster = SimulatedCluster(run(), {write: fault})
+        story(cluster)
+        check(cluster, attempts, restarts)
+        assert cluster.crashes == fault.startswith("crash")
 
 
 def test_two_faults_in_a_row_do_not_change_the_end_of_a_scenario() -> None:
     for first in range(1, 12):
-        world = SimulatedCluster(run(), {first: "crash after", first + 1: "conflict", first + 2: "lose the answer"})
-        deleted(world)
-        check(world, 2, {"jobSetDeleted": 1})
+        cluster = SimulatedCluster(run(), {first: "crash after", first + 1: "conflict", first + 2: "lose the answer"})
+        deleted(cluster)
+        check(cluster, 2, {"jobSetDeleted": 1})
 
 
 def test_pods_of_an_earlier_run_of_the_same_name_are_ignored() -> None:
-    world = SimulatedCluster(run())
-    world.settle()
-    world.train(10)
-    world.settle()
-    old = next(thing for place, thing in world.api.objects.items() if place.startswith(PODS))
+    cluster = SimulatedCluster(run())
+    cluster.settle()
+    cluster.train(10)
+    cluster.settle()
+    old = next(thing for place, thing in cluster.api.objects.items() if place.startswith(PODS))
     gone = deleted_pod(old, 5)
     gone["metadata"] |= {"uid": "older", "labels": gone["metadata"]["labels"] | {names.LABEL_RUN_UID: "an-earlier-run"}}
-    assert world.pod_endings.record(KEY, parse_pod(gone))
-    world.settle()
-    assert world.status["phase"] == "Running"
+    assert cluster.pod_endings.record(KEY, parse_pod(gone))
+    cluster.settle()
+    assert cluster.status["phase"] == "Running"

@@ -63,42 +63,42 @@ def test_a_started_run_is_not_blocked_by_forged_labels() -> None:
 
 def story() -> SimulatedCluster:
     """A run trains, is deleted with `--cascade=orphan`, and is created again."""
-    world = SimulatedCluster(run())
-    world.settle()
-    world.train(50)
-    world.settle()
-    for place, thing in world.api.objects.items():
+    cluster = SimulatedCluster(run())
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
+    for place, thing in cluster.api.objects.items():
         if place.startswith((JOBSETS, PODS)):
             orphaned(thing)
     again = run()
-    again["metadata"] |= {"uid": "22222222-2222-2222-2222-222222222222", "resourceVersion": str(world.api.version)}
-    world.api.objects[RUN] = again
-    world._start_operator()
-    world.head = head(40)
-    return world
+    again["metadata"] |= {"uid": "22222222-2222-2222-2222-222222222222", "resourceVersion": str(cluster.api.version)}
+    cluster.api.objects[RUN] = again
+    cluster._start_operator()
+    cluster.head = head(40)
+    return cluster
 
 
 def test_the_new_run_starts_when_the_last_pod_of_the_old_run_has_ended() -> None:
-    world = story()
-    made = list(world.api.created)
-    world.settle()
-    assert (world.status["phase"], world.status["attempt"], world.api.created) == ("Failed", 0, made)
+    cluster = story()
+    made = list(cluster.api.created)
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["attempt"], cluster.api.created) == ("Failed", 0, made)
     # The JobSet is deleted at once; its pods have a signal and still save.
-    place = next(place for place in world.api.objects if place.startswith(PODS))
-    leaving = deleted(world.api.objects[place], world.now)
-    del world.api.objects[next(place for place in world.api.objects if place.startswith(JOBSETS))]
-    world.tick = lambda: None  # type: ignore[method-assign]
-    world.api.objects[place] = leaving
-    world.settle()
-    ready = next(one for one in world.status["conditions"] if one["type"] == "Ready")
-    assert (world.status["phase"], world.status["attempt"], world.api.created) == ("Pending", 0, made)
+    place = next(place for place in cluster.api.objects if place.startswith(PODS))
+    leaving = deleted(cluster.api.objects[place], cluster.now)
+    del cluster.api.objects[next(place for place in cluster.api.objects if place.startswith(JOBSETS))]
+    cluster.tick = lambda: None  # type: ignore[method-assign]
+    cluster.api.objects[place] = leaving
+    cluster.settle()
+    ready = next(one for one in cluster.status["conditions"] if one["type"] == "Ready")
+    assert (cluster.status["phase"], cluster.status["attempt"], cluster.api.created) == ("Pending", 0, made)
     assert ready["message"].startswith("waiting for 1 pods of an earlier run of this name to end, among them demo-1-s-0-0-abcde on node")
-    del world.api.objects[place]
-    world.head = head(50)
-    del world.tick
-    world.settle()
-    assert (world.status["attempt"], world.status["checkpoint"]["step"]) == (2, 50)
-    assert [name for _, name in world.api.created[len(made) :]] == ["demo-2", "demo-2"]
+    del cluster.api.objects[place]
+    cluster.head = head(50)
+    del cluster.tick
+    cluster.settle()
+    assert (cluster.status["attempt"], cluster.status["checkpoint"]["step"]) == (2, 50)
+    assert [name for _, name in cluster.api.created[len(made) :]] == ["demo-2", "demo-2"]
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_the_new_run_starts_when_the_last_pod_of_the_old_run_has_ended() -> None
     ids=["ended", "without owner", "no trainer"],
 )
 def test_a_pod_that_only_has_the_runs_labels_does_not_block_the_run(other: dict[str, Any]) -> None:
-    world = SimulatedCluster(run())
+    cluster = SimulatedCluster(run())
     other = other | {"kind": "Pod"}
     other["metadata"]["labels"][names.LABEL_RUN_UID] = OLD
     other["metadata"] |= {"name": "of-another", "resourceVersion": "1", "creationTimestamp": rfc(0)}
-    world.api.objects[f"{PODS}/of-another"] = other
-    asyncio.run(world.reconcile_once())
-    assert world.status["attempt"] == 1, "it must start in the first reconciliation, although the pod exists"
+    cluster.api.objects[f"{PODS}/of-another"] = other
+    asyncio.run(cluster.reconcile_once())
+    assert cluster.status["attempt"] == 1, "it must start in the first reconciliation, although the pod exists"

@@ -200,27 +200,27 @@ def test_steps_that_would_change_steps_done_are_rejected_and_training_continues(
 
 
 def test_a_finished_run_continues_when_it_gets_more_steps() -> None:
-    world = SimulatedCluster(run(optimizer=CONSTANT))
-    world.settle()
-    world.train(200)
-    world.settle()
-    world.head = head(300)
-    world.end_jobset("Completed")
-    world.settle()
-    assert world.status["phase"] == "Succeeded"
-    world.edit(trainer={"steps": 400, "batchSize": 8, "sequenceLength": 32})
-    world.settle()
-    world.train(350, resumed=300)
-    world.settle()
-    assert (world.status["phase"], world.status["attempt"], world.status["restarts"]["total"]) == ("Running", 2, 1)
-    assert "finishedAt" not in world.status
-    world.head = head(400, epoch=(2, 0))
-    world.end_jobset("Completed")
-    world.settle()
-    assert (world.status["phase"], world.status["progress"]["step"], world.status["attempt"]) == ("Succeeded", 400, 2)
-    world.edit(trainer={"steps": 300, "batchSize": 8, "sequenceLength": 32})
-    world.settle()
-    assert (world.status["phase"], world.status["attempt"]) == ("Succeeded", 2), "a finished run must stay finished"
+    cluster = SimulatedCluster(run(optimizer=CONSTANT))
+    cluster.settle()
+    cluster.train(200)
+    cluster.settle()
+    cluster.head = head(300)
+    cluster.end_jobset("Completed")
+    cluster.settle()
+    assert cluster.status["phase"] == "Succeeded"
+    cluster.edit(trainer={"steps": 400, "batchSize": 8, "sequenceLength": 32})
+    cluster.settle()
+    cluster.train(350, resumed=300)
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["attempt"], cluster.status["restarts"]["total"]) == ("Running", 2, 1)
+    assert "finishedAt" not in cluster.status
+    cluster.head = head(400, epoch=(2, 0))
+    cluster.end_jobset("Completed")
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["progress"]["step"], cluster.status["attempt"]) == ("Succeeded", 400, 2)
+    cluster.edit(trainer={"steps": 300, "batchSize": 8, "sequenceLength": 32})
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["attempt"]) == ("Succeeded", 2), "a finished run must stay finished"
 
 
 def test_more_steps_that_are_set_at_the_last_step_are_trained_too() -> None:

@@ -112,82 +112,82 @@ class Cluster(SimulatedCluster):
 WAITING = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes are available"}
 
 
-def condition(world: SimulatedCluster, kind: str) -> tuple[str, str]:
-    found = next(entry for entry in world.status["conditions"] if entry["type"] == kind)
+def condition(cluster: SimulatedCluster, kind: str) -> tuple[str, str]:
+    found = next(entry for entry in cluster.status["conditions"] if entry["type"] == kind)
     return found["status"], found["reason"]
 
 
-def later(world: Cluster, seconds: float) -> None:
-    world.now += seconds
-    world.settle()
+def later(cluster: Cluster, seconds: float) -> None:
+    cluster.now += seconds
+    cluster.settle()
 
 
-def trains(world: Cluster, step: int, committed: int | None = None) -> None:
-    world.train(step)
+def trains(cluster: Cluster, step: int, committed: int | None = None) -> None:
+    cluster.train(step)
     if committed is not None:
-        world.head = head(committed, epoch=(world.status["attempt"], 0))
-    world.settle()
+        cluster.head = head(committed, epoch=(cluster.status["attempt"], 0))
+    cluster.settle()
 
 
-def loses_a_slice_and_gets_it_back(world: Cluster) -> None:
-    world.settle()
-    trains(world, 50, 40)
-    world.shrink_room(1)
-    world.settle()
-    later(world, 301)
-    trains(world, 60, 50)
-    later(world, 121)
-    world.room = 2
-    world.settle()
-    trains(world, 80, 70)
-    trains(world, 90)
-    world.head = head(300, epoch=(world.status["attempt"], 0))
-    world.end_jobset("Completed")
-    world.settle()
+def loses_a_slice_and_gets_it_back(cluster: Cluster) -> None:
+    cluster.settle()
+    trains(cluster, 50, 40)
+    cluster.shrink_room(1)
+    cluster.settle()
+    later(cluster, 301)
+    trains(cluster, 60, 50)
+    later(cluster, 121)
+    cluster.room = 2
+    cluster.settle()
+    trains(cluster, 80, 70)
+    trains(cluster, 90)
+    cluster.head = head(300, epoch=(cluster.status["attempt"], 0))
+    cluster.end_jobset("Completed")
+    cluster.settle()
 
 
 def test_every_stage_of_shrinking_and_growing() -> None:
-    world = Cluster(run(recovery=ELASTIC), 2)
-    world.settle()
-    assert world.slices() == 2
-    trains(world, 50, 40)
-    assert world.probe is None, "a run with all slices needs no probe"
-    world.shrink_room(1)
-    world.settle()
-    assert (world.status["attempt"], condition(world, "Ready")) == (1, ("False", "Unschedulable")), "it must wait before it shrinks"
-    later(world, 290)
-    assert world.status["attempt"] == 1
-    later(world, 20)
-    assert (world.status["attempt"], world.slices()) == (2, 1)
-    accelerator, trainer = world.document()["spec"]["accelerator"], world.document()["spec"]["trainer"]
+    cluster = Cluster(run(recovery=ELASTIC), 2)
+    cluster.settle()
+    assert cluster.slices() == 2
+    trains(cluster, 50, 40)
+    assert cluster.probe is None, "a run with all slices needs no probe"
+    cluster.shrink_room(1)
+    cluster.settle()
+    assert (cluster.status["attempt"], condition(cluster, "Ready")) == (1, ("False", "Unschedulable")), "it must wait before it shrinks"
+    later(cluster, 290)
+    assert cluster.status["attempt"] == 1
+    later(cluster, 20)
+    assert (cluster.status["attempt"], cluster.slices()) == (2, 1)
+    accelerator, trainer = cluster.document()["spec"]["accelerator"], cluster.document()["spec"]["trainer"]
     assert (accelerator["slices"], trainer["batchSize"], trainer["microbatches"]) == (1, 8, 2), (
         "the same batch must fit into the same memory of each device"
     )
-    trains(world, 60, 50)
-    assert (world.status["phase"], condition(world, "Degraded")) == ("Running", ("True", "FewerSlices"))
-    assert world.status["topology"]["slices"] == 1
-    assert (world.status["placement"]["slices"], world.status["placement"]["wantedSlices"]) == (1, 2)
-    assert world.probe is None
-    later(world, 121)
-    assert world.probe is not None, "after the pause it must look for room"
-    assert "roomSince" not in world.status["placement"]
-    assert world.status["attempt"] == 2
-    world.room = 2
-    world.settle()
-    assert (world.status["placement"]["roomSlices"], world.status["placement"]["roomStep"]) == (2, 50)
-    assert world.status["attempt"] == 2, "the run must train on until its next checkpoint"
-    ((_, asked, step),) = world.asked
+    trains(cluster, 60, 50)
+    assert (cluster.status["phase"], condition(cluster, "Degraded")) == ("Running", ("True", "FewerSlices"))
+    assert cluster.status["topology"]["slices"] == 1
+    assert (cluster.status["placement"]["slices"], cluster.status["placement"]["wantedSlices"]) == (1, 2)
+    assert cluster.probe is None
+    later(cluster, 121)
+    assert cluster.probe is not None, "after the pause it must look for room"
+    assert "roomSince" not in cluster.status["placement"]
+    assert cluster.status["attempt"] == 2
+    cluster.room = 2
+    cluster.settle()
+    assert (cluster.status["placement"]["roomSlices"], cluster.status["placement"]["roomStep"]) == (2, 50)
+    assert cluster.status["attempt"] == 2, "the run must train on until its next checkpoint"
+    ((_, asked, step),) = cluster.asked
     assert (asked, step) == ((2, 0), 60), "the operator must request a checkpoint"
-    trains(world, 80, 70)
-    assert (world.status["attempt"], world.slices(), world.probe) == (3, 2, None)
-    assert [(entry["attempt"], entry["cause"]) for entry in world.status["history"] if "cause" in entry] == [
+    trains(cluster, 80, 70)
+    assert (cluster.status["attempt"], cluster.slices(), cluster.probe) == (3, 2, None)
+    assert [(entry["attempt"], entry["cause"]) for entry in cluster.status["history"] if "cause" in entry] == [
         (1, "preempted"),
         (1, "resized"),
         (2, "resized"),
     ]
-    trains(world, 90)
-    assert condition(world, "Degraded") == ("False", "NotDegraded")
-    assert "reason" not in world.status["placement"]
+    trains(cluster, 90)
+    assert condition(cluster, "Degraded") == ("False", "NotDegraded")
+    assert "reason" not in cluster.status["placement"]
 
 
 @pytest.mark.slow
@@ -196,19 +196,19 @@ def test_a_fault_at_any_write_does_not_change_the_end_of_the_run(fault: str) -> 
     undisturbed = Cluster(run(recovery=ELASTIC), 2)
     loses_a_slice_and_gets_it_back(undisturbed)
     for write in range(1, undisturbed.api.writes + 1):
-        world = Cluster(run(recovery=ELASTIC), 2, {write: fault})
-        loses_a_slice_and_gets_it_back(world)
-        assert (world.status["phase"], world.status["attempt"]) == ("Succeeded", 3)
-        assert world.status["restarts"] == {**undisturbed.status["restarts"]}
-        assert [name for kind, name in world.api.created if kind == "JobSet" and name != "demo-probe"] == ["demo-1", "demo-2", "demo-3"]
-        assert world.probe is None
+        cluster = Cluster(run(recovery=ELASTIC), 2, {write: fault})
+        loses_a_slice_and_gets_it_back(cluster)
+        assert (cluster.status["phase"], cluster.status["attempt"]) == ("Succeeded", 3)
+        assert cluster.status["restarts"] == {**undisturbed.status["restarts"]}
+        assert [name for kind, name in cluster.api.created if kind == "JobSet" and name != "demo-probe"] == ["demo-1", "demo-2", "demo-3"]
+        assert cluster.probe is None
 
 
 def test_a_run_waits_if_no_allowed_number_of_slices_fits() -> None:
-    world = Cluster(run(recovery=ELASTIC | {"elastic": {"minSlices": 2}}), 1)
-    world.settle()
-    later(world, 5000)
-    assert (world.status["attempt"], world.slices()) == (1, 2)
+    cluster = Cluster(run(recovery=ELASTIC | {"elastic": {"minSlices": 2}}), 1)
+    cluster.settle()
+    later(cluster, 5000)
+    assert (cluster.status["attempt"], cluster.slices()) == (1, 2)
     rigid = Cluster(run(), 1)
     rigid.settle()
     later(rigid, 5000)
@@ -216,124 +216,124 @@ def test_a_run_waits_if_no_allowed_number_of_slices_fits() -> None:
 
 
 def test_the_probe_is_deleted_when_the_run_is_suspended_or_needs_its_room() -> None:
-    world = Cluster(run(recovery=ELASTIC), 1)
-    world.settle()
-    later(world, 301)
-    trains(world, 10, 5)
-    later(world, 121)
-    assert world.probe is not None
-    world.edit(suspend=True)
-    world.settle()
-    assert (world.status["phase"], world.slices(), world.probe) == ("Suspending", 1, None), "a run that stops needs no more room"
-    world.head = head(10, epoch=(2, 0))
-    world.settle()
-    assert (world.status["phase"], world.jobsets()) == ("Suspended", [])
-    world.edit(suspend=False)
-    world.settle()
-    assert world.slices() == 2, "the earlier knowledge of the room is outdated"
-    later(world, 301)
-    trains(world, 20, 15)
-    later(world, 121)
-    world.room = 0
-    for place in world.pods(f"demo-{world.status['attempt']}"):
-        del world.api.objects[place]  # the JobSet has not noticed it yet
-    world.settle()
-    assert world.status["placement"]["waitingSince"]
-    assert world.probe is None
+    cluster = Cluster(run(recovery=ELASTIC), 1)
+    cluster.settle()
+    later(cluster, 301)
+    trains(cluster, 10, 5)
+    later(cluster, 121)
+    assert cluster.probe is not None
+    cluster.edit(suspend=True)
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.slices(), cluster.probe) == ("Suspending", 1, None), "a run that stops needs no more room"
+    cluster.head = head(10, epoch=(2, 0))
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.jobsets()) == ("Suspended", [])
+    cluster.edit(suspend=False)
+    cluster.settle()
+    assert cluster.slices() == 2, "the earlier knowledge of the room is outdated"
+    later(cluster, 301)
+    trains(cluster, 20, 15)
+    later(cluster, 121)
+    cluster.room = 0
+    for place in cluster.pods(f"demo-{cluster.status['attempt']}"):
+        del cluster.api.objects[place]  # the JobSet has not noticed it yet
+    cluster.settle()
+    assert cluster.status["placement"]["waitingSince"]
+    assert cluster.probe is None
 
 
 def test_the_probe_holds_the_room_until_the_smaller_run_has_stopped() -> None:
-    world = Cluster(run(recovery=ELASTIC), 1)
-    world.settle()
-    later(world, 301)
-    trains(world, 10, 5)
-    later(world, 121)
-    world.room = 2
-    world.settle()
-    world.head = head(15, epoch=(2, 0))
+    cluster = Cluster(run(recovery=ELASTIC), 1)
+    cluster.settle()
+    later(cluster, 301)
+    trains(cluster, 10, 5)
+    later(cluster, 121)
+    cluster.room = 2
+    cluster.settle()
+    cluster.head = head(15, epoch=(2, 0))
     held: list[tuple[bool, bool]] = []
-    while world.status["attempt"] == 2:
-        asyncio.run(world.reconcile_once())
-        jobset, probe = world.jobset, world.probe
+    while cluster.status["attempt"] == 2:
+        asyncio.run(cluster.reconcile_once())
+        jobset, probe = cluster.jobset, cluster.probe
         held.append((jobset is not None, probe is not None and "deletionTimestamp" not in probe["metadata"]))
-        world.tick()
+        cluster.tick()
     assert (True, True) in held
     assert (True, False) not in held, "while pods of the smaller run save, no other pod may take the room"
-    world.settle()
-    assert (world.slices(), world.probe) == (2, None)
+    cluster.settle()
+    assert (cluster.slices(), cluster.probe) == (2, None)
 
 
 def test_room_that_is_lost_before_the_checkpoint_does_not_stop_the_run() -> None:
-    world = Cluster(run(recovery=ELASTIC), 1)
-    world.settle()
-    later(world, 301)
-    trains(world, 10, 5)
-    later(world, 121)
-    world.room = 2
-    world.settle()
-    assert world.status["placement"]["roomSlices"] == 2
-    world.room = 1
-    for place in world.pods("demo-probe"):
-        del world.api.objects[place]
-    world.settle()
-    assert "roomSince" not in world.status["placement"]
-    trains(world, 30, 25)
-    assert (world.status["attempt"], world.slices()) == (2, 1)
+    cluster = Cluster(run(recovery=ELASTIC), 1)
+    cluster.settle()
+    later(cluster, 301)
+    trains(cluster, 10, 5)
+    later(cluster, 121)
+    cluster.room = 2
+    cluster.settle()
+    assert cluster.status["placement"]["roomSlices"] == 2
+    cluster.room = 1
+    for place in cluster.pods("demo-probe"):
+        del cluster.api.objects[place]
+    cluster.settle()
+    assert "roomSince" not in cluster.status["placement"]
+    trains(cluster, 30, 25)
+    assert (cluster.status["attempt"], cluster.slices()) == (2, 1)
 
 
 def test_a_run_grows_into_a_part_of_the_wanted_room_after_a_while() -> None:
     spec = {"accelerator__slices": 4, "trainer__batchSize": 8, "recovery": ELASTIC}
-    world = Cluster(run(**spec), 1)
-    world.settle()
-    later(world, 301)
-    assert world.slices() == 1
-    trains(world, 10, 5)
-    later(world, 121)
-    world.room = 3  # two slices can share the batch equally, three cannot
-    world.settle()
-    assert "roomSince" not in world.status["placement"], "there may soon be room for all slices"
-    later(world, 121)
-    assert world.status["placement"]["roomSlices"] == 2
-    trains(world, 20, 15)
-    assert (world.slices(), condition(world, "Degraded")[0]) == (2, "True")
+    cluster = Cluster(run(**spec), 1)
+    cluster.settle()
+    later(cluster, 301)
+    assert cluster.slices() == 1
+    trains(cluster, 10, 5)
+    later(cluster, 121)
+    cluster.room = 3  # two slices can share the batch equally, three cannot
+    cluster.settle()
+    assert "roomSince" not in cluster.status["placement"], "there may soon be room for all slices"
+    later(cluster, 121)
+    assert cluster.status["placement"]["roomSlices"] == 2
+    trains(cluster, 20, 15)
+    assert (cluster.slices(), condition(cluster, "Degraded")[0]) == (2, "True")
 
 
 def test_an_edit_of_the_bounds_takes_effect_at_the_next_checkpoint() -> None:
-    world = Cluster(run(recovery=ELASTIC), 1)
-    world.settle()
-    later(world, 301)
-    trains(world, 10, 5)
-    world.edit(recovery={"maxRestarts": 3})
-    world.settle()
-    assert (world.slices(), condition(world, "Ready")) == (1, ("True", "EditPending"))
-    world.head = head(10, epoch=(2, 0))
-    world.settle()
-    assert (world.slices(), world.status["restarts"]["resized"]) == (2, 2), "a run that is not elastic must have all its slices"
+    cluster = Cluster(run(recovery=ELASTIC), 1)
+    cluster.settle()
+    later(cluster, 301)
+    trains(cluster, 10, 5)
+    cluster.edit(recovery={"maxRestarts": 3})
+    cluster.settle()
+    assert (cluster.slices(), condition(cluster, "Ready")) == (1, ("True", "EditPending"))
+    cluster.head = head(10, epoch=(2, 0))
+    cluster.settle()
+    assert (cluster.slices(), cluster.status["restarts"]["resized"]) == (2, 2), "a run that is not elastic must have all its slices"
 
 
 def test_a_rejected_probe_is_retried_and_the_run_trains_on() -> None:
-    world = Cluster(run(recovery=ELASTIC), 1)
-    world.settle()
-    later(world, 301)
-    trains(world, 10, 5)
-    world.api.faults = {world.api.writes + number: "refuse" for number in range(1, 4)}
-    later(world, 121)
-    assert world.status["phase"] == "Running"
-    assert world.probe is not None, "the probe must be retried"
+    cluster = Cluster(run(recovery=ELASTIC), 1)
+    cluster.settle()
+    later(cluster, 301)
+    trains(cluster, 10, 5)
+    cluster.api.faults = {cluster.api.writes + number: "refuse" for number in range(1, 4)}
+    later(cluster, 121)
+    assert cluster.status["phase"] == "Running"
+    assert cluster.probe is not None, "the probe must be retried"
 
 
 def test_pods_of_a_probe_are_restricted_like_those_of_the_run() -> None:
-    world = Cluster(run(recovery=ELASTIC, accelerator__hostResources={"cpu": "2"}), 1)
-    world.settle()
-    later(world, 301)
-    trains(world, 10, 5)
-    later(world, 121)
-    assert world.probe is not None
-    spec = world.probe["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    cluster = Cluster(run(recovery=ELASTIC, accelerator__hostResources={"cpu": "2"}), 1)
+    cluster.settle()
+    later(cluster, 301)
+    trains(cluster, 10, 5)
+    later(cluster, 121)
+    assert cluster.probe is not None
+    spec = cluster.probe["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["automountServiceAccountToken"] is False
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["resources"]["requests"] == {"cpu": "2", "memory": "4Gi"}
-    assert world.probe["metadata"]["ownerReferences"][0]["uid"] == UID
+    assert cluster.probe["metadata"]["ownerReferences"][0]["uid"] == UID

@@ -109,34 +109,34 @@ def test_text_that_is_no_endpoint_is_not_normalized(text: str) -> None:
 
 
 def test_a_run_with_an_endpoint_that_is_not_listed_gets_no_jobset() -> None:
-    world = SimulatedCluster(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything:80"}))
-    world.settle()
-    assert world.api.created == []
-    ready = next(condition for condition in world.status["conditions"] if condition["type"] == "Ready")
-    assert (world.status["phase"], ready["reason"]) == ("Failed", "InvalidSpec")
+    cluster = SimulatedCluster(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything:80"}))
+    cluster.settle()
+    assert cluster.api.created == []
+    ready = next(condition for condition in cluster.status["conditions"] if condition["type"] == "Ready")
+    assert (cluster.status["phase"], ready["reason"]) == ("Failed", "InvalidSpec")
     assert "http://anything:80" in ready["message"]
     assert "objectStore.s3.endpoints in the chart" in ready["message"]
     assert "\n" not in ready["message"]
 
 
 def test_an_edit_to_an_unlisted_endpoint_starts_no_attempt() -> None:
-    world = SimulatedCluster(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://store:7070"}))
-    world.settle()
-    created = list(world.api.created)
+    cluster = SimulatedCluster(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://store:7070"}))
+    cluster.settle()
+    created = list(cluster.api.created)
     assert created
-    world.edit(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything:80"})
-    world.settle()
-    assert world.api.created == created
+    cluster.edit(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything:80"})
+    cluster.settle()
+    assert cluster.api.created == created
 
 
 def test_a_run_with_an_unlisted_endpoint_from_its_defaults_gets_no_jobset() -> None:
     """They are merged into the spec before the run is validated."""
-    world = SimulatedCluster(short())
-    put(world, **TEAM | {"checkpoint__endpoint": "http://anything"})
-    world.settle()
-    assert world.api.created == []
-    assert "http://anything" in ready(world)
-    assert "objectStore.s3.endpoints in the chart" in ready(world)
+    cluster = SimulatedCluster(short())
+    put(cluster, **TEAM | {"checkpoint__endpoint": "http://anything"})
+    cluster.settle()
+    assert cluster.api.created == []
+    assert "http://anything" in ready(cluster)
+    assert "objectStore.s3.endpoints in the chart" in ready(cluster)
     listed = SimulatedCluster(short())
     put(listed, **TEAM)
     listed.settle()
@@ -173,15 +173,15 @@ def test_no_text_of_a_stores_answer_is_shown(store: ObjectStore, status: int, he
 
 
 def test_only_the_fields_of_a_checkpoint_are_shown_from_head() -> None:
-    world = SimulatedCluster(run())
-    world.settle()
+    cluster = SimulatedCluster(run())
+    cluster.settle()
     strange = head(50, epoch=(1, 0)).head
     assert strange.newest is not None
     step = strange.newest.model_copy(update={"path": f"steps/<{PAGE}>"})
-    world.head = HeadFound(strange.model_copy(update={"committed": (step,)}))
-    world.settle()
-    assert world.status["checkpoint"]["step"] == 50
-    assert PAGE not in str(world.status)
+    cluster.head = HeadFound(strange.model_copy(update={"committed": (step,)}))
+    cluster.settle()
+    assert cluster.status["checkpoint"]["step"] == 50
+    assert PAGE not in str(cluster.status)
     other = SimulatedCluster(run())
     other.head = HeadFound(head(50, owner=(f"<{PAGE}>", "demo")).head)
     other.settle()

@@ -147,12 +147,12 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, float], int]] = {
 def test_lost_work_matches_cases_computed_by_hand(case: str) -> None:
     """A process group with 100 s of steps that ended 8 s after its last report."""
     entries, expected, lost_steps = CASES[case]
-    worlds = [
+    clusters = [
         HistoryEntry.model_validate({"attempt": 1, "restart": number, "startedAt": precise(0), **entry}, by_alias=True)
         for number, entry in enumerate(entries)
     ]
-    first = worlds[0].model_copy(update={"seconds": GoodputSeconds(productive_step=100, other=8), "unseen_seconds": 8.0})
-    assert divide(first, worlds[1:]) == (GoodputSeconds(**expected), lost_steps)
+    first = clusters[0].model_copy(update={"seconds": GoodputSeconds(productive_step=100, other=8), "unseen_seconds": 8.0})
+    assert divide(first, clusters[1:]) == (GoodputSeconds(**expected), lost_steps)
 
 
 def test_a_suspension_does_not_lower_the_goodput() -> None:

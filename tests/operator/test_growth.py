@@ -97,14 +97,14 @@ class Contested(Cluster):
         if self.now - self._placed_at[name] < self.STARTUP_SECONDS:
             return
         self.trained += 10 * slices
-        world = int(name.rpartition("-")[2]), 0
+        cluster = int(name.rpartition("-")[2]), 0
         started = self._placed_at[name] + self.STARTUP_SECONDS
         step = int(self.trained)
-        if world not in self.reports:
+        if cluster not in self.reports:
             self._resumed = step
-        self.reports[world] = report(*world, step=step, resumed=self._resumed, first=started)
-        if self.asked and self.asked[-1][1] == world:
-            self.head = head(step, epoch=world)
+        self.reports[cluster] = report(*cluster, step=step, resumed=self._resumed, first=started)
+        if self.asked and self.asked[-1][1] == cluster:
+            self.head = head(step, epoch=cluster)
 
     def hour(self) -> float:
         """The slice-seconds trained in an hour. The operator reconciles every 10 s."""
@@ -130,6 +130,6 @@ def staying_small(everything: bool) -> float:
 def test_growing_beside_competing_pods_pays_off_or_is_tried_once_an_hour(preempts: bool, everything: bool, share: float) -> None:
     """The larger attempt exists before the probe is deleted, so the rival finds no free node. If the rival takes the run's own node during
     the restart, this growth is lost, and the run does not try again within the hour."""
-    world = Contested(preempts=preempts, everything=everything)
-    assert world.hour() >= share * staying_small(everything) > 0
-    assert world.status["restarts"]["resized"] == (3 if everything else 2)
+    cluster = Contested(preempts=preempts, everything=everything)
+    assert cluster.hour() >= share * staying_small(everything) > 0
+    assert cluster.status["restarts"]["resized"] == (3 if everything else 2)

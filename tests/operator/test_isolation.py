@@ -15,6 +15,7 @@ from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.status_writes import COUNT_SECONDS, is_routine
 from halcyon_operator.model.endpoints import allowed_endpoints
 from halcyon_operator.model.views import HeadPending, HeadReading
+from halcyon_operator.observe import checkpoints
 from halcyon_operator.observe.checkpoints import Checkpoints
 from halcyon_operator.observe.head_reads import HeadReads
 from halcyon_operator.run.app import LONGEST_POD_PAUSE_SECONDS, pause_after_pod
@@ -53,40 +54,41 @@ class Counted:
 
 
 @pytest.mark.parametrize("runs", [100, pytest.param(300, marks=pytest.mark.variant)])
-def test_runs_on_a_silent_store_delay_no_other_tenants_run(runs: int) -> None:
+def test_runs_on_a_silent_store_delay_no_other_tenants_run(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real sockets, the operator's own modules, a simulated API server: the other run starts before any request to the silent store has
-    ended."""
+    ended. On a slow machine a request may not end earlier for that."""
+    monkeypatch.setattr(checkpoints, "TIMEOUT_SECONDS", limit(120))
 
     async def story() -> None:
         async with sink() as endpoint:
             counted, queue = Counted(endpoint), list[Any]()
             reads = HeadReads(counted, queue.append, time.monotonic)
             platform = replace(PLATFORM, s3_endpoints=allowed_endpoints([endpoint]))
-            world = SimulatedCluster(run(checkpoint={"root": "s3://bucket/mine", "endpoint": endpoint}), heads=reads, platform=platform)
+            cluster = SimulatedCluster(run(checkpoint={"root": "s3://bucket/mine", "endpoint": endpoint}), heads=reads, platform=platform)
             keys = [KEY]
             for number in range(1, runs):
                 name = f"demo{number}"
                 document = run(name=name, checkpoint={"root": f"s3://bucket/{name}", "endpoint": endpoint})
                 document["metadata"]["uid"] = f"uid-of-{number}"
-                world.api.objects[f"{RUN.rpartition('/')[0]}/{name}"] = document
+                cluster.api.objects[f"{RUN.rpartition('/')[0]}/{name}"] = document
                 keys.append(("default", name))
             other = run(name="other", checkpoint={"root": "file:///volume/other", "volumeClaim": "volume"})
             other["metadata"] |= {"namespace": "other", "uid": "uid-of-other"}
             place = RUN.replace("/default/", "/other/").replace("demo", "other")
             for key in keys:
-                world.queue.add(key)
-            workers = [asyncio.create_task(world.controller.work()) for _ in range(WORKERS)]
-            world.api.objects[place] = other
-            world.queue.add(("other", "other"))
-            while world.api.objects[place].get("status", {}).get("attempt") != 1:
+                cluster.queue.add(key)
+            workers = [asyncio.create_task(cluster.controller.work()) for _ in range(WORKERS)]
+            cluster.api.objects[place] = other
+            cluster.queue.add(("other", "other"))
+            while cluster.api.objects[place].get("status", {}).get("attempt") != 1:
                 await asyncio.sleep(0)
                 while queue:
-                    world.queue.add(queue.pop())
+                    cluster.queue.add(queue.pop())
             assert counted.over <= 1, "only the other run's root may be read, which is on a volume"
-            while not all(world.api.objects[f"{RUN.rpartition('/')[0]}/{name}"].get("status") for _, name in keys):
+            while not all(cluster.api.objects[f"{RUN.rpartition('/')[0]}/{name}"].get("status") for _, name in keys):
                 await asyncio.sleep(0)
             assert counted.over <= 1
-            assert world.status["conditions"][0]["reason"] == "ReadingCheckpointRoot"
+            assert cluster.status["conditions"][0]["reason"] == "ReadingCheckpointRoot"
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
@@ -106,22 +108,22 @@ def test_a_slow_store_does_not_change_the_end_of_any_scenario(name: str) -> None
     story, *_ = STORIES[name]
     ends = []
     for slow in (False, True):
-        world = SimulatedCluster(run())
-        world.slow_store = slow
-        story(world)
-        status = world.last_status
+        cluster = SimulatedCluster(run())
+        cluster.slow_store = slow
+        story(cluster)
+        status = cluster.last_status
         ends.append([status["phase"], status["attempt"], status.get("checkpoint"), [entry["cause"] for entry in status["history"]]])
     assert ends[0] == ends[1]
 
 
 def test_pods_that_start_one_by_one_do_not_cause_one_write_each() -> None:
     """The number of running pods is no reason to list them at the API server again. It is reported every few seconds."""
-    world = SimulatedCluster(run(accelerator={"type": "cpu", "topology": "4x1"}))
-    world.settle()
+    cluster = SimulatedCluster(run(accelerator={"type": "cpu", "topology": "4x1"}))
+    cluster.settle()
     now, messages = 100.0, set[str]()
     for running in (2, 3):  # the record already has that one runs
         pods = [pod(1, 0, 0, number, **({} if number < running else {"phase": "Pending", "containerStatuses": []})) for number in range(4)]
-        seen = observed(world.api.objects[RUN], jobsets=[world.jobset or {}], pods=pods)
+        seen = observed(cluster.api.objects[RUN], jobsets=[cluster.jobset or {}], pods=pods)
         status = reconcile(seen, at(now)).status
         assert status is not None
         condition = status.condition("Ready")

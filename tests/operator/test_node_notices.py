@@ -131,21 +131,21 @@ def test_many_nodes_are_listed_within_bounds() -> None:
 
 
 def test_a_notice_requests_one_checkpoint_despite_an_operator_restart() -> None:
-    world = SimulatedCluster(run())
-    world.settle()
-    world.train(20)
-    world.settle()
-    world.notice(node("node-b", "cloud.google.com/impending-node-termination"))
-    world.settle()
-    assert world.asked == [], "a notice of a node without pods of the run must be ignored"
-    world.notice(node("node-a", "cloud.google.com/impending-node-termination"))
-    world.settle()
-    assert [(where, step) for _, where, step in world.asked] == [((1, 0), 20)]
-    world._start_operator()
-    world.head = head(21)
-    world.settle()
-    assert world.status["maintenance"]["save"]["step"] == 21
-    assert len(world.asked) == 1
-    world.notice(node("node-a"))
-    world.settle()
-    assert "maintenance" not in world.status
+    cluster = SimulatedCluster(run())
+    cluster.settle()
+    cluster.train(20)
+    cluster.settle()
+    cluster.notice(node("node-b", "cloud.google.com/impending-node-termination"))
+    cluster.settle()
+    assert cluster.asked == [], "a notice of a node without pods of the run must be ignored"
+    cluster.notice(node("node-a", "cloud.google.com/impending-node-termination"))
+    cluster.settle()
+    assert [(where, step) for _, where, step in cluster.asked] == [((1, 0), 20)]
+    cluster._start_operator()
+    cluster.head = head(21)
+    cluster.settle()
+    assert cluster.status["maintenance"]["save"]["step"] == 21
+    assert len(cluster.asked) == 1
+    cluster.notice(node("node-a"))
+    cluster.settle()
+    assert "maintenance" not in cluster.status

@@ -202,12 +202,12 @@ class HostileApi:
 
     async def read(self, *arguments: Any) -> Any:
         """A HEAD if the observer passes no pod, a report if it passes one."""
-        world = next((argument.group for argument in arguments if isinstance(argument, PodView)), None)
-        if world is None:
+        simulated = next((argument.group for argument in arguments if isinstance(argument, PodView)), None)
+        if simulated is None:
             return self._data.draw(st.sampled_from(HEADS))
-        told = report(*world, progress=PROGRESS) if self._data.draw(st.booleans()) else report(*world)
+        told = report(*simulated, progress=PROGRESS) if self._data.draw(st.booleans()) else report(*simulated)
         body = json.dumps(spoil(told.document(), self._data)).encode()
-        return parse_report(body, "demo", world) if self._data.draw(st.booleans()) else ReportReading(problem="x" * 10_000)
+        return parse_report(body, "demo", simulated) if self._data.draw(st.booleans()) else ReportReading(problem="x" * 10_000)
 
     async def send_save_request(self, ask: SaveAsk) -> str:
         assert ask.ip in {text(value_at(pod, "status", "podIP")) for pod in self.pods}

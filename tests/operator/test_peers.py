@@ -86,6 +86,6 @@ def test_stopping_a_run_deletes_only_its_jobset() -> None:
 
 
 def test_no_pod_of_a_large_process_group_is_deleted() -> None:
-    world = [pod(host=host) for host in range(MAX_PODS)]
-    assert deleted_pods(reconciled(*world, deleted(pod(slice_index=1), 50))) == []
-    assert len(deleted_pods(reconciled(*world[1:], deleted(pod(slice_index=1), 50)))) == MAX_PODS - 1
+    cluster = [pod(host=host) for host in range(MAX_PODS)]
+    assert deleted_pods(reconciled(*cluster, deleted(pod(slice_index=1), 50))) == []
+    assert len(deleted_pods(reconciled(*cluster[1:], deleted(pod(slice_index=1), 50)))) == MAX_PODS - 1

@@ -38,48 +38,48 @@ def late(**changes: Any) -> PodView:
     return replace(parse_pod(waiting()), **changes)
 
 
-def hang(world: SimulatedCluster, scheduled: float = 0) -> None:
+def hang(cluster: SimulatedCluster, scheduled: float = 0) -> None:
     """The run's pods hang for five minutes."""
-    for place in [place for place in world.api.objects if place.startswith(PODS)]:
-        del world.api.objects[place]
-    world.add_pod(waiting(scheduled))
-    world.now += 301
+    for place in [place for place in cluster.api.objects if place.startswith(PODS)]:
+        del cluster.api.objects[place]
+    cluster.add_pod(waiting(scheduled))
+    cluster.now += 301
 
 
-def settle_messages(world: SimulatedCluster) -> None:
+def settle_messages(cluster: SimulatedCluster) -> None:
     """Settle, and wait until messages are written that are written only every few seconds."""
-    world.settle()
-    world.now += COUNT_SECONDS
-    world.settle()
+    cluster.settle()
+    cluster.now += COUNT_SECONDS
+    cluster.settle()
 
 
-def ready(world: SimulatedCluster) -> dict[str, Any]:
-    return next(one for one in world.status["conditions"] if one["type"] == "Ready")
+def ready(cluster: SimulatedCluster) -> dict[str, Any]:
+    return next(one for one in cluster.status["conditions"] if one["type"] == "Ready")
 
 
 def test_the_newest_warning_is_reported() -> None:
-    world = SimulatedCluster(run())
-    world.settle()
-    hang(world)
-    world.api.events = [event("FailedCreatePodSandBox", "no network", at=100), event(at=200)]
-    settle_messages(world)
-    assert ready(world)["reason"] == "PodsNotStarting"
+    cluster = SimulatedCluster(run())
+    cluster.settle()
+    hang(cluster)
+    cluster.api.events = [event("FailedCreatePodSandBox", "no network", at=100), event(at=200)]
+    settle_messages(cluster)
+    assert ready(cluster)["reason"] == "PodsNotStarting"
     said = f": ContainerCreating; FailedMount: {MOUNT}; `kubectl describe pod demo-1-s-0-0-abcde` has all its events"
-    assert ready(world)["message"].endswith(said)
-    world.api.events.append(event("FailedCreatePodSandBox", "no network", at=300))
-    world.now += PAUSE_SECONDS
-    settle_messages(world)
-    assert "; FailedCreatePodSandBox: no network; " in ready(world)["message"]
+    assert ready(cluster)["message"].endswith(said)
+    cluster.api.events.append(event("FailedCreatePodSandBox", "no network", at=300))
+    cluster.now += PAUSE_SECONDS
+    settle_messages(cluster)
+    assert "; FailedCreatePodSandBox: no network; " in ready(cluster)["message"]
 
 
 @pytest.mark.parametrize("events", [None, []], ids=["may not be listed", "there are none"])
 def test_without_events_the_state_of_the_pod_is_reported(events: list[dict[str, Any]] | None) -> None:
-    world = SimulatedCluster(run())
-    world.settle()
-    hang(world)
-    world.api.events = events
-    settle_messages(world)
-    assert ready(world)["message"].endswith(
+    cluster = SimulatedCluster(run())
+    cluster.settle()
+    hang(cluster)
+    cluster.api.events = events
+    settle_messages(cluster)
+    assert ready(cluster)["message"].endswith(
         "a volume, its network or its image is missing: `kubectl describe pod demo-1-s-0-0-abcde` names the cause"
     )
 

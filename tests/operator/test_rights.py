@@ -26,11 +26,11 @@ NOT_CALLED = {("update", "trainingruns/finalizers")}
 """If the admission plugin is on, an owner reference that blocks the owner's deletion needs this right. No request uses it."""
 
 
-def hangs(world: SimulatedCluster) -> None:
+def hangs(cluster: SimulatedCluster) -> None:
     """A pod has a node and does not start."""
-    world.settle()
-    hang(world)
-    world.settle()
+    cluster.settle()
+    hang(cluster)
+    cluster.settle()
 
 
 def granted() -> set[tuple[str, str]]:
@@ -42,9 +42,9 @@ def granted() -> set[tuple[str, str]]:
 def test_the_granted_rights_are_exactly_the_used_ones() -> None:
     used: set[tuple[str, str]] = set()
     for story in (edited, evicted, cleaned_up, hangs):
-        world = SimulatedCluster(run())
-        story(world)
-        used |= world.api.used
+        cluster = SimulatedCluster(run())
+        story(cluster)
+        used |= cluster.api.used
     assert used | WATCHED | NOT_CALLED == granted()
 
 

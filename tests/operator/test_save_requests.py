@@ -108,26 +108,26 @@ def test_values_of_any_kind_are_bounded_and_harmless() -> None:
 
 
 def test_a_save_request_survives_the_death_of_operator_and_process_group() -> None:
-    world = SimulatedCluster(run())
-    world.settle()
-    world.train(20)
-    world.annotate("before the demo")
-    world.settle()
-    assert [(where, step) for _, where, step in world.asked] == [((1, 0), 20)]
-    assert world.status["saveRequest"]["askedStep"] == 20
-    assert "step" not in world.status["saveRequest"]
+    cluster = SimulatedCluster(run())
+    cluster.settle()
+    cluster.train(20)
+    cluster.annotate("before the demo")
+    cluster.settle()
+    assert [(where, step) for _, where, step in cluster.asked] == [((1, 0), 20)]
+    assert cluster.status["saveRequest"]["askedStep"] == 20
+    assert "step" not in cluster.status["saveRequest"]
     # The process group that accepted the request ends before it saves. The next one resumes from an older step and gets the request, too.
-    world.jobset["status"] = {"restarts": 1, "restartsCountTowardsMax": 0}
-    for place in [place for place in world.api.objects if place.startswith(PODS)]:
-        del world.api.objects[place]
-    world.add_pod(pod(1, 1))
-    world.train(12, resumed=10)
-    world._start_operator()
-    world.settle()
-    assert [(where, step) for _, where, step in world.asked] == [((1, 0), 20), ((1, 1), 12)]
-    world.head = head(13)
-    world.settle()
-    assert (world.status["saveRequest"]["askedStep"], world.status["saveRequest"]["step"]) == (12, 13)
-    world._start_operator()
-    world.settle()
-    assert len(world.asked) == 2, "a served request must not be sent again, also not by a new operator"
+    cluster.jobset["status"] = {"restarts": 1, "restartsCountTowardsMax": 0}
+    for place in [place for place in cluster.api.objects if place.startswith(PODS)]:
+        del cluster.api.objects[place]
+    cluster.add_pod(pod(1, 1))
+    cluster.train(12, resumed=10)
+    cluster._start_operator()
+    cluster.settle()
+    assert [(where, step) for _, where, step in cluster.asked] == [((1, 0), 20), ((1, 1), 12)]
+    cluster.head = head(13)
+    cluster.settle()
+    assert (cluster.status["saveRequest"]["askedStep"], cluster.status["saveRequest"]["step"]) == (12, 13)
+    cluster._start_operator()
+    cluster.settle()
+    assert len(cluster.asked) == 2, "a served request must not be sent again, also not by a new operator"

@@ -10,61 +10,61 @@ from tests.operator.simulation import SimulatedCluster
 
 
 def training(**spec: Any) -> SimulatedCluster:
-    world = SimulatedCluster(run(**spec))
-    world.settle()
-    world.train(50)
-    world.head = head(40)
-    world.settle()
-    assert world.status["phase"] == "Running"
-    return world
+    cluster = SimulatedCluster(run(**spec))
+    cluster.settle()
+    cluster.train(50)
+    cluster.head = head(40)
+    cluster.settle()
+    assert cluster.status["phase"] == "Running"
+    return cluster
 
 
-def ready(world: SimulatedCluster) -> tuple[str, str, str]:
-    found = next(one for one in world.status["conditions"] if one["type"] == "Ready")
-    return world.status["phase"], found["reason"], found["message"]
+def ready(cluster: SimulatedCluster) -> tuple[str, str, str]:
+    found = next(one for one in cluster.status["conditions"] if one["type"] == "Ready")
+    return cluster.status["phase"], found["reason"], found["message"]
 
 
 def test_a_suspended_run_is_asked_for_a_checkpoint_and_stopped_when_it_is_committed() -> None:
-    world = training()
-    world.edit(suspend=True)
-    world.settle()
-    ((_, asked, step),) = world.asked
+    cluster = training()
+    cluster.edit(suspend=True)
+    cluster.settle()
+    ((_, asked, step),) = cluster.asked
     assert (asked, step) == ((1, 0), 50)
     said = "attempt 1, restart 0 is training; a checkpoint is asked for, then the hardware is released"
-    assert ready(world) == ("Suspending", "Suspending", said)
-    world.now += MAX_SAVE_SECONDS / 2  # longer than any grace period
-    world.head = head(45)
-    world.settle()
-    assert (world.jobset is not None, world.status["phase"]) == (True, "Suspending"), "step 45 is not the last step, so it must wait"
-    world.head = head(50)
-    world.settle()
-    assert (world.status["phase"], world.jobset) == ("Suspended", None)
-    assert "edit" not in world.status
-    world.edit(suspend=False)
-    world.settle()
-    assert (world.status["attempt"], world.status["restarts"]["resumed"]) == (2, 1)
+    assert ready(cluster) == ("Suspending", "Suspending", said)
+    cluster.now += MAX_SAVE_SECONDS / 2  # longer than any grace period
+    cluster.head = head(45)
+    cluster.settle()
+    assert (cluster.jobset is not None, cluster.status["phase"]) == (True, "Suspending"), "step 45 is not the last step, so it must wait"
+    cluster.head = head(50)
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.jobset) == ("Suspended", None)
+    assert "edit" not in cluster.status
+    cluster.edit(suspend=False)
+    cluster.settle()
+    assert (cluster.status["attempt"], cluster.status["restarts"]["resumed"]) == (2, 1)
 
 
 def test_a_run_whose_saves_fail_is_shown_as_suspending() -> None:
-    world = training()
-    world.reports[1, 0] = world.reports[1, 0].model_copy(update={"checkpoint_error": "the root has no space left"})
-    world.edit(suspend=True)
-    world.settle()
-    phase, reason, message = ready(world)
+    cluster = training()
+    cluster.reports[1, 0] = cluster.reports[1, 0].model_copy(update={"checkpoint_error": "the root has no space left"})
+    cluster.edit(suspend=True)
+    cluster.settle()
+    phase, reason, message = ready(cluster)
     assert (phase, reason) == ("Suspending", "Suspending")
     assert "but the last save failed: the root has no space left; a checkpoint is asked for" in message
 
 
 def test_a_run_whose_suspension_is_withdrawn_trains_on() -> None:
-    world = training()
-    world.edit(suspend=True)
-    world.settle()
-    world.edit(suspend=False)
-    world.settle()
-    assert (world.status["phase"], world.status["attempt"], world.status.get("edit")) == ("Running", 1, None)
-    world.head = head(60)
-    world.settle()
-    assert world.status["attempt"] == 1
+    cluster = training()
+    cluster.edit(suspend=True)
+    cluster.settle()
+    cluster.edit(suspend=False)
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["attempt"], cluster.status.get("edit")) == ("Running", 1, None)
+    cluster.head = head(60)
+    cluster.settle()
+    assert cluster.status["attempt"] == 1
 
 
 def test_the_wait_for_a_trainer_that_cannot_save_is_bounded() -> None:
@@ -108,10 +108,10 @@ def test_a_run_with_nothing_to_save_is_suspended_at_once() -> None:
 
 
 def test_a_jobset_deleted_during_the_save_releases_the_hardware() -> None:
-    world = training()
-    world.edit(suspend=True)
-    world.settle()
-    world.delete_jobset()
-    world.settle()
-    assert (world.status["phase"], world.jobset) == ("Suspended", None)
-    assert [entry.get("cause") for entry in world.status["history"]] == ["jobSetDeleted"]
+    cluster = training()
+    cluster.edit(suspend=True)
+    cluster.settle()
+    cluster.delete_jobset()
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.jobset) == ("Suspended", None)
+    assert [entry.get("cause") for entry in cluster.status["history"]] == ["jobSetDeleted"]

@@ -14,47 +14,47 @@ from tests.operator.simulation import JOBSETS, KEY, PODS, RUN, SimulatedCluster
 
 
 def training() -> SimulatedCluster:
-    world = SimulatedCluster(run())
-    world.settle()
-    world.train(50)
-    world.settle()
-    return world
+    cluster = SimulatedCluster(run())
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
+    return cluster
 
 
-def add(world: SimulatedCluster, path: str, thing: dict[str, Any], kind: str) -> None:
-    world.api.objects[f"{path}/{thing['metadata']['name']}"] = thing | {"kind": kind}
+def add(cluster: SimulatedCluster, path: str, thing: dict[str, Any], kind: str) -> None:
+    cluster.api.objects[f"{path}/{thing['metadata']['name']}"] = thing | {"kind": kind}
 
 
-def foreign_pod(world: SimulatedCluster, **change: Any) -> dict[str, Any]:
+def foreign_pod(cluster: SimulatedCluster, **change: Any) -> dict[str, Any]:
     """A foreign pod with the labels of the run's current process group."""
-    assert world.jobset is not None
-    made = pod(world.status["attempt"], 0, 0, 0)
-    made["metadata"]["labels"][names.JOBSET_UID_LABEL] = world.jobset["metadata"]["uid"]
+    assert cluster.jobset is not None
+    made = pod(cluster.status["attempt"], 0, 0, 0)
+    made["metadata"]["labels"][names.JOBSET_UID_LABEL] = cluster.jobset["metadata"]["uid"]
     made["metadata"] |= {"name": "aaa", "uid": "foreign", "ownerReferences": []} | change
     return made
 
 
-def end(world: SimulatedCluster) -> None:
-    world.head = head(300, epoch=(world.status["attempt"], 0))
-    world.end_jobset("Completed")
-    world.settle()
-    assert world.status["phase"] == "Succeeded"
+def end(cluster: SimulatedCluster) -> None:
+    cluster.head = head(300, epoch=(cluster.status["attempt"], 0))
+    cluster.end_jobset("Completed")
+    cluster.settle()
+    assert cluster.status["phase"] == "Succeeded"
 
 
 @pytest.mark.parametrize(("name", "attempt"), [("alien", 2), ("demo-99998", 2), ("demo-2", 3)])
 def test_a_foreign_jobset_with_a_high_attempt_uses_up_no_number(name: str, attempt: int) -> None:
-    world = training()
+    cluster = training()
     alien = jobset(99998, uid="alien")
     alien["metadata"] |= {"name": name, "ownerReferences": []}
-    world.head = head(50, epoch=(1, 0))
-    add(world, JOBSETS, alien, "JobSet")
-    world.edit(image="other:2")
+    cluster.head = head(50, epoch=(1, 0))
+    add(cluster, JOBSETS, alien, "JobSet")
+    cluster.edit(image="other:2")
     for _ in range(20):
-        asyncio.run(world.reconcile_once())
-        alien = world.api.objects.pop(f"{JOBSETS}/{name}")  # the simulated controllers must act on the run's own JobSet
-        world.tick()
-        world.api.objects[f"{JOBSETS}/{name}"] = alien
-    assert world.status["attempt"] == attempt
+        asyncio.run(cluster.reconcile_once())
+        alien = cluster.api.objects.pop(f"{JOBSETS}/{name}")  # the simulated controllers must act on the run's own JobSet
+        cluster.tick()
+        cluster.api.objects[f"{JOBSETS}/{name}"] = alien
+    assert cluster.status["attempt"] == attempt
     assert "deletionTimestamp" not in alien["metadata"], "it must not be deleted"
 
 
@@ -68,39 +68,39 @@ THEIRS = [{"kind": "Job", "name": "theirs", "uid": "theirs", "controller": True}
 )
 def test_a_foreign_pod_with_the_runs_labels_does_not_belong_to_the_run(change: dict[str, Any]) -> None:
     """Otherwise it would be read as the run's process 0 (its name sorts first), end the run by its exit code, or delay the next attempt."""
-    world = training()
-    alien = foreign_pod(world, **change)
+    cluster = training()
+    alien = foreign_pod(cluster, **change)
     if change.get("name") == "demo-1-aaa":
         alien["metadata"]["labels"][names.JOBSET_UID_LABEL] = "another"
-    alien["status"] |= ended(80, world.now, termination("badConfiguration", 80, attempt=1, said="ended by a stranger"))
-    add(world, PODS, alien, "Pod")
-    observed = asyncio.run(world.observer.observe(*KEY, None))
+    alien["status"] |= ended(80, cluster.now, termination("badConfiguration", 80, attempt=1, said="ended by a stranger"))
+    add(cluster, PODS, alien, "Pod")
+    observed = asyncio.run(cluster.observer.observe(*KEY, None))
     assert observed is not None
     assert len(observed.pods) == 1, "only its own pod must be observed"
     assert "foreign" not in {pod.uid for pod in observed.pods} | {ending.uid for ending in observed.endings}
-    assert "stranger" not in str(reconcile(observed, world.clock()))
+    assert "stranger" not in str(reconcile(observed, cluster.clock()))
 
 
 def test_a_foreign_jobset_with_the_label_of_a_probe_is_no_probe() -> None:
-    world = training()
+    cluster = training()
     alien = jobset(0, uid="alien")
     alien["metadata"] |= {"name": "demo-probe", "ownerReferences": []}
     alien["metadata"]["labels"][names.LABEL_ROLE] = names.ROLE_PROBE
-    add(world, JOBSETS, alien, "JobSet")
-    observed = asyncio.run(world.observer.observe(*KEY, None))
+    add(cluster, JOBSETS, alien, "JobSet")
+    observed = asyncio.run(cluster.observer.observe(*KEY, None))
     assert observed is not None
     assert observed.probe is None
 
 
 def test_the_last_report_of_a_process_is_known_after_its_jobset_and_status_are_deleted() -> None:
-    world = training()
-    last = pod(1, 0, 1, **ended(42, world.now, termination("preempted", 42, attempt=1, step=70, checkpointStep=70)))
-    world.add_pod(last)
-    observed = asyncio.run(world.observer.observe(*KEY, None))
+    cluster = training()
+    last = pod(1, 0, 1, **ended(42, cluster.now, termination("preempted", 42, attempt=1, step=70, checkpointStep=70)))
+    cluster.add_pod(last)
+    observed = asyncio.run(cluster.observer.observe(*KEY, None))
     assert observed is not None
-    del world.api.objects[RUN]["status"]
-    for place in [place for place in world.api.objects if place.startswith((JOBSETS, PODS))]:
-        del world.api.objects[place]
-    observed = asyncio.run(world.observer.observe(*KEY, None))
+    del cluster.api.objects[RUN]["status"]
+    for place in [place for place in cluster.api.objects if place.startswith((JOBSETS, PODS))]:
+        del cluster.api.objects[place]
+    observed = asyncio.run(cluster.observer.observe(*KEY, None))
     assert observed is not None
     assert [ending.report.checkpoint_step for ending in observed.endings if ending.report is not None] == [70]

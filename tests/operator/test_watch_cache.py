@@ -41,8 +41,8 @@ class Watched(FakeApi):
         return super()._read(path, query)
 
 
-class WatchedWorld(SimulatedCluster):
-    """The world with an operator that uses the watch cache. Each of the three watches is sometimes late by one reconciliation."""
+class WatchedCluster(SimulatedCluster):
+    """The simulated cluster with an operator that uses the watch cache. Each of its watches is sometimes late by one reconciliation."""
 
     def __init__(self, document: dict[str, Any], lag: random.Random | None = None) -> None:
         self.lag = lag
@@ -92,62 +92,62 @@ class WatchedWorld(SimulatedCluster):
 @pytest.mark.parametrize("seed", [None, 1, 2, 3])
 def test_every_scenario_ends_as_it_does_without_the_cache(story: Any, seed: int | None) -> None:
     """However late the watches are: every write is decided from the API server's answer."""
-    plainly, watched = SimulatedCluster(run()), WatchedWorld(run(), None if seed is None else random.Random(seed))
-    for world in (plainly, watched):
-        story(world)
+    plainly, watched = SimulatedCluster(run()), WatchedCluster(run(), None if seed is None else random.Random(seed))
+    for simulated in (plainly, watched):
+        story(simulated)
     keep = ("phase", "attempt", "restarts", "failuresWithoutCheckpoint")
-    ends = [world.api.objects.get(RUN, {}).get("status", {}) for world in (watched, plainly)]
+    ends = [simulated.api.objects.get(RUN, {}).get("status", {}) for simulated in (watched, plainly)]
     assert [ends[0].get(key) for key in keep] == [ends[1].get(key) for key in keep]
     assert watched.api.created == plainly.api.created
 
 
 def test_a_run_without_a_change_costs_no_request() -> None:
-    world = WatchedWorld(run())
-    world.settle()
-    world.train(50)
-    world.settle()
-    assert world.status["phase"] == "Running"
+    simulated = WatchedCluster(run())
+    simulated.settle()
+    simulated.train(50)
+    simulated.settle()
+    assert simulated.status["phase"] == "Running"
 
     async def reconciles(times: int) -> int:
-        before = world.api.reads
+        before = simulated.api.reads
         for _ in range(times):
-            world.now += 1
-            await world.reconcile_once()
-        return world.api.reads - before
+            simulated.now += 1
+            await simulated.reconcile_once()
+        return simulated.api.reads - before
 
     assert asyncio.run(reconciles(20)) == 0
-    writes = world.api.writes
-    world.train(60)
+    writes = simulated.api.writes
+    simulated.train(60)
     assert asyncio.run(reconciles(20)) == 0, "new progress must be written without a read"
-    assert world.api.writes > writes
+    assert simulated.api.writes > writes
 
     async def checked() -> int:
-        world.controller.check([KEY], 0)
+        simulated.controller.check([KEY], 0)
         return await reconciles(1)
 
     assert asyncio.run(checked()) == 3, "the regular check must read everything, even without a reason"
-    world.end_jobset("Failed", "ReachedMaxRestarts", 4)
+    simulated.end_jobset("Failed", "ReachedMaxRestarts", 4)
     assert asyncio.run(reconciles(1)) > 0, "an end must be judged from the API server's answer"
 
 
 def test_many_runs_are_checked_one_after_another() -> None:
     """Until its check is due, a run uses the watch cache, however often it is reconciled."""
-    world = WatchedWorld(run())
-    world.settle()
-    world.train(50)
-    world.settle()
+    simulated = WatchedCluster(run())
+    simulated.settle()
+    simulated.train(50)
+    simulated.settle()
 
     async def reads() -> int:
-        before = world.api.reads
-        await world.reconcile_once()
-        return world.api.reads - before
+        before = simulated.api.reads
+        await simulated.reconcile_once()
+        return simulated.api.reads - before
 
     async def story() -> list[int]:
-        world.controller.check([("elsewhere", str(number)) for number in range(99)] + [KEY], 300)
+        simulated.controller.check([("elsewhere", str(number)) for number in range(99)] + [KEY], 300)
         found = [await reads()]
-        world.now += 29
+        simulated.now += 29
         found.append(await reads())
-        world.now += 2
+        simulated.now += 2
         found.append(await reads())
         found.append(await reads())
         return found
@@ -174,24 +174,24 @@ def test_a_change_that_a_watch_missed_is_corrected_by_the_next_listing() -> None
 
 def test_a_deleted_run_that_no_watch_reported_is_detected() -> None:
     async def story() -> list[tuple[str, str]]:
-        world = WatchedWorld(run())
-        world.show()
-        del world.api.objects[RUN]
+        simulated = WatchedCluster(run())
+        simulated.show()
+        del simulated.api.objects[RUN]
         found: list[tuple[str, str]] = []
 
         def check(keys: Any, _: float) -> None:
             found.extend(keys)
             watching.cancel()
 
-        audit = WatchAudit(world.cache.version, lambda: world.now)
-        cluster = Cluster(world.api)  # type: ignore[arg-type]
+        audit = WatchAudit(simulated.cache.version, lambda: simulated.now)
+        cluster = Cluster(simulated.api)  # type: ignore[arg-type]
         warm = asyncio.Event()
         warm.set()
-        watching = asyncio.create_task(Supervision(cluster, ("default",), audit, world.cache.keys, check).run(warm, 0.01))
+        watching = asyncio.create_task(Supervision(cluster, ("default",), audit, simulated.cache.keys, check).run(warm, 0.01))
         await asyncio.gather(watching, return_exceptions=True)
-        world.controller.check(found, 0)
-        await world.reconcile_once()
-        assert world.cache.run(KEY) is None
+        simulated.controller.check(found, 0)
+        await simulated.reconcile_once()
+        assert simulated.cache.run(KEY) is None
         return found
 
     assert asyncio.run(story()) == [KEY]
@@ -335,9 +335,9 @@ def test_a_trainer_that_answers_is_waited_for_and_its_first_answer_is_reported()
 
 
 def test_a_leader_that_stands_down_reports_no_runs() -> None:
-    world = WatchedWorld(run())
-    world.settle()
-    metrics: Metrics = world.controller._metrics
+    simulated = WatchedCluster(run())
+    simulated.settle()
+    metrics: Metrics = simulated.controller._metrics
     assert metrics.registry.get_sample_value("halcyon_operator_runs", {"phase": "Starting"}) == 1
-    world.controller.stop_managing()
+    simulated.controller.stop_managing()
     assert metrics.registry.get_sample_value("halcyon_operator_runs", {"phase": "Starting"}) == 0

@@ -196,7 +196,7 @@ IMPORTS = "from tests.faults.test_network import PATIENCE as LONG\nOWN = 60\nTWI
         "thread.join(OWN)",
         "thread.join(timeout=2 * 60)",
         "process.wait(5)",
-        "world.wait(timeout=5)",
+        "group.wait(timeout=5)",
         "event.wait(TWICE)",
         "event.wait(LONG)",
         "event.wait(Case.HERE)",

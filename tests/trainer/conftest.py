@@ -1,10 +1,11 @@
 """All trainer tests of this process share eight virtual CPU devices."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.trainer.exactness import record
 from tests.trainer.programs import QUICK_FLAGS, Programs, keep_programs
 
 os.environ["XLA_FLAGS"] = QUICK_FLAGS  # before JAX starts its backend
@@ -15,7 +16,7 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 keep_programs(os.environ)
 
-from tests.trainer.worlds import shared  # noqa: E402
+from tests.trainer.process_groups import shared  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,3 +26,9 @@ def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     shared.programs = Programs((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs")
     yield
     shared.programs = None
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[record.Table, str, float], None]:
+    """Records the figure of a case for docs/exactness.md, with ``--exactness``. Call it after the last assertion."""
+    return record.write if request.config.getoption("exactness") else lambda table, case, figure: None

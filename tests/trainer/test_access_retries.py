@@ -25,7 +25,7 @@ from tests.faults.table import Trials
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, open_root
 from tests.trainer.checkpoint.roots import Gateway, gateway, s3_root
-from tests.trainer.worlds import run_document, start_world
+from tests.trainer.process_groups import run_document, start_processes
 
 __all__ = ["gateway", "s3_root"]
 
@@ -225,18 +225,18 @@ def test_a_training_waits_until_its_credentials_are_accepted(
     proxy.decide = lambda request: DENIED
     run = document(tmp_path, behind)
     run["spec"]["accelerator"]["slices"] = slices
-    world = start_world(run, tmp_path / "run")
+    group = start_processes(run, tmp_path / "run")
     try:
-        world.leader.wait_for(lambda events: bool(refused(events)))
+        group.leader.wait_for(lambda events: bool(refused(events)))
         proxy.decide = first(3, REFUSALS["expired"], lambda request: "/data/" not in request.key)
-        assert world.wait() == [ExitCode.DONE] * slices, world.leader.output_tail()
+        assert group.wait() == [ExitCode.DONE] * slices, group.leader.output_tail()
     finally:
-        world.reap()
-    assert max(world.leader.losses()) == 4
-    (sentence, *_) = refused(world.leader.events)
+        group.reap()
+    assert max(group.leader.losses()) == 4
+    (sentence, *_) = refused(group.leader.events)
     assert "the process tries again, with credentials read again, until 20" in sentence
     assert "Ctrl-C" not in sentence
-    assert any("the store answers again" in event.get("message", "") for event in world.leader.events)
+    assert any("the store answers again" in event.get("message", "") for event in group.leader.events)
     trials.count("starts while the store refused the credentials")
 
 
@@ -244,12 +244,12 @@ def test_a_training_waits_until_its_credentials_are_accepted(
 @rows.CREDENTIALS
 def test_a_training_whose_credentials_stay_rejected_exits_with_85(tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials) -> None:
     proxy.decide = lambda request: DENIED
-    world = start_world(document(tmp_path, behind, accessRetrySeconds=2), tmp_path / "run")
+    group = start_processes(document(tmp_path, behind, accessRetrySeconds=2), tmp_path / "run")
     try:
-        assert world.wait() == [ExitCode.ROOT_UNUSABLE], world.leader.output_tail()
+        assert group.wait() == [ExitCode.ROOT_UNUSABLE], group.leader.output_tail()
     finally:
-        world.reap()
-    assert world.leader.report()["cause"] == "rootUnusable"
+        group.reap()
+    assert group.leader.report()["cause"] == "rootUnusable"
     trials.count("starts that gave up after `accessRetrySeconds`")
 
 
@@ -263,16 +263,16 @@ def test_a_notice_ends_the_wait_at_once_and_counts_no_failure(
     proxy.decide = lambda request: DENIED if where == "token caches" or "/data/" not in f"/{request.key}" else PASS
     run = document(tmp_path, behind)
     run["spec"]["accelerator"]["slices"] = slices
-    world = start_world(run, tmp_path / "run", grace_seconds=limit(30))
+    group = start_processes(run, tmp_path / "run", grace_seconds=limit(30))
     try:
-        for process in world.processes:
+        for process in group.processes:
             process.wait_for(lambda events: bool(refused(events)))
         for index in range(slices) if where == "token caches" else [slices - 1]:  # joined processes share a notice
-            world.signal(signal.SIGTERM, index)
-        assert world.wait() == [ExitCode.PREEMPTED] * slices, world.leader.output_tail()
+            group.signal(signal.SIGTERM, index)
+        assert group.wait() == [ExitCode.PREEMPTED] * slices, group.leader.output_tail()
     finally:
-        world.reap()
-    assert world.leader.report()["cause"] == "preempted"
+        group.reap()
+    assert group.leader.report()["cause"] == "preempted"
     trials.count("notices while the store refused the credentials")
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from halcyon_api.checkpoint_documents import decode_head
 from halcyon_api.exit_codes import ExitCode
-from tests.trainer.worlds import run_document, start_world
+from tests.trainer.process_groups import run_document, start_processes
 
 pytestmark = pytest.mark.slow
 
@@ -23,12 +23,12 @@ Document = dict[str, Any]
 
 def train(document: Document, directory: Path, **options: Any) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
     """Run one process to its end; returns exit code, termination report and events."""
-    world = start_world(document, directory, **options)
+    group = start_processes(document, directory, **options)
     try:
-        (code,) = world.wait()
-        return code, world.leader.report(), world.leader.events
+        (code,) = group.wait()
+        return code, group.leader.report(), group.leader.events
     finally:
-        world.reap()
+        group.reap()
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def some_numbers(root: Path, step: int) -> Path:
 
 def test_a_data_path_with_no_files(run: Document, tmp_path: Path) -> None:
     nowhere = changed(run, "data", sources=[{"name": "corpus", "text": {"paths": [str(tmp_path / "nowhere")]}}])
-    code, report, _ = train(nowhere, tmp_path / "world")
+    code, report, _ = train(nowhere, tmp_path / "group")
     assert code == ExitCode.BAD_CONFIGURATION
     assert report["cause"] == "badConfiguration"
     assert "nowhere" in report["message"]
@@ -91,7 +91,7 @@ def test_a_data_path_with_no_files(run: Document, tmp_path: Path) -> None:
 def test_a_root_that_cannot_be_written(run: Document, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     blocked = changed(run, "checkpoint", root=f"file://{tmp_path}/file/root")
-    code, report, _ = train(blocked, tmp_path / "world")
+    code, report, _ = train(blocked, tmp_path / "group")
     assert code == ExitCode.ROOT_UNUSABLE
     assert report["cause"] == "rootUnusable"
     assert f"{tmp_path}/file/root" in report["message"]
@@ -108,7 +108,7 @@ def test_a_changed_run_is_rejected_with_the_differing_field(
     trained: Document, place: Path, section: str, values: dict[str, Any], sentence: str
 ) -> None:
     before = (place / "root/HEAD").read_bytes()
-    code, report, _ = train(changed(trained, section, **values), place / "world", attempt=2)
+    code, report, _ = train(changed(trained, section, **values), place / "group", attempt=2)
     assert code == ExitCode.RUN_CHANGED
     assert sentence in report["message"]
     assert decode_head((place / "root/HEAD").read_bytes()).committed == decode_head(before).committed
@@ -118,7 +118,7 @@ def test_a_changed_file_is_refused_by_name(trained: Document, place: Path) -> No
     """The token cache is of the old file: to continue would train on text that is gone; to rebuild would silently change the data."""
     before = (place / "root/HEAD").read_bytes()
     (place / "corpus/0.txt").write_text("something else altogether\n" * 50)
-    code, report, events = train(trained, place / "world", attempt=2)
+    code, report, events = train(trained, place / "group", attempt=2)
     assert code == ExitCode.BAD_CONFIGURATION
     assert "spec.data.sources[corpus]" in report["message"]
     assert f"{place}/corpus/0.txt has changed" in report["message"]
@@ -154,7 +154,7 @@ def test_a_changed_data_set_is_refused_by_the_checkpoint_too(trained: Document, 
     before = (place / "root/HEAD").read_bytes()
     (place / "corpus/0.txt").write_text("something else altogether\n" * 50)
     shutil.rmtree(place / "root/data")
-    code, report, _ = train(trained, place / "world", attempt=2)
+    code, report, _ = train(trained, place / "group", attempt=2)
     assert code == ExitCode.RUN_CHANGED
     assert "data" in report["message"]
     assert decode_head((place / "root/HEAD").read_bytes()).committed == decode_head(before).committed
@@ -162,7 +162,7 @@ def test_a_changed_data_set_is_refused_by_the_checkpoint_too(trained: Document, 
 
 def test_a_deleted_token_cache_is_built_again_and_the_run_continues(trained: Document, place: Path) -> None:
     shutil.rmtree(place / "root/data")
-    code, _, events = train(trained, place / "world", attempt=2)
+    code, _, events = train(trained, place / "group", attempt=2)
     assert code == ExitCode.DONE
     assert [event["finished"] for event in events if event["event"] == "tokenized"][-1]
     assert [event["step"] for event in events if event["event"] == "restored"] == [10]
@@ -170,21 +170,21 @@ def test_a_deleted_token_cache_is_built_again_and_the_run_continues(trained: Doc
 
 def test_a_second_run_on_one_root_is_rejected(trained: Document, place: Path) -> None:
     other = {**trained, "metadata": {**trained["metadata"], "name": "other"}}
-    code, report, _ = train(other, place / "world")
+    code, report, _ = train(other, place / "group")
     assert code == ExitCode.ROOT_TAKEN
     assert "tests/tiny" in report["message"].replace("tests.tiny", "tests/tiny")
 
 
 def test_an_older_epoch_is_fenced(trained: Document, place: Path) -> None:
-    assert train(trained, place / "world", attempt=5)[0] == ExitCode.DONE
-    code, report, _ = train(trained, place / "world", attempt=4)
+    assert train(trained, place / "group", attempt=5)[0] == ExitCode.DONE
+    code, report, _ = train(trained, place / "group", attempt=4)
     assert code == ExitCode.FENCED
     assert report["epochAttempt"] == 5
 
 
 def test_a_run_falls_back_from_a_flipped_bit_in_the_newest_checkpoint_and_reports_it(trained: Document, place: Path) -> None:
     flip_a_bit(some_numbers(place / "root", 10))
-    code, _, events = train(trained, place / "world", attempt=2, resume_step=10)
+    code, _, events = train(trained, place / "group", attempt=2, resume_step=10)
     assert code == ExitCode.DONE
     fallback = next(event for event in events if event["event"] == "fallback")
     assert fallback["step"] == 5
@@ -207,7 +207,7 @@ def test_a_run_without_a_valid_checkpoint_never_starts_again_from_step_0(
     trained: Document, place: Path, fault: Callable[[Path], None]
 ) -> None:
     fault(place / "root")
-    code, report, events = train(trained, place / "world", attempt=2, resume_step=10)
+    code, report, events = train(trained, place / "group", attempt=2, resume_step=10)
     assert code == ExitCode.NO_VALID_CHECKPOINT
     assert report["cause"] == "noValidCheckpoint"
     assert not any(event["event"] == "step" for event in events)

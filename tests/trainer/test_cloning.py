@@ -12,7 +12,7 @@ import pytest
 
 from halcyon_api.exit_codes import ExitCode
 from tests.trainer.checkpoint.helpers import snapshot_of
-from tests.trainer.worlds import World, run_document, start_world
+from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow
 
@@ -29,19 +29,19 @@ def clone_of(source: dict[str, Any], root: Path, *, step: int | None = None, **t
     return document | {"spec": spec}
 
 
-def ended(world: World) -> dict[int, float]:
-    assert set(world.wait()) == {ExitCode.DONE}, world.leader.noise[-20:]
-    return world.leader.losses()
+def ended(group: TrainerProcesses) -> dict[int, float]:
+    assert set(group.wait()) == {ExitCode.DONE}, group.leader.noise[-20:]
+    return group.leader.losses()
 
 
 def test_a_clone_continues_as_its_source_did_and_does_not_depend_on_it(tmp_path: Path) -> None:
     source = run_document(tmp_path / "root", slices=2, steps=20)
     source["spec"]["checkpoint"]["keep"] = 4
-    expected = ended(start_world(source, tmp_path / "source"))
+    expected = ended(start_processes(source, tmp_path / "source"))
     before = snapshot_of(tmp_path / "root")
 
     same = clone_of(source, tmp_path / "same-root", step=10)
-    losses = ended(start_world(same, tmp_path / "same"))
+    losses = ended(start_processes(same, tmp_path / "same"))
     assert losses == {step: loss for step, loss in expected.items() if step > 10}
     head = json.loads((tmp_path / "same-root" / "HEAD").read_text())
     assert head["owner"]["name"] == "clone"
@@ -52,14 +52,14 @@ def test_a_clone_continues_as_its_source_did_and_does_not_depend_on_it(tmp_path:
     other = clone_of(source, tmp_path / "other-root", steps=10**6, seed=5)
     other["spec"]["optimizer"] = {"learningRate": 0.001, "schedule": {"constant": {}}, "adamw": {}}
     other["spec"]["accelerator"] = {"type": "cpu", "topology": "1x2"}
-    first = start_world(other, tmp_path / "other")
+    first = start_processes(other, tmp_path / "other")
     first.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= 24 for event in events))
     first.signal(signal.SIGTERM, 0)
     assert first.wait() == [ExitCode.PREEMPTED]
     assert min(first.leader.losses()) == 21, "the newest checkpoint of the source"
     shutil.rmtree(tmp_path / "root")
     last = max(first.leader.losses())
-    again = start_world(
+    again = start_processes(
         other | {"spec": other["spec"] | {"trainer": other["spec"]["trainer"] | {"steps": last + 3}}}, tmp_path / "other", attempt=2
     )
     assert sorted(ended(again)) == [last + 1, last + 2, last + 3]

@@ -11,8 +11,8 @@ import pytest
 from halcyon_api.elastic import on_slices
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.training_run import parse_run
+from tests.trainer.process_groups import start_processes
 from tests.trainer.test_resume import document, seen_step
-from tests.trainer.worlds import start_world
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +28,9 @@ def sized(run: dict[str, Any], slices: int) -> dict[str, Any]:
 @pytest.mark.parametrize("steps", [30, pytest.param(60, marks=pytest.mark.variant)])
 def test_a_run_on_two_slices_then_one_then_two_has_the_losses_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     calm = document(tmp_path, "calm-root", steps, **ELASTIC)
-    world = start_world(calm, tmp_path / "calm")
-    assert world.wait() == [ExitCode.DONE] * 2
-    expected = world.leader.losses()
+    group = start_processes(calm, tmp_path / "calm")
+    assert group.wait() == [ExitCode.DONE] * 2
+    expected = group.leader.losses()
     run = document(tmp_path, "root", steps, **ELASTIC)
     run["spec"]["recovery"] = {"elastic": {"minSlices": 1}}
     losses: dict[int, float] = {}
@@ -38,21 +38,21 @@ def test_a_run_on_two_slices_then_one_then_two_has_the_losses_of_two(tmp_path: P
     for attempt, (slices, stop) in enumerate(((2, steps // 6), (1, steps // 2), (2, None)), start=1):
         monkeypatch.setenv("AWAIT_NOTICE", f"{stop or -1},0")
         module = "tests.trainer.trouble_child"
-        world = start_world(sized(run, slices), tmp_path / "run", attempt=attempt, resume_step=committed, module=module)
+        group = start_processes(sized(run, slices), tmp_path / "run", attempt=attempt, resume_step=committed, module=module)
         try:
             if stop is not None:
-                world.leader.wait_for(seen_step(stop - 1))
+                group.leader.wait_for(seen_step(stop - 1))
                 for index in range(slices):  # as the deletion of the JobSet does
-                    world.signal(signal.SIGTERM, index)
-            codes = world.wait()
+                    group.signal(signal.SIGTERM, index)
+            codes = group.wait()
         finally:
-            world.reap()
+            group.reap()
         assert codes == [ExitCode.PREEMPTED if stop is not None else ExitCode.DONE] * slices
-        own = world.leader.losses()
+        own = group.leader.losses()
         assert min(own) == committed + 1, "it continues from the last step of the other number of slices"
         losses |= own
-        committed = world.leader.report()["step"]
-        sizes.append(len(world.processes))
+        committed = group.leader.report()["step"]
+        sizes.append(len(group.processes))
     assert sizes == [2, 1, 2]
     assert sorted(losses) == list(range(1, steps + 1))
     assert [losses[step] for step in sorted(losses)] == pytest.approx([expected[step] for step in sorted(losses)], rel=ROUNDING)

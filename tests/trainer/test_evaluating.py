@@ -13,7 +13,7 @@ import pytest
 
 from halcyon_api.exit_codes import ExitCode
 from tests.trainer.checkpoint.helpers import snapshot_of
-from tests.trainer.worlds import World, run_document, start_world
+from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow
 
@@ -34,31 +34,31 @@ def evaluating(source: dict[str, Any], root: Path, sources: list[dict[str, Any]]
     return {**source, "metadata": {**source["metadata"], "name": "evaluation"}, "spec": spec}
 
 
-def done(world: World) -> World:
-    assert set(world.wait()) == {ExitCode.DONE}, [process.noise[-20:] for process in world.processes]
-    return world
+def done(group: TrainerProcesses) -> TrainerProcesses:
+    assert set(group.wait()) == {ExitCode.DONE}, [process.noise[-20:] for process in group.processes]
+    return group
 
 
-def evaluations(world: World) -> dict[str | None, dict[str, Any]]:
+def evaluations(group: TrainerProcesses) -> dict[str | None, dict[str, Any]]:
     """The evaluation events by source; None: all sources together."""
-    return {event.get("source"): event for event in world.leader.events if event.get("event") == "evaluation"}
+    return {event.get("source"): event for event in group.leader.events if event.get("event") == "evaluation"}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], World]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], TrainerProcesses]:
     folder = tmp_path_factory.mktemp("trained")
     document = run_document(folder / "root", steps=20, evaluation={"everySteps": 20, "batches": 3})
     document["spec"]["data"]["validation"] = {"fraction": 0.2}
     document["spec"]["checkpoint"]["keep"] = 4
-    return document, done(start_world(document, folder / "run"))
+    return document, done(start_processes(document, folder / "run"))
 
 
-def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[dict[str, Any], World], tmp_path: Path) -> None:
-    document, world = trained
+def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[dict[str, Any], TrainerProcesses], tmp_path: Path) -> None:
+    document, group = trained
     root = Path(document["spec"]["checkpoint"]["root"].removeprefix("file://"))
     before = snapshot_of(root)
-    found = done(start_world(evaluating(document, tmp_path / "own"), tmp_path / "evaluation"))
-    said, expected = evaluations(found), evaluations(world)[None]
+    found = done(start_processes(evaluating(document, tmp_path / "own"), tmp_path / "evaluation"))
+    said, expected = evaluations(found), evaluations(group)[None]
     for name in ("loss", "bitsPerByte", "tokens", "sequences"):
         assert said[None][name] == said["corpus"][name] == expected[name], name
     assert said[None]["step"] == 20
@@ -80,7 +80,7 @@ def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[d
 
 
 def test_sources_that_were_evaluated_are_not_evaluated_again(
-    trained: tuple[dict[str, Any], World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[dict[str, Any], TrainerProcesses], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document, _ = trained
     sources = [
@@ -89,7 +89,7 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(
     ]
     trainer = {name: value for name, value in document["spec"]["trainer"].items() if name != "evaluation"}
     whole = evaluating(document, tmp_path / "whole", sources, trainer=trainer)
-    expected = evaluations(done(start_world(whole, tmp_path / "undisturbed")))
+    expected = evaluations(done(start_processes(whole, tmp_path / "undisturbed")))
     assert expected[None]["loss"] == pytest.approx(
         sum(expected[name]["loss"] * expected[name]["tokens"] for name in ("short", "long")) / expected[None]["tokens"]
     )
@@ -99,20 +99,20 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(
     batches = {name: math.ceil(expected[name]["sequences"] / 8) for name in ("short", "long")}
     monkeypatch.setenv("HANG_EVALUATING", str(batches["short"] + 5))
     assert batches["long"] > batches["short"] + 5, "the hang is in the longer source"
-    first = start_world(again, tmp_path / "disturbed", module=TROUBLE)
+    first = start_processes(again, tmp_path / "disturbed", module=TROUBLE)
     first.leader.wait_for(lambda events: any(event.get("source") == "short" and event["event"] == "evaluation" for event in events))
     kept = tmp_path / "again" / "evaluation.json"
     first.leader.wait_for(lambda _: kept.exists())
     first.signal(signal.SIGKILL, 0)
     first.wait()
     assert [one["source"] for one in json.loads(kept.read_text())["sources"]] == ["short"]
-    second = start_world(again, tmp_path / "disturbed", restart=1, module=TROUBLE)
+    second = start_processes(again, tmp_path / "disturbed", restart=1, module=TROUBLE)
     second.leader.wait_for(lambda events: any(event["event"] == "compiled" for event in events))
     second.signal(signal.SIGTERM, 0)
     codes = second.wait()
     assert codes[0] == ExitCode.PREEMPTED, second.leader.noise[-20:]
     assert second.leader.report()["message"] == "a notice of preemption came; the results of the evaluated sources are kept"
-    third = done(start_world(again, tmp_path / "disturbed", restart=2))
+    third = done(start_processes(again, tmp_path / "disturbed", restart=2))
     said = evaluations(third)
     assert "short" not in said, "it has already been evaluated"
     assert {name: value for name, value in said[None].items() if name in ("loss", "bitsPerByte", "tokens", "sequences")} == {
@@ -128,9 +128,9 @@ def test_a_trained_tokenizer_is_used_for_other_text(tmp_path: Path, monkeypatch:
     document = run_document(tmp_path / "root", slices=1, steps=4)
     document["spec"]["tokenizer"] = {"bpe": {"vocabSize": 512}}
     document["spec"]["optimizer"] = {"learningRate": 0.003, "schedule": {"constant": {}}, "adamw": {}}
-    done(start_world(document, tmp_path / "run"))
+    done(start_processes(document, tmp_path / "run"))
     other = [{"name": "other", **corpus(tmp_path / "other", "Wholly unlike, entirely other words:")}]
-    said = evaluations(done(start_world(evaluating(document, tmp_path / "own", other), tmp_path / "evaluation")))
+    said = evaluations(done(start_processes(evaluating(document, tmp_path / "own", other), tmp_path / "evaluation")))
     assert math.isfinite(said[None]["loss"])
     # The tokenizer is kept, so a run that starts from another run no longer needs that run.
     clone = {**document, "metadata": {**document["metadata"], "name": "clone"}}
@@ -144,22 +144,22 @@ def test_a_trained_tokenizer_is_used_for_other_text(tmp_path: Path, monkeypatch:
     }
     with monkeypatch.context() as hanging:
         hanging.setenv("HANG", "7,0")
-        first = start_world(clone, tmp_path / "first", module=TROUBLE)
+        first = start_processes(clone, tmp_path / "first", module=TROUBLE)
     first.leader.wait_for(lambda events: any(event["event"] == "checkpoint" and event["step"] > 4 for event in events))
     first.signal(signal.SIGKILL, 0)
     first.wait()
     shutil.rmtree(tmp_path / "root")
-    assert max(done(start_world(clone, tmp_path / "first", restart=1)).leader.losses()) == 8
+    assert max(done(start_processes(clone, tmp_path / "first", restart=1)).leader.losses()) == 8
     # If the other run's tokenizer is missing, the text gives another one, which is rejected in a sentence.
     document2 = {**document, "spec": {**document["spec"], "checkpoint": {"root": f"file://{tmp_path / 'second'}"}}}
-    done(start_world(document2, tmp_path / "again"))
+    done(start_processes(document2, tmp_path / "again"))
     shutil.rmtree(tmp_path / "second" / "data" / "tokenizers")
-    refused = start_world(evaluating(document2, tmp_path / "refused", other), tmp_path / "other-evaluation")
+    refused = start_processes(evaluating(document2, tmp_path / "refused", other), tmp_path / "other-evaluation")
     assert refused.wait() == [ExitCode.RUN_CHANGED]
     assert "tokenizer" in refused.leader.report()["message"]
 
 
-def test_an_impossible_evaluation_is_rejected_in_one_sentence(trained: tuple[dict[str, Any], World], tmp_path: Path) -> None:
+def test_an_impossible_evaluation_is_rejected_in_one_sentence(trained: tuple[dict[str, Any], TrainerProcesses], tmp_path: Path) -> None:
     document, _ = trained
     missing = evaluating(document, tmp_path / "missing")
     missing["spec"]["from"] = {**missing["spec"]["from"], "step": 7}
@@ -167,17 +167,17 @@ def test_an_impossible_evaluation_is_rejected_in_one_sentence(trained: tuple[dic
     elsewhere = evaluating(document, tmp_path / "elsewhere")
     elsewhere["spec"]["from"] = {**elsewhere["spec"]["from"], "run": "somebody"}
     taken = evaluating(document, tmp_path / "taken")
-    started = [(start_world(one, tmp_path / f"{number}"), one) for number, one in enumerate((missing, bigger, elsewhere))]
+    started = [(start_processes(one, tmp_path / f"{number}"), one) for number, one in enumerate((missing, bigger, elsewhere))]
     expected = [
         (ExitCode.NO_VALID_CHECKPOINT, "spec.from.step: run tiny has no checkpoint of step 7"),
         (ExitCode.RUN_CHANGED, "spec.model.llama.hiddenSize"),
         (ExitCode.ROOT_TAKEN, "is of run tests/tiny, not of tests/somebody"),
     ]
-    for (world, _), (code, sentence) in zip(started, expected, strict=True):
-        assert set(world.wait()) == {code}, world.leader.noise[-20:]
-        assert sentence in world.leader.report()["message"]
+    for (group, _), (code, sentence) in zip(started, expected, strict=True):
+        assert set(group.wait()) == {code}, group.leader.noise[-20:]
+        assert sentence in group.leader.report()["message"]
     shutil.copytree(tmp_path / "missing", tmp_path / "taken")
     taken["metadata"] = {**taken["metadata"], "name": "another"}
-    world = start_world(taken, tmp_path / "taking")
-    assert set(world.wait()) == {ExitCode.ROOT_TAKEN}
-    assert "belongs to the run tests/evaluation" in world.leader.report()["message"]
+    group = start_processes(taken, tmp_path / "taking")
+    assert set(group.wait()) == {ExitCode.ROOT_TAKEN}
+    assert "belongs to the run tests/evaluation" in group.leader.report()["message"]

@@ -19,7 +19,7 @@ import yaml
 
 from halcyon_api.exit_codes import ExitCode
 from tests.suite.limits import limit
-from tests.trainer.worlds import run_document
+from tests.trainer.process_groups import run_document
 
 pytestmark = pytest.mark.slow
 

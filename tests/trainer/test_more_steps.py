@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from halcyon_api.exit_codes import ExitCode
-from tests.trainer.worlds import run_document, start_world
+from tests.trainer.process_groups import run_document, start_processes
 
 pytestmark = pytest.mark.slow
 
@@ -21,9 +21,9 @@ def document(root: Path, steps: int, schedule: dict[str, Any]) -> dict[str, Any]
 
 
 def losses(run: dict[str, Any], directory: Path, *, attempt: int = 1) -> dict[int, float]:
-    world = start_world(run, directory, attempt=attempt)
-    assert world.wait() == [ExitCode.DONE], world.leader.noise[-20:]
-    return world.leader.losses()
+    group = start_processes(run, directory, attempt=attempt)
+    assert group.wait() == [ExitCode.DONE], group.leader.noise[-20:]
+    return group.leader.losses()
 
 
 @pytest.mark.variant
@@ -40,16 +40,16 @@ def test_a_run_can_get_more_steps_until_its_decay_has_begun(tmp_path: Path, monk
     wsd = {"wsd": {"warmupSteps": 3, "decaySteps": 5}}
     expected = losses(document(tmp_path / "whole-root", 26, wsd), tmp_path / "whole")
     monkeypatch.setenv("AWAIT_NOTICE", "8,0")
-    world = start_world(document(tmp_path / "root", 20, wsd), tmp_path / "run", module="tests.trainer.trouble_child")
-    world.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= 7 for event in events))
-    world.signal(signal.SIGTERM, 0)
-    assert world.wait() == [ExitCode.PREEMPTED]
-    first = world.leader.losses()
+    group = start_processes(document(tmp_path / "root", 20, wsd), tmp_path / "run", module="tests.trainer.trouble_child")
+    group.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= 7 for event in events))
+    group.signal(signal.SIGTERM, 0)
+    assert group.wait() == [ExitCode.PREEMPTED]
+    first = group.leader.losses()
     assert max(first) < 15, "the decay must not have begun"
     more = losses(document(tmp_path / "root", 26, wsd), tmp_path / "run", attempt=2)
     assert first | more == expected
 
-    refused = start_world(document(tmp_path / "root", 40, wsd), tmp_path / "run", attempt=3)
+    refused = start_processes(document(tmp_path / "root", 40, wsd), tmp_path / "run", attempt=3)
     assert refused.wait() == [ExitCode.RUN_CHANGED]
     assert (
         "was made for 26 steps: spec.trainer.steps: the 26 steps that are done would have had other learning rates with 40"

@@ -11,7 +11,7 @@ import pytest
 
 from halcyon_api.exit_codes import ExitCode
 from tests.suite import promises
-from tests.trainer.worlds import World, run_document, start_world, worlds
+from tests.trainer.process_groups import TrainerProcesses, each_restart, run_document, start_processes
 
 pytestmark = pytest.mark.slow
 
@@ -23,9 +23,9 @@ def document(tmp_path: Path, name: str, steps: int = STEPS, **options: Any) -> d
 
 
 def undisturbed(tmp_path: Path, steps: int = STEPS, **options: Any) -> dict[int, float]:
-    world = start_world(document(tmp_path, "calm-root", steps, **options), tmp_path / "calm")
-    assert world.wait() == [ExitCode.DONE] * len(world.processes)
-    losses = world.leader.losses()
+    group = start_processes(document(tmp_path, "calm-root", steps, **options), tmp_path / "calm")
+    assert group.wait() == [ExitCode.DONE] * len(group.processes)
+    losses = group.leader.losses()
     assert sorted(losses) == list(range(1, steps + 1))
     return losses
 
@@ -34,9 +34,9 @@ def seen_step(step: int) -> Any:
     return lambda events: any(event.get("event") == "step" and event["step"] >= step for event in events)
 
 
-def collect(into: dict[int, float], world: World, expected: dict[int, float]) -> None:
+def collect(into: dict[int, float], group: TrainerProcesses, expected: dict[int, float]) -> None:
     """Add the losses of a process group; each must be bitwise the expected one."""
-    for step, loss in world.leader.losses().items():
+    for step, loss in group.leader.losses().items():
         assert loss == expected[step], f"step {step}"
         into[step] = loss
 
@@ -48,19 +48,19 @@ def test_sigterm_to_one_process_saves_on_all_and_resumes_bitwise(tmp_path: Path,
     losses: dict[int, float] = {}
     stops = [(7, 1), (19, 0)]
     monkeypatch.setenv("AWAIT_NOTICE", "7,1")
-    for world in worlds(run, tmp_path / "run", module="tests.trainer.trouble_child"):
+    for group in each_restart(run, tmp_path / "run", module="tests.trainer.trouble_child"):
         if not stops:
-            assert world.wait() == [ExitCode.DONE] * 2
+            assert group.wait() == [ExitCode.DONE] * 2
         else:
             stop = stops.pop(0)
-            world.leader.wait_for(seen_step(stop[0] - 1))
-            world.signal(signal.SIGTERM, stop[1])
+            group.leader.wait_for(seen_step(stop[0] - 1))
+            group.signal(signal.SIGTERM, stop[1])
             monkeypatch.setenv("AWAIT_NOTICE", "{},{}".format(*(stops or [(-1, -1)])[0]))
-            assert world.wait() == [ExitCode.PREEMPTED] * 2
-            reports = [process.report() for process in world.processes]
+            assert group.wait() == [ExitCode.PREEMPTED] * 2
+            reports = [process.report() for process in group.processes]
             assert {report["cause"] for report in reports} == {"preempted"}
             assert reports[0]["step"] == reports[1]["step"] == reports[0]["checkpointStep"] >= stop[0]
-        collect(losses, world, expected)
+        collect(losses, group, expected)
     assert losses == expected
 
 
@@ -69,9 +69,9 @@ def test_sigterm_to_one_process_saves_on_all_and_resumes_bitwise(tmp_path: Path,
 def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_path: Path, steps: int) -> None:
     four = document(tmp_path, "four-root", steps, slices=1, topology="4x1")
     one = document(tmp_path, "one-root", steps, slices=1, topology="4x1")
-    apart = start_world(four, tmp_path / "four")
+    apart = start_processes(four, tmp_path / "four")
     assert apart.wait() == [ExitCode.DONE] * 4
-    together = start_world(one, tmp_path / "one", one_process=True)
+    together = start_processes(one, tmp_path / "one", one_process=True)
     assert together.wait() == [ExitCode.DONE]
     left, right = apart.leader.losses(), together.leader.losses()
     assert sorted(left) == sorted(right) == list(range(1, steps + 1))
@@ -107,15 +107,15 @@ def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
     runs = [document(tmp_path, name, 14, slices=1, topology="1x2") for name in ("calm-root", "root")]
     for run in runs:
         run["spec"]["model"] = {model: MODELS[model]}
-    calm = start_world(runs[0], tmp_path / "calm")
+    calm = start_processes(runs[0], tmp_path / "calm")
     assert calm.wait() == [ExitCode.DONE]
     losses: dict[int, float] = {}
-    for number, world in enumerate(worlds(runs[1], tmp_path / "run")):
+    for number, group in enumerate(each_restart(runs[1], tmp_path / "run")):
         if number == 0:
-            world.leader.wait_for(seen_step(6))
-            world.signal(signal.SIGTERM, 0)
-        assert world.wait() == [ExitCode.PREEMPTED if number == 0 else ExitCode.DONE]
-        collect(losses, world, calm.leader.losses())
+            group.leader.wait_for(seen_step(6))
+            group.signal(signal.SIGTERM, 0)
+        assert group.wait() == [ExitCode.PREEMPTED if number == 0 else ExitCode.DONE]
+        collect(losses, group, calm.leader.losses())
     assert sorted(losses) == list(range(1, 15))
 
 
@@ -123,9 +123,9 @@ def test_saves_of_every_kind_are_made_and_the_required_ones_are_kept(tmp_path: P
     """Saves by steps, before evaluations, and permanent ones: the root keeps the two newest and the permanent ones."""
     run = document(tmp_path, "root", 36, slices=1, evaluation={"everySteps": 16, "batches": 1})
     run["spec"]["checkpoint"] |= {"save": {"everySteps": 15, "beforeEvaluation": True}, "permanent": [{"everySteps": 9, "untilStep": 20}]}
-    world = start_world(run, tmp_path / "run")
-    assert world.wait() == [ExitCode.DONE]
-    events = [event for event in world.leader.events if event.get("event") in ("checkpoint", "evaluation")]
+    group = start_processes(run, tmp_path / "run")
+    assert group.wait() == [ExitCode.DONE]
+    events = [event for event in group.leader.events if event.get("event") in ("checkpoint", "evaluation")]
     saved = [event["step"] for event in events if event["event"] == "checkpoint"]
     assert saved == [9, 15, 16, 18, 30, 32, 36]
     head = json.loads((tmp_path / "root" / "HEAD").read_text())
@@ -135,8 +135,8 @@ def test_saves_of_every_kind_are_made_and_the_required_ones_are_kept(tmp_path: P
 def test_the_interval_of_a_run_with_automatic_saves_is_shown(tmp_path: Path) -> None:
     run = document(tmp_path, "root", slices=1)
     run["spec"]["checkpoint"]["save"] = {"auto": True}
-    world = start_world(run, tmp_path / "run")
-    assert world.wait() == [ExitCode.DONE]
-    assert world.leader.report()["progress"]["saveIntervalSeconds"] > 1
-    saved = [event["step"] for event in world.leader.events if event.get("event") == "checkpoint"]
+    group = start_processes(run, tmp_path / "run")
+    assert group.wait() == [ExitCode.DONE]
+    assert group.leader.report()["progress"]["saveIntervalSeconds"] > 1
+    saved = [event["step"] for event in group.leader.events if event.get("event") == "checkpoint"]
     assert saved == [STEPS], "a short run needs no save before its end"

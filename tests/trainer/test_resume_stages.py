@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from halcyon.cli.data import app
 from halcyon_api.exit_codes import ExitCode
+from tests.trainer.process_groups import each_restart
 from tests.trainer.test_resume import collect, document, seen_step, undisturbed
-from tests.trainer.worlds import worlds
 
 pytestmark = pytest.mark.slow
 
@@ -44,16 +44,16 @@ def test_sigkills_before_at_and_after_a_change_of_sizes_change_nothing(tmp_path:
     tokens: dict[int, float] = {}
     kills = [*KILLS]
     monkeypatch.setenv("HANG", f"{kills[0]},0")
-    for world in worlds(run, tmp_path / "run", module="tests.trainer.trouble_child"):
+    for group in each_restart(run, tmp_path / "run", module="tests.trainer.trouble_child"):
         if not kills:
-            assert world.wait() == [ExitCode.DONE]
+            assert group.wait() == [ExitCode.DONE]
         else:
-            world.leader.wait_for(seen_step(kills.pop(0) - 1))
-            world.leader.popen.kill()
-            assert world.wait() == [-signal.SIGKILL]
+            group.leader.wait_for(seen_step(kills.pop(0) - 1))
+            group.leader.popen.kill()
+            assert group.wait() == [-signal.SIGKILL]
             monkeypatch.setenv("HANG", f"{kills[0] if kills else -1},0")
-        collect(losses, world, expected)
-        tokens |= {event["step"]: event["tokens"] for event in world.leader.events if event.get("event") == "step"}
+        collect(losses, group, expected)
+        tokens |= {event["step"]: event["tokens"] for event in group.leader.events if event.get("event") == "step"}
     assert losses == expected
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
     shown = {step: counted(tmp_path / "run.yaml", step) for step in range(1, STEPS + 1)}

@@ -13,7 +13,7 @@ from tests.faults.proxy import PASS, Fault, Request, Stall, proxied
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root
 from tests.trainer.checkpoint.roots import Gateway, gateway, s3_root
-from tests.trainer.worlds import run_document, start_world
+from tests.trainer.process_groups import run_document, start_processes
 
 __all__ = ["gateway", "s3_root"]
 
@@ -42,21 +42,21 @@ def test_a_save_in_flight_is_finished_and_no_other_save_begins(tmp_path: Path, g
         run = run_document(tmp_path / "root", steps=10**6)
         at_request = {"save": {"everySteps": 0}, "root": s3_root.spec.root, "endpoint": proxy.endpoint}
         run["spec"]["checkpoint"] = at_request
-        world = start_world(run, tmp_path / "run", grace_seconds=limit(GRACE_SECONDS))
+        group = start_processes(run, tmp_path / "run", grace_seconds=limit(GRACE_SECONDS))
         try:
-            leader = world.leader
+            leader = group.leader
             leader.wait_for(lambda events: any(event.get("event") == "step" for event in events))
-            world.signal(signal.SIGUSR1, 0)
+            group.signal(signal.SIGUSR1, 0)
             leader.wait_for(lambda events: any(event.get("event") == "checkpoint" for event in events))
             assert commits.acquire(timeout=limit(60))
-            world.signal(signal.SIGUSR1, 0)
+            group.signal(signal.SIGUSR1, 0)
             assert commits.acquire(timeout=limit(60)), "no second save began"
             begun = max(leader.losses())
             leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] > begun + 1 for event in events))
-            world.signal(signal.SIGTERM, 1)
-            assert world.wait() == [ExitCode.PREEMPTED] * 2
+            group.signal(signal.SIGTERM, 1)
+            assert group.wait() == [ExitCode.PREEMPTED] * 2
         finally:
-            world.reap()
+            group.reap()
     report = leader.report()
     saved = [event["step"] for event in leader.events if event.get("event") == "checkpoint"]
     assert (report["saved"], report["checkpointStep"]) == ("inFlight", saved[1])

@@ -14,7 +14,7 @@ from halcyon_api.exit_codes import ExitCode
 from halcyon_api.training_run import parse_run
 from tests.suite.limits import limit
 from tests.trainer.data.cache.runs import jsonl, ledger_of, write_jsonl
-from tests.trainer.worlds import Process, World, run_document, start_world
+from tests.trainer.process_groups import Process, TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow
 
@@ -75,11 +75,11 @@ def steps_of(events: list[dict[str, Any]]) -> int:
     return max((event["step"] for event in events if event.get("event") == "step"), default=0)
 
 
-def wait_for_step(world: World, step: int) -> None:
-    world.leader.wait_for(lambda events: steps_of(events) >= step)
+def wait_for_step(group: TrainerProcesses, step: int) -> None:
+    group.leader.wait_for(lambda events: steps_of(events) >= step)
 
 
-def wait_until_short_of_text(world: World, run: dict[str, Any], *, shards: int) -> int:
+def wait_until_short_of_text(group: TrainerProcesses, run: dict[str, Any], *, shards: int) -> int:
     """Wait until a source has `shards` shards and all steps whose text exists are done; returns the number of steps."""
     spec = parse_run(run).spec
 
@@ -89,25 +89,25 @@ def wait_until_short_of_text(world: World, run: dict[str, Any], *, shards: int) 
             return None
         return next(step for step in range(spec.trainer.steps + 1) if step == spec.trainer.steps or not dataset.holds(step))
 
-    world.leader.wait_for(lambda events: 0 < steps_of(events) == text_for())
-    return steps_of(world.leader.events)
+    group.leader.wait_for(lambda events: 0 < steps_of(events) == text_for())
+    return steps_of(group.leader.events)
 
 
 @pytest.fixture
-def worlds_reaped() -> Iterator[list[World]]:
-    worlds: list[World] = []
-    yield worlds
-    for world in worlds:
-        world.reap()
+def groups_reaped() -> Iterator[list[TrainerProcesses]]:
+    groups: list[TrainerProcesses] = []
+    yield groups
+    for group in groups:
+        group.reap()
 
 
 def test_kills_and_notices_while_the_cache_is_built_change_nothing(
-    tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[World]
+    tmp_path: Path, corpus: Path, gate: Gate, groups_reaped: list[TrainerProcesses]
 ) -> None:
     calm = document(tmp_path / "calm-root", corpus)
     ensure_caches(parse_run(calm).spec, process="before")
-    undisturbed = start_world(calm, tmp_path / "calm")
-    worlds_reaped.append(undisturbed)
+    undisturbed = start_processes(calm, tmp_path / "calm")
+    groups_reaped.append(undisturbed)
     assert undisturbed.wait() == [ExitCode.DONE]
     expected = numbers(undisturbed.leader)
     assert len(expected) == STEPS + STEPS // 10
@@ -116,14 +116,14 @@ def test_kills_and_notices_while_the_cache_is_built_change_nothing(
     run = document(tmp_path / "root", corpus)
     found: dict[tuple[str, int], float] = {}
 
-    def start(restart: int, shards: int) -> World:
+    def start(restart: int, shards: int) -> TrainerProcesses:
         gate.let(shards)
-        world = start_world(run, tmp_path / "run", restart=restart, module=MODULE)
-        worlds_reaped.append(world)
-        return world
+        group = start_processes(run, tmp_path / "run", restart=restart, module=MODULE)
+        groups_reaped.append(group)
+        return group
 
-    def collect(world: World) -> None:
-        for key, loss in numbers(world.leader).items():
+    def collect(group: TrainerProcesses) -> None:
+        for key, loss in numbers(group.leader).items():
             assert loss == expected[key], key
             found[key] = loss
 
@@ -159,26 +159,28 @@ def test_kills_and_notices_while_the_cache_is_built_change_nothing(
     assert ledger_of(f"file://{tmp_path}/root").finished or len(ledger_of(f"file://{tmp_path}/root").shards) > len(before)
 
 
-def test_a_notice_before_the_first_text_ends_the_run_at_once(tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[World]) -> None:
-    world = start_world(document(tmp_path / "root", corpus), tmp_path / "run", module=MODULE)
-    worlds_reaped.append(world)
-    world.leader.wait_for(lambda events: any(event.get("event") == "joined" for event in events))
-    world.signal(signal.SIGTERM, 0)
-    assert world.wait() == [ExitCode.PREEMPTED]
-    assert world.leader.report()["message"] == "a notice of preemption came before the first step; there was nothing to save"
+def test_a_notice_before_the_first_text_ends_the_run_at_once(
+    tmp_path: Path, corpus: Path, gate: Gate, groups_reaped: list[TrainerProcesses]
+) -> None:
+    group = start_processes(document(tmp_path / "root", corpus), tmp_path / "run", module=MODULE)
+    groups_reaped.append(group)
+    group.leader.wait_for(lambda events: any(event.get("event") == "joined" for event in events))
+    group.signal(signal.SIGTERM, 0)
+    assert group.wait() == [ExitCode.PREEMPTED]
+    assert group.leader.report()["message"] == "a notice of preemption came before the first step; there was nothing to save"
 
 
-def test_processes_wait_leave_and_fail_together(tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[World]) -> None:
+def test_processes_wait_leave_and_fail_together(tmp_path: Path, corpus: Path, gate: Gate, groups_reaped: list[TrainerProcesses]) -> None:
     with (corpus / "web.jsonl").open("a") as stream:
         stream.write('{"other": 1}\n')
     # More steps than the valid rows suffice for, so the run meets the bad row before its end.
     run = document(tmp_path / "root", corpus, slices=2, steps=100 * STEPS)
 
-    def start(restart: int, shards: int) -> World:
+    def start(restart: int, shards: int) -> TrainerProcesses:
         gate.let(shards)
-        world = start_world(run, tmp_path / "run", restart=restart, module=MODULE)
-        worlds_reaped.append(world)
-        return world
+        group = start_processes(run, tmp_path / "run", restart=restart, module=MODULE)
+        groups_reaped.append(group)
+        return group
 
     waiting = start(0, 2)
     done = wait_until_short_of_text(waiting, run, shards=1)

@@ -14,7 +14,7 @@ import pytest
 
 from halcyon_api.exit_codes import ExitCode
 from tests.suite.limits import limit
-from tests.trainer.worlds import World, run_document, start_world
+from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow
 
@@ -23,24 +23,24 @@ TOKEN = "the-token"  # noqa: S105
 LONG_STEPS = 10**6
 """More steps than are ever done: the run continues until the test ends it."""
 
-Start = Callable[..., World]
+Start = Callable[..., TrainerProcesses]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    worlds: list[World] = []
+    groups: list[TrainerProcesses] = []
 
-    def begin(document: dict[str, Any], **options: Any) -> World:
-        worlds.append(start_world(document, tmp_path / "run", **options))
-        return worlds[-1]
+    def begin(document: dict[str, Any], **options: Any) -> TrainerProcesses:
+        groups.append(start_processes(document, tmp_path / "run", **options))
+        return groups[-1]
 
     yield begin
-    for world in worlds:
-        world.reap()
+    for group in groups:
+        group.reap()
 
 
-def named(world: World, name: str, index: int = 0) -> list[dict[str, Any]]:
-    return [event for event in world.processes[index].events if event.get("event") == name]
+def named(group: TrainerProcesses, name: str, index: int = 0) -> list[dict[str, Any]]:
+    return [event for event in group.processes[index].events if event.get("event") == name]
 
 
 def seen(name: str, count: int = 1) -> Callable[[list[dict[str, Any]]], bool]:
@@ -59,39 +59,39 @@ def test_each_request_gets_one_checkpoint(tmp_path: Path, start: Start) -> None:
     """Requests over HTTP to process 0, and by a signal to another process; the run itself saves only at its end."""
     run = run_document(tmp_path / "root", steps=LONG_STEPS)
     run["spec"]["checkpoint"]["save"] = {"everySteps": 0}
-    world = start(run, save_token=TOKEN)
+    group = start(run, save_token=TOKEN)
 
     def ask(request: str) -> dict[str, Any]:
-        address = f"http://127.0.0.1:{world.leader.port}/save"
+        address = f"http://127.0.0.1:{group.leader.port}/save"
         body = {"id": request, "run": "tiny", "attempt": 1, "restart": 0}
         answer = httpx.post(address, json=body, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False)
         assert answer.status_code == 202
         return dict(answer.json())
 
-    world.leader.wait_for(seen_step(5))
+    group.leader.wait_for(seen_step(5))
     first = ask("one")
-    world.leader.wait_for(seen("checkpoint"))
+    group.leader.wait_for(seen("checkpoint"))
     assert ask("one") == first, "a repeated request must get the same answer"
-    saved = named(world, "checkpoint")[0]["step"]
+    saved = named(group, "checkpoint")[0]["step"]
     assert saved >= first["step"] >= 5
-    world.leader.wait_for(seen_step(saved + 20))
-    assert len(named(world, "checkpoint")) == 1
-    world.signal(signal.SIGUSR1, 1)
-    world.leader.wait_for(seen("checkpoint", 2))
-    again = named(world, "checkpoint")[1]["step"]
+    group.leader.wait_for(seen_step(saved + 20))
+    assert len(named(group, "checkpoint")) == 1
+    group.signal(signal.SIGUSR1, 1)
+    group.leader.wait_for(seen("checkpoint", 2))
+    again = named(group, "checkpoint")[1]["step"]
     assert committed(tmp_path / "root")[0] == again > saved
-    world.leader.wait_for(seen_step(again + 20))
-    assert len(named(world, "checkpoint")) == 2
-    assert {len(named(world, "error", index)) for index in range(2)} == {0}
+    group.leader.wait_for(seen_step(again + 20))
+    assert len(named(group, "checkpoint")) == 2
+    assert {len(named(group, "error", index)) for index in range(2)} == {0}
 
 
 def test_each_timed_save_is_made_once(tmp_path: Path, start: Start) -> None:
     """Two steps carry the request of a due save before the save begins; it is made once."""
     run = run_document(tmp_path / "root", slices=1, steps=LONG_STEPS)
     run["spec"]["checkpoint"]["save"] = {"everySteps": 0, "everySeconds": 1}
-    world = start(run)
-    world.leader.wait_for(seen("checkpoint", 3))
-    steps = [event["step"] for event in named(world, "checkpoint")]
+    group = start(run)
+    group.leader.wait_for(seen("checkpoint", 3))
+    steps = [event["step"] for event in named(group, "checkpoint")]
     assert min(after - before for before, after in itertools.pairwise(steps)) > 1
 
 
@@ -99,11 +99,11 @@ def test_each_timed_save_is_made_once(tmp_path: Path, start: Start) -> None:
 def test_a_notice_makes_the_save_that_the_grace_period_allows(tmp_path: Path, start: Start, grace: int, saved: str) -> None:
     run = run_document(tmp_path / "root", steps=LONG_STEPS)
     run["spec"]["checkpoint"]["save"] = {"everySteps": 10}
-    world = start(run, grace_seconds=grace)
-    world.leader.wait_for(seen("checkpoint"))
-    world.signal(signal.SIGTERM, 1)
-    assert world.wait() == [ExitCode.PREEMPTED] * 2
-    reports = [process.report() for process in world.processes]
+    group = start(run, grace_seconds=grace)
+    group.leader.wait_for(seen("checkpoint"))
+    group.signal(signal.SIGTERM, 1)
+    assert group.wait() == [ExitCode.PREEMPTED] * 2
+    reports = [process.report() for process in group.processes]
     assert [(report["cause"], report["saved"]) for report in reports] == [("preempted", saved)] * 2
     assert reports[0]["step"] == reports[1]["step"]
     newest = committed(tmp_path / "root")[0]
@@ -113,7 +113,7 @@ def test_a_notice_makes_the_save_that_the_grace_period_allows(tmp_path: Path, st
     else:
         assert newest % 10 == 0
         assert "so none was finished; " in reports[0]["message"]
-    assert named(world, "preempted", 1)[0]["saved"] == saved
+    assert named(group, "preempted", 1)[0]["saved"] == saved
 
 
 def test_a_hung_step_ends_the_run_and_the_stacks_of_all_processes_are_kept(
@@ -122,13 +122,13 @@ def test_a_hung_step_ends_the_run_and_the_stacks_of_all_processes_are_kept(
     monkeypatch.setenv("HANG", "12,1")
     run = run_document(tmp_path / "root", steps=40)
     run["spec"]["recovery"] = {"stepTimeoutSeconds": limit(3)}
-    world = start(run, module=MODULE, restart=4)
-    assert set(world.wait()) == {ExitCode.FAILURE}
-    reports = [process.report() for process in world.processes]
+    group = start(run, module=MODULE, restart=4)
+    assert set(group.wait()) == {ExitCode.FAILURE}
+    reports = [process.report() for process in group.processes]
     assert "hung" in {report["cause"] for report in reports}
     for index in range(2):
         kept = tmp_path / "root" / "diagnostics" / f"hung-1.4-{index}.txt"
-        (told,) = named(world, "hung", index)
+        (told,) = named(group, "hung", index)
         assert told["path"] == f"file://{kept}"
         # The limit is larger than the configured one if steps are slow: ten times the longest step so far.
         assert told["seconds"] > told["limitSeconds"] >= limit(3)
@@ -143,10 +143,10 @@ def test_a_nan_loss_stops_the_run_before_its_step_is_committed(tmp_path: Path, s
     """A save is due after the poisoned step; the step's numbers are fetched before the save."""
     monkeypatch.setenv("POISON", "14")
     run = run_document(tmp_path / "root", steps=40)
-    world = start(run, module=MODULE)
-    assert world.wait() == [ExitCode.DIVERGED] * 2
+    group = start(run, module=MODULE)
+    assert group.wait() == [ExitCode.DIVERGED] * 2
     assert committed(tmp_path / "root") == [10, 5]
-    for process in world.processes:
+    for process in group.processes:
         report = process.report()
         assert (report["cause"], report["exitCode"]) == ("diverged", 86)
         assert report["message"].startswith(
@@ -172,17 +172,17 @@ def test_a_run_with_a_dropped_update_resumes_bitwise(tmp_path: Path, start: Star
         run["spec"]["recovery"] = {"divergence": {"nonFinite": "skip", "spike": {"sigmas": 6.0, "windowSteps": 8}}}
         found: dict[int, float] = {}
         monkeypatch.setenv("HANG", "18,1" if root == "stopped" else "-1,-1")
-        world = start(run, module=MODULE)
+        group = start(run, module=MODULE)
         if root == "stopped":
-            world.leader.wait_for(seen_step(17))
-            world.processes[1].popen.kill()
-            world.wait()
-            assert world.leader.report()["peerLost"] == 1, "the operator must blame the node of process 1, not the node of this one"
+            group.leader.wait_for(seen_step(17))
+            group.processes[1].popen.kill()
+            group.wait()
+            assert group.leader.report()["peerLost"] == 1, "the operator must blame the node of process 1, not the node of this one"
             monkeypatch.delenv("HANG")
-            found |= world.leader.losses()
-            world = start(run, module=MODULE, restart=1, resume_step=committed(tmp_path / root)[0])
-        assert world.wait() == [ExitCode.DONE] * 2
-        losses.append(found | world.leader.losses())
+            found |= group.leader.losses()
+            group = start(run, module=MODULE, restart=1, resume_step=committed(tmp_path / root)[0])
+        assert group.wait() == [ExitCode.DONE] * 2
+        losses.append(found | group.leader.losses())
     calm, stopped = ({step: repr(loss) for step, loss in one.items()} for one in losses)
     assert calm == stopped
     assert calm[13] == "'NaN'"

@@ -16,8 +16,8 @@ from tests.faults.table import Trials
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root
 from tests.trainer.checkpoint.roots import gateway, s3_root
+from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 from tests.trainer.test_access_retries import behind, proxy
-from tests.trainer.worlds import World, run_document, start_world
 
 __all__ = ["behind", "gateway", "proxy", "s3_root"]
 
@@ -48,18 +48,18 @@ def out_of_reach(events: list[dict[str, Any]]) -> list[str]:
     return [event["message"] for event in events if event.get("event") == "warning" and ".txt cannot be " in event["message"]]
 
 
-def wait_until_waiting(world: World) -> None:
+def wait_until_waiting(group: TrainerProcesses) -> None:
     """Wait until the process that builds the token caches, any of them, waits for a source."""
-    waits = lambda: any(out_of_reach(process.events) for process in world.processes)  # noqa: E731 - a condition
-    until(waits, timeout_seconds=limit(120), interval_seconds=0.1, failure=world.leader.output_tail)
+    waits = lambda: any(out_of_reach(process.events) for process in group.processes)  # noqa: E731 - a condition
+    until(waits, timeout_seconds=limit(120), interval_seconds=0.1, failure=group.leader.output_tail)
 
 
-def ended(world: World, code: ExitCode) -> World:
+def ended(group: TrainerProcesses, code: ExitCode) -> TrainerProcesses:
     try:
-        assert world.wait() == [code] * len(world.processes), world.leader.output_tail()
+        assert group.wait() == [code] * len(group.processes), group.leader.output_tail()
     finally:
-        world.reap()
-    return world
+        group.reap()
+    return group
 
 
 @pytest.mark.slow
@@ -71,7 +71,7 @@ def test_a_training_waits_for_its_sources_and_is_bitwise_the_same(
 ) -> None:
     calm = document(tmp_path, behind, "calm")
     calm["spec"]["accelerator"]["slices"] = slices
-    expected = ended(start_world(calm, tmp_path / "calm"), ExitCode.DONE).leader.losses()
+    expected = ended(start_processes(calm, tmp_path / "calm"), ExitCode.DONE).leader.losses()
     assert sorted(expected) == list(range(1, STEPS + 1))
     refused: list[Request] = []
 
@@ -84,16 +84,16 @@ def test_a_training_waits_for_its_sources_and_is_bitwise_the_same(
     proxy.decide = decide
     run = document(tmp_path, behind, "run")
     run["spec"]["accelerator"]["slices"] = slices
-    world = start_world(run, tmp_path / "run")
+    group = start_processes(run, tmp_path / "run")
     try:
-        wait_until_waiting(world)
+        wait_until_waiting(group)
         proxy.decide = lambda request: PASS
-        assert world.wait() == [ExitCode.DONE] * slices, world.leader.output_tail()
+        assert group.wait() == [ExitCode.DONE] * slices, group.leader.output_tail()
     finally:
-        world.reap()
-    assert world.leader.losses() == expected
+        group.reap()
+    assert group.leader.losses() == expected
     assert refused
-    (sentence, *_) = [one for process in world.processes for one in out_of_reach(process.events)]
+    (sentence, *_) = [one for process in group.processes for one in out_of_reach(process.events)]
     assert sentence.startswith("spec.data.sources[corpus].text")
     assert "access is denied (HTTP status 403" in sentence
     assert "the process tries again, with credentials read again, until 20" in sentence
@@ -107,8 +107,8 @@ def test_a_training_whose_sources_stay_unreachable_exits_with_87(
     tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, fault: Fault
 ) -> None:
     proxy.decide = lambda request: fault if of_a_source(request) else PASS
-    world = ended(start_world(document(tmp_path, behind, "run", accessRetrySeconds=2), tmp_path / "run"), ExitCode.DATA_UNREACHABLE)
-    report = world.leader.report()
+    group = ended(start_processes(document(tmp_path, behind, "run", accessRetrySeconds=2), tmp_path / "run"), ExitCode.DATA_UNREACHABLE)
+    report = group.leader.report()
     assert report["cause"] == "dataUnreachable"
     assert report["message"].startswith("spec.data.sources[corpus].text.paths[0]: s3://")
     assert "made by the test" not in report["message"]
@@ -124,14 +124,14 @@ def test_a_notice_ends_the_wait_for_a_source_and_counts_no_failure(
     proxy.decide = lambda request: DENIED if of_a_source(request) else PASS
     run = document(tmp_path, behind, "run")
     run["spec"]["accelerator"]["slices"] = slices
-    world = start_world(run, tmp_path / "run", grace_seconds=limit(30))
+    group = start_processes(run, tmp_path / "run", grace_seconds=limit(30))
     try:
-        wait_until_waiting(world)
-        for process in world.processes:
+        wait_until_waiting(group)
+        for process in group.processes:
             process.wait_for(lambda events: any(event.get("event") == "joined" for event in events))
-        world.signal(signal.SIGTERM, slices - 1)
-        assert world.wait() == [ExitCode.PREEMPTED] * slices, world.leader.output_tail()
+        group.signal(signal.SIGTERM, slices - 1)
+        assert group.wait() == [ExitCode.PREEMPTED] * slices, group.leader.output_tail()
     finally:
-        world.reap()
-    assert world.leader.report()["cause"] == "preempted"
+        group.reap()
+    assert group.leader.report()["cause"] == "preempted"
     trials.count("notices while a source was refused")

@@ -57,6 +57,9 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("trainer", "frozen", "the finished steps would have been different"),
     EditRule("trainer.steps", "atCheckpoint", "if the finished steps would have been the same (see below)"),
     EditRule("trainer.microbatches", "atCheckpoint", "changes only in how many parts a batch is computed"),
+    EditRule(
+        "trainer.attention", "atCheckpoint", "computes the same numbers up to rounding, so later losses may differ in their last digits"
+    ),
     EditRule("trainer.evaluation", "atCheckpoint", "changes no step"),
     EditRule("trainer.logEverySteps", "atCheckpoint", "the trainer reads it when it starts"),
     EditRule("checkpoint", "atCheckpoint", "the trainer reads it when it starts"),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from halcyon_api.axes import AXES, OF_PARAMETERS, REST, Link, axis, on, splitting
+from halcyon_api.axes import AXES, OF_PARAMETERS, REST, Link, axis, on, product, splitting
 from halcyon_api.base import ApiModel, Rule, RuledModel
 from halcyon_api.counting import counted
 from halcyon_api.spec.accelerator import Topology
@@ -28,9 +28,9 @@ def _size(name: str) -> Any:
     return Field(default=axis(name).default, description=axis(name).description)
 
 
-def _resolved(name: str) -> Any:
+def _resolved(name: str, *default: int) -> Any:
     """The field of the resolved mesh for one axis."""
-    return Field(ge=1, description=f"{axis(name).meaning}.")
+    return Field(*default, ge=1, description=f"{axis(name).meaning}.")
 
 
 _SIZES = ", ".join(f"self.{row.name}" for row in on("ici"))
@@ -46,6 +46,7 @@ class IciAxes(RuledModel):
     data: AxisSize = _size("data")
     fsdp: AxisSize = _size("fsdp")
     expert: AxisSize = _size("expert")
+    context: AxisSize = _size("context")
     tensor: AxisSize = _size("tensor")
 
     rules: ClassVar = (
@@ -84,7 +85,8 @@ class ResolvedMesh(ApiModel):
     replica: int = _resolved("replica")
     data: int = _resolved("data")
     fsdp: int = _resolved("fsdp")
-    expert: int = Field(default=1, ge=1, description=f"{axis('expert').meaning}.")
+    expert: int = _resolved("expert", 1)
+    context: int = _resolved("context", 1)
     tensor: int = _resolved("tensor")
 
     def size(self, name: str) -> int:
@@ -128,9 +130,10 @@ def resolve_mesh(mesh: MeshSpec, topology: Topology) -> ResolvedMesh:
     rest = [name for name, size in ici.items() if size == REST]
     devices = topology.devices_per_slice
     if devices % fixed or (not rest and fixed != devices):
-        sizes = " x ".join(f"{name} {size}" for name, size in ici.items() if size > 0)
+        sizes = product({name: size for name, size in ici.items() if size > 0})
+        sizes += f" = {fixed}" if " x " in sizes else ""
         raise InvalidMesh(
-            f"spec.mesh.ici: {sizes} = {fixed} does not {'divide' if rest else 'equal'} the {counted(devices, 'device')} of a slice; "
+            f"spec.mesh.ici: {sizes} does not {'divide' if rest else 'equal'} the {counted(devices, 'device')} of a slice; "
             f"choose axes whose product {'divides' if rest else 'is'} {devices}, or -1 for the rest"
         )
     ici |= dict.fromkeys(rest, devices // fixed)

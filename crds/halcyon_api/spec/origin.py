@@ -56,7 +56,7 @@ class OriginSpec(RuledModel):
 
     rules: ClassVar = (
         Rule(
-            "has(self.run) != has(self.huggingFace)",
+            "[has(self.run), has(self.huggingFace)].filter(present, present).size() == 1",  # the form that the JSON schema recognises
             lambda self: (self.run is None) != (self.hugging_face is None),
             "set exactly one of run and huggingFace",
             ".run",

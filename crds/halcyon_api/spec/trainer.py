@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from halcyon_api.base import ApiModel
 from halcyon_api.hardware import EightBit
+from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
 
 PositiveStep = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
@@ -106,6 +107,7 @@ class TrainerSpec(ApiModel):
         default=1,
         description="Number of parts of a step's batch, computed one after the other to save memory. The result is the same.",
     )
+    attention: AttentionName = Field(default="auto", description=ATTENTION_DESCRIPTION)
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = Field(
         default=0, description="Seed of the initial parameters and of the order of the data."
     )

@@ -134,7 +134,7 @@ def member(root: Root, options: dict[str, Any]) -> None:
     from tests.trainer.checkpoint.helpers import SHARDINGS
 
     layout.CHUNK_LIMIT_BYTES = options.get("chunkBytes", layout.CHUNK_LIMIT_BYTES)
-    world = join(
+    group = join(
         *(options["coordinator"], options["index"], options["count"], options["devices"]),
         limit(options.get("join_seconds", 60)),
         leave_timeout_seconds=limit(LEAVE_TIMEOUT_SECONDS),
@@ -146,7 +146,7 @@ def member(root: Root, options: dict[str, Any]) -> None:
         limits = Limits(parts_seconds=limit(options.get("seconds", 60)), request_seconds=limit(30), shared_read_bytes=0)
         told = _spoil_read_backs(root, options["readBack"]) if "readBack" in options else None
         callbacks = Callbacks(on_warning=lambda text: say(event="warned", text=text), on_read_back=_reports_read_backs(told))
-        with open_root(root, epoch=given_epoch(options), processes=world, limits=limits, callbacks=callbacks) as checkpointer:
+        with open_root(root, epoch=given_epoch(options), processes=group, limits=limits, callbacks=callbacks) as checkpointer:
             if options.get("tellFiles"):
                 _tell_files()
             paths = _tell_reads() if options.get("tellFiles") else []
@@ -165,11 +165,11 @@ def member(root: Root, options: dict[str, Any]) -> None:
                 checkpointer.finish()
                 say(event="committed", step=step, newest=checkpointer.newest.step if checkpointer.newest else None)
                 if told is not None and step % root.spec.verify.every_saves == 0:
-                    if world.process_index == 0:
+                    if group.process_index == 0:
                         assert told.acquire(timeout=limit(60))
-                    world.barrier(f"read back {step}")
+                    group.barrier(f"read back {step}")
     finally:
-        leave(world)
+        leave(group)
 
 
 def _tell_files() -> None:

@@ -228,11 +228,11 @@ def test_a_save_whose_head_finds_no_space_is_repeated_or_keeps_its_files(
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")
 def test_several_processes_repeat_a_save_together(small_disk: Path) -> None:
     root = roomy(small_disk)
-    with WriterGroup(root, 2, steps=8, mesh=[2, 2]) as world:
-        assert world.run() == [0, 0], [child.events for child in world.children]
-        told = world.told("committed")
+    with WriterGroup(root, 2, steps=8, mesh=[2, 2]) as group:
+        assert group.run() == [0, 0], [child.events for child in group.children]
+        told = group.told("committed")
         assert told == [[{"event": "committed", "step": step, "newest": step} for step in range(1, 9)]] * 2
-        assert world.told("warned")[0] != [], "the disk was never full"
+        assert group.told("warned")[0] != [], "the disk was never full"
     assert committed(root)[:2] == [8, 7]
     assert any(entry.path.endswith("-2/") for entry in list_checkpoints(root.spec).committed)
 

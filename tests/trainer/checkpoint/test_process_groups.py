@@ -51,9 +51,9 @@ class WriterGroup:
 @pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.variant)])
 def test_one_process_restores_what_four_saved_and_four_what_one_saved(request: pytest.FixtureRequest, kind: str) -> None:
     root: Root = request.getfixturevalue(f"{kind}_root")
-    with WriterGroup(root, 4, steps=2, shardings=BY_ROWS) as world:
-        assert world.run() == [0] * 4, world.children[0].noise()
-        assert world.told("committed") == [[{"event": "committed", "step": step, "newest": step} for step in (1, 2)]] * 4
+    with WriterGroup(root, 4, steps=2, shardings=BY_ROWS) as group:
+        assert group.run() == [0] * 4, group.children[0].noise()
+        assert group.told("committed") == [[{"event": "committed", "step": step, "newest": step} for step in (1, 2)]] * 4
     newest = list_checkpoints(root.spec).committed[0]
     manifest = Manifest.model_validate_json((root.folder / newest.path / "MANIFEST.json").read_bytes())
     assert manifest.process_count == 4
@@ -69,12 +69,12 @@ def test_one_process_restores_what_four_saved_and_four_what_one_saved(request: p
     assert same_bits(restored.state, numbers(2))
 
     fill(root, 3)  # by one process with a 2 × 2 mesh
-    with WriterGroup(root, 4, mesh=[1, 4], shardings=BY_COLUMNS) as world:
-        assert world.run() == [0] * 4, world.children[0].noise()
-        assert world.told("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 4
-    with WriterGroup(root, 2, mesh=[2, 2], steps=1) as world:
-        assert world.run() == [0] * 2, world.children[0].noise()
-        assert world.told("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 2
+    with WriterGroup(root, 4, mesh=[1, 4], shardings=BY_COLUMNS) as group:
+        assert group.run() == [0] * 4, group.children[0].noise()
+        assert group.told("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 4
+    with WriterGroup(root, 2, mesh=[2, 2], steps=1) as group:
+        assert group.run() == [0] * 2, group.children[0].noise()
+        assert group.told("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 2
 
 
 REPLICATED: dict[str, list[str]] = {name: [] for name in ("bias", "counts", "half", "scale", "weight")}
@@ -96,9 +96,9 @@ def test_every_replica_writes_its_share_and_reads_it_for_the_others(
     """All arrays replicated over four processes, or split in two with two replicas: each process writes and reads about a quarter."""
     root: Root = request.getfixturevalue(f"{kind}_root")
     options: dict[str, Any] = {"mesh": grid, "shardings": shardings, "chunkBytes": 64, "tellFiles": True}
-    with WriterGroup(root, 4, steps=2, **options) as world:
-        assert world.run() == [0] * 4, world.children[0].noise()
-        wrote = [told[-1]["files"] for told in world.told("wrote")]
+    with WriterGroup(root, 4, steps=2, **options) as group:
+        assert group.run() == [0] * 4, group.children[0].noise()
+        wrote = [told[-1]["files"] for told in group.told("wrote")]
     newest = list_checkpoints(root.spec).committed[0]
     assert verify_checkpoint(root.spec, newest) == ()
     manifest = Manifest.model_validate_json((root.folder / newest.path / "MANIFEST.json").read_bytes())
@@ -108,10 +108,10 @@ def test_every_replica_writes_its_share_and_reads_it_for_the_others(
     metadata = [sum("zarr.json" in path for path in files) for files in wrote]
     assert metadata == [2] * 4
 
-    with WriterGroup(root, 4, **options) as world:
-        assert world.run() == [0] * 4, world.children[0].noise()
-        assert world.told("restored") == [[{"event": "restored", "step": 2, "right": True, "skipped": []}]] * 4
-        reads = [told[-1]["files"] for told in world.told("read")]
+    with WriterGroup(root, 4, **options) as group:
+        assert group.run() == [0] * 4, group.children[0].noise()
+        assert group.told("restored") == [[{"event": "restored", "step": 2, "right": True, "skipped": []}]] * 4
+        reads = [told[-1]["files"] for told in group.told("read")]
     assert sorted(path for paths in reads for path in paths) == [file.path for file in manifest.files], "each file by one process"
     assert max(map(len, reads)) - min(map(len, reads)) <= 4
 
@@ -122,35 +122,35 @@ def test_every_replica_writes_its_share_and_reads_it_for_the_others(
 
 
 def test_all_processes_agree_on_damage_that_one_of_them_reads(file_root: Root) -> None:
-    with WriterGroup(file_root, 4, mesh=[1, 4], shardings=REPLICATED, chunkBytes=64, steps=2) as world:
-        assert world.run() == [0] * 4
+    with WriterGroup(file_root, 4, mesh=[1, 4], shardings=REPLICATED, chunkBytes=64, steps=2) as group:
+        assert group.run() == [0] * 4
     newest = list_checkpoints(file_root.spec).committed[0]
     chunk = file_root.folder / newest.path / "data/weight/c/3/0"
     chunk.write_bytes(chunk.read_bytes()[::-1])
-    with WriterGroup(file_root, 4, mesh=[2, 2], shardings=HALVES) as world:
-        assert world.run() == [0] * 4
+    with WriterGroup(file_root, 4, mesh=[2, 2], shardings=HALVES) as group:
+        assert group.run() == [0] * 4
         reason = "data/weight/c/3/0 does not have the hash that the manifest names"
-        assert world.told("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
+        assert group.told("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
 
 
 def test_all_processes_fall_back_together_when_one_finds_damage(file_root: Root) -> None:
-    with WriterGroup(file_root, 4, steps=2, shardings=BY_ROWS) as world:
-        assert world.run() == [0] * 4
+    with WriterGroup(file_root, 4, steps=2, shardings=BY_ROWS) as group:
+        assert group.run() == [0] * 4
     newest = list_checkpoints(file_root.spec).committed[0]
     chunk = file_root.folder / newest.path / "data/weight/c/3/0"  # only process 3 needs it
     chunk.write_bytes(chunk.read_bytes()[::-1])
-    with WriterGroup(file_root, 4, shardings=BY_ROWS) as world:
-        assert world.run() == [0] * 4
+    with WriterGroup(file_root, 4, shardings=BY_ROWS) as group:
+        assert group.run() == [0] * 4
         reason = "data/weight/c/3/0 does not have the hash that the manifest names"
-        assert world.told("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
+        assert group.told("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
     assert [bad["reason"] for bad in file_root.head["bad"]] == [reason]
 
 
 def test_a_process_that_writes_no_part_is_named(file_root: Root) -> None:
-    with WriterGroup(file_root, 4, steps=1, seconds=3, absent=[2, 0]) as world:
-        codes = world.run()
+    with WriterGroup(file_root, 4, steps=1, seconds=3, absent=[2, 0]) as group:
+        codes = group.run()
         assert [codes[index] for index in (0, 1, 3)] == [ExitCode.FAILURE] * 3
-        ends = [child.events[-1]["text"] for child in (world.children[0], world.children[1])]
+        ends = [child.events[-1]["text"] for child in (group.children[0], group.children[1])]
     assert "step 1 was not saved: checkpoint root" in ends[0]
     assert f"process 2 of 4 wrote no part within {limit(3)} s" in ends[0]
     assert "process 0 gave up the checkpoint" in ends[1] or f"process 0 did not commit within {limit(3)} s" in ends[1]
@@ -160,15 +160,15 @@ def test_a_process_that_writes_no_part_is_named(file_root: Root) -> None:
 
 def test_a_fenced_start_has_the_same_error_on_every_process(file_root: Root) -> None:
     fill(file_root, 1)
-    with WriterGroup(file_root, 4, epoch=[0, 0]) as world:
-        assert world.run() == [ExitCode.FENCED] * 4
-        assert len({json.dumps(ended) for ended in world.told("ended")}) == 1
+    with WriterGroup(file_root, 4, epoch=[0, 0]) as group:
+        assert group.run() == [ExitCode.FENCED] * 4
+        assert len({json.dumps(ended) for ended in group.told("ended")}) == 1
 
 
 def test_a_folder_that_the_hosts_do_not_share_is_refused(file_root: Root) -> None:
     apart = Root(file_root.spec.model_copy(update={"root": f"{file_root.spec.root}-of-another-host"}), file_root.folder)
-    with WriterGroup(file_root, 2, mesh=[2, 2], roots={1: apart}) as world:
-        assert world.run() == [ExitCode.ROOT_UNUSABLE] * 2
-        text = world.children[0].events[-1]["text"]
+    with WriterGroup(file_root, 2, mesh=[2, 2], roots={1: apart}) as group:
+        assert group.run() == [ExitCode.ROOT_UNUSABLE] * 2
+        text = group.children[0].events[-1]["text"]
     assert "process 1 of 2 does not see the checkpoint root" in text
     assert "mount one shared volume on all hosts with spec.checkpoint.volumeClaim" in text

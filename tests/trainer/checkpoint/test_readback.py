@@ -143,9 +143,9 @@ def test_every_process_reads_what_it_wrote(file_root: Root, victim: int) -> None
     """A file of process 0, or of another process, is reversed between the commit and the read-back."""
     root = reading(file_root, 2)
     shardings = {"weight": ["fsdp"], "half": [None, "fsdp"], "bias": [], "counts": ["fsdp"]}
-    with WriterGroup(root, 4, steps=4, shardings=shardings, readBack=victim) as world:
-        assert world.run() == [0] * 4, world.children[0].noise()
-        told = world.told("readBack")
+    with WriterGroup(root, 4, steps=4, shardings=shardings, readBack=victim) as group:
+        assert group.run() == [0] * 4, group.children[0].noise()
+        told = group.told("readBack")
     reason = f"data/weight/c/{victim}/0 does not have the hash that the manifest names"
     assert told == [[{"event": "readBack", "step": 2, "damage": reason}, {"event": "readBack", "step": 4, "damage": None}], [], [], []]
     assert [bad["step"] for bad in root.head["bad"]] == [2]

@@ -56,7 +56,7 @@ def bytes_of_a_batch(dataset: Dataset, sharding: NamedSharding) -> int:
 
 
 def main(index: int, count: int, devices: int, coordinator: str, corpus: Path, cache: Path, output: Path) -> None:
-    world = join(coordinator, index, count, devices)
+    group = join(coordinator, index, count, devices)
     dataset = open_text(
         sources=[text_source(corpus / name, name=name, weight=weight) for name, weight in (("first", 2), ("second", 1))],
         sequence_length=LENGTH,
@@ -95,7 +95,7 @@ def main(index: int, count: int, devices: int, coordinator: str, corpus: Path, c
     )
     found["fingerprint"] = np.array(dataset.fingerprint)
     np.savez(output, **found)
-    leave(world)
+    leave(group)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from halcyon_api.spec.trainer import BatchScheduleEntry
 from tests.suite.limits import limit
 from tests.trainer.batches import FIELDS, NO_SEGMENTS
 from tests.trainer.data.corpus import distinct_tokens
+from tests.trainer.meshes import mesh_of
 
 MESHES = [(1, 1, 1, 1), (1, 1, 4, 1), (1, 4, 1, 1), (2, 1, 2, 1), (2, 1, 1, 2), (1, 1, 2, 2), (1, 1, 1, 8), (2, 2, 1, 2)]
 AXES = ("replica", "data", "fsdp", "tensor")
@@ -94,6 +95,19 @@ def test_row_r_is_the_same_example_on_every_mesh(watched: Watched, mesh: tuple[i
                 assert np.array_equal(np.asarray(array).reshape(16, 8), getattr(expected, name))
                 for shard in array.addressable_shards:
                     assert np.array_equal(np.asarray(shard.data), np.asarray(array)[shard.index])
+
+
+@pytest.mark.parametrize(("fsdp", "expert", "context", "tensor"), [(1, 1, 8, 1), (2, 1, 2, 2), (1, 2, 2, 2)])
+def test_each_device_gets_its_positions(watched: Watched, fsdp: int, expert: int, context: int, tensor: int) -> None:
+    mesh = mesh_of(fsdp=fsdp, expert=expert, context=context, tensor=tensor)
+    sharding = NamedSharding(mesh, PartitionSpec(None, ("replica", "data", "fsdp", "expert"), "context"))
+    with loader(watched, sharding, microbatches=2, fields=FIELDS, last_step=1) as batches:
+        batch, expected = batches.batch(0), watched.expected(0)
+    for name in FIELDS:
+        assert batch[name].sharding.is_equivalent_to(sharding, 3)
+        assert {shard.data.shape[2] for shard in batch[name].addressable_shards} == {8 // context}
+        assert np.array_equal(np.asarray(batch[name]).reshape(16, 8), getattr(expected, name))
+    assert watched.rows == 16, "each row is made once for this process"
 
 
 def test_segments_are_left_out_unless_requested(watched: Watched) -> None:

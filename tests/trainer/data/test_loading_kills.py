@@ -142,28 +142,28 @@ def rows_of(folder: Path, hosts: int) -> Rows:
     return found
 
 
-def wait_for_step(world: list[ForkServerProcess], folder: Path, goal: int) -> None:
+def wait_for_step(group: list[ForkServerProcess], folder: Path, goal: int) -> None:
     """Wait until all hosts have taken `goal` steps, or one has ended."""
     until(
-        lambda: reached(folder, len(world)) >= goal or not all(process.is_alive() for process in world),
+        lambda: reached(folder, len(group)) >= goal or not all(process.is_alive() for process in group),
         timeout_seconds=PATIENCE_SECONDS,
         interval_seconds=0.002,
-        failure=lambda: f"step {goal} is not reached, but {reached(folder, len(world))}",
+        failure=lambda: f"step {goal} is not reached, but {reached(folder, len(group))}",
     )
 
 
-def end(world: list[ForkServerProcess]) -> None:
-    for process in world:
+def end(group: list[ForkServerProcess]) -> None:
+    for process in group:
         process.kill()
         process.join(limit(PATIENCE_SECONDS))
 
 
-def run_out(world: list[ForkServerProcess], folder: Path) -> None:
+def run_out(group: list[ForkServerProcess], folder: Path) -> None:
     """Let a process group take all remaining steps, then end it."""
-    wait_for_step(world, folder, STEPS)
-    exits = [process.exitcode for process in world]
-    end(world)
-    assert reached(folder, len(world)) == STEPS, exits
+    wait_for_step(group, folder, STEPS)
+    exits = [process.exitcode for process in group]
+    end(group)
+    assert reached(folder, len(group)) == STEPS, exits
 
 
 @pytest.fixture
@@ -187,15 +187,15 @@ def test_sigkills_in_loading_change_no_row(places: list[Place], undisturbed: Row
             place = chance.choice(places)
             # Leaves room for the other kills; hits the opening, the first batch or a later one.
             goal = first + chance.randint(0, (STEPS - first) // (wanted - kills + 1))
-            world = start(place, folder, hosts=hosts, first_step=first, last_step=min(goal + AHEAD, STEPS - 1) - 1, chance=chance)
-            wait_for_step(world, folder, goal)
+            group = start(place, folder, hosts=hosts, first_step=first, last_step=min(goal + AHEAD, STEPS - 1) - 1, chance=chance)
+            wait_for_step(group, folder, goal)
             time.sleep(chance.uniform(0, 0.01))  # a random delay
             assert reached(folder, hosts) < STEPS
-            victim = world[kills % hosts]
+            victim = group[kills % hosts]
             victim.kill()
             victim.join(limit(PATIENCE_SECONDS))
             assert victim.exitcode == -signal.SIGKILL
-            end(world)  # the next start is of the whole process group
+            end(group)  # the next start is of the whole process group
             kills += 1
         run_out(start(chance.choice(places), folder, hosts=hosts, first_step=reached(folder, hosts), chance=chance), folder)
         assert rows_of(folder, hosts) == undisturbed

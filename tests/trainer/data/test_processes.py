@@ -52,13 +52,13 @@ def test_one_to_four_processes_see_the_same_batches(tmp_path: Path) -> None:
         folder = corpus / ("first" if number % 3 else "second")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number:02d}.txt").write_text("".join(f"{number} times {factor} is {number * factor}.\n" for factor in range(30)))
-    worlds = {processes: read_batches(corpus, tmp_path / str(processes), processes=processes) for processes in (1, 2, 3, 4)}
-    alone = worlds[1][0]
+    groups = {processes: read_batches(corpus, tmp_path / str(processes), processes=processes) for processes in (1, 2, 3, 4)}
+    alone = groups[1][0]
     batches = {name for name in alone if "/" in name}
     assert len(batches) == len(STEPS) * 4 * BATCH_SIZE
     for processes in (2, 3, 4):
         seen: dict[str, np.ndarray] = {}
-        for process in worlds[processes]:
+        for process in groups[processes]:
             rows = {name: value for name, value in process.items() if "/" in name}
             assert len(rows) == len(batches) // processes
             assert not seen.keys() & rows.keys()
@@ -66,7 +66,7 @@ def test_one_to_four_processes_see_the_same_batches(tmp_path: Path) -> None:
             assert str(process["fingerprint"]) == str(alone["fingerprint"])
             assert process["evaluation"] == pytest.approx(alone["evaluation"], rel=1e-6)
         assert seen.keys() == batches
-        mine = [int(process["bytes"]) for process in worlds[processes]]
+        mine = [int(process["bytes"]) for process in groups[processes]]
         assert sum(mine) == int(alone["bytes"]), "the processes share the reading, and nothing is read twice"
         assert max(mine) <= BATCH_SIZE // processes * (LENGTH + 1) * TOKEN_BYTES
         for name, value in seen.items():

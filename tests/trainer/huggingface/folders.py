@@ -10,8 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
+from halcyon.huggingface.exporting import export_model
+from halcyon.huggingface.importing import import_model
+from halcyon.huggingface.root import entry_of, stored_model
 from halcyon.storage.store import Store
+from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
+
+OWNER = Owner(namespace="default", name="base")
 
 GOLDENS = Path(__file__).parent / "goldens"
 CASES = ("llama", "llama-tied", "gpt2")
@@ -61,12 +67,24 @@ def llama_tensors(dtype: Any = np.float32, seed: int = 0) -> dict[str, np.ndarra
     return {name: random.standard_normal(shape).astype(jnp.dtype(dtype)) for name, shape in shapes.items()}
 
 
-def write_folder(folder: Path, tensors: dict[str, np.ndarray], **config: Any) -> Path:
-    """A folder with one safetensors file and a config.json."""
+def write_folder(folder: Path, tensors: dict[str, np.ndarray], whole: dict[str, Any] | None = None, **config: Any) -> Path:
+    """A folder with one safetensors file and a config.json: `whole`, or that of the tiny Llama with changes."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps({**CONFIG, **config}))
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **config} if whole is None else whole))
     return folder
+
+
+def imported(folder: Path, root: Path, **options: Any) -> CommittedStep:
+    """Import a folder into a root."""
+    return import_model(store_of(folder), store_of(root), owner=OWNER, clock=1e9, **options)
+
+
+def exported(root: Path, folder: Path, **options: Any) -> dict[str, np.ndarray]:
+    """Export the newest checkpoint of a root, and read the tensors of the folder."""
+    store = store_of(root)
+    export_model(stored_model(store, entry_of(store, None)), store_of(folder), **options)
+    return tensors_of(folder)
 
 
 def store_of(folder: Path) -> Store:

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh
 
 import halcyon
 from halcyon.checkpoint.fingerprints import fingerprints
@@ -18,7 +17,6 @@ from halcyon.checkpoint.layout import flatten
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken
 from halcyon.huggingface.beginning import Begun, begin
 from halcyon.huggingface.importing import import_model
-from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import completed_state
 from halcyon_api.checkpoint_documents import Owner
@@ -26,7 +24,8 @@ from halcyon_api.exit_codes import ExitCode
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.trainer.checkpoint.helpers import OneProcess
 from tests.trainer.huggingface.folders import TOKENS, llama_tensors, store_of, tensors_of, write_folder
-from tests.trainer.worlds import run_document, start_world
+from tests.trainer.meshes import mesh_of
+from tests.trainer.process_groups import run_document, start_processes
 
 LLAMA = {"layers": 2, "hiddenSize": 8, "intermediateSize": 12, "heads": 4, "kvHeads": 2}
 
@@ -40,8 +39,7 @@ def spec_of(tmp_path: Path, origin: dict[str, Any], **model: Any) -> TrainingRun
 def begun(spec: TrainingRunSpec, tokens: int = 60) -> tuple[Begun, Program]:
     """What a run on four devices begins with, and its program."""
     assert spec.origin is not None
-    devices = np.array(jax.devices()[:4]).reshape(1, 1, 2, 2)
-    program = build_program(spec, tokens, Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 4))
+    program = build_program(spec, tokens, mesh_of(fsdp=2, tensor=2))
     owner = Owner(namespace="tests", name="tuned")
     prints = fingerprints(spec, data={})
     return begin(
@@ -130,9 +128,9 @@ def test_a_run_trains_imported_weights_and_its_export_is_loaded_again(tmp_path: 
         ("second", {"run": "base", "root": f"file://{tmp_path / 'base'}"}),
     ):
         spec = document["spec"] | {"from": origin, "checkpoint": document["spec"]["checkpoint"] | {"root": f"file://{tmp_path / name}"}}
-        world = start_world(document | {"spec": spec}, tmp_path / f"log-{name}")
-        assert set(world.wait()) == {ExitCode.DONE}, world.leader.noise[-20:]
-        losses.append(world.leader.losses())
+        group = start_processes(document | {"spec": spec}, tmp_path / f"log-{name}")
+        assert set(group.wait()) == {ExitCode.DONE}, group.leader.noise[-20:]
+        losses.append(group.leader.losses())
     assert sorted(losses[0]) == [1, 2, 3, 4, 5, 6]
     assert losses[0] == losses[1]
     head = json.loads((tmp_path / "first" / "HEAD").read_text())

@@ -15,11 +15,7 @@ from typer.testing import CliRunner, Result
 import halcyon
 from halcyon.cli.main import app
 from halcyon.errors import BadConfiguration
-from halcyon.huggingface.exporting import export_model
-from halcyon.huggingface.importing import import_model
-from halcyon.huggingface.root import entry_of, stored_model
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.exit_codes import ExitCode
 from tests.trainer.checkpoint.helpers import Root
 from tests.trainer.huggingface.folders import (
@@ -27,24 +23,13 @@ from tests.trainer.huggingface.folders import (
     CONFIG,
     GOLDENS,
     TOKENS,
+    exported,
+    imported,
     llama_tensors,
     same_bits,
-    store_of,
     tensors_of,
     write_folder,
 )
-
-OWNER = Owner(namespace="default", name="base")
-
-
-def imported(folder: Path, root: Path, **options: Any) -> CommittedStep:
-    return import_model(store_of(folder), store_of(root), owner=OWNER, clock=1e9, **options)
-
-
-def exported(root: Path, folder: Path, **options: Any) -> dict[str, np.ndarray]:
-    store = store_of(root)
-    export_model(stored_model(store, entry_of(store, None)), store_of(folder), **options)
-    return tensors_of(folder)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param("bfloat16", marks=pytest.mark.variant)])

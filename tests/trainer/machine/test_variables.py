@@ -13,7 +13,7 @@ import yaml
 from halcyon.machine.variables import set_variables
 from halcyon_api.spec.variables import VariableSpec
 from tests.suite.limits import limit
-from tests.trainer.worlds import run_document
+from tests.trainer.process_groups import run_document
 
 
 def variable(name: str, value: str | None = None) -> VariableSpec:

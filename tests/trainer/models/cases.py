@@ -91,6 +91,11 @@ FAMILIES = {
 }
 """A small model of every family, some with options; between them, each number that a shape depends on."""
 EVERY_FAMILY = pytest.mark.parametrize("spec", FAMILIES.values(), ids=FAMILIES)
+_WITH_OTHER_PARTS = ("llama-options", "gpt2-options", "qwen2", "gemma2", "olmo3", "qwen3-moe", "gpt-oss", "deepseek-v3")
+EVERY_PART = pytest.mark.parametrize(
+    "spec", [pytest.param(spec, id=name, marks=() if name in _WITH_OTHER_PARTS else pytest.mark.variant) for name, spec in FAMILIES.items()]
+)
+"""Every family. Those whose parts others have too are further cases."""
 
 ARCHITECTURES = pytest.mark.parametrize("spec", [LLAMA, TIED_LLAMA, GPT2], ids=["llama", "tied-llama", "gpt2"])
 

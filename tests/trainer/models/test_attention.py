@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from haliax import NamedArray
 
-from halcyon.models.parts.attention import Implementation, attention
+from halcyon.models.parts.attention import attention
+from halcyon.models.parts.attention_choice import Implementation
 from halcyon.models.parts.masks import Block, Causal, Mask, Prefix, Segments, Window
 from tests.trainer.models.plain_attention import Sees, plain_attention
 
@@ -103,12 +104,19 @@ def difference(given: tuple[np.ndarray, ...], which: int, direction: np.ndarray,
 
 
 def check(
-    mask: Mask | None, sees: Sees, options: dict[str, Any], implementation: Implementation, keys: hax.Axis = KEYS, dtype: str = "float32"
+    mask: Mask | None,
+    sees: Sees,
+    options: dict[str, Any],
+    implementation: Implementation,
+    keys: hax.Axis = KEYS,
+    dtype: str = "float32",
+    block: int = 8,
 ) -> None:
     given = arrays(keys)
     weights = random(4, BATCH, POSITION, HEADS, GROUP, VALUE)
     with_sinks = options.get("sinks", False)
     how = {name: option for name, option in options.items() if name != "sinks"}
+    how["block"] = block
     narrow = tuple(each.astype(dtype) for each in given)
     (_, out), gradients = weighed(narrow, mask, weights.astype(dtype), implementation=implementation, with_sinks=with_sinks, **how)
     wide = tuple(np.asarray(each.array.astype(jnp.float32), np.float64) for each in narrow)
@@ -144,6 +152,13 @@ def test_every_mask_is_that_of_plain_numpy(name: str, implementation: Implementa
 @pytest.mark.parametrize("mask", ["causal", "nothing-for-some"])
 def test_every_option_is_that_of_plain_numpy(mask: str, options: str, implementation: Implementation) -> None:
     check(*MASKS[mask], OPTIONS[options], implementation)
+
+
+@pytest.mark.parametrize(("mask", "options"), [("none", "all"), ("segments", "plain"), ("prefix-or-window", "sinks")])
+def test_a_block_need_not_divide_the_length(mask: str, options: str) -> None:
+    check(*MASKS[mask], OPTIONS[options], "blockwise", block=12)
+    if mask == "none":
+        check(*MASKS[mask], OPTIONS[options], "blockwise", LONGER.resize(41), block=12)
 
 
 @BOTH
@@ -204,8 +219,6 @@ def test_the_implementation_is_chosen_by_the_length() -> None:
 
 def test_wrong_sizes_are_refused_in_a_sentence() -> None:
     given, weights = arrays(), random(4, BATCH, POSITION, HEADS, GROUP, VALUE)
-    with pytest.raises(ValueError, match="a block of 12 positions does not divide 32 queries and 32 keys"):
-        weighed(given, Causal(), weights, implementation="blockwise", block=12)
     with pytest.raises(ValueError, match="soft_cap is 0; give a positive number, or None for no limit"):
         weighed(given, Causal(), weights, soft_cap=0)
     with pytest.raises(ValueError, match="a window of 0 positions sees nothing; give at least 1"):

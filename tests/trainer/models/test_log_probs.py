@@ -17,8 +17,17 @@ from halcyon.parallel.partition import computing
 from halcyon_api.spec.mesh import ResolvedMesh
 
 BATCH, POSITION, EMBED, VOCAB = hax.make_axes(batch=8, position=12, embed=8, vocab=24)
-MESHES = [None, ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1), ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2)]
-ON_MESHES = pytest.mark.parametrize("resolved", MESHES, ids=["one-device", "fsdp", "replica-fsdp-tensor"])
+MESHES = [
+    None,
+    ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1),
+    ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2),
+    ResolvedMesh(replica=1, data=1, fsdp=2, context=2, tensor=2),
+]
+NAMES = ["one-device", "fsdp", "replica-fsdp-tensor", "fsdp-context-tensor"]
+ON_MESHES = pytest.mark.parametrize(
+    "resolved",
+    [pytest.param(mesh, id=name, marks=pytest.mark.variant if "replica" in name else ()) for mesh, name in zip(MESHES, NAMES, strict=True)],
+)
 
 
 def textbook(features: jax.Array, head: jax.Array, tokens: jax.Array, soft_cap: float | None) -> tuple[jax.Array, jax.Array]:
@@ -45,7 +54,12 @@ def arrays(dtype: str) -> tuple[Any, ...]:
 @ON_MESHES
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("logit_bytes", "soft_cap"), [(1, None), (1 << 20, None), (1, 2.0)], ids=["a-block-a-position", "one-block", "soft-cap"]
+    ("logit_bytes", "soft_cap"),
+    [
+        pytest.param(1, None, id="a-block-a-position"),
+        pytest.param(1 << 20, None, id="one-block", marks=pytest.mark.variant),
+        pytest.param(1, 2.0, id="soft-cap"),
+    ],
 )
 def test_values_and_gradients_are_those_of_the_textbook(
     resolved: ResolvedMesh | None, dtype: str, logit_bytes: int, soft_cap: float | None
@@ -80,8 +94,10 @@ def test_values_and_gradients_are_those_of_the_textbook(
 
 
 @ON_MESHES
-@pytest.mark.parametrize(("z_loss", "soft_cap"), [(0.0, None), (0.1, None), (0.1, 2.0)])
-def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(resolved: ResolvedMesh | None, z_loss: float, soft_cap: float | None) -> None:
+@pytest.mark.parametrize(("z_loss", "soft_cap"), [(0.0, None), pytest.param(0.1, None, marks=pytest.mark.variant), (0.1, 2.0)])
+def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(
+    resolved: ResolvedMesh | None, z_loss: float, soft_cap: float | None
+) -> None:
     """The loss that computes its gradient in the forward pass is a weighted sum of the log-probabilities."""
     features, head, tokens = arrays("float32")
     weights = hax.named(jnp.asarray(np.random.default_rng(1).random((8, 12)), jnp.float32), (BATCH, POSITION))

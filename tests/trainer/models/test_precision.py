@@ -23,13 +23,18 @@ from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, shardings
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.mesh import ResolvedMesh
-from tests.trainer.models.cases import EVERY_FAMILY, FAMILIES, GPT2, TIED_LLAMA, VOCAB, loss_and_gradient, make, named, shapes
+from tests.trainer.models.cases import EVERY_PART, FAMILIES, GPT2, TIED_LLAMA, VOCAB, loss_and_gradient, make, named, shapes
 from tests.trainer.models.reference import named_leaves
 
 FREQUENT = 5
 """The token at about nine tenths of all positions of a batch."""
 SIZES = pytest.mark.parametrize(("length", "rows"), [(256, 4), (2048, 8)], ids=["T256-B4", "T2048-B8"])
-MESHES = [None, ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1), ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2)]
+MESHES = [
+    None,
+    ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1),
+    ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2),
+    ResolvedMesh(replica=1, data=1, fsdp=2, context=2, tensor=2),
+]
 
 
 def tokens_of(length: int, rows: int) -> np.ndarray:
@@ -52,7 +57,7 @@ def errors(found: Any, expected: Any) -> dict[str, float]:
 
 
 @SIZES
-@pytest.mark.parametrize("resolved", MESHES, ids=["one-device", "fsdp", "replica-fsdp-tensor"])
+@pytest.mark.parametrize("resolved", MESHES, ids=["one-device", "fsdp", "replica-fsdp-tensor", "fsdp-context-tensor"])
 def test_the_gradient_of_a_table_is_the_sum_of_its_vectors_however_often_a_token_occurs(length, rows, resolved):
     embed = hax.Axis("embed", 16)
     indices = named(tokens_of(length, rows))
@@ -180,8 +185,8 @@ def narrow_sums(program: Jaxpr) -> list[str]:
     return found
 
 
-@EVERY_FAMILY
-@pytest.mark.parametrize("parameters", ["float32", "bfloat16"])
+@EVERY_PART
+@pytest.mark.parametrize("parameters", ["float32", pytest.param("bfloat16", marks=pytest.mark.variant)])
 def test_no_sum_over_the_batch_is_narrow(spec, parameters, monkeypatch):
     monkeypatch.setattr(self_attention, "attention", functools.partial(attention, block=BLOCK))
     model = shapes(spec, length=LENGTH, dtype=parameters)

@@ -13,13 +13,16 @@ from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, constrain, named
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.mesh import ResolvedMesh
-from tests.trainer.models.cases import GPT2, LLAMA, VOCAB, batch, loss_and_gradient, losses, make
+from tests.trainer.models.cases import FAMILIES, GPT2, LLAMA, VOCAB, batch, loss_and_gradient, losses, make
 from tests.trainer.models.reference import named_leaves
 
 FULL = ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2)
 ALONE = ResolvedMesh(replica=1, data=1, fsdp=1, tensor=1)
 FSDP = ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1)
 NO_TENSOR = ResolvedMesh(replica=2, data=2, fsdp=2, tensor=1)
+CONTEXT = ResolvedMesh(replica=1, data=1, fsdp=2, context=2, tensor=2)
+EXPERT = ResolvedMesh(replica=1, data=1, fsdp=2, expert=2, context=2, tensor=1)
+MIXTRAL = FAMILIES["mixtral"]
 
 
 def mesh_of(resolved: ResolvedMesh):
@@ -48,8 +51,8 @@ def test_parameters_at_rest(path, partition):
     assert found[path].array.spec == PartitionSpec(*partition)
 
 
-def test_the_batch_is_split_over_all_data_axes():
-    assert named_sharding(mesh_of(FULL), ("batch", "position")).spec == PartitionSpec(("replica", "data", "fsdp", "expert"), None)
+def test_the_batch_is_split_over_all_data_axes_and_its_positions_over_context():
+    assert named_sharding(mesh_of(FULL), ("batch", "position")).spec == PartitionSpec(("replica", "data", "fsdp", "expert"), "context")
 
 
 def test_tensor_axes_agree_at_rest_and_in_computation():
@@ -64,7 +67,14 @@ def test_other_leaves_are_replicated():
     assert found["named"].array.spec == PartitionSpec("fsdp")
 
 
-@pytest.mark.parametrize(("spec", "meshes"), [(LLAMA, (ALONE, FSDP, FULL)), (GPT2, (ALONE, FULL))], ids=["llama", "gpt2"])
+@pytest.mark.parametrize(
+    ("spec", "meshes"),
+    [
+        pytest.param(LLAMA, (ALONE, FSDP, FULL), id="llama"),
+        pytest.param(GPT2, (ALONE, FULL), id="gpt2"),
+        pytest.param(MIXTRAL, (ALONE, EXPERT), id="mixtral", marks=pytest.mark.variant),
+    ],
+)
 def test_first_parameters_are_bitwise_the_same_on_every_mesh(spec, meshes):
     leaves = []
     for resolved in meshes:
@@ -78,8 +88,17 @@ def test_first_parameters_are_bitwise_the_same_on_every_mesh(spec, meshes):
             assert left.tobytes() == right.tobytes(), path
 
 
-@pytest.mark.parametrize("spec", [pytest.param(LLAMA, id="llama"), pytest.param(GPT2, id="gpt2", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("resolved", [NO_TENSOR, FULL], ids=["fsdp", "fsdp-tensor"])
+@pytest.mark.parametrize(
+    ("spec", "resolved"),
+    [
+        pytest.param(LLAMA, NO_TENSOR, id="fsdp-llama"),
+        pytest.param(LLAMA, FULL, id="fsdp-tensor-llama"),
+        pytest.param(GPT2, NO_TENSOR, id="fsdp-gpt2", marks=pytest.mark.slow),
+        pytest.param(GPT2, FULL, id="fsdp-tensor-gpt2", marks=pytest.mark.slow),
+        pytest.param(LLAMA, CONTEXT, id="context-llama", marks=pytest.mark.variant),
+        pytest.param(MIXTRAL, EXPERT, id="expert-context-mixtral", marks=pytest.mark.variant),
+    ],
+)
 def test_loss_and_gradient_are_those_of_one_device(spec, resolved, capfd):
     model, arrays = make(spec), batch(rows=8)
     alone = losses(model, *arrays)

@@ -28,8 +28,8 @@ def ids(groups):
 
 def test_axes_are_laid_out_outermost_first():
     mesh = build_mesh(ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2))
-    assert mesh.axis_names == MESH_AXES == ("replica", "data", "fsdp", "expert", "tensor")
-    assert dict(mesh.shape) == {"replica": 2, "data": 1, "fsdp": 2, "expert": 1, "tensor": 2}
+    assert mesh.axis_names == MESH_AXES == ("replica", "data", "fsdp", "expert", "context", "tensor")
+    assert dict(mesh.shape) == {"replica": 2, "data": 1, "fsdp": 2, "expert": 1, "context": 1, "tensor": 2}
     np.testing.assert_array_equal(np.vectorize(lambda device: device.id)(mesh.devices).ravel(), np.arange(8))
 
 
@@ -46,8 +46,8 @@ def test_a_mesh_that_the_devices_do_not_fill_is_refused():
     with pytest.raises(BadConfiguration) as refusal:
         build_mesh(ResolvedMesh(replica=2, data=1, fsdp=4, tensor=2))
     assert str(refusal.value) == (
-        "spec.mesh: replica 2 x data 1 x fsdp 4 x expert 1 x tensor 2 needs 16 devices but JAX sees 8 cpu devices; make "
-        "spec.accelerator.topology and slices agree with the machines, or change the mesh"
+        "spec.mesh: replica 2 x fsdp 4 x tensor 2 needs 16 devices but JAX sees 8 cpu devices; make spec.accelerator.topology and "
+        "slices agree with the machines, or change the mesh"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,38 +15,20 @@ from halcyon.training.state import initial_state
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.batches import batch_of
-from tests.trainer.meshes import mesh_of
+from tests.trainer.exactness.page import losses_case
+from tests.trainer.meshes import mesh_from
+from tests.trainer.parallel.mesh_cases import FEW, MODELS, MORE
 
 STEPS, ROWS, LENGTH = 10, 16, 12
-LLAMA: dict[str, Any] = {"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 24, "heads": 4, "kvHeads": 2}}
-TIED: dict[str, Any] = {"llama": LLAMA["llama"] | {"tieEmbeddings": True}}
-GPT2: dict[str, Any] = {"gpt2": {"layers": 2, "hiddenSize": 16, "heads": 4}}
-MIXTRAL: dict[str, Any] = {
-    "mixtral": {
-        "numHiddenLayers": 2,
-        "hiddenSize": 16,
-        "intermediateSize": 8,
-        "numAttentionHeads": 4,
-        "numKeyValueHeads": 2,
-        "numLocalExperts": 8,
-        "routerAuxLossCoef": 0.1,
-        "routerZLossCoef": 0.01,
-    }
-}
-SIZES: dict[str, Any] = {"hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 4, "numKeyValueHeads": 2}
-OLMO3: dict[str, Any] = {"olmo3": SIZES | {"numHiddenLayers": 5, "slidingWindow": 4, "attentionBias": True}}
-"""A mesh splits what a norm of all heads together is a mean of."""
-GEMMA2: dict[str, Any] = {"gemma2": SIZES | {"numHiddenLayers": 3, "slidingWindow": 4, "finalLogitSoftcapping": 2.0}}
-QWEN3: dict[str, Any] = {"qwen3": SIZES | {"numHiddenLayers": 2, "attentionBias": True}}
-FURTHER = ("olmo3", "gemma2", "qwen3", "mixtral")
-MODELS = {"llama": LLAMA, "tied": TIED, "gpt2": GPT2, "olmo3": OLMO3, "gemma2": GEMMA2, "qwen3": QWEN3, "mixtral": MIXTRAL}
+ALONE = "fsdp 1"
+"""The mesh of one device."""
 
 
 @functools.cache
 def losses(
-    model: str, sizes: tuple[int, ...], microbatches: int = 1, kind: str = "cpu", compute: str = "float32", products: str | None = None
+    model: str, on: str = ALONE, microbatches: int = 1, kind: str = "cpu", compute: str = "float32", products: str | None = None
 ) -> list[float]:
-    """Losses of a run on a mesh of these sizes; see `mesh_of`. On v5e the memory suffices to gather the parameters."""
+    """Losses of a run on a mesh; see `mesh_from`. On v5e the memory suffices to gather the parameters."""
     precision = {"compute": compute} | ({"products": products} if products else {})
     settings = {"batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": precision}
     run = document(
@@ -55,7 +37,7 @@ def losses(
         spec__optimizer={"learningRate": 0.01, "adamw": {}},
         spec__trainer={"steps": STEPS} | settings,
     )
-    mesh = mesh_of(*sizes)
+    mesh = mesh_from(on)
     program = build_program(parse_run(run).spec, 60, mesh)
     state, step = initial_state(program.build_state, program.template), program.compile_step(ROWS, LENGTH)
     control = jax.device_put(np.zeros(mesh.size, np.int32), program.control_sharding)
@@ -76,47 +58,26 @@ def losses(
     return found
 
 
-FEW: list[Any] = [
-    ("llama", (1, 1, 8, 1), 1, "cpu"),
-    ("gpt2", (2, 1, 2, 2), 4, "cpu"),
-    ("llama", (1, 1, 4, 2), 2, "v5e"),
-    ("mixtral", (1, 1, 2, 1, 4), 1, "cpu"),
-    ("olmo3", (1, 1, 4, 2), 1, "cpu"),
-]
-MORE: list[Any] = [
-    (model, sizes, microbatches, kind)
-    for model in MODELS
-    for sizes in ((1, 1, 8, 1), (1, 8, 1, 1), (2, 2, 2, 1), (2, 1, 2, 2), (1, 1, 4, 2), (1, 2, 1, 4), (8, 1, 1, 1))
-    for microbatches, kind in ((1, "cpu"), (2, "cpu"), (2, "v5e"))
-    if (model, sizes, microbatches, kind) not in FEW and sizes[3] <= (2 if model != "gpt2" else 4) and model not in FURTHER
-] + [(model, sizes, 2, "cpu") for model in FURTHER for sizes in ((1, 2, 2, 2), (2, 1, 1, 2))]
-MORE += [
-    ("mixtral", sizes, microbatches, kind)
-    for sizes in ((1, 1, 1, 1, 8), (1, 1, 2, 2, 2), (2, 1, 2, 1, 2), (2, 2, 1, 1, 2), (1, 1, 2, 1, 4))
-    for microbatches, kind in ((1, "cpu"), (2, "cpu"), (2, "v5e"))
-    if ("mixtral", sizes, microbatches, kind) not in FEW
-]
-"""The last size of a mesh is that of the axis ``expert``."""
-
-
 @pytest.mark.parametrize(
-    ("model", "sizes", "microbatches", "kind"),
+    ("model", "on", "microbatches", "kind"),
     [*FEW, *(pytest.param(*each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in MORE)],
 )
-def test_losses_are_those_of_one_device(model: str, sizes: tuple[int, ...], microbatches: int, kind: str) -> None:
-    np.testing.assert_allclose(losses(model, sizes, microbatches, kind), losses(model, (1, 1, 1, 1)), rtol=0, atol=5e-6)
+def test_losses_are_those_of_one_device(model: str, on: str, microbatches: int, kind: str, measured: Callable[..., None]) -> None:
+    difference = float(np.abs(np.subtract(losses(model, on, microbatches, kind), losses(model))).max())
+    assert difference <= 5e-6
+    measured("losses", losses_case(model, on, microbatches, kind), difference)
 
 
 def test_losses_in_narrow_compute_are_about_those_of_one_device() -> None:
-    sizes = (2, 1, 2, 2)
-    np.testing.assert_allclose(losses("gpt2", sizes, 2, "v5e", "bfloat16"), losses("gpt2", (1, 1, 1, 1), compute="bfloat16"), rtol=0.01)
+    found = losses("gpt2", "replica 2 x fsdp 2 x tensor 2", 2, "v5e", "bfloat16")
+    np.testing.assert_allclose(found, losses("gpt2", compute="bfloat16"), rtol=0.01)
 
 
 @pytest.mark.parametrize("products", ["int8", pytest.param("float8", marks=[pytest.mark.slow, pytest.mark.variant])])
 def test_losses_with_products_of_8_bits_are_about_those_of_one_device_and_of_wide_products(products: str) -> None:
     kind = "v7x" if products == "float8" else "v5e"
-    one = losses("llama", (1, 1, 1, 1), kind=kind, products=products)
-    np.testing.assert_allclose(losses("llama", (1, 1, 4, 2), 2, kind, products=products), one, rtol=2e-3)
-    wide = losses("llama", (1, 1, 1, 1))
+    one = losses("llama", kind=kind, products=products)
+    np.testing.assert_allclose(losses("llama", "fsdp 4 x tensor 2", 2, kind, products=products), one, rtol=2e-3)
+    wide = losses("llama")
     np.testing.assert_allclose(one, wide, rtol=0.01)
     assert one != wide

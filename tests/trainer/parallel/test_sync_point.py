@@ -59,19 +59,19 @@ def test_all_processes_leave_at_the_same_point_after_the_notice(seed: int) -> No
     together = threading.Barrier(count, timeout=limit(PATIENCE))
     deadline = time.monotonic() + limit(PATIENCE)
 
-    def process(world: ProcessGroup) -> None:
-        sync_point = SyncPoint(world)
+    def process(group: ProcessGroup) -> None:
+        sync_point = SyncPoint(group)
         for point in itertools.takewhile(lambda _: time.monotonic() < deadline, itertools.count()):
-            if moments.get(world.process_index) == point:
+            if moments.get(group.process_index) == point:
                 began_at.append(point)
                 threading.Thread(target=sync_point.notice).start()
             if sync_point.should_stop():
-                left[world.process_index] = point
+                left[group.process_index] = point
                 return
             together.wait()
 
-    with process_groups(count) as all_worlds:
-        threads = [threading.Thread(target=process, args=(world,)) for world in all_worlds]
+    with process_groups(count) as all_groups:
+        threads = [threading.Thread(target=process, args=(group,)) for group in all_groups]
         for thread in threads:
             thread.start()
         for thread in threads:

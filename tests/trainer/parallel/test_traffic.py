@@ -24,7 +24,7 @@ LEAST_BYTES = 4 * EMBED * 8
 LLAMA = {"layers": 3, "hiddenSize": EMBED, "intermediateSize": MLP, "heads": 4}
 
 
-def program_on(sizes: tuple[int, int, int, int], *, kind: str = "cpu", microbatches: int = 1, tied: bool = False) -> Program:
+def program_on(sizes: tuple[int, ...], *, context: int = 1, kind: str = "cpu", microbatches: int = 1, tied: bool = False) -> Program:
     """The program of a Llama on a mesh of these sizes (see `mesh_of`). On v5e the memory suffices to gather all parameters."""
     settings = {"batchSize": BATCH, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": {"compute": "bfloat16"}}
     run = document(
@@ -32,7 +32,7 @@ def program_on(sizes: tuple[int, int, int, int], *, kind: str = "cpu", microbatc
         spec__model={"llama": LLAMA | {"tieEmbeddings": tied}},
         spec__trainer={"steps": 10} | settings,
     )
-    return build_program(parse_run(run).spec, VOCAB, mesh_of(*sizes))
+    return build_program(parse_run(run).spec, VOCAB, mesh_of(*sizes, context=context))
 
 
 def traffic(program: Program) -> list[Collective]:
@@ -69,7 +69,7 @@ def test_replicas_add_up_their_gradients_after_the_last_microbatch() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 8, 1), pytest.param((2, 1, 4, 1), marks=pytest.mark.variant)])
-def test_microbatches_send_as_much_as_one_batch_where_memory_allows(sizes: tuple[int, int, int, int]) -> None:
+def test_microbatches_send_as_much_as_one_batch_where_memory_allows(sizes: tuple[int, ...]) -> None:
     program = program_on(sizes, kind="v5e", microbatches=4)
     found = traffic(program)
     assert [one for one in found if one.depth] == []
@@ -82,3 +82,16 @@ def test_microbatches_send_as_much_as_one_batch_where_memory_allows(sizes: tuple
 def test_a_tensor_axis_divides_the_data_that_is_sent(kind: str) -> None:
     found = traffic(program_on((1, 1, 4, 2), kind=kind, microbatches=2))
     assert max(one.size_bytes for one in found) <= TABLE_BYTES // 2
+
+
+def test_keys_travel_around_the_ring_and_are_never_gathered() -> None:
+    """Each device has an eighth of the positions. It gathers the ids of segments, once, and no other array with a position axis."""
+    program = program_on((), context=8).compile_step(BATCH, LENGTH).as_text() or ""
+    found = [one for one in collectives(program) if one.size_bytes >= LEAST_BYTES]
+    share = 4 * BATCH * (LENGTH // 8) * EMBED
+    sent = [one.size_bytes for one in found if one.kind == "collective-permute"]
+    assert sent
+    assert max(sent) <= share, "keys, or values, of one device"
+    gathered = [one for one in found if one.kind in ("all-gather", "all-to-all", "collective-broadcast")]
+    assert [(one.dtype, math.prod(one.shape), one.depth) for one in gathered] == [("s32", BATCH * LENGTH, 0)]
+    assert max(one.size_bytes for one in found if one.kind == "all-reduce") == TABLE_BYTES, "only gradients of parameters are summed"

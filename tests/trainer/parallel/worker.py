@@ -30,45 +30,45 @@ def tell(**event: Any) -> None:
     print(json.dumps(event), file=events, flush=True)
 
 
-def summing(world: ProcessGroup) -> Any:
+def summing(group: ProcessGroup) -> Any:
     """A compiled all-reduce over all devices: the sum of the devices' values, times the step."""
-    mesh = build_mesh(ResolvedMesh(replica=world.process_count, data=1, fsdp=DEVICES, tensor=1))
+    mesh = build_mesh(ResolvedMesh(replica=group.process_count, data=1, fsdp=DEVICES, tensor=1))
     sharding = named_sharding(mesh, (BATCH,))
-    count = world.process_count * DEVICES
+    count = group.process_count * DEVICES
     values = jax.make_array_from_callback((count,), sharding, lambda index: jnp.arange(count, dtype=jnp.float32)[index])
     total = jax.jit(lambda x, scale: jnp.sum(x * scale))
     return lambda step: float(total(values, jnp.float32(step)))
 
 
-def talk(world: ProcessGroup) -> None:
+def talk(group: ProcessGroup) -> None:
     """Use every collective operation once."""
-    mine = {"process": world.process_index, "name": "Zoë"}
+    mine = {"process": group.process_index, "name": "Zoë"}
     tell(
         event="talked",
-        agreed=world.agree(mine if world.is_main else None),
-        long=len(world.agree({"text": "x" * 100_000} if world.is_main else None)["text"]),
-        sum=summing(world)(1),
+        agreed=group.agree(mine if group.is_main else None),
+        long=len(group.agree({"text": "x" * 100_000} if group.is_main else None)["text"]),
+        sum=summing(group)(1),
         devices=jax.device_count(),
         local=jax.local_device_count(),
         processes=jax.process_count(),
     )
-    world.barrier("end")
+    group.barrier("end")
 
 
-def disagree(world: ProcessGroup) -> None:
+def disagree(group: ProcessGroup) -> None:
     """Wait at barriers with different names."""
     try:
-        world.barrier("here" if world.is_main else "there")
+        group.barrier("here" if group.is_main else "there")
     except RuntimeError as error:
         tell(event="refused", message=str(error))
 
 
-def steps(world: ProcessGroup) -> int:
+def steps(group: ProcessGroup) -> int:
     """Step together until a notice; returns the exit code."""
-    step_sum = summing(world)
+    step_sum = summing(group)
     with PreemptionNotice() as notice:
         step = 0
-        while wait_together(world, notice, lambda seconds: not notice.arrived):
+        while wait_together(group, notice, lambda seconds: not notice.arrived):
             step += 1
             step_sum(step)
             tell(event="step", step=step)
@@ -77,17 +77,17 @@ def steps(world: ProcessGroup) -> int:
     return 42
 
 
-def idle(world: ProcessGroup) -> None:
+def idle(group: ProcessGroup) -> None:
     """Stay alive without any communication."""
     tell(event="idle")
     time.sleep(limit(600))
 
 
-def linger(world: ProcessGroup) -> int:
+def linger(group: ProcessGroup) -> int:
     """Leave only after another process is lost: a normal end in spite of the loss."""
     tell(event="idle")
-    assert world.lifeline is not None
-    world.lifeline.lost.wait(limit(600))
+    assert group.lifeline is not None
+    group.lifeline.lost.wait(limit(600))
     return 7
 
 
@@ -97,7 +97,7 @@ TASKS = {"talk": talk, "disagree": disagree, "steps": steps, "idle": idle, "ling
 def main() -> None:
     coordinator, index, count, task = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     started = time.monotonic()
-    world = join(
+    group = join(
         coordinator,
         index,
         count,
@@ -108,12 +108,12 @@ def main() -> None:
     )
     tell(event="joined", seconds=time.monotonic() - started)
     try:
-        code = TASKS[task](world) or 0
+        code = TASKS[task](group) or 0
     except jax.errors.JaxRuntimeError as error:  # as the trainer does: report, and do not wait for the others
         tell(event="failed", message=str(error))
         os._exit(1)
     started = time.monotonic()
-    leave(world)
+    leave(group)
     tell(event="gone", seconds=time.monotonic() - started)
     os._exit(code)
 

@@ -140,6 +140,15 @@ def test_the_flops_of_a_token_may_be_set_later() -> None:
     assert scene.reporter.report().progress.mfu == pytest.approx(0.4)
 
 
+def test_the_implementations_of_attention_are_named_once() -> None:
+    scene = Scene()
+    scene.reporter.attends({"reference": "64 positions are few"})
+    scene.reporter.attends({"reference": "64 positions are few", "blockwise": "4096 positions"})
+    assert scene.reporter.report().progress.attention == "reference, blockwise"
+    told = [(event["implementation"], event["reason"]) for event in scene.named("attention")]
+    assert told == [("reference", "64 positions are few"), ("blockwise", "4096 positions")]
+
+
 @pytest.mark.parametrize("process_index", [0, 1])
 def test_tokenizing_is_a_part_of_the_start_and_is_reported_at_intervals(process_index: int) -> None:
     scene = Scene(process_index=process_index)
@@ -441,6 +450,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.tokenized(Built(rows=7, finished=True))
     scene.start(resumed_step=1)
     scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped")
+    scene.reporter.attends({"reference": "few positions"})
     scene.steps(2, 3)
     scene.reporter.evaluation(3, Found())  # type: ignore[arg-type]
     scene.reporter.evaluates(Evaluated(run="base", step=3, path="steps/3/"), batches=1, batch_tokens=64)

@@ -15,7 +15,7 @@ from halcyon.storage.store import Store
 from halcyon.training.compilation import CompilationCache, compiler_options, keeps_collectives_in_order, program_key
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from tests.trainer.worlds import World, run_document, start_world
+from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 
 LAYERS = 3
 
@@ -104,15 +104,15 @@ def test_process_groups_on_cpu_keep_only_programs_that_storage_does_not_change(t
     assert published(("jit_step", True), ("jit_other", False), ("jit_third", True)) == 1
 
 
-def train(document: dict[str, Any], directory: Path, **options: Any) -> World:
-    world = start_world(document, directory, module="tests.trainer.cache_child", share_programs=False, **options)
-    assert world.wait() == [ExitCode.DONE] * len(world.processes)
-    return world
+def train(document: dict[str, Any], directory: Path, **options: Any) -> TrainerProcesses:
+    group = start_processes(document, directory, module="tests.trainer.cache_child", share_programs=False, **options)
+    assert group.wait() == [ExitCode.DONE] * len(group.processes)
+    return group
 
 
-def cached(world: World) -> list[int]:
+def cached(group: TrainerProcesses) -> list[int]:
     """Number of programs that each process loaded from its cache."""
-    return [process.noise.count("cache_hits\n") for process in world.processes]
+    return [process.noise.count("cache_hits\n") for process in group.processes]
 
 
 def moved(document: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def test_a_restarted_run_of_one_process_reads_its_programs_back(tmp_path: Path) 
     first = train(document, tmp_path / "one")
     (tmp_path / "second").mkdir()
     (tmp_path / "first" / "compilation").rename(tmp_path / "second" / "compilation")
-    second = start_world(
+    second = start_processes(
         moved(document, tmp_path / "second"), tmp_path / "elsewhere" / "two", module="tests.trainer.cache_child", share_programs=False
     )  # another, empty local directory
     assert second.wait() == [ExitCode.DONE]

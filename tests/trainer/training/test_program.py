@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from halcyon.data.loader import Loader
+from halcyon.errors import BadConfiguration
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import initial_state
@@ -49,6 +50,23 @@ def test_attention_does_not_cross_documents_unless_asked_to(tmp_path: Path, acro
             return float(sums(model, alone | {"weights": alone["weights"].at[:, :4].set(0)}).loss)
 
         assert (nats(0) == pytest.approx(nats(1), rel=1e-6)) is not across
+
+
+def test_a_compiled_program_names_its_attention() -> None:
+    program = program_of(spec__trainer__sequenceLength=16)
+    assert program.attention_choices == {}
+    program.compile_step(4, 16)
+    assert program.attention_choices == {"reference": "16 positions are few; there is no kernel for cpu"}
+
+
+def test_attention_that_this_machine_cannot_compute_is_refused() -> None:
+    accelerator = {"type": "v5e", "topology": "1x1"}
+    precision = {"compute": "bfloat16"}
+    program = program_of(
+        spec__accelerator=accelerator, spec__trainer={"steps": 1, "batchSize": 4, "precision": precision, "attention": "splash"}
+    )
+    with pytest.raises(BadConfiguration, match="splash cannot compute this model's attention: it is a kernel for TPUs, and this is cpu"):
+        program.compile_step(4, 128)
 
 
 class Compilations:

@@ -75,7 +75,7 @@ def show(
         if host is not None:
             mesh, topology = context.mesh, context.topology
             chosen = rows_of_host(
-                len(chosen), spec.trainer.microbatches, mesh.data_parallelism, mesh.tensor, topology.devices_per_host, host
+                len(chosen), spec.trainer.microbatches, mesh.data_parallelism, mesh.context * mesh.tensor, topology.devices_per_host, host
             )
         if not len(chosen[picked]):
             raise typer.BadParameter(f"{rows} is none of the {len(chosen)} rows, counted from 0", param_hint="--rows")

@@ -1,9 +1,9 @@
 """Batches on the devices, prefetched by a few threads.
 
-A batch is a few global arrays of shape ``[microbatches, batch / microbatches, length]`` whose second axis is sharded over the devices. Row
-``r`` of the step's batch is row ``r % (batch / microbatches)`` of microbatch ``r // (batch / microbatches)``, on any mesh and with any
-number of processes. Each process reads and builds only the rows of its own devices, and no device holds rows of another device, so cutting
-a batch into microbatches moves no data between devices.
+A batch is a few global arrays of shape ``[microbatches, batch / microbatches, length]`` whose second axis is sharded over the devices, and
+whose third one is if the mesh splits positions. Row ``r`` of the step's batch is row ``r % (batch / microbatches)`` of microbatch
+``r // (batch / microbatches)``, on any mesh and with any number of processes. Each process reads and builds only the rows of its own
+devices, and no device holds data of another device, so cutting a batch into microbatches moves no data between devices.
 
 The prefetch depth begins at one batch and doubles with every batch taken, up to `depth` and a bound on memory. So the first step waits only
 for its own batch, and a slow store soon receives many requests in parallel. A request for a step that is not the next one is allowed: the
@@ -35,19 +35,19 @@ def global_batch(
         rows: Returns the examples of the given rows, 0 to ``m b - 1``, of the batch.
         fields: Names of the arrays.
         shape: ``(m, b, L)``.
-        sharding: Sharding of ``[m, b, L]``. The last axis must not be split.
+        sharding: Sharding of ``[m, b, L]``.
     """
     numbers = np.arange(shape[0] * shape[1]).reshape(shape[:2])
     placements = sharding.addressable_devices_indices_map(shape)
     made: dict[bytes, Examples] = {}
     pieces: dict[str, list[jax.Array]] = {name: [] for name in fields}
     for device, index in placements.items():
-        mine = numbers[index[:2]] if index is not None else numbers
+        mine, positions = (numbers[index[:2]], index[2]) if index is not None else (numbers, slice(None))
         examples = made.get(key := mine.tobytes())
         if examples is None:
             examples = made[key] = rows(mine.ravel())
         for name, arrays in pieces.items():
-            arrays.append(jax.device_put(getattr(examples, name).reshape(*mine.shape, shape[2]), device))
+            arrays.append(jax.device_put(getattr(examples, name).reshape(*mine.shape, shape[2])[..., positions], device))
     return {name: jax.make_array_from_single_device_arrays(shape, sharding, arrays) for name, arrays in pieces.items()}
 
 

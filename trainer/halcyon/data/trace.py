@@ -84,17 +84,17 @@ def trace(dataset: Dataset, rows: BatchRows, ledgers: Mapping[str, Ledger]) -> l
     return found
 
 
-def rows_of_host(batch_size: int, microbatches: int, data_parallelism: int, tensor: int, devices_per_host: int, host: int) -> np.ndarray:
+def rows_of_host(batch_size: int, microbatches: int, data_parallelism: int, sharing: int, devices_per_host: int, host: int) -> np.ndarray:
     """Rows of a batch that a host reads: the rows of its devices' shards, in every microbatch.
 
     Args:
         batch_size: Sequences of the step.
         microbatches: Microbatches of the step.
         data_parallelism: Shards of a microbatch.
-        tensor: Devices that share a shard.
+        sharing: Devices that share the rows of a shard.
         devices_per_host: Devices per host.
         host: Number of the host, which is the number of its process.
     """
     rows = np.arange(batch_size).reshape(microbatches, data_parallelism, -1)
-    shards = np.arange(host * devices_per_host, (host + 1) * devices_per_host) // tensor
+    shards = np.arange(host * devices_per_host, (host + 1) * devices_per_host) // sharing
     return np.sort(rows[:, np.unique(shards)].ravel())

@@ -53,7 +53,7 @@ def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
     sizes += [
         (entry.batch_size or trainer.batch_size, entry.sequence_length or trainer.sequence_length) for entry in trainer.batch_schedule
     ]
-    tokens = max(batch * length for batch, length in sizes) // (mesh.data_parallelism * trainer.microbatches)
+    tokens = max(batch * length for batch, length in sizes) // (mesh.data_parallelism * mesh.context * trainer.microbatches)
     width = model.width * _WIDTHS[trainer.precision.compute] // mesh.tensor
     return MemoryNeed(state, tokens * (residuals * width + _BATCH_BYTES_PER_TOKEN))
 

@@ -98,7 +98,8 @@ def cross_entropy(
 def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int) -> int:
     """The smallest number of equal blocks of positions with at most `max_logit_bytes` of logits each."""
     here = math.prod(axis.size // parts_of(axis) for axis in (*targets.axes, vocab)) * 4
-    positions = targets.resolve_axis(POSITION).size
+    position = targets.resolve_axis(POSITION)
+    positions = position.size // parts_of(position)
     wanted = -(-here // max_logit_bytes)
     return next(count for count in range(min(wanted, positions), positions + 1) if positions % count == 0)
 

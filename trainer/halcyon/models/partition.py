@@ -10,7 +10,7 @@ there is one device with all data.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ class Shard(Protocol):
         ...
 
     def reduced(self, x: NamedArray) -> NamedArray:
-        """Sum a parameter's gradient over the whole batch. Returns the part that this device stores."""
+        """Sum a parameter's gradient over the whole batch and all positions. Returns the part that this device stores."""
         ...
 
     def scattered(self, x: NamedArray) -> NamedArray:
@@ -42,7 +42,7 @@ class Shard(Protocol):
         ...
 
     def sum_over_batch(self, x: jax.Array) -> jax.Array:
-        """The sum over all parts of the batch."""
+        """The sum over all parts of the batch and of its positions."""
         ...
 
     def sum_over(self, axis: Axis, x: jax.Array) -> jax.Array:
@@ -55,6 +55,13 @@ class Shard(Protocol):
 
     def part(self, axis: Axis) -> tuple[Axis, jax.Array | int]:
         """This device's part of a logical axis, and the index of its first element in the whole axis."""
+        ...
+
+    def sent(self, axis: Axis, x: jax.Array, to: Sequence[int]) -> jax.Array:
+        """What this device receives when the owner of part i of a logical axis sends its `x` to the owner of part ``to[i]``.
+
+        Each part receives once.
+        """
         ...
 
 
@@ -117,6 +124,10 @@ class _WholeShard:
     def part(self, axis: Axis) -> tuple[Axis, jax.Array | int]:
         return axis, 0
 
+    def sent(self, axis: Axis, x: jax.Array, to: Sequence[int]) -> jax.Array:
+        del axis, to
+        return x
+
 
 class OneDevice:
     """The partition of a single device, and of arrays that no mesh divides."""
@@ -155,8 +166,8 @@ def by_device(function: Callable[[Shard, Any, Any], Any], activations: Any, para
 
     Args:
         function: Gets arrays and axes with the sizes of this device's parts.
-        activations: Tree of named arrays. An axis ``batch`` has the rows of one batch. A mesh that cannot divide the rows evenly calls the
-            function once, with the complete arrays.
+        activations: Tree of named arrays. An axis ``batch`` has the rows of one batch, an axis ``position`` the positions of a sequence. A
+            mesh that cannot divide rows or positions evenly calls the function once, with the complete arrays.
         parameters: Tree of named arrays, in the form in which they are stored.
         results: Tree of `Result` with the structure of the function's result.
     """

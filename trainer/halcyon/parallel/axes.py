@@ -4,7 +4,8 @@ Models use only axis names and do not depend on the mesh. `PARAMETER_AXES` shard
 gradients, in checkpoints); `COMPUTE_AXES` shards an activation's axes during a step. ``embed`` is sharded over ``fsdp`` at rest but not in
 computation, so XLA gathers a block's weights just before their use and scatters their gradients after it (ZeRO stage 3, Rajbhandari et al.
 2020). ``tensor`` splits heads, MLP and vocabulary in both (Shoeybi et al. 2019). ``expert`` splits the experts in both, and the batch: each
-device sends its tokens to the devices of their experts (Lepikhin et al. 2020).
+device sends its tokens to the devices of their experts (Lepikhin et al. 2020). ``context`` splits the positions of activations; attention
+passes keys and values around it (`halcyon.models.parts.ring_attention`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax
 from haliax import Axis
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from halcyon.models.axes import BATCH, EMBED, EXPERTS, HEADS, KV_HEADS, MLP, VOCAB, is_named
+from halcyon.models.axes import BATCH, EMBED, EXPERTS, HEADS, KV_HEADS, MLP, POSITION, VOCAB, is_named
 from halcyon_api.axes import LogicalAxis, splitting
 
 AxisTable = Mapping[str, str | tuple[str, ...]]
@@ -35,7 +36,7 @@ def _split(axes: Mapping[str, LogicalAxis]) -> AxisTable:
 PARAMETER_AXES: AxisTable = _split({EMBED: "parameters", **_BOTH})
 """Parameters, gradients and optimizer state."""
 
-COMPUTE_AXES: AxisTable = _split({BATCH: "batch", **_BOTH})
+COMPUTE_AXES: AxisTable = _split({BATCH: "batch", POSITION: "position", **_BOTH})
 """Activations, tokens and losses."""
 
 

@@ -5,15 +5,15 @@ of every iteration over the network, and gathers shared arrays again in every it
 accumulates its own part of a gradient over all iterations. One reduction after the loop gives each device the sum of the part that it holds
 at rest.
 
-Inside, `COMPUTE_AXES` splits the arrays: positions of the device's own rows, ``tensor`` parts of the vocabulary. If no mesh axis divides
-the work (one device, or rows that cannot be divided evenly), nothing is sent, and the device has whole arrays.
+Inside, `COMPUTE_AXES` splits the arrays: the device's own rows, ``context`` parts of their positions, ``tensor`` parts of the vocabulary.
+If no mesh axis divides the work (one device, or rows that cannot be divided evenly), nothing is sent, and the device has whole arrays.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ import jax
 from haliax import Axis, NamedArray
 from jax.sharding import Mesh, PartitionSpec
 
-from halcyon.models.axes import BATCH, EMBED, EXPERTS, is_named
+from halcyon.models.axes import BATCH, EMBED, EXPERTS, POSITION, is_named
 from halcyon.models.partition import Result, Shard, partitioned
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, AxisTable, mesh_axes, open_axes
 
@@ -58,9 +58,9 @@ class MeshShard:
         return _named(x, array)
 
     def reduced(self, x: NamedArray) -> NamedArray:
-        """Sum a parameter's gradient over all parts of the batch, and return the part that this device holds at rest."""
+        """Sum a parameter's gradient over all parts of the batch and of its positions; return the part that this device holds at rest."""
         split = {name for axis in x.axis_names for name in mesh_axes(axis, PARAMETER_AXES)}
-        left = tuple(name for name in mesh_axes(BATCH, COMPUTE_AXES) if name in self.sizes and name not in split)
+        left = tuple(name for name in self._summed() if name not in split)
         part = self.scattered(x)
         return _named(x, jax.lax.psum(part.array, left)) if left else part
 
@@ -70,8 +70,8 @@ class MeshShard:
         return jax.lax.all_to_all(x, names, 0, 0, tiled=True) if names else x
 
     def sum_over_batch(self, x: jax.Array) -> jax.Array:
-        """The sum over all parts of the batch."""
-        names = tuple(name for name in mesh_axes(BATCH, COMPUTE_AXES) if name in self.sizes)
+        """The sum over all parts of the batch and of its positions."""
+        names = tuple(self._summed())
         return jax.lax.psum(x, names) if names else x
 
     def sum_over(self, axis: Axis, x: jax.Array) -> jax.Array:
@@ -89,6 +89,15 @@ class MeshShard:
         names = self._splits(axis)
         size = axis.size // math.prod(self.sizes[name] for name in names)
         return axis.resize(size), jax.lax.axis_index(names) * size if names else 0
+
+    def sent(self, axis: Axis, x: jax.Array, to: Sequence[int]) -> jax.Array:
+        """See `halcyon.models.partition.Shard`."""
+        names = self._splits(axis)
+        return jax.lax.ppermute(x, names, list(enumerate(to))) if names else x
+
+    def _summed(self) -> list[str]:
+        """The mesh axes that a sum over tokens crosses."""
+        return [name for axis in (BATCH, POSITION) for name in mesh_axes(axis, COMPUTE_AXES) if name in self.sizes]
 
     def _splits(self, axis: Axis) -> tuple[str, ...]:
         return tuple(name for name in mesh_axes(axis.name, COMPUTE_AXES) if name in self.sizes)
@@ -166,9 +175,7 @@ class MeshPartition:
         """See `halcyon.models.partition.by_device`. Activations are split by `COMPUTE_AXES`, parameters by `PARAMETER_AXES`."""
         open_here = open_axes()
         sizes = {name: size for name, size in open_here.items() if size > 1}
-        rows = {x.resolve_axis(BATCH).size for x in jax.tree.leaves(activations, is_leaf=is_named) if BATCH in x.axis_names}
-        parts = math.prod(size for name, size in sizes.items() if name in mesh_axes(BATCH, COMPUTE_AXES))
-        if not sizes or not rows or any(count % parts for count in rows):
+        if not sizes or not _divides(sizes, BATCH, activations) or not _divides(sizes, POSITION, activations, absent=True):
             return function(MeshShard({}), activations, parameters)
         shard = MeshShard(sizes)
 
@@ -202,6 +209,13 @@ class MeshPartition:
         XLA's CPU programs from a compilation cache keep the order of their collectives, except for collectives inside a loop.
         """
         return jax.default_backend() == "cpu" and jax.process_count() > 1 and iterations <= LONGEST_UNROLLED
+
+
+def _divides(sizes: dict[str, int], axis: str, activations: Any, *, absent: bool = False) -> bool:
+    """Whether mesh axes of these sizes divide a logical axis of all activations evenly; `absent`: the answer if none has the axis."""
+    found = {x.resolve_axis(axis).size for x in jax.tree.leaves(activations, is_leaf=is_named) if axis in x.axis_names}
+    parts = math.prod(size for name, size in sizes.items() if name in mesh_axes(axis, COMPUTE_AXES))
+    return not any(size % parts for size in found) if found else absent
 
 
 @contextlib.contextmanager

@@ -123,6 +123,7 @@ class CheckpointEvaluation:
         for source, part in parts.items():
             if source not in found:
                 found[source] = self._evaluate(part, lambda batch: step(model, batch))
+                self._reporter.attends(self._program.attention_choices)
                 self._reporter.evaluation(checkpoint.step, found[source], source=source)
                 self._store_results(found, checkpoint, finished=len(found) == len(parts))
         whole = total(found.values())

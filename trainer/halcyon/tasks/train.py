@@ -108,7 +108,9 @@ def train(
         reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary))
         program = build_program(spec, vocabulary, mesh)
         programs = _shared_programs(context, processes, compilation_cache)
-        steps = CompiledSteps(program, background, lambda: _fetch(programs, reporter), lambda one: _compiled(programs, one))
+        steps = CompiledSteps(
+            program, background, lambda: _fetch(programs, reporter), lambda one: _compiled(programs, one, program, reporter)
+        )
         steps.start_for(build_schedule(spec.trainer), context.resume_step)
         if not wait_together(processes, notice, lambda seconds: not wait(starting, seconds).not_done):
             return TrainingEnd(context.resume_step, preempted=True)
@@ -270,7 +272,8 @@ def _fetch(programs: CompilationCache, reporter: RunReporter) -> None:
         reporter.warning(f"compiled programs could not be fetched from the checkpoint root, so this process compiles: {error}")
 
 
-def _compiled(programs: CompilationCache, step: jax.stages.Compiled) -> None:
+def _compiled(programs: CompilationCache, step: jax.stages.Compiled, program: Program, reporter: RunReporter) -> None:
+    reporter.attends(program.attention_choices)
     if jax.default_backend() == "cpu":  # the compiler of an accelerator itself rejects a program that does not fit
         check_step_memory(step, machine_memory(), devices=jax.local_device_count())
     programs.compiled(STEP_MODULE, step)

@@ -69,6 +69,11 @@ EVENTS = (
         {"step": "Step of the restored checkpoint.", "reason": "Why the newer ones did not verify."},
     ),
     Event(
+        "attention",
+        "A program that computes attention is compiled; one line for each implementation in it.",
+        {"implementation": "Name of the implementation (`trainer.attention`).", "reason": "Why it was chosen."},
+    ),
+    Event(
         "compiled",
         "The first step of this process ended.",
         {

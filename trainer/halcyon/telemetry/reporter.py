@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ class _State:
     fallback_reason: str | None = None
     checkpoint_error: str | None = None
     save_interval_seconds: float | None = None
+    attention: tuple[str, ...] = ()
     waiting: StoreWait | None = None
     waits_until: float | None = None
     paused_seconds: float = 0.0
@@ -122,6 +124,14 @@ class RunReporter:
         """Set the floating-point operations of training on one token, forward and backward."""
         with self._lock:
             self._plan = replace(self._plan, flops_per_token=flops_per_token)
+
+    def attends(self, choices: Mapping[str, str]) -> None:
+        """Report the implementations of attention that a compiled program uses, each with the reason of its choice. For any thread."""
+        with self._lock:
+            new = {name: reason for name, reason in choices.items() if name not in self._state.attention}
+            self._state.attention = (*self._state.attention, *new)
+        for name, reason in new.items():
+            self._event("attention", implementation=name, reason=reason)
 
     def joined(self, *, processes: int, devices: int) -> None:
         """Report that all processes have joined, at the end of the stage ``joining``."""
@@ -394,6 +404,7 @@ class RunReporter:
             bits_per_byte=_finite(state.bits_per_byte),
             evaluated=state.evaluated,
             save_interval_seconds=None if state.save_interval_seconds is None else _rounded(state.save_interval_seconds),
+            attention=", ".join(state.attention) or None,
         )
         progress = Progress(**(_objective_metrics(state.last_step) | own))
         report = ProgressReport(

@@ -5,9 +5,9 @@ Compilation needs only shapes, so it runs in the background while the data is op
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import haliax as hax
@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from halcyon.errors import BadConfiguration
 from halcyon.models import build_model
 from halcyon.models.axes import BATCH, POSITION, VOCAB
+from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
 from halcyon.objectives import Batch, Objective, build_objective
 from halcyon.optim import build_optimizer, learning_rate
 from halcyon.parallel.axes import COMPUTE_AXES
@@ -28,6 +30,7 @@ from halcyon.training.divergence import empty_window
 from halcyon.training.state import BuildState, CompleteState, Model, TrainState, state_completer, state_template
 from halcyon.training.step import StepMetrics, make_train_step
 from halcyon_api.mesh import gathers_once
+from halcyon_api.spec.attention import AttentionName
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
@@ -54,9 +57,17 @@ class Program:
     control_sharding: NamedSharding
     """Sharding of an array [devices] with one control value for each device."""
     microbatches: int
+    attention: AttentionName = "auto"
+    """``spec.trainer.attention``."""
+    attention_choices: dict[str, str] = field(default_factory=dict[str, str])
+    """The implementations of attention in the functions traced so far, each with the reason of its choice."""
 
     def compile_step(self, batch_size: int, sequence_length: int) -> jax.stages.Compiled:
-        """Compile the step for batches of this size. The compiled step donates its state argument."""
+        """Compile the step for batches of this size. The compiled step donates its state argument.
+
+        Raises:
+            BadConfiguration: The named implementation of attention cannot compute the model's attention on these devices.
+        """
         shape = (self.microbatches, batch_size // self.microbatches, sequence_length)
         batch: Any = {
             name: jax.ShapeDtypeStruct(shape, dtype, sharding=self.batch_sharding) for name, dtype in self.objective.fields.items()
@@ -66,9 +77,18 @@ class Program:
             lowered = jax.jit(self.train_step, donate_argnums=0).lower(self.template, batch, control)
             return lowered.compile(compiler_options=compiler_options())
 
-    def tracing(self) -> AbstractContextManager[None]:
-        """The context to trace functions of the model in: it maps the model's axes to the mesh."""
-        return computing(self.mesh)
+    @contextlib.contextmanager
+    def tracing(self) -> Iterator[None]:
+        """The context to trace functions of the model in: it maps the model's axes to the mesh, and chooses how attention is computed."""
+
+        def on_choice(choice: Choice) -> None:
+            self.attention_choices.setdefault(choice.implementation, choice.reason)
+
+        try:
+            with computing(self.mesh), attending(self.attention, Target.of(self.mesh.devices.flat[0]), on_choice):
+                yield
+        except CannotServe as error:
+            raise BadConfiguration(str(error)) from None
 
 
 def longest_sequence(settings: TrainerSpec) -> int:
@@ -130,7 +150,8 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
             gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
         ),
         mesh=mesh,
-        batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], None)),
+        batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], COMPUTE_AXES[POSITION])),
         control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),
         microbatches=settings.microbatches,
+        attention=settings.attention,
     )

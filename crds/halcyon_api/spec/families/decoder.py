@@ -9,7 +9,7 @@ from pydantic import Field
 
 from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.rope import RopeScaling
-from halcyon_api.spec.families.section import REMAT_DESCRIPTION, Count, ModelSection, Remat, Width
+from halcyon_api.spec.families.section import REMAT_DESCRIPTION, AttentionNeeds, Count, ModelSection, Remat, Width
 from halcyon_api.spec.families.sizes import DecoderSizes
 from halcyon_api.spec.model_shape import ModelShape
 
@@ -79,6 +79,11 @@ class DecoderSection(ModelSection):
     def window(self) -> int | None:
         """Positions that a layer with ``sliding_attention`` sees."""
         return None
+
+    @property
+    def attention_needs(self) -> AttentionNeeds:
+        """See `ModelSection.attention_needs`."""
+        return AttentionNeeds(self.head_size, self.head_size, sinks=self.sizes().sinks)
 
     def sizes(self) -> DecoderSizes:
         """The sizes of the model. A family states here which biases and norms it has."""

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, Width
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, AttentionNeeds, Count, Width
 from halcyon_api.spec.families.sizes import DecoderSizes
 from halcyon_api.spec.model_shape import ModelShape, Split
 
@@ -129,6 +129,11 @@ class DeepseekV3Spec(CorrectedSection):
     def head_size(self) -> int:
         """Features of a head's queries and keys."""
         return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def attention_needs(self) -> AttentionNeeds:
+        """See `ModelSection.attention_needs`."""
+        return AttentionNeeds(self.head_size, self.v_head_dim)
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """See `ExpertSizes.shape`. Attention is counted here.

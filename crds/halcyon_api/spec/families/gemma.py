@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from halcyon_api.spec.families.decoder import BiasedSection, PatternedSection
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, AttentionNeeds
 from halcyon_api.spec.families.sizes import DecoderSizes
 
 _SCALAR_DESCRIPTION = "Scores of attention are divided by its square root. Default: the features of a head."
@@ -37,6 +37,11 @@ class Gemma2Spec(PatternedSection):
 
     published: ClassVar[str] = "Gemma 2, 2B to 27B"
     pattern: ClassVar[int] = 2
+
+    @property
+    def attention_needs(self) -> AttentionNeeds:
+        """See `ModelSection.attention_needs`."""
+        return dataclasses.replace(super().attention_needs, soft_cap=self.attn_logit_softcapping > 0)
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""

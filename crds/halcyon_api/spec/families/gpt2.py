@@ -11,6 +11,7 @@ from halcyon_api.spec.families.section import (
     HEADS_DIVIDE_WIDTH,
     REMAT_DESCRIPTION,
     Activation,
+    AttentionNeeds,
     Count,
     ModelSection,
     Remat,
@@ -42,6 +43,11 @@ class Gpt2Spec(ModelSection):
     def mlp_size(self) -> int:
         """Width of the MLP, with the default filled in."""
         return self.intermediate_size if self.intermediate_size is not None else 4 * self.hidden_size
+
+    @property
+    def attention_needs(self) -> AttentionNeeds:
+        """See `ModelSection.attention_needs`."""
+        return AttentionNeeds(self.hidden_size // self.heads, self.hidden_size // self.heads)
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """See `ModelSection.shape`. Products and norms have biases. The embedding is the output head if tied."""

@@ -12,6 +12,7 @@ from halcyon_api.spec.families.section import (
     ACTIVATION_DESCRIPTION,
     REMAT_DESCRIPTION,
     Activation,
+    AttentionNeeds,
     Count,
     ModelSection,
     Remat,
@@ -74,6 +75,11 @@ class LlamaSpec(ModelSection):
     def head_size(self) -> int:
         """Features of a head, with the default filled in."""
         return self.head_dim if self.head_dim is not None else self.hidden_size // self.heads
+
+    @property
+    def attention_needs(self) -> AttentionNeeds:
+        """See `ModelSection.attention_needs`."""
+        return AttentionNeeds(self.head_size, self.head_size)
 
     def sizes(self) -> DecoderSizes:
         """The sizes of the model."""

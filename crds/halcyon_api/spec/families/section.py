@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -37,6 +38,20 @@ HEADS_DIVIDE_WIDTH = Rule(
 )
 
 
+@dataclass(frozen=True)
+class AttentionNeeds:
+    """What a model's attention requires of its implementation (``trainer.attention``)."""
+
+    head_size: int
+    """Features of a head's queries and keys."""
+    value_size: int
+    """Features of a head's values."""
+    sinks: bool = False
+    """Scores of a key without a value."""
+    soft_cap: bool = False
+    """A smooth limit of the scores."""
+
+
 class ModelSection(RuledModel):
     """The architecture of one model family. Other code uses `shape` instead of the fields of a family."""
 
@@ -55,4 +70,9 @@ class ModelSection(RuledModel):
     @property
     def stated_window(self) -> int | None:
         """The sliding window that the document states, in positions; None if it states none, or no layer uses it."""
+        return None
+
+    @property
+    def attention_needs(self) -> AttentionNeeds | None:
+        """What the attention of the model requires; None if the section does not show it."""
         return None

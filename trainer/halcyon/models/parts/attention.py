@@ -6,29 +6,36 @@ to write it, grow with the square of the sequence length.
 - ``reference`` computes one product over all pairs of queries and keys. JAX differentiates it.
 - ``blockwise`` computes a block of queries and a block of keys at a time, and skips the blocks that the mask hides (see
   `halcyon.models.parts.blockwise_attention`).
+- ``splash`` and ``cudnn`` are kernels for TPUs and NVIDIA GPUs (`halcyon.models.parts.splash_attention`, `cudnn_attention`).
+- ``ring`` computes blocks too, where a mesh splits the positions (`halcyon.models.parts.ring_attention`).
+
+`halcyon.models.parts.attention_choice` chooses one of them.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Literal
 
 import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
+from halcyon.models.axes import BATCH
 from halcyon.models.elementwise import elementwise, recomputed
+from halcyon.models.partition import parts_of
+from halcyon.models.parts.attention_blocks import MASKED, Form
+from halcyon.models.parts.attention_choice import Implementation, Request, chosen, present_target
 from halcyon.models.parts.blockwise_attention import attend_in_blocks
+from halcyon.models.parts.cudnn_attention import attend_by_cudnn
+from halcyon.models.parts.kernel_attention import KernelMask, kernel_mask
 from halcyon.models.parts.linear import contract
 from halcyon.models.parts.masks import Block, Mask
+from halcyon.models.parts.ring_attention import attend_in_ring
+from halcyon.models.parts.splash_attention import attend_by_splash
 
 BLOCK = 512
 """Queries, and keys, of a block."""
-
-Implementation = Literal["reference", "blockwise"]
-
-_MASKED = -1e30
 
 
 def attention(
@@ -61,30 +68,43 @@ def attention(
         scale: Factor of the scores. Default: 1 / sqrt(head_size).
         soft_cap: Smooth limit of the scores: ``cap * tanh(score / cap)`` (Gemma Team 2024). None: no limit.
         sinks: Scores of a key without a value, over axes of the heads (Xiao et al. 2023). None: no such key.
-        implementation: Default: ``reference`` for at most two blocks of queries, and if `block` does not divide both lengths.
-        block: Number of queries, and of keys, that ``blockwise`` computes together; must divide both lengths.
+        implementation: Default: that of the context (see `halcyon.models.parts.attention_choice.attending`), else the best one.
+        block: Number of queries, and of keys, that are computed together, where the implementation computes blocks.
 
     Returns:
         An array with the type and the axes of `query`, with `value_size` in the place of `head_size`.
 
     Raises:
-        ValueError: A block of the blockwise implementation does not divide the lengths, or `soft_cap` is not positive.
+        ValueError: `soft_cap` is not positive.
+        CannotServe: The given implementation cannot compute this call.
     """
     if soft_cap is not None and soft_cap <= 0:
         raise ValueError(f"soft_cap is {soft_cap}; give a positive number, or None for no limit")
     value_size = value_size or head_size
-    divides = position.size % block == 0 and key_position.size % block == 0
-    if implementation is None:
-        implementation = "blockwise" if position.size > 2 * block and divides else "reference"
+    form = Form(position, key_position, head_size, value_size, soft_cap, block)
+    rows = BATCH not in query.axis_names or (BATCH in key.axis_names and BATCH in value.axis_names)
+    request = Request(form, mask, query.dtype, sinks is not None, parts_of(position), rows)
+    name = chosen(request, implementation)
     query = query * (head_size.size**-0.5 if scale is None else scale)
-    if implementation == "reference":
-        attend = functools.partial(
-            _attend, position=position, key_position=key_position, head_size=head_size, value_size=value_size, soft_cap=soft_cap
-        )
-        return recomputed(attend)(query, key, value, mask, sinks)
-    if not divides:
-        raise ValueError(f"a block of {block} positions does not divide {position.size} queries and {key_position.size} keys")
-    return attend_in_blocks(query, key, value, mask, sinks, position, key_position, head_size, value_size, soft_cap, block)
+    if name == "blockwise":
+        return attend_in_blocks(query, key, value, mask, sinks, form)
+    if name == "ring":
+        return attend_in_ring(query, key, value, mask, sinks, form)
+    if name == "splash":
+        return attend_by_splash(query, key, value, _of_kernel(mask), sinks, form, interpret=present_target().interpret)
+    if name == "cudnn":
+        return attend_by_cudnn(query, key, value, _of_kernel(mask), form)
+    attend = functools.partial(
+        _attend, position=position, key_position=key_position, head_size=head_size, value_size=value_size, soft_cap=soft_cap
+    )
+    return recomputed(attend)(query, key, value, mask, sinks)
+
+
+def _of_kernel(mask: Mask | None) -> KernelMask:
+    form = kernel_mask(mask)
+    if form is None:
+        raise TypeError("a kernel was chosen for a mask that it does not have")
+    return form
 
 
 def _attend(
@@ -110,7 +130,7 @@ def _attend(
     visible = None if mask is None else mask.visible(Block.all_of(position), Block.all_of(key_position))
     certain = mask is None or mask.sees_itself or sinks is not None
     # Add a bias instead of selecting: the backward pass then needs no mask, because a weight of zero has no gradient.
-    masked = () if visible is None else (hax.where(visible, 0.0, _MASKED),)
+    masked = () if visible is None else (hax.where(visible, 0.0, MASKED),)
     extra = () if sinks is None else (sinks.astype(jnp.float32),)
 
     def weigh(scores: jax.Array, *others: jax.Array) -> jax.Array:
@@ -122,7 +142,7 @@ def _attend(
             powers = jnp.exp(scores - greatest)
             return powers / (jnp.sum(powers, -1, keepdims=True) + jnp.exp(sink - greatest))
         weights = jax.nn.softmax(scores)
-        return weights if certain else weights * (jnp.max(scores, -1, keepdims=True) > _MASKED / 2)
+        return weights if certain else weights * (jnp.max(scores, -1, keepdims=True) > MASKED / 2)
 
     weights = elementwise(weigh, scores, *masked, *extra)
     return contract(weights.astype(query.dtype), value, key_position, order=out_axes)

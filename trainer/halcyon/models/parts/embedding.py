@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
+from halcyon.models.axes import POSITION
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.linear import normal
@@ -36,7 +37,9 @@ class Embedding(eqx.Module):
 
     def __call__(self, indices: NamedArray, dtype: jnp.dtype) -> NamedArray:
         """The vectors of `indices`, in `dtype`."""
-        return hax.auto_sharded(look_up(self.weight, indices, self.indexed, dtype))
+        # A table by position has all positions: a mesh that splits the positions of activations must not split it.
+        indexed = self.indexed.alias(f"table_{self.indexed.name}") if self.indexed.name == POSITION else self.indexed
+        return hax.auto_sharded(look_up(self.weight.rename({self.indexed: indexed}), indices, indexed, dtype))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

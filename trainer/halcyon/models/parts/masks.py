@@ -47,7 +47,9 @@ class Block:
 
     def of(self, x: NamedArray) -> NamedArray:
         """This block's part of an array over the whole axis."""
-        return x if self.axis.size == self.whole.size else run(x, self.whole, self.axis, self.first)
+        if self.axis.size != self.whole.size:
+            return run(x, self.whole, self.axis, self.first)
+        return x if self.axis.name == self.whole.name else x.rename({self.whole.name: self.axis.name})
 
 
 class Mask(eqx.Module):
@@ -178,6 +180,13 @@ class Segments(Mask):
 def causal(segments: NamedArray | None = None) -> Mask:
     """The mask of a decoder: causal and, with `segments`, within each segment."""
     return Causal() if segments is None else Causal() & Segments(segments)
+
+
+def conjuncts(mask: Mask | None) -> tuple[Mask, ...]:
+    """The masks that `mask` combines with ``&``: a query sees a key if it does in all of them."""
+    if mask is None:
+        return ()
+    return (*conjuncts(mask.left), *conjuncts(mask.right)) if isinstance(mask, _Both) else (mask,)
 
 
 class _Both(Mask):

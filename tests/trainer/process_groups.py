@@ -150,7 +150,7 @@ class Process:
 
 
 @dataclass
-class World:
+class TrainerProcesses:
     """All processes of one (attempt, restart)."""
 
     processes: list[Process]
@@ -184,7 +184,7 @@ class World:
             process.wait()
 
 
-def start_world(
+def start_processes(
     document: dict[str, Any],
     directory: Path,
     *,
@@ -199,7 +199,7 @@ def start_world(
     inside: Sequence[Sequence[str]] = (),
     share_programs: bool = True,
     own_interpreter: bool = False,
-) -> World:
+) -> TrainerProcesses:
     """Start a process group as a JobSet does: one process a host. Each process gets its place from its environment.
 
     Args:
@@ -266,7 +266,7 @@ def start_world(
         process = Process(index, popen, termination_log, port)
         process.follow()
         processes.append(process)
-    return World(processes, root)
+    return TrainerProcesses(processes, root)
 
 
 def _folder_of(document: dict[str, Any]) -> Path | None:
@@ -281,16 +281,16 @@ def _started_in(place: Sequence[str], module: str, arguments: Sequence[str], env
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def worlds(document: dict[str, Any], directory: Path, **options: Any) -> Iterator[World]:
+def each_restart(document: dict[str, Any], directory: Path, **options: Any) -> Iterator[TrainerProcesses]:
     """The process groups of one attempt, one restart after another, until all processes of one end with exit code 0."""
     restart = 0
     while True:
-        world = start_world(document, directory, restart=restart, **options)
+        group = start_processes(document, directory, restart=restart, **options)
         try:
-            yield world
-            codes = world.wait()
+            yield group
+            codes = group.wait()
         finally:
-            world.reap()
+            group.reap()
         if not any(codes):
             return
         restart += 1

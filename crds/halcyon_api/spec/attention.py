@@ -1,0 +1,93 @@
+"""``trainer.attention``: which implementation computes attention.
+
+All implementations compute the same function, so the field may change at a checkpoint. They add in different orders, so the losses after
+the change may differ in their last digits.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from halcyon_api.base import Rule
+from halcyon_api.hardware import TABLE
+
+AttentionName = Literal["auto", "reference", "blockwise", "splash", "cudnn", "ring"]
+
+ATTENTION: dict[AttentionName, str] = {
+    "auto": "chooses by hardware, shapes and masks",
+    "reference": "computes all scores at once",
+    "blockwise": "computes blocks of scores, and skips those that the mask hides",
+    "splash": "is the kernel for TPUs",
+    "cudnn": "is the kernel for NVIDIA GPUs, where attention may cross documents",
+    "ring": "serves a mesh with a `context` axis",
+}
+"""What each implementation does."""
+
+ATTENTION_DESCRIPTION = (
+    f"Implementation of attention: {'; '.join(f'`{name}` {meaning}' for name, meaning in ATTENTION.items())}. All compute the same numbers "
+    "up to rounding. The log and the status name the one in use."
+)
+
+NARROW_KERNELS: tuple[AttentionName, ...] = ("splash", "cudnn")
+"""Implementations that compute in bfloat16 only."""
+
+
+WIDEST_CUDNN_HEAD = 256
+"""Features of the widest head that cuDNN's kernel computes, on GPUs of compute capability 9 or later."""
+
+
+def _types(family: str) -> list[str]:
+    return [row.name for row in TABLE.values() if row.family == family]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _context(self: Any) -> int:
+    return 1 if self.mesh is None else self.mesh.ici.context
+
+
+_NAME = "self.trainer.attention"
+_CONTEXT = "(has(self.mesh) ? self.mesh.ici.context : 1)"
+_TPUS, _GPUS = _types("tpu"), _types("gpu")
+
+ATTENTION_RULES = (
+    Rule(
+        f"{_NAME} != 'splash' || self.accelerator.type in [{_listed(_TPUS)}]",
+        lambda self: self.trainer.attention != "splash" or self.accelerator.type in _TPUS,
+        "trainer.attention: splash is a kernel for TPUs, which accelerator.type is not; use auto",
+        ".trainer.attention",
+    ),
+    Rule(
+        f"{_NAME} != 'cudnn' || self.accelerator.type in [{_listed(_GPUS)}]",
+        lambda self: self.trainer.attention != "cudnn" or self.accelerator.type in _GPUS,
+        "trainer.attention: cudnn is a kernel for NVIDIA GPUs, which accelerator.type is not; use auto",
+        ".trainer.attention",
+    ),
+    Rule(
+        f"!({_NAME} in [{_listed(list(NARROW_KERNELS))}]) || self.trainer.precision.compute == 'bfloat16'",
+        lambda self: self.trainer.attention not in NARROW_KERNELS or self.trainer.precision.compute == "bfloat16",
+        "trainer.attention: splash and cudnn compute in bfloat16; set trainer.precision.compute to bfloat16, or use auto",
+        ".trainer.attention",
+    ),
+    Rule(
+        f"{_NAME} != 'cudnn' || self.data.attendAcrossDocuments",
+        lambda self: self.trainer.attention != "cudnn" or self.data.attend_across_documents,
+        "trainer.attention: cudnn cannot keep attention within documents; set data.attendAcrossDocuments, or use auto",
+        ".trainer.attention",
+    ),
+    Rule(
+        f"{_NAME} != 'ring' || {_CONTEXT} != 1",
+        lambda self: self.trainer.attention != "ring" or _context(self) != 1,
+        "trainer.attention: ring needs a mesh that splits positions; set mesh.ici.context to 2 or more, or use auto",
+        ".trainer.attention",
+    ),
+    Rule(
+        f"{_NAME} in ['auto', 'ring'] || {_CONTEXT} in [-1, 1]",
+        lambda self: self.trainer.attention in ("auto", "ring") or _context(self) in (-1, 1),
+        "trainer.attention: only ring serves a mesh with mesh.ici.context above 1; use ring or auto",
+        ".trainer.attention",
+    ),
+)
+"""Rules over the whole ``spec``."""

@@ -1,0 +1,152 @@
+"""What ``auto`` picks for a platform, a shape and a mask, and why a named implementation is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import pytest
+
+from halcyon.models.parts.attention import attention
+from halcyon.models.parts.attention_blocks import Form
+from halcyon.models.parts.attention_choice import CannotServe, Choice, Request, Target, attending, best, refusal
+from halcyon.models.parts.masks import Causal, Mask, Prefix, Segments, Window
+from halcyon.parallel.partition import computing
+from tests.trainer.meshes import mesh_of
+
+CPU, TPU = Target("cpu"), Target("tpu")
+HOPPER, AMPERE, BLACKWELL, OLD = (Target("gpu", version) for version in ((9, 0), (8, 0), (10, 0), (7, 5)))
+ROCM = Target("gpu")
+
+
+def request(
+    length: int = 4096,
+    *,
+    keys: int | None = None,
+    mask: Mask | None = None,
+    dtype: Any = jnp.bfloat16,
+    head: int = 128,
+    value: int | None = None,
+    cap: float | None = None,
+    sinks: bool = False,
+    parts: int = 1,
+    rows: bool = True,
+) -> Request:
+    position = hax.Axis("position", length)
+    axes = (position, hax.Axis("key_position", keys or length), hax.Axis("head_size", head), hax.Axis("value", value or head))
+    return Request(Form(*axes, cap, 512), mask or Causal(), jnp.dtype(dtype), sinks, parts, rows)
+
+
+IDS = hax.named(jnp.zeros((2, 4096), jnp.int32), ("batch", "position"))
+SEGMENTS = Causal() & Segments(IDS)
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted", "picked"),
+    [
+        (CPU, request(), "blockwise"),
+        (CPU, request(1024), "reference"),
+        (CPU, request(8191), "reference"),
+        (CPU, request(8193), "blockwise"),
+        (CPU, request(parts=2), "ring"),
+        (TPU, request(parts=2), "ring"),
+        (HOPPER, request(parts=2), "ring"),
+        (TPU, request(), "splash"),
+        (TPU, request(1024), "splash"),
+        (TPU, request(mask=SEGMENTS, cap=50.0, sinks=True), "splash"),
+        (TPU, request(mask=Causal() & Window(128) & Segments(IDS)), "splash"),
+        (TPU, request(dtype=jnp.float32), "blockwise"),
+        (TPU, request(mask=Causal() | Prefix(9)), "blockwise"),
+        (TPU, request(mask=Causal(-1)), "blockwise"),
+        (TPU, request(100), "reference"),
+        (HOPPER, request(), "cudnn"),
+        (HOPPER, request(mask=Causal() & Window(128)), "cudnn"),
+        (HOPPER, request(head=256), "cudnn"),
+        (HOPPER, request(mask=SEGMENTS), "blockwise"),
+        (HOPPER, request(cap=50.0), "blockwise"),
+        (HOPPER, request(sinks=True), "blockwise"),
+        (HOPPER, request(dtype=jnp.float32), "blockwise"),
+        (HOPPER, request(value=64), "blockwise"),
+        (HOPPER, request(mask=Window(128)), "blockwise"),
+        (HOPPER, request(keys=8192, mask=Causal(4096)), "blockwise"),
+        (AMPERE, request(), "blockwise"),
+        (BLACKWELL, request(), "blockwise"),
+        (ROCM, request(), "blockwise"),
+    ],
+)
+def test_auto_picks(target: Target, wanted: Request, picked: str) -> None:
+    choice = best(wanted, target)
+    assert choice.implementation == picked, choice.reason
+    assert refusal(choice.implementation, wanted, target) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "wanted", "reason"),
+    [
+        ("splash", CPU, request(), "it is a kernel for TPUs, and this is cpu"),
+        ("splash", TPU, request(dtype=jnp.float32), "its products round float32 numbers to bfloat16"),
+        ("splash", TPU, request(100), "100 queries and 100 keys are not multiples of 128"),
+        ("splash", TPU, request(mask=Causal() | Prefix(9)), "it has no mask of this kind"),
+        ("splash", TPU, request(mask=Causal() & Prefix(9)), "it has no mask of this kind"),
+        ("cudnn", CPU, request(), "it is a kernel for NVIDIA GPUs, and this is cpu"),
+        ("cudnn", ROCM, request(), "it is a kernel for NVIDIA GPUs"),
+        ("cudnn", OLD, request(), "it needs a GPU of compute capability 8 or later, and this one has 7"),
+        ("cudnn", HOPPER, request(dtype=jnp.float32), "it computes in bfloat16, and this is float32"),
+        ("cudnn", AMPERE, request(head=256), "heads of 256 features must be a multiple of 8, at most 128"),
+        ("cudnn", HOPPER, request(head=36), "heads of 36 features must be a multiple of 8"),
+        ("cudnn", HOPPER, request(sinks=True), "it has neither sinks nor a soft cap"),
+        ("cudnn", HOPPER, request(mask=SEGMENTS), "it cannot keep attention within documents; set data.attendAcrossDocuments"),
+        ("cudnn", HOPPER, request(keys=8192), "it has no mask of this kind"),
+        ("ring", CPU, request(), "the mesh does not split positions; set mesh.ici.context"),
+        ("ring", CPU, request(keys=8192, parts=2), "it needs one key for each query"),
+        ("ring", CPU, request(parts=2, rows=False), "keys and values must have the rows of the queries"),
+        ("blockwise", CPU, request(parts=4), "the mesh splits positions over 4 devices, which only ring serves"),
+        ("reference", CPU, request(parts=4), "the mesh splits positions over 4 devices, which only ring serves"),
+    ],
+)
+def test_a_refusal_has_its_reason(name: Any, target: Target, wanted: Request, reason: str) -> None:
+    assert reason in (refusal(name, wanted, target) or "")
+
+
+def test_gpus_that_are_not_hoppers_may_name_cudnn() -> None:
+    assert [refusal("cudnn", request(), target) for target in (AMPERE, HOPPER, BLACKWELL)] == [None] * 3
+
+
+def shape_of(position: int = 64) -> jax.ShapeDtypeStruct:
+    """Trace one call of attention."""
+    queries, size = hax.Axis("position", position), hax.Axis("head_size", 8)
+    query, keys = hax.zeros((hax.Axis("batch", 2), queries, size)), queries.alias("key_position")
+    key = query.rename({"position": "key_position"})
+    return jax.eval_shape(lambda: attention(query, key, key, Causal(), position=queries, key_position=keys, head_size=size))
+
+
+def test_the_context_decides_and_hears_the_choice() -> None:
+    heard: list[Choice] = []
+    with attending("blockwise", CPU, heard.append):
+        shape_of()
+    with attending("auto", CPU, heard.append):
+        shape_of()
+    with computing(mesh_of(context=2)), attending("auto", CPU, heard.append):
+        shape_of()
+    shape_of()
+    assert [choice.implementation for choice in heard] == ["blockwise", "reference", "ring"]
+    assert heard[0].reason == "the run names it"
+    assert heard[2].reason == "the mesh splits positions over 2 devices"
+
+
+def test_a_named_one_that_cannot_serve_is_refused_in_a_sentence() -> None:
+    message = (
+        "spec.trainer.attention: cudnn cannot compute this model's attention: it is a kernel for NVIDIA GPUs, and this is cpu; use auto"
+    )
+    with attending("cudnn", CPU), pytest.raises(CannotServe, match=f"^{message}"):
+        shape_of()
+
+
+def test_the_target_of_a_device() -> None:
+    class Gpu:
+        platform, compute_capability = "gpu", "9.0"
+
+    assert Target.of(jax.devices()[0]) == CPU
+    assert Target.of(Gpu()) == HOPPER  # type: ignore[arg-type]

@@ -1,0 +1,99 @@
+"""Small models, and the meshes on which a test compares their losses with those of one device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LLAMA: dict[str, Any] = {"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 24, "heads": 4, "kvHeads": 2}}
+TIED: dict[str, Any] = {"llama": LLAMA["llama"] | {"tieEmbeddings": True}}
+GPT2: dict[str, Any] = {"gpt2": {"layers": 2, "hiddenSize": 16, "heads": 4}}
+MIXTRAL: dict[str, Any] = {
+    "mixtral": {
+        "numHiddenLayers": 2,
+        "hiddenSize": 16,
+        "intermediateSize": 8,
+        "numAttentionHeads": 4,
+        "numKeyValueHeads": 2,
+        "numLocalExperts": 8,
+        "routerAuxLossCoef": 0.1,
+        "routerZLossCoef": 0.01,
+    }
+}
+SIZES: dict[str, Any] = {"hiddenSize": 16, "intermediateSize": 24, "numAttentionHeads": 4, "numKeyValueHeads": 2}
+OLMO3: dict[str, Any] = {"olmo3": SIZES | {"numHiddenLayers": 5, "slidingWindow": 4, "attentionBias": True}}
+"""A mesh splits what a norm of all heads together is a mean of."""
+GEMMA2: dict[str, Any] = {"gemma2": SIZES | {"numHiddenLayers": 3, "slidingWindow": 4, "finalLogitSoftcapping": 2.0}}
+QWEN3: dict[str, Any] = {"qwen3": SIZES | {"numHiddenLayers": 2, "attentionBias": True}}
+EXPERTS: dict[str, Any] = SIZES | {"numHiddenLayers": 2, "intermediateSize": 8, "numExpertsPerTok": 2}
+GPT_OSS: dict[str, Any] = {"gptOss": EXPERTS | {"numLocalExperts": 8, "slidingWindow": 4}}
+"""Sinks, and biases of the experts."""
+LATENT: dict[str, Any] = {"qLoraRank": 8, "kvLoraRank": 8, "qkNopeHeadDim": 4, "qkRopeHeadDim": 2, "vHeadDim": 8, "numKeyValueHeads": 4}
+DEEPSEEK: dict[str, Any] = {"deepseekV3": EXPERTS | LATENT | {"nRoutedExperts": 8, "moeIntermediateSize": 8, "routerCorrectionCoef": 0.01}}
+"""Values of another size than keys, a shared expert, and a layer without experts."""
+MODELS = {
+    "llama": LLAMA,
+    "tied": TIED,
+    "gpt2": GPT2,
+    "olmo3": OLMO3,
+    "gemma2": GEMMA2,
+    "qwen3": QWEN3,
+    "mixtral": MIXTRAL,
+    "gptOss": GPT_OSS,
+    "deepseekV3": DEEPSEEK,
+}
+
+FEW: list[Any] = [
+    ("llama", "fsdp 8", 1, "cpu"),
+    ("gpt2", "replica 2 x fsdp 2 x tensor 2", 4, "cpu"),
+    ("llama", "fsdp 4 x tensor 2", 2, "v5e"),
+    ("olmo3", "fsdp 4 x tensor 2", 1, "cpu"),
+    ("gpt2", "data 2 x context 3", 2, "cpu"),
+    ("llama", "fsdp 2 x context 2 x tensor 2", 1, "cpu"),
+    ("mixtral", "fsdp 2 x expert 4", 1, "cpu"),
+    ("mixtral", "fsdp 2 x expert 2 x context 2", 1, "cpu"),
+]
+"""Model, mesh, microbatches, accelerator."""
+
+DENSE = (
+    "fsdp 8",
+    "data 8",
+    "replica 8",
+    "fsdp 4 x tensor 2",
+    "data 2 x tensor 4",
+    "replica 2 x data 2 x fsdp 2",
+    "replica 2 x fsdp 2 x tensor 2",
+)
+CONTEXT = (
+    "context 2",
+    "context 6",
+    "fsdp 4 x context 2",
+    "data 2 x context 3",
+    "replica 2 x fsdp 2 x context 2",
+    "replica 2 x context 2 x tensor 2",
+)
+EXPERT = (
+    "expert 8",
+    "fsdp 2 x expert 4",
+    "fsdp 2 x expert 2 x tensor 2",
+    "replica 2 x fsdp 2 x expert 2",
+    "replica 2 x data 2 x expert 2",
+    "expert 2 x context 2 x tensor 2",
+    "replica 2 x expert 2 x context 2",
+)
+FURTHER = ("olmo3", "gemma2", "qwen3", "gptOss", "deepseekV3")
+"""Families with further parts. They are tested on few meshes."""
+
+MORE: list[Any] = [
+    (model, on, *how)
+    for models, meshes in (
+        (("llama", "tied", "gpt2"), DENSE + CONTEXT),
+        (FURTHER[:3], ("data 2 x fsdp 2 x tensor 2", "replica 2 x tensor 2", "fsdp 2 x context 2 x tensor 2")),
+        (FURTHER[3:], ("fsdp 2 x context 2 x tensor 2", "fsdp 2 x expert 2 x context 2", "expert 2 x context 2 x tensor 2")),
+        (("mixtral",), EXPERT),
+    )
+    for model in models
+    for on in meshes
+    for how in ([(2, "cpu")] if model in FURTHER else [(1, "cpu"), (2, "cpu"), (2, "v5e")])
+    if (model, on, *how) not in FEW and ("tensor 4" not in on or model == "gpt2")
+]
+"""Further cases. Four shares of `tensor` divide the heads of `gpt2` only."""

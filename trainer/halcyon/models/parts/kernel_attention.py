@@ -1,0 +1,127 @@
+"""What the attention kernels of JAX share: arrays of plain axes, and masks in the few forms that kernels know.
+
+A kernel takes one array of rows, heads, positions and features. Each device calls it on its own rows and heads, because XLA cannot
+partition a kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from haliax import NamedArray
+
+from halcyon.models.axes import BATCH, KEY_POSITION, POSITION
+from halcyon.models.partition import Result, Shard, by_device
+from halcyon.models.parts.attention_blocks import Form
+from halcyon.models.parts.masks import Causal, Mask, Segments, Window, conjuncts
+
+
+class KernelMask(NamedTuple):
+    """A mask in the form that kernels know. All its parts hold together."""
+
+    causal: bool
+    """No key after the query's own position."""
+    window: int | None
+    """No key this number of positions, or more, before the query's own. None: no limit."""
+    offset: int
+    """Position of the first query among the keys."""
+    segments: Segments | None
+    """Only keys of the query's segment."""
+
+
+def kernel_mask(mask: Mask | None) -> KernelMask | None:
+    """The form of a mask; None if it has none, or if a query may see no key."""
+    parts = conjuncts(mask)
+    causal = [part for part in parts if isinstance(part, Causal)]
+    windows = [part for part in parts if isinstance(part, Window)]
+    segments = [part for part in parts if isinstance(part, Segments)]
+    offsets = {part.offset for part in (*causal, *windows)}
+    known = len(causal) + len(windows) + len(segments) == len(parts) and len(offsets) <= 1 and len(segments) <= 1
+    if not known or (mask is not None and not mask.sees_itself) or any(_axes(part) - {BATCH, POSITION, KEY_POSITION} for part in segments):
+        return None
+    return KernelMask(
+        bool(causal), min((part.size for part in windows), default=None), next(iter(offsets), 0), segments[0] if segments else None
+    )
+
+
+def _axes(segments: Segments) -> set[str]:
+    return {axis.name for x in (segments.of_queries, segments.of_keys) if x is not None for axis in x.axes}
+
+
+class KernelArrays(NamedTuple):
+    """The arrays of one call. Queries h * n to h * n + n - 1, of n that share keys, have the keys h."""
+
+    query: jax.Array
+    """[rows, heads, position, features]."""
+    key: jax.Array
+    """[rows, heads of keys, key position, features]."""
+    value: jax.Array
+    """[rows, heads of keys, key position, features of a value]."""
+    sinks: jax.Array | None
+    """[heads]."""
+    segments: tuple[jax.Array, jax.Array] | None
+    """Of queries [rows, position] and of keys [rows, key position]."""
+
+
+def attend_by_kernel(
+    compute: Callable[[KernelArrays], jax.Array],
+    query: NamedArray,
+    key: NamedArray,
+    value: NamedArray,
+    sinks: NamedArray | None,
+    segments: Segments | None,
+    form: Form,
+) -> NamedArray:
+    """Call a kernel on each device.
+
+    Args:
+        compute: The kernel; returns [rows, heads, position, features of a value].
+        query: The queries, already scaled.
+        key: The keys.
+        value: Their values.
+        sinks: Scores of a key without a value.
+        segments: The segments that attention stays within.
+        form: The axes.
+
+    Returns:
+        An array with the type and the axes of `query`, with `value_size` in the place of `head_size`.
+    """
+    rows = tuple(name for name in key.axis_names if name == BATCH)
+    heads = tuple(name for name in key.axis_names if name not in (*rows, KEY_POSITION, form.head_size.name))
+    sharing = tuple(name for name in query.axis_names if name not in (*rows, *heads, POSITION, form.head_size.name))
+    names = tuple(form.value_size.name if name == form.head_size.name else name for name in query.axis_names)
+    ids = () if segments is None else (segments.of_queries, *(() if segments.of_keys is None else (segments.of_keys,)))
+
+    def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> NamedArray:
+        del shard, parameters
+        (query, key, value), sinks, ids = given
+        ordered = query.rearrange((*rows, *heads, *sharing, POSITION, form.head_size.name))
+        arrays = KernelArrays(
+            _flat(ordered.array, len(rows)),
+            _flat(key.rearrange((*rows, *heads, KEY_POSITION, form.head_size.name)).array, len(rows)),
+            _flat(value.rearrange((*rows, *heads, KEY_POSITION, form.value_size.name)).array, len(rows)),
+            sinks[0].rearrange((*heads, *sharing)).array.reshape(-1) if sinks else None,
+            _segments(ids, ordered.array.shape[0] if rows else 1),
+        )
+        found = compute(arrays).reshape(*ordered.array.shape[:-1], -1)
+        in_order = NamedArray(found, (*ordered.axis_names[:-1], form.value_size.name))
+        return in_order.rearrange(names).astype(query.dtype)
+
+    return by_device(of_device, ((query, key, value), () if sinks is None else (sinks,), ids), (), Result(names))
+
+
+def _flat(x: jax.Array, rows: int) -> jax.Array:
+    """[rows, heads, position, features]: `x` with one axis of rows and one of heads."""
+    count = x.shape[0] if rows else 1
+    return x.reshape(count, -1, *x.shape[-2:])
+
+
+def _segments(ids: tuple[NamedArray, ...], rows: int) -> tuple[jax.Array, jax.Array] | None:
+    if not ids:
+        return None
+    arrays = [x.array if x.array.ndim == 1 else x.rearrange((BATCH, ...)).array for x in ids]
+    of_queries, of_keys = (jnp.broadcast_to(x, (rows, x.shape[-1])) for x in (arrays[0], arrays[-1]))
+    return of_queries, of_keys
