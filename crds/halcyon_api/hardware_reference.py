@@ -66,6 +66,11 @@ namespace and set `accelerator.computeDomain` to its ResourceClaimTemplate. gb30
 """
 
 _POD_MEMORY_TEXT = f"""
+## Products of 8 bits
+
+The column "8 bits" has the values of `trainer.precision.products` that a type has, because it multiplies matrices faster in them than in
+bfloat16. For `nvidia`, the trainer asks the devices: float8 needs compute capability 8.9, int8 needs 8.0.
+
 ## Memory of a pod
 
 A trainer pod requests memory, and the request is also its limit: a memory leak ends only the process that leaks. If a run does not set
@@ -155,13 +160,23 @@ def render() -> str:
         "if necessary, by `scheduling.nodeSelector`.\n",
         "## TPU slices on GKE\n",
         _table(
-            ("type", "`gke-tpu-accelerator`", "machine", "JAX devices a chip", "memory a device", "peak a device", "topologies", "tried"),
+            (
+                "type",
+                "`gke-tpu-accelerator`",
+                "machine",
+                "JAX devices a chip",
+                "memory a device",
+                "peak a device",
+                "8 bits",
+                "topologies",
+                "tried",
+            ),
             (_tpu(row) for row in rows if row.family == "tpu"),
         ),
         _TPU_TEXT.strip() + "\n",
         "## GPUs\n",
         _table(
-            ("type", "`gke-accelerator`", "machine", "GPUs a host", "hosts", "memory a device", "peak a device", "tried"),
+            ("type", "`gke-accelerator`", "machine", "GPUs a host", "hosts", "memory a device", "peak a device", "8 bits", "tried"),
             (_gpu(row) for row in rows if row.family == "gpu"),
         ),
         _GPU_TEXT.strip() + "\n",
@@ -187,7 +202,7 @@ def _tpu(row: Accelerator) -> tuple[str, ...]:
     hosts = {shape.chips_per_host for name in row.topologies if (shape := row.shape(name)) is not None}
     machine = " or ".join(f"`{row.machine.format(chips=chips)}`" for chips in sorted(hosts))
     topologies = ", ".join(row.topologies) + cubes
-    return (f"`{row.name}`", f"`{label}`", machine, str(row.devices_per_chip), _memory(row), _peak(row), topologies, _tried(row))
+    return (f"`{row.name}`", f"`{label}`", machine, str(row.devices_per_chip), *_powers(row), topologies, _tried(row))
 
 
 def _gpu(row: Accelerator) -> tuple[str, ...]:
@@ -195,7 +210,7 @@ def _gpu(row: Accelerator) -> tuple[str, ...]:
     counts = ", ".join(map(str, row.devices_per_host)) or f"1 to {row.max_devices_per_host}"
     names = [row.machine_types.get(count) or row.machine.format(chips=count) for count in row.devices_per_host]
     machines = ", ".join(f"`{name}`" for name in names if name)
-    return (f"`{row.name}`", label, machines or "any", counts, f"1 to {row.max_hosts}", _memory(row), _peak(row), _tried(row))
+    return (f"`{row.name}`", label, machines or "any", counts, f"1 to {row.max_hosts}", *_powers(row), _tried(row))
 
 
 def _fabric(name: str, fabric: Fabric) -> str:
@@ -228,6 +243,10 @@ def _sources() -> Iterable[tuple[str, ...]]:
             found.setdefault((source, read), []).append(f"network of `{row.name}`")
     rows = [(", ".join(names), source, as_of) for (source, as_of), names in found.items()]
     return [*rows, ("`provisioning`", PROVISIONING_SOURCE, PROVISIONING_AS_OF)]
+
+
+def _powers(row: Accelerator) -> tuple[str, ...]:
+    return _memory(row), _peak(row), ", ".join(row.eight_bit) or "no"
 
 
 def _memory(row: Accelerator) -> str:

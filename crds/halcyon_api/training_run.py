@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast, get_args
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
@@ -21,7 +21,7 @@ from halcyon_api.edits.rules import frozen_rules, joint_rules
 from halcyon_api.edits.steps import steps_rule
 from halcyon_api.former.reading import PresentForm, present_form
 from halcyon_api.former.rules import contradiction_rules
-from halcyon_api.hardware import TABLE
+from halcyon_api.hardware import TABLE, EightBit
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.sentences import sentences
@@ -79,6 +79,17 @@ _MESH_FITS = f"({_HAS_REST} ? {_SLICE_DEVICES} % ({_FIXED}) == 0 : {_SLICE_DEVIC
 
 Task = Literal["train", "data", "evaluate"]
 _TASK = "(has(self.stage) ? self.stage : self.task)"
+
+
+def _eight_bit_rule(kind: EightBit) -> Rule:
+    having = [row.name for row in TABLE.values() if kind in row.eight_bit]
+    return Rule(
+        f"!has(self.trainer.precision.products) || self.trainer.precision.products != '{kind}' || self.accelerator.type in {having}",
+        lambda self: self.trainer.precision.products != kind or self.accelerator.type in having,
+        f"trainer.precision.products: {kind} needs an accelerator that is faster in it ({', '.join(having)}); leave products out, or "
+        "change accelerator.type",
+        ".trainer.precision.products",
+    )
 
 
 class TrainingRunSpec(RuledModel):
@@ -230,6 +241,14 @@ class TrainingRunSpec(RuledModel):
             "that decay more slowly stop changing in that type; use float32, or lower the betas",
             ".trainer.precision.moments",
         ),
+        Rule(
+            "!has(self.trainer.precision.rounding) || self.trainer.precision.parameters == 'bfloat16'",
+            lambda self: self.trainer.precision.rounding is None or self.trainer.precision.parameters == "bfloat16",
+            "trainer.precision.rounding needs trainer.precision.parameters: bfloat16, because float32 parameters keep small updates; leave "
+            "rounding out",
+            ".trainer.precision.rounding",
+        ),
+        *map(_eight_bit_rule, get_args(EightBit)),
         Rule(
             "!has(self.recovery.elastic) || (self.recovery.elastic.minSlices <= self.accelerator.slices && "
             "(!has(self.recovery.elastic.maxSlices) || self.accelerator.slices <= self.recovery.elastic.maxSlices))",

@@ -48,6 +48,7 @@ FIELDS = (
     _in_document("a fraction of a step", spec__trainer__steps=1.5),
     _in_document("a word in place of a section", spec__trainer__precision="bfloat16"),
     _in_document("a type of numbers that does not exist", spec__trainer__precision={"compute": "fp16"}),
+    _in_document("products of 8 bits on a processor", spec__trainer__precision={"products": "float8"}),
     _in_document("a list without dashes", spec__data__sources={"name": "notes", "text": {"paths": ["/notes"]}}),
     _in_document("a number as a name", metadata__name=7),
     _in_document("a name with a dot", metadata__name="notes.v2"),

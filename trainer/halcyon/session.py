@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from halcyon.context import Context, adapt_to_devices
 from halcyon.errors import TrainerExit
+from halcyon.machine.eight_bit import check_eight_bit
 from halcyon.machine.memory import check_device_memory
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.process_group import ProcessGroup, join, leave
@@ -39,6 +40,7 @@ class Session:
         """
         self._reporter.joined(processes=self.processes.process_count, devices=jax.device_count())
         context = adapt_to_devices(self._context, jax.device_count(), jax.default_backend())
+        check_eight_bit(context.run.spec.trainer.precision, jax.devices())
         check_device_memory(context.run.spec, context.mesh)
         return context, build_mesh(context.mesh)
 

@@ -1,7 +1,7 @@
 """NVIDIA GPUs on GKE, and on any nodes that offer ``nvidia.com/gpu``.
 
 A topology is ``HOSTSxGPUS``; one process drives all GPUs of a host. Memory and peak performance are those of NVIDIA's data sheets (dense
-bfloat16, without sparsity).
+bfloat16, without sparsity), and so are the types with 8 bits: those with a higher peak.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ GPUS = (
         resource=RESOURCE,
         max_devices_per_host=16,
         max_hosts=_MAX_HOSTS,
+        eight_bit=("float8", "int8"),  # the trainer asks the devices that it finds
         memory_backed_shm=True,
         aliases=("gpu", "cuda", "a10g", "t4", "v100"),
     ),
@@ -64,6 +65,7 @@ GPUS = (
         machine_types={1: "g2-standard-12", 2: "g2-standard-24", 4: "g2-standard-48", 8: "g2-standard-96"},
         memory_bytes=24 * _GB,
         peak_flops_per_second=121e12,
+        eight_bit=("float8", "int8"),
         aliases=("nvidia-l4", "g2-standard"),
     ),
     _gpu(
@@ -74,6 +76,7 @@ GPUS = (
         machine="a2-highgpu-{chips}g",
         memory_bytes=40 * _GB,
         peak_flops_per_second=312e12,
+        eight_bit=("int8",),
         aliases=("nvidia-tesla-a100", "nvidia-a100-40gb", "a100-40gb", "a2-highgpu"),
     ),
     _gpu(
@@ -84,6 +87,7 @@ GPUS = (
         machine="a2-ultragpu-{chips}g",
         memory_bytes=80 * _GB,
         peak_flops_per_second=312e12,
+        eight_bit=("int8",),
         aliases=("nvidia-a100-80gb", "a2-ultragpu"),
     ),
     _gpu(
@@ -95,6 +99,7 @@ GPUS = (
         part_hosts_provisioning=("spot", "flexStart", "queued"),
         memory_bytes=80 * _GB,
         peak_flops_per_second=989e12,
+        eight_bit=("float8", "int8"),
         fabric=TCPX,
         aliases=("nvidia-h100-80gb", "h100-80gb", "a3-highgpu-8g", "a3-highgpu"),
     ),
@@ -106,6 +111,7 @@ GPUS = (
         machine="a3-megagpu-8g",
         memory_bytes=80 * _GB,
         peak_flops_per_second=989e12,
+        eight_bit=("float8", "int8"),
         fabric=TCPXO,
         aliases=("nvidia-h100-mega-80gb", "h100-mega-80gb", "a3-megagpu-8g"),
     ),
@@ -117,6 +123,7 @@ GPUS = (
         machine="a3-ultragpu-8g",
         memory_bytes=141 * _GB,
         peak_flops_per_second=989e12,
+        eight_bit=("float8", "int8"),
         fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a3u.txtpb"}),
         aliases=("nvidia-h200-141gb", "h200-141gb", "a3-ultragpu-8g"),
     ),
@@ -128,6 +135,7 @@ GPUS = (
         machine="a4-highgpu-8g",
         memory_bytes=180 * _GB,
         peak_flops_per_second=2250e12,
+        eight_bit=("float8", "int8"),
         fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a4.txtpb"}),
         aliases=("nvidia-b200", "a4-highgpu-8g"),
     ),
@@ -140,6 +148,7 @@ GPUS = (
         max_hosts=_MAX_NVLINK_HOSTS,
         memory_bytes=186 * _GB,
         peak_flops_per_second=2500e12,
+        eight_bit=("float8", "int8"),
         provisioning=("onDemand", "spot", "reservation"),
         tolerated_taints=(("kubernetes.io/arch", "arm64"),),
         pool_is_slice=True,
@@ -156,6 +165,7 @@ GPUS = (
         max_hosts=_MAX_NVLINK_HOSTS,
         memory_bytes=279 * _GB,
         peak_flops_per_second=2500e12,
+        eight_bit=("float8",),
         provisioning=("onDemand", "reservation"),
         tolerated_taints=(("kubernetes.io/arch", "arm64"),),
         pool_is_slice=True,
@@ -175,6 +185,7 @@ GPUS = (
         max_hosts=_MAX_HOSTS,
         memory_bytes=288 * _GB,
         peak_flops_per_second=2250e12,
+        eight_bit=("float8",),
         memory_backed_shm=True,
         aliases=("nvidia-b300", "hgx-b300"),
     ),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from halcyon_api.base import ApiModel
+from halcyon_api.hardware import EightBit
 from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
 
 PositiveStep = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -22,12 +23,20 @@ a share of 1 - beta while the moment still has an error of 2**-8 / (1 - beta): 8
 
 
 class PrecisionSpec(ApiModel):
-    """Floating-point types of parameters, moments and matrix products."""
+    """Types of parameters, moments and matrix products."""
 
     parameters: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description=(
-            "Type of the stored parameters. With bfloat16, an update smaller than about 1/512 of its parameter is lost in rounding."
+            "Type of the stored parameters. With bfloat16, an update smaller than about 1/512 of its parameter is lost in rounding, unless "
+            "`rounding` is stochastic."
+        ),
+    )
+    rounding: Literal["stochastic"] | None = Field(
+        default=None,
+        description=(
+            "How updated parameters are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that small updates are "
+            "not lost on average. Default: to the nearest number."
         ),
     )
     moments: Literal["float32", "bfloat16"] = Field(
@@ -42,6 +51,14 @@ class PrecisionSpec(ApiModel):
         description=(
             "Type of activations and matrix products. Softmax, norms, the loss, and sums of gradients over batch and positions are always "
             "float32."
+        ),
+    )
+    products: EightBit | None = Field(
+        default=None,
+        description=(
+            "Type to which the factors of matrix products are rounded in the linear maps of blocks, except in products for gradients of "
+            "parameters. Experts, routers, attention and the output head stay in `compute`. It needs hardware that is faster in this type "
+            "(docs/hardware.md). Default: the type `compute`."
         ),
     )
 

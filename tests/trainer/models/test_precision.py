@@ -23,7 +23,7 @@ from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, shardings
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.mesh import ResolvedMesh
-from tests.trainer.models.cases import EVERY_PART, GPT2, TIED_LLAMA, VOCAB, loss_and_gradient, make, named, shapes
+from tests.trainer.models.cases import EVERY_PART, FAMILIES, GPT2, TIED_LLAMA, VOCAB, loss_and_gradient, make, named, shapes
 from tests.trainer.models.reference import named_leaves
 
 FREQUENT = 5
@@ -46,6 +46,14 @@ def off(found: Any, expected: Any) -> float:
     """Relative error: the norm of the difference divided by the norm of `expected`."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def errors(found: Any, expected: Any) -> dict[str, float]:
+    """The relative error of the gradient of each parameter. Gradients that are only rounding, as of the biases of keys, are left out."""
+    wanted = {path: np.asarray(leaf.array, np.float64) for path, leaf in named_leaves(expected).items()}
+    whole = max(np.linalg.norm(each) for each in wanted.values())
+    counted = {path for path, each in wanted.items() if np.linalg.norm(each) > 1e-5 * whole}
+    return {path: off(leaf.array, wanted[path]) for path, leaf in named_leaves(found).items() if path in counted}
 
 
 @SIZES
@@ -120,6 +128,28 @@ def test_gradients_of_keys_and_values_do_not_get_worse_with_more_blocks_of_queri
     for block in (2048, 64):
         for narrow, expected in zip(gradient(key, value, "bfloat16", block), wide, strict=True):
             assert off(narrow.array.astype(jnp.float32), expected.array) < 0.0045, block
+
+
+FURTHER = [pytest.param(family, marks=[pytest.mark.slow, pytest.mark.variant]) for family in ("gemma2", "glm4-moe")]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3", "gpt-oss", *FURTHER])
+def test_the_gradient_of_copies_of_a_sequence_is_that_of_one_times_their_number(family):
+    """Each gradient is a sum of equal terms: those of norms of each form, biases, sinks, routers and experts too.
+
+    Rounding the sum to bfloat16 just once would make it wrong by 1/1000; a sum in bfloat16 is wrong by much more.
+    """
+    model, copies = make(FAMILIES[family], length=8), 256
+    gradients = jax.jit(loss_and_gradient, static_argnames="dtype")
+
+    def gradient(rows):
+        tokens = np.broadcast_to(tokens_of(8, 1), (rows, 8))
+        arrays = (tokens, np.roll(tokens, -1, axis=1), np.ones(tokens.shape, np.float32), np.zeros(tokens.shape, np.int32))
+        return gradients(model, *map(named, arrays), dtype="bfloat16")[1]
+
+    expected = jax.tree.map(lambda total: total * copies, gradient(1))
+    for path, error in errors(gradient(copies), expected).items():
+        assert error < 5e-4, path
 
 
 BATCH, LENGTH, BLOCK = 7, 44, 11

@@ -25,11 +25,14 @@ ALONE = "fsdp 1"
 
 
 @functools.cache
-def losses(model: str, on: str = ALONE, microbatches: int = 1, kind: str = "cpu", compute: str = "float32") -> list[float]:
+def losses(
+    model: str, on: str = ALONE, microbatches: int = 1, kind: str = "cpu", compute: str = "float32", products: str | None = None
+) -> list[float]:
     """Losses of a run on a mesh; see `mesh_from`. On v5e the memory suffices to gather the parameters."""
-    settings = {"batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": {"compute": compute}}
+    precision = {"compute": compute} | ({"products": products} if products else {})
+    settings = {"batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": precision}
     run = document(
-        spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},
+        spec__accelerator={"type": kind, "topology": {"v5e": "2x4", "v7x": "2x2x1"}.get(kind, "1x8"), "slices": 1},
         spec__model=MODELS[model],
         spec__optimizer={"learningRate": 0.01, "adamw": {}},
         spec__trainer={"steps": STEPS} | settings,
@@ -83,3 +86,13 @@ def test_remat_policies_have_the_losses_of_one_device_that_keeps_all(remat: str,
 def test_losses_in_narrow_compute_are_about_those_of_one_device() -> None:
     found = losses("gpt2", "replica 2 x fsdp 2 x tensor 2", 2, "v5e", "bfloat16")
     np.testing.assert_allclose(found, losses("gpt2", compute="bfloat16"), rtol=0.01)
+
+
+@pytest.mark.parametrize("products", ["int8", pytest.param("float8", marks=[pytest.mark.slow, pytest.mark.variant])])
+def test_losses_with_products_of_8_bits_are_about_those_of_one_device_and_of_wide_products(products: str) -> None:
+    kind = "v7x" if products == "float8" else "v5e"
+    one = losses("llama", kind=kind, products=products)
+    np.testing.assert_allclose(losses("llama", "fsdp 4 x tensor 2", 2, kind, products=products), one, rtol=2e-3)
+    wide = losses("llama")
+    np.testing.assert_allclose(one, wide, rtol=0.01)
+    assert one != wide

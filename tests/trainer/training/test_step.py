@@ -77,6 +77,26 @@ def test_a_request_of_any_process_reaches_all_processes(control: tuple[int, ...]
     assert int(metrics.control) == asked
 
 
+def test_stochastic_rounding_draws_other_numbers_in_each_step_and_the_same_in_a_repeated_one() -> None:
+    def pull(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
+        return Sums(jnp.sum(model["w"].astype(jnp.float32)), jnp.float32(1.0))
+
+    optimizer, model = optax.sgd(2.0**-10), {"w": jnp.ones(256, jnp.bfloat16)}
+    batch, control = batch_of(*[jnp.zeros((1, 1, 1), jnp.int32)] * 3), jnp.zeros(1, jnp.int32)
+
+    def after(step: int, seed: int = 0, stochastic: bool = True) -> np.ndarray:
+        state = TrainState(jnp.int32(step), model, optimizer.init(model))
+        train = make_train_step(pull, optimizer, lambda step: jnp.float32(1.0), mesh_of(), seed=seed, stochastic=stochastic)
+        return np.asarray(jax.jit(train)(state, batch, control)[0].model["w"], np.float32)
+
+    first = after(3)
+    assert set(first) == {np.float32(1), np.float32(1 - 2**-8)}
+    assert (after(3) == first).all()
+    assert (after(4) != first).any()
+    assert (after(3, seed=1) != first).any()
+    assert (after(3, stochastic=False) == 1).all()
+
+
 def test_each_microbatch_of_each_step_has_its_own_randomness() -> None:
     def noisy(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         assert key is not None

@@ -15,7 +15,9 @@ from haliax import NamedArray
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import cross_entropy
+from halcyon.models.parts.linear import with_products
 from halcyon.objectives.objective import Batch, Sums
+from halcyon_api.hardware import EightBit
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,13 @@ class NextToken:
         segments: Whether attention stays within the documents of a sequence.
         compute_dtype: Type of activations and matrix products. The loss itself is float32.
         z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator; 0: no penalty.
+        products: Type of the factors in the products of linear maps. None: `compute_dtype`.
     """
 
     segments: bool
     compute_dtype: jnp.dtype
     z_loss: float = 0.0
+    products: EightBit | None = None
 
     @property
     def fields(self) -> Mapping[str, np.dtype]:
@@ -44,6 +48,7 @@ class NextToken:
         axes = (hax.Axis(BATCH, batch["tokens"].shape[0]), hax.Axis(POSITION, batch["tokens"].shape[1]))
         named: dict[str, Any] = {name: hax.named(batch[name], axes) for name in self.fields}
         inputs = Inputs(named["tokens"], segments=named.get("segments"))
+        model = with_products(model, self.products)
         return next_token_sums(model, inputs, named["targets"], named["weights"], compute_dtype=self.compute_dtype, z_loss=self.z_loss)
 
 

@@ -14,6 +14,11 @@ def build_objective(spec: TrainingRunSpec) -> Objective:
     """The objective of a run."""
     match spec.objective.value:
         case NextTokenSpec():
-            return NextToken(segments=not spec.data.attend_across_documents, compute_dtype=jnp.dtype(spec.trainer.precision.compute))
+            precision = spec.trainer.precision
+            return NextToken(
+                segments=not spec.data.attend_across_documents,
+                compute_dtype=jnp.dtype(precision.compute),
+                products=precision.products,
+            )
         case other:
             raise TypeError(f"no objective for a spec of type {type(other).__name__}")

@@ -160,6 +160,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
             mesh,
             divergence,
             seed=settings.seed,
+            stochastic=settings.precision.rounding == "stochastic",
             gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
         ),
         mesh=mesh,

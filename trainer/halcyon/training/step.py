@@ -20,6 +20,7 @@ import optax
 from jax.sharding import Mesh
 
 from halcyon.objectives import Batch, Objective, Sums
+from halcyon.optim.rounding import add_updates
 from halcyon.parallel.axes import constrain, constrain_here
 from halcyon.parallel.partition import by_group
 from halcyon.training.divergence import drop_update, judge
@@ -48,6 +49,9 @@ class StepMetrics(eqx.Module):
 CONTROL_BITS = 2
 """Bits of a control value."""
 
+_ROUNDING = 2**32 - 1
+"""Number of the key of stochastic rounding, which no microbatch has."""
+
 
 def make_train_step(
     objective: Objective,
@@ -58,6 +62,7 @@ def make_train_step(
     *,
     seed: int = 0,
     gather_once: bool = False,
+    stochastic: bool = False,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
     """Build the step function, to be compiled with the state donated.
 
@@ -69,13 +74,16 @@ def make_train_step(
         divergence: The policy that decides which updates are dropped.
         seed: Seed of the objective's randomness; each microbatch of each step gets its own key.
         gather_once: Keep all parameters, and the sums of their gradients, on each device while the microbatches are computed.
+        stochastic: Round bfloat16 parameters stochastically.
     """
     policy = divergence or DivergenceSpec()
     optimizer = optax.with_extra_args_support(optimizer)
 
+    def key_of(step: jax.Array, number: jax.Array | int) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
+
     def of_microbatch(model: Model, batch: Batch, step: jax.Array, number: jax.Array | int) -> tuple[jax.Array, Sums]:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
-        sums = objective(model, batch, None, key)
+        sums = objective(model, batch, None, key_of(step, number))
         return sums.loss if sums.penalty is None else sums.loss + sums.penalty, sums
 
     gradient_sums = jax.grad(of_microbatch, has_aux=True)
@@ -116,7 +124,7 @@ def make_train_step(
             control=_any_bits(control),
             metrics={name: total * share for name, total in sums.metrics.items()},
         )
-        new = optax.apply_updates(state.model, updates), optimizer_state
+        new = add_updates(state.model, updates, key_of(state.step, _ROUNDING) if stochastic else None), optimizer_state
         model, optimizer_state = drop_update(policy, verdict, (state.model, state.optimizer_state), new)
         return constrain(TrainState(step=state.step + 1, model=model, optimizer_state=optimizer_state, losses=losses), mesh), metrics
 

@@ -5,15 +5,20 @@ that a sharded weight is gathered over the network in the compute type. Norms al
 over the batch and its positions, so they are float32 from the first product or look-up on, over the network too: in a narrow type, a sum
 of thousands of terms no longer changes once a term is less than half of its last digit.
 
+With `with_products` the linear maps of a model round the factors of two of their three products to 8 bits: of the product itself, and of
+the one for the gradient of its input. The product for the gradient of the weight keeps the compute type, because a sum over the batch would
+need scales that depend on the whole batch.
+
 The layers of ``haliax.nn`` are not used, for three reasons: its norms compute in the type of their input, its initialisation is fixed to
 fan-in scaling, and its linear layer has a function as a leaf of the tree, which ``jax.jit`` and checkpoints reject.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import haliax as hax
@@ -26,6 +31,10 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models.elementwise import elementwise
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
+from halcyon.models.parts.products import narrow_product
+from halcyon_api.hardware import EightBit
+
+Model = TypeVar("Model", bound=eqx.Module)
 
 
 def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.dtype) -> NamedArray:
@@ -61,24 +70,42 @@ def contract(
     return hax.dot(x, y, axis=axis, precision=precision, preferred_element_type=into, out_axes=order)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def apply_weight(x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...]) -> NamedArray:
-    """``x . weight`` summed over `inputs`, in the type of `x`. The gradient with respect to `weight` is a float32 sum."""
-    return contract(x, weight, inputs)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def apply_weight(x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...], products: EightBit | None = None) -> NamedArray:
+    """``x . weight`` summed over `inputs`, in the type of `x`. The gradient with respect to `weight` is a float32 sum.
+
+    Args:
+        x: Activations.
+        weight: A parameter.
+        inputs: The axes to sum over.
+        products: Type of the factors, also in the product for the gradient with respect to `x`. None: that of `x`.
+    """
+    return _product(x, weight, inputs, products)
 
 
-def _apply_weight_forward(x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...]) -> tuple[NamedArray, tuple[NamedArray, NamedArray]]:
-    return contract(x, weight, inputs), (x, weight)
+def _product(
+    x: NamedArray, weight: NamedArray, over: tuple[Axis, ...], products: EightBit | None, order: tuple[Axis, ...] | None = None
+) -> NamedArray:
+    if products is None:
+        return contract(x, weight, over, order=order)
+    weight = weight.astype(x.dtype)
+    return hax.dot(x, weight, axis=over, preferred_element_type=x.dtype, out_axes=order, dot_general=narrow_product(products))
+
+
+def _apply_weight_forward(
+    x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...], products: EightBit | None
+) -> tuple[NamedArray, tuple[NamedArray, NamedArray]]:
+    return _product(x, weight, inputs, products), (x, weight)
 
 
 def _apply_weight_backward(
-    inputs: tuple[Axis, ...], arguments: tuple[NamedArray, NamedArray], cotangent: NamedArray
+    inputs: tuple[Axis, ...], products: EightBit | None, arguments: tuple[NamedArray, NamedArray], cotangent: NamedArray
 ) -> tuple[NamedArray, NamedArray]:
     x, weight = arguments
     outputs = tuple(axis for axis in weight.axes if axis not in inputs)
     summed = tuple(axis for axis in x.axes if axis not in inputs)
     by_weight = contract(x, cotangent, summed, into=jnp.float32, order=weight.axes)
-    return divided(contract(cotangent, weight, outputs, order=x.axes)), by_weight.astype(weight.dtype)
+    return divided(_product(cotangent, weight, outputs, products, x.axes)), by_weight.astype(weight.dtype)
 
 
 apply_weight.defvjp(_apply_weight_forward, _apply_weight_backward)
@@ -90,12 +117,21 @@ def add_wide(x: NamedArray, y: NamedArray) -> NamedArray:
 
 
 class Linear(eqx.Module):
-    """``x . weight + bias`` with named inputs and outputs."""
+    """``x . weight + bias`` with named inputs and outputs.
+
+    Attributes:
+        inputs: The axes that it sums over.
+        role: The role of the weight.
+        weight: (*inputs, *outputs).
+        bias: (outputs). None: no bias.
+        products: Type of the factors; see `apply_weight`.
+    """
 
     inputs: tuple[Axis, ...] = eqx.field(static=True)
     role: Role = eqx.field(static=True)
     weight: NamedArray = parameter("role", inputs="inputs")
     bias: NamedArray | None = parameter(Role.BIAS)
+    products: EightBit | None = eqx.field(static=True, default=None)
 
     @staticmethod
     def init(
@@ -115,7 +151,23 @@ class Linear(eqx.Module):
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """(..., *inputs) to (..., *outputs)."""
-        y: Any = apply_weight(x, self.weight, self.inputs)
+        y: Any = apply_weight(x, self.weight, self.inputs, self.products)
         if self.bias is not None:
             y = add_wide(y, self.bias)
         return divided(y)
+
+
+def with_products(model: Model, products: EightBit | None) -> Model:
+    """`model` with this type of factors in all linear maps between features. Heads, tables, routers and experts stay as they are.
+
+    Args:
+        model: A model, or the arrays in its place.
+        products: See `apply_weight`.
+    """
+    if products is None:
+        return model
+
+    def changed(node: Any) -> Any:
+        return dataclasses.replace(node, products=products) if isinstance(node, Linear) and node.role is Role.MATRIX else node
+
+    return jax.tree.map(changed, model, is_leaf=lambda node: isinstance(node, Linear))
