@@ -41,7 +41,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__trainer__steps": "10"}, "spec.trainer.steps", "must be a whole number, not the text '10'"),
     ({"spec__trainer__microbatches": 0}, "spec.trainer.microbatches", "must be a whole number from 1 to 65536, or auto"),
     ({"spec__trainer__microbatches": "many"}, "spec.trainer.microbatches", "must be a whole number from 1 to 65536, or auto"),
-    ({"spec__model__llama__remat": "some"}, "spec.model.llama.remat", "'none', 'dots', 'attention', 'full', 'nested', 'offload' or 'auto'"),
+    ({"spec__trainer__remat": "some"}, "spec.trainer.remat", "'none', 'dots', 'attention', 'full', 'nested', 'offload' or 'auto'"),
     ({"spec__trainer__steps": 0}, "spec.trainer.steps", "greater than or equal to 1"),
     ({"spec__accelerator__type": "v9"}, "spec.accelerator.type", "unknown accelerator 'v9'; there are cpu, v4, v5e"),
     ({"spec__accelerator__type": "h100-megs"}, "spec.accelerator.type", "did you mean h100-mega?"),

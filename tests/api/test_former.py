@@ -11,7 +11,7 @@ import pytest
 from halcyon_api.crd import custom_resource_definition
 from halcyon_api.defaults.files import with_values
 from halcyon_api.defaults.resource import TrainingRunDefaultsSpec
-from halcyon_api.former.reading import field_at, present_form
+from halcyon_api.former.reading import field_at, former_form, present_form
 from halcyon_api.former.schema import FORMER_PLACE, add_former
 from halcyon_api.former.table import FORMER, MovedField
 from halcyon_api.training_run import InvalidRun, TrainingRunSpec, former_notes, parse_run
@@ -31,6 +31,8 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "optimizer.adamw.maxGradientNorm": (2.0, 1.0),
     "optimizer.adamw.schedule": (DECAY, COSINE),
     "trainer.stages": (SIZES, []),
+    "model.llama.remat": ("full", "none"),
+    "model.gpt2.remat": ("dots", "none"),
 }
 """For each former place: a value other than the default, and the default that the API server writes into the present place."""
 
@@ -39,43 +41,66 @@ def path(place: str) -> str:
     return "spec__" + place.replace(".", "__")
 
 
-def with_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """The minimal run with values at paths below its spec."""
-    return document(**{"spec__optimizer": {"adamw": {}}} | {path(place): value for place, value in fields.items()})
+def with_fields(fields: dict[str, Any], family: str = "llama") -> dict[str, Any]:
+    """The minimal run, with a model of a family and values at paths below its spec."""
+    model = {} if family == "llama" else {"spec__model": {family: {}}}
+    return document(**{"spec__optimizer": {"adamw": {}}} | model | {path(place): value for place, value in fields.items()})
+
+
+def family_of(row: MovedField) -> str:
+    """The model of a run with this former field."""
+    return "gpt2" if row.former.startswith("model.gpt2.") else "llama"
+
+
+ROWS = tuple(row for row in FORMER if family_of(row) == "llama")
+"""The rows that one run can have together."""
 
 
 @pytest.mark.parametrize("row", FORMER, ids=lambda row: row.former)
 def test_a_value_in_a_former_place_is_read_as_in_its_present_place(row: MovedField) -> None:
     value, filled_in = VALUES[row.former]
-    written = parse_run(with_fields({row.present: value})).spec
-    assert parse_run(with_fields({row.former: value})).spec == written
-    assert parse_run(with_fields({row.former: value, row.present: filled_in})).spec == written, "the API server's default must not count"
-    assert parse_run(with_fields({row.former: value, row.present: value})).spec == written
-    assert parse_run(with_fields({row.former: None, row.present: value})).spec == written, "null must count as absent"
-    assert written != parse_run(document()).spec
+
+    def read(fields: dict[str, Any]) -> TrainingRunSpec:
+        return parse_run(with_fields(fields, family_of(row))).spec
+
+    written = read({row.present: value})
+    assert read({row.former: value}) == written
+    assert read({row.former: value, row.present: filled_in}) == written, "the API server's default must not count"
+    assert read({row.former: value, row.present: value}) == written
+    assert read({row.former: None, row.present: value}) == written, "null must count as absent"
+    assert written != read({})
 
 
 @pytest.mark.parametrize("row", FORMER, ids=lambda row: row.former)
 def test_two_values_of_one_field_are_rejected_in_one_sentence(row: MovedField) -> None:
     value, filled_in = VALUES[row.former]
     with pytest.raises(InvalidRun) as refused:
-        parse_run(with_fields({row.former: filled_in, row.present: value}))
+        parse_run(with_fields({row.former: filled_in, row.present: value}, family_of(row)))
     assert str(refused.value) == f"spec.{row.former}: it has moved to spec.{row.present}, and the two differ; take spec.{row.former} out"
 
 
 def test_parsing_does_not_change_the_given_document() -> None:
-    given = with_fields({former: value for former, (value, _) in VALUES.items()})
+    given = with_fields({row.former: VALUES[row.former][0] for row in ROWS})
     before = copy.deepcopy(given)
     parse_run(given)
     assert given == before
 
 
 def test_each_former_place_is_noted_once_and_present_places_are_not() -> None:
-    given = with_fields({former: value for former, (value, _) in VALUES.items()})
-    assert former_notes(given) == tuple(row.note for row in FORMER)
+    given = with_fields({row.former: VALUES[row.former][0] for row in ROWS})
+    assert former_notes(given) == tuple(row.note for row in ROWS)
     assert FORMER[0].note == "spec.stage is the former place of spec.task; write spec.task"
-    assert former_notes(with_fields({row.present: VALUES[row.former][0] for row in FORMER})) == ()
+    assert former_notes(with_fields({row.present: VALUES[row.former][0] for row in ROWS})) == ()
     assert former_notes("no document") == ()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
+def test_a_field_of_several_former_places_goes_back_to_that_of_its_model(family: str) -> None:
+    spec = parse_run(with_fields({"trainer.remat": "full"}, family)).spec.document()
+    former = former_form(spec)
+    assert former["model"].keys() == spec["model"].keys()
+    assert former["model"][family].get("remat") == (None if family == "mixtral" else "full")
+    assert former["trainer"].get("remat") == ("full" if family == "mixtral" else None)
 
 
 @pytest.mark.parametrize("hostile", [None, "x", [], {"trainer": 3}, {"trainer": [], "stage": {}}, {"data": {"mixture": "x"}}])

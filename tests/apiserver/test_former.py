@@ -39,6 +39,7 @@ FORMER_VALUES: dict[str, Any] = {
     "optimizer.adamw.maxGradientNorm": 2.0,
     "optimizer.adamw.schedule": DECAY,
     "trainer.stages": SIZES,
+    "model.llama.remat": "full",
 }
 """For each former place a value other than the default."""
 
@@ -50,8 +51,13 @@ OTHERS: dict[str, Any] = {
     "optimizer.maxGradientNorm": 4.0,
     "optimizer.schedule": {"wsd": {"warmupSteps": 2, "decaySteps": 5}},
     "trainer.batchSchedule": [{"fromStep": 4, "batchSize": 32}],
+    "trainer.remat": "dots",
 }
 """For each present place another value."""
+FREE = "trainer.remat"
+"""A moved field that may change: an edit to another value is refused only while the former field has its own."""
+ROWS = tuple(row for row in FORMER if row.former in FORMER_VALUES)
+"""The rows that one run can have together: a run has one model."""
 
 
 def changes(values: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def changes(values: dict[str, Any]) -> dict[str, Any]:
 
 def moved(values: dict[str, Any]) -> dict[str, Any]:
     """The same values in their present places."""
-    places = {row.former: row.present for row in FORMER}
+    places = {row.former: row.present for row in ROWS}
     return {places[former]: value for former, value in values.items()}
 
 
@@ -148,7 +154,7 @@ def test_a_document_may_put_the_same_value_into_the_present_place(api: Api, stor
 
 
 @pytest.mark.parametrize("way", ["client", "server"])
-@pytest.mark.parametrize("place", OTHERS)
+@pytest.mark.parametrize("place", [place for place in OTHERS if place != FREE])
 @pytest.mark.parametrize("case", ["all", "none"])
 def test_another_value_is_refused_at_apply(api: Api, stored: dict[str, str], way: str, place: str, case: str) -> None:
     values = moved(CASES[case]) | {place: FORMER_VALUES["stage"] if place == "task" and case == "none" else OTHERS[place]}
@@ -157,7 +163,23 @@ def test_another_value_is_refused_at_apply(api: Api, stored: dict[str, str], way
         apply(api, way, case, document(**name, **changes(values)), stored[way])
 
 
-@pytest.mark.parametrize("row", FORMER, ids=lambda row: row.former)
+def test_a_moved_field_that_may_change_is_moved_and_changed_in_one_edit(api: Api, stored: dict[str, str]) -> None:
+    for case in ("model.llama.remat", "none"):
+        after = document(metadata__name=former_run(case)["metadata"]["name"], **changes({FREE: OTHERS[FREE]}))
+        for way, namespace in stored.items():
+            assert values_in(apply(api, way, case, after, namespace))[FREE] == OTHERS[FREE]
+
+
+def test_the_former_field_of_another_model_is_refused(api: Api, shared_namespace: str) -> None:
+    with pytest.raises(Refused, match="exactly one"):
+        api.create(document(spec__model__gpt2={"remat": "full"}), shared_namespace, dry_run=True)
+    found = api.create(document(spec__model={"gpt2": {"remat": "full"}}), shared_namespace, dry_run=True)
+    assert values_in(found)[FREE] == "full"
+    with pytest.raises(Refused, match=r"model\.gpt2\.remat has moved to trainer\.remat, and the two differ"):
+        api.create(document(spec__model={"gpt2": {"remat": "full"}}, spec__trainer__remat="dots"), shared_namespace, dry_run=True)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.former)
 def test_a_new_run_with_two_values_of_one_field_is_refused(api: Api, shared_namespace: str, row: Any) -> None:
     values = {row.former: FORMER_VALUES[row.former], row.present: OTHERS[row.present]}
     if row.present == "task":
@@ -179,7 +201,7 @@ def test_kubectl_apply_moves_a_field(api: Api, api_server: ControlPlane, stored:
         api_server.kubectl("apply", "--namespace", namespace, *flags, "--filename=-", stdin=yaml.safe_dump(after))
         found = api.get(after, namespace)
         assert values_in(found) == values_in(after)
-        for row in FORMER:
+        for row in ROWS:
             node: Any = copy.deepcopy(found["spec"])
             *sections, last = row.former.split(".")
             for section in sections:

@@ -47,7 +47,6 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("accelerator", "atCheckpoint", "pods are placed once; the batch and the order of the data stay"),
     EditRule("mesh", "atCheckpoint", "arrays are sharded again from the checkpoint"),
     EditRule("model", "frozen", "the arrays of the checkpoint have its shapes"),
-    EditRule("model.*.remat", "atCheckpoint", "changes only what is recomputed"),
     EditRule("tokenizer", "frozen", "tokens would have another meaning"),
     EditRule("data", "frozen", "the batch of a step would differ"),
     EditRule("data.cache", "atCheckpoint", "changes where tokens are kept, but no batch"),
@@ -57,6 +56,7 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("trainer", "frozen", "the finished steps would have been different"),
     EditRule("trainer.steps", "atCheckpoint", "if the finished steps would have been the same (see below)"),
     EditRule("trainer.microbatches", "atCheckpoint", "changes only in how many parts a batch is computed"),
+    EditRule("trainer.remat", "atCheckpoint", "changes only what is recomputed"),
     EditRule(
         "trainer.attention", "atCheckpoint", "computes the same numbers up to rounding, so later losses may differ in their last digits"
     ),

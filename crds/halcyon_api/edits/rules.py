@@ -14,7 +14,7 @@ from halcyon_api.former.table import concerned, moved_to
 RULED_BY_THEIR_SECTION = ("recovery.divergence.spike",)
 """Sections that have their own rule, because it concerns more than one field."""
 TOGETHER = "model"
-"""A choice whose kinds have one rule each for all their frozen fields: a rule for each field would be a quarter of the definition."""
+"""A choice whose kinds have one rule each, also those with a former field: a rule for each field would be a quarter of the definition."""
 LEFT_TO_DEFAULTS = ("checkpoint.root",)
 """Fields that the document may leave to the defaults. A rule of the whole run ensures that they are not added or removed later."""
 
@@ -25,21 +25,18 @@ def frozen_rules(model: type[ApiModel]) -> tuple[dict[str, str], ...]:
 
 
 def joint_rules(model: type[ApiModel]) -> Iterator[tuple[type[ApiModel], dict[str, str]]]:
-    """The kinds of `TOGETHER`, each with the rule that freezes its fields. It belongs to the kind's own schema, so its paths are short."""
+    """The kinds of `TOGETHER` that have a former field, each with the rule that freezes its present fields, in the kind's own schema."""
     choice = section_of(model.model_fields[TOGETHER].annotation)
     for name, field in choice.model_fields.items() if choice is not None else ():
         path, section = f"{TOGETHER}.{field.alias or to_camel(name)}", section_of(field.annotation)
-        if section is None:
+        if section is None or not concerned(path):
             continue
         below = [(one.alias or to_camel(key), not one.is_required() and one.default is None) for key, one in section.model_fields.items()]
-        frozen = [(key, optional) for key, optional in below if class_of(f"{path}.{key}") == "frozen"]
-        others = ", ".join(key for key, _ in below if class_of(f"{path}.{key}") != "frozen")
-        exception = f", except {others}" if others else ""
         yield (
             section,
             cel(
-                " && ".join(_equal(key, optional=optional) for key, optional in frozen),
-                f"{path} must not change while the run exists{exception}; make a new run with another name and checkpoint.root "
+                " && ".join(_equal(key, optional=optional) for key, optional in below),
+                f"{path} must not change while the run exists; make a new run with another name and checkpoint.root "
                 "(`kubectl halcyon diff` names the fields)",
                 reason="FieldValueForbidden",
             ),

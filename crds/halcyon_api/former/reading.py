@@ -80,6 +80,8 @@ def with_choices(spec: Any, model: type[ApiModel], table: Sequence[MovedField] =
 def former_form(spec: dict[str, Any], table: Sequence[MovedField] = FORMER) -> dict[str, Any]:
     """A spec with all moved fields in their former places, as the previous release wrote it.
 
+    A field that had a place in several sections goes to the one that the spec has.
+
     Args:
         spec: ``spec`` of a document in its present form. It is not changed.
         table: The fields that have moved.
@@ -87,7 +89,8 @@ def former_form(spec: dict[str, Any], table: Sequence[MovedField] = FORMER) -> d
     found = copy.deepcopy(spec)
     for row in table:
         value = _at(found, row.present)
-        if value is not _ABSENT:
+        several = [one.present for one in table].count(row.present) > 1
+        if value is not _ABSENT and (not several or _at(found, row.former.rpartition(".")[0]) is not _ABSENT):
             _remove(found, row.present)
             _put(found, row.former, value)
     return found

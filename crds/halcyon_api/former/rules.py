@@ -87,9 +87,9 @@ def _agrees(row: MovedField, model: type[ApiModel]) -> str:
         agree = [_members_agree(row, kinds, name) for name in _names(kinds)]
         return f"!has({present}) || ({' && '.join(by_default)}) || ({' && '.join(agree)})"
     if not _is_number(default):
-        return (
-            f"!has(self.{row.former}) || {present} == {_literal(default)} || {_value(row, model, 'self')} == {_typed(row, model, present)}"
-        )
+        there = _has(row.former, model, "self")
+        absent = f"!({there})" if " && " in there else f"!{there}"
+        return f"{absent} || {present} == {_literal(default)} || {_value(row, model, 'self')} == {_typed(row, model, present)}"
     return f"{present} == {_literal(default)} || {former}.orValue({present}) == {present}"
 
 
@@ -99,7 +99,15 @@ def _value(row: MovedField, model: type[ApiModel], root: str) -> str:
     former, present = f"{root}.{row.former}", f"{root}.{row.present}"
     if _is_number(_default(row, model)):
         return f"{_optional(row.former, root)}.orValue({present})"
-    return f"(has({former}) ? {_typed(row, model, former)} : {_typed(row, model, present)})"
+    return f"({_has(row.former, model, root)} ? {_typed(row, model, former)} : {_typed(row, model, present)})"
+
+
+def _has(path: str, model: type[ApiModel], root: str) -> str:
+    """The expression that a former field is set. A section that may be absent is asked for first."""
+    sections = path.split(".")[:-1]
+    above = [".".join(sections[: depth + 1]) for depth in range(len(sections))]
+    optional = [one for one in above if (field := field_at(model, one)) is not None and not field.is_required() and field.default is None]
+    return " && ".join(f"has({root}.{one})" for one in (*optional, path))
 
 
 def _typed(row: MovedField, model: type[ApiModel], expression: str) -> str:

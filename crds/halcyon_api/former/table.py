@@ -24,6 +24,8 @@ class MovedField:
 
 FORMER: tuple[MovedField, ...] = (
     MovedField("stage", "task"),
+    MovedField("model.llama.remat", "trainer.remat"),
+    MovedField("model.gpt2.remat", "trainer.remat"),
     MovedField("data.mixture.stages", "data.mixture.schedule"),
     MovedField("optimizer.adamw.learningRate", "optimizer.learningRate"),
     MovedField("optimizer.adamw.weightDecay", "optimizer.weightDecay"),
@@ -45,5 +47,12 @@ def concerned(path: str) -> bool:
 
 
 def moved_to(path: str) -> MovedField | None:
-    """The row with the given present place; None if there is none."""
-    return next((row for row in FORMER if row.present == path), None)
+    """The row with the given present place; None if there is none.
+
+    Raises:
+        ValueError: There are several. No rule of the schema compares such a field.
+    """
+    rows = [row for row in FORMER if row.present == path]
+    if len(rows) > 1:
+        raise ValueError(f"spec.{path} has several former places")
+    return rows[0] if rows else None

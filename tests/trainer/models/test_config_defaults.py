@@ -68,7 +68,10 @@ def test_rotary_positions_are_read_where_transformers_reads_them() -> None:
     assert llama.rope_scaling.original_max_position_embeddings == 8, "the key beside the object comes first"
     assert read("LlamaForCausalLM", rope_scaling=YARN | {"truncate": None}).rope_scaling.truncate is False
     assert read("LlamaForCausalLM", rope_scaling=YARN | {"factor": None}).rope_scaling.factor == 4.0
-    nested = {"full_attention": YARN | {"rope_theta": 7.0, "truncate": False}, "sliding_attention": {"rope_type": "default", "rope_theta": 9.0}}
+    nested = {
+        "full_attention": YARN | {"rope_theta": 7.0, "truncate": False},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 9.0},
+    }
     olmo = read("Olmo3ForCausalLM", rope_parameters=nested)
     assert (olmo.rope_theta, olmo.rope_local_base_freq, olmo.rope_scaling.truncate) == (7.0, 9.0, None)
     glm = read("Glm4MoeForCausalLM", head_dim=8, rope_parameters=YARN | {"rope_theta": 7.0, "partial_rotary_factor": 0.75})

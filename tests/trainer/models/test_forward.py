@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from halcyon.models import Inputs
+from halcyon.models.stack import with_remat
 from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.remat import Remat
 from tests.trainer.models import reference
 from tests.trainer.models.cases import ARCHITECTURES, GPT2, LENGTH, LLAMA, VOCAB, batch, changed, logits, losses, make, named
 
@@ -61,7 +63,7 @@ def test_a_later_token_does_not_change_earlier_logits(spec: ModelSpec) -> None:
 
 @pytest.mark.parametrize("spec", [pytest.param(LLAMA, id="llama"), pytest.param(GPT2, id="gpt2", marks=pytest.mark.variant)])
 def test_rematerialisation_changes_no_number(spec: ModelSpec) -> None:
-    kept, recomputed = (losses(make(changed(spec, remat=remat)), *batch()) for remat in ("none", "full"))
+    kept, recomputed = (losses(model, *batch()) for model in (make(spec), with_remat(make(spec), "full")))
     # Relative to the largest gradient of all: that of a key's bias is 0 but for rounding, because softmax ignores a constant.
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(kept[1]))
     for left, right in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed), strict=True):
@@ -69,8 +71,8 @@ def test_rematerialisation_changes_no_number(spec: ModelSpec) -> None:
 
 
 def test_rematerialisation_keeps_one_carry_a_block() -> None:
-    def scratch_bytes(remat: str) -> int:
-        model = make(changed(LLAMA, remat=remat, layers=8))
+    def scratch_bytes(remat: Remat) -> int:
+        model = with_remat(make(changed(LLAMA, layers=8)), remat)
         return losses.lower(model, *batch(rows=64)).compile().memory_analysis().temp_size_in_bytes
 
     assert scratch_bytes("full") < 0.5 * scratch_bytes("none")

@@ -48,7 +48,7 @@ def test_blocks_are_computed_in_order_and_outputs_keep_it(forms: str, remat: Any
     kinds = tuple((form, 1.0 if number % 2 else -0.5) for number, form in enumerate(forms))
     counts = {form: forms.count(form) for form in "ab" if form in forms}
     made = {"a": lambda n: Scaled(random(1, n)), "b": lambda n: Shifted(random(2, n), random(3, n))}
-    stacks = {form: Stack(Axis("layers", count), remat, made[form](count)) for form, count in counts.items()}
+    stacks = {form: Stack(Axis("layers", count), made[form](count), remat) for form, count in counts.items()}
     x = hax.random.normal(jax.random.key(3), (BATCH, EMBED))
 
     def scanned(stacks: Any) -> tuple[jax.Array, jax.Array]:

@@ -14,9 +14,10 @@ from haliax import Axis
 
 from halcyon.models import Inputs, build_model
 from halcyon.models.remat import group_size
+from halcyon.models.stack import with_remat
 from halcyon.objectives.next_token import next_token_sums
-from halcyon_api.spec.families.section import REMAT, Remat
 from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.remat import REMAT, Remat
 
 LAYERS, ROWS, LENGTH = 12, 4, 64
 VOCAB, POSITION = Axis("vocab", 64), Axis("position", LENGTH)
@@ -33,10 +34,9 @@ TOLERANCE = 1e-6
 """Largest difference of a gradient, as a share of the largest gradient. XLA may fuse recomputed operations differently."""
 
 
-def program(family: str, remat: str) -> tuple[Any, Any]:
+def program(family: str, remat: Remat) -> tuple[Any, Any]:
     """The gradient of the loss as a function of a model, and the model."""
-    section = next(iter(FAMILIES[family].values())) | {"remat": remat}
-    spec = ModelSpec.model_validate({family: section}, by_alias=True)
+    spec = ModelSpec.model_validate(FAMILIES[family], by_alias=True)
     batch, tokens = Axis("batch", ROWS), np.random.default_rng(0).integers(0, VOCAB.size, (ROWS, LENGTH + 1)).astype(np.int32)
 
     def loss(model: Any) -> jax.Array:
@@ -44,20 +44,20 @@ def program(family: str, remat: str) -> tuple[Any, Any]:
         return next_token_sums(model, Inputs(inputs), targets, hax.ones((batch, POSITION))).loss
 
     def build() -> Any:
-        return build_model(spec, VOCAB, POSITION, dtype="float32", key=jax.random.key(0))
+        return with_remat(build_model(spec, VOCAB, POSITION, dtype="float32", key=jax.random.key(0)), remat)
 
     return jax.jit(jax.value_and_grad(loss)), build
 
 
 @functools.cache
-def computed(family: str, remat: str) -> tuple[float, list[np.ndarray]]:
+def computed(family: str, remat: Remat) -> tuple[float, list[np.ndarray]]:
     run, build = program(family, remat)
     loss, gradients = run(build())
     return float(loss), [np.asarray(leaf) for leaf in jax.tree.leaves(gradients)]
 
 
 @functools.cache
-def temporary_bytes(family: str, remat: str) -> int:
+def temporary_bytes(family: str, remat: Remat) -> int:
     run, build = program(family, remat)
     found: Any = run.lower(jax.eval_shape(build)).compile().memory_analysis()
     return found.temp_size_in_bytes
@@ -71,7 +71,7 @@ def variants(names: Any, fast: Any) -> list[Any]:
     ("family", "remat"),
     variants([(family, remat) for family in FAMILIES for remat in (*RECOMPUTES, "offload")], [("llama", "dots"), ("gemma3", "nested")]),
 )
-def test_a_policy_changes_no_loss(family: str, remat: str) -> None:
+def test_a_policy_changes_no_loss(family: str, remat: Remat) -> None:
     (loss, gradients), (expected, expected_gradients) = computed(family, remat), computed(family, "none")
     assert loss == expected, "the forward pass is the same"
     largest = max(np.abs(gradient).max() for gradient in expected_gradients)

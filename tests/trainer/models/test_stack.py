@@ -15,6 +15,7 @@ from haliax import Axis, NamedArray
 from halcyon.models.parameters import Parameter, Role, parameter, parameters, roles
 from halcyon.models.parts.linear import Linear
 from halcyon.models.stack import Pattern, Stack, runs_of
+from halcyon_api.spec.remat import Remat
 
 EMBED, BATCH = Axis("embed", 6), Axis("batch", 3)
 
@@ -69,10 +70,10 @@ def looped(stack: Stack[Any], x: NamedArray, inputs: Any) -> tuple[NamedArray, l
     return x, [jnp.stack(each) for each in outputs]
 
 
-def alternating(repetitions: int, remat: str = "none") -> Stack[Any]:
+def alternating(repetitions: int, remat: Remat = "none") -> Stack[Any]:
     """A pattern of two kinds of blocks, one of them twice in a row."""
     layers = Axis("layers", repetitions)
-    return Stack(layers, remat, Pattern((scaled(layers, 0), turned(layers, 1), turned(layers, 2))))
+    return Stack(layers, Pattern((scaled(layers, 0), turned(layers, 1), turned(layers, 2))), remat)
 
 
 def numbers(repetitions: int, seed: int) -> jax.Array:
@@ -82,9 +83,9 @@ def numbers(repetitions: int, seed: int) -> jax.Array:
 @pytest.mark.parametrize("remat", ["none", "full"])
 @pytest.mark.parametrize("with_inputs", [False, True])
 @pytest.mark.parametrize("kind", ["one", "pattern"])
-def test_a_scan_equals_an_unrolled_loop(kind: str, with_inputs: bool, remat: str) -> None:
+def test_a_scan_equals_an_unrolled_loop(kind: str, with_inputs: bool, remat: Remat) -> None:
     layers = Axis("layers", 4)
-    stack = Stack(layers, remat, turned(layers, 0)) if kind == "one" else alternating(4, remat)
+    stack = Stack(layers, turned(layers, 0), remat) if kind == "one" else alternating(4, remat)
     inputs: Any = numbers(4, 7) if kind == "one" else tuple(numbers(4, seed) for seed in (7, 8, 9))
     given = inputs if with_inputs else None
     x = hax.random.normal(jax.random.key(3), (BATCH, EMBED))
@@ -124,7 +125,7 @@ def test_parameters_of_a_pattern_have_roles_and_axes() -> None:
 
 def test_a_parameter_without_the_axis_of_layers_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a stacked parameter has the axis layers in front, not \('embed',\)"):
-        Stack(Axis("layers", 2), "none", Scaled(hax.ones(EMBED))).scan(step, hax.ones((BATCH, EMBED)))
+        Stack(Axis("layers", 2), Scaled(hax.ones(EMBED))).scan(step, hax.ones((BATCH, EMBED)))
 
 
 RUNS = {
@@ -159,7 +160,7 @@ def by_kind(kind: str, block: Turned, x: NamedArray) -> NamedArray:
 @pytest.mark.parametrize("kinds", ["ssss", "ssfssfs"])
 def test_a_scan_by_kinds_is_a_loop(kinds: str, remat: Any) -> None:
     layers = Axis("layers", len(kinds))
-    stack = Stack(layers, remat, turned(layers, 0))
+    stack = Stack(layers, turned(layers, 0), remat)
     x = hax.random.normal(jax.random.key(3), (BATCH, EMBED))
 
     def scanned(stack: Any, x: NamedArray) -> jax.Array:
@@ -182,6 +183,6 @@ def test_compilation_does_not_grow_with_the_repetitions_of_kinds() -> None:
         layers = Axis("layers", len(kinds))
         x = jax.eval_shape(lambda: hax.zeros((BATCH, EMBED)))
         run = jax.jit(jax.grad(lambda stack, x: hax.sum(stack.scan_kinds(kinds, by_kind, x)).scalar()))
-        return run.lower(jax.eval_shape(lambda: Stack(layers, "none", turned(layers, 0))), x).as_text().count("stablehlo.")
+        return run.lower(jax.eval_shape(lambda: Stack(layers, turned(layers, 0))), x).as_text().count("stablehlo.")
 
     assert operations(2) == operations(20)

@@ -15,7 +15,7 @@ from halcyon.training.fitting import Choice, choose, chosen, is_automatic, least
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.spec.families.section import AUTOMATIC_REMAT, remat_of
+from halcyon_api.spec.remat import AUTOMATIC_REMAT
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.api.documents import document
 from tests.trainer.meshes import mesh_of
@@ -28,9 +28,8 @@ OWNER = Owner(namespace="tests", name="small")
 def spec_of(*, microbatches: Any = "auto", remat: str = "auto", **changes: Any) -> TrainingRunSpec:
     run = document(
         spec__accelerator={"type": "cpu", "topology": "1x2", "slices": 1},
-        spec__model__llama__remat=remat,
         spec__model__llama__layers=8,
-        spec__trainer={"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches},
+        spec__trainer={"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "remat": remat},
         **changes,
     )
     return parse_run(run).spec
@@ -89,11 +88,11 @@ def test_the_choice_fills_only_automatic_fields() -> None:
     assert is_automatic(spec_of())
     assert not is_automatic(spec_of(microbatches=2, remat="dots"))
     both = with_choice(spec_of(), Choice(4, "full"))
-    assert (both.trainer.microbatches, remat_of(both.model.section)) == (4, "full")
+    assert (both.trainer.microbatches, both.trainer.remat) == (4, "full")
     one = with_choice(spec_of(microbatches=2), Choice(4, "full"))
-    assert (one.trainer.microbatches, remat_of(one.model.section)) == (2, "full")
+    assert (one.trainer.microbatches, one.trainer.remat) == (2, "full")
     alone = without_choice(spec_of(), run_mesh(spec_of()))
-    assert (alone.trainer.microbatches, remat_of(alone.model.section)) == (ROWS // 2, "none")
+    assert (alone.trainer.microbatches, alone.trainer.remat) == (ROWS // 2, "none")
 
 
 def test_the_choice_is_no_part_of_the_fingerprints() -> None:

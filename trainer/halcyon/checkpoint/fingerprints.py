@@ -30,8 +30,6 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
         data: Description of the dataset's contents: hashes, counts, lengths.
     """
     document = spec.document()
-    for kind in document["model"].values():
-        kind.pop("remat", None)
     trainer = {name: value for name, value in document["trainer"].items() if name in TRAINER_FIELDS}
     sections: dict[str, Any] = {
         "spec.model": document["model"],

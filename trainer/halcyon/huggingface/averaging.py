@@ -86,7 +86,7 @@ def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, cloc
         mean,
         owner=owner,
         documents={
-            "spec.model": _document(first),
+            "spec.model": first.spec.document(),
             "data": {} if first.definition is None else {"tokenizerSha256": first.definition.fingerprint},
         },
         vocabulary=first.tokens,
@@ -100,7 +100,7 @@ def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, cloc
 def _require_same(first_name: str, first: StoredModel, name: str, other: StoredModel) -> None:
     """Compare two models, by their sections, tokenizers and arrays."""
     both = f"{first_name} and {name}"
-    here, there = _document(first), _document(other)
+    here, there = first.spec.document(), other.spec.document()
     if here != there:
         raise BadConfiguration(f"{both} hold different models: {_difference(here, there)}; average checkpoints of one model")
     if first.definition is not None and other.definition is not None and first.definition.fingerprint != other.definition.fingerprint:
@@ -123,14 +123,6 @@ def _require_same(first_name: str, first: StoredModel, name: str, other: StoredM
                 )
     if first.tokens != other.tokens:
         raise BadConfiguration(f"{both} have {first.tokens} and {other.tokens} tokens; average checkpoints of one tokenizer")
-
-
-def _document(model: StoredModel) -> dict[str, dict[str, object]]:
-    """``spec.model`` without what changes no number."""
-    document = model.spec.document()
-    for section in document.values():
-        section.pop("remat", None)
-    return document
 
 
 def _difference(here: dict[str, dict[str, object]], there: dict[str, dict[str, object]]) -> str:

@@ -54,8 +54,6 @@ def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = 
             keep_tokenizer(to, definition)
 
     model = config.spec.document()
-    for section in model.values():
-        section.pop("remat", None)
     return create_checkpoint(
         to,
         [_described(leaf, limit) for leaf in folder.leaves.values()],

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from halcyon.errors import BadConfiguration
 from halcyon_api.elastic import possible_microbatches
 from halcyon_api.mesh import model_shape
-from halcyon_api.spec.families.section import Remat, remat_of
 from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.spec.remat import Remat
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import Problem
 
@@ -51,7 +51,7 @@ def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
     state = copies * _WIDTHS[trainer.precision.parameters] * model.parameters // mesh.parameter_shards
     if spec.task == "data":
         return MemoryNeed(0, 0)
-    residuals = _kept_residuals(model.blocks, remat_of(spec.model.section)) if spec.task == "train" else 1
+    residuals = _kept_residuals(model.blocks, spec.trainer.remat) if spec.task == "train" else 1
     sizes = [(trainer.batch_size, trainer.sequence_length)]
     sizes += [
         (entry.batch_size or trainer.batch_size, entry.sequence_length or trainer.sequence_length) for entry in trainer.batch_schedule

@@ -31,7 +31,7 @@ from halcyon.models.parts.plain_mlp import PlainMlp, Xielu
 from halcyon.models.parts.rotary import Rope, RotaryTable, rotary_table
 from halcyon.models.parts.self_attention import InitLinear, SelfAttention
 from halcyon.models.stack import Stack
-from halcyon_api.spec.families.section import Activation, Remat
+from halcyon_api.spec.families.section import Activation
 from halcyon_api.spec.families.sizes import DecoderSizes
 
 
@@ -57,7 +57,6 @@ class Design:
         kinds: The kind of each block.
         epsilon: Added to the mean square in norms.
         std: Standard deviation of the normal initialisation.
-        remat: The remat policy.
         scaling: How norms apply their weights.
         placement: Where a block has norms: before attention and MLP, after them (inside the residual branch), or both.
         activation: The activation function of the MLP.
@@ -72,7 +71,6 @@ class Design:
     kinds: tuple[BlockKind, ...]
     epsilon: float
     std: float
-    remat: Remat
     scaling: Scaling = "rounded"
     placement: Literal["before", "after", "both"] = "before"
     activation: Activation = "silu"
@@ -185,7 +183,7 @@ class Decoder(CausalLM):
         keys = iter(jax.random.split(key, 9))
         return cls(
             embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=next(keys)),
-            blocks=Stack(at.layers, design.remat, DecoderBlock.init(design, dtype, keys=keys)),
+            blocks=Stack(at.layers, DecoderBlock.init(design, dtype, keys=keys)),
             norm=RmsNorm.init(at.embed, epsilon=design.epsilon, dtype=dtype, scaling=design.scaling),
             untied_head=None
             if design.sizes.tied

@@ -170,7 +170,7 @@ class ExpertDecoder(CausalLM):
             layers = Axis(axes.LAYERS, design.experts.with_experts.count(with_experts))
             if not layers.size:
                 return None
-            return Stack(layers, plain.remat, design.block(layers, with_experts, dtype, iter(jax.random.split(key, 16))))
+            return Stack(layers, design.block(layers, with_experts, dtype, iter(jax.random.split(key, 16))))
 
         return cls(
             embedding=Embedding.init(vocab, embed, std=std, dtype=dtype, key=next(tables)),

@@ -92,7 +92,7 @@ class HybridDecoder(CausalLM):
             if not count.size:
                 return None
             own = dataclasses.replace(layers, attention=design.linear) if is_linear else layers
-            return Stack(count, plain.remat, own.block(count, with_experts, dtype, iter(jax.random.split(key, 16))))
+            return Stack(count, own.block(count, with_experts, dtype, iter(jax.random.split(key, 16))))
 
         return cls(
             embedding=Embedding.init(vocab, embed, std=std, dtype=dtype, key=next(tables)),

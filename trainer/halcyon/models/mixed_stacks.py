@@ -17,7 +17,7 @@ from halcyon.models.axes import is_named
 from halcyon.models.partition import unroll
 from halcyon.models.remat import checkpointed, scan
 from halcyon.models.stack import Run, Stack, runs_of, without_layers
-from halcyon_api.spec.families.section import Remat
+from halcyon_api.spec.remat import Remat
 
 Form = TypeVar("Form", bound=Hashable)
 Kind = TypeVar("Kind")

@@ -1,6 +1,6 @@
 """Remat policies: what the forward pass of a stack keeps for the backward pass, which computes the rest again (Chen et al. 2016).
 
-`halcyon_api.spec.families.section.REMAT` says what each policy keeps. The policies change no formula. XLA may fuse the operations of a
+`halcyon_api.spec.remat.REMAT` says what each policy keeps. The policies change no formula. XLA may fuse the operations of a
 recomputed block in another way, so losses can differ in the last digits.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from halcyon_api.spec.families.section import Remat
+from halcyon_api.spec.remat import Remat
 
 Tree = TypeVar("Tree")
 

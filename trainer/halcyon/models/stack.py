@@ -10,6 +10,7 @@ computed. The forward pass would then write a second copy of all weights for the
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ from haliax import Axis, NamedArray
 from halcyon.models.axes import LAYERS, is_named
 from halcyon.models.partition import unroll
 from halcyon.models.remat import checkpointed, scan
-from halcyon_api.spec.families.section import Remat
+from halcyon_api.spec.remat import Remat
 
 Block = TypeVar("Block", bound=eqx.Module)
 Kind = TypeVar("Kind")
+Model = TypeVar("Model", bound=eqx.Module)
 
 
 class Pattern(eqx.Module):
@@ -39,13 +41,13 @@ class Stack(eqx.Module, Generic[Block]):
 
     Attributes:
         layers: The number of blocks; for a `Pattern`, of its repetitions.
-        remat: What the forward pass keeps for the backward pass (see `halcyon.models.remat`).
         stacked: The block, or a `Pattern` of blocks.
+        remat: What the forward pass keeps for the backward pass; see `with_remat`.
     """
 
     layers: Axis = eqx.field(static=True)
-    remat: Remat = eqx.field(static=True)
     stacked: Block
+    remat: Remat = eqx.field(static=True, default="none")
 
     def scan(self, step: Callable[[Any, Any, Any], tuple[Any, Any]], carry: Any, inputs: Any = None) -> tuple[Any, Any]:
         """Compute ``carry, output = step(block, carry, input)`` for each block in order.
@@ -111,6 +113,20 @@ class Stack(eqx.Module, Generic[Block]):
     @property
     def _flat(self) -> bool:
         return unroll(self.layers.size)
+
+
+def with_remat(model: Model, policy: Remat) -> Model:
+    """`model` with this remat policy in all of its stacks.
+
+    Args:
+        model: A model, or the shapes in its place.
+        policy: See `halcyon.models.remat`.
+    """
+
+    def changed(node: Any) -> Any:
+        return dataclasses.replace(node, remat=policy) if isinstance(node, Stack) else node
+
+    return jax.tree.map(changed, model, is_leaf=lambda node: isinstance(node, Stack))
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,14 @@ then move a parameter as far as they would in a wide type.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-Tree = TypeVar("Tree")
 
-
-def add_updates(parameters: Tree, updates: Any, key: jax.Array | None = None) -> Tree:
+def add_updates(parameters: Any, updates: Any, key: jax.Array | None = None) -> Any:
     """The sums, in the types of the parameters.
 
     Args:

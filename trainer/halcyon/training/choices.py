@@ -24,7 +24,7 @@ from halcyon_api.hardware import TABLE
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 
-_DECIDES = ("batchSize", "sequenceLength", "batchSchedule", "microbatches", "attention", "precision")
+_DECIDES = ("batchSize", "sequenceLength", "batchSchedule", "microbatches", "remat", "attention", "precision")
 """Fields of ``spec.trainer`` that decide how much memory a step needs."""
 
 

@@ -21,9 +21,8 @@ from halcyon.machine.memory import least_need
 from halcyon.training.plan import Plan, plan_of, size, step_bytes
 from halcyon.training.program import build_program
 from halcyon_api.elastic import possible_microbatches
-from halcyon_api.spec.families.section import AUTOMATIC_REMAT, Remat, remat_of
 from halcyon_api.spec.mesh import ResolvedMesh
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.remat import AUTOMATIC_REMAT, Remat
 from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -50,18 +49,13 @@ class Choice:
 
 def is_automatic(spec: TrainingRunSpec) -> bool:
     """Whether a run leaves a value to this module."""
-    return spec.trainer.microbatches == "auto" or remat_of(spec.model.section) == "auto"
+    return spec.trainer.microbatches == "auto" or spec.trainer.remat == "auto"
 
 
 def with_choice(spec: TrainingRunSpec, choice: Choice) -> TrainingRunSpec:
     """The spec with the chosen values. Fields that are not automatic stay."""
-    if spec.trainer.microbatches == "auto":
-        spec = spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"microbatches": choice.microbatches})})
-    if remat_of(spec.model.section) != "auto":
-        return spec
-    section = spec.model.section.model_copy(update={"remat": choice.remat})
-    member = next(name for name in ModelSpec.kinds() if getattr(spec.model, name) is not None)
-    return spec.model_copy(update={"model": spec.model.model_copy(update={member: section})})
+    values = {name: value for name, value in choice.document().items() if getattr(spec.trainer, name) == "auto"}
+    return spec.model_copy(update={"trainer": spec.trainer.model_copy(update=values)})
 
 
 def without_choice(spec: TrainingRunSpec, mesh: ResolvedMesh) -> TrainingRunSpec:
@@ -115,7 +109,7 @@ def chosen(
         BadConfiguration: No step fits into the memory.
     """
     resolved = ResolvedMesh(**dict(mesh.shape))
-    given, policy = spec.trainer.microbatches, remat_of(spec.model.section)
+    given, policy = spec.trainer.microbatches, spec.trainer.remat
     counts = (possible_microbatches(spec.trainer, resolved.data_parallelism) or (1,)) if given == "auto" else (given,)
     policies = AUTOMATIC_REMAT if policy == "auto" else (policy,)
     if memory_bytes is None:
@@ -166,7 +160,7 @@ def planned(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: in
     if is_automatic(spec):
         spec = with_choice(spec, chosen(spec, vocabulary, mesh, memory_bytes))
     program, sizes = build_program(spec, vocabulary, mesh), largest_batch(spec.trainer)
-    return plan_of(program, program.compile_step(*sizes), *sizes, remat=remat_of(spec.model.section), memory_bytes=memory_bytes)
+    return plan_of(program, program.compile_step(*sizes), *sizes, remat=spec.trainer.remat, memory_bytes=memory_bytes)
 
 
 def largest_batch(trainer: TrainerSpec) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import jax
 from halcyon.parallel.collectives import Collective, collectives
 from halcyon.training.program import Program
 from halcyon_api.axes import product, splitting
-from halcyon_api.spec.families.section import Remat
+from halcyon_api.spec.remat import Remat
 
 _WIDE_BYTES = 4
 """Gradients are float32."""

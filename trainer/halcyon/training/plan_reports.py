@@ -10,7 +10,6 @@ from halcyon.telemetry import RunReporter
 from halcyon.training.choices import memory_of
 from halcyon.training.plan import event_fields, plan_of
 from halcyon.training.program import Program
-from halcyon_api.spec.families.section import remat_of
 from halcyon_api.training_run import TrainingRunSpec
 
 
@@ -44,7 +43,7 @@ class PlanReports:
             self._report(*one)
 
     def _report(self, step: jax.stages.Compiled, batch_size: int, sequence_length: int) -> None:
-        remat, memory_bytes = remat_of(self._spec.model.section), memory_of(self._spec)
+        remat, memory_bytes = self._spec.trainer.remat, memory_of(self._spec)
         try:
             plan = plan_of(self._program, step, batch_size, sequence_length, remat=remat, memory_bytes=memory_bytes)
         except (KeyError, ValueError) as error:  # another XLA may write its programs in another way

@@ -20,6 +20,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.models import build_model
 from halcyon.models.axes import BATCH, POSITION, VOCAB
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
+from halcyon.models.stack import with_remat
 from halcyon.objectives import Batch, Objective, build_objective
 from halcyon.optim import build_optimizer, learning_rate
 from halcyon.parallel.axes import COMPUTE_AXES, undivided
@@ -136,7 +137,8 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
 
     def build() -> Model:
         key = jax.random.key(settings.seed)
-        return build_model(spec.model, vocab, max_position, dtype=settings.precision.parameters, key=key)
+        model = build_model(spec.model, vocab, max_position, dtype=settings.precision.parameters, key=key)
+        return with_remat(model, settings.remat)
 
     if spec.model.custom is not None:
         _check_divided(jax.eval_shape(build), mesh)

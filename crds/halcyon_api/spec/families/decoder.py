@@ -9,7 +9,7 @@ from pydantic import Field
 
 from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.rope import RopeScaling
-from halcyon_api.spec.families.section import REMAT_DESCRIPTION, AttentionNeeds, Count, ModelSection, Remat, Width
+from halcyon_api.spec.families.section import AttentionNeeds, Count, ModelSection, Width
 from halcyon_api.spec.families.sizes import DecoderSizes
 from halcyon_api.spec.model_shape import ModelShape
 
@@ -35,7 +35,6 @@ class DecoderSection(ModelSection):
     rms_norm_eps: float = Field(default=1e-6, gt=0, description="Added to the mean square in RMSNorm.")
     tie_word_embeddings: bool = Field(default=False, description="Use the token embedding as the output head.")
     initializer_range: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
-    remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

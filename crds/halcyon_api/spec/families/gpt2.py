@@ -9,12 +9,10 @@ from pydantic import Field
 from halcyon_api.spec.families.section import (
     ACTIVATION_DESCRIPTION,
     HEADS_DIVIDE_WIDTH,
-    REMAT_DESCRIPTION,
     Activation,
     AttentionNeeds,
     Count,
     ModelSection,
-    Remat,
     Width,
 )
 from halcyon_api.spec.model_shape import ModelShape, Split
@@ -35,7 +33,6 @@ class Gpt2Spec(ModelSection):
     )
     tie_word_embeddings: bool = Field(default=True, description="Use the token embedding as the output head.")
     initializer_std: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
-    remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
 
     published: ClassVar[str] = "GPT-2 124M to 1.5B"
     rules: ClassVar = (HEADS_DIVIDE_WIDTH,)

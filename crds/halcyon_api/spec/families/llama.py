@@ -10,12 +10,10 @@ from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.rope import RopeScaling
 from halcyon_api.spec.families.section import (
     ACTIVATION_DESCRIPTION,
-    REMAT_DESCRIPTION,
     Activation,
     AttentionNeeds,
     Count,
     ModelSection,
-    Remat,
     Width,
 )
 from halcyon_api.spec.families.sizes import DecoderSizes
@@ -39,7 +37,6 @@ class LlamaSpec(ModelSection):
     mlp_bias: bool = Field(default=False, description="Biases of the MLP's three projections.")
     initializer_std: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
     tie_embeddings: bool = Field(default=False, description="Use the token embedding as the output head.")
-    remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
 
     published: ClassVar[str] = "Llama 2, 3, 3.1, 3.2 (text), 3.3"
     rules: ClassVar = (

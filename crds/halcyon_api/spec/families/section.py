@@ -10,30 +10,11 @@ from pydantic import Field
 from halcyon_api.base import Rule, RuledModel, shows
 from halcyon_api.spec.model_shape import ModelShape
 
-Remat = Literal["none", "dots", "attention", "full", "nested", "offload", "auto"]
-"""A remat policy: what the forward pass keeps for the backward pass."""
-
-REMAT: dict[Remat, str] = {
-    "none": "all activations",
-    "dots": "results of attention and of products with weights",
-    "attention": "results of attention, inputs of blocks",
-    "full": "inputs of blocks",
-    "nested": "inputs of groups of about sqrt(layers) blocks, at the cost of a second recomputation",
-    "offload": "inputs of blocks, in the host's memory",
-    "auto": "the most that fits in the memory of a device: `none`, `dots`, `attention` or `full`",
-}
-"""What each remat policy keeps."""
-
-AUTOMATIC_REMAT: tuple[Remat, ...] = ("none", "dots", "attention", "full")
-"""The policies that `auto` chooses from, the one with the least recomputation first."""
-
 Activation = Literal["silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2"]
 """An activation function, by its name in Hugging Face."""
 
 Width = Annotated[int, Field(ge=1, le=1_048_576)]
 Count = Annotated[int, Field(ge=1, le=4096)]
-
-REMAT_DESCRIPTION = f"What the forward pass keeps for the backward pass. {'; '.join(f'`{name}`: {kept}' for name, kept in REMAT.items())}."
 
 ACTIVATION_DESCRIPTION = "Activation function of the MLP. `gelu` is exact; `gelu_pytorch_tanh` and `gelu_new` are its tanh form."
 
@@ -84,8 +65,3 @@ class ModelSection(RuledModel):
     def attention_needs(self) -> AttentionNeeds | None:
         """What the attention of the model requires; None if the section does not show it."""
         return None
-
-
-def remat_of(section: ModelSection) -> Remat:
-    """The remat policy of a family's section; ``none`` if the family has no such field."""
-    return getattr(section, "remat", "none")

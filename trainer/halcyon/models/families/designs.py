@@ -25,7 +25,6 @@ def design_of(spec: DecoderSection, activation: Activation, *, windowed: Rope | 
         kinds=tuple(kinds[kind] for kind in spec.layers_by_type),
         epsilon=spec.rms_norm_eps,
         std=spec.initializer_range,
-        remat=spec.remat,
         activation=activation,
     )
 

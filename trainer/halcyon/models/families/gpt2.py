@@ -120,7 +120,7 @@ class Gpt2(CausalLM):
         return Gpt2(
             embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=next(keys)),
             positions=Embedding.init(max_position, at.embed, std=std, dtype=dtype, key=next(keys)),
-            blocks=Stack(at.layers, spec.remat, Gpt2Block.init(spec, dtype, keys=keys)),
+            blocks=Stack(at.layers, Gpt2Block.init(spec, dtype, keys=keys)),
             norm=LayerNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
             untied_head=None
             if spec.tie_word_embeddings

@@ -22,7 +22,6 @@ class Llama(Decoder):
             kinds=(BlockKind(Rope(spec.rope_theta, spec.rope_scaling)),) * spec.layers,
             epsilon=spec.norm_epsilon,
             std=spec.initializer_std,
-            remat=spec.remat,
             scaling="wide",
             activation=spec.hidden_act,
         )

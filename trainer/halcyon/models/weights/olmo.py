@@ -38,9 +38,7 @@ def _read_olmo3(config: ConfigReader) -> Olmo3Spec:
     flat = ConfigReader({name: value for name, value in config.document.items() if name != "rope_scaling"}, config.where)
     windowed = require_rope(config, read_rope(flat, common["rope_theta"], "sliding_attention"), "default")
     local = None if windowed.theta == common["rope_theta"] else windowed.theta
-    return Olmo3Spec(
-        **common, rope_local_base_freq=local, sliding_window=read_window(config, 4096), layer_types=read_layer_types(config)
-    )
+    return Olmo3Spec(**common, rope_local_base_freq=local, sliding_window=read_window(config, 4096), layer_types=read_layer_types(config))
 
 
 def _write(spec: Olmo2Spec | Olmo3Spec, tokens: int, positions: int) -> dict[str, Any]:
