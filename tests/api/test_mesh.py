@@ -16,6 +16,7 @@ from halcyon_api.spec.model_shape import ModelShape, Split
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
+from tests.families import SMALL_FAMILIES
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,10 @@ def test_every_kind_of_model_has_a_shape(kind: str) -> None:
     assert ("experts" in {split.axis for split in shape.splits}) == (shape.idle_parameters > 0)
     fields = {info.alias for info in type(model.value).model_fields.values()}
     assert {split.field for split in shape.splits} <= fields, "error messages name these fields"
+
+
+def test_tests_that_train_have_a_small_model_of_each_kind() -> None:
+    assert {*SMALL_FAMILIES, "custom"} == {to_camel(kind) for kind in ModelSpec.kinds()}
 
 
 def test_each_size_that_an_axis_splits_is_checked() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from halcyon_api.exit_codes import ExitCode
+from tests.families import SMALL_FAMILIES
 from tests.suite import promises
 from tests.trainer.process_groups import TrainerProcesses, each_restart, run_document, start_processes
 
@@ -78,35 +79,13 @@ def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_pat
     assert [left[step] for step in sorted(left)] == pytest.approx([right[step] for step in sorted(right)], rel=2e-4)
 
 
-SIZES: dict[str, Any] = {"hiddenSize": 32, "intermediateSize": 48, "numAttentionHeads": 4, "numKeyValueHeads": 2}
-EXPERTS: dict[str, Any] = {"numHiddenLayers": 2, "nRoutedExperts": 8, "numExpertsPerTok": 2, "moeIntermediateSize": 16}
-MODELS: dict[str, dict[str, Any]] = {
-    "gemma3": SIZES | {"numHiddenLayers": 7, "slidingWindow": 16, "finalLogitSoftcapping": 20.0},
-    "olmo3": SIZES | {"numHiddenLayers": 5, "slidingWindow": 16, "attentionBias": True},
-    "gemma2": SIZES | {"numHiddenLayers": 3, "slidingWindow": 16},
-    "qwen3": SIZES | {"numHiddenLayers": 2},
-    "qwen2": SIZES | {"numHiddenLayers": 2},
-    "mistral": SIZES | {"numHiddenLayers": 2, "slidingWindow": 16},
-    "gemma": SIZES | {"numHiddenLayers": 2},
-    "olmo2": SIZES | {"numHiddenLayers": 2},
-    "gpt2": {"layers": 2, "hiddenSize": 32, "heads": 4},
-    "mixtral": SIZES | {"numHiddenLayers": 2, "numLocalExperts": 4},
-    "qwen3Moe": SIZES | {"numHiddenLayers": 3, "numExperts": 8, "numExpertsPerTok": 2, "moeIntermediateSize": 16, "mlpOnlyLayers": [1]},
-    "gptOss": SIZES | {"numHiddenLayers": 2, "numLocalExperts": 4, "numExpertsPerTok": 2, "slidingWindow": 16},
-    "glm4Moe": SIZES | EXPERTS,
-    "deepseekV3": {key: value for key, value in SIZES.items() if key != "numKeyValueHeads"}
-    | EXPERTS
-    | {"qLoraRank": 16, "kvLoraRank": 16, "qkNopeHeadDim": 8, "qkRopeHeadDim": 8, "vHeadDim": 8},
-}
-
-
 @pytest.mark.parametrize(
-    "model", [pytest.param(name, marks=() if name in ("gemma3", "qwen3Moe") else pytest.mark.variant) for name in MODELS]
+    "model", [pytest.param(name, marks=() if name in ("gemma3", "qwen3Moe") else pytest.mark.variant) for name in SMALL_FAMILIES]
 )
 def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
     runs = [document(tmp_path, name, 14, slices=1, topology="1x2") for name in ("calm-root", "root")]
     for run in runs:
-        run["spec"]["model"] = {model: MODELS[model]}
+        run["spec"]["model"] = {model: SMALL_FAMILIES[model]}
     calm = start_processes(runs[0], tmp_path / "calm")
     assert calm.wait() == [ExitCode.DONE]
     losses: dict[int, float] = {}

@@ -1,0 +1,31 @@
+"""A small model of each family, for tests that train one: sections of `spec.model` by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SIZES: dict[str, Any] = {"hiddenSize": 32, "intermediateSize": 48, "numAttentionHeads": 4, "numKeyValueHeads": 2}
+_ROUTED: dict[str, Any] = {"nRoutedExperts": 8, "numExpertsPerTok": 2, "moeIntermediateSize": 16}
+_EXPERTS: dict[str, Any] = {"numExperts": 8, "numExpertsPerTok": 2, "moeIntermediateSize": 16}
+_LATENT: dict[str, Any] = {"qLoraRank": 16, "kvLoraRank": 16, "qkNopeHeadDim": 8, "qkRopeHeadDim": 8, "vHeadDim": 8, "numKeyValueHeads": 4}
+_DELTA: dict[str, Any] = {"linearNumKeyHeads": 2, "linearNumValueHeads": 4, "linearKeyHeadDim": 8, "linearValueHeadDim": 8, "headDim": 8}
+
+SMALL_FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2},
+    "gpt2": {"layers": 2, "hiddenSize": 32, "heads": 4},
+    "qwen2": _SIZES | {"numHiddenLayers": 2},
+    "qwen3": _SIZES | {"numHiddenLayers": 2},
+    "mistral": _SIZES | {"numHiddenLayers": 2, "slidingWindow": 16},
+    "gemma": _SIZES | {"numHiddenLayers": 2},
+    "gemma2": _SIZES | {"numHiddenLayers": 3, "slidingWindow": 16},
+    "gemma3": _SIZES | {"numHiddenLayers": 7, "slidingWindow": 16, "finalLogitSoftcapping": 20.0},
+    "olmo2": _SIZES | {"numHiddenLayers": 2},
+    "olmo3": _SIZES | {"numHiddenLayers": 5, "slidingWindow": 16, "attentionBias": True},
+    "mixtral": _SIZES | {"numHiddenLayers": 2, "numLocalExperts": 4},
+    "qwen3Moe": _SIZES | _EXPERTS | {"numHiddenLayers": 3, "mlpOnlyLayers": [1]},
+    "gptOss": _SIZES | {"numHiddenLayers": 2, "numLocalExperts": 4, "numExpertsPerTok": 2, "slidingWindow": 16},
+    "deepseekV3": _SIZES | _ROUTED | _LATENT | {"numHiddenLayers": 2},
+    "glm4Moe": _SIZES | _ROUTED | {"numHiddenLayers": 2},
+    "qwen3Next": _SIZES | _EXPERTS | _DELTA | {"numHiddenLayers": 4},
+    "apertus": _SIZES | {"numHiddenLayers": 2},
+}
