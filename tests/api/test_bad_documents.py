@@ -259,6 +259,11 @@ def test_a_window_that_fits_or_is_not_used_is_no_problem(window: dict[str, Any])
     assert find_problems(parse_run(document(spec__model={"olmo3": window})).spec) == ()
 
 
+def test_a_model_that_is_finetuned_keeps_its_window_on_shorter_sequences() -> None:
+    begins = {"huggingFace": {"path": "/models/mistral"}}
+    assert find_problems(parse_run(document(spec__model={"mistral": {"slidingWindow": 4096}}, spec__from=begins)).spec) == ()
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
