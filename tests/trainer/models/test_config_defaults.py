@@ -12,7 +12,7 @@ from halcyon.models.weights.config import ConfigReader
 
 SIZES: dict[str, Any] = {
     "num_hidden_layers": 2,
-    "hidden_size": 32,
+    "hidden_size": 128,
     "intermediate_size": 24,
     "num_attention_heads": 32,
     "moe_intermediate_size": 8,
