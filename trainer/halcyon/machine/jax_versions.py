@@ -1,0 +1,13 @@
+"""The differences between the versions of JAX that the trainer runs with: 0.10, the last for Python 3.11, and 0.12 and later."""
+
+from __future__ import annotations
+
+import functools
+from importlib.metadata import version
+
+
+@functools.cache
+def fusion_emitters() -> dict[str, bool]:
+    """XLA's options for a CPU without fusion emitters, which compile slowly. Newer versions do not have the option, and end on it."""
+    major, minor = (int(part) for part in version("jax").split(".")[:2])
+    return {} if (major, minor) >= (0, 12) else {"xla_cpu_use_fusion_emitters": False}
