@@ -268,9 +268,25 @@ def _json(text: str) -> Any:
         return _json_number(value) if math.isfinite(value) else refuse(number)
 
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=refuse, parse_int=whole, parse_float=fraction)
+        found = json.loads(text, object_pairs_hook=pairs, parse_constant=refuse, parse_int=whole, parse_float=fraction)
     except (json.JSONDecodeError, RecursionError):
         return None
+    _check_depth(found)
+    return found
+
+
+def _children(node: Any) -> Iterable[Any]:
+    if isinstance(node, dict):
+        return cast("dict[str, Any]", node).values()
+    return cast("list[Any]", node) if isinstance(node, list) else ()
+
+
+def _check_depth(value: Any) -> None:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for node in level for child in _children(node)]
+    if level:
+        raise InvalidYaml(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def _where(path: str) -> str:

@@ -17,7 +17,9 @@ from typing import Any
 from halcyon.machine.jax_versions import fusion_emitters
 
 FOLDER = "compilation"
-QUICK_FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in {"xla_backend_optimization_level": 0, **fusion_emitters()}.items())
+QUICK_FLAGS = " ".join(
+    f"--{name}={str(value).lower()}" for name, value in {"xla_backend_optimization_level": 0, **fusion_emitters()}.items()
+)
 """XLA flags for tests. Tests compare numbers and not speed, and unoptimised code compiles several times faster."""
 
 

@@ -24,7 +24,7 @@ EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 ROUNDING = {"float8": 0.05, "int8": 0.015}
 """Relative error of a product of normally distributed factors: both are rounded, by up to 2**-4 of a value or 1/254 of the greatest."""
 
-ALLOWED = {"float8": 0.4, "int8": 0.15}
+ALLOWED = {"float8": 0.55, "int8": 0.15}
 """Relative error of a gradient of a model with 24 features, where few rounded values are in a sum."""
 
 

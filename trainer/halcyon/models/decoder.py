@@ -15,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
+from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
@@ -194,7 +195,7 @@ class Decoder(CausalLM):
             design=design,
         )
 
-    def __call__(self, inputs: Inputs, *, compute_dtype: jnp.dtype | type | str = jnp.float32) -> Outputs:
+    def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
         """See `CausalLM.__call__`."""
         position, head_size = self._position_axis(inputs.tokens), DecoderAxes.of(self.design.sizes).head_size
         kinds = self.design.kinds

@@ -16,6 +16,7 @@ import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
+from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
@@ -186,7 +187,7 @@ class ExpertDecoder(CausalLM):
             design=design,
         )
 
-    def __call__(self, inputs: Inputs, *, compute_dtype: jnp.dtype | type | str = jnp.float32) -> Outputs:
+    def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
         """See `CausalLM.__call__`."""
         design, kinds = self.design, self.design.plain.kinds
         position = self._position_axis(inputs.tokens)

@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
+from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
@@ -110,7 +111,7 @@ class HybridDecoder(CausalLM):
             design=design,
         )
 
-    def __call__(self, inputs: Inputs, *, compute_dtype: jnp.dtype | type | str = jnp.float32) -> Outputs:
+    def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
         """See `CausalLM.__call__`."""
         design, plain = self.design, self.design.of_layers.plain
         position, mask = self._position_axis(inputs.tokens), causal(inputs.segments)

@@ -11,6 +11,7 @@ import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
+from jax.typing import DTypeLike
 
 from halcyon.models.axes import POSITION
 from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters
@@ -58,7 +59,7 @@ class CausalLM(eqx.Module):
     """Features of the residual stream."""
 
     @abstractmethod
-    def __call__(self, inputs: Inputs, *, compute_dtype: jnp.dtype | type | str = jnp.float32) -> Outputs:
+    def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
         """The features of every position.
 
         Args:

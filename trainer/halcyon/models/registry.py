@@ -6,6 +6,7 @@ from importlib import import_module
 
 import haliax as hax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models.custom import custom_model
@@ -13,9 +14,7 @@ from halcyon.models.model import CausalLM
 from halcyon_api.spec.model import ModelSpec
 
 
-def build_model(
-    spec: ModelSpec, vocab: hax.Axis, max_position: hax.Axis, *, dtype: jnp.dtype | type | str = jnp.float32, key: PRNGKeyArray
-) -> CausalLM:
+def build_model(spec: ModelSpec, vocab: hax.Axis, max_position: hax.Axis, *, dtype: DTypeLike = jnp.float32, key: PRNGKeyArray) -> CausalLM:
     """A model with random parameters: a pure function of `key`, the same on every mesh and for any number of processes.
 
     Call it inside ``jax.jit`` with ``out_shardings`` (see `halcyon.parallel.axes.shardings`), so that each device holds only its part, or

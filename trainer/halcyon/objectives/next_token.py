@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from haliax import NamedArray
+from jax.typing import DTypeLike
 
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
@@ -58,7 +59,7 @@ def next_token_sums(
     targets: NamedArray,
     weights: NamedArray,
     *,
-    compute_dtype: jnp.dtype | type | str = jnp.float32,
+    compute_dtype: DTypeLike = jnp.float32,
     z_loss: float = 0.0,
 ) -> Sums:
     """Cross entropy of `targets`, in nats.

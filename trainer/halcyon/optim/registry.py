@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 
 from halcyon.models import CausalLM
 from halcyon.optim.adamw import adamw
@@ -11,9 +12,7 @@ from halcyon.optim.groups import decays
 from halcyon_api.spec.optimizer import OptimizerSpec
 
 
-def build_optimizer(
-    spec: OptimizerSpec, model: CausalLM, moments: jnp.dtype | type | str = jnp.float32
-) -> optax.GradientTransformationExtraArgs:
+def build_optimizer(spec: OptimizerSpec, model: CausalLM, moments: DTypeLike = jnp.float32) -> optax.GradientTransformationExtraArgs:
     """The update rule of a run.
 
     ``update`` takes the keyword argument ``learning_rate``, a float32 scalar, and returns float32 updates. The state is a deterministic

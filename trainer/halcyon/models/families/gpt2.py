@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
+from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
@@ -131,7 +132,7 @@ class Gpt2(CausalLM):
             embed=at.embed,
         )
 
-    def __call__(self, inputs: Inputs, *, compute_dtype: jnp.dtype | type | str = jnp.float32) -> Outputs:
+    def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
         """See `CausalLM.__call__`."""
         mask, dtype = causal(inputs.segments), jnp.dtype(compute_dtype)
         position = self._position_axis(inputs.tokens)

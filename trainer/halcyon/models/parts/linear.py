@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from haliax.axis import AxisSelection
+from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models.elementwise import elementwise
@@ -50,7 +51,7 @@ def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.
 
 
 def contract(
-    x: NamedArray, y: NamedArray, axis: AxisSelection, *, into: jnp.dtype | None = None, order: tuple[Axis, ...] | None = None
+    x: NamedArray, y: NamedArray, axis: AxisSelection, *, into: DTypeLike | None = None, order: tuple[Axis, ...] | None = None
 ) -> NamedArray:
     """``x . y``, with `y` cast to the type of `x`.
 

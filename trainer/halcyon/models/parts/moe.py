@@ -126,11 +126,11 @@ class MixtureOfExperts(eqx.Module):
             shared_gate: See the class.
             key: Random key.
         """
-        first, *others = jax.random.split(key, 4)
+        first, second, third, fourth = jax.random.split(key, 4)
         parts: dict[str, Any] = {"stacked": stacked, "std": std, "dtype": dtype, "bias": bias}
         return MixtureOfExperts(
             router=Router.init(embed, experts, routing, correction=correction, key=first, **parts),
-            experts=Experts.init(Axis(EXPERTS, experts), embed, mlp, combine=combine, keys=tuple(others), **parts),
+            experts=Experts.init(Axis(EXPERTS, experts), embed, mlp, combine=combine, keys=(second, third, fourth), **parts),
             shared=shared,
             shared_gate=shared_gate,
         )
