@@ -74,8 +74,9 @@ def test_a_value_in_a_former_place_is_read_as_in_its_present_place(row: MovedFie
 @pytest.mark.parametrize("row", FORMER, ids=lambda row: row.former)
 def test_two_values_of_one_field_are_rejected_in_one_sentence(row: MovedField) -> None:
     value, filled_in = VALUES[row.former]
+    former = "offload" if row.present == "trainer.remat" else filled_in
     with pytest.raises(InvalidRun) as refused:
-        parse_run(with_fields({row.former: filled_in, row.present: value}, family_of(row)))
+        parse_run(with_fields({row.former: former, row.present: value}, family_of(row)))
     assert str(refused.value) == f"spec.{row.former}: it has moved to spec.{row.present}, and the two differ; take spec.{row.former} out"
 
 
@@ -92,6 +93,11 @@ def test_each_former_place_is_noted_once_and_present_places_are_not() -> None:
     assert FORMER[0].note == "spec.stage is the former place of spec.task; write spec.task"
     assert former_notes(with_fields({row.present: VALUES[row.former][0] for row in ROWS})) == ()
     assert former_notes("no document") == ()
+
+
+def test_the_default_that_an_earlier_api_server_wrote_does_not_prevent_a_change() -> None:
+    found = parse_run(with_fields({"model.llama.remat": "none", "trainer.remat": "dots"}))
+    assert found.spec.trainer.remat == "dots"
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])

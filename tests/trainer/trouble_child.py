@@ -5,7 +5,7 @@ Steps are counted from 0. A process that hangs cannot end before the test acts o
 HANG=STEP,PROCESS: that process never gets the batch of that step. AWAIT_NOTICE=STEP,PROCESS: that process gets the batch of that step only
 after the processes agreed on their last step after a notice. HANG_EVALUATING=BATCHES: every process of a run that only evaluates hangs
 after this number of batches. POISON=STEP: the loss weights of that step are NaN. STALL_EXPORT=STEP,PROCESS: that process writes no file of
-the export after that many steps.
+the export after that many steps. EXPORT_FILE_BYTES: the largest file of an export.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from halcyon.cli.main import app
 from halcyon.data.loader import Loader
+from halcyon.huggingface import background
 from halcyon.huggingface.background import Exporter
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.storage.failures import Abandoned
@@ -76,6 +77,7 @@ def install() -> None:
     """Put the trouble into the trainer's classes."""
     Loader.batch = troubled_batch  # type: ignore[method-assign]
     Exporter._write_share = stalled_share  # type: ignore[method-assign]
+    background.FILE_BYTES = int(os.environ.get("EXPORT_FILE_BYTES", background.FILE_BYTES))
     SyncPoint.__init__ = known_sync_point  # type: ignore[method-assign]
     RunReporter.evaluated_batch = hanging_evaluation  # type: ignore[method-assign]
 

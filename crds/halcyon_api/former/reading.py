@@ -14,7 +14,7 @@ from typing import Any, cast
 from pydantic.fields import FieldInfo
 
 from halcyon_api.base import ApiModel, OneOf
-from halcyon_api.edits.classes import section_of
+from halcyon_api.edits.classes import class_of, section_of
 from halcyon_api.former.table import FORMER, MovedField
 
 _ABSENT: Any = object()
@@ -45,17 +45,29 @@ def present_form(spec: Any, model: type[ApiModel], table: Sequence[MovedField] =
     found: list[MovedField] = []
     contradictions: list[str] = []
     for row in rows:
-        value = _at(whole, row.former)
+        value, present = _at(whole, row.former), _at(whole, row.present)
+        field = cast("FieldInfo", field_at(model, row.present))
         if value is not None:  # the API server treats null as absent
             found.append(row)
+            if present is not _ABSENT and is_free(row) and value == _default(field):
+                value = present
             try:
-                _put(whole, row.present, _joined(value, _at(whole, row.present), cast("FieldInfo", field_at(model, row.present))))
+                _put(whole, row.present, _joined(value, present, field))
             except _Contradiction:
                 sentence = f"spec.{row.former}: it has moved to spec.{row.present}, and the two differ; take spec.{row.former} out"
                 contradictions.append(sentence)
                 continue
         _remove(whole, row.former)
     return PresentForm(whole, tuple(found), tuple(contradictions))
+
+
+def is_free(row: MovedField) -> bool:
+    """Whether a run may change the field.
+
+    A default in its former place counts as not set if the present place is set: an earlier API server may have filled it in, and a user
+    who changes the field later does not know of it.
+    """
+    return class_of(row.present) != "frozen"
 
 
 def with_choices(spec: Any, model: type[ApiModel], table: Sequence[MovedField] = FORMER) -> Any:

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from halcyon_api.base import ApiModel, OneOf, cel
 from halcyon_api.edits.classes import leaves_of, section_of
-from halcyon_api.former.reading import field_at
+from halcyon_api.former.reading import field_at, is_free
 from halcyon_api.former.table import FORMER, MovedField, moved_to
 
 NOT_SET = -1
@@ -89,7 +89,8 @@ def _agrees(row: MovedField, model: type[ApiModel]) -> str:
     if not _is_number(default):
         there = _has(row.former, model, "self")
         absent = f"!({there})" if " && " in there else f"!{there}"
-        return f"{absent} || {present} == {_literal(default)} || {_value(row, model, 'self')} == {_typed(row, model, present)}"
+        unset = f"self.{row.former} == {_literal(default)} || " if is_free(row) else ""
+        return f"{absent} || {unset}{present} == {_literal(default)} || {_value(row, model, 'self')} == {_typed(row, model, present)}"
     return f"{present} == {_literal(default)} || {former}.orValue({present}) == {present}"
 
 

@@ -47,7 +47,7 @@ _MESHES = """
 ## Meshes
 
 Ten steps of a small model on 8 virtual devices, with several documents in a row and weights that are 0. The figure is the largest
-difference of a loss from one device with one microbatch; the limit is 5e-6. *Gathered once*: with enough memory, a step of several
+difference of a loss from one device with one microbatch; the limit is 1e-5. *Gathered once*: with enough memory, a step of several
 microbatches gathers the parameters once ([numbers](design/numbers.md#what-is-sent)).
 
 | `mesh` | models | microbatches | largest difference |

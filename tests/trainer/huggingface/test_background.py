@@ -268,6 +268,7 @@ def test_a_run_exports_while_it_trains_and_through_a_preemption(tmp_path: Path, 
     run["spec"]["checkpoint"]["save"] = {"everySteps": 3}
     monkeypatch.setenv("AWAIT_NOTICE", "8,0")
     monkeypatch.setenv("STALL_EXPORT", "5,1")
+    monkeypatch.setenv("EXPORT_FILE_BYTES", "1")  # a file for each tensor, so that each process writes some
     losses: dict[int, float] = {}
     for number, group in enumerate(each_restart(run, tmp_path / "run", module="tests.trainer.trouble_child")):
         if number == 0:
