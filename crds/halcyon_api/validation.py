@@ -102,10 +102,11 @@ def _length_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem
 def _window_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     """A window longer than the longest sequence hides nothing, so its size is an error of the document.
 
-    A run that begins with another model has the window of that model, and may train it on shorter sequences.
+    A run that begins with another model has the window of that model, and may train it on shorter sequences. A run that makes its tokens
+    does not use the model.
     """
     window, longest = spec.model.section.stated_window, spec.trainer.longest_sequence
-    if spec.origin is not None or window is None or window <= longest:
+    if spec.task == "data" or spec.origin is not None or window is None or window <= longest:
         return ()
     sentence = f"a window of {window} positions is longer than the longest sequence of the run, {longest}; give at most {longest}"
     return (Problem(f"spec.model.{spec.model.kind}.slidingWindow", f"{sentence}, or longer sequences"),)

@@ -261,7 +261,9 @@ def test_a_window_that_fits_or_is_not_used_is_no_problem(window: dict[str, Any])
 
 def test_a_model_that_is_finetuned_keeps_its_window_on_shorter_sequences() -> None:
     begins = {"huggingFace": {"path": "/models/mistral"}}
-    assert find_problems(parse_run(document(spec__model={"mistral": {"slidingWindow": 4096}}, spec__from=begins)).spec) == ()
+    wide = {"mistral": {"slidingWindow": 4096}}
+    assert find_problems(parse_run(document(spec__model=wide, spec__from=begins)).spec) == ()
+    assert find_problems(parse_run(document(spec__model=wide, spec__task="data")).spec) == (), "the run that makes its tokens"
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def test_a_record_holds_only_editable_fields_and_is_bounded() -> None:
     assert max(map(len, texts.values())) <= MAX_VALUE
     assert changes(read_recorded(texts), read_recorded(recorded(values)))[0].path == "scheduling.tolerations"
     assert read_recorded({"image": "{", "trainer.steps": "7"}) == {"trainer.steps": 7}
+    assert read_recorded({"model.gpt2.remat": '"full"'}) == {"trainer.remat": "full"}, "a field that has moved since it was recorded"
 
 
 SCHEDULES: list[tuple[dict[str, Any], int, int | None]] = [

@@ -100,6 +100,14 @@ def test_a_hash_of_the_release_before_fits_the_same_run_and_no_other() -> None:
     assert attempt_spec_hash(stored(), RETIRED).startswith("2-"), "also if the last attempt was stopped"
 
 
+def test_a_field_that_moved_later_keeps_the_hash_that_was_recorded_before() -> None:
+    recorded = "2-10d4167867a7ef58df109845185580b9525bbb1a"
+    model = {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}}
+    assert attempt_spec_hash(spec(model={"llama": model["llama"] | {"remat": "full"}})) == recorded
+    assert attempt_spec_hash(spec(model=model, trainer__remat="full")) == recorded
+    assert attempt_spec_hash(spec(model=model)) != recorded
+
+
 def test_both_places_of_a_field_have_one_hash() -> None:
     assert attempt_spec_hash(spec(stage="data")) == attempt_spec_hash(spec(task="data")) != BASE
     assert attempt_spec_hash(spec(stage="train")) == BASE

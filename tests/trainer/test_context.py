@@ -171,6 +171,27 @@ def old_checkpoint(**changes: Any) -> Fingerprints:
     return fingerprints_of({**former, "data": now.documents["data"]})
 
 
+EARLIER_MODELS: dict[str, dict[str, Any]] = {
+    "llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}
+    | {"ropeTheta": 10000.0, "normEpsilon": 1e-05, "initializerStd": 0.02, "tieEmbeddings": False},
+    "gpt2": {"layers": 2, "hiddenSize": 64, "heads": 4, "normEpsilon": 1e-05, "initializerStd": 0.02},
+}
+"""``spec.model`` in checkpoints of the version that had these two families only, with all of its fields."""
+
+
+@pytest.mark.parametrize("family", EARLIER_MODELS)
+def test_a_checkpoint_of_a_version_with_fewer_fields_of_a_model_can_be_continued(family: str) -> None:
+    recorded = EARLIER_MODELS[family]
+    written = {name: recorded[name] for name in ("layers", "hiddenSize", "heads")} | (
+        {"intermediateSize": 128} if family == "llama" else {}
+    )
+    now = fingerprints(parse_run(document(spec__model={family: written})).spec, data={"contentSha256": "0"})
+    then = fingerprints_of({**now.documents, "spec.model": {family: recorded}})
+    assert differences(now, in_present_form(then)) == ()
+    other = fingerprints_of({**now.documents, "spec.model": {family: recorded | {"initializerStd": 0.03}}})
+    assert differences(now, in_present_form(other)) == (f"spec.model.{family}.initializerStd is 0.02 but was 0.03",)
+
+
 CHANGED: dict[str, Any] = {
     "spec__optimizer": {"learningRate": 0.002, "schedule": {"constant": {}}, "adamw": {}},
     "spec__trainer__batchSchedule": [{"fromStep": 4, "batchSize": 16}],

@@ -10,6 +10,7 @@ from typing import Any
 
 from halcyon_api.edits.classes import EditClass, class_of, leaves_of, starts_again
 from halcyon_api.edits.status import MAX_VALUE
+from halcyon_api.former.table import FORMER
 from halcyon_api.training_run import TrainingRunSpec
 
 _LONGEST_VALUE = 80
@@ -74,11 +75,13 @@ def _digest(text: str) -> str:
 
 
 def read_recorded(texts: Mapping[str, str]) -> Values:
-    """The fields of ``status.inForce``. Values that cannot be read are ignored, because any user may have changed the status."""
+    """The fields of ``status.inForce``, at their present places. Values that cannot be read are ignored, because any user may have changed
+    the status."""
+    present = {row.former: row.present for row in FORMER}
     found: Values = {}
     for path, text in texts.items():
         try:
-            found[path] = json.loads(text)
+            found[present.get(path, path)] = json.loads(text)
         except (ValueError, RecursionError):
             continue
     return found

@@ -20,12 +20,15 @@ from pydantic.alias_generators import to_snake
 from halcyon_api.base import ApiModel, OneOf
 from halcyon_api.edits.classes import EDIT_RULES
 from halcyon_api.former.reading import former_form
+from halcyon_api.former.table import FORMER
 from halcyon_api.spec.objective import next_token
 from halcyon_api.spec.trainer import EVALUATION_BATCHES
 from halcyon_api.training_run import TrainingRunSpec
 
 _SCHEME = "2-"
 """Version of the hash."""
+_MOVED_LATER = tuple(row for row in FORMER if row.present == "trainer.remat")
+"""Fields that have moved since scheme 2: its hashes have them in their former places."""
 _FORMER_SCHEME = "1-"
 """Version of the hash in the previous release."""
 
@@ -63,7 +66,7 @@ def attempt_spec_hash(spec: TrainingRunSpec, recorded: str | None = None) -> str
             document.pop("objective", None)  # scheme 1 does not have this field
         return _FORMER_SCHEME + _digest(former_form(document))
     _leave_out_default_kinds(document, spec)
-    return _SCHEME + _digest(document)
+    return _SCHEME + _digest(former_form(document, _MOVED_LATER))
 
 
 def fits(recorded: str | None, wanted: str) -> bool:

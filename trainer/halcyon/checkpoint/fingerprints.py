@@ -7,18 +7,22 @@ whether it may change nevertheless.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from halcyon_api.checkpoint_documents import Fingerprints
 from halcyon_api.former.reading import present_form
+from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.objective import next_token
 from halcyon_api.training_run import TrainingRunSpec
 
 DATA_FIELDS = ("sources", "mixture", "order", "validation", "attendAcrossDocuments")
-_SPEC, _OBJECTIVE = "spec.", "spec.objective"
+_SPEC, _MODEL, _OBJECTIVE = "spec.", "spec.model", "spec.objective"
 TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "batchSchedule", "seed", "precision")
 
 
@@ -32,7 +36,7 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
     document = spec.document()
     trainer = {name: value for name, value in document["trainer"].items() if name in TRAINER_FIELDS}
     sections: dict[str, Any] = {
-        "spec.model": document["model"],
+        _MODEL: document["model"],
         "spec.tokenizer": document["tokenizer"],
         "spec.data": {name: value for name, value in document["data"].items() if name in DATA_FIELDS},
         "spec.optimizer": document["optimizer"],
@@ -55,13 +59,17 @@ def planned_steps(fingerprints: Fingerprints) -> int | None:
 
 
 def in_present_form(fingerprints: Fingerprints) -> Fingerprints:
-    """The fingerprints of a checkpoint, with each field that was moved later (`halcyon_api.former`) in its present place.
+    """The fingerprints of a checkpoint, with each field that was moved later (`halcyon_api.former`) in its present place, and with the
+    defaults of fields that a model's section did not have yet: they mean what the model did without them.
 
     A checkpoint without an objective was trained on the next token.
     """
     spec = {name.removeprefix(_SPEC): document for name, document in fingerprints.documents.items() if name.startswith(_SPEC)}
     form = present_form(spec, TrainingRunSpec)
     documents = {**fingerprints.documents, **{f"{_SPEC}{name}": form.spec[name] for name in spec}}
+    if _MODEL in documents:
+        with contextlib.suppress(ValidationError):  # a document of a later version stays as it is
+            documents[_MODEL] = ModelSpec.model_validate(documents[_MODEL]).document()
     if documents.keys() >= {"spec.optimizer"}:
         documents.setdefault(_OBJECTIVE, next_token().document())
     return fingerprints_of(documents) if documents != fingerprints.documents else fingerprints
