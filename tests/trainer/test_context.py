@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from halcyon.checkpoint.changes import differences
-from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of, in_present_form, with_moments
+from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of, in_present_form, with_later_fields, with_moments
 from halcyon.context import adapt_to_devices, check_context, resolve_context
 from halcyon.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Epoch, Fingerprints
@@ -177,6 +178,10 @@ EARLIER_MODELS: dict[str, dict[str, Any]] = {
     "gpt2": {"layers": 2, "hiddenSize": 64, "heads": 4, "normEpsilon": 1e-05, "initializerStd": 0.02},
 }
 """``spec.model`` in checkpoints of the version that had these two families only, with all of its fields."""
+LATER: dict[str, dict[str, Any]] = {"llama": {"attentionBias": True}, "gpt2": {"tieWordEmbeddings": False}}
+"""For each family a field that this version did not have, with a value other than its default."""
+BEFORE = {"attentionBias": "false", "tieWordEmbeddings": "true"}
+"""What the models of this version did."""
 
 
 @pytest.mark.parametrize("family", EARLIER_MODELS)
@@ -187,9 +192,14 @@ def test_a_checkpoint_of_a_version_with_fewer_fields_of_a_model_can_be_continued
     )
     now = fingerprints(parse_run(document(spec__model={family: written})).spec, data={"contentSha256": "0"})
     then = fingerprints_of({**now.documents, "spec.model": {family: recorded}})
-    assert differences(now, in_present_form(then)) == ()
+    assert differences(now, with_later_fields(then, now)) == ()
     other = fingerprints_of({**now.documents, "spec.model": {family: recorded | {"initializerStd": 0.03}}})
-    assert differences(now, in_present_form(other)) == (f"spec.model.{family}.initializerStd is 0.02 but was 0.03",)
+    assert differences(now, with_later_fields(other, now)) == (f"spec.model.{family}.initializerStd is 0.02 but was 0.03",)
+    wider = fingerprints(parse_run(document(spec__model={family: written | LATER[family]})).spec, data={"contentSha256": "0"})
+    ((field, value),) = LATER[family].items()
+    assert differences(wider, with_later_fields(then, wider)) == (
+        f"spec.model.{family}.{field} is {json.dumps(value)} but was {BEFORE[field]}",
+    )
 
 
 CHANGED: dict[str, Any] = {

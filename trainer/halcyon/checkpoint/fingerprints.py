@@ -7,7 +7,6 @@ whether it may change nevertheless.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -59,20 +58,33 @@ def planned_steps(fingerprints: Fingerprints) -> int | None:
 
 
 def in_present_form(fingerprints: Fingerprints) -> Fingerprints:
-    """The fingerprints of a checkpoint, with each field that was moved later (`halcyon_api.former`) in its present place, and with the
-    defaults of fields that a model's section did not have yet: they mean what the model did without them.
+    """The fingerprints of a checkpoint, with each field that was moved later (`halcyon_api.former`) in its present place.
 
     A checkpoint without an objective was trained on the next token.
     """
     spec = {name.removeprefix(_SPEC): document for name, document in fingerprints.documents.items() if name.startswith(_SPEC)}
     form = present_form(spec, TrainingRunSpec)
     documents = {**fingerprints.documents, **{f"{_SPEC}{name}": form.spec[name] for name in spec}}
-    if _MODEL in documents:
-        with contextlib.suppress(ValidationError):  # a document of a later version stays as it is
-            documents[_MODEL] = ModelSpec.model_validate(documents[_MODEL]).document()
     if documents.keys() >= {"spec.optimizer"}:
         documents.setdefault(_OBJECTIVE, next_token().document())
     return fingerprints_of(documents) if documents != fingerprints.documents else fingerprints
+
+
+def with_later_fields(fingerprints: Fingerprints, now: Fingerprints) -> Fingerprints:
+    """The fingerprints of a checkpoint, with the defaults of those fields of `now`'s model that the checkpoint's version did not have.
+
+    A default means what the model did without the field.
+    """
+    then, new = (each.documents.get(_MODEL) for each in (fingerprints, now))
+    try:
+        defaults = ModelSpec.model_validate(then).document()
+        later = {
+            kind: {**section, **{name: defaults[kind][name] for name in new[kind].keys() & defaults[kind].keys() - section.keys()}}  # pyright: ignore[reportOptionalSubscript]
+            for kind, section in then.items()  # pyright: ignore[reportOptionalMemberAccess]
+        }
+    except (ValidationError, KeyError, AttributeError):  # another model, or the document of a later version
+        return fingerprints
+    return fingerprints_of({**fingerprints.documents, _MODEL: later}) if later != then else fingerprints
 
 
 def with_moments(fingerprints: Fingerprints, now: Fingerprints) -> Fingerprints:
