@@ -19,7 +19,7 @@ from tests.families import SMALL_FAMILIES
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200), pytest.mark.xdist_group("path")]
 
-STEPS = 400
+STEPS = 60
 KINDS = ("gemma3", "qwen3Moe", "deepseekV3", "qwen3Next")
 """A family for each kind of part: windows and sandwich norms, experts, latent attention, gated delta nets."""
 TOGETHER = 4
