@@ -15,6 +15,7 @@ from halcyon.models.weights import WeightLayout, family_of_config, family_of_sec
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.layout import FileTensor
 from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece, tensor
+from halcyon_api.spec.families.apertus import ApertusSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.model import ModelSpec
@@ -22,6 +23,7 @@ from halcyon_api.spec.model import ModelSpec
 LLAMA = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2))
 TIED = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2, tie_embeddings=True))
 GPT2 = ModelSpec(gpt2=Gpt2Spec(layers=2, hidden_size=8, intermediate_size=6, heads=2))
+APERTUS = ModelSpec(apertus=ApertusSpec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2))
 TOKENS, PADDED, POSITIONS = 10, 12, 5
 
 
@@ -139,6 +141,24 @@ def test_experts_patterns_and_another_order_of_features() -> None:
     assert np.array_equal(tensors["layers.3.experts.2.w"], ours[[0, 2, 1, 3]])
     region = (slice(1, 2), slice(1, 3), slice(0, 2), slice(1, 3))
     assert np.array_equal(layout.read("w", region, lambda one, start, stop: tensors[one][start:stop]), parameters["w"][region])
+
+
+def test_constants_are_written_and_another_value_is_rejected() -> None:
+    layout = layout_of(APERTUS, {})
+    names = [f"model.layers.{layer}.mlp.act_fn.{name}" for layer in (0, 1) for name in ("beta", "eps")]
+    tensors = in_file(layout, numbered(layout))
+    assert [tensors[name].tolist() for name in names] == [0.5, pytest.approx(-1e-6)] * 2
+    shapes = {name: one.shape for name, one in tensors.items()}
+    assert {shapes[name] for name in names} == {()}
+    layout.check({name: shape for name, shape in shapes.items() if name not in names})  # as in exports of former versions
+
+    def rows(name: str, start: int, stop: int) -> np.ndarray:
+        return tensors[name].reshape(1)[start:stop].astype(np.float16)
+
+    layout.check_constants(tensors, rows)
+    tensors[names[2]] = np.float32(0.6)
+    with pytest.raises(BadConfiguration, match=r"model\.layers\.1\.mlp\.act_fn\.beta is 0\.6\d* in the files, but .* only with 0\.5"):
+        layout.check_constants(tensors, rows)
 
 
 def test_a_declaration_that_does_not_cover_the_model_is_a_mistake() -> None:

@@ -114,6 +114,7 @@ class ModelFolder:
         layout = WeightLayout(declared, leaves, sizes)
         self._names = {own: name for name in self._files.tensors if (own := layout.canonical(name)) is not None}
         layout.check({own: self._files.tensors[name].shape for own, name in self._names.items()})
+        layout.check_constants(self._names, self._rows)
         self.layout = WeightLayout(declared, [self._typed(layout, leaf, dtype) for leaf in leaves], sizes)
 
     @property
@@ -127,7 +128,10 @@ class ModelFolder:
         Raises:
             StoreFailure: The store did not answer.
         """
-        return self.layout.read(path, region, lambda name, start, stop: self._files.rows(self._names[name], start, stop))
+        return self.layout.read(path, region, self._rows)
+
+    def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        return self._files.rows(self._names[name], start, stop)
 
     def _typed(self, layout: WeightLayout, leaf: LeafShape, dtype: np.dtype | None) -> LeafShape:
         """The leaf in the given type; without one, in the widest type of its tensors."""

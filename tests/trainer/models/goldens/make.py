@@ -196,6 +196,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3.5-moe": ("qwen3_5_moe_text", SMALL | DELTA | SHARED | {"num_hidden_layers": 4}),
 }
 
+CONSTANTS = ("act_fn.beta", "act_fn.eps")
+"""Ends of the names of buffers that files have with the value of the model."""
+
 
 def draw(name: str, shape: tuple[int, ...], noise: np.random.Generator, offset: bool) -> np.ndarray:
     """A random weight whose values a float16 can hold."""
@@ -230,6 +233,7 @@ def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
     config._attn_implementation = config._experts_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(torch.float32).eval()
     noise = np.random.default_rng(1)
+    constants = {name: value.numpy().astype(np.float16) for name, value in model.named_buffers() if name.endswith(CONSTANTS)}
     corrections = {name: value for name, value in model.named_buffers() if name.endswith("e_score_correction_bias")}
     tensors = dict(model.named_parameters()) | corrections
     weights = {
@@ -263,7 +267,7 @@ def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
         "segments": segments.astype(np.int32),
         "logits": logits,
         "loss": np.float32(total.item()),
-        **{f"weight {name}": value for name, value in in_files(kind, weights).items()},
+        **{f"weight {name}": value for name, value in in_files(kind, weights | constants).items()},
         **{f"gradient {name}": value for name, value in in_files(kind, gradients).items()},
     }
 
