@@ -74,9 +74,7 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
         raise BadConfiguration(f"{store.root} has no {name}; give the folder of a model")
     config = ConfigReader.parse(data, f"{store.root}/{name}")
     family = family_of_config(config)
-    text = config.inner("text_config")  # of a model with images
-    if text is not None:
-        config = ConfigReader({**config.document, **text.document}, config.where)
+    config = family.completed(config)
     try:
         section = family.read(config)
         name = next(name for name, field in ModelSpec.model_fields.items() if family.section in getattr(field.annotation, "__args__", ()))

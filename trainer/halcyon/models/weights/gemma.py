@@ -77,7 +77,6 @@ def _read_gemma2(config: ConfigReader) -> Gemma2Spec:
 
 
 def _read_gemma3(config: ConfigReader) -> Gemma3Spec:
-    config = config.inner("text_config") or config
     local = require_rope(config, read_rope(_local(config), 10_000.0, "sliding_attention"), "default")
     return Gemma3Spec(
         **_common(config, 4, theta=1_000_000.0),
@@ -128,5 +127,11 @@ def _write_gemma3(spec: Gemma3Spec, tokens: int, positions: int) -> dict[str, An
 GEMMA = Family(GemmaSpec, "gemma", ("GemmaForCausalLM",), _tensors, _read, _write)
 GEMMA2 = Family(Gemma2Spec, "gemma2", ("Gemma2ForCausalLM",), _tensors_around, _read_gemma2, _write_gemma2)
 GEMMA3 = Family(
-    Gemma3Spec, "gemma3_text", ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"), _tensors_around, _read_gemma3, _write_gemma3
+    Gemma3Spec,
+    "gemma3_text",
+    ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+    _tensors_around,
+    _read_gemma3,
+    _write_gemma3,
+    defaults={"num_attention_heads": 8, "vocab_size": 262_208, "max_position_embeddings": 131_072},
 )

@@ -157,20 +157,12 @@ def _read_next(config: ConfigReader) -> Qwen3NextSpec:
     )
 
 
-def _text(config: ConfigReader) -> ConfigReader:
-    """The configuration of the text model; in that of a model with images, it is an object of its own."""
-    text = config.inner("text_config")
-    return config if text is None else ConfigReader({**config.document, **text.document}, text.where)
-
-
 def _read_35(config: ConfigReader) -> Qwen3NextSpec:
-    config = _text(config)
     config.integer("intermediate_size")
     return Qwen3NextSpec(**_common(config, 4), num_experts=0)
 
 
 def _read_35_moe(config: ConfigReader) -> Qwen3NextSpec:
-    config = _text(config)
     return Qwen3NextSpec(**_common(config, 2), **_experts(config, 256, 8))
 
 
