@@ -18,6 +18,7 @@ from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece, tensor
 from halcyon_api.spec.families.apertus import ApertusSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.families.rope import RopeScaling
 from halcyon_api.spec.model import ModelSpec
 
 LLAMA = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2))
@@ -201,6 +202,15 @@ def test_both_forms_of_rope_are_read() -> None:
     assert family.read(ConfigReader(former)).rope_theta == family.read(ConfigReader(new)).rope_theta == 500_000.0
     with pytest.raises(BadConfiguration, match="rope_type is dynamic"):
         family.read(ConfigReader({**former, "rope_scaling": {"type": "dynamic", "factor": 2.0}}))
+
+
+def test_scaled_rotary_positions_are_written_with_all_entries_that_transformers_requires() -> None:
+    scaling = RopeScaling(rope_type="llama3", factor=8.0, original_max_position_embeddings=8192)
+    family = family_of_section(LLAMA.llama)
+    written = family.write(LLAMA.llama.model_copy(update={"rope_scaling": scaling}), TOKENS, POSITIONS)
+    expected = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    assert written["rope_parameters"].items() >= expected.items()
+    assert written["rope_scaling"].items() >= expected.items()
 
 
 def test_an_unknown_architecture_names_the_nearest() -> None:

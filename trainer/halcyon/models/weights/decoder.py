@@ -28,6 +28,8 @@ AROUND = {"input_layernorm": "attention_norm", "pre_feedforward_layernorm": "mlp
 _LAYER, _BLOCK = "model.layers.{layers}", "blocks.stacked"
 _ACTIVATIONS = {"swish": "silu"}
 """Other names of activation functions in config.json."""
+_REQUIRED: Mapping[str, Mapping[str, float]] = {"llama3": {"low_freq_factor": 1.0, "high_freq_factor": 4.0}}
+"""Entries of rotary positions that transformers requires, with our defaults."""
 
 
 def decoder_tensors(
@@ -196,7 +198,8 @@ def written_rope(theta: float, scaling: RopeScaling | None) -> Rope:
     """The rotary positions for config.json."""
     if scaling is None or scaling.rope_type == "default":
         return Rope(theta)
-    return Rope(theta, scaling.rope_type, scaling.model_dump(exclude={"rope_type"}, exclude_none=True))
+    settings = scaling.model_dump(exclude={"rope_type"}, exclude_none=True)
+    return Rope(theta, scaling.rope_type, _REQUIRED.get(scaling.rope_type, {}) | settings)
 
 
 def read_activation(config: ConfigReader, name: str, default: Activation) -> Activation:
