@@ -40,12 +40,14 @@ class ModelConfig:
         spec: ``spec.model`` of a run with this model.
         tokens: Tokens of its vocabulary.
         positions: Longest sequence in tokens.
+        quantised: Whether the weights beside it are in a type that is not read.
     """
 
     family: Family
     spec: ModelSpec
     tokens: int
     positions: int
+    quantised: bool = False
 
     def shapes(self, tokens: int, positions: int) -> CausalLM:
         """The model without its numbers.
@@ -83,7 +85,7 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadConfiguration(f"{config.where}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
-    return ModelConfig(family, spec, config.integer("vocab_size"), config.integer(family.positions))
+    return ModelConfig(family, spec, config.integer("vocab_size"), config.integer(family.positions), config.has("quantization_config"))
 
 
 class ModelFolder:
@@ -100,6 +102,11 @@ class ModelFolder:
     """
 
     def __init__(self, store: Store, config: ModelConfig, shapes: CausalLM, dtype: np.dtype | None = None) -> None:
+        if config.quantised:
+            raise BadConfiguration(
+                f"{store.root}/{CONFIG_KEY}: quantization_config is set, but Halcyon reads only weights in a floating-point type; convert the "
+                "model to bfloat16 first"
+            )
         self.config, self._files = config, TensorFiles(store)
         declared = config.family.tensors(config.spec.value)
         leaves = leaf_shapes(shapes)

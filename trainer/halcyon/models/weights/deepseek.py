@@ -18,7 +18,6 @@ from halcyon.models.weights.expert_decoder import (
     Layers,
     expert_decoder_tensors,
     read_losses,
-    require_plain_weights,
     self_attention_tensors,
 )
 from halcyon.models.weights.family import Family
@@ -117,7 +116,6 @@ def _read_deepseek(config: ConfigReader) -> DeepseekV3Spec:
     config.only("scoring_func", "sigmoid")
     config.only("topk_method", "noaux_tc")
     config.only("moe_layer_freq", 1)
-    require_plain_weights(config)
     common = read_decoder(config) | {"head_dim": None, "num_key_value_heads": None}
     return DeepseekV3Spec(
         **common,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from halcyon.errors import BadConfiguration
 from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, MLP, Q_HEADS_PER_GROUP, ROUTES, VOCAB
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.tensors import Tensor, Tensors, tensor
@@ -109,19 +108,6 @@ def self_attention_tensors(sizes: DecoderSizes) -> Callable[[Layers], list[Tenso
         return found
 
     return of
-
-
-def require_plain_weights(config: ConfigReader) -> None:
-    """Reject a model whose weights are quantised.
-
-    Raises:
-        BadConfiguration: They are.
-    """
-    if config.has("quantization_config"):
-        raise BadConfiguration(
-            f"{config.where}: quantization_config is set, but Halcyon reads only weights in a floating-point type; convert the model to "
-            "bfloat16 first"
-        )
 
 
 def read_losses(config: ConfigReader) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from halcyon.models.weights.expert_decoder import (
     Layers,
     expert_decoder_tensors,
     read_losses,
-    require_plain_weights,
     self_attention_tensors,
 )
 from halcyon.models.weights.family import Family
@@ -45,7 +44,6 @@ def _tensors(spec: GptOssSpec) -> Tensors:
 
 def _read(config: ConfigReader) -> GptOssSpec:
     config.only("hidden_act", "silu")
-    require_plain_weights(config)
     if not config.has("rope_parameters") and not config.has("rope_scaling"):
         config = ConfigReader({**config.document, "rope_scaling": _PUBLISHED_ROPE}, config.where)
     common = read_decoder(config, theta=150_000.0, epsilon=1e-5, key_value_heads=8)
