@@ -178,6 +178,12 @@ def test_roles_say_what_a_parameter_is_for(spec):
     assert {Role.MATRIX, Role.EMBEDDING, Role.NORM} <= set(by_path.values())
 
 
+@EVERY_FAMILY
+def test_two_loads_of_a_model_have_equal_trees(spec):
+    """JAX compiles a program once for equal trees."""
+    assert jax.tree.structure(shapes(spec)) == jax.tree.structure(shapes(spec))
+
+
 def test_inputs_and_outputs_of_parameters_are_those_of_their_maps():
     model = make(LLAMA)
     axes = {axis.name: axis for leaf in named_leaves(model).values() for axis in leaf.axes}

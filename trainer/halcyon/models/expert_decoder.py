@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import equinox as eqx
@@ -98,7 +98,7 @@ class ExpertDesign:
         routing: The rule that chooses the experts of a token.
         losses: Factors of the losses of routers.
         combine: Combines the outputs of the maps ``gate`` and ``up`` of an expert.
-        attention: Makes the attention.
+        attention: Makes the attention. It is not compared: two loads of a model have equal designs.
         rotated: Features of a head that the rotations of `plain` are for. None: all.
     """
 
@@ -107,7 +107,7 @@ class ExpertDesign:
     routing: Routing
     losses: RouterLosses
     combine: Gate = silu_gate
-    attention: InitAttention = self_attention
+    attention: InitAttention = field(default=self_attention, compare=False)
     rotated: Axis | None = None
 
     def block(self, layers: Axis, with_experts: bool, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> ExpertBlock:
