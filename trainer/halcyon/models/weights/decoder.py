@@ -28,6 +28,8 @@ AROUND = {"input_layernorm": "attention_norm", "pre_feedforward_layernorm": "mlp
 _LAYER, _BLOCK = "model.layers.{layers}", "blocks.stacked"
 _ACTIVATIONS = {"swish": "silu"}
 """Other names of activation functions in config.json."""
+_BESIDE = ("truncate",)
+"""Entries that transformers looks for beside the objects of the kinds of layers, not in them."""
 _REQUIRED: Mapping[str, Mapping[str, float]] = {"llama3": {"low_freq_factor": 1.0, "high_freq_factor": 4.0}}
 """Entries of rotary positions that transformers requires, with our defaults."""
 
@@ -96,6 +98,7 @@ def read_decoder(
     tied: bool = False,
     key_value_heads: int | None = None,
     partial: bool = False,
+    by_layer: bool = False,
 ) -> dict[str, Any]:
     """The common fields of a section.
 
@@ -106,6 +109,7 @@ def read_decoder(
         tied: Such a default of ``tie_word_embeddings``.
         key_value_heads: Such a default of ``num_key_value_heads``. None, and null in the file: the number of query heads.
         partial: Whether the family rotates a part of each head, which it reads itself.
+        by_layer: See `read_scaling`.
 
     Raises:
         BadConfiguration: A key is missing or wrong.
@@ -121,7 +125,7 @@ def read_decoder(
         "num_key_value_heads": config.integer("num_key_value_heads", default_heads),
         "head_dim": config.integer("head_dim") if config.has("head_dim") else None,
         "rope_theta": rope.theta,
-        "rope_scaling": read_scaling(config, rope, partial=partial),
+        "rope_scaling": read_scaling(config, rope, partial=partial, by_layer=by_layer),
         "rms_norm_eps": config.number("rms_norm_eps", epsilon),
         "tie_word_embeddings": config.flag("tie_word_embeddings", tied),
         "initializer_range": config.number("initializer_range", 0.02),
@@ -140,7 +144,9 @@ def write_decoder(spec: DecoderSection, positions: int, *, windowed: Rope | None
     rope = written_rope(spec.rope_theta, spec.rope_scaling)
     entries = write_rope(rope, always=always_scaling)
     if windowed is not None:
-        entries["rope_parameters"] = {"full_attention": rope.entries, "sliding_attention": windowed.entries}
+        full = rope.entries
+        beside = {name: full.pop(name) for name in _BESIDE if name in full}
+        entries["rope_parameters"] = {"full_attention": full, "sliding_attention": windowed.entries, **beside}
     return {
         "num_hidden_layers": spec.num_hidden_layers,
         "hidden_size": spec.hidden_size,
@@ -157,13 +163,14 @@ def write_decoder(spec: DecoderSection, positions: int, *, windowed: Rope | None
     }
 
 
-def read_scaling(config: ConfigReader, rope: Rope, *, partial: bool = False) -> RopeScaling | None:
+def read_scaling(config: ConfigReader, rope: Rope, *, partial: bool = False, by_layer: bool = False) -> RopeScaling | None:
     """The change of the rotary frequencies; None for the kind ``default``.
 
     Args:
         config: The config.json.
         rope: Its rotary positions.
         partial: Whether the family rotates a part of each head, which it reads itself.
+        by_layer: Whether the class in transformers makes an object for each kind of layers, whatever form the file has.
 
     Raises:
         BadConfiguration: The kind is not computed, or a value is wrong.
@@ -174,17 +181,19 @@ def read_scaling(config: ConfigReader, rope: Rope, *, partial: bool = False) -> 
     settings = {name: value for name, value in rope.settings.items() if value is not None}
     if settings.pop("partial_rotary_factor", 1.0) != 1.0 and not partial:
         raise BadConfiguration(f"{config.where}: partial_rotary_factor is not 1, but Halcyon computes this model only with 1")
+    by_layer = by_layer or rope.nested
     if rope.kind in ("llama3", "yarn"):
         longest = config.integer("max_position_embeddings")
         settings.setdefault("original_max_position_embeddings", longest)
-        if config.has("original_max_position_embeddings") and not rope.nested:  # transformers takes this key first
+        if config.has("original_max_position_embeddings") and not by_layer:  # transformers takes this key first
             settings["original_max_position_embeddings"] = config.integer("original_max_position_embeddings")
         original = settings["original_max_position_embeddings"]
         settings.setdefault("factor", longest / original)
-    if rope.kind == "yarn" and rope.nested:
-        settings.pop("truncate", None)  # transformers looks for it beside the kinds of layers
-    elif "truncate" in rope.settings:
-        settings["truncate"] = bool(rope.settings["truncate"])  # null is false
+    for name in _BESIDE:
+        place = rope.settings if not by_layer else (config.inner("rope_parameters") or config.empty()).document
+        settings.pop(name, None)
+        if name in place:
+            settings[name] = bool(place[name])  # null is false
     known = {name: settings[name] for name in RopeScaling.model_fields if name in settings}
     try:
         return RopeScaling(rope_type=cast("RopeType", rope.kind), **known)
