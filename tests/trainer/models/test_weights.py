@@ -16,6 +16,7 @@ from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.layout import FileTensor
 from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece, tensor
 from halcyon_api.spec.families.apertus import ApertusSpec
+from halcyon_api.spec.families.deepseek import Glm4MoeSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.families.rope import RopeScaling
@@ -25,6 +26,12 @@ LLAMA = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, 
 TIED = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2, tie_embeddings=True))
 GPT2 = ModelSpec(gpt2=Gpt2Spec(layers=2, hidden_size=8, intermediate_size=6, heads=2))
 APERTUS = ModelSpec(apertus=ApertusSpec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2))
+GLM = ModelSpec(
+    glm4_moe=Glm4MoeSpec(
+        **{"num_hidden_layers": 2, "hidden_size": 8, "intermediate_size": 6, "num_attention_heads": 2},
+        **{"n_routed_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 6},
+    )
+)
 TOKENS, PADDED, POSITIONS = 10, 12, 5
 
 
@@ -160,6 +167,15 @@ def test_constants_are_written_and_another_value_is_rejected() -> None:
     tensors[names[2]] = np.float32(0.6)
     with pytest.raises(BadConfiguration, match=r"model\.layers\.1\.mlp\.act_fn\.beta is 0\.6\d* in the files, but .* only with 0\.5"):
         layout.check_constants(tensors, rows)
+
+
+def test_layers_that_predict_further_tokens_are_ignored_and_other_layers_are_not() -> None:
+    layout = layout_of(GLM, {})
+    norm, projection = "model.layers.2.input_layernorm.weight", "model.layers.2.eh_proj.weight"
+    assert [layout.canonical(name, {norm, projection}) for name in (norm, projection)] == [None, None]
+    for name in (norm, "model.layers.1.eh_proj.weight"):
+        with pytest.raises(BadConfiguration, match="is no part of this model"):  # num_hidden_layers is less than the files have
+            layout.canonical(name, {name})
 
 
 def test_a_declaration_that_does_not_cover_the_model_is_a_mistake() -> None:

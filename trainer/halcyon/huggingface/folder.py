@@ -117,7 +117,8 @@ class ModelFolder:
                 f"spec.trainer.sequenceLength to at most {config.positions}"
             )
         layout = WeightLayout(declared, leaves, sizes)
-        self._names = {own: name for name in self._files.tensors if (own := layout.canonical(name)) is not None}
+        there = self._files.tensors
+        self._names = {own: name for name in there if (own := layout.canonical(name, there)) is not None}
         layout.check({own: self._files.tensors[name].shape for own, name in self._names.items()})
         layout.check_constants(self._names, self._rows)
         self.layout = WeightLayout(declared, [self._typed(layout, leaf, dtype) for leaf in leaves], sizes)

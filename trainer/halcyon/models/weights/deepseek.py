@@ -69,11 +69,11 @@ def _tensors_deepseek(spec: DeepseekV3Spec) -> Tensors:
             found.append(layers.tensor("self_attn.q_a_layernorm.weight", "attention.query_latent_norm.weight", QUERY_RANK))
         return found
 
-    return expert_decoder_tensors(spec, attention, _mixture(spec), ignored=_extra_layers(spec))
+    return expert_decoder_tensors(spec, attention, _mixture(spec), ignored_layers=_extra_layers(spec))
 
 
 def _tensors_glm(spec: Glm4MoeSpec) -> Tensors:
-    return expert_decoder_tensors(spec, self_attention_tensors(spec.sizes()), _mixture(spec), ignored=_extra_layers(spec))
+    return expert_decoder_tensors(spec, self_attention_tensors(spec.sizes()), _mixture(spec), ignored_layers=_extra_layers(spec))
 
 
 def _mixture(spec: CorrectedSection) -> Any:
@@ -90,9 +90,10 @@ def _neighbours(size: int) -> np.ndarray:
     return np.concatenate((np.arange(0, size, 2), np.arange(1, size, 2)))
 
 
-def _extra_layers(spec: CorrectedSection) -> tuple[str, ...]:
+def _extra_layers(spec: CorrectedSection) -> tuple[tuple[str, str], ...]:
+    """Only layers that predict further tokens have this projection. Without it, config.json has fewer layers than the files."""
     numbers = "|".join(str(spec.num_hidden_layers + extra) for extra in range(_MOST_EXTRA_LAYERS))
-    return (rf"model\.layers\.({numbers})\..*",)
+    return ((rf"model\.layers\.({numbers})\.", "eh_proj.weight"),)
 
 
 def _common(config: ConfigReader, routed: int, dense: int, group: int, kept: int, scale: float) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def expert_decoder_tensors(
     attention: Callable[[Layers], Sequence[Tensor]],
     mixture: Callable[[Layers], Sequence[Tensor]],
     *,
-    ignored: tuple[str, ...] = (),
+    ignored_layers: tuple[tuple[str, str], ...] = (),
 ) -> Tensors:
     """The tensors of an `halcyon.models.expert_decoder.ExpertDecoder`.
 
@@ -73,7 +73,7 @@ def expert_decoder_tensors(
         spec: Its section.
         attention: The tensors of attention, for layers of either form.
         mixture: The tensors of the router, the experts and the shared MLP.
-        ignored: See `Tensors`.
+        ignored_layers: See `Tensors`.
     """
     found = [tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED), tensor("model.norm.weight", "norm.weight", EMBED)]
     if not spec.tie_word_embeddings:
@@ -87,7 +87,7 @@ def expert_decoder_tensors(
             found += attention(layers)
             found += mixture(layers) if with_experts else layers.mlp("mlp", "mlp")
     unused = ("lm_head.weight",) if spec.tie_word_embeddings else ()
-    return Tensors(tuple(found), ignored=(r".*\.rotary_emb\.inv_freq", *unused, *ignored))
+    return Tensors(tuple(found), ignored=(r".*\.rotary_emb\.inv_freq", *unused), ignored_layers=ignored_layers)
 
 
 def self_attention_tensors(sizes: DecoderSizes) -> Callable[[Layers], list[Tensor]]:

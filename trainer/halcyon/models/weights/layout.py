@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -221,8 +221,12 @@ class WeightLayout:
             self.tensors[one.name] = one
         self._check_complete()
 
-    def canonical(self, name: str) -> str | None:
+    def canonical(self, name: str, names: Container[str] = ()) -> str | None:
         """The name in `tensors` of a tensor of a file; None: it is ignored.
+
+        Args:
+            name: The name in the file.
+            names: The names of all tensors of the files.
 
         Raises:
             BadConfiguration: The model has no such tensor.
@@ -237,6 +241,10 @@ class WeightLayout:
                 break
         if any(re.fullmatch(pattern, name) for pattern in self._declared.ignored):
             return None
+        for pattern, end in self._declared.ignored_layers:
+            beginning = re.match(pattern, name)
+            if beginning is not None and beginning[0] + end in names:
+                return None
         raise BadConfiguration(f"the tensor {name} is no part of this model; config.json and the files are of different models")
 
     def tensors_of(self, path: str) -> tuple[str, ...]:

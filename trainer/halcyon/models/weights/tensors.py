@@ -97,6 +97,8 @@ class Tensors:
         tensors: Every parameter of the model is a piece of exactly one of them.
         constants: The tensors that hold no parameter.
         ignored: Regular expressions of whole names that a file may have and that are no parameters, such as buffers.
+        ignored_layers: Regular expressions of the beginnings of names, each with an end. Tensors whose names have such a beginning are
+            ignored if the files also have the tensor with this beginning and end.
         other_names: Regular expressions and replacements that turn a name of a file into a name of `tensors`, for files that spell it in
             another way. The first that matches the beginning of the name is applied.
     """
@@ -104,6 +106,7 @@ class Tensors:
     tensors: tuple[Tensor, ...]
     constants: tuple[Constant, ...] = ()
     ignored: tuple[str, ...] = ()
+    ignored_layers: tuple[tuple[str, str], ...] = ()
     other_names: tuple[tuple[str, str], ...] = ()
 
 
