@@ -233,13 +233,14 @@ class WeightLayout:
         """
         if name in self.tensors:
             return name
+        renamed = name
         for pattern, replacement in self._declared.other_names:
             renamed, count = re.subn(rf"^(?:{pattern})", replacement, name, count=1)
             if count:
-                if renamed in self.tensors:
-                    return renamed
                 break
-        if any(re.fullmatch(pattern, name) for pattern in self._declared.ignored):
+        if renamed in self.tensors:
+            return renamed
+        if any(re.fullmatch(pattern, one) for pattern in self._declared.ignored for one in (name, renamed)):
             return None
         for pattern, end in self._declared.ignored_layers:
             beginning = re.match(pattern, name)
