@@ -65,8 +65,8 @@ def test_the_text_model_of_a_model_with_images_is_imported(case: tuple[str, str,
     weights, text = golden.named("weight"), json.loads(golden.arrays["config"].tobytes())
     renamed = {key.replace("model.", prefix, 1) if key.startswith("model.") else key: array for key, array in weights.items()}
     if golden.spec.value.tie_word_embeddings:  # transformers saved it in some versions
-        weights_of_head = weights["model.embed_tokens.weight"]
-        renamed |= {"lm_head.weight" if prefix.startswith("model.") else "language_model.lm_head.weight": weights_of_head}
+        name = "lm_head.weight" if prefix.startswith("model.") else "language_model.lm_head.weight"
+        renamed |= {name: weights["model.embed_tokens.weight"]}
     elif prefix == "language_model.model.":
         renamed = {f"language_model.{key}" if key.startswith("lm_head.") else key: array for key, array in renamed.items()}
     del text["architectures"]

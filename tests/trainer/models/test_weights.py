@@ -28,8 +28,13 @@ GPT2 = ModelSpec(gpt2=Gpt2Spec(layers=2, hidden_size=8, intermediate_size=6, hea
 APERTUS = ModelSpec(apertus=ApertusSpec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2))
 GLM = ModelSpec(
     glm4_moe=Glm4MoeSpec(
-        **{"num_hidden_layers": 2, "hidden_size": 8, "intermediate_size": 6, "num_attention_heads": 2},
-        **{"n_routed_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 6},
+        num_hidden_layers=2,
+        hidden_size=8,
+        intermediate_size=6,
+        num_attention_heads=2,
+        n_routed_experts=2,
+        num_experts_per_tok=1,
+        moe_intermediate_size=6,
     )
 )
 TOKENS, PADDED, POSITIONS = 10, 12, 5
