@@ -72,6 +72,10 @@ def test_the_written_rounding_of_a_ramp_is_read_again(architecture: str, truncat
     assert place.get("truncate") == truncate, "transformers looks for it at the top of rope_parameters in every class"
 
 
+def test_all_layers_of_a_qwen_may_have_windows() -> None:
+    assert read("Qwen2ForCausalLM", use_sliding_window=True, max_window_layers=0).layers_by_type == ("sliding_attention",) * 2
+
+
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 
 
