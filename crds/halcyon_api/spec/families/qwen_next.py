@@ -106,6 +106,7 @@ class Qwen3NextSpec(ExpertsSection):
             with_experts=tuple(self.num_experts > 0 and (layer + 1) % step == 0 and layer not in dense for layer in layers),
             shared=self.shared_expert_intermediate_size,
             shared_gate=True,
+            shared_field="sharedExpertIntermediateSize",
         )
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
