@@ -147,6 +147,13 @@ def test_flops_per_token_match_a_calculation_by_hand():
     assert flops_per_token(ModelSpec(gpt2=Gpt2Spec()), 1024, 50_257) == 6 * weights + 12 * 12 * 768 * 1024
 
 
+def test_an_odd_number_of_multiplications_is_counted():
+    """Latent attention with one layer and one head: 3 + 2 features of queries and 4 of values."""
+    sizes = {"hidden_size": 8, "qk_nope_head_dim": 3, "qk_rope_head_dim": 2, "v_head_dim": 4}
+    spec = ModelSpec(deepseek_v3=DeepseekV3Spec(num_hidden_layers=1, num_attention_heads=1, **sizes))
+    assert flops_per_token(spec, 16, 32) - flops_per_token(spec, 8, 32) == 6 * (5 + 4) * 8
+
+
 @ARCHITECTURES
 def test_every_leaf_is_an_array(spec):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(make(spec)))

@@ -156,7 +156,7 @@ class DeepseekV3Spec(CorrectedSection):
             parameters=layers * block + width + (1 if self.tie_word_embeddings else 2) * table,
             block_parameters=block,
             product_weights=layers * products + table,
-            attention_width=layers * heads * (self.head_size + self.v_head_dim) // 2,
+            attention_width=layers * heads * (self.head_size + self.v_head_dim),
             splits=(Split("parameters", "hiddenSize", width), Split("heads", "numAttentionHeads", heads)),
         )
         return self.experts().shape(self.sizes(), attention, vocabulary, positions)
