@@ -8,24 +8,21 @@ from typing import Any, cast, get_args
 from pydantic import ValidationError
 
 from halcyon.errors import BadConfiguration
-from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, MLP, Q_HEADS_PER_GROUP, VOCAB
+from halcyon.models.axes import EMBED, MLP
 from halcyon.models.weights.config import ConfigReader
+from halcyon.models.weights.layers import Layers, tables, unused
 from halcyon.models.weights.rope import Rope, read_rope, require_rope, write_rope
-from halcyon.models.weights.tensors import Tensor, Tensors, tensor
+from halcyon.models.weights.tensors import Tensor, Tensors
 from halcyon_api.spec.families.decoder import DecoderSection, LayerType
 from halcyon_api.spec.families.rope import RopeScaling, RopeType
 from halcyon_api.spec.families.section import Activation
 from halcyon_api.spec.families.sizes import DecoderSizes
-
-QUERIES = (KV_HEADS, Q_HEADS_PER_GROUP, HEAD_SIZE)
-KEYS = (KV_HEADS, HEAD_SIZE)
 
 BEFORE = {"input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm"}
 AFTER = {"post_attention_layernorm": "attention_post_norm", "post_feedforward_layernorm": "mlp_post_norm"}
 AROUND = {"input_layernorm": "attention_norm", "pre_feedforward_layernorm": "mlp_norm", **AFTER}
 """The norms of a block in the file, with their names in `halcyon.models.decoder.DecoderBlock`."""
 
-_LAYER, _BLOCK = "model.layers.{layers}", "blocks.stacked"
 _ACTIVATIONS = {"swish": "silu"}
 """Other names of activation functions in config.json."""
 _BESIDE = ("truncate",)
@@ -51,43 +48,20 @@ def decoder_tensors(
         ignored: See `Tensors`.
         other_names: See `Tensors`.
     """
-    head = [] if sizes.tied else [tensor("lm_head.weight", "untied_head.weight", VOCAB, EMBED)]
+    layers = Layers("blocks.stacked", range(sizes.layers))
     return Tensors(
         (
-            tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED),
-            *(tensor(f"{_LAYER}.{name}.weight", f"{_BLOCK}.{ours}.weight", EMBED) for name, ours in norms.items()),
-            *_attention(sizes),
-            *(_linear("mlp.gate_proj", "mlp.gate", MLP, EMBED, sizes.mlp_bias) if sizes.gated else ()),
-            *_linear("mlp.up_proj", "mlp.up", MLP, EMBED, sizes.mlp_bias),
-            *_linear("mlp.down_proj", "mlp.down", EMBED, MLP, sizes.mlp_bias),
-            tensor("model.norm.weight", "norm.weight", EMBED),
-            *head,
+            *tables(tied=sizes.tied),
+            *(layers.tensor(f"{name}.weight", f"{ours}.weight", EMBED) for name, ours in norms.items()),
+            *layers.self_attention(sizes),
+            *(layers.linear("mlp.gate_proj", "mlp.gate", MLP, EMBED, sizes.mlp_bias) if sizes.gated else ()),
+            *layers.linear("mlp.up_proj", "mlp.up", MLP, EMBED, sizes.mlp_bias),
+            *layers.linear("mlp.down_proj", "mlp.down", EMBED, MLP, sizes.mlp_bias),
             *further,
         ),
-        ignored=(r".*\.rotary_emb\.inv_freq", *(("lm_head.weight",) if sizes.tied else ()), *ignored),
+        ignored=(*unused(tied=sizes.tied), *ignored),
         other_names=other_names,
     )
-
-
-def _attention(sizes: DecoderSizes) -> tuple[Tensor, ...]:
-    normed: list[Tensor] = []
-    if sizes.query_norm is not None:
-        whole = sizes.query_norm == "projection"
-        for name, ours, axes in (("q_norm", "query_norm", QUERIES), ("k_norm", "key_norm", KEYS)):
-            path = f"{_BLOCK}.attention.{ours}.weight"
-            normed.append(tensor(f"{_LAYER}.self_attn.{name}.weight", path, axes if whole else HEAD_SIZE))
-    return (
-        *_linear("self_attn.q_proj", "attention.query", QUERIES, EMBED, sizes.query_bias),
-        *_linear("self_attn.k_proj", "attention.key", KEYS, EMBED, sizes.query_bias),
-        *_linear("self_attn.v_proj", "attention.value", KEYS, EMBED, sizes.query_bias),
-        *_linear("self_attn.o_proj", "attention.output", EMBED, QUERIES, sizes.output_bias),
-        *normed,
-    )
-
-
-def _linear(name: str, ours: str, outputs: str | tuple[str, ...], inputs: str | tuple[str, ...], bias: bool) -> tuple[Tensor, ...]:
-    weight = tensor(f"{_LAYER}.{name}.weight", f"{_BLOCK}.{ours}.weight", outputs, inputs)
-    return (weight, tensor(f"{_LAYER}.{name}.bias", f"{_BLOCK}.{ours}.bias", outputs)) if bias else (weight,)
 
 
 def read_decoder(

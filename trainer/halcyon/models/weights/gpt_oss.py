@@ -10,14 +10,9 @@ from typing import Any
 from halcyon.models.axes import EMBED, EXPERTS, MLP, ROUTES
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.decoder import read_decoder, read_layer_types, read_window, write_decoder
-from halcyon.models.weights.expert_decoder import (
-    LAYER,
-    Layers,
-    expert_decoder_tensors,
-    read_losses,
-    self_attention_tensors,
-)
+from halcyon.models.weights.expert_decoder import expert_decoder_tensors, read_losses
 from halcyon.models.weights.family import Family
+from halcyon.models.weights.layers import LAYER, Layers
 from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 
@@ -39,7 +34,7 @@ def _mixture(layers: Layers) -> list[Tensor]:
 
 
 def _tensors(spec: GptOssSpec) -> Tensors:
-    return expert_decoder_tensors(spec, self_attention_tensors(spec.sizes()), _mixture)
+    return expert_decoder_tensors(spec, _mixture)
 
 
 def _read(config: ConfigReader) -> GptOssSpec:
