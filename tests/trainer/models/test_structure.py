@@ -178,9 +178,9 @@ ATTENTION = {
     "qwen3-next": (1 * 6 * (8 + 8), 0, 5 * 3 * 6 * 5 * 9),
     "qwen3.5": (1 * 6 * (8 + 8), 0, 4 * 3 * 6 * 5 * 9),
 }
-"""Multiplications of a query with one position in layers that see the whole sequence, and in those that see 5 positions: layers, times heads,
-times the features of a head's queries and of its values. Then those of a position with states: layers, times 3, times heads, times the
-features of a head's keys, times those of its values."""
+"""Multiplications of a query with one position in layers that see the whole sequence, and in those that see 5 positions: layers, times
+heads, times the features of a head's queries and of its values. Then those of a position with states: layers, times 3, times heads, times
+the features of a head's keys, times those of its values."""
 
 
 @pytest.mark.parametrize("name", ATTENTION)

@@ -85,7 +85,8 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadConfiguration(f"{config.where}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
-    return ModelConfig(family, spec, config.integer("vocab_size"), config.integer(family.positions), config.has("quantization_config"))
+    quantised = config.has("quantization_config")
+    return ModelConfig(family, spec, config.integer("vocab_size"), config.integer(family.positions), quantised)
 
 
 class ModelFolder:

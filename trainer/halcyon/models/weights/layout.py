@@ -289,7 +289,8 @@ class WeightLayout:
             found = float(rows(name, 0, 1).reshape(()))
             if not math.isclose(found, expected, rel_tol=_ROUNDED):
                 raise BadConfiguration(
-                    f"the tensor {name} is {found:g} in the files, but Halcyon computes this model only with {expected:g}; take another model"
+                    f"the tensor {name} is {found:g} in the files, but Halcyon computes this model only with {expected:g}; take another "
+                    "model"
                 )
 
     def read(self, path: str, region: Region, rows: ReadRows) -> np.ndarray:
