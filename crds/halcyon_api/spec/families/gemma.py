@@ -28,7 +28,7 @@ class GemmaSpec(BiasedSection):
         Rule(
             "self.hiddenAct != 'gelu'",
             lambda self: self.hidden_act != "gelu",
-            "gemma has no exact gelu: readers of its files take gelu for gelu_pytorch_tanh; set gelu_pytorch_tanh",
+            "gemma has no exact gelu, because readers of its files take gelu for gelu_pytorch_tanh; set gelu_pytorch_tanh",
             ".hiddenAct",
         ),
     )
