@@ -105,8 +105,8 @@ class ModelFolder:
     def __init__(self, store: Store, config: ModelConfig, shapes: CausalLM, dtype: np.dtype | None = None) -> None:
         if config.quantised:
             raise BadConfiguration(
-                f"{store.root}/{CONFIG_KEY}: quantization_config is set, but Halcyon reads only weights in a floating-point type; convert the "
-                "model to bfloat16 first"
+                f"{store.root}/{CONFIG_KEY}: quantization_config is set, but Halcyon reads only weights in a floating-point type; convert "
+                "the model to bfloat16 first"
             )
         self.config, self._files = config, TensorFiles(store)
         declared = config.family.tensors(config.spec.value)
