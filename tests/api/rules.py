@@ -74,6 +74,7 @@ BROKEN: tuple[Case, ...] = (
     ("hiddenSize must be a multiple of numAttentionHeads", _model("qwen3", numAttentionHeads=5)),
     ("numKeyValueHeads must divide", _model("olmo2", numKeyValueHeads=5)),
     ("a head must have an even number", _model("gemma", headDim=7)),
+    ("gemma has no exact gelu", _model("gemma", hiddenAct="gelu")),
     ("layerTypes must have one entry", _model("gemma3", layerTypes=["full_attention"])),
     ("layerTypes has sliding_attention", _model("qwen2", numHiddenLayers=1, layerTypes=["sliding_attention"])),
     ("ropeScaling needs a factor", _model("mistral", ropeScaling={"ropeType": "linear"})),

@@ -193,6 +193,15 @@ def test_every_kind_of_model_has_a_shape(kind: str) -> None:
     assert {split.field for split in shape.splits} <= fields, "error messages name these fields"
 
 
+def test_the_width_of_a_shared_mlp_is_that_of_its_own_field() -> None:
+    model = ModelSpec.model_validate({"qwen3Next": {"moeIntermediateSize": 48, "sharedExpertIntermediateSize": 14}})
+    splits = model.shape(64, 128).splits
+    assert {(split.field, split.size) for split in splits if split.axis == "features"} == {
+        ("moeIntermediateSize", 48),
+        ("sharedExpertIntermediateSize", 14),
+    }
+
+
 def test_tests_that_train_have_a_small_model_of_each_kind() -> None:
     assert {*SMALL_FAMILIES, "custom"} == {to_camel(kind) for kind in ModelSpec.kinds()}
 

@@ -31,11 +31,12 @@ class ModelShape:
     product_weights: int
     """Weights of the matrix products that a token passes through, the output head included; of experts, those that it goes to."""
     attention_width: int
-    """Query heads times head size, summed over the blocks whose attention sees the whole sequence."""
+    """Features of a head's queries plus those of its values, times query heads, summed over the blocks whose attention sees the whole
+    sequence: the multiplications of a query with one position."""
     splits: tuple[Split, ...]
     """The sizes that mesh axes divide, in the order of the section's fields."""
     windowed_width: int = 0
-    """Query heads times head size, summed over the blocks whose attention sees a window."""
+    """The same sum over the blocks whose attention sees a window."""
     window: int = 0
     """Positions of that window."""
     state_products: int = 0
@@ -59,6 +60,5 @@ class ModelShape:
         Args:
             sequence_length: Tokens of a sequence.
         """
-        seen = self.attention_width * sequence_length + self.windowed_width * min(self.window, sequence_length)
-        scores_and_values = 2 * seen
+        scores_and_values = self.attention_width * sequence_length + self.windowed_width * min(self.window, sequence_length)
         return 3 * 2 * (self.product_weights + self.state_products + scores_and_values)

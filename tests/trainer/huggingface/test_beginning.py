@@ -15,12 +15,16 @@ import halcyon
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.layout import flatten
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken
-from halcyon.huggingface.beginning import Begun, begin
+from halcyon.huggingface.beginning import Begun, begin, require_same
 from halcyon.huggingface.importing import import_model
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import completed_state
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.exit_codes import ExitCode
+from halcyon_api.spec.families.mixtral import MixtralSpec
+from halcyon_api.spec.families.qwen import Qwen3Spec
+from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
+from halcyon_api.spec.model import ModelSpec
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.trainer.checkpoint.helpers import OneProcess
 from tests.trainer.huggingface.folders import TOKENS, llama_tensors, store_of, tensors_of, write_folder
@@ -98,6 +102,22 @@ def test_another_model_or_tokenizer_is_rejected(
 ) -> None:
     with pytest.raises(BadConfiguration, match=sentence):
         begun(spec_of(tmp_path, origin_of(tmp_path, kind, **config), **model), tokens)
+
+
+def test_entries_that_decide_nothing_may_differ() -> None:
+    small: Any = {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2}
+    qwen = [ModelSpec(qwen3=Qwen3Spec(**small, max_window_layers=layers)) for layers in (1, 28)]
+    require_same(*qwen, "it")
+    experts = [ModelSpec(qwen3_moe=Qwen3MoeSpec(**small, intermediate_size=size)) for size in (16, 24)]
+    require_same(*experts, "it")
+    mixed = [ModelSpec(qwen3_moe=Qwen3MoeSpec(**small, intermediate_size=size, decoder_sparse_step=2)) for size in (16, 24)]
+    mixtral = [ModelSpec(mixtral=MixtralSpec(**small, intermediate_size=size)) for size in (16, 24)]
+    for ours, theirs in (mixed, mixtral):
+        with pytest.raises(BadConfiguration, match=r"it holds another model: intermediate_size is 24 there, and 16"):
+            require_same(ours, theirs, "it")
+    windows = [ModelSpec(qwen3=Qwen3Spec(**small, use_sliding_window=True, max_window_layers=layers)) for layers in (1, 2)]
+    with pytest.raises(BadConfiguration, match="layer_types"):
+        require_same(*windows, "it")
 
 
 def test_a_damaged_import_and_the_root_of_another_run_are_rejected(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from halcyon.huggingface.folder import read_config
 from halcyon.huggingface.model_file import read_model
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.training_run import InvalidRun, load_run, parse_run
-from tests.trainer.huggingface.folders import CASES, CONFIG, GOLDENS, store_of
+from tests.trainer.huggingface.folders import CASES, CONFIG, GOLDENS, imported, llama_tensors, store_of, write_folder
 from tests.trainer.process_groups import run_document
 
 
@@ -55,6 +55,16 @@ def test_a_path_is_relative_to_the_document_and_may_be_the_folder(tmp_path: Path
     ]
     assert [found["spec"]["model"]["llama"]["layers"] for found in sections] == [2, 2, 3]
     assert halcyon("validate", written(tmp_path, "base")).exit_code == 0
+
+
+def test_the_weights_beside_the_file_may_be_quantised(tmp_path: Path) -> None:
+    """Only the shape of the model is read. An import of the weights names the entry of the file."""
+    quantised = CONFIG | {"quantization_config": {"quant_method": "fp8"}}
+    folder = write_folder(tmp_path / "base", llama_tensors(), quantised)
+    found = yaml.safe_load(halcyon("resolve", written(tmp_path, "base")).stdout)
+    assert found["spec"]["model"]["llama"]["layers"] == 2
+    with pytest.raises(BadConfiguration, match=r"config\.json: quantization_config is set, .* convert the model to bfloat16 first"):
+        imported(folder, tmp_path / "imported")
 
 
 def test_a_document_without_such_a_model_is_printed_as_it_is(tmp_path: Path) -> None:

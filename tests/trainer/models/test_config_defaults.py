@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.models.weights import family_of_config
+from halcyon.models.weights import family_of_config, family_of_section
 from halcyon.models.weights.config import ConfigReader
+from halcyon_api.spec.families.rope import RopeScaling
 
 SIZES: dict[str, Any] = {
     "num_hidden_layers": 2,
@@ -60,6 +61,21 @@ def test_other_absent_keys_have_the_defaults_of_the_class() -> None:
     assert read("Qwen3NextForCausalLM", full_attention_interval=2).mixers == ("linear_attention", "full_attention")
 
 
+@pytest.mark.parametrize("architecture", ["Olmo3ForCausalLM", "Gemma3ForCausalLM", "LlamaForCausalLM"])
+@pytest.mark.parametrize("truncate", [True, False, None])
+def test_the_written_rounding_of_a_ramp_is_read_again(architecture: str, truncate: bool | None) -> None:
+    scaling = RopeScaling(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, truncate=truncate)
+    section = read(architecture).model_copy(update={"rope_scaling": scaling})
+    written = family_of_section(section).write(section, 50, 64)
+    assert read(architecture, **written).rope_scaling == scaling
+    place = written["rope_parameters"]
+    assert place.get("truncate") == truncate, "transformers looks for it at the top of rope_parameters in every class"
+
+
+def test_all_layers_of_a_qwen_may_have_windows() -> None:
+    assert read("Qwen2ForCausalLM", use_sliding_window=True, max_window_layers=0).layers_by_type == ("sliding_attention",) * 2
+
+
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 
 
@@ -74,8 +90,20 @@ def test_rotary_positions_are_read_where_transformers_reads_them() -> None:
     }
     olmo = read("Olmo3ForCausalLM", rope_parameters=nested)
     assert (olmo.rope_theta, olmo.rope_local_base_freq, olmo.rope_scaling.truncate) == (7.0, 9.0, None)
+    beside = read("Olmo3ForCausalLM", rope_parameters=nested | {"truncate": False}).rope_scaling
+    assert beside.truncate is False, "it stands beside the objects of the kinds of layers"
+    for architecture in ("Olmo3ForCausalLM", "Gemma3ForCausalLM"):
+        flat = read(architecture, rope_scaling=YARN | {"truncate": False}, original_max_position_embeddings=8).rope_scaling
+        assert (flat.truncate, flat.original_max_position_embeddings) == (None, 16), "both classes look at neither"
     glm = read("Glm4MoeForCausalLM", head_dim=8, rope_parameters=YARN | {"rope_theta": 7.0, "partial_rotary_factor": 0.75})
     assert (glm.partial_rotary_factor, glm.rope_scaling.factor) == (0.75, 4.0)
+    assert read("LlamaForCausalLM", rope_scaling=YARN, rope_parameters={}).rope_scaling.factor == 4.0
+    for changes in ({"factor": 2.0}, {"rope_type": "linear"}):
+        name, value = next(iter(changes.items()))
+        with pytest.raises(BadConfiguration, match=f"{name} is {YARN[name]} in rope_parameters and {value} in rope_scaling"):
+            read("LlamaForCausalLM", rope_parameters=YARN, rope_scaling=YARN | changes)
+    with pytest.raises(BadConfiguration, match="factor is 4.0 in rope_parameters and 2.0 in rope_scaling"):
+        read("Olmo3ForCausalLM", rope_parameters=nested, rope_scaling=YARN | {"factor": 2.0})
     with pytest.raises(BadConfiguration, match="partial_rotary_factor is not 1"):
         read("LlamaForCausalLM", rope_scaling=YARN | {"partial_rotary_factor": 0.5})
     with pytest.raises(ValueError, match="the rotated features of a head"):

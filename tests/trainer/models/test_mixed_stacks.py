@@ -68,3 +68,34 @@ def test_blocks_are_computed_in_order_and_outputs_keep_it(forms: str, remat: Any
     found, expected = (jax.jit(jax.value_and_grad(function, has_aux=True))(stacks) for function in (scanned, looped))
     for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
+
+
+class Hashed(str):
+    """A text with a given hash: the order of a set depends on it, as on the hash seed of a process."""
+
+    __slots__ = ("number",)
+    number: int
+
+    def __new__(cls, text: str, number: int) -> Hashed:
+        made = super().__new__(cls, text)
+        made.number = number
+        return made
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other)  # type: ignore[arg-type]
+
+
+def test_the_program_does_not_depend_on_the_hash_seed_of_the_process() -> None:
+    def lowered(**numbers: int) -> str:
+        forms = {form: Hashed(form, number) for form, number in numbers.items()}
+        stacks = {
+            forms["a"]: Stack(Axis("layers", 2), Scaled(random(1, 2))),
+            forms["b"]: Stack(Axis("layers", 2), Shifted(random(2, 2), random(3, 2))),
+        }
+        kinds = tuple((forms[form], 1.0) for form in "baba")
+        return jax.jit(lambda x: scan_forms(stacks, kinds, step, x)[1]).lower(hax.ones((BATCH, EMBED))).as_text()
+
+    assert lowered(a=0, b=1) == lowered(a=1, b=0)

@@ -87,6 +87,31 @@ def test_a_written_config_is_read_as_the_same_section(name: str) -> None:
         assert family.write(again, 29, 64) == family.write(section, 29, 64)
 
 
+OF_NO_MODEL = {
+    *("architectures", "model_type", "transformers_version", "_name_or_path", "dtype", "vocab_size", "use_cache", "return_dict"),
+    *("output_hidden_states", "output_attentions", "chunk_size_feed_forward", "is_encoder_decoder", "problem_type", "pretraining_tp"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id"),
+}
+"""Entries that every class has and that decide nothing that a decoder computes, and those that an export writes for every family."""
+NEVER_SET = {
+    *("use_bidirectional_attention", "add_cross_attention", "partial_rotary_factor", "qk_head_dim", "_sliding_window_pattern"),
+    *("output_router_logits", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout"),
+}
+"""Entries that an export leaves out, and an import accepts with the value of the class alone, or computes."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_export_has_the_entries_that_transformers_writes(name: str) -> None:
+    golden = Golden.load(name)
+    expected, section = golden.config.document, golden.spec.value
+    positions = golden.config.integer(family_of_config(golden.config).positions)
+    written = family_of_config(golden.config).write(section, golden.config.integer("vocab_size"), positions)
+    for key in expected.keys() - OF_NO_MODEL - NEVER_SET:
+        if key == "sliding_window" and "sliding_attention" not in section.layers_by_type:
+            continue
+        assert written[key] == expected[key], key
+
+
 FREQUENCIES = np.load(FOLDER / "parts" / "frequencies.npz")
 
 

@@ -1,4 +1,4 @@
-"""A scan over blocks equals a Python loop over them: with inputs and outputs of each block, and with alternating kinds of blocks."""
+"""A scan over blocks equals a Python loop over them: with inputs and outputs of each block, and with blocks of several kinds."""
 
 from __future__ import annotations
 
@@ -14,32 +14,19 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.parameters import Parameter, Role, parameter, parameters, roles
 from halcyon.models.parts.linear import Linear
-from halcyon.models.stack import Pattern, Stack, runs_of
+from halcyon.models.stack import Stack, runs_of
 from halcyon_api.spec.remat import Remat
 
 EMBED, BATCH = Axis("embed", 6), Axis("batch", 3)
 
 
-class Scaled(eqx.Module):
-    """An example block: a scale."""
-
-    weight: NamedArray = parameter(Role.NORM)
-
-    def __call__(self, x: NamedArray) -> NamedArray:
-        return x * self.weight
-
-
 class Turned(eqx.Module):
-    """Another example block: a linear map and a nonlinearity."""
+    """An example block: a linear map and a nonlinearity."""
 
     linear: Linear
 
     def __call__(self, x: NamedArray) -> NamedArray:
         return x + hax.tanh(self.linear(x).rename({"out": "embed"}))
-
-
-def scaled(layers: Axis, seed: int) -> Scaled:
-    return Scaled(hax.random.normal(jax.random.key(seed), (layers, EMBED)))
 
 
 def turned(layers: Axis, seed: int) -> Turned:
@@ -58,41 +45,26 @@ def one_of(tree: Any, number: int) -> Any:
     return jax.tree.map(lambda leaf: leaf["layers", number], tree, is_leaf=lambda leaf: isinstance(leaf, NamedArray))
 
 
-def looped(stack: Stack[Any], x: NamedArray, inputs: Any) -> tuple[NamedArray, list[Any]]:
+def looped(stack: Stack[Any], x: NamedArray, inputs: Any) -> tuple[NamedArray, jax.Array]:
     """The stack as a Python loop."""
-    kinds = stack.stacked.blocks if isinstance(stack.stacked, Pattern) else (stack.stacked,)
-    given = inputs if isinstance(stack.stacked, Pattern) else (inputs,)
-    outputs: list[list[Any]] = [[] for _ in kinds]
+    outputs: list[Any] = []
     for number in range(stack.layers.size):
-        for kind, (block, mine) in enumerate(zip(kinds, given or (None,) * len(kinds), strict=True)):
-            x, output = step(one_of(block, number), x, None if mine is None else mine[number])
-            outputs[kind].append(output)
-    return x, [jnp.stack(each) for each in outputs]
-
-
-def alternating(repetitions: int, remat: Remat = "none") -> Stack[Any]:
-    """A pattern of two kinds of blocks, one of them twice in a row."""
-    layers = Axis("layers", repetitions)
-    return Stack(layers, Pattern((scaled(layers, 0), turned(layers, 1), turned(layers, 2))), remat)
-
-
-def numbers(repetitions: int, seed: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), (repetitions,))
+        x, output = step(one_of(stack.stacked, number), x, None if inputs is None else inputs[number])
+        outputs.append(output)
+    return x, jnp.stack(outputs)
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])
 @pytest.mark.parametrize("with_inputs", [False, True])
-@pytest.mark.parametrize("kind", ["one", "pattern"])
-def test_a_scan_equals_an_unrolled_loop(kind: str, with_inputs: bool, remat: Remat) -> None:
+def test_a_scan_equals_an_unrolled_loop(with_inputs: bool, remat: Remat) -> None:
     layers = Axis("layers", 4)
-    stack = Stack(layers, turned(layers, 0), remat) if kind == "one" else alternating(4, remat)
-    inputs: Any = numbers(4, 7) if kind == "one" else tuple(numbers(4, seed) for seed in (7, 8, 9))
-    given = inputs if with_inputs else None
+    stack = Stack(layers, turned(layers, 0), remat)
+    given = jax.random.normal(jax.random.key(7), (4,)) if with_inputs else None
     x = hax.random.normal(jax.random.key(3), (BATCH, EMBED))
 
     def scanned(stack: Any, x: NamedArray, given: Any) -> tuple[jax.Array, Any]:
         x, outputs = stack.scan(step, x, given)
-        return hax.sum(x * x).scalar(), (x, list(outputs) if kind == "pattern" else [outputs])
+        return hax.sum(x * x).scalar(), (x, outputs)
 
     def unrolled(stack: Any, x: NamedArray, given: Any) -> tuple[jax.Array, Any]:
         x, outputs = looped(stack, x, given)
@@ -105,22 +77,29 @@ def test_a_scan_equals_an_unrolled_loop(kind: str, with_inputs: bool, remat: Rem
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
 
 
-def test_compilation_does_not_grow_with_the_repetitions_of_a_pattern() -> None:
-    def operations(repetitions: int) -> int:
+def test_compilation_does_not_grow_with_the_number_of_blocks() -> None:
+    def operations(count: int) -> int:
+        layers = Axis("layers", count)
         x = jax.eval_shape(lambda: hax.zeros((BATCH, EMBED)))
         run = jax.jit(jax.grad(lambda stack, x: hax.sum(stack.scan(step, x)[0]).scalar()))
-        return run.lower(jax.eval_shape(lambda: alternating(repetitions)), x).as_text().count("stablehlo.")
+        return run.lower(jax.eval_shape(lambda: Stack(layers, turned(layers, 0))), x).as_text().count("stablehlo.")
 
     assert operations(2) == operations(40)
 
 
-def test_parameters_of_a_pattern_have_roles_and_axes() -> None:
+def test_parameters_of_a_stack_have_roles_and_axes() -> None:
     layers, out = Axis("layers", 5), EMBED.alias("out")
-    found = parameters(alternating(5))
-    assert found.stacked.blocks[0].weight == Parameter(Role.NORM, (), (EMBED,), (layers,))
-    assert found.stacked.blocks[2].linear.weight == Parameter(Role.MATRIX, (EMBED,), (out,), (layers,))
-    assert found.stacked.blocks[2].linear.bias == Parameter(Role.BIAS, (), (out,), (layers,))
-    assert roles(alternating(5)).stacked.blocks[1].linear.weight is Role.MATRIX
+    stack = Stack(layers, turned(layers, 0))
+    found = parameters(stack)
+    assert found.stacked.linear.weight == Parameter(Role.MATRIX, (EMBED,), (out,), (layers,))
+    assert found.stacked.linear.bias == Parameter(Role.BIAS, (), (out,), (layers,))
+    assert roles(stack).stacked.linear.weight is Role.MATRIX
+
+
+class Scaled(eqx.Module):
+    """A block with one scale."""
+
+    weight: NamedArray = parameter(Role.NORM)
 
 
 def test_a_parameter_without_the_axis_of_layers_is_refused() -> None:

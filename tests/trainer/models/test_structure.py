@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from halcyon.models import build_model, flops_per_token, parameter_count
-from halcyon.models.parameters import Parameter, Role, parameters, roles
+from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters, roles
 from halcyon_api.spec.families.deepseek import DeepseekV3Spec
 from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
@@ -54,10 +54,11 @@ def test_parameter_count_is_the_closed_form():
     assert parameter_count(make(GPT2)) == layers * block + VOCAB.size * h + LENGTH * h + 2 * h
 
 
-def idle_parameters(model):
-    """Parameters of experts that a token does not go to."""
+def idle_parameters(model, experts=None):
+    """Parameters of experts that a token does not go to: of these `experts` parameters. Default: those of all experts."""
     by_path = named_leaves(model)
-    experts = sum(leaf.array.size for path, leaf in by_path.items() if "mlp/experts/" in path)
+    if experts is None:
+        experts = sum(leaf.array.size for path, leaf in by_path.items() if "mlp/experts/" in path)
     if not experts:
         return 0
     count = next(leaf for path, leaf in by_path.items() if "mlp/experts/" in path).resolve_axis("experts").size
@@ -147,6 +148,57 @@ def test_flops_per_token_match_a_calculation_by_hand():
     assert flops_per_token(ModelSpec(gpt2=Gpt2Spec()), 1024, 50_257) == 6 * weights + 12 * 12 * 768 * 1024
 
 
+@EVERY_FAMILY
+def test_the_counted_products_are_those_that_a_token_passes_through(spec):
+    model = shapes(spec)
+    leaves = zip(named_leaves(model).items(), jax.tree.leaves(roles(model)), strict=True)
+    sizes = {path: (leaf.array.size, role) for (path, leaf), role in leaves}
+    weights = sum(size for size, role in sizes.values() if role in PRODUCTS)
+    experts = sum(size for size, role in sizes.values() if role is Role.EXPERT)
+    tied = "untied_head/weight" not in sizes
+    expected = weights - idle_parameters(model, experts) + tied * model.embed.size * VOCAB.size
+    assert spec.shape(VOCAB.size, LENGTH).product_weights == expected
+
+
+ATTENTION = {
+    "llama": (3 * 6 * (4 + 4), 0, 0),
+    "gpt2": (3 * 4 * (6 + 6), 0, 0),
+    "llama-options": (3 * 6 * (10 + 10), 0, 0),
+    "qwen2": (1 * 6 * (4 + 4), 2 * 6 * (4 + 4), 0),
+    "mistral": (0, 3 * 6 * (4 + 4), 0),
+    "gemma2": (1 * 6 * (4 + 4), 2 * 6 * (4 + 4), 0),
+    "gemma3": (1 * 6 * (4 + 4), 7 * 6 * (4 + 4), 0),
+    "olmo3": (1 * 6 * (4 + 4), 5 * 6 * (4 + 4), 0),
+    "mixtral": (0, 3 * 6 * (4 + 4), 0),
+    "qwen3-moe": (5 * 6 * (4 + 4), 0, 0),
+    "gpt-oss": (1 * 6 * (4 + 4), 2 * 6 * (4 + 4), 0),
+    "deepseek-v3": (3 * 6 * (10 + 8), 0, 0),
+    "deepseek-v3-no-rank": (3 * 6 * (10 + 4), 0, 0),
+    "glm4-moe": (3 * 6 * (8 + 8), 0, 0),
+    "qwen3-next": (1 * 6 * (8 + 8), 0, 5 * 3 * 6 * 5 * 9),
+    "qwen3.5": (1 * 6 * (8 + 8), 0, 4 * 3 * 6 * 5 * 9),
+}
+"""Multiplications of a query with one position in layers that see the whole sequence, and in those that see 5 positions: layers, times
+heads, times the features of a head's queries and of its values. Then those of a position with states: layers, times 3, times heads, times
+the features of a head's keys, times those of its values."""
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_flops_of_attention_match_a_calculation_by_hand(name):
+    spec, (everywhere, in_window, states) = FAMILIES[name], ATTENTION[name]
+    products = spec.shape(VOCAB.size, LENGTH).product_weights
+    for length in (3, LENGTH):
+        by_hand = products + everywhere * length + in_window * min(5, length) + states
+        assert flops_per_token(spec, length, VOCAB.size) == 6 * by_hand
+
+
+def test_an_odd_number_of_multiplications_is_counted():
+    """Latent attention with one layer and one head: 3 + 2 features of queries and 4 of values."""
+    sizes = {"hidden_size": 8, "qk_nope_head_dim": 3, "qk_rope_head_dim": 2, "v_head_dim": 4}
+    spec = ModelSpec(deepseek_v3=DeepseekV3Spec(num_hidden_layers=1, num_attention_heads=1, **sizes))
+    assert flops_per_token(spec, 16, 32) - flops_per_token(spec, 8, 32) == 6 * (5 + 4) * 8
+
+
 @ARCHITECTURES
 def test_every_leaf_is_an_array(spec):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(make(spec)))
@@ -176,6 +228,12 @@ def test_roles_say_what_a_parameter_is_for(spec):
     }
     assert by_path == expected
     assert {Role.MATRIX, Role.EMBEDDING, Role.NORM} <= set(by_path.values())
+
+
+@EVERY_FAMILY
+def test_two_loads_of_a_model_have_equal_trees(spec):
+    """JAX compiles a program once for equal trees."""
+    assert jax.tree.structure(shapes(spec)) == jax.tree.structure(shapes(spec))
 
 
 def test_inputs_and_outputs_of_parameters_are_those_of_their_maps():

@@ -15,13 +15,28 @@ from halcyon.models.weights import WeightLayout, family_of_config, family_of_sec
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.layout import FileTensor
 from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece, tensor
+from halcyon_api.spec.families.apertus import ApertusSpec
+from halcyon_api.spec.families.deepseek import Glm4MoeSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.families.rope import RopeScaling
 from halcyon_api.spec.model import ModelSpec
 
 LLAMA = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2))
 TIED = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2, tie_embeddings=True))
 GPT2 = ModelSpec(gpt2=Gpt2Spec(layers=2, hidden_size=8, intermediate_size=6, heads=2))
+APERTUS = ModelSpec(apertus=ApertusSpec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2))
+GLM = ModelSpec(
+    glm4_moe=Glm4MoeSpec(
+        num_hidden_layers=2,
+        hidden_size=8,
+        intermediate_size=6,
+        num_attention_heads=2,
+        n_routed_experts=2,
+        num_experts_per_tok=1,
+        moe_intermediate_size=6,
+    )
+)
 TOKENS, PADDED, POSITIONS = 10, 12, 5
 
 
@@ -141,6 +156,33 @@ def test_experts_patterns_and_another_order_of_features() -> None:
     assert np.array_equal(layout.read("w", region, lambda one, start, stop: tensors[one][start:stop]), parameters["w"][region])
 
 
+def test_constants_are_written_and_another_value_is_rejected() -> None:
+    layout = layout_of(APERTUS, {})
+    names = [f"model.layers.{layer}.mlp.act_fn.{name}" for layer in (0, 1) for name in ("beta", "eps")]
+    tensors = in_file(layout, numbered(layout))
+    assert [tensors[name].tolist() for name in names] == [0.5, pytest.approx(-1e-6)] * 2
+    shapes = {name: one.shape for name, one in tensors.items()}
+    assert {shapes[name] for name in names} == {()}
+    layout.check({name: shape for name, shape in shapes.items() if name not in names})  # as in exports of former versions
+
+    def rows(name: str, start: int, stop: int) -> np.ndarray:
+        return tensors[name].reshape(1)[start:stop].astype(np.float16)
+
+    layout.check_constants(tensors, rows)
+    tensors[names[2]] = np.float32(0.6)
+    with pytest.raises(BadConfiguration, match=r"model\.layers\.1\.mlp\.act_fn\.beta is 0\.6\d* in the files, but .* only with 0\.5"):
+        layout.check_constants(tensors, rows)
+
+
+def test_layers_that_predict_further_tokens_are_ignored_and_other_layers_are_not() -> None:
+    layout = layout_of(GLM, {})
+    norm, projection = "model.layers.2.input_layernorm.weight", "model.layers.2.eh_proj.weight"
+    assert [layout.canonical(name, {norm, projection}) for name in (norm, projection)] == [None, None]
+    for name in (norm, "model.layers.1.eh_proj.weight"):
+        with pytest.raises(BadConfiguration, match="is no part of this model"):  # num_hidden_layers is less than the files have
+            layout.canonical(name, {name})
+
+
 def test_a_declaration_that_does_not_cover_the_model_is_a_mistake() -> None:
     leaves = leaf_shapes({"w": hax.zeros((hax.Axis("embed", 2),)), "v": hax.zeros((hax.Axis("embed", 2),))})
     with pytest.raises(TypeError, match="no tensor holds the parameter v"):
@@ -181,6 +223,15 @@ def test_both_forms_of_rope_are_read() -> None:
     assert family.read(ConfigReader(former)).rope_theta == family.read(ConfigReader(new)).rope_theta == 500_000.0
     with pytest.raises(BadConfiguration, match="rope_type is dynamic"):
         family.read(ConfigReader({**former, "rope_scaling": {"type": "dynamic", "factor": 2.0}}))
+
+
+def test_scaled_rotary_positions_are_written_with_all_entries_that_transformers_requires() -> None:
+    scaling = RopeScaling(rope_type="llama3", factor=8.0, original_max_position_embeddings=8192)
+    family = family_of_section(LLAMA.llama)
+    written = family.write(LLAMA.llama.model_copy(update={"rope_scaling": scaling}), TOKENS, POSITIONS)
+    expected = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    assert written["rope_parameters"].items() >= expected.items()
+    assert written["rope_scaling"].items() >= expected.items()
 
 
 def test_an_unknown_architecture_names_the_nearest() -> None:

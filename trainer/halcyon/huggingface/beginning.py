@@ -31,13 +31,17 @@ from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, Fingerprints, Owner
+from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 Result = TypeVar("Result")
-_NO_WEIGHT = ("initializer_range",)
+_NO_WEIGHT = (
+    "initializer_range",
+    "max_window_layers",  # layer_types says what it says
+)
 """Entries of config.json that do not decide what a model with weights computes."""
 
 
@@ -133,7 +137,7 @@ def read_arrays(read: ReadRegion, template: Any, types: Mapping[str, np.dtype] |
 
 def _from_folder(store: Store, spec: ModelSpec, template: CausalLM, tokens: int) -> Begun:
     config = read_config(store)
-    _require_same(spec, config.spec, f"spec.from.huggingFace: {store.root}")
+    require_same(spec, config.spec, f"spec.from.huggingFace: {store.root}")
     _require_rows(tokens, config.tokens, store.root)
     folder = ModelFolder(store, config, template)
     files = {**read_companions(store), CONFIG_KEY: store.read(CONFIG_KEY).data or b""}
@@ -154,7 +158,7 @@ def _imported(origin: OriginSpec, store: Store, owner: Owner) -> dict[str, Any]:
 
 def _from_root(store: Store, entry: CommittedStep, spec: ModelSpec, template: CausalLM, tokens: int) -> Begun:
     stored = stored_model(store, entry)
-    _require_same(spec, stored.spec, f"spec.from: the checkpoint in {store.root}")
+    require_same(spec, stored.spec, f"spec.from: the checkpoint in {store.root}")
     _require_rows(tokens, stored.tokens, store.root)
     for leaf in leaf_shapes(template):
         if leaf.axes.get(POSITION, 0) > stored.positions:
@@ -165,8 +169,17 @@ def _from_root(store: Store, entry: CommittedStep, spec: ModelSpec, template: Ca
     return Begun(0, None, read_arrays(stored.arrays.read, template), entry.path, stored.files)
 
 
-def _require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
-    """Compare two models by the entries of their config.json: what the weights need to be the same model."""
+def require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
+    """Compare two models by the entries of their config.json: what the weights need to be the same model.
+
+    Args:
+        ours: ``spec.model`` of the run.
+        theirs: The model of the weights.
+        what: The place of the weights, for the message.
+
+    Raises:
+        BadConfiguration: They differ; the message names the entry.
+    """
     if type(ours.value) is not type(theirs.value):
         raise BadConfiguration(
             f"{what} holds a model of the kind {theirs.kind}, and spec.model is {ours.kind}; set spec.model.{theirs.kind}"
@@ -175,12 +188,19 @@ def _require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
     assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
     family = family_of_section(section)
     here, there = family.write(section, 1, 1), family.write(theirs.value, 1, 1)
+    unused = (*_NO_WEIGHT, *_unused_sizes(section))
     for name in (*here, *(there.keys() - here.keys())):
-        if here.get(name) != there.get(name) and name not in _NO_WEIGHT:
+        if here.get(name) != there.get(name) and name not in unused:
             raise BadConfiguration(
                 f"{what} holds another model: {name} is {there.get(name)} there, and {here.get(name)} by spec.model.{ours.kind}; set it to "
                 "the same value"
             )
+
+
+def _unused_sizes(section: ModelSection) -> tuple[str, ...]:
+    """The width of MLPs in a model whose layers all have experts."""
+    experts = section.experts() if isinstance(section, ExpertsSection) else None
+    return ("intermediate_size",) if experts is not None and all(experts.with_experts) and experts.mlp_field != "intermediateSize" else ()
 
 
 def _require_rows(tokens: int, rows: int, root: str) -> None:

@@ -40,12 +40,14 @@ class ModelConfig:
         spec: ``spec.model`` of a run with this model.
         tokens: Tokens of its vocabulary.
         positions: Longest sequence in tokens.
+        quantised: Whether the weights beside it are in a type that is not read.
     """
 
     family: Family
     spec: ModelSpec
     tokens: int
     positions: int
+    quantised: bool = False
 
     def shapes(self, tokens: int, positions: int) -> CausalLM:
         """The model without its numbers.
@@ -74,9 +76,7 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
         raise BadConfiguration(f"{store.root} has no {name}; give the folder of a model")
     config = ConfigReader.parse(data, f"{store.root}/{name}")
     family = family_of_config(config)
-    text = config.inner("text_config")  # of a model with images
-    if text is not None:
-        config = ConfigReader({**config.document, **text.document}, config.where)
+    config = family.completed(config)
     try:
         section = family.read(config)
         name = next(name for name, field in ModelSpec.model_fields.items() if family.section in getattr(field.annotation, "__args__", ()))
@@ -85,7 +85,8 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadConfiguration(f"{config.where}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
-    return ModelConfig(family, spec, config.integer("vocab_size"), config.integer(family.positions))
+    quantised = config.has("quantization_config")
+    return ModelConfig(family, spec, config.integer("vocab_size"), config.integer(family.positions), quantised)
 
 
 class ModelFolder:
@@ -102,6 +103,11 @@ class ModelFolder:
     """
 
     def __init__(self, store: Store, config: ModelConfig, shapes: CausalLM, dtype: np.dtype | None = None) -> None:
+        if config.quantised:
+            raise BadConfiguration(
+                f"{store.root}/{CONFIG_KEY}: quantization_config is set, but Halcyon reads only weights in a floating-point type; convert "
+                "the model to bfloat16 first"
+            )
         self.config, self._files = config, TensorFiles(store)
         declared = config.family.tensors(config.spec.value)
         leaves = leaf_shapes(shapes)
@@ -112,8 +118,10 @@ class ModelFolder:
                 f"spec.trainer.sequenceLength to at most {config.positions}"
             )
         layout = WeightLayout(declared, leaves, sizes)
-        self._names = {own: name for name in self._files.tensors if (own := layout.canonical(name)) is not None}
+        there = self._files.tensors
+        self._names = {own: name for name in there if (own := layout.canonical(name, there)) is not None}
         layout.check({own: self._files.tensors[name].shape for own, name in self._names.items()})
+        layout.check_constants(self._names, self._rows)
         self.layout = WeightLayout(declared, [self._typed(layout, leaf, dtype) for leaf in leaves], sizes)
 
     @property
@@ -127,7 +135,10 @@ class ModelFolder:
         Raises:
             StoreFailure: The store did not answer.
         """
-        return self.layout.read(path, region, lambda name, start, stop: self._files.rows(self._names[name], start, stop))
+        return self.layout.read(path, region, self._rows)
+
+    def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        return self._files.rows(self._names[name], start, stop)
 
     def _typed(self, layout: WeightLayout, leaf: LeafShape, dtype: np.dtype | None) -> LeafShape:
         """The leaf in the given type; without one, in the widest type of its tensors."""

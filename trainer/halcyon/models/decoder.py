@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import equinox as eqx
+import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
@@ -107,6 +108,30 @@ class DecoderAxes:
         )
 
 
+def self_attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray], *, gated: bool = False) -> SelfAttention:
+    """The self-attention that a design describes, with or without a gate: every parameter has the axis ``layers`` in front."""
+    sizes, at = design.sizes, DecoderAxes.of(design.sizes)
+
+    def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], bias: bool) -> Linear:
+        return Linear.init(inputs, outputs, stacked=(layers,), std=design.std, dtype=dtype, bias=bias, key=next(keys))
+
+    norm = functools.partial(RmsNorm.init, stacked=(layers,), epsilon=design.epsilon, dtype=dtype, scaling=design.scaling)
+    return SelfAttention.init(
+        at.embed,
+        (at.kv_heads,),
+        (at.queries,),
+        at.head_size,
+        functools.partial(linear, bias=sizes.query_bias),
+        functools.partial(linear, bias=sizes.output_bias),
+        norm=norm if sizes.query_norm else None,
+        norm_of=sizes.query_norm or "head",
+        sinks=hax.zeros((layers, at.kv_heads, at.queries), dtype=dtype) if sizes.sinks else None,
+        scale=design.score_scale,
+        soft_cap=design.score_cap,
+        gated=gated,
+    )
+
+
 class DecoderBlock(eqx.Module):
     """Attention and MLP, each added to the residual stream. A norm that a family lacks is None."""
 
@@ -127,18 +152,7 @@ class DecoderBlock(eqx.Module):
             return Linear.init(inputs, outputs, stacked=(at.layers,), std=design.std, dtype=dtype, bias=bias, key=next(keys))
 
         before, after = design.placement != "after", design.placement != "before"
-        attention = SelfAttention.init(
-            at.embed,
-            (at.kv_heads,),
-            (at.queries,),
-            at.head_size,
-            functools.partial(linear, bias=sizes.query_bias),
-            functools.partial(linear, bias=sizes.output_bias),
-            norm=norm if sizes.query_norm else None,
-            norm_of=sizes.query_norm or "head",
-            scale=design.score_scale,
-            soft_cap=design.score_cap,
-        )
+        attention = self_attention(design, at.layers, dtype, keys)
         return DecoderBlock(
             attention_norm=norm(at.embed) if before else None,
             attention=attention,

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import equinox as eqx
-import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
@@ -20,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.decoder import BlockKind, DecoderAxes, Design
+from halcyon.models.decoder import BlockKind, DecoderAxes, Design, self_attention
 from halcyon.models.mixed_stacks import scan_forms
 from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.parameters import Role
@@ -60,32 +59,12 @@ class ExpertBlock(eqx.Module):
 
 
 InitAttention = Callable[["ExpertDesign", Axis, jnp.dtype, Iterator[PRNGKeyArray]], eqx.Module]
-"""Makes the attention of all layers of one form; see `self_attention`."""
+"""Makes the attention of all layers of one form; see `plain_attention`."""
 
 
-def self_attention(
-    design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray], *, gated: bool = False
-) -> SelfAttention:
-    """The self-attention that the sizes of a design describe, with or without a gate."""
-    plain, sizes, at = design.plain, design.plain.sizes, DecoderAxes.of(design.plain.sizes)
-
-    def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], bias: bool) -> Linear:
-        return Linear.init(inputs, outputs, stacked=(layers,), std=plain.std, dtype=dtype, bias=bias, key=next(keys))
-
-    norm = functools.partial(RmsNorm.init, stacked=(layers,), epsilon=plain.epsilon, dtype=dtype, scaling=plain.scaling)
-    return SelfAttention.init(
-        at.embed,
-        (at.kv_heads,),
-        (at.queries,),
-        at.head_size,
-        functools.partial(linear, bias=sizes.query_bias),
-        functools.partial(linear, bias=sizes.output_bias),
-        norm=norm if sizes.query_norm else None,
-        norm_of=sizes.query_norm or "head",
-        sinks=hax.zeros((layers, at.kv_heads, at.queries), dtype=dtype) if sizes.sinks else None,
-        scale=plain.score_scale,
-        gated=gated,
-    )
+def plain_attention(design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> SelfAttention:
+    """The self-attention of the same decoder without experts."""
+    return self_attention(design.plain, layers, dtype, keys)
 
 
 @dataclass(frozen=True)
@@ -98,7 +77,7 @@ class ExpertDesign:
         routing: The rule that chooses the experts of a token.
         losses: Factors of the losses of routers.
         combine: Combines the outputs of the maps ``gate`` and ``up`` of an expert.
-        attention: Makes the attention.
+        attention: Makes the attention. It is not compared: two loads of a model have equal designs.
         rotated: Features of a head that the rotations of `plain` are for. None: all.
     """
 
@@ -107,7 +86,7 @@ class ExpertDesign:
     routing: Routing
     losses: RouterLosses
     combine: Gate = silu_gate
-    attention: InitAttention = self_attention
+    attention: InitAttention = field(default=plain_attention, compare=False)
     rotated: Axis | None = None
 
     def block(self, layers: Axis, with_experts: bool, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> ExpertBlock:

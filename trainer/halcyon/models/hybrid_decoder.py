@@ -6,7 +6,7 @@ Layers with unlike parameters are a stack each: up to four. They are computed in
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import equinox as eqx
@@ -40,12 +40,12 @@ class HybridDesign:
 
     Attributes:
         of_layers: The decoder, with the attention of its full layers. The kinds of all layers have the same rotation.
-        linear: Makes the gated delta nets.
+        linear: Makes the gated delta nets. It is not compared.
         is_linear: For each layer, whether it has a gated delta net.
     """
 
     of_layers: ExpertDesign
-    linear: InitAttention
+    linear: InitAttention = field(compare=False)
     is_linear: tuple[bool, ...]
 
     @property

@@ -44,7 +44,7 @@ def scan_forms(
     used, outputs = dict.fromkeys(stacks, 0), []
     for run in runs_of(kinds):
         mine: dict[Form, Any] = {}
-        for form in {form for form, _ in run.pattern}:
+        for form in dict.fromkeys(form for form, _ in run.pattern):  # a set of texts has another order in each process
             each = sum(form == other for other, _ in run.pattern)
             part = slice(used[form], used[form] + each * run.repetitions)
             used[form] = part.stop

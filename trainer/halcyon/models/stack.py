@@ -1,8 +1,8 @@
 """Many blocks as one module: their parameters have the axis ``layers`` in front, and one scan computes the blocks in order.
 
-So a program with 80 blocks has the same length, and compiles as fast, as one with a single block. If blocks of several kinds alternate
-with different parameters (dense and expert layers), a `Pattern` has one block of each kind, and the scan repeats the pattern. Blocks with
-the same parameters that are computed in different ways (local and global attention) stay one stack, and `Stack.scan_kinds` computes them.
+So a program with 80 blocks has the same length, and compiles as fast, as one with a single block. Blocks with parameters of one form that
+are computed in different ways (local and global attention) stay one stack, and `Stack.scan_kinds` computes them. Blocks with different
+parameters (dense and expert layers) are a stack each; see `halcyon.models.mixed_stacks`.
 
 ``haliax.nn.Stacked`` is not used: it names every parameter inside the scan (for its checkpoint policies), and JAX treats a named value as
 computed. The forward pass would then write a second copy of all weights for the backward pass.
@@ -30,18 +30,12 @@ Kind = TypeVar("Kind")
 Model = TypeVar("Model", bound=eqx.Module)
 
 
-class Pattern(eqx.Module):
-    """One block of each kind, in the order of computation. In a stack, each has the axis ``layers`` in front: the repetitions."""
-
-    blocks: tuple[eqx.Module, ...]
-
-
 class Stack(eqx.Module, Generic[Block]):
     """Blocks whose parameters have the axis `layers` in front.
 
     Attributes:
-        layers: The number of blocks; for a `Pattern`, of its repetitions.
-        stacked: The block, or a `Pattern` of blocks.
+        layers: The number of blocks.
+        stacked: The block.
         remat: What the forward pass keeps for the backward pass; see `with_remat`.
     """
 
@@ -53,10 +47,10 @@ class Stack(eqx.Module, Generic[Block]):
         """Compute ``carry, output = step(block, carry, input)`` for each block in order.
 
         Args:
-            step: Computes one block. In a pattern it is called for the blocks of every kind, and may check their types.
+            step: Computes one block.
             carry: A tree of arrays that goes from block to block, such as the residual stream.
             inputs: A tree of arrays with the input of each block, such as its part of a cache; they have a dimension without a name, of
-                size `layers`, in front. For a pattern: a tuple with one such tree for each kind. None: no inputs.
+                size `layers`, in front. None: no inputs.
 
         Returns:
             The last carry, and the outputs of all blocks in the form of `inputs`.
@@ -66,17 +60,10 @@ class Stack(eqx.Module, Generic[Block]):
 
         def body(carry: Any, at: tuple[Any, Any]) -> tuple[Any, Any]:
             block, given = at
-            if not isinstance(block, Pattern):
-                return one(block, carry, given)
-            outputs: list[Any] = []
-            for kind, mine in zip(block.blocks, (None,) * len(block.blocks) if given is None else given, strict=True):
-                carry, output = one(kind, carry, mine)
-                outputs.append(output)
-            return carry, tuple(outputs)
+            return one(block, carry, given)
 
         blocks = jax.tree.map(without_layers, self.stacked, is_leaf=is_named)
-        each = len(self.stacked.blocks) if isinstance(self.stacked, Pattern) else 1
-        return scan(body, carry, (blocks, inputs), self.remat, length=self.layers.size, blocks=each, flat=self._flat)
+        return scan(body, carry, (blocks, inputs), self.remat, length=self.layers.size, blocks=1, flat=self._flat)
 
     def scan_kinds(self, kinds: Sequence[Kind], step: Callable[[Kind, Any, Any], Any], carry: Any) -> Any:
         """Compute ``carry = step(kind, block, carry)`` for each block in order, where the kinds of the blocks follow a pattern.

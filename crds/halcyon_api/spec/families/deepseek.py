@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.decoder import EVEN_ROTATION, PARTIAL_DESCRIPTION
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, AttentionNeeds, Count, Width
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, AttentionNeeds, Count, NonNegative, Width
 from halcyon_api.spec.families.sizes import DecoderSizes
 from halcyon_api.spec.model_shape import ModelShape, Split
-
-NonNegative = Annotated[int, Field(ge=0, le=4096)]
-
 
 ROUTER_RULES = (
     per_token_rule("nRoutedExperts", "n_routed_experts"),
@@ -159,7 +156,7 @@ class DeepseekV3Spec(CorrectedSection):
             parameters=layers * block + width + (1 if self.tie_word_embeddings else 2) * table,
             block_parameters=block,
             product_weights=layers * products + table,
-            attention_width=layers * heads * (self.head_size + self.v_head_dim) // 2,
+            attention_width=layers * heads * (self.head_size + self.v_head_dim),
             splits=(Split("parameters", "hiddenSize", width), Split("heads", "numAttentionHeads", heads)),
         )
         return self.experts().shape(self.sizes(), attention, vocabulary, positions)

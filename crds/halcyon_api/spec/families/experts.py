@@ -38,6 +38,8 @@ class ExpertSizes:
     """The field of the section that sets `experts`."""
     mlp_field: str = "moeIntermediateSize"
     """The field of the section that sets `mlp`."""
+    shared_field: str = "moeIntermediateSize"
+    """The field of the section that sets `shared`."""
 
     def shape(self, dense: DecoderSizes, attention: ModelShape | None, vocabulary: int, positions: int) -> ModelShape:
         """The shape of a decoder with experts.
@@ -64,7 +66,7 @@ class ExpertSizes:
         splits = [split for split in bare.splits if split.axis != "features"]
         features = [Split("features", self.mlp_field, self.mlp)] if sparse else []
         features += [Split("features", "intermediateSize", dense.mlp)] if dense_layers else []
-        features += [Split("features", self.mlp_field, self.shared)] if sparse and self.shared else []
+        features += [Split("features", self.shared_field, self.shared)] if sparse and self.shared else []
         return dataclasses.replace(
             bare,
             parameters=bare.parameters + sparse * mixture + dense_layers * plain,

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from halcyon_api.base import Rule
 from halcyon_api.spec.families.decoder import BiasedSection, PatternedSection
 from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, AttentionNeeds
 from halcyon_api.spec.families.sizes import DecoderSizes
@@ -22,6 +23,15 @@ class GemmaSpec(BiasedSection):
     hidden_act: Activation = Field(default="gelu_pytorch_tanh", description=ACTIVATION_DESCRIPTION)
 
     published: ClassVar[str] = "Gemma 2B and 7B"
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *BiasedSection.rules,
+        Rule(
+            "self.hiddenAct != 'gelu'",
+            lambda self: self.hidden_act != "gelu",
+            "gemma has no exact gelu, because readers of its files take gelu for gelu_pytorch_tanh; set gelu_pytorch_tanh",
+            ".hiddenAct",
+        ),
+    )
 
 
 class Gemma2Spec(PatternedSection):

@@ -60,7 +60,7 @@ class Gpt2Spec(ModelSection):
             parameters=self.layers * block + 2 * width + tables * width,
             block_parameters=block,
             product_weights=self.layers * products + vocabulary * width,
-            attention_width=self.layers * width,
+            attention_width=2 * self.layers * width,
             splits=(
                 Split("parameters", "hiddenSize", width),
                 Split("features", "intermediateSize", mlp),

@@ -17,7 +17,7 @@ from halcyon_api.spec.families.decoder import (
     LayerTypes,
     SlidingWindow,
 )
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, NonNegative
 from halcyon_api.spec.families.sizes import DecoderSizes
 
 
@@ -30,7 +30,7 @@ class QwenSection(DecoderSection):
     sliding_window: SlidingWindow | None = Field(
         default=None, description=f"Positions that such a layer sees, its own included. Default: {DEFAULT_WINDOW}."
     )
-    max_window_layers: Count = Field(default=28, description="Layers, from the first, that see the whole sequence.")
+    max_window_layers: NonNegative = Field(default=28, description="Layers, from the first, that see the whole sequence.")
     layer_types: LayerTypes | None = Field(default=None, description=f"{LAYER_TYPES_DESCRIPTION} Default: by the fields above.")
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -106,6 +106,7 @@ class Qwen3NextSpec(ExpertsSection):
             with_experts=tuple(self.num_experts > 0 and (layer + 1) % step == 0 and layer not in dense for layer in layers),
             shared=self.shared_expert_intermediate_size,
             shared_gate=True,
+            shared_field="sharedExpertIntermediateSize",
         )
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
@@ -135,7 +136,7 @@ class Qwen3NextSpec(ExpertsSection):
             parameters=mixers + layers * 2 * width + width + (1 if self.tie_word_embeddings else 2) * table,
             block_parameters=largest + 2 * width,
             product_weights=products + table,
-            attention_width=full_layers * heads * head,
+            attention_width=2 * full_layers * heads * head,
             splits=(
                 Split("parameters", "hiddenSize", width),
                 *((Split("heads", "numKeyValueHeads", shared),) if full_layers else ()),

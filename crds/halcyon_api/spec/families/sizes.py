@@ -65,8 +65,8 @@ class DecoderSizes:
             parameters=self.layers * block + self.width + (table if self.tied else 2 * table),
             block_parameters=block,
             product_weights=self.layers * products + table,
-            attention_width=(self.layers - self.windowed_layers) * queries,
-            windowed_width=self.windowed_layers * queries,
+            attention_width=2 * (self.layers - self.windowed_layers) * queries,
+            windowed_width=2 * self.windowed_layers * queries,
             window=min(self.window, positions),
             splits=(
                 Split("parameters", "hiddenSize", self.width),

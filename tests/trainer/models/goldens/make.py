@@ -1,6 +1,7 @@
 """Writes the goldens: tiny random models of every family, computed by transformers in float32.
 
-Each file NAME.npz has the config.json, the weights by their names in the files of Hugging Face, two rows of tokens, and what transformers
+Each file NAME.npz has the config.json, the weights by their names in the files of Hugging Face, the shape of each tensor that transformers
+saves, by the name that it gives the tensor, two rows of tokens, and what transformers
 computes of them: logits, and the gradient of the summed cross entropy with respect to every weight. The first row is one document, longer
 than every window. The second has two documents and padding; each document is computed alone, so the golden depends on no mask of segments.
 
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from safetensors import safe_open
 
 HERE = Path(__file__).parent
 VOCABULARY, LENGTH = 29, 14
@@ -196,6 +199,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3.5-moe": ("qwen3_5_moe_text", SMALL | DELTA | SHARED | {"num_hidden_layers": 4}),
 }
 
+CONSTANTS = ("act_fn.beta", "act_fn.eps")
+"""Ends of the names of buffers that files have with the value of the model."""
+
 
 def draw(name: str, shape: tuple[int, ...], noise: np.random.Generator, offset: bool) -> np.ndarray:
     """A random weight whose values a float16 can hold."""
@@ -224,12 +230,21 @@ def in_files(kind: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     return found
 
 
+def saved(model: Any) -> dict[str, list[int]]:
+    """The shapes of the tensors in the files that transformers writes, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        with safe_open(Path(folder) / "model.safetensors", "np") as file:
+            return {name: file.get_slice(name).get_shape() for name in sorted(file.keys())}
+
+
 def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of one file."""
     config = transformers.AutoConfig.for_model(kind, **json.loads(json.dumps(settings)))
     config._attn_implementation = config._experts_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(torch.float32).eval()
     noise = np.random.default_rng(1)
+    constants = {name: value.numpy().astype(np.float16) for name, value in model.named_buffers() if name.endswith(CONSTANTS)}
     corrections = {name: value for name, value in model.named_buffers() if name.endswith("e_score_correction_bias")}
     tensors = dict(model.named_parameters()) | corrections
     weights = {
@@ -258,12 +273,13 @@ def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
     document = {"architectures": [type(model).__name__], **config.to_dict()}
     return {
         "config": np.frombuffer(json.dumps(document, default=str).encode(), np.uint8),
+        "saved": np.frombuffer(json.dumps(saved(model)).encode(), np.uint8),
         "tokens": tokens.astype(np.int32),
         "targets": targets.astype(np.int32),
         "segments": segments.astype(np.int32),
         "logits": logits,
         "loss": np.float32(total.item()),
-        **{f"weight {name}": value for name, value in in_files(kind, weights).items()},
+        **{f"weight {name}": value for name, value in in_files(kind, weights | constants).items()},
         **{f"gradient {name}": value for name, value in in_files(kind, gradients).items()},
     }
 

@@ -15,8 +15,8 @@ from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.decoder import BlockKind, DecoderAxes
-from halcyon.models.expert_decoder import ExpertDesign, self_attention
+from halcyon.models.decoder import BlockKind, DecoderAxes, self_attention
+from halcyon.models.expert_decoder import ExpertDesign
 from halcyon.models.families.designs import design_of, router_losses
 from halcyon.models.hybrid_decoder import HybridDecoder, HybridDesign
 from halcyon.models.parts.experts import gate_of
@@ -51,7 +51,7 @@ class Qwen3Next(HybridDecoder):
 
 
 def _gated_attention(design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> SelfAttention:
-    return self_attention(design, layers, dtype, keys, gated=True)
+    return self_attention(design.plain, layers, dtype, keys, gated=True)
 
 
 def _delta_net(spec: Qwen3NextSpec, design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> GatedDeltaNet:

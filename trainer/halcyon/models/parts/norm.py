@@ -13,13 +13,12 @@ from haliax import Axis, NamedArray
 from halcyon.models.elementwise import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 
-Scaling = Literal["wide", "rounded", "offset", "power"]
+Scaling = Literal["wide", "rounded", "offset"]
 """How `RmsNorm` applies its weight. They differ in what is rounded to the type of the input, and so only in narrow types.
 
 - ``wide``: ``round(x / rms * weight)``, as OLMo does.
 - ``rounded``: ``round(round(x / rms) * round(weight))``, as Mistral and Qwen do.
 - ``offset``: ``round(x / rms * (1 + weight))`` with weights that start at 0, as Gemma 1 to 3 do.
-- ``power``: like ``wide``, with the root mean square as a power of -0.5, as Gemma 4 does.
 """
 
 
@@ -61,7 +60,7 @@ class RmsNorm(eqx.Module):
         def normalise(x: jax.Array, *weight: jax.Array) -> jax.Array:
             wide = x.astype(jnp.float32)
             mean = jnp.mean(wide * wide, features, keepdims=True) + self.epsilon
-            normal = wide * (mean**-0.5 if self.scaling == "power" else jax.lax.rsqrt(mean))
+            normal = wide * jax.lax.rsqrt(mean)
             if not weight:
                 return normal.astype(x.dtype)
             if self.scaling == "rounded":

@@ -17,7 +17,7 @@ from halcyon.models.parts.mlp import activated
 from halcyon.models.parts.self_attention import InitLinear
 from halcyon_api.spec.families.section import Activation
 
-_BETA, _EPSILON = 0.5, -1e-6
+BETA, EPSILON = 0.5, -1e-6
 """The slope at 0, and the greatest number that the exponential function gets. They are constants of the published models."""
 _FIRST_ALPHA = 0.8
 
@@ -39,7 +39,7 @@ class Xielu(eqx.Module):
         def start(alpha: float) -> NamedArray:
             return hax.full(stacked, math.log(math.expm1(alpha)), dtype=dtype)
 
-        return Xielu(start(_FIRST_ALPHA), start(_FIRST_ALPHA - _BETA))
+        return Xielu(start(_FIRST_ALPHA), start(_FIRST_ALPHA - BETA))
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """The axes and the type of `x`; the arithmetic is float32."""
@@ -47,8 +47,8 @@ class Xielu(eqx.Module):
         def activate(x: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:
             wide = x.astype(jnp.float32)
             above, below = (jax.nn.softplus(each.astype(jnp.float32)) for each in (positive, negative))
-            bent = jnp.where(wide > 0, above * wide * wide, (jnp.expm1(jnp.minimum(wide, _EPSILON)) - wide) * (_BETA + below))
-            return (bent + _BETA * wide).astype(x.dtype)
+            bent = jnp.where(wide > 0, above * wide * wide, (jnp.expm1(jnp.minimum(wide, EPSILON)) - wide) * (BETA + below))
+            return (bent + BETA * wide).astype(x.dtype)
 
         return elementwise(recomputed(activate), x, self.positive, self.negative)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+from halcyon.models.parts.plain_mlp import BETA, EPSILON
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.decoder import decoder_tensors, read_activation, read_decoder, write_decoder
 from halcyon.models.weights.family import Family
-from halcyon.models.weights.tensors import Tensors, tensor
+from halcyon.models.weights.tensors import Constant, Tensors, tensor
 from halcyon_api.spec.families.apertus import ApertusSpec
 
 _NORMS = {"attention_layernorm": "attention_norm", "feedforward_layernorm": "mlp_norm"}
 _LEARNED = {"alpha_p": "positive", "alpha_n": "negative"}
+_CONSTANTS = {"beta": BETA, "eps": EPSILON}
+"""Buffers of the activation function. transformers takes them from the files and gives absent ones no value."""
 _PUBLISHED_ROPE = {
     "rope_theta": 12_000_000.0,
     "rope_type": "llama3",
@@ -28,8 +32,10 @@ def _tensors(spec: ApertusSpec) -> Tensors:
         tensor(f"model.layers.{{layers}}.mlp.act_fn.{name}", f"blocks.stacked.mlp.learned.{ours}", ()) for name, ours in _LEARNED.items()
     ]
     has_learned = spec.hidden_act == "xielu"
-    constants = (r"model\.layers\.\d+\.mlp\.act_fn\.(beta|eps)",) if has_learned else ()
-    return decoder_tensors(spec.sizes(), _NORMS, further=tuple(learned) if has_learned else (), ignored=constants)
+    layers = range(spec.num_hidden_layers)
+    constants = tuple(Constant(f"model.layers.{{layers}}.mlp.act_fn.{name}", value, layers) for name, value in _CONSTANTS.items())
+    found = decoder_tensors(spec.sizes(), _NORMS, further=tuple(learned) if has_learned else ())
+    return dataclasses.replace(found, constants=constants) if has_learned else found
 
 
 def _read(config: ConfigReader) -> ApertusSpec:

@@ -64,6 +64,10 @@ class ConfigReader:
             raise BadConfiguration(f"{self.where}: {name} is {_shown(value)}, not an object; correct it")
         return ConfigReader(value, f"{self.where}: {name}")
 
+    def empty(self) -> ConfigReader:
+        """An object without keys."""
+        return ConfigReader({}, self.where)
+
     def only(self, name: str, *computed: Any) -> None:
         """Reject a value other than those that the family computes. An absent key and null are accepted.
 

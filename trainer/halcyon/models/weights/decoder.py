@@ -8,26 +8,27 @@ from typing import Any, cast, get_args
 from pydantic import ValidationError
 
 from halcyon.errors import BadConfiguration
-from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, MLP, Q_HEADS_PER_GROUP, VOCAB
+from halcyon.models.axes import EMBED, MLP
 from halcyon.models.weights.config import ConfigReader
+from halcyon.models.weights.layers import Layers, tables, unused
 from halcyon.models.weights.rope import Rope, read_rope, require_rope, write_rope
-from halcyon.models.weights.tensors import Tensor, Tensors, tensor
+from halcyon.models.weights.tensors import Tensor, Tensors
 from halcyon_api.spec.families.decoder import DecoderSection, LayerType
 from halcyon_api.spec.families.rope import RopeScaling, RopeType
 from halcyon_api.spec.families.section import Activation
 from halcyon_api.spec.families.sizes import DecoderSizes
-
-QUERIES = (KV_HEADS, Q_HEADS_PER_GROUP, HEAD_SIZE)
-KEYS = (KV_HEADS, HEAD_SIZE)
 
 BEFORE = {"input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm"}
 AFTER = {"post_attention_layernorm": "attention_post_norm", "post_feedforward_layernorm": "mlp_post_norm"}
 AROUND = {"input_layernorm": "attention_norm", "pre_feedforward_layernorm": "mlp_norm", **AFTER}
 """The norms of a block in the file, with their names in `halcyon.models.decoder.DecoderBlock`."""
 
-_LAYER, _BLOCK = "model.layers.{layers}", "blocks.stacked"
 _ACTIVATIONS = {"swish": "silu"}
 """Other names of activation functions in config.json."""
+_BESIDE = ("truncate",)
+"""Entries that transformers looks for beside the objects of the kinds of layers, not in them."""
+_REQUIRED: Mapping[str, Mapping[str, float]] = {"llama3": {"low_freq_factor": 1.0, "high_freq_factor": 4.0}}
+"""Entries of rotary positions that transformers requires, with our defaults."""
 
 
 def decoder_tensors(
@@ -47,43 +48,20 @@ def decoder_tensors(
         ignored: See `Tensors`.
         other_names: See `Tensors`.
     """
-    head = [] if sizes.tied else [tensor("lm_head.weight", "untied_head.weight", VOCAB, EMBED)]
+    layers = Layers("blocks.stacked", range(sizes.layers))
     return Tensors(
         (
-            tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED),
-            *(tensor(f"{_LAYER}.{name}.weight", f"{_BLOCK}.{ours}.weight", EMBED) for name, ours in norms.items()),
-            *_attention(sizes),
-            *(_linear("mlp.gate_proj", "mlp.gate", MLP, EMBED, sizes.mlp_bias) if sizes.gated else ()),
-            *_linear("mlp.up_proj", "mlp.up", MLP, EMBED, sizes.mlp_bias),
-            *_linear("mlp.down_proj", "mlp.down", EMBED, MLP, sizes.mlp_bias),
-            tensor("model.norm.weight", "norm.weight", EMBED),
-            *head,
+            *tables(tied=sizes.tied),
+            *(layers.tensor(f"{name}.weight", f"{ours}.weight", EMBED) for name, ours in norms.items()),
+            *layers.self_attention(sizes),
+            *(layers.linear("mlp.gate_proj", "mlp.gate", MLP, EMBED, sizes.mlp_bias) if sizes.gated else ()),
+            *layers.linear("mlp.up_proj", "mlp.up", MLP, EMBED, sizes.mlp_bias),
+            *layers.linear("mlp.down_proj", "mlp.down", EMBED, MLP, sizes.mlp_bias),
             *further,
         ),
-        ignored=(r".*\.rotary_emb\.inv_freq", *(("lm_head.weight",) if sizes.tied else ()), *ignored),
+        ignored=(*unused(tied=sizes.tied), *ignored),
         other_names=other_names,
     )
-
-
-def _attention(sizes: DecoderSizes) -> tuple[Tensor, ...]:
-    normed: list[Tensor] = []
-    if sizes.query_norm is not None:
-        whole = sizes.query_norm == "projection"
-        for name, ours, axes in (("q_norm", "query_norm", QUERIES), ("k_norm", "key_norm", KEYS)):
-            path = f"{_BLOCK}.attention.{ours}.weight"
-            normed.append(tensor(f"{_LAYER}.self_attn.{name}.weight", path, axes if whole else HEAD_SIZE))
-    return (
-        *_linear("self_attn.q_proj", "attention.query", QUERIES, EMBED, sizes.query_bias),
-        *_linear("self_attn.k_proj", "attention.key", KEYS, EMBED, sizes.query_bias),
-        *_linear("self_attn.v_proj", "attention.value", KEYS, EMBED, sizes.query_bias),
-        *_linear("self_attn.o_proj", "attention.output", EMBED, QUERIES, sizes.output_bias),
-        *normed,
-    )
-
-
-def _linear(name: str, ours: str, outputs: str | tuple[str, ...], inputs: str | tuple[str, ...], bias: bool) -> tuple[Tensor, ...]:
-    weight = tensor(f"{_LAYER}.{name}.weight", f"{_BLOCK}.{ours}.weight", outputs, inputs)
-    return (weight, tensor(f"{_LAYER}.{name}.bias", f"{_BLOCK}.{ours}.bias", outputs)) if bias else (weight,)
 
 
 def read_decoder(
@@ -94,6 +72,7 @@ def read_decoder(
     tied: bool = False,
     key_value_heads: int | None = None,
     partial: bool = False,
+    by_layer: bool = False,
 ) -> dict[str, Any]:
     """The common fields of a section.
 
@@ -104,6 +83,7 @@ def read_decoder(
         tied: Such a default of ``tie_word_embeddings``.
         key_value_heads: Such a default of ``num_key_value_heads``. None, and null in the file: the number of query heads.
         partial: Whether the family rotates a part of each head, which it reads itself.
+        by_layer: See `read_scaling`.
 
     Raises:
         BadConfiguration: A key is missing or wrong.
@@ -119,7 +99,7 @@ def read_decoder(
         "num_key_value_heads": config.integer("num_key_value_heads", default_heads),
         "head_dim": config.integer("head_dim") if config.has("head_dim") else None,
         "rope_theta": rope.theta,
-        "rope_scaling": read_scaling(config, rope, partial=partial),
+        "rope_scaling": read_scaling(config, rope, partial=partial, by_layer=by_layer),
         "rms_norm_eps": config.number("rms_norm_eps", epsilon),
         "tie_word_embeddings": config.flag("tie_word_embeddings", tied),
         "initializer_range": config.number("initializer_range", 0.02),
@@ -138,7 +118,9 @@ def write_decoder(spec: DecoderSection, positions: int, *, windowed: Rope | None
     rope = written_rope(spec.rope_theta, spec.rope_scaling)
     entries = write_rope(rope, always=always_scaling)
     if windowed is not None:
-        entries["rope_parameters"] = {"full_attention": rope.entries, "sliding_attention": windowed.entries}
+        full = rope.entries
+        beside = {name: full.pop(name) for name in _BESIDE if name in full}
+        entries["rope_parameters"] = {"full_attention": full, "sliding_attention": windowed.entries, **beside}
     return {
         "num_hidden_layers": spec.num_hidden_layers,
         "hidden_size": spec.hidden_size,
@@ -155,13 +137,14 @@ def write_decoder(spec: DecoderSection, positions: int, *, windowed: Rope | None
     }
 
 
-def read_scaling(config: ConfigReader, rope: Rope, *, partial: bool = False) -> RopeScaling | None:
+def read_scaling(config: ConfigReader, rope: Rope, *, partial: bool = False, by_layer: bool = False) -> RopeScaling | None:
     """The change of the rotary frequencies; None for the kind ``default``.
 
     Args:
         config: The config.json.
         rope: Its rotary positions.
         partial: Whether the family rotates a part of each head, which it reads itself.
+        by_layer: Whether the class in transformers makes an object for each kind of layers, whatever form the file has.
 
     Raises:
         BadConfiguration: The kind is not computed, or a value is wrong.
@@ -172,17 +155,19 @@ def read_scaling(config: ConfigReader, rope: Rope, *, partial: bool = False) -> 
     settings = {name: value for name, value in rope.settings.items() if value is not None}
     if settings.pop("partial_rotary_factor", 1.0) != 1.0 and not partial:
         raise BadConfiguration(f"{config.where}: partial_rotary_factor is not 1, but Halcyon computes this model only with 1")
+    by_layer = by_layer or rope.nested
     if rope.kind in ("llama3", "yarn"):
         longest = config.integer("max_position_embeddings")
         settings.setdefault("original_max_position_embeddings", longest)
-        if config.has("original_max_position_embeddings") and not rope.nested:  # transformers takes this key first
+        if config.has("original_max_position_embeddings") and not by_layer:  # transformers takes this key first
             settings["original_max_position_embeddings"] = config.integer("original_max_position_embeddings")
         original = settings["original_max_position_embeddings"]
         settings.setdefault("factor", longest / original)
-    if rope.kind == "yarn" and rope.nested:
-        settings.pop("truncate", None)  # transformers looks for it beside the kinds of layers
-    elif "truncate" in rope.settings:
-        settings["truncate"] = bool(rope.settings["truncate"])  # null is false
+    for name in _BESIDE:
+        place = rope.settings if not by_layer else (config.inner("rope_parameters") or config.empty()).document
+        settings.pop(name, None)
+        if name in place:
+            settings[name] = bool(place[name])  # null is false
     known = {name: settings[name] for name in RopeScaling.model_fields if name in settings}
     try:
         return RopeScaling(rope_type=cast("RopeType", rope.kind), **known)
@@ -196,7 +181,8 @@ def written_rope(theta: float, scaling: RopeScaling | None) -> Rope:
     """The rotary positions for config.json."""
     if scaling is None or scaling.rope_type == "default":
         return Rope(theta)
-    return Rope(theta, scaling.rope_type, scaling.model_dump(exclude={"rope_type"}, exclude_none=True))
+    settings = scaling.model_dump(exclude={"rope_type"}, exclude_none=True)
+    return Rope(theta, scaling.rope_type, _REQUIRED.get(scaling.rope_type, {}) | settings)
 
 
 def read_activation(config: ConfigReader, name: str, default: Activation) -> Activation:

@@ -12,16 +12,9 @@ import numpy as np
 from halcyon.models.axes import EMBED, HEADS, KV_RANK, PLAIN_SIZE, QUERY_RANK, ROTARY_SIZE, ROUTES, VALUE_SIZE
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.decoder import read_activation, read_decoder, write_decoder
-from halcyon.models.weights.expert_decoder import (
-    LAYER,
-    SEPARATE,
-    Layers,
-    expert_decoder_tensors,
-    read_losses,
-    require_plain_weights,
-    self_attention_tensors,
-)
+from halcyon.models.weights.expert_decoder import expert_decoder_tensors, read_losses
 from halcyon.models.weights.family import Family
+from halcyon.models.weights.layers import LAYER, SEPARATE, Layers
 from halcyon.models.weights.rope import read_rope
 from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece
 from halcyon_api.spec.families.deepseek import CorrectedSection, DeepseekV3Spec, Glm4MoeSpec
@@ -70,11 +63,11 @@ def _tensors_deepseek(spec: DeepseekV3Spec) -> Tensors:
             found.append(layers.tensor("self_attn.q_a_layernorm.weight", "attention.query_latent_norm.weight", QUERY_RANK))
         return found
 
-    return expert_decoder_tensors(spec, attention, _mixture(spec), ignored=_extra_layers(spec))
+    return expert_decoder_tensors(spec, _mixture(spec), attention=attention, ignored_layers=_extra_layers(spec))
 
 
 def _tensors_glm(spec: Glm4MoeSpec) -> Tensors:
-    return expert_decoder_tensors(spec, self_attention_tensors(spec.sizes()), _mixture(spec), ignored=_extra_layers(spec))
+    return expert_decoder_tensors(spec, _mixture(spec), ignored_layers=_extra_layers(spec))
 
 
 def _mixture(spec: CorrectedSection) -> Any:
@@ -91,9 +84,10 @@ def _neighbours(size: int) -> np.ndarray:
     return np.concatenate((np.arange(0, size, 2), np.arange(1, size, 2)))
 
 
-def _extra_layers(spec: CorrectedSection) -> tuple[str, ...]:
+def _extra_layers(spec: CorrectedSection) -> tuple[tuple[str, str], ...]:
+    """Only layers that predict further tokens have this projection. Without it, config.json has fewer layers than the files."""
     numbers = "|".join(str(spec.num_hidden_layers + extra) for extra in range(_MOST_EXTRA_LAYERS))
-    return (rf"model\.layers\.({numbers})\..*",)
+    return ((rf"model\.layers\.({numbers})\.", "eh_proj.weight"),)
 
 
 def _common(config: ConfigReader, routed: int, dense: int, group: int, kept: int, scale: float) -> dict[str, Any]:
@@ -117,7 +111,6 @@ def _read_deepseek(config: ConfigReader) -> DeepseekV3Spec:
     config.only("scoring_func", "sigmoid")
     config.only("topk_method", "noaux_tc")
     config.only("moe_layer_freq", 1)
-    require_plain_weights(config)
     common = read_decoder(config) | {"head_dim": None, "num_key_value_heads": None}
     return DeepseekV3Spec(
         **common,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from halcyon.models.weights.config import ConfigReader
@@ -24,6 +24,7 @@ class Family:
         write: Makes the entries of config.json from a section, the number of tokens and the longest sequence in tokens. It leaves out what
             all families have: ``architectures``, ``model_type``, ``vocab_size``, ``dtype`` and the ids of special tokens.
         positions: The key of config.json with the longest sequence in tokens.
+        defaults: Values of keys that published files leave out because they are those of the class in transformers.
         covers: Whether a model with a section of this class has this form. The first family in the registry that covers it is taken.
     """
 
@@ -34,4 +35,10 @@ class Family:
     read: Callable[[ConfigReader], ModelSection]
     write: Callable[[Any, int, int], dict[str, Any]]
     positions: str = "max_position_embeddings"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     covers: Callable[[Any], bool] = lambda section: True
+
+    def completed(self, config: ConfigReader) -> ConfigReader:
+        """The configuration of the text model, with `defaults`. In that of a model with images, it is an object of its own."""
+        text = config.inner("text_config")
+        return ConfigReader({**self.defaults, **config.document, **({} if text is None else text.document)}, config.where)

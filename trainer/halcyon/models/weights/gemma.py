@@ -34,9 +34,9 @@ def _tensors_around(spec: PatternedSection) -> Tensors:
     return decoder_tensors(spec.sizes(), AROUND, ignored=_IMAGES, other_names=_TEXT)
 
 
-def _common(config: ConfigReader, key_value_heads: int, *, theta: float = 10_000.0) -> dict[str, Any]:
+def _common(config: ConfigReader, key_value_heads: int, *, theta: float = 10_000.0, by_layer: bool = False) -> dict[str, Any]:
     config.only("use_bidirectional_attention", False)
-    common = read_decoder(config, theta=theta, tied=True, key_value_heads=key_value_heads)
+    common = read_decoder(config, theta=theta, tied=True, key_value_heads=key_value_heads, by_layer=by_layer)
     head_dim = common["head_dim"] or 256  # the default of the class in transformers
     return common | {"head_dim": head_dim, "attention_bias": config.flag("attention_bias", False)}
 
@@ -77,10 +77,9 @@ def _read_gemma2(config: ConfigReader) -> Gemma2Spec:
 
 
 def _read_gemma3(config: ConfigReader) -> Gemma3Spec:
-    config = config.inner("text_config") or config
     local = require_rope(config, read_rope(_local(config), 10_000.0, "sliding_attention"), "default")
     return Gemma3Spec(
-        **_common(config, 4, theta=1_000_000.0),
+        **_common(config, 4, theta=1_000_000.0, by_layer=True),
         **_patterned(config, 6),
         rope_local_base_freq=local.theta,
         final_logit_softcapping=_cap(config, "final_logit_softcapping", 0.0),
@@ -128,5 +127,11 @@ def _write_gemma3(spec: Gemma3Spec, tokens: int, positions: int) -> dict[str, An
 GEMMA = Family(GemmaSpec, "gemma", ("GemmaForCausalLM",), _tensors, _read, _write)
 GEMMA2 = Family(Gemma2Spec, "gemma2", ("Gemma2ForCausalLM",), _tensors_around, _read_gemma2, _write_gemma2)
 GEMMA3 = Family(
-    Gemma3Spec, "gemma3_text", ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"), _tensors_around, _read_gemma3, _write_gemma3
+    Gemma3Spec,
+    "gemma3_text",
+    ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+    _tensors_around,
+    _read_gemma3,
+    _write_gemma3,
+    defaults={"num_attention_heads": 8, "vocab_size": 262_208, "max_position_embeddings": 131_072},
 )

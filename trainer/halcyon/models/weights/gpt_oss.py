@@ -10,15 +10,9 @@ from typing import Any
 from halcyon.models.axes import EMBED, EXPERTS, MLP, ROUTES
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.decoder import read_decoder, read_layer_types, read_window, write_decoder
-from halcyon.models.weights.expert_decoder import (
-    LAYER,
-    Layers,
-    expert_decoder_tensors,
-    read_losses,
-    require_plain_weights,
-    self_attention_tensors,
-)
+from halcyon.models.weights.expert_decoder import expert_decoder_tensors, read_losses
 from halcyon.models.weights.family import Family
+from halcyon.models.weights.layers import LAYER, Layers
 from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 
@@ -40,12 +34,11 @@ def _mixture(layers: Layers) -> list[Tensor]:
 
 
 def _tensors(spec: GptOssSpec) -> Tensors:
-    return expert_decoder_tensors(spec, self_attention_tensors(spec.sizes()), _mixture)
+    return expert_decoder_tensors(spec, _mixture)
 
 
 def _read(config: ConfigReader) -> GptOssSpec:
     config.only("hidden_act", "silu")
-    require_plain_weights(config)
     if not config.has("rope_parameters") and not config.has("rope_scaling"):
         config = ConfigReader({**config.document, "rope_scaling": _PUBLISHED_ROPE}, config.where)
     common = read_decoder(config, theta=150_000.0, epsilon=1e-5, key_value_heads=8)

@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from halcyon.errors import BadConfiguration
 from halcyon.models.axes import is_named
-from halcyon.models.weights.tensors import Join, Piece, Tensor, Tensors
+from halcyon.models.weights.tensors import Constant, Join, Piece, Tensor, Tensors
 
 Region = tuple[slice, ...]
 """A part of an array: one slice with start and stop for each dimension."""
@@ -28,6 +28,9 @@ ReadRows = Callable[[str, int, int], np.ndarray]
 """Reads the rows [start, stop) of a tensor's first dimension, by the tensor's name in `WeightLayout`."""
 ReadRegion = Callable[[str, Region], np.ndarray]
 """Reads a region of a parameter, by its path."""
+
+_ROUNDED = 0.02
+"""How far the constant of a file may lie from the declared one, as a part of it: narrow types round it."""
 
 _NUMBER = re.compile(r"\{(\w+)\}")
 
@@ -156,12 +159,21 @@ class _View:
 
 @dataclass(frozen=True)
 class FileTensor:
-    """A tensor of the file."""
+    """A tensor of the file.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape.
+        dtype: The type of its elements.
+        views: The parameters that it holds.
+        constant: Its number if it holds no parameter.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
     views: tuple[_View, ...] = field(repr=False)
+    constant: float | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -170,6 +182,8 @@ class FileTensor:
 
     def values(self, read: ReadRegion) -> np.ndarray:
         """The tensor, from regions of the parameters that it holds."""
+        if self.constant is not None:
+            return np.full(self.shape, self.constant, self.dtype)
         tensor = np.empty(self.shape, self.dtype)
         for view in self.views:
             parts = {name: slice(0, view.sizes[name]) for name in view.axes()}
@@ -200,28 +214,38 @@ class WeightLayout:
         self._sources: dict[str, dict[tuple[int, ...], tuple[FileTensor, _View]]] = {path: {} for path in self.leaves}
         self._stacked: dict[str, tuple[str, ...]] = {}
         found = [one for tensor in declared.tensors for one in self._instances(tensor)]
+        found += [one for constant in declared.constants for one in self._numbers(constant)]
         for one in sorted(found, key=lambda one: _natural(one.name)):
             if one.name in self.tensors:
                 raise TypeError(f"the tensor {one.name} is declared twice")
             self.tensors[one.name] = one
         self._check_complete()
 
-    def canonical(self, name: str) -> str | None:
+    def canonical(self, name: str, names: Container[str] = ()) -> str | None:
         """The name in `tensors` of a tensor of a file; None: it is ignored.
+
+        Args:
+            name: The name in the file.
+            names: The names of all tensors of the files.
 
         Raises:
             BadConfiguration: The model has no such tensor.
         """
         if name in self.tensors:
             return name
+        renamed = name
         for pattern, replacement in self._declared.other_names:
             renamed, count = re.subn(rf"^(?:{pattern})", replacement, name, count=1)
             if count:
-                if renamed in self.tensors:
-                    return renamed
                 break
-        if any(re.fullmatch(pattern, name) for pattern in self._declared.ignored):
+        if renamed in self.tensors:
+            return renamed
+        if any(re.fullmatch(pattern, one) for pattern in self._declared.ignored for one in (name, renamed)):
             return None
+        for pattern, end in self._declared.ignored_layers:
+            beginning = re.match(pattern, name)
+            if beginning is not None and beginning[0] + end in names:
+                return None
         raise BadConfiguration(f"the tensor {name} is no part of this model; config.json and the files are of different models")
 
     def tensors_of(self, path: str) -> tuple[str, ...]:
@@ -238,12 +262,35 @@ class WeightLayout:
             BadConfiguration: A tensor is missing, or has another shape.
         """
         for name, tensor in self.tensors.items():
+            if name not in shapes and tensor.constant is not None:
+                continue
             if name not in shapes:
                 raise BadConfiguration(f"the files have no tensor {name}; copy all files of the model")
             if shapes[name] != tensor.shape:
                 raise BadConfiguration(
                     f"the tensor {name} has the shape {list(shapes[name])} in the files, and {list(tensor.shape)} by the configuration; "
                     "give the configuration of this model"
+                )
+
+    def check_constants(self, names: Iterable[str], rows: ReadRows) -> None:
+        """Compare the constants in the files with those that the model is computed with.
+
+        Args:
+            names: Names in `tensors` of the tensors in the files.
+            rows: Reads them.
+
+        Raises:
+            BadConfiguration: One has another value.
+        """
+        for name in names:
+            expected = self.tensors[name].constant
+            if expected is None:
+                continue
+            found = float(rows(name, 0, 1).reshape(()))
+            if not math.isclose(found, expected, rel_tol=_ROUNDED):
+                raise BadConfiguration(
+                    f"the tensor {name} is {found:g} in the files, but Halcyon computes this model only with {expected:g}; take another "
+                    "model"
                 )
 
     def read(self, path: str, region: Region, rows: ReadRows) -> np.ndarray:
@@ -262,6 +309,11 @@ class WeightLayout:
             at |= {name: number - asked[name].start for name, number in zip(stacked, index, strict=True)}
             result[tuple(at[name] for name in leaf.axes)] = values
         return result
+
+    def _numbers(self, constant: Constant) -> Iterator[FileTensor]:
+        dtype = next(iter(self.leaves.values())).dtype
+        for layer in constant.layers:
+            yield FileTensor(constant.name.format(layers=layer), (), dtype, (), constant.value)
 
     def _instances(self, tensor: Tensor) -> Iterator[FileTensor]:
         stacked = tuple(_NUMBER.findall(tensor.name))

@@ -6,7 +6,7 @@ from typing import Any
 
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.decoder import read_activation, read_decoder, read_window, write_decoder
-from halcyon.models.weights.expert_decoder import expert_decoder_tensors, read_losses, self_attention_tensors
+from halcyon.models.weights.expert_decoder import expert_decoder_tensors, read_losses
 from halcyon.models.weights.family import Family
 from halcyon.models.weights.tensors import Tensors
 from halcyon_api.spec.families.mixtral import MixtralSpec
@@ -15,11 +15,7 @@ _NAMES = {"gate": "w1", "up": "w3", "down": "w2"}
 
 
 def _tensors(spec: MixtralSpec) -> Tensors:
-    return expert_decoder_tensors(
-        spec,
-        self_attention_tensors(spec.sizes()),
-        lambda layers: layers.experts("block_sparse_moe.gate", "block_sparse_moe.experts", _NAMES),
-    )
+    return expert_decoder_tensors(spec, lambda layers: layers.experts("block_sparse_moe.gate", "block_sparse_moe.experts", _NAMES))
 
 
 def _read(config: ConfigReader) -> MixtralSpec:

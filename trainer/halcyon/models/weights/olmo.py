@@ -24,9 +24,9 @@ def _tensors(spec: Olmo2Spec | Olmo3Spec) -> Tensors:
     return decoder_tensors(spec.sizes(), AFTER)
 
 
-def _common(config: ConfigReader, theta: float) -> dict[str, Any]:
+def _common(config: ConfigReader, theta: float, *, by_layer: bool = False) -> dict[str, Any]:
     bias, activation = config.flag("attention_bias", False), read_activation(config, "hidden_act", "silu")
-    return {**read_decoder(config, theta=theta, epsilon=1e-5), "attention_bias": bias, "hidden_act": activation}
+    return {**read_decoder(config, theta=theta, epsilon=1e-5, by_layer=by_layer), "attention_bias": bias, "hidden_act": activation}
 
 
 def _read_olmo2(config: ConfigReader) -> Olmo2Spec:
@@ -34,7 +34,7 @@ def _read_olmo2(config: ConfigReader) -> Olmo2Spec:
 
 
 def _read_olmo3(config: ConfigReader) -> Olmo3Spec:
-    common = _common(config, 500_000.0)
+    common = _common(config, 500_000.0, by_layer=True)
     flat = ConfigReader({name: value for name, value in config.document.items() if name != "rope_scaling"}, config.where)
     windowed = require_rope(config, read_rope(flat, common["rope_theta"], "sliding_attention"), "default")
     local = None if windowed.theta == common["rope_theta"] else windowed.theta

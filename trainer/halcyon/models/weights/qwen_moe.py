@@ -7,16 +7,15 @@ from typing import Any, cast
 from halcyon.errors import BadConfiguration
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.decoder import read_activation, read_decoder, read_window, write_decoder
-from halcyon.models.weights.expert_decoder import SEPARATE, expert_decoder_tensors, read_losses, self_attention_tensors
+from halcyon.models.weights.expert_decoder import expert_decoder_tensors, read_losses
 from halcyon.models.weights.family import Family
+from halcyon.models.weights.layers import SEPARATE
 from halcyon.models.weights.tensors import Tensors
 from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
 
 
 def _tensors(spec: Qwen3MoeSpec) -> Tensors:
-    return expert_decoder_tensors(
-        spec, self_attention_tensors(spec.sizes()), lambda layers: layers.experts("mlp.gate", "mlp.experts", SEPARATE)
-    )
+    return expert_decoder_tensors(spec, lambda layers: layers.experts("mlp.gate", "mlp.experts", SEPARATE))
 
 
 def read_dense_layers(config: ConfigReader) -> list[int]:

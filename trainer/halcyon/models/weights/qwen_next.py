@@ -9,30 +9,30 @@ from collections.abc import Callable
 from typing import Any, cast, get_args
 
 from halcyon.errors import BadConfiguration
-from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, Q_HEADS_PER_GROUP, TAPS, VALUE_SIZE, VOCAB
+from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, Q_HEADS_PER_GROUP, TAPS, VALUE_SIZE
 from halcyon.models.hybrid_decoder import Form, form_of
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.decoder import read_activation, read_decoder, write_decoder
-from halcyon.models.weights.expert_decoder import KEYS, LAYER, QUERIES, SEPARATE, Layers, read_losses
+from halcyon.models.weights.expert_decoder import read_losses
 from halcyon.models.weights.family import Family
+from halcyon.models.weights.layers import KEYS, LAYER, QUERIES, SEPARATE, Layers, tables, unused
 from halcyon.models.weights.qwen_moe import read_dense_layers
 from halcyon.models.weights.rope import read_rope
-from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece, tensor
+from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece
 from halcyon_api.spec.families.qwen_next import MixerType, Qwen3NextSpec
 
 _HEADS = (KV_HEADS, Q_HEADS_PER_GROUP)
 _DELTA_KEYS = (KV_HEADS, HEAD_SIZE)
 _DELTA_VALUES = (*_HEADS, VALUE_SIZE)
 
-_NOT_READ = (r"mtp\..*", r"(model\.)?visual\..*", r".*\.rotary_emb\.inv_freq")
+_NOT_READ = (r"mtp\..*", r"(model\.)?visual\..*")
 """Layers that predict further tokens, and the part for images."""
 _TEXT = ((r"model\.language_model\.", "model."), (r"language_model\.model\.", "model."), (r"language_model\.lm_head\.", "lm_head."))
 
 
 def _tensors(spec: Qwen3NextSpec, projections: Callable[[Layers], list[Tensor]]) -> Tensors:
-    found = [tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED), tensor("model.norm.weight", "norm.weight", EMBED)]
-    if not spec.tie_word_embeddings:
-        found.append(tensor("lm_head.weight", "untied_head.weight", VOCAB, EMBED))
+    tied = spec.tie_word_embeddings
+    found = [*tables(tied=tied)]
     numbers: dict[Form, list[int]] = {}
     with_experts = spec.experts().with_experts
     for number, (mixer, sparse) in enumerate(zip(spec.mixers, with_experts, strict=True)):
@@ -43,7 +43,7 @@ def _tensors(spec: Qwen3NextSpec, projections: Callable[[Layers], list[Tensor]])
         found.append(layers.tensor("post_attention_layernorm.weight", "mlp_norm.weight", EMBED))
         found += _delta_net(layers, projections) if spec.mixers[own[0]] == "linear_attention" else _attention(layers, spec.attention_bias)
         found += _mixture(layers) if with_experts[own[0]] else layers.mlp("mlp", "mlp")
-    return Tensors(tuple(found), ignored=(*_NOT_READ, *(("lm_head.weight",) if spec.tie_word_embeddings else ())), other_names=_TEXT)
+    return Tensors(tuple(found), ignored=(*_NOT_READ, *unused(tied=tied)), other_names=_TEXT)
 
 
 def _attention(layers: Layers, bias: bool) -> list[Tensor]:
@@ -157,20 +157,12 @@ def _read_next(config: ConfigReader) -> Qwen3NextSpec:
     )
 
 
-def _text(config: ConfigReader) -> ConfigReader:
-    """The configuration of the text model; in that of a model with images, it is an object of its own."""
-    text = config.inner("text_config")
-    return config if text is None else ConfigReader({**config.document, **text.document}, text.where)
-
-
 def _read_35(config: ConfigReader) -> Qwen3NextSpec:
-    config = _text(config)
     config.integer("intermediate_size")
     return Qwen3NextSpec(**_common(config, 4), num_experts=0)
 
 
 def _read_35_moe(config: ConfigReader) -> Qwen3NextSpec:
-    config = _text(config)
     return Qwen3NextSpec(**_common(config, 2), **_experts(config, 256, 8))
 
 

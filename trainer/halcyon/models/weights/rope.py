@@ -50,17 +50,35 @@ def read_rope(config: ConfigReader, default_theta: float, layer_type: str | None
         layer_type: The kind of layers, if ``rope_parameters`` may have an object for each kind.
 
     Raises:
-        BadConfiguration: A value has the wrong type.
+        BadConfiguration: A value has the wrong type, or both forms are there and disagree.
     """
     found = config.inner("rope_parameters")
     nested = found is not None and layer_type is not None and bool(set(found.document) & set(LAYER_TYPES))
     if found is not None and layer_type is not None and nested:
-        found = found.inner(layer_type) or ConfigReader({}, found.where)
-    scaling = found or config.inner("rope_scaling") or ConfigReader({}, config.where)
-    kind = scaling.text(_TYPE, scaling.text(_FORMER_TYPE, "default"))
+        found = found.inner(layer_type) or found.empty()
+    former = config.inner("rope_scaling")
+    if found is not None and found.document and former is not None and former.document:
+        _require_equal(config, found, former)
+    scaling = found if found is not None and found.document else former or config.empty()
+    kind = _kind(scaling)
     theta = scaling.number(_THETA, config.number(_THETA, default_theta))
     settings = {name: value for name, value in scaling.document.items() if name not in (_TYPE, _FORMER_TYPE, _THETA)}
     return Rope(theta, kind, settings, nested)
+
+
+def _kind(scaling: ConfigReader) -> str:
+    return scaling.text(_TYPE, scaling.text(_FORMER_TYPE, "default"))
+
+
+def _require_equal(config: ConfigReader, new: ConfigReader, former: ConfigReader) -> None:
+    """Reject a file whose two forms say different things: readers differ in which one they take."""
+    names = [name for name in new.document if name not in (_TYPE, _FORMER_TYPE) and new.has(name) and former.has(name)]
+    pairs = {_TYPE: (_kind(new), _kind(former)), **{name: (new.document[name], former.document[name]) for name in names}}
+    for name, (one, other) in pairs.items():
+        if one != other:
+            raise BadConfiguration(
+                f"{config.where}: {name} is {one} in rope_parameters and {other} in rope_scaling; correct the wrong one, or leave it out"
+            )
 
 
 def require_rope(config: ConfigReader, rope: Rope, *kinds: str) -> Rope:

@@ -73,18 +73,40 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """A tensor of the file that holds one number and no parameter, or one such tensor for each layer.
+
+    An export writes it, because a reader may have no value of its own. A file may lack it.
+
+    Attributes:
+        name: Name in the file; ``{layers}`` stands for the number of a layer.
+        value: The number. The model is computed with it, so a file with another one is rejected.
+        layers: The numbers of the layers.
+    """
+
+    name: str
+    value: float
+    layers: Sequence[int]
+
+
+@dataclass(frozen=True)
 class Tensors:
     """All tensors of a model.
 
     Attributes:
         tensors: Every parameter of the model is a piece of exactly one of them.
+        constants: The tensors that hold no parameter.
         ignored: Regular expressions of whole names that a file may have and that are no parameters, such as buffers.
+        ignored_layers: Regular expressions of the beginnings of names, each with an end. Tensors whose names have such a beginning are
+            ignored if the files also have the tensor with this beginning and end.
         other_names: Regular expressions and replacements that turn a name of a file into a name of `tensors`, for files that spell it in
             another way. The first that matches the beginning of the name is applied.
     """
 
     tensors: tuple[Tensor, ...]
+    constants: tuple[Constant, ...] = ()
     ignored: tuple[str, ...] = ()
+    ignored_layers: tuple[tuple[str, str], ...] = ()
     other_names: tuple[tuple[str, str], ...] = ()
 
 

@@ -1,0 +1,75 @@
+"""The text model of a model with images: its configuration is an object of its own, and its tensors have other names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from halcyon.huggingface.folder import read_config
+from tests.trainer.huggingface.folders import exported, imported, same_bits, store_of, write_folder
+from tests.trainer.models.parity import Golden
+
+
+def config_of(tmp_path: Path, config: dict[str, Any]) -> Any:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return read_config(store_of(tmp_path))
+
+
+GEMMA: dict[str, Any] = {
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "model_type": "gemma3",
+    "initializer_range": 0.02,
+    "image_token_index": 262_144,
+    "vision_config": {"hidden_size": 1152, "num_attention_heads": 16, "num_hidden_layers": 27},
+}
+GEMMA_TEXT: dict[str, Any] = {
+    "hidden_size": 2560,
+    "intermediate_size": 10_240,
+    "model_type": "gemma3_text",
+    "num_hidden_layers": 34,
+    "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+    "sliding_window": 1024,
+}
+"""The entries of Gemma 3 4B; the class in transformers has the others."""
+
+
+def test_a_gemma_3_with_images_has_the_defaults_of_its_class(tmp_path: Path) -> None:
+    small = config_of(tmp_path, GEMMA | {"text_config": GEMMA_TEXT})
+    section = small.spec.gemma3
+    assert (section.num_attention_heads, section.num_key_value_heads, section.head_size) == (8, 4, 256)
+    assert (small.tokens, small.positions) == (262_208, 131_072)
+    assert (section.rope_theta, section.rope_scaling.factor, section.sliding_window) == (1_000_000.0, 8.0, 1024)
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 16, "head_dim": 128, "query_pre_attn_scalar": 168}
+    large = config_of(tmp_path, GEMMA | {"text_config": GEMMA_TEXT | heads}).spec.gemma3
+    assert (large.num_attention_heads, large.num_key_value_heads, large.head_size) == (32, 16, 128)
+
+
+CASES = {
+    "gemma-3": ("gemma3", "Gemma3ForConditionalGeneration", "language_model.model.", "vision_tower.x"),
+    "gemma-3-new": ("gemma3", "Gemma3ForConditionalGeneration", "model.language_model.", "model.vision_tower.x"),
+    "gemma-3-untied": ("gemma3-untied", "Gemma3ForConditionalGeneration", "language_model.model.", "vision_tower.x"),
+    "qwen-3.5": ("qwen3.5", "Qwen3_5ForConditionalGeneration", "model.language_model.", "model.visual.x"),
+}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=name, marks=() if name == "gemma-3" else pytest.mark.variant) for name, case in CASES.items()]
+)
+def test_the_text_model_of_a_model_with_images_is_imported(case: tuple[str, str, str, str], tmp_path: Path) -> None:
+    name, architecture, prefix, other = case
+    golden = Golden.load(name)
+    weights, text = golden.named("weight"), json.loads(golden.arrays["config"].tobytes())
+    renamed = {key.replace("model.", prefix, 1) if key.startswith("model.") else key: array for key, array in weights.items()}
+    if golden.spec.value.tie_word_embeddings:  # transformers saved it in some versions
+        name = "lm_head.weight" if prefix.startswith("model.") else "language_model.lm_head.weight"
+        renamed |= {name: weights["model.embed_tokens.weight"]}
+    elif prefix == "language_model.model.":
+        renamed = {f"language_model.{key}" if key.startswith("lm_head.") else key: array for key, array in renamed.items()}
+    del text["architectures"]
+    config = {"architectures": [architecture], "text_config": text, "vision_config": {"hidden_size": 3}}
+    imported(write_folder(tmp_path / "model", renamed | {other: np.zeros(3, np.float32)}, config), tmp_path / "root")
+    assert same_bits(exported(tmp_path / "root", tmp_path / "out"), weights)
