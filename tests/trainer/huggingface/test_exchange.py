@@ -65,6 +65,30 @@ def test_several_processes_share_an_export_and_the_last_completes_it(tmp_path: P
     assert all((folder / name).read_bytes() == (tmp_path / "one" / name).read_bytes() for name in names)
 
 
+def test_parts_of_different_exports_are_not_mixed(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        imported(write_folder(tmp_path / f"model-{seed}", llama_tensors(seed=seed)), tmp_path / f"root-{seed}")
+    folder = tmp_path / "out"
+    exported(tmp_path / "root-1", folder, file_bytes=2000, part=0, parts=2)
+    for root, options in (("root-2", {}), ("root-1", {"dtype": "bfloat16"})):
+        with pytest.raises(BadConfiguration, match="holds a part of another export; give all commands the same ROOT@STEP"):
+            exported(tmp_path / root, folder, file_bytes=2000, part=1, parts=2, **options)
+    (folder / "model-00002-of-00002.safetensors").write_bytes(b"of a killed command")
+    with pytest.raises(BadConfiguration, match="holds files of an unfinished export; delete them"):
+        exported(tmp_path / "root-1", folder, file_bytes=2000, part=0, parts=2)
+    assert not (folder / "config.json").exists()
+
+
+def test_files_that_no_part_has_recorded_do_not_count(tmp_path: Path) -> None:
+    """A killed command leaves a file of its part: the other part does not take it for complete."""
+    imported(write_folder(tmp_path / "model", llama_tensors()), tmp_path / "root")
+    folder = tmp_path / "out"
+    exported(tmp_path / "root", folder, file_bytes=2000, part=1, parts=2)
+    (folder / "parts" / "2-of-2.json").unlink()
+    exported(tmp_path / "root", folder, file_bytes=2000, part=0, parts=2)
+    assert not (folder / "config.json").exists()
+
+
 def test_the_checkpoint_of_an_import_verifies_and_shows_as_any_other(tmp_path: Path) -> None:
     imported(write_folder(tmp_path / "model", llama_tensors()), tmp_path / "root")
     runner = CliRunner()
@@ -187,6 +211,7 @@ def test_the_commands_import_and_export(tmp_path: Path) -> None:
     assert same_bits(tensors_of(tmp_path / "out"), original)
     again = command("export", "hf", f"{tmp_path / 'Base_1'}@0", tmp_path / "out")
     assert (again.exit_code, "holds a model already" in again.stderr) == (ExitCode.BAD_CONFIGURATION, True)
+    assert "--part needs ROOT@STEP" in command("export", "hf", tmp_path / "Base_1", tmp_path / "new", "--part", "1/2").stderr
     assert "has no checkpoint of step 7" in command("export", "hf", f"{tmp_path / 'Base_1'}@7", tmp_path / "new").stderr
     again = command("import", "hf", tmp_path / "model", "--root", tmp_path / "Base_1")
     assert (again.exit_code, "holds checkpoints already" in again.stderr) == (ExitCode.ROOT_TAKEN, True)

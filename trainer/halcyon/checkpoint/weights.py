@@ -10,7 +10,7 @@ import numpy as np
 
 from halcyon.checkpoint.comparison import Checkpoint
 from halcyon.checkpoint.layout import Region, chunk_region, chunks_of
-from halcyon_api.checkpoint_documents import ManifestLeaf
+from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf
 
 KEPT_BYTES = 1 << 30
 """Chunks that are kept in memory, because the regions of neighbouring layers lie in the same chunk."""
@@ -34,6 +34,11 @@ class ModelArrays:
         self._chunks: OrderedDict[tuple[str, tuple[int, ...]], np.ndarray] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+
+    @property
+    def entry(self) -> CommittedStep:
+        """The checkpoint's entry in HEAD."""
+        return self._checkpoint.entry
 
     def read(self, path: str, region: Region) -> np.ndarray:
         """A region of a parameter, every byte verified. Rows beyond the array, of a vocabulary with more padding, are zero.

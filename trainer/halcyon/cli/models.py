@@ -106,6 +106,8 @@ def export_hf(
 
     with _report_model_errors():
         root, step = split_step(checkpoint)
+        if part is not None and step is None:
+            raise BadConfiguration("--part needs ROOT@STEP, the same in all commands: the newest checkpoint may change meanwhile")
         store = Store(address(root, endpoint, region))
         entry = entry_of(store, step)
         to = Store(address(folder, to_endpoint, to_region), timeout_seconds=_REQUEST_SECONDS)
