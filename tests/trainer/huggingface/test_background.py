@@ -18,7 +18,7 @@ from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of
 from halcyon.errors import BadConfiguration, RootTaken
 from halcyon.huggingface import background
 from halcyon.huggingface.background import ExportCallbacks, Exporter, ExportFailed, Share, open_exports
-from halcyon.huggingface.exporting import export_model
+from halcyon.huggingface.exporting import export_model, plan_export
 from halcyon.huggingface.root import entry_of, stored_model
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
@@ -194,6 +194,36 @@ def test_a_damaged_checkpoint_is_given_up_and_ends_nothing(scene: Scene) -> None
     assert scene.complete == [5, 12]
     assert [step for step, _ in scene.failures] == [10]
     assert not (scene.folder(10) / "config.json").exists()
+
+
+@pytest.mark.parametrize("step", [10, 12])
+def test_damage_in_the_share_of_another_process_gives_the_export_up(scene: Scene, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Process 1 finds the damage. The run fails only if it is the export of its last step; the next process group tries again."""
+    monkeypatch.setattr(background, "FILE_BYTES", 1)
+    path = next(entry.path for entry in scene.entries if entry.step == step)
+    plan = plan_export(stored_model(store_of(scene.root), entry_of(store_of(scene.root), step)), file_bytes=1)
+    theirs = {one.name for name in plan.share(1, 2) for one in plan.files[name]}
+    assert "lm_head.weight" in theirs or "model.embed_tokens.weight" in theirs
+    leaf = "head" if "lm_head.weight" in theirs else "embedding"
+    data = next(file for file in (scene.root / path).rglob("c/**/*") if file.is_file() and leaf in str(file))
+    intact = data.read_bytes()
+    data.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
+    scene.export(process=1, processes=2)
+    exporter = scene.exporter(processes=2)
+    exporter.begin(scene.entries)
+    assert exporter.shares_written(limit(60))
+    if step == 12:
+        with pytest.raises(ExportFailed, match="step 12: .* does not have the hash that the manifest names"):
+            exporter.finish()
+    else:
+        exporter.finish()
+    assert not exporter.in_use(step)
+    exporter.close()
+    assert scene.complete == [one for one in (5, 10, 12) if one != step]
+    assert {one for one, _ in scene.failures} == {step}
+    data.write_bytes(intact)
+    scene.export(process=0, processes=1)
+    assert sorted(scene.complete) == [5, 10, 12]
 
 
 def test_the_folder_of_another_runs_exports_is_rejected(scene: Scene) -> None:

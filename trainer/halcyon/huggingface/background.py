@@ -6,8 +6,9 @@ without config.json is no model. A process group that starts later goes on where
 that no document names, or that was made from another checkpoint, is written again. So each step has one folder, which is complete or
 is completed at the next chance.
 
-A checkpoint is kept until its export is complete. If the store fails, the process tries again; the training goes on. The end of the run
-waits for all exports.
+A checkpoint is kept until its export is complete. If the store fails, the process tries again; the training goes on. If a process cannot
+write its files at all, because the checkpoint is damaged, it records the reason in its document, and process 0 gives the export up. The end
+of the run waits for all exports, and fails if that of the last step was given up.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +55,10 @@ class ExportFailed(TrainerExit):
     """The training is complete, but an export of it is not. The next start of the run completes it."""
 
 
+class _GivenUp(Exception):
+    """A process cannot write its files of an export. The message says why."""
+
+
 class Share(Document):
     """The files of an export that a process has written."""
 
@@ -61,6 +66,8 @@ class Share(Document):
     """Path of the checkpoint below its root."""
     dtype: str | None = None
     files: tuple[str, ...] = ()
+    given_up: str = ""
+    """Why this process cannot write its other files; empty if it can. The next process group tries again."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +166,10 @@ class Exporter:
     def finish(self) -> None:
         """Complete all exports, after every process has written its files. A collective, for the main thread.
 
+        An export of an earlier step that was given up is left out: its failure is reported already.
+
         Raises:
-            ExportFailed: An export is not complete. The same on every process.
+            ExportFailed: An export is not complete, or that of the last step was given up. The same on every process.
         """
         self._stop_thread()
 
@@ -168,7 +177,8 @@ class Exporter:
             for one in self._exports:
                 if one.open and one.mine_written:
                     self._try(one, self._complete)
-            return {"problems": [f"step {one.entry.step}: {one.problem or _OTHERS}" for one in self._exports if one.open]}
+            lacking = [one for one in self._exports if one.open or (one.given_up and one.entry.step == self.steps)]
+            return {"problems": [f"step {one.entry.step}: {one.problem or _OTHERS}" for one in lacking]}
 
         problems = decide(self.processes, self._root, work)["problems"]
         if problems:
@@ -222,12 +232,17 @@ class Exporter:
             return
         except StoreFailure as failure:
             problem, kind = f"the store does not answer: {failure}", failure.code
-        except Damaged as damage:
-            problem, lasting = str(damage), True
-        except BadConfiguration as error:
+        except (Damaged, BadConfiguration, _GivenUp) as error:
             problem, lasting = str(error), True
         except Exception as error:  # an export must not end the training
             problem, lasting = f"{type(error).__name__}: {error}", True
+        if lasting:
+            try:
+                self._record(one, given_up=problem)  # process 0 must not wait for this process's files
+            except Abandoned:
+                return
+            except StoreFailure:
+                lasting = False
         with self._changed:
             repeated, one.reported = one.reported == (kind or problem), kind or problem
             one.problem, one.given_up = problem, lasting
@@ -242,19 +257,23 @@ class Exporter:
         """Write this process's files, and record each."""
         plan = self._plan(one)
         exports, folder = self._stores(one.entry.step)
-        key = f"{_unfinished(one.entry.step)}{self.processes.process_index}.json"
         written = self._written(exports, one)
-        own = _read_share(exports, key)
-        mine = list(own.files) if own is not None and self._is_of(own, one) else []
         for name in plan.share(self.processes.process_index, self.processes.process_count):
             if name not in written:
                 plan.write(folder, name)
-                mine.append(name)
-                share = Share(path=one.entry.path, dtype=self.spec.dtype, files=tuple(mine))
-                exports.write(key, canonical_json(share.document()))
+                self._record(one, name)
         one.mine_written = True
         if self.processes.process_index != 0:
             self._is_complete(one)
+
+    def _record(self, one: _Export, *names: str, given_up: str = "") -> None:
+        """Add files to the document of this process, or the reason why it cannot write its other files."""
+        exports, _ = self._stores(one.entry.step)
+        key = f"{_unfinished(one.entry.step)}{self.processes.process_index}.json"
+        own = _read_share(exports, key)
+        files = own.files if own is not None and self._is_of(own, one) else ()
+        share = Share(path=one.entry.path, dtype=self.spec.dtype, files=(*files, *names), given_up=given_up)
+        exports.write(key, canonical_json(share.document()))
 
     def _complete(self, one: _Export) -> None:
         """Write config.json if all files are there."""
@@ -285,9 +304,16 @@ class Exporter:
         return one.plan
 
     def _written(self, exports: Store, one: _Export) -> set[str]:
-        """The files of an export that any process has written from the same checkpoint."""
-        shares = [_read_share(exports, key) for key in exports.list(_unfinished(one.entry.step))]
-        return {name for share in shares if share is not None and self._is_of(share, one) for name in share.files}
+        """The files of an export that any process has written from the same checkpoint.
+
+        Raises:
+            _GivenUp: A process has given up.
+        """
+        found = [_read_share(exports, key) for key in exports.list(_unfinished(one.entry.step))]
+        shares = [share for share in found if share is not None and self._is_of(share, one)]
+        if reasons := [share.given_up for share in shares if share.given_up]:
+            raise _GivenUp(reasons[0])
+        return {name for share in shares for name in share.files}
 
     def _is_of(self, share: Share, one: _Export) -> bool:
         return (share.path, share.dtype) == (one.entry.path, self.spec.dtype)
@@ -331,8 +357,7 @@ def open_exports(
                 found = (store.read(OWNER_KEY).data or b"").decode(errors="replace")
                 raise RootTaken(f"spec.export.root: {store.root} holds the exports of run {found}; give this run a folder of its own")
             complete = sorted(complete_steps(store))
-            for step in complete:
-                store.delete_prefix(_unfinished(step))
+            _tidy(store, complete)
             return {"complete": complete}
         except StoreFailure as failure:
             raise as_exit(failure, store.root, what="export root") from None
@@ -345,6 +370,18 @@ def complete_steps(store: Store) -> set[int]:
     """The steps whose exports in a root are complete."""
     found = [key.removeprefix(_FOLDER).removesuffix(f"/{CONFIG_KEY}") for key in store.list(_FOLDER) if key.endswith(f"/{CONFIG_KEY}")]
     return {int(step) for step in found if step.isdigit()}
+
+
+def _tidy(store: Store, complete: Collection[int]) -> None:
+    """Delete the documents of complete exports. Let each process try again what an earlier one has given up."""
+    keys = store.list(_UNFINISHED)
+    done = {key for step in complete for key in keys if key.startswith(_unfinished(step))}
+    for prefix in {f"{key.rpartition('/')[0]}/" for key in done}:
+        store.delete_prefix(prefix)
+    for key in keys:
+        share = _read_share(store, key) if key not in done else None
+        if share is not None and share.given_up:
+            store.write(key, canonical_json(share.model_copy(update={"given_up": ""}).document()))
 
 
 def _unfinished(step: int) -> str:
