@@ -17,7 +17,7 @@ import halcyon
 from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of
 from halcyon.errors import BadConfiguration, RootTaken
 from halcyon.huggingface import background
-from halcyon.huggingface.background import ExportCallbacks, Exporter, ExportFailed, Share, open_exports
+from halcyon.huggingface.background import ExportCallbacks, Exporter, ExportFailed, Share, is_complete, open_exports
 from halcyon.huggingface.exporting import export_model, plan_export
 from halcyon.huggingface.root import entry_of, stored_model
 from halcyon.storage.store import Store
@@ -54,6 +54,7 @@ class Scene:
             self.spec,
             steps=steps,
             owner=OWNER,
+            committed=self.entries,
             processes=OneProcess(process, processes) if process == 0 else Follows(self, process, processes),
             callbacks=ExportCallbacks(lambda step, *_: self.complete.append(step), lambda step, why: self.failures.append((step, why))),
         )
@@ -88,7 +89,8 @@ class Follows:
     process_count: int
 
     def agree(self, document: dict[str, Any] | None) -> dict[str, Any]:
-        return {"result": {"complete": sorted(background.complete_steps(store_of(self.scene.root / "exports")))}}
+        exports = store_of(self.scene.root / "exports")
+        return {"result": {"complete": [one.step for one in self.scene.entries if is_complete(exports, one)], "newest": None}}
 
     def barrier(self, name: str) -> None:
         """There is nothing to wait for."""
@@ -194,6 +196,23 @@ def test_a_damaged_checkpoint_is_given_up_and_ends_nothing(scene: Scene) -> None
     assert scene.complete == [5, 12]
     assert [step for step, _ in scene.failures] == [10]
     assert not (scene.folder(10) / "config.json").exists()
+
+
+def test_exports_of_an_earlier_run_of_the_same_name_are_replaced(scene: Scene) -> None:
+    scene.export()
+    earlier = {step: (scene.folder(step) / "model.safetensors").stat().st_ino for step in (5, 10, 12)}
+    scene.entries = [one.model_copy(update={"manifest_sha256": "0" * 64}) if one.step == 10 else one for one in scene.entries]
+    exporter = scene.exporter()
+    assert (exporter.complete_steps, exporter.newest_step) == ({5, 12}, 12)
+    scene.entries = [one for one in scene.entries if one.step == 5]
+    exporter = scene.exporter()
+    assert (exporter.complete_steps, exporter.newest_step) == ({5}, 5), "steps after the newest one are of an earlier run"
+    document = scene.root / "exports" / "complete" / "step-5.json"
+    document.write_text(document.read_text().replace(scene.entries[0].path, "steps/of-another-run/"))
+    scene.export()
+    assert scene.complete == [5, 10, 12, 5]
+    now = {step: (scene.folder(step) / "model.safetensors").stat().st_ino for step in (5, 10, 12)}
+    assert [step for step in now if now[step] != earlier[step]] == [5]
 
 
 @pytest.mark.parametrize("step", [10, 12])

@@ -6,6 +6,9 @@ without config.json is no model. A process group that starts later goes on where
 that no document names, or that was made from another checkpoint, is written again. So each step has one folder, which is complete or
 is completed at the next chance.
 
+Before config.json, process 0 records from which checkpoint the export was made. So a run that begins again under its name does not take the
+exports of the earlier run for its own; it replaces them, beginning with their config.json.
+
 A checkpoint is kept until its export is complete. If the store fails, the process tries again; the training goes on. If a process cannot
 write its files at all, because the checkpoint is damaged, it records the reason in its document, and process 0 gives the export up. The end
 of the run waits for all exports, and fails if that of the last step was given up.
@@ -41,6 +44,7 @@ KEPT_BYTES = 256 << 20
 OWNER_KEY = "OWNER"
 """Which run's exports a root holds."""
 _UNFINISHED = "unfinished/"
+_COMPLETE = "complete/"
 _FOLDER = "step-"
 _POLL_SECONDS = 5.0
 """Pause before process 0 looks for the files of the other processes again."""
@@ -68,6 +72,14 @@ class Share(Document):
     files: tuple[str, ...] = ()
     given_up: str = ""
     """Why this process cannot write its other files; empty if it can. The next process group tries again."""
+
+
+class Complete(Document):
+    """From which checkpoint a complete export was made."""
+
+    path: str
+    """Path of the checkpoint below its root."""
+    manifest_sha256: str
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,9 @@ class Exporter:
     checkpoints: CheckpointSpec
     processes: Processes
     complete_steps: frozenset[int]
-    """Steps whose exports were complete when the process started."""
+    """Steps whose exports were complete when the process started, each from the checkpoint that the run has."""
+    newest_step: int | None
+    """Newest step with a complete export when the process started. Its checkpoint may be deleted."""
     callbacks: ExportCallbacks
     clock: Callable[[], float] = time.monotonic
     _exports: list[_Export] = field(default_factory=list)
@@ -258,6 +272,8 @@ class Exporter:
         plan = self._plan(one)
         exports, folder = self._stores(one.entry.step)
         written = self._written(exports, one)
+        if not is_complete(exports, one.entry):
+            folder.delete(CONFIG_KEY)  # of an export from another checkpoint, whose files are replaced now
         for name in plan.share(self.processes.process_index, self.processes.process_count):
             if name not in written:
                 plan.write(folder, name)
@@ -284,6 +300,8 @@ class Exporter:
         for key in folder.list(""):
             if key.endswith(".safetensors") and key not in plan.files:
                 folder.delete(key)  # of an export with other files, from a checkpoint that was lost
+        made = Complete(path=one.entry.path, manifest_sha256=one.entry.manifest_sha256)
+        exports.write(_complete(one.entry.step), canonical_json(made.document()))
         plan.complete(folder)
         self._is_complete(one)
         size = sum(tensor.size_bytes for tensors in plan.files.values() for tensor in tensors)
@@ -331,7 +349,14 @@ _OTHERS = "another process has not written its files; its log has the reason"
 
 
 def open_exports(
-    spec: ExportSpec, checkpoints: CheckpointSpec, *, steps: int, owner: Owner, processes: Processes, callbacks: ExportCallbacks
+    spec: ExportSpec,
+    checkpoints: CheckpointSpec,
+    *,
+    steps: int,
+    owner: Owner,
+    committed: Collection[CommittedStep],
+    processes: Processes,
+    callbacks: ExportCallbacks,
 ) -> Exporter:
     """Take the root of a run's exports. A collective, for the main thread.
 
@@ -340,6 +365,7 @@ def open_exports(
         checkpoints: ``spec.checkpoint``.
         steps: Steps of the run.
         owner: The run.
+        committed: The checkpoints of the run.
         processes: The processes.
         callbacks: Functions to call after each complete export and each failed try.
 
@@ -356,18 +382,30 @@ def open_exports(
             if not store.create(OWNER_KEY, name.encode()):
                 found = (store.read(OWNER_KEY).data or b"").decode(errors="replace")
                 raise RootTaken(f"spec.export.root: {store.root} holds the exports of run {found}; give this run a folder of its own")
-            complete = sorted(complete_steps(store))
+            there = _exported_steps(store)
+            complete = [entry.step for entry in committed if entry.step in there and is_complete(store, entry)]
             _tidy(store, complete)
-            return {"complete": complete}
         except StoreFailure as failure:
             raise as_exit(failure, store.root, what="export root") from None
+        done = max((entry.step for entry in committed), default=0)
+        outdated = {entry.step for entry in committed} - {*complete}
+        return {"complete": complete, "newest": max((step for step in there - outdated if step <= done), default=None)}
 
-    complete = decide(processes, place.root, work)["complete"]
-    return Exporter(spec, steps, checkpoints, processes, frozenset(complete), callbacks)
+    found = decide(processes, place.root, work)
+    return Exporter(spec, steps, checkpoints, processes, frozenset(found["complete"]), found["newest"], callbacks)
 
 
-def complete_steps(store: Store) -> set[int]:
-    """The steps whose exports in a root are complete."""
+def is_complete(exports: Store, entry: CommittedStep) -> bool:
+    """Whether an export from this checkpoint was completed in the root. A run of the same name may have left one of another checkpoint."""
+    try:
+        made = Complete.model_validate_json(exports.read(_complete(entry.step)).data or b"")
+    except ValidationError:
+        return False
+    return (made.path, made.manifest_sha256) == (entry.path, entry.manifest_sha256)
+
+
+def _exported_steps(store: Store) -> set[int]:
+    """The steps with a model."""
     found = [key.removeprefix(_FOLDER).removesuffix(f"/{CONFIG_KEY}") for key in store.list(_FOLDER) if key.endswith(f"/{CONFIG_KEY}")]
     return {int(step) for step in found if step.isdigit()}
 
@@ -382,6 +420,10 @@ def _tidy(store: Store, complete: Collection[int]) -> None:
         share = _read_share(store, key) if key not in done else None
         if share is not None and share.given_up:
             store.write(key, canonical_json(share.model_copy(update={"given_up": ""}).document()))
+
+
+def _complete(step: int) -> str:
+    return f"{_COMPLETE}{_FOLDER}{step}.json"
 
 
 def _unfinished(step: int) -> str:

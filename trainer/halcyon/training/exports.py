@@ -32,13 +32,14 @@ def begin_exports(context: Context, processes: ProcessGroup, checkpointer: Check
         spec.checkpoint,
         steps=spec.trainer.steps,
         owner=context.owner,
+        committed=checkpointer.committed,
         processes=processes,
         callbacks=ExportCallbacks(
             on_complete=lambda step, path, size, seconds: reporter.exported(step, path, size_bytes=size, seconds=seconds),
             on_failure=reporter.export_failed,
         ),
     )
-    reporter.found_exports(max(exporter.complete_steps, default=None))
+    reporter.found_exports(exporter.newest_step)
     checkpointer.add_reader(exporter)
     exporter.begin(checkpointer.committed)
     return exporter
