@@ -215,6 +215,31 @@ def test_exports_of_an_earlier_run_of_the_same_name_are_replaced(scene: Scene) -
     assert [step for step in now if now[step] != earlier[step]] == [5]
 
 
+def test_a_pending_export_keeps_no_part_of_its_checkpoint_in_memory(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three exports, two wait for another process, and one fails."""
+    monkeypatch.setattr(background, "FILE_BYTES", 2000)
+    monkeypatch.setattr(background, "_LAST_RETRY_SECONDS", 0.01)
+    exporter = scene.exporter(processes=2)
+    (scene.root / "exports" / "step-12").write_text("a file where the folder should be")
+    exporter.begin(scene.entries)
+    assert exporter.shares_written(limit(60))
+    written = [one.plan for one in exporter._exports if one.mine_written]
+    assert [one.entry.step for one in exporter._exports if one.plan is None] == [12]
+    assert len(written) == 2
+    assert all(plan is not None and not plan.stored.arrays._chunks for plan in written)
+    exporter.close()
+
+
+def test_abandoned_exports_end_without_a_wait_and_are_continued(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter = scene.exporter()
+    exporter.abandon()
+    exporter.begin(scene.entries)
+    exporter.close()
+    assert (scene.complete, scene.failures) == ([], [])
+    scene.export()
+    assert scene.complete == [5, 10, 12]
+
+
 @pytest.mark.parametrize("step", [10, 12])
 def test_damage_in_the_share_of_another_process_gives_the_export_up(scene: Scene, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Process 1 finds the damage. The run fails only if it is the export of its last step; the next process group tries again."""

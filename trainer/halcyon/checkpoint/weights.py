@@ -60,6 +60,12 @@ class ModelArrays:
             result[here] = self._chunk(leaf, indices)[there]
         return result
 
+    def release(self) -> None:
+        """Drop the chunks that are kept in memory."""
+        with self._lock:
+            self._chunks.clear()
+            self._bytes = 0
+
     def _chunk(self, leaf: ManifestLeaf, indices: tuple[int, ...]) -> np.ndarray:
         key = leaf.path, indices
         with self._lock:

@@ -198,9 +198,13 @@ class Exporter:
         if problems:
             raise ExportFailed(f"the training is complete, but not its exports in {self._root}; start it again: {'; '.join(problems)}")
 
-    def close(self) -> None:
-        """Abandon the exports. A later process group goes on with them."""
+    def abandon(self) -> None:
+        """Stop reading and writing, without a wait. A later process group goes on with the exports. For any thread."""
         self._abandoned.set()
+
+    def close(self) -> None:
+        """Abandon the exports, and wait for their thread."""
+        self.abandon()
         self._stop_thread()
 
     @property
@@ -260,8 +264,8 @@ class Exporter:
         with self._changed:
             repeated, one.reported = one.reported == (kind or problem), kind or problem
             one.problem, one.given_up = problem, lasting
-            if lasting:
-                one.plan = None
+            if problem:
+                one.plan = None  # it keeps a part of the checkpoint in memory
             one.tries += bool(problem)
             self._changed.notify_all()
         if problem and not repeated:
@@ -272,13 +276,14 @@ class Exporter:
         plan = self._plan(one)
         exports, folder = self._stores(one.entry.step)
         written = self._written(exports, one)
-        if not is_complete(exports, one.entry):
+        missing = [name for name in plan.share(self.processes.process_index, self.processes.process_count) if name not in written]
+        if missing and not is_complete(exports, one.entry):  # without these files process 0 writes no config.json
             folder.delete(CONFIG_KEY)  # of an export from another checkpoint, whose files are replaced now
-        for name in plan.share(self.processes.process_index, self.processes.process_count):
-            if name not in written:
-                plan.write(folder, name)
-                self._record(one, name)
+        for name in missing:
+            plan.write(folder, name)
+            self._record(one, name)
         one.mine_written = True
+        plan.stored.arrays.release()
         if self.processes.process_index != 0:
             self._is_complete(one)
 
