@@ -20,6 +20,7 @@ from halcyon.huggingface import background
 from halcyon.huggingface.background import ExportCallbacks, Exporter, ExportFailed, Share, is_complete, open_exports
 from halcyon.huggingface.exporting import export_model, plan_export
 from halcyon.huggingface.root import entry_of, stored_model
+from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
 from halcyon_api.exit_codes import ExitCode
@@ -284,10 +285,14 @@ def test_a_checkpoint_is_kept_while_it_is_exported(tmp_path: Path) -> None:
         def committed(self, entry: CommittedStep) -> None:
             seen.append(entry.step)
 
+        def not_saved(self, step: int) -> None:
+            failed.append(step)
+
         def in_use(self, step: int) -> bool:
             return step == self.step
 
     seen: list[int] = []
+    failed: list[int] = []
     reader = Reader()
     root = tmp_path / "root"
     with open_root(Root(CheckpointSpec(root=f"file://{root}", keep=2), root)) as checkpointer:
@@ -298,8 +303,52 @@ def test_a_checkpoint_is_kept_while_it_is_exported(tmp_path: Path) -> None:
             checkpointer.save(step, {"x": jax.numpy.zeros(3)}, position(step))
             checkpointer.finish()
             kept.append([entry.step for entry in checkpointer.committed])
-    assert seen == [1, 2, 3, 4, 5, 6]
+    assert list(dict.fromkeys(seen)) == [1, 2, 3, 4, 5, 6]
+    assert failed == []
     assert kept == [[1], [2, 1], [3, 2, 1], [4, 3, 1], [5, 4], [6, 5]]
+
+
+def test_a_reader_hears_of_failed_saves_and_of_commits_that_were_reported_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer of the second commit is lost, and the third save fails: the fourth save tells of the second checkpoint too."""
+
+    class Reader:
+        def committed(self, entry: CommittedStep) -> None:
+            seen.append(entry.step)
+
+        def not_saved(self, step: int) -> None:
+            failed.append(step)
+
+        def in_use(self, step: int) -> bool:
+            return False
+
+    seen: list[int] = []
+    failed: list[int] = []
+    root = tmp_path / "root"
+    with open_root(Root(CheckpointSpec(root=f"file://{root}", keep=4), root)) as checkpointer:
+        checkpointer.add_reader(Reader())
+        save = checkpointer._saver.save
+
+        def troubled(prefix: str, snapshot: Any, about: Any) -> Any:
+            head = save(prefix, snapshot, about) if about.step != 3 else None
+            if about.step in (2, 3):
+                raise StoreFailure("UNKNOWN", "no answer")
+            return head
+
+        monkeypatch.setattr(checkpointer._saver, "save", troubled)
+        for step in range(1, 5):
+            checkpointer.save(step, {"x": jax.numpy.zeros(3)}, position(step))
+            checkpointer.finish_within(None)
+    assert list(dict.fromkeys(seen)) == [1, 2, 4]
+    assert failed == [2, 3]
+
+
+def test_a_due_step_that_was_not_saved_is_reported(scene: Scene) -> None:
+    exporter = scene.exporter()
+    for step in (7, 10):
+        exporter.not_saved(step)
+    assert scene.failures == [(10, "its checkpoint was not saved, so there is nothing to export")]
 
 
 def test_an_export_changes_no_number_and_lies_below_the_checkpoints_by_default(tmp_path: Path) -> None:

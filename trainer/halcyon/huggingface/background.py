@@ -164,6 +164,11 @@ class Exporter:
                 self._exports.append(_Export(entry, self.clock()))
             self._changed.notify_all()
 
+    def not_saved(self, step: int) -> None:
+        """Report that a step is not exported because its save failed. For any thread."""
+        if self.is_due(step) and step not in self.complete_steps:
+            self.callbacks.on_failure(step, "its checkpoint was not saved, so there is nothing to export")
+
     def shares_written(self, seconds: float) -> bool:
         """Wait, at most this time, until this process has written its files of all exports, or has given up after the last tries.
 
