@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import halcyon
+from halcyon.checkpoint.copying import copy_checkpoint
 from halcyon.cli.main import app
-from halcyon.errors import BadConfiguration
+from halcyon.errors import BadConfiguration, RootTaken
 from halcyon.storage.store import Store
 from halcyon_api.exit_codes import ExitCode
 from tests.trainer.checkpoint.helpers import Root
@@ -27,6 +28,7 @@ from tests.trainer.huggingface.folders import (
     imported,
     llama_tensors,
     same_bits,
+    store_of,
     tensors_of,
     write_folder,
 )
@@ -295,6 +297,25 @@ def test_a_killed_import_can_be_started_again(tmp_path: Path) -> None:
     (tmp_path / "root" / entry.path / "MANIFEST.json").unlink()
     imported(folder, tmp_path / "root")
     assert same_bits(exported(tmp_path / "root", tmp_path / "out"), llama_tensors())
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_an_import_whose_commit_has_no_answer_reads_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool) -> None:
+    """The store retries a compare-and-swap whose answer was lost, and finds another generation: that of the first try, or of another writer."""
+    swap = Store.swap
+
+    def unanswered(store: Store, key: str, data: bytes, generation: bytes) -> None:
+        swap(store, key, data if written else b"of another writer", generation)
+
+    monkeypatch.setattr(Store, "swap", unanswered)
+    folder = write_folder(tmp_path / "model", llama_tensors())
+    if written:
+        entry = imported(folder, tmp_path / "root")
+        copy_checkpoint(store_of(tmp_path / "root"), entry, store_of(tmp_path / "copy"))
+        assert same_bits(exported(tmp_path / "copy", tmp_path / "out"), llama_tensors())
+    else:
+        with pytest.raises(RootTaken, match="was taken by a run meanwhile"):
+            imported(folder, tmp_path / "root")
 
 
 def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:
