@@ -289,6 +289,25 @@ def test_a_broken_folder_is_named_and_leaves_no_checkpoint(tmp_path: Path, what:
     assert not (tmp_path / "root" / "HEAD").exists()
 
 
+def test_the_check_of_a_files_length_reads_two_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_folder(tmp_path / "model", llama_tensors())
+    file = folder / "model.safetensors"
+    size, header = file.stat().st_size, int.from_bytes(file.read_bytes()[:8], "little")
+    with file.open("ab") as opened:
+        opened.truncate(size + (1 << 30))
+    read, read_ranges = [], Store.read_ranges
+
+    def counted(store: Store, requests: Any) -> list[bytes]:
+        read.extend(end - start for _, start, end in requests)
+        return read_ranges(store, requests)
+
+    monkeypatch.setattr(Store, "read_ranges", counted)
+    monkeypatch.setattr(Store, "tail", None)
+    with pytest.raises(BadConfiguration, match=f"is longer than the {size} bytes that its header says"):
+        imported(folder, tmp_path / "root")
+    assert sum(read) == 8 + header + 2
+
+
 def test_a_killed_import_can_be_started_again(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", llama_tensors())
     entry = imported(folder, tmp_path / "root")

@@ -73,12 +73,20 @@ def _read_header(store: Store, file: str) -> dict[str, StoredTensor]:
     where = f"{store.root}/{file}"
     length = header_size(where, _bytes(store, file, 0, SIZE_BYTES))
     found, end = parse_header(file, _bytes(store, file, SIZE_BYTES, SIZE_BYTES + length))
-    last = store.tail(file, end - 1)
-    if not last:
-        raise _truncated(where, end)
-    if len(last) != 1:
+    _bytes(store, file, end - 1, end)
+    if _has_byte(store, file, end):
         raise BadConfiguration(f"{where} is longer than the {end} bytes that its header says; copy it again")
     return found
+
+
+def _has_byte(store: Store, file: str, at: int) -> bool:
+    try:
+        store.read_ranges([(file, at, at + 1)])
+    except StoreFailure as failure:
+        if failure.code not in ("NOT_FOUND", "OUT_OF_RANGE"):
+            raise
+        return False
+    return True
 
 
 def _bytes(store: Store, file: str, start: int, end: int) -> bytes:
