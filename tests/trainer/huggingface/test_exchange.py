@@ -308,6 +308,15 @@ def test_the_check_of_a_files_length_reads_two_bytes(tmp_path: Path, monkeypatch
     assert sum(read) == 8 + header + 2
 
 
+@pytest.mark.parametrize("dtype", ["bool", pytest.param("uint8", marks=pytest.mark.variant)])
+def test_a_mask_of_another_type_beside_the_weights_is_ignored(tmp_path: Path, dtype: str) -> None:
+    tensors = tensors_of(GOLDENS / "gpt2")
+    masks = {f"h.{layer}.attn.bias": np.ones((1, 1, 4, 4), dtype) for layer in range(2)}
+    folder = write_folder(tmp_path / "model", {**tensors, **masks}, json.loads((GOLDENS / "gpt2" / "config.json").read_text()))
+    imported(folder, tmp_path / "root")
+    assert same_bits(exported(tmp_path / "root", tmp_path / "out"), tensors)
+
+
 def test_a_killed_import_can_be_started_again(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", llama_tensors())
     entry = imported(folder, tmp_path / "root")

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.companions import CONFIG_KEY
 from halcyon.huggingface.files import TensorFiles
+from halcyon.huggingface.safetensors import unreadable
 from halcyon.machine.local_files import root_address
 from halcyon.models import CausalLM, build_model
 from halcyon.models.axes import POSITION, VOCAB
@@ -113,6 +114,9 @@ class ModelFolder:
             )
         layout = WeightLayout(declared, leaves, sizes)
         self._names = {own: name for name in self._files.tensors if (own := layout.canonical(name)) is not None}
+        for name in self._names.values():
+            if not (tensor := self._files.tensors[name]).is_readable:
+                raise unreadable(name, tensor.file, tensor.type)
         layout.check({own: self._files.tensors[name].shape for own, name in self._names.items()})
         self.layout = WeightLayout(declared, [self._typed(layout, leaf, dtype) for leaf in leaves], sizes)
 
