@@ -14,13 +14,15 @@ import pytest
 import halcyon
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.layout import flatten
-from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken
-from halcyon.huggingface.beginning import Begun, begin
+from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RootTaken
+from halcyon.huggingface import beginning
+from halcyon.huggingface.beginning import Begun, _require_same, begin
 from halcyon.huggingface.importing import import_model
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import completed_state
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.exit_codes import ExitCode
+from halcyon_api.spec.model import ModelSpec
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.trainer.checkpoint.helpers import OneProcess
 from tests.trainer.huggingface.folders import TOKENS, llama_tensors, store_of, tensors_of, write_folder
@@ -98,6 +100,37 @@ def test_another_model_or_tokenizer_is_rejected(
 ) -> None:
     with pytest.raises(BadConfiguration, match=sentence):
         begun(spec_of(tmp_path, origin_of(tmp_path, kind, **config), **model), tokens)
+
+
+@pytest.mark.parametrize("custom", [{"class": "own.models:Model", "config": {"width": 16}}, {"class": "own.models:Model", "config": {"width": 8}}])
+def test_a_run_can_begin_with_a_custom_model_of_the_same_section(custom: dict[str, Any]) -> None:
+    ours = ModelSpec.model_validate({"custom": {"class": "own.models:Model", "config": {"width": 16}}})
+    theirs = ModelSpec.model_validate({"custom": custom})
+    if ours == theirs:
+        _require_same(ours, theirs, "spec.from: the checkpoint")
+    else:
+        with pytest.raises(BadConfiguration, match=r"the checkpoint holds another custom model; set spec.model.custom to its section"):
+            _require_same(ours, theirs, "spec.from: the checkpoint")
+
+
+def test_another_factor_of_the_balance_loss_is_no_other_model() -> None:
+    sizes = {"layers": 2, "hiddenSize": 8, "intermediateSize": 12, "heads": 4, "kvHeads": 2, "experts": 4, "expertsPerToken": 2}
+    ours = ModelSpec.model_validate({"mixtral": sizes | {"routerAuxLossCoef": 0.01}})
+    _require_same(ours, ModelSpec.model_validate({"mixtral": sizes | {"routerAuxLossCoef": 0.0}}), "spec.from")
+
+
+def test_a_hub_that_fails_on_one_process_ends_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 0 has the model; process 1 cannot download it."""
+    gathered: list[str] = []
+
+    def gather(_: object, text: str) -> list[str]:
+        gathered.append(text)
+        return [text, "DataUnreachable hf://owner/tiny could not be downloaded"]
+
+    monkeypatch.setattr(beginning, "gather_texts", gather)
+    with pytest.raises(DataUnreachable, match="^hf://owner/tiny could not be downloaded$"):
+        begun(spec_of(tmp_path, origin_of(tmp_path, "folder")))
+    assert gathered == [""]
 
 
 def test_a_damaged_import_and_the_root_of_another_run_are_rejected(tmp_path: Path) -> None:

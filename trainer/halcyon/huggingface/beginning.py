@@ -19,7 +19,7 @@ from halcyon.checkpoint.origin import begin_from, candidates, origin_store
 from halcyon.checkpoint.processes import Processes, decide, gather_texts
 from halcyon.checkpoint.results import Restored
 from halcyon.checkpoint.verify import Damaged, read_manifest
-from halcyon.errors import BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit
+from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit
 from halcyon.huggingface.companions import CONFIG_KEY, read_companions
 from halcyon.huggingface.folder import ModelFolder, folder_place, read_config
 from halcyon.huggingface.root import stored_model
@@ -37,7 +37,7 @@ from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 Result = TypeVar("Result")
-_NO_WEIGHT = ("initializer_range",)
+_NO_WEIGHT = ("initializer_range", "router_aux_loss_coef")
 """Entries of config.json that do not decide what a model with weights computes."""
 
 
@@ -85,12 +85,14 @@ def begin(
 
     Raises:
         BadConfiguration: The weights are of another model, or cannot be read.
+        DataUnreachable: The hub does not answer, or denies access.
         TrainerExit: See `begin_from`.
     """
     if origin.hugging_face is not None:
         own = spec.checkpoint
         s3 = origin.hugging_face.path.startswith("s3://")
-        place = folder_place(origin.hugging_face.path, own.endpoint if s3 else None, own.region if s3 else None)
+        path, endpoint, region = origin.hugging_face.path, own.endpoint if s3 else None, own.region if s3 else None
+        place = _together(processes, path, lambda: folder_place(path, endpoint, region))  # downloads a model of the hub
         store = Store(place, retry_budget=retry_budget)
         return _together(processes, store.root, lambda: _from_folder(store, spec.model, template.model, tokens))
     store = origin_store(origin, spec.checkpoint, retry_budget=retry_budget)
@@ -166,11 +168,18 @@ def _from_root(store: Store, entry: CommittedStep, spec: ModelSpec, template: Ca
 
 
 def _require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
-    """Compare two models by the entries of their config.json: what the weights need to be the same model."""
+    """Compare two models by the entries of their config.json: what the weights need to be the same model.
+
+    A custom model has no config.json, so its whole section must be the same.
+    """
+    if ours.document() == theirs.document():
+        return
     if type(ours.value) is not type(theirs.value):
         raise BadConfiguration(
             f"{what} holds a model of the kind {theirs.kind}, and spec.model is {ours.kind}; set spec.model.{theirs.kind}"
         )
+    if ours.custom is not None:
+        raise BadConfiguration(f"{what} holds another custom model; set spec.model.custom to its section, {theirs.document()['custom']}")
     section = ours.value
     assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
     family = family_of_section(section)
@@ -190,7 +199,7 @@ def _require_rows(tokens: int, rows: int, root: str) -> None:
         )
 
 
-_KINDS: tuple[type[TrainerExit], ...] = (BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit)
+_KINDS: tuple[type[TrainerExit], ...] = (BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit)
 
 
 def _together(processes: Processes, root: str, work: Callable[[], Result]) -> Result:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ValidationError
 
-from halcyon.errors import BadConfiguration
+from halcyon.data.sources.failures import is_outage
+from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.huggingface.companions import CONFIG_KEY
 from halcyon.huggingface.files import TensorFiles
 from halcyon.huggingface.safetensors import unreadable
@@ -153,7 +154,8 @@ def folder_place(place: str, endpoint: str | None = None, region: str | None = N
         only: Patterns of the files to download from the hub.
 
     Raises:
-        BadConfiguration: It is no address, or there is no such directory.
+        BadConfiguration: It is no address, or there is no such directory or model.
+        DataUnreachable: The hub does not answer, or denies access.
     """
     if place.startswith(HUB):
         place = _download(place.removeprefix(HUB), only)
@@ -186,4 +188,5 @@ def _download(name: str, only: Sequence[str]) -> str:
         return str(snapshot_download(name, revision=revision or None, allow_patterns=list(only)))
     except Exception as error:  # the package raises many kinds
         why = " ".join(str(error).split())[:200]
-        raise BadConfiguration(f"{HUB}{name} could not be downloaded ({type(error).__name__}: {why})") from None
+        kind = DataUnreachable if is_outage(error) else BadConfiguration
+        raise kind(f"{HUB}{name} could not be downloaded ({type(error).__name__}: {why})") from None
