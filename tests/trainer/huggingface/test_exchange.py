@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import halcyon
 from halcyon.checkpoint.copying import copy_checkpoint
 from halcyon.cli.main import app
 from halcyon.errors import BadConfiguration, RootTaken
+from halcyon.huggingface.exporting import export_model
+from halcyon.huggingface.root import entry_of, stored_model
 from halcyon.storage.store import Store
 from halcyon_api.exit_codes import ExitCode
 from tests.trainer.checkpoint.helpers import Root
@@ -149,6 +152,18 @@ def test_an_export_has_the_files_that_transformers_writes(case: str, tmp_path: P
     if "rope_parameters" in theirs:
         assert ours["rope_parameters"] == theirs["rope_parameters"]
         assert ours["rope_theta"] == theirs["rope_parameters"]["rope_theta"]
+
+
+def test_an_export_keeps_the_longest_sequence_of_its_base(tmp_path: Path) -> None:
+    """A run with shorter sequences began with the model. Positions that are learned are cut."""
+    for case, positions, expected in (("qwen3", "max_position_embeddings", None), ("gpt2", "n_positions", 8)):
+        imported(GOLDENS / case, tmp_path / case)
+        store = store_of(tmp_path / case)
+        stored = replace(stored_model(store, entry_of(store, None)), positions=8)
+        export_model(stored, store_of(tmp_path / f"{case}-out"))
+        found, base = (json.loads((folder / "config.json").read_text())[positions] for folder in (tmp_path / f"{case}-out", GOLDENS / case))
+        assert found == (expected or base)
+        assert base > 8
 
 
 def test_the_types_of_an_import_and_of_an_export_can_be_chosen(tmp_path: Path) -> None:

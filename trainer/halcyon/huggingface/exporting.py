@@ -19,6 +19,7 @@ from halcyon.huggingface.root import StoredModel
 from halcyon.huggingface.safetensors import write_header
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.weights import Family, FileTensor, WeightLayout, family_of_section, leaf_shapes
+from halcyon.models.weights.config import ConfigReader
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.tokenizer import load as load_tokenizer
@@ -187,7 +188,8 @@ def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence
     """The files beside the weights, config.json last."""
     tensors = [one for group in plan.values() for one in group]
     tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
-    written = exported_companions(stored.files, stored.definition, tokenizer, stored.positions)
+    positions = _positions(stored, family)
+    written = exported_companions(stored.files, stored.definition, tokenizer, positions)
     if len(plan) > 1:
         places = {one.name: name for name, group in plan.items() for one in group}
         size = sum(one.size_bytes for one in tensors)
@@ -197,13 +199,23 @@ def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence
         "architectures": [family.architectures[0]],
         "model_type": family.model_type,
         "vocab_size": stored.tokens,
-        **family.write(stored.spec.value, stored.tokens, stored.positions),
+        **family.write(stored.spec.value, stored.tokens, positions),
         **token_ids(stored.files, tokenizer),
         "dtype": dtype,
         "torch_dtype": dtype,  # what readers before version 5 of transformers look for
         "use_cache": True,
     }
     return {**written, CONFIG_KEY: encode(config)}
+
+
+def _positions(stored: StoredModel, family: Family) -> int:
+    """Longest sequence of a model. Training on shorter sequences does not shorten that of the base, unless positions are learned."""
+    learned = any(POSITION in (leaf.axes or ()) for leaf in stored.arrays.leaves.values())
+    if learned or CONFIG_KEY not in stored.files:
+        return stored.positions
+    base = ConfigReader.parse(stored.files[CONFIG_KEY])
+    base = base.inner("text_config") or base
+    return max(stored.positions, base.integer(family.positions, 0))
 
 
 def export_layout(stored: StoredModel, family: Family, dtype: np.dtype | None) -> WeightLayout:
