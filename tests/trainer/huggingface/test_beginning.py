@@ -25,7 +25,7 @@ from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.trainer.checkpoint.helpers import OneProcess
-from tests.trainer.huggingface.folders import TOKENS, llama_tensors, store_of, tensors_of, write_folder
+from tests.trainer.huggingface.folders import TOKENS, bytes_read, llama_tensors, store_of, tensors_of, write_folder
 from tests.trainer.meshes import mesh_of
 from tests.trainer.process_groups import run_document, start_processes
 
@@ -73,6 +73,13 @@ def test_each_device_gets_its_part_and_the_optimizer_starts_fresh(tmp_path: Path
     state = completed_state(program.complete_state, program.template, found.model)
     assert int(state.step) == 0
     assert all(not np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(state.optimizer_state))
+
+
+def test_devices_of_a_process_share_the_rows_that_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four devices hold columns of some tensors: each row is read once for all of them."""
+    read = bytes_read(monkeypatch)
+    begun(spec_of(tmp_path, origin_of(tmp_path, "folder")))
+    assert sum(read) <= sum(one.nbytes for one in llama_tensors().values())
 
 
 def test_rows_that_pad_the_vocabulary_are_zero_and_weights_are_rounded(tmp_path: Path) -> None:

@@ -14,12 +14,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import halcyon
+from halcyon.checkpoint.comparison import Checkpoint
 from halcyon.checkpoint.copying import copy_checkpoint
 from halcyon.cli.main import app
 from halcyon.errors import BadConfiguration, RootTaken
+from halcyon.huggingface import importing
 from halcyon.huggingface.exporting import export_model
 from halcyon.huggingface.root import entry_of, stored_model
 from halcyon.storage.store import Store
+from halcyon_api.checkpoint_documents import ManifestLeaf
 from halcyon_api.exit_codes import ExitCode
 from tests.trainer.checkpoint.helpers import Root
 from tests.trainer.huggingface.folders import (
@@ -27,6 +30,7 @@ from tests.trainer.huggingface.folders import (
     CONFIG,
     GOLDENS,
     TOKENS,
+    bytes_read,
     exported,
     imported,
     llama_tensors,
@@ -55,6 +59,29 @@ def test_import_and_export_are_inverse_to_each_other(tmp_path: Path, dtype: Any)
     first_config, second_config = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("first", "second"))
     assert first_config == second_config
     assert {name: first_config[name] for name in CONFIG} == CONFIG
+
+
+def test_an_import_reads_each_byte_once_and_an_export_reads_each_chunk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chunks are so small that matrices are cut, and the export keeps only a few of them in memory."""
+    original = llama_tensors()
+    size = sum(one.nbytes for one in original.values())
+    monkeypatch.setattr(importing, "chunk_limit", lambda total: 200)
+    rows = bytes_read(monkeypatch)
+    imported(write_folder(tmp_path / "model", original), tmp_path / "root")
+    assert sum(rows) == size
+    chunks: list[int] = []
+    chunk = Checkpoint.chunk
+
+    def counted(checkpoint: Checkpoint, leaf: ManifestLeaf, indices: tuple[int, ...]) -> np.ndarray:
+        values = chunk(checkpoint, leaf, indices)
+        chunks.append(values.nbytes)
+        return values
+
+    monkeypatch.setattr(Checkpoint, "chunk", counted)
+    store = store_of(tmp_path / "root")
+    export_model(stored_model(store, entry_of(store, None), kept_bytes=1000), store_of(tmp_path / "out"))
+    assert same_bits(tensors_of(tmp_path / "out"), original)
+    assert sum(chunks) < 1.1 * size
 
 
 def test_several_processes_share_an_export_and_the_last_completes_it(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf
 
 KEPT_BYTES = 1 << 30
 """Chunks that are kept in memory, because the regions of neighbouring layers lie in the same chunk."""
-_MODEL = "model."
+MODEL_PREFIX = "model."
+"""How the paths of a model's parameters begin in a checkpoint."""
 
 
 class ModelArrays:
@@ -28,7 +29,7 @@ class ModelArrays:
     def __init__(self, checkpoint: Checkpoint, *, kept_bytes: int = KEPT_BYTES) -> None:
         self._checkpoint, self._kept_bytes = checkpoint, kept_bytes
         self.leaves: dict[str, ManifestLeaf] = {
-            path.removeprefix(_MODEL): leaf for path, leaf in checkpoint.leaves.items() if path.startswith(_MODEL)
+            path.removeprefix(MODEL_PREFIX): leaf for path, leaf in checkpoint.leaves.items() if path.startswith(MODEL_PREFIX)
         }
         """The manifest's entries of the parameters."""
         self._chunks: OrderedDict[tuple[str, tuple[int, ...]], np.ndarray] = OrderedDict()

@@ -6,6 +6,7 @@ more rows, which no token uses: these are left out. Rows that only pad the run's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.checkpoint.layout import Leaf, flatten, normal, unflatten
+from halcyon.checkpoint.layout import Leaf, Region, flatten, normal, unflatten, whole
 from halcyon.checkpoint.origin import begin_from, candidates, origin_store
 from halcyon.checkpoint.processes import Processes, decide, gather_texts
 from halcyon.checkpoint.results import Restored
 from halcyon.checkpoint.verify import Damaged, read_manifest
+from halcyon.checkpoint.weights import MODEL_PREFIX
 from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit
 from halcyon.huggingface.companions import CONFIG_KEY, read_companions
 from halcyon.huggingface.folder import ModelFolder, folder_place, read_config
@@ -117,20 +119,40 @@ def read_arrays(read: ReadRegion, template: Any, types: Mapping[str, np.dtype] |
     """
     arrays: list[Any] = []
     for leaf in flatten(template):
-        dtype = leaf.dtype if types is None else types[leaf.path]
-        held: dict[str, np.ndarray] = {}
-
-        def part(index: Any, leaf: Leaf = leaf, held: dict[str, np.ndarray] = held, dtype: np.dtype = dtype) -> np.ndarray:
-            region = normal(index, leaf.shape)
-            if str(region) not in held:
-                held[str(region)] = read(leaf.path, region).astype(dtype)
-            return held[str(region)]
-
+        part = _parts(read, leaf, leaf.dtype if types is None else types[leaf.path])
         if leaf.sharding is None:
             arrays.append(jnp.asarray(part((slice(None),) * len(leaf.shape))))
         else:
             arrays.append(jax.make_array_from_callback(leaf.shape, leaf.sharding, part))
     return unflatten(template, arrays)
+
+
+def _parts(read: ReadRegion, leaf: Leaf, dtype: np.dtype) -> Callable[[Any], np.ndarray]:
+    """A function that gives the part of a parameter at JAX's index of a shard.
+
+    It reads one region for all devices of this process, because files are read in whole rows, which devices may share. If these devices
+    do not fill a region, it reads the part of each.
+    """
+    sharding, full = leaf.sharding, whole(leaf.shape)
+    indices = [full] if sharding is None else sharding.addressable_devices_indices_map(leaf.shape).values()
+    regions = {str(region): region for region in (normal(index or full, leaf.shape) for index in indices)}.values()
+    box = tuple(slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in zip(*regions, strict=True))
+    filled = _elements(box) <= sum(map(_elements, regions))
+    held: dict[str, np.ndarray] = {}
+
+    def part(index: Any) -> np.ndarray:
+        region = normal(index, leaf.shape)
+        source = box if filled else region
+        if str(source) not in held:
+            held[str(source)] = read(leaf.path, source)
+        cut = tuple(slice(one.start - own.start, one.stop - own.start) for one, own in zip(region, source, strict=True))
+        return held[str(source)][cut].astype(dtype)
+
+    return part
+
+
+def _elements(region: Region) -> int:
+    return math.prod(part.stop - part.start for part in region)
 
 
 def _from_folder(store: Store, spec: ModelSpec, template: CausalLM, tokens: int) -> Begun:
@@ -149,7 +171,7 @@ def _imported(origin: OriginSpec, store: Store, owner: Owner) -> dict[str, Any]:
             manifest = read_manifest(store, entry)
         except Damaged:
             continue
-        only_weights = all(leaf.path.startswith("model.") for leaf in manifest.leaves)
+        only_weights = all(leaf.path.startswith(MODEL_PREFIX) for leaf in manifest.leaves)
         return {"entry": entry.document() if only_weights else None}
     return {"entry": None}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 import jax.numpy as jnp
@@ -9,16 +10,14 @@ import numpy as np
 
 from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.checkpoint.layout import Region, chunk_limit, chunk_shape
+from halcyon.checkpoint.weights import MODEL_PREFIX
 from halcyon.data.cache.tokenizers import keep_tokenizer
 from halcyon.huggingface.companions import CONFIG_KEY, keep_companions, read_companions, tokenizer_of
 from halcyon.huggingface.folder import ModelFolder, read_config
-from halcyon.models.weights import LeafShape
+from halcyon.models.weights import LeafShape, WeightLayout
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
-
-_MODEL = "model."
-
 
 def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = None, clock: float) -> CommittedStep:
     """Write the model of a folder into a fresh checkpoint root, as a checkpoint of step 0 that holds only the model.
@@ -46,7 +45,7 @@ def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = 
     limit = chunk_limit(sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in folder.leaves.values()))
 
     def read(leaf: ManifestLeaf, region: Region) -> np.ndarray:
-        return folder.read(leaf.path.removeprefix(_MODEL), region)
+        return folder.read(leaf.path.removeprefix(MODEL_PREFIX), region)
 
     def keep() -> None:
         keep_companions(to, files)
@@ -56,7 +55,7 @@ def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = 
     model = config.spec.document()
     return create_checkpoint(
         to,
-        [_described(leaf, limit) for leaf in folder.leaves.values()],
+        [_described(folder.layout, leaf, limit) for leaf in folder.leaves.values()],
         read,
         owner=owner,
         documents={"spec.model": model, "data": {} if definition is None else {"tokenizerSha256": definition.fingerprint}},
@@ -67,6 +66,12 @@ def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = 
     )
 
 
-def _described(leaf: LeafShape, limit_bytes: int) -> ManifestLeaf:
-    chunks = chunk_shape(leaf.shape, leaf.dtype.itemsize, limit_bytes)
-    return ManifestLeaf(path=f"{_MODEL}{leaf.path}", shape=leaf.shape, dtype=leaf.dtype.name, axes=tuple(leaf.axes), chunk_shape=chunks)
+def _described(layout: WeightLayout, leaf: LeafShape, limit_bytes: int) -> ManifestLeaf:
+    """The manifest entry of a parameter. Its chunks are cut so that each byte of the files is read once, if that makes them small enough."""
+    sizes = dict(leaf.axes)
+    for axes in (*layout.cheap_cuts(leaf.path), tuple(leaf.axes)):
+        others = math.prod(size for name, size in sizes.items() if name not in axes)
+        cut = chunk_shape(tuple(sizes[name] for name in axes), leaf.dtype.itemsize * max(others, 1), limit_bytes)
+        sizes |= dict(zip(axes, cut, strict=True))
+    chunks = tuple(max(size, 1) for size in sizes.values())
+    return ManifestLeaf(path=f"{MODEL_PREFIX}{leaf.path}", shape=leaf.shape, dtype=leaf.dtype.name, axes=tuple(leaf.axes), chunk_shape=chunks)
