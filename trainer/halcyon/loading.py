@@ -94,7 +94,7 @@ def _from_files(store: Store, dtype: Any) -> tuple[CausalLM, Tokenizer | None]:
         model = read_arrays(folder.read, shapes, {path: leaf.dtype for path, leaf in folder.leaves.items()})
         return model, _tokenizer(tokenizer_of(read_companions(store)))
     except StoreFailure as failure:
-        raise as_exit(failure, store.root, what="the folder") from None
+        raise as_exit(failure, store.root, what="the folder", field="its address") from None
 
 
 def _from_root(store: Store, step: int | None, dtype: Any) -> tuple[CausalLM, Tokenizer | None]:
@@ -104,7 +104,7 @@ def _from_root(store: Store, step: int | None, dtype: Any) -> tuple[CausalLM, To
         model = read_arrays(stored.arrays.read, model_shapes(stored.spec, stored.tokens, stored.positions), types)
         return model, _tokenizer(stored.definition)
     except StoreFailure as failure:
-        raise as_exit(failure, store.root) from None
+        raise as_exit(failure, store.root, field="its address") from None
     except Damaged as damage:
         raise NoValidCheckpoint(f"{store.root}: {damage}") from None
 

@@ -377,7 +377,7 @@ def test_a_model_without_a_form_of_hugging_face_is_rejected_before_the_start(mon
     context = resolve_context(tmp_path / "run.yaml", {})
     check_exportable(context)
     monkeypatch.setattr(registry, "FAMILIES", ())
-    with pytest.raises(BadConfiguration, match="no form of Hugging Face"):
+    with pytest.raises(BadConfiguration, match=r"^spec.export: .* has no form of Hugging Face to export; remove spec.export, or choose"):
         check_exportable(context)
 
 

@@ -14,10 +14,11 @@ import pytest
 import halcyon
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.layout import flatten
-from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RootTaken
+from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RootTaken, RootUnusable
 from halcyon.huggingface import beginning
-from halcyon.huggingface.beginning import Begun, _require_same, begin
+from halcyon.huggingface.beginning import Begun, _require_same, _together, begin
 from halcyon.huggingface.importing import import_model
+from halcyon.storage.failures import StoreFailure
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import completed_state
 from halcyon_api.checkpoint_documents import Owner
@@ -138,6 +139,14 @@ def test_a_hub_that_fails_on_one_process_ends_all_of_them(tmp_path: Path, monkey
     with pytest.raises(DataUnreachable, match="^hf://owner/tiny could not be downloaded$"):
         begun(spec_of(tmp_path, origin_of(tmp_path, "folder")))
     assert gathered == [""]
+
+
+def test_a_store_without_the_bucket_is_named_with_its_field() -> None:
+    def fail() -> None:
+        raise StoreFailure("NOT_FOUND", "no such bucket")
+
+    with pytest.raises(RootUnusable, match=r"^the folder s3://none/base does not exist; create the bucket, or correct spec.from \(NOT_FOUND"):
+        _together(OneProcess(), "s3://none/base", fail)
 
 
 def test_a_damaged_import_and_the_root_of_another_run_are_rejected(tmp_path: Path) -> None:

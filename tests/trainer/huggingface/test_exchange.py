@@ -16,13 +16,14 @@ from typer.testing import CliRunner, Result
 import halcyon
 from halcyon.checkpoint.comparison import Checkpoint
 from halcyon.checkpoint.copying import copy_checkpoint
+from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.cli.main import app
 from halcyon.errors import BadConfiguration, RootTaken
 from halcyon.huggingface import importing
 from halcyon.huggingface.exporting import export_model
 from halcyon.huggingface.root import entry_of, stored_model
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import ManifestLeaf
+from halcyon_api.checkpoint_documents import ManifestLeaf, Owner
 from halcyon_api.exit_codes import ExitCode
 from tests.trainer.checkpoint.helpers import Root
 from tests.trainer.huggingface.folders import (
@@ -259,6 +260,25 @@ def test_the_commands_import_and_export(tmp_path: Path) -> None:
     assert "has no checkpoint of step 7" in command("export", "hf", f"{tmp_path / 'Base_1'}@7", tmp_path / "new").stderr
     again = command("import", "hf", tmp_path / "model", "--root", tmp_path / "Base_1")
     assert (again.exit_code, "holds checkpoints already" in again.stderr) == (ExitCode.ROOT_TAKEN, True)
+
+
+def test_an_export_says_why_it_has_no_tokenizer(tmp_path: Path) -> None:
+    imported(write_folder(tmp_path / "model", llama_tensors()), tmp_path / "root")
+    assert "without a tokenizer: the root has none" in command("export", "hf", tmp_path / "root", tmp_path / "out").stdout
+    store = store_of(tmp_path / "root")
+    model, entry = stored_model(store, entry_of(store, None)), entry_of(store, None)
+    create_checkpoint(
+        store_of(tmp_path / "bytes"),
+        [leaf.model_copy(update={"path": f"model.{path}"}) for path, leaf in model.arrays.leaves.items()],
+        lambda leaf, region: model.arrays.read(leaf.path.removeprefix("model."), region),
+        owner=Owner(namespace="default", name="bytes"),
+        documents={"spec.model": model.spec.document(), "spec.tokenizer": {"byte": {}}, "data": {}},
+        vocabulary=model.tokens,
+        positions=model.positions,
+        time=entry.time,
+    )
+    done = command("export", "hf", tmp_path / "bytes", tmp_path / "bytes-out")
+    assert "without a tokenizer: one of the kind byte has no file there" in done.stdout, done.output
 
 
 def broken(folder: Path, what: str) -> None:

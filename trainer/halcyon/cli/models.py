@@ -112,11 +112,16 @@ def export_hf(
         entry = entry_of(store, step)
         to = Store(address(folder, to_endpoint, to_region), timeout_seconds=_REQUEST_SECONDS)
         number, parts = _part(part)
-        done = export_model(stored_model(store, entry), to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
+        stored = stored_model(store, entry)
+        done = export_model(stored, to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
     if not done.companions:
         rest = "; the other parts are not complete"
+    elif any(name.startswith("tokenizer.") for name in done.companions):
+        rest = ""
+    elif stored.definition is None:
+        rest = ", without a tokenizer: the root has none"
     else:
-        rest = "" if any(name.startswith("tokenizer.") for name in done.companions) else ", without a tokenizer: the root has none"
+        rest = f", without a tokenizer: one of the kind {stored.definition.kind} has no file there"
     sys.stdout.write(
         f"step {entry.step} is in {to.root}: {counted(done.tensors, 'tensor')} with {done.size_bytes} bytes in "
         f"{counted(len(done.files), 'file')}{rest}\n"

@@ -396,7 +396,7 @@ def open_exports(
             complete = [entry.step for entry in committed if entry.step in there and is_complete(store, entry)]
             _tidy(store, complete)
         except StoreFailure as failure:
-            raise as_exit(failure, store.root, what="export root") from None
+            raise as_exit(failure, store.root, what="export root", field="spec.export.root") from None
         done = max((entry.step for entry in committed), default=0)
         outdated = {entry.step for entry in committed} - {*complete}
         return {"complete": complete, "newest": max((step for step in there - outdated if step <= done), default=None)}

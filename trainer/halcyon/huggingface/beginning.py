@@ -239,7 +239,7 @@ def _together(processes: Processes, root: str, work: Callable[[], Result]) -> Re
         kind, _, message = found.partition(" ")
         if kind == "StoreFailure":
             code, _, message = message.partition(" ")
-            raise as_exit(StoreFailure(code, message), root, what="the folder")
+            raise as_exit(StoreFailure(code, message), root, what="the folder", field="spec.from")
         if kind:
             raise next(one for one in _KINDS if one.__name__ == kind)(message)
     return result  # type: ignore[return-value]

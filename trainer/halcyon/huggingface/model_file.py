@@ -34,4 +34,4 @@ def read_model(config: str, folder: Path) -> dict[str, Any]:
     except (BadConfiguration, DataUnreachable) as error:
         raise type(error)(f"spec.model.huggingFace.config: {error}") from None
     except StoreFailure as failure:
-        raise as_exit(failure, place, what="the folder of spec.model.huggingFace.config,") from None
+        raise as_exit(failure, place, what="the folder of spec.model.huggingFace.config,", field="its path") from None
