@@ -21,8 +21,10 @@ from halcyon.cli.main import app
 from halcyon.errors import BadConfiguration, RootTaken
 from halcyon.huggingface import importing
 from halcyon.huggingface.exporting import export_model
-from halcyon.huggingface.root import entry_of, stored_model
+from halcyon.huggingface.root import StoredModel, entry_of, stored_model
 from halcyon.storage.store import Store
+from halcyon.tokenizer import load as load_tokenizer
+from halcyon.tokenizer.bpe import train_bpe
 from halcyon_api.checkpoint_documents import ManifestLeaf, Owner
 from halcyon_api.exit_codes import ExitCode
 from tests.trainer.checkpoint.helpers import Root
@@ -206,8 +208,6 @@ def test_the_types_of_an_import_and_of_an_export_can_be_chosen(tmp_path: Path) -
 
 def test_tokenizer_template_and_settings_travel(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", llama_tensors())
-    from halcyon.tokenizer.bpe import train_bpe
-
     (folder / "tokenizer.json").write_bytes(train_bpe(["a b c d"] * 10, 300, ()).content)
     files = {
         "tokenizer_config.json": b"{}",
@@ -225,6 +225,43 @@ def test_tokenizer_template_and_settings_travel(tmp_path: Path) -> None:
     exported(tmp_path / "root", tmp_path / "out")
     assert {name: (tmp_path / "out" / name).read_bytes() for name in files} == files
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+
+
+def test_a_run_with_another_tokenizer_exports_the_ids_of_its_own(tmp_path: Path) -> None:
+    """The files of the base's tokenizer are left out; its chat template and its other settings stay."""
+    folder = write_folder(tmp_path / "model", llama_tensors())
+    for name, data in {
+        "tokenizer.json": b"{}",
+        "tokenizer_config.json": b'{"eos_token": "</s>"}',
+        "chat_template.jinja": b"{{ messages }}",
+        "generation_config.json": b'{"eos_token_id": [2, 3], "top_k": 20}',
+    }.items():
+        (folder / name).write_bytes(data)
+    own = train_bpe(["a b c d"] * 10, 300, ())
+    stored = replace(_stored(folder, tmp_path / "root"), definition=own)
+    export_model(stored, store_of(tmp_path / "out"))
+    tokenizer, out = load_tokenizer(own), tmp_path / "out"
+    assert (out / "tokenizer.json").read_bytes() == own.content
+    assert json.loads((out / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert (out / "chat_template.jinja").read_bytes() == b"{{ messages }}"
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    assert json.loads((out / "generation_config.json").read_text()) == {"top_k": 20, **ids}
+    config = json.loads((out / "config.json").read_text())
+    assert {name: config[name] for name in ids} == ids
+
+
+def _stored(folder: Path, root: Path) -> StoredModel:
+    imported(folder, root)
+    return stored_model(store_of(root), entry_of(store_of(root), None))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", "tokenizer_config.json"])
+def test_a_deeply_nested_document_is_one_sentence(tmp_path: Path, name: str) -> None:
+    folder = write_folder(tmp_path / "model", llama_tensors())
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / name).write_text("[" * 100_000)
+    with pytest.raises(BadConfiguration, match=f"{name} is (no JSON|damaged)"):
+        imported(folder, tmp_path / "root")
 
 
 def test_logits_reject_what_the_model_cannot_take(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from halcyon.errors import BadConfiguration
-from halcyon.huggingface.companions import CONFIG_KEY, encode, exported_companions, token_ids
+from halcyon.huggingface.companions import CONFIG_KEY, encode, exported_companions, files_for, token_ids
 from halcyon.huggingface.files import INDEX_KEY, SINGLE_KEY
 from halcyon.huggingface.folder import model_shapes
 from halcyon.huggingface.root import StoredModel
@@ -200,7 +200,7 @@ def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence
         "model_type": family.model_type,
         "vocab_size": stored.tokens,
         **family.write(stored.spec.value, stored.tokens, positions),
-        **token_ids(stored.files, tokenizer),
+        **token_ids(files_for(stored.files, stored.definition), tokenizer),
         "dtype": dtype,
         "torch_dtype": dtype,  # what readers before version 5 of transformers look for
         "use_cache": True,

@@ -64,7 +64,7 @@ def _files(store: Store) -> Mapping[str, Sequence[str]]:
     try:
         for name, file in json.loads(index)["weight_map"].items():
             files.setdefault(str(file), []).append(str(name))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadConfiguration(f"{store.root}/{INDEX_KEY} is damaged; copy it again") from None
     return files
 
