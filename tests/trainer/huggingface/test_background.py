@@ -22,6 +22,7 @@ from halcyon.huggingface.exporting import export_model, plan_export
 from halcyon.huggingface.root import entry_of, stored_model
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
+from halcyon.training.loop import TrainingEnd
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -379,6 +380,13 @@ def test_a_model_without_a_form_of_hugging_face_is_rejected_before_the_start(mon
     monkeypatch.setattr(registry, "FAMILIES", ())
     with pytest.raises(BadConfiguration, match=r"^spec.export: .* has no form of Hugging Face to export; remove spec.export, or choose"):
         check_exportable(context)
+
+
+def test_an_interrupt_during_the_last_exports_leaves_a_run_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = run_document(tmp_path / "root", slices=1, topology="1x1", steps=12)
+    for preempted in (True, False):
+        monkeypatch.setattr("halcyon.tasks.train.train", lambda *_, end=preempted, **__: TrainingEnd(12, preempted=end))
+        assert halcyon.train(document).complete is not preempted
 
 
 @pytest.mark.slow

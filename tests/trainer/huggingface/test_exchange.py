@@ -19,14 +19,15 @@ from halcyon.checkpoint.copying import copy_checkpoint
 from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.cli.main import app
 from halcyon.errors import BadConfiguration, RootTaken
-from halcyon.huggingface import importing
-from halcyon.huggingface.exporting import export_model
+from halcyon.huggingface import exporting, importing
+from halcyon.huggingface.exporting import export_model, plan_export
 from halcyon.huggingface.root import StoredModel, entry_of, stored_model
 from halcyon.storage.store import Store
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon_api.checkpoint_documents import ManifestLeaf, Owner
 from halcyon_api.exit_codes import ExitCode
+from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.checkpoint.helpers import Root
 from tests.trainer.huggingface.folders import (
     CASES,
@@ -129,7 +130,10 @@ def test_the_checkpoint_of_an_import_verifies_and_shows_as_any_other(tmp_path: P
     runner = CliRunner()
     assert "0" in runner.invoke(app, ["checkpoints", "list", str(tmp_path / "root")]).stdout
     assert runner.invoke(app, ["checkpoints", "verify", str(tmp_path / "root")]).exit_code == 0
+    (tmp_path / "root" / "choices").mkdir()
+    (tmp_path / "root" / "choices" / "a.json").write_text("{}")
     assert runner.invoke(app, ["checkpoints", "copy", str(tmp_path / "root"), str(tmp_path / "copy")]).exit_code == 0
+    assert (tmp_path / "copy" / "choices" / "a.json").read_text() == "{}"
     assert same_bits(exported(tmp_path / "copy", tmp_path / "out"), llama_tensors())
 
 
@@ -299,6 +303,15 @@ def test_the_commands_import_and_export(tmp_path: Path) -> None:
     assert (again.exit_code, "holds checkpoints already" in again.stderr) == (ExitCode.ROOT_TAKEN, True)
 
 
+def test_a_file_that_s3_does_not_take_is_rejected_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "S3_FILE_BYTES", 2000)
+    stored = _stored(write_folder(tmp_path / "model", llama_tensors()), tmp_path / "root")
+    plan = plan_export(stored)
+    with pytest.raises(BadConfiguration, match=r"model.safetensors has \d+ bytes, more than S3 takes in one request: its largest tensor is"):
+        plan.write(Store(CheckpointSpec(root="s3://bucket/out", endpoint="http://127.0.0.1:1")), "model.safetensors")
+    plan.write(store_of(tmp_path / "out"), "model.safetensors")
+
+
 def test_an_export_says_why_it_has_no_tokenizer(tmp_path: Path) -> None:
     imported(write_folder(tmp_path / "model", llama_tensors()), tmp_path / "root")
     assert "without a tokenizer: the root has none" in command("export", "hf", tmp_path / "root", tmp_path / "out").stdout
@@ -356,6 +369,8 @@ def broken(folder: Path, what: str) -> None:
             (folder / "model.safetensors.index.json").write_text(json.dumps(index))
         case "config":
             (folder / "config.json").write_text("{")
+        case "positions":
+            write_folder(folder, tensors, max_position_embeddings=0)
         case "sizes":
             write_folder(folder, tensors, num_key_value_heads=3)
 
@@ -377,6 +392,7 @@ def broken(folder: Path, what: str) -> None:
         ("index", r"says that the tensor model.more.weight is in model.safetensors, but it is not"),
         ("part", r"model-00001-of-00002.safetensors is missing or truncated"),
         ("config", r"config.json is no JSON"),
+        ("positions", r"config.json: max_position_embeddings is 0; it must be at least 1"),
         ("sizes", r"config.json: .*kvHeads must divide heads"),
     ],
 )

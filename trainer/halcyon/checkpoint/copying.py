@@ -10,6 +10,7 @@ from halcyon.checkpoint.verify import encode_commit, prefixes, read_file, read_m
 from halcyon.errors import RootTaken
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
+    CHOICES_PREFIX,
     COMMIT_KEY,
     DATA_PREFIX,
     HEAD_KEY,
@@ -24,8 +25,8 @@ from halcyon_api.checkpoint_documents import (
     Owner,
 )
 
-_BESIDE = (TOKENIZERS_PREFIX, HUGGING_FACE_PREFIX)
-"""What a root keeps beside its checkpoints, so that their model can be used."""
+_BESIDE = (TOKENIZERS_PREFIX, HUGGING_FACE_PREFIX, CHOICES_PREFIX)
+"""What a root keeps beside its checkpoints, so that their model can be used, and their run goes on with the same numbers."""
 
 
 def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Owner | None = None) -> Head:

@@ -28,6 +28,9 @@ from halcyon_api.spec.families.section import ModelSection
 
 FILE_BYTES = 5_000_000_000
 """Largest file of an export, unless one tensor is larger: what an object store takes in one request."""
+S3_FILE_BYTES = 5 << 30
+"""Largest value that S3 takes in one request, and the store sends each value in one:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html"""
 _PARTS = "parts/"
 """Documents of the processes that share an export, until it is complete."""
 
@@ -85,9 +88,16 @@ class ExportPlan:
         """Write one file with tensors.
 
         Raises:
+            BadConfiguration: It is too large for the store.
             Damaged: A file of the checkpoint is damaged.
             StoreFailure: A store did not answer.
         """
+        size = sum(one.size_bytes for one in self.files[name])
+        if to.root.startswith("s3://") and size > S3_FILE_BYTES:
+            raise BadConfiguration(
+                f"{name} has {size} bytes, more than S3 takes in one request: its largest tensor is "
+                f"{max(self.files[name], key=lambda one: one.size_bytes).name}; set dtype to bfloat16, or smaller files"
+            )
         _write(to, name, self.files[name], self.stored)
 
     def complete(self, to: Store) -> tuple[str, ...]:

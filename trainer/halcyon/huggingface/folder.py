@@ -87,7 +87,11 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadConfiguration(f"{config.where}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
-    return ModelConfig(family, spec, config.integer("vocab_size"), config.integer(family.positions))
+    sizes = {key: config.integer(key) for key in ("vocab_size", family.positions)}
+    for key, size in sizes.items():
+        if size < 1:
+            raise BadConfiguration(f"{config.where}: {key} is {size}; it must be at least 1")
+    return ModelConfig(family, spec, sizes["vocab_size"], sizes[family.positions])
 
 
 class ModelFolder:
