@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from halcyon.checkpoint.opening import entry_of
 from halcyon.huggingface.exporting import export_model
 from halcyon.huggingface.files import TensorFiles
 from halcyon.huggingface.importing import import_model
-from halcyon.huggingface.root import entry_of, stored_model
+from halcyon.huggingface.root import stored_model
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec

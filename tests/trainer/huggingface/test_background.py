@@ -15,11 +15,12 @@ import pytest
 
 import halcyon
 from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of
+from halcyon.checkpoint.opening import entry_of
 from halcyon.errors import BadConfiguration, RootTaken
 from halcyon.huggingface import background
 from halcyon.huggingface.background import ExportCallbacks, Exporter, ExportFailed, Share, is_complete, open_exports
 from halcyon.huggingface.exporting import export_model, plan_export
-from halcyon.huggingface.root import entry_of, stored_model
+from halcyon.huggingface.root import stored_model
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.training.loop import TrainingEnd

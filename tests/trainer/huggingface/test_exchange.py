@@ -17,11 +17,12 @@ import halcyon
 from halcyon.checkpoint.comparison import Checkpoint
 from halcyon.checkpoint.copying import copy_checkpoint
 from halcyon.checkpoint.creating import create_checkpoint
+from halcyon.checkpoint.opening import entry_of
 from halcyon.cli.main import app
 from halcyon.errors import BadConfiguration, RootTaken
 from halcyon.huggingface import exporting, importing
 from halcyon.huggingface.exporting import export_model, plan_export
-from halcyon.huggingface.root import StoredModel, entry_of, stored_model
+from halcyon.huggingface.root import StoredModel, stored_model
 from halcyon.storage.store import Store
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.tokenizer.bpe import train_bpe

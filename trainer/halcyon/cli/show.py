@@ -90,7 +90,7 @@ def _planned(spec: TrainingRunSpec) -> Plan:
 def _print(found: Plan, spec: TrainingRunSpec, shown: Console) -> None:
     from rich.table import Table
 
-    from halcyon.training.plan import size
+    from halcyon.machine.memory import size
     from halcyon_api.counting import counted
     from halcyon_api.mesh import ASSUMED_VOCABULARY, document_vocabulary
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +19,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.huggingface.companions import keep_companions
 from halcyon.huggingface.root import StoredModel, stored_model
 from halcyon.storage.store import Store
+from halcyon.telemetry.clock import timestamp
 from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, cloc
         },
         vocabulary=first.tokens,
         positions=min(model.positions for model in models),
-        time=datetime.fromtimestamp(clock, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        time=timestamp(clock),
         before_commit=keep,
     )
     return replace(stored_model(to, entry), definition=first.definition)

@@ -30,6 +30,7 @@ from halcyon.checkpoint.verify import Damaged
 from halcyon.errors import BadConfiguration, RootTaken, TrainerExit
 from halcyon.huggingface.companions import CONFIG_KEY
 from halcyon.huggingface.exporting import ExportPlan, plan_export
+from halcyon.huggingface.files import FILE_SECONDS
 from halcyon.huggingface.root import stored_model
 from halcyon.storage.failures import Abandoned, StoreFailure, as_exit
 from halcyon.storage.store import Store
@@ -52,7 +53,6 @@ _RETRY_SECONDS = 30.0
 _LAST_RETRY_SECONDS = 2.0
 _LAST_TRIES = 3
 """Tries of each export at the end of the run."""
-_REQUEST_SECONDS = 3600.0
 
 
 class ExportFailed(TrainerExit):
@@ -352,7 +352,7 @@ class Exporter:
         return self._store(place), self._store(place.model_copy(update={"root": f"{self._root.rstrip('/')}/{_FOLDER}{step}"}))
 
     def _store(self, place: CheckpointSpec) -> Store:
-        return Store(place, abandoned=self._abandoned.is_set, timeout_seconds=_REQUEST_SECONDS)
+        return Store(place, abandoned=self._abandoned.is_set, timeout_seconds=FILE_SECONDS)
 
 
 _OTHERS = "another process has not written its files; its log has the reason"

@@ -13,6 +13,8 @@ from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 
 SINGLE_KEY = "model.safetensors"
+FILE_SECONDS = 3600.0
+"""Longest time for one file: an export writes files of gigabytes."""
 INDEX_KEY = "model.safetensors.index.json"
 
 

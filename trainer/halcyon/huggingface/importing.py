@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from halcyon.huggingface.companions import CONFIG_KEY, keep_companions, read_com
 from halcyon.huggingface.folder import ModelFolder, read_config
 from halcyon.models.weights import LeafShape, WeightLayout
 from halcyon.storage.store import Store
+from halcyon.telemetry.clock import timestamp
 from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 
@@ -61,7 +61,7 @@ def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = 
         documents={"spec.model": model, "data": {} if definition is None else {"tokenizerSha256": definition.fingerprint}},
         vocabulary=config.tokens,
         positions=config.positions,
-        time=datetime.fromtimestamp(clock, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        time=timestamp(clock),
         before_commit=keep,
     )
 
