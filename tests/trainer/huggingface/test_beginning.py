@@ -110,15 +110,11 @@ def test_another_model_or_tokenizer_is_rejected(
         begun(spec_of(tmp_path, origin_of(tmp_path, kind, **config), **model), tokens)
 
 
-@pytest.mark.parametrize("custom", [{"class": "own.models:Model", "config": {"width": 16}}, {"class": "own.models:Model", "config": {"width": 8}}])
-def test_a_run_can_begin_with_a_custom_model_of_the_same_section(custom: dict[str, Any]) -> None:
-    ours = ModelSpec.model_validate({"custom": {"class": "own.models:Model", "config": {"width": 16}}})
-    theirs = ModelSpec.model_validate({"custom": custom})
-    if ours == theirs:
-        _require_same(ours, theirs, "spec.from: the checkpoint")
-    else:
-        with pytest.raises(BadConfiguration, match=r"the checkpoint holds another custom model; set spec.model.custom to its section"):
-            _require_same(ours, theirs, "spec.from: the checkpoint")
+def test_a_run_can_begin_with_a_custom_model_of_the_same_section() -> None:
+    narrow, wide = (ModelSpec.model_validate({"custom": {"class": "own.models:Model", "config": {"width": width}}}) for width in (8, 16))
+    _require_same(narrow, narrow, "spec.from: the checkpoint")
+    with pytest.raises(BadConfiguration, match=r"the checkpoint holds another custom model; set spec.model.custom to its section"):
+        _require_same(narrow, wide, "spec.from: the checkpoint")
 
 
 def test_another_factor_of_the_balance_loss_is_no_other_model() -> None:
@@ -145,7 +141,7 @@ def test_a_store_without_the_bucket_is_named_with_its_field() -> None:
     def fail() -> None:
         raise StoreFailure("NOT_FOUND", "no such bucket")
 
-    with pytest.raises(RootUnusable, match=r"^the folder s3://none/base does not exist; create the bucket, or correct spec.from \(NOT_FOUND"):
+    with pytest.raises(RootUnusable, match=r"^the folder s3://none/base does not exist; create the bucket, or correct spec.from \("):
         _together(OneProcess(), "s3://none/base", fail)
 
 

@@ -308,7 +308,7 @@ def test_a_file_that_s3_does_not_take_is_rejected_before_it_is_read(tmp_path: Pa
     monkeypatch.setattr(exporting, "S3_FILE_BYTES", 2000)
     stored = _stored(write_folder(tmp_path / "model", llama_tensors()), tmp_path / "root")
     plan = plan_export(stored)
-    with pytest.raises(BadConfiguration, match=r"model.safetensors has \d+ bytes, more than S3 takes in one request: its largest tensor is"):
+    with pytest.raises(BadConfiguration, match=r"model.safetensors has \d+ bytes, more than S3 takes in one request: its largest"):
         plan.write(Store(CheckpointSpec(root="s3://bucket/out", endpoint="http://127.0.0.1:1")), "model.safetensors")
     plan.write(store_of(tmp_path / "out"), "model.safetensors")
 
@@ -445,7 +445,7 @@ def test_a_killed_import_can_be_started_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("written", [True, False])
 def test_an_import_whose_commit_has_no_answer_reads_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool) -> None:
-    """The store retries a compare-and-swap whose answer was lost, and finds another generation: that of the first try, or of another writer."""
+    """The store retries a compare-and-swap whose answer was lost, and finds the generation of its first try, or of another writer."""
     swap = Store.swap
 
     def unanswered(store: Store, key: str, data: bytes, generation: bytes) -> None:

@@ -433,7 +433,7 @@ class Checkpointer:
         try:
             if error is None and self.last_save is not None:
                 for reader in self._readers:
-                    for entry in reversed(self._head.committed):  # an earlier save may have been committed although it was reported as failed
+                    for entry in reversed(self._head.committed):  # one may be of a save whose commit was reported as failed
                         reader.committed(entry)
                 self._callbacks.on_commit(replace(self.last_save, interval_seconds=self.interval_seconds))
                 self._tidy()

@@ -67,11 +67,12 @@ def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = 
 
 
 def _described(layout: WeightLayout, leaf: LeafShape, limit_bytes: int) -> ManifestLeaf:
-    """The manifest entry of a parameter. Its chunks are cut so that each byte of the files is read once, if that makes them small enough."""
+    """The manifest entry of a parameter. Its chunks are cut so that each byte of the files is read once, if possible."""
     sizes = dict(leaf.axes)
     for axes in (*layout.cheap_cuts(leaf.path), tuple(leaf.axes)):
         others = math.prod(size for name, size in sizes.items() if name not in axes)
         cut = chunk_shape(tuple(sizes[name] for name in axes), leaf.dtype.itemsize * max(others, 1), limit_bytes)
         sizes |= dict(zip(axes, cut, strict=True))
     chunks = tuple(max(size, 1) for size in sizes.values())
-    return ManifestLeaf(path=f"{MODEL_PREFIX}{leaf.path}", shape=leaf.shape, dtype=leaf.dtype.name, axes=tuple(leaf.axes), chunk_shape=chunks)
+    path = f"{MODEL_PREFIX}{leaf.path}"
+    return ManifestLeaf(path=path, shape=leaf.shape, dtype=leaf.dtype.name, axes=tuple(leaf.axes), chunk_shape=chunks)

@@ -121,7 +121,8 @@ def _parse(file: str, name: str, entry: Mapping[str, Any], first: int) -> Stored
 
 def unreadable(name: str, file: str, kind: object) -> BadConfiguration:
     """The error for a tensor of a type that cannot be imported."""
-    return BadConfiguration(f"the tensor {name} in {file} has the type {kind}, which cannot be imported; convert the model to bfloat16 first")
+    what = f"the tensor {name} in {file} has the type {kind}"
+    return BadConfiguration(f"{what}, which cannot be imported; convert the model to bfloat16 first")
 
 
 def write_header(tensors: Sequence[tuple[str, np.dtype, tuple[int, ...]]]) -> bytes:
