@@ -233,6 +233,18 @@ def test_a_pending_export_keeps_no_part_of_its_checkpoint_in_memory(scene: Scene
     exporter.close()
 
 
+def test_an_export_that_earlier_processes_complete_meanwhile_is_not_written_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = scene.exporter(processes=2)
+    scene.export()
+    written = {file: file.stat().st_ino for file in scene.folder(10).iterdir() if file.suffix == ".safetensors"}
+    late.begin(scene.entries)
+    assert late.shares_written(limit(60))
+    late.finish()
+    late.close()
+    assert {file: file.stat().st_ino for file in written} == written
+    assert scene.complete == [5, 10, 12] * 2
+
+
 def test_abandoned_exports_end_without_a_wait_and_are_continued(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     exporter = scene.exporter()
     exporter.abandon()

@@ -280,9 +280,9 @@ class Exporter:
         """Write this process's files, and record each."""
         plan = self._plan(one)
         exports, folder = self._stores(one.entry.step)
-        written = self._written(exports, one)
+        written = plan.files.keys() if self._is_there(exports, folder, one) else self._written(exports, one)
         missing = [name for name in plan.share(self.processes.process_index, self.processes.process_count) if name not in written]
-        if missing and not is_complete(exports, one.entry):  # without these files process 0 writes no config.json
+        if missing:  # without these files process 0 writes no config.json
             folder.delete(CONFIG_KEY)  # of an export from another checkpoint, whose files are replaced now
         for name in missing:
             plan.write(folder, name)
@@ -305,7 +305,7 @@ class Exporter:
         """Write config.json if all files are there."""
         plan = self._plan(one)
         exports, folder = self._stores(one.entry.step)
-        if not plan.files.keys() <= self._written(exports, one):
+        if not self._is_there(exports, folder, one) and not plan.files.keys() <= self._written(exports, one):
             return
         for key in folder.list(""):
             if key.endswith(".safetensors") and key not in plan.files:
@@ -318,6 +318,10 @@ class Exporter:
         self.callbacks.on_complete(one.entry.step, folder.root, size, self.clock() - one.began)
         with contextlib.suppress(StoreFailure):  # `open_exports` deletes what remains
             exports.delete_prefix(_unfinished(one.entry.step))
+
+    def _is_there(self, exports: Store, folder: Store, one: _Export) -> bool:
+        """Whether an earlier process group has completed an export after this one began."""
+        return is_complete(exports, one.entry) and bool(folder.list(CONFIG_KEY))
 
     def _is_complete(self, one: _Export) -> None:
         """Record that this process has nothing left to do for an export, and release its memory."""
