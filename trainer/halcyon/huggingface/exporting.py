@@ -159,7 +159,7 @@ def export_model(
     own = plan.share(part, parts)
     mine = Part(manifest_sha256=stored.arrays.entry.manifest_sha256, dtype=dtype, file_bytes=file_bytes, files=own)
     there = set(to.list(""))
-    _require_own_folder(to, there, mine, plan.files.keys() - set(own) if parts > 1 else set())
+    _require_own_folder(to, there, mine, plan.files.keys() - set(own))
     for name in own:
         plan.write(to, name)
     if parts > 1:
@@ -168,7 +168,8 @@ def export_model(
     companions: tuple[str, ...] = ()
     if plan.files.keys() <= written:
         companions = plan.complete(to)
-        to.delete_prefix(_PARTS)
+        if parts > 1:
+            to.delete_prefix(_PARTS)
     tensors = [one for name in own for one in plan.files[name]]
     return Exported(own, len(tensors), sum(one.size_bytes for one in tensors), companions)
 
