@@ -157,9 +157,9 @@ def export_model(
     """
     plan = plan_export(stored, dtype=dtype, file_bytes=file_bytes)
     own = plan.share(part, parts)
-    mine = Part(manifest_sha256=stored.arrays.entry.manifest_sha256, dtype=dtype, file_bytes=file_bytes, files=own)
-    there = set(to.list(""))
-    _require_own_folder(to, there, mine, plan.files.keys() - set(own))
+    kind = None if dtype is None else str(dtype)
+    mine = Part(manifest_sha256=stored.arrays.entry.manifest_sha256, dtype=kind, file_bytes=file_bytes, files=own)
+    _require_own_folder(to, mine, plan.files.keys() - set(own))
     for name in own:
         plan.write(to, name)
     if parts > 1:
@@ -174,8 +174,9 @@ def export_model(
     return Exported(own, len(tensors), sum(one.size_bytes for one in tensors), companions)
 
 
-def _require_own_folder(to: Store, there: Set[str], mine: Part, others: Set[str]) -> None:
+def _require_own_folder(to: Store, mine: Part, others: Set[str]) -> None:
     """Check that a folder holds nothing but files of the other parts of this export."""
+    there = to.list("")
     if CONFIG_KEY in there:
         raise BadConfiguration(f"{to.root} holds a model already; give a folder that is empty")
     if any(not one.is_of(mine) for one in _parts(to)):
