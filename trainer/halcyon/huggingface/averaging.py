@@ -22,6 +22,7 @@ from halcyon.storage.store import Store
 from halcyon.telemetry.clock import timestamp
 from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
 
+
 @dataclass(frozen=True)
 class Averaged:
     """One of the checkpoints: its root and its entry there."""

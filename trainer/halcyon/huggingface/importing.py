@@ -19,6 +19,7 @@ from halcyon.telemetry.clock import timestamp
 from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 
+
 def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = None, clock: float) -> CommittedStep:
     """Write the model of a folder into a fresh checkpoint root, as a checkpoint of step 0 that holds only the model.
 
