@@ -163,6 +163,16 @@ def test_a_completed_run_is_never_started_again() -> None:
     assert vanished.status.phase == "Succeeded", "the JobSet was deleted, but the last step is committed"
 
 
+@pytest.mark.parametrize(("exported", "attempt"), [(None, 2), (250, 2), (300, 1)])
+def test_a_run_whose_last_export_is_missing_gets_another_attempt(exported: int | None, attempt: int) -> None:
+    """The last step is committed; the JobSet is gone: evicted, suspended, resized, deleted, or failed on its exports."""
+    progress = {"step": 300, "steps": 300} | ({} if exported is None else {"exportedStep": exported})
+    document = run(status(progress=progress), export={"everySteps": 50})
+    found = reconcile(observed(document, head=head(300)), NOW)
+    assert found.status.attempt == attempt
+    assert (found.status.phase == "Succeeded") == (attempt == 1)
+
+
 def test_time_to_live_deletes_a_succeeded_run_only_in_the_observed_version() -> None:
     document = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")]), NOW).status.document()
     finished = run(document, ttlSecondsAfterFinished=100)

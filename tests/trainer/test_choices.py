@@ -8,10 +8,28 @@ from typing import Any
 
 import pytest
 
+from halcyon.errors import TrainerExit
+from halcyon.storage.store import Store
+from halcyon.training.choices import RunChoice
+from halcyon.training.fitting import Choice
 from halcyon_api.exit_codes import ExitCode
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from tests.trainer.checkpoint.helpers import OneProcess
 from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow
+
+
+def test_another_choice_that_was_recorded_meanwhile_ends_the_start(tmp_path: Path) -> None:
+    store = Store(CheckpointSpec(root=f"file://{tmp_path}"))
+    choice = object.__new__(RunChoice)
+    choice._processes, choice._store, choice._key = OneProcess(), store, "choices/a.json"  # type: ignore[assignment]
+    choice._new = Choice(2, "none")
+    choice.keep()
+    choice.keep()
+    choice._new = Choice(4, "none")
+    with pytest.raises(TrainerExit, match="another start of the run has recorded other automatic values in .*; start it again"):
+        choice.keep()
 
 
 def trained(document: dict[str, Any], directory: Path) -> TrainerProcesses:

@@ -14,6 +14,7 @@ import yaml
 from halcyon_api.exit_codes import ExitCode
 from tests.api.documents import document
 from tests.suite.limits import limit
+from tests.trainer.huggingface.folders import GOLDENS
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +39,20 @@ def test_a_plan_has_the_mesh_the_memory_and_the_collectives_of_a_run(tmp_path: P
     assert (found["microbatches"], found["rows"], found["remat"], found["platform"]) == (1, 2, "none", "cpu")
     assert 0 < found["memory"]["parameters"] < found["memory"]["step"] < found["memory"]["available"]
     assert ["fsdp"] in [row["axes"] for row in found["traffic"]]
+
+
+def test_a_kernel_of_an_accelerator_and_a_model_in_a_file_have_a_plan(tmp_path: Path) -> None:
+    """The plan is made without the kernel, and says so."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text((GOLDENS / "qwen3" / "config.json").read_text())
+    run = document(
+        spec__accelerator={"type": "v5e", "topology": "2x4", "provisioning": "spot"},
+        spec__model={"huggingFace": {"config": "base/config.json"}},
+        spec__trainer={"steps": 10, "batchSize": 8, "sequenceLength": 32, "attention": "splash", "precision": {"compute": "bfloat16"}},
+    )
+    ended = show(run, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "Compiled for cpu with attention auto instead of splash: on v5e" in ended.stdout
 
 
 def test_an_invalid_run_has_no_plan(tmp_path: Path) -> None:

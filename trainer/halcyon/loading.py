@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from halcyon.checkpoint.opening import entry_of
 from halcyon.checkpoint.verify import Damaged
 from halcyon.errors import BadConfiguration, NoValidCheckpoint
 from halcyon.huggingface.beginning import read_arrays
 from halcyon.huggingface.companions import read_companions, tokenizer_of
-from halcyon.huggingface.folder import ModelFolder, address, folder_place, model_shapes, read_config
-from halcyon.huggingface.root import entry_of, split_step, stored_model
+from halcyon.huggingface.folder import HUB, ModelFolder, address, folder_place, model_shapes, read_config
+from halcyon.huggingface.root import split_step, stored_model
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.storage.failures import StoreFailure, as_exit
@@ -23,8 +24,7 @@ from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition
 from halcyon.tokenizer import load as load_tokenizer
 
-FILES = "hf:"
-HUB = "hf://"
+_FILES = "hf:"
 
 
 def load(place: str, *, dtype: Any = None, endpoint: str | None = None, region: str | None = None) -> tuple[CausalLM, Tokenizer | None]:
@@ -48,8 +48,8 @@ def load(place: str, *, dtype: Any = None, endpoint: str | None = None, region: 
         NoValidCheckpoint: The checkpoint is damaged.
         TrainerExit: The store did not answer.
     """
-    if place.startswith((HUB, FILES)):
-        return _from_files(Store(folder_place(place if place.startswith(HUB) else place.removeprefix(FILES), endpoint, region)), dtype)
+    if place.startswith((HUB, _FILES)):
+        return _from_files(Store(folder_place(place if place.startswith(HUB) else place.removeprefix(_FILES), endpoint, region)), dtype)
     root, step = split_step(place)
     return _from_root(Store(address(root, endpoint, region)), step, dtype)
 
@@ -94,7 +94,7 @@ def _from_files(store: Store, dtype: Any) -> tuple[CausalLM, Tokenizer | None]:
         model = read_arrays(folder.read, shapes, {path: leaf.dtype for path, leaf in folder.leaves.items()})
         return model, _tokenizer(tokenizer_of(read_companions(store)))
     except StoreFailure as failure:
-        raise as_exit(failure, store.root, what="the folder") from None
+        raise as_exit(failure, store.root, what="the folder", field="its address") from None
 
 
 def _from_root(store: Store, step: int | None, dtype: Any) -> tuple[CausalLM, Tokenizer | None]:
@@ -104,7 +104,7 @@ def _from_root(store: Store, step: int | None, dtype: Any) -> tuple[CausalLM, To
         model = read_arrays(stored.arrays.read, model_shapes(stored.spec, stored.tokens, stored.positions), types)
         return model, _tokenizer(stored.definition)
     except StoreFailure as failure:
-        raise as_exit(failure, store.root) from None
+        raise as_exit(failure, store.root, field="its address") from None
     except Damaged as damage:
         raise NoValidCheckpoint(f"{store.root}: {damage}") from None
 

@@ -208,7 +208,7 @@ def _without_jobset(
             "CheckpointRootTaken",
             f"spec.checkpoint.root holds the checkpoints of {shown_owner(owner)}; give this run a root of its own",
         )
-    if spec.task == "train" and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
+    if spec.task == "train" and isinstance(observed.head, HeadFound) and _is_done(status, spec):
         return Finish(None)  # also for a run that was deleted and created again, so that it uses no hardware
     if (unmet := prerequisites.unmet_prerequisite(observed.run.name, observed.run.namespace, observed.prerequisites)) is not None:
         return _blocked(unmet)
@@ -227,6 +227,13 @@ def _without_jobset(
     if highest >= names.MAX_ATTEMPT:
         return Stall("AttemptsExhausted", f"attempt {highest} was the last one possible; make a new run with another name and root")
     return NewAttempt(next_free_attempt(observed, highest), released or (bool(status.history) and ended_cause(status) == "suspended"))
+
+
+def _is_done(status: TrainingRunStatus, spec: TrainingRunSpec) -> bool:
+    """Whether a run has nothing left to do: its last step is committed, and exported if the run has exports."""
+    steps, progress = spec.trainer.steps, status.progress
+    exported = progress is not None and progress.exported_step is not None and progress.exported_step >= steps
+    return resume_step(status) >= steps and (spec.export is None or exported)
 
 
 def _held_back(status: TrainingRunStatus, now: datetime) -> HoldBack | None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
+from halcyon.checkpoint.opening import entry_of
 from halcyon.huggingface.exporting import export_model
+from halcyon.huggingface.files import TensorFiles
 from halcyon.huggingface.importing import import_model
-from halcyon.huggingface.root import entry_of, stored_model
+from halcyon.huggingface.root import stored_model
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -108,3 +111,17 @@ def same_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
         one[name].dtype == other[name].dtype and one[name].shape == other[name].shape and one[name].tobytes() == other[name].tobytes()
         for name in one
     )
+
+
+def bytes_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the bytes of each read of rows of a tensor, from now on."""
+    found: list[int] = []
+    rows = TensorFiles.rows
+
+    def counted(files: TensorFiles, name: str, start: int, stop: int) -> np.ndarray:
+        values = rows(files, name, start, stop)
+        found.append(values.nbytes)
+        return values
+
+    monkeypatch.setattr(TensorFiles, "rows", counted)
+    return found

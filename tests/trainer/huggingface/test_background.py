@@ -15,12 +15,15 @@ import pytest
 
 import halcyon
 from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of
+from halcyon.checkpoint.opening import entry_of
 from halcyon.errors import BadConfiguration, RootTaken
 from halcyon.huggingface import background
-from halcyon.huggingface.background import ExportCallbacks, Exporter, ExportFailed, Share, open_exports
-from halcyon.huggingface.exporting import export_model
-from halcyon.huggingface.root import entry_of, stored_model
+from halcyon.huggingface.background import ExportCallbacks, Exporter, ExportFailed, Share, is_complete, open_exports
+from halcyon.huggingface.exporting import export_model, plan_export
+from halcyon.huggingface.root import stored_model
+from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
+from halcyon.training.loop import TrainingEnd
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -54,6 +57,7 @@ class Scene:
             self.spec,
             steps=steps,
             owner=OWNER,
+            committed=self.entries,
             processes=OneProcess(process, processes) if process == 0 else Follows(self, process, processes),
             callbacks=ExportCallbacks(lambda step, *_: self.complete.append(step), lambda step, why: self.failures.append((step, why))),
         )
@@ -88,7 +92,8 @@ class Follows:
     process_count: int
 
     def agree(self, document: dict[str, Any] | None) -> dict[str, Any]:
-        return {"result": {"complete": sorted(background.complete_steps(store_of(self.scene.root / "exports")))}}
+        exports = store_of(self.scene.root / "exports")
+        return {"result": {"complete": [one.step for one in self.scene.entries if is_complete(exports, one)], "newest": None}}
 
     def barrier(self, name: str) -> None:
         """There is nothing to wait for."""
@@ -196,6 +201,90 @@ def test_a_damaged_checkpoint_is_given_up_and_ends_nothing(scene: Scene) -> None
     assert not (scene.folder(10) / "config.json").exists()
 
 
+def test_exports_of_an_earlier_run_of_the_same_name_are_replaced(scene: Scene) -> None:
+    scene.export()
+    earlier = {step: (scene.folder(step) / "model.safetensors").stat().st_ino for step in (5, 10, 12)}
+    scene.entries = [one.model_copy(update={"manifest_sha256": "0" * 64}) if one.step == 10 else one for one in scene.entries]
+    exporter = scene.exporter()
+    assert (exporter.complete_steps, exporter.newest_step) == ({5, 12}, 12)
+    scene.entries = [one for one in scene.entries if one.step == 5]
+    exporter = scene.exporter()
+    assert (exporter.complete_steps, exporter.newest_step) == ({5}, 5), "steps after the newest one are of an earlier run"
+    document = scene.root / "exports" / "complete" / "step-5.json"
+    document.write_text(document.read_text().replace(scene.entries[0].path, "steps/of-another-run/"))
+    scene.export()
+    assert scene.complete == [5, 10, 12, 5]
+    now = {step: (scene.folder(step) / "model.safetensors").stat().st_ino for step in (5, 10, 12)}
+    assert [step for step in now if now[step] != earlier[step]] == [5]
+
+
+def test_a_pending_export_keeps_no_part_of_its_checkpoint_in_memory(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three exports, two wait for another process, and one fails."""
+    monkeypatch.setattr(background, "FILE_BYTES", 2000)
+    monkeypatch.setattr(background, "_LAST_RETRY_SECONDS", 0.01)
+    exporter = scene.exporter(processes=2)
+    (scene.root / "exports" / "step-12").write_text("a file where the folder should be")
+    exporter.begin(scene.entries)
+    assert exporter.shares_written(limit(60))
+    written = [one.plan for one in exporter._exports if one.mine_written]
+    assert [one.entry.step for one in exporter._exports if one.plan is None] == [12]
+    assert len(written) == 2
+    assert all(plan is not None and not plan.stored.arrays._chunks for plan in written)
+    exporter.close()
+
+
+def test_an_export_that_earlier_processes_complete_meanwhile_is_not_written_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = scene.exporter(processes=2)
+    scene.export()
+    written = {file: file.stat().st_ino for file in scene.folder(10).iterdir() if file.suffix == ".safetensors"}
+    late.begin(scene.entries)
+    assert late.shares_written(limit(60))
+    late.finish()
+    late.close()
+    assert {file: file.stat().st_ino for file in written} == written
+    assert scene.complete == [5, 10, 12] * 2
+
+
+def test_abandoned_exports_end_without_a_wait_and_are_continued(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter = scene.exporter()
+    exporter.abandon()
+    exporter.begin(scene.entries)
+    exporter.close()
+    assert (scene.complete, scene.failures) == ([], [])
+    scene.export()
+    assert scene.complete == [5, 10, 12]
+
+
+@pytest.mark.parametrize("step", [10, 12])
+def test_damage_in_the_share_of_another_process_gives_the_export_up(scene: Scene, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Process 1 finds the damage. The run fails only if it is the export of its last step; the next process group tries again."""
+    monkeypatch.setattr(background, "FILE_BYTES", 1)
+    path = next(entry.path for entry in scene.entries if entry.step == step)
+    plan = plan_export(stored_model(store_of(scene.root), entry_of(store_of(scene.root), step)), file_bytes=1)
+    theirs = {one.name for name in plan.share(1, 2) for one in plan.files[name]}
+    assert "lm_head.weight" in theirs or "model.embed_tokens.weight" in theirs
+    leaf = "head" if "lm_head.weight" in theirs else "embedding"
+    data = next(file for file in (scene.root / path).rglob("c/**/*") if file.is_file() and leaf in str(file))
+    intact = data.read_bytes()
+    data.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
+    scene.export(process=1, processes=2)
+    exporter = scene.exporter(processes=2)
+    exporter.begin(scene.entries)
+    assert exporter.shares_written(limit(60))
+    if step == 12:
+        with pytest.raises(ExportFailed, match="step 12: .* does not have the hash that the manifest names"):
+            exporter.finish()
+    else:
+        exporter.finish()
+    assert not exporter.in_use(step)
+    exporter.close()
+    assert scene.complete == [one for one in (5, 10, 12) if one != step]
+    assert {one for one, _ in scene.failures} == {step}
+    data.write_bytes(intact)
+    scene.export(process=0, processes=1)
+    assert sorted(scene.complete) == [5, 10, 12]
+
+
 def test_the_folder_of_another_runs_exports_is_rejected(scene: Scene) -> None:
     (scene.root / "exports").mkdir()
     (scene.root / "exports" / "OWNER").write_text("tests/other")
@@ -210,10 +299,14 @@ def test_a_checkpoint_is_kept_while_it_is_exported(tmp_path: Path) -> None:
         def committed(self, entry: CommittedStep) -> None:
             seen.append(entry.step)
 
+        def not_saved(self, step: int) -> None:
+            failed.append(step)
+
         def in_use(self, step: int) -> bool:
             return step == self.step
 
     seen: list[int] = []
+    failed: list[int] = []
     reader = Reader()
     root = tmp_path / "root"
     with open_root(Root(CheckpointSpec(root=f"file://{root}", keep=2), root)) as checkpointer:
@@ -224,8 +317,52 @@ def test_a_checkpoint_is_kept_while_it_is_exported(tmp_path: Path) -> None:
             checkpointer.save(step, {"x": jax.numpy.zeros(3)}, position(step))
             checkpointer.finish()
             kept.append([entry.step for entry in checkpointer.committed])
-    assert seen == [1, 2, 3, 4, 5, 6]
+    assert list(dict.fromkeys(seen)) == [1, 2, 3, 4, 5, 6]
+    assert failed == []
     assert kept == [[1], [2, 1], [3, 2, 1], [4, 3, 1], [5, 4], [6, 5]]
+
+
+def test_a_reader_hears_of_failed_saves_and_of_commits_that_were_reported_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer of the second commit is lost, and the third save fails: the fourth save tells of the second checkpoint too."""
+
+    class Reader:
+        def committed(self, entry: CommittedStep) -> None:
+            seen.append(entry.step)
+
+        def not_saved(self, step: int) -> None:
+            failed.append(step)
+
+        def in_use(self, step: int) -> bool:
+            return False
+
+    seen: list[int] = []
+    failed: list[int] = []
+    root = tmp_path / "root"
+    with open_root(Root(CheckpointSpec(root=f"file://{root}", keep=4), root)) as checkpointer:
+        checkpointer.add_reader(Reader())
+        save = checkpointer._saver.save
+
+        def troubled(prefix: str, snapshot: Any, about: Any) -> Any:
+            head = save(prefix, snapshot, about) if about.step != 3 else None
+            if about.step in (2, 3):
+                raise StoreFailure("UNKNOWN", "no answer")
+            return head
+
+        monkeypatch.setattr(checkpointer._saver, "save", troubled)
+        for step in range(1, 5):
+            checkpointer.save(step, {"x": jax.numpy.zeros(3)}, position(step))
+            checkpointer.finish_within(None)
+    assert list(dict.fromkeys(seen)) == [1, 2, 4]
+    assert failed == [2, 3]
+
+
+def test_a_due_step_that_was_not_saved_is_reported(scene: Scene) -> None:
+    exporter = scene.exporter()
+    for step in (7, 10):
+        exporter.not_saved(step)
+    assert scene.failures == [(10, "its checkpoint was not saved, so there is nothing to export")]
 
 
 def test_an_export_changes_no_number_and_lies_below_the_checkpoints_by_default(tmp_path: Path) -> None:
@@ -254,8 +391,15 @@ def test_a_model_without_a_form_of_hugging_face_is_rejected_before_the_start(mon
     context = resolve_context(tmp_path / "run.yaml", {})
     check_exportable(context)
     monkeypatch.setattr(registry, "FAMILIES", ())
-    with pytest.raises(BadConfiguration, match="no form of Hugging Face"):
+    with pytest.raises(BadConfiguration, match=r"^spec.export: .* has no form of Hugging Face to export; remove spec.export, or choose"):
         check_exportable(context)
+
+
+def test_an_interrupt_during_the_last_exports_leaves_a_run_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = run_document(tmp_path / "root", slices=1, topology="1x1", steps=12)
+    for preempted in (True, False):
+        monkeypatch.setattr("halcyon.tasks.train.train", lambda *_, end=preempted, **__: TrainingEnd(12, preempted=end))
+        assert halcyon.train(document).complete is not preempted
 
 
 @pytest.mark.slow

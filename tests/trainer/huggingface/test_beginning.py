@@ -14,9 +14,11 @@ import pytest
 import halcyon
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.layout import flatten
-from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken
-from halcyon.huggingface.beginning import Begun, begin, require_same
+from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RootTaken, RootUnusable
+from halcyon.huggingface import beginning
+from halcyon.huggingface.beginning import Begun, _together, begin, require_same
 from halcyon.huggingface.importing import import_model
+from halcyon.storage.failures import StoreFailure
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import completed_state
 from halcyon_api.checkpoint_documents import Owner
@@ -27,7 +29,7 @@ from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.trainer.checkpoint.helpers import OneProcess
-from tests.trainer.huggingface.folders import TOKENS, llama_tensors, store_of, tensors_of, write_folder
+from tests.trainer.huggingface.folders import TOKENS, bytes_read, llama_tensors, store_of, tensors_of, write_folder
 from tests.trainer.meshes import mesh_of
 from tests.trainer.process_groups import run_document, start_processes
 
@@ -77,6 +79,13 @@ def test_each_device_gets_its_part_and_the_optimizer_starts_fresh(tmp_path: Path
     assert all(not np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(state.optimizer_state))
 
 
+def test_devices_of_a_process_share_the_rows_that_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four devices hold columns of some tensors: each row is read once for all of them."""
+    read = bytes_read(monkeypatch)
+    begun(spec_of(tmp_path, origin_of(tmp_path, "folder")))
+    assert sum(read) <= sum(one.nbytes for one in llama_tensors().values())
+
+
 def test_rows_that_pad_the_vocabulary_are_zero_and_weights_are_rounded(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, origin_of(tmp_path, "root"))
     precision = spec.trainer.precision.model_copy(update={"parameters": "bfloat16"})
@@ -118,6 +127,39 @@ def test_entries_that_decide_nothing_may_differ() -> None:
     windows = [ModelSpec(qwen3=Qwen3Spec(**small, use_sliding_window=True, max_window_layers=layers)) for layers in (1, 2)]
     with pytest.raises(BadConfiguration, match="layer_types"):
         require_same(*windows, "it")
+def test_a_run_can_begin_with_a_custom_model_of_the_same_section() -> None:
+    narrow, wide = (ModelSpec.model_validate({"custom": {"class": "own.models:Model", "config": {"width": width}}}) for width in (8, 16))
+    require_same(narrow, narrow, "spec.from: the checkpoint")
+    with pytest.raises(BadConfiguration, match=r"the checkpoint holds another custom model; set spec.model.custom to its section"):
+        require_same(narrow, wide, "spec.from: the checkpoint")
+
+
+def test_another_factor_of_the_balance_loss_is_no_other_model() -> None:
+    sizes = {"layers": 2, "hiddenSize": 8, "intermediateSize": 12, "heads": 4, "kvHeads": 2, "experts": 4, "expertsPerToken": 2}
+    ours = ModelSpec.model_validate({"mixtral": sizes | {"routerAuxLossCoef": 0.01}})
+    require_same(ours, ModelSpec.model_validate({"mixtral": sizes | {"routerAuxLossCoef": 0.0}}), "spec.from")
+
+
+def test_a_hub_that_fails_on_one_process_ends_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 0 has the model; process 1 cannot download it."""
+    gathered: list[str] = []
+
+    def gather(_: object, text: str) -> list[str]:
+        gathered.append(text)
+        return [text, "DataUnreachable hf://owner/tiny could not be downloaded"]
+
+    monkeypatch.setattr(beginning, "gather_texts", gather)
+    with pytest.raises(DataUnreachable, match="^hf://owner/tiny could not be downloaded$"):
+        begun(spec_of(tmp_path, origin_of(tmp_path, "folder")))
+    assert gathered == [""]
+
+
+def test_a_store_without_the_bucket_is_named_with_its_field() -> None:
+    def fail() -> None:
+        raise StoreFailure("NOT_FOUND", "no such bucket")
+
+    with pytest.raises(RootUnusable, match=r"^the folder s3://none/base does not exist; create the bucket, or correct spec.from \("):
+        _together(OneProcess(), "s3://none/base", fail)
 
 
 def test_a_damaged_import_and_the_root_of_another_run_are_rejected(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,33 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import halcyon
+from halcyon.checkpoint.comparison import Checkpoint
+from halcyon.checkpoint.copying import copy_checkpoint
+from halcyon.checkpoint.creating import create_checkpoint
+from halcyon.checkpoint.opening import entry_of
 from halcyon.cli.main import app
-from halcyon.errors import BadConfiguration
+from halcyon.errors import BadConfiguration, RootTaken
+from halcyon.huggingface import exporting, importing
+from halcyon.huggingface.exporting import export_model, plan_export
+from halcyon.huggingface.root import StoredModel, stored_model
 from halcyon.storage.store import Store
+from halcyon.tokenizer import load as load_tokenizer
+from halcyon.tokenizer.bpe import train_bpe
+from halcyon_api.checkpoint_documents import ManifestLeaf, Owner
 from halcyon_api.exit_codes import ExitCode
+from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.checkpoint.helpers import Root
 from tests.trainer.huggingface.folders import (
     CASES,
     CONFIG,
     GOLDENS,
     TOKENS,
+    bytes_read,
     exported,
     imported,
     llama_tensors,
     same_bits,
+    store_of,
     tensors_of,
     write_folder,
 )
@@ -52,6 +66,29 @@ def test_import_and_export_are_inverse_to_each_other(tmp_path: Path, dtype: Any)
     assert {name: first_config[name] for name in CONFIG} == CONFIG
 
 
+def test_an_import_reads_each_byte_once_and_an_export_reads_each_chunk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chunks are so small that matrices are cut, and the export keeps only a few of them in memory."""
+    original = llama_tensors()
+    size = sum(one.nbytes for one in original.values())
+    monkeypatch.setattr(importing, "chunk_limit", lambda total: 200)
+    rows = bytes_read(monkeypatch)
+    imported(write_folder(tmp_path / "model", original), tmp_path / "root")
+    assert sum(rows) == size
+    chunks: list[int] = []
+    chunk = Checkpoint.chunk
+
+    def counted(checkpoint: Checkpoint, leaf: ManifestLeaf, indices: tuple[int, ...]) -> np.ndarray:
+        values = chunk(checkpoint, leaf, indices)
+        chunks.append(values.nbytes)
+        return values
+
+    monkeypatch.setattr(Checkpoint, "chunk", counted)
+    store = store_of(tmp_path / "root")
+    export_model(stored_model(store, entry_of(store, None), kept_bytes=1000), store_of(tmp_path / "out"))
+    assert same_bits(tensors_of(tmp_path / "out"), original)
+    assert sum(chunks) < 1.1 * size
+
+
 def test_several_processes_share_an_export_and_the_last_completes_it(tmp_path: Path) -> None:
     imported(write_folder(tmp_path / "model", llama_tensors()), tmp_path / "root")
     folder = tmp_path / "out"
@@ -65,12 +102,39 @@ def test_several_processes_share_an_export_and_the_last_completes_it(tmp_path: P
     assert all((folder / name).read_bytes() == (tmp_path / "one" / name).read_bytes() for name in names)
 
 
+def test_parts_of_different_exports_are_not_mixed(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        imported(write_folder(tmp_path / f"model-{seed}", llama_tensors(seed=seed)), tmp_path / f"root-{seed}")
+    folder = tmp_path / "out"
+    exported(tmp_path / "root-1", folder, file_bytes=2000, part=0, parts=2)
+    for root, options in (("root-2", {}), ("root-1", {"dtype": "bfloat16"})):
+        with pytest.raises(BadConfiguration, match="holds a part of another export; give all commands the same ROOT@STEP"):
+            exported(tmp_path / root, folder, file_bytes=2000, part=1, parts=2, **options)
+    (folder / "model-00002-of-00002.safetensors").write_bytes(b"of a killed command")
+    with pytest.raises(BadConfiguration, match="holds files of an unfinished export; delete them"):
+        exported(tmp_path / "root-1", folder, file_bytes=2000, part=0, parts=2)
+    assert not (folder / "config.json").exists()
+
+
+def test_files_that_no_part_has_recorded_do_not_count(tmp_path: Path) -> None:
+    """A killed command leaves a file of its part: the other part does not take it for complete."""
+    imported(write_folder(tmp_path / "model", llama_tensors()), tmp_path / "root")
+    folder = tmp_path / "out"
+    exported(tmp_path / "root", folder, file_bytes=2000, part=1, parts=2)
+    (folder / "parts" / "2-of-2.json").unlink()
+    exported(tmp_path / "root", folder, file_bytes=2000, part=0, parts=2)
+    assert not (folder / "config.json").exists()
+
+
 def test_the_checkpoint_of_an_import_verifies_and_shows_as_any_other(tmp_path: Path) -> None:
     imported(write_folder(tmp_path / "model", llama_tensors()), tmp_path / "root")
     runner = CliRunner()
     assert "0" in runner.invoke(app, ["checkpoints", "list", str(tmp_path / "root")]).stdout
     assert runner.invoke(app, ["checkpoints", "verify", str(tmp_path / "root")]).exit_code == 0
+    (tmp_path / "root" / "choices").mkdir()
+    (tmp_path / "root" / "choices" / "a.json").write_text("{}")
     assert runner.invoke(app, ["checkpoints", "copy", str(tmp_path / "root"), str(tmp_path / "copy")]).exit_code == 0
+    assert (tmp_path / "copy" / "choices" / "a.json").read_text() == "{}"
     assert same_bits(exported(tmp_path / "copy", tmp_path / "out"), llama_tensors())
 
 
@@ -125,6 +189,18 @@ def test_an_export_has_the_files_that_transformers_writes(case: str, tmp_path: P
         assert ours["rope_theta"] == theirs["rope_parameters"]["rope_theta"]
 
 
+def test_an_export_keeps_the_longest_sequence_of_its_base(tmp_path: Path) -> None:
+    """A run with shorter sequences began with the model. Positions that are learned are cut."""
+    for case, positions, expected in (("qwen3", "max_position_embeddings", None), ("gpt2", "n_positions", 8)):
+        imported(GOLDENS / case, tmp_path / case)
+        store = store_of(tmp_path / case)
+        stored = replace(stored_model(store, entry_of(store, None)), positions=8)
+        export_model(stored, store_of(tmp_path / f"{case}-out"))
+        found, base = (json.loads((folder / "config.json").read_text())[positions] for folder in (tmp_path / f"{case}-out", GOLDENS / case))
+        assert found == (expected or base)
+        assert base > 8
+
+
 def test_the_types_of_an_import_and_of_an_export_can_be_chosen(tmp_path: Path) -> None:
     original = llama_tensors()
     imported(write_folder(tmp_path / "model", original), tmp_path / "root", dtype="bfloat16")
@@ -137,8 +213,6 @@ def test_the_types_of_an_import_and_of_an_export_can_be_chosen(tmp_path: Path) -
 
 def test_tokenizer_template_and_settings_travel(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", llama_tensors())
-    from halcyon.tokenizer.bpe import train_bpe
-
     (folder / "tokenizer.json").write_bytes(train_bpe(["a b c d"] * 10, 300, ()).content)
     files = {
         "tokenizer_config.json": b"{}",
@@ -156,6 +230,43 @@ def test_tokenizer_template_and_settings_travel(tmp_path: Path) -> None:
     exported(tmp_path / "root", tmp_path / "out")
     assert {name: (tmp_path / "out" / name).read_bytes() for name in files} == files
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+
+
+def test_a_run_with_another_tokenizer_exports_the_ids_of_its_own(tmp_path: Path) -> None:
+    """The files of the base's tokenizer are left out; its chat template and its other settings stay."""
+    folder = write_folder(tmp_path / "model", llama_tensors())
+    for name, data in {
+        "tokenizer.json": b"{}",
+        "tokenizer_config.json": b'{"eos_token": "</s>"}',
+        "chat_template.jinja": b"{{ messages }}",
+        "generation_config.json": b'{"eos_token_id": [2, 3], "top_k": 20}',
+    }.items():
+        (folder / name).write_bytes(data)
+    own = train_bpe(["a b c d"] * 10, 300, ())
+    stored = replace(_stored(folder, tmp_path / "root"), definition=own)
+    export_model(stored, store_of(tmp_path / "out"))
+    tokenizer, out = load_tokenizer(own), tmp_path / "out"
+    assert (out / "tokenizer.json").read_bytes() == own.content
+    assert json.loads((out / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert (out / "chat_template.jinja").read_bytes() == b"{{ messages }}"
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    assert json.loads((out / "generation_config.json").read_text()) == {"top_k": 20, **ids}
+    config = json.loads((out / "config.json").read_text())
+    assert {name: config[name] for name in ids} == ids
+
+
+def _stored(folder: Path, root: Path) -> StoredModel:
+    imported(folder, root)
+    return stored_model(store_of(root), entry_of(store_of(root), None))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", "tokenizer_config.json"])
+def test_a_deeply_nested_document_is_one_sentence(tmp_path: Path, name: str) -> None:
+    folder = write_folder(tmp_path / "model", llama_tensors())
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / name).write_text("[" * 100_000)
+    with pytest.raises(BadConfiguration, match=f"{name} is (no JSON|damaged)"):
+        imported(folder, tmp_path / "root")
 
 
 def test_logits_reject_what_the_model_cannot_take(tmp_path: Path) -> None:
@@ -187,9 +298,38 @@ def test_the_commands_import_and_export(tmp_path: Path) -> None:
     assert same_bits(tensors_of(tmp_path / "out"), original)
     again = command("export", "hf", f"{tmp_path / 'Base_1'}@0", tmp_path / "out")
     assert (again.exit_code, "holds a model already" in again.stderr) == (ExitCode.BAD_CONFIGURATION, True)
+    assert "--part needs ROOT@STEP" in command("export", "hf", tmp_path / "Base_1", tmp_path / "new", "--part", "1/2").stderr
     assert "has no checkpoint of step 7" in command("export", "hf", f"{tmp_path / 'Base_1'}@7", tmp_path / "new").stderr
     again = command("import", "hf", tmp_path / "model", "--root", tmp_path / "Base_1")
     assert (again.exit_code, "holds checkpoints already" in again.stderr) == (ExitCode.ROOT_TAKEN, True)
+
+
+def test_a_file_that_s3_does_not_take_is_rejected_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "S3_FILE_BYTES", 2000)
+    stored = _stored(write_folder(tmp_path / "model", llama_tensors()), tmp_path / "root")
+    plan = plan_export(stored)
+    with pytest.raises(BadConfiguration, match=r"model.safetensors has \d+ bytes, more than S3 takes in one request: its largest"):
+        plan.write(Store(CheckpointSpec(root="s3://bucket/out", endpoint="http://127.0.0.1:1")), "model.safetensors")
+    plan.write(store_of(tmp_path / "out"), "model.safetensors")
+
+
+def test_an_export_says_why_it_has_no_tokenizer(tmp_path: Path) -> None:
+    imported(write_folder(tmp_path / "model", llama_tensors()), tmp_path / "root")
+    assert "without a tokenizer: the root has none" in command("export", "hf", tmp_path / "root", tmp_path / "out").stdout
+    store = store_of(tmp_path / "root")
+    model, entry = stored_model(store, entry_of(store, None)), entry_of(store, None)
+    create_checkpoint(
+        store_of(tmp_path / "bytes"),
+        [leaf.model_copy(update={"path": f"model.{path}"}) for path, leaf in model.arrays.leaves.items()],
+        lambda leaf, region: model.arrays.read(leaf.path.removeprefix("model."), region),
+        owner=Owner(namespace="default", name="bytes"),
+        documents={"spec.model": model.spec.document(), "spec.tokenizer": {"byte": {}}, "data": {}},
+        vocabulary=model.tokens,
+        positions=model.positions,
+        time=entry.time,
+    )
+    done = command("export", "hf", tmp_path / "bytes", tmp_path / "bytes-out")
+    assert "without a tokenizer: one of the kind byte has no file there" in done.stdout, done.output
 
 
 def broken(folder: Path, what: str) -> None:
@@ -230,6 +370,8 @@ def broken(folder: Path, what: str) -> None:
             (folder / "model.safetensors.index.json").write_text(json.dumps(index))
         case "config":
             (folder / "config.json").write_text("{")
+        case "positions":
+            write_folder(folder, tensors, max_position_embeddings=0)
         case "sizes":
             write_folder(folder, tensors, num_key_value_heads=3)
 
@@ -251,6 +393,7 @@ def broken(folder: Path, what: str) -> None:
         ("index", r"says that the tensor model.more.weight is in model.safetensors, but it is not"),
         ("part", r"model-00001-of-00002.safetensors is missing or truncated"),
         ("config", r"config.json is no JSON"),
+        ("positions", r"config.json: max_position_embeddings is 0; it must be at least 1"),
         ("sizes", r"config.json: .*kvHeads must divide heads"),
     ],
 )
@@ -262,6 +405,34 @@ def test_a_broken_folder_is_named_and_leaves_no_checkpoint(tmp_path: Path, what:
     assert not (tmp_path / "root" / "HEAD").exists()
 
 
+def test_the_check_of_a_files_length_reads_two_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_folder(tmp_path / "model", llama_tensors())
+    file = folder / "model.safetensors"
+    size, header = file.stat().st_size, int.from_bytes(file.read_bytes()[:8], "little")
+    with file.open("ab") as opened:
+        opened.truncate(size + (1 << 30))
+    read, read_ranges = [], Store.read_ranges
+
+    def counted(store: Store, requests: Any) -> list[bytes]:
+        read.extend(end - start for _, start, end in requests)
+        return read_ranges(store, requests)
+
+    monkeypatch.setattr(Store, "read_ranges", counted)
+    monkeypatch.setattr(Store, "tail", None)
+    with pytest.raises(BadConfiguration, match=f"is longer than the {size} bytes that its header says"):
+        imported(folder, tmp_path / "root")
+    assert sum(read) == 8 + header + 2
+
+
+@pytest.mark.parametrize("dtype", ["bool", pytest.param("uint8", marks=pytest.mark.variant)])
+def test_a_mask_of_another_type_beside_the_weights_is_ignored(tmp_path: Path, dtype: str) -> None:
+    tensors = tensors_of(GOLDENS / "gpt2")
+    masks = {f"h.{layer}.attn.bias": np.ones((1, 1, 4, 4), dtype) for layer in range(2)}
+    folder = write_folder(tmp_path / "model", {**tensors, **masks}, json.loads((GOLDENS / "gpt2" / "config.json").read_text()))
+    imported(folder, tmp_path / "root")
+    assert same_bits(exported(tmp_path / "root", tmp_path / "out"), tensors)
+
+
 def test_a_killed_import_can_be_started_again(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", llama_tensors())
     entry = imported(folder, tmp_path / "root")
@@ -270,6 +441,25 @@ def test_a_killed_import_can_be_started_again(tmp_path: Path) -> None:
     (tmp_path / "root" / entry.path / "MANIFEST.json").unlink()
     imported(folder, tmp_path / "root")
     assert same_bits(exported(tmp_path / "root", tmp_path / "out"), llama_tensors())
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_an_import_whose_commit_has_no_answer_reads_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool) -> None:
+    """The store retries a compare-and-swap whose answer was lost, and finds the generation of its first try, or of another writer."""
+    swap = Store.swap
+
+    def unanswered(store: Store, key: str, data: bytes, generation: bytes) -> None:
+        swap(store, key, data if written else b"of another writer", generation)
+
+    monkeypatch.setattr(Store, "swap", unanswered)
+    folder = write_folder(tmp_path / "model", llama_tensors())
+    if written:
+        entry = imported(folder, tmp_path / "root")
+        copy_checkpoint(store_of(tmp_path / "root"), entry, store_of(tmp_path / "copy"))
+        assert same_bits(exported(tmp_path / "copy", tmp_path / "out"), llama_tensors())
+    else:
+        with pytest.raises(RootTaken, match="was taken by a run meanwhile"):
+            imported(folder, tmp_path / "root")
 
 
 def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_the_logits_of_the_export_are_those_that_transformers_computes_of_the_ba
     section = document["spec"]["model"]["qwen3"]
     assert (section["hiddenSize"], section["headDim"], section["tieWordEmbeddings"]) == (16, 8, True)
     golden = np.load(BASE / "logits.npz")
+    positions = json.loads((BASE / "config.json").read_text())["max_position_embeddings"]
     for step in (4, 6):
         model, tokenizer = halcyon.load(f"hf:{exports}/step-{step}")
         assert tokenizer is not None
@@ -63,6 +64,7 @@ def test_the_logits_of_the_export_are_those_that_transformers_computes_of_the_ba
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
         tensors = {name: one[:259] if "embed_tokens" in name else one for name, one in tensors_of(BASE).items()}
         assert same_bits(tensors_of(exports / f"step-{step}"), {name: np.ascontiguousarray(one) for name, one in tensors.items()})
+        assert json.loads((exports / f"step-{step}" / "config.json").read_text())["max_position_embeddings"] == positions
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             assert (exports / f"step-{step}" / name).read_bytes() == (BASE / name).read_bytes()
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import halcyon
 from halcyon.cli.main import app
-from halcyon.errors import BadConfiguration
+from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.huggingface.model_file import read_model
 from tests.trainer.huggingface.folders import exported, llama_tensors, same_bits, write_folder
 
@@ -113,11 +113,22 @@ def test_a_document_needs_only_the_config_of_a_model_of_the_hub(hub: Hub, tmp_pa
     assert set(hub.asked) == {"config.json"}
 
 
-@pytest.mark.parametrize(("name", "token"), [("owner/other", "secret"), ("owner/tiny", "wrong")])
-def test_a_model_that_the_hub_does_not_give_is_one_sentence(hub: Hub, monkeypatch: pytest.MonkeyPatch, name: str, token: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "token", "error"), [("owner/other", "secret", BadConfiguration), ("owner/tiny", "wrong", DataUnreachable)]
+)
+def test_a_model_that_the_hub_does_not_give_is_one_sentence(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, name: str, token: str, error: type[Exception]
+) -> None:
+    """Access may be denied for a time; a model that does not exist is a mistake in the document."""
     monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(BadConfiguration, match=rf"^hf://{name} could not be downloaded \(\w+: [^\n]+\)$"):
+    with pytest.raises(error, match=rf"^hf://{name} could not be downloaded \(\w+: [^\n]+\)$"):
         halcyon.load(f"hf://{name}")
+
+
+def test_a_hub_that_does_not_answer_may_answer_later(hub: Hub) -> None:
+    hub.stop()
+    with pytest.raises(DataUnreachable, match=r"^hf://owner/tiny could not be downloaded"):
+        halcyon.load("hf://owner/tiny")
 
 
 def test_without_the_package_a_name_of_the_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
+from halcyon.training.loop import Loop
 
 
 @pytest.mark.parametrize(
@@ -51,3 +55,19 @@ def test_the_sentence_names_the_chosen_save_and_its_cost() -> None:
     assert LastSave("none", 50, 30, budget, "the disk is full").sentence() == (
         "a notice of preemption came; the disk is full; steps 31 to 50 will be done again"
     )
+
+
+@pytest.mark.parametrize(("step", "expected"), [(5, ["exports stop", "save"]), (10, ["save"])])
+def test_exports_stop_before_the_last_save_but_not_after_the_last_step(step: int, expected: list[str]) -> None:
+    done: list[str] = []
+    loop: Any = object.__new__(Loop)
+    loop._caches = SimpleNamespace(stop=lambda: None)
+    loop._reporter = SimpleNamespace(stage=lambda _: None)
+    loop._checkpointer = SimpleNamespace(finish=lambda: None, newest=SimpleNamespace(step=step))
+    loop._settings, loop._grace_seconds, loop._saved_step = SimpleNamespace(steps=10), None, 3
+    loop._report_pending = lambda: None
+    loop._budget = lambda _: SaveBudget(None, None, None)
+    loop._save = lambda *_: done.append("save")
+    loop._stop_exports = lambda: done.append("exports stop")
+    loop._leave(None, step)
+    assert done == expected

@@ -407,13 +407,14 @@ class Checkpointer:
     def _write(self, prefix: str, snapshot: Snapshot, about: Description, blocked_seconds: float, copy_seconds: float) -> None:
         began = time.monotonic()
         error: str | None = None
+        stopped = False
         try:
             self._head = self._saver.save(prefix, snapshot, about)
         except Abandoned:
-            error = "the process abandoned it"
+            error, stopped = "the process abandoned it", True
         except Fenced as fenced:
             self._fatal = fenced
-            error = str(fenced)
+            error, stopped = str(fenced), True
         except StoreFailure as failure:
             error = explain(failure, self._store.root)
         except Undecided as undecided:
@@ -432,11 +433,15 @@ class Checkpointer:
         try:
             if error is None and self.last_save is not None:
                 for reader in self._readers:
-                    reader.committed(self.last_save.checkpoint)
+                    for entry in reversed(self._head.committed):  # one may be of a save whose commit was reported as failed
+                        reader.committed(entry)
                 self._callbacks.on_commit(replace(self.last_save, interval_seconds=self.interval_seconds))
                 self._tidy()
                 if self.last_save.checkpoint.verification == "wanted":
                     self._readback.begin(self.last_save.checkpoint, self._saver.written)
+            if error is not None and not stopped and self._keeper is not None:
+                for reader in self._readers:
+                    reader.not_saved(about.step)
             if self.last_error is not None:
                 self._callbacks.on_failure(self.last_error)
         except Exception as failure:

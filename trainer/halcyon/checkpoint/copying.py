@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from halcyon.checkpoint.creating import commit_fresh
 from halcyon.checkpoint.parts import in_parallel
 from halcyon.checkpoint.verify import encode_commit, prefixes, read_file, read_manifest_bytes
 from halcyon.errors import RootTaken
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
+    CHOICES_PREFIX,
     COMMIT_KEY,
     DATA_PREFIX,
     HEAD_KEY,
@@ -21,11 +23,10 @@ from halcyon_api.checkpoint_documents import (
     Head,
     ManifestFile,
     Owner,
-    encode_head,
 )
 
-_BESIDE = (TOKENIZERS_PREFIX, HUGGING_FACE_PREFIX)
-"""What a root keeps beside its checkpoints, so that their model can be used."""
+_BESIDE = (TOKENIZERS_PREFIX, HUGGING_FACE_PREFIX, CHOICES_PREFIX)
+"""What a root keeps beside its checkpoints, so that their model can be used, and their run goes on with the same numbers."""
 
 
 def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Owner | None = None) -> Head:
@@ -63,7 +64,7 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
     to.write(f"{entry.path}{COMMIT_KEY}", encode_commit(data, entry.epoch))
     # Epoch 0.0: every run that takes the root has a later epoch.
     head = Head(owner=owner or manifest.owner, epoch=Epoch(attempt=0, restart=0), committed=(entry,))
-    if to.swap(HEAD_KEY, encode_head(head), before.generation) is None:
+    if not commit_fresh(to, head, before.generation):
         raise RootTaken(f"{to.root} was taken by a run during the copy; the copied files below {to.root}/{STEPS_PREFIX} are not used")
     return head
 

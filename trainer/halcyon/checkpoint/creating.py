@@ -5,6 +5,7 @@ The arrays are read and written in chunks, several at a time, so the whole state
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ from halcyon_api.checkpoint_documents import (
 _EPOCH = Epoch(attempt=0, restart=0)
 """Every run that takes the root has a later epoch."""
 _NONCE = "created"
+"""How the names of all checkpoints begin that this module makes."""
 
 
 def create_checkpoint(
@@ -52,6 +54,7 @@ def create_checkpoint(
     vocabulary: int,
     positions: int,
     time: str,
+    token: Callable[[], str] = lambda: secrets.token_hex(4),
     before_commit: Callable[[], object] = lambda: None,
 ) -> CommittedStep:
     """Write a checkpoint of step 0 into a fresh root and commit it.
@@ -68,17 +71,20 @@ def create_checkpoint(
         vocabulary: Tokens of the model, without padding.
         positions: Longest sequence of the model, in tokens.
         time: The time of the commit.
+        token: Makes a fresh random word, for the name of the checkpoint.
         before_commit: Writes what belongs to the root beside the checkpoint.
 
     Raises:
         RootTaken: The root already holds checkpoints.
         StoreFailure: The store did not answer.
     """
-    prefix = step_prefix(0, _EPOCH.attempt, _NONCE)
+    prefix = step_prefix(0, _EPOCH.attempt, f"{_NONCE}-{token()}")
     before = to.read(HEAD_KEY)
-    if before.data is not None or any(other != prefix for other in prefixes(to.list(STEPS_PREFIX))):
+    others, ours = prefixes(to.list(STEPS_PREFIX)), step_prefix(0, _EPOCH.attempt, _NONCE).rstrip("/")
+    if before.data is not None or not all(other.startswith(ours) for other in others):
         raise RootTaken(f"{to.root} holds checkpoints already; give a root that is empty")
-    delete_checkpoint(to, prefix)  # of a killed process
+    for other in others:
+        delete_checkpoint(to, other)  # of a killed process
     codecs = Codecs()
 
     def metadata(leaf: ManifestLeaf) -> ManifestFile:
@@ -114,6 +120,19 @@ def create_checkpoint(
     to.write(f"{prefix}{MANIFEST_KEY}", data)
     to.write(f"{prefix}{COMMIT_KEY}", encode_commit(data, _EPOCH))
     entry = describe_commit(prefix, data, manifest)
-    if to.swap(HEAD_KEY, encode_head(Head(owner=owner, epoch=_EPOCH, committed=(entry,))), before.generation) is None:
+    if not commit_fresh(to, Head(owner=owner, epoch=_EPOCH, committed=(entry,)), before.generation):
         raise RootTaken(f"{to.root} was taken by a run meanwhile; the files below {to.root}/{prefix} are not used")
     return entry
+
+
+def commit_fresh(to: Store, head: Head, generation: bytes) -> bool:
+    """Write the first HEAD of a root. False: another writer was first.
+
+    Args:
+        to: The root.
+        head: HEAD. It names a checkpoint that no other writer has.
+        generation: Generation of the missing HEAD.
+    """
+    data = encode_head(head)
+    # The store may have written HEAD although its answer was lost; its retry then finds another generation.
+    return to.swap(HEAD_KEY, data, generation) is not None or to.read(HEAD_KEY).data == data

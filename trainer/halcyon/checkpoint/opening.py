@@ -11,7 +11,7 @@ from halcyon.checkpoint.changes import differences, sentence
 from halcyon.checkpoint.fingerprints import in_present_form, planned_steps, with_later_fields, with_moments, with_steps
 from halcyon.checkpoint.head import HeadKeeper, take
 from halcyon.checkpoint.verify import Damaged, read_manifest, rebuild_head
-from halcyon.errors import NoValidCheckpoint, RunChanged, TrainerExit
+from halcyon.errors import BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit
 from halcyon.storage.abilities import ProbeContended, require_abilities
 from halcyon.storage.failures import STOPPED, StoreFailure
 from halcyon.storage.store import Store
@@ -105,6 +105,35 @@ def load_head(store: Store, data: bytes | None) -> tuple[Head | None, str | None
                 "the run a new spec.checkpoint.root"
             ) from None
         return head, str(damage)
+
+
+def committed_steps(store: Store) -> tuple[CommittedStep, ...]:
+    """The committed checkpoints of a root, newest first.
+
+    Raises:
+        BadConfiguration: The root has none.
+        NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
+        StoreFailure: The store did not answer.
+    """
+    head, _ = load_head(store, store.read(HEAD_KEY).data)
+    if head is None or not head.committed:
+        raise BadConfiguration(f"{store.root} holds no checkpoint")
+    return head.committed
+
+
+def entry_of(store: Store, step: int | None) -> CommittedStep:
+    """The checkpoint of a step; None: the newest.
+
+    Raises:
+        BadConfiguration: The root has no such checkpoint.
+        NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
+        StoreFailure: The store did not answer.
+    """
+    entries = committed_steps(store)
+    for entry in entries:
+        if step in (None, entry.step):
+            return entry
+    raise BadConfiguration(f"{store.root} has no checkpoint of step {step}; there are {', '.join(str(one.step) for one in entries)}")
 
 
 def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None:

@@ -74,7 +74,11 @@ class CheckpointReader(Protocol):
     """Reads checkpoints of a run while it trains, such as an export. Called in a background thread."""
 
     def committed(self, entry: CommittedStep) -> None:
-        """A checkpoint was committed. Called on every process, with the same checkpoints."""
+        """A checkpoint was committed. Called on every process, with the same checkpoints, and again at later commits."""
+        ...
+
+    def not_saved(self, step: int) -> None:
+        """The save of a step failed. Called on process 0."""
         ...
 
     def in_use(self, step: int) -> bool:

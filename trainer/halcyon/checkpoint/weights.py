@@ -10,11 +10,12 @@ import numpy as np
 
 from halcyon.checkpoint.comparison import Checkpoint
 from halcyon.checkpoint.layout import Region, chunk_region, chunks_of
-from halcyon_api.checkpoint_documents import ManifestLeaf
+from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf
 
 KEPT_BYTES = 1 << 30
 """Chunks that are kept in memory, because the regions of neighbouring layers lie in the same chunk."""
-_MODEL = "model."
+MODEL_PREFIX = "model."
+"""How the paths of a model's parameters begin in a checkpoint."""
 
 
 class ModelArrays:
@@ -28,12 +29,17 @@ class ModelArrays:
     def __init__(self, checkpoint: Checkpoint, *, kept_bytes: int = KEPT_BYTES) -> None:
         self._checkpoint, self._kept_bytes = checkpoint, kept_bytes
         self.leaves: dict[str, ManifestLeaf] = {
-            path.removeprefix(_MODEL): leaf for path, leaf in checkpoint.leaves.items() if path.startswith(_MODEL)
+            path.removeprefix(MODEL_PREFIX): leaf for path, leaf in checkpoint.leaves.items() if path.startswith(MODEL_PREFIX)
         }
         """The manifest's entries of the parameters."""
         self._chunks: OrderedDict[tuple[str, tuple[int, ...]], np.ndarray] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+
+    @property
+    def entry(self) -> CommittedStep:
+        """The checkpoint's entry in HEAD."""
+        return self._checkpoint.entry
 
     def read(self, path: str, region: Region) -> np.ndarray:
         """A region of a parameter, every byte verified. Rows beyond the array, of a vocabulary with more padding, are zero.
@@ -54,6 +60,12 @@ class ModelArrays:
             here = tuple(slice(one.start - own.start, one.stop - own.start) for one, own in zip(both, region, strict=True))
             result[here] = self._chunk(leaf, indices)[there]
         return result
+
+    def release(self) -> None:
+        """Drop the chunks that are kept in memory."""
+        with self._lock:
+            self._chunks.clear()
+            self._bytes = 0
 
     def _chunk(self, leaf: ManifestLeaf, indices: tuple[int, ...]) -> np.ndarray:
         key = leaf.path, indices

@@ -6,16 +6,14 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halcyon.cli.errors import about_file, console, report_errors
-from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootUnusable
+from halcyon.cli.errors import about_file, console, report_root_errors
+from halcyon.errors import BadConfiguration
 from halcyon.machine.local_files import root_address
 from halcyon_api.exit_codes import ExitCode
 
@@ -48,7 +46,7 @@ def list_(
     from halcyon.checkpoint.inspection import list_checkpoints
     from halcyon.checkpoint.show import listing_view
 
-    with _report_root_errors():
+    with report_root_errors():
         listing = list_checkpoints(_spec(place, endpoint, region), limit=None if as_json else limit, before=None if as_json else before)
         if as_json:
             document = {
@@ -67,7 +65,7 @@ def show(place: RootArgument, step: Step = None, endpoint: Endpoint = None, regi
     from halcyon.checkpoint.comparison import Checkpoint
     from halcyon.checkpoint.show import checkpoint_view
 
-    with _report_root_errors():
+    with report_root_errors():
         store = _store(place, endpoint, region)
         _print(checkpoint_view(Checkpoint(store, _entry(store, step))))
 
@@ -81,12 +79,13 @@ def verify(
     region: Region = None,
 ) -> None:
     """Read every byte of a checkpoint and report all damage. Exits with 1 if there is any."""
+    from halcyon.checkpoint.opening import committed_steps
     from halcyon.checkpoint.show import damage_view
     from halcyon.checkpoint.verify import find_damage
 
-    with _report_root_errors():
+    with report_root_errors():
         store = _store(place, endpoint, region)
-        entries = _committed(store) if every else (_entry(store, step),)
+        entries = committed_steps(store) if every else (_entry(store, step),)
         intact = True
         for entry in entries:
             damages = find_damage(store, entry)
@@ -109,7 +108,7 @@ def diff(
     from halcyon.checkpoint.comparison import Checkpoint, compare
     from halcyon.checkpoint.show import difference_view
 
-    with _report_root_errors():
+    with report_root_errors():
         here = _store(place, endpoint, region)
         there = here if other is None else _store(other, endpoint, region)
         differences = list(compare(Checkpoint(here, _entry(here, first)), Checkpoint(there, _entry(there, second))))
@@ -123,7 +122,7 @@ def pin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, regio
     """Pin a checkpoint, so that no later save deletes it. The run may be active."""
     from halcyon.checkpoint.head import edit, with_pin
 
-    with _report_root_errors():
+    with report_root_errors():
         store = _store(place, endpoint, region)
         entry = _entry(store, step)
         try:
@@ -138,7 +137,7 @@ def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, reg
     """Remove a pin. From the run's next save on, the checkpoint may be deleted like any other."""
     from halcyon.checkpoint.head import edit, without_pin
 
-    with _report_root_errors():
+    with report_root_errors():
         store = _store(place, endpoint, region)
         entry = _entry(store, step)
         edit(store, lambda head: without_pin(head, entry.path))
@@ -156,7 +155,7 @@ def gc(
     from halcyon.checkpoint.collect import delete_checkpoint, garbage
     from halcyon.checkpoint.show import garbage_view
 
-    with _report_root_errors():
+    with report_root_errors():
         store = _store(place, endpoint, region)
         found = garbage(store)
         if not dry_run:
@@ -180,7 +179,7 @@ def copy(
     from halcyon.checkpoint.copying import copy_checkpoint
     from halcyon_api.checkpoint_documents import Owner
 
-    with _report_root_errors():
+    with report_root_errors():
         namespace, _, name = (run or "").partition("/")
         if run is not None and not (namespace and name):
             raise BadConfiguration(f"--run: give NAMESPACE/NAME, not {run!r}")
@@ -208,7 +207,7 @@ def average(
     from halcyon.huggingface.root import split_step
     from halcyon_api.yaml_text import dump
 
-    with _report_root_errors():
+    with report_root_errors():
         places = [split_step(checkpoint) for checkpoint in checkpoints]
         stores = {place: _store(place, endpoint, region) for place, _ in places}
         sources = [Averaged(stores[place], _entry(stores[place], step)) for place, step in places]
@@ -227,7 +226,7 @@ def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None
     from halcyon.checkpoint.show import abilities_view
     from halcyon.storage.abilities import test_abilities
 
-    with _report_root_errors():
+    with report_root_errors():
         store = _store(place, endpoint, region)
         abilities = list(test_abilities(store, secrets.token_hex(4), time.monotonic))
         _print(abilities_view(store.root, abilities))
@@ -258,40 +257,11 @@ def _store(place: str, endpoint: str | None, region: str | None) -> Store:
     return Store(_spec(place, endpoint, region))
 
 
-def _committed(store: Store) -> tuple[CommittedStep, ...]:
-    from halcyon.checkpoint.opening import load_head
-    from halcyon_api.checkpoint_documents import HEAD_KEY
-
-    head, _ = load_head(store, store.read(HEAD_KEY).data)
-    if head is None or not head.committed:
-        raise BadConfiguration(f"{store.root} holds no checkpoint")
-    return head.committed
-
-
 def _entry(store: Store, step: int | None) -> CommittedStep:
-    entries = _committed(store)
-    for entry in entries:
-        if step in (None, entry.step):
-            return entry
-    steps = ", ".join(str(entry.step) for entry in entries)
-    raise BadConfiguration(f"{store.root} has no checkpoint of step {step}; there are {steps}")
+    from halcyon.checkpoint.opening import entry_of
+
+    return entry_of(store, step)
 
 
 def _print(view: object) -> None:
     console().print(view)
-
-
-@contextmanager
-def _report_root_errors() -> Iterator[None]:
-    """As `report_errors`, and for errors of the root too."""
-    from halcyon.checkpoint.verify import Damaged
-    from halcyon.storage.failures import StoreFailure
-    from halcyon_api.checkpoint_documents import DamagedDocument
-
-    with report_errors():
-        try:
-            yield
-        except StoreFailure as failure:
-            raise RootUnusable(f"the root does not answer: {failure}") from None
-        except (Damaged, DamagedDocument) as damage:
-            raise NoValidCheckpoint(str(damage)) from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from halcyon.errors import TrainerExit
+from halcyon.errors import NoValidCheckpoint, RootUnusable, TrainerExit
 from halcyon_api.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -45,6 +45,26 @@ def report_errors(about: object = "", *, interrupted: str = "stopped") -> Iterat
     except KeyboardInterrupt:
         sys.stderr.write(f"{interrupted}\n")
         raise typer.Exit(ExitCode.FAILURE) from None
+
+
+@contextmanager
+def report_root_errors(what: str = "the root") -> Iterator[None]:
+    """As `report_errors`, and for errors of stores and checkpoints too.
+
+    Args:
+        what: The store in the sentence about one that does not answer.
+    """
+    from halcyon.checkpoint.verify import Damaged
+    from halcyon.storage.failures import StoreFailure
+    from halcyon_api.checkpoint_documents import DamagedDocument
+
+    with report_errors():
+        try:
+            yield
+        except StoreFailure as failure:
+            raise RootUnusable(f"{what} does not answer: {failure}") from None
+        except (Damaged, DamagedDocument) as damage:
+            raise NoValidCheckpoint(str(damage)) from None
 
 
 def about_file(file: object, sentence: str) -> str:

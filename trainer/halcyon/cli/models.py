@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halcyon.cli.errors import report_errors
-from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootUnusable
+from halcyon.cli.errors import report_root_errors
+from halcyon.errors import BadConfiguration
 from halcyon_api.counting import counted
 
 if TYPE_CHECKING:
@@ -24,8 +22,6 @@ export_app = typer.Typer(help="Write the model of a checkpoint for other program
 
 Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
 Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]
-_REQUEST_SECONDS = 3600.0
-"""Longest time for one file: an export writes files of gigabytes."""
 
 
 class Dtype(StrEnum):
@@ -62,16 +58,17 @@ def import_hf(
     root_region: Annotated[str | None, typer.Option(help="Region of the root's bucket.")] = None,
 ) -> None:
     """Import a Hugging Face model as a checkpoint of step 0, with which runs can begin. Prints their `spec.from` and `spec.model`."""
+    from halcyon.huggingface.files import FILE_SECONDS
     from halcyon.huggingface.folder import address, folder_place
     from halcyon.huggingface.importing import import_model
     from halcyon.huggingface.root import stored_model
     from halcyon.storage.store import Store
     from halcyon_api.yaml_text import dump
 
-    with _report_model_errors():
-        to = Store(address(root, root_endpoint, root_region), timeout_seconds=_REQUEST_SECONDS)
+    with report_root_errors("the store"):
+        to = Store(address(root, root_endpoint, root_region), timeout_seconds=FILE_SECONDS)
         owner = owner_of(run, to.root)
-        source = Store(folder_place(folder, endpoint, region), timeout_seconds=_REQUEST_SECONDS)
+        source = Store(folder_place(folder, endpoint, region), timeout_seconds=FILE_SECONDS)
         entry = import_model(source, to, owner=owner, dtype=dtype, clock=time.time())
         stored = stored_model(to, entry)
     sys.stderr.write(
@@ -99,22 +96,31 @@ def export_hf(
     to_region: Annotated[str | None, typer.Option(help="Region of the folder's bucket.")] = None,
 ) -> None:
     """Export the model of a checkpoint in the files of Hugging Face."""
+    from halcyon.checkpoint.opening import entry_of
     from halcyon.huggingface.exporting import export_model
+    from halcyon.huggingface.files import FILE_SECONDS
     from halcyon.huggingface.folder import address
-    from halcyon.huggingface.root import entry_of, split_step, stored_model
+    from halcyon.huggingface.root import split_step, stored_model
     from halcyon.storage.store import Store
 
-    with _report_model_errors():
+    with report_root_errors("the store"):
         root, step = split_step(checkpoint)
+        if part is not None and step is None:
+            raise BadConfiguration("--part needs ROOT@STEP, the same in all commands: the newest checkpoint may change meanwhile")
         store = Store(address(root, endpoint, region))
         entry = entry_of(store, step)
-        to = Store(address(folder, to_endpoint, to_region), timeout_seconds=_REQUEST_SECONDS)
+        to = Store(address(folder, to_endpoint, to_region), timeout_seconds=FILE_SECONDS)
         number, parts = _part(part)
-        done = export_model(stored_model(store, entry), to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
+        stored = stored_model(store, entry)
+        done = export_model(stored, to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
     if not done.companions:
         rest = "; the other parts are not complete"
+    elif any(name.startswith("tokenizer.") for name in done.companions):
+        rest = ""
+    elif stored.definition is None:
+        rest = ", without a tokenizer: the root has none"
     else:
-        rest = "" if any(name.startswith("tokenizer.") for name in done.companions) else ", without a tokenizer: the root has none"
+        rest = f", without a tokenizer: one of the kind {stored.definition.kind} has no file there"
     sys.stdout.write(
         f"step {entry.step} is in {to.root}: {counted(done.tensors, 'tensor')} with {done.size_bytes} bytes in "
         f"{counted(len(done.files), 'file')}{rest}\n"
@@ -146,19 +152,3 @@ def owner_of(run: str | None, root: str) -> Owner:
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", name):
         raise BadConfiguration(f"--run: {run!r} is no name of a run; give NAME or NAMESPACE/NAME in small letters, digits and hyphens")
     return Owner(namespace=namespace or "default", name=name)
-
-
-@contextmanager
-def _report_model_errors() -> Iterator[None]:
-    """As `report_errors`, and for errors of stores and checkpoints too."""
-    from halcyon.checkpoint.verify import Damaged
-    from halcyon.storage.failures import StoreFailure
-    from halcyon_api.checkpoint_documents import DamagedDocument
-
-    with report_errors():
-        try:
-            yield
-        except StoreFailure as failure:
-            raise RootUnusable(f"the store does not answer: {failure}") from None
-        except (Damaged, DamagedDocument) as damage:
-            raise NoValidCheckpoint(str(damage)) from None

@@ -38,7 +38,7 @@ def plan(
     """
     with report_errors(document):
         spec = _valid_spec(document, defaults)
-        found = _planned(spec)
+        found = _planned(_without_kernel(spec))
         if json:
             sys.stdout.write(f"{json_format.dumps(found.document())}\n")
         else:
@@ -47,12 +47,13 @@ def plan(
 
 def _valid_spec(document: Document, defaults: Defaults) -> TrainingRunSpec:
     from halcyon.errors import BadConfiguration
+    from halcyon.huggingface.model_file import read_model
     from halcyon_api.defaults.files import load_resolved
     from halcyon_api.training_run import InvalidRun
     from halcyon_api.validation import find_problems
 
     try:
-        spec = load_resolved(document, defaults or ()).spec
+        spec = load_resolved(document, defaults or (), read_model=read_model).spec
     except InvalidRun as error:
         raise BadConfiguration(str(error)) from None
     if problems := find_problems(spec):
@@ -60,6 +61,15 @@ def _valid_spec(document: Document, defaults: Defaults) -> TrainingRunSpec:
     if spec.task != "train":
         raise BadConfiguration(f"spec.task: a run of task {spec.task} has no training step; only task train has a plan")
     return spec
+
+
+def _without_kernel(spec: TrainingRunSpec) -> TrainingRunSpec:
+    """The spec with an attention that this machine's processor has: a kernel of an accelerator cannot be compiled here."""
+    from halcyon_api.spec.attention import NARROW_KERNELS
+
+    if spec.trainer.attention not in NARROW_KERNELS:
+        return spec
+    return spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"attention": "auto"})})
 
 
 def _planned(spec: TrainingRunSpec) -> Plan:
@@ -80,7 +90,7 @@ def _planned(spec: TrainingRunSpec) -> Plan:
 def _print(found: Plan, spec: TrainingRunSpec, shown: Console) -> None:
     from rich.table import Table
 
-    from halcyon.training.plan import size
+    from halcyon.machine.memory import size
     from halcyon_api.counting import counted
     from halcyon_api.mesh import ASSUMED_VOCABULARY, document_vocabulary
 
@@ -106,4 +116,8 @@ def _print(found: Plan, spec: TrainingRunSpec, shown: Console) -> None:
     if document_vocabulary(spec.tokenizer) == ASSUMED_VOCABULARY:
         shown.print(f"The vocabulary is in a file; {counted(ASSUMED_VOCABULARY, 'token')} are assumed.", highlight=False)
     if spec.accelerator.type != "cpu":
-        shown.print(f"Compiled for {found.platform}: on {spec.accelerator.type} the compiler's numbers differ somewhat.", highlight=False)
+        planned = _without_kernel(spec).trainer.attention
+        other = f" with attention {planned} instead of {spec.trainer.attention}" if planned != spec.trainer.attention else ""
+        shown.print(
+            f"Compiled for {found.platform}{other}: on {spec.accelerator.type} the compiler's numbers differ somewhat.", highlight=False
+        )

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import jax.numpy as jnp
 import numpy as np
 
 from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.checkpoint.layout import Region, chunk_limit, chunk_shape
-from halcyon.checkpoint.weights import KEPT_BYTES
+from halcyon.checkpoint.weights import KEPT_BYTES, MODEL_PREFIX
 from halcyon.data.cache.tokenizers import keep_tokenizer
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.companions import keep_companions
 from halcyon.huggingface.root import StoredModel, stored_model
 from halcyon.storage.store import Store
+from halcyon.telemetry.clock import timestamp
 from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
-
-_MODEL = "model."
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, cloc
     limit = chunk_limit(sum(int(np.prod(leaf.shape)) * _dtype(leaf).itemsize for leaf in leaves))
 
     def mean(leaf: ManifestLeaf, region: Region) -> np.ndarray:
-        path = leaf.path.removeprefix(_MODEL)
+        path = leaf.path.removeprefix(MODEL_PREFIX)
         total = np.zeros([part.stop - part.start for part in region], np.float32)
         for model in models:
             total += model.arrays.read(path, region).astype(np.float32)
@@ -91,7 +89,7 @@ def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, cloc
         },
         vocabulary=first.tokens,
         positions=min(model.positions for model in models),
-        time=datetime.fromtimestamp(clock, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        time=timestamp(clock),
         before_commit=keep,
     )
     return replace(stored_model(to, entry), definition=first.definition)

@@ -6,6 +6,7 @@ more rows, which no token uses: these are left out. Rows that only pad the run's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,12 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.checkpoint.layout import Leaf, flatten, normal, unflatten
+from halcyon.checkpoint.layout import Leaf, Region, flatten, normal, unflatten, whole
 from halcyon.checkpoint.origin import begin_from, candidates, origin_store
 from halcyon.checkpoint.processes import Processes, decide, gather_texts
 from halcyon.checkpoint.results import Restored
 from halcyon.checkpoint.verify import Damaged, read_manifest
-from halcyon.errors import BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit
+from halcyon.checkpoint.weights import MODEL_PREFIX
+from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit
 from halcyon.huggingface.companions import CONFIG_KEY, read_companions
 from halcyon.huggingface.folder import ModelFolder, folder_place, read_config
 from halcyon.huggingface.root import stored_model
@@ -41,6 +43,7 @@ Result = TypeVar("Result")
 _NO_WEIGHT = (
     "initializer_range",
     "max_window_layers",  # layer_types says what it says
+    "router_aux_loss_coef",
 )
 """Entries of config.json that do not decide what a model with weights computes."""
 
@@ -89,12 +92,14 @@ def begin(
 
     Raises:
         BadConfiguration: The weights are of another model, or cannot be read.
+        DataUnreachable: The hub does not answer, or denies access.
         TrainerExit: See `begin_from`.
     """
     if origin.hugging_face is not None:
         own = spec.checkpoint
         s3 = origin.hugging_face.path.startswith("s3://")
-        place = folder_place(origin.hugging_face.path, own.endpoint if s3 else None, own.region if s3 else None)
+        path, endpoint, region = origin.hugging_face.path, own.endpoint if s3 else None, own.region if s3 else None
+        place = _together(processes, path, lambda: folder_place(path, endpoint, region))  # downloads a model of the hub
         store = Store(place, retry_budget=retry_budget)
         return _together(processes, store.root, lambda: _from_folder(store, spec.model, template.model, tokens))
     store = origin_store(origin, spec.checkpoint, retry_budget=retry_budget)
@@ -119,20 +124,40 @@ def read_arrays(read: ReadRegion, template: Any, types: Mapping[str, np.dtype] |
     """
     arrays: list[Any] = []
     for leaf in flatten(template):
-        dtype = leaf.dtype if types is None else types[leaf.path]
-        held: dict[str, np.ndarray] = {}
-
-        def part(index: Any, leaf: Leaf = leaf, held: dict[str, np.ndarray] = held, dtype: np.dtype = dtype) -> np.ndarray:
-            region = normal(index, leaf.shape)
-            if str(region) not in held:
-                held[str(region)] = read(leaf.path, region).astype(dtype)
-            return held[str(region)]
-
+        part = _parts(read, leaf, leaf.dtype if types is None else types[leaf.path])
         if leaf.sharding is None:
             arrays.append(jnp.asarray(part((slice(None),) * len(leaf.shape))))
         else:
             arrays.append(jax.make_array_from_callback(leaf.shape, leaf.sharding, part))
     return unflatten(template, arrays)
+
+
+def _parts(read: ReadRegion, leaf: Leaf, dtype: np.dtype) -> Callable[[Any], np.ndarray]:
+    """A function that gives the part of a parameter at JAX's index of a shard.
+
+    It reads one region for all devices of this process, because files are read in whole rows, which devices may share. If these devices
+    do not fill a region, it reads the part of each.
+    """
+    sharding, full = leaf.sharding, whole(leaf.shape)
+    indices = [full] if sharding is None else sharding.addressable_devices_indices_map(leaf.shape).values()
+    regions = {str(region): region for region in (normal(index or full, leaf.shape) for index in indices)}.values()
+    box = tuple(slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in zip(*regions, strict=True))
+    filled = _elements(box) <= sum(map(_elements, regions))
+    held: dict[str, np.ndarray] = {}
+
+    def part(index: Any) -> np.ndarray:
+        region = normal(index, leaf.shape)
+        source = box if filled else region
+        if str(source) not in held:
+            held[str(source)] = read(leaf.path, source)
+        cut = tuple(slice(one.start - own.start, one.stop - own.start) for one, own in zip(region, source, strict=True))
+        return held[str(source)][cut].astype(dtype)
+
+    return part
+
+
+def _elements(region: Region) -> int:
+    return math.prod(part.stop - part.start for part in region)
 
 
 def _from_folder(store: Store, spec: ModelSpec, template: CausalLM, tokens: int) -> Begun:
@@ -151,7 +176,7 @@ def _imported(origin: OriginSpec, store: Store, owner: Owner) -> dict[str, Any]:
             manifest = read_manifest(store, entry)
         except Damaged:
             continue
-        only_weights = all(leaf.path.startswith("model.") for leaf in manifest.leaves)
+        only_weights = all(leaf.path.startswith(MODEL_PREFIX) for leaf in manifest.leaves)
         return {"entry": entry.document() if only_weights else None}
     return {"entry": None}
 
@@ -172,6 +197,8 @@ def _from_root(store: Store, entry: CommittedStep, spec: ModelSpec, template: Ca
 def require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
     """Compare two models by the entries of their config.json: what the weights need to be the same model.
 
+    A custom model has no config.json, so its whole section must be the same.
+
     Args:
         ours: ``spec.model`` of the run.
         theirs: The model of the weights.
@@ -180,10 +207,14 @@ def require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
     Raises:
         BadConfiguration: They differ; the message names the entry.
     """
+    if ours.document() == theirs.document():
+        return
     if type(ours.value) is not type(theirs.value):
         raise BadConfiguration(
             f"{what} holds a model of the kind {theirs.kind}, and spec.model is {ours.kind}; set spec.model.{theirs.kind}"
         )
+    if ours.custom is not None:
+        raise BadConfiguration(f"{what} holds another custom model; set spec.model.custom to its section, {theirs.document()['custom']}")
     section = ours.value
     assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
     family = family_of_section(section)
@@ -210,7 +241,7 @@ def _require_rows(tokens: int, rows: int, root: str) -> None:
         )
 
 
-_KINDS: tuple[type[TrainerExit], ...] = (BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit)
+_KINDS: tuple[type[TrainerExit], ...] = (BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit)
 
 
 def _together(processes: Processes, root: str, work: Callable[[], Result]) -> Result:
@@ -228,7 +259,7 @@ def _together(processes: Processes, root: str, work: Callable[[], Result]) -> Re
         kind, _, message = found.partition(" ")
         if kind == "StoreFailure":
             code, _, message = message.partition(" ")
-            raise as_exit(StoreFailure(code, message), root, what="the folder")
+            raise as_exit(StoreFailure(code, message), root, what="the folder", field="spec.from")
         if kind:
             raise next(one for one in _KINDS if one.__name__ == kind)(message)
     return result  # type: ignore[return-value]

@@ -31,7 +31,16 @@ COMPANIONS = (
     "chat_template.json",
     GENERATION_KEY,
 )
-_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_OF_TOKENIZER = (
+    TOKENIZER_KEY,
+    TOKENIZER_CONFIG_KEY,
+    SENTENCE_PIECE_KEY,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+_TOKEN_IDS = frozenset({"bos_token_id", "eos_token_id", "pad_token_id"})
 
 
 def read_companions(store: Store, prefix: str = "") -> dict[str, bytes]:
@@ -61,10 +70,26 @@ def tokenizer_of(files: Mapping[str, bytes]) -> TokenizerDefinition | None:
     return None
 
 
+def files_for(files: Mapping[str, bytes], definition: TokenizerDefinition | None) -> Mapping[str, bytes]:
+    """The files that fit to the tokenizer of a run. For another tokenizer than that of the files: those without its files and its ids."""
+    if definition is None or _has_tokenizer(files, definition):
+        return files
+    kept = {name: data for name, data in files.items() if name not in _OF_TOKENIZER}
+    for name in kept.keys() & {CONFIG_KEY, GENERATION_KEY}:
+        kept[name] = encode({key: value for key, value in _object(kept[name], name).items() if key not in _TOKEN_IDS})
+    return kept
+
+
+def _has_tokenizer(files: Mapping[str, bytes], definition: TokenizerDefinition) -> bool:
+    """Whether a tokenizer is that of the files, as far as they can be compared: a vocab.json is not."""
+    known = [files[name] for name in (TOKENIZER_KEY, SENTENCE_PIECE_KEY) if name in files]
+    return definition.content in known if known else "vocab.json" in files and definition.kind == "tokenizerJson"
+
+
 def token_ids(files: Mapping[str, bytes], tokenizer: Tokenizer | None) -> dict[str, Any]:
     """The ids of special tokens for config.json: those of the model's own config.json, else those of the tokenizer."""
     original = _object(files.get(CONFIG_KEY, b"{}"), CONFIG_KEY)
-    found = {name: original[name] for name in _TOKEN_IDS if original.get(name) is not None}
+    found = {name: original[name] for name in sorted(_TOKEN_IDS) if original.get(name) is not None}
     if found or tokenizer is None:
         return found
     return {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
@@ -81,7 +106,8 @@ def exported_companions(
         tokenizer: The same, loaded.
         positions: Longest sequence of the model, in tokens.
     """
-    written = {name: data for name, data in files.items() if name != CONFIG_KEY}
+    kept = files_for(files, definition)
+    written = {name: data for name, data in kept.items() if name != CONFIG_KEY}
     if definition is not None and definition.kind == "tokenizerJson" and files.get(TOKENIZER_KEY) != definition.content:
         written[TOKENIZER_KEY] = definition.content
     if definition is not None and definition.kind == "sentencePiece":
@@ -97,8 +123,9 @@ def exported_companions(
                 **{name: spelled[index] for name, index in ids.items() if index in spelled},
             }
         )
-    if GENERATION_KEY not in written:
-        written[GENERATION_KEY] = encode({"_from_model_config": True, **token_ids(files, tokenizer)})
+    if GENERATION_KEY not in written or kept is not files:
+        settings = _object(written.get(GENERATION_KEY, b'{"_from_model_config": true}'), GENERATION_KEY)
+        written[GENERATION_KEY] = encode({**settings, **token_ids(kept, tokenizer)})
     return written
 
 
@@ -110,7 +137,7 @@ def encode(document: Mapping[str, Any]) -> bytes:
 def _object(data: bytes, name: str) -> dict[str, Any]:
     try:
         found = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadConfiguration(f"{name} is no JSON ({error}); copy the file again") from None
     if not isinstance(found, dict):
         raise BadConfiguration(f"{name} is no JSON object; copy the file again")

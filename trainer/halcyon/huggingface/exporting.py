@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
+from pydantic import ValidationError
 
 from halcyon.errors import BadConfiguration
-from halcyon.huggingface.companions import CONFIG_KEY, encode, exported_companions, token_ids
+from halcyon.huggingface.companions import CONFIG_KEY, encode, exported_companions, files_for, token_ids
 from halcyon.huggingface.files import INDEX_KEY, SINGLE_KEY
 from halcyon.huggingface.folder import model_shapes
 from halcyon.huggingface.root import StoredModel
 from halcyon.huggingface.safetensors import write_header
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.weights import Family, FileTensor, WeightLayout, family_of_section, leaf_shapes
+from halcyon.models.weights.config import ConfigReader
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.tokenizer import load as load_tokenizer
+from halcyon_api.checkpoint_documents import Document, canonical_json
 from halcyon_api.spec.families.section import ModelSection
 
 FILE_BYTES = 5_000_000_000
 """Largest file of an export, unless one tensor is larger: what an object store takes in one request."""
+S3_FILE_BYTES = 5 << 30
+"""Largest value that S3 takes in one request, and the store sends each value in one:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html"""
+_PARTS = "parts/"
+"""Documents of the processes that share an export, until it is complete."""
+
+
+class Part(Document):
+    """The files that one of several processes has written, and of which export they are."""
+
+    manifest_sha256: str
+    """Of the checkpoint."""
+    dtype: str | None = None
+    file_bytes: int
+    files: tuple[str, ...] = ()
+
+    def is_of(self, other: Part) -> bool:
+        """Whether both are of one export."""
+        return (self.manifest_sha256, self.dtype, self.file_bytes) == (other.manifest_sha256, other.dtype, other.file_bytes)
 
 
 @dataclass(frozen=True)
@@ -65,9 +88,16 @@ class ExportPlan:
         """Write one file with tensors.
 
         Raises:
+            BadConfiguration: It is too large for the store.
             Damaged: A file of the checkpoint is damaged.
             StoreFailure: A store did not answer.
         """
+        size = sum(one.size_bytes for one in self.files[name])
+        if to.root.startswith("s3://") and size > S3_FILE_BYTES:
+            raise BadConfiguration(
+                f"{name} has {size} bytes, more than S3 takes in one request: its largest tensor is "
+                f"{max(self.files[name], key=lambda one: one.size_bytes).name}; set dtype to bfloat16, or smaller files"
+            )
         _write(to, name, self.files[name], self.stored)
 
     def complete(self, to: Store) -> tuple[str, ...]:
@@ -109,8 +139,8 @@ def export_model(
 
     Memory: a folder of this machine takes one tensor at a time, an object store a whole file, which is in memory twice.
 
-    Several processes can share the work: process `part` of `parts` writes every `parts`-th file and reads what is in these, and the process
-    that finds all files there writes the rest.
+    Several processes can share the work: process `part` of `parts` writes every `parts`-th file and reads what is in these. Then it records
+    its files in a document of the folder. The process that finds all files recorded writes the rest.
 
     Args:
         stored: The model.
@@ -121,27 +151,57 @@ def export_model(
         parts: The number of processes.
 
     Raises:
-        BadConfiguration: The family has no form of Hugging Face, or the folder holds a model.
+        BadConfiguration: The family has no form of Hugging Face, or the folder holds a model or a part of another export.
         Damaged: A file of the checkpoint is damaged.
         StoreFailure: A store did not answer.
     """
     plan = plan_export(stored, dtype=dtype, file_bytes=file_bytes)
     own = plan.share(part, parts)
-    others = plan.files.keys() - set(own)
-    if any(key == CONFIG_KEY or (key.endswith(".safetensors") and key not in others) for key in to.list("")):
-        raise BadConfiguration(f"{to.root} holds a model already; give a folder that is empty")
+    kind = None if dtype is None else str(dtype)
+    mine = Part(manifest_sha256=stored.arrays.entry.manifest_sha256, dtype=kind, file_bytes=file_bytes, files=own)
+    _require_own_folder(to, mine, plan.files.keys() - set(own))
     for name in own:
         plan.write(to, name)
-    companions = plan.complete(to) if plan.files.keys() <= set(to.list("model")) else ()
+    if parts > 1:
+        to.write(f"{_PARTS}{part + 1}-of-{parts}.json", canonical_json(mine.document()))
+    written = set(own).union(*(one.files for one in _parts(to) if one.is_of(mine)))
+    companions: tuple[str, ...] = ()
+    if plan.files.keys() <= written:
+        companions = plan.complete(to)
+        if parts > 1:
+            to.delete_prefix(_PARTS)
     tensors = [one for name in own for one in plan.files[name]]
     return Exported(own, len(tensors), sum(one.size_bytes for one in tensors), companions)
+
+
+def _require_own_folder(to: Store, mine: Part, others: Set[str]) -> None:
+    """Check that a folder holds nothing but files of the other parts of this export."""
+    there = to.list("")
+    if CONFIG_KEY in there:
+        raise BadConfiguration(f"{to.root} holds a model already; give a folder that is empty")
+    if any(not one.is_of(mine) for one in _parts(to)):
+        raise BadConfiguration(
+            f"{to.root} holds a part of another export; give all commands the same ROOT@STEP, --dtype and --file-bytes, and a folder that "
+            "was empty"
+        )
+    if any(key.endswith(".safetensors") and key not in others for key in there):
+        raise BadConfiguration(f"{to.root} holds files of an unfinished export; delete them, or give a folder that is empty")
+
+
+def _parts(store: Store) -> list[Part]:
+    found: list[Part] = []
+    for key in store.list(_PARTS):
+        with contextlib.suppress(ValidationError):
+            found.append(Part.model_validate_json(store.read(key).data or b""))
+    return found
 
 
 def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence[FileTensor]]) -> dict[str, bytes]:
     """The files beside the weights, config.json last."""
     tensors = [one for group in plan.values() for one in group]
     tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
-    written = exported_companions(stored.files, stored.definition, tokenizer, stored.positions)
+    positions = _positions(stored, family)
+    written = exported_companions(stored.files, stored.definition, tokenizer, positions)
     if len(plan) > 1:
         places = {one.name: name for name, group in plan.items() for one in group}
         size = sum(one.size_bytes for one in tensors)
@@ -151,13 +211,23 @@ def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence
         "architectures": [family.architectures[0]],
         "model_type": family.model_type,
         "vocab_size": stored.tokens,
-        **family.write(stored.spec.value, stored.tokens, stored.positions),
-        **token_ids(stored.files, tokenizer),
+        **family.write(stored.spec.value, stored.tokens, positions),
+        **token_ids(files_for(stored.files, stored.definition), tokenizer),
         "dtype": dtype,
         "torch_dtype": dtype,  # what readers before version 5 of transformers look for
         "use_cache": True,
     }
     return {**written, CONFIG_KEY: encode(config)}
+
+
+def _positions(stored: StoredModel, family: Family) -> int:
+    """Longest sequence of a model. Training on shorter sequences does not shorten that of the base, unless positions are learned."""
+    learned = any(POSITION in (leaf.axes or ()) for leaf in stored.arrays.leaves.values())
+    if learned or CONFIG_KEY not in stored.files:
+        return stored.positions
+    base = ConfigReader.parse(stored.files[CONFIG_KEY])
+    base = base.inner("text_config") or base
+    return max(stored.positions, base.integer(family.positions, 0))
 
 
 def export_layout(stored: StoredModel, family: Family, dtype: np.dtype | None) -> WeightLayout:

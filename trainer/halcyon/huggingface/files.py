@@ -13,6 +13,8 @@ from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 
 SINGLE_KEY = "model.safetensors"
+FILE_SECONDS = 3600.0
+"""Longest time for one file: an export writes files of gigabytes."""
 INDEX_KEY = "model.safetensors.index.json"
 
 
@@ -64,7 +66,7 @@ def _files(store: Store) -> Mapping[str, Sequence[str]]:
     try:
         for name, file in json.loads(index)["weight_map"].items():
             files.setdefault(str(file), []).append(str(name))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadConfiguration(f"{store.root}/{INDEX_KEY} is damaged; copy it again") from None
     return files
 
@@ -73,12 +75,20 @@ def _read_header(store: Store, file: str) -> dict[str, StoredTensor]:
     where = f"{store.root}/{file}"
     length = header_size(where, _bytes(store, file, 0, SIZE_BYTES))
     found, end = parse_header(file, _bytes(store, file, SIZE_BYTES, SIZE_BYTES + length))
-    last = store.tail(file, end - 1)
-    if not last:
-        raise _truncated(where, end)
-    if len(last) != 1:
+    _bytes(store, file, end - 1, end)
+    if _has_byte(store, file, end):
         raise BadConfiguration(f"{where} is longer than the {end} bytes that its header says; copy it again")
     return found
+
+
+def _has_byte(store: Store, file: str, at: int) -> bool:
+    try:
+        store.read_ranges([(file, at, at + 1)])
+    except StoreFailure as failure:
+        if failure.code not in ("NOT_FOUND", "OUT_OF_RANGE"):
+            raise
+        return False
+    return True
 
 
 def _bytes(store: Store, file: str, start: int, end: int) -> bytes:

@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ValidationError
 
-from halcyon.errors import BadConfiguration
+from halcyon.data.sources.failures import is_outage
+from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.huggingface.companions import CONFIG_KEY
 from halcyon.huggingface.files import TensorFiles
+from halcyon.huggingface.safetensors import unreadable
 from halcyon.machine.local_files import root_address
 from halcyon.models import CausalLM, build_model
 from halcyon.models.axes import POSITION, VOCAB
@@ -85,8 +87,12 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadConfiguration(f"{config.where}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
+    sizes = {key: config.integer(key) for key in ("vocab_size", family.positions)}
+    for key, size in sizes.items():
+        if size < 1:
+            raise BadConfiguration(f"{config.where}: {key} is {size}; it must be at least 1")
     quantised = config.has("quantization_config")
-    return ModelConfig(family, spec, config.integer("vocab_size"), config.integer(family.positions), quantised)
+    return ModelConfig(family, spec, sizes["vocab_size"], sizes[family.positions], quantised)
 
 
 class ModelFolder:
@@ -120,6 +126,9 @@ class ModelFolder:
         layout = WeightLayout(declared, leaves, sizes)
         there = self._files.tensors
         self._names = {own: name for name in there if (own := layout.canonical(name, there)) is not None}
+        for name in self._names.values():
+            if not (tensor := there[name]).is_readable:
+                raise unreadable(name, tensor.file, tensor.type)
         layout.check({own: self._files.tensors[name].shape for own, name in self._names.items()})
         layout.check_constants(self._names, self._rows)
         self.layout = WeightLayout(declared, [self._typed(layout, leaf, dtype) for leaf in leaves], sizes)
@@ -160,7 +169,8 @@ def folder_place(place: str, endpoint: str | None = None, region: str | None = N
         only: Patterns of the files to download from the hub.
 
     Raises:
-        BadConfiguration: It is no address, or there is no such directory.
+        BadConfiguration: It is no address, or there is no such directory or model.
+        DataUnreachable: The hub does not answer, or denies access.
     """
     if place.startswith(HUB):
         place = _download(place.removeprefix(HUB), only)
@@ -193,4 +203,5 @@ def _download(name: str, only: Sequence[str]) -> str:
         return str(snapshot_download(name, revision=revision or None, allow_patterns=list(only)))
     except Exception as error:  # the package raises many kinds
         why = " ".join(str(error).split())[:200]
-        raise BadConfiguration(f"{HUB}{name} could not be downloaded ({type(error).__name__}: {why})") from None
+        kind = DataUnreachable if is_outage(error) else BadConfiguration
+        raise kind(f"{HUB}{name} could not be downloaded ({type(error).__name__}: {why})") from None

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import math
 
 import jax.numpy as jnp
 import numpy as np
 
 from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.checkpoint.layout import Region, chunk_limit, chunk_shape
+from halcyon.checkpoint.weights import MODEL_PREFIX
 from halcyon.data.cache.tokenizers import keep_tokenizer
 from halcyon.huggingface.companions import CONFIG_KEY, keep_companions, read_companions, tokenizer_of
 from halcyon.huggingface.folder import ModelFolder, read_config
-from halcyon.models.weights import LeafShape
+from halcyon.models.weights import LeafShape, WeightLayout
 from halcyon.storage.store import Store
+from halcyon.telemetry.clock import timestamp
 from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
-
-_MODEL = "model."
 
 
 def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = None, clock: float) -> CommittedStep:
@@ -46,7 +46,7 @@ def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = 
     limit = chunk_limit(sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in folder.leaves.values()))
 
     def read(leaf: ManifestLeaf, region: Region) -> np.ndarray:
-        return folder.read(leaf.path.removeprefix(_MODEL), region)
+        return folder.read(leaf.path.removeprefix(MODEL_PREFIX), region)
 
     def keep() -> None:
         keep_companions(to, files)
@@ -56,17 +56,24 @@ def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = 
     model = config.spec.document()
     return create_checkpoint(
         to,
-        [_described(leaf, limit) for leaf in folder.leaves.values()],
+        [_described(folder.layout, leaf, limit) for leaf in folder.leaves.values()],
         read,
         owner=owner,
         documents={"spec.model": model, "data": {} if definition is None else {"tokenizerSha256": definition.fingerprint}},
         vocabulary=config.tokens,
         positions=config.positions,
-        time=datetime.fromtimestamp(clock, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        time=timestamp(clock),
         before_commit=keep,
     )
 
 
-def _described(leaf: LeafShape, limit_bytes: int) -> ManifestLeaf:
-    chunks = chunk_shape(leaf.shape, leaf.dtype.itemsize, limit_bytes)
-    return ManifestLeaf(path=f"{_MODEL}{leaf.path}", shape=leaf.shape, dtype=leaf.dtype.name, axes=tuple(leaf.axes), chunk_shape=chunks)
+def _described(layout: WeightLayout, leaf: LeafShape, limit_bytes: int) -> ManifestLeaf:
+    """The manifest entry of a parameter. Its chunks are cut so that each byte of the files is read once, if possible."""
+    sizes = dict(leaf.axes)
+    for axes in (*layout.cheap_cuts(leaf.path), tuple(leaf.axes)):
+        others = math.prod(size for name, size in sizes.items() if name not in axes)
+        cut = chunk_shape(tuple(sizes[name] for name in axes), leaf.dtype.itemsize * max(others, 1), limit_bytes)
+        sizes |= dict(zip(axes, cut, strict=True))
+    chunks = tuple(max(size, 1) for size in sizes.values())
+    path = f"{MODEL_PREFIX}{leaf.path}"
+    return ManifestLeaf(path=path, shape=leaf.shape, dtype=leaf.dtype.name, axes=tuple(leaf.axes), chunk_shape=chunks)

@@ -20,7 +20,7 @@ def read_model(config: str, folder: Path) -> dict[str, Any]:
         BadConfiguration: It cannot be read, or is of a model that Halcyon does not have.
         TrainerExit: The store does not answer.
     """
-    from halcyon.errors import BadConfiguration
+    from halcyon.errors import BadConfiguration, DataUnreachable
     from halcyon.huggingface.folder import folder_place, read_config
     from halcyon.storage.failures import StoreFailure, as_exit
     from halcyon.storage.store import Store
@@ -31,7 +31,7 @@ def read_model(config: str, folder: Path) -> dict[str, Any]:
     try:
         store = Store(folder_place(place, only=(name,)))
         return read_config(store, name).spec.document()
-    except BadConfiguration as error:
-        raise BadConfiguration(f"spec.model.huggingFace.config: {error}") from None
+    except (BadConfiguration, DataUnreachable) as error:
+        raise type(error)(f"spec.model.huggingFace.config: {error}") from None
     except StoreFailure as failure:
-        raise as_exit(failure, place, what="the folder of spec.model.huggingFace.config,") from None
+        raise as_exit(failure, place, what="the folder of spec.model.huggingFace.config,", field="its path") from None

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from halcyon.checkpoint.comparison import Checkpoint
 from halcyon.checkpoint.fingerprints import in_present_form
-from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.weights import KEPT_BYTES, ModelArrays
 from halcyon.data.cache.tokenizers import find_tokenizer
 from halcyon.errors import BadConfiguration
@@ -18,7 +17,7 @@ from halcyon.huggingface.companions import read_companions
 from halcyon.models.axes import VOCAB
 from halcyon.storage.store import Store
 from halcyon.tokenizer import BYTE, TokenizerDefinition
-from halcyon_api.checkpoint_documents import HEAD_KEY, HUGGING_FACE_PREFIX, CommittedStep
+from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.trainer import TrainerSpec
 
@@ -42,23 +41,6 @@ class StoredModel:
     arrays: ModelArrays
     definition: TokenizerDefinition | None
     files: Mapping[str, bytes]
-
-
-def entry_of(store: Store, step: int | None) -> CommittedStep:
-    """The checkpoint of a step; None: the newest.
-
-    Raises:
-        BadConfiguration: The root has no such checkpoint.
-        NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
-        StoreFailure: The store did not answer.
-    """
-    head, _ = load_head(store, store.read(HEAD_KEY).data)
-    if head is None or not head.committed:
-        raise BadConfiguration(f"{store.root} holds no checkpoint")
-    for entry in head.committed:
-        if step in (None, entry.step):
-            return entry
-    raise BadConfiguration(f"{store.root} has no checkpoint of step {step}; there are {', '.join(str(one.step) for one in head.committed)}")
 
 
 def split_step(place: str) -> tuple[str, int | None]:

@@ -23,6 +23,13 @@ SIZE_BYTES = 8
 LARGEST_HEADER_BYTES = 100_000_000
 _DTYPES = {"F64": np.dtype("f8"), "F32": np.dtype("f4"), "F16": np.dtype("f2"), "BF16": np.dtype(jnp.bfloat16)}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_OTHER_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
+    **dict.fromkeys(("I16", "U16"), 2),
+    **dict.fromkeys(("I32", "U32"), 4),
+    **dict.fromkeys(("I64", "U64", "C64"), 8),
+}
+"""Bytes of an element of the types that no parameter has. A file may hold such tensors beside the parameters, such as masks."""
 
 
 @dataclass(frozen=True)
@@ -31,25 +38,40 @@ class StoredTensor:
 
     Attributes:
         file: The file's name.
-        dtype: The type of its elements.
+        type: The type of its elements, as the header names it.
         shape: Its shape.
         start: Place of its first byte in the file.
     """
 
     file: str
-    dtype: np.dtype
+    type: str
     shape: tuple[int, ...]
     start: int
 
     @property
+    def is_readable(self) -> bool:
+        """Whether its type is one of parameters."""
+        return self.type in _DTYPES
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of its elements, if it is readable."""
+        return _DTYPES[self.type]
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of an element."""
+        return self.dtype.itemsize if self.is_readable else _OTHER_BYTES[self.type]
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of its elements."""
-        return math.prod(self.shape) * self.dtype.itemsize
+        return math.prod(self.shape) * self.element_bytes
 
     @property
     def row_bytes(self) -> int:
         """Bytes of a row: one index of the first dimension."""
-        return math.prod(self.shape[1:]) * self.dtype.itemsize
+        return math.prod(self.shape[1:]) * self.element_bytes
 
 
 def header_size(file: str, data: bytes) -> int:
@@ -71,13 +93,13 @@ def parse_header(file: str, data: bytes) -> tuple[dict[str, StoredTensor], int]:
         The tensors by name, and the size of the whole file in bytes.
 
     Raises:
-        BadConfiguration: The header is damaged, or a tensor has a type that cannot be imported.
+        BadConfiguration: The header is damaged, or a tensor has a type of unknown size.
     """
     try:
         entries: dict[str, Any] = json.loads(data)
         entries.pop("__metadata__", None)
         found = {name: _parse(file, name, entry, SIZE_BYTES + len(data)) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadConfiguration(f"the header of {file} is damaged; copy the file again") from None
     end = SIZE_BYTES + len(data)
     for one in sorted(found.values(), key=lambda one: (one.start, one.size_bytes)):
@@ -89,14 +111,18 @@ def parse_header(file: str, data: bytes) -> tuple[dict[str, StoredTensor], int]:
 
 def _parse(file: str, name: str, entry: Mapping[str, Any], first: int) -> StoredTensor:
     start, end = entry["data_offsets"]
-    if entry["dtype"] not in _DTYPES:
-        raise BadConfiguration(
-            f"the tensor {name} in {file} has the type {entry['dtype']}, which cannot be imported; convert the model to bfloat16 first"
-        )
-    tensor = StoredTensor(file, _DTYPES[entry["dtype"]], tuple(int(size) for size in entry["shape"]), first + int(start))
+    if entry["dtype"] not in (*_DTYPES, *_OTHER_BYTES):
+        raise unreadable(name, file, entry["dtype"])
+    tensor = StoredTensor(file, entry["dtype"], tuple(int(size) for size in entry["shape"]), first + int(start))
     if tensor.size_bytes != end - start or any(size < 0 for size in tensor.shape):
         raise ValueError(name)
     return tensor
+
+
+def unreadable(name: str, file: str, kind: object) -> BadConfiguration:
+    """The error for a tensor of a type that cannot be imported."""
+    what = f"the tensor {name} in {file} has the type {kind}"
+    return BadConfiguration(f"{what}, which cannot be imported; convert the model to bfloat16 first")
 
 
 def write_header(tensors: Sequence[tuple[str, np.dtype, tuple[int, ...]]]) -> bytes:

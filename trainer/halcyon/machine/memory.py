@@ -84,7 +84,7 @@ def memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh, available_bytes: i
     need = least_need(spec, mesh)
     if need.total_bytes * devices <= available_bytes:
         return None
-    amounts = f"{_size(need.total_bytes * devices)} at least, and {where} has {_size(available_bytes)}"
+    amounts = f"{size(need.total_bytes * devices)} at least, and {where} has {size(available_bytes)}"
     if need.state_bytes >= need.batch_bytes:
         kind = spec.model.kind
         what = "parameters, gradients and optimizer state" if spec.task == "train" else "parameters"
@@ -137,7 +137,7 @@ def check_step_memory(compiled: jax.stages.Compiled, available_bytes: int | None
     needed = sum(sizes) * devices
     if available_bytes is not None and needed > available_bytes:
         raise BadConfiguration(
-            f"spec.trainer.batchSize: a step takes {_size(needed)}, and this machine has {_size(available_bytes)}; give a smaller "
+            f"spec.trainer.batchSize: a step takes {size(needed)}, and this machine has {size(available_bytes)}; give a smaller "
             "batchSize, a shorter sequenceLength, or more microbatches"
         )
 
@@ -172,9 +172,9 @@ def _limit(path: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
     """Bytes with a unit, such as ``12.3 GB``."""
-    for unit, size in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
+    for unit, factor in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
     return f"{count} bytes"

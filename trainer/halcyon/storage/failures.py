@@ -25,10 +25,10 @@ _FIXES = {
     "RESOURCE_EXHAUSTED": "has no space left; free some or enlarge it",
     "PERMISSION_DENIED": "refuses access; give the run's credentials the right to list, read, write and delete there",
     "UNAUTHENTICATED": "refuses access; give the run's credentials the right to list, read, write and delete there",
-    "NOT_FOUND": "does not exist; create the bucket, or correct spec.checkpoint.root",
-    "FAILED_PRECONDITION": "cannot be used; correct spec.checkpoint.root",
-    "INVALID_ARGUMENT": "cannot be used; correct spec.checkpoint.root, endpoint and region",
-    "UNIMPLEMENTED": "cannot be used; choose another kind of store in spec.checkpoint.root",
+    "NOT_FOUND": "does not exist; create the bucket, or correct {field}",
+    "FAILED_PRECONDITION": "cannot be used; correct {field}",
+    "INVALID_ARGUMENT": "cannot be used; correct {field}, endpoint and region",
+    "UNIMPLEMENTED": "cannot be used; choose another kind of store in {field}",
 }
 _ERRNO = {
     errno.EACCES: "PERMISSION_DENIED",
@@ -123,12 +123,22 @@ def clean(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
 
-def explain(failure: StoreFailure, root: str, *, what: str = "checkpoint root") -> str:
-    """The error message for a failed request: the root, the problem, the fix."""
-    return f"{what} {root} {_FIXES.get(failure.code, 'could not be reached; look at the store and the network')} ({failure})"
+def explain(failure: StoreFailure, root: str, *, what: str = "checkpoint root", field: str = "spec.checkpoint.root") -> str:
+    """The error message for a failed request: the root, the problem, the fix.
+
+    Args:
+        failure: The failure.
+        root: The root's address.
+        what: What it is.
+        field: Where the user gave the address.
+    """
+    fix = _FIXES.get(failure.code, "could not be reached; look at the store and the network").format(field=field)
+    return f"{what} {root} {fix} ({failure})"
 
 
-def as_exit(failure: StoreFailure, root: str, *, what: str = "checkpoint root") -> TrainerExit:
+def as_exit(
+    failure: StoreFailure, root: str, *, what: str = "checkpoint root", field: str = "spec.checkpoint.root"
+) -> TrainerExit:
     """The error with which a training ends that cannot use its root.
 
     A root that does not answer is `RootUnusable` too: the operator retries after a growing delay, and this does not count as a failure of
@@ -136,4 +146,6 @@ def as_exit(failure: StoreFailure, root: str, *, what: str = "checkpoint root") 
     """
     if failure.code == STOPPED:
         return Preempted(f"a notice of preemption came while the {what} {root} refused access; there was nothing to save")
-    return (RootUnusable if failure.code in _LASTING or failure.is_outage else TrainerExit)(explain(failure, root, what=what))
+    return (RootUnusable if failure.code in _LASTING or failure.is_outage else TrainerExit)(
+        explain(failure, root, what=what, field=field)
+    )

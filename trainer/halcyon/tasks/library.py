@@ -45,7 +45,7 @@ class Trained:
 
     Attributes:
         step: Steps done and saved.
-        complete: Whether these are all steps. If not, an interrupt came; the next call goes on from here.
+        complete: Whether these are all steps, and all exports are complete. If not, an interrupt came; the next call goes on from here.
         root: Address of the checkpoints, for `halcyon.load`.
     """
 
@@ -104,7 +104,7 @@ def train(
         )
     finally:
         events.close()
-    return Trained(ended.step, ended.step >= spec.trainer.steps, spec.checkpoint.root)
+    return Trained(ended.step, not ended.preempted, spec.checkpoint.root)
 
 
 class _HookedReporter(RunReporter):

@@ -151,6 +151,7 @@ def train(
         training = Training(
             context, program, steps, dataset, batches, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock,
             export_due=exporter.is_due if exporter is not None else lambda step: False,
+            stop_exports=exporter.abandon if exporter is not None else lambda: None,
         )  # fmt: skip
         publish = functools.partial(_publish, processes, programs, reporter, plans, 2 * state_bytes(program.template))
         loop = Loop(training, after_first_step=lambda: background.submit(publish))

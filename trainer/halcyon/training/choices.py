@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from halcyon.checkpoint.processes import decide
 from halcyon.context import Context
-from halcyon.errors import BadConfiguration
+from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.machine.memory import device_memory
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.storage.store import Store
@@ -63,10 +63,15 @@ class RunChoice:
         return self._new
 
     def keep(self) -> None:
-        """Record a new choice. Call it once this process group owns the root, and before its first step."""
+        """Record a new choice. Call it once this process group owns the root, and before its first step.
+
+        Raises:
+            TrainerExit: Another process group has recorded another choice meanwhile, or the root does not answer.
+        """
         new = self._new
-        if new is not None:
-            decide(self._processes, self._store.root, lambda: {"new": keep_choice(self._store, self._key, new)})
+        if new is None or decide(self._processes, self._store.root, lambda: {"kept": keep_choice(self._store, self._key, new)})["kept"]:
+            return
+        raise TrainerExit(f"another start of the run has recorded other automatic values in {self._store.root} meanwhile; start it again")
 
 
 def memory_of(spec: TrainingRunSpec) -> int | None:
@@ -104,7 +109,7 @@ def read_choice(store: Store, key: str) -> Choice | None:
 
 
 def keep_choice(store: Store, key: str, choice: Choice) -> bool:
-    """Record a choice, unless one is recorded. Returns whether it is new.
+    """Record a choice, unless one is recorded. False: another one is recorded.
 
     Raises:
         StoreFailure: The root does not answer.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from halcyon.checkpoint import Checkpointer
 from halcyon.context import Context
+from halcyon.errors import BadConfiguration
 from halcyon.huggingface.background import ExportCallbacks, Exporter, open_exports
 from halcyon.models.weights import family_of_section
 from halcyon.parallel.preemption import PreemptionNotice
@@ -19,7 +20,10 @@ def check_exportable(context: Context) -> None:
         BadConfiguration: It has none.
     """
     if context.run.spec.export is not None:
-        family_of_section(context.run.spec.model.section)
+        try:
+            family_of_section(context.run.spec.model.section)
+        except BadConfiguration as error:
+            raise BadConfiguration(f"spec.export: {error}; remove spec.export, or choose a family of models that has one") from None
 
 
 def begin_exports(context: Context, processes: ProcessGroup, checkpointer: Checkpointer, reporter: RunReporter) -> Exporter | None:
@@ -32,13 +36,14 @@ def begin_exports(context: Context, processes: ProcessGroup, checkpointer: Check
         spec.checkpoint,
         steps=spec.trainer.steps,
         owner=context.owner,
+        committed=checkpointer.committed,
         processes=processes,
         callbacks=ExportCallbacks(
             on_complete=lambda step, path, size, seconds: reporter.exported(step, path, size_bytes=size, seconds=seconds),
             on_failure=reporter.export_failed,
         ),
     )
-    reporter.found_exports(max(exporter.complete_steps, default=None))
+    reporter.found_exports(exporter.newest_step)
     checkpointer.add_reader(exporter)
     exporter.begin(checkpointer.committed)
     return exporter

@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration
-from halcyon.machine.memory import least_need
-from halcyon.training.plan import Plan, plan_of, size, step_bytes
+from halcyon.machine.memory import least_need, size
+from halcyon.training.plan import Plan, plan_of, step_bytes
 from halcyon.training.program import build_program
 from halcyon_api.elastic import possible_microbatches
 from halcyon_api.spec.mesh import ResolvedMesh

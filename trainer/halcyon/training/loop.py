@@ -80,6 +80,8 @@ class Training:
     """Seconds since 1970."""
     export_due: Callable[[int], bool] = lambda step: False
     """Whether the model is exported after a number of steps, and so saved."""
+    stop_exports: Callable[[], object] = lambda: None
+    """Ends the exports under way without a wait, so that the last save after a notice has the network and the memory for itself."""
 
 
 class Loop:
@@ -117,7 +119,7 @@ class Loop:
         self._save_asked = False
         """Whether any process has asked for a save since the last save began, in a step whose numbers are fetched."""
         self._saved_step = 0
-        self._export_due = training.export_due
+        self._export_due, self._stop_exports = training.export_due, training.stop_exports
         self._text_wait_steps: set[int] = set()
         """Steps (counted from 0) for whose text some process may have to wait: all processes wait together before them."""
         self._waited_seconds = 0.0
@@ -177,6 +179,7 @@ class Loop:
         self._report_pending()
         if step >= self._settings.steps:
             return self._finish(state, step)
+        self._stop_exports()
         budget = self._budget(step)
         saved = choose(budget)
         problem = ""

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from halcyon.machine.memory import size
 from halcyon.parallel.collectives import Collective, collectives
 from halcyon.training.program import Program
 from halcyon_api.axes import product, splitting
@@ -123,14 +124,6 @@ def event_fields(plan: Plan) -> dict[str, Any]:
         **{name: number for name, number in numbers.items() if number is not None},
         "collectives": "; ".join(f"{row.kind} over {' x '.join(row.axes)}: {size(row.size_bytes)} in {row.times}" for row in plan.traffic),
     }
-
-
-def size(count: int) -> str:
-    """Bytes with a unit, such as ``12.3 GB``."""
-    for unit, factor in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def plan_of(

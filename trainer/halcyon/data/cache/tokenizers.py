@@ -108,6 +108,6 @@ def inherited_tokenizer(spec: TrainingRunSpec, store: Store) -> InheritedTokeniz
             beside = Store(theirs.model_copy(update={"root": f"{theirs.root.rstrip('/')}/data"}), retry_budget=store.retry_budget)
             return find_tokenizer(store, fingerprint) or find_tokenizer(beside, fingerprint)
         except StoreFailure as failure:
-            raise as_exit(failure, theirs.root, what="spec.from: the root of the other run") from failure
+            raise as_exit(failure, theirs.root, what="spec.from: the root of the other run", field="spec.from") from failure
 
     return InheritedTokenizer({"run": origin.run, "root": (origin.root or "").rstrip("/")}, find)

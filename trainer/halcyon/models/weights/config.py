@@ -29,7 +29,7 @@ class ConfigReader:
         """Read a config.json from its bytes."""
         try:
             document = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadConfiguration(f"{where} is no JSON ({error}); copy the file again") from None
         if not isinstance(document, dict):
             raise BadConfiguration(f"{where} is no JSON object; copy the file again")
