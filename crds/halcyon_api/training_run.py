@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast, get_a
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from halcyon_api.axes import REST, on
-from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, Rule, RuledModel, RunName, Seconds, cel
+from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledModel, RunName, Seconds, cel
 from halcyon_api.edits.classes import section_of
 from halcyon_api.edits.rules import frozen_rules, joint_rules
 from halcyon_api.edits.steps import steps_rule
@@ -329,10 +329,6 @@ class TrainingRun(RuledModel):
             ".spec.after.run",
         ),
     )
-
-
-class InvalidRun(ValueError):
-    """The document is not a valid TrainingRun. The message has one sentence for each error, with the field."""
 
 
 Model = TypeVar("Model", bound=ApiModel)
