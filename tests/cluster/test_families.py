@@ -20,11 +20,17 @@ from tests.families import SMALL_FAMILIES
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200), pytest.mark.xdist_group("path")]
 
 STEPS = 400
-KINDS = ("gemma3", "qwen3Moe", "deepseekV3", "qwen3Next")
-"""A family for each kind of part: windows and sandwich norms, experts, latent attention, gated delta nets."""
+KINDS = ("gemma3", "qwen3Moe", "deepseekV3", "qwen3Next", "gptOss", "apertus")
+"""A family for each kind of part: windows and sandwich norms, experts, latent attention, gated delta nets, sinks and clamped SwiGLU, xIELU.
+"""
 TOGETHER = 4
 """Families that train at the same time."""
 OTHERS = tuple(name for name in SMALL_FAMILIES if name not in KINDS)
+
+
+def together(names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The groups of families that train at the same time."""
+    return [names[first : first + TOGETHER] for first in range(0, len(names), TOGETHER)]
 
 
 def document(path: WholePath, family: str, name: str) -> dict[str, Any]:
@@ -47,8 +53,8 @@ def trainings(path: WholePath, families: tuple[str, ...]) -> Iterator[dict[str, 
 @pytest.mark.parametrize(
     "families",
     [
-        KINDS,
-        *(pytest.param(OTHERS[first : first + TOGETHER], marks=pytest.mark.variant) for first in range(0, len(OTHERS), TOGETHER)),
+        *together(KINDS),
+        *(pytest.param(group, marks=pytest.mark.variant) for group in together(OTHERS)),
     ],
     ids=", ".join,
 )
