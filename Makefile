@@ -16,7 +16,8 @@ unexport PYTHONDONTWRITEBYTECODE
 UV := $(shell command -v uv 2>/dev/null || echo $(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv)
 BIN := .venv/bin
 TRANSFORMERS := 5.23.0
-PARITY = $(HALCYON_CACHE)/transformers-$(TRANSFORMERS)
+TORCH := 2.15.0
+PARITY = $(HALCYON_CACHE)/transformers-$(TRANSFORMERS)-torch-$(TORCH)
 
 ##@ General
 
@@ -91,7 +92,7 @@ mutations: setup ## Break the code on purpose and show which row of docs/reliabi
 
 .PHONY: parity
 parity: setup ## Compare models of random configurations with transformers and torch, which it installs (DRAWS=2 SEED=0 FAMILIES="llama …")
-	@test -e $(PARITY)/.ready || { $(UV) venv --quiet --clear $(PARITY) && $(UV) pip install --quiet --python $(PARITY) torch \
+	@test -e $(PARITY)/.ready || { $(UV) venv --quiet --clear $(PARITY) && $(UV) pip install --quiet --python $(PARITY) torch==$(TORCH) \
 		transformers==$(TRANSFORMERS) && touch $(PARITY)/.ready; }
 	@rm -rf .halcyon/parity
 	@$(PARITY)/bin/python tests/parity/draw.py .halcyon/parity --draws $(or $(DRAWS),2) --seed $(or $(SEED),0) $(FAMILIES)
