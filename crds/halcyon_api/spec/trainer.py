@@ -120,7 +120,7 @@ class TrainerSpec(ApiModel):
     microbatches: Microbatches = Field(
         default=1,
         description=(
-            "Number of parts of a step's batch, computed one after the other to save memory. The result is the same. `auto`: the least "
+            "Number of parts of a step's batch, computed one after the other to save memory. The result is the same up to rounding. `auto`: the least "
             "number whose step fits into the memory of a device; 1 if its size is not known."
         ),
     )
