@@ -436,7 +436,7 @@ def main() -> int:
     missing = [family for family in given.families if family not in drawn]
     for family in missing:
         sys.stdout.write(
-            f"{family}: transformers computes none of its models, so nothing can be compared; draw more, or with another seed\n"
+            f"{family}: transformers computes none of its models, so nothing is compared; draw more, or with another seed\n"
         )
     return bool(missing)
 
