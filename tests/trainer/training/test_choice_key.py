@@ -20,7 +20,7 @@ def test_a_key_has_no_defaults_so_a_version_with_further_fields_finds_the_choice
         "mesh": {"replica": 1, "data": 1, "fsdp": 2, "tensor": 1},
         "accelerator": "cpu",
         "model": document["spec"]["model"],
-        "trainer": {"batchSize": 8, "sequenceLength": 64, "microbatches": "auto", "remat": "auto", "precision": {}},
+        "trainer": {"batchSize": 8, "sequenceLength": 64, "microbatches": "auto", "remat": "auto"},
     }
     expected = hashlib.sha256(canonical_json(given)).hexdigest()[:32]
     assert choice_key(run.spec, mesh, Owner(namespace="tests", name="tiny")) == f"choices/{expected}.json"
