@@ -435,9 +435,7 @@ def main() -> int:
                 sys.stdout.write(f"{folder.name}: transformers computes no such model: {traceback.format_exc(limit=-1)}\n")
     missing = [family for family in given.families if family not in drawn]
     for family in missing:
-        sys.stdout.write(
-            f"{family}: transformers computes none of its models, so nothing is compared; draw more, or with another seed\n"
-        )
+        sys.stdout.write(f"{family}: transformers computes none of its models, so nothing is compared; draw more, or with another seed\n")
     return bool(missing)
 
 
