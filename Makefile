@@ -6,17 +6,19 @@ MAKEFLAGS += --no-print-directory
 
 export HALCYON_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/halcyon
 
-# The newest interpreter on PATH or of pyenv, because the newest JAX needs Python 3.12.
+# The newest interpreter on PATH, of pyenv or of uv, because the newest JAX needs Python 3.12. Empty: uv chooses, or downloads one.
 PYTHON ?= $(shell for version in 3.13 3.12 3.11; do \
-	for found in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python3; do \
-	"$$found" -c "" 2>/dev/null && { "$$found" -c "import sys; print(sys.executable)"; exit; }; done; done; echo python3)
+	for found in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python3 \
+	"$$($(UV) python find --system $$version 2>/dev/null)"; do \
+	"$$found" -c "" 2>/dev/null && { "$$found" -c "import sys; print(sys.executable)"; exit; }; done; done)
 UV_VERSION := 0.13.8
 # Tests start a thousand interpreters. Without byte code, most of them would spend more time on compiling their imports than on the test.
 unexport PYTHONDONTWRITEBYTECODE
 UV := $(shell command -v uv 2>/dev/null || echo $(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv)
 BIN := .venv/bin
 TRANSFORMERS := 5.23.0
-PARITY = $(HALCYON_CACHE)/transformers-$(TRANSFORMERS)
+TORCH := 2.15.0
+PARITY = $(HALCYON_CACHE)/transformers-$(TRANSFORMERS)-torch-$(TORCH)
 
 ##@ General
 
@@ -29,14 +31,14 @@ setup: .venv/.synced ## Create the virtual environment (.venv) from uv.lock
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
 	@echo "==> virtual environment .venv from uv.lock"
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 12) or print("==> Python %d.%d has JAX 0.10 only; install Python 3.12 or 3.13 for the newest JAX" % sys.version_info[:2])'
-	@$(UV) sync --frozen --extra dev --quiet --compile-bytecode --python $(PYTHON)
+	@$(UV) sync --frozen --extra dev --quiet --compile-bytecode $(addprefix --python ,$(PYTHON))
+	@$(BIN)/python -c 'import sys; sys.version_info >= (3, 12) or print("==> Python %d.%d has JAX 0.10 only; install Python 3.12 or 3.13 for the newest JAX" % sys.version_info[:2])'
 	@touch $@
 
 $(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv:
 	@echo "==> uv $(UV_VERSION) into $(HALCYON_CACHE)"
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; set PYTHON=/path/to/python3" if sys.version_info < (3, 11) else 0)'
-	@$(PYTHON) -m venv $(HALCYON_CACHE)/uv-$(UV_VERSION) \
+	@$(or $(PYTHON),python3) -c 'import sys; sys.exit("Python 3.11 or later is needed; set PYTHON=/path/to/python3" if sys.version_info < (3, 11) else 0)'
+	@$(or $(PYTHON),python3) -m venv $(HALCYON_CACHE)/uv-$(UV_VERSION) \
 		|| { echo "python3 -m venv does not work here: install the package python3-venv and try again"; exit 1; }
 	@$(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
@@ -91,7 +93,7 @@ mutations: setup ## Break the code on purpose and show which row of docs/reliabi
 
 .PHONY: parity
 parity: setup ## Compare models of random configurations with transformers and torch, which it installs (DRAWS=2 SEED=0 FAMILIES="llama …")
-	@test -e $(PARITY)/.ready || { $(UV) venv --quiet --clear $(PARITY) && $(UV) pip install --quiet --python $(PARITY) torch \
+	@test -e $(PARITY)/.ready || { $(UV) venv --quiet --clear $(PARITY) && $(UV) pip install --quiet --python $(PARITY) torch==$(TORCH) \
 		transformers==$(TRANSFORMERS) && touch $(PARITY)/.ready; }
 	@rm -rf .halcyon/parity
 	@$(PARITY)/bin/python tests/parity/draw.py .halcyon/parity --draws $(or $(DRAWS),2) --seed $(or $(SEED),0) $(FAMILIES)

@@ -72,6 +72,10 @@ def shows(*names: str) -> Callable[[Any], str]:
     return details
 
 
+class InvalidRun(ValueError):
+    """The document is not a valid TrainingRun. The message has one sentence for each error, with the field."""
+
+
 class ApiModel(BaseModel):
     """A strict, frozen object: unknown fields are errors, no value is converted to another type."""
 

@@ -27,8 +27,9 @@ _HEADER = f"""\
 # Models
 
 The families of `spec.model`; `halcyon models` prints the same table. Fields have the names of Hugging Face's `config.json` in camelCase, so
-a model's file can be read across; the sections `llama` and `gpt2` are older and keep some names of their own. Every field has a default.
-[The reference](trainingrun.md) describes each one. `custom` is [a model of your own](../guides/custom-models.md).
+a model's file can be read across; the sections `llama` and `gpt2` are older and keep some names of their own. Every field has a default,
+except `class` of `custom` and `ropeType` of `ropeScaling`. [The reference](trainingrun.md) describes each one. `custom` is
+[a model of your own](../guides/custom-models.md).
 
 All sections but `llama`, `gpt2` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from halcyon_api.base import InvalidRun
+
 ReadModel = Callable[[str, Path], dict[str, Any]]
 """Makes ``spec.model`` from ``config`` and the folder of the document."""
 
@@ -27,9 +29,14 @@ def config_of(document: Any) -> str | None:
 def with_model(document: Any, folder: Path, read: ReadModel | None) -> Any:
     """The document with the model of the config.json that it names; unchanged if it names none, or without `read`.
 
-    A document that names other models too is unchanged: the schema rejects it.
+    Raises:
+        InvalidRun: The document has another model too.
     """
     config = config_of(document)
-    if config is None or read is None or document["spec"]["model"].keys() != {"huggingFace"}:
+    if config is None:
         return document
-    return {**document, "spec": {**document["spec"], "model": read(config, folder)}}
+    model = cast("dict[str, Any]", document["spec"]["model"])
+    others = [name for name, value in model.items() if name != "huggingFace" and value is not None]
+    if others:
+        raise InvalidRun(f"spec.model: it has huggingFace and {others[0]}, two models; leave one of them out")
+    return document if read is None else {**document, "spec": {**document["spec"], "model": read(config, folder)}}

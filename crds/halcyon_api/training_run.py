@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast, get_a
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from halcyon_api.axes import REST, on
-from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, Rule, RuledModel, RunName, Seconds, cel
+from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledModel, RunName, Seconds, cel
 from halcyon_api.edits.classes import section_of
 from halcyon_api.edits.rules import frozen_rules, joint_rules
 from halcyon_api.edits.steps import steps_rule
@@ -202,7 +202,7 @@ class TrainingRunSpec(RuledModel):
         Rule(
             f"(has(self.from) && has(self.from.run)) || {_TASK} != 'evaluate'",
             lambda self: (self.origin is not None and self.origin.run is not None) or self.task != "evaluate",
-            "task: evaluate needs from, which names the run whose checkpoint is evaluated",
+            "task: evaluate needs from.run, the run whose checkpoint is evaluated; import a Hugging Face model first (`halcyon import hf`)",
             ".from",
         ),
         Rule(
@@ -221,6 +221,12 @@ class TrainingRunSpec(RuledModel):
             f"!has(self.export) || {_TASK} == 'train'",
             lambda self: self.export is None or self.task == "train",
             "export writes the models of a training; leave it out with another task",
+            ".export",
+        ),
+        Rule(
+            "!has(self.export) || !has(self.model.custom)",
+            lambda self: self.export is None or self.model.custom is None,
+            "export writes the files of Hugging Face, which model.custom does not have; leave export out",
             ".export",
         ),
         Rule(
@@ -329,10 +335,6 @@ class TrainingRun(RuledModel):
             ".spec.after.run",
         ),
     )
-
-
-class InvalidRun(ValueError):
-    """The document is not a valid TrainingRun. The message has one sentence for each error, with the field."""
 
 
 Model = TypeVar("Model", bound=ApiModel)

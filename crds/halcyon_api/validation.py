@@ -11,7 +11,7 @@ from halcyon_api.axes import AXES, splitting
 from halcyon_api.elastic import microbatches_on, usable_slices, wanted_slices
 from halcyon_api.mesh import least_memory, model_shape, run_mesh
 from halcyon_api.spec.accelerator import Topology
-from halcyon_api.spec.attention import WIDEST_CUDNN_HEAD
+from halcyon_api.spec.attention import widest_cudnn_head
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.training_run import TrainingRunSpec
@@ -117,6 +117,7 @@ def _attention_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     needs = spec.model.section.attention_needs
     if spec.trainer.attention != "cudnn" or needs is None:
         return ()
+    widest = widest_cudnn_head(spec.accelerator.row.compute_capability)
     lacks = [
         (needs.sinks, "has no attention sinks"),
         (needs.soft_cap, "has no soft cap of the scores"),
@@ -125,8 +126,8 @@ def _attention_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
             f"needs keys and values of one size, not of {needs.head_size} and {needs.value_size} features",
         ),
         (
-            needs.head_size % 8 != 0 or needs.head_size > WIDEST_CUDNN_HEAD,
-            f"needs heads whose features are a multiple of 8, at most {WIDEST_CUDNN_HEAD}, not {needs.head_size}",
+            needs.head_size % 8 != 0 or needs.head_size > widest,
+            f"needs heads whose features are a multiple of 8, at most {widest} on {spec.accelerator.type}, not {needs.head_size}",
         ),
     ]
     reason = next((reason for is_lacking, reason in lacks if is_lacking), None)

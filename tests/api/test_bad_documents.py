@@ -244,7 +244,12 @@ def test_all_faults_are_reported_in_one_error() -> None:
         (
             BY_CUDNN | {"spec__model": {"qwen3": {"headDim": 36}}},
             "spec.trainer.attention",
-            "cudnn needs heads whose features are a multiple of 8, at most 256, not 36; use auto for qwen3",
+            "cudnn needs heads whose features are a multiple of 8, at most 256 on h100, not 36; use auto for qwen3",
+        ),
+        (
+            BY_CUDNN | {"spec__model": {"qwen3": {"headDim": 256}}, "spec__accelerator": {**H100, "type": "a100"}},
+            "spec.trainer.attention",
+            "cudnn needs heads whose features are a multiple of 8, at most 128 on a100, not 256; use auto for qwen3",
         ),
     ],
 )

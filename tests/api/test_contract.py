@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from halcyon_api import names
-from halcyon_api.crd import custom_resource_definition, definitions
+from halcyon_api.crd import custom_resource_definition, definitions, reachable
 from halcyon_api.environment import FROM_POD, InvalidEnvironment, PodEnvironment, parse_environment
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.generate import stale_files
 from halcyon_api.hardware import TABLE
 from halcyon_api.spec.accelerator import MAX_SLICES
 from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.spec.model import ModelSpec
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
@@ -22,6 +23,17 @@ from tests.api.documents import document
 
 def test_generated_files_are_committed() -> None:
     assert stale_files() == [], "run 'make generate'"
+
+
+def test_only_these_fields_of_a_model_have_no_default() -> None:
+    """docs/reference/models.md names those of a run's sections."""
+    required = {
+        f"{section.__name__}.{field.alias or name}"
+        for section in reachable(ModelSpec).values()
+        for name, field in section.model_fields.items()
+        if field.is_required()
+    }
+    assert required == {"CustomSpec.class", "RopeScaling.ropeType", "ModelFileSpec.config"}
 
 
 def _nodes(node: Any, path: str = "") -> Any:

@@ -27,6 +27,11 @@ TOGETHER = 4
 OTHERS = tuple(name for name in SMALL_FAMILIES if name not in KINDS)
 
 
+def together(names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The groups of families that train at the same time."""
+    return [names[first : first + TOGETHER] for first in range(0, len(names), TOGETHER)]
+
+
 def document(path: WholePath, family: str, name: str) -> dict[str, Any]:
     run = variant(path.document, name=f"{family.lower()}-{name}", steps=STEPS)
     run["spec"]["model"] = {family: SMALL_FAMILIES[family]}
@@ -47,8 +52,8 @@ def trainings(path: WholePath, families: tuple[str, ...]) -> Iterator[dict[str, 
 @pytest.mark.parametrize(
     "families",
     [
-        KINDS,
-        *(pytest.param(OTHERS[first : first + TOGETHER], marks=pytest.mark.variant) for first in range(0, len(OTHERS), TOGETHER)),
+        *together(KINDS),
+        *(pytest.param(group, marks=pytest.mark.variant) for group in together(OTHERS)),
     ],
     ids=", ".join,
 )

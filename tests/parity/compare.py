@@ -10,6 +10,7 @@ import argparse
 import functools
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,15 @@ def export(folder: Path, files: ModelFolder, model: Any) -> None:
 
 
 def main() -> int:
-    """Compare the folders, and print each that differs."""
+    """Compare the folders, and print each that differs. Fails too if a whole family was refused, or there is no model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+")
     failed = refused = 0
+    compared: Counter[str] = Counter()
     folders = sorted(path.parent for folder in parser.parse_args().folders for path in folder.rglob("expected.npz"))
     for folder in folders:
+        family = folder.name.rpartition("-")[0]
+        compared[family] += 0
         try:
             errors = differences(folder)
         except BadConfiguration as refusal:
@@ -110,6 +114,7 @@ def main() -> int:
             continue
         except Exception as error:
             errors = {f"{type(error).__name__}: {error}": float("inf")}
+        compared[family] += 1
         wrong = {name: error for name, error in errors.items() if not error <= TOLERANCE}
         failed += bool(wrong)
         if wrong:
@@ -122,7 +127,10 @@ def main() -> int:
     sys.stdout.write(
         f"{len(folders) - failed - refused} of {len(folders)} models have the numbers of transformers; {refused} were refused\n"
     )
-    return failed > 0
+    missing = [family for family, number in compared.items() if number == 0]
+    for family in missing:
+        sys.stdout.write(f"{family}: every model was refused, so nothing was compared; draw more, or with another seed\n")
+    return failed > 0 or bool(missing) or not folders
 
 
 if __name__ == "__main__":

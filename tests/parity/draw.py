@@ -414,6 +414,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("families", nargs="*", default=[*FAMILIES])
     given = parser.parse_intermixed_args()
+    if unknown := [family for family in given.families if family not in FAMILIES]:
+        parser.error(f"there is no family {unknown[0]}; the families are {', '.join(FAMILIES)}")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
@@ -421,15 +423,20 @@ def main() -> int:
         folders = sorted(path.parent for path in given.folder.glob("*/exported"))
         failed = sum(not check(folder) for folder in folders)
         sys.stdout.write(f"{len(folders) - failed} of {len(folders)} exports have the logits of the imported model\n")
-        return failed > 0
+        return failed > 0 or not folders
+    drawn: set[str] = set()
     for number in range(given.seed, given.seed + given.draws):
         for place, family in enumerate(given.families):
             folder = given.folder / f"{family}-{number}"
             try:
                 write_draw(folder, family, 1000 * number + place)
+                drawn.add(family)
             except Exception:
                 sys.stdout.write(f"{folder.name}: transformers computes no such model: {traceback.format_exc(limit=-1)}\n")
-    return 0
+    missing = [family for family in given.families if family not in drawn]
+    for family in missing:
+        sys.stdout.write(f"{family}: transformers computes none of its models, so nothing is compared; draw more, or with another seed\n")
+    return bool(missing)
 
 
 if __name__ == "__main__":

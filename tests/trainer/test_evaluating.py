@@ -9,10 +9,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from halcyon.cli.main import app
 from halcyon_api.exit_codes import ExitCode
 from tests.trainer.checkpoint.helpers import snapshot_of
+from tests.trainer.huggingface.folders import GOLDENS, tensors_of, write_folder
 from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow
@@ -157,6 +162,28 @@ def test_a_trained_tokenizer_is_used_for_other_text(tmp_path: Path, monkeypatch:
     refused = start_processes(evaluating(document2, tmp_path / "refused", other), tmp_path / "other-evaluation")
     assert refused.wait() == [ExitCode.RUN_CHANGED]
     assert "tokenizer" in refused.leader.report()["message"]
+
+
+def test_imported_weights_are_evaluated_as_in_a_run_that_begins_with_them(tmp_path: Path) -> None:
+    """The import has more rows than the tokenizer has tokens, and more positions than a sequence of the run."""
+    random = np.random.default_rng(3)
+    tables = {"wte": (520, 16), "wpe": (128, 16)}
+    tensors = tensors_of(GOLDENS / "gpt2")
+    tensors |= {f"transformer.{name}.weight": random.standard_normal(shape).astype(np.float32) for name, shape in tables.items()}
+    config = json.loads((GOLDENS / "gpt2" / "config.json").read_text()) | {"vocab_size": 520, "n_positions": 128}
+    folder = write_folder(tmp_path / "model", tensors, config)
+    base = CliRunner().invoke(app, ["import", "hf", str(folder), "--root", str(tmp_path / "base"), "--run", "tests/base"])
+    assert base.exit_code == 0, base.stderr
+
+    document = run_document(tmp_path / "root", slices=1, steps=1, sequenceLength=32, evaluation={"everySteps": 1, "batches": 2})
+    document["spec"] |= yaml.safe_load(base.stdout)["spec"]  # from and model
+    document["spec"]["optimizer"] = {"learningRate": 1e-30, "schedule": {"constant": {}}, "adamw": {}}
+    document["spec"]["data"]["validation"] = {"fraction": 0.2}
+    trained = evaluations(done(start_processes(document, tmp_path / "training")))[None]
+    evaluation = evaluating(document, tmp_path / "own") | {"metadata": {"name": "evaluation", "namespace": "tests"}}
+    evaluation["spec"]["from"] = document["spec"]["from"]
+    said = evaluations(done(start_processes(evaluation, tmp_path / "evaluation")))[None]
+    assert (said["step"], said["tokens"], said["loss"]) == (0, trained["tokens"], trained["loss"])
 
 
 def test_an_impossible_evaluation_is_rejected_in_one_sentence(trained: tuple[dict[str, Any], TrainerProcesses], tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ class EditRule:
     """Whether such an edit starts a stalled or delayed run again, because it may have fixed the cause."""
 
 
+_ROUNDING = "later losses may differ in their last digits"
+
 EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("defaults", "live", "applied at once; each field that then differs is an edit of its own class", starts_again=False),
     EditRule("image", "atCheckpoint", "the image of a pod cannot change"),
@@ -55,11 +57,9 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("objective", "frozen", "the finished steps would have been different"),
     EditRule("trainer", "frozen", "the finished steps would have been different"),
     EditRule("trainer.steps", "atCheckpoint", "if the finished steps would have been the same (see below)"),
-    EditRule("trainer.microbatches", "atCheckpoint", "changes only in how many parts a batch is computed"),
-    EditRule("trainer.remat", "atCheckpoint", "changes only what is recomputed"),
-    EditRule(
-        "trainer.attention", "atCheckpoint", "computes the same numbers up to rounding, so later losses may differ in their last digits"
-    ),
+    EditRule("trainer.microbatches", "atCheckpoint", f"changes only in how many parts a batch is computed; {_ROUNDING}"),
+    EditRule("trainer.remat", "atCheckpoint", f"changes only what is recomputed; {_ROUNDING}"),
+    EditRule("trainer.attention", "atCheckpoint", f"computes the same numbers up to rounding; {_ROUNDING}"),
     EditRule("trainer.evaluation", "atCheckpoint", "changes no step"),
     EditRule("trainer.logEverySteps", "atCheckpoint", "the trainer reads it when it starts"),
     EditRule("checkpoint", "atCheckpoint", "the trainer reads it when it starts"),

@@ -96,6 +96,8 @@ class Accelerator:
     """Dense bfloat16 operations of one JAX device; None: not known."""
     eight_bit: tuple[EightBit, ...] = ()
     """Types with 8 bits in which it multiplies matrices faster than in bfloat16."""
+    compute_capability: tuple[int, int] | None = None
+    """NVIDIA GPU: version of its instructions; None: not known."""
     devices_per_chip: int = 1
     """JAX devices of one chip, the unit of the extended resource."""
     topologies: tuple[str, ...] = ()

@@ -32,8 +32,13 @@ NARROW_KERNELS: tuple[AttentionName, ...] = ("splash", "cudnn")
 """Implementations that compute in bfloat16 only."""
 
 
-WIDEST_CUDNN_HEAD = 256
-"""Features of the widest head that cuDNN's kernel computes, on GPUs of compute capability 9 or later."""
+def widest_cudnn_head(compute_capability: tuple[int, int] | None) -> int:
+    """Features of the widest head that cuDNN's kernel computes.
+
+    Args:
+        compute_capability: Of the GPU, such as (9, 0); None: not known.
+    """
+    return 256 if compute_capability is None or compute_capability >= (9, 0) else 128
 
 
 def _types(family: str) -> list[str]:

@@ -120,8 +120,8 @@ class TrainerSpec(ApiModel):
     microbatches: Microbatches = Field(
         default=1,
         description=(
-            "Number of parts of a step's batch, computed one after the other to save memory. The result is the same. `auto`: the least "
-            "number whose step fits into the memory of a device; 1 if its size is not known."
+            "Number of parts of a step's batch, computed one after the other to save memory. The result is the same up to rounding. "
+            "`auto`: the least number whose step fits into the memory of a device; 1 if its size is not known."
         ),
     )
     remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)

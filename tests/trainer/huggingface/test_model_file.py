@@ -105,7 +105,13 @@ def test_without_a_command_that_reads_it_the_document_is_refused_in_one_sentence
     with pytest.raises(InvalidRun, match=r"huggingFace names a file, .*`halcyon resolve RUN.YAML`, and apply that$") as error:
         parse_run(yaml.safe_load(path.read_text()))
     assert "exactly one" not in str(error.value)
-    both = written(tmp_path, "base/config.json", llama={})
-    for read in (parse_run, lambda document: load_run(both, read_model)):
-        with pytest.raises(InvalidRun, match="halcyon resolve"):
-            read(yaml.safe_load(both.read_text()))
+
+
+def test_a_second_model_beside_the_file_is_refused_by_every_command(tmp_path: Path) -> None:
+    path = written(tmp_path, "base/config.json", llama={})
+    for command in ("resolve", "validate"):
+        found = halcyon(command, path)
+        assert found.exit_code == ExitCode.BAD_CONFIGURATION, found.output
+        assert found.stderr == f"{path}: spec.model: it has huggingFace and llama, two models; leave one of them out\n"
+    with pytest.raises(InvalidRun, match="leave one of them out"):
+        load_run(path)

@@ -103,15 +103,42 @@ def begin(
         store = Store(place, retry_budget=retry_budget)
         return _together(processes, store.root, lambda: _from_folder(store, spec.model, template.model, tokens))
     store = origin_store(origin, spec.checkpoint, retry_budget=retry_budget)
-    found = decide(processes, store.root, lambda: _imported(origin, store, owner))["entry"]
-    if found is not None:
-        entry = CommittedStep.model_validate(found)
-        return _together(processes, store.root, lambda: _from_root(store, entry, spec.model, template.model, tokens))
+    weights = read_weights(spec, origin, store, owner=owner, processes=processes, template=template.model, tokens=tokens)
+    if weights is not None:
+        return weights[1]
     restored: Restored = begin_from(
         origin, store, owner=owner, fingerprints=fingerprints, steps=spec.trainer.steps, processes=processes, template=template
     )
     files = _together(processes, store.root, lambda: read_companions(store, HUGGING_FACE_PREFIX))
     return Begun(restored.step, restored.state, None, restored.checkpoint.path, files)
+
+
+def read_weights(
+    spec: TrainingRunSpec, origin: OriginSpec, store: Store, *, owner: Owner, processes: Processes, template: CausalLM, tokens: int
+) -> tuple[CommittedStep, Begun] | None:
+    """The model of a checkpoint that holds only weights, as an import or an average makes it. A collective, for the main thread.
+
+    Args:
+        spec: The run's spec.
+        origin: ``spec.from``, which names a run.
+        store: The root of that run.
+        owner: The run.
+        processes: The processes.
+        template: Shapes, types and shardings of the run's model.
+        tokens: Tokens of the run's tokenizer.
+
+    Returns:
+        The checkpoint and its model; None: the checkpoint holds a whole state.
+
+    Raises:
+        BadConfiguration: The weights are of another model, or cannot be read.
+        TrainerExit: The checkpoint is damaged, or there is none; see `begin_from`.
+    """
+    found = decide(processes, store.root, lambda: _imported(origin, store, owner))["entry"]
+    if found is None:
+        return None
+    entry = CommittedStep.model_validate(found)
+    return entry, _together(processes, store.root, lambda: _from_root(store, entry, spec.model, template, tokens))
 
 
 def read_arrays(read: ReadRegion, template: Any, types: Mapping[str, np.dtype] | None = None) -> Any:

@@ -1,7 +1,7 @@
 """Remat policies: what the forward pass of a stack keeps for the backward pass, which computes the rest again (Chen et al. 2016).
 
 `halcyon_api.spec.remat.REMAT` says what each policy keeps. The policies change no formula. XLA may fuse the operations of a
-recomputed block in another way, so losses can differ in the last digits.
+recomputed block in another way, so after an edit of the policy later losses may differ in their last digits.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from halcyon.data.open import ensure_caches, held_out_of
 from halcyon.errors import NoValidCheckpoint, TrainerExit
 from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon.evaluate.results import document_of, evaluation_key, parse_stored, results_of
+from halcyon.huggingface.beginning import read_weights
 from halcyon.models.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.session import session
@@ -174,14 +175,21 @@ class CheckpointEvaluation:
         return self._read(self._origin), None
 
     def _read(self, origin: OriginSpec) -> Restored:
+        store = origin_store(origin, self._spec.checkpoint, retry_budget=self._retry_budget)
+        owner, processes, template = self._context.owner, self._processes, self._program.template.model
+        tokens = self._held_out.tokenizer.vocab_size
+        weights = read_weights(self._spec, origin, store, owner=owner, processes=processes, template=template, tokens=tokens)
+        if weights is not None:
+            entry, begun = weights
+            return Restored(entry.step, {"model": begun.model}, entry, ())
         return begin_from(
             origin,
-            origin_store(origin, self._spec.checkpoint, retry_budget=self._retry_budget),
-            owner=self._context.owner,
+            store,
+            owner=owner,
             fingerprints=self._prints,
             steps=None,
-            processes=self._processes,
-            template={"model": self._program.template.model},
+            processes=processes,
+            template={"model": template},
             part=True,
         )
 

@@ -19,6 +19,7 @@ from halcyon.machine.memory import device_memory
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.storage.store import Store
 from halcyon.training.fitting import Choice, chosen, is_automatic
+from halcyon_api.base import ApiModel
 from halcyon_api.checkpoint_documents import CHOICES_PREFIX, Owner, canonical_json
 from halcyon_api.hardware import TABLE
 from halcyon_api.spec.mesh import ResolvedMesh
@@ -80,16 +81,22 @@ def memory_of(spec: TrainingRunSpec) -> int | None:
 
 
 def choice_key(spec: TrainingRunSpec, mesh: ResolvedMesh, owner: Owner) -> str:
-    """Where a checkpoint root keeps a choice: a hash of the run and of all that decides how much memory its step needs."""
-    document = spec.document()
+    """Where a checkpoint root keeps a choice: a hash of the run and of all that decides how much memory its step needs.
+
+    The hash leaves out values that are defaults. So it stays the same in a later version, which has further fields.
+    """
     depends = {
         "owner": [owner.namespace, owner.name],
-        "mesh": mesh.model_dump(),
+        "mesh": _without_defaults(mesh),
         "accelerator": spec.accelerator.type,
-        "model": document["model"],
-        "trainer": {name: document["trainer"].get(name) for name in _DECIDES},
+        "model": _without_defaults(spec.model),
+        "trainer": {name: value for name, value in _without_defaults(spec.trainer).items() if name in _DECIDES},
     }
     return f"{CHOICES_PREFIX}{hashlib.sha256(canonical_json(depends)).hexdigest()[:32]}.json"
+
+
+def _without_defaults(section: ApiModel) -> dict[str, Any]:
+    return section.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
 
 
 def read_choice(store: Store, key: str) -> Choice | None:

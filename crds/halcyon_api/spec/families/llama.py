@@ -57,8 +57,8 @@ class LlamaSpec(ModelSection):
         Rule(
             "(has(self.headDim) ? self.headDim : self.hiddenSize / self.heads) % 2 == 0",
             lambda self: self.head_size % 2 == 0,
-            "hiddenSize / heads must be even, because rotary positions rotate pairs of features",
-            ".hiddenSize",
+            "headDim, or hiddenSize / heads, must be even, because rotary positions rotate pairs of features",
+            ".headDim",
             shows("hiddenSize", "heads", "headDim"),
         ),
     )

@@ -18,7 +18,9 @@ class RopeScaling(RuledModel):
         description="`linear`: all frequencies / `factor`. `llama3`: only the low ones. `yarn`: a ramp between both (Peng et al. 2023)."
     )
     factor: float | None = Field(default=None, ge=1, description="How many times longer the texts are.")
-    original_max_position_embeddings: int | None = Field(default=None, ge=1, description="Longest text of the first training, in tokens.")
+    original_max_position_embeddings: int | None = Field(
+        default=None, ge=1, le=16_777_216, description="Longest text of the first training, in tokens."
+    )
     low_freq_factor: float | None = Field(default=None, gt=0, description="`llama3`: with fewer turns, divided. Default: 1.")
     high_freq_factor: float | None = Field(default=None, gt=0, description="`llama3`: with more turns, not divided. Default: 4.")
     beta_fast: float | None = Field(default=None, gt=0, description="`yarn`: turns at the end of the ramp. Default: 32.")

@@ -20,7 +20,7 @@ from halcyon.models.parts.attention_blocks import Form
 from halcyon.models.parts.kernel_attention import kernel_mask
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.splash_attention import LANES
-from halcyon_api.spec.attention import WIDEST_CUDNN_HEAD, AttentionName
+from halcyon_api.spec.attention import AttentionName, widest_cudnn_head
 
 Implementation = Literal["reference", "blockwise", "splash", "cudnn", "ring"]
 
@@ -142,7 +142,7 @@ def best(request: Request, target: Target) -> Choice:
         refused = refusal(kernel, request, target)
         if refused is None and (kernel != "cudnn" or _is_hopper(target)):
             return Choice(kernel, f"the kernel for {target.platform}")
-        why_not = f"not {kernel}: {refused or 'it is faster than blocks on GPUs of compute capability 9 only'}"
+        why_not = f"not {kernel}: {refused or 'it has been measured on GPUs of compute capability 9 only'}"
     length = form.position.size
     even = length % form.block == 0 and form.key_position.size % form.block == 0
     if length <= 2 * form.block or (not even and length <= UNEVEN_BLOCKS * form.block):
@@ -193,7 +193,7 @@ def _cudnn(request: Request, target: Target) -> str | None:
         return f"it needs a GPU of compute capability 8 or later, and this one has {target.compute_capability[0]}"
     if request.dtype not in (jnp.bfloat16, jnp.float16):
         return f"it computes in bfloat16, and this is {jnp.dtype(request.dtype).name}; set trainer.precision.compute to bfloat16"
-    widest = WIDEST_CUDNN_HEAD if target.compute_capability >= (9, 0) else 128
+    widest = widest_cudnn_head(target.compute_capability)
     if form.head_size.size > widest or form.head_size.size % 8 or form.value_size.size != form.head_size.size:
         return f"heads of {form.head_size.size} features must be a multiple of 8, at most {widest}, the same for keys and values"
     if request.sinks or form.soft_cap is not None:
