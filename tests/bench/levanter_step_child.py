@@ -23,7 +23,7 @@ import numpy as np
 from levanter.checkpoint import CheckpointerConfig
 from levanter.models.llama import LlamaConfig
 from levanter.models.lm_model import LmExample
-from levanter.optim import AdamConfig
+from levanter.optim.config import AdamConfig
 from levanter.tracker import NoopConfig
 from levanter.trainer import Trainer, TrainerConfig
 
