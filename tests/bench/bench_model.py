@@ -1,14 +1,15 @@
 """Forward and backward pass of Halcyon's Llama, compared with the same mathematics written by hand in ``jax.numpy``.
 
-Both are timed in turns in one process, so that a busy machine slows both equally. Compare the ratio of the medians.
+The handwritten form is measured twice: as a scan over the layers, and unrolled, as a loop in Python over layers that have their own arrays.
+All are compiled with the options of the trainer. They run in turns in one process on one pinned processor, with the variables of the
+trainer's image, so that a busy machine slows all equally. Compare the ratios of the medians.
 
-    python tests/bench/bench_model.py [--layers 4] [--hidden 256] [--length 256] [--batch 8] [--pairs 15] [--gpt2]
+    python tests/bench/bench_model.py [--layers 4] [--hidden 256] [--heads 4] [--length 256] [--batch 8] [--vocab 8192] [--rounds 15]
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 import haliax as hax
 import jax
 import jax.numpy as jnp
+from step_turns import Seconds, in_turns, ratio, seconds, start_as_in_image, table
 
 from halcyon.models import Inputs, build_model, flops_per_token
 from halcyon.objectives.next_token import next_token_sums
+from halcyon.training.compilation import compiler_options
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.model import ModelSpec
 
@@ -26,7 +29,7 @@ Arrays = dict[str, Any]
 
 
 def handwritten_loss(parameters: Arrays, tokens: jax.Array, targets: jax.Array, spec: LlamaSpec, dtype: Any) -> jax.Array:
-    """Mean next-token loss in a simple implementation: a scan over layers of plain einsums."""
+    """Mean next-token loss in a simple implementation of plain einsums: a scan over stacked blocks, or a loop over a list of blocks."""
     length, head_size = tokens.shape[1], spec.hidden_size // spec.heads
     kv, group = spec.key_value_heads, spec.heads // spec.key_value_heads
     frequencies = spec.rope_theta ** (-jnp.arange(head_size // 2) / (head_size // 2))
@@ -57,14 +60,18 @@ def handwritten_loss(parameters: Arrays, tokens: jax.Array, targets: jax.Array, 
         return x + (jax.nn.silu(h @ w["gate"].astype(dtype)) * (h @ w["up"].astype(dtype))) @ w["down"].astype(dtype), None
 
     x = parameters["embedding"].astype(dtype)[tokens]
-    x, _ = jax.lax.scan(block, x, parameters["blocks"])
+    if isinstance(parameters["blocks"], list):
+        for weights in parameters["blocks"]:
+            x, _ = block(x, weights)
+    else:
+        x, _ = jax.lax.scan(block, x, parameters["blocks"])
     logits = jnp.matmul(norm(x, parameters["norm"]), parameters["head"].astype(dtype), preferred_element_type=jnp.float32)
     picked = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)
     return -jnp.mean(picked)
 
 
-def handwritten_parameters(spec: LlamaSpec, vocab: int) -> Arrays:
-    """Random parameters of the same sizes."""
+def handwritten_parameters(spec: LlamaSpec, vocab: int, *, unrolled: bool) -> Arrays:
+    """Random parameters of the same sizes; unrolled: a list of blocks instead of stacked arrays."""
     hidden, kv = spec.hidden_size, spec.hidden_size // spec.heads * spec.key_value_heads
     shapes = {
         "q": (hidden, hidden),
@@ -82,36 +89,31 @@ def handwritten_parameters(spec: LlamaSpec, vocab: int) -> Arrays:
         "embedding": jax.random.normal(next(keys), (vocab, hidden)) * 0.02,
         "head": jax.random.normal(next(keys), (hidden, vocab)) * 0.02,
         "norm": jnp.ones(hidden),
-        "blocks": blocks,
+        "blocks": [{name: x[layer] for name, x in blocks.items()} for layer in range(spec.layers)] if unrolled else blocks,
     }
 
 
-def compiled(name: str, function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    """The compiled function, bound to its arguments. Prints the seconds of tracing and of compiling."""
+def compiled(name: str, function: Callable[..., Any], *arguments: Any) -> Callable[[], dict[str, Seconds]]:
+    """A function that times one run of the compiled function. Prints the seconds of tracing and of compiling."""
     started = time.perf_counter()
     lowered = jax.jit(function).lower(*arguments)
     traced = time.perf_counter()
-    executable = lowered.compile()
+    executable = lowered.compile(compiler_options=compiler_options())
     print(f"{name}: traced in {traced - started:.2f} s, compiled in {time.perf_counter() - traced:.2f} s")
-    return lambda: jax.block_until_ready(executable(*arguments))
-
-
-def seconds(run: Callable[[], Any]) -> tuple[float, float]:
-    """Wall time and processor time of one run."""
-    wall, processor = time.perf_counter(), time.process_time()
-    run()
-    return time.perf_counter() - wall, time.process_time() - processor
+    return lambda: {name: seconds(lambda: jax.block_until_ready(executable(*arguments)))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("layers", 4), ("hidden", 256), ("length", 256), ("batch", 8), ("vocab", 264), ("pairs", 15)):
+    defaults = (("layers", 4), ("hidden", 256), ("heads", 4), ("length", 256), ("batch", 8), ("vocab", 8192), ("rounds", 15))
+    for name, default in defaults:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--compute", choices=("float32", "bfloat16"), default="float32")
     options = parser.parse_args()
+    start_as_in_image()
 
     spec = LlamaSpec(
-        layers=options.layers, hidden_size=options.hidden, intermediate_size=options.hidden * 8 // 3 // 8 * 8, heads=options.hidden // 32
+        layers=options.layers, hidden_size=options.hidden, intermediate_size=-(-options.hidden * 8 // 3 // 16) * 16, heads=options.heads
     )
     batch, position, vocab = hax.Axis("batch", options.batch), hax.Axis("position", options.length), hax.Axis("vocab", options.vocab)
     text = hax.random.randint(jax.random.key(1), (batch, position), 0, options.vocab)
@@ -119,30 +121,23 @@ def main() -> None:
     weights = hax.ones((batch, position))
 
     def halcyon_loss(model: Any, tokens: Any, targets: Any, weights: Any) -> jax.Array:
-        total, weight, _ = next_token_sums(model, Inputs(tokens), targets, weights, compute_dtype=options.compute)
+        total, weight, *_ = next_token_sums(model, Inputs(tokens), targets, weights, compute_dtype=options.compute)
         return total / weight
 
     def plain_loss(parameters: Arrays, tokens: jax.Array, targets: jax.Array) -> jax.Array:
         return handwritten_loss(parameters, tokens, targets, spec, jnp.dtype(options.compute))
 
     model = build_model(ModelSpec(llama=spec), vocab, position, key=jax.random.key(0))
-    ours = compiled("halcyon", jax.value_and_grad(halcyon_loss), model, text, targets, weights)
-    plain = compiled("by hand", jax.value_and_grad(plain_loss), handwritten_parameters(spec, options.vocab), text.array, targets.array)
-
-    ours(), plain()
-    pairs = []
-    for number in range(options.pairs):
-        first, second = (ours, plain) if number % 2 else (plain, ours)
-        times = seconds(first), seconds(second)
-        pairs.append(times if number % 2 else times[::-1])
+    turns = {"halcyon": compiled("halcyon", jax.value_and_grad(halcyon_loss), model, text, targets, weights)}
+    for name in ("scan", "unrolled"):
+        parameters = handwritten_parameters(spec, options.vocab, unrolled=name == "unrolled")
+        turns[name] = compiled(name, jax.value_and_grad(plain_loss), parameters, text.array, targets.array)
+    found = in_turns(turns, options.rounds)
     tokens = options.batch * options.length
-    for side, name in enumerate(("halcyon", "by hand")):
-        median = statistics.median(pair[side][0] for pair in pairs)
-        gigaflops = tokens / median * flops_per_token(ModelSpec(llama=spec), options.length, options.vocab) / 1e9
-        print(f"{name}: {median * 1e3:.1f} ms, {tokens / median:,.0f} tokens/s, {gigaflops:.1f} GFLOP/s")
-    for clock, name in enumerate(("wall time", "processor time")):
-        ratio = statistics.median(plain[clock] / ours[clock] for ours, plain in pairs)
-        print(f"ratio halcyon / by hand, tokens/s by {name}: {ratio:.3f}")
+    print(f"{flops_per_token(ModelSpec(llama=spec), options.length, options.vocab) * tokens / 1e9:.1f} GFLOP a step")
+    print(table(found, tokens))
+    for name in ("scan", "unrolled"):
+        print(f"halcyon / {name} by hand: {ratio(found, ['halcyon'], [name])}")
 
 
 if __name__ == "__main__":

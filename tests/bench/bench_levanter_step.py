@@ -1,0 +1,63 @@
+"""The time of a training step on CPU: Halcyon's and that of Levanter's trainer, in turns on one pinned processor.
+
+Both train a small Llama of the same sizes (6.3 million parameters), float32, by AdamW with clipping, on random tokens, each within its own
+version of JAX. Timed are whole steps of both trainers, without loading data: Halcyon's compiled step with the check for divergence, and
+`Trainer.train_step` of Levanter without hooks. Levanter computes every block again in the backward pass by default; the second case of
+Levanter switches that off, and so does less work than its default. Halcyon's default keeps what blocks computed, too. Halcyon runs with the
+variables of the trainer's image; Levanter runs in two processes, one without these variables and one with them.
+
+    python tests/bench/bench_levanter_step.py [--rounds 15]
+
+Levanter's environment is that of `bench_levanter`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bench_levanter import Unavailable, levanter_python
+from step_turns import IMAGE_VARIABLES, Halcyon, Peer, Sizes, in_turns, ratio, start_as_in_image, table
+
+CHILD = Path(__file__).with_name("levanter_step_child.py")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    defaults = (
+        ("layers", 4),
+        ("width", 256),
+        ("mlp", 1024),
+        ("heads", 4),
+        ("length", 256),
+        ("batch", 8),
+        ("vocabulary", 4096),
+        ("rounds", 15),
+    )
+    for name, default in defaults:
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    try:
+        python = levanter_python()
+    except Unavailable as why:
+        print(f"not compared: {why}")
+        return
+    start_as_in_image()
+    sizes = Sizes(options.vocabulary, options.length, options.batch)
+    model = {"layers": options.layers, "hiddenSize": options.width, "intermediateSize": options.mlp, "heads": options.heads}
+    halcyon = Halcyon({"llama": model}, sizes)
+    words = [getattr(options, name) for name, _ in defaults[:-1]]
+    usual = {"JAX_PLATFORMS": "cpu"}
+    with Peer(python, CHILD, words, usual) as first, Peer(python, CHILD, words, usual | IMAGE_VARIABLES) as second:
+        print(f"levanter: {first.facts}")
+        print(f"halcyon: {halcyon.parameters:,} parameters")
+        peers = {"levanter": first, "levanter, huge pages": second}
+        turns = {f"{peer}, {case}": child.turn(case) for peer, child in peers.items() for case in ("default", "kept")}
+        found = in_turns({"halcyon": halcyon.step} | turns, options.rounds)
+    print(table(found, sizes.tokens))
+    for name in turns:
+        print(f"halcyon / {name}: {ratio(found, ['halcyon'], [name])}")
+
+
+if __name__ == "__main__":
+    main()
