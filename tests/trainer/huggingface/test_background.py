@@ -272,7 +272,7 @@ def test_damage_in_the_share_of_another_process_gives_the_export_up(scene: Scene
     exporter.begin(scene.entries)
     assert exporter.shares_written(limit(60))
     if step == 12:
-        with pytest.raises(ExportFailed, match="step 12: .* does not have the hash that the manifest names"):
+        with pytest.raises(ExportFailed, match=r"step 12: .* does not have the hash that the manifest names"):
             exporter.finish()
     else:
         exporter.finish()

@@ -127,6 +127,8 @@ def test_entries_that_decide_nothing_may_differ() -> None:
     windows = [ModelSpec(qwen3=Qwen3Spec(**small, use_sliding_window=True, max_window_layers=layers)) for layers in (1, 2)]
     with pytest.raises(BadConfiguration, match="layer_types"):
         require_same(*windows, "it")
+
+
 def test_a_run_can_begin_with_a_custom_model_of_the_same_section() -> None:
     narrow, wide = (ModelSpec.model_validate({"custom": {"class": "own.models:Model", "config": {"width": width}}}) for width in (8, 16))
     require_same(narrow, narrow, "spec.from: the checkpoint")
@@ -149,7 +151,7 @@ def test_a_hub_that_fails_on_one_process_ends_all_of_them(tmp_path: Path, monkey
         return [text, "DataUnreachable hf://owner/tiny could not be downloaded"]
 
     monkeypatch.setattr(beginning, "gather_texts", gather)
-    with pytest.raises(DataUnreachable, match="^hf://owner/tiny could not be downloaded$"):
+    with pytest.raises(DataUnreachable, match=r"^hf://owner/tiny could not be downloaded$"):
         begun(spec_of(tmp_path, origin_of(tmp_path, "folder")))
     assert gathered == [""]
 

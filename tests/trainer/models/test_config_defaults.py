@@ -102,9 +102,9 @@ def test_rotary_positions_are_read_where_transformers_reads_them() -> None:
         name, value = next(iter(changes.items()))
         with pytest.raises(BadConfiguration, match=f"{name} is {YARN[name]} in rope_parameters and {value} in rope_scaling"):
             read("LlamaForCausalLM", rope_parameters=YARN, rope_scaling=YARN | changes)
-    with pytest.raises(BadConfiguration, match="factor is 4.0 in rope_parameters and 2.0 in rope_scaling"):
+    with pytest.raises(BadConfiguration, match=r"factor is 4.0 in rope_parameters and 2.0 in rope_scaling"):
         read("Olmo3ForCausalLM", rope_parameters=nested, rope_scaling=YARN | {"factor": 2.0})
-    with pytest.raises(BadConfiguration, match="partial_rotary_factor is not 1"):
+    with pytest.raises(BadConfiguration, match=r"partial_rotary_factor is not 1"):
         read("LlamaForCausalLM", rope_scaling=YARN | {"partial_rotary_factor": 0.5})
     with pytest.raises(ValueError, match="the rotated features of a head"):
         read("Glm4MoeForCausalLM", head_dim=6)

@@ -136,9 +136,7 @@ def explain(failure: StoreFailure, root: str, *, what: str = "checkpoint root", 
     return f"{what} {root} {fix} ({failure})"
 
 
-def as_exit(
-    failure: StoreFailure, root: str, *, what: str = "checkpoint root", field: str = "spec.checkpoint.root"
-) -> TrainerExit:
+def as_exit(failure: StoreFailure, root: str, *, what: str = "checkpoint root", field: str = "spec.checkpoint.root") -> TrainerExit:
     """The error with which a training ends that cannot use its root.
 
     A root that does not answer is `RootUnusable` too: the operator retries after a growing delay, and this does not count as a failure of
@@ -146,6 +144,4 @@ def as_exit(
     """
     if failure.code == STOPPED:
         return Preempted(f"a notice of preemption came while the {what} {root} refused access; there was nothing to save")
-    return (RootUnusable if failure.code in _LASTING or failure.is_outage else TrainerExit)(
-        explain(failure, root, what=what, field=field)
-    )
+    return (RootUnusable if failure.code in _LASTING or failure.is_outage else TrainerExit)(explain(failure, root, what=what, field=field))

@@ -182,7 +182,7 @@ def written_rope(theta: float, scaling: RopeScaling | None) -> Rope:
     if scaling is None or scaling.rope_type == "default":
         return Rope(theta)
     settings = scaling.model_dump(exclude={"rope_type"}, exclude_none=True)
-    return Rope(theta, scaling.rope_type, _REQUIRED.get(scaling.rope_type, {}) | settings)
+    return Rope(theta, scaling.rope_type, {**_REQUIRED.get(scaling.rope_type, {}), **settings})
 
 
 def read_activation(config: ConfigReader, name: str, default: Activation) -> Activation:
