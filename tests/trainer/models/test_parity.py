@@ -112,6 +112,13 @@ def test_an_export_has_the_entries_that_transformers_writes(name: str) -> None:
         assert written[key] == expected[key], key
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_export_has_the_tensors_that_transformers_writes(name: str) -> None:
+    golden = Golden.load(name)
+    written = {tensor: list(one.shape) for tensor, one in golden.layout()[1].tensors.items()}
+    assert written == json.loads(golden.arrays["saved"].tobytes())
+
+
 FREQUENCIES = np.load(FOLDER / "parts" / "frequencies.npz")
 
 

@@ -1,9 +1,9 @@
 """Writes the goldens: tiny random models of every family, computed by transformers in float32.
 
 Each file NAME.npz has the config.json, the weights by their names in the files of Hugging Face, the shape of each tensor that transformers
-saves, by the name that it gives the tensor, two rows of tokens, and what transformers
-computes of them: logits, and the gradient of the summed cross entropy with respect to every weight. The first row is one document, longer
-than every window. The second has two documents and padding; each document is computed alone, so the golden depends on no mask of segments.
+saves, by the name that it gives the tensor, two rows of tokens, and what transformers computes of them: logits, and the gradient of the
+summed cross entropy with respect to every weight. The first row is one document, longer than every window. The second has two documents
+and padding; each document is computed alone, so the golden depends on no mask of segments.
 
 It needs an environment with transformers 5.23 and torch, which the project does not install:
 
