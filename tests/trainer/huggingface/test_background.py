@@ -267,8 +267,8 @@ def test_damage_in_the_share_of_another_process_gives_the_export_up(scene: Scene
     data = next(file for file in (scene.root / path).rglob("c/**/*") if file.is_file() and leaf in str(file))
     intact = data.read_bytes()
     data.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
-    scene.export(process=1, processes=2)
     exporter = scene.exporter(processes=2)
+    scene.export(process=1, processes=2)
     exporter.begin(scene.entries)
     assert exporter.shares_written(limit(60))
     if step == 12:

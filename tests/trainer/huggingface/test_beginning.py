@@ -137,7 +137,7 @@ def test_a_run_can_begin_with_a_custom_model_of_the_same_section() -> None:
 
 
 def test_another_factor_of_the_balance_loss_is_no_other_model() -> None:
-    sizes = {"layers": 2, "hiddenSize": 8, "intermediateSize": 12, "heads": 4, "kvHeads": 2, "experts": 4, "expertsPerToken": 2}
+    sizes = {"numHiddenLayers": 2, "hiddenSize": 8, "intermediateSize": 12, "numAttentionHeads": 4, "numLocalExperts": 4}
     ours = ModelSpec.model_validate({"mixtral": sizes | {"routerAuxLossCoef": 0.01}})
     require_same(ours, ModelSpec.model_validate({"mixtral": sizes | {"routerAuxLossCoef": 0.0}}), "spec.from")
 
