@@ -12,6 +12,7 @@ import pytest
 
 from halcyon_devcluster.machine import limit
 from tests.examples.documents import REPOSITORY
+from tests.trainer.programs import QUICK_FLAGS
 
 PAGE = REPOSITORY / "docs" / "guides" / "library.md"
 AFTER = """
@@ -62,7 +63,7 @@ def test_the_code_of_the_guide_runs(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env=environment | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"},
+        env=environment | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK_FLAGS},
         capture_output=True,
         text=True,
         timeout=limit(300),

@@ -128,9 +128,9 @@ def test_a_token_with_one_expert_gets_its_output_alone() -> None:
 
 
 MESHES = [
-    pytest.param(ResolvedMesh(replica=1, data=1, fsdp=1, expert=8, tensor=1), id="expert-8"),
+    pytest.param(ResolvedMesh(replica=1, data=1, fsdp=1, expert=8, tensor=1), id="expert-8", marks=pytest.mark.variant),
     pytest.param(ResolvedMesh(replica=1, data=1, fsdp=2, expert=4, tensor=1), id="fsdp-expert", marks=pytest.mark.variant),
-    pytest.param(ResolvedMesh(replica=2, data=1, fsdp=1, expert=2, tensor=2), id="replica-expert-tensor"),
+    pytest.param(ResolvedMesh(replica=2, data=1, fsdp=1, expert=2, tensor=2), id="replica-expert-tensor", marks=pytest.mark.variant),
     pytest.param(ResolvedMesh(replica=1, data=1, fsdp=2, expert=2, context=2, tensor=1), id="fsdp-expert-context"),
     pytest.param(ResolvedMesh(replica=1, data=2, fsdp=2, expert=1, tensor=2), id="no-expert", marks=pytest.mark.variant),
 ]

@@ -22,7 +22,7 @@ def loss_and_gradient(model: Any, tokens: Any, targets: Any, weights: Any, segme
     return jax.value_and_grad(lambda model: next_token_sums(model, Inputs(tokens, positions, segments), targets, weights).loss)(model)
 
 
-@pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
+@pytest.mark.parametrize("spec", [LLAMA, pytest.param(GPT2, marks=pytest.mark.variant)], ids=["llama", "gpt2"])
 def test_given_positions_mean_the_same_on_a_mesh_that_splits_them(spec: ModelSpec) -> None:
     """Positions restart with each segment, so a row of learned positions is used by several devices."""
     model, arrays = make(spec), batch(rows=4)

@@ -28,7 +28,7 @@ MESHES: dict[str, dict[str, int]] = {
     "tensor": {"fsdp": 4, "tensor": 2},
     "context": {"fsdp": 2, "context": 2, "tensor": 2},
 }
-FAST = ("fsdp", "replica")
+FAST = ("fsdp",)
 
 
 def spec_of(**changes: Any) -> TrainingRunSpec:
