@@ -96,9 +96,9 @@ parity: setup ## Compare models of random configurations with transformers and t
 	@test -e $(PARITY)/.ready || { $(UV) venv --quiet --clear $(PARITY) && $(UV) pip install --quiet --python $(PARITY) torch==$(TORCH) \
 		transformers==$(TRANSFORMERS) && touch $(PARITY)/.ready; }
 	@rm -rf .halcyon/parity
-	@$(PARITY)/bin/python tests/parity/draw.py .halcyon/parity --draws $(or $(DRAWS),2) --seed $(or $(SEED),0) $(FAMILIES)
+	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --draws $(or $(DRAWS),2) --seed $(or $(SEED),0) $(FAMILIES)
 	@$(BIN)/python tests/parity/compare.py .halcyon/parity
-	@$(PARITY)/bin/python tests/parity/draw.py .halcyon/parity --check
+	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --check
 
 .PHONY: mistakes
 mistakes: setup ## Make every mistake of docs/mistakes.md and write the answers into it

@@ -45,6 +45,8 @@ def changed(spec: ModelSpec, **fields: Any) -> ModelSpec:
 
 _SIZES: Any = {"num_hidden_layers": 3, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2}
 _ROUTED: Any = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 10, "n_shared_experts": 2}
+_EXPERTS: Any = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 10, "decoder_sparse_step": 2, "mlp_only_layers": [3]}
+_LATENT: Any = {"num_key_value_heads": None, "kv_lora_rank": 13, "qk_nope_head_dim": 4, "qk_rope_head_dim": 6, "v_head_dim": 8}
 _DELTA: Any = {"head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_key_head_dim": 5, "linear_value_head_dim": 9}
 _DELTA |= {"linear_conv_kernel_dim": 3}
 FAMILIES = {
@@ -61,62 +63,17 @@ FAMILIES = {
     "olmo2": ModelSpec(olmo2=Olmo2Spec(**_SIZES, attention_bias=True)),
     "olmo3": ModelSpec(olmo3=Olmo3Spec(**_SIZES | {"num_hidden_layers": 6}, sliding_window=5)),
     "mixtral": ModelSpec(mixtral=MixtralSpec(**_SIZES, num_local_experts=4, sliding_window=5)),
-    "qwen3-moe": ModelSpec(
-        qwen3_moe=Qwen3MoeSpec(
-            **_SIZES | {"num_hidden_layers": 5},
-            num_experts=6,
-            num_experts_per_tok=3,
-            moe_intermediate_size=10,
-            decoder_sparse_step=2,
-            mlp_only_layers=[3],
-            attention_bias=True,
-        )
-    ),
+    "qwen3-moe": ModelSpec(qwen3_moe=Qwen3MoeSpec(**_SIZES | {"num_hidden_layers": 5}, **_EXPERTS, attention_bias=True)),
     "gpt-oss": ModelSpec(gpt_oss=GptOssSpec(**_SIZES, num_local_experts=4, num_experts_per_tok=2, sliding_window=5)),
-    "deepseek-v3": ModelSpec(
-        deepseek_v3=DeepseekV3Spec(
-            **_SIZES | {"num_key_value_heads": None},
-            **_ROUTED,
-            q_lora_rank=9,
-            kv_lora_rank=13,
-            qk_nope_head_dim=4,
-            qk_rope_head_dim=6,
-            v_head_dim=8,
-            n_group=4,
-            topk_group=2,
-        )
-    ),
-    "deepseek-v3-no-rank": ModelSpec(
-        deepseek_v3=DeepseekV3Spec(
-            **_SIZES | {"num_key_value_heads": None}, **_ROUTED, kv_lora_rank=13, qk_nope_head_dim=4, qk_rope_head_dim=6, v_head_dim=4
-        )
-    ),
-    "deepseek-v3-biases": ModelSpec(
-        deepseek_v3=DeepseekV3Spec(
-            **_SIZES | {"num_key_value_heads": None},
-            **_ROUTED,
-            q_lora_rank=9,
-            kv_lora_rank=13,
-            qk_nope_head_dim=4,
-            qk_rope_head_dim=6,
-            v_head_dim=8,
-            attention_bias=True,
-        )
-    ),
+    "deepseek-v3": ModelSpec(deepseek_v3=DeepseekV3Spec(**_SIZES | _LATENT, **_ROUTED, q_lora_rank=9, n_group=4, topk_group=2)),
+    "deepseek-v3-no-rank": ModelSpec(deepseek_v3=DeepseekV3Spec(**_SIZES | _LATENT | {"v_head_dim": 4}, **_ROUTED)),
+    "deepseek-v3-biases": ModelSpec(deepseek_v3=DeepseekV3Spec(**_SIZES | _LATENT, **_ROUTED, q_lora_rank=9, attention_bias=True)),
     "glm4-moe": ModelSpec(glm4_moe=Glm4MoeSpec(**_SIZES, **_ROUTED, head_dim=8, attention_bias=True, use_qk_norm=True)),
     "apertus": ModelSpec(apertus=ApertusSpec(**_SIZES, attention_bias=True)),
     "apertus-relu2": ModelSpec(apertus=ApertusSpec(**_SIZES, hidden_act="relu2")),
     "qwen3-next": ModelSpec(
         qwen3_next=Qwen3NextSpec(
-            **_SIZES | {"num_hidden_layers": 6},
-            **_DELTA,
-            num_experts=6,
-            num_experts_per_tok=3,
-            moe_intermediate_size=10,
-            shared_expert_intermediate_size=14,
-            decoder_sparse_step=2,
-            mlp_only_layers=[3],
-            attention_bias=True,
+            **_SIZES | {"num_hidden_layers": 6}, **_DELTA, **_EXPERTS, shared_expert_intermediate_size=14, attention_bias=True
         )
     ),
     "qwen3.5": ModelSpec(qwen3_next=Qwen3NextSpec(**_SIZES | {"num_hidden_layers": 5}, **_DELTA, num_experts=0)),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.telemetry import reporter, termination_report
+from halcyon.telemetry import snapshot, termination_report
 from halcyon.telemetry.clock import process_age_seconds
 from halcyon.telemetry.events import BY_NAME, COMMON
 from halcyon.training.plan import event_fields
@@ -524,7 +524,7 @@ class _ProgressWithLoad(Progress):
 
 
 def test_a_metric_of_the_objective_reaches_the_log_and_the_status_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporter, "Progress", _ProgressWithLoad)
+    monkeypatch.setattr(snapshot, "Progress", _ProgressWithLoad)
     scene = Scene()
     scene.start()
     metrics = {"expert_load": 0.75, "other": 2.0, "loss": 9.0, "steps": 9.0}

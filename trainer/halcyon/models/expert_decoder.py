@@ -19,22 +19,23 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.decoder import BlockKind, DecoderAxes, Design, self_attention
+from halcyon.models.block_kinds import BlockKind, masks_and_rotations
+from halcyon.models.design import DecoderAxes, Design, self_attention
 from halcyon.models.mixed_stacks import scan_forms
-from halcyon.models.model import CausalLM, Inputs, Outputs
-from halcyon.models.parameters import Role
+from halcyon.models.model import Inputs, Outputs
 from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.experts import Gate, silu_gate
 from halcyon.models.parts.linear import Linear
-from halcyon.models.parts.masks import Mask, Window, causal
+from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.moe import MixtureOfExperts, RouterLosses, RouterReport, reported
 from halcyon.models.parts.norm import RmsNorm
-from halcyon.models.parts.rotary import RotaryTable, rotary_table
+from halcyon.models.parts.rotary import RotaryTable
 from halcyon.models.parts.routing import Routing
 from halcyon.models.parts.self_attention import SelfAttention
 from halcyon.models.stack import Stack
+from halcyon.models.token_decoder import TokenDecoder
 from halcyon_api.spec.families.experts import ExpertSizes
 
 
@@ -92,10 +93,8 @@ class ExpertDesign:
     def block(self, layers: Axis, with_experts: bool, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> ExpertBlock:
         """Random parameters of all layers of one form: every parameter has the axis ``layers`` in front."""
         plain, experts, at = self.plain, self.experts, DecoderAxes.of(self.plain.sizes)
-        norm = functools.partial(RmsNorm.init, stacked=(layers,), epsilon=plain.epsilon, dtype=dtype, scaling=plain.scaling)
-
-        def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...]) -> Linear:
-            return Linear.init(inputs, outputs, stacked=(layers,), std=plain.std, dtype=dtype, key=next(keys))
+        norm = functools.partial(plain.norm, dtype=dtype, stacked=(layers,))
+        linear = functools.partial(plain.linear, layers=layers, dtype=dtype, keys=keys)
 
         def mixture() -> MixtureOfExperts:
             shared = Axis(axes.MLP, experts.shared)
@@ -122,8 +121,28 @@ class ExpertDesign:
             mlp=mixture() if with_experts else GatedMlp.init(at.embed, at.mlp, linear, plain.activation),
         )
 
+    def stack(self, count: int, with_experts: bool, dtype: jnp.dtype, key: PRNGKeyArray) -> Stack[ExpertBlock] | None:
+        """A stack of `count` random blocks of one form; None for no blocks."""
+        if not count:
+            return None
+        layers = Axis(axes.LAYERS, count)
+        return Stack(layers, self.block(layers, with_experts, dtype, iter(jax.random.split(key, 16))))
 
-class ExpertDecoder(CausalLM):
+    def outputs(self, norm: RmsNorm, x: NamedArray, reports: RouterReport | None) -> Outputs:
+        """The outputs of a decoder.
+
+        Args:
+            norm: The last norm.
+            x: The output of the last block.
+            reports: The reports of the routers of all layers with experts. None: there are none.
+        """
+        if reports is None:
+            return Outputs(norm(x))
+        aux, penalty = reported(reports, self.losses)
+        return Outputs(norm(x), aux=aux, penalty=penalty)
+
+
+class ExpertDecoder(TokenDecoder):
     """A decoder of an `ExpertDesign`. A family is a subclass without fields of its own."""
 
     embedding: Embedding
@@ -133,33 +152,21 @@ class ExpertDecoder(CausalLM):
     """The layers with experts, in order."""
     norm: RmsNorm
     untied_head: Linear | None
-    vocab: Axis = eqx.field(static=True)
-    max_position: Axis = eqx.field(static=True)
-    embed: Axis = eqx.field(static=True)
     design: ExpertDesign = eqx.field(static=True)
 
     @classmethod
     def of(cls, design: ExpertDesign, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Self:
         """Random parameters: normal with the design's standard deviation; biases, sinks and corrections 0, factors of norms 1."""
-        plain = design.plain
-        embed, std = DecoderAxes.of(plain.sizes).embed, plain.std
+        plain, with_experts = design.plain, design.experts.with_experts
+        embed = DecoderAxes.of(plain.sizes).embed
         of_tables, of_dense, of_sparse = jax.random.split(key, 3)
         tables = iter(jax.random.split(of_tables, 2))
-
-        def stack(with_experts: bool, key: PRNGKeyArray) -> Stack[ExpertBlock] | None:
-            layers = Axis(axes.LAYERS, design.experts.with_experts.count(with_experts))
-            if not layers.size:
-                return None
-            return Stack(layers, design.block(layers, with_experts, dtype, iter(jax.random.split(key, 16))))
-
         return cls(
-            embedding=Embedding.init(vocab, embed, std=std, dtype=dtype, key=next(tables)),
-            dense_blocks=stack(False, of_dense),
-            blocks=stack(True, of_sparse),
-            norm=RmsNorm.init(embed, epsilon=plain.epsilon, dtype=dtype, scaling=plain.scaling),
-            untied_head=None
-            if plain.sizes.tied
-            else Linear.init((embed,), (vocab,), std=std, dtype=dtype, role=Role.HEAD, key=next(tables)),
+            embedding=plain.embedding(vocab, dtype, tables),
+            dense_blocks=design.stack(with_experts.count(False), False, dtype, of_dense),
+            blocks=design.stack(with_experts.count(True), True, dtype, of_sparse),
+            norm=plain.norm(embed, dtype),
+            untied_head=plain.untied_head(vocab, dtype, tables),
             vocab=vocab,
             max_position=max_position,
             embed=embed,
@@ -169,24 +176,13 @@ class ExpertDecoder(CausalLM):
     def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
         """See `CausalLM.__call__`."""
         design, kinds = self.design, self.design.plain.kinds
-        position = self._position_axis(inputs.tokens)
         rotated = design.rotated or DecoderAxes.of(design.plain.sizes).head_size
-        everything = causal(inputs.segments)
-        masks = {window: everything if window is None else everything & Window(window) for window in {kind.window: None for kind in kinds}}
-        ropes = {rope: rotary_table(position, rotated, rope, inputs.positions) for rope in {kind.rope: None for kind in kinds}}
+        attended = masks_and_rotations(kinds, inputs, self._position_axis(inputs.tokens), rotated)
 
         def step(kind: BlockKind, block: ExpertBlock, x: NamedArray) -> tuple[NamedArray, RouterReport | None]:
-            return block(x, masks[kind.window], ropes[kind.rope])
+            return block(x, *attended[kind])
 
         stacks = {with_experts: stack for with_experts, stack in ((False, self.dense_blocks), (True, self.blocks)) if stack is not None}
         order = tuple(zip(design.experts.with_experts, kinds, strict=True))
         x, reports = scan_forms(stacks, order, step, self.embedding(inputs.tokens, jnp.dtype(compute_dtype)))
-        if reports is None:
-            return Outputs(self.norm(x))
-        aux, penalty = reported(reports, design.losses)
-        return Outputs(self.norm(x), aux=aux, penalty=penalty)
-
-    @property
-    def head(self) -> NamedArray:
-        """(vocab, embed) if tied, else (embed, vocab)."""
-        return self.embedding.weight if self.untied_head is None else self.untied_head.weight
+        return design.outputs(self.norm, x, reports)

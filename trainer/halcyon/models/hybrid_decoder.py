@@ -16,19 +16,17 @@ from haliax import Axis, NamedArray
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models import axes
-from halcyon.models.decoder import BlockKind, DecoderAxes
+from halcyon.models.block_kinds import masks_and_rotations
+from halcyon.models.design import DecoderAxes
 from halcyon.models.expert_decoder import ExpertBlock, ExpertDesign, InitAttention
 from halcyon.models.mixed_stacks import scan_forms
-from halcyon.models.model import CausalLM, Inputs, Outputs
-from halcyon.models.parameters import Role
+from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
-from halcyon.models.parts.masks import causal
-from halcyon.models.parts.moe import RouterReport, reported
+from halcyon.models.parts.moe import RouterReport
 from halcyon.models.parts.norm import RmsNorm
-from halcyon.models.parts.rotary import rotary_table
 from halcyon.models.stack import Stack
+from halcyon.models.token_decoder import TokenDecoder
 
 Form = Literal["linear_blocks", "linear_expert_blocks", "full_blocks", "full_expert_blocks"]
 """The field with the blocks of one form: the mixer, and whether there are experts."""
@@ -61,7 +59,7 @@ def form_of(is_linear: bool, with_experts: bool) -> Form:
     return "full_expert_blocks" if with_experts else "full_blocks"
 
 
-class HybridDecoder(CausalLM):
+class HybridDecoder(TokenDecoder):
     """A decoder of a `HybridDesign`. A family is a subclass without fields of its own."""
 
     embedding: Embedding
@@ -75,36 +73,28 @@ class HybridDecoder(CausalLM):
     """The layers with attention and experts, in order."""
     norm: RmsNorm
     untied_head: Linear | None
-    vocab: Axis = eqx.field(static=True)
-    max_position: Axis = eqx.field(static=True)
-    embed: Axis = eqx.field(static=True)
     design: HybridDesign = eqx.field(static=True)
 
     @classmethod
     def of(cls, design: HybridDesign, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Self:
         """Random parameters: normal with the design's standard deviation; biases 0, factors of norms 1. See `GatedDeltaNet.init`."""
         layers, plain = design.of_layers, design.of_layers.plain
-        embed, std = DecoderAxes.of(plain.sizes).embed, plain.std
+        embed = DecoderAxes.of(plain.sizes).embed
         of_tables, *of_stacks = jax.random.split(key, 5)
         tables = iter(jax.random.split(of_tables, 2))
 
         def stack(is_linear: bool, with_experts: bool, key: PRNGKeyArray) -> Stack[ExpertBlock] | None:
-            count = Axis(axes.LAYERS, design.forms.count(form_of(is_linear, with_experts)))
-            if not count.size:
-                return None
             own = dataclasses.replace(layers, attention=design.linear) if is_linear else layers
-            return Stack(count, own.block(count, with_experts, dtype, iter(jax.random.split(key, 16))))
+            return own.stack(design.forms.count(form_of(is_linear, with_experts)), with_experts, dtype, key)
 
         return cls(
-            embedding=Embedding.init(vocab, embed, std=std, dtype=dtype, key=next(tables)),
+            embedding=plain.embedding(vocab, dtype, tables),
             linear_blocks=stack(True, False, of_stacks[0]),
             linear_expert_blocks=stack(True, True, of_stacks[1]),
             full_blocks=stack(False, False, of_stacks[2]),
             full_expert_blocks=stack(False, True, of_stacks[3]),
-            norm=RmsNorm.init(embed, epsilon=plain.epsilon, dtype=dtype, scaling=plain.scaling),
-            untied_head=None
-            if plain.sizes.tied
-            else Linear.init((embed,), (vocab,), std=std, dtype=dtype, role=Role.HEAD, key=next(tables)),
+            norm=plain.norm(embed, dtype),
+            untied_head=plain.untied_head(vocab, dtype, tables),
             vocab=vocab,
             max_position=max_position,
             embed=embed,
@@ -114,9 +104,8 @@ class HybridDecoder(CausalLM):
     def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
         """See `CausalLM.__call__`."""
         design, plain = self.design, self.design.of_layers.plain
-        position, mask = self._position_axis(inputs.tokens), causal(inputs.segments)
-        kind: BlockKind = plain.kinds[0]
-        rotary = rotary_table(position, DecoderAxes.of(plain.sizes).head_size, kind.rope, inputs.positions)
+        kind, head_size = plain.kinds[0], DecoderAxes.of(plain.sizes).head_size
+        mask, rotary = masks_and_rotations((kind,), inputs, self._position_axis(inputs.tokens), head_size)[kind]
 
         def step(form: str, block: Any, x: NamedArray) -> tuple[NamedArray, RouterReport | None]:
             if form in ("linear_blocks", "linear_expert_blocks"):
@@ -126,12 +115,4 @@ class HybridDecoder(CausalLM):
         stacks: dict[str, Any] = {form: getattr(self, form) for form in dict.fromkeys(design.forms)}
         order = tuple((form, form) for form in design.forms)
         x, reports = scan_forms(stacks, order, step, self.embedding(inputs.tokens, jnp.dtype(compute_dtype)))
-        if reports is None:
-            return Outputs(self.norm(x))
-        aux, penalty = reported(reports, design.of_layers.losses)
-        return Outputs(self.norm(x), aux=aux, penalty=penalty)
-
-    @property
-    def head(self) -> NamedArray:
-        """(vocab, embed) if tied, else (embed, vocab)."""
-        return self.embedding.weight if self.untied_head is None else self.untied_head.weight
+        return design.of_layers.outputs(self.norm, x, reports)

@@ -31,6 +31,11 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def microseconds(seconds: float) -> float:
+    """Seconds to the microsecond: clocks are not more precise, and readers need no more."""
+    return round(seconds, 6)
+
+
 def process_age_seconds() -> float:
     """Seconds since the start of this process, including interpreter start and imports.
 

@@ -16,7 +16,8 @@ from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.decoder import BlockKind, DecoderAxes
+from halcyon.models.block_kinds import BlockKind
+from halcyon.models.design import DecoderAxes
 from halcyon.models.expert_decoder import ExpertDecoder, ExpertDesign
 from halcyon.models.families.designs import design_of, router_losses
 from halcyon.models.parts.experts import gate_of

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from halcyon.models.decoder import BlockKind, Design
+from halcyon.models.block_kinds import BlockKind
+from halcyon.models.design import Design
 from halcyon.models.parts.moe import RouterLosses
 from halcyon.models.parts.rotary import Rope
 from halcyon_api.spec.families.decoder import DecoderSection

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.model import CausalLM, Inputs, Outputs
+from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parameters import Role
 from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
@@ -28,6 +28,7 @@ from halcyon.models.parts.mlp import activated
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.parts.self_attention import SelfAttention
 from halcyon.models.stack import Stack
+from halcyon.models.token_decoder import TokenDecoder
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.section import Activation
 
@@ -98,7 +99,7 @@ class Gpt2Block(eqx.Module):
         return divided(x + self.mlp_down(activated(self.activation, self.mlp_up(self.mlp_norm(x)))))
 
 
-class Gpt2(CausalLM):
+class Gpt2(TokenDecoder):
     """A GPT-2 decoder."""
 
     embedding: Embedding
@@ -108,9 +109,6 @@ class Gpt2(CausalLM):
     untied_head: Linear | None
     by_layer: bool = eqx.field(static=True)
     """Whether the scores of a layer are divided by its number."""
-    vocab: Axis = eqx.field(static=True)
-    max_position: Axis = eqx.field(static=True)
-    embed: Axis = eqx.field(static=True)
 
     @staticmethod
     def init(spec: Gpt2Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gpt2:
@@ -147,8 +145,3 @@ class Gpt2(CausalLM):
 
         factors = 1 / (1 + jnp.arange(self.blocks.layers.size, dtype=jnp.float32)) if self.by_layer else None
         return Outputs(self.norm(self.blocks.scan(step, x, factors)[0]))
-
-    @property
-    def head(self) -> NamedArray:
-        """(vocab, embed) if tied, else (embed, vocab)."""
-        return self.embedding.weight if self.untied_head is None else self.untied_head.weight

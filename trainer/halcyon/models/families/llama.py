@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.decoder import BlockKind, Decoder, Design
+from halcyon.models.block_kinds import BlockKind
+from halcyon.models.decoder import Decoder
+from halcyon.models.design import Design
 from halcyon.models.parts.rotary import Rope
 from halcyon_api.spec.families.llama import LlamaSpec
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.decoder import Decoder, Design
+from halcyon.models.decoder import Decoder
+from halcyon.models.design import Design
 from halcyon.models.families.designs import design_of
 from halcyon.models.parts.rotary import Rope
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec

@@ -15,7 +15,8 @@ from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.decoder import BlockKind, DecoderAxes, self_attention
+from halcyon.models.block_kinds import BlockKind
+from halcyon.models.design import DecoderAxes, self_attention
 from halcyon.models.expert_decoder import ExpertDesign
 from halcyon.models.families.designs import design_of, router_losses
 from halcyon.models.hybrid_decoder import HybridDecoder, HybridDesign

@@ -7,6 +7,7 @@ from typing import Any
 
 from halcyon.models.axes import EMBED
 from halcyon.models.weights.config import ConfigReader
+from halcyon.models.weights.decoder import BEFORE
 from halcyon.models.weights.layers import Layers, tables, unused
 from halcyon.models.weights.tensors import Tensor, Tensors
 from halcyon_api.spec.families.experts import ExpertsSection
@@ -33,11 +34,24 @@ def expert_decoder_tensors(
         numbers = [number for number, mixed in enumerate(spec.experts().with_experts) if mixed == with_experts]
         if numbers:
             layers = Layers(block, numbers)
-            found.append(layers.tensor("input_layernorm.weight", "attention_norm.weight", EMBED))
-            found.append(layers.tensor("post_attention_layernorm.weight", "mlp_norm.weight", EMBED))
-            found += layers.self_attention(spec.sizes()) if attention is None else attention(layers)
-            found += mixture(layers) if with_experts else layers.mlp("mlp", "mlp")
+            of_attention = layers.self_attention(spec.sizes()) if attention is None else attention(layers)
+            found += block_tensors(layers, of_attention, mixture if with_experts else None)
     return Tensors(tuple(found), ignored=unused(tied=tied), ignored_layers=ignored_layers)
+
+
+def block_tensors(layers: Layers, attention: Sequence[Tensor], mixture: Callable[[Layers], Sequence[Tensor]] | None) -> list[Tensor]:
+    """The tensors of the `halcyon.models.expert_decoder.ExpertBlock` of layers of one form.
+
+    Args:
+        layers: The layers.
+        attention: The tensors of their attention.
+        mixture: See `expert_decoder_tensors`. None: the layers have an MLP.
+    """
+    return [
+        *(layers.tensor(f"{name}.weight", f"{ours}.weight", EMBED) for name, ours in BEFORE.items()),
+        *attention,
+        *(layers.mlp("mlp", "mlp") if mixture is None else mixture(layers)),
+    ]
 
 
 def read_losses(config: ConfigReader) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, Q_HEADS_PER_GROUP, T
 from halcyon.models.hybrid_decoder import Form, form_of
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.decoder import read_activation, read_decoder, write_decoder
-from halcyon.models.weights.expert_decoder import read_losses
+from halcyon.models.weights.expert_decoder import block_tensors, read_losses
 from halcyon.models.weights.family import Family
 from halcyon.models.weights.layers import KEYS, LAYER, QUERIES, SEPARATE, Layers, tables, unused
 from halcyon.models.weights.qwen_moe import read_dense_layers
@@ -39,10 +39,9 @@ def _tensors(spec: Qwen3NextSpec, projections: Callable[[Layers], list[Tensor]])
         numbers.setdefault(form_of(mixer == "linear_attention", sparse), []).append(number)
     for form, own in numbers.items():
         layers = Layers(f"{form}.stacked", own)
-        found.append(layers.tensor("input_layernorm.weight", "attention_norm.weight", EMBED))
-        found.append(layers.tensor("post_attention_layernorm.weight", "mlp_norm.weight", EMBED))
-        found += _delta_net(layers, projections) if spec.mixers[own[0]] == "linear_attention" else _attention(layers, spec.attention_bias)
-        found += _mixture(layers) if with_experts[own[0]] else layers.mlp("mlp", "mlp")
+        is_linear = spec.mixers[own[0]] == "linear_attention"
+        of_mixer = _delta_net(layers, projections) if is_linear else _attention(layers, spec.attention_bias)
+        found += block_tensors(layers, of_mixer, _mixture if with_experts[own[0]] else None)
     return Tensors(tuple(found), ignored=(*_NOT_READ, *unused(tied=tied)), other_names=_TEXT)
 
 

@@ -1,0 +1,109 @@
+"""Random models of transformers: how they are made, what they compute, and the names of their tensors in files.
+
+`tests.parity.draw` and the goldens of `tests.trainer.models` use it, in an environment with transformers and torch. It imports nothing of
+this project.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from tests.parity.rows import DOCUMENTS
+
+
+def new_model(kind: str, settings: Mapping[str, Any]) -> Any:
+    """A model in float32, of a configuration whose entries are those of config.json."""
+    config = transformers.AutoConfig.for_model(kind, **json.loads(json.dumps(settings)))
+    config._attn_implementation = config._experts_implementation = "eager"
+    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(torch.float32).eval()
+
+
+def weights_of(model: Any) -> dict[str, torch.Tensor]:
+    """All parameters, and the corrections of routers, by name."""
+    corrections = {name: value for name, value in model.named_buffers() if name.endswith("e_score_correction_bias")}
+    return dict(model.named_parameters()) | corrections
+
+
+def fill(model: Any, noise: np.random.Generator, dtype: type[np.floating[Any]], *, offset: bool) -> dict[str, np.ndarray]:
+    """Give a model random weights.
+
+    Args:
+        model: The model.
+        noise: Where they come from.
+        dtype: They are rounded to this type.
+        offset: Whether norms have a factor of 1 + weight.
+
+    Returns:
+        The weights by name.
+    """
+    weights = weights_of(model)
+    drawn = {name: _random(name, tuple(value.shape), noise, offset).astype(dtype) for name, value in weights.items()}
+    with torch.no_grad():
+        for name, value in weights.items():
+            value.copy_(torch.from_numpy(drawn[name].astype(np.float32)))
+    return drawn
+
+
+def _random(name: str, shape: tuple[int, ...], noise: np.random.Generator, offset: bool) -> np.ndarray:
+    drawn = noise.standard_normal(shape)
+    if "norm" in name or ".ln_" in name:
+        return 0.2 * drawn + (0.0 if offset or name.endswith("bias") else 1.0)
+    return drawn * (0.2 if name.endswith("bias") else 0.3)
+
+
+def outputs(model: Any, tokens: np.ndarray) -> Iterator[tuple[int, int, slice, torch.Tensor]]:
+    """Row, number, positions and logits of each document. Each is computed alone, so they depend on no mask of segments."""
+    for row, lengths in enumerate(DOCUMENTS):
+        start = 0
+        for number, length in enumerate(lengths, 1):
+            part = slice(start, start + length)
+            ids = torch.from_numpy(tokens[row, part].astype(np.int64))[None]
+            positions = torch.arange(start, start + length)[None]
+            yield row, number, part, model(input_ids=ids, position_ids=positions, use_cache=False).logits[0]
+            start += length
+
+
+def computed(model: Any, tokens: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """The rows, what a model computes of them, and the sum of the cross entropies. Gradients of that sum stay in the parameters."""
+    segments = np.zeros(tokens.shape, np.int32)
+    logits = np.zeros((*tokens.shape, model.config.vocab_size), np.float32)
+    total = torch.zeros(())
+    for row, number, part, found in outputs(model, tokens):
+        total = total + torch.nn.functional.cross_entropy(found, torch.from_numpy(targets[row, part]), reduction="sum")
+        segments[row, part], logits[row, part] = number, found.detach().numpy()
+    total.backward()
+    return {
+        "tokens": tokens.astype(np.int32),
+        "targets": targets.astype(np.int32),
+        "segments": segments,
+        "logits": logits,
+        "loss": np.float32(total.item()),
+    }
+
+
+def gradients(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """The gradients of weights by name; zeros without one."""
+    return {name: np.zeros(value.shape, np.float32) if value.grad is None else value.grad.numpy() for name, value in weights.items()}
+
+
+def in_files(kind: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tensors by their names in files. In a model, transformers keeps the experts of a layer in one tensor; most files do not."""
+    found: dict[str, np.ndarray] = {}
+    for name, value in tensors.items():
+        if kind == "mixtral":
+            name = name.replace(".mlp.", ".block_sparse_moe.")
+        prefix, _, last = name.rpartition(".experts.")
+        if not prefix or kind == "gpt_oss":
+            found[name] = value
+            continue
+        gate, up, down = ("w1", "w3", "w2") if kind == "mixtral" else ("gate_proj", "up_proj", "down_proj")
+        for number, matrix in enumerate(value):
+            parts = dict(zip((gate, up), np.split(matrix, 2), strict=True)) if last == "gate_up_proj" else {down: matrix}
+            found |= {f"{prefix}.experts.{number}.{part}.weight": one for part, one in parts.items()}
+    return found

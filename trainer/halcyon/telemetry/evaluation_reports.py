@@ -1,0 +1,56 @@
+"""Reports of evaluations: those of a training, and of the batches of a run that only evaluates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from halcyon.telemetry.evaluating import numbers, with_source
+from halcyon.telemetry.reports import Reports
+from halcyon_api.progress import Evaluated
+
+if TYPE_CHECKING:
+    from halcyon.evaluate.evaluation import Evaluation
+
+
+class EvaluationReports(Reports):
+    """The reports of evaluations."""
+
+    def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None) -> None:
+        """Report an evaluation of the held-out part after ``step`` steps: of one `source` (task ``evaluate``), or of all together."""
+        with self._lock:
+            if source is None:
+                self._run.facts.evaluation_loss = evaluation.loss
+                self._run.facts.bits_per_byte = evaluation.bits_per_byte
+                self._count(evaluations=1)
+            elif (found := self._run.facts.evaluated) is not None:
+                self._run.facts.evaluated = with_source(found, source, evaluation)
+        self._event("evaluation", step=step, source=source, **numbers(evaluation))
+
+    def evaluates(self, found: Evaluated, *, batches: int, batch_tokens: int, done: int = 0) -> None:
+        """Set the work of a run of task ``evaluate``.
+
+        Args:
+            found: The checkpoint, and the sources that are already evaluated.
+            batches: Batches of the whole run.
+            batch_tokens: Tokens of a batch, over all devices.
+            done: Batches that are already evaluated.
+        """
+        with self._lock:
+            self._run.plan = replace(self._run.plan, steps=batches, tokens_before=lambda batch: batch * batch_tokens)
+            self._run.facts.evaluated, self._run.facts.resumed_step, self._run.facts.batches = found, done, done
+
+    def evaluated_batch(self) -> None:
+        """Report that the sums of one batch were fetched, in a run of task ``evaluate``."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        with self._lock:
+            run = self._run
+            first = run.batch_evaluated(now, wall)
+            batch, batches = run.facts.batches, run.plan.steps
+            due = run.batch_lines.due(now, last=batch == batches)
+            speed, eta = run.tokens_per_second, run.eta_seconds(batch)
+            startup = run.startup.parts
+        if first:
+            self._compiled(batch, startup)
+        if due:
+            self._event("evaluating", batch=batch, batches=batches, tokens_per_second=speed, eta_seconds=eta)
