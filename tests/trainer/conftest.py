@@ -1,12 +1,13 @@
 """All trainer tests of this process share eight virtual CPU devices."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.trainer.exactness import record
-from tests.trainer.programs import QUICK_FLAGS, Programs, keep_programs
+from tests.trainer.programs import QUICK_FLAGS, Programs, keep_programs, kept_folder
 
 os.environ["XLA_FLAGS"] = QUICK_FLAGS  # before JAX starts its backend
 
@@ -20,10 +21,10 @@ from tests.trainer.process_groups import shared  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
-def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compiled programs, shared by all xdist workers of the session."""
-    base = tmp_path_factory.getbasetemp()
-    shared.programs = Programs((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs")
+def shared_programs() -> Iterator[None]:
+    """Compiled programs of runs, shared by all workers and later sessions."""
+    shared.programs = Programs(kept_folder(os.environ) / "runs")
+    shared.programs.forget(made_before=time.time() - 7 * 86_400)
     yield
     shared.programs = None
 

@@ -23,7 +23,7 @@ from halcyon_devcluster.waiting import holds_within
 from tests.ports import free_port
 from tests.suite.limits import limit
 from tests.trainer.forked import Forked
-from tests.trainer.programs import QUICK_FLAGS, Programs
+from tests.trainer.programs import QUICK_FLAGS, Programs, document_key
 
 
 @dataclass
@@ -155,7 +155,9 @@ class TrainerProcesses:
 
     processes: list[Process]
     root: Path | None = None
-    """The checkpoint root whose compiled programs later runs may use."""
+    """The checkpoint root whose compiled programs later runs of the same document may use."""
+    document_key: str = ""
+    """See `document_key`."""
 
     @property
     def leader(self) -> Process:
@@ -169,7 +171,7 @@ class TrainerProcesses:
         except subprocess.TimeoutExpired as why:
             raise AssertionError("\n".join(process.output_tail() for process in self.processes)) from why
         if shared.programs is not None and self.root is not None:
-            shared.programs.copy_from(self.root)
+            shared.programs.copy_from(self.root, self.document_key)
         return codes
 
     def signal(self, number: signal.Signals, index: int) -> None:
@@ -215,7 +217,7 @@ def start_processes(
         address: The address of process 0 for the others.
         inside: For each process, a command that starts it in its place, such as a network namespace. Default: this machine.
         own_interpreter: Start a new interpreter instead of forking: for a module that changes something before the trainer is imported.
-        share_programs: Use the programs that runs of this session have compiled, and keep the programs of this one for them.
+        share_programs: Use the programs that earlier runs of this document have compiled, and keep those of this run for later ones.
     """
     directory.mkdir(parents=True, exist_ok=True)
     run = parse_run(document)
@@ -224,11 +226,12 @@ def start_processes(
     compiled = directory.parent / "xla"
     count = 1 if one_process else topology.processes
     root = _folder_of(document) if share_programs else None
+    key = document_key(run.spec, count)
     if shared.programs is not None and root is not None:
         if count == 1:
-            shared.programs.lend_here(compiled)
+            shared.programs.lend_here(compiled, key)
         else:
-            shared.programs.copy_into(root)
+            shared.programs.copy_into(root, key)
     processes: list[Process] = []
     for index in range(count):
         port = free_port()
@@ -266,7 +269,7 @@ def start_processes(
         process = Process(index, popen, termination_log, port)
         process.follow()
         processes.append(process)
-    return TrainerProcesses(processes, root)
+    return TrainerProcesses(processes, root, key)
 
 
 def _folder_of(document: dict[str, Any]) -> Path | None:

@@ -1,26 +1,36 @@
-"""Compiled programs that all runs of a test session share, as a run and its restarts share them (see `halcyon.training.compilation`).
+"""Compiled programs that the runs of tests share, as a run and its restarts share them (see `halcyon.training.compilation`).
 
-The programs that a run puts into its checkpoint root are kept and copied to the next runs before they start. The key of a program depends
-on everything that it was compiled from, so a run loads only its own programs. `tests/trainer/training/test_compilation.py` tests
-compilation itself and shares no programs.
+The programs that a run puts into its checkpoint root are kept, also for later sessions, and copied to the next runs of the same document
+before they start. The key of a program depends on everything that it was compiled from, so a run loads only its own programs.
+`tests/trainer/training/test_compilation.py` tests compilation itself and shares no programs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from halcyon.machine.jax_versions import fusion_emitters
+from halcyon_api.training_run import TrainingRunSpec
 
 FOLDER = "compilation"
 QUICK_FLAGS = " ".join(
     f"--{name}={str(value).lower()}" for name, value in {"xla_backend_optimization_level": 0, **fusion_emitters()}.items()
 )
 """XLA flags for tests. Tests compare numbers and not speed, and unoptimised code compiles several times faster."""
+
+
+def kept_folder(environ: Mapping[str, str]) -> Path:
+    """The folder of the programs that later sessions use again."""
+    return Path(environ.get("HALCYON_CACHE") or Path.home() / ".cache" / "halcyon") / "test-programs"
 
 
 def keep_programs(environ: Mapping[str, str]) -> None:
@@ -34,8 +44,7 @@ def keep_programs(environ: Mapping[str, str]) -> None:
 
     from halcyon.training.compilation import keeps_collectives_in_order, processor
 
-    cache = Path(environ.get("HALCYON_CACHE") or Path.home() / ".cache" / "halcyon")
-    jax.config.update("jax_compilation_cache_dir", str(cache / "test-programs" / hashlib.sha256(processor().encode()).hexdigest()[:16]))
+    jax.config.update("jax_compilation_cache_dir", str(kept_folder(environ) / hashlib.sha256(processor().encode()).hexdigest()[:16]))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
@@ -50,15 +59,18 @@ def keep_programs(environ: Mapping[str, str]) -> None:
 
 
 class Programs:
-    """The programs of all runs of a session: files ``PROGRAM/ENTRY.SHA256``, as in a checkpoint root."""
+    """The programs of runs, by document: files ``DOCUMENT/PROGRAM/ENTRY.SHA256``, the last two parts as in a checkpoint root.
+
+    Several sessions and workers may use the folder at the same time.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def copy_from(self, root: Path) -> None:
-        """Copy the programs from the root of a run."""
+    def copy_from(self, root: Path, document: str) -> None:
+        """Keep the programs in the root of a run of this document."""
         for path in (root / FOLDER).glob("*/*-cache.*"):
-            kept = self._folder / path.parent.name / path.name
+            kept = self._folder / document / path.parent.name / path.name
             if kept.exists():
                 continue
             content = path.read_bytes()
@@ -68,18 +80,39 @@ class Programs:
                 partial.write_bytes(content)
                 partial.replace(kept)
 
-    def copy_into(self, root: Path) -> None:
-        """Copy the programs into a root: for runs of several processes, each of which fetches the entries of its own program."""
-        for path in self._folder.glob("*/*-cache.*"):
+    def copy_into(self, root: Path, document: str) -> None:
+        """Copy the programs of a document into a root: for runs of several processes, each of which fetches the entries of its program."""
+        for path in self._kept(document):
             _copy(path, root / FOLDER / path.parent.name / path.name)
 
-    def lend_here(self, directory: Path) -> None:
-        """Copy the programs into JAX's own cache directory: for runs of one process, which find them there by key."""
-        for path in self._folder.glob("*/*-cache.*"):
+    def lend_here(self, directory: Path, document: str) -> None:
+        """Copy the programs of a document into JAX's own cache directory: for runs of one process, which find them there by key."""
+        for path in self._kept(document):
             _copy(path, directory / path.name.rpartition(".")[0])
+
+    def forget(self, made_before: float) -> None:
+        """Delete the programs of documents that were first kept before this time, in seconds since 1970: most are of earlier code."""
+        for folder in self._folder.iterdir() if self._folder.exists() else ():
+            with contextlib.suppress(FileNotFoundError):  # another session deletes it too
+                if folder.stat().st_mtime < made_before:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _kept(self, document: str) -> list[Path]:
+        return list((self._folder / document).glob("*/*-cache.*"))
+
+
+def document_key(spec: TrainingRunSpec, processes: int) -> str:
+    """A hash of what the programs of a run depend on, in its document and on this machine, and of the number of its processes."""
+    from halcyon.training.compilation import processor
+
+    document = spec.document()
+    sections = {name: document.get(name) for name in ("accelerator", "mesh", "model", "tokenizer", "optimizer", "objective", "trainer")}
+    depends = [sections, document.get("recovery"), processes, version("jax"), sys.version_info[:2], processor()]
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _copy(path: Path, to: Path) -> None:
     if not to.exists():
         to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, to)
+        with contextlib.suppress(FileNotFoundError):  # another session has deleted it
+            shutil.copyfile(path, to)
