@@ -50,6 +50,14 @@ def test_a_gemma_3_with_images_has_the_defaults_of_its_class(tmp_path: Path) -> 
     assert (large.num_attention_heads, large.num_key_value_heads, large.head_size) == (32, 16, 128)
 
 
+@pytest.mark.parametrize(("outer", "inner", "tied"), [(False, True, False), (True, False, True), (None, False, False), (None, None, True)])
+def test_the_outer_object_says_whether_the_head_is_tied(tmp_path: Path, outer: bool | None, inner: bool | None, tied: bool) -> None:
+    name = "tie_word_embeddings"
+    text = GEMMA_TEXT | ({} if inner is None else {name: inner})
+    config = GEMMA | {"text_config": text} | ({} if outer is None else {name: outer})
+    assert config_of(tmp_path, config).spec.gemma3.tie_word_embeddings is tied
+
+
 CASES = {
     "gemma-3": ("gemma3", "Gemma3ForConditionalGeneration", "language_model.model.", "vision_tower.x"),
     "gemma-3-new": ("gemma3", "Gemma3ForConditionalGeneration", "model.language_model.", "model.vision_tower.x"),

@@ -12,6 +12,7 @@ from halcyon.models.weights.tensors import Tensors
 from halcyon_api.spec.families.section import ModelSection
 
 _FUSED = ".mlp.experts.gate_up_proj"
+_TIED = "tie_word_embeddings"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Family:
     def completed(self, config: ConfigReader) -> ConfigReader:
         """The configuration of the text model, with `defaults`. In that of a model with images, it is an object of its own."""
         text = config.inner("text_config")
-        return ConfigReader({**self.defaults, **config.document, **({} if text is None else text.document)}, config.where)
+        # transformers ties the head of a model with images by the outer object.
+        outer = {_TIED: config.document[_TIED]} if config.has(_TIED) else {}
+        return ConfigReader({**self.defaults, **config.document, **({} if text is None else text.document), **outer}, config.where)
 
     def tensors_in(self, section: ModelSection, names: Iterable[str]) -> Tensors:
         """The tensors of a model with this section in files whose tensors have these names. An export has `tensors`."""
