@@ -1,7 +1,8 @@
 """Compares models of random configurations with transformers: see `make parity`.
 
 Reads the folders of `tests.parity.draw` as an import reads them, computes logits, loss and the gradient of every weight, and writes each
-model again as an export does, into ``exported``.
+model again as an export does, into ``exported``. The truth is what transformers computes in float64. Some draws amplify rounding: there,
+transformers itself has a large error in float32, and so may we.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ from halcyon.models import Inputs
 from halcyon.objectives.next_token import next_token_sums
 from halcyon.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from tests.parity.errors import errors
 
 TOLERANCE = 1e-4
-"""Largest error, as a part of the largest value."""
+"""Largest error, as a part of the largest value, where transformers in float32 has a smaller one."""
+ROUNDINGS = 4
+"""Otherwise: largest error, as a multiple of the largest error of transformers in float32."""
 
 
 def named(array: np.ndarray) -> NamedArray:
@@ -47,6 +51,7 @@ def differences(folder: Path) -> dict[str, float]:
     model = read_arrays(files.read, shapes, {path: leaf.dtype for path, leaf in files.leaves.items()})
     tokens, targets, segments = (named(expected[part]) for part in ("tokens", "targets", "segments"))
     counted = expected["segments"] > 0
+    present = {name.removeprefix("gradient ") for name in expected if name.startswith("gradient ")}
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
     def computed(model: Any) -> Any:
@@ -55,20 +60,16 @@ def differences(folder: Path) -> dict[str, float]:
         return model.logits(model(inputs).features).array, loss(model)
 
     logits, (loss, gradient) = computed(model)
-    found, truth = np.asarray(logits)[counted], expected["logits"][counted]
-    errors = {
-        "logits": float(np.abs(found - truth).max() / np.abs(truth).max()),
-        "loss": float(abs(float(loss) - expected["loss"]) / abs(expected["loss"])),
-    }
-    gradients = {name.removeprefix("gradient "): array for name, array in expected.items() if name.startswith("gradient ")}
     own = in_file(files, gradient)
-    assert gradients.keys() <= own.keys(), gradients.keys() - own.keys()
-    largest = max(float(np.abs(array).max()) for array in gradients.values())
-    for name, array in gradients.items():
-        allowed = max(float(np.abs(array).max()), 0.01 * largest)  # a gradient that should be zero is rounding of the others
-        errors[f"gradient of {name}"] = float(np.abs(own[name] - array).max() / allowed)
+    assert present <= own.keys(), present - own.keys()
     export(folder / "exported", files, model)
-    return errors
+    found = {"logits": np.asarray(logits), "loss": np.asarray(loss), **{f"gradient {name}": array for name, array in own.items()}}
+    return errors(found, expected)
+
+
+def tolerance(folder: Path) -> float:
+    """The largest error that is allowed for a folder."""
+    return max(TOLERANCE, ROUNDINGS * float(np.load(folder / "expected.npz")["rounding"]))
 
 
 def in_file(files: ModelFolder, tree: Any) -> dict[str, np.ndarray]:
@@ -107,21 +108,22 @@ def main() -> int:
         family = folder.name.rpartition("-")[0]
         compared[family] += 0
         try:
-            errors = differences(folder)
+            found = differences(folder)
         except BadConfiguration as refusal:
             refused += 1
             sys.stdout.write(f"{folder.name}: refused: {refusal}\n")
             continue
         except Exception as error:
-            errors = {f"{type(error).__name__}: {error}": float("inf")}
+            found = {f"{type(error).__name__}: {error}": float("inf")}
         compared[family] += 1
-        wrong = {name: error for name, error in errors.items() if not error <= TOLERANCE}
+        allowed = tolerance(folder)
+        wrong = {name: error for name, error in found.items() if not error <= allowed}
         failed += bool(wrong)
         if wrong:
             shown = ", ".join(f"{name} {error:.1e}" for name, error in list(wrong.items())[:4])
-            sys.stdout.write(f"{folder.name}: differs in {len(wrong)} of {len(errors)}: {shown}\n")
+            sys.stdout.write(f"{folder.name}: differs in {len(wrong)} of {len(found)}: {shown}; {allowed:.1e} is allowed\n")
         else:
-            sys.stdout.write(f"{folder.name}: at most {max(errors.values()):.1e}\n")
+            sys.stdout.write(f"{folder.name}: at most {max(found.values()):.1e} of {allowed:.1e}\n")
         sys.stdout.flush()
         jax.clear_caches()
     sys.stdout.write(

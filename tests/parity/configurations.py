@@ -134,7 +134,10 @@ def mistral(draw: Draw) -> dict[str, Any]:
 
 
 def mixtral(draw: Draw) -> dict[str, Any]:
-    return mistral(draw) | draw.routed("num_local_experts")
+    settings = mistral(draw)
+    if settings["rope_parameters"]["rope_type"] in ("llama3", "yarn"):  # transformers 5 fails at these without the size of a head
+        settings.setdefault("head_dim", settings["hidden_size"] // settings["num_attention_heads"])
+    return settings | draw.routed("num_local_experts")
 
 
 def gemma(draw: Draw) -> dict[str, Any]:

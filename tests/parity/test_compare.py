@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from halcyon.errors import BadConfiguration
@@ -12,18 +13,20 @@ from tests.parity import compare
 
 
 @pytest.mark.parametrize(
-    ("errors", "status"),
+    ("errors", "rounding", "status"),
     [
-        ({}, True),
-        ({"gpt-oss-0": 0.0, "gpt-oss-1": 0.0}, False),
-        ({"gpt-oss-0": None, "gpt-oss-1": 0.0}, False),
-        ({"gpt-oss-0": None, "gpt-oss-1": None, "llama-0": 0.0}, True),
-        ({"llama-0": 1.0}, True),
+        ({}, 0.0, True),
+        ({"gpt-oss-0": 0.0, "gpt-oss-1": 0.0}, 0.0, False),
+        ({"gpt-oss-0": None, "gpt-oss-1": 0.0}, 0.0, False),
+        ({"gpt-oss-0": None, "gpt-oss-1": None, "llama-0": 0.0}, 0.0, True),
+        ({"llama-0": 1.0}, 1e-3, True),
+        ({"llama-0": 3e-4}, 1e-6, True),
+        ({"llama-0": 3e-4}, 2e-4, False),
     ],
-    ids=("no model", "all equal", "one refused", "a family refused", "one differs"),
+    ids=("no model", "all equal", "one refused", "a family refused", "one differs", "one rounds worse", "rounding is amplified"),
 )
 def test_parity_fails_if_a_family_was_not_compared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, errors: dict[str, float | None], status: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, errors: dict[str, float | None], rounding: float, status: bool
 ) -> None:
     def differences(folder: Path) -> dict[str, float]:
         error = errors[folder.name]
@@ -33,7 +36,7 @@ def test_parity_fails_if_a_family_was_not_compared(
 
     for name in errors:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "expected.npz").touch()
+        np.savez(tmp_path / name / "expected.npz", rounding=rounding)
     monkeypatch.setattr(compare, "differences", differences)
     monkeypatch.setattr(sys, "argv", ["compare", str(tmp_path)])
     assert bool(compare.main()) is status

@@ -6,9 +6,11 @@ this project.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -69,10 +71,20 @@ def outputs(model: Any, tokens: np.ndarray) -> Iterator[tuple[int, int, slice, t
             start += length
 
 
+@contextlib.contextmanager
+def in_float64() -> Iterator[None]:
+    """Within, what transformers computes in float32 by name is computed in float64: norms, softmaxes, rotary positions and states."""
+    with (
+        mock.patch.multiple(torch, float32=torch.float64, float=torch.float64),
+        mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
+    ):
+        yield
+
+
 def computed(model: Any, tokens: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
     """The rows, what a model computes of them, and the sum of the cross entropies. Gradients of that sum stay in the parameters."""
     segments = np.zeros(tokens.shape, np.int32)
-    logits = np.zeros((*tokens.shape, model.config.vocab_size), np.float32)
+    logits = np.zeros((*tokens.shape, model.config.vocab_size))
     total = torch.zeros(())
     for row, number, part, found in outputs(model, tokens):
         total = total + torch.nn.functional.cross_entropy(found, torch.from_numpy(targets[row, part]), reduction="sum")
@@ -82,8 +94,8 @@ def computed(model: Any, tokens: np.ndarray, targets: np.ndarray) -> dict[str, n
         "tokens": tokens.astype(np.int32),
         "targets": targets.astype(np.int32),
         "segments": segments,
-        "logits": logits,
-        "loss": np.float32(total.item()),
+        "logits": logits.astype(total.detach().numpy().dtype),
+        "loss": total.detach().numpy(),
     }
 
 

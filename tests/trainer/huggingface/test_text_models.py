@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,14 @@ def test_a_gemma_3_with_images_has_the_defaults_of_its_class(tmp_path: Path) -> 
     assert (large.num_attention_heads, large.num_key_value_heads, large.head_size) == (32, 16, 128)
 
 
+@pytest.mark.parametrize(("outer", "inner", "tied"), [(False, True, False), (True, False, True), (None, False, False), (None, None, True)])
+def test_the_outer_object_says_whether_the_head_is_tied(tmp_path: Path, outer: bool | None, inner: bool | None, tied: bool) -> None:
+    name = "tie_word_embeddings"
+    text = GEMMA_TEXT | ({} if inner is None else {name: inner})
+    config = GEMMA | {"text_config": text} | ({} if outer is None else {name: outer})
+    assert config_of(tmp_path, config).spec.gemma3.tie_word_embeddings is tied
+
+
 CASES = {
     "gemma-3": ("gemma3", "Gemma3ForConditionalGeneration", "language_model.model.", "vision_tower.x"),
     "gemma-3-new": ("gemma3", "Gemma3ForConditionalGeneration", "model.language_model.", "model.vision_tower.x"),
@@ -73,3 +83,28 @@ def test_the_text_model_of_a_model_with_images_is_imported(case: tuple[str, str,
     config = {"architectures": [architecture], "text_config": text, "vision_config": {"hidden_size": 3}}
     imported(write_folder(tmp_path / "model", renamed | {other: np.zeros(3, np.float32)}, config), tmp_path / "root")
     assert same_bits(exported(tmp_path / "root", tmp_path / "out"), weights)
+
+
+def test_experts_of_a_layer_in_one_tensor_are_imported(tmp_path: Path) -> None:
+    """As in the published files of Qwen 3.5. Layers that predict further tokens may have another form."""
+    golden = Golden.load("qwen3.5-moe")
+    weights, text = golden.named("weight"), json.loads(golden.arrays["config"].tobytes())
+    experts: defaultdict[str, dict[str, dict[int, np.ndarray]]] = defaultdict(lambda: defaultdict(dict))
+    renamed: dict[str, np.ndarray] = {}
+    for name, array in weights.items():
+        key = name.replace("model.", "model.language_model.", 1)
+        found = re.fullmatch(r"(.*\.mlp\.experts)\.(\d+)\.(gate|up|down)_proj\.weight", key)
+        if found is None:
+            renamed[key] = array
+        else:
+            experts[found[1]][found[3]][int(found[2])] = array
+    assert experts
+    for prefix, parts in experts.items():
+        gates, ups, downs = (np.stack([parts[part][number] for number in range(len(parts[part]))]) for part in ("gate", "up", "down"))
+        renamed |= {f"{prefix}.gate_up_proj": np.concatenate((gates, ups), 1), f"{prefix}.down_proj": downs}
+    config = {"architectures": ["Qwen3_5MoeForConditionalGeneration"], "text_config": text}
+    further = {f"mtp.layers.0.mlp.experts.{name}": np.zeros(3, np.float32) for name in ("gate_up_proj", "0.gate_proj.weight")}
+    imported(write_folder(tmp_path / "fused", renamed | further, config), tmp_path / "root")
+    assert same_bits(exported(tmp_path / "root", tmp_path / "out"), weights)
+    imported(write_folder(tmp_path / "separate", weights | further, config), tmp_path / "other")
+    assert same_bits(exported(tmp_path / "other", tmp_path / "again"), weights)

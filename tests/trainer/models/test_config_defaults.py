@@ -84,6 +84,8 @@ def test_rotary_positions_are_read_where_transformers_reads_them() -> None:
     assert llama.rope_scaling.original_max_position_embeddings == 8, "the key beside the object comes first"
     assert read("LlamaForCausalLM", rope_scaling=YARN | {"truncate": None}).rope_scaling.truncate is False
     assert read("LlamaForCausalLM", rope_scaling=YARN | {"factor": None}).rope_scaling.factor == 4.0
+    deepseek = read("DeepseekV3ForCausalLM", rope_scaling=YARN | {"mscale": 0, "mscale_all_dim": 0.0, "beta_slow": 0})
+    assert deepseek.rope_scaling == RopeScaling(**YARN), "a zero is as an absent entry"
     nested = {
         "full_attention": YARN | {"rope_theta": 7.0, "truncate": False},
         "sliding_attention": {"rope_type": "default", "rope_theta": 9.0},

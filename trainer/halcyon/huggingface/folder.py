@@ -115,7 +115,7 @@ class ModelFolder:
                 "the model to bfloat16 first"
             )
         self.config, self._files = config, TensorFiles(store)
-        declared = config.family.tensors(config.spec.value)
+        declared = config.family.tensors_in(config.spec.value, self._files.tensors)
         leaves = leaf_shapes(shapes)
         sizes = {VOCAB: config.tokens, POSITION: config.positions}
         if shapes.max_position.size > config.positions and any(POSITION in leaf.axes for leaf in leaves):

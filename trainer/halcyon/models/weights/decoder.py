@@ -27,6 +27,8 @@ _ACTIVATIONS = {"swish": "silu"}
 """Other names of activation functions in config.json."""
 _BESIDE = ("truncate",)
 """Entries that transformers looks for beside the objects of the kinds of layers, not in them."""
+_ABSENT_IF_ZERO = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
+"""Entries whose zero transformers takes for an absent entry, as the first code of DeepSeek did."""
 _REQUIRED: Mapping[str, Mapping[str, float]] = {"llama3": {"low_freq_factor": 1.0, "high_freq_factor": 4.0}}
 """Entries of rotary positions that transformers requires, with our defaults."""
 
@@ -152,7 +154,7 @@ def read_scaling(config: ConfigReader, rope: Rope, *, partial: bool = False, by_
     require_rope(config, rope, *get_args(RopeType))
     if rope.kind == "default":
         return None
-    settings = {name: value for name, value in rope.settings.items() if value is not None}
+    settings = {name: value for name, value in rope.settings.items() if value is not None and not (name in _ABSENT_IF_ZERO and value == 0)}
     if settings.pop("partial_rotary_factor", 1.0) != 1.0 and not partial:
         raise BadConfiguration(f"{config.where}: partial_rotary_factor is not 1, but Halcyon computes this model only with 1")
     by_layer = by_layer or rope.nested

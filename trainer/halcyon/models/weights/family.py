@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.tensors import Tensors
 from halcyon_api.spec.families.section import ModelSection
+
+_FUSED = ".mlp.experts.gate_up_proj"
+_TIED = "tie_word_embeddings"
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Family:
         positions: The key of config.json with the longest sequence in tokens.
         defaults: Values of keys that published files leave out because they are those of the class in transformers.
         covers: Whether a model with a section of this class has this form. The first family in the registry that covers it is taken.
+        fused: Like `tensors`, for files with the gates and ups of all experts of a layer in one tensor. None: there are no such files.
     """
 
     section: type[ModelSection]
@@ -37,8 +42,17 @@ class Family:
     positions: str = "max_position_embeddings"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     covers: Callable[[Any], bool] = lambda section: True
+    fused: Callable[[Any], Tensors] | None = None
 
     def completed(self, config: ConfigReader) -> ConfigReader:
         """The configuration of the text model, with `defaults`. In that of a model with images, it is an object of its own."""
         text = config.inner("text_config")
-        return ConfigReader({**self.defaults, **config.document, **({} if text is None else text.document)}, config.where)
+        # transformers ties the head of a model with images by the outer object.
+        outer = {_TIED: config.document[_TIED]} if config.has(_TIED) else {}
+        return ConfigReader({**self.defaults, **config.document, **({} if text is None else text.document), **outer}, config.where)
+
+    def tensors_in(self, section: ModelSection, names: Iterable[str]) -> Tensors:
+        """The tensors of a model with this section in files whose tensors have these names. An export has `tensors`."""
+        declared = self.tensors(section)
+        read = (name for name in names if not any(re.fullmatch(pattern, name) for pattern in declared.ignored))
+        return self.fused(section) if self.fused is not None and any(name.endswith(_FUSED) for name in read) else declared

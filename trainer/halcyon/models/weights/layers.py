@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, MLP, Q_HEADS_PER_GROUP, ROUTES, VOCAB
-from halcyon.models.weights.tensors import Tensor, tensor
+from halcyon.models.axes import EMBED, EXPERTS, HEAD_SIZE, KV_HEADS, MLP, Q_HEADS_PER_GROUP, ROUTES, VOCAB
+from halcyon.models.weights.tensors import Join, Tensor, piece, tensor
 from halcyon_api.spec.families.sizes import DecoderSizes
 
 QUERIES = (KV_HEADS, Q_HEADS_PER_GROUP, HEAD_SIZE)
@@ -65,6 +65,20 @@ class Layers:
         axes = {"gate": (MLP, EMBED), "up": (MLP, EMBED), "down": (EMBED, MLP)}
         of_experts = [self.tensor(f"{experts}.{{experts}}.{names[part]}.weight", f"mlp.experts.{part}", *axes[part]) for part in axes]
         return [self.tensor(f"{router}.weight", "mlp.router.weight", ROUTES, EMBED), *of_experts]
+
+    def fused_experts(self, router: str, experts: str) -> list[Tensor]:
+        """The tensors of a router and of experts with one tensor for all gates and ups, and one for all downs.
+
+        Args:
+            router: Name of the router.
+            experts: Name of the experts.
+        """
+        first = tuple(piece(f"{self.block}.mlp.experts.{part}", EXPERTS, MLP, EMBED) for part in ("gate", "up"))
+        return [
+            self.tensor(f"{router}.weight", "mlp.router.weight", ROUTES, EMBED),
+            Tensor(f"{LAYER}.{experts}.gate_up_proj", first, Join(1), self.numbers),
+            self.tensor(f"{experts}.down_proj", "mlp.experts.down", EXPERTS, EMBED, MLP),
+        ]
 
     def self_attention(self, sizes: DecoderSizes) -> list[Tensor]:
         """The tensors of the self-attention that these sizes describe."""

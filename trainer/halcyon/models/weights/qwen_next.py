@@ -1,11 +1,12 @@
 """Qwen3-Next and Qwen 3.5 in the form of Hugging Face. The text model is read from the files of a Qwen 3.5 with images, too.
 
-In the files of Qwen3-Next, the projections of a gated delta net are fused by key head. Qwen 3.5 has them one after the other.
+In the files of Qwen3-Next, the projections of a gated delta net are fused by key head. Qwen 3.5 has them one after the other. Its
+published files in bfloat16 have the experts of a layer in one tensor; transformers saves them, as all others, with a tensor each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast, get_args
 
 from halcyon.errors import BadConfiguration
@@ -30,7 +31,17 @@ _NOT_READ = (r"mtp\..*", r"(model\.)?visual\..*")
 _TEXT = ((r"model\.language_model\.", "model."), (r"language_model\.model\.", "model."), (r"language_model\.lm_head\.", "lm_head."))
 
 
-def _tensors(spec: Qwen3NextSpec, projections: Callable[[Layers], list[Tensor]]) -> Tensors:
+def _separate(layers: Layers) -> list[Tensor]:
+    return layers.experts("mlp.gate", "mlp.experts", SEPARATE)
+
+
+def _fused(layers: Layers) -> list[Tensor]:
+    return layers.fused_experts("mlp.gate", "mlp.experts")
+
+
+def _tensors(
+    spec: Qwen3NextSpec, projections: Callable[[Layers], list[Tensor]], experts: Callable[[Layers], list[Tensor]] = _separate
+) -> Tensors:
     tied = spec.tie_word_embeddings
     found = [*tables(tied=tied)]
     numbers: dict[Form, list[int]] = {}
@@ -41,7 +52,7 @@ def _tensors(spec: Qwen3NextSpec, projections: Callable[[Layers], list[Tensor]])
         layers = Layers(f"{form}.stacked", own)
         is_linear = spec.mixers[own[0]] == "linear_attention"
         of_mixer = _delta_net(layers, projections) if is_linear else _attention(layers, spec.attention_bias)
-        found += block_tensors(layers, of_mixer, _mixture if with_experts[own[0]] else None)
+        found += block_tensors(layers, of_mixer, _mixture(experts) if with_experts[own[0]] else None)
     return Tensors(tuple(found), ignored=(*_NOT_READ, *unused(tied=tied)), other_names=_TEXT)
 
 
@@ -98,12 +109,15 @@ def _in_order(layers: Layers) -> list[Tensor]:
 _ALONE = (("z", "gate", _DELTA_VALUES), ("b", "rate", _HEADS), ("a", "decay", _HEADS))
 
 
-def _mixture(layers: Layers) -> list[Tensor]:
-    return [
-        *layers.experts("mlp.gate", "mlp.experts", SEPARATE),
-        *layers.mlp("mlp.shared_expert", "mlp.shared"),
-        layers.tensor("mlp.shared_expert_gate.weight", "mlp.shared_gate.weight", (), EMBED),
-    ]
+def _mixture(experts: Callable[[Layers], list[Tensor]]) -> Callable[[Layers], Sequence[Tensor]]:
+    def of(layers: Layers) -> list[Tensor]:
+        return [
+            *experts(layers),
+            *layers.mlp("mlp.shared_expert", "mlp.shared"),
+            layers.tensor("mlp.shared_expert_gate.weight", "mlp.shared_gate.weight", (), EMBED),
+        ]
+
+    return of
 
 
 def _common(config: ConfigReader, key_value_heads: int) -> dict[str, Any]:
@@ -221,6 +235,7 @@ QWEN35_MOE = Family(
     _read_35_moe,
     _write,
     covers=_is_sparse,
+    fused=lambda spec: _tensors(spec, _in_order, _fused),
 )
 QWEN3_NEXT = Family(Qwen3NextSpec, "qwen3_next", ("Qwen3NextForCausalLM",), lambda spec: _tensors(spec, _by_head), _read_next, _write)
 """Also for all models of the section that Qwen 3.5 does not have."""
