@@ -17,7 +17,7 @@ from halcyon_demo.training import RESOURCE, Training
 from tests.cluster.whole_path import WholePath
 from tests.families import SMALL_FAMILIES
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200), pytest.mark.xdist_group("path")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200), pytest.mark.xdist_group("families")]
 
 STEPS = 200
 KINDS = ("gemma3", "deepseekV3", "qwen3Next")

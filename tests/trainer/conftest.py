@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.trainer.exactness import record
-from tests.trainer.programs import QUICK_FLAGS, Programs, keep_programs, kept_folder
+from tests.trainer.programs import QUICK_FLAGS, Programs, forget, keep_programs, kept_folder
 
 os.environ["XLA_FLAGS"] = QUICK_FLAGS  # before JAX starts its backend
 
@@ -24,7 +24,8 @@ from tests.trainer.process_groups import shared  # noqa: E402
 def shared_programs() -> Iterator[None]:
     """Compiled programs of runs, shared by all workers and later sessions."""
     shared.programs = Programs(kept_folder(os.environ) / "runs")
-    shared.programs.forget(made_before=time.time() - 7 * 86_400)
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+        forget(kept_folder(os.environ), made_before=time.time() - 7 * 86_400)
     yield
     shared.programs = None
 

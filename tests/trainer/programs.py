@@ -37,25 +37,44 @@ def keep_programs(environ: Mapping[str, str]) -> None:
     """Keep the programs that this process compiles for the next session: most of the time of the fast tests is compilation.
 
     There is one folder for each kind of processor, because code for another processor may not run. As in the trainer, a program is kept
-    only if it has no collectives in a loop.
+    only if it has no collectives in a loop. Small programs are kept too: there are thousands of them.
     """
     import jax
-    from jax._src import compilation_cache
+    from jax._src import compilation_cache, lru_cache
 
     from halcyon.training.compilation import keeps_collectives_in_order, processor
 
-    jax.config.update("jax_compilation_cache_dir", str(kept_folder(environ) / hashlib.sha256(processor().encode()).hexdigest()[:16]))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    folder = kept_folder(environ) / f"tests-{hashlib.sha256(processor().encode()).hexdigest()[:16]}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    jax.config.update("jax_compilation_cache_max_size", 256 * 2**20)
+    # With a limit, JAX reads the sizes of all programs under a lock whenever it adds one. `forget` deletes old programs instead.
+    jax.config.update("jax_compilation_cache_max_size", -1)
     put = compilation_cache.put_executable_and_time
 
     def put_if_in_order(key: str, name: str, executable: Any, *more: Any) -> None:
         if all(keeps_collectives_in_order(module.to_string()) for module in executable.hlo_modules()):
             put(key, name, executable, *more)
 
+    def put_whole(cache: lru_cache.LRUCache, key: str, value: bytes) -> None:
+        """Several processes add programs. Without a lock, JAX itself would write a program in place."""
+        path = cache.path / f"{key}-cache"
+        if not path.exists():
+            partial = path.with_name(f".{os.getpid()}.{path.name}")
+            partial.write_bytes(value)
+            partial.replace(path)
+
     compilation_cache.put_executable_and_time = put_if_in_order
+    lru_cache.LRUCache.put = put_whole
+
+
+def forget(folder: Path, made_before: float) -> None:
+    """Delete the programs that were kept before this time, in seconds since 1970: most are of earlier code."""
+    for path in folder.rglob("*-cache*"):
+        with contextlib.suppress(FileNotFoundError):  # another session deletes it too
+            if path.stat().st_mtime < made_before:
+                path.unlink()
 
 
 class Programs:
@@ -89,13 +108,6 @@ class Programs:
         """Copy the programs of a document into JAX's own cache directory: for runs of one process, which find them there by key."""
         for path in self._kept(document):
             _copy(path, directory / path.name.rpartition(".")[0])
-
-    def forget(self, made_before: float) -> None:
-        """Delete the programs of documents that were first kept before this time, in seconds since 1970: most are of earlier code."""
-        for folder in self._folder.iterdir() if self._folder.exists() else ():
-            with contextlib.suppress(FileNotFoundError):  # another session deletes it too
-                if folder.stat().st_mtime < made_before:
-                    shutil.rmtree(folder, ignore_errors=True)
 
     def _kept(self, document: str) -> list[Path]:
         return list((self._folder / document).glob("*/*-cache.*"))

@@ -51,7 +51,7 @@ class Family:
         outer = {_TIED: config.document[_TIED]} if config.has(_TIED) else {}
         return ConfigReader({**self.defaults, **config.document, **({} if text is None else text.document), **outer}, config.where)
 
-    def tensors_in(self, section: ModelSection, names: Iterable[str]) -> Tensors:
+    def tensors_in(self, section: Any, names: Iterable[str]) -> Tensors:
         """The tensors of a model with this section in files whose tensors have these names. An export has `tensors`."""
         declared = self.tensors(section)
         read = (name for name in names if not any(re.fullmatch(pattern, name) for pattern in declared.ignored))
