@@ -71,11 +71,11 @@ test-long: setup ## Run hundreds of kills and bit flips, for many minutes
 	@$(BIN)/python -m tests.suite --tier long
 
 .PHONY: test-fast
-test-fast: setup ## The part of `make test` that needs one process (2.5 to 3 minutes)
+test-fast: setup ## The part of `make test` that needs one process (3 to 4 minutes)
 	@$(BIN)/python -m tests.suite fast
 
 .PHONY: test-unit
-test-unit: setup ## The part of `make test` that needs no cluster (9 minutes)
+test-unit: setup ## The part of `make test` that needs no cluster (10 to 11 minutes)
 	@$(BIN)/python -m tests.suite fast slow
 
 .PHONY: test-cluster
