@@ -19,18 +19,6 @@ TOKENIZER_KEY = "tokenizer.json"
 TOKENIZER_CONFIG_KEY = "tokenizer_config.json"
 GENERATION_KEY = "generation_config.json"
 SENTENCE_PIECE_KEY = "tokenizer.model"
-COMPANIONS = (
-    TOKENIZER_KEY,
-    TOKENIZER_CONFIG_KEY,
-    SENTENCE_PIECE_KEY,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    GENERATION_KEY,
-)
 _OF_TOKENIZER = (
     TOKENIZER_KEY,
     TOKENIZER_CONFIG_KEY,
@@ -40,6 +28,7 @@ _OF_TOKENIZER = (
     "vocab.json",
     "merges.txt",
 )
+COMPANIONS = (*_OF_TOKENIZER, "chat_template.jinja", "chat_template.json", GENERATION_KEY)
 _TOKEN_IDS = frozenset({"bos_token_id", "eos_token_id", "pad_token_id"})
 
 
