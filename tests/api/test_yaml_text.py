@@ -12,7 +12,7 @@ import yaml
 
 from halcyon_api.training_run import InvalidRun, load_run
 from halcyon_api.yaml_text import InvalidYaml, dump, read_document, read_documents
-from halcyon_devcluster.programs import KUBECTL
+from halcyon_devcluster.programs import KUBERNETES
 from tests.api.documents import document
 from tests.gitops.readers import BUILT, program
 from tests.suite.limits import limit
@@ -141,7 +141,7 @@ def test_kubectl_reads_the_same(kubectl: Path, value: str) -> None:
 
 @pytest.fixture(scope="module")
 def kubectl() -> Path:
-    return program(KUBECTL, "kubectl")
+    return program(KUBERNETES, "kubectl")
 
 
 for mark in BUILT:

@@ -147,7 +147,8 @@ def test_a_status_that_is_wiped_costs_one_attempt_and_wrong_types_are_refused(ru
     assert "status.attempt: Invalid value" in refused(runs, *patch, '{"status": {"attempt": "many"}}')
     runs.kubectl("patch", "trainingrun", changed, "--subresource=status", "--type=json", "--patch", '[{"op": "remove", "path": "/status"}]')
     status = runs.training(changed, attempt + 1)
-    assert status["history"][-1]["fromStep"] >= before["checkpoint"]["step"] > 0
+    # Each slice of the script saves by itself, so the report that the operator has then may be from the slice that is some saves behind.
+    assert status["history"][-1]["fromStep"] > before["history"][-1]["fromStep"]
     assert runs.names("jobset", changed) == [f"jobset.jobset.x-k8s.io/{changed}-{attempt + 1}"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,10 @@ import yaml
 from halcyon_dashboards.generate import FILES, REPOSITORY
 from halcyon_dashboards.queries import RECORDED
 from halcyon_dashboards.rules import ALERTS, RUNBOOKS
-from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.commands import run
-from halcyon_devcluster.paths import cache_folder
 from halcyon_devcluster.programs import PROMTOOL
-from halcyon_devcluster.progress import QUIET
 from tests.dashboards.cases import ALERT_CASES, RECORD_CASES, AlertCase, RecordCase
+from tests.gitops.readers import program
 
 RULES = FILES / "rules.yaml"
 BY_NAME = {alert.name: alert for alert in ALERTS}
@@ -27,7 +24,7 @@ BY_NAME = {alert.name: alert for alert in ALERTS}
 @pytest.fixture(scope="module")
 def promtool() -> Path:
     """The pinned promtool, built on first use."""
-    return Binaries(cache_folder(os.environ, Path.home()), QUIET).path(PROMTOOL, "promtool")
+    return program(PROMTOOL, "promtool")
 
 
 def expanded(template: str, labels: dict[str, str], value: str) -> str:

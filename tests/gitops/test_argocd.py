@@ -26,7 +26,7 @@ from tests.operator import builders
 from tests.operator.builders import at
 from tests.operator.hostile import JUNK, STATUS, spoil
 
-pytestmark = BUILT
+pytestmark = [*BUILT, pytest.mark.variant]
 WORDS = {"Healthy", "Suspended", "Progressing", "Degraded"}
 """The health that a script may return. Argo CD itself sets Missing and Unknown."""
 

@@ -11,25 +11,30 @@ from jsonschema import Draft7Validator
 
 from halcyon_api.argocd import CONFIG_MAP
 from halcyon_api.json_schema import plain_schema
-from halcyon_devcluster.programs import ARGO, FLUX_KUSTOMIZE, FLUX_SOURCE
+from halcyon_devcluster.programs import ARGO, FLUX_KUSTOMIZE, FLUX_SOURCE, Group
 from tests.examples.documents import REPOSITORY, shown_documents
-from tests.gitops.readers import BUILT, program
+from tests.gitops.readers import binaries
 from tests.gitops.test_repository import EXAMPLE
 
-pytestmark = BUILT
+pytestmark = pytest.mark.slow  # the first use downloads sources
 SHOWN: dict[str, dict[str, Any]] = {
     document["kind"]: document for where, document in shown_documents() if where.startswith("docs/guides/gitops.md") and "kind" in document
 }
 
 
+DEFINITIONS: dict[str, tuple[Group, str]] = {
+    "GitRepository": (FLUX_SOURCE, "source.toolkit.fluxcd.io_gitrepositories.yaml"),
+    "Kustomization": (FLUX_KUSTOMIZE, "kustomize.toolkit.fluxcd.io_kustomizations.yaml"),
+    "Application": (ARGO, "application-crd.yaml"),
+}
+"""The program that defines a kind, and the file of its CRD."""
+
+
 def definition(kind: str) -> Path:
-    """The CRD of a kind, from the sources of its program."""
-    flux, argo = "config/crd/bases", "manifests/crds"
-    return {
-        "GitRepository": program(FLUX_SOURCE, "source-controller").parent / flux / "source.toolkit.fluxcd.io_gitrepositories.yaml",
-        "Kustomization": program(FLUX_KUSTOMIZE, "kustomize-controller").parent / flux / "kustomize.toolkit.fluxcd.io_kustomizations.yaml",
-        "Application": program(ARGO, "argo").parent / argo / "application-crd.yaml",
-    }[kind]
+    """The CRD of a kind, from the sources of its program. The program itself is not built."""
+    group, file = DEFINITIONS[kind]
+    assert group.keep
+    return binaries().source(group) / group.keep / file
 
 
 @pytest.mark.parametrize("kind", ["GitRepository", "Kustomization", "Application"])

@@ -15,7 +15,7 @@ import yaml
 from halcyon_api import json_schema
 from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
-from halcyon_devcluster.programs import GO_MODULES, KUBECONFORM, KUBECTL, pinned_version
+from halcyon_devcluster.programs import GO_MODULES, KUBECONFORM, KUBERNETES, pinned_version
 from tests.examples.documents import REPOSITORY
 from tests.gitops.readers import BUILT, kustomize, program
 from tests.suite.limits import limit
@@ -36,7 +36,7 @@ def runs(environment: str) -> list[dict[str, Any]]:
 
 def checked(repository: Path) -> subprocess.CompletedProcess[str]:
     """Run the repository's own check, as its workflow does."""
-    tools = {str(program(group, name).parent) for group, name in ((KUBECTL, "kubectl"), (KUBECONFORM, "kubeconform"))}
+    tools = {str(program(group, name).parent) for group, name in ((KUBERNETES, "kubectl"), (KUBECONFORM, "kubeconform"))}
     environment = {**os.environ, "PATH": os.pathsep.join([*tools, os.environ["PATH"]]), "HALCYON_SCHEMAS": str(json_schema.FOLDER.parent)}
     return subprocess.run([repository / "validate.sh"], env=environment, capture_output=True, text=True, timeout=limit(120), check=False)
 

@@ -15,11 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.commands import run
-from halcyon_devcluster.paths import cache_folder
 from halcyon_devcluster.programs import ACTIONLINT
-from halcyon_devcluster.progress import QUIET
+from tests.gitops.readers import program
 from tests.suite.limits import limit
 
 REPOSITORY = Path(__file__).parents[2]
@@ -43,8 +41,9 @@ def release_job(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow  # the first use builds the linter
+@pytest.mark.variant
 def test_workflows_are_written_as_the_service_reads_them() -> None:
-    actionlint = Binaries(cache_folder(os.environ, Path.home()), QUIET).path(ACTIONLINT, "actionlint")
+    actionlint = program(ACTIONLINT, "actionlint")
     # Its helpers shellcheck and pyflakes are not pinned here.
     assert SHOWN
     run([actionlint, "-shellcheck=", "-pyflakes=", *WORKFLOWS, *SHOWN], cwd=REPOSITORY)

@@ -14,18 +14,13 @@ from halcyon_devcluster.programs import Group
 from halcyon_devcluster.progress import ProgressView
 from tests.suite.tiers import Tier
 
+ALL_BUILT = "HALCYON_ALL_BUILT"
+"""1 while the suite runs tests: it has built all programs of the tier."""
 _STORE_AND_QUEUES = (programs.VERSITYGW, programs.KUEUE)
-_READERS = (
-    programs.PROMTOOL,
-    programs.PROMETHEUS,
-    programs.KUBECONFORM,
-    programs.KSTATUS,
-    programs.ARGO,
-    programs.ACTIONLINT,
-    programs.FLUX_SOURCE,
-    programs.FLUX_KUSTOMIZE,
-)
-"""Tools that read objects of Halcyon; only tests with the marker `variant` use them."""
+_READERS = (programs.PROMTOOL, programs.KUBECONFORM, programs.KSTATUS)
+"""Tools that read objects of Halcyon."""
+_MORE_READERS = (programs.PROMETHEUS, programs.ARGO, programs.ACTIONLINT, programs.FLUX_SOURCE, programs.FLUX_KUSTOMIZE)
+"""Further tools that read objects of Halcyon; only tests with the marker `variant` use them, because their builds take minutes."""
 _IMAGES = (Buildable.BASE, Buildable.OPERATOR, Buildable.TRAINER, Buildable.VERSITYGW)
 
 
@@ -34,7 +29,7 @@ def groups(tier: Tier, *, docker: bool) -> tuple[Group, ...]:
     own = programs.KIND_GROUPS if docker else programs.NATIVE_GROUPS
     # The API server without a node runs these programs even where the cluster itself runs in Docker.
     cluster = own if programs.KUBERNETES in own else (*own, programs.KUBERNETES)
-    return (*cluster, *_STORE_AND_QUEUES, *(_READERS if tier is Tier.ALL else ()))
+    return (*cluster, *_STORE_AND_QUEUES, *_READERS, *(_MORE_READERS if tier is Tier.ALL else ()))
 
 
 def cache() -> Path:

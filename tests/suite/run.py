@@ -108,7 +108,8 @@ class Run:
             self._step("check", lambda: _exit_status(["make", "check"]))
         for part in (one for one in self._parts if one in (SuitePart.FAST, SuitePart.SLOW)):
             if part is SuitePart.SLOW:
-                self._step("programs", lambda: self._report_error(lambda: builds.make_programs(self._tier, self._progress)))
+                code = self._step("programs", lambda: self._report_error(lambda: builds.make_programs(self._tier, self._progress)))
+                os.environ[builds.ALL_BUILT] = "" if code else "1"
             self._tests(part)
         if on_cluster := [part for part in self._parts if part in (SuitePart.CLUSTER, SuitePart.ALONE)]:
             self._on_cluster(on_cluster)
