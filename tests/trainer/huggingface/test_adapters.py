@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 import halcyon
 from halcyon.checkpoint.creating import create_checkpoint
-from halcyon.checkpoint.layout import flatten
+from halcyon.checkpoint.layout import Leaf, flatten
+from halcyon.checkpoint.opening import entry_of
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.exporting import export_model
 from halcyon.huggingface.importing import import_model
@@ -22,14 +23,23 @@ from halcyon.huggingface.peft import export_adapter
 from halcyon.huggingface.root import stored_model
 from halcyon.models import CausalLM
 from halcyon.models.adapters import merged, trained_with_adapter, with_adapter
+from halcyon.training.start import Start
+from halcyon.training.state import initial_state
 from halcyon_api.checkpoint_documents import ManifestLeaf
 from halcyon_api.spec.adapter import AdapterSpec, LoraSpec
 from tests.trainer.huggingface.folders import GOLDENS, OWNER, TOKENS, llama_tensors, store_of, tensors_of, write_folder
 from tests.trainer.huggingface.test_beginning import begun, origin_of, spec_of
 
 
-def checkpoint(base: Path, root: Path, **lora: Any) -> tuple[Any, CausalLM]:
-    """A checkpoint of a run that trained an adapter of a folder's model, and that model. Every factor has random numbers."""
+def checkpoint(base: Path, root: Path, *, whole: bool = False, **lora: Any) -> tuple[Any, CausalLM]:
+    """A checkpoint of a run that trained an adapter of a folder's model, and that model. Every factor has random numbers.
+
+    Args:
+        base: The folder.
+        root: The root of the run.
+        whole: Whether it has a whole state, not only a model.
+        lora: Fields of ``spec.adapter.lora``.
+    """
     model, _ = halcyon.load(f"hf:{base}")
     noise = np.random.default_rng(5)
     spec = LoraSpec(rank=2, **lora)
@@ -42,14 +52,16 @@ def checkpoint(base: Path, root: Path, **lora: Any) -> tuple[Any, CausalLM]:
     )
     import_model(store_of(base), store_of(root.with_name("plain")), owner=OWNER, clock=1e9)
     plain = store_of(root.with_name("plain"))
-    known = stored_model(plain, _newest(plain))
+    known = stored_model(plain, entry_of(plain, None))
     leaves = {f"model.{leaf.path}": leaf for leaf in flatten(model)}
+    if whole:
+        leaves["step"] = Leaf("step", np.int32(7), None)
+    described = [
+        ManifestLeaf(path=path, shape=one.shape, dtype=one.dtype.name, axes=one.axes, chunk_shape=one.shape) for path, one in leaves.items()
+    ]
     entry = create_checkpoint(
         store_of(root),
-        [
-            ManifestLeaf(path=path, shape=one.shape, dtype=one.dtype.name, axes=one.axes, chunk_shape=one.shape)
-            for path, one in leaves.items()
-        ],
+        described,
         lambda leaf, region: np.asarray(leaves[leaf.path].value)[region],
         owner=OWNER,
         documents={"spec.model": known.spec.document(), "spec.adapter": AdapterSpec(lora=spec).document(), "data": {}},
@@ -58,12 +70,6 @@ def checkpoint(base: Path, root: Path, **lora: Any) -> tuple[Any, CausalLM]:
         time="2001-09-09T01:46:40Z",
     )
     return stored_model(store_of(root), entry), model
-
-
-def _newest(store: Any) -> Any:
-    from halcyon.checkpoint.opening import entry_of
-
-    return entry_of(store, None)
 
 
 def difference(one: CausalLM, other: CausalLM) -> float:
@@ -159,7 +165,7 @@ def test_files_that_are_no_adapter_of_the_model_are_refused(tmp_path: Path) -> N
     with pytest.raises(BadConfiguration, match=r"has no adapter_config\.json"):
         import_model(store_of(base), store_of(tmp_path / "new"), owner=OWNER, adapter=store_of(base), clock=1e9)
     with pytest.raises(BadConfiguration, match=r"--adapter: the run of this checkpoint has no spec\.adapter"):
-        export_adapter(stored_model(store_of(tmp_path / "plain"), _newest(store_of(tmp_path / "plain"))), store_of(tmp_path / "out"))
+        export_adapter(stored_model(store_of(tmp_path / "plain"), entry_of(store_of(tmp_path / "plain"), None)), store_of(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("kind", ["folder", "root"])
@@ -196,3 +202,44 @@ def test_an_adapter_can_be_added_to_the_weights_that_a_run_begins_with(tmp_path:
     np.testing.assert_allclose(np.asarray(found.model.blocks.stacked.mlp.up.weight.array), np.asarray(wanted), atol=1e-6)
     assert jnp.dtype(found.model.embedding.weight.dtype) == jnp.float32
     assert tensors_of(base).keys() == llama_tensors().keys()
+
+
+def test_a_run_takes_only_the_weights_of_a_whole_training_with_its_adapter_added(tmp_path: Path) -> None:
+    base = write_folder(tmp_path / "base", llama_tensors())
+    _, model = checkpoint(base, tmp_path / "root", whole=True, dora=True)
+    origin = {"run": OWNER.name, "root": f"file://{tmp_path / 'root'}", "weightsOnly": True}
+    found, program = begun(spec_of(tmp_path, origin), owner=OWNER)
+    assert (found.step, found.state, found.is_part) == (0, None, False)
+    wanted = {leaf.path: np.asarray(leaf.value) for leaf in flatten(merged(model))}
+    for leaf in flatten(found.model):
+        cut = tuple(slice(0, size) for size in leaf.shape)
+        np.testing.assert_allclose(np.asarray(leaf.value), wanted[leaf.path][cut], atol=1e-6, err_msg=leaf.path)
+    assert {leaf.path for leaf in flatten(found.model)} == {leaf.path for leaf in flatten(program.template.model)}
+    for field, value in (("only", ["blocks.*"]), ("growVocabulary", True)):
+        with pytest.raises(BadConfiguration, match=f"spec.from.{field}: the checkpoint of run base is a whole training"):
+            begun(spec_of(tmp_path, {name: origin[name] for name in ("run", "root")} | {field: value}), owner=OWNER)
+
+
+def test_a_region_of_a_merged_weight_is_that_part_of_it(tmp_path: Path) -> None:
+    """Devices and files read parts. The length of a column goes over all of it, also if a part is read."""
+    base = write_folder(tmp_path / "base", llama_tensors())
+    for name, lora in (("plain", {}), ("dora", {"dora": True})):
+        stored, _ = checkpoint(base, tmp_path / name / "root", **lora)
+        path = "blocks.stacked.mlp.up.weight"
+        everything = stored.arrays.read(path, (slice(0, 2), slice(0, 8), slice(0, 12)))
+        part = stored.arrays.read(path, (slice(1, 2), slice(2, 5), slice(3, 11)))
+        np.testing.assert_allclose(part, everything[1:2, 2:5, 3:11], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_parameters_that_are_not_taken_begin_random(tmp_path: Path) -> None:
+    found, program = begun(spec_of(tmp_path, {**origin_of(tmp_path, "folder"), "only": ["blocks.*.attention.*"]}, intermediateSize=16))
+    state = Start(None, found).state(program)
+    fresh = {leaf.path: np.asarray(leaf.value) for leaf in flatten(initial_state(program.build_state, program.template).model)}
+    base, _ = halcyon.load(f"hf:{tmp_path / 'model'}")
+    taken = {leaf.path: np.asarray(leaf.value) for leaf in flatten(base)}
+    for leaf in flatten(state.model):
+        np.testing.assert_array_equal(
+            np.asarray(leaf.value), (taken if ".attention." in leaf.path else fresh)[leaf.path], err_msg=leaf.path
+        )
+    assert int(state.step) == 0
