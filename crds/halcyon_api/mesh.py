@@ -99,6 +99,8 @@ def least_memory(spec: TrainingRunSpec) -> int:
     """Minimum bytes of the parameters, and of the optimizer state for task train, summed over all devices that share them."""
     precision = spec.trainer.precision
     stored, moments = _BYTES[precision.parameters], _MOMENTS * _BYTES[precision.moments]
+    if spec.adapter is not None:  # frozen parameters have no moments
+        moments = 0
     return {"train": stored + moments, "evaluate": stored, "data": 0}[spec.task] * model_shape(spec).parameters
 
 
@@ -115,13 +117,16 @@ def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
     """
     memory_bytes = TABLE[spec.accelerator.type].memory_bytes
     stored = _BYTES[spec.trainer.precision.parameters]
-    needed = model_shape(spec).parameters * (_state_bytes(spec) + (stored + _BYTES["float32"]) * fsdp)
+    sums = _BYTES["float32"] if spec.adapter is None else 0
+    needed = model_shape(spec).parameters * (_state_bytes(spec) + (stored + sums) * fsdp)
     return memory_bytes is not None and 4 * needed <= 3 * memory_bytes * fsdp * tensor
 
 
 def _state_bytes(spec: TrainingRunSpec) -> int:
-    """Bytes per parameter of parameters, gradients and moments."""
+    """Bytes per parameter of parameters, gradients and moments. Parameters beside an adapter are frozen and have only themselves."""
     precision = spec.trainer.precision
+    if spec.adapter is not None:
+        return _BYTES[precision.parameters]
     return 2 * _BYTES[precision.parameters] + _MOMENTS * _BYTES[precision.moments]
 
 

@@ -26,6 +26,7 @@ from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.sentences import sentences
 from halcyon_api.spec.accelerator import AcceleratorSpec
+from halcyon_api.spec.adapter import AdapterSpec, LoraSpec
 from halcyon_api.spec.after import AfterSpec
 from halcyon_api.spec.attention import ATTENTION_RULES
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
@@ -149,6 +150,7 @@ class TrainingRunSpec(RuledModel):
         ),
     )
     model: ModelSpec = Field(description="The architecture: exactly one member.")
+    adapter: AdapterSpec | None = Field(default=None, description="Train only an adapter beside the weights of `from`.")
     tokenizer: TokenizerSpec = Field(
         default_factory=lambda: TokenizerSpec(byte=ByteTokenizerSpec()),
         description="The tokenizer: exactly one member.",
@@ -206,8 +208,14 @@ class TrainingRunSpec(RuledModel):
             ".from",
         ),
         Rule(
-            f"!has(self.from) || !has(self.from.step) || {_TASK} != 'train' || self.from.step < self.trainer.steps",
-            lambda self: self.origin is None or self.task != "train" or (self.origin.step or 0) < self.trainer.steps,
+            f"!has(self.from) || !has(self.from.step) || {_TASK} != 'train' || has(self.from.weightsOnly) || "
+            "self.from.step < self.trainer.steps",
+            lambda self: (
+                self.origin is None
+                or self.task != "train"
+                or self.origin.weights_only is not None
+                or (self.origin.step or 0) < self.trainer.steps
+            ),
             "from.step must be less than trainer.steps, which counts the steps of the run that this one begins from too",
             ".from.step",
         ),
@@ -279,6 +287,11 @@ class TrainingRunSpec(RuledModel):
         ),
         *ATTENTION_RULES,
     )
+
+    @property
+    def lora(self) -> LoraSpec | None:
+        """``adapter.lora``; None: the run has no adapter."""
+        return None if self.adapter is None else self.adapter.lora
 
     @field_validator("env")
     @classmethod

@@ -45,6 +45,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         *_memory_problems(spec, mesh),
         *_data_problems(spec),
         *_evaluation_problems(spec),
+        *_adapter_problems(spec),
         *_schedule_problems(spec),
         *_elastic_problems(spec),
     )
@@ -217,6 +218,13 @@ def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
         for source in spec.data.sources
         if source.format.preference is not None and spec.task != "data"
     )
+
+
+def _adapter_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """An adapter needs weights that it is trained beside."""
+    if spec.adapter is None or spec.origin is not None:
+        return ()
+    return (Problem("spec.adapter", "it is trained beside the weights of a model; name them in spec.from, or leave adapter out"),)
 
 
 def _evaluation_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:

@@ -100,6 +100,9 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "spec.model.llama.ropeScaling.ropeType",
         "must be 'default', 'linear', 'llama3' or 'yarn'",
     ),
+    ({"spec__adapter": {"lora": {"dropout": 1.0}}}, "spec.adapter.lora.dropout", "less than 1"),
+    ({"spec__adapter": {"lora": {"rank": 0}}}, "spec.adapter.lora.rank", "greater than or equal to 1"),
+    ({"spec__adapter": {"lora": {"targets": []}}}, "spec.adapter.lora.targets", "at least 1"),
     ({"spec__mesh": {"ici": {"data": -1}}}, "spec.mesh.ici", "at most one of them is -1"),
     ({"spec__mesh": {"dcn": {"replica": 0}}}, "spec.mesh.dcn", "positive or -1"),
     ({"spec__checkpoint__root": "https://example.org/x"}, "spec.checkpoint", "file:///PATH, s3://BUCKET/PATH"),
@@ -184,6 +187,7 @@ def test_all_faults_are_reported_in_one_error() -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "mend"),
     [
+        ({"spec__adapter": {"lora": {}}}, "spec.adapter", "name them in spec.from, or leave adapter out"),
         ({"spec__mesh": {"ici": {"fsdp": 3}}}, "spec.mesh.ici", "does not equal the 2 devices"),
         ({"spec__mesh": {"ici": {"tensor": 3}}}, "spec.mesh.ici", "does not divide the 2 devices"),
         ({"spec__mesh": {"dcn": {"replica": 3}}}, "spec.mesh.dcn.replica", "set it to -1 or 2"),

@@ -49,6 +49,7 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("accelerator", "atCheckpoint", "pods are placed once; the batch and the order of the data stay"),
     EditRule("mesh", "atCheckpoint", "arrays are sharded again from the checkpoint"),
     EditRule("model", "frozen", "the arrays of the checkpoint have its shapes"),
+    EditRule("adapter", "frozen", "the arrays of the checkpoint have its shapes"),
     EditRule("tokenizer", "frozen", "tokens would have another meaning"),
     EditRule("data", "frozen", "the batch of a step would differ"),
     EditRule("data.cache", "atCheckpoint", "changes where tokens are kept, but no batch"),

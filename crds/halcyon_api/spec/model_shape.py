@@ -49,7 +49,7 @@ class ModelShape:
         """Parameters that the computation of one token uses."""
         return self.parameters - self.idle_parameters
 
-    def flops_per_token(self, sequence_length: int) -> int:
+    def flops_per_token(self, sequence_length: int, *, frozen: bool = False) -> int:
         """Floating-point operations, forward and backward, for each token of a training step.
 
         After Chowdhery et al. 2022 (PaLM, appendix B): two for each weight of a matrix product, attention over the whole square of
@@ -59,6 +59,8 @@ class ModelShape:
 
         Args:
             sequence_length: Tokens of a sequence.
+            frozen: Whether the weights are frozen beside an adapter, so that they have no product for a gradient of their own. The products
+                of the adapter are not counted.
         """
         scores_and_values = self.attention_width * sequence_length + self.windowed_width * min(self.window, sequence_length)
-        return 3 * 2 * (self.product_weights + self.state_products + scores_and_values)
+        return 3 * 2 * (self.product_weights + self.state_products + scores_and_values) - (2 * self.product_weights if frozen else 0)

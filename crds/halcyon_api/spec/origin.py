@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from halcyon_api.base import ApiModel, Rule, RuledModel, RunName
+from halcyon_api.spec.adapter import Pattern
 from halcyon_api.spec.tokenizer import Uri
 
 ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
@@ -21,6 +22,7 @@ class HuggingFaceOriginSpec(ApiModel):
             "hf://OWNER/NAME. An S3 store's endpoint, region and credentials are those of this run's `checkpoint`."
         )
     )
+    adapter: Uri | None = Field(default=None, description="Folder of a peft adapter to add to the weights.")
 
 
 class OriginSpec(RuledModel):
@@ -46,6 +48,17 @@ class OriginSpec(RuledModel):
     hugging_face: HuggingFaceOriginSpec | None = Field(
         default=None, description="A model in the files of Hugging Face, instead of `run`. Its `config.json` must be that of `model`."
     )
+
+    weights_only: bool | None = Field(default=None, description="Take only the weights of `run`, at step 0.")
+    only: Annotated[list[Pattern], Field(max_length=64)] | None = Field(
+        default=None, description="Patterns of the parameters to take; the others begin random."
+    )
+    grow_vocabulary: bool | None = Field(default=None, description="Begin missing tokens with the mean of all rows.")
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether the document asks for weights alone."""
+        return self.hugging_face is not None or self.weights_only is True
 
     @property
     def run_name(self) -> str:

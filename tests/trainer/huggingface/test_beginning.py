@@ -42,11 +42,13 @@ def spec_of(tmp_path: Path, origin: dict[str, Any], **model: Any) -> TrainingRun
     return parse_run(document).spec
 
 
-def begun(spec: TrainingRunSpec, tokens: int = 60) -> tuple[Begun, Program]:
+TUNED = Owner(namespace="tests", name="tuned")
+
+
+def begun(spec: TrainingRunSpec, tokens: int = 60, owner: Owner = TUNED) -> tuple[Begun, Program]:
     """What a run on four devices begins with, and its program."""
     assert spec.origin is not None
     program = build_program(spec, tokens, mesh_of(fsdp=2, tensor=2))
-    owner = Owner(namespace="tests", name="tuned")
     prints = fingerprints(spec, data={})
     return begin(
         spec, spec.origin, owner=owner, fingerprints=prints, processes=OneProcess(), template=program.template, tokens=tokens

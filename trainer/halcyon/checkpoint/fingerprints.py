@@ -22,6 +22,8 @@ from halcyon_api.training_run import TrainingRunSpec
 
 DATA_FIELDS = ("sources", "mixture", "order", "validation", "attendAcrossDocuments")
 _SPEC, _MODEL, _OBJECTIVE = "spec.", "spec.model", "spec.objective"
+ADAPTER = "spec.adapter"
+"""A section that only the runs with an adapter have."""
 TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "batchSchedule", "seed", "precision")
 
 
@@ -43,6 +45,8 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
         "spec.trainer": trainer,
         "data": dict(data),
     }
+    if spec.adapter is not None:
+        sections[ADAPTER] = document["adapter"]
     return fingerprints_of(sections)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from halcyon.checkpoint.agreement import Agreement
 from halcyon.checkpoint.changes import differences
-from halcyon.checkpoint.fingerprints import fingerprints_of, in_present_form, with_later_fields
+from halcyon.checkpoint.fingerprints import ADAPTER, fingerprints_of, in_present_form, with_later_fields
 from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.processes import Processes, decide
 from halcyon.checkpoint.reader import read_state
@@ -24,8 +24,11 @@ from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, F
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec
 
-_KEPT_SECTIONS = ("spec.model", "spec.tokenizer")
-_FIX = "; a run that begins from another one keeps its model and tokenizer, so set them back, or remove spec.from to begin at step 0"
+_KEPT_SECTIONS = ("spec.model", "spec.tokenizer", ADAPTER)
+_FIX = (
+    "; a run that begins from another one keeps its model, adapter and tokenizer, so set them back, or set spec.from.weightsOnly, or "
+    "remove spec.from to begin at step 0"
+)
 
 
 def origin_store(origin: OriginSpec, own: CheckpointSpec, limits: Limits = USUAL_LIMITS, retry_budget: RetryBudget | None = None) -> Store:

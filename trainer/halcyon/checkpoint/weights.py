@@ -32,6 +32,7 @@ class ModelArrays:
             path.removeprefix(MODEL_PREFIX): leaf for path, leaf in checkpoint.leaves.items() if path.startswith(MODEL_PREFIX)
         }
         """The manifest's entries of the parameters."""
+        self._entries = self.leaves
         self._chunks: OrderedDict[tuple[str, tuple[int, ...]], np.ndarray] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -42,13 +43,17 @@ class ModelArrays:
         return self._checkpoint.entry
 
     def read(self, path: str, region: Region) -> np.ndarray:
-        """A region of a parameter, every byte verified. Rows beyond the array, of a vocabulary with more padding, are zero.
+        """A region of a parameter; see `read_stored`."""
+        return self.read_stored(path, region)
+
+    def read_stored(self, path: str, region: Region) -> np.ndarray:
+        """A region of an array of the checkpoint, every byte verified. Rows beyond the array, of a vocabulary with more padding, are zero.
 
         Raises:
             Damaged: A file is damaged.
             StoreFailure: The store did not answer.
         """
-        leaf = self.leaves[path]
+        leaf = self._entries[path]
         result = np.zeros([part.stop - part.start for part in region], jnp.dtype(leaf.dtype))
         inside = tuple(slice(min(part.start, size), min(part.stop, size)) for part, size in zip(region, leaf.shape, strict=True))
         if any(part.start == part.stop for part in inside):

@@ -112,7 +112,7 @@ def validate(document: Document, defaults: Defaults = None) -> None:
         raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
     for note in notes:
         sys.stderr.write(f"{document}: note: {note}\n")
-    problems = find_problems(run.spec) or (*missing_files(run.spec), *_memory_problems(run.spec))
+    problems = find_problems(run.spec) or (*missing_files(run.spec), *_memory_problems(run.spec), *_adapter_problems(run.spec))
     for problem in problems:
         sys.stderr.write(f"{document}: {problem}\n")
     if problems:
@@ -159,6 +159,22 @@ def models() -> None:
     for name, why in LEFT_OUT:
         left_out.add_row(name, why)
     shown.print(left_out)
+
+
+def _adapter_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """The patterns of an adapter must match parameters of the model."""
+    from halcyon.errors import BadConfiguration
+    from halcyon_api.validation import Problem
+
+    if spec.lora is None:
+        return ()
+    from halcyon.models.adapters import check_adapter
+
+    try:
+        check_adapter(spec.model, spec.lora)
+    except BadConfiguration as error:
+        return (Problem("spec.adapter.lora", str(error)),)
+    return ()
 
 
 def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:

@@ -52,6 +52,9 @@ def import_hf(
         str | None, typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root.")
     ] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Type of the parameters. Default: that of the files.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="A folder with a LoRA adapter of peft, on this machine or hf://OWNER/NAME, to add to the weights.")
+    ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
     root_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the root.")] = None,
@@ -69,7 +72,8 @@ def import_hf(
         to = Store(address(root, root_endpoint, root_region), timeout_seconds=FILE_SECONDS)
         owner = owner_of(run, to.root)
         source = Store(folder_place(folder, endpoint, region), timeout_seconds=FILE_SECONDS)
-        entry = import_model(source, to, owner=owner, dtype=dtype, clock=time.time())
+        beside = None if adapter is None else Store(folder_place(adapter))
+        entry = import_model(source, to, owner=owner, dtype=dtype, adapter=beside, clock=time.time())
         stored = stored_model(to, entry)
     sys.stderr.write(
         f"{folder}: {stored.spec.kind} with {stored.tokens} tokens and sequences of at most {stored.positions} is the checkpoint of step 0 "
@@ -86,6 +90,9 @@ def export_hf(
     ],
     folder: Annotated[str, typer.Argument(help="An empty folder to write: a directory, s3:// or gs://.")],
     dtype: Annotated[Dtype | None, typer.Option(help="Type of the tensors. Default: that of the checkpoint.")] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Write only the adapter, in the files of peft. Default: the model with the adapter added.")
+    ] = False,
     file_bytes: Annotated[int, typer.Option(min=1, help="Largest file with tensors, in bytes.")] = 5_000_000_000,
     part: Annotated[
         str | None, typer.Option(help="I/N: write the I-th of N parts of the files, beside the commands that write the others.")
@@ -100,6 +107,7 @@ def export_hf(
     from halcyon.huggingface.exporting import export_model
     from halcyon.huggingface.files import FILE_SECONDS
     from halcyon.huggingface.folder import address
+    from halcyon.huggingface.peft import export_adapter
     from halcyon.huggingface.root import split_step, stored_model
     from halcyon.storage.store import Store
 
@@ -107,11 +115,17 @@ def export_hf(
         root, step = split_step(checkpoint)
         if part is not None and step is None:
             raise BadConfiguration("--part needs ROOT@STEP, the same in all commands: the newest checkpoint may change meanwhile")
+        if adapter and (part is not None or dtype is not None):
+            raise BadConfiguration("--adapter writes one small file in float32; leave --part and --dtype out")
         store = Store(address(root, endpoint, region))
         entry = entry_of(store, step)
         to = Store(address(folder, to_endpoint, to_region), timeout_seconds=FILE_SECONDS)
         number, parts = _part(part)
         stored = stored_model(store, entry)
+        if adapter:
+            modules = export_adapter(stored, to)
+            sys.stdout.write(f"the adapter of step {entry.step} is in {to.root}: {counted(len(modules), 'module')}\n")
+            return
         done = export_model(stored, to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
     if not done.companions:
         rest = "; the other parts are not complete"

@@ -99,6 +99,7 @@ def _print(found: Plan, spec: TrainingRunSpec, shown: Console) -> None:
     parts = found.memory
     rows = {
         "parameters": parts.parameters,
+        **({"of these frozen": parts.frozen} if parts.frozen else {}),
         "optimizer state": parts.optimizer,
         "gradients": parts.gradients,
         "activations and temporary arrays": parts.activations,

@@ -23,17 +23,18 @@ class TensorFiles:
 
     Args:
         store: The folder.
+        single: The only file, if it is not that of a model. A model may have several files.
 
     Raises:
         BadConfiguration: A file is missing, truncated or damaged.
         StoreFailure: The store did not answer.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, single: str | None = None) -> None:
         self._store = store
         self.tensors: dict[str, StoredTensor] = {}
         """The tensors by their names in the files."""
-        for file, expected in _files(store).items():
+        for file, expected in (_files(store) if single is None else {single: ()}).items():
             found = _read_header(store, file)
             for name in expected:
                 if name not in found:

@@ -17,6 +17,7 @@ from halcyon.data.sources.failures import is_outage
 from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.huggingface.companions import CONFIG_KEY
 from halcyon.huggingface.files import TensorFiles
+from halcyon.huggingface.peft_files import PeftFolder
 from halcyon.huggingface.safetensors import unreadable
 from halcyon.machine.local_files import root_address
 from halcyon.models import CausalLM, build_model
@@ -102,13 +103,16 @@ class ModelFolder:
         store: The folder.
         shapes: The model to read into. Its vocabulary may have more or fewer rows than the files, and its longest sequence may be shorter.
         dtype: Type of all parameters. None: the type of the files.
+        adapter: An adapter to add to the weights.
 
     Raises:
         BadConfiguration: The files are not those of the configuration; the message names the tensor.
         StoreFailure: The store did not answer.
     """
 
-    def __init__(self, store: Store, config: ModelConfig, shapes: CausalLM, dtype: np.dtype | None = None) -> None:
+    def __init__(
+        self, store: Store, config: ModelConfig, shapes: CausalLM, dtype: np.dtype | None = None, adapter: PeftFolder | None = None
+    ) -> None:
         if config.quantised:
             raise BadConfiguration(
                 f"{store.root}/{CONFIG_KEY}: quantization_config is set, but Halcyon reads only weights in a floating-point type; convert "
@@ -130,6 +134,9 @@ class ModelFolder:
             if not (tensor := there[name]).is_readable:
                 raise unreadable(name, tensor.file, tensor.type)
         layout.check({own: self._files.tensors[name].shape for own, name in self._names.items()})
+        if adapter is not None:
+            adapter.check({own: self._files.tensors[name].shape for own, name in self._names.items()})
+        self._adapter = adapter
         layout.check_constants(self._names, self._rows)
         self.layout = WeightLayout(declared, [self._typed(layout, leaf, dtype) for leaf in leaves], sizes)
 
@@ -147,7 +154,13 @@ class ModelFolder:
         return self.layout.read(path, region, self._rows)
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        return self._files.rows(self._names[name], start, stop)
+        file, adapter = self._names[name], self._adapter
+        if adapter is None:
+            return self._files.rows(file, start, stop)
+        shape = self._files.tensors[file].shape
+        if adapter.needs_whole(name, shape):
+            return adapter.added(name, shape, 0, self._files.rows(file, 0, shape[0]))[start:stop]
+        return adapter.added(name, shape, start, self._files.rows(file, start, stop))
 
     def _typed(self, layout: WeightLayout, leaf: LeafShape, dtype: np.dtype | None) -> LeafShape:
         """The leaf in the given type; without one, in the widest type of its tensors."""

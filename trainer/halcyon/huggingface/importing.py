@@ -13,6 +13,7 @@ from halcyon.checkpoint.weights import MODEL_PREFIX
 from halcyon.data.cache.tokenizers import keep_tokenizer
 from halcyon.huggingface.companions import CONFIG_KEY, keep_companions, read_companions, tokenizer_of
 from halcyon.huggingface.folder import ModelFolder, read_config
+from halcyon.huggingface.peft_files import PeftFolder
 from halcyon.models.weights import LeafShape, WeightLayout
 from halcyon.storage.store import Store
 from halcyon.telemetry.clock import timestamp
@@ -20,7 +21,9 @@ from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 
 
-def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = None, clock: float) -> CommittedStep:
+def import_model(
+    source: Store, to: Store, *, owner: Owner, dtype: str | None = None, adapter: Store | None = None, clock: float
+) -> CommittedStep:
     """Write the model of a folder into a fresh checkpoint root, as a checkpoint of step 0 that holds only the model.
 
     Memory: a few chunks of the checkpoint, not the model.
@@ -30,6 +33,7 @@ def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = 
         to: The root.
         owner: The run to which the root belongs; other runs of its namespace can begin from it.
         dtype: Type of all parameters. None: that of the files, so an export has the same bits.
+        adapter: A folder with an adapter of peft, which is added to the weights.
         clock: Seconds since 1970.
 
     Raises:
@@ -39,7 +43,8 @@ def import_model(source: Store, to: Store, *, owner: Owner, dtype: str | None = 
     """
     config = read_config(source)
     rows = -(-config.tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-    folder = ModelFolder(source, config, config.shapes(rows, config.positions), None if dtype is None else np.dtype(jnp.dtype(dtype)))
+    shapes, kind = config.shapes(rows, config.positions), None if dtype is None else np.dtype(jnp.dtype(dtype))
+    folder = ModelFolder(source, config, shapes, kind, None if adapter is None else PeftFolder(adapter))
     files = read_companions(source)
     files[CONFIG_KEY] = source.read(CONFIG_KEY).data or b""
     definition = tokenizer_of(files)

@@ -9,15 +9,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from halcyon.checkpoint.comparison import Checkpoint
-from halcyon.checkpoint.fingerprints import in_present_form
+from halcyon.checkpoint.fingerprints import ADAPTER, in_present_form
 from halcyon.checkpoint.weights import KEPT_BYTES, ModelArrays
 from halcyon.data.cache.tokenizers import find_tokenizer
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.companions import read_companions
+from halcyon.huggingface.merging import MergedArrays
 from halcyon.models.axes import VOCAB
 from halcyon.storage.store import Store
 from halcyon.tokenizer import BYTE, TokenizerDefinition
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep
+from halcyon_api.spec.adapter import AdapterSpec
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.trainer import TrainerSpec
 
@@ -30,7 +32,7 @@ class StoredModel:
         spec: ``spec.model`` of the run that made it.
         tokens: Tokens of its vocabulary, without padding.
         positions: Longest sequence in tokens.
-        arrays: Its parameters, read in regions.
+        arrays: Its parameters, read in regions. An adapter is added to the weights (`MergedArrays`).
         definition: Its tokenizer; None: the root does not have it.
         files: Files of the folder that the model was imported from, by name.
     """
@@ -41,6 +43,11 @@ class StoredModel:
     arrays: ModelArrays
     definition: TokenizerDefinition | None
     files: Mapping[str, bytes]
+
+    @property
+    def merged(self) -> MergedArrays | None:
+        """`arrays`, if they are those of a run with an adapter; None: the run had none."""
+        return self.arrays if isinstance(self.arrays, MergedArrays) else None
 
 
 def split_step(place: str) -> tuple[str, int | None]:
@@ -77,7 +84,7 @@ def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_B
         spec = ModelSpec.model_validate(documents["spec.model"])
     except (KeyError, ValidationError):
         raise BadConfiguration(f"the checkpoint of step {entry.step} in {store.root} does not say which model it holds") from None
-    arrays = ModelArrays(checkpoint, kept_bytes=kept_bytes)
+    arrays = _arrays(checkpoint, documents, kept_bytes)
     data: Any = documents.get("data")
     fingerprint = data.get("tokenizerSha256") if isinstance(data, dict) else None
     definition = None
@@ -94,6 +101,18 @@ def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_B
         definition=definition,
         files=read_companions(store, HUGGING_FACE_PREFIX),
     )
+
+
+def _arrays(checkpoint: Checkpoint, documents: Mapping[str, Any], kept_bytes: int) -> ModelArrays:
+    if ADAPTER not in documents:
+        return ModelArrays(checkpoint, kept_bytes=kept_bytes)
+    try:
+        lora = AdapterSpec.model_validate(documents[ADAPTER]).lora
+    except ValidationError:
+        raise BadConfiguration(
+            f"the checkpoint of step {checkpoint.entry.step} has an adapter that this version does not know; use a newer version of Halcyon"
+        ) from None
+    return MergedArrays(checkpoint, lora, kept_bytes=kept_bytes)
 
 
 def _rows(arrays: ModelArrays) -> int:

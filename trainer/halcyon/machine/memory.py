@@ -48,6 +48,8 @@ def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
     """Lower bound of the memory that a device of a run needs."""
     trainer, model = spec.trainer, model_shape(spec)
     copies = {"train": _TRAINED_COPIES, "evaluate": 1, "data": 0}[spec.task]
+    if spec.adapter is not None:  # the adapter itself is small
+        copies = min(copies, 1)
     state = copies * _WIDTHS[trainer.precision.parameters] * model.parameters // mesh.parameter_shards
     if spec.task == "data":
         return MemoryNeed(0, 0)

@@ -4,7 +4,7 @@ An objective declares the arrays of its batches and returns weighted sums. Model
 the use of the sums to `halcyon.training.step`.
 """
 
-from halcyon.objectives.objective import Batch, Objective, Sums
+from halcyon.objectives.objective import ROW_SEEDS, Batch, Objective, Sums
 from halcyon.objectives.registry import build_objective
 
-__all__ = ["Batch", "Objective", "Sums", "build_objective"]
+__all__ = ["ROW_SEEDS", "Batch", "Objective", "Sums", "build_objective"]

@@ -14,10 +14,11 @@ from haliax import NamedArray
 from jax.typing import DTypeLike
 
 from halcyon.models import CausalLM, Inputs
+from halcyon.models.adapters import with_dropout
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import cross_entropy
 from halcyon.models.parts.linear import with_products
-from halcyon.objectives.objective import Batch, Sums
+from halcyon.objectives.objective import ROW_SEEDS, Batch, Sums
 from halcyon_api.hardware import EightBit
 
 
@@ -50,6 +51,8 @@ class NextToken:
         named: dict[str, Any] = {name: hax.named(batch[name], axes) for name in self.fields}
         inputs = Inputs(named["tokens"], segments=named.get("segments"))
         model = with_products(model, self.products)
+        if ROW_SEEDS in batch:
+            model = with_dropout(model, batch[ROW_SEEDS])
         return next_token_sums(model, inputs, named["targets"], named["weights"], compute_dtype=self.compute_dtype, z_loss=self.z_loss)
 
 

@@ -14,6 +14,9 @@ import numpy as np
 
 from halcyon.data.examples import Batch
 
+ROW_SEEDS = "row_seeds"
+"""An array of a batch beside its fields, in a step with dropout: a random number for each row, uint32 [batch]."""
+
 
 class Sums(NamedTuple):
     """Sums over a batch, or a part of one; float32, scalars unless stated otherwise."""

@@ -107,7 +107,16 @@ class MeshShard:
         return tuple(name for name in mesh_axes(axis, PARAMETER_AXES) if name in self.sizes and name not in while_computing)
 
 
-def by_group(function: Callable[[Any, Any, Any], Any], batch: Any, parameters: Any, shared: Any, *, rows_at: int, gathered: bool) -> Any:
+def by_group(
+    function: Callable[[Any, Any, Any], Any],
+    batch: Any,
+    parameters: Any,
+    shared: Any,
+    *,
+    rows_at: int,
+    gathered: bool,
+    part: Callable[[Any], Any] = lambda parameters: parameters,
+) -> Any:
     """Sum ``function(batch, parameters, shared)`` over the groups of devices that each compute a part of the batch.
 
     A group has one index along ``replica`` and ``data``, and one along ``fsdp`` if the parameters are `gathered`. Axes that split
@@ -116,12 +125,13 @@ def by_group(function: Callable[[Any, Any, Any], Any], batch: Any, parameters: A
 
     Args:
         function: Takes the group's part of the batch, the parameters and `shared`; returns its part of two sums: a tree of scalars, and
-            a tree like `parameters`.
+            a tree like `part` of the parameters.
         batch: Tree of arrays whose axis number `rows_at` is the rows of a batch.
         parameters: Tree of named arrays, split by `PARAMETER_AXES`.
         shared: Tree of arrays of which every device has the whole.
         rows_at: Number of the axis of rows.
         gathered: Whether each device holds the parameters, and their sums, unsplit over ``fsdp`` during the computation.
+        part: Of the parameters, the part that the second sum is like, such as the trained ones. Default: all.
 
     Returns:
         The sums, split by `PARAMETER_AXES`.
@@ -140,7 +150,7 @@ def by_group(function: Callable[[Any, Any, Any], Any], batch: Any, parameters: A
             return jax.tree.map(here.sum_over_batch, scalars), _on_each_device(here.reduced, sums)
 
     rows = PartitionSpec(*(None,) * rows_at, tuple(name for name in names if name in sizes))
-    out = (PartitionSpec(), held)
+    out = (PartitionSpec(), _specs(here, part(parameters)))
     run = jax.shard_map(one, in_specs=(rows, held, PartitionSpec()), out_specs=out, axis_names=set(sizes), check_vma=False)
     return run(batch, parameters, shared)
 

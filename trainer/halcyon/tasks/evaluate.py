@@ -25,6 +25,7 @@ from halcyon.errors import NoValidCheckpoint, TrainerExit
 from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon.evaluate.results import document_of, evaluation_key, parse_stored, results_of
 from halcyon.huggingface.beginning import read_weights
+from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.session import session
@@ -68,6 +69,7 @@ def evaluate_checkpoint(
     """
     check_context(context)
     check_model(context.run.spec.model)
+    check_adapter(context.run.spec.model, context.run.spec.lora)
     spec = context.run.spec
     reporter.stage("tokenizing")
     caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget)

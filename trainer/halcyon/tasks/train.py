@@ -16,6 +16,7 @@ from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.open import background_caches, cache_store, dataset_of, may_begin
 from halcyon.errors import TrainerExit
+from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.models.flops import flops_per_token
 from halcyon.parallel.preemption import PreemptionNotice
@@ -77,6 +78,7 @@ def train(
     """
     check_context(context)
     check_model(context.run.spec.model)
+    check_adapter(context.run.spec.model, context.run.spec.lora)
     check_exportable(context)
     spec = context.run.spec
     requests = requests or SaveRequests()
@@ -104,7 +106,7 @@ def train(
         starting: list[Future[Any]] = [opening, background.submit(wait_for_root, spec.checkpoint, retry_budget)]
         tokenizer = caches.progress.caches.tokenizer
         vocabulary = load_tokenizer(tokenizer).vocab_size
-        reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary))
+        reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary, frozen=spec.lora is not None))
         programs = SharedPrograms(context, processes, compilation_cache, reporter)
         choice = RunChoice(context, processes, Store(spec.checkpoint, retry_budget=retry_budget))
         if (values := choice.find(vocabulary, mesh)) is not None:

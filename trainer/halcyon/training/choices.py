@@ -91,6 +91,7 @@ def choice_key(spec: TrainingRunSpec, mesh: ResolvedMesh, owner: Owner) -> str:
         "accelerator": spec.accelerator.type,
         "model": _without_defaults(spec.model),
         "trainer": {name: value for name, value in _without_defaults(spec.trainer).items() if name in _DECIDES},
+        **({} if spec.adapter is None else {"adapter": _without_defaults(spec.adapter)}),
     }
     return f"{CHOICES_PREFIX}{hashlib.sha256(canonical_json(depends)).hexdigest()[:32]}.json"
 

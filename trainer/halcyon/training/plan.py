@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from halcyon.machine.memory import size
+from halcyon.models.trainable import split
 from halcyon.parallel.collectives import Collective, collectives
 from halcyon.training.program import Program
 from halcyon_api.axes import product, splitting
@@ -36,6 +37,7 @@ class DeviceBytes:
         activations: All else that the step needs for a time: activations, gathered parameters, the compiler's copies. None: not known.
         step: The whole step, with its arguments and results. None: not known.
         available: Memory of the device. None: not known.
+        frozen: The part of `parameters` that is not trained.
     """
 
     parameters: int
@@ -44,6 +46,7 @@ class DeviceBytes:
     activations: int | None
     step: int | None
     available: int | None
+    frozen: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,8 @@ def plan_of(
         memory_bytes: Memory of a device. None: not known.
     """
     sizes = dict(program.mesh.shape)
-    model = jax.tree.leaves(program.template.model)
-    gradients = sum(_WIDE_BYTES * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in model)
+    trained, frozen = split(program.template.model, program.trained)
+    gradients = sum(_WIDE_BYTES * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(trained))
     temporary = _analysis(step, "temp")
     return Plan(
         mesh=sizes,
@@ -159,6 +162,7 @@ def plan_of(
             activations=None if temporary is None else max(0, temporary - gradients),
             step=step_bytes(step),
             available=memory_bytes,
+            frozen=share_bytes(frozen),
         ),
         traffic=traffic_of(collectives(step.as_text() or ""), tuple(sizes), tuple(sizes.values())),
     )

@@ -18,9 +18,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.errors import BadConfiguration
 from halcyon.models import build_model
+from halcyon.models.adapters import check_used, has_adapter, trained_with_adapter, with_adapter
 from halcyon.models.axes import BATCH, POSITION, VOCAB
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
 from halcyon.models.stack import with_remat
+from halcyon.models.trainable import split
 from halcyon.objectives import Batch, Objective, build_objective
 from halcyon.optim import build_optimizer, learning_rate
 from halcyon.parallel.axes import COMPUTE_AXES, undivided
@@ -39,6 +41,8 @@ from halcyon_api.training_run import TrainingRunSpec
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]
 STEP_MODULE = "jit_train_step"
 """JAX's name of the compiled step."""
+_ADAPTER = 0x10A
+"""Number of the key of an adapter's first parameters."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Program:
     control_sharding: NamedSharding
     """Sharding of an array [devices] with one control value for each device."""
     microbatches: int
+    trained: Any = None
+    """True in the place of each trained parameter (see `halcyon.models.trainable`). None: all are trained."""
     attention: AttentionName = "auto"
     """``spec.trainer.attention``."""
     attention_choices: dict[str, str] = field(default_factory=dict[str, str])
@@ -142,10 +148,20 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
 
     if spec.model.custom is not None:
         _check_divided(jax.eval_shape(build), mesh)
+    lora = spec.lora
+
+    def adapted(model: Model) -> Model:
+        key = jax.random.fold_in(jax.random.key(settings.seed), _ADAPTER)
+        return model if lora is None or has_adapter(model) else with_adapter(model, lora, key)
+
+    shapes = jax.eval_shape(lambda: adapted(build()))
+    if lora is not None and spec.model.custom is not None:
+        check_used(shapes)
+    trained = None if lora is None else trained_with_adapter(shapes, lora.train_also)
     objective = build_objective(spec)
-    optimizer = build_optimizer(spec.optimizer, jax.eval_shape(build), settings.precision.moments)
+    optimizer = build_optimizer(spec.optimizer, split(shapes, trained)[0], settings.precision.moments)
     divergence = spec.recovery.divergence
-    complete_state = state_completer(optimizer, lambda: empty_window(divergence))
+    complete_state = state_completer(optimizer, lambda: empty_window(divergence), adapted, trained)
 
     def build_state() -> TrainState:
         return complete_state(build())
@@ -163,11 +179,14 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
             divergence,
             seed=settings.seed,
             stochastic=settings.precision.rounding == "stochastic",
+            trained=trained,
+            dropout=lora is not None and lora.dropout > 0,
             gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
         ),
         mesh=mesh,
         batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], COMPUTE_AXES[POSITION])),
         control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),
         microbatches=settings.least_microbatches,
+        trained=trained,
         attention=settings.attention,
     )

@@ -10,6 +10,8 @@ from halcyon.context import Context
 from halcyon.data.cache.tokenizers import keep_tokenizer
 from halcyon.huggingface.beginning import Begun, begin
 from halcyon.huggingface.companions import keep_companions
+from halcyon.models.adapters import without_adapter
+from halcyon.models.trainable import joined
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.retry_budget import RetryBudget
@@ -80,7 +82,10 @@ class Start:
         found = self.restored or self.begun
         state = found.state if found else initial_state(program.build_state, program.template)
         if self.begun is not None and self.begun.state is None:
-            state = completed_state(program.complete_state, program.template, self.begun.model)
+            model = self.begun.model
+            if self.begun.is_part:
+                model = joined(model, without_adapter(initial_state(program.build_state, program.template).model))
+            state = completed_state(program.complete_state, program.template, model)
         return state
 
     def report(self, reporter: RunReporter) -> None:

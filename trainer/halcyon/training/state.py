@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from halcyon.models.trainable import split
 from halcyon.parallel.axes import with_shardings
 from halcyon.training.compilation import compiler_options
 from halcyon.training.divergence import LossWindow
@@ -34,11 +35,24 @@ BuildState = Callable[[], TrainState]
 CompleteState = Callable[[Model], TrainState]
 
 
-def state_completer(optimizer: optax.GradientTransformation, build_losses: Callable[[], LossWindow | None]) -> CompleteState:
-    """A function that makes the state before the first step from a model. Trace it, do not call it."""
+def state_completer(
+    optimizer: optax.GradientTransformation,
+    build_losses: Callable[[], LossWindow | None],
+    adapted: Callable[[Model], Model] = lambda model: model,
+    trained: Any = None,
+) -> CompleteState:
+    """A function that makes the state before the first step from a model. Trace it, do not call it.
+
+    Args:
+        optimizer: The update rule.
+        build_losses: Makes the window of the spike rule.
+        adapted: Adds the run's adapter to a model that has none.
+        trained: True in the place of each trained parameter of the result. None: all are trained.
+    """
 
     def complete(model: Model) -> TrainState:
-        return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model), build_losses())
+        model = adapted(model)
+        return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(split(model, trained)[0]), build_losses())
 
     return complete
 

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from halcyon.objectives import Batch, Objective, Sums
+from halcyon.models.trainable import joined, split
+from halcyon.objectives import ROW_SEEDS, Batch, Objective, Sums
 from halcyon.optim.rounding import add_updates
 from halcyon.parallel.axes import constrain, constrain_here
 from halcyon.parallel.partition import by_group
@@ -51,6 +52,8 @@ CONTROL_BITS = 2
 
 _ROUNDING = 2**32 - 1
 """Number of the key of stochastic rounding, which no microbatch has."""
+_DROPOUT = 2**32 - 2
+"""Number of the key of dropout."""
 
 
 def make_train_step(
@@ -63,18 +66,24 @@ def make_train_step(
     seed: int = 0,
     gather_once: bool = False,
     stochastic: bool = False,
+    trained: Any = None,
+    dropout: bool = False,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
     """Build the step function, to be compiled with the state donated.
 
     Args:
         objective: The objective to minimise.
-        optimizer: The update rule. Its update gets the rate as the keyword argument ``learning_rate``, if it takes one.
+        optimizer: The update rule of the trained parameters. Its update gets the rate as the keyword argument ``learning_rate``, if it
+            takes one.
         learning_rate: The rate as a function of the number of steps done; steps with dropped updates count.
         mesh: The device mesh.
         divergence: The policy that decides which updates are dropped.
         seed: Seed of the objective's randomness; each microbatch of each step gets its own key.
         gather_once: Keep all parameters, and the sums of their gradients, on each device while the microbatches are computed.
         stochastic: Round bfloat16 parameters stochastically.
+        trained: True in the place of each trained parameter (see `halcyon.models.trainable`). None: all are trained.
+        dropout: Give the objective a random number for each row of the batch, as `halcyon.objectives.ROW_SEEDS`. Row n of a step gets the
+            same number whatever the microbatches and the mesh are.
     """
     policy = divergence or DivergenceSpec()
     optimizer = optax.with_extra_args_support(optimizer)
@@ -82,37 +91,43 @@ def make_train_step(
     def key_of(step: jax.Array, number: jax.Array | int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
 
-    def of_microbatch(model: Model, batch: Batch, step: jax.Array, number: jax.Array | int) -> tuple[jax.Array, Sums]:
-        sums = objective(model, batch, None, key_of(step, number))
+    def of_microbatch(part: Model, fixed: Model, batch: Batch, step: jax.Array, number: jax.Array | int) -> tuple[jax.Array, Sums]:
+        sums = objective(joined(part, fixed), batch, None, key_of(step, number))
         return sums.loss if sums.penalty is None else sums.loss + sums.penalty, sums
 
     gradient_sums = jax.grad(of_microbatch, has_aux=True)
 
-    def batch_sums(model: Model, batch: Batch, step: jax.Array) -> tuple[Sums, Model]:
+    def batch_sums(part: Model, fixed: Model, batch: Batch, step: jax.Array) -> tuple[Sums, Model]:
         microbatches = len(jax.tree.leaves(batch)[0])
         if microbatches == 1:
-            gradient, sums = gradient_sums(model, jax.tree.map(lambda rows: rows[0], batch), step, 0)
+            gradient, sums = gradient_sums(part, fixed, jax.tree.map(lambda rows: rows[0], batch), step, 0)
             return sums, gradient
 
-        def of_group(batch: Batch, model: Model, step: jax.Array) -> tuple[Sums, Model]:
+        def of_group(batch: Batch, parts: tuple[Model, Model], step: jax.Array) -> tuple[Sums, Model]:
+            part, fixed = parts
+
             def accumulate(carry: Any, microbatch: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-                gradient, sums = gradient_sums(model, microbatch[0], step, microbatch[1])
-                added = jax.tree.map(lambda total, part: total + part.astype(jnp.float32), carry, (sums, gradient))
+                gradient, sums = gradient_sums(part, fixed, microbatch[0], step, microbatch[1])
+                added = jax.tree.map(lambda total, one: total + one.astype(jnp.float32), carry, (sums, gradient))
                 return constrain_here(added), None
 
             one = jax.tree.map(lambda rows: rows[0], batch)
-            sums = jax.eval_shape(lambda: gradient_sums(model, one, step, 0)[1])
-            zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), (sums, model))
+            sums = jax.eval_shape(lambda: gradient_sums(part, fixed, one, step, 0)[1])
+            zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), (sums, part))
             return jax.lax.scan(accumulate, constrain_here(zero), (batch, jnp.arange(microbatches)))[0]
 
-        return by_group(of_group, batch, model, step, rows_at=1, gathered=gather_once)
+        return by_group(of_group, batch, (part, fixed), step, rows_at=1, gathered=gather_once, part=lambda parts: parts[0])
 
     def train_step(state: TrainState, batch: Batch, control: jax.Array) -> tuple[TrainState, StepMetrics]:
-        sums, gradient = batch_sums(state.model, batch, state.step)
+        part, fixed = split(state.model, trained)
+        if dropout:
+            rows = jax.tree.leaves(batch)[0].shape[:2]
+            batch = {**batch, ROW_SEEDS: jax.random.bits(key_of(state.step, _DROPOUT), rows, jnp.uint32)}
+        sums, gradient = batch_sums(part, fixed, batch, state.step)
         share = 1.0 / jnp.maximum(sums.weight, 1.0)
         gradient = constrain(jax.tree.map(lambda total: total.astype(jnp.float32) * share, gradient), mesh)
         rate = learning_rate(state.step)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.model, learning_rate=rate)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, part, learning_rate=rate)
         loss, gradient_norm = sums.loss * share, optax.tree.norm(gradient)
         verdict, losses = judge(policy, loss, gradient_norm, state.losses)
         metrics = StepMetrics(
@@ -124,8 +139,9 @@ def make_train_step(
             control=_any_bits(control),
             metrics={name: total * share for name, total in sums.metrics.items()},
         )
-        new = add_updates(state.model, updates, key_of(state.step, _ROUNDING) if stochastic else None), optimizer_state
-        model, optimizer_state = drop_update(policy, verdict, (state.model, state.optimizer_state), new)
+        new = add_updates(part, updates, key_of(state.step, _ROUNDING) if stochastic else None), optimizer_state
+        part, optimizer_state = drop_update(policy, verdict, (part, state.optimizer_state), new)
+        model = joined(part, fixed)
         return constrain(TrainState(step=state.step + 1, model=model, optimizer_state=optimizer_state, losses=losses), mesh), metrics
 
     return train_step

@@ -23,6 +23,7 @@ from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Shard
 from halcyon.models.parts.grouped_product import grouped_outer, grouped_product, grouped_sum
 from halcyon.models.parts.linear import normal
+from halcyon.models.parts.low_rank import LowRank
 from halcyon.models.parts.mlp import activate
 from halcyon_api.spec.families.section import Activation
 
@@ -54,6 +55,9 @@ class Experts(eqx.Module):
     gate_bias: NamedArray | None = parameter(Role.BIAS)
     up_bias: NamedArray | None = parameter(Role.BIAS)
     down_bias: NamedArray | None = parameter(Role.BIAS)
+    gate_adapter: LowRank | None = None
+    up_adapter: LowRank | None = None
+    down_adapter: LowRank | None = None
 
     @staticmethod
     def init(
@@ -101,14 +105,24 @@ class Experts(eqx.Module):
             sizes: int32 [expert]: the number of rows of each of the device's experts.
         """
         gate, up = (
-            _biased(shard, _product(shard, rows, weight, sizes), bias, sizes)
-            for weight, bias in ((self.gate, self.gate_bias), (self.up, self.up_bias))
+            _biased(shard, _adapted(shard, rows, weight, adapter, sizes), bias, sizes)
+            for weight, adapter, bias in ((self.gate, self.gate_adapter, self.gate_bias), (self.up, self.up_adapter, self.up_bias))
         )
-        out: Any = _product(shard, recomputed(self.combine)(gate, up), self.down, sizes)
+        out: Any = _adapted(shard, recomputed(self.combine)(gate, up), self.down, self.down_adapter, sizes)
         if self.down_bias is None:
             return out
         is_first = shard.part(self.mlp)[1] == 0  # only one part of the features adds the bias of the sum
         return _biased(shard, out, self.down_bias * jnp.asarray(is_first, self.down_bias.dtype), sizes)
+
+
+def _adapted(shard: Shard, rows: jax.Array, weight: NamedArray, adapter: LowRank | None, sizes: jax.Array) -> Any:
+    """Each row times the matrix of its expert, with the expert's adapter."""
+    out: Any = _product(shard, rows, weight, sizes)
+    if adapter is None:
+        return out
+    low: Any = _product(shard, rows, adapter.down, sizes)
+    added: Any = _product(shard, low, adapter.up, sizes)
+    return (out.astype(jnp.float32) + adapter.scale * added.astype(jnp.float32)).astype(out.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import equinox as eqx
 import haliax as hax
@@ -34,6 +34,9 @@ from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
 from halcyon.models.parts.products import narrow_product
 from halcyon_api.hardware import EightBit
+
+if TYPE_CHECKING:
+    from halcyon.models.parts.low_rank import LowRank
 
 Model = TypeVar("Model", bound=eqx.Module)
 
@@ -126,6 +129,7 @@ class Linear(eqx.Module):
         weight: (*inputs, *outputs).
         bias: (outputs). None: no bias.
         products: Type of the factors; see `apply_weight`.
+        adapter: What is trained beside a frozen weight; None: nothing. Code that uses `weight` without a call ignores it.
     """
 
     inputs: tuple[Axis, ...] = eqx.field(static=True)
@@ -133,6 +137,7 @@ class Linear(eqx.Module):
     weight: NamedArray = parameter("role", inputs="inputs")
     bias: NamedArray | None = parameter(Role.BIAS)
     products: EightBit | None = eqx.field(static=True, default=None)
+    adapter: LowRank | None = None
 
     @staticmethod
     def init(
@@ -153,6 +158,8 @@ class Linear(eqx.Module):
     def __call__(self, x: NamedArray) -> NamedArray:
         """(..., *inputs) to (..., *outputs)."""
         y: Any = apply_weight(x, self.weight, self.inputs, self.products)
+        if self.adapter is not None:
+            y = self.adapter(x, y, self.weight)
         if self.bias is not None:
             y = add_wide(y, self.bias)
         return divided(y)

@@ -61,7 +61,7 @@ def leaf_shapes(model: Any) -> tuple[LeafShape, ...]:
 
 
 @dataclass(frozen=True)
-class _View:
+class View:
     """A piece of one tensor.
 
     Attributes:
@@ -172,7 +172,7 @@ class FileTensor:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
-    views: tuple[_View, ...] = field(repr=False)
+    views: tuple[View, ...] = field(repr=False)
     constant: float | None = None
 
     @property
@@ -211,7 +211,7 @@ class WeightLayout:
         self._sizes = sizes or {}
         self.tensors: dict[str, FileTensor] = {}
         """The tensors by name, in the order of layers."""
-        self._sources: dict[str, dict[tuple[int, ...], tuple[FileTensor, _View]]] = {path: {} for path in self.leaves}
+        self._sources: dict[str, dict[tuple[int, ...], tuple[FileTensor, View]]] = {path: {} for path in self.leaves}
         self._stacked: dict[str, tuple[str, ...]] = {}
         found = [one for tensor in declared.tensors for one in self._instances(tensor)]
         found += [one for constant in declared.constants for one in self._numbers(constant)]
@@ -347,15 +347,15 @@ class WeightLayout:
                 self._sources[view.leaf.path][index] = (one, view)
             yield one
 
-    def _views(self, tensor: Tensor, leaves: Sequence[LeafShape], fixed: Mapping[str, int]) -> Iterator[_View]:
+    def _views(self, tensor: Tensor, leaves: Sequence[LeafShape], fixed: Mapping[str, int]) -> Iterator[View]:
         sizes = [{name: self._sizes.get(name, size) for name, size in leaf.axes.items() if name not in fixed} for leaf in leaves]
         if len(tensor.pieces) == 1:
-            yield _View(leaves[0], tensor.pieces[0], sizes[0], fixed, None, 0, 0)
+            yield View(leaves[0], tensor.pieces[0], sizes[0], fixed, None, 0, 0)
             return
         at, within = tensor.join.dimension, tensor.join.within
         lengths = [math.prod(own[name] for name in piece.dimensions[at][within:]) for piece, own in zip(tensor.pieces, sizes, strict=True)]
         for number, (leaf, piece, own) in enumerate(zip(leaves, tensor.pieces, sizes, strict=True)):
-            yield _View(leaf, piece, own, fixed, tensor.join, sum(lengths[:number]), sum(lengths))
+            yield View(leaf, piece, own, fixed, tensor.join, sum(lengths[:number]), sum(lengths))
 
     def _leaf(self, path: str) -> LeafShape:
         if path not in self.leaves:

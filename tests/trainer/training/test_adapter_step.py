@@ -1,0 +1,92 @@
+"""A training with an adapter: what it trains and stores, and that dropout changes neither with microbatches nor with the mesh."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from halcyon.checkpoint.layout import flatten
+from halcyon.errors import BadConfiguration
+from halcyon.training.program import Program, build_program
+from halcyon.training.state import TrainState, initial_state
+from halcyon_api.mesh import least_memory
+from halcyon_api.training_run import TrainingRunSpec, parse_run
+from tests.api.documents import document
+from tests.trainer.meshes import mesh_of
+
+TINY = {"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 24, "heads": 2}}
+ORIGIN = {"huggingFace": {"path": "/base"}}
+ROWS, LENGTH, VOCABULARY = 8, 8, 60
+
+
+def spec_of(lora: dict[str, Any] | None, **trainer: Any) -> TrainingRunSpec:
+    trainer = {"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH} | trainer
+    adapter = {} if lora is None else {"spec__adapter": {"lora": lora}}
+    optimizer = {"learningRate": 0.01, "schedule": {"constant": {}}, "adamw": {}}
+    return parse_run(document(spec__model=TINY, spec__from=ORIGIN, spec__optimizer=optimizer, spec__trainer=trainer, **adapter)).spec
+
+
+def test_only_the_adapter_has_moments_and_a_state_without_one_is_as_before() -> None:
+    program = build_program(spec_of({"rank": 2, "targets": ["*.query.*"], "trainAlso": ["norm.weight"]}), VOCABULARY, mesh_of())
+    plain = build_program(spec_of(None), VOCABULARY, mesh_of())
+    trained = {"blocks.stacked.attention.query.adapter.down", "blocks.stacked.attention.query.adapter.up", "norm.weight"}
+    found = {leaf.path: leaf for leaf in flatten(program.template)}
+    assert {path for path in found if path.startswith("optimizer_state.1.mu.")} == {f"optimizer_state.1.mu.{path}" for path in trained}
+    assert {path for path in found if path.startswith("model.") and ".adapter." not in path} == {
+        leaf.path for leaf in flatten(plain.template) if leaf.path.startswith("model.")
+    }
+    narrow = build_program(spec_of({"rank": 2}, precision={"parameters": "bfloat16"}), VOCABULARY, mesh_of()).template.model
+    assert narrow.blocks.stacked.attention.query.adapter.up.dtype == jnp.float32
+    assert narrow.blocks.stacked.attention.query.weight.dtype == jnp.bfloat16
+    assert plain.trained is None
+
+
+def test_frozen_parameters_need_only_their_own_memory() -> None:
+    assert least_memory(spec_of({})) * 3 == least_memory(spec_of(None))
+
+
+@pytest.mark.parametrize(
+    ("lora", "sentence"),
+    [
+        ({"targets": ["*.atention.*"]}, "spec.adapter.lora.targets: '.*' matches no weight"),
+        ({"trainAlso": ["head"]}, "lora.trainAlso: 'head' matches no"),
+    ],
+)
+def test_patterns_without_a_match_are_refused(lora: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(BadConfiguration, match=sentence):
+        build_program(spec_of(lora), VOCABULARY, mesh_of())
+
+
+def stepped(program: Program, batch: dict[str, Any], microbatches: int) -> tuple[TrainState, TrainState, float]:
+    """The first state, the state after two steps, and the loss of the second."""
+    first = initial_state(program.build_state, program.template)
+    state = jax.tree.map(jnp.copy, first)
+    parts = {name: jnp.asarray(rows.reshape(microbatches, -1, LENGTH)) for name, rows in batch.items()}
+    with program.tracing():
+        step = jax.jit(program.train_step)
+        for _ in range(2):
+            state, metrics = step(state, parts, jnp.zeros(program.mesh.size, jnp.int32))
+    return first, state, float(metrics.loss)
+
+
+@pytest.mark.slow
+def test_dropout_is_a_function_of_seed_step_and_row_and_frozen_parameters_keep_their_bits() -> None:
+    noise = np.random.default_rng(0)
+    tokens, targets = noise.integers(0, VOCABULARY, (2, ROWS, LENGTH)).astype(np.int32)
+    batch = {"tokens": tokens, "targets": targets, "weights": np.ones(tokens.shape, np.float32), "segments": np.zeros_like(tokens)}
+    lora = {"rank": 2, "dropout": 0.5, "targets": ["*.attention.*", "*.up.*"]}
+    losses: dict[str, float] = {}
+    for name, microbatches, mesh in (("whole", 1, {}), ("parts", 2, {}), ("divided", 2, {"data": 2, "fsdp": 2})):
+        program = build_program(spec_of(lora, microbatches=microbatches), VOCABULARY, mesh_of(**mesh))
+        first, last, losses[name] = stepped(program, batch, microbatches)
+        before, after = ({leaf.path: np.asarray(leaf.value) for leaf in flatten(state.model)} for state in (first, last))
+        for path, bits in before.items():
+            assert np.array_equal(bits, after[path]) == (".adapter." not in path), path
+    assert losses["parts"] == pytest.approx(losses["whole"], rel=1e-6)
+    assert losses["divided"] == pytest.approx(losses["whole"], rel=1e-6)
+    plain = build_program(spec_of(lora | {"dropout": 0.0}), VOCABULARY, mesh_of())
+    assert stepped(plain, batch, 1)[2] != pytest.approx(losses["whole"], rel=1e-6)

@@ -1,0 +1,235 @@
+"""Adapters of a model: low-rank maps beside the frozen weights of linear maps (`halcyon.models.parts.low_rank`).
+
+An adapter can stand beside each `Linear` whose weight has the role `Role.MATRIX`, and beside the three weights of `Experts`. Embeddings,
+output heads, routers and convolutions have none. The weights of these maps are used only by a call of their module, which adds the adapter;
+the one way to use such a weight alone is a custom model, and `check_used` finds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+from jax.interpreters import partial_eval
+from jaxtyping import PRNGKeyArray
+
+from halcyon.errors import BadConfiguration
+from halcyon.models.axes import BATCH, POSITION, VOCAB, is_named
+from halcyon.models.model import CausalLM, Inputs
+from halcyon.models.parameters import STACKED_AXES, Role
+from halcyon.models.parts.experts import Experts
+from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.low_rank import LowRank
+from halcyon.models.registry import build_model
+from halcyon.models.trainable import dotted, matching
+from halcyon_api.spec.adapter import LoraSpec
+from halcyon_api.spec.model import ModelSpec
+
+Model = TypeVar("Model", bound=CausalLM)
+
+_FIELD = "spec.adapter.lora"
+_OF_EXPERTS = ("gate", "up", "down")
+_SHOWN = 12
+_TRACED = 8
+"""Positions of the sequence with which `check_used` traces a model."""
+
+
+def with_adapter(model: Model, spec: LoraSpec, key: PRNGKeyArray) -> Model:
+    """`model` with a new adapter beside each weight that the targets match. It computes what the model computes.
+
+    Args:
+        model: A model without adapters.
+        spec: ``spec.adapter.lora`` of the run.
+        key: Random key. Each adapter has a key of its own, by the path of its weight.
+
+    Raises:
+        BadConfiguration: A pattern matches no weight of a linear map, or an option cannot be used with experts.
+    """
+    there = dict(adaptable(model))
+    for pattern in spec.targets:
+        if not any(fnmatchcase(path, pattern) for path in there):
+            raise BadConfiguration(
+                f"{_FIELD}.targets: {pattern!r} matches no weight of a linear map of the model; its weights are {_listed(list(there))}; "
+                "correct the pattern"
+            )
+    chosen = {path: weight for path, weight in there.items() if any(fnmatchcase(path, pattern) for pattern in spec.targets)}
+    stacked_experts = next((path for path in chosen if chosen[path][2]), None)
+    for name, is_set in (("dropout", spec.dropout > 0), ("dora", spec.dora)):
+        if stacked_experts is not None and is_set:
+            raise BadConfiguration(
+                f"{_FIELD}.{name}: the targets match the weights of experts, {stacked_experts}, which have no {name}; leave it out, or "
+                "give targets without experts"
+            )
+
+    def made(path: str) -> LowRank | None:
+        if path not in chosen:
+            return None
+        weight, inputs, _ = chosen[path]
+        own = jax.random.fold_in(key, zlib.crc32(path.encode()))
+        return LowRank.init(weight, inputs, spec.rank, spec.scale, dropout=spec.dropout, dora=spec.dora, key=own)
+
+    return _with_adapters(model, lambda path, _: made(path))
+
+
+def check_adapter(model: ModelSpec, lora: LoraSpec | None) -> None:
+    """Check the patterns of an adapter on the shapes of a model. Initialises no device.
+
+    Args:
+        model: ``spec.model`` of the run.
+        lora: ``spec.adapter.lora`` of the run. None: it has no adapter.
+
+    Raises:
+        BadConfiguration: See `with_adapter` and `trained_with_adapter`.
+    """
+    if lora is None:
+        return
+    vocab, positions = Axis(VOCAB, 1), Axis(POSITION, 1)
+
+    def adapted() -> CausalLM:
+        return with_adapter(build_model(model, vocab, positions, key=jax.random.key(0)), lora, jax.random.key(0))
+
+    trained_with_adapter(jax.eval_shape(adapted), lora.train_also)
+
+
+def without_adapter(model: Model) -> Model:
+    """The base of a model, or of its shapes: without its adapters."""
+    return _with_adapters(model, lambda path, old: None)
+
+
+def has_adapter(model: CausalLM) -> bool:
+    """Whether a model, or its shapes, has an adapter."""
+    return any(_is_low_rank(node) for node in jax.tree.leaves(model, is_leaf=_is_low_rank))
+
+
+def merged(model: Model) -> Model:
+    """A model without adapters that computes what `model` computes: each adapter is added to its weight."""
+
+    def plain(node: Any) -> Any:
+        if isinstance(node, Linear) and node.adapter is not None:
+            return dataclasses.replace(node, weight=node.adapter.merged(node.weight), adapter=None)
+        if isinstance(node, Experts):
+            for name in _OF_EXPERTS:
+                adapter: LowRank | None = getattr(node, f"{name}_adapter")
+                if adapter is not None:
+                    node = dataclasses.replace(node, **{name: adapter.merged(getattr(node, name)), f"{name}_adapter": None})
+        return node
+
+    return jax.tree.map(plain, model, is_leaf=_is_map)
+
+
+def trained_with_adapter(model: CausalLM, also: Sequence[str] = ()) -> Any:
+    """`model` with True in the place of each NamedArray that is trained, else False; for `halcyon.models.trainable.split`.
+
+    Args:
+        model: A model with adapters, which are trained.
+        also: Patterns of further parameters that are trained.
+
+    Raises:
+        BadConfiguration: A pattern matches no parameter.
+    """
+    paths = [dotted(path) for path, _ in jax.tree_util.tree_flatten_with_path(without_adapter(model), is_leaf=is_named)[0]]
+    for pattern in also:
+        if not any(fnmatchcase(path, pattern) for path in paths):
+            raise BadConfiguration(f"{_FIELD}.trainAlso: {pattern!r} matches no parameter; the parameters are {_listed(paths)}")
+    further = matching(model, also)
+    return jax.tree.map(
+        lambda node, flags: jax.tree.map(lambda _: True, node, is_leaf=is_named) if _is_low_rank(node) else flags,
+        model,
+        further,
+        is_leaf=lambda node: _is_low_rank(node) or is_named(node),
+    )
+
+
+def with_dropout(model: Model, seeds: jax.Array) -> Model:
+    """`model` with the dropout masks of one microbatch. A model whose adapters have no dropout stays as it is.
+
+    Args:
+        model: A model with adapters.
+        seeds: One number for each sequence of the microbatch: uint32 [batch].
+    """
+
+    def of_adapter(path: Any, node: Any) -> Any:
+        if not isinstance(node, LowRank) or not node.dropout:
+            return node
+        site = zlib.crc32(dotted(path).encode())
+        stacked = tuple(axis for axis in node.down.axes if axis.name in STACKED_AXES)
+        shape = [axis.size for axis in stacked]
+        own = jax.vmap(lambda seed: jax.random.bits(jax.random.fold_in(jax.random.key(seed), site), shape, jnp.uint32))(seeds)
+        return dataclasses.replace(node, seeds=hax.named(jnp.moveaxis(own, 0, -1), (*stacked, Axis(BATCH, len(seeds)))))
+
+    return jax.tree_util.tree_map_with_path(of_adapter, model, is_leaf=_is_low_rank)
+
+
+def adaptable(model: CausalLM) -> Iterator[tuple[str, tuple[NamedArray, tuple[Axis, ...], bool]]]:
+    """The weights that can have an adapter, by path: the weight, its inputs, and whether it is of experts."""
+    for path, node in jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_map)[0]:
+        if isinstance(node, Linear) and node.role is Role.MATRIX:
+            yield f"{dotted(path)}.weight", (node.weight, node.inputs, False)
+        elif isinstance(node, Experts):
+            for name in _OF_EXPERTS:
+                yield f"{dotted(path)}.{name}", (getattr(node, name), (node.mlp if name == "down" else node.embed,), True)
+
+
+def adapter_path(path: str) -> str:
+    """The path of the adapter of a weight, by the path of the weight."""
+    owner, _, name = path.rpartition(".")
+    return f"{owner}.adapter" if name == "weight" else f"{owner}.{name}_adapter"
+
+
+def check_used(model: CausalLM) -> None:
+    """Check that a model of a user computes its adapters. Traces the model.
+
+    Raises:
+        BadConfiguration: It reads the weight of a linear map instead of calling the map, so the adapter would have no effect.
+    """
+    leaves, structure = jax.tree.flatten(model)
+    paths = [dotted(path) for path, _ in jax.tree_util.tree_flatten_with_path(model)[0]]
+
+    def features(leaves: Sequence[jax.Array]) -> jax.Array:
+        tokens = hax.zeros((Axis(BATCH, 1), model.max_position.resize(min(_TRACED, model.max_position.size))), dtype=jnp.int32)
+        return jax.tree.unflatten(structure, leaves)(Inputs(tokens)).features.array
+
+    traced = jax.make_jaxpr(features)(leaves)
+    used = partial_eval.dce_jaxpr(traced.jaxpr, [True] * len(traced.jaxpr.outvars))[1]
+    adapters = {adapter_path(path) for path, _ in adaptable(model)}
+    for path, is_used in zip(paths, used, strict=True):
+        owner = next((one for one in adapters if path.startswith(f"{one}.")), None)
+        if owner is not None and not is_used:
+            raise BadConfiguration(
+                f"{_FIELD}.targets: the model does not compute the adapter {owner}, because it reads the weight instead of calling the "
+                "linear map; call the map, or leave its weight out of the targets"
+            )
+
+
+def _with_adapters(model: Model, choose: Callable[[str, LowRank | None], LowRank | None]) -> Model:
+    """`model` with the adapters that a function gives, by the path of the weight and the present adapter."""
+
+    def changed(path: Any, node: Any) -> Any:
+        at = dotted(path)
+        if isinstance(node, Linear) and node.role is Role.MATRIX:
+            return dataclasses.replace(node, adapter=choose(f"{at}.weight", node.adapter))
+        if isinstance(node, Experts):
+            adapters = {f"{name}_adapter": choose(f"{at}.{name}", getattr(node, f"{name}_adapter")) for name in _OF_EXPERTS}
+            return dataclasses.replace(node, **adapters)
+        return node
+
+    return jax.tree_util.tree_map_with_path(changed, model, is_leaf=_is_map)
+
+
+def _is_map(node: Any) -> bool:
+    return isinstance(node, Linear | Experts)
+
+
+def _is_low_rank(node: Any) -> bool:
+    return isinstance(node, LowRank)
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else "")

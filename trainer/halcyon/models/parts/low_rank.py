@@ -1,0 +1,134 @@
+"""A low-rank adapter of a linear map (LoRA, Hu et al. 2021): ``x W + scale x A B``. The weight W is frozen, A and B are trained.
+
+B begins as 0, so the adapted map begins as the map itself. With a magnitude (DoRA, Liu et al. 2024, section 4), each column of
+``W + scale A B`` is divided by its length and multiplied by a trained one. As in section 4.3 of that paper, no gradient goes through the
+length that it is divided by.
+
+Dropout sets features of the adapter's input to 0. Its masks are a function of one number for each sequence, `LowRank.seeds`. The step makes
+these numbers from the run's seed, the step and the row of the batch, so neither microbatches nor the mesh change them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import equinox as eqx
+import haliax as hax
+import jax
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+from jaxtyping import PRNGKeyArray
+
+from halcyon.models.axes import BATCH, RANK
+from halcyon.models.elementwise import elementwise, recomputed
+from halcyon.models.parameters import STACKED_AXES, Role, parameter
+from halcyon.models.partition import divided
+from halcyon.models.parts.linear import apply_weight
+
+
+class LowRank(eqx.Module):
+    """The trained part of an adapted linear map.
+
+    Attributes:
+        inputs: The axes that the map sums over.
+        rank: The axis between the two factors.
+        scale: Factor of their product.
+        dropout: Share of the input's features that training sets to 0.
+        down: A: float32 (*stacked, *inputs, rank).
+        up: B: float32 (*stacked, rank, *outputs).
+        magnitude: Length of each column of the adapted weight: float32 (*stacked, *outputs). None: its own.
+        seeds: One number for each sequence: uint32 (*stacked, batch). None: no dropout. It is no parameter: `with_dropout` sets it for
+            one microbatch.
+    """
+
+    inputs: tuple[Axis, ...] = eqx.field(static=True)
+    rank: Axis = eqx.field(static=True)
+    scale: float = eqx.field(static=True)
+    dropout: float = eqx.field(static=True)
+    down: NamedArray = parameter(Role.ADAPTER, inputs="inputs")
+    up: NamedArray = parameter(Role.ADAPTER, inputs="rank")
+    magnitude: NamedArray | None = parameter(Role.NORM)
+    seeds: NamedArray | None = None
+
+    @staticmethod
+    def init(
+        weight: NamedArray,
+        inputs: tuple[Axis, ...],
+        rank: int,
+        scale: float,
+        *,
+        dropout: float = 0.0,
+        dora: bool = False,
+        key: PRNGKeyArray,
+    ) -> LowRank:
+        """A is even in +-1 / sqrt(inputs) (He et al. 2015, with a slope of sqrt(5)), B is 0, and magnitudes are the lengths of columns.
+
+        Args:
+            weight: The weight, with all stacked axes.
+            inputs: The axes that the map sums over.
+            rank: Size of the axis between the factors.
+            scale: See the class.
+            dropout: See the class.
+            dora: Whether it has magnitudes.
+            key: Random key.
+        """
+        names = {axis.name for axis in inputs}
+        stacked = tuple(axis for axis in weight.axes if axis.name in STACKED_AXES)
+        outputs = tuple(axis for axis in weight.axes if axis not in stacked and axis.name not in names)
+        between = Axis(RANK, rank)
+        bound = 1 / math.sqrt(math.prod(axis.size for axis in inputs))
+        shape = [math.prod(axis.size for axis in group) for group in (stacked, inputs, (between,))]  # see `linear.normal`
+        drawn = jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+        axes = (*stacked, *inputs, between)
+        down = hax.named(drawn.reshape([axis.size for axis in axes]), axes)
+        up = hax.zeros((*stacked, between, *outputs), dtype=jnp.float32)
+        return LowRank(inputs, between, scale, dropout, down, up, _lengths(weight.astype(jnp.float32), inputs) if dora else None)
+
+    def __call__(self, x: NamedArray, y: NamedArray, weight: NamedArray) -> NamedArray:
+        """The adapted map of `x`, before its bias, in the axes and the type of `y`.
+
+        Args:
+            x: (..., *inputs).
+            y: ``x . weight``: (..., *outputs).
+            weight: The frozen weight.
+        """
+        low: Any = divided(apply_weight(self._dropped(x), self.down, self.inputs))
+        added: Any = apply_weight(low, self.up, (self.rank,))
+        both = elementwise(self._sum, y, added)
+        if self.magnitude is None:
+            return both
+        factor: Any = self.magnitude / _lengths(jax.lax.stop_gradient(self._adapted(weight)), self.inputs)
+        return elementwise(recomputed(lambda y, factor: (y.astype(jnp.float32) * factor).astype(y.dtype)), both, factor)
+
+    def merged(self, weight: NamedArray) -> NamedArray:
+        """The weight of a plain linear map that computes the same as the adapted one. `weight` has all stacked axes."""
+        adapted: Any = self._adapted(weight)
+        if self.magnitude is not None:
+            adapted = adapted * (self.magnitude / _lengths(adapted, self.inputs))
+        return adapted.rearrange(weight.axes).astype(weight.dtype)
+
+    def _adapted(self, weight: NamedArray) -> NamedArray:
+        product: Any = hax.dot(self.down, self.up, axis=self.rank, precision=jax.lax.Precision.HIGHEST)
+        return weight.astype(jnp.float32) + product.rearrange(weight.axes) * self.scale
+
+    def _sum(self, y: jax.Array, added: jax.Array) -> jax.Array:
+        return (y.astype(jnp.float32) + self.scale * added.astype(jnp.float32)).astype(y.dtype)
+
+    def _dropped(self, x: NamedArray) -> NamedArray:
+        if self.seeds is None or not self.dropout:
+            return x
+        names, kept = x.axis_names, 1 - self.dropout
+        of_sequence = [axis.size for axis in x.axes if axis.name != BATCH]
+
+        def drop(x: jax.Array, seeds: jax.Array) -> jax.Array:
+            masks = jax.vmap(lambda seed: jax.random.bernoulli(jax.random.key(seed), kept, of_sequence))(seeds.reshape(-1))
+            return jnp.where(jnp.moveaxis(masks, 0, names.index(BATCH)), x / kept, 0).astype(x.dtype)
+
+        return elementwise(recomputed(drop), x, self.seeds)
+
+
+def _lengths(weight: NamedArray, inputs: tuple[Axis, ...]) -> NamedArray:
+    """The length of each column: float32, without the inputs."""
+    squares: Any = hax.sum(weight * weight, tuple(axis.name for axis in inputs))
+    return hax.sqrt(squares)
