@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from halcyon_api.axes import AXES, splitting
 from halcyon_api.elastic import microbatches_on, usable_slices, wanted_slices
 from halcyon_api.mesh import least_memory, model_shape, run_mesh
+from halcyon_api.schedules import schedule_problems
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.attention import widest_cudnn_head
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
@@ -189,21 +190,10 @@ def _elastic_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 
 def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """Warm-up and decay of the learning rate schedule must fit into the run one after the other."""
+    """The schedules of the optimizer must fit into the run."""
     if spec.task != "train":
         return ()
-    schedule, name, steps = spec.optimizer.schedule, "spec.optimizer.schedule", spec.trainer.steps
-    wsd, cosine = schedule.wsd, schedule.cosine
-    if wsd is not None and wsd.warmup_steps + wsd.decay_steps > steps:
-        sentence = f"{wsd.warmup_steps} steps of warm-up and {wsd.decay_steps} of decay are more than the {steps} steps of the run"
-        return (Problem(f"{name}.wsd.decaySteps", f"{sentence}; give fewer, or more trainer.steps"),)
-    if cosine is not None and cosine.decay_steps is None and cosine.warmup_steps > steps:
-        sentence = f"{cosine.warmup_steps} steps of warm-up are more than the {steps} steps of the run, which would end before its peak"
-        return (Problem(f"{name}.cosine.warmupSteps", f"{sentence}; give fewer, or more trainer.steps"),)
-    if cosine is not None and cosine.decay_steps is not None and cosine.decay_steps <= cosine.warmup_steps:
-        sentence = f"{cosine.decay_steps} is not after the {cosine.warmup_steps} steps of the warm-up"
-        return (Problem(f"{name}.cosine.decaySteps", f"{sentence}; it counts from the first step, so give more"),)
-    return ()
+    return tuple(Problem(field, sentence) for field, sentence in schedule_problems(spec.optimizer, spec.trainer))
 
 
 def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:

@@ -130,6 +130,10 @@ BROKEN: tuple[Case, ...] = (
     ("export.root must be file:///PATH", document(spec__export={"everySteps": 5, "root": "file:///a/../b"})),
     ("from.root is the other run's", document(spec__from={**_OTHER, "root": "file:///checkpoints/small"})),
     (
+        "give at most one of cycles, cycleLengths",
+        document(spec__optimizer={"adamw": {}, "schedule": {"phases": {"cycles": 2, "cycleLengths": [5, 5]}}}),
+    ),
+    (
         "trainer.precision.moments: bfloat16 needs",
         document(spec__trainer__precision={"moments": "bfloat16"}, spec__optimizer={"adamw": {"beta2": 0.99}}),
     ),

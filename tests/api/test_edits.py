@@ -105,6 +105,7 @@ SCHEDULES: list[tuple[dict[str, Any], int, int | None]] = [
     ({"cosine": {"warmupSteps": 5}}, 100, 5),
     ({"cosine": {"warmupSteps": 5, "decaySteps": 80}}, 100, None),
     ({"wsd": {"warmupSteps": 5, "decaySteps": 20}}, 100, 80),
+    ({"phases": {"warmup": 5, "decay": 20}}, 100, 0),
 ]
 
 
@@ -121,14 +122,57 @@ def test_more_steps_are_accepted_only_while_all_steps_done_are_settled(schedule:
     assert steps_refusal(optimizer, rehearsal=True, old=steps, new=steps, done=steps) is None
 
 
+def test_the_number_of_steps_stays_with_other_schedules() -> None:
+    points = [{"at": 5, "weightDecay": 0.5}]
+    constant = {"schedule": {"constant": {}}, "adamw": {}, "otherSchedules": {"points": points}}
+    refused = steps_refusal(OptimizerSpec.model_validate(constant), rehearsal=False, old=100, new=200, done=1)
+    assert "because otherSchedules depends on the number of steps" in str(refused)
+
+
 @pytest.mark.parametrize(
     ("schedule", "sentence"),
     [
         ({"wsd": {"warmupSteps": 5, "decaySteps": 6}}, "5 steps of warm-up and 6 of decay are more than the 10 steps of the run"),
         ({"cosine": {"warmupSteps": 11}}, "11 steps of warm-up are more than the 10 steps of the run"),
         ({"cosine": {"warmupSteps": 5, "decaySteps": 5}}, "5 is not after the 5 steps of the warm-up"),
+        ({"phases": {"warmup": 5, "decay": 0.6}}, "decay: 5 steps of warm-up and 6 of decay are more than the 10 steps of the run"),
+        ({"phases": {"warmup": 11}}, "warmup: 11 steps of warm-up and 0 of decay are more than the 10 steps of the run"),
+        ({"phases": {"cycles": 2, "rewarmup": 6}}, "rewarmup: 6 steps of warm-up and 0 of decay are more than the 5 steps of cycle 2"),
+        ({"phases": {"warmup": 2.5}}, "warmup: 2.5 is neither a fraction nor whole steps"),
+        ({"phases": {"cycleLengths": [6, 6]}}, "cycleLengths: the cycles end at step 12, after the 10 steps of the run"),
+        ({"phases": {"cycleEnds": [4, 12]}}, "cycleEnds: the cycles end at step 12, after the 10 steps of the run"),
+        ({"phases": {"cycleEnds": [6, 3]}}, "cycleEnds: the steps at which cycles end must rise"),
+        ({"phases": {"cycles": 11}}, "cycles: 11 cycles are more than the 10 steps of the run"),
+        ({"phases": {"shape": "inverse", "minRatio": 0}}, "minRatio: shape inverse never reaches 0"),
+        ({"phases": {"shape": "linear", "exponent": 2}}, "exponent: shape linear has no exponent"),
+        ({"phases": {"shape": "power", "exponent": 0.5}}, "exponent: shape power needs an exponent below 0"),
+        ({"phases": {"scale": 3}}, "scale: shape cosine has no scale"),
     ],
 )
 def test_a_schedule_that_does_not_fit_into_the_run_is_reported(schedule: dict[str, Any], sentence: str) -> None:
     (problem,) = find_problems(spec(spec__optimizer={"schedule": schedule, "adamw": {}}))
     assert sentence in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("others", "sentence"),
+    [
+        ({"points": [{"at": 11, "weightDecay": 1}]}, "points: a point at step 11 is after the 10 steps of the run"),
+        ({"points": [{"at": 5, "weightDecay": 1}, {"at": 0.5, "weightDecay": 0}]}, "points: the points must be in rising order of at"),
+        ({"points": [{"at": 5.5, "momentum": 0.9}]}, "points: at 5.5 is neither a fraction nor whole steps"),
+        ({"rateByBatchSize": "sqrt"}, "rateByBatchSize: the batch size never changes"),
+    ],
+)
+def test_another_schedule_that_does_not_fit_into_the_run_is_reported(others: dict[str, Any], sentence: str) -> None:
+    (problem,) = find_problems(spec(spec__optimizer={"otherSchedules": others, "adamw": {}}))
+    assert sentence in str(problem)
+
+
+def test_a_document_without_the_later_schedules_has_the_fingerprint_that_it_had() -> None:
+    assert spec(spec__optimizer={"adamw": {}}).document()["optimizer"] == {
+        "learningRate": 3e-4,
+        "schedule": {"cosine": {"warmupSteps": 0, "minRatio": 0.1}},
+        "weightDecay": 0.1,
+        "maxGradientNorm": 1.0,
+        "adamw": {"beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8},
+    }

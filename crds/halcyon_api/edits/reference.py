@@ -34,6 +34,7 @@ The number of steps may increase or decrease if each finished step would have be
 | `cosine` with `decaySteps` | always; after `decaySteps` the learning rate stays at its minimum |
 | `cosine` without | during the warm-up |
 | `wsd` | until the decay begins, `decaySteps` before the end, with the old number and with the new one |
+| `phases`, or with `otherSchedules` | before the first step |
 
 It must not be less than the finished steps, and must not change with `data.mixture.simulateTokens`, because the data then depends on it. A
 run that has ended continues when it gets more steps. The API server checks against the step in the status, the operator against the newest

@@ -2,22 +2,26 @@
 
 Two parts of a step depend on the number of steps: its learning rate, if the schedule ends with the run, and its batch, if a longer run is
 simulated (`simulateTokens`). So the number may change with a constant rate, with a cosine with `decaySteps`, and before the decay of `wsd`.
+It may not change with `phases` or `otherSchedules`, whose lengths are shares of the run.
 """
 
 from __future__ import annotations
 
 from halcyon_api.base import ApiModel, cel
 from halcyon_api.former.rules import kind_is, value_of
-from halcyon_api.spec.optimizer import ConstantScheduleSpec, CosineScheduleSpec, OptimizerSpec, WsdScheduleSpec
+from halcyon_api.spec.optimizer import OptimizerSpec
+from halcyon_api.spec.schedule import ConstantScheduleSpec, CosineScheduleSpec, WsdScheduleSpec
 
 
 def settled_steps(optimizer: OptimizerSpec, steps: int) -> int | None:
-    """Number of first steps whose learning rate does not depend on the number of steps; None: all steps.
+    """Number of first steps whose learning rate, weight decay and momentum do not depend on the number of steps; None: all steps.
 
     Args:
         optimizer: ``spec.optimizer`` of the run.
         steps: ``spec.trainer.steps``.
     """
+    if optimizer.other_schedules is not None:
+        return 0
     match optimizer.schedule.value:
         case ConstantScheduleSpec() | CosineScheduleSpec(decay_steps=int()):
             return None
@@ -49,8 +53,9 @@ def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: i
     settled = [steps for steps in (settled_steps(optimizer, old), settled_steps(optimizer, new)) if steps is not None]
     if not settled or done <= min(settled):
         return None
-    kind = optimizer.schedule.kind
-    why = f"the decay of {kind} began after step {min(settled)}" if min(settled) else f"{kind} decays over all steps"
+    kind = "otherSchedules" if optimizer.other_schedules is not None else optimizer.schedule.kind
+    whole = f"{kind} decays over all steps" if kind == "cosine" else f"{kind} depends on the number of steps"
+    why = f"the decay of {kind} began after step {min(settled)}" if min(settled) else whole
     return (
         f"spec.trainer.steps: the {done} steps that are done would have had other learning rates with {new} steps than with {old}, because "
         f"{why}; {fix}"
@@ -78,10 +83,11 @@ def steps_rule(model: type[ApiModel]) -> dict[str, str]:
     settled = f"{kind('constant')} || ({kind('cosine')} && ({cosine})) || ({kind('wsd')} && {done} <= {least} - {value('wsd.decaySteps')})"
     return cel(
         f"{new}.trainer.steps == {old}.trainer.steps || {unknown} || {done} == 0 || {back} || "
-        f"({new}.trainer.steps >= {done} && !has({new}.data.mixture.simulateTokens) && ({settled}))",
+        f"({new}.trainer.steps >= {done} && !has({new}.data.mixture.simulateTokens) && !has({new}.optimizer.otherSchedules) && "
+        f"({settled}))",
         "trainer.steps may change only while the steps that are done would have been the same: not below them, not with "
-        "data.mixture.simulateTokens, and with schedule constant, cosine with decaySteps, or wsd before its decay; else begin a new run "
-        "from this one's checkpoint (spec.from)",
+        "data.mixture.simulateTokens or optimizer.otherSchedules, and with schedule constant, cosine with decaySteps, or wsd before its "
+        "decay; else begin a new run from this one's checkpoint (spec.from)",
         field_path=".spec.trainer.steps",
         reason="FieldValueForbidden",
     )

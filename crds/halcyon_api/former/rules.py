@@ -36,7 +36,7 @@ def value_of(path: str, model: type[ApiModel], root: str = "self") -> str:
         kinds = _kinds(row, model)
         if kinds is not None and path.startswith(f"{row.present}."):
             below = path.removeprefix(f"{row.present}.")
-            return _member(row, below, dict(_members(kinds))[below], root)
+            return _member(row, below, dict(_members(row, kinds))[below], root)
     return f"{root}.{path}"
 
 
@@ -61,10 +61,19 @@ def unchanged(row: MovedField, model: type[ApiModel]) -> str:
     kinds = _kinds(row, model)
     if kinds is not None:
         sides = [
-            [_kind(row, kinds, model, root), *(_member(row, *member, root) for member in _members(kinds))] for root in ("self", "oldSelf")
+            [_kind(row, kinds, model, root), *(_member(row, *member, root) for member in _members(row, kinds))]
+            for root in ("self", "oldSelf")
         ]
-        return " && ".join(f"{new} == {old}" for new, old in zip(*sides, strict=True))
+        equal = [f"{new} == {old}" for new, old in zip(*sides, strict=True)]
+        return " && ".join([*equal, *(_later_unchanged(f"{row.present}.{name}") for name in _later_names(row, kinds))])
     return " == ".join(_value(row, model, root) for root in ("self", "oldSelf"))
+
+
+def _later_unchanged(path: str) -> str:
+    """The expression that a kind has the same value in ``self`` and ``oldSelf`` if both have it."""
+    choice = path.rpartition(".")[0]
+    there = [f"!has({root}.{one}) || " for root in ("self", "oldSelf") for one in (choice, path)]
+    return f"({''.join(there)}self.{path} == oldSelf.{path})"
 
 
 def contradiction_rules(model: type[ApiModel]) -> Iterator[dict[str, str]]:
@@ -84,7 +93,7 @@ def _agrees(row: MovedField, model: type[ApiModel]) -> str:
     if kinds is not None:
         ((kind, _),) = default.items()
         by_default = [f"has({present}.{kind})", *_free(row, kinds, kind)]
-        agree = [_members_agree(row, kinds, name) for name in _names(kinds)]
+        agree = [_members_agree(row, kinds, name) for name in _former_names(row, kinds)]
         return f"!has({present}) || ({' && '.join(by_default)}) || ({' && '.join(agree)})"
     if not _is_number(default):
         there = _has(row.former, model, "self")
@@ -125,14 +134,14 @@ def _free(row: MovedField, kinds: type[OneOf], kind: str) -> list[str]:
     place = f"self.{row.present}"
     return [
         f"{place}.?{kind}.?{path.removeprefix(f'{kind}.')}.orValue({default}) == {default}"
-        for path, default in _members(kinds)
+        for path, default in _members(row, kinds)
         if path.startswith(f"{kind}.")
     ]
 
 
 def _members_agree(row: MovedField, kinds: type[OneOf], kind: str) -> str:
     former, present = f"{_optional(row.former, 'self')}.?{kind}", f"self.{row.present}.?{kind}"
-    members = [path.removeprefix(f"{kind}.") for path, _ in _members(kinds) if path.startswith(f"{kind}.")]
+    members = [path.removeprefix(f"{kind}.") for path, _ in _members(row, kinds) if path.startswith(f"{kind}.")]
     agree = [
         f"({free} || !{former}.?{name}.hasValue() || {former}.?{name} == {present}.?{name})"
         for name, free in zip(members, _free(row, kinds, kind), strict=True)
@@ -143,7 +152,8 @@ def _members_agree(row: MovedField, kinds: type[OneOf], kind: str) -> str:
 def _kind(row: MovedField, kinds: type[OneOf], model: type[ApiModel], root: str) -> str:
     """The name of the kind that counts."""
     (default,) = _default(row, model)
-    there = [(f"{_optional(place, root)}.?{name}.hasValue()", name) for place in (row.former, row.present) for name in _names(kinds)]
+    places = ((row.former, _former_names(row, kinds)), (row.present, _names(kinds)))
+    there = [(f"{_optional(place, root)}.?{name}.hasValue()", name) for place, names in places for name in names]
     chain = "".join(f"{condition} ? '{name}' : " for condition, name in there)
     return f"({chain}'{default}')"
 
@@ -167,9 +177,24 @@ def _names(kinds: type[OneOf]) -> tuple[str, ...]:
     return tuple(map(to_camel, kinds.kinds()))
 
 
-def _members(kinds: type[OneOf]) -> list[tuple[str, str]]:
-    """Each member of each kind, and the literal for an absent value."""
-    return [(leaf.path, _literal(NOT_SET if leaf.default is None else leaf.default)) for leaf in leaves_of(kinds)]
+def _former_names(row: MovedField, kinds: type[OneOf]) -> tuple[str, ...]:
+    """The kinds that the former place has."""
+    return tuple(name for name in _names(kinds) if row.kinds is None or name in row.kinds)
+
+
+def _later_names(row: MovedField, kinds: type[OneOf]) -> tuple[str, ...]:
+    """The kinds that only the present place has."""
+    return tuple(name for name in _names(kinds) if name not in _former_names(row, kinds))
+
+
+def _members(row: MovedField, kinds: type[OneOf]) -> list[tuple[str, str]]:
+    """Each member of each kind that the former place has, and the literal for an absent value."""
+    former = _former_names(row, kinds)
+    return [
+        (leaf.path, _literal(NOT_SET if leaf.default is None else leaf.default))
+        for leaf in leaves_of(kinds)
+        if leaf.path.split(".")[0] in former
+    ]
 
 
 def _field(row: MovedField, model: type[ApiModel]) -> FieldInfo:

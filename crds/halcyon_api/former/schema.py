@@ -32,7 +32,7 @@ def add_former(spec: Schema, table: Sequence[MovedField] = FORMER) -> None:
         *sections, last = row.former.split(".")
         section = _property(spec, ".".join(sections)) if sections else spec
         if present is not None and section is not None:
-            section["properties"][last] = _former(present, row.present)
+            section["properties"][last] = _former(present, row.present, row.kinds)
 
 
 def _leave_out_default(spec: Schema, path: str) -> None:
@@ -55,10 +55,12 @@ def _property(node: Schema, path: str) -> Schema | None:
     return found
 
 
-def _former(present: Schema, path: str) -> Schema:
+def _former(present: Schema, path: str, kinds: Sequence[str] | None = None) -> Schema:
     """The schema of a field for its former place. Requirements and rules of a section apply only in the present place."""
     found = {key: copy.deepcopy(value) for key, value in present.items() if key not in ("default", "required", "x-kubernetes-validations")}
     found["description"] = f"{FORMER_PLACE}`{path}`; write `{path}`."
     if "properties" in found:
-        found["properties"] = {name: _former(child, f"{path}.{name}") for name, child in found["properties"].items()}
+        found["properties"] = {
+            name: _former(child, f"{path}.{name}") for name, child in found["properties"].items() if kinds is None or name in kinds
+        }
     return found

@@ -15,6 +15,8 @@ class MovedField:
 
     former: str
     present: str
+    kinds: tuple[str, ...] | None = None
+    """Of a choice among kinds: the kinds that the former place had. Later kinds exist only in the present place. None: all kinds."""
 
     @property
     def note(self) -> str:
@@ -30,7 +32,7 @@ FORMER: tuple[MovedField, ...] = (
     MovedField("optimizer.adamw.learningRate", "optimizer.learningRate"),
     MovedField("optimizer.adamw.weightDecay", "optimizer.weightDecay"),
     MovedField("optimizer.adamw.maxGradientNorm", "optimizer.maxGradientNorm"),
-    MovedField("optimizer.adamw.schedule", "optimizer.schedule"),
+    MovedField("optimizer.adamw.schedule", "optimizer.schedule", kinds=("constant", "cosine", "wsd")),
     MovedField("trainer.stages", "trainer.batchSchedule"),
 )
 """In the order of the document."""

@@ -2,57 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import ClassVar
 
 from pydantic import Field
 
 from halcyon_api.base import ApiModel, OneOf
-
-Step = Annotated[int, Field(ge=0, le=1_000_000_000)]
-DecaySteps = Annotated[int, Field(ge=1, le=1_000_000_000)]
-
-
-class ConstantScheduleSpec(ApiModel):
-    """The learning rate rises linearly and then stays."""
-
-    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
-
-
-class CosineScheduleSpec(ApiModel):
-    """The learning rate rises linearly, then falls along half a cosine until the last step."""
-
-    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
-    min_ratio: float = Field(default=0.1, ge=0, le=1, description="Last learning rate as a share of the peak.")
-    decay_steps: DecaySteps | None = Field(
-        default=None,
-        description=(
-            "Step at which the last learning rate is reached; it stays there. `trainer.steps` may then change. Default: the last step of "
-            "the run; `trainer.steps` must then not change after the warm-up."
-        ),
-    )
-
-
-class WsdScheduleSpec(ApiModel):
-    """Warm-up, stable, decay (Hu et al. 2024): the learning rate rises linearly, stays, and falls linearly over the last steps.
-
-    `trainer.steps` may change until the decay begins.
-    """
-
-    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
-    decay_steps: DecaySteps = Field(description="Steps of the decay, at the end of the run.")
-    min_ratio: float = Field(default=0.0, ge=0, le=1, description="Last learning rate as a share of the peak.")
-
-
-class ScheduleSpec(OneOf):
-    """The learning rate schedule: exactly one member."""
-
-    constant: ConstantScheduleSpec | None = Field(default=None, description="Warm-up, then constant.")
-    cosine: CosineScheduleSpec | None = Field(default=None, description="Warm-up, then half a cosine.")
-    wsd: WsdScheduleSpec | None = Field(default=None, description="Warm-up, constant, then a linear decay over the last steps.")
-
-
-def _cosine() -> ScheduleSpec:
-    return ScheduleSpec(cosine=CosineScheduleSpec())
+from halcyon_api.spec.schedule import OtherSchedulesSpec, ScheduleSpec, cosine
 
 
 class AdamWSpec(ApiModel):
@@ -67,7 +22,14 @@ class OptimizerSpec(OneOf):
     """Learning rate, schedule, weight decay, clipping, and the update rule: exactly one member."""
 
     learning_rate: float = Field(default=3e-4, gt=0, description="Peak learning rate.")
-    schedule: ScheduleSpec = Field(default_factory=_cosine, description="Learning rate schedule: exactly one member. Default: `cosine`.")
+    schedule: ScheduleSpec = Field(default_factory=cosine, description="Learning rate schedule: exactly one member. Default: `cosine`.")
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled decay of matrices; norms, biases and embeddings do not decay.")
     max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
+    other_schedules: OtherSchedulesSpec | None = Field(default=None, description="Schedules besides that of the learning rate.")
     adamw: AdamWSpec | None = Field(default=None, description="AdamW.")
+
+    common: ClassVar = ("other_schedules",)
+
+
+MOMENTUM: dict[str, str] = {"adamw": "beta1"}
+"""The rules with a momentum that a schedule can set, each with its member for a constant momentum."""

@@ -12,7 +12,8 @@ from halcyon.optim.groups import decays
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.mesh import build_mesh
 from halcyon_api.spec.mesh import ResolvedMesh
-from halcyon_api.spec.optimizer import AdamWSpec, CosineScheduleSpec, OptimizerSpec, ScheduleSpec
+from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
+from halcyon_api.spec.schedule import CosineScheduleSpec, ScheduleSpec
 from tests.trainer.models.cases import GPT2, LLAMA, make, shapes
 from tests.trainer.models.reference import named_leaves
 

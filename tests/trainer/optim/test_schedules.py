@@ -8,7 +8,8 @@ import pytest
 
 from halcyon.optim import learning_rate
 from halcyon_api.edits.steps import settled_steps
-from halcyon_api.spec.optimizer import AdamWSpec, ConstantScheduleSpec, CosineScheduleSpec, OptimizerSpec, ScheduleSpec, WsdScheduleSpec
+from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
+from halcyon_api.spec.schedule import ConstantScheduleSpec, CosineScheduleSpec, ScheduleSpec, WsdScheduleSpec
 
 CONSTANT = ScheduleSpec(constant=ConstantScheduleSpec(warmup_steps=4))
 STEADY = ScheduleSpec(constant=ConstantScheduleSpec())

@@ -1,20 +1,40 @@
-"""Learning rate schedules: pure functions of the step, so that a resumed run needs only its step count."""
+"""Schedules of learning rate, weight decay and momentum: pure functions of the step, so that a resumed run needs only its step count."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from halcyon_api.spec.optimizer import ConstantScheduleSpec, CosineScheduleSpec, OptimizerSpec, WsdScheduleSpec
+from halcyon.optim.phases import Batch, phases_rate
+from halcyon_api.spec.optimizer import OptimizerSpec
+from halcyon_api.spec.schedule import (
+    ConstantScheduleSpec,
+    CosineScheduleSpec,
+    PhasesScheduleSpec,
+    WsdScheduleSpec,
+    steps_in,
+)
+from halcyon_api.spec.trainer import TrainerSpec
 
-LearningRate = Callable[[jax.typing.ArrayLike], jax.Array]
-"""The learning rate of a step, by the number of steps done before it."""
+
+class LearningRate(Protocol):
+    """The learning rate of a step, by the number of steps done before it."""
+
+    def __call__(self, done: jax.typing.ArrayLike, /) -> jax.Array:
+        """A float32 scalar."""
+        ...
 
 
-def learning_rate(spec: OptimizerSpec, steps: int) -> LearningRate:
+UpdateArguments = Callable[[jax.typing.ArrayLike], Mapping[str, jax.Array]]
+"""Further arguments of an update, by the number of steps done before it."""
+
+
+def learning_rate(spec: OptimizerSpec, steps: int, trainer: TrainerSpec | None = None) -> LearningRate:
     """The learning rate of a step as a function of the steps done before it.
 
     With ``n = done + 1`` and warm-up over ``w`` steps, the rate is the peak rate times
@@ -25,14 +45,68 @@ def learning_rate(spec: OptimizerSpec, steps: int) -> LearningRate:
       ratio ``r``; ``D`` is ``decaySteps``, or the last step if that is not set;
     - for ``wsd`` (Hu et al. 2024): 1, and over the last ``d`` steps a line down to ``r``.
 
+    `halcyon.optim.phases` has the formulas of ``phases``.
+
     Args:
         spec: ``spec.optimizer`` of the run.
         steps: ``spec.trainer.steps``.
+        trainer: ``spec.trainer``, for the schedules that depend on batch sizes.
 
     Returns:
         A function of the number of steps done; a float32 scalar.
+
+    Raises:
+        ValueError: The schedule depends on batch sizes, and `trainer` is not given.
     """
+    others = spec.other_schedules
+    rule = others.rate_by_batch_size if others is not None else None
+    if rule is None:
+        return _rate(spec, steps, trainer)
+    if trainer is None:
+        raise ValueError("rateByBatchSize needs the batch sizes of the run")
+    rate, factor = _rate(spec, steps, trainer), _batch_factor(trainer, 1.0 if rule == "linear" else 0.5)
+    return lambda done: rate(done) * factor(done)
+
+
+def update_arguments(spec: OptimizerSpec, steps: int) -> UpdateArguments:
+    """The scheduled ``weight_decay`` and ``momentum`` of a step. A value without a schedule is not in the mapping.
+
+    Args:
+        spec: ``spec.optimizer`` of the run.
+        steps: ``spec.trainer.steps``.
+    """
+    others, curves = spec.other_schedules, dict[str, Callable[[jax.typing.ArrayLike], jax.Array]]()
+    if others is not None and (points := others.points_of("weight_decay")):
+        curves["weight_decay"] = _through(points, steps, spec.weight_decay)
+    if others is not None and (points := others.points_of("momentum")):
+        curves["momentum"] = _through(points, steps)
+    return lambda done: {name: curve(done) for name, curve in curves.items()}
+
+
+def _through(points: Sequence[tuple[float, float]], steps: int, factor: float = 1.0) -> Callable[[jax.typing.ArrayLike], jax.Array]:
+    """A curve of straight lines through the points; constant before the first and after the last one."""
+    places = np.array([steps_in(place, steps) for place, _ in points], np.float32)
+    values = np.array([factor * value for _, value in points], np.float32)
+    return lambda done: jnp.interp(jnp.asarray(done, jnp.float32), places, values)
+
+
+def _batch_factor(trainer: TrainerSpec, exponent: float) -> Callable[[jax.typing.ArrayLike], jax.Array]:
+    """The batch size of a step over the first one, to a power: 1 for the linear rule (Goyal et al. 2017), 1/2 for the square root."""
+    sizes, first_steps = [trainer.batch_size], [0]
+    for entry in trainer.batch_schedule:
+        sizes.append(entry.batch_size or sizes[-1])
+        first_steps.append(entry.from_step)
+    factors = np.array([(size / trainer.batch_size) ** exponent for size in sizes], np.float32)
+    return lambda done: jnp.asarray(factors)[jnp.sum(jnp.asarray(done, jnp.int32) >= np.array(first_steps, np.int32)) - 1]
+
+
+def _rate(spec: OptimizerSpec, steps: int, trainer: TrainerSpec | None) -> LearningRate:
     peak, schedule = spec.learning_rate, spec.schedule.value
+    batch = Batch(trainer.batch_size, trainer.batch_size * trainer.sequence_length) if trainer is not None else None
+    if isinstance(schedule, PhasesScheduleSpec):
+        if schedule.shape == "power" and batch is None:
+            raise ValueError("the shape power needs the batch of the run")
+        return lambda done: phases_rate(schedule, steps, peak, batch, done)
 
     def rate(done: jax.typing.ArrayLike) -> jax.Array:
         number = jnp.asarray(done, jnp.float32) + 1.0

@@ -24,7 +24,7 @@ from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, a
 from halcyon.models.stack import with_remat
 from halcyon.models.trainable import split
 from halcyon.objectives import Batch, Objective, build_objective
-from halcyon.optim import build_optimizer, learning_rate
+from halcyon.optim import build_optimizer, learning_rate, update_arguments
 from halcyon.parallel.axes import COMPUTE_AXES, undivided
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon.parallel.partition import computing
@@ -174,9 +174,10 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
         train_step=make_train_step(
             objective,
             optimizer,
-            learning_rate(spec.optimizer, settings.steps),
+            learning_rate(spec.optimizer, settings.steps, settings),
             mesh,
             divergence,
+            update_arguments=update_arguments(spec.optimizer, settings.steps),
             seed=settings.seed,
             stochastic=settings.precision.rounding == "stochastic",
             trained=trained,

@@ -10,7 +10,7 @@ the gradients scattered once, after the last. Otherwise both are done for each m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -63,6 +63,7 @@ def make_train_step(
     mesh: Mesh,
     divergence: DivergenceSpec | None = None,
     *,
+    update_arguments: Callable[[jax.Array], Mapping[str, jax.Array]] = lambda done: {},
     seed: int = 0,
     gather_once: bool = False,
     stochastic: bool = False,
@@ -78,6 +79,8 @@ def make_train_step(
         learning_rate: The rate as a function of the number of steps done; steps with dropped updates count.
         mesh: The device mesh.
         divergence: The policy that decides which updates are dropped.
+        update_arguments: Further keyword arguments of the update, as a function of the number of steps done
+            (`halcyon.optim.update_arguments`).
         seed: Seed of the objective's randomness; each microbatch of each step gets its own key.
         gather_once: Keep all parameters, and the sums of their gradients, on each device while the microbatches are computed.
         stochastic: Round bfloat16 parameters stochastically.
@@ -126,8 +129,8 @@ def make_train_step(
         sums, gradient = batch_sums(part, fixed, batch, state.step)
         share = 1.0 / jnp.maximum(sums.weight, 1.0)
         gradient = constrain(jax.tree.map(lambda total: total.astype(jnp.float32) * share, gradient), mesh)
-        rate = learning_rate(state.step)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, part, learning_rate=rate)
+        rate, scheduled = learning_rate(state.step), update_arguments(state.step)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, part, learning_rate=rate, **scheduled)
         loss, gradient_norm = sums.loss * share, optax.tree.norm(gradient)
         verdict, losses = judge(policy, loss, gradient_norm, state.losses)
         metrics = StepMetrics(

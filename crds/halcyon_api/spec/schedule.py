@@ -1,0 +1,136 @@
+"""``spec.optimizer.schedule`` and ``otherSchedules``: what changes from step to step. All are pure functions of the step."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
+
+Step = Annotated[int, Field(ge=0, le=1_000_000_000)]
+DecaySteps = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Share = Annotated[float, Field(ge=0)]
+"""Up to 1: a fraction of a whole. Above 1: steps."""
+CycleStep = Annotated[int, Field(ge=1)]
+MAX_CYCLES = 256
+
+Shape = Literal["constant", "linear", "cosine", "squareRoot", "inverseSquareRoot", "inverse", "polynomial", "power", "exponential"]
+ABOVE_ZERO: tuple[Shape, ...] = ("inverse", "exponential")
+"""The shapes that reach `minRatio` only if it is above 0."""
+
+
+class ConstantScheduleSpec(ApiModel):
+    """The learning rate rises linearly and then stays."""
+
+    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
+
+
+class CosineScheduleSpec(ApiModel):
+    """The learning rate rises linearly, then falls along half a cosine until the last step."""
+
+    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
+    min_ratio: float = Field(default=0.1, ge=0, le=1, description="Last learning rate as a share of the peak.")
+    decay_steps: DecaySteps | None = Field(
+        default=None,
+        description=(
+            "Step at which the last learning rate is reached; it stays there. `trainer.steps` may then change. Default: the last step of "
+            "the run; `trainer.steps` must then not change after the warm-up."
+        ),
+    )
+
+
+class WsdScheduleSpec(ApiModel):
+    """Warm-up, stable, decay (Hu et al. 2024): the learning rate rises linearly, stays, and falls linearly over the last steps.
+
+    `trainer.steps` may change until the decay begins.
+    """
+
+    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
+    decay_steps: DecaySteps = Field(description="Steps of the decay, at the end of the run.")
+    min_ratio: float = Field(default=0.0, ge=0, le=1, description="Last learning rate as a share of the peak.")
+
+
+class PhasesScheduleSpec(RuledModel):
+    """Cycles of warm-up, stable phase and decay. A length up to 1 is a fraction of the cycle, above 1 steps."""
+
+    shape: Shape = Field(default="cosine", description="Curve of the decay.")
+    warmup: Share = Field(default=0.0, description="Linear warm-up from 0, in the first cycle.")
+    decay: Share | None = Field(default=None, description="Decay at the end of a cycle. Default: all after the warm-up.")
+    min_ratio: float = Field(default=0.1, ge=0, le=1, description="Last rate as a share of the peak.")
+    rewarmup: Share = Field(default=0.0, description="Warm-up of later cycles, from the last rate.")
+    cycles: CycleStep | None = Field(default=None, description="Number of equal cycles.")
+    cycle_lengths: Annotated[list[CycleStep], Field(max_length=MAX_CYCLES)] | None = Field(
+        default=None, description="Steps of cycles; the rest is one more."
+    )
+    cycle_ends: Annotated[list[CycleStep], Field(max_length=MAX_CYCLES)] | None = Field(
+        default=None, description="Last steps of cycles; the rest is one more."
+    )
+    exponent: float | None = Field(default=None, description="Of `cosine` (1), `polynomial` (2), `power` (-0.51).")
+    scale: float | None = Field(default=None, gt=0, description="Of `inverseSquareRoot` (10000), `power` (4.6).")
+
+    rules: ClassVar = (
+        Rule(
+            "[has(self.cycles), has(self.cycleLengths), has(self.cycleEnds)].filter(x, x).size() <= 1",
+            lambda self: sum(given is not None for given in (self.cycles, self.cycle_lengths, self.cycle_ends)) <= 1,
+            "give at most one of cycles, cycleLengths and cycleEnds",
+        ),
+    )
+
+
+class ScheduleSpec(OneOf):
+    """The learning rate schedule: exactly one member."""
+
+    constant: ConstantScheduleSpec | None = Field(default=None, description="Warm-up, then constant.")
+    cosine: CosineScheduleSpec | None = Field(default=None, description="Warm-up, then half a cosine.")
+    wsd: WsdScheduleSpec | None = Field(default=None, description="Warm-up, constant, then a linear decay over the last steps.")
+    phases: PhasesScheduleSpec | None = Field(
+        default=None, description="Decays of any shape, in cycles. A length up to 1 is a fraction of its cycle, above 1 steps."
+    )
+
+
+def cosine() -> ScheduleSpec:
+    """The default schedule."""
+    return ScheduleSpec(cosine=CosineScheduleSpec())
+
+
+class SchedulePointSpec(ApiModel):
+    """Values at one step."""
+
+    at: Share = Field(description="As a fraction of the run, or above 1 in steps.")
+    weight_decay: float | None = Field(default=None, ge=0, description="Factor of `weightDecay`.")
+    momentum: float | None = Field(default=None, ge=0, lt=1, description="Momentum of the rule (`beta1`).")
+
+
+class OtherSchedulesSpec(ApiModel):
+    """Schedules of weight decay and momentum, and the rate by batch size."""
+
+    points: Annotated[list[SchedulePointSpec], Field(max_length=64)] = Field(
+        default=[],
+        description="In rising order; linear in between.",
+    )
+    rate_by_batch_size: Literal["linear", "sqrt"] | None = Field(
+        default=None, description="Multiply the rate by the growth of the batch, or its root."
+    )
+
+    def points_of(self, name: Literal["weight_decay", "momentum"]) -> list[tuple[float, float]]:
+        """The points that set one value: their place, which is a fraction of the run or a step, and the value."""
+        return [(point.at, value) for point in self.points if (value := getattr(point, name)) is not None]
+
+
+SHAPES: tuple[Shape, ...] = get_args(Shape)
+
+
+def is_fraction(length: float) -> bool:
+    """Whether a length is a fraction of a whole, and not a number of steps."""
+    return 0 < length <= 1
+
+
+def steps_in(length: float, whole: int) -> int:
+    """A length in steps; a fraction is rounded down.
+
+    Args:
+        length: Up to 1: a fraction of `whole`. Above 1: steps.
+        whole: Steps.
+    """
+    return int(length * whole) if length <= 1 else int(length)
