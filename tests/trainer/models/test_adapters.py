@@ -31,9 +31,10 @@ from halcyon_api.spec.adapter import LoraSpec
 from tests.trainer.models.cases import FAMILIES, LLAMA, make, named
 
 TOKENS = named(np.random.default_rng(0).integers(0, 24, (2, 8), np.int32))
-_IN_ALL_TESTS = ("llama", "deepseek-v3")
+_MARKS = {"llama": (), "deepseek-v3": (pytest.mark.slow,)}
+"""Latent attention and experts take some seconds; the other families are further cases."""
 EACH = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in _IN_ALL_TESTS else pytest.mark.variant) for name in FAMILIES], ids=list(FAMILIES)
+    "name", [pytest.param(name, marks=_MARKS.get(name, (pytest.mark.variant,))) for name in FAMILIES], ids=list(FAMILIES)
 )
 
 
