@@ -116,6 +116,10 @@ def run_training(
     try:
         server = _server(context, reporter, requests)
         watchdog = Watchdog(reporter.health, _report_hung(reporter), _keep_stacks(context, identity), ending.hung, on_pause=reporter.paused)
+        if context.process_index == 0 and context.run.spec.task == "train" and context.run.spec.telemetry.trackers is not None:
+            from halcyon.telemetry.trackers import open_trackers  # imports TensorStore, so only with trackers
+
+            open_trackers(context.run, reporter, document)
         reporter.started(process_id=os.getpid())
         for sentence in unset:
             reporter.warning(sentence)
