@@ -6,11 +6,12 @@ import contextlib
 import json
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
@@ -22,6 +23,10 @@ from halcyon_api.yaml_text import InvalidYaml, read_document
 from halcyon_cli.cluster import ClusterAccess, Runs
 from halcyon_cli.errors import Rejected, reporting_errors
 from halcyon_cli.report import Report, read_report
+from halcyon_cli.roots import Endpoint, Place, Region, history_of_root, is_root
+
+if TYPE_CHECKING:
+    from halcyon.history.reading import History
 
 Run = Annotated[str, typer.Argument(help="Name of the TrainingRun.", metavar="RUN")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the run. Default: the kubeconfig's.")]
@@ -37,20 +42,37 @@ class Form(StrEnum):
 
 Output = Annotated[Form | None, typer.Option("--output", "-o", help="json: for programs. Default: as a table.")]
 _ENDED = ("Succeeded", "Failed")
+_WATCH_SECONDS = 5.0
+"""Time between two reads of a root that is watched."""
 
 
 def report(
-    run: Run,
+    run: Place,
     namespace: Namespace = None,
     context: Context = None,
     file: Annotated[
         Path | None, typer.Option(help="Read the run from this YAML or JSON file (- for standard input) instead of the cluster.")
     ] = None,
-    svg: Annotated[Path | None, typer.Option(help="Write the time line as an SVG picture to this file.")] = None,
+    svg: Annotated[
+        Path | None, typer.Option(help="Write a picture to this SVG file: the time line of a RUN, the curves of a ROOT.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="With a ROOT: write the whole report, with curves and time line, to this file.")] = None,
+    table: Annotated[
+        Path | None, typer.Option("--csv", help="With a ROOT: write the numbers of the steps to this file (- for standard output).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
 ) -> None:
-    """Show where the time of a run went: seconds by cause, its process groups, and a time line."""
+    """Show where the time of a run went: seconds by cause, its process groups, and a time line. With a ROOT, its losses too.
+
+    The checkpoint root of a run holds its whole history, during the run and years later; no cluster is needed to read it."""
     with reporting_errors():
+        if file is None and is_root(run):
+            _report_root(history_of_root(run, endpoint, region), svg, html, table, as_json=as_json)
+            return
+        if html is not None or table is not None:
+            raise Rejected(f"--html and --csv need the checkpoint root of run {run}: halcyon report ROOT")
         document = Runs(ClusterAccess(context, namespace)).get(run) if file is None else _read(file, run)
         found = read_report(run, parse_status(document.get("status")))
         if found is None:
@@ -62,20 +84,76 @@ def report(
 
             console().print(report_view(found))
         if svg is not None:
-            _write_picture(found, svg)
+            from halcyon_cli.timeline import draw
+
+            _write(draw(found), svg, "--svg")
+
+
+def _report_root(history: History, svg: Path | None, html: Path | None, table: Path | None, *, as_json: bool) -> None:
+    from halcyon_cli import history_report
+    from halcyon_cli.history_view import history_view
+
+    now = time.time()
+    if as_json:
+        sys.stdout.write(json.dumps(_document(history_report.report_of(history, now)) | history_report.document(history), indent=2) + "\n")
+    elif str(table) != "-":
+        console().print(history_view(history, now))
+    if svg is not None:
+        from halcyon_cli.curves import draw_curves
+
+        _write(draw_curves([history]), svg, "--svg")
+    if html is not None:
+        from halcyon_cli.page import page
+
+        _write(page(history, now), html, "--html")
+    if str(table) == "-":
+        sys.stdout.write(history_report.table(history))
+    elif table is not None:
+        _write(history_report.table(history), table, "--csv")
+
+
+def compare(
+    roots: Annotated[
+        list[str], typer.Argument(help="Checkpoint roots of runs, or the run documents that name them.", metavar="ROOT|RUN.YAML...")
+    ],
+    svg: Annotated[Path | None, typer.Option(help="Write the curves of all runs in one picture to this SVG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports of all runs as a JSON list.")] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Compare runs by the histories in their checkpoint roots: losses at the same step, speed, goodput, and all curves in one picture."""
+    from halcyon_cli import history_report
+    from halcyon_cli.history_view import comparison_view
+
+    now = time.time()
+    with reporting_errors():
+        histories = [history_of_root(root, endpoint, region) for root in roots]
+        if as_json:
+            _write_json([_document(history_report.report_of(one, now)) | history_report.document(one) for one in histories])
+        else:
+            console().print(comparison_view(histories, now))
+        if svg is not None:
+            from halcyon_cli.curves import draw_curves
+
+            _write(draw_curves(histories), svg, "--svg")
 
 
 def status(
-    run: Run,
+    run: Place,
     namespace: Namespace = None,
     context: Context = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Update the view until the run ends.")] = False,
     output: Output = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
 ) -> None:
     """Show the state of a run: phase and reason, progress, losses, checkpoints, hosts, and where its time went."""
     from rich.live import Live
 
     with reporting_errors():
+        if is_root(run):
+            _status_of_root(run, endpoint, region, watch=watch, output=output)
+            return
         runs = Runs(ClusterAccess(context, namespace))
         if output is not None:
             for document in runs.changes(run) if watch else (runs.get(run),):
@@ -91,6 +169,27 @@ def status(
                 live.update(view, refresh=True)
                 if ended:
                     return
+
+
+def _status_of_root(place: str, endpoint: str | None, region: str | None, *, watch: bool, output: Form | None) -> None:
+    from rich.live import Live
+
+    from halcyon_cli import history_report
+    from halcyon_cli.history_view import status_view
+
+    history = history_of_root(place, endpoint, region)
+    if output is not None:
+        found = history_report.document(history)
+        del found["history"]
+        _write_json({"run": history.run, "state": history_report.state(history, time.time()), **found})
+    elif not watch:
+        console().print(status_view(history, time.time()))
+    else:
+        with Live(status_view(history, time.time()), console=Console(), auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
+            while not history.groups[-1].ended:
+                time.sleep(_WATCH_SECONDS)
+                history = history_of_root(place, endpoint, region)
+                live.update(status_view(history, time.time()), refresh=True)
 
 
 def top(
@@ -276,7 +375,7 @@ def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait
 
 def register(app: typer.Typer, panel: str | None = None) -> None:
     """Add the commands to an application, under the heading `panel` of its help."""
-    for command in (status, top, logs, report, diff, checkpoint, suspend, resume, restart, refresh):
+    for command in (status, top, logs, report, compare, diff, checkpoint, suspend, resume, restart, refresh):
         app.command(rich_help_panel=panel)(command)
 
 
@@ -418,10 +517,8 @@ def _document(report: Report) -> dict[str, Any]:
     }
 
 
-def _write_picture(report: Report, path: Path) -> None:
-    from halcyon_cli.timeline import draw
-
+def _write(text: str, path: Path, option: str) -> None:
     try:
-        path.write_text(draw(report), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise Rejected(f"{path} cannot be written: {error.strerror}; give --svg another path") from None
+        raise Rejected(f"{path} cannot be written: {error.strerror}; give {option} another path") from None

@@ -17,7 +17,7 @@ from halcyon_cli.errors import Rejected
 from halcyon_cli.kubectl import app
 
 _NO_FILES = ":4"
-_WITHOUT_RUN = ("top",)
+_WITHOUT_RUN = ("top", "compare")
 
 
 def candidates(words: Sequence[str], place: ClusterAccess) -> Iterable[str]:

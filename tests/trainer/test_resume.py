@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from halcyon.history.reading import read_history
+from halcyon.storage.store import Store
 from halcyon_api.exit_codes import ExitCode
+from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.families import SMALL_FAMILIES
 from tests.suite import promises
 from tests.trainer.process_groups import TrainerProcesses, each_restart, run_document, start_processes
@@ -63,6 +66,9 @@ def test_sigterm_to_one_process_saves_on_all_and_resumes_bitwise(tmp_path: Path,
             assert reports[0]["step"] == reports[1]["step"] == reports[0]["checkpointStep"] >= stop[0]
         collect(losses, group, expected)
     assert losses == expected
+    history = read_history(Store(CheckpointSpec(root=f"file://{tmp_path / 'root'}")))
+    assert {row["step"]: row["loss"] for row in history.steps} == expected
+    assert [one.ended for one in history.groups] == ["preempted", "preempted", "completed"]
 
 
 @promises.LAPTOP

@@ -36,6 +36,7 @@ from halcyon.telemetry import (
     write_termination_report,
 )
 from halcyon.telemetry.health import Health, HealthLimits
+from halcyon.telemetry.outcome import outcome
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
 from halcyon.training.run_plan import run_plan
 from halcyon_api.exit_codes import ExitCode
@@ -54,6 +55,10 @@ _NOTICE_MESSAGES: dict[Task, str] = {
 """The message of a process that ends at a notice while no step runs."""
 _WORK: dict[Task, WorkStage] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
 """The stage in which each task does its productive work."""
+CLOSING_SECONDS = 30.0
+"""Longest time at the end of a completed run in which its history, and its trackers, keep what they have received."""
+LEAVING_SECONDS = 0.7
+"""The same for a pod that ends early: less than the time that the last save leaves for the exit (`halcyon.training.last_save`)."""
 _LIFELINE_SECONDS = 1.0
 """Longest wait for the lifeline's report of a lost process after a collective has failed. The kernel reports it in milliseconds."""
 
@@ -97,7 +102,7 @@ def run_training(
     log = open_log(_own_stdout(), identity, steps=steps, json_lines=json_lines)
     limits = HealthLimits(floor_seconds=float(context.run.spec.recovery.step_timeout_seconds))
     reporter = RunReporter(identity, run_plan(context), log, limits=limits, work=_WORK[context.run.spec.task])
-    ending = _Ending(context, reporter)
+    ending = _Ending(document, context, reporter)
     requests = SaveRequests()
     retry_budget = RetryBudget(
         float(context.run.spec.checkpoint.access_retry_seconds),
@@ -111,6 +116,10 @@ def run_training(
     try:
         server = _server(context, reporter, requests)
         watchdog = Watchdog(reporter.health, _report_hung(reporter), _keep_stacks(context, identity), ending.hung, on_pause=reporter.paused)
+        if context.process_index == 0 and context.run.spec.task == "train" and context.run.spec.telemetry.trackers is not None:
+            from halcyon.telemetry.trackers import open_trackers  # imports TensorStore, so only with trackers
+
+            open_trackers(context.run, reporter, document)
         reporter.started(process_id=os.getpid())
         for sentence in unset:
             reporter.warning(sentence)
@@ -180,7 +189,8 @@ def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, retry_bu
 class _Ending:
     """Reports the end of the process and exits."""
 
-    def __init__(self, context: Context, reporter: RunReporter) -> None:
+    def __init__(self, document: Path, context: Context, reporter: RunReporter) -> None:
+        self._document = document
         self._context = context
         self._reporter = reporter
         self._once = threading.Lock()
@@ -218,8 +228,16 @@ class _Ending:
         if problem:
             self._reporter.warning(problem)
         self._reporter.ended(report)
+        self._reporter.close_listeners(self._closing_seconds(cause))
         self._reporter.log.close()
+        if not self._context.in_pod and self._context.run.spec.task == "train":
+            for line in outcome(self._document, self._context.run.spec.checkpoint.root, report, known):
+                sys.stderr.write(f"{line}\n")
         _exit(code)
+
+    def _closing_seconds(self, cause: Cause) -> float:
+        """Longest time at the end of the process in which the history is completed. A preempted pod has no more than its last save left."""
+        return CLOSING_SECONDS if cause == "completed" or not self._context.in_pod else LEAVING_SECONDS
 
     def failed(self, error: Exception) -> NoReturn:
         """End the process after an error: a `TrainerExit`, or an unexpected error."""

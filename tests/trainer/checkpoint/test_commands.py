@@ -17,6 +17,7 @@ from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.checkpoint.helpers import Root, epoch, fill, mesh, numbers, on, open_root, position, same_bits, template, with_keep
+from tests.trainer.history.rows import Recorder, group, row
 
 
 def run(root: Root, *words: str) -> Result:
@@ -83,6 +84,24 @@ def test_verify_reads_every_byte(file_root: Root) -> None:
     assert result.exit_code == ExitCode.FAILURE
     assert "step 1: 1 problems" in result.stdout
     assert "data/half/zarr.json has" in result.stdout
+
+
+def test_verify_and_gc_know_the_history(file_root: Root) -> None:
+    fill(file_root, 1)
+    Recorder(file_root.spec, group(1)).flush([row(1)])
+    (segment,) = (file_root.folder / "metrics").glob("*.zst")
+    data = segment.read_bytes()
+    merged = segment.with_name("000000001-000000008.1.000001.w1.jsonl.zst")
+    merged.write_bytes(data)  # as if a merge had been killed before it deleted its sources
+    assert "history: every byte of 1 file is what was written" in run(file_root, "verify").stdout
+    assert segment.name in run(file_root, "gc", "--dry-run").stdout
+    assert segment.exists()
+    run(file_root, "gc")
+    assert not segment.exists()
+    merged.write_bytes(data[:-1])
+    result = run(file_root, "verify")
+    assert result.exit_code == ExitCode.FAILURE
+    assert "history: 1 problem" in result.stdout
 
 
 def test_diff_names_the_arrays_and_the_number_of_differing_values(file_root: Root) -> None:

@@ -191,6 +191,11 @@ class Checkpointer:
         return self._epoch
 
     @property
+    def writer(self) -> str:
+        """The nonce with which process 0 took the root, as HEAD has it."""
+        return self._writer
+
+    @property
     def newest(self) -> CommittedStep | None:
         """The newest committed checkpoint that this process knows."""
         return self._head.newest

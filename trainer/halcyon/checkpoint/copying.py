@@ -8,6 +8,7 @@ from halcyon.checkpoint.creating import commit_fresh
 from halcyon.checkpoint.parts import in_parallel
 from halcyon.checkpoint.verify import encode_commit, prefixes, read_file, read_manifest_bytes
 from halcyon.errors import RootTaken
+from halcyon.history.copying import copy_history
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     CHOICES_PREFIX,
@@ -59,6 +60,7 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
 
     jobs: list[Callable[[], None]] = [lambda file=file: carry(file) for file in manifest.files]
     jobs += [lambda key=key: _carry_key(store, to, key) for prefix in _BESIDE for key in store.list(prefix)]
+    jobs.append(lambda: copy_history(store, to, entry.step))
     in_parallel(jobs)
     to.write(f"{entry.path}{MANIFEST_KEY}", data)
     to.write(f"{entry.path}{COMMIT_KEY}", encode_commit(data, entry.epoch))

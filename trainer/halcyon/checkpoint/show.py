@@ -14,6 +14,7 @@ from rich.text import Text
 from halcyon.checkpoint.collect import Garbage
 from halcyon.checkpoint.comparison import Checkpoint, LeafDifference
 from halcyon.checkpoint.inspection import Listing
+from halcyon.history.reading import History
 from halcyon.storage.abilities import Ability
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.counting import counted
@@ -74,6 +75,13 @@ def damage_view(entry: CommittedStep, damages: Sequence[str]) -> RenderableType:
     if not damages:
         return Text(f"step {entry.step}: every byte is what was written ({decimal(entry.size_bytes)})", "green")
     return Group(Text(f"step {entry.step}: {len(damages)} problems", "red"), *(Text(f"  {damage}") for damage in damages))
+
+
+def history_damage_view(history: History) -> RenderableType:
+    """The damage of a history, or that it is intact."""
+    if not history.damages:
+        return Text(f"history: every byte of {counted(history.files, 'file')} is what was written", "green")
+    return Group(Text(f"history: {counted(len(history.damages), 'problem')}", "red"), *(Text(f"  {damage}") for damage in history.damages))
 
 
 def difference_view(differences: Iterable[LeafDifference]) -> RenderableType:

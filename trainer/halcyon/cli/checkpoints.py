@@ -47,7 +47,7 @@ def list_(
     from halcyon.checkpoint.show import listing_view
 
     with report_root_errors():
-        listing = list_checkpoints(_spec(place, endpoint, region), limit=None if as_json else limit, before=None if as_json else before)
+        listing = list_checkpoints(root_spec(place, endpoint, region), limit=None if as_json else limit, before=None if as_json else before)
         if as_json:
             document = {
                 "head": listing.head.document() if listing.head else None,
@@ -66,7 +66,7 @@ def show(place: RootArgument, step: Step = None, endpoint: Endpoint = None, regi
     from halcyon.checkpoint.show import checkpoint_view
 
     with report_root_errors():
-        store = _store(place, endpoint, region)
+        store = root_store(place, endpoint, region)
         _print(checkpoint_view(Checkpoint(store, _entry(store, step))))
 
 
@@ -78,19 +78,24 @@ def verify(
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Read every byte of a checkpoint and report all damage. Exits with 1 if there is any."""
+    """Read every byte of a checkpoint, and of the history, and report all damage. Exits with 1 if there is any."""
     from halcyon.checkpoint.opening import committed_steps
-    from halcyon.checkpoint.show import damage_view
+    from halcyon.checkpoint.show import damage_view, history_damage_view
     from halcyon.checkpoint.verify import find_damage
+    from halcyon.history.reading import read_history
 
     with report_root_errors():
-        store = _store(place, endpoint, region)
+        store = root_store(place, endpoint, region)
         entries = committed_steps(store) if every else (_entry(store, step),)
         intact = True
         for entry in entries:
             damages = find_damage(store, entry)
             intact = intact and not damages
             _print(damage_view(entry, damages))
+        history = read_history(store)
+        if history.files:
+            intact = intact and not history.damages
+            _print(history_damage_view(history))
     if not intact:
         raise typer.Exit(ExitCode.FAILURE)
 
@@ -109,8 +114,8 @@ def diff(
     from halcyon.checkpoint.show import difference_view
 
     with report_root_errors():
-        here = _store(place, endpoint, region)
-        there = here if other is None else _store(other, endpoint, region)
+        here = root_store(place, endpoint, region)
+        there = here if other is None else root_store(other, endpoint, region)
         differences = list(compare(Checkpoint(here, _entry(here, first)), Checkpoint(there, _entry(there, second))))
         _print(difference_view(differences))
     if differences:
@@ -123,7 +128,7 @@ def pin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, regio
     from halcyon.checkpoint.head import edit, with_pin
 
     with report_root_errors():
-        store = _store(place, endpoint, region)
+        store = root_store(place, endpoint, region)
         entry = _entry(store, step)
         try:
             edit(store, lambda head: with_pin(head, entry.path))
@@ -138,7 +143,7 @@ def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, reg
     from halcyon.checkpoint.head import edit, without_pin
 
     with report_root_errors():
-        store = _store(place, endpoint, region)
+        store = root_store(place, endpoint, region)
         entry = _entry(store, step)
         edit(store, lambda head: without_pin(head, entry.path))
         _print(f"step {entry.step} is not pinned")
@@ -152,16 +157,20 @@ def gc(
     region: Region = None,
 ) -> None:
     """Delete files that can never be restored: of checkpoints deleted in part, and of writers that have lost the root."""
-    from halcyon.checkpoint.collect import delete_checkpoint, garbage
+    from halcyon.checkpoint.collect import Garbage, delete_checkpoint, garbage
     from halcyon.checkpoint.show import garbage_view
+    from halcyon.history.reading import list_segments
 
     with report_root_errors():
-        store = _store(place, endpoint, region)
+        store = root_store(place, endpoint, region)
         found = garbage(store)
+        merged = tuple(Garbage(name.key, "merged into another file of the history") for name in list_segments(store)[1])
         if not dry_run:
             for one in found:
                 delete_checkpoint(store, one.path)
-        _print(garbage_view(found, deleted=not dry_run))
+            for one in merged:
+                store.delete(one.path)
+        _print(garbage_view((*found, *merged), deleted=not dry_run))
 
 
 @app.command()
@@ -183,7 +192,7 @@ def copy(
         namespace, _, name = (run or "").partition("/")
         if run is not None and not (namespace and name):
             raise BadConfiguration(f"--run: give NAMESPACE/NAME, not {run!r}")
-        store, target = _store(place, endpoint, region), _store(root_address(to), to_endpoint, to_region)
+        store, target = root_store(place, endpoint, region), root_store(root_address(to), to_endpoint, to_region)
         entry = _entry(store, step)
         head = copy_checkpoint(store, entry, target, owner=Owner(namespace=namespace, name=name) if run else None)
         _print(f"step {entry.step} is in {target.root}, for the run {head.owner.namespace}/{head.owner.name}")
@@ -209,9 +218,9 @@ def average(
 
     with report_root_errors():
         places = [split_step(checkpoint) for checkpoint in checkpoints]
-        stores = {place: _store(place, endpoint, region) for place, _ in places}
+        stores = {place: root_store(place, endpoint, region) for place, _ in places}
         sources = [Averaged(stores[place], _entry(stores[place], step)) for place, step in places]
-        to = _store(root_address(root), root_endpoint, root_region)
+        to = root_store(root_address(root), root_endpoint, root_region)
         owner = owner_of(run, to.root)
         model = average_models(sources, to, owner=owner, clock=time.time())
     sys.stderr.write(
@@ -227,14 +236,19 @@ def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None
     from halcyon.storage.abilities import test_abilities
 
     with report_root_errors():
-        store = _store(place, endpoint, region)
+        store = root_store(place, endpoint, region)
         abilities = list(test_abilities(store, secrets.token_hex(4), time.monotonic))
         _print(abilities_view(store.root, abilities))
     if any(ability.problem for ability in abilities):
         raise typer.Exit(ExitCode.ROOT_UNUSABLE)
 
 
-def _spec(place: str, endpoint: str | None, region: str | None) -> CheckpointSpec:
+def root_spec(place: str, endpoint: str | None, region: str | None) -> CheckpointSpec:
+    """The address of a root: from a run document, or from an address or a directory.
+
+    Raises:
+        BadConfiguration: It is neither.
+    """
     from pydantic import ValidationError
 
     from halcyon.huggingface.model_file import read_model
@@ -251,10 +265,11 @@ def _spec(place: str, endpoint: str | None, region: str | None) -> CheckpointSpe
         raise BadConfiguration(f"{place}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
-def _store(place: str, endpoint: str | None, region: str | None) -> Store:
+def root_store(place: str, endpoint: str | None, region: str | None) -> Store:
+    """The root that a command line names; raises as `root_spec` does."""
     from halcyon.storage.store import Store
 
-    return Store(_spec(place, endpoint, region))
+    return Store(root_spec(place, endpoint, region))
 
 
 def _entry(store: Store, step: int | None) -> CommittedStep:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from halcyon.evaluate.evaluation import Evaluation
 
 
+_CLOSE_SECONDS = 30.0
+"""Longest time at the end of a training in which its history is completed."""
+
+
 def _ignore(*_: object) -> None:
     return
 
@@ -103,6 +107,7 @@ def train(
             on_failed_build=_ignore,  # the main thread waits for the build, and raises its error
         )
     finally:
+        reporter.close_listeners(_CLOSE_SECONDS)
         events.close()
     return Trained(ended.step, not ended.preempted, spec.checkpoint.root)
 

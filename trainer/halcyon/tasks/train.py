@@ -33,6 +33,7 @@ from halcyon.training.choices import RunChoice
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.exports import begin_exports, check_exportable, complete_exports
 from halcyon.training.fitting import with_choice
+from halcyon.training.history import begin_history
 from halcyon.training.last_save import LastSave, SaveBudget
 from halcyon.training.loop import Loop, Training, TrainingEnd
 from halcyon.training.plan_reports import PlanReports
@@ -128,6 +129,8 @@ def train(
         checkpointer.opened()
         choice.keep()
         state = start.state(program)
+        if processes.is_main:
+            begin_history(context, checkpointer, reporter, start.step)
         start.report(reporter)
         reporter.saves_every(checkpointer.interval_seconds)
 

@@ -48,7 +48,8 @@ class RunReporter(CheckpointReports, EvaluationReports):
     ) -> None:
         clock = clock or Clock()
         age = process_age_seconds() if age_seconds is None else age_seconds
-        self._started_at = timestamp(clock.wall() - age)
+        self.began = clock.wall() - age
+        self._started_at = timestamp(self.began)
         super().__init__(identity, log, clock, RunState(plan, clock, limits or HealthLimits(), clock.monotonic() - age, work))
 
     def started(self, **details: Any) -> None:
@@ -59,6 +60,9 @@ class RunReporter(CheckpointReports, EvaluationReports):
         """Report the stage that the loop enters. Until the first step, the time of each stage counts as start-up."""
         with self._lock:
             self._run.enter(stage)
+        if stage == "saving":
+            for listener in self._listeners:
+                listener.hurry()
 
     def knows_flops(self, flops_per_token: float) -> None:
         """Set the floating-point operations of training on one token, forward and backward."""
@@ -121,12 +125,14 @@ class RunReporter(CheckpointReports, EvaluationReports):
         now, wall = self._clock.monotonic(), self._clock.wall()
         with self._lock:
             run = self._run
+            before = run.pace.last_ended
             first = run.step_ended(report, now, wall)
             speed, eta = run.tokens_per_second, run.eta_seconds(report.step)
             plan, startup = run.plan, run.startup.parts
         if first:
             self._compiled(report.step, startup)
-        if report.step % plan.log_every_steps == 0 or report.step >= plan.steps:
+        due = report.step % plan.log_every_steps == 0 or report.step >= plan.steps
+        if due or self._listeners:
             fields: dict[str, Any] = {
                 "step": report.step,
                 "loss": report.loss,
@@ -137,7 +143,10 @@ class RunReporter(CheckpointReports, EvaluationReports):
                 "eta_seconds": eta,
                 "data_wait_seconds": microseconds(report.data_wait_seconds),
             }
-            self._event("step", **fields, **{name: value for name, value in report.metrics.items() if name not in fields})
+            fields |= {name: value for name, value in report.metrics.items() if name not in fields}
+            if due:
+                self._event("step", **fields)
+            self._tell("step", fields if before is None else {**fields, "seconds": microseconds(now - before)})
 
     def waited_for_batch(self, seconds: float) -> None:
         """Report the time in seconds that the loop waited for its current batch."""

@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from typing import Any
 
+from halcyon.history.background import Listener, Row
 from halcyon.telemetry.clock import Clock, microseconds
 from halcyon.telemetry.events import BY_NAME
 from halcyon.telemetry.log import EventLog, RunIdentity
@@ -28,6 +29,20 @@ class Reports:
         self._clock = clock
         self._run = run
         self._lock = threading.Lock()
+        self._listeners: tuple[Listener, ...] = ()
+
+    def listen(self, listener: Listener) -> None:
+        """Pass all events from now on to a listener too, and the numbers of every step. For process 0."""
+        self._listeners = (*self._listeners, listener)
+
+    def close_listeners(self, seconds: float) -> None:
+        """End the listeners. All of them together have this number of seconds to keep what they have received."""
+        deadline = self._clock.monotonic() + seconds
+        for listener in self._listeners:
+            listener.close(0.0)  # all of them begin with it now
+        for listener in self._listeners:
+            listener.close(max(0.0, deadline - self._clock.monotonic()))
+        self._listeners = ()
 
     def _count(self, **more: float) -> None:
         """Add to the counts of `Tallies`, with the lock held."""
@@ -38,6 +53,15 @@ class Reports:
         """Write a line of the log, without the lock: it may block."""
         if self.identity.process_index == 0 or BY_NAME[name].every_process:
             self.log.event(name, **fields)
+        if name != "step":
+            self._tell(name, fields)
+
+    def _tell(self, name: str, fields: dict[str, Any]) -> None:
+        """Pass an event to the listeners, which do not wait."""
+        if self._listeners:
+            row = Row(name, self._clock.wall(), fields)
+            for listener in self._listeners:
+                listener.record(row)
 
     def _compiled(self, step: int, startup: dict[str, float]) -> None:
         """Write the line about the end of the first step, with the parts of the start."""

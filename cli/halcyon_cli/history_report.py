@@ -1,0 +1,132 @@
+"""The report of a run from its history: the same as from the status of a run in a cluster, and the numbers of its steps. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import accumulate
+from typing import Any
+
+from halcyon.history.reading import History
+from halcyon_cli.report import ProcessGroup, Report
+
+SILENT_SECONDS = 120.0
+"""A run that has written nothing for this time does not train: a trainer writes at least every 20 seconds while steps end."""
+_FIRST_COLUMNS = (
+    "step",
+    "time",
+    "loss",
+    "heldOutLoss",
+    "bitsPerByte",
+    "gradientNorm",
+    "learningRate",
+    "tokens",
+    "tokensPerSecond",
+    "seconds",
+)
+
+
+def state(history: History, now: float) -> str:
+    """What the run does now, in a few words, as far as its history shows.
+
+    Args:
+        history: The history; it has a process group.
+        now: Seconds since 1970.
+    """
+    last = history.groups[-1]
+    if last.ended:
+        return {"completed": "complete", "preempted": "stopped by a notice"}.get(last.ended, last.ended)
+    silent = now - last.last_time
+    return "training" if silent < SILENT_SECONDS else f"no news since {moment(last.last_time)}"
+
+
+def report_of(history: History, now: float) -> Report:
+    """The report; the time between process groups is in none of them, because nobody observed it."""
+    groups = [
+        ProcessGroup(
+            f"{one.group.attempt}.{one.group.restart}",
+            one.seconds,
+            one.group.resumed_step,
+            one.last_step,
+            one.ended or ("" if one is history.groups[-1] else "killed"),
+        )
+        for one in history.groups
+    ]
+    begins = accumulate((group.seconds.total for group in groups), initial=0.0)
+    total = history.seconds
+    return Report(
+        run=history.run,
+        phase=state(history, now),
+        started_at=moment(history.groups[0].group.began),
+        groups=tuple(
+            ProcessGroup(one.name, one.seconds, one.from_step, one.to_step, one.ended, begin)
+            for one, begin in zip(groups, begins, strict=False)
+        ),
+        seconds=total,
+        ratio=total.productive_step / total.total if total.total else 0.0,
+        lost_steps=sum(one.repeated for one in history.groups),
+        restarts=len(groups) - 1,
+        suspended_seconds=0.0,
+    )
+
+
+def moment(seconds: float) -> str:
+    """A time in seconds since 1970, as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def series(rows: Iterable[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """The steps and values of one number, without values that are not finite."""
+    pairs = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), (int, float))]
+    return [step for step, _ in pairs], [float(value) for _, value in pairs]
+
+
+def together(history: History) -> list[dict[str, Any]]:
+    """The evaluations of all sources together, by step."""
+    return [row for row in history.evaluations if "source" not in row]
+
+
+def table(history: History) -> str:
+    """The steps as CSV: one line each, with the evaluation of the step if there was one. Lists of numbers are left out."""
+    held_out = {row["step"]: row for row in together(history)}
+    rows = [
+        {
+            **{name: value for name, value in row.items() if isinstance(value, (int, float, str)) and name != "event"},
+            "heldOutLoss": held_out.get(row["step"], {}).get("loss"),
+            "bitsPerByte": held_out.get(row["step"], {}).get("bitsPerByte"),
+        }
+        for row in history.steps
+    ]
+    names = dict.fromkeys((*_FIRST_COLUMNS, *(name for row in rows for name in row)))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def document(history: History) -> dict[str, Any]:
+    """What a history adds to the JSON of a report."""
+    return {
+        "root": history.root,
+        "step": history.done_steps,
+        "steps": history.planned_steps,
+        "complete": history.complete,
+        "stoppedSeconds": round(history.stopped_seconds, 3),
+        "history": {
+            "steps": list(history.steps),
+            "evaluations": list(history.evaluations),
+            "events": list(history.events),
+            "damages": list(history.damages),
+        },
+    }
+
+
+def labels(histories: Sequence[History]) -> list[str]:
+    """A label for each run: its name, or its root where names are equal."""
+    names = [history.run for history in histories]
+    return [
+        name if names.count(name) == 1 else history.root.removeprefix("file://") for name, history in zip(names, histories, strict=True)
+    ]

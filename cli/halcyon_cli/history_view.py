@@ -1,0 +1,151 @@
+"""The history of a run, or of several, as a terminal shows it. Pure: takes values, returns rich renderables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from halcyon.history.reading import History
+from halcyon.telemetry.progress_line import sentence
+from halcyon_api.counting import counted
+from halcyon_cli.history_report import labels, moment, report_of, series, state, together
+from halcyon_cli.status_view import sparkline
+from halcyon_cli.tables import band, report_view
+from halcyon_cli.timeline import span
+
+_WIDTH = 60
+_LAST_EVENTS = 8
+_SNAKE = str.maketrans({letter: f"_{letter.lower()}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"})
+
+
+def status_view(history: History, now: float) -> RenderableType:
+    """The state of a run: progress, losses, checkpoints, and where its time went.
+
+    Args:
+        history: The history.
+        now: Seconds since 1970.
+    """
+    facts = Table.grid(padding=(0, 2))
+
+    def fact(title: str, value: RenderableType) -> None:
+        facts.add_row(Text(title, "bold"), Text(value) if isinstance(value, str) else value)
+
+    report, last = report_of(history, now), history.groups[-1]
+    fact("state", state(history, now))
+    if last.message:
+        fact("that is", last.message)
+    fact("root", history.root)
+    bar = Table.grid(padding=(0, 1))
+    done, planned = history.done_steps, history.planned_steps
+    bar.add_row(ProgressBar(total=planned or 1, completed=done, width=30), f"{done:,} of {planned:,} steps")
+    fact("progress", bar)
+    if history.steps and (speed := history.steps[-1].get("tokensPerSecond")):
+        eta = history.steps[-1].get("etaSeconds")
+        fact("speed", f"{speed:,.0f} tokens/s" + (f", {span(eta)} left" if eta and not last.ended else ""))
+    for title, text in _losses(history):
+        fact(title, text)
+    saved = next((row for row in reversed(history.events) if row["event"] == "checkpoint"), None)
+    if saved is not None:
+        fact("saved", f"step {saved['step']:,}, {moment(saved['time'])}, {saved['path']}")
+    fact("restarts", f"{report.restarts}, {counted(report.lost_steps, 'step')} repeated" if report.restarts else "none")
+    fact("goodput", Text(f"{report.ratio:.1%} of {span(report.wall_seconds)}  ") + band(report.seconds, _WIDTH - 20))
+    return Group(Text(history.run, "bold"), facts, *_damages(history))
+
+
+def history_view(history: History, now: float) -> RenderableType:
+    """The report of a run: its losses, where its time went, its evaluations and its last events."""
+    report = report_of(history, now)
+    facts = Table.grid(padding=(0, 2))
+    for title, text in _losses(history):
+        facts.add_row(Text(title, "bold"), text)
+    parts: list[RenderableType] = [report_view(report), facts]
+    if history.stopped_seconds >= 0.1:
+        parts.append(Text(f"between the process groups: {span(history.stopped_seconds)}, in no sum", "dim"))
+    if history.evaluations:
+        parts.append(_evaluations(history.evaluations))
+    if history.events:
+        parts.append(_events(history.events[-_LAST_EVENTS:]))
+    return Group(*parts, *_damages(history))
+
+
+def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
+    """Several runs, one line each, and their losses at the same step: the last that all of them have done."""
+    table = Table("run", "state", box=SIMPLE_HEAD)
+    common = min(history.done_steps for history in histories)
+    for title in ("step", "loss", f"loss at {common}", "held-out loss", "bits per byte", "tokens/s", "goodput", "restarts"):
+        table.add_column(title, justify="right")
+    table.add_column("loss")
+    for label, history in zip(labels(histories), histories, strict=True):
+        report = report_of(history, now)
+        _, losses = series(history.steps, "loss")
+        at_common = next((row["loss"] for row in reversed(history.steps) if row["step"] <= common), None)
+        held_out = (together(history) or [{}])[-1]
+        last = history.steps[-1] if history.steps else {}
+        table.add_row(
+            Text(label),
+            Text(report.phase),
+            f"{history.done_steps}/{history.planned_steps}",
+            _number(last.get("loss")),
+            _number(at_common),
+            _number(held_out.get("loss")),
+            _number(held_out.get("bitsPerByte")),
+            f"{last['tokensPerSecond']:,.0f}" if last.get("tokensPerSecond") else "-",
+            f"{report.ratio:.0%}",
+            str(report.restarts),
+            Text(sparkline(losses, 30) if losses else "", "cyan"),
+        )
+    return table
+
+
+def _losses(history: History) -> list[tuple[str, Text]]:
+    found: list[tuple[str, Text]] = []
+    for title, rows in (("loss", history.steps), ("held-out loss", together(history))):
+        _, values = series(rows, "loss")
+        if values:
+            found.append((title, Text(f"{values[0]:.4f} to {values[-1]:.4f}  ") + Text(sparkline(values, _WIDTH), "cyan")))
+    return found
+
+
+def _evaluations(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table("evaluation at step", "source", box=SIMPLE_HEAD)
+    for title in ("loss", "bits per byte", "seconds"):
+        table.add_column(title, justify="right")
+    for row in rows[-_LAST_EVENTS:]:
+        table.add_row(
+            f"{row['step']:,}",
+            row.get("source", "all"),
+            _number(row.get("loss")),
+            _number(row.get("bitsPerByte")),
+            _number(row.get("seconds")),
+        )
+    return table
+
+
+def _events(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table("last events", "process group", "", box=SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(moment(row["time"]), f"{row['attempt']}.{row['restart']}", Text(event_sentence(row)))
+    return table
+
+
+def event_sentence(row: dict[str, Any]) -> str:
+    """An event as a sentence, as the trainer's live line shows it."""
+    fields = {name.translate(_SNAKE): value for name, value in row.items() if name not in ("event", "time", "attempt", "restart")}
+    try:
+        return sentence(row["event"], fields)
+    except (KeyError, TypeError, ValueError):  # an event of another version
+        return row["event"]
+
+
+def _damages(history: History) -> list[Text]:
+    return [Text(f"not read: {damage}", "red") for damage in history.damages]
+
+
+def _number(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, (int, float)) else "-" if value is None else str(value)

@@ -1,0 +1,48 @@
+"""Reads the history of a run from its checkpoint root, wherever that lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from halcyon_cli.errors import Rejected
+
+if TYPE_CHECKING:
+    from halcyon.history.reading import History
+
+Endpoint = Annotated[str | None, typer.Option(help="With a ROOT: address of an S3-compatible store other than AWS.")]
+Region = Annotated[str | None, typer.Option(help="With a ROOT: region of its S3 bucket.")]
+Place = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a TrainingRun in the cluster; or a checkpoint root (s3://BUCKET/PATH, a directory), or the document that names it.",
+        metavar="RUN|ROOT|RUN.YAML",
+    ),
+]
+
+
+def is_root(place: str) -> bool:
+    """Whether a word of the command line is a root or a run document. A name of a run has neither dots nor slashes."""
+    if "/" in place or "." in place or place.startswith("~"):
+        return True
+    return any((Path(place) / key).exists() for key in ("HEAD", "metrics"))
+
+
+def history_of_root(place: str, endpoint: str | None = None, region: str | None = None) -> History:
+    """The history in a root.
+
+    Raises:
+        typer.Exit: The root does not answer or the place is not valid; the sentence is printed.
+        Rejected: The root has no history.
+    """
+    from halcyon.cli.checkpoints import root_store
+    from halcyon.cli.errors import report_root_errors
+    from halcyon.history.reading import read_history
+
+    with report_root_errors():
+        found = read_history(root_store(place, endpoint, region))
+    if not found.groups:
+        raise Rejected(f"{found.root} has no history: no run has trained there since Halcyon keeps one, or the address is another one")
+    return found

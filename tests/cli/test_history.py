@@ -1,0 +1,111 @@
+"""`halcyon report`, `status` and `compare` of a checkpoint root, from its history alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from halcyon.history.background import Row
+from halcyon_cli.curves import moving_mean
+from halcyon_cli.kubectl import app as kubectl
+from halcyon_cli.main import app
+from halcyon_cli.roots import is_root
+from tests.trainer.history.rows import Recorder, group, root, row
+
+
+def numbers(first: int, last: int, scale: float = 1.0) -> list[Row]:
+    return [row(step, scale * 8 / step, gradient_norm=1.5, learning_rate=0.001, tokens_per_second=100.0) for step in range(first, last + 1)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A root whose run was killed at step 30, resumed at step 20, and ended at step 40."""
+    folder = tmp_path / "root"
+    store = root(folder)
+    first = Recorder(store.place, group(1, writer="a"), seconds=30.0)
+    first.flush(numbers(1, 30))
+    second = Recorder(store.place, group(1, resumed=20, attempt=2, writer="b", began=2000.0), seconds=20.0)
+    second.flush([Row("restored", 2001.0, {"step": 20, "path": "steps/x/", "seconds": 0.5}), *numbers(21, 40)])
+    second.flush([Row("evaluation", 2100.0, {"step": 40, "loss": 0.25, "bits_per_byte": 0.5, "seconds": 1.0})])
+    second.flush([Row("done", 2101.0, {"step": 40, "message": "all 40 steps are <done>"})])
+    return folder
+
+
+def run(*words: object, application: object = app) -> Result:
+    return CliRunner().invoke(application, [str(word) for word in words], env={"COLUMNS": "200"})  # type: ignore[arg-type]
+
+
+def test_the_report_of_a_root_counts_repeated_steps_as_lost(folder: Path) -> None:
+    for application in (app, kubectl):
+        shown = run("report", folder, application=application)
+        assert shown.exit_code == 0, shown.output
+        assert "complete, 80.0% goodput of 50.0 s" in shown.stdout
+        assert "all 40 steps are <done>" in shown.stdout
+    found = json.loads(run("report", folder, "--json").stdout)
+    assert (found["lostSteps"], found["restarts"], found["seconds"]["lostWork"]) == (10, 1, 10.0)
+    assert [one["name"] for one in found["processGroups"]] == ["1.0", "2.0"]
+    assert [one["step"] for one in found["history"]["steps"]] == list(range(1, 41))
+    assert found["stoppedSeconds"] == 500.0
+
+
+def test_the_steps_as_csv_have_the_evaluations(folder: Path) -> None:
+    lines = list(csv.DictReader(io.StringIO(run("report", folder, "--csv", "-").stdout)))
+    assert [int(line["step"]) for line in lines] == list(range(1, 41))
+    assert (lines[-1]["heldOutLoss"], lines[-1]["bitsPerByte"], lines[0]["heldOutLoss"]) == ("0.25", "0.5", "")
+    assert float(lines[7]["loss"]) == 1.0
+
+
+def test_the_pictures_and_the_page_are_complete_files(folder: Path, tmp_path: Path) -> None:
+    svg, html, both = tmp_path / "run.svg", tmp_path / "run.html", tmp_path / "both.svg"
+    assert run("report", folder, "--svg", svg, "--html", html).exit_code == 0
+    picture = ET.fromstring(svg.read_text())  # noqa: S314 - our own file
+    assert {"learning rate", "tokens per second"} <= {element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")}
+    page = html.read_text()
+    assert page.count("<svg") == 2
+    assert "all 40 steps are &lt;done&gt;" in page
+    assert "http://" not in page.replace("http://www.w3.org/", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
+    compared = run("compare", folder, folder, "--svg", both)
+    assert compared.exit_code == 0, compared.output
+    assert "loss at 40" in compared.stdout
+    assert both.read_text().count(str(folder)) >= 2  # equal names: the roots tell the runs apart
+
+
+def test_the_status_of_a_root(folder: Path) -> None:
+    shown = run("status", folder)
+    assert shown.exit_code == 0, shown.output
+    assert "40 of 100 steps" in shown.stdout
+    assert "1, 10 steps repeated" in shown.stdout
+    found = json.loads(run("status", folder, "--output", "json").stdout)
+    assert (found["run"], found["step"], found["complete"]) == ("tiny", 40, True)
+    assert run("status", folder, "--watch").exit_code == 0, "a run that has ended is shown once"
+
+
+def test_errors_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for words, said in (
+        (("report", tmp_path / "empty"), "has no history"),
+        (("compare", "absent.yaml"), "absent.yaml"),
+        (("report", "some-run", "--csv", "-"), "--html and --csv need the checkpoint root of run some-run"),
+    ):
+        result = run(*words)
+        assert result.exit_code != 0
+        assert said in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_name_of_a_run_is_no_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").mkdir()
+    assert not is_root("notes")
+    (tmp_path / "notes" / "HEAD").touch()
+    assert all(map(is_root, ("notes", "./notes", "run.yaml", "s3://bucket/run", "~/runs/notes")))
+
+
+def test_the_moving_mean_follows_the_values() -> None:
+    assert moving_mean([1.0, 3.0, 5.0]) == [1.0, 2.0, 4.0]

@@ -1,0 +1,225 @@
+"""Trackers: the numbers arrive in the program, a resumed run continues its series without double points, and no failure reaches the run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon.history.background import Row
+from halcyon.storage.store import Store
+from halcyon.telemetry.trackers.git_state import git_state
+from halcyon.telemetry.trackers.json_lines import JsonLines
+from halcyon.telemetry.trackers.opening import series_identity, shown_document, trackers_of
+from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
+from halcyon.telemetry.trackers.weights_and_biases import has_credentials
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.spec.trackers import TrackersSpec
+from halcyon_api.training_run import parse_run
+from tests.trainer.process_groups import run_document
+
+
+def installed(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
+
+
+def feed(tracker: Tracker, resumed: int, last: int, *, end: str = "done") -> list[str]:
+    """Hand the steps of one process to a tracker, and end as the process does. Returns the warnings."""
+    warnings: list[str] = []
+    thread = TrackerThread(
+        "tracker",
+        tracker,
+        lambda step: TrackedRun("c0ffee", "tiny", step, {"kind": "TrainingRun"}),
+        lambda: {"goodput": 0.5},
+        warnings.append,
+    )
+    thread.record(Row("start", 0.0))
+    thread.record(Row("restored", 0.0, {"step": resumed, "seconds": 1.0}))
+    for step in range(resumed + 1, last + 1):
+        thread.record(Row("step", 100.0 + step, {"step": step, "loss": 1.0 / step, "eta_seconds": 1.0, "per_layer": (1.0, 2.0)}))
+    thread.record(Row("evaluation", 200.0, {"step": last, "loss": 0.5, "source": None}))
+    if end:
+        thread.record(Row(end, 201.0, {"step": last}))
+    thread.close(60.0)
+    return warnings
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_file_of_json_lines_has_each_step_once_after_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "run.jsonl"
+    assert feed(JsonLines(str(path)), 0, 9, end="") == []
+    with path.open("a") as file:
+        file.write('{"step": 9, "ti')  # the line of a killed process
+    assert feed(JsonLines(str(path)), 6, 12) == []
+    head, *rows = rows_of(path)
+    assert head == {"run": "tiny", "id": "c0ffee", "document": {"kind": "TrainingRun"}}
+    assert [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row] == [(step, 1.0 / step) for step in range(1, 13)]
+    assert [row["step"] for row in rows if "evaluation/loss" in row] == [12]
+    assert rows[-1] == {"event": "done", "goodput": 0.5}
+    assert "train/eta_seconds" not in rows[0]
+
+
+def test_a_file_of_something_else_is_left_alone_and_the_run_trains_on(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes\n")
+    (warning,) = feed(JsonLines(str(path)), 0, 3)
+    assert "the run trains on without this tracker" in warning
+    assert "holds something else than this run; choose another path" in warning
+    assert path.read_text() == "my notes\n"
+
+
+class Slow(JsonLines):
+    """A tracker whose server does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__("/nowhere")
+        self.released = threading.Event()
+
+    def begin(self, run: TrackedRun) -> None:
+        self.released.wait(60)
+
+
+def test_a_tracker_whose_server_does_not_answer_holds_up_nothing() -> None:
+    slow = Slow()
+    thread = TrackerThread("slow", slow, lambda step: TrackedRun("x", "tiny", step, {}), dict, lambda warning: None)
+    began = time.perf_counter()
+    thread.record(Row("restored", 0.0, {"step": 0}))
+    for step in range(20_000):
+        thread.record(Row("step", 0.0, {"step": step, "loss": 1.0}))
+    thread.close(0.1)
+    assert time.perf_counter() - began < 3.0
+    slow.released.set()
+
+
+def test_the_document_shows_names_of_variables_and_no_value(tmp_path: Path) -> None:
+    document = run_document(tmp_path / "root")
+    document["spec"]["env"] = [{"name": "NCCL_DEBUG", "value": "s3cr3t"}]
+    shown = shown_document(parse_run(document))
+    assert shown["spec"]["env"] == [{"name": "NCCL_DEBUG"}]
+    assert "s3cr3t" not in json.dumps(shown)
+
+
+def test_the_git_state_of_a_document(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("a: 1\n")
+    assert git_state(file) is None
+    settings = ("-c", "user.name=ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false")
+    for words in (("init", "-q"), ("add", "run.yaml"), (*settings, "commit", "-qm", "Add a run")):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    found = git_state(file)
+    assert found is not None
+    assert (len(found["commit"]), found["changed"]) == (40, False)
+    file.write_text("a: 2\n")
+    assert git_state(file) == {"commit": found["commit"], "changed": True}
+
+
+def test_the_identity_of_a_series_stays_with_the_root(tmp_path: Path) -> None:
+    first, other = (Store(CheckpointSpec(root=f"file://{tmp_path / name}")) for name in ("a", "b"))
+    assert series_identity(first) == series_identity(first) != series_identity(other)
+
+
+def test_a_document_may_have_several_trackers() -> None:
+    spec = TrackersSpec.model_validate({"jsonLines": {"path": "/logs/run.jsonl"}, "wandb": {"project": "p"}, "mlflow": {"experiment": "e"}})
+    assert [name for name, _ in trackers_of(spec)] == ["jsonLines", "wandb", "mlflow"]
+    assert trackers_of(TrackersSpec()) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "found"),
+    [({"WANDB_MODE": "offline"}, True), ({"WANDB_API_KEY": "k"}, True), ({"NETRC": "/nowhere"}, False)],
+)
+def test_credentials_of_weights_and_biases_are_looked_up_without_a_question(environ: Mapping[str, str], found: bool) -> None:
+    assert has_credentials(environ) is found
+
+
+def events_of(folder: Path) -> list[Any]:
+    """The events of TensorBoard's files, which are records of length, checksum, data and checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted(folder.glob("events.*"), key=lambda file: file.stat().st_mtime_ns):
+        data, place = path.read_bytes(), 0
+        while place < len(data):
+            (length,) = struct.unpack_from("<Q", data, place)
+            found.append(Event.FromString(data[place + 12 : place + 12 + length]))
+            place += 16 + length
+    return found
+
+
+@installed("tensorboardX")
+def test_tensorboard_purges_the_steps_that_are_done_again(tmp_path: Path) -> None:
+    from halcyon.telemetry.trackers.tensor_board import TensorBoard
+
+    assert feed(TensorBoard(str(tmp_path)), 0, 9, end="") == []
+    assert feed(TensorBoard(str(tmp_path)), 6, 12) == []
+    points: dict[int, float] = {}
+    for event in events_of(tmp_path):
+        if event.HasField("session_log"):
+            points = {step: value for step, value in points.items() if step < event.step}
+        for value in event.summary.value:
+            if value.tag == "train/loss":
+                assert event.step not in points
+                points[event.step] = value.simple_value
+    assert points == pytest.approx({step: 1.0 / step for step in range(1, 13)})
+
+
+def check_twice(make: Callable[[], Tracker]) -> None:
+    assert feed(make(), 0, 9, end="error") == []
+    assert feed(make(), 6, 12) == []
+
+
+@pytest.mark.variant
+@installed("wandb")
+def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from halcyon.telemetry.trackers.weights_and_biases import WeightsAndBiases
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    check_twice(lambda: WeightsAndBiases("project"))
+    assert len(list(tmp_path.glob("wandb/offline-run-*-c0ffee/run-c0ffee.wandb"))) == 2
+
+
+@pytest.mark.variant
+@installed("trackio")
+def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    import trackio
+
+    from halcyon.telemetry.trackers.trackio_runs import TrackioRuns
+
+    check_twice(lambda: TrackioRuns("project"))
+    (run,) = trackio.Api().runs("project")
+    points = [(point["step"], point["value"]) for point in run.metric_values("train/loss")] if hasattr(run, "metric_values") else None
+    assert run.name == "tiny-c0ffee"
+    assert points is None or points == [(step, 1.0 / step) for step in range(1, 13)]
+
+
+@pytest.mark.variant
+@installed("mlflow")
+def test_mlflow_with_a_folder_as_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    from mlflow import MlflowClient
+
+    from halcyon.telemetry.trackers.mlflow_runs import MlflowRuns
+
+    check_twice(lambda: MlflowRuns("experiment"))
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("experiment")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    points = client.get_metric_history(run.info.run_id, "train/loss")
+    assert sorted((point.step, point.value) for point in points) == [(step, 1.0 / step) for step in range(1, 13)]
+    assert run.data.tags["halcyon.goodput"] == "0.500"

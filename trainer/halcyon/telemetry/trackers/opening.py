@@ -1,0 +1,91 @@
+"""Makes the trackers of a run document."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from halcyon.history.segments import METRICS_PREFIX
+from halcyon.storage.store import Store
+from halcyon.telemetry.reporter import RunReporter
+from halcyon.telemetry.trackers.git_state import git_state
+from halcyon.telemetry.trackers.json_lines import JsonLines
+from halcyon.telemetry.trackers.mlflow_runs import MlflowRuns
+from halcyon.telemetry.trackers.tensor_board import TensorBoard
+from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
+from halcyon.telemetry.trackers.trackio_runs import TrackioRuns
+from halcyon.telemetry.trackers.weights_and_biases import WeightsAndBiases
+from halcyon_api.goodput import CAUSES
+from halcyon_api.spec.trackers import TrackersSpec
+from halcyon_api.training_run import TrainingRun
+
+IDENTITY_KEY = f"{METRICS_PREFIX}ID"
+"""Key with the word that names the run's series in all trackers."""
+_REQUEST_SECONDS = 60.0
+
+
+def open_trackers(run: TrainingRun, reporter: RunReporter, file: Path) -> None:
+    """Feed the trackers of a run from its reports. For process 0. Returns at once: they begin in their threads.
+
+    Args:
+        run: The run.
+        reporter: Its reports.
+        file: The run document, whose git state is attached.
+    """
+    spec = run.spec.telemetry.trackers
+    for name, tracker in trackers_of(spec) if spec is not None else ():
+        reporter.listen(TrackerThread(name, tracker, _tracked(run, file), lambda: summary(reporter), reporter.warning))
+
+
+def trackers_of(spec: TrackersSpec) -> list[tuple[str, Tracker]]:
+    """The trackers by their names in the document."""
+    found: list[tuple[str, Tracker]] = []
+    if spec.json_lines is not None:
+        found.append(("jsonLines", JsonLines(spec.json_lines.path)))
+    if spec.tensor_board is not None:
+        found.append(("tensorBoard", TensorBoard(spec.tensor_board.directory)))
+    if spec.wandb is not None:
+        found.append(("wandb", WeightsAndBiases(spec.wandb.project)))
+    if spec.trackio is not None:
+        found.append(("trackio", TrackioRuns(spec.trackio.project)))
+    if spec.mlflow is not None:
+        found.append(("mlflow", MlflowRuns(spec.mlflow.experiment)))
+    return found
+
+
+def summary(reporter: RunReporter) -> dict[str, float]:
+    """The seconds of this process by cause, and the share of productive ones."""
+    seconds = reporter.observe().report.seconds
+    found = {f"seconds/{cause}": float(getattr(seconds, cause)) for cause in CAUSES}
+    return {"goodput": seconds.productive_step / seconds.total if seconds.total else 0.0, **found}
+
+
+def shown_document(run: TrainingRun) -> dict[str, Any]:
+    """The run document for a tracker: of environment variables only the names, because a value may be a secret."""
+    document = run.document()
+    if env := document["spec"].get("env"):
+        document["spec"]["env"] = [{"name": variable["name"]} for variable in env]
+    return document
+
+
+def _tracked(run: TrainingRun, file: Path) -> Callable[[int], TrackedRun]:
+    def tracked(resumed_step: int) -> TrackedRun:
+        store = Store(run.spec.checkpoint, timeout_seconds=_REQUEST_SECONDS)
+        git = git_state(file)
+        document = shown_document(run) | ({"git": git} if git is not None else {})
+        return TrackedRun(series_identity(store), run.metadata.name, resumed_step, document)
+
+    return tracked
+
+
+def series_identity(store: Store) -> str:
+    """The word that names the series of the run that has this root; made at its first start.
+
+    Raises:
+        StoreFailure: The root did not answer.
+    """
+    if store.read(IDENTITY_KEY).data is None:
+        store.create(IDENTITY_KEY, secrets.token_hex(8).encode())
+    return (store.read(IDENTITY_KEY).data or b"").decode()

@@ -1,0 +1,134 @@
+"""What a tracker implements, and the thread that feeds it.
+
+A tracker can neither slow nor end a run: its queue is bounded, its thread is a daemon, and its first error is one warning, after which it
+is not used any more. It begins at the event ``restored``, which has the step at which this process resumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from halcyon.history.background import STEP, Background, Row
+
+LOOK_SECONDS = 1.0
+"""Longest time from a step to its tracker."""
+_END = frozenset({"done", "preempted", "error"})
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """The run of a tracker's series.
+
+    Attributes:
+        identity: A word that no other run has; the same after a restart.
+        name: Name of the run.
+        resumed_step: Steps that were done when this process began.
+        document: The run document, without values of environment variables; and ``git``, its commit, if it is in a repository.
+    """
+
+    identity: str
+    name: str
+    resumed_step: int
+    document: Mapping[str, Any]
+
+
+class Tracker(Protocol):
+    """A series of numbers in another program. Its methods run in one thread; any exception ends it."""
+
+    def begin(self, run: TrackedRun) -> None:
+        """Begin the series, or continue that of an earlier process."""
+        ...
+
+    def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
+        """Add the numbers of a step, such as ``train/loss``.
+
+        Args:
+            step: Steps done.
+            time: Seconds since 1970.
+            values: Numbers by name.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Send what was added."""
+        ...
+
+    def end(self, cause: str, summary: Mapping[str, float]) -> None:
+        """End the series for this process.
+
+        Args:
+            cause: ``done``, ``preempted`` or ``error``; empty if it is not known.
+            summary: The seconds of this process by cause, and its goodput.
+        """
+        ...
+
+
+class TrackerThread:
+    """Feeds a tracker; a `halcyon.history.Listener`.
+
+    Args:
+        name: Name of the tracker in the run document, for warnings.
+        tracker: The tracker.
+        run: Makes the run from the resumed step; called in the thread.
+        summary: The seconds of this process by cause; called in the thread at the end.
+        on_warning: Called in the thread with the sentence about the error that ended the tracker.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tracker: Tracker,
+        run: Callable[[int], TrackedRun],
+        summary: Callable[[], Mapping[str, float]],
+        on_warning: Callable[[str], object],
+    ) -> None:
+        self._name, self._tracker = name, tracker
+        self._run, self._summary, self._on_warning = run, summary, on_warning
+        self._began, self._cause = False, ""
+        self._background = Background(f"tracker-{name}", self._take, self._failed, interval_seconds=LOOK_SECONDS)
+
+    def record(self, row: Row) -> None:
+        """Take a row."""
+        if row.event in (STEP, "evaluation", "restored") or row.event in _END:
+            self._background.record(row)
+
+    def hurry(self) -> None:
+        """Do nothing: a tracker is no record of the run, so a save does not wait for it."""
+
+    def close(self, seconds: float) -> None:
+        """Send what is queued within this number of seconds, and end."""
+        self._background.close(seconds)
+
+    def _take(self, rows: list[Row], now: bool, last: bool) -> None:
+        for row in rows:
+            if row.event == "restored" and not self._began:
+                self._tracker.begin(self._run(row.fields["step"]))
+                self._began = True
+            elif row.event in _END:
+                self._cause = row.event
+            elif self._began and (values := numbers(row)):
+                self._tracker.numbers(row.fields["step"], row.time, values)
+        if self._began and rows:
+            self._tracker.flush()
+        if self._began and last:
+            self._tracker.end(self._cause, self._summary())
+
+    def _failed(self, error: Exception) -> None:
+        lines = str(error).strip().splitlines()
+        said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        self._on_warning(f"spec.telemetry.trackers.{self._name}: the run trains on without this tracker: {said[:300]}")
+
+
+def numbers(row: Row) -> dict[str, float]:
+    """The numbers of a row as trackers name them: ``train/…`` of a step, ``evaluation/…`` of an evaluation, by source if it has one."""
+    if row.event == STEP:
+        prefix = "train/"
+    elif row.event == "evaluation":
+        source = row.fields.get("source")
+        prefix = f"evaluation/{source}/" if source else "evaluation/"
+    else:
+        return {}
+    shown = ((name, value) for name, value in row.fields.items() if name not in ("step", "eta_seconds"))
+    return {f"{prefix}{name}": float(value) for name, value in shown if isinstance(value, int | float)}

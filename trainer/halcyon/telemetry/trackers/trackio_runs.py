@@ -1,0 +1,57 @@
+"""Trackio: a local database, or a Space of Hugging Face by its own variable ``TRACKIO_SPACE_ID``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from halcyon.telemetry.trackers.tracker import TrackedRun
+from halcyon_api.package import install
+
+
+class TrackioRuns:
+    """A run of Trackio, under the same name after each restart.
+
+    Args:
+        project: The project.
+    """
+
+    def __init__(self, project: str) -> None:
+        self._project = project
+        self._run: Any = None
+        self._first = 0
+
+    def begin(self, run: TrackedRun) -> None:
+        """Begin or continue the run.
+
+        Raises:
+            ModuleNotFoundError: trackio is not installed.
+            Exception: The library raised it.
+        """
+        try:
+            import trackio
+        except ImportError:
+            raise ModuleNotFoundError(f"trackio is missing; install it with {install('trackio')}") from None
+        self._run = trackio.init(
+            project=self._project,
+            name=f"{run.name}-{run.identity[:6]}",
+            config=dict(run.document),
+            resume="allow",
+            embed=False,
+            auto_log_gpu=False,
+            auto_log_cpu=False,
+        )
+        # The library has no public name for the step after the last one that it holds.
+        self._first = int(getattr(self._run, "_next_step", 0))
+
+    def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
+        """Add numbers. Those of steps that the run has already are bitwise the same, and are left out."""
+        if step >= self._first:
+            self._run.log({**values, "time": time}, step=step)
+
+    def flush(self) -> None:
+        """Do nothing: the library sends by itself."""
+
+    def end(self, cause: str, summary: Mapping[str, float]) -> None:
+        """Finish the run. Trackio has no summary."""
+        self._run.finish()
