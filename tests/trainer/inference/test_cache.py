@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import haliax as hax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,9 +27,13 @@ _CALLS = ((6, (6, 4)), (6, (2, 6)), (1, (1, 1)), (1, (1, 1)))
 """Tokens of each call, and those that count in each row. Six tokens are more than a window of five."""
 
 
+def _made(spec: ModelSpec) -> Any:
+    return make.__wrapped__(spec)  # not every section can be a key of its cache
+
+
 @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
 def _continued(model: Any, cache: Cache, tokens: jax.Array, counts: jax.Array) -> tuple[jax.Array, Cache]:
-    outputs = model(Inputs(named(tokens)), cache=cache.expecting(counts))
+    outputs = model(Inputs(hax.named(tokens, ("batch", "position"))), cache=cache.expecting(counts))
     return model.logits(outputs.features).rearrange(("batch", "position", "vocab")).array, outputs.cache
 
 
@@ -41,7 +46,7 @@ def _paged(model: Any, rows: int = 2) -> Cache:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _EVERY)
 def test_logits_with_a_cache_are_those_without(name: str) -> None:
-    model = make.__wrapped__(FAMILIES[name])  # not every section can be a key of its cache
+    model = _made(FAMILIES[name])
     tokens = np.random.default_rng(5).integers(0, VOCAB.size, (2, LENGTH), np.int32)
     expected = np.asarray(logits(model, named(tokens)))
     cache, done = _paged(model), np.zeros(2, int)
@@ -61,7 +66,7 @@ def test_logits_with_a_cache_are_those_without(name: str) -> None:
 
 @pytest.mark.parametrize("spec", [pytest.param(FAMILIES["gemma3"], id="gemma3")])
 def test_a_windowed_layer_keeps_its_window_only(spec: ModelSpec) -> None:
-    cache = Cache.of(make(spec).kept, 3, LENGTH, "float32", page=4, pages=5)
+    cache = Cache.of(_made(spec).kept, 3, LENGTH, "float32", page=4, pages=5)
     windowed, whole = cache.groups["window 5"], cache.groups["all"]
     assert [x.shape[1:3] for x in windowed.arrays] == [(3, 5)] * 2
     assert [x.shape[1:3] for x in whole.arrays] == [(5, 4)] * 2
@@ -69,7 +74,7 @@ def test_a_windowed_layer_keeps_its_window_only(spec: ModelSpec) -> None:
 
 
 def test_latent_attention_keeps_one_vector_for_all_heads() -> None:
-    cache = Cache.of(make(FAMILIES["deepseek-v3"]).kept, 1, LENGTH, "float32")
+    cache = Cache.of(_made(FAMILIES["deepseek-v3"]).kept, 1, LENGTH, "float32")
     (kept,) = cache.groups["all"].arrays
     assert kept.shape[3:] == (13 + 6,)
 
@@ -77,7 +82,7 @@ def test_latent_attention_keeps_one_vector_for_all_heads() -> None:
 @pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
 def test_the_program_of_a_model_without_a_cache_has_none_of_it(spec: ModelSpec) -> None:
     """The keyword changes no operation: a program without it and one with None are the same text."""
-    model, tokens = make(spec), named(np.zeros((2, LENGTH), np.int32))
+    model, tokens = _made(spec), named(np.zeros((2, LENGTH), np.int32))
     plain = jax.make_jaxpr(lambda model: model(Inputs(tokens)).features.array)(model)
     none: Any = jax.make_jaxpr(lambda model: model(Inputs(tokens), cache=None).features.array)(model)
     assert str(plain) == str(none)
@@ -85,7 +90,7 @@ def test_the_program_of_a_model_without_a_cache_has_none_of_it(spec: ModelSpec) 
 
 
 def test_a_cache_is_refused_that_does_not_fit() -> None:
-    model: Any = make(LLAMA)
+    model = _made(LLAMA)
     assert isinstance(model, KeepsCache)
     with pytest.raises(ValueError, match="a cache of 13 tokens is longer than the model's 12 positions"):
         model.new_cache(1, LENGTH + 1, "float32")

@@ -11,8 +11,8 @@ import pytest
 
 from halcyon.inference.sampling import Controls, Sampling, filtered, next_tokens, repetition_penalised
 
-_PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": 0, "index": 0}
-_TYPES = {"top_k": jnp.int32, "seed": jnp.uint32, "index": jnp.int32}
+_PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": 0, "number": 0}
+_TYPES = {"top_k": jnp.int32, "seed": jnp.uint32, "number": jnp.int32}
 _filtered, _next_tokens = jax.jit(filtered), jax.jit(next_tokens)
 
 
@@ -61,8 +61,8 @@ def test_the_token_of_a_row_does_not_depend_on_the_others() -> None:
     """A neighbour with filters changes no other row, although only it needs the sort."""
     logits = jax.random.normal(jax.random.key(3), (6, 50))
     seen = jnp.zeros((6, 50), bool)
-    alone = _next_tokens(logits, seen, _controls(6, seed=7, index=np.arange(6)))
-    beside = _next_tokens(logits, seen, _controls(6, seed=7, index=np.arange(6), top_k=[0, 3, 0, 0, 5, 0]))
+    alone = _next_tokens(logits, seen, _controls(6, seed=7, number=np.arange(6)))
+    beside = _next_tokens(logits, seen, _controls(6, seed=7, number=np.arange(6), top_k=[0, 3, 0, 0, 5, 0]))
     np.testing.assert_array_equal(np.asarray(alone)[[0, 2, 3, 5]], np.asarray(beside)[[0, 2, 3, 5]])
     greedy = _next_tokens(logits, seen, _controls(6, temperature=0.0, seed=np.arange(6)))
     np.testing.assert_array_equal(greedy, np.argmax(logits, -1))

@@ -45,7 +45,7 @@ def test_an_incomplete_end_becomes_one_replacement() -> None:
 def test_a_stop_string_ends_the_text_wherever_it_is_cut() -> None:
     text, stop = "one two\n\nthree", "\n\nth"
     for cuts in ((), (8,), (9,), (8, 9, 10), tuple(range(1, len(text)))):
-        stops, shown = StopStrings((stop, "never")), ""
+        stops, shown, ended = StopStrings((stop, "never")), "", False
         for first, last in pairwise((0, *cuts, len(text))):
             part, ended = stops.push(text[first:last])
             shown += part

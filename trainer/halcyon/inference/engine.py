@@ -243,5 +243,5 @@ def _controls(requests: Sequence[_Request | None]) -> Controls:
         min_p=jnp.asarray([one.min_p for one in settings], jnp.float32),
         repetition_penalty=jnp.asarray([one.repetition_penalty for one in settings], jnp.float32),
         seed=jnp.asarray([one.seed for one in settings], jnp.uint32),
-        index=jnp.asarray([0 if request is None else request.generated for request in requests], jnp.int32),
+        number=jnp.asarray([0 if request is None else request.generated for request in requests], jnp.int32),
     )

@@ -72,7 +72,7 @@ class Controls(NamedTuple):
     repetition_penalty: jax.Array
     seed: jax.Array
     """uint32."""
-    index: jax.Array
+    number: jax.Array
     """int32: the number of the next token in the text of its request."""
 
 
@@ -91,10 +91,10 @@ def next_tokens(logits: jax.Array, seen: jax.Array, controls: Controls) -> jax.A
     # Without a filter no row needs the sort of its vocabulary, which costs more than the choice itself.
     kept = jax.lax.cond(jnp.any(filters), filtered, lambda logits, _: logits, scaled, controls)
 
-    def drawn(seed: jax.Array, index: jax.Array, logits: jax.Array) -> jax.Array:
-        return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), index), logits)
+    def drawn(seed: jax.Array, number: jax.Array, logits: jax.Array) -> jax.Array:
+        return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), number), logits)
 
-    return jnp.where(greedy, jnp.argmax(penalised, -1), jax.vmap(drawn)(controls.seed, controls.index, kept)).astype(jnp.int32)
+    return jnp.where(greedy, jnp.argmax(penalised, -1), jax.vmap(drawn)(controls.seed, controls.number, kept)).astype(jnp.int32)
 
 
 def repetition_penalised(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:

@@ -368,5 +368,7 @@ class KeptPositions(Mask):
         """See `Mask.visible`."""
         of_keys: Any = keys.of(self.of_keys)
         of_queries: Any = queries.of(self.of_queries).broadcast_axis(keys.axis)
-        seen: Any = hax.logical_and(hax.greater_equal(of_queries, of_keys), hax.greater_equal(of_keys, 0).broadcast_axis(queries.axis))
-        return seen if self.window is None else hax.logical_and(seen, hax.less(of_queries - self.window, of_keys))
+        there: Any = hax.greater_equal(of_keys, 0)
+        seen: Any = hax.logical_and(hax.greater_equal(of_queries, of_keys), there.broadcast_axis(queries.axis))
+        windowed: Any = seen if self.window is None else hax.logical_and(seen, hax.less(of_queries - self.window, of_keys))
+        return windowed
