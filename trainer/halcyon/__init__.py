@@ -7,6 +7,7 @@ Names for library users:
 - `build_optimizer` and `learning_rate`: the update rule and the learning rate schedule, from ``spec.optimizer``.
 - `build_objective`: the loss, from the spec of a run.
 - `load` and `logits`: a model from a checkpoint root or from the files of Hugging Face, and what it computes.
+- `generate` and `Completion`: text for prompts.
 - `train`, `Hooks` and `Trained`: a complete training in this process, from a run document to the last commit.
 - `resolve_context`: a run document with its place on this machine.
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from halcyon.context import resolve_context
+    from halcyon.inference import Completion, generate
     from halcyon.loading import load, logits
     from halcyon.models import Inputs, Outputs, build_model
     from halcyon.objectives import build_objective
@@ -27,12 +29,14 @@ if TYPE_CHECKING:
     from halcyon.tasks.library import Hooks, Trained, train
 
 _MODULES = {
+    "Completion": "halcyon.inference",
     "Hooks": "halcyon.tasks.library",
     "Inputs": "halcyon.models",
     "Outputs": "halcyon.models",
     "build_model": "halcyon.models",
     "build_objective": "halcyon.objectives",
     "build_optimizer": "halcyon.optim",
+    "generate": "halcyon.inference",
     "learning_rate": "halcyon.optim",
     "load": "halcyon.loading",
     "logits": "halcyon.loading",
@@ -42,6 +46,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Completion",
     "Hooks",
     "Inputs",
     "Outputs",
@@ -49,6 +54,7 @@ __all__ = [
     "build_model",
     "build_objective",
     "build_optimizer",
+    "generate",
     "learning_rate",
     "load",
     "logits",

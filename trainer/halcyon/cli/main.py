@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from halcyon.cli.chat import chat
 from halcyon.cli.checkpoints import app as checkpoints_app
 from halcyon.cli.checkpoints import doctor
 from halcyon.cli.data import app as data_app
 from halcyon.cli.errors import about_file, replace_unencodable, report_errors
 from halcyon.cli.models import export_app, import_app
 from halcyon.cli.options import Defaults, Document
+from halcyon.cli.sample import sample
 from halcyon.cli.show import app as show_app
 from halcyon.cli.tokenizer import app as tokenizer_app
 from halcyon.cli.usage import OneSentence
@@ -212,6 +214,8 @@ app.add_typer(tokenizer_app, name="tokenizer", rich_help_panel=LOCAL)
 app.add_typer(show_app, name="show", rich_help_panel=LOCAL)
 app.add_typer(import_app, name="import", rich_help_panel=LOCAL)
 app.add_typer(export_app, name="export", rich_help_panel=LOCAL)
+app.command(rich_help_panel=LOCAL)(sample)
+app.command(rich_help_panel=LOCAL)(chat)
 app.command(rich_help_panel=LOCAL)(doctor)
 
 

@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models.block_kinds import BlockKind, masks_and_rotations
+from halcyon.models.cache import Cache, Layers, Memory, PositionState
 from halcyon.models.design import DecoderAxes, Design, self_attention
 from halcyon.models.elementwise import elementwise
 from halcyon.models.model import Inputs, Outputs
@@ -61,9 +62,9 @@ class DecoderBlock(eqx.Module):
             mlp_post_norm=norm(at.embed) if after else None,
         )
 
-    def __call__(self, x: NamedArray, mask: Mask, rotary: RotaryTable) -> NamedArray:
+    def __call__(self, x: NamedArray, mask: Mask, rotary: RotaryTable, memory: Memory | None = None) -> NamedArray:
         """(..., position, embed) to the same axes."""
-        x = x + _normed(self.attention_post_norm, self.attention(_normed(self.attention_norm, x), mask, rotary))
+        x = x + _normed(self.attention_post_norm, self.attention(_normed(self.attention_norm, x), mask, rotary, memory=memory))
         return divided(x + _normed(self.mlp_post_norm, self.mlp(_normed(self.mlp_norm, x))))
 
 
@@ -103,8 +104,15 @@ class Decoder(TokenDecoder):
             design=design,
         )
 
-    def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
-        """See `CausalLM.__call__`."""
+    @property
+    def kept(self) -> tuple[PositionState, ...]:
+        """See `TokenDecoder.kept`."""
+        features = self.blocks.stacked.attention.kept
+        return tuple(PositionState(features, kind.window) for kind in self.design.kinds)
+
+    def __call__(self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
+        """See `TokenDecoder.__call__`."""
+        inputs = inputs if cache is None else cache.placed(inputs)
         kinds, head_size = self.design.kinds, DecoderAxes.of(self.design.sizes).head_size
         attended = masks_and_rotations(kinds, inputs, self._position_axis(inputs.tokens), head_size)
 
@@ -112,6 +120,14 @@ class Decoder(TokenDecoder):
             return block(x, *attended[kind])
 
         x = self._embedded(inputs.tokens, jnp.dtype(compute_dtype))
+        if cache is not None:
+
+            def remembering(kind: BlockKind, block: DecoderBlock, carry: tuple[NamedArray, Layers]) -> tuple[NamedArray, Layers]:
+                memory = Memory(cache, carry[1], kind.window)
+                return block(carry[0], *attended[kind], memory), memory.layers
+
+            x, layers = self.blocks.scan_kinds(kinds, remembering, (x, Layers.of(cache)))
+            return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
         return Outputs(self.norm(self.blocks.scan_kinds(kinds, step, x)))
 
     def _embedded(self, tokens: NamedArray, dtype: jnp.dtype) -> NamedArray:

@@ -20,6 +20,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
 from halcyon.models.block_kinds import BlockKind, masks_and_rotations
+from halcyon.models.cache import Cache, Layers, Memory, PositionState
 from halcyon.models.design import DecoderAxes, Design, self_attention
 from halcyon.models.mixed_stacks import scan_forms
 from halcyon.models.model import Inputs, Outputs
@@ -48,9 +49,11 @@ class ExpertBlock(eqx.Module):
     mlp_norm: RmsNorm
     mlp: MixtureOfExperts | GatedMlp
 
-    def __call__(self, x: NamedArray, mask: Mask, rotary: RotaryTable) -> tuple[NamedArray, RouterReport | None]:
+    def __call__(
+        self, x: NamedArray, mask: Mask, rotary: RotaryTable, memory: Memory | None = None
+    ) -> tuple[NamedArray, RouterReport | None]:
         """(..., position, embed) to the same axes, and the report of the router if there is one."""
-        x = x + self.attention(self.attention_norm(x), mask, rotary)
+        x = x + self.attention(self.attention_norm(x), mask, rotary, memory=memory)
         normed = self.mlp_norm(x)
         if isinstance(self.mlp, MixtureOfExperts):
             out, report = self.mlp(normed)
@@ -173,8 +176,15 @@ class ExpertDecoder(TokenDecoder):
             design=design,
         )
 
-    def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
-        """See `CausalLM.__call__`."""
+    @property
+    def kept(self) -> tuple[PositionState, ...]:
+        """See `TokenDecoder.kept`."""
+        stack = self.blocks or self.dense_blocks
+        return () if stack is None else tuple(PositionState(stack.stacked.attention.kept, kind.window) for kind in self.design.plain.kinds)
+
+    def __call__(self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
+        """See `TokenDecoder.__call__`."""
+        inputs = inputs if cache is None else cache.placed(inputs)
         design, kinds = self.design, self.design.plain.kinds
         rotated = design.rotated or DecoderAxes.of(design.plain.sizes).head_size
         attended = masks_and_rotations(kinds, inputs, self._position_axis(inputs.tokens), rotated)
@@ -184,5 +194,15 @@ class ExpertDecoder(TokenDecoder):
 
         stacks = {with_experts: stack for with_experts, stack in ((False, self.dense_blocks), (True, self.blocks)) if stack is not None}
         order = tuple(zip(design.experts.with_experts, kinds, strict=True))
-        x, reports = scan_forms(stacks, order, step, self.embedding(inputs.tokens, jnp.dtype(compute_dtype)))
+        x = self.embedding(inputs.tokens, jnp.dtype(compute_dtype))
+        if cache is not None:
+
+            def remembering(kind: BlockKind, block: ExpertBlock, carry: tuple[NamedArray, Layers]) -> tuple[Any, None]:
+                memory = Memory(cache, carry[1], kind.window)
+                x, _ = block(carry[0], *attended[kind], memory)
+                return (x, memory.layers), None
+
+            (x, layers), _ = scan_forms(stacks, order, remembering, (x, Layers.of(cache)))
+            return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
+        x, reports = scan_forms(stacks, order, step, x)
         return design.outputs(self.norm, x, reports)

@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models.block_kinds import masks_and_rotations
+from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
 from halcyon.models.design import DecoderAxes
 from halcyon.models.expert_decoder import ExpertBlock, ExpertDesign, InitAttention
 from halcyon.models.mixed_stacks import scan_forms
@@ -101,8 +102,19 @@ class HybridDecoder(TokenDecoder):
             design=design,
         )
 
-    def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
-        """See `CausalLM.__call__`."""
+    @property
+    def kept(self) -> tuple[PositionState | FixedState, ...]:
+        """See `TokenDecoder.kept`."""
+
+        def of_form(form: Form) -> PositionState | FixedState:
+            found = getattr(self, form).stacked.attention.kept
+            return found if isinstance(found, FixedState) else PositionState(found, self.design.of_layers.plain.kinds[0].window)
+
+        return tuple(of_form(form) for form in self.design.forms)
+
+    def __call__(self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
+        """See `TokenDecoder.__call__`."""
+        inputs = inputs if cache is None else cache.placed(inputs)
         design, plain = self.design, self.design.of_layers.plain
         kind, head_size = plain.kinds[0], DecoderAxes.of(plain.sizes).head_size
         mask, rotary = masks_and_rotations((kind,), inputs, self._position_axis(inputs.tokens), head_size)[kind]
@@ -114,5 +126,16 @@ class HybridDecoder(TokenDecoder):
 
         stacks: dict[str, Any] = {form: getattr(self, form) for form in dict.fromkeys(design.forms)}
         order = tuple((form, form) for form in design.forms)
-        x, reports = scan_forms(stacks, order, step, self.embedding(inputs.tokens, jnp.dtype(compute_dtype)))
+        x = self.embedding(inputs.tokens, jnp.dtype(compute_dtype))
+        if cache is not None:
+
+            def remembering(form: str, block: Any, carry: tuple[NamedArray, Layers]) -> tuple[Any, None]:
+                is_linear = form in ("linear_blocks", "linear_expert_blocks")
+                memory = Memory(cache, carry[1], kind.window, fixed=is_linear)
+                x, _ = block(carry[0], None if is_linear else mask, None if is_linear else rotary, memory)
+                return (x, memory.layers), None
+
+            (x, layers), _ = scan_forms(stacks, order, remembering, (x, Layers.of(cache)))
+            return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
+        x, reports = scan_forms(stacks, order, step, x)
         return design.of_layers.outputs(self.norm, x, reports)

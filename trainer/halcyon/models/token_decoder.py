@@ -6,10 +6,15 @@ all leaves, such as the norm of the gradient, are added in that order.
 
 # Without `from __future__ import annotations`: Equinox takes an abstract variable whose annotation is a text for a field.
 
-import equinox as eqx
-from haliax import Axis, NamedArray
+from abc import abstractmethod
 
-from halcyon.models.model import CausalLM
+import equinox as eqx
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+from jax.typing import DTypeLike
+
+from halcyon.models.cache import Cache, FixedState, PositionState
+from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
 
@@ -23,6 +28,25 @@ class TokenDecoder(CausalLM):
     vocab: Axis = eqx.field(static=True)
     max_position: Axis = eqx.field(static=True)
     embed: Axis = eqx.field(static=True)
+
+    @property
+    @abstractmethod
+    def kept(self) -> tuple[PositionState | FixedState, ...]:
+        """What each layer keeps in a cache, in order."""
+
+    @abstractmethod
+    def __call__(self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
+        """See `CausalLM.__call__`. With a cache, `inputs` are the next tokens of each row, and `Outputs.cache` is the cache after them."""
+
+    def new_cache(self, rows: int, length: int, dtype: DTypeLike, *, pages: int | None = None) -> Cache:
+        """An empty cache for this model; see `Cache.of`.
+
+        Raises:
+            ValueError: The rows are longer than `max_position`.
+        """
+        if length > self.max_position.size:
+            raise ValueError(f"a cache of {length} tokens is longer than the model's {self.max_position.size} positions")
+        return Cache.of(self.kept, rows, length, dtype, pages=pages)
 
     @property
     def head(self) -> NamedArray:

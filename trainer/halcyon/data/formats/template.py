@@ -113,13 +113,18 @@ class ChatTemplate:
         except TemplateSyntaxError as error:
             raise BadConfiguration(f"{where}: line {error.lineno} is not valid Jinja: {error.message}; fix the template") from None
 
-    def render(self, messages: list[dict[str, Any]], tools: Any = None) -> list[Segment]:
+    def render(self, messages: list[dict[str, Any]], tools: Any = None, *, to_generate: bool = False) -> list[Segment]:
         """The segments of a conversation, in order; no segment is empty.
+
+        Args:
+            messages: Objects with ``role`` and ``content``.
+            tools: The tools of the conversation.
+            to_generate: Whether the template is to add the beginning of the assistant's turn. Halcyon's own does not.
 
         Raises:
             TemplateError, TypeError, ValueError, ...: Any error of the template, for messages that do not fit it.
         """
-        text = self._template.render(messages=self._escape(messages), tools=self._escape(tools), add_generation_prompt=False)
+        text = self._template.render(messages=self._escape(messages), tools=self._escape(tools), add_generation_prompt=to_generate)
         return list(self._segments(text))
 
     def _segments(self, text: str) -> Iterator[Segment]:

@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,6 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
+from halcyon.models.cache import Cache, Layers, Memory, PositionState
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parameters import Role
 from halcyon.models.partition import divided
@@ -93,9 +95,9 @@ class Gpt2Block(eqx.Module):
             activation=spec.activation_function,
         )
 
-    def __call__(self, x: NamedArray, mask: Mask, factor: jax.Array | None) -> NamedArray:
+    def __call__(self, x: NamedArray, mask: Mask, factor: jax.Array | None, memory: Memory | None = None) -> NamedArray:
         """(..., position, embed) to the same axes. `factor` multiplies the scores."""
-        x = x + self.attention(self.attention_norm(x), mask, factor=factor)
+        x = x + self.attention(self.attention_norm(x), mask, factor=factor, memory=memory)
         return divided(x + self.mlp_down(activated(self.activation, self.mlp_up(self.mlp_norm(x)))))
 
 
@@ -130,8 +132,14 @@ class Gpt2(TokenDecoder):
             embed=at.embed,
         )
 
-    def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
-        """See `CausalLM.__call__`."""
+    @property
+    def kept(self) -> tuple[PositionState, ...]:
+        """See `TokenDecoder.kept`."""
+        return (PositionState(self.blocks.stacked.attention.kept),) * self.blocks.layers.size
+
+    def __call__(self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
+        """See `TokenDecoder.__call__`."""
+        inputs = inputs if cache is None else cache.placed(inputs)
         mask, dtype = causal(inputs.segments), jnp.dtype(compute_dtype)
         position = self._position_axis(inputs.tokens)
         if inputs.positions is None:
@@ -144,4 +152,12 @@ class Gpt2(TokenDecoder):
             return block(x, mask, factor), None
 
         factors = 1 / (1 + jnp.arange(self.blocks.layers.size, dtype=jnp.float32)) if self.by_layer else None
+        if cache is not None:
+
+            def remembering(block: Gpt2Block, carry: tuple[NamedArray, Layers], factor: jax.Array | None) -> tuple[Any, None]:
+                memory = Memory(cache, carry[1])
+                return (block(carry[0], mask, factor, memory), memory.layers), None
+
+            (x, layers), _ = self.blocks.scan(remembering, (x, Layers.of(cache)), factors)
+            return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
         return Outputs(self.norm(self.blocks.scan(step, x, factors)[0]))

@@ -66,6 +66,32 @@ def _delta_rule(
     *,
     chunk: int,
 ) -> jax.Array:
+    return continued_delta_rule(query, key, value, log_decay, rate, starts, chunk=chunk)[0]
+
+
+def continued_delta_rule(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    log_decay: jax.Array,
+    rate: jax.Array,
+    starts: jax.Array | None = None,
+    *,
+    state: jax.Array | None = None,
+    chunk: int = CHUNK,
+) -> tuple[jax.Array, jax.Array]:
+    """The outputs of all positions, and the state after the last one. A position with a decay and a rate of 0 changes no state.
+
+    Args:
+        query: See `delta_rule`.
+        key: See `delta_rule`.
+        value: See `delta_rule`.
+        log_decay: See `delta_rule`.
+        rate: See `delta_rule`.
+        starts: See `delta_rule`.
+        state: The state before the first position: float32 [..., key head, value head of it, key feature, value feature]. None: zeros.
+        chunk: See `delta_rule`.
+    """
     positions = key.shape[-2]
     chunk = min(chunk, 1 << (positions - 1).bit_length())
     begun = jnp.zeros(positions, jnp.int32) if starts is None else starts.astype(jnp.int32)[..., None, None, :]
@@ -98,11 +124,11 @@ def _delta_rule(
         return kept[..., None, None] * state + _dot("...ik,...iv->...kv", writing, new), out
 
     kept = jnp.broadcast_to(kept, decay.shape[:-1])
-    first = jnp.zeros((*value.shape[:-3], key.shape[-1], value.shape[-1]), jnp.float32)
+    first = jnp.zeros((*value.shape[:-3], key.shape[-1], value.shape[-1]), jnp.float32) if state is None else state
     parts = tuple(jnp.moveaxis(x, -3, 0) for x in (corrections, readers, within, reading, writing))
-    _, out = jax.lax.scan(step, first, (*parts, jnp.moveaxis(kept, -1, 0)))
+    last, out = jax.lax.scan(step, first, (*parts, jnp.moveaxis(kept, -1, 0)))
     out = jnp.moveaxis(out, 0, -3)
-    return out.reshape(*out.shape[:-3], -1, out.shape[-1])[..., :positions, :]
+    return out.reshape(*out.shape[:-3], -1, out.shape[-1])[..., :positions, :], last
 
 
 def _chunks(x: jax.Array, dimension: int, chunk: int) -> jax.Array:

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import POSITION
+from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.cache import FixedState, Memory
 from halcyon.models.elementwise import elementwise, expanded, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
 from halcyon.models.parts.convolution import CausalConvolution
-from halcyon.models.parts.delta_rule import delta_rule
+from halcyon.models.parts.delta_rule import continued_delta_rule, delta_rule
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.norm import RmsNorm
 from halcyon_api.spec.families.section import Activation
@@ -148,18 +149,30 @@ class GatedDeltaNet(eqx.Module):
             decay_shift=hax.ones((*stacked, *heads), dtype=dtype),
         )
 
-    def __call__(self, x: NamedArray, segments: NamedArray | None = None, rotary: None = None) -> NamedArray:
+    @property
+    def kept(self) -> FixedState:
+        """What a cache keeps: the last inputs of the three convolutions, and the state of each head."""
+        axes, taps = self.axes, self.query_convolution.taps.size - 1
+        inputs = tuple(((taps, *(axis.size for axis in features)), False) for features in (axes.keys, axes.keys, axes.values))
+        heads = (axes.key_heads.size, axes.value_heads.size)
+        return FixedState((*inputs, ((*heads, axes.key_size.size, axes.value_size.size), True)))
+
+    def __call__(
+        self, x: NamedArray, segments: NamedArray | None = None, rotary: None = None, *, memory: Memory | None = None
+    ) -> NamedArray:
         """(..., position, embed) to the same axes.
 
         Args:
             x: The residual stream, after its norm.
             segments: (..., position) integers; a state begins with each segment. None: one segment.
             rotary: Not used: the order of positions is in the state.
+            memory: The state after earlier positions; there is then one segment. None: there are none.
         """
         del rotary
         axes = self.axes
+        state = None if memory is None else _Continued(memory)
         query, key, value = (
-            convolution(linear(x), segments)
+            convolution(linear(x), segments) if state is None else state.convolved(convolution, linear(x))
             for convolution, linear in (
                 (self.query_convolution, self.query),
                 (self.key_convolution, self.key),
@@ -171,14 +184,17 @@ class GatedDeltaNet(eqx.Module):
         of_keys = (*outer, axes.key_heads.name, POSITION, axes.key_size.name)
         of_values = (*outer, *heads, POSITION, axes.value_size.name)
         of_heads = (*outer, *heads, POSITION)
-        out = delta_rule(
+        arrays = (
             _unit(query.rearrange(of_keys).array) * axes.key_size.size**-0.5,
             _unit(key.rearrange(of_keys).array),
             value.rearrange(of_values).array.astype(jnp.float32),
             self._log_decays(x).rearrange(of_heads).array,
             jax.nn.sigmoid(self.rate(x).rearrange(of_heads).array.astype(jnp.float32)),
-            None if segments is None else _starts(expanded(segments, (*outer, POSITION))),
         )
+        if state is None:
+            out = delta_rule(*arrays, None if segments is None else _starts(expanded(segments, (*outer, POSITION))))
+        else:
+            out = state.ruled(*arrays)
         normed = self.norm(divided(NamedArray(out.astype(x.dtype), of_values)))
         return self.output(elementwise(recomputed(_gated), normed, self.gate(x)))
 
@@ -190,6 +206,35 @@ class GatedDeltaNet(eqx.Module):
 
         projected: Any = self.decay(x).astype(jnp.float32)
         return elementwise(recomputed(decays), projected, self.log_decay, self.decay_shift)
+
+
+class _Continued:
+    """Continues the convolutions and the state of a layer after earlier positions; a call replaces them in the layer's memory."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        *self._inputs, self._state = memory.fixed
+        self._kept: list[jax.Array] = []
+
+    def convolved(self, convolution: CausalConvolution, x: NamedArray) -> NamedArray:
+        """The next convolution of `x`: (batch, position, features)."""
+        before = self._inputs[len(self._kept)]
+        names = tuple(name for name in x.axis_names if name not in (BATCH, POSITION))
+        ordered = x.rearrange((BATCH, POSITION, *names))
+        joined = jnp.concatenate((before.astype(x.dtype), ordered.array), 1)
+        counts, taps = self._memory.counts(ordered.array.shape[1]), before.shape[1]
+        self._kept.append(jax.vmap(lambda row, count: jax.lax.dynamic_slice_in_dim(row, count, taps, 0))(joined, counts))
+        out = convolution(hax.named(joined, (BATCH, POSITION, *names)))
+        return hax.named(out.array[:, taps:], (BATCH, POSITION, *names))
+
+    def ruled(self, query: jax.Array, key: jax.Array, value: jax.Array, log_decay: jax.Array, rate: jax.Array) -> jax.Array:
+        """The outputs of all positions; see `delta_rule`. Padding does not change the state."""
+        positions = jnp.arange(rate.shape[-1], dtype=jnp.int32)
+        counted = (positions < self._memory.counts(rate.shape[-1])[:, None])[:, None, None]
+        log_decay, rate = jnp.where(counted, log_decay, 0.0), jnp.where(counted, rate, 0.0)
+        out, last = continued_delta_rule(query, key, value, log_decay, rate, state=self._state)
+        self._memory.replace((*self._kept, last))
+        return out
 
 
 def _gated(x: jax.Array, gate: jax.Array) -> jax.Array:

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
 from halcyon.models.axes import HEAD_SIZE, KEY_POSITION, POSITION
+from halcyon.models.cache import Memory
 from halcyon.models.parts.attention import attention
-from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.linear import Linear, contract
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.rotary import RotaryTable, rotate
@@ -105,13 +106,19 @@ class LatentAttention(eqx.Module):
             scale=scale,
         )
 
-    def __call__(self, x: NamedArray, mask: Mask, rotary: RotaryTable) -> NamedArray:
+    @property
+    def kept(self) -> tuple[tuple[Axis, ...], ...]:
+        """The features that a cache keeps of a position: the latent vector, and the rotated features of keys."""
+        return ((Axis(HEAD_SIZE, self._rank.size + self.rotary.size),),)
+
+    def __call__(self, x: NamedArray, mask: Mask, rotary: RotaryTable, *, memory: Memory | None = None) -> NamedArray:
         """(..., position, embed) to the same axes.
 
         Args:
             x: The residual stream, after its norm.
             mask: The keys that a query sees.
             rotary: The rotation, with the axis `rotary`.
+            memory: Latent vectors of earlier positions; it then decides the keys that a query sees. None: only those of `x`.
         """
         position = x.resolve_axis(POSITION)
         key_position = position.alias(KEY_POSITION)
@@ -119,6 +126,8 @@ class LatentAttention(eqx.Module):
         if self.query_down is not None and self.query_latent_norm is not None:
             source = self.query_latent_norm(self.query_down(x))
         latent = self.latent_norm(self.latent(x))
+        if memory is not None:
+            return self._remembering(source, latent, rotate(self.key_rotary(x), rotary, self.rotary), rotary, memory)
         query = self._joined(self.query_plain(source), rotate(self.query_rotary(source), rotary, self.rotary))
         key = self._joined(self.key_plain(latent), rotate(self.key_rotary(x), rotary, self.rotary))
         attended = attention(
@@ -134,9 +143,44 @@ class LatentAttention(eqx.Module):
         )
         return self.output(attended)
 
+    def _remembering(
+        self, source: NamedArray, latent: NamedArray, key_rotary: NamedArray, rotary: RotaryTable, memory: Memory
+    ) -> NamedArray:
+        """Attention to latent vectors themselves: the maps to plain keys and to values are applied to queries and results instead.
+
+        So a kept position costs as much as one head's key, whatever the number of heads (DeepSeek-AI 2024, section 2.1.2).
+        """
+        rank, plain = self._rank, self.query_plain(source)
+        seen = contract(plain, self.key_plain.weight, self.plain)
+        query = _joined(seen, rotate(self.query_rotary(source), rotary, self.rotary), rank, self.rotary)
+        (kept,), mask = memory.extended(_joined(latent, key_rotary, rank, self.rotary))
+        features = query.resolve_axis(HEAD_SIZE)
+        attended = attention(
+            query,
+            kept,
+            kept[features, : rank.size].rename({HEAD_SIZE: rank.name}),
+            mask,
+            position=latent.resolve_axis(POSITION),
+            key_position=kept.resolve_axis(KEY_POSITION),
+            head_size=features,
+            value_size=rank,
+            scale=(self.plain.size + self.rotary.size) ** -0.5 if self.scale is None else self.scale,
+        )
+        return self.output(contract(attended, self.value.weight, rank))
+
+    @property
+    def _rank(self) -> Axis:
+        """Features of the latent vector of keys and values."""
+        return self.key_plain.inputs[0]
+
     def _joined(self, plain: NamedArray, rotated: NamedArray) -> NamedArray:
-        """Plain and rotated features as one axis, the last; rotated features that all heads share are copied to each."""
-        outer = tuple(axis for axis in plain.axes if axis != self.plain)
-        left = plain.rearrange((*outer, self.plain)).array
-        right: Any = rotated.broadcast_to((*outer, self.rotary)).rearrange((*outer, self.rotary)).array
-        return hax.named(jnp.concatenate((left, right), -1), (*outer, Axis(HEAD_SIZE, self.plain.size + self.rotary.size)))
+        """Plain and rotated features as one axis; rotated features that all heads share are copied to each."""
+        return _joined(plain, rotated, self.plain, self.rotary)
+
+
+def _joined(first: NamedArray, second: NamedArray, of_first: Axis, of_second: Axis) -> NamedArray:
+    """The features of two arrays as one axis, the last. Where the second lacks an axis of the first, it is copied along it."""
+    outer = tuple(axis for axis in first.axes if axis != of_first)
+    left = first.rearrange((*outer, of_first)).array
+    right: Any = second.broadcast_to((*outer, of_second)).rearrange((*outer, of_second)).array
+    return hax.named(jnp.concatenate((left, right), -1), (*outer, Axis(HEAD_SIZE, of_first.size + of_second.size)))

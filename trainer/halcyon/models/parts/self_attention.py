@@ -9,7 +9,8 @@ import equinox as eqx
 import jax
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import KEY_POSITION, POSITION
+from halcyon.models.axes import KEY_POSITION, LAYERS, POSITION
+from halcyon.models.cache import Memory
 from halcyon.models.elementwise import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.parts.attention import attention
@@ -101,7 +102,21 @@ class SelfAttention(eqx.Module):
             gate=linear((embed,), heads) if gated else None,
         )
 
-    def __call__(self, x: NamedArray, mask: Mask, rotary: RotaryTable | None = None, *, factor: jax.Array | None = None) -> NamedArray:
+    @property
+    def kept(self) -> tuple[tuple[Axis, ...], ...]:
+        """The features of a key and of a value, as a cache keeps them."""
+        parts = (self.key, self.value)
+        return tuple(tuple(axis for axis in part.weight.axes if axis.name != LAYERS and axis not in part.inputs) for part in parts)
+
+    def __call__(
+        self,
+        x: NamedArray,
+        mask: Mask,
+        rotary: RotaryTable | None = None,
+        *,
+        factor: jax.Array | None = None,
+        memory: Memory | None = None,
+    ) -> NamedArray:
         """(..., position, embed) to the same axes.
 
         Args:
@@ -109,6 +124,7 @@ class SelfAttention(eqx.Module):
             mask: The keys that a query sees.
             rotary: The rotation of queries and keys. None: no rotation.
             factor: A further factor of the scores, such as one of the layer. None: 1.
+            memory: Keys and values of earlier positions; it then decides the keys that a query sees. None: only those of `x`.
         """
         position = x.resolve_axis(POSITION)
         key_position = position.alias(KEY_POSITION)
@@ -117,10 +133,16 @@ class SelfAttention(eqx.Module):
             query, key = self.query_norm(query), self.key_norm(key)
         if rotary is not None:
             query, key = rotate(query, rotary, self.head_size), rotate(key, rotary, self.head_size)
+        factored = query if factor is None else (query * factor).astype(query.dtype)
+        if memory is None:
+            key, value = key.rename({position: key_position}), self.value(x).rename({position: key_position})
+        else:
+            (key, value), mask = memory.extended(key, self.value(x))
+            key_position = key.resolve_axis(KEY_POSITION)
         attended = attention(
-            query if factor is None else (query * factor).astype(query.dtype),
-            key.rename({position: key_position}),
-            self.value(x).rename({position: key_position}),
+            factored,
+            key,
+            value,
             mask,
             position=position,
             key_position=key_position,

@@ -1,0 +1,121 @@
+"""Requests that are computed together get the texts that they get alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from halcyon.errors import BadConfiguration
+from halcyon.inference import Engine, Sampled, Sampling
+from halcyon.models import CausalLM
+from halcyon_api.spec.model import ModelSpec
+from tests.trainer.models.cases import FAMILIES, LLAMA, VOCAB, logits, make, named
+
+_LENGTH = 64
+_NOISE = np.random.default_rng(4)
+_REQUESTS = [
+    (_NOISE.integers(0, VOCAB.size, length), settings)
+    for length, settings in (
+        (3, Sampling(6, temperature=0.0)),
+        (18, Sampling(9, seed=5)),
+        (1, Sampling(12, temperature=0.7, top_k=5, seed=6)),
+        (30, Sampling(20, top_p=0.8, min_p=0.02, seed=7)),
+        (7, Sampling(5, temperature=0.0, repetition_penalty=1.5)),
+        (2, Sampling(8, temperature=2.0, seed=5)),
+    )
+]
+
+
+def _finished(engine: Engine, numbers: list[int]) -> dict[int, list[Sampled]]:
+    found: dict[int, list[Sampled]] = {number: [] for number in numbers}
+    for _ in range(1000):
+        if not engine.unfinished:
+            return found
+        for one in engine.step():
+            found[one.request].append(one)
+    raise AssertionError("the engine does not end")
+
+
+def _tokens(engine: Engine, *requests: tuple[Any, Sampling]) -> list[list[int]]:
+    numbers = [engine.submit(prompt, settings) for prompt, settings in requests]
+    found = _finished(engine, numbers)
+    assert all(found[number][-1].finish == "length" for number in numbers)
+    return [[one.token for one in found[number]] for number in numbers]
+
+
+def _engine(model: CausalLM, **changed: Any) -> Engine:
+    return Engine(model, **{"slots": 3, "pages": 7, **changed})
+
+
+def _model(spec: ModelSpec) -> CausalLM:
+    return make.__wrapped__(spec, length=_LENGTH)  # not every section can be a key of its cache
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "mistral" else pytest.mark.variant) for name in ("mistral", "llama", "gemma2", "qwen3-next")],
+)
+def test_a_text_does_not_depend_on_the_requests_beside_it(name: str) -> None:
+    """Six requests share three slots, and pages for fewer requests than that."""
+    model = _model(FAMILIES[name])
+    engine = _engine(model)
+    together = _tokens(engine, *_REQUESTS)
+    assert engine.free_pages == engine.pages
+    assert [len(text) for text in together] == [settings.max_tokens for _, settings in _REQUESTS]
+    alone = [_tokens(engine, request)[0] for request in reversed(_REQUESTS)][::-1]
+    assert together == alone
+    prompt, settings = _REQUESTS[0]
+    text = list(prompt)
+    for _ in range(settings.max_tokens):  # the most likely token of the model without a cache
+        text.append(int(np.argmax(logits(model, named(np.pad(text, (0, 16 - len(text)))[None].astype(np.int32)))[0, len(text) - 1])))
+    assert together[0] == text[len(prompt) :]
+
+
+@pytest.mark.slow
+def test_ends_alternatives_and_cancellations() -> None:
+    model = _model(LLAMA)
+    engine = _engine(model, alternatives=2, tokens=20)
+    prompt, settings = _REQUESTS[0]
+    number = engine.submit(prompt, settings)
+    sampled = _finished(engine, [number])[number]
+    for one in sampled:
+        assert one.token < 20
+        assert one.alternatives[0] == (one.token, pytest.approx(one.log_prob))
+        assert one.alternatives[0][1] >= one.alternatives[1][1]
+    end = sampled[2].token
+    first = next(at for at, one in enumerate(sampled) if one.token == end)
+    number = engine.submit(prompt, settings, ends=[end])
+    ended = _finished(engine, [number])[number]
+    assert [one.token for one in ended] == [one.token for one in sampled[: first + 1]]
+    assert ended[-1].finish == "stop"
+    numbers = [engine.submit(*request) for request in _REQUESTS]
+    engine.step()
+    for number in numbers:
+        engine.cancel(number)
+    assert (engine.unfinished, engine.free_pages) == (0, engine.pages)
+    assert engine.step() == []
+
+
+def test_a_request_that_does_not_fit_is_refused() -> None:
+    engine = _engine(_model(LLAMA))
+    with pytest.raises(ValueError, match="a prompt of 60 tokens and a text of 9 are longer than 64 tokens; shorten the prompt, or set"):
+        engine.submit([1] * 60, Sampling(9))
+    with pytest.raises(ValueError, match="longer than 16 tokens"):
+        _engine(_model(LLAMA), pages=1).submit([1] * 10, Sampling(9))
+    with pytest.raises(ValueError, match="the prompt has no token"):
+        engine.submit([])
+    with pytest.raises(ValueError, match="the prompt has the token 24; the model has 0 to 23"):
+        engine.submit([1, 24])
+    with pytest.raises(ValueError, match="0 slots"):
+        _engine(_model(LLAMA), slots=0)
+
+
+def test_a_model_without_a_cache_is_refused() -> None:
+    class Plain:
+        pass
+
+    with pytest.raises(BadConfiguration, match="Plain keeps no cache, so it cannot generate text"):
+        Engine(Plain())  # pyright: ignore[reportArgumentType]

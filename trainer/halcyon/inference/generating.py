@@ -1,0 +1,216 @@
+"""Text for prompts: the engine and a tokenizer together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jax.typing import DTypeLike
+
+from halcyon.errors import BadConfiguration
+from halcyon.inference.engine import Engine, Finish, Sampled
+from halcyon.inference.sampling import MOST_SEED, Sampling
+from halcyon.inference.text import StopStrings, TextStream
+from halcyon.models import CausalLM
+from halcyon.tokenizer import Tokenizer
+
+_LENGTHS = 64
+"""Lengths of engines are multiples of it, so that later calls find their programs compiled."""
+
+
+class Piece(NamedTuple):
+    """A part of the text of a request."""
+
+    request: int
+    """The number of the request, in the order of the prompts from 0."""
+    text: str
+    """It may be empty: a part of a character, or of a stop string, waits."""
+    sampled: Sampled
+    """The token that the part came with."""
+    finish: Finish | None
+    """Why the text ends here. None: it goes on."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The text for a prompt.
+
+    Attributes:
+        prompt: The prompt.
+        text: The text after it, without the token or the string that ended it.
+        tokens: The tokens of the text, with the ones that ended it.
+        log_probs: The logarithm of the model's probability of each token, before temperature, filters and penalties.
+        finish: ``stop``: at a token or a string that ends the text. ``length``: at its greatest length.
+    """
+
+    prompt: str
+    text: str
+    tokens: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    finish: Finish
+
+
+class Collector:
+    """Joins the parts of texts."""
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self._prompts = tuple(prompts)
+        self._texts = [""] * len(prompts)
+        self._sampled: list[list[Sampled]] = [[] for _ in prompts]
+        self._done: dict[int, Completion] = {}
+
+    def add(self, piece: Piece) -> Completion | None:
+        """Add a part. Returns the completion if it was the last part of its text."""
+        number = piece.request
+        self._texts[number] += piece.text
+        self._sampled[number].append(piece.sampled)
+        if piece.finish is None:
+            return None
+        tokens, log_probs = (tuple(values) for values in zip(*((one.token, one.log_prob) for one in self._sampled[number]), strict=True))
+        self._done[number] = Completion(self._prompts[number], self._texts[number], tokens, log_probs, piece.finish)
+        return self._done[number]
+
+    @property
+    def completions(self) -> list[Completion]:
+        """Of the texts that have ended, in the order of their prompts."""
+        return [self._done[number] for number in sorted(self._done)]
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> np.ndarray:
+    """The tokens of a document that begins with `prompt`: int32 [tokens]."""
+    return np.concatenate(([tokenizer.bos_id], tokenizer.encode(prompt))).astype(np.int32)
+
+
+def default_tokens(model: CausalLM, prompts: Sequence[np.ndarray]) -> int:
+    """128, or what the positions of the model leave after the longest prompt; at least 1."""
+    return max(1, min(128, model.max_position.size - max(map(len, prompts))))
+
+
+def seeded(sampling: Sampling, count: int) -> list[Sampling]:
+    """The same settings for some prompts, each with the next seed."""
+    return [dataclasses.replace(sampling, seed=(sampling.seed + number) % (MOST_SEED + 1)) for number in range(count)]
+
+
+def engine_for(
+    model: CausalLM, tokenizer: Tokenizer, prompts: Sequence[np.ndarray], max_tokens: int, *, slots: int, compute_dtype: DTypeLike
+) -> Engine:
+    """An engine that is large enough for some prompts and their texts.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer; only its tokens are chosen.
+        prompts: The tokens of each prompt.
+        max_tokens: Most tokens of a text.
+        slots: Prompts that are computed at once, if there are more.
+        compute_dtype: See `Engine`.
+    """
+    longest = max(map(len, prompts)) + max_tokens
+    length = min(-(-longest // _LENGTHS) * _LENGTHS, model.max_position.size)
+    return Engine(model, slots=min(slots, len(prompts)), length=length, tokens=tokenizer.vocab_size, compute_dtype=compute_dtype)
+
+
+def pieces(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    prompts: Sequence[np.ndarray],
+    settings: Sequence[Sampling],
+    *,
+    ends: Sequence[int] | None = None,
+) -> Iterator[Piece]:
+    """The texts of some prompts, in parts as they come.
+
+    Args:
+        engine: An engine without other requests.
+        tokenizer: Decodes the tokens.
+        prompts: The tokens of each prompt.
+        settings: The settings of each prompt.
+        ends: Tokens that end a text. Default: the one that ends a document.
+
+    Raises:
+        ValueError: See `Engine.submit`.
+    """
+    given = (tokenizer.eos_id,) if ends is None else ends
+    numbers: dict[int, int] = {}
+    try:
+        for index, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True)):
+            numbers[engine.submit(prompt, sampling, ends=given)] = index
+        streams = [TextStream(tokenizer, prompt.tolist()) for prompt in prompts]
+        stops = [StopStrings(sampling.stop) for sampling in settings]
+        while engine.unfinished:
+            for sampled in engine.step():
+                index = numbers[sampled.request]
+                text, finish = _shown(streams[index], stops[index], sampled)
+                if finish is not None and sampled.finish is None:
+                    engine.cancel(sampled.request)
+                yield Piece(index, text, sampled, finish)
+    finally:
+        for number in numbers:  # of a caller that stops reading
+            engine.cancel(number)
+
+
+def _shown(stream: TextStream, stops: StopStrings, sampled: Sampled) -> tuple[str, Finish | None]:
+    text = "" if sampled.finish == "stop" else stream.push(sampled.token)
+    if sampled.finish is not None:
+        text += stream.finish()
+    shown, stopped = stops.push(text)
+    if stopped:
+        return shown, "stop"
+    return (shown, None) if sampled.finish is None else (shown + stops.finish(), sampled.finish)
+
+
+def generate(
+    model: CausalLM,
+    tokenizer: Tokenizer | None,
+    prompts: str | Sequence[str],
+    *,
+    max_tokens: int | None = None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    seed: int = 0,
+    stop: Sequence[str] = (),
+    slots: int = 8,
+    compute_dtype: DTypeLike = np.float32,
+) -> list[Completion]:
+    """The texts that a model writes after some prompts.
+
+    Args:
+        model: A model of `halcyon.load`.
+        tokenizer: Its tokenizer.
+        prompts: A prompt, or several. The token that begins a document is put before each.
+        max_tokens: Most tokens of a text. Default: 128, or what the positions of the model leave after the longest prompt.
+        temperature: See `halcyon.inference.Sampling`, as for the next arguments.
+        top_k: 0: no limit.
+        top_p: 1: no limit.
+        min_p: 0: no limit.
+        repetition_penalty: 1: none.
+        seed: Of the first prompt; each later prompt has the next number.
+        stop: Strings that end a text.
+        slots: Prompts that are computed at once.
+        compute_dtype: Type of activations, matrix products and the cache.
+
+    Returns:
+        One completion for each prompt, in order. The random numbers of each belong to its own seed, not to its place beside others.
+
+    Raises:
+        BadConfiguration: There is no tokenizer, or the model cannot keep a cache.
+        ValueError: A setting is out of its range, or a prompt is too long.
+    """
+    if tokenizer is None:
+        raise BadConfiguration("the place of the model has no tokenizer that Halcyon reads, so text cannot become tokens; give one")
+    given = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    if not given:
+        return []
+    ids = [prompt_ids(tokenizer, prompt) for prompt in given]
+    most = default_tokens(model, ids) if max_tokens is None else max_tokens
+    settings = seeded(Sampling(most, temperature, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop)), len(ids))
+    engine = engine_for(model, tokenizer, ids, most, slots=slots, compute_dtype=compute_dtype)
+    collected = Collector(given)
+    for piece in pieces(engine, tokenizer, ids, settings):
+        collected.add(piece)
+    return collected.completions

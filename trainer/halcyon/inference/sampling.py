@@ -1,0 +1,124 @@
+"""The choice of the next token: pure functions of the logits, the settings of each row, and its seed.
+
+The order of the changes is that of ``transformers``: repetition penalty, temperature, top-k, top-p, min-p. Each later one sees the
+probabilities that the earlier ones left. The random numbers of a token depend on the request's seed and on the number of the token alone,
+so the text of a request does not depend on the other requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+MOST_SEED = 2**32 - 1
+"""The greatest seed."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The settings of a request.
+
+    Attributes:
+        max_tokens: Most tokens of the text.
+        temperature: The logits are divided by it. 0: always the most likely token.
+        top_k: Choose among this number of the most likely tokens (Fan et al. 2018). 0: among all.
+        top_p: Choose among the most likely tokens whose probabilities together reach this sum (Holtzman et al. 2020).
+        min_p: Leave out tokens whose probability is below this part of the greatest one (Nguyen et al. 2024).
+        repetition_penalty: Divides positive logits, and multiplies negative ones, of tokens of the prompt and of the text (Keskar et al.
+            2019). 1: none.
+        seed: Decides the random numbers.
+        stop: The text ends before the first of these strings.
+
+    Raises:
+        ValueError: A setting is out of its range.
+    """
+
+    max_tokens: int = 128
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        rules = (
+            ("max_tokens", self.max_tokens >= 1, "at least 1"),
+            ("temperature", 0 <= self.temperature < float("inf"), "a number from 0"),
+            ("top_k", 0 <= self.top_k < 2**31, "0 for all tokens, or a number of tokens"),
+            ("top_p", 0 < self.top_p <= 1, "a number above 0, at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "a number from 0 to 1"),
+            ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "a positive number"),
+            ("seed", 0 <= self.seed <= MOST_SEED, f"an integer from 0 to {MOST_SEED}"),
+        )
+        for name, holds, fix in rules:
+            if not holds:
+                raise ValueError(f"{name} is {getattr(self, name)}; give {fix}")
+        if not all(self.stop):
+            raise ValueError("stop has an empty string, which every text contains; leave it out")
+
+
+class Controls(NamedTuple):
+    """The settings of all rows, as arrays [row]; see `Sampling`."""
+
+    temperature: jax.Array
+    top_k: jax.Array
+    top_p: jax.Array
+    min_p: jax.Array
+    repetition_penalty: jax.Array
+    seed: jax.Array
+    """uint32."""
+    number: jax.Array
+    """int32: the number of the next token in the text of its request."""
+
+
+def next_tokens(logits: jax.Array, seen: jax.Array, controls: Controls) -> jax.Array:
+    """The next token of each row: int32 [row].
+
+    Args:
+        logits: float32 [row, token]; -inf for a token that is never chosen.
+        seen: bool [row, token]: tokens of the prompt and of the text.
+        controls: The settings.
+    """
+    penalised = repetition_penalised(logits, seen, controls.repetition_penalty)
+    greedy = controls.temperature == 0
+    scaled = penalised / jnp.where(greedy, 1.0, controls.temperature)[:, None]
+    filters = (controls.top_k > 0) | (controls.top_p < 1) | (controls.min_p > 0)
+    # Without a filter no row needs the sort of its vocabulary, which costs more than the choice itself.
+    kept = jax.lax.cond(jnp.any(filters), filtered, lambda logits, _: logits, scaled, controls)
+
+    def drawn(seed: jax.Array, number: jax.Array, logits: jax.Array) -> jax.Array:
+        return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), number), logits)
+
+    return jnp.where(greedy, jnp.argmax(penalised, -1), jax.vmap(drawn)(controls.seed, controls.number, kept)).astype(jnp.int32)
+
+
+def repetition_penalised(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
+    """`logits` with the penalty of each row for the tokens in `seen`; see `Sampling`."""
+    by = penalty[:, None]
+    return jnp.where(seen, jnp.where(logits > 0, logits / by, logits * by), logits)
+
+
+def filtered(logits: jax.Array, controls: Controls) -> jax.Array:
+    """`logits` [row, token], with -inf for tokens that top-k, top-p or min-p leave out. The most likely token always stays."""
+    order = jnp.argsort(-logits, axis=-1, stable=True)
+    ordered = jnp.take_along_axis(logits, order, -1)
+    ranks = jnp.arange(logits.shape[-1])
+    kept = (controls.top_k[:, None] <= 0) | (ranks < controls.top_k[:, None])
+    before = _before(jnp.where(kept, ordered, -jnp.inf))
+    kept &= (before < controls.top_p[:, None]) | (controls.top_p[:, None] >= 1)
+    # The ratio of a probability to the greatest one does not depend on the tokens that are left out.
+    kept &= jnp.exp(ordered - ordered[:, :1]) >= controls.min_p[:, None]
+    kept = kept.at[:, 0].set(True)
+    rows = jnp.arange(len(logits))[:, None]
+    return jnp.where(jnp.zeros(logits.shape, bool).at[rows, order].set(kept), logits, -jnp.inf)
+
+
+def _before(ordered: jax.Array) -> jax.Array:
+    """The sum of the probabilities before each token."""
+    probabilities = jax.nn.softmax(ordered)
+    return jnp.cumsum(probabilities, -1) - probabilities
