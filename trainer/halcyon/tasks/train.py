@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from halcyon.training.choices import RunChoice
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.exports import begin_exports, check_exportable, complete_exports
 from halcyon.training.fitting import with_choice
+from halcyon.training.in_step import InStep
 from halcyon.training.last_save import LastSave, SaveBudget
 from halcyon.training.loop import Loop, Training, TrainingEnd
 from halcyon.training.plan_reports import PlanReports
@@ -52,6 +53,7 @@ def train(
     on_interrupt: Callable[[int], object] = lambda count: None,
     requests: SaveRequests | None = None,
     batch_source: BuildBatchSource = dataset_batches,
+    in_step: Sequence[InStep] = (),
     clock: Callable[[], float] = time.time,
 ) -> TrainingEnd:
     """Train until the last step or a preemption notice.
@@ -70,6 +72,7 @@ def train(
         on_interrupt: Called in another thread at each interrupt from the keyboard, with their number. The first is a notice.
         requests: Requests for a checkpoint while the run trains.
         batch_source: Makes the source of the batches. Default: the run's dataset.
+        in_step: Functions of the library's user inside the compiled step.
         clock: Seconds since 1970.
 
     Raises:
@@ -110,7 +113,7 @@ def train(
         if (values := choice.find(vocabulary, mesh)) is not None:
             spec = with_choice(spec, values)
             context = with_spec(context, spec)
-        program = build_program(spec, vocabulary, mesh)
+        program = build_program(spec, vocabulary, mesh, in_step)
         plans = PlanReports(program, spec, reporter)
         steps = CompiledSteps(program, background, programs.fetch, functools.partial(programs.compiled, program, plans))
         steps.start_for(build_schedule(spec.trainer), context.resume_step)

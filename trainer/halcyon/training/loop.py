@@ -29,6 +29,7 @@ from halcyon.training.compilation import compiler_options
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.divergence import DivergenceWatch
 from halcyon.training.evaluation import evaluate, make_evaluation_step
+from halcyon.training.in_step import reported
 from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
 from halcyon.training.program import Program, padded_token_bytes
 from halcyon.training.reported import reported_metrics
@@ -249,7 +250,7 @@ class Loop:
                 learning_rate=float(numbers.learning_rate),
                 tokens=float(numbers.tokens),
                 data_wait_seconds=waited,
-                metrics=reported_metrics(numbers.metrics),
+                metrics=reported_metrics(numbers.metrics) | reported(self._program.in_step, numbers.seen, step),
             )
         )
         if why := self._watch.skipped(step, int(numbers.verdict), loss, gradient_norm, self._newest_checkpoint):

@@ -10,7 +10,7 @@ the gradients scattered once, after the last. Otherwise both are done for each m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -24,6 +24,7 @@ from halcyon.optim.rounding import add_updates
 from halcyon.parallel.axes import constrain, constrain_here
 from halcyon.parallel.partition import by_group
 from halcyon.training.divergence import drop_update, judge
+from halcyon.training.in_step import InStep, StepView, all_seen
 from halcyon.training.state import Model, TrainState
 from halcyon_api.spec.divergence import DivergenceSpec
 
@@ -44,6 +45,8 @@ class StepMetrics(eqx.Module):
     """The bits that any process has set in its control value: a request of one process reaches all at the same step."""
     metrics: dict[str, jax.Array]
     """Further metrics of the objective by name, each per unit of weight: scalars, or arrays [layer, expert]."""
+    seen: tuple[dict[str, jax.Array], ...] = ()
+    """What each function of the library's user has returned (`halcyon.training.in_step`)."""
 
 
 CONTROL_BITS = 2
@@ -63,6 +66,7 @@ def make_train_step(
     seed: int = 0,
     gather_once: bool = False,
     stochastic: bool = False,
+    in_step: Sequence[InStep] = (),
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
     """Build the step function, to be compiled with the state donated.
 
@@ -75,6 +79,7 @@ def make_train_step(
         seed: Seed of the objective's randomness; each microbatch of each step gets its own key.
         gather_once: Keep all parameters, and the sums of their gradients, on each device while the microbatches are computed.
         stochastic: Round bfloat16 parameters stochastically.
+        in_step: Functions of the library's user.
     """
     policy = divergence or DivergenceSpec()
     optimizer = optax.with_extra_args_support(optimizer)
@@ -123,6 +128,7 @@ def make_train_step(
             verdict=verdict,
             control=_any_bits(control),
             metrics={name: total * share for name, total in sums.metrics.items()},
+            seen=all_seen(in_step, StepView(state.step + 1, loss, state.model, gradient, updates), sums.metrics),
         )
         new = add_updates(state.model, updates, key_of(state.step, _ROUNDING) if stochastic else None), optimizer_state
         model, optimizer_state = drop_update(policy, verdict, (state.model, state.optimizer_state), new)
