@@ -88,6 +88,37 @@ def plan(
             _print(found, spec, console())
 
 
+@app.command()
+def profile(
+    root: Annotated[str, typer.Argument(help="The checkpoint root, with @STEP for the profile of a step that is not the newest.")],
+    endpoint: Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")] = None,
+    region: Annotated[str | None, typer.Option(help="Region of an S3 bucket.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the numbers of all processes as JSON.")] = False,
+) -> None:
+    """Show a stored profile: step times, MFU, time by phase, and the processes that the others wait for."""
+    from halcyon.cli.errors import report_root_errors
+    from halcyon.cli.profile import profile_view
+    from halcyon.errors import BadConfiguration
+    from halcyon.huggingface.folder import address
+    from halcyon.huggingface.root import split_step
+    from halcyon.storage.store import Store
+    from halcyon.telemetry.profiles import PREFIX, folders, numbers_of
+
+    with report_root_errors():
+        place, step = split_step(root)
+        store = Store(address(place, endpoint, region))
+        there = folders(store)
+        found = [folder for folder in there if step is None or folder.startswith(f"{PREFIX}{step:012d}.")]
+        numbers = numbers_of(store, found[-1]) if found else {}
+        if not numbers:
+            steps = ", ".join(str(int(folder.removeprefix(PREFIX).split(".")[0])) for folder in there)
+            raise BadConfiguration(f"{store.root} has no such profile; there are those of steps {steps or '(none)'}")
+        if json:
+            sys.stdout.write(f"{json_format.dumps(list(numbers.values()))}\n")
+        else:
+            console().print(profile_view(f"{store.root}/{found[-1]}", numbers))
+
+
 def _valid_run(document: Document, defaults: Defaults) -> TrainingRun:
     from halcyon.errors import BadConfiguration
     from halcyon.huggingface.model_file import read_model

@@ -58,13 +58,15 @@ class Trained:
 
     Attributes:
         step: Steps done and saved.
-        complete: Whether these are all steps, and all exports are complete. If not, an interrupt came; the next call goes on from here.
+        complete: Whether the run has ended, and all exports are complete. If not, an interrupt came; the next call goes on from here.
         root: Address of the checkpoints, for `halcyon.load`.
+        stopped: Why it stopped early, if it did (``trainer.evaluation.best.patience``).
     """
 
     step: int
     complete: bool
     root: str
+    stopped: str | None = None
 
 
 def train(
@@ -121,7 +123,7 @@ def train(
         )
     finally:
         events.close()
-    trained = Trained(ended.step, not ended.preempted, spec.checkpoint.root)
+    trained = Trained(ended.step, not ended.preempted, spec.checkpoint.root, ended.stopped)
     for one in sets:
         one.on_end(trained)
     return trained

@@ -25,7 +25,7 @@ from halcyon.parallel.waiting import wait_together
 from halcyon.session import session
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
-from halcyon.telemetry import RunReporter, SaveRequests
+from halcyon.telemetry import ProfileRequests, RunReporter, SaveRequests
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.training.batch_source import BuildBatchSource, dataset_batches
 from halcyon.training.choices import RunChoice
@@ -36,6 +36,7 @@ from halcyon.training.in_step import InStep
 from halcyon.training.last_save import LastSave, SaveBudget
 from halcyon.training.loop import Loop, Training, TrainingEnd
 from halcyon.training.plan_reports import PlanReports
+from halcyon.training.profiling import profiler_of
 from halcyon.training.program import build_program
 from halcyon.training.shared_programs import SharedPrograms
 from halcyon.training.start import find_start, open_checkpoints, wait_for_root
@@ -52,6 +53,7 @@ def train(
     on_failed_build: Callable[[Exception], object],
     on_interrupt: Callable[[int], object] = lambda count: None,
     requests: SaveRequests | None = None,
+    profile_requests: ProfileRequests | None = None,
     batch_source: BuildBatchSource = dataset_batches,
     in_step: Sequence[InStep] = (),
     clock: Callable[[], float] = time.time,
@@ -71,6 +73,7 @@ def train(
             blocked in a step that another process does not run any more.
         on_interrupt: Called in another thread at each interrupt from the keyboard, with their number. The first is a notice.
         requests: Requests for a checkpoint while the run trains.
+        profile_requests: Requests for a profile while the run trains.
         batch_source: Makes the source of the batches. Default: the run's dataset.
         in_step: Functions of the library's user inside the compiled step.
         clock: Seconds since 1970.
@@ -138,6 +141,8 @@ def train(
             context, program, steps, dataset, batches, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock,
             export_due=exporter.is_due if exporter is not None else lambda step: False,
             stop_exports=exporter.abandon if exporter is not None else lambda: None,
+            profiler=profiler_of(context, reporter, profile_requests or ProfileRequests()),
+            evaluated=start.restored.checkpoint.evaluation if start.restored is not None else None,
         )  # fmt: skip
         publish = functools.partial(programs.publish, plans, 2 * state_bytes(program.template))
         loop = Loop(training, after_first_step=lambda: background.submit(publish))
