@@ -159,6 +159,30 @@ class Runs:
         """
         return sorted(self._pods(name)[0], key=lambda pod: pod.metadata.name)
 
+    def execute(self, pod: str, command: list[str]) -> str:
+        """Run a command in the trainer of a pod, and return what it prints.
+
+        Raises:
+            Rejected: The cluster does not answer or forbids it, or the command fails.
+        """
+        from kubernetes.stream import stream
+
+        with self._errors_as_sentences(pod, doing="run a command in pod"):
+            # A client of its own: the stream replaces the function that sends the requests of its client.
+            core: Any = type(self._core)(type(self._core.api_client)(self._core.api_client.configuration))
+            answer: Any = stream(
+                core.connect_get_namespaced_pod_exec, pod, self.namespace, container=names.TRAINER_CONTAINER, command=command,
+                stdin=False, stdout=True, stderr=True, tty=False, _preload_content=False, _request_timeout=_TIMEOUT_SECONDS,
+            )  # fmt: skip
+            try:
+                answer.run_forever(timeout=_TIMEOUT_SECONDS)
+                printed, problem = answer.read_stdout(timeout=1).strip(), answer.read_stderr(timeout=1).strip()
+                if answer.is_open() or answer.returncode != 0:
+                    raise Rejected(f"pod {pod}: {problem or printed or 'the command did not end in time'}")
+            finally:
+                answer.close()
+            return printed
+
     def pod_changes(self, name: str) -> Iterator[Any]:
         """Yield a run's trainer pods as they are now, then each new or changed one, and all again every 30 seconds.
 

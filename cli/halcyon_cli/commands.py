@@ -18,6 +18,7 @@ from rich.console import Console, RenderableType
 
 from halcyon.cli.errors import about_file, console
 from halcyon_api import names
+from halcyon_api.profile_requests import MAX_PROFILED_STEPS, USUAL_PROFILED_STEPS
 from halcyon_api.status import AT_REST, TrainingRunStatus, parse_status
 from halcyon_api.yaml_text import InvalidYaml, read_document
 from halcyon_cli.cluster import ClusterAccess, Runs
@@ -254,6 +255,30 @@ def checkpoint(
         _say(f"{run} has saved step {step}")
 
 
+def profile(
+    run: Run,
+    namespace: Namespace = None,
+    context: Context = None,
+    steps: Annotated[int, typer.Option(min=1, max=MAX_PROFILED_STEPS, help="Number of steps.")] = USUAL_PROFILED_STEPS,
+    everywhere: Annotated[bool, typer.Option("--all", help="Profile all processes. Default: one.")] = False,
+) -> None:
+    """Profile the next steps of a running run. The traces are stored below `profiles/` in its checkpoint root.
+
+    It runs a command in the pods, for which you need the right to create `pods/exec`.
+    """
+    with reporting_errors():
+        runs = Runs(ClusterAccess(context, namespace))
+        document = runs.get(run)
+        pods = [pod.metadata.name for pod in runs.pods(run) if pod.status.phase == "Running"]
+        if not pods:
+            raise Rejected(f"run {run} has no running pod, so there is no step to profile; see kubectl halcyon status {run}")
+        port = document.get("spec", {}).get("telemetry", {}).get("port", 9400)
+        command = ["halcyon", "profile-here", "--steps", str(steps), "--port", str(port)]
+        for pod in pods if everywhere else pods[:1]:
+            _say(f"{pod}: {runs.execute(pod, command)}")
+        _say("then: halcyon show profile ROOT")
+
+
 def diff(
     run: Run,
     file: Annotated[Path, typer.Option("--filename", "-f", help="The run document that would be applied.")],
@@ -375,7 +400,7 @@ def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait
 
 def register(app: typer.Typer, panel: str | None = None) -> None:
     """Add the commands to an application, under the heading `panel` of its help."""
-    for command in (status, top, logs, report, compare, diff, checkpoint, suspend, resume, restart, refresh):
+    for command in (status, top, logs, report, compare, diff, checkpoint, profile, suspend, resume, restart, refresh):
         app.command(rich_help_panel=panel)(command)
 
 

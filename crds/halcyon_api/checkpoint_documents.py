@@ -68,6 +68,16 @@ class Owner(Document):
         return (self.namespace, self.name) == (other.namespace, other.name)
 
 
+class EvaluationRecord(Document):
+    """What a checkpoint knows of the evaluations before it, for the choice of the best checkpoint and for early stopping."""
+
+    metric: str = Field(description="The number that is compared (`BestSpec.key`).")
+    evaluated_step: int = Field(default=0, ge=0, description="Steps done at the last evaluation.")
+    best_step: int | None = Field(default=None, ge=0, description="Steps done at the best evaluation; None before a finite one.")
+    best_value: float | None = Field(default=None, description="Its value.")
+    without_improvement: int = Field(default=0, ge=0, description="Evaluations since the best one.")
+
+
 class CommittedStep(Document):
     """A committed checkpoint, as HEAD lists it."""
 
@@ -79,6 +89,9 @@ class CommittedStep(Document):
     time: Timestamp
     verification: Literal["wanted", "passed"] | None = Field(
         default=None, description="`wanted`: is to be read back in full after its commit. `passed`: was read back, every byte was right."
+    )
+    evaluation: EvaluationRecord | None = Field(
+        default=None, description="The evaluations before it, if the run keeps its best checkpoint."
     )
 
 
@@ -164,6 +177,9 @@ class Manifest(Document):
         default=None, ge=1, description="Tokens of the model, without the padding of its vocabulary. None: written by an earlier version."
     )
     positions: int | None = Field(default=None, ge=1, description="Longest sequence of the model, in tokens.")
+    evaluation: EvaluationRecord | None = Field(
+        default=None, description="The evaluations before it, if the run keeps its best checkpoint."
+    )
 
 
 class Commit(Document):

@@ -96,6 +96,9 @@ class Progress(ReportModel):
     attention: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z, ]*$")] | None = Field(
         default=None, description="The implementation of attention in use; several if the calls of the model differ."
     )
+    best_step: StepNumber | None = Field(default=None, description="Step of the best evaluation.")
+    best_evaluation: float | None = Field(default=None, description="Its value.")
+    stopped_early: bool | None = Field(default=None, description="Whether evaluations that did not improve ended the run.")
     plan: Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9., ]*$")] | None = Field(
         default=None, description="How a step uses the devices: mesh, microbatches, remat policy and memory of one device."
     )
@@ -105,7 +108,7 @@ class Progress(ReportModel):
         """All its integers, for a check of their range."""
         found = self.evaluated
         sources = [] if found is None else [number for one in found.sources for number in (one.tokens, one.sequences)]
-        exported = [] if self.exported_step is None else [self.exported_step]
+        exported = [step for step in (self.exported_step, self.best_step) if step is not None]
         return self.step, self.steps, self.tokens, *exported, *([] if found is None else [found.step]), *sources
 
 

@@ -218,7 +218,43 @@ def _adapter_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 
 def _evaluation_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """A run of task evaluate needs held-out data."""
+    """A run of task evaluate needs held-out data, and the sets of an evaluation need sources that exist."""
+    return (*_set_problems(spec), *_held_out_problems(spec))
+
+
+def _set_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """Tags name held-out sources, have names of their own, and `best.of` names a source or a tag."""
+    evaluation, field = spec.trainer.evaluation, "spec.trainer.evaluation"
+    tags = evaluation.by_source.tags if evaluation.by_source is not None else []
+    held_out = {
+        source.name
+        for source in spec.data.sources
+        if (spec.data.validation.fraction if source.validation is None else source.validation.fraction)
+    }
+    names = [*(source.name for source in spec.data.sources), *(tag.name for tag in tags)]
+    found = [
+        Problem(f"{field}.bySource.tags[{tag.name}].sources", f"{name} is no source with a held-out part; there are {_names(held_out)}")
+        for tag in tags
+        for name in tag.sources
+        if name not in held_out
+    ]
+    found += [
+        Problem(f"{field}.bySource.tags[{name}].name", "a source or another tag has this name; choose another one")
+        for name in dict.fromkeys(tag.name for tag in tags)
+        if names.count(name) > 1
+    ]
+    wanted = evaluation.best.of if evaluation.best is not None else None
+    known = held_out | {tag.name for tag in tags}
+    if wanted is not None and wanted not in known:
+        found.append(Problem(f"{field}.best.of", f"{wanted} is no tag and no source with a held-out part; there are {_names(known)}"))
+    return tuple(found)
+
+
+def _names(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _held_out_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     fractions = [spec.data.validation.fraction if source.validation is None else source.validation.fraction for source in spec.data.sources]
     if spec.task != "evaluate" or any(fractions):
         return ()

@@ -16,7 +16,7 @@ import yaml
 from halcyon_api.crd import custom_resource_definition
 from halcyon_api.edits.changes import Values, values_of
 from halcyon_api.former.table import FORMER
-from halcyon_api.spec.trainer import EVALUATION_BATCHES
+from halcyon_api.spec.evaluation import EVALUATION_BATCHES
 from halcyon_api.training_run import parse_run
 from halcyon_devcluster.control_plane import ControlPlane
 from halcyon_devcluster.waiting import until

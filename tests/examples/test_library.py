@@ -19,6 +19,7 @@ AFTER = """
 assert ended.complete and ended.step == 40 and losses[40] < 0.7 * losses[1], losses
 assert scores.shape == (1, len(tokens_of_the_prompt), tokenizer.vocab_size) and str(scores.dtype) == "float32"
 assert 4.5 < float(value) < 7
+assert sorted(ratios) == [10, 20, 30, 40] and all(0 < ratio < 1 for ratio in ratios.values()), ratios
 first = dict(losses)
 again = halcyon.train(document, hooks=halcyon.Hooks(on_step=lambda step: losses.update({step.step: None})))
 assert again == ended and losses == first, "a complete run does no step again"
@@ -29,7 +30,10 @@ hooks = halcyon.Hooks(
     on_checkpoint=lambda entry: seen["checkpoint"].append(entry.step),
 )
 document["spec"]["trainer"]["evaluation"] = {"everySteps": 20, "batches": 1}
-other = halcyon.train(document, checkpoint_root="other-run", hooks=hooks)
+rare = {"steps": [], "end": []}
+jumps = halcyon.Hooks(every=15, on_step=lambda step: rare["steps"].append(step.step), on_end=rare["end"].append)
+other = halcyon.train(document, checkpoint_root="other-run", hooks=[hooks, jumps])
+assert rare == {"steps": [15, 30, 40], "end": [other]}, rare
 assert seen == {"step": [first[step] for step in sorted(first)], "evaluation": [20, 40], "checkpoint": [20, 40]}, seen
 assert other.root.endswith("/other-run")
 
@@ -57,8 +61,8 @@ else:
 @pytest.mark.slow
 def test_the_code_of_the_guide_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
-    code = "\n".join([*blocks[:2], "tokens_of_the_prompt = tokens", *blocks[2:], 'CPU = {"type": "cpu", "topology": "1x2"}', AFTER])
+    assert len(blocks) == 5
+    code = "\n".join([*blocks[:3], "tokens_of_the_prompt = tokens", *blocks[3:], 'CPU = {"type": "cpu", "topology": "1x2"}', AFTER])
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "HALCYON_"))}
     done = subprocess.run(
         [sys.executable, "-c", code],

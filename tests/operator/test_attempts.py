@@ -152,6 +152,24 @@ def test_the_last_progress_comes_from_the_termination_message() -> None:
     assert (done.status.progress.step, done.status.progress.loss, done.status.progress.bits_per_byte) == (300, 1.25, 2.5)
 
 
+def test_a_run_that_stopped_early_has_succeeded_and_says_so() -> None:
+    progress = {"step": 120, "steps": 300, "tokens": 9, "bestStep": 80, "bestEvaluation": 1.23456, "stoppedEarly": True}
+    left = termination("completed", 0, step=120, progress=progress)
+    pods = [pod(**ended(0, 90, left)), pod(slice_index=1, **ended(0, 90, termination("completed", 0, step=120)))]
+    watched = {"trainer": {"evaluation": {"everySteps": 40, "best": {"patience": 1}}}}
+    document = run(status())
+    for name, section in watched["trainer"].items():
+        document["spec"]["trainer"][name] = section
+    for seen in (pods, []):
+        done = reconcile(observed(document, jobsets=[jobset(outcome="Completed")], pods=seen, head=head(120)), NOW)
+        assert (done.status.phase, done.status.progress.step, done.status.progress.steps) == ("Succeeded", 120, 300)
+        best = "; the best evaluation is that of step 80" if seen else ""
+        early = f"stopped early after step 120 of 300, because its evaluations did not improve{best}"
+        assert done.status.condition("Ready").message.startswith(early)
+        assert done.status.history[-1].to_step == 120
+    assert reconcile(observed(document | {"status": done.status.document()}, head=head(120)), at(9999)).create == ()
+
+
 def test_a_completed_run_is_never_started_again() -> None:
     done = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")], head=head(300)), NOW)
     assert (done.status.phase, done.status.progress.step, done.status.checkpoint.step) == ("Succeeded", 300, 300)

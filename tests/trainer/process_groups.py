@@ -235,7 +235,7 @@ def start_processes(
     processes: list[Process] = []
     for index in range(count):
         port = free_port()
-        own = {**document, "spec": {**document["spec"], "telemetry": {"port": port}}}
+        own = {**document, "spec": {**document["spec"], "telemetry": {**document["spec"].get("telemetry", {}), "port": port}}}
         path = directory / f"run-{attempt}.{restart}.{index}.yaml"
         path.write_text(yaml.safe_dump(own))
         termination_log = directory / f"termination-{attempt}.{restart}.{index}"

@@ -21,7 +21,8 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert f"`{name}`" in (halcyon.__doc__ or ""), name
     assert set(halcyon.__all__) <= set(dir(halcyon))
     with pytest.raises(
-        AttributeError, match=r"module 'halcyon' has no attribute 'loop'; it has Completion, Hooks, Inputs, Outputs, Trained, build_model"
+        AttributeError,
+        match=r"module 'halcyon' has no attribute 'loop'; it has Completion, Hooks, Inputs, Outputs, StepView, Trained, build_model",
     ):
         _ = halcyon.loop
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from halcyon_api.exit_codes import ExitCode
+from halcyon_api.hardware import TABLE
 from tests.api.documents import document
 from tests.suite.limits import limit
 from tests.trainer.huggingface.folders import GOLDENS
@@ -19,11 +20,11 @@ from tests.trainer.huggingface.folders import GOLDENS
 pytestmark = pytest.mark.slow
 
 
-def show(run: dict[str, Any], directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def show(run: dict[str, Any], directory: Path, *options: str, command: tuple[str, ...] = ("plan",)) -> subprocess.CompletedProcess[str]:
     path = directory / "run.yaml"
     path.write_text(yaml.safe_dump(run))
-    command = [sys.executable, "-m", "halcyon.cli.main", "show", "plan", str(path), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=limit(120), check=False)
+    line = [sys.executable, "-m", "halcyon.cli.main", "show", *command, str(path), *options]
+    return subprocess.run(line, capture_output=True, text=True, timeout=limit(120), check=False)
 
 
 def test_a_plan_has_the_mesh_the_memory_and_the_collectives_of_a_run(tmp_path: Path) -> None:
@@ -59,3 +60,13 @@ def test_an_invalid_run_has_no_plan(tmp_path: Path) -> None:
     ended = show(document(spec__trainer__microbatches=3), tmp_path)
     assert ended.returncode == ExitCode.BAD_CONFIGURATION
     assert "spec.trainer.batchSize: 8 must be a multiple of" in ended.stderr
+
+
+def test_a_run_is_shown_without_a_compilation(tmp_path: Path) -> None:
+    """``halcyon show run.yaml``: the command may be left out, and options may come first."""
+    run = document(spec__accelerator={"type": "v5e", "topology": "2x4", "provisioning": "spot"})
+    ended = show(run, tmp_path, command=("--json",))
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert (found["tokens"], found["steps"], found["devices"], found["mesh"]["fsdp"]) == (10 * 8 * 32, 10, 8, 8)
+    assert found["device"]["available"] == TABLE["v5e"].memory_bytes

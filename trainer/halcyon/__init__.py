@@ -9,6 +9,7 @@ Names for library users:
 - `load` and `logits`: a model from a checkpoint root or from the files of Hugging Face, and what it computes.
 - `generate` and `Completion`: text for prompts.
 - `train`, `Hooks` and `Trained`: a complete training in this process, from a run document to the last commit.
+- `StepView`: what a hook inside the compiled step sees.
 - `resolve_context`: a run document with its place on this machine.
 
 Importing `halcyon` imports neither JAX nor a model; each name loads its module at its first use.
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
     from halcyon.objectives import build_objective
     from halcyon.optim import build_optimizer, learning_rate
     from halcyon.tasks.library import Hooks, Trained, train
+    from halcyon.training.in_step import StepView
 
 _MODULES = {
     "Completion": "halcyon.inference",
     "Hooks": "halcyon.tasks.library",
     "Inputs": "halcyon.models",
     "Outputs": "halcyon.models",
+    "StepView": "halcyon.training.in_step",
     "build_model": "halcyon.models",
     "build_objective": "halcyon.objectives",
     "build_optimizer": "halcyon.optim",
@@ -50,6 +53,7 @@ __all__ = [
     "Hooks",
     "Inputs",
     "Outputs",
+    "StepView",
     "Trained",
     "build_model",
     "build_objective",

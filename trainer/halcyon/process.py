@@ -27,6 +27,7 @@ from halcyon.machine.metadata_server import wait_for_server
 from halcyon.machine.variables import set_variables
 from halcyon.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.telemetry import (
+    ProfileRequests,
     RunIdentity,
     RunReporter,
     SaveRequests,
@@ -103,7 +104,7 @@ def run_training(
     limits = HealthLimits(floor_seconds=float(context.run.spec.recovery.step_timeout_seconds))
     reporter = RunReporter(identity, run_plan(context), log, limits=limits, work=_WORK[context.run.spec.task])
     ending = _Ending(document, context, reporter)
-    requests = SaveRequests()
+    requests, profile_requests = SaveRequests(), ProfileRequests()
     retry_budget = RetryBudget(
         float(context.run.spec.checkpoint.access_retry_seconds),
         on_wait=_report_refused(reporter, context),
@@ -113,8 +114,9 @@ def run_training(
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, ending.before_joining)
     signal.signal(signal.SIGUSR1, requests.signalled)
+    signal.signal(signal.SIGUSR2, profile_requests.signalled)
     try:
-        server = _server(context, reporter, requests)
+        server = _server(context, reporter, requests, profile_requests)
         watchdog = Watchdog(reporter.health, _report_hung(reporter), _keep_stacks(context, identity), ending.hung, on_pause=reporter.paused)
         if context.process_index == 0 and context.run.spec.task == "train" and context.run.spec.telemetry.trackers is not None:
             from halcyon.telemetry.trackers import open_trackers  # imports TensorStore, so only with trackers
@@ -141,6 +143,7 @@ def run_training(
             on_failed_build=ending.failed,
             on_interrupt=ending.interrupted,
             requests=requests,
+            profile_requests=profile_requests,
         )
         watchdog.close()
         server.close()
@@ -150,16 +153,23 @@ def run_training(
         ending.leave("preempted", ExitCode.PREEMPTED, ending.with_interrupt_cause(NOTHING_TO_SAVE))
     if ended.last_save is not None:
         ending.leave("preempted", ExitCode.PREEMPTED, ending.with_interrupt_cause(ended.last_save.sentence()), saved=ended.last_save.saved)
+    if ended.stopped is not None:
+        ending.leave("completed", ExitCode.DONE, f"stopped early after step {ended.step} of {steps}, which is saved: {ended.stopped}")
     ending.leave(
         "completed", ExitCode.DONE, f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved"
     )
 
 
-def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> TelemetryServer:
+def _server(context: Context, reporter: RunReporter, requests: SaveRequests, profiles: ProfileRequests) -> TelemetryServer:
     """The run's HTTP server. If the port is in use on the user's own machine, it takes a free port and logs a warning with its number."""
     port = context.run.spec.telemetry.port
+    trains = context.run.spec.task == "train"
     serve = functools.partial(
-        TelemetryServer, reporter, requests=requests if context.run.spec.task == "train" else None, token=context.save_token
+        TelemetryServer,
+        reporter,
+        requests=requests if trains else None,
+        token=context.save_token,
+        profiles=profiles if trains else None,
     )
     try:
         return serve(port)

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
 from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds, shows
+from halcyon_api.profile_requests import USUAL_PROFILED_STEPS, ProfiledSteps
 from halcyon_api.spec.accelerator import MAX_SLICES
 from halcyon_api.spec.divergence import DivergenceSpec
 from halcyon_api.spec.queue import QueueSpec
@@ -133,6 +134,13 @@ class SchedulingSpec(ApiModel):
         return labels
 
 
+class ProfileSpec(ApiModel):
+    """A window of steps that every process profiles. The files are below `profiles/` in the checkpoint root."""
+
+    at_step: Annotated[int, Field(ge=2, le=1_000_000_000)] = Field(description="First step of the window, counted from 1.")
+    steps: ProfiledSteps = Field(default=USUAL_PROFILED_STEPS, description="Number of steps.")
+
+
 class TelemetrySpec(ApiModel):
     """How the run is monitored."""
 
@@ -143,3 +151,4 @@ class TelemetrySpec(ApiModel):
         default=5, description="Seconds between the operator's reads of the trainer's progress into the run's status."
     )
     trackers: TrackersSpec | None = Field(default=None, description="Other programs that show the numbers of the run.")
+    profile: ProfileSpec | None = Field(default=None, description="Profile a window of steps.")

@@ -9,13 +9,10 @@ from pydantic import BeforeValidator, Field, model_validator
 from halcyon_api.base import ApiModel
 from halcyon_api.hardware import EightBit
 from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
+from halcyon_api.spec.evaluation import EvaluationSpec
 from halcyon_api.spec.remat import REMAT_DESCRIPTION, Remat
 
 PositiveStep = Annotated[int, Field(ge=1, le=1_000_000_000)]
-
-
-EVALUATION_BATCHES = 8
-"""Default of `EvaluationSpec.batches` while training."""
 
 
 NARROW_MOMENTS_BETA = 0.95
@@ -60,21 +57,6 @@ class PrecisionSpec(ApiModel):
             "Type to which the factors of matrix products are rounded in the linear maps of blocks, except in products for gradients of "
             "parameters. Experts, routers, attention and the output head stay in `compute`. It needs hardware that is faster in this type "
             "(docs/hardware.md). Default: the type `compute`."
-        ),
-    )
-
-
-class EvaluationSpec(ApiModel):
-    """Loss and bits per byte on the held-out part."""
-
-    every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
-        default=0, description="Evaluate every N steps and after the last step; 0: never."
-    )
-    batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None,
-        description=(
-            f"Maximum batches of the held-out part. Default: {EVALUATION_BATCHES} while training; all with task `evaluate`, where the "
-            "maximum is per source."
         ),
     )
 

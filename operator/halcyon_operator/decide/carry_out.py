@@ -8,13 +8,13 @@ from datetime import datetime
 from halcyon_api import names
 from halcyon_api.elastic import on_slices
 from halcyon_api.mesh import run_mesh
-from halcyon_api.progress import Progress
 from halcyon_api.status import TopologyStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide import attempts, events, steps
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.conditions import Description, stalled, with_description
 from halcyon_operator.decide.describe import describe_attempt, describe_success, describe_transition, recorded_description
+from halcyon_operator.decide.early_stop import final_step, last_progress
 from halcyon_operator.decide.edits import with_edits_in_force
 from halcyon_operator.decide.follow import count_next_attempt
 from halcyon_operator.decide.placement import next_placement, placement_of
@@ -23,7 +23,7 @@ from halcyon_operator.decide.spec_hash import RETIRED
 from halcyon_operator.model.causes import ENDS
 from halcyon_operator.model.decision import Change, ConfigMapPlan, Decision, Deletion, JobSetPlan, Plan
 from halcyon_operator.model.endings import GroupEnd
-from halcyon_operator.model.history import last_entry, present_group, shown, with_end
+from halcyon_operator.model.history import last_entry, present_group, with_end
 from halcyon_operator.model.ownership import highest_own, own_config_map, own_jobsets
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp
 from halcyon_operator.model.views import Observed, RunView
@@ -193,21 +193,16 @@ def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec
         "in_force": dict(observed.run.fields) if status.in_force is None else status.in_force,
     }
     if spec.task == "evaluate":
-        update["progress"] = _last_progress(observed, status).model_copy(update={"eta_seconds": None})
+        update["progress"] = last_progress(observed, status).model_copy(update={"eta_seconds": None})
     if spec.task == "train":
-        final = {"step": spec.trainer.steps, "steps": spec.trainer.steps, "tokens": spec.trainer.tokens, "eta_seconds": None}
-        update["progress"] = _last_progress(observed, status).model_copy(update=final)
+        last, step = last_progress(observed, status), final_step(observed, status, spec)
+        early = step < spec.trainer.steps
+        tokens = last.tokens if early else spec.trainer.tokens
+        final = {"step": step, "steps": spec.trainer.steps, "tokens": tokens, "eta_seconds": None, "stopped_early": early or None}
+        update["progress"] = last.model_copy(update=final)
     status = passed_over(status).model_copy(update=update)
     status = with_description(status, describe_success(status, spec), observed.run.generation, now)
     return _finished(observed, status, spec, now)
-
-
-def _last_progress(observed: Observed, status: TrainingRunStatus) -> Progress:
-    """The run's last progress: from the termination report of process 0, else from its last progress report."""
-    known = status.progress or Progress()
-    group = present_group(status)
-    left = (ending.report.progress for ending in observed.endings if ending.group == group and ending.report is not None)
-    return next((shown(progress, known) for progress in left if progress is not None), known)
 
 
 def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:

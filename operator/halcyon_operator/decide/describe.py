@@ -98,6 +98,11 @@ def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Descri
         step = status.checkpoint.step if status.checkpoint is not None else spec.trainer.steps
         already = f"checkpoint.root already holds step {step} of an earlier run of this name, so there is nothing left to train{where}"
         return Description("Succeeded", "Succeeded", already)
+    progress = status.progress
+    if progress is not None and progress.stopped_early and progress.step < spec.trainer.steps:
+        best = f"; the best evaluation is that of step {progress.best_step}" if progress.best_step is not None else ""
+        early = f"stopped early after step {progress.step} of {spec.trainer.steps}, because its evaluations did not improve{best}{where}"
+        return Description("Succeeded", "Succeeded", early)
     return Description("Succeeded", "Succeeded", f"all {spec.trainer.steps} steps are done{where}")
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from halcyon_api.status import Restarts, TrainingRunStatus
 from halcyon_operator.decide import events
 from halcyon_operator.decide.bad_nodes import blamed_node, with_blame, with_no_room
+from halcyon_operator.decide.early_stop import final_step
 from halcyon_operator.decide.manual_suspension import with_manual_suspension
 from halcyon_operator.decide.placement import placement_of
 from halcyon_operator.decide.queueing import with_queue_cause
@@ -85,7 +86,7 @@ def _end_of_group(
         status = _with_blame(observed, status, group, end)
         return Change(status, events.ended(status, group, end, restarting=False)), int(end.cause in FAILURES)
     if jobset.outcome == "completed":
-        return Change(with_end(status, group, "completed", "", jobset.finished_at or now, _final_step(observed))), 0
+        return Change(with_end(status, group, "completed", "", jobset.finished_at or now, _final_step(observed, status))), 0
     if jobset.deleting and _is_open(status, group):
         end = GroupEnd("jobSetDeleted", f"JobSet {jobset.name} was deleted")
         status = with_end(status, group, end.cause, end.message, now, None)
@@ -182,9 +183,9 @@ def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failur
     return status.model_copy(update={"failures_without_checkpoint": count})
 
 
-def _final_step(observed: Observed) -> int | None:
+def _final_step(observed: Observed, status: TrainingRunStatus) -> int | None:
     spec = observed.run.spec
-    return spec.trainer.steps if spec is not None and spec.task == "train" else None
+    return final_step(observed, status, spec) if spec is not None and spec.task == "train" else None
 
 
 def _is_open(status: TrainingRunStatus, group: ProcessGroup) -> bool:

@@ -21,8 +21,8 @@ from halcyon_api.base import ApiModel, OneOf
 from halcyon_api.edits.classes import EDIT_RULES
 from halcyon_api.former.reading import former_form
 from halcyon_api.former.table import FORMER
+from halcyon_api.spec.evaluation import EVALUATION_BATCHES
 from halcyon_api.spec.objective import next_token
-from halcyon_api.spec.trainer import EVALUATION_BATCHES
 from halcyon_api.training_run import TrainingRunSpec
 
 _SCHEME = "2-"

@@ -92,6 +92,7 @@ def shown(progress: Progress, before: Progress | None) -> Progress:
             "loss": rounded(progress.loss, 4),
             "evaluation_loss": rounded(progress.evaluation_loss, 4),
             "bits_per_byte": rounded(progress.bits_per_byte, 4),
+            "best_evaluation": rounded(progress.best_evaluation, 4),
             "mfu": rounded(progress.mfu, 4),
             "tokens_per_second": rounded(progress.tokens_per_second, 1),
             "eta_seconds": rounded(progress.eta_seconds, 0),

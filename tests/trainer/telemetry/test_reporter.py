@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 
+from halcyon.evaluate.evaluation import Evaluation
+from halcyon.evaluate.sets import EvaluatedSets
 from halcyon.telemetry import snapshot, termination_report
 from halcyon.telemetry.clock import process_age_seconds
 from halcyon.telemetry.events import BY_NAME, COMMON
+from halcyon.telemetry.profile_reports import percentiles
+from halcyon.telemetry.profiles import Kept
 from halcyon.training.plan import event_fields
 from halcyon_api.goodput import GoodputSeconds
 from halcyon_api.progress import Evaluated, Progress, ProgressReport, StartupSeconds
@@ -460,6 +464,9 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.evaluates(Evaluated(run="base", step=3, path="steps/3/"), batches=1, batch_tokens=64)
     scene.reporter.evaluated_batch()
     scene.reporter.evaluation(3, Found(), source="book")  # type: ignore[arg-type]
+    parts = {name: Evaluation(nats=8.0, weight=4.0, size_bytes=4, sequences=1, seconds=0.1) for name in ("book", "code")}
+    scene.reporter.evaluated_sets(3, EvaluatedSets(parts["book"], parts, {"text": ("book",)}))
+    scene.reporter.profiled(2, 1, Kept("file:///checkpoints/profiles/2", 9, ()), {"mfu": 0.4, "stepSeconds": percentiles([1.0])})
     scene.reporter.checkpoint(committed(3), blocked_seconds=0.1)
     scene.reporter.verified_checkpoint(3)
     scene.reporter.checkpoint_failed("disk full")

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from halcyon.objectives import Batch, Sums
+from halcyon.training.in_step import InStep, StepView, reported
 from halcyon.training.state import TrainState
 from halcyon.training.step import make_train_step
 from tests.trainer.batches import batch_of
@@ -113,3 +114,50 @@ def test_each_microbatch_of_each_step_has_its_own_randomness() -> None:
 
     assert gradient(0, 1, 0) == gradient(0, 1, 0)
     assert len({gradient(step, microbatches, seed) for step in (0, 1) for microbatches in (1, 2) for seed in (0, 1)}) == 8
+
+
+def norms(view: StepView) -> dict[str, jax.Array]:
+    return {
+        "pulled": optax.tree.norm(view.gradients),
+        "moved": optax.tree.norm(view.updates),
+        "share": view.loss / optax.tree.norm(view.parameters),
+    }
+
+
+def seen_steps(in_step: tuple[InStep, ...], steps: int = 4) -> tuple[Any, list[dict[str, Any]]]:
+    """The last state, and the numbers of the functions in each step."""
+    batch = batch_of(jnp.arange(8).reshape(1, 2, 4), jnp.ones((1, 2, 4), jnp.int32), jnp.ones((1, 2, 4)))
+    optimizer = optax.sgd(0.5)
+    step = jax.jit(make_train_step(objective, optimizer, lambda step: jnp.float32(1.0), mesh_of(), in_step=in_step))
+    model = {"table": jnp.linspace(-1, 1, 11)}
+    state = TrainState(step=jnp.zeros((), jnp.int32), model=model, optimizer_state=optimizer.init(model))
+    found = []
+    for number in range(1, steps + 1):
+        state, metrics = step(state, batch, jnp.array((0, 0)))
+        found.append(reported(in_step, jax.device_get(metrics.seen), number) | {"norm": float(metrics.gradient_norm)})
+    return state, found
+
+
+def test_a_function_inside_the_step_sees_gradients_and_updates_and_changes_nothing() -> None:
+    plain, _ = seen_steps(())
+    state, found = seen_steps((InStep(norms, every=2), InStep(lambda view: {"at": view.step})))
+    np.testing.assert_array_equal(state.model["table"], plain.model["table"])
+    assert [set(step) for step in found] == [{"at", "norm"}, {"at", "norm", "pulled", "moved", "share"}] * 2
+    assert [step["at"] for step in found] == [1, 2, 3, 4]
+    for step in found[1::2]:
+        assert step["pulled"] == pytest.approx(step["norm"], rel=1e-6)
+        assert step["moved"] == pytest.approx(0.5 * step["norm"], rel=1e-6)
+        assert step["share"] > 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "sentence"),
+    [
+        ((InStep(lambda view: {"table": view.gradients["table"]}),), TypeError, r"in_step: table has the shape \(11,\)"),
+        ((InStep(norms), InStep(norms)), ValueError, "in_step: two numbers of a step have the name moved"),
+        ((InStep(lambda view: {"distance": view.loss}),), ValueError, "have the name distance"),
+    ],
+)
+def test_what_a_function_inside_the_step_must_return(wrong: tuple[InStep, ...], error: type[Exception], sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        seen_steps(wrong, steps=1)

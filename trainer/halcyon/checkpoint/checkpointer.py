@@ -41,6 +41,7 @@ from halcyon_api.checkpoint_documents import (
     DamagedDocument,
     DataPosition,
     Epoch,
+    EvaluationRecord,
     Fingerprints,
     Head,
     Owner,
@@ -305,7 +306,7 @@ class Checkpointer:
         since = self._saving_since
         return None if since is None else time.monotonic() - since
 
-    def save(self, step: int, state: Any, data_position: DataPosition) -> None:
+    def save(self, step: int, state: Any, data_position: DataPosition, evaluation: EvaluationRecord | None = None) -> None:
         """Begin a checkpoint. All processes call it, on the main thread.
 
         Waits for the save in flight. Does nothing if this step is already committed. Returns as soon as the state is copied into host
@@ -335,7 +336,7 @@ class Checkpointer:
             step=step, epoch=self._epoch, owner=self._owner, process_count=self._processes.process_count, fingerprints=self._fingerprints,
             data_position=data_position, seed=self._seed, mesh=self._mesh,
             time=datetime.fromtimestamp(self._last_save_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            vocabulary=self._vocabulary, positions=self._positions,
+            vocabulary=self._vocabulary, positions=self._positions, evaluation=evaluation,
         )  # fmt: skip
         self._saving_since = copying
         self._in_background(lambda: self._write(prefix, snapshot, about, ended - began, ended - copying))

@@ -32,6 +32,7 @@ from halcyon_api.checkpoint_documents import (
     DamagedDocument,
     DataPosition,
     Epoch,
+    EvaluationRecord,
     Fingerprints,
     Head,
     Manifest,
@@ -80,6 +81,7 @@ class Description:
     time: str
     vocabulary: int | None
     positions: int | None
+    evaluation: EvaluationRecord | None = None
 
 
 def gather_parts(
@@ -167,6 +169,7 @@ def commit(
         time=about.time,
         vocabulary=about.vocabulary,
         positions=about.positions,
+        evaluation=about.evaluation,
     )
     data = canonical_json(manifest.document())
     for key, content in ((MANIFEST_KEY, data), (COMMIT_KEY, encode_commit(data, about.epoch))):

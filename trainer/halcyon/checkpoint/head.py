@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from halcyon.checkpoint.retention import Retention, kept_for_verification
+from halcyon.checkpoint.retention import Retention, kept_as_best, kept_for_verification
 from halcyon.errors import Fenced, RootTaken
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
@@ -55,13 +55,14 @@ def _fenced(head: Head, epoch: Epoch, root: str) -> Fenced:
 
 
 def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
-    """HEAD after a commit. Checkpoints that `retention`, a pin or `kept_for_verification` keeps stay; the deletion of the others begins.
+    """HEAD after a commit. Checkpoints stay that `retention`, a pin, `kept_for_verification` or `kept_as_best` keeps. The deletion of the
+    others begins.
 
     An older checkpoint of the same step is superseded: it holds the same numbers, and ``keep`` counts different steps.
     """
     others = [other for other in head.committed if other.step != entry.step or other.path in head.pinned]
     ordered = sorted([entry, *others], key=lambda one: (one.step, one.epoch.attempt, one.epoch.restart), reverse=True)
-    stays = kept_for_verification(ordered) | set(head.pinned)
+    stays = kept_for_verification(ordered) | kept_as_best(ordered, retention.newest) | set(head.pinned)
     kept = [one for number, one in enumerate(ordered) if one.path in stays or retention.keeps(number, one.step)]
     paths = {one.path for one in kept}
     dropped = tuple(one.path for one in head.committed if one.path not in paths)

@@ -3,8 +3,8 @@
 Before process 0 writes, it compares the free space with the size of the whole state; each other process compares it with the size of its
 own files, because all use the same file system. If space is tight, or the disk becomes full during a save, the compiled programs in the
 root are deleted first, because a restart can compile again. If that is not enough, one checkpoint is deleted early: the oldest that is not
-permanent, pinned or `kept_for_verification`, and never one of the two newest. The free space of an object store is unknown, so nothing is
-deleted early.
+permanent, pinned, `kept_for_verification` or `kept_as_best`, and never one of the two newest. The free space of an object store is
+unknown, so nothing is deleted early.
 """
 
 from __future__ import annotations
@@ -30,6 +30,27 @@ def kept_for_verification(committed: Sequence[CommittedStep]) -> frozenset[str]:
             wanted = next((one.path for one in committed[:number] if one.verification == "wanted"), entry.path)
             return frozenset({entry.path, wanted})
     return frozenset(next(((one.path,) for one in committed if one.verification == "wanted"), ()))
+
+
+def kept_as_best(committed: Sequence[CommittedStep], newest: int) -> frozenset[str]:
+    """Prefixes of the best checkpoints, by the evaluations that each of the newest checkpoints knows (`CommittedStep.evaluation`).
+
+    A run that resumes from any of these checkpoints, such as after damage of the newest, finds the best checkpoint of its own evaluations.
+    If the save of the best step failed, the best one before it stays.
+
+    Args:
+        committed: Newest first.
+        newest: The number of newest checkpoints that stay.
+    """
+    found: set[str] = set()
+    for entry in committed[:newest]:
+        best = None if entry.evaluation is None else entry.evaluation.best_step
+        if best is not None:
+            kept = next((one for one in committed if one.step == best), None) or next(
+                (one for one in committed if one.step <= best and one.evaluation is not None and one.evaluation.best_step == one.step), None
+            )
+            found |= set() if kept is None else {kept.path}
+    return frozenset(found)
 
 
 @dataclass(frozen=True)
@@ -102,7 +123,7 @@ def delete_programs(store: Store) -> int:
 
 def dispensable(head: Head, retention: Retention) -> CommittedStep | None:
     """The checkpoint to delete first if there is no room for a new one; None if none may be deleted."""
-    kept = kept_for_verification(head.committed) | set(head.pinned)
+    kept = kept_for_verification(head.committed) | kept_as_best(head.committed, retention.newest) | set(head.pinned)
     for entry in reversed(head.committed[ALWAYS_KEPT:]):
         if entry.path not in kept and not retention.is_permanent(entry.step):
             return entry

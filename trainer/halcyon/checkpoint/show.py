@@ -15,6 +15,7 @@ from halcyon.checkpoint.collect import Garbage
 from halcyon.checkpoint.comparison import Checkpoint, LeafDifference
 from halcyon.checkpoint.inspection import Listing
 from halcyon.history.reading import History
+from halcyon.checkpoint.retention import kept_as_best
 from halcyon.storage.abilities import Ability
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.counting import counted
@@ -30,6 +31,7 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
         words = ["newest"] if head.newest == entry else []
         words += ["pinned"] if entry.path in head.pinned else []
         words += ["verified"] if entry.verification == "passed" else []
+        words += ["best"] if entry.path in kept_as_best(head.committed, 1) else []
         table.add_row(str(entry.step), str(entry.epoch), age(entry.time, now), decimal(entry.size_bytes), Text(", ".join(words), "green"))
     for bad in listing.bad:
         table.add_row(str(bad.step), "", "", "", Text(f"damaged: {bad.reason}", "red"))

@@ -161,6 +161,7 @@ def describe_commit(prefix: str, data: bytes, manifest: Manifest) -> CommittedSt
         manifest_sha256=_sha256(data),
         size_bytes=sum(file.size_bytes for file in manifest.files) + len(data),
         time=manifest.time,
+        evaluation=manifest.evaluation,
     )
 
 

@@ -1,28 +1,71 @@
-"""The command ``halcyon show plan``: how a run would use its devices, compiled for virtual devices of this machine's processor."""
+"""The command ``halcyon show``: what a run would do, without a device.
+
+``halcyon show run.yaml`` prints the summary of a run from its shapes alone. ``halcyon show plan run.yaml`` compiles its step for virtual
+devices of this machine's processor.
+"""
 
 from __future__ import annotations
 
 import json as json_format
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from halcyon.cli.errors import console, report_errors
 from halcyon.cli.options import Defaults, Document
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
     from rich.console import Console
 
     from halcyon.training.plan import Plan
-    from halcyon_api.training_run import TrainingRunSpec
+    from halcyon.training.summary import Summary
+    from halcyon_api.spec.mesh import ResolvedMesh
+    from halcyon_api.training_run import TrainingRun, TrainingRunSpec
 
-app = typer.Typer(help="Show what a run would do, without a device.", no_args_is_help=True)
+
+class _OrRun(TyperGroup):
+    """A group of commands in which `run` may be left out: ``halcyon show run.yaml``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command `run` before the path of a document, and before its options."""
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_OrRun, help="Show what a run would do, without a device.", no_args_is_help=True)
 
 
 @app.callback()
 def _shows() -> None:
-    """Show what a run would do, without a device."""
+    """Show what a run would do, without a device. `halcyon show RUN.YAML` is short for `halcyon show run RUN.YAML`."""
+
+
+@app.command("run")
+def show_run(
+    document: Document,
+    defaults: Defaults = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Show the model, the optimizer state, the memory of each device, the tokens and the data of a run, in a second or two.
+
+    Nothing is compiled: `halcyon show plan` compiles the step, and so knows the memory of its activations.
+    """
+    with report_errors(document):
+        found = _summarized(_valid_run(document, defaults))
+        if json:
+            sys.stdout.write(f"{json_format.dumps(found.document())}\n")
+            return
+        from halcyon.cli.run_page import run_page
+
+        shown = console()
+        for part in run_page(found):
+            shown.print(part)
+        if found.vocabulary == _assumed_vocabulary():
+            shown.print(f"The vocabulary is in a file; {found.vocabulary:,} tokens are assumed.", highlight=False)
 
 
 @app.command()
@@ -37,7 +80,7 @@ def plan(
     operations in another way, so its memory and its collectives differ somewhat; the log of the run has its own numbers.
     """
     with report_errors(document):
-        spec = _valid_spec(document, defaults)
+        spec = _valid_run(document, defaults).spec
         found = _planned(_without_kernel(spec))
         if json:
             sys.stdout.write(f"{json_format.dumps(found.document())}\n")
@@ -45,7 +88,38 @@ def plan(
             _print(found, spec, console())
 
 
-def _valid_spec(document: Document, defaults: Defaults) -> TrainingRunSpec:
+@app.command()
+def profile(
+    root: Annotated[str, typer.Argument(help="The checkpoint root, with @STEP for the profile of a step that is not the newest.")],
+    endpoint: Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")] = None,
+    region: Annotated[str | None, typer.Option(help="Region of an S3 bucket.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the numbers of all processes as JSON.")] = False,
+) -> None:
+    """Show a stored profile: step times, MFU, time by phase, and the processes that the others wait for."""
+    from halcyon.cli.errors import report_root_errors
+    from halcyon.cli.profile import profile_view
+    from halcyon.errors import BadConfiguration
+    from halcyon.huggingface.folder import address
+    from halcyon.huggingface.root import split_step
+    from halcyon.storage.store import Store
+    from halcyon.telemetry.profiles import PREFIX, folders, numbers_of
+
+    with report_root_errors():
+        place, step = split_step(root)
+        store = Store(address(place, endpoint, region))
+        there = folders(store)
+        found = [folder for folder in there if step is None or folder.startswith(f"{PREFIX}{step:012d}.")]
+        numbers = numbers_of(store, found[-1]) if found else {}
+        if not numbers:
+            steps = ", ".join(str(int(folder.removeprefix(PREFIX).split(".")[0])) for folder in there)
+            raise BadConfiguration(f"{store.root} has no such profile; there are those of steps {steps or '(none)'}")
+        if json:
+            sys.stdout.write(f"{json_format.dumps(list(numbers.values()))}\n")
+        else:
+            console().print(profile_view(f"{store.root}/{found[-1]}", numbers))
+
+
+def _valid_run(document: Document, defaults: Defaults) -> TrainingRun:
     from halcyon.errors import BadConfiguration
     from halcyon.huggingface.model_file import read_model
     from halcyon_api.defaults.files import load_resolved
@@ -53,14 +127,14 @@ def _valid_spec(document: Document, defaults: Defaults) -> TrainingRunSpec:
     from halcyon_api.validation import find_problems
 
     try:
-        spec = load_resolved(document, defaults or (), read_model=read_model).spec
+        run = load_resolved(document, defaults or (), read_model=read_model)
     except InvalidRun as error:
         raise BadConfiguration(str(error)) from None
-    if problems := find_problems(spec):
+    if problems := find_problems(run.spec):
         raise BadConfiguration("; ".join(map(str, problems)))
-    if spec.task != "train":
-        raise BadConfiguration(f"spec.task: a run of task {spec.task} has no training step; only task train has a plan")
-    return spec
+    if run.spec.task != "train":
+        raise BadConfiguration(f"spec.task: a run of task {run.spec.task} has no training step; only task train has a plan")
+    return run
 
 
 def _without_kernel(spec: TrainingRunSpec) -> TrainingRunSpec:
@@ -72,19 +146,45 @@ def _without_kernel(spec: TrainingRunSpec) -> TrainingRunSpec:
     return spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"attention": "auto"})})
 
 
-def _planned(spec: TrainingRunSpec) -> Plan:
+def _virtual_mesh(spec: TrainingRunSpec) -> tuple[ResolvedMesh, Mesh]:
+    """The mesh of a run, and the same mesh over virtual devices of this machine's processor."""
     import jax
 
-    from halcyon_api.hardware import TABLE
-    from halcyon_api.mesh import document_vocabulary, run_mesh
+    from halcyon_api.mesh import run_mesh
 
     mesh = run_mesh(spec)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", mesh.devices)
     from halcyon.parallel.mesh import build_mesh
+
+    return mesh, build_mesh(mesh)
+
+
+def _planned(spec: TrainingRunSpec) -> Plan:
+    from halcyon_api.hardware import TABLE
+    from halcyon_api.mesh import document_vocabulary
+
+    _, mesh = _virtual_mesh(spec)
     from halcyon.training.fitting import planned
 
-    return planned(spec, document_vocabulary(spec.tokenizer), build_mesh(mesh), TABLE[spec.accelerator.type].memory_bytes)
+    return planned(spec, document_vocabulary(spec.tokenizer), mesh, TABLE[spec.accelerator.type].memory_bytes)
+
+
+def _summarized(run: TrainingRun) -> Summary:
+    from halcyon_api.mesh import document_vocabulary
+
+    resolved, mesh = _virtual_mesh(run.spec)
+    from halcyon.training.program import build_program
+    from halcyon.training.summary import summarize
+
+    vocabulary = document_vocabulary(run.spec.tokenizer)
+    return summarize(run, build_program(run.spec, vocabulary, mesh), resolved, vocabulary)
+
+
+def _assumed_vocabulary() -> int:
+    from halcyon_api.mesh import ASSUMED_VOCABULARY
+
+    return ASSUMED_VOCABULARY
 
 
 def _print(found: Plan, spec: TrainingRunSpec, shown: Console) -> None:

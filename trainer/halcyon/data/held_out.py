@@ -56,12 +56,12 @@ class HeldOut:
 
     @property
     def each(self) -> dict[str, HeldOut]:
-        """A `HeldOut` of each source that has held-out sequences, by name."""
+        """A `HeldOut` of each source that has held-out sequences, or may still get some, by name."""
         first = None if self._first_weights is None else 1.0
         return {
             source.name: HeldOut([source], self.tokenizer, self.sequence_length, first=None if first is None else {source.name: first})
             for source in self._sources
-            if source.snapshot.split.held_out
+            if (source.snapshot.split.share > 0 if self.streams else source.snapshot.split.held_out)
         }
 
     @property

@@ -12,12 +12,13 @@ from halcyon.errors import BadConfiguration
 from halcyon.huggingface.model_file import read_model
 from halcyon.machine.local_files import DEFAULT_COMPILATION_CACHE
 from halcyon.storage.retry_budget import RetryBudget
-from halcyon.telemetry import EventLog, RunIdentity, RunReporter, StepReport, open_log
+from halcyon.telemetry import EventLog, RunIdentity, RunPlan, RunReporter, StepReport, open_log
 from halcyon.training.run_plan import run_plan
 from halcyon_api.checkpoint_documents import CommittedStep
 
 if TYPE_CHECKING:
     from halcyon.evaluate.evaluation import Evaluation
+    from halcyon.training.in_step import SeesStep
 
 
 _CLOSE_SECONDS = 30.0
@@ -33,14 +34,26 @@ class Hooks:
     """Functions that are called while a run trains. They see the numbers and change none. An error of a hook ends the training.
 
     Attributes:
-        on_step: Called in the main thread after each step, one step late, with its numbers.
+        every: `on_step` and `in_step` are called for every N-th step, counted from 1; `on_step` also for the last step.
+        on_step: Called in the main thread after a step, one step late, with its numbers.
+        in_step: Called inside the compiled step with its gradients and updates (`halcyon.StepView`); traced by JAX. It returns scalars by
+            name, which become members of ``StepReport.metrics`` and of the log. The program of the step differs with it, so losses may
+            differ in their last digits from those of a run without it.
         on_evaluation: Called in the main thread with the steps done and the result of an evaluation of the held-out part.
         on_checkpoint: Called in a background thread with each committed checkpoint.
+        on_end: Called once in the main thread, after the last save. Not called if the training ends with an error.
     """
 
+    every: int = 1
     on_step: Callable[[StepReport], object] = _ignore
+    in_step: SeesStep | None = None
     on_evaluation: Callable[[int, Evaluation], object] = _ignore
     on_checkpoint: Callable[[CommittedStep], object] = _ignore
+    on_end: Callable[[Trained], object] = _ignore
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"Hooks: every must be at least 1, not {self.every}")
 
 
 @dataclass(frozen=True)
@@ -49,19 +62,21 @@ class Trained:
 
     Attributes:
         step: Steps done and saved.
-        complete: Whether these are all steps, and all exports are complete. If not, an interrupt came; the next call goes on from here.
+        complete: Whether the run has ended, and all exports are complete. If not, an interrupt came; the next call goes on from here.
         root: Address of the checkpoints, for `halcyon.load`.
+        stopped: Why it stopped early, if it did (``trainer.evaluation.best.patience``).
     """
 
     step: int
     complete: bool
     root: str
+    stopped: str | None = None
 
 
 def train(
     document: Path | str | Mapping[str, Any],
     *,
-    hooks: Hooks | None = None,
+    hooks: Hooks | Sequence[Hooks] = (),
     checkpoint_root: str | None = None,
     defaults: Sequence[Path] = (),
     on_cpu: bool = False,
@@ -71,12 +86,12 @@ def train(
     """Train a run in this process, which is the whole run. Call it in the main thread.
 
     It goes on from the newest checkpoint of the run, if there is one. An interrupt from the keyboard saves the last step and returns.
-    ``spec.env`` and ``spec.telemetry`` have no effect. JAX takes the number of virtual devices of a ``cpu`` accelerator at its first use,
-    so train before other code uses JAX, or give a topology of one device.
+    ``spec.env`` and the port of ``spec.telemetry`` have no effect. JAX takes the number of virtual devices of a ``cpu`` accelerator at its
+    first use, so train before other code uses JAX, or give a topology of one device.
 
     Args:
         document: The run: a ``run.yaml``, or its contents.
-        hooks: Functions to call while it trains.
+        hooks: Functions to call while it trains: one `Hooks`, or several with an ``every`` of their own, called in their order.
         checkpoint_root: Replaces ``spec.checkpoint.root``.
         defaults: Files of TrainingRunDefaults for fields that the document does not set.
         on_cpu: Train on the processor instead of the document's accelerator.
@@ -85,10 +100,13 @@ def train(
 
     Raises:
         BadConfiguration: The document is not valid, or its task is not ``train``.
+        ValueError: Two functions inside the step return a number of the same name.
         TrainerExit: The run cannot continue; the class gives the cause.
     """
     from halcyon.tasks.train import train as train_run  # imports JAX
+    from halcyon.training.in_step import InStep
 
+    sets = (hooks,) if isinstance(hooks, Hooks) else tuple(hooks)
     place = Path(document) if isinstance(document, str) else document
     context = resolve_context(place, {}, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu, read_model=read_model)
     spec = context.run.spec
@@ -96,7 +114,7 @@ def train(
         raise BadConfiguration(f"spec.task: halcyon.train only trains; run the task {spec.task} with `halcyon train RUN.YAML`")
     identity = RunIdentity(run=context.owner.name)
     events = _NoLog() if log is None else open_log(log, identity, steps=spec.trainer.steps)
-    reporter = _HookedReporter(hooks or Hooks(), context_plan=run_plan(context), identity=identity, log=events)
+    reporter = _HookedReporter(sets, context_plan=run_plan(context), identity=identity, log=events)
     try:
         ended = train_run(
             context,
@@ -105,31 +123,39 @@ def train(
             retry_budget=RetryBudget(float(spec.checkpoint.access_retry_seconds)),
             on_lost_process=_ignore,  # there is no other process
             on_failed_build=_ignore,  # the main thread waits for the build, and raises its error
+            in_step=[InStep(one.in_step, one.every) for one in sets if one.in_step is not None],
         )
     finally:
         reporter.close_listeners(_CLOSE_SECONDS)
         events.close()
-    return Trained(ended.step, not ended.preempted, spec.checkpoint.root)
+    trained = Trained(ended.step, not ended.preempted, spec.checkpoint.root, ended.stopped)
+    for one in sets:
+        one.on_end(trained)
+    return trained
 
 
 class _HookedReporter(RunReporter):
     """A reporter that calls hooks too."""
 
-    def __init__(self, hooks: Hooks, *, context_plan: Any, identity: RunIdentity, log: EventLog) -> None:
+    def __init__(self, hooks: Sequence[Hooks], *, context_plan: RunPlan, identity: RunIdentity, log: EventLog) -> None:
         super().__init__(identity, context_plan, log)
-        self._hooks = hooks
+        self._hooks, self._steps = hooks, context_plan.steps
 
     def step_done(self, report: StepReport) -> None:
         super().step_done(report)
-        self._hooks.on_step(report)
+        for one in self._hooks:
+            if report.step % one.every == 0 or report.step == self._steps:
+                one.on_step(report)
 
     def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None) -> None:
         super().evaluation(step, evaluation, source=source)
-        self._hooks.on_evaluation(step, evaluation)
+        for one in self._hooks:
+            one.on_evaluation(step, evaluation)
 
     def checkpoint(self, committed: CommittedStep, *, blocked_seconds: float | None = None, save_seconds: float = 0.0) -> None:
         super().checkpoint(committed, blocked_seconds=blocked_seconds, save_seconds=save_seconds)
-        self._hooks.on_checkpoint(committed)
+        for one in self._hooks:
+            one.on_checkpoint(committed)
 
 
 class _NoLog:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from halcyon.parallel.waiting import wait_together
 from halcyon.session import session
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
-from halcyon.telemetry import RunReporter, SaveRequests
+from halcyon.telemetry import ProfileRequests, RunReporter, SaveRequests
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.training.batch_source import BuildBatchSource, dataset_batches
 from halcyon.training.choices import RunChoice
@@ -34,9 +34,11 @@ from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.exports import begin_exports, check_exportable, complete_exports
 from halcyon.training.fitting import with_choice
 from halcyon.training.history import begin_history
+from halcyon.training.in_step import InStep
 from halcyon.training.last_save import LastSave, SaveBudget
 from halcyon.training.loop import Loop, Training, TrainingEnd
 from halcyon.training.plan_reports import PlanReports
+from halcyon.training.profiling import profiler_of
 from halcyon.training.program import build_program
 from halcyon.training.shared_programs import SharedPrograms
 from halcyon.training.start import find_start, open_checkpoints, wait_for_root
@@ -53,7 +55,9 @@ def train(
     on_failed_build: Callable[[Exception], object],
     on_interrupt: Callable[[int], object] = lambda count: None,
     requests: SaveRequests | None = None,
+    profile_requests: ProfileRequests | None = None,
     batch_source: BuildBatchSource = dataset_batches,
+    in_step: Sequence[InStep] = (),
     clock: Callable[[], float] = time.time,
 ) -> TrainingEnd:
     """Train until the last step or a preemption notice.
@@ -71,7 +75,9 @@ def train(
             blocked in a step that another process does not run any more.
         on_interrupt: Called in another thread at each interrupt from the keyboard, with their number. The first is a notice.
         requests: Requests for a checkpoint while the run trains.
+        profile_requests: Requests for a profile while the run trains.
         batch_source: Makes the source of the batches. Default: the run's dataset.
+        in_step: Functions of the library's user inside the compiled step.
         clock: Seconds since 1970.
 
     Raises:
@@ -113,7 +119,7 @@ def train(
         if (values := choice.find(vocabulary, mesh)) is not None:
             spec = with_choice(spec, values)
             context = with_spec(context, spec)
-        program = build_program(spec, vocabulary, mesh)
+        program = build_program(spec, vocabulary, mesh, in_step)
         plans = PlanReports(program, spec, reporter)
         steps = CompiledSteps(program, background, programs.fetch, functools.partial(programs.compiled, program, plans))
         steps.start_for(build_schedule(spec.trainer), context.resume_step)
@@ -140,6 +146,8 @@ def train(
             context, program, steps, dataset, batches, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock,
             export_due=exporter.is_due if exporter is not None else lambda step: False,
             stop_exports=exporter.abandon if exporter is not None else lambda: None,
+            profiler=profiler_of(context, reporter, profile_requests or ProfileRequests()),
+            evaluated=start.restored.checkpoint.evaluation if start.restored is not None else None,
         )  # fmt: skip
         publish = functools.partial(programs.publish, plans, 2 * state_bytes(program.template))
         loop = Loop(training, after_first_step=lambda: background.submit(publish))

@@ -8,6 +8,7 @@ report for the kubelet. This package uses no device and does not import JAX.
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.log import EventLog, JsonLog, RunIdentity, open_log
 from halcyon.telemetry.observation import ReportedMetric, RunPlan, StepReport
+from halcyon.telemetry.profile_requests import ProfileRequests
 from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.save_requests import SaveRequests
 from halcyon.telemetry.server import TelemetryServer
@@ -17,6 +18,7 @@ __all__ = [
     "Clock",
     "EventLog",
     "JsonLog",
+    "ProfileRequests",
     "ReportedMetric",
     "RunIdentity",
     "RunPlan",

@@ -10,6 +10,7 @@ from halcyon_api.progress import Evaluated, SourceEvaluation
 
 if TYPE_CHECKING:
     from halcyon.evaluate.evaluation import Evaluation
+    from halcyon.evaluate.sets import Averages
 
 
 class LogInterval:
@@ -35,6 +36,12 @@ def numbers(evaluation: Evaluation) -> dict[str, Any]:
         "sequences": evaluation.sequences,
         "seconds": round(evaluation.seconds, 6),
     }
+
+
+def averaged(averages: Averages) -> dict[str, Any]:
+    """The fields of the event ``evaluation`` for several sources: micro averages, and macro averages in fields of their own."""
+    macro = {"macro_loss": averages.macro_loss, "macro_bits_per_byte": averages.macro_bits_per_byte}
+    return {**numbers(averages.micro), **macro}
 
 
 def with_source(found: Evaluated, source: str, evaluation: Evaluation) -> Evaluated:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from halcyon.telemetry.evaluating import numbers, with_source
+from halcyon.telemetry.evaluating import averaged, numbers, with_source
 from halcyon.telemetry.reports import Reports
 from halcyon_api.progress import Evaluated
 
 if TYPE_CHECKING:
     from halcyon.evaluate.evaluation import Evaluation
+    from halcyon.evaluate.sets import EvaluatedSets
+    from halcyon_api.checkpoint_documents import EvaluationRecord
 
 
 class EvaluationReports(Reports):
@@ -26,6 +28,21 @@ class EvaluationReports(Reports):
             elif (found := self._run.facts.evaluated) is not None:
                 self._run.facts.evaluated = with_source(found, source, evaluation)
         self._event("evaluation", step=step, source=source, **numbers(evaluation))
+
+    def evaluated_sets(self, step: int, sets: EvaluatedSets) -> None:
+        """Report an evaluation while the run trains: of all sources together, and of each source and tag if there are results of them."""
+        for source, evaluation in sets.sources.items():
+            self._event("evaluation", step=step, source=source, **numbers(evaluation))
+        for tag, found in sets.by_tag.items():
+            self._event("evaluation", step=step, tag=tag, **averaged(found))
+        if (found := sets.all_sources) is not None and len(sets.sources) > 1:
+            self._event("macroEvaluation", step=step, loss=found.macro_loss, bits_per_byte=found.macro_bits_per_byte)
+        self.evaluation(step, sets.whole)
+
+    def best(self, record: EvaluationRecord | None, *, stopped: bool) -> None:
+        """Report the best evaluation so far, and whether the run ends because its evaluations did not improve."""
+        with self._lock:
+            self._run.facts.best, self._run.facts.stopped_early = record, stopped
 
     def evaluates(self, found: Evaluated, *, batches: int, batch_tokens: int, done: int = 0) -> None:
         """Set the work of a run of task ``evaluate``.

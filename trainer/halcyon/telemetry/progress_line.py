@@ -106,9 +106,13 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
     step = fields.get("step", 0)
     if name == "evaluation":
         bits = fields.get("bits_per_byte")
-        where = f"step {step}, {fields['source']}" if fields.get("source") else f"step {step}"
+        part = fields.get("source") or fields.get("tag")
+        where = f"step {step}, {part}" if part else f"step {step}"
         of = f" of {counted(fields['sequences'], 'sequence')}" if "sequences" in fields else ""
         return f"{where}: held-out loss {fields['loss']:.4f}{of}" + (f", {bits:.4f} bits per byte" if bits is not None else "")
+    if name == "macroEvaluation":
+        bits = f", {fields['bits_per_byte']:.4f} bits per byte" if fields.get("bits_per_byte") is not None else ""
+        return f"step {step}: mean held-out loss of the sources {fields['loss']:.4f}{bits}"
     if name == "checkpoint":
         return f"step {step}: checkpoint committed, {fields['size_bytes'] / 1e6:.1f} MB"
     if name == "checkpointFailed":

@@ -16,13 +16,14 @@ from halcyon.telemetry.evaluation_reports import EvaluationReports
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.log import EventLog, RunIdentity
 from halcyon.telemetry.observation import Observation, RunPlan, StepReport
+from halcyon.telemetry.profile_reports import ProfileReports
 from halcyon.telemetry.run_state import RunState
 from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.tokenizing import TokenizedSource, fields
 from halcyon_api.progress import ProgressReport, Stage, StoreWait, StoreWaitFor, TerminationReport
 
 
-class RunReporter(CheckpointReports, EvaluationReports):
+class RunReporter(CheckpointReports, EvaluationReports, ProfileReports):
     """Records the reports of the loop, and answers from any thread.
 
     Args:

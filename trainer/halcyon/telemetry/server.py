@@ -1,8 +1,8 @@
-"""``/status``, ``/metrics``, ``/healthz`` and ``POST /save`` over HTTP, each request in a thread of its own.
+"""``/status``, ``/metrics``, ``/healthz``, ``POST /save`` and ``POST /profile`` over HTTP, each request in a thread of its own.
 
 The loop never waits for a client: handlers hold the reporter's lock only while they copy. A client that hangs is disconnected after
-`_READER_TIMEOUT_SECONDS`. The only request that has an effect is the one for a checkpoint, and it needs the token that the operator gave to
-the pod.
+`_READER_TIMEOUT_SECONDS`. The only requests that have an effect are those for a checkpoint and for a profile. They need the token that the
+operator gave to the pod.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from pydantic import ValidationError
 
 from halcyon.errors import BadConfiguration
 from halcyon.telemetry.metrics import exposition
+from halcyon.telemetry.profile_requests import ProfileRequests
 from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.save_requests import SaveRequests
+from halcyon_api.profile_requests import PROFILE_PATH, ProfileRequest
 from halcyon_api.save_requests import MAX_SAVE_REQUEST_BYTES, SAVE_PATH, SaveRequest
 
 _READER_TIMEOUT_SECONDS = 10
@@ -38,15 +40,25 @@ class TelemetryServer:
         reporter: The source of the answers.
         port: Port on all addresses; 0: any free port.
         requests: Receives requests for a checkpoint; None: the run saves no checkpoints.
-        token: The secret that a request for a checkpoint must contain; empty: such requests are rejected.
+        token: The secret that a request for a checkpoint or a profile must contain; empty: such requests are rejected.
+        profiles: Receives requests for a profile; None: the run trains no steps.
 
     Raises:
         BadConfiguration: The port is in use.
     """
 
-    def __init__(self, reporter: RunReporter, port: int, *, requests: SaveRequests | None = None, token: str = "") -> None:
-        save = _Saves(reporter, requests, token) if requests is not None else None
-        handler = type("Handler", (_Handler,), {"answers": answers_of(reporter, requests), "save": save})
+    def __init__(
+        self,
+        reporter: RunReporter,
+        port: int,
+        *,
+        requests: SaveRequests | None = None,
+        token: str = "",
+        profiles: ProfileRequests | None = None,
+    ) -> None:
+        posts: dict[str, _Posts] = {} if requests is None else {SAVE_PATH: _Saves(reporter, requests, token)}
+        posts |= {} if profiles is None else {PROFILE_PATH: _Profiles(reporter, profiles, token)}
+        handler = type("Handler", (_Handler,), {"answers": answers_of(reporter, requests), "posts": posts})
         try:
             self._server = _bind(port, handler)
         except OSError as error:
@@ -95,11 +107,14 @@ def answers_of(reporter: RunReporter, requests: SaveRequests | None = None) -> d
     return {"/status": status, "/metrics": metrics, "/healthz": healthz}
 
 
-class _Saves:
-    """``POST /save``."""
+class _Posts:
+    """The answers to requests that have an effect."""
 
-    def __init__(self, reporter: RunReporter, requests: SaveRequests, token: str) -> None:
-        self._reporter, self._requests, self._token = reporter, requests, token
+    what: str
+    """What such a request asks for."""
+
+    def __init__(self, reporter: RunReporter, token: str) -> None:
+        self._reporter, self._token = reporter, token
 
     def allows(self, authorization: str) -> bool:
         """Whether a request has the token."""
@@ -108,10 +123,43 @@ class _Saves:
     def answer(self, body: bytes) -> Answer:
         """Record a request, which the loop reads at its next step. Rejects one that is not valid or names another process."""
         try:
-            wanted = SaveRequest.model_validate_json(body, by_alias=True, by_name=False)
+            return self._take(body)
         except ValidationError as error:
             fault = error.errors()[0]
             return _refusal(HTTPStatus.BAD_REQUEST, f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}")
+
+    def _take(self, body: bytes) -> Answer:
+        raise NotImplementedError
+
+
+class _Profiles(_Posts):
+    """``POST /profile``."""
+
+    what = "profile"
+
+    def __init__(self, reporter: RunReporter, requests: ProfileRequests, token: str) -> None:
+        super().__init__(reporter, token)
+        self._requests = requests
+
+    def _take(self, body: bytes) -> Answer:
+        wanted = ProfileRequest.model_validate_json(body, by_alias=True, by_name=False)
+        if wanted.run != self._reporter.identity.run:
+            return _refusal(HTTPStatus.CONFLICT, f"this is run {self._reporter.identity.run}")
+        taken = self._requests.request(wanted.steps, self._reporter.report().progress.step)
+        return HTTPStatus.ACCEPTED, "application/json", taken.model_dump_json(by_alias=True).encode()
+
+
+class _Saves(_Posts):
+    """``POST /save``."""
+
+    what = "checkpoint"
+
+    def __init__(self, reporter: RunReporter, requests: SaveRequests, token: str) -> None:
+        super().__init__(reporter, token)
+        self._requests = requests
+
+    def _take(self, body: bytes) -> Answer:
+        wanted = SaveRequest.model_validate_json(body, by_alias=True, by_name=False)
         mine = self._reporter.identity
         if (wanted.run, wanted.attempt, wanted.restart) != (mine.run, mine.attempt, mine.restart):
             return _refusal(HTTPStatus.CONFLICT, f"this is run {mine.run}, attempt {mine.attempt}, restart {mine.restart}")
@@ -121,7 +169,7 @@ class _Saves:
 
 class _Handler(BaseHTTPRequestHandler):
     answers: dict[str, Callable[[], Answer]]
-    save: _Saves | None
+    posts: dict[str, _Posts]
     protocol_version = "HTTP/1.1"
     server_version = "halcyon"
     sys_version = ""
@@ -135,19 +183,20 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def do_POST(self) -> None:
-        """Take a request for a checkpoint."""
+        """Take a request for a checkpoint or a profile."""
         self.close_connection = True  # the body of a rejected request is not read
         length = self.headers.get("Content-Length", "")
-        if self.save is None or self.path != SAVE_PATH:
+        post = self.posts.get(self.path)
+        if post is None:
             self._send(_not_found(self.answers))
-        elif not self.save.allows(self.headers.get("Authorization", "")):
-            self._send(_refusal(HTTPStatus.FORBIDDEN, "a request for a checkpoint must have this process's token"))
+        elif not post.allows(self.headers.get("Authorization", "")):
+            self._send(_refusal(HTTPStatus.FORBIDDEN, f"a request for a {post.what} must have this process's token"))
         elif not (length.isascii() and length.isdigit() and len(length) < 9):
             self._send(_refusal(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing or not valid"))
         elif int(length) > MAX_SAVE_REQUEST_BYTES:
             self._send(_refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has at most {MAX_SAVE_REQUEST_BYTES} bytes"))
         else:
-            self._send(self.save.answer(self.rfile.read(int(length))))
+            self._send(post.answer(self.rfile.read(int(length))))
 
     def _send(self, answer: Answer) -> None:
         code, content_type, body = answer

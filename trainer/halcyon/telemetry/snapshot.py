@@ -14,6 +14,7 @@ from halcyon.telemetry.health import Health
 from halcyon.telemetry.log import RunIdentity
 from halcyon.telemetry.observation import Observation, RunPlan, StepReport, Tallies
 from halcyon.telemetry.tokenizing import TokenizedSource
+from halcyon_api.checkpoint_documents import EvaluationRecord
 from halcyon_api.goodput import GoodputSeconds
 from halcyon_api.progress import CheckpointProgress, Evaluated, Progress, ProgressReport, Stage, StartupSeconds, StoreWait
 
@@ -31,6 +32,8 @@ class Facts:
     last_step: StepReport | None = None
     evaluation_loss: float | None = None
     bits_per_byte: float | None = None
+    best: EvaluationRecord | None = None
+    stopped_early: bool = False
     evaluated: Evaluated | None = None
     batches: int = 0
     checkpoint: CheckpointProgress | None = None
@@ -118,6 +121,9 @@ class Snapshot:
             eta_seconds=_finite(self.eta_seconds),
             evaluation_loss=_finite(facts.evaluation_loss),
             bits_per_byte=_finite(facts.bits_per_byte),
+            best_step=None if facts.best is None else facts.best.best_step,
+            best_evaluation=None if facts.best is None else facts.best.best_value,
+            stopped_early=facts.stopped_early or None,
             evaluated=facts.evaluated,
             exported_step=facts.exported_step,
             save_interval_seconds=None if facts.save_interval_seconds is None else microseconds(facts.save_interval_seconds),

@@ -8,6 +8,7 @@ leave after a notice is agreed outside the steps (`halcyon.parallel.sync_point`)
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,23 +20,29 @@ from halcyon.checkpoint import Checkpointer
 from halcyon.context import Context
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.dataset import Dataset
+from halcyon.data.held_out import HeldOut
+from halcyon.evaluate.evaluation import Evaluation, total
+from halcyon.evaluate.sets import EvaluatedSets
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.telemetry import RunReporter, SaveRequests, StepReport
 from halcyon.training.batch_source import BatchSource
+from halcyon.training.best import BestWatch
 from halcyon.training.compilation import compiler_options
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.divergence import DivergenceWatch
 from halcyon.training.evaluation import evaluate, make_evaluation_step
+from halcyon.training.in_step import reported
 from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
+from halcyon.training.profiling import Profiler
 from halcyon.training.program import Program, padded_token_bytes
 from halcyon.training.reported import reported_metrics
 from halcyon.training.state import TrainState
 from halcyon.training.step import CONTROL_BITS, StepMetrics
-from halcyon_api.checkpoint_documents import DataPosition
-from halcyon_api.spec.trainer import EVALUATION_BATCHES
+from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
+from halcyon_api.spec.evaluation import EVALUATION_BATCHES
 
 SAVE_WANTED = 1
 """Bit of the control value of a process that wants a checkpoint."""
@@ -57,6 +64,8 @@ class TrainingEnd:
     """Whether a notice ended the training before the last step. If not, all steps are committed."""
     last_save: LastSave | None = None
     """The last save after a notice; None without a notice, and if there was nothing to save."""
+    stopped: str | None = None
+    """Why the training stopped before the last step, as a success; None if it did not."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,9 @@ class Training:
     """Whether the model is exported after a number of steps, and so saved."""
     stop_exports: Callable[[], object] = lambda: None
     """Ends the exports under way without a wait, so that the last save after a notice has the network and the memory for itself."""
+    profiler: Profiler | None = None
+    evaluated: EvaluationRecord | None = None
+    """The evaluations before the checkpoint that the run resumed from."""
 
 
 class Loop:
@@ -107,6 +119,8 @@ class Loop:
         self._requests = training.requests
         self._grace_seconds = context.grace_seconds
         self._watch = DivergenceWatch(context.run.spec.recovery.divergence)
+        self._profiler = training.profiler
+        self._best = BestWatch(self._settings.evaluation.best, training.evaluated)
         self._reporter = training.reporter
         self._clock = training.clock
         self._after_first_step = after_first_step
@@ -119,6 +133,8 @@ class Loop:
         self._save_asked = False
         """Whether any process has asked for a save since the last save began, in a step whose numbers are fetched."""
         self._saved_step = 0
+        self._improved = False
+        """Whether the last evaluation is the best so far."""
         self._export_due, self._stop_exports = training.export_due, training.stop_exports
         self._text_wait_steps: set[int] = set()
         """Steps (counted from 0) for whose text some process may have to wait: all processes wait together before them."""
@@ -141,16 +157,25 @@ class Loop:
             self._save(state, step)
         if self._dataset.streams:
             self._text_wait_steps = {first, first + 1}
-        while step < self._settings.steps:
+        if step and self._evaluation_due(step) and self._best.is_missing(step) and not self._evaluate(state, step):
+            return self._leave(state, step)
+        if self._best.active:
+            self._reporter.best(self._best.record, stopped=self._best.stop is not None)
+        while self._best.stop is None and step < self._settings.steps:
             if self._sync_point.should_stop():
                 return self._leave(state, step)
             if step in self._text_wait_steps:
                 self._report_pending()
                 if not self._wait_for_text(lambda step=step: self._dataset.holds(step)):
                     return self._leave(state, step)
+            if self._profiler is not None and self._profiler.start_due(step + 1):
+                self._report_pending()
+                self._profiler.start()
             batch = self._batches.batch(step, state)
             self._reporter.waited_for_batch(self._batches.last_wait_seconds)
-            state, metrics = self._steps.of(batch)(state, batch, self._control(step))
+            train_step = self._steps.of(batch)
+            with self._profiler.around(step + 1) if self._profiler is not None else contextlib.nullcontext():
+                state, metrics = train_step(state, batch, self._control(step))
             step += 1
             self._report_pending()
             self._pending = (step, metrics, self._batches.last_wait_seconds + self._waited_seconds)
@@ -158,12 +183,20 @@ class Loop:
             if step == first + 1:
                 self._report_pending()
                 self._after_first_step()
+            if self._profiler is not None and self._profiler.stop_due(step, ends=step == self._settings.steps):
+                self._report_pending()
+                self._profiler.stop(step, self._reporter.speed(), train_step)
             self._steps.prepare(self._dataset.schedule, step)
             evaluation_due = self._evaluation_due(step)
-            if self._save_due(step) or (evaluation_due and self._save_before_evaluation):
+            save_due = self._save_due(step)
+            # The checkpoint of a step has the result of its evaluation, unless it must come before.
+            if (save_due and not (evaluation_due and self._best.active)) or (evaluation_due and self._save_before_evaluation):
                 self._save(state, step)
-            if evaluation_due and (self._sync_point.should_stop() or not self._evaluate(state, step)):
-                return self._leave(state, step)
+            if evaluation_due:
+                if self._sync_point.should_stop() or not self._evaluate(state, step):
+                    return self._leave(state, step)
+                if save_due or self._improved:
+                    self._save(state, step)
         return self._finish(state, step)
 
     def _finish(self, state: TrainState, step: int) -> TrainingEnd:
@@ -171,7 +204,7 @@ class Loop:
         self._save(state, step)
         self._reporter.stage("leaving")
         self._checkpointer.finish()
-        return TrainingEnd(step, preempted=False)
+        return TrainingEnd(step, preempted=False, stopped=self._best.stop if step < self._settings.steps else None)
 
     def _leave(self, state: TrainState, step: int) -> TrainingEnd:
         """Commit the last step, or at least the save in flight, if the remaining grace period allows it."""
@@ -223,6 +256,8 @@ class Loop:
     def close(self) -> None:
         """End the threads of the loop."""
         self._caches.stop()  # otherwise the source's threads could wait for text forever
+        if self._profiler is not None:
+            self._profiler.close()
         self._batches.close()
 
     def _report_pending(self) -> None:
@@ -249,7 +284,7 @@ class Loop:
                 learning_rate=float(numbers.learning_rate),
                 tokens=float(numbers.tokens),
                 data_wait_seconds=waited,
-                metrics=reported_metrics(numbers.metrics),
+                metrics=reported_metrics(numbers.metrics) | reported(self._program.in_step, numbers.seen, step),
             )
         )
         if why := self._watch.skipped(step, int(numbers.verdict), loss, gradient_norm, self._newest_checkpoint):
@@ -273,7 +308,7 @@ class Loop:
         schedule = self._dataset.schedule
         position = DataPosition(step=step, sequences=schedule.positions_before(step), tokens=schedule.tokens_before(step))
         self._reporter.stage("saving")
-        self._checkpointer.save(step, state, position)
+        self._checkpointer.save(step, state, position, self._best.record)
         self._reporter.stage("training")
 
     def _save_due(self, step: int) -> bool:
@@ -286,14 +321,32 @@ class Loop:
     def _evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluate the model on the held-out part. False: a notice came before there was text to evaluate on."""
         self._report_pending()
+        by_source = self._settings.evaluation.by_source
         batches = self._settings.evaluation.batches or EVALUATION_BATCHES
         sequences = batches * self._settings.batch_size
-        if self._dataset.streams and not self._wait_for_text(lambda: self._dataset.holds_validation(sequences)):
+        parts = {} if by_source is None else self._dataset.each
+        waiting = tuple(parts.values()) or (self._dataset,)
+        if self._dataset.streams and not self._wait_for_text(lambda: all(part.holds_validation(sequences) for part in waiting)):
             return False
         self._reporter.stage("evaluating")
+        if by_source is None:
+            sets = EvaluatedSets(self._evaluated(self._dataset, state, batches))
+        else:
+            found = {name: self._evaluated(part, state, batches) for name, part in parts.items() if part.validation_sequences}
+            tags = {tag.name: tuple(name for name in tag.sources if name in found) for tag in by_source.tags}
+            sets = EvaluatedSets(total(found.values()), found, {tag: names for tag, names in tags.items() if names})
+        self._improved = self._best.evaluated(step, sets)
+        self._reporter.evaluated_sets(step, sets)
+        if self._best.active:
+            self._reporter.best(self._best.record, stopped=self._best.stop is not None)
+        self._reporter.stage("training")
+        return True
+
+    def _evaluated(self, held_out: HeldOut, state: TrainState, batches: int) -> Evaluation:
+        """The result on at most this number of batches."""
         with self._program.tracing():
-            evaluation = evaluate(
-                self._dataset,
+            return evaluate(
+                held_out,
                 lambda batch: self._evaluation_sums(state.model, batch),
                 batches=batches,
                 batch_size=self._settings.batch_size,
@@ -301,9 +354,6 @@ class Loop:
                 sharding=self._program.batch_sharding,
                 fields=self._program.objective.fields,
             )
-        self._reporter.evaluation(step, evaluation)
-        self._reporter.stage("training")
-        return True
 
     def _control(self, step: int) -> jax.Array:
         """The control value of this process for a step, counted from 0. All processes read it after they have dispatched the next step."""

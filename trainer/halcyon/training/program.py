@@ -6,7 +6,7 @@ Compilation needs only shapes, so it runs in the background while the data is op
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ from halcyon.parallel.mesh import MESH_AXES
 from halcyon.parallel.partition import computing
 from halcyon.training.compilation import compiler_options
 from halcyon.training.divergence import empty_window
+from halcyon.training.in_step import InStep
 from halcyon.training.state import BuildState, CompleteState, Model, TrainState, state_completer, state_template
 from halcyon.training.step import StepMetrics, make_train_step
 from halcyon_api.mesh import gathers_once
@@ -68,6 +69,8 @@ class Program:
     """``spec.trainer.attention``."""
     attention_choices: dict[str, str] = field(default_factory=dict[str, str])
     """The implementations of attention in the functions traced so far, each with the reason of its choice."""
+    in_step: tuple[InStep, ...] = ()
+    """Functions of the library's user inside the step."""
 
     def compile_step(self, batch_size: int, sequence_length: int) -> jax.stages.Compiled:
         """Compile the step for batches of this size. The compiled step donates its state argument.
@@ -126,13 +129,14 @@ def _check_divided(model: Model, mesh: Mesh) -> None:
         )
 
 
-def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program:
+def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: Sequence[InStep] = ()) -> Program:
     """Build the program of a run.
 
     Args:
         spec: The run's spec.
         vocab_size: Number of tokens of the tokenizer.
         mesh: The device mesh.
+        in_step: Functions of the library's user inside the step.
 
     Raises:
         BadConfiguration: The mesh does not divide a parameter of a custom model. The sizes of other models are checked before.
@@ -183,6 +187,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
             trained=trained,
             dropout=lora is not None and lora.dropout > 0,
             gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
+            in_step=in_step,
         ),
         mesh=mesh,
         batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], COMPUTE_AXES[POSITION])),
@@ -190,4 +195,5 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
         microbatches=settings.least_microbatches,
         trained=trained,
         attention=settings.attention,
+        in_step=tuple(in_step),
     )

@@ -10,7 +10,7 @@ the gradients scattered once, after the last. Otherwise both are done for each m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -25,6 +25,7 @@ from halcyon.optim.rounding import add_updates
 from halcyon.parallel.axes import constrain, constrain_here
 from halcyon.parallel.partition import by_group
 from halcyon.training.divergence import drop_update, judge
+from halcyon.training.in_step import InStep, StepView, all_seen
 from halcyon.training.state import Model, TrainState
 from halcyon_api.spec.divergence import DivergenceSpec
 
@@ -45,6 +46,8 @@ class StepMetrics(eqx.Module):
     """The bits that any process has set in its control value: a request of one process reaches all at the same step."""
     metrics: dict[str, jax.Array]
     """Further metrics of the objective by name, each per unit of weight: scalars, or arrays [layer, expert]."""
+    seen: tuple[dict[str, jax.Array], ...] = ()
+    """What each function of the library's user has returned (`halcyon.training.in_step`)."""
 
 
 CONTROL_BITS = 2
@@ -69,6 +72,7 @@ def make_train_step(
     stochastic: bool = False,
     trained: Any = None,
     dropout: bool = False,
+    in_step: Sequence[InStep] = (),
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
     """Build the step function, to be compiled with the state donated.
 
@@ -87,6 +91,7 @@ def make_train_step(
         trained: True in the place of each trained parameter (see `halcyon.models.trainable`). None: all are trained.
         dropout: Give the objective a random number for each row of the batch, as `halcyon.objectives.ROW_SEEDS`. Row n of a step gets the
             same number whatever the microbatches and the mesh are.
+        in_step: Functions of the library's user.
     """
     policy = divergence or DivergenceSpec()
     optimizer = optax.with_extra_args_support(optimizer)
@@ -141,6 +146,7 @@ def make_train_step(
             verdict=verdict,
             control=_any_bits(control),
             metrics={name: total * share for name, total in sums.metrics.items()},
+            seen=all_seen(in_step, StepView(state.step + 1, loss, part, gradient, updates), sums.metrics),
         )
         new = add_updates(part, updates, key_of(state.step, _ROUNDING) if stochastic else None), optimizer_state
         part, optimizer_state = drop_update(policy, verdict, (part, state.optimizer_state), new)

@@ -1,0 +1,75 @@
+"""``spec.trainer.evaluation``: when a run evaluates, the named sets of an evaluation, the best checkpoint and early stopping."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from halcyon_api.base import ApiModel, Rule, RuledModel
+from halcyon_api.spec.sources import SourceName
+
+EVALUATION_BATCHES = 8
+"""Default of `EvaluationSpec.batches` while training."""
+
+
+class TagSpec(ApiModel):
+    """A named set of sources."""
+
+    name: SourceName = Field(description="Its name.")
+    sources: Annotated[list[SourceName], Field(min_length=1, max_length=64)] = Field(description="Names of its sources.")
+
+
+class BySourceSpec(ApiModel):
+    """The evaluation of each source alone."""
+
+    tags: Annotated[list[TagSpec], Field(max_length=32)] = Field(default=[], description="Named sets of sources.")
+
+
+class BestSpec(ApiModel):
+    """The evaluation by which the best checkpoint is chosen, and the run stopped."""
+
+    metric: Literal["loss", "bitsPerByte"] = Field(default="loss", description="The number to minimise.")
+    of: SourceName | None = Field(default=None, description="A source, or a tag. Default: all sources.")
+    average: Literal["micro", "macro"] = Field(default="micro", description="Over tokens, or over sources.")
+    patience: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None, description="Stop, as a success, after this many evaluations without improvement."
+    )
+    min_improvement: Annotated[float, Field(ge=0, le=1000)] = Field(default=0.0, description="Least decrease that counts.")
+
+    @property
+    def key(self) -> str:
+        """Names the number that is compared: numbers of another key cannot be compared with it."""
+        return f"{self.average} {self.metric} of {self.of or 'all sources'}"
+
+
+class EvaluationSpec(RuledModel):
+    """Loss and bits per byte on the held-out part."""
+
+    every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        default=0, description="Evaluate every N steps and after the last step; 0: never."
+    )
+    batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None,
+        description=(
+            f"Maximum batches of the held-out part. Default: {EVALUATION_BATCHES} while training; all with task `evaluate`, where the "
+            "maximum is per source."
+        ),
+    )
+    by_source: BySourceSpec | None = Field(default=None, description="Evaluate each source alone, on `batches` each.")
+    best: BestSpec | None = Field(default=None, description="Save a checkpoint at each improvement, and never delete the best.")
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.best) || self.everySteps > 0",
+            lambda self: self.best is None or self.every_steps > 0,
+            "best needs evaluations; set everySteps",
+            ".best",
+        ),
+        Rule(
+            "!has(self.best) || has(self.bySource) || (!has(self.best.of) && self.best.average == 'micro')",
+            lambda self: self.best is None or self.by_source is not None or (self.best.of is None and self.best.average == "micro"),
+            "best.of and a macro average need bySource; set bySource: {}",
+            ".best",
+        ),
+    )
