@@ -14,8 +14,8 @@ from rich.text import Text
 from halcyon.checkpoint.collect import Garbage
 from halcyon.checkpoint.comparison import Checkpoint, LeafDifference
 from halcyon.checkpoint.inspection import Listing
-from halcyon.history.reading import History
 from halcyon.checkpoint.retention import kept_as_best
+from halcyon.history.reading import History
 from halcyon.storage.abilities import Ability
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.counting import counted

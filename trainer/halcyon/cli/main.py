@@ -17,8 +17,8 @@ from halcyon.cli.data import app as data_app
 from halcyon.cli.errors import about_file, replace_unencodable, report_errors
 from halcyon.cli.models import export_app, import_app
 from halcyon.cli.options import Defaults, Document
-from halcyon.cli.sample import sample
 from halcyon.cli.profile import profile_here
+from halcyon.cli.sample import sample
 from halcyon.cli.show import app as show_app
 from halcyon.cli.tokenizer import app as tokenizer_app
 from halcyon.cli.usage import OneSentence

@@ -18,8 +18,10 @@ from halcyon.training.reported import reported_metrics
 
 
 class StepView(NamedTuple):
-    """What a function inside the step sees, on the devices. The trees have the structure and the sharding of the model, with None in the place
-    of each parameter that is not trained."""
+    """What a function inside the step sees, on the devices.
+
+    The trees have the structure and the sharding of the model, with None in the place of each parameter that is not trained.
+    """
 
     step: jax.Array
     """Steps done, including this one: int32 scalar."""

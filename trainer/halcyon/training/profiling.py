@@ -185,8 +185,8 @@ def profiler_of(context: Context, reporter: RunReporter, requests: Requests) -> 
     )
 
 
-def collective_seconds(space: jax.profiler.ProfileData) -> float:
-    """Seconds that the lines of a trace spend in collectives, which include the wait for other processes; the largest of all lines."""
+def collective_seconds(space: Any) -> float:
+    """Seconds that the lines of a trace (a `jax.profiler.ProfileData`) spend in collectives, which include the wait for other processes; the largest of all lines."""
     longest = 0.0
     for plane in space.planes:
         for line in plane.lines:

@@ -40,7 +40,7 @@ class MlflowRuns:
             Exception: The library raised it.
         """
         try:
-            from mlflow import MlflowClient
+            from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ModuleNotFoundError(f"mlflow is missing; install it with {install('mlflow')}") from None
         if not os.environ.get("MLFLOW_TRACKING_URI"):
@@ -58,7 +58,7 @@ class MlflowRuns:
 
     def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
         """Queue numbers. Those of steps that the server has already are bitwise the same, and are left out."""
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
 
         for name, value in values.items():
             if step > self._last_step(name) and math.isfinite(value):

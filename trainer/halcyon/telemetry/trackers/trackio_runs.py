@@ -29,7 +29,7 @@ class TrackioRuns:
             Exception: The library raised it.
         """
         try:
-            import trackio
+            import trackio  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ModuleNotFoundError(f"trackio is missing; install it with {install('trackio')}") from None
         self._run = trackio.init(

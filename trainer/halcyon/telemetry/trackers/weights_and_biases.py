@@ -35,7 +35,7 @@ class WeightsAndBiases:
             Exception: The library raised it.
         """
         try:
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ModuleNotFoundError(f"wandb is missing; install it with {install('wandb')}") from None
         if not has_credentials(os.environ):
