@@ -14,6 +14,7 @@ from halcyon.telemetry.profile_reports import percentiles
 from halcyon.telemetry.profiles import KEPT_PROFILES, folders, keep_profile, numbers_of, slow_processes
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.operations import ProfileSpec
+from tests.suite.limits import limit
 from tests.trainer.telemetry.fakes import Scene
 
 TOKEN = "the-secret-of-the-pod"  # noqa: S105
@@ -44,7 +45,9 @@ def test_the_newest_profiles_stay_and_have_the_numbers_of_every_process(tmp_path
     for step in range(1, KEPT_PROFILES + 3):
         for process in (1, 0):
             identity = RunIdentity("run", attempt=1 + step // 4, restart=0, process_index=process)
-            kept = keep_profile(spec, identity, step, {f"process-{process}.trace.json.gz": b"x" * 10}, {"step": step}, timeout_seconds=5)
+            kept = keep_profile(
+                spec, identity, step, {f"process-{process}.trace.json.gz": b"x" * 10}, {"step": step}, timeout_seconds=limit(5)
+            )
     assert (kept.size_bytes, kept.left_out) == (10, ())
     store = Store(spec)
     found = folders(store)
@@ -76,7 +79,7 @@ def test_a_request_is_taken_once() -> None:
 def test_a_profile_is_requested_over_http_with_the_token(body: dict[str, object], token: str, code: int) -> None:
     requests = ProfileRequests()
     with TelemetryServer(Scene().reporter, 0, token=TOKEN, profiles=requests) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=limit(30))
         connection.request("POST", "/profile", json.dumps(body), {"Authorization": f"Bearer {token}"})
         answer = connection.getresponse()
         assert answer.status == code

@@ -147,7 +147,8 @@ class Profiler:
             files = {f"process-{self._process_index}.memory.pb.gz": memory, **self._traces(folder)}
             space = next((content for name, content in files.items() if name.endswith(".xplane.pb")), None)
             if space is not None:
-                numbers["collectiveSeconds"] = collective_seconds(jax.profiler.ProfileData.from_serialized_xspace(space))
+                with contextlib.suppress(AttributeError, RuntimeError, ValueError):  # an earlier JAX cannot read its own traces
+                    numbers["collectiveSeconds"] = collective_seconds(jax.profiler.ProfileData.from_serialized_xspace(space))
             if self._process_index == 0:
                 files["step.hlo.txt.gz"] = gzip.compress((compiled.as_text() or "").encode(), 1)
             self._on_kept(first, steps, self._keep(first, files, numbers), numbers)
