@@ -187,7 +187,11 @@ def profiler_of(context: Context, reporter: RunReporter, requests: Requests) -> 
 
 
 def collective_seconds(space: Any) -> float:
-    """Seconds that the lines of a trace (a `jax.profiler.ProfileData`) spend in collectives, which include the wait for other processes; the largest of all lines."""
+    """Seconds that a line of a trace spends in collectives, which include the wait for other processes: the largest of all lines.
+
+    Args:
+        space: A `jax.profiler.ProfileData`.
+    """
     longest = 0.0
     for plane in space.planes:
         for line in plane.lines:
