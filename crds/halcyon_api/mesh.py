@@ -96,10 +96,10 @@ def pinned(spec: TrainingRunSpec, recorded: ResolvedMesh | None = None) -> Train
 
 
 def least_memory(spec: TrainingRunSpec) -> int:
-    """Minimum bytes of the parameters, and of the optimizer state for task train, summed over all devices that share them."""
+    """Minimum bytes of the parameters, and of optimizer state and average for task train, summed over all devices that share them."""
     precision = spec.trainer.precision
     stored, moments = _BYTES[precision.parameters], _MOMENTS * _BYTES[precision.moments]
-    return {"train": stored + moments, "evaluate": stored, "data": 0}[spec.task] * model_shape(spec).parameters
+    return {"train": stored + moments + _average_bytes(spec), "evaluate": stored, "data": 0}[spec.task] * model_shape(spec).parameters
 
 
 def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
@@ -120,9 +120,17 @@ def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
 
 
 def _state_bytes(spec: TrainingRunSpec) -> int:
-    """Bytes per parameter of parameters, gradients and moments."""
+    """Bytes per parameter of parameters, gradients, moments, and the average of the parameters."""
     precision = spec.trainer.precision
-    return 2 * _BYTES[precision.parameters] + _MOMENTS * _BYTES[precision.moments]
+    return 2 * _BYTES[precision.parameters] + _MOMENTS * _BYTES[precision.moments] + _average_bytes(spec)
+
+
+def _average_bytes(spec: TrainingRunSpec) -> int:
+    """Bytes per parameter of ``spec.average``: a moving average is float32, the last models have the type of the parameters."""
+    if spec.average is None:
+        return 0
+    last = spec.average.last_k
+    return _BYTES["float32"] if last is None else last.models * _BYTES[spec.trainer.precision.parameters]
 
 
 def _suggested(spec: TrainingRunSpec, topology: Topology) -> IciAxes:

@@ -10,6 +10,7 @@ from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds, sh
 from halcyon_api.spec.accelerator import MAX_SLICES
 from halcyon_api.spec.divergence import DivergenceSpec
 from halcyon_api.spec.queue import QueueSpec
+from halcyon_api.spec.watch import WatchSpec
 
 LabelKey = Annotated[
     str, StringConstraints(max_length=317, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
@@ -141,3 +142,4 @@ class TelemetrySpec(ApiModel):
     status_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
         default=5, description="Seconds between the operator's reads of the trainer's progress into the run's status."
     )
+    watch: WatchSpec | None = Field(default=None, description="Watch each parameter at intervals. Default: not at all.")

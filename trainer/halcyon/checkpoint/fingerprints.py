@@ -43,6 +43,8 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
         "spec.trainer": trainer,
         "data": dict(data),
     }
+    if spec.average is not None:  # runs without an average keep the fingerprints of earlier versions
+        sections["spec.average"] = document["average"]
     return fingerprints_of(sections)
 
 

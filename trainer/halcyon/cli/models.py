@@ -32,6 +32,13 @@ class Dtype(StrEnum):
     FLOAT16 = "float16"
 
 
+class Kept(StrEnum):
+    """Weights of a checkpoint."""
+
+    MODEL = "model"
+    AVERAGE = "average"
+
+
 @import_app.callback()
 def _imports() -> None:
     """Make a checkpoint from a model in other files."""
@@ -86,6 +93,9 @@ def export_hf(
     ],
     folder: Annotated[str, typer.Argument(help="An empty folder to write: a directory, s3:// or gs://.")],
     dtype: Annotated[Dtype | None, typer.Option(help="Type of the tensors. Default: that of the checkpoint.")] = None,
+    weights: Annotated[
+        Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average), not the parameters.")
+    ] = Kept.MODEL,
     file_bytes: Annotated[int, typer.Option(min=1, help="Largest file with tensors, in bytes.")] = 5_000_000_000,
     part: Annotated[
         str | None, typer.Option(help="I/N: write the I-th of N parts of the files, beside the commands that write the others.")
@@ -111,7 +121,7 @@ def export_hf(
         entry = entry_of(store, step)
         to = Store(address(folder, to_endpoint, to_region), timeout_seconds=FILE_SECONDS)
         number, parts = _part(part)
-        stored = stored_model(store, entry)
+        stored = stored_model(store, entry, weights=weights.value)
         done = export_model(stored, to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
     if not done.companions:
         rest = "; the other parts are not complete"

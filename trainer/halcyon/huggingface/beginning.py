@@ -32,7 +32,7 @@ from halcyon.models.weights.layout import ReadRegion
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, Fingerprints, Owner
+from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, Fingerprints, Owner, SkippedBatches
 from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import ModelSpec
@@ -58,6 +58,7 @@ class Begun:
         model: The model, if there are only weights.
         path: The place of the weights, for the log.
         files: Files of the folder that the weights came from, by name, for a later export.
+        past: See `Restored.past`.
     """
 
     step: int
@@ -65,6 +66,7 @@ class Begun:
     model: Any
     path: str
     files: Mapping[str, bytes]
+    past: tuple[SkippedBatches, ...] = ()
 
 
 def begin(
@@ -75,6 +77,7 @@ def begin(
     fingerprints: Fingerprints,
     processes: Processes,
     template: Any,
+    without_average: Any = None,
     tokens: int,
     retry_budget: RetryBudget | None = None,
 ) -> Begun:
@@ -87,6 +90,7 @@ def begin(
         fingerprints: Fingerprints of the run.
         processes: The processes.
         template: Shapes, types and shardings of the run's state.
+        without_average: The template without its average of the parameters, for another run that has no such average.
         tokens: Tokens of the run's tokenizer.
         retry_budget: The waits for stores that deny access.
 
@@ -107,10 +111,11 @@ def begin(
     if weights is not None:
         return weights[1]
     restored: Restored = begin_from(
-        origin, store, owner=owner, fingerprints=fingerprints, steps=spec.trainer.steps, processes=processes, template=template
-    )
+        origin, store, owner=owner, fingerprints=fingerprints, steps=spec.trainer.steps, processes=processes, template=template,
+        without_average=without_average,
+    )  # fmt: skip
     files = _together(processes, store.root, lambda: read_companions(store, HUGGING_FACE_PREFIX))
-    return Begun(restored.step, restored.state, None, restored.checkpoint.path, files)
+    return Begun(restored.step, restored.state, None, restored.checkpoint.path, files, restored.past)
 
 
 def read_weights(

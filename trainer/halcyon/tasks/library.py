@@ -17,6 +17,8 @@ from halcyon.training.run_plan import run_plan
 from halcyon_api.checkpoint_documents import CommittedStep
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from halcyon.evaluate.evaluation import Evaluation
 
 
@@ -31,12 +33,17 @@ class Hooks:
     Attributes:
         on_step: Called in the main thread after each step, one step late, with its numbers.
         on_evaluation: Called in the main thread with the steps done and the result of an evaluation of the held-out part.
+        on_average: The same of the average of the parameters, in a run with ``spec.average``.
         on_checkpoint: Called in a background thread with each committed checkpoint.
+        on_watch: Called in the main thread after each watched step (``spec.telemetry.watch``), one step late, with the steps done and
+            float32 arrays by ``WHAT/STATISTIC/PARAMETER``: one number for each layer, and for a histogram its bins as the last axis.
     """
 
     on_step: Callable[[StepReport], object] = _ignore
     on_evaluation: Callable[[int, Evaluation], object] = _ignore
+    on_average: Callable[[int, Evaluation], object] = _ignore
     on_checkpoint: Callable[[CommittedStep], object] = _ignore
+    on_watch: Callable[[int, Mapping[str, np.ndarray]], object] = _ignore
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,10 @@ def train(
     """Train a run in this process, which is the whole run. Call it in the main thread.
 
     It goes on from the newest checkpoint of the run, if there is one. An interrupt from the keyboard saves the last step and returns.
-    ``spec.env`` and ``spec.telemetry`` have no effect. JAX takes the number of virtual devices of a ``cpu`` accelerator at its first use,
-    so train before other code uses JAX, or give a topology of one device.
+    ``spec.env`` and ``spec.telemetry`` have no effect, except ``watch``.
+
+    JAX takes the number of virtual devices of a ``cpu`` accelerator at its first use, so train before other code uses JAX, or give a
+    topology of one device.
 
     Args:
         document: The run: a ``run.yaml``, or its contents.
@@ -118,9 +127,15 @@ class _HookedReporter(RunReporter):
         super().step_done(report)
         self._hooks.on_step(report)
 
-    def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None) -> None:
-        super().evaluation(step, evaluation, source=source)
+    def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None, average: Evaluation | None = None) -> None:
+        super().evaluation(step, evaluation, source=source, average=average)
         self._hooks.on_evaluation(step, evaluation)
+        if average is not None:
+            self._hooks.on_average(step, average)
+
+    def watched(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        super().watched(step, arrays)
+        self._hooks.on_watch(step, arrays)
 
     def checkpoint(self, committed: CommittedStep, *, blocked_seconds: float | None = None, save_seconds: float = 0.0) -> None:
         super().checkpoint(committed, blocked_seconds=blocked_seconds, save_seconds=save_seconds)

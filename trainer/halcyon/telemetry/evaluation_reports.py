@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from halcyon.telemetry.evaluating import numbers, with_source
+from halcyon.telemetry.evaluating import average_numbers, numbers, with_source
 from halcyon.telemetry.reports import Reports
 from halcyon_api.progress import Evaluated
 
@@ -16,16 +16,20 @@ if TYPE_CHECKING:
 class EvaluationReports(Reports):
     """The reports of evaluations."""
 
-    def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None) -> None:
-        """Report an evaluation of the held-out part after ``step`` steps: of one `source` (task ``evaluate``), or of all together."""
+    def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None, average: Evaluation | None = None) -> None:
+        """Report an evaluation of the held-out part after ``step`` steps: of one `source` (task ``evaluate``), or of all together.
+
+        `average` is the evaluation of the average of the parameters, if the run has one.
+        """
         with self._lock:
             if source is None:
                 self._run.facts.evaluation_loss = evaluation.loss
                 self._run.facts.bits_per_byte = evaluation.bits_per_byte
+                self._run.facts.average_loss = average.loss if average is not None else None
                 self._count(evaluations=1)
             elif (found := self._run.facts.evaluated) is not None:
                 self._run.facts.evaluated = with_source(found, source, evaluation)
-        self._event("evaluation", step=step, source=source, **numbers(evaluation))
+        self._event("evaluation", step=step, source=source, **numbers(evaluation), **average_numbers(average))
 
     def evaluates(self, found: Evaluated, *, batches: int, batch_tokens: int, done: int = 0) -> None:
         """Set the work of a run of task ``evaluate``.

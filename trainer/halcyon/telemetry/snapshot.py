@@ -12,7 +12,7 @@ from typing import Any
 from halcyon.telemetry.clock import microseconds, timestamp
 from halcyon.telemetry.health import Health
 from halcyon.telemetry.log import RunIdentity
-from halcyon.telemetry.observation import Observation, RunPlan, StepReport, Tallies
+from halcyon.telemetry.observation import Observation, RunPlan, StepReport, Tallies, WatchedParameter
 from halcyon.telemetry.tokenizing import TokenizedSource
 from halcyon_api.goodput import GoodputSeconds
 from halcyon_api.progress import CheckpointProgress, Evaluated, Progress, ProgressReport, Stage, StartupSeconds, StoreWait
@@ -31,7 +31,9 @@ class Facts:
     last_step: StepReport | None = None
     evaluation_loss: float | None = None
     bits_per_byte: float | None = None
+    average_loss: float | None = None
     evaluated: Evaluated | None = None
+    watched: tuple[WatchedParameter, ...] = ()
     batches: int = 0
     checkpoint: CheckpointProgress | None = None
     checkpoint_time: float | None = None
@@ -76,6 +78,8 @@ class Snapshot:
         return Observation(
             report=self._report(identity, started_at),
             last_step=facts.last_step,
+            average_loss=_finite(facts.average_loss),
+            watched=facts.watched,
             first_step_time=facts.first_step_time,
             last_step_time=facts.last_step_time,
             checkpoint_time=facts.checkpoint_time,

@@ -35,6 +35,8 @@ class SharedPrograms:
         document = context.run.spec.document()
         depends = {name: document[name] for name in ("model", "tokenizer", "optimizer", "objective", "trainer")}
         depends["divergence"] = document["recovery"]["divergence"]
+        if "average" in document:
+            depends["average"] = document["average"]
         key = program_key({**depends, "mesh": context.mesh.document()})
         selective = processes.distributed and jax.default_backend() == "cpu"
         self._cache = CompilationCache(directory, Store(context.run.spec.checkpoint), key, selective=selective)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +13,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from halcyon.optim.average import Average, empty_average
 from halcyon.parallel.axes import with_shardings
 from halcyon.training.compilation import compiler_options
 from halcyon.training.divergence import LossWindow
+from halcyon_api.spec.average import AverageSpec
 
 Model = Any
 """A causal language model: a pytree of Haliax arrays."""
@@ -28,17 +32,21 @@ class TrainState(eqx.Module):
     optimizer_state: optax.OptState
     losses: LossWindow | None = None
     """The window of the spike rule; None, and absent in checkpoints, if the run has no spike rule."""
+    average: Average | None = None
+    """The average of the parameters; None, and absent in checkpoints, if the run has no ``spec.average``."""
 
 
 BuildState = Callable[[], TrainState]
 CompleteState = Callable[[Model], TrainState]
 
 
-def state_completer(optimizer: optax.GradientTransformation, build_losses: Callable[[], LossWindow | None]) -> CompleteState:
+def state_completer(
+    optimizer: optax.GradientTransformation, build_losses: Callable[[], LossWindow | None], average: AverageSpec | None = None
+) -> CompleteState:
     """A function that makes the state before the first step from a model. Trace it, do not call it."""
 
     def complete(model: Model) -> TrainState:
-        return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model), build_losses())
+        return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model), build_losses(), empty_average(average, model))
 
     return complete
 
@@ -58,6 +66,15 @@ def completed_state(complete: CompleteState, template: TrainState, model: Model)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     options = compiler_options(runs_once=True)
     return jax.jit(complete, donate_argnums=0, out_shardings=shardings, compiler_options=options)(model)
+
+
+def with_new_average(spec: AverageSpec | None, template: TrainState, state: TrainState) -> TrainState:
+    """A state with an average that begins now, for a run that begins with a checkpoint without one. The other arrays stay."""
+    if template.average is None or state.average is not None:
+        return state
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template.average)
+    build = jax.jit(functools.partial(empty_average, spec), out_shardings=shardings, compiler_options=compiler_options(runs_once=True))
+    return dataclasses.replace(state, average=build(state.model))
 
 
 def initial_state(build: BuildState, template: TrainState) -> TrainState:

@@ -20,12 +20,16 @@ import optax
 from jax.sharding import Mesh
 
 from halcyon.objectives import Batch, Objective, Sums
+from halcyon.optim.average import updated_average
 from halcyon.optim.rounding import add_updates
 from halcyon.parallel.axes import constrain, constrain_here
 from halcyon.parallel.partition import by_group
 from halcyon.training.divergence import drop_update, judge
 from halcyon.training.state import Model, TrainState
+from halcyon.training.watch import watched
+from halcyon_api.spec.average import AverageSpec
 from halcyon_api.spec.divergence import DivergenceSpec
+from halcyon_api.spec.watch import WatchSpec
 
 
 class StepMetrics(eqx.Module):
@@ -44,6 +48,8 @@ class StepMetrics(eqx.Module):
     """The bits that any process has set in its control value: a request of one process reaches all at the same step."""
     metrics: dict[str, jax.Array]
     """Further metrics of the objective by name, each per unit of weight: scalars, or arrays [layer, expert]."""
+    watched: dict[str, jax.Array] = eqx.field(default_factory=dict)
+    """The numbers of `halcyon.training.watch`; empty in a step that is not watched."""
 
 
 CONTROL_BITS = 2
@@ -63,6 +69,8 @@ def make_train_step(
     seed: int = 0,
     gather_once: bool = False,
     stochastic: bool = False,
+    average: AverageSpec | None = None,
+    watch: WatchSpec | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
     """Build the step function, to be compiled with the state donated.
 
@@ -75,6 +83,8 @@ def make_train_step(
         seed: Seed of the objective's randomness; each microbatch of each step gets its own key.
         gather_once: Keep all parameters, and the sums of their gradients, on each device while the microbatches are computed.
         stochastic: Round bfloat16 parameters stochastically.
+        average: The average of the parameters that the state has.
+        watch: What each step of this program watches. None: nothing.
     """
     policy = divergence or DivergenceSpec()
     optimizer = optax.with_extra_args_support(optimizer)
@@ -123,10 +133,12 @@ def make_train_step(
             verdict=verdict,
             control=_any_bits(control),
             metrics={name: total * share for name, total in sums.metrics.items()},
+            watched={} if watch is None else watched(watch, {"parameters": state.model, "gradients": gradient, "updates": updates}),
         )
-        new = add_updates(state.model, updates, key_of(state.step, _ROUNDING) if stochastic else None), optimizer_state
-        model, optimizer_state = drop_update(policy, verdict, (state.model, state.optimizer_state), new)
-        return constrain(TrainState(step=state.step + 1, model=model, optimizer_state=optimizer_state, losses=losses), mesh), metrics
+        model = add_updates(state.model, updates, key_of(state.step, _ROUNDING) if stochastic else None)
+        new = model, optimizer_state, updated_average(average, state.average, model, state.step + 1)
+        kept = drop_update(policy, verdict, (state.model, state.optimizer_state, state.average), new)
+        return constrain(TrainState(state.step + 1, kept[0], kept[1], losses, kept[2]), mesh), metrics
 
     return train_step
 
