@@ -71,8 +71,7 @@ class Program:
 
     def compile_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Compiled:
         """Compile the step for batches of this size. The compiled step donates its state argument. See `lower_step`."""
-        with self.tracing():
-            return self.lower_step(batch_size, sequence_length, watched=watched).compile(compiler_options=compiler_options())
+        return self.lower_step(batch_size, sequence_length, watched=watched).compile(compiler_options=compiler_options())
 
     def lower_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Lowered:
         """Trace the step for batches of this size.
@@ -80,7 +79,7 @@ class Program:
         Args:
             batch_size: Sequences of the batch.
             sequence_length: Positions of a sequence.
-            watched: Compile the step that also computes the numbers of ``spec.telemetry.watch``.
+            watched: Take the step that also computes the numbers of ``spec.telemetry.watch``.
 
         Raises:
             BadConfiguration: The named implementation of attention cannot compute the model's attention on these devices.
