@@ -282,7 +282,8 @@ class Checkpointer:
         self._join()
         self.poll()
         returns = len(self._head.skipped)
-        self._change_head(back.applied)
+        # A change whose answer was lost is tried again on a HEAD that may have it already.
+        self._change_head(lambda head: back.applied(head) if len(head.skipped) == returns else head)
         return self._head.skipped[-1] if len(self._head.skipped) > returns else None
 
     def _change_head(self, change: Callable[[Head], Head]) -> None:
