@@ -103,6 +103,15 @@ class BadStep(Document):
     reason: Annotated[str, StringConstraints(max_length=1024)]
 
 
+class SkippedBatches(Document):
+    """A return of the run to an earlier checkpoint of itself, and the batches that it leaves out from there on."""
+
+    step: int = Field(ge=0, description="Step of the checkpoint.")
+    batches: int = Field(ge=0, description="Number of batches left out, from the next one of that checkpoint on.")
+    reason: Annotated[str, StringConstraints(max_length=512)] = Field(description="The numbers of the step that caused it.")
+    epoch: Epoch = Field(description="The epoch that went back.")
+
+
 class Head(Document):
     """The state of a root. The newest committed checkpoint is first in ``committed``."""
 
@@ -116,6 +125,7 @@ class Head(Document):
     starts: int = Field(default=0, ge=0, description="How often the root was taken: once for every start of the run.")
     up_milliseconds: int = Field(default=0, ge=0, description="Total time from each start of the run to its last commit.")
     pinned: tuple[str, ...] = Field(default=(), description="Prefixes of committed checkpoints that retention never deletes.")
+    skipped: tuple[SkippedBatches, ...] = Field(default=(), description="Returns of the run to earlier checkpoints, oldest first.")
     unread_saves: int = Field(default=0, ge=0, description="Commits since a checkpoint was last marked to be read back.")
 
     @property
@@ -155,6 +165,7 @@ class DataPosition(Document):
     step: int = Field(ge=0)
     sequences: int = Field(ge=0)
     tokens: int = Field(ge=0)
+    skipped: tuple[SkippedBatches, ...] = Field(default=(), description="The returns of the run that decide this position.")
 
 
 class Manifest(Document):

@@ -96,12 +96,12 @@ def pinned(spec: TrainingRunSpec, recorded: ResolvedMesh | None = None) -> Train
 
 
 def least_memory(spec: TrainingRunSpec) -> int:
-    """Minimum bytes of the parameters, and of the optimizer state for task train, summed over all devices that share them."""
+    """Minimum bytes of the parameters, and of optimizer state and average for task train, summed over all devices that share them."""
     precision = spec.trainer.precision
     stored, moments = _BYTES[precision.parameters], _MOMENTS * _BYTES[precision.moments]
     if spec.adapter is not None:  # frozen parameters have no moments
         moments = 0
-    return {"train": stored + moments, "evaluate": stored, "data": 0}[spec.task] * model_shape(spec).parameters
+    return {"train": stored + moments + _average_bytes(spec), "evaluate": stored, "data": 0}[spec.task] * model_shape(spec).parameters
 
 
 def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
@@ -123,11 +123,22 @@ def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
 
 
 def _state_bytes(spec: TrainingRunSpec) -> int:
-    """Bytes per parameter of parameters, gradients and moments. Parameters beside an adapter are frozen and have only themselves."""
+    """Bytes per parameter of parameters, gradients, moments, and the average of the parameters.
+
+    Parameters beside an adapter are frozen and have only themselves.
+    """
     precision = spec.trainer.precision
     if spec.adapter is not None:
         return _BYTES[precision.parameters]
-    return 2 * _BYTES[precision.parameters] + _MOMENTS * _BYTES[precision.moments]
+    return 2 * _BYTES[precision.parameters] + _MOMENTS * _BYTES[precision.moments] + _average_bytes(spec)
+
+
+def _average_bytes(spec: TrainingRunSpec) -> int:
+    """Bytes per parameter of ``spec.average``: a moving average is float32, the last models have the type of the parameters."""
+    if spec.average is None:
+        return 0
+    last = spec.average.last_k
+    return _BYTES["float32"] if last is None else last.models * _BYTES[spec.trainer.precision.parameters]
 
 
 def _suggested(spec: TrainingRunSpec, topology: Topology) -> IciAxes:

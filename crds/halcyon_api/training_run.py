@@ -29,6 +29,7 @@ from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.adapter import AdapterSpec, LoraSpec
 from halcyon_api.spec.after import AfterSpec
 from halcyon_api.spec.attention import ATTENTION_RULES
+from halcyon_api.spec.average import AverageSpec
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.export import ExportSpec
@@ -161,6 +162,10 @@ class TrainingRunSpec(RuledModel):
         description="Learning rate, schedule, weight decay, clipping, and the update rule: exactly one member.",
     )
     objective: ObjectiveSpec = Field(default_factory=next_token, description="Objective: exactly one member. Default: `nextToken`.")
+    average: AverageSpec | None = Field(
+        default=None,
+        description="Keep an average of the parameters beside them, evaluate it too, and export it by choice: exactly one member.",
+    )
     trainer: TrainerSpec = Field(description="The training loop: steps, batch, precision, evaluation, logging.")
     checkpoint: CheckpointSpec = Field(description="Where the run's checkpoints are kept and when they are made.")
     export: ExportSpec | None = Field(

@@ -7,9 +7,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+import halcyon
+from halcyon.checkpoint.comparison import Checkpoint, compare
+from halcyon.checkpoint.opening import entry_of
+from halcyon.cli.main import app
 from halcyon.history.reading import read_history
+from halcyon.huggingface.folder import address
 from halcyon.storage.store import Store
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -124,3 +131,70 @@ def test_the_interval_of_a_run_with_automatic_saves_is_shown(tmp_path: Path) -> 
     assert group.leader.report()["progress"]["saveIntervalSeconds"] > 1
     saved = [event["step"] for event in group.leader.events if event.get("event") == "checkpoint"]
     assert saved == [STEPS], "a short run needs no save before its end"
+
+
+@promises.SAME_LOSSES
+def test_an_average_resumes_bitwise_through_sigkill_and_is_evaluated_and_exported(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"slices": 1, "evaluation": {"everySteps": 6, "batches": 1}}
+    runs = [document(tmp_path, name, 12, **settings) for name in ("calm-root", "root")]
+    for run in runs:
+        run["spec"]["average"] = {"ema": {"decay": 0.8}}
+    calm = start_processes(runs[0], tmp_path / "calm")
+    assert calm.wait() == [ExitCode.DONE]
+    losses: dict[int, float] = {}
+    for number, group in enumerate(each_restart(runs[1], tmp_path / "run")):
+        if number == 0:
+            group.leader.wait_for(seen_step(7))
+            group.signal(signal.SIGKILL, 0)
+        assert group.wait() == [-signal.SIGKILL if number == 0 else ExitCode.DONE]
+        collect(losses, group, calm.leader.losses())
+    assert sorted(losses) == list(range(1, 13))
+    first, second = (newest_checkpoint(tmp_path / name) for name in ("calm-root", "root"))
+    assert list(compare(first, second)) == []
+    last = [event for event in calm.leader.events if event.get("event") == "evaluation"][-1]
+    assert last["averageLoss"] > 0
+    assert last["averageLoss"] != last["loss"]
+    assert exported(tmp_path / "root", tmp_path / "average", "average") != exported(tmp_path / "root", tmp_path / "model", "model")
+    model, _ = halcyon.load(str(tmp_path / "root"), weights="average")
+    norm = second.array(second.leaves["average.model.norm.weight"])
+    assert np.array_equal(np.asarray(model.norm.weight.array), norm)
+
+
+def newest_checkpoint(root: Path) -> Checkpoint:
+    store = Store(address(str(root)))
+    return Checkpoint(store, entry_of(store, None))
+
+
+def exported(root: Path, folder: Path, weights: str) -> bytes:
+    done = CliRunner().invoke(app, ["export", "hf", str(root), str(folder), "--weights", weights], env={"COLUMNS": "300"})
+    assert done.exit_code == 0, done.stderr
+    return (folder / "model.safetensors").read_bytes()
+
+
+@promises.SAME_LOSSES
+@pytest.mark.parametrize("moment", ["after", pytest.param("before", marks=pytest.mark.variant)])
+def test_a_run_that_is_killed_while_it_goes_back_ends_like_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Batch 8 is bad, so step 9 is: the run goes back to step 5 and leaves out batches 5 to 8."""
+    runs = [document(tmp_path, name, 12, slices=1) for name in ("calm-root", "root")]
+    for run in runs:
+        run["spec"]["recovery"] = {"divergence": {"nonFinite": "rollback"}}
+    module = "tests.trainer.rollback_child"
+    monkeypatch.setenv("POISON", "8")
+    calm = start_processes(runs[0], tmp_path / "calm", module=module)
+    assert calm.wait() == [ExitCode.DONE]
+    back = [event for event in calm.leader.events if event.get("event") == "rolledBack"]
+    assert [(event["step"], event["toStep"], event["batches"]) for event in back] == [(9, 5, 4)]
+    monkeypatch.setenv("KILL", moment)
+    monkeypatch.setenv("KILLED", str(tmp_path / "killed"))
+    losses: dict[int, float] = {}
+    for number, group in enumerate(each_restart(runs[1], tmp_path / "run", module=module)):
+        assert group.wait() == [-signal.SIGKILL if number == 0 else ExitCode.DONE]
+        losses |= group.leader.losses()
+    assert losses == calm.leader.losses()
+    first, second = (newest_checkpoint(tmp_path / name) for name in ("calm-root", "root"))
+    assert list(compare(first, second)) == []
+    positions = [one.manifest.data_position for one in (first, second)]
+    assert positions[0].sequences == positions[1].sequences == (12 + 4) * 8
+    assert [(one.step, one.batches) for one in positions[1].skipped] == [(5, 4)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, get_args
 
 import haliax as hax
 import jax
@@ -16,7 +16,7 @@ from halcyon.errors import BadConfiguration, NoValidCheckpoint
 from halcyon.huggingface.beginning import read_arrays
 from halcyon.huggingface.companions import read_companions, tokenizer_of
 from halcyon.huggingface.folder import HUB, ModelFolder, address, folder_place, model_shapes, read_config
-from halcyon.huggingface.root import split_step, stored_model
+from halcyon.huggingface.root import Weights, split_step, stored_model
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.storage.failures import StoreFailure, as_exit
@@ -27,7 +27,9 @@ from halcyon.tokenizer import load as load_tokenizer
 _FILES = "hf:"
 
 
-def load(place: str, *, dtype: Any = None, endpoint: str | None = None, region: str | None = None) -> tuple[CausalLM, Tokenizer | None]:
+def load(
+    place: str, *, dtype: Any = None, weights: Weights = "model", endpoint: str | None = None, region: str | None = None
+) -> tuple[CausalLM, Tokenizer | None]:
     """Load a model and its tokenizer onto the default device.
 
     The vocabulary of the model has no padding.
@@ -37,6 +39,7 @@ def load(place: str, *, dtype: Any = None, endpoint: str | None = None, region: 
             ``hf:DIR``: a folder with a model in the files of Hugging Face, on this machine or in a store. ``hf://OWNER/NAME``: the same on
             the hub, with the package ``huggingface_hub``.
         dtype: Type of the parameters. Default: that of the checkpoint or of the files.
+        weights: ``model``: the parameters of a checkpoint. ``average``: their average, in a root of a run with ``spec.average``.
         endpoint: Address of an S3-compatible store other than AWS.
         region: Region of an S3 bucket.
 
@@ -48,10 +51,14 @@ def load(place: str, *, dtype: Any = None, endpoint: str | None = None, region: 
         NoValidCheckpoint: The checkpoint is damaged.
         TrainerExit: The store did not answer.
     """
+    if weights not in get_args(Weights):
+        raise ValueError(f"weights must be one of {', '.join(get_args(Weights))}, not {weights!r}")
     if place.startswith((HUB, _FILES)):
+        if weights != "model":
+            raise BadConfiguration(f"{place}: the files of Hugging Face hold one set of weights; leave weights out")
         return _from_files(Store(folder_place(place if place.startswith(HUB) else place.removeprefix(_FILES), endpoint, region)), dtype)
     root, step = split_step(place)
-    return _from_root(Store(address(root, endpoint, region)), step, dtype)
+    return _from_root(Store(address(root, endpoint, region)), step, dtype, weights)
 
 
 def logits(model: CausalLM, tokens: Any, *, compute_dtype: Any = jnp.float32) -> jax.Array:
@@ -97,9 +104,9 @@ def _from_files(store: Store, dtype: Any) -> tuple[CausalLM, Tokenizer | None]:
         raise as_exit(failure, store.root, what="the folder", field="its address") from None
 
 
-def _from_root(store: Store, step: int | None, dtype: Any) -> tuple[CausalLM, Tokenizer | None]:
+def _from_root(store: Store, step: int | None, dtype: Any, weights: Weights) -> tuple[CausalLM, Tokenizer | None]:
     try:
-        stored = stored_model(store, entry_of(store, step))
+        stored = stored_model(store, entry_of(store, step), weights=weights)
         types = {path: np.dtype(jnp.dtype(dtype or leaf.dtype)) for path, leaf in stored.arrays.leaves.items()}
         model = read_arrays(stored.arrays.read, model_shapes(stored.spec, stored.tokens, stored.positions), types)
         return model, _tokenizer(stored.definition)

@@ -56,6 +56,7 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("data.volume", "atCheckpoint", "volumes are mounted when a pod starts"),
     EditRule("optimizer", "frozen", "the finished steps would have been different"),
     EditRule("objective", "frozen", "the finished steps would have been different"),
+    EditRule("average", "frozen", "the checkpoints hold its state"),
     EditRule("trainer", "frozen", "the finished steps would have been different"),
     EditRule("trainer.steps", "atCheckpoint", "if the finished steps would have been the same (see below)"),
     EditRule("trainer.microbatches", "atCheckpoint", f"changes only in how many parts a batch is computed; {_ROUNDING}"),

@@ -12,6 +12,7 @@ from halcyon_api.spec.accelerator import MAX_SLICES
 from halcyon_api.spec.divergence import DivergenceSpec
 from halcyon_api.spec.queue import QueueSpec
 from halcyon_api.spec.trackers import TrackersSpec
+from halcyon_api.spec.watch import WatchSpec
 
 LabelKey = Annotated[
     str, StringConstraints(max_length=317, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
@@ -152,3 +153,4 @@ class TelemetrySpec(ApiModel):
     )
     trackers: TrackersSpec | None = Field(default=None, description="Other programs that show the numbers of the run.")
     profile: ProfileSpec | None = Field(default=None, description="Profile a window of steps.")
+    watch: WatchSpec | None = Field(default=None, description="Watch each parameter at intervals. Default: not at all.")

@@ -72,11 +72,14 @@ def test_attention_that_this_machine_cannot_compute_is_refused() -> None:
 class Compilations:
     """A program that records the sizes that are compiled."""
 
+    watched_step = None
+
     def __init__(self, program: Program | None = None) -> None:
         self._program = program
         self.sizes: list[tuple[int, int]] = []
 
-    def compile_step(self, batch_size: int, sequence_length: int) -> Any:
+    def compile_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> Any:
+        assert not watched
         self.sizes.append((batch_size, sequence_length))
         return self._program.compile_step(batch_size, sequence_length) if self._program else (batch_size, sequence_length)
 

@@ -28,6 +28,7 @@ from halcyon.checkpoint.readback import ReadBackWorker
 from halcyon.checkpoint.reader import read_state
 from halcyon.checkpoint.results import USUAL_LIMITS, Callbacks, CheckpointReader, Limits, Restored, SaveReport
 from halcyon.checkpoint.retention import Retention
+from halcyon.checkpoint.rollback import Return
 from halcyon.checkpoint.saving import Follower, Leader, Saver
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
 from halcyon.checkpoint.verify import Damaged
@@ -45,6 +46,7 @@ from halcyon_api.checkpoint_documents import (
     Fingerprints,
     Head,
     Owner,
+    SkippedBatches,
     step_prefix,
 )
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -237,7 +239,8 @@ class Checkpointer:
         if self._head.committed and found is None:
             raise NoValidCheckpoint(none_verifies(self._store.root, tuple(skipped), self._head.committed[len(skipped) :]))
         if skipped:
-            self._set_aside(tuple(skipped))
+            bad = tuple(skipped)
+            self._change_head(lambda head: with_bad(head, bad))
         self._in_background(lambda: self._snapshotter.prepare(template))
         return Restored(found.step, state, found, tuple(skipped)) if found else None
 
@@ -254,12 +257,48 @@ class Checkpointer:
         except Damaged as damage:
             return None, str(damage)
 
-    def _set_aside(self, bad: tuple[BadStep, ...]) -> None:
+    # Going back
+
+    @property
+    def skipped(self) -> tuple[SkippedBatches, ...]:
+        """The returns of the run to earlier checkpoints, oldest first. The same on every process."""
+        return self._head.skipped
+
+    def inherit(self, past: tuple[SkippedBatches, ...]) -> None:
+        """Take over the returns of the run that this run begins from. A collective, for the main thread, before the first save.
+
+        Raises:
+            Fenced: A newer epoch has the root.
+            TrainerExit: The store did not answer.
+        """
+        self._change_head(lambda head: head.model_copy(update={"skipped": past}))
+
+    def go_back(self, back: Return) -> SkippedBatches | None:
+        """Make an earlier checkpoint the newest one, and record the batches to leave out. A collective, for the main thread.
+
+        Waits for the save in flight. Then call `restore`.
+
+        Returns:
+            The record; None: there is no checkpoint to go back to, and nothing is changed.
+
+        Raises:
+            Fenced: A newer epoch has the root.
+            TrainerExit: The store did not answer.
+        """
+        self._join()
+        self.poll()
+        returns = len(self._head.skipped)
+        # A change whose answer was lost is tried again on a HEAD that may have it already.
+        self._change_head(lambda head: back.applied(head) if len(head.skipped) == returns else head)
+        return self._head.skipped[-1] if len(self._head.skipped) > returns else None
+
+    def _change_head(self, change: Callable[[Head], Head]) -> None:
+        """Change HEAD on process 0, and take it over on all. A collective."""
         keeper = self._keeper
 
         def work() -> dict[str, Any]:
             try:
-                return keeper.update(lambda head: with_bad(head, bad)).document() if keeper else {}
+                return keeper.update(change).document() if keeper else {}
             except DamagedDocument as damage:
                 raise TrainerExit(f"{damage} in checkpoint root {self._store.root}; start again to have it rebuilt") from None
 
@@ -331,7 +370,9 @@ class Checkpointer:
         self._try = self._try + 1 if step == self._step else 1
         self._step = step
         # The same on every process, without communication.
-        prefix = step_prefix(step, self._epoch.attempt, f"{self._writer}-{self._try}")
+        # After a return, a step is saved again: its prefix must not be one whose deletion has begun.
+        tries = f"{len(self._head.skipped)}x{self._try}" if self._head.skipped else str(self._try)
+        prefix = step_prefix(step, self._epoch.attempt, f"{self._writer}-{tries}")
         about = Description(
             step=step, epoch=self._epoch, owner=self._owner, process_count=self._processes.process_count, fingerprints=self._fingerprints,
             data_position=data_position, seed=self._seed, mesh=self._mesh,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from halcyon.checkpoint.creating import commit_fresh
+from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.parts import in_parallel
+from halcyon.checkpoint.rollback import until
 from halcyon.checkpoint.verify import encode_commit, prefixes, read_file, read_manifest_bytes
 from halcyon.errors import RootTaken
 from halcyon.history.copying import copy_history
@@ -65,7 +67,9 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
     to.write(f"{entry.path}{MANIFEST_KEY}", data)
     to.write(f"{entry.path}{COMMIT_KEY}", encode_commit(data, entry.epoch))
     # Epoch 0.0: every run that takes the root has a later epoch.
-    head = Head(owner=owner or manifest.owner, epoch=Epoch(attempt=0, restart=0), committed=(entry,))
+    there, _ = load_head(store, store.read(HEAD_KEY).data)
+    past = until(there.skipped if there is not None else manifest.data_position.skipped, entry.step)
+    head = Head(owner=owner or manifest.owner, epoch=Epoch(attempt=0, restart=0), committed=(entry,), skipped=past)
     if not commit_fresh(to, head, before.generation):
         raise RootTaken(f"{to.root} was taken by a run during the copy; the copied files below {to.root}/{STEPS_PREFIX} are not used")
     return head

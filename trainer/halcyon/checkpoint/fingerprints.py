@@ -47,6 +47,8 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
     }
     if spec.adapter is not None:
         sections[ADAPTER] = document["adapter"]
+    if spec.average is not None:  # runs without an average keep the fingerprints of earlier versions
+        sections["spec.average"] = document["average"]
     return fingerprints_of(sections)
 
 

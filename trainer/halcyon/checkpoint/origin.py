@@ -14,13 +14,14 @@ from halcyon.checkpoint.changes import differences
 from halcyon.checkpoint.fingerprints import ADAPTER, fingerprints_of, in_present_form, with_later_fields
 from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.processes import Processes, decide
-from halcyon.checkpoint.reader import read_state
+from halcyon.checkpoint.reader import AVERAGE_PREFIX, holds_average, read_state
 from halcyon.checkpoint.results import USUAL_LIMITS, Limits, Restored
+from halcyon.checkpoint.rollback import until
 from halcyon.checkpoint.verify import Damaged, read_manifest
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Fingerprints, Owner
+from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Fingerprints, Owner, SkippedBatches
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec
 
@@ -82,6 +83,7 @@ def begin_from(
     steps: int | None,
     processes: Processes,
     template: Any,
+    without_average: Any = None,
     part: bool = False,
     limits: Limits = USUAL_LIMITS,
 ) -> Restored:
@@ -95,6 +97,7 @@ def begin_from(
         steps: ``spec.trainer.steps`` of the new run; None for a task without steps.
         processes: The processes.
         template: The arrays to read and their shardings; see `Checkpointer.restore`. Arrays of another floating-point type are rounded.
+        without_average: The template without its average of the parameters, which is read if the other run has no such average.
         part: The template may be a part of the state, such as the model alone.
         limits: How many damaged checkpoints to skip if ``spec.from.step`` is not set.
 
@@ -107,18 +110,26 @@ def begin_from(
     def work() -> dict[str, Any]:
         found = candidates(origin, store, owner, limits)
         _compare(origin, store, found, fingerprints, steps)
-        return {"entries": [entry.document() for entry in found]}
+        head, _ = load_head(store, store.read(HEAD_KEY).data)
+        past = [entry.document() for entry in head.skipped] if head is not None else []
+        return {"entries": [entry.document() for entry in found], "average": _has_average(store, found, template), "skipped": past}
 
-    entries = [CommittedStep.model_validate(entry) for entry in decide(processes, store.root, work)["entries"]]
+    decided = decide(processes, store.root, work)
+    entries = [CommittedStep.model_validate(entry) for entry in decided["entries"]]
+    if without_average is not None and not decided["average"]:
+        template = without_average
     skipped: list[BadStep] = []
     for entry in entries:
         agree = Agreement(processes, store.root, entry.step, fix=_FIX)
         try:
-            state = read_state(store, entry, template, agree, cast=True, part=part, share_from_bytes=limits.shared_read_bytes)
+            state = read_state(
+                store, entry, template, agree, cast=True, part=part, spare=AVERAGE_PREFIX, share_from_bytes=limits.shared_read_bytes
+            )
         except Damaged as damage:
             skipped.append(BadStep(path=entry.path, step=entry.step, reason=str(damage)[:1024]))
             continue
-        return Restored(entry.step, state, entry, tuple(skipped))
+        past = until([SkippedBatches.model_validate(one) for one in decided["skipped"]], entry.step)
+        return Restored(entry.step, state, entry, tuple(skipped), past)
     reasons = "; ".join(f"step {bad.step}: {bad.reason[:200]}" for bad in skipped)
     raise NoValidCheckpoint(
         f"spec.from: no checkpoint of run {origin.run} in {store.root} verifies ({reasons}); name another spec.from.step"
@@ -154,6 +165,16 @@ def candidates(origin: OriginSpec, store: Store, owner: Owner, limits: Limits = 
             "pin a checkpoint to keep it (halcyon checkpoints pin)"
         )
     return found
+
+
+def _has_average(store: Store, found: tuple[CommittedStep, ...], template: Any) -> bool:
+    """Whether the first checkpoint whose manifest can be read has the average of the template."""
+    for entry in found:
+        try:
+            return holds_average(read_manifest(store, entry), template)
+        except Damaged:
+            continue
+    return True
 
 
 def _compare(origin: OriginSpec, store: Store, found: tuple[CommittedStep, ...], fingerprints: Fingerprints, steps: int | None) -> None:

@@ -51,7 +51,19 @@ class OtherState(Exception):
     """The arrays of the checkpoint are not those of the template; the message names one that differs."""
 
 
-def match_leaves(manifest: Manifest, template: Any, *, cast: bool = False, part: bool = False) -> tuple[tuple[ManifestLeaf, Leaf], ...]:
+AVERAGE_PREFIX = "average."
+"""How the paths of an average of the parameters begin in a checkpoint."""
+
+
+def holds_average(manifest: Manifest, template: Any) -> bool:
+    """Whether a checkpoint has the arrays of the template's average, with their shapes."""
+    shapes = {leaf.path: leaf.shape for leaf in manifest.leaves}
+    return all(shapes.get(leaf.path) == leaf.shape for leaf in flatten(template) if leaf.path.startswith(AVERAGE_PREFIX))
+
+
+def match_leaves(
+    manifest: Manifest, template: Any, *, cast: bool = False, part: bool = False, spare: str | None = None
+) -> tuple[tuple[ManifestLeaf, Leaf], ...]:
     """Pair the arrays of a checkpoint with those of a template, by path.
 
     Args:
@@ -60,6 +72,7 @@ def match_leaves(manifest: Manifest, template: Any, *, cast: bool = False, part:
         cast: Accept arrays of another floating-point type. Without it, only moments in a narrower type are accepted, which earlier versions
             saved: widening changes no value.
         part: Accept a checkpoint with more arrays than the template.
+        spare: Accept further arrays whose paths begin with this.
 
     Raises:
         OtherState: An array is missing on one side, or has another shape or type.
@@ -79,13 +92,23 @@ def match_leaves(manifest: Manifest, template: Any, *, cast: bool = False, part:
                 f"{there.dtype}{list(there.shape)}"
             )
     surplus = set(saved) - {leaf.path for leaf in wanted} - RETIRED
+    if spare is not None:
+        surplus = {path for path in surplus if not path.startswith(spare)}
     if surplus and not part:
         raise OtherState(f"the checkpoint has an array {min(surplus)} that the state does not have")
     return tuple((saved[leaf.path], leaf) for leaf in wanted)
 
 
 def read_state(
-    store: Store, entry: CommittedStep, template: Any, agree: Agree, *, cast: bool = False, part: bool = False, share_from_bytes: int = 0
+    store: Store,
+    entry: CommittedStep,
+    template: Any,
+    agree: Agree,
+    *,
+    cast: bool = False,
+    part: bool = False,
+    spare: str | None = None,
+    share_from_bytes: int = 0,
 ) -> Any:
     """Read a state. A collective, for the main thread.
 
@@ -96,6 +119,7 @@ def read_state(
         agree: Exchanges results among the processes.
         cast: Round arrays that were saved in another floating-point type.
         part: The template may be a part of the saved state.
+        spare: The saved state may have further arrays whose paths begin with this.
         share_from_bytes: In a checkpoint of at least this size, processes that need the same regions read each file only once.
 
     Returns:
@@ -110,7 +134,7 @@ def read_state(
 
     def read_and_match() -> tuple[int, ...]:
         manifest = read_manifest(store, entry)
-        pairs.extend(match_leaves(manifest, template, cast=cast, part=part))
+        pairs.extend(match_leaves(manifest, template, cast=cast, part=part, spare=spare))
         files.update((file.path, file) for file in manifest.files)
         return ()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from halcyon_api.checkpoint_documents import BadStep, CommittedStep
+from halcyon_api.checkpoint_documents import BadStep, CommittedStep, SkippedBatches
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Restored:
     checkpoint: CommittedStep
     skipped: tuple[BadStep, ...]
     """Newer checkpoints that did not verify, newest first."""
+    past: tuple[SkippedBatches, ...] = ()
+    """Of another run's checkpoint: the returns that decide which batches follow it."""
 
 
 @dataclass(frozen=True)

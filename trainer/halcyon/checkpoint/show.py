@@ -38,6 +38,9 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
     for path in listing.unfinished:
         state = "being deleted" if path in head.deleting else "not committed"
         table.add_row(Text(path, "dim"), "", "", "", Text(state, "dim"))
+    for back in head.skipped:
+        left_out = f"went back here and left out {counted(back.batches, 'batch', 'batches')}: {back.reason}"
+        table.add_row(str(back.step), str(back.epoch), "", "", Text(left_out, "yellow"))
     title = Text(f"{head.owner.namespace}/{head.owner.name}, epoch {head.epoch}")
     loss = [Text(f"{listing.head_damage}: this list was rebuilt from the checkpoints", "red")] if listing.head_damage else []
     more = [Text(f"{listing.older} older ones: --before {listing.committed[-1].step}")] if listing.older else []

@@ -149,7 +149,8 @@ def rebuild_head(store: Store) -> Head | None:
     committed = tuple(entry for entry, _ in entries)
     epochs = [entry.epoch for entry in committed] + [Epoch(attempt=attempt_of(prefix), restart=0) for prefix in found]
     epoch = max(epochs, key=lambda one: (one.attempt, one.restart))
-    return Head(owner=entries[0][1].owner, epoch=epoch, committed=committed)
+    newest = entries[0][1]
+    return Head(owner=newest.owner, epoch=epoch, committed=committed, skipped=newest.data_position.skipped)
 
 
 def describe_commit(prefix: str, data: bytes, manifest: Manifest) -> CommittedStep:

@@ -16,6 +16,8 @@ KEPT_BYTES = 1 << 30
 """Chunks that are kept in memory, because the regions of neighbouring layers lie in the same chunk."""
 MODEL_PREFIX = "model."
 """How the paths of a model's parameters begin in a checkpoint."""
+EMA_PREFIX, SNAPSHOTS_PREFIX, COUNT_PATH = "average.model.", "average.snapshots.", "average.count"
+"""Paths of an average of the parameters in a checkpoint (`halcyon.optim.average`)."""
 
 
 class ModelArrays:
@@ -28,9 +30,7 @@ class ModelArrays:
 
     def __init__(self, checkpoint: Checkpoint, *, kept_bytes: int = KEPT_BYTES) -> None:
         self._checkpoint, self._kept_bytes = checkpoint, kept_bytes
-        self.leaves: dict[str, ManifestLeaf] = {
-            path.removeprefix(MODEL_PREFIX): leaf for path, leaf in checkpoint.leaves.items() if path.startswith(MODEL_PREFIX)
-        }
+        self.leaves: dict[str, ManifestLeaf] = below(checkpoint, MODEL_PREFIX)
         """The manifest's entries of the parameters."""
         self._entries = self.leaves
         self._chunks: OrderedDict[tuple[str, tuple[int, ...]], np.ndarray] = OrderedDict()
@@ -53,7 +53,9 @@ class ModelArrays:
             Damaged: A file is damaged.
             StoreFailure: The store did not answer.
         """
-        leaf = self._entries[path]
+        return self._read(self._entries[path], region)
+
+    def _read(self, leaf: ManifestLeaf, region: Region) -> np.ndarray:
         result = np.zeros([part.stop - part.start for part in region], jnp.dtype(leaf.dtype))
         inside = tuple(slice(min(part.start, size), min(part.stop, size)) for part, size in zip(region, leaf.shape, strict=True))
         if any(part.start == part.stop for part in inside):
@@ -86,3 +88,45 @@ class ModelArrays:
                 while self._bytes > self._kept_bytes and len(self._chunks) > 1:
                     self._bytes -= self._chunks.popitem(last=False)[1].nbytes
         return chunk
+
+
+def below(checkpoint: Checkpoint, prefix: str) -> dict[str, ManifestLeaf]:
+    """The arrays whose paths begin with the prefix, by the rest of their paths."""
+    return {path.removeprefix(prefix): leaf for path, leaf in checkpoint.leaves.items() if path.startswith(prefix)}
+
+
+class AverageArrays(ModelArrays):
+    """The average of the parameters in a checkpoint, in the place of the parameters.
+
+    Raises:
+        NoAverage: The checkpoint has none, or its mean has no model yet.
+        Damaged: A file is damaged.
+        StoreFailure: The store did not answer.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, kept_bytes: int = KEPT_BYTES) -> None:
+        super().__init__(checkpoint, kept_bytes=kept_bytes)
+        self._snapshots = below(checkpoint, SNAPSHOTS_PREFIX)
+        if COUNT_PATH not in checkpoint.leaves:
+            raise NoAverage("it has no average of the parameters, because its run had no spec.average")
+        count = int(checkpoint.chunk(checkpoint.leaves[COUNT_PATH], ()))
+        if not self._snapshots:
+            self.leaves = below(checkpoint, EMA_PREFIX)
+        elif count == 0:
+            raise NoAverage("its average has no model yet, because spec.average.lastK.everySteps steps are not done")
+        self._count = count
+
+    def read(self, path: str, region: Region) -> np.ndarray:
+        """A region of the average of a parameter. The mean of the last models is a float32 sum, divided once."""
+        if not self._snapshots:
+            return super().read(path, region)
+        leaf = self._snapshots[path]
+        held = min(self._count, leaf.shape[0])
+        total = np.zeros([part.stop - part.start for part in region], np.float32)
+        for number in range(held):
+            total += self._read(leaf, (slice(number, number + 1), *region))[0].astype(np.float32)
+        return (total / np.float32(held)).astype(jnp.dtype(leaf.dtype))
+
+
+class NoAverage(ValueError):
+    """A checkpoint has no average of the parameters; the message says why."""

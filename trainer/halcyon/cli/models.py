@@ -32,6 +32,13 @@ class Dtype(StrEnum):
     FLOAT16 = "float16"
 
 
+class Kept(StrEnum):
+    """Weights of a checkpoint."""
+
+    MODEL = "model"
+    AVERAGE = "average"
+
+
 @import_app.callback()
 def _imports() -> None:
     """Make a checkpoint from a model in other files."""
@@ -93,6 +100,9 @@ def export_hf(
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Write only the adapter, in the files of peft. Default: the model with the adapter added.")
     ] = False,
+    weights: Annotated[
+        Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average), not the parameters.")
+    ] = Kept.MODEL,
     file_bytes: Annotated[int, typer.Option(min=1, help="Largest file with tensors, in bytes.")] = 5_000_000_000,
     part: Annotated[
         str | None, typer.Option(help="I/N: write the I-th of N parts of the files, beside the commands that write the others.")
@@ -121,7 +131,7 @@ def export_hf(
         entry = entry_of(store, step)
         to = Store(address(folder, to_endpoint, to_region), timeout_seconds=FILE_SECONDS)
         number, parts = _part(part)
-        stored = stored_model(store, entry)
+        stored = stored_model(store, entry, weights=weights.value)
         if adapter:
             modules = export_adapter(stored, to)
             sys.stdout.write(f"the adapter of step {entry.step} is in {to.root}: {counted(len(modules), 'module')}\n")

@@ -149,12 +149,12 @@ def history_of(root: str, groups: Groups, *, files: int = 0, damages: Sequence[s
     """The history of rows that were joined."""
     kept = resolved(groups)
     steps = [row for rows in kept.values() for row in rows if row["event"] == STEP]
-    evaluations: dict[tuple[int, str], Record] = {}
+    evaluations: dict[tuple[int, str, str], Record] = {}
     events: list[Record] = []
     for group, rows in kept.items():
         for row in rows:
             if row["event"] == "evaluation":
-                evaluations[row["step"], row.get("source", "")] = row
+                evaluations[row["step"], row.get("source", ""), row.get("tag", "")] = row
             elif row["event"] not in (STEP, ACCOUNT):
                 events.append({**row, "attempt": group.attempt, "restart": group.restart})
     return History(

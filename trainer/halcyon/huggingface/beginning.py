@@ -38,7 +38,7 @@ from halcyon.models.weights.layout import ReadRegion
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, Fingerprints, Owner
+from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, Fingerprints, Owner, SkippedBatches
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.section import ModelSection
@@ -65,6 +65,7 @@ class Begun:
         model: The model without an adapter, if there are only weights; None in the place of parameters that were not taken.
         path: The place of the weights, for the log.
         files: Files of the folder that the weights came from, by name, for a later export.
+        past: See `Restored.past`.
     """
 
     step: int
@@ -74,6 +75,7 @@ class Begun:
     files: Mapping[str, bytes]
     is_part: bool = False
     """Whether the model lacks parameters, because ``spec.from.only`` does not match them."""
+    past: tuple[SkippedBatches, ...] = ()
 
 
 def begin(
@@ -84,6 +86,7 @@ def begin(
     fingerprints: Fingerprints,
     processes: Processes,
     template: Any,
+    without_average: Any = None,
     tokens: int,
     retry_budget: RetryBudget | None = None,
 ) -> Begun:
@@ -96,6 +99,7 @@ def begin(
         fingerprints: Fingerprints of the run.
         processes: The processes.
         template: Shapes, types and shardings of the run's state.
+        without_average: The template without its average of the parameters, for another run that has no such average.
         tokens: Tokens of the run's tokenizer.
         retry_budget: The waits for stores that deny access.
 
@@ -124,10 +128,11 @@ def begin(
     if weights is not None:
         return weights[1]
     restored: Restored = begin_from(
-        origin, store, owner=owner, fingerprints=fingerprints, steps=spec.trainer.steps, processes=processes, template=template
-    )
+        origin, store, owner=owner, fingerprints=fingerprints, steps=spec.trainer.steps, processes=processes, template=template,
+        without_average=without_average,
+    )  # fmt: skip
     files = _together(processes, store.root, lambda: read_companions(store, HUGGING_FACE_PREFIX))
-    return Begun(restored.step, restored.state, None, restored.checkpoint.path, files)
+    return Begun(restored.step, restored.state, None, restored.checkpoint.path, files, past=restored.past)
 
 
 def read_weights(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from halcyon.checkpoint.comparison import Checkpoint
 from halcyon.checkpoint.fingerprints import ADAPTER, in_present_form
-from halcyon.checkpoint.weights import KEPT_BYTES, ModelArrays
+from halcyon.checkpoint.weights import KEPT_BYTES, AverageArrays, ModelArrays, NoAverage
 from halcyon.data.cache.tokenizers import find_tokenizer
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.companions import read_companions
@@ -22,6 +22,9 @@ from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep
 from halcyon_api.spec.adapter import AdapterSpec
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.trainer import TrainerSpec
+
+Weights = Literal["model", "average"]
+"""Which weights of a checkpoint are meant: the parameters, or their average (``spec.average``)."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,17 @@ def split_step(place: str) -> tuple[str, int | None]:
     return root, int(step)
 
 
-def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_BYTES) -> StoredModel:
+def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_BYTES, weights: Weights = "model") -> StoredModel:
     """The model of a checkpoint. Reads the documents; the parameters are read later.
 
     Args:
         store: The root.
         entry: The checkpoint.
         kept_bytes: Bytes of the checkpoint that reads keep in memory.
+        weights: ``model``: the parameters. ``average``: their average (``spec.average``).
 
     Raises:
-        BadConfiguration: The checkpoint does not say which model it holds.
+        BadConfiguration: The checkpoint does not say which model it holds, or has no average.
         Damaged: The manifest is damaged.
         StoreFailure: The store did not answer.
     """
@@ -84,7 +88,13 @@ def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_B
         spec = ModelSpec.model_validate(documents["spec.model"])
     except (KeyError, ValidationError):
         raise BadConfiguration(f"the checkpoint of step {entry.step} in {store.root} does not say which model it holds") from None
-    arrays = _arrays(checkpoint, documents, kept_bytes)
+    average = weights == "average"
+    if average and ADAPTER in documents:
+        raise BadConfiguration(f"the average of a run with an adapter cannot be read from {store.root}; leave weights out")
+    try:
+        arrays = AverageArrays(checkpoint, kept_bytes=kept_bytes) if average else _arrays(checkpoint, documents, kept_bytes)
+    except NoAverage as why:
+        raise BadConfiguration(f"the checkpoint of step {entry.step} in {store.root} has no average: {why}; leave weights out") from None
     data: Any = documents.get("data")
     fingerprint = data.get("tokenizerSha256") if isinstance(data, dict) else None
     definition = None

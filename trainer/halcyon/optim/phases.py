@@ -56,7 +56,8 @@ def phases_rate(spec: PhasesScheduleSpec, steps: int, peak: float, batch: Batch 
     first_rates = np.array([0.0, *ends[:-1]], np.float32)
     number = jnp.asarray(done, jnp.int32)
     row = jnp.sum(number >= jnp.asarray(table["start"])) - 1
-    start, warmup, decay, length = (jnp.asarray(table[name])[row] for name in ("start", "warmup", "decay", "steps"))
+    present: Any = [jnp.asarray(table[name])[row] for name in ("start", "warmup", "decay", "steps")]
+    start, warmup, decay, length = present
     first = jnp.asarray(first_rates)[row]
     since = number - start
     warming = first + (peak - first) * since.astype(jnp.float32) / jnp.maximum(warmup, 1)

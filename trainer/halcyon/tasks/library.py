@@ -17,6 +17,8 @@ from halcyon.training.run_plan import run_plan
 from halcyon_api.checkpoint_documents import CommittedStep
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from halcyon.evaluate.evaluation import Evaluation
     from halcyon.training.in_step import SeesStep
 
@@ -40,7 +42,10 @@ class Hooks:
             name, which become members of ``StepReport.metrics`` and of the log. The program of the step differs with it, so losses may
             differ in their last digits from those of a run without it.
         on_evaluation: Called in the main thread with the steps done and the result of an evaluation of the held-out part.
+        on_average: The same of the average of the parameters, in a run with ``spec.average``.
         on_checkpoint: Called in a background thread with each committed checkpoint.
+        on_watch: Called in the main thread after each watched step (``spec.telemetry.watch``), one step late, with the steps done and
+            float32 arrays by ``WHAT/STATISTIC/PARAMETER``: one number for each layer, and for a histogram its bins as the last axis.
         on_end: Called once in the main thread, after the last save. Not called if the training ends with an error.
     """
 
@@ -48,7 +53,9 @@ class Hooks:
     on_step: Callable[[StepReport], object] = _ignore
     in_step: SeesStep | None = None
     on_evaluation: Callable[[int, Evaluation], object] = _ignore
+    on_average: Callable[[int, Evaluation], object] = _ignore
     on_checkpoint: Callable[[CommittedStep], object] = _ignore
+    on_watch: Callable[[int, Mapping[str, np.ndarray]], object] = _ignore
     on_end: Callable[[Trained], object] = _ignore
 
     def __post_init__(self) -> None:
@@ -147,10 +154,17 @@ class _HookedReporter(RunReporter):
             if report.step % one.every == 0 or report.step == self._steps:
                 one.on_step(report)
 
-    def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None) -> None:
-        super().evaluation(step, evaluation, source=source)
+    def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None, average: Evaluation | None = None) -> None:
+        super().evaluation(step, evaluation, source=source, average=average)
         for one in self._hooks:
             one.on_evaluation(step, evaluation)
+            if average is not None:
+                one.on_average(step, average)
+
+    def watched(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        super().watched(step, arrays)
+        for one in self._hooks:
+            one.on_watch(step, arrays)
 
     def checkpoint(self, committed: CommittedStep, *, blocked_seconds: float | None = None, save_seconds: float = 0.0) -> None:
         super().checkpoint(committed, blocked_seconds=blocked_seconds, save_seconds=save_seconds)

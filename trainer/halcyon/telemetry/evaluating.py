@@ -44,6 +44,11 @@ def averaged(averages: Averages) -> dict[str, Any]:
     return {**numbers(averages.micro), **macro}
 
 
+def average_numbers(average: Evaluation | None) -> dict[str, Any]:
+    """The fields of the event ``evaluation`` for the average of the parameters; none without one."""
+    return {} if average is None else {"average_loss": average.loss, "average_bits_per_byte": average.bits_per_byte}
+
+
 def with_source(found: Evaluated, source: str, evaluation: Evaluation) -> Evaluated:
     """Add the result of a source to `found`."""
     bits = evaluation.bits_per_byte

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from halcyon.telemetry.evaluating import averaged, numbers, with_source
+from halcyon.telemetry.evaluating import average_numbers, averaged, numbers, with_source
 from halcyon.telemetry.reports import Reports
 from halcyon_api.progress import Evaluated
 
@@ -18,26 +18,33 @@ if TYPE_CHECKING:
 class EvaluationReports(Reports):
     """The reports of evaluations."""
 
-    def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None) -> None:
-        """Report an evaluation of the held-out part after ``step`` steps: of one `source` (task ``evaluate``), or of all together."""
+    def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None, average: Evaluation | None = None) -> None:
+        """Report an evaluation of the held-out part after ``step`` steps: of one `source` (task ``evaluate``), or of all together.
+
+        `average` is the evaluation of the average of the parameters, if the run has one.
+        """
         with self._lock:
             if source is None:
                 self._run.facts.evaluation_loss = evaluation.loss
                 self._run.facts.bits_per_byte = evaluation.bits_per_byte
+                self._run.facts.average_loss = average.loss if average is not None else None
                 self._count(evaluations=1)
             elif (found := self._run.facts.evaluated) is not None:
                 self._run.facts.evaluated = with_source(found, source, evaluation)
-        self._event("evaluation", step=step, source=source, **numbers(evaluation))
+        self._event("evaluation", step=step, source=source, **numbers(evaluation), **average_numbers(average))
 
-    def evaluated_sets(self, step: int, sets: EvaluatedSets) -> None:
-        """Report an evaluation while the run trains: of all sources together, and of each source and tag if there are results of them."""
+    def evaluated_sets(self, step: int, sets: EvaluatedSets, average: Evaluation | None = None) -> None:
+        """Report an evaluation while the run trains: of all sources together, and of each source and tag if there are results of them.
+
+        `average` is the evaluation of the average of the parameters on all sources together, if the run has one.
+        """
         for source, evaluation in sets.sources.items():
             self._event("evaluation", step=step, source=source, **numbers(evaluation))
         for tag, found in sets.by_tag.items():
             self._event("evaluation", step=step, tag=tag, **averaged(found))
         if (found := sets.all_sources) is not None and len(sets.sources) > 1:
             self._event("macroEvaluation", step=step, loss=found.macro_loss, bits_per_byte=found.macro_bits_per_byte)
-        self.evaluation(step, sets.whole)
+        self.evaluation(step, sets.whole, average=average)
 
     def best(self, record: EvaluationRecord | None, *, stopped: bool) -> None:
         """Report the best evaluation so far, and whether the run ends because its evaluations did not improve."""

@@ -83,7 +83,7 @@ EVENTS = (
             "microbatches": "Parts of the batch, computed one after the other.",
             "remat": "The remat policy.",
             "parametersBytes": "Parameters.",
-            "optimizerBytes": "Optimizer state.",
+            "optimizerBytes": "Optimizer state, and the average of the parameters.",
             "gradientsBytes": "Gradients, in float32.",
             "activationsBytes": "All else that the step needs for a time; absent if the compiler does not say.",
             "stepBytes": "The whole step; absent if the compiler does not say.",
@@ -124,6 +124,27 @@ EVENTS = (
         {"step": _STEP, "reason": "The numbers of the step that caused it."},
     ),
     Event(
+        "rolledBack",
+        "The run went back to an earlier checkpoint, by the policy `recovery.divergence`, and leaves out the batches since then.",
+        {
+            "step": "The step that caused it.",
+            "toStep": "Step of the checkpoint.",
+            "batches": "Batches left out.",
+            "reason": "The numbers of the step.",
+        },
+    ),
+    Event(
+        "watch",
+        "Numbers of each parameter in a watched step (`telemetry.watch`); one line for each statistic.",
+        {
+            "step": _STEP,
+            "of": "`parameters`, `gradients` (before clipping) or `updates`.",
+            "statistic": "`norm`, `rms`, or `ratio` of the norms of update and parameter.",
+            "parameters": "Paths of the parameters.",
+            "values": "For each parameter its number, or a list with one for each layer.",
+        },
+    ),
+    Event(
         "evaluation",
         "The held-out part was evaluated.",
         {
@@ -132,6 +153,8 @@ EVENTS = (
             "tag": "Tag of several sources, with `evaluation.bySource.tags`.",
             "loss": "Nats per token.",
             "bitsPerByte": "Bits per byte of text; absent if the tokens have no bytes.",
+            "averageLoss": "The same loss of the average of the parameters (`average`); absent without one.",
+            "averageBitsPerByte": "The same bits per byte of that average.",
             "tokens": "Tokens predicted.",
             "sequences": "Sequences evaluated.",
             "seconds": "Duration of the evaluation.",

@@ -138,6 +138,12 @@ METRICS = (
         _one(lambda seen: seen.tallies.skipped),
     ),
     Metric(
+        "halcyon_trainer_rollbacks_total",
+        "counter",
+        "Returns of this process to an earlier checkpoint, by the policy `recovery.divergence`.",
+        _one(lambda seen: seen.tallies.rollbacks),
+    ),
+    Metric(
         "halcyon_trainer_processed_steps_total",
         "counter",
         "Steps that this process computed, including those that a later failure lost.",
@@ -217,6 +223,20 @@ METRICS = (
         ("layer", "of"),
     ),
     Metric(
+        "halcyon_trainer_watch_norm",
+        "gauge",
+        "Norm of each parameter, of its gradient before clipping, or of its update, in the last watched step (`telemetry.watch`).",
+        lambda seen: [((one.what, one.path), one.value) for one in seen.watched if one.statistic == "norm"],
+        ("of", "parameter"),
+    ),
+    Metric(
+        "halcyon_trainer_watch_update_ratio",
+        "gauge",
+        "Norm of the update divided by that of the parameter in the last watched step; of several layers, the greatest.",
+        lambda seen: [((one.path,), one.value) for one in seen.watched if one.statistic == "ratio"],
+        ("parameter",),
+    ),
+    Metric(
         "halcyon_trainer_evaluation_loss_nats",
         "gauge",
         "Loss on the held-out part, nats per token.",
@@ -227,6 +247,12 @@ METRICS = (
         "gauge",
         "Loss on the held-out part, bits per byte of text.",
         _one(lambda seen: seen.report.progress.bits_per_byte),
+    ),
+    Metric(
+        "halcyon_trainer_evaluation_average_loss_nats",
+        "gauge",
+        "Loss of the average of the parameters (`average`) on the held-out part, nats per token.",
+        _one(lambda seen: seen.average_loss),
     ),
     Metric(
         "halcyon_trainer_evaluation_source_loss_nats",

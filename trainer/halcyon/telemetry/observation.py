@@ -64,12 +64,25 @@ class Tallies:
     blocked_seconds: float = 0.0
     """Time that the loop was blocked by saves."""
     skipped: int = 0
+    rollbacks: int = 0
     exports: int = 0
     export_failures: int = 0
     step_buckets: tuple[int, ...] = ()
     step_seconds: float = 0.0
     data_wait_ratio: float | None = None
     """Share of the last steps' time in which they waited for data; None before the second step."""
+
+
+@dataclass(frozen=True)
+class WatchedParameter:
+    """A number of one parameter in the last watched step, over all its layers."""
+
+    what: str
+    """`parameters`, `gradients` or `updates`."""
+    statistic: str
+    """`norm`, or `ratio` of update and parameter."""
+    path: str
+    value: float
 
 
 @dataclass(frozen=True)
@@ -86,3 +99,7 @@ class Observation:
     sources: tuple[TokenizedSource, ...]
     """Progress of the sources that this process has tokenized, or is tokenizing."""
     health: Health
+    average_loss: float | None = None
+    """Loss of the average of the parameters on the held-out part, in nats per token; None without an average."""
+    watched: tuple[WatchedParameter, ...] = ()
+    """Numbers of the last watched step."""

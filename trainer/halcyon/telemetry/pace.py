@@ -40,6 +40,10 @@ class Pace:
             self._sum_seconds += seconds * steps
         self._ends.append((now, step, wait_seconds))
 
+    def begin_again(self) -> None:
+        """Forget the last steps, because the next one does not follow on them."""
+        self._ends.clear()
+
     @property
     def last_ended(self) -> float | None:
         """Time of the end of the last step, in seconds of the monotonic clock; None before the first."""

@@ -54,6 +54,8 @@ class ProgressLine:
         if name == "step":
             self._progress.update(self._task, completed=fields["step"], numbers=fields)
             return
+        if name == "watch":
+            return  # too many numbers for a terminal
         if name == "evaluating":
             self._progress.update(self._task, completed=fields["batch"], total=fields["batches"], numbers=fields)
             return
@@ -109,12 +111,19 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
         part = fields.get("source") or fields.get("tag")
         where = f"step {step}, {part}" if part else f"step {step}"
         of = f" of {counted(fields['sequences'], 'sequence')}" if "sequences" in fields else ""
-        return f"{where}: held-out loss {fields['loss']:.4f}{of}" + (f", {bits:.4f} bits per byte" if bits is not None else "")
+        return (
+            f"{where}: held-out loss {fields['loss']:.4f}{of}"
+            + (f", {bits:.4f} bits per byte" if bits is not None else "")
+            + (f"; of the average {fields['average_loss']:.4f}" if fields.get("average_loss") is not None else "")
+        )
     if name == "macroEvaluation":
         bits = f", {fields['bits_per_byte']:.4f} bits per byte" if fields.get("bits_per_byte") is not None else ""
         return f"step {step}: mean held-out loss of the sources {fields['loss']:.4f}{bits}"
     if name == "checkpoint":
         return f"step {step}: checkpoint committed, {fields['size_bytes'] / 1e6:.1f} MB"
+    if name == "rolledBack":
+        left_out = counted(fields["batches"], "batch", "batches")
+        return f"step {step}: went back to step {fields['to_step']} and left out {left_out}: {fields['reason']}"
     if name == "checkpointFailed":
         return f"step {step}: checkpoint failed: {fields['reason']}"
     if name == "exported":

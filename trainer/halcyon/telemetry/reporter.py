@@ -20,10 +20,11 @@ from halcyon.telemetry.profile_reports import ProfileReports
 from halcyon.telemetry.run_state import RunState
 from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.tokenizing import TokenizedSource, fields
+from halcyon.telemetry.watch_reports import WatchReports
 from halcyon_api.progress import ProgressReport, Stage, StoreWait, StoreWaitFor, TerminationReport
 
 
-class RunReporter(CheckpointReports, EvaluationReports, ProfileReports):
+class RunReporter(CheckpointReports, EvaluationReports, ProfileReports, WatchReports):
     """Records the reports of the loop, and answers from any thread.
 
     Args:
@@ -159,6 +160,13 @@ class RunReporter(CheckpointReports, EvaluationReports, ProfileReports):
         with self._lock:
             self._count(skipped=1)
         self._event("skipped", step=step, reason=reason)
+
+    def rolled_back(self, bad_step: int, step: int, batches: int, reason: str) -> None:
+        """Report that the run went back to the checkpoint of ``step`` because of ``bad_step``, and leaves out this number of batches."""
+        with self._lock:
+            self._run.went_back(step)
+            self._count(rollbacks=1)
+        self._event("rolledBack", step=bad_step, to_step=step, batches=batches, reason=reason)
 
     def hung(self, seconds: float, limit_seconds: float, stacks: str, path: str | None) -> None:
         """Report that the process hangs, with the stacks of all threads and the address where they are stored. For any thread."""

@@ -73,6 +73,12 @@ class RunState:
         )
         return first
 
+    def went_back(self, step: int) -> None:
+        """Record that the run went back to an earlier step. The speed is measured anew from there."""
+        facts = self.facts
+        facts.last_step = None if facts.last_step is None else replace(facts.last_step, step=step)
+        self.pace.begin_again()
+
     def batch_evaluated(self, now: float, wall: float) -> bool:
         """Record the end of a batch of a run that evaluates, as `step_ended` does."""
         facts = self.facts

@@ -12,7 +12,7 @@ from typing import Any
 from halcyon.telemetry.clock import microseconds, timestamp
 from halcyon.telemetry.health import Health
 from halcyon.telemetry.log import RunIdentity
-from halcyon.telemetry.observation import Observation, RunPlan, StepReport, Tallies
+from halcyon.telemetry.observation import Observation, RunPlan, StepReport, Tallies, WatchedParameter
 from halcyon.telemetry.tokenizing import TokenizedSource
 from halcyon_api.checkpoint_documents import EvaluationRecord
 from halcyon_api.goodput import GoodputSeconds
@@ -34,7 +34,9 @@ class Facts:
     bits_per_byte: float | None = None
     best: EvaluationRecord | None = None
     stopped_early: bool = False
+    average_loss: float | None = None
     evaluated: Evaluated | None = None
+    watched: tuple[WatchedParameter, ...] = ()
     batches: int = 0
     checkpoint: CheckpointProgress | None = None
     checkpoint_time: float | None = None
@@ -79,6 +81,8 @@ class Snapshot:
         return Observation(
             report=self._report(identity, started_at),
             last_step=facts.last_step,
+            average_loss=_finite(facts.average_loss),
+            watched=facts.watched,
             first_step_time=facts.first_step_time,
             last_step_time=facts.last_step_time,
             checkpoint_time=facts.checkpoint_time,

@@ -1,5 +1,7 @@
 """The compiled steps of a run: one for each batch size and sequence length in its batch schedule, each compiled before it is needed.
 
+A run that watches its parameters (`halcyon.training.watch`) has a second program for each size, compiled after the first one.
+
 Compilation needs only shapes. So the first program is compiled while the checkpoint is read, and later ones in the background while the
 loop runs.
 """
@@ -41,12 +43,12 @@ class CompiledSteps:
         self._background = background
         self._on_compiled = on_compiled
         self._before_first: Callable[[], object] | None = before_first
-        self._compiled: dict[tuple[int, int], Future[TrainStep]] = {}
+        self._compiled: dict[tuple[int, int, bool], Future[TrainStep]] = {}
         self._lock = Lock()
 
-    def start(self, batch_size: int, sequence_length: int) -> Future[TrainStep]:
+    def start(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> Future[TrainStep]:
         """Start to compile the step for batches of this size, unless that has begun already."""
-        size = (batch_size, sequence_length)
+        size = (batch_size, sequence_length, watched)
         with self._lock:
             if size not in self._compiled:
                 self._compiled[size] = self._background.submit(self._compile, *size)
@@ -57,10 +59,15 @@ class CompiledSteps:
         stage = schedule.stage_of(step)
         self.start(stage.batch_size, stage.sequence_length)
 
-    def of(self, batch: Batch) -> TrainStep:
-        """The program for a batch; waits while it is being compiled."""
+    def of(self, batch: Batch, *, watched: bool = False) -> TrainStep:
+        """The program for a batch; waits while it is being compiled.
+
+        Args:
+            batch: The batch.
+            watched: Whether the step is watched, in a run that watches.
+        """
         microbatches, rows, length = jax.tree.leaves(batch)[0].shape
-        return self.start(microbatches * rows, length).result()
+        return self.start(microbatches * rows, length, watched=watched).result()
 
     def prepare(self, schedule: BatchSchedule, step: int) -> None:
         """Start to compile the programs of stages that begin within `_AHEAD_STEPS` steps after this step."""
@@ -68,10 +75,12 @@ class CompiledSteps:
             if step < stage.first_step <= step + _AHEAD_STEPS:
                 self.start(stage.batch_size, stage.sequence_length)
 
-    def _compile(self, batch_size: int, sequence_length: int) -> TrainStep:
+    def _compile(self, batch_size: int, sequence_length: int, watched: bool) -> TrainStep:
         if self._before_first is not None:
             self._before_first()
             self._before_first = None
-        compiled = self._program.compile_step(batch_size, sequence_length)
+        compiled = self._program.compile_step(batch_size, sequence_length, watched=watched)
+        if self._program.watched_step is not None and not watched:
+            self.start(batch_size, sequence_length, watched=True)
         self._on_compiled(compiled, batch_size, sequence_length)
         return compiled

@@ -23,6 +23,19 @@ MOST_SKIPPED_IN_A_ROW = 64
 """The run stops after this number of dropped updates in a row."""
 
 
+class RollBack(Exception):
+    """The policy is to go back to the last good checkpoint because of a step. The loop handles it.
+
+    Attributes:
+        step: The step, counted from 1.
+        reason: Its numbers.
+    """
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(reason)
+        self.step, self.reason = step, reason
+
+
 class Verdict(IntEnum):
     """The result of the check of one step."""
 
@@ -109,6 +122,7 @@ class DivergenceWatch:
             Why the update was dropped; empty if it was not dropped.
 
         Raises:
+            RollBack: The policy is to go back.
             Diverged: The policy is to stop, or `MOST_SKIPPED_IN_A_ROW` updates in a row were dropped.
         """
         if verdict == Verdict.HEALTHY:
@@ -122,6 +136,8 @@ class DivergenceWatch:
             what += f", more than {spike.sigmas:g} standard deviations above the {spike.window_steps} steps before"
         if action == "ignore":
             return ""
+        if action == "rollback":
+            raise RollBack(step, what)
         if action == "stop":
             field = "nonFinite: skip" if verdict == Verdict.NON_FINITE else "spike.action: skip"
             raise Diverged(

@@ -17,12 +17,15 @@ import jax
 import numpy as np
 
 from halcyon.checkpoint import Checkpointer
+from halcyon.checkpoint.rollback import KeepsNewestByStep, Return, batch_number, until
 from halcyon.context import Context
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.dataset import Dataset
 from halcyon.data.held_out import HeldOut
+from halcyon.errors import Diverged
 from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon.evaluate.sets import EvaluatedSets
+from halcyon.optim.average import averaged_model
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.sync_point import SyncPoint
@@ -32,16 +35,17 @@ from halcyon.training.batch_source import BatchSource
 from halcyon.training.best import BestWatch
 from halcyon.training.compilation import compiler_options
 from halcyon.training.compiled_steps import CompiledSteps
-from halcyon.training.divergence import DivergenceWatch
+from halcyon.training.divergence import DivergenceWatch, RollBack
 from halcyon.training.evaluation import evaluate, make_evaluation_step
 from halcyon.training.in_step import reported
 from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
 from halcyon.training.profiling import Profiler
 from halcyon.training.program import Program, padded_token_bytes
 from halcyon.training.reported import reported_metrics
-from halcyon.training.state import TrainState
+from halcyon.training.state import Model, TrainState
 from halcyon.training.step import CONTROL_BITS, StepMetrics
 from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
+from halcyon_api.spec.divergence import RollbackSpec
 from halcyon_api.spec.evaluation import EVALUATION_BATCHES
 
 SAVE_WANTED = 1
@@ -118,7 +122,10 @@ class Loop:
         self._sync_point = training.sync_point
         self._requests = training.requests
         self._grace_seconds = context.grace_seconds
-        self._watch = DivergenceWatch(context.run.spec.recovery.divergence)
+        self._policy = context.run.spec.recovery.divergence
+        self._divergence = DivergenceWatch(self._policy)
+        self._watch = context.run.spec.telemetry.watch
+        self._has_watched = False
         self._profiler = training.profiler
         self._best = BestWatch(self._settings.evaluation.best, training.evaluated)
         self._reporter = training.reporter
@@ -127,6 +134,8 @@ class Loop:
         self._controls = [self._control_array(value) for value in range(1 << CONTROL_BITS)]
         token_bytes = padded_token_bytes(dataset.tokenizer.token_bytes)
         self._evaluation_sums = jax.jit(make_evaluation_step(program.objective, token_bytes), compiler_options=compiler_options())
+        last_k = program.template.average is not None and program.template.average.snapshots is not None
+        self._averaged = jax.jit(averaged_model, compiler_options=compiler_options(runs_once=True)) if last_k else averaged_model
         self._batches = training.batches
         self._pending: tuple[int, StepMetrics, float] | None = None
         """The last dispatched step: steps done, its numbers on the device, and the seconds that it waited for its batch."""
@@ -139,6 +148,8 @@ class Loop:
         self._text_wait_steps: set[int] = set()
         """Steps (counted from 0) for whose text some process may have to wait: all processes wait together before them."""
         self._waited_seconds = 0.0
+        if "rollback" in (self._policy.non_finite, self._policy.spike.action if self._policy.spike else ""):
+            self._checkpointer.add_reader(KeepsNewestByStep(self._saved_by_step, self._checkpointer.committed))
 
     def run(self, state: TrainState, step: int, *, save_first: bool = False) -> TrainingEnd:
         """Train until the last step or a notice.
@@ -151,10 +162,25 @@ class Loop:
         Raises:
             Diverged: The run diverged, and its policy is to stop.
         """
-        first = self._saved_step = step
+        self._saved_step = -1 if save_first else step
         if save_first:
-            self._saved_step = -1
             self._save(state, step)
+        while True:
+            try:
+                return self._train(state, step)
+            except RollBack as back:
+                bad_step, reason = back.step, back.reason
+            # After the handler, so that the error no longer holds the newest state: the restored one needs its memory.
+            state, step = self._go_back(bad_step, reason)
+
+    def _train(self, state: TrainState, step: int) -> TrainingEnd:
+        """The steps from one state to the end.
+
+        Raises:
+            RollBack: The policy is to go back because of a step.
+            Diverged: The policy is to stop.
+        """
+        first = step
         if self._dataset.streams:
             self._text_wait_steps = {first, first + 1}
         if step and self._evaluation_due(step) and self._best.is_missing(step) and not self._evaluate(state, step):
@@ -166,14 +192,14 @@ class Loop:
                 return self._leave(state, step)
             if step in self._text_wait_steps:
                 self._report_pending()
-                if not self._wait_for_text(lambda step=step: self._dataset.holds(step)):
+                if not self._wait_for_text(lambda step=step: self._dataset.holds(self._batch_number(step))):
                     return self._leave(state, step)
             if self._profiler is not None and self._profiler.start_due(step + 1):
                 self._report_pending()
                 self._profiler.start()
-            batch = self._batches.batch(step, state)
+            batch = self._batches.batch(self._batch_number(step), state)
             self._reporter.waited_for_batch(self._batches.last_wait_seconds)
-            train_step = self._steps.of(batch)
+            train_step = self._steps.of(batch, watched=self._watch is not None and self._watch.is_due(step + 1))
             with self._profiler.around(step + 1) if self._profiler is not None else contextlib.nullcontext():
                 state, metrics = train_step(state, batch, self._control(step))
             step += 1
@@ -186,7 +212,7 @@ class Loop:
             if self._profiler is not None and self._profiler.stop_due(step, ends=step == self._settings.steps):
                 self._report_pending()
                 self._profiler.stop(step, self._reporter.speed(), train_step)
-            self._steps.prepare(self._dataset.schedule, step)
+            self._steps.prepare(self._dataset.schedule, self._batch_number(step))
             evaluation_due = self._evaluation_due(step)
             save_due = self._save_due(step)
             # The checkpoint of a step has the result of its evaluation, unless it must come before.
@@ -199,6 +225,46 @@ class Loop:
                     self._save(state, step)
         return self._finish(state, step)
 
+    def _batch_number(self, step: int) -> int:
+        """The number of the batch of a step, both counted from 0: the step, unless the run has gone back and left out batches."""
+        return batch_number(self._checkpointer.skipped, step)
+
+    def _saved_by_step(self, step: int) -> bool:
+        """Whether the number of a step alone decides that its state is saved."""
+        before_evaluation = self._save_before_evaluation and self._evaluation_due(step)
+        return self._checkpointer.should_save(step) or self._export_due(step) or before_evaluation
+
+    def _go_back(self, bad_step: int, reason: str) -> tuple[TrainState, int]:
+        """Go back to the last good checkpoint, past the batches since then.
+
+        Returns:
+            The state of the checkpoint, and its step.
+
+        Raises:
+            Diverged: The run has gone back too often, or has no checkpoint.
+        """
+        self._pending, self._save_asked = None, False
+        times, limit = len(self._checkpointer.skipped), (self._policy.rollback or RollbackSpec()).limit
+        if times >= limit:
+            raise Diverged(
+                f"{reason}, and the run has gone back {times} times already (recovery.divergence.rollback.limit); "
+                f"{self._newest_checkpoint()}; raise the limit, or make a new run with a lower learning rate"
+            )
+        self._reporter.stage("restoring")
+        further = (self._policy.rollback or RollbackSpec()).further_batches
+        record = self._checkpointer.go_back(Return(bad_step, reason, further, self._saved_by_step))
+        restored = self._checkpointer.restore(self._program.template) if record is not None else None
+        if record is None or restored is None:
+            raise Diverged(
+                f"{reason}, and there is no checkpoint yet to go back to; save earlier (checkpoint.save), or make a new run with a lower "
+                "learning rate"
+            )
+        self._saved_step = restored.step
+        self._best = BestWatch(self._settings.evaluation.best, restored.checkpoint.evaluation)
+        self._reporter.rolled_back(bad_step, restored.step, record.batches, reason)
+        self._reporter.stage("training")
+        return restored.state, restored.step
+
     def _finish(self, state: TrainState, step: int) -> TrainingEnd:
         self._report_pending()
         self._save(state, step)
@@ -209,12 +275,19 @@ class Loop:
     def _leave(self, state: TrainState, step: int) -> TrainingEnd:
         """Commit the last step, or at least the save in flight, if the remaining grace period allows it."""
         self._caches.stop()
-        self._report_pending()
-        if step >= self._settings.steps:
+        rejected = False
+        try:
+            self._report_pending()
+        except RollBack:
+            # There may be no time to go back. The next processes do these steps again, and go back for the same reason.
+            rejected = True
+        if step >= self._settings.steps and not rejected:
             return self._finish(state, step)
         self._stop_exports()
         budget = self._budget(step)
         saved = choose(budget)
+        if rejected and saved == "step":
+            saved = "none" if budget.in_flight_seconds is None else "inFlight"
         problem = ""
         if saved == "step":
             self._save(state, step)
@@ -287,7 +360,12 @@ class Loop:
                 metrics=reported_metrics(numbers.metrics) | reported(self._program.in_step, numbers.seen, step),
             )
         )
-        if why := self._watch.skipped(step, int(numbers.verdict), loss, gradient_norm, self._newest_checkpoint):
+        if numbers.watched:
+            self._reporter.watched(step, {name: np.asarray(value) for name, value in numbers.watched.items()})
+            if not self._has_watched:  # the program of watched steps is compiled by now
+                self._has_watched = True
+                self._after_first_step()
+        if why := self._divergence.skipped(step, int(numbers.verdict), loss, gradient_norm, self._newest_checkpoint):
             self._reporter.skipped(step, why)
 
     def _newest_checkpoint(self) -> str:
@@ -306,7 +384,9 @@ class Loop:
         self._saved_step = step
         self._requests.save_begun()
         schedule = self._dataset.schedule
-        position = DataPosition(step=step, sequences=schedule.positions_before(step), tokens=schedule.tokens_before(step))
+        number = self._batch_number(step)
+        past = until(self._checkpointer.skipped, step)
+        position = DataPosition(step=step, sequences=schedule.positions_before(number), tokens=schedule.tokens_before(number), skipped=past)
         self._reporter.stage("saving")
         self._checkpointer.save(step, state, position, self._best.record)
         self._reporter.stage("training")
@@ -330,24 +410,27 @@ class Loop:
             return False
         self._reporter.stage("evaluating")
         if by_source is None:
-            sets = EvaluatedSets(self._evaluated(self._dataset, state, batches))
+            sets = EvaluatedSets(self._evaluated(self._dataset, state.model, batches))
         else:
-            found = {name: self._evaluated(part, state, batches) for name, part in parts.items() if part.validation_sequences}
+            found = {name: self._evaluated(part, state.model, batches) for name, part in parts.items() if part.validation_sequences}
             tags = {tag.name: tuple(name for name in tag.sources if name in found) for tag in by_source.tags}
             sets = EvaluatedSets(total(found.values()), found, {tag: names for tag, names in tags.items() if names})
         self._improved = self._best.evaluated(step, sets)
-        self._reporter.evaluated_sets(step, sets)
+        average = None
+        if state.average is not None:
+            average = self._evaluated(self._dataset, self._averaged(state.average, state.model), batches)
+        self._reporter.evaluated_sets(step, sets, average)
         if self._best.active:
             self._reporter.best(self._best.record, stopped=self._best.stop is not None)
         self._reporter.stage("training")
         return True
 
-    def _evaluated(self, held_out: HeldOut, state: TrainState, batches: int) -> Evaluation:
+    def _evaluated(self, held_out: HeldOut, model: Model, batches: int) -> Evaluation:
         """The result on at most this number of batches."""
         with self._program.tracing():
             return evaluate(
                 held_out,
-                lambda batch: self._evaluation_sums(state.model, batch),
+                lambda batch: self._evaluation_sums(model, batch),
                 batches=batches,
                 batch_size=self._settings.batch_size,
                 microbatches=self._program.microbatches,
@@ -358,7 +441,7 @@ class Loop:
     def _control(self, step: int) -> jax.Array:
         """The control value of this process for a step, counted from 0. All processes read it after they have dispatched the next step."""
         save = self._requests.wanted or self._checkpointer.due(self._clock())
-        text = self._dataset.streams and step + 2 < self._settings.steps and not self._dataset.holds(step + 2)
+        text = self._dataset.streams and step + 2 < self._settings.steps and not self._dataset.holds(self._batch_number(step + 2))
         return self._controls[save * SAVE_WANTED + text * TEXT_WANTED]
 
     def _control_array(self, value: int) -> jax.Array:

@@ -32,7 +32,7 @@ class DeviceBytes:
 
     Attributes:
         parameters: Its share of the parameters.
-        optimizer: Its share of the optimizer state.
+        optimizer: Its share of the optimizer state and of the average of the parameters.
         gradients: Its share of the gradients, in float32.
         activations: All else that the step needs for a time: activations, gathered parameters, the compiler's copies. None: not known.
         step: The whole step, with its arguments and results. None: not known.
@@ -157,7 +157,7 @@ def plan_of(
         remat=remat,
         memory=DeviceBytes(
             parameters=share_bytes(program.template.model),
-            optimizer=share_bytes(program.template.optimizer_state),
+            optimizer=share_bytes((program.template.optimizer_state, program.template.average)),
             gradients=gradients,
             activations=None if temporary is None else max(0, temporary - gradients),
             step=step_bytes(step),

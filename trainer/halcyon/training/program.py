@@ -6,6 +6,7 @@ Compilation needs only shapes, so it runs in the background while the data is op
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,7 @@ from halcyon.training.state import BuildState, CompleteState, Model, TrainState,
 from halcyon.training.step import StepMetrics, make_train_step
 from halcyon_api.mesh import gathers_once
 from halcyon_api.spec.attention import AttentionName
+from halcyon_api.spec.average import AverageSpec
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
@@ -65,6 +67,10 @@ class Program:
     microbatches: int
     trained: Any = None
     """True in the place of each trained parameter (see `halcyon.models.trainable`). None: all are trained."""
+    average: AverageSpec | None = None
+    """``spec.average``."""
+    watched_step: TrainStep | None = None
+    """The step of the numbers that the run watches; None without ``spec.telemetry.watch``."""
     attention: AttentionName = "auto"
     """``spec.trainer.attention``."""
     attention_choices: dict[str, str] = field(default_factory=dict[str, str])
@@ -72,8 +78,17 @@ class Program:
     in_step: tuple[InStep, ...] = ()
     """Functions of the library's user inside the step."""
 
-    def compile_step(self, batch_size: int, sequence_length: int) -> jax.stages.Compiled:
-        """Compile the step for batches of this size. The compiled step donates its state argument.
+    def compile_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Compiled:
+        """Compile the step for batches of this size. The compiled step donates its state argument. See `lower_step`."""
+        return self.lower_step(batch_size, sequence_length, watched=watched).compile(compiler_options=compiler_options())
+
+    def lower_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Lowered:
+        """Trace the step for batches of this size.
+
+        Args:
+            batch_size: Sequences of the batch.
+            sequence_length: Positions of a sequence.
+            watched: Take the step that also computes the numbers of ``spec.telemetry.watch``.
 
         Raises:
             BadConfiguration: The named implementation of attention cannot compute the model's attention on these devices.
@@ -84,8 +99,8 @@ class Program:
         }
         control: Any = jax.ShapeDtypeStruct((self.mesh.size,), jnp.int32, sharding=self.control_sharding)
         with self.tracing():
-            lowered = jax.jit(self.train_step, donate_argnums=0).lower(self.template, batch, control)
-            return lowered.compile(compiler_options=compiler_options())
+            step = self.watched_step if watched and self.watched_step is not None else self.train_step
+            return jax.jit(step, donate_argnums=0).lower(self.template, batch, control)
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
@@ -165,35 +180,58 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
     objective = build_objective(spec)
     optimizer = build_optimizer(spec.optimizer, split(shapes, trained)[0], settings.precision.moments)
     divergence = spec.recovery.divergence
-    complete_state = state_completer(optimizer, lambda: empty_window(divergence), adapted, trained)
+    complete_state = state_completer(optimizer, lambda: empty_window(divergence), adapted, trained, spec.average)
 
     def build_state() -> TrainState:
         return complete_state(build())
 
+    make_step = functools.partial(
+        make_train_step,
+        objective,
+        optimizer,
+        learning_rate(spec.optimizer, settings.steps),
+        mesh,
+        divergence,
+        seed=settings.seed,
+        stochastic=settings.precision.rounding == "stochastic",
+        average=spec.average,
+        gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
+    )
+    watch = spec.telemetry.watch
+    if watch is not None and watch.every_steps > settings.steps:
+        watch = None  # no step is watched, so its program need not be compiled
+    make_step = functools.partial(
+        make_train_step,
+        objective,
+        optimizer,
+        learning_rate(spec.optimizer, settings.steps, settings),
+        mesh,
+        divergence,
+        update_arguments=update_arguments(spec.optimizer, settings.steps),
+        seed=settings.seed,
+        stochastic=settings.precision.rounding == "stochastic",
+        trained=trained,
+        dropout=lora is not None and lora.dropout > 0,
+        average=spec.average,
+        gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
+        in_step=in_step,
+    )
+    watch = spec.telemetry.watch
+    if watch is not None and watch.every_steps > settings.steps:
+        watch = None  # no step is watched, so its program need not be compiled
     return Program(
         build_state=build_state,
         complete_state=complete_state,
         template=state_template(build_state, mesh),
         objective=objective,
-        train_step=make_train_step(
-            objective,
-            optimizer,
-            learning_rate(spec.optimizer, settings.steps, settings),
-            mesh,
-            divergence,
-            update_arguments=update_arguments(spec.optimizer, settings.steps),
-            seed=settings.seed,
-            stochastic=settings.precision.rounding == "stochastic",
-            trained=trained,
-            dropout=lora is not None and lora.dropout > 0,
-            gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
-            in_step=in_step,
-        ),
+        train_step=make_step(),
+        watched_step=None if watch is None else make_step(watch=watch),
         mesh=mesh,
         batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], COMPUTE_AXES[POSITION])),
         control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),
         microbatches=settings.least_microbatches,
         trained=trained,
+        average=spec.average,
         attention=settings.attention,
         in_step=tuple(in_step),
     )

@@ -8,6 +8,7 @@ from halcyon.context import Context
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.telemetry import RunPlan
 from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.spec.watch import WatchSpec
 
 
 def run_plan(context: Context) -> RunPlan:
@@ -18,7 +19,7 @@ def run_plan(context: Context) -> RunPlan:
         steps=spec.trainer.steps,
         tokens_before=_tokens_before(spec.trainer),
         log_every_steps=spec.trainer.log_every_steps,
-        size_of=_size_of(spec.trainer),
+        size_of=_size_of(spec.trainer, spec.telemetry.watch),
         peak_flops_per_second=None if peak is None else peak * context.topology.devices,
     )
 
@@ -30,10 +31,14 @@ def _tokens_before(spec: TrainerSpec) -> Callable[[int], int]:
         return lambda step: step * spec.batch_size * spec.sequence_length
 
 
-def _size_of(spec: TrainerSpec) -> Callable[[int], tuple[int, int]]:
-    """Batch size and sequence length of a step, by its number."""
+def _size_of(spec: TrainerSpec, watch: WatchSpec | None) -> Callable[[int], tuple[int, int, bool]]:
+    """Batch size and sequence length of a step, by its number, and whether it is watched: what decides which program it runs."""
+
+    def watched(step: int) -> bool:
+        return watch is not None and watch.is_due(step + 1)
+
     try:
         schedule = build_schedule(spec)
     except ValueError:
-        return lambda step: (spec.batch_size, spec.sequence_length)
-    return lambda step: (schedule.batch_size(step), schedule.sequence_length(step))
+        return lambda step: (spec.batch_size, spec.sequence_length, watched(step))
+    return lambda step: (schedule.batch_size(step), schedule.sequence_length(step), watched(step))

@@ -35,7 +35,7 @@ class SharedPrograms:
         document = context.run.spec.document()
         depends = {name: document[name] for name in ("model", "tokenizer", "optimizer", "objective", "trainer")}
         depends["divergence"] = document["recovery"]["divergence"]
-        depends |= {name: document[name] for name in ("adapter",) if name in document}
+        depends |= {name: document[name] for name in ("adapter", "average") if name in document}
         key = program_key({**depends, "mesh": context.mesh.document()})
         selective = processes.distributed and jax.default_backend() == "cpu"
         self._cache = CompilationCache(directory, Store(context.run.spec.checkpoint), key, selective=selective)

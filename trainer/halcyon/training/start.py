@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 
 from halcyon.checkpoint import Callbacks, Checkpointer, Restored, SaveReport
@@ -19,7 +20,7 @@ from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon.training.program import Program
-from halcyon.training.state import TrainState, completed_state, initial_state
+from halcyon.training.state import TrainState, completed_state, initial_state, with_new_average
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Fingerprints
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
@@ -86,7 +87,7 @@ class Start:
             if self.begun.is_part:
                 model = joined(model, without_adapter(initial_state(program.build_state, program.template).model))
             state = completed_state(program.complete_state, program.template, model)
-        return state
+        return with_new_average(program.average, program.template, state)
 
     def report(self, reporter: RunReporter) -> None:
         """Report where the state comes from."""
@@ -113,6 +114,8 @@ def find_start(
     """Read the newest checkpoint, or what ``spec.from`` names. A collective; raises as `Checkpointer.restore` and `begin` do."""
     restored = checkpointer.restore(program.template)
     begun = _begin(context, processes, program, prints, vocabulary, retry_budget) if restored is None else None
+    if begun is not None and begun.past != checkpointer.skipped:
+        checkpointer.inherit(begun.past)
     if restored is None and processes.is_main:
         _keep_files(context.run.spec.checkpoint, tokenizer, begun, reporter, retry_budget)
     return Start(restored, begun)
@@ -132,6 +135,7 @@ def _begin(
         fingerprints=prints,
         processes=processes,
         template=program.template,
+        without_average=dataclasses.replace(program.template, average=None),
         tokens=tokens,
         retry_budget=retry_budget,
     )

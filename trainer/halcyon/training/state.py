@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +14,11 @@ import optax
 from jax.sharding import Mesh
 
 from halcyon.models.trainable import split
+from halcyon.optim.average import Average, empty_average
 from halcyon.parallel.axes import with_shardings
 from halcyon.training.compilation import compiler_options
 from halcyon.training.divergence import LossWindow
+from halcyon_api.spec.average import AverageSpec
 
 Model = Any
 """A causal language model: a pytree of Haliax arrays."""
@@ -29,6 +33,8 @@ class TrainState(eqx.Module):
     optimizer_state: optax.OptState
     losses: LossWindow | None = None
     """The window of the spike rule; None, and absent in checkpoints, if the run has no spike rule."""
+    average: Average | None = None
+    """The average of the parameters; None, and absent in checkpoints, if the run has no ``spec.average``."""
 
 
 BuildState = Callable[[], TrainState]
@@ -40,6 +46,7 @@ def state_completer(
     build_losses: Callable[[], LossWindow | None],
     adapted: Callable[[Model], Model] = lambda model: model,
     trained: Any = None,
+    average: AverageSpec | None = None,
 ) -> CompleteState:
     """A function that makes the state before the first step from a model. Trace it, do not call it.
 
@@ -48,11 +55,13 @@ def state_completer(
         build_losses: Makes the window of the spike rule.
         adapted: Adds the run's adapter to a model that has none.
         trained: True in the place of each trained parameter of the result. None: all are trained.
+        average: The average of the parameters that the run keeps.
     """
 
     def complete(model: Model) -> TrainState:
         model = adapted(model)
-        return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(split(model, trained)[0]), build_losses())
+        optimizer_state = optimizer.init(split(model, trained)[0])
+        return TrainState(jnp.zeros((), jnp.int32), model, optimizer_state, build_losses(), empty_average(average, model))
 
     return complete
 
@@ -72,6 +81,15 @@ def completed_state(complete: CompleteState, template: TrainState, model: Model)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     options = compiler_options(runs_once=True)
     return jax.jit(complete, donate_argnums=0, out_shardings=shardings, compiler_options=options)(model)
+
+
+def with_new_average(spec: AverageSpec | None, template: TrainState, state: TrainState) -> TrainState:
+    """A state with an average that begins now, for a run that begins with a checkpoint without one. The other arrays stay."""
+    if template.average is None or state.average is not None:
+        return state
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template.average)
+    build = jax.jit(functools.partial(empty_average, spec), out_shardings=shardings, compiler_options=compiler_options(runs_once=True))
+    return dataclasses.replace(state, average=build(state.model))
 
 
 def initial_state(build: BuildState, template: TrainState) -> TrainState:

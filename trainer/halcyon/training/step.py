@@ -21,13 +21,17 @@ from jax.sharding import Mesh
 
 from halcyon.models.trainable import joined, split
 from halcyon.objectives import ROW_SEEDS, Batch, Objective, Sums
+from halcyon.optim.average import updated_average
 from halcyon.optim.rounding import add_updates
 from halcyon.parallel.axes import constrain, constrain_here
 from halcyon.parallel.partition import by_group
 from halcyon.training.divergence import drop_update, judge
 from halcyon.training.in_step import InStep, StepView, all_seen
 from halcyon.training.state import Model, TrainState
+from halcyon.training.watch import watched
+from halcyon_api.spec.average import AverageSpec
 from halcyon_api.spec.divergence import DivergenceSpec
+from halcyon_api.spec.watch import WatchSpec
 
 
 class StepMetrics(eqx.Module):
@@ -48,6 +52,8 @@ class StepMetrics(eqx.Module):
     """Further metrics of the objective by name, each per unit of weight: scalars, or arrays [layer, expert]."""
     seen: tuple[dict[str, jax.Array], ...] = ()
     """What each function of the library's user has returned (`halcyon.training.in_step`)."""
+    watched: dict[str, jax.Array] = eqx.field(default_factory=dict)
+    """The numbers of `halcyon.training.watch`; empty in a step that is not watched."""
 
 
 CONTROL_BITS = 2
@@ -73,6 +79,8 @@ def make_train_step(
     trained: Any = None,
     dropout: bool = False,
     in_step: Sequence[InStep] = (),
+    average: AverageSpec | None = None,
+    watch: WatchSpec | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
     """Build the step function, to be compiled with the state donated.
 
@@ -92,6 +100,8 @@ def make_train_step(
         dropout: Give the objective a random number for each row of the batch, as `halcyon.objectives.ROW_SEEDS`. Row n of a step gets the
             same number whatever the microbatches and the mesh are.
         in_step: Functions of the library's user.
+        average: The average of the parameters that the state has.
+        watch: What each step of this program watches. None: nothing.
     """
     policy = divergence or DivergenceSpec()
     optimizer = optax.with_extra_args_support(optimizer)
@@ -147,11 +157,12 @@ def make_train_step(
             control=_any_bits(control),
             metrics={name: total * share for name, total in sums.metrics.items()},
             seen=all_seen(in_step, StepView(state.step + 1, loss, part, gradient, updates), sums.metrics),
+            watched={} if watch is None else watched(watch, {"parameters": part, "gradients": gradient, "updates": updates}),
         )
-        new = add_updates(part, updates, key_of(state.step, _ROUNDING) if stochastic else None), optimizer_state
-        part, optimizer_state = drop_update(policy, verdict, (part, state.optimizer_state), new)
-        model = joined(part, fixed)
-        return constrain(TrainState(step=state.step + 1, model=model, optimizer_state=optimizer_state, losses=losses), mesh), metrics
+        updated = add_updates(part, updates, key_of(state.step, _ROUNDING) if stochastic else None)
+        new = updated, optimizer_state, updated_average(average, state.average, joined(updated, fixed), state.step + 1)
+        part, optimizer_state, mean = drop_update(policy, verdict, (part, state.optimizer_state, state.average), new)
+        return constrain(TrainState(state.step + 1, joined(part, fixed), optimizer_state, losses, mean), mesh), metrics
 
     return train_step
 

@@ -1,0 +1,89 @@
+"""A return to an earlier checkpoint: which one, which batches are left out, and what HEAD then says. A table, without files."""
+
+from __future__ import annotations
+
+from halcyon.checkpoint.rollback import KeepsNewestByStep, Return, batch_number, in_force, until
+from halcyon_api.checkpoint_documents import CommittedStep, Epoch, Head, Owner, decode_head, encode_head
+
+EPOCH = Epoch(attempt=2, restart=1)
+
+
+def entry(step: int) -> CommittedStep:
+    time = "2026-01-01T00:00:00Z"
+    return CommittedStep(step=step, epoch=EPOCH, path=f"steps/{step}/", manifest_sha256="0" * 64, size_bytes=1, time=time)
+
+
+def head_of(*steps: int, pinned: tuple[str, ...] = ()) -> Head:
+    committed = tuple(map(entry, sorted(steps, reverse=True)))
+    return Head(owner=Owner(namespace="tests", name="tiny"), epoch=EPOCH, committed=committed, pinned=pinned)
+
+
+def by_tens(step: int) -> bool:
+    return step % 10 == 0
+
+
+def numbers(head: Head, steps: range) -> list[int]:
+    return [batch_number(head.skipped, step) for step in steps]
+
+
+def test_without_a_return_the_batch_has_the_number_of_the_step() -> None:
+    assert numbers(head_of(10), range(20)) == list(range(20))
+
+
+def test_a_return_leaves_out_the_batches_from_the_checkpoint_to_the_bad_step() -> None:
+    """Step 14, which has batch 13, is bad: batches 10 to 13 are left out, and those before step 11 stay."""
+    head = Return(14, "jump", by_step=by_tens).applied(head_of(0, 10))
+    assert numbers(head, range(8, 13)) == [8, 9, 14, 15, 16]
+    assert [one.step for one in head.committed] == [10, 0]
+    assert (head.skipped[0].step, head.skipped[0].batches, head.skipped[0].epoch) == (10, 4, EPOCH)
+    assert decode_head(encode_head(head)) == head
+
+
+def test_further_batches_can_be_left_out_and_a_second_return_to_the_same_checkpoint_adds_its_own() -> None:
+    once = Return(14, "jump", further=2, by_step=by_tens).applied(head_of(10))
+    assert batch_number(once.skipped, 10) == 16
+    again = Return(12, "jump", by_step=by_tens).applied(once)  # step 12 has batch 17
+    assert numbers(again, range(9, 12)) == [9, 18, 19]
+
+
+def test_a_return_to_an_earlier_checkpoint_replaces_what_came_after_it() -> None:
+    once = Return(24, "jump", by_step=by_tens).applied(head_of(10, 20))
+    lost = once.model_copy(update={"committed": (entry(10),)})  # the checkpoint of step 20 did not verify
+    again = Return(22, "jump", by_step=by_tens).applied(lost)  # step 22 had batch 21 + 4
+    assert [one.step for one in in_force(again.skipped)] == [10]
+    assert len(again.skipped) == 2
+    assert numbers(again, range(9, 12)) == [9, 26, 27]
+
+
+def test_a_checkpoint_made_by_step_is_preferred_and_newer_ones_leave_the_list() -> None:
+    """The save of step 13 came with a preemption notice. A run without the notice has none."""
+    head = head_of(10, 12, 13, pinned=("steps/12/",))
+    back = Return(14, "jump", by_step=by_tens).applied(head)
+    assert [one.step for one in back.committed] == [10]
+    assert back.deleting == ("steps/13/",)
+    assert [one.path for one in back.bad] == ["steps/12/"]
+    undisturbed = Return(14, "jump", by_step=by_tens).applied(head_of(10))
+    assert back.skipped == undisturbed.skipped
+    only = Return(14, "jump", by_step=lambda step: False).target(head)
+    assert only is not None
+    assert only.step == 13
+
+
+def test_without_an_earlier_checkpoint_head_stays() -> None:
+    head = head_of()
+    assert Return(3, "jump").applied(head) is head
+
+
+def test_a_checkpoint_has_only_its_own_past() -> None:
+    head = Return(24, "jump", by_step=by_tens).applied(head_of(10, 20))
+    assert until(head.skipped, 19) == ()
+    assert until(head.skipped, 20) == head.skipped
+
+
+def test_the_newest_checkpoint_made_by_step_is_kept() -> None:
+    keeps = KeepsNewestByStep(by_tens, (entry(13), entry(10)))
+    assert [step for step in (9, 10, 13) if keeps.in_use(step)] == [10]
+    keeps.committed(entry(17))
+    keeps.committed(entry(20))
+    assert keeps.in_use(20)
+    assert not keeps.in_use(10)
