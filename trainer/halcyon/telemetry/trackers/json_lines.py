@@ -38,6 +38,7 @@ class JsonLines:
         self._file.truncate(end)
         if end == 0:
             self._write({"run": run.name, "id": run.identity, "document": run.document})
+            self._file.flush()
 
     def _kept(self, file: BinaryIO, run: TrackedRun) -> int:
         """The size of the part of the file that stays."""

@@ -52,7 +52,7 @@ class WeightsAndBiases:
     def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
         """Add numbers. Those of steps that the run has already are bitwise the same, and are left out."""
         if step >= self._run.starting_step:
-            self._run.log({**values, "time": time}, step=step)
+            self._run.log(dict(values), step=step)
 
     def flush(self) -> None:
         """Do nothing: the library sends by itself."""
