@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from halcyon.telemetry.trackers.tracker import TrackedRun
-from halcyon_api.package import install
+from halcyon.telemetry.trackers.tracker import TrackedRun, library
 
 
 class TrackioRuns:
@@ -28,10 +27,7 @@ class TrackioRuns:
             ModuleNotFoundError: trackio is not installed.
             Exception: The library raised it.
         """
-        try:
-            import trackio
-        except ImportError:
-            raise ModuleNotFoundError(f"trackio is missing; install it with {install('trackio')}") from None
+        trackio = library("trackio", "trackio")
         self._run = trackio.init(
             project=self._project,
             name=f"{run.name}-{run.identity[:6]}",
