@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from halcyon.history.reading import read_history
 from halcyon.history.background import STEPS_WAITING, Row
+from halcyon.history.reading import read_history
 from tests.trainer.history.rows import Recorder, group, root
 
 
