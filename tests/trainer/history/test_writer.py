@@ -42,6 +42,16 @@ def test_a_run_that_was_killed_and_resumed_has_each_step_once(tmp_path: Path) ->
     assert [one["event"] for one in found.events] == ["checkpoint", "done"]
 
 
+def test_what_a_save_holds_is_written_when_it_begins(tmp_path: Path) -> None:
+    store = root(tmp_path)
+    recorder = Recorder(store.place, group(1))
+    recorder.flush([row(1)])
+    recorder.writer._take([row(2)], False, False)
+    assert [one["step"] for one in read_history(store).steps] == [1]
+    recorder.writer._take([row(3)], True, False)  # a save begins, however short the time since the last flush
+    assert [one["step"] for one in read_history(store).steps] == [1, 2, 3]
+
+
 def test_flushes_are_merged_and_a_killed_merge_is_completed_by_the_next_process(tmp_path: Path) -> None:
     store = root(tmp_path)
     recorder = Recorder(store.place, group(1))

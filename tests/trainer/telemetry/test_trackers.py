@@ -6,8 +6,10 @@ import importlib.util
 import json
 import struct
 import subprocess
+import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from halcyon.telemetry.trackers.git_state import git_state
 from halcyon.telemetry.trackers.json_lines import JsonLines
 from halcyon.telemetry.trackers.opening import series_identity, shown_document, trackers_of
 from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
-from halcyon.telemetry.trackers.weights_and_biases import has_credentials
+from halcyon.telemetry.trackers.weights_and_biases import WeightsAndBiases, has_credentials
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.trackers import TrackersSpec
 from halcyon_api.training_run import parse_run
@@ -143,12 +145,27 @@ def test_credentials_of_weights_and_biases_are_looked_up_without_a_question(envi
     assert has_credentials(environ) is found
 
 
+def test_a_tracker_without_its_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    (warning,) = feed(WeightsAndBiases("project"), 0, 3)
+    assert "wandb is missing; install it with pip install 'halcyon-train[wandb]'" in warning
+
+
+def test_a_tracker_without_credentials_ends_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))
+    monkeypatch.setenv("NETRC", "/nowhere")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    (warning,) = feed(WeightsAndBiases("project"), 0, 3)
+    assert "there are no credentials; run `wandb login`" in warning
+
+
 def events_of(folder: Path) -> list[Any]:
     """The events of TensorBoard's files, which are records of length, checksum, data and checksum."""
     from tensorboardX.proto.event_pb2 import Event
 
     found = []
-    for path in sorted(folder.glob("events.*"), key=lambda file: file.stat().st_mtime_ns):
+    for path in sorted(folder.glob("events.*")):
         data, place = path.read_bytes(), 0
         while place < len(data):
             (length,) = struct.unpack_from("<Q", data, place)
@@ -182,8 +199,6 @@ def check_twice(make: Callable[[], Tracker]) -> None:
 @pytest.mark.variant
 @installed("wandb")
 def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from halcyon.telemetry.trackers.weights_and_biases import WeightsAndBiases
-
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     check_twice(lambda: WeightsAndBiases("project"))
@@ -196,14 +211,15 @@ def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     import trackio
+    from trackio.sqlite_storage import SQLiteStorage
 
     from halcyon.telemetry.trackers.trackio_runs import TrackioRuns
 
     check_twice(lambda: TrackioRuns("project"))
     (run,) = trackio.Api().runs("project")
-    points = [(point["step"], point["value"]) for point in run.metric_values("train/loss")] if hasattr(run, "metric_values") else None
     assert run.name == "tiny-c0ffee"
-    assert points is None or points == [(step, 1.0 / step) for step in range(1, 13)]
+    points = SQLiteStorage.get_metric_values("project", run.name, "train/loss", run_id=run.id)
+    assert [(point["step"], point["value"]) for point in points] == [(step, 1.0 / step) for step in range(1, 13)]
 
 
 @pytest.mark.variant

@@ -35,8 +35,6 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 
 FLUSH_SECONDS = 20.0
 """Longest time for which rows are only in memory."""
-SHORTEST_SECONDS = 1.0
-"""Shortest time between two flushes, whatever the run does."""
 _REQUEST_SECONDS = 60.0
 _QUARANTINE_PREFIX = "quarantine/"
 _LOOK_SECONDS = 0.5
@@ -111,10 +109,9 @@ class HistoryWriter:
     def _take(self, rows: list[Row], now: bool, last: bool) -> None:
         self._waiting += (_stored(row) for row in rows)
         self._wanted |= now
-        since = self._clock() - self._flushed_at
         if not self._waiting and self._unsent is None:
             return
-        if last or since >= self._flush_seconds or (self._wanted and since >= SHORTEST_SECONDS):
+        if last or self._wanted or self._clock() - self._flushed_at >= self._flush_seconds:
             self._flushed_at, self._wanted = self._clock(), False
             self._flush(merge=not last)
 

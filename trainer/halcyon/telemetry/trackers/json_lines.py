@@ -33,11 +33,17 @@ class JsonLines:
             OSError: It cannot be written.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a+b")
-        end = self._kept(self._file, run)
-        self._file.truncate(end)
+        file = self._path.open("a+b")
+        try:
+            end = self._kept(file, run)
+            file.truncate(end)
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
         if end == 0:
             self._write({"run": run.name, "id": run.identity, "document": run.document})
+            self._file.flush()
 
     def _kept(self, file: BinaryIO, run: TrackedRun) -> int:
         """The size of the part of the file that stays."""

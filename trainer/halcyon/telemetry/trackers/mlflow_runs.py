@@ -8,8 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from halcyon.telemetry.trackers.tracker import TrackedRun
-from halcyon_api.package import install
+from halcyon.telemetry.trackers.tracker import TrackedRun, library
 
 _TAG = "halcyon.id"
 _BATCH = 500
@@ -27,6 +26,7 @@ class MlflowRuns:
     def __init__(self, experiment: str) -> None:
         self._experiment = experiment
         self._client: Any = None
+        self._metric: Any = None
         self._run_id = ""
         self._waiting: list[Any] = []
         self._last: dict[str, int] = {}
@@ -39,13 +39,11 @@ class MlflowRuns:
             ValueError: There is no server.
             Exception: The library raised it.
         """
-        try:
-            from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise ModuleNotFoundError(f"mlflow is missing; install it with {install('mlflow')}") from None
+        mlflow = library("mlflow", "mlflow")
+        self._metric = library("mlflow.entities", "mlflow").Metric
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             raise ValueError("there is no server; set MLFLOW_TRACKING_URI")
-        self._client = MlflowClient()
+        self._client = mlflow.MlflowClient()
         experiment = self._client.get_experiment_by_name(self._experiment)
         identity = experiment.experiment_id if experiment is not None else self._client.create_experiment(self._experiment)
         found = self._client.search_runs([identity], filter_string=f"tags.`{_TAG}` = '{run.identity}'", max_results=1)
@@ -58,11 +56,9 @@ class MlflowRuns:
 
     def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
         """Queue numbers. Those of steps that the server has already are bitwise the same, and are left out."""
-        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
-
         for name, value in values.items():
             if step > self._last_step(name) and math.isfinite(value):
-                self._waiting.append(Metric(name, value, round(1000 * time), step))
+                self._waiting.append(self._metric(name, value, round(1000 * time), step))
 
     def _last_step(self, name: str) -> int:
         if name not in self._last:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from halcyon.telemetry.trackers.tracker import TrackedRun
-from halcyon_api.package import install
+from halcyon.telemetry.trackers.tracker import TrackedRun, library
 from halcyon_api.yaml_text import dump
 
 
@@ -27,11 +27,11 @@ class TensorBoard:
         Raises:
             ModuleNotFoundError: tensorboardX is not installed.
         """
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise ModuleNotFoundError(f"tensorboardX is missing; install it with {install('tensorboard')}") from None
-        self._writer = SummaryWriter(self._directory, purge_step=run.resumed_step + 1)
+        self._writer = library("tensorboardX", "tensorboard").SummaryWriter(
+            self._directory,
+            purge_step=run.resumed_step + 1,
+            filename_suffix=f".{run.resumed_step:012d}.{secrets.token_hex(4)}",  # two processes may begin in the same second
+        )
         self._writer.add_text("document", f"```yaml\n{dump(dict(run.document))}\n```", run.resumed_step)
 
     def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:

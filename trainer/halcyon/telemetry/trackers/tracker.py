@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
 from halcyon.history.background import STEP, Background, Row
+from halcyon_api.package import install
 
 LOOK_SECONDS = 1.0
 """Longest time from a step to its tracker."""
@@ -132,3 +134,15 @@ def numbers(row: Row) -> dict[str, float]:
         return {}
     shown = ((name, value) for name, value in row.fields.items() if name not in ("step", "eta_seconds"))
     return {f"{prefix}{name}": float(value) for name, value in shown if isinstance(value, int | float)}
+
+
+def library(module: str, extra: str) -> Any:
+    """A module of a tracker's library, which is optional.
+
+    Raises:
+        ModuleNotFoundError: It is not installed; the message has the command that installs it.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        raise ModuleNotFoundError(f"{module} is missing; install it with {install(extra)}") from None

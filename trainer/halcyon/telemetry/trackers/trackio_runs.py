@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from halcyon.telemetry.trackers.tracker import TrackedRun
-from halcyon_api.package import install
+from halcyon.telemetry.trackers.tracker import TrackedRun, library
 
 
 class TrackioRuns:
@@ -28,10 +27,7 @@ class TrackioRuns:
             ModuleNotFoundError: trackio is not installed.
             Exception: The library raised it.
         """
-        try:
-            import trackio  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise ModuleNotFoundError(f"trackio is missing; install it with {install('trackio')}") from None
+        trackio = library("trackio", "trackio")
         self._run = trackio.init(
             project=self._project,
             name=f"{run.name}-{run.identity[:6]}",
@@ -47,7 +43,7 @@ class TrackioRuns:
     def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
         """Add numbers. Those of steps that the run has already are bitwise the same, and are left out."""
         if step >= self._first:
-            self._run.log({**values, "time": time}, step=step)
+            self._run.log(dict(values), step=step)
 
     def flush(self) -> None:
         """Do nothing: the library sends by itself."""

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlparse
 
-from halcyon.telemetry.trackers.tracker import TrackedRun
-from halcyon_api.package import install
+from halcyon.telemetry.trackers.tracker import TrackedRun, library
 
 _SERVER = "https://api.wandb.ai"
 _WITHOUT_SERVER = ("offline", "disabled", "dryrun")
@@ -34,10 +33,7 @@ class WeightsAndBiases:
             PermissionError: There are no credentials. The library would ask for them on the terminal.
             Exception: The library raised it.
         """
-        try:
-            import wandb  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise ModuleNotFoundError(f"wandb is missing; install it with {install('wandb')}") from None
+        wandb = library("wandb", "wandb")
         if not has_credentials(os.environ):
             raise PermissionError("there are no credentials; run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline")
         self._run = wandb.init(
@@ -52,7 +48,7 @@ class WeightsAndBiases:
     def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
         """Add numbers. Those of steps that the run has already are bitwise the same, and are left out."""
         if step >= self._run.starting_step:
-            self._run.log({**values, "time": time}, step=step)
+            self._run.log(dict(values), step=step)
 
     def flush(self) -> None:
         """Do nothing: the library sends by itself."""
