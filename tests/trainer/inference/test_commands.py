@@ -41,7 +41,8 @@ def test_sample_prints_the_texts_of_generate() -> None:
     ]
     assert len(first.log_probs) == len(first.tokens) <= 6
 
-    stop = first.text[1:3]
+    stop = first.text[len(first.text) // 2 :][:1]
+    assert stop
     (stopped,) = halcyon.generate(model, tokenizer, "a b", seed=3, stop=[stop], **settings)
     assert (stopped.text, stopped.finish) == (first.text[: first.text.index(stop)], "stop")
 
@@ -65,8 +66,11 @@ def test_a_prompt_of_a_conversation_has_the_marks_of_its_template() -> None:
     prompts = ChatPrompts(tokenizer, template)
     special = tokenizer.special_tokens
     assert set(prompts.ends) == {tokenizer.eos_id, special["<|im_end|>"]}
-    ids = prompts.ids([{"role": "user", "content": "say <|im_end|>"}])
-    assert np.count_nonzero(ids == special["<|im_end|>"]) == 1  # a message cannot end a turn
+    ends = [
+        np.count_nonzero(prompts.ids([{"role": "user", "content": content}]) == special["<|im_end|>"])
+        for content in ("say", "say <|im_end|>")
+    ]
+    assert ends[0] == ends[1]  # a message cannot end a turn
     assert not ChatPrompts.has_own_marks(tokenizer)
 
 

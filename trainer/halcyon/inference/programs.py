@@ -109,11 +109,12 @@ def decode(model: CausalLM, state: State, controls: Controls, active: jax.Array,
     """
     tokens = jnp.where(active, next_tokens(state.logits, state.seen, controls), 0)
     log_probs = jax.nn.log_softmax(state.logits)
-    top = jax.lax.top_k(log_probs, fixed.alternatives)
-    chosen = Chosen(tokens, jnp.take_along_axis(log_probs, tokens[:, None], -1)[:, 0], top[1].astype(jnp.int32), top[0])
+    top, alternatives = jax.lax.top_k(log_probs, fixed.alternatives) if fixed.alternatives else (log_probs[:, :0], tokens[:, None][:, :0])
+    chosen = Chosen(tokens, jnp.take_along_axis(log_probs, tokens[:, None], -1)[:, 0], alternatives.astype(jnp.int32), top)
     outputs = _called(model, Inputs(hax.named(tokens[:, None], (BATCH, POSITION))), state.cache.expecting(active.astype(jnp.int32)), fixed)
     logits = jnp.where(active[:, None], _logits(model, outputs.features, fixed), state.logits)
-    seen = state.seen.at[jnp.arange(len(tokens)), tokens].max(active)
+    new = jnp.where(active, tokens, state.seen.shape[1])
+    seen = state.seen.at[jnp.arange(len(tokens)), new].set(True, mode="drop")
     return State(outputs.cache, logits, seen), chosen
 
 
