@@ -56,6 +56,7 @@ class PeftFolder:
                 "import the model"
             )
         self._rooted, self._dora = bool(config.get("use_rslora")), bool(config.get("use_dora"))
+        self._inputs_first = bool(config.get("fan_in_fan_out"))
         self._files = TensorFiles(store, single=TENSORS_KEY)
         self._where = store.root
         self.modules = sorted({_module_name(name, store.root) for name in self._files.tensors})
@@ -95,7 +96,7 @@ class PeftFolder:
         if not name.endswith(WEIGHT_END) or module not in self.modules:
             return rows
         down, up = (self._tensor(f"{module}{kind}") for kind in (DOWN_END, UP_END))
-        transposed = shape != (up.shape[0], down.shape[1])
+        transposed = self._is_transposed(shape, up.shape[0])
         part = slice(start, start + len(rows))
         delta = (up @ down[:, part]).T if transposed else up[part] @ down
         adapted = rows.astype(np.float32) + np.float32(self._scale(module, len(down))) * delta
@@ -109,7 +110,13 @@ class PeftFolder:
     def needs_whole(self, name: str, shape: tuple[int, ...]) -> bool:
         """Whether `added` needs all rows of a tensor: the lengths of its columns go over all of them."""
         module = name.removesuffix(WEIGHT_END)
-        return self._dora and module in self.modules and shape[0] != self._files.tensors[f"{PREFIX}{module}{UP_END}"].shape[0]
+        if not self._dora or module not in self.modules:
+            return False
+        return self._is_transposed(shape, self._files.tensors[f"{PREFIX}{module}{UP_END}"].shape[0])
+
+    def _is_transposed(self, shape: tuple[int, ...], outputs: int) -> bool:
+        """Whether a weight is [inputs, outputs]. A square one is if the adapter says that of its modules."""
+        return self._inputs_first if shape[0] == shape[1] else shape[0] != outputs
 
     def _scale(self, module: str, rank: int) -> float:
         alpha = next((value for key, value in self._alphas.items() if re.fullmatch(rf"(.*\.)?({key})", module)), self._alpha)
