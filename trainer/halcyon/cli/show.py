@@ -1,4 +1,4 @@
-"""The command ``halcyon show plan``: how a run would use its devices, compiled for virtual devices of this machine's processor."""
+"""The commands ``halcyon show``. ``plan``: how a run would use its devices, compiled for virtual devices of this machine's processor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.cli.errors import console, report_errors
-from halcyon.cli.options import Defaults, Document
+from halcyon.cli.options import Defaults, Document, Overrides
+from halcyon.cli.reading import valid_training
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +30,7 @@ def _shows() -> None:
 def plan(
     document: Document,
     defaults: Defaults = None,
+    overrides: Overrides = None,
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show the mesh of a run, the memory of each device, and what a step sends between devices.
@@ -37,30 +39,12 @@ def plan(
     operations in another way, so its memory and its collectives differ somewhat; the log of the run has its own numbers.
     """
     with report_errors(document):
-        spec = _valid_spec(document, defaults)
+        spec = valid_training(document, defaults, overrides)
         found = _planned(_without_kernel(spec))
         if json:
             sys.stdout.write(f"{json_format.dumps(found.document())}\n")
         else:
             _print(found, spec, console())
-
-
-def _valid_spec(document: Document, defaults: Defaults) -> TrainingRunSpec:
-    from halcyon.errors import BadConfiguration
-    from halcyon.huggingface.model_file import read_model
-    from halcyon_api.defaults.files import load_resolved
-    from halcyon_api.training_run import InvalidRun
-    from halcyon_api.validation import find_problems
-
-    try:
-        spec = load_resolved(document, defaults or (), read_model=read_model).spec
-    except InvalidRun as error:
-        raise BadConfiguration(str(error)) from None
-    if problems := find_problems(spec):
-        raise BadConfiguration("; ".join(map(str, problems)))
-    if spec.task != "train":
-        raise BadConfiguration(f"spec.task: a run of task {spec.task} has no training step; only task train has a plan")
-    return spec
 
 
 def _without_kernel(spec: TrainingRunSpec) -> TrainingRunSpec:
