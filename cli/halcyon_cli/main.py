@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from halcyon.cli.main import LOCAL, Defaults, Document, app
+from halcyon.cli.main import LOCAL, Defaults, Document, Overrides, app
 from halcyon_cli import commands
 
 
@@ -19,13 +20,20 @@ def render(
     ] = "halcyon-trainer",
     cluster_domain: Annotated[str, typer.Option(help="DNS domain of the cluster.")] = "cluster.local",
     defaults: Defaults = None,
+    overrides: Overrides = None,
+    matrix: Annotated[
+        Path | None, typer.Option(metavar="SWEEP.YAML", help="Print a TrainingRun for each variant of this sweep instead.")
+    ] = None,
 ) -> None:
     """Print the objects that the operator would create for a run's first attempt: ConfigMap and JobSet, as YAML. Needs no cluster."""
     from halcyon_cli.errors import reporting_errors
-    from halcyon_cli.rendering import rendered
+    from halcyon_cli.rendering import rendered, rendered_matrix
 
     with reporting_errors():
-        sys.stdout.write(rendered(document, trainer_image, cluster_domain, defaults or ()))
+        if matrix is not None:
+            sys.stdout.write(rendered_matrix(document, matrix, defaults or (), overrides or ()))
+        else:
+            sys.stdout.write(rendered(document, trainer_image, cluster_domain, defaults or (), overrides or ()))
 
 
 commands.register(app, panel="In a cluster")

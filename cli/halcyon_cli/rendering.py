@@ -8,8 +8,10 @@ from pathlib import Path
 from halcyon.cli.errors import about_file
 from halcyon.errors import TrainerExit
 from halcyon.huggingface.model_file import read_model
-from halcyon_api.defaults.files import load_resolved
-from halcyon_api.training_run import InvalidRun
+from halcyon_api.defaults.files import load_defaults, load_resolved, with_changes, with_values
+from halcyon_api.sweeps import parse_sweep, variants
+from halcyon_api.training_run import InvalidRun, parse_run, read_one
+from halcyon_api.validation import find_problems
 from halcyon_api.yaml_text import dump_all
 from halcyon_cli.errors import Rejected
 from halcyon_operator.model.views import Platform
@@ -20,7 +22,7 @@ UNKNOWN_UID = "00000000-0000-0000-0000-000000000000"
 """Stands for the uid that the API server would set."""
 
 
-def rendered(path: Path, trainer_image: str, cluster_domain: str, defaults: Sequence[Path] = ()) -> str:
+def rendered(path: Path, trainer_image: str, cluster_domain: str, defaults: Sequence[Path] = (), overrides: Sequence[str] = ()) -> str:
     """Return the objects of a run's first attempt as YAML documents.
 
     Args:
@@ -28,12 +30,13 @@ def rendered(path: Path, trainer_image: str, cluster_domain: str, defaults: Sequ
         trainer_image: Image of a run without `spec.image`.
         cluster_domain: DNS domain of the cluster.
         defaults: Files with the run's defaults, the most specific first.
+        overrides: Changes of the run, each ``PATH=VALUE``.
 
     Raises:
         Rejected: The document is not a valid run, or not valid for a cluster.
     """
     try:
-        document = load_resolved(path, defaults, read_model=read_model).document()
+        document = load_resolved(path, defaults, read_model=read_model, overrides=overrides).document()
     except (InvalidRun, TrainerExit) as error:
         raise Rejected(about_file(path, str(error))) from None
     document["metadata"]["uid"] = UNKNOWN_UID
@@ -42,3 +45,34 @@ def rendered(path: Path, trainer_image: str, cluster_domain: str, defaults: Sequ
         raise Rejected(f"{path}: {'; '.join(run.problems)}")
     jobset = build_jobset(run, run.spec, Platform(trainer_image, cluster_domain), 1, 0, run.spec.recovery.max_restarts)
     return dump_all([build_config_map(run, 1), jobset])
+
+
+def rendered_matrix(path: Path, sweep: Path, defaults: Sequence[Path] = (), overrides: Sequence[str] = ()) -> str:
+    """Return the TrainingRuns of a sweep as YAML documents, each of which is a valid run.
+
+    Args:
+        path: The run document that all variants begin with.
+        sweep: The sweep document.
+        defaults: Files with the runs' defaults, the most specific first. They are used in the checks only: the cluster fills them in.
+        overrides: Changes of the run before the sweep's, each ``PATH=VALUE``.
+
+    Raises:
+        Rejected: The run or the sweep is not valid, or a variant is not a valid run.
+    """
+    try:
+        base = with_changes(read_one(path), path.parent, read_model, overrides)
+    except (InvalidRun, TrainerExit) as error:
+        raise Rejected(about_file(path, str(error))) from None
+    try:
+        values = load_defaults(defaults)
+        found = variants(base, parse_sweep(read_one(sweep)))
+    except InvalidRun as error:
+        raise Rejected(about_file(sweep, str(error))) from None
+    for variant in found:
+        try:
+            problems = find_problems(parse_run(with_values(variant.document, values)).spec)
+        except InvalidRun as error:
+            raise Rejected(f"{sweep}: {variant}: {error}") from None
+        if problems:
+            raise Rejected(f"{sweep}: {variant}: {'; '.join(map(str, problems))}")
+    return dump_all([variant.document for variant in found])

@@ -122,9 +122,6 @@ class OneOf(ApiModel):
     Structural schemas have no tagged unions, so every kind is an optional member and a CEL rule requires exactly one.
     """
 
-    common: ClassVar[tuple[str, ...]] = ()
-    """The attribute names of optional members that are no kinds: they are common to all kinds."""
-
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if sum(getattr(self, name) is not None for name in type(self).kinds()) != 1:
@@ -133,8 +130,8 @@ class OneOf(ApiModel):
 
     @classmethod
     def kinds(cls) -> tuple[str, ...]:
-        """The attribute names of the kinds: the optional members that are not `common`."""
-        return tuple(name for name, field in cls.model_fields.items() if field.default is None and name not in cls.common)
+        """The attribute names of the kinds: the optional members. A member that is not optional is common to all kinds."""
+        return tuple(name for name, field in cls.model_fields.items() if field.default is None)
 
     @classmethod
     def members(cls) -> tuple[str, ...]:

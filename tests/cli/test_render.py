@@ -97,3 +97,29 @@ def test_validate_notes_each_former_field_once(tmp_path: Path) -> None:
         f"{path}: note: spec.trainer.stages is the former place of spec.trainer.batchSchedule; write spec.trainer.batchSchedule",
     ]
     assert "is valid" in result.stdout
+
+
+def test_a_sweep_is_rendered_as_runs_that_kubectl_can_apply(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text("grid:\n  spec.optimizer.learningRate: [1e-4, 3e-4]\n")
+    run = str(EXAMPLES / "stdlib-llama.yaml")
+    result = CliRunner().invoke(app, ["render", run, "--matrix", str(sweep), "--set", "spec.trainer.steps=40"])
+    assert result.exit_code == ExitCode.DONE, result.output
+    first, second = yaml.safe_load_all(result.stdout)
+    assert (first["kind"], first["metadata"]["name"], second["metadata"]["name"]) == ("TrainingRun", "stdlib-llama-1", "stdlib-llama-2")
+    assert [one["spec"]["trainer"]["steps"] for one in (first, second)] == [40, 40]
+    assert first["spec"]["checkpoint"]["root"] != second["spec"]["checkpoint"]["root"]
+    sweep.write_text("grid:\n  spec.trainer.batchSize: [8, 7]\n")
+    result = CliRunner().invoke(app, ["render", run, "--matrix", str(sweep)])
+    assert result.exit_code == 1
+    assert f"{sweep}: variant 2 (spec.trainer.batchSize=7): spec.trainer.batchSize: 7 must be a multiple of" in result.stderr
+
+
+def test_each_command_takes_changes_of_single_fields(tmp_path: Path) -> None:
+    run = str(EXAMPLES / "stdlib-llama.yaml")
+    result = CliRunner().invoke(app, ["render", run, "--set", "spec.trainer.steps=33"])
+    assert yaml.safe_load(next(yaml.safe_load_all(result.stdout))["data"]["run.yaml"])["spec"]["trainer"]["steps"] == 33
+    assert "33 steps" in CliRunner().invoke(app, ["validate", run, "--set", "spec.trainer.steps=33"]).stdout
+    for command in (["render"], ["validate"], ["show", "plan"]):
+        result = CliRunner().invoke(app, [*command, run, "--set", "spec.trainer.stepz=33"])
+        assert "spec.trainer.stepz: unknown field; did you mean spec.trainer.steps?" in result.stderr, command

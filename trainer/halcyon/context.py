@@ -76,6 +76,7 @@ def resolve_context(
     defaults: Sequence[Path] = (),
     on_cpu: bool = False,
     read_model: ReadModel | None = None,
+    overrides: Sequence[str] = (),
 ) -> Context:
     """Read the run document and the environment.
 
@@ -88,13 +89,14 @@ def resolve_context(
         on_cpu: Train on the processor instead of the document's accelerator. Has no effect in a pod.
         read_model: Reads the model of a config.json that the document names (`halcyon.huggingface.model_file.read_model`). Default: such a
             document is not valid.
+        overrides: Changes of the document, each ``PATH=VALUE`` (`halcyon_api.overrides`).
 
     Raises:
         BadConfiguration: The document or the environment is not valid; the message names the field.
     """
     checkpoint_root = root_address(checkpoint_root) if checkpoint_root is not None else None
     try:
-        run = load_resolved(document, defaults, checkpoint_root, read_model)
+        run = load_resolved(document, defaults, checkpoint_root, read_model, overrides)
         pod = parse_environment(environ)
         if checkpoint_root is not None:
             run = _with_root(run, checkpoint_root)

@@ -72,6 +72,7 @@ def run_training(
     json_lines: bool | None,
     compilation_cache: Path | None,
     defaults: Sequence[Path] = (),
+    overrides: Sequence[str] = (),
     on_cpu: bool = False,
 ) -> NoReturn:
     """Run the task of the document and exit. The exit code says how the run ended.
@@ -83,11 +84,18 @@ def run_training(
         json_lines: True: always write JSON lines. False: never. Default: unless standard output is a terminal.
         compilation_cache: Directory of compiled programs. Default: `DEFAULT_COMPILATION_CACHE`.
         defaults: Files of TrainingRunDefaults for fields that the document does not set.
+        overrides: Changes of the document, each ``PATH=VALUE``.
         on_cpu: Train on the processor instead of the document's accelerator.
     """
     try:
         context = resolve_context(
-            document, environ, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu, read_model=read_model
+            document,
+            environ,
+            checkpoint_root=checkpoint_root,
+            defaults=defaults,
+            on_cpu=on_cpu,
+            read_model=read_model,
+            overrides=overrides,
         )
     except TrainerExit as error:
         _leave_unstarted(error, environ)

@@ -9,6 +9,7 @@ from typing import Any, cast
 from halcyon_api.defaults.resource import TrainingRunDefaults, parse_defaults
 from halcyon_api.defaults.units import PREFIX, Values, merged, resolved, values_of_defaults, values_of_run
 from halcyon_api.model_file import ReadModel, with_model
+from halcyon_api.overrides import names_model_file, parse_override, with_overrides
 from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run, read_one, read_yaml, spec_form
 
 _STORE = ("checkpoint.endpoint", "checkpoint.region", "checkpoint.credentialsSecret")
@@ -36,6 +37,7 @@ def load_resolved(
     defaults: Sequence[Path] = (),
     checkpoint_root: str | None = None,
     read_model: ReadModel | None = None,
+    overrides: Sequence[str] = (),
 ) -> TrainingRun:
     """Read a ``run.yaml`` and fill in its defaults.
 
@@ -44,13 +46,31 @@ def load_resolved(
         defaults: Files with its defaults, the most specific first.
         checkpoint_root: Checkpoint root for validation, so that a run without a root is valid too.
         read_model: Reads the model of a config.json that the run names. Default: such a run is not valid.
+        overrides: Changes of the run, each ``PATH=VALUE`` (`halcyon_api.overrides`).
 
     Raises:
-        InvalidRun: A file is missing or not YAML, or the run with its defaults is not valid.
+        InvalidRun: A file is missing or not YAML, a change does not fit the schema, or the run with its defaults is not valid.
     """
     found, folder = (read_one(document), document.parent) if isinstance(document, Path) else (dict(document), Path())
-    run, values = with_model(found, folder, read_model), load_defaults(defaults)
+    run, values = with_changes(found, folder, read_model, overrides), load_defaults(defaults)
     return parse_run(with_values(run, with_root_prefix(values, [run], checkpoint_root) if checkpoint_root is not None else values))
+
+
+def with_changes(document: Any, folder: Path, read_model: ReadModel | None, overrides: Sequence[str]) -> Any:
+    """A run's document with changes, and with the model of the config.json that it names.
+
+    Args:
+        document: The run.
+        folder: The folder of the document.
+        read_model: Reads the model of a config.json.
+        overrides: Changes, each ``PATH=VALUE``.
+
+    Raises:
+        InvalidRun: A change does not fit the schema, or the model cannot be read.
+    """
+    changes = [parse_override(text) for text in overrides]
+    before = with_overrides(document, [change for change in changes if names_model_file(change)])
+    return with_overrides(with_model(before, folder, read_model), [change for change in changes if not names_model_file(change)])
 
 
 def with_root_prefix(values: Mapping[str, Any], documents: Sequence[Any], root: str) -> Values:

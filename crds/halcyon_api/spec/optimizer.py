@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pydantic import Field
 
 from halcyon_api.base import ApiModel, OneOf
@@ -28,7 +26,10 @@ class OptimizerSpec(OneOf):
     other_schedules: OtherSchedulesSpec | None = Field(default=None, description="Schedules besides that of the learning rate.")
     adamw: AdamWSpec | None = Field(default=None, description="AdamW.")
 
-    common: ClassVar = ("other_schedules",)
+    @classmethod
+    def kinds(cls) -> tuple[str, ...]:
+        """The update rules; other optional members are common to all."""
+        return tuple(name for name in super().kinds() if name != "other_schedules")
 
 
 MOMENTUM: dict[str, str] = {"adamw": "beta1"}

@@ -16,7 +16,7 @@ from halcyon.cli.checkpoints import doctor
 from halcyon.cli.data import app as data_app
 from halcyon.cli.errors import about_file, replace_unencodable, report_errors
 from halcyon.cli.models import export_app, import_app
-from halcyon.cli.options import Defaults, Document
+from halcyon.cli.options import Defaults, Document, Overrides
 from halcyon.cli.profile import profile_here
 from halcyon.cli.sample import sample
 from halcyon.cli.show import app as show_app
@@ -78,6 +78,7 @@ def train(
         Path | None, typer.Option(envvar="HALCYON_COMPILATION_CACHE", help="Directory of compiled programs. Default: in the user's cache.")
     ] = None,
     defaults: Defaults = None,
+    overrides: Overrides = None,
     device: Annotated[
         Device | None, typer.Option(help="cpu: train on the processor. Default: the accelerator that the document names.")
     ] = None,
@@ -92,12 +93,13 @@ def train(
         json_lines=json,
         compilation_cache=compilation_cache,
         defaults=tuple(defaults or ()),
+        overrides=tuple(overrides or ()),
         on_cpu=device is Device.CPU,
     )
 
 
 @app.command(rich_help_panel=LOCAL)
-def validate(document: Document, defaults: Defaults = None) -> None:
+def validate(document: Document, defaults: Defaults = None, overrides: Overrides = None) -> None:
     """Check a run document, with its defaults, without a cluster or a device. Prints each problem; exits with 80 if there is one."""
     from halcyon.huggingface.model_file import read_model
     from halcyon.machine.local_files import is_local, missing_files
@@ -108,7 +110,7 @@ def validate(document: Document, defaults: Defaults = None) -> None:
 
     try:
         with report_errors(document):
-            run = load_resolved(document, defaults or (), read_model=read_model)
+            run = load_resolved(document, defaults or (), read_model=read_model, overrides=overrides or ())
         notes = former_notes(read_one(document))
     except InvalidRun as error:
         sys.stderr.write(f"{about_file(document, str(error))}\n")

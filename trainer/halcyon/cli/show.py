@@ -14,7 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from halcyon.cli.errors import console, report_errors
-from halcyon.cli.options import Defaults, Document
+from halcyon.cli.options import Defaults, Document, Overrides
+from halcyon.cli.reading import valid_training
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -48,6 +49,7 @@ def _shows() -> None:
 def show_run(
     document: Document,
     defaults: Defaults = None,
+    overrides: Overrides = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Show the model, the optimizer state, the memory of each device, the tokens and the data of a run, in a second or two.
@@ -55,7 +57,7 @@ def show_run(
     Nothing is compiled: `halcyon show plan` compiles the step, and so knows the memory of its activations.
     """
     with report_errors(document):
-        found = _summarized(_valid_run(document, defaults))
+        found = _summarized(valid_training(document, defaults, overrides))
         if json:
             sys.stdout.write(f"{json_format.dumps(found.document())}\n")
             return
@@ -72,6 +74,7 @@ def show_run(
 def plan(
     document: Document,
     defaults: Defaults = None,
+    overrides: Overrides = None,
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show the mesh of a run, the memory of each device, and what a step sends between devices.
@@ -80,7 +83,7 @@ def plan(
     operations in another way, so its memory and its collectives differ somewhat; the log of the run has its own numbers.
     """
     with report_errors(document):
-        spec = _valid_run(document, defaults).spec
+        spec = valid_training(document, defaults, overrides).spec
         found = _planned(_without_kernel(spec))
         if json:
             sys.stdout.write(f"{json_format.dumps(found.document())}\n")
@@ -117,24 +120,6 @@ def profile(
             sys.stdout.write(f"{json_format.dumps(list(numbers.values()))}\n")
         else:
             console().print(profile_view(f"{store.root}/{found[-1]}", numbers))
-
-
-def _valid_run(document: Document, defaults: Defaults) -> TrainingRun:
-    from halcyon.errors import BadConfiguration
-    from halcyon.huggingface.model_file import read_model
-    from halcyon_api.defaults.files import load_resolved
-    from halcyon_api.training_run import InvalidRun
-    from halcyon_api.validation import find_problems
-
-    try:
-        run = load_resolved(document, defaults or (), read_model=read_model)
-    except InvalidRun as error:
-        raise BadConfiguration(str(error)) from None
-    if problems := find_problems(run.spec):
-        raise BadConfiguration("; ".join(map(str, problems)))
-    if run.spec.task != "train":
-        raise BadConfiguration(f"spec.task: a run of task {run.spec.task} has no training step; only task train has a plan")
-    return run
 
 
 def _without_kernel(spec: TrainingRunSpec) -> TrainingRunSpec:

@@ -36,8 +36,13 @@ _FRAME = """\
 """
 
 
-def write_picture(content: RenderableType, path: Path) -> None:
+def write_picture(content: RenderableType, path: Path, option: str = "--plot") -> None:
     """Write the content as SVG.
+
+    Args:
+        content: What the terminal would show.
+        path: The file.
+        option: The option that named the file.
 
     Raises:
         BadConfiguration: The file cannot be written.
@@ -51,4 +56,4 @@ def write_picture(content: RenderableType, path: Path) -> None:
     try:
         path.write_text(svg, encoding="utf-8")
     except OSError as error:
-        raise BadConfiguration(f"{path} cannot be written: {error.strerror}; choose another path for --plot") from None
+        raise BadConfiguration(f"{path} cannot be written: {error.strerror}; choose another path for {option}") from None

@@ -1,0 +1,209 @@
+"""``--set PATH=VALUE``: changes of single fields of a run document, typed by the schema. Pure.
+
+A path has the field names of the document, such as ``spec.optimizer.learningRate``. Entries of a list have a number from 0:
+``spec.data.sources[0].weight``. The value is YAML, except for a field that is a text. ``null`` removes a field.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from halcyon_api.base import InvalidRun
+from halcyon_api.sentences import nearest, sentences
+from halcyon_api.training_run import TrainingRun
+from halcyon_api.yaml_text import InvalidYaml, read_document
+
+_PART = re.compile(r"([A-Za-z][A-Za-z0-9]*)|\[([0-9]{1,6})\]|\.([0-9]{1,6})(?![A-Za-z0-9])|\.")
+_METADATA = ("name", "namespace")
+_SCALARS: set[Any] = {str, int, float, bool}
+_MODEL_FILE = "spec.model.huggingFace"
+
+Part = str | int
+
+
+@dataclass(frozen=True)
+class Override:
+    """A new value of one field."""
+
+    path: str
+    parts: tuple[Part, ...]
+    value: Any
+    """As JSON; None removes the field."""
+
+
+def parse_override(text: str) -> Override:
+    """The override of ``PATH=VALUE``.
+
+    Raises:
+        InvalidRun: There is no such field, or the value is of a wrong type.
+    """
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidRun(f"--set {text}: write PATH=VALUE, such as spec.trainer.steps=100")
+    path = path.strip()
+    parts = _parts(path)
+    field = _type_at(path, parts)
+    kinds = set(_kinds(field))
+    try:
+        read = read_document(value)
+    except InvalidYaml as error:
+        raise InvalidRun(f"{path}: the value is {error}") from None
+    if kinds <= {str} and not value.lstrip().startswith(('"', "'")) and value.strip() not in ("null", "~"):
+        read = value.strip()
+    return _checked(path, parts, field, read)
+
+
+def override(path: str, value: Any) -> Override:
+    """The override of a path by a value that is JSON already.
+
+    Raises:
+        InvalidRun: There is no such field, or the value is of a wrong type.
+    """
+    parts = _parts(path)
+    return _checked(path, parts, _type_at(path, parts), value)
+
+
+def names_model_file(change: Override) -> bool:
+    """Whether a change must be made before the model of a config.json is read."""
+    return change.path.startswith(_MODEL_FILE)
+
+
+def with_overrides(document: Any, overrides: Sequence[Override]) -> Any:
+    """A copy of the document with new values, in their order.
+
+    Raises:
+        InvalidRun: A list is shorter than an index.
+    """
+    found = copy.deepcopy(document)
+    for change in overrides:
+        if not isinstance(found, dict):
+            return cast("Any", found)
+        _put(cast("dict[str, Any]", found), change)
+    return cast("Any", found)
+
+
+def _parts(path: str) -> tuple[Part, ...]:
+    found: list[Part] = []
+    end = 0
+    while end < len(path):
+        match = _PART.match(path, end)
+        if match is None:
+            raise InvalidRun(f"{path}: not a path; write the names of fields with dots between them, such as spec.trainer.steps")
+        end = match.end()
+        name, index, numbered = match.groups()
+        if name is not None:
+            found.append(name)
+        elif index is not None or numbered is not None:
+            found.append(int(index or numbered))
+    if not found or found[0] not in ("spec", "metadata") or len(found) < 2 or (found[0] == "metadata" and found[1] not in _METADATA):
+        raise InvalidRun(f"{path}: only fields of spec, metadata.name and metadata.namespace can be set")
+    return tuple(found)
+
+
+def check_path(path: str) -> None:
+    """Check that there is a field with this path.
+
+    Raises:
+        InvalidRun: There is none; the sentence names the nearest.
+    """
+    _type_at(path, _parts(path))
+
+
+def _type_at(path: str, parts: Sequence[Part]) -> Any:
+    """The type of the field at a path, with its bounds."""
+    current: Any = TrainingRun
+    for depth, part in enumerate(parts):
+        above = _written(parts[:depth])
+        models = [kind for kind in _kinds(current) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        entries = next((get_args(kind)[0] for kind in _kinds(current) if get_origin(kind) is list), None)
+        if isinstance(part, int):
+            if entries is None:
+                raise InvalidRun(f"{path}: {above} is not a list, so it has no entry {part}")
+            current = entries
+            continue
+        if not models:
+            what = "is a list; write the number of an entry, such as [0]" if entries is not None else f"has no field {part}"
+            raise InvalidRun(f"{path}: {above} {what}")
+        fields = {field.alias or name: field for model in models for name, field in model.model_fields.items()}
+        if part not in fields:
+            near = nearest(part, list(fields))
+            meant = f"did you mean {_written((*parts[:depth], near))}?" if near is not None else f"there are {', '.join(fields)}"
+            raise InvalidRun(f"{path}: unknown field; {meant}")
+        current = _with_bounds(fields[part])
+    return current
+
+
+def _with_bounds(field: FieldInfo) -> Any:
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types that a field may have, without None. The values of a Literal count as their types."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _kinds(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for part in get_args(annotation):
+            yield from _kinds(part)
+    elif origin is Literal:
+        yield from (type(value) for value in get_args(annotation))
+    elif annotation is not type(None):
+        yield annotation
+
+
+def _checked(path: str, parts: tuple[Part, ...], field: Any, value: Any) -> Override:
+    if value is not None:
+        try:
+            # Sections have a strict configuration of their own; strict here would also refuse a mapping in place of their class.
+            strict = True if set(_kinds(field)) <= _SCALARS else None
+            TypeAdapter(field).validate_python(value, strict=strict, by_alias=True, by_name=False)
+        except ValidationError as error:
+            faults: list[Mapping[str, Any]] = [{**fault, "loc": (*parts, *fault["loc"])} for fault in error.errors()]
+            found = "; ".join(sentences(TrainingRun, faults)).replace("; take the quotes away", "")
+            raise InvalidRun(found) from None
+    return Override(path, parts, value)
+
+
+def _put(document: dict[str, Any], change: Override) -> None:
+    node: Any = document
+    for depth, part in enumerate(change.parts[:-1]):
+        if isinstance(part, int):
+            node = _entry(node, change, depth)
+            continue
+        if not isinstance(node.get(part), dict | list):
+            if change.value is None:
+                return
+            node[part] = [] if isinstance(change.parts[depth + 1], int) else {}
+        node = node[part]
+    last = change.parts[-1]
+    if isinstance(last, int):
+        _entry(node, change, len(change.parts) - 1)
+        if change.value is None:
+            del node[last]
+        else:
+            node[last] = change.value
+    elif change.value is None:
+        node.pop(last, None)
+    else:
+        node[last] = change.value
+
+
+def _entry(node: Any, change: Override, depth: int) -> Any:
+    """The entry of a list in the document."""
+    index = cast("int", change.parts[depth])
+    if not isinstance(node, list) or index >= len(cast("list[Any]", node)):
+        count = len(cast("list[Any]", node)) if isinstance(node, list) else 0
+        raise InvalidRun(f"{change.path}: {_written(change.parts[:depth])} has {count} entries, counted from 0, so none is [{index}]")
+    return cast("Any", node[index])
+
+
+def _written(parts: Sequence[Part]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
