@@ -1,4 +1,7 @@
-"""``spec.optimizer``: the update rule, and the settings that all rules share. A new rule is a class with its own settings, and a member."""
+"""``spec.optimizer``: the update rule, and the settings that all rules share.
+
+A new rule is a class in `halcyon_api.spec.rules`, and a member here.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import Annotated
 from pydantic import Field
 
 from halcyon_api.base import ApiModel, OneOf
+from halcyon_api.spec.rules.adamw import AdamWSpec
+from halcyon_api.spec.rules.lion import LionSpec
 
 Step = Annotated[int, Field(ge=0, le=1_000_000_000)]
 DecaySteps = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -55,14 +60,6 @@ def _cosine() -> ScheduleSpec:
     return ScheduleSpec(cosine=CosineScheduleSpec())
 
 
-class AdamWSpec(ApiModel):
-    """AdamW (Loshchilov and Hutter 2019)."""
-
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the first moment.")
-    beta2: float = Field(default=0.95, ge=0, lt=1, description="Decay of the second moment.")
-    epsilon: float = Field(default=1e-8, gt=0, description="Added to the root of the second moment.")
-
-
 class OptimizerSpec(OneOf):
     """Learning rate, schedule, weight decay, clipping, and the update rule: exactly one member."""
 
@@ -71,3 +68,4 @@ class OptimizerSpec(OneOf):
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled decay of matrices; norms, biases and embeddings do not decay.")
     max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
     adamw: AdamWSpec | None = Field(default=None, description="AdamW.")
+    lion: LionSpec | None = Field(default=None, description="Lion.")
