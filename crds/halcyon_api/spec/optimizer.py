@@ -5,13 +5,18 @@ A new rule is a class in `halcyon_api.spec.rules`, and a member here.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from halcyon_api.base import ApiModel, OneOf
+from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
 from halcyon_api.spec.rules.adamw import AdamWSpec
+from halcyon_api.spec.rules.kron import KronSpec
 from halcyon_api.spec.rules.lion import LionSpec
+from halcyon_api.spec.rules.matrices import MatricesSpec
+from halcyon_api.spec.rules.muon import MuonHSpec, MuonSpec, NorMuonSpec, SoapMuonSpec
+from halcyon_api.spec.rules.scion import ScionSpec
+from halcyon_api.spec.rules.soap import SoapSpec
 
 Step = Annotated[int, Field(ge=0, le=1_000_000_000)]
 DecaySteps = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -60,7 +65,11 @@ def _cosine() -> ScheduleSpec:
     return ScheduleSpec(cosine=CosineScheduleSpec())
 
 
-class OptimizerSpec(OneOf):
+FOR_MATRICES = ("muon", "normuon", "muonH", "soap", "soapMuon", "kron", "scion")
+"""The rules for hidden matrices. They share the settings of `OptimizerSpec.matrices`."""
+
+
+class OptimizerSpec(OneOf, RuledModel):
     """Learning rate, schedule, weight decay, clipping, and the update rule: exactly one member."""
 
     learning_rate: float = Field(default=3e-4, gt=0, description="Peak learning rate.")
@@ -69,3 +78,25 @@ class OptimizerSpec(OneOf):
     max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
     adamw: AdamWSpec | None = Field(default=None, description="AdamW.")
     lion: LionSpec | None = Field(default=None, description="Lion.")
+    muon: MuonSpec | None = Field(default=None, description="Muon.")
+    normuon: NorMuonSpec | None = Field(default=None, description="NorMuon.")
+    muon_h: MuonHSpec | None = Field(default=None, description="MuonH.")
+    soap: SoapSpec | None = Field(default=None, description="SOAP.")
+    soap_muon: SoapMuonSpec | None = Field(default=None, description="SOAP-Muon.")
+    kron: KronSpec | None = Field(default=None, description="PSGD-Kron.")
+    scion: ScionSpec | None = Field(default=None, description="Scion.")
+    matrices: MatricesSpec | None = Field(default=None, description="What the rules for hidden matrices share.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"!has(self.matrices) || {' || '.join(f'has(self.{name})' for name in FOR_MATRICES)}",
+            lambda spec: spec.matrices is None or spec.kind in FOR_MATRICES,
+            "matrices is for rules for hidden matrices, such as muon; delete it",
+            field_path=".matrices",
+        ),
+    )
+
+    @classmethod
+    def kinds(cls) -> tuple[str, ...]:
+        """The update rules."""
+        return tuple(name for name in super().kinds() if name != "matrices")

@@ -14,13 +14,30 @@ from halcyon.models import CausalLM
 from halcyon.models.parameters import parameters
 from halcyon.optim.rule import Scalar, Tree, transformation, wide
 from halcyon.optim.rules.adamw import adamw
+from halcyon.optim.rules.kron import kron
 from halcyon.optim.rules.lion import lion
-from halcyon_api.spec.optimizer import OptimizerSpec
+from halcyon.optim.rules.muon import muon
+from halcyon.optim.rules.muon_h import muon_h
+from halcyon.optim.rules.normuon import normuon
+from halcyon.optim.rules.scion import scion
+from halcyon.optim.rules.soap import soap
+from halcyon.optim.rules.soap_muon import soap_muon
+from halcyon_api.spec.optimizer import FOR_MATRICES, OptimizerSpec
 
-Rule = Callable[[Any, Any, jnp.dtype], optax.GradientTransformationExtraArgs]
+Rule = Callable[..., optax.GradientTransformationExtraArgs]
 """See `halcyon.optim.rule`."""
 
-RULES: Mapping[str, Rule] = {"adamw": adamw, "lion": lion}
+RULES: Mapping[str, Rule] = {
+    "adamw": adamw,
+    "lion": lion,
+    "muon": muon,
+    "normuon": normuon,
+    "muonH": muon_h,
+    "soap": soap,
+    "soapMuon": soap_muon,
+    "kron": kron,
+    "scion": scion,
+}
 """The function of each rule, by its name in documents."""
 
 
@@ -37,7 +54,8 @@ def build_optimizer(spec: OptimizerSpec, model: CausalLM, moments: DTypeLike = j
         model: The model, or its shapes; gives the roles of the parameters.
         moments: Type in which the moments are stored.
     """
-    rule = RULES[spec.kind](spec.value, parameters(model), jnp.dtype(moments))
+    further = {"shared": spec.matrices} if spec.kind in FOR_MATRICES else {}
+    rule = RULES[spec.kind](spec.value, parameters(model), jnp.dtype(moments), **further)
     clip = optax.clip_by_global_norm(spec.max_gradient_norm) if spec.max_gradient_norm else optax.identity()
 
     # The state is a pair: this order decides its paths in checkpoints.
