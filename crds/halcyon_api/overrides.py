@@ -85,7 +85,7 @@ def with_overrides(document: Any, overrides: Sequence[Override]) -> Any:
     found = copy.deepcopy(document)
     for change in overrides:
         if not isinstance(found, dict):
-            return cast("Any", found)
+            return found
         _put(cast("dict[str, Any]", found), change)
     return cast("Any", found)
 

@@ -148,7 +148,8 @@ def variants(base: Any, sweep: Sweep) -> list[Variant]:
     Raises:
         InvalidRun: A path or value of the sweep does not fit the schema, or a name is too long.
     """
-    metadata = base.get("metadata") if isinstance(base, dict) else None
+    run_document = cast("dict[str, Any]", base) if isinstance(base, dict) else {}
+    metadata: Any = run_document.get("metadata")
     run = cast("dict[str, Any]", metadata).get("name") if isinstance(metadata, dict) else None
     if not isinstance(run, str):
         raise InvalidRun("metadata.name: required, and not there; add it")
@@ -160,7 +161,7 @@ def variants(base: Any, sweep: Sweep) -> list[Variant]:
         name = f"{run}-{number:0{width}d}"
         if len(name) > MAX_RUN_NAME_LENGTH:
             raise InvalidRun(f"metadata.name: {name} has more than {MAX_RUN_NAME_LENGTH} characters; give the run a shorter name")
-        document = with_overrides(_named(base, name, values, changes, sweep.name or run), changes)
+        document = with_overrides(_named(run_document, name, values, changes, sweep.name or run), changes)
         found.append(Variant(number, values, document))
     return found
 

@@ -37,8 +37,9 @@ from halcyon_api.spec.mesh import MeshSpec
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.objective import ObjectiveSpec, next_token
 from halcyon_api.spec.operations import RecoverySpec, SchedulingSpec, TelemetrySpec
-from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
+from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.origin import OriginSpec
+from halcyon_api.spec.rules.adamw import AdamWSpec
 from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA, TrainerSpec
 from halcyon_api.spec.variables import MAX_VARIABLES, VariableSpec, each_once

@@ -11,7 +11,7 @@ from halcyon.checkpoint.fingerprints import DATA_FIELDS, TRAINER_FIELDS
 from halcyon_api.crd import custom_resource_definition
 from halcyon_api.edits.changes import MAX_VALUE, changes, read_recorded, recorded, values_of
 from halcyon_api.edits.classes import EDIT_RULES, MEANINGS, class_of, edit_rule_of, leaves_of
-from halcyon_api.edits.rules import TOGETHER
+from halcyon_api.edits.rules import IN_ONE_RULE, TOGETHER
 from halcyon_api.edits.steps import settled_steps, steps_refusal
 from halcyon_api.former.table import FORMER, is_former
 from halcyon_api.spec.optimizer import OptimizerSpec
@@ -58,13 +58,14 @@ def test_the_api_server_freezes_exactly_the_frozen_fields() -> None:
     together = {
         f"{path}.{name}" for path, rule in rules.items() if path.startswith(TOGETHER) for name in re.findall(r"self\.(\w+) ==", rule)
     }
+    together |= set(re.findall(rf"self\.({IN_ONE_RULE}\.\w+) ==", rules[IN_ONE_RULE]))
     whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule or path in moved} | together
     frozen = {leaf for leaf in LEAVES if class_of(leaf) == "frozen"}
     assert {leaf for leaf in LEAVES if any(leaf == path or leaf.startswith(f"{path}.") for path in whole)} == frozen - {
         "recovery.divergence.spike.windowSteps"
     }
     # The other rules are about several fields: kinds that must not be set or removed, because they hold frozen fields.
-    assert set(rules) - whole == {"model.llama", "model.gpt2", "optimizer.adamw", "recovery.divergence.spike"}
+    assert set(rules) - whole == {"model.llama", "model.gpt2", "optimizer.adamw", IN_ONE_RULE, "recovery.divergence.spike"}
     assert [path for path, _ in transition_rules({key: SCHEMA[key] for key in ("x-kubernetes-validations",)})] == [
         "spec.trainer.steps",
         "spec.checkpoint",

@@ -15,6 +15,8 @@ RULED_BY_THEIR_SECTION = ("recovery.divergence.spike",)
 """Sections that have their own rule, because it concerns more than one field."""
 TOGETHER = "model"
 """A choice whose kinds have one rule each, also those with a former field: a rule for each field would be a quarter of the definition."""
+IN_ONE_RULE = "optimizer"
+"""A choice whose kinds without a former field have one rule together, because there are many."""
 LEFT_TO_DEFAULTS = ("checkpoint.root",)
 """Fields that the document may leave to the defaults. A rule of the whole run ensures that they are not added or removed later."""
 
@@ -44,6 +46,7 @@ def joint_rules(model: type[ApiModel]) -> Iterator[tuple[type[ApiModel], dict[st
 
 
 def _rules(whole: type[ApiModel], model: type[ApiModel], path: str, guards: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    together: list[str] = []
     for name, field in model.model_fields.items():
         child = f"{path}.{field.alias or to_camel(name)}".removeprefix(".")
         section = section_of(field.annotation)
@@ -58,6 +61,9 @@ def _rules(whole: type[ApiModel], model: type[ApiModel], path: str, guards: tupl
         if (row := moved_to(child)) is not None:
             yield _frozen(unchanged(row, whole), child, guards)
             continue
+        if path == IN_ONE_RULE and section is not None and optional and all(frozen) and not concerned(child):
+            together.append(child)
+            continue
         if section is None or (all(frozen) and not concerned(child)):
             yield _same(child, optional=optional, guards=guards)
             continue
@@ -67,6 +73,8 @@ def _rules(whole: type[ApiModel], model: type[ApiModel], path: str, guards: tupl
         if optional:
             yield _frozen(f"has(self.{child}) == has(oldSelf.{child})", child, guards)
         yield from _rules(whole, section, child, (*guards, child) if optional else guards)
+    if together:
+        yield _frozen(" && ".join(_equal(child, optional=True) for child in together), path, guards)
 
 
 def _same(path: str, *, optional: bool, guards: tuple[str, ...]) -> dict[str, str]:

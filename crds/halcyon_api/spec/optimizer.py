@@ -1,22 +1,32 @@
-"""``spec.optimizer``: the update rule, and the settings that all rules share. A new rule is a class with its own settings, and a member."""
+"""``spec.optimizer``: the update rule, and the settings that all rules share.
+
+A new rule is a class in `halcyon_api.spec.rules`, and a member here.
+"""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
-from halcyon_api.base import ApiModel, OneOf
+from halcyon_api.base import OneOf, Rule, RuledModel
+from halcyon_api.spec.rules.adamw import AdamWSpec
+from halcyon_api.spec.rules.kron import KronSpec
+from halcyon_api.spec.rules.lion import LionSpec
+from halcyon_api.spec.rules.matrices import MatricesSpec
+from halcyon_api.spec.rules.muon import MuonHSpec, MuonSpec, NorMuonSpec, SoapMuonSpec
+from halcyon_api.spec.rules.scion import ScionSpec
+from halcyon_api.spec.rules.soap import SoapSpec
 from halcyon_api.spec.schedule import OtherSchedulesSpec, ScheduleSpec, cosine
 
+FOR_MATRICES = ("muon", "normuon", "muonH", "soap", "soapMuon", "kron", "scion")
+"""The rules for hidden matrices. They share the settings of `OptimizerSpec.matrices`."""
 
-class AdamWSpec(ApiModel):
-    """AdamW (Loshchilov and Hutter 2019)."""
-
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the first moment.")
-    beta2: float = Field(default=0.95, ge=0, lt=1, description="Decay of the second moment.")
-    epsilon: float = Field(default=1e-8, gt=0, description="Added to the root of the second moment.")
+MOMENTUM: dict[str, str] = {"adamw": "beta1"}
+"""The rules with a momentum that a schedule can set, each with its member for a constant momentum."""
 
 
-class OptimizerSpec(OneOf):
+class OptimizerSpec(OneOf, RuledModel):
     """Learning rate, schedule, weight decay, clipping, and the update rule: exactly one member."""
 
     learning_rate: float = Field(default=3e-4, gt=0, description="Peak learning rate.")
@@ -25,12 +35,26 @@ class OptimizerSpec(OneOf):
     max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
     other_schedules: OtherSchedulesSpec | None = Field(default=None, description="Schedules besides that of the learning rate.")
     adamw: AdamWSpec | None = Field(default=None, description="AdamW.")
+    lion: LionSpec | None = Field(default=None, description="Lion.")
+    muon: MuonSpec | None = Field(default=None, description="Muon.")
+    normuon: NorMuonSpec | None = Field(default=None, description="NorMuon.")
+    muon_h: MuonHSpec | None = Field(default=None, description="MuonH.")
+    soap: SoapSpec | None = Field(default=None, description="SOAP.")
+    soap_muon: SoapMuonSpec | None = Field(default=None, description="SOAP-Muon.")
+    kron: KronSpec | None = Field(default=None, description="PSGD-Kron.")
+    scion: ScionSpec | None = Field(default=None, description="Scion.")
+    matrices: MatricesSpec | None = Field(default=None, description="What the rules for hidden matrices share.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"!has(self.matrices) || {' || '.join(f'has(self.{name})' for name in FOR_MATRICES)}",
+            lambda spec: spec.matrices is None or spec.kind in FOR_MATRICES,
+            "matrices is for rules for hidden matrices, such as muon; delete it",
+            field_path=".matrices",
+        ),
+    )
 
     @classmethod
     def kinds(cls) -> tuple[str, ...]:
         """The update rules; other optional members are common to all."""
-        return tuple(name for name in super().kinds() if name != "other_schedules")
-
-
-MOMENTUM: dict[str, str] = {"adamw": "beta1"}
-"""The rules with a momentum that a schedule can set, each with its member for a constant momentum."""
+        return tuple(name for name in super().kinds() if name not in ("matrices", "other_schedules"))

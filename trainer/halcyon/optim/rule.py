@@ -1,0 +1,134 @@
+"""The interface of an update rule, and the parts that rules share.
+
+A rule is a function ``NAME(rule, parameters, moments) -> optax.GradientTransformationExtraArgs`` in `halcyon.optim.rules`:
+
+- ``rule``: its settings, a class of `halcyon_api.spec.rules`;
+- ``parameters``: a `halcyon.models.parameters.Parameter` in the place of each NamedArray of the rule's group, None in all other places;
+- ``moments``: the type in which it stores moments.
+
+``update(gradients, state, params, *, learning_rate, weight_decay, step, key)`` returns the float32 change that is added to each parameter.
+Trees of a rule have None in the place of a parameter of another group, so ``jax.tree.map`` sees only the rule's own parameters.
+
+Each array of a state that belongs to a parameter is a NamedArray with the parameter's axes, or with some of them. So
+`halcyon.parallel.axes.shardings` divides the state like the parameters, and a checkpoint restores it on another mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from halcyon.models.axes import is_named
+from halcyon.models.parameters import Role
+
+Tree = Any
+Scalar = jax.Array | float
+
+DECAYING = frozenset({Role.MATRIX, Role.HEAD, Role.ROUTER, Role.EXPERT, Role.CONVOLUTION, Role.ADAPTER})
+"""The roles of linear maps. Weight decay applies only to them."""
+
+
+class Update(Protocol):
+    """The update of a rule."""
+
+    def __call__(
+        self,
+        gradients: Tree,
+        state: Any,
+        params: Tree,
+        *,
+        learning_rate: Scalar,
+        weight_decay: Scalar,
+        step: jax.Array | int,
+        key: jax.Array | None,
+        **further: Any,
+    ) -> tuple[Tree, Any]:
+        """The changes to add to the parameters, and the next state.
+
+        Args:
+            gradients: Float32 gradients, clipped.
+            state: The state of the rule.
+            params: The parameters.
+            learning_rate: The rate of this step, float32 scalar.
+            weight_decay: Decoupled decay of those parameters whose roles decay (`decaying`).
+            step: Number of steps done, int32 scalar. Steps with dropped updates count.
+            key: Random key of this step. None: the caller has none, and the rule draws no numbers.
+            further: What only some rules take.
+        """
+        ...
+
+
+def transformation(init: Callable[[Tree], Any], update: Update) -> optax.GradientTransformationExtraArgs:
+    """The rule as a transformation of Optax."""
+
+    def first(params: Tree) -> Any:
+        return init(params)
+
+    def with_arguments(updates: Tree, state: Any, params: Tree | None = None, **extra_args: Any) -> tuple[Tree, Any]:
+        return update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(first, with_arguments)
+
+
+def decaying(parameters: Tree) -> Tree:
+    """Which parameters decay: a bool in the place of each `Parameter`."""
+    return jax.tree.map(lambda parameter: parameter.role in DECAYING, parameters)
+
+
+def finish(direction: Tree, params: Tree, learning_rate: Scalar, weight_decay: Scalar, decays: Tree) -> Tree:
+    """The change of each parameter: ``-learning_rate * (direction + weight_decay * parameter)``, float32.
+
+    Args:
+        direction: Float32 arrays with the structure of `params`.
+        params: The parameters.
+        learning_rate: The rate of this step.
+        weight_decay: Decoupled weight decay (Loshchilov and Hutter 2019).
+        decays: The result of `decaying`.
+    """
+    flags = jax.tree.leaves(decays)
+    leaves, structure = jax.tree.flatten(direction)
+    pairs = zip(flags, leaves, jax.tree.leaves(params), strict=True)
+    decayed = [leaf + weight_decay * wide(weight) if flag else leaf for flag, leaf, weight in pairs]
+    return jax.tree.unflatten(structure, [-learning_rate * leaf for leaf in decayed])
+
+
+def wide(leaf: jax.Array) -> jax.Array:
+    """An array in float32."""
+    return leaf.astype(jnp.float32)
+
+
+def zeros(params: Tree, dtype: jnp.dtype) -> Tree:
+    """Zeros with the shapes and axes of the parameters."""
+    return jax.tree.map(lambda leaf: jnp.zeros_like(leaf, dtype=dtype), params)
+
+
+def stored(tree: Tree, dtype: jnp.dtype) -> Tree:
+    """Arrays, rounded to the type in which a state holds them."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+
+def select(tree: Tree, flags: Tree) -> Tree:
+    """`tree` with None in the place of each parameter whose flag is False.
+
+    Args:
+        tree: The model or a tree with one leaf in the place of each of its NamedArrays. It may have None in places that are not selected.
+        flags: A bool in the place of each NamedArray.
+    """
+    wanted, structure = jax.tree.flatten(flags)
+    leaves = structure.flatten_up_to(tree)
+    return jax.tree.unflatten(structure, [leaf if flag else None for flag, leaf in zip(wanted, leaves, strict=True)])
+
+
+def merge(trees: list[Tree]) -> Tree:
+    """One tree of trees that have different parameters: in each place the entry that is not None, or None if there is none."""
+
+    def leaf(node: Any) -> bool:
+        return node is None or is_named(node)
+
+    flat = [jax.tree.leaves(tree, is_leaf=leaf) for tree in trees]
+    structure = jax.tree.structure(trees[0], is_leaf=leaf)
+    return jax.tree.unflatten(structure, [next((node for node in nodes if node is not None), None) for nodes in zip(*flat, strict=True)])

@@ -1,0 +1,1 @@
+"""The update rules, one file each; `halcyon.optim.rule` has their interface, `halcyon.optim.registry` their table."""
