@@ -142,7 +142,7 @@ def _describe_once(model: Schema) -> None:
     def refer(node: Schema, path: str, place: str) -> None:
         node.pop("format", None)
         found = first.setdefault((path, node["description"]), place)
-        reference = f"See model.{found}."
+        reference = f"See {found}."
         if found != place and len(reference) < len(node["description"]):
             node["description"] = reference
         for name, member in node.get("properties", {}).items():
