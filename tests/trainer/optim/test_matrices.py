@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import haliax as hax
@@ -71,6 +72,22 @@ def test_a_stack_over_devices_equals_its_matrices_one_by_one(on: str) -> None:
     for name, x in expected.items():
         assert found[name].axes == x.axes
         np.testing.assert_allclose(found[name].array, x.array, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.variant
+def test_no_device_gathers_a_stack() -> None:
+    layers, mesh = LAYERS.resize(8), mesh_from("fsdp 4")
+    declared = {"up": Parameter(Role.MATRIX, (EMBED,), (MLP,), (layers,)), "down": Parameter(Role.MATRIX, (MLP,), (EMBED,), (layers,))}
+    tree = {"up": hax.zeros((layers, EMBED, MLP)), "down": hax.zeros((layers, MLP, EMBED))}
+    placed = shardings(tree, mesh)
+
+    def compute(tree: Any) -> Any:
+        return Matrices(declared).compute_each(lambda stack: stack * 2, tree)
+
+    with computing(mesh):
+        text = jax.jit(compute, in_shardings=(placed,), out_shardings=placed).lower(tree).compile().as_text()
+    assert set(re.findall(r" (all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(", text)) == {"all-to-all"}
 
 
 def test_a_stack_is_filled_up_to_the_number_of_parts() -> None:
