@@ -120,7 +120,8 @@ def _meant(model: type[BaseModel], location: Location) -> Location | None:
     below = [place for place in places if list(place[: len(section)]) == section]
     if below:
         return min(below, key=len)
-    return places[0] if len(places) == 1 else None
+    outermost = [place for place in places if len(place) == min(map(len, places))]
+    return outermost[0] if len(outermost) == 1 else None
 
 
 def nearest(word: str, choices: Sequence[str]) -> str | None:

@@ -95,6 +95,12 @@ BROKEN: tuple[Case, ...] = (
     ("the rotated features of a head", _model("glm4Moe", headDim=6)),
     ("numExpertsPerTok must be at most numExperts", _model("qwen3Next", numExpertsPerTok=129)),
     ("linearNumKeyHeads must divide", _model("qwen3Next", linearNumKeyHeads=5)),
+    ("matrices is for rules for hidden matrices", document(spec__optimizer={"adamw": {}, "matrices": {}})),
+    ("best needs evaluations", document(spec__trainer__evaluation={"best": {}})),
+    (
+        "best.of and a macro average need bySource",
+        document(spec__trainer__evaluation={"everySteps": 5, "best": {"average": "macro"}}),
+    ),
     ("mesh.ici axes are positive", document(spec__mesh={"ici": {"data": -1}})),
     ("mesh.dcn axes are positive", document(spec__mesh={"dcn": {"replica": 0}})),
     ("rows.start must be below", document(spec__data__sources=[{"name": "a", "stdlib": {}, "rows": {"start": 4, "end": 4}}])),

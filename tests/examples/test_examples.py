@@ -55,7 +55,8 @@ def test_fragments_about_scheduling_are_valid() -> None:
 
 
 def test_fragments_about_optimizers_are_valid() -> None:
-    fragments = [found["optimizer"] for _, found in shown_documents() if isinstance(found, dict) and "optimizer" in found]
+    ours = [found for where, found in shown_documents() if isinstance(found, dict) and "from-levanter.md" not in where]
+    fragments = [found["optimizer"] for found in ours if "optimizer" in found]
     assert fragments
     for fragment in fragments:
         OptimizerSpec.model_validate(fragment, by_alias=True, by_name=False)

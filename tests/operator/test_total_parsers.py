@@ -24,6 +24,7 @@ from halcyon_api.checkpoint_documents import DamagedDocument, decode_head
 from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.progress import Evaluated, Progress
 from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_api.sweeps import parse_sweep
 from halcyon_api.training_run import InvalidRun, parse_run
 from halcyon_operator.kube.election import parse_lease
 from halcyon_operator.kube.jobset_version import knows_the_rules
@@ -155,6 +156,7 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     ),
     "api.defaults.resource.parse_defaults": (_refusing(parse_defaults, InvalidRun), DEFAULTS),
     "api.status.parse_status": (parse_status, STATUS | LATER_STATUS),
+    "api.sweeps.parse_sweep": (_refusing(parse_sweep, InvalidRun), {"grid": {"trainer.seed": [1, 2]}}),
     "api.training_run.parse_run": (_refusing(parse_run, InvalidRun), RUN),
 }
 """By module and name, each with a correct document to damage."""

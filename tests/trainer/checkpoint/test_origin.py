@@ -98,7 +98,7 @@ def test_an_unusable_source_checkpoint_is_reported_in_one_sentence(
 def test_arrays_of_another_state_are_reported(source: Root) -> None:
     surplus = {**template(mesh(2, 2)), "window": np.zeros(3, np.float32)}
     with pytest.raises(
-        RunChanged, match=r"the state has an array window that the checkpoint does not have .*keeps its model and tokenizer"
+        RunChanged, match=r"the state has an array window that the checkpoint does not have .*keeps its model, adapter and tokenizer"
     ):
         begin(source, template=surplus)
 

@@ -9,6 +9,7 @@ import threading
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from halcyon.evaluate.evaluation import Evaluation
@@ -460,7 +461,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.planned(PLAN.sentence(), event_fields(PLAN))
     assert scene.reporter.report().progress.plan == PLAN.sentence()
     scene.steps(2, 3)
-    scene.reporter.evaluation(3, Found())  # type: ignore[arg-type]
+    scene.reporter.evaluation(3, Found(), average=Found())  # type: ignore[arg-type]
     scene.reporter.evaluates(Evaluated(run="base", step=3, path="steps/3/"), batches=1, batch_tokens=64)
     scene.reporter.evaluated_batch()
     scene.reporter.evaluation(3, Found(), source="book")  # type: ignore[arg-type]
@@ -473,6 +474,8 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.exported(3, "file:///models/step-3", size_bytes=1, seconds=0.5)
     scene.reporter.export_failed(3, "disk full")
     scene.reporter.skipped(3, "the loss is not a number")
+    scene.reporter.watched(3, {"gradients/norm/embeddings": np.ones(1, np.float32)})
+    scene.reporter.rolled_back(3, 1, 2, "the loss is not a number")
     scene.reporter.hung(61.0, 60.0, "Thread 0x1", "file:///checkpoints/diagnostics/hung-3.1-0.txt")
     scene.reporter.warning("the compiled programs could not be published")
     for cause, code in (("completed", 0), ("preempted", 42), ("failed", 1)):
