@@ -86,7 +86,7 @@ class RetryBudget:
         """
         now = self._clock()
         first = now if began is None else began
-        left = first + self._seconds - now
+        left = self._seconds - (now - first)
         if self._used_up or left <= 0:
             self._used_up = True
             raise failure
