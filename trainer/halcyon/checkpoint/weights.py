@@ -111,7 +111,7 @@ class AverageArrays(ModelArrays):
             raise NoAverage("it has no average of the parameters, because its run had no spec.average")
         count = int(checkpoint.chunk(checkpoint.leaves[COUNT_PATH], ()))
         if not self._snapshots:
-            self.leaves = below(checkpoint, EMA_PREFIX)
+            self.leaves = self._entries = below(checkpoint, EMA_PREFIX)
         elif count == 0:
             raise NoAverage("its average has no model yet, because spec.average.lastK.everySteps steps are not done")
         self._count = count
