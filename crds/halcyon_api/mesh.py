@@ -4,8 +4,8 @@ The suggestion, with P parameters of the model, B of one block, D devices of a s
 parameter, m of a stored moment and c of a parameter in a matrix product:
 
 - ``tensor`` is the smallest power of two t that fits in a host, divides the sizes that the axis splits, and for which
-  ``P * (2w + 2m) / D + B * (w + c) / t <= 3/4 M``. The first term is a device's share of parameters, gradients and the two moments of
-  AdamW; the second is one block gathered for computation, and its gradients; a quarter of the memory is for activations. If no t fits, it
+  ``P * (2w + 2m) / D + B * (w + c) / t <= 3/4 M``. The first term is a device's share of parameters, gradients and moments (two with
+  AdamW); the second is one block gathered for computation, and its gradients; a quarter of the memory is for activations. If no t fits, it
   is the largest t, or 1 if the first term alone is too large, because then no mesh helps. It is 1 if M is not known.
 - ``fsdp`` is the greatest common divisor of ``D / t`` and the width of the model, which the axis splits.
 - ``data`` is D divided by the other two.
@@ -31,8 +31,6 @@ from halcyon_api.training_run import TrainingRunSpec
 ASSUMED_VOCABULARY = 131_072
 _TIKTOKEN_VOCABULARIES = {"gpt2": 50_257, "r50k_base": 50_257, "p50k_base": 50_281, "cl100k_base": 100_277, "o200k_base": 200_019}
 _BYTES = {"float32": 4, "bfloat16": 2}
-_MOMENTS = 2
-"""Moments of AdamW."""
 
 
 def model_shape(spec: TrainingRunSpec) -> ModelShape:
@@ -98,7 +96,7 @@ def pinned(spec: TrainingRunSpec, recorded: ResolvedMesh | None = None) -> Train
 def least_memory(spec: TrainingRunSpec) -> int:
     """Minimum bytes of the parameters, and of the optimizer state for task train, summed over all devices that share them."""
     precision = spec.trainer.precision
-    stored, moments = _BYTES[precision.parameters], _MOMENTS * _BYTES[precision.moments]
+    stored, moments = _BYTES[precision.parameters], spec.optimizer.least_moments * _BYTES[precision.moments]
     return {"train": stored + moments, "evaluate": stored, "data": 0}[spec.task] * model_shape(spec).parameters
 
 
@@ -122,7 +120,7 @@ def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
 def _state_bytes(spec: TrainingRunSpec) -> int:
     """Bytes per parameter of parameters, gradients and moments."""
     precision = spec.trainer.precision
-    return 2 * _BYTES[precision.parameters] + _MOMENTS * _BYTES[precision.moments]
+    return 2 * _BYTES[precision.parameters] + spec.optimizer.usual_moments * _BYTES[precision.moments]
 
 
 def _suggested(spec: TrainingRunSpec, topology: Topology) -> IciAxes:

@@ -93,6 +93,12 @@ def _eight_bit_rule(kind: EightBit) -> Rule:
     )
 
 
+def _narrow_moments(optimizer: OptimizerSpec) -> bool:
+    """Whether the moments of all rules of a run may be narrow."""
+    plain = optimizer.adamw is not None and not any(group.rule for group in optimizer.groups or ())
+    return plain and max(optimizer.adamw.beta1, optimizer.adamw.beta2) <= NARROW_MOMENTS_BETA  # pyright: ignore[reportOptionalMemberAccess]
+
+
 class TrainingRunSpec(RuledModel):
     """What to train, on what hardware, and where the checkpoints are kept."""
 
@@ -237,13 +243,10 @@ class TrainingRunSpec(RuledModel):
             ".export.root",
         ),
         Rule(
-            "self.trainer.precision.moments == 'float32' || !has(self.optimizer.adamw) || "
-            f"(self.optimizer.adamw.beta1 <= {NARROW_MOMENTS_BETA} && self.optimizer.adamw.beta2 <= {NARROW_MOMENTS_BETA})",
-            lambda self: (
-                self.trainer.precision.moments == "float32"
-                or self.optimizer.adamw is None
-                or max(self.optimizer.adamw.beta1, self.optimizer.adamw.beta2) <= NARROW_MOMENTS_BETA
-            ),
+            "self.trainer.precision.moments == 'float32' || (has(self.optimizer.adamw) && "
+            f"self.optimizer.adamw.beta1 <= {NARROW_MOMENTS_BETA} && self.optimizer.adamw.beta2 <= {NARROW_MOMENTS_BETA} && "
+            "(!has(self.optimizer.groups) || !self.optimizer.groups.exists(group, has(group.rule))))",
+            lambda self: self.trainer.precision.moments == "float32" or _narrow_moments(self.optimizer),
             f"trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most {NARROW_MOMENTS_BETA}, because moments "
             "that decay more slowly stop changing in that type; use float32, or lower the betas",
             ".trainer.precision.moments",

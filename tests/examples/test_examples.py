@@ -11,6 +11,7 @@ from halcyon_api.defaults.files import with_values
 from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.operations import SchedulingSpec
+from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
 from tests.examples.documents import REPOSITORY, shown_documents, taken, training_runs
@@ -51,6 +52,13 @@ def test_fragments_about_scheduling_are_valid() -> None:
     assert any("topology" in fragment.get("queue", {}) for fragment in fragments)
     for fragment in fragments:
         SchedulingSpec.model_validate(fragment, by_alias=True, by_name=False)
+
+
+def test_fragments_about_optimizers_are_valid() -> None:
+    shown = [found for where, found in shown_documents() if where.startswith("docs/guides/optimizers.md")]
+    assert len(shown) >= 2
+    for fragment in shown:
+        OptimizerSpec.model_validate(fragment["optimizer"], by_alias=True, by_name=False)
 
 
 def test_the_examples_exist() -> None:

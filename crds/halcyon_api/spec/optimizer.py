@@ -10,11 +10,19 @@ from typing import Annotated
 from pydantic import Field
 
 from halcyon_api.base import ApiModel, OneOf
+from halcyon_api.spec.rules.adafactor import AdafactorSpec
+from halcyon_api.spec.rules.adam_variants import AdamHSpec, AdamMiniSpec, AdemamixSpec, AdoptSpec, MarsSpec, ScheduleFreeSpec
 from halcyon_api.spec.rules.adamw import AdamWSpec
+from halcyon_api.spec.rules.groups import GroupSpec
 from halcyon_api.spec.rules.lion import LionSpec
+from halcyon_api.spec.rules.sophia import SophiaSpec
 
 Step = Annotated[int, Field(ge=0, le=1_000_000_000)]
 DecaySteps = Annotated[int, Field(ge=1, le=1_000_000_000)]
+
+
+MOMENTS = {"adamw": 2, "lion": 1, "adafactor": 0, "mars": 3, "ademamix": 3, "adamMini": 1}
+"""Values in the state of a rule for each parameter; 2 if it is not here."""
 
 
 class ConstantScheduleSpec(ApiModel):
@@ -67,5 +75,33 @@ class OptimizerSpec(OneOf):
     schedule: ScheduleSpec = Field(default_factory=_cosine, description="Learning rate schedule: exactly one member. Default: `cosine`.")
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled decay of matrices; norms, biases and embeddings do not decay.")
     max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
+    groups: Annotated[list[GroupSpec], Field(max_length=64)] | None = Field(
+        default=None, description="Groups of parameters with settings of their own. No parameter may be in two groups."
+    )
     adamw: AdamWSpec | None = Field(default=None, description="AdamW.")
     lion: LionSpec | None = Field(default=None, description="Lion.")
+    adafactor: AdafactorSpec | None = Field(default=None, description="Adafactor.")
+    adopt: AdoptSpec | None = Field(default=None, description="ADOPT.")
+    mars: MarsSpec | None = Field(default=None, description="MARS.")
+    ademamix: AdemamixSpec | None = Field(default=None, description="AdEMAMix.")
+    schedule_free: ScheduleFreeSpec | None = Field(default=None, description="Schedule-free AdamW.")
+    adam_mini: AdamMiniSpec | None = Field(default=None, description="Adam-mini.")
+    adam_h: AdamHSpec | None = Field(default=None, description="AdamH.")
+    sophia: SophiaSpec | None = Field(default=None, description="Sophia.")
+
+    @classmethod
+    def kinds(cls) -> tuple[str, ...]:
+        """The update rules."""
+        return tuple(name for name in super().kinds() if name != "groups")
+
+    @property
+    def least_moments(self) -> int:
+        """Least number of values that the state has for each parameter."""
+        groups = self.groups or ()
+        names = [self.kind, *(group.rule for group in groups if group.rule is not None)]
+        return 0 if any(group.frozen for group in groups) else min(MOMENTS.get(name, 1) for name in names)
+
+    @property
+    def usual_moments(self) -> int:
+        """Number of values that the state has for each parameter of a matrix, by the rule of the run."""
+        return MOMENTS.get(self.kind, 2)

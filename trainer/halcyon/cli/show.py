@@ -1,4 +1,7 @@
-"""The command ``halcyon show plan``: how a run would use its devices, compiled for virtual devices of this machine's processor."""
+"""The commands of ``halcyon show``: how a run would use its devices, and how it would update its parameters.
+
+A plan is compiled for virtual devices of this machine's processor.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from halcyon.cli.options import Defaults, Document
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from halcyon.optim.overview import ParameterUpdate
     from halcyon.training.plan import Plan
     from halcyon_api.training_run import TrainingRunSpec
 
@@ -43,6 +47,57 @@ def plan(
             sys.stdout.write(f"{json_format.dumps(found.document())}\n")
         else:
             _print(found, spec, console())
+
+
+@app.command()
+def optimizer(
+    document: Document,
+    defaults: Defaults = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each parameter.")] = False,
+) -> None:
+    """Show every parameter of a run: path, shape, role, group, update rule, rate factor, weight decay and bytes of optimizer state.
+
+    It computes shapes only. A group without a parameter, and a parameter in two groups, are errors here as in the run.
+    """
+    with report_errors(document):
+        rows = _updates(_valid_spec(document, defaults))
+        if json:
+            sys.stdout.writelines(f"{json_format.dumps(row.document())}\n" for row in rows)
+        else:
+            _print_updates(rows, console())
+
+
+def _updates(spec: TrainingRunSpec) -> list[ParameterUpdate]:
+    import haliax as hax
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    from halcyon.models import build_model
+    from halcyon.models.axes import POSITION
+    from halcyon.optim.overview import overview
+    from halcyon.training.program import longest_sequence, padded_vocabulary
+    from halcyon_api.mesh import document_vocabulary
+
+    vocab, positions = padded_vocabulary(document_vocabulary(spec.tokenizer)), hax.Axis(POSITION, longest_sequence(spec.trainer))
+    precision = spec.trainer.precision
+    model = jax.eval_shape(lambda: build_model(spec.model, vocab, positions, dtype=precision.parameters, key=jax.random.key(0)))
+    return overview(spec.optimizer, model, precision.moments)
+
+
+def _print_updates(rows: list[ParameterUpdate], shown: Console) -> None:
+    from rich.table import Table
+
+    from halcyon.machine.memory import size
+
+    table = Table("parameter", "shape", "role", "group", "rule", "rate", "decay", "state")
+    for row in rows:
+        shape = " x ".join(f"{name} {number}" for name, number in row.shape.items())
+        table.add_row(
+            row.path, shape, row.role, row.group, row.rule, f"{row.rate_factor:g}", f"{row.weight_decay:g}", size(row.state_bytes)
+        )
+    table.add_section()
+    table.add_row("all", *[""] * 6, size(sum(row.state_bytes for row in rows)))
+    shown.print(table)
 
 
 def _valid_spec(document: Document, defaults: Defaults) -> TrainingRunSpec:

@@ -17,8 +17,12 @@ from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import cross_entropy
 from halcyon.models.parts.linear import with_products
+from halcyon.models.sampled_tokens import sampled_tokens
 from halcyon.objectives.objective import Batch, Sums
 from halcyon_api.hardware import EightBit
+
+_FACTOR = 0x9E3779B1
+"""A large odd number (2**32 over the golden ratio), for hashes."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,32 @@ class NextToken:
         inputs = Inputs(named["tokens"], segments=named.get("segments"))
         model = with_products(model, self.products)
         return next_token_sums(model, inputs, named["targets"], named["weights"], compute_dtype=self.compute_dtype, z_loss=self.z_loss)
+
+    def sampled(self, model: CausalLM, batch: Batch, key: jax.Array) -> Batch:
+        """The batch with targets that the model samples, each from its distribution at that position.
+
+        Args:
+            model: The model.
+            batch: Arrays [batch, position].
+            key: The noise of a row is a function of this key and of the row's tokens, whatever the rows beside it.
+        """
+        axes = (hax.Axis(BATCH, batch["tokens"].shape[0]), hax.Axis(POSITION, batch["tokens"].shape[1]))
+        named: dict[str, Any] = {name: hax.named(batch[name], axes) for name in self.fields}
+        inputs = Inputs(named["tokens"], segments=named.get("segments"))
+        features = with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
+        targets = sampled_tokens(features, model.head, _row_keys(batch["tokens"], key), model.embed, model.vocab, soft_cap=model.logit_cap)
+        return {**batch, "targets": targets}
+
+
+def _row_keys(tokens: jax.Array, key: jax.Array) -> jax.Array:
+    """A key for each row: the key with a hash of the row's tokens (a polynomial modulo 2**32)."""
+    hashes, _ = jax.lax.scan(lambda sums, column: (sums * jnp.uint32(_FACTOR) + column, None), *_columns(tokens))
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(hashes)
+
+
+def _columns(tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+    columns = tokens.astype(jnp.uint32).T + jnp.uint32(1)
+    return jnp.zeros(tokens.shape[0], jnp.uint32), columns
 
 
 def next_token_sums(

@@ -1,14 +1,158 @@
-"""Groups of parameters that an update rule treats in the same way, by their roles."""
+"""Groups of parameters that an update treats in the same way, by their roles and the patterns of their paths.
+
+Patterns are those of `fnmatch` over dotted paths with the field names of the model, such as ``blocks.stacked.attention.query.weight``.
+A parameter that no group names belongs to the rest, which has the settings of ``spec.optimizer``.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
+import jax
+
+from halcyon.errors import BadConfiguration
 from halcyon.models import CausalLM
-from halcyon.models.parameters import parameters
-from halcyon.optim.rule import decaying
+from halcyon.models.axes import is_named
+from halcyon.models.parameters import Parameter, parameters
+from halcyon.optim.rule import decaying, select
+from halcyon_api.base import ApiModel
+from halcyon_api.spec.optimizer import OptimizerSpec
+from halcyon_api.spec.rules.groups import GroupSpec
+
+REST = "rest"
+"""Name of the group of the parameters that no group of the document names."""
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters with the same settings.
+
+    Attributes:
+        name: Its name in messages and in the paths of the state.
+        rule: The name of its rule.
+        settings: The settings of its rule.
+        rate_factor: Factor of the learning rate.
+        weight_decay: Its weight decay.
+        frozen: Whether its parameters are not trained.
+        parameters: The model with the `Parameter` of each of its NamedArrays, and None in all other places.
+    """
+
+    name: str
+    rule: str
+    settings: ApiModel
+    rate_factor: float
+    weight_decay: float
+    frozen: bool
+    parameters: Any
 
 
 def decays(model: CausalLM) -> Any:
     """`model` with True in the place of each NamedArray that weight decay applies to, else False."""
     return decaying(parameters(model))
+
+
+def paths(model: CausalLM) -> list[str]:
+    """The dotted path of each NamedArray, in the order of the model."""
+    return [
+        jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree_util.tree_leaves_with_path(model, is_leaf=is_named)
+    ]
+
+
+def groups_of(spec: OptimizerSpec, model: CausalLM) -> tuple[Group, ...]:
+    """The rest, and the groups of the document in their order.
+
+    Args:
+        spec: ``spec.optimizer`` of the run.
+        model: The model, or its shapes.
+
+    Raises:
+        BadConfiguration: A group has no parameter, or two groups have the same one.
+    """
+    declared = parameters(model)
+    leaves, structure = jax.tree.flatten(declared)
+    names = paths(model)
+    owner: list[int | None] = [None] * len(leaves)
+    for number, group in enumerate(spec.groups or ()):
+        members = [index for index, (path, one) in enumerate(zip(names, leaves, strict=True)) if _has(group, path, one)]
+        if not members:
+            raise BadConfiguration(_no_member(number, group, names))
+        for index in members:
+            other = owner[index]
+            if other is not None:
+                there = _selection((spec.groups or ())[other])
+                raise BadConfiguration(
+                    f"spec.optimizer.groups[{number}]: {names[index]} is also in groups[{other}] ({there}); change one of the selections, "
+                    "so that each parameter is in one group"
+                )
+            owner[index] = number
+
+    def members_of(number: int | None, *, all_decay: bool) -> Any:
+        kept = [dataclasses.replace(one, decays=True) if all_decay else one for one in leaves]
+        flags = jax.tree.unflatten(structure, [found == number for found in owner])
+        return select(jax.tree.unflatten(structure, kept), flags)
+
+    rest = Group(REST, spec.kind, spec.value, 1.0, spec.weight_decay, frozen=False, parameters=members_of(None, all_decay=False))
+    return (rest, *(_group(spec, group, number, members_of) for number, group in enumerate(spec.groups or ())))
+
+
+def trained(spec: OptimizerSpec, model: CausalLM) -> Any | None:
+    """`model` with a bool in the place of each NamedArray: whether it is trained. None if all are.
+
+    Raises:
+        BadConfiguration: See `groups_of`; or no parameter is trained.
+    """
+    if not any(group.frozen for group in spec.groups or ()):
+        return None
+    groups = groups_of(spec, model)
+    frozen = {path for group in groups if group.frozen for path in _members(group)}
+    flags = [path not in frozen for path in paths(model)]
+    if not any(flags):
+        raise BadConfiguration(
+            "spec.optimizer.groups: all parameters are frozen, so nothing is trained; leave some out of the frozen groups"
+        )
+    return jax.tree.unflatten(jax.tree.structure(parameters(model)), flags)
+
+
+def _members(group: Group) -> list[str]:
+    found = jax.tree_util.tree_leaves_with_path(group.parameters)
+    return [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in found]
+
+
+def _group(spec: OptimizerSpec, group: GroupSpec, number: int, members_of: Any) -> Group:
+    rule = group.rule or spec.kind
+    settings = spec.value if rule == spec.kind else _default_settings(rule)
+    return Group(
+        name=f"groups[{number}]",
+        rule=rule,
+        settings=settings,
+        rate_factor=1.0 if group.learning_rate is None else group.learning_rate,
+        weight_decay=spec.weight_decay if group.weight_decay is None else group.weight_decay,
+        frozen=bool(group.frozen),
+        parameters=members_of(number, all_decay=group.weight_decay is not None),
+    )
+
+
+def _default_settings(rule: str) -> ApiModel:
+    return OptimizerSpec.model_validate({rule: {}}).value
+
+
+def _has(group: GroupSpec, path: str, one: Parameter) -> bool:
+    by_path = group.match is None or fnmatchcase(path, group.match)
+    return by_path and (group.roles is None or one.role.value in group.roles)
+
+
+def _selection(group: GroupSpec) -> str:
+    parts = [f"match {group.match}"] if group.match is not None else []
+    return " and ".join([*parts, *([f"roles {', '.join(group.roles)}"] if group.roles is not None else [])])
+
+
+def _no_member(number: int, group: GroupSpec, names: list[str]) -> str:
+    shown = ", ".join(names[:: max(1, len(names) // _SHOWN)][:_SHOWN])
+    return (
+        f"spec.optimizer.groups[{number}]: no parameter has {_selection(group)}; the paths are such as {shown}, and "
+        "`halcyon show optimizer RUN.YAML` lists all of them with their roles"
+    )

@@ -107,7 +107,9 @@ class MeshShard:
         return tuple(name for name in mesh_axes(axis, PARAMETER_AXES) if name in self.sizes and name not in while_computing)
 
 
-def by_group(function: Callable[[Any, Any, Any], Any], batch: Any, parameters: Any, shared: Any, *, rows_at: int, gathered: bool) -> Any:
+def by_group(
+    function: Callable[[Any, Any, Any], Any], batch: Any, parameters: Any, shared: Any, *, rows_at: int, gathered: bool, sums: Any = None
+) -> Any:
     """Sum ``function(batch, parameters, shared)`` over the groups of devices that each compute a part of the batch.
 
     A group has one index along ``replica`` and ``data``, and one along ``fsdp`` if the parameters are `gathered`. Axes that split
@@ -122,6 +124,7 @@ def by_group(function: Callable[[Any, Any, Any], Any], batch: Any, parameters: A
         shared: Tree of arrays of which every device has the whole.
         rows_at: Number of the axis of rows.
         gathered: Whether each device holds the parameters, and their sums, unsplit over ``fsdp`` during the computation.
+        sums: Tree of named arrays like the second sum, if it is not that of all `parameters`.
 
     Returns:
         The sums, split by `PARAMETER_AXES`.
@@ -140,7 +143,7 @@ def by_group(function: Callable[[Any, Any, Any], Any], batch: Any, parameters: A
             return jax.tree.map(here.sum_over_batch, scalars), _on_each_device(here.reduced, sums)
 
     rows = PartitionSpec(*(None,) * rows_at, tuple(name for name in names if name in sizes))
-    out = (PartitionSpec(), held)
+    out = (PartitionSpec(), held if sums is None else _specs(here, sums))
     run = jax.shard_map(one, in_specs=(rows, held, PartitionSpec()), out_specs=out, axis_names=set(sizes), check_vma=False)
     return run(batch, parameters, shared)
 

@@ -291,10 +291,11 @@ class Loop:
         if self._dataset.streams and not self._wait_for_text(lambda: self._dataset.holds_validation(sequences)):
             return False
         self._reporter.stage("evaluating")
+        model = self._program.evaluated(state)
         with self._program.tracing():
             evaluation = evaluate(
                 self._dataset,
-                lambda batch: self._evaluation_sums(state.model, batch),
+                lambda batch: self._evaluation_sums(model, batch),
                 batches=batches,
                 batch_size=self._settings.batch_size,
                 microbatches=self._program.microbatches,

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from halcyon.machine.memory import size
+from halcyon.optim.rule import select
 from halcyon.parallel.collectives import Collective, collectives
 from halcyon.training.program import Program
 from halcyon_api.axes import product, splitting
@@ -140,7 +141,7 @@ def plan_of(
         memory_bytes: Memory of a device. None: not known.
     """
     sizes = dict(program.mesh.shape)
-    model = jax.tree.leaves(program.template.model)
+    model = jax.tree.leaves(program.template.model if program.trained is None else select(program.template.model, program.trained))
     gradients = sum(_WIDE_BYTES * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in model)
     temporary = _analysis(step, "temp")
     return Plan(

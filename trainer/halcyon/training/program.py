@@ -23,6 +23,8 @@ from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, a
 from halcyon.models.stack import with_remat
 from halcyon.objectives import Batch, Objective, build_objective
 from halcyon.optim import build_optimizer, learning_rate
+from halcyon.optim.groups import trained
+from halcyon.optim.registry import averages, estimator_of, needs_key
 from halcyon.parallel.axes import COMPUTE_AXES, undivided
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon.parallel.partition import computing
@@ -60,8 +62,19 @@ class Program:
     microbatches: int
     attention: AttentionName = "auto"
     """``spec.trainer.attention``."""
+    trained: Any | None = None
+    """The model with a bool for each named array: whether it is trained. None: all are."""
+    average: Callable[[Any, Model], Model] | None = None
+    """Makes the parameters to evaluate of optimizer state and model, if the update rule keeps a mean. None: evaluate the model."""
     attention_choices: dict[str, str] = field(default_factory=dict[str, str])
     """The implementations of attention in the functions traced so far, each with the reason of its choice."""
+
+    def evaluated(self, state: TrainState) -> Model:
+        """The parameters to evaluate."""
+        if self.average is None:
+            return state.model
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.template.model)
+        return jax.jit(self.average, out_shardings=shardings)(state.optimizer_state, state.model)
 
     def compile_step(self, batch_size: int, sequence_length: int) -> jax.stages.Compiled:
         """Compile the step for batches of this size. The compiled step donates its state argument.
@@ -143,7 +156,9 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
     if spec.model.custom is not None:
         _check_divided(jax.eval_shape(build), mesh)
     objective = build_objective(spec)
-    optimizer = build_optimizer(spec.optimizer, jax.eval_shape(build), settings.precision.moments)
+    shapes = jax.eval_shape(build)
+    optimizer = build_optimizer(spec.optimizer, shapes, settings.precision.moments)
+    trained_parts = trained(spec.optimizer, shapes)
     divergence = spec.recovery.divergence
     complete_state = state_completer(optimizer, lambda: empty_window(divergence))
 
@@ -163,6 +178,9 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
             divergence,
             seed=settings.seed,
             stochastic=settings.precision.rounding == "stochastic",
+            trained=trained_parts,
+            random=needs_key(spec.optimizer),
+            estimator=estimator_of(spec.optimizer),
             gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
         ),
         mesh=mesh,
@@ -170,4 +188,6 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
         control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),
         microbatches=settings.least_microbatches,
         attention=settings.attention,
+        trained=trained_parts,
+        average=averages(spec.optimizer, shapes),
     )
