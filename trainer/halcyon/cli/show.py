@@ -11,6 +11,7 @@ import typer
 from halcyon.cli.errors import console, report_errors
 from halcyon.cli.options import Defaults, Document, Overrides
 from halcyon.cli.reading import valid_training
+from halcyon.cli.show_schedule import schedule
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +25,9 @@ app = typer.Typer(help="Show what a run would do, without a device.", no_args_is
 @app.callback()
 def _shows() -> None:
     """Show what a run would do, without a device."""
+
+
+app.command()(schedule)
 
 
 @app.command()
