@@ -11,7 +11,7 @@ import yaml
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_cli.cluster import Runs
-from halcyon_cli.commands import diff
+from halcyon_cli.commands.diff import diff
 from halcyon_cli.differing import Difference, difference
 from halcyon_cli.differing_view import difference_view
 from tests.api.documents import document

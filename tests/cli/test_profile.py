@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from halcyon.cli.profile import profile_view, requested
 from halcyon.errors import BadConfiguration
 from halcyon.telemetry import ProfileRequests, TelemetryServer
-from halcyon_cli import commands
+from halcyon_cli.commands import requests as request_commands
 from halcyon_cli.kubectl import app
 from tests.trainer.telemetry.fakes import Scene
 
@@ -42,7 +42,7 @@ class FakeRuns:
 
 @pytest.mark.parametrize(("options", "asked"), [((), ["run-0"]), (("--all",), ["run-0", "run-1"])])
 def test_one_process_or_all_running_ones_are_asked(monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], asked: list[str]) -> None:
-    monkeypatch.setattr(commands, "Runs", FakeRuns)
+    monkeypatch.setattr(request_commands, "Runs", FakeRuns)
     said = CliRunner().invoke(app, ["profile", "run", "--steps", "5", *options])
     assert said.exit_code == 0, said.output
     assert said.output.splitlines() == [
@@ -52,7 +52,7 @@ def test_one_process_or_all_running_ones_are_asked(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_run_without_pods_has_no_step_to_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "Runs", FakeRuns)
+    monkeypatch.setattr(request_commands, "Runs", FakeRuns)
     monkeypatch.setattr(FakeRuns, "phases", ("Pending",))
     said = CliRunner().invoke(app, ["profile", "run"])
     assert said.exit_code == 1

@@ -10,7 +10,7 @@ import typer
 
 from halcyon_api import names
 from halcyon_cli.cluster import Runs
-from halcyon_cli.commands import restart
+from halcyon_cli.commands.requests import restart
 from tests.cli.api_server import Server, event, run
 from tests.suite.limits import limit
 
@@ -104,7 +104,7 @@ def test_an_interrupted_wait_does_not_cancel_the_restart(
     def impatient(*_: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("halcyon_cli.commands._restarted", impatient)
+    monkeypatch.setattr("halcyon_cli.commands.requests.restarted", impatient)
     with pytest.raises(typer.Exit) as ended:
         restart("small")
     assert ended.value.exit_code == 130

@@ -11,7 +11,9 @@ import pytest
 import typer
 
 from halcyon_cli.cluster import Runs
-from halcyon_cli.commands import _wait_for, refresh, status
+from halcyon_cli.commands.requests import refresh
+from halcyon_cli.commands.views import status
+from halcyon_cli.commands.waiting import wait_for
 from halcyon_cli.errors import Rejected
 from halcyon_cli.watching import Document, WatchEnded, documents
 from tests.cli.api_server import Server, event, run
@@ -72,7 +74,7 @@ def test_a_run_that_is_deleted_and_created_again_is_found() -> None:
 
 
 def test_a_wait_reads_the_run_once_and_watches_its_changes(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    waiting = threading.Thread(target=_wait_for, args=(runs, "small", lambda status: status.phase == "Suspended"))
+    waiting = threading.Thread(target=wait_for, args=(runs, "small", lambda status: status.phase == "Suspended"))
     waiting.start()
     asked = server.watched.get(timeout=limit(20))
     assert (asked["fieldSelector"], asked["resourceVersion"], asked["watch"]) == (["metadata.name=small"], ["5"], ["true"])
@@ -89,7 +91,7 @@ def test_a_wait_ignores_a_status_from_before_the_edit(server: Server, runs: Runs
     for version, phase, seen in ((6, "Failed", 1), (7, "Starting", 2), (8, "Running", 2)):
         server.events.put(event("MODIFIED", run(version, phase) | {"status": {"phase": phase, "observedGeneration": seen}}))
     server.run = run(5, "Failed")
-    _wait_for(runs, "small", lambda status: status.phase in ("Running", "Failed"), 2)
+    wait_for(runs, "small", lambda status: status.phase in ("Running", "Failed"), 2)
     assert capsys.readouterr().out.split() == ["Starting", "Running"]
 
 

@@ -1,0 +1,16 @@
+"""The commands about runs in a cluster, shared by `halcyon` and `kubectl halcyon`."""
+
+from __future__ import annotations
+
+import typer
+
+from halcyon_cli.commands.diff import diff
+from halcyon_cli.commands.reports import compare, report
+from halcyon_cli.commands.requests import checkpoint, profile, refresh, restart, resume, suspend
+from halcyon_cli.commands.views import logs, status, top
+
+
+def register(app: typer.Typer, panel: str | None = None) -> None:
+    """Add the commands to an application, under the heading `panel` of its help."""
+    for command in (status, top, logs, report, compare, diff, checkpoint, profile, suspend, resume, restart, refresh):
+        app.command(rich_help_panel=panel)(command)

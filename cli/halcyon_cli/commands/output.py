@@ -1,0 +1,34 @@
+"""What the commands write: sentences, JSON and files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from halcyon_cli.errors import Rejected
+
+
+def say(sentence: str) -> None:
+    """Write a sentence at once, also into a pipe."""
+    sys.stdout.write(f"{sentence}\n")
+    sys.stdout.flush()
+
+
+def write_json(value: Any, *, one_line: bool = False) -> None:
+    """Write a value as JSON, on one line where each line is a document of its own."""
+    sys.stdout.write(json.dumps(value, indent=None if one_line else 2) + "\n")
+    sys.stdout.flush()
+
+
+def write_file(text: str, path: Path, option: str) -> None:
+    """Write a file.
+
+    Raises:
+        Rejected: It cannot be written; `option` is the one that names its path.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Rejected(f"{path} cannot be written: {error.strerror}; give {option} another path") from None

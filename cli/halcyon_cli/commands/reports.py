@@ -1,0 +1,157 @@
+"""Commands about the history of runs: report and compare."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from halcyon.cli.errors import console
+from halcyon_api.status import parse_status
+from halcyon_api.yaml_text import InvalidYaml, read_document
+from halcyon_cli.cluster import ClusterAccess, Runs
+from halcyon_cli.commands.options import Context, Namespace
+from halcyon_cli.commands.output import write_file, write_json
+from halcyon_cli.errors import Rejected, reporting_errors
+from halcyon_cli.report import Report, read_report
+from halcyon_cli.roots import Endpoint, Place, Region, history_of_root, is_root
+
+if TYPE_CHECKING:
+    from halcyon.history.reading import History
+
+
+def report(
+    run: Place,
+    namespace: Namespace = None,
+    context: Context = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Read the run from this YAML or JSON file (- for standard input) instead of the cluster.")
+    ] = None,
+    svg: Annotated[
+        Path | None, typer.Option(help="Write a picture to this SVG file: the time line of a RUN, the curves of a ROOT.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="With a ROOT: write the whole report, with curves and time line, to this file.")] = None,
+    table: Annotated[
+        Path | None, typer.Option("--csv", help="With a ROOT: write the numbers of the steps to this file (- for standard output).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Show where the time of a run went: seconds by cause, its process groups, and a time line. With a ROOT, its losses too.
+
+    The checkpoint root of a run holds its whole history, during the run and years later; no cluster is needed to read it."""
+    with reporting_errors():
+        if file is None and is_root(run):
+            _report_root(history_of_root(run, endpoint, region), svg, html, table, as_json=as_json)
+            return
+        if html is not None or table is not None:
+            raise Rejected(f"--html and --csv need the checkpoint root of run {run}: halcyon report ROOT")
+        document = Runs(ClusterAccess(context, namespace)).get(run) if file is None else _read(file, run)
+        found = read_report(run, parse_status(document.get("status")))
+        if found is None:
+            raise Rejected(f"run {run} has not started yet, so there is nothing to report")
+        if as_json:
+            sys.stdout.write(json.dumps(_document(found), indent=2) + "\n")
+        else:
+            from halcyon_cli.tables import report_view
+
+            console().print(report_view(found))
+        if svg is not None:
+            from halcyon_cli.timeline import draw
+
+            write_file(draw(found), svg, "--svg")
+
+
+def _report_root(history: History, svg: Path | None, html: Path | None, table: Path | None, *, as_json: bool) -> None:
+    from halcyon_cli import history_report
+    from halcyon_cli.history_view import history_view
+
+    now = time.time()
+    if as_json:
+        sys.stdout.write(json.dumps(_document(history_report.report_of(history, now)) | history_report.document(history), indent=2) + "\n")
+    elif str(table) != "-":
+        console().print(history_view(history, now))
+    if svg is not None:
+        from halcyon_cli.curves import draw_curves
+
+        write_file(draw_curves([history]), svg, "--svg")
+    if html is not None:
+        from halcyon_cli.page import page
+
+        write_file(page(history, now), html, "--html")
+    if str(table) == "-":
+        sys.stdout.write(history_report.table(history))
+    elif table is not None:
+        write_file(history_report.table(history), table, "--csv")
+
+
+def compare(
+    roots: Annotated[
+        list[str], typer.Argument(help="Checkpoint roots of runs, or the run documents that name them.", metavar="ROOT|RUN.YAML...")
+    ],
+    svg: Annotated[Path | None, typer.Option(help="Write the curves of all runs in one picture to this SVG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports of all runs as a JSON list.")] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Compare runs by the histories in their checkpoint roots: losses at the same step, speed, goodput, and all curves in one picture."""
+    from halcyon_cli import history_report
+    from halcyon_cli.history_view import comparison_view
+
+    now = time.time()
+    with reporting_errors():
+        histories = [history_of_root(root, endpoint, region) for root in roots]
+        if as_json:
+            write_json([_document(history_report.report_of(one, now)) | history_report.document(one) for one in histories])
+        else:
+            console().print(comparison_view(histories, now))
+        if svg is not None:
+            from halcyon_cli.curves import draw_curves
+
+            write_file(draw_curves(histories), svg, "--svg")
+
+
+def _read(file: Path, run: str) -> dict[str, Any]:
+    """Read a run from a file with the run, or with a list that contains it, as `kubectl get --output yaml` prints it."""
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        document = read_document(text)
+    except OSError as error:
+        raise Rejected(f"{file}: {error.strerror}; give a file with the output of `kubectl get trainingrun {run} --output yaml`") from None
+    except (InvalidYaml, UnicodeDecodeError):
+        raise Rejected(f"{file}: not YAML and not JSON") from None
+    items = document.get("items", [document]) if isinstance(document, dict) else []
+    for item in items:
+        if isinstance(item, dict) and isinstance(metadata := item.get("metadata"), dict) and metadata.get("name") == run:
+            return item
+    raise Rejected(f"{file} holds no run with the name {run}")
+
+
+def _document(report: Report) -> dict[str, Any]:
+    return {
+        "run": report.run,
+        "phase": report.phase,
+        "startedAt": report.started_at,
+        "wallSeconds": report.wall_seconds,
+        "suspendedSeconds": report.suspended_seconds,
+        "ratio": report.ratio,
+        "restarts": report.restarts,
+        "lostSteps": report.lost_steps,
+        "seconds": report.seconds.document(),
+        "processGroups": [
+            {
+                "name": group.name,
+                "beginsSeconds": round(group.begins_seconds, 3),
+                "fromStep": group.from_step,
+                "toStep": group.to_step,
+                "ended": group.ended or None,
+                "seconds": group.seconds.document(),
+            }
+            for group in report.groups
+        ],
+    }

@@ -1,0 +1,152 @@
+"""Commands that ask the operator, or the trainers, for something: checkpoint, profile, suspend, resume, restart and refresh."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from halcyon_api import names
+from halcyon_api.profile_requests import MAX_PROFILED_STEPS, USUAL_PROFILED_STEPS
+from halcyon_api.status import AT_REST, TrainingRunStatus, parse_status
+from halcyon_cli.cluster import ClusterAccess, Runs
+from halcyon_cli.commands.options import Context, Namespace, Run, Wait
+from halcyon_cli.commands.output import say
+from halcyon_cli.commands.waiting import restarted, saved_step, wait_for
+from halcyon_cli.errors import Rejected, reporting_errors
+
+
+def checkpoint(
+    run: Run,
+    namespace: Namespace = None,
+    context: Context = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the checkpoint is committed.")] = True,
+) -> None:
+    """Make a run save a checkpoint now, without stopping the training."""
+    with reporting_errors():
+        runs = Runs(ClusterAccess(context, namespace))
+        before = parse_status(runs.get(run).get("status"))
+        if before.phase in AT_REST:
+            saved = f"; its newest checkpoint is of step {before.checkpoint.step}" if before.checkpoint is not None else ""
+            raise Rejected(f"run {run} is {before.phase} and trains no steps, so there is nothing new to save{saved}")
+        value = _new_value()
+        runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_CHECKPOINT: value}}})
+        if not wait:
+            say(f"{run}: checkpoint requested")
+            return
+        step = saved_step(runs, run, value)
+        say(f"{run} has saved step {step}")
+
+
+def profile(
+    run: Run,
+    namespace: Namespace = None,
+    context: Context = None,
+    steps: Annotated[int, typer.Option(min=1, max=MAX_PROFILED_STEPS, help="Number of steps.")] = USUAL_PROFILED_STEPS,
+    everywhere: Annotated[bool, typer.Option("--all", help="Profile all processes. Default: one.")] = False,
+) -> None:
+    """Profile the next steps of a running run. The traces are stored below `profiles/` in its checkpoint root.
+
+    It runs a command in the pods, for which you need the right to create `pods/exec`.
+    """
+    with reporting_errors():
+        runs = Runs(ClusterAccess(context, namespace))
+        document = runs.get(run)
+        pods = [pod.metadata.name for pod in runs.pods(run) if pod.status.phase == "Running"]
+        if not pods:
+            raise Rejected(f"run {run} has no running pod, so there is no step to profile; see kubectl halcyon status {run}")
+        port = document.get("spec", {}).get("telemetry", {}).get("port", 9400)
+        command = ["halcyon", "profile-here", "--steps", str(steps), "--port", str(port)]
+        for pod in pods if everywhere else pods[:1]:
+            say(f"{pod}: {runs.execute(pod, command)}")
+        say("then: halcyon show profile ROOT")
+
+
+def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
+    """Save a checkpoint, release the hardware, and stay suspended until `resume`."""
+    with reporting_errors():
+        runs = Runs(ClusterAccess(context, namespace))
+        patched = runs.patch(run, {"spec": {"suspend": True}})
+        say(f"{run} saves and releases its hardware")
+        if wait:
+            wait_for(runs, run, lambda status: status.phase in AT_REST, _generation(patched))
+
+
+def resume(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
+    """Continue the run from its last checkpoint."""
+    with reporting_errors():
+        runs = Runs(ClusterAccess(context, namespace))
+        patched = runs.patch(run, {"spec": {"suspend": False}})
+        say(f"{run} goes on from its last checkpoint")
+        if wait:
+            wait_for(runs, run, lambda status: status.phase in ("Running", "Succeeded", "Failed"), _generation(patched))
+
+
+def restart(
+    run: Run,
+    namespace: Namespace = None,
+    context: Context = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the new pods train.")] = True,
+) -> None:
+    """Save a checkpoint, delete all pods, and continue with new ones. The operator does this, even if this command is interrupted."""
+    with reporting_errors():
+        runs = Runs(ClusterAccess(context, namespace))
+        before = parse_status(runs.get(run).get("status"))
+        if before.phase in ("Succeeded", "Suspended"):
+            raise Rejected(f"run {run} is {before.phase} and has no pods to replace")
+        if problem := _problem(before):
+            raise Rejected(f"run {run} cannot be restarted while its document is not valid: {problem}")
+        value = _new_value()
+        runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_RESTART: value}}})
+        say(f"{run} saves, and goes on with new pods")
+        if wait:
+            try:
+                say(f"{run} goes on as attempt {restarted(runs, run, value)}")
+            except KeyboardInterrupt:
+                say("the restart goes on without this command")
+                raise typer.Exit(130) from None
+
+
+def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
+    """Make a run use its defaults as they are now. Fields that differ then have the effect of an edit."""
+    with reporting_errors():
+        runs = Runs(ClusterAccess(context, namespace))
+        before = parse_status(runs.get(run).get("status"))
+        if before.phase == "Succeeded":
+            raise Rejected(f"run {run} is Succeeded, so its defaults have no effect any more")
+        value = _new_value()
+        runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_REFRESH_DEFAULTS: value}}})
+        if before.phase == "Suspended":
+            say(f"{run} is Suspended and reads its defaults again when it is resumed")
+            return
+        say(f"{run} reads its defaults again; changes that need new pods wait for a checkpoint")
+        if not wait:
+            return
+        known = _problem(before)
+        if known:
+            say(f"it cannot use them until this is fixed: {known}")
+
+        def taken(status: TrainingRunStatus) -> bool:
+            problem = _problem(status)
+            if problem and problem != known:
+                raise Rejected(f"run {run} cannot use its defaults: {problem}; it retries by itself once that is fixed")
+            return status.defaults is not None and status.defaults.request == value
+
+        wait_for(runs, run, taken)
+
+
+def _problem(status: TrainingRunStatus) -> str:
+    """Return why a run's document is not valid together with its defaults; empty if it is valid."""
+    stalled = status.condition("Stalled")
+    return stalled.message if stalled is not None and (stalled.status, stalled.reason) == ("True", "InvalidSpec") else ""
+
+
+def _generation(document: dict[str, Any]) -> int:
+    return int(document["metadata"].get("generation", 0))
+
+
+def _new_value() -> str:
+    """Return a value that no annotation had before."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}-{secrets.token_hex(4)}"

@@ -1,0 +1,137 @@
+"""Commands that show runs as they are: status, top and logs."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+
+from halcyon.cli.errors import console
+from halcyon_api.status import parse_status
+from halcyon_cli.cluster import ClusterAccess, Runs
+from halcyon_cli.commands.options import Context, Form, Namespace, Output, Run
+from halcyon_cli.commands.output import write_json
+from halcyon_cli.errors import reporting_errors
+from halcyon_cli.roots import Endpoint, Place, Region, history_of_root, is_root
+
+_ENDED = ("Succeeded", "Failed")
+_WATCH_SECONDS = 5.0
+"""Time between two reads of a root that is watched."""
+
+
+def status(
+    run: Place,
+    namespace: Namespace = None,
+    context: Context = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Update the view until the run ends.")] = False,
+    output: Output = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Show the state of a run: phase and reason, progress, losses, checkpoints, hosts, and where its time went."""
+    from rich.live import Live
+
+    with reporting_errors():
+        if is_root(run):
+            _status_of_root(run, endpoint, region, watch=watch, output=output)
+            return
+        runs = Runs(ClusterAccess(context, namespace))
+        if output is not None:
+            for document in runs.changes(run) if watch else (runs.get(run),):
+                write_json(_summary(document), one_line=watch)
+                if not watch or parse_status(document.get("status")).phase in _ENDED:
+                    return
+        if not watch:
+            console().print(_view(runs, run, runs.get(run))[0])
+            return
+        with Live(console=Console(), auto_refresh=False) as live:
+            for document in runs.changes(run):
+                view, ended = _view(runs, run, document)
+                live.update(view, refresh=True)
+                if ended:
+                    return
+
+
+def _status_of_root(place: str, endpoint: str | None, region: str | None, *, watch: bool, output: Form | None) -> None:
+    from rich.live import Live
+
+    from halcyon_cli import history_report
+    from halcyon_cli.history_view import status_view
+
+    history = history_of_root(place, endpoint, region)
+    if output is not None:
+        found = history_report.document(history)
+        del found["history"]
+        write_json({"run": history.run, "state": history_report.state(history, time.time()), **found})
+    elif not watch:
+        console().print(status_view(history, time.time()))
+    else:
+        with Live(status_view(history, time.time()), console=Console(), auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
+            while not history.groups[-1].ended:
+                time.sleep(_WATCH_SECONDS)
+                history = history_of_root(place, endpoint, region)
+                live.update(status_view(history, time.time()), refresh=True)
+
+
+def top(
+    namespace: Namespace = None,
+    context: Context = None,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="The runs of all namespaces.")] = False,
+    output: Output = None,
+) -> None:
+    """Show all runs, one line each."""
+    from halcyon_cli.status_view import fleet_view
+
+    with reporting_errors():
+        found = Runs(ClusterAccess(context, namespace)).list(everywhere=everywhere)
+        if output is not None:
+            write_json([_summary(run) for run in found])
+            return
+        rows = [(run["metadata"].get("namespace", ""), run["metadata"]["name"], parse_status(run.get("status"))) for run in found]
+        console().print(fleet_view(rows, datetime.now(UTC)))
+
+
+def logs(
+    run: Run,
+    namespace: Namespace = None,
+    context: Context = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the logs until the run ends.")] = False,
+    raw: Annotated[bool, typer.Option(help="Print the lines as the trainers wrote them.")] = False,
+) -> None:
+    """Show the logs of all processes of a run together, sorted by time."""
+    from halcyon_cli.following import follow_run, read_run
+    from halcyon_cli.log_lines import shown
+
+    console = Console(soft_wrap=True)
+    with reporting_errors(), contextlib.suppress(KeyboardInterrupt):
+        runs = Runs(ClusterAccess(context, namespace))
+        runs.get(run)  # fails if there is no such run
+        for line in follow_run(runs, run) if follow else read_run(runs, run):
+            if raw:
+                sys.stdout.write(f"{line.text}\n")
+            else:
+                console.print(shown(line))
+
+
+def _view(runs: Runs, run: str, document: dict[str, Any]) -> tuple[RenderableType, bool]:
+    """Return the view of a run, and whether the run has ended."""
+    from halcyon_cli.following import hosts_of, last_losses
+    from halcyon_cli.status_view import run_view
+
+    found = parse_status(document.get("status"))
+    pods = runs.pods(run)
+    now = datetime.now(UTC)
+    steps = document["spec"].get("trainer", {}).get("steps")
+    view = run_view(run, found, steps, hosts_of(pods, now), last_losses(runs, pods), now)
+    return view, found.phase in _ENDED
+
+
+def _summary(run: dict[str, Any]) -> dict[str, Any]:
+    """Return a run as a JSON value: namespace, name, and the status as the API server stores it."""
+    metadata = run["metadata"]
+    return {"namespace": metadata.get("namespace", ""), "name": metadata["name"], "status": run.get("status") or {}}
