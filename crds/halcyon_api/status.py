@@ -132,7 +132,10 @@ class HistoryEntry(StatusModel):
     startup_seconds: StartupSeconds | None = Field(default=None, description="Durations of the phases of its start.")
     seconds: GoodputSeconds | None = Field(
         default=None,
-        description="Its time by cause, from the end of the previous process group to its own end. All its steps count as productive here.",
+        description=(
+            "Its time by cause, from the end of the previous process group to its own end. Steps repeated by a later group count as "
+            "productive here."
+        ),
     )
     unseen_seconds: float = Field(default=0.0, ge=0, description="Part of `other`: time after the last report of a process.")
 

@@ -103,6 +103,22 @@ def test_the_seconds_of_a_start_are_split_by_its_cause() -> None:
     assert story.status.goodput.ratio == 0.12
 
 
+def test_a_process_that_goes_back_moves_the_time_of_its_lost_steps() -> None:
+    """20 s of steps were counted as productive; then the process goes back over 15 of them, trains 4 s more, and restores for 1 s."""
+    story = AccountedRun()
+    group = ProcessGroup(1, 0)
+    story.begin(group)
+    story.now = 20
+    alive = a_pod((1, 0), 0, 0)
+    assert story.reconcile(pods=[alive], report=story.hear(group, 0, 20, 0, productive_step=20)).productive_step == 20
+    story.now = 25
+    found = story.reconcile(pods=[alive], report=story.hear(group, 0, 9, 0, productive_step=9, lost_work=15, restore=1))
+    assert found == GoodputSeconds(productive_step=9, lost_work=15, restore=1)
+    story.now = 27
+    found = story.reconcile(pods=[alive], report=story.hear(group, 0, 11, 0, productive_step=11, lost_work=15, restore=1))
+    assert found == GoodputSeconds(productive_step=11, lost_work=15, restore=1)
+
+
 def test_the_last_report_counts_seconds_after_the_eviction() -> None:
     """An evicted process saves for 4 s: its last report has these seconds, although the end counts from the eviction."""
     story = AccountedRun()

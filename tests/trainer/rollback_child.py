@@ -1,6 +1,7 @@
 """``halcyon`` that is killed while it goes back: ``python -m tests.trainer.rollback_child train RUN.YAML ...``.
 
-POISON=BATCH: the loss weights of the batch of this number, counted from 0, are not a number. KILLED=FILE: the process kills itself once,
+POISON=BATCH: the loss weights of the batch of this number, counted from 0, are not a number; with SPIKE set, its targets are bytes that the
+corpus does not have. KILLED=FILE: the process kills itself once,
 and then makes the file; KILL=before: before HEAD is changed, KILL=after: after it.
 """
 
@@ -20,7 +21,11 @@ batch, go_back = Loader.batch, Checkpointer.go_back
 
 def poisoned(loader: Loader, step: int) -> Any:
     found = batch(loader, step)
-    return found | {"weights": found["weights"] * float("nan")} if step == int(os.environ["POISON"]) else found
+    if step != int(os.environ["POISON"]):
+        return found
+    if "SPIKE" in os.environ:
+        return found | {"targets": (found["targets"] + 128) % 256}
+    return found | {"weights": found["weights"] * float("nan")}
 
 
 def killed(checkpointer: Checkpointer, back: Any) -> Any:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import halcyon
 from halcyon.checkpoint.comparison import Checkpoint, compare
+from halcyon.checkpoint.inspection import list_checkpoints
 from halcyon.checkpoint.opening import entry_of
 from halcyon.cli.main import app
 from halcyon.history.reading import read_history
@@ -198,3 +199,41 @@ def test_a_run_that_is_killed_while_it_goes_back_ends_like_an_undisturbed_one(
     positions = [one.manifest.data_position for one in (first, second)]
     assert positions[0].sequences == positions[1].sequences == (12 + 4) * 8
     assert [(one.step, one.batches) for one in positions[1].skipped] == [(5, 4)]
+
+
+@pytest.mark.variant
+def test_a_return_past_a_spike_takes_the_best_evaluation_back_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Step 9 is a spike: the run goes back to step 5. The evaluation of step 8 is made again, and counts once; its history is that too."""
+    best = {"minImprovement": 100.0, "patience": 9}
+    runs = [
+        document(tmp_path, name, 14, slices=1, evaluation={"everySteps": 4, "batches": 1, "best": best}) for name in ("calm-root", "root")
+    ]
+    for run in runs:
+        run["spec"]["data"]["validation"] = {"fraction": 0.1}
+        run["spec"]["recovery"] = {"divergence": {"spike": {"sigmas": 1, "windowSteps": 8, "action": "rollback"}}}
+    module = "tests.trainer.rollback_child"
+    monkeypatch.setenv("POISON", "8")
+    monkeypatch.setenv("SPIKE", "1")
+    calm = start_processes(runs[0], tmp_path / "calm", module=module)
+    assert calm.wait() == [ExitCode.DONE], calm.leader.noise[-20:]
+    assert [event["toStep"] for event in calm.leader.events if event.get("event") == "rolledBack"] == [5]
+    evaluations = [(event["step"], event["loss"]) for event in calm.leader.events if event.get("event") == "evaluation"]
+    assert [step for step, _ in evaluations] == [4, 8, 8, 12, 14]
+    assert evaluations[1] != evaluations[2], "the batches are others"
+    monkeypatch.setenv("KILL", "after")
+    monkeypatch.setenv("KILLED", str(tmp_path / "killed"))
+    for number, group in enumerate(each_restart(runs[1], tmp_path / "run", module=module)):
+        assert group.wait() == [-signal.SIGKILL if number == 0 else ExitCode.DONE]
+    assert list(compare(*(newest_checkpoint(tmp_path / name) for name in ("calm-root", "root")))) == []
+    for name, losses in (("calm-root", dict(evaluations)), ("root", dict(evaluations))):
+        store = Store(address(str(tmp_path / name)))
+        record = entry_of(store, None).evaluation
+        assert record is not None
+        assert (record.best_step, record.evaluated_step, record.without_improvement) == (4, 14, 3)
+        assert 4 in [entry.step for entry in list_checkpoints(store.place).committed]
+        history = read_history(store)
+        assert {row["step"]: row["loss"] for row in history.evaluations} == losses
+        assert [row["step"] for row in history.steps] == list(range(1, 15))
+    (group_of_calm,) = read_history(Store(address(str(tmp_path / "calm-root")))).groups
+    assert group_of_calm.repeated == 4
+    assert group_of_calm.seconds.lost_work > 0

@@ -75,11 +75,18 @@ class _Book:
         if self.process is None:
             self.advance(at - timedelta(seconds=seconds.total), "startup")
         before = (self.process or GoodputSeconds()).milliseconds()
-        news = {cause: max(0, count - before[cause]) for cause, count in seconds.milliseconds().items()}
+        news = {cause: count - before[cause] for cause, count in seconds.milliseconds().items()}
+        # A process that went back to an earlier checkpoint has moved the time of steps that were counted as productive.
+        lost = max(0, news["lost_work"])
+        news |= {"productive_step": news["productive_step"] + lost, "lost_work": 0}
+        news = {cause: max(0, count) for cause, count in news.items()}
         # The clocks of process and operator differ, and reports may come from two processes of the group: reports give the shares of the
         # causes, the operator's clock gives the time.
         for cause, share in _shares(news, self._take(at)).items():
             self.milliseconds[cause] += share
+        lost = min(lost, self.milliseconds["productive_step"])
+        self.milliseconds["productive_step"] -= lost
+        self.milliseconds["lost_work"] += lost
         self.process = seconds
 
     def close(self) -> GoodputSeconds:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from halcyon.checkpoint.head import with_commit
+from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.rollback import KeepsNewestByStep, Return, batch_number, in_force, until
-from halcyon_api.checkpoint_documents import CommittedStep, Epoch, Head, Owner, decode_head, encode_head
+from halcyon_api.checkpoint_documents import CommittedStep, Epoch, EvaluationRecord, Head, Owner, decode_head, encode_head
 
 EPOCH = Epoch(attempt=2, restart=1)
 
@@ -78,6 +80,21 @@ def test_a_checkpoint_has_only_its_own_past() -> None:
     head = Return(24, "jump", by_step=by_tens).applied(head_of(10, 20))
     assert until(head.skipped, 19) == ()
     assert until(head.skipped, 20) == head.skipped
+
+
+def evaluated(step: int, best: int) -> CommittedStep:
+    record = EvaluationRecord(metric="loss", evaluated_step=step, best_step=best, best_value=1.0)
+    return entry(step).model_copy(update={"evaluation": record})
+
+
+def test_the_best_evaluation_is_again_that_of_the_checkpoint() -> None:
+    """Step 15 was the best, but its model is left behind: step 4 is the best again, and retention keeps it."""
+    head = head_of().model_copy(update={"committed": (evaluated(15, 15), evaluated(10, 4), evaluated(4, 4))})
+    back = Return(17, "jump", by_step=by_tens).applied(head)
+    assert [(one.step, one.evaluation and one.evaluation.best_step) for one in back.committed] == [(10, 4), (4, 4)]
+    for step in (20, 30):
+        back = with_commit(back, evaluated(step, 4), Retention(1))
+    assert [one.step for one in back.committed] == [30, 4]
 
 
 def test_the_newest_checkpoint_made_by_step_is_kept() -> None:

@@ -42,6 +42,26 @@ def test_a_run_that_was_killed_and_resumed_has_each_step_once(tmp_path: Path) ->
     assert [one["event"] for one in found.events] == ["checkpoint", "done"]
 
 
+def test_a_run_that_goes_back_leaves_behind_what_came_after_its_checkpoint(tmp_path: Path) -> None:
+    """The process went back from step 9 to step 4, behind the step 5 at which it had resumed, and was killed after step 6."""
+    store = root(tmp_path)
+    Recorder(store.place, group(1)).flush([row(number, 1.0) for number in range(1, 6)])
+    second = Recorder(store.place, group(2, resumed=5, began=2000.0))
+    evaluations = [Row("evaluation", float(number), {"step": number, "loss": 1.0}) for number in (4, 8)]
+    second.flush([*(row(number, 2.0) for number in range(6, 10)), *evaluations])
+    back = Row("rolledBack", 10.0, {"step": 9, "to_step": 4, "batches": 5, "reason": "jump"})
+    second.flush([back])
+    found = read_history(store)
+    assert [(one["step"], one["loss"]) for one in found.steps] == [(number, 1.0) for number in range(1, 5)]
+    second.done = 6
+    second.writer._take([row(number, 3.0) for number in (5, 6)], True, False)
+    found = read_history(store)
+    assert [(one["step"], one["loss"]) for one in found.steps] == [*((number, 1.0) for number in range(1, 5)), (5, 3.0), (6, 3.0)]
+    assert [one["step"] for one in found.evaluations] == [4]
+    assert [(one.last_step, one.repeated) for one in found.groups] == [(5, 1), (6, 5)]
+    assert found.done_steps == 6
+
+
 def test_what_a_save_holds_is_written_when_it_begins(tmp_path: Path) -> None:
     store = root(tmp_path)
     recorder = Recorder(store.place, group(1))

@@ -16,6 +16,7 @@ import halcyon
 from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.checkpoint.layout import Leaf, flatten
 from halcyon.checkpoint.opening import entry_of
+from halcyon.checkpoint.weights import COUNT_PATH, EMA_PREFIX
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.exporting import export_model
 from halcyon.huggingface.importing import import_model
@@ -31,13 +32,14 @@ from tests.trainer.huggingface.folders import GOLDENS, OWNER, TOKENS, llama_tens
 from tests.trainer.huggingface.test_beginning import begun, origin_of, spec_of
 
 
-def checkpoint(base: Path, root: Path, *, whole: bool = False, **lora: Any) -> tuple[Any, CausalLM]:
+def checkpoint(base: Path, root: Path, *, whole: bool = False, averaged: bool = False, **lora: Any) -> tuple[Any, CausalLM]:
     """A checkpoint of a run that trained an adapter of a folder's model, and that model. Every factor has random numbers.
 
     Args:
         base: The folder.
         root: The root of the run.
         whole: Whether it has a whole state, not only a model.
+        averaged: Whether it has a moving average of all parameters, which is then returned in the place of the model.
         lora: Fields of ``spec.adapter.lora``.
     """
     model, _ = halcyon.load(f"hf:{base}")
@@ -56,6 +58,10 @@ def checkpoint(base: Path, root: Path, *, whole: bool = False, **lora: Any) -> t
     leaves = {f"model.{leaf.path}": leaf for leaf in flatten(model)}
     if whole:
         leaves["step"] = Leaf("step", np.int32(7), None)
+    if averaged:
+        model = jax.tree.map(lambda x: x + 0.1 * noise.standard_normal(x.shape).astype(np.float32), model)
+        leaves |= {f"{EMA_PREFIX}{leaf.path}": leaf for leaf in flatten(model)}
+        leaves[COUNT_PATH] = Leaf(COUNT_PATH, np.int32(3), None)
     described = [
         ManifestLeaf(path=path, shape=one.shape, dtype=one.dtype.name, axes=one.axes, chunk_shape=one.shape) for path, one in leaves.items()
     ]
@@ -69,7 +75,7 @@ def checkpoint(base: Path, root: Path, *, whole: bool = False, **lora: Any) -> t
         positions=known.positions,
         time="2001-09-09T01:46:40Z",
     )
-    return stored_model(store_of(root), entry), model
+    return stored_model(store_of(root), entry, weights="average" if averaged else "model"), model
 
 
 def difference(one: CausalLM, other: CausalLM) -> float:
@@ -95,6 +101,22 @@ def test_merged_exports_and_files_of_peft_hold_the_same_model(tmp_path: Path, na
     export_adapter(stored, store_of(tmp_path / "adapter"))
     import_model(store_of(base), store_of(tmp_path / "again"), owner=OWNER, adapter=store_of(tmp_path / "adapter"), clock=1e9)
     assert difference(halcyon.load(f"{tmp_path / 'again'}")[0], wanted) <= 1e-6
+
+
+@pytest.mark.parametrize("lora", [{}, pytest.param({"dora": True}, marks=pytest.mark.variant)], ids=["plain", "dora"])
+def test_an_average_of_a_run_with_an_adapter_is_exported_merged_and_alone(tmp_path: Path, lora: dict[str, Any]) -> None:
+    base = write_folder(tmp_path / "base", llama_tensors())
+    stored, average = checkpoint(base, tmp_path / "root", averaged=True, **lora)
+    export_model(stored, store_of(tmp_path / "model"))
+    wanted = merged(average)
+    assert difference(halcyon.load(f"hf:{tmp_path / 'model'}")[0], wanted) <= 1e-6
+    assert difference(halcyon.load(f"{tmp_path / 'root'}", weights="average")[0], wanted) <= 1e-6
+    assert difference(halcyon.load(f"{tmp_path / 'root'}")[0], wanted) > 1e-3, "the parameters are others"
+    export_adapter(stored, store_of(tmp_path / "adapter"))
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    (down,) = (value for name, value in tensors.items() if "layers.0.mlp.up_proj.lora_A" in name)
+    (expected,) = (np.asarray(leaf.value)[0] for leaf in flatten(average) if leaf.path == "blocks.stacked.mlp.up.adapter.down")
+    np.testing.assert_allclose(down.reshape(-1), np.moveaxis(expected, -1, 0).reshape(-1), atol=1e-6)
 
 
 def test_the_files_of_peft_have_its_names_and_shapes(tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ from typing import get_args
 
 import pytest
 
+from halcyon.telemetry.metrics import METRICS
 from halcyon.telemetry.time_account import TimeAccount
 from halcyon_api.goodput import CAUSES
 from halcyon_api.progress import Stage
 from tests.trainer.telemetry.fakes import Scene, step_report
+
+METRIC = next(one for one in METRICS if one.name == "halcyon_trainer_seconds_total")
 
 
 def test_the_seconds_of_a_process_are_split_by_its_stages() -> None:
@@ -74,3 +77,36 @@ def test_the_sum_of_all_causes_is_the_age_of_the_process(seed: int) -> None:
                 found = account.until(stage, now)
                 assert found.total == pytest.approx(now - began, abs=0.001 * len(CAUSES))
                 assert min(found.milliseconds().values()) >= 0
+
+
+def test_steps_after_the_checkpoint_to_which_a_run_goes_back_are_lost_work() -> None:
+    scene = Scene()
+    scene.start()
+    scene.steps(1, 11)
+    before = scene.reporter.report().seconds
+    scene.reporter.stage("restoring")
+    scene.time.pass_(4)
+    scene.reporter.rolled_back(11, 5, 6, "jump")
+    scene.reporter.stage("training")
+    found = scene.reporter.report().seconds
+    assert (found.productive_step, found.lost_work) == (before.productive_step - 3.0, 3.0), "six steps of 0.5 s"
+    assert found.total == before.total + 4
+    scene.steps(6, 8)
+    scene.reporter.rolled_back(8, 0, 8, "jump again")
+    found = scene.reporter.report().seconds
+    assert found.productive_step == 0.0, "a return to a checkpoint of an earlier process loses all steps of this one"
+    assert found.lost_work == before.productive_step + 1.5
+    counters = {cause: seconds for (cause,), seconds in METRIC.read(scene.reporter.observe())}
+    assert (counters["productiveStep"], counters["lostWork"]) == (found.lost_work, 0.0), "a counter never falls"
+
+
+def test_a_long_process_remembers_its_steps_at_growing_distances() -> None:
+    account = TimeAccount(0.0)
+    account.first_step_ends("training", 0.0)
+    for step in range(1, 100_001):
+        account.step_ends("training", step, float(step))
+    assert len(account._marks) <= 2048
+    account.went_back("training", 54_321, 100_000.0)
+    found = account.until("training", 100_000.0)
+    assert found.productive_step == pytest.approx(54_321, abs=1e-6)
+    assert found.lost_work == pytest.approx(100_000 - 54_321, abs=1e-6)

@@ -19,9 +19,10 @@ from halcyon.history.background import Row
 from halcyon.storage.store import Store
 from halcyon.telemetry.trackers.git_state import git_state
 from halcyon.telemetry.trackers.json_lines import JsonLines
-from halcyon.telemetry.trackers.opening import series_identity, shown_document, trackers_of
+from halcyon.telemetry.trackers.opening import returns_of, series_identity, shown_document, trackers_of
 from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
 from halcyon.telemetry.trackers.weights_and_biases import WeightsAndBiases, has_credentials
+from halcyon_api.checkpoint_documents import HEAD_KEY, Epoch, Head, Owner, SkippedBatches, encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.trackers import TrackersSpec
 from halcyon_api.training_run import parse_run
@@ -33,13 +34,15 @@ def installed(name: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
 
 
-def feed(tracker: Tracker, resumed: int, last: int, *, end: str = "done") -> list[str]:
-    """Hand the steps of one process to a tracker, and end as the process does. Returns the warnings."""
+def feed(tracker: Tracker, resumed: int, last: int, *, end: str = "done", back: int | None = None, returns: int = 0) -> list[str]:
+    """Hand the steps of one process to a tracker, and end as the process does. Returns the warnings.
+
+    With `back`, the process goes back to that step after the last one, and does the steps after it again with other losses."""
     warnings: list[str] = []
     thread = TrackerThread(
         "tracker",
         tracker,
-        lambda step: TrackedRun("c0ffee", "tiny", step, {"kind": "TrainingRun"}),
+        lambda step: TrackedRun("c0ffee", "tiny", step, {"kind": "TrainingRun"}, returns),
         lambda: {"goodput": 0.5},
         warnings.append,
     )
@@ -47,6 +50,10 @@ def feed(tracker: Tracker, resumed: int, last: int, *, end: str = "done") -> lis
     thread.record(Row("restored", 0.0, {"step": resumed, "seconds": 1.0}))
     for step in range(resumed + 1, last + 1):
         thread.record(Row("step", 100.0 + step, {"step": step, "loss": 1.0 / step, "eta_seconds": 1.0, "per_layer": (1.0, 2.0)}))
+    if back is not None:
+        thread.record(Row("rolledBack", 150.0, {"step": last, "to_step": back, "batches": last - back, "reason": "jump"}))
+        for step in range(back + 1, last + 1):
+            thread.record(Row("step", 150.0 + step, {"step": step, "loss": 2.0 / step}))
     thread.record(Row("evaluation", 200.0, {"step": last, "loss": 0.5, "source": None}))
     if end:
         thread.record(Row(end, 201.0, {"step": last}))
@@ -70,6 +77,52 @@ def test_a_file_of_json_lines_has_each_step_once_after_a_kill(tmp_path: Path) ->
     assert [row["step"] for row in rows if "evaluation/loss" in row] == [12]
     assert rows[-1] == {"event": "done", "goodput": 0.5}
     assert "train/eta_seconds" not in rows[0]
+
+
+def test_a_file_of_json_lines_has_each_step_once_after_a_return_to_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    assert feed(JsonLines(str(path)), 0, 9, back=5) == []
+    losses = {step: (1.0 if step <= 5 else 2.0) / step for step in range(1, 10)}
+    assert {row["step"]: row["train/loss"] for row in rows_of(path) if "train/loss" in row} == losses
+    assert len([row for row in rows_of(path) if "train/loss" in row]) == 9
+    assert rows_of(path)[-1] == {"event": "done", "goodput": 0.5}
+
+
+class Series(JsonLines):
+    """A tracker that cannot forget numbers; it records the series that it begins, and their steps."""
+
+    def __init__(self) -> None:
+        super().__init__("/nowhere")
+        self.steps: dict[str, list[int]] = {}
+        self.ends: list[str] = []
+
+    def begin(self, run: TrackedRun) -> None:
+        self._now = self.steps.setdefault(f"{run.title} {run.series}", [])
+
+    def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
+        self._now.append(step)
+
+    def end(self, cause: str, summary: Mapping[str, float]) -> None:
+        self.ends.append(cause)
+
+
+def test_each_return_to_a_checkpoint_begins_another_series() -> None:
+    series = Series()
+    assert feed(series, 0, 4, back=2) == []
+    assert series.steps == {"tiny c0ffee": [1, 2, 3, 4], "tiny (return 1) c0ffee-1": [3, 4, 4]}, "the last one is an evaluation"
+    assert series.ends == ["rolledBack", "done"]
+    again = Series()
+    assert feed(again, 4, 5, returns=1) == []
+    assert list(again.steps) == ["tiny (return 1) c0ffee-1"], "a resumed run continues the series of its last return"
+
+
+def test_the_returns_of_a_run_are_those_of_its_root(tmp_path: Path) -> None:
+    store = Store(CheckpointSpec(root=f"file://{tmp_path}"))
+    assert returns_of(store) == 0
+    epoch = Epoch(attempt=1, restart=0)
+    skipped = (SkippedBatches(step=5, batches=4, reason="jump", epoch=epoch),)
+    store.write(HEAD_KEY, encode_head(Head(owner=Owner(namespace="tests", name="tiny"), epoch=epoch, skipped=skipped)))
+    assert returns_of(store) == 1
 
 
 def test_a_file_of_something_else_is_left_alone_and_the_run_trains_on(tmp_path: Path) -> None:
@@ -195,13 +248,42 @@ def check_twice(make: Callable[[], Tracker]) -> None:
     assert feed(make(), 6, 12) == []
 
 
+def losses_of(path: Path) -> list[tuple[int, float]]:
+    """Step and loss of each point in a file of Weights & Biases: records in blocks of 32 KiB, each in parts of the types 1 to 4."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, place, whole, found = path.read_bytes(), 7, b"", []
+    while place + 7 <= len(data):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, place)
+        whole += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            items = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in Record.FromString(whole).history.item}
+            if "train/loss" in items:
+                found.append((items["_step"], items["train/loss"]))
+            whole = b""
+    return found
+
+
 @pytest.mark.variant
 @installed("wandb")
 def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process has a folder of its own; together they have each step once. After a return to a checkpoint there is another series."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    check_twice(lambda: WeightsAndBiases("project"))
-    assert len(list(tmp_path.glob("wandb/offline-run-*-c0ffee/run-c0ffee.wandb"))) == 2
+    assert feed(WeightsAndBiases("project"), 0, 9, end="error") == []
+    assert feed(WeightsAndBiases("project"), 6, 12, back=10) == []
+    assert feed(WeightsAndBiases("project"), 11, 13, returns=1) == []
+    files = sorted(tmp_path.glob("wandb/offline-run-*-c0ffee/run-c0ffee.wandb"))
+    assert len(files) == 2
+    assert sorted(point for file in files for point in losses_of(file)) == [(step, 1.0 / step) for step in range(1, 13)]
+    files = sorted(tmp_path.glob("wandb/offline-run-*-c0ffee-1/run-c0ffee-1.wandb"))
+    assert len(files) == 2
+    assert sorted(point for file in files for point in losses_of(file)) == [(11, 2 / 11), (12, 2 / 12), (13, 1 / 13)]
 
 
 @pytest.mark.variant

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from halcyon.cli.errors import console, report_errors
 from halcyon.cli.options import Defaults, Document, Overrides
 from halcyon.cli.reading import valid_training
+from halcyon.cli.show_schedule import schedule
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -68,6 +69,9 @@ def show_run(
             shown.print(part)
         if found.vocabulary == _assumed_vocabulary():
             shown.print(f"The vocabulary is in a file; {found.vocabulary:,} tokens are assumed.", highlight=False)
+
+
+app.command()(schedule)
 
 
 @app.command()

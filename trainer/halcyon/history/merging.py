@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from halcyon.history.background import STEP
-from halcyon.history.segments import Groups, Record, SegmentName
+from halcyon.history.segments import Groups, ProcessGroupId, Record, SegmentName
 
 FAN_OUT = 8
 """Segments of one level that are merged into one."""
 STEPS_KEPT = 2048
 """Rows of steps in a merged segment."""
+ROLLED_BACK = "rolledBack"
+"""Event of a return to an earlier checkpoint: steps after ``toStep`` that were done before it do not count."""
 ACCOUNT = "goodput"
 """Event of a row with the seconds by cause of a process group since its start."""
 
@@ -60,8 +62,14 @@ def resolved(groups: Groups) -> Groups:
     until: int | None = None
     for group in sorted(groups, key=lambda one: one.order, reverse=True):
         found[group] = _last_of_each_step(groups[group], until)
-        until = group.resumed_step if until is None else min(until, group.resumed_step)
+        first = first_step(group, groups[group])
+        until = first if until is None else min(until, first)
     return dict(reversed(found.items()))
+
+
+def first_step(group: ProcessGroupId, rows: Iterable[Record]) -> int:
+    """The step after which a process group has done all steps: that of its resume, or an earlier one to which it went back."""
+    return min([group.resumed_step, *(row["toStep"] for row in rows if row["event"] == ROLLED_BACK)])
 
 
 def sampled(groups: Groups, limit: int) -> Groups:
@@ -85,6 +93,8 @@ def _last_of_each_step(rows: Sequence[Record], until: int | None) -> list[Record
     for row in reversed(rows):
         if row["event"] != STEP:
             kept.append(row)
+            if row["event"] == ROLLED_BACK:
+                after = min(row["toStep"] + 1, row["toStep"] + 1 if after is None else after)
             continue
         step = row["step"]
         if (until is None or step <= until) and (after is None or step < after):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from halcyon.history.background import STEP
-from halcyon.history.merging import ACCOUNT, joined, resolved
+from halcyon.history.merging import ACCOUNT, ROLLED_BACK, first_step, joined, resolved
 from halcyon.history.segments import METRICS_PREFIX, Groups, ProcessGroupId, Record, SegmentName, live, parse_name
 from halcyon.history.writer import read_segments
 from halcyon.storage.store import Store
@@ -36,7 +36,7 @@ class ProcessGroupHistory:
         ended: The cause of its end; empty if it wrote none, because it still trains or was killed.
         message: One sentence about its end.
         seconds: Its seconds by cause, with those of repeated steps under lost work; zero if it wrote no account.
-        repeated: Steps that a later group did again.
+        repeated: Steps that this group or a later one did again.
     """
 
     group: ProcessGroupId
@@ -152,7 +152,10 @@ def history_of(root: str, groups: Groups, *, files: int = 0, damages: Sequence[s
     evaluations: dict[tuple[int, str, str], Record] = {}
     events: list[Record] = []
     for group, rows in kept.items():
+        evaluations = _until(evaluations, group.resumed_step)
         for row in rows:
+            if row["event"] == ROLLED_BACK:
+                evaluations = _until(evaluations, row["toStep"])
             if row["event"] == "evaluation":
                 evaluations[row["step"], row.get("source", ""), row.get("tag", "")] = row
             elif row["event"] not in (STEP, ACCOUNT):
@@ -168,11 +171,17 @@ def history_of(root: str, groups: Groups, *, files: int = 0, damages: Sequence[s
     )
 
 
+def _until(evaluations: dict[tuple[int, str, str], Record], step: int) -> dict[tuple[int, str, str], Record]:
+    """The evaluations without those after a step: their models were left behind."""
+    return {key: row for key, row in evaluations.items() if key[0] <= step}
+
+
 def _accounts(groups: Groups) -> tuple[ProcessGroupHistory, ...]:
     entries = [_entry(group, rows) for group, rows in groups.items()]
     found: list[ProcessGroupHistory] = []
     for index, (group, rows) in enumerate(groups.items()):
         seconds, repeated = divide(entries[index], entries[index + 1 :])
+        repeated += sum(row["step"] - row["toStep"] for row in rows if row["event"] == ROLLED_BACK)
         end = next((row for row in reversed(rows) if row["event"] in (*_ENDS, "error")), None)
         found.append(
             ProcessGroupHistory(
@@ -191,14 +200,15 @@ def _accounts(groups: Groups) -> tuple[ProcessGroupHistory, ...]:
 def _entry(group: ProcessGroupId, rows: Sequence[Record]) -> HistoryEntry:
     """The process group in the form in which the operator keeps it, whose rules of counting apply here too."""
     account = next((row for row in reversed(rows) if row["event"] == ACCOUNT), None)
-    last = max((row["step"] for row in rows if row["event"] in (STEP, ACCOUNT)), default=group.resumed_step)
+    # The newest row, not the greatest step: the group may have gone back.
+    last = next((row["step"] for row in reversed(rows) if row["event"] in (STEP, ACCOUNT)), group.resumed_step)
     seconds = GoodputSeconds()
     if account is not None:
         known = {cause: account["seconds"].get(cause_name(cause), 0.0) for cause in CAUSES}
         seconds = GoodputSeconds(**known)
     began = datetime.fromtimestamp(group.began, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return HistoryEntry(
-        attempt=group.attempt, restart=group.restart, started_at=began, from_step=group.resumed_step, to_step=last, seconds=seconds
+        attempt=group.attempt, restart=group.restart, started_at=began, from_step=first_step(group, rows), to_step=last, seconds=seconds
     )
 
 

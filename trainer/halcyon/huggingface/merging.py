@@ -10,7 +10,7 @@ import numpy as np
 
 from halcyon.checkpoint.comparison import Checkpoint
 from halcyon.checkpoint.layout import Region, whole
-from halcyon.checkpoint.weights import KEPT_BYTES, ModelArrays
+from halcyon.checkpoint.weights import KEPT_BYTES, AverageArrays, ModelArrays
 from halcyon.models.adapters import adapter_path
 from halcyon.models.axes import RANK
 from halcyon.models.parameters import STACKED_AXES
@@ -25,13 +25,18 @@ class MergedArrays(ModelArrays):
     Args:
         checkpoint: A checkpoint of a run with an adapter.
         lora: ``spec.adapter.lora`` of that run.
+        average: Merge the average of the adapter into the average of the weights, as an evaluation of the average does.
         kept_bytes: Bytes of chunks that are kept in memory.
+
+    Raises:
+        NoAverage: See `AverageArrays`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, lora: LoraSpec, *, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, checkpoint: Checkpoint, lora: LoraSpec, *, average: bool = False, kept_bytes: int = KEPT_BYTES) -> None:
         super().__init__(checkpoint, kept_bytes=kept_bytes)
         self.lora = lora
-        self.stored = self.leaves
+        self._parts = (AverageArrays if average else ModelArrays)(checkpoint, kept_bytes=kept_bytes)
+        self.stored = self._parts.leaves
         """The manifest's entries of all arrays, those of the adapter too."""
         owners = {path: adapter_path(path) for path in self.stored if f"{adapter_path(path)}.{DOWN}" in self.stored}
         of_adapter = {f"{owner}.{name}" for owner in owners.values() for name in (DOWN, UP, MAGNITUDE)}
@@ -60,6 +65,14 @@ class MergedArrays(ModelArrays):
         wanted = self._factor(magnitude, axes, columns).values.reshape(lengths.shape)
         cut = tuple(part if name in inputs else slice(None) for name, part in zip(axes, region, strict=True))
         return (adapted * (wanted / lengths))[cut].astype(weight.dtype)
+
+    def read_stored(self, path: str, region: Region) -> np.ndarray:
+        """A region of an array before the merge; see `ModelArrays.read`."""
+        return self._parts.read(path, region)
+
+    def release(self) -> None:
+        """See `ModelArrays.release`."""
+        self._parts.release()
 
     def _factor(self, path: str, axes: Sequence[str], region: Region) -> _Factor:
         """The part of an array of an adapter that belongs to a region of its weight."""

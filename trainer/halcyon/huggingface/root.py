@@ -88,11 +88,8 @@ def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_B
         spec = ModelSpec.model_validate(documents["spec.model"])
     except (KeyError, ValidationError):
         raise BadConfiguration(f"the checkpoint of step {entry.step} in {store.root} does not say which model it holds") from None
-    average = weights == "average"
-    if average and ADAPTER in documents:
-        raise BadConfiguration(f"the average of a run with an adapter cannot be read from {store.root}; leave weights out")
     try:
-        arrays = AverageArrays(checkpoint, kept_bytes=kept_bytes) if average else _arrays(checkpoint, documents, kept_bytes)
+        arrays = _arrays(checkpoint, documents, kept_bytes, average=weights == "average")
     except NoAverage as why:
         raise BadConfiguration(f"the checkpoint of step {entry.step} in {store.root} has no average: {why}; leave weights out") from None
     data: Any = documents.get("data")
@@ -113,16 +110,16 @@ def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_B
     )
 
 
-def _arrays(checkpoint: Checkpoint, documents: Mapping[str, Any], kept_bytes: int) -> ModelArrays:
+def _arrays(checkpoint: Checkpoint, documents: Mapping[str, Any], kept_bytes: int, *, average: bool) -> ModelArrays:
     if ADAPTER not in documents:
-        return ModelArrays(checkpoint, kept_bytes=kept_bytes)
+        return (AverageArrays if average else ModelArrays)(checkpoint, kept_bytes=kept_bytes)
     try:
         lora = AdapterSpec.model_validate(documents[ADAPTER]).lora
     except ValidationError:
         raise BadConfiguration(
             f"the checkpoint of step {checkpoint.entry.step} has an adapter that this version does not know; use a newer version of Halcyon"
         ) from None
-    return MergedArrays(checkpoint, lora, kept_bytes=kept_bytes)
+    return MergedArrays(checkpoint, lora, average=average, kept_bytes=kept_bytes)
 
 
 def _rows(arrays: ModelArrays) -> int:

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from halcyon.models.axes import is_named
 from halcyon.models.partition import unroll
 from halcyon.models.remat import checkpointed, scan
-from halcyon.models.stack import Run, Stack, runs_of, without_layers
+from halcyon.models.stack import Run, Stack, runs_of
+from halcyon.models.statistics import tapped
 from halcyon_api.spec.remat import Remat
 
 Form = TypeVar("Form", bound=Hashable)
@@ -40,7 +40,7 @@ def scan_forms(
     Returns:
         The last carry, and the outputs of all blocks that have one, in order: a dimension without a name in front.
     """
-    blocks = {form: jax.tree.map(without_layers, stack.stacked, is_leaf=is_named) for form, stack in stacks.items()}
+    blocks = {form: stack.blocks for form, stack in stacks.items()}
     used, outputs = dict.fromkeys(stacks, 0), []
     for run in runs_of(kinds):
         mine: dict[Form, Any] = {}
@@ -70,7 +70,9 @@ def _scan_run(
         used, found = dict.fromkeys(mine, 0), []
         for form, compute in steps:
             at = used[form]
-            carry, output = compute(jax.tree.map(lambda x, at=at: x[at], mine[form]), carry)
+            block, slot = jax.tree.map(lambda x, at=at: x[at], mine[form])
+            carry, output = compute(block, carry)
+            carry = tapped(carry, slot)
             used[form] += 1
             if output is not None:
                 found.append(output)

@@ -23,6 +23,7 @@ from haliax import Axis, NamedArray
 from halcyon.models.axes import LAYERS, is_named
 from halcyon.models.partition import unroll
 from halcyon.models.remat import checkpointed, scan
+from halcyon.models.statistics import tapped
 from halcyon_api.spec.remat import Remat
 
 Block = TypeVar("Block", bound=eqx.Module)
@@ -37,11 +38,13 @@ class Stack(eqx.Module, Generic[Block]):
         layers: The number of blocks.
         stacked: The block.
         remat: What the forward pass keeps for the backward pass; see `with_remat`.
+        slots: (layers, statistics) in a step that watches the outputs of the blocks; see `halcyon.models.activations`.
     """
 
     layers: Axis = eqx.field(static=True)
     stacked: Block
     remat: Remat = eqx.field(static=True, default="none")
+    slots: NamedArray | None = None
 
     def scan(self, step: Callable[[Any, Any, Any], tuple[Any, Any]], carry: Any, inputs: Any = None) -> tuple[Any, Any]:
         """Compute ``carry, output = step(block, carry, input)`` for each block in order.
@@ -59,11 +62,11 @@ class Stack(eqx.Module, Generic[Block]):
         one = checkpointed(step, self.remat, prevent_cse=self._flat)
 
         def body(carry: Any, at: tuple[Any, Any]) -> tuple[Any, Any]:
-            block, given = at
-            return one(block, carry, given)
+            (block, slot), given = at
+            carry, output = one(block, carry, given)
+            return tapped(carry, slot), output
 
-        blocks = jax.tree.map(without_layers, self.stacked, is_leaf=is_named)
-        return scan(body, carry, (blocks, inputs), self.remat, length=self.layers.size, blocks=1, flat=self._flat)
+        return scan(body, carry, (self.blocks, inputs), self.remat, length=self.layers.size, blocks=1, flat=self._flat)
 
     def scan_kinds(self, kinds: Sequence[Kind], step: Callable[[Kind, Any, Any], Any], carry: Any) -> Any:
         """Compute ``carry = step(kind, block, carry)`` for each block in order, where the kinds of the blocks follow a pattern.
@@ -77,25 +80,28 @@ class Stack(eqx.Module, Generic[Block]):
             step: Computes one block. It may treat its first argument as a constant.
             carry: A tree of arrays that goes from block to block.
         """
-        blocks = jax.tree.map(without_layers, self.stacked, is_leaf=is_named)
-        runs = runs_of(kinds)
+        blocks, runs = self.blocks, runs_of(kinds)
         for run in runs:
             mine = blocks if len(runs) == 1 else jax.tree.map(lambda x, run=run: x[run.first : run.end], blocks)
             flat = unroll(run.repetitions)
             merges = flat or (len(runs) > 1 and run.repetitions == 1)
             steps = [checkpointed(functools.partial(step, kind), self.remat, prevent_cse=merges) for kind in run.pattern]
 
-            def body(carry: Any, block: Any, steps: Any = steps) -> tuple[Any, None]:
-                if len(steps) == 1:
-                    return steps[0](block, carry), None
+            def body(carry: Any, mine: Any, steps: Any = steps) -> tuple[Any, None]:
                 for number, one in enumerate(steps):
-                    carry = one(jax.tree.map(lambda x, number=number: x[number], block), carry)
+                    block, slot = mine if len(steps) == 1 else jax.tree.map(lambda x, number=number: x[number], mine)
+                    carry = tapped(one(block, carry), slot)
                 return carry, None
 
             if len(run.pattern) > 1:
                 mine = jax.tree.map(lambda x, run=run: x.reshape(run.repetitions, len(run.pattern), *x.shape[1:]), mine)
             carry, _ = scan(body, carry, mine, self.remat, length=run.repetitions, blocks=len(run.pattern), flat=flat)
         return carry
+
+    @property
+    def blocks(self) -> tuple[Block, NamedArray | None]:
+        """The blocks and their slots, as a scan over them takes them."""
+        return jax.tree.map(without_layers, (self.stacked, self.slots), is_leaf=is_named)
 
     @property
     def _flat(self) -> bool:

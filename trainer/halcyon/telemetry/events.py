@@ -135,7 +135,7 @@ EVENTS = (
     ),
     Event(
         "watch",
-        "Numbers of each parameter in a watched step (`telemetry.watch`); one line for each statistic.",
+        "Numbers of each parameter, or of each block's output, in a watched step (`telemetry.watch`); one line for each statistic.",
         {
             "step": _STEP,
             "of": "`parameters`, `gradients` (before clipping) or `updates`.",

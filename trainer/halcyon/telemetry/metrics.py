@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from halcyon.telemetry.observation import Observation
 from halcyon.telemetry.pace import STEP_SECONDS_BUCKETS
-from halcyon_api.goodput import CAUSES, cause_label
+from halcyon_api.goodput import CAUSES, GoodputSeconds, cause_label
 from halcyon_api.progress import Stage, StartupSeconds
 
 if TYPE_CHECKING:
@@ -34,6 +34,14 @@ class Metric:
     help: str
     read: Callable[[Observation], Iterable[Sample]]
     labels: tuple[str, ...] = ()
+
+
+def _as_they_passed(seconds: GoodputSeconds) -> dict[str, float]:
+    """The seconds by cause as they were counted at first: a counter must not fall when steps turn out to be lost."""
+    return {cause: getattr(seconds, cause) for cause in CAUSES} | {
+        "productive_step": round(seconds.productive_step + seconds.lost_work, 3),
+        "lost_work": 0.0,
+    }
 
 
 def _one(read: Callable[[Observation], float | int | None]) -> Callable[[Observation], Iterable[Sample]]:
@@ -118,8 +126,8 @@ METRICS = (
     Metric(
         "halcyon_trainer_seconds_total",
         "counter",
-        "Every second of this process from its start, by cause; causes that only the operator can know are 0 here.",
-        lambda seen: [((cause_label(cause),), getattr(seen.report.seconds, cause)) for cause in CAUSES],
+        "Every second of this process from its start, by cause; causes that are only known later, such as lost work, are 0 here.",
+        lambda seen: [((cause_label(cause),), seconds) for cause, seconds in _as_they_passed(seen.report.seconds).items()],
         ("cause",),
     ),
     Metric("halcyon_trainer_step", "gauge", "Steps done, over all attempts.", _one(lambda seen: seen.report.progress.step)),
@@ -225,7 +233,7 @@ METRICS = (
     Metric(
         "halcyon_trainer_watch_norm",
         "gauge",
-        "Norm of each parameter, of its gradient before clipping, or of its update, in the last watched step (`telemetry.watch`).",
+        "Norm of each parameter, of its gradient before clipping, of its update, or of the outputs of blocks, in the last watched step.",
         lambda seen: [((one.what, one.path), one.value) for one in seen.watched if one.statistic == "norm"],
         ("of", "parameter"),
     ),

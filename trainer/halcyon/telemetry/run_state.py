@@ -58,6 +58,7 @@ class RunState:
         steps = report.step - before
         if first:
             self._work_begins(now, wall)
+        self.account.step_ends(facts.stage, report.step, now)
         if facts.stage == "compiling":
             facts.stage, facts.stage_began = "training", now
         facts.last_step, facts.last_step_time = report, wall
@@ -74,8 +75,9 @@ class RunState:
         return first
 
     def went_back(self, step: int) -> None:
-        """Record that the run went back to an earlier step. The speed is measured anew from there."""
+        """Record that the run went back to an earlier step. The steps since then are lost; the speed is measured anew from there."""
         facts = self.facts
+        self.account.went_back(facts.stage, step, self._clock.monotonic())
         facts.last_step = None if facts.last_step is None else replace(facts.last_step, step=step)
         self.pace.begin_again()
 

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.errors import BadConfiguration
 from halcyon.models import build_model
+from halcyon.models.activations import stacks_of
 from halcyon.models.adapters import check_used, has_adapter, trained_with_adapter, with_adapter
 from halcyon.models.axes import BATCH, POSITION, VOCAB
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
@@ -189,21 +190,6 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         make_train_step,
         objective,
         optimizer,
-        learning_rate(spec.optimizer, settings.steps),
-        mesh,
-        divergence,
-        seed=settings.seed,
-        stochastic=settings.precision.rounding == "stochastic",
-        average=spec.average,
-        gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
-    )
-    watch = spec.telemetry.watch
-    if watch is not None and watch.every_steps > settings.steps:
-        watch = None  # no step is watched, so its program need not be compiled
-    make_step = functools.partial(
-        make_train_step,
-        objective,
-        optimizer,
         learning_rate(spec.optimizer, settings.steps, settings),
         mesh,
         divergence,
@@ -219,6 +205,11 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
     watch = spec.telemetry.watch
     if watch is not None and watch.every_steps > settings.steps:
         watch = None  # no step is watched, so its program need not be compiled
+    if watch is not None and "activations" in watch.what and not stacks_of(shapes):
+        raise BadConfiguration(
+            "spec.telemetry.watch.what: the model has no halcyon.models.stack.Stack, so its blocks cannot be watched; leave activations "
+            "out, or compute the blocks in a Stack"
+        )
     return Program(
         build_state=build_state,
         complete_state=complete_state,

@@ -17,8 +17,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from haliax import NamedArray
 from jax.sharding import Mesh
 
+from halcyon.models.activations import empty_slots, with_slots
 from halcyon.models.trainable import joined, split
 from halcyon.objectives import ROW_SEEDS, Batch, Objective, Sums
 from halcyon.optim.average import updated_average
@@ -28,7 +30,7 @@ from halcyon.parallel.partition import by_group
 from halcyon.training.divergence import drop_update, judge
 from halcyon.training.in_step import InStep, StepView, all_seen
 from halcyon.training.state import Model, TrainState
-from halcyon.training.watch import watched
+from halcyon.training.watch import Watched, watched
 from halcyon_api.spec.average import AverageSpec
 from halcyon_api.spec.divergence import DivergenceSpec
 from halcyon_api.spec.watch import WatchSpec
@@ -58,6 +60,9 @@ class StepMetrics(eqx.Module):
 
 CONTROL_BITS = 2
 """Bits of a control value."""
+
+Varied = tuple[Model, dict[str, NamedArray]]
+"""What the loss is differentiated by: the trained parameters, and the slots of watched activations (`halcyon.models.activations`)."""
 
 _ROUNDING = 2**32 - 1
 """Number of the key of stochastic rounding, which no microbatch has."""
@@ -109,39 +114,45 @@ def make_train_step(
     def key_of(step: jax.Array, number: jax.Array | int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
 
-    def of_microbatch(part: Model, fixed: Model, batch: Batch, step: jax.Array, number: jax.Array | int) -> tuple[jax.Array, Sums]:
-        sums = objective(joined(part, fixed), batch, None, key_of(step, number))
+    def of_microbatch(varied: Varied, fixed: Model, batch: Batch, step: jax.Array, number: jax.Array | int) -> tuple[jax.Array, Sums]:
+        part, slots = varied
+        sums = objective(with_slots(joined(part, fixed), slots), batch, None, key_of(step, number))
         return sums.loss if sums.penalty is None else sums.loss + sums.penalty, sums
+
+    def slots_of(model: Model) -> dict[str, NamedArray]:
+        if watch is None or "activations" not in watch.what:
+            return {}
+        return empty_slots(model, histograms=watch.histograms)
 
     gradient_sums = jax.grad(of_microbatch, has_aux=True)
 
-    def batch_sums(part: Model, fixed: Model, batch: Batch, step: jax.Array) -> tuple[Sums, Model]:
+    def batch_sums(varied: Varied, fixed: Model, batch: Batch, step: jax.Array) -> tuple[Sums, Varied]:
         microbatches = len(jax.tree.leaves(batch)[0])
         if microbatches == 1:
-            gradient, sums = gradient_sums(part, fixed, jax.tree.map(lambda rows: rows[0], batch), step, 0)
+            gradient, sums = gradient_sums(varied, fixed, jax.tree.map(lambda rows: rows[0], batch), step, 0)
             return sums, gradient
 
-        def of_group(batch: Batch, parts: tuple[Model, Model], step: jax.Array) -> tuple[Sums, Model]:
-            part, fixed = parts
+        def of_group(batch: Batch, parts: tuple[Varied, Model], step: jax.Array) -> tuple[Sums, Varied]:
+            varied, fixed = parts
 
             def accumulate(carry: Any, microbatch: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-                gradient, sums = gradient_sums(part, fixed, microbatch[0], step, microbatch[1])
+                gradient, sums = gradient_sums(varied, fixed, microbatch[0], step, microbatch[1])
                 added = jax.tree.map(lambda total, one: total + one.astype(jnp.float32), carry, (sums, gradient))
                 return constrain_here(added), None
 
             one = jax.tree.map(lambda rows: rows[0], batch)
-            sums = jax.eval_shape(lambda: gradient_sums(part, fixed, one, step, 0)[1])
-            zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), (sums, part))
+            sums = jax.eval_shape(lambda: gradient_sums(varied, fixed, one, step, 0)[1])
+            zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), (sums, varied))
             return jax.lax.scan(accumulate, constrain_here(zero), (batch, jnp.arange(microbatches)))[0]
 
-        return by_group(of_group, batch, (part, fixed), step, rows_at=1, gathered=gather_once, part=lambda parts: parts[0])
+        return by_group(of_group, batch, (varied, fixed), step, rows_at=1, gathered=gather_once, part=lambda parts: parts[0])
 
     def train_step(state: TrainState, batch: Batch, control: jax.Array) -> tuple[TrainState, StepMetrics]:
         part, fixed = split(state.model, trained)
         if dropout:
             rows = jax.tree.leaves(batch)[0].shape[:2]
             batch = {**batch, ROW_SEEDS: jax.random.bits(key_of(state.step, _DROPOUT), rows, jnp.uint32)}
-        sums, gradient = batch_sums(part, fixed, batch, state.step)
+        sums, (gradient, activations) = batch_sums((part, slots_of(state.model)), fixed, batch, state.step)
         share = 1.0 / jnp.maximum(sums.weight, 1.0)
         gradient = constrain(jax.tree.map(lambda total: total.astype(jnp.float32) * share, gradient), mesh)
         rate, scheduled = learning_rate(state.step), update_arguments(state.step)
@@ -157,7 +168,7 @@ def make_train_step(
             control=_any_bits(control),
             metrics={name: total * share for name, total in sums.metrics.items()},
             seen=all_seen(in_step, StepView(state.step + 1, loss, part, gradient, updates), sums.metrics),
-            watched={} if watch is None else watched(watch, {"parameters": part, "gradients": gradient, "updates": updates}),
+            watched={} if watch is None else watched(watch, Watched(part, gradient, updates, activations), state.step),
         )
         updated = add_updates(part, updates, key_of(state.step, _ROUNDING) if stochastic else None)
         new = updated, optimizer_state, updated_average(average, state.average, joined(updated, fixed), state.step + 1)

@@ -1,31 +1,49 @@
-"""Watches parameters, gradients and updates: norm, RMS and histogram of each array, layer by layer.
+"""Watches parameters, gradients, updates and activations: norm, RMS and histogram of each array, layer by layer.
 
 The watched step is a second compiled program, which computes these numbers beside the step, on the arrays that the step has in any case. So
 the steps between pay nothing. The number of a step decides which program it uses, so a resumed run uses the same ones. Each number is a
 reduction over one array, and only the reduced numbers leave the device.
 
-A name is ``WHAT/STATISTIC/PARAMETER``, such as ``gradients/rms/blocks.mlp.up.weight``. Its value has one number for each layer, or is a
-scalar for a parameter that no layers share; a histogram has its bins as its last axis.
+The numbers of gradients, parameters and updates are computed inside a condition that is always true. Without it, the compiler fuses each
+reduction with what makes its input: it then computes the update rule again for each number, and rounds the update in another way. The
+watched step holds all updates at once, float32.
+
+A name is ``WHAT/STATISTIC/PATH``, such as ``gradients/rms/blocks.mlp.up.weight``. The path of activations is that of a stack, such as
+``blocks``. The value has one number for each layer, or is a scalar for a parameter that no layers share; a histogram has its bins as its
+last axis.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from haliax import NamedArray
 
 from halcyon.checkpoint.layout import flatten
+from halcyon.models.activations import activation_statistics
 from halcyon.models.axes import LAYERS
+from halcyon.models.statistics import counts_reaching, shares
 from halcyon_api.spec.watch import WatchSpec
 
-HISTOGRAM_EDGES = tuple(4.0**exponent for exponent in range(-16, 3))
-"""Lower edges of the bins of magnitudes but the first, which begins at 0."""
+
+class Watched(NamedTuple):
+    """The arrays of a watched step. The first three are trees with the structure of the model."""
+
+    parameters: Any
+    """Before the update."""
+    gradients: Any
+    """Before clipping."""
+    updates: Any
+    """What the update rule adds to the parameters."""
+    activations: Mapping[str, NamedArray]
+    """The sums over the outputs of the blocks: the gradient of `halcyon.models.activations.empty_slots`. Empty: they are not watched."""
 
 
-def watched(spec: WatchSpec, arrays: Mapping[str, Any]) -> dict[str, jax.Array]:
+def watched(spec: WatchSpec, arrays: Watched, step: jax.Array) -> dict[str, jax.Array]:
     """The numbers of a watched step. For use inside ``jax.jit``.
 
     - ``norm``: the square root of the sum of squares; ``rms``: of the mean of squares.
@@ -34,19 +52,45 @@ def watched(spec: WatchSpec, arrays: Mapping[str, Any]) -> dict[str, jax.Array]:
 
     Args:
         spec: ``spec.telemetry.watch`` of the run.
-        arrays: Trees with the structure of the model, by `halcyon_api.spec.watch.Watched`; ``parameters`` must be there.
+        arrays: The arrays.
+        step: Steps done before this one, int32 scalar.
     """
+    needed = {*spec.what, *(["parameters"] if "updates" in spec.what else [])}
+    trees = {name: getattr(arrays, name) for name in ("parameters", "gradients", "updates") if name in needed}
+    if _can_branch():
+        shapes = jax.eval_shape(lambda: _of_trees(spec, trees))
+
+        def nothing(trees: Any) -> dict[str, jax.Array]:
+            del trees
+            return jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes)
+
+        found: dict[str, jax.Array] = jax.lax.cond(step >= 0, lambda trees: _of_trees(spec, trees), nothing, trees)
+    else:
+        found = _of_trees(spec, trees)
+    return found | {f"activations/{name}": value for name, value in activation_statistics(arrays.activations).items()}
+
+
+def _can_branch() -> bool:
+    """Whether a branch may have sums over devices. Not in a program of several processes on CPU: it could not be kept for a restart
+    (`halcyon.training.compilation`).
+    """
+    return jax.default_backend() != "cpu" or jax.process_count() == 1
+
+
+def _of_trees(spec: WatchSpec, trees: Mapping[str, Any]) -> dict[str, jax.Array]:
     found: dict[str, jax.Array] = {}
-    for what in spec.what:
-        for path, values, axes in _leaves(arrays[what]):
+    for what in (one for one in spec.what if one != "activations"):
+        for path, values, axes in _leaves(trees[what]):
             squares = jnp.sum(jnp.square(values), axes)
             found[f"{what}/norm/{path}"] = jnp.sqrt(squares)
             found[f"{what}/rms/{path}"] = jnp.sqrt(squares / max(1, values.size // max(1, squares.size)))
             if spec.histograms:
                 found[f"{what}/histogram/{path}"] = _histogram(values, axes)
     if "updates" in spec.what:
-        for path, values, axes in _leaves(arrays["parameters"]):
-            weight = jnp.sqrt(jnp.sum(jnp.square(values), axes))
+        for path, values, axes in _leaves(trees["parameters"]):
+            weight = found.get(f"parameters/norm/{path}")
+            if weight is None:
+                weight = jnp.sqrt(jnp.sum(jnp.square(values), axes))
             update = found[f"updates/norm/{path}"]
             found[f"updates/ratio/{path}"] = jnp.where(weight > 0, update / jnp.where(weight > 0, weight, 1.0), 0.0)
     return found
@@ -60,7 +104,5 @@ def _leaves(tree: Any) -> Iterator[tuple[str, jax.Array, tuple[int, ...]]]:
 
 
 def _histogram(values: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Counts by comparisons: a scatter into bins would be slow on an accelerator."""
-    size = jnp.abs(values)
-    reached = [jnp.mean(size >= edge, axes, dtype=jnp.float32) for edge in (0.0, *HISTOGRAM_EDGES)]
-    return jnp.stack([*(low - high for low, high in itertools.pairwise(reached)), reached[-1]], axis=-1)
+    whole = max(1, values.size // max(1, math.prod(size for axis, size in enumerate(values.shape) if axis not in axes)))
+    return shares([count.astype(jnp.float32) / whole for count in counts_reaching(values, axes)])

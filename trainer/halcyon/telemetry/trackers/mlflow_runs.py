@@ -44,15 +44,16 @@ class MlflowRuns:
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             raise ValueError("there is no server; set MLFLOW_TRACKING_URI")
         self._client = mlflow.MlflowClient()
+        self._last.clear()
         experiment = self._client.get_experiment_by_name(self._experiment)
         identity = experiment.experiment_id if experiment is not None else self._client.create_experiment(self._experiment)
-        found = self._client.search_runs([identity], filter_string=f"tags.`{_TAG}` = '{run.identity}'", max_results=1)
+        found = self._client.search_runs([identity], filter_string=f"tags.`{_TAG}` = '{run.series}'", max_results=1)
         if found:
             self._run_id = found[0].info.run_id
             self._client.update_run(self._run_id, status="RUNNING")
         else:
-            tags = {_TAG: run.identity, "halcyon.document": json.dumps(run.document)[:_LONGEST_TAG]}
-            self._run_id = self._client.create_run(identity, run_name=run.name, tags=tags).info.run_id
+            tags = {_TAG: run.series, "halcyon.document": json.dumps(run.document)[:_LONGEST_TAG]}
+            self._run_id = self._client.create_run(identity, run_name=run.title, tags=tags).info.run_id
 
     def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
         """Queue numbers. Those of steps that the server has already are bitwise the same, and are left out."""

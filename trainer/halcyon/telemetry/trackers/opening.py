@@ -17,6 +17,7 @@ from halcyon.telemetry.trackers.tensor_board import TensorBoard
 from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
 from halcyon.telemetry.trackers.trackio_runs import TrackioRuns
 from halcyon.telemetry.trackers.weights_and_biases import WeightsAndBiases
+from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
 from halcyon_api.goodput import CAUSES
 from halcyon_api.spec.trackers import TrackersSpec
 from halcyon_api.training_run import TrainingRun
@@ -75,9 +76,19 @@ def _tracked(run: TrainingRun, file: Path) -> Callable[[int], TrackedRun]:
         store = Store(run.spec.checkpoint, timeout_seconds=_REQUEST_SECONDS)
         git = git_state(file)
         document = shown_document(run) | ({"git": git} if git is not None else {})
-        return TrackedRun(series_identity(store), run.metadata.name, resumed_step, document)
+        return TrackedRun(series_identity(store), run.metadata.name, resumed_step, document, returns_of(store))
 
     return tracked
+
+
+def returns_of(store: Store) -> int:
+    """How often the run of a root has gone back to an earlier checkpoint.
+
+    Raises:
+        StoreFailure: The root did not answer.
+    """
+    data = store.read(HEAD_KEY).data
+    return 0 if data is None else len(decode_head(data).skipped)
 
 
 def series_identity(store: Store) -> str:

@@ -2,12 +2,16 @@
 
 A tracker can neither slow nor end a run: its queue is bounded, its thread is a daemon, and its first error is one warning, after which it
 is not used any more. It begins at the event ``restored``, which has the step at which this process resumes.
+
+When a run goes back to an earlier checkpoint (``recovery.divergence``), it does steps again with other batches, so with other numbers. The
+tracker then ends and begins again: a file is cut at the step of the checkpoint, and a program that cannot forget numbers gets another
+series.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -17,6 +21,7 @@ from halcyon_api.package import install
 LOOK_SECONDS = 1.0
 """Longest time from a step to its tracker."""
 _END = frozenset({"done", "preempted", "error"})
+_BACK = "rolledBack"
 
 
 @dataclass(frozen=True)
@@ -28,16 +33,28 @@ class TrackedRun:
         name: Name of the run.
         resumed_step: Steps that were done when this process began.
         document: The run document, without values of environment variables; and ``git``, its commit, if it is in a repository.
+        returns: How often the run has gone back to an earlier checkpoint.
     """
 
     identity: str
     name: str
     resumed_step: int
     document: Mapping[str, Any]
+    returns: int = 0
+
+    @property
+    def series(self) -> str:
+        """The identity of the series for a program that cannot forget numbers: each return begins another one."""
+        return f"{self.identity}-{self.returns}" if self.returns else self.identity
+
+    @property
+    def title(self) -> str:
+        """The name of this series."""
+        return f"{self.name} (return {self.returns})" if self.returns else self.name
 
 
 class Tracker(Protocol):
-    """A series of numbers in another program. Its methods run in one thread; any exception ends it."""
+    """A series of numbers in another program. Its methods run in one thread; any exception ends it. After `end` it may begin again."""
 
     def begin(self, run: TrackedRun) -> None:
         """Begin the series, or continue that of an earlier process."""
@@ -61,7 +78,7 @@ class Tracker(Protocol):
         """End the series for this process.
 
         Args:
-            cause: ``done``, ``preempted`` or ``error``; empty if it is not known.
+            cause: ``done``, ``preempted`` or ``error``; ``rolledBack`` before it begins again; empty if it is not known.
             summary: The seconds of this process by cause, and its goodput.
         """
         ...
@@ -88,12 +105,13 @@ class TrackerThread:
     ) -> None:
         self._name, self._tracker = name, tracker
         self._run, self._summary, self._on_warning = run, summary, on_warning
-        self._began, self._cause = False, ""
+        self._tracked: TrackedRun | None = None
+        self._cause = ""
         self._background = Background(f"tracker-{name}", self._take, self._failed, interval_seconds=LOOK_SECONDS)
 
     def record(self, row: Row) -> None:
         """Take a row."""
-        if row.event in (STEP, "evaluation", "restored") or row.event in _END:
+        if row.event in (STEP, "evaluation", "restored", _BACK) or row.event in _END:
             self._background.record(row)
 
     def hurry(self) -> None:
@@ -105,16 +123,21 @@ class TrackerThread:
 
     def _take(self, rows: list[Row], now: bool, last: bool) -> None:
         for row in rows:
-            if row.event == "restored" and not self._began:
-                self._tracker.begin(self._run(row.fields["step"]))
-                self._began = True
+            if row.event == "restored" and self._tracked is None:
+                self._tracked = self._run(row.fields["step"])
+                self._tracker.begin(self._tracked)
+            elif row.event == _BACK and self._tracked is not None:
+                self._tracker.flush()
+                self._tracker.end(_BACK, self._summary())
+                self._tracked = replace(self._tracked, resumed_step=row.fields["to_step"], returns=self._tracked.returns + 1)
+                self._tracker.begin(self._tracked)
             elif row.event in _END:
                 self._cause = row.event
-            elif self._began and (values := numbers(row)):
+            elif self._tracked is not None and (values := numbers(row)):
                 self._tracker.numbers(row.fields["step"], row.time, values)
-        if self._began and rows:
+        if self._tracked is not None and rows:
             self._tracker.flush()
-        if self._began and last:
+        if self._tracked is not None and last:
             self._tracker.end(self._cause, self._summary())
 
     def _failed(self, error: Exception) -> None:

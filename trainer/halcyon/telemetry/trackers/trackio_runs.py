@@ -30,7 +30,7 @@ class TrackioRuns:
         trackio = library("trackio", "trackio")
         self._run = trackio.init(
             project=self._project,
-            name=f"{run.name}-{run.identity[:6]}",
+            name=f"{run.name}-{run.identity[:6]}{run.series.removeprefix(run.identity)}",
             config=dict(run.document),
             resume="allow",
             embed=False,
