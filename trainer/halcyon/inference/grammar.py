@@ -7,7 +7,7 @@ that end a text are allowed where the sentence is complete.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -46,26 +46,43 @@ class JsonGrammar:
 
     def __init__(self, matcher: Any, tokens: int, ends: Sequence[int]) -> None:
         self._matcher, self._words, self._ends = matcher, -(-tokens // 32), tuple(ends)
+        self._panic = ""
 
     @property
     def failure(self) -> str:
         """Why the grammar ended the text; empty: it did not."""
+        if self._panic:
+            return self._panic
         return self._matcher.get_error().partition("\n")[0] if self._matcher.is_error() else ""
 
     def allow(self, words: np.ndarray) -> None:
         """Set the bits of the tokens that may come next: int32 [word]."""
         words[:] = 0
-        if not self._matcher.is_error():
+        if not self.failure:
             part = words[: self._words]
-            self._matcher.unsafe_compute_mask_ptr(part.ctypes.data, part.nbytes)
-        if self._matcher.is_error() or not words.any():  # limits of the library: the text ends here
+            self._panic = _panic_of(lambda: self._matcher.unsafe_compute_mask_ptr(part.ctypes.data, part.nbytes))
+        if self.failure or not words.any():  # limits of the library: the text ends here
             words[:] = 0
             for end in self._ends:
                 words[end // 32] |= np.int32(np.uint32(1 << (end % 32)).view(np.int32))
 
     def accept(self, token: int) -> None:
         """Take the next token."""
-        self._matcher.consume_token(token)
+        if not self.failure:
+            self._panic = _panic_of(lambda: self._matcher.consume_token(token))
+
+
+def _panic_of(call: Callable[[], object]) -> str:
+    """Why a call of the library panicked; empty: it did not. A panic of Rust is no `Exception`, so it would end the thread."""
+    try:
+        call()
+    except Exception:
+        raise
+    except BaseException as panic:
+        if isinstance(panic, KeyboardInterrupt | SystemExit):
+            raise
+        return str(panic).partition("\n")[0] or type(panic).__name__
+    return ""
 
 
 class JsonGrammars:
@@ -103,7 +120,10 @@ class JsonGrammars:
         from llguidance import LLMatcher
 
         grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_FORM)  # pyright: ignore[reportArgumentType]
-        matcher = LLMatcher(self._vocabulary, grammar, log_level=0)
+        made: list[LLMatcher] = []
+        if panic := _panic_of(lambda: made.append(LLMatcher(self._vocabulary, grammar, log_level=0))):
+            raise ValueError(panic)
+        (matcher,) = made
         if matcher.is_error():
             raise ValueError(next(iter(matcher.get_error().splitlines()), "it is not valid"))
         return [JsonGrammar(matcher.deep_copy(), self._tokenizer.vocab_size, self._ends) for _ in range(count)]
