@@ -48,6 +48,13 @@ def test_the_object_store_is_accepted(api_server: ControlPlane, shared_namespace
     assert said.count("created (server dry run)") == len(moved) > 0
 
 
+def test_the_server_of_the_example_is_accepted(api_server: ControlPlane, shared_namespace: str) -> None:
+    moved = [in_namespace(manifest, shared_namespace) for manifest in load(EXAMPLES / "chat" / "serve.yaml")]
+    arguments = ["create", "--dry-run=server", "--filename=-", "--warnings-as-errors", "--validate=strict"]
+    said = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all(moved))
+    assert said.count("created (server dry run)") == len(moved) == 3
+
+
 @pytest.mark.parametrize("everywhere", [True, False], ids=["cluster", "namespace"])
 def test_the_chart_is_accepted(helm: Helm, shared_namespace: str, everywhere: bool) -> None:
     values = {

@@ -11,7 +11,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.inference import Engine, Sampled, Sampling
 from halcyon.models import CausalLM
 from halcyon_api.spec.model import ModelSpec
-from tests.trainer.models.cases import FAMILIES, LLAMA, VOCAB, logits, make, named
+from tests.trainer.models.cases import FAMILIES, LLAMA, TIED_LLAMA, VOCAB, logits, make, named
 
 _LENGTH = 64
 _NOISE = np.random.default_rng(4)
@@ -72,6 +72,55 @@ def test_a_text_does_not_depend_on_the_requests_beside_it(name: str) -> None:
     for _ in range(settings.max_tokens):  # the most likely token of the model without a cache
         text.append(int(np.argmax(logits(model, named(np.pad(text, (0, 16 - len(text)))[None].astype(np.int32)))[0, len(text) - 1])))
     assert together[0] == text[len(prompt) :]
+
+
+@pytest.mark.slow
+def test_shared_beginnings_do_not_change_a_bit() -> None:
+    """Prompts share chunks of different lengths, while their pages are short; also with a penalty for tokens of the shared part."""
+    model = make.__wrapped__(TIED_LLAMA, length=512)
+    beginning = _NOISE.integers(0, VOCAB.size, 330)
+    prompts = [np.concatenate((beginning[:at], _NOISE.integers(0, VOCAB.size, 5))) for at in (40, 64, 70, 130, 200, 260, 330, 330)]
+    requests = [(prompt, Sampling(6, seed=seed, repetition_penalty=1.3)) for seed, prompt in enumerate([*prompts, prompts[3]])]
+
+    def computed(share: bool) -> tuple[list[list[tuple[int, float]]], int]:
+        engine = Engine(model, slots=3, pages=40, share=share)
+        numbers = [engine.submit(*request) for request in requests]
+        found = _finished(engine, numbers)
+        assert engine.free_pages == engine.pages
+        return [[(one.token, one.log_prob) for one in found[number]] for number in numbers], sum(
+            found[number][0].reused for number in numbers
+        )
+
+    alone, none = computed(share=False)
+    together, reused = computed(share=True)
+    assert together == alone
+    assert (none, reused > 500) == (0, True)
+
+
+@pytest.mark.slow
+def test_a_grammar_decides_which_tokens_follow() -> None:
+    class Even:
+        """Only tokens with an even number; the last one ends the text."""
+
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+        def allow(self, words: np.ndarray) -> None:
+            words[:] = 0x55555555
+
+        def accept(self, token: int) -> None:
+            self.seen.append(token)
+
+    engine = _engine(_model(LLAMA))
+    prompt, settings = _REQUESTS[1]
+    grammar = Even()
+    free, bound = engine.submit(prompt, settings), engine.submit(prompt, settings, grammar=grammar)
+    found = _finished(engine, [free, bound])
+    assert all(one.token % 2 == 0 for one in found[bound])
+    assert any(one.token % 2 for one in found[free])
+    assert grammar.seen == [one.token for one in found[bound]][:-1]
+    (alone,) = _tokens(engine, (prompt, settings))
+    assert alone == [one.token for one in found[free]]
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ class ChatPrompts:
         self._template = ChatTemplate(
             template, tokenizer.special_tokens, {name: spellings.get(token, "") for name, token in names.items()}, "the chat template"
         )
+        self._takes_tools = template is not None and "tools" in template
         self.ends = self._ends()
         """Tokens that end the assistant's turn."""
 
@@ -40,16 +41,22 @@ class ChatPrompts:
         """Whether Halcyon's own template fits a tokenizer."""
         return all(mark in tokenizer.special_tokens for mark in CHAT_MARKS)
 
-    def ids(self, messages: list[dict[str, Any]]) -> np.ndarray:
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the template shows the tools of a conversation to the model."""
+        return self._takes_tools
+
+    def ids(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> np.ndarray:
         """The tokens of a conversation, up to the assistant's next words: int32 [tokens].
 
         Args:
             messages: Objects with ``role`` and ``content``.
+            tools: The tools that the model may call, as the template takes them. None: no tools.
 
         Raises:
             BadConfiguration: The template does not take them.
         """
-        segments = self._rendered(messages, to_generate=True)
+        segments = self._rendered(messages, tools, to_generate=True)
         if self._template.is_own:
             segments.append(Segment(self._tokenizer.special_tokens[_OWN_BEGINNING], False))
         begins = bool(segments) and segments[0].content == self._tokenizer.bos_id
@@ -58,9 +65,9 @@ class ChatPrompts:
             parts.append(self._tokenizer.encode(content) if isinstance(content, str) else np.array([content], np.int32))
         return np.concatenate(parts).astype(np.int32)
 
-    def _rendered(self, messages: list[dict[str, Any]], *, to_generate: bool) -> list[Segment]:
+    def _rendered(self, messages: list[dict[str, Any]], tools: Any = None, *, to_generate: bool) -> list[Segment]:
         try:
-            return self._template.render(messages, to_generate=to_generate)
+            return self._template.render(messages, tools, to_generate=to_generate)
         except Exception as error:  # a template is code of the model's author, which may raise anything
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise BadConfiguration(f"the chat template does not take these messages: {what}") from None

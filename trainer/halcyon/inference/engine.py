@@ -6,6 +6,10 @@ request ends, its slot and pages are free again.
 
 The text of a request does not depend on the other requests: a prompt is always computed alone, in the same chunks, and a token's random
 numbers come from the request's own seed.
+
+Prompts that begin with the same chunks share their pages, if all layers of the model keep pages. A chunk always begins and ends at the same
+positions and is computed by the same program, so its keys and values have the same bits whichever request computed them, and a text is the
+same bit for bit with and without sharing.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +25,17 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from halcyon.errors import BadConfiguration
-from halcyon.inference.programs import Fixed, State, decode, empty, prefill
+from halcyon.inference.pages import Pages, Prefix
+from halcyon.inference.programs import Fixed, State, decode, empty, mark, prefill
 from halcyon.inference.sampling import Controls, Sampling
 from halcyon.models import CausalLM
 from halcyon.models.cache import KeepsCache
 from halcyon_api.counting import counted
 
 CHUNKS = (16, 64, 256)
-"""Tokens of a prompt that are computed together."""
+"""Tokens of a prompt that are computed together: a last, shorter part is filled up to one of these sizes."""
+_SHORT_CHUNK, _SHORT_UNTIL = 64, 256
+"""Chunks that begin before this position have this size, so that short prompts can share a beginning; later ones have the largest size."""
 PAGE = 16
 """Positions of a page; that of `halcyon.models.cache.Cache.of`."""
 
@@ -47,6 +54,20 @@ class Sampled(NamedTuple):
     """The most likely tokens, with the logarithms of their probabilities."""
     finish: Finish | None
     """Why this token is the last. None: it is not."""
+    reused: int = 0
+    """Tokens of the prompt that an earlier request had computed."""
+
+
+class Grammar(Protocol):
+    """Tokens that may follow in the text of one request."""
+
+    def allow(self, words: np.ndarray) -> None:
+        """Set the bits of the tokens that may come next: int32 [word], the lowest bit of a word first. All bits are 1 before."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Take the next token, which was allowed."""
+        ...
 
 
 @dataclass
@@ -55,9 +76,17 @@ class _Request:
     prompt: np.ndarray
     sampling: Sampling
     ends: frozenset[int]
+    grammar: Grammar | None
+    alternatives: int
+    shared: list[Prefix] = field(default_factory=list[Prefix])
+    """The chunks that it shares, from the beginning of the prompt."""
     pages: list[int] = field(default_factory=list[int])
+    """Its own pages, after those of the shared chunks."""
     computed: int = 0
     """Tokens of the prompt that are computed."""
+    reused: int = 0
+    is_marked: bool = True
+    """Whether the slot knows all tokens of the chunks that were found."""
     generated: int = 0
 
     @property
@@ -68,6 +97,17 @@ class _Request:
     @property
     def is_decoding(self) -> bool:
         return self.computed == len(self.prompt)
+
+    @property
+    def chunk(self) -> np.ndarray:
+        """The tokens of the prompt that are computed next."""
+        size = _SHORT_CHUNK if self.computed < _SHORT_UNTIL else CHUNKS[-1]
+        return self.prompt[self.computed : self.computed + size]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the next chunk is not cut by the end of the prompt."""
+        return len(self.chunk) == (_SHORT_CHUNK if self.computed < _SHORT_UNTIL else CHUNKS[-1])
 
 
 class Engine:
@@ -81,6 +121,8 @@ class Engine:
         tokens: Tokens that may be chosen are those with an id below this, such as the size of the tokenizer. Default: all.
         alternatives: Most likely tokens that are reported with each token.
         compute_dtype: Type of activations, matrix products and the cache.
+        share: Whether prompts that begin alike share pages. It has no effect on texts, and none for a model with a layer that keeps no
+            pages (attention with a window, gated delta nets).
 
     Raises:
         BadConfiguration: The model cannot keep a cache.
@@ -97,6 +139,7 @@ class Engine:
         tokens: int | None = None,
         alternatives: int = 0,
         compute_dtype: DTypeLike = jnp.float32,
+        share: bool = True,
     ) -> None:
         if not isinstance(model, KeepsCache):
             raise BadConfiguration(f"{type(model).__name__} keeps no cache, so it cannot generate text; give it a method new_cache")
@@ -108,34 +151,50 @@ class Engine:
         self._model = model
         self._fixed = Fixed(jnp.dtype(compute_dtype).name, min(tokens or model.vocab.size, model.vocab.size), alternatives)
         self._state: State = empty(model, self._fixed, slots, self.length, self.pages)
-        self._free = list(range(self.pages))
+        self._shares = share and all(group.paged for group in self._state.cache.groups.values())
+        self._pool = Pages(self.pages)
+        self._all_allowed = jnp.full((slots, -(-model.vocab.size // 32)), -1, jnp.int32)
         self._slots: list[_Request | None] = [None] * slots
         self._waiting: deque[_Request] = deque()
         self._following = 0
 
     @property
     def free_pages(self) -> int:
-        """Pages that no request has."""
-        return len(self._free)
+        """Pages that no request has. Some of them may hold the beginning of a prompt for later requests."""
+        return self._pool.free
 
     @property
     def unfinished(self) -> int:
         """Requests that wait or are computed."""
-        return len(self._waiting) + sum(request is not None for request in self._slots)
+        return len(self._waiting) + self.running
 
-    def submit(self, prompt: Sequence[int] | np.ndarray, sampling: Sampling | None = None, *, ends: Sequence[int] = ()) -> int:
+    @property
+    def running(self) -> int:
+        """Requests that have a slot."""
+        return sum(request is not None for request in self._slots)
+
+    def submit(
+        self,
+        prompt: Sequence[int] | np.ndarray,
+        sampling: Sampling | None = None,
+        *,
+        ends: Sequence[int] = (),
+        grammar: Grammar | None = None,
+    ) -> int:
         """Add a request.
 
         Args:
             prompt: Token ids; at least one.
             sampling: Its settings.
             ends: Tokens that end the text.
+            grammar: Tokens that may follow in this text; of no other request. None: all.
 
         Returns:
             The number of the request.
 
         Raises:
-            ValueError: The prompt is empty, has an id that the model does not have, or is too long for its text.
+            ValueError: The prompt is empty, has an id that the model does not have, or is too long for its text; or the request wants more
+                alternatives than the engine reports.
         """
         sampling, ids = sampling or Sampling(), np.asarray(prompt, np.int32)
         if ids.ndim != 1 or not ids.size:
@@ -144,7 +203,11 @@ class Engine:
             raise ValueError(
                 f"the prompt has the token {ids.max() if ids.min() >= 0 else ids.min()}; the model has 0 to {self._model.vocab.size - 1}"
             )
-        request = _Request(self._following, ids, sampling, frozenset(int(end) for end in ends))
+        most_alternatives = self._fixed.alternatives
+        alternatives = most_alternatives if sampling.alternatives is None else sampling.alternatives
+        if alternatives > most_alternatives:
+            raise ValueError(f"alternatives is {alternatives}; this engine reports at most {most_alternatives}")
+        request = _Request(self._following, ids, sampling, frozenset(int(end) for end in ends), grammar, alternatives)
         most = min(self.length, self.pages * PAGE)
         if request.tokens > most:
             raise ValueError(
@@ -174,7 +237,16 @@ class Engine:
         if not any(decoding):
             return []
         active = np.array([request is not None for request in decoding])
-        self._state, chosen = decode(self._model, self._state, _controls(decoding), jnp.asarray(active), fixed=self._fixed)
+        wanted = any(request is not None and request.alternatives for request in decoding)
+        self._state, chosen = decode(
+            self._model,
+            self._state,
+            _controls(decoding),
+            active,  # pyright: ignore[reportArgumentType]
+            self._allowed(decoding),
+            np.asarray(wanted),  # pyright: ignore[reportArgumentType]
+            fixed=self._fixed,
+        )
         tokens, log_probs, top, top_log_probs = (np.asarray(x) for x in jax.device_get(chosen))
         sampled: list[Sampled] = []
         for slot, request in enumerate(decoding):
@@ -185,27 +257,65 @@ class Engine:
             finish: Finish | None = "stop" if token in request.ends else None
             if finish is None and request.generated == request.sampling.max_tokens:
                 finish = "length"
-            others = tuple(zip(top[slot].tolist(), top_log_probs[slot].tolist(), strict=True))
-            sampled.append(Sampled(request.number, token, float(log_probs[slot]), others, finish))
+            if request.grammar is not None and finish is None:
+                request.grammar.accept(token)
+            count = request.alternatives
+            others = tuple(zip(top[slot, :count].tolist(), top_log_probs[slot, :count].tolist(), strict=True))
+            sampled.append(Sampled(request.number, token, float(log_probs[slot]), others, finish, request.reused))
             if finish is not None:
                 self._release(slot)
         return sampled
+
+    def _allowed(self, requests: Sequence[_Request | None]) -> jax.Array:
+        """int32 [slot, word]; see `decode`."""
+        if all(request is None or request.grammar is None for request in requests):
+            return self._all_allowed
+        words = np.full(self._all_allowed.shape, -1, np.int32)
+        for row, request in zip(words, requests, strict=True):
+            if request is not None and request.grammar is not None:
+                request.grammar.allow(row)
+        return jnp.asarray(words)
 
     def _admit(self) -> None:
         for slot, present in enumerate(self._slots):
             if present is not None or not self._waiting:
                 continue
-            needed = -(-self._waiting[0].tokens // PAGE)
-            if needed > len(self._free):
+            request = self._waiting[0]
+            self._share(request)
+            pages = self._pool.take(-(-request.tokens // PAGE) - request.computed // PAGE)
+            if pages is None:
+                self._drop(request)
                 return  # a later request must not overtake: a long one would wait forever
-            request = self._waiting.popleft()
-            request.pages = [self._free.pop() for _ in range(needed)]
+            self._waiting.popleft()
+            request.pages = pages
             self._slots[slot] = request
+
+    def _share(self, request: _Request) -> None:
+        """Take the next chunks of a prompt that other requests have computed. The last token is always computed, for its logits."""
+        while self._shares and request.is_whole and request.computed + len(request.chunk) < len(request.prompt):
+            found = self._pool.find(request.shared[-1] if request.shared else self._pool.root, request.chunk.tobytes())
+            if found is None:
+                return
+            self._pool.give(request.pages[: len(found.pages)])
+            request.pages = request.pages[len(found.pages) :]
+            request.shared.append(found)
+            request.reused += len(request.chunk)
+            request.computed += len(request.chunk)
+            request.is_marked = False
+
+    def _drop(self, request: _Request) -> None:
+        """Take back everything that a request has."""
+        for prefix in reversed(request.shared):
+            self._pool.leave(prefix)
+        self._pool.give(request.pages)
+        request.shared, request.pages = [], []
+        request.computed = request.reused = 0
+        request.is_marked = True
 
     def _release(self, slot: int) -> None:
         request, self._slots[slot] = self._slots[slot], None
         if request is not None:
-            self._free.extend(request.pages)
+            self._drop(request)
 
     def _compute_prompt(self) -> None:
         """Compute a chunk of the prompt of the oldest request that needs it."""
@@ -214,11 +324,16 @@ class Engine:
             return
         _, slot = min(found)
         request: Any = self._slots[slot]
-        rest = request.prompt[request.computed :]
-        size = next((size for size in CHUNKS if size >= len(rest)), CHUNKS[-1])
-        part = rest[:size]
+        self._share(request)
+        if not request.is_marked:
+            known = np.pad(request.prompt[: request.computed], (0, self.length - request.computed))
+            self._state = mark(self._state, jnp.int32(slot), jnp.asarray(known), jnp.int32(request.computed))
+            request.is_marked = True
+        part = request.chunk
+        size = next(size for size in CHUNKS if size >= len(part))
+        present = [page for prefix in request.shared for page in prefix.pages] + request.pages
         pages = np.full(self._pages_of_slot, self.pages, np.int32)
-        pages[: len(request.pages)] = request.pages
+        pages[: len(present)] = present
         self._state = prefill(
             self._model,
             self._state,
@@ -226,22 +341,35 @@ class Engine:
             jnp.asarray(np.pad(part, (0, size - len(part)))),
             jnp.int32(len(part)),
             jnp.asarray(request.computed == 0),
+            jnp.int32(request.computed),
             jnp.asarray(pages),
             fixed=self._fixed,
         )
+        if self._shares and request.is_whole and sum(len(prefix.tokens) for prefix in request.shared) == 4 * request.computed:
+            self._keep(request, part)
         request.computed += len(part)
+
+    def _keep(self, request: _Request, part: np.ndarray) -> None:
+        """Offer a chunk of a prompt, which is computed, to other requests."""
+        count = len(part) // PAGE
+        parent = request.shared[-1] if request.shared else self._pool.root
+        kept = self._pool.keep(parent, part.tobytes(), request.pages[:count])
+        if kept is not None:
+            request.shared.append(kept)
+            request.pages = request.pages[count:]
 
 
 def _controls(requests: Sequence[_Request | None]) -> Controls:
     """The settings of all slots; those of a slot without a request are the plainest."""
+    array: Any = np.asarray  # the call of the program copies them to the device faster than a conversion of each
     plain = Sampling(temperature=0.0)
     settings = [plain if request is None else request.sampling for request in requests]
     return Controls(
-        temperature=jnp.asarray([one.temperature for one in settings], jnp.float32),
-        top_k=jnp.asarray([one.top_k for one in settings], jnp.int32),
-        top_p=jnp.asarray([one.top_p for one in settings], jnp.float32),
-        min_p=jnp.asarray([one.min_p for one in settings], jnp.float32),
-        repetition_penalty=jnp.asarray([one.repetition_penalty for one in settings], jnp.float32),
-        seed=jnp.asarray([one.seed for one in settings], jnp.uint32),
-        number=jnp.asarray([0 if request is None else request.generated for request in requests], jnp.int32),
+        temperature=array([one.temperature for one in settings], np.float32),
+        top_k=array([one.top_k for one in settings], np.int32),
+        top_p=array([one.top_p for one in settings], np.float32),
+        min_p=array([one.min_p for one in settings], np.float32),
+        repetition_penalty=array([one.repetition_penalty for one in settings], np.float32),
+        seed=array([one.seed for one in settings], np.uint32),
+        number=array([0 if request is None else request.generated for request in requests], np.int32),
     )

@@ -69,6 +69,7 @@ def prefill(
     tokens: jax.Array,
     count: jax.Array,
     begins: jax.Array,
+    start: jax.Array,
     pages: jax.Array,
     *,
     fixed: Fixed,
@@ -82,12 +83,14 @@ def prefill(
         tokens: int32 [position]; those from `count` on are padding.
         count: int32: tokens that count.
         begins: bool: whether these are the first tokens of the prompt.
+        start: int32: tokens of the prompt before these, which are in the pages already.
         pages: int32 [page]: the pages of the slot.
         fixed: What decides the program.
     """
     cache = dataclasses.replace(state.cache, table=state.cache.table.at[slot].set(pages))
     inputs = Inputs(hax.named(tokens[None], (BATCH, POSITION)))
-    outputs = _called(model, inputs, cache.row(slot, begins).expecting(count[None]), fixed)
+    row = dataclasses.replace(cache.row(slot, begins), lengths=start[None])
+    outputs = _called(model, inputs, row.expecting(count[None]), fixed)
     features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
     last = jax.lax.dynamic_slice_in_dim(features, count - 1, 1, 1)
     logits = _logits(model, hax.named(last, (BATCH, POSITION, model.embed.name)), fixed)[0]
@@ -96,20 +99,45 @@ def prefill(
     return State(cache.with_row(slot, outputs.cache), state.logits.at[slot].set(logits), state.seen.at[slot].set(seen))
 
 
+@functools.partial(jax.jit, donate_argnames="state")
+def mark(state: State, slot: jax.Array, tokens: jax.Array, count: jax.Array) -> State:
+    """Set the tokens that a slot has seen to those of the beginning of a prompt whose pages were found.
+
+    Args:
+        state: The state; its memory is used again.
+        slot: int32: the slot of the request.
+        tokens: int32 [position]; those from `count` on are padding.
+        count: int32: tokens that count.
+    """
+    counted = jnp.where(jnp.arange(tokens.shape[0]) < count, tokens, state.seen.shape[1])
+    seen = jnp.zeros_like(state.seen[0]).at[counted].set(True, mode="drop")
+    return state._replace(seen=state.seen.at[slot].set(seen))
+
+
 @functools.partial(jax.jit, static_argnames="fixed", donate_argnames="state")
-def decode(model: CausalLM, state: State, controls: Controls, active: jax.Array, *, fixed: Fixed) -> tuple[State, Chosen]:
+def decode(
+    model: CausalLM, state: State, controls: Controls, active: jax.Array, allowed: jax.Array, wanted: jax.Array, *, fixed: Fixed
+) -> tuple[State, Chosen]:
     """Choose a token in each active slot, and compute it.
+
+    The masks of grammars are an argument of every step, so a request has the same program whether or not another one has a grammar.
 
     Args:
         model: The model.
         state: The state; its memory is used again.
         controls: The settings of each slot.
         active: bool [slot]: slots whose prompt is computed.
+        allowed: int32 [slot, word]: a bit for each token that may be chosen, the lowest bit of a word first.
+        wanted: bool: whether a slot reports alternatives.
         fixed: What decides the program.
     """
-    tokens = jnp.where(active, next_tokens(state.logits, state.seen, controls), 0)
+    vocabulary = state.logits.shape[1]
+    bits = (allowed[:, :, None] >> jnp.arange(32, dtype=jnp.int32)) & 1
+    permitted = jnp.where(bits.reshape(len(allowed), -1)[:, :vocabulary] == 1, state.logits, -jnp.inf)
+    tokens = jnp.where(active, next_tokens(permitted, state.seen, controls), 0)
     log_probs = jax.nn.log_softmax(state.logits)
-    top, alternatives = jax.lax.top_k(log_probs, fixed.alternatives) if fixed.alternatives else (log_probs[:, :0], tokens[:, None][:, :0])
+    none = jnp.zeros((len(tokens), fixed.alternatives), jnp.float32), jnp.zeros((len(tokens), fixed.alternatives), jnp.int32)
+    top, alternatives = jax.lax.cond(wanted, lambda x: tuple(jax.lax.top_k(x, fixed.alternatives)), lambda _: none, log_probs)
     chosen = Chosen(tokens, jnp.take_along_axis(log_probs, tokens[:, None], -1)[:, 0], alternatives.astype(jnp.int32), top)
     outputs = _called(model, Inputs(hax.named(tokens[:, None], (BATCH, POSITION))), state.cache.expecting(active.astype(jnp.int32)), fixed)
     logits = jnp.where(active[:, None], _logits(model, outputs.features, fixed), state.logits)

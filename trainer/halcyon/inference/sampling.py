@@ -31,6 +31,7 @@ class Sampling:
             2019). 1: none.
         seed: Decides the random numbers.
         stop: The text ends before the first of these strings.
+        alternatives: Most likely tokens to report with each token, at most those of the engine. None: those of the engine.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -44,6 +45,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    alternatives: int | None = None
 
     def __post_init__(self) -> None:
         rules = (
@@ -53,6 +55,7 @@ class Sampling:
             ("top_p", 0 < self.top_p <= 1, "a number above 0, at most 1"),
             ("min_p", 0 <= self.min_p <= 1, "a number from 0 to 1"),
             ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "a positive number"),
+            ("alternatives", self.alternatives is None or self.alternatives >= 0, "a number from 0"),
             ("seed", 0 <= self.seed <= MOST_SEED, f"an integer from 0 to {MOST_SEED}"),
         )
         for name, holds, fix in rules:

@@ -39,6 +39,10 @@ class ByteTokenizer:
         sizes[:256] = 1
         return sizes
 
+    def pieces(self) -> list[bytes]:
+        """The byte of each of the first 256 ids; none for special tokens."""
+        return [bytes([byte]) for byte in range(256)] + [b""] * (self.vocab_size - 256)
+
     def encode(self, text: str | bytes) -> np.ndarray:
         """The bytes of a text, in UTF-8 if it is a string: int32, shape [bytes]."""
         data = text.encode() if isinstance(text, str) else text

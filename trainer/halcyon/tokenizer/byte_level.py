@@ -16,6 +16,7 @@ SPELLINGS = tuple(chr(byte) if byte in _PRINTABLE else chr(0x100 + _OTHERS.index
 """The character for each byte."""
 
 _TABLE = dict(enumerate(SPELLINGS))
+_BYTES = {spelling: byte for byte, spelling in enumerate(SPELLINGS)}
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 """SentencePiece's character for a space."""
@@ -29,6 +30,19 @@ def spell(data: bytes) -> str:
 def byte_level_sizes(tokens: Iterable[str]) -> list[int]:
     """Bytes of text of each token of a byte-level vocabulary: one per character."""
     return [len(token) for token in tokens]
+
+
+def byte_level_pieces(tokens: Iterable[str]) -> list[bytes]:
+    """The bytes of each token of a byte-level vocabulary; a character outside of the alphabet stands for itself."""
+    return [b"".join(bytes([_BYTES[sign]]) if sign in _BYTES else sign.encode() for sign in token) for token in tokens]
+
+
+def sentence_piece_pieces(tokens: Iterable[str]) -> list[bytes]:
+    """The bytes of each token of a vocabulary in SentencePiece's spelling."""
+    return [
+        bytes([int(token[3:5], 16)]) if _BYTE_FALLBACK.fullmatch(token) else token.replace(_SPACE, " ").removeprefix("##").encode()
+        for token in tokens
+    ]
 
 
 def sentence_piece_sizes(tokens: Iterable[str]) -> list[int]:

@@ -48,6 +48,10 @@ class Tokenizer(Protocol):
         """
         ...
 
+    def pieces(self) -> list[bytes]:
+        """The bytes of text of each id; none for special tokens and for ids without a token."""
+        ...
+
     @property
     def special_tokens(self) -> Mapping[str, int]:
         """Id of each special token by its spelling."""

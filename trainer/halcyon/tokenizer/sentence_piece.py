@@ -9,7 +9,7 @@ import numpy as np
 import sentencepiece
 
 from halcyon.errors import BadConfiguration
-from halcyon.tokenizer.byte_level import sentence_piece_sizes
+from halcyon.tokenizer.byte_level import sentence_piece_pieces, sentence_piece_sizes
 from halcyon.tokenizer.cut import find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.library import LibraryTokenizer
@@ -64,6 +64,12 @@ class SentencePieceTokenizer(LibraryTokenizer):
         sizes = np.array(sentence_piece_sizes(self._processor.id_to_piece(index) for index in ids), np.int32)
         sizes[[index for index in ids if self._processor.is_control(index) or self._processor.is_unknown(index)]] = 0
         return sizes
+
+    def pieces(self) -> list[bytes]:
+        """The bytes of text of each id; none for special tokens."""
+        found = sentence_piece_pieces(self._processor.id_to_piece(index) for index in range(self.vocab_size))
+        is_text = self.token_bytes > 0
+        return [piece if is_text[index] else b"" for index, piece in enumerate(found)]
 
     def encode_marked(self, text: str) -> np.ndarray:
         """Token ids of a text; special tokens that it spells are recognised: int32, shape [tokens]."""

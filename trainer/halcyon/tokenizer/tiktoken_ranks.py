@@ -79,6 +79,13 @@ class TiktokenTokenizer(LibraryTokenizer):
         sizes[list(self._ranks.values())] = [len(data) for data in self._ranks]
         return sizes
 
+    def pieces(self) -> list[bytes]:
+        """The bytes of text of each id; none for special tokens."""
+        found = [b""] * self.vocab_size
+        for piece, token in self._ranks.items():
+            found[token] = piece
+        return found
+
     def encode_marked(self, text: str) -> np.ndarray:
         """Token ids of a text; special tokens that it spells are recognised: int32, shape [tokens]."""
         return self._marks.encode(text, self.encode_batch)

@@ -12,7 +12,7 @@ import numpy as np
 import tokenizers
 
 from halcyon.errors import BadConfiguration
-from halcyon.tokenizer.byte_level import byte_level_sizes, sentence_piece_sizes
+from halcyon.tokenizer.byte_level import byte_level_pieces, byte_level_sizes, sentence_piece_pieces, sentence_piece_sizes
 from halcyon.tokenizer.choose import choose_encoder
 from halcyon.tokenizer.cut import find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
@@ -72,6 +72,17 @@ class JsonTokenizer(LibraryTokenizer):
         for token in self._document.get("added_tokens") or []:
             sizes[vocabulary.get(token["content"], token["id"])] = 0 if token.get("special") else len(token["content"].encode())
         return sizes
+
+    def pieces(self) -> list[bytes]:
+        """The bytes of text of each id; none for special tokens."""
+        vocabulary = self._reference.get_vocab(with_added_tokens=False)
+        spelt = byte_level_pieces if _is_byte_level(self._document) else sentence_piece_pieces
+        found = [b""] * self.vocab_size
+        for token, piece in zip(vocabulary.values(), spelt(vocabulary), strict=True):
+            found[token] = piece
+        for token in self._document.get("added_tokens") or []:
+            found[int(vocabulary.get(token["content"], token["id"]))] = b"" if token.get("special") else token["content"].encode()
+        return found
 
     def encode_marked(self, text: str) -> np.ndarray:
         """Token ids of a text; special tokens that it spells are recognised: int32, shape [tokens]."""

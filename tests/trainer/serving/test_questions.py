@@ -1,0 +1,89 @@
+"""A request that is not valid is refused with one sentence that names the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon.serving.errors import ApiError
+from halcyon.serving.limits import Limits
+from halcyon.serving.preparing import check
+from halcyon.serving.questions import ChatQuestion, TextQuestion, parsed
+
+HELLO = [{"role": "user", "content": "hello"}]
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+CHAT: list[tuple[dict[str, Any], str | None, str]] = [
+    ({"messages": None}, "messages", "input should be a valid list"),
+    ({"messages": []}, "messages", "list should have at least 1 item"),
+    ({"messages": [{"role": "boss", "content": "x"}]}, "messages.0.role", "input should be 'system'"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0", "input should be 'text'"),
+    ({"temperature": -1}, "temperature", "greater than or equal to 0"),
+    ({"temperature": "hot"}, "temperature", "valid number"),
+    ({"top_p": 2}, "top_p", "less than or equal to 1"),
+    ({"n": True}, "n", "valid integer"),
+    ({"n": 17}, "n", "at most 16"),
+    ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+    ({"max_tokens": 51}, "max_tokens", "more than the 50 tokens that this server allows"),
+    ({"stop": [""]}, "stop.0", "at least 1 character"),
+    ({"presence_penalty": 0.5}, "presence_penalty", "less than or equal to 0"),
+    ({"logit_bias": {"5": 1}}, "logit_bias", "at most 0 items"),
+    ({"temprature": 1}, "temprature", "there is no such field"),
+    ({"model": "gpt"}, "model", "there is no model 'gpt'"),
+    ({"stream_options": {"include_usage": True}}, "stream_options", "only for stream: true"),
+    ({"top_logprobs": 2}, "top_logprobs", "set logprobs: true too"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "at most 20"),
+    ({"tool_choice": "required"}, "tool_choice", "has no tools"),
+    ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice", "no tool 'other'"),
+    ({"tools": [TOOL], "response_format": {"type": "json_object"}}, "response_format", "a request with tools has text answers"),
+    ({"response_format": {"type": "xml"}}, "response_format", "expected tags"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"a": "b" * 99}}}}, "response_format", "99 bytes"),
+]
+TEXT: list[tuple[dict[str, Any], str, str]] = [
+    ({"prompt": 5}, "prompt", "valid string"),
+    ({"prompt": []}, "prompt", "the list is empty"),
+    ({"prompt": ["a"] * 9, "n": 2}, "n", "asks for 18 texts"),
+    ({"best_of": 2}, "best_of", "must equal n"),
+    ({"logprobs": 6}, "logprobs", "at most 5"),
+    ({"echo": True, "logprobs": 1}, "echo", "log probabilities of a prompt"),
+    ({"suffix": "x"}, "suffix", "None"),
+]
+LIMITS = Limits(max_tokens=50, schema_bytes=99)
+
+
+def refused(kind: type[Any], document: dict[str, Any]) -> ApiError:
+    with pytest.raises(ApiError) as found:
+        check(parsed(kind, document), "tiny", LIMITS)
+    return found.value
+
+
+@pytest.mark.parametrize(("changes", "param", "sentence"), CHAT, ids=[str(changes)[:60] for changes, _, _ in CHAT])
+def test_a_bad_conversation_is_refused(changes: dict[str, Any], param: str, sentence: str) -> None:
+    error = refused(ChatQuestion, {"model": "tiny", "messages": HELLO, **changes})
+    assert error.status == (404 if param == "model" else 400)
+    assert error.document["error"]["param"].startswith(param)
+    assert sentence in str(error)
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(("changes", "param", "sentence"), TEXT, ids=[str(changes)[:60] for changes, _, _ in TEXT])
+def test_a_bad_completion_is_refused(changes: dict[str, Any], param: str, sentence: str) -> None:
+    error = refused(TextQuestion, {"model": "tiny", "prompt": "x", **changes})
+    assert error.document["error"]["param"].startswith(param)
+    assert sentence in str(error)
+
+
+def test_every_field_of_the_client_is_accepted_if_it_changes_nothing() -> None:
+    document = {
+        "messages": [{**HELLO[0], "refusal": None}, {"role": "assistant", "content": None, "annotations": [], "audio": None}],
+        "frequency_penalty": 0,
+        "logit_bias": None,
+        "metadata": {"a": "b"},
+        "user": "ada",
+        "n": None,
+        "temperature": 1,
+        "parallel_tool_calls": True,
+        "seed": -5,
+    }
+    assert check(parsed(ChatQuestion, document), "tiny", LIMITS) == 1
+    assert check(parsed(TextQuestion, {"prompt": [[1, 2], [3]], "n": 3}), "tiny", LIMITS) == 6

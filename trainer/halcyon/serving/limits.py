@@ -1,0 +1,41 @@
+"""The limits of a server: what one request may ask for, and what all requests together may hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a server.
+
+    Attributes:
+        requests: Texts that are computed or wait; a request with ``n: 4`` counts as four.
+        max_tokens: Most tokens of a text. None: as many as fit.
+        choices: Texts of one request.
+        alternatives: Most likely tokens that a request may ask for with each token.
+        body_bytes: Bytes of a request.
+        body_seconds: Time for a client to send a request.
+        stall_seconds: Time for a client to take a part of an answer.
+        schema_bytes: Bytes of a JSON schema.
+        drain_seconds: Time for the requests in flight after SIGTERM.
+        connections: Connections at once.
+    """
+
+    requests: int = 64
+    max_tokens: int | None = None
+    choices: int = 16
+    alternatives: int = 20
+    body_bytes: int = 1_048_576
+    body_seconds: float = 30.0
+    stall_seconds: float = 60.0
+    schema_bytes: int = 65_536
+    drain_seconds: float = 30.0
+    connections: int = 4096
+
+    def __post_init__(self) -> None:
+        for name in ("requests", "choices", "body_bytes", "body_seconds", "stall_seconds", "schema_bytes", "connections"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a number above 0")
+        if self.drain_seconds < 0 or (self.max_tokens is not None and self.max_tokens < 1):
+            raise ValueError("drain_seconds must not be negative, and max_tokens must be at least 1")

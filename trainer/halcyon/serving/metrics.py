@@ -1,0 +1,72 @@
+"""The Prometheus metrics of a server. `NAMES` lists them for the guide."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from halcyon.serving.sequence import Part, Sequence
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
+OUTCOMES = ("completed", "cancelled", "invalid", "unauthorized", "overloaded", "draining", "failed")
+"""How requests end. cancelled: the client went away."""
+ENDPOINTS = ("chat", "completions", "models")
+
+
+class Metrics:
+    """The counters of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        made = {"namespace": "halcyon_serving", "registry": self.registry}
+        self.requests = Counter("requests", "Requests, by how they ended.", ["endpoint", "outcome"], **made)
+        self.waiting = Gauge("waiting", "Texts that wait for a slot or for pages.", **made)
+        self.running = Gauge("running", "Texts that have a slot.", **made)
+        self.slots = Gauge("slots", "Texts that are computed at once, at most.", **made)
+        self.pages = Gauge("pages", "Pages of the cache.", **made)
+        self.pages_used = Gauge("pages_used", "Pages that texts have.", **made)
+        self.first_token = Histogram(
+            "time_to_first_token_seconds", "From the request to its first token, for each text.", buckets=_SECONDS, **made
+        )
+        self.per_token = Histogram(
+            "time_per_output_token_seconds", "Mean time between two tokens, for each text.", buckets=_SECONDS, **made
+        )
+        self.seconds = Histogram("request_seconds", "From the request to the end of its texts.", ["endpoint"], buckets=_SECONDS, **made)
+        self.prompt_tokens = Counter("prompt_tokens", "Tokens of prompts.", **made)
+        self.reused_tokens = Counter("reused_prompt_tokens", "Tokens of prompts that an earlier request had computed.", **made)
+        self.generated_tokens = Counter("generated_tokens", "Tokens of texts.", **made)
+        self.lengths = Histogram("text_tokens", "Tokens of a text.", buckets=_TOKENS, **made)
+        self.engine_failures = Counter("engine_failures", "Times that an engine had to begin again.", **made)
+        self.step = Gauge("checkpoint_step", "Step of the checkpoint that new requests get.", **made)
+        self.updates = Counter("checkpoint_updates", "Newer checkpoints of --follow, by result.", ["result"], **made)
+        for endpoint in ENDPOINTS:
+            for outcome in OUTCOMES:
+                self.requests.labels(endpoint, outcome)
+        for result in ("taken", "failed"):
+            self.updates.labels(result)
+
+    def token(self, text: Sequence, part: Part) -> None:
+        """Count a token of a text."""
+        self.generated_tokens.inc()
+        if part.generated == 1:
+            self.first_token.observe(text.first - text.began)
+            self.prompt_tokens.inc(len(text.task.prompt))
+            self.reused_tokens.inc(part.reused)
+        if part.is_last:
+            self.lengths.observe(part.generated)
+            if part.generated > 1:
+                self.per_token.observe((time.monotonic() - text.first) / (part.generated - 1))
+
+    def exposition(self) -> tuple[bytes, str]:
+        """The answer to a scrape, and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+NAMES = tuple(
+    (f"{family.name}_total" if family.type == "counter" else family.name, family.type, family.documentation)
+    for family in Metrics().registry.collect()
+)
+"""Name, type and meaning of each metric."""

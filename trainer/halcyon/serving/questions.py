@@ -1,0 +1,223 @@
+"""What a request may say: the fields of OpenAI's interface, and a few more that other servers have too.
+
+Fields that have no meaning here, such as ``user``, are accepted and have no effect. A field that would change the text and is not supported
+is refused, unless it has its default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from halcyon.serving.errors import ApiError, invalid
+
+_STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+_PLACE = re.compile(r"[a-z_]+")
+_MOST_MESSAGES = 1024
+_MOST_STOPS = 16
+_MOST_TOOLS = 128
+
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+Zero = Annotated[float, Field(ge=0, le=0)]
+"""A penalty that the server does not have, so only its default is accepted."""
+
+
+class TextPart(BaseModel):
+    """A part of a message."""
+
+    model_config = _STRICT
+    type: Literal["text"]
+    text: str
+
+
+class CalledFunction(BaseModel):
+    """The function of an earlier call."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+    name: Name
+    arguments: str = "{}"
+
+
+class ToolCall(BaseModel):
+    """An earlier call of a tool."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+    id: Annotated[str, Field(max_length=256)] = ""
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class Message(BaseModel):
+    """A message of a conversation. Further fields, which the client copies from an answer, have no effect."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+class Function(BaseModel):
+    """A function that the model may call."""
+
+    model_config = _STRICT
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(BaseModel):
+    """A tool that the model may call."""
+
+    model_config = _STRICT
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(BaseModel):
+    """The name of a function."""
+
+    model_config = _STRICT
+    name: Name
+
+
+class NamedTool(BaseModel):
+    """The tool that the model must call."""
+
+    model_config = _STRICT
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(BaseModel):
+    """The schema of an answer."""
+
+    model_config = _STRICT
+    name: Name
+    description: str | None = None
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
+
+
+class TextFormat(BaseModel):
+    """An answer in any form, or any JSON object."""
+
+    model_config = _STRICT
+    type: Literal["text", "json_object"]
+
+
+class SchemaFormat(BaseModel):
+    """An answer in JSON of a schema."""
+
+    model_config = _STRICT
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+class StreamOptions(BaseModel):
+    """Settings of a stream."""
+
+    model_config = _STRICT
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class Question(BaseModel):
+    """The fields that both endpoints have."""
+
+    model_config = _STRICT
+    model: str | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=_MOST_STOPS)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    presence_penalty: Zero | None = None
+    frequency_penalty: Zero | None = None
+    logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
+    user: str | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The strings that end a text."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with the numbers of tokens."""
+        return bool(self.stream_options is not None and self.stream_options.include_usage)
+
+
+class ChatQuestion(Question):
+    """The body of ``POST /v1/chat/completions``."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=_MOST_MESSAGES)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0)] | None = None
+    response_format: Annotated[TextFormat | SchemaFormat, Field(discriminator="type")] | None = None
+    tools: Annotated[list[Tool], Field(max_length=_MOST_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    modalities: list[Literal["text"]] | None = None
+    # No effect here.
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+
+
+class TextQuestion(Question):
+    """The body of ``POST /v1/completions``."""
+
+    prompt: str | list[str] | list[int] | list[list[int]] | None = None
+    logprobs: Annotated[int, Field(ge=0)] | None = None
+    echo: bool | None = None
+    best_of: Annotated[int, Field(ge=1)] | None = None
+    suffix: None = None
+
+
+Kind = TypeVar("Kind", bound=Question)
+
+
+def parsed(kind: type[Kind], document: Mapping[str, Any]) -> Kind:
+    """A request as its type.
+
+    Raises:
+        ApiError: It is not valid; the message names the first field that is wrong.
+    """
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        # A field with several types has a fault for each; the deepest is that of the type which fits best.
+        fault = max((one for one in faults if one["loc"][:1] == faults[0]["loc"][:1]), key=lambda one: len(one["loc"]))
+        raise _refused(fault["loc"], fault["type"], fault["msg"]) from None
+
+
+def _refused(loc: tuple[int | str, ...], kind: str, message: str) -> ApiError:
+    # The parts of a choice between types, such as "list[str]", are no part of the place.
+    names = [str(part) for part in loc if isinstance(part, int) or (_PLACE.fullmatch(part) and part not in ("str", "int", "float", "bool"))]
+    place = ".".join(names[:8]) or None
+    if kind == "extra_forbidden":
+        text = "there is no such field; leave it out"
+    elif kind == "missing":
+        text = "the field is missing"
+    else:
+        text = message[:1].lower() + message[1:]
+    return invalid(f"{place or 'body'}: {text}", place)

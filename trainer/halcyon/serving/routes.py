@@ -1,0 +1,248 @@
+"""The HTTP interface, as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from halcyon.serving.access import Keys, check_host
+from halcyon.serving.body import read_json
+from halcyon.serving.errors import ApiError, failed
+from halcyon.serving.questions import ChatQuestion, Question, TextQuestion, parsed
+from halcyon.serving.service import Exchange, Service, outcome_of
+
+PAGE = Path(__file__).parent / "page"
+"""The folder of the chat page, if it is installed."""
+_GONE = 499
+"""The status of an answer that nobody reads."""
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+
+Result = TypeVar("Result")
+
+
+class _ClientGone(Exception):
+    """The client has closed its connection."""
+
+
+async def _watched(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`, which ends at once when the client goes away.
+
+    Raises:
+        _ClientGone: The client went away first.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise _ClientGone
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+class _Json(Response):
+    """A JSON document."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content)
+
+
+class _Stream(Response):
+    """Server-sent events of an exchange."""
+
+    def __init__(self, exchange: Exchange, stall_seconds: float) -> None:
+        super().__init__(b"", headers={"cache-control": "no-store", "x-accel-buffering": "no"}, media_type="text/event-stream")
+        self._exchange, self._stall_seconds = exchange, stall_seconds
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await _watched(receive, self._write(self._exchange.events(), send))
+        except (_ClientGone, OSError, TimeoutError):
+            return  # nobody reads
+        finally:
+            self._exchange.close()
+
+    async def _write(self, events: AsyncIterator[bytes], send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async for one in events:
+            async with asyncio.timeout(self._stall_seconds):
+                await send({"type": "http.response.body", "body": one, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def application(service: Service, keys: Keys, *, only_local: bool = False, page: Path = PAGE) -> ASGIApp:
+    """The application.
+
+    Args:
+        service: Answers requests.
+        keys: The API keys.
+        only_local: Whether the server is for this machine alone; see `check_host`.
+        page: The folder of the chat page. The page is served if it exists.
+    """
+    worker, limits, metrics = service.worker, service.limits, service.metrics
+
+    def ask(kind: type[Question]) -> Callable[[Request], Awaitable[Response]]:
+        label = "chat" if kind is ChatQuestion else "completions"
+
+        async def answer(request: Request) -> Response:
+            keys.check(request.headers.get("authorization", ""))
+            question = parsed(kind, await read_json(request, limits))
+            exchange = await service.begin(question)
+            if question.stream:
+                return _Stream(exchange, limits.stall_seconds)
+            try:
+                return _Json(await _watched(request.receive, exchange.whole()))
+            except _ClientGone:
+                return Response(status_code=_GONE)
+            finally:
+                exchange.close()
+
+        async def counted(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except ApiError as error:
+                if not error.is_counted:
+                    metrics.requests.labels(label, outcome_of(error)).inc()
+                return _refusal(error)
+            except ClientDisconnect:
+                metrics.requests.labels(label, "cancelled").inc()
+                return Response(status_code=_GONE)
+
+        return counted
+
+    def model() -> dict[str, Any]:
+        served = worker.served
+        return {
+            "id": served.name,
+            "object": "model",
+            "created": int(served.loaded),
+            "owned_by": "halcyon",
+            "max_model_len": worker.length,
+            "system_fingerprint": served.fingerprint,
+        }
+
+    async def models(request: Request) -> Response:
+        keys.check(request.headers.get("authorization", ""))
+        name = request.path_params.get("name")
+        if name is None:
+            return _Json({"object": "list", "data": [model()]})
+        if name != worker.served.name:
+            raise ApiError(404, f"there is no model {name[:100]!r}; this server has {worker.served.name!r}", code="model_not_found")
+        return _Json(model())
+
+    async def health(_: Request) -> Response:
+        return _line(HTTPStatus.SERVICE_UNAVAILABLE if worker.fault else HTTPStatus.OK, worker.fault or "the engine computes")
+
+    async def ready(_: Request) -> Response:
+        why = worker.fault or ("the server ends" if worker.is_draining else "")
+        return _line(HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK, why or "ready for requests")
+
+    async def exposition(_: Request) -> Response:
+        data, content_type = metrics.exposition()
+        return Response(data, headers={"content-type": content_type})
+
+    routes = [
+        Route("/v1/chat/completions", ask(ChatQuestion), methods=["POST"]),
+        Route("/v1/completions", ask(TextQuestion), methods=["POST"]),
+        Route("/v1/models", models),
+        Route("/v1/models/{name:path}", models),
+        Route("/health", health),
+        Route("/ready", ready),
+        Route("/metrics", exposition),
+        *_page_routes(page),
+    ]
+    handlers: dict[Any, Any] = {ApiError: _answer_error, HTTPException: _answer_http, Exception: _answer_fault}
+    return _Outer(Starlette(routes=routes, exception_handlers=handlers), only_local)
+
+
+class _Outer:
+    """Checks the host of each request, and gives the files of the page their headers."""
+
+    def __init__(self, inner: ASGIApp, only_local: bool) -> None:
+        self._inner, self._only_local = inner, only_local
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if self._only_local:
+            host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+            try:
+                check_host(host)
+            except ApiError as error:
+                await _refusal(error)(scope, receive, send)
+                return
+        if scope["path"] != "/" and not scope["path"].startswith("/assets/"):
+            await self._inner(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                added = [(name.encode(), value.encode()) for name, value in _PAGE_HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
+            await send(message)
+
+        await self._inner(scope, receive, with_headers)
+
+
+def _page_routes(page: Path) -> list[Any]:
+    if not (page / "index.html").is_file():
+        return []
+    text = (page / "index.html").read_bytes()
+
+    async def index(_: Request) -> Response:
+        return Response(text, media_type="text/html")
+
+    assets = page / "assets"
+    return [Route("/", index), *([Mount("/assets", StaticFiles(directory=assets))] if assets.is_dir() else [])]
+
+
+def _refusal(error: ApiError) -> Response:
+    return _Json(error.document, status_code=error.status, headers=error.headers)
+
+
+async def _answer_error(_: Request, error: Exception) -> Response:
+    return _refusal(error if isinstance(error, ApiError) else failed())
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        return _refusal(ApiError(status, f"{request.url.path} does not take {request.method}", code="method_not_allowed"))
+    return _refusal(ApiError(status, f"there is no {request.url.path[:200]}", code="not_found"))
+
+
+async def _answer_fault(_: Request, error: Exception) -> Response:
+    del error  # the server writes it to its log
+    return _refusal(failed())
+
+
+def _line(status: HTTPStatus, text: str) -> Response:
+    return Response(f"{text}\n", status_code=status, media_type="text/plain")

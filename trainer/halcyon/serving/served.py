@@ -1,0 +1,158 @@
+"""The model that a server has at a time, and the place it comes from."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from halcyon.checkpoint.opening import entry_of
+from halcyon.errors import BadConfiguration
+from halcyon.huggingface.chat_template import chat_template
+from halcyon.huggingface.folder import address
+from halcyon.huggingface.root import split_step
+from halcyon.inference.chat import ChatPrompts
+from halcyon.inference.grammar import JsonGrammars
+from halcyon.loading import load
+from halcyon.models import CausalLM
+from halcyon.storage.store import Store
+from halcyon.tokenizer import Tokenizer
+from halcyon_api.checkpoint_documents import CommittedStep
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """One model with everything that a request needs of it.
+
+    Attributes:
+        name: The name by which requests choose it.
+        model: The model.
+        tokenizer: Its tokenizer.
+        prompts: Makes the prompts of conversations. None: the model has no chat template.
+        step: The step of its checkpoint. None: it is not from a checkpoint.
+        path: The path of its checkpoint in the root.
+        version: The beginning of the hash of its checkpoint.
+        template: The chat template. None: Halcyon's own, or none.
+        loaded: When it was loaded, in seconds since 1970.
+    """
+
+    name: str
+    model: CausalLM
+    tokenizer: Tokenizer
+    prompts: ChatPrompts | None
+    step: int | None = None
+    path: str = ""
+    version: str = ""
+    template: str | None = None
+    loaded: float = field(default_factory=time.time)
+
+    @property
+    def fingerprint(self) -> str:
+        """``system_fingerprint`` of answers: it changes with the weights."""
+        return "files" if self.step is None else f"step-{self.step}-{self.version}"
+
+    @cached_property
+    def pieces(self) -> list[bytes]:
+        """The bytes of text of each token."""
+        return self.tokenizer.pieces()
+
+    @cached_property
+    def grammars(self) -> JsonGrammars:
+        """Makes grammars; kept beside the model, because the first one costs a second."""
+        return JsonGrammars(self.tokenizer, self.ends)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that end an answer."""
+        return self.prompts.ends if self.prompts is not None else (self.tokenizer.eos_id,)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where models come from.
+
+    Attributes:
+        place: A root, with @STEP or without; or hf:FOLDER.
+        name: The name of the model. None: from the place.
+        template: A file with a chat template. None: that of the model.
+        dtype: Type of the parameters. None: that of the files.
+        weights: ``model`` or ``average``; see `halcyon.load`.
+        endpoint: Address of an S3-compatible store.
+        region: Region of an S3 bucket.
+    """
+
+    place: str
+    name: str | None = None
+    template: Path | None = None
+    dtype: str | None = None
+    weights: Any = "model"
+    endpoint: str | None = None
+    region: str | None = None
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it is a checkpoint root, which may get newer checkpoints."""
+        return not self.place.startswith(("hf:", "hf://"))
+
+    def check_follow(self) -> None:
+        """Newer checkpoints can come only to a root without a step.
+
+        Raises:
+            BadConfiguration: It is something else.
+        """
+        if not self.is_root or split_step(self.place)[1] is not None:
+            raise BadConfiguration(f"--follow takes the newest checkpoints of a root; give ROOT without a step instead of {self.place}")
+
+    def newest(self) -> CommittedStep:
+        """The checkpoint to serve: that of the step, or the newest that is not known to be damaged.
+
+        Raises:
+            TrainerExit: There is none, or the store does not answer.
+            StoreFailure: The store does not answer.
+        """
+        root, step = split_step(self.place)
+        return entry_of(Store(address(root, self.endpoint, self.region)), step)
+
+    def load(self, entry: CommittedStep | None = None) -> Served:
+        """Read the model.
+
+        Args:
+            entry: The checkpoint. None: the source is no root.
+
+        Raises:
+            TrainerExit: The place has no model that can be read, no tokenizer, or a checkpoint that is damaged.
+        """
+        place = self.place if entry is None else f"{split_step(self.place)[0]}@{entry.step}"
+        model, tokenizer = load(place, dtype=self.dtype, weights=self.weights, endpoint=self.endpoint, region=self.region)
+        if tokenizer is None:
+            raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
+        found = self._template(place)
+        has_chat = found is not None or ChatPrompts.has_own_marks(tokenizer)
+        prompts = ChatPrompts(tokenizer, found) if has_chat else None
+        return Served(
+            self.name or _name(self.place),
+            model,
+            tokenizer,
+            prompts,
+            None if entry is None else entry.step,
+            "" if entry is None else entry.path,
+            "" if entry is None else entry.manifest_sha256[:8],
+            found,
+        )
+
+    def _template(self, place: str) -> str | None:
+        if self.template is None:
+            return chat_template(place, endpoint=self.endpoint, region=self.region)
+        try:
+            return self.template.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BadConfiguration(f"--template: {self.template} is no text in UTF-8 at byte {error.start}") from None
+
+
+def _name(place: str) -> str:
+    """The last part of a place."""
+    root = place if place.startswith("hf") else split_step(place)[0]
+    parts = [part for part in root.removeprefix("hf:").split("/") if part]
+    return parts[-1] if parts else "model"

@@ -1,0 +1,134 @@
+"""Answers one request with the worker: takes room, prepares, computes, and cleans up whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from halcyon.serving.answers import DONE, Answer, event
+from halcyon.serving.errors import ApiError
+from halcyon.serving.limits import Limits
+from halcyon.serving.mailbox import Mailbox
+from halcyon.serving.metrics import Metrics
+from halcyon.serving.preparing import check, prepare
+from halcyon.serving.questions import ChatQuestion, Question
+from halcyon.serving.worker import Ticket, Worker
+
+_PREPARERS = 2
+"""Threads that encode prompts."""
+
+
+class Exchange:
+    """A request that the worker has: its texts, and the answer to it. Call `close` at its end, however it ends.
+
+    Args:
+        question: The request.
+        answer: Joins the parts.
+        tickets: Its texts.
+        mailbox: Their parts.
+        worker: Computes them.
+        metrics: Counts the request.
+    """
+
+    def __init__(
+        self, question: Question, answer: Answer, tickets: list[Ticket], mailbox: Mailbox, worker: Worker, metrics: Metrics, began: float
+    ) -> None:
+        self._answer, self._tickets, self._mailbox, self._worker, self._metrics = answer, tickets, mailbox, worker, metrics
+        self._endpoint, self._began = endpoint_of(question), began
+        self._outcome = "cancelled"
+
+    async def whole(self) -> dict[str, object]:
+        """The answer, when all texts have ended.
+
+        Raises:
+            ApiError: A text cannot end.
+        """
+        try:
+            async for index, part in self._mailbox.parts():
+                self._answer.keep(index, part)
+        except ApiError as error:
+            self._outcome, error.is_counted = outcome_of(error), True
+            raise
+        self._outcome = "completed"
+        return self._answer.whole()
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """The events of the stream. A fault is its last event, because the status of the answer is sent already."""
+        for one in self._answer.begin():
+            yield event(one)
+        try:
+            async for index, part in self._mailbox.parts():
+                for one in self._answer.chunks(index, part):
+                    yield event(one)
+        except ApiError as error:
+            self._outcome = outcome_of(error)
+            yield event(error.document)
+            return
+        for one in self._answer.end():
+            yield event(one)
+        self._outcome = "completed"
+        yield DONE
+
+    def close(self) -> None:
+        """Count the request, and end texts that nobody reads any more."""
+        self._worker.cancel(self._tickets)
+        self._metrics.requests.labels(self._endpoint, self._outcome).inc()
+        if self._outcome == "completed":
+            self._metrics.seconds.labels(self._endpoint).observe(time.monotonic() - self._began)
+
+
+class Service:
+    """A model that answers requests.
+
+    Args:
+        worker: Computes texts.
+        limits: The limits of the server.
+        metrics: Counts what happens.
+    """
+
+    def __init__(self, worker: Worker, limits: Limits, metrics: Metrics) -> None:
+        self.worker, self.limits, self.metrics = worker, limits, metrics
+        self._preparers = ThreadPoolExecutor(_PREPARERS, "halcyon-prompts")
+
+    async def begin(self, question: Question) -> Exchange:
+        """Begin to compute the texts of a request.
+
+        Raises:
+            ApiError: It is not valid, or there is no room.
+        """
+        worker, began = self.worker, time.monotonic()
+        count = check(question, worker.served.name, self.limits)
+        worker.reserve(count)
+        submitted = False
+        try:
+            served = worker.served
+            loop = asyncio.get_running_loop()
+            prepared = await loop.run_in_executor(self._preparers, prepare, question, served, worker.length, self.limits)
+            mailbox = Mailbox(count, loop)
+            tickets = [Ticket(task, partial(mailbox.push, index), began) for index, task in enumerate(prepared.tasks)]
+            answer = Answer(question, prepared, served, secrets.token_hex(12), int(time.time()))
+            worker.submit(tickets)
+            submitted = True
+            return Exchange(question, answer, tickets, mailbox, worker, self.metrics, began)
+        finally:
+            if not submitted:
+                worker.release(count)
+
+    def close(self) -> None:
+        """End the threads that prepare."""
+        self._preparers.shutdown(wait=False, cancel_futures=True)
+
+
+def endpoint_of(question: Question) -> str:
+    """The label of a request's endpoint."""
+    return "chat" if isinstance(question, ChatQuestion) else "completions"
+
+
+def outcome_of(error: ApiError) -> str:
+    """The label of an error."""
+    names = {401: "unauthorized", 429: "overloaded", 503: "draining"}
+    return names.get(error.status, "failed" if error.status >= 500 else "invalid")

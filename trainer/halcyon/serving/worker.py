@@ -1,0 +1,340 @@
+"""The engine's thread: it computes all texts, and nothing else touches an engine.
+
+A request reaches it in a queue, and gets its parts by a function of its own. The server takes a fixed number of texts (`Limits.requests`),
+so neither the queue nor the parts can grow without bound.
+
+A newer model gets an engine of its own. Texts that began with the older model end with it, and both engines take turns until then. So no
+request is lost or changes its weights (`Worker.adopt`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from jax.typing import DTypeLike
+
+from halcyon.inference.engine import Engine
+from halcyon.inference.sampling import Sampling
+from halcyon.serving.errors import draining, failed, overloaded
+from halcyon.serving.limits import Limits
+from halcyon.serving.metrics import Metrics
+from halcyon.serving.sequence import Fault, Part, Task
+from halcyon.serving.sequence import Sequence as Text
+from halcyon.serving.served import Served
+
+log = logging.getLogger(__name__)
+
+_WAKE_SECONDS = 0.5
+_LONGEST_RETRY = 60
+_ADOPT_SECONDS = 600.0
+_STUCK_SECONDS = 300.0
+"""All programs are compiled before the first request, so a step is short; a device that hangs does not come back."""
+_WARM_PROMPTS = (8, 40, 300)
+"""Lengths of prompts that together need every program of an engine."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """The sizes of an engine; see `halcyon.inference.Engine`.
+
+    Attributes:
+        slots: Texts that are computed at once.
+        length: Most tokens of a prompt and its text. None: the positions of the model.
+        pages: Pages of 16 tokens that all texts share. None: enough for all slots.
+        share: Whether prompts that begin alike share pages.
+        compute: Type of activations, matrix products and the cache.
+    """
+
+    slots: int = 8
+    length: int | None = None
+    pages: int | None = None
+    share: bool = True
+    compute: DTypeLike = "float32"
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A text that the worker has.
+
+    Attributes:
+        task: The text.
+        push: Takes its parts; called in the engine's thread.
+    """
+
+    task: Task
+    push: Callable[[Part], None]
+    began: float = field(default_factory=time.monotonic)
+    generation: _Generation | None = None
+    number: int = -1
+    is_over: bool = False
+
+
+@dataclass(eq=False)
+class _Generation:
+    """A model with its engine, and the texts that they compute."""
+
+    served: Served
+    engine: Engine
+    texts: dict[int, tuple[Ticket, Text]] = field(default_factory=dict[int, tuple[Ticket, Text]])
+
+
+class Worker:
+    """Computes texts in a thread of its own, from `start` to `stop`.
+
+    Args:
+        served: The first model.
+        settings: The sizes of engines.
+        limits: The limits of the server.
+        metrics: Counts what happens.
+    """
+
+    def __init__(self, served: Served, settings: EngineSettings, limits: Limits, metrics: Metrics) -> None:
+        self._settings, self._limits, self._metrics = settings, limits, metrics
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._accepted = 0
+        self._draining = self._stopping = False
+        self._broken = ""
+        self._beat = time.monotonic()
+        self._text_seconds = 1.0
+        self._current = _Generation(served, self._engine(served))
+        self._generations = [self._current]
+        self._thread = threading.Thread(target=self._run, name="halcyon-engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._beat = time.monotonic()
+        self._thread.start()
+
+    @property
+    def served(self) -> Served:
+        """The model of new requests."""
+        return self._current.served
+
+    @property
+    def length(self) -> int:
+        """Most tokens of a prompt and its text."""
+        engine = self._current.engine
+        return min(engine.length, engine.pages * 16)
+
+    @property
+    def accepted(self) -> int:
+        """Texts that the server has taken and not ended."""
+        return self._accepted
+
+    @property
+    def free_pages(self) -> tuple[int, int]:
+        """Pages that no request has, and all pages, of the present engine."""
+        return self._current.engine.free_pages, self._current.engine.pages
+
+    @property
+    def older(self) -> int:
+        """Engines that only end the texts that they have."""
+        return len(self._generations) - 1
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server takes no more requests."""
+        return self._draining
+
+    @property
+    def fault(self) -> str:
+        """Why the worker cannot compute; empty: it can."""
+        if self._broken:
+            return self._broken
+        if not self._thread.is_alive():
+            return "the engine's thread has ended"
+        silent = time.monotonic() - self._beat
+        return f"the engine has not ended a step for {silent:.0f} seconds" if silent > _STUCK_SECONDS else ""
+
+    def reserve(self, count: int) -> None:
+        """Take room for some texts.
+
+        Raises:
+            ApiError: There is no room, or the server ends.
+        """
+        with self._lock:
+            if self._draining:
+                raise draining()
+            if self.fault:
+                raise failed()
+            if self._accepted + count > self._limits.requests:
+                waves = (self._accepted + count) / self._settings.slots
+                raise overloaded(min(_LONGEST_RETRY, max(1, round(waves * self._text_seconds))))
+            self._accepted += count
+
+    def release(self, count: int) -> None:
+        """Give back room that `reserve` took and no text used."""
+        with self._lock:
+            self._accepted -= count
+
+    def submit(self, tickets: Sequence[Ticket]) -> None:
+        """Compute texts, for which `reserve` took room. Their last part gives it back."""
+        self._inbox.put(lambda: self._begin(tickets))
+        if not self._thread.is_alive():  # it has ended meanwhile, and takes nothing from the queue any more
+            for ticket in tickets:
+                ticket.push(Part(fault="draining"))
+
+    def cancel(self, tickets: Sequence[Ticket]) -> None:
+        """End texts whose reader is gone, and free their slots and pages. Texts that are over stay as they are."""
+        self._inbox.put(lambda: self._cancel(tickets))
+
+    def adopt(self, served: Served) -> None:
+        """Compute new requests with another model. Returns when it has its engine.
+
+        Raises:
+            Exception: The engine could not be made; the present model stays.
+        """
+        done: Future[None] = Future()
+        self._inbox.put(lambda: self._adopt(served, done))
+        done.result(_ADOPT_SECONDS)
+
+    def drain(self) -> None:
+        """Take no more requests. It does not wait; a signal handler may call it."""
+        self._draining = True
+
+    def stop(self, timeout_seconds: float = 10.0) -> None:
+        """End all texts and the thread."""
+        self._draining = True
+        self._inbox.put(self._end)
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
+
+    def warm_up(self) -> None:
+        """Compile every program, before the thread is started."""
+        engine = self._current.engine
+        for length in _WARM_PROMPTS:
+            for _ in range(2):  # the second time, the beginning of the prompt is found
+                engine.submit([0] * min(length, self.length - 1), Sampling(1, temperature=0.0))
+                while engine.unfinished:
+                    engine.step()
+
+    def _engine(self, served: Served) -> Engine:
+        settings = self._settings
+        return Engine(
+            served.model,
+            slots=settings.slots,
+            length=settings.length,
+            pages=settings.pages,
+            tokens=served.tokenizer.vocab_size,
+            alternatives=min(self._limits.alternatives, served.model.vocab.size),
+            compute_dtype=settings.compute,
+            share=settings.share,
+        )
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._beat = time.monotonic()
+            self._take_commands()
+            for generation in tuple(self._generations):
+                if generation.engine.unfinished:
+                    self._step(generation)
+            self._generations = [one for one in self._generations if one is self._current or one.texts]
+            self._measure()
+        while not self._inbox.empty():
+            self._inbox.get_nowait()()
+        for generation in self._generations:
+            self._fail(generation, "draining")
+
+    def _take_commands(self) -> None:
+        """Carry out what other threads asked for; wait for it if there is nothing to compute."""
+        wait = not any(generation.engine.unfinished for generation in self._generations)
+        try:
+            command = self._inbox.get(timeout=_WAKE_SECONDS) if wait else self._inbox.get_nowait()
+            while True:
+                command()
+                command = self._inbox.get_nowait()
+        except Empty:
+            return
+
+    def _begin(self, tickets: Sequence[Ticket]) -> None:
+        for ticket in tickets:
+            if ticket.is_over:
+                continue
+            generation, task = self._current, ticket.task
+            try:
+                ticket.number = generation.engine.submit(task.prompt, task.sampling, ends=task.ends, grammar=task.grammar)
+            except Exception:  # the request was checked before; whatever it is, the thread must live
+                log.exception("a request that had passed all checks was refused by the engine")
+                self._over(ticket, Part(fault="failed"))
+                continue
+            ticket.generation = generation
+            text = generation.texts[ticket.number] = (ticket, Text(task, generation.served.tokenizer))
+            text[1].began = ticket.began
+
+    def _cancel(self, tickets: Sequence[Ticket]) -> None:
+        for ticket in tickets:
+            if ticket.is_over:
+                continue
+            if ticket.generation is not None:
+                ticket.generation.engine.cancel(ticket.number)
+                ticket.generation.texts.pop(ticket.number, None)
+            self._over(ticket, None)
+
+    def _adopt(self, served: Served, done: Future[None]) -> None:
+        try:
+            generation = _Generation(served, self._engine(served))
+        except Exception as error:  # such as too little memory for a second cache
+            done.set_exception(error)
+            return
+        self._current = generation
+        self._generations = [*(one for one in self._generations if one.texts), generation]
+        done.set_result(None)
+
+    def _end(self) -> None:
+        self._stopping = True
+
+    def _step(self, generation: _Generation) -> None:
+        try:
+            sampled = generation.engine.step()
+        except Exception:  # the state of the engine may be lost; its texts are, but not the server
+            log.exception("the engine failed; its texts end, and it begins again")
+            self._metrics.engine_failures.inc()
+            self._fail(generation, "failed")
+            self._renew(generation)
+            return
+        for one in sampled:
+            ticket, text = generation.texts[one.request]
+            part = text.take(one)
+            self._metrics.token(text, part)
+            if part.is_last:
+                del generation.texts[one.request]
+                generation.engine.cancel(one.request)  # a stop string ends a text that the engine would go on with
+                self._text_seconds += 0.1 * (time.monotonic() - text.began - self._text_seconds)
+                self._over(ticket, part)
+            else:
+                ticket.push(part)
+
+    def _renew(self, generation: _Generation) -> None:
+        try:
+            generation.engine = self._engine(generation.served)
+        except Exception as error:
+            log.exception("the engine could not begin again")
+            self._broken = f"the engine could not begin again: {error}"
+
+    def _fail(self, generation: _Generation, fault: Fault) -> None:
+        for number, (ticket, text) in tuple(generation.texts.items()):
+            generation.engine.cancel(number)
+            self._over(ticket, Part(fault=fault, generated=text.generated))
+        generation.texts.clear()
+
+    def _over(self, ticket: Ticket, part: Part | None) -> None:
+        """A text has ended; without a last part if its reader is gone."""
+        ticket.is_over = True
+        self.release(1)
+        if part is not None:
+            ticket.push(part)
+
+    def _measure(self) -> None:
+        running = sum(generation.engine.running for generation in self._generations)
+        self._metrics.running.set(running)
+        self._metrics.waiting.set(max(0, self._accepted - running))
+        engine = self._current.engine
+        self._metrics.pages.set(engine.pages)
+        self._metrics.pages_used.set(engine.pages - engine.free_pages)
