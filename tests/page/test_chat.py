@@ -181,3 +181,17 @@ def test_a_server_that_cannot_be_reached_is_reported(page: Page) -> None:
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_label("Model")).to_be_enabled()
     expect(page.get_by_role("alert")).to_be_empty()
+
+
+def test_code_is_copied_or_selected_if_the_browser_forbids_that(page: Page, server: ChatServer) -> None:
+    server.script(Text(["```sh\nhalcyon serve runs/notes\n```\n"]))
+    ask(page, "How?")
+    answered(page, "halcyon serve")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy code").click()
+    expect(page.locator("#notice")).to_contain_text("Copied.")
+    assert page.evaluate("() => navigator.clipboard.readText()") == "halcyon serve runs/notes\n"
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('forbidden')); }")
+    page.get_by_role("button", name="Copy code").click()
+    expect(page.locator("#notice")).to_contain_text("The text is selected")
+    assert page.evaluate("() => getSelection().toString().trim()") == "halcyon serve runs/notes"

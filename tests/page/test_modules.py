@@ -152,6 +152,19 @@ def test_settings_that_are_not_valid_get_their_defaults(page: Page) -> None:
     ]
 
 
+def test_an_answer_without_an_end_is_stopped(page: Page) -> None:
+    code = """
+        const message = {role: "assistant", content: ""};
+        let closed = false;
+        const endless = async function* () {
+            try { for (;;) yield {text: "x".repeat(100_000)}; } finally { closed = true; }
+        };
+        const error = await new m.Answer({}, message).run(endless, null, () => {});
+        return [error.message, message.finish, message.content.length, closed];"""
+    message, finish, length, closed = call(page, "answering", code)
+    assert ("too long" in message, finish, length, closed) == (True, "error", 1_100_000, True)
+
+
 TEXTS = [
     """# Title
 

@@ -2,6 +2,9 @@
 import { RequestError } from "./requests.js";
 import { waitBefore } from "./retry.js";
 
+/** Most characters of an answer. A server that never ends one cannot fill the memory of the browser. */
+export const LONGEST = 1_000_000;
+
 /** A text that is being written by the server. */
 export class Answer {
   #controller = new AbortController();
@@ -56,6 +59,7 @@ export class Answer {
           else {
             this.message.content += piece.text;
             changed();
+            if (this.message.content.length > LONGEST) throw new RequestError("The answer is too long for this page, so it was stopped.");
           }
         }
         return;

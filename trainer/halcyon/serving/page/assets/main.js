@@ -205,11 +205,7 @@ async function* request(answer, signal) {
   signal.throwIfAborted();
   const model = (answer.message.model ||= chosenModel());
   const messages = requestMessages(answer.base, store.settings.system);
-  const pieces = streamAnswer({ model, messages, ...requestFields(store.settings) }, { key: store.key, signal });
-  for await (const piece of pieces) {
-    if (at("notice").querySelector(".seconds")) notice.clear();
-    yield piece;
-  }
+  yield* streamAnswer({ model, messages, ...requestFields(store.settings) }, { key: store.key, signal });
 }
 
 async function pause(id, seconds, signal) {
