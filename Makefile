@@ -139,7 +139,7 @@ generate: setup ## Write all generated files: CRDs, reference, dashboards, alert
 .PHONY: pictures
 pictures: setup ## Draw the pictures of docs/guides again, by the tests that produce their data
 	@HALCYON_PICTURES=$(CURDIR)/docs/guides $(BIN)/pytest -q tests/gitops/test_argocd.py tests/cluster/test_command_line.py \
-		tests/cluster/test_gitops.py tests/cluster/test_monitoring.py
+		tests/cluster/test_gitops.py tests/cluster/test_monitoring.py tests/page/test_picture.py
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches of this checkout

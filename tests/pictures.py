@@ -15,3 +15,9 @@ def keep(name: str, svg: str) -> None:
     """Write a picture if HALCYON_PICTURES is set."""
     if folder := os.environ.get("HALCYON_PICTURES"):
         (Path(folder) / f"{name}.svg").write_text(svg, encoding="utf-8")
+
+
+def keep_screen(name: str, png: bytes) -> None:
+    """Write the picture of a screen if HALCYON_PICTURES is set."""
+    if folder := os.environ.get("HALCYON_PICTURES"):
+        (Path(folder) / f"{name}.png").write_bytes(png)

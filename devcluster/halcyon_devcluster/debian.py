@@ -66,6 +66,15 @@ def ensure_packages(requirements: tuple[Requirement, ...], log: Path, progress: 
     why_not = refusal(packages, is_root=os.geteuid() == 0, has_apt=shutil.which("apt-get") is not None)
     if why_not:
         raise DevclusterError(why_not)
+    install_packages(packages, log, progress)
+
+
+def install_packages(packages: list[str], log: Path, progress: ProgressView) -> None:
+    """Install packages with apt-get as root, without recommended packages; one line names them before.
+
+    Raises:
+        DevclusterError: apt-get failed.
+    """
     environ = {"DEBIAN_FRONTEND": "noninteractive"}
     with progress.step(f"Installing Debian packages: {' '.join(packages)}"):
         run(["apt-get", "update"], environ=environ, log=log)

@@ -12,6 +12,7 @@ from halcyon_devcluster.images import Buildable, build
 from halcyon_devcluster.paths import cluster_paths
 from halcyon_devcluster.programs import Group
 from halcyon_devcluster.progress import ProgressView
+from tests.suite.browser import ensure_chromium
 from tests.suite.tiers import Tier
 
 ALL_BUILT = "HALCYON_ALL_BUILT"
@@ -44,8 +45,10 @@ def missing(tier: Tier, progress: ProgressView) -> list[str]:
 
 
 def make_programs(tier: Tier, progress: ProgressView) -> None:
-    """Build the missing Go programs of a tier."""
+    """Build the missing Go programs of a tier; for the tier `all`, install Chromium if it is missing."""
     Binaries(cache(), progress).provide(groups(tier, docker=docker_answers()))
+    if tier is Tier.ALL:
+        ensure_chromium(cache(), progress)
 
 
 def make_images(tier: Tier, progress: ProgressView) -> None:

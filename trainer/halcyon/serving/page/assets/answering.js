@@ -1,0 +1,73 @@
+// One answer: the request, its repetition while the server is busy, and its end.
+import { RequestError } from "./requests.js";
+import { waitBefore } from "./retry.js";
+
+/** Most characters of an answer. A server that never ends one cannot fill the memory of the browser. */
+export const LONGEST = 1_000_000;
+
+/** A text that is being written by the server. */
+export class Answer {
+  #controller = new AbortController();
+
+  /**
+   * @param {object} base The conversation up to the question.
+   * @param {{role: "assistant", content: string, model?: string}} message Grows while the text comes.
+   */
+  constructor(base, message) {
+    this.base = base;
+    this.message = message;
+    /** Set while the answer is shown. */
+    this.view = null;
+    /** True after the conversation was removed: then the answer is not kept. */
+    this.dropped = false;
+  }
+
+  /** Ends the answer; the text so far stays. */
+  stop() {
+    this.#controller.abort();
+  }
+
+  /**
+   * Runs to the end of the answer. Errors become part of the message.
+   * @param {(signal: AbortSignal) => AsyncIterable<{text: string} | {finish: string}>} ask Sends the request.
+   * @param {(seconds: number, signal: AbortSignal) => Promise<void>} pause Waits before the next try.
+   * @param {() => void} changed Called after each piece of text.
+   * @returns {Promise<RequestError | null>} What went wrong.
+   */
+  async run(ask, pause, changed) {
+    const { signal } = this.#controller;
+    try {
+      await this.#tries(ask, pause, changed, signal);
+      this.message.finish ??= "stop";
+      return null;
+    } catch (error) {
+      if (signal.aborted) {
+        this.message.finish = "stopped";
+        return null;
+      }
+      const reported = error instanceof RequestError ? error : new RequestError(`The page failed: ${error.message}`);
+      Object.assign(this.message, { finish: "error", error: reported.message });
+      return reported;
+    }
+  }
+
+  async #tries(ask, pause, changed, signal) {
+    for (let tried = 1; ; tried += 1) {
+      try {
+        for await (const piece of ask(signal)) {
+          if ("finish" in piece) this.message.finish = piece.finish;
+          else {
+            this.message.content += piece.text;
+            changed();
+            if (this.message.content.length > LONGEST) throw new RequestError("The answer is too long for this page, so it was stopped.");
+          }
+        }
+        return;
+      } catch (error) {
+        const seconds = error instanceof RequestError && !signal.aborted ? waitBefore(error, tried) : null;
+        if (seconds === null) throw error;
+        await pause(seconds, signal);
+      }
+    }
+  }
+}

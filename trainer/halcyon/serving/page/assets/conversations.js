@@ -1,0 +1,104 @@
+// A conversation as a plain document, and the changes of it. Pure: each change returns a new document.
+//
+// {id, title, created, updated, messages: [{role: "user" | "assistant", content, model?, finish?, error?}]}
+// `created` and `updated` are milliseconds since 1970. An answer has the name of its model and the reason why it ended: that of the server,
+// "stopped" by the user, "error", or "interrupted" if the page was closed while it came.
+
+/** Most characters of a title. */
+export const LONGEST_TITLE = 60;
+const ROLES = ["user", "assistant"];
+
+/** A new conversation without messages. */
+export function create(id, now) {
+  return { id, title: "", created: now, updated: now, messages: [] };
+}
+
+/** The conversation with one more message. The first message gives the title. */
+export function add(conversation, message, now) {
+  const title = conversation.title || titleOf(message.content);
+  return { ...conversation, title, updated: now, messages: [...conversation.messages, message] };
+}
+
+/**
+ * The conversation up to a message, without it and all later ones.
+ * @param {number} index Position of the first message that is removed.
+ */
+export function before(conversation, index, now) {
+  const messages = conversation.messages.slice(0, index);
+  return { ...conversation, title: messages.length ? conversation.title : "", updated: now, messages };
+}
+
+/** The first line of a text, shortened at a word. */
+export function titleOf(text) {
+  const line = text.trim().split("\n", 1)[0].replace(/\s+/g, " ");
+  if (line.length <= LONGEST_TITLE) return line;
+  const cut = [...line.slice(0, LONGEST_TITLE)].join("");
+  const space = cut.lastIndexOf(" ");
+  return `${space > LONGEST_TITLE / 2 ? cut.slice(0, space) : cut}…`;
+}
+
+/**
+ * The messages of a request. Messages without text are left out. Neighbours of the same role, as after an answer that failed, become one
+ * message, because many chat templates accept only alternating roles.
+ * @param {object} conversation
+ * @param {string} system The system message; "" for none.
+ */
+export function requestMessages(conversation, system) {
+  const messages = system.trim() ? [{ role: "system", content: system }] : [];
+  for (const { role, content } of conversation.messages) {
+    if (!content) continue;
+    const last = messages.at(-1);
+    if (last?.role === role) messages[messages.length - 1] = { role, content: `${last.content}\n\n${content}` };
+    else messages.push({ role, content });
+  }
+  return messages;
+}
+
+/**
+ * Reads a kept conversation. Another version of the page, or another page of the same origin, may have written it.
+ * @param {unknown} value
+ * @returns {object | null} null if it is none.
+ */
+export function read(value) {
+  if (!isObject(value) || typeof value.id !== "string" || typeof value.title !== "string") return null;
+  if (!Number.isFinite(value.created) || !Number.isFinite(value.updated) || !Array.isArray(value.messages)) return null;
+  const messages = value.messages.map(readMessage);
+  if (messages.includes(null)) return null;
+  return { id: value.id, title: value.title, created: value.created, updated: value.updated, messages };
+}
+
+function readMessage(value) {
+  if (!isObject(value) || !ROLES.includes(value.role) || typeof value.content !== "string") return null;
+  const message = { role: value.role, content: value.content };
+  for (const name of ["model", "finish", "error"]) if (typeof value[name] === "string") message[name] = value[name];
+  return message;
+}
+
+/** The document of an export. */
+export function exported(conversations, now) {
+  return { format: "halcyon-chat", version: 1, exported: new Date(now).toISOString(), conversations };
+}
+
+/**
+ * Chooses the conversations to remove, oldest first, so that a new or changed one fits.
+ * @param {{id: string, updated: number, size: number}[]} others The conversations beside it; `size` in characters.
+ * @param {number} size Characters of the one to keep.
+ * @param {{count: number, size: number}} limits Of all together.
+ * @returns {string[] | null} Their ids; null if it is longer than the limit even alone.
+ */
+export function toRemove(others, size, limits) {
+  if (size > limits.size) return null;
+  const oldest = [...others].sort((a, b) => a.updated - b.updated);
+  let total = size + oldest.reduce((sum, one) => sum + one.size, 0);
+  const removed = [];
+  while (oldest.length + 1 > limits.count || total > limits.size) {
+    const one = oldest.shift();
+    total -= one.size;
+    removed.push(one.id);
+  }
+  return removed;
+}
+
+function isObject(value) {
+  return typeof value === "object" && value !== null;
+}

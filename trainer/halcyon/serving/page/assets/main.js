@@ -1,0 +1,324 @@
+// The page: connects the conversations, the requests and the elements.
+import { Answer } from "./answering.js";
+import { copy, download, newId } from "./browser.js";
+import { add, before, create, exported, requestMessages } from "./conversations.js";
+import { followEnd } from "./follow.js";
+import { Library, PREFIX } from "./library.js";
+import { drawList, UNTITLED } from "./list.js";
+import { MessageLog } from "./messages.js";
+import { Notice } from "./notice.js";
+import { listModels, RequestError, streamAnswer } from "./requests.js";
+import { wait } from "./retry.js";
+import { requestFields, SettingsStore } from "./settings.js";
+import { SettingsDialog } from "./settings-dialog.js";
+import { openStorage } from "./storage.js";
+
+const CURRENT = "halcyon.chat.current";
+/** A text that is coming is kept this often, so that a browser that ends loses no more. */
+const KEEP_MILLISECONDS = 2000;
+
+const at = (id) => document.getElementById(id);
+const local = openStorage("localStorage");
+const session = openStorage("sessionStorage").storage;
+const library = new Library(local.storage);
+const store = new SettingsStore(local.storage, session);
+const notice = new Notice(at("notice"), at("alert"));
+const toEnd = followEnd(at("log"));
+/** The answers that are coming, by the id of their conversation. */
+const answers = new Map();
+/** Ids of conversations that the browser cannot keep; the user is warned once. */
+const unkept = new Set();
+const log = new MessageLog(at("log"), { edit, regenerate, copy: async (text, shown) => notice.say(await copy(text, shown)) });
+const dialog = new SettingsDialog(at("settings"), store, { saved });
+let current = library.get(session.getItem(CURRENT) ?? "") ?? create(newId(), Date.now());
+let models = [];
+/** True while the page is being closed, which ends its connections. */
+let leaving = false;
+
+// Conversations
+
+/** Shows a conversation, with its answer if one is coming. */
+function show(conversation) {
+  for (const answer of answers.values()) answer.view = null;
+  const answer = answers.get(conversation.id);
+  current = answer?.base ?? conversation;
+  session.setItem(CURRENT, current.id);
+  log.show(current.messages);
+  if (answer) answer.view = log.stream(answer.message);
+  draw();
+  toEnd();
+}
+
+/** Brings everything around the messages up to date. */
+function draw() {
+  const coming = answers.has(current.id);
+  at("title").textContent = current.title || UNTITLED;
+  document.title = current.title ? `${current.title} - Chat` : "Chat";
+  at("empty").hidden = current.messages.length > 0;
+  at("export").disabled = current.messages.length === 0;
+  at("log").classList.toggle("busy", coming);
+  at("send").hidden = coming;
+  at("stop").hidden = !coming;
+  drawList(at("list"), library.all(), { current: current.id, open: (id) => open(library.get(id)), remove });
+}
+
+/** Opens a conversation from the list. */
+function open(conversation) {
+  notice.clear();
+  show(conversation);
+  showList(false);
+  at("message").focus();
+}
+
+/** Keeps a conversation, and says so if that is not possible or if others had to be removed. */
+function keep(conversation) {
+  const { removed, kept } = library.put(conversation);
+  if (removed.length) {
+    const which = removed.length === 1 ? "the oldest conversation was" : `the ${removed.length} oldest conversations were`;
+    notice.say(`The browser's storage is full: ${which} removed.`);
+  }
+  if (kept) unkept.delete(conversation.id);
+  else if (!unkept.has(conversation.id)) {
+    unkept.add(conversation.id);
+    notice.warn("The browser cannot keep this conversation. Export it before you close the page.");
+  }
+}
+
+/** Removes a conversation, with the possibility to undo that. */
+function remove(id) {
+  dropAnswer(id);
+  const removed = library.remove(id);
+  const next = library.all()[0];
+  if (id === current.id) show(create(newId(), Date.now()));
+  draw();
+  (next ? at(`open-${next.id}`) : at("new")).focus();
+  undoable("The conversation was deleted.", () => keep(removed), removed);
+}
+
+function removeAll() {
+  const removed = library.all();
+  for (const { id } of removed) {
+    dropAnswer(id);
+    library.remove(id);
+  }
+  dialog.close();
+  show(create(newId(), Date.now()));
+  undoable("All conversations were deleted.", () => removed.forEach(keep), removed[0]);
+}
+
+/** Says what was done, with a button that brings `conversation` back. */
+function undoable(text, undo, conversation) {
+  notice.say(text, {
+    label: "Undo",
+    press: () => {
+      if (conversation) dropAnswer(conversation.id);
+      undo();
+      if (conversation) show(library.get(conversation.id));
+      at("message").focus();
+    },
+  });
+}
+
+function dropAnswer(id) {
+  const answer = answers.get(id);
+  if (!answer) return;
+  answer.dropped = true;
+  answer.view = null;
+  answer.stop();
+  answers.delete(id);
+}
+
+// Questions and answers
+
+function send() {
+  const text = at("message").value;
+  if (!text.trim() || answers.has(current.id)) return;
+  at("message").value = "";
+  notice.clear();
+  const message = { role: "user", content: text };
+  current = add(current, message, Date.now());
+  log.add(message);
+  ask();
+}
+
+/** Replaces a message of the user and asks again. */
+function edit(index, text) {
+  const kept = current;
+  current = add(before(current, index, Date.now()), { role: "user", content: text }, Date.now());
+  log.show(current.messages);
+  askAgain(kept, index + 1 < kept.messages.length ? "The edited message was sent." : "");
+}
+
+/** Asks again for an answer. */
+function regenerate(index) {
+  const kept = current;
+  current = before(current, index, Date.now());
+  log.show(current.messages);
+  askAgain(kept, "The model answers again.");
+}
+
+function askAgain(kept, text) {
+  notice.clear();
+  if (text) undoable(text, () => keep(kept), kept);
+  ask();
+}
+
+/** Asks for an answer to the current conversation. */
+async function ask() {
+  const answer = new Answer(current, { role: "assistant", content: "", model: chosenModel() });
+  const { base, message } = answer;
+  answers.set(base.id, answer);
+  keep(base);
+  answer.view = log.stream(message);
+  draw();
+  toEnd();
+  at("message").focus();
+  const withAnswer = () => add(base, message, Date.now());
+  const timer = setInterval(() => message.content && keep({ ...withAnswer(), messages: interrupted(answer) }), KEEP_MILLISECONDS);
+  const failed = await answer.run(
+    (signal) => request(answer, signal),
+    (seconds, signal) => pause(base.id, seconds, signal),
+    () => answer.view?.update(),
+  );
+  clearInterval(timer);
+  if (answer.dropped) return;
+  if (failed && leaving) {
+    message.finish = "interrupted";
+    delete message.error;
+  }
+  answers.delete(base.id);
+  const complete = message.content || message.finish !== "stopped" ? withAnswer() : base;
+  keep(complete);
+  if (current.id === base.id) {
+    current = complete;
+    answer.view?.finish();
+    if (complete === base) log.show(base.messages);
+  }
+  draw();
+  if (failed?.status === 401 || failed?.status === 403) {
+    notice.warn("The server needs a valid API key.", { label: "Enter the API key", press: () => dialog.open("key") });
+  }
+}
+
+async function* request(answer, signal) {
+  if (!models.length) await loadModels();
+  signal.throwIfAborted();
+  const model = (answer.message.model ||= chosenModel());
+  const messages = requestMessages(answer.base, store.settings.system);
+  yield* streamAnswer({ model, messages, ...requestFields(store.settings) }, { key: store.key, signal });
+}
+
+async function pause(id, seconds, signal) {
+  try {
+    await wait(seconds, signal, (left) => {
+      if (current.id === id) notice.count(`The server is busy. The page asks again in ${seconds} s.`, left);
+    });
+  } finally {
+    if (current.id === id) notice.clear();
+  }
+}
+
+function interrupted(answer) {
+  return [...answer.base.messages, { ...answer.message, finish: "interrupted" }];
+}
+
+// The model and the settings
+
+function chosenModel() {
+  return models.includes(store.settings.model) ? store.settings.model : (models[0] ?? "");
+}
+
+/** Asks the server for its models. */
+async function loadModels() {
+  models = await listModels(store.key);
+  at("model").replaceChildren(...models.map((model) => new Option(model, model)));
+  at("model").value = chosenModel();
+  at("model").disabled = false;
+}
+
+async function connect() {
+  try {
+    await loadModels();
+  } catch (error) {
+    if (!(error instanceof RequestError)) throw error;
+    const locked = error.status === 401 || error.status === 403;
+    const action = locked ? { label: "Enter the API key", press: () => dialog.open("key") } : { label: "Try again", press: connect };
+    notice.warn(error.message, action);
+  }
+}
+
+function saved(keyChanged) {
+  applyTheme();
+  if (keyChanged || !models.length) {
+    notice.clear();
+    connect();
+  }
+}
+
+function applyTheme() {
+  document.documentElement.dataset.theme = store.settings.theme;
+}
+
+function exportAll() {
+  download("conversations.json", exported(library.all(), Date.now()));
+}
+
+// The elements
+
+/** Opens or closes the list of conversations where the window is narrow. */
+function showList(shown) {
+  at("toggle-list").setAttribute("aria-expanded", String(shown));
+  document.body.classList.toggle("list-shown", shown);
+}
+
+at("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  send();
+});
+at("message").addEventListener("keydown", (event) => {
+  if (event.isComposing) return;
+  if (event.key === "Enter" && !event.shiftKey) {
+    event.preventDefault();
+    send();
+  } else if (event.key === "ArrowUp" && !at("message").value && !answers.has(current.id) && log.editLast()) {
+    event.preventDefault();
+  }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || at("settings").open) return;
+  if (document.body.classList.contains("list-shown")) {
+    showList(false);
+    at("toggle-list").focus();
+  } else answers.get(current.id)?.stop();
+});
+at("stop").addEventListener("click", () => {
+  answers.get(current.id)?.stop();
+  at("message").focus();
+});
+at("new").addEventListener("click", () => open(create(newId(), Date.now())));
+at("toggle-list").addEventListener("click", () => showList(!document.body.classList.contains("list-shown")));
+at("export").addEventListener("click", () => download("conversation.json", exported([library.get(current.id) ?? current], Date.now())));
+at("export-all").addEventListener("click", exportAll);
+at("delete-all").addEventListener("click", removeAll);
+at("open-settings").addEventListener("click", () => dialog.open());
+at("model").addEventListener("change", () => store.change({ model: at("model").value }));
+addEventListener("pageshow", () => (leaving = false));
+addEventListener("pagehide", () => {
+  leaving = true;
+  for (const answer of answers.values()) if (answer.message.content) keep({ ...answer.base, messages: interrupted(answer) });
+});
+// Another tab has changed something.
+addEventListener("storage", (event) => {
+  store.reload();
+  applyTheme();
+  if (event.key !== null && !event.key.startsWith(PREFIX)) return;
+  library.reload();
+  const changed = library.get(current.id);
+  if (changed && changed.updated > current.updated && !answers.has(current.id)) show(changed);
+  else draw();
+});
+
+applyTheme();
+show(current);
+connect();
+if (!local.lasting) notice.warn("This browser keeps no data for this page. Export a conversation before you close it.");

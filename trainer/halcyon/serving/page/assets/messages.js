@@ -1,0 +1,151 @@
+// The messages of one conversation on the page. Text of users is shown as it is; text of models as Markdown.
+import { button, element } from "./elements.js";
+import { StreamingMarkdown, showMarkdown } from "./streaming.js";
+
+const ENDS = {
+  length: "The answer reached the limit of tokens.",
+  stopped: "You stopped this answer.",
+  interrupted: "The page was closed before this answer was complete.",
+  tool_calls: "The model called a tool. This page has no tools.",
+  content_filter: "The server filtered this answer.",
+};
+
+/** What a message says below its text about its end; "" for nothing. */
+export function noteOf(message) {
+  if (message.finish === "error") return message.error ?? "The answer failed.";
+  if (message.finish === "stop" && !message.content) return "The model answered with no text.";
+  return ENDS[message.finish] ?? "";
+}
+
+/** Shows messages and their buttons. */
+export class MessageLog {
+  #log;
+  #actions;
+
+  /**
+   * @param {HTMLElement} log
+   * @param {{edit: (index: number, text: string) => void, regenerate: (index: number) => void, copy: (text: string, from: HTMLElement) =>
+   *   void}} actions
+   */
+  constructor(log, actions) {
+    this.#log = log;
+    this.#actions = actions;
+    log.addEventListener("click", (event) => {
+      const copy = event.target.closest?.(".copy-code");
+      const code = copy?.closest("figure")?.querySelector("code");
+      if (code) actions.copy(code.textContent, code);
+    });
+  }
+
+  /** Shows the messages of a conversation instead of the present ones. */
+  show(messages) {
+    // A screen reader announces new messages, not those of a conversation that is opened.
+    this.#log.setAttribute("aria-live", "off");
+    this.#log.replaceChildren();
+    for (const message of messages) this.add(message);
+    requestAnimationFrame(() => this.#log.setAttribute("aria-live", "polite"));
+  }
+
+  /** Adds a complete message. */
+  add(message) {
+    const { article, content } = this.#article(message);
+    if (message.role === "user") content.textContent = message.content;
+    else showMarkdown(content, message.content);
+    this.#end(article, message);
+  }
+
+  /**
+   * Adds an answer that is still coming.
+   * @param {{content: string}} message Its content grows; call `update` after each change.
+   * @returns {{update: () => void, finish: () => void}}
+   */
+  stream(message) {
+    const { article, content } = this.#article(message);
+    const markdown = new StreamingMarkdown(content);
+    article.classList.add("coming");
+    let frame = 0;
+    const draw = () => {
+      frame = 0;
+      markdown.update(message.content);
+    };
+    const update = () => {
+      // At most one drawing for each frame of the screen, however fast the text comes.
+      frame ||= requestAnimationFrame(draw);
+    };
+    if (message.content) update();
+    return {
+      update,
+      finish: () => {
+        cancelAnimationFrame(frame);
+        markdown.finish(message.content);
+        article.classList.remove("coming");
+        this.#end(article, message);
+      },
+    };
+  }
+
+  #article(message) {
+    const id = `message-${this.#log.children.length + 1}`;
+    const content = element("div", { className: "content" });
+    const author = element("h2", { id }, message.role === "user" ? "You" : message.model || "Model");
+    const article = element("article", { className: `message ${message.role}`, "aria-labelledby": id }, author, content);
+    this.#log.append(article);
+    return { article, content };
+  }
+
+  /** Adds the note about the end and the buttons. */
+  #end(article, message) {
+    const index = [...this.#log.children].indexOf(article);
+    const of = { "aria-describedby": article.querySelector("h2").id };
+    const note = noteOf(message);
+    if (note) article.append(element("p", { className: message.finish === "error" ? "note error" : "note" }, note));
+    const actions = element("div", { className: "actions" });
+    if (message.role === "user") actions.append(button("Edit", () => this.#edit(article, index, message), of));
+    else {
+      if (message.content) actions.append(button("Copy", () => this.#actions.copy(message.content, article.querySelector(".content")), of));
+      actions.append(button("Regenerate", () => this.#actions.regenerate(index), of));
+    }
+    article.append(actions);
+  }
+
+  /** Opens the editor of the last message of the user. Returns false if there is none. */
+  editLast() {
+    const edit = [...this.#log.querySelectorAll(".message.user .actions button")].at(-1);
+    edit?.click();
+    return Boolean(edit);
+  }
+
+  /** Shows a text box in place of a message. */
+  #edit(article, index, message) {
+    const kept = [...article.children].slice(1);
+    const box = element("textarea", { className: "editor", value: message.content, rows: 3, "aria-label": "Edit your message" });
+    const close = () => {
+      form.replaceWith(...kept);
+      article.querySelector(".actions button")?.focus();
+    };
+    const form = element(
+      "form",
+      { className: "edit" },
+      box,
+      element("p", { className: "note" }, "Sending removes the messages after this one."),
+      element("div", { className: "row" }, button("Cancel", close), element("button", { type: "submit" }, "Send the edited message")),
+    );
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (box.value.trim()) this.#actions.edit(index, box.value);
+    });
+    box.addEventListener("keydown", (event) => {
+      if (event.isComposing) return;
+      if (event.key === "Escape") {
+        event.stopPropagation();
+        close();
+      } else if (event.key === "Enter" && !event.shiftKey) {
+        event.preventDefault();
+        form.requestSubmit();
+      }
+    });
+    for (const child of kept) child.remove();
+    article.append(form);
+    box.focus();
+  }
+}
