@@ -100,6 +100,7 @@ def test_a_completed_function_becomes_a_program(tmp_path: Path, answer: str) -> 
     scope: dict[str, Any] = {}
     exec(program.source, scope)  # noqa: S102 - the text of this test
     exec(program.checks, scope)  # noqa: S102
+    assert "List" in scope  # the import above the function
     assert example.prompt.plain.endswith('"""')
 
 

@@ -132,7 +132,6 @@ def test_a_program_ends_with_its_parent(tmp_path: Path) -> None:
         while not (children := _children(parent.pid)) and time.monotonic() < until:
             time.sleep(0.05)
         assert children
-        time.sleep(0.5)  # past the start of its interpreter, in most runs
         parent.kill()
     until = time.monotonic() + limit(30)
     while any(_is_alive(one) for one in children) and time.monotonic() < until:

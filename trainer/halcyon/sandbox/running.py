@@ -100,6 +100,7 @@ def run(program: Program, limits: Limits | None = None) -> Ran:
         "program": program.source,
         "checks": program.checks,
         "token": token,
+        "parent": os.getpid(),
         "processorSeconds": limits.processor_seconds,
         "memoryBytes": limits.memory_bytes,
     }

@@ -37,7 +37,7 @@ def grade(example: Question, text: str) -> Program:
     block = _BLOCK.search(text)
     code = block[1] if block is not None else text
     if re.search(rf"^def {function}\b", code, re.MULTILINE):
-        source = f"{_imports(prompt)}\n{code}\n"
+        source = f"{_above(prompt, function)}\n{code}\n"
     else:  # the text continues the prompt
         source = f"{prompt}{code}\n" if prompt.endswith("\n") and not code.startswith("\n") else f"{prompt.rstrip()}{_broken(code)}\n"
     return Program(source, f"{example.facts['test']}\ncheck({function})\n")
@@ -47,7 +47,6 @@ def _broken(code: str) -> str:
     return code if code.startswith("\n") else f"\n{code}"
 
 
-def _imports(prompt: str) -> str:
-    """The imports above the function, which an answer with the whole function may leave out."""
-    above = prompt.partition("\ndef ")[0] if not prompt.startswith("def ") else ""
-    return "\n".join(line for line in above.splitlines() if line.startswith(("import ", "from ")))
+def _above(prompt: str, function: str) -> str:
+    """Imports and other functions above the function, which an answer with the whole function may leave out."""
+    return prompt[: max(0, prompt.rfind(f"def {function}"))]
