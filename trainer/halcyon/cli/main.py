@@ -15,6 +15,7 @@ from halcyon.cli.checkpoints import app as checkpoints_app
 from halcyon.cli.checkpoints import doctor
 from halcyon.cli.data import app as data_app
 from halcyon.cli.errors import about_file, replace_unencodable, report_errors
+from halcyon.cli.evaluate_tasks import evaluate_tasks
 from halcyon.cli.models import export_app, import_app
 from halcyon.cli.options import Defaults, Document, Overrides
 from halcyon.cli.profile import profile_here
@@ -221,6 +222,7 @@ app.add_typer(export_app, name="export", rich_help_panel=LOCAL)
 app.command(rich_help_panel=LOCAL)(sample)
 app.command(rich_help_panel=LOCAL)(chat)
 app.command(rich_help_panel=LOCAL)(serve)
+app.command("eval", rich_help_panel=LOCAL)(evaluate_tasks)
 app.command(rich_help_panel=LOCAL)(doctor)
 app.command("profile-here", hidden=True)(profile_here)
 

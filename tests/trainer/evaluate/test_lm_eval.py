@@ -1,0 +1,79 @@
+"""The requests of ``lm-eval``, and the real package where it is installed."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import halcyon
+from halcyon.benchmarks.lm_eval_model import Requests, lm_eval_model, sampling_of, windows
+from halcyon.errors import BadConfiguration
+from tests.trainer.huggingface.folders import GOLDENS
+
+PLACE = f"hf:{GOLDENS / 'qwen3'}"
+
+
+def test_each_token_of_a_long_text_is_scored_once_after_the_most_context() -> None:
+    tokens = np.arange(11, dtype=np.int32)  # the first begins the document
+    found = [(span.tokens[:-1].tolist(), span.tokens[span.start :].tolist()) for span in windows(tokens, 4)]
+    assert found == [([0, 1, 2, 3], [1, 2, 3, 4]), ([4, 5, 6, 7], [5, 6, 7, 8]), ([6, 7, 8, 9], [9, 10])]
+    assert windows(tokens[:1], 4) == []
+
+
+def test_settings_of_a_task_become_those_of_a_request() -> None:
+    given = sampling_of({"until": ["\n\n", ""], "max_gen_toks": 7, "do_sample": False, "temperature": 0.8}, 3)
+    assert (given.stop, given.max_tokens, given.temperature, given.seed) == (("\n\n",), 7, 0.0, 3)
+    assert sampling_of({"until": "end", "do_sample": True, "temperature": 0.8, "top_p": 0.9}, 0).temperature == 0.8
+    assert sampling_of({}, 0).max_tokens == 256
+    with pytest.raises(BadConfiguration, match="the task sets num_beams for its answers"):
+        sampling_of({"num_beams": 4}, 0)
+    with pytest.raises(BadConfiguration, match="the settings of the task: top_p is 2"):
+        sampling_of({"top_p": 2}, 0)
+
+
+def test_without_the_package_one_sentence_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
+    with pytest.raises(BadConfiguration, match="the package lm-eval is not installed"):
+        lm_eval_model(SimpleNamespace(max_position=SimpleNamespace(size=1)), SimpleNamespace())  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.variant
+def test_requests_have_the_numbers_of_the_model() -> None:
+    model, tokenizer = halcyon.load(PLACE)
+    assert tokenizer is not None
+    requests = Requests(model, tokenizer)
+    pairs = [("a b", " c"), ("a b ", "c"), ("", "a b c"), ("Café au", " lait and more")]
+    found = requests.loglikelihood(pairs)
+    assert found[0] == found[1]  # the space belongs to the continuation
+    (rolling,) = requests.loglikelihood_rolling(["a b c"])
+    assert rolling == pytest.approx(found[2][0], rel=1e-6)
+    texts = requests.generate_until([("a b", {"max_gen_toks": 4}), ("a b", {"max_gen_toks": 4, "until": ["zzz"]})])
+    assert texts[0] == texts[1] == halcyon.generate(model, tokenizer, "a b", max_tokens=4, temperature=0.0)[0].text
+
+
+@pytest.mark.slow
+@pytest.mark.variant
+def test_the_real_harness_evaluates_a_model() -> None:
+    pytest.importorskip("lm_eval", reason="lm-eval is not a dependency")
+    import lm_eval
+    from lm_eval.api.instance import Instance
+
+    model, tokenizer = halcyon.load(PLACE)
+    assert tokenizer is not None
+    wrapped = lm_eval_model(model, tokenizer)
+    assert isinstance(wrapped, lm_eval.api.model.LM)
+
+    def asked(kind: Any, *arguments: Any) -> Any:
+        return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
+
+    ((log_prob, is_greedy),) = wrapped.loglikelihood([asked("loglikelihood", "a b", " c")])
+    assert log_prob < 0
+    assert is_greedy in (False, True)
+    assert wrapped.loglikelihood_rolling([asked("loglikelihood_rolling", "a b c")])[0] < 0
+    (text,) = wrapped.generate_until([asked("generate_until", "a b", {"until": ["\n"], "max_gen_toks": 3})])
+    assert isinstance(text, str)
