@@ -8,7 +8,7 @@ model with 12 blocks is the reference: its batch, rates and decay were found by 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
 from halcyon_api.spec.families.nanochat import NanochatSpec, derived_width
@@ -72,41 +72,54 @@ class Choices:
     final_rate: float = 0.05
 
 
-def _by(law: str) -> Any:
-    return field(metadata={"law": law})
+LAWS: dict[str, str] = {
+    "width": "64 * depth, rounded up to whole heads",
+    "heads": "width / headDim",
+    "window": "sequence length / 4, rounded up to 128, and the position itself",
+    "parameters": "counted",
+    "scaling_parameters": "parameters of the blocks and of the head",
+    "tokens": "tokens per parameter * scaling parameters",
+    "batch_tokens": "2^19 * (tokens / tokens at depth 12)^0.383, to the nearest power of 2",
+    "batch_size": "batch tokens / sequence length",
+    "steps": "tokens / batch tokens, rounded down",
+    "rate_factor": "sqrt(batch tokens / 2^19)",
+    "learning_rate": "matrix rate * rate factor",
+    "weight_decay": "weight decay * sqrt(batch tokens / 2^19) * tokens at depth 12 / tokens; a cosine to 0",
+    "warmup_steps": "as given",
+    "warmdown_steps": "warmdown * steps",
+    "groups": "AdamW: embedding and head rates * rate factor * sqrt(768 / width), as factors of the matrix rate",
+    "momentum": "0.85 to 0.97 in 400 steps, to 0.90 in the warmdown: (step, momentum)",
+}
+"""How each result of a dial is made."""
 
 
 @dataclass(frozen=True)
 class Dial:
-    """What the laws give. Each field has its law as metadata; see `laws`."""
+    """What the laws give; `LAWS` has the law of each field after the first two."""
 
     choices: Choices
     model: NanochatSpec
-    width: int = _by("64 * depth, rounded up to whole heads")
-    heads: int = _by("width / headDim")
-    window: int | None = _by("sequence length / 4, rounded up to 128, and the position itself")
-    parameters: int = _by("counted")
-    scaling_parameters: int = _by("parameters of the blocks and of the head")
-    tokens: int = _by("tokens per parameter * scaling parameters")
-    batch_tokens: int = _by("2^19 * (tokens / tokens at depth 12)^0.383, to the nearest power of 2")
-    batch_size: int = _by("batch tokens / sequence length")
-    steps: int = _by("tokens / batch tokens, rounded down")
-    rate_factor: float = _by("sqrt(batch tokens / 2^19)")
-    learning_rate: float = _by("matrix rate * rate factor")
-    weight_decay: float = _by("weight decay * sqrt(batch tokens / 2^19) * tokens at depth 12 / tokens; a cosine to 0")
-    warmup_steps: int = _by("as given")
-    warmdown_steps: int = _by("warmdown * steps")
-    groups: list[dict[str, Any]] = _by("AdamW: embedding and head rates * rate factor * sqrt(768 / width), as factors of the matrix rate")
-    momentum: list[tuple[int, float]] = _by("0.85 to 0.97 in 400 steps, to 0.90 in the warmdown: (step, momentum)")
+    width: int
+    heads: int
+    window: int | None
+    parameters: int
+    scaling_parameters: int
+    tokens: int
+    batch_tokens: int
+    batch_size: int
+    steps: int
+    rate_factor: float
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: int
+    warmdown_steps: int
+    groups: list[dict[str, Any]]
+    momentum: list[tuple[int, float]]
 
     def laws(self) -> list[tuple[str, Any, str]]:
         """Each result with its name and its law; a given value has the law "given"."""
         given = {"batch_tokens": self.choices.batch_tokens, "steps": self.choices.steps}
-        rows: list[tuple[str, Any, str]] = []
-        for one in fields(self):
-            if "law" in one.metadata:
-                rows.append((one.name, getattr(self, one.name), "given" if given.get(one.name) is not None else one.metadata["law"]))
-        return rows
+        return [(name, getattr(self, name), "given" if given.get(name) is not None else law) for name, law in LAWS.items()]
 
 
 def dial(choices: Choices) -> Dial:

@@ -14,9 +14,7 @@ from halcyon_api.spec.rules.matrices import IterationType
 class AdamWGroupSpec(ApiModel):
     """Parameters with AdamW of their own."""
 
-    match: Annotated[str, StringConstraints(max_length=253), Field(min_length=1)] = Field(
-        description="Pattern of dotted paths."
-    )
+    match: Annotated[str, StringConstraints(max_length=253), Field(min_length=1)] = Field(description="Pattern of dotted paths.")
     learning_rate: Positive = Field(default=1.0, description="Factor of the learning rate.")
     weight_decay: float = Field(default=0.0, ge=0, description="Decay, without a schedule.")
     beta1: Decay = Field(default=0.8, description="Decay of the first moment.")
