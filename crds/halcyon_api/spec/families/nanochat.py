@@ -25,7 +25,7 @@ LOGIT_CAP = 15.0
 NORM_EPSILON = 2.0**-23
 """Added to the mean square in norms: the distance from 1 to the next float32 number."""
 
-_WIDTH = "(has(self.hiddenSize) ? self.hiddenSize : (64 * self.depth + self.headDim - 1) / self.headDim * self.headDim)"
+_HEADS = "(has(self.hiddenSize) ? self.hiddenSize : 64 * self.depth + self.headDim - 1) / self.headDim"
 
 
 def derived_width(depth: int, head_dim: int) -> int:
@@ -38,12 +38,12 @@ class NanochatSpec(ModelSection):
 
     depth: Count = Field(default=12, description="Transformer blocks.")
     hidden_size: Annotated[int, Field(ge=SMEAR_CHANNELS, le=1_048_576)] | None = Field(
-        default=None, description="Width. Default: 64 * `depth`, rounded up to whole heads."
+        default=None, description="Width. Default: 64 * `depth`, in whole heads."
     )
     head_dim: Width = Field(default=128, description="Features of a head.")
     num_key_value_heads: Count | None = Field(default=None, description="Key and value heads. Default: all.")
     window_pattern: Annotated[str, StringConstraints(max_length=64), Field(pattern="^[SL]+$")] = Field(
-        default="SSSL", description="Attention of the blocks, repeated: S to a window, L to all. The last is L."
+        default="SSSL", description="Attention of blocks, repeated: S to a window, L to all; the last is L."
     )
     sliding_window: Annotated[int, Field(ge=1, le=16_777_216)] | None = Field(
         default=None, description=f"Positions of the window. Default: {DEFAULT_WINDOW}."
@@ -59,7 +59,7 @@ class NanochatSpec(ModelSection):
             ".hiddenSize",
         ),
         Rule(
-            f"!has(self.numKeyValueHeads) || {_WIDTH} / self.headDim % self.numKeyValueHeads == 0",
+            f"!has(self.numKeyValueHeads) || {_HEADS} % self.numKeyValueHeads == 0",
             lambda self: self.heads % self.key_value_heads == 0,
             "numKeyValueHeads must divide the query heads",
             ".numKeyValueHeads",

@@ -12,22 +12,22 @@ from halcyon_api.spec.rules.matrices import IterationType
 
 
 class AdamWGroupSpec(ApiModel):
-    """Parameters with AdamW of their own."""
+    """A group of AdamW."""
 
-    match: Annotated[str, StringConstraints(max_length=253), Field(min_length=1)] = Field(description="Pattern of dotted paths.")
+    match: Annotated[str, StringConstraints(max_length=253), Field(min_length=1)] = Field(description="Pattern of paths.")
     learning_rate: Positive = Field(default=1.0, description="Factor of the learning rate.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Decay, without a schedule.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Constant decay.")
     beta1: Decay = Field(default=0.8, description="Decay of the first moment.")
     beta2: Decay = Field(default=0.95, description="Decay of the second moment.")
 
 
 class MuonAdamWSpec(ApiModel):
-    """Muon of nanochat (Karpathy 2026); AdamW for other parameters."""
+    """Muon of nanochat (Karpathy 2026); AdamW for the rest."""
 
     momentum: Decay = Field(default=0.95, description="Decay of the momentum.")
-    beta2: Decay = Field(default=0.9, description="Decay of the second moment of matrices.")
+    beta2: Decay = Field(default=0.9, description="Decay of the second moment.")
     epsilon: Positive = Field(default=1e-10, description="Of AdamW.")
     iteration_type: IterationType = Field(default="float32", description="See `matrices`.")
     groups: Annotated[list[AdamWGroupSpec], Field(max_length=32)] = Field(
-        default=[], description="Groups of AdamW. The rest has the defaults of a group."
+        default=[], description="Groups of AdamW; the rest has their defaults."
     )
