@@ -28,4 +28,5 @@ SMALL_FAMILIES: dict[str, dict[str, Any]] = {
     "glm4Moe": _SIZES | _ROUTED | {"numHiddenLayers": 2},
     "qwen3Next": _SIZES | _EXPERTS | _DELTA | {"numHiddenLayers": 4},
     "apertus": _SIZES | {"numHiddenLayers": 2},
+    "nanochat": {"depth": 3, "hiddenSize": 32, "headDim": 8, "numKeyValueHeads": 2, "slidingWindow": 16},
 }

@@ -12,7 +12,7 @@ from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import ModelSpec
 
 COMMON: tuple[str, ...] = tuple(to_camel(name) for name in DecoderSection.model_fields)
-"""The fields that all families but the two oldest have."""
+"""The fields that all families but the two oldest and nanochat have."""
 
 LEFT_OUT: tuple[tuple[str, str], ...] = (
     ("ModernBERT", "an encoder: it fills in masked tokens, and a run trains decoders"),
@@ -27,11 +27,11 @@ _HEADER = f"""\
 # Models
 
 The families of `spec.model`; `halcyon models` prints the same table. Fields have the names of Hugging Face's `config.json` in camelCase, so
-a model's file can be read across; the sections `llama` and `gpt2` are older and keep some names of their own. Every field has a default,
+a model's file can be read across; the sections `llama`, `gpt2` and `nanochat` have some names of their own. Every field has a default,
 except `class` of `custom` and `ropeType` of `ropeScaling`. [The reference](trainingrun.md) describes each one. `custom` is
 [a model of your own](../guides/custom-models.md).
 
-All sections but `llama`, `gpt2` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
+All sections but `llama`, `gpt2`, `nanochat` and `custom` have the fields {", ".join(f"`{name}`" for name in COMMON)}.
 
 | section | models | what it is | further fields |
 |---|---|---|---|
@@ -44,6 +44,10 @@ may be 2e-5 of the largest value. `make parity` does the same for random configu
 and rotary positions of every kind, in the forms of `config.json` of both `transformers` 4 and 5. In bfloat16 the norms have the bits of
 `transformers`, except those of `llama`, which round once less; rotary positions are computed in float32.
 [Exactness](../exactness.md) has the errors of each family.
+
+`nanochat` is compared with its original in the same way, together with three steps of its optimizer
+(`tests/trainer/models/test_nanochat.py`): `transformers` has only the form of October 2025, without value embeddings and the other later
+parts. So it has no import and no export. [nanochat](../guides/nanochat.md) says what corresponds to what.
 
 A `config.json` with a value that Halcyon does not compute is rejected, with one exception: what `transformers` does only while it trains is
 left out. That is dropout, and the noise of Mixtral's routers.

@@ -112,6 +112,8 @@ def _other_problems(optimizer: OptimizerSpec, trainer: TrainerSpec) -> Iterator[
         yield f"{_OTHERS}.points", sentence
     if others.points_of("momentum") and optimizer.kind not in MOMENTUM:
         yield f"{_OTHERS}.points", f"{optimizer.kind} has no momentum to schedule; leave momentum out, or use {', '.join(MOMENTUM)}"
+    if others.weight_decay_shape is not None and others.points_of("weight_decay"):
+        yield f"{_OTHERS}.weightDecayShape", "points set the weight decay too; leave one of them out"
     if others.rate_by_batch_size is not None and len(set(trainer.batch_sizes)) == 1:
         field = f"{_OTHERS}.rateByBatchSize"
         yield field, "the batch size never changes; leave it out, or give trainer.batchSchedule other batch sizes"

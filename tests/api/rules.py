@@ -95,6 +95,9 @@ BROKEN: tuple[Case, ...] = (
     ("the rotated features of a head", _model("glm4Moe", headDim=6)),
     ("numExpertsPerTok must be at most numExperts", _model("qwen3Next", numExpertsPerTok=129)),
     ("linearNumKeyHeads must divide", _model("qwen3Next", linearNumKeyHeads=5)),
+    ("hiddenSize must be a multiple of headDim", _model("nanochat", hiddenSize=100)),
+    ("numKeyValueHeads must divide the query heads", _model("nanochat", numKeyValueHeads=5)),
+    ("headDim must be even", _model("nanochat", headDim=7)),
     ("matrices is for rules for hidden matrices", document(spec__optimizer={"adamw": {}, "matrices": {}})),
     ("best needs evaluations", document(spec__trainer__evaluation={"best": {}})),
     (

@@ -162,6 +162,7 @@ def test_a_schedule_that_does_not_fit_into_the_run_is_reported(schedule: dict[st
         ({"points": [{"at": 5, "weightDecay": 1}, {"at": 0.5, "weightDecay": 0}]}, "points: the points must be in rising order of at"),
         ({"points": [{"at": 5.5, "momentum": 0.9}]}, "points: at 5.5 is neither a fraction nor whole steps"),
         ({"rateByBatchSize": "sqrt"}, "rateByBatchSize: the batch size never changes"),
+        ({"weightDecayShape": "cosine", "points": [{"at": 5, "weightDecay": 1}]}, "weightDecayShape: points set the weight decay too"),
     ],
 )
 def test_another_schedule_that_does_not_fit_into_the_run_is_reported(others: dict[str, Any], sentence: str) -> None:

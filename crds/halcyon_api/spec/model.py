@@ -19,6 +19,7 @@ from halcyon_api.spec.families.gpt_oss import GptOssSpec
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.families.mistral import MistralSpec
 from halcyon_api.spec.families.mixtral import MixtralSpec
+from halcyon_api.spec.families.nanochat import NanochatSpec
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
 from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
@@ -65,6 +66,7 @@ class ModelSpec(OneOf, RuledModel):
     qwen3_next: Qwen3NextSpec | None = Field(default=None, description="A Qwen3-Next or Qwen 3.5 text decoder.")
 
     apertus: ApertusSpec | None = Field(default=None, description="An Apertus decoder.")
+    nanochat: NanochatSpec | None = Field(default=None, description="A nanochat decoder.")
 
     custom: CustomSpec | None = Field(default=None, description="A model of your own package.")
 

@@ -15,6 +15,7 @@ from halcyon_api.spec.rules.kron import KronSpec
 from halcyon_api.spec.rules.lion import LionSpec
 from halcyon_api.spec.rules.matrices import MatricesSpec
 from halcyon_api.spec.rules.muon import MuonHSpec, MuonSpec, NorMuonSpec, SoapMuonSpec
+from halcyon_api.spec.rules.muon_adamw import MuonAdamWSpec
 from halcyon_api.spec.rules.scion import ScionSpec
 from halcyon_api.spec.rules.soap import SoapSpec
 from halcyon_api.spec.schedule import OtherSchedulesSpec, ScheduleSpec, cosine
@@ -22,7 +23,7 @@ from halcyon_api.spec.schedule import OtherSchedulesSpec, ScheduleSpec, cosine
 FOR_MATRICES = ("muon", "normuon", "muonH", "soap", "soapMuon", "kron", "scion")
 """The rules for hidden matrices. They share the settings of `OptimizerSpec.matrices`."""
 
-MOMENTUM: dict[str, str] = {"adamw": "beta1"}
+MOMENTUM: dict[str, str] = {"adamw": "beta1", "muonAdamw": "momentum"}
 """The rules with a momentum that a schedule can set, each with its member for a constant momentum."""
 
 
@@ -43,6 +44,7 @@ class OptimizerSpec(OneOf, RuledModel):
     soap_muon: SoapMuonSpec | None = Field(default=None, description="SOAP-Muon.")
     kron: KronSpec | None = Field(default=None, description="PSGD-Kron.")
     scion: ScionSpec | None = Field(default=None, description="Scion.")
+    muon_adamw: MuonAdamWSpec | None = Field(default=None, description="Muon beside groups of AdamW.")
     matrices: MatricesSpec | None = Field(default=None, description="What the rules for hidden matrices share.")
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -109,6 +109,7 @@ class OtherSchedulesSpec(ApiModel):
         default=[],
         description="In rising order; linear in between.",
     )
+    weight_decay_shape: Literal["cosine"] | None = Field(default=None, description="Half a cosine to 0.")
     rate_by_batch_size: Literal["linear", "sqrt"] | None = Field(
         default=None, description="Multiply the rate by the growth of the batch, or its root."
     )

@@ -17,8 +17,8 @@ from halcyon.models.cache import Cache, KeepsCache
 from halcyon_api.spec.model import ModelSpec
 from tests.trainer.models.cases import FAMILIES, GPT2, LENGTH, LLAMA, VOCAB, logits, make, named
 
-_SHOWN = ("gemma2", "deepseek-v3", "qwen3-next")
-"""Windows and soft caps, latent attention, gated delta nets. The other families are further cases."""
+_SHOWN = ("gemma2", "deepseek-v3", "qwen3-next", "nanochat")
+"""Windows and soft caps, latent attention, gated delta nets, the embedding before each token. The other families are further cases."""
 _TOLERANCE = {"qwen3-next": 5e-5}
 """A part of the greatest logit. By default 1e-5. Here six layers of gated delta nets and experts amplify rounding: with the large weights
 of these tests, a shorter sequence differs by 4e-6 of it even without a cache."""

@@ -23,6 +23,7 @@ from halcyon_api.spec.families.gpt_oss import GptOssSpec
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.families.mistral import MistralSpec
 from halcyon_api.spec.families.mixtral import MixtralSpec
+from halcyon_api.spec.families.nanochat import NanochatSpec
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec
 from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
@@ -76,11 +77,14 @@ FAMILIES = {
             **_SIZES | {"num_hidden_layers": 6}, **_DELTA, **_EXPERTS, shared_expert_intermediate_size=14, attention_bias=True
         )
     ),
+    "nanochat": ModelSpec(
+        nanochat=NanochatSpec(depth=5, hidden_size=24, head_dim=4, num_key_value_heads=2, window_pattern="SL", sliding_window=5)
+    ),
     "qwen3.5": ModelSpec(qwen3_next=Qwen3NextSpec(**_SIZES | {"num_hidden_layers": 5}, **_DELTA, num_experts=0)),
 }
 """A small model of every family, some with options; between them, each number that a shape depends on."""
 EVERY_FAMILY = pytest.mark.parametrize("spec", FAMILIES.values(), ids=FAMILIES)
-_WITH_OTHER_PARTS = ("llama-options", "gpt2-options", "qwen2", "gemma2", "olmo3", "qwen3-moe", "gpt-oss", "deepseek-v3")
+_WITH_OTHER_PARTS = ("llama-options", "gpt2-options", "qwen2", "gemma2", "olmo3", "qwen3-moe", "gpt-oss", "deepseek-v3", "nanochat")
 EVERY_PART = pytest.mark.parametrize(
     "spec", [pytest.param(spec, id=name, marks=() if name in _WITH_OTHER_PARTS else pytest.mark.variant) for name, spec in FAMILIES.items()]
 )

@@ -41,7 +41,8 @@ CASES = [pytest.param(name, marks=() if name in ONE_OF_EACH_PART else pytest.mar
 
 
 def test_every_family_has_a_golden() -> None:
-    assert {Golden.load(name).spec.kind for name in NAMES} == {to_camel(kind) for kind in ModelSpec.kinds()} - {"custom"}
+    """That of nanochat is made by the original: see test_nanochat.py."""
+    assert {Golden.load(name).spec.kind for name in NAMES} == {to_camel(kind) for kind in ModelSpec.kinds()} - {"custom", "nanochat"}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -33,6 +33,10 @@ DEEPSEEK: dict[str, Any] = {"deepseekV3": EXPERTS | LATENT | {"nRoutedExperts": 
 DELTA: dict[str, Any] = {"linearNumKeyHeads": 2, "linearNumValueHeads": 4, "linearKeyHeadDim": 4, "linearValueHeadDim": 6, "headDim": 8}
 QWEN3_NEXT: dict[str, Any] = {"qwen3Next": EXPERTS | DELTA | {"numHiddenLayers": 4, "numExperts": 8, "moeIntermediateSize": 8}}
 """States of gated delta nets beside attention with a gate, and a shared MLP with a factor."""
+NANOCHAT: dict[str, Any] = {
+    "nanochat": {"depth": 4, "hiddenSize": 32, "headDim": 8, "numKeyValueHeads": 2, "windowPattern": "SL", "slidingWindow": 4}
+}
+"""A smear, value embeddings, and a norm without weights."""
 MODELS = {
     "llama": LLAMA,
     "tied": TIED,
@@ -40,6 +44,7 @@ MODELS = {
     "olmo3": OLMO3,
     "gemma2": GEMMA2,
     "qwen3": QWEN3,
+    "nanochat": NANOCHAT,
     "mixtral": MIXTRAL,
     "gptOss": GPT_OSS,
     "deepseekV3": DEEPSEEK,
@@ -86,15 +91,15 @@ EXPERT = (
     "expert 2 x context 2 x tensor 2",
     "replica 2 x expert 2 x context 2",
 )
-FURTHER = ("olmo3", "gemma2", "qwen3", "gptOss", "deepseekV3", "qwen3Next")
+FURTHER = ("olmo3", "gemma2", "qwen3", "nanochat", "gptOss", "deepseekV3", "qwen3Next")
 """Families with further parts. They are tested on few meshes."""
 
 MORE: list[Any] = [
     (model, on, *how)
     for models, meshes in (
         (("llama", "tied", "gpt2"), DENSE + CONTEXT),
-        (FURTHER[:3], ("data 2 x fsdp 2 x tensor 2", "replica 2 x tensor 2", "fsdp 2 x context 2 x tensor 2")),
-        (FURTHER[3:], ("fsdp 2 x context 2 x tensor 2", "fsdp 2 x expert 2 x context 2", "expert 2 x context 2 x tensor 2")),
+        (FURTHER[:4], ("data 2 x fsdp 2 x tensor 2", "replica 2 x tensor 2", "fsdp 2 x context 2 x tensor 2")),
+        (FURTHER[4:], ("fsdp 2 x context 2 x tensor 2", "fsdp 2 x expert 2 x context 2", "expert 2 x context 2 x tensor 2")),
         (("mixtral",), EXPERT),
     )
     for model in models

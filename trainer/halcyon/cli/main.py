@@ -14,6 +14,7 @@ from halcyon.cli.chat import chat
 from halcyon.cli.checkpoints import app as checkpoints_app
 from halcyon.cli.checkpoints import doctor
 from halcyon.cli.data import app as data_app
+from halcyon.cli.dial import dial
 from halcyon.cli.errors import about_file, replace_unencodable, report_errors
 from halcyon.cli.evaluate_tasks import evaluate_tasks
 from halcyon.cli.models import export_app, import_app
@@ -161,7 +162,7 @@ def models() -> None:
         table.add_row(row.section, row.models, row.meaning, ", ".join(row.fields) or "none")
     shown = console()
     shown.print(table)
-    shown.print(f"All but llama, gpt2 and custom have the fields {', '.join(COMMON)}.", highlight=False)
+    shown.print(f"All but llama, gpt2, nanochat and custom have the fields {', '.join(COMMON)}.", highlight=False)
     left_out = Table("left out", "why")
     for name, why in LEFT_OUT:
         left_out.add_row(name, why)
@@ -219,6 +220,7 @@ app.add_typer(tokenizer_app, name="tokenizer", rich_help_panel=LOCAL)
 app.add_typer(show_app, name="show", rich_help_panel=LOCAL)
 app.add_typer(import_app, name="import", rich_help_panel=LOCAL)
 app.add_typer(export_app, name="export", rich_help_panel=LOCAL)
+app.command(rich_help_panel=LOCAL)(dial)
 app.command(rich_help_panel=LOCAL)(sample)
 app.command(rich_help_panel=LOCAL)(chat)
 app.command(rich_help_panel=LOCAL)(serve)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from halcyon.cli.dial import show_dial
 from halcyon.cli.errors import console, report_errors
 from halcyon.cli.options import Defaults, Document, Overrides
 from halcyon.cli.reading import valid_training
@@ -44,6 +45,9 @@ app = typer.Typer(cls=_OrRun, help="Show what a run would do, without a device."
 @app.callback()
 def _shows() -> None:
     """Show what a run would do, without a device. `halcyon show RUN.YAML` is short for `halcyon show run RUN.YAML`."""
+
+
+app.command("dial")(show_dial)
 
 
 @app.command("run")

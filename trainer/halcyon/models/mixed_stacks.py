@@ -28,6 +28,8 @@ def scan_forms(
     kinds: Sequence[tuple[Form, Kind]],
     step: Callable[[Kind, Any, Any], tuple[Any, Any]],
     carry: Any,
+    *,
+    after: Sequence[Form] = (),
 ) -> tuple[Any, Any]:
     """Compute ``carry, output = step(kind, block, carry)`` for each block in order.
 
@@ -36,12 +38,13 @@ def scan_forms(
         kinds: The form and the kind of each block.
         step: Computes one block. Its output is a tree of arrays, or None for blocks without an output.
         carry: A tree of arrays that goes from block to block.
+        after: The forms of the blocks of these stacks that an earlier call computed.
 
     Returns:
         The last carry, and the outputs of all blocks that have one, in order: a dimension without a name in front.
     """
     blocks = {form: stack.blocks for form, stack in stacks.items()}
-    used, outputs = dict.fromkeys(stacks, 0), []
+    used, outputs = {form: list(after).count(form) for form in stacks}, []
     for run in runs_of(kinds):
         mine: dict[Form, Any] = {}
         for form in dict.fromkeys(form for form, _ in run.pattern):  # a set of texts has another order in each process

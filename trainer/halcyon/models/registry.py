@@ -54,5 +54,6 @@ FAMILIES = {
     "glm4Moe": ("deepseek", "Glm4Moe"),
     "qwen3Next": ("qwen_next", "Qwen3Next"),
     "apertus": ("apertus", "Apertus"),
+    "nanochat": ("nanochat", "Nanochat"),
 }
 """The module and the class of each family, by the name of its section. Only the module of the run's family is imported."""

@@ -76,12 +76,12 @@ def scale(form: Form, name: Scaling) -> float:
     return 0.2 * math.sqrt(max(form.rows, form.columns))
 
 
-def ahead(momentum: Tree, gradients: Tree, decay: float) -> Tree:
+def ahead(momentum: Tree, gradients: Tree, decay: Scalar) -> Tree:
     """The mean of gradients one step ahead: ``(1 - decay) gradient + decay momentum``, after the momentum was updated."""
     return mean(momentum, gradients, decay)
 
 
-def mean(old: Tree, new: Tree, decay: float) -> Tree:
+def mean(old: Tree, new: Tree, decay: Scalar) -> Tree:
     """``decay old + (1 - decay) new``, float32."""
     return jax.tree.map(lambda one, other: decay * wide(one) + (1 - decay) * other, old, new)
 

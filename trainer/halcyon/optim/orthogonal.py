@@ -8,7 +8,7 @@ iterations lift all singular values of a matrix of norm 1 that are not tiny to a
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,15 @@ POLAR_EXPRESS: tuple[Polynomial, ...] = (
 )
 """The best polynomial of each iteration for singular values in [0.001, 1] (Amsel et al. 2025, `arXiv 2505.16932
 <https://arxiv.org/abs/2505.16932>`_, section 4.4). Further iterations use the last one."""
+
+WITH_MARGIN: tuple[Polynomial, ...] = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+"""The five polynomials of the same paper with a safety factor of 1.02 and a cushion of 2, which Karpathy 2026 uses."""
 
 SLACK = 1.01
 """Amsel et al. 2025 compute with values of up to 1.01, so that rounding never leaves the interval on which the polynomials are small."""
@@ -62,12 +71,28 @@ def orthogonalize(stack: jax.Array, name: Coefficients, iterations: int = 5, dty
     """
     if stack.shape[-2] > stack.shape[-1]:  # the products of a wide matrix are smaller
         return orthogonalize(stack.mT, name, iterations, dtype).mT
-    slack = 1.0 if name == "quintic" else SLACK
+    return _iterated(stack, polynomials(name, iterations), 1.0 if name == "quintic" else SLACK, _TINY, dtype)
+
+
+def polar_express_with_margin(stack: jax.Array, dtype: IterationType = "float32") -> jax.Array:
+    """The same with the polynomials `WITH_MARGIN`.
+
+    Args:
+        stack: Float32 matrices [stack, rows, columns].
+        dtype: Type of the products.
+    """
+    if stack.shape[-2] > stack.shape[-1]:
+        return polar_express_with_margin(stack.mT, dtype).mT
+    return _iterated(stack, WITH_MARGIN, SLACK, 1e-6, dtype)
+
+
+def _iterated(stack: jax.Array, polynomials: Sequence[Polynomial], slack: float, tiny: float, dtype: IterationType) -> jax.Array:
+    """The polynomials of wide matrices, one after the other; `tiny` is added to the norm, times `slack`, that divides them before."""
     norm = jnp.sqrt(jnp.sum(jnp.square(stack), axis=(-2, -1), keepdims=True))
-    x = (stack / (norm * slack + _TINY)).astype(dtype)
+    x = (stack / (norm * slack + tiny)).astype(dtype)
     # Products of float32 use full precision on every platform; by default, TPUs and GPUs would round the factors.
     precision = jax.lax.Precision.HIGHEST if dtype == "float32" else None
-    for a, b, c in polynomials(name, iterations):
+    for a, b, c in polynomials:
         gram = jnp.matmul(x, x.mT, precision=precision)
         x = a * x + jnp.matmul(b * gram + c * jnp.matmul(gram, gram, precision=precision), x, precision=precision)
     return x.astype(jnp.float32)

@@ -17,6 +17,7 @@ from halcyon.optim.rules.adamw import adamw
 from halcyon.optim.rules.kron import kron
 from halcyon.optim.rules.lion import lion
 from halcyon.optim.rules.muon import muon
+from halcyon.optim.rules.muon_adamw import muon_adamw
 from halcyon.optim.rules.muon_h import muon_h
 from halcyon.optim.rules.normuon import normuon
 from halcyon.optim.rules.scion import scion
@@ -37,6 +38,7 @@ RULES: Mapping[str, Rule] = {
     "soapMuon": soap_muon,
     "kron": kron,
     "scion": scion,
+    "muonAdamw": muon_adamw,
 }
 """The function of each rule, by its name in documents."""
 

@@ -14,7 +14,7 @@ from halcyon.models.cache import Memory
 from halcyon.models.elementwise import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.parts.attention import attention
-from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.linear import Linear, add_wide
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.rotary import RotaryTable, rotate
@@ -116,6 +116,7 @@ class SelfAttention(eqx.Module):
         *,
         factor: jax.Array | None = None,
         memory: Memory | None = None,
+        added: NamedArray | None = None,
     ) -> NamedArray:
         """(..., position, embed) to the same axes.
 
@@ -125,6 +126,7 @@ class SelfAttention(eqx.Module):
             rotary: The rotation of queries and keys. None: no rotation.
             factor: A further factor of the scores, such as one of the layer. None: 1.
             memory: Keys and values of earlier positions; it then decides the keys that a query sees. None: only those of `x`.
+            added: Added to the values: (..., position, *key_heads, head_size). None: nothing.
         """
         position = x.resolve_axis(POSITION)
         key_position = position.alias(KEY_POSITION)
@@ -134,10 +136,11 @@ class SelfAttention(eqx.Module):
         if rotary is not None:
             query, key = rotate(query, rotary, self.head_size), rotate(key, rotary, self.head_size)
         factored = query if factor is None else (query * factor).astype(query.dtype)
+        value = self.value(x) if added is None else add_wide(self.value(x), added)
         if memory is None:
-            key, value = key.rename({position: key_position}), self.value(x).rename({position: key_position})
+            key, value = key.rename({position: key_position}), value.rename({position: key_position})
         else:
-            (key, value), mask = memory.extended(key, self.value(x))
+            (key, value), mask = memory.extended(key, value)
             key_position = key.resolve_axis(KEY_POSITION)
         attended = attention(
             factored,

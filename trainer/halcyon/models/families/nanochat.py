@@ -1,0 +1,272 @@
+"""nanochat (Karpathy 2025, `github.com/karpathy/nanochat <https://github.com/karpathy/nanochat>`_), as of July 2026.
+
+Norms have no weights. Each block scales the residual stream and adds the first embedding to it. Every other block adds a value embedding to
+the values of its attention. Embeddings are smeared. Before the last norm, a part of the stream in the middle of the model is subtracted
+(*backout*).
+
+The original rotates by the negative angle, which exchanges the two features of a pair. So the queries and keys of its published weights
+must exchange the two halves of each head; then both compute the same scores. It also norms queries and keys after the rotation; a rotation
+does not change a norm.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import equinox as eqx
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from haliax import Axis, NamedArray
+from jax.typing import DTypeLike
+from jaxtyping import PRNGKeyArray
+
+from halcyon.models import axes
+from halcyon.models.block_kinds import BlockKind, masks_and_rotations
+from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
+from halcyon.models.elementwise import elementwise, recomputed
+from halcyon.models.mixed_stacks import scan_forms
+from halcyon.models.model import Inputs, Outputs
+from halcyon.models.parameters import Role, parameter
+from halcyon.models.partition import divided
+from halcyon.models.parts.embedding import Embedding
+from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.masks import Mask
+from halcyon.models.parts.norm import RmsNorm
+from halcyon.models.parts.plain_mlp import PlainMlp
+from halcyon.models.parts.rotary import Rope, RotaryTable
+from halcyon.models.parts.self_attention import SelfAttention
+from halcyon.models.parts.smear import Smear
+from halcyon.models.parts.value_embedding import ValueEmbedding
+from halcyon.models.stack import Stack
+from halcyon.models.token_decoder import TokenDecoder
+from halcyon_api.spec.families.nanochat import (
+    LOGIT_CAP,
+    NORM_EPSILON,
+    SCORE_SCALE,
+    SMEAR_CHANNELS,
+    VALUE_GATE_CHANNELS,
+    NanochatSpec,
+)
+
+Form = Literal["plain_blocks", "valued_blocks"]
+"""The field with the blocks of one form: those without and those with a value embedding."""
+
+EMBEDDING_STD, HEAD_STD = 0.8, 0.001
+_UP_FACTOR = 0.4
+_GATE_BOUND = 0.02
+_RESIDUAL, _EMBEDDING = (1.15, 1.05), (0.20, 0.05)
+"""The factors of the first and of the last block; those between lie on a line."""
+_BACKOUT = 0.2
+
+
+class NanochatBlock(eqx.Module):
+    """Attention and MLP, each added to the residual stream.
+
+    Attributes:
+        residual_factor: Factor of the residual stream.
+        embedding_factor: Factor of the first embedding, which is added to the stream.
+        values: The value embedding; None in every other block.
+    """
+
+    residual_factor: NamedArray = parameter(Role.BIAS)
+    embedding_factor: NamedArray = parameter(Role.BIAS)
+    attention_norm: RmsNorm
+    attention: SelfAttention
+    mlp_norm: RmsNorm
+    mlp: PlainMlp
+    values: ValueEmbedding | None
+
+    def __call__(
+        self, x: NamedArray, first: NamedArray, tokens: NamedArray, mask: Mask, rotary: RotaryTable, memory: Memory | None = None
+    ) -> NamedArray:
+        """(..., position, embed) to the same axes.
+
+        Args:
+            x: The residual stream.
+            first: The first embedding, with the axes of `x`.
+            tokens: (..., position) integers.
+            mask: The keys that a query sees.
+            rotary: The rotation of queries and keys.
+            memory: Keys and values of earlier positions. None: only those of `x`.
+        """
+        x = elementwise(recomputed(_combined), x, first, self.residual_factor, self.embedding_factor)
+        normal = self.attention_norm(x)
+        added = None if self.values is None else self.values(tokens, normal)
+        x = x + self.attention(normal, mask, rotary, memory=memory, added=added)
+        return divided(x + self.mlp(self.mlp_norm(x)))
+
+
+def _combined(x: jax.Array, other: jax.Array, of_x: jax.Array, of_other: jax.Array) -> jax.Array:
+    """``of_x x + of_other other`` in float32, in the type of `x`."""
+    wide = x.astype(jnp.float32) * of_x.astype(jnp.float32) + other.astype(jnp.float32) * of_other.astype(jnp.float32)
+    return wide.astype(x.dtype)
+
+
+class Nanochat(TokenDecoder):
+    """A nanochat decoder."""
+
+    embedding: Embedding
+    smear: Smear
+    plain_blocks: Stack[NanochatBlock] | None
+    """The blocks without a value embedding, in order. None: the model has one block."""
+    valued_blocks: Stack[NanochatBlock]
+    """The blocks with a value embedding, in order."""
+    backout: NamedArray = parameter(Role.BIAS)
+    """The part of the stream after block ``depth // 2``, counted from 0, that is subtracted."""
+    untied_head: Linear | None
+    norm: RmsNorm
+    """Of embeddings, and of the features for the head; it has no weights."""
+    kinds: tuple[tuple[Form, BlockKind], ...] = eqx.field(static=True)
+
+    @staticmethod
+    def init(spec: NanochatSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Nanochat:
+        """Random parameters: projections into the residual stream begin as 0, other maps of blocks are uniform, tables and head normal."""
+        embed = Axis(axes.EMBED, spec.width)
+        rope = Rope(spec.rope_theta)
+        kinds: list[tuple[Form, BlockKind]] = [
+            ("valued_blocks" if valued else "plain_blocks", BlockKind(rope, window))
+            for valued, window in zip(spec.with_values, spec.windows, strict=True)
+        ]
+        of_tables, of_plain, of_valued = jax.random.split(key, 3)
+        tables = iter(jax.random.split(of_tables, 3))
+
+        def stack(form: Form, key: PRNGKeyArray) -> Stack[NanochatBlock]:
+            numbers = [number for number, (one, _) in enumerate(kinds) if one == form]
+            return _blocks(spec, numbers, form, vocab, dtype, iter(jax.random.split(key, 6)))
+
+        gate = Axis(axes.SMEAR_GATE, SMEAR_CHANNELS)
+        return Nanochat(
+            embedding=Embedding.init(vocab, embed, std=EMBEDDING_STD, dtype=dtype, key=next(tables)),
+            smear=Smear(
+                Linear(
+                    (gate,),
+                    Role.MATRIX,
+                    _uniform(next(tables), (gate,), (Axis(axes.SMEARED, 1),), within=(0.0, _GATE_BOUND), dtype=dtype),
+                    None,
+                ),
+                hax.zeros((), dtype=dtype),
+            ),
+            plain_blocks=stack("plain_blocks", of_plain) if spec.depth > 1 else None,
+            valued_blocks=stack("valued_blocks", of_valued),
+            backout=hax.full((), _BACKOUT, dtype=dtype),
+            untied_head=Linear.init((embed,), (vocab,), std=HEAD_STD, dtype=dtype, role=Role.HEAD, key=next(tables)),
+            norm=_norm(embed),
+            kinds=tuple(kinds),
+            vocab=vocab,
+            max_position=max_position,
+            embed=embed,
+        )
+
+    @property
+    def kept(self) -> tuple[PositionState | FixedState, ...]:
+        """See `TokenDecoder.kept`. Before the blocks, the smear keeps one embedding of each row."""
+        features = self.valued_blocks.stacked.attention.kept
+        return (FixedState((((self.embed.size,), False),)), *(PositionState(features, kind.window) for _, kind in self.kinds))
+
+    @property
+    def logit_cap(self) -> float | None:
+        """See `CausalLM.logit_cap`."""
+        return LOGIT_CAP
+
+    def __call__(self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
+        """See `TokenDecoder.__call__`."""
+        inputs = inputs if cache is None else cache.placed(inputs)
+        tokens, head_size = inputs.tokens, self.valued_blocks.stacked.attention.head_size
+        attended = masks_and_rotations([kind for _, kind in self.kinds], inputs, self._position_axis(tokens), head_size)
+        stacks: dict[str, Any] = {form: getattr(self, form) for form in dict.fromkeys(form for form, _ in self.kinds)}
+        middle = len(self.kinds) // 2 + 1
+        first = self.norm(self.embedding(tokens, jnp.dtype(compute_dtype)))
+
+        def halves(step: Any, start: Any) -> tuple[Any, Any]:
+            """The carries after the first half of the blocks, and after all."""
+            half, _ = scan_forms(stacks, self.kinds[:middle], step, start)
+            end, _ = scan_forms(stacks, self.kinds[middle:], step, half, after=[form for form, _ in self.kinds[:middle]])
+            return half, end
+
+        if cache is None:
+            first = divided(self.smear(first, inputs.segments))
+
+            def step(kind: BlockKind, block: NanochatBlock, x: NamedArray) -> tuple[NamedArray, None]:
+                return block(x, first, tokens, *attended[kind]), None
+
+            return Outputs(self._features(*halves(step, first)))
+        before = Memory(cache, Layers.of(cache), fixed=True)
+        first = self.smear(first, memory=before)
+
+        def remembering(kind: BlockKind, block: NanochatBlock, carry: tuple[NamedArray, Layers]) -> tuple[Any, None]:
+            memory = Memory(cache, carry[1], kind.window)
+            return (block(carry[0], first, tokens, *attended[kind], memory), memory.layers), None
+
+        (half, _), (x, layers) = halves(remembering, (first, before.layers))
+        return Outputs(self._features(half, x), layers.closed(cache, tokens))
+
+    def _features(self, half: NamedArray, x: NamedArray) -> NamedArray:
+        def without(x: jax.Array, half: jax.Array, part: jax.Array) -> jax.Array:
+            return (x.astype(jnp.float32) - part.astype(jnp.float32) * half.astype(jnp.float32)).astype(x.dtype)
+
+        return self.norm(elementwise(recomputed(without), x, half, self.backout))
+
+
+def _blocks(
+    spec: NanochatSpec, numbers: Sequence[int], form: Form, vocab: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]
+) -> Stack[NanochatBlock]:
+    """The blocks of one form; `numbers` are their places in the model, from 0."""
+    layers, embed = Axis(axes.LAYERS, len(numbers)), Axis(axes.EMBED, spec.width)
+    heads, head_size = Axis(axes.KV_HEADS, spec.key_value_heads), Axis(axes.HEAD_SIZE, spec.head_dim)
+    bound = math.sqrt(3 / spec.width)  # the uniform distribution with the standard deviation 1 / sqrt(width)
+
+    def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], *, factor: float = 1.0) -> Linear:
+        within = (-bound * factor, bound * factor)
+        return Linear(inputs, Role.MATRIX, _uniform(next(keys), (layers,), inputs, outputs, within=within, dtype=dtype), None)
+
+    def zero(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...]) -> Linear:
+        return Linear(inputs, Role.MATRIX, hax.zeros((layers, *inputs, *outputs), dtype=dtype), None)
+
+    def on_line(ends: tuple[float, float]) -> NamedArray:
+        first, last = ends
+        share = np.asarray(numbers, np.float32) / max(spec.depth - 1, 1)
+        return hax.named(jnp.asarray(first + (last - first) * share, dtype), (layers,))
+
+    queries = Axis(axes.Q_HEADS_PER_GROUP, spec.heads // heads.size)
+    attention = SelfAttention.init(
+        embed, (heads,), (queries,), head_size, linear, zero, norm=_norm, scale=SCORE_SCALE / math.sqrt(spec.head_dim)
+    )
+    mlp = Axis(axes.MLP, 4 * spec.width)
+    maps = functools.partial(_up_or_down, up=functools.partial(linear, factor=_UP_FACTOR), down=zero, embed=embed)
+    values = None
+    if form == "valued_blocks":
+        gate, features = Axis(axes.VALUE_GATE, VALUE_GATE_CHANNELS), Axis(axes.EMBED, heads.size * head_size.size)
+        table = _uniform(next(keys), (layers,), (vocab,), (features,), within=(-bound, bound), dtype=dtype)
+        gates = _uniform(next(keys), (layers,), (gate,), (heads,), within=(0.0, _GATE_BOUND), dtype=dtype)
+        values = ValueEmbedding(Embedding(vocab, table), Linear((gate,), Role.MATRIX, gates, None), head_size)
+    block = NanochatBlock(
+        residual_factor=on_line(_RESIDUAL),
+        embedding_factor=on_line(_EMBEDDING),
+        attention_norm=_norm(embed),
+        attention=attention,
+        mlp_norm=_norm(embed),
+        mlp=PlainMlp.init(embed, mlp, maps, "relu2"),
+        values=values,
+    )
+    return Stack(layers, block)
+
+
+def _up_or_down(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], *, up: Any, down: Any, embed: Axis) -> Linear:
+    return up(inputs, outputs) if inputs == (embed,) else down(inputs, outputs)
+
+
+def _norm(over: Axis | tuple[Axis, ...]) -> RmsNorm:
+    return RmsNorm((over,) if isinstance(over, Axis) else over, NORM_EPSILON, None)
+
+
+def _uniform(key: PRNGKeyArray, *groups: tuple[Axis, ...], within: tuple[float, float], dtype: jnp.dtype) -> NamedArray:
+    """Uniform values, drawn in float32 and in three dimensions at most, as `halcyon.models.parts.linear.normal` draws its values."""
+    shape = [math.prod(axis.size for axis in group) for group in groups]
+    named = [axis for group in groups for axis in group]
+    drawn = jax.random.uniform(key, shape, jnp.float32, *within)
+    return hax.named(drawn.astype(dtype).reshape([axis.size for axis in named]), named)
