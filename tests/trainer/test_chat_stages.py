@@ -1,26 +1,21 @@
-"""The two examples of docs/guides/finetuning-chat.md with tiny sizes: conversations, then pairs, and each goes on bitwise after a crash."""
+"""The two examples of docs/guides/finetuning-chat.md with tiny sizes: conversations, then pairs, and a stopped run goes on bitwise."""
 
 from __future__ import annotations
 
-import contextlib
+import math
+import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
-import halcyon
-from halcyon import Hooks
-from halcyon.telemetry import StepReport
+from tests.ports import free_port
+from tests.trainer.process_groups import TrainerProcesses, start_processes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.variant]
 REPOSITORY = Path(__file__).parents[2]
-STEPS = 6
-
-
-class Crash(Exception):
-    """Ends a training in the middle."""
+STEPS = 40
 
 
 def document(example: str, root: Path, base: Path | None = None, **spec: Any) -> dict[str, Any]:
@@ -32,77 +27,91 @@ def document(example: str, root: Path, base: Path | None = None, **spec: Any) ->
     for source in mine["data"]["sources"]:
         source["jsonl"]["paths"] = [str(REPOSITORY / path) for path in source["jsonl"]["paths"]]
     mine["data"]["cache"] = {"workers": 1}
+    mine["optimizer"] = {"learningRate": 0.003, "schedule": {"constant": {}}, "adamw": {}}
     mine["trainer"] |= {"steps": STEPS, "sequenceLength": 160, "evaluation": {"everySteps": STEPS, "batches": 1}}
-    mine["checkpoint"] = {"root": f"file://{root}", "save": {"everySteps": 2}}
+    mine["checkpoint"] = {"root": f"file://{root}", "save": {"everySteps": 10}}
+    mine["telemetry"] = {"port": free_port()}
     if base is not None:
         mine["from"]["root"] = f"file://{base}"
     return found | {"spec": mine | spec}
 
 
-def trained(run: dict[str, Any], compilation: Path, *, crash_after: int | None = None) -> tuple[dict[int, StepReport], list[float]]:
-    """The steps of a training by number, and the losses of its evaluations."""
-    steps: dict[int, StepReport] = {}
-    evaluations: list[float] = []
-
-    def on_step(report: StepReport) -> None:
-        steps[report.step] = report
-        if report.step == crash_after:
-            raise Crash
-
-    hooks = Hooks(on_step=on_step, on_evaluation=lambda step, found: evaluations.append(found.loss))
-    with contextlib.suppress(Crash):
-        halcyon.train(run, hooks=hooks, compilation_cache=compilation)
-    return steps, evaluations
+def ended(group: TrainerProcesses) -> TrainerProcesses:
+    try:
+        group.wait()
+    finally:
+        group.reap()
+    return group
 
 
-def losses(steps: dict[int, StepReport]) -> dict[int, float]:
-    return {number: report.loss for number, report in steps.items()}
+def trained(run: dict[str, Any], log: Path) -> list[dict[str, Any]]:
+    """The events of an undisturbed training."""
+    leader = ended(start_processes(run, log)).leader
+    assert leader.report()["cause"] == "completed", leader.noise[-20:]
+    return leader.events
+
+
+def trained_with_a_stop(run: dict[str, Any], log: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The events before and after a notice."""
+    stopped = start_processes(run, log / "first")
+    stopped.leader.wait_for(lambda events: any(event["event"] == "step" and event["step"] >= 3 for event in events))
+    stopped.signal(signal.SIGTERM, 0)
+    first = ended(stopped).leader
+    second = ended(start_processes(run, log / "second", attempt=2)).leader
+    assert second.report()["cause"] == "completed", second.noise[-20:]
+    return first.events, second.events
+
+
+def numbers(events: list[dict[str, Any]]) -> dict[int, tuple[float, ...]]:
+    """Loss and metrics of each step."""
+    names = ("loss", "preferenceAccuracy", "rewardMargin", "chosenReward", "rejectedReward")
+    return {event["step"]: tuple(event.get(name, 0.0) for name in names) for event in events if event["event"] == "step"}
+
+
+def evaluations(events: list[dict[str, Any]]) -> list[float]:
+    return [event["loss"] for event in events if event["event"] == "evaluation"]
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a run that has finetuned on conversations."""
     folder = tmp_path_factory.mktemp("base")
-    steps, evaluations = trained(document("finetune-chat", folder / "root"), folder / "programs")
-    assert sorted(steps) == list(range(1, STEPS + 1))
-    assert steps[STEPS].loss < steps[1].loss
-    assert np.isfinite(evaluations).all()
-    return folder
+    events = trained(document("finetune-chat", folder / "root"), folder / "log")
+    found = numbers(events)
+    assert sorted(found) == list(range(1, STEPS + 1))
+    assert found[STEPS][0] < found[1][0]
+    assert all(map(math.isfinite, evaluations(events)))
+    return folder / "root"
 
 
-def test_preference_optimization_begins_at_the_reference_and_goes_on_bitwise_after_a_crash(base: Path, tmp_path: Path) -> None:
-    whole, evaluations = trained(document("preference-dpo", tmp_path / "whole", base / "root"), base / "programs")
-    assert whole[1].loss == pytest.approx(np.log(2), rel=1e-6)
-    assert whole[1].metrics["reward_margin"] == 0
-    assert whole[STEPS].loss < whole[1].loss
-    assert evaluations[-1] < np.log(2)
-
-    run = document("preference-dpo", tmp_path / "crashed", base / "root")
-    first, _ = trained(run, base / "programs", crash_after=4)
-    second, last = trained(run, base / "programs")
-    assert min(second) > 1
-    assert losses(first) | losses(second) == losses(whole)
-    assert last == evaluations
-    assert second[STEPS].metrics == whole[STEPS].metrics
+def test_preference_optimization_begins_at_the_reference_and_goes_on_bitwise(base: Path, tmp_path: Path) -> None:
+    whole = trained(document("preference-dpo", tmp_path / "whole", base), tmp_path / "log")
+    found = numbers(whole)
+    assert found[1] == (pytest.approx(math.log(2), rel=1e-6), 0.0, 0.0, 0.0, 0.0)
+    assert found[STEPS][0] < math.log(2)
+    assert evaluations(whole)[-1] < math.log(2)
+    first, second = trained_with_a_stop(document("preference-dpo", tmp_path / "stopped", base), tmp_path / "stopped-log")
+    assert min(numbers(second)) > 3
+    assert numbers(first) | numbers(second) == found
+    assert evaluations(second)[-1] == evaluations(whole)[-1]
 
 
-@pytest.mark.variant
 @pytest.mark.parametrize("objective", [{"ipo": {}}, {"simpo": {}, "pairsPerRow": 2}, {"orpo": {}}], ids=lambda one: next(iter(one)))
 def test_the_other_losses_train_with_an_adapter(objective: dict[str, Any], base: Path, tmp_path: Path) -> None:
     adapter = {"lora": {"rank": 2, "dropout": 0.1}}
-    run = document("preference-dpo", tmp_path / "root", base / "root", adapter=adapter, objective={"preference": objective})
+    run = document("preference-dpo", tmp_path / "root", base, adapter=adapter, objective={"preference": objective})
     run["spec"]["optimizer"]["learningRate"] = 0.01
-    steps, evaluations = trained(run, base / "programs")
-    assert steps[STEPS].loss < steps[1].loss
-    assert np.isfinite(evaluations).all()
+    events = trained(run, tmp_path / "log")
+    found = numbers(events)
+    assert found[STEPS][0] < found[1][0]
+    assert all(map(math.isfinite, evaluations(events)))
 
 
-@pytest.mark.variant
-def test_the_weighting_by_conversation_goes_on_bitwise_and_is_evaluated(base: Path, tmp_path: Path) -> None:
+def test_the_weighting_by_conversation_goes_on_bitwise(tmp_path: Path) -> None:
     objective = {"finetune": {"weighting": "conversation"}}
-    whole, evaluations = trained(document("finetune-chat", tmp_path / "whole", objective=objective), base / "programs")
-    run = document("finetune-chat", tmp_path / "crashed", objective=objective)
-    first, _ = trained(run, base / "programs", crash_after=4)
-    second, last = trained(run, base / "programs")
-    assert losses(first) | losses(second) == losses(whole)
-    assert last == evaluations
-    assert all(report.tokens == pytest.approx(round(report.tokens), rel=1e-5) for report in whole.values())
+    whole = trained(document("finetune-chat", tmp_path / "whole", objective=objective), tmp_path / "log")
+    first, second = trained_with_a_stop(document("finetune-chat", tmp_path / "stopped", objective=objective), tmp_path / "stopped-log")
+    assert numbers(first) | numbers(second) == numbers(whole)
+    assert evaluations(second)[-1] == evaluations(whole)[-1]
+    counts = [event["tokens"] for event in whole if event["event"] == "step"]
+    assert counts == pytest.approx([round(count) for count in counts], rel=1e-5)

@@ -122,6 +122,7 @@ def test_dpo_compares_each_answer_with_the_begin_weights_on_any_mesh() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.variant
 def test_with_an_adapter_the_reference_is_the_model_without_it() -> None:
     program = build_program(spec_of("ipo", {"rank": 2}), VOCABULARY, mesh_of())
     assert program.template.reference is None

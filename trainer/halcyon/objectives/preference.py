@@ -109,5 +109,6 @@ class Preference:
 def _by_answer(values: NamedArray, segments: NamedArray, pairs: int) -> jax.Array:
     """The sums of values [batch, position] over the segments 1, 2, ... of each row: float32 [batch, 2 pairs]."""
     answer = Axis(_ANSWER, 2 * pairs)
-    hits = hax.equal(segments.broadcast_axis(answer), hax.arange(answer) + 1)
-    return hax.sum(hax.where(hits, values, 0.0), POSITION).rearrange((BATCH, _ANSWER)).array
+    hits: Any = hax.equal(segments.broadcast_axis(answer), hax.arange(answer) + 1)
+    sums: Any = hax.sum(hax.where(hits, values, 0.0), POSITION)
+    return sums.rearrange((BATCH, _ANSWER)).array
