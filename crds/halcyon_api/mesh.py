@@ -22,6 +22,7 @@ import math
 
 from halcyon_api.axes import REST, axis, on
 from halcyon_api.hardware import TABLE
+from halcyon_api.objectives import has_reference_copy
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import IciAxes, MeshSpec, ResolvedMesh, resolve_mesh
 from halcyon_api.spec.model_shape import ModelShape
@@ -96,12 +97,16 @@ def pinned(spec: TrainingRunSpec, recorded: ResolvedMesh | None = None) -> Train
 
 
 def least_memory(spec: TrainingRunSpec) -> int:
-    """Minimum bytes of the parameters, and of optimizer state and average for task train, summed over all devices that share them."""
+    """Minimum bytes of the parameters, of the reference model, and, for task train, of optimizer state and average, summed over all
+    devices that share them.
+    """
     precision = spec.trainer.precision
     stored, moments = _BYTES[precision.parameters], _MOMENTS * _BYTES[precision.moments]
     if spec.adapter is not None:  # frozen parameters have no moments
         moments = 0
-    return {"train": stored + moments + _average_bytes(spec), "evaluate": stored, "data": 0}[spec.task] * model_shape(spec).parameters
+    reference = _reference_bytes(spec)
+    bytes_each = {"train": stored + moments + _average_bytes(spec) + reference, "evaluate": stored + reference, "data": 0}[spec.task]
+    return bytes_each * model_shape(spec).parameters
 
 
 def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
@@ -118,19 +123,25 @@ def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
     memory_bytes = TABLE[spec.accelerator.type].memory_bytes
     stored = _BYTES[spec.trainer.precision.parameters]
     sums = _BYTES["float32"] if spec.adapter is None else 0
-    needed = model_shape(spec).parameters * (_state_bytes(spec) + (stored + sums) * fsdp)
+    needed = model_shape(spec).parameters * (_state_bytes(spec) + (stored + sums + _reference_bytes(spec)) * fsdp)
     return memory_bytes is not None and 4 * needed <= 3 * memory_bytes * fsdp * tensor
 
 
 def _state_bytes(spec: TrainingRunSpec) -> int:
-    """Bytes per parameter of parameters, gradients, moments, and the average of the parameters.
+    """Bytes per parameter of parameters, gradients, moments, the average of the parameters, and the reference model.
 
     Parameters beside an adapter are frozen and have only themselves.
     """
     precision = spec.trainer.precision
     if spec.adapter is not None:
         return _BYTES[precision.parameters]
-    return 2 * _BYTES[precision.parameters] + _MOMENTS * _BYTES[precision.moments] + _average_bytes(spec)
+    moments = _MOMENTS * _BYTES[precision.moments]
+    return 2 * _BYTES[precision.parameters] + moments + _average_bytes(spec) + _reference_bytes(spec)
+
+
+def _reference_bytes(spec: TrainingRunSpec) -> int:
+    """Bytes per parameter of the reference model of ``spec.objective``, which is stored in the type of the parameters."""
+    return _BYTES[spec.trainer.precision.parameters] if has_reference_copy(spec) else 0
 
 
 def _average_bytes(spec: TrainingRunSpec) -> int:

@@ -90,6 +90,8 @@ class Progress(ReportModel):
     expert_load_max: float | None = Field(
         default=None, description="Models with experts: tokens of the busiest expert of any layer, divided by the mean of its layer."
     )
+    preference_accuracy: float | None = Field(default=None, description="Objective `preference`: share of pairs in the right order.")
+    reward_margin: float | None = Field(default=None, description="Its mean difference of rewards.")
     evaluated: Evaluated | None = Field(default=None, description="The checkpoint that a run of task `evaluate` evaluates.")
     save_interval_seconds: float | None = Field(default=None, description="Seconds between saves, if saves are made by time.")
     exported_step: StepNumber | None = Field(default=None, description="Step of the newest complete export, if the run has `export`.")

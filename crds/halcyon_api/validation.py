@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from halcyon_api.axes import AXES, splitting
 from halcyon_api.elastic import microbatches_on, usable_slices, wanted_slices
 from halcyon_api.mesh import least_memory, model_shape, run_mesh
+from halcyon_api.objectives import objective_problems
 from halcyon_api.schedules import schedule_problems
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.attention import widest_cudnn_head
@@ -199,15 +200,7 @@ def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     if spec.task == "data" and spec.accelerator.type != "cpu":
         return (Problem("spec.accelerator.type", "a run of task data only tokenizes, for which it needs no accelerator; take cpu"),)
-    return tuple(
-        Problem(
-            f"spec.data.sources[{source.name}].format.preference",
-            "pairs of conversations need an objective that compares them, which this version lacks; take format chat with the preferred "
-            "messages",
-        )
-        for source in spec.data.sources
-        if source.format.preference is not None and spec.task != "data"
-    )
+    return tuple(Problem(field, sentence) for field, sentence in objective_problems(spec))
 
 
 def _adapter_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:

@@ -10,6 +10,7 @@ import yaml
 from halcyon_api.defaults.files import with_values
 from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.spec.accelerator import AcceleratorSpec
+from halcyon_api.spec.objective import ObjectiveSpec
 from halcyon_api.spec.operations import SchedulingSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.training_run import parse_run
@@ -60,6 +61,13 @@ def test_fragments_about_optimizers_are_valid() -> None:
     assert fragments
     for fragment in fragments:
         OptimizerSpec.model_validate(fragment, by_alias=True, by_name=False)
+
+
+def test_fragments_about_objectives_are_valid() -> None:
+    fragments = [found["objective"] for _, found in shown_documents() if isinstance(found, dict) and "objective" in found]
+    assert len(fragments) >= 2
+    for fragment in fragments:
+        ObjectiveSpec.model_validate(fragment, by_alias=True, by_name=False)
 
 
 def test_the_examples_exist() -> None:

@@ -1,6 +1,8 @@
-"""``spec.objective``: what the training minimizes. Each kind has its own metrics; a later kind may have its own form of batch."""
+"""``spec.objective``: what the training minimizes. Each kind has its own metrics, and may have its own form of batch."""
 
 from __future__ import annotations
+
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,10 +13,63 @@ class NextTokenSpec(ApiModel):
     """Cross entropy of the next token, in nats, over all tokens with a loss weight."""
 
 
+class FinetuneSpec(ApiModel):
+    """Cross entropy of the assistant's tokens, in nats. Rows hold whole conversations, packed by best fit and padded."""
+
+    weighting: Literal["token", "conversation"] = Field(default="token", description="What has the same weight in the loss.")
+    buffer: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=1000, description="Number of conversations to choose the best fit from."
+    )
+
+
+class DpoSpec(ApiModel):
+    """Direct preference optimization (Rafailov et al. 2023, equation 7)."""
+
+    beta: float = Field(default=0.1, gt=0, le=1000, description="Weight of the distance to the reference.")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs whose order is assumed to be wrong.")
+
+
+class IpoSpec(ApiModel):
+    """Identity preference optimization (Azar et al. 2023, equation 17)."""
+
+    beta: float = Field(default=0.1, gt=0, le=1000, description="Weight of the distance to the reference (the paper's tau).")
+    per_token: bool = Field(default=False, description="Use the mean of an answer's log-probabilities instead of their sum.")
+
+
+class SimpoSpec(ApiModel):
+    """Simple preference optimization (Meng et al. 2024, equation 6). It has no reference."""
+
+    beta: float = Field(default=2.0, gt=0, le=1000, description="Factor of the mean log-probability of an answer.")
+    gamma: float = Field(default=1.0, ge=0, le=1000, description="Margin between the answers.")
+
+
+class OrpoSpec(ApiModel):
+    """Odds ratio preference optimization (Hong et al. 2024, equation 6). It has no reference."""
+
+    weight: float = Field(default=0.1, ge=0, le=1000, description="Weight of the odds ratio (the paper's lambda).")
+
+
+class PreferenceSpec(OneOf):
+    """A loss over pairs of a preferred and a rejected conversation: exactly one kind."""
+
+    dpo: DpoSpec | None = Field(default=None, description="DPO.")
+    ipo: IpoSpec | None = Field(default=None, description="IPO.")
+    simpo: SimpoSpec | None = Field(default=None, description="SimPO.")
+    orpo: OrpoSpec | None = Field(default=None, description="ORPO.")
+    pairs_per_row: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="Maximum number of pairs in a row of the batch.")
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the loss compares with a reference model: the weights that the run begins with."""
+        return self.dpo is not None or self.ipo is not None
+
+
 class ObjectiveSpec(OneOf):
     """The objective: exactly one member."""
 
     next_token: NextTokenSpec | None = Field(default=None, description="Cross entropy of the next token.")
+    finetune: FinetuneSpec | None = Field(default=None, description="Cross entropy of the assistant's tokens.")
+    preference: PreferenceSpec | None = Field(default=None, description="A loss over pairs.")
 
 
 def next_token() -> ObjectiveSpec:

@@ -8,7 +8,7 @@ from the loss have weight 0 too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,13 +39,39 @@ class Examples:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def positions(self) -> np.ndarray:
+        """Place of each input in its document, from 0: int32 [n, L]."""
+        places = np.arange(self.tokens.shape[1], dtype=np.int32)
+        begins = np.diff(self.segments, axis=1, prepend=self.segments[:, :1]) != 0
+        return places - np.maximum.accumulate(np.where(begins, places, 0), axis=1, dtype=np.int32)
+
+    @property
+    def conversation_weights(self) -> np.ndarray:
+        """`weights` divided by their sum over the document, so that all documents with a target that counts weigh 1: float32 [n, L]."""
+        rows, length = self.weights.shape
+        first = self.segments - self.segments[:, :1]  # 0 to `length`
+        keys = (first + (length + 1) * np.arange(rows)[:, None]).ravel()
+        sums = np.bincount(keys, self.weights.ravel(), rows * (length + 1))[keys].reshape(rows, length)
+        return np.where(sums > 0, self.weights / np.where(sums > 0, sums, 1.0), 0.0).astype(np.float32)
+
     def padded_to(self, sequences: int) -> Examples:
         """These examples, padded at the end with sequences of weight 0 to ``sequences`` in total."""
         missing = ((0, sequences - len(self)), (0, 0))
         return Examples(*(np.pad(array, missing) for array in (self.tokens, self.targets, self.weights, self.segments)))
 
 
-def examples_of(windows: np.ndarray, lengths: np.ndarray, token_weights: np.ndarray | None, tokenizer: Tokenizer) -> Examples:
+FIELDS = (*(field.name for field in fields(Examples)), "positions", "conversation_weights")
+"""The arrays of `Examples` that an objective may declare."""
+
+
+def examples_of(
+    windows: np.ndarray,
+    lengths: np.ndarray,
+    token_weights: np.ndarray | None,
+    tokenizer: Tokenizer,
+    documents: np.ndarray | None = None,
+) -> Examples:
     """Make examples of token windows.
 
     Args:
@@ -53,18 +79,24 @@ def examples_of(windows: np.ndarray, lengths: np.ndarray, token_weights: np.ndar
         lengths: Tokens of each window: integers [n].
         token_weights: Loss weight of each token as a target: any type [n, L + 1]; None: 1 for every token.
         tokenizer: The tokenizer of the ids.
+        documents: Number of the document of each token, rising along a window: int32 [n, L + 1]. None: a document begins with the begin
+            token.
     """
     tokens = windows[:, :-1].astype(np.int32)
     targets = windows[:, 1:].astype(np.int32)
     weights = np.ones(targets.shape, np.float32) if token_weights is None else token_weights[:, 1:].astype(np.float32)
-    begins = targets == tokenizer.bos_id
-    if tokenizer.bos_id == tokenizer.eos_id:
-        begins &= tokens == tokenizer.eos_id
+    if documents is not None:
+        begins = documents[:, 1:] != documents[:, :-1]
+    else:
+        begins = targets == tokenizer.bos_id
+        if tokenizer.bos_id == tokenizer.eos_id:
+            begins &= tokens == tokenizer.eos_id
     weights[begins] = 0
     for row in np.flatnonzero(lengths < windows.shape[1]):
         length = int(lengths[row])
         tokens[row, length:] = tokenizer.pad_id
         targets[row, max(0, length - 1) :] = tokenizer.pad_id
         weights[row, max(0, length - 1) :] = 0
-    segments = np.cumsum(tokens == tokenizer.bos_id, axis=1, dtype=np.int32)
+    by_begin = documents is None
+    segments = np.cumsum(tokens == tokenizer.bos_id, axis=1, dtype=np.int32) if by_begin else documents[:, :-1] + np.int32(1)
     return Examples(tokens, targets, weights, segments)

@@ -144,16 +144,20 @@ class HeldOut:
         windows = np.zeros((len(rows), width), token_type)
         lengths = np.zeros(len(rows), np.int64)
         weights: np.ndarray | None = None
+        documents: np.ndarray | None = None
         for index, data in enumerate(self.sources):
             here = np.flatnonzero(rows.source == index)
             if not len(here):
                 continue
             part = None if whole else rows.part[here]
-            found, found_lengths, found_weights = data.windows(rows.sequence[here], part, rows.length)
+            found = data.windows(rows.sequence[here], part, rows.length)
             if len(here) == len(rows):
-                return examples_of(found, found_lengths, found_weights, self.tokenizer)
-            windows[here], lengths[here] = found, found_lengths
-            if found_weights is not None:
+                return examples_of(found.tokens, found.lengths, found.weights, self.tokenizer, found.documents)
+            windows[here], lengths[here] = found.tokens, found.lengths
+            if found.weights is not None:
                 weights = np.ones(windows.shape, np.float32) if weights is None else weights
-                weights[here] = found_weights
-        return examples_of(windows, lengths, weights, self.tokenizer)
+                weights[here] = found.weights
+            if found.documents is not None:  # then all sources know their documents
+                documents = np.zeros(windows.shape, np.int32) if documents is None else documents
+                documents[here] = found.documents
+        return examples_of(windows, lengths, weights, self.tokenizer, documents)

@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import NamedSharding, Sharding
 
 from halcyon.data.dataset import Dataset
-from halcyon.data.examples import Batch, Examples
+from halcyon.data.examples import FIELDS, Batch, Examples
 
 
 def global_batch(
@@ -58,7 +58,7 @@ class Loader:
         dataset: Source of the examples.
         microbatches: Parts of a step's batch; divides every batch size of the run.
         sharding: Sharding of an array ``[microbatches, batch / microbatches, length]``.
-        fields: Names of a batch's arrays, among the fields of `Examples`.
+        fields: Names of a batch's arrays, among `halcyon.data.examples.FIELDS`.
         last_step: Batches from this step on are not prefetched. Default: no last step.
         depth: At most this number of batches is prefetched.
         memory_bytes: Prefetched batches use at most this much host memory, but one batch is always prefetched.
@@ -86,8 +86,8 @@ class Loader:
         self._microbatches = microbatches
         self._sharding = sharding
         self._fields = tuple(fields)
-        if unknown := [name for name in self._fields if name not in Examples.__dataclass_fields__]:
-            raise ValueError(f"the objective asks for {', '.join(unknown)}; examples have {', '.join(Examples.__dataclass_fields__)}")
+        if unknown := [name for name in self._fields if name not in FIELDS]:
+            raise ValueError(f"the objective asks for {', '.join(unknown)}; examples have {', '.join(FIELDS)}")
         self._last_step = last_step
         self._depth = depth
         self._memory_bytes = memory_bytes

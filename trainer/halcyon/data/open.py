@@ -9,6 +9,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,13 @@ from halcyon.data.dataset import Dataset
 from halcyon.data.fetch import fetch_file
 from halcyon.data.growing import GrowingSource
 from halcyon.data.held_out import HeldOut
-from halcyon.data.layout import Concatenate, Layout, build_layout, load_layout
+from halcyon.data.layout import Concatenate, Layout, Packing, WholeUnits, build_layout, load_layout, packing_of
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.order import build_order
 from halcyon.data.source_data import Source, SourceData
 from halcyon.data.sources import Access
 from halcyon.data.split import split_sequences, split_stream
-from halcyon.data.streaming import is_local, positive_weights, streams
+from halcyon.data.streaming import is_local, positive_weights, run_streams
 from halcyon.errors import BadConfiguration
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
@@ -80,16 +81,16 @@ def ensure_caches(
 def background_caches(
     spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], retry_budget: RetryBudget | None = None
 ) -> BackgroundCaches:
-    """`ensure_caches` in a thread, which continues while the run trains, if `streams` allows it.
+    """`ensure_caches` in a thread, which continues while the run trains, if `run_streams` allows it.
 
     Args: See `ensure_caches`.
     """
     keeper = functools.partial(_keeper, spec, process=process, run=run, report=report, retry_budget=retry_budget)
-    return BackgroundCaches(keeper, portion_tokens=_portions(spec) if streams(spec.data) else None)
+    return BackgroundCaches(keeper, portion_tokens=_portions(spec) if run_streams(spec) else None)
 
 
 def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Mapping[str, Ledger]]:
-    """Open the data of a run for inspection. If `streams` allows it, the finished part of incomplete caches is enough; else they are built.
+    """Open the data of a run for inspection. If `run_streams` allows it, finished parts of caches are enough; else they are built.
 
     Returns:
         The data and the ledgers of its sources.
@@ -98,7 +99,7 @@ def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Ma
         See `open_dataset`.
     """
     keeper = _keeper(spec, process=process, run="", report=lambda built: None)
-    caches = keeper.poll() if streams(spec.data) else None
+    caches = keeper.poll() if run_streams(spec) else None
     if caches is None or not may_begin(spec, caches):
         caches = keeper.ensure()
     return dataset_of(spec, keeper.store, caches), caches.ledgers
@@ -116,13 +117,13 @@ def open_dataset(spec: TrainingRunSpec, *, process: str = "local", report: Calla
 
 
 def may_begin(spec: TrainingRunSpec, caches: Caches) -> bool:
-    """Whether the data can be opened: the caches are complete or, where `streams` allows it, hold the first sequences of each source."""
+    """Whether the data can be opened: the caches are complete or, if `run_streams` allows it, hold the first sequences of each source."""
     if caches.finished(spec.data):
         return True
     stride = build_schedule(spec.trainer).longest + 1
     ledgers = [caches.ledgers.get(source.name) for source in spec.data.sources]
     # Of the first two sequences, one is for training and one is held out, unless the share is 0 or 1 (`split_stream`).
-    return streams(spec.data) and all(ledger is not None and (ledger.finished or ledger.tokens >= 2 * stride) for ledger in ledgers)
+    return run_streams(spec) and all(ledger is not None and (ledger.finished or ledger.tokens >= 2 * stride) for ledger in ledgers)
 
 
 def held_out_of(spec: TrainingRunSpec, store: Store, caches: Caches) -> HeldOut:
@@ -131,7 +132,7 @@ def held_out_of(spec: TrainingRunSpec, store: Store, caches: Caches) -> HeldOut:
     Raises:
         BadConfiguration: There are none.
     """
-    by_weight = positive_weights(spec.data) if streams(spec.data) else None
+    by_weight = positive_weights(spec.data) if run_streams(spec) else None
     sources = _open_sources(spec, store, caches, None)
     held_out = HeldOut(sources, load(caches.tokenizer), build_schedule(spec.trainer).longest, first=by_weight)
     if held_out.validation_sequences == 0:
@@ -160,7 +161,7 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: Ca
     mixture = build_mixture(data, {source.name: source.snapshot.used for source in sources}, schedule, seed=settings.seed)
     if problem := stop_problem(mixture, schedule, pad_last=data.mixture.last_batch == "pad"):
         raise BadConfiguration(problem)
-    by_weight = positive_weights(data) if streams(data) else None
+    by_weight = positive_weights(data) if run_streams(spec) else None
     dataset = Dataset(sources, load(caches.tokenizer), schedule, mixture, first_held_out=by_weight)
     if dataset.validation_sequences == 0 and settings.evaluation.every_steps > 0:
         raise BadConfiguration(
@@ -212,13 +213,18 @@ def _snapshots(
     spec: TrainingRunSpec, store: Store, source: DataSourceSpec, reader: TokenReader, schedule: BatchSchedule, first: Ledger
 ) -> Callable[[Ledger], SourceData]:
     """Returns a function that makes the source from its ledger. Later ledgers may be longer than ``first``."""
-    data, settings = spec.data, spec.trainer
-    description = _description_of_stream(first, reader, schedule) if streams(data) else None
+    data, settings, packing = spec.data, spec.trainer, packing_of(spec.objective)
+    description = _description_of_stream(first, reader, schedule) if run_streams(spec) else None
 
     def snapshot(ledger: Ledger) -> SourceData:
         reader.grow(ledger)
-        layout = _layout(store, source, ledger, reader, schedule)
+        layout = _layout(store, source, ledger, reader, schedule, packing)
         if layout.sequences == 0:
+            if packing is not None:
+                raise BadConfiguration(
+                    f"spec.data.sources[{source.name}]: no row would have a token that counts in the loss; give conversations in which the "
+                    "assistant answers, or a longer spec.trainer.sequenceLength"
+                )
             raise BadConfiguration(f"spec.data.sources[{source.name}]: its text is too short for one sequence; give it more text")
         split = (split_stream if is_local(data.order) else split_sequences)(layout.sequences, _held_out(source, data))
         used = split.training
@@ -265,17 +271,25 @@ def _held_out(source: DataSourceSpec, data: DataSpec) -> float:
     return data.validation.fraction if source.validation is None else source.validation.fraction
 
 
-def _layout(store: Store, source: DataSourceSpec, ledger: Ledger, reader: TokenReader, schedule: BatchSchedule) -> Layout:
+def _layout(
+    store: Store, source: DataSourceSpec, ledger: Ledger, reader: TokenReader, schedule: BatchSchedule, packing: Packing | None
+) -> Layout:
     """The layout of a source. A layout that takes time to build is stored beside the tokens, under a hash of all its inputs."""
-    if source.layout.concatenate is not None:
+    if source.layout.concatenate is not None and packing is None:
         stride = schedule.longest + 1
         return Concatenate(ledger.tokens if ledger.finished else ledger.tokens // stride * stride, schedule.longest)
     ends = reader.document_ends()
-    decides = canonical_json([2, source.layout.document(), schedule.longest, ledger.content_sha256])
+    form = [2, source.layout.document()] if packing is None else [1, "whole", asdict(packing)]
+    decides = canonical_json([*form, schedule.longest, ledger.content_sha256])
     prefix = f"{source.name}/layouts/{hashlib.sha256(decides).hexdigest()[:32]}/"
     arrays = load_arrays(store, prefix)
     if arrays is None:
-        layout = build_layout(source.layout, ends, sequence_length=schedule.longest, source=source.name)
+        if packing is not None:
+            layout: Layout = WholeUnits.build(ends, reader, schedule.longest, packing)
+        else:
+            layout = build_layout(source.layout, ends, sequence_length=schedule.longest, source=source.name)
         store_arrays(store, prefix, layout.to_arrays())
         arrays = load_arrays(store, prefix) or layout.to_arrays()  # read again, because large arrays are then on disk
+    if packing is not None:
+        return WholeUnits(**arrays, document_ends=ends, sequence_length=schedule.longest, conversations=packing.conversations)
     return load_layout(source.layout, ends, sequence_length=schedule.longest, arrays=arrays)

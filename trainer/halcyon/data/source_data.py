@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from halcyon.data.layout import Layout
+from halcyon.data.layout import Layout, Spans
 from halcyon.data.order import Order
 from halcyon.data.split import Split, spread
 from halcyon.errors import BadConfiguration
@@ -27,6 +27,19 @@ class Tokens(Protocol):
     def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
         """The loss weights of the same tokens; None: all are 1."""
         ...
+
+
+class Windows(NamedTuple):
+    """The tokens of n sequences of ``length`` positions."""
+
+    tokens: np.ndarray
+    """Token ids [n, length + 1]; 0 past the end of a shorter sequence."""
+    lengths: np.ndarray
+    """Tokens of each sequence: int64 [n]."""
+    weights: np.ndarray | None
+    """Loss weights [n, length + 1]; None: all are 1."""
+    documents: np.ndarray | None
+    """Number, within its sequence, of the document of each token, from 0: int32 [n, length + 1]. None: not known."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +98,20 @@ class SourceData:
         """The sequences at ranks, 0 to ``used - 1``, among the used sequences: int64, same shape."""
         return self.split.training_sequences(spread(ranks, chosen=self.used, total=self.split.training))
 
-    def windows(self, sequences: np.ndarray, parts: np.ndarray | None, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Token windows [n, length + 1] of sequences or their parts, their lengths in tokens [n], and loss weights [n, length + 1]."""
+    def windows(self, sequences: np.ndarray, parts: np.ndarray | None, length: int) -> Windows:
+        """The tokens of sequences or of their parts."""
         spans = self.layout.spans(sequences)
         if parts is not None:
             spans = spans.cut(parts, length)
         lengths = np.bincount(spans.sequence, spans.length, len(sequences)).astype(np.int64)
         flat = self.tokens.gather(spans.start, spans.length)
         flat_weights = self.tokens.gather_weights(spans.start, spans.length)
-        return _rows(flat, lengths, length + 1), lengths, None if flat_weights is None else _rows(flat_weights, lengths, length + 1)
+        return Windows(
+            _rows(flat, lengths, length + 1),
+            lengths,
+            None if flat_weights is None else _rows(flat_weights, lengths, length + 1),
+            _documents(spans, lengths, length + 1) if self.layout.spans_are_documents else None,
+        )
 
 
 class Source(Protocol):
@@ -136,6 +154,15 @@ class BatchRows:
 
     def __getitem__(self, rows: np.ndarray | slice) -> BatchRows:
         return BatchRows(self.source[rows], self.sequence[rows], self.part[rows], self.length)
+
+
+def _documents(spans: Spans, lengths: np.ndarray, width: int) -> np.ndarray:
+    """The number of the span of each token in its row, from 0, and one more for padding: int32 [n, width]."""
+    first = np.searchsorted(spans.sequence, spans.sequence, side="left")
+    numbers = (np.arange(len(spans)) - first).astype(np.int32)
+    rows = _rows(np.repeat(numbers, spans.length), lengths, width)
+    count = np.bincount(spans.sequence, minlength=len(lengths)).astype(np.int32)
+    return np.where(np.arange(width) < lengths[:, None], rows, count[:, None])
 
 
 def _rows(flat: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:

@@ -2,13 +2,15 @@
 
 A batch is a function of the run document and the corpus, so it must not depend on how much of the corpus is tokenized when the batch is
 made. If every number that decides a batch comes from the document or from earlier text, the batch can be made as soon as that text is
-cached. Five features need the totals and so the complete cache: a shuffle of the whole source, layouts that choose among documents, shares
-by size, an end of the data, and a rehearsal of a longer run.
+cached. Six features need the totals and so the complete cache: a shuffle of the whole source, layouts that choose among documents, shares
+by size, an end of the data, a rehearsal of a longer run, and an objective that packs conversations.
 """
 
 from __future__ import annotations
 
+from halcyon.data.layout import packing_of
 from halcyon_api.spec.data import DataSpec, OrderSpec
+from halcyon_api.training_run import TrainingRunSpec
 
 
 def is_local(order: OrderSpec) -> bool:
@@ -29,6 +31,11 @@ def streams(data: DataSpec) -> bool:
         and data.mixture.stop == "restart"
         and data.mixture.simulate_tokens is None
     )
+
+
+def run_streams(spec: TrainingRunSpec) -> bool:
+    """Whether training may begin while the token caches are still being built: `streams`, and the objective packs no conversations."""
+    return streams(spec.data) and packing_of(spec.objective) is None
 
 
 def positive_weights(data: DataSpec) -> dict[str, float]:

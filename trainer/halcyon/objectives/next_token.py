@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import haliax as hax
 import jax
@@ -18,7 +18,7 @@ from halcyon.models.adapters import with_dropout
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import cross_entropy
 from halcyon.models.parts.linear import with_products
-from halcyon.objectives.objective import ROW_SEEDS, Batch, Sums
+from halcyon.objectives.objective import ROW_SEEDS, Batch, Sums, with_routers
 from halcyon_api.hardware import EightBit
 
 
@@ -31,18 +31,25 @@ class NextToken:
         compute_dtype: Type of activations and matrix products. The loss itself is float32.
         z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator; 0: no penalty.
         products: Type of the factors in the products of linear maps. None: `compute_dtype`.
+        weights: The array of a batch with the weights of the targets: that of each token, or its share in its conversation.
     """
 
     segments: bool
     compute_dtype: jnp.dtype
     z_loss: float = 0.0
     products: EightBit | None = None
+    weights: Literal["weights", "conversation_weights"] = "weights"
+
+    @property
+    def per_token(self) -> bool:
+        """See `halcyon.objectives.objective.Objective`."""
+        return self.weights == "weights"
 
     @property
     def fields(self) -> Mapping[str, np.dtype]:
         """See `halcyon.objectives.objective.Objective`."""
         integers = {"tokens": np.dtype(np.int32), "targets": np.dtype(np.int32)}
-        return {**integers, "weights": np.dtype(np.float32), **({"segments": np.dtype(np.int32)} if self.segments else {})}
+        return {**integers, self.weights: np.dtype(np.float32), **({"segments": np.dtype(np.int32)} if self.segments else {})}
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.objectives.objective.Objective`."""
@@ -53,7 +60,7 @@ class NextToken:
         model = with_products(model, self.products)
         if ROW_SEEDS in batch:
             model = with_dropout(model, batch[ROW_SEEDS])
-        return next_token_sums(model, inputs, named["targets"], named["weights"], compute_dtype=self.compute_dtype, z_loss=self.z_loss)
+        return next_token_sums(model, inputs, named["targets"], named[self.weights], compute_dtype=self.compute_dtype, z_loss=self.z_loss)
 
 
 def next_token_sums(
@@ -79,15 +86,7 @@ def next_token_sums(
     weights = weights.astype(jnp.float32)
     head, embed, vocab = model.head, model.embed, model.vocab
     loss = cross_entropy(outputs.features, head, targets, weights, embed, vocab, z_loss=z_loss, soft_cap=model.logit_cap)
-    total = hax.sum(weights).scalar()
+    sums = Sums(loss, hax.sum(weights).scalar())
     if outputs.penalty is None and not outputs.aux:
-        return Sums(loss, total)
-    of_sequence: Any = hax.sum(weights, POSITION)
-
-    def weighted(numbers: NamedArray) -> jax.Array:
-        """The sum over the sequences of a number of each sequence times its weight."""
-        sequences = tuple(axis.name for axis in of_sequence.axes)
-        return hax.sum(numbers * of_sequence, sequences).array
-
-    metrics = {name: weighted(numbers) for name, numbers in outputs.aux.items()}
-    return Sums(loss, total, metrics, None if outputs.penalty is None else weighted(outputs.penalty))
+        return sums
+    return with_routers(sums, outputs, hax.sum(weights, POSITION))

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+import haliax as hax
 import jax
 import numpy as np
+from haliax import NamedArray
 
 from halcyon.data.examples import Batch
+from halcyon.models.model import Outputs
 
 ROW_SEEDS = "row_seeds"
 """An array of a batch beside its fields, in a step with dropout: a random number for each row, uint32 [batch]."""
@@ -39,13 +42,36 @@ class Objective(Protocol):
         """Names and types of the arrays of a batch. The names are those of `halcyon.data.examples.Examples`."""
         ...
 
+    @property
+    def per_token(self) -> bool:
+        """Whether the loss is in nats per token. Only then can an evaluation give bits per byte."""
+        ...
+
     def __call__(self, model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """The sums of one microbatch, differentiable with respect to the model.
 
         Args:
             model: The model that is trained.
             batch: Arrays [batch, position].
-            frozen: Models that are not trained, such as a reference model; None if the run has none.
+            frozen: The reference model, which is not trained; None if the run has none.
             key: Random key of this microbatch, the same on all devices; None: without randomness, as in an evaluation.
         """
         ...
+
+
+def with_routers(sums: Sums, outputs: Outputs, of_sequence: Any) -> Sums:
+    """Sums with the metrics and the penalty of a model's routers. Those of a model without experts stay as they are.
+
+    Args:
+        sums: The sums of the losses.
+        outputs: The outputs of the model.
+        of_sequence: The weight of each sequence: float32, the axes of the tokens without position.
+    """
+
+    def weighted(numbers: NamedArray) -> jax.Array:
+        """The sum over the sequences of a number of each sequence times its weight."""
+        sequences = tuple(axis.name for axis in of_sequence.axes)
+        return hax.sum(numbers * of_sequence, sequences).array
+
+    metrics = {name: weighted(numbers) for name, numbers in outputs.aux.items()}
+    return sums._replace(metrics={**sums.metrics, **metrics}, penalty=None if outputs.penalty is None else weighted(outputs.penalty))

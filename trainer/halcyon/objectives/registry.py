@@ -6,19 +6,23 @@ import jax.numpy as jnp
 
 from halcyon.objectives.next_token import NextToken
 from halcyon.objectives.objective import Objective
-from halcyon_api.spec.objective import NextTokenSpec
+from halcyon.objectives.preference import Preference
+from halcyon_api.spec.objective import FinetuneSpec, NextTokenSpec, PreferenceSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 
 def build_objective(spec: TrainingRunSpec) -> Objective:
     """The objective of a run."""
+    precision = spec.trainer.precision
+    segments, compute = not spec.data.attend_across_documents, jnp.dtype(precision.compute)
     match spec.objective.value:
         case NextTokenSpec():
-            precision = spec.trainer.precision
-            return NextToken(
-                segments=not spec.data.attend_across_documents,
-                compute_dtype=jnp.dtype(precision.compute),
-                products=precision.products,
-            )
+            return NextToken(segments=segments, compute_dtype=compute, products=precision.products)
+        case FinetuneSpec(weighting="conversation"):
+            return NextToken(segments=segments, compute_dtype=compute, products=precision.products, weights="conversation_weights")
+        case FinetuneSpec():
+            return NextToken(segments=segments, compute_dtype=compute, products=precision.products)
+        case PreferenceSpec() as preference:
+            return Preference(preference, compute, precision.products)
         case other:
             raise TypeError(f"no objective for a spec of type {type(other).__name__}")

@@ -21,7 +21,7 @@ from halcyon.checkpoint.results import Restored
 from halcyon.context import Context, check_context, process_name, run_name
 from halcyon.data.held_out import HeldOut
 from halcyon.data.open import ensure_caches, held_out_of
-from halcyon.errors import NoValidCheckpoint, TrainerExit
+from halcyon.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
 from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon.evaluate.results import document_of, evaluation_key, parse_stored, results_of
 from halcyon.huggingface.beginning import read_weights
@@ -124,12 +124,13 @@ class CheckpointEvaluation:
         self._reporter.evaluates(evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done)
 
         self._reporter.stage("compiling")
-        token_bytes = padded_token_bytes(self._held_out.tokenizer.token_bytes)
+        sizes = self._held_out.tokenizer.token_bytes
+        token_bytes = padded_token_bytes(sizes) if self._program.objective.per_token else None
         step = jax.jit(make_evaluation_step(self._program.objective, token_bytes), compiler_options=compiler_options())
-        model = restored.state["model"]
+        model, reference = restored.state["model"], restored.state.get("reference")
         for source, part in parts.items():
             if source not in found:
-                found[source] = self._evaluate(part, lambda batch: step(model, batch))
+                found[source] = self._evaluate(part, lambda batch: step(model, batch, reference))
                 self._reporter.attends(self._program.attention_choices)
                 self._reporter.evaluation(checkpoint.step, found[source], source=source)
                 self._store_results(found, checkpoint, finished=len(found) == len(parts))
@@ -181,7 +182,13 @@ class CheckpointEvaluation:
         owner, processes, template = self._context.owner, self._processes, self._program.template.model
         tokens = self._held_out.tokenizer.vocab_size
         weights = read_weights(self._spec, origin, store, owner=owner, processes=processes, template=template, tokens=tokens)
+        reference = self._program.template.reference
         if weights is not None:
+            if reference is not None:
+                raise BadConfiguration(
+                    f"spec.objective.preference: the checkpoint of run {origin.run} holds weights alone, and no reference model to compare "
+                    "with; evaluate a checkpoint of a run with this objective"
+                )
             entry, begun = weights
             return Restored(entry.step, {"model": begun.model}, entry, ())
         return begin_from(
@@ -191,7 +198,7 @@ class CheckpointEvaluation:
             fingerprints=self._prints,
             steps=None,
             processes=processes,
-            template={"model": template},
+            template={"model": template} | ({} if reference is None else {"reference": reference}),
             part=True,
         )
 

@@ -224,6 +224,18 @@ METRICS = (
         _one(lambda seen: seen.report.progress.router_z_loss),
     ),
     Metric(
+        "halcyon_trainer_preference_accuracy",
+        "gauge",
+        "Objective `preference`: share of the pairs of the last step whose preferred answer has the greater reward.",
+        _one(lambda seen: seen.report.progress.preference_accuracy),
+    ),
+    Metric(
+        "halcyon_trainer_reward_margin",
+        "gauge",
+        "Objective `preference`: mean difference of the rewards of the preferred and the rejected answers of the last step.",
+        _one(lambda seen: seen.report.progress.reward_margin),
+    ),
+    Metric(
         "halcyon_trainer_expert_load_ratio",
         "gauge",
         "Models with experts: tokens of the busiest (max) and the least busy (min) expert of a layer, divided by the mean of the layer.",

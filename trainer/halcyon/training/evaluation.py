@@ -35,23 +35,28 @@ class EvaluationSums(NamedTuple):
     """Bytes of the predicted tokens: int32."""
 
 
-def make_evaluation_step(objective: Objective, token_bytes: np.ndarray) -> Callable[[Any, Batch], EvaluationSums]:
+def make_evaluation_step(objective: Objective, token_bytes: np.ndarray | None) -> Callable[..., EvaluationSums]:
     """Build the function that computes the sums of one batch, to be compiled.
 
     Args:
         objective: The objective of the training.
-        token_bytes: Bytes of text of each token id: int32 [vocabulary].
+        token_bytes: Bytes of text of each token id: int32 [vocabulary]. None: the loss is not one of tokens, so no bytes are counted.
+
+    Returns:
+        A function of the model, the batch and, for an objective that needs one, the reference model.
     """
 
-    def batch_sums(model: Any, batch: Batch) -> EvaluationSums:
-        sums = objective(model, batch, None, None)
+    def batch_sums(model: Any, batch: Batch, reference: Any) -> EvaluationSums:
+        sums = objective(model, batch, reference, None)
+        if token_bytes is None:
+            return EvaluationSums(sums.loss, sums.weight, jnp.zeros((), jnp.int32))
         sizes = jnp.asarray(token_bytes, jnp.int32)[batch["targets"]]
         return EvaluationSums(sums.loss, sums.weight, jnp.sum(jnp.where(batch["weights"] > 0, sizes, 0)))
 
-    def evaluation_step(model: Any, batch: Batch) -> EvaluationSums:
+    def evaluation_step(model: Any, batch: Batch, reference: Any = None) -> EvaluationSums:
         if len(batch["targets"]) == 1:
-            return batch_sums(model, jax.tree.map(lambda rows: rows[0], batch))
-        parts = jax.lax.map(lambda microbatch: batch_sums(model, microbatch), batch)
+            return batch_sums(model, jax.tree.map(lambda rows: rows[0], batch), reference)
+        parts = jax.lax.map(lambda microbatch: batch_sums(model, microbatch, reference), batch)
         return jax.tree.map(jnp.sum, parts)
 
     return evaluation_step

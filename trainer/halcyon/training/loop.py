@@ -132,7 +132,7 @@ class Loop:
         self._clock = training.clock
         self._after_first_step = after_first_step
         self._controls = [self._control_array(value) for value in range(1 << CONTROL_BITS)]
-        token_bytes = padded_token_bytes(dataset.tokenizer.token_bytes)
+        token_bytes = padded_token_bytes(dataset.tokenizer.token_bytes) if program.objective.per_token else None
         self._evaluation_sums = jax.jit(make_evaluation_step(program.objective, token_bytes), compiler_options=compiler_options())
         last_k = program.template.average is not None and program.template.average.snapshots is not None
         self._averaged = jax.jit(averaged_model, compiler_options=compiler_options(runs_once=True)) if last_k else averaged_model
@@ -410,27 +410,28 @@ class Loop:
             return False
         self._reporter.stage("evaluating")
         if by_source is None:
-            sets = EvaluatedSets(self._evaluated(self._dataset, state.model, batches))
+            sets = EvaluatedSets(self._evaluated(self._dataset, state.model, batches, state.reference))
         else:
-            found = {name: self._evaluated(part, state.model, batches) for name, part in parts.items() if part.validation_sequences}
+            reference, held_out = state.reference, {name: part for name, part in parts.items() if part.validation_sequences}
+            found = {name: self._evaluated(part, state.model, batches, reference) for name, part in held_out.items()}
             tags = {tag.name: tuple(name for name in tag.sources if name in found) for tag in by_source.tags}
             sets = EvaluatedSets(total(found.values()), found, {tag: names for tag, names in tags.items() if names})
         self._improved = self._best.evaluated(step, sets)
         average = None
         if state.average is not None:
-            average = self._evaluated(self._dataset, self._averaged(state.average, state.model), batches)
+            average = self._evaluated(self._dataset, self._averaged(state.average, state.model), batches, state.reference)
         self._reporter.evaluated_sets(step, sets, average)
         if self._best.active:
             self._reporter.best(self._best.record, stopped=self._best.stop is not None)
         self._reporter.stage("training")
         return True
 
-    def _evaluated(self, held_out: HeldOut, model: Model, batches: int) -> Evaluation:
+    def _evaluated(self, held_out: HeldOut, model: Model, batches: int, reference: Model | None) -> Evaluation:
         """The result on at most this number of batches."""
         with self._program.tracing():
             return evaluate(
                 held_out,
-                lambda batch: self._evaluation_sums(model, batch),
+                lambda batch: self._evaluation_sums(model, batch, reference),
                 batches=batches,
                 batch_size=self._settings.batch_size,
                 microbatches=self._program.microbatches,

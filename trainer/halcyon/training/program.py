@@ -36,6 +36,7 @@ from halcyon.training.in_step import InStep
 from halcyon.training.state import BuildState, CompleteState, Model, TrainState, state_completer, state_template
 from halcyon.training.step import StepMetrics, make_train_step
 from halcyon_api.mesh import gathers_once
+from halcyon_api.objectives import has_reference_copy
 from halcyon_api.spec.attention import AttentionName
 from halcyon_api.spec.average import AverageSpec
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
@@ -181,7 +182,9 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
     objective = build_objective(spec)
     optimizer = build_optimizer(spec.optimizer, split(shapes, trained)[0], settings.precision.moments)
     divergence = spec.recovery.divergence
-    complete_state = state_completer(optimizer, lambda: empty_window(divergence), adapted, trained, spec.average)
+    complete_state = state_completer(
+        optimizer, lambda: empty_window(divergence), adapted, trained, spec.average, has_reference=has_reference_copy(spec)
+    )
 
     def build_state() -> TrainState:
         return complete_state(build())

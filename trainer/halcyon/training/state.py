@@ -35,6 +35,8 @@ class TrainState(eqx.Module):
     """The window of the spike rule; None, and absent in checkpoints, if the run has no spike rule."""
     average: Average | None = None
     """The average of the parameters; None, and absent in checkpoints, if the run has no ``spec.average``."""
+    reference: Model | None = None
+    """The model that the run began with, for an objective that compares with it; None, and absent in checkpoints, for other runs."""
 
 
 BuildState = Callable[[], TrainState]
@@ -47,6 +49,8 @@ def state_completer(
     adapted: Callable[[Model], Model] = lambda model: model,
     trained: Any = None,
     average: AverageSpec | None = None,
+    *,
+    has_reference: bool = False,
 ) -> CompleteState:
     """A function that makes the state before the first step from a model. Trace it, do not call it.
 
@@ -56,12 +60,14 @@ def state_completer(
         adapted: Adds the run's adapter to a model that has none.
         trained: True in the place of each trained parameter of the result. None: all are trained.
         average: The average of the parameters that the run keeps.
+        has_reference: Whether the state keeps the model as the reference.
     """
 
     def complete(model: Model) -> TrainState:
         model = adapted(model)
         optimizer_state = optimizer.init(split(model, trained)[0])
-        return TrainState(jnp.zeros((), jnp.int32), model, optimizer_state, build_losses(), empty_average(average, model))
+        mean, reference = empty_average(average, model), model if has_reference else None
+        return TrainState(jnp.zeros((), jnp.int32), model, optimizer_state, build_losses(), mean, reference)
 
     return complete
 

@@ -45,7 +45,7 @@ class StepMetrics(eqx.Module):
     """Global norm of the gradient before clipping."""
     learning_rate: jax.Array
     tokens: jax.Array
-    """Sum of the loss weights: the tokens that counted in the loss."""
+    """Sum of the loss weights: the tokens that counted in the loss; or the conversations or pairs, if these are weighted."""
     verdict: jax.Array
     """A `halcyon.training.divergence.Verdict`."""
     control: jax.Array
@@ -57,6 +57,9 @@ class StepMetrics(eqx.Module):
     watched: dict[str, jax.Array] = eqx.field(default_factory=dict)
     """The numbers of `halcyon.training.watch`; empty in a step that is not watched."""
 
+
+_Frozen = tuple[Model, Model | None]
+"""The frozen part of the model, and the reference model."""
 
 CONTROL_BITS = 2
 """Bits of a control value."""
@@ -114,9 +117,9 @@ def make_train_step(
     def key_of(step: jax.Array, number: jax.Array | int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
 
-    def of_microbatch(varied: Varied, fixed: Model, batch: Batch, step: jax.Array, number: jax.Array | int) -> tuple[jax.Array, Sums]:
-        part, slots = varied
-        sums = objective(with_slots(joined(part, fixed), slots), batch, None, key_of(step, number))
+    def of_microbatch(varied: Varied, rest: _Frozen, batch: Batch, step: jax.Array, number: jax.Array | int) -> tuple[jax.Array, Sums]:
+        (part, slots), (fixed, reference) = varied, rest
+        sums = objective(with_slots(joined(part, fixed), slots), batch, reference, key_of(step, number))
         return sums.loss if sums.penalty is None else sums.loss + sums.penalty, sums
 
     def slots_of(model: Model) -> dict[str, NamedArray]:
@@ -126,33 +129,33 @@ def make_train_step(
 
     gradient_sums = jax.grad(of_microbatch, has_aux=True)
 
-    def batch_sums(varied: Varied, fixed: Model, batch: Batch, step: jax.Array) -> tuple[Sums, Varied]:
+    def batch_sums(varied: Varied, rest: _Frozen, batch: Batch, step: jax.Array) -> tuple[Sums, Varied]:
         microbatches = len(jax.tree.leaves(batch)[0])
         if microbatches == 1:
-            gradient, sums = gradient_sums(varied, fixed, jax.tree.map(lambda rows: rows[0], batch), step, 0)
+            gradient, sums = gradient_sums(varied, rest, jax.tree.map(lambda rows: rows[0], batch), step, 0)
             return sums, gradient
 
-        def of_group(batch: Batch, parts: tuple[Varied, Model], step: jax.Array) -> tuple[Sums, Varied]:
-            varied, fixed = parts
+        def of_group(batch: Batch, parts: tuple[Varied, _Frozen], step: jax.Array) -> tuple[Sums, Varied]:
+            varied, rest = parts
 
             def accumulate(carry: Any, microbatch: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-                gradient, sums = gradient_sums(varied, fixed, microbatch[0], step, microbatch[1])
+                gradient, sums = gradient_sums(varied, rest, microbatch[0], step, microbatch[1])
                 added = jax.tree.map(lambda total, one: total + one.astype(jnp.float32), carry, (sums, gradient))
                 return constrain_here(added), None
 
             one = jax.tree.map(lambda rows: rows[0], batch)
-            sums = jax.eval_shape(lambda: gradient_sums(varied, fixed, one, step, 0)[1])
+            sums = jax.eval_shape(lambda: gradient_sums(varied, rest, one, step, 0)[1])
             zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), (sums, varied))
             return jax.lax.scan(accumulate, constrain_here(zero), (batch, jnp.arange(microbatches)))[0]
 
-        return by_group(of_group, batch, (varied, fixed), step, rows_at=1, gathered=gather_once, part=lambda parts: parts[0])
+        return by_group(of_group, batch, (varied, rest), step, rows_at=1, gathered=gather_once, part=lambda parts: parts[0])
 
     def train_step(state: TrainState, batch: Batch, control: jax.Array) -> tuple[TrainState, StepMetrics]:
         part, fixed = split(state.model, trained)
         if dropout:
             rows = jax.tree.leaves(batch)[0].shape[:2]
             batch = {**batch, ROW_SEEDS: jax.random.bits(key_of(state.step, _DROPOUT), rows, jnp.uint32)}
-        sums, (gradient, activations) = batch_sums((part, slots_of(state.model)), fixed, batch, state.step)
+        sums, (gradient, activations) = batch_sums((part, slots_of(state.model)), (fixed, state.reference), batch, state.step)
         share = 1.0 / jnp.maximum(sums.weight, 1.0)
         gradient = constrain(jax.tree.map(lambda total: total.astype(jnp.float32) * share, gradient), mesh)
         rate, scheduled = learning_rate(state.step), update_arguments(state.step)
@@ -173,7 +176,8 @@ def make_train_step(
         updated = add_updates(part, updates, key_of(state.step, _ROUNDING) if stochastic else None)
         new = updated, optimizer_state, updated_average(average, state.average, joined(updated, fixed), state.step + 1)
         part, optimizer_state, mean = drop_update(policy, verdict, (part, state.optimizer_state, state.average), new)
-        return constrain(TrainState(state.step + 1, joined(part, fixed), optimizer_state, losses, mean), mesh), metrics
+        done = TrainState(state.step + 1, joined(part, fixed), optimizer_state, losses, mean, state.reference)
+        return constrain(done, mesh), metrics
 
     return train_step
 

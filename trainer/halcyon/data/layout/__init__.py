@@ -5,14 +5,30 @@ that stream. It is a pure function, with compact arrays where the choice needs m
 ``sequence_length`` inputs and, shifted by one token, ``sequence_length`` targets. Sequences do not overlap, so no held-out token is seen in
 training.
 
-Modules: ``spans`` (the value), ``concatenate``, ``pack`` and ``best_fit`` (the layouts), ``build`` (from ``spec.data.sources[].layout``).
+Modules: ``spans`` (the value), ``concatenate``, ``pack`` and ``best_fit`` (the layouts), ``build`` (from ``spec.data.sources[].layout``),
+``whole`` (the layout of an objective that keeps conversations whole) and ``packing`` (from ``spec.objective``).
 """
 
 from halcyon.data.layout.best_fit import BestFit
 from halcyon.data.layout.build import Layout, build_layout, load_layout
 from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.pack import Pack
+from halcyon.data.layout.packing import Packing, packing_of
 from halcyon.data.layout.report import LayoutReport
 from halcyon.data.layout.spans import Spans, split_at_documents
+from halcyon.data.layout.whole import WholeUnits
 
-__all__ = ["BestFit", "Concatenate", "Layout", "LayoutReport", "Pack", "Spans", "build_layout", "load_layout", "split_at_documents"]
+__all__ = [
+    "BestFit",
+    "Concatenate",
+    "Layout",
+    "LayoutReport",
+    "Pack",
+    "Packing",
+    "Spans",
+    "WholeUnits",
+    "build_layout",
+    "load_layout",
+    "packing_of",
+    "split_at_documents",
+]

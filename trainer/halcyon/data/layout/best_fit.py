@@ -13,12 +13,11 @@ Source: the dataloader of nanochat (Karpathy, 2025). Documents of equal length a
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right, insort
-from collections import deque
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from halcyon.data.layout.buffer import Buffer
 from halcyon.data.layout.report import LayoutReport
 from halcyon.data.layout.spans import Spans, checked_indices, document_spans, ragged_ranges
 
@@ -35,6 +34,8 @@ class BestFit:
         sequence_length: Positions per sequence; a sequence holds one token more.
     """
 
+    spans_are_documents = False
+
     def __init__(self, documents: np.ndarray, first_pieces: np.ndarray, document_ends: np.ndarray, sequence_length: int) -> None:
         self.sequence_length = sequence_length
         self.sequences = len(first_pieces) - 1
@@ -48,7 +49,7 @@ class BestFit:
         taken = array("I" if len(document_ends) <= 2**32 else "Q")
         first_pieces = array("q", [0])
         coming = _lengths(document_ends)
-        shelf = _Buffer()
+        shelf = Buffer()
         while True:
             missing = sequence_length + 1
             while missing:
@@ -90,40 +91,6 @@ class BestFit:
     def to_arrays(self) -> Mapping[str, np.ndarray]:
         """The arrays to store, as the constructor takes them."""
         return {"documents": self._documents, "first_pieces": self._first}
-
-
-class _Buffer:
-    """The buffer: documents sorted by length. One queue for each existing length keeps large buffers as fast as small ones."""
-
-    def __init__(self) -> None:
-        self._lengths: list[int] = []
-        self._queues: dict[int, deque[int]] = {}
-        self._size = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    def put(self, length: int, number: int) -> None:
-        queue = self._queues.get(length)
-        if queue is None:
-            insort(self._lengths, length)
-            self._queues[length] = deque((number,))
-        else:
-            queue.append(number)
-        self._size += 1
-
-    def take(self, missing: int) -> tuple[int, int]:
-        """Length and number of the longest document of at most ``missing`` tokens, else of the shortest document; (0, 0) if empty."""
-        if not self._size:
-            return 0, 0
-        place = max(0, bisect_right(self._lengths, missing) - 1)
-        length = self._lengths[place]
-        queue = self._queues[length]
-        number = queue.popleft()
-        if not queue:
-            del self._lengths[place], self._queues[length]
-        self._size -= 1
-        return length, number
 
 
 def _lengths(document_ends: np.ndarray) -> Iterator[tuple[int, int]]:

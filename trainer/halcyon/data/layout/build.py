@@ -23,6 +23,8 @@ class Layout(Protocol):
     """Positions per sequence; a sequence holds one token more."""
     sequences: int
     """Sequences of the source, held-out ones included."""
+    spans_are_documents: bool
+    """Whether each span is one document, or a part of it. Otherwise a document begins where its begin token is."""
 
     @property
     def report(self) -> LayoutReport:

@@ -22,6 +22,8 @@ class Concatenate:
         sequence_length: Positions per sequence.
     """
 
+    spans_are_documents = False
+
     def __init__(self, tokens: int, sequence_length: int) -> None:
         self.sequence_length = sequence_length
         self._tokens = tokens

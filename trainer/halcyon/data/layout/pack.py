@@ -31,6 +31,8 @@ class Pack:
         too_long: "left" or "right": keep that end of a document longer than a sequence; "drop": keep nothing; "raise": see `build`.
     """
 
+    spans_are_documents = False
+
     def __init__(self, first_documents: np.ndarray, document_ends: np.ndarray, sequence_length: int, too_long: TooLong) -> None:
         self.sequence_length = sequence_length
         self.sequences = len(first_documents) - 1

@@ -1,0 +1,112 @@
+"""Objectives that do not fit the rest of the document are rejected with one sentence."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from halcyon_api.mesh import least_memory
+from halcyon_api.training_run import InvalidRun, TrainingRunSpec, parse_run
+from halcyon_api.validation import find_problems
+from tests.api.documents import document
+
+TEXT, CHAT, PAIRS = {"text": {}}, {"chat": {}}, {"preference": {}}
+BASE = {"huggingFace": {"path": "/base"}}
+DPO: dict[str, Any] = {"preference": {"dpo": {}}}
+SIMPO: dict[str, Any] = {"preference": {"simpo": {}}}
+FINETUNE: dict[str, Any] = {"finetune": {}}
+
+
+def spec_of(objective: dict[str, Any], form: dict[str, Any], *, layout: dict[str, Any] | None = None, **changes: Any) -> TrainingRunSpec:
+    source = {"name": "talk", "jsonl": {"paths": ["/data/talk.jsonl"]}, "format": form} | ({"layout": layout} if layout else {})
+    return parse_run(document(spec__objective=objective, spec__data__sources=[source], **changes)).spec
+
+
+def sentences(*arguments: Any, **changes: Any) -> list[str]:
+    return [str(problem) for problem in find_problems(spec_of(*arguments, **changes))]
+
+
+@pytest.mark.parametrize(
+    ("objective", "form", "changes"),
+    [
+        (FINETUNE, CHAT, {}),
+        ({"finetune": {"weighting": "conversation"}}, {"prebuilt": {"weightsField": "weights"}}, {}),
+        (SIMPO, PAIRS, {}),
+        (DPO, PAIRS, {"spec__from": BASE}),
+        (DPO, PAIRS, {"spec__from": {"run": "base", "root": "file:///base", "weightsOnly": True}}),
+        (DPO, PAIRS, {"spec__from": BASE, "spec__adapter": {"lora": {"dropout": 0.1}}}),
+        (DPO, PAIRS, {"spec__task": "evaluate", "spec__from": {"run": "base", "root": "file:///base"}}),
+        (DPO, TEXT, {"spec__task": "data"}),
+    ],
+)
+def test_objectives_with_their_sources_are_valid(objective: dict[str, Any], form: dict[str, Any], changes: dict[str, Any]) -> None:
+    assert not sentences(objective, form, **changes)
+
+
+@pytest.mark.parametrize(
+    ("objective", "form", "changes", "sentence"),
+    [
+        (FINETUNE, TEXT, {}, "spec.data.sources[talk].format: objective.finetune needs conversations, and text has none"),
+        (FINETUNE, {"prebuilt": {}}, {}, "and prebuilt has none; set format chat (or prebuilt with weightsField)"),
+        (FINETUNE, {"chat": {"lossOn": "all"}}, {}, "format.chat.lossOn: objective.finetune trains on the assistant's tokens alone"),
+        (FINETUNE, PAIRS, {}, "format.preference: pairs of conversations need an objective that compares them"),
+        (FINETUNE, CHAT, {"layout": {"pack": {}}}, "layout: objective.finetune packs whole conversations by itself; leave layout out"),
+        (
+            FINETUNE,
+            CHAT,
+            {"spec__trainer__batchSchedule": [{"fromStep": 5, "sequenceLength": 16}]},
+            "batchSchedule[0].sequenceLength: objective.finetune keeps conversations whole in rows of one length",
+        ),
+        (SIMPO, CHAT, {}, "format: objective.preference needs pairs, and chat has none; set format preference"),
+        (SIMPO, PAIRS, {"spec__data__attendAcrossDocuments": True}, "an answer must not see the other one; leave it out"),
+        (DPO, PAIRS, {}, "spec.from: objective.preference.dpo compares with the weights that the run begins with; name them"),
+        (
+            {"preference": {"ipo": {}}},
+            PAIRS,
+            {"spec__from": {"run": "base", "root": "file:///base"}},
+            "spec.from: objective.preference.ipo compares with the weights",
+        ),
+        (
+            {"finetune": {"weighting": "conversation"}},
+            CHAT,
+            {"spec__trainer__evaluation": {"everySteps": 5, "best": {"metric": "bitsPerByte"}}},
+            "spec.trainer.evaluation.best.metric: an evaluation with this objective.finetune has no bits per byte",
+        ),
+        (
+            DPO,
+            PAIRS,
+            {"spec__from": BASE, "spec__adapter": {"lora": {"trainAlso": ["embedding.*"]}}},
+            "spec.adapter.lora.trainAlso: objective.preference.dpo compares with the weights beside the adapter",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(objective: dict[str, Any], form: dict[str, Any], changes: dict[str, Any], sentence: str) -> None:
+    (found,) = sentences(objective, form, **changes)
+    assert sentence in found
+
+
+@pytest.mark.parametrize(
+    ("objective", "sentence"),
+    [
+        ({}, "exactly one of nextToken, finetune, preference"),
+        ({"finetune": {}, "nextToken": {}}, "exactly one of nextToken, finetune, preference"),
+        ({"preference": {}}, "exactly one of dpo, ipo, simpo, orpo"),
+        ({"preference": {"dpo": {}, "ipo": {}}}, "exactly one of dpo, ipo, simpo, orpo"),
+        ({"preference": {"dpo": {"labelSmoothing": 0.5}}}, "less than 0.5"),
+        ({"preference": {"dpo": {"beta": 0.0}}}, "greater than 0"),
+        ({"preference": {"simpo": {"dropout": 0.1}}}, "spec.objective.preference.simpo.dropout: unknown field"),
+        ({"finetune": {"weighting": "row"}}, "'token' or 'conversation'"),
+    ],
+)
+def test_the_schema_of_objectives(objective: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidRun, match=re.escape(sentence)):
+        spec_of(objective, PAIRS)
+
+
+def test_a_reference_takes_the_memory_of_the_parameters_once_more() -> None:
+    with_copy, without = (spec_of(objective, PAIRS, spec__from=BASE) for objective in (DPO, SIMPO))
+    assert least_memory(with_copy) * 3 == least_memory(without) * 4
+    adapter = spec_of(DPO, PAIRS, spec__from=BASE, spec__adapter={"lora": {}})
+    assert least_memory(adapter) * 3 == least_memory(without)
