@@ -96,6 +96,8 @@ BROKEN: tuple[Case, ...] = (
     ("numExpertsPerTok must be at most numExperts", _model("qwen3Next", numExpertsPerTok=129)),
     ("linearNumKeyHeads must divide", _model("qwen3Next", linearNumKeyHeads=5)),
     ("matrices is for rules for hidden matrices", document(spec__optimizer={"adamw": {}, "matrices": {}})),
+    ("a group needs match or roles", document(spec__optimizer={"adamw": {}, "groups": [{"learningRate": 2.0}]})),
+    ("a frozen group is not updated", document(spec__optimizer={"adamw": {}, "groups": [{"match": "*", "frozen": True, "rule": "lion"}]})),
     ("best needs evaluations", document(spec__trainer__evaluation={"best": {}})),
     (
         "best.of and a macro average need bySource",

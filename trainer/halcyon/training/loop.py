@@ -409,10 +409,11 @@ class Loop:
         if self._dataset.streams and not self._wait_for_text(lambda: all(part.holds_validation(sequences) for part in waiting)):
             return False
         self._reporter.stage("evaluating")
+        model = self._program.evaluated(state)
         if by_source is None:
-            sets = EvaluatedSets(self._evaluated(self._dataset, state.model, batches))
+            sets = EvaluatedSets(self._evaluated(self._dataset, model, batches))
         else:
-            found = {name: self._evaluated(part, state.model, batches) for name, part in parts.items() if part.validation_sequences}
+            found = {name: self._evaluated(part, model, batches) for name, part in parts.items() if part.validation_sequences}
             tags = {tag.name: tuple(name for name in tag.sources if name in found) for tag in by_source.tags}
             sets = EvaluatedSets(total(found.values()), found, {tag: names for tag, names in tags.items() if names})
         self._improved = self._best.evaluated(step, sets)
