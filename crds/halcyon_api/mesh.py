@@ -32,8 +32,6 @@ from halcyon_api.training_run import TrainingRunSpec
 ASSUMED_VOCABULARY = 131_072
 _TIKTOKEN_VOCABULARIES = {"gpt2": 50_257, "r50k_base": 50_257, "p50k_base": 50_281, "cl100k_base": 100_277, "o200k_base": 200_019}
 _BYTES = {"float32": 4, "bfloat16": 2}
-_MOMENTS = 2
-"""Moments of AdamW."""
 
 
 def model_shape(spec: TrainingRunSpec) -> ModelShape:
@@ -101,7 +99,7 @@ def least_memory(spec: TrainingRunSpec) -> int:
     devices that share them.
     """
     precision = spec.trainer.precision
-    stored, moments = _BYTES[precision.parameters], _MOMENTS * _BYTES[precision.moments]
+    stored, moments = _BYTES[precision.parameters], spec.optimizer.least_moments * _BYTES[precision.moments]
     if spec.adapter is not None:  # frozen parameters have no moments
         moments = 0
     reference = _reference_bytes(spec)
@@ -135,7 +133,7 @@ def _state_bytes(spec: TrainingRunSpec) -> int:
     precision = spec.trainer.precision
     if spec.adapter is not None:
         return _BYTES[precision.parameters]
-    moments = _MOMENTS * _BYTES[precision.moments]
+    moments = spec.optimizer.usual_moments * _BYTES[precision.moments]
     return 2 * _BYTES[precision.parameters] + moments + _average_bytes(spec) + _reference_bytes(spec)
 
 

@@ -15,6 +15,7 @@ from halcyon_api.schedules import schedule_problems
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.attention import widest_cudnn_head
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
+from halcyon_api.spec.optimizer import WIDE_ONLY
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -49,6 +50,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         *_evaluation_problems(spec),
         *_adapter_problems(spec),
         *_schedule_problems(spec),
+        *_precision_problems(spec),
         *_elastic_problems(spec),
     )
 
@@ -195,6 +197,19 @@ def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     if spec.task != "train":
         return ()
     return tuple(Problem(field, sentence) for field, sentence in schedule_problems(spec.optimizer, spec.trainer))
+
+
+def _precision_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """Some update rules need float32: their moments decay slowly, or they compute a mean of parameters from the parameters."""
+    names, precision = spec.optimizer.rule_names, spec.trainer.precision
+    wide = next((name for name in names if name in WIDE_ONLY), None)
+    field = "spec.trainer.precision"
+    found: list[Problem] = []
+    if wide is not None and precision.moments != "float32":
+        found.append(Problem(f"{field}.moments", f"the update rule {wide} stores its moments in float32; use float32"))
+    if "scheduleFree" in names and precision.parameters != "float32":
+        found.append(Problem(f"{field}.parameters", "the mean that scheduleFree keeps needs float32; use float32, or another update rule"))
+    return tuple(found)
 
 
 def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:

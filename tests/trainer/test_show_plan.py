@@ -70,3 +70,16 @@ def test_a_run_is_shown_without_a_compilation(tmp_path: Path) -> None:
     found = json.loads(ended.stdout)
     assert (found["tokens"], found["steps"], found["devices"], found["mesh"]["fsdp"]) == (10 * 8 * 32, 10, 8, 8)
     assert found["device"]["available"] == TABLE["v5e"].memory_bytes
+
+
+@pytest.mark.variant
+def test_the_update_of_every_parameter_is_shown_and_a_group_without_one_is_an_error(tmp_path: Path) -> None:
+    groups = [{"match": "*.mlp.*", "frozen": True}, {"roles": ["head"], "rule": "lion"}]
+    ended = show(document(spec__optimizer={"adamw": {}, "groups": groups}), tmp_path, "--json", command=("optimizer",))
+    assert ended.returncode == 0, ended.stderr
+    rows = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert {row["rule"] for row in rows} == {"adamw", "lion", "frozen"}
+    assert all((row["state_bytes"] == 0) is (row["rule"] == "frozen") for row in rows)
+    ended = show(document(spec__optimizer={"adamw": {}, "groups": [{"match": "*.atention.*"}]}), tmp_path, command=("optimizer",))
+    assert ended.returncode == ExitCode.BAD_CONFIGURATION
+    assert "spec.optimizer.groups[0]: no parameter has match *.atention.*" in ended.stderr

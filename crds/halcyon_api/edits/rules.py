@@ -15,8 +15,8 @@ RULED_BY_THEIR_SECTION = ("recovery.divergence.spike",)
 """Sections that have their own rule, because it concerns more than one field."""
 TOGETHER = "model"
 """A choice whose kinds with a former field have one rule each: a rule for each field would be a quarter of the definition."""
-IN_ONE_RULE = ("model", "optimizer")
-"""Choices whose kinds without a former field have one rule together, because there are many."""
+IN_ONE_RULE = ("model", "optimizer", "optimizer.adamw")
+"""Sections whose optional members without a former field have one rule together, because there are many."""
 LEFT_TO_DEFAULTS = ("checkpoint.root",)
 """Fields that the document may leave to the defaults. A rule of the whole run ensures that they are not added or removed later."""
 
@@ -61,7 +61,7 @@ def _rules(whole: type[ApiModel], model: type[ApiModel], path: str, guards: tupl
         if (row := moved_to(child)) is not None:
             yield _frozen(unchanged(row, whole), child, guards)
             continue
-        if path in IN_ONE_RULE and section is not None and optional and all(frozen) and not concerned(child):
+        if path in IN_ONE_RULE and optional and all(frozen) and not concerned(child):
             together.append(child)
             continue
         if section is None or (all(frozen) and not concerned(child)):

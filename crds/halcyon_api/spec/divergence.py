@@ -15,6 +15,9 @@ class SpikeSpec(ApiModel):
     sigmas: Annotated[float, Field(ge=1, le=1000)] = Field(
         description="A loss more than this many standard deviations above the mean of the last steps is a spike."
     )
+    gradient_norm_sigmas: Annotated[float, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="The same for the gradient norm. Default: only the loss counts."
+    )
     window_steps: Annotated[int, Field(ge=8, le=100_000)] = Field(
         default=256, description="Number of last steps for mean and standard deviation. The rule applies once there are this many."
     )
@@ -56,9 +59,10 @@ class DivergenceSpec(ApiModel):
 
     cel_rules: ClassVar = (
         cel(
-            "has(self.spike) == has(oldSelf.spike) && (!has(self.spike) || self.spike.windowSteps == oldSelf.spike.windowSteps)",
-            "recovery.divergence.spike must not be added, removed or change its windowSteps while the run exists, because the checkpoints "
-            "hold its state; sigmas and action may change",
+            "has(self.spike) == has(oldSelf.spike) && (!has(self.spike) || self.spike.windowSteps == oldSelf.spike.windowSteps && "
+            "has(self.spike.gradientNormSigmas) == has(oldSelf.spike.gradientNormSigmas))",
+            "recovery.divergence.spike must not be added, removed, change its windowSteps, or gain or lose gradientNormSigmas while the "
+            "run exists, because the checkpoints hold its state; other values may change",
             field_path=".spike",
             reason="FieldValueForbidden",
         ),

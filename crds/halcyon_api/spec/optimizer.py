@@ -5,12 +5,16 @@ A new rule is a class in `halcyon_api.spec.rules`, and a member here.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from halcyon_api.base import OneOf, Rule, RuledModel
+from halcyon_api.spec.rules.adafactor import AdafactorSpec
+from halcyon_api.spec.rules.adam_variants import AdamHSpec, AdamMiniSpec, AdemamixSpec, AdoptSpec, MarsSpec, ScheduleFreeSpec
 from halcyon_api.spec.rules.adamw import AdamWSpec
+from halcyon_api.spec.rules.clip import ClipSpec
+from halcyon_api.spec.rules.groups import GroupSpec
 from halcyon_api.spec.rules.kron import KronSpec
 from halcyon_api.spec.rules.lion import LionSpec
 from halcyon_api.spec.rules.matrices import MatricesSpec
@@ -18,10 +22,32 @@ from halcyon_api.spec.rules.muon import MuonHSpec, MuonSpec, NorMuonSpec, SoapMu
 from halcyon_api.spec.rules.muon_adamw import MuonAdamWSpec
 from halcyon_api.spec.rules.scion import ScionSpec
 from halcyon_api.spec.rules.soap import SoapSpec
+from halcyon_api.spec.rules.sophia import SophiaSpec
 from halcyon_api.spec.schedule import OtherSchedulesSpec, ScheduleSpec, cosine
 
 FOR_MATRICES = ("muon", "normuon", "muonH", "soap", "soapMuon", "kron", "scion")
 """The rules for hidden matrices. They share the settings of `OptimizerSpec.matrices`."""
+
+WIDE_ONLY = ("adafactor", "adopt", "mars", "ademamix", "scheduleFree", "adamMini", "adamH", "sophia")
+"""The rules that store all moments in float32."""
+
+MOMENTS = {
+    "lion": 1,
+    "muon": 1,
+    "normuon": 1,
+    "muonH": 1,
+    "scion": 1,
+    "kron": 3,
+    "soap": 6,
+    "soapMuon": 6,
+    "adafactor": 0,
+    "mars": 3,
+    "ademamix": 3,
+    "adamMini": 1,
+}
+"""Values in the state of a rule for each parameter of a square matrix; 2 if it is not here."""
+LEAST_MOMENTS = {"kron": 1, "soap": 2, "soapMuon": 2}
+"""Least of these values for any parameter, where it differs: a side of a matrix may have no factor."""
 
 MOMENTUM: dict[str, str] = {"adamw": "beta1", "muonAdamw": "momentum"}
 """The rules with a momentum that a schedule can set, each with its member for a constant momentum."""
@@ -34,6 +60,7 @@ class OptimizerSpec(OneOf, RuledModel):
     schedule: ScheduleSpec = Field(default_factory=cosine, description="Learning rate schedule: exactly one member. Default: `cosine`.")
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled decay of matrices; norms, biases and embeddings do not decay.")
     max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
+    clip: ClipSpec | None = Field(default=None, description="Clipping besides that of the norm.")
     other_schedules: OtherSchedulesSpec | None = Field(default=None, description="Schedules besides that of the learning rate.")
     adamw: AdamWSpec | None = Field(default=None, description="AdamW.")
     lion: LionSpec | None = Field(default=None, description="Lion.")
@@ -45,12 +72,23 @@ class OptimizerSpec(OneOf, RuledModel):
     kron: KronSpec | None = Field(default=None, description="PSGD-Kron.")
     scion: ScionSpec | None = Field(default=None, description="Scion.")
     muon_adamw: MuonAdamWSpec | None = Field(default=None, description="Muon beside groups of AdamW.")
+    adafactor: AdafactorSpec | None = Field(default=None, description="Adafactor.")
+    adopt: AdoptSpec | None = Field(default=None, description="ADOPT.")
+    mars: MarsSpec | None = Field(default=None, description="MARS.")
+    ademamix: AdemamixSpec | None = Field(default=None, description="AdEMAMix.")
+    schedule_free: ScheduleFreeSpec | None = Field(default=None, description="Schedule-free AdamW.")
+    adam_mini: AdamMiniSpec | None = Field(default=None, description="Adam-mini.")
+    adam_h: AdamHSpec | None = Field(default=None, description="AdamH.")
+    sophia: SophiaSpec | None = Field(default=None, description="Sophia.")
     matrices: MatricesSpec | None = Field(default=None, description="What the rules for hidden matrices share.")
+    groups: Annotated[list[GroupSpec], Field(max_length=32)] | None = Field(
+        default=None, description="Parameters with settings of their own; none may be in two groups."
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            f"!has(self.matrices) || {' || '.join(f'has(self.{name})' for name in FOR_MATRICES)}",
-            lambda spec: spec.matrices is None or spec.kind in FOR_MATRICES,
+            f"!has(self.matrices) || has(self.groups) || {' || '.join(f'has(self.{name})' for name in FOR_MATRICES)}",
+            lambda spec: spec.matrices is None or spec.groups is not None or spec.kind in FOR_MATRICES,
             "matrices is for rules for hidden matrices, such as muon; delete it",
             field_path=".matrices",
         ),
@@ -59,4 +97,21 @@ class OptimizerSpec(OneOf, RuledModel):
     @classmethod
     def kinds(cls) -> tuple[str, ...]:
         """The update rules; other optional members are common to all."""
-        return tuple(name for name in super().kinds() if name not in ("matrices", "other_schedules"))
+        return tuple(name for name in super().kinds() if name not in ("matrices", "other_schedules", "groups", "clip"))
+
+    @property
+    def rule_names(self) -> tuple[str, ...]:
+        """The rule of the run, and then those of groups that have another one."""
+        return tuple(dict.fromkeys((self.kind, *(group.rule for group in self.groups or () if group.rule is not None))))
+
+    @property
+    def least_moments(self) -> int:
+        """Least number of values that the state has for each parameter."""
+        if any(group.frozen for group in self.groups or ()):
+            return 0
+        return min(LEAST_MOMENTS.get(name, MOMENTS.get(name, 2)) for name in self.rule_names)
+
+    @property
+    def usual_moments(self) -> int:
+        """Number of values that the state has for each parameter, for estimates of memory: at least 2, as AdamW has."""
+        return max(2, *(MOMENTS.get(name, 2) for name in self.rule_names))

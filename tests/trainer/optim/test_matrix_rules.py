@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -96,7 +97,7 @@ class Flat:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in ("muon", "soapMuon", "kron") else pytest.mark.variant) for name in CASES]
 )
-def test_twenty_steps_are_those_of_the_paper(name: str) -> None:
+def test_twenty_steps_are_those_of_the_paper(name: str, measured: Callable[..., None]) -> None:
     family, rule, reference = CASES[name]
     spec = optimizer_of(rule)
     model = make(family)
@@ -133,10 +134,13 @@ def test_twenty_steps_are_those_of_the_paper(name: str) -> None:
                 decay_or_width = width if name == "scion" else decay
                 rate = RATE if path in hidden else RATE * shared.others.learning_rate
                 expected[path][index] = rules[path][index].step(expected[path][index], one, rate, decay_or_width, *further)
+    largest = 0.0
     for path, leaf in named_leaves(ours).items():
+        largest = max(largest, float(np.abs(flat[path].matrices(leaf.array) - expected[path]).max()))
         moved = np.abs(expected[path] - flat[path].matrices(named_leaves(model)[path].array)).max()
         assert moved > 1e-3, path
         np.testing.assert_allclose(flat[path].matrices(leaf.array), expected[path], atol=2e-3 * moved, err_msg=path)
+    measured("rule paper", name, largest)
 
 
 def noise_of(model: Any, hidden: set[str], key: Any) -> dict[str, Any]:

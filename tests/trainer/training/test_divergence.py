@@ -14,7 +14,7 @@ from halcyon.checkpoint.layout import flatten
 from halcyon.errors import Diverged
 from halcyon.objectives import Batch, Sums
 from halcyon.optim import learning_rate
-from halcyon.training.divergence import MOST_SKIPPED_IN_A_ROW, DivergenceWatch, Verdict, empty_window
+from halcyon.training.divergence import MOST_SKIPPED_IN_A_ROW, DivergenceWatch, Verdict, empty_window, judge
 from halcyon.training.state import TrainState, initial_state
 from halcyon.training.step import make_train_step
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
@@ -134,6 +134,24 @@ def test_a_spike_is_far_above_the_window_and_does_not_enter_the_window() -> None
     assert training.step(float("nan")) is Verdict.NON_FINITE
     assert np.asarray(training.state.losses.losses).tolist() == remembered
     assert training.step(1.0) is Verdict.HEALTHY
+
+
+def test_a_spike_of_the_gradient_norm_counts_if_the_rule_compares_norms() -> None:
+    spike = SpikeSpec(sigmas=1000.0, gradient_norm_sigmas=4.0, window_steps=8)
+    policy = DivergenceSpec(spike=spike)
+    window = empty_window(policy)
+    noise = np.random.default_rng(0)
+    for _ in range(8):
+        verdict, window = judge(policy, jnp.float32(1.0 + 0.05 * noise.normal()), jnp.float32(2.0 + 0.1 * noise.normal()), window)
+        assert verdict == Verdict.HEALTHY
+    assert window is not None
+    verdict, after = judge(policy, jnp.float32(1.0), jnp.float32(9.0), window)
+    assert verdict == Verdict.SPIKE
+    assert jax.tree.all(jax.tree.map(lambda old, new: np.array_equal(old, new), window, after))
+    assert judge(policy, jnp.float32(2.0), jnp.float32(2.0), window)[0] == Verdict.HEALTHY
+    losses_only = empty_window(SPIKES)
+    assert losses_only is not None
+    assert losses_only.norms is None
 
 
 def test_a_resumed_run_detects_spikes_like_an_uninterrupted_run() -> None:

@@ -120,7 +120,12 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
         raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
     for note in notes:
         sys.stderr.write(f"{document}: note: {note}\n")
-    problems = find_problems(run.spec) or (*missing_files(run.spec), *_memory_problems(run.spec), *_adapter_problems(run.spec))
+    problems = find_problems(run.spec) or (
+        *missing_files(run.spec),
+        *_memory_problems(run.spec),
+        *_adapter_problems(run.spec),
+        *_group_problems(run.spec),
+    )
     for problem in problems:
         sys.stderr.write(f"{document}: {problem}\n")
     if problems:
@@ -182,6 +187,22 @@ def _adapter_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
         check_adapter(spec.model, spec.lora)
     except BadConfiguration as error:
         return (Problem("spec.adapter.lora", str(error)),)
+    return ()
+
+
+def _group_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """The groups of the optimizer must have parameters, and none may be in two groups."""
+    from halcyon.errors import BadConfiguration
+    from halcyon_api.validation import Problem
+
+    if not spec.optimizer.groups or _adapter_problems(spec):
+        return ()
+    from halcyon.optim.groups import check_groups
+
+    try:
+        check_groups(spec.model, spec.optimizer, spec.lora)
+    except BadConfiguration as error:
+        return (Problem("spec.optimizer.groups", str(error)),)
     return ()
 
 

@@ -1,6 +1,7 @@
 """The command ``halcyon show``: what a run would do, without a device.
 
-``halcyon show run.yaml`` prints the summary of a run from its shapes alone. ``halcyon show plan run.yaml`` compiles its step for virtual
+``halcyon show run.yaml`` prints the summary of a run from its shapes alone. ``halcyon show optimizer run.yaml`` prints the update of every
+parameter. ``halcyon show plan run.yaml`` compiles its step for virtual
 devices of this machine's processor.
 """
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
     from rich.console import Console
 
+    from halcyon.optim.overview import ParameterUpdate
     from halcyon.training.plan import Plan
     from halcyon.training.summary import Summary
     from halcyon_api.spec.mesh import ResolvedMesh
@@ -100,6 +102,25 @@ def plan(
 
 
 @app.command()
+def optimizer(
+    document: Document,
+    defaults: Defaults = None,
+    overrides: Overrides = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each parameter.")] = False,
+) -> None:
+    """Show every parameter: path, shape, role, group, update rule, rate factor, weight decay and bytes of optimizer state.
+
+    Nothing is compiled. A group without a parameter, and a parameter in two groups, are errors here as in the run.
+    """
+    with report_errors(document):
+        rows = _updates(valid_training(document, defaults, overrides).spec)
+        if json:
+            sys.stdout.writelines(f"{json_format.dumps(row.document())}\n" for row in rows)
+        else:
+            _print_updates(rows, console())
+
+
+@app.command()
 def profile(
     root: Annotated[str, typer.Argument(help="The checkpoint root, with @STEP for the profile of a step that is not the newest.")],
     endpoint: Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")] = None,
@@ -172,6 +193,32 @@ def _summarized(run: TrainingRun) -> Summary:
 
     vocabulary = document_vocabulary(run.spec.tokenizer)
     return summarize(run, build_program(run.spec, vocabulary, mesh), resolved, vocabulary)
+
+
+def _updates(spec: TrainingRunSpec) -> list[ParameterUpdate]:
+    from halcyon_api.mesh import document_vocabulary
+
+    _, mesh = _virtual_mesh(spec)
+    from halcyon.optim.overview import overview
+    from halcyon.training.program import build_program
+
+    program = build_program(spec, document_vocabulary(spec.tokenizer), mesh)
+    return overview(spec.optimizer, program.template.model, program.template.optimizer_state, program.trained)
+
+
+def _print_updates(rows: list[ParameterUpdate], shown: Console) -> None:
+    from rich.table import Table
+
+    from halcyon.machine.memory import size
+
+    table = Table("parameter", "shape", "role", "group", "rule", "rate", "decay", "state")
+    for row in rows:
+        shape = " x ".join(f"{name} {number}" for name, number in row.shape.items())
+        numbers = f"{row.rate_factor:g}", f"{row.weight_decay:g}", size(row.state_bytes)
+        table.add_row(row.path, shape, row.role, row.group, row.rule, *numbers)
+    table.add_section()
+    table.add_row("all", *[""] * 6, size(sum(row.state_bytes for row in rows)))
+    shown.print(table)
 
 
 def _assumed_vocabulary() -> int:

@@ -61,12 +61,14 @@ class Parameter:
         inputs: The axes that a linear map sums over, or the indexed axis of a table; empty for norms and biases.
         outputs: The axes of the result.
         stacked: The axes along which parameters of this kind are stacked.
+        decays: Whether weight decay applies to it. None: its role decides.
     """
 
     role: Role
     inputs: tuple[Axis, ...]
     outputs: tuple[Axis, ...]
     stacked: tuple[Axis, ...]
+    decays: bool | None = None
 
 
 @dataclass(frozen=True)

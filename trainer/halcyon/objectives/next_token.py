@@ -18,6 +18,7 @@ from halcyon.models.adapters import with_dropout
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import cross_entropy
 from halcyon.models.parts.linear import with_products
+from halcyon.models.sampled_tokens import sampled_tokens
 from halcyon.objectives.objective import ROW_SEEDS, Batch, Sums, with_routers
 from halcyon_api.hardware import EightBit
 
@@ -61,6 +62,20 @@ class NextToken:
         if ROW_SEEDS in batch:
             model = with_dropout(model, batch[ROW_SEEDS])
         return next_token_sums(model, inputs, named["targets"], named[self.weights], compute_dtype=self.compute_dtype, z_loss=self.z_loss)
+
+    def sampled(self, model: CausalLM, batch: Batch, seeds: jax.Array) -> Batch:
+        """The batch with targets that the model samples, each from its distribution at that position.
+
+        Args:
+            model: The model.
+            batch: Arrays [batch, position].
+            seeds: A random number for each row: uint32 [batch].
+        """
+        axes = (hax.Axis(BATCH, batch["tokens"].shape[0]), hax.Axis(POSITION, batch["tokens"].shape[1]))
+        inputs = Inputs(hax.named(batch["tokens"], axes), segments=hax.named(batch["segments"], axes) if self.segments else None)
+        features = with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
+        keys = jax.vmap(jax.random.key)(seeds)
+        return {**batch, "targets": sampled_tokens(features, model.head, keys, model.embed, model.vocab, soft_cap=model.logit_cap)}
 
 
 def next_token_sums(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,19 +12,33 @@ import optax
 from jax.typing import DTypeLike
 
 from halcyon.models import CausalLM
+from halcyon.models.axes import is_named
 from halcyon.models.parameters import parameters
-from halcyon.optim.rule import Scalar, Tree, transformation, wide
+from halcyon.optim.clipping import clipped
+from halcyon.optim.groups import Group, groups_of
+from halcyon.optim.rule import Scalar, Tree, merge, select, transformation, wide
+from halcyon.optim.rules.adafactor import adafactor
+from halcyon.optim.rules.adam_h import adam_h
+from halcyon.optim.rules.adam_mini import adam_mini
 from halcyon.optim.rules.adamw import adamw
+from halcyon.optim.rules.ademamix import ademamix
+from halcyon.optim.rules.adopt import adopt
 from halcyon.optim.rules.kron import kron
 from halcyon.optim.rules.lion import lion
+from halcyon.optim.rules.mars import mars
 from halcyon.optim.rules.muon import muon
 from halcyon.optim.rules.muon_adamw import muon_adamw
 from halcyon.optim.rules.muon_h import muon_h
 from halcyon.optim.rules.normuon import normuon
+from halcyon.optim.rules.schedule_free import averaged, schedule_free
 from halcyon.optim.rules.scion import scion
 from halcyon.optim.rules.soap import soap
 from halcyon.optim.rules.soap_muon import soap_muon
+from halcyon.optim.rules.sophia import sophia
+from halcyon_api.base import ApiModel
 from halcyon_api.spec.optimizer import FOR_MATRICES, OptimizerSpec
+from halcyon_api.spec.rules.adam_variants import ScheduleFreeSpec
+from halcyon_api.spec.rules.sophia import Estimator, SophiaSpec
 
 Rule = Callable[..., optax.GradientTransformationExtraArgs]
 """See `halcyon.optim.rule`."""
@@ -39,30 +54,55 @@ RULES: Mapping[str, Rule] = {
     "kron": kron,
     "scion": scion,
     "muonAdamw": muon_adamw,
+    "adafactor": adafactor,
+    "adopt": adopt,
+    "mars": mars,
+    "ademamix": ademamix,
+    "scheduleFree": schedule_free,
+    "adamMini": adam_mini,
+    "adamH": adam_h,
+    "sophia": sophia,
 }
 """The function of each rule, by its name in documents."""
 
+RANDOM = frozenset({"kron"})
+"""The rules that draw random numbers."""
+
+
+def needs_key(spec: OptimizerSpec) -> bool:
+    """Whether a rule of the run draws random numbers."""
+    return not RANDOM.isdisjoint(spec.rule_names)
+
+
+def estimator_of(spec: OptimizerSpec) -> Estimator | None:
+    """The estimator of curvature that a rule of the run needs; None if none does."""
+    if spec.sophia is not None:
+        return spec.sophia.estimator
+    return SophiaSpec().estimator if "sophia" in spec.rule_names else None
+
 
 def build_optimizer(spec: OptimizerSpec, model: CausalLM, moments: DTypeLike = jnp.float32) -> optax.GradientTransformationExtraArgs:
-    """The update of a run: the gradient is clipped by its global norm, then the rule makes the change of each parameter.
+    """The update of a run: gradients are clipped, last by their global norm; then the rule of each group changes its parameters.
 
     ``update(gradients, state, params, *, learning_rate, weight_decay, step, key)`` takes float32 scalars and returns float32 changes, to be
-    added to the parameters. ``weight_decay``, ``step`` and ``key`` may be left out if the rule does not need them. The state is a
-    deterministic tree of arrays. Each moment has the axes of its parameter, so that `halcyon.parallel.axes.shardings` gives both the same
-    sharding.
+    added to the parameters. ``weight_decay``, ``step`` and ``key`` may be left out if no rule needs them. The state is a deterministic tree
+    of arrays. Each moment has the axes of its parameter, so that `halcyon.parallel.axes.shardings` gives both the same sharding.
 
     Args:
         spec: ``spec.optimizer`` of the run.
-        model: The model, or its shapes; gives the roles of the parameters.
+        model: The trained part of the model (`halcyon.models.trainable.split`), or its shapes; gives the roles of the parameters.
         moments: Type in which the moments are stored.
+
+    Raises:
+        BadConfiguration: A group has no parameter, or two groups have the same one.
     """
-    further = {"shared": spec.matrices} if spec.kind in FOR_MATRICES else {}
-    rule = RULES[spec.kind](spec.value, parameters(model), jnp.dtype(moments), **further)
     clip = optax.clip_by_global_norm(spec.max_gradient_norm) if spec.max_gradient_norm else optax.identity()
+    build = _by_group if spec.groups else _for_all
+    inner, declared = build(spec, model, jnp.dtype(moments)), parameters(model)
 
     # The state is a pair: this order decides its paths in checkpoints.
     def init(params: Tree) -> tuple[Any, Any]:
-        return clip.init(params), rule.init(params)
+        return clip.init(params), inner.init(params)
 
     def update(
         gradients: Tree,
@@ -75,10 +115,106 @@ def build_optimizer(spec: OptimizerSpec, model: CausalLM, moments: DTypeLike = j
         key: jax.Array | None = None,
         **further: Any,
     ) -> tuple[Tree, tuple[Any, Any]]:
-        clipped, of_clip = clip.update(jax.tree.map(wide, gradients), state[0], params)
+        gradients = clipped(spec.clip, declared, jax.tree.map(wide, gradients), params)
+        gradients, of_clip = clip.update(gradients, state[0], params)
         decay = spec.weight_decay if weight_decay is None else weight_decay
         arguments: dict[str, Any] = {"learning_rate": learning_rate, "weight_decay": decay, "step": step, "key": key, **further}
-        changes, of_rule = rule.update(clipped, state[1], params, **arguments)
-        return changes, (of_clip, of_rule)
+        changes, of_rules = inner.update(gradients, state[1], params, **arguments)
+        return changes, (of_clip, of_rules)
 
     return transformation(init, update)
+
+
+def averages(spec: OptimizerSpec, model: CausalLM) -> Callable[[Any, Tree], Tree] | None:
+    """A function of the state and the trained parameters: those to evaluate, if a rule keeps a mean of its points. None: no rule does.
+
+    Args:
+        spec: ``spec.optimizer`` of the run.
+        model: The trained part of the model, or its shapes.
+    """
+    if not spec.groups:
+        settings = spec.schedule_free
+        return None if settings is None else lambda state, params: averaged(settings, state[1], params)
+    groups = [(name, group, _flags(group, model)) for name, group in _trained_groups(spec, model)]
+    if not any(isinstance(group.settings, ScheduleFreeSpec) for _, group, _ in groups):
+        return None
+
+    def found(state: Any, params: Tree) -> Tree:
+        parts: list[Tree] = [jax.tree.map(lambda _: None, params, is_leaf=is_named)]
+        for name, group, flags in groups:
+            own = select(params, flags)
+            parts.append(averaged(group.settings, state[1][name], own) if isinstance(group.settings, ScheduleFreeSpec) else own)
+        return merge(parts)
+
+    return found
+
+
+def _rule(spec: OptimizerSpec, name: str, settings: ApiModel, declared: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+    """One rule for some parameters."""
+    further = {"shared": spec.matrices} if name in FOR_MATRICES else {}
+    return RULES[name](settings, declared, moments, **further)
+
+
+def _for_all(spec: OptimizerSpec, model: CausalLM, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+    """The rule of the run for all parameters."""
+    rule = _rule(spec, spec.kind, spec.value, parameters(model), moments)
+
+    def update(gradients: Tree, state: Any, params: Tree, **arguments: Any) -> tuple[Tree, Any]:
+        return rule.update(gradients, state, params, **{"peak_rate": spec.learning_rate, **arguments})
+
+    return transformation(rule.init, update)
+
+
+def _by_group(spec: OptimizerSpec, model: CausalLM, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+    """A rule for each group that is trained. The state has the state of each rule under the number of its group; 0 is the rest."""
+    groups = _trained_groups(spec, model)
+    rules = {name: _rule(spec, group.rule, group.settings, group.parameters, moments) for name, group in groups}
+    flags = {name: _flags(group, model) for name, group in groups}
+
+    def init(params: Tree) -> dict[str, Any]:
+        return {name: rules[name].init(select(params, flags[name])) for name, _ in groups}
+
+    def update(
+        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, key: jax.Array | None, **further: Any
+    ) -> tuple[Tree, dict[str, Any]]:
+        changes: list[Tree] = [jax.tree.map(lambda _: None, gradients, is_leaf=is_named)]
+        states: dict[str, Any] = {}
+        for number, (name, group) in enumerate(groups):
+            arguments: dict[str, Any] = {
+                "learning_rate": learning_rate * group.rate_factor,
+                "weight_decay": _decay(group, weight_decay, spec.weight_decay),
+                "key": None if key is None else jax.random.fold_in(key, number),
+                "peak_rate": spec.learning_rate * group.rate_factor,
+                **further,
+            }
+            if (estimate := further.get("curvature")) is not None:
+                arguments["curvature"] = functools.partial(_part_of, estimate, flags[name])
+            own = select(gradients, flags[name]), state[name], select(params, flags[name])
+            change, states[name] = rules[name].update(*own, **arguments)
+            changes.append(change)
+        return merge(changes), states
+
+    return transformation(init, update)
+
+
+def _trained_groups(spec: OptimizerSpec, model: CausalLM) -> list[tuple[str, Group]]:
+    """The groups that have parameters, each with its name in the state."""
+    return [(f"{n}", group) for n, group in enumerate(groups_of(spec, model)) if not group.frozen and jax.tree.leaves(group.parameters)]
+
+
+def _part_of(estimate: Callable[[], Tree], flags: Tree) -> Tree:
+    return select(estimate(), flags)
+
+
+def _decay(group: Group, now: Scalar, base: float) -> Scalar:
+    """The decay of a group: a schedule of the run's decay scales that of every group."""
+    if group.weight_decay == base:
+        return now
+    return group.weight_decay * (now / base) if base else group.weight_decay
+
+
+def _flags(group: Group, model: CausalLM) -> Tree:
+    """A bool in the place of each NamedArray of the model: whether it belongs to the group."""
+    declared, structure = jax.tree.flatten(parameters(model))
+    own = structure.flatten_up_to(group.parameters)
+    return jax.tree.unflatten(structure, [one is not None for one, _ in zip(own, declared, strict=True)])

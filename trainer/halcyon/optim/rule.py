@@ -21,9 +21,10 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import optax
+from haliax import Axis, NamedArray
 
 from halcyon.models.axes import is_named
-from halcyon.models.parameters import Role
+from halcyon.models.parameters import Parameter, Role
 
 Tree = Any
 Scalar = jax.Array | float
@@ -75,8 +76,8 @@ def transformation(init: Callable[[Tree], Any], update: Update) -> optax.Gradien
 
 
 def decaying(parameters: Tree) -> Tree:
-    """Which parameters decay: a bool in the place of each `Parameter`."""
-    return jax.tree.map(lambda parameter: parameter.role in DECAYING, parameters)
+    """Which parameters decay, by their roles or by their group: a bool in the place of each `Parameter`."""
+    return jax.tree.map(lambda one: one.role in DECAYING if one.decays is None else one.decays, parameters)
 
 
 def finish(direction: Tree, params: Tree, learning_rate: Scalar, weight_decay: Scalar, decays: Tree) -> Tree:
@@ -109,6 +110,61 @@ def zeros(params: Tree, dtype: jnp.dtype) -> Tree:
 def stored(tree: Tree, dtype: jnp.dtype) -> Tree:
     """Arrays, rounded to the type in which a state holds them."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+
+def inner_axes(x: NamedArray, parameter: Parameter) -> tuple[int, ...]:
+    """The numbers of the axes of `x` that are not stacked: each index of a stacked axis is a parameter of its own."""
+    stacked = {axis.name for axis in parameter.stacked}
+    return tuple(number for number, axis in enumerate(x.axes) if axis.name not in stacked)
+
+
+def each(function: Callable[..., jax.Array], parameters: Tree, *trees: Tree) -> Tree:
+    """Apply ``function(axes, *arrays)`` to each parameter; the result has the axes of the first tree's arrays.
+
+    Args:
+        function: Takes `inner_axes` and one array of each tree.
+        parameters: See the module.
+        trees: Trees of NamedArrays with the same places.
+    """
+
+    def one(parameter: Parameter, *named: NamedArray) -> NamedArray:
+        arrays = [x.array for x in named]
+        return NamedArray(function(inner_axes(named[0], parameter), *arrays), named[0].axes)
+
+    return jax.tree.map(one, parameters, *trees)
+
+
+def root_mean_square(axes: tuple[int, ...], x: jax.Array) -> jax.Array:
+    """Over some axes, which stay with size 1."""
+    return jnp.sqrt(jnp.mean(x * x, axis=axes, keepdims=True))
+
+
+def frobenius_norm(axes: tuple[int, ...], x: jax.Array) -> jax.Array:
+    """The Frobenius norm over some axes, which stay with size 1."""
+    return jnp.sqrt(jnp.sum(x * x, axis=axes, keepdims=True))
+
+
+def without_axes(x: NamedArray, left_out: tuple[Axis, ...]) -> tuple[Axis, ...]:
+    """The axes of `x` but some."""
+    names = {axis.name for axis in left_out}
+    return tuple(axis for axis in x.axes if axis.name not in names)
+
+
+def of_optax(scale: optax.GradientTransformation, parameters: Tree) -> optax.GradientTransformationExtraArgs:
+    """A rule whose direction Optax computes, in float32; `finish` does the rest."""
+    decays = decaying(parameters)
+
+    def init(params: Tree) -> Any:
+        return scale.init(jax.tree.map(wide, params))
+
+    def update(
+        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
+    ) -> tuple[Tree, Any]:
+        del further
+        direction, state = scale.update(gradients, state, params)
+        return finish(direction, params, learning_rate, weight_decay, decays), state
+
+    return transformation(init, update)
 
 
 def select(tree: Tree, flags: Tree) -> Tree:

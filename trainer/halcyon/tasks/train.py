@@ -19,6 +19,7 @@ from halcyon.errors import TrainerExit
 from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.models.flops import flops_per_token
+from halcyon.optim.groups import check_groups
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup, leave
 from halcyon.parallel.sync_point import SyncPoint
@@ -86,6 +87,7 @@ def train(
     check_context(context)
     check_model(context.run.spec.model)
     check_adapter(context.run.spec.model, context.run.spec.lora)
+    check_groups(context.run.spec.model, context.run.spec.optimizer, context.run.spec.lora)
     check_exportable(context)
     spec = context.run.spec
     requests = requests or SaveRequests()

@@ -43,23 +43,27 @@ class Verdict(IntEnum):
     NON_FINITE = 1
     """The loss or the gradient norm is infinite or NaN."""
     SPIKE = 2
-    """The loss is far above the losses of the steps before."""
+    """The loss, or the gradient norm, is far above those of the steps before."""
 
 
 class LossWindow(eqx.Module):
-    """A ring buffer with the losses of the last healthy steps."""
+    """A ring buffer with the losses of the last healthy steps, and their gradient norms if the rule compares them too."""
 
     losses: jax.Array
     """float32 [window]."""
     seen: jax.Array
     """Number of healthy steps so far, int32 scalar; the next loss is written at this number modulo the window."""
+    norms: jax.Array | None = None
+    """float32 [window]; None, and absent in checkpoints, if only losses are compared."""
 
 
 def empty_window(policy: DivergenceSpec) -> LossWindow | None:
     """The window before the first step; None if the policy has no spike rule."""
     if policy.spike is None:
         return None
-    return LossWindow(losses=jnp.zeros(policy.spike.window_steps, jnp.float32), seen=jnp.zeros((), jnp.int32))
+    zeros = jnp.zeros(policy.spike.window_steps, jnp.float32)
+    norms = None if policy.spike.gradient_norm_sigmas is None else jnp.zeros_like(zeros)
+    return LossWindow(losses=zeros, seen=jnp.zeros((), jnp.int32), norms=norms)
 
 
 def judge(
@@ -67,7 +71,8 @@ def judge(
 ) -> tuple[jax.Array, LossWindow | None]:
     """Check a step, on the devices.
 
-    A loss is a spike if the window is full and the loss is more than ``sigmas`` standard deviations above the mean of the window.
+    A loss is a spike if the window is full and the loss is more than ``sigmas`` standard deviations above the mean of the window. The same
+    holds for a gradient norm with ``gradientNormSigmas``.
 
     Args:
         policy: The run's policy.
@@ -82,12 +87,24 @@ def judge(
     verdict = jnp.where(finite, Verdict.HEALTHY, Verdict.NON_FINITE).astype(jnp.int32)
     if window is None or policy.spike is None:
         return verdict, window
-    size = policy.spike.window_steps
-    high = jnp.mean(window.losses) + policy.spike.sigmas * jnp.std(window.losses)
-    verdict = jnp.where(finite & (window.seen >= size) & (loss > high), Verdict.SPIKE, verdict).astype(jnp.int32)
+    size, sigmas = policy.spike.window_steps, policy.spike.gradient_norm_sigmas
+    high = _limit(window.losses, policy.spike.sigmas)
+    full = finite & (window.seen >= size)
+    spike = full & (loss > high)
+    if window.norms is not None and sigmas is not None:
+        spike |= full & (gradient_norm > _limit(window.norms, sigmas))
+    verdict = jnp.where(spike, Verdict.SPIKE, verdict).astype(jnp.int32)
     taken = verdict == Verdict.HEALTHY
-    losses = window.losses.at[window.seen % size].set(loss.astype(jnp.float32))
-    return verdict, LossWindow(losses=jnp.where(taken, losses, window.losses), seen=window.seen + taken)
+
+    def with_new(old: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.where(taken, old.at[window.seen % size].set(new.astype(jnp.float32)), old)
+
+    norms = None if window.norms is None else with_new(window.norms, gradient_norm)
+    return verdict, LossWindow(losses=with_new(window.losses, loss), seen=window.seen + taken, norms=norms)
+
+
+def _limit(window: jax.Array, sigmas: float) -> jax.Array:
+    return jnp.mean(window) + sigmas * jnp.std(window)
 
 
 def drop_update(policy: DivergenceSpec, verdict: jax.Array, old: Any, new: Any) -> Any:
@@ -133,7 +150,8 @@ class DivergenceWatch:
         if verdict == Verdict.SPIKE and self._policy.spike is not None:
             action = self._policy.spike.action
             spike = self._policy.spike
-            what += f", more than {spike.sigmas:g} standard deviations above the {spike.window_steps} steps before"
+            norm = "" if spike.gradient_norm_sigmas is None else f", or {spike.gradient_norm_sigmas:g} for the gradient norm,"
+            what += f", more than {spike.sigmas:g} standard deviations{norm} above the {spike.window_steps} steps before"
         if action == "ignore":
             return ""
         if action == "rollback":

@@ -409,11 +409,12 @@ class Loop:
         if self._dataset.streams and not self._wait_for_text(lambda: all(part.holds_validation(sequences) for part in waiting)):
             return False
         self._reporter.stage("evaluating")
+        model = self._program.evaluated(state)
         if by_source is None:
-            sets = EvaluatedSets(self._evaluated(self._dataset, state.model, batches, state.reference))
+            sets = EvaluatedSets(self._evaluated(self._dataset, model, batches, state.reference))
         else:
             reference, held_out = state.reference, {name: part for name, part in parts.items() if part.validation_sequences}
-            found = {name: self._evaluated(part, state.model, batches, reference) for name, part in held_out.items()}
+            found = {name: self._evaluated(part, model, batches, reference) for name, part in held_out.items()}
             tags = {tag.name: tuple(name for name in tag.sources if name in found) for tag in by_source.tags}
             sets = EvaluatedSets(total(found.values()), found, {tag: names for tag, names in tags.items() if names})
         self._improved = self._best.evaluated(step, sets)

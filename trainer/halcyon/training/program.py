@@ -20,13 +20,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from halcyon.errors import BadConfiguration
 from halcyon.models import build_model
 from halcyon.models.activations import stacks_of
-from halcyon.models.adapters import check_used, has_adapter, trained_with_adapter, with_adapter
+from halcyon.models.adapters import check_used, has_adapter, with_adapter
 from halcyon.models.axes import BATCH, POSITION, VOCAB
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
 from halcyon.models.stack import with_remat
-from halcyon.models.trainable import split
+from halcyon.models.trainable import joined, split
 from halcyon.objectives import Batch, Objective, build_objective
 from halcyon.optim import build_optimizer, learning_rate, update_arguments
+from halcyon.optim.groups import trained
+from halcyon.optim.registry import averages, estimator_of, needs_key
 from halcyon.parallel.axes import COMPUTE_AXES, undivided
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon.parallel.partition import computing
@@ -71,6 +73,8 @@ class Program:
     """True in the place of each trained parameter (see `halcyon.models.trainable`). None: all are trained."""
     average: AverageSpec | None = None
     """``spec.average``."""
+    rule_mean: Callable[[TrainState], Model] | None = None
+    """The model with the mean that an update rule keeps. None: none keeps one."""
     watched_step: TrainStep | None = None
     """The step of the numbers that the run watches; None without ``spec.telemetry.watch``."""
     attention: AttentionName = "auto"
@@ -79,6 +83,10 @@ class Program:
     """The implementations of attention in the functions traced so far, each with the reason of its choice."""
     in_step: tuple[InStep, ...] = ()
     """Functions of the library's user inside the step."""
+
+    def evaluated(self, state: TrainState) -> Model:
+        """The model to evaluate: that of the state, or the mean that its update rule keeps."""
+        return state.model if self.rule_mean is None else self.rule_mean(state)
 
     def compile_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Compiled:
         """Compile the step for batches of this size. The compiled step donates its state argument. See `lower_step`."""
@@ -146,6 +154,25 @@ def _check_divided(model: Model, mesh: Mesh) -> None:
         )
 
 
+def _rule_mean(mean: Callable[[Any, Model], Model] | None, flags: Any, template: TrainState) -> Callable[[TrainState], Model] | None:
+    """See `Program.rule_mean`.
+
+    Args:
+        mean: The mean of the trained part, from optimizer state and trained part (`halcyon.optim.registry.averages`).
+        flags: True in the place of each trained parameter. None: all are trained.
+        template: See `Program`.
+    """
+    if mean is None:
+        return None
+
+    def whole(state: TrainState) -> Model:
+        part, fixed = split(state.model, flags)
+        return joined(mean(state.optimizer_state, part), fixed)
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template.model)
+    return jax.jit(whole, out_shardings=shardings, compiler_options=compiler_options(runs_once=True))
+
+
 def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: Sequence[InStep] = ()) -> Program:
     """Build the program of a run.
 
@@ -157,6 +184,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
 
     Raises:
         BadConfiguration: The mesh does not divide a parameter of a custom model. The sizes of other models are checked before.
+            Or the groups of ``spec.optimizer`` do not fit the model (`halcyon.optim.groups`).
     """
     settings = spec.trainer
     vocab = padded_vocabulary(vocab_size)
@@ -178,17 +206,19 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
     shapes = jax.eval_shape(lambda: adapted(build()))
     if lora is not None and spec.model.custom is not None:
         check_used(shapes)
-    trained = None if lora is None else trained_with_adapter(shapes, lora.train_also)
+    flags = trained(spec.optimizer, shapes, lora)
+    part = split(shapes, flags)[0]
     objective = build_objective(spec)
-    optimizer = build_optimizer(spec.optimizer, split(shapes, trained)[0], settings.precision.moments)
+    optimizer = build_optimizer(spec.optimizer, part, settings.precision.moments)
     divergence = spec.recovery.divergence
     complete_state = state_completer(
-        optimizer, lambda: empty_window(divergence), adapted, trained, spec.average, has_reference=has_reference_copy(spec)
+        optimizer, lambda: empty_window(divergence), adapted, flags, spec.average, has_reference=has_reference_copy(spec)
     )
 
     def build_state() -> TrainState:
         return complete_state(build())
 
+    template = state_template(build_state, mesh)
     make_step = functools.partial(
         make_train_step,
         objective,
@@ -199,8 +229,10 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         update_arguments=update_arguments(spec.optimizer, settings.steps),
         seed=settings.seed,
         stochastic=settings.precision.rounding == "stochastic",
-        trained=trained,
+        trained=flags,
         dropout=lora is not None and lora.dropout > 0,
+        random=needs_key(spec.optimizer),
+        estimator=estimator_of(spec.optimizer),
         average=spec.average,
         gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
         in_step=in_step,
@@ -216,7 +248,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
     return Program(
         build_state=build_state,
         complete_state=complete_state,
-        template=state_template(build_state, mesh),
+        template=template,
         objective=objective,
         train_step=make_step(),
         watched_step=None if watch is None else make_step(watch=watch),
@@ -224,8 +256,9 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], COMPUTE_AXES[POSITION])),
         control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),
         microbatches=settings.least_microbatches,
-        trained=trained,
+        trained=flags,
         average=spec.average,
+        rule_mean=_rule_mean(averages(spec.optimizer, part), flags, template),
         attention=settings.attention,
         in_step=tuple(in_step),
     )

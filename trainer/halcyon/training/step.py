@@ -11,7 +11,7 @@ the gradients scattered once, after the last. Otherwise both are done for each m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -27,12 +27,14 @@ from halcyon.optim.average import updated_average
 from halcyon.optim.rounding import add_updates
 from halcyon.parallel.axes import constrain, constrain_here
 from halcyon.parallel.partition import by_group
+from halcyon.training.curvature import Samples, check_estimator, gauss_newton, hutchinson
 from halcyon.training.divergence import drop_update, judge
 from halcyon.training.in_step import InStep, StepView, all_seen
 from halcyon.training.state import Model, TrainState
 from halcyon.training.watch import Watched, watched
 from halcyon_api.spec.average import AverageSpec
 from halcyon_api.spec.divergence import DivergenceSpec
+from halcyon_api.spec.rules.sophia import Estimator
 from halcyon_api.spec.watch import WatchSpec
 
 
@@ -71,6 +73,10 @@ _ROUNDING = 2**32 - 1
 """Number of the key of stochastic rounding, which no microbatch has."""
 _DROPOUT = 2**32 - 2
 """Number of the key of dropout."""
+_RULE = 2**32 - 3
+"""Number of the key of the update rule."""
+_CURVATURE = 2**32 - 4
+"""Number of the key of the estimate of curvature."""
 
 
 def make_train_step(
@@ -86,6 +92,8 @@ def make_train_step(
     stochastic: bool = False,
     trained: Any = None,
     dropout: bool = False,
+    random: bool = False,
+    estimator: Estimator | None = None,
     in_step: Sequence[InStep] = (),
     average: AverageSpec | None = None,
     watch: WatchSpec | None = None,
@@ -107,10 +115,16 @@ def make_train_step(
         trained: True in the place of each trained parameter (see `halcyon.models.trainable`). None: all are trained.
         dropout: Give the objective a random number for each row of the batch, as `halcyon.objectives.ROW_SEEDS`. Row n of a step gets the
             same number whatever the microbatches and the mesh are.
+        random: Whether the update rule takes a random key.
+        estimator: The estimate of curvature that the update rule takes. None: it takes none.
         in_step: Functions of the library's user.
         average: The average of the parameters that the state has.
         watch: What each step of this program watches. None: nothing.
+
+    Raises:
+        BadConfiguration: The objective cannot serve the estimator.
     """
+    check_estimator(estimator, objective)
     policy = divergence or DivergenceSpec()
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -150,6 +164,22 @@ def make_train_step(
 
         return by_group(of_group, batch, (varied, rest), step, rows_at=1, gathered=gather_once, part=lambda parts: parts[0])
 
+    def estimate(state: TrainState, batch: Batch) -> Model:
+        """The diagonal of the Hessian of the mean loss, with respect to the trained part."""
+        step, (part, fixed) = state.step, split(state.model, trained)
+        key, rest = key_of(step, _CURVATURE), (fixed, state.reference)
+        if estimator == "hutchinson":
+            return hutchinson(lambda part, rows, number: of_microbatch((part, {}), rest, rows, step, number)[0], part, batch, key)
+        samples = cast("Samples", objective)
+        return gauss_newton(samples, lambda drawn: batch_sums((part, {}), rest, drawn, step)[1][0], state.model, batch, key)
+
+    def asked(state: TrainState, batch: Batch) -> dict[str, Any]:
+        """What only some update rules take. Others get none of it, so that their program has no operation for it."""
+        key = {"key": key_of(state.step, _RULE)} if random else {}
+        if estimator is None:
+            return key
+        return {**key, "step": state.step, "curvature": lambda: constrain(estimate(state, batch), mesh)}
+
     def train_step(state: TrainState, batch: Batch, control: jax.Array) -> tuple[TrainState, StepMetrics]:
         part, fixed = split(state.model, trained)
         if dropout:
@@ -159,7 +189,9 @@ def make_train_step(
         share = 1.0 / jnp.maximum(sums.weight, 1.0)
         gradient = constrain(jax.tree.map(lambda total: total.astype(jnp.float32) * share, gradient), mesh)
         rate, scheduled = learning_rate(state.step), update_arguments(state.step)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, part, learning_rate=rate, **scheduled)
+        updates, optimizer_state = optimizer.update(
+            gradient, state.optimizer_state, part, learning_rate=rate, **scheduled, **asked(state, batch)
+        )
         loss, gradient_norm = sums.loss * share, optax.tree.norm(gradient)
         verdict, losses = judge(policy, loss, gradient_norm, state.losses)
         metrics = StepMetrics(

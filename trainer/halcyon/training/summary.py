@@ -20,6 +20,7 @@ from halcyon.machine.memory import least_need
 from halcyon.models.axes import EXPERTS, VOCAB, is_named
 from halcyon.models.flops import flops_per_token
 from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters
+from halcyon.models.trainable import split
 from halcyon.training.plan import share_bytes
 from halcyon.training.program import Program
 from halcyon_api.mesh import model_shape
@@ -71,7 +72,7 @@ class DeviceRow:
     Attributes:
         parameters: Its share of the parameters.
         optimizer: Its share of the optimizer state.
-        gradients: Its share of the gradients, in float32.
+        gradients: Its share of the gradients of the trained parameters, in float32.
         activations_at_least: A lower bound of the activations (`halcyon.machine.memory.least_need`).
         available: Memory of the device. None: not known.
     """
@@ -178,7 +179,7 @@ def summarize(run: TrainingRun, program: Program, mesh: ResolvedMesh, vocabulary
     spec, row = run.spec, run.spec.accelerator.row
     whole = flops_per_token(spec.model, spec.trainer.longest_sequence, vocabulary)
     rows = tuple(parameter_rows(program.template.model, vocabulary, idle_parameters(spec)))
-    model = jax.tree.leaves(program.template.model)
+    trained = jax.tree.leaves(split(program.template.model, program.trained)[0])
     custom = spec.model.custom is not None
     return Summary(
         run=run.metadata.name,
@@ -196,7 +197,7 @@ def summarize(run: TrainingRun, program: Program, mesh: ResolvedMesh, vocabulary
         device=DeviceRow(
             parameters=share_bytes((program.template.model, program.template.reference)),
             optimizer=share_bytes(program.template.optimizer_state),
-            gradients=sum(_WIDE_BYTES * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in model),
+            gradients=sum(_WIDE_BYTES * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in trained),
             activations_at_least=0 if custom else least_need(spec, mesh).batch_bytes,
             available=row.memory_bytes,
         ),

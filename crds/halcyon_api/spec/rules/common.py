@@ -13,3 +13,6 @@ Positive = Annotated[float, Field(gt=0)]
 
 Every = Annotated[int, Field(ge=1, le=1_000_000_000)]
 """Number of steps."""
+
+Steps = Annotated[int, Field(ge=0, le=1_000_000_000)]
+"""Number of steps, or 0."""

@@ -9,7 +9,7 @@ from halcyon_api.spec.rules.common import Decay
 
 
 class LionSpec(ApiModel):
-    """Lion (Chen et al. 2023). It needs about a tenth of AdamW's learning rate and ten times its weight decay."""
+    """Lion (Chen et al. 2023). It needs about a fifth of AdamW's learning rate and five times its weight decay."""
 
     beta1: Decay = Field(default=0.9, description="Share of the momentum in the direction.")
     beta2: Decay = Field(default=0.99, description="Decay of the momentum.")

@@ -1,0 +1,51 @@
+"""The settings that docs/reference/optimizers.md recommends for each rule, and that tests/bench/bench_optimizers.py measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """The settings of a run that had AdamW, for another rule.
+
+    Attributes:
+        rate: Factor of ``learningRate``.
+        decay: Factor of ``weightDecay``.
+        schedule: ``schedule`` in place of that of the run, with the warm-up of the run. None: as before.
+    """
+
+    rate: float = 1.0
+    decay: float = 1.0
+    schedule: str | None = None
+
+    def optimizer(self, rule: str, learning_rate: float, weight_decay: float, schedule: dict[str, Any]) -> dict[str, Any]:
+        """``spec.optimizer`` of the run with this rule. The schedule is one with `warmupSteps`."""
+        if self.schedule is not None:
+            schedule = {self.schedule: {"warmupSteps": next(iter(schedule.values()))["warmupSteps"]}}
+        return {"learningRate": learning_rate * self.rate, "weightDecay": weight_decay * self.decay, "schedule": schedule, rule: {}}
+
+    def sentence(self) -> str:
+        """The settings for a table."""
+        parts = [f"{name} x {factor:g}" for name, factor in (("rate", self.rate), ("decay", self.decay)) if factor != 1.0]
+        return ", ".join([*parts, *([f"schedule `{self.schedule}`"] if self.schedule else [])]) or "as AdamW"
+
+
+@dataclass(frozen=True)
+class _Table:
+    rows: dict[str, Recommended] = field(default_factory=dict[str, Recommended])
+
+    def of(self, rule: str) -> Recommended:
+        """The settings of a rule. A rule without a row has the defaults, and AdamW's rate and decay."""
+        return self.rows.get(rule, Recommended())
+
+
+RECOMMENDED = _Table(
+    {
+        "lion": Recommended(rate=0.2, decay=5.0),
+        "sophia": Recommended(rate=0.3, decay=3.0),
+        "adafactor": Recommended(rate=10.0, decay=0.1),
+        "scheduleFree": Recommended(schedule="constant"),
+    }
+)

@@ -1,0 +1,63 @@
+"""Samples a token at each position from a model's own distribution, in blocks of positions like the cross entropy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+
+from halcyon.models.axes import POSITION
+from halcyon.models.log_probs import MAX_LOGIT_BYTES
+from halcyon.models.partition import parts_of
+from halcyon.models.parts.linear import contract
+
+
+def sampled_tokens(
+    features: NamedArray,
+    head: NamedArray,
+    keys: jax.Array,
+    embed: Axis,
+    vocab: Axis,
+    *,
+    soft_cap: float | None = None,
+    max_logit_bytes: int = MAX_LOGIT_BYTES,
+) -> jax.Array:
+    """One token for each position from ``softmax(head . features)``, by the Gumbel-max trick: int32 [batch, position].
+
+    Args:
+        features: (batch, position, embed).
+        head: Axes vocab and embed, in any order.
+        keys: A random key for each row: [batch]. The number of blocks does not change the tokens.
+        embed: The axis that a logit is summed over.
+        vocab: The axis of the softmax.
+        soft_cap: Smooth limit of the logits. None: no limit.
+        max_logit_bytes: Bytes of logits that one device may hold at a time.
+    """
+    rows = next(axis for axis in features.axes if axis.name not in (POSITION, embed.name))
+    features = features.rearrange((rows.name, POSITION, embed.name))
+    positions = features.resolve_axis(POSITION).size
+    here = math.prod(axis.size // parts_of(axis) for axis in (rows, features.resolve_axis(POSITION), vocab)) * 4
+    wanted = min(-(-here // max_logit_bytes), positions)
+    blocks = next(count for count in range(wanted, positions + 1) if positions % count == 0)
+    length = positions // blocks
+    head = head.astype(features.dtype)
+
+    def one(block: tuple[jax.Array, jax.Array]) -> jax.Array:
+        part, numbers = block
+        named = NamedArray(part, (rows, Axis(POSITION, length), embed))
+        logits: Any = contract(named, head, embed, into=jnp.float32).rearrange((rows.name, POSITION, vocab.name))
+        if soft_cap is not None:
+            logits = soft_cap * hax.tanh(logits / soft_cap)
+
+        def of_row(key: jax.Array) -> jax.Array:
+            return jax.vmap(lambda number: jax.random.gumbel(jax.random.fold_in(key, number), (vocab.size,), jnp.float32))(numbers)
+
+        return jnp.argmax(logits.array + jax.vmap(of_row)(keys), axis=-1).astype(jnp.int32)
+
+    cut = jnp.moveaxis(features.array.reshape(rows.size, blocks, length, embed.size), 1, 0)
+    found = jax.lax.map(one, (cut, jnp.arange(positions).reshape(blocks, length)))
+    return jnp.moveaxis(found, 0, 1).reshape(rows.size, positions)

@@ -1,0 +1,105 @@
+"""Adafactor (Shazeer and Stern 2018, algorithms 4 and 5) without a first moment.
+
+Optax factors the two largest axes of an array, whatever they mean. Here the factors are the means over the outputs and over the inputs of a
+linear map, one for each stacked map, and have the remaining axes of the parameter. So they are sharded like the parameter.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from haliax import NamedArray
+
+from halcyon.models.parameters import Parameter
+from halcyon.optim.rule import Scalar, Tree, decaying, each, finish, root_mean_square, transformation, wide, without_axes
+from halcyon_api.spec.rules.adafactor import AdafactorSpec
+
+
+class AdafactorState(NamedTuple):
+    """Second moments. A parameter has either both factors, or the whole."""
+
+    steps: jax.Array
+    by_input: Tree
+    """Means over the outputs."""
+    by_output: Tree
+    """Means over the inputs."""
+    whole: Tree
+
+
+class _Moments(NamedTuple):
+    """Of one parameter: both factors, or the whole; the others are None."""
+
+    by_input: Any
+    by_output: Any
+    whole: Any
+
+
+def adafactor(rule: AdafactorSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+    """Gradients over factored second moments, clipped, as a share of the size of the parameter. See `halcyon.optim.rule`."""
+    decays = decaying(parameters)
+
+    def factored(parameter: Parameter) -> bool:
+        return bool(parameter.inputs and parameter.outputs)
+
+    def first(parameter: Parameter, x: NamedArray) -> _Moments:
+        def of(axes: Any) -> Any:
+            array: Any = jnp.zeros([axis.size for axis in axes], moments)
+            return NamedArray(array, tuple(axes))
+
+        if not factored(parameter):
+            return _Moments(None, None, of(x.axes))
+        return _Moments(of(without_axes(x, parameter.outputs)), of(without_axes(x, parameter.inputs)), None)
+
+    def parted(tree: Tree) -> list[Tree]:
+        def is_moments(node: Any) -> bool:
+            return isinstance(node, _Moments)
+
+        return [jax.tree.map(lambda node, n=number: node[n], tree, is_leaf=is_moments) for number in range(3)]
+
+    def init(params: Tree) -> AdafactorState:
+        return AdafactorState(jnp.zeros((), jnp.int32), *parted(jax.tree.map(first, parameters, params)))
+
+    def update(
+        gradients: Tree, state: AdafactorState, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
+    ) -> tuple[Tree, AdafactorState]:
+        del further
+        steps: Any = optax.safe_increment(state.steps)
+        beta = 1.0 - steps.astype(jnp.float32) ** -rule.decay_exponent
+
+        def mean(old: NamedArray, squares: NamedArray) -> NamedArray:
+            kept = {axis.name for axis in old.axes}
+            over = tuple(number for number, axis in enumerate(squares.axes) if axis.name not in kept)
+            return NamedArray(beta * wide(old.array) + (1 - beta) * jnp.mean(squares.array, axis=over), old.axes)
+
+        def second(parameter: Parameter, g: NamedArray, *old: NamedArray | None) -> _Moments:
+            squares = NamedArray(g.array * g.array + rule.epsilon, g.axes)
+            return _Moments(*(None if one is None else mean(one, squares) for one in old))
+
+        def scaled(parameter: Parameter, g: NamedArray, found: _Moments) -> NamedArray:
+            if found.whole is not None:
+                return NamedArray(g.array / jnp.sqrt(found.whole.array), g.axes)
+            rows, columns = _spread(found.by_input, g), _spread(found.by_output, g)
+            inputs = {axis.name for axis in parameter.inputs}
+            over = tuple(number for number, axis in enumerate(g.axes) if axis.name in inputs)
+            return NamedArray(g.array / jnp.sqrt(rows * columns / jnp.mean(rows, axis=over, keepdims=True)), g.axes)
+
+        new = jax.tree.map(second, parameters, gradients, state.by_input, state.by_output, state.whole)
+        direction = jax.tree.map(scaled, parameters, gradients, new)
+        direction = each(clipped, parameters, direction, params)
+        kept = [jax.tree.map(lambda leaf: leaf.astype(moments), tree) for tree in parted(new)]
+        return finish(direction, params, learning_rate, weight_decay, decays), AdafactorState(steps, *kept)
+
+    def clipped(axes: tuple[int, ...], u: jax.Array, p: jax.Array) -> jax.Array:
+        u = u / jnp.maximum(1.0, root_mean_square(axes, u) / rule.clip_update)
+        return u * jnp.maximum(rule.least_size, root_mean_square(axes, wide(p)))
+
+    return transformation(init, update)
+
+
+def _spread(factor: NamedArray, over: NamedArray) -> jax.Array:
+    """The factor with axes of size 1 where `over` has further axes."""
+    names = {axis.name for axis in factor.axes}
+    return factor.array.reshape([axis.size if axis.name in names else 1 for axis in over.axes])

@@ -1,0 +1,51 @@
+"""MARS-AdamW with the gradient of the last step (Yuan et al. 2024, algorithm 2, the approximate version).
+
+``c = g + gamma * beta1 / (1 - beta1) * (g - last g)``, scaled to a norm of at most 1, takes the place of the gradient in AdamW. In the
+first step c is the gradient, because the paper begins with equal points.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from halcyon.optim.rule import Scalar, Tree, decaying, finish, stored, transformation, wide, zeros
+from halcyon_api.spec.rules.adam_variants import MarsSpec
+
+
+class MarsState(NamedTuple):
+    """The state of Adam, and the last gradient."""
+
+    steps: jax.Array
+    mu: Tree
+    nu: Tree
+    last: Tree
+
+
+def mars(rule: MarsSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+    """AdamW of variance-reduced gradients. See `halcyon.optim.rule`."""
+    decays = decaying(parameters)
+    adam = optax.scale_by_adam(rule.beta1, rule.beta2, rule.epsilon)
+    scale = rule.gamma * rule.beta1 / (1 - rule.beta1)
+
+    def init(params: Tree) -> MarsState:
+        return MarsState(jnp.zeros((), jnp.int32), *(zeros(params, moments) for _ in range(3)))
+
+    def update(
+        gradients: Tree, state: MarsState, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
+    ) -> tuple[Tree, MarsState]:
+        del further
+        factor = jnp.where(state.steps > 0, scale, 0.0)
+        reduced = jax.tree.map(lambda g, last: g + factor * (g - wide(last)), gradients, state.last)
+        norm = optax.tree.norm(reduced)
+        reduced = jax.tree.map(lambda c: c / jnp.maximum(1.0, norm), reduced)
+        before = optax.ScaleByAdamState(state.steps, jax.tree.map(wide, state.mu), jax.tree.map(wide, state.nu))
+        direction, after = adam.update(reduced, before)
+        kept: Any = after
+        new = MarsState(kept.count, stored(kept.mu, moments), stored(kept.nu, moments), stored(gradients, moments))
+        return finish(direction, params, learning_rate, weight_decay, decays), new
+
+    return transformation(init, update)

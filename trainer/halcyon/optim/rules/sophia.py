@@ -1,0 +1,67 @@
+"""Sophia (Liu et al. 2023, algorithm 3).
+
+Every k steps the step of the run estimates the diagonal of the Hessian (`halcyon.training.curvature`). A moving average h of the estimates
+divides the momentum, and the quotient is clipped to 1. Optax's Sophia corrects the momentum for its start, and divides by the average
+before the estimate of the same step; the algorithm of the paper does neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from halcyon.optim.rule import Scalar, Tree, decaying, finish, stored, transformation, wide, zeros
+from halcyon_api.spec.rules.sophia import SophiaSpec
+
+_GAMMA = {"gaussNewton": 0.05, "hutchinson": 0.01}
+
+
+class SophiaState(NamedTuple):
+    """Momentum, and the mean of the estimates."""
+
+    momentum: Tree
+    hessian: Tree
+
+
+def sophia(rule: SophiaSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+    """Clipped momentum over curvature; ``update`` also takes ``curvature``. See `halcyon.optim.rule`.
+
+    ``curvature`` is a function without arguments that returns the estimate of this step, a tree like the model. It is called once, inside
+    ``jax.lax.cond``.
+    """
+    decays, gamma = decaying(parameters), rule.gamma if rule.gamma is not None else _GAMMA[rule.estimator]
+
+    def init(params: Tree) -> SophiaState:
+        return SophiaState(zeros(params, moments), zeros(params, moments))
+
+    def update(
+        gradients: Tree,
+        state: SophiaState,
+        params: Tree,
+        *,
+        learning_rate: Scalar,
+        weight_decay: Scalar,
+        step: jax.Array | int,
+        curvature: Callable[[], Tree] | None = None,
+        **further: Any,
+    ) -> tuple[Tree, SophiaState]:
+        del further
+        if curvature is None:
+            raise TypeError("sophia needs the argument curvature, an estimate of the Hessian's diagonal")
+        estimate = curvature
+        momentum = jax.tree.map(lambda m, g: rule.beta1 * wide(m) + (1 - rule.beta1) * g, state.momentum, gradients)
+
+        def renewed(old: Tree) -> Tree:
+            return jax.tree.map(lambda h, new: rule.beta2 * h + (1 - rule.beta2) * new, old, estimate())
+
+        hessian = jax.tree.map(wide, state.hessian)
+        hessian = jax.lax.cond(jnp.asarray(step) % rule.every_steps == 0, renewed, lambda old: old, hessian)
+        direction = jax.tree.map(lambda m, h: jnp.clip(m / jnp.maximum(gamma * h, rule.epsilon), -1.0, 1.0), momentum, hessian)
+        new = SophiaState(stored(momentum, moments), stored(hessian, moments))
+        return finish(direction, params, learning_rate, weight_decay, decays), new
+
+    return transformation(init, update)
