@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from halcyon.errors import BadConfiguration
-from halcyon.objectives import Batch
+from halcyon.objectives import Batch, Objective
 from halcyon.training.state import Model
 from halcyon_api.spec.rules.sophia import Estimator
 
@@ -39,12 +39,14 @@ LossSum = Callable[[Model, Batch, jax.Array], jax.Array]
 """The summed loss of one microbatch; takes the trained part of the model, the microbatch and its number."""
 
 
-def check_estimator(estimator: Estimator | None, objective: object) -> None:
+def check_estimator(estimator: Estimator | None, objective: Objective) -> None:
     """Reject an estimator that the objective cannot serve.
 
     Raises:
-        BadConfiguration: The objective has no targets that a model can sample.
+        BadConfiguration: The objective has no weights of tokens, or no targets that a model can sample.
     """
+    if estimator is not None and not objective.per_token:
+        raise BadConfiguration("spec.optimizer.sophia: it needs an objective that weighs each token alone, such as nextToken; use adamw")
     if estimator == "gaussNewton" and not isinstance(objective, Samples):
         raise BadConfiguration("spec.optimizer.sophia.estimator: gaussNewton needs the objective nextToken; use hutchinson")
 
