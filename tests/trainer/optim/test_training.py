@@ -84,7 +84,7 @@ def difference(case: str, on: str, microbatches: int) -> float:
 @pytest.mark.parametrize("case", _EACH)
 def test_microbatches_with_uneven_weights_train_like_the_full_batch(case: str, measured: Callable[..., None]) -> None:
     found = difference(case, ALONE, 4)
-    assert found <= (1e-2 if case in _BY_BASES else 1e-6)
+    assert found <= (1e-3 if case in _BY_BASES else 1e-6)
     measured("rule accumulation", case, found)
 
 
@@ -92,7 +92,7 @@ def test_microbatches_with_uneven_weights_train_like_the_full_batch(case: str, m
 @pytest.mark.parametrize("case", CASES)
 def test_four_devices_train_like_one(case: str, measured: Callable[..., None]) -> None:
     found = difference(case, "fsdp 2 x tensor 2", 1)
-    assert found <= (1e-2 if case in _BY_BASES else 1e-5)
+    assert found <= (1e-3 if case in _BY_BASES else 1e-5)
     measured("rule mesh", case, found)
 
 
