@@ -144,11 +144,12 @@ def test_random_requests_never_give_a_fault(server: Running, count: int) -> None
 
 def _question(number: int) -> dict[str, Any]:
     """One of forty requests; several share a beginning of their prompt."""
-    content = ("the same beginning of a prompt, " * 3 if number % 2 else "") + str(number % 40)
+    number %= 40
+    content = ("the same beginning of a prompt, " * 3 if number % 2 else "") + str(number)
     return {
         "messages": [{"role": "user", "content": content}],
-        "max_tokens": 4 + number % 40 // 2,
-        "seed": number % 40,
+        "max_tokens": 4 + number // 2,
+        "seed": number,
         "temperature": (0, 0.8, 1.5)[number % 3],
     }
 

@@ -81,7 +81,9 @@ class JsonTokenizer(LibraryTokenizer):
         for token, piece in zip(vocabulary.values(), spelt(vocabulary), strict=True):
             found[token] = piece
         for token in self._document.get("added_tokens") or []:
-            found[int(vocabulary.get(token["content"], token["id"]))] = b"" if token.get("special") else token["content"].encode()
+            content: str = token["content"]
+            place: int = vocabulary[content] if content in vocabulary else token["id"]
+            found[place] = b"" if token.get("special") else content.encode()
         return found
 
     def encode_marked(self, text: str) -> np.ndarray:
