@@ -12,7 +12,7 @@ from halcyon_api.spec.rules.matrices import IterationType
 
 
 class AdamWGroupSpec(ApiModel):
-    """A group of AdamW."""
+    """AdamW group."""
 
     match: Annotated[str, StringConstraints(max_length=253), Field(min_length=1)] = Field(description="Pattern of paths.")
     learning_rate: Positive = Field(default=1.0, description="Factor of the learning rate.")
