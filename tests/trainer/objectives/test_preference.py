@@ -170,5 +170,6 @@ def test_the_reference_is_part_of_the_state_and_of_its_memory() -> None:
 
 
 def test_positions_begin_anew_with_each_conversation() -> None:
-    examples = Examples(*(np.zeros((1, 7), np.int32) for _ in range(3)), np.array([[1, 1, 1, 2, 2, 3, 3]], np.int32))
+    zeros = np.zeros((1, 7), np.int32)
+    examples = Examples(zeros, zeros, zeros, np.array([[1, 1, 1, 2, 2, 3, 3]], np.int32))
     assert examples.positions.tolist() == [[0, 1, 2, 0, 1, 0, 1]]
