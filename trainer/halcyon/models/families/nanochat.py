@@ -73,13 +73,13 @@ class NanochatBlock(eqx.Module):
         values: The value embedding; None in every other block.
     """
 
-    residual_factor: NamedArray = parameter(Role.BIAS)
-    embedding_factor: NamedArray = parameter(Role.BIAS)
     attention_norm: RmsNorm
     attention: SelfAttention
     mlp_norm: RmsNorm
     mlp: PlainMlp
     values: ValueEmbedding | None
+    residual_factor: NamedArray = parameter(Role.BIAS)
+    embedding_factor: NamedArray = parameter(Role.BIAS)
 
     def __call__(
         self, x: NamedArray, first: NamedArray, tokens: NamedArray, mask: Mask, rotary: RotaryTable, memory: Memory | None = None
@@ -116,11 +116,11 @@ class Nanochat(TokenDecoder):
     """The blocks without a value embedding, in order. None: the model has one block."""
     valued_blocks: Stack[NanochatBlock]
     """The blocks with a value embedding, in order."""
-    backout: NamedArray = parameter(Role.BIAS)
-    """The part of the stream after block ``depth // 2``, counted from 0, that is subtracted."""
     untied_head: Linear | None
     norm: RmsNorm
     """Of embeddings, and of the features for the head; it has no weights."""
+    backout: NamedArray = parameter(Role.BIAS)
+    """The part of the stream after block ``depth // 2``, counted from 0, that is subtracted."""
     kinds: tuple[tuple[Form, BlockKind], ...] = eqx.field(static=True)
 
     @staticmethod

@@ -53,7 +53,8 @@ class MatricesState(NamedTuple):
 class MuonAdamWState(NamedTuple):
     """State of the rule."""
 
-    matrices: MatricesState
+    matrices: Any
+    """A `MatricesState`."""
     groups: tuple[Any, ...]
     """State of AdamW for each group, in the order of the document, and last for the rest."""
 
@@ -174,6 +175,7 @@ def _mean_square(form: Form, step: NamedArray) -> NamedArray:
 
 
 def _normalized(form: Form, step: NamedArray, squares: NamedArray) -> NamedArray:
-    divided = (step * hax.rsqrt(hax.maximum(squares, _LEAST_SQUARE))).rearrange(step.axes)
+    least: Any = hax.maximum(squares, _LEAST_SQUARE)
+    divided = (step * hax.rsqrt(least)).rearrange(step.axes)
     factor = norm(step, of_matrix(form)) / hax.maximum(norm(divided, of_matrix(form)), _LEAST_SQUARE)
     return (divided * factor).rearrange(step.axes)
