@@ -119,9 +119,9 @@ class Nanochat(TokenDecoder):
     untied_head: Linear | None
     norm: RmsNorm
     """Of embeddings, and of the features for the head; it has no weights."""
+    kinds: tuple[tuple[Form, BlockKind], ...] = eqx.field(static=True)
     backout: NamedArray = parameter(Role.BIAS)
     """The part of the stream after block ``depth // 2``, counted from 0, that is subtracted."""
-    kinds: tuple[tuple[Form, BlockKind], ...] = eqx.field(static=True)
 
     @staticmethod
     def init(spec: NanochatSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Nanochat:
