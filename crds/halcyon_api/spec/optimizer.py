@@ -92,6 +92,12 @@ class OptimizerSpec(OneOf, RuledModel):
             "matrices is for rules for hidden matrices, such as muon; delete it",
             field_path=".matrices",
         ),
+        Rule(
+            "!has(self.groups) || !has(self.muonAdamw)",
+            lambda spec: spec.groups is None or spec.muon_adamw is None,
+            "muonAdamw has groups of its own; move groups to muonAdamw.groups",
+            field_path=".groups",
+        ),
     )
 
     @classmethod

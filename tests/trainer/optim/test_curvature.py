@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.objectives import Batch
+from halcyon.objectives import Batch, Objective
 from halcyon.training.curvature import check_estimator, gauss_newton, hutchinson
 
 DRAWS = 4000
@@ -74,6 +75,11 @@ def test_random_directions_give_the_diagonal_of_the_hessian() -> None:
 
 
 def test_an_objective_that_samples_nothing_cannot_serve_the_estimator() -> None:
-    check_estimator("hutchinson", object())
+    tokens, pairs = cast("Objective", SimpleNamespace(per_token=True)), cast("Objective", SimpleNamespace(per_token=False))
+    check_estimator("hutchinson", tokens)
     with pytest.raises(BadConfiguration, match=r"sophia\.estimator: gaussNewton needs the objective nextToken; use hutchinson"):
-        check_estimator("gaussNewton", object())
+        check_estimator("gaussNewton", tokens)
+    check_estimator(None, pairs)
+    for estimator in ("hutchinson", "gaussNewton"):
+        with pytest.raises(BadConfiguration, match=r"spec\.optimizer\.sophia: it needs an objective that weighs each token alone"):
+            check_estimator(estimator, pairs)
