@@ -53,6 +53,9 @@ def test_the_schema_is_structural_described_and_bounded() -> None:
         if path and not path.startswith(".metadata") and not path.endswith("[]"):
             assert node.get("description"), f"{path} has no description"
         assert not isinstance(node.get("exclusiveMinimum"), int) or isinstance(node["exclusiveMinimum"], bool), path
+        for flag, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+            # The API server cuts the bound to a whole number when it compares it with a value that is written as one, such as 0.
+            assert not node.get(flag) or float(node[bound]).is_integer(), f"{path}: an exclusive bound must be a whole number"
 
 
 @pytest.mark.parametrize("definition", definitions(), ids=lambda definition: definition["metadata"]["name"])

@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_one_sentence(objective: dict[str, Any], form: dict
         ({"finetune": {}, "nextToken": {}}, "exactly one of nextToken, finetune, preference"),
         ({"preference": {}}, "exactly one of dpo, ipo, simpo, orpo"),
         ({"preference": {"dpo": {}, "ipo": {}}}, "exactly one of dpo, ipo, simpo, orpo"),
-        ({"preference": {"dpo": {"labelSmoothing": 0.5}}}, "less than 0.5"),
+        ({"preference": {"dpo": {"labelSmoothing": 0.5}}}, "less than or equal to 0.49"),
         ({"preference": {"dpo": {"beta": 0.0}}}, "greater than 0"),
         ({"preference": {"simpo": {"dropout": 0.1}}}, "spec.objective.preference.simpo.dropout: unknown field"),
         ({"finetune": {"weighting": "row"}}, "'token' or 'conversation'"),

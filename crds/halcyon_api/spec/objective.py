@@ -26,7 +26,7 @@ class DpoSpec(ApiModel):
     """Direct preference optimization (Rafailov et al. 2023, equation 7)."""
 
     beta: float = Field(default=0.1, gt=0, le=1000, description="Weight of the distance to the reference.")
-    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs whose order is assumed to be wrong.")
+    label_smoothing: float = Field(default=0.0, ge=0, le=0.49, description="Share of pairs whose order is assumed to be wrong.")
 
 
 class IpoSpec(ApiModel):
