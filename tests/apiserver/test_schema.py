@@ -298,7 +298,10 @@ def test_the_spike_rule_cannot_be_added_or_removed_later(api: Api, namespace: st
     api.create(plain, namespace)
     api.edit(watched, with_spikes(sigmas=8.0, action="stop"), namespace, dry_run=True)
     for changed in (with_spikes(windowSteps=65), document(spec__recovery={"divergence": {"nonFinite": "skip"}})):
-        with pytest.raises(Refused, match="spike must not be added, removed or change its windowSteps while the run exists"):
+        with pytest.raises(
+            Refused,
+            match="spike must not be added, removed, change its windowSteps, or gain or lose gradientNormSigmas while the run exists",
+        ):
             api.edit(watched, changed, namespace, dry_run=True)
     api.edit(plain, document(metadata__name="plain", spec__recovery={"divergence": {"nonFinite": "ignore"}}), namespace, dry_run=True)
     with pytest.raises(Refused, match="spike must not be added"):

@@ -106,6 +106,24 @@ def running(served: Served, limits: Limits, *, keys: Keys | None = None, page: P
         service.close()
 
 
+@contextmanager
+def held(server: Running, after: int = 8) -> Iterator[threading.Event]:
+    """The engine waits after some steps, so that texts are in flight until the event is set, however fast the machine is."""
+    engine, gate, free = server.worker._current.engine, threading.Event(), iter(range(after))
+    step = engine.step
+
+    def waiting() -> Any:
+        if next(free, None) is None:
+            gate.wait(limit(60))
+        return step()
+
+    engine.step = waiting
+    try:
+        yield gate
+    finally:
+        gate.set()
+
+
 def load(folder: Path) -> Served:
     """The model of a folder, under the name `tiny`."""
     return Source(f"hf:{folder}", "tiny").load()

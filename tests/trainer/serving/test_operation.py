@@ -20,7 +20,7 @@ from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head, encode_head
 from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
 from tests.trainer.huggingface.folders import imported, store_of
-from tests.trainer.serving.running import Running, running, write_model
+from tests.trainer.serving.running import Running, held, running, write_model
 
 ASK: Any = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 150, "seed": 3, "temperature": 2}
 KEY = "key-of-this-test-0123"
@@ -45,7 +45,7 @@ def test_too_many_requests_get_429_and_a_lost_client_frees_its_pages(tiny: Serve
         client = server.openai(api_key=KEY)
         with pytest.raises(openai.AuthenticationError):
             server.openai().models.list()
-        with client.chat.completions.create(**ASK, n=2, stream=True) as stream:
+        with held(server), client.chat.completions.create(**ASK, n=2, stream=True) as stream:
             next(iter(stream))
             with pytest.raises(openai.RateLimitError) as refused:
                 client.chat.completions.create(**ASK)
@@ -59,12 +59,13 @@ def test_too_many_requests_get_429_and_a_lost_client_frees_its_pages(tiny: Serve
 
 @pytest.mark.slow
 def test_a_signal_lets_requests_in_flight_end(tiny: Served) -> None:
-    with running(tiny, Limits(drain_seconds=limit(60))) as server, asked(server) as parts, server.http() as http:
+    with running(tiny, Limits(drain_seconds=limit(60))) as server, held(server) as gate, asked(server) as parts, server.http() as http:
         http.get("/ready").raise_for_status()
         server.server.handle_exit(15, None)
         assert http.get("/ready").status_code == 503
         with pytest.raises(openai.InternalServerError, match="the server ends"):
             server.openai().chat.completions.create(**ASK)
+        gate.set()
         last = list(parts)[-1]
         assert last.choices[0].finish_reason in ("stop", "length")
         server.thread.join(limit(30))
@@ -75,8 +76,10 @@ def test_a_signal_lets_requests_in_flight_end(tiny: Served) -> None:
 
 @pytest.mark.slow
 def test_texts_that_are_too_long_for_the_end_say_so(tiny: Served) -> None:
-    with running(tiny, Limits(drain_seconds=0)) as server, asked(server) as parts:
+    with running(tiny, Limits(drain_seconds=0)) as server, held(server) as gate, asked(server) as parts:
         server.server.handle_exit(15, None)
+        until(lambda: server.server.should_exit, timeout_seconds=10, interval_seconds=0.01, failure=lambda: "the time is not over")
+        gate.set()
         with pytest.raises(openai.APIError, match="the server ends"):
             list(parts)
         server.thread.join(limit(30))
