@@ -13,8 +13,9 @@ Package = Literal["trainer/halcyon", "operator/halcyon_operator"]
 _ISOLATION = "One tenant's trouble is no other tenant's"
 _FINALITY = "A temporary fault never ends a run, and a fix of the cause lets a stopped run continue"
 _TRUST = "An object that only has a run's labels is not trusted"
-PROMISES = (_ISOLATION, _FINALITY, _TRUST)
-"""Promises of the operator's tests. They are no rows of the fault table."""
+_LOSS = "Every row of a batch has a loss, and only the assistant's tokens are in it"
+PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS)
+"""Promises that are no rows of the fault table."""
 
 
 @dataclass(frozen=True)
@@ -199,5 +200,26 @@ MUTATIONS = (
         (("storage/failures.py", "if failure.code in _LASTING or failure.is_outage else", "if failure.code in _LASTING else"),),
         ("tests/trainer/checkpoint/test_opening.py::test_a_store_that_cannot_be_reached_is_no_failure_of_the_run",),
         _FINALITY,
+    ),
+    Mutation(
+        "the loss mask of conversations is lost",
+        (("data/formats/chat.py", "            counts.append(said)", "            counts.append(True)"),),
+        ("tests/trainer/data/test_conversation_rows.py::test_every_row_counts_and_only_the_assistant_counts_at_any_sequence_length",),
+        _LOSS,
+    ),
+    Mutation(
+        "a long conversation keeps its beginning, even if no token of it counts",
+        (
+            ("data/layout/whole.py", "lengths[:, 0]), late, 0)", "lengths[:, 0]), 0, 0)"),
+            ("data/layout/whole.py", "some = np.flatnonzero(counts)", "some = np.flatnonzero(kept.sum(axis=1))"),
+        ),
+        ("tests/trainer/data/test_conversation_rows.py::test_every_row_counts_and_only_the_assistant_counts_at_any_sequence_length",),
+        _LOSS,
+    ),
+    Mutation(
+        "the trained model is its own reference",
+        (("objectives/preference.py", "reference = without_adapter(model) if frozen is None else frozen", "reference = model"),),
+        ("tests/trainer/objectives/test_preference.py::test_dpo_compares_each_answer_with_the_begin_weights_on_any_mesh",),
+        _LOSS,
     ),
 )
