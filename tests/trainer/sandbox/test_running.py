@@ -6,7 +6,6 @@ import ast
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from halcyon.errors import BadConfiguration
 from halcyon.sandbox import child, landlock, running
 from halcyon.sandbox.running import Limits, Program, Unavailable, lacking, run
+from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
 
 LIMITS = Limits(processor_seconds=1, seconds=limit(20), memory_bytes=128 << 20, output_bytes=4096)
@@ -129,15 +129,14 @@ def test_a_program_ends_with_its_parent(tmp_path: Path) -> None:
     mark = f"halcyon-{tmp_path.name}-{os.getpid()}"
     code = f"from halcyon.sandbox.running import Limits, Program, run; run(Program('import time; time.sleep(100) # {mark}'), Limits())"
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
-        until = time.monotonic() + limit(30)
-        while not (children := _children(parent.pid)) and time.monotonic() < until:
-            time.sleep(0.05)
-        assert children
+        until(lambda: bool(_children(parent.pid)), timeout_seconds=30, failure=lambda: "the sandbox starts no process")
+        children = _children(parent.pid)
         parent.kill()
-    until = time.monotonic() + limit(30)
-    while any(_is_alive(one) for one in children) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not [one for one in children if _is_alive(one)]
+    until(
+        lambda: not any(_is_alive(one) for one in children),
+        timeout_seconds=30,
+        failure=lambda: "the program goes on without its parent",
+    )
 
 
 def test_without_what_it_needs_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
