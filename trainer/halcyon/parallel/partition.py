@@ -80,9 +80,9 @@ class MeshShard:
         return jax.lax.psum(x, names) if names else x
 
     def max_over(self, axis: Axis, x: jax.Array) -> jax.Array:
-        """The largest value over all parts of a logical axis."""
+        """The largest value over all parts of a logical axis; without a gradient, which JAX has no rule for."""
         names = self._splits(axis)
-        return jax.lax.pmax(x, names) if names else x
+        return jax.lax.pmax(jax.lax.stop_gradient(x), names) if names else x
 
     def part(self, axis: Axis) -> tuple[Axis, jax.Array | int]:
         """This device's part of a logical axis, and the index of its first element in the whole axis."""
