@@ -59,7 +59,7 @@ down: setup ## Stop the development cluster and leave nothing behind
 ##@ Check
 
 .PHONY: test
-test: setup ## Test every promise once (17 to 20 minutes): checks, tests, and a real Kubernetes; prints the duration of each part
+test: setup ## Test every promise once (21 to 23 minutes): checks, tests, and a real Kubernetes; prints the duration of each part
 	@$(BIN)/python -m tests.suite
 
 .PHONY: test-all
@@ -71,11 +71,11 @@ test-long: setup ## Run hundreds of kills and bit flips, for many minutes
 	@$(BIN)/python -m tests.suite --tier long
 
 .PHONY: test-fast
-test-fast: setup ## The part of `make test` that needs one process (3 to 4 minutes)
+test-fast: setup ## The part of `make test` that needs one process (4 to 5 minutes)
 	@$(BIN)/python -m tests.suite fast
 
 .PHONY: test-unit
-test-unit: setup ## The part of `make test` that needs no cluster (10 to 11 minutes)
+test-unit: setup ## The part of `make test` that needs no cluster (11 to 12 minutes)
 	@$(BIN)/python -m tests.suite fast slow
 
 .PHONY: test-cluster
