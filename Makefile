@@ -110,12 +110,22 @@ churn: setup ## Inject 200 random faults in ten minutes into forty runs with fak
 
 .PHONY: check
 check: setup ## Check format, lint, types, layers, and that generated files are up to date
+	@$(MAKE) --jobs 2 --output-sync=target check-types check-style
+
+# Pyright uses one core, so the rest runs beside it.
+.PHONY: check-types
+check-types:
+	@$(BIN)/pyright --warnings
+
+.PHONY: check-style
+check-style:
 	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/pyright --warnings
 	@$(BIN)/lint-imports --no-cache | tail -n 4
 	@$(BIN)/python -m halcyon_api.generate --check
 	@$(BIN)/python -m halcyon_dashboards.generate --check
+	@# Import every test once: a file that cannot be imported is named here, and the workers of the tests find its byte code.
+	@$(BIN)/python -m pytest --collect-only --quiet tests | grep -E "^(ERROR|E  )|collected"
 
 .PHONY: bench
 bench: setup ## Print the figures of tests/bench, measured in pairs in one run

@@ -139,6 +139,10 @@ STORIES: dict[str, tuple[Callable[[SimulatedCluster], None], int, dict[str, int]
 }
 
 
+IN_MAKE_TEST = ("edited", "suspended", "exhausted with progress", "cleaned up")
+"""Scenarios that `make test` interrupts at every write."""
+
+
 def check(cluster: SimulatedCluster, attempts: int, restarts: dict[str, int]) -> None:
     """Check what must be true at the end of every scenario."""
     status = cluster.last_status
@@ -167,8 +171,10 @@ def test_a_scenario_without_faults_ends_as_expected(name: str) -> None:
 def every_fault_of_every_scenario() -> Iterator[Any]:
     """The cases of `make test`; the others are variants."""
     for name, fault in itertools.product(STORIES, FAULTS):
-        if fault == "crash after":
+        if fault == "crash after" and name in IN_MAKE_TEST:
             yield name, fault
+        elif fault == "crash after":
+            yield pytest.param(name, fault, marks=pytest.mark.variant)
         elif name == "edited":
             yield pytest.param(name, fault, marks=pytest.mark.slow)
         else:

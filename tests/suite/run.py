@@ -23,7 +23,7 @@ from halcyon_devcluster.progress import ConsoleProgress
 from tests.suite import builds, forecast, report
 from tests.suite.record import Record, read
 from tests.suite.report import Step
-from tests.suite.tiers import SuitePart, Tier, expression
+from tests.suite.tiers import SuitePart, Tier, expression, folder
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / ".halcyon" / "tests"
@@ -70,7 +70,7 @@ def workers(part: SuitePart, cores: int) -> Workers:
 def pytest_command(part: SuitePart, tier: Tier, cores: int, record: Path) -> list[str]:
     """The command that runs the tests of a part. Pure."""
     spread = workers(part, cores).arguments()
-    return [sys.executable, "-m", "pytest", "-q", *spread, "-m", expression(part, tier), "--record", str(record), "tests"]
+    return [sys.executable, "-m", "pytest", "-q", *spread, "-m", expression(part, tier), "--record", str(record), folder(part)]
 
 
 class Run:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.suite import page, promises
 from tests.suite.page import COLLECTED, Case
-from tests.suite.tiers import SuitePart, Tier
+from tests.suite.tiers import SuitePart, Tier, folder
 
 
 @pytest.fixture
@@ -33,6 +33,10 @@ def test_every_promise_has_a_test_in_make_test(whole: tuple[Case, ...]) -> None:
 
 def test_the_page_is_up_to_date_with_the_suite(whole: tuple[Case, ...]) -> None:
     assert page.PAGE.read_text(encoding="utf-8") == page.page(whole), "run `make generate`"
+
+
+def test_every_test_is_in_the_folder_of_its_part(whole: tuple[Case, ...]) -> None:
+    assert [case.test for case in whole if not case.test.startswith(f"{folder(case.part)}/")] == []
 
 
 def case(tier: Tier, part: SuitePart = SuitePart.FAST, *words: str) -> Case:

@@ -56,6 +56,11 @@ def expression(part: SuitePart, tier: Tier) -> str:
     return f"{_PARTS[part]} and {_TIERS[tier]}"
 
 
+def folder(part: SuitePart) -> str:
+    """The folder that has all tests of a part. Each worker process imports every file of it, so a smaller folder saves time."""
+    return "tests/cluster" if part in (SuitePart.CLUSTER, SuitePart.ALONE) else "tests"
+
+
 def tier_of(markers: Collection[str]) -> Tier:
     """The smallest tier that runs a test with these markers."""
     if "long" in markers:

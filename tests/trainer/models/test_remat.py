@@ -26,7 +26,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"llama": {"layers": LAYERS, "hiddenSize": 16, "intermediateSize": 32, "heads": 2}},
     "gpt2": {"gpt2": {"layers": LAYERS, "hiddenSize": 16, "heads": 2}},
     "gemma3": {"gemma3": SIZES | {"numHiddenLayers": LAYERS, "slidingWindow": 16, "headDim": 8}},
-    "nanochat": {"nanochat": {"depth": LAYERS, "hiddenSize": 32, "headDim": 8, "slidingWindow": 16}},
+    # Each of its halves must repeat the pattern of windows: groups of one repetition would be those of the policy `full`.
+    "nanochat": {"nanochat": {"depth": 2 * LAYERS, "hiddenSize": 32, "headDim": 8, "slidingWindow": 16}},
     "mixtral": {"mixtral": SIZES | {"numHiddenLayers": LAYERS, "numLocalExperts": 4}},
 }
 """One scan, one with inputs, runs of unlike blocks, blocks with outputs."""

@@ -58,8 +58,6 @@ MODELS["four layers"] = {"llama": LLAMA["llama"] | {"layers": 4}}
 
 FEW: list[Any] = [
     ("gpt2", "replica 2 x fsdp 2 x tensor 2", 4, "cpu"),
-    ("llama", "fsdp 4 x tensor 2", 2, "v5e"),
-    ("gpt2", "data 2 x context 3", 2, "cpu"),
     ("llama", "fsdp 2 x context 2 x tensor 2", 1, "cpu"),
     ("mixtral", "fsdp 2 x expert 2 x context 2", 1, "cpu"),
 ]

@@ -77,7 +77,7 @@ def test_losses_are_those_of_one_device(model: str, on: str, microbatches: int, 
 @pytest.mark.parametrize(
     ("remat", "on", "microbatches"),
     [
-        ("attention", "replica 2 x fsdp 2 x tensor 2", 2),
+        pytest.param("attention", "replica 2 x fsdp 2 x tensor 2", 2, marks=[pytest.mark.slow, pytest.mark.variant]),
         *(
             pytest.param(remat, on, microbatches, marks=[pytest.mark.slow, pytest.mark.variant])
             for remat in RECOMPUTED
@@ -94,7 +94,9 @@ def test_losses_in_narrow_compute_are_about_those_of_one_device() -> None:
     np.testing.assert_allclose(found, losses("gpt2", compute="bfloat16"), rtol=0.01)
 
 
-@pytest.mark.parametrize("products", ["int8", pytest.param("float8", marks=[pytest.mark.slow, pytest.mark.variant])])
+@pytest.mark.slow
+@pytest.mark.variant
+@pytest.mark.parametrize("products", ["int8", "float8"])
 def test_losses_with_products_of_8_bits_are_about_those_of_one_device_and_of_wide_products(products: str) -> None:
     kind = "v7x" if products == "float8" else "v5e"
     one = losses("llama", kind=kind, products=products)

@@ -1,0 +1,20 @@
+"""Parametrized tests of which `make test` runs a few cases, and `make test-all` every case."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+
+def few_of(cases: Iterable[Any], few: Collection[Any]) -> list[Any]:
+    """The cases as parameters of one name; those that are not among the few have the marker `variant`.
+
+    Raises:
+        ValueError: One of the few is no case.
+    """
+    listed = list(cases)
+    if unknown := [case for case in few if case not in listed]:
+        raise ValueError(f"no such case: {unknown}")
+    return [pytest.param(case, marks=() if case in few else pytest.mark.variant) for case in listed]
