@@ -59,6 +59,7 @@ else:
 
 
 @pytest.mark.slow
+@pytest.mark.variant
 def test_the_code_of_the_guide_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 5

@@ -92,7 +92,7 @@ def check_root(root: Root, good_root: Root, steps: list[int]) -> None:
     ("fault", "concerns", "what"),
     [
         (REFUSE, everything, "refused requests"),
-        (SLOW_DOWN, everything, "answers 503"),
+        pytest.param(SLOW_DOWN, everything, "answers 503", marks=pytest.mark.variant),
         pytest.param(TOO_MANY, everything, "answers 429", marks=pytest.mark.variant),
         (LOSE, writes, "lost answers of writes that were done"),
     ],

@@ -126,7 +126,14 @@ def staying_small(everything: bool) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("preempts", "everything", "share"), [(True, False, 1.5), (False, False, 1.5), (True, True, 0.8)])
+@pytest.mark.parametrize(
+    ("preempts", "everything", "share"),
+    [
+        (True, False, 1.5),
+        pytest.param(False, False, 1.5, marks=pytest.mark.variant),
+        pytest.param(True, True, 0.8, marks=pytest.mark.variant),
+    ],
+)
 def test_growing_beside_competing_pods_pays_off_or_is_tried_once_an_hour(preempts: bool, everything: bool, share: float) -> None:
     """The larger attempt exists before the probe is deleted, so the rival finds no free node. If the rival takes the run's own node during
     the restart, this growth is lost, and the run does not try again within the hour."""

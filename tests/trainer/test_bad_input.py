@@ -101,7 +101,12 @@ def test_a_root_that_cannot_be_written(run: Document, tmp_path: Path) -> None:
     ("section", "values", "sentence"),
     [
         ("trainer", {"seed": 7}, "seed"),
-        ("model", {"llama": {"layers": 3, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}}, "layers"),
+        pytest.param(
+            "model",
+            {"llama": {"layers": 3, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}},
+            "layers",
+            marks=pytest.mark.variant,
+        ),
     ],
 )
 def test_a_changed_run_is_rejected_with_the_differing_field(

@@ -34,6 +34,7 @@ def ended(group: TrainerProcesses) -> dict[int, float]:
     return group.leader.losses()
 
 
+@pytest.mark.variant
 def test_a_clone_continues_as_its_source_did_and_does_not_depend_on_it(tmp_path: Path) -> None:
     source = run_document(tmp_path / "root", slices=2, steps=20)
     source["spec"]["checkpoint"]["keep"] = 4

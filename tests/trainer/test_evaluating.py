@@ -84,6 +84,7 @@ def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[d
     assert json.loads((tmp_path / "own" / "HEAD").read_text())["owner"]["name"] == "evaluation"
 
 
+@pytest.mark.variant
 def test_sources_that_were_evaluated_are_not_evaluated_again(
     trained: tuple[dict[str, Any], TrainerProcesses], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +129,7 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(
     assert progress["step"] == progress["steps"] == sum(batches.values())
 
 
+@pytest.mark.variant
 def test_a_trained_tokenizer_is_used_for_other_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tokenizer trained on a run's own text is kept: other text would give another tokenizer, which does not fit the model."""
     document = run_document(tmp_path / "root", slices=1, steps=4)

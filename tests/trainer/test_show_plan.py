@@ -42,6 +42,7 @@ def test_a_plan_has_the_mesh_the_memory_and_the_collectives_of_a_run(tmp_path: P
     assert ["fsdp"] in [row["axes"] for row in found["traffic"]]
 
 
+@pytest.mark.variant
 def test_a_kernel_of_an_accelerator_and_a_model_in_a_file_have_a_plan(tmp_path: Path) -> None:
     """The plan is made without the kernel, and says so."""
     (tmp_path / "base").mkdir()
@@ -62,6 +63,7 @@ def test_an_invalid_run_has_no_plan(tmp_path: Path) -> None:
     assert "spec.trainer.batchSize: 8 must be a multiple of" in ended.stderr
 
 
+@pytest.mark.variant
 def test_a_run_is_shown_without_a_compilation(tmp_path: Path) -> None:
     """``halcyon show run.yaml``: the command may be left out, and options may come first."""
     run = document(spec__accelerator={"type": "v5e", "topology": "2x4", "provisioning": "spot"})

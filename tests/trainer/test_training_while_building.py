@@ -170,6 +170,7 @@ def test_a_notice_before_the_first_text_ends_the_run_at_once(
     assert group.leader.report()["message"] == "a notice of preemption came before the first step; there was nothing to save"
 
 
+@pytest.mark.variant
 def test_processes_wait_leave_and_fail_together(tmp_path: Path, corpus: Path, gate: Gate, groups_reaped: list[TrainerProcesses]) -> None:
     with (corpus / "web.jsonl").open("a") as stream:
         stream.write('{"other": 1}\n')

@@ -95,7 +95,7 @@ def test_each_timed_save_is_made_once(tmp_path: Path, start: Start) -> None:
     assert min(after - before for before, after in itertools.pairwise(steps)) > 1
 
 
-@pytest.mark.parametrize(("grace", "saved"), [(30, "step"), (0, "none")])
+@pytest.mark.parametrize(("grace", "saved"), [(30, "step"), pytest.param(0, "none", marks=pytest.mark.variant)])
 def test_a_notice_makes_the_save_that_the_grace_period_allows(tmp_path: Path, start: Start, grace: int, saved: str) -> None:
     run = run_document(tmp_path / "root", steps=LONG_STEPS)
     run["spec"]["checkpoint"]["save"] = {"everySteps": 10}

@@ -146,6 +146,7 @@ def test_a_loop_over_many_layers_is_compiled_by_every_start(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.variant
 def test_a_restarted_run_of_one_process_reads_its_programs_back(tmp_path: Path) -> None:
     document = run_document(tmp_path / "first", slices=1, steps=20)
     first = train(document, tmp_path / "one")

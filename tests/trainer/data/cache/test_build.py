@@ -107,7 +107,7 @@ def test_the_number_of_workers_changes_no_byte(tmp_path: Path, builds: Builds) -
     assert one == three
 
 
-BUILDS = [(1, True, 3), (2, False, 2)]
+BUILDS = [(2, False, 3)]
 MORE_BUILDS = [(1, False, 9), (1, True, 6)]
 LONG_BUILDS = [(1, False, 120), (1, True, 80), (2, False, 40)]
 HOLDS = {"written_files": "files:14", "whole_shards": "commits:3", "committed_shards": "files:14"}
