@@ -9,6 +9,7 @@ its rules from those bounds.
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -20,6 +21,8 @@ from halcyon_api import training_run
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
 from halcyon_api.defaults import resource as defaults
 from halcyon_api.defaults.units import ROOT, UNITS
+from halcyon_api.edits.rules import frozen_rules, joint_rules
+from halcyon_api.former.rules import contradiction_rules
 from halcyon_api.former.schema import add_former
 
 _FOLDER = Path(__file__).resolve().parents[1]
@@ -198,6 +201,13 @@ def structural_schema(model: type[BaseModel]) -> Schema:
     return _rewrite({**generated, "$ref": model.__name__}, _Types(generated.get("$defs", {}), reachable(model)), "")
 
 
+@functools.cache
+def _rules_of_edits() -> dict[type[ApiModel], tuple[dict[str, str], ...]]:
+    """The rules that compare a run with the run before an edit, by the class that has them. Only the API server evaluates them."""
+    spec = training_run.TrainingRunSpec
+    return {**{section: (rule,) for section, rule in joint_rules(spec)}, spec: (*frozen_rules(spec), *contradiction_rules(spec))}
+
+
 @dataclass(frozen=True)
 class _Types:
     """The schemas and their classes, by name."""
@@ -211,7 +221,7 @@ class _Types:
         choice = [model.one_of_rule()] if issubclass(model, OneOf) else []
         if not issubclass(model, ApiModel):
             return choice
-        return [*choice, *model.cel_rules, *(rule.for_api_server() for rule in model.rules)]
+        return [*choice, *_rules_of_edits().get(model, ()), *model.cel_rules, *(rule.for_api_server() for rule in model.rules)]
 
     def section_defaults(self, name: str) -> dict[str, Schema]:
         """Defaults of optional sections. They are complete: the API server validates a default before it fills in the defaults inside."""

@@ -17,10 +17,8 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, fiel
 from halcyon_api.axes import REST, on
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledModel, RunName, Seconds, cel
 from halcyon_api.edits.classes import section_of
-from halcyon_api.edits.rules import frozen_rules, joint_rules
 from halcyon_api.edits.steps import steps_rule
 from halcyon_api.former.reading import PresentForm, present_form
-from halcyon_api.former.rules import contradiction_rules
 from halcyon_api.hardware import TABLE, EightBit
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
@@ -309,11 +307,6 @@ class TrainingRunSpec(RuledModel):
         if self.origin is not None and self.origin.root is not None:
             parse_root(self.origin.root)
         return self
-
-
-TrainingRunSpec.cel_rules = (*frozen_rules(TrainingRunSpec), *contradiction_rules(TrainingRunSpec), *TrainingRunSpec.cel_rules)
-for _section, _rule in joint_rules(TrainingRunSpec):
-    _section.cel_rules = (_rule,)
 
 
 class ObjectMeta(ApiModel):
