@@ -5,8 +5,10 @@ The observations only stores. Readers get tuples, which do not change while they
 
 import threading
 import time
+from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from halcyon_api.status import TrainingRunStatus, parse_status
@@ -14,6 +16,8 @@ from halcyon_demo.records import LogLine, Pod
 from halcyon_devcluster.waiting import holds_within
 
 T = TypeVar("T")
+
+_time = attrgetter("time")
 
 
 class Failed(Exception):
@@ -52,7 +56,8 @@ class Observations:
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _runs: dict[str, Run] = field(default_factory=dict[str, Run])
     _pods: dict[str, Pod] = field(default_factory=dict[str, Pod])
-    _lines: list[LogLine] = field(default_factory=list[LogLine])
+    _lines: dict[str, list[LogLine]] = field(default_factory=dict[str, list[LogLine]])
+    """Lines by run, sorted by time: waits read them after every change."""
 
     def saw_run(self, document: dict[str, Any]) -> None:
         """Store the newest state of a TrainingRun."""
@@ -74,7 +79,7 @@ class Observations:
     def saw_line(self, line: LogLine) -> None:
         """Add a line of a log."""
         with self._changed:
-            self._lines.append(line)
+            insort(self._lines.setdefault(line.run, []), line, key=_time)
             self._changed.notify_all()
 
     def run(self, name: str) -> Run | None:
@@ -90,7 +95,7 @@ class Observations:
     def lines(self, run: str) -> tuple[LogLine, ...]:
         """Return all log lines of a run, sorted by time."""
         with self._changed:
-            return tuple(sorted((line for line in self._lines if line.run == run), key=lambda line: line.time))
+            return tuple(self._lines.get(run, ()))
 
     def wait(
         self,
