@@ -36,7 +36,7 @@ from tests.suite.limits import limit
 T = TypeVar("T")
 
 NAME, TOKENS, REFERENCE, CLONE, EVALUATION = "life", "tokens", "reference", "cloned", "evaluated"
-SAVE_EVERY = 10
+SAVE_EVERY = 20
 UNENDING = {"schedule": {"constant": {}}, "adamw": {}}
 """A learning rate schedule that does not depend on the number of steps, so that this number may be edited."""
 WITHOUT_END = 1_000_000
@@ -70,7 +70,7 @@ class Life(Story):
     @stage
     def began(self) -> Began:
         """One file with three runs is applied: one builds the tokens, `life` trains on them, and one evaluates its last checkpoint."""
-        document = variant(self._document, name=TOKENS)
+        document = self._variant(name=TOKENS)
         document["spec"]["task"] = "data"
         del document["spec"]["after"]
         self._git([document, self._document, self._evaluation()]).apply()
@@ -167,7 +167,7 @@ class Life(Story):
         """The run trains to its end. The same document starts undisturbed beside it, and trains for some more steps."""
         self._git([self._document]).apply()
         self._halcyon("resume", NAME)
-        self._apply(variant(self._document, name=REFERENCE, steps=self.more_steps))
+        self._apply(self._variant(name=REFERENCE, steps=self.more_steps))
         with self._halcyon.begun("logs", NAME, "--follow", "--raw") as following:
             ended = self._finish(self._life)
             followed = following.communicate(timeout=limit(120))[0]
@@ -203,7 +203,7 @@ class Life(Story):
     def cloned(self) -> Cloned:
         """A new run starts from a checkpoint before the last one. Then it no longer needs `life`, which is deleted."""
         earlier = (self.steps - 1) // SAVE_EVERY * SAVE_EVERY
-        document = variant(self._document, name=CLONE)
+        document = self._variant(name=CLONE)
         document["spec"] |= {"from": {"run": NAME, "step": earlier}}
         clone = self._apply(document)
         self._training(EVALUATION).wait_for_phase("Succeeded")  # it reads a checkpoint of `life`, too
@@ -232,8 +232,8 @@ class Life(Story):
     @stage
     def refused(self) -> Stopped:
         """A run has the root of another run."""
-        document = variant(self._document, name="intruder")
-        document["spec"]["checkpoint"]["root"] = variant(self._document, name=REFERENCE)["spec"]["checkpoint"]["root"]
+        document = self._variant(name="intruder")
+        document["spec"]["checkpoint"]["root"] = self._variant(name=REFERENCE)["spec"]["checkpoint"]["root"]
         with self._path.root(REFERENCE) as root:
             before = head(root)
         return self._stopped(self._apply(document), REFERENCE, before, (0, 0))
@@ -303,7 +303,7 @@ class Life(Story):
         return training
 
     def _training(self, name: str) -> Training:
-        return self._path.training_of(variant(self._document, name=name))
+        return self._path.training_of(self._variant(name=name))
 
     def _finish(self, training: Training) -> Finished:
         run = training.wait_for_phase("Succeeded")
@@ -318,8 +318,14 @@ class Life(Story):
             after = head(store)
         return Stopped(run.stop_reason, stalled is not None and stalled.status == "True", before, after, len(steps))
 
+    def _variant(self, *, name: str, steps: int | None = None) -> dict[str, Any]:
+        """The document of another run. It may use all processors."""
+        document = variant(self._document, name=name, steps=steps)
+        del document["spec"]["accelerator"]["hostResources"]
+        return document
+
     def _evaluation(self) -> dict[str, Any]:
-        document = variant(self._document, name=EVALUATION)
+        document = self._variant(name=EVALUATION)
         document["spec"] |= {"task": "evaluate", "after": {"run": NAME}, "from": {"run": NAME}}
         return document
 
@@ -337,9 +343,14 @@ class Life(Story):
 
 
 def life_document(path: WholePath) -> dict[str, Any]:
-    """The small document with steps of a few dozen milliseconds, and without an end."""
+    """The small document with steps of a few dozen milliseconds, and without an end.
+
+    Its pods get half a processor each. They train all the time, and would take all processors from the other pods of the cluster; the
+    undisturbed run would then have to repeat more steps.
+    """
     document = variant(path.document, name=NAME, steps=WITHOUT_END)
     spec = document["spec"]
+    spec["accelerator"]["hostResources"] = {"cpu": "500m"}
     spec["after"] = {"run": TOKENS}
     spec["model"]["llama"] |= {"hiddenSize": 64, "intermediateSize": 128}
     spec["data"] |= {"cache": {"root": "s3://checkpoints/tokens-of-the-life"}, "validation": {"fraction": 0.001}}
