@@ -59,6 +59,13 @@ def test_kills_in_each_stage_change_no_number(calm: Chain, documents: Path) -> N
         assert (chain.folder / FILES / path.name).read_bytes() == path.read_bytes()
 
 
+def test_all_runs_have_the_tokenizer_of_the_first(calm: Chain) -> None:
+    trained = {path.read_text() for path in (calm.folder / "chat-tokens" / "tokenizers").iterdir()}
+    kept = [path.read_text() for stage in calm.stages if stage.steps for path in (calm.folder / stage.name / "tokenizers").iterdir()]
+    assert len(trained) == 1
+    assert set(kept) == trained
+
+
 def test_a_chain_that_is_done_starts_no_process(calm: Chain) -> None:
     before = {stage.name: calm.lines(stage) for stage in calm.stages}
     calm.finish(calm.start())

@@ -12,6 +12,7 @@ import yaml
 from halcyon.chat_data import files
 from halcyon.cli.main import app
 from halcyon.serving.metrics import NAMES
+from halcyon_api.dial import Choices, dial, document
 from halcyon_chat.chain import FILES as CHAT_FILES
 from halcyon_chat.chain import in_order
 from halcyon_chat.local import bucket_of
@@ -104,6 +105,19 @@ def test_the_job_writes_the_files_that_the_runs_read() -> None:
     assert {path.rpartition("/")[2] for path in read} <= set(files.NAMES)
     assert given["endpoint"] == TRAINED[0]["checkpoint"]["endpoint"]
     assert container["envFrom"] == [{"secretRef": {"name": TRAINED[0]["checkpoint"]["credentialsSecret"]["name"]}}]
+
+
+def test_the_pretraining_has_the_numbers_of_the_dial() -> None:
+    spec = TRAINED[0]
+    given = Choices(depth=3, head_dim=64, sequence_length=256, vocabulary=1024, batch_tokens=4096, steps=spec["trainer"]["steps"])
+    expected = document(dial(given))["spec"]
+    del expected["optimizer"]["muonAdamw"]["iterationType"]  # bfloat16, which is slow on processors
+    assert spec["optimizer"] == expected["optimizer"]
+    assert spec["trainer"]["batchSize"] == expected["trainer"]["batchSize"]
+    model = expected["model"]["nanochat"]
+    assert {**model, **spec["model"]["nanochat"]} == model
+    command = "--depth 3 --head-dim 64 --sequence-length 256 --vocabulary 1024 --batch-tokens 4096 --steps"
+    assert f"{command} {given.steps}`" in (FOLDER / "pretrain.yaml").read_text()
 
 
 def test_runs_of_the_chain_have_one_model_and_one_text() -> None:
