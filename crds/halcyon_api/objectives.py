@@ -112,6 +112,8 @@ def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Iterator[tupl
             f"an answer of {policy.max_tokens} tokens leaves no position for a prompt in a sequence of {trainer.sequence_length}; "
             "lower it, or raise trainer.sequenceLength",
         )
+    if spec.data.mixture.last_batch == "pad":
+        yield "spec.data.mixture.lastBatch", "with objective.policy every row is an answer, so a batch cannot be filled; leave it out"
     for size in trainer.batch_sizes:
         if size % policy.group_size:
             yield (
@@ -119,8 +121,12 @@ def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Iterator[tupl
                 f"{policy.group_size} must divide every batch size, and {size} is no multiple of it; the next one is "
                 f"{-(-size // policy.group_size) * policy.group_size}",
             )
-    if policy.updates_per_rollout > 1 and trainer.batch_schedule:
-        yield f"{field}.updatesPerRollout", "the batches of a rollout need one size; leave trainer.batchSchedule out"
+    if policy.has_sampler and spec.origin is not None and not spec.origin.takes_weights:
+        yield (
+            f"{field}.updatesPerRollout",
+            "the run that this one goes on from has no weights that sample; begin with weights alone (from.weightsOnly: true), or leave it "
+            "out",
+        )
 
 
 def _reference_problems(spec: TrainingRunSpec, kind: str) -> Iterator[tuple[str, str]]:

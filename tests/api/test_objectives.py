@@ -95,12 +95,17 @@ def test_objectives_with_their_sources_are_valid(objective: dict[str, Any], form
         (policy(groupSize=3), PROMPTS, {}, "groupSize: 3 must divide every batch size, and 8 is no multiple of it; the next one is 9"),
         (policy(maxTokens=32), PROMPTS, {}, "maxTokens: an answer of 32 tokens leaves no position for a prompt in a sequence of 32"),
         (policy(beta=0.1), PROMPTS, {}, "spec.from: objective.policy.beta compares with the weights that the run begins with"),
-        (policy(), PROMPTS, {"spec__task": "evaluate", "spec__from": {"run": "base", "root": "file:///base"}}, "spec.task: with objective.policy only a run that trains"),
+        (
+            policy(),
+            PROMPTS,
+            {"spec__task": "evaluate", "spec__from": {"run": "base", "root": "file:///base"}},
+            "spec.task: with objective.policy only a run that trains",
+        ),
         (
             policy(updatesPerRollout=2),
             PROMPTS,
-            {"spec__trainer__batchSchedule": [{"fromStep": 5, "batchSize": 16}]},
-            "updatesPerRollout: the batches of a rollout need one size",
+            {"spec__from": {"run": "base", "root": "file:///base"}},
+            "updatesPerRollout: the run that this one goes on from has no weights that sample; begin with weights alone",
         ),
         (
             policy(),
