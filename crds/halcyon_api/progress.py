@@ -92,6 +92,7 @@ class Progress(ReportModel):
     )
     preference_accuracy: float | None = Field(default=None, description="Objective `preference`: share of pairs in the right order.")
     reward_margin: float | None = Field(default=None, description="Its mean difference of rewards.")
+    reward: float | None = Field(default=None, description="Objective `policy`: mean reward.")
     evaluated: Evaluated | None = Field(default=None, description="The checkpoint that a run of task `evaluate` evaluates.")
     save_interval_seconds: float | None = Field(default=None, description="Seconds between saves, if saves are made by time.")
     exported_step: StepNumber | None = Field(default=None, description="Step of the newest complete export, if the run has `export`.")

@@ -39,11 +39,13 @@ from halcyon.training.in_step import InStep
 from halcyon.training.last_save import LastSave, SaveBudget
 from halcyon.training.loop import Loop, Training, TrainingEnd
 from halcyon.training.plan_reports import PlanReports
+from halcyon.training.policy.rewards import reward_named
 from halcyon.training.profiling import profiler_of
 from halcyon.training.program import build_program
 from halcyon.training.shared_programs import SharedPrograms
 from halcyon.training.start import find_start, open_checkpoints, wait_for_root
 from halcyon.training.state import state_bytes
+from halcyon_api.training_run import TrainingRunSpec
 
 
 def train(
@@ -57,7 +59,7 @@ def train(
     on_interrupt: Callable[[int], object] = lambda count: None,
     requests: SaveRequests | None = None,
     profile_requests: ProfileRequests | None = None,
-    batch_source: BuildBatchSource = dataset_batches,
+    batch_source: BuildBatchSource | None = None,
     in_step: Sequence[InStep] = (),
     clock: Callable[[], float] = time.time,
 ) -> TrainingEnd:
@@ -77,7 +79,7 @@ def train(
         on_interrupt: Called in another thread at each interrupt from the keyboard, with their number. The first is a notice.
         requests: Requests for a checkpoint while the run trains.
         profile_requests: Requests for a profile while the run trains.
-        batch_source: Makes the source of the batches. Default: the run's dataset.
+        batch_source: Makes the source of the batches. Default: the run's dataset, or answers to its prompts with ``objective.policy``.
         in_step: Functions of the library's user inside the compiled step.
         clock: Seconds since 1970.
 
@@ -89,6 +91,8 @@ def train(
     check_adapter(context.run.spec.model, context.run.spec.lora)
     check_groups(context.run.spec.model, context.run.spec.optimizer, context.run.spec.lora)
     check_exportable(context)
+    if context.run.spec.objective.policy is not None:
+        reward_named(context.run.spec.objective.policy.reward)
     spec = context.run.spec
     requests = requests or SaveRequests()
     caches = background_caches(
@@ -143,7 +147,7 @@ def train(
         reporter.saves_every(checkpointer.interval_seconds)
 
         reporter.stage("compiling")
-        batches = batch_source(dataset, program, spec.trainer)
+        batches = (batch_source or _source_of(spec, processes, reporter))(dataset, program, spec.trainer)
         training = Training(
             context, program, steps, dataset, batches, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock,
             export_due=exporter.is_due if exporter is not None else lambda step: False,
@@ -165,6 +169,15 @@ def train(
         background.shutdown()
         caches.close()
         return ended
+
+
+def _source_of(spec: TrainingRunSpec, processes: ProcessGroup, reporter: RunReporter) -> BuildBatchSource:
+    """What makes the batches of a run: of its dataset, or of answers to its prompts."""
+    if spec.objective.policy is None:
+        return dataset_batches
+    from halcyon.training.policy.batches import policy_batches  # the import of inference takes time
+
+    return policy_batches(spec, processes, reporter.warning)
 
 
 def _preempted_while_exporting(ended: TrainingEnd, context: Context, notice: PreemptionNotice) -> TrainingEnd:

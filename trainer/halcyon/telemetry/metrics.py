@@ -236,6 +236,12 @@ METRICS = (
         _one(lambda seen: seen.report.progress.reward_margin),
     ),
     Metric(
+        "halcyon_trainer_reward",
+        "gauge",
+        "Objective `policy`: mean reward of the answers of the last step.",
+        _one(lambda seen: seen.report.progress.reward),
+    ),
+    Metric(
         "halcyon_trainer_expert_load_ratio",
         "gauge",
         "Models with experts: tokens of the busiest (max) and the least busy (min) expert of a layer, divided by the mean of the layer.",

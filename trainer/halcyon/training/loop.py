@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -31,7 +31,7 @@ from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.telemetry import RunReporter, SaveRequests, StepReport
-from halcyon.training.batch_source import BatchSource
+from halcyon.training.batch_source import BatchSource, Evaluates, HasNumbers
 from halcyon.training.best import BestWatch
 from halcyon.training.compilation import compiler_options
 from halcyon.training.compiled_steps import CompiledSteps
@@ -137,8 +137,9 @@ class Loop:
         last_k = program.template.average is not None and program.template.average.snapshots is not None
         self._averaged = jax.jit(averaged_model, compiler_options=compiler_options(runs_once=True)) if last_k else averaged_model
         self._batches = training.batches
-        self._pending: tuple[int, StepMetrics, float] | None = None
-        """The last dispatched step: steps done, its numbers on the device, and the seconds that it waited for its batch."""
+        self._pending: tuple[int, StepMetrics, float, Mapping[str, float]] | None = None
+        """The last dispatched step: steps done, its numbers on the device, the seconds that it waited for its batch, and the numbers of
+        that batch."""
         self._save_asked = False
         """Whether any process has asked for a save since the last save began, in a step whose numbers are fetched."""
         self._saved_step = 0
@@ -204,7 +205,8 @@ class Loop:
                 state, metrics = train_step(state, batch, self._control(step))
             step += 1
             self._report_pending()
-            self._pending = (step, metrics, self._batches.last_wait_seconds + self._waited_seconds)
+            of_batch = self._batches.numbers if isinstance(self._batches, HasNumbers) else {}
+            self._pending = (step, metrics, self._batches.last_wait_seconds + self._waited_seconds, of_batch)
             self._waited_seconds = 0.0
             if step == first + 1:
                 self._report_pending()
@@ -341,7 +343,7 @@ class Loop:
         """
         if self._pending is None:
             return
-        step, metrics, waited = self._pending
+        step, metrics, waited, of_batch = self._pending
         self._pending = None
         numbers: StepMetrics = jax.device_get(metrics)
         control, loss, gradient_norm = int(numbers.control), float(numbers.loss), float(numbers.gradient_norm)
@@ -357,7 +359,7 @@ class Loop:
                 learning_rate=float(numbers.learning_rate),
                 tokens=float(numbers.tokens),
                 data_wait_seconds=waited,
-                metrics=reported_metrics(numbers.metrics) | reported(self._program.in_step, numbers.seen, step),
+                metrics=dict(of_batch) | reported_metrics(numbers.metrics) | reported(self._program.in_step, numbers.seen, step),
             )
         )
         if numbers.watched:
@@ -429,6 +431,8 @@ class Loop:
 
     def _evaluated(self, held_out: HeldOut, model: Model, batches: int, reference: Model | None) -> Evaluation:
         """The result on at most this number of batches."""
+        if isinstance(self._batches, Evaluates):
+            return self._batches.evaluate(held_out, model, batches)
         with self._program.tracing():
             return evaluate(
                 held_out,
