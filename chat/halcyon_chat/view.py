@@ -33,26 +33,30 @@ class Events:
     def __init__(self, steps: int | None) -> None:
         self.step, self.of, self.words, self.came = 0, steps, "", ""
         self.on_change: Callable[[], object] = lambda: None
-        self._loss, self._bits = "", ""
+        self._last, self._held_out = "", ""
 
     def add(self, event: dict[str, Any]) -> None:
         """Take in one event of the log (docs/reference/log.md)."""
         match event.get("event"):
             case "step":
-                self.step, self._loss = event["step"], f"loss {event['loss']:.4f}"
+                self.step = event["step"]
+                self._last = f"reward {event['reward']:.3f}" if "reward" in event else f"loss {event['loss']:.4f}"
                 speed = event.get("tokensPerSecond")
-                self.words = self._loss + (f", reward {event['reward']:.3f}" if "reward" in event else "")
-                self.words += f", {speed:,.0f} tokens/s" if speed else ""
+                self.words = self._last + (f", {speed:,.0f} tokens/s" if speed else "")
             case "tokenized":
                 self.words = f"{event['source']}: {event['tokens']:,} tokens"
             case "evaluating":
                 self.step, self.of = event["batch"], event["batches"]
             case "evaluation" if "source" not in event and "tag" not in event:
-                self._bits = f"{event['bitsPerByte']:.4f} bits per byte" if event.get("bitsPerByte") is not None else ""
-                self._loss = self._loss or f"loss {event['loss']:.4f}"
+                self._last = self._last or f"loss {event['loss']:.4f}"
+                self._held_out = ""
+                if "reward" in event:
+                    self._held_out = f"held-out reward {event['reward']:.3f}"
+                elif event.get("bitsPerByte") is not None:
+                    self._held_out = f"{event['bitsPerByte']:.4f} bits per byte"
             case _:
                 return
-        self.came = ", ".join(part for part in (self._loss, self._bits) if part) or self.words
+        self.came = ", ".join(part for part in (self._last, self._held_out) if part) or self.words
         self.on_change()
 
 

@@ -25,7 +25,9 @@ def test_a_training_ends_with_its_loss_and_bits() -> None:
 def test_a_reward_is_shown() -> None:
     events = Events(40)
     events.add({"event": "step", "step": 1, "loss": 0.0, "reward": 0.25})
-    assert events.words == "loss 0.0000, reward 0.250"
+    assert events.words == "reward 0.250"
+    events.add({"event": "evaluation", "loss": -0.5, "reward": 0.5})
+    assert events.came == "reward 0.250, held-out reward 0.500"
 
 
 def test_tokens_and_batches_are_shown() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from halcyon.history.reading import History, read_history
+from halcyon.history.samples import StepSamples, read_samples
 from halcyon.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_chat.chain import Stage, stages
@@ -126,6 +127,11 @@ class Chain:
         """The history of a run."""
         assert stage.root is not None
         return read_history(Store(CheckpointSpec(root=(self.folder / stage.name).as_uri())))
+
+    def rollouts(self, stage: Stage) -> list[StepSamples | None]:
+        """The answers that a run has sampled and rewarded in each step, with a hash of all tokens; None for another objective."""
+        store = Store(CheckpointSpec(root=(self.folder / stage.name).as_uri()))
+        return [read_samples(store, step) for step in range(1, (stage.steps or 0) + 1)]
 
     def answers(self, stage: Stage) -> dict[str, str]:
         """The answers of a stage that asks tasks, by file."""
