@@ -7,7 +7,7 @@ text. Requests of all prompts share the engine's slots.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -54,10 +54,11 @@ class Answers:
     Args:
         engine: An engine without requests.
         prompts: The model's prompts.
+        on_step: Called before each step of the engine.
     """
 
-    def __init__(self, engine: Engine, prompts: Prompts) -> None:
-        self._engine, self._prompts = engine, prompts
+    def __init__(self, engine: Engine, prompts: Prompts, *, on_step: Callable[[], object] = lambda: None) -> None:
+        self._engine, self._prompts, self._on_step = engine, prompts, on_step
         special = prompts.tokenizer.special_tokens
         self._marks = tuple(special[mark] for mark in _MARKS) if prompts.has_chat and all(mark in special for mark in _MARKS) else None
         self._ends = (*prompts.ends, *(self._marks[1:2] if self._marks else ()))
@@ -80,6 +81,7 @@ class Answers:
             answer = _Answer(prompt, given, TextStream(self._prompts.tokenizer, prompt.tolist()), StopStrings(sampling.stop))
             asked[self._submit(answer)] = (place, answer)
         while self._engine.unfinished:
+            self._on_step()
             for sampled in self._engine.step():
                 place, answer = asked[sampled.request]
                 finish = self._add(answer, sampled)
