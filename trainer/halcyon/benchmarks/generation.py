@@ -6,7 +6,7 @@ with the result. Requests of all prompts share the engine's slots.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -51,10 +51,11 @@ class Answers:
     Args:
         engine: An engine without requests.
         prompts: The model's prompts.
+        on_step: Called before each step of the engine.
     """
 
-    def __init__(self, engine: Engine, prompts: Prompts) -> None:
-        self._engine, self._prompts = engine, prompts
+    def __init__(self, engine: Engine, prompts: Prompts, *, on_step: Callable[[], object] = lambda: None) -> None:
+        self._engine, self._prompts, self._on_step = engine, prompts, on_step
         self._calculator = Calculator.of(prompts.tokenizer) if prompts.has_chat else None
         self._ends = (*prompts.ends, *(() if self._calculator is None else (self._calculator.end,)))
 
@@ -76,6 +77,7 @@ class Answers:
             answer = _Answer(prompt, given, TextStream(self._prompts.tokenizer, prompt.tolist()), StopStrings(sampling.stop))
             asked[self._submit(answer)] = (place, answer)
         while self._engine.unfinished:
+            self._on_step()
             for sampled in self._engine.step():
                 place, answer = asked[sampled.request]
                 finish = self._add(answer, sampled)

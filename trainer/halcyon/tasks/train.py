@@ -10,6 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.context import Context, check_context, process_name, run_name, with_spec
 from halcyon.data.batch_schedule import build_schedule
@@ -34,7 +36,7 @@ from halcyon.training.choices import RunChoice
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.exports import begin_exports, check_exportable, complete_exports
 from halcyon.training.fitting import with_choice
-from halcyon.training.history import begin_history
+from halcyon.training.history import begin_history, place_of
 from halcyon.training.in_step import InStep
 from halcyon.training.last_save import LastSave, SaveBudget
 from halcyon.training.loop import Loop, Training, TrainingEnd
@@ -45,6 +47,7 @@ from halcyon.training.program import build_program
 from halcyon.training.shared_programs import SharedPrograms
 from halcyon.training.start import find_start, open_checkpoints, wait_for_root
 from halcyon.training.state import state_bytes
+from halcyon.training.tasks import ModelTasks, TaskPlan, asking_of
 from halcyon_api.training_run import TrainingRunSpec
 
 
@@ -93,6 +96,7 @@ def train(
     check_exportable(context)
     if context.run.spec.objective.policy is not None:
         reward_named(context.run.spec.objective.policy.reward)
+    task_plan = TaskPlan.of(context.run.spec)
     spec = context.run.spec
     requests = requests or SaveRequests()
     caches = background_caches(
@@ -144,7 +148,16 @@ def train(
         if processes.is_main:
             begin_history(context, checkpointer, reporter, start.step)
         start.report(reporter)
+        if processes.is_main:
+            reporter.placed(place_of(context, jax.devices()))
         reporter.saves_every(checkpointer.interval_seconds)
+        tasks = None
+        if task_plan is not None:
+            root = Store(spec.checkpoint)
+            asking = asking_of(root, processes, objective=spec.objective.document())
+            tasks = ModelTasks(
+                task_plan, spec, load_tokenizer(tokenizer), asking, root, processes, reporter, is_stopped=lambda: sync_point.is_asked
+            )
 
         reporter.stage("compiling")
         batches = (batch_source or _source_of(spec, processes, reporter))(dataset, program, spec.trainer)
@@ -154,6 +167,7 @@ def train(
             stop_exports=exporter.abandon if exporter is not None else lambda: None,
             profiler=profiler_of(context, reporter, profile_requests or ProfileRequests()),
             evaluated=start.restored.checkpoint.evaluation if start.restored is not None else None,
+            tasks=tasks,
         )  # fmt: skip
         publish = functools.partial(programs.publish, plans, 2 * state_bytes(program.template))
         loop = Loop(training, after_first_step=lambda: background.submit(publish))

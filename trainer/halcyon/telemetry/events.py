@@ -170,6 +170,38 @@ EVENTS = (
         {"step": _STEP, "loss": "Nats per token.", "bitsPerByte": "Bits per byte of text; absent if a source has none."},
     ),
     Event(
+        "task",
+        "A task (`trainer.evaluation.tasks`) was run on the model. The averages `core` and `chat-core` have lines of their own.",
+        {
+            "step": "Steps done; with task `evaluate`, the step of the checkpoint.",
+            "task": "Name of the task.",
+            "accuracy": "Share of right answers; absent without right answers.",
+            "standardError": "Standard error of the accuracy; absent for one example.",
+            "centred": "Accuracy on a scale where random answers have 0; of an average, the mean of its tasks' centred accuracies.",
+            "bitsPerByte": "Bits per byte of given answers; absent without given answers.",
+            "examples": "Number of examples; absent for an average.",
+            "seconds": "Duration; absent for an average.",
+        },
+    ),
+    Event(
+        "placed",
+        "What the process group trains on, and where its run comes from: the facts of the report of a chain.",
+        {
+            "accelerator": "Accelerator type of the document.",
+            "topology": "Topology of a slice.",
+            "slices": "Number of slices.",
+            "provisioning": "How the capacity is bought.",
+            "deviceKind": "Kind of the devices, as JAX names it.",
+            "devices": "JAX devices of the run.",
+            "chips": "Chips of the run, for its cost; of processors, the number of hosts.",
+            "pricePerChipHour": "Price of a chip for an hour, as the document gives it.",
+            "fromRun": "Run that this one begins from.",
+            "fromRoot": "Its root; of a model of Hugging Face, its address.",
+            "fromStep": "Step of the checkpoint, if the document names one.",
+            "afterRun": "Run that had to succeed before this one began.",
+        },
+    ),
+    Event(
         "evaluating",
         "Batches of a run of task `evaluate` are done. Written every ten seconds, and after the last one.",
         {

@@ -294,6 +294,13 @@ METRICS = (
         _evaluated("bits_per_byte"),
         ("source",),
     ),
+    Metric(
+        "halcyon_trainer_task_ratio",
+        "gauge",
+        "Result of each task (`trainer.evaluation.tasks`): accuracy, bits per byte of smoltalk, means of core and chat-core.",
+        lambda seen: [((name,), value) for name, value in (seen.report.progress.tasks or {}).items()],
+        ("task",),
+    ),
     Metric("halcyon_trainer_evaluations_total", "counter", "Evaluations of this process.", _one(lambda seen: seen.tallies.evaluations)),
     Metric(
         "halcyon_trainer_data_wait_seconds_total",
