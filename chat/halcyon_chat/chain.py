@@ -13,6 +13,7 @@ from halcyon_chat.local import local_form
 
 FILES = "chat-files"
 """Folder of the conversations, as in examples/chat."""
+REPORT = "report.html"
 QUESTIONS = 128
 """Questions of SpellingBee that each model is asked."""
 
@@ -115,8 +116,11 @@ def stages(documents: Iterable[dict[str, Any]], folder: Path, versions: Sequence
         result = folder / "results" / stage.name
         questions = ("--task", f"spelling-bee={folder / FILES / 'words.txt'}", "--most", str(QUESTIONS))
         add(f"{stage.name}-tasks", "eval", str(stage.root), *questions, "--results", str(partial(result)), result=result)
-    trained = [str(stage.root) for stage in found if stage.steps is not None]
-    add("report", "compare", *trained, "--svg", str(folder / "report.svg"))
+    evaluating = [stage for stage in found if stage.document is not None and stage.document["spec"].get("task") == "evaluate"]
+    ends = [str(stage.root) for stage in (model_of(found), *evaluating)]
+    results = [part for stage in found if stage.result is not None for part in ("--results", str(stage.result))]
+    files = ("--html", str(folder / REPORT), "--markdown", str(folder / "report.md"))
+    add("report", "report", "--chain", *ends, *files, *results)
     if len(set(roots)) < len(roots):
         raise Broken("two runs of the chain have the same spec.checkpoint.root; give each its own")
     return tuple(found)

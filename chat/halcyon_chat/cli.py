@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from halcyon_api.package import version
-from halcyon_chat.chain import Broken, Stage, left, model_of, stages
+from halcyon_chat.chain import REPORT, Broken, Stage, left, model_of, stages
 from halcyon_chat.processes import Failed, end, run, start
 from halcyon_chat.records import Folder, Record, read_chain
 from halcyon_chat.view import View, duration
@@ -75,7 +75,7 @@ def run_chain(place: Folder, found: tuple[Stage, ...]) -> None:
     for stage in found:
         if stage.result is not None:
             view.say(f"{stage.name}: {stage.result}/results.json")
-    view.say(f"The runs, their results and their curves (report.svg) are in {place.path}.")
+    view.say(f"The report card: {place.path / REPORT}, and as Markdown report.md beside it.")
 
 
 def serve_page(model: Stage, port: int) -> None:
