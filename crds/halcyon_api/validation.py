@@ -15,7 +15,7 @@ from halcyon_api.schedules import schedule_problems
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.attention import widest_cudnn_head
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
-from halcyon_api.spec.optimizer import WIDE_ONLY
+from halcyon_api.spec.optimizer import WIDE_ONLY, InvalidGroup
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.task_results import CORE, TASK_NAMES
 from halcyon_api.training_run import TrainingRunSpec
@@ -52,6 +52,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         *_adapter_problems(spec),
         *_schedule_problems(spec),
         *_precision_problems(spec),
+        *_group_problems(spec),
         *_elastic_problems(spec),
     )
 
@@ -210,6 +211,17 @@ def _precision_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
         found.append(Problem(f"{field}.moments", f"the update rule {wide} stores its moments in float32; use float32"))
     if "scheduleFree" in names and precision.parameters != "float32":
         found.append(Problem(f"{field}.parameters", "the mean that scheduleFree keeps needs float32; use float32, or another update rule"))
+    return tuple(found)
+
+
+def _group_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """The rule of a group must have the settings that the group changes."""
+    found: list[Problem] = []
+    for number, group in enumerate(spec.optimizer.groups or ()):
+        try:
+            spec.optimizer.settings_of(group)
+        except InvalidGroup as error:
+            found.append(Problem(f"spec.optimizer.groups[{number}].{error.field}", str(error)))
     return tuple(found)
 
 
