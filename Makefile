@@ -48,6 +48,10 @@ $(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv:
 demo: setup ## Train on a real Kubernetes, lose pods, and compare with an undisturbed run
 	@$(BIN)/python -m halcyon_demo $(ARGS)
 
+.PHONY: chat
+chat: setup ## Train a chat model from the text of this machine, and talk with it; goes on where it was stopped (ARGS=--fresh)
+	@$(BIN)/python -m halcyon_chat $(ARGS)
+
 .PHONY: up
 up: setup ## Start the development cluster
 	@$(BIN)/python -m halcyon_devcluster up

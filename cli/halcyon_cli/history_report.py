@@ -88,6 +88,11 @@ def together(history: History) -> list[dict[str, Any]]:
     return [row for row in history.evaluations if "source" not in row]
 
 
+def last_tasks(history: History) -> list[dict[str, Any]]:
+    """The newest result of each task, in the order in which tasks were run."""
+    return list({row["task"]: row for row in history.events if row["event"] == "task"}.values())
+
+
 def table(history: History) -> str:
     """The steps as CSV: one line each, with the evaluation of the step if there was one. Lists of numbers are left out."""
     held_out = {row["step"]: row for row in together(history)}

@@ -14,7 +14,7 @@ from rich.text import Text
 from halcyon.history.reading import History
 from halcyon.telemetry.progress_line import sentence
 from halcyon_api.counting import counted
-from halcyon_cli.history_report import labels, moment, report_of, series, state, together
+from halcyon_cli.history_report import labels, last_tasks, moment, report_of, series, state, together
 from halcyon_cli.status_view import sparkline
 from halcyon_cli.tables import band, report_view
 from halcyon_cli.timeline import span
@@ -69,6 +69,8 @@ def history_view(history: History, now: float) -> RenderableType:
         parts.append(Text(f"between the process groups: {span(history.stopped_seconds)}, in no sum", "dim"))
     if history.evaluations:
         parts.append(_evaluations(history.evaluations))
+    if tasks := last_tasks(history):
+        parts.append(_tasks(tasks))
     if history.events:
         parts.append(_events(history.events[-_LAST_EVENTS:]))
     return Group(*parts, *_damages(history))
@@ -124,6 +126,16 @@ def _evaluations(rows: Sequence[dict[str, Any]]) -> Table:
             _number(row.get("bitsPerByte")),
             _number(row.get("seconds")),
         )
+    return table
+
+
+def _tasks(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table("task", box=SIMPLE_HEAD)
+    for title in ("step", "accuracy", "standard error", "centred", "bits per byte"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        numbers = (row.get(name) for name in ("accuracy", "standardError", "centred", "bitsPerByte"))
+        table.add_row(Text(row["task"]), f"{row['step']:,}", *map(_number, numbers))
     return table
 
 

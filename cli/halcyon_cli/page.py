@@ -10,13 +10,13 @@ from halcyon.history.reading import History
 from halcyon_api.counting import counted
 from halcyon_api.goodput import CAUSES, cause_label
 from halcyon_cli.curves import draw_curves
-from halcyon_cli.history_report import moment, report_of
+from halcyon_cli.history_report import last_tasks, moment, report_of
 from halcyon_cli.history_view import event_sentence
 from halcyon_cli.report import MEANINGS
 from halcyon_cli.timeline import draw, span
 
 _EVENTS = 500
-_STYLE = """
+STYLE = """
 body { font-family: system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 0.5rem 0 1.5rem }
 td, th { padding: 0.2rem 0.9rem 0.2rem 0; text-align: left; vertical-align: top }
@@ -49,27 +49,28 @@ def page(history: History, now: float) -> str:
     title = escape(history.run)
     return "\n".join(
         [
-            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head><body>',
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head><body>',
             f"<h1>{title}</h1>",
-            _table((), facts),
+            table((), facts),
             "<h2>Curves</h2>",
-            _inline(draw_curves([history])),
+            inline(draw_curves([history])),
             "<h2>Time</h2>",
-            _inline(draw(report)),
-            _table(
+            inline(draw(report)),
+            table(
                 ("cause", "#seconds", "meaning"),
                 [(cause_label(cause), f"{getattr(report.seconds, cause):.1f}", MEANINGS[cause]) for cause in CAUSES],
             ),
             "<h2>Evaluations</h2>",
-            _table(
+            table(
                 ("#step", "source", "#loss", "#bits per byte"),
                 [
                     (f"{row['step']:,}", row.get("source", "all"), _number(row.get("loss")), _number(row.get("bitsPerByte")))
                     for row in history.evaluations
                 ],
             ),
+            *_tasks(history),
             f"<h2>Events</h2>{_more(len(history.events))}",
-            _table(
+            table(
                 ("time", "process group", "event"),
                 [(moment(row["time"]), f"{row['attempt']}.{row['restart']}", event_sentence(row)) for row in history.events[-_EVENTS:]],
             ),
@@ -78,7 +79,14 @@ def page(history: History, now: float) -> str:
     )
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def _tasks(history: History) -> list[str]:
+    """The newest result of each task; nothing for a run without tasks."""
+    names = ("accuracy", "standardError", "centred", "bitsPerByte")
+    rows = [(row["task"], f"{row['step']:,}", *(_number(row.get(name)) for name in names)) for row in last_tasks(history)]
+    return ["<h2>Tasks</h2>", table(("task", "#step", "#accuracy", "#standard error", "#centred", "#bits per byte"), rows)] if rows else []
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table; a column whose title begins with # is aligned to the right."""
     kinds = [' class="n"' if title.startswith("#") else "" for title in titles]
     head = "".join(f"<th{kind}>{escape(title.removeprefix('#'))}</th>" for title, kind in zip(titles, kinds, strict=True))
@@ -89,7 +97,7 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f"<table>{f'<tr>{head}</tr>' if head else ''}{body}</table>"
 
 
-def _inline(svg: str) -> str:
+def inline(svg: str) -> str:
     """A picture as part of the page: without the header of a file."""
     return re.sub(r"^.*?(?=<svg)", "", svg, count=1, flags=re.DOTALL)
 

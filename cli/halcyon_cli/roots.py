@@ -21,6 +21,13 @@ Place = Annotated[
         metavar="RUN|ROOT|RUN.YAML",
     ),
 ]
+Places = Annotated[
+    list[str],
+    typer.Argument(
+        help="Name of a TrainingRun in the cluster; or a checkpoint root (s3://BUCKET/PATH, a directory), or the document that names it.",
+        metavar="RUN|ROOT|RUN.YAML",
+    ),
+]
 
 
 def is_root(place: str) -> bool:

@@ -83,6 +83,8 @@ def run_view(
         fact("loss", Text(f"{losses[-1]:.4f}  ") + Text(sparkline(losses, _WIDTH), "cyan"))
     if progress is not None and progress.evaluated is not None:
         fact("evaluates", f"run {progress.evaluated.run} at step {progress.evaluated.step:,}, {progress.evaluated.path}")
+    if progress is not None and progress.tasks:
+        fact("tasks", ", ".join(f"{name} {value:.4f}" for name, value in progress.tasks.items()))
     if status.checkpoint is not None:
         fact("saved", f"step {status.checkpoint.step:,}, {_ago(status.checkpoint.time, now)} ago, {status.checkpoint.path}")
     causes = {name: count for name, count in status.restarts.model_dump(by_alias=True).items() if count and name != "total"}

@@ -25,6 +25,8 @@ SMEAR_RATE = 0.2
 _RESIDUAL_SHARE, _VALUES_SHARE = 0.01, 0.5
 MOMENTUM_START, MOMENTUM, MOMENTUM_END = 0.85, 0.97, 0.90
 MOMENTUM_WARMUP = 400
+EPSILON = 1e-10
+"""Of AdamW."""
 
 
 class InvalidDial(ValueError):
@@ -201,7 +203,7 @@ def _check(choices: Choices) -> None:
 
 
 def adamw_groups(width: int, rate: float, *, embedding: float, head: float, scalar: float) -> list[dict[str, Any]]:
-    """The groups of ``spec.optimizer.muonAdamw``: their rates as factors of the rate of matrices.
+    """The groups of ``spec.optimizer`` with AdamW: their rates as factors of the rate of matrices.
 
     Rates of embeddings and head fall with the square root of the width; they were found at a width of 768.
 
@@ -215,7 +217,8 @@ def adamw_groups(width: int, rate: float, *, embedding: float, head: float, scal
     by_width = math.sqrt(REFERENCE_WIDTH / width)
 
     def group(match: str, own: float, beta1: float, beta2: float, weight_decay: float) -> dict[str, Any]:
-        return {"match": match, "learningRate": own / rate, "weightDecay": weight_decay, "beta1": beta1, "beta2": beta2}
+        rates = {"learningRate": own / rate, "weightDecay": weight_decay}
+        return {"match": match, "rule": "adamw", **rates, "beta1": beta1, "beta2": beta2, "epsilon": EPSILON}
 
     return [
         group("untied_head.*", head * by_width, 0.8, 0.96, 0.01),
@@ -267,7 +270,8 @@ def document(found: Dial) -> dict[str, Any]:
                     "wsd": {"warmupSteps": found.warmup_steps, "decaySteps": found.warmdown_steps, "minRatio": choices.final_rate}
                 },
                 "otherSchedules": {"points": points, "weightDecayShape": "cosine"},
-                "muonAdamw": {"iterationType": "bfloat16", "groups": groups},
+                "muonAdamw": {"iterationType": "bfloat16"},
+                "groups": groups,
             },
             "trainer": {
                 "steps": found.steps,

@@ -138,8 +138,9 @@ def _state_bytes(spec: TrainingRunSpec) -> int:
 
 
 def _reference_bytes(spec: TrainingRunSpec) -> int:
-    """Bytes per parameter of the reference model of ``spec.objective``, which is stored in the type of the parameters."""
-    return _BYTES[spec.trainer.precision.parameters] if has_reference_copy(spec) else 0
+    """Bytes per parameter of the models that ``spec.objective`` keeps beside the trained one, in the type of the parameters."""
+    copies = has_reference_copy(spec) + (spec.objective.policy is not None and spec.objective.policy.has_sampler)
+    return copies * _BYTES[spec.trainer.precision.parameters]
 
 
 def _average_bytes(spec: TrainingRunSpec) -> int:

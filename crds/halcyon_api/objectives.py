@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from halcyon_api.spec.objective import PolicySpec
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -29,19 +30,23 @@ def objective_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
                 "with objective.preference an answer must not see the other one; leave it out",
             )
         if objective.preference.has_reference:
-            yield from _reference_problems(spec, objective.preference.kind)
+            yield from _reference_problems(spec, f"preference.{objective.preference.kind}")
+    if objective.policy is not None:
+        yield from _policy_problems(spec, objective.policy)
+        if objective.policy.has_reference:
+            yield from _reference_problems(spec, "policy.beta")
 
 
 def has_reference_copy(spec: TrainingRunSpec) -> bool:
     """Whether the state of a run holds a reference model. With an adapter the frozen weights are the reference."""
-    preference = spec.objective.preference
-    return preference is not None and preference.has_reference and spec.adapter is None
+    compared = spec.objective.preference or spec.objective.policy
+    return compared is not None and compared.has_reference and spec.adapter is None
 
 
 def _per_token(spec: TrainingRunSpec) -> bool:
     """Whether the loss is in nats per token."""
-    finetune = spec.objective.finetune
-    return spec.objective.preference is None and (finetune is None or finetune.weighting == "token")
+    objective, finetune = spec.objective, spec.objective.finetune
+    return objective.preference is None and objective.policy is None and (finetune is None or finetune.weighting == "token")
 
 
 def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Iterator[tuple[str, str]]:
@@ -50,6 +55,14 @@ def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Iterator[
     if objective.preference is not None:
         if form.preference is None:
             yield field, f"objective.preference needs pairs, and {form.kind} has none; set format preference, or change the objective"
+    elif objective.policy is not None:
+        if form.prompt is None:
+            yield field, f"objective.policy needs prompts, and {form.kind} has none; set format prompt, or change the objective"
+    elif form.prompt is not None:
+        yield (
+            f"{field}.prompt",
+            "prompts need an objective that answers them; set objective.policy, or take format chat to train on the given answers",
+        )
     elif form.preference is not None:
         yield (
             f"{field}.preference",
@@ -74,7 +87,8 @@ def _row_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
         if source.layout.concatenate is None:
             yield (
                 f"spec.data.sources[{source.name}].layout",
-                f"objective.{kind} packs whole conversations by itself; leave layout out",
+                f"objective.{kind} {'takes one prompt after the other' if kind == 'policy' else 'packs whole conversations by itself'}; "
+                "leave layout out",
             )
     for number, entry in enumerate(spec.trainer.batch_schedule):
         if entry.sequence_length not in (None, spec.trainer.sequence_length):
@@ -84,17 +98,47 @@ def _row_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
             )
 
 
+def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Iterator[tuple[str, str]]:
+    """A step has whole groups of answers, and a row has room for a prompt."""
+    trainer, field = spec.trainer, "spec.objective.policy"
+    if spec.task == "evaluate":
+        yield (
+            "spec.task",
+            "with objective.policy only a run that trains samples answers; set trainer.evaluation in that run, or use `halcyon eval`",
+        )
+    if policy.max_tokens >= trainer.sequence_length:
+        yield (
+            f"{field}.maxTokens",
+            f"an answer of {policy.max_tokens} tokens leaves no position for a prompt in a sequence of {trainer.sequence_length}; "
+            "lower it, or raise trainer.sequenceLength",
+        )
+    if spec.data.mixture.last_batch == "pad":
+        yield "spec.data.mixture.lastBatch", "with objective.policy every row is an answer, so a batch cannot be filled; leave it out"
+    for size in trainer.batch_sizes:
+        if size % policy.group_size:
+            yield (
+                f"{field}.groupSize",
+                f"{policy.group_size} must divide every batch size, and {size} is no multiple of it; the next one is "
+                f"{-(-size // policy.group_size) * policy.group_size}",
+            )
+    if policy.has_sampler and spec.origin is not None and not spec.origin.takes_weights:
+        yield (
+            f"{field}.updatesPerRollout",
+            "the run that this one goes on from has no weights that sample; begin with weights alone (from.weightsOnly: true), or leave it "
+            "out",
+        )
+
+
 def _reference_problems(spec: TrainingRunSpec, kind: str) -> Iterator[tuple[str, str]]:
-    """DPO and IPO compare with the weights that the run begins with."""
+    """Such losses compare with the weights that the run begins with."""
     lora = spec.lora
     if spec.task == "train" and (spec.origin is None or not spec.origin.takes_weights):
         yield (
             "spec.from",
-            f"objective.preference.{kind} compares with the weights that the run begins with; name them: huggingFace, or a run with "
-            "weightsOnly: true",
+            f"objective.{kind} compares with the weights that the run begins with; name them: huggingFace, or a run with weightsOnly: true",
         )
     if lora is not None and lora.train_also:
         yield (
             "spec.adapter.lora.trainAlso",
-            f"objective.preference.{kind} compares with the weights beside the adapter, so they must stay frozen; leave trainAlso out",
+            f"objective.{kind} compares with the weights beside the adapter, so they must stay frozen; leave trainAlso out",
         )

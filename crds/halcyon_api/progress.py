@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, field_validator
 
 from halcyon_api.base import ApiModel, RunName, Timestamp
 from halcyon_api.goodput import GoodputSeconds
 from halcyon_api.save_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
 from halcyon_api.spec.sources import SourceName
+from halcyon_api.task_results import REPORTED_TASKS
 
 Stage = Literal["starting", "joining", "tokenizing", "restoring", "compiling", "training", "evaluating", "saving", "leaving", "done"]
 
@@ -92,7 +93,9 @@ class Progress(ReportModel):
     )
     preference_accuracy: float | None = Field(default=None, description="Objective `preference`: share of pairs in the right order.")
     reward_margin: float | None = Field(default=None, description="Its mean difference of rewards.")
+    reward: float | None = Field(default=None, description="Objective `policy`: mean reward.")
     evaluated: Evaluated | None = Field(default=None, description="The checkpoint that a run of task `evaluate` evaluates.")
+    tasks: Annotated[dict[str, float], Field(max_length=32)] | None = Field(default=None, description="Results by task.")
     save_interval_seconds: float | None = Field(default=None, description="Seconds between saves, if saves are made by time.")
     exported_step: StepNumber | None = Field(default=None, description="Step of the newest complete export, if the run has `export`.")
     attention: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z, ]*$")] | None = Field(
@@ -104,6 +107,12 @@ class Progress(ReportModel):
     plan: Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9., ]*$")] | None = Field(
         default=None, description="How a step uses the devices: mesh, microbatches, remat policy and memory of one device."
     )
+
+    @field_validator("tasks")
+    @classmethod
+    def _known_tasks(cls, tasks: dict[str, float] | None) -> dict[str, float] | None:
+        """Only names of the contract: a report must not make labels of its own."""
+        return None if tasks is None else {name: value for name, value in tasks.items() if name in REPORTED_TASKS}
 
     @property
     def counts(self) -> tuple[int, ...]:

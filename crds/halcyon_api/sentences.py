@@ -13,6 +13,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
+from halcyon_api.spec.objective import REWARD_PATTERN
+
 MAX_SHOWN = 12
 """Maximum number of fields that a sentence lists."""
 _MAX_WORD = 60
@@ -46,6 +48,7 @@ _PATTERNS = {
     r"^[a-z]([-a-z0-9]*[a-z0-9])?$": "begin with a letter, end with a letter or digit, and hold only lower-case letters, digits and -",
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case letters, digits and -",
     r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case letters, digits, - and .",
+    REWARD_PATTERN: "be gsm8k, spellingBee, or the import path of a function, such as package.module:function",
 }
 """Patterns and their descriptions."""
 

@@ -15,8 +15,9 @@ from halcyon_api.schedules import schedule_problems
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.attention import widest_cudnn_head
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
-from halcyon_api.spec.optimizer import WIDE_ONLY
+from halcyon_api.spec.optimizer import WIDE_ONLY, InvalidGroup
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
+from halcyon_api.task_results import CORE, TASK_NAMES
 from halcyon_api.training_run import TrainingRunSpec
 
 
@@ -51,6 +52,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         *_adapter_problems(spec),
         *_schedule_problems(spec),
         *_precision_problems(spec),
+        *_group_problems(spec),
         *_elastic_problems(spec),
     )
 
@@ -212,6 +214,17 @@ def _precision_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     return tuple(found)
 
 
+def _group_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """The rule of a group must have the settings that the group changes."""
+    found: list[Problem] = []
+    for number, group in enumerate(spec.optimizer.groups or ()):
+        try:
+            spec.optimizer.settings_of(group)
+        except InvalidGroup as error:
+            found.append(Problem(f"spec.optimizer.groups[{number}].{error.field}", str(error)))
+    return tuple(found)
+
+
 def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     if spec.task == "data" and spec.accelerator.type != "cpu":
         return (Problem("spec.accelerator.type", "a run of task data only tokenizes, for which it needs no accelerator; take cpu"),)
@@ -227,7 +240,7 @@ def _adapter_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 def _evaluation_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     """A run of task evaluate needs held-out data, and the sets of an evaluation need sources that exist."""
-    return (*_set_problems(spec), *_held_out_problems(spec))
+    return (*_set_problems(spec), *_held_out_problems(spec), *_task_problems(spec))
 
 
 def _set_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
@@ -264,9 +277,33 @@ def _names(names: set[str]) -> str:
 
 def _held_out_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     fractions = [spec.data.validation.fraction if source.validation is None else source.validation.fraction for source in spec.data.sources]
-    if spec.task != "evaluate" or any(fractions):
+    if spec.task != "evaluate" or any(fractions) or spec.trainer.evaluation.tasks is not None:
         return ()
     field = "spec.data.validation.fraction"
     return (
         Problem(field, "nothing is held out to evaluate on; raise it, or give a source validation.fraction: 1 to evaluate on all of it"),
     )
+
+
+def _task_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """Tasks have names that exist, and files in the trainer's file system."""
+    tasks, field = spec.trainer.evaluation.tasks, "spec.trainer.evaluation.tasks"
+    if tasks is None:
+        return ()
+    if spec.task == "data":
+        return (Problem(field, "a run of task data has no model to ask; leave tasks out"),)
+    if not tasks.files:
+        return (Problem(f"{field}.files", f"there is no task; give the path of one or more of {', '.join((*TASK_NAMES, CORE))}"),)
+    found = [
+        Problem(f"{field}.files.{name}", f"there is no such task; the tasks are {', '.join((*TASK_NAMES, CORE))}")
+        for name in tasks.files
+        if name not in (*TASK_NAMES, CORE)
+    ]
+    found += [
+        Problem(
+            f"{field}.files.{name}", f"{path or 'an empty path'} is no path in the trainer's file system; mount the file with data.volume"
+        )
+        for name, path in tasks.files.items()
+        if not path or "://" in path
+    ]
+    return tuple(found)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from halcyon_api.progress import Progress
 from halcyon_api.training_run import InvalidRun, parse_run
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
@@ -56,3 +57,37 @@ def test_what_the_best_checkpoint_needs(evaluation: dict[str, Any], sentence: st
 def test_sets_with_names_of_their_own_are_valid() -> None:
     tags = [{"name": "code", "sources": ["a"]}]
     assert problems(everySteps=5, bySource={"tags": tags}, best={"of": "code", "average": "macro", "patience": 3}) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({}, f"{FIELD}.tasks.files: there is no task; give the path of one or more of arc-easy, "),
+        ({"arc": "x.jsonl"}, f"{FIELD}.tasks.files.arc: there is no such task; the tasks are arc-easy, "),
+        ({"core": "s3://bundle/core"}, f"{FIELD}.tasks.files.core: s3://bundle/core is no path in the trainer's file system"),
+    ],
+)
+def test_a_task_has_a_name_and_a_file(files: dict[str, str], sentence: str) -> None:
+    (found,) = problems(tasks={"files": files})
+    assert found.startswith(sentence)
+    assert problems(tasks={"files": {"core": "/tasks/core", "gsm8k": "test.jsonl"}, "everySteps": 5}) == []
+
+
+def test_tasks_alone_can_be_evaluated_but_not_with_task_data() -> None:
+    source = {"name": "a", "stdlib": {}, "validation": {"fraction": 0.0}}
+    changes: dict[str, Any] = {"spec__from": {"run": "base"}, "spec__data__sources": [source]}
+    for task, tasks, expected in (
+        ("evaluate", None, ["spec.data.validation.fraction"]),
+        ("evaluate", {"files": {"core": "/core"}}, []),
+        ("data", {"files": {"core": "/core"}}, [f"{FIELD}.tasks"]),
+    ):
+        evaluation = {} if tasks is None else {"tasks": tasks}
+        run = document(spec__task=task, spec__trainer__evaluation=evaluation, **changes)
+        if task == "data":
+            del run["spec"]["from"]
+        assert [problem.field for problem in find_problems(parse_run(run).spec)] == expected
+    assert "tasks" not in parse_run(document()).spec.trainer.evaluation.document(), "fingerprints of older documents must stay"
+
+
+def test_a_report_has_only_tasks_of_the_contract() -> None:
+    assert Progress(tasks={"core": 0.2, "x" * 1000: 1.0}).tasks == {"core": 0.2}

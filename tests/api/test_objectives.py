@@ -17,6 +17,12 @@ BASE = {"huggingFace": {"path": "/base"}}
 DPO: dict[str, Any] = {"preference": {"dpo": {}}}
 SIMPO: dict[str, Any] = {"preference": {"simpo": {}}}
 FINETUNE: dict[str, Any] = {"finetune": {}}
+PROMPTS = {"prompt": {}}
+
+
+def policy(**fields: Any) -> dict[str, Any]:
+    """The objective of a policy; the document's batches have 8 rows of 32 tokens."""
+    return {"policy": {"reward": "gsm8k", "groupSize": 4, "maxTokens": 16, **fields}}
 
 
 def spec_of(objective: dict[str, Any], form: dict[str, Any], *, layout: dict[str, Any] | None = None, **changes: Any) -> TrainingRunSpec:
@@ -39,6 +45,10 @@ def sentences(*arguments: Any, **changes: Any) -> list[str]:
         (DPO, PAIRS, {"spec__from": BASE, "spec__adapter": {"lora": {"dropout": 0.1}}}),
         (DPO, PAIRS, {"spec__task": "evaluate", "spec__from": {"run": "base", "root": "file:///base"}}),
         (DPO, TEXT, {"spec__task": "data"}),
+        (policy(), PROMPTS, {}),
+        (policy(beta=0.1), PROMPTS, {"spec__from": BASE}),
+        (policy(groupSize=2), PROMPTS, {"spec__trainer__batchSchedule": [{"fromStep": 5, "batchSize": 16}]}),
+        (policy(), PROMPTS, {"spec__task": "data"}),
     ],
 )
 def test_objectives_with_their_sources_are_valid(objective: dict[str, Any], form: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -80,6 +90,29 @@ def test_objectives_with_their_sources_are_valid(objective: dict[str, Any], form
             {"spec__from": BASE, "spec__adapter": {"lora": {"trainAlso": ["embedding.*"]}}},
             "spec.adapter.lora.trainAlso: objective.preference.dpo compares with the weights beside the adapter",
         ),
+        (policy(), CHAT, {}, "format: objective.policy needs prompts, and chat has none; set format prompt"),
+        (FINETUNE, PROMPTS, {}, "format.prompt: prompts need an objective that answers them; set objective.policy"),
+        (policy(groupSize=3), PROMPTS, {}, "groupSize: 3 must divide every batch size, and 8 is no multiple of it; the next one is 9"),
+        (policy(maxTokens=32), PROMPTS, {}, "maxTokens: an answer of 32 tokens leaves no position for a prompt in a sequence of 32"),
+        (policy(beta=0.1), PROMPTS, {}, "spec.from: objective.policy.beta compares with the weights that the run begins with"),
+        (
+            policy(),
+            PROMPTS,
+            {"spec__task": "evaluate", "spec__from": {"run": "base", "root": "file:///base"}},
+            "spec.task: with objective.policy only a run that trains",
+        ),
+        (
+            policy(updatesPerRollout=2),
+            PROMPTS,
+            {"spec__from": {"run": "base", "root": "file:///base"}},
+            "updatesPerRollout: the run that this one goes on from has no weights that sample; begin with weights alone",
+        ),
+        (
+            policy(),
+            PROMPTS,
+            {"spec__trainer__evaluation": {"everySteps": 5, "best": {"metric": "bitsPerByte"}}},
+            "an evaluation with this objective.policy has no bits per byte",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(objective: dict[str, Any], form: dict[str, Any], changes: dict[str, Any], sentence: str) -> None:
@@ -90,14 +123,17 @@ def test_what_does_not_fit_is_one_sentence(objective: dict[str, Any], form: dict
 @pytest.mark.parametrize(
     ("objective", "sentence"),
     [
-        ({}, "exactly one of nextToken, finetune, preference"),
-        ({"finetune": {}, "nextToken": {}}, "exactly one of nextToken, finetune, preference"),
+        ({}, "exactly one of nextToken, finetune, preference, policy"),
+        ({"finetune": {}, "nextToken": {}}, "exactly one of nextToken, finetune, preference, policy"),
         ({"preference": {}}, "exactly one of dpo, ipo, simpo, orpo"),
         ({"preference": {"dpo": {}, "ipo": {}}}, "exactly one of dpo, ipo, simpo, orpo"),
         ({"preference": {"dpo": {"labelSmoothing": 0.5}}}, "less than or equal to 0.49"),
         ({"preference": {"dpo": {"beta": 0.0}}}, "greater than 0"),
         ({"preference": {"simpo": {"dropout": 0.1}}}, "spec.objective.preference.simpo.dropout: unknown field"),
         ({"finetune": {"weighting": "row"}}, "'token' or 'conversation'"),
+        ({"policy": {}}, "spec.objective.policy.reward: required, and not there; add it"),
+        (policy(groupSize=1), "spec.objective.policy.groupSize: must be greater than or equal to 2"),
+        (policy(reward="mine"), "'mine' must be gsm8k, spellingBee, or the import path of a function, such as package.module:function"),
     ],
 )
 def test_the_schema_of_objectives(objective: dict[str, Any], sentence: str) -> None:

@@ -55,6 +55,17 @@ def test_the_server_of_the_example_is_accepted(api_server: ControlPlane, shared_
     assert said.count("created (server dry run)") == len(moved) == 3
 
 
+def test_the_chain_of_the_example_is_accepted(api: Api, api_server: ControlPlane, shared_namespace: str) -> None:
+    assert api is not None, "the API server must serve the kinds"
+    built = list(yaml.safe_load_all(api_server.kubectl("kustomize", EXAMPLES / "chat")))
+    kinds = [found["kind"] for found in built]
+    assert kinds.count("TrainingRun") >= 4
+    assert {"Job", "Deployment", "Service", "HorizontalPodAutoscaler"} <= set(kinds)
+    arguments = ["create", "--dry-run=server", "--filename=-", "--warnings-as-errors", "--validate=strict"]
+    said = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all([in_namespace(one, shared_namespace) for one in built]))
+    assert said.count("created (server dry run)") == len(built)
+
+
 @pytest.mark.parametrize("everywhere", [True, False], ids=["cluster", "namespace"])
 def test_the_chart_is_accepted(helm: Helm, shared_namespace: str, everywhere: bool) -> None:
     values = {

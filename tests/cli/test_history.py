@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -33,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
     second = Recorder(store.place, group(1, resumed=20, attempt=2, writer="b", began=2000.0), seconds=20.0)
     second.flush([Row("restored", 2001.0, {"step": 20, "path": "steps/x/", "seconds": 0.5}), *numbers(21, 40)])
     second.flush([Row("evaluation", 2100.0, {"step": 40, "loss": 0.25, "bits_per_byte": 0.5, "seconds": 1.0})])
+    second.flush([Row("task", 2099.0, {"step": 40, "task": "gsm8k", "accuracy": 0.125, "standard_error": 0.0625})])
     second.flush([Row("done", 2101.0, {"step": 40, "message": "all 40 steps are <done>"})])
     return folder
 
@@ -47,6 +49,7 @@ def test_the_report_of_a_root_counts_repeated_steps_as_lost(folder: Path) -> Non
         assert shown.exit_code == 0, shown.output
         assert "complete, 80.0% goodput of 50.0 s" in shown.stdout
         assert "all 40 steps are <done>" in shown.stdout
+        assert re.search(r"gsm8k +40 +0\.1250 +0\.0625", shown.stdout)
     found = json.loads(run("report", folder, "--json").stdout)
     assert (found["lostSteps"], found["restarts"], found["seconds"]["lostWork"]) == (10, 1, 10.0)
     assert [one["name"] for one in found["processGroups"]] == ["1.0", "2.0"]
@@ -69,6 +72,7 @@ def test_the_pictures_and_the_page_are_complete_files(folder: Path, tmp_path: Pa
     page = html.read_text()
     assert page.count("<svg") == 2
     assert "all 40 steps are &lt;done&gt;" in page
+    assert '<td>gsm8k</td><td class="n">40</td><td class="n">0.1250</td>' in page
     assert "http://" not in page.replace("http://www.w3.org/", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
     compared = run("compare", folder, folder, "--svg", both)
     assert compared.exit_code == 0, compared.output

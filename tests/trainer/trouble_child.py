@@ -5,13 +5,15 @@ Steps are counted from 0. A process that hangs cannot end before the test acts o
 HANG=STEP,PROCESS: that process never gets the batch of that step. AWAIT_NOTICE=STEP,PROCESS: that process gets the batch of that step only
 after the processes agreed on their last step after a notice. HANG_EVALUATING=BATCHES: every process of a run that only evaluates hangs
 after this number of batches. POISON=STEP: the loss weights of that step are NaN. STALL_EXPORT=STEP,PROCESS: that process writes no file of
-the export after that many steps. EXPORT_FILE_BYTES: the largest file of an export.
+the export after that many steps. EXPORT_FILE_BYTES: the largest file of an export. HANG_TASK=NAME: that task of an evaluation goes on until
+a notice comes.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import Any
 
 from halcyon.cli.main import app
@@ -21,11 +23,13 @@ from halcyon.huggingface.background import Exporter
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.storage.failures import Abandoned
 from halcyon.telemetry import RunReporter
+from halcyon.training import tasks
 
 batch, evaluated_batch, create_sync_point = Loader.batch, RunReporter.evaluated_batch, SyncPoint.__init__
 sync_points: list[SyncPoint] = []
 evaluated: list[RunReporter] = []
 write_share = Exporter._write_share
+asked = tasks._asked
 
 
 def concerns(variable: str, step: int) -> bool:
@@ -73,10 +77,18 @@ def stalled_share(exporter: Exporter, one: Any) -> None:
     write_share(exporter, one)
 
 
+def endless_task(runner: Any, chosen: Any, index: int, count: int, on_progress: Any) -> Any:
+    while chosen.name == os.environ.get("HANG_TASK"):
+        on_progress()  # raises an exception after a notice
+        time.sleep(0.01)
+    return asked(runner, chosen, index, count, on_progress)
+
+
 def install() -> None:
     """Put the trouble into the trainer's classes."""
     Loader.batch = troubled_batch  # type: ignore[method-assign]
     Exporter._write_share = stalled_share  # type: ignore[method-assign]
+    tasks._asked = endless_task
     background.FILE_BYTES = int(os.environ.get("EXPORT_FILE_BYTES", background.FILE_BYTES))
     SyncPoint.__init__ = known_sync_point  # type: ignore[method-assign]
     RunReporter.evaluated_batch = hanging_evaluation  # type: ignore[method-assign]

@@ -5,27 +5,29 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from halcyon.cli.errors import console
+from halcyon_api.counting import counted
 from halcyon_api.status import parse_status
 from halcyon_api.yaml_text import InvalidYaml, read_document
 from halcyon_cli.cluster import ClusterAccess, Runs
 from halcyon_cli.commands.options import Context, Namespace
-from halcyon_cli.commands.output import write_file, write_json
+from halcyon_cli.commands.output import say, write_file, write_json
 from halcyon_cli.errors import Rejected, reporting_errors
 from halcyon_cli.report import Report, read_report
-from halcyon_cli.roots import Endpoint, Place, Region, history_of_root, is_root
+from halcyon_cli.roots import Endpoint, Places, Region, history_of_root, is_root
 
 if TYPE_CHECKING:
     from halcyon.history.reading import History
 
 
 def report(
-    run: Place,
+    runs: Places,
     namespace: Namespace = None,
     context: Context = None,
     file: Annotated[
@@ -39,13 +41,30 @@ def report(
         Path | None, typer.Option("--csv", help="With a ROOT: write the numbers of the steps to this file (- for standard output).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="Report on the chain of runs that ends with this ROOT, or with each of several.")
+    ] = False,
+    markdown: Annotated[Path | None, typer.Option(help="With --chain: write the report to this Markdown file.")] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="With --chain: price of a chip hour. Default: accelerator.pricePerChipHour of each run.")
+    ] = None,
+    results: Annotated[
+        list[Path] | None, typer.Option(metavar="FOLDER", help="With --chain: a folder of `halcyon eval --results`; may be repeated.")
+    ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
     """Show where the time of a run went: seconds by cause, its process groups, and a time line. With a ROOT, its losses too.
 
-    The checkpoint root of a run holds its whole history, during the run and years later; no cluster is needed to read it."""
+    The checkpoint root of a run holds its whole history, during the run and years later; no cluster is needed to read it. With --chain:
+    the report card of a chain of runs, from the first to the one whose ROOT is given."""
     with reporting_errors():
+        if chain:
+            _report_chain(runs, html, markdown, price, results or (), endpoint, region, as_json=as_json)
+            return
+        if len(runs) > 1 or markdown is not None or price is not None or results:
+            raise Rejected("several runs, --markdown, --price and --results need --chain; `halcyon compare` compares runs")
+        (run,) = runs
         if file is None and is_root(run):
             _report_root(history_of_root(run, endpoint, region), svg, html, table, as_json=as_json)
             return
@@ -88,6 +107,42 @@ def _report_root(history: History, svg: Path | None, html: Path | None, table: P
         sys.stdout.write(history_report.table(history))
     elif table is not None:
         write_file(history_report.table(history), table, "--csv")
+
+
+def _report_chain(
+    places: Sequence[str],
+    html: Path | None,
+    markdown: Path | None,
+    price: float | None,
+    results: Sequence[Path],
+    endpoint: str | None,
+    region: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    from halcyon.cli.checkpoints import root_store
+    from halcyon.cli.errors import report_root_errors
+    from halcyon_cli.chain import card as cards
+    from halcyon_cli.chain.markdown import markdown as as_markdown
+    from halcyon_cli.chain.reading import read_chain
+
+    with report_root_errors():
+        found = read_chain([root_store(one, endpoint, region) for one in places], lambda root: root_store(root, endpoint, region), results)
+    card = cards.card(found, price, time.time())
+    if as_json:
+        write_json(cards.document(found, price))
+    elif html is None and markdown is None:
+        sys.stdout.write(as_markdown(card))
+    if markdown is not None:
+        write_file(as_markdown(card), markdown, "--markdown")
+    if html is not None:
+        from halcyon_cli.chain.html import html as as_html
+
+        write_file(as_html(card), html, "--html")
+    if not as_json:
+        for path in (markdown, html):
+            if path is not None:
+                say(f"{path}: the report card of {counted(len(found.stages), 'stage')}")
 
 
 def compare(

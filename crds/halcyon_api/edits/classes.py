@@ -47,6 +47,7 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("after", "live", "checked before the first attempt only", starts_again=False),
     EditRule("task", "frozen", "another task is another run"),
     EditRule("accelerator", "atCheckpoint", "pods are placed once; the batch and the order of the data stay"),
+    EditRule("accelerator.pricePerChipHour", "live", "only reports use it, from the next attempt on", starts_again=False),
     EditRule("mesh", "atCheckpoint", "arrays are sharded again from the checkpoint"),
     EditRule("model", "frozen", "the arrays of the checkpoint have its shapes"),
     EditRule("adapter", "frozen", "the arrays of the checkpoint have its shapes"),

@@ -207,6 +207,7 @@ class AcceleratorSpec(RuledModel):
         ),
     )
     host_resources: HostResources = Field(default_factory=HostResources, description="CPU and memory of each host's trainer container.")
+    price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = Field(default=None, description="Price of a chip hour.")
 
     rules: ClassVar = (
         *(_topology_rule(row) for row in TABLE.values()),

@@ -1,10 +1,10 @@
-"""``spec.trainer.evaluation``: when a run evaluates, the named sets of an evaluation, the best checkpoint and early stopping."""
+"""``spec.trainer.evaluation``: when a run evaluates, the named sets of an evaluation, tasks, the best checkpoint and early stopping."""
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from halcyon_api.base import ApiModel, Rule, RuledModel
 from halcyon_api.spec.sources import SourceName
@@ -43,6 +43,16 @@ class BestSpec(ApiModel):
         return f"{self.average} {self.metric} of {self.of or 'all sources'}"
 
 
+class TasksSpec(ApiModel):
+    """Tasks, from files in the trainer's file system. A model is asked in conversations, unless its objective is ``nextToken``."""
+
+    files: Annotated[dict[str, Annotated[str, StringConstraints(max_length=512)]], Field(max_length=16)] = Field(
+        description="Path of each, by its name; `core`: the bundle of CORE."
+    )
+    every_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="Also every N steps.")
+    most: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Most examples of each.")
+
+
 class EvaluationSpec(RuledModel):
     """Loss and bits per byte on the held-out part."""
 
@@ -58,6 +68,7 @@ class EvaluationSpec(RuledModel):
     )
     by_source: BySourceSpec | None = Field(default=None, description="Evaluate each source alone, on `batches` each.")
     best: BestSpec | None = Field(default=None, description="Save a checkpoint at each improvement, and never delete the best.")
+    tasks: TasksSpec | None = Field(default=None, description="Tasks to run.")
 
     rules: ClassVar = (
         Rule(

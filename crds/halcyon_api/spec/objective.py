@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from halcyon_api.base import ApiModel, OneOf
 
@@ -64,12 +64,48 @@ class PreferenceSpec(OneOf):
         return self.dpo is not None or self.ipo is not None
 
 
+REWARD_PATTERN = r"^(gsm8k|spellingBee|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
+
+
+class PolicySpec(ApiModel):
+    """Group relative policy optimization (Shao et al. 2024): sampled answers with rewards. A row of the batch is an answer."""
+
+    reward: Annotated[str, StringConstraints(max_length=253, pattern=REWARD_PATTERN)] = Field(
+        description="`gsm8k`, `spellingBee`, or a function, as `package.module:function`."
+    )
+    group_size: Annotated[int, Field(ge=2, le=1024)] = Field(default=8, description="Answers to each prompt.")
+    max_tokens: Annotated[int, Field(ge=1, le=1_048_576)] = Field(default=256, description="Maximum tokens of an answer.")
+    temperature: float = Field(default=1.0, gt=0, le=100, description="Of sampling and loss.")
+    advantage: Literal["standardized", "centred"] = Field(
+        default="standardized", description="Reward minus the mean of its group; `standardized`: divided by the deviation."
+    )
+    normalization: Literal["token", "sequence", "constant"] = Field(
+        default="token", description="Mean over tokens (DAPO), over answers (GRPO), or sum / `maxTokens` (Dr. GRPO)."
+    )
+    ratio: Literal["token", "sequence"] = Field(default="token", description="Of each token, or of the answer (GSPO).")
+    clip_low: float = Field(default=0.2, ge=0, le=1, description="The ratio is clipped at 1 - clipLow.")
+    clip_high: float = Field(default=0.2, ge=0, le=1000, description="The ratio is clipped at 1 + clipHigh.")
+    beta: float = Field(default=0.0, ge=0, le=1000, description="Weight of the KL to the first weights.")
+    updates_per_rollout: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="Steps with the same sampling weights.")
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the loss compares with a reference model: the weights that the run begins with."""
+        return self.beta > 0
+
+    @property
+    def has_sampler(self) -> bool:
+        """Whether the weights that sample differ from those that are trained, in some steps."""
+        return self.updates_per_rollout > 1
+
+
 class ObjectiveSpec(OneOf):
     """The objective: exactly one member."""
 
     next_token: NextTokenSpec | None = Field(default=None, description="Cross entropy of the next token.")
     finetune: FinetuneSpec | None = Field(default=None, description="Cross entropy of the assistant's tokens.")
     preference: PreferenceSpec | None = Field(default=None, description="A loss over pairs.")
+    policy: PolicySpec | None = Field(default=None, description="Rewards of sampled answers.")
 
 
 def next_token() -> ObjectiveSpec:

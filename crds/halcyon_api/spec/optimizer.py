@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from halcyon_api.base import OneOf, Rule, RuledModel
+from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
 from halcyon_api.spec.rules.adafactor import AdafactorSpec
 from halcyon_api.spec.rules.adam_variants import AdamHSpec, AdamMiniSpec, AdemamixSpec, AdoptSpec, MarsSpec, ScheduleFreeSpec
 from halcyon_api.spec.rules.adamw import AdamWSpec
@@ -53,6 +53,14 @@ MOMENTUM: dict[str, str] = {"adamw": "beta1", "muonAdamw": "momentum"}
 """The rules with a momentum that a schedule can set, each with its member for a constant momentum."""
 
 
+class InvalidGroup(ValueError):
+    """A group has a setting that its rule does not take. The message is one sentence."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{message}; leave {field} out, or choose another rule")
+        self.field = field
+
+
 class OptimizerSpec(OneOf, RuledModel):
     """Learning rate, schedule, weight decay, clipping, and the update rule: exactly one member."""
 
@@ -71,7 +79,7 @@ class OptimizerSpec(OneOf, RuledModel):
     soap_muon: SoapMuonSpec | None = Field(default=None, description="SOAP-Muon.")
     kron: KronSpec | None = Field(default=None, description="PSGD-Kron.")
     scion: ScionSpec | None = Field(default=None, description="Scion.")
-    muon_adamw: MuonAdamWSpec | None = Field(default=None, description="Muon beside groups of AdamW.")
+    muon_adamw: MuonAdamWSpec | None = Field(default=None, description="Muon of nanochat.")
     adafactor: AdafactorSpec | None = Field(default=None, description="Adafactor.")
     adopt: AdoptSpec | None = Field(default=None, description="ADOPT.")
     mars: MarsSpec | None = Field(default=None, description="MARS.")
@@ -92,12 +100,6 @@ class OptimizerSpec(OneOf, RuledModel):
             "matrices is for rules for hidden matrices, such as muon; delete it",
             field_path=".matrices",
         ),
-        Rule(
-            "!has(self.groups) || !has(self.muonAdamw)",
-            lambda spec: spec.groups is None or spec.muon_adamw is None,
-            "muonAdamw has groups of its own; move groups to muonAdamw.groups",
-            field_path=".groups",
-        ),
     )
 
     @classmethod
@@ -109,6 +111,22 @@ class OptimizerSpec(OneOf, RuledModel):
     def rule_names(self) -> tuple[str, ...]:
         """The rule of the run, and then those of groups that have another one."""
         return tuple(dict.fromkeys((self.kind, *(group.rule for group in self.groups or () if group.rule is not None))))
+
+    def settings_of(self, group: GroupSpec) -> ApiModel:
+        """The settings of the rule of a group: those of the run if the group has the run's rule, else the defaults; then the group's own.
+
+        Raises:
+            InvalidGroup: The rule does not have one of the group's own settings, or not with this value.
+        """
+        rule = group.rule or self.kind
+        settings = self.value if rule == self.kind else OptimizerSpec.model_validate({rule: {}}).value
+        for name, value in group.own_settings.items():
+            try:
+                settings = type(settings).model_validate(settings.document() | {name: value})
+            except ValidationError:
+                known = name in type(settings).model_fields
+                raise InvalidGroup(name, f"{rule} takes no {name}" + (f" of {value:g}" if known else "")) from None
+        return settings
 
     @property
     def least_moments(self) -> int:

@@ -89,6 +89,14 @@ class PreferenceFormatSpec(ApiModel):
     template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(default=None, description="As in `chat`.")
 
 
+class PromptFormatSpec(ApiModel):
+    """Each row is a prompt to answer, and a reference for the reward."""
+
+    field: FieldName = Field(default="messages", description="Field with the prompt: a text, or messages.")
+    reference_field: FieldName | None = Field(default=None, description="Field with the reference. Default: the assistant's last message.")
+    template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(default=None, description="As in `chat`.")
+
+
 class PrebuiltFormatSpec(ApiModel):
     """Each row is a list of token ids."""
 
@@ -103,6 +111,7 @@ class FormatSpec(OneOf):
     chat: ChatFormatSpec | None = Field(default=None, description="A conversation.")
     preference: PreferenceFormatSpec | None = Field(default=None, description="A preferred and a rejected conversation.")
     prebuilt: PrebuiltFormatSpec | None = Field(default=None, description="Token ids.")
+    prompt: PromptFormatSpec | None = Field(default=None, description="A prompt and a reference.")
 
 
 class ConcatenateSpec(ApiModel):

@@ -110,9 +110,12 @@ def _evaluated(progress: Progress | None) -> str:
     """The result of a run of task `evaluate`, as one sentence."""
     if progress is None or progress.evaluated is None:
         return "the checkpoint is evaluated; the trainer's log and evaluation.json in the checkpoint root have the numbers"
-    numbers = [f"{progress.evaluation_loss:.4f} nats per token" if progress.evaluation_loss is not None else "a loss that is not a number"]
+    numbers = [f"{progress.evaluation_loss:.4f} nats per token"] if progress.evaluation_loss is not None else []
+    if not numbers and not progress.tasks:
+        numbers = ["a loss that is not a number"]
     if progress.bits_per_byte is not None:
         numbers.append(f"{progress.bits_per_byte:.4f} bits per byte")
+    numbers += [f"{name} {value:.4f}" for name, value in sorted((progress.tasks or {}).items())]
     found = progress.evaluated
     return f"the checkpoint of run {found.run} at step {found.step} is evaluated: {', '.join(numbers)}"
 

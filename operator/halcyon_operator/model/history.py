@@ -77,7 +77,7 @@ def resumed_step(report: ProgressReport) -> int | None:
 def shown(progress: Progress, before: Progress | None) -> Progress:
     """Progress as it is shown: rounded (the trainer's log has all digits), and with the last losses until new ones are reported."""
     if before is not None:
-        kept = ("loss", "evaluation_loss", "bits_per_byte", "evaluated")
+        kept = ("loss", "evaluation_loss", "bits_per_byte", "evaluated", "tasks")
         progress = progress.model_copy(update={name: getattr(before, name) for name in kept if getattr(progress, name) is None})
 
     def rounded(value: float | None, digits: int) -> float | None:
@@ -92,6 +92,7 @@ def shown(progress: Progress, before: Progress | None) -> Progress:
             "loss": rounded(progress.loss, 4),
             "evaluation_loss": rounded(progress.evaluation_loss, 4),
             "bits_per_byte": rounded(progress.bits_per_byte, 4),
+            "tasks": None if progress.tasks is None else {name: round(value, 4) for name, value in progress.tasks.items()},
             "best_evaluation": rounded(progress.best_evaluation, 4),
             "mfu": rounded(progress.mfu, 4),
             "tokens_per_second": rounded(progress.tokens_per_second, 1),

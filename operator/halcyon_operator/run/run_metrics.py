@@ -59,6 +59,11 @@ def _restarts(_: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[
         yield (cause,), float(by_cause[cause])
 
 
+def _tasks(_: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[Sample]:
+    for name, value in (status.progress.tasks or {} if status.progress is not None else {}).items():
+        yield (name,), value
+
+
 def _held(status: TrainingRunStatus, what: Literal["devices", "hosts"]) -> float:
     return float(getattr(status.topology, what)) if status.topology is not None and status.phase in PHASES_WITH_DEVICES else 0.0
 
@@ -146,6 +151,13 @@ RUN_METRICS = (
         "gauge",
         "The same in bits per byte of text.",
         _one(lambda _, s: s.progress and s.progress.bits_per_byte),
+    ),
+    RunMetric(
+        "halcyon_run_task_ratio",
+        "gauge",
+        "Result of each task (`trainer.evaluation.tasks`) at its last evaluation, as in `status.progress.tasks`.",
+        _tasks,
+        ("task",),
     ),
     RunMetric(
         "halcyon_run_checkpoint_step",

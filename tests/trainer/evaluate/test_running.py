@@ -131,6 +131,24 @@ def test_tasks_and_core_from_files_to_results(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.variant
+def test_several_answers_give_pass_at_k(tmp_path: Path) -> None:
+    arguments = [
+        *("--task", f"gsm8k={samples.lines(tmp_path / 'gsm8k.jsonl', samples.GSM8K)}"),
+        *("--task", f"humaneval={samples.lines(tmp_path / 'HumanEval.jsonl.gz', samples.HUMAN_EVAL)}"),
+        *("--answers", "3", "--temperature", "1", "--results", str(tmp_path / "results"), "--slots", "2", "--json"),
+    ]
+    done = CliRunner().invoke(app, ["eval", PLACE, *arguments])
+    assert done.exit_code == 0, done.output
+    for result in json.loads(done.stdout)["tasks"]:
+        assert (result["examples"], result["answers"], list(result["passAt"])) == (1, 3, ["1", "2", "3"])
+        assert result["passAt"]["1"] == result["accuracy"]
+    (answer,) = map(json.loads, (tmp_path / "results" / "gsm8k.jsonl").read_text().splitlines())
+    assert len(answer["rights"]) == len(answer["answers"]) == 3
+    assert len({one["text"] for one in answer["answers"]}) > 1, "each answer has a seed of its own"
+
+
+@pytest.mark.slow
+@pytest.mark.variant
 def test_each_example_alone_has_the_same_answer(tmp_path: Path) -> None:
     samples.core_bundle(tmp_path / "bundle")
     model, tokenizer = halcyon.load(PLACE)
@@ -151,10 +169,14 @@ def test_each_example_alone_has_the_same_answer(tmp_path: Path) -> None:
         (["--task", "arc=x"], "there is no task 'arc'"),
         (["--task", "gsm8k=nowhere.jsonl"], "nowhere.jsonl: No such file or directory"),
         (["--core", "nowhere"], "nowhere: it has no file core.yaml"),
+        (["--task", "spelling-bee={words}", "--answers", "4"], "--answers 4: at temperature 0 all answers are the same"),
+        (["--task", "spelling-bee={words}", "--keep"], "--keep: hf:/nowhere is no checkpoint root"),
     ],
 )
-def test_bad_arguments_are_refused_before_the_model_is_read(arguments: list[str], message: str) -> None:
-    done = CliRunner().invoke(app, ["eval", "hf:/nowhere", *arguments])
+def test_bad_arguments_are_refused_before_the_model_is_read(arguments: list[str], message: str, tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("bee\n")
+    done = CliRunner().invoke(app, ["eval", "hf:/nowhere", *(argument.format(words=words) for argument in arguments)])
     assert done.exit_code != 0
     assert message in done.output
 

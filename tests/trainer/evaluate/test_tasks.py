@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -17,8 +18,10 @@ from halcyon.evaluate.tasks.answers import final_number
 from halcyon.evaluate.tasks.calculator import calculate
 from halcyon.evaluate.tasks.example import Choice, Question, Reply, conversation
 from halcyon.evaluate.tasks.registry import TASKS, task_named
-from halcyon.evaluate.tasks.results import Answer, centred, mean_centred, result_of
+from halcyon.evaluate.tasks.results import Answer, centred, pass_at_k, result_of
+from halcyon.evaluate.tasks.stored import chat_core_of, core_of, document_of, numbers_of, parse_results
 from halcyon.sandbox.running import Program
+from halcyon_api.task_results import TASK_NAMES, results_key, results_step
 from tests.trainer.evaluate import samples
 
 
@@ -172,9 +175,43 @@ def test_accuracy_has_its_standard_error() -> None:
     assert result.centred == centred(0.75, 0.25) == 2 / 3
     talk = result_of("smoltalk", [Answer("1", None, nats=math.log(2) * 8, size_bytes=4)], None, 1.0)
     assert (talk.accuracy, talk.centred, talk.bits_per_byte) == (None, None, 2.0)
-    assert mean_centred([result, talk]) == 2 / 3
     assert result_of("gsm8k", answers[:1], 0.0, 1.0).standard_error is None
     assert final_number("#### -1,234.5") == final_number("x #### -1234.50")
+
+
+def test_pass_at_k_is_the_share_of_all_choices_of_k_answers_with_a_right_one() -> None:
+    for answers, right in ((5, 0), (5, 2), (4, 4), (1, 1)):
+        rights = [place < right for place in range(answers)]
+        for k in range(1, answers + 1):
+            chosen = [any(some) for some in itertools.combinations(rights, k)]
+            assert pass_at_k(answers, right, k) == pytest.approx(sum(chosen) / len(chosen), abs=1e-12)
+    with pytest.raises(ValueError, match="pass@3"):
+        pass_at_k(2, 1, 3)
+    several = [Answer("1", True, rights=(True, False, False, True, False)), Answer("2", False, rights=(False,) * 5)]
+    result = result_of("humaneval", several, 0.0, 1.0)
+    assert (result.accuracy, result.answers, list(result.pass_at)) == (0.2, 5, [1, 2, 4, 5])
+    assert result.pass_at[5] == 0.5
+    assert result.standard_error == pytest.approx(0.2)  # of the shares 0.4 and 0
+
+
+def test_the_averages_need_all_their_tasks() -> None:
+    names = ("arc-easy", "arc-challenge", "mmlu", "gsm8k", "humaneval", "spelling-bee")
+    numbers = [numbers_of(result_of(name, [Answer("1", place % 2 == 0)], 0.0, 1.0)) for place, name in enumerate(names)]
+    assert chat_core_of(numbers) == 0.5
+    assert chat_core_of(numbers[:5]) == 0.6, "SpellingBee may be left out, as in the first form"
+    assert chat_core_of(numbers[1:]) is None
+    of_core = [numbers_of(result_of(f"core/{name}", [Answer("1", name == "a")], 0.0, 1.0)) for name in "ab"]
+    assert core_of([*numbers, *of_core]) == 0.5
+    assert core_of(numbers) is None
+    found = document_of(7, "chat", [*numbers, *of_core], [], decides=None, finished=True, now=0.0)
+    assert parse_results(found.model_dump_json(by_alias=True, exclude_none=True).encode()) == found
+    assert set(found.numbers) == {*names, "core", "chat-core"}
+    assert parse_results(b"{}") is None
+
+
+def test_the_contract_has_the_names_of_all_tasks() -> None:
+    assert tuple(TASKS) == TASK_NAMES
+    assert [results_step(key) for key in (results_key(7), results_key(7, of_command=True), "tasks/notes.txt")] == [7, 7, None]
 
 
 def test_core_shows_the_published_examples_in_the_published_form(tmp_path: Path) -> None:

@@ -40,12 +40,8 @@ def computed() -> tuple[np.ndarray, float, CausalLM, CausalLM]:
         return next_token_sums(model, Inputs(tokens), targets, weights).loss / weights.size, logits
 
     model: Any = model_of("weight")
-    rule = {
-        "groups": adamw_groups(
-            SIZES["n_embd"], RATE, embedding=RATES["embedding_lr"], head=RATES["unembedding_lr"], scalar=RATES["scalar_lr"]
-        )
-    }
-    spec = OptimizerSpec.model_validate({"learningRate": RATE, "maxGradientNorm": 0.0, "muonAdamw": rule})
+    groups = adamw_groups(SIZES["n_embd"], RATE, embedding=RATES["embedding_lr"], head=RATES["unembedding_lr"], scalar=RATES["scalar_lr"])
+    spec = OptimizerSpec.model_validate({"learningRate": RATE, "maxGradientNorm": 0.0, "muonAdamw": {}, "groups": groups})
     optimizer = build_optimizer(spec, model)
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})

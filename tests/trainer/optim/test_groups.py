@@ -39,6 +39,10 @@ def changes(spec: OptimizerSpec, model: Any, rate: float = 0.1) -> dict[str, np.
     return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf.array) for path, leaf in flat}
 
 
+def roles_of(model: Any) -> list[str]:
+    return [one.value for one in jax.tree.leaves(roles(model))]
+
+
 def test_a_group_has_its_own_rate_decay_and_rule() -> None:
     model = make(LLAMA)
     plain = changes(optimizer(weightDecay=0.0), model)
@@ -127,6 +131,65 @@ def test_the_overview_shows_groups_rules_and_bytes_of_the_state() -> None:
             assert row.state_bytes == 8 * sizes[path]
 
 
+def test_a_group_has_its_own_betas_and_epsilon() -> None:
+    model = make(LLAMA)
+    plain = changes(optimizer(adamw={"beta1": 0.7, "beta2": 0.6, "epsilon": 10.0}, weightDecay=0.0), model)
+    found = changes(
+        optimizer(
+            {"match": "*.attention.*", "beta1": 0.7, "beta2": 0.6, "epsilon": 10.0},
+            {"match": "*.mlp.*", "rule": "adopt", "epsilon": 10.0},
+            weightDecay=0.0,
+        ),
+        model,
+    )
+    other = changes(optimizer({"match": "*.mlp.*", "rule": "adopt"}, weightDecay=0.0), model)
+    for path, change in found.items():
+        assert np.array_equal(change, plain[path]) == (".attention." in path), path
+        assert np.array_equal(change, other[path]) == (".attention." not in path), path
+
+
+@pytest.mark.parametrize(
+    ("group", "field", "sentence"),
+    [
+        ({"beta1": 0.9}, "beta1", "muon takes no beta1; leave beta1 out, or choose another rule"),
+        ({"rule": "adafactor", "beta2": 0.5}, "beta2", "adafactor takes no beta2; leave beta2 out, or choose another rule"),
+        ({"rule": "scheduleFree", "beta1": 0.0}, "beta1", "scheduleFree takes no beta1 of 0; leave beta1 out, or choose another rule"),
+    ],
+)
+def test_a_setting_that_the_rule_of_the_group_does_not_take_is_rejected(group: dict[str, Any], field: str, sentence: str) -> None:
+    run = document(spec__optimizer={"muon": {}, "groups": [{"match": "*.attention.*", **group}]}, spec__trainer__precision={})
+    spec = parse_run(run).spec
+    assert [str(problem) for problem in find_problems(spec)] == [f"spec.optimizer.groups[0].{field}: {sentence}"]
+    with pytest.raises(BadConfiguration, match=rf"groups\[0\]\.{field}: {sentence}"):
+        groups_of(spec.optimizer, shapes(LLAMA))
+
+
+def test_schedules_of_decay_and_momentum_are_those_of_the_rule_of_the_run() -> None:
+    model = make(LLAMA)
+    groups = [
+        {"match": "*.attention.*", "weightDecay": 0.4},
+        {"match": "*.mlp.*", "beta1": 0.5},
+        {"roles": ["embedding"], "rule": "adamw", "beta1": 0.5, "weightDecay": 0.4},
+    ]
+    spec = OptimizerSpec.model_validate({"muonAdamw": {}, "weightDecay": 0.2, "maxGradientNorm": 0.0, "groups": [groups[0], groups[2]]})
+    rest, attention, embedding = groups_of(spec, model)
+    assert (rest.decay_follows, attention.decay_follows, embedding.decay_follows) == (True, True, False)
+    assert (rest.momentum_follows, attention.momentum_follows, embedding.momentum_follows) == (True, True, False)
+    rest, mlp = groups_of(optimizer(groups[1]), model)
+    assert (mlp.decay_follows, mlp.momentum_follows, rest.momentum_follows) == (True, False, True)
+    rule = build_optimizer(spec, model)
+    gradients = jax.tree.map(jnp.ones_like, model)
+
+    @jax.jit
+    def changed(decay: Any, momentum: Any) -> Any:
+        arguments = {"learning_rate": 0.1, "weight_decay": decay, "momentum": momentum}
+        return rule.update(gradients, rule.init(model), model, **arguments)[0]
+
+    usual, scheduled = map(jax.tree.leaves, (changed(0.2, 0.95), changed(0.1, 0.5)))
+    differ = [not jnp.array_equal(one, other) for one, other in zip(usual, scheduled, strict=True)]
+    assert differ == [role == "matrix" for role in roles_of(model)]
+
+
 def test_a_group_of_matrices_shares_their_settings() -> None:
     spec = optimizer({"match": "*.mlp.*", "rule": "muon"}, matrices={"iterations": 1, "coefficients": "quintic"})
     model = make(LLAMA)
@@ -151,7 +214,7 @@ def test_a_rule_that_needs_float32_is_refused_in_a_narrow_type() -> None:
 
 def test_every_rule_has_a_function_and_a_name_for_groups() -> None:
     kinds = {to_camel(kind) for kind in OptimizerSpec.kinds()}
-    assert kinds == set(RULES) == {*get_args(RuleName), "muonAdamw"}  # this one has groups of its own
+    assert kinds == set(RULES) == set(get_args(RuleName))
     assert {role.value for role in Role} == set(get_args(RoleName))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic.alias_generators import to_snake
 
 from halcyon.evaluate.evaluation import Evaluation
 from halcyon.evaluate.sets import EvaluatedSets
@@ -22,6 +23,7 @@ from halcyon.telemetry.profiles import Kept
 from halcyon.training.plan import event_fields
 from halcyon_api.goodput import GoodputSeconds
 from halcyon_api.progress import Evaluated, Progress, ProgressReport, StartupSeconds
+from halcyon_api.task_results import TaskNumbers, TaskResults
 from tests.trainer.telemetry.fakes import IDENTITY, Built, Scene, committed, step_report
 from tests.trainer.training.plans import PLAN
 
@@ -467,6 +469,12 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.evaluation(3, Found(), source="book")  # type: ignore[arg-type]
     parts = {name: Evaluation(nats=8.0, weight=4.0, size_bytes=4, sequences=1, seconds=0.1) for name in ("book", "code")}
     scene.reporter.evaluated_sets(3, EvaluatedSets(parts["book"], parts, {"text": ("book",)}))
+    numbers = TaskNumbers(task="arc-easy", examples=2, accuracy=0.5, standard_error=0.5, centred=0.3, bits_per_byte=1.0)
+    scene.reporter.task_done(3, numbers)
+    results = TaskResults(step=3, prompts="plain", tasks=(numbers,), core=0.1, finished=True, time="2026-01-01T00:00:00Z")
+    scene.reporter.tasks_done(results)
+    assert scene.reporter.report().progress.tasks == {"arc-easy": 0.5, "core": 0.1}
+    scene.reporter.placed(dict.fromkeys(map(to_snake, BY_NAME["placed"].fields), 1))
     scene.reporter.profiled(2, 1, Kept("file:///checkpoints/profiles/2", 9, ()), {"mfu": 0.4, "stepSeconds": percentiles([1.0])})
     scene.reporter.checkpoint(committed(3), blocked_seconds=0.1)
     scene.reporter.verified_checkpoint(3)

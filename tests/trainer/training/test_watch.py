@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
@@ -18,7 +19,9 @@ from halcyon.models import Inputs
 from halcyon.models.activations import activation_statistics, empty_slots, with_slots
 from halcyon.models.mixed_stacks import scan_forms
 from halcyon.models.stack import Stack
-from halcyon.models.statistics import HISTOGRAM_EDGES
+from halcyon.models.statistics import HISTOGRAM_EDGES, bin_counts, block_of
+from halcyon.parallel.axes import shardings
+from halcyon.parallel.partition import computing
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.program import build_program
 from halcyon.training.state import initial_state
@@ -50,6 +53,36 @@ def test_each_number_is_that_of_its_layer() -> None:
     expected = [np.histogram(np.abs(row), bins)[0] / 3 for row in values]
     np.testing.assert_allclose(found["parameters/histogram/w"], expected, atol=1e-6)
     assert not any(name.startswith("gradients/") for name in found)
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((), None), ((700,), None), ((2, 3, 510), (1, 2)), ((5, 2), (0,)), ((4,), ())])
+def test_each_magnitude_is_in_the_bin_of_numpy(shape: tuple[int, ...], axes: tuple[int, ...] | None) -> None:
+    noise = np.random.default_rng(0)
+    values = np.asarray(noise.standard_normal(shape) * 4.0 ** noise.integers(-20, 4, shape), np.float32)
+    edges = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, *HISTOGRAM_EDGES, *np.nextafter(np.float32(HISTOGRAM_EDGES), np.float32(0))]
+    values.flat[: len(edges)] = edges[: values.size]
+    over = tuple(range(len(shape))) if axes is None else axes
+    kept = [axis for axis in range(len(shape)) if axis not in over]
+    rows = np.abs(np.transpose(values, (*kept, *over)).reshape(*(shape[axis] for axis in kept), -1))
+    limits = np.array([0.0, *HISTOGRAM_EDGES, np.inf])
+    expected = np.stack([((rows >= low) & ((rows < high) | (rows == high) & np.isinf(high))).sum(-1) for low, high in pairwise(limits)], -1)
+    np.testing.assert_array_equal(jax.jit(lambda values: bin_counts(values, axes))(values), expected)
+    assert [block_of(size) for size in (1, 255, 352, 257)] == [1, 255, 176, 1]
+
+
+def test_no_element_of_a_histogram_leaves_its_device() -> None:
+    mesh, axis = mesh_of(fsdp=4), EMBED.resize(352)
+    tree = {"w": hax.named(jnp.ones((2, 352)), (LAYERS, axis))}
+    tree = jax.device_put(tree, shardings(tree, mesh))
+
+    def numbers(tree: Any) -> Any:
+        return watched(WatchSpec(what=["parameters"], histograms=True), Watched(tree, tree, tree, {}), jnp.int32(0))
+
+    with computing(mesh):
+        compiled = jax.jit(numbers).lower(tree).compile()
+    assert "all-reduce" in compiled.as_text()
+    assert not any(travel in compiled.as_text() for travel in ("all-gather", "all-to-all", "collective-permute"))
+    assert np.asarray(compiled(tree)["parameters/histogram/w"]).sum(-1) == pytest.approx(1.0)
 
 
 class Scaled(eqx.Module):

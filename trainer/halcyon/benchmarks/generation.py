@@ -1,24 +1,21 @@
 """Answers to many prompts at once, with a calculator.
 
-A model calls the calculator by the marks of Halcyon's chat template: ``<|python_start|>``, an expression, ``<|python_end|>``. The engine
-ends the request there. The result is put between ``<|output_start|>`` and ``<|output_end|>``, and a new request goes on from the longer
-text. Requests of all prompts share the engine's slots.
+At the end of a call of the calculator (`halcyon.inference.calculator`) the engine ends the request, and a new request goes on from the text
+with the result. Requests of all prompts share the engine's slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from halcyon.benchmarks.prompts import Prompts
-from halcyon.evaluate.tasks.calculator import calculate
 from halcyon.inference import Engine, Sampling
+from halcyon.inference.calculator import Calculator
 from halcyon.inference.engine import Sampled
 from halcyon.inference.text import StopStrings, TextStream
-
-_MARKS = ("<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>")
 
 
 @dataclass(frozen=True)
@@ -54,13 +51,13 @@ class Answers:
     Args:
         engine: An engine without requests.
         prompts: The model's prompts.
+        on_step: Called before each step of the engine.
     """
 
-    def __init__(self, engine: Engine, prompts: Prompts) -> None:
-        self._engine, self._prompts = engine, prompts
-        special = prompts.tokenizer.special_tokens
-        self._marks = tuple(special[mark] for mark in _MARKS) if prompts.has_chat and all(mark in special for mark in _MARKS) else None
-        self._ends = (*prompts.ends, *(self._marks[1:2] if self._marks else ()))
+    def __init__(self, engine: Engine, prompts: Prompts, *, on_step: Callable[[], object] = lambda: None) -> None:
+        self._engine, self._prompts, self._on_step = engine, prompts, on_step
+        self._calculator = Calculator.of(prompts.tokenizer) if prompts.has_chat else None
+        self._ends = (*prompts.ends, *(() if self._calculator is None else (self._calculator.end,)))
 
     def answers(self, prompts: Sequence[np.ndarray], settings: Sequence[Sampling]) -> list[Text]:
         """The answers to some prompts, in their order.
@@ -80,6 +77,7 @@ class Answers:
             answer = _Answer(prompt, given, TextStream(self._prompts.tokenizer, prompt.tolist()), StopStrings(sampling.stop))
             asked[self._submit(answer)] = (place, answer)
         while self._engine.unfinished:
+            self._on_step()
             for sampled in self._engine.step():
                 place, answer = asked[sampled.request]
                 finish = self._add(answer, sampled)
@@ -100,9 +98,10 @@ class Answers:
     def _add(self, answer: _Answer, sampled: Sampled) -> str | None:
         """Add a token. Returns why the answer is complete; None: it goes on, by a new request if this one has ended."""
         answer.tokens.append(sampled.token)
-        calls = self._marks is not None and sampled.token == self._marks[1]
+        calculator = self._calculator
+        calls = calculator is not None and sampled.token == calculator.end
         shown = "" if sampled.finish == "stop" and not calls else answer.stream.push(sampled.token)
-        result = self._result(answer) if calls else []
+        result = calculator.result(np.array(answer.tokens, np.int32)) if calculator is not None and calls else []
         most = answer.settings.max_tokens
         if calls and len(answer.tokens) + len(result) < most:
             for token in result:
@@ -120,14 +119,3 @@ class Answers:
         if finish is not None:
             answer.text += answer.stops.finish()
         return finish
-
-    def _result(self, answer: _Answer) -> list[int]:
-        """The tokens that the calculator adds after the expression; none where it has no answer."""
-        begin, end, output_begin, output_end = self._marks or (0, 0, 0, 0)
-        before = answer.tokens[:-1]
-        places = [place for place, token in enumerate(before) if token == begin]
-        if not places or end in before[places[-1] :]:
-            return []
-        expression = self._prompts.tokenizer.decode(np.array(before[places[-1] + 1 :], np.int32))
-        result = calculate(expression)
-        return [] if result is None else [output_begin, *self._prompts.tokenizer.encode(result).tolist(), output_end]

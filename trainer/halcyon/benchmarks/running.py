@@ -40,6 +40,7 @@ class Settings:
         batch_tokens: Positions of a batch of rows whose likelihood is computed.
         compute_dtype: Type of activations and matrix products.
         programs: Programs of answers that run at once.
+        answers: Answers to each question; the results of several have pass@k.
     """
 
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
@@ -47,6 +48,7 @@ class Settings:
     batch_tokens: int = BATCH_TOKENS
     compute_dtype: DTypeLike = jnp.float32
     programs: int = os.cpu_count() or 1
+    answers: int = 1
 
 
 class Runner:
@@ -58,6 +60,7 @@ class Runner:
         chat: Its chat template. None: it gets prompts as plain text.
         settings: The settings.
         clock: Seconds from any point.
+        on_progress: Called often while texts are generated and their programs run. An exception of it ends the task.
     """
 
     def __init__(
@@ -67,9 +70,10 @@ class Runner:
         chat: ChatPrompts | None = None,
         settings: Settings | None = None,
         clock: Callable[[], float] = time.monotonic,
+        on_progress: Callable[[], object] = lambda: None,
     ) -> None:
         self._model, self._settings, self._clock = model, settings or Settings(), clock
-        self._tokenizer, self._prompts = tokenizer, Prompts(tokenizer, chat)
+        self._tokenizer, self._prompts, self._on_progress = tokenizer, Prompts(tokenizer, chat), on_progress
         self._likelihoods = Likelihoods(model, compute_dtype=self._settings.compute_dtype, batch_tokens=self._settings.batch_tokens)
 
     def task(self, task: Task, examples: Sequence[Example]) -> tuple[TaskResult, list[Answer]]:
@@ -139,11 +143,17 @@ class Runner:
             return []
         if task.grade is None:
             raise TypeError(f"the task {task.name} has questions, but no rule for answers")
-        texts = self._texts(task, examples)
-        graded = [task.grade(example, text.text) for example, text in zip(examples, texts, strict=True)]
+        count = self._settings.answers
+        asked = [example for example in examples for _ in range(count)]
+        texts = self._texts(task, asked)
+        graded = [task.grade(example, text.text) for example, text in zip(asked, texts, strict=True)]
+        ran: list[bool | Ran] = []
         with ThreadPoolExecutor(self._settings.programs) as pool:
-            ran = list(pool.map(lambda one: run(one) if isinstance(one, Program) else one, graded))
-        return [_answered(example, text, outcome) for example, text, outcome in zip(examples, texts, ran, strict=True)]
+            for outcome in pool.map(lambda one: run(one) if isinstance(one, Program) else one, graded):
+                ran.append(outcome)
+                self._on_progress()
+        single = [_answered(example, text, outcome) for example, text, outcome in zip(asked, texts, ran, strict=True)]
+        return single if count == 1 else [_joined(single[place : place + count]) for place in range(0, len(single), count)]
 
     def _texts(self, task: Task, examples: Sequence[Question]) -> list[Text]:
         prompts = [self._prompts.ids(example.prompt) for example in examples]
@@ -158,7 +168,7 @@ class Runner:
         settings = [
             replace(one, max_tokens=most, stop=self._prompts.stop(example.prompt)) for one, example in zip(common, examples, strict=True)
         ]
-        return Answers(engine, self._prompts).answers(prompts, settings)
+        return Answers(engine, self._prompts, on_step=self._on_progress).answers(prompts, settings)
 
     def _core_spans(self, example: CoreExample) -> list[Span]:
         """The scored parts of the texts of an example, as in the published evaluation."""
@@ -192,7 +202,13 @@ def _core_answer(example: CoreExample, scores: Sequence[Score]) -> Answer:
     return Answer(example.name, chosen == example.gold, {"answer": chosen, "gold": example.gold, "logLikelihoodsPerToken": means})
 
 
-def _answered(example: Question, text: Text, outcome: bool | Program | Ran) -> Answer:
+def _joined(answers: Sequence[Answer]) -> Answer:
+    """Several answers to one question."""
+    rights = tuple(answer.is_right is True for answer in answers)
+    return Answer(answers[0].name, rights[0], {"answers": [dict(answer.facts) for answer in answers]}, rights=rights)
+
+
+def _answered(example: Question, text: Text, outcome: bool | Ran) -> Answer:
     facts: dict[str, Any] = {"text": text.text, "tokens": text.tokens, "finish": text.finish}
     if isinstance(outcome, Ran):
         facts |= {"outcome": outcome.outcome, "errors": outcome.errors[-500:]}

@@ -27,6 +27,7 @@ from halcyon_api.checkpoint_documents import (
     ManifestFile,
     Owner,
 )
+from halcyon_api.task_results import TASKS_PREFIX, results_step
 
 _BESIDE = (TOKENIZERS_PREFIX, HUGGING_FACE_PREFIX, CHOICES_PREFIX)
 """What a root keeps beside its checkpoints, so that their model can be used, and their run goes on with the same numbers."""
@@ -62,6 +63,11 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
 
     jobs: list[Callable[[], None]] = [lambda file=file: carry(file) for file in manifest.files]
     jobs += [lambda key=key: _carry_key(store, to, key) for prefix in _BESIDE for key in store.list(prefix)]
+    jobs += [
+        lambda key=key: _carry_key(store, to, key)
+        for key in store.list(TASKS_PREFIX)
+        if (step := results_step(key)) is not None and step <= entry.step
+    ]
     jobs.append(lambda: copy_history(store, to, entry.step))
     in_parallel(jobs)
     to.write(f"{entry.path}{MANIFEST_KEY}", data)

@@ -57,7 +57,7 @@ def origin_place(origin: OriginSpec, own: CheckpointSpec) -> CheckpointSpec:
 
 
 def tokenizer_fingerprint(store: Store) -> str | None:
-    """Fingerprint of the tokenizer of the other run's checkpoints; None if no checkpoint records it.
+    """Fingerprint of the trained tokenizer of the other run's checkpoints; None if no checkpoint records it, or it was not trained.
 
     Raises:
         NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
@@ -66,9 +66,12 @@ def tokenizer_fingerprint(store: Store) -> str | None:
     head, _ = load_head(store, store.read(HEAD_KEY).data)
     for entry in head.committed if head is not None else ():
         try:
-            data = read_manifest(store, entry).fingerprints.documents.get("data")
+            documents = read_manifest(store, entry).fingerprints.documents
         except Damaged:
             continue
+        data, tokenizer = documents.get("data"), documents.get("spec.tokenizer")
+        if isinstance(tokenizer, dict) and "bpe" not in tokenizer:
+            return None
         found = data.get("tokenizerSha256") if isinstance(data, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
         return found if isinstance(found, str) else None
     return None

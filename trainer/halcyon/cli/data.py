@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.cli.errors import console as new_console
-from halcyon.cli.errors import report_errors
+from halcyon.cli.errors import report_errors, report_root_errors
+from halcyon.cli.models import Endpoint, Region
 from halcyon.cli.options import Defaults, Document
+from halcyon.errors import BadConfiguration
 from halcyon_api.counting import counted
 
 if TYPE_CHECKING:
@@ -117,6 +120,30 @@ def stats(
         console.print(stats_view(found, ledgers, steps))
         if plot is not None:
             write_picture(picture(found, steps), plot)
+
+
+@app.command()
+def conversations(
+    output: Annotated[str, typer.Argument(help="Where to write the files: a directory, s3://BUCKET/PATH or gs://BUCKET/PATH.")],
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Write conversations about the Python standard library, for a first chat model: JSON Lines files, and a list of words."""
+    from halcyon.chat_data.files import files
+    from halcyon.cli.checkpoints import root_store
+    from halcyon.data.sources.failures import Unreadable
+    from halcyon.machine.local_files import root_address
+
+    with report_root_errors("the output"):
+        try:
+            found = dict(files())
+        except Unreadable as error:
+            raise BadConfiguration(str(error)) from None
+        store = root_store(root_address(output), endpoint, region)
+        for name, content in found.items():
+            store.write(name, content)
+            count = content.count(b"\n")
+            sys.stdout.write(f"{store.root}/{name}: {counted(count, 'line')}\n")
 
 
 def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None) -> tuple[Store, Caches]:

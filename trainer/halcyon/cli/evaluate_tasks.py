@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,12 +17,13 @@ from halcyon.cli.sample import Compute, Place, Seed, Temperature, TopK, TopP, ba
 from halcyon.errors import BadConfiguration
 
 if TYPE_CHECKING:
-    from halcyon.evaluate.tasks.core import CoreExample, CoreTask
-    from halcyon.evaluate.tasks.example import Example
-    from halcyon.evaluate.tasks.registry import Task
+    from halcyon.benchmarks.running import Runner
+    from halcyon.evaluate.tasks.chosen import Chosen
     from halcyon.evaluate.tasks.results import Answer, TaskResult
     from halcyon.inference.chat import ChatPrompts
+    from halcyon.storage.store import Store
     from halcyon.tokenizer import Tokenizer
+    from halcyon_api.task_results import AnswerSample
 
 
 def evaluate_tasks(
@@ -35,6 +37,12 @@ def evaluate_tasks(
     results: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Keep the answer to each example here, as JSON lines, and the results.")
     ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the results in the checkpoint root, where `halcyon report --chain` finds them.")
+    ] = False,
+    answers: Annotated[
+        int, typer.Option(min=1, max=256, help="Answers to each question; several give pass@k, and need a temperature.")
+    ] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
     template: Annotated[Path | None, typer.Option(help="A file with the chat template (Jinja). Default: that of the model.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Ask in plain text, for a model that was not trained on conversations.")] = False,
@@ -51,19 +59,14 @@ def evaluate_tasks(
 ) -> None:
     """Ask a model the questions of tasks, and print the part that it answers right."""
     with report_root_errors():
-        chosen = _tasks(task or (), most)
-        bundle = _bundle(core, most)
-        if not chosen and not bundle:
-            raise BadConfiguration(f"there is nothing to evaluate; give --task NAME=PATH, or --core FOLDER. {_names()}")
-        if any(one.runs_programs for one, _ in chosen):
-            from halcyon.sandbox.running import check
-
-            check()
+        chosen = _chosen(task or (), core, most)
+        if answers > 1 and temperature == 0:
+            raise BadConfiguration(f"--answers {answers}: at temperature 0 all answers are the same; give --temperature, such as 1")
+        kept = _root_to_keep(place, endpoint, region) if keep else None
         if results is not None:
             results.mkdir(parents=True, exist_ok=True)
 
         from halcyon.benchmarks.running import Runner, Settings
-        from halcyon.evaluate.tasks.results import mean_centred
         from halcyon.inference.sampling import Sampling
         from halcyon.loading import load
 
@@ -73,56 +76,63 @@ def evaluate_tasks(
         if tokenizer is None:
             raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
         chat = None if plain else _chat(place, tokenizer, template, endpoint, region)
-        settings = Settings(sampling=sampling, slots=slots, batch_tokens=batch_tokens, compute_dtype=compute.value)
+        settings = Settings(sampling=sampling, slots=slots, batch_tokens=batch_tokens, compute_dtype=compute.value, answers=answers)
         runner, shown = Runner(model, tokenizer, chat, settings), _Shown(results, quiet=json)
-        document: dict[str, Any] = {"place": place, "prompts": "plain" if chat is None else "chat"}
-        of_tasks = [shown.add(one.name, *runner.task(one, examples)) for one, examples in chosen]
-        document["tasks"] = [result.document() for result in of_tasks]
-        in_chat_core = [one.in_chat_core for one, _ in chosen]
-        if _has_chat_core([one.name for one, _ in chosen]):
-            document["chatCore"] = mean_centred(result for result, counts in zip(of_tasks, in_chat_core, strict=True) if counts)
-        of_core = [shown.add(f"core-{one.name}", *runner.core(one.name, one.baseline, examples)) for one, examples in bundle]
-        if of_core:
-            document["core"] = mean_centred(of_core)
-            document["coreTasks"] = [result.document() for result in of_core]
-        shown.end(document)
+        for one in chosen:
+            shown.add(one, *_ask(runner, one))
+        shown.end(place, "plain" if chat is None else "chat", kept)
 
 
-def _tasks(given: Sequence[str], most: int | None) -> list[tuple[Task, list[Example]]]:
+def _ask(runner: Runner, chosen: Chosen) -> tuple[TaskResult, list[Answer]]:
+    from halcyon.evaluate.tasks.chosen import ChosenTask
+
+    if isinstance(chosen, ChosenTask):
+        return runner.task(chosen.task, chosen.examples)
+    return runner.core(chosen.name, chosen.task.baseline, chosen.examples)
+
+
+def _chosen(given: Sequence[str], core: Path | None, most: int | None) -> list[Chosen]:
     """The tasks and their examples; all files are read before the model."""
-    from halcyon.evaluate.tasks.registry import task_named
+    from halcyon.evaluate.tasks.chosen import check_programs, read_chosen
+    from halcyon_api.task_results import CORE
 
-    found: list[tuple[Task, list[Example]]] = []
+    files: dict[str, Path] = {}
     for one in given:
         name, equals, path = one.partition("=")
         if not equals or not path:
             raise BadConfiguration(f"--task {one}: give the name of a task and its file, such as --task gsm8k=test.jsonl")
-        task = task_named(name)
-        if task in [other for other, _ in found]:
+        if name in files:
             raise BadConfiguration(f"--task {name}: the task is given twice; a folder may have several files")
-        found.append((task, task.read(Path(path), most)))
-    return found
+        files[name] = Path(path)
+    if core is not None:
+        if CORE in files:
+            raise BadConfiguration(f"--core and --task {CORE} are the same; give one of them")
+        files[CORE] = core
+    if not files:
+        raise BadConfiguration(f"there is nothing to evaluate; give --task NAME=PATH, or --core FOLDER. {_names()}")
+    chosen = read_chosen(files, most)
+    check_programs(chosen)
+    return chosen
 
 
-def _bundle(folder: Path | None, most: int | None) -> list[tuple[CoreTask, list[CoreExample]]]:
-    if folder is None:
-        return []
-    from halcyon.evaluate.tasks.core import read_bundle, read_examples
+def _root_to_keep(place: str, endpoint: str | None, region: str | None) -> tuple[Store, int]:
+    """The checkpoint root of ``--keep``, and the step that is evaluated."""
+    from halcyon.checkpoint.opening import entry_of
+    from halcyon.huggingface.folder import HUB, address
+    from halcyon.huggingface.root import split_step
+    from halcyon.storage.store import Store
 
-    return [(one, read_examples(one, most)) for one in read_bundle(folder)]
+    if place.startswith((HUB, "hf:")):
+        raise BadConfiguration(f"--keep: {place} is no checkpoint root; give --results FOLDER to keep the results of files")
+    root, step = split_step(place)
+    store = Store(address(root, endpoint, region))
+    return store, entry_of(store, step).step
 
 
 def _names() -> str:
     from halcyon.evaluate.tasks.registry import TASKS
 
     return f"The tasks are {', '.join(TASKS)}"
-
-
-def _has_chat_core(names: Sequence[str]) -> bool:
-    """Whether all tasks of ChatCORE are there; SpellingBee may be left out, as in its first form."""
-    from halcyon.evaluate.tasks.registry import TASKS
-
-    return all(name in names for name, task in TASKS.items() if task.in_chat_core and name != "spelling-bee")
 
 
 def _chat(place: str, tokenizer: Tokenizer, template: Path | None, endpoint: str | None, region: str | None) -> ChatPrompts | None:
@@ -145,20 +155,38 @@ class _Shown:
     """
 
     def __init__(self, folder: Path | None, *, quiet: bool) -> None:
-        self._folder, self._quiet, self._results = folder, quiet, list["TaskResult"]()
+        self._folder, self._quiet = folder, quiet
+        self._results: list[TaskResult] = []
+        self._samples: list[AnswerSample] = []
 
-    def add(self, name: str, result: TaskResult, answers: Sequence[Answer]) -> TaskResult:
+    def add(self, chosen: Chosen, result: TaskResult, answers: Sequence[Answer]) -> None:
         """Keep the result of a task and its answers."""
+        from halcyon.evaluate.tasks.stored import samples_of
+
         self._results.append(result)
+        self._samples += samples_of(chosen, answers)
         if self._folder is not None:
             lines = "".join(f"{dumps(answer.document(), ensure_ascii=False)}\n" for answer in answers)
-            (self._folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+            (self._folder / f"{chosen.name.replace('/', '-')}.jsonl").write_text(lines, encoding="utf-8")
         if not self._quiet:
             sys.stderr.write(f"{result.task}: {result.examples} examples in {result.seconds:.1f} s\n")
-        return result
 
-    def end(self, document: dict[str, Any]) -> None:
-        """Print all results."""
+    def end(self, place: str, prompts: Literal["plain", "chat"], kept: tuple[Store, int] | None) -> None:
+        """Print all results, and keep them."""
+        from halcyon.evaluate.tasks.stored import document_of, numbers_of
+        from halcyon_api.task_results import CORE_PREFIX, results_key
+
+        step = 0 if kept is None else kept[1]
+        numbers = [numbers_of(one) for one in self._results]
+        found = document_of(step, prompts, numbers, self._samples, decides=None, finished=True, now=time.time())
+        if kept is not None:
+            kept[0].write(results_key(step, of_command=True), found.model_dump_json(by_alias=True, exclude_none=True).encode())
+        averages = {"chatCore": found.chat_core, "core": found.core}
+        document: dict[str, Any] = {"place": place, "prompts": prompts}
+        document["tasks"] = [one.document() for one in self._results if not one.task.startswith(CORE_PREFIX)]
+        document |= {name: value for name, value in averages.items() if value is not None}
+        if found.core is not None:
+            document["coreTasks"] = [one.document() for one in self._results if one.task.startswith(CORE_PREFIX)]
         text = f"{dumps(document, indent=2)}\n"
         if self._folder is not None:
             (self._folder / "results.json").write_text(text, encoding="utf-8")
@@ -167,10 +195,11 @@ class _Shown:
             return
         from rich.table import Table
 
-        table = Table("task", "examples", "accuracy", "standard error", "centred", "bits per byte")
-        for result in self._results:
-            numbers = (result.accuracy, result.standard_error, result.centred, result.bits_per_byte)
-            table.add_row(result.task, f"{result.examples:,}", *("" if number is None else f"{number:.4f}" for number in numbers))
+        several = sorted({k for one in self._results for k in one.pass_at})
+        table = Table("task", "examples", "accuracy", "standard error", "centred", "bits per byte", *(f"pass@{k}" for k in several))
+        for one in self._results:
+            values = (one.accuracy, one.standard_error, one.centred, one.bits_per_byte, *(one.pass_at.get(k) for k in several))
+            table.add_row(one.task, f"{one.examples:,}", *("" if value is None else f"{value:.4f}" for value in values))
         screen = console()
         screen.print(table)
         for name, title in (("core", "CORE"), ("chatCore", "ChatCORE")):

@@ -21,6 +21,7 @@ from halcyon.cli.models import export_app, import_app
 from halcyon.cli.options import Defaults, Document, Overrides
 from halcyon.cli.profile import profile_here
 from halcyon.cli.sample import sample
+from halcyon.cli.samples import samples
 from halcyon.cli.serve import serve
 from halcyon.cli.show import app as show_app
 from halcyon.cli.tokenizer import app as tokenizer_app
@@ -243,6 +244,7 @@ app.add_typer(import_app, name="import", rich_help_panel=LOCAL)
 app.add_typer(export_app, name="export", rich_help_panel=LOCAL)
 app.command(rich_help_panel=LOCAL)(dial)
 app.command(rich_help_panel=LOCAL)(sample)
+app.command(rich_help_panel=LOCAL)(samples)
 app.command(rich_help_panel=LOCAL)(chat)
 app.command(rich_help_panel=LOCAL)(serve)
 app.command("eval", rich_help_panel=LOCAL)(evaluate_tasks)

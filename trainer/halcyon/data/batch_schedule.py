@@ -34,7 +34,7 @@ class Stage:
     sequence_length: int
     """Positions per sequence."""
     parts: int
-    """Sequences of this length that one sequence of the longest length is cut into."""
+    """Sequences of this length that one sequence of the longest length is cut into, or rows that it is repeated in."""
 
     def positions_before(self, step: int) -> int:
         """Position after the last sequence that the steps before ``step`` have begun."""
@@ -50,9 +50,13 @@ class BatchSchedule:
         sequence_length: Positions per sequence.
         stages: Other sizes from certain steps on, in rising order. The longest length includes stages that the run never reaches, so a
             shortened run sees the same data.
+        repeats: Rows of a step that one sequence of the source has, one after the other, such as the answers to a prompt. The part of a
+            row is then its number among them.
     """
 
-    def __init__(self, *, steps: int, batch_size: int, sequence_length: int, stages: Sequence[BatchScheduleEntry] = ()) -> None:
+    def __init__(
+        self, *, steps: int, batch_size: int, sequence_length: int, stages: Sequence[BatchScheduleEntry] = (), repeats: int = 1
+    ) -> None:
         self.steps = steps
         sizes = _sizes(batch_size, sequence_length, stages)
         self.longest = max(length for _, _, length in sizes)
@@ -63,7 +67,7 @@ class BatchSchedule:
             if rest:
                 raise ValueError(f"a sequence length of {length} does not divide the longest one, {self.longest}")
             first_position = built[-1].positions_before(first_step) if built else 0
-            built.append(Stage(first_step, first_position, batch, length, parts))
+            built.append(Stage(first_step, first_position, batch, length, parts * repeats))
         self.stages: tuple[Stage, ...] = tuple(built)
         """All stages; the first begins at step 0."""
         self._first_steps = [stage.first_step for stage in built]
@@ -130,9 +134,15 @@ class BatchSchedule:
         return bisect_right(self._first_steps, step) - 1
 
 
-def build_schedule(spec: TrainerSpec) -> BatchSchedule:
-    """The batch schedule of ``spec.trainer``. `halcyon_api.validation` rejects lengths that do not divide the longest one before this."""
-    return BatchSchedule(steps=spec.steps, batch_size=spec.batch_size, sequence_length=spec.sequence_length, stages=spec.batch_schedule)
+def build_schedule(spec: TrainerSpec, repeats: int = 1) -> BatchSchedule:
+    """The batch schedule of ``spec.trainer``. `halcyon_api.validation` rejects lengths that do not divide the longest one before this.
+
+    Args:
+        spec: The section.
+        repeats: See `BatchSchedule`. It decides the positions of a step, not its sizes.
+    """
+    sizes = {"steps": spec.steps, "batch_size": spec.batch_size, "sequence_length": spec.sequence_length}
+    return BatchSchedule(**sizes, stages=spec.batch_schedule, repeats=repeats)
 
 
 def _sizes(batch_size: int, sequence_length: int, stages: Sequence[BatchScheduleEntry]) -> list[tuple[int, int, int]]:

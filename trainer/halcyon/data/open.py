@@ -26,7 +26,7 @@ from halcyon.data.dataset import Dataset
 from halcyon.data.fetch import fetch_file
 from halcyon.data.growing import GrowingSource
 from halcyon.data.held_out import HeldOut
-from halcyon.data.layout import Concatenate, Layout, Packing, WholeUnits, build_layout, load_layout, packing_of
+from halcyon.data.layout import Concatenate, Layout, OnePrompt, Packing, Prompts, WholeUnits, build_layout, load_layout, packing_of
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.order import build_order
 from halcyon.data.source_data import Source, SourceData
@@ -156,7 +156,8 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: Ca
         BadConfiguration: There is too little text for the spec.
     """
     data, settings = spec.data, spec.trainer
-    schedule = build_schedule(settings)
+    policy = spec.objective.policy
+    schedule = build_schedule(settings, 1 if policy is None else policy.group_size)
     sources = _open_sources(spec, store, caches, progress)
     mixture = build_mixture(data, {source.name: source.snapshot.used for source in sources}, schedule, seed=settings.seed)
     if problem := stop_problem(mixture, schedule, pad_last=data.mixture.last_batch == "pad"):
@@ -220,6 +221,8 @@ def _snapshots(
         reader.grow(ledger)
         layout = _layout(store, source, ledger, reader, schedule, packing)
         if layout.sequences == 0:
+            if isinstance(packing, OnePrompt):
+                raise BadConfiguration(f"spec.data.sources[{source.name}]: it has no prompt; give it rows")
             if packing is not None:
                 raise BadConfiguration(
                     f"spec.data.sources[{source.name}]: no row would have a token that counts in the loss; give conversations in which the "
@@ -272,24 +275,54 @@ def _held_out(source: DataSourceSpec, data: DataSpec) -> float:
 
 
 def _layout(
-    store: Store, source: DataSourceSpec, ledger: Ledger, reader: TokenReader, schedule: BatchSchedule, packing: Packing | None
+    store: Store,
+    source: DataSourceSpec,
+    ledger: Ledger,
+    reader: TokenReader,
+    schedule: BatchSchedule,
+    packing: Packing | OnePrompt | None,
 ) -> Layout:
     """The layout of a source. A layout that takes time to build is stored beside the tokens, under a hash of all its inputs."""
     if source.layout.concatenate is not None and packing is None:
         stride = schedule.longest + 1
         return Concatenate(ledger.tokens if ledger.finished else ledger.tokens // stride * stride, schedule.longest)
     ends = reader.document_ends()
-    form = [2, source.layout.document()] if packing is None else [1, "whole", asdict(packing)]
+    if isinstance(packing, OnePrompt):
+        form: list[Any] = [1, "prompts"]
+    else:
+        form = [2, source.layout.document()] if packing is None else [1, "whole", asdict(packing)]
     decides = canonical_json([*form, schedule.longest, ledger.content_sha256])
     prefix = f"{source.name}/layouts/{hashlib.sha256(decides).hexdigest()[:32]}/"
     arrays = load_arrays(store, prefix)
     if arrays is None:
-        if packing is not None:
-            layout: Layout = WholeUnits.build(ends, reader, schedule.longest, packing)
+        if isinstance(packing, OnePrompt):
+            layout: Layout = Prompts.build(ends, reader, schedule.longest)
+        elif packing is not None:
+            layout = WholeUnits.build(ends, reader, schedule.longest, packing)
         else:
             layout = build_layout(source.layout, ends, sequence_length=schedule.longest, source=source.name)
         store_arrays(store, prefix, layout.to_arrays())
         arrays = load_arrays(store, prefix) or layout.to_arrays()  # read again, because large arrays are then on disk
+    if isinstance(packing, OnePrompt):
+        return _with_room(Prompts(arrays["prompt_tokens"], ends, schedule.longest), source, packing, ledger, reader)
     if packing is not None:
         return WholeUnits(**arrays, document_ends=ends, sequence_length=schedule.longest, conversations=packing.conversations)
     return load_layout(source.layout, ends, sequence_length=schedule.longest, arrays=arrays)
+
+
+def _with_room(prompts: Prompts, source: DataSourceSpec, packing: OnePrompt, ledger: Ledger, reader: TokenReader) -> Prompts:
+    """The prompts, if a sequence has room for each of them and an answer.
+
+    Raises:
+        BadConfiguration: A prompt is too long.
+    """
+    longest, most = int(prompts.prompt_tokens.max(initial=0)), prompts.sequence_length - packing.answer_tokens
+    if longest > most:
+        file, row = reader.origins_of(np.array([int(np.argmax(prompts.prompt_tokens))]))[0].tolist()
+        where = f"row {row} (counted from 0)" + (f" of {ledger.files[file].uri}" if file >= 0 else "")
+        raise BadConfiguration(
+            f"spec.data.sources[{source.name}]: the prompt of {where} has {longest} tokens, and spec.trainer.sequenceLength leaves {most} "
+            f"beside an answer of {packing.answer_tokens}; raise it to {longest + packing.answer_tokens}, lower "
+            "spec.objective.policy.maxTokens, or leave the row out"
+        )
+    return prompts

@@ -22,7 +22,7 @@ _SEGMENT_COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
 _ROWS_AT_ONCE = 256
 _LEGEND = "Steps are counted as in the log, from 1; rows, sequences, documents and tokens from 0."
 _TEXT_LEGEND = "A document has one colour; what does not count in the loss is dim and struck through; special tokens are reversed."
-_SAFE = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+SAFE = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 """Control characters to their visible symbols: a document must not be able to control the terminal."""
 
 
@@ -106,5 +106,5 @@ def coloured(examples: Examples, number: int, tokenizer: Tokenizer) -> Text:
         for identifier in targets[begin:end] if int(targets[begin]) in names else ():
             text.append(names.get(int(identifier), tokenizer.decode(np.array([identifier]))), style=f"{style} reverse")
         if int(targets[begin]) not in names:
-            text.append(tokenizer.decode(targets[begin:end]).translate(_SAFE), style=style)
+            text.append(tokenizer.decode(targets[begin:end]).translate(SAFE), style=style)
     return text

@@ -8,8 +8,8 @@ nats like all other tokens, but no bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,14 @@ class Evaluation:
     sequences: int
     seconds: float
     """Duration of the evaluation."""
+    passes: Mapping[int, float] = field(default_factory=dict[int, float])
+    """With ``objective.policy``: the sum over the prompts of pass@k, by k. The loss is then minus the mean reward. Empty: no answers were
+    sampled."""
+
+    @property
+    def pass_at(self) -> dict[int, float]:
+        """The mean over the prompts of pass@k, by k."""
+        return {k: total / self.sequences for k, total in self.passes.items()}
 
     @property
     def loss(self) -> float:
@@ -51,4 +59,5 @@ def total(parts: Iterable[Evaluation]) -> Evaluation:
         size_bytes=sum(part.size_bytes for part in parts),
         sequences=sum(part.sequences for part in parts),
         seconds=math.fsum(part.seconds for part in parts),
+        passes={k: math.fsum(part.passes.get(k, 0.0) for part in parts) for k in (parts[0].passes if parts else ())},
     )

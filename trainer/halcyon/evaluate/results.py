@@ -43,7 +43,7 @@ def results_of(document: EvaluationDocument) -> dict[str, Evaluation]:
 
 
 def document_of(
-    found: Found, *, owner: Owner, run: str, checkpoint: CommittedStep, wanted: str, finished: bool, now: float
+    found: Found, *, owner: Owner, run: str, root: str | None = None, checkpoint: CommittedStep, wanted: str, finished: bool, now: float
 ) -> EvaluationDocument:
     """The document to store.
 
@@ -51,6 +51,7 @@ def document_of(
         found: Results of the sources that are done, in their order.
         owner: The run that evaluates.
         run: The run whose checkpoint is evaluated.
+        root: The root of that run.
         checkpoint: That checkpoint.
         wanted: See `decides`.
         finished: Whether all sources are done.
@@ -60,6 +61,7 @@ def document_of(
     return EvaluationDocument(
         owner=owner,
         run=run,
+        root=root,
         checkpoint=checkpoint,
         decides=wanted,
         sources=tuple(

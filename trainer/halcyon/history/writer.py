@@ -200,7 +200,7 @@ class HistoryWriter:
             self._waiting = sampled({self._group: self._waiting}, _WAITING_STEPS // 2)[self._group]
         others = len(self._waiting) - steps
         if others > _WAITING_OTHERS:  # warnings of a store that is away for days
-            self._waiting = [row for row in self._waiting if row["event"] in (STEP, "evaluation", "checkpoint")]
+            self._waiting = [row for row in self._waiting if row["event"] in (STEP, "evaluation", "checkpoint", "task", "placed")]
 
     def _failed(self, error: Exception) -> None:
         self._on_warning(f"the history of this process ends here: {type(error).__name__}: {error}")

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from halcyon.data.formats.prompt import ASSISTANT_START
 from halcyon.data.formats.template import ChatTemplate, Segment
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.special import CHAT_MARKS
-
-_OWN_BEGINNING = "<|assistant_start|>"
 
 
 class ChatPrompts:
@@ -58,7 +57,7 @@ class ChatPrompts:
         """
         segments = self._rendered(messages, tools, to_generate=True)
         if self._template.is_own:
-            segments.append(Segment(self._tokenizer.special_tokens[_OWN_BEGINNING], False))
+            segments.append(Segment(self._tokenizer.special_tokens[ASSISTANT_START], False))
         begins = bool(segments) and segments[0].content == self._tokenizer.bos_id
         parts = [] if begins else [np.array([self._tokenizer.bos_id], np.int32)]
         for content, _ in segments:

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 
 from halcyon.objectives.next_token import NextToken
 from halcyon.objectives.objective import Objective
+from halcyon.objectives.policy import Policy
 from halcyon.objectives.preference import Preference
-from halcyon_api.spec.objective import FinetuneSpec, NextTokenSpec, PreferenceSpec
+from halcyon_api.spec.objective import FinetuneSpec, NextTokenSpec, PolicySpec, PreferenceSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 
@@ -24,5 +25,7 @@ def build_objective(spec: TrainingRunSpec) -> Objective:
             return NextToken(segments=segments, compute_dtype=compute, products=precision.products)
         case PreferenceSpec() as preference:
             return Preference(preference, compute, precision.products)
+        case PolicySpec() as policy:
+            return Policy(policy, compute, precision.products)
         case other:
             raise TypeError(f"no objective for a spec of type {type(other).__name__}")

@@ -24,7 +24,7 @@ from halcyon.optim.rule import decaying, select
 from halcyon_api.base import ApiModel
 from halcyon_api.spec.adapter import LoraSpec
 from halcyon_api.spec.model import ModelSpec
-from halcyon_api.spec.optimizer import OptimizerSpec
+from halcyon_api.spec.optimizer import InvalidGroup, OptimizerSpec
 from halcyon_api.spec.rules.groups import GroupSpec
 
 REST = "rest"
@@ -43,6 +43,8 @@ class Group:
         settings: The settings of its rule.
         rate_factor: Factor of the learning rate.
         weight_decay: Its weight decay.
+        decay_follows: Whether a schedule of the run's weight decay scales it.
+        momentum_follows: Whether a schedule of the run's momentum applies to it.
         frozen: Whether its parameters are not trained.
         parameters: The model with the `Parameter` of each of its NamedArrays, and None in all other places.
     """
@@ -52,6 +54,8 @@ class Group:
     settings: ApiModel
     rate_factor: float
     weight_decay: float
+    decay_follows: bool
+    momentum_follows: bool
     frozen: bool
     parameters: Any
 
@@ -74,7 +78,7 @@ def groups_of(spec: OptimizerSpec, model: CausalLM) -> tuple[Group, ...]:
         model: The model, its shapes, or its trained part. In the trained part, frozen groups are empty.
 
     Raises:
-        BadConfiguration: A group has no parameter, or two groups have the same one.
+        BadConfiguration: A group has no parameter, two groups have the same one, or a rule does not take a setting of its group.
     """
     leaves, structure = jax.tree.flatten(parameters(model))
     groups = spec.groups or ()
@@ -87,7 +91,17 @@ def groups_of(spec: OptimizerSpec, model: CausalLM) -> tuple[Group, ...]:
         flags = jax.tree.unflatten(structure, [found == number for found in owner])
         return select(jax.tree.unflatten(structure, kept), flags)
 
-    rest = Group(REST, spec.kind, spec.value, 1.0, spec.weight_decay, frozen=False, parameters=members_of(None, all_decay=False))
+    rest = Group(
+        REST,
+        spec.kind,
+        spec.value,
+        1.0,
+        spec.weight_decay,
+        decay_follows=True,
+        momentum_follows=True,
+        frozen=False,
+        parameters=members_of(None, all_decay=False),
+    )
     return (rest, *(_group(spec, group, number, members_of) for number, group in enumerate(groups)))
 
 
@@ -163,20 +177,21 @@ def _with_paths(tree: Any) -> list[tuple[Any, Parameter]]:
 
 def _group(spec: OptimizerSpec, group: GroupSpec, number: int, members_of: Any) -> Group:
     rule = group.rule or spec.kind
-    settings = spec.value if rule == spec.kind else _default_settings(rule)
+    try:
+        settings = spec.settings_of(group)
+    except InvalidGroup as error:
+        raise BadConfiguration(f"{_FIELD}[{number}].{error.field}: {error}") from None
     return Group(
         name=f"groups[{number}]",
         rule=rule,
         settings=settings,
         rate_factor=1.0 if group.learning_rate is None else group.learning_rate,
         weight_decay=spec.weight_decay if group.weight_decay is None else group.weight_decay,
+        decay_follows=rule == spec.kind,
+        momentum_follows=rule == spec.kind and group.beta1 is None,
         frozen=bool(group.frozen),
         parameters=members_of(number, all_decay=group.weight_decay is not None),
     )
-
-
-def _default_settings(rule: str) -> ApiModel:
-    return OptimizerSpec.model_validate({rule: {}}).value
 
 
 def _has(group: GroupSpec, path: str, one: Parameter) -> bool:

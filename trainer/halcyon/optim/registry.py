@@ -94,7 +94,7 @@ def build_optimizer(spec: OptimizerSpec, model: CausalLM, moments: DTypeLike = j
         moments: Type in which the moments are stored.
 
     Raises:
-        BadConfiguration: A group has no parameter, or two groups have the same one.
+        BadConfiguration: See `halcyon.optim.groups.groups_of`.
     """
     clip = optax.clip_by_global_norm(spec.max_gradient_norm) if spec.max_gradient_norm else optax.identity()
     build = _by_group if spec.groups else _for_all
@@ -182,10 +182,10 @@ def _by_group(spec: OptimizerSpec, model: CausalLM, moments: jnp.dtype) -> optax
         for number, (name, group) in enumerate(groups):
             arguments: dict[str, Any] = {
                 "learning_rate": learning_rate * group.rate_factor,
-                "weight_decay": _decay(group, weight_decay, spec.weight_decay),
+                "weight_decay": _decay(group, weight_decay, spec.weight_decay) if group.decay_follows else group.weight_decay,
                 "key": None if key is None else jax.random.fold_in(key, number),
                 "peak_rate": spec.learning_rate * group.rate_factor,
-                **further,
+                **{name: value for name, value in further.items() if name != "momentum" or group.momentum_follows},
             }
             if (estimate := further.get("curvature")) is not None:
                 arguments["curvature"] = functools.partial(_part_of, estimate, flags[name])
@@ -207,7 +207,7 @@ def _part_of(estimate: Callable[[], Tree], flags: Tree) -> Tree:
 
 
 def _decay(group: Group, now: Scalar, base: float) -> Scalar:
-    """The decay of a group: a schedule of the run's decay scales that of every group."""
+    """The decay of a group with the run's rule: a schedule of the run's decay scales it."""
     if group.weight_decay == base:
         return now
     return group.weight_decay * (now / base) if base else group.weight_decay

@@ -59,6 +59,12 @@ class SyncPoint:
             self._passed += 1
             return False
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether a notice came to any process, as far as this one knows. For work between two points that ends early."""
+        with self._changed:
+            return self._asked or self._stop_after is not None
+
     def notice(self) -> None:
         """Report a preemption notice of this process. For any thread; further calls have no effect on the agreement."""
         self._on_notice()

@@ -37,11 +37,13 @@ from halcyon.training.compilation import compiler_options
 from halcyon.training.evaluation import evaluate, make_evaluation_step
 from halcyon.training.fitting import without_choice
 from halcyon.training.program import Program, build_program, padded_token_bytes
+from halcyon.training.tasks import ModelTasks, TaskPlan, asking_of
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.counting import counted
 from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
 from halcyon_api.progress import Evaluated
 from halcyon_api.spec.origin import OriginSpec
+from halcyon_api.task_results import TaskResults
 
 
 def evaluate_checkpoint(
@@ -70,6 +72,7 @@ def evaluate_checkpoint(
     check_context(context)
     check_model(context.run.spec.model)
     check_adapter(context.run.spec.model, context.run.spec.lora)
+    plan = TaskPlan.of(context.run.spec)
     spec = context.run.spec
     reporter.stage("tokenizing")
     caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget)
@@ -79,7 +82,7 @@ def evaluate_checkpoint(
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
-        return CheckpointEvaluation(context, joined.processes, program, held_out, reporter, clock, retry_budget).run()
+        return CheckpointEvaluation(context, joined.processes, program, held_out, reporter, clock, retry_budget, plan).run()
 
 
 class CheckpointEvaluation:
@@ -94,6 +97,7 @@ class CheckpointEvaluation:
         reporter: RunReporter,
         clock: Callable[[], float],
         retry_budget: RetryBudget,
+        plan: TaskPlan | None = None,
     ) -> None:
         if context.run.spec.origin is None:
             raise TypeError("a run of task evaluate needs spec.from, which names the run whose checkpoint it evaluates")
@@ -106,6 +110,7 @@ class CheckpointEvaluation:
         self._wanted = evaluation_key(self._prints, self._origin, self._batches)
         self._store = Store(self._spec.checkpoint, retry_budget=retry_budget)
         self._keeper: HeadKeeper | None = None
+        self._plan = plan
 
     def run(self) -> str:
         """Evaluate, and return one sentence with the result."""
@@ -121,7 +126,8 @@ class CheckpointEvaluation:
         counts = {source: self._count(part) for source, part in parts.items()}
         tokens = self._batch_size * self._held_out.sequence_length
         done = sum(counts[source] for source in found)
-        self._reporter.evaluates(evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done)
+        tasks = 0 if self._plan is None else len(self._plan.chosen)
+        self._reporter.evaluates(evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done, tasks=tasks)
 
         self._reporter.stage("compiling")
         sizes = self._held_out.tokenizer.token_bytes
@@ -134,13 +140,33 @@ class CheckpointEvaluation:
                 self._reporter.attends(self._program.attention_choices)
                 self._reporter.evaluation(checkpoint.step, found[source], source=source)
                 self._store_results(found, checkpoint, finished=len(found) == len(parts))
+        if not found:  # so that a restart takes the same checkpoint
+            self._store_results(found, checkpoint, finished=False)
+        results = self._run_tasks(checkpoint, model)
+        of = f"the checkpoint of run {self._origin.run} at step {checkpoint.step}"
+        numbers = {} if results is None else results.numbers
+        of_tasks = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+        if not found:
+            self._store_results(found, checkpoint, finished=True)
+            return f"{of}: {of_tasks or 'all tasks are done'}"
         whole = total(found.values())
         self._reporter.evaluation(checkpoint.step, whole)
         bits = "" if whole.bits_per_byte is None else f", {whole.bits_per_byte:.4f} bits per byte"
         return (
-            f"the checkpoint of run {self._origin.run} at step {checkpoint.step} has a loss of {whole.loss:.4f} nats per token{bits} on "
-            f"{counted(whole.sequences, 'sequence')} of {counted(len(found), 'source')}"
+            f"{of} has a loss of {whole.loss:.4f} nats per token{bits} on {counted(whole.sequences, 'sequence')} of "
+            f"{counted(len(found), 'source')}" + (f"; {of_tasks}" if of_tasks else "")
         )
+
+    def _run_tasks(self, checkpoint: CommittedStep, model: Any) -> TaskResults | None:
+        """Run the tasks of the document. None: it has none, or this is not process 0."""
+        if self._plan is None:
+            return None
+        origin = origin_store(self._origin, self._spec.checkpoint, retry_budget=self._retry_budget)
+        asking = asking_of(origin, self._processes, entry=checkpoint)
+        tasks = ModelTasks(
+            self._plan, self._spec, self._held_out.tokenizer, asking, self._store, self._processes, self._reporter, clock=self._clock
+        )
+        return tasks.of_checkpoint(checkpoint.step, model, checkpoint.manifest_sha256, self._reporter.evaluated_batch)
 
     def _take_root(self) -> EvaluationDocument | None:
         """Make process 0 the only writer of the run's own root. Returns the results of an earlier process, if the root has them."""
@@ -232,6 +258,7 @@ class CheckpointEvaluation:
                 found,
                 owner=self._context.owner,
                 run=self._origin.run_name,
+                root=self._origin.root,
                 checkpoint=checkpoint,
                 wanted=self._wanted,
                 finished=finished,

@@ -10,6 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.context import Context, check_context, process_name, run_name, with_spec
 from halcyon.data.batch_schedule import build_schedule
@@ -34,16 +36,19 @@ from halcyon.training.choices import RunChoice
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.exports import begin_exports, check_exportable, complete_exports
 from halcyon.training.fitting import with_choice
-from halcyon.training.history import begin_history
+from halcyon.training.history import begin_history, place_of
 from halcyon.training.in_step import InStep
 from halcyon.training.last_save import LastSave, SaveBudget
 from halcyon.training.loop import Loop, Training, TrainingEnd
 from halcyon.training.plan_reports import PlanReports
+from halcyon.training.policy.rewards import reward_named
 from halcyon.training.profiling import profiler_of
 from halcyon.training.program import build_program
 from halcyon.training.shared_programs import SharedPrograms
 from halcyon.training.start import find_start, open_checkpoints, wait_for_root
 from halcyon.training.state import state_bytes
+from halcyon.training.tasks import ModelTasks, TaskPlan, asking_of
+from halcyon_api.training_run import TrainingRunSpec
 
 
 def train(
@@ -57,7 +62,7 @@ def train(
     on_interrupt: Callable[[int], object] = lambda count: None,
     requests: SaveRequests | None = None,
     profile_requests: ProfileRequests | None = None,
-    batch_source: BuildBatchSource = dataset_batches,
+    batch_source: BuildBatchSource | None = None,
     in_step: Sequence[InStep] = (),
     clock: Callable[[], float] = time.time,
 ) -> TrainingEnd:
@@ -77,7 +82,7 @@ def train(
         on_interrupt: Called in another thread at each interrupt from the keyboard, with their number. The first is a notice.
         requests: Requests for a checkpoint while the run trains.
         profile_requests: Requests for a profile while the run trains.
-        batch_source: Makes the source of the batches. Default: the run's dataset.
+        batch_source: Makes the source of the batches. Default: the run's dataset, or answers to its prompts with ``objective.policy``.
         in_step: Functions of the library's user inside the compiled step.
         clock: Seconds since 1970.
 
@@ -89,6 +94,9 @@ def train(
     check_adapter(context.run.spec.model, context.run.spec.lora)
     check_groups(context.run.spec.model, context.run.spec.optimizer, context.run.spec.lora)
     check_exportable(context)
+    if context.run.spec.objective.policy is not None:
+        reward_named(context.run.spec.objective.policy.reward)
+    task_plan = TaskPlan.of(context.run.spec)
     spec = context.run.spec
     requests = requests or SaveRequests()
     caches = background_caches(
@@ -140,16 +148,26 @@ def train(
         if processes.is_main:
             begin_history(context, checkpointer, reporter, start.step)
         start.report(reporter)
+        if processes.is_main:
+            reporter.placed(place_of(context, jax.devices()))
         reporter.saves_every(checkpointer.interval_seconds)
+        tasks = None
+        if task_plan is not None:
+            root = Store(spec.checkpoint)
+            asking = asking_of(root, processes, objective=spec.objective.document())
+            tasks = ModelTasks(
+                task_plan, spec, load_tokenizer(tokenizer), asking, root, processes, reporter, is_stopped=lambda: sync_point.is_asked
+            )
 
         reporter.stage("compiling")
-        batches = batch_source(dataset, program, spec.trainer)
+        batches = (batch_source or _source_of(spec, processes, reporter))(dataset, program, spec.trainer)
         training = Training(
             context, program, steps, dataset, batches, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock,
             export_due=exporter.is_due if exporter is not None else lambda step: False,
             stop_exports=exporter.abandon if exporter is not None else lambda: None,
             profiler=profiler_of(context, reporter, profile_requests or ProfileRequests()),
             evaluated=start.restored.checkpoint.evaluation if start.restored is not None else None,
+            tasks=tasks,
         )  # fmt: skip
         publish = functools.partial(programs.publish, plans, 2 * state_bytes(program.template))
         loop = Loop(training, after_first_step=lambda: background.submit(publish))
@@ -165,6 +183,15 @@ def train(
         background.shutdown()
         caches.close()
         return ended
+
+
+def _source_of(spec: TrainingRunSpec, processes: ProcessGroup, reporter: RunReporter) -> BuildBatchSource:
+    """What makes the batches of a run: of its dataset, or of answers to its prompts."""
+    if spec.objective.policy is None:
+        return dataset_batches
+    from halcyon.training.policy.batches import policy_batches  # the import of inference takes time
+
+    return policy_batches(spec, processes, reporter.warning)
 
 
 def _preempted_while_exporting(ended: TrainingEnd, context: Context, notice: PreemptionNotice) -> TrainingEnd:

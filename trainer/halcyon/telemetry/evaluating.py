@@ -29,7 +29,8 @@ class LogInterval:
 
 def numbers(evaluation: Evaluation) -> dict[str, Any]:
     """The fields of the event ``evaluation``."""
-    return {
+    answers = {"reward": -evaluation.loss, "pass_at": {str(k): rate for k, rate in evaluation.pass_at.items()}} if evaluation.passes else {}
+    return answers | {
         "loss": evaluation.loss,
         "bits_per_byte": evaluation.bits_per_byte,
         "tokens": evaluation.tokens,

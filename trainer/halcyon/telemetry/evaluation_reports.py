@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from halcyon.telemetry.evaluating import average_numbers, averaged, numbers, with_source
 from halcyon.telemetry.reports import Reports
 from halcyon_api.progress import Evaluated
+from halcyon_api.task_results import CHAT_CORE, CORE
 
 if TYPE_CHECKING:
     from halcyon.evaluate.evaluation import Evaluation
     from halcyon.evaluate.sets import EvaluatedSets
     from halcyon_api.checkpoint_documents import EvaluationRecord
+    from halcyon_api.task_results import TaskNumbers, TaskResults
 
 
 class EvaluationReports(Reports):
@@ -46,22 +48,50 @@ class EvaluationReports(Reports):
             self._event("macroEvaluation", step=step, loss=found.macro_loss, bits_per_byte=found.macro_bits_per_byte)
         self.evaluation(step, sets.whole, average=average)
 
+    def task_done(self, step: int, numbers: TaskNumbers) -> None:
+        """Report the result of a task on the model after ``step`` steps."""
+        self._event(
+            "task",
+            step=step,
+            task=numbers.task,
+            accuracy=numbers.accuracy,
+            standard_error=numbers.standard_error,
+            centred=numbers.centred,
+            bits_per_byte=numbers.bits_per_byte,
+            examples=numbers.examples,
+            seconds=round(numbers.seconds, 6),
+        )
+
+    def tasks_done(self, results: TaskResults) -> None:
+        """Report that all tasks are done on the model of a step; the event of each was written before."""
+        with self._lock:
+            self._run.facts.tasks = results.numbers
+        for name, value in ((CORE, results.core), (CHAT_CORE, results.chat_core)):
+            if value is not None:
+                self._event("task", step=results.step, task=name, centred=value)
+
+    def evaluates_on(self) -> None:
+        """Report progress of an evaluation, for the health: the limit of the stage begins again."""
+        with self._lock:
+            self._run.enter("evaluating")
+
     def best(self, record: EvaluationRecord | None, *, stopped: bool) -> None:
         """Report the best evaluation so far, and whether the run ends because its evaluations did not improve."""
         with self._lock:
             self._run.facts.best, self._run.facts.stopped_early = record, stopped
 
-    def evaluates(self, found: Evaluated, *, batches: int, batch_tokens: int, done: int = 0) -> None:
+    def evaluates(self, found: Evaluated, *, batches: int, batch_tokens: int, done: int = 0, tasks: int = 0) -> None:
         """Set the work of a run of task ``evaluate``.
 
         Args:
             found: The checkpoint, and the sources that are already evaluated.
             batches: Batches of the whole run.
             batch_tokens: Tokens of a batch, over all devices.
-            done: Batches that are already evaluated.
+            done: Batches, and tasks, that are already evaluated.
+            tasks: Tasks of the whole run; each counts as one more batch, without tokens.
         """
         with self._lock:
-            self._run.plan = replace(self._run.plan, steps=batches, tokens_before=lambda batch: batch * batch_tokens)
+            self._run.plan = replace(self._run.plan, steps=batches + tasks, tokens_before=lambda batch: min(batch, batches) * batch_tokens)
             self._run.facts.evaluated, self._run.facts.resumed_step, self._run.facts.batches = found, done, done
 
     def evaluated_batch(self) -> None:

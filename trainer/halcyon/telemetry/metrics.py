@@ -236,6 +236,12 @@ METRICS = (
         _one(lambda seen: seen.report.progress.reward_margin),
     ),
     Metric(
+        "halcyon_trainer_reward",
+        "gauge",
+        "Objective `policy`: mean reward of the answers of the last step.",
+        _one(lambda seen: seen.report.progress.reward),
+    ),
+    Metric(
         "halcyon_trainer_expert_load_ratio",
         "gauge",
         "Models with experts: tokens of the busiest (max) and the least busy (min) expert of a layer, divided by the mean of the layer.",
@@ -287,6 +293,13 @@ METRICS = (
         "Loss on the held-out part of one source, bits per byte of text, with task `evaluate`.",
         _evaluated("bits_per_byte"),
         ("source",),
+    ),
+    Metric(
+        "halcyon_trainer_task_ratio",
+        "gauge",
+        "Result of each task (`trainer.evaluation.tasks`): accuracy, bits per byte of smoltalk, means of core and chat-core.",
+        lambda seen: [((name,), value) for name, value in (seen.report.progress.tasks or {}).items()],
+        ("task",),
     ),
     Metric("halcyon_trainer_evaluations_total", "counter", "Evaluations of this process.", _one(lambda seen: seen.tallies.evaluations)),
     Metric(

@@ -54,8 +54,8 @@ class ProgressLine:
         if name == "step":
             self._progress.update(self._task, completed=fields["step"], numbers=fields)
             return
-        if name == "watch":
-            return  # too many numbers for a terminal
+        if name in ("watch", "placed"):
+            return  # too many numbers for a terminal; for the report of a chain
         if name == "evaluating":
             self._progress.update(self._task, completed=fields["batch"], total=fields["batches"], numbers=fields)
             return
@@ -116,6 +116,10 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
             + (f", {bits:.4f} bits per byte" if bits is not None else "")
             + (f"; of the average {fields['average_loss']:.4f}" if fields.get("average_loss") is not None else "")
         )
+    if name == "task":
+        known = [("accuracy", ""), ("standard_error", "standard error "), ("centred", "centred "), ("bits_per_byte", "bits per byte ")]
+        numbers = ", ".join(f"{title}{fields[key]:.4f}" for key, title in known if fields.get(key) is not None)
+        return f"step {step}: {fields['task']} {numbers}"
     if name == "macroEvaluation":
         bits = f", {fields['bits_per_byte']:.4f} bits per byte" if fields.get("bits_per_byte") is not None else ""
         return f"step {step}: mean held-out loss of the sources {fields['loss']:.4f}{bits}"

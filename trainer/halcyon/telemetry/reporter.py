@@ -90,6 +90,10 @@ class RunReporter(CheckpointReports, EvaluationReports, ProfileReports, WatchRep
             self._run.facts.plan = sentence
         self._event("plan", plan=sentence, **fields)
 
+    def placed(self, fields: Mapping[str, Any]) -> None:
+        """Report what the process group trains on, and where its run comes from: the fields of the event ``placed``."""
+        self._event("placed", **fields)
+
     def joined(self, *, processes: int, devices: int) -> None:
         """Report that all processes have joined, at the end of the stage ``joining``."""
         self._event("joined", processes=processes, devices=devices, seconds=self._seconds_in_stage())

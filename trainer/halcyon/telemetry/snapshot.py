@@ -36,6 +36,7 @@ class Facts:
     stopped_early: bool = False
     average_loss: float | None = None
     evaluated: Evaluated | None = None
+    tasks: dict[str, float] | None = None
     watched: tuple[WatchedParameter, ...] = ()
     batches: int = 0
     checkpoint: CheckpointProgress | None = None
@@ -129,6 +130,7 @@ class Snapshot:
             best_evaluation=None if facts.best is None else facts.best.best_value,
             stopped_early=facts.stopped_early or None,
             evaluated=facts.evaluated,
+            tasks=facts.tasks,
             exported_step=facts.exported_step,
             save_interval_seconds=None if facts.save_interval_seconds is None else microseconds(facts.save_interval_seconds),
             attention=", ".join(facts.attention) or None,

@@ -7,14 +7,16 @@ can make batches ahead; a source of rollouts samples from the model in the state
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Batch
+from halcyon.data.held_out import HeldOut
 from halcyon.data.loader import Loader
+from halcyon.evaluate.evaluation import Evaluation
 from halcyon.training.program import Program
-from halcyon.training.state import TrainState
+from halcyon.training.state import Model, TrainState
 from halcyon_api.spec.trainer import TrainerSpec
 
 
@@ -41,6 +43,31 @@ class BatchSource(Protocol):
 
     def close(self) -> None:
         """End the threads. Batches handed out stay valid."""
+        ...
+
+
+@runtime_checkable
+class HasNumbers(Protocol):
+    """A source that knows numbers of its batches, such as rewards."""
+
+    @property
+    def numbers(self) -> Mapping[str, float]:
+        """Numbers of the last batch by name, for the report of its step; the same on all processes."""
+        ...
+
+
+@runtime_checkable
+class Evaluates(Protocol):
+    """A source that evaluates the model itself, in the place of the loss of the objective."""
+
+    def evaluate(self, held_out: HeldOut, model: Model, batches: int | None) -> Evaluation:
+        """The result on held-out sequences. All processes call it at the same step.
+
+        Args:
+            held_out: The sequences.
+            model: The model.
+            batches: The largest number of batches; None: all.
+        """
         ...
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from halcyon.checkpoint import Checkpointer
 from halcyon.context import Context
 from halcyon.history.segments import ProcessGroupId
@@ -35,3 +38,30 @@ def begin_history(context: Context, checkpointer: Checkpointer, reporter: RunRep
         return Account(max(step, report.progress.step), {cause: getattr(report.seconds, cause) for cause in CAUSES})
 
     reporter.listen(HistoryWriter(context.run.spec.checkpoint, group, account=account, on_warning=reporter.warning))
+
+
+def place_of(context: Context, devices: Sequence[Any]) -> dict[str, Any]:
+    """What the process group trains on, and where its run comes from: the fields of the event ``placed``.
+
+    Args:
+        context: The run.
+        devices: All devices of the run.
+    """
+    spec, accelerator = context.run.spec, context.run.spec.accelerator
+    on_processors = devices[0].platform == "cpu"  # its devices are pretended, so its chips are its hosts
+    chips = context.process_count if on_processors else len(devices) // accelerator.row.devices_per_chip
+    origin = spec.origin
+    return {
+        "accelerator": accelerator.type,
+        "topology": accelerator.topology,
+        "slices": context.topology.slices,
+        "provisioning": accelerator.provisioning,
+        "device_kind": devices[0].device_kind,
+        "devices": len(devices),
+        "chips": max(1, chips),
+        "price_per_chip_hour": accelerator.price_per_chip_hour,
+        "from_run": origin.run if origin is not None else None,
+        "from_root": None if origin is None else origin.root if origin.hugging_face is None else origin.hugging_face.path,
+        "from_step": origin.step if origin is not None else None,
+        "after_run": spec.after.run if spec.after is not None else None,
+    }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -31,7 +31,7 @@ from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.telemetry import RunReporter, SaveRequests, StepReport
-from halcyon.training.batch_source import BatchSource
+from halcyon.training.batch_source import BatchSource, Evaluates, HasNumbers
 from halcyon.training.best import BestWatch
 from halcyon.training.compilation import compiler_options
 from halcyon.training.compiled_steps import CompiledSteps
@@ -44,6 +44,7 @@ from halcyon.training.program import Program, padded_token_bytes
 from halcyon.training.reported import reported_metrics
 from halcyon.training.state import Model, TrainState
 from halcyon.training.step import CONTROL_BITS, StepMetrics
+from halcyon.training.tasks import ModelTasks
 from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
 from halcyon_api.spec.divergence import RollbackSpec
 from halcyon_api.spec.evaluation import EVALUATION_BATCHES
@@ -98,6 +99,8 @@ class Training:
     profiler: Profiler | None = None
     evaluated: EvaluationRecord | None = None
     """The evaluations before the checkpoint that the run resumed from."""
+    tasks: ModelTasks | None = None
+    """The tasks of ``spec.trainer.evaluation.tasks``."""
 
 
 class Loop:
@@ -128,6 +131,7 @@ class Loop:
         self._has_watched = False
         self._profiler = training.profiler
         self._best = BestWatch(self._settings.evaluation.best, training.evaluated)
+        self._tasks = training.tasks
         self._reporter = training.reporter
         self._clock = training.clock
         self._after_first_step = after_first_step
@@ -137,8 +141,9 @@ class Loop:
         last_k = program.template.average is not None and program.template.average.snapshots is not None
         self._averaged = jax.jit(averaged_model, compiler_options=compiler_options(runs_once=True)) if last_k else averaged_model
         self._batches = training.batches
-        self._pending: tuple[int, StepMetrics, float] | None = None
-        """The last dispatched step: steps done, its numbers on the device, and the seconds that it waited for its batch."""
+        self._pending: tuple[int, StepMetrics, float, Mapping[str, float]] | None = None
+        """The last dispatched step: steps done, its numbers on the device, the seconds that it waited for its batch, and the numbers of
+        that batch."""
         self._save_asked = False
         """Whether any process has asked for a save since the last save began, in a step whose numbers are fetched."""
         self._saved_step = 0
@@ -187,6 +192,8 @@ class Loop:
             return self._leave(state, step)
         if self._best.active:
             self._reporter.best(self._best.record, stopped=self._best.stop is not None)
+        if step and self._tasks_due(step) and not self._run_tasks(state, step):
+            return self._leave(state, step)
         while self._best.stop is None and step < self._settings.steps:
             if self._sync_point.should_stop():
                 return self._leave(state, step)
@@ -204,7 +211,8 @@ class Loop:
                 state, metrics = train_step(state, batch, self._control(step))
             step += 1
             self._report_pending()
-            self._pending = (step, metrics, self._batches.last_wait_seconds + self._waited_seconds)
+            of_batch = self._batches.numbers if isinstance(self._batches, HasNumbers) else {}
+            self._pending = (step, metrics, self._batches.last_wait_seconds + self._waited_seconds, of_batch)
             self._waited_seconds = 0.0
             if step == first + 1:
                 self._report_pending()
@@ -223,6 +231,8 @@ class Loop:
                     return self._leave(state, step)
                 if save_due or self._improved:
                     self._save(state, step)
+            if self._tasks_due(step) and not self._run_tasks(state, step):
+                return self._leave(state, step)
         return self._finish(state, step)
 
     def _batch_number(self, step: int) -> int:
@@ -232,7 +242,8 @@ class Loop:
     def _saved_by_step(self, step: int) -> bool:
         """Whether the number of a step alone decides that its state is saved."""
         before_evaluation = self._save_before_evaluation and self._evaluation_due(step)
-        return self._checkpointer.should_save(step) or self._export_due(step) or before_evaluation
+        tasks = self._tasks is not None and self._tasks.is_due(step, self._settings.steps)
+        return self._checkpointer.should_save(step) or self._export_due(step) or before_evaluation or tasks
 
     def _go_back(self, bad_step: int, reason: str) -> tuple[TrainState, int]:
         """Go back to the last good checkpoint, past the batches since then.
@@ -341,7 +352,7 @@ class Loop:
         """
         if self._pending is None:
             return
-        step, metrics, waited = self._pending
+        step, metrics, waited, of_batch = self._pending
         self._pending = None
         numbers: StepMetrics = jax.device_get(metrics)
         control, loss, gradient_norm = int(numbers.control), float(numbers.loss), float(numbers.gradient_norm)
@@ -357,7 +368,7 @@ class Loop:
                 learning_rate=float(numbers.learning_rate),
                 tokens=float(numbers.tokens),
                 data_wait_seconds=waited,
-                metrics=reported_metrics(numbers.metrics) | reported(self._program.in_step, numbers.seen, step),
+                metrics=dict(of_batch) | reported_metrics(numbers.metrics) | reported(self._program.in_step, numbers.seen, step),
             )
         )
         if numbers.watched:
@@ -427,8 +438,29 @@ class Loop:
         self._reporter.stage("training")
         return True
 
+    def _tasks_due(self, step: int) -> bool:
+        """Whether tasks are run after a step: by its number, and after the last step of a run that stops early."""
+        if self._tasks is None:
+            return False
+        return self._tasks.is_due(step, self._settings.steps) or self._best.stop is not None
+
+    def _run_tasks(self, state: TrainState, step: int) -> bool:
+        """Run the tasks whose results the root lacks, once the step is being saved. False: a notice came."""
+        if self._tasks is None:
+            return True
+        self._save(state, step)
+        self._report_pending()
+        if self._sync_point.should_stop():
+            return False
+        self._reporter.stage("evaluating")
+        came = self._tasks.while_training(step, self._program.evaluated(state), until(self._checkpointer.skipped, step))
+        self._reporter.stage("training")
+        return came
+
     def _evaluated(self, held_out: HeldOut, model: Model, batches: int, reference: Model | None) -> Evaluation:
         """The result on at most this number of batches."""
+        if isinstance(self._batches, Evaluates):
+            return self._batches.evaluate(held_out, model, batches)
         with self._program.tracing():
             return evaluate(
                 held_out,

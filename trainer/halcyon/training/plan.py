@@ -156,7 +156,7 @@ def plan_of(
         positions=sequence_length // _parts(sizes, "position"),
         remat=remat,
         memory=DeviceBytes(
-            parameters=share_bytes((program.template.model, program.template.reference)),
+            parameters=share_bytes((program.template.model, program.template.reference, program.template.sampler)),
             optimizer=share_bytes((program.template.optimizer_state, program.template.average)),
             gradients=gradients,
             activations=None if temporary is None else max(0, temporary - gradients),

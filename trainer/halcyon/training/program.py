@@ -210,10 +210,11 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
     part = split(shapes, flags)[0]
     objective = build_objective(spec)
     optimizer = build_optimizer(spec.optimizer, part, settings.precision.moments)
-    divergence = spec.recovery.divergence
+    divergence, policy = spec.recovery.divergence, spec.objective.policy
     complete_state = state_completer(
-        optimizer, lambda: empty_window(divergence), adapted, flags, spec.average, has_reference=has_reference_copy(spec)
-    )
+        optimizer, lambda: empty_window(divergence), adapted, flags, spec.average, has_reference=has_reference_copy(spec),
+        has_sampler=policy is not None and policy.has_sampler,
+    )  # fmt: skip
 
     def build_state() -> TrainState:
         return complete_state(build())
@@ -236,6 +237,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         average=spec.average,
         gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
         in_step=in_step,
+        sampler_steps=1 if policy is None else policy.updates_per_rollout,
     )
     watch = spec.telemetry.watch
     if watch is not None and watch.every_steps > settings.steps:

@@ -37,6 +37,9 @@ class TrainState(eqx.Module):
     """The average of the parameters; None, and absent in checkpoints, if the run has no ``spec.average``."""
     reference: Model | None = None
     """The model that the run began with, for an objective that compares with it; None, and absent in checkpoints, for other runs."""
+    sampler: Model | None = None
+    """The trained part of the model that samples answers, where it is not that of each step; None, and absent in checkpoints, for other
+    runs."""
 
 
 BuildState = Callable[[], TrainState]
@@ -51,6 +54,7 @@ def state_completer(
     average: AverageSpec | None = None,
     *,
     has_reference: bool = False,
+    has_sampler: bool = False,
 ) -> CompleteState:
     """A function that makes the state before the first step from a model. Trace it, do not call it.
 
@@ -61,13 +65,16 @@ def state_completer(
         trained: True in the place of each trained parameter of the result. None: all are trained.
         average: The average of the parameters that the run keeps.
         has_reference: Whether the state keeps the model as the reference.
+        has_sampler: Whether the state keeps the trained part as the one that samples.
     """
 
     def complete(model: Model) -> TrainState:
         model = adapted(model)
-        optimizer_state = optimizer.init(split(model, trained)[0])
+        part = split(model, trained)[0]
+        optimizer_state = optimizer.init(part)
         mean, reference = empty_average(average, model), model if has_reference else None
-        return TrainState(jnp.zeros((), jnp.int32), model, optimizer_state, build_losses(), mean, reference)
+        sampler = part if has_sampler else None
+        return TrainState(jnp.zeros((), jnp.int32), model, optimizer_state, build_losses(), mean, reference, sampler)
 
     return complete
 

@@ -97,6 +97,7 @@ def make_train_step(
     in_step: Sequence[InStep] = (),
     average: AverageSpec | None = None,
     watch: WatchSpec | None = None,
+    sampler_steps: int = 1,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
     """Build the step function, to be compiled with the state donated.
 
@@ -120,6 +121,7 @@ def make_train_step(
         in_step: Functions of the library's user.
         average: The average of the parameters that the state has.
         watch: What each step of this program watches. None: nothing.
+        sampler_steps: Steps after which the state takes the trained part as its sampler again, if it has one.
 
     Raises:
         BadConfiguration: The objective cannot serve the estimator.
@@ -208,10 +210,25 @@ def make_train_step(
         updated = add_updates(part, updates, key_of(state.step, _ROUNDING) if stochastic else None)
         new = updated, optimizer_state, updated_average(average, state.average, joined(updated, fixed), state.step + 1)
         part, optimizer_state, mean = drop_update(policy, verdict, (part, state.optimizer_state, state.average), new)
-        done = TrainState(state.step + 1, joined(part, fixed), optimizer_state, losses, mean, state.reference)
+        sampler = None if state.sampler is None else sampling_part(state, trained, sampler_steps)
+        done = TrainState(state.step + 1, joined(part, fixed), optimizer_state, losses, mean, state.reference, sampler)
         return constrain(done, mesh), metrics
 
     return train_step
+
+
+def sampling_part(state: TrainState, trained: Any, steps: int) -> Model:
+    """The trained part of the model that samples the answers of the next step.
+
+    Args:
+        state: The state before the step.
+        trained: True in the place of each trained parameter. None: all are trained.
+        steps: Steps between two changes of the sampler.
+    """
+    part = split(state.model, trained)[0]
+    if state.sampler is None:
+        return part
+    return jax.tree.map(lambda new, old: jnp.where(state.step % steps == 0, new, old), part, state.sampler)
 
 
 def _any_bits(control: jax.Array) -> jax.Array:

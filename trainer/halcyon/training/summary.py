@@ -195,7 +195,7 @@ def summarize(run: TrainingRun, program: Program, mesh: ResolvedMesh, vocabulary
         optimizer=spec.optimizer.kind,
         state=tuple(state_rows(program.template.optimizer_state, program.template.model)),
         device=DeviceRow(
-            parameters=share_bytes((program.template.model, program.template.reference)),
+            parameters=share_bytes((program.template.model, program.template.reference, program.template.sampler)),
             optimizer=share_bytes(program.template.optimizer_state),
             gradients=sum(_WIDE_BYTES * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in trained),
             activations_at_least=0 if custom else least_need(spec, mesh).batch_bytes,

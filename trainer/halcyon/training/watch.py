@@ -23,10 +23,11 @@ import jax
 import jax.numpy as jnp
 from haliax import NamedArray
 
-from halcyon.checkpoint.layout import flatten
+from halcyon.checkpoint.layout import Leaf, flatten
 from halcyon.models.activations import activation_statistics
 from halcyon.models.axes import LAYERS
-from halcyon.models.statistics import counts_reaching, shares
+from halcyon.models.statistics import bin_counts, block_of
+from halcyon.parallel.axes import PARAMETER_AXES, mesh_axes, open_axes
 from halcyon_api.spec.watch import WatchSpec
 
 
@@ -80,14 +81,14 @@ def _can_branch() -> bool:
 def _of_trees(spec: WatchSpec, trees: Mapping[str, Any]) -> dict[str, jax.Array]:
     found: dict[str, jax.Array] = {}
     for what in (one for one in spec.what if one != "activations"):
-        for path, values, axes in _leaves(trees[what]):
+        for path, values, axes, block in _leaves(trees[what]):
             squares = jnp.sum(jnp.square(values), axes)
             found[f"{what}/norm/{path}"] = jnp.sqrt(squares)
             found[f"{what}/rms/{path}"] = jnp.sqrt(squares / max(1, values.size // max(1, squares.size)))
             if spec.histograms:
-                found[f"{what}/histogram/{path}"] = _histogram(values, axes)
+                found[f"{what}/histogram/{path}"] = _histogram(values, axes, block)
     if "updates" in spec.what:
-        for path, values, axes in _leaves(trees["parameters"]):
+        for path, values, axes, _ in _leaves(trees["parameters"]):
             weight = found.get(f"parameters/norm/{path}")
             if weight is None:
                 weight = jnp.sqrt(jnp.sum(jnp.square(values), axes))
@@ -96,13 +97,26 @@ def _of_trees(spec: WatchSpec, trees: Mapping[str, Any]) -> dict[str, jax.Array]
     return found
 
 
-def _leaves(tree: Any) -> Iterator[tuple[str, jax.Array, tuple[int, ...]]]:
-    """The path, the values in float32 and the reduced axes of each array: all axes but that of the layers."""
+def _leaves(tree: Any) -> Iterator[tuple[str, jax.Array, tuple[int, ...], tuple[int, int] | None]]:
+    """The path, the values in float32, the reduced axes and the block of each array. The reduced axes are all but that of the layers."""
     for leaf in flatten(tree):
         axes = tuple(number for number in range(len(leaf.shape)) if leaf.axes is None or leaf.axes[number] != LAYERS)
-        yield leaf.path, leaf.value.astype(jnp.float32), axes
+        yield leaf.path, leaf.value.astype(jnp.float32), axes, _block(leaf, axes)
 
 
-def _histogram(values: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+def _block(leaf: Leaf, axes: tuple[int, ...]) -> tuple[int, int] | None:
+    """The largest block for `bin_counts` that no two devices share."""
+    if leaf.axes is None or not axes:
+        return None
+    sizes = open_axes()
+
+    def size_of(axis: int) -> int:
+        parts = math.prod(sizes.get(name, 1) for name in mesh_axes(leaf.axes[axis] if leaf.axes else "", PARAMETER_AXES))
+        return block_of(leaf.shape[axis] // parts) if leaf.shape[axis] % parts == 0 else 1
+
+    return max(((axis, size_of(axis)) for axis in axes), key=lambda block: block[1])
+
+
+def _histogram(values: jax.Array, axes: tuple[int, ...], block: tuple[int, int] | None) -> jax.Array:
     whole = max(1, values.size // max(1, math.prod(size for axis, size in enumerate(values.shape) if axis not in axes)))
-    return shares([count.astype(jnp.float32) / whole for count in counts_reaching(values, axes)])
+    return bin_counts(values, axes, block).astype(jnp.float32) / whole

@@ -308,7 +308,7 @@ def _where(source: DataSourceSpec) -> str:
 
 
 def _weight_type(source: DataSourceSpec) -> Any:
-    if source.format.chat is not None or source.format.preference is not None:
+    if source.format.chat is not None or source.format.preference is not None or source.format.prompt is not None:
         return "uint8"
     return "float32" if source.format.prebuilt is not None and source.format.prebuilt.weights_field else None
 

@@ -83,7 +83,7 @@ class InheritedTokenizer:
     source: dict[str, str]
     """Name and root of the other run; part of the key of the stored copy."""
     find: Callable[[], TokenizerDefinition | None]
-    """Finds the tokenizer. None: the other run has none yet, or stores it in a place that this run does not know."""
+    """Finds the tokenizer. None: the other run has none yet, or has not trained it, or its copies are deleted."""
 
 
 def inherited_tokenizer(spec: TrainingRunSpec, store: Store) -> InheritedTokenizer | None:
@@ -106,7 +106,8 @@ def inherited_tokenizer(spec: TrainingRunSpec, store: Store) -> InheritedTokeniz
             if fingerprint is None:
                 return None
             beside = Store(theirs.model_copy(update={"root": f"{theirs.root.rstrip('/')}/data"}), retry_budget=store.retry_budget)
-            return find_tokenizer(store, fingerprint) or find_tokenizer(beside, fingerprint)
+            places = (store, Store(theirs, retry_budget=store.retry_budget), beside)  # the second one has the run's own copy
+            return next(filter(None, (find_tokenizer(place, fingerprint) for place in places)), None)
         except StoreFailure as failure:
             raise as_exit(failure, theirs.root, what="spec.from: the root of the other run", field="spec.from") from failure
 

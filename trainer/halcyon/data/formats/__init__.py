@@ -1,4 +1,4 @@
-"""Formats: rows are texts, conversations, pairs of conversations, or token ids. A format turns rows into documents of token ids.
+"""Formats: rows are texts, conversations, pairs of conversations, prompts, or token ids. A format turns rows into documents of token ids.
 
 Special tokens come only from this package and from templates, never from the text of a row: text that spells a special token stays text.
 """
@@ -35,4 +35,8 @@ def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str) -> Fo
         return ChatFormatter(spec.chat, tokenizer, where)
     if spec.preference is not None:
         return PreferenceFormatter(spec.preference, tokenizer, where)
+    if spec.prompt is not None:
+        from halcyon.data.formats.prompt import PromptFormatter
+
+        return PromptFormatter(spec.prompt, tokenizer, where)
     raise TypeError(f"no format of kind {spec.kind}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from halcyon.data.sources import LongText, SourceRow
+from halcyon.data.sources.fields import needed_fields
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import FormatSpec
 
@@ -37,11 +38,21 @@ def _texts(spec: FormatSpec, value: Any) -> Iterator[str]:
     elif spec.text is not None:
         yield from _strings(value.get(spec.text.field))
     else:
-        fields = (spec.chat.messages_field,) if spec.chat else (spec.preference.chosen_field,) if spec.preference else ()
-        for field in fields:
+        for field in _message_fields(spec):
             messages = value.get(field)
+            if not isinstance(messages, list):
+                yield from _strings(messages)
             for message in messages if isinstance(messages, list) else []:
                 yield from _strings(message.get("content") if isinstance(message, dict) else None)
+
+
+def _message_fields(spec: FormatSpec) -> tuple[str, ...]:
+    """The fields with messages. A field of a prompt may hold a text instead."""
+    if spec.chat is not None:
+        return (spec.chat.messages_field,)
+    if spec.preference is not None:
+        return (spec.preference.chosen_field,)
+    return needed_fields(spec) if spec.prompt is not None else ()
 
 
 def _strings(content: Any) -> Iterator[str]:

@@ -6,14 +6,16 @@ that stream. It is a pure function, with compact arrays where the choice needs m
 training.
 
 Modules: ``spans`` (the value), ``concatenate``, ``pack`` and ``best_fit`` (the layouts), ``build`` (from ``spec.data.sources[].layout``),
-``whole`` (the layout of an objective that keeps conversations whole) and ``packing`` (from ``spec.objective``).
+``whole`` and ``prompts`` (the layouts of objectives that keep conversations whole, or answer prompts) and ``packing`` (from
+``spec.objective``).
 """
 
 from halcyon.data.layout.best_fit import BestFit
 from halcyon.data.layout.build import Layout, build_layout, load_layout
 from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.pack import Pack
-from halcyon.data.layout.packing import Packing, packing_of
+from halcyon.data.layout.packing import OnePrompt, Packing, packing_of
+from halcyon.data.layout.prompts import Prompts
 from halcyon.data.layout.report import LayoutReport
 from halcyon.data.layout.spans import Spans, split_at_documents
 from halcyon.data.layout.whole import WholeUnits
@@ -23,8 +25,10 @@ __all__ = [
     "Concatenate",
     "Layout",
     "LayoutReport",
+    "OnePrompt",
     "Pack",
     "Packing",
+    "Prompts",
     "Spans",
     "WholeUnits",
     "build_layout",

@@ -11,6 +11,17 @@ _PAIR_BUFFER = 1000
 
 
 @dataclass(frozen=True)
+class OnePrompt:
+    """One prompt in each sequence, with room for an answer.
+
+    Attributes:
+        answer_tokens: Most tokens of an answer.
+    """
+
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
 class Packing:
     """How conversations become rows.
 
@@ -25,8 +36,10 @@ class Packing:
     buffer: int
 
 
-def packing_of(objective: ObjectiveSpec) -> Packing | None:
+def packing_of(objective: ObjectiveSpec) -> Packing | OnePrompt | None:
     """The packing of an objective; None: the sources have layouts of their own."""
+    if (policy := objective.policy) is not None:
+        return OnePrompt(policy.max_tokens)
     if (finetune := objective.finetune) is not None:
         return Packing(1, None, finetune.buffer)
     if (preference := objective.preference) is not None:

@@ -41,7 +41,7 @@ def read_module(file: SourceFile) -> bytes:
         Unreadable: It differs from the listing.
     """
     part, _, name = file.uri.removeprefix(PREFIX).partition("/")
-    content = _topics()[name].encode() if part == "documentation" else (_root() / name).read_bytes()
+    content = documentation()[name].encode() if part == "documentation" else (_root() / name).read_bytes()
     if hashlib.sha256(content).hexdigest() != file.version:
         raise Unreadable(f"{file.uri} differs from the file that was listed; use the same image for all processes")
     return content
@@ -67,14 +67,19 @@ def _contents(spec: StdlibSourceSpec) -> Iterator[tuple[str, bytes]]:
             raise Unreadable(f"no .py files below {_root()}; use an image with a full Python, or a text source")
         yield from ((f"{PREFIX}source/{module}", (_root() / module).read_bytes()) for module in modules)
     if "documentation" in spec.include:
-        yield from ((f"{PREFIX}documentation/{topic}", text.encode()) for topic, text in sorted(_topics().items()))
+        yield from ((f"{PREFIX}documentation/{topic}", text.encode()) for topic, text in sorted(documentation().items()))
 
 
 def _root() -> Path:
     return Path(sysconfig.get_path("stdlib"))
 
 
-def _topics() -> dict[str, str]:
+def documentation() -> dict[str, str]:
+    """The language reference by topic.
+
+    Raises:
+        Unreadable: The interpreter lacks it.
+    """
     try:
         from pydoc_data.topics import topics
     except ImportError:

@@ -1,9 +1,9 @@
-"""Results of tasks: accuracy with its standard error, centred accuracy, and the averages CORE and ChatCORE. Pure."""
+"""Results of tasks: accuracy with its standard error, centred accuracy, and pass@k. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ class Answer:
         group: Part of the task that the example belongs to.
         nats: Negative log-likelihood of a given answer.
         size_bytes: Bytes of that answer.
+        rights: Whether each of several answers to the question is right; empty for one answer.
     """
 
     name: str
@@ -27,10 +28,19 @@ class Answer:
     group: str | None = None
     nats: float = 0.0
     size_bytes: int = 0
+    rights: tuple[bool, ...] = ()
+
+    @property
+    def share(self) -> float | None:
+        """Share of right answers to the example. None: the task has no right answers."""
+        if self.rights:
+            return sum(self.rights) / len(self.rights)
+        return None if self.is_right is None else float(self.is_right)
 
     def document(self) -> dict[str, Any]:
         """The answer as a JSON object."""
         right = {} if self.is_right is None else {"right": self.is_right}
+        right |= {"rights": list(self.rights)} if self.rights else {}
         group = {} if self.group is None else {"group": self.group}
         return {"example": self.name, **group, **right, **self.facts}
 
@@ -42,12 +52,14 @@ class TaskResult:
     Attributes:
         task: Its name.
         examples: Number of examples.
-        accuracy: Part of the examples that were right. None: the task has no right answers.
+        accuracy: Mean share of right answers of the examples. None: the task has no right answers.
         standard_error: Of the accuracy: the sample's standard deviation divided by the root of the number of examples. None: one example.
         baseline: Accuracy of random answers.
         bits_per_byte: Of given answers: nats / (ln 2 x bytes). None: the task has no given answers.
         groups: Accuracy of each part of the task.
         seconds: Duration.
+        answers: Answers to each question.
+        pass_at: Estimate of pass@k by k, of several answers (`pass_at_k`).
     """
 
     task: str
@@ -58,6 +70,8 @@ class TaskResult:
     bits_per_byte: float | None
     groups: Mapping[str, float]
     seconds: float
+    answers: int = 1
+    pass_at: Mapping[int, float] = field(default_factory=dict[int, float])
 
     @property
     def centred(self) -> float | None:
@@ -75,6 +89,8 @@ class TaskResult:
             "centred": self.centred,
             "bitsPerByte": self.bits_per_byte,
             "groups": dict(self.groups) or None,
+            "answers": self.answers if self.answers > 1 else None,
+            "passAt": {str(k): value for k, value in self.pass_at.items()} or None,
             "seconds": round(self.seconds, 3),
         }
         return {name: value for name, value in values.items() if value is not None}
@@ -85,14 +101,34 @@ def centred(accuracy: float, baseline: float) -> float:
     return (accuracy - baseline) / (1 - baseline)
 
 
+def pass_at_k(answers: int, right: int, k: int) -> float:
+    """The chance that at least one of `k` answers is right, estimated without bias from `answers` of which `right` are right.
+
+    ``1 - C(answers - right, k) / C(answers, k)`` (Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1).
+
+    Raises:
+        ValueError: `k` is above the number of answers.
+    """
+    if not 1 <= k <= answers or not 0 <= right <= answers:
+        raise ValueError(f"pass@{k} of {right} right answers among {answers} is not defined")
+    return 1.0 - math.comb(answers - right, k) / math.comb(answers, k)
+
+
+def _pass_at(answers: Sequence[Answer]) -> dict[int, float]:
+    """The mean of pass@k over the examples, for k = 1, 2, 4, … and the number of answers; empty for one answer."""
+    count = min((len(answer.rights) for answer in answers), default=0)
+    chosen = sorted({1 << power for power in range(count.bit_length())} | {count}) if count > 1 else []
+    return {k: math.fsum(pass_at_k(len(one.rights), sum(one.rights), k) for one in answers) / len(answers) for k in chosen if k <= count}
+
+
 def result_of(task: str, answers: Sequence[Answer], baseline: float | None, seconds: float) -> TaskResult:
     """The result of a task from the answers to its examples, of which there is at least one."""
-    rights = [answer.is_right for answer in answers if answer.is_right is not None]
+    rights = [share for answer in answers if (share := answer.share) is not None]
     size = sum(answer.size_bytes for answer in answers)
-    groups: dict[str, list[bool]] = {}
+    groups: dict[str, list[float]] = {}
     for answer in answers:
-        if answer.group is not None and answer.is_right is not None:
-            groups.setdefault(answer.group, []).append(answer.is_right)
+        if answer.group is not None and (share := answer.share) is not None:
+            groups.setdefault(answer.group, []).append(share)
     return TaskResult(
         task=task,
         examples=len(answers),
@@ -102,21 +138,17 @@ def result_of(task: str, answers: Sequence[Answer], baseline: float | None, seco
         bits_per_byte=math.fsum(answer.nats for answer in answers) / (math.log(2) * size) if size else None,
         groups={name: _mean(groups[name]) for name in sorted(groups)},
         seconds=seconds,
+        answers=max((len(answer.rights) for answer in answers), default=0) or 1,
+        pass_at=_pass_at(answers),
     )
 
 
-def mean_centred(results: Iterable[TaskResult]) -> float:
-    """The mean of the centred accuracies, each task the same weight: CORE, and ChatCORE."""
-    found = [result.centred for result in results if result.centred is not None]
-    return math.fsum(found) / len(found) if found else math.nan
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
-def _mean(values: Sequence[bool]) -> float:
-    return sum(values) / len(values)
-
-
-def _standard_error(values: Sequence[bool]) -> float | None:
+def _standard_error(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     mean = _mean(values)
-    return math.sqrt(mean * (1 - mean) / (len(values) - 1))
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))

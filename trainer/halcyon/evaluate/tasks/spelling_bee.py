@@ -7,7 +7,7 @@ calculator.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from halcyon.evaluate.tasks.answers import has_number_of
 from halcyon.evaluate.tasks.example import Message, Prompt, Question
@@ -52,13 +52,19 @@ def generated(words: list[str], split: str, number: int) -> Question:
         number: The number of the example.
     """
     drawn = random.Random(f"spelling bee {split} {number}")  # noqa: S311 - the examples must be the same every time
+    word, letter, asked = drawn_question(words, drawn)
+    count = word.count(letter)
+    prompt = Prompt(({"role": "user", "content": asked},), f"Question: {asked}\nAnswer:", ("\nQuestion:",))
+    return Question(f"{split} {number} ({word}, {letter})", prompt, f"#### {count}", tuple(_solution(word, letter, count)))
+
+
+def drawn_question(words: Sequence[str], drawn: random.Random) -> tuple[str, str, str]:
+    """A word, a letter, and a question about them."""
     word = drawn.choice(words)
     letter = drawn.choice(word) if drawn.random() < _OF_THE_WORD else drawn.choice(_ALPHABET)
     quotes = [drawn.choice(_QUOTES) for _ in range(2)]
     asked = drawn.choice(_ASKED).format(letter=f"{quotes[0]}{letter}{quotes[0]}", word=f"{quotes[1]}{word}{quotes[1]}")
-    count = word.count(letter)
-    prompt = Prompt(({"role": "user", "content": asked},), f"Question: {asked}\nAnswer:", ("\nQuestion:",))
-    return Question(f"{split} {number} ({word}, {letter})", prompt, f"#### {count}", tuple(_solution(word, letter, count)))
+    return word, letter, asked
 
 
 def _solution(word: str, letter: str, count: int) -> Iterator[Message]:

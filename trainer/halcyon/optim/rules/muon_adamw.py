@@ -1,5 +1,6 @@
 """The update of nanochat (Karpathy 2026, `github.com/karpathy/nanochat <https://github.com/karpathy/nanochat>`_): Muon with four additions
-for hidden matrices, and AdamW for groups of the other parameters.
+for hidden matrices, and AdamW without decay for the other parameters. nanochat's own rates, decays and betas of these are groups of the
+document (`halcyon_api.dial.adamw_groups`).
 
 The momentum looks one step ahead (Nesterov). Then, for each matrix:
 
@@ -14,9 +15,7 @@ An element decays only where the update has its sign. Rate and decay are multipl
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import haliax as hax
@@ -25,20 +24,17 @@ import jax.numpy as jnp
 import optax
 from haliax import Axis, NamedArray
 
-from halcyon.errors import BadConfiguration
-from halcyon.models.parameters import Role
-from halcyon.optim.hidden import ahead, decayed, mean, norm, of_matrix, scale
+from halcyon.optim.hidden import HiddenState, ahead, decayed, mean, norm, of_matrix, scale
 from halcyon.optim.matrices import Form, Matrices, hidden
 from halcyon.optim.orthogonal import polar_express_with_margin
 from halcyon.optim.rule import Scalar, Tree, merge, select, stored, transformation, zeros
 from halcyon.optim.rules.adamw import adamw
 from halcyon_api.spec.rules.adamw import AdamWSpec
-from halcyon_api.spec.rules.muon_adamw import AdamWGroupSpec, MuonAdamWSpec
+from halcyon_api.spec.rules.muon_adamw import MuonAdamWSpec
 
-_FIELD = "spec.optimizer.muonAdamw.groups"
 _LEAST_NORM, _LEAST_SQUARE = 1e-6, 1e-10
-_REST = AdamWGroupSpec(match="*")
-"""The settings of the parameters of no group."""
+BETA1, BETA2 = 0.8, 0.95
+"""Of AdamW."""
 
 
 class MatricesState(NamedTuple):
@@ -50,80 +46,24 @@ class MatricesState(NamedTuple):
     """Mean square of the orthogonal update of each output, or input: the stacked axes of the parameters, and those of that side."""
 
 
-class MuonAdamWState(NamedTuple):
-    """State of the rule."""
-
-    matrices: Any
-    """A `MatricesState`."""
-    groups: tuple[Any, ...]
-    """State of AdamW for each group, in the order of the document, and last for the rest."""
-
-
 def muon_adamw(rule: MuonAdamWSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
-    """Muon beside AdamW. See `halcyon.optim.rule`.
+    """Muon beside AdamW. See `halcyon.optim.rule`."""
+    flags = hidden(parameters)
+    against = jax.tree.map(lambda flag: not flag, flags)
+    of_matrices = _muon(rule, Matrices(select(parameters, flags)), moments)
+    of_others = adamw(AdamWSpec(beta1=BETA1, beta2=BETA2, epsilon=rule.epsilon), select(parameters, against), moments)
 
-    Raises:
-        BadConfiguration: A group matches no parameter, or two groups match the same one.
-    """
-    matrices, *groups = _divided(rule, parameters)
-    of_matrices = _muon(rule, Matrices(select(parameters, matrices)), moments)
-    settings = (*rule.groups, _REST)
-    of_groups = [
-        adamw(AdamWSpec(beta1=one.beta1, beta2=one.beta2, epsilon=rule.epsilon), _decaying(select(parameters, flags)), moments)
-        for one, flags in zip(settings, groups, strict=True)
-    ]
+    def init(params: Tree) -> HiddenState:
+        return HiddenState(of_matrices.init(select(params, flags)), of_others.init(select(params, against)))
 
-    def init(params: Tree) -> MuonAdamWState:
-        states = tuple(one.init(select(params, flags)) for one, flags in zip(of_groups, groups, strict=True))
-        return MuonAdamWState(of_matrices.init(select(params, matrices)), states)
-
-    def update(gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, **arguments: Any) -> tuple[Tree, MuonAdamWState]:
-        change, of_muon = of_matrices.update(
-            select(gradients, matrices), state.matrices, select(params, matrices), learning_rate=learning_rate, **arguments
-        )
-        changes, states = [change], list[Any]()
-        # Schedules of momentum and weight decay are for matrices.
-        others = {name: value for name, value in arguments.items() if name not in ("momentum", "weight_decay")}
-        for one, flags, transform, old in zip(settings, groups, of_groups, state.groups, strict=True):
-            change, new = transform.update(
-                select(gradients, flags),
-                old,
-                select(params, flags),
-                learning_rate=learning_rate * one.learning_rate,
-                weight_decay=one.weight_decay,
-                **others,
-            )
-            changes.append(change)
-            states.append(new)
-        return merge(changes), MuonAdamWState(of_muon, tuple(states))
+    def update(gradients: Tree, state: Any, params: Tree, **arguments: Any) -> tuple[Tree, HiddenState]:
+        change, matrices = of_matrices.update(select(gradients, flags), state.matrices, select(params, flags), **arguments)
+        # Momentum and weight decay are those of matrices.
+        others = {name: value for name, value in arguments.items() if name != "momentum"} | {"weight_decay": 0.0}
+        further, rest = of_others.update(select(gradients, against), state.others, select(params, against), **others)
+        return merge([change, further]), HiddenState(matrices, rest)
 
     return transformation(init, update)
-
-
-def _divided(rule: MuonAdamWSpec, parameters: Any) -> list[Any]:
-    """The flags of the hidden matrices, of each group, and of the rest."""
-    found, structure = jax.tree_util.tree_flatten_with_path(parameters)
-    paths = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in found]
-    owners: list[int | None] = [None] * len(paths)
-    for number, group in enumerate(rule.groups):
-        members = [index for index, path in enumerate(paths) if fnmatchcase(path, group.match)]
-        if not members:
-            raise BadConfiguration(f"{_FIELD}[{number}]: no parameter matches {group.match}; the paths are such as {', '.join(paths[:3])}")
-        for index in members:
-            if owners[index] is not None:
-                raise BadConfiguration(
-                    f"{_FIELD}[{number}]: {paths[index]} is also in groups[{owners[index]}]; change one of the patterns, so that each "
-                    "parameter is in one group"
-                )
-            owners[index] = number
-    flags, count = jax.tree.leaves(hidden(parameters)), len(rule.groups)
-    numbers = [owner if owner is not None else -1 if flag else count for owner, flag in zip(owners, flags, strict=True)]
-    return [jax.tree.unflatten(structure, [number == one for number in numbers]) for one in range(-1, count + 1)]
-
-
-def _decaying(parameters: Tree) -> Tree:
-    """The same parameters with a role that decays: the weight decay of a group is for all of its parameters."""
-    return jax.tree.map(lambda one: dataclasses.replace(one, role=Role.MATRIX), parameters)
 
 
 def _muon(rule: MuonAdamWSpec, matrices: Matrices, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:

@@ -111,7 +111,7 @@ class TrackerThread:
 
     def record(self, row: Row) -> None:
         """Take a row."""
-        if row.event in (STEP, "evaluation", "restored", _BACK) or row.event in _END:
+        if row.event in (STEP, "evaluation", "task", "restored", _BACK) or row.event in _END:
             self._background.record(row)
 
     def hurry(self) -> None:
@@ -147,12 +147,17 @@ class TrackerThread:
 
 
 def numbers(row: Row) -> dict[str, float]:
-    """The numbers of a row as trackers name them: ``train/…`` of a step, ``evaluation/…`` of an evaluation, by source if it has one."""
+    """The numbers of a row as trackers name them.
+
+    ``train/…`` of a step, ``evaluation/…`` of an evaluation, by source if it has one, ``task/NAME/…`` of a task.
+    """
     if row.event == STEP:
         prefix = "train/"
     elif row.event == "evaluation":
         source = row.fields.get("source")
         prefix = f"evaluation/{source}/" if source else "evaluation/"
+    elif row.event == "task":
+        prefix = f"task/{row.fields['task']}/"
     else:
         return {}
     shown = ((name, value) for name, value in row.fields.items() if name not in ("step", "eta_seconds"))

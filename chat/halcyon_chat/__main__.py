@@ -1,0 +1,5 @@
+"""Runs the command line for `python -m halcyon_chat`."""
+
+from halcyon_chat.cli import main
+
+main()

@@ -1,0 +1,415 @@
+"""The sections of a report card, as values that Markdown and HTML are written from. Pure, but for the pictures, which matplotlib draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from halcyon.history.reading import History
+from halcyon_api.counting import counted
+from halcyon_api.goodput import CAUSES, GoodputSeconds, cause_label
+from halcyon_api.task_results import CORE_PREFIX
+from halcyon_cli.chain.original import CORE_OF_GPT2, ROWS, comparable
+from halcyon_cli.chain.reading import Chain
+from halcyon_cli.chain.stage import Stage
+from halcyon_cli.history_report import moment, series, state
+from halcyon_cli.report import MEANINGS
+from halcyon_cli.timeline import span
+
+NONE = "-"
+_OWN_COLUMNS = frozenset({"step", "time", "loss", "gradientNorm", "learningRate", "tokens", "tokensPerSecond", "etaSeconds", "seconds"})
+_MOST_METRICS = 12
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The title of a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A few sentences."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names with their values."""
+
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. A column whose title begins with # is aligned to the right."""
+
+    titles: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of a stage: a picture where pictures can be shown, and a line of text elsewhere."""
+
+    history: History
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An answer of the model.
+
+    Attributes:
+        title: The stage, the task, and how good the answer is.
+        prompt: The question.
+        answer: The answer.
+    """
+
+    title: str
+    prompt: str
+    answer: str
+
+
+Block = Heading | Paragraph | Facts | Table | Curves | Sample
+
+
+@dataclass(frozen=True)
+class Card:
+    """A report card.
+
+    Attributes:
+        title: Its title.
+        blocks: Its content, from top to bottom.
+    """
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def card(chain: Chain, price: float | None, now: float) -> Card:
+    """The report card of a chain.
+
+    Args:
+        chain: The chain.
+        price: Price of a chip for an hour. None: the one that each document gave.
+        now: Seconds since 1970.
+    """
+    stages = chain.stages
+    blocks: list[Block] = [_summary(chain, price, now)]
+    for title, make in (
+        ("Stages", lambda: _stages(stages, now)),
+        ("Data", lambda: _data(stages)),
+        ("Hardware and cost", lambda: _cost(stages, price)),
+        ("Time by cause", lambda: _time(stages)),
+        ("Curves", lambda: _curves(stages)),
+        ("Results", lambda: _results(stages)),
+        ("Beside the original", lambda: _original(stages)),
+        ("Answers", lambda: _answers(stages)),
+        ("What is missing", lambda: _missing(chain)),
+    ):
+        found = list(make())
+        blocks += [Heading(title), *found] if found else []
+    return Card(f"Report card: {' → '.join(stage.run for stage in stages)}", tuple(blocks))
+
+
+def _summary(chain: Chain, price: float | None, now: float) -> Facts:
+    stages = chain.stages
+    seconds = _sum(stages)
+    last = stages[-1]
+    rows = [
+        ("model", ", ".join(part for part in (last.model, _amount(last.parameters, "parameter")) if part) or NONE),
+        ("stages", counted(len(stages), "stage")),
+        ("trained on", _amount(sum(stage.tokens or 0 for stage in stages) or None, "token") or NONE),
+        ("time", f"{span(seconds.total)}, {_ratio(seconds.productive_step, seconds.total)} of it productive"),
+        ("cost", _total_cost(stages, price)),
+        ("written", moment(now)),
+    ]
+    rows += ((name, f"{value:.4f} at step {step:,}") for name, (step, value) in last.averages.items())
+    return Facts(tuple(rows))
+
+
+def _stages(stages: Sequence[Stage], now: float) -> Iterator[Block]:
+    titles = ("stage", "objective", "began from", "#steps", "#tokens", "#time", "state")
+    yield Table(titles, tuple(_stage_row(stage, now) for stage in stages))
+
+
+def _stage_row(stage: Stage, now: float) -> tuple[str, ...]:
+    origin = stage.origin
+    began = NONE if origin is None else origin.run or origin.root or NONE
+    tokens = stage.tokens
+    steps = f"{stage.first_step:,} to {stage.last_step:,}" if stage.first_step else f"{stage.last_step:,}"
+    return (
+        stage.run,
+        stage.objective or NONE,
+        began,
+        steps,
+        NONE if tokens is None else f"{tokens:,}",
+        span(stage.seconds.total) if stage.history is not None else NONE,
+        state(stage.history, now) if stage.history is not None else "no history",
+    )
+
+
+def _data(stages: Sequence[Stage]) -> Iterator[Block]:
+    rows = [
+        (
+            stage.run,
+            source.name,
+            f"{source.share:.1%}",
+            f"{source.tokens:,.0f}",
+            NONE if source.epochs is None else f"{source.epochs:.2f}",
+            NONE if source.held_out is None else f"{source.held_out:,}",
+        )
+        for stage in stages
+        for source in stage.sources
+    ]
+    if rows:
+        yield Table(("stage", "source", "#share", "#tokens", "#epochs", "#held-out sequences"), tuple(rows))
+        yield Paragraph("Shares are those at the first step of a stage; tokens and epochs follow from them.")
+
+
+def _cost(stages: Sequence[Stage], price: float | None) -> Iterator[Block]:
+    rows: list[tuple[str, ...]] = []
+    for stage in stages:
+        place, hours, cost = stage.place, stage.chip_hours, stage.cost(price)
+        shown = price if price is not None else place.get("pricePerChipHour")
+        rows.append(
+            (
+                stage.run,
+                _hardware(place),
+                str(place.get("chips", NONE)),
+                NONE if hours is None else f"{hours:,.3f}",
+                NONE if shown is None else f"{shown:g}",
+                NONE if cost is None else f"{cost:,.2f}",
+            )
+        )
+    yield Table(("stage", "hardware", "#chips", "#chip hours", "#price", "#cost"), tuple(rows))
+    words = ["Cost is chips times hours times the price of a chip hour, over every second of each process group."]
+    if not any(row[4] != NONE for row in rows):
+        words.append("No price is known: set accelerator.pricePerChipHour in the documents, or give --price.")
+    words += (
+        f"{stage.run}: {counted(stage.unplaced, 'process group')} did not record its hardware, and is not counted."
+        for stage in stages
+        if stage.unplaced
+    )
+    yield Paragraph(" ".join(words))
+
+
+def _hardware(place: Any) -> str:
+    if not place:
+        return NONE
+    slices = f" x {place['slices']}" if place.get("slices", 1) > 1 else ""
+    kind = place.get("deviceKind", "")
+    return f"{place.get('accelerator', '')} {place.get('topology', '')}{slices}, {place.get('provisioning', '')} ({kind})"
+
+
+def _time(stages: Sequence[Stage]) -> Iterator[Block]:
+    known = [stage for stage in stages if stage.history is not None]
+    if not known:
+        return
+    every = [*(stage.seconds for stage in known), _sum(known)]
+    rows = [
+        (cause_label(cause), *(f"{getattr(seconds, cause):,.1f}" for seconds in every), MEANINGS[cause])
+        for cause in CAUSES
+        if getattr(every[-1], cause) > 0
+    ]
+    rows.append(("all", *(f"{seconds.total:,.1f}" for seconds in every), "seconds"))
+    rows.append(("goodput", *(_ratio(seconds.productive_step, seconds.total) for seconds in every), "productive share"))
+    yield Table(("cause", *(f"#{stage.run}" for stage in known), "#all", "meaning"), tuple(rows))
+
+
+def _curves(stages: Sequence[Stage]) -> Iterator[Block]:
+    for stage in stages:
+        if stage.history is None or not stage.history.steps:
+            continue
+        yield Paragraph(f"{stage.run}: {_first_and_last(stage.history)}")
+        yield Curves(stage.history)
+
+
+def _first_and_last(history: History) -> str:
+    names = [name for name in history.steps[-1] if name not in _OWN_COLUMNS][:_MOST_METRICS]
+    parts: list[str] = []
+    for name in ("loss", *names):
+        _, values = series(history.steps, name)
+        if values:
+            parts.append(f"{name} {values[0]:.4g} to {values[-1]:.4g}")
+    return ", ".join(parts)
+
+
+def _results(stages: Sequence[Stage]) -> Iterator[Block]:
+    names = list(dict.fromkeys(name for stage in stages for name in stage.last_results))
+    names.sort(key=lambda one: one.startswith(CORE_PREFIX))
+    rows = [
+        *((name, *(_average(stage, name) for stage in stages)) for name in ("CORE", "ChatCORE")),
+        *((name, *(_accuracy(stage, name) for stage in stages)) for name in names),
+    ]
+    rows = [row for row in rows if any(cell != NONE for cell in row[1:])]
+    held_out = [stage.held_out for stage in stages]
+    if any(held_out):
+        rows.append(("held-out loss", *(_before_and_after(found, 1) for found in held_out)))
+        rows.append(("held-out bits per byte", *(_before_and_after(found, 2) for found in held_out)))
+    if not rows:
+        return
+    yield Table(("result", *(f"#{stage.run}" for stage in stages)), tuple(rows))
+    words = ["Tasks are those of the newest model of each stage, so a column and the one before it are after and before the stage."]
+    words.append("± is the standard error. CORE and ChatCORE are means of centred accuracies: random answers have 0.")
+    words.append("Held-out results are the first and the last of a stage, each on the stage's own held-out text.")
+    yield Paragraph(" ".join(words))
+
+
+def _average(stage: Stage, name: str) -> str:
+    return f"{stage.averages[name][1]:.4f}" if name in stage.averages else NONE
+
+
+def _accuracy(stage: Stage, name: str) -> str:
+    if name not in stage.last_results:
+        return NONE
+    _, found = stage.last_results[name]
+    if found.accuracy is None:
+        return NONE if found.bits_per_byte is None else f"{found.bits_per_byte:.4f} bits per byte"
+    error = "" if found.standard_error is None else f" ± {found.standard_error:.4f}"
+    several = {int(k): value for k, value in found.pass_at.items() if int(k) > 1}
+    best = f", pass@{max(several)} {several[max(several)]:.4f}" if several else ""
+    return f"{found.accuracy:.4f}{error}{best}"
+
+
+def _before_and_after(found: Sequence[tuple[int, float, float | None]], column: int) -> str:
+    values = [value for one in found if isinstance(value := one[column], (int, float)) and math.isfinite(value)]
+    if not values:
+        return NONE
+    return f"{values[-1]:.4f}" if len(values) == 1 else f"{values[0]:.4f} to {values[-1]:.4f}"
+
+
+def _original(stages: Sequence[Stage]) -> Iterator[Block]:
+    last = stages[-1]
+    tasks = list(ROWS[-1].tasks)
+    newest: Callable[[str], float | None] = lambda name: next(  # noqa: E731
+        (found[1].accuracy for stage in reversed(stages) if (found := stage.last_results.get(name)) is not None), None
+    )
+    averages = {name: value for stage in stages for name, (_, value) in stage.averages.items()}
+    of_core = next((stage.core_tasks for stage in reversed(stages) if "CORE" in stage.averages), 0)
+    held_out = next((stage.held_out[-1] for stage in reversed(stages) if stage.held_out), None)
+    mine = (
+        f"this chain ({last.run})",
+        NONE,
+        f"{_sum(stages).total / 3600:.2f}",
+        _number(averages.get("CORE")),
+        _number(averages.get("ChatCORE")),
+        _number(held_out[2] if held_out is not None else None),
+        *(_number(newest(name)) for name in tasks),
+    )
+    rows = [
+        (
+            row.name,
+            row.source,
+            f"{row.hours:.2f}",
+            _number(row.core),
+            _number(row.chat_core),
+            _number(row.bits_per_byte),
+            *(_number(row.tasks.get(name)) for name in tasks),
+        )
+        for row in ROWS
+    ]
+    gpt2 = ("GPT-2, 1.5 billion parameters", "leaderboard, its goal", NONE, _number(CORE_OF_GPT2), *(NONE for _ in range(2 + len(tasks))))
+    titles = ("run", "source", "#hours", "#CORE", "#ChatCORE", "#bits per byte", *(f"#{name}" for name in tasks))
+    yield Table(titles, (mine, *rows, gpt2))
+    yield Paragraph(f"Rows of the original are from github.com/karpathy/nanochat. {' '.join(comparable(of_core))}")
+
+
+def _answers(stages: Sequence[Stage]) -> Iterator[Block]:
+    for stage in stages:
+        newest = {one.task: found for found in stage.results for one in found.samples}
+        for task, found in newest.items():
+            for sample in found.samples:
+                if sample.task == task:
+                    verdict = "" if sample.right is None else ", right" if sample.right else ", wrong"
+                    yield Sample(f"{stage.run} at step {found.step:,}, {task}{verdict}", sample.prompt, sample.answer)
+        for one in stage.rollouts:
+            yield Sample(f"{stage.run}, sampled in step {one.step:,}, reward {one.reward:.4g}", one.prompt, one.answer)
+
+
+def _missing(chain: Chain) -> Iterator[Block]:
+    if chain.notes:
+        yield Facts(tuple((str(number), note) for number, note in enumerate(chain.notes, 1)))
+
+
+def document(chain: Chain, price: float | None) -> dict[str, Any]:
+    """The chain as JSON, for programs."""
+    return {
+        "stages": [_stage_document(stage, price) for stage in chain.stages],
+        "seconds": _sum(chain.stages).document(),
+        "chipHours": math.fsum(stage.chip_hours or 0.0 for stage in chain.stages),
+        "cost": _known_cost(chain.stages, price),
+        "original": [
+            {
+                "name": row.name,
+                "source": row.source,
+                "hours": row.hours,
+                "core": row.core,
+                "chatCore": row.chat_core,
+                "tasks": {**row.tasks},
+            }
+            for row in ROWS
+        ],
+        "missing": list(chain.notes),
+    }
+
+
+def _stage_document(stage: Stage, price: float | None) -> dict[str, Any]:
+    origin = stage.origin
+    return {
+        "run": stage.run,
+        "root": stage.root,
+        "objective": stage.objective or None,
+        "model": stage.model or None,
+        "parameters": stage.parameters,
+        "from": None if origin is None else {"run": origin.run, "root": origin.root},
+        "after": stage.after,
+        "firstStep": stage.first_step,
+        "lastStep": stage.last_step,
+        "complete": stage.history.complete if stage.history is not None else None,
+        "tokens": stage.tokens,
+        "sources": [
+            {"name": one.name, "share": one.share, "tokens": one.tokens, "epochs": one.epochs, "heldOutSequences": one.held_out}
+            for one in stage.sources
+        ],
+        "place": {name: value for name, value in stage.place.items() if name not in ("event", "time", "attempt", "restart")},
+        "chipHours": stage.chip_hours,
+        "cost": stage.cost(price),
+        "seconds": stage.seconds.document(),
+        "heldOut": [{"step": step, "loss": loss, "bitsPerByte": bits} for step, loss, bits in stage.held_out],
+        "averages": {name: {"step": step, "value": value} for name, (step, value) in stage.averages.items()},
+        "tasks": {name: {"step": step, **found.document()} for name, (step, found) in stage.last_results.items()},
+        "samples": [one.document() for found in stage.results[-1:] for one in found.samples],
+        "rollouts": [asdict(one) for one in stage.rollouts],
+    }
+
+
+def _sum(stages: Sequence[Stage]) -> GoodputSeconds:
+    return GoodputSeconds(**{cause: math.fsum(getattr(stage.seconds, cause) for stage in stages) for cause in CAUSES})
+
+
+def _known_cost(stages: Sequence[Stage], price: float | None) -> float | None:
+    known = [cost for stage in stages if (cost := stage.cost(price)) is not None]
+    return math.fsum(known) if known else None
+
+
+def _total_cost(stages: Sequence[Stage], price: float | None) -> str:
+    hours = math.fsum(stage.chip_hours or 0.0 for stage in stages)
+    cost = _known_cost(stages, price)
+    return f"{hours:,.3f} chip hours" + ("" if cost is None else f", {cost:,.2f}")
+
+
+def _amount(number: int | None, noun: str) -> str:
+    return "" if number is None else f"{number:,} {noun}s"
+
+
+def _ratio(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else NONE
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:.4f}"

@@ -1,0 +1,269 @@
+"""Reads the stages of a chain from their roots, and follows the lineage that each run has recorded.
+
+A root is one stage. A run that began from another one recorded the root of that run, so the chain is read backwards from its last run. The
+root of a run of task ``evaluate`` is no stage: its results belong to the run whose checkpoint it evaluated. What cannot be read is said in
+the notes, and the rest of the report is made without it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import zstandard
+from pydantic import ValidationError
+
+from halcyon.errors import TrainerExit
+from halcyon.history.reading import History, read_history
+from halcyon.history.segments import MAX_BYTES
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
+from halcyon_api.checkpoint_documents import HEAD_KEY, Manifest
+from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
+from halcyon_api.task_results import TASKS_PREFIX, TaskNumbers, TaskResults, results_step
+from halcyon_cli.chain.stage import Rollout, Stage
+from halcyon_cli.errors import Rejected
+
+_ROLLOUTS_PREFIX, _ROLLOUTS_SUFFIX = "samples/", ".json.zst"
+_MOST_ROLLOUTS = 4
+MOST_STAGES = 64
+"""Longest chain that is followed."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain of runs.
+
+    Attributes:
+        stages: Its stages, each after the one that it began from.
+        notes: What could not be read, one sentence each.
+    """
+
+    stages: tuple[Stage, ...]
+    notes: tuple[str, ...]
+
+
+def read_chain(stores: Sequence[Store], open_root: Callable[[str], Store], folders: Sequence[Path] = ()) -> Chain:
+    """Read a chain.
+
+    Args:
+        stores: The roots that the user named, in their order. Of each, the runs that it began from are read too.
+        open_root: Opens another root by its address.
+        folders: Folders of ``halcyon eval --results``.
+
+    Raises:
+        Rejected: A root that the user named has nothing to report, or a folder has no results.
+        StoreFailure: A root that the user named did not answer.
+    """
+    reader = _Reader(open_root)
+    for store in stores:
+        reader.add(store, asked=True)
+    for folder in folders:
+        reader.add_results(folder)
+    return reader.chain()
+
+
+class _Reader:
+    """Collects stages, each once, the origin of a stage before the stage."""
+
+    def __init__(self, open_root: Callable[[str], Store]) -> None:
+        self._open = open_root
+        self._stages: dict[str, Stage] = {}
+        self._seen: set[str] = set()
+        self._evaluating: list[tuple[EvaluationDocument, tuple[TaskResults, ...]]] = []
+        self._results: list[tuple[str, TaskResults]] = []
+        self._notes: list[str] = []
+
+    def add(self, store: Store, *, asked: bool) -> None:
+        """Add a root and everything that it comes from."""
+        if store.root in self._seen or len(self._seen) >= MOST_STAGES:
+            return
+        self._seen.add(store.root)
+        evaluation = _evaluation_in(store)
+        results = _results_in(store)
+        if evaluation is not None:
+            self._evaluating.append((evaluation, results))
+            self._follow(evaluation.root, evaluation.run, f"the run {evaluation.run}, whose checkpoint {store.root} evaluates,")
+            return
+        stage = _stage_in(store, results)
+        if stage is None:
+            if asked:
+                raise Rejected(f"{store.root} has no history, no checkpoint and no results; give the checkpoint root of a run")
+            self._notes.append(f"{store.root} has no history, no checkpoint and no results, so its run is not shown")
+            return
+        origin = stage.origin
+        if origin is not None and origin.run is not None:
+            self._follow(origin.root, origin.run, f"the run {origin.run}, from which {stage.run} began,")
+        self._stages[store.root] = stage
+
+    def _follow(self, root: str | None, run: str, which: str) -> None:
+        if root is None:
+            if not any(stage.run == run for stage in self._stages.values()):
+                self._notes.append(f"{which} is not shown, because its root is not recorded; give its root too")
+            return
+        try:
+            self.add(self._open(root), asked=False)
+        except (StoreFailure, TrainerExit) as error:
+            self._notes.append(f"{which} is not shown, because its root cannot be read: {error}")
+
+    def add_results(self, folder: Path) -> None:
+        """Add the results that ``halcyon eval --results`` wrote into a folder."""
+        path = folder / "results.json"
+        try:
+            found: Any = json.loads(path.read_text(encoding="utf-8"))
+            tasks = tuple(TaskNumbers.model_validate(one, by_alias=True, by_name=False) for one in _tasks_of(found))
+            root, _, step = found["place"].rpartition("@") if "@" in found["place"] else (found["place"], "", "")
+            prompts = found.get("prompts", "plain")
+            core, chat_core = found.get("core"), found.get("chatCore")
+            results = TaskResults(
+                step=int(step or 0),
+                prompts=prompts,
+                tasks=tasks,
+                core=core,
+                chat_core=chat_core,
+                finished=True,
+                time="2000-01-01T00:00:00Z",
+            )
+        except OSError as error:
+            raise Rejected(f"{path}: {error.strerror}; give the folder of `halcyon eval --results FOLDER`") from None
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+            raise Rejected(f"{path} has no results of `halcyon eval`; run it again with --results") from None
+        self._results.append((root, results if step else results.model_copy(update={"step": -1})))
+
+    def chain(self) -> Chain:
+        """The chain of everything that was added."""
+        stages = dict(self._stages)
+        notes = list(self._notes)
+        for evaluation, results in self._evaluating:
+            owner = _owner(stages, evaluation.root, evaluation.run)
+            if owner is None:
+                notes.append(f"the results of the run {evaluation.owner.name} are not shown, because the run {evaluation.run} is not there")
+                continue
+            stage = stages[owner]
+            stages[owner] = replace(stage, evaluations=_by_step((*stage.evaluations, evaluation)), results=_merged(stage.results, results))
+            if not evaluation.finished:
+                notes.append(f"the run {evaluation.owner.name} has not evaluated everything yet")
+        for place, results in self._results:
+            owner = _owner(stages, _address(place), None)
+            if owner is None:
+                notes.append(f"the results of `halcyon eval {place}` are not shown, because this root is no stage of the chain")
+                continue
+            stage = stages[owner]
+            if results.step < 0:  # of the newest checkpoint
+                results = results.model_copy(update={"step": stage.manifest.step if stage.manifest is not None else stage.last_step})
+            stages[owner] = replace(stage, results=_merged(stage.results, (results,)))
+        if not stages:
+            raise Rejected(f"there is no training in the chain: {'; '.join(notes)}")
+        for stage in stages.values():
+            notes += (f"{stage.run}: {note}" for note in stage.notes)
+        return Chain(tuple(stages.values()), tuple(notes))
+
+
+def _stage_in(store: Store, results: tuple[TaskResults, ...]) -> Stage | None:
+    notes: list[str] = []
+    history: History | None = read_history(store)
+    notes += history.damages
+    if not history.groups:
+        history = None
+    manifest, name = _newest_manifest(store, notes)
+    if history is None and manifest is None and not results:
+        return None
+    run = history.run if history is not None and history.run else name or store.root.rsplit("/", 1)[-1]
+    if history is None:
+        notes.append("it has no history, so its curves, time and cost are not known")
+    elif not history.complete:
+        notes.append("it is not complete")
+    if manifest is None:
+        notes.append("it has no checkpoint, so its model and data are not known")
+    if not results:
+        notes.append("no results of tasks are kept in its root")
+    elif not all(one.finished for one in results):
+        notes.append("not all of its tasks are done")
+    return Stage(run, store.root, history, manifest, results, rollouts=_rollouts_in(store, notes), notes=tuple(notes))
+
+
+def _newest_manifest(store: Store, notes: list[str]) -> tuple[Manifest | None, str | None]:
+    """The metadata of the newest checkpoint, and the name of the run that owns the root."""
+    from halcyon.checkpoint.opening import load_head
+    from halcyon.checkpoint.verify import Damaged, read_manifest
+
+    try:
+        head, _ = load_head(store, store.read(HEAD_KEY).data)
+    except TrainerExit as error:
+        notes.append(str(error))
+        return None, None
+    if head is None:
+        return None, None
+    for entry in head.committed:
+        try:
+            return read_manifest(store, entry), head.owner.name
+        except Damaged as damage:
+            notes.append(f"the checkpoint of step {entry.step} is damaged: {damage}")
+    return None, head.owner.name
+
+
+def _evaluation_in(store: Store) -> EvaluationDocument | None:
+    data = store.read(EVALUATION_KEY).data
+    try:
+        return None if data is None else EvaluationDocument.model_validate_json(data, by_alias=True, by_name=False)
+    except ValidationError:
+        return None
+
+
+def _results_in(store: Store) -> tuple[TaskResults, ...]:
+    from halcyon.evaluate.tasks.stored import parse_results
+
+    keys = [key for key in store.list(TASKS_PREFIX) if results_step(key) is not None]
+    found = [parse_results(store.read(key).data) for key in keys]
+    return _merged((), tuple(one for one in found if one is not None))
+
+
+def _rollouts_in(store: Store, notes: list[str]) -> tuple[Rollout, ...]:
+    """The answers that a run of reinforcement learning has kept of its newest step: ``samples/STEP.json.zst``."""
+    keys = [key for key in store.list(_ROLLOUTS_PREFIX) if key.endswith(_ROLLOUTS_SUFFIX)]
+    if not keys:
+        return ()
+    key = max(keys)
+    data = store.read(key).data or b""
+    try:
+        if zstandard.get_frame_parameters(data).content_size > MAX_BYTES:
+            raise ValueError(key)
+        found: Any = json.loads(zstandard.ZstdDecompressor().decompress(data))
+        return tuple(
+            Rollout(int(found["step"]), str(one["prompt"]), str(answer), float(reward))
+            for one in found["samples"]
+            for answer, reward in zip(one["answers"], one["rewards"], strict=True)
+        )[:_MOST_ROLLOUTS]
+    except (zstandard.ZstdError, ValueError, KeyError, TypeError):
+        notes.append(f"the sampled answers in {key} cannot be read")
+        return ()
+
+
+def _merged(first: tuple[TaskResults, ...], second: tuple[TaskResults, ...]) -> tuple[TaskResults, ...]:
+    """Results in the order of steps, and of one step in the order of time, so that later ones count."""
+    return tuple(sorted((*first, *second), key=lambda one: (one.step, one.time)))
+
+
+def _by_step(evaluations: Sequence[EvaluationDocument]) -> tuple[EvaluationDocument, ...]:
+    return tuple(sorted(evaluations, key=lambda one: one.checkpoint.step))
+
+
+def _owner(stages: dict[str, Stage], root: str | None, run: str | None) -> str | None:
+    """The root of the stage that results belong to: by its root, else by the only run of this name."""
+    if root is not None and root.rstrip("/") in stages:
+        return root.rstrip("/")
+    named = [place for place, stage in stages.items() if stage.run == run]
+    return named[0] if root is None and len(named) == 1 else None
+
+
+def _address(place: str) -> str:
+    from halcyon.machine.local_files import root_address
+
+    return root_address(place).rstrip("/")
+
+
+def _tasks_of(found: Any) -> list[Any]:
+    return [*found["tasks"], *found.get("coreTasks", ())]

@@ -1,0 +1,95 @@
+"""``ROOT/tasks/STEP.json``: the results of tasks on the model of one step, written after each task, so that a restart repeats no task.
+
+A training and a run of task ``evaluate`` write ``STEP.json``; ``halcyon eval --keep`` writes ``STEP.eval.json``. Tasks are run by
+`halcyon.benchmarks`; the guide is ``docs/guides/evaluating-tasks.md``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from halcyon_api.base import Timestamp
+from halcyon_api.checkpoint_documents import Document, Sha256
+
+TASKS_PREFIX = "tasks/"
+"""Where a root keeps the results of tasks."""
+TASK_NAMES = ("arc-easy", "arc-challenge", "mmlu", "gsm8k", "humaneval", "spelling-bee", "smoltalk")
+"""The tasks of a document, besides CORE."""
+CORE, CHAT_CORE = "core", "chat-core"
+"""The averages of centred accuracies, and the name of CORE's bundle among the files of tasks."""
+REPORTED_TASKS = frozenset({*TASK_NAMES, CORE, CHAT_CORE})
+"""Names under which a trainer reports numbers."""
+CORE_PREFIX = "core/"
+"""Before the name of a task of CORE."""
+SAMPLES = 3
+"""Answers of each task that are kept."""
+
+_KEY = re.compile(r"tasks/(\d{12})(\.eval)?\.json")
+Text = Annotated[str, StringConstraints(max_length=4096)]
+
+
+def results_key(step: int, *, of_command: bool = False) -> str:
+    """Key of the results on the model of a step.
+
+    Args:
+        step: Steps done.
+        of_command: Whether ``halcyon eval`` writes them, not a run.
+    """
+    return f"{TASKS_PREFIX}{step:012d}{'.eval' if of_command else ''}.json"
+
+
+def results_step(key: str) -> int | None:
+    """The step of a key; None if it names no results of tasks."""
+    found = _KEY.fullmatch(key)
+    return None if found is None else int(found[1])
+
+
+class TaskNumbers(Document):
+    """The result of a task."""
+
+    task: Annotated[str, StringConstraints(max_length=256)] = Field(description="Its name; of a task of CORE, `core/` and its label.")
+    examples: int = Field(ge=1, description="Number of examples.")
+    accuracy: float | None = Field(default=None, description="Mean share of right answers; None: the task has no right answers.")
+    standard_error: float | None = Field(default=None, description="Of the accuracy.")
+    baseline: float | None = Field(default=None, description="Accuracy of random answers.")
+    centred: float | None = Field(default=None, description="(accuracy - baseline) / (1 - baseline).")
+    bits_per_byte: float | None = Field(default=None, description="Of given answers.")
+    answers: int = Field(default=1, ge=1, description="Answers to each question.")
+    pass_at: dict[str, float] = Field(default={}, description="Estimate of pass@k by k, of several answers.")
+    groups: dict[str, float] = Field(default={}, description="Accuracy of each part of the task.")
+    seconds: float = Field(default=0.0, ge=0, description="Duration.")
+
+
+class AnswerSample(Document):
+    """An answer that is kept for readers."""
+
+    task: str = Field(description="Name of the task.")
+    example: Text = Field(description="Name of the example.")
+    prompt: Text = Field(description="The question; long ones are cut.")
+    answer: Text = Field(description="What the model answered, or the choice that it found the most likely.")
+    right: bool | None = Field(default=None, description="Whether it is right.")
+
+
+class TaskResults(Document):
+    """Results of the tasks that are done so far on one model."""
+
+    format_version: Literal[1] = 1
+    step: int = Field(ge=0, description="Steps done of the model's run.")
+    prompts: Literal["plain", "chat"] = Field(description="Whether the model was asked in plain text or in conversations.")
+    decides: Sha256 | None = Field(default=None, description="Hash of the model and the settings of a run; None: of the command.")
+    tasks: tuple[TaskNumbers, ...] = Field(default=(), description="Tasks that are done.")
+    core: float | None = Field(default=None, description="CORE: the mean of its tasks' centred accuracies.")
+    chat_core: float | None = Field(default=None, description="ChatCORE: the same of the tasks for conversations.")
+    samples: tuple[AnswerSample, ...] = Field(default=(), description=f"The first {SAMPLES} answers of each task.")
+    finished: bool = Field(default=False, description="Whether all tasks are done.")
+    time: Timestamp = Field(description="When the document was written.")
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The numbers that a trainer reports, by name: accuracies, bits per byte of tasks without, and the averages."""
+        found = {one.task: one.bits_per_byte if one.accuracy is None else one.accuracy for one in self.tasks}
+        found |= {CORE: self.core, CHAT_CORE: self.chat_core}
+        return {name: value for name, value in found.items() if value is not None and name in REPORTED_TASKS}

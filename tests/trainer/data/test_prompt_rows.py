@@ -1,0 +1,79 @@
+"""The rows of the objective `policy`: each step has whole groups in the order of the data set; a prompt that is too long is rejected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from halcyon.data.batch_schedule import BatchSchedule
+from halcyon.data.dataset import Dataset
+from halcyon.data.open import open_dataset
+from halcyon.errors import BadConfiguration
+from halcyon.training.policy.answers import Question, prompted, questions
+from halcyon_api.training_run import TrainingRunSpec
+
+TEMPLATE = "{{ messages[0]['content'] }}"
+
+
+def opened(folder: Path, rows: list[Any], *, length: int = 24, most: int = 8, batch: int = 6) -> Dataset:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    form = {"prompt": {"field": "question", "referenceField": "answer", "template": TEMPLATE}}
+    spec = {
+        "accelerator": {"type": "cpu"},
+        "model": {"llama": {}},
+        "data": {
+            "sources": [{"name": "sums", "jsonl": {"paths": [str(path)]}, "format": form}],
+            "validation": {"fraction": 0.2},
+            "cache": {"workers": 1},
+        },
+        "objective": {"policy": {"reward": "gsm8k", "groupSize": 3, "maxTokens": most}},
+        "trainer": {"steps": 4, "batchSize": batch, "sequenceLength": length},
+        "checkpoint": {"root": f"file://{folder / 'root'}"},
+    }
+    return open_dataset(TrainingRunSpec.model_validate(spec))
+
+
+def test_steps_have_whole_groups_of_prompts_with_whole_references(tmp_path: Path) -> None:
+    rows = [{"question": f"{number}+1?", "answer": f"{number} and one make " + "#" * 40 + f" {number + 1}"} for number in range(10)]
+    data = opened(tmp_path, rows)
+    assert (data.train_sequences, data.validation_sequences) == (8, 2)
+    seen: list[str] = []
+    for step in range(4):
+        all_rows = data.train_rows(step)
+        assert len(all_rows) == 6
+        assert all_rows.part.tolist() == [0, 1, 2] * 2
+        assert (np.diff(all_rows.sequence.reshape(2, 3), axis=1) == 0).all()
+        for one in questions(data, all_rows[::3]):
+            text = data.tokenizer.decode(one.tokens)
+            assert {"question": text, "answer": one.reference} in rows  # longer than a row of the batch
+            seen.append(text)
+    assert len(set(seen)) == 8  # four steps of two prompts are one epoch
+    assert data.schedule.positions_before(4) == 8
+    (held_out,) = data.validation_batches(None, 4)
+    assert {data.tokenizer.decode(one.tokens) for one in questions(data, held_out)}.isdisjoint(seen)
+
+
+def test_a_prompt_without_room_for_its_answer_is_rejected(tmp_path: Path) -> None:
+    rows = [{"question": "1+1?", "answer": "2"}, {"question": "x" * 16, "answer": "2"}]
+    with pytest.raises(BadConfiguration) as found:
+        opened(tmp_path, rows)
+    assert "spec.data.sources[sums]: the prompt of row 1 (counted from 0) of " in str(found.value)
+    assert "has 17 tokens, and spec.trainer.sequenceLength leaves 16 beside an answer of 8; raise it to 25" in str(found.value)
+
+
+def test_a_sequence_is_repeated_in_the_rows_of_a_step() -> None:
+    schedule = BatchSchedule(steps=5, batch_size=4, sequence_length=8, repeats=2)
+    assert [schedule.positions(step)[0].tolist() for step in (0, 1)] == [[0, 0, 1, 1], [2, 2, 3, 3]]
+    assert [schedule.tokens_before(step) for step in (1, 5)] == [32, 160]
+    assert schedule.step_of(3, 1) == 1
+
+
+def test_rows_of_a_call_are_groups() -> None:
+    found = prompted([Question(np.array([5, 6], np.int32), ""), Question(np.array([7], np.int32), "")], 2, 3, first=4)
+    assert found.tokens.tolist() == [[5, 6, 0]] * 2 + [[7, 0, 0]] * 2
+    assert (found.counts.tolist(), found.prompts.tolist(), found.answers.tolist()) == ([2, 2, 1, 1], [4, 4, 5, 5], [0, 1, 0, 1])

@@ -1,0 +1,110 @@
+"""The format of prompts for answers that the model samples: a document is a prompt, followed by the reference of its reward.
+
+The tokens of the prompt have weight 0, and those of the reference weight 1. So the first counted token of a document is the beginning of
+its reference (`halcyon.data.layout.prompts`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from halcyon.data.formats.conversation import BadConversation, check_messages
+from halcyon.data.formats.document import TokenizedDocument
+from halcyon.data.formats.fields import bad_row, field_value, kind_of
+from halcyon.data.formats.template import ChatTemplate, Segment
+from halcyon.data.formats.text import size_in_bytes
+from halcyon.data.sources import SourceRow
+from halcyon.tokenizer import Tokenizer
+from halcyon_api.spec.sources import PromptFormatSpec
+
+ASSISTANT_START = "<|assistant_start|>"
+"""The mark of Halcyon's own template after which the assistant's words begin."""
+
+
+class PromptFormatter:
+    """Makes a document of each prompt that is not empty.
+
+    Args:
+        spec: The format.
+        tokenizer: Makes the ids.
+        where: The format's field in the run document.
+
+    Raises:
+        BadConfiguration: The template cannot be used.
+    """
+
+    documents_per_row = 1
+
+    def __init__(self, spec: PromptFormatSpec, tokenizer: Tokenizer, where: str) -> None:
+        self._spec, self._tokenizer, self._where = spec, tokenizer, f"{where}.prompt"
+        special = tokenizer.special_tokens
+        spellings = {token: spelling for spelling, token in special.items()}
+        ids = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
+        names = {name: spellings.get(token, "") for name, token in ids.items()}
+        self._template = ChatTemplate(spec.template, special, names, f"{self._where}.template")
+
+    def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
+        """The documents of some rows; see `Formatter`."""
+        return [self._document(index, *found) for index, row in enumerate(rows) if (found := self._parts(row)) is not None]
+
+    def _parts(self, row: SourceRow) -> tuple[list[Segment], str] | None:
+        """The segments of the prompt, and the reference; None for an empty row."""
+        spec, field = self._spec, f"{self._where}.field"
+        given = field_value(row, spec.field, field)
+        if isinstance(given, str):
+            messages: list[dict[str, Any]] = [{"role": "user", "content": given}] if given else []
+        elif isinstance(given, list):
+            try:
+                messages = check_messages(given, needs_assistant=False)
+            except BadConversation as bad:
+                raise bad_row(row, field, str(bad), bad.fix) from None
+        else:
+            raise bad_row(row, field, f"has {kind_of(given)} in the field {spec.field}", "give a text, or a list of messages")
+        last = messages[-1] if messages and messages[-1]["role"] == "assistant" else None
+        asked = messages if last is None else messages[:-1]
+        if not messages:
+            return None
+        if not asked:
+            raise bad_row(row, field, "has an answer and no message before it", "add the question, or leave the row out")
+        if spec.reference_field is not None:
+            reference = _text(field_value(row, spec.reference_field, f"{self._where}.referenceField"))
+        else:
+            reference = "" if last is None else _text(last.get("content"))
+        try:
+            segments = self._template.render(asked, to_generate=True)
+        except Exception as error:  # a template is user code, which may raise anything
+            what = next(iter(str(error).splitlines()), "") or type(error).__name__
+            raise bad_row(row, field, f"does not fit the template: {what}", "fix the row, or the template") from None
+        if self._template.is_own:
+            segments.append(Segment(self._tokenizer.special_tokens[ASSISTANT_START], False))
+        return segments, reference
+
+    def _document(self, index: int, segments: list[Segment], reference: str) -> TokenizedDocument:
+        begins = bool(segments) and segments[0].content == self._tokenizer.bos_id
+        parts = [] if begins else [np.array([self._tokenizer.bos_id], np.int32)]
+        size_bytes = size_in_bytes(reference)
+        for content, _ in segments:
+            if isinstance(content, str):
+                parts.append(self._tokenizer.encode(content))
+                size_bytes += size_in_bytes(content)
+            else:
+                parts.append(np.array([content], np.int32))
+        prompt = np.concatenate(parts)
+        wanted = self._tokenizer.encode(reference)
+        weights = np.concatenate([np.zeros(len(prompt), np.float32), np.ones(len(wanted), np.float32)])
+        return TokenizedDocument(np.concatenate([prompt, wanted]).astype(np.int32, copy=False), weights, size_bytes, index)
+
+
+def _text(value: Any) -> str:
+    """A reference as text: the texts of a message's parts joined, and any other value that is no text as JSON."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, list) and value and all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in value):
+        return "".join(part["text"] for part in value)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)

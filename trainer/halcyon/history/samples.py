@@ -1,0 +1,144 @@
+"""Samples of the answers of a run, and the rewards of all of them, beside its checkpoints: one file for each step.
+
+The file of a step is ``samples/<step>.json.zst``: JSON in a Zstandard frame with a checksum. It has the hash of the answers' tokens, so the
+rewards of a step that is done again are read only if its answers are the same.
+
+The number of files is bounded: the newest `NEWEST` steps have theirs, and earlier steps have it if a power of two divides them, which grows
+with the run.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+import zstandard
+
+from halcyon.storage.store import Store
+
+SAMPLES_PREFIX = "samples/"
+FORMAT = 1
+NEWEST = 512
+"""The newest steps that keep their files."""
+MAX_BYTES = 64 << 20
+"""Largest size of a file in memory: a damaged size cannot exhaust the memory."""
+MOST_PROMPTS, MOST_ANSWERS, MOST_CHARACTERS = 2, 8, 4000
+"""Prompts of a step, answers to each of them, and characters of a text that are kept."""
+_NAME = re.compile(r"(\d{9,})\.json\.zst")
+
+
+class DamagedSamples(ValueError):
+    """A file is not what was written. The message names its key."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt, and some of its answers.
+
+    Attributes:
+        prompt: The prompt as text.
+        reference: The reference of its reward.
+        answers: The answers as texts.
+        rewards: The reward of each.
+        tokens: Tokens of each.
+        ended: Whether the model ended it; else it was cut at its most tokens.
+    """
+
+    prompt: str
+    reference: str
+    answers: tuple[str, ...]
+    rewards: tuple[float, ...]
+    tokens: tuple[int, ...]
+    ended: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class StepSamples:
+    """The file of a step.
+
+    Attributes:
+        step: The step, counted from 1 as in the log.
+        sha256: Hash (hex) of the tokens of all answers.
+        rewards: The rewards of all answers of the step, in the order of the batch.
+        samples: Some prompts with their answers.
+    """
+
+    step: int
+    sha256: str
+    rewards: tuple[float, ...]
+    samples: tuple[Sample, ...]
+
+
+def key_of(step: int) -> str:
+    """The key of a step's file."""
+    return f"{SAMPLES_PREFIX}{step:09d}.json.zst"
+
+
+def write_samples(store: Store, found: StepSamples) -> None:
+    """Write the file of a step.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    data = orjson.dumps({"format": FORMAT, **asdict(found)})
+    store.write(key_of(found.step), zstandard.ZstdCompressor(level=3, write_checksum=True).compress(data))
+
+
+def read_samples(store: Store, step: int) -> StepSamples | None:
+    """The file of a step; None if it is not there.
+
+    Raises:
+        DamagedSamples: The file is damaged.
+        StoreFailure: The store did not answer.
+    """
+    key, data = key_of(step), store.read(key_of(step)).data
+    if data is None:
+        return None
+    try:
+        if zstandard.get_frame_parameters(data).content_size > MAX_BYTES:
+            raise DamagedSamples(f"{key} is damaged (its size)")
+        document: dict[str, Any] = orjson.loads(zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False))
+        if document["format"] != FORMAT:
+            raise DamagedSamples(f"{key} has a format that this version cannot read; use a newer version of Halcyon")
+        samples = [{name: _tuple(value) for name, value in one.items()} for one in document["samples"]]
+        rewards = tuple(float(one) for one in document["rewards"])
+        return StepSamples(int(document["step"]), str(document["sha256"]), rewards, tuple(Sample(**one) for one in samples))
+    except DamagedSamples:
+        raise
+    except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
+        raise DamagedSamples(f"{key} is damaged ({type(error).__name__})") from None
+
+
+def sampled_steps(store: Store) -> list[int]:
+    """The steps with a file, rising.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    names = [_NAME.fullmatch(key.removeprefix(SAMPLES_PREFIX)) for key in store.list(SAMPLES_PREFIX)]
+    return sorted(int(name[1]) for name in names if name is not None)
+
+
+def is_kept(step: int, newest: int) -> bool:
+    """Whether the file of a step stays when `newest` is the last step: at most 2 `NEWEST` files do."""
+    stride = 1
+    while newest > NEWEST * stride:
+        stride *= 2
+    return newest - step < NEWEST or step % stride == 0
+
+
+def thin_out(store: Store, newest: int) -> None:
+    """Delete the files that need not stay when `newest` is the last step.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    for step in sampled_steps(store):
+        if not is_kept(step, newest):
+            store.delete(key_of(step))
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

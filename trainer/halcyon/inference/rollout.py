@@ -1,0 +1,300 @@
+"""Answers that a training samples from its own model, in fixed shapes on the run's mesh.
+
+The answers of a call are a pure function of the weights, the prompts and the keys. So a run that is killed and resumes samples them again,
+token by token:
+
+- The key of a token is a function of the seed, the batch, the number of the prompt, the number of the answer and the place of the token. It
+  depends neither on the device nor on the other answers.
+- All calls have the same shapes: the rows of a batch, a fixed room for prompts, a fixed room for answers. A row that has ended is computed
+  on, without an effect, until all rows of its device have ended.
+
+The rows are divided over the devices that divide a batch. Each device computes its rows alone, with the whole parameters, which it gathers
+at the beginning of a call. So no arithmetic depends on how the mesh splits parameters; another number of rows on a device can round in
+another way.
+
+A model may call the calculator by the marks of Halcyon's chat template (`halcyon.inference.calculator`). A row waits at the end of a call;
+the host writes the result, and the next call of the program puts its tokens into the answer in the place of sampled ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from halcyon.inference.calculator import Calculator
+from halcyon.inference.programs import Fixed, called, logits_of
+from halcyon.models import CausalLM, Inputs
+from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.cache import Cache, Group, KeepsCache
+from halcyon.parallel.axes import COMPUTE_AXES, mesh_axes
+
+_CHUNK = 256
+"""Tokens of the prompts that are computed together."""
+_MOST_CALLS = 16
+"""Calls of the calculator in one answer."""
+_IMPL = "threefry2x32"
+"""The generator of the keys; with it the numbers are the same on every platform."""
+
+
+class Prompted(NamedTuple):
+    """The rows of a call."""
+
+    tokens: np.ndarray
+    """The prompts: int32 [row, position]; those from `counts` on are padding."""
+    counts: np.ndarray
+    """Tokens of each prompt, at least 1: int32 [row]."""
+    prompts: np.ndarray
+    """The number of each row's prompt, for its key: uint32 [row]."""
+    answers: np.ndarray
+    """The number of each row's answer among those to its prompt: uint32 [row]."""
+
+
+class Answered(NamedTuple):
+    """The answers of a call, on the host."""
+
+    tokens: np.ndarray
+    """int32 [row, place]; 0 from `counts` on."""
+    counts: np.ndarray
+    """Tokens of each answer, the one that ended it included: int32 [row]."""
+    sampled: np.ndarray
+    """Whether the model chose a token; the calculator wrote the others: bool [row, place]."""
+    ended: np.ndarray
+    """Whether the model ended the answer; else it was cut at its most tokens: bool [row]."""
+
+
+@dataclass(frozen=True)
+class RolloutShape:
+    """What decides the program.
+
+    Attributes:
+        rows: Rows of a call, over all devices; the devices that divide a batch divide it.
+        prompt: Most tokens of a prompt.
+        answer: Most tokens of an answer.
+        tokens: Tokens that may be chosen are those with an id below this.
+        temperature: The logits are divided by it.
+        ends: Tokens that end an answer.
+        dtype: Type of activations, matrix products and the cache.
+    """
+
+    rows: int
+    prompt: int
+    answer: int
+    tokens: int
+    temperature: float
+    ends: tuple[int, ...]
+    dtype: str
+
+    @property
+    def fixed(self) -> Fixed:
+        """The same for the programs of the engine."""
+        return Fixed(self.dtype, self.tokens, 0)
+
+
+class _State(NamedTuple):
+    """The rows of one device while they are decoded."""
+
+    cache: Cache
+    keys: jax.Array
+    """uint32 [row, 2]."""
+    logits: jax.Array
+    """float32 [row, token]: of the next token."""
+    tokens: jax.Array
+    """int32 [row, place]."""
+    counts: jax.Array
+    """int32 [row]."""
+    active: jax.Array
+    """bool [row]: whether the row gets a token."""
+
+
+class Rollouts:
+    """Samples answers on a mesh.
+
+    Args:
+        mesh: The mesh of the run.
+        shape: The shapes of all calls.
+        seed: Seed of the keys.
+        calculator: Answers the calls in the texts. None: there are none.
+        compiler_options: XLA's options.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        shape: RolloutShape,
+        seed: int,
+        calculator: Calculator | None = None,
+        compiler_options: dict[str, Any] | None = None,
+    ) -> None:
+        self.shape = shape
+        self._mesh, self._seed, self._calculator = mesh, seed, calculator
+        self._rows = tuple(name for name in mesh_axes(BATCH, COMPUTE_AXES) if name in mesh.shape)
+        self._jit: Callable[..., Any] = functools.partial(jax.jit, compiler_options=compiler_options)
+        self._fetched = self._jit(lambda *x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._programs: tuple[Any, Any] | None = None
+
+    def __call__(self, model: CausalLM, prompted: Prompted, purpose: int, batch: int) -> Answered:
+        """The answers to some prompts. A collective: all processes call it with the same rows.
+
+        Args:
+            model: The model.
+            prompted: The prompts.
+            purpose: A number that separates the keys of different uses, such as training and evaluation.
+            batch: The number of the batch, for the keys.
+
+        Raises:
+            TypeError: The model keeps no cache.
+        """
+        begin, decode = self._compiled(model)
+        rows, most = self.shape.rows, self.shape.answer
+        forced = np.full((rows, most), -1, np.int32)
+        tokens, counts = np.zeros((rows, most), np.int32), np.zeros(rows, np.int32)
+        waiting = np.full(rows, True)
+        numbers = np.array([self._seed, purpose, batch], np.uint32)
+        state: Any = begin(model, *(self._whole(x) for x in (*prompted, numbers)))
+        for _ in range(_MOST_CALLS + 1):
+            state = decode(model, state, self._whole(forced), self._whole(waiting))
+            tokens, counts = (np.asarray(x) for x in jax.device_get(self._fetched(state.tokens, state.counts)))
+            waiting = self._answer_calls(tokens, counts, forced)
+            if not waiting.any():
+                break
+        places = np.arange(most)
+        last = tokens[np.arange(rows), counts - 1]
+        own = (places < counts[:, None]) & (forced < 0)
+        ended = np.isin(last, self.shape.ends) & own[np.arange(rows), counts - 1]
+        return Answered(np.where(places < counts[:, None], tokens, 0), counts, own, ended)
+
+    def _whole(self, x: np.ndarray) -> jax.Array:
+        """An array of which every device has the whole."""
+        return jax.make_array_from_callback(x.shape, NamedSharding(self._mesh, PartitionSpec()), lambda index: x[index])
+
+    def _answer_calls(self, tokens: np.ndarray, counts: np.ndarray, forced: np.ndarray) -> np.ndarray:
+        """Write the results of the calls at the ends of the rows into `forced`. Returns the rows that go on: bool [row]."""
+        going = np.full(len(counts), False)
+        if self._calculator is None:
+            return going
+        for row, count in enumerate(counts.tolist()):
+            if tokens[row, count - 1] != self._calculator.end or forced[row, count - 1] >= 0 or count >= self.shape.answer:
+                continue
+            result = self._calculator.result(tokens[row, :count])
+            if count + len(result) < self.shape.answer:
+                forced[row, count : count + len(result)] = result
+                going[row] = True
+        return going
+
+    def _compiled(self, model: Any) -> tuple[Any, Any]:
+        if self._programs is None:
+            if not isinstance(model, KeepsCache):
+                raise TypeError(f"{type(model).__name__} keeps no cache, so it cannot sample answers; give it a method new_cache")
+            shape, rows, whole = self.shape, PartitionSpec(self._rows), PartitionSpec()
+            pause = None if self._calculator is None else self._calculator.end
+            one: Any = jax.ShapeDtypeStruct((1,), jnp.uint32)
+            example: Any = jax.ShapeDtypeStruct((1, shape.prompt), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
+            numbers: Any = jax.ShapeDtypeStruct((3,), jnp.uint32)
+            state = _state_specs(jax.eval_shape(functools.partial(_begun, shape=shape), model, *example, one, one, numbers), self._rows)
+            place = functools.partial(jax.shard_map, mesh=self._mesh, check_vma=False)
+            begin = place(functools.partial(_begun, shape=shape), in_specs=(whole, rows, rows, rows, rows, whole), out_specs=state)
+            decode = place(functools.partial(_decoded, shape=shape, pause=pause), in_specs=(whole, state, rows, rows), out_specs=state)
+            self._programs = self._jit(begin), self._jit(decode, donate_argnums=1)
+        return self._programs
+
+
+def _keys(prompts: jax.Array, answers: jax.Array, numbers: jax.Array) -> jax.Array:
+    """The key of each row: uint32 [row, 2].
+
+    Args:
+        prompts: See `Prompted`, as for the answers.
+        answers: uint32 [row].
+        numbers: Seed, purpose and batch: uint32 [3].
+    """
+    seed, purpose, batch = numbers
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(jax.random.key(0, impl=_IMPL), seed), purpose), batch)
+
+    def of_row(prompt: jax.Array, answer: jax.Array) -> jax.Array:
+        return jax.random.key_data(jax.random.fold_in(jax.random.fold_in(key, prompt), answer))
+
+    return jax.vmap(of_row)(prompts, answers)
+
+
+def _begun(
+    model: Any, tokens: jax.Array, counts: jax.Array, prompts: jax.Array, answers: jax.Array, numbers: jax.Array, *, shape: RolloutShape
+) -> _State:
+    """The state after the prompts of one device's rows; see `Prompted` and `_keys`."""
+    rows, width = tokens.shape
+    size = min(width, _CHUNK)
+    chunks = -(-width // size)
+    padded = jnp.pad(tokens, ((0, 0), (0, chunks * size - width))).reshape(rows, chunks, size).swapaxes(0, 1)
+    cache = model.new_cache(rows, shape.prompt + shape.answer, shape.dtype)
+
+    def one(carry: tuple[Cache, jax.Array], chunk: tuple[jax.Array, jax.Array]) -> tuple[tuple[Cache, jax.Array], None]:
+        cache, last = carry
+        part, first = chunk
+        here = jnp.clip(counts - first, 0, size)
+        outputs = called(model, Inputs(hax.named(part, (BATCH, POSITION))), cache.expecting(here), shape.fixed)
+        features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
+        place = counts - 1 - first
+        found = jnp.take_along_axis(features, jnp.clip(place, 0, size - 1)[:, None, None], 1)[:, 0]
+        return (outputs.cache, jnp.where(((place >= 0) & (place < size))[:, None], found, last)), None
+
+    start = cache, jnp.zeros((rows, model.embed.size), shape.dtype)
+    (cache, last), _ = jax.lax.scan(one, start, (padded, jnp.arange(chunks) * size))
+    logits = logits_of(model, hax.named(last[:, None], (BATCH, POSITION, model.embed.name)), shape.fixed)
+    none = jnp.zeros(rows, jnp.int32)
+    keys = _keys(prompts, answers, numbers)
+    return _State(cache, keys, logits, jnp.zeros((rows, shape.answer), jnp.int32), none, jnp.zeros(rows, bool))
+
+
+def _decoded(model: Any, state: _State, forced: jax.Array, waiting: jax.Array, *, shape: RolloutShape, pause: int | None) -> _State:
+    """The state when no row of one device gets a further token.
+
+    Args:
+        model: The model.
+        state: The state before.
+        forced: Tokens that are taken in the place of sampled ones; negative: none. int32 [row, place].
+        waiting: Rows that go on: bool [row].
+        shape: The shapes.
+        pause: A sampled token after which a row waits. None: there is none.
+    """
+    numbers, ends = jnp.arange(len(forced)), jnp.asarray(shape.ends, jnp.int32)
+
+    def drawn(key: jax.Array, place: jax.Array, logits: jax.Array) -> jax.Array:
+        return jax.random.categorical(jax.random.fold_in(jax.random.wrap_key_data(key, impl=_IMPL), place), logits)
+
+    def one(state: _State) -> _State:
+        logits = state.logits if shape.temperature == 1 else state.logits / shape.temperature
+        chosen = jax.vmap(drawn)(state.keys, state.counts, logits).astype(jnp.int32)
+        there = forced.at[numbers, state.counts].get(mode="fill", fill_value=-1)
+        own = there < 0
+        token = jnp.where(own, chosen, there)
+        tokens = state.tokens.at[numbers, jnp.where(state.active, state.counts, shape.answer)].set(token, mode="drop")
+        counts = state.counts + state.active
+        stops = own & (jnp.any(token[:, None] == ends, -1) | (False if pause is None else token == pause))
+        outputs = called(
+            model, Inputs(hax.named(token[:, None], (BATCH, POSITION))), state.cache.expecting(state.active.astype(jnp.int32)), shape.fixed
+        )
+        following = jnp.where(state.active[:, None], logits_of(model, outputs.features, shape.fixed), state.logits)
+        return _State(outputs.cache, state.keys, following, tokens, counts, state.active & ~stops & (counts < shape.answer))
+
+    return jax.lax.while_loop(lambda state: jnp.any(state.active), one, state._replace(active=waiting))
+
+
+def _state_specs(state: _State, rows: Sequence[str]) -> _State:
+    """The partition specs of a state whose rows are divided over mesh axes. Pages belong to rows, so they are divided in the same way."""
+    first: Any = PartitionSpec(tuple(rows))
+    second: Any = PartitionSpec(None, tuple(rows))
+
+    def group(one: Group) -> Group:
+        return dataclasses.replace(one, arrays=tuple(second for _ in one.arrays))
+
+    cache = dataclasses.replace(
+        state.cache, groups={name: group(one) for name, one in state.cache.groups.items()}, lengths=first, table=first
+    )
+    return _State(cache, first, first, first, first, first)

@@ -1,0 +1,58 @@
+"""The statistics of the rewards of groups. Pure; float64."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+PASSES = 1.0
+"""Least reward of an answer that counts as right."""
+
+
+def advantages(rewards: np.ndarray, kind: Literal["standardized", "centred"]) -> np.ndarray:
+    """Each reward minus the mean of its group (Liu et al. 2025), divided by the standard deviation of the group if `standardized` (Shao et
+    al. 2024, section 4.1.2). 0 in a group whose rewards are all equal.
+
+    Args:
+        rewards: float64 [prompt, answer].
+        kind: See ``spec.objective.policy.advantage``.
+
+    Returns:
+        float64 [prompt, answer].
+    """
+    equal = equal_groups(rewards)[:, None]
+    centred = np.where(equal, 0.0, rewards - rewards.mean(axis=1, keepdims=True))
+    if kind == "centred":
+        return centred
+    return centred / np.where(equal, 1.0, rewards.std(axis=1, keepdims=True))
+
+
+def equal_groups(rewards: np.ndarray) -> np.ndarray:
+    """Whether all rewards of a group are equal, so that its answers have no gradient: bool [prompt]. A mean can round, so it does not
+    decide."""
+    return rewards.max(axis=1) == rewards.min(axis=1)
+
+
+def pass_at(answers: int, right: int, k: int) -> float:
+    """The unbiased estimate of the probability that one of k answers is right (Chen et al. 2021, equation 1).
+
+    Args:
+        answers: Answers that were sampled; at least k.
+        right: Those of them that are right.
+        k: Answers of which one must be right.
+    """
+    return 1 - math.comb(answers - right, k) / math.comb(answers, k)
+
+
+def passes(rewards: np.ndarray) -> dict[int, float]:
+    """The sum over the prompts of `pass_at` k, for k = 1, 2, 4, ... and for all answers of a group.
+
+    Args:
+        rewards: float64 [prompt, answer]. An answer is right if its reward is at least `PASSES`.
+    """
+    size = rewards.shape[1]
+    ks = sorted({1 << power for power in range(size.bit_length()) if 1 << power <= size} | {size})
+    right = (rewards >= PASSES).sum(axis=1).tolist()
+    return {k: math.fsum(pass_at(size, count, k) for count in right) for k in ks}
