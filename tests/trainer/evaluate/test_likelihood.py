@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import halcyon
-from halcyon.benchmarks import likelihood
+from halcyon.benchmarks import endings, likelihood, logits
 from halcyon.benchmarks.likelihood import Likelihoods, Span
 from halcyon.errors import BadConfiguration
 from tests.trainer.huggingface.folders import GOLDENS
@@ -18,6 +18,7 @@ PLACE = f"hf:{GOLDENS / 'qwen3'}"
 
 def test_batches_have_the_numbers_of_single_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(likelihood, "_SHORTEST", 16)
+    monkeypatch.setattr(endings, "SHORTEST", 16)
     model, _ = halcyon.load(PLACE)
     size, positions = model.vocab.size, model.max_position.size
     random = np.random.default_rng(0)
@@ -30,19 +31,22 @@ def test_batches_have_the_numbers_of_single_texts(monkeypatch: pytest.MonkeyPatc
     spans.append(Span(np.append(prefix, greedy).astype(np.int32), 7))
     long = random.integers(0, size, positions + 6).astype(np.int32)
     spans += [Span(long, positions + 2)]  # it loses its beginning
+    for text, sizes in ((11, (1, 2, 5)), (16, (3, 3)), (positions - 3, (3, 1))):  # endings of one text, also at the end of the positions
+        begin = random.integers(0, size, text)
+        spans += [Span(np.concatenate((begin, random.integers(0, size, more))).astype(np.int32), text) for more in sizes]
 
-    monkeypatch.setattr(likelihood, "MAX_LOGIT_BYTES", size * 4 * 2)  # two positions in a block
+    monkeypatch.setattr(logits, "MAX_LOGIT_BYTES_CPU", size * 4 * 2)  # two positions in a block
     found = Likelihoods(model, batch_tokens=64).scores(spans)
     for span, score in zip(spans, found, strict=True):
         tokens = span.tokens[-(positions + 1) :]
         start = span.start - (len(span.tokens) - len(tokens))
         padded = np.pad(tokens[:-1], (0, positions - len(tokens) + 1))  # one shape: one program
-        logits = np.asarray(jax.nn.log_softmax(halcyon.logits(model, padded[None])))[0][start - 1 : len(tokens) - 1]
+        expected = np.asarray(jax.nn.log_softmax(halcyon.logits(model, padded[None])))[0][start - 1 : len(tokens) - 1]
         targets = tokens[start:]
-        np.testing.assert_allclose(score.log_prob, np.take_along_axis(logits, targets[:, None], 1).sum(), rtol=2e-5)
+        np.testing.assert_allclose(score.log_prob, np.take_along_axis(expected, targets[:, None], 1).sum(), rtol=2e-5)
         assert score.tokens == len(targets)
-        assert score.is_greedy == bool(np.all(logits.argmax(-1) == targets))
-    assert found[-2].is_greedy
+        assert score.is_greedy == bool(np.all(expected.argmax(-1) == targets))
+    assert found[8].is_greedy
     again = Likelihoods(model, batch_tokens=64).scores(spans)
     assert again == found
     with pytest.raises(BadConfiguration, match="are scored, and the model has"):

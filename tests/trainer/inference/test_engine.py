@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,33 @@ def test_shared_beginnings_do_not_change_a_bit() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["mistral", pytest.param("qwen3-next", marks=pytest.mark.variant), pytest.param("nanochat", marks=pytest.mark.variant)]
+)
+def test_requests_with_one_prompt_compute_it_once(name: str) -> None:
+    """Each text is that of its own request alone, bit for bit; another prompt between them is computed by itself."""
+    model, other = _model(FAMILIES[name]), _NOISE.integers(0, VOCAB.size, 18)
+    prompt, _ = _REQUESTS[1]
+    requests = [
+        (prompt, Sampling(6, seed=1, repetition_penalty=1.3)),
+        (other, Sampling(6, seed=2)),
+        (prompt, Sampling(9, 0.0)),
+        (prompt, Sampling(6, seed=3)),
+    ]
+
+    def computed(*given: Any) -> list[list[tuple[int, float, int]]]:
+        engine = _engine(model, slots=4, pages=16)
+        numbers = [engine.submit(*request) for request in given]
+        found = _finished(engine, numbers)
+        assert engine.free_pages == engine.pages
+        return [[(one.token, one.log_prob, one.reused) for one in found[number]] for number in numbers]
+
+    together, alone = computed(*requests), [computed(request)[0] for request in requests]
+    assert [text[0][2] for text in together] == [0, 0, len(prompt), len(prompt)]
+    assert [[one[:2] for one in text] for text in together] == [[one[:2] for one in text] for text in alone]
+
+
+@pytest.mark.slow
 def test_a_grammar_decides_which_tokens_follow() -> None:
     class Even:
         """Only tokens with an even number; the last one ends the text."""
@@ -146,6 +174,45 @@ def test_ends_alternatives_and_cancellations() -> None:
         engine.cancel(number)
     assert (engine.unfinished, engine.free_pages) == (0, engine.pages)
     assert engine.step() == []
+
+
+@pytest.mark.slow
+def test_a_text_does_not_depend_on_the_calls_that_compute_it() -> None:
+    """Calls of one step and of up to sixteen, with stacked blocks and with blocks apart; some texts end by a token, one is cancelled."""
+    model = _model(LLAMA)
+
+    def texts(seconds: float, **changed: Any) -> tuple[list[list[tuple[int, float]]], int]:
+        times = itertools.count(0.0, seconds)
+        engine = _engine(model, clock=lambda: next(times), **changed)
+        numbers = [engine.submit(prompt, settings, ends=range(number, 24, 7)) for number, (prompt, settings) in enumerate(_REQUESTS)]
+        calls, decode = 0, engine._programs.decode
+
+        def counted(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return decode(*arguments)
+
+        engine._programs = engine._programs._replace(decode=counted)
+        left: dict[int, list[Sampled]] = {number: [] for number in numbers}
+        while engine.unfinished:
+            for one in engine.step():
+                left[one.request].append(one)
+            if len(left[numbers[3]]) == 2:  # while later tokens of it may be ready
+                engine.cancel(numbers[3])
+        assert engine.free_pages == engine.pages
+        assert all(left[number][-1].finish is not None for number in numbers if number != numbers[3])
+        assert len(left[numbers[3]]) == 2
+        return [[(one.token, one.log_prob) for one in left[number]] for number in numbers], calls
+
+    one, many_calls = texts(1.0)
+    several, few_calls = texts(0.0)
+    assert several == one
+    assert few_calls < many_calls
+
+    apart, _ = texts(0.0, apart=True)
+    for text, expected in zip(apart, one, strict=True):
+        assert [token for token, _ in text] == [token for token, _ in expected]
+        np.testing.assert_allclose([log_prob for _, log_prob in text], [log_prob for _, log_prob in expected], rtol=1e-5)
 
 
 def test_a_request_that_does_not_fit_is_refused() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from halcyon.benchmarks.generation import Answers, Text
-from halcyon.benchmarks.likelihood import BATCH_TOKENS, Likelihoods, Score, Span, span_of
+from halcyon.benchmarks.likelihood import Likelihoods, Score, Span, span_of
 from halcyon.benchmarks.prompts import Prompts
 from halcyon.errors import BadConfiguration
 from halcyon.evaluate.tasks.core import CoreExample
@@ -37,7 +37,7 @@ class Settings:
     Attributes:
         sampling: How answers are chosen; each example has the next seed. Its most tokens and strings are those of the task.
         slots: Answers that are generated at once.
-        batch_tokens: Positions of a batch of rows whose likelihood is computed.
+        batch_tokens: Positions of a batch of rows whose likelihood is computed. None: what suits the device.
         compute_dtype: Type of activations and matrix products.
         programs: Programs of answers that run at once.
         answers: Answers to each question; the results of several have pass@k.
@@ -45,7 +45,7 @@ class Settings:
 
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
     slots: int = 32
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: int | None = None
     compute_dtype: DTypeLike = jnp.float32
     programs: int = os.cpu_count() or 1
     answers: int = 1

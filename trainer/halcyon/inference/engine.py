@@ -1,12 +1,17 @@
-"""Computes many requests at once: each has a slot, and one program gives every slot its next token.
+"""Computes many requests at once: each has a slot, and one program gives every slot its next tokens.
 
 A request waits until a slot and the pages for its longest text are free; requests get them in their order. Its prompt is then computed in
 chunks, one in each step, between the tokens of the other requests. A chunk has one of few sizes, so few programs are compiled. When a
 request ends, its slot and pages are free again.
 
+One call of the program computes several tokens of each slot, as many as take about `CALL_SECONDS`: so a small model does not wait for
+Python, and the tokens of a large one still come one at a time. `Engine.step` returns one token of each request, from a call or from those
+that the last call left. While a prompt is computed, or a grammar must see each token, a call computes one token.
+
 The text of a request does not depend on the other requests: a prompt is always computed alone, in the same chunks, and a token's random
 numbers come from the request's own seed.
 
+Requests with the same prompt that wait for it together, such as the choices of one question, get copies of what the first one computed.
 Prompts that begin with the same chunks share their pages, if all layers of the model keep pages. A chunk always begins and ends at the same
 positions and is computed by the same program, so its keys and values have the same bits whichever request computed them, and a text is the
 same bit for bit with and without sharing.
@@ -14,10 +19,10 @@ same bit for bit with and without sharing.
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,96 +30,25 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from halcyon.errors import BadConfiguration
-from halcyon.inference.pages import Pages, Prefix
-from halcyon.inference.programs import Fixed, State, decode, empty, mark, prefill
+from halcyon.inference.mesh import context_of, mesh_of
+from halcyon.inference.pages import Pages
+from halcyon.inference.programs import MOST_ENDS, MOST_STEPS, Chosen, Fixed, Plan, State, copy, empty, mark, programs_of
+from halcyon.inference.requests import CHUNKS, PAGE, Finish, Grammar, Request, Sampled
 from halcyon.inference.sampling import Controls, Sampling
 from halcyon.models import CausalLM
+from halcyon.models.apart import blocks_apart, taken_apart
 from halcyon.models.cache import KeepsCache
 from halcyon_api.counting import counted
 
-CHUNKS = (16, 64, 256)
-"""Tokens of a prompt that are computed together: a last, shorter part is filled up to one of these sizes."""
-_SHORT_CHUNK, _SHORT_UNTIL = 64, 256
-"""Chunks that begin before this position have this size, so that short prompts can share a beginning; later ones have the largest size."""
-PAGE = 16
-"""Positions of a page; that of `halcyon.models.cache.Cache.of`."""
-
-Finish = Literal["stop", "length"]
-"""Why a text ended: at a token or a string that ends it, or at its greatest length."""
-
-
-class Sampled(NamedTuple):
-    """The next token of a request."""
-
-    request: int
-    token: int
-    log_prob: float
-    """The logarithm of the model's probability of the token, before temperature, filters and penalties."""
-    alternatives: tuple[tuple[int, float], ...]
-    """The most likely tokens, with the logarithms of their probabilities."""
-    finish: Finish | None
-    """Why this token is the last. None: it is not."""
-    reused: int = 0
-    """Tokens of the prompt that an earlier request had computed."""
-
-
-class Grammar(Protocol):
-    """Tokens that may follow in the text of one request."""
-
-    def allow(self, words: np.ndarray) -> None:
-        """Set the bits of the tokens that may come next: int32 [word], the lowest bit of a word first. All bits are 1 before."""
-        ...
-
-    def accept(self, token: int) -> None:
-        """Take the next token, which was allowed."""
-        ...
-
-
-@dataclass
-class _Request:
-    number: int
-    prompt: np.ndarray
-    sampling: Sampling
-    ends: frozenset[int]
-    grammar: Grammar | None
-    alternatives: int
-    shared: list[Prefix] = field(default_factory=list[Prefix])
-    """The chunks that it shares, from the beginning of the prompt."""
-    pages: list[int] = field(default_factory=list[int])
-    """Its own pages, after those of the shared chunks."""
-    computed: int = 0
-    """Tokens of the prompt that are computed."""
-    reused: int = 0
-    is_marked: bool = True
-    """Whether the slot knows all tokens of the chunks that were found."""
-    generated: int = 0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of prompt and text at most."""
-        return len(self.prompt) + self.sampling.max_tokens
-
-    @property
-    def is_decoding(self) -> bool:
-        return self.computed == len(self.prompt)
-
-    @property
-    def chunk(self) -> np.ndarray:
-        """The tokens of the prompt that are computed next."""
-        size = _SHORT_CHUNK if self.computed < _SHORT_UNTIL else CHUNKS[-1]
-        return self.prompt[self.computed : self.computed + size]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the next chunk is not cut by the end of the prompt."""
-        return len(self.chunk) == (_SHORT_CHUNK if self.computed < _SHORT_UNTIL else CHUNKS[-1])
+CALL_SECONDS = 0.02
+"""The aim for the time of a call that computes several tokens of each slot."""
 
 
 class Engine:
     """Computes requests with one model. It belongs to one thread.
 
     Args:
-        model: The model.
+        model: The model; it may be divided among devices (see `halcyon.inference.mesh`).
         slots: Requests that are computed at once.
         length: Most tokens of a prompt and its text. Default: the positions of the model.
         pages: Pages of 16 positions that all requests share. Default: enough for `slots` requests of the greatest length.
@@ -123,6 +57,8 @@ class Engine:
         compute_dtype: Type of activations, matrix products and the cache.
         share: Whether prompts that begin alike share pages. It has no effect on texts, and none for a model with a layer that keeps no
             pages (attention with a window, gated delta nets).
+        apart: Whether programs get the blocks of the model one by one; see `halcyon.models.apart`. None: if that makes them faster.
+        clock: Seconds from any point; it decides how many tokens a call computes, and has no effect on texts.
 
     Raises:
         BadConfiguration: The model cannot keep a cache.
@@ -140,6 +76,8 @@ class Engine:
         alternatives: int = 0,
         compute_dtype: DTypeLike = jnp.float32,
         share: bool = True,
+        apart: bool | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if not isinstance(model, KeepsCache):
             raise BadConfiguration(f"{type(model).__name__} keeps no cache, so it cannot generate text; give it a method new_cache")
@@ -150,12 +88,18 @@ class Engine:
         self.pages = slots * self._pages_of_slot if pages is None else pages
         self._model = model
         self._fixed = Fixed(jnp.dtype(compute_dtype).name, min(tokens or model.vocab.size, model.vocab.size), alternatives)
-        self._state: State = empty(model, self._fixed, slots, self.length, self.pages)
+        self._mesh = mesh_of(model)
+        with context_of(self._mesh):
+            self._state: State = empty(model, self._fixed, slots, self.length, self.pages)
+        arrays, structure = jax.tree.flatten(blocks_apart(model) if apart else taken_apart(model) if apart is None else model)
+        self._arrays, self._programs = tuple(arrays), programs_of(structure, self._fixed, self._mesh)
+        self._clock, self._steps = clock, 1
+        self._ready: deque[list[Sampled]] = deque()
         self._shares = share and all(group.paged for group in self._state.cache.groups.values())
         self._pool = Pages(self.pages)
         self._all_allowed = jnp.full((slots, -(-model.vocab.size // 32)), -1, jnp.int32)
-        self._slots: list[_Request | None] = [None] * slots
-        self._waiting: deque[_Request] = deque()
+        self._slots: list[Request | None] = [None] * slots
+        self._waiting: deque[Request] = deque()
         self._following = 0
 
     @property
@@ -165,8 +109,9 @@ class Engine:
 
     @property
     def unfinished(self) -> int:
-        """Requests that wait or are computed."""
-        return len(self._waiting) + self.running
+        """Requests that wait or are computed, or whose last tokens no step has returned."""
+        over = {one.request for column in self._ready for one in column if one.finish is not None}
+        return len(self._waiting) + self.running + len(over)
 
     @property
     def running(self) -> int:
@@ -207,7 +152,7 @@ class Engine:
         alternatives = most_alternatives if sampling.alternatives is None else sampling.alternatives
         if alternatives > most_alternatives:
             raise ValueError(f"alternatives is {alternatives}; this engine reports at most {most_alternatives}")
-        request = _Request(self._following, ids, sampling, frozenset(int(end) for end in ends), grammar, alternatives)
+        request = Request(self._following, ids, sampling, frozenset(int(end) for end in ends), grammar, alternatives)
         most = min(self.length, self.pages * PAGE)
         if request.tokens > most:
             raise ValueError(
@@ -220,6 +165,7 @@ class Engine:
 
     def cancel(self, number: int) -> None:
         """End a request and free its slot and pages; nothing happens if it has ended."""
+        self._ready = deque([one for one in column if one.request != number] for column in self._ready)
         self._waiting = deque(request for request in self._waiting if request.number != number)
         for slot, request in enumerate(self._slots):
             if request is not None and request.number == number:
@@ -231,42 +177,70 @@ class Engine:
         Returns:
             These tokens, in the order of the slots. A request whose token says why it ended is over.
         """
-        self._admit()
-        self._compute_prompt()
+        if not self._ready:
+            self._admit()
+            self._compute_prompt()
+            self._compute_tokens()
+        return self._ready.popleft() if self._ready else []
+
+    def _compute_tokens(self) -> None:
+        """Compute the next tokens of each request whose prompt is computed."""
         decoding = [request if request is not None and request.is_decoding else None for request in self._slots]
         if not any(decoding):
-            return []
-        active = np.array([request is not None for request in decoding])
-        wanted = any(request is not None and request.alternatives for request in decoding)
-        self._state, chosen = decode(
-            self._model,
-            self._state,
-            _controls(decoding),
-            active,  # pyright: ignore[reportArgumentType]
-            self._allowed(decoding),
-            np.asarray(wanted),  # pyright: ignore[reportArgumentType]
-            fixed=self._fixed,
+            return
+        plan = self._plan(decoding)
+        began = self._clock()
+        with context_of(self._mesh):
+            self._state, chosen, steps = self._programs.decode(self._arrays, self._state, _controls(decoding), plan)
+        found, count = jax.device_get((chosen, steps))
+        seconds = (self._clock() - began) / count
+        # At most twice as many as before: the first call may have compiled the program, or waited for the processor.
+        self._steps = max(1, min(MOST_STEPS, 2 * self._steps, int(CALL_SECONDS / max(seconds, 1e-9))))
+        for number in range(count):
+            self._ready.append(self._taken(decoding, found, number))
+
+    def _plan(self, decoding: Sequence[Request | None]) -> Plan:
+        bound = any(request is not None and request.grammar is not None for request in decoding)
+        prompts = any(request is not None and not request.is_decoding for request in self._slots)
+        ends = np.full((len(decoding), MOST_ENDS), -1, np.int32)
+        for row, request in zip(ends, decoding, strict=True):
+            known = sorted(request.ends)[:MOST_ENDS] if request is not None else []
+            row[: len(known)] = known
+        array: Any = np.asarray  # the call of the program copies them to the device faster than a conversion of each
+        return Plan(
+            active=array([request is not None for request in decoding]),
+            left=array([0 if request is None else request.sampling.max_tokens - request.generated for request in decoding], np.int32),
+            ends=array(ends),
+            allowed=self._allowed(decoding),
+            is_bound=array(bound),
+            wants_alternatives=array(any(request is not None and request.alternatives for request in decoding)),
+            steps=array(1 if bound or prompts else self._steps, np.int32),
+            until_end=array(bool(self._waiting)),
         )
-        tokens, log_probs, top, top_log_probs = (np.asarray(x) for x in jax.device_get(chosen))
+
+    def _taken(self, decoding: list[Request | None], found: Chosen, number: int) -> list[Sampled]:
+        """The tokens of one step. A request that ends leaves `decoding` and its slot."""
         sampled: list[Sampled] = []
         for slot, request in enumerate(decoding):
             if request is None:
                 continue
             request.generated += 1
-            token = int(tokens[slot])
+            token = int(found.tokens[number, slot])
             finish: Finish | None = "stop" if token in request.ends else None
             if finish is None and request.generated == request.sampling.max_tokens:
                 finish = "length"
             if request.grammar is not None and finish is None:
                 request.grammar.accept(token)
-            count = request.alternatives
-            others = tuple(zip(top[slot, :count].tolist(), top_log_probs[slot, :count].tolist(), strict=True))
-            sampled.append(Sampled(request.number, token, float(log_probs[slot]), others, finish, request.reused))
+            first = slice(request.alternatives)
+            tokens, log_probs = found.top_tokens[number, slot, first].tolist(), found.top_log_probs[number, slot, first].tolist()
+            others = tuple(zip(tokens, log_probs, strict=True))
+            sampled.append(Sampled(request.number, token, float(found.log_probs[number, slot]), others, finish, request.reused))
             if finish is not None:
+                decoding[slot] = None
                 self._release(slot)
         return sampled
 
-    def _allowed(self, requests: Sequence[_Request | None]) -> jax.Array:
+    def _allowed(self, requests: Sequence[Request | None]) -> jax.Array:
         """int32 [slot, word]; see `decode`."""
         if all(request is None or request.grammar is None for request in requests):
             return self._all_allowed
@@ -290,7 +264,7 @@ class Engine:
             request.pages = pages
             self._slots[slot] = request
 
-    def _share(self, request: _Request) -> None:
+    def _share(self, request: Request) -> None:
         """Take the next chunks of a prompt that other requests have computed. The last token is always computed, for its logits."""
         while self._shares and request.is_whole and request.computed + len(request.chunk) < len(request.prompt):
             found = self._pool.find(request.shared[-1] if request.shared else self._pool.root, request.chunk.tobytes())
@@ -303,7 +277,7 @@ class Engine:
             request.computed += len(request.chunk)
             request.is_marked = False
 
-    def _drop(self, request: _Request) -> None:
+    def _drop(self, request: Request) -> None:
         """Take back everything that a request has."""
         for prefix in reversed(request.shared):
             self._pool.leave(prefix)
@@ -325,31 +299,49 @@ class Engine:
         _, slot = min(found)
         request: Any = self._slots[slot]
         self._share(request)
+        with context_of(self._mesh):
+            self._compute_chunk(request, slot)
+
+    def _compute_chunk(self, request: Request, slot: int) -> None:
         if not request.is_marked:
             known = np.pad(request.prompt[: request.computed], (0, self.length - request.computed))
             self._state = mark(self._state, jnp.int32(slot), jnp.asarray(known), jnp.int32(request.computed))
             request.is_marked = True
         part = request.chunk
-        size = next(size for size in CHUNKS if size >= len(part))
-        present = [page for prefix in request.shared for page in prefix.pages] + request.pages
-        pages = np.full(self._pages_of_slot, self.pages, np.int32)
-        pages[: len(present)] = present
-        self._state = prefill(
-            self._model,
+        size = min(next(size for size in CHUNKS if size >= len(part)), self._model.max_position.size)
+        self._state = self._programs.prefill(
+            self._arrays,
             self._state,
             jnp.int32(slot),
             jnp.asarray(np.pad(part, (0, size - len(part)))),
             jnp.int32(len(part)),
             jnp.asarray(request.computed == 0),
             jnp.int32(request.computed),
-            jnp.asarray(pages),
-            fixed=self._fixed,
+            jnp.asarray(self._pages_of(request)),
         )
         if self._shares and request.is_whole and sum(len(prefix.tokens) for prefix in request.shared) == 4 * request.computed:
             self._keep(request, part)
         request.computed += len(part)
+        if request.is_decoding:
+            self._hand_on(request, slot)
 
-    def _keep(self, request: _Request, part: np.ndarray) -> None:
+    def _hand_on(self, request: Request, slot: int) -> None:
+        """Give what a slot has after its prompt to the requests with the same prompt, such as the choices of one question."""
+        for other, found in enumerate(self._slots):
+            if found is None or found.computed or found.is_decoding or not np.array_equal(found.prompt, request.prompt):
+                continue
+            pages = jnp.asarray(self._pages_of(request)), jnp.asarray(self._pages_of(found))
+            self._state = copy(self._state, jnp.int32(slot), jnp.int32(other), *pages)
+            found.computed = found.reused = len(found.prompt)
+
+    def _pages_of(self, request: Request) -> np.ndarray:
+        """The pages of a request: int32 [page]."""
+        present = [page for prefix in request.shared for page in prefix.pages] + request.pages
+        pages = np.full(self._pages_of_slot, self.pages, np.int32)
+        pages[: len(present)] = present
+        return pages
+
+    def _keep(self, request: Request, part: np.ndarray) -> None:
         """Offer a chunk of a prompt, which is computed, to other requests."""
         count = len(part) // PAGE
         parent = request.shared[-1] if request.shared else self._pool.root
@@ -359,7 +351,7 @@ class Engine:
             request.pages = request.pages[count:]
 
 
-def _controls(requests: Sequence[_Request | None]) -> Controls:
+def _controls(requests: Sequence[Request | None]) -> Controls:
     """The settings of all slots; those of a slot without a request are the plainest."""
     array: Any = np.asarray  # the call of the program copies them to the device faster than a conversion of each
     plain = Sampling(temperature=0.0)

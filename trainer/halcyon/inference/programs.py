@@ -1,23 +1,37 @@
-"""The two compiled programs of an engine: tokens of a prompt into one slot, and one token for all slots.
+"""The compiled programs of an engine: tokens of a prompt into one slot, and some tokens for all slots.
 
 The logits after the last token of each slot are kept. So a step first chooses a token from them and then computes the model, and the choice
 of the first token needs no program of its own.
+
+One call computes several steps, because a call of a small model costs as much as a step. The number of steps is an argument, so a text has
+the same bits however its steps are divided among calls. A slot stops by itself at its last token.
+
+A call gets the arrays of the model as a flat tuple: the tree of a model has a Python object for each part, and JAX would walk it in each
+call.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import haliax as hax
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from halcyon.inference.mesh import mesh_of
 from halcyon.inference.sampling import Controls, next_tokens
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
-from halcyon.models.cache import Cache
+from halcyon.models.cache import Cache, Group
+
+MOST_STEPS = 16
+"""Steps of the longest call."""
+MOST_ENDS = 8
+"""Tokens of each slot that end a text on the device. With further ones the text goes on until the end of the call, and is cut."""
 
 
 class State(NamedTuple):
@@ -31,16 +45,37 @@ class State(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The tokens of a step."""
+    """The tokens of some steps."""
 
     tokens: jax.Array
-    """int32 [slot]."""
+    """int32 [step, slot]."""
     log_probs: jax.Array
-    """float32 [slot]: the logarithm of the model's probability, before temperature, filters and penalties."""
+    """float32 [step, slot]: the logarithm of the model's probability, before temperature, filters and penalties."""
     top_tokens: jax.Array
-    """int32 [slot, alternative]: the most likely tokens."""
+    """int32 [step, slot, alternative]: the most likely tokens."""
     top_log_probs: jax.Array
-    """float32 [slot, alternative]."""
+    """float32 [step, slot, alternative]."""
+
+
+class Plan(NamedTuple):
+    """What a call computes, besides the settings of the slots."""
+
+    active: jax.Array
+    """bool [slot]: slots whose prompt is computed."""
+    left: jax.Array
+    """int32 [slot]: tokens until the greatest length of the text."""
+    ends: jax.Array
+    """int32 [slot, end]: tokens that end the text; -1: none."""
+    allowed: jax.Array
+    """int32 [slot, word]: a bit for each token that may be chosen, the lowest bit of a word first."""
+    is_bound: jax.Array
+    """bool: whether a bit of `allowed` is 0."""
+    wants_alternatives: jax.Array
+    """bool: whether a slot reports alternatives."""
+    steps: jax.Array
+    """int32: most steps of the call, at most `MOST_STEPS`."""
+    until_end: jax.Array
+    """bool: whether the call ends with the first text that ends, because a request waits for its slot."""
 
 
 class Fixed(NamedTuple):
@@ -54,15 +89,47 @@ class Fixed(NamedTuple):
     """Most likely tokens that each step reports."""
 
 
+class Programs(NamedTuple):
+    """The programs for models of one structure. Each takes the arrays of the model and the state, whose memory it uses again."""
+
+    prefill: Callable[..., State]
+    """See `_prefill`."""
+    decode: Callable[..., tuple[State, Chosen, jax.Array]]
+    """See `_decode`."""
+
+
 def empty(model: Any, fixed: Fixed, slots: int, length: int, pages: int) -> State:
     """The state without a request; see `Cache.of`."""
     vocabulary = model.vocab.size
-    cache = model.new_cache(slots, length, fixed.dtype, pages=pages)
-    return State(cache, jnp.zeros((slots, vocabulary), jnp.float32), jnp.zeros((slots, vocabulary), bool))
+
+    def made() -> State:
+        cache = model.new_cache(slots, length, fixed.dtype, pages=pages)
+        return State(cache, jnp.zeros((slots, vocabulary), jnp.float32), jnp.zeros((slots, vocabulary), bool))
+
+    return made() if mesh_of(model) is None else jax.jit(made)()  # a program, so that each device makes its part only
 
 
-@functools.partial(jax.jit, static_argnames="fixed", donate_argnames="state")
-def prefill(
+@functools.lru_cache(maxsize=256)
+def programs_of(structure: Any, fixed: Fixed, mesh: Mesh | None = None) -> Programs:
+    """The programs of all engines with models of one structure.
+
+    Args:
+        structure: The tree of the model, as ``jax.tree.structure`` returns it.
+        fixed: What decides the programs.
+        mesh: The mesh of the context in which the programs are called. None: one device.
+    """
+    del mesh  # programs for another mesh are other programs
+
+    def prefill(arrays: Any, *arguments: Any) -> State:
+        return _prefill(jax.tree.unflatten(structure, arrays), *arguments, fixed=fixed)
+
+    def decode(arrays: Any, *arguments: Any) -> tuple[State, Chosen, jax.Array]:
+        return _decode(jax.tree.unflatten(structure, arrays), *arguments, fixed=fixed)
+
+    return Programs(jax.jit(prefill, donate_argnums=1), jax.jit(decode, donate_argnums=1))
+
+
+def _prefill(
     model: CausalLM,
     state: State,
     slot: jax.Array,
@@ -78,7 +145,7 @@ def prefill(
 
     Args:
         model: The model.
-        state: The state; its memory is used again.
+        state: The state.
         slot: int32: the slot of the request.
         tokens: int32 [position]; those from `count` on are padding.
         count: int32: tokens that count.
@@ -114,36 +181,98 @@ def mark(state: State, slot: jax.Array, tokens: jax.Array, count: jax.Array) -> 
     return state._replace(seen=state.seen.at[slot].set(seen))
 
 
-@functools.partial(jax.jit, static_argnames="fixed", donate_argnames="state")
-def decode(
-    model: CausalLM, state: State, controls: Controls, active: jax.Array, allowed: jax.Array, wanted: jax.Array, *, fixed: Fixed
-) -> tuple[State, Chosen]:
-    """Choose a token in each active slot, and compute it.
+@functools.partial(jax.jit, donate_argnames="state")
+def copy(state: State, slot: jax.Array, to: jax.Array, pages: jax.Array, new: jax.Array) -> State:
+    """Give a slot everything that another one has after its prompt.
 
-    The masks of grammars are an argument of every step, so a request has the same program whether or not another one has a grammar.
+    Args:
+        state: The state; its memory is used again.
+        slot: int32: the slot that has it.
+        to: int32: the slot that gets it.
+        pages: int32 [page]: the pages of the first slot.
+        new: int32 [page]: those of the other one.
+    """
+    cache = state.cache
+
+    def of_group(group: Group) -> Group:
+        if group.paged:
+            arrays = tuple(x.at[:, new].set(x.at[:, pages].get(mode="clip"), mode="drop") for x in group.arrays)
+        else:
+            arrays = tuple(x.at[:, to].set(x[:, slot]) for x in group.arrays)
+        return dataclasses.replace(group, arrays=arrays)
+
+    copied = dataclasses.replace(
+        cache,
+        groups={name: of_group(group) for name, group in cache.groups.items()},
+        lengths=cache.lengths.at[to].set(cache.lengths[slot]),
+        table=cache.table.at[to].set(new),
+    )
+    return State(copied, state.logits.at[to].set(state.logits[slot]), state.seen.at[to].set(state.seen[slot]))
+
+
+def _decode(model: CausalLM, state: State, controls: Controls, plan: Plan, *, fixed: Fixed) -> tuple[State, Chosen, jax.Array]:
+    """Choose a token in each active slot, and compute it; again for each step.
+
+    The masks of grammars are an argument of every call, so a request has the same program whether or not another one has a grammar.
 
     Args:
         model: The model.
-        state: The state; its memory is used again.
-        controls: The settings of each slot.
-        active: bool [slot]: slots whose prompt is computed.
-        allowed: int32 [slot, word]: a bit for each token that may be chosen, the lowest bit of a word first.
-        wanted: bool: whether a slot reports alternatives.
+        state: The state.
+        controls: The settings of each slot, at its first step.
+        plan: What to compute.
         fixed: What decides the program.
+
+    Returns:
+        The state, the tokens, and the number of steps that were computed.
     """
-    vocabulary = state.logits.shape[1]
-    bits = (allowed[:, :, None] >> jnp.arange(32, dtype=jnp.int32)) & 1
-    permitted = jnp.where(bits.reshape(len(allowed), -1)[:, :vocabulary] == 1, state.logits, -jnp.inf)
+    slots, rows = len(plan.active), (MOST_STEPS, len(plan.active))
+    none = Chosen(
+        jnp.zeros(rows, jnp.int32),
+        jnp.zeros(rows, jnp.float32),
+        jnp.zeros((*rows, fixed.alternatives), jnp.int32),
+        jnp.zeros((*rows, fixed.alternatives), jnp.float32),
+    )
+
+    def goes_on(carry: tuple[jax.Array, jax.Array, State, Chosen]) -> jax.Array:
+        number, active, _, _ = carry
+        has_ended = jnp.any(plan.active & ~active)
+        return (number < plan.steps) & jnp.any(active) & ~(plan.until_end & has_ended)
+
+    def step(carry: tuple[jax.Array, jax.Array, State, Chosen]) -> tuple[jax.Array, jax.Array, State, Chosen]:
+        number, active, state, found = carry
+        chosen = _chosen(state, controls._replace(number=controls.number + number), active, plan, fixed)
+        tokens = chosen.tokens
+        inputs = Inputs(hax.named(tokens[:, None], (BATCH, POSITION)))
+        outputs = called(model, inputs, state.cache.expecting(active.astype(jnp.int32)), fixed)
+        logits = jnp.where(active[:, None], logits_of(model, outputs.features, fixed), state.logits)
+        seen = state.seen.at[jnp.arange(slots), jnp.where(active, tokens, state.seen.shape[1])].set(True, mode="drop")
+        found = Chosen(*(whole.at[number].set(one) for whole, one in zip(found, chosen, strict=True)))
+        ends = jnp.any(tokens[:, None] == plan.ends, -1) | (number + 1 >= plan.left)
+        return number + 1, active & ~ends, State(outputs.cache, logits, seen), found
+
+    number, _, state, found = jax.lax.while_loop(goes_on, step, (jnp.int32(0), plan.active, state, none))
+    return state, found, number
+
+
+def _chosen(state: State, controls: Controls, active: jax.Array, plan: Plan, fixed: Fixed) -> Chosen:
+    """The tokens of one step; without the dimension of steps."""
+
+    def bound(logits: jax.Array, allowed: jax.Array) -> jax.Array:
+        bits = (allowed[:, :, None] >> jnp.arange(32, dtype=jnp.int32)) & 1
+        return jnp.where(bits.reshape(len(allowed), -1)[:, : logits.shape[1]] == 1, logits, -jnp.inf)
+
+    def most_likely(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        top, tokens = jax.lax.top_k(logits, fixed.alternatives)
+        return tokens.astype(jnp.int32), top
+
+    permitted = jax.lax.cond(plan.is_bound, bound, lambda logits, _: logits, state.logits, plan.allowed)
     tokens = jnp.where(active, next_tokens(permitted, state.seen, controls), 0)
-    log_probs = jax.nn.log_softmax(state.logits)
-    none = jnp.zeros((len(tokens), fixed.alternatives), jnp.float32), jnp.zeros((len(tokens), fixed.alternatives), jnp.int32)
-    top, alternatives = jax.lax.cond(wanted, lambda x: tuple(jax.lax.top_k(x, fixed.alternatives)), lambda _: none, log_probs)
-    chosen = Chosen(tokens, jnp.take_along_axis(log_probs, tokens[:, None], -1)[:, 0], alternatives.astype(jnp.int32), top)
-    outputs = called(model, Inputs(hax.named(tokens[:, None], (BATCH, POSITION))), state.cache.expecting(active.astype(jnp.int32)), fixed)
-    logits = jnp.where(active[:, None], logits_of(model, outputs.features, fixed), state.logits)
-    new = jnp.where(active, tokens, state.seen.shape[1])
-    seen = state.seen.at[jnp.arange(len(tokens)), new].set(True, mode="drop")
-    return State(outputs.cache, logits, seen), chosen
+    totals = jax.nn.logsumexp(state.logits, -1)
+    log_probs = jnp.take_along_axis(state.logits, tokens[:, None], -1)[:, 0] - totals
+    shape = (len(tokens), fixed.alternatives)
+    none = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
+    others, top = jax.lax.cond(plan.wants_alternatives, most_likely, lambda _: none, state.logits)
+    return Chosen(tokens, log_probs, others, top - totals[:, None])
 
 
 def called(model: Any, inputs: Inputs, cache: Cache, fixed: Fixed) -> Any:
@@ -154,4 +283,4 @@ def called(model: Any, inputs: Inputs, cache: Cache, fixed: Fixed) -> Any:
 def logits_of(model: CausalLM, features: Any, fixed: Fixed) -> jax.Array:
     """float32 [row, token], from features of one position."""
     logits = model.logits(features).rearrange((BATCH, POSITION, model.vocab.name)).array[:, 0].astype(jnp.float32)
-    return jnp.where(jnp.arange(logits.shape[-1]) < fixed.tokens, logits, -jnp.inf)
+    return logits if fixed.tokens == logits.shape[-1] else jnp.where(jnp.arange(logits.shape[-1]) < fixed.tokens, logits, -jnp.inf)

@@ -82,22 +82,52 @@ class Controls(NamedTuple):
 def next_tokens(logits: jax.Array, seen: jax.Array, controls: Controls) -> jax.Array:
     """The next token of each row: int32 [row].
 
+    Work that no row needs is left out: the penalty, the sort of the filters, and the random numbers each cost more than a choice.
+
     Args:
         logits: float32 [row, token]; -inf for a token that is never chosen.
         seen: bool [row, token]: tokens of the prompt and of the text.
         controls: The settings.
     """
-    penalised = repetition_penalised(logits, seen, controls.repetition_penalty)
-    greedy = controls.temperature == 0
-    scaled = penalised / jnp.where(greedy, 1.0, controls.temperature)[:, None]
+    penalty = controls.repetition_penalty
+    penalised = jax.lax.cond(jnp.any(penalty != 1), repetition_penalised, lambda logits, *_: logits, logits, seen, penalty)
+    greedy, best = controls.temperature == 0, most_likely(penalised)
+    return jnp.where(greedy, best, jax.lax.cond(jnp.all(greedy), lambda *_: best, _drawn, penalised, controls))
+
+
+def _drawn(logits: jax.Array, controls: Controls) -> jax.Array:
+    """A random token of each row: int32 [row]. It is that of ``jax.random.categorical`` (the Gumbel-max trick)."""
+    scaled = logits / jnp.where(controls.temperature == 0, 1.0, controls.temperature)[:, None]
     filters = (controls.top_k > 0) | (controls.top_p < 1) | (controls.min_p > 0)
-    # Without a filter no row needs the sort of its vocabulary, which costs more than the choice itself.
     kept = jax.lax.cond(jnp.any(filters), filtered, lambda logits, _: logits, scaled, controls)
 
-    def drawn(seed: jax.Array, number: jax.Array, logits: jax.Array) -> jax.Array:
-        return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), number), logits)
+    def noise(seed: jax.Array, number: jax.Array) -> jax.Array:
+        return jax.random.gumbel(jax.random.fold_in(jax.random.key(seed), number), logits.shape[-1:], logits.dtype)
 
-    return jnp.where(greedy, jnp.argmax(penalised, -1), jax.vmap(drawn)(controls.seed, controls.number, kept)).astype(jnp.int32)
+    # Inside of the loop over the maximum, XLA would compute the noise one number at a time.
+    return most_likely(jax.lax.optimization_barrier(jax.vmap(noise)(controls.seed, controls.number)) + kept)
+
+
+_LANES = 128
+
+
+def most_likely(logits: jax.Array) -> jax.Array:
+    """The first index of the greatest logit of each row: int32 [row].
+
+    XLA compares the numbers of an ``argmax`` one after another. Here it compares 128 at a time: first their greatest value, then the
+    first place where it is.
+    """
+    rows, size = logits.shape
+    if size < 8 * _LANES:
+        return jnp.argmax(logits, -1).astype(jnp.int32)
+    short = -size % _LANES
+    padded = jnp.pad(logits, ((0, 0), (0, short)), constant_values=-jnp.inf) if short else logits
+    lanes = padded.reshape(rows, -1, _LANES)
+    greatest = jnp.max(jax.lax.optimization_barrier(jnp.max(lanes, 1)), -1)
+    places = jnp.arange(size + short, dtype=jnp.int32).reshape(1, -1, _LANES)
+    found = jnp.where(lanes == greatest[:, None, None], places, size)
+    first = jnp.min(jax.lax.optimization_barrier(jnp.min(found, 1)), -1)
+    return jnp.where(first < size, first, 0)  # of a row that has numbers which are none, the first token
 
 
 def repetition_penalised(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:

@@ -28,6 +28,7 @@ from jax.typing import DTypeLike
 
 from halcyon.models.axes import BATCH, KEY_POSITION, POSITION
 from halcyon.models.model import Inputs, Outputs
+from halcyon.models.partition import divided
 from halcyon.models.parts.masks import Block, Mask
 
 
@@ -125,7 +126,8 @@ class Cache(eqx.Module):
             paged = name == _ALL
             entries = of_row * page if paged else min(like.window or length, length)
             outer = (count, shared, page) if paged else (count, rows, entries)
-            arrays = tuple(jnp.zeros((*outer, *(axis.size for axis in axes)), dtype) for axes in like.features)
+            outer_axes = tuple(Axis(f"cache_{number}", size) for number, size in enumerate(outer))
+            arrays = tuple(divided(hax.zeros((*outer_axes, *axes), dtype=dtype)).array for axes in like.features)  # by heads
             return Group(arrays, entries, paged)
 
         numbers = jnp.arange(rows * of_row, dtype=jnp.int32).reshape(rows, of_row)
@@ -178,6 +180,28 @@ class Cache(eqx.Module):
 
         groups = {name: of_group(group, one.groups[name]) for name, group in self.groups.items()}
         return dataclasses.replace(self, groups=groups, lengths=joined(self.lengths, one.lengths, 0))
+
+    def copied(self, rows: jax.Array) -> Cache:
+        """A cache whose rows are copies of rows of this one, such as of one text with several endings.
+
+        Args:
+            rows: int32 [new row]: the row that each is a copy of. The pages of a row of this cache are its own, as `of` gives them.
+        """
+        count, of_row = len(rows), self.table.shape[1]
+
+        def of_group(group: Group) -> Group:
+            if not group.paged:
+                return dataclasses.replace(group, arrays=tuple(x[:, rows] for x in group.arrays))
+            pages = (rows[:, None] * of_row + jnp.arange(of_row, dtype=jnp.int32)).reshape(-1)
+            return dataclasses.replace(group, arrays=tuple(x[:, pages] for x in group.arrays))
+
+        return dataclasses.replace(
+            self,
+            groups={name: of_group(group) for name, group in self.groups.items()},
+            lengths=self.lengths[rows],
+            table=jnp.arange(count * of_row, dtype=jnp.int32).reshape(count, of_row),
+            counts=None,
+        )
 
     def expecting(self, counts: jax.Array) -> Cache:
         """This cache, with the number of tokens of each row that count in the next call."""

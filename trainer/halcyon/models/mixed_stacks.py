@@ -43,8 +43,15 @@ def scan_forms(
     Returns:
         The last carry, and the outputs of all blocks that have one, in order: a dimension without a name in front.
     """
-    blocks = {form: stack.blocks for form, stack in stacks.items()}
     used, outputs = {form: list(after).count(form) for form in stacks}, []
+    if all(stack.apart for stack in stacks.values()):
+        for form, kind in kinds:
+            carry, output = step(kind, stacks[form].block(used[form]), carry)
+            used[form] += 1
+            if output is not None:
+                outputs.append(output)
+        return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *outputs) if outputs else None
+    blocks = {form: stack.blocks for form, stack in stacks.items()}
     for run in runs_of(kinds):
         mine: dict[Form, Any] = {}
         for form in dict.fromkeys(form for form, _ in run.pattern):  # a set of texts has another order in each process

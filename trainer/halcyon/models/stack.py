@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
 from halcyon.models.axes import LAYERS, is_named
@@ -39,12 +40,16 @@ class Stack(eqx.Module, Generic[Block]):
         stacked: The block.
         remat: What the forward pass keeps for the backward pass; see `with_remat`.
         slots: (layers, statistics) in a step that watches the outputs of the blocks; see `halcyon.models.activations`.
+        apart: Whether the blocks are apart, each without the axis `layers`: `stacked` is the first one (see `halcyon.models.apart`).
+        further: The other blocks, if they are apart.
     """
 
     layers: Axis = eqx.field(static=True)
     stacked: Block
     remat: Remat = eqx.field(static=True, default="none")
     slots: NamedArray | None = None
+    apart: bool = eqx.field(static=True, default=False)
+    further: tuple[Block, ...] = ()
 
     def scan(self, step: Callable[[Any, Any, Any], tuple[Any, Any]], carry: Any, inputs: Any = None) -> tuple[Any, Any]:
         """Compute ``carry, output = step(block, carry, input)`` for each block in order.
@@ -58,6 +63,13 @@ class Stack(eqx.Module, Generic[Block]):
         Returns:
             The last carry, and the outputs of all blocks in the form of `inputs`.
         """
+        if self.apart:
+            outputs: list[Any] = []
+            for number in range(self.layers.size):
+                given = jax.tree.map(lambda x, number=number: x[number], inputs)
+                carry, output = step(self.block(number), carry, given)
+                outputs.append(output)
+            return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *outputs)
         # In a loop, XLA cannot merge the forward and the backward computation, so only an unrolled one needs `prevent_cse`.
         one = checkpointed(step, self.remat, prevent_cse=self._flat)
 
@@ -80,6 +92,10 @@ class Stack(eqx.Module, Generic[Block]):
             step: Computes one block. It may treat its first argument as a constant.
             carry: A tree of arrays that goes from block to block.
         """
+        if self.apart:
+            for number, kind in enumerate(kinds):
+                carry = step(kind, self.block(number), carry)
+            return carry
         blocks, runs = self.blocks, runs_of(kinds)
         for run in runs:
             mine = blocks if len(runs) == 1 else jax.tree.map(lambda x, run=run: x[run.first : run.end], blocks)
@@ -97,6 +113,10 @@ class Stack(eqx.Module, Generic[Block]):
                 mine = jax.tree.map(lambda x, run=run: x.reshape(run.repetitions, len(run.pattern), *x.shape[1:]), mine)
             carry, _ = scan(body, carry, mine, self.remat, length=run.repetitions, blocks=len(run.pattern), flat=flat)
         return carry
+
+    def block(self, number: int) -> Block:
+        """One of the blocks, which are apart."""
+        return self.further[number - 1] if number else self.stacked
 
     @property
     def blocks(self) -> tuple[Block, NamedArray | None]:
