@@ -90,26 +90,25 @@ class View:
         events = Events(stage.steps)
         began = self._clock()
         if self._console.is_terminal:
-            row = _Row(self._line(number, stage.name, "", "").rstrip(), events, lambda: self._clock() - began)
+            row = _Row(self._line(number, stage.name).rstrip(), events, lambda: self._clock() - began)
             with Live(row, console=self._console, refresh_per_second=4, transient=True):
                 yield events
             return
-        self.say(self._line(number, stage.name, "begins", ""))
+        self.say(self._line(number, stage.name, "begins"))
         shown = began
 
         def show() -> None:
             nonlocal shown
             if self._clock() - shown >= _PLAIN_SECONDS:
                 shown = self._clock()
-                progress = f"{events.step}/{events.of}, " if events.of else ""
-                self.say(self._line(number, stage.name, f"{progress}{events.words}", ""))
+                progress = f"{events.step}/{events.of}" if events.of else ""
+                self.say(self._line(number, stage.name, progress, events.words))
 
         events.on_change = show
         yield events
 
-    def _line(self, number: int, name: str, words: str, seconds: str) -> str:
-        parts = ", ".join(part for part in (words, seconds) if part)
-        return f"{number:>2}/{self._total}  {name:<20} {parts}"
+    def _line(self, number: int, name: str, *words: str) -> str:
+        return f"{number:>2}/{self._total}  {name:<20} {', '.join(filter(None, words))}"
 
 
 class _Row:
