@@ -1,7 +1,8 @@
 """Answers to many prompts at once, with a calculator.
 
-At the end of a call of the calculator (`halcyon.inference.calculator`) the engine ends the request, and a new request goes on from the text
-with the result. Requests of all prompts share the engine's slots.
+A model calls the calculator by the marks of Halcyon's chat template: ``<|python_start|>``, an expression, ``<|python_end|>``. The engine
+ends the request there. The result is put between ``<|output_start|>`` and ``<|output_end|>``, and a new request goes on from the longer
+text. Requests of all prompts share the engine's slots.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import numpy as np
 
 from halcyon.benchmarks.prompts import Prompts
 from halcyon.inference import Engine, Sampling
-from halcyon.inference.calculator import Calculator
+from halcyon.inference.calculator import MARKS as _MARKS
+from halcyon.inference.calculator import result_of
 from halcyon.inference.engine import Sampled
 from halcyon.inference.text import StopStrings, TextStream
 
@@ -55,8 +57,9 @@ class Answers:
 
     def __init__(self, engine: Engine, prompts: Prompts) -> None:
         self._engine, self._prompts = engine, prompts
-        self._calculator = Calculator.of(prompts.tokenizer) if prompts.has_chat else None
-        self._ends = (*prompts.ends, *(() if self._calculator is None else (self._calculator.end,)))
+        special = prompts.tokenizer.special_tokens
+        self._marks = tuple(special[mark] for mark in _MARKS) if prompts.has_chat and all(mark in special for mark in _MARKS) else None
+        self._ends = (*prompts.ends, *(self._marks[1:2] if self._marks else ()))
 
     def answers(self, prompts: Sequence[np.ndarray], settings: Sequence[Sampling]) -> list[Text]:
         """The answers to some prompts, in their order.
@@ -96,10 +99,9 @@ class Answers:
     def _add(self, answer: _Answer, sampled: Sampled) -> str | None:
         """Add a token. Returns why the answer is complete; None: it goes on, by a new request if this one has ended."""
         answer.tokens.append(sampled.token)
-        calculator = self._calculator
-        calls = calculator is not None and sampled.token == calculator.end
+        calls = self._marks is not None and sampled.token == self._marks[1]
         shown = "" if sampled.finish == "stop" and not calls else answer.stream.push(sampled.token)
-        result = calculator.result(np.array(answer.tokens, np.int32)) if calculator is not None and calls else []
+        result = self._result(answer) if calls else []
         most = answer.settings.max_tokens
         if calls and len(answer.tokens) + len(result) < most:
             for token in result:
@@ -117,3 +119,7 @@ class Answers:
         if finish is not None:
             answer.text += answer.stops.finish()
         return finish
+
+    def _result(self, answer: _Answer) -> list[int]:
+        """The tokens that the calculator adds after the expression; none where it has no answer."""
+        return result_of(self._prompts.tokenizer, self._marks or (), np.array(answer.tokens, np.int32))

@@ -6,6 +6,7 @@ A model writes ``<|python_start|>``, an expression, ``<|python_end|>``. The resu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -25,7 +26,9 @@ class Calculator:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._begin, self.end, self._output_begin, self._output_end = (tokenizer.special_tokens[mark] for mark in MARKS)
+        self._marks = tuple(tokenizer.special_tokens[mark] for mark in MARKS)
+        self.end = self._marks[1]
+        """The token that ends a call."""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Self | None:
@@ -33,14 +36,24 @@ class Calculator:
         return cls(tokenizer) if all(mark in tokenizer.special_tokens for mark in MARKS) else None
 
     def result(self, answer: np.ndarray) -> list[int]:
-        """The tokens that follow an answer which ends with a call; none if the expression has no value.
+        """The tokens that follow an answer which ends with a call; see `result_of`."""
+        return result_of(self._tokenizer, self._marks, answer)
 
-        Args:
-            answer: The tokens up to the end of the call: int32 [tokens].
-        """
-        before = answer[:-1]
-        places = np.flatnonzero(before == self._begin)
-        if not len(places) or self.end in before[places[-1] :]:
-            return []
-        value = calculate(self._tokenizer.decode(before[places[-1] + 1 :].astype(np.int32)))
-        return [] if value is None else [self._output_begin, *self._tokenizer.encode(value).tolist(), self._output_end]
+
+def result_of(tokenizer: Tokenizer, marks: Sequence[int], answer: np.ndarray) -> list[int]:
+    """The tokens that follow an answer which ends with a call; none if the expression has no value.
+
+    Args:
+        tokenizer: The tokenizer.
+        marks: The tokens of `MARKS`; empty: the tokenizer lacks one, so there is no call.
+        answer: The tokens up to the end of the call: int32 [tokens].
+    """
+    if not marks:
+        return []
+    begin, end, output_begin, output_end = marks
+    before = answer[:-1]
+    places = np.flatnonzero(before == begin)
+    if not len(places) or end in before[places[-1] :]:
+        return []
+    value = calculate(tokenizer.decode(before[places[-1] + 1 :]))
+    return [] if value is None else [output_begin, *tokenizer.encode(value).tolist(), output_end]

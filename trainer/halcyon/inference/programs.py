@@ -90,10 +90,10 @@ def prefill(
     cache = dataclasses.replace(state.cache, table=state.cache.table.at[slot].set(pages))
     inputs = Inputs(hax.named(tokens[None], (BATCH, POSITION)))
     row = dataclasses.replace(cache.row(slot, begins), lengths=start[None])
-    outputs = called(model, inputs, row.expecting(count[None]), fixed)
+    outputs = _called(model, inputs, row.expecting(count[None]), fixed)
     features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
     last = jax.lax.dynamic_slice_in_dim(features, count - 1, 1, 1)
-    logits = logits_of(model, hax.named(last, (BATCH, POSITION, model.embed.name)), fixed)[0]
+    logits = _logits(model, hax.named(last, (BATCH, POSITION, model.embed.name)), fixed)[0]
     counted = jnp.where(jnp.arange(tokens.shape[0]) < count, tokens, state.seen.shape[1])
     seen = jnp.where(begins, jnp.zeros_like(state.seen[slot]), state.seen[slot]).at[counted].set(True, mode="drop")
     return State(cache.with_row(slot, outputs.cache), state.logits.at[slot].set(logits), state.seen.at[slot].set(seen))
@@ -139,19 +139,18 @@ def decode(
     none = jnp.zeros((len(tokens), fixed.alternatives), jnp.float32), jnp.zeros((len(tokens), fixed.alternatives), jnp.int32)
     top, alternatives = jax.lax.cond(wanted, lambda x: tuple(jax.lax.top_k(x, fixed.alternatives)), lambda _: none, log_probs)
     chosen = Chosen(tokens, jnp.take_along_axis(log_probs, tokens[:, None], -1)[:, 0], alternatives.astype(jnp.int32), top)
-    outputs = called(model, Inputs(hax.named(tokens[:, None], (BATCH, POSITION))), state.cache.expecting(active.astype(jnp.int32)), fixed)
-    logits = jnp.where(active[:, None], logits_of(model, outputs.features, fixed), state.logits)
+    outputs = _called(model, Inputs(hax.named(tokens[:, None], (BATCH, POSITION))), state.cache.expecting(active.astype(jnp.int32)), fixed)
+    logits = jnp.where(active[:, None], _logits(model, outputs.features, fixed), state.logits)
     new = jnp.where(active, tokens, state.seen.shape[1])
     seen = state.seen.at[jnp.arange(len(tokens)), new].set(True, mode="drop")
     return State(outputs.cache, logits, seen), chosen
 
 
-def called(model: Any, inputs: Inputs, cache: Cache, fixed: Fixed) -> Any:
-    """The outputs of the model for the next tokens of each row."""
+def _called(model: Any, inputs: Inputs, cache: Cache, fixed: Fixed) -> Any:
     return model(inputs, cache=cache, compute_dtype=jnp.dtype(fixed.dtype))
 
 
-def logits_of(model: CausalLM, features: Any, fixed: Fixed) -> jax.Array:
+def _logits(model: CausalLM, features: Any, fixed: Fixed) -> jax.Array:
     """float32 [row, token], from features of one position."""
     logits = model.logits(features).rearrange((BATCH, POSITION, model.vocab.name)).array[:, 0].astype(jnp.float32)
     return jnp.where(jnp.arange(logits.shape[-1]) < fixed.tokens, logits, -jnp.inf)

@@ -30,8 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from halcyon.errors import BadConfiguration
 from halcyon.inference.calculator import Calculator
-from halcyon.inference.programs import Fixed, called, logits_of
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.cache import Cache, Group, KeepsCache
@@ -93,11 +93,6 @@ class RolloutShape:
     ends: tuple[int, ...]
     dtype: str
 
-    @property
-    def fixed(self) -> Fixed:
-        """The same for the programs of the engine."""
-        return Fixed(self.dtype, self.tokens, 0)
-
 
 class _State(NamedTuple):
     """The rows of one device while they are decoded."""
@@ -151,7 +146,7 @@ class Rollouts:
             batch: The number of the batch, for the keys.
 
         Raises:
-            TypeError: The model keeps no cache.
+            BadConfiguration: The model keeps no cache.
         """
         begin, decode = self._compiled(model)
         rows, most = self.shape.rows, self.shape.answer
@@ -193,7 +188,7 @@ class Rollouts:
     def _compiled(self, model: Any) -> tuple[Any, Any]:
         if self._programs is None:
             if not isinstance(model, KeepsCache):
-                raise TypeError(f"{type(model).__name__} keeps no cache, so it cannot sample answers; give it a method new_cache")
+                raise BadConfiguration(f"{type(model).__name__} keeps no cache, so it cannot sample answers; give it a method new_cache")
             shape, rows, whole = self.shape, PartitionSpec(self._rows), PartitionSpec()
             pause = None if self._calculator is None else self._calculator.end
             one: Any = jax.ShapeDtypeStruct((1,), jnp.uint32)
@@ -238,7 +233,7 @@ def _begun(
         cache, last = carry
         part, first = chunk
         here = jnp.clip(counts - first, 0, size)
-        outputs = called(model, Inputs(hax.named(part, (BATCH, POSITION))), cache.expecting(here), shape.fixed)
+        outputs = _called(model, part, cache.expecting(here), shape)
         features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
         place = counts - 1 - first
         found = jnp.take_along_axis(features, jnp.clip(place, 0, size - 1)[:, None, None], 1)[:, 0]
@@ -246,7 +241,7 @@ def _begun(
 
     start = cache, jnp.zeros((rows, model.embed.size), shape.dtype)
     (cache, last), _ = jax.lax.scan(one, start, (padded, jnp.arange(chunks) * size))
-    logits = logits_of(model, hax.named(last[:, None], (BATCH, POSITION, model.embed.name)), shape.fixed)
+    logits = _logits(model, hax.named(last[:, None], (BATCH, POSITION, model.embed.name)), shape)
     none = jnp.zeros(rows, jnp.int32)
     keys = _keys(prompts, answers, numbers)
     return _State(cache, keys, logits, jnp.zeros((rows, shape.answer), jnp.int32), none, jnp.zeros(rows, bool))
@@ -277,13 +272,22 @@ def _decoded(model: Any, state: _State, forced: jax.Array, waiting: jax.Array, *
         tokens = state.tokens.at[numbers, jnp.where(state.active, state.counts, shape.answer)].set(token, mode="drop")
         counts = state.counts + state.active
         stops = own & (jnp.any(token[:, None] == ends, -1) | (False if pause is None else token == pause))
-        outputs = called(
-            model, Inputs(hax.named(token[:, None], (BATCH, POSITION))), state.cache.expecting(state.active.astype(jnp.int32)), shape.fixed
-        )
-        following = jnp.where(state.active[:, None], logits_of(model, outputs.features, shape.fixed), state.logits)
+        outputs = _called(model, token[:, None], state.cache.expecting(state.active.astype(jnp.int32)), shape)
+        following = jnp.where(state.active[:, None], _logits(model, outputs.features, shape), state.logits)
         return _State(outputs.cache, state.keys, following, tokens, counts, state.active & ~stops & (counts < shape.answer))
 
     return jax.lax.while_loop(lambda state: jnp.any(state.active), one, state._replace(active=waiting))
+
+
+def _called(model: Any, tokens: jax.Array, cache: Cache, shape: RolloutShape) -> Any:
+    """The outputs of the model for the next tokens of each row: int32 [row, position]."""
+    return model(Inputs(hax.named(tokens, (BATCH, POSITION))), cache=cache, compute_dtype=jnp.dtype(shape.dtype))
+
+
+def _logits(model: CausalLM, features: Any, shape: RolloutShape) -> jax.Array:
+    """float32 [row, token], from features of one position."""
+    logits = model.logits(features).rearrange((BATCH, POSITION, model.vocab.name)).array[:, 0].astype(jnp.float32)
+    return jnp.where(jnp.arange(logits.shape[-1]) < shape.tokens, logits, -jnp.inf)
 
 
 def _state_specs(state: _State, rows: Sequence[str]) -> _State:
