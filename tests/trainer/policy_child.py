@@ -1,13 +1,14 @@
 """``halcyon`` with a reward, which kills itself once: ``python -m tests.trainer.policy_child train RUN.YAML ...``.
 
 KILL=rollout:N: while the answers of batch N, counted from 0, are sampled; KILL=step:N: after their rewards, before the step. KILLED=FILE:
-the file that the process then makes.
+the file that the process then makes; ROOT=FOLDER: the checkpoint root, for whose first checkpoint it waits before.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from halcyon.cli.main import app
 from halcyon.inference.rollout import Rollouts
 from halcyon.training.policy import batches
+from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
 
 rollout, decoded, placed = Rollouts.__call__, Rollouts._answer_calls, batches.rows_of
 number = -1
@@ -29,8 +31,16 @@ def different(prompts: Sequence[str], answers: Sequence[str], references: Sequen
 def die_once(moment: str) -> None:
     mark = Path(os.environ.get("KILLED", "/"))
     if os.environ.get("KILL") == f"{moment}:{number}" and not mark.exists():
+        while not committed():  # the save of the step is under way
+            time.sleep(0.02)
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def committed() -> bool:
+    """Whether the root has a checkpoint."""
+    head = Path(os.environ["ROOT"]) / HEAD_KEY
+    return head.exists() and bool(decode_head(head.read_bytes()).committed)
 
 
 def counted(rollouts: Rollouts, model: Any, prompted: Any, purpose: int, batch: int) -> Any:

@@ -78,6 +78,7 @@ def test_a_killed_run_has_the_same_losses_and_the_same_rollouts(
     """It is killed at its fifth step and goes on from the third: the fourth is sampled by weights that only the checkpoint has."""
     monkeypatch.setenv("KILL", moment)
     monkeypatch.setenv("KILLED", str(tmp_path / "killed"))
+    monkeypatch.setenv("ROOT", str(tmp_path / "root"))
     found: dict[int, tuple[float, ...]] = {}
     codes: list[int] = []
     resumed: list[int] = []

@@ -179,6 +179,11 @@ def test_durations(seconds: float, text: str) -> None:
         ("evaluation", {"step": 5, "loss": 1.5, "bits_per_byte": 2.16404}, "step 5: held-out loss 1.5000, 2.1640 bits per byte"),
         ("evaluation", {"step": 5, "loss": 1.5, "bits_per_byte": None}, "step 5: held-out loss 1.5000"),
         ("evaluation", {"step": 5, "loss": 1.5, "sequences": 1}, "step 5: held-out loss 1.5000 of 1 sequence"),
+        (
+            "evaluation",
+            {"step": 5, "loss": -0.25, "reward": 0.25, "pass_at": {"1": 0.25, "4": 0.5}, "sequences": 8},
+            "step 5: held-out reward 0.2500 of 8 prompts, pass@1 0.2500, pass@4 0.5000",
+        ),
         ("checkpointFailed", {"step": 5, "reason": "disk full"}, "step 5: checkpoint failed: disk full"),
         ("exported", {"step": 5, "path": "file:///models/step-5", "seconds": 1.0}, "step 5: exported to file:///models/step-5"),
         ("exportFailed", {"step": 5, "reason": "disk full"}, "step 5: export failed: disk full"),

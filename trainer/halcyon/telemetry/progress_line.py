@@ -89,6 +89,8 @@ class _Numbers(ProgressColumn):
         numbers = task.fields["numbers"]
         waits = not numbers and not task.fields["ended"] and task.total is not None and task.completed < task.total
         parts = [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else ["waiting for the first step"] if waits else []
+        if "reward" in numbers:
+            parts += [f"reward {numbers['reward']:.4f}"]
         if numbers.get("tokens_per_second"):
             parts += [f"{numbers['tokens_per_second']:,.0f} tok/s", f"eta {duration(numbers['eta_seconds'])}"]
         return Text("  ".join(parts), style="cyan")
@@ -110,6 +112,9 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
         bits = fields.get("bits_per_byte")
         part = fields.get("source") or fields.get("tag")
         where = f"step {step}, {part}" if part else f"step {step}"
+        if "pass_at" in fields:
+            passes = ", ".join(f"pass@{k} {rate:.4f}" for k, rate in fields["pass_at"].items())
+            return f"{where}: held-out reward {fields['reward']:.4f} of {counted(fields['sequences'], 'prompt')}, {passes}"
         of = f" of {counted(fields['sequences'], 'sequence')}" if "sequences" in fields else ""
         return (
             f"{where}: held-out loss {fields['loss']:.4f}{of}"

@@ -10,6 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from halcyon.evaluate.evaluation import Evaluation, total
+from halcyon.history.background import Row
+from halcyon.telemetry.evaluating import numbers
+from halcyon.telemetry.trackers.tracker import numbers as tracked
 from halcyon.training.policy.advantages import advantages, equal_groups, pass_at, passes
 
 rewards_of_groups = st.integers(2, 5).flatmap(
@@ -46,3 +50,14 @@ def test_passes_have_powers_of_two_and_the_whole_group() -> None:
     assert list(found) == [1, 2, 4, 6]
     assert found[1] == pytest.approx(1 / 6)
     assert found[6] == 1
+
+
+def test_evaluations_of_several_sources_add_up() -> None:
+    """The parts have 2 and 1 prompts with two answers each; of the first part one answer of one prompt is right, of the second both are."""
+    first = Evaluation(-1.0, 4, 0, 2, 0.5, passes(np.array([[1.0, 0.0], [0.0, 0.0]])))
+    second = Evaluation(-2.0, 2, 0, 1, 0.5, passes(np.array([[1.0, 1.0]])))
+    found = numbers(total([first, second]))
+    assert (found["loss"], found["reward"], found["sequences"]) == (-0.5, 0.5, 3)
+    assert found["pass_at"] == {"1": pytest.approx(0.5), "2": pytest.approx(2 / 3)}
+    assert tracked(Row("evaluation", 0.0, {"step": 3, **found}))["evaluation/pass_at/2"] == pytest.approx(2 / 3)
+    assert "pass_at" not in numbers(Evaluation(1.0, 1.0, 1, 1, 0.1))

@@ -161,7 +161,10 @@ def numbers(row: Row) -> dict[str, float]:
     else:
         return {}
     shown = ((name, value) for name, value in row.fields.items() if name not in ("step", "eta_seconds"))
-    return {f"{prefix}{name}": float(value) for name, value in shown if isinstance(value, int | float)}
+    found = {f"{prefix}{name}": float(value) for name, value in shown if isinstance(value, int | float)}
+    for k, rate in (row.fields.get("pass_at") or {}).items():
+        found[f"{prefix}pass_at/{k}"] = float(rate)
+    return found
 
 
 def library(module: str, extra: str) -> Any:
