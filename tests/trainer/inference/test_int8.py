@@ -77,14 +77,8 @@ def test_the_probabilities_of_a_model_stay_close(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "spec",
-    [
-        LLAMA,
-        pytest.param(TIED_LLAMA, marks=pytest.mark.variant),
-        *(pytest.param(spec, id=name, marks=pytest.mark.variant) for name, spec in FAMILIES.items() if name not in ("llama",)),
-    ],
-)
+@pytest.mark.variant
+@pytest.mark.parametrize("spec", [*FAMILIES.values(), TIED_LLAMA], ids=[*FAMILIES, "tied-llama"])
 def test_an_engine_writes_with_weights_in_8_bits(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tokens are the most likely ones of the model with the same integers as plain weights."""
     monkeypatch.setattr(int8, "LEAST_WEIGHTS", 1)
