@@ -9,6 +9,7 @@ import haliax as hax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from halcyon.checkpoint.opening import entry_of
 from halcyon.checkpoint.verify import Damaged
@@ -17,8 +18,10 @@ from halcyon.huggingface.beginning import read_arrays
 from halcyon.huggingface.companions import read_companions, tokenizer_of
 from halcyon.huggingface.folder import HUB, ModelFolder, address, folder_place, model_shapes, read_config
 from halcyon.huggingface.root import Weights, split_step, stored_model
+from halcyon.inference.mesh import with_mesh
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.int8 import quantized
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition
@@ -28,7 +31,13 @@ _FILES = "hf:"
 
 
 def load(
-    place: str, *, dtype: Any = None, weights: Weights = "model", endpoint: str | None = None, region: str | None = None
+    place: str,
+    *,
+    dtype: Any = None,
+    weights: Weights = "model",
+    mesh: Mesh | None = None,
+    endpoint: str | None = None,
+    region: str | None = None,
 ) -> tuple[CausalLM, Tokenizer | None]:
     """Load a model and its tokenizer onto the default device.
 
@@ -38,7 +47,9 @@ def load(
         place: ``ROOT`` or ``ROOT@STEP``: a checkpoint root (a directory, file://, s3:// or gs://), at its newest checkpoint or at a step.
             ``hf:DIR``: a folder with a model in the files of Hugging Face, on this machine or in a store. ``hf://OWNER/NAME``: the same on
             the hub, with the package ``huggingface_hub``.
-        dtype: Type of the parameters. Default: that of the checkpoint or of the files.
+        dtype: Type of the parameters. Default: that of the checkpoint or of the files. ``int8``: weights of linear maps and tables of
+            tokens in 8 bits, for inference (`halcyon.models.int8`).
+        mesh: The mesh among whose devices the model is divided (`halcyon.inference.mesh.tensor_mesh`). None: one device has all of it.
         weights: ``model``: the parameters of a checkpoint. ``average``: their average, in a root of a run with ``spec.average``.
         endpoint: Address of an S3-compatible store other than AWS.
         region: Region of an S3 bucket.
@@ -56,9 +67,18 @@ def load(
     if place.startswith((HUB, _FILES)):
         if weights != "model":
             raise BadConfiguration(f"{place}: the files of Hugging Face hold one set of weights; leave weights out")
-        return _from_files(Store(folder_place(place if place.startswith(HUB) else place.removeprefix(_FILES), endpoint, region)), dtype)
+        store = Store(folder_place(place if place.startswith(HUB) else place.removeprefix(_FILES), endpoint, region))
+        return _as_asked(*_from_files(store, _read_type(dtype), mesh), dtype)
     root, step = split_step(place)
-    return _from_root(Store(address(root, endpoint, region)), step, dtype, weights)
+    return _as_asked(*_from_root(Store(address(root, endpoint, region)), step, _read_type(dtype), weights, mesh), dtype)
+
+
+def _read_type(dtype: Any) -> Any:
+    return None if dtype is not None and jnp.dtype(dtype) == jnp.int8 else dtype
+
+
+def _as_asked(model: CausalLM, tokenizer: Tokenizer | None, dtype: Any) -> tuple[CausalLM, Tokenizer | None]:
+    return (model if _read_type(dtype) is dtype else quantized(model)), tokenizer
 
 
 def logits(model: CausalLM, tokens: Any, *, compute_dtype: Any = jnp.float32) -> jax.Array:
@@ -93,22 +113,24 @@ def _logits(model: CausalLM, tokens: jax.Array, compute_dtype: jnp.dtype) -> jax
     return computed.rearrange((BATCH, POSITION, model.vocab.name)).array.astype(jnp.float32)
 
 
-def _from_files(store: Store, dtype: Any) -> tuple[CausalLM, Tokenizer | None]:
+def _from_files(store: Store, dtype: Any, mesh: Mesh | None) -> tuple[CausalLM, Tokenizer | None]:
     try:
         config = read_config(store)
         shapes = config.shapes(config.tokens, config.positions)
         folder = ModelFolder(store, config, shapes, None if dtype is None else np.dtype(jnp.dtype(dtype)))
-        model = read_arrays(folder.read, shapes, {path: leaf.dtype for path, leaf in folder.leaves.items()})
+        types = {path: leaf.dtype for path, leaf in folder.leaves.items()}
+        model = read_arrays(folder.read, shapes if mesh is None else with_mesh(shapes, mesh), types)
         return model, _tokenizer(tokenizer_of(read_companions(store)))
     except StoreFailure as failure:
         raise as_exit(failure, store.root, what="the folder", field="its address") from None
 
 
-def _from_root(store: Store, step: int | None, dtype: Any, weights: Weights) -> tuple[CausalLM, Tokenizer | None]:
+def _from_root(store: Store, step: int | None, dtype: Any, weights: Weights, mesh: Mesh | None) -> tuple[CausalLM, Tokenizer | None]:
     try:
         stored = stored_model(store, entry_of(store, step), weights=weights)
         types = {path: np.dtype(jnp.dtype(dtype or leaf.dtype)) for path, leaf in stored.arrays.leaves.items()}
-        model = read_arrays(stored.arrays.read, model_shapes(stored.spec, stored.tokens, stored.positions), types)
+        shapes = model_shapes(stored.spec, stored.tokens, stored.positions)
+        model = read_arrays(stored.arrays.read, shapes if mesh is None else with_mesh(shapes, mesh), types)
         return model, _tokenizer(stored.definition)
     except StoreFailure as failure:
         raise as_exit(failure, store.root, field="its address") from None

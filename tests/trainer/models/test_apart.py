@@ -18,14 +18,10 @@ from halcyon.models.stack import Stack
 from halcyon_api.spec.model import ModelSpec
 from tests.trainer.models.cases import FAMILIES, LENGTH, VOCAB, logits, make, named
 
-_SHOWN = ("gemma2", "nanochat")
-"""Kinds of blocks of one form, and blocks of two forms."""
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "spec", [pytest.param(spec, id=name, marks=() if name in _SHOWN else pytest.mark.variant) for name, spec in FAMILIES.items()]
-)
+@pytest.mark.variant
+@pytest.mark.parametrize("spec", FAMILIES.values(), ids=FAMILIES)
 def test_blocks_apart_compute_the_numbers_of_their_stack(spec: ModelSpec) -> None:
     model = make.__wrapped__(spec)
     tokens = named(np.random.default_rng(0).integers(0, VOCAB.size, (2, LENGTH), np.int32))

@@ -16,6 +16,7 @@ import numpy as np
 import openai
 
 from halcyon.serving.access import Keys
+from halcyon.serving.embeddings import Embedder
 from halcyon.serving.limits import Limits
 from halcyon.serving.metrics import Metrics
 from halcyon.serving.routes import PAGE, application
@@ -82,13 +83,21 @@ class Running:
 
 
 @contextmanager
-def running(served: Served, limits: Limits, *, keys: Keys | None = None, page: Path = PAGE, only_local: bool = False) -> Iterator[Running]:
+def running(
+    served: Served,
+    limits: Limits,
+    *,
+    keys: Keys | None = None,
+    page: Path = PAGE,
+    only_local: bool = False,
+    embedder: Embedder | None = None,
+) -> Iterator[Running]:
     """A server on a free port of this machine."""
     metrics, lines = Metrics(), []
     clients: list[openai.OpenAI] = []
     worker = Worker(served, SETTINGS, limits, metrics)
     worker.start()
-    service = Service(worker, limits, metrics)
+    service = Service(worker, limits, metrics, embedder)
     server = Server(application(service, keys or Keys(()), only_local=only_local, page=page), worker, limits, lines.append)
     listener = bound("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from halcyon.cli.errors import report_root_errors
-from halcyon.cli.models import Dtype, Endpoint, Region
+from halcyon.cli.models import Endpoint, LoadedAs, Region
 from halcyon.cli.sample import Compute, MinP, Place, Repetition, Seed, Temperature, TopK, TopP, bad_options, text_of
 from halcyon.errors import BadConfiguration
 
@@ -33,7 +33,7 @@ def chat(
     min_p: MinP = 0.0,
     repetition_penalty: Repetition = 1.0,
     seed: Seed = 0,
-    dtype: Annotated[Dtype | None, typer.Option(help="Type of the parameters. Default: that of the checkpoint or the files.")] = None,
+    dtype: LoadedAs = None,
     compute: Annotated[Compute, typer.Option(help="Type of activations, matrix products and the cache.")] = Compute.FLOAT32,
     endpoint: Endpoint = None,
     region: Region = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from halcyon.cli.errors import console, report_root_errors
-from halcyon.cli.models import Dtype, Endpoint, Region
+from halcyon.cli.models import Endpoint, LoadedAs, Region
 from halcyon.cli.sample import Compute, Place, Seed, Temperature, TopK, TopP, bad_options, text_of
 from halcyon.errors import BadConfiguration
 
@@ -51,8 +51,10 @@ def evaluate_tasks(
     top_p: TopP = 1.0,
     seed: Seed = 0,
     slots: Annotated[int, typer.Option(min=1, help="Answers that are generated at once.")] = 32,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a batch whose likelihood is computed.")] = 8192,
-    dtype: Annotated[Dtype | None, typer.Option(help="Type of the parameters. Default: that of the checkpoint or the files.")] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a batch whose likelihood is computed. Default: what suits the device.")
+    ] = None,
+    dtype: LoadedAs = None,
     compute: Annotated[Compute, typer.Option(help="Type of activations, matrix products and the cache.")] = Compute.FLOAT32,
     endpoint: Endpoint = None,
     region: Region = None,

@@ -32,6 +32,23 @@ class Dtype(StrEnum):
     FLOAT16 = "float16"
 
 
+class Loaded(StrEnum):
+    """Types of the parameters of a model that only computes texts."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
+LoadedAs = Annotated[
+    Loaded | None,
+    typer.Option(
+        help="Type of the parameters. int8: weights and tables of tokens in 8 bits. Default: that of the checkpoint or the files."
+    ),
+]
+
+
 class Kept(StrEnum):
     """Weights of a checkpoint."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.cli.errors import report_root_errors
-from halcyon.cli.models import Dtype, Endpoint, Region
+from halcyon.cli.models import Endpoint, LoadedAs, Region
 from halcyon.errors import BadConfiguration
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ MinP = Annotated[float, typer.Option(min=0, max=1, help="Leave out tokens below 
 Repetition = Annotated[float, typer.Option(help="Makes tokens of the prompt and the text less likely if above 1.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Decides the random numbers. Each later prompt has the next number.")]
 
+Mesh = Annotated[str | None, typer.Option(help="tensor=N: the model is divided among N devices of this process. Default: one device.")]
 
 _SLOTS = 8
 """Prompts that are computed at once."""
@@ -62,8 +63,9 @@ def sample(
     seed: Seed = 0,
     stop: Annotated[list[str] | None, typer.Option(help="The text ends before this string; may be repeated.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a prompt, with tokens and log probabilities.")] = False,
-    dtype: Annotated[Dtype | None, typer.Option(help="Type of the parameters. Default: that of the checkpoint or the files.")] = None,
+    dtype: LoadedAs = None,
     compute: Annotated[Compute, typer.Option(help="Type of activations, matrix products and the cache.")] = Compute.FLOAT32,
+    mesh: Mesh = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
@@ -76,7 +78,10 @@ def sample(
 
         with bad_options():  # before the model is read
             common = Sampling(max_tokens or 1, temperature, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ()))
-        model, tokenizer = load(place, dtype=None if dtype is None else dtype.value, endpoint=endpoint, region=region)
+        from halcyon.inference.mesh import tensor_mesh
+
+        over = None if mesh is None else tensor_mesh(mesh)
+        model, tokenizer = load(place, dtype=None if dtype is None else dtype.value, mesh=over, endpoint=endpoint, region=region)
         if tokenizer is None:
             raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
         ids = [prompt_ids(tokenizer, text) for text in prompts]

@@ -5,15 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from halcyon.cli.errors import report_root_errors
-from halcyon.cli.models import Dtype, Endpoint, Kept, Region
-from halcyon.cli.sample import Compute, Place
+from halcyon.cli.models import Endpoint, Kept, LoadedAs, Region
+from halcyon.cli.sample import Compute, Mesh, Place
 from halcyon.errors import BadConfiguration
+
+
+class Embeddings(StrEnum):
+    """The features of a text that its vector is made of."""
+
+    MEAN = "mean"
+    LAST = "last"
 
 
 def serve(
@@ -39,8 +47,12 @@ def serve(
     drain_seconds: Annotated[float, typer.Option(min=0, help="Time for the requests in flight after SIGTERM.")] = 30.0,
     template: Annotated[Path | None, typer.Option(help="A file with the chat template (Jinja). Default: that of the model.")] = None,
     weights: Annotated[Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average).")] = Kept.MODEL,
-    dtype: Annotated[Dtype | None, typer.Option(help="Type of the parameters. Default: that of the checkpoint or the files.")] = None,
+    dtype: LoadedAs = None,
     compute: Annotated[Compute, typer.Option(help="Type of activations, matrix products and the cache.")] = Compute.FLOAT32,
+    mesh: Mesh = None,
+    embeddings: Annotated[
+        Embeddings | None, typer.Option(help="Answer /v1/embeddings with the mean of the features, or those of the last token.")
+    ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
@@ -53,6 +65,7 @@ def serve(
 
             raise BadConfiguration(f"`halcyon serve` needs further packages; install them with {install('serve')}") from None
         from halcyon.serving.access import is_local, read_keys
+        from halcyon.serving.embeddings import Embedder
         from halcyon.serving.following import Follower
         from halcyon.serving.limits import Limits
         from halcyon.serving.metrics import Metrics
@@ -64,7 +77,7 @@ def serve(
 
         keys = read_keys(api_key_file, os.environ)
         limits = Limits(max_requests, max_tokens, max_choices, body_bytes=max_body_bytes, drain_seconds=drain_seconds)
-        source = Source(place, name, template, dtype and dtype.value, weights.value, endpoint, region)
+        source = Source(place, name, template, dtype and dtype.value, weights.value, endpoint, region, mesh)
         if follow:
             source.check_follow()
         listener = bound(host, port)  # before the model, which takes longer
@@ -79,8 +92,11 @@ def serve(
         metrics.step.set(served.step or 0)
         worker = Worker(served, EngineSettings(slots, length, pages, share_prompts, compute.value), limits, metrics)
         worker.warm_up()
+        embedder = None if embeddings is None else Embedder(embeddings.value, worker.length, compute.value)
+        if embedder is not None:
+            embedder.warm_up(served)
         worker.start()
-        service = Service(worker, limits, metrics)
+        service = Service(worker, limits, metrics, embedder)
         server = Server(application(service, keys, only_local=is_local(host) and not keys), worker, limits, _say)
         follower = Follower(source, worker, metrics, follow_seconds) if follow else None
         if follower is not None:

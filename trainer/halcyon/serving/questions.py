@@ -192,7 +192,7 @@ class TextQuestion(Question):
     suffix: None = None
 
 
-Kind = TypeVar("Kind", bound=Question)
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def parsed(kind: type[Kind], document: Mapping[str, Any]) -> Kind:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from halcyon.serving.access import Keys, check_host
 from halcyon.serving.body import read_json
+from halcyon.serving.embeddings import EmbeddingQuestion
 from halcyon.serving.errors import ApiError, failed
 from halcyon.serving.questions import ChatQuestion, Question, TextQuestion, parsed
 from halcyon.serving.service import Exchange, Service, outcome_of
@@ -138,6 +139,18 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
 
         return counted
 
+    async def embeddings(request: Request) -> Response:
+        try:
+            keys.check(request.headers.get("authorization", ""))
+            question = parsed(EmbeddingQuestion, await read_json(request, limits))
+            return _Json(await _watched(request.receive, service.embed(question)))
+        except ApiError as error:
+            metrics.requests.labels("embeddings", outcome_of(error)).inc()
+            return _refusal(error)
+        except (ClientDisconnect, _ClientGone):
+            metrics.requests.labels("embeddings", "cancelled").inc()
+            return Response(status_code=_GONE)
+
     def model() -> dict[str, Any]:
         served = worker.served
         return {
@@ -172,6 +185,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
     routes = [
         Route("/v1/chat/completions", ask(ChatQuestion), methods=["POST"]),
         Route("/v1/completions", ask(TextQuestion), methods=["POST"]),
+        Route("/v1/embeddings", embeddings, methods=["POST"]),
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", models),
         Route("/health", health),

@@ -15,6 +15,7 @@ from halcyon.huggingface.folder import address
 from halcyon.huggingface.root import split_step
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.grammar import JsonGrammars
+from halcyon.inference.mesh import tensor_mesh
 from halcyon.loading import load
 from halcyon.models import CausalLM
 from halcyon.storage.store import Store
@@ -81,6 +82,7 @@ class Source:
         weights: ``model`` or ``average``; see `halcyon.load`.
         endpoint: Address of an S3-compatible store.
         region: Region of an S3 bucket.
+        mesh: ``tensor=N``: the model is divided among N devices. None: it is on one.
     """
 
     place: str
@@ -90,6 +92,7 @@ class Source:
     weights: Any = "model"
     endpoint: str | None = None
     region: str | None = None
+    mesh: str | None = None
 
     @property
     def is_root(self) -> bool:
@@ -125,7 +128,8 @@ class Source:
             TrainerExit: The place has no model that can be read, no tokenizer, or a checkpoint that is damaged.
         """
         place = self.place if entry is None else f"{split_step(self.place)[0]}@{entry.step}"
-        model, tokenizer = load(place, dtype=self.dtype, weights=self.weights, endpoint=self.endpoint, region=self.region)
+        mesh = None if self.mesh is None else tensor_mesh(self.mesh)
+        model, tokenizer = load(place, dtype=self.dtype, weights=self.weights, mesh=mesh, endpoint=self.endpoint, region=self.region)
         if tokenizer is None:
             raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
         found = self._template(place)

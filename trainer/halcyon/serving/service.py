@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -10,13 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from halcyon.serving.answers import DONE, Answer, event
-from halcyon.serving.errors import ApiError
+from halcyon.serving.embeddings import Embedder, EmbeddingQuestion, document_of
+from halcyon.serving.errors import ApiError, failed
 from halcyon.serving.limits import Limits
 from halcyon.serving.mailbox import Mailbox
 from halcyon.serving.metrics import Metrics
 from halcyon.serving.preparing import check, prepare
 from halcyon.serving.questions import ChatQuestion, Question
 from halcyon.serving.worker import Ticket, Worker
+
+log = logging.getLogger(__name__)
 
 _PREPARERS = 2
 """Threads that encode prompts."""
@@ -88,10 +92,11 @@ class Service:
         worker: Computes texts.
         limits: The limits of the server.
         metrics: Counts what happens.
+        embedder: Makes the vectors of texts. None: the server has none.
     """
 
-    def __init__(self, worker: Worker, limits: Limits, metrics: Metrics) -> None:
-        self.worker, self.limits, self.metrics = worker, limits, metrics
+    def __init__(self, worker: Worker, limits: Limits, metrics: Metrics, embedder: Embedder | None = None) -> None:
+        self.worker, self.limits, self.metrics, self._embedder = worker, limits, metrics, embedder
         self._preparers = ThreadPoolExecutor(_PREPARERS, "halcyon-prompts")
 
     async def begin(self, question: Question) -> Exchange:
@@ -117,6 +122,31 @@ class Service:
         finally:
             if not submitted:
                 worker.release(count)
+
+    async def embed(self, question: EmbeddingQuestion) -> dict[str, object]:
+        """The vectors of some texts, one after another between the steps of the engine.
+
+        Raises:
+            ApiError: The request is not valid, there is no room, or the server makes no vectors.
+        """
+        embedder, worker, served, began = self._embedder, self.worker, self.worker.served, time.monotonic()
+        if embedder is None:
+            raise ApiError(404, "this server makes no embeddings; start it with --embeddings mean", code="not_found")
+        loop = asyncio.get_running_loop()
+        texts = await loop.run_in_executor(self._preparers, embedder.texts, question, served, self.limits)
+        worker.reserve(len(texts))
+        try:
+            vectors = [await asyncio.wrap_future(worker.call(partial(embedder.vector, served, ids))) for ids in texts]
+        except ApiError:
+            raise
+        except Exception:  # the model failed, such as for want of memory
+            log.exception("the vector of a text could not be computed")
+            raise failed() from None
+        finally:
+            worker.release(len(texts))
+        self.metrics.requests.labels("embeddings", "completed").inc()
+        self.metrics.seconds.labels("embeddings").observe(time.monotonic() - began)
+        return document_of(question, served, vectors, sum(map(len, texts)))
 
     def close(self) -> None:
         """End the threads that prepare."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 from jax.typing import DTypeLike
 
@@ -29,6 +30,8 @@ from halcyon.serving.sequence import Sequence as Text
 from halcyon.serving.served import Served
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 _WAKE_SECONDS = 0.5
 _LONGEST_RETRY = 60
@@ -180,6 +183,21 @@ class Worker:
         if not self._thread.is_alive():  # it has ended meanwhile, and takes nothing from the queue any more
             for ticket in tickets:
                 ticket.push(Part(fault="draining"))
+
+    def call(self, function: Callable[[], Result]) -> Future[Result]:
+        """Call a function in the engine's thread, between two steps. It takes no room: `reserve` does."""
+        done: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(function())
+            except Exception as error:  # the thread must live
+                done.set_exception(error)
+
+        self._inbox.put(run)
+        if not self._thread.is_alive():  # it has ended meanwhile, and takes nothing from the queue any more
+            done.set_exception(draining())
+        return done
 
     def cancel(self, tickets: Sequence[Ticket]) -> None:
         """End texts whose reader is gone, and free their slots and pages. Texts that are over stay as they are."""

@@ -1,0 +1,67 @@
+"""Vectors of texts, by the real client, beside texts that are computed."""
+
+from __future__ import annotations
+
+import haliax as hax
+import numpy as np
+import openai
+import pytest
+
+from halcyon.models import Inputs
+from halcyon.serving.embeddings import Embedder, Pooling
+from halcyon.serving.limits import Limits
+from halcyon.serving.served import Served
+from tests.trainer.serving.running import Running, running
+
+
+def _expected(tiny: Served, text: str, pooling: Pooling) -> np.ndarray:
+    ids = np.concatenate(([tiny.tokenizer.bos_id], tiny.tokenizer.encode(text))).astype(np.int32)
+    features = tiny.model(Inputs(hax.named(ids[None], ("batch", "position")))).features
+    found = np.asarray(features.rearrange(("batch", "position", tiny.model.embed.name)).array)[0]
+    vector = found.mean(0) if pooling == "mean" else found[-1]
+    return vector / np.linalg.norm(vector)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["mean", pytest.param("last", marks=pytest.mark.variant)])
+def test_vectors_are_those_of_the_features(tiny: Served, pooling: Pooling) -> None:
+    with running(tiny, Limits(choices=3), embedder=Embedder(pooling, 64)) as server:
+        client = server.openai()
+        stream = client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "hello"}], max_tokens=20, stream=True, seed=1
+        )
+        texts = ["a b", "Café au lait"]
+        found = client.embeddings.create(model="tiny", input=texts)  # the client asks for base64 and decodes it
+        assert len(list(stream)) > 2
+        for index, (one, text) in enumerate(zip(found.data, texts, strict=True)):
+            assert one.index == index
+            np.testing.assert_allclose(one.embedding, _expected(tiny, text, pooling), atol=1e-5)
+        ids = [tiny.tokenizer.bos_id, *tiny.tokenizer.encode("a b").tolist()]
+        plain = client.embeddings.create(model="tiny", input=ids, encoding_format="float")
+        np.testing.assert_allclose(plain.data[0].embedding, found.data[0].embedding, atol=1e-6)
+        assert (plain.usage.prompt_tokens, plain.usage.total_tokens) == (len(ids), len(ids))
+        _refused(server, client)
+        server.wait_until_idle()
+
+
+def _refused(server: Running, client: openai.OpenAI) -> None:
+    for body, message in (
+        ({"input": ["a"] * 4}, "input: it has 4 texts; give 1 to 3"),
+        ({"input": []}, "input: it has 0 texts; give 1 to 3"),
+        ({"input": [[]]}, "input: token ids are integers of 0 to"),
+        ({"input": "a b c " * 60}, "input: a text has"),
+        ({"input": "a", "dimensions": 3}, "dimensions: the vectors of this model have"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=message):
+            client.embeddings.create(model="tiny", **body)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    with pytest.raises(openai.NotFoundError, match="there is no model 'other'"):
+        client.embeddings.create(model="other", input="a")
+    assert (
+        server.metrics.registry.get_sample_value("halcyon_serving_requests_total", {"endpoint": "embeddings", "outcome": "completed"}) == 2
+    )
+
+
+@pytest.mark.slow
+def test_a_server_without_embeddings_says_how_to_start_it(server: Running) -> None:
+    with pytest.raises(openai.NotFoundError, match="start it with --embeddings mean"):
+        server.openai().embeddings.create(model="tiny", input="a")

@@ -1,0 +1,137 @@
+"""``POST /v1/embeddings``: a vector for each text, from the features of the model after its last norm.
+
+The vector of a text has length 1. It is the mean of the features of all positions, or those of the last position. A model that was trained
+to write text gives usable vectors for search among similar texts, not the vectors of a model that was trained for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+from typing import Annotated, Any, Literal
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from halcyon.benchmarks.rows import power
+from halcyon.inference.generating import prompt_ids
+from halcyon.inference.mesh import context_of, mesh_of
+from halcyon.models import Inputs
+from halcyon.models.axes import BATCH, POSITION
+from halcyon.serving.errors import ApiError, invalid
+from halcyon.serving.limits import Limits
+from halcyon.serving.served import Served
+from halcyon.tokenizer import Tokenizer
+
+Pooling = Literal["mean", "last"]
+"""The features that the vector of a text is made of: their mean over its positions, or those of its last position."""
+_SHORTEST = 32
+
+
+class EmbeddingQuestion(BaseModel):
+    """The body of ``POST /v1/embeddings``."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+    model: str | None = None
+    input: str | list[str] | list[int] | list[list[int]]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: str | None = None
+
+
+class Embedder:
+    """Makes the vectors. `vector` belongs to the engine's thread.
+
+    Args:
+        pooling: The features that are taken.
+        length: Most tokens of a text.
+        compute: Type of activations and matrix products.
+    """
+
+    def __init__(self, pooling: Pooling, length: int, compute: Any = "float32") -> None:
+        self._pooling, self._length, self._compute = pooling, length, jnp.dtype(compute).name
+
+    def warm_up(self, served: Served) -> None:
+        """Compile every program: one for each power of two of tokens."""
+        length = 1
+        while length < self._length:
+            length = min(self._length, 2 * length)
+            if length >= min(_SHORTEST, self._length):
+                self.vector(served, np.zeros(length, np.int32))
+
+    def texts(self, question: EmbeddingQuestion, served: Served, limits: Limits) -> list[np.ndarray]:
+        """The tokens of each text: int32 [tokens].
+
+        Raises:
+            ApiError: The request is not valid.
+        """
+        if question.model is not None and question.model != served.name:
+            raise ApiError(
+                404, f"there is no model {question.model!r}; this server has {served.name!r}", param="model", code="model_not_found"
+            )
+        if question.dimensions not in (None, served.model.embed.size):
+            raise invalid(f"dimensions: the vectors of this model have {served.model.embed.size} numbers; leave it out", "dimensions")
+        given: Any = question.input
+        inputs: list[Any] = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
+        most = min(limits.choices, limits.requests)
+        if not 1 <= len(inputs) <= most:
+            raise invalid(f"input: it has {len(inputs)} texts; give 1 to {most}", "input")
+        return [self._ids(one, served.tokenizer) for one in inputs]
+
+    def _ids(self, given: str | list[int], tokenizer: Tokenizer) -> np.ndarray:
+        if not isinstance(given, str) and (not given or min(given) < 0 or max(given) >= tokenizer.vocab_size):
+            raise invalid(f"input: token ids are integers of 0 to {tokenizer.vocab_size - 1}, at least one", "input")
+        try:
+            ids = prompt_ids(tokenizer, given) if isinstance(given, str) else np.array(given, np.int32)
+        except UnicodeError:
+            raise invalid("input: the text has a part of a character (a lone surrogate), which has no tokens", "input") from None
+        if len(ids) > self._length:
+            raise invalid(
+                f"input: a text has {len(ids)} tokens, and at most {self._length} are possible; shorten it",
+                "input",
+                "context_length_exceeded",
+            )
+        return ids
+
+    def vector(self, served: Served, ids: np.ndarray) -> np.ndarray:
+        """The vector of a text: float32 [embed], of length 1."""
+        size = min(power(len(ids), _SHORTEST), max(self._length, len(ids)))
+        with context_of(mesh_of(served.model)):
+            found = _pooled(served.model, np.pad(ids, (0, size - len(ids))), np.int32(len(ids)), pooling=self._pooling, dtype=self._compute)
+        return np.asarray(found)
+
+
+@functools.partial(jax.jit, static_argnames=("pooling", "dtype"))
+def _pooled(model: Any, tokens: jax.Array, count: jax.Array, *, pooling: Pooling, dtype: str) -> jax.Array:
+    outputs = model(Inputs(hax.named(tokens[None], (BATCH, POSITION))), compute_dtype=jnp.dtype(dtype))
+    features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array[0].astype(jnp.float32)
+    numbers = jnp.arange(len(tokens))
+    counted = (numbers < count) if pooling == "mean" else (numbers == count - 1)
+    total = jnp.sum(jnp.where(counted[:, None], features, 0.0), 0)  # its direction is that of the mean
+    return total / jnp.maximum(jnp.linalg.norm(total), 1e-30)
+
+
+def document_of(question: EmbeddingQuestion, served: Served, vectors: list[np.ndarray], tokens: int) -> dict[str, Any]:
+    """The answer, in OpenAI's form.
+
+    Args:
+        question: The request.
+        served: The model.
+        vectors: The vector of each text.
+        tokens: Tokens of all texts.
+    """
+
+    def shown(vector: np.ndarray) -> Any:
+        if question.encoding_format == "base64":
+            return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+        return vector.tolist()
+
+    return {
+        "object": "list",
+        "data": [{"object": "embedding", "index": index, "embedding": shown(vector)} for index, vector in enumerate(vectors)],
+        "model": served.name,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
