@@ -1,158 +1,225 @@
-"""Every update rule beside AdamW: the time of a step, and the held-out loss after equal steps, with the recommended settings of each rule.
+"""Every update rule on the demo's model and data: the held-out loss after equal steps, beside AdamW's, and the time of Muon's step.
 
-The recommended settings are those of docs/reference/optimizers.md (`tests.trainer.optim.documented`). A rule whose loss is more than 0.05
-above AdamW's is marked. The model is the demo's, and so is the text (the standard library's source), as bytes. The steps of two rules run
-in turns on one pinned processor, so that a busy machine slows both equally: compare the ratios.
+Model, tokenizer, data and schedule are those of examples/stdlib-llama.yaml; each rule has its recommended settings, those of
+docs/reference/optimizers.md (`tests.trainer.optim.documented`). All rules see the same batches and begin with the same parameters. A rule
+whose loss is more than 0.05 above AdamW's is marked.
 
-    python tests/bench/bench_optimizers.py [--rules muon soap ...] [--steps 250] [--rounds 15] [--layers 4] [--hidden 128] [--length 256]
-        [--batch 8] [--rate 0.003]
+The gradients are one compiled program for all rules. Each rule has a program for its update, which takes the rate as an argument, so
+further rates cost no compilation. `step` is the processor time of both programs as a multiple of AdamW's. `--pairs` compares whole steps,
+compiled as in a run: the steps of AdamW and of the other rule run in turns on one pinned processor, so that a busy machine slows both
+equally.
+
+    python tests/bench/bench_optimizers.py [--rules muon soap ...] [--steps 150] [--factors 0.5 1 2] [--pairs muon] [--rounds 15]
+        [--layers 4] [--hidden 128] [--length 256] [--batch 8] [--cache FOLDER]
+
+`--factors` multiplies the rate of each rule but the first AdamW. `--cache` keeps the tokens for the next time.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
-import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import yaml
 from step_turns import Seconds, in_turns, seconds, start_as_in_image
 
-from halcyon.optim.registry import RULES
+from halcyon.data.open import open_dataset
+from halcyon.optim import build_optimizer, learning_rate
+from halcyon.optim.registry import RULES, averages
+from halcyon.optim.rounding import add_updates
 from halcyon.parallel.mesh import build_mesh
 from halcyon.training.compilation import compiler_options
+from halcyon.training.curvature import gauss_newton
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import initial_state
 from halcyon_api.spec.mesh import ResolvedMesh
-from halcyon_api.training_run import parse_run
+from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.trainer.optim.documented import RECOMMENDED
 
-BYTES = 256
+DEMO = Path(__file__).parents[2] / "examples" / "stdlib-llama.yaml"
 HELD_OUT = 16
-"""Batches of the held-out text."""
+"""Batches of held-out text."""
 WORSE = 0.05
-"""A rule may be this much worse than AdamW, in nats a byte."""
+"""A rule may be this much worse than AdamW, in nats a token."""
+
+Batch = Mapping[str, jax.Array]
 
 
-class Run:
-    """A run with one update rule.
+class Trained(NamedTuple):
+    """What came of a training."""
+
+    loss: float
+    """Nats a token on held-out text."""
+    step: float
+    """Processor seconds of a step: the median."""
+    size: int
+    """Bytes of the optimizer state."""
+
+
+class Laboratory:
+    """The parts that all rules share: data, first parameters, and the programs of gradients and of the held-out loss.
 
     Args:
-        rule: Its name in documents.
-        options: Sizes and rate.
-        text: The tokens of all sequences [sequence, position].
+        options: Sizes and number of steps.
+        folder: Keeps the tokens.
     """
 
-    def __init__(self, rule: str, options: argparse.Namespace, text: np.ndarray) -> None:
-        self._program, self._text, self._rows = _program(rule, options), text, options.batch
-        self.state = jax.block_until_ready(initial_state(self._program.build_state, self._program.template))
-        self._step = self._program.compile_step(options.batch, options.length)
-        self._control = jax.device_put(np.zeros(1, np.int32), self._program.control_sharding)
-        self._order = np.random.default_rng(0).permutation(len(text) - HELD_OUT * self._rows)
-        self._done = 0
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self._options, self._folder = options, folder
+        spec = self.spec("adamw")
+        dataset = open_dataset(spec)
+        self._vocabulary = dataset.tokenizer.vocab_size
+        self._program = program = self.program("adamw")
+        self._fields = tuple(program.objective.fields)
 
-    def train(self, steps: int) -> None:
-        """Do steps."""
-        for _ in range(steps):
-            self.step()
+        def on_device(rows: Any) -> Batch:
+            examples = dataset.examples(rows)
+            return {name: jax.device_put(np.asarray(getattr(examples, name))[None], program.batch_sharding) for name in self._fields}
 
-    def step(self) -> dict[str, Seconds]:
-        """One step, with its time."""
-        first = self._done * self._rows
-        batch = self._batch(self._order[np.arange(first, first + self._rows) % len(self._order)])
-        self._done += 1
+        self.batches = [on_device(dataset.train_rows(number)) for number in range(options.steps)]
+        held_out = [on_device(rows) for rows in dataset.validation_batches(HELD_OUT, options.batch) if len(rows) == options.batch]
+        self._first = initial_state(program.build_state, program.template).model
+        with program.tracing():
+            arguments = self._first, self.batches[0]
+            self._gradients = jax.jit(jax.grad(self._loss)).lower(*arguments).compile(compiler_options=compiler_options())
+            evaluate = jax.jit(self._loss).lower(*arguments).compile(compiler_options=compiler_options())
+        self._held_out: Callable[[Any], float] = lambda model: statistics.mean(float(evaluate(model, batch)) for batch in held_out)
+
+    def spec(self, rule: str) -> TrainingRunSpec:
+        """The demo's run with another rule, on one device."""
+        options, run = self._options, yaml.safe_load(DEMO.read_text(encoding="utf-8"))
+        spec, demo = run["spec"], run["spec"]["optimizer"]
+        warmup = demo["schedule"]["cosine"]["warmupSteps"] * options.steps // spec["trainer"]["steps"]
+        spec["accelerator"] = {"type": "cpu"}
+        spec["model"]["llama"] |= {
+            "layers": options.layers,
+            "hiddenSize": options.hidden,
+            "intermediateSize": options.hidden * 11 // 4,
+        }
+        spec["data"]["cache"] = {"root": f"file://{self._folder}/tokens"}
+        spec["optimizer"] = RECOMMENDED.of(rule).optimizer(rule, demo["learningRate"], 0.1, {"cosine": {"warmupSteps": warmup}})
+        spec["trainer"] |= {"steps": options.steps, "batchSize": options.batch, "sequenceLength": options.length}
+        spec["trainer"]["evaluation"] = {"everySteps": 0}
+        spec["checkpoint"] = {"root": f"file://{self._folder}/unused"}
+        return parse_run(run).spec
+
+    def program(self, rule: str) -> Program:
+        """The program of a run with this rule."""
+        mesh = build_mesh(ResolvedMesh(replica=1, data=1, fsdp=1, tensor=1), jax.devices()[:1])
+        return build_program(self.spec(rule), self._vocabulary, mesh)
+
+    def trainer(self, rule: str) -> Callable[[float], Trained]:
+        """Compile the update of a rule. The result trains with a factor of its rate."""
+        settings = self.spec(rule).optimizer
+        optimizer = build_optimizer(settings, self._first)
+        rates = np.asarray(jax.vmap(learning_rate(settings, self._options.steps))(jnp.arange(self._options.steps)))
+
+        def update(model: Any, state: Any, gradient: Any, batch: Batch, rate: jax.Array, step: jax.Array) -> tuple[Any, Any]:
+            key = jax.random.fold_in(jax.random.key(0), step)
+            objective: Any = self._program.objective
+            curvature = functools.partial(gauss_newton, objective, self._sampled_gradient(model), model, batch, key)
+            further = {"curvature": curvature} if settings.sophia is not None else {}
+            changes, state = optimizer.update(gradient, state, model, learning_rate=rate, step=step, key=key, **further)
+            return add_updates(model, changes), state
+
+        state = jax.jit(optimizer.init)(self._first)
+        shapes = self._first, state, self._first, self.batches[0], jnp.float32(0), jnp.int32(0)
+        with self._program.tracing():
+            compiled = jax.jit(update, donate_argnums=(0, 1)).lower(*shapes).compile(compiler_options=compiler_options())
+        mean = averages(settings, self._first)
+
+        def train(factor: float) -> Trained:
+            model, state = jax.tree.map(jnp.copy, self._first), jax.jit(optimizer.init)(self._first)
+            taken: list[float] = []
+            for number, batch in enumerate(self.batches):
+                began = time.process_time()
+                gradient = self._gradients(model, batch)
+                model, state = compiled(model, state, gradient, batch, jnp.float32(factor * rates[number]), jnp.int32(number))
+                jax.block_until_ready(model)
+                taken.append(time.process_time() - began)
+            size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+            # The rules' means read the state of a run, a pair with that of the clipping.
+            return Trained(self._held_out(model if mean is None else jax.jit(mean)(state, model)), statistics.median(taken), size)
+
+        return train
+
+    def turn(self, rule: str) -> Callable[[], Mapping[str, Seconds]]:
+        """A whole step of a run with this rule, compiled as in a run."""
+        program = self.program(rule)
+        step = program.compile_step(self._options.batch, self._options.length)
+        control = jax.device_put(np.zeros(1, np.int32), program.control_sharding)
+        state = [initial_state(program.build_state, program.template)]
 
         def run() -> None:
-            self.state, metrics = self._step(self.state, batch, self._control)
-            jax.block_until_ready(metrics)
+            state[0], metrics = step(state[0], self.batches[0], control)
+            jax.block_until_ready((state[0], metrics))
 
-        return {"step": seconds(run)}
+        return lambda: {"step": seconds(run)}
 
-    def held_out(self) -> float:
-        """Nats a byte on text that the run did not read."""
-        program = self._program
+    def _loss(self, model: Any, batch: Batch) -> jax.Array:
+        sums = self._program.objective(model, jax.tree.map(lambda rows: rows[0], batch), None, jax.random.key(0))
+        return sums.loss / jnp.maximum(sums.weight, 1.0)
 
-        def loss(model: Any, batch: Any) -> jax.Array:
-            sums = program.objective(model, jax.tree.map(lambda rows: rows[0], batch), None, jax.random.key(0))
-            return sums.loss / jnp.maximum(sums.weight, 1.0)
+    def _sampled_gradient(self, model: Any) -> Callable[[Batch], Any]:
+        """The gradient of the summed loss of a batch."""
 
-        model = program.evaluated(self.state)
-        batches = [self._batch(np.arange(-number * self._rows, (1 - number) * self._rows)) for number in range(2, HELD_OUT + 1)]
-        with program.tracing():
-            evaluate = jax.jit(loss).lower(model, batches[0]).compile(compiler_options=compiler_options())
-        return statistics.mean(float(evaluate(model, batch)) for batch in batches)
+        def total(model: Any, batch: Batch) -> jax.Array:
+            return self._program.objective(model, jax.tree.map(lambda rows: rows[0], batch), None, jax.random.key(0)).loss
 
-    def _batch(self, rows: np.ndarray) -> dict[str, jax.Array]:
-        tokens = self._text[rows]
-        ones = np.ones((len(rows), tokens.shape[1] - 1))
-        arrays = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": ones, "segments": 0 * ones}
-        fields = self._program.objective.fields.items()
-        return {name: jax.device_put(arrays[name].astype(dtype)[None], self._program.batch_sharding) for name, dtype in fields}
+        return lambda batch: jax.grad(total)(model, batch)
 
 
-def _program(rule: str, options: argparse.Namespace) -> Program:
-    schedule = {"cosine": {"warmupSteps": options.steps // 8}}
-    run = parse_run(
-        {
-            "apiVersion": "halcyon.dev/v1alpha1",
-            "kind": "TrainingRun",
-            "metadata": {"name": "optimizers"},
-            "spec": {
-                "accelerator": {"type": "cpu"},
-                "model": {
-                    "llama": {
-                        "layers": options.layers,
-                        "hiddenSize": options.hidden,
-                        "intermediateSize": options.hidden * 11 // 4,
-                        "heads": 4,
-                        "kvHeads": 2,
-                    }
-                },
-                "data": {"sources": [{"name": "python", "stdlib": {}}]},
-                "optimizer": RECOMMENDED.of(rule).optimizer(rule, options.rate, 0.1, schedule),
-                "trainer": {"steps": options.steps + options.rounds + 1, "batchSize": options.batch, "sequenceLength": options.length},
-                "checkpoint": {"root": "file:///unused"},
-            },
-        }
-    )
-    return build_program(run.spec, BYTES, build_mesh(ResolvedMesh(replica=1, data=1, fsdp=1, tensor=1), jax.devices()[:1]))
+def print_losses(laboratory: Laboratory, options: argparse.Namespace) -> None:
+    """Train with every rule."""
+    print(f"{'rule':14}{'rate x':>8}{'nats a token':>14}{'to AdamW':>10}{'step':>7}{'state MiB':>11}", flush=True)
+    plain: Trained | None = None
+    for rule in ["adamw", *(rule for rule in options.rules if rule != "adamw")]:
+        train = laboratory.trainer(rule)
+        for factor in options.factors if plain is not None or "adamw" in options.rules else [1.0]:
+            found = train(factor)
+            plain = plain or found
+            difference = found.loss - plain.loss
+            mark = "  worse" if difference > WORSE else ""
+            print(
+                f"{rule:14}{factor:8g}{found.loss:14.4f}{difference:+10.4f}{found.step / plain.step:7.2f}{found.size / 2**20:11.2f}{mark}",
+                flush=True,
+            )
 
 
-def _text(length: int, sequences: int) -> np.ndarray:
-    """Bytes of the standard library's source, as tokens [sequence, position]."""
-    files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
-    text = np.frombuffer(b"".join(path.read_bytes() for path in files), np.uint8).astype(np.int32)
-    found = min(sequences, len(text) // (length + 1))
-    return text[: found * (length + 1)].reshape(found, length + 1)
+def print_pairs(laboratory: Laboratory, options: argparse.Namespace) -> None:
+    """Compare whole steps with AdamW's."""
+    plain = laboratory.turn("adamw")
+    for rule in options.pairs:
+        found = in_turns({"adamw": plain, rule: laboratory.turn(rule)}, options.rounds)
+        theirs, ours = (statistics.median(taken.processor for taken in found[name]) for name in ("adamw", rule))
+        print(f"a step of {rule}: {1000 * ours:.0f} ms, of adamw: {1000 * theirs:.0f} ms, {ours / theirs:.2f} times", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rules", nargs="*", default=[name for name in RULES if name != "adamw"], choices=list(RULES))
-    defaults = (("steps", 250), ("rounds", 15), ("layers", 4), ("hidden", 128), ("length", 256), ("batch", 8))
-    for name, default in defaults:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rules", nargs="*", default=list(RULES), choices=list(RULES))
+    parser.add_argument("--factors", nargs="+", type=float, default=[1.0])
+    parser.add_argument("--pairs", nargs="*", default=["muon"], choices=list(RULES))
+    for name, default in (("steps", 150), ("rounds", 15), ("layers", 4), ("hidden", 128), ("length", 256), ("batch", 8)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--rate", type=float, default=0.003)
+    parser.add_argument("--cache", type=Path)
     options = parser.parse_args()
     start_as_in_image()
-    text = _text(options.length, (options.steps + HELD_OUT) * options.batch)
-    plain = Run("adamw", options, text)
-    plain.train(options.steps)
-    reference = plain.held_out()
-    print(f"{'rule':14}{'nats a byte':>12}{'to AdamW':>10}{'step / AdamW':>14}{'state MiB':>11}", flush=True)
-    print(f"{'adamw':14}{reference:12.4f}", flush=True)
-    for rule in options.rules:
-        run = Run(rule, options, text)
-        run.train(options.steps)
-        loss = run.held_out()
-        found = in_turns({"adamw": plain.step, rule: run.step}, options.rounds)
-        theirs, ours = (statistics.median(taken.processor for taken in found[name]) for name in ("adamw", rule))
-        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.state.optimizer_state)) / 2**20
-        mark = "  worse" if loss - reference > WORSE else ""
-        print(f"{rule:14}{loss:12.4f}{loss - reference:+10.4f}{ours / theirs:14.2f}{size:11.1f}{mark}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        laboratory = Laboratory(options, (options.cache or Path(folder)).resolve())
+        if options.rules:
+            print_losses(laboratory, options)
+        if options.pairs:
+            print_pairs(laboratory, options)
 
 
 if __name__ == "__main__":
