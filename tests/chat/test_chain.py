@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
-from halcyon_chat.chain import Broken, in_order, left, model_of, stages
+from halcyon_chat.chain import Broken, Stage, in_order, left, model_of, stages
 from halcyon_chat.local import local_form
 from halcyon_chat.records import read_chain
+from halcyon_cli.main import app
 from tests.examples.documents import REPOSITORY
 
 FOLDER = Path("/var/chain")
@@ -76,6 +78,15 @@ def test_addresses_are_below_the_folder() -> None:
     assert spec["checkpoint"]["root"] == "file:///var/chain/chat-finetune"
     assert spec["from"]["root"] == "file:///var/chain/chat-pretrain"
     assert {source["jsonl"]["paths"][0] for source in spec["data"]["sources"]} >= {"file:///var/chain/chat-files/library.jsonl"}
+
+
+@pytest.mark.parametrize("stage", stages(CHAIN, FOLDER, ["1"]), ids=lambda stage: stage.name)
+def test_each_command_exists_with_its_options(stage: Stage) -> None:
+    command: Any = typer.main.get_command(app)
+    arguments = list(stage.command)
+    while hasattr(command, "commands"):
+        command = command.commands[arguments.pop(0)]
+    assert command.make_context(stage.name, arguments).params
 
 
 def test_a_stage_is_run_again_with_all_behind_it() -> None:
