@@ -157,10 +157,10 @@ def _prefill(
     cache = dataclasses.replace(state.cache, table=state.cache.table.at[slot].set(pages))
     inputs = Inputs(hax.named(tokens[None], (BATCH, POSITION)))
     row = dataclasses.replace(cache.row(slot, begins), lengths=start[None])
-    outputs = _called(model, inputs, row.expecting(count[None]), fixed)
+    outputs = called(model, inputs, row.expecting(count[None]), fixed)
     features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
     last = jax.lax.dynamic_slice_in_dim(features, count - 1, 1, 1)
-    logits = _logits(model, hax.named(last, (BATCH, POSITION, model.embed.name)), fixed)[0]
+    logits = logits_of(model, hax.named(last, (BATCH, POSITION, model.embed.name)), fixed)[0]
     counted = jnp.where(jnp.arange(tokens.shape[0]) < count, tokens, state.seen.shape[1])
     seen = jnp.where(begins, jnp.zeros_like(state.seen[slot]), state.seen[slot]).at[counted].set(True, mode="drop")
     return State(cache.with_row(slot, outputs.cache), state.logits.at[slot].set(logits), state.seen.at[slot].set(seen))
@@ -243,8 +243,8 @@ def _decode(model: CausalLM, state: State, controls: Controls, plan: Plan, *, fi
         chosen = _chosen(state, controls._replace(number=controls.number + number), active, plan, fixed)
         tokens = chosen.tokens
         inputs = Inputs(hax.named(tokens[:, None], (BATCH, POSITION)))
-        outputs = _called(model, inputs, state.cache.expecting(active.astype(jnp.int32)), fixed)
-        logits = jnp.where(active[:, None], _logits(model, outputs.features, fixed), state.logits)
+        outputs = called(model, inputs, state.cache.expecting(active.astype(jnp.int32)), fixed)
+        logits = jnp.where(active[:, None], logits_of(model, outputs.features, fixed), state.logits)
         seen = state.seen.at[jnp.arange(slots), jnp.where(active, tokens, state.seen.shape[1])].set(True, mode="drop")
         found = Chosen(*(whole.at[number].set(one) for whole, one in zip(found, chosen, strict=True)))
         ends = jnp.any(tokens[:, None] == plan.ends, -1) | (number + 1 >= plan.left)
@@ -275,11 +275,12 @@ def _chosen(state: State, controls: Controls, active: jax.Array, plan: Plan, fix
     return Chosen(tokens, log_probs, others, top - totals[:, None])
 
 
-def _called(model: Any, inputs: Inputs, cache: Cache, fixed: Fixed) -> Any:
+def called(model: Any, inputs: Inputs, cache: Cache, fixed: Fixed) -> Any:
+    """The outputs of the model for the next tokens of each row."""
     return model(inputs, cache=cache, compute_dtype=jnp.dtype(fixed.dtype))
 
 
-def _logits(model: CausalLM, features: Any, fixed: Fixed) -> jax.Array:
+def logits_of(model: CausalLM, features: Any, fixed: Fixed) -> jax.Array:
     """float32 [row, token], from features of one position."""
     logits = model.logits(features).rearrange((BATCH, POSITION, model.vocab.name)).array[:, 0].astype(jnp.float32)
     return logits if fixed.tokens == logits.shape[-1] else jnp.where(jnp.arange(logits.shape[-1]) < fixed.tokens, logits, -jnp.inf)
