@@ -49,6 +49,13 @@ def test_no_weight_is_copied() -> None:
             assert part.array.unsafe_buffer_pointer() == whole.unsafe_buffer_pointer() + number * 8 * 16 * 4
 
 
+def test_a_model_that_scans_by_itself_gets_a_stack() -> None:
+    stack = _stack(8)
+    (ours, _), (theirs, _) = blocks_apart(stack).blocks, stack.blocks
+    np.testing.assert_array_equal(jax.tree.leaves(ours)[0], jax.tree.leaves(theirs)[0])
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+
+
 def test_small_and_long_models_keep_their_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = _stack(8)
     assert taken_apart(stack) is stack

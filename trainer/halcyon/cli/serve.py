@@ -64,6 +64,7 @@ def serve(
             from halcyon_api.package import install
 
             raise BadConfiguration(f"`halcyon serve` needs further packages; install them with {install('serve')}") from None
+        from halcyon.models.int8 import stored_bytes
         from halcyon.serving.access import is_local, read_keys
         from halcyon.serving.embeddings import Embedder
         from halcyon.serving.following import Follower
@@ -104,6 +105,7 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         step = "" if served.step is None else f", step {served.step}"
         _say(f"serving {served.name}{step} at http://{shown}:{listener.getsockname()[1]}")
+        _say(f"its parameters take {stored_bytes(served.model) / 1e6:,.1f} MB")
         try:
             server.run([listener])
         finally:

@@ -121,6 +121,8 @@ class Stack(eqx.Module, Generic[Block]):
     @property
     def blocks(self) -> tuple[Block, NamedArray | None]:
         """The blocks and their slots, as a scan over them takes them."""
+        if self.apart:  # for a model of a user that scans by itself
+            return jax.tree.map(lambda *parts: jnp.stack(parts), *(self.block(number) for number in range(self.layers.size))), None
         return jax.tree.map(without_layers, (self.stacked, self.slots), is_leaf=is_named)
 
     @property
