@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -37,6 +37,7 @@ class Found:
     size_bytes = 900
     sequences = 8
     seconds = 0.5
+    passes: ClassVar[dict[int, float]] = {}
 
 
 def test_a_new_process() -> None:
@@ -464,6 +465,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     assert scene.reporter.report().progress.plan == PLAN.sentence()
     scene.steps(2, 3)
     scene.reporter.evaluation(3, Found(), average=Found())  # type: ignore[arg-type]
+    scene.reporter.evaluation(3, Evaluation(-4.0, 8.0, 0, 8, 0.5, {1: 4.0}))
     scene.reporter.evaluates(Evaluated(run="base", step=3, path="steps/3/"), batches=1, batch_tokens=64)
     scene.reporter.evaluated_batch()
     scene.reporter.evaluation(3, Found(), source="book")  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -46,6 +47,7 @@ def test_before_the_first_step_there_is_no_loss() -> None:
 def test_a_training_run_has_all_metrics() -> None:
     class Found:
         loss, bits_per_byte, tokens, size_bytes, sequences, seconds = 1.5, 2.25, 10, 9, 1, 0.1
+        passes: ClassVar[dict[int, float]] = {}
 
     scene = Scene(flops_per_token=1e6, peak_flops_per_second=2 * 4096 * 1e6 / 0.4)
     scene.reporter.stage("tokenizing")
