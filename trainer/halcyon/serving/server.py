@@ -15,6 +15,8 @@ from halcyon.errors import BadConfiguration
 from halcyon.serving.limits import Limits
 from halcyon.serving.worker import Worker
 
+_KEEP_ALIVE_SECONDS = 620
+"""Load balancers use a connection again after up to 600 s. A server that closes it at the same moment would make their request fail."""
 _FLUSH_SECONDS = 5
 """Time for the last parts of answers to reach their clients, after the texts have ended."""
 _BACKLOG = 2048
@@ -66,6 +68,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 backlog=_BACKLOG,
                 limit_concurrency=limits.connections,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_FLUSH_SECONDS,
             )
         )
