@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -47,8 +47,10 @@ from halcyon.training.program import build_program
 from halcyon.training.shared_programs import SharedPrograms
 from halcyon.training.start import find_start, open_checkpoints, wait_for_root
 from halcyon.training.state import state_bytes
-from halcyon.training.tasks import ModelTasks, TaskPlan, asking_of
-from halcyon_api.training_run import TrainingRunSpec
+
+if TYPE_CHECKING:
+    from halcyon.training.tasks import TaskPlan
+    from halcyon_api.training_run import TrainingRunSpec
 
 
 def train(
@@ -96,7 +98,7 @@ def train(
     check_exportable(context)
     if context.run.spec.objective.policy is not None:
         reward_named(context.run.spec.objective.policy.reward)
-    task_plan = TaskPlan.of(context.run.spec)
+    task_plan = _task_plan(context.run.spec)
     spec = context.run.spec
     requests = requests or SaveRequests()
     caches = background_caches(
@@ -153,6 +155,8 @@ def train(
         reporter.saves_every(checkpointer.interval_seconds)
         tasks = None
         if task_plan is not None:
+            from halcyon.training.tasks import ModelTasks, asking_of
+
             root = Store(spec.checkpoint)
             asking = asking_of(root, processes, objective=spec.objective.document())
             tasks = ModelTasks(
@@ -192,6 +196,15 @@ def _source_of(spec: TrainingRunSpec, processes: ProcessGroup, reporter: RunRepo
     from halcyon.training.policy.batches import policy_batches  # the import of inference takes time
 
     return policy_batches(spec, processes, reporter.warning)
+
+
+def _task_plan(spec: TrainingRunSpec) -> TaskPlan | None:
+    """The tasks of the run, read before any device is used. What runs them is imported only for a run that has some."""
+    if spec.trainer.evaluation.tasks is None:
+        return None
+    from halcyon.training.tasks import TaskPlan
+
+    return TaskPlan.of(spec)
 
 
 def _preempted_while_exporting(ended: TrainingEnd, context: Context, notice: PreemptionNotice) -> TrainingEnd:

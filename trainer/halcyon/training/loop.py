@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -44,10 +45,12 @@ from halcyon.training.program import Program, padded_token_bytes
 from halcyon.training.reported import reported_metrics
 from halcyon.training.state import Model, TrainState
 from halcyon.training.step import CONTROL_BITS, StepMetrics
-from halcyon.training.tasks import ModelTasks
 from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
 from halcyon_api.spec.divergence import RollbackSpec
 from halcyon_api.spec.evaluation import EVALUATION_BATCHES
+
+if TYPE_CHECKING:
+    from halcyon.training.tasks import ModelTasks  # most runs have no tasks, and need not import what runs them
 
 SAVE_WANTED = 1
 """Bit of the control value of a process that wants a checkpoint."""
