@@ -33,7 +33,7 @@ def test_a_copy_answers_alike_on_one_device_and_on_several(tmp_path: Path) -> No
     assert (shapes.vocab.size, model.vocab.size) == (tokenizer.vocab_size, -(-tokenizer.vocab_size // 64) * 64)
     easy = TASKS["arc-easy"].read(samples.lines(tmp_path / "arc.jsonl", samples.ARC_HUB))
     (tmp_path / "words.txt").write_text("bee\n")
-    spelling = TASKS["spelling-bee"].read(tmp_path / "words.txt", 3)
+    spelling = TASKS["spelling-bee"].read(tmp_path / "words.txt", 1)
     found = []
     for count in (1, 4):
         copy = own_copy(model, shapes, jax.local_devices()[:count])
@@ -42,9 +42,8 @@ def test_a_copy_answers_alike_on_one_device_and_on_several(tmp_path: Path) -> No
         with tracing_own():
             found.append((runner.task(TASKS["arc-easy"], easy)[1], runner.task(TASKS["spelling-bee"], spelling)[1]))
     (one_easy, one_spelling), (easy_on_four, spelling_on_four) = found
-    np.testing.assert_allclose(
-        [answer.facts["logLikelihoods"] for answer in one_easy], [answer.facts["logLikelihoods"] for answer in easy_on_four], rtol=1e-5
-    )
+    alone, together = (np.concatenate([answer.facts["logLikelihoods"] for answer in answers]) for answers in (one_easy, easy_on_four))
+    np.testing.assert_allclose(alone, together, rtol=1e-4)
     assert [answer.facts["text"] for answer in one_spelling] == [answer.facts["text"] for answer in spelling_on_four]
     assert any(answer.facts["tokens"] > 10 for answer in one_spelling)
 
