@@ -52,9 +52,6 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 """``spec.optimizer`` of each run. Its schedule is constant."""
-ONE = "muon"
-"""The case that is no variant."""
-each_case = pytest.mark.parametrize("case", [pytest.param(case, marks=() if case == ONE else pytest.mark.variant) for case in CASES])
 
 
 def document(folder: Path, root: str, case: str) -> dict[str, Any]:
@@ -114,7 +111,8 @@ def test_the_cases_have_every_rule() -> None:
 
 
 @pytest.mark.slow
-@each_case
+@pytest.mark.variant
+@pytest.mark.parametrize("case", CASES)
 def test_every_rule_resumes_bitwise_through_sigkill(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = ended(start_processes(document(tmp_path, "calm", case), tmp_path / "calm-log")).leader.losses()
     losses: dict[int, float] = {}
