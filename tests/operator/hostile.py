@@ -123,6 +123,7 @@ PROGRESS: dict[str, Any] = {"step": 10, "steps": 300, "tokens": 2560, "loss": 2.
     "preferenceAccuracy": 0.5,
     "rewardMargin": 0.1,
     "reward": 0.5,
+    "tasks": {"gsm8k": 0.25},
     "expertLoadMax": 3.5,
     "bestStep": 10,
     "bestEvaluation": 2.6,

@@ -20,7 +20,7 @@ NODE_FIELDS = re.compile(
     "command|args|env|initContainers|sidecars|runtimeClassName",
     re.IGNORECASE,
 )
-CHAT_TEMPLATES = re.compile(r"\.data\.sources\[\]\.format\.(chat|preference)\.template")
+CHAT_TEMPLATES = re.compile(r"\.data\.sources\[\]\.format\.(chat|preference|prompt)\.template")
 """Texts for the tokenizer. The trainer renders them in a sandbox."""
 VARIABLES = ".env"
 """Names from the owner's list; each value is a text or comes from a Secret of the namespace."""
