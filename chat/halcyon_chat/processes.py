@@ -32,17 +32,17 @@ def run(arguments: Sequence[str], log: Path, on_event: Callable[[dict[str, Any]]
     """
     with log.open("ab") as file:
         before = file.tell()
-        process = start(arguments, file)
-        try:
-            for line in process.stdout or ():
-                file.write(line)
-                file.flush()
-                if (event := event_of(line)) is not None:
-                    on_event(event)
-            code = process.wait()
-        except KeyboardInterrupt:
-            end(process)
-            raise
+        with start(arguments, file) as process:
+            try:
+                for line in process.stdout or ():
+                    file.write(line)
+                    file.flush()
+                    if (event := event_of(line)) is not None:
+                        on_event(event)
+                code = process.wait()
+            except KeyboardInterrupt:
+                end(process)
+                raise
     if code != 0:
         raise Failed(f"{reason(code)}; {log} has all that it printed, and the last lines are:\n{last_lines(log, before)}")
 

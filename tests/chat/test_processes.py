@@ -46,13 +46,11 @@ def test_a_stage_that_fails_says_why(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_a_process_ends_with_its_parent() -> None:
     source = f"import sys, subprocess, os; subprocess.run([sys.executable, '-c', {CHILD!r}, str(os.getpid())])"
-    parent = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    with subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGKILL)
     until(lambda: not _alive(child), timeout_seconds=10, interval_seconds=0.01, failure=lambda: f"process {child} runs on")
-    parent.stdout.close()
 
 
 def _alive(process: int) -> bool:
