@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 from typer.testing import CliRunner, Result
 
 from halcyon.history.background import Row
+from halcyon.history.samples import Sample, StepSamples, write_samples
 from halcyon.history.segments import ProcessGroupId
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch, Owner
@@ -177,14 +177,14 @@ def test_texts_of_a_model_are_no_markup(tmp_path: Path) -> None:
 
 def test_answers_of_reinforcement_learning_are_shown_with_their_rewards(tmp_path: Path) -> None:
     store = trained(tmp_path, "policy")
-    sample = {"prompt": "2 + 2 = ?", "reference": "4", "answers": ["It is 4.", "5"], "rewards": [1.0, 0.0], "tokens": [3, 1]}
-    data = json.dumps({"format": 1, "step": 9, "samples": [sample]}).encode()
-    store.write("samples/000000009.json.zst", zstandard.ZstdCompressor().compress(data))
+    sample = Sample("2 + 2 = ?", "4", ("It is 4.", "5"), (1.0, 0.0), (3, 1), (True, True))
+    write_samples(store, StepSamples(9, "0" * 64, (1.0, 0.0), (sample,)))
     text = run(store.root).stdout
     assert "**policy, sampled in step 9, reward 1**\n\n> 2 + 2 = ?\n\n```text\nIt is 4.\n```" in text
     assert [one["reward"] for one in card(store.root)["stages"][0]["rollouts"]] == [1.0, 0.0]
     store.write("samples/000000010.json.zst", b"torn")
-    assert "policy: the sampled answers in samples/000000010.json.zst cannot be read" in card(store.root)["missing"]
+    damage = "samples/000000010.json.zst is damaged (ZstdError)"
+    assert f"policy: the sampled answers of step 10 cannot be read: {damage}" in card(store.root)["missing"]
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from halcyon.history.reading import History
 from halcyon_api.counting import counted
-from halcyon_api.goodput import CAUSES, GoodputSeconds, cause_label
+from halcyon_api.goodput import CAUSES, cause_label
 from halcyon_api.task_results import CORE_PREFIX
+from halcyon_cli.chain.blocks import Block, Card, Curves, Facts, Heading, Paragraph, Sample, Table
 from halcyon_cli.chain.original import CORE_OF_GPT2, ROWS, comparable
 from halcyon_cli.chain.reading import Chain
-from halcyon_cli.chain.stage import Stage
+from halcyon_cli.chain.stage import Stage, cost_of, seconds_of
 from halcyon_cli.history_report import moment, series, state
 from halcyon_cli.report import MEANINGS
 from halcyon_cli.timeline import span
@@ -21,73 +21,6 @@ from halcyon_cli.timeline import span
 NONE = "-"
 _OWN_COLUMNS = frozenset({"step", "time", "loss", "gradientNorm", "learningRate", "tokens", "tokensPerSecond", "etaSeconds", "seconds"})
 _MOST_METRICS = 12
-
-
-@dataclass(frozen=True)
-class Heading:
-    """The title of a section."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """A few sentences."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Names with their values."""
-
-    rows: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table. A column whose title begins with # is aligned to the right."""
-
-    titles: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The curves of a stage: a picture where pictures can be shown, and a line of text elsewhere."""
-
-    history: History
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An answer of the model.
-
-    Attributes:
-        title: The stage, the task, and how good the answer is.
-        prompt: The question.
-        answer: The answer.
-    """
-
-    title: str
-    prompt: str
-    answer: str
-
-
-Block = Heading | Paragraph | Facts | Table | Curves | Sample
-
-
-@dataclass(frozen=True)
-class Card:
-    """A report card.
-
-    Attributes:
-        title: Its title.
-        blocks: Its content, from top to bottom.
-    """
-
-    title: str
-    blocks: tuple[Block, ...]
 
 
 def card(chain: Chain, price: float | None, now: float) -> Card:
@@ -118,7 +51,7 @@ def card(chain: Chain, price: float | None, now: float) -> Card:
 
 def _summary(chain: Chain, price: float | None, now: float) -> Facts:
     stages = chain.stages
-    seconds = _sum(stages)
+    seconds = seconds_of(stages)
     last = stages[-1]
     rows = [
         ("model", ", ".join(part for part in (last.model, _amount(last.parameters, "parameter")) if part) or NONE),
@@ -210,7 +143,7 @@ def _time(stages: Sequence[Stage]) -> Iterator[Block]:
     known = [stage for stage in stages if stage.history is not None]
     if not known:
         return
-    every = [*(stage.seconds for stage in known), _sum(known)]
+    every = [*(stage.seconds for stage in known), seconds_of(known)]
     rows = [
         (cause_label(cause), *(f"{getattr(seconds, cause):,.1f}" for seconds in every), MEANINGS[cause])
         for cause in CAUSES
@@ -295,7 +228,7 @@ def _original(stages: Sequence[Stage]) -> Iterator[Block]:
     mine = (
         f"this chain ({last.run})",
         NONE,
-        f"{_sum(stages).total / 3600:.2f}",
+        f"{seconds_of(stages).total / 3600:.2f}",
         _number(averages.get("CORE")),
         _number(averages.get("ChatCORE")),
         _number(held_out[2] if held_out is not None else None),
@@ -336,70 +269,9 @@ def _missing(chain: Chain) -> Iterator[Block]:
         yield Facts(tuple((str(number), note) for number, note in enumerate(chain.notes, 1)))
 
 
-def document(chain: Chain, price: float | None) -> dict[str, Any]:
-    """The chain as JSON, for programs."""
-    return {
-        "stages": [_stage_document(stage, price) for stage in chain.stages],
-        "seconds": _sum(chain.stages).document(),
-        "chipHours": math.fsum(stage.chip_hours or 0.0 for stage in chain.stages),
-        "cost": _known_cost(chain.stages, price),
-        "original": [
-            {
-                "name": row.name,
-                "source": row.source,
-                "hours": row.hours,
-                "core": row.core,
-                "chatCore": row.chat_core,
-                "tasks": {**row.tasks},
-            }
-            for row in ROWS
-        ],
-        "missing": list(chain.notes),
-    }
-
-
-def _stage_document(stage: Stage, price: float | None) -> dict[str, Any]:
-    origin = stage.origin
-    return {
-        "run": stage.run,
-        "root": stage.root,
-        "objective": stage.objective or None,
-        "model": stage.model or None,
-        "parameters": stage.parameters,
-        "from": None if origin is None else {"run": origin.run, "root": origin.root},
-        "after": stage.after,
-        "firstStep": stage.first_step,
-        "lastStep": stage.last_step,
-        "complete": stage.history.complete if stage.history is not None else None,
-        "tokens": stage.tokens,
-        "sources": [
-            {"name": one.name, "share": one.share, "tokens": one.tokens, "epochs": one.epochs, "heldOutSequences": one.held_out}
-            for one in stage.sources
-        ],
-        "place": {name: value for name, value in stage.place.items() if name not in ("event", "time", "attempt", "restart")},
-        "chipHours": stage.chip_hours,
-        "cost": stage.cost(price),
-        "seconds": stage.seconds.document(),
-        "heldOut": [{"step": step, "loss": loss, "bitsPerByte": bits} for step, loss, bits in stage.held_out],
-        "averages": {name: {"step": step, "value": value} for name, (step, value) in stage.averages.items()},
-        "tasks": {name: {"step": step, **found.document()} for name, (step, found) in stage.last_results.items()},
-        "samples": [one.document() for found in stage.results[-1:] for one in found.samples],
-        "rollouts": [asdict(one) for one in stage.rollouts],
-    }
-
-
-def _sum(stages: Sequence[Stage]) -> GoodputSeconds:
-    return GoodputSeconds(**{cause: math.fsum(getattr(stage.seconds, cause) for stage in stages) for cause in CAUSES})
-
-
-def _known_cost(stages: Sequence[Stage], price: float | None) -> float | None:
-    known = [cost for stage in stages if (cost := stage.cost(price)) is not None]
-    return math.fsum(known) if known else None
-
-
 def _total_cost(stages: Sequence[Stage], price: float | None) -> str:
     hours = math.fsum(stage.chip_hours or 0.0 for stage in stages)
-    cost = _known_cost(stages, price)
+    cost = cost_of(stages, price)
     return f"{hours:,.3f} chip hours" + ("" if cost is None else f", {cost:,.2f}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from halcyon_cli.chain.card import Block, Card, Curves, Facts, Heading, Paragraph, Sample, Table
+from halcyon_cli.chain.blocks import Block, Card, Curves, Facts, Heading, Paragraph, Sample, Table
 from halcyon_cli.curves import draw_curves
 from halcyon_cli.page import STYLE, inline, table
 

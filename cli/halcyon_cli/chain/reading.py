@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import zstandard
 from pydantic import ValidationError
 
 from halcyon.errors import TrainerExit
 from halcyon.history.reading import History, read_history
-from halcyon.history.segments import MAX_BYTES
+from halcyon.history.samples import DamagedSamples, read_samples, sampled_steps
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY, Manifest
@@ -27,7 +27,6 @@ from halcyon_api.task_results import TASKS_PREFIX, TaskNumbers, TaskResults, res
 from halcyon_cli.chain.stage import Rollout, Stage
 from halcyon_cli.errors import Rejected
 
-_ROLLOUTS_PREFIX, _ROLLOUTS_SUFFIX = "samples/", ".json.zst"
 _MOST_ROLLOUTS = 4
 MOST_STAGES = 64
 """Longest chain that is followed."""
@@ -222,24 +221,21 @@ def _results_in(store: Store) -> tuple[TaskResults, ...]:
 
 
 def _rollouts_in(store: Store, notes: list[str]) -> tuple[Rollout, ...]:
-    """The answers that a run of reinforcement learning has kept of its newest step: ``samples/STEP.json.zst``."""
-    keys = [key for key in store.list(_ROLLOUTS_PREFIX) if key.endswith(_ROLLOUTS_SUFFIX)]
-    if not keys:
-        return ()
-    key = max(keys)
-    data = store.read(key).data or b""
+    """The answers that a run of reinforcement learning has kept of its newest step."""
+    steps = sampled_steps(store)
     try:
-        if zstandard.get_frame_parameters(data).content_size > MAX_BYTES:
-            raise ValueError(key)
-        found: Any = json.loads(zstandard.ZstdDecompressor().decompress(data))
-        return tuple(
-            Rollout(int(found["step"]), str(one["prompt"]), str(answer), float(reward))
-            for one in found["samples"]
-            for answer, reward in zip(one["answers"], one["rewards"], strict=True)
-        )[:_MOST_ROLLOUTS]
-    except (zstandard.ZstdError, ValueError, KeyError, TypeError):
-        notes.append(f"the sampled answers in {key} cannot be read")
+        found = read_samples(store, steps[-1]) if steps else None
+    except DamagedSamples as damage:
+        notes.append(f"the sampled answers of step {steps[-1]} cannot be read: {damage}")
         return ()
+    if found is None:
+        return ()
+    answers = (
+        Rollout(found.step, sample.prompt, answer, reward)
+        for sample in found.samples
+        for answer, reward in zip(sample.answers, sample.rewards, strict=True)
+    )
+    return tuple(islice(answers, _MOST_ROLLOUTS))
 
 
 def _merged(first: tuple[TaskResults, ...], second: tuple[TaskResults, ...]) -> tuple[TaskResults, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from halcyon.history.reading import History, ProcessGroupHistory
 from halcyon_api.checkpoint_documents import Manifest
 from halcyon_api.evaluation_document import EvaluationDocument
-from halcyon_api.goodput import GoodputSeconds
+from halcyon_api.goodput import CAUSES, GoodputSeconds
 from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.task_results import CORE_PREFIX, TaskNumbers, TaskResults
 
@@ -258,3 +258,14 @@ def _size(description: Any) -> int | None:
 def _kind(section: Any) -> str:
     """The member of a choice that is set."""
     return next((name for name, value in section.items() if isinstance(value, dict)), "") if isinstance(section, dict) else ""
+
+
+def seconds_of(stages: Sequence[Stage]) -> GoodputSeconds:
+    """Seconds of some stages together, by cause."""
+    return GoodputSeconds(**{cause: math.fsum(getattr(stage.seconds, cause) for stage in stages) for cause in CAUSES})
+
+
+def cost_of(stages: Sequence[Stage], price: float | None) -> float | None:
+    """Cost of some stages together; None: the price of none is known. `price` counts before the prices of the documents."""
+    known = [cost for stage in stages if (cost := stage.cost(price)) is not None]
+    return math.fsum(known) if known else None

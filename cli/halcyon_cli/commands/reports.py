@@ -122,15 +122,16 @@ def _report_chain(
 ) -> None:
     from halcyon.cli.checkpoints import root_store
     from halcyon.cli.errors import report_root_errors
-    from halcyon_cli.chain import card as cards
+    from halcyon_cli.chain.card import card as card_of
+    from halcyon_cli.chain.json_document import document
     from halcyon_cli.chain.markdown import markdown as as_markdown
     from halcyon_cli.chain.reading import read_chain
 
     with report_root_errors():
         found = read_chain([root_store(one, endpoint, region) for one in places], lambda root: root_store(root, endpoint, region), results)
-    card = cards.card(found, price, time.time())
+    card = card_of(found, price, time.time())
     if as_json:
-        write_json(cards.document(found, price))
+        write_json(document(found, price))
     elif html is None and markdown is None:
         sys.stdout.write(as_markdown(card))
     if markdown is not None:

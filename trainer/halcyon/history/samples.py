@@ -102,9 +102,9 @@ def read_samples(store: Store, step: int) -> StepSamples | None:
         document: dict[str, Any] = orjson.loads(zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False))
         if document["format"] != FORMAT:
             raise DamagedSamples(f"{key} has a format that this version cannot read; use a newer version of Halcyon")
-        samples = [{name: _tuple(value) for name, value in one.items()} for one in document["samples"]]
+        samples = tuple(_sample(one) for one in document["samples"])
         rewards = tuple(float(one) for one in document["rewards"])
-        return StepSamples(int(document["step"]), str(document["sha256"]), rewards, tuple(Sample(**one) for one in samples))
+        return StepSamples(int(document["step"]), str(document["sha256"]), rewards, samples)
     except DamagedSamples:
         raise
     except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
@@ -140,5 +140,8 @@ def thin_out(store: Store, newest: int) -> None:
             store.delete(key_of(step))
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _sample(document: dict[str, Any]) -> Sample:
+    sample = Sample(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
+    if len({len(sample.answers), len(sample.rewards), len(sample.tokens), len(sample.ended)}) > 1:
+        raise ValueError("the answers, rewards, tokens and ends of a prompt are not equally many")
+    return sample

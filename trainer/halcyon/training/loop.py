@@ -22,32 +22,26 @@ from halcyon.checkpoint.rollback import KeepsNewestByStep, Return, batch_number,
 from halcyon.context import Context
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.dataset import Dataset
-from halcyon.data.held_out import HeldOut
 from halcyon.errors import Diverged
-from halcyon.evaluate.evaluation import Evaluation, total
-from halcyon.evaluate.sets import EvaluatedSets
-from halcyon.optim.average import averaged_model
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.telemetry import RunReporter, SaveRequests, StepReport
-from halcyon.training.batch_source import BatchSource, Evaluates, HasNumbers
+from halcyon.training.batch_source import BatchSource, HasNumbers
 from halcyon.training.best import BestWatch
-from halcyon.training.compilation import compiler_options
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.divergence import DivergenceWatch, RollBack
-from halcyon.training.evaluation import evaluate, make_evaluation_step
 from halcyon.training.in_step import reported
 from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
 from halcyon.training.profiling import Profiler
-from halcyon.training.program import Program, padded_token_bytes
+from halcyon.training.program import Program
 from halcyon.training.reported import reported_metrics
-from halcyon.training.state import Model, TrainState
+from halcyon.training.state import TrainState
 from halcyon.training.step import CONTROL_BITS, StepMetrics
+from halcyon.training.training_evaluation import TrainingEvaluation
 from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
 from halcyon_api.spec.divergence import RollbackSpec
-from halcyon_api.spec.evaluation import EVALUATION_BATCHES
 
 if TYPE_CHECKING:
     from halcyon.training.tasks import ModelTasks  # most runs have no tasks, and need not import what runs them
@@ -139,11 +133,8 @@ class Loop:
         self._clock = training.clock
         self._after_first_step = after_first_step
         self._controls = [self._control_array(value) for value in range(1 << CONTROL_BITS)]
-        token_bytes = padded_token_bytes(dataset.tokenizer.token_bytes) if program.objective.per_token else None
-        self._evaluation_sums = jax.jit(make_evaluation_step(program.objective, token_bytes), compiler_options=compiler_options())
-        last_k = program.template.average is not None and program.template.average.snapshots is not None
-        self._averaged = jax.jit(averaged_model, compiler_options=compiler_options(runs_once=True)) if last_k else averaged_model
         self._batches = training.batches
+        self._evaluation = TrainingEvaluation(self._settings, program, dataset, training.batches)
         self._pending: tuple[int, StepMetrics, float, Mapping[str, float]] | None = None
         """The last dispatched step: steps done, its numbers on the device, the seconds that it waited for its batch, and the numbers of
         that batch."""
@@ -191,7 +182,7 @@ class Loop:
         first = step
         if self._dataset.streams:
             self._text_wait_steps = {first, first + 1}
-        if step and self._evaluation_due(step) and self._best.is_missing(step) and not self._evaluate(state, step):
+        if step and self._evaluation.is_due(step) and self._best.is_missing(step) and not self._evaluate(state, step):
             return self._leave(state, step)
         if self._best.active:
             self._reporter.best(self._best.record, stopped=self._best.stop is not None)
@@ -224,7 +215,7 @@ class Loop:
                 self._report_pending()
                 self._profiler.stop(step, self._reporter.speed(), train_step)
             self._steps.prepare(self._dataset.schedule, self._batch_number(step))
-            evaluation_due = self._evaluation_due(step)
+            evaluation_due = self._evaluation.is_due(step)
             save_due = self._save_due(step)
             # The checkpoint of a step has the result of its evaluation, unless it must come before.
             if (save_due and not (evaluation_due and self._best.active)) or (evaluation_due and self._save_before_evaluation):
@@ -244,7 +235,7 @@ class Loop:
 
     def _saved_by_step(self, step: int) -> bool:
         """Whether the number of a step alone decides that its state is saved."""
-        before_evaluation = self._save_before_evaluation and self._evaluation_due(step)
+        before_evaluation = self._save_before_evaluation and self._evaluation.is_due(step)
         tasks = self._tasks is not None and self._tasks.is_due(step, self._settings.steps)
         return self._checkpointer.should_save(step) or self._export_due(step) or before_evaluation or tasks
 
@@ -408,33 +399,14 @@ class Loop:
     def _save_due(self, step: int) -> bool:
         return self._save_asked or self._checkpointer.should_save(step) or self._export_due(step)
 
-    def _evaluation_due(self, step: int) -> bool:
-        every = self._settings.evaluation.every_steps
-        return every > 0 and (step % every == 0 or step == self._settings.steps)
-
     def _evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluate the model on the held-out part. False: a notice came before there was text to evaluate on."""
         self._report_pending()
-        by_source = self._settings.evaluation.by_source
-        batches = self._settings.evaluation.batches or EVALUATION_BATCHES
-        sequences = batches * self._settings.batch_size
-        parts = {} if by_source is None else self._dataset.each
-        waiting = tuple(parts.values()) or (self._dataset,)
-        if self._dataset.streams and not self._wait_for_text(lambda: all(part.holds_validation(sequences) for part in waiting)):
+        if self._dataset.streams and not self._wait_for_text(self._evaluation.has_text):
             return False
         self._reporter.stage("evaluating")
-        model = self._program.evaluated(state)
-        if by_source is None:
-            sets = EvaluatedSets(self._evaluated(self._dataset, model, batches, state.reference))
-        else:
-            reference, held_out = state.reference, {name: part for name, part in parts.items() if part.validation_sequences}
-            found = {name: self._evaluated(part, model, batches, reference) for name, part in held_out.items()}
-            tags = {tag.name: tuple(name for name in tag.sources if name in found) for tag in by_source.tags}
-            sets = EvaluatedSets(total(found.values()), found, {tag: names for tag, names in tags.items() if names})
+        sets, average = self._evaluation.of(state)
         self._improved = self._best.evaluated(step, sets)
-        average = None
-        if state.average is not None:
-            average = self._evaluated(self._dataset, self._averaged(state.average, state.model), batches, state.reference)
         self._reporter.evaluated_sets(step, sets, average)
         if self._best.active:
             self._reporter.best(self._best.record, stopped=self._best.stop is not None)
@@ -459,21 +431,6 @@ class Loop:
         came = self._tasks.while_training(step, self._program.evaluated(state), until(self._checkpointer.skipped, step))
         self._reporter.stage("training")
         return came
-
-    def _evaluated(self, held_out: HeldOut, model: Model, batches: int, reference: Model | None) -> Evaluation:
-        """The result on at most this number of batches."""
-        if isinstance(self._batches, Evaluates):
-            return self._batches.evaluate(held_out, model, batches)
-        with self._program.tracing():
-            return evaluate(
-                held_out,
-                lambda batch: self._evaluation_sums(model, batch, reference),
-                batches=batches,
-                batch_size=self._settings.batch_size,
-                microbatches=self._program.microbatches,
-                sharding=self._program.batch_sharding,
-                fields=self._program.objective.fields,
-            )
 
     def _control(self, step: int) -> jax.Array:
         """The control value of this process for a step, counted from 0. All processes read it after they have dispatched the next step."""
