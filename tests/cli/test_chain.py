@@ -175,6 +175,18 @@ def test_texts_of_a_model_are_no_markup(tmp_path: Path) -> None:
     assert [line for line in lines if line.startswith("# ")] == ["# Report card: base", "# no heading | no cell"]
 
 
+def test_a_held_out_reward_is_no_held_out_loss(tmp_path: Path) -> None:
+    place = CheckpointSpec(root=f"file://{tmp_path / 'policy'}")
+    measured = [Row("evaluation", 1000.0 + step, {"step": step, "loss": -step / 10, "reward": step / 10}) for step in (3, 9)]
+    Recorder(place, group("policy"), seconds=60).flush([row(1, 0.1), *measured])
+    stage = card(place.root)["stages"][0]
+    assert stage["heldOut"] == []
+    assert stage["heldOutRewards"] == [{"step": 3, "reward": 0.3}, {"step": 9, "reward": 0.9}]
+    text = run(place.root).stdout
+    assert "| held-out reward | 0.3000 to 0.9000 |" in text
+    assert "held-out loss" not in text
+
+
 def test_answers_of_reinforcement_learning_are_shown_with_their_rewards(tmp_path: Path) -> None:
     store = trained(tmp_path, "policy")
     sample = Sample("2 + 2 = ?", "4", ("It is 4.", "5"), (1.0, 0.0), (3, 1), (True, True))

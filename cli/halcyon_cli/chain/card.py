@@ -184,6 +184,8 @@ def _results(stages: Sequence[Stage]) -> Iterator[Block]:
     if any(held_out):
         rows.append(("held-out loss", *(_before_and_after(found, 1) for found in held_out)))
         rows.append(("held-out bits per byte", *(_before_and_after(found, 2) for found in held_out)))
+    if any(stage.held_out_rewards for stage in stages):
+        rows.append(("held-out reward", *(_before_and_after(stage.held_out_rewards, 1) for stage in stages)))
     if not rows:
         return
     yield Table(("result", *(f"#{stage.run}" for stage in stages)), tuple(rows))
@@ -209,7 +211,7 @@ def _accuracy(stage: Stage, name: str) -> str:
     return f"{found.accuracy:.4f}{error}{best}"
 
 
-def _before_and_after(found: Sequence[tuple[int, float, float | None]], column: int) -> str:
+def _before_and_after(found: Sequence[tuple[float | None, ...]], column: int) -> str:
     values = [value for one in found if isinstance(value := one[column], (int, float)) and math.isfinite(value)]
     if not values:
         return NONE

@@ -56,6 +56,7 @@ def _stage_document(stage: Stage, price: float | None) -> dict[str, Any]:
         "cost": stage.cost(price),
         "seconds": stage.seconds.document(),
         "heldOut": [{"step": step, "loss": loss, "bitsPerByte": bits} for step, loss, bits in stage.held_out],
+        "heldOutRewards": [{"step": step, "reward": reward} for step, reward in stage.held_out_rewards],
         "averages": {name: {"step": step, "value": value} for name, (step, value) in stage.averages.items()},
         "tasks": {name: {"step": step, **found.document()} for name, (step, found) in stage.last_results.items()},
         "samples": [one.document() for found in stage.results[-1:] for one in found.samples],

@@ -239,10 +239,20 @@ class Stage:
     @property
     def held_out(self) -> list[tuple[int, float, float | None]]:
         """Step, loss and bits per byte of each evaluation on all sources together, in the order of steps."""
-        rows = [row for row in self.history.evaluations if "source" not in row and "tag" not in row] if self.history is not None else []
+        rows = [row for row in self._evaluations() if "reward" not in row]  # the loss of rewards is none of text
         found = [(row["step"], row["loss"], row.get("bitsPerByte")) for row in rows if isinstance(row.get("loss"), (int, float))]
         found += [(one.checkpoint.step, one.loss, one.bits_per_byte) for one in self.evaluations if one.loss is not None]
         return sorted(found, key=lambda one: one[0])
+
+    @property
+    def held_out_rewards(self) -> list[tuple[int, float]]:
+        """Step and mean reward of each evaluation of reinforcement learning, in the order of steps."""
+        return sorted((row["step"], row["reward"]) for row in self._evaluations() if isinstance(row.get("reward"), (int, float)))
+
+    def _evaluations(self) -> list[Mapping[str, Any]]:
+        """The evaluations on all sources together."""
+        rows = self.history.evaluations if self.history is not None else ()
+        return [row for row in rows if "source" not in row and "tag" not in row]
 
 
 def _tokens_before(trainer: TrainerSpec, step: int) -> int:

@@ -141,7 +141,8 @@ def thin_out(store: Store, newest: int) -> None:
 
 
 def _sample(document: dict[str, Any]) -> Sample:
-    sample = Sample(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
+    sample = Sample(**fields)
     if len({len(sample.answers), len(sample.rewards), len(sample.tokens), len(sample.ended)}) > 1:
         raise ValueError("the answers, rewards, tokens and ends of a prompt are not equally many")
     return sample
