@@ -9,7 +9,7 @@ import pytest
 
 
 def few_of(cases: Iterable[Any], few: Collection[Any]) -> list[Any]:
-    """The cases as parameters of one name; those that are not among the few have the marker `variant`.
+    """The cases as parameters of a test. Those that are not in `few` have the marker `variant`.
 
     Raises:
         ValueError: One of the few is no case.

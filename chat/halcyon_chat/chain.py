@@ -30,7 +30,7 @@ class Stage:
         name: Its name, also of its files.
         command: The arguments of `halcyon`.
         key: A hash of everything that the stage depends on.
-        document: The run document; None: the stage is no run.
+        document: The run document; None: the stage is not a run.
         result: Folder of its results that must be complete or absent. The command writes to `partial(result)`. None: it needs none.
     """
 
@@ -42,7 +42,7 @@ class Stage:
 
     @property
     def steps(self) -> int | None:
-        """Steps of a training; None: the stage is none."""
+        """Steps of a training; None: the stage does not train."""
         if self.document is None or not _trains(self.document):
             return None
         return self.document["spec"]["trainer"]["steps"]
@@ -59,10 +59,10 @@ def partial(result: Path) -> Path:
 
 
 def in_order(documents: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Run documents in the order of their ``spec.after``: a chain, one behind the other.
+    """Run documents in the order of their ``spec.after``: a chain, each after the one before.
 
     Raises:
-        Broken: They are no chain.
+        Broken: They do not form a chain.
     """
     after: dict[str | None, dict[str, Any]] = {}
     for document in documents:
@@ -93,10 +93,10 @@ def stages(documents: Iterable[dict[str, Any]], folder: Path, versions: Sequence
     Args:
         documents: The run documents, in any order.
         folder: Folder of the chain, an absolute path.
-        versions: What the made text depends on, such as the version of Python.
+        versions: Versions that decide the generated text, such as that of Python.
 
     Raises:
-        Broken: They are no chain.
+        Broken: The documents do not form a chain.
     """
     chain = in_order(documents)
     found: list[Stage] = []
@@ -132,14 +132,14 @@ def model_of(found: Sequence[Stage]) -> Stage:
 
 
 def left(found: Sequence[Stage], done: Mapping[str, str]) -> tuple[Stage, ...]:
-    """The stages that are still to be run: the first one that is not done, and all behind it.
+    """The stages that must still run: the first one that is not done, and all after it.
 
     Args:
         found: All stages.
         done: The key with which each stage was done, by name.
 
     Raises:
-        Broken: A run was done from another document or other text. Its root holds that training, so it cannot be begun again there.
+        Broken: A run was done from another document or other text. Its root holds that training, so another one cannot begin there.
     """
     for place, stage in enumerate(found):
         if done.get(stage.name) == stage.key:

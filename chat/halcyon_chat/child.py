@@ -26,7 +26,7 @@ def end_with(parent: int) -> None:
 
 
 def main() -> None:
-    """Run the command line of `halcyon` with the arguments behind the parent's process id."""
+    """Run the command line of `halcyon` with the arguments after the parent's process id."""
     end_with(int(sys.argv[1]))
     sys.argv = ["halcyon", *sys.argv[2:]]
     runpy.run_module("halcyon_cli.main", run_name="__main__")

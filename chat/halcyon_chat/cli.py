@@ -54,7 +54,7 @@ def run_chain(place: Folder, found: tuple[Stage, ...]) -> None:
 
     Raises:
         Broken: A run was done from another document.
-        Failed: A stage has ended badly.
+        Failed: A stage has ended with an error.
     """
     records, view = place.records(), View(_CONSOLE, len(found))
     todo = left(found, {name: record.key for name, record in records.items()})
@@ -82,7 +82,7 @@ def serve_page(model: Stage, port: int) -> None:
     """Serve the chat page until an interrupt.
 
     Raises:
-        Failed: The server has ended badly.
+        Failed: The server has ended with an error.
     """
     process = start(["serve", str(model.root), "--name", model.name, "--port", str(port)], stdout=subprocess.DEVNULL)
     _CONSOLE.print(

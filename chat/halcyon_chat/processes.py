@@ -15,7 +15,7 @@ _TAIL_BYTES = 8192
 
 
 class Failed(Exception):
-    """A stage has ended badly. The message is a sentence, and what the process said last."""
+    """A stage has ended with an error. The message is a sentence, and the last lines that the process printed."""
 
 
 def run(arguments: Sequence[str], log: Path, on_event: Callable[[dict[str, Any]], object]) -> None:
@@ -27,8 +27,8 @@ def run(arguments: Sequence[str], log: Path, on_event: Callable[[dict[str, Any]]
         on_event: Called with each JSON object that it prints.
 
     Raises:
-        Failed: It has ended badly.
-        KeyboardInterrupt: This process was interrupted. The stage has ended before: a training has saved its last step.
+        Failed: It has ended with an error.
+        KeyboardInterrupt: This process was interrupted. The process of the stage has ended, and a training has saved its last step.
     """
     with log.open("ab") as file:
         before = file.tell()
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str], log: Path, on_event: Callable[[dict[str, Any]]
 
 
 def start(arguments: Sequence[str], errors: IO[bytes] | None = None, stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
-    """Start `halcyon` in a process that ends with this one. Its errors go to the given file, or where those of this process go."""
+    """Start `halcyon` in a process that ends with this one. Its standard error is the given file, or that of this process."""
     command = [sys.executable, "-m", "halcyon_chat.child", str(os.getpid()), *arguments]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=errors)
 
@@ -64,7 +64,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def event_of(line: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line; None: it is none."""
+    """The JSON object of a line; None: the line is something else."""
     try:
         found = json.loads(line)
     except ValueError:
@@ -73,12 +73,12 @@ def event_of(line: bytes) -> dict[str, Any] | None:
 
 
 def reason(code: int) -> str:
-    """What an exit code says of a process."""
+    """How a process with this exit code ended, as a part of a sentence."""
     return f"the process was killed by signal {-code}" if code < 0 else f"the process ended with exit code {code}"
 
 
 def last_lines(log: Path, begin: int) -> str:
-    """The last lines of a file behind a position, for the message of a failure."""
+    """The last lines of a file after a position, for the message of a failure."""
     with log.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(begin, size - _TAIL_BYTES))

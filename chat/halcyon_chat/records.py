@@ -17,19 +17,19 @@ from halcyon_api.yaml_text import InvalidYaml, dump, read_documents
 from halcyon_chat.chain import Broken, Stage, partial
 
 _MARK = ".halcyon-chat"
-"""File of each folder that this program may delete; its lock is held while a chain runs."""
+"""File in each folder whose content this program may delete. A process that runs the chain holds its lock."""
 _PATH = re.compile(r"(/[A-Za-z0-9._=-]+)+")
 """Paths that a run document can name (`halcyon_api.spec.origin.ROOT_PATTERN`)."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A stage that has ended well.
+    """A stage that has succeeded.
 
     Attributes:
         key: The key of the stage.
         seconds: Duration of its last process.
-        came: What came of it, in a few words.
+        came: Its result, in a few words.
     """
 
     key: str
@@ -54,10 +54,10 @@ class Folder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder, and hold it for this process alone. The kernel ends the hold with the process.
+        """Create the folder, and lock it for this process. The kernel releases the lock when the process ends.
 
         Raises:
-            Broken: Another process holds it, or it is a folder of something else.
+            Broken: Another process has the lock, or the folder has other files.
         """
         self._check()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ class Folder:
         return ", ".join(f"{one['task']} {one['accuracy']:.3f} ± {one['standardError']:.3f}" for one in tasks)
 
     def keep(self, stage: Stage, seconds: float, came: str) -> None:
-        """Record that a stage is done. Its results are complete first."""
+        """Give the complete results of a stage their name, then record that the stage is done."""
         if stage.result is not None:
             shutil.rmtree(stage.result, ignore_errors=True)
             partial(stage.result).rename(stage.result)
@@ -143,7 +143,7 @@ def read_chain(folder: Path) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file at once: a killed process leaves the old file or the new one."""
+    """Replace a file atomically: a killed process leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = path.with_name(f".{path.name}")
     with partial_path.open("w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Shows the stages: one updated line on a terminal; elsewhere a plain line at times."""
+"""Shows the stages: one updated line on a terminal; elsewhere a plain line at intervals."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Events:
 
     Attributes:
         step: Steps or batches done.
-        of: All of them; None: not known.
+        of: Steps or batches of the stage; None: not known.
         words: The newest numbers in a few words.
-        came: What came of the stage so far.
+        came: The result of the stage so far.
         on_change: Called after each event.
     """
 
@@ -81,12 +81,12 @@ class View:
         self.say(self._line(number, stage.name, record.came, f"done before, in {duration(record.seconds)}"), "dim")
 
     def done(self, number: int, stage: Stage, record: Record) -> None:
-        """Print the line of a stage that has ended well."""
+        """Print the line of a stage that has succeeded."""
         self.say(self._line(number, stage.name, record.came, duration(record.seconds)))
 
     @contextmanager
     def stage(self, number: int, stage: Stage) -> Iterator[Events]:
-        """Show a stage inside the block; its events are added to what the block gets."""
+        """Show a stage while the block runs. The block adds the events of the stage to the object that it gets."""
         events = Events(stage.steps)
         began = self._clock()
         if self._console.is_terminal:

@@ -101,7 +101,7 @@ class Chain:
         assert process.returncode == 0, self.tail()
 
     def tail(self) -> str:
-        """The last words that it has printed."""
+        """The end of its output."""
         return self.printed.read_text()[-3000:]
 
     @property

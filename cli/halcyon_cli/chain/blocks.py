@@ -1,4 +1,4 @@
-"""What a report card is made of, whatever it is written as."""
+"""The parts of a report card, which do not depend on its file format."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves of a stage: a picture where pictures can be shown, and a line of text elsewhere."""
+    """The curves of a stage: a picture in HTML, lines of text in Markdown."""
 
     history: History
 

@@ -1,4 +1,4 @@
-"""Figures of the original nanochat, to stand beside those of a chain. Pure.
+"""Figures of the original nanochat, which the report card shows beside those of a chain. Pure.
 
 The sources are its repository, github.com/karpathy/nanochat: the leaderboard "time to GPT-2" (``dev/LEADERBOARD.md``, March 2026), and the
 report card in the README of its first commit (October 2025). All of them were measured on eight H100 GPUs.
@@ -62,7 +62,7 @@ ROWS = (
 
 
 def comparable(core_tasks: int) -> list[str]:
-    """What may be compared with the original, and what may not.
+    """Sentences that name the figures that can be compared with the original, and those that cannot.
 
     Args:
         core_tasks: Tasks in the chain's CORE; 0: it has none.

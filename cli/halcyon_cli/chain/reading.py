@@ -1,8 +1,8 @@
 """Reads the stages of a chain from their roots, and follows the lineage that each run has recorded.
 
 A root is one stage. A run that began from another one recorded the root of that run, so the chain is read backwards from its last run. The
-root of a run of task ``evaluate`` is no stage: its results belong to the run whose checkpoint it evaluated. What cannot be read is said in
-the notes, and the rest of the report is made without it.
+root of a run of task ``evaluate`` is not a stage: its results belong to the run whose checkpoint it evaluated. The notes name everything
+that cannot be read, and the report is made without it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Reader:
         self._notes: list[str] = []
 
     def add(self, store: Store, *, asked: bool) -> None:
-        """Add a root and everything that it comes from."""
+        """Add a root, and the roots of the runs that its run began from."""
         if store.root in self._seen or len(self._seen) >= MOST_STAGES:
             return
         self._seen.add(store.root)
@@ -133,7 +133,7 @@ class _Reader:
         self._results.append((root, results if step else results.model_copy(update={"step": -1})))
 
     def chain(self) -> Chain:
-        """The chain of everything that was added."""
+        """The chain of all roots and results that were added."""
         stages = dict(self._stages)
         notes = list(self._notes)
         for evaluation, results in self._evaluating:

@@ -72,7 +72,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage.
+    """A stage of a chain.
 
     Attributes:
         run: Name of the run.
@@ -82,7 +82,7 @@ class Stage:
         results: Results of tasks on its models, by step; the newest last.
         evaluations: Evaluations of its checkpoints by runs of task ``evaluate``, the newest step last.
         rollouts: Answers that the stage sampled in its last step, if it is one of reinforcement learning.
-        notes: One sentence about everything that could not be read.
+        notes: What could not be read, one sentence each.
     """
 
     run: str
@@ -194,7 +194,7 @@ class Stage:
 
     @property
     def unplaced(self) -> int:
-        """Process groups that did not record their chips, so that no cost of them is known."""
+        """Number of process groups that did not record their chips, so that their cost is not known."""
         return sum("chips" not in self._place_of(group) for group in self._groups)
 
     def cost(self, price: float | None) -> float | None:
@@ -276,6 +276,6 @@ def seconds_of(stages: Sequence[Stage]) -> GoodputSeconds:
 
 
 def cost_of(stages: Sequence[Stage], price: float | None) -> float | None:
-    """Cost of some stages together; None: the price of none is known. `price` counts before the prices of the documents."""
+    """Cost of some stages together; None: no cost is known. `price`, if it is given, replaces the prices of the documents."""
     known = [cost for stage in stages if (cost := stage.cost(price)) is not None]
     return math.fsum(known) if known else None

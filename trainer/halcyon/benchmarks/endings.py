@@ -19,7 +19,7 @@ from halcyon.models.axes import BATCH, POSITION
 SHORTEST = 32
 """Positions of the shortest texts."""
 _LEAST_SHARED = 8
-"""Positions from which a text is worth a cache."""
+"""Positions of the shortest text that is computed apart from its endings."""
 
 
 class Group(NamedTuple):
@@ -33,7 +33,11 @@ class Group(NamedTuple):
         return self.rows[0].inputs[: self.rows[0].context]
 
     def shape(self, most: int) -> tuple[int, int]:
-        """Positions of the text and of the endings in the batch that the group belongs to; `most` are those of the model."""
+        """Positions of the text and of the endings in the group's batch.
+
+        Args:
+            most: Positions of the model.
+        """
         longest = max(len(row.targets) for row in self.rows)
         length, ending = bucket(len(self.text), SHORTEST), power(longest, 1)
         return (length, ending) if length + ending <= most else (len(self.text), longest)

@@ -2,8 +2,8 @@
 
 A training spreads its parameters over the devices of all processes, so every use of them is a collective that all processes must begin
 together. Texts end at different lengths, and programs that a model wrote run for different times, so processes would wait for each other.
-With a copy on its own devices, a process computes its share of the examples alone, and the answers are put together at the end. A notice
-of preemption or an error of one process then ends all in order.
+With a copy on its own devices, a process computes its share of the examples alone, and the answers are put together at the end. There all
+processes also learn of a preemption notice or an error of one process, and end the tasks together.
 
 The parameters go through the memory of the host, one array after the other. The copy has no padding of the vocabulary: it is the model that
 `halcyon.load` reads from the checkpoint of the step.
@@ -54,7 +54,7 @@ def own_copy(model: Any, shapes: CausalLM, devices: Sequence[Any] | None = None)
         devices: The devices of the copy. Default: those of this process.
 
     Raises:
-        Exception: The devices have no memory for it. This process has taken part in all collectives before.
+        Exception: The devices lack memory. It is raised after the last collective, so that no other process waits for this one.
     """
     devices = devices or jax.local_devices()
     wanted, tree = jax.tree.flatten(shapes)

@@ -1,4 +1,4 @@
-"""The command ``halcyon samples``: prompts and answers of a run with rewards, from beside its checkpoints."""
+"""The command ``halcyon samples``: sampled answers of a run with their rewards, which are kept beside its checkpoints."""
 
 from __future__ import annotations
 

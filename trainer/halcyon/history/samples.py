@@ -3,8 +3,8 @@
 The file of a step is ``samples/<step>.json.zst``: JSON in a Zstandard frame with a checksum. It has the hash of the answers' tokens, so the
 rewards of a step that is done again are read only if its answers are the same.
 
-The number of files is bounded: the newest `NEWEST` steps have theirs, and earlier steps have it if a power of two divides them, which grows
-with the run.
+The number of files is bounded: the newest `NEWEST` steps keep their files, and of earlier steps the multiples of a power of two, which
+grows with the number of steps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NAME = re.compile(r"(\d{9,})\.json\.zst")
 
 
 class DamagedSamples(ValueError):
-    """A file is not what was written. The message names its key."""
+    """A file does not hold what was written. The message names its key."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Sample:
         answers: The answers as texts.
         rewards: The reward of each.
         tokens: Tokens of each.
-        ended: Whether the model ended it; else it was cut at its most tokens.
+        ended: Whether the model ended it; else it was cut.
     """
 
     prompt: str
@@ -122,7 +122,7 @@ def sampled_steps(store: Store) -> list[int]:
 
 
 def is_kept(step: int, newest: int) -> bool:
-    """Whether the file of a step stays when `newest` is the last step: at most 2 `NEWEST` files do."""
+    """Whether the file of a step is kept when `newest` is the last step. At most 2 `NEWEST` files are kept."""
     stride = 1
     while newest > NEWEST * stride:
         stride *= 2
@@ -130,7 +130,7 @@ def is_kept(step: int, newest: int) -> bool:
 
 
 def thin_out(store: Store, newest: int) -> None:
-    """Delete the files that need not stay when `newest` is the last step.
+    """Delete the files that are not kept when `newest` is the last step.
 
     Raises:
         StoreFailure: The store did not answer.

@@ -17,7 +17,7 @@ MARKS = ("<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end
 
 
 class Calculator:
-    """Answers calls.
+    """Computes the results of calls.
 
     Args:
         tokenizer: A tokenizer with the marks.

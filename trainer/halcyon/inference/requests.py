@@ -11,11 +11,12 @@ from halcyon.inference.pages import Prefix
 from halcyon.inference.sampling import Sampling
 
 CHUNKS = (16, 64, 256)
-"""Tokens of a prompt that are computed together: a last, shorter part is filled up to one of these sizes."""
+"""Sizes of the parts of a prompt that are computed at once. A last, shorter part is padded to one of these sizes."""
 _SHORT_CHUNK, _SHORT_UNTIL = 64, 256
-"""Chunks that begin before this position have this size, so that short prompts can share a beginning; later ones have the largest size."""
+"""Chunks that begin before `_SHORT_UNTIL` have `_SHORT_CHUNK` tokens, so that short prompts can share a beginning. Later chunks have the
+largest size."""
 PAGE = 16
-"""Positions of a page; that of `halcyon.models.cache.Cache.of`."""
+"""Positions of a page, as in `halcyon.models.cache.Cache.of`."""
 
 Finish = Literal["stop", "length"]
 """Why a text ended: at a token or a string that ends it, or at its greatest length."""
@@ -66,7 +67,7 @@ class Request:
     """Tokens of the prompt that are computed."""
     reused: int = 0
     is_marked: bool = True
-    """Whether the slot knows all tokens of the chunks that were found."""
+    """Whether the slot has the tokens of the shared chunks, for the repetition penalty."""
     generated: int = 0
 
     @property

@@ -68,12 +68,12 @@ class Answered(NamedTuple):
     sampled: np.ndarray
     """Whether the model chose a token; the calculator wrote the others: bool [row, place]."""
     ended: np.ndarray
-    """Whether the model ended the answer; else it was cut at its most tokens: bool [row]."""
+    """Whether the model ended the answer; else it was cut: bool [row]."""
 
 
 @dataclass(frozen=True)
 class RolloutShape:
-    """What decides the program.
+    """The shapes and constants of the programs.
 
     Attributes:
         rows: Rows of a call, over all devices; the devices that divide a batch divide it.
@@ -122,7 +122,7 @@ class Rollouts:
         mesh: The mesh of the run.
         shape: The shapes of all calls.
         seed: Seed of the keys.
-        calculator: Answers the calls in the texts. None: there are none.
+        calculator: Computes the results of calls. None: the model cannot call it.
         compiler_options: XLA's options.
     """
 
@@ -261,7 +261,7 @@ def _decoded(model: Any, state: _State, forced: jax.Array, waiting: jax.Array, *
         forced: Tokens that are taken in the place of sampled ones; negative: none. int32 [row, place].
         waiting: Rows that go on: bool [row].
         shape: The shapes.
-        pause: A sampled token after which a row waits. None: there is none.
+        pause: The sampled token after which a row waits. None: no row waits.
     """
     numbers, ends = jnp.arange(len(forced)), jnp.asarray(shape.ends, jnp.int32)
 

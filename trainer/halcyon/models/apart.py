@@ -1,4 +1,4 @@
-"""The blocks of a model apart, for programs that compute few tokens.
+"""The blocks of a model as separate arrays (apart), for programs that compute few tokens.
 
 A scan over stacked blocks takes one block out of the stack in each iteration. On a CPU, XLA copies its weights for that. A step that
 computes one token uses each weight once, so the copy takes longer than the products. With the blocks apart, a program has a part for each
@@ -25,11 +25,11 @@ Model = TypeVar("Model", bound=eqx.Module)
 MOST_BLOCKS = 64
 """Blocks of the longest model that is taken apart: a program of more blocks would compile for minutes."""
 LEAST_BYTES = 1 << 20
-"""The size of the stacks from which the copies matter. A smaller model keeps its stacks, whose programs compile faster."""
+"""Least size of the stacks for which the copies matter. A smaller model keeps its stacks, because their programs compile faster."""
 
 
 def taken_apart(model: Model) -> Model:
-    """`model` with its blocks apart if that makes its programs faster: on one CPU device, with weights that are worth it."""
+    """`model` with its blocks apart if that makes its programs faster: on one CPU device, with at least `LEAST_BYTES` of weights."""
     stacks = [node for node in jax.tree.leaves(model, is_leaf=_is_stack) if _is_stack(node)]
     weights = [leaf for stack in stacks for leaf in jax.tree.leaves(stack)]
     fits = sum(stack.layers.size for stack in stacks) <= MOST_BLOCKS and sum(leaf.nbytes for leaf in weights) >= LEAST_BYTES

@@ -17,7 +17,7 @@ from halcyon.models.parts.linear import Linear
 Model = TypeVar("Model", bound=eqx.Module)
 
 LEAST_WEIGHTS = 4096
-"""Linear maps with fewer weights, such as gates, keep their type: they are small and decide much."""
+"""Linear maps with fewer weights, such as gates, keep their type: they need little memory, and their errors have large effects."""
 
 
 def quantized(model: Model, *, integers: bool = False) -> Model:

@@ -1,7 +1,7 @@
 """``POST /v1/embeddings``: a vector for each text, from the features of the model after its last norm.
 
-The vector of a text has length 1. It is the mean of the features of all positions, or those of the last position. A model that was trained
-to write text gives usable vectors for search among similar texts, not the vectors of a model that was trained for it.
+The vector of a text has norm 1. It is the mean of the features of all positions, or the features of the last position. For search among
+similar texts, the vectors of a model that was trained to write text are usable, but worse than those of a model that was trained for it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class EmbeddingQuestion(BaseModel):
 
 
 class Embedder:
-    """Makes the vectors. `vector` belongs to the engine's thread.
+    """Makes the vectors. Only the engine's thread may call `vector`.
 
     Args:
         pooling: The features that are taken.
@@ -97,7 +97,7 @@ class Embedder:
         return ids
 
     def vector(self, served: Served, ids: np.ndarray) -> np.ndarray:
-        """The vector of a text: float32 [embed], of length 1."""
+        """The vector of a text: float32 [embed], of norm 1."""
         size = min(power(len(ids), _SHORTEST), max(self._length, len(ids)))
         with context_of(mesh_of(served.model)):
             found = _pooled(served.model, np.pad(ids, (0, size - len(ids))), np.int32(len(ids)), pooling=self._pooling, dtype=self._compute)

@@ -2,8 +2,8 @@
 
 All processes take part: each has a copy of the model on its own devices and asks it every n-th example (`halcyon.benchmarks.own_copy` has
 the reason). Process 0 keeps the results in the root after each task (`halcyon_api.task_results`). So a process that resumes at the step
-runs only the tasks that are missing, and a step whose tasks take longer than the machines live is passed all the same. Nothing here has a
-part in a training step: the losses are bitwise those of a run without tasks.
+runs only the tasks that are missing, and several process groups together can run tasks that take longer than one of them lives. Nothing
+here has a part in a training step: the losses are bitwise those of a run without tasks.
 """
 
 from __future__ import annotations

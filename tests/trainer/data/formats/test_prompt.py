@@ -19,7 +19,7 @@ ASKED = {"role": "user", "content": "1+1?"}
 
 
 def documents(value: Any, **options: Any) -> list[tuple[str, list[str]]]:
-    """Of each document the text, and the stretches that count: the reference."""
+    """The text of each document, and the part that counts: the reference."""
     formatter = build_formatter(FormatSpec(prompt=PromptFormatSpec(**options)), TOKENIZER, where="spec.data.sources[sums].format")
     found = formatter([row(value)])
     assert all(one.weights is not None for one in found)

@@ -26,7 +26,7 @@ constant = 3
 
 
 def counting(prompts: list[str], answers: list[str], references: list[str]) -> list[float]:
-    """A reward that is another one each time, as that of a service may be."""
+    """A reward that differs at each call, as that of a service may."""
     CALLS.append((prompts, answers, references))
     return [len(CALLS) + place / 8 for place in range(len(answers))]
 
@@ -58,7 +58,7 @@ def test_the_named_rewards_compare_numbers(tmp_path: Path) -> None:
 
 
 def test_a_step_that_is_done_again_gets_the_same_rewards(tmp_path: Path) -> None:
-    """The function returns other numbers each time, and is asked once; other answers of the same step are judged anew."""
+    """The function returns other numbers at each call. It is called once for the same answers, and again for other answers of the step."""
     CALLS.clear()
     first = records(tmp_path, f"{HERE}:counting").of_step(3, asked("x"), answered("one", "two"))
     assert CALLS == [(["ABC", "ABC"], ["one", "two"], ["x", "x"])]

@@ -39,7 +39,7 @@ def numbers_of(result: TaskResult) -> TaskNumbers:
 
 
 def samples_of(chosen: Chosen, answers: Sequence[Answer]) -> list[AnswerSample]:
-    """The first answers of a task, for readers; none of CORE, whose texts are long, and of answers that are given."""
+    """The first answers of a task, for readers; none for CORE, whose texts are long, and none for given answers."""
     if not isinstance(chosen, ChosenTask):
         return []
     found: list[AnswerSample] = []

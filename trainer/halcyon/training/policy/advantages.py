@@ -30,8 +30,8 @@ def advantages(rewards: np.ndarray, kind: Literal["standardized", "centred"]) ->
 
 
 def equal_groups(rewards: np.ndarray) -> np.ndarray:
-    """Whether all rewards of a group are equal, so that its answers have no gradient: bool [prompt]. A mean can round, so it does not
-    decide."""
+    """Whether all rewards of a group are equal, so that its answers have no gradient: bool [prompt]. Rewards are compared with each other,
+    because their mean may be rounded."""
     return rewards.max(axis=1) == rewards.min(axis=1)
 
 

@@ -39,7 +39,7 @@ from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 _TRAINING, _EVALUATION = 1, 2
-"""Numbers of the keys of the two uses of answers."""
+"""Purposes of answers, as numbers for their keys."""
 _REQUEST_SECONDS = 60.0
 
 
@@ -170,7 +170,7 @@ class PolicyBatches:
         return jax.make_array_from_callback(whole.shape, self._program.batch_sharding, lambda index: whole[index])
 
     def _sampling_program(self) -> Callable[[TrainState], Model]:
-        """A function that makes the model that samples, of a state that keeps it."""
+        """A function from a state to the model that samples, for a run whose state keeps the weights that sample."""
         trained, steps = self._program.trained, self._policy.updates_per_rollout
 
         def whole(state: TrainState) -> Model:
@@ -199,7 +199,7 @@ class PolicyBatches:
 def policy_batches(
     spec: TrainingRunSpec, processes: ProcessGroup, on_warning: Callable[[str], object]
 ) -> Callable[[Dataset, Program, TrainerSpec], PolicyBatches]:
-    """What makes the source of a run with ``objective.policy``; see `halcyon.training.batch_source.BuildBatchSource`.
+    """A function that makes the batch source of a run with ``objective.policy``; see `halcyon.training.batch_source.BuildBatchSource`.
 
     Args:
         spec: The run's spec.

@@ -24,14 +24,14 @@ from halcyon.training.policy.answers import Question, texts_of
 from halcyon.training.policy.rewards import Reward
 
 _THIN_STEPS = 64
-"""Steps between two looks for samples that need not stay."""
+"""Steps between two deletions of samples that need not stay."""
 
 
 class RecordedRewards:
     """Computes rewards, or reads those that an earlier process has kept.
 
-    The numbers of a function of the user's own are written before they are used, because it may call a service. If they cannot be written,
-    the run ends. The rewards with a name are pure, so their samples are written for readers alone, and a failure is a warning.
+    The numbers of a function of the user are written before they are used, because it may call a service. If they cannot be written, the
+    run ends. The built-in rewards are pure, so their samples are written only for readers, and a failure is a warning.
 
     Args:
         reward: The reward function.

@@ -1,4 +1,4 @@
-"""Reward functions: those with a name, and functions of the user's own package by their import path.
+"""Reward functions: the built-in ones, and functions of the user by their import path.
 
 A reward function is called with three lists of texts, one entry for each answer, and returns one finite number for each answer:
 
