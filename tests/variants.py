@@ -12,7 +12,7 @@ def few_of(cases: Iterable[Any], few: Collection[Any]) -> list[Any]:
     """The cases as parameters of a test. Those that are not in `few` have the marker `variant`.
 
     Raises:
-        ValueError: One of the few is no case.
+        ValueError: One of `few` is not a case.
     """
     listed = list(cases)
     if unknown := [case for case in few if case not in listed]:

@@ -25,7 +25,7 @@ _UNUSED = ("rustbpe", "tiktoken", "pyarrow", "pyarrow.parquet", "requests")
 
 
 class Numbers:
-    """A tokenizer whose texts are numbers of tokens. Its special tokens are no tokens of the model, so they never end a text."""
+    """A tokenizer whose texts are numbers of tokens. The model lacks the ids of its special tokens, so these never end a text."""
 
     def __init__(self, vocabulary: int) -> None:
         self._vocabulary = vocabulary

@@ -92,7 +92,7 @@ def test_the_loss_compares_trained_sampling_and_first_weights_on_any_mesh() -> N
     clipped = (weights * (inside * ADVANTAGES < ratio * ADVANTAGES)).sum()
     assert 0 < clipped < 1
     assert float(metrics.metrics["clipped_tokens"]) == pytest.approx(clipped, rel=1e-5)
-    # Step 4 is no beginning of a rollout of 3 steps, so the weights that sample stay; step 6 is one.
+    # The weights that sample change every 3 steps: they stay at step 4, and change at step 6.
     same = zip(flatten(after.sampler), flatten(state.sampler), strict=True)
     assert all(np.array_equal(np.asarray(one.value), np.asarray(two.value)) for one, two in same)
     later, _ = one_step(whole, dataclasses.replace(state, step=np.int32(6)), arrays)

@@ -17,7 +17,7 @@ _LEFT_OUT = frozenset({"encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_da
 """Packages whose docstrings say little about Python: tables of characters, an editor, copied tools."""
 _SENTENCE = re.compile(r"(.+?[.])(?:\s|$)")
 _BAD = re.compile(r"[`{}<>|\\]|::|https?:|\s--|\.\.\.")
-"""Markup, usage lines and cut sentences, which are no answers."""
+"""Markup, usage lines and cut sentences, which cannot be answers."""
 
 
 def conversations(root: Path | None = None) -> Iterator[tuple[Turn, ...]]:

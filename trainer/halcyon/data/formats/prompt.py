@@ -100,7 +100,7 @@ class PromptFormatter:
 
 
 def _text(value: Any) -> str:
-    """A reference as text: the texts of a message's parts joined, and any other value that is no text as JSON."""
+    """A reference as text. The texts of a message's parts are joined; any other value that is not a text becomes JSON."""
     if isinstance(value, str):
         return value
     if value is None:

@@ -71,7 +71,7 @@ def reward_named(name: str) -> Reward:
         name: ``gsm8k``, ``spellingBee``, or an import path.
 
     Raises:
-        BadConfiguration: It does not import, or is no function.
+        BadConfiguration: It does not import, or it is not a function.
     """
     module_name, _, attribute = name.partition(":")
     if not attribute:
