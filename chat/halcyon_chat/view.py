@@ -36,7 +36,7 @@ class Events:
         self._last, self._held_out = "", ""
 
     def add(self, event: dict[str, Any]) -> None:
-        """Take in one event of the log (docs/reference/log.md)."""
+        """Take in one event of the log (docs/reference/metrics.md)."""
         match event.get("event"):
             case "step":
                 self.step = event["step"]
