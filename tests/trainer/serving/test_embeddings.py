@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import haliax as hax
 import numpy as np
 import openai
@@ -9,9 +11,13 @@ import pytest
 
 from halcyon.models import Inputs
 from halcyon.serving.embeddings import Embedder, Pooling
+from halcyon.serving.errors import ApiError
 from halcyon.serving.limits import Limits
+from halcyon.serving.metrics import Metrics
 from halcyon.serving.served import Served
-from tests.trainer.serving.running import Running, running
+from halcyon.serving.worker import Worker
+from tests.suite.limits import limit
+from tests.trainer.serving.running import SETTINGS, Running, running
 
 
 def _expected(tiny: Served, text: str, pooling: Pooling) -> np.ndarray:
@@ -42,6 +48,25 @@ def test_vectors_are_those_of_the_features(tiny: Served, pooling: Pooling) -> No
         assert (plain.usage.prompt_tokens, plain.usage.total_tokens) == (len(ids), len(ids))
         _refused(server, client)
         server.wait_until_idle()
+
+
+def test_a_call_that_was_cancelled_leaves_the_engine_alive(tiny: Served) -> None:
+    """As when a client goes away before its vector is computed."""
+    worker, gate, ran = Worker(tiny, SETTINGS, Limits(), Metrics()), threading.Event(), list[str]()
+    worker.start()
+    try:
+        first = worker.call(lambda: gate.wait(limit(60)))
+        second = worker.call(lambda: ran.append("second"))
+        assert second.cancel()
+        gate.set()
+        assert first.result(limit(60))
+        assert worker.call(lambda: "third").result(limit(60)) == "third"
+        assert not ran
+        assert worker.fault == ""
+    finally:
+        worker.stop(limit(30))
+    with pytest.raises(ApiError, match="the server ends"):
+        worker.call(lambda: "fourth").result(limit(60))
 
 
 def _refused(server: Running, client: openai.OpenAI) -> None:

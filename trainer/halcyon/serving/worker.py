@@ -9,11 +9,12 @@ request is lost or changes its weights (`Worker.adopt`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -185,10 +186,13 @@ class Worker:
                 ticket.push(Part(fault="draining"))
 
     def call(self, function: Callable[[], Result]) -> Future[Result]:
-        """Call a function in the engine's thread, between two steps. It takes no room: `reserve` does."""
+        """Call a function in the engine's thread, between two steps, unless its future was cancelled before. It takes no room: `reserve`
+        does."""
         done: Future[Result] = Future()
 
         def run() -> None:
+            if not done.set_running_or_notify_cancel():
+                return  # nobody waits for it, and its future takes no result any more
             try:
                 done.set_result(function())
             except Exception as error:  # the thread must live
@@ -196,7 +200,8 @@ class Worker:
 
         self._inbox.put(run)
         if not self._thread.is_alive():  # it has ended meanwhile, and takes nothing from the queue any more
-            done.set_exception(draining())
+            with contextlib.suppress(InvalidStateError):  # the call was its last one
+                done.set_exception(draining())
         return done
 
     def cancel(self, tickets: Sequence[Ticket]) -> None:
