@@ -266,15 +266,19 @@ class Worker:
             self._fail(generation, "draining")
 
     def _take_commands(self) -> None:
-        """Carry out what other threads asked for; wait for it if there is nothing to compute."""
+        """Carry out what other threads asked for; wait for it if there is nothing to compute.
+
+        What comes meanwhile waits until the next step: vectors that clients ask for one after another must not stop the texts.
+        """
         wait = not any(generation.engine.unfinished for generation in self._generations)
         try:
             command = self._inbox.get(timeout=_WAKE_SECONDS) if wait else self._inbox.get_nowait()
-            while True:
-                command()
-                command = self._inbox.get_nowait()
         except Empty:
             return
+        more = self._inbox.qsize()
+        command()
+        for _ in range(more):  # no other thread takes from the queue
+            self._inbox.get_nowait()()
 
     def _begin(self, tickets: Sequence[Ticket]) -> None:
         for ticket in tickets:
