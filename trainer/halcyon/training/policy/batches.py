@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from halcyon.checkpoint.processes import decide
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Batch
 from halcyon.data.held_out import HeldOut
@@ -74,7 +75,7 @@ class PolicyBatches:
         self._dataset, self._program, self._policy, self._processes = dataset, program, policy, processes
         self._settings: TrainerSpec = spec.trainer
         reward = reward_named(policy.reward)
-        self._rewards = RecordedRewards(reward, dataset.tokenizer, policy.group_size, store, on_warning)
+        self._rewards, self._root = RecordedRewards(reward, dataset.tokenizer, policy.group_size, store, on_warning), store.root
         self._width = spec.trainer.sequence_length - policy.max_tokens
         templates = [source.format.prompt.template for source in spec.data.sources if source.format.prompt is not None]
         self._ends = _ends(dataset.tokenizer, templates)
@@ -160,9 +161,9 @@ class PolicyBatches:
         return self._rollouts[rows]
 
     def _together(self, rewards: Callable[[], list[float]]) -> np.ndarray:
-        """The rewards that process 0 found, on every process: float64 [prompt, answer]."""
-        document = {"rewards": rewards()} if self._processes.is_main else None
-        return np.array(self._processes.agree(document)["rewards"], np.float64).reshape(-1, self._policy.group_size)
+        """The rewards that process 0 found, on every process: float64 [prompt, answer]. Its error is raised on every process."""
+        found = decide(self._processes, self._root, lambda: {"rewards": rewards()})
+        return np.array(found["rewards"], np.float64).reshape(-1, self._policy.group_size)
 
     def _placed(self, array: np.ndarray) -> jax.Array:
         """An array [row, position] as one of the step: [microbatch, batch, position]."""
