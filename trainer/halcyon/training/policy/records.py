@@ -39,10 +39,19 @@ class RecordedRewards:
         group: Answers to each prompt.
         store: The checkpoint root.
         on_warning: Called with a sentence about a failure that costs only samples.
+        committed: Returns the step of the newest checkpoint. The files of later steps stay, because a run that resumes does them again.
     """
 
-    def __init__(self, reward: Reward, tokenizer: Tokenizer, group: int, store: Store, on_warning: Callable[[str], object]) -> None:
-        self._reward, self._tokenizer, self._group = reward, tokenizer, group
+    def __init__(
+        self,
+        reward: Reward,
+        tokenizer: Tokenizer,
+        group: int,
+        store: Store,
+        on_warning: Callable[[str], object],
+        committed: Callable[[], int],
+    ) -> None:
+        self._reward, self._tokenizer, self._group, self._committed = reward, tokenizer, group, committed
         self._store, self._on_warning, self._warned = store, on_warning, False
 
     def of(self, asked: Sequence[Question], answered: Answered) -> list[float]:
@@ -72,7 +81,7 @@ class RecordedRewards:
         try:
             write_samples(self._store, StepSamples(step, digest, tuple(rewards), self._some(asked, answered, texts, rewards)))
             if step % _THIN_STEPS == 0:
-                thin_out(self._store, step)
+                thin_out(self._store, min(step, self._committed()))
             self._warned = False
         except StoreFailure as failure:
             if not self._reward.is_pure:
