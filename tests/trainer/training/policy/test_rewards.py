@@ -12,6 +12,7 @@ import pytest
 from halcyon.errors import BadConfiguration, RootUnusable, TrainerExit
 from halcyon.history.samples import NEWEST, key_of, read_samples
 from halcyon.inference.rollout import Answered
+from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.training.policy.answers import Question
 from halcyon.training.policy.records import RecordedRewards
@@ -75,6 +76,19 @@ def test_rewards_since_the_newest_checkpoint_stay_however_long_ago_it_was(tmp_pa
     assert records(tmp_path, f"{HERE}:counting").of_step(1, asked("x"), answered("one", "two")) == first
     records(tmp_path, f"{HERE}:counting", committed=later).of_step(later, asked("x"), answered("six", "six"))
     assert not (tmp_path / key_of(1)).exists()
+
+
+def test_samples_that_cannot_be_deleted_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(store: Store, newest: int) -> None:
+        raise StoreFailure("PERMISSION_DENIED", "no right to list")
+
+    monkeypatch.setattr("halcyon.training.policy.records.thin_out", denied)
+    warnings: list[str] = []
+    mine = records(tmp_path, f"{HERE}:counting", warnings)
+    CALLS.clear()
+    assert mine.of_step(64, asked("x"), answered("one", "two")) == [1.0, 1.125]
+    (warning,) = warnings
+    assert "old samples could not be deleted" in warning
 
 
 def test_a_damaged_file_is_judged_anew(tmp_path: Path) -> None:

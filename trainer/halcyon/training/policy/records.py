@@ -80,8 +80,6 @@ class RecordedRewards:
         rewards = self._rewards(asked, texts)
         try:
             write_samples(self._store, StepSamples(step, digest, tuple(rewards), self._some(asked, answered, texts, rewards)))
-            if step % _THIN_STEPS == 0:
-                thin_out(self._store, min(step, self._committed()))
             self._warned = False
         except StoreFailure as failure:
             if not self._reward.is_pure:
@@ -89,6 +87,12 @@ class RecordedRewards:
             if not self._warned:
                 self._warned = True
                 self._on_warning(f"the samples of step {step} could not be written to {self._store.root}: {failure}")
+            return rewards
+        if step % _THIN_STEPS == 0:
+            try:
+                thin_out(self._store, min(step, self._committed()))
+            except StoreFailure as failure:  # the next time deletes them
+                self._on_warning(f"old samples could not be deleted from {self._store.root}: {failure}")
         return rewards
 
     def _rewards(self, asked: Sequence[Question], texts: Sequence[str]) -> list[float]:
