@@ -223,6 +223,8 @@ def test_errors_are_one_sentence(words: tuple[str, ...], said: str, tmp_path: Pa
     shown = run(*(word.format(tmp=tmp_path) for word in words))
     assert shown.exit_code != 0
     assert said in shown.stderr
+    for option in ("--csv", "--svg", "--file"):
+        assert "with --chain, give --html, --markdown or --json" in run(tmp_path / "base", option, tmp_path / "file").stderr
     plain = CliRunner().invoke(app, ["report", str(tmp_path / "base"), "--price", "2"])
     assert "--price and --results need --chain" in plain.stderr
 
