@@ -147,8 +147,8 @@ def left(found: Sequence[Stage], done: Mapping[str, str]) -> tuple[Stage, ...]:
         for later in found[place:]:
             if later.document is not None and done.get(later.name, later.key) != later.key:
                 raise Broken(
-                    f"{later.name} was done with another document, or after another one; `make chat ARGS=--fresh` deletes the chain and "
-                    "begins again"
+                    f"{later.name} was done with another document, another version of Halcyon or Python, or after another run; "
+                    "`make chat ARGS=--fresh` deletes the chain and begins again"
                 )
         return tuple(found[place:])
     return ()

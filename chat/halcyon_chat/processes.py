@@ -40,7 +40,7 @@ def run(arguments: Sequence[str], log: Path, on_event: Callable[[dict[str, Any]]
                     if (event := event_of(line)) is not None:
                         on_event(event)
                 code = process.wait()
-            except KeyboardInterrupt:
+            except BaseException:  # an interrupt; or a fault of this process, which must not leave the training without a reader
                 end(process)
                 raise
     if code != 0:

@@ -36,11 +36,11 @@ class Events:
         self._last, self._held_out = "", ""
 
     def add(self, event: dict[str, Any]) -> None:
-        """Take in one event of the log (docs/reference/metrics.md)."""
+        """Take in one event of the log (docs/reference/metrics.md). A number that JSON cannot express is a text there, such as ``NaN``."""
         match event.get("event"):
             case "step":
                 self.step = event["step"]
-                self._last = f"reward {event['reward']:.3f}" if "reward" in event else f"loss {event['loss']:.4f}"
+                self._last = f"reward {event['reward']:.3f}" if "reward" in event else f"loss {float(event['loss']):.4f}"
                 speed = event.get("tokensPerSecond")
                 self.words = self._last + (f", {speed:,.0f} tokens/s" if speed else "")
             case "tokenized":
@@ -48,12 +48,12 @@ class Events:
             case "evaluating":
                 self.step, self.of = event["batch"], event["batches"]
             case "evaluation" if "source" not in event and "tag" not in event:
-                self._last = self._last or f"loss {event['loss']:.4f}"
+                self._last = self._last or f"loss {float(event['loss']):.4f}"
                 self._held_out = ""
                 if "reward" in event:
                     self._held_out = f"held-out reward {event['reward']:.3f}"
                 elif event.get("bitsPerByte") is not None:
-                    self._held_out = f"{event['bitsPerByte']:.4f} bits per byte"
+                    self._held_out = f"{float(event['bitsPerByte']):.4f} bits per byte"
             case _:
                 return
         self.came = ", ".join(part for part in (self._last, self._held_out) if part) or self.words

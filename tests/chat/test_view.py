@@ -22,6 +22,13 @@ def test_a_training_ends_with_its_loss_and_bits() -> None:
     assert events.came == "loss 3.5000, 1.5000 bits per byte"
 
 
+def test_numbers_that_are_none_are_shown() -> None:
+    events = Events(40)
+    events.add({"event": "step", "step": 7, "loss": "NaN", "tokensPerSecond": 1234.5})
+    events.add({"event": "evaluation", "loss": "Infinity", "bitsPerByte": "Infinity"})
+    assert events.came == "loss nan, inf bits per byte"
+
+
 def test_a_reward_is_shown() -> None:
     events = Events(40)
     events.add({"event": "step", "step": 1, "loss": 0.0, "reward": 0.25})

@@ -175,6 +175,16 @@ def test_texts_of_a_model_are_no_markup(tmp_path: Path) -> None:
     assert [line for line in lines if line.startswith("# ")] == ["# Report card: base", "# no heading | no cell"]
 
 
+def test_texts_of_a_model_do_not_control_the_terminal(tmp_path: Path) -> None:
+    store = trained(tmp_path, "base")
+    text = "\x1b]0;title\x07\x1b[2Jcleared\r\x9b31m"
+    keep(store, results(10, {"gsm8k": 0.0}, samples=(AnswerSample(task="gsm8k", example="1", prompt=text, answer=text, right=False),)))
+    shown = run(store.root)
+    assert shown.exit_code == 0, shown.output
+    assert "␛[2Jcleared" in shown.stdout
+    assert not set("\x1b\x07\r\x9b") & set(shown.stdout)
+
+
 def test_a_held_out_reward_is_no_held_out_loss(tmp_path: Path) -> None:
     place = CheckpointSpec(root=f"file://{tmp_path / 'policy'}")
     measured = [Row("evaluation", 1000.0 + step, {"step": step, "loss": -step / 10, "reward": step / 10}) for step in (3, 9)]
@@ -213,6 +223,8 @@ def test_errors_are_one_sentence(words: tuple[str, ...], said: str, tmp_path: Pa
     shown = run(*(word.format(tmp=tmp_path) for word in words))
     assert shown.exit_code != 0
     assert said in shown.stderr
+    for option in ("--csv", "--svg", "--file"):
+        assert "with --chain, give --html, --markdown or --json" in run(tmp_path / "base", option, tmp_path / "file").stderr
     plain = CliRunner().invoke(app, ["report", str(tmp_path / "base"), "--price", "2"])
     assert "--price and --results need --chain" in plain.stderr
 

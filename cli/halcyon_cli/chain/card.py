@@ -256,12 +256,10 @@ def _original(stages: Sequence[Stage]) -> Iterator[Block]:
 
 def _answers(stages: Sequence[Stage]) -> Iterator[Block]:
     for stage in stages:
-        newest = {one.task: found for found in stage.results for one in found.samples}
-        for task, found in newest.items():
-            for sample in found.samples:
-                if sample.task == task:
-                    verdict = "" if sample.right is None else ", right" if sample.right else ", wrong"
-                    yield Sample(f"{stage.run} at step {found.step:,}, {task}{verdict}", sample.prompt, sample.answer)
+        for task, (step, samples) in stage.last_samples.items():
+            for sample in samples:
+                verdict = "" if sample.right is None else ", right" if sample.right else ", wrong"
+                yield Sample(f"{stage.run} at step {step:,}, {task}{verdict}", sample.prompt, sample.answer)
         for one in stage.rollouts:
             yield Sample(f"{stage.run}, sampled in step {one.step:,}, reward {one.reward:.4g}", one.prompt, one.answer)
 

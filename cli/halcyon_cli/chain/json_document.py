@@ -25,6 +25,7 @@ def document(chain: Chain, price: float | None) -> dict[str, Any]:
                 "hours": row.hours,
                 "core": row.core,
                 "chatCore": row.chat_core,
+                "bitsPerByte": row.bits_per_byte,
                 "tasks": {**row.tasks},
             }
             for row in ROWS
@@ -59,6 +60,6 @@ def _stage_document(stage: Stage, price: float | None) -> dict[str, Any]:
         "heldOutRewards": [{"step": step, "reward": reward} for step, reward in stage.held_out_rewards],
         "averages": {name: {"step": step, "value": value} for name, (step, value) in stage.averages.items()},
         "tasks": {name: {"step": step, **found.document()} for name, (step, found) in stage.last_results.items()},
-        "samples": [one.document() for found in stage.results[-1:] for one in found.samples],
+        "samples": [one.document() for _, samples in stage.last_samples.values() for one in samples],
         "rollouts": [asdict(one) for one in stage.rollouts],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from halcyon.data.show import SAFE
 from halcyon_cli.chain.blocks import Block, Card, Curves, Facts, Heading, Paragraph, Sample, Table
 from halcyon_cli.history_report import series
 from halcyon_cli.status_view import sparkline
@@ -41,18 +42,18 @@ def _table(titles: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
 
 
 def _text(text: str) -> str:
-    """Text on one line, in which nothing is markup."""
-    return " ".join(text.split()).translate(_SPECIAL)
+    """Text on one line, in which nothing is markup or controls a terminal."""
+    return " ".join(text.split()).translate(SAFE).translate(_SPECIAL)
 
 
 def _quoted(text: str) -> str:
-    return "\n".join(f"> {line.translate(_SPECIAL)}" for line in text.splitlines() or [""])
+    return "\n".join(f"> {line.translate(SAFE).translate(_SPECIAL)}" for line in text.splitlines() or [""])
 
 
 def _fenced(text: str) -> str:
     """A block of code whose fence is longer than any in the text: a model may write what it likes."""
     fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}text\n{text}\n{fence}"
+    return f"{fence}text\n{text.translate(SAFE)}\n{fence}"
 
 
 def _longest_run(text: str) -> int:

@@ -26,6 +26,7 @@ from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
 from halcyon_api.task_results import TASKS_PREFIX, TaskNumbers, TaskResults, results_step
 from halcyon_cli.chain.stage import Rollout, Stage
 from halcyon_cli.errors import Rejected
+from halcyon_cli.history_report import moment
 
 _MOST_ROLLOUTS = 4
 MOST_STAGES = 64
@@ -124,7 +125,7 @@ class _Reader:
                 core=core,
                 chat_core=chat_core,
                 finished=True,
-                time="2000-01-01T00:00:00Z",
+                time=moment(path.stat().st_mtime),
             )
         except OSError as error:
             raise Rejected(f"{path}: {error.strerror}; give the folder of `halcyon eval --results FOLDER`") from None

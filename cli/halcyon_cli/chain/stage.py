@@ -14,7 +14,7 @@ from halcyon_api.checkpoint_documents import Manifest
 from halcyon_api.evaluation_document import EvaluationDocument
 from halcyon_api.goodput import CAUSES, GoodputSeconds
 from halcyon_api.spec.trainer import TrainerSpec
-from halcyon_api.task_results import CORE_PREFIX, TaskNumbers, TaskResults
+from halcyon_api.task_results import CORE_PREFIX, AnswerSample, TaskNumbers, TaskResults
 
 PLACED = "placed"
 """The event with the hardware and the lineage of a process group."""
@@ -216,6 +216,12 @@ class Stage:
 
     def _place_of(self, group: ProcessGroupHistory) -> Mapping[str, Any]:
         return self.places.get((group.group.attempt, group.group.restart), {})
+
+    @property
+    def last_samples(self) -> dict[str, tuple[int, tuple[AnswerSample, ...]]]:
+        """The newest answers to each task, with the step of the model."""
+        newest = {one.task: found for found in self.results for one in found.samples}
+        return {task: (found.step, tuple(one for one in found.samples if one.task == task)) for task, found in newest.items()}
 
     @property
     def last_results(self) -> dict[str, tuple[int, TaskNumbers]]:

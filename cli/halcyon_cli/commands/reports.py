@@ -60,6 +60,8 @@ def report(
     the report card of a chain of runs, from the first to the one whose ROOT is given."""
     with reporting_errors():
         if chain:
+            if file is not None or svg is not None or table is not None:
+                raise Rejected("--file, --svg and --csv are for one run; with --chain, give --html, --markdown or --json")
             _report_chain(runs, html, markdown, price, results or (), endpoint, region, as_json=as_json)
             return
         if len(runs) > 1 or markdown is not None or price is not None or results:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+
 import haliax as hax
 import numpy as np
 import openai
 import pytest
 
+from halcyon.inference.sampling import Sampling
 from halcyon.models import Inputs
 from halcyon.serving.embeddings import Embedder, Pooling
+from halcyon.serving.errors import ApiError
 from halcyon.serving.limits import Limits
+from halcyon.serving.metrics import Metrics
+from halcyon.serving.sequence import Part, Task
 from halcyon.serving.served import Served
-from tests.trainer.serving.running import Running, running
+from halcyon.serving.worker import Ticket, Worker
+from tests.suite.limits import limit
+from tests.trainer.serving.running import SETTINGS, Running, running
 
 
 def _expected(tiny: Served, text: str, pooling: Pooling) -> np.ndarray:
@@ -42,6 +50,50 @@ def test_vectors_are_those_of_the_features(tiny: Served, pooling: Pooling) -> No
         assert (plain.usage.prompt_tokens, plain.usage.total_tokens) == (len(ids), len(ids))
         _refused(server, client)
         server.wait_until_idle()
+
+
+def test_a_call_that_was_cancelled_leaves_the_engine_alive(tiny: Served) -> None:
+    """As when a client goes away before its vector is computed."""
+    worker, gate, ran = Worker(tiny, SETTINGS, Limits(), Metrics()), threading.Event(), list[str]()
+    worker.start()
+    try:
+        first = worker.call(lambda: gate.wait(limit(60)))
+        second = worker.call(lambda: ran.append("second"))
+        assert second.cancel()
+        gate.set()
+        assert first.result(limit(60))
+        assert worker.call(lambda: "third").result(limit(60)) == "third"
+        assert not ran
+        assert worker.fault == ""
+    finally:
+        worker.stop(limit(30))
+    with pytest.raises(ApiError, match="the server ends"):
+        worker.call(lambda: "fourth").result(limit(60))
+
+
+@pytest.mark.slow
+def test_calls_that_follow_one_another_leave_time_for_texts(tiny: Served) -> None:
+    worker, parts, over = Worker(tiny, SETTINGS, Limits(), Metrics()), list[Part](), threading.Event()
+
+    def again() -> None:
+        if not over.is_set():
+            worker.call(again)
+
+    def push(part: Part) -> None:
+        parts.append(part)
+        if part.is_last:
+            over.set()
+
+    worker.start()
+    try:
+        again()
+        worker.reserve(1)
+        worker.submit([Ticket(Task(np.array([1], np.int32), Sampling(4, temperature=0.0), ()), push)])
+        assert over.wait(limit(60))
+        assert parts[-1].fault is None
+    finally:
+        over.set()
+        worker.stop(limit(30))
 
 
 def _refused(server: Running, client: openai.OpenAI) -> None:

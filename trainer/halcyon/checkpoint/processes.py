@@ -10,10 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from halcyon.errors import Fenced, NoValidCheckpoint, Preempted, RootTaken, RootUnusable, RunChanged, TrainerExit
+from halcyon.errors import BadConfiguration, Fenced, NoValidCheckpoint, Preempted, RootTaken, RootUnusable, RunChanged, TrainerExit
 from halcyon.storage.failures import StoreFailure, as_exit
 
-_KINDS: tuple[type[TrainerExit], ...] = (Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint, Preempted, TrainerExit)
+_KINDS: tuple[type[TrainerExit], ...] = (
+    BadConfiguration, Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint, Preempted, TrainerExit,
+)  # fmt: skip
 _TEXT_BYTES = 1024
 
 

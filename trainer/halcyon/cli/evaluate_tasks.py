@@ -65,6 +65,7 @@ def evaluate_tasks(
         if answers > 1 and temperature == 0:
             raise BadConfiguration(f"--answers {answers}: at temperature 0 all answers are the same; give --temperature, such as 1")
         kept = _root_to_keep(place, endpoint, region) if keep else None
+        asked = place if kept is None else f"{place.rpartition('@')[0] or place}@{kept[1]}"  # a run may commit a newer step meanwhile
         if results is not None:
             results.mkdir(parents=True, exist_ok=True)
 
@@ -74,10 +75,10 @@ def evaluate_tasks(
 
         with bad_options():
             sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        model, tokenizer = load(place, dtype=None if dtype is None else dtype.value, endpoint=endpoint, region=region)
+        model, tokenizer = load(asked, dtype=None if dtype is None else dtype.value, endpoint=endpoint, region=region)
         if tokenizer is None:
             raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
-        chat = None if plain else _chat(place, tokenizer, template, endpoint, region)
+        chat = None if plain else _chat(asked, tokenizer, template, endpoint, region)
         settings = Settings(sampling=sampling, slots=slots, batch_tokens=batch_tokens, compute_dtype=compute.value, answers=answers)
         runner, shown = Runner(model, tokenizer, chat, settings), _Shown(results, quiet=json)
         for one in chosen:

@@ -3,8 +3,8 @@
 The file of a step is ``samples/<step>.json.zst``: JSON in a Zstandard frame with a checksum. It has the hash of the answers' tokens, so the
 rewards of a step that is done again are read only if its answers are the same.
 
-The number of files is bounded: the newest `NEWEST` steps keep their files, and of earlier steps the multiples of a power of two, which
-grows with the number of steps.
+The number of files is bounded: the steps since the newest checkpoint and the `NEWEST` before it have theirs, and earlier steps have it if a
+power of two divides them, which grows with the run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from halcyon.storage.store import Store
 SAMPLES_PREFIX = "samples/"
 FORMAT = 1
 NEWEST = 512
-"""The newest steps that keep their files."""
+"""The newest steps up to the newest checkpoint that keep their files, as all steps after it do."""
 MAX_BYTES = 64 << 20
 """Largest size of a file in memory: a damaged size cannot exhaust the memory."""
 MOST_PROMPTS, MOST_ANSWERS, MOST_CHARACTERS = 2, 8, 4000
@@ -122,7 +122,7 @@ def sampled_steps(store: Store) -> list[int]:
 
 
 def is_kept(step: int, newest: int) -> bool:
-    """Whether the file of a step is kept when `newest` is the last step. At most 2 `NEWEST` files are kept."""
+    """Whether the file of a step stays when `newest` is the step of the newest checkpoint: at most 2 `NEWEST` files up to it do."""
     stride = 1
     while newest > NEWEST * stride:
         stride *= 2
@@ -130,7 +130,7 @@ def is_kept(step: int, newest: int) -> bool:
 
 
 def thin_out(store: Store, newest: int) -> None:
-    """Delete the files that are not kept when `newest` is the last step.
+    """Delete the files that are not kept when `newest` is the step of the newest checkpoint.
 
     Raises:
         StoreFailure: The store did not answer.

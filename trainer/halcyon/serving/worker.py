@@ -9,11 +9,12 @@ request is lost or changes its weights (`Worker.adopt`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -185,10 +186,13 @@ class Worker:
                 ticket.push(Part(fault="draining"))
 
     def call(self, function: Callable[[], Result]) -> Future[Result]:
-        """Call a function in the engine's thread, between two steps. It takes no room: `reserve` does."""
+        """Call a function in the engine's thread, between two steps, unless its future was cancelled before. It takes no room: `reserve`
+        does."""
         done: Future[Result] = Future()
 
         def run() -> None:
+            if not done.set_running_or_notify_cancel():
+                return  # nobody waits for it, and its future takes no result any more
             try:
                 done.set_result(function())
             except Exception as error:  # the thread must live
@@ -196,7 +200,8 @@ class Worker:
 
         self._inbox.put(run)
         if not self._thread.is_alive():  # it has ended meanwhile, and takes nothing from the queue any more
-            done.set_exception(draining())
+            with contextlib.suppress(InvalidStateError):  # the call was its last one
+                done.set_exception(draining())
         return done
 
     def cancel(self, tickets: Sequence[Ticket]) -> None:
@@ -261,15 +266,19 @@ class Worker:
             self._fail(generation, "draining")
 
     def _take_commands(self) -> None:
-        """Carry out what other threads asked for; wait for it if there is nothing to compute."""
+        """Carry out what other threads asked for; wait for it if there is nothing to compute.
+
+        What comes meanwhile waits until the next step: vectors that clients ask for one after another must not stop the texts.
+        """
         wait = not any(generation.engine.unfinished for generation in self._generations)
         try:
             command = self._inbox.get(timeout=_WAKE_SECONDS) if wait else self._inbox.get_nowait()
-            while True:
-                command()
-                command = self._inbox.get_nowait()
         except Empty:
             return
+        more = self._inbox.qsize()
+        command()
+        for _ in range(more):  # no other thread takes from the queue
+            self._inbox.get_nowait()()
 
     def _begin(self, tickets: Sequence[Ticket]) -> None:
         for ticket in tickets:

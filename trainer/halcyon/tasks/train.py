@@ -49,6 +49,7 @@ from halcyon.training.start import find_start, open_checkpoints, wait_for_root
 from halcyon.training.state import state_bytes
 
 if TYPE_CHECKING:
+    from halcyon.checkpoint import Checkpointer
     from halcyon.training.tasks import TaskPlan
     from halcyon_api.training_run import TrainingRunSpec
 
@@ -164,7 +165,7 @@ def train(
             )
 
         reporter.stage("compiling")
-        batches = (batch_source or _source_of(spec, processes, reporter))(dataset, program, spec.trainer)
+        batches = (batch_source or _source_of(spec, processes, reporter, checkpointer))(dataset, program, spec.trainer)
         training = Training(
             context, program, steps, dataset, batches, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock,
             export_due=exporter.is_due if exporter is not None else lambda step: False,
@@ -189,13 +190,16 @@ def train(
         return ended
 
 
-def _source_of(spec: TrainingRunSpec, processes: ProcessGroup, reporter: RunReporter) -> BuildBatchSource:
+def _source_of(spec: TrainingRunSpec, processes: ProcessGroup, reporter: RunReporter, checkpointer: Checkpointer) -> BuildBatchSource:
     """What makes the batches of a run: of its dataset, or of answers to its prompts."""
     if spec.objective.policy is None:
         return dataset_batches
     from halcyon.training.policy.batches import policy_batches  # the import of inference takes time
 
-    return policy_batches(spec, processes, reporter.warning)
+    def committed() -> int:
+        return 0 if checkpointer.newest is None else checkpointer.newest.step
+
+    return policy_batches(spec, processes, reporter.warning, committed)
 
 
 def _task_plan(spec: TrainingRunSpec) -> TaskPlan | None:

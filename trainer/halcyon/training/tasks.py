@@ -194,8 +194,7 @@ class ModelTasks:
             on_task()
             tasks.append(numbers)
             samples += mine
-            if self._processes.is_main:
-                self._keep(step, decides, tasks, samples, trains=trains)
+            self._keep(step, decides, tasks, samples, trains=trains)
         if self._processes.is_main and self._results is not None:
             self._reporter.tasks_done(self._results)
         return "done"
@@ -226,15 +225,21 @@ class ModelTasks:
         return cast("list[str]", decide(self._processes, self._store.root, work)["tasks"])
 
     def _keep(self, step: int, decides: str, tasks: list[TaskNumbers], samples: list[AnswerSample], *, trains: bool) -> None:
-        names = {one.task for one in tasks}
-        finished = all(name in names for name in self.names)
-        self._results = document_of(step, self._prompt_kind, tasks, samples, decides=decides, finished=finished, now=self._clock())
-        try:
-            self._store.write(results_key(step), self._results.model_dump_json(by_alias=True, exclude_none=True).encode())
-        except StoreFailure as failure:
-            if not trains:
-                raise
-            self._reporter.warning(f"the results of the tasks of step {step} could not be kept: {failure}")
+        """Process 0 writes the results. A collective: if they must be kept and cannot, all processes end."""
+
+        def work() -> dict[str, Any]:
+            names = {one.task for one in tasks}
+            finished = all(name in names for name in self.names)
+            self._results = document_of(step, self._prompt_kind, tasks, samples, decides=decides, finished=finished, now=self._clock())
+            try:
+                self._store.write(results_key(step), self._results.model_dump_json(by_alias=True, exclude_none=True).encode())
+            except StoreFailure as failure:
+                if not trains:
+                    raise
+                self._reporter.warning(f"the results of the tasks of step {step} could not be kept: {failure}")
+            return {}
+
+        decide(self._processes, self._store.root, work)
 
     def _one(
         self, runner: Runner | Exception, chosen: Chosen, step: int, *, trains: bool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -14,7 +13,7 @@ from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon.history.background import Row
 from halcyon.telemetry.evaluating import numbers
 from halcyon.telemetry.trackers.tracker import numbers as tracked
-from halcyon.training.policy.advantages import advantages, equal_groups, pass_at, passes
+from halcyon.training.policy.advantages import advantages, equal_groups, passes
 
 rewards_of_groups = st.integers(2, 5).flatmap(
     lambda size: st.lists(st.lists(st.floats(-3, 3).map(lambda x: round(x, 3)), min_size=size, max_size=size), min_size=1, max_size=4)
@@ -36,13 +35,6 @@ def test_equal_rewards_have_no_advantage_although_their_mean_rounds() -> None:
     assert rewards.mean() != 0.1
     assert equal_groups(rewards).tolist() == [True]
     assert not advantages(rewards, "standardized").any()
-
-
-@pytest.mark.parametrize(("answers", "right"), [(5, 0), (5, 2), (5, 5), (4, 1)])
-def test_pass_at_k_is_the_share_of_choices_with_a_right_answer(answers: int, right: int) -> None:
-    for k in range(1, answers + 1):
-        chosen = list(itertools.combinations(range(answers), k))
-        assert pass_at(answers, right, k) == pytest.approx(sum(min(one) < right for one in chosen) / len(chosen))
 
 
 def test_passes_have_powers_of_two_and_the_whole_group() -> None:

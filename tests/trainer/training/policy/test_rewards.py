@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from halcyon.errors import BadConfiguration, RootUnusable, TrainerExit
-from halcyon.history.samples import key_of, read_samples
+from halcyon.history.samples import NEWEST, key_of, read_samples
 from halcyon.inference.rollout import Answered
+from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.training.policy.answers import Question
 from halcyon.training.policy.records import RecordedRewards
@@ -47,9 +48,9 @@ def answered(*texts: str) -> Answered:
     return Answered(tokens, counts, np.ones(tokens.shape, bool), np.ones(len(texts), bool))
 
 
-def records(root: Path, reward: str, warnings: list[str] | None = None) -> RecordedRewards:
+def records(root: Path, reward: str, warnings: list[str] | None = None, committed: int = 0) -> RecordedRewards:
     store = Store(CheckpointSpec(root=f"file://{root}"))
-    return RecordedRewards(reward_named(reward), TOKENIZER, 2, store, (warnings if warnings is not None else []).append)
+    return RecordedRewards(reward_named(reward), TOKENIZER, 2, store, (warnings if warnings is not None else []).append, lambda: committed)
 
 
 def test_the_named_rewards_compare_numbers(tmp_path: Path) -> None:
@@ -65,6 +66,29 @@ def test_a_step_that_is_done_again_gets_the_same_rewards(tmp_path: Path) -> None
     assert records(tmp_path, f"{HERE}:counting").of_step(3, asked("x"), answered("one", "two")) == first == [1.0, 1.125]
     assert len(CALLS) == 1
     assert records(tmp_path, f"{HERE}:counting").of_step(3, asked("x"), answered("one", "six")) == [2.0, 2.125]
+
+
+def test_rewards_since_the_newest_checkpoint_stay_however_long_ago_it_was(tmp_path: Path) -> None:
+    CALLS.clear()
+    first = records(tmp_path, f"{HERE}:counting").of_step(1, asked("x"), answered("one", "two"))
+    later = 64 * (NEWEST // 64 + 1)  # a step that thins out
+    records(tmp_path, f"{HERE}:counting").of_step(later, asked("x"), answered("one", "six"))
+    assert records(tmp_path, f"{HERE}:counting").of_step(1, asked("x"), answered("one", "two")) == first
+    records(tmp_path, f"{HERE}:counting", committed=later).of_step(later, asked("x"), answered("six", "six"))
+    assert not (tmp_path / key_of(1)).exists()
+
+
+def test_samples_that_cannot_be_deleted_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(store: Store, newest: int) -> None:
+        raise StoreFailure("PERMISSION_DENIED", "no right to list")
+
+    monkeypatch.setattr("halcyon.training.policy.records.thin_out", denied)
+    warnings: list[str] = []
+    mine = records(tmp_path, f"{HERE}:counting", warnings)
+    CALLS.clear()
+    assert mine.of_step(64, asked("x"), answered("one", "two")) == [1.0, 1.125]
+    (warning,) = warnings
+    assert "old samples could not be deleted" in warning
 
 
 def test_a_damaged_file_is_judged_anew(tmp_path: Path) -> None:

@@ -114,11 +114,16 @@ def pass_at_k(answers: int, right: int, k: int) -> float:
     return 1.0 - math.comb(answers - right, k) / math.comb(answers, k)
 
 
+def reported_ks(answers: int) -> list[int]:
+    """The k of the reported pass@k: 1, 2, 4, … and the number of answers, which is at least 1."""
+    return sorted({1 << power for power in range(answers.bit_length())} | {answers})
+
+
 def _pass_at(answers: Sequence[Answer]) -> dict[int, float]:
-    """The mean of pass@k over the examples, for k = 1, 2, 4, … and the number of answers; empty for one answer."""
+    """The mean of pass@k over the examples, for each of `reported_ks`; empty for one answer."""
     count = min((len(answer.rights) for answer in answers), default=0)
-    chosen = sorted({1 << power for power in range(count.bit_length())} | {count}) if count > 1 else []
-    return {k: math.fsum(pass_at_k(len(one.rights), sum(one.rights), k) for one in answers) / len(answers) for k in chosen if k <= count}
+    chosen = reported_ks(count) if count > 1 else []
+    return {k: math.fsum(pass_at_k(len(one.rights), sum(one.rights), k) for one in answers) / len(answers) for k in chosen}
 
 
 def result_of(task: str, answers: Sequence[Answer], baseline: float | None, seconds: float) -> TaskResult:

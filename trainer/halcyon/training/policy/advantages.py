@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from halcyon.evaluate.tasks.results import pass_at_k, reported_ks
+
 PASSES = 1.0
 """Least reward of an answer that counts as right."""
 
@@ -35,24 +37,11 @@ def equal_groups(rewards: np.ndarray) -> np.ndarray:
     return rewards.max(axis=1) == rewards.min(axis=1)
 
 
-def pass_at(answers: int, right: int, k: int) -> float:
-    """The unbiased estimate of the probability that one of k answers is right (Chen et al. 2021, equation 1).
-
-    Args:
-        answers: Answers that were sampled; at least k.
-        right: Those of them that are right.
-        k: Answers of which one must be right.
-    """
-    return 1 - math.comb(answers - right, k) / math.comb(answers, k)
-
-
 def passes(rewards: np.ndarray) -> dict[int, float]:
-    """The sum over the prompts of `pass_at` k, for k = 1, 2, 4, ... and for all answers of a group.
+    """The sum over the prompts of `pass_at_k`, for k = 1, 2, 4, ... and for all answers of a group.
 
     Args:
         rewards: float64 [prompt, answer]. An answer is right if its reward is at least `PASSES`.
     """
-    size = rewards.shape[1]
-    ks = sorted({1 << power for power in range(size.bit_length()) if 1 << power <= size} | {size})
-    right = (rewards >= PASSES).sum(axis=1).tolist()
-    return {k: math.fsum(pass_at(size, count, k) for count in right) for k in ks}
+    size, right = rewards.shape[1], (rewards >= PASSES).sum(axis=1).tolist()
+    return {k: math.fsum(pass_at_k(size, count, k) for count in right) for k in reported_ks(size)}

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from halcyon.checkpoint.processes import decide
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Batch
 from halcyon.data.held_out import HeldOut
@@ -53,6 +54,7 @@ class PolicyBatches:
         processes: The process group.
         on_warning: Called with a sentence about a failure that costs only samples.
         store: The checkpoint root, for the samples.
+        committed: Returns the step of the newest checkpoint.
     """
 
     last_wait_seconds = 0.0
@@ -67,6 +69,7 @@ class PolicyBatches:
         *,
         on_warning: Callable[[str], object],
         store: Store,
+        committed: Callable[[], int],
     ) -> None:
         policy, objective = spec.objective.policy, program.objective
         if policy is None or not isinstance(objective, Policy):
@@ -74,7 +77,8 @@ class PolicyBatches:
         self._dataset, self._program, self._policy, self._processes = dataset, program, policy, processes
         self._settings: TrainerSpec = spec.trainer
         reward = reward_named(policy.reward)
-        self._rewards = RecordedRewards(reward, dataset.tokenizer, policy.group_size, store, on_warning)
+        self._rewards = RecordedRewards(reward, dataset.tokenizer, policy.group_size, store, on_warning, committed)
+        self._root = store.root
         self._width = spec.trainer.sequence_length - policy.max_tokens
         templates = [source.format.prompt.template for source in spec.data.sources if source.format.prompt is not None]
         self._ends = _ends(dataset.tokenizer, templates)
@@ -160,9 +164,9 @@ class PolicyBatches:
         return self._rollouts[rows]
 
     def _together(self, rewards: Callable[[], list[float]]) -> np.ndarray:
-        """The rewards that process 0 found, on every process: float64 [prompt, answer]."""
-        document = {"rewards": rewards()} if self._processes.is_main else None
-        return np.array(self._processes.agree(document)["rewards"], np.float64).reshape(-1, self._policy.group_size)
+        """The rewards that process 0 found, on every process: float64 [prompt, answer]. Its error is raised on every process."""
+        found = decide(self._processes, self._root, lambda: {"rewards": rewards()})
+        return np.array(found["rewards"], np.float64).reshape(-1, self._policy.group_size)
 
     def _placed(self, array: np.ndarray) -> jax.Array:
         """An array [row, position] as one of the step: [microbatch, batch, position]."""
@@ -197,7 +201,7 @@ class PolicyBatches:
 
 
 def policy_batches(
-    spec: TrainingRunSpec, processes: ProcessGroup, on_warning: Callable[[str], object]
+    spec: TrainingRunSpec, processes: ProcessGroup, on_warning: Callable[[str], object], committed: Callable[[], int]
 ) -> Callable[[Dataset, Program, TrainerSpec], PolicyBatches]:
     """A function that makes the batch source of a run with ``objective.policy``; see `halcyon.training.batch_source.BuildBatchSource`.
 
@@ -205,12 +209,13 @@ def policy_batches(
         spec: The run's spec.
         processes: The process group.
         on_warning: See `PolicyBatches`.
+        committed: See `PolicyBatches`.
     """
 
     def build(dataset: Dataset, program: Program, settings: TrainerSpec) -> PolicyBatches:
         del settings
         store = Store(spec.checkpoint, timeout_seconds=_REQUEST_SECONDS)
-        return PolicyBatches(dataset, program, spec, processes, on_warning=on_warning, store=store)
+        return PolicyBatches(dataset, program, spec, processes, on_warning=on_warning, store=store, committed=committed)
 
     return build
 

@@ -39,10 +39,19 @@ class RecordedRewards:
         group: Answers to each prompt.
         store: The checkpoint root.
         on_warning: Called with a sentence about a failure that costs only samples.
+        committed: Returns the step of the newest checkpoint. The files of later steps stay, because a run that resumes does them again.
     """
 
-    def __init__(self, reward: Reward, tokenizer: Tokenizer, group: int, store: Store, on_warning: Callable[[str], object]) -> None:
-        self._reward, self._tokenizer, self._group = reward, tokenizer, group
+    def __init__(
+        self,
+        reward: Reward,
+        tokenizer: Tokenizer,
+        group: int,
+        store: Store,
+        on_warning: Callable[[str], object],
+        committed: Callable[[], int],
+    ) -> None:
+        self._reward, self._tokenizer, self._group, self._committed = reward, tokenizer, group, committed
         self._store, self._on_warning, self._warned = store, on_warning, False
 
     def of(self, asked: Sequence[Question], answered: Answered) -> list[float]:
@@ -71,8 +80,6 @@ class RecordedRewards:
         rewards = self._rewards(asked, texts)
         try:
             write_samples(self._store, StepSamples(step, digest, tuple(rewards), self._some(asked, answered, texts, rewards)))
-            if step % _THIN_STEPS == 0:
-                thin_out(self._store, step)
             self._warned = False
         except StoreFailure as failure:
             if not self._reward.is_pure:
@@ -80,6 +87,12 @@ class RecordedRewards:
             if not self._warned:
                 self._warned = True
                 self._on_warning(f"the samples of step {step} could not be written to {self._store.root}: {failure}")
+            return rewards
+        if step % _THIN_STEPS == 0:
+            try:
+                thin_out(self._store, min(step, self._committed()))
+            except StoreFailure as failure:  # the next time deletes them
+                self._on_warning(f"old samples could not be deleted from {self._store.root}: {failure}")
         return rewards
 
     def _rewards(self, asked: Sequence[Question], texts: Sequence[str]) -> list[float]:
