@@ -106,7 +106,9 @@ class Laboratory:
             "intermediateSize": options.hidden * 11 // 4,
         }
         spec["data"]["cache"] = {"root": f"file://{self._folder}/tokens"}
-        spec["optimizer"] = RECOMMENDED.of(rule).optimizer(rule, demo["learningRate"], 0.1, {"cosine": {"warmupSteps": warmup}})
+        spec["optimizer"] = RECOMMENDED.of(rule).optimizer(
+            rule, demo["learningRate"], 0.1, {"cosine": {"warmupSteps": warmup}}, options.steps
+        )
         spec["trainer"] |= {"steps": options.steps, "batchSize": options.batch, "sequenceLength": options.length}
         spec["trainer"]["evaluation"] = {"everySteps": 0}
         spec["checkpoint"] = {"root": f"file://{self._folder}/unused"}

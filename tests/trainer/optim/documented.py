@@ -14,22 +14,27 @@ class Recommended:
         rate: Factor of ``learningRate``.
         decay: Factor of ``weightDecay``.
         schedule: ``schedule`` in place of that of the run, with the warm-up of the run. None: as before.
+        steps_in: The option of the rule that gets the number of the run's steps. None: no option does.
     """
 
     rate: float = 1.0
     decay: float = 1.0
     schedule: str | None = None
+    steps_in: str | None = None
 
-    def optimizer(self, rule: str, learning_rate: float, weight_decay: float, schedule: dict[str, Any]) -> dict[str, Any]:
+    def optimizer(self, rule: str, learning_rate: float, weight_decay: float, schedule: dict[str, Any], steps: int) -> dict[str, Any]:
         """``spec.optimizer`` of the run with this rule. The schedule is one with `warmupSteps`."""
         if self.schedule is not None:
             schedule = {self.schedule: {"warmupSteps": next(iter(schedule.values()))["warmupSteps"]}}
-        return {"learningRate": learning_rate * self.rate, "weightDecay": weight_decay * self.decay, "schedule": schedule, rule: {}}
+        options = {} if self.steps_in is None else {self.steps_in: steps}
+        return {"learningRate": learning_rate * self.rate, "weightDecay": weight_decay * self.decay, "schedule": schedule, rule: options}
 
     def sentence(self) -> str:
         """The settings for a table."""
         parts = [f"{name} x {factor:g}" for name, factor in (("rate", self.rate), ("decay", self.decay)) if factor != 1.0]
-        return ", ".join([*parts, *([f"schedule `{self.schedule}`"] if self.schedule else [])]) or "as AdamW"
+        parts += [f"schedule `{self.schedule}`"] if self.schedule else []
+        parts += [f"`{self.steps_in}`: the steps of the run"] if self.steps_in else []
+        return ", ".join(parts) or "as AdamW"
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ RECOMMENDED = _Table(
         "lion": Recommended(rate=0.2, decay=5.0),
         "sophia": Recommended(rate=0.3, decay=3.0),
         "adafactor": Recommended(rate=10.0, decay=0.1),
+        "ademamix": Recommended(steps_in="warmupSteps"),
         "scheduleFree": Recommended(schedule="constant"),
     }
 )
