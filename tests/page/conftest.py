@@ -1,4 +1,4 @@
-"""Fixtures for the chat page: one Chromium and one server for all tests of a process, a fresh browser profile for each test."""
+"""Fixtures for the chat page: one Chromium for a module, one server for all tests of a process, a new browser profile for each test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.suite.builds import cache
 from tests.suite.limits import limit
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while it runs, its event loop is that of the main thread, and other tests have their own
 def browser() -> Iterator[Browser]:
     program = ensure_chromium(cache(), ConsoleProgress(Console(stderr=True)))
     milliseconds = limit(20) * 1000

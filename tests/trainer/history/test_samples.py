@@ -15,6 +15,7 @@ from halcyon.history.samples import (
     Sample,
     StepSamples,
     is_kept,
+    keep_first,
     key_of,
     read_samples,
     sampled_steps,
@@ -43,6 +44,26 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(DamagedSamples, match=r"samples/000000007.json.zst is damaged"):
             read_samples(store, 7)
+
+
+def test_the_first_rewards_of_the_same_answers_count(tmp_path: Path) -> None:
+    """Also if the other writer comes between the look and the write."""
+    store = store_in(tmp_path)
+    first, second = StepSamples(7, "ab", (1.0, 0.0), (ONE,)), StepSamples(7, "ab", (0.0, 1.0), (ONE,))
+
+    class Late(Store):
+        def swap(self, key: str, data: bytes, generation: bytes) -> bytes | None:
+            if store.read(key).data is None:
+                write_samples(store, first)
+            return super().swap(key, data, generation)
+
+    assert keep_first(Late(store.place), second) == first
+    assert keep_first(store, second) == first
+    assert read_samples(store, 7) == first
+    other = StepSamples(7, "cd", (0.5, 0.5), (ONE,))
+    assert keep_first(store, other) == other == read_samples(store, 7)
+    (tmp_path / key_of(7)).write_bytes(b"torn")
+    assert keep_first(store, second) == second == read_samples(store, 7)
 
 
 def test_the_number_of_files_is_bounded_and_the_newest_stay() -> None:

@@ -9,6 +9,7 @@ power of two divides them, which grows with the run.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -82,8 +83,29 @@ def write_samples(store: Store, found: StepSamples) -> None:
     Raises:
         StoreFailure: The store did not answer.
     """
-    data = orjson.dumps({"format": FORMAT, **asdict(found)})
-    store.write(key_of(found.step), zstandard.ZstdCompressor(level=3, write_checksum=True).compress(data))
+    store.write(key_of(found.step), _written(found))
+
+
+def keep_first(store: Store, found: StepSamples) -> StepSamples:
+    """Write the file of a step, unless there is one of the same answers already.
+
+    So two process groups that do a step, one of which has lost the root without knowing it, use the same rewards.
+
+    Returns:
+        The samples that the file has now.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    key = key_of(found.step)
+    while True:  # each further round means that another writer was first
+        there = store.read(key)
+        with contextlib.suppress(DamagedSamples):
+            present = None if there.data is None else _parsed(key, there.data)
+            if present is not None and present.sha256 == found.sha256 and len(present.rewards) == len(found.rewards):
+                return present
+        if store.swap(key, _written(found), there.generation) is not None:
+            return found
 
 
 def read_samples(store: Store, step: int) -> StepSamples | None:
@@ -94,8 +116,20 @@ def read_samples(store: Store, step: int) -> StepSamples | None:
         StoreFailure: The store did not answer.
     """
     key, data = key_of(step), store.read(key_of(step)).data
-    if data is None:
-        return None
+    return None if data is None else _parsed(key, data)
+
+
+def _written(found: StepSamples) -> bytes:
+    data = orjson.dumps({"format": FORMAT, **asdict(found)})
+    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(data)
+
+
+def _parsed(key: str, data: bytes) -> StepSamples:
+    """The samples in a file.
+
+    Raises:
+        DamagedSamples: The file is damaged.
+    """
     try:
         if zstandard.get_frame_parameters(data).content_size > MAX_BYTES:
             raise DamagedSamples(f"{key} is damaged (its size)")

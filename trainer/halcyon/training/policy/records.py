@@ -12,6 +12,7 @@ from halcyon.history.samples import (
     DamagedSamples,
     Sample,
     StepSamples,
+    keep_first,
     read_samples,
     thin_out,
     write_samples,
@@ -79,7 +80,11 @@ class RecordedRewards:
             return kept
         rewards = self._rewards(asked, texts)
         try:
-            write_samples(self._store, StepSamples(step, digest, tuple(rewards), self._some(asked, answered, texts, rewards)))
+            found = StepSamples(step, digest, tuple(rewards), self._some(asked, answered, texts, rewards))
+            if self._reward.is_pure:
+                write_samples(self._store, found)
+            else:
+                rewards = list(keep_first(self._store, found).rewards)
             self._warned = False
         except StoreFailure as failure:
             if not self._reward.is_pure:
