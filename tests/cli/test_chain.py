@@ -175,6 +175,15 @@ def test_texts_of_a_model_are_no_markup(tmp_path: Path) -> None:
     assert [line for line in lines if line.startswith("# ")] == ["# Report card: base", "# no heading | no cell"]
 
 
+def test_damaged_results_are_named(tmp_path: Path) -> None:
+    store = trained(tmp_path, "base")
+    keep(store, results(9, {"gsm8k": 0.5}))
+    store.write(results_key(10), b"{}")
+    found = card(store.root)
+    assert f"{store.root}/{results_key(10)} is damaged, so its results are not shown" in found["missing"]
+    assert list(found["stages"][0]["tasks"]) == ["gsm8k"]
+
+
 def test_texts_of_a_model_do_not_control_the_terminal(tmp_path: Path) -> None:
     store = trained(tmp_path, "base")
     text = "\x1b]0;title\x07\x1b[2Jcleared\r\x9b31m"

@@ -83,7 +83,7 @@ class _Reader:
             return
         self._seen.add(store.root)
         evaluation = _evaluation_in(store)
-        results = _results_in(store)
+        results = _results_in(store, self._notes)
         if evaluation is not None:
             self._evaluating.append((evaluation, results))
             self._follow(evaluation.root, evaluation.run, f"the run {evaluation.run}, whose checkpoint {store.root} evaluates,")
@@ -213,12 +213,13 @@ def _evaluation_in(store: Store) -> EvaluationDocument | None:
         return None
 
 
-def _results_in(store: Store) -> tuple[TaskResults, ...]:
+def _results_in(store: Store, notes: list[str]) -> tuple[TaskResults, ...]:
     from halcyon.evaluate.tasks.stored import parse_results
 
     keys = [key for key in store.list(TASKS_PREFIX) if results_step(key) is not None]
-    found = [parse_results(store.read(key).data) for key in keys]
-    return _merged((), tuple(one for one in found if one is not None))
+    found = {key: parse_results(store.read(key).data) for key in keys}
+    notes += (f"{store.root}/{key} is damaged, so its results are not shown" for key, one in found.items() if one is None)
+    return _merged((), tuple(one for one in found.values() if one is not None))
 
 
 def _rollouts_in(store: Store, notes: list[str]) -> tuple[Rollout, ...]:

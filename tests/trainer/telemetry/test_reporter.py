@@ -442,6 +442,16 @@ def test_a_long_evaluation_is_alive_while_batches_end() -> None:
     assert not scene.reporter.health().healthy
 
 
+def test_tasks_of_an_evaluation_are_batches_without_tokens() -> None:
+    scene = Scene(work="evaluating")
+    scene.reporter.evaluates(Evaluated(run="base", step=1, path="steps/1/"), batches=2, batch_tokens=512, tasks=3)
+    for _ in range(5):
+        scene.reporter.evaluated_batch()
+    found = scene.reporter.observe()
+    assert (found.tallies.steps, found.tallies.tokens) == (5, 1024)
+    assert (found.report.progress.step, found.report.progress.steps, found.report.progress.tokens) == (5, 5, 1024)
+
+
 def test_tokenizing_counts_as_the_work_of_a_data_run() -> None:
     scene = Scene(work="tokenizing")
     assert scene.reporter.report().first_step_at is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.formats.prompt import ASSISTANT_START
+from halcyon.data.formats.prompt import prompt_tokens
 from halcyon.data.formats.template import ChatTemplate, Segment
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
@@ -55,14 +55,7 @@ class ChatPrompts:
         Raises:
             BadConfiguration: The template does not take them.
         """
-        segments = self._rendered(messages, tools, to_generate=True)
-        if self._template.is_own:
-            segments.append(Segment(self._tokenizer.special_tokens[ASSISTANT_START], False))
-        begins = bool(segments) and segments[0].content == self._tokenizer.bos_id
-        parts = [] if begins else [np.array([self._tokenizer.bos_id], np.int32)]
-        for content, _ in segments:
-            parts.append(self._tokenizer.encode(content) if isinstance(content, str) else np.array([content], np.int32))
-        return np.concatenate(parts).astype(np.int32)
+        return prompt_tokens(self._rendered(messages, tools, to_generate=True), self._tokenizer, own=self._template.is_own)
 
     def _rendered(self, messages: list[dict[str, Any]], tools: Any = None, *, to_generate: bool) -> list[Segment]:
         try:

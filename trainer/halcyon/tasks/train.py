@@ -159,7 +159,7 @@ def train(
             from halcyon.training.tasks import ModelTasks, asking_of
 
             root = Store(spec.checkpoint)
-            asking = asking_of(root, processes, objective=spec.objective.document())
+            asking = asking_of(root, processes, spec=spec)
             tasks = ModelTasks(
                 task_plan, spec, load_tokenizer(tokenizer), asking, root, processes, reporter, is_stopped=lambda: sync_point.is_asked
             )

@@ -93,7 +93,7 @@ class RunState:
         facts.last_step_time = wall
         facts.stage_began, facts.paused_seconds = now, 0.0
         self.pace.step_ended(now, facts.batches)
-        tokens = self.plan.tokens_before(1)
+        tokens = self.plan.tokens_before(facts.batches) - self.plan.tokens_before(facts.batches - 1)
         facts.tallies = replace(facts.tallies, steps=facts.tallies.steps + 1, tokens=facts.tallies.tokens + tokens)
         return first
 

@@ -286,25 +286,36 @@ class ModelTasks:
         return ChatPrompts(self._tokenizer, asking.template)
 
 
-def asking_of(
-    store: Store, processes: ProcessGroup, *, objective: Mapping[str, Any] | None = None, entry: CommittedStep | None = None
-) -> Asking:
-    """How a model is asked: in conversations, unless its objective was ``nextToken``. A collective.
+def asking_of(store: Store, processes: ProcessGroup, *, spec: TrainingRunSpec | None = None, entry: CommittedStep | None = None) -> Asking:
+    """How a model is asked: in conversations, unless its objective was ``nextToken``, with the template that it was trained with. A
+    collective.
 
     Args:
-        store: The root that has the model, and its chat template among the files of Hugging Face.
+        store: The root that has the model, and perhaps a chat template among the files of Hugging Face. That one is taken if the data of
+            the run has no template, or several.
         processes: The processes.
-        objective: ``spec.objective`` of the run that trains the model.
-        entry: Instead, a checkpoint in the root, whose objective counts. Imported weights have none: their template decides.
+        spec: The spec of the run that trains the model.
+        entry: Instead, a checkpoint in the root, whose sections count. Imported weights have none: their template decides.
     """
 
     def work() -> dict[str, Any]:
-        template = template_of(read_companions(store, HUGGING_FACE_PREFIX))
-        trained = objective if entry is None else read_manifest(store, entry).fingerprints.documents.get("spec.objective")
-        return {"template": template, "chat": template is not None if trained is None else "nextToken" not in trained}
+        if entry is not None:
+            sections: Mapping[str, Any] = read_manifest(store, entry).fingerprints.documents
+        else:
+            sections = {} if spec is None else {f"spec.{name}": section for name, section in spec.document().items()}
+        of_data, objective = _templates(sections.get("spec.data") or {}), sections.get("spec.objective")
+        template = of_data[0] if len(of_data) == 1 else template_of(read_companions(store, HUGGING_FACE_PREFIX))
+        return {"template": template, "chat": template is not None if objective is None else "nextToken" not in objective}
 
     found = decide(processes, store.root, work)
     return Asking(bool(found["chat"]), cast("str | None", found["template"]))
+
+
+def _templates(data: Mapping[str, Any]) -> list[str | None]:
+    """The chat templates in ``spec.data``, each once; None: Halcyon's own."""
+    forms = [source.get("format", {}) for source in data.get("sources", ())]
+    found = [form[kind].get("template") for form in forms for kind in ("chat", "preference", "prompt") if kind in form]
+    return list(dict.fromkeys(found))
 
 
 def _asked(runner: Runner, chosen: Chosen, index: int, count: int, on_progress: Callable[[], object]) -> list[Answer]:

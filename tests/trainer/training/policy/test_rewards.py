@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ def counting(prompts: list[str], answers: list[str], references: list[str]) -> l
 
 def failing(**texts: list[str]) -> list[float]:
     raise ValueError("no such judge")
+
+
+def leaving(**texts: list[str]) -> list[float]:
+    sys.exit(0)
 
 
 def asked(*references: str) -> list[Question]:
@@ -159,3 +164,12 @@ def test_a_reward_that_fails_names_the_line() -> None:
     with pytest.raises(TrainerExit, match=r"failing failed in test_rewards.py line \d+ \(ValueError: no such judge\)") as found:
         reward_named(f"{HERE}:failing").of(["p"], ["a"], [""])
     assert not isinstance(found.value, BadConfiguration)
+
+
+def test_a_reward_that_exits_is_a_failure_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrainerExit, match=r"leaving failed in test_rewards.py line \d+ \(SystemExit: 0\)"):
+        reward_named(f"{HERE}:leaving").of(["p"], ["a"], [""])
+    (tmp_path / "script_of_a_reward.py").write_text("import sys\nsys.exit('usage: ...')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BadConfiguration, match=r"script_of_a_reward does not import \(SystemExit: usage: \.\.\.\)"):
+        reward_named("script_of_a_reward:reward")

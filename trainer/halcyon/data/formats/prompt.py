@@ -79,24 +79,31 @@ class PromptFormatter:
         except Exception as error:  # a template is user code, which may raise anything
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise bad_row(row, field, f"does not fit the template: {what}", "fix the row, or the template") from None
-        if self._template.is_own:
-            segments.append(Segment(self._tokenizer.special_tokens[ASSISTANT_START], False))
         return segments, reference
 
     def _document(self, index: int, segments: list[Segment], reference: str) -> TokenizedDocument:
-        begins = bool(segments) and segments[0].content == self._tokenizer.bos_id
-        parts = [] if begins else [np.array([self._tokenizer.bos_id], np.int32)]
-        size_bytes = size_in_bytes(reference)
-        for content, _ in segments:
-            if isinstance(content, str):
-                parts.append(self._tokenizer.encode(content))
-                size_bytes += size_in_bytes(content)
-            else:
-                parts.append(np.array([content], np.int32))
-        prompt = np.concatenate(parts)
+        size_bytes = sum(size_in_bytes(text) for text in (reference, *(one.content for one in segments)) if isinstance(text, str))
+        prompt = prompt_tokens(segments, self._tokenizer, own=self._template.is_own)
         wanted = self._tokenizer.encode(reference)
         weights = np.concatenate([np.zeros(len(prompt), np.float32), np.ones(len(wanted), np.float32)])
         return TokenizedDocument(np.concatenate([prompt, wanted]).astype(np.int32, copy=False), weights, size_bytes, index)
+
+
+def prompt_tokens(segments: Sequence[Segment], tokenizer: Tokenizer, *, own: bool) -> np.ndarray:
+    """The tokens of a rendered prompt, from the beginning of the document up to the assistant's next words: int32 [tokens].
+
+    Args:
+        segments: The rendered messages.
+        tokenizer: Makes the ids.
+        own: Whether the template is Halcyon's own, which does not begin the assistant's turn.
+    """
+    begins = bool(segments) and segments[0].content == tokenizer.bos_id
+    parts = [] if begins else [np.array([tokenizer.bos_id], np.int32)]
+    for content, _ in segments:
+        parts.append(tokenizer.encode(content) if isinstance(content, str) else np.array([content], np.int32))
+    if own:
+        parts.append(np.array([tokenizer.special_tokens[ASSISTANT_START]], np.int32))
+    return np.concatenate(parts).astype(np.int32, copy=False)
 
 
 def _text(value: Any) -> str:

@@ -48,7 +48,7 @@ class Reward:
         """
         try:
             found = self.function(prompts=list(prompts), answers=list(answers), references=list(references))
-        except Exception as error:  # the function is not ours
+        except (Exception, SystemExit) as error:  # the function is not ours; an exit would count as the end of the run
             raise TrainerExit(f"{FIELD}: {self.name} failed {_where(error)}({type(error).__name__}: {_first_line(error)})") from error
         try:
             rewards = [float(one) for one in found]
@@ -78,7 +78,7 @@ def reward_named(name: str) -> Reward:
         return Reward(name, _same_number, True)
     try:
         module = import_module(module_name)
-    except Exception as error:  # the module is not ours
+    except (Exception, SystemExit) as error:  # the module is not ours
         raise BadConfiguration(
             f"{FIELD}: {module_name} does not import ({type(error).__name__}: {_first_line(error)}); correct the path, or take an image "
             "that has the package"
@@ -95,10 +95,10 @@ def _same_number(*, prompts: Sequence[str], answers: Sequence[str], references: 
     return [float(has_number_of(reference, answer)) for answer, reference in zip(answers, references, strict=True)]
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return f"in {Path(frames[-1].filename).name} line {frames[-1].lineno} " if len(frames) > 1 else ""
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0][:200]
