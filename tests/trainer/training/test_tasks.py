@@ -15,7 +15,8 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import parse_run
 from tests.trainer.process_groups import run_document
 
-MINE, OTHER, OF_FILES = "{% generation %}mine{% endgeneration %}", "{% generation %}other{% endgeneration %}", "of the files"
+OTHER, OF_FILES = "{% generation %}other{% endgeneration %}", "of the files"
+MINE = "{% generation %}mine{% endgeneration %}{% if add_generation_prompt %}Answer:{% endif %}"
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ MINE, OTHER, OF_FILES = "{% generation %}mine{% endgeneration %}", "{% generatio
         ("finetune", [{"chat": {"template": MINE}}], Asking(True, MINE)),
         ("finetune", [{"chat": {"template": MINE}}, {"chat": {"template": MINE}}], Asking(True, MINE)),
         ("finetune", [{"chat": {"template": MINE}}, {"chat": {"template": OTHER}}], Asking(True, OF_FILES)),
+        ("finetune", [{"chat": {"template": OTHER}}], Asking(True, OF_FILES)),  # it does not begin the assistant's turn
         ("finetune", [{"chat": {}}], Asking(True, None)),
         ("preference", [{"preference": {"template": MINE}}], Asking(True, MINE)),
         ("policy", [{"prompt": {"template": MINE}}], Asking(True, MINE)),

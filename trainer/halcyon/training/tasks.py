@@ -292,7 +292,7 @@ def asking_of(store: Store, processes: ProcessGroup, *, spec: TrainingRunSpec | 
 
     Args:
         store: The root that has the model, and perhaps a chat template among the files of Hugging Face. That one is taken if the data of
-            the run has no template, or several.
+            the run has no template, or several, or one that does not begin the assistant's turn.
         processes: The processes.
         spec: The spec of the run that trains the model.
         entry: Instead, a checkpoint in the root, whose sections count. Imported weights have none: their template decides.
@@ -304,7 +304,9 @@ def asking_of(store: Store, processes: ProcessGroup, *, spec: TrainingRunSpec | 
         else:
             sections = {} if spec is None else {f"spec.{name}": section for name, section in spec.document().items()}
         of_data, objective = _templates(sections.get("spec.data") or {}), sections.get("spec.objective")
-        template = of_data[0] if len(of_data) == 1 else template_of(read_companions(store, HUGGING_FACE_PREFIX))
+        template = template_of(read_companions(store, HUGGING_FACE_PREFIX))
+        if len(of_data) == 1 and (template is None or of_data[0] is None or "add_generation_prompt" in of_data[0]):
+            template = of_data[0]
         return {"template": template, "chat": template is not None if objective is None else "nextToken" not in objective}
 
     found = decide(processes, store.root, work)
@@ -314,7 +316,7 @@ def asking_of(store: Store, processes: ProcessGroup, *, spec: TrainingRunSpec | 
 def _templates(data: Mapping[str, Any]) -> list[str | None]:
     """The chat templates in ``spec.data``, each once; None: Halcyon's own."""
     forms = [source.get("format", {}) for source in data.get("sources", ())]
-    found = [form[kind].get("template") for form in forms for kind in ("chat", "preference", "prompt") if kind in form]
+    found = [form[kind].get("template") for form in forms for kind in ("chat", "preference", "prompt") if form.get(kind) is not None]
     return list(dict.fromkeys(found))
 
 

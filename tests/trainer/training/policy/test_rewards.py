@@ -63,6 +63,17 @@ def test_the_named_rewards_compare_numbers(tmp_path: Path) -> None:
     assert found == [1.0, 0.0, 1.0, 0.0]
 
 
+def test_a_named_reward_without_any_number_to_compare_with_is_a_mistake() -> None:
+    reward = reward_named("spellingBee")
+    with pytest.raises(BadConfiguration) as found:
+        reward.of(["p", "p"], ["#### 1", "b"], ["", ""])
+    assert str(found.value) == (
+        "spec.objective.policy.reward: spellingBee compares numbers after ####, and no reference of the step has one, such as ''; name the "
+        "field that has it (format.prompt.referenceField), or take another reward"
+    )
+    assert reward.of(["p", "p"], ["#### 1", "b"], ["", "#### 1"]) == [0.0, 0.0]
+
+
 def test_a_step_that_is_done_again_gets_the_same_rewards(tmp_path: Path) -> None:
     """The function returns other numbers at each call. It is called once for the same answers, and again for other answers of the step."""
     CALLS.clear()

@@ -11,6 +11,7 @@ the step again reads them (`halcyon.history.samples`).
 
 from __future__ import annotations
 
+import functools
 import math
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.evaluate.tasks.answers import has_number_of
+from halcyon.evaluate.tasks.answers import final_number, has_number_of
 
 FIELD = "spec.objective.policy.reward"
 
@@ -44,10 +45,12 @@ class Reward:
 
         Raises:
             TrainerExit: The function failed; another try may succeed.
-            BadConfiguration: It returned something else than one finite number for each answer.
+            BadConfiguration: It returned something else than one finite number for each answer, or cannot use the references.
         """
         try:
             found = self.function(prompts=list(prompts), answers=list(answers), references=list(references))
+        except BadConfiguration:
+            raise
         except (Exception, SystemExit) as error:  # the function is not ours; an exit would count as the end of the run
             raise TrainerExit(f"{FIELD}: {self.name} failed {_where(error)}({type(error).__name__}: {_first_line(error)})") from error
         try:
@@ -75,7 +78,7 @@ def reward_named(name: str) -> Reward:
     """
     module_name, _, attribute = name.partition(":")
     if not attribute:
-        return Reward(name, _same_number, True)
+        return Reward(name, functools.partial(_same_number, name), True)
     try:
         module = import_module(module_name)
     except (Exception, SystemExit) as error:  # the module is not ours
@@ -89,9 +92,18 @@ def reward_named(name: str) -> Reward:
     return Reward(name, function, False)
 
 
-def _same_number(*, prompts: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> list[float]:
-    """1 for an answer with the number of the reference after ``####``, else 0: the rule of GSM8K (Cobbe et al. 2021) and of SpellingBee."""
+def _same_number(name: str, *, prompts: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> list[float]:
+    """1 for an answer with the number of the reference after ``####``, else 0: the rule of GSM8K (Cobbe et al. 2021) and of SpellingBee.
+
+    Raises:
+        BadConfiguration: No reference has such a number, so no answer could be right.
+    """
     del prompts
+    if references and all(final_number(reference) is None for reference in references):
+        raise BadConfiguration(
+            f"{FIELD}: {name} compares numbers after ####, and no reference of the step has one, such as {references[0][:100]!r}; name the "
+            "field that has it (format.prompt.referenceField), or take another reward"
+        )
     return [float(has_number_of(reference, answer)) for answer, reference in zip(answers, references, strict=True)]
 
 
