@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.trainer.exactness import record
-from tests.trainer.programs import QUICK_FLAGS, Programs, forget, keep_programs, kept_folder
+from tests.trainer.programs import QUICK_FLAGS, MemoryMaps, Programs, forget, keep_programs, kept_folder
 
 os.environ["XLA_FLAGS"] = QUICK_FLAGS  # before JAX starts its backend
 
@@ -18,6 +18,13 @@ jax.config.update("jax_num_cpu_devices", 8)
 keep_programs(os.environ)
 
 from tests.trainer.process_groups import shared  # noqa: E402
+
+_maps = MemoryMaps()
+
+
+def pytest_runtest_teardown() -> None:
+    """Free compiled programs between tests when there are too many."""
+    _maps.free_if_many()
 
 
 @pytest.fixture(scope="session", autouse=True)

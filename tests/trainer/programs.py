@@ -8,6 +8,7 @@ before they start. The key of a program depends on everything that it was compil
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -26,6 +27,9 @@ QUICK_FLAGS = " ".join(
     f"--{name}={str(value).lower()}" for name, value in {"xla_backend_optimization_level": 0, **fusion_emitters()}.items()
 )
 """XLA flags for tests. Tests compare numbers and not speed, and unoptimised code compiles several times faster."""
+
+MOST_MAPS = 15_000
+"""Memory maps of programs, after which they are freed."""
 
 
 def kept_folder(environ: Mapping[str, str]) -> Path:
@@ -67,6 +71,29 @@ def keep_programs(environ: Mapping[str, str]) -> None:
 
     compilation_cache.put_executable_and_time = put_if_in_order
     lru_cache.LRUCache.put = put_whole
+
+
+class MemoryMaps:
+    """Frees the compiled programs of a process before it has too many memory maps.
+
+    Each program has three maps, and Linux gives a process 65,530. A process of many tests would end there, by a segmentation fault.
+    """
+
+    def __init__(self) -> None:
+        self._after_freeing = 0
+
+    def free_if_many(self) -> None:
+        """Free the programs that no test holds, if there are many more maps than after the last time."""
+        import jax
+
+        if self._count() - self._after_freeing > MOST_MAPS:
+            jax.clear_caches()
+            gc.collect()
+            self._after_freeing = self._count()
+
+    def _count(self) -> int:
+        maps = Path("/proc/self/maps")
+        return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
 
 def forget(folder: Path, made_before: float) -> None:
