@@ -63,7 +63,7 @@ down: setup ## Stop the development cluster and leave nothing behind
 ##@ Check
 
 .PHONY: test
-test: setup ## Test every promise once (21 to 23 minutes): checks, tests, and a real Kubernetes; prints the duration of each part
+test: setup ## Test every promise once (about 27 minutes): checks, tests, and a real Kubernetes; prints the duration of each part
 	@$(BIN)/python -m tests.suite
 
 .PHONY: test-all
@@ -79,7 +79,7 @@ test-fast: setup ## The part of `make test` that needs one process (4 to 5 minut
 	@$(BIN)/python -m tests.suite fast
 
 .PHONY: test-unit
-test-unit: setup ## The part of `make test` that needs no cluster (11 to 12 minutes)
+test-unit: setup ## The part of `make test` that needs no cluster (about 13 minutes)
 	@$(BIN)/python -m tests.suite fast slow
 
 .PHONY: test-cluster
