@@ -15,6 +15,7 @@ from halcyon_devcluster.commands import run, succeeds
 from halcyon_devcluster.debian import IMAGE_REQUIREMENTS, ensure_packages
 from halcyon_devcluster.dockerfile import CERTIFICATE_SETTINGS, content_tag, declared_arguments, default_argument, passed_arguments
 from halcyon_devcluster.engine import docker_answers
+from halcyon_devcluster.lock import exclusive
 from halcyon_devcluster.machine import limit
 from halcyon_devcluster.own_images import REGISTRY
 from halcyon_devcluster.progress import ProgressView
@@ -70,7 +71,8 @@ def build_image(dockerfile: Path, context: Path, tag: str, build_args: Mapping[s
     docker = docker_answers()
     if not docker:
         ensure_packages(IMAGE_REQUIREMENTS, cache / "apt.log", progress)
-    if (docker_image_id if docker else buildah_image_id)(tag):
+    image_id = docker_image_id if docker else buildah_image_id
+    if image_id(tag):
         return tag
     passed = passed_arguments(declared_arguments(dockerfile.read_text()), os.environ, with_certificates=not docker)
     command = build_command(
@@ -82,8 +84,10 @@ def build_image(dockerfile: Path, context: Path, tag: str, build_args: Mapping[s
         certificates=_certificates(),
     )
     log = cache / "images" / f"{tag.rpartition('/')[2].replace(':', '-')}.log"
-    with progress.step(f"Building image {tag}"):
-        run(command, log=log, timeout_seconds=limit(_BUILD_SECONDS))
+    with exclusive(cache / "images" / ".build.lock", progress):
+        if not image_id(tag):  # another process may have built it meanwhile
+            with progress.step(f"Building image {tag}"):
+                run(command, log=log, timeout_seconds=limit(_BUILD_SECONDS))
     return tag
 
 

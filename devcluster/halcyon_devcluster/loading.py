@@ -4,6 +4,7 @@ from pathlib import Path
 
 from halcyon_devcluster.containerd import Ctr
 from halcyon_devcluster.errors import DevclusterError
+from halcyon_devcluster.lock import exclusive
 from halcyon_devcluster.own_images import REGISTRY
 from halcyon_devcluster.progress import ProgressView
 from halcyon_devcluster.sources import (
@@ -53,7 +54,10 @@ def load_archive(ctr: Ctr, path: Path, progress: ProgressView) -> str:
 
 
 def load_from_buildah(ctr: Ctr, name: str, images: Path, progress: ProgressView) -> str:
-    """Send an image from buildah's storage to the node: only missing layers, and nothing if the node has the image already."""
+    """Send an image from buildah's storage to the node: only missing layers, and nothing if the node has the image already.
+
+    Processes that load the same image wait for each other, because an export writes into files that another one would read.
+    """
     name = full_name(name)
     image_id = buildah_image_id(name)
     if image_id is None:
@@ -61,10 +65,13 @@ def load_from_buildah(ctr: Ctr, name: str, images: Path, progress: ProgressView)
     if ctr.image_ids().get(name) == image_id:
         progress.say(f"{name} is on the node already")
         return name
-    with progress.step(f"Loading {name}"):
-        layout = layout_folder(images, name)
-        descriptor = export_layout(name, layout)
-        ctr.import_archive(layout_stream(layout, name, descriptor, ctr.blobs()), name, image_id)
+    layout = layout_folder(images, name)
+    with exclusive(layout.with_name(f".{layout.name}.lock"), progress):
+        if ctr.image_ids().get(name) == image_id:
+            return name
+        with progress.step(f"Loading {name}"):
+            descriptor = export_layout(name, layout)
+            ctr.import_archive(layout_stream(layout, name, descriptor, ctr.blobs()), name, image_id)
     return name
 
 

@@ -1,4 +1,4 @@
-"""One writer per cluster: an advisory file lock. The kernel releases it when its holder ends, also after SIGKILL."""
+"""One writer at a time: an advisory file lock. The kernel releases it when its holder ends, also after SIGKILL."""
 
 import fcntl
 import os

@@ -3,15 +3,20 @@
 import io
 import json
 import tarfile
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from halcyon_devcluster import DevclusterError
+from halcyon_devcluster import DevclusterError, loading
 from halcyon_devcluster.containerd import Task, container_filter, parse_image_ids, parse_tasks
 from halcyon_devcluster.dockerfile import content_tag, copied_paths, declared_arguments, default_argument, passed_arguments
 from halcyon_devcluster.images import build_command
 from halcyon_devcluster.loading import full_name, local_archive
+from halcyon_devcluster.machine import limit
 from halcyon_devcluster.scratch import ScratchImage, archive
 from halcyon_devcluster.sources import file_chunks, layout_folder, layout_stream, read_archive, references
 
@@ -91,6 +96,49 @@ def test_a_stream_leaves_out_the_blobs_that_the_node_has(layout: Path, tmp_path:
     target.write_bytes(b"".join(layout_stream(layout, "localhost/halcyon/thing:new", descriptor, present=set(everything))))
     with tarfile.open(target) as tar:
         assert [name for name in tar.getnames() if name.startswith("blobs/")] == [f"blobs/{str(descriptor['digest']).replace(':', '/')}"]
+
+
+def test_two_loads_of_one_image_do_not_write_the_same_files(layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The second load begins while the first exports; it waits, and then finds the image on the node."""
+    name, exports, second_began = "localhost/halcyon/thing:new", [], threading.Event()
+
+    class Node:
+        images: dict[str, str] = {}
+
+        def image_ids(self) -> dict[str, str]:
+            return dict(self.images)
+
+        def blobs(self) -> set[str]:
+            return set()
+
+        def import_archive(self, chunks: Iterable[bytes], name: str, image_id: str) -> None:
+            assert sum(len(chunk) for chunk in chunks)
+            self.images[name] = image_id
+
+    class View:
+        def say(self, sentence: str) -> None:
+            second_began.set()
+
+        def step(self, sentence: str) -> nullcontext[None]:
+            return nullcontext()
+
+    def export(name: str, folder: Path) -> dict[str, object]:
+        exports.append(name)
+        if len(exports) > 1:
+            second_began.set()
+        assert second_began.wait(limit(60))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.symlink_to(layout)
+        return manifest_of(layout)
+
+    monkeypatch.setattr(loading, "buildah_image_id", lambda name: "sha256:1")
+    monkeypatch.setattr(loading, "export_layout", export)
+    node = Node()
+    with ThreadPoolExecutor(2) as pool:
+        loads = [pool.submit(loading.load_from_buildah, node, name, tmp_path / "images", View()) for _ in range(2)]
+        assert [load.result() for load in loads] == [name, name]
+    assert exports == [name]
+    assert node.images == {name: "sha256:1"}
 
 
 @pytest.mark.parametrize(
