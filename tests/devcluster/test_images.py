@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,7 +104,8 @@ def test_two_loads_of_one_image_do_not_write_the_same_files(layout: Path, tmp_pa
     name, exports, second_began = "localhost/halcyon/thing:new", [], threading.Event()
 
     class Node:
-        images: dict[str, str] = {}
+        def __init__(self) -> None:
+            self.images: dict[str, str] = {}
 
         def image_ids(self) -> dict[str, str]:
             return dict(self.images)
@@ -133,9 +135,10 @@ def test_two_loads_of_one_image_do_not_write_the_same_files(layout: Path, tmp_pa
 
     monkeypatch.setattr(loading, "buildah_image_id", lambda name: "sha256:1")
     monkeypatch.setattr(loading, "export_layout", export)
-    node = Node()
+    node: Any = Node()
+    view: Any = View()
     with ThreadPoolExecutor(2) as pool:
-        loads = [pool.submit(loading.load_from_buildah, node, name, tmp_path / "images", View()) for _ in range(2)]
+        loads = [pool.submit(loading.load_from_buildah, node, name, tmp_path / "images", view) for _ in range(2)]
         assert [load.result() for load in loads] == [name, name]
     assert exports == [name]
     assert node.images == {name: "sha256:1"}
