@@ -12,7 +12,7 @@ from typing import Literal
 
 Table = Literal[
     "logits", "gradients", "import", "export", "losses", "rule paper", "rule mesh", "rule resume", "rule accumulation",
-    "rule float64",
+    "rule hosts", "rule float64",
 ]  # fmt: skip
 """The tests. Figures are the largest error, as a part of the largest value, of ``logits`` and ``gradients``; the number of tensors with
 the same bits of ``import`` and ``export``; the largest difference of ``losses``. The tables of update rules are for

@@ -1,12 +1,16 @@
-"""A SIGKILL of a real process changes no bit, with any update rule, a moving average and uneven loss weights.
+"""Every update rule, with a moving average and uneven loss weights, in real processes.
+
+A SIGKILL changes no bit, and two hosts with microbatches train like one process with the full batch.
 
 A run with parameter groups has several rules, so a few runs cover all of them.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +56,11 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 """``spec.optimizer`` of each run. Its schedule is constant."""
+LIMITS = {"bases": 1e-4}
+"""Largest difference of a parameter between hosts and one process. Default: 1e-6. For the rules of this case see test_training.py."""
 
 
-def document(folder: Path, root: str, case: str) -> dict[str, Any]:
+def document(folder: Path, root: str, case: str, *, hosts: int = 1, microbatches: int = 1) -> dict[str, Any]:
     """A run of six steps on rows of tokens whose loss weights are uneven, also between rows; some are 0."""
     rows = folder / "rows.jsonl"
     if not rows.exists():
@@ -72,7 +78,7 @@ def document(folder: Path, root: str, case: str) -> dict[str, Any]:
         "kind": "TrainingRun",
         "metadata": {"name": "rules", "namespace": "tests"},
         "spec": {
-            "accelerator": {"type": "cpu", "topology": "1x1", "slices": 1},
+            "accelerator": {"type": "cpu", "topology": "1x1", "slices": hosts},
             "model": {"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 24, "heads": 2}},
             "data": {
                 "sources": [
@@ -86,7 +92,7 @@ def document(folder: Path, root: str, case: str) -> dict[str, Any]:
             },
             "optimizer": {"learningRate": 0.001, "schedule": {"constant": {}}} | CASES[case],
             "average": {"ema": {"decay": 0.8}},
-            "trainer": {"steps": STEPS, "batchSize": ROWS, "sequenceLength": LENGTH},
+            "trainer": {"steps": STEPS, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches},
             "checkpoint": {"root": f"file://{folder / root}", "save": {"everySteps": 2}},
             "telemetry": {"port": free_port()},
         },
@@ -98,12 +104,24 @@ def rules_of(case: str) -> set[str]:
     return {name for name in CASES[case] if name in RULES} | {group["rule"] for group in groups}
 
 
+@functools.cache
+def trained_alone(folder: Path, case: str) -> dict[int, float]:
+    """The losses of one process with the full batch. Its root is ``alone``."""
+    return ended(start_processes(document(folder, "alone", case), folder / "alone-log")).leader.losses()
+
+
 def ended(group: TrainerProcesses) -> TrainerProcesses:
     try:
         assert set(group.wait()) == {ExitCode.DONE}
     finally:
         group.reap()
     return group
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder for each case: both tests compare with the same training of one process."""
+    return {case: tmp_path_factory.mktemp(case) for case in CASES}
 
 
 def test_the_cases_have_every_rule() -> None:
@@ -113,12 +131,12 @@ def test_the_cases_have_every_rule() -> None:
 @pytest.mark.slow
 @pytest.mark.variant
 @pytest.mark.parametrize("case", CASES)
-def test_every_rule_resumes_bitwise_through_sigkill(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = ended(start_processes(document(tmp_path, "calm", case), tmp_path / "calm-log")).leader.losses()
-    losses: dict[int, float] = {}
+def test_every_rule_resumes_bitwise_through_sigkill(folders: dict[str, Path], case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, losses = folders[case], dict[int, float]()
+    expected = trained_alone(folder, case)
     monkeypatch.setenv("HANG", "4,0")  # the process waits in the fifth step until it is killed
-    killed = document(tmp_path, "killed", case)
-    for number, group in enumerate(each_restart(killed, tmp_path / "killed-log", module="tests.trainer.trouble_child")):
+    killed = document(folder, "killed", case)
+    for number, group in enumerate(each_restart(killed, folder / "killed-log", module="tests.trainer.trouble_child")):
         if number == 0:
             group.leader.wait_for(seen_step(3))
             monkeypatch.delenv("HANG")
@@ -127,4 +145,24 @@ def test_every_rule_resumes_bitwise_through_sigkill(tmp_path: Path, case: str, m
         losses |= group.leader.losses()
         assert all(loss == expected[step] for step, loss in group.leader.losses().items())
     assert sorted(losses) == list(range(1, STEPS + 1))
-    assert list(compare(*(newest_checkpoint(tmp_path / name) for name in ("calm", "killed")))) == []
+    assert list(compare(*(newest_checkpoint(folder / name) for name in ("alone", "killed")))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.variant
+@pytest.mark.parametrize("case", CASES)
+def test_two_hosts_with_microbatches_and_uneven_weights_train_like_the_full_batch(
+    folders: dict[str, Path], case: str, measured: Callable[..., None]
+) -> None:
+    folder = folders[case]
+    expected = trained_alone(folder, case)
+    group = ended(start_processes(document(folder, "hosts", case, hosts=2, microbatches=2), folder / "hosts-log"))
+    assert len(group.processes) == 2
+    found = group.leader.losses()
+    assert [found[step] for step in expected] == pytest.approx(list(expected.values()), abs=1e-5)
+    differences = list(compare(*(newest_checkpoint(folder / name) for name in ("alone", "hosts"))))
+    of_model = {one.path: one.largest for one in differences if one.path.startswith("model")}
+    assert of_model, "sums of other parts round in another way"
+    assert max(of_model.values()) <= LIMITS.get(case, 1e-6), of_model
+    for rule in rules_of(case):
+        measured("rule hosts", rule, max(of_model.values()))
