@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from halcyon.huggingface.chat_template import chat_template
 from tests.ports import free_port
 from tests.trainer.process_groups import TrainerProcesses, start_processes
 
@@ -82,6 +83,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert found[STEPS][0] < found[1][0]
     assert all(map(math.isfinite, evaluations(events)))
     return folder / "root"
+
+
+def test_the_template_of_the_data_is_that_of_the_model(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}{% endfor %}{{ add_generation_prompt or '' }}"
+    run = document("finetune-chat", tmp_path / "root")
+    for source in run["spec"]["data"]["sources"]:
+        source["format"] = {"chat": {"template": template}}
+    trained(run, tmp_path / "log")
+    assert chat_template(f"file://{tmp_path / 'root'}") == template
 
 
 def test_preference_optimization_begins_at_the_reference_and_goes_on_bitwise(base: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The chat template of a model, from the files of Hugging Face that belong to it."""
+"""The chat template of a model: that of the data that it was trained on, or of the files of Hugging Face that belong to it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from halcyon.checkpoint.opening import entry_of
-from halcyon.huggingface.companions import read_companions
+from halcyon.data.formats.prompt import ASSISTANT_START
+from halcyon.data.formats.template import DEFAULT_TEMPLATE
+from halcyon.huggingface.companions import CHAT_TEMPLATE_KEY, read_companions
 from halcyon.huggingface.folder import HUB, address, folder_place
 from halcyon.huggingface.root import split_step, stored_model
 from halcyon.storage.store import Store
 
 _FILES = "hf:"
+EXPORTED_TEMPLATE = (
+    "{{- bos_token -}}\n" + DEFAULT_TEMPLATE + "{%- if add_generation_prompt -%}{{- '" + ASSISTANT_START + "' -}}{%- endif -%}\n"
+)
+"""Halcyon's own template for other programs: with the token that begins a document, and with the beginning of the assistant's turn."""
 
 
 def chat_template(place: str, *, endpoint: str | None = None, region: str | None = None) -> str | None:
@@ -22,13 +28,47 @@ def chat_template(place: str, *, endpoint: str | None = None, region: str | None
         return template_of(read_companions(Store(folder_place(folder, endpoint, region))))
     root, step = split_step(place)
     store = Store(address(root, endpoint, region))
-    return template_of(stored_model(store, entry_of(store, step)).files)
+    stored = stored_model(store, entry_of(store, step))
+    return template_of_run(stored.data, stored.files)
+
+
+def template_of_run(data: Mapping[str, Any], files: Mapping[str, bytes]) -> str | None:
+    """The chat template that a model was trained with; None: Halcyon's own, or none.
+
+    It is that of the data. The files decide if the data has no template, several, or one that does not begin the assistant's turn.
+
+    Args:
+        data: ``spec.data`` of the run; may be empty.
+        files: The files of the model that the run began with, by name.
+    """
+    of_data, of_files = _templates(data), template_of(files)
+    if len(of_data) == 1 and (of_files is None or of_data[0] is None or "add_generation_prompt" in of_data[0]):
+        return of_data[0]
+    return of_files
+
+
+def template_to_export(data: Mapping[str, Any], files: Mapping[str, bytes]) -> str | None:
+    """The template for the file ``chat_template.jinja`` of an export; None: that of the files is right, or there is none.
+
+    Arguments: see `template_of_run`.
+    """
+    template = template_of_run(data, files)
+    if template is None:
+        return EXPORTED_TEMPLATE if None in _templates(data) else None
+    return None if template == template_of(files) else template
+
+
+def _templates(data: Mapping[str, Any]) -> list[str | None]:
+    """The chat templates in ``spec.data``, each once; None: Halcyon's own."""
+    forms = [source.get("format", {}) for source in data.get("sources", ())]
+    found = [form[kind].get("template") for form in forms for kind in ("chat", "preference", "prompt") if form.get(kind) is not None]
+    return list(dict.fromkeys(found))
 
 
 def template_of(files: Mapping[str, bytes]) -> str | None:
     """The chat template among the files of a model: of ``chat_template.jinja``, else of the JSON files."""
-    if "chat_template.jinja" in files:
-        return files["chat_template.jinja"].decode(errors="replace")
+    if CHAT_TEMPLATE_KEY in files:
+        return files[CHAT_TEMPLATE_KEY].decode(errors="replace")
     for name in ("chat_template.json", "tokenizer_config.json"):
         try:
             document: Any = json.loads(files.get(name, b"{}"))

@@ -19,6 +19,7 @@ TOKENIZER_KEY = "tokenizer.json"
 TOKENIZER_CONFIG_KEY = "tokenizer_config.json"
 GENERATION_KEY = "generation_config.json"
 SENTENCE_PIECE_KEY = "tokenizer.model"
+CHAT_TEMPLATE_KEY = "chat_template.jinja"
 _OF_TOKENIZER = (
     TOKENIZER_KEY,
     TOKENIZER_CONFIG_KEY,
@@ -28,7 +29,7 @@ _OF_TOKENIZER = (
     "vocab.json",
     "merges.txt",
 )
-COMPANIONS = (*_OF_TOKENIZER, "chat_template.jinja", "chat_template.json", GENERATION_KEY)
+COMPANIONS = (*_OF_TOKENIZER, CHAT_TEMPLATE_KEY, "chat_template.json", GENERATION_KEY)
 _TOKEN_IDS = frozenset({"bos_token_id", "eos_token_id", "pad_token_id"})
 
 

@@ -38,6 +38,7 @@ class StoredModel:
         arrays: Its parameters, read in regions. An adapter is added to the weights (`MergedArrays`).
         definition: Its tokenizer; None: the root does not have it.
         files: Files of the folder that the model was imported from, by name.
+        data: ``spec.data`` of the run that made it; empty for imported weights.
     """
 
     spec: ModelSpec
@@ -46,6 +47,7 @@ class StoredModel:
     arrays: ModelArrays
     definition: TokenizerDefinition | None
     files: Mapping[str, bytes]
+    data: Mapping[str, Any]
 
     @property
     def merged(self) -> MergedArrays | None:
@@ -107,6 +109,7 @@ def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_B
         arrays=arrays,
         definition=definition,
         files=read_companions(store, HUGGING_FACE_PREFIX),
+        data=documents.get("spec.data") or {},
     )
 
 

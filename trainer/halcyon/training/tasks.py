@@ -23,7 +23,7 @@ from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.evaluate.tasks.chosen import Chosen, ChosenTask, fingerprint, read_of_document
 from halcyon.evaluate.tasks.results import Answer, result_of
 from halcyon.evaluate.tasks.stored import document_of, numbers_of, parse_results, samples_of
-from halcyon.huggingface.chat_template import template_of
+from halcyon.huggingface.chat_template import template_of_run
 from halcyon.huggingface.companions import read_companions
 from halcyon.inference.chat import ChatPrompts
 from halcyon.models.cache import KeepsCache
@@ -303,21 +303,12 @@ def asking_of(store: Store, processes: ProcessGroup, *, spec: TrainingRunSpec | 
             sections: Mapping[str, Any] = read_manifest(store, entry).fingerprints.documents
         else:
             sections = {} if spec is None else {f"spec.{name}": section for name, section in spec.document().items()}
-        of_data, objective = _templates(sections.get("spec.data") or {}), sections.get("spec.objective")
-        template = template_of(read_companions(store, HUGGING_FACE_PREFIX))
-        if len(of_data) == 1 and (template is None or of_data[0] is None or "add_generation_prompt" in of_data[0]):
-            template = of_data[0]
+        objective = sections.get("spec.objective")
+        template = template_of_run(sections.get("spec.data") or {}, read_companions(store, HUGGING_FACE_PREFIX))
         return {"template": template, "chat": template is not None if objective is None else "nextToken" not in objective}
 
     found = decide(processes, store.root, work)
     return Asking(bool(found["chat"]), cast("str | None", found["template"]))
-
-
-def _templates(data: Mapping[str, Any]) -> list[str | None]:
-    """The chat templates in ``spec.data``, each once; None: Halcyon's own."""
-    forms = [source.get("format", {}) for source in data.get("sources", ())]
-    found = [form[kind].get("template") for form in forms for kind in ("chat", "preference", "prompt") if form.get(kind) is not None]
-    return list(dict.fromkeys(found))
 
 
 def _asked(runner: Runner, chosen: Chosen, index: int, count: int, on_progress: Callable[[], object]) -> list[Answer]:
