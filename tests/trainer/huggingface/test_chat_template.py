@@ -19,7 +19,7 @@ from tests.trainer.huggingface.folders import imported, llama_tensors, store_of,
 
 MINE, OTHER, OF_FILES = "mine {{ add_generation_prompt }}", "it begins no turn", "of files"
 FILES = {"chat_template.jinja": OF_FILES.encode()}
-TOKENIZER = MarkedBytes()
+TOKENIZER: Any = MarkedBytes()
 
 
 def data(*forms: dict[str, Any]) -> dict[str, Any]:

@@ -1,18 +1,22 @@
-"""How the tasks of a document ask its model."""
+"""How the tasks of a document ask its model, and how the task `evaluate` ends if one of them fails."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.storage.store import Store
-from halcyon.training.tasks import Asking, asking_of
+from halcyon.tokenizer import BYTE, load
+from halcyon.training.tasks import Asking, ModelTasks, TaskPlan, asking_of
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import parse_run
+from tests.trainer.evaluate.samples import ARC_HUB, lines
 from tests.trainer.process_groups import run_document
 
 OTHER, OF_FILES = "{% generation %}other{% endgeneration %}", "of the files"
@@ -44,3 +48,27 @@ def test_a_model_is_asked_with_the_template_that_it_is_trained_with(
     store = Store(CheckpointSpec(root=f"file://{tmp_path / 'root'}"))
     store.write(f"{HUGGING_FACE_PREFIX}chat_template.jinja", OF_FILES.encode())
     assert asking_of(store, ProcessGroup(0, 1), spec=parse_run(document).spec) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (MemoryError("too little"), TrainerExit, "MemoryError: too little"),
+        (TrainerExit("a device was lost"), TrainerExit, "a device was lost"),
+        (BadConfiguration("the task sets num_beams"), BadConfiguration, "the task sets num_beams"),
+    ],
+    ids=["machine", "device", "document"],
+)
+def test_only_a_fault_of_the_document_ends_an_evaluation_for_good(
+    error: Exception, kind: type[TrainerExit], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("halcyon.training.tasks.own_copy", Mock(side_effect=error))
+    document = run_document(tmp_path / "root")
+    document["spec"]["trainer"]["evaluation"] = {"tasks": {"files": {"arc-easy": str(lines(tmp_path / "arc.jsonl", ARC_HUB))}}}
+    spec = parse_run(document).spec
+    plan = TaskPlan.of(spec)
+    assert plan is not None
+    tasks = ModelTasks(plan, spec, load(BYTE), Asking(False), Store(spec.checkpoint), ProcessGroup(0, 1), Mock())
+    with pytest.raises(TrainerExit, match=f"task arc-easy on the model of step 4: {said}") as caught:
+        tasks.of_checkpoint(4, None, "0" * 64, lambda: None)
+    assert type(caught.value) is kind

@@ -43,6 +43,8 @@ _TOGETHER = 256
 """Examples whose likelihoods are computed between two reports of progress."""
 Outcome = Literal["done", "stopped", "failed"]
 """How tasks ended: all done; a notice came; an error, which was reported."""
+End = Literal["done", "stopped", "failed", "refused"]
+"""How the share of a process ended. Refused: the document asks for what this model cannot do, so another attempt ends alike."""
 
 
 class Stopped(Exception):
@@ -167,7 +169,8 @@ class ModelTasks:
             The results; None on other processes than the first.
 
         Raises:
-            TrainerExit: A task failed, or the results could not be kept.
+            BadConfiguration: A task cannot be run on this model.
+            TrainerExit: A task failed, or the results could not be kept; another attempt may succeed.
         """
         self._run(step, model, {"manifest": manifest_sha256}, trains=False, on_task=on_task)
         return self._results
@@ -254,15 +257,17 @@ class ModelTasks:
             mine.answers = _asked(runner, chosen, index, count, self._on_progress)
         except Stopped:
             mine.end = "stopped"
+        except BadConfiguration as error:  # another attempt has the same end
+            mine.end, mine.error = "refused", str(error)
         except Exception as error:  # reported below, by all processes together
             mine.end, mine.error = "failed", f"{type(error).__name__}: {error}" if not isinstance(error, TrainerExit) else str(error)
         shares = [_Share.read(one) for one in gathered_bytes(count, mine.written())]
         if any(share.end == "stopped" for share in shares):
             return "stopped", None, []
-        if failed := next((share for share in shares if share.end == "failed"), None):
-            sentence = f"task {chosen.name} on the model of step {step}: {failed.error}"
+        if bad := [share for share in shares if share.end != "done"]:
+            sentence = f"task {chosen.name} on the model of step {step}: {bad[0].error}"
             if not trains:
-                raise BadConfiguration(sentence)
+                raise BadConfiguration(sentence) if any(share.end == "refused" for share in bad) else TrainerExit(sentence)
             self._reporter.warning(f"{sentence}; the run trains on without the tasks of this step")
             return "failed", None, []
         answers = [shares[place % count].answers[place // count] for place in range(len(chosen.examples))]
@@ -330,7 +335,7 @@ def _asked(runner: Runner, chosen: Chosen, index: int, count: int, on_progress: 
 class _Share:
     """What one process has of a task."""
 
-    def __init__(self, answers: list[Answer] | None = None, end: Outcome = "done", error: str = "") -> None:
+    def __init__(self, answers: list[Answer] | None = None, end: End = "done", error: str = "") -> None:
         self.answers, self.end, self.error = answers or [], end, error
 
     def written(self) -> bytes:
