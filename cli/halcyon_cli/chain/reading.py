@@ -30,7 +30,7 @@ from halcyon_cli.history_report import moment
 
 _MOST_ROLLOUTS = 4
 MOST_STAGES = 64
-"""Longest chain that is followed."""
+"""Roots of the longest chain."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,10 @@ class _Reader:
 
     def add(self, store: Store, *, asked: bool) -> None:
         """Add a root, and the roots of the runs that its run began from."""
-        if store.root in self._seen or len(self._seen) >= MOST_STAGES:
+        if store.root in self._seen:
+            return
+        if len(self._seen) >= MOST_STAGES:
+            self._notes.append(f"{store.root} is not shown, because a report has at most {MOST_STAGES} roots")
             return
         self._seen.add(store.root)
         evaluation = _evaluation_in(store)

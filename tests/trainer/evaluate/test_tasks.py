@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,8 @@ def test_the_calculator_computes_and_nothing_else() -> None:
         "6",
     ]
     refused = ("9**9**9", "1/0", "__import__('os')", "x", "'a' * 9999999", "(1", "1e308*10", "'a'.upper()", "[1]*9", "1 if 2 else 3", "")
+    with warnings.catch_warnings(action="error"):
+        assert [calculate(one) for one in ("1is 1", r"'\d'.count('d')")] == [None, "1"]
     assert [calculate(one) for one in (*refused, "(" * 400, "1+" * 1000 + "1", "99999999*" * 20 + "1")] == [None] * (len(refused) + 3)
 
 
@@ -259,5 +262,19 @@ def test_a_bad_bundle_is_named(tmp_path: Path, before: str, after: str, message:
     with pytest.raises(BadConfiguration) as caught:
         [core.read_examples(task) for task in core.read_bundle(bundle)]
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("percent", ["", "many", "nan", "100", "-1"])
+def test_a_baseline_that_no_accuracy_is_above_is_rejected(tmp_path: Path, percent: str) -> None:
+    bundle = samples.core_bundle(tmp_path)
+    path = bundle / "eval_meta_data.csv"
+    head, first, *others = path.read_text().splitlines()
+    place = head.split(",").index("Random baseline")
+    path.write_text("\n".join([head, ",".join([*first.split(",")[:place], percent, *first.split(",")[place + 1 :]]), *others]))
+    with pytest.raises(BadConfiguration, match="the random baseline of choice is no number from 0 to less than 100"):
+        core.read_bundle(bundle)
+
+
+def test_a_folder_without_a_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadConfiguration, match=r"it has no file core\.yaml; give the folder of the bundle"):
         core.read_bundle(tmp_path / "nowhere")

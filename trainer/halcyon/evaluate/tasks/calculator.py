@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import warnings
 from collections.abc import Callable, Mapping
 
 MOST_CHARACTERS = 500
@@ -37,7 +38,8 @@ def calculate(expression: str) -> str | None:
     if len(expression) > MOST_CHARACTERS:
         return None
     try:
-        value = _value(ast.parse(_without_commas(expression).strip(), mode="eval").body)
+        with warnings.catch_warnings(action="ignore"):  # the parser warns of texts such as 1is
+            value = _value(ast.parse(_without_commas(expression).strip(), mode="eval").body)
     except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError, MemoryError, _NoAnswer):
         return None
     return str(value)

@@ -13,6 +13,7 @@ Shuffling, the choice of solved examples and their text are those of the publish
 from __future__ import annotations
 
 import csv
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -184,9 +185,12 @@ def _baselines(path: Path) -> dict[str, float]:
     with path.open(encoding="utf-8", newline="") as file:
         for row in _named(csv.DictReader(file), path):
             try:
-                found[row["Eval Task"]] = float(row["Random baseline"]) / 100
+                percent = float(row["Random baseline"])
             except (ValueError, TypeError):
-                raise BadConfiguration(f"{path}: the random baseline of {row['Eval Task']} is no number") from None
+                percent = math.nan
+            if not 0 <= percent < 100:
+                raise BadConfiguration(f"{path}: the random baseline of {row['Eval Task']} is no number from 0 to less than 100")
+            found[row["Eval Task"]] = percent / 100
     return found
 
 
