@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 STEPS = 200
 SAVE_EVERY = 20
+UNCOUNTED_STEPS = 2
+"""Steps by which the count of a killed process and that of the others may differ: a process counts a step after it has dispatched the next
+one, and may have dispatched one that another has not."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,8 @@ def check_accounts(status: TrainingRunStatus, lines: tuple[LogLine, ...]) -> Non
     steps = [line for line in lines if line.event == "step"]
     # The log has no line for each batch of an evaluation; they count as steps.
     again = len(steps) - len({line.step for line in steps}) if steps else sum(map(repeated, status.history, status.history[1:]))
-    assert goodput.lost_steps == again
+    crashes = sum(entry.cause == "failed" for entry in status.history)
+    assert abs(again - goodput.lost_steps) <= UNCOUNTED_STEPS * crashes, (again, goodput.lost_steps)
     if goodput.lost_steps:
         assert goodput.seconds.lost_work > 0
     if steps:

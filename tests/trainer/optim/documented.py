@@ -15,25 +15,33 @@ class Recommended:
         decay: Factor of ``weightDecay``.
         schedule: ``schedule`` in place of that of the run, with the warm-up of the run. None: as before.
         steps_in: The option of the rule that gets the number of the run's steps. None: no option does.
+        options: Other options of the rule.
+        by_adamw: Roles of the parameters that AdamW changes, in a group.
     """
 
     rate: float = 1.0
     decay: float = 1.0
     schedule: str | None = None
     steps_in: str | None = None
+    options: dict[str, float] = field(default_factory=dict[str, float])
+    by_adamw: tuple[str, ...] = ()
 
     def optimizer(self, rule: str, learning_rate: float, weight_decay: float, schedule: dict[str, Any], steps: int) -> dict[str, Any]:
         """``spec.optimizer`` of the run with this rule. The schedule is one with `warmupSteps`."""
         if self.schedule is not None:
             schedule = {self.schedule: {"warmupSteps": next(iter(schedule.values()))["warmupSteps"]}}
-        options = {} if self.steps_in is None else {self.steps_in: steps}
-        return {"learningRate": learning_rate * self.rate, "weightDecay": weight_decay * self.decay, "schedule": schedule, rule: options}
+        options = self.options | ({} if self.steps_in is None else {self.steps_in: steps})
+        groups = {"groups": [{"roles": [*self.by_adamw], "rule": "adamw"}]} if self.by_adamw else {}
+        common = {"learningRate": learning_rate * self.rate, "weightDecay": weight_decay * self.decay, "schedule": schedule}
+        return {**common, rule: options, **groups}
 
     def sentence(self) -> str:
         """The settings for a table."""
         parts = [f"{name} x {factor:g}" for name, factor in (("rate", self.rate), ("decay", self.decay)) if factor != 1.0]
         parts += [f"schedule `{self.schedule}`"] if self.schedule else []
         parts += [f"`{self.steps_in}`: the steps of the run"] if self.steps_in else []
+        parts += [f"`{name}`: {value:g}" for name, value in self.options.items()]
+        parts += [f"a group of the roles {', '.join(self.by_adamw)} with `adamw`"] if self.by_adamw else []
         return ", ".join(parts) or "as AdamW"
 
 
