@@ -56,8 +56,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 """``spec.optimizer`` of each run. Its schedule is constant."""
-LIMITS = {"bases": 1e-4}
-"""Largest difference of a parameter between hosts and one process. Default: 1e-6. For the rules of this case see test_training.py."""
+LIMITS = {"bases": 2e-3}
+"""Largest difference of a parameter between hosts and one process. Default: 1e-6. In a basis of `soap`, a direction with nearly no gradient
+gets an update of the size of the rate, 0.001, and rounding decides its sign. For its steps in float64 see test_training.py."""
 
 
 def document(folder: Path, root: str, case: str, *, hosts: int = 1, microbatches: int = 1) -> dict[str, Any]:
