@@ -426,7 +426,7 @@ def test_a_run_exports_while_it_trains_and_through_a_preemption(tmp_path: Path, 
         else:
             assert group.wait() == [ExitCode.DONE] * 2, group.leader.noise[-20:]
             exported = [event["step"] for event in group.leader.events if event["event"] == "exported"]
-            assert exported == [5, 10, 12]
+            assert sorted(exported) == [5, 10, 12]  # each is complete when the last process has written its files
             assert group.leader.report()["progress"]["exportedStep"] == 12
         losses |= group.leader.losses()
     assert losses == calm.leader.losses()
