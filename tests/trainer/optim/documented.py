@@ -16,7 +16,7 @@ class Recommended:
         schedule: ``schedule`` in place of that of the run, with the warm-up of the run. None: as before.
         steps_in: The option of the rule that gets the number of the run's steps. None: no option does.
         options: Other options of the rule.
-        by_adamw: Roles of the parameters that AdamW changes, in a group.
+        by_adamw: Roles of the parameters that AdamW changes, in a group with AdamW's own rate.
     """
 
     rate: float = 1.0
@@ -31,9 +31,15 @@ class Recommended:
         if self.schedule is not None:
             schedule = {self.schedule: {"warmupSteps": next(iter(schedule.values()))["warmupSteps"]}}
         options = self.options | ({} if self.steps_in is None else {self.steps_in: steps})
-        groups = {"groups": [{"roles": [*self.by_adamw], "rule": "adamw"}]} if self.by_adamw else {}
+        group = {"roles": [*self.by_adamw], "rule": "adamw", "learningRate": self.rate_of_adamw}
+        groups = {"groups": [group]} if self.by_adamw else {}
         common = {"learningRate": learning_rate * self.rate, "weightDecay": weight_decay * self.decay, "schedule": schedule}
         return {**common, rule: options, **groups}
+
+    @property
+    def rate_of_adamw(self) -> float:
+        """The factor that gives a group the rate of AdamW."""
+        return round(1 / self.rate, 2)
 
     def sentence(self) -> str:
         """The settings for a table."""
@@ -41,7 +47,8 @@ class Recommended:
         parts += [f"schedule `{self.schedule}`"] if self.schedule else []
         parts += [f"`{self.steps_in}`: the steps of the run"] if self.steps_in else []
         parts += [f"`{name}`: {value:g}" for name, value in self.options.items()]
-        parts += [f"a group of the roles {', '.join(self.by_adamw)} with `adamw`"] if self.by_adamw else []
+        if self.by_adamw:
+            parts.append(f"a group `{{roles: [{', '.join(self.by_adamw)}], rule: adamw, learningRate: {self.rate_of_adamw:g}}}`")
         return ", ".join(parts) or "as AdamW"
 
 
@@ -56,10 +63,11 @@ class _Table:
 
 RECOMMENDED = _Table(
     {
-        "lion": Recommended(rate=0.2, decay=5.0),
-        "sophia": Recommended(rate=0.3, decay=3.0),
+        "lion": Recommended(rate=0.2, decay=5.0, by_adamw=("embedding",)),
+        "sophia": Recommended(rate=0.2, decay=5.0, options={"beta1": 0.9}, by_adamw=("embedding",)),
         "adafactor": Recommended(rate=10.0, decay=0.1),
-        "ademamix": Recommended(steps_in="warmupSteps"),
         "scheduleFree": Recommended(schedule="constant"),
+        "adamMini": Recommended(rate=0.5),
+        "adamH": Recommended(options={"matrixRate": 4.0}, by_adamw=("head",)),
     }
 )
