@@ -183,11 +183,12 @@ class Peer:
     def turn(self, case: str) -> Turn:
         """A function that runs one step of a case."""
 
-        def run() -> dict[str, Seconds]:
-            print(case, file=self._process.stdin, flush=True)
-            return {name: Seconds(*found) for name, found in self._answer().items()}
+        return lambda: {name: Seconds(*found) for name, found in self.ask(case).items()}
 
-        return run
+    def ask(self, case: str) -> dict[str, Any]:
+        """Run a case, and return the child's line."""
+        print(case, file=self._process.stdin, flush=True)
+        return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline() if self._process.stdout else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import haliax as hax
@@ -30,17 +31,27 @@ def arrays() -> dict[str, np.ndarray]:
 def model_of(kind: str) -> CausalLM:
     """The model with ``weight``, ``gradient`` or ``after`` in the places of its parameters."""
     build = functools.partial(build_model, SPEC, hax.Axis("vocab", VOCABULARY), hax.Axis("position", LENGTH), key=jax.random.key(0))
-    shapes = jax.eval_shape(build)
-    found = _by_path({name.removeprefix(f"{kind} "): array for name, array in arrays().items() if name.startswith(f"{kind} ")})
-    wanted = named_leaves(shapes)
+    theirs = {name.removeprefix(f"{kind} "): array for name, array in arrays().items() if name.startswith(f"{kind} ")}
+    return model_from(theirs, jax.eval_shape(build), SIZES["n_embd"] // SIZES["n_head"])
+
+
+def model_from(theirs: Mapping[str, np.ndarray], shapes: CausalLM, head_size: int) -> CausalLM:
+    """A model in float32 with arrays of the original.
+
+    Args:
+        theirs: An array for each parameter, by its name in the original.
+        shapes: The shapes of the model.
+        head_size: Features of a head.
+    """
+    found, wanted = _by_path(theirs, head_size), named_leaves(shapes)
     assert found.keys() == wanted.keys()
     leaves = [hax.named(jnp.asarray(found[path].reshape(leaf.array.shape), jnp.float32), leaf.axes) for path, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(shapes, is_leaf=lambda leaf: isinstance(leaf, hax.NamedArray)), leaves)
 
 
-def _by_path(theirs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _by_path(theirs: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
     """The original's arrays by the paths of the trainer. A weight of the original has outputs before inputs."""
-    depth, size = SIZES["n_layer"], SIZES["n_embd"] // SIZES["n_head"]
+    depth = len(theirs["resid_lambdas"])
     found: dict[str, Any] = {
         "embedding/weight": theirs["transformer.wte.weight"],
         "smear/gate/weight": theirs["smear_gate.weight"].T,
