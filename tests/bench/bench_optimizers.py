@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import functools
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -30,6 +31,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import yaml
+
+sys.path.append(str(Path(__file__).parents[2]))
 from step_turns import Seconds, in_turns, seconds, start_as_in_image
 
 from halcyon.data.open import open_dataset
@@ -106,9 +109,7 @@ class Laboratory:
             "intermediateSize": options.hidden * 11 // 4,
         }
         spec["data"]["cache"] = {"root": f"file://{self._folder}/tokens"}
-        spec["optimizer"] = RECOMMENDED.of(rule).optimizer(
-            rule, demo["learningRate"], 0.1, {"cosine": {"warmupSteps": warmup}}, options.steps
-        )
+        spec["optimizer"] = RECOMMENDED.of(rule).optimizer(rule, demo["learningRate"], 0.1, {"cosine": {"warmupSteps": warmup}})
         spec["trainer"] |= {"steps": options.steps, "batchSize": options.batch, "sequenceLength": options.length}
         spec["trainer"]["evaluation"] = {"everySteps": 0}
         spec["checkpoint"] = {"root": f"file://{self._folder}/unused"}

@@ -118,6 +118,14 @@ def test_what_is_missing_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
     assert card(only.root)["missing"][0].endswith("it has no history, so its curves, time and cost are not known")
 
 
+def test_roots_beyond_the_longest_chain_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("halcyon_cli.chain.reading.MOST_STAGES", 1)
+    first = trained(tmp_path, "first")
+    found = card(trained(tmp_path, "second", from_run="first", from_root=first.root).root)
+    assert [stage["run"] for stage in found["stages"]] == ["second"]
+    assert f"{first.root} is not shown, because a report has at most 1 roots" in found["missing"]
+
+
 def test_runs_that_began_from_each_other_are_shown_once(tmp_path: Path) -> None:
     one = trained(tmp_path, "one", from_run="two", from_root=f"file://{tmp_path / 'two'}")
     trained(tmp_path, "two", from_run="one", from_root=one.root)

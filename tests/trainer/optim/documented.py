@@ -14,27 +14,24 @@ class Recommended:
         rate: Factor of ``learningRate``.
         decay: Factor of ``weightDecay``.
         schedule: ``schedule`` in place of that of the run, with the warm-up of the run. None: as before.
-        steps_in: The option of the rule that gets the number of the run's steps. None: no option does.
-        options: Other options of the rule.
+        options: Options of the rule.
         by_adamw: Roles of the parameters that AdamW changes, in a group with AdamW's own rate.
     """
 
     rate: float = 1.0
     decay: float = 1.0
     schedule: str | None = None
-    steps_in: str | None = None
     options: dict[str, float] = field(default_factory=dict[str, float])
     by_adamw: tuple[str, ...] = ()
 
-    def optimizer(self, rule: str, learning_rate: float, weight_decay: float, schedule: dict[str, Any], steps: int) -> dict[str, Any]:
+    def optimizer(self, rule: str, learning_rate: float, weight_decay: float, schedule: dict[str, Any]) -> dict[str, Any]:
         """``spec.optimizer`` of the run with this rule. The schedule is one with `warmupSteps`."""
         if self.schedule is not None:
             schedule = {self.schedule: {"warmupSteps": next(iter(schedule.values()))["warmupSteps"]}}
-        options = self.options | ({} if self.steps_in is None else {self.steps_in: steps})
         group = {"roles": [*self.by_adamw], "rule": "adamw", "learningRate": self.rate_of_adamw}
         groups = {"groups": [group]} if self.by_adamw else {}
         common = {"learningRate": learning_rate * self.rate, "weightDecay": weight_decay * self.decay, "schedule": schedule}
-        return {**common, rule: options, **groups}
+        return {**common, rule: self.options, **groups}
 
     @property
     def rate_of_adamw(self) -> float:
@@ -45,7 +42,6 @@ class Recommended:
         """The settings for a table."""
         parts = [f"{name} x {factor:g}" for name, factor in (("rate", self.rate), ("decay", self.decay)) if factor != 1.0]
         parts += [f"schedule `{self.schedule}`"] if self.schedule else []
-        parts += [f"`{self.steps_in}`: the steps of the run"] if self.steps_in else []
         parts += [f"`{name}`: {value:g}" for name, value in self.options.items()]
         if self.by_adamw:
             parts.append(f"a group `{{roles: [{', '.join(self.by_adamw)}], rule: adamw, learningRate: {self.rate_of_adamw:g}}}`")
