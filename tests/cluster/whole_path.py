@@ -14,6 +14,7 @@ import pytest
 from obstore.store import S3Store
 from rich.console import Console
 
+from halcyon_api.crd import definitions
 from halcyon_api.status import HistoryEntry, TrainingRunStatus
 from halcyon_demo.comparison import Loss, losses
 from halcyon_demo.documents import EXAMPLES, example, load, variant
@@ -150,6 +151,9 @@ def path(devcluster: DevCluster) -> Iterator[WholePath]:
     images = provide_images(cluster, ConsoleProgress(Console(stderr=True)))
     try:
         install_object_store(cluster, images.store, place)
+        # Other tests apply the CRDs at the same time. Helm takes over what exists when it looks, but what appears between its look and
+        # its write is a conflict that no flag solves (helm/helm#32069).
+        devcluster.kubectl.apply(definitions())
         install_operator(cluster, chart_values(images, place, kueue={"enabled": True}), place)
         with Watch(devcluster.kubectl, place.runs) as watch:
             yield WholePath(devcluster, place, watch, small_document(place))
