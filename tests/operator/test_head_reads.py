@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_operator.model.keys import RunKey
@@ -47,6 +48,12 @@ class Stores:
             self.at_once[endpoint] -= 1
 
 
+@cache
+def checkpoint(name: str, endpoint: str) -> CheckpointSpec:
+    """Where a run's checkpoints are. Some tests read each run hundreds of times."""
+    return CheckpointSpec(root=f"s3://bucket/{name}", endpoint=f"http://{endpoint}")
+
+
 @dataclass
 class HeadReader:
     """The reads, and the runs that are due for reconciliation."""
@@ -60,8 +67,7 @@ class HeadReader:
     async def read(
         self, name: str, endpoint: str, seen_state: object = "ended", max_age_seconds: float = 0.0, team: str = "team"
     ) -> HeadReading:
-        spec = CheckpointSpec(root=f"s3://bucket/{name}", endpoint=f"http://{endpoint}")
-        return await self.reads.read((team, name), spec, seen_state, max_age_seconds)
+        return await self.reads.read((team, name), checkpoint(name, endpoint), seen_state, max_age_seconds)
 
     async def read_to_the_end(self, name: str, endpoint: str, seen_state: object = "ended", team: str = "team") -> HeadReading:
         """As the work queue does: reconcile again whenever there is news of the run."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import pytest
@@ -279,6 +280,7 @@ class Silent:
             self.at_once -= 1
 
 
+@cache
 def named(uid: str) -> PodView:
     document = pod()
     document["metadata"]["uid"] = uid

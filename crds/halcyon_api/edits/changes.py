@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from halcyon_api.edits.classes import EditClass, class_of, leaves_of, starts_again
+from halcyon_api.edits.classes import EditClass, Leaf, class_of, leaves_of, starts_again
 from halcyon_api.edits.status import MAX_VALUE
 from halcyon_api.former.table import FORMER
 from halcyon_api.training_run import TrainingRunSpec
@@ -19,6 +19,21 @@ Values = dict[str, Any]
 """Fields that are not at their default, by path, as JSON values."""
 
 _LEAVES = {leaf.path: leaf for leaf in leaves_of(TrainingRunSpec)}
+
+
+def _tree(leaves: Iterable[Leaf]) -> dict[str, Any]:
+    """The leaves as nested dictionaries with the sections' names as keys, in the order of the document."""
+    whole: dict[str, Any] = {}
+    for leaf in leaves:
+        *sections, name = leaf.path.split(".")
+        section = whole
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = leaf
+    return whole
+
+
+_TREE = _tree(_LEAVES.values())
 
 
 @dataclass(frozen=True)
@@ -46,13 +61,7 @@ class Change:
 
 def values_of(spec: TrainingRunSpec) -> Values:
     """All fields of a spec that are not at their default."""
-    document = spec.document()
-    found: Values = {}
-    for path, leaf in _LEAVES.items():
-        value = _at(document, path)
-        if value is not None and value != leaf.default:
-            found[path] = value
-    return found
+    return {leaf.path: value for leaf, value in _present(_TREE, spec.document()) if value != leaf.default}
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Change, ...]:
@@ -95,9 +104,13 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
-def _at(document: Any, path: str) -> Any:
-    for part in path.split("."):
-        if not isinstance(document, dict):
-            return None
-        document = document.get(part)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return document  # pyright: ignore[reportUnknownVariableType]
+
+def _present(tree: Mapping[str, Any], document: Mapping[str, Any]) -> Iterator[tuple[Leaf, Any]]:
+    """The fields that a document has, and their values. Skips the sections that it lacks: it has few of the hundreds of fields."""
+    for name, below in tree.items():
+        value = document.get(name)
+        if isinstance(below, Leaf):
+            if value is not None:
+                yield below, value
+        elif isinstance(value, dict):
+            yield from _present(below, value)  # pyright: ignore[reportUnknownArgumentType]

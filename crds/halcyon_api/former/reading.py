@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 from pydantic.fields import FieldInfo
@@ -155,7 +156,12 @@ def _default(field: FieldInfo) -> Any:
 
 
 def _named(model: type[ApiModel], name: str) -> FieldInfo | None:
-    return next((info for key, info in model.model_fields.items() if (info.alias or key) == name), None)
+    return _fields_by_name(model).get(name)
+
+
+@cache
+def _fields_by_name(model: type[ApiModel]) -> dict[str, FieldInfo]:
+    return {info.alias or key: info for key, info in model.model_fields.items()}
 
 
 def _at(document: Any, path: str) -> Any:

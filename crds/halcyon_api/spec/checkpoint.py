@@ -72,9 +72,10 @@ class VerifySpec(ApiModel):
 
 def _belongs(field: str, scheme: str) -> Rule:
     """The rule for a setting of one kind of store."""
+    attribute = to_snake(field)
     return Rule(
         f"!has(self.{field}) || !has(self.root) || self.root.startsWith('{scheme}://')",
-        lambda self: getattr(self, to_snake(field)) is None or self.root.startswith(f"{scheme}://"),
+        lambda self: getattr(self, attribute) is None or self.root.startswith(f"{scheme}://"),
         f"{field} belongs to {'an' if scheme == 's3' else 'a'} {scheme}:// root; leave it out or change root",
         f".{field}",
     )
