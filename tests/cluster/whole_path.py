@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,6 +35,7 @@ from halcyon_demo.training import RESOURCE, Training
 from halcyon_demo.watch import Watch
 from halcyon_devcluster.forwarding import forwarded
 from halcyon_devcluster.progress import ConsoleProgress
+from tests.cluster.kept_programs import KeptPrograms
 from tests.cluster.scripted import Operator
 
 if TYPE_CHECKING:
@@ -53,6 +56,8 @@ class WholePath:
     place: Namespaces
     watch: Watch
     document: dict[str, Any]
+    cache: Path
+    """Where compiled programs are kept for later sessions."""
 
     def training(self, name: str, *, task: str = "train", cache: str | None = None, **checkpoint: Any) -> Training:
         """A run with its own name and checkpoint root; other fields of `spec.checkpoint` by keyword."""
@@ -65,6 +70,7 @@ class WholePath:
 
     def training_of(self, document: dict[str, Any]) -> Training:
         """A run of exactly this document."""
+        self.programs.lend(document)
         return Training(self.devcluster.kubectl, self.devcluster.faults, self.watch.observations, self.place.runs, document)
 
     def finish(self, training: Training) -> tuple[TrainingRunStatus, tuple[LogLine, ...]]:
@@ -96,6 +102,11 @@ class WholePath:
                 region="us-east-1",
                 client_options={"allow_http": True},
             )
+
+    @cached_property
+    def programs(self) -> KeptPrograms:
+        """Compiled programs of earlier sessions."""
+        return KeptPrograms(self.cache, self.root)
 
     @property
     def operator(self) -> Operator:
@@ -156,7 +167,9 @@ def path(devcluster: DevCluster) -> Iterator[WholePath]:
         devcluster.kubectl.apply(definitions())
         install_operator(cluster, chart_values(images, place, kueue={"enabled": True}), place)
         with Watch(devcluster.kubectl, place.runs) as watch:
-            yield WholePath(devcluster, place, watch, small_document(place))
+            whole = WholePath(devcluster, place, watch, small_document(place), cluster.paths.cache / "test-programs" / "cluster")
+            yield whole
+            whole.programs.keep()
     finally:
         devcluster.kubectl("delete", "namespace", place.runs, "--ignore-not-found")
         uninstall_operator(cluster, place)

@@ -155,7 +155,10 @@ def test_the_engine_killed_in_the_middle_of_a_swap(file_root: Root, trials: Tria
     trials.count("kills in compare-and-swaps of a folder", kills)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(8, marks=pytest.mark.variant), pytest.param(150, marks=pytest.mark.long)])
+# `make test` kills a run of two processes.
+@pytest.mark.parametrize(
+    "kills", [*(pytest.param(kills, marks=pytest.mark.variant) for kills in (4, 8)), pytest.param(150, marks=pytest.mark.long)]
+)
 def test_a_training_killed_at_random_moments_is_bitwise_the_same_run(tmp_path: Path, file_root: Root, trials: Trials, kills: int) -> None:
     """`halcyon train` of one process, each forked from a process that has done all imports. One to be killed never gets its last batch."""
     steps = (12 if kills < 8 else 60) + 12 * kills

@@ -58,7 +58,6 @@ MODELS["four layers"] = {"llama": LLAMA["llama"] | {"layers": 4}}
 
 FEW: list[Any] = [
     ("gpt2", "replica 2 x fsdp 2 x tensor 2", 4, "cpu"),
-    ("llama", "fsdp 2 x context 2 x tensor 2", 1, "cpu"),
     ("mixtral", "fsdp 2 x expert 2 x context 2", 1, "cpu"),
 ]
 """Model, mesh, microbatches, accelerator."""
@@ -104,5 +103,5 @@ MORE: list[Any] = [
     for on in meshes
     for how in ([(2, "cpu")] if model in FURTHER else [(1, "cpu"), (2, "cpu"), (2, "v5e")])
     if (model, on, *how) not in FEW and ("tensor 4" not in on or model == "gpt2")
-] + [("olmo3", "fsdp 4 x tensor 2", 1, "cpu")]
+] + [("llama", "fsdp 2 x context 2 x tensor 2", 1, "cpu"), ("olmo3", "fsdp 4 x tensor 2", 1, "cpu")]
 """Further cases. Four shares of `tensor` divide the heads of `gpt2` only."""
