@@ -1,6 +1,6 @@
-"""Compiled programs of the runs in the cluster, which later sessions use again. `tests.trainer.programs` does it for runs without a cluster.
+"""Compiled programs of the runs in the cluster, which later sessions use again.
 
-A run looks for its program in its checkpoint root before it compiles. Roots of tests are new, so each test would compile what an earlier
+`tests.trainer.programs` keeps those of runs without a cluster. A run looks for its program in its checkpoint root before it compiles. Roots of tests are new, so each test would compile what an earlier
 session compiled from the same document.
 """
 
