@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import signal
@@ -13,8 +14,10 @@ import httpx
 import pytest
 
 from halcyon_api.exit_codes import ExitCode
+from halcyon_devcluster.waiting import holds_within
 from tests.suite.limits import limit
 from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
+from tests.trainer.trouble_child import JOINING
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +117,17 @@ def test_a_notice_makes_the_save_that_the_grace_period_allows(tmp_path: Path, st
         assert newest % 10 == 0
         assert "so none was finished; " in reports[0]["message"]
     assert named(group, "preempted", 1)[0]["saved"] == saved
+
+
+def test_a_notice_ends_a_process_whose_main_thread_waits_to_join(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal does not end the wait if it comes just before it, or if the kernel gives it to another thread."""
+    monkeypatch.setenv("HANG_JOINING", "1")
+    process = start(run_document(tmp_path / "root", slices=1, topology="1x2"), module=MODULE).leader
+    assert holds_within(lambda: any(JOINING in line for line in process.noise), 60), process.output_tail()
+    pid = process.popen.pid
+    other = next(int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir() if int(thread.name) != pid)
+    assert ctypes.CDLL(None).tgkill(pid, other, signal.SIGTERM) == 0
+    assert process.wait() == ExitCode.PREEMPTED, process.output_tail()
 
 
 def test_a_hung_step_ends_the_run_and_the_stacks_of_all_processes_are_kept(

@@ -6,12 +6,13 @@ HANG=STEP,PROCESS: that process never gets the batch of that step. AWAIT_NOTICE=
 after the processes agreed on their last step after a notice. HANG_EVALUATING=BATCHES: every process of a run that only evaluates hangs
 after this number of batches. POISON=STEP: the loss weights of that step are NaN. STALL_EXPORT=STEP,PROCESS: that process writes no file of
 the export after that many steps. EXPORT_FILE_BYTES: the largest file of an export. HANG_TASK=NAME: that task of an evaluation goes on until
-a notice comes.
+a notice comes. HANG_JOINING=1: the process writes `JOINING` to standard error, and its main thread then waits and never joins the others.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from typing import Any
@@ -25,7 +26,9 @@ from halcyon.storage.failures import Abandoned
 from halcyon.telemetry import RunReporter
 from halcyon.training import tasks
 
+JOINING = "waits and never joins"
 batch, evaluated_batch, create_sync_point = Loader.batch, RunReporter.evaluated_batch, SyncPoint.__init__
+begin_stage = RunReporter.stage
 sync_points: list[SyncPoint] = []
 evaluated: list[RunReporter] = []
 write_share = Exporter._write_share
@@ -70,6 +73,13 @@ def hanging_evaluation(reporter: RunReporter) -> None:
         wait_for_a_batch_that_never_comes()
 
 
+def hanging_stage(reporter: RunReporter, stage: Any) -> None:
+    begin_stage(reporter, stage)
+    if stage == "joining" and "HANG_JOINING" in os.environ:
+        print(JOINING, file=sys.stderr, flush=True)
+        threading.Event().wait()
+
+
 def stalled_share(exporter: Exporter, one: Any) -> None:
     if concerns("STALL_EXPORT", one.entry.step):
         exporter._abandoned.wait()
@@ -91,6 +101,7 @@ def install() -> None:
     tasks._asked = endless_task
     background.FILE_BYTES = int(os.environ.get("EXPORT_FILE_BYTES", background.FILE_BYTES))
     SyncPoint.__init__ = known_sync_point  # type: ignore[method-assign]
+    RunReporter.stage = hanging_stage  # type: ignore[method-assign]
     RunReporter.evaluated_batch = hanging_evaluation  # type: ignore[method-assign]
 
 

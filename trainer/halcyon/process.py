@@ -14,7 +14,6 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn, TextIO
 
 from halcyon.context import Context, resolve_context
@@ -24,6 +23,7 @@ from halcyon.machine.lean_imports import without_collections, without_unused_par
 from halcyon.machine.local_files import DEFAULT_COMPILATION_CACHE
 from halcyon.machine.memory_lock import raise_memory_lock
 from halcyon.machine.metadata_server import wait_for_server
+from halcyon.machine.signals import SignalThread, ending_signals
 from halcyon.machine.variables import set_variables
 from halcyon.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.telemetry import (
@@ -118,9 +118,7 @@ def run_training(
         on_wait=_report_refused(reporter, context),
         on_end=reporter.store_wait_ended,
     )
-    signal.signal(signal.SIGTERM, ending.before_joining)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, ending.before_joining)
+    SignalThread(ending_signals(), ending.before_joining, name="halcyon-early-notice")
     signal.signal(signal.SIGUSR1, requests.signalled)
     signal.signal(signal.SIGUSR2, profile_requests.signalled)
     try:
@@ -294,16 +292,17 @@ class _Ending:
         """The message of an end after a notice, with the interrupt as the cause if the notice came from the keyboard."""
         return message.replace(_NOTICE, _INTERRUPT) if self._interrupts else message
 
-    def before_joining(self, signal_number: int, frame: FrameType | None) -> None:
-        """Handle a notice while there is nothing to save: exit at once as preempted, which costs no retry.
+    def before_joining(self, signals: bytes) -> None:
+        """Handle notices while there is nothing to save: exit at once as preempted, which costs no retry. Not for the main thread.
 
-        It runs in a thread of its own: the signal may interrupt the main thread while it holds the lock of the log.
+        Args:
+            signals: The numbers of the signals that came.
         """
-        del frame
         message = _NOTICE_MESSAGES[self._context.run.spec.task]
-        if signal_number == signal.SIGINT:
-            message = message.replace(_NOTICE, _INTERRUPT)
-        threading.Thread(target=self.leave, args=("preempted", ExitCode.PREEMPTED, message), daemon=True).start()
+        if signal.SIGTERM in signals:
+            self.leave("preempted", ExitCode.PREEMPTED, message)
+        if signal.SIGINT in signals:
+            self.leave("preempted", ExitCode.PREEMPTED, message.replace(_NOTICE, _INTERRUPT))
 
 
 def _report_hung(reporter: RunReporter) -> Callable[[Health, str, str | None], None]:

@@ -44,7 +44,7 @@ def test_other_signals_are_no_notice() -> None:
     try:
         with PreemptionNotice() as notice:
             os.kill(os.getpid(), signal.SIGUSR1)
-            notice._writing.send(b"\0")
+            notice._signals._writing.send(b"\0")
             assert not notice.arrived
     finally:
         signal.signal(signal.SIGUSR1, previous)

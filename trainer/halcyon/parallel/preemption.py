@@ -15,11 +15,11 @@ While a `PreemptionNotice` is open, neither signal ends the process: its owner m
 from __future__ import annotations
 
 import signal
-import socket
-import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+
+from halcyon.machine.signals import SignalThread, ending_signals
 
 
 class PreemptionNotice:
@@ -44,15 +44,8 @@ class PreemptionNotice:
         self._interrupts = 0
         self._clock = clock
         self._arrived_at: float | None = None
-        # Python runs signal handlers in the main thread, which may be inside a long step. It writes a byte to this socket immediately.
-        self._reading, self._writing = socket.socketpair()
-        self._writing.setblocking(False)
-        # A shell that starts a process in the background sets SIGINT to be ignored, and this must not change.
-        kinds = (signal.SIGTERM, *((signal.SIGINT,) if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else ()))
-        self._previous = {kind: signal.signal(kind, self._on_signal) for kind in kinds}
-        self._previous_wakeup = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
-        self._thread = threading.Thread(target=self._listen, name="halcyon-notice", daemon=True)
-        self._thread.start()
+        self._kinds = ending_signals()
+        self._signals = SignalThread(self._kinds, self._received, name="halcyon-notice", handler=self._on_signal)
 
     @property
     def arrived(self) -> bool:
@@ -66,14 +59,7 @@ class PreemptionNotice:
 
     def close(self) -> None:
         """Restore the earlier signal handlers."""
-        if self._writing.fileno() < 0:
-            return
-        signal.set_wakeup_fd(self._previous_wakeup)
-        for kind, handler in self._previous.items():
-            signal.signal(kind, handler)
-        self._writing.close()
-        self._thread.join()
-        self._reading.close()
+        self._signals.close()
 
     def __enter__(self) -> PreemptionNotice:
         return self
@@ -81,15 +67,14 @@ class PreemptionNotice:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _listen(self) -> None:
-        while signals := self._reading.recv(64):
-            interrupts = signals.count(signal.SIGINT) if signal.SIGINT in self._previous else 0
-            if signal.SIGTERM in signals or interrupts:
-                self._take()
-                self._on_arrival()
-            for _ in range(interrupts):
-                self._interrupts += 1
-                self._on_interrupt(self._interrupts)
+    def _received(self, signals: bytes) -> None:
+        interrupts = signals.count(signal.SIGINT) if signal.SIGINT in self._kinds else 0
+        if signal.SIGTERM in signals or interrupts:
+            self._take()
+            self._on_arrival()
+        for _ in range(interrupts):
+            self._interrupts += 1
+            self._on_interrupt(self._interrupts)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         del signum, frame

@@ -1,0 +1,35 @@
+"""A signal is received at once, whatever the main thread does, and whichever thread the kernel gives it to."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from halcyon.machine.signals import SignalThread, ending_signals
+from tests.suite.limits import limit
+
+
+def test_a_signal_to_another_thread_is_received_while_the_main_thread_waits() -> None:
+    received, release, before = threading.Event(), threading.Event(), signal.getsignal(signal.SIGTERM)
+    other = threading.Thread(target=release.wait)
+    other.start()
+    signals = SignalThread((signal.SIGTERM,), lambda numbers: received.set() if signal.SIGTERM in numbers else None, name="test")
+    try:
+        assert other.ident is not None
+        # A handler in the main thread would run only after its wait.
+        threading.Thread(target=signal.pthread_kill, args=(other.ident, signal.SIGTERM)).start()
+        assert received.wait(limit(10))
+    finally:
+        signals.close()
+        release.set()
+        other.join()
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not [thread for thread in threading.enumerate() if thread.name == "test"]
+
+
+def test_an_ignored_interrupt_does_not_end_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ending_signals() == (signal.SIGTERM, signal.SIGINT)
+    monkeypatch.setattr(signal, "getsignal", lambda kind: signal.SIG_IGN)
+    assert ending_signals() == (signal.SIGTERM,)
