@@ -104,7 +104,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
-
 def _present(tree: Mapping[str, Any], document: Mapping[str, Any]) -> Iterator[tuple[Leaf, Any]]:
     """The fields that a document has, and their values. Skips the sections that it lacks: it has few of the hundreds of fields."""
     for name, below in tree.items():
