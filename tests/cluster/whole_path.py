@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from halcyon_devcluster.forwarding import forwarded
 from halcyon_devcluster.progress import ConsoleProgress
 from tests.cluster.kept_programs import KeptPrograms
 from tests.cluster.scripted import Operator
+from tests.trainer.programs import kept_folder
 
 if TYPE_CHECKING:
     from tests.cluster.conftest import DevCluster
@@ -167,7 +169,7 @@ def path(devcluster: DevCluster) -> Iterator[WholePath]:
         devcluster.kubectl.apply(definitions())
         install_operator(cluster, chart_values(images, place, kueue={"enabled": True}), place)
         with Watch(devcluster.kubectl, place.runs) as watch:
-            whole = WholePath(devcluster, place, watch, small_document(place), cluster.paths.cache / "test-programs" / "cluster")
+            whole = WholePath(devcluster, place, watch, small_document(place), kept_folder(os.environ) / "cluster")
             yield whole
             whole.programs.keep()
     finally:
