@@ -197,8 +197,14 @@ def structural_schema(model: type[BaseModel]) -> Schema:
     Raises:
         ValueError: A string, list or map has no bound, or a type has no structural form; the message gives the path.
     """
-    generated = model.model_json_schema(by_alias=True, mode="validation")
+    generated = _json_schema(model)
     return _rewrite({**generated, "$ref": model.__name__}, _Types(generated.get("$defs", {}), reachable(model)), "")
+
+
+@functools.cache
+def _json_schema(model: type[BaseModel]) -> Schema:
+    """pydantic's output. The callers share it, because it is slow; `_rewrite` copies what it changes."""
+    return model.model_json_schema(by_alias=True, mode="validation")
 
 
 @functools.cache

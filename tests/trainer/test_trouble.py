@@ -119,6 +119,28 @@ def test_a_notice_makes_the_save_that_the_grace_period_allows(tmp_path: Path, st
     assert named(group, "preempted", 1)[0]["saved"] == saved
 
 
+@pytest.mark.parametrize(("number", "step"), [(1, 8), pytest.param(0, 4, marks=pytest.mark.variant)])
+def test_a_notice_ends_an_evaluation_and_the_step_is_saved(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, number: int, step: int
+) -> None:
+    """An evaluation may take longer than the grace period. That of the last step is made by the next processes."""
+    run = run_document(tmp_path / "root", steps=8, evaluation={"everySteps": 4, "batches": 40})
+    run["spec"]["checkpoint"]["save"] = {"everySteps": 0}
+    run["spec"]["data"]["validation"] = {"fraction": 0.5}
+    monkeypatch.setenv("NOTICE_EVALUATING", f"{number},1")
+    first = start(run, module=MODULE, grace_seconds=30)
+    assert first.wait() == [ExitCode.PREEMPTED] * 2, first.leader.output_tail()
+    assert [process.report()["message"] for process in first.processes] == [f"a notice of preemption came; step {step} is saved"] * 2
+    assert [event["step"] for event in named(first, "evaluation")] == [4][:number]
+    assert committed(tmp_path / "root") == [step]
+
+    monkeypatch.delenv("NOTICE_EVALUATING")
+    second = start(run, attempt=2)
+    assert second.wait() == [ExitCode.DONE] * 2, second.leader.output_tail()
+    (last,) = named(second, "evaluation")
+    assert (last["step"], last["sequences"]) == (8, 40 * run["spec"]["trainer"]["batchSize"])
+
+
 def test_a_notice_ends_a_process_whose_main_thread_waits_to_join(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal does not end the wait if it comes just before it, or if the kernel gives it to another thread."""
     monkeypatch.setenv("HANG_JOINING", "1")

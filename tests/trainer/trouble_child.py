@@ -4,17 +4,21 @@ Steps are counted from 0. A process that hangs cannot end before the test acts o
 
 HANG=STEP,PROCESS: that process never gets the batch of that step. AWAIT_NOTICE=STEP,PROCESS: that process gets the batch of that step only
 after the processes agreed on their last step after a notice. HANG_EVALUATING=BATCHES: every process of a run that only evaluates hangs
-after this number of batches. POISON=STEP: the loss weights of that step are NaN. STALL_EXPORT=STEP,PROCESS: that process writes no file of
+after this number of batches. NOTICE_EVALUATING=NUMBER,PROCESS: that process gets a notice before the second batch of the evaluation with
+this number, counted from 0. POISON=STEP: the loss weights of that step are NaN. STALL_EXPORT=STEP,PROCESS: that process writes no file of
 the export after that many steps. EXPORT_FILE_BYTES: the largest file of an export. HANG_TASK=NAME: that task of an evaluation goes on until
 a notice comes. HANG_JOINING=1: the process writes `JOINING` to standard error, and its main thread then waits and never joins the others.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from halcyon.cli.main import app
@@ -24,13 +28,15 @@ from halcyon.huggingface.background import Exporter
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.storage.failures import Abandoned
 from halcyon.telemetry import RunReporter
-from halcyon.training import tasks
+from halcyon.training import tasks, training_evaluation
 
 JOINING = "waits and never joins"
 batch, evaluated_batch, create_sync_point = Loader.batch, RunReporter.evaluated_batch, SyncPoint.__init__
 begin_stage = RunReporter.stage
 sync_points: list[SyncPoint] = []
 evaluated: list[RunReporter] = []
+evaluate = training_evaluation.evaluate
+evaluations = itertools.count()
 write_share = Exporter._write_share
 asked = tasks._asked
 
@@ -73,6 +79,18 @@ def hanging_evaluation(reporter: RunReporter) -> None:
         wait_for_a_batch_that_never_comes()
 
 
+def noticed_evaluation(*arguments: Any, before_batch: Callable[[], object], **options: Any) -> Any:
+    number, batches = next(evaluations), itertools.count()
+
+    def before() -> None:
+        if next(batches) == 1 and concerns("NOTICE_EVALUATING", number):
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_until_all_leave()
+        before_batch()
+
+    return evaluate(*arguments, before_batch=before, **options)
+
+
 def hanging_stage(reporter: RunReporter, stage: Any) -> None:
     begin_stage(reporter, stage)
     if stage == "joining" and "HANG_JOINING" in os.environ:
@@ -99,6 +117,7 @@ def install() -> None:
     Loader.batch = troubled_batch  # type: ignore[method-assign]
     Exporter._write_share = stalled_share  # type: ignore[method-assign]
     tasks._asked = endless_task
+    training_evaluation.evaluate = noticed_evaluation
     background.FILE_BYTES = int(os.environ.get("EXPORT_FILE_BYTES", background.FILE_BYTES))
     SyncPoint.__init__ = known_sync_point  # type: ignore[method-assign]
     RunReporter.stage = hanging_stage  # type: ignore[method-assign]

@@ -34,7 +34,9 @@ def table_loss(table: jax.Array, batch: Batch, frozen: None, key: None) -> Sums:
 TABLE = np.random.default_rng(0).uniform(0.1, 9.0, (64, 64)).astype(np.float32)
 
 
-def run(dataset: Dataset, *, batches: int = 10**6, batch_size: int = 8, microbatches: int = 1, devices: int = 1) -> Evaluation:
+def run(
+    dataset: Dataset, *, batches: int = 10**6, batch_size: int = 8, microbatches: int = 1, devices: int = 1, **options: Any
+) -> Evaluation:
     step = jax.jit(make_evaluation_step(table_loss, dataset.tokenizer.token_bytes))
     table = jnp.asarray(TABLE)
     return evaluate(
@@ -45,6 +47,7 @@ def run(dataset: Dataset, *, batches: int = 10**6, batch_size: int = 8, microbat
         microbatches=microbatches,
         sharding=batch_sharding(devices),
         fields=NO_SEGMENTS,
+        **options,
     )
 
 
@@ -84,6 +87,18 @@ def test_an_evaluation_can_use_a_part_of_the_held_out_text(texts: Dataset) -> No
     assert found.loss == pytest.approx(loss, rel=1e-6)
     assert found.bits_per_byte == pytest.approx(bits_per_byte, rel=1e-6)
     assert (found.tokens, found.size_bytes, found.sequences) == (tokens, size_bytes, 16)
+
+
+def test_an_evaluation_ends_before_a_batch_if_the_caller_raises(texts: Dataset) -> None:
+    begun: list[int] = []
+
+    def before_batch() -> None:
+        if len(begun) == 2:
+            raise InterruptedError
+        begun.append(1)
+
+    with pytest.raises(InterruptedError):
+        run(texts, batch_size=1, before_batch=before_batch)
 
 
 def test_several_sources_are_evaluated_as_one_held_out_part(tmp_path: Path) -> None:

@@ -60,13 +60,14 @@ class HasNumbers(Protocol):
 class Evaluates(Protocol):
     """A source that evaluates the model itself, in the place of the loss of the objective."""
 
-    def evaluate(self, held_out: HeldOut, model: Model, batches: int | None) -> Evaluation:
+    def evaluate(self, held_out: HeldOut, model: Model, batches: int | None, before_batch: Callable[[], object]) -> Evaluation:
         """The result on held-out sequences. All processes call it at the same step.
 
         Args:
             held_out: The sequences.
             model: The model.
             batches: The largest number of batches; None: all.
+            before_batch: Called before each batch. It may raise an exception, at the same batch on all processes.
         """
         ...
 

@@ -71,6 +71,7 @@ def evaluate(
     microbatches: int,
     sharding: Sharding,
     fields: Iterable[str],
+    before_batch: Callable[[], object] = lambda: None,
     on_batch: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
@@ -87,6 +88,7 @@ def evaluate(
         microbatches: Number of parts in which a batch is computed; divides ``batch_size``.
         sharding: Sharding of an array ``[microbatches, batch_size / microbatches, length]``.
         fields: Names of the arrays of a batch, the same as in training.
+        before_batch: Called before each batch is dispatched. It may raise an exception, at the same batch on all processes.
         on_batch: Called after the sums of each batch have been fetched.
         clock: Seconds, of any origin.
 
@@ -101,6 +103,7 @@ def evaluate(
     fetched: list[EvaluationSums] = []
     sequences = 0
     for rows in held_out.validation_batches(batches, batch_size):
+        before_batch()
         batch = global_batch(lambda mine, rows=rows: _padded_rows(held_out, rows, mine), shape, sharding, fields=fields)
         in_flight.append(sums(batch))
         sequences += len(rows)

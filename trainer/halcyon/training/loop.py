@@ -56,6 +56,10 @@ _LAST_SAVE_SECONDS = 600.0
 """Longest wait for the save in flight when a run stops as diverged."""
 
 
+class _Stopped(Exception):
+    """A notice came during an evaluation."""
+
+
 @dataclass(frozen=True)
 class TrainingEnd:
     """How a training ended without an error."""
@@ -182,7 +186,7 @@ class Loop:
         first = step
         if self._dataset.streams:
             self._text_wait_steps = {first, first + 1}
-        if step and self._evaluation.is_due(step) and self._best.is_missing(step) and not self._evaluate(state, step):
+        if step and self._evaluation_missing(step) and not self._evaluate(state, step):
             return self._leave(state, step)
         if self._best.active:
             self._reporter.best(self._best.record, stopped=self._best.stop is not None)
@@ -221,7 +225,7 @@ class Loop:
             if (save_due and not (evaluation_due and self._best.active)) or (evaluation_due and self._save_before_evaluation):
                 self._save(state, step)
             if evaluation_due:
-                if self._sync_point.should_stop() or not self._evaluate(state, step):
+                if not self._evaluate(state, step):
                     return self._leave(state, step)
                 if save_due or self._improved:
                     self._save(state, step)
@@ -278,7 +282,10 @@ class Loop:
         return TrainingEnd(step, preempted=False, stopped=self._best.stop if step < self._settings.steps else None)
 
     def _leave(self, state: TrainState, step: int) -> TrainingEnd:
-        """Commit the last step, or at least the save in flight, if the remaining grace period allows it."""
+        """Commit the newest step, or at least the save in flight, if the remaining grace period allows it.
+
+        After the last step there is work left too: its evaluation or its tasks, for the next processes.
+        """
         self._caches.stop()
         rejected = False
         try:
@@ -286,8 +293,6 @@ class Loop:
         except RollBack:
             # There may be no time to go back. The next processes do these steps again, and go back for the same reason.
             rejected = True
-        if step >= self._settings.steps and not rejected:
-            return self._finish(state, step)
         self._stop_exports()
         budget = self._budget(step)
         saved = choose(budget)
@@ -399,19 +404,38 @@ class Loop:
     def _save_due(self, step: int) -> bool:
         return self._save_asked or self._checkpointer.should_save(step) or self._export_due(step)
 
+    def _evaluation_missing(self, step: int) -> bool:
+        """Whether the evaluation of a step from which this process resumes must be made again.
+
+        Only the state of `best` knows whether it was made. Without it, only that of the last step is made again: every run that is done
+        has one.
+        """
+        if not self._evaluation.is_due(step):
+            return False
+        return self._best.is_missing(step) if self._best.active else step == self._settings.steps
+
     def _evaluate(self, state: TrainState, step: int) -> bool:
-        """Evaluate the model on the held-out part. False: a notice came before there was text to evaluate on."""
+        """Evaluate the model on the held-out part. False: a notice came before the end."""
         self._report_pending()
         if self._dataset.streams and not self._wait_for_text(self._evaluation.has_text):
             return False
         self._reporter.stage("evaluating")
-        sets, average = self._evaluation.of(state)
+        try:
+            sets, average = self._evaluation.of(state, self._stop_after_notice)
+        except _Stopped:
+            return False
         self._improved = self._best.evaluated(step, sets)
         self._reporter.evaluated_sets(step, sets, average)
         if self._best.active:
             self._reporter.best(self._best.record, stopped=self._best.stop is not None)
         self._reporter.stage("training")
         return True
+
+    def _stop_after_notice(self) -> None:
+        """A point between two batches of an evaluation, at which all processes stop after a notice: an evaluation may take longer than
+        the grace period."""
+        if self._sync_point.should_stop():
+            raise _Stopped
 
     def _tasks_due(self, step: int) -> bool:
         """Whether tasks are run after a step: by its number, and after the last step of a run that stops early."""

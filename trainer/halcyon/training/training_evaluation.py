@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 
 from halcyon.data.dataset import Dataset
@@ -48,29 +50,33 @@ class TrainingEvaluation:
         waiting = () if by_source is None else tuple(self._dataset.each.values())
         return all(part.holds_validation(sequences) for part in waiting or (self._dataset,))
 
-    def of(self, state: TrainState) -> tuple[EvaluatedSets, Evaluation | None]:
+    def of(self, state: TrainState, before_batch: Callable[[], object]) -> tuple[EvaluatedSets, Evaluation | None]:
         """Evaluate a state. A collective.
+
+        Args:
+            state: The state.
+            before_batch: Called before each batch. It may raise an exception, at the same batch on all processes.
 
         Returns:
             The results of the model, and that of the average of its parameters; None: the run has no average.
         """
         model, reference, by_source = self._program.evaluated(state), state.reference, self._settings.evaluation.by_source
         if by_source is None:
-            sets = EvaluatedSets(self._on(self._dataset, model, reference))
+            sets = EvaluatedSets(self._on(self._dataset, model, reference, before_batch))
         else:
             held_out = {name: part for name, part in self._dataset.each.items() if part.validation_sequences}
-            found = {name: self._on(part, model, reference) for name, part in held_out.items()}
+            found = {name: self._on(part, model, reference, before_batch) for name, part in held_out.items()}
             tags = {tag.name: tuple(name for name in tag.sources if name in found) for tag in by_source.tags}
             sets = EvaluatedSets(total(found.values()), found, {tag: names for tag, names in tags.items() if names})
         average = None
         if state.average is not None:
-            average = self._on(self._dataset, self._averaged(state.average, state.model), reference)
+            average = self._on(self._dataset, self._averaged(state.average, state.model), reference, before_batch)
         return sets, average
 
-    def _on(self, held_out: HeldOut, model: Model, reference: Model | None) -> Evaluation:
+    def _on(self, held_out: HeldOut, model: Model, reference: Model | None, before_batch: Callable[[], object]) -> Evaluation:
         """The result of a model on a held-out part."""
         if isinstance(self._batches, Evaluates):
-            return self._batches.evaluate(held_out, model, self._count)
+            return self._batches.evaluate(held_out, model, self._count, before_batch)
         with self._program.tracing():
             return evaluate(
                 held_out,
@@ -80,4 +86,5 @@ class TrainingEvaluation:
                 microbatches=self._program.microbatches,
                 sharding=self._program.batch_sharding,
                 fields=self._program.objective.fields,
+                before_batch=before_batch,
             )

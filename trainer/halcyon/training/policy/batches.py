@@ -112,13 +112,16 @@ class PolicyBatches:
         batch: Batch = {name: self._placed(array) for name, array in arrays.items()}
         return batch if self._log_probs is None else {**batch, SAMPLED_LOG_PROBS: self._log_probs(model, batch)}
 
-    def evaluate(self, held_out: HeldOut, model: Model, batches: int | None) -> Evaluation:
+    def evaluate(
+        self, held_out: HeldOut, model: Model, batches: int | None, before_batch: Callable[[], object] = lambda: None
+    ) -> Evaluation:
         """The rewards of answers to held-out prompts, with the same keys in every evaluation. All processes call it at the same step.
 
         Args:
             held_out: The prompts.
             model: The model.
             batches: The largest number of batches, each with the answers of a training step; None: all.
+            before_batch: See `halcyon.training.batch_source.Evaluates`.
 
         Returns:
             A loss that is minus the mean reward, and the sums of pass@k.
@@ -128,6 +131,7 @@ class PolicyBatches:
         losses: list[float] = []
         found: dict[int, float] = {}
         for number, rows in enumerate(held_out.validation_batches(batches, per)):
+            before_batch()
             asked = questions(held_out, rows)
             full = [*asked, *[asked[-1]] * (per - len(asked))]
             prompts = prompted(full, group, self._width, number * per)
