@@ -50,6 +50,24 @@ def test_a_model_is_asked_with_the_template_that_it_is_trained_with(
     assert asking_of(store, ProcessGroup(0, 1), spec=parse_run(document).spec) == expected
 
 
+def test_hosts_with_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second process has the same examples of the first task, and others of the second one."""
+
+    def with_another(processes: ProcessGroup, text: str) -> list[str]:
+        del processes
+        return [text, text[:8] + "0" * 8]
+
+    monkeypatch.setattr("halcyon.training.tasks.gather_texts", with_another)
+    document = run_document(tmp_path / "root")
+    path = str(lines(tmp_path / "arc.jsonl", ARC_HUB))
+    document["spec"]["trainer"]["evaluation"] = {"tasks": {"files": {"arc-easy": path, "arc-challenge": path}}}
+    spec = parse_run(document).spec
+    plan = TaskPlan.of(spec)
+    assert plan is not None
+    with pytest.raises(BadConfiguration, match=f"process 1 reads other examples of task {plan.chosen[1].name} than process 0; give all "):
+        ModelTasks(plan, spec, load(BYTE), Asking(False), Store(spec.checkpoint), ProcessGroup(0, 2), Mock())
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "said"),
     [

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 
 from halcyon.benchmarks.own_copy import gathered_bytes, own_copy, own_shapes, tracing_own
 from halcyon.benchmarks.running import Runner, Settings
-from halcyon.checkpoint.processes import decide
+from halcyon.checkpoint.processes import decide, gather_texts
 from halcyon.checkpoint.verify import read_manifest
 from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.evaluate.tasks.chosen import Chosen, ChosenTask, fingerprint, read_of_document
@@ -41,6 +41,8 @@ _PROGRESS_SECONDS = 10.0
 """Shortest time between two reports of progress."""
 _TOGETHER = 256
 """Examples whose likelihoods are computed between two reports of progress."""
+_HASH_DIGITS = 8
+"""Hexadecimal digits of the hash of a task's examples that processes compare."""
 Outcome = Literal["done", "stopped", "failed"]
 """How tasks ended: all done; a notice came; an error, which was reported."""
 End = Literal["done", "stopped", "failed", "refused"]
@@ -88,7 +90,7 @@ class Asking:
 
 
 class ModelTasks:
-    """Runs the tasks of a document on models of its run.
+    """Runs the tasks of a document on models of its run. Creating it is a collective.
 
     Args:
         plan: The tasks.
@@ -102,7 +104,8 @@ class ModelTasks:
         clock: Seconds since 1970.
 
     Raises:
-        BadConfiguration: A task needs a cache, which the model does not keep; or conversations, which the tokenizer has no marks for.
+        BadConfiguration: A task needs a cache, which the model does not keep; or conversations, which the tokenizer has no marks for; or
+            the files of the hosts differ.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class ModelTasks:
         self._chat = self._prompts(asking)
         self._prompt_kind: Literal["plain", "chat"] = "plain" if self._chat is None else "chat"
         self._examples = fingerprint(list(plan.chosen))
+        _check_same_examples(plan.chosen, processes)
         self._progress_at = 0.0
         self._results: TaskResults | None = None
 
@@ -314,6 +318,23 @@ def asking_of(store: Store, processes: ProcessGroup, *, spec: TrainingRunSpec | 
 
     found = decide(processes, store.root, work)
     return Asking(bool(found["chat"]), cast("str | None", found["template"]))
+
+
+def _check_same_examples(chosen: Sequence[Chosen], processes: ProcessGroup) -> None:
+    """Compare the examples of all hosts. A collective: each process asks a share of them, so the files must be the same.
+
+    Raises:
+        BadConfiguration: They differ.
+    """
+    hashes = gather_texts(processes, "".join(fingerprint([one])[:_HASH_DIGITS] for one in chosen))
+    for process, theirs in enumerate(hashes):
+        for number, one in enumerate(chosen):
+            place = slice(number * _HASH_DIGITS, (number + 1) * _HASH_DIGITS)
+            if theirs[place] != hashes[0][place]:
+                raise BadConfiguration(
+                    f"spec.trainer.evaluation.tasks.files: process {process} reads other examples of task {one.name} than process 0; "
+                    "give all hosts the same files"
+                )
 
 
 def _asked(runner: Runner, chosen: Chosen, index: int, count: int, on_progress: Callable[[], object]) -> list[Answer]:
