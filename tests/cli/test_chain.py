@@ -157,6 +157,10 @@ def test_evaluations_and_results_of_a_folder_belong_to_the_stage_that_they_evalu
     found = card(judge.root, "--results", folder)
     (stage,) = found["stages"]
     assert {name: one["step"] for name, one in stage["tasks"].items()} == {"mmlu": 7, "gsm8k": 9, "core/a": 9}
+    (folder / "results.json").write_text(json.dumps(document | {"place": str(tmp_path / "base"), "step": 8}))
+    (newest,) = card(judge.root, "--results", folder)["stages"]
+    assert newest["tasks"]["gsm8k"]["step"] == 8, "the newest checkpoint when the command ran"
+    (folder / "results.json").write_text(json.dumps(document))
     assert stage["averages"] == {"CORE": {"step": 9, "value": 0.2}}
     assert [one["step"] for one in stage["heldOut"]] == [7, 10]
     assert "it has 1 of the 22 tasks" in run(judge.root, "--results", folder).stdout

@@ -162,6 +162,7 @@ def test_a_task_that_cannot_be_run_is_a_warning_in_a_training_and_an_error_in_an
     task = f"smoltalk={path}"
     asked = CliRunner().invoke(app, ["eval", str(tmp_path / "tiny"), "--task", task, "--plain", "--keep", "--json"])
     assert asked.exit_code == 0, asked.output
+    assert json.loads(asked.stdout)["step"] == STEPS
     of_command = json.loads((tmp_path / "tiny" / results_key(STEPS, of_command=True)).read_text())["tasks"]
     assert of_command[0]["bitsPerByte"] == pytest.approx(kept(tmp_path, "tiny", STEPS)["tasks"][0]["bitsPerByte"]), "the same model"
     read = json.loads(CliRunner().invoke(app, ["report", "--chain", str(tmp_path / "tiny"), "--json"]).stdout)

@@ -118,11 +118,12 @@ class _Reader:
         try:
             found: Any = json.loads(path.read_text(encoding="utf-8"))
             tasks = tuple(TaskNumbers.model_validate(one, by_alias=True, by_name=False) for one in _tasks_of(found))
-            root, _, step = found["place"].rpartition("@") if "@" in found["place"] else (found["place"], "", "")
+            root, _, after = found["place"].rpartition("@") if "@" in found["place"] else (found["place"], "", "")
+            step = found.get("step", after or None)  # results of earlier versions have no step
             prompts = found.get("prompts", "plain")
             core, chat_core = found.get("core"), found.get("chatCore")
             results = TaskResults(
-                step=int(step or 0),
+                step=int(step or 0),  # the model allows no number below 0
                 prompts=prompts,
                 tasks=tasks,
                 core=core,
@@ -134,7 +135,7 @@ class _Reader:
             raise Rejected(f"{path}: {error.strerror}; give the folder of `halcyon eval --results FOLDER`") from None
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
             raise Rejected(f"{path} has no results of `halcyon eval`; run it again with --results") from None
-        self._results.append((root, results if step else results.model_copy(update={"step": -1})))
+        self._results.append((root, results if step is not None else results.model_copy(update={"step": -1})))
 
     def chain(self) -> Chain:
         """The chain of all roots and results that were added."""

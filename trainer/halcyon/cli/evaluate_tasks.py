@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -64,8 +64,10 @@ def evaluate_tasks(
         chosen = _chosen(task or (), core, most)
         if answers > 1 and temperature == 0:
             raise BadConfiguration(f"--answers {answers}: at temperature 0 all answers are the same; give --temperature, such as 1")
-        kept = _root_to_keep(place, endpoint, region) if keep else None
-        asked = place if kept is None else f"{place.rpartition('@')[0] or place}@{kept[1]}"  # a run may commit a newer step meanwhile
+        root = _root(place, endpoint, region)
+        if keep and root is None:
+            raise BadConfiguration(f"--keep: {place} is no checkpoint root; give --results FOLDER to keep the results of files")
+        asked = place if root is None else f"{root.address}@{root.step}"  # a run may commit a newer step meanwhile
         if results is not None:
             results.mkdir(parents=True, exist_ok=True)
 
@@ -83,7 +85,7 @@ def evaluate_tasks(
         runner, shown = Runner(model, tokenizer, chat, settings), _Shown(results, quiet=json)
         for one in chosen:
             shown.add(one, *_ask(runner, one))
-        shown.end(place, "plain" if chat is None else "chat", kept)
+        shown.end(place, "plain" if chat is None else "chat", root, keep=keep)
 
 
 def _ask(runner: Runner, chosen: Chosen) -> tuple[TaskResult, list[Answer]]:
@@ -118,18 +120,26 @@ def _chosen(given: Sequence[str], core: Path | None, most: int | None) -> list[C
     return chosen
 
 
-def _root_to_keep(place: str, endpoint: str | None, region: str | None) -> tuple[Store, int]:
-    """The checkpoint root of ``--keep``, and the step that is evaluated."""
+class _Root(NamedTuple):
+    """A checkpoint root, and the step that is evaluated."""
+
+    store: Store
+    address: str
+    step: int
+
+
+def _root(place: str, endpoint: str | None, region: str | None) -> _Root | None:
+    """The checkpoint root of a place; None for files of Hugging Face."""
     from halcyon.checkpoint.opening import entry_of
     from halcyon.huggingface.folder import HUB, address
     from halcyon.huggingface.root import split_step
     from halcyon.storage.store import Store
 
     if place.startswith((HUB, "hf:")):
-        raise BadConfiguration(f"--keep: {place} is no checkpoint root; give --results FOLDER to keep the results of files")
+        return None
     root, step = split_step(place)
     store = Store(address(root, endpoint, region))
-    return store, entry_of(store, step).step
+    return _Root(store, root, entry_of(store, step).step)
 
 
 def _names() -> str:
@@ -174,18 +184,18 @@ class _Shown:
         if not self._quiet:
             sys.stderr.write(f"{result.task}: {result.examples} examples in {result.seconds:.1f} s\n")
 
-    def end(self, place: str, prompts: Literal["plain", "chat"], kept: tuple[Store, int] | None) -> None:
+    def end(self, place: str, prompts: Literal["plain", "chat"], root: _Root | None, *, keep: bool) -> None:
         """Print all results, and keep them."""
         from halcyon.evaluate.tasks.stored import document_of, numbers_of
         from halcyon_api.task_results import CORE_PREFIX, results_key
 
-        step = 0 if kept is None else kept[1]
+        step = 0 if root is None else root.step
         numbers = [numbers_of(one) for one in self._results]
         found = document_of(step, prompts, numbers, self._samples, decides=None, finished=True, now=time.time())
-        if kept is not None:
-            kept[0].write(results_key(step, of_command=True), found.model_dump_json(by_alias=True, exclude_none=True).encode())
+        if keep and root is not None:
+            root.store.write(results_key(step, of_command=True), found.model_dump_json(by_alias=True, exclude_none=True).encode())
         averages = {"chatCore": found.chat_core, "core": found.core}
-        document: dict[str, Any] = {"place": place, "prompts": prompts}
+        document: dict[str, Any] = {"place": place, **({} if root is None else {"step": step}), "prompts": prompts}
         document["tasks"] = [one.document() for one in self._results if not one.task.startswith(CORE_PREFIX)]
         document |= {name: value for name, value in averages.items() if value is not None}
         if found.core is not None:
