@@ -8,6 +8,7 @@ The processes end with the process that started them, even if it is killed. They
 reads from a pipe: when the starting process ends, the pipe is closed, and the shell removes the files and kills the group.
 """
 
+import os
 import shutil
 import signal
 import ssl
@@ -107,6 +108,7 @@ class ControlPlane:
             self._started[name] = subprocess.Popen(
                 command,
                 cwd=self._paths.state,
+                env=components.environment(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -236,7 +236,7 @@ class NativeCluster:
         system = _SYSTEM_PROGRAMS.get(name)
         program = Path(system) if system else self._binaries.path(programs.KUBERNETES, name)
         command = components.command(name, program, self.paths, addresses)
-        self._processes.start(name, enter(anchor, command), self._group.members_file)
+        self._processes.start(name, enter(anchor, command), self._group.members_file, components.environment(os.environ))
 
     def _await(self, name: str, condition: Callable[[], bool]) -> None:
         """Wait for a condition that depends on component `name`.

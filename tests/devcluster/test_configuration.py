@@ -57,6 +57,10 @@ def test_every_component_has_a_command_without_doubled_flags(name: str):
     assert len(flags) == len(set(flags))
 
 
+def test_a_variable_of_the_user_replaces_that_of_the_components():
+    assert components.environment({"GOGC": "50", "HOME": "/root"}) == components.environment({}) | {"GOGC": "50", "HOME": "/root"}
+
+
 def test_the_api_server_has_the_address_of_its_certificate():
     arguments = components.kube_apiserver(PATHS, ADDRESSES)
     assert f"--advertise-address={ADDRESSES.node}" in arguments
