@@ -10,6 +10,8 @@ from collections.abc import Callable
 from halcyon_devcluster import machine
 from halcyon_devcluster.errors import DevclusterError
 
+_SHARE = 0.01
+"""A condition is checked again after at least this share of the time waited so far: many checks of a long wait only cost processor time."""
 _WORTH_WAITING = 1.1
 """The machine has become slower if its factor has grown by this ratio; two measurements of an unchanged machine differ by less."""
 
@@ -26,8 +28,8 @@ def holds_within(
 ) -> bool:
     """Whether `condition()` became true within `timeout_seconds` of the reference machine; returns as soon as it is true.
 
-    The condition is checked at least once. `factor` and `factor_now` return how slow this machine was at the start and is now; both are
-    called only after the limit of the reference machine has passed.
+    The condition is checked at least once, and then at intervals that grow with the wait. `factor` and `factor_now` return how slow this
+    machine was at the start and is now; both are called only after the limit of the reference machine has passed.
     """
     began = clock()
     deadline = began + timeout_seconds
@@ -41,7 +43,7 @@ def holds_within(
                 return False
             allowed = slower
             deadline = began + timeout_seconds * allowed
-        pause(interval_seconds)
+        pause(max(interval_seconds, _SHARE * (clock() - began)))
     return True
 
 

@@ -80,6 +80,19 @@ def test_a_limit_does_not_shrink_when_the_machine_becomes_faster():
     assert Machine(given=5.0, measured=[1.0]).waits(99) == (False, 50)
 
 
+def test_a_long_wait_checks_its_condition_seldom():
+    pauses: list[float] = []
+    quiet = Machine()
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        quiet.pause(seconds)
+
+    assert holds_within(lambda: quiet.now >= 200, 200, interval_seconds=0.1, clock=lambda: quiet.now, pause=pause)
+    assert pauses[:50] == [0.1] * 50
+    assert 0.9 < max(pauses) <= 1.0
+
+
 def test_a_condition_is_checked_at_least_once():
     answers = iter([True])
     assert holds_within(lambda: next(answers), 0)
