@@ -5,6 +5,7 @@ ports come from below the system's range, and each test process has its own bloc
 first port.
 """
 
+import atexit
 import itertools
 import socket
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ def _block() -> tuple[socket.socket, Iterator[int]]:
         except OSError:
             held.close()
             continue
+        atexit.register(held.close)
         return held, itertools.cycle(range(base + 1, base + SIZE))
     raise RuntimeError(f"{BLOCKS} processes of tests hold all ports from {FIRST} on: end some of them")
 
