@@ -51,6 +51,7 @@ from halcyon_api.dial import Choices, Dial, adamw_groups, dial, document
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.training_run import TrainingRunSpec, parse_run
+from tests.arrays import load_arrays
 from tests.trainer.models.nanochat.golden import model_from
 
 CHILD = Path(__file__).with_name("nanochat_curve_child.py")
@@ -245,7 +246,7 @@ def table(theirs: Sequence[Curve], ours: Sequence[Curve], moved: Curve, window: 
 
 
 def read(path: Path) -> Arrays:
-    return dict(np.load(path))
+    return load_arrays(path)
 
 
 def growth(theirs: Sequence[Curve], ours: Sequence[Curve]) -> str:

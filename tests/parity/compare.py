@@ -28,6 +28,7 @@ from halcyon.models import Inputs
 from halcyon.objectives.next_token import next_token_sums
 from halcyon.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from tests.arrays import load_arrays
 from tests.parity.errors import errors
 
 TOLERANCE = 1e-4
@@ -43,7 +44,7 @@ def named(array: np.ndarray) -> NamedArray:
 
 def differences(folder: Path) -> dict[str, float]:
     """The largest error of logits, loss and gradients, each as a part of the largest value. Writes the model again."""
-    expected = dict(np.load(folder / "expected.npz"))
+    expected = load_arrays(folder / "expected.npz")
     store = Store(CheckpointSpec(root=f"file://{folder}"))
     config = read_config(store)
     shapes = config.shapes(config.tokens, expected["tokens"].shape[1])
@@ -69,7 +70,7 @@ def differences(folder: Path) -> dict[str, float]:
 
 def tolerance(folder: Path) -> float:
     """The largest error that is allowed for a folder."""
-    return max(TOLERANCE, ROUNDINGS * float(np.load(folder / "expected.npz")["rounding"]))
+    return max(TOLERANCE, ROUNDINGS * float(load_arrays(folder / "expected.npz")["rounding"]))
 
 
 def in_file(files: ModelFolder, tree: Any) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.arrays import load_arrays
 from tests.ports import free_port
 from tests.suite.limits import limit
 from tests.trainer.data.read_batches import BATCH_SIZE, LENGTH, STEPS
@@ -43,7 +44,7 @@ def read_batches(corpus: Path, directory: Path, *, processes: int) -> list[dict[
     finally:
         for process in started:
             process.close()
-    return [dict(np.load(output)) for output in outputs]
+    return [load_arrays(output) for output in outputs]
 
 
 def test_one_to_four_processes_see_the_same_batches(tmp_path: Path) -> None:

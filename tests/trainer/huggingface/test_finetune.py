@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import halcyon
 from halcyon.cli.main import app
 from halcyon_api.exit_codes import ExitCode
+from tests.arrays import load_arrays
 from tests.trainer.huggingface.folders import GOLDENS, same_bits, tensors_of
 from tests.trainer.process_groups import run_document, start_processes
 
@@ -53,7 +54,7 @@ def test_the_logits_of_the_export_are_those_that_transformers_computes_of_the_ba
     exports, document = finetuned(tmp_path, NO_UPDATE)
     section = document["spec"]["model"]["qwen3"]
     assert (section["hiddenSize"], section["headDim"], section["tieWordEmbeddings"]) == (16, 8, True)
-    golden = np.load(BASE / "logits.npz")
+    golden = load_arrays(BASE / "logits.npz")
     positions = json.loads((BASE / "config.json").read_text())["max_position_embeddings"]
     for step in (4, 6):
         model, tokenizer = halcyon.load(f"hf:{exports}/step-{step}")
@@ -72,7 +73,7 @@ def test_the_logits_of_the_export_are_those_that_transformers_computes_of_the_ba
 @pytest.mark.variant
 def test_the_export_of_a_trained_model_computes_what_its_checkpoint_computes(tmp_path: Path) -> None:
     exports, _ = finetuned(tmp_path, 0.01)
-    golden = np.load(BASE / "logits.npz")
+    golden = load_arrays(BASE / "logits.npz")
     trained, _ = halcyon.load(f"{tmp_path}/root@6")
     exported, _ = halcyon.load(f"hf:{exports}/step-6")
     found = np.asarray(halcyon.logits(exported, golden["tokens"]))

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import halcyon
 from halcyon.cli.main import app
 from halcyon_api.exit_codes import ExitCode
+from tests.arrays import load_arrays
 from tests.trainer.huggingface.folders import GOLDENS, tensors_of
 from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 
@@ -86,7 +87,7 @@ def test_an_adapter_resumes_bitwise_and_is_exported_merged_and_alone(tmp_path: P
     again = tmp_path / "again"
     result = CliRunner().invoke(app, ["import", "hf", str(BASE), "--adapter", str(alone), "--root", str(again)])
     assert result.exit_code == ExitCode.DONE, result.stderr
-    tokens = np.load(BASE / "logits.npz")["tokens"]
+    tokens = load_arrays(BASE / "logits.npz")["tokens"]
     models = [halcyon.load(place)[0] for place in (f"hf:{merged}", str(again))]
     found, other = (np.asarray(halcyon.logits(model, tokens))[:, :, :259] for model in models)
     assert np.abs(found - other).max() <= 1e-5 * np.abs(found).max()

@@ -18,6 +18,7 @@ from halcyon.models.weights import WeightLayout, family_of_config, leaf_shapes
 from halcyon.models.weights.config import ConfigReader
 from halcyon_api.edits.classes import section_of
 from halcyon_api.spec.model import ModelSpec
+from tests.arrays import load_arrays
 
 FOLDER = Path(__file__).parent / "goldens"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))
@@ -34,7 +35,7 @@ class Golden:
     @functools.cache
     def load(name: str) -> Golden:
         """The golden of this name."""
-        arrays = dict(np.load(FOLDER / f"{name}.npz"))
+        arrays = load_arrays(FOLDER / f"{name}.npz")
         return Golden(ConfigReader.parse(arrays["config"].tobytes()), arrays)
 
     def named(self, kind: str) -> dict[str, np.ndarray]:

@@ -26,6 +26,7 @@ from halcyon.models.weights.config import ConfigReader
 from halcyon.objectives.next_token import next_token_sums
 from halcyon_api.spec.families.rope import RopeScaling
 from halcyon_api.spec.model import ModelSpec
+from tests.arrays import load_arrays
 from tests.trainer.models.cases import named
 from tests.trainer.models.parity import FOLDER, NAMES, Golden
 
@@ -120,7 +121,7 @@ def test_an_export_has_the_tensors_that_transformers_writes(name: str) -> None:
     assert written == json.loads(golden.arrays["saved"].tobytes())
 
 
-FREQUENCIES = np.load(FOLDER / "parts" / "frequencies.npz")
+FREQUENCIES = load_arrays(FOLDER / "parts" / "frequencies.npz")
 
 
 @pytest.mark.parametrize("name", [key.removeprefix("turns ") for key in FREQUENCIES if key.startswith("turns ")])
@@ -134,7 +135,7 @@ def test_rotary_frequencies_of_published_models(name: str) -> None:
 
 @pytest.mark.parametrize("scaling", ["rounded", "wide", "offset"])
 def test_norms_in_narrow_types_have_the_bits_of_transformers(scaling: Scaling) -> None:
-    golden = np.load(FOLDER / "parts" / "norms.npz")
+    golden = load_arrays(FOLDER / "parts" / "norms.npz")
     row, embed = hax.make_axes(row=golden["x"].shape[0], embed=golden["x"].shape[1])
     weight = hax.named(jnp.asarray(golden["weight"]), embed)
     norm = RmsNorm((embed,), 1e-6, weight, scaling)

@@ -14,6 +14,7 @@ import numpy as np
 from halcyon.models import CausalLM, build_model
 from halcyon_api.spec.families.nanochat import NanochatSpec
 from halcyon_api.spec.model import ModelSpec
+from tests.arrays import load_arrays
 from tests.trainer.models.nanochat.settings import GOLDEN, LENGTH, SIZES, VOCABULARY, WINDOW
 from tests.trainer.models.reference import named_leaves
 
@@ -25,7 +26,7 @@ SPEC = ModelSpec(
 @functools.cache
 def arrays() -> dict[str, np.ndarray]:
     """The arrays of the file; see `make.py`."""
-    return dict(np.load(GOLDEN))
+    return load_arrays(GOLDEN)
 
 
 def model_of(kind: str) -> CausalLM:
