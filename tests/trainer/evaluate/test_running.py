@@ -161,6 +161,27 @@ def test_each_example_alone_has_the_same_answer(tmp_path: Path) -> None:
         assert sum(alone) / len(alone) == together.accuracy
 
 
+@pytest.mark.slow
+@pytest.mark.variant
+def test_a_divided_model_has_the_same_results(tmp_path: Path) -> None:
+    samples.core_bundle(tmp_path / "bundle")
+    arc = samples.parquet(tmp_path / "arc.parquet", samples.ARC_HUB)
+    gsm8k = samples.lines(tmp_path / "gsm8k.jsonl", samples.GSM8K)
+    tasks = ("--task", f"arc-easy={arc}", "--task", f"gsm8k={gsm8k}", "--core", str(tmp_path / "bundle"))
+
+    def answers(*options: str) -> list[dict[str, Any]]:
+        folder = tmp_path / f"results{len(options)}"
+        done = CliRunner().invoke(app, ["eval", PLACE, *tasks, "--results", str(folder), *options])
+        assert done.exit_code == 0, done.output
+        return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+
+    alone, divided = answers(), answers("--mesh", "tensor=2")
+    assert [one.keys() for one in divided] == [one.keys() for one in alone]
+    for ours, expected in zip(divided, alone, strict=True):
+        for name, value in expected.items():
+            assert ours[name] == (pytest.approx(value, rel=1e-5) if name.startswith("logLikelihood") else value), name
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,6 +10,7 @@ import haliax as hax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from halcyon.benchmarks.logits import log_probs_at
 from halcyon.benchmarks.rows import Row, Score, bucket, power
@@ -53,7 +54,7 @@ def grouped(rows: Sequence[Row]) -> tuple[list[Group], list[Row]]:
     return groups, [row for row in rows if id(row) not in shared]
 
 
-def computed_together(model: Any, batch: Sequence[Group], dtype: str, batch_tokens: int) -> dict[int, Score]:
+def computed_together(model: Any, batch: Sequence[Group], dtype: str, batch_tokens: int, mesh: Mesh | None = None) -> dict[int, Score]:
     """The scores of the rows of some groups.
 
     Args:
@@ -61,6 +62,7 @@ def computed_together(model: Any, batch: Sequence[Group], dtype: str, batch_toke
         batch: Groups of one shape.
         dtype: Type of activations and matrix products.
         batch_tokens: Positions of a batch; it bounds the padding of the number of texts.
+        mesh: The mesh of the context. None: one device.
     """
     length, ending = batch[0].shape(model.max_position.size)
     texts = min(power(len(batch), 1), max(len(batch), batch_tokens // length))
@@ -75,14 +77,14 @@ def computed_together(model: Any, batch: Sequence[Group], dtype: str, batch_toke
         size = len(row.targets)
         owners[place], counts[place] = owner, size
         ends[place, :size], wanted[place, :size, : row.targets.shape[1]] = row.inputs[row.context :], row.targets
-    log_probs, best = jax.device_get(_scored(model, tokens, lengths, owners, ends, counts, wanted, dtype=dtype))
+    log_probs, best = jax.device_get(_scored(model, tokens, lengths, owners, ends, counts, wanted, dtype=dtype, mesh=mesh))
     found: dict[int, Score] = {}
     for place, (_, row) in enumerate(rows):
         found.update(row.scores(log_probs[place], best[place]))
     return found
 
 
-@functools.partial(jax.jit, static_argnames="dtype")
+@functools.partial(jax.jit, static_argnames=("dtype", "mesh"))
 def _scored(
     model: Any,
     tokens: jax.Array,
@@ -93,6 +95,7 @@ def _scored(
     targets: jax.Array,
     *,
     dtype: str,
+    mesh: Mesh | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probabilities of the tokens of endings, and the most likely token at each position.
 
@@ -105,10 +108,12 @@ def _scored(
         counts: int32 [ending]: positions that count.
         targets: int32 [ending, position, target]: the tokens after each position.
         dtype: Type of activations and matrix products.
+        mesh: The mesh of the context.
 
     Returns:
         float32 [ending, position, target], and int32 [ending, position].
     """
+    del mesh  # programs for another mesh are other programs
     compute = jnp.dtype(dtype)
     empty = model.new_cache(len(tokens), tokens.shape[1] + ends.shape[1], compute)
     before = model(Inputs(hax.named(tokens, (BATCH, POSITION))), cache=empty.expecting(lengths), compute_dtype=compute)

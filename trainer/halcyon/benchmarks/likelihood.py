@@ -19,11 +19,13 @@ import haliax as hax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from halcyon.benchmarks.endings import Group, computed_together, grouped
 from halcyon.benchmarks.logits import log_probs_at
 from halcyon.benchmarks.rows import Row, Score, Span, bucket, power, rows_of
+from halcyon.inference.mesh import context_of, mesh_of
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.cache import KeepsCache
@@ -43,13 +45,13 @@ class Likelihoods:
     """Computes log-likelihoods with one model.
 
     Args:
-        model: The model.
+        model: The model; it may be divided among devices (see `halcyon.inference.mesh`).
         compute_dtype: Type of activations and matrix products; logits and log-likelihoods are float32.
         batch_tokens: Positions of a batch. Default: `default_batch_tokens`.
     """
 
     def __init__(self, model: CausalLM, *, compute_dtype: DTypeLike = jnp.float32, batch_tokens: int | None = None) -> None:
-        self._model, self._dtype = model, jnp.dtype(compute_dtype).name
+        self._model, self._dtype, self._mesh = model, jnp.dtype(compute_dtype).name, mesh_of(model)
         self._batch_tokens = batch_tokens or default_batch_tokens()
 
     def scores(self, spans: Sequence[Span]) -> list[Score]:
@@ -64,10 +66,11 @@ class Likelihoods:
         rows = rows_of(spans, self._model.max_position.size)
         groups, alone = grouped(rows) if isinstance(self._model, KeepsCache) else ([], rows)
         found: dict[int, Score] = {}
-        for batch in self._batches(alone):
-            found.update(self._computed(batch))
-        for batch in self._group_batches(groups):
-            found.update(computed_together(self._model, batch, self._dtype, self._batch_tokens))
+        with context_of(self._mesh):
+            for batch in self._batches(alone):
+                found.update(self._computed(batch))
+            for batch in self._group_batches(groups):
+                found.update(computed_together(self._model, batch, self._dtype, self._batch_tokens, self._mesh))
         return [found[number] for number in range(len(spans))]
 
     def _batches(self, rows: list[Row]) -> Iterator[list[Row]]:
@@ -101,7 +104,7 @@ class Likelihoods:
             tokens[place, : len(row.inputs)] = row.inputs
             at[place, : len(row.targets)] = np.arange(len(row.inputs) - len(row.targets), len(row.inputs))
             wanted[place, : len(row.targets), : row.targets.shape[1]] = row.targets
-        log_probs, best = jax.device_get(_scored(self._model, tokens, at, wanted, dtype=self._dtype))
+        log_probs, best = jax.device_get(_scored(self._model, tokens, at, wanted, dtype=self._dtype, mesh=self._mesh))
         found: dict[int, Score] = {}
         for place, row in enumerate(batch):
             found.update(row.scores(log_probs[place], best[place]))
@@ -125,8 +128,10 @@ def _scored_shape(row: Row) -> tuple[int, int]:
     return power(len(row.targets), 1), power(row.targets.shape[1], 1)
 
 
-@functools.partial(jax.jit, static_argnames="dtype")
-def _scored(model: CausalLM, tokens: jax.Array, positions: jax.Array, targets: jax.Array, *, dtype: str) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.jit, static_argnames=("dtype", "mesh"))
+def _scored(
+    model: CausalLM, tokens: jax.Array, positions: jax.Array, targets: jax.Array, *, dtype: str, mesh: Mesh | None
+) -> tuple[jax.Array, jax.Array]:
     """Log-probabilities of tokens after some positions, and the most likely token after each.
 
     Args:
@@ -135,10 +140,12 @@ def _scored(model: CausalLM, tokens: jax.Array, positions: jax.Array, targets: j
         positions: int32 [row, scored]: the position before each scored token.
         targets: int32 [row, scored, target].
         dtype: Type of activations and matrix products.
+        mesh: The mesh of the context. None: one device.
 
     Returns:
         float32 [row, scored, target], and int32 [row, scored].
     """
+    del mesh  # programs for another mesh are other programs
     outputs = model(Inputs(hax.named(tokens, (BATCH, POSITION))), compute_dtype=jnp.dtype(dtype))
     features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
     return log_probs_at(model, jnp.take_along_axis(features, positions[..., None], 1), targets)

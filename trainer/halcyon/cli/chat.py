@@ -10,7 +10,7 @@ import typer
 
 from halcyon.cli.errors import report_root_errors
 from halcyon.cli.models import Endpoint, LoadedAs, Region
-from halcyon.cli.sample import Compute, MinP, Place, Repetition, Seed, Temperature, TopK, TopP, bad_options, text_of
+from halcyon.cli.sample import Compute, Mesh, MinP, Place, Repetition, Seed, Temperature, TopK, TopP, bad_options, text_of
 from halcyon.errors import BadConfiguration
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def chat(
     seed: Seed = 0,
     dtype: LoadedAs = None,
     compute: Annotated[Compute, typer.Option(help="Type of activations, matrix products and the cache.")] = Compute.FLOAT32,
+    mesh: Mesh = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
@@ -42,12 +43,14 @@ def chat(
     from dataclasses import replace
 
     from halcyon.inference import Engine, Sampling, pieces
+    from halcyon.inference.mesh import tensor_mesh
     from halcyon.loading import load
 
     with report_root_errors():
         with bad_options():
             sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
-        model, tokenizer = load(place, dtype=None if dtype is None else dtype.value, endpoint=endpoint, region=region)
+        over = None if mesh is None else tensor_mesh(mesh)
+        model, tokenizer = load(place, dtype=None if dtype is None else dtype.value, mesh=over, endpoint=endpoint, region=region)
         if tokenizer is None:
             raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
         prompts = _prompts(place, tokenizer, template, endpoint, region)

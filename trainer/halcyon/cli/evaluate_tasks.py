@@ -13,7 +13,7 @@ import typer
 
 from halcyon.cli.errors import console, report_root_errors
 from halcyon.cli.models import Endpoint, LoadedAs, Region
-from halcyon.cli.sample import Compute, Place, Seed, Temperature, TopK, TopP, bad_options, text_of
+from halcyon.cli.sample import Compute, Mesh, Place, Seed, Temperature, TopK, TopP, bad_options, text_of
 from halcyon.errors import BadConfiguration
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def evaluate_tasks(
     ] = None,
     dtype: LoadedAs = None,
     compute: Annotated[Compute, typer.Option(help="Type of activations, matrix products and the cache.")] = Compute.FLOAT32,
+    mesh: Mesh = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
@@ -72,12 +73,14 @@ def evaluate_tasks(
             results.mkdir(parents=True, exist_ok=True)
 
         from halcyon.benchmarks.running import Runner, Settings
+        from halcyon.inference.mesh import tensor_mesh
         from halcyon.inference.sampling import Sampling
         from halcyon.loading import load
 
         with bad_options():
             sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        model, tokenizer = load(asked, dtype=None if dtype is None else dtype.value, endpoint=endpoint, region=region)
+        over = None if mesh is None else tensor_mesh(mesh)
+        model, tokenizer = load(asked, dtype=None if dtype is None else dtype.value, mesh=over, endpoint=endpoint, region=region)
         if tokenizer is None:
             raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
         chat = None if plain else _chat(asked, tokenizer, template, endpoint, region)
