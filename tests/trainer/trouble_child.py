@@ -2,7 +2,8 @@
 
 Steps are counted from 0. A process that hangs cannot end before the test acts on it, on a machine of any speed.
 
-HANG=STEP,PROCESS: that process never gets the batch of that step. AWAIT_NOTICE=STEP,PROCESS: that process gets the batch of that step only
+HANG=STEP,PROCESS: that process never gets the batch of that step. PATIENT=PROCESS: that process waits a thousand times longer for a step
+before it hangs. AWAIT_NOTICE=STEP,PROCESS: that process gets the batch of that step only
 after the processes agreed on their last step after a notice. HANG_EVALUATING=BATCHES: every process of a run that only evaluates hangs
 after this number of batches. NOTICE_EVALUATING=NUMBER,PROCESS: that process gets a notice before the second batch of the evaluation with
 this number, counted from 0. POISON=STEP: the loss weights of that step are NaN. STALL_EXPORT=STEP,PROCESS: that process writes no file of
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from halcyon import process as trainer_process
 from halcyon.cli.main import app
 from halcyon.data.loader import Loader
 from halcyon.huggingface import background
@@ -28,6 +30,7 @@ from halcyon.huggingface.background import Exporter
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.storage.failures import Abandoned
 from halcyon.telemetry import RunReporter
+from halcyon.telemetry.health import HealthLimits
 from halcyon.training import tasks, training_evaluation
 
 JOINING = "waits and never joins"
@@ -114,6 +117,8 @@ def endless_task(runner: Any, chosen: Any, index: int, count: int, on_progress: 
 
 def install() -> None:
     """Put the trouble into the trainer's classes."""
+    if os.environ.get("PATIENT") == os.environ["HALCYON_JOB_INDEX"]:
+        trainer_process.HealthLimits = lambda floor_seconds: HealthLimits(floor_seconds=1000 * floor_seconds)  # type: ignore[assignment]
     Loader.batch = troubled_batch  # type: ignore[method-assign]
     Exporter._write_share = stalled_share  # type: ignore[method-assign]
     tasks._asked = endless_task

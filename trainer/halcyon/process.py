@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from halcyon.context import Context, resolve_context
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
@@ -44,6 +44,9 @@ from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause, Saved
 from halcyon_api.progress import Stage as WorkStage
 from halcyon_api.training_run import Task
+
+if TYPE_CHECKING:
+    from halcyon.parallel.process_group import ProcessGroup
 
 _NOTICE = "a notice of preemption came"
 _INTERRUPT = "an interrupt came from the keyboard"
@@ -124,6 +127,7 @@ def run_training(
     try:
         server = _server(context, reporter, requests, profile_requests)
         watchdog = Watchdog(reporter.health, _report_hung(reporter), _keep_stacks(context, identity), ending.hung, on_pause=reporter.paused)
+        joined = functools.partial(_share_hangs, watchdog)
         if context.process_index == 0 and context.run.spec.task == "train" and context.run.spec.telemetry.trackers is not None:
             from halcyon.telemetry.trackers import open_trackers  # imports TensorStore, so only with trackers
 
@@ -136,7 +140,7 @@ def run_training(
         if context.run.spec.task == "data":
             ending.leave("completed", ExitCode.DONE, _build_data(context, reporter, retry_budget))
         if context.run.spec.task == "evaluate":
-            ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending, retry_budget))
+            ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending, retry_budget, joined))
         with without_collections(), without_unused_parts():
             from halcyon.tasks.train import train  # imports JAX, which is slow: /status answers already
 
@@ -146,6 +150,7 @@ def run_training(
             compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE,
             retry_budget=retry_budget,
             on_lost_process=ending.lost,
+            on_joined=joined,
             on_failed_build=ending.failed,
             on_interrupt=ending.interrupted,
             requests=requests,
@@ -194,12 +199,14 @@ def _build_data(context: Context, reporter: RunReporter, retry_budget: RetryBudg
     return build_data(context, reporter, retry_budget=retry_budget)
 
 
-def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, retry_budget: RetryBudget) -> str:
+def _evaluate(
+    context: Context, reporter: RunReporter, ending: _Ending, retry_budget: RetryBudget, joined: Callable[[ProcessGroup], object]
+) -> str:
     """Run the task ``evaluate``. Returns a sentence with the result."""
     with without_collections(), without_unused_parts():
         from halcyon.tasks.evaluate import evaluate_checkpoint  # imports JAX: /status answers already
 
-    return evaluate_checkpoint(context, reporter, retry_budget=retry_budget, on_lost_process=ending.lost)
+    return evaluate_checkpoint(context, reporter, retry_budget=retry_budget, on_lost_process=ending.lost, on_joined=joined)
 
 
 class _Ending:
@@ -307,6 +314,13 @@ class _Ending:
 
 def _report_hung(reporter: RunReporter) -> Callable[[Health, str, str | None], None]:
     return lambda health, stacks, path: reporter.hung(health.idle_seconds, health.limit_seconds, stacks, path)
+
+
+def _share_hangs(watchdog: Watchdog, processes: ProcessGroup) -> None:
+    """Let the watchdogs of all processes write stacks when one of them hangs."""
+    if processes.lifeline is not None:
+        processes.lifeline.listen_hung(watchdog.other_hangs)
+        watchdog.tell(processes.lifeline.say_hung)
 
 
 def _report_refused(reporter: RunReporter, context: Context) -> Callable[[str, Exception, float], None]:

@@ -46,7 +46,13 @@ class Session:
 
 
 @contextmanager
-def session(context: Context, reporter: RunReporter, *, on_lost_process: Callable[[int], object]) -> Iterator[Session]:
+def session(
+    context: Context,
+    reporter: RunReporter,
+    *,
+    on_lost_process: Callable[[int], object],
+    on_joined: Callable[[ProcessGroup], object] = lambda processes: None,
+) -> Iterator[Session]:
     """Join the process group, and leave it at a normal end or at a `TrainerExit`, which all processes raise.
 
     A process that ends with any other exception does not leave, so the other processes detect its end at once.
@@ -55,6 +61,7 @@ def session(context: Context, reporter: RunReporter, *, on_lost_process: Callabl
         context: The run and this process's place in it.
         reporter: Receives the stages.
         on_lost_process: Called in another thread with the index of a lost process; it must end this process.
+        on_joined: Called with the processes when all have joined.
 
     Raises:
         CouldNotJoin: Another process did not join in time.
@@ -62,6 +69,7 @@ def session(context: Context, reporter: RunReporter, *, on_lost_process: Callabl
     """
     reporter.stage("joining")
     processes = join(context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process)
+    on_joined(processes)
     try:
         yield Session(processes, context, reporter)
     except TrainerExit:

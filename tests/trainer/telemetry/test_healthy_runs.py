@@ -144,6 +144,54 @@ def test_the_watchdog_reports_a_pause_between_two_checks() -> None:
     assert looks[:4] == [0, 0, 1, 1]
 
 
+def test_a_process_that_is_told_of_a_hang_writes_its_stacks_and_does_not_end() -> None:
+    stacks: list[str] = []
+    ended: list[str] = []
+    written, looked = threading.Event(), threading.Event()
+
+    def health() -> Health:
+        if stacks:
+            looked.set()
+        return Health(True, 3.0, 60.0, "ok")
+
+    def on_hung(_: Health, text: str, path: str | None) -> None:
+        stacks.append(text)
+        written.set()
+
+    watchdog = Watchdog(health, on_hung, None, ended.append, poll_seconds=0.01, exit_delay_seconds=0.01)
+    watchdog.tell(lambda: ended.append("told others"))
+    watchdog.other_hangs()
+    assert written.wait(limit(30))
+    looked.clear()
+    assert looked.wait(limit(30)), "it goes on with its own verdicts"
+    watchdog.close()
+    assert (len(stacks), ended) == (1, [])
+    assert "test_a_process_that_is_told_of_a_hang" in stacks[0]
+
+
+def test_a_hung_process_tells_the_others_before_it_stores_its_stacks() -> None:
+    done: list[str] = []
+    asked, ended = threading.Event(), threading.Event()
+
+    def health() -> Health:
+        return Health(not asked.is_set(), 61.0, 60.0, "stalled: no step ended for 61.0 s, limit 60.0 s")
+
+    def stored(_: str) -> str:
+        done.append("stored")
+        return "file:///stacks"
+
+    def end(message: str) -> None:
+        done.append(message)
+        ended.set()
+
+    watchdog = Watchdog(health, lambda *_: done.append("event"), stored, end, poll_seconds=0.01, exit_delay_seconds=0.01)
+    watchdog.tell(lambda: done.append("told others"))
+    asked.set()
+    assert ended.wait(limit(30))
+    message = "no step ended for 61.0 s, limit 60.0 s; the stacks of its threads are in file:///stacks"
+    assert done == ["told others", "stored", "event", message]
+
+
 def test_the_number_of_remembered_durations_is_bounded() -> None:
     durations = Durations(lambda step: step // 1000)
     for done in range(1, 100_000, 100):

@@ -6,8 +6,8 @@ of a killed process in the same millisecond. So every process holds one TCP conn
 without a goodbye message, the process at the other end reports the loss and ends; when process 0 ends, all other processes detect it. Only
 the heartbeats detect a fault that closes no socket: a cut network, a stopped process or a dead machine.
 
-Besides the greeting and the goodbye the connection carries the small messages of `halcyon.parallel.sync_point`. A separate thread of each
-process receives them at once, even if the main thread waits.
+Besides the greeting and the goodbye the connection carries the news that a process hangs, and the small messages of
+`halcyon.parallel.sync_point`. A separate thread of each process receives them at once, even if the main thread waits.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _INDEX_BYTES = 4
 _GREETING_BYTES = _TOKEN_BYTES + _INDEX_BYTES
 _MESSAGE = struct.Struct(">cQ")
 _GOODBYE = b"!"
+_HANGS = b"h"
 _CONNECT_SECONDS = 10.0
 
 OnLoss = Callable[[int], object]
@@ -44,6 +45,10 @@ def end_process(lost: int) -> None:
     sys.stderr.write(f"process {lost} has ended, so this process ends too\n")
     sys.stderr.flush()
     os._exit(ExitCode.FAILURE)
+
+
+def _ignore() -> None:
+    """Do nothing."""
 
 
 @dataclass
@@ -71,17 +76,19 @@ class Lifeline:
         self._sent: list[bytes] = []
         self._send_lock = threading.Lock()
         self._on_message: OnMessage | None = None
+        self._on_hung: Callable[[], object] = _ignore
         self._undelivered: list[tuple[bytes, int]] = []
         self._receive_lock = threading.Lock()
         self._leaving = threading.Event()
         self._token = b""
+        self._is_main = False
         self._thread = threading.Thread(target=self._watch, name="halcyon-lifeline", daemon=True)
 
     @staticmethod
     def serve(on_loss: OnLoss = end_process) -> tuple[Lifeline, dict[str, Any]]:
         """Process 0's side, and the invitation (a JSON document) that the others need for `connect`."""
         lifeline = Lifeline(on_loss)
-        lifeline._token = secrets.token_bytes(_TOKEN_BYTES)
+        lifeline._token, lifeline._is_main = secrets.token_bytes(_TOKEN_BYTES), True
         family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
         listener = socket.create_server(("", 0), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=4096)
         listener.setblocking(False)
@@ -111,6 +118,14 @@ class Lifeline:
             for kind, number in self._undelivered:
                 on_message(kind, number)
             self._undelivered.clear()
+
+    def listen_hung(self, on_hung: Callable[[], object]) -> None:
+        """Set the function that a thread of the lifeline calls when another process says that it hangs; it may be called more than once."""
+        self._on_hung = on_hung
+
+    def say_hung(self) -> None:
+        """Tell all other processes that this one hangs. For any thread."""
+        self.send(_HANGS)
 
     def send(self, kind: bytes, number: int = 0) -> None:
         """Send a message to process 0, or from process 0 to all others, also to those that connect later. For any thread.
@@ -178,6 +193,10 @@ class Lifeline:
             peer.received = peer.received[_MESSAGE.size :]
             if kind == _GOODBYE:
                 peer.said_goodbye = True
+            elif kind == _HANGS:
+                if self._is_main:
+                    self.say_hung()  # the others have no connection between them
+                self._on_hung()
             else:
                 self._deliver(kind, number)
 

@@ -52,6 +52,7 @@ def evaluate_checkpoint(
     *,
     retry_budget: RetryBudget,
     on_lost_process: Callable[[int], object],
+    on_joined: Callable[[ProcessGroup], object] = lambda processes: None,
     clock: Callable[[], float] = time.time,
 ) -> str:
     """Evaluate the checkpoint that the run names on the held-out part of each source.
@@ -61,6 +62,7 @@ def evaluate_checkpoint(
         reporter: Receives the progress.
         retry_budget: The waits for stores that deny access.
         on_lost_process: Called in another thread with the index of a lost process; it must end this process.
+        on_joined: Called with the processes when all have joined.
         clock: Seconds since 1970.
 
     Returns:
@@ -76,7 +78,7 @@ def evaluate_checkpoint(
     spec = context.run.spec
     reporter.stage("tokenizing")
     caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget)
-    with session(context, reporter, on_lost_process=on_lost_process) as joined:
+    with session(context, reporter, on_lost_process=on_lost_process, on_joined=on_joined) as joined:
         context, mesh = joined.lay_out()
         spec = without_choice(spec, context.mesh)
         reporter.stage("restoring")

@@ -62,6 +62,7 @@ def train(
     retry_budget: RetryBudget,
     on_lost_process: Callable[[int], object],
     on_failed_build: Callable[[Exception], object],
+    on_joined: Callable[[ProcessGroup], object] = lambda processes: None,
     on_interrupt: Callable[[int], object] = lambda count: None,
     requests: SaveRequests | None = None,
     profile_requests: ProfileRequests | None = None,
@@ -82,6 +83,7 @@ def train(
         on_lost_process: Called in another thread with the index of a lost process; it must end this process.
         on_failed_build: Called in another thread with the error of a failed cache build; it must end this process. The main thread may be
             blocked in a step that another process does not run any more.
+        on_joined: Called with the processes when all have joined.
         on_interrupt: Called in another thread at each interrupt from the keyboard, with their number. The first is a notice.
         requests: Requests for a checkpoint while the run trains.
         profile_requests: Requests for a profile while the run trains.
@@ -110,7 +112,7 @@ def train(
         ThreadPoolExecutor(max_workers=3, thread_name_prefix="halcyon-start") as background,
         contextlib.closing(caches),
         contextlib.closing(retry_budget),
-        session(context, reporter, on_lost_process=on_lost_process) as joined,
+        session(context, reporter, on_lost_process=on_lost_process, on_joined=on_joined) as joined,
     ):
         processes = joined.processes
         sync_point = SyncPoint(processes, on_notice=retry_budget.stop)

@@ -274,7 +274,7 @@ EVENTS = (
     ),
     Event(
         "hung",
-        "No step or stage has ended within the limit. The process ends.",
+        "No step or stage has ended within the limit of this process or of another one. The process ends.",
         {
             "seconds": "Time since a step or a stage last ended.",
             "limitSeconds": "Limit of that time.",

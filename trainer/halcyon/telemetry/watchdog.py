@@ -2,8 +2,9 @@
 
 The kubelet too kills a process whose ``/healthz`` fails, but then nobody learns where it hung. So the watchdog polls the same verdict and,
 before the kubelet acts, writes the stacks of all threads to the log and below the checkpoint root. The processes of a process group hang
-together: one does not reach a collective, and the others wait in it. The first process that ends also ends the others, so each waits until
-all have had time to write their stacks.
+together: one does not reach a collective, and the others wait in it. Their limits differ, because each has measured its own steps. So the
+first that hangs tells the others, which write their stacks too. It then waits until they have had time for this, because its end also ends
+the others.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ POLL_SECONDS = 1.0
 LATE_SECONDS = 1.0
 """A poll that is later than this means that the whole process was paused, so no step could end either."""
 EXIT_DELAY_SECONDS = 3.0
-"""Time that a process waits after writing its stacks, so that the others, which poll once a second, can write theirs."""
+"""Time that a process waits after writing its stacks, so that the others can write theirs."""
 STORE_SECONDS = 10.0
 """Longest time for writing to the checkpoint root."""
 
@@ -61,27 +62,47 @@ class Watchdog:
         self._on_pause, self._late_seconds, self._clock = on_pause, late_seconds, clock
         self._health, self._on_hung, self._store_stacks, self._end = health, on_hung, store_stacks, end
         self._poll_seconds, self._exit_delay_seconds, self._store_seconds = poll_seconds, exit_delay_seconds, store_seconds
-        self._closed = threading.Event()
+        self._tell: Callable[[], object] = lambda: None
+        self._closed, self._other_hangs = threading.Event(), threading.Event()
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="halcyon-watchdog", daemon=True)
         self._thread.start()
+
+    def tell(self, others: Callable[[], object]) -> None:
+        """Set the function that tells the other processes that this one hangs."""
+        self._tell = others
+
+    def other_hangs(self) -> None:
+        """Write the stacks now, once, because another process hangs. Its end will end this process. For any thread."""
+        self._other_hangs.set()
+        self._wake.set()
 
     def close(self) -> None:
         """Stop polling."""
         self._closed.set()
+        self._wake.set()
 
     def _watch(self) -> None:
-        polled = self._clock()
-        while not self._closed.wait(self._poll_seconds):
+        polled, path = self._clock(), None
+        written = False
+        while True:
+            self._wake.wait(self._poll_seconds)
+            if self._closed.is_set():
+                return
+            self._wake.clear()
             late = self._clock() - polled - self._poll_seconds
             if late > self._late_seconds:
                 self._on_pause(late)
             health = self._health()
             polled = self._clock()
+            if not health.healthy:
+                self._tell()  # before the stacks are stored, which may take long
+            if not written and (self._other_hangs.is_set() or not health.healthy):
+                stacks, written = all_stacks(), True
+                path = self._stored(stacks)
+                self._on_hung(health, stacks, path)
             if health.healthy:
                 continue
-            stacks = all_stacks()
-            path = self._stored(stacks)
-            self._on_hung(health, stacks, path)
             where = f"the stacks of its threads are in {path}" if path else "the stacks of its threads are in its log"
             if not self._closed.wait(self._exit_delay_seconds):
                 self._end(f"{health.message.removeprefix('stalled: ')}; {where}")
