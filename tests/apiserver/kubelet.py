@@ -85,10 +85,7 @@ class Kubelet:
         self._loop.run_until_complete(site.start())
         ready.set()
         self._loop.run_forever()
-        for task in (tasks := asyncio.all_tasks(self._loop)):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        self._loop.run_until_complete(site.stop())
+        self._loop.run_until_complete(_end(site))
         self._loop.close()
 
     async def _exec(self, request: web.Request) -> web.WebSocketResponse:
@@ -126,6 +123,16 @@ class Kubelet:
         assert stream is not None
         while piece := await stream.read(1 << 15):
             await found.send_bytes(bytes([channel]) + piece)
+
+
+async def _end(site: web.TCPSite) -> None:
+    """Accept no more connections, and end those that are open."""
+    await site.stop()
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)  # the transports close their sockets
 
 
 def _status(code: int) -> bytes:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from kubernetes.config import kube_config
 
 from halcyon.sandbox.cluster import Cluster
 from halcyon_demo.documents import EXAMPLES, load
-from halcyon_devcluster.kubectl import Kubectl
+from halcyon_devcluster.control_plane import ControlPlane
+from halcyon_devcluster.waiting import until
 from tests.apiserver.api import Api
 from tests.apiserver.kubelet import NODE
 
@@ -43,14 +47,46 @@ def example(runs: str, sandboxes: str) -> list[Document]:
     return found
 
 
-def kubeconfig_of(user: str, namespace: str, kubectl: Kubectl, kubeconfig: Path, target: Path) -> Path:
-    """A kubeconfig with the rights of a service account."""
-    document = yaml.safe_load(kubeconfig.read_text())
-    token = kubectl("create", "token", user, "--namespace", namespace).strip()
-    document["users"] = [{"name": "account", "user": {"token": token}}]
+@dataclass(frozen=True)
+class Account:
+    """The objects of the example in namespaces of a test, without the Job.
+
+    Attributes:
+        objects: The objects, by kind.
+        runs: The namespace of the Job's service account.
+        sandboxes: The namespace of the pool.
+    """
+
+    objects: Mapping[str, Document]
+    runs: str
+    sandboxes: str
+
+    def claims(self, api: Api) -> list[str]:
+        """The names of all claims."""
+        return api.names(f"/apis/{GROUP}/{VERSION}/namespaces/{self.sandboxes}/sandboxclaims")
+
+
+def apply(found: Sequence[Document], runs: str, namespace: str, server: ControlPlane, target: Path, patch: pytest.MonkeyPatch) -> Account:
+    """Create the objects of the example. From then on clients that read a kubeconfig have the rights of its service account.
+
+    Args:
+        found: The objects; see `example`.
+        runs: The namespace of the service account.
+        namespace: The namespace of the sandboxes.
+        server: The API server.
+        target: File for the kubeconfig.
+        patch: Undoes the change of the kubeconfig.
+    """
+    objects = {one["kind"]: one for one in found if one["kind"] != "Job"}
+    server.kubectl("create", "--filename=-", "--validate=strict", stdin=yaml.safe_dump_all(objects.values()))
+    document = yaml.safe_load(server.kubeconfig.read_text())
+    document["users"] = [{"name": "account", "user": {"token": server.kubectl("create", "token", USER, "--namespace", runs).strip()}}]
     document["contexts"][0]["context"]["user"] = "account"
     target.write_text(yaml.safe_dump(document))
-    return target
+    patch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(target))
+    cluster = Cluster(namespace)
+    until(lambda: not cluster.missing_rights(), timeout_seconds=30, failure=lambda: f"missing: {cluster.missing_rights()}")
+    return Account(objects, runs, namespace)
 
 
 def pod_of(template: Mapping[str, Any], name: str) -> Document:
@@ -89,8 +125,9 @@ class Controlled(Cluster):
 class Controller:
     """Answers claims with a sandbox and a pod."""
 
-    def __init__(self, api: Api, namespace: str, template: Mapping[str, Any]) -> None:
-        self._api, self._namespace, self._template = api, namespace, template
+    def __init__(self, api: Api, account: Account) -> None:
+        self._api, self._account, self._namespace = api, account, account.sandboxes
+        self._template = account.objects["SandboxTemplate"]["spec"]
 
     def give(self, claim: Document) -> None:
         """Give the claim a sandbox that is ready, with a pod of another name."""
@@ -115,4 +152,4 @@ class Controller:
 
     def claims(self) -> list[str]:
         """The names of all claims."""
-        return self._api.names(f"/apis/{GROUP}/{VERSION}/namespaces/{self._namespace}/sandboxclaims")
+        return self._account.claims(self._api)

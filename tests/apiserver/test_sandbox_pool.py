@@ -5,8 +5,10 @@ The API server has no node and no controller: a test answers the claims, and `ku
 
 from __future__ import annotations
 
+import json
+import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,45 +21,23 @@ from typer.testing import CliRunner
 
 from halcyon.cli.main import app
 from halcyon.errors import BadConfiguration
-from halcyon.sandbox import cluster
-from halcyon.sandbox.cluster import Cluster
+from halcyon.sandbox import cluster, pool
 from halcyon.sandbox.pool import SandboxPool
 from halcyon.sandbox.running import Limits, Program, Unavailable
-from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.control_plane import ControlPlane
-from halcyon_devcluster.programs import AGENT_SANDBOX
 from halcyon_devcluster.waiting import until
 from tests.apiserver import sandboxes
 from tests.apiserver.api import Api
 from tests.apiserver.kubelet import Kubelet
-from tests.apiserver.sandboxes import POOL, USER, Controlled, Controller
-from tests.ports import free_port
+from tests.apiserver.sandboxes import POOL, Account, Controlled, Controller
 from tests.suite.limits import limit
 from tests.trainer.evaluate import samples
+from tests.trainer.huggingface.folders import GOLDENS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LIMITS = Limits(processor_seconds=1, seconds=limit(20), memory_bytes=256 << 20, output_bytes=4096)
 FOREVER = "open('BEGUN', 'w')\nimport time\nwhile True: time.sleep(1)"
-
-
-@pytest.fixture(scope="module")
-def kinds(api: Api, binaries: Binaries) -> None:
-    """The kinds of agent-sandbox, in the API server of the folder."""
-    found = sandboxes.kinds(binaries.source(AGENT_SANDBOX))
-    for one in found:
-        api.create(one)
-    served = [f"/apis/{one['spec']['group']}/{sandboxes.VERSION}/{one['spec']['names']['plural']}" for one in found]
-    until(lambda: all(map(api.answers, served)), timeout_seconds=30, failure=lambda: f"the API server does not serve {served}")
-
-
-@pytest.fixture(scope="module")
-def kubelet(api: Api, api_server: ControlPlane) -> Iterator[Kubelet]:
-    found, keys = Kubelet(free_port()), api_server.kubeconfig.parent / "pki"
-    api.create(found.node())
-    api.patch(found.node(), {"status": found.status()}, "", subresource="status")
-    with found.serving(keys / "apiserver.crt", keys / "apiserver.key"):
-        yield found
 
 
 @pytest.fixture
@@ -68,20 +48,14 @@ def places(make_namespace: Callable[[], str]) -> tuple[str, str]:
 
 @pytest.fixture
 def account(
-    kinds: None, api: Api, api_server: ControlPlane, places: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
-    """The objects of the example by kind, without its Job. Clients that read a kubeconfig have the rights of its service account."""
-    found = {one["kind"]: one for one in sandboxes.example(*places) if one["kind"] != "Job"}
-    api_server.kubectl("create", "--filename=-", "--validate=strict", stdin=yaml.safe_dump_all(found.values()))
-    made = sandboxes.kubeconfig_of(USER, places[0], api_server.kubectl, api_server.kubeconfig, tmp_path / "kubeconfig")
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(made))
-    until(lambda: not Cluster(places[1]).missing_rights(), timeout_seconds=30, failure=lambda: str(Cluster(places[1]).missing_rights()))
-    return found
+    agent_sandbox: None, api_server: ControlPlane, places: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Account:
+    return sandboxes.apply(sandboxes.example(*places), *places, api_server, tmp_path / "kubeconfig", monkeypatch)
 
 
 @pytest.fixture
-def controller(api: Api, places: tuple[str, str], account: dict[str, Any]) -> Controller:
-    return Controller(api, places[1], account["SandboxTemplate"]["spec"])
+def controller(api: Api, account: Account) -> Controller:
+    return Controller(api, account)
 
 
 @pytest.fixture
@@ -93,10 +67,10 @@ def controlled(kubelet: Kubelet, controller: Controller, places: tuple[str, str]
 
 
 def test_a_program_runs_in_a_sandbox_that_is_deleted_afterwards(controlled: Controlled, controller: Controller) -> None:
-    pool = SandboxPool(POOL, cluster=controlled)
-    ran = pool.run(Program("import os\nprint(sorted(os.environ), {'a', 'b'})\ndef one(): return 1", "assert one() == 1"), LIMITS)
+    sandboxed = SandboxPool(POOL, cluster=controlled)
+    ran = sandboxed.run(Program("import os\nprint(sorted(os.environ), {'a', 'b'})\ndef one(): return 1", "assert one() == 1"), LIMITS)
     assert (ran.outcome, ran.errors) == ("passed", "")
-    assert ran.output == pool.run(Program("print([], {'a', 'b'})"), LIMITS).output, "a set has the same order in each process"
+    assert ran.output == sandboxed.run(Program("print([], {'a', 'b'})"), LIMITS).output, "a set has the same order in each process"
     first, second = controlled.claims
     assert first["metadata"]["name"] != second["metadata"]["name"]
     assert first["spec"]["warmPoolRef"] == {"name": POOL}
@@ -124,11 +98,10 @@ def test_a_program_that_does_not_end_well_is_stopped(controlled: Controlled, con
     assert controller.claims() == []
 
 
-def test_a_program_that_only_waits_is_stopped_after_its_seconds(controlled: Controlled, tmp_path: Path) -> None:
-    seconds = iter([0.0] * 5)
-    pool = SandboxPool(POOL, cluster=controlled, clock=lambda: next(seconds, 1000.0) if (tmp_path / "begun").exists() else 0.0)
-    ran = pool.run(Program(f"open({str(tmp_path / 'begun')!r}, 'w')\nprint('begun', flush=True)\nimport time\ntime.sleep(1000)"), LIMITS)
-    assert (ran.outcome, ran.output) == ("timeout", "begun\n")
+def test_a_program_that_only_waits_is_stopped_after_its_seconds(controlled: Controlled, controller: Controller) -> None:
+    ran = SandboxPool(POOL, cluster=controlled).run(Program("import time\ntime.sleep(100000)"), replace(LIMITS, seconds=0.5))
+    assert ran.outcome == "timeout"
+    assert controller.claims() == []
 
 
 def test_a_program_whose_pod_is_lost_runs_again_in_another_sandbox(
@@ -137,9 +110,9 @@ def test_a_program_whose_pod_is_lost_runs_again_in_another_sandbox(
     begun = tmp_path / "begun"
     # The first process waits for its end; the next one finds the file of the first.
     source = f"import os, time\nif not os.path.exists({str(begun)!r}):\n    open({str(begun)!r}, 'w')\n    time.sleep(1000)"
-    pool = SandboxPool(POOL, cluster=controlled)
+    sandboxed = SandboxPool(POOL, cluster=controlled)
     with ThreadPoolExecutor() as threads:
-        ran = threads.submit(pool.run, Program(source), LIMITS)
+        ran = threads.submit(sandboxed.run, Program(source), LIMITS)
         until(begun.exists, timeout_seconds=60, failure=lambda: "the program does not begin")
         kubelet.cut(kubelet.pods[-1])
         assert ran.result().outcome == "passed"
@@ -169,9 +142,9 @@ def test_a_pod_whose_memory_is_used_up_is_the_programs_fault(
     api: Api, controlled: Controlled, kubelet: Kubelet, places: tuple[str, str], tmp_path: Path
 ) -> None:
     begun = tmp_path / "begun"
-    pool = SandboxPool(POOL, cluster=controlled)
+    sandboxed = SandboxPool(POOL, cluster=controlled)
     with ThreadPoolExecutor() as threads:
-        ran = threads.submit(pool.run, Program(FOREVER.replace("BEGUN", str(begun))), LIMITS)
+        ran = threads.submit(sandboxed.run, Program(FOREVER.replace("BEGUN", str(begun))), LIMITS)
         until(begun.exists, timeout_seconds=60, failure=lambda: "the program does not begin")
         pod = kubelet.pods[-1]
         ended = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
@@ -183,7 +156,7 @@ def test_a_pod_whose_memory_is_used_up_is_the_programs_fault(
 
 
 def test_an_interrupt_ends_programs_and_deletes_their_claims(controlled: Controlled, controller: Controller, tmp_path: Path) -> None:
-    pool = SandboxPool(POOL, cluster=controlled)
+    sandboxed = SandboxPool(POOL, cluster=controlled)
     begun = tmp_path / "begun"
     answered = threading.Event()
 
@@ -193,18 +166,18 @@ def test_an_interrupt_ends_programs_and_deletes_their_claims(controlled: Control
 
     controlled.answer = only_once
     with ThreadPoolExecutor() as threads:
-        running = threads.submit(pool.run, Program(FOREVER.replace("BEGUN", str(begun))), replace(LIMITS, seconds=limit(1000)))
+        running = threads.submit(sandboxed.run, Program(FOREVER.replace("BEGUN", str(begun))), replace(LIMITS, seconds=limit(1000)))
         until(begun.exists, timeout_seconds=60, failure=lambda: "the program does not begin")
-        waiting = threads.submit(pool.run, Program("print()"), LIMITS)
+        waiting = threads.submit(sandboxed.run, Program("print()"), LIMITS)
         assert answered.wait(limit(60))
         assert len(controller.claims()) == 2
-        pool.stop()
+        sandboxed.stop()
         for one in (running, waiting):
             with pytest.raises(Unavailable):
                 one.result()
     assert controller.claims() == []
     with pytest.raises(Unavailable, match="was stopped"):
-        pool.run(Program("print()"), LIMITS)
+        sandboxed.run(Program("print()"), LIMITS)
     assert len(controlled.claims) == 2
 
 
@@ -232,8 +205,8 @@ def test_a_claim_without_a_sandbox_is_an_error(
     assert controller.claims() == []
 
 
-def test_a_pool_is_tried_before_it_is_used(controlled: Controlled, account: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert SandboxPool(POOL, cluster=controlled).check() == account["SandboxWarmPool"]["spec"]["replicas"]
+def test_a_pool_is_tried_before_it_is_used(controlled: Controlled, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SandboxPool(POOL, cluster=controlled).check() == account.objects["SandboxWarmPool"]["spec"]["replicas"]
     monkeypatch.setattr("halcyon.sandbox.pool._TRIAL", Program("print('token')"))
     with pytest.raises(BadConfiguration, match="its pods have a token; set automountServiceAccountToken: false in the SandboxTemplate"):
         SandboxPool(POOL, cluster=controlled).check()
@@ -252,28 +225,45 @@ def evaluated(tmp_path: Path, *options: str) -> str:
 
 
 def test_a_pool_that_cannot_be_used_is_reported_before_a_model_is_read(
-    account: dict[str, Any], api: Api, places: tuple[str, str], tmp_path: Path
+    account: Account, api: Api, places: tuple[str, str], tmp_path: Path
 ) -> None:
     here = f"namespace {places[1]}"
     options = ("--sandbox-namespace", places[1], "--sandbox-pool")
     said = evaluated(tmp_path, *options, "other")
     assert said.startswith(f"the sandbox pool other in {here}: there is no such SandboxWarmPool")
-    role = account["Role"]
+    role = account.objects["Role"]
     api.patch(role, {"rules": role["rules"][:-1]}, places[1])
     missing = f"the sandbox pool programs in {here}: this user may not get pods/exec, create pods/exec; bind a Role"
     until(lambda: missing in evaluated(tmp_path, *options, POOL), timeout_seconds=30, failure=lambda: "a missing right is not reported")
     assert "--sandbox-namespace needs --sandbox-pool" in evaluated(tmp_path, *options[:2])
 
 
+def test_an_evaluation_runs_its_programs_in_the_pool(
+    controlled: Controlled, controller: Controller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "Cluster", lambda namespace: controlled)
+    handlers = dict[int, Any]()
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)  # the test keeps its own
+    path = samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL)
+    options = ("--task", f"humaneval={path}", "--sandbox-pool", POOL, "--results", str(tmp_path))
+    done = CliRunner().invoke(app, ["eval", f"hf:{GOLDENS / 'qwen3'}", *options])
+    assert done.exit_code == 0, done.output
+    (answer,) = map(json.loads, (tmp_path / "humaneval.jsonl").read_text().splitlines())
+    assert (answer["right"], answer["outcome"]) == (False, "failed")
+    assert len(controlled.claims) == 2, "the trial, and the program"
+    assert handlers[signal.SIGTERM] is signal.default_int_handler, "a deleted Job is an interrupt, which deletes the claims"
+    assert controller.claims() == []
+
+
 def test_a_cluster_without_agent_sandbox_is_reported_before_a_model_is_read(
-    kinds: None, api_server: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    agent_sandbox: None, api_server: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(api_server.kubeconfig))
     monkeypatch.setattr(cluster, "GROUP", "missing.example.com")
     assert "the cluster does not have the kinds of agent-sandbox" in evaluated(tmp_path, "--sandbox-pool", POOL)
 
 
-def test_the_example_is_accepted(kinds: None, api_server: ControlPlane, places: tuple[str, str]) -> None:
+def test_the_example_is_accepted(agent_sandbox: None, api_server: ControlPlane, places: tuple[str, str]) -> None:
     found = sandboxes.example(*places)
     arguments = ["create", "--dry-run=server", "--filename=-", "--warnings-as-errors", "--validate=strict"]
     said = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all(found))
