@@ -242,8 +242,8 @@ def test_an_evaluation_runs_its_programs_in_the_pool(
     controlled: Controlled, controller: Controller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "Cluster", lambda namespace: controlled)
-    handlers = dict[int, Any]()
-    monkeypatch.setattr(signal, "signal", handlers.__setitem__)  # the test keeps its own
+    connect, handlers = controlled.connect, list[Any]()
+    monkeypatch.setattr(controlled, "connect", lambda pod: (handlers.append(signal.getsignal(signal.SIGTERM)), connect(pod))[1])
     path = samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL)
     options = ("--task", f"humaneval={path}", "--sandbox-pool", POOL, "--results", str(tmp_path))
     done = CliRunner().invoke(app, ["eval", f"hf:{GOLDENS / 'qwen3'}", *options])
@@ -251,7 +251,7 @@ def test_an_evaluation_runs_its_programs_in_the_pool(
     (answer,) = map(json.loads, (tmp_path / "humaneval.jsonl").read_text().splitlines())
     assert (answer["right"], answer["outcome"]) == (False, "failed")
     assert len(controlled.claims) == 2, "the trial, and the program"
-    assert handlers[signal.SIGTERM] is signal.default_int_handler, "a deleted Job is an interrupt, which deletes the claims"
+    assert handlers == [signal.default_int_handler] * 2, "a deleted Job is an interrupt, which deletes the claims"
     assert controller.claims() == []
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from json import dumps
 from pathlib import Path
@@ -71,7 +72,7 @@ def evaluate_tasks(
     region: Region = None,
 ) -> None:
     """Ask a model the questions of tasks, and print the part that it answers right."""
-    with report_root_errors():
+    with report_root_errors(), _terminable() if sandbox_pool else nullcontext():
         if sandbox_namespace is not None and sandbox_pool is None:
             raise BadConfiguration("--sandbox-namespace needs --sandbox-pool NAME")
         chosen = _chosen(task or (), core, most)
@@ -142,9 +143,18 @@ def _programs(chosen: list[Chosen], pool: str | None, namespace: str | None) -> 
         return {}
     from halcyon.sandbox.pool import SandboxPool
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a Job that is deleted must still delete its claims
     found = SandboxPool(pool, namespace)
     return {"programs": found.check(), "run_program": found.run, "stop_programs": found.stop}
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Treat SIGTERM as an interrupt: a Job that is deleted still deletes its claims."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Root(NamedTuple):

@@ -127,11 +127,12 @@ class Cluster:
 
         whole = math.ceil(seconds)
         try:
-            yield from Watch().stream(
+            events: Any = Watch().stream(
                 self._objects.list_namespaced_custom_object, GROUP, VERSION, self.namespace, _CLAIMS,
                 field_selector=f"metadata.name={name}", resource_version=version, timeout_seconds=whole,
                 _request_timeout=(_TIMEOUT_SECONDS, whole + _TIMEOUT_SECONDS),
             )  # fmt: skip
+            yield from events
         except ApiException as error:
             if error.status in (401, 403):
                 raise _failed(error) from None
@@ -159,7 +160,7 @@ class Cluster:
         """Whether a container of a pod was killed because its memory was used up; False also for a pod that is gone."""
         try:
             with _failures():
-                found = self._core.read_namespaced_pod(pod, self.namespace, _request_timeout=_TIMEOUT_SECONDS)
+                found: Any = self._core.read_namespaced_pod(pod, self.namespace, _request_timeout=_TIMEOUT_SECONDS)
         except Failed:
             return False
         states = [state for one in found.status.container_statuses or () for state in (one.state, one.last_state) if state]
