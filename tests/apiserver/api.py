@@ -12,7 +12,7 @@ from tests.connection import connect
 
 Document = dict[str, Any]
 
-_NO_NAMESPACE = {"CustomResourceDefinition", "Namespace"}
+_NO_NAMESPACE = {"CustomResourceDefinition", "Namespace", "Node"}
 
 
 class Refused(Exception):
@@ -59,6 +59,10 @@ class Api:
         """The current object of that kind and name."""
         return self._answer(self._client.get(self._path(document, namespace)))
 
+    def names(self, path: str) -> list[str]:
+        """The names of the objects of a collection."""
+        return [one["metadata"]["name"] for one in self._answer(self._client.get(path))["items"]]
+
     def answers(self, path: str) -> bool:
         """Whether a GET of the path succeeds."""
         return self._client.get(path).is_success
@@ -66,7 +70,7 @@ class Api:
     def _collection(self, document: Mapping[str, Any], namespace: str) -> str:
         version, kind = document["apiVersion"], document["kind"]
         group = f"/apis/{version}" if "/" in version else f"/api/{version}"
-        plural = kind.lower() if kind.endswith("s") else f"{kind.lower()}s"
+        plural = f"{kind.lower()}{'' if kind.endswith('s') else 'es' if kind.endswith('x') else 's'}"
         return f"{group}/{plural}" if kind in _NO_NAMESPACE else f"{group}/namespaces/{namespace}/{plural}"
 
     def _path(self, document: Mapping[str, Any], namespace: str, subresource: str = "") -> str:

@@ -54,7 +54,7 @@ def test_no_field_of_a_run_names_a_namespace() -> None:
 
 
 CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
-SANDBOX = REPOSITORY / "trainer" / "halcyon" / "sandbox" / "child.py"  # the process of a model's program, without rights
+SANDBOX = REPOSITORY / "trainer" / "halcyon" / "sandbox" / "execution.py"  # the process of a model's program
 SOURCES = [path for folder in ("crds", "operator", "trainer", "cli") for path in sorted((REPOSITORY / folder).rglob("*.py"))]
 
 

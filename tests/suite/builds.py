@@ -22,6 +22,8 @@ _READERS = (programs.PROMTOOL, programs.KUBECONFORM, programs.KSTATUS)
 """Tools that read objects of Halcyon."""
 _MORE_READERS = (programs.PROMETHEUS, programs.ARGO, programs.ACTIONLINT, programs.FLUX_SOURCE, programs.FLUX_KUSTOMIZE)
 """Further tools that read objects of Halcyon; only tests with the marker `variant` use them, because their builds take minutes."""
+_CONTROLLERS = (programs.AGENT_SANDBOX,)
+"""Controllers of others; `make test` uses only the CRDs in their source."""
 _IMAGES = (Buildable.BASE, Buildable.OPERATOR, Buildable.TRAINER, Buildable.VERSITYGW)
 
 
@@ -30,7 +32,7 @@ def groups(tier: Tier, *, docker: bool) -> tuple[Group, ...]:
     own = programs.KIND_GROUPS if docker else programs.NATIVE_GROUPS
     # The API server without a node runs these programs even where the cluster itself runs in Docker.
     cluster = own if programs.KUBERNETES in own else (*own, programs.KUBERNETES)
-    return (*cluster, *_STORE_AND_QUEUES, *_READERS, *(_MORE_READERS if tier is Tier.ALL else ()))
+    return (*cluster, *_STORE_AND_QUEUES, *_READERS, *((*_MORE_READERS, *_CONTROLLERS) if tier is Tier.ALL else ()))
 
 
 def cache() -> Path:

@@ -21,6 +21,7 @@ from halcyon.evaluate.tasks import core
 from halcyon.evaluate.tasks.registry import TASKS
 from halcyon.inference import Sampling
 from halcyon.inference.engine import Sampled
+from halcyon.sandbox.running import Program, Ran
 from halcyon.tokenizer.byte import SPECIAL_TOKENS, ByteTokenizer
 from halcyon.tokenizer.special import CHAT_MARKS
 from tests.trainer.evaluate import samples
@@ -127,6 +128,21 @@ def test_tasks_and_core_from_files_to_results(tmp_path: Path) -> None:
     (program,) = [json.loads(line) for line in kept["humaneval.jsonl"].splitlines()]
     assert (program["right"], program["outcome"]) == (False, "failed")
     assert len(kept["core-choice.jsonl"].splitlines()) == 6
+
+
+@pytest.mark.slow
+def test_programs_that_run_are_stopped_with_their_task(tmp_path: Path) -> None:
+    def interrupted(program: Program) -> Ran:
+        raise KeyboardInterrupt
+
+    model, tokenizer = halcyon.load(PLACE)
+    assert tokenizer is not None
+    stopped = list[bool]()
+    task = TASKS["humaneval"]
+    settings = Settings(run_program=interrupted, stop_programs=lambda: stopped.append(True))
+    with pytest.raises(KeyboardInterrupt):
+        Runner(model, tokenizer, None, settings).task(task, task.read(samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL)))
+    assert stopped == [True]
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from halcyon.inference import Sampling
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import engine_for, seeded
 from halcyon.models import CausalLM
-from halcyon.sandbox.running import Program, Ran, run
+from halcyon.sandbox.running import Program, Ran, RunProgram, run
 from halcyon.tokenizer import Tokenizer
 
 
@@ -39,6 +39,8 @@ class Settings:
         slots: Answers that are generated at once.
         batch_tokens: Positions of a batch of rows whose likelihood is computed. None: what suits the device.
         compute_dtype: Type of activations and matrix products.
+        run_program: Runs the program of an answer: in a process of this machine, or `halcyon.sandbox.pool.SandboxPool.run`.
+        stop_programs: Called when a task ends early, so that it does not wait for programs that still run.
         programs: Programs of answers that run at once.
         answers: Answers to each question; the results of several have pass@k.
     """
@@ -47,6 +49,8 @@ class Settings:
     slots: int = 32
     batch_tokens: int | None = None
     compute_dtype: DTypeLike = jnp.float32
+    run_program: RunProgram = run
+    stop_programs: Callable[[], object] = lambda: None
     programs: int = os.cpu_count() or 1
     answers: int = 1
 
@@ -148,10 +152,15 @@ class Runner:
         texts = self._texts(task, asked)
         graded = [task.grade(example, text.text) for example, text in zip(asked, texts, strict=True)]
         ran: list[bool | Ran] = []
+        run_program = self._settings.run_program
         with ThreadPoolExecutor(self._settings.programs) as pool:
-            for outcome in pool.map(lambda one: run(one) if isinstance(one, Program) else one, graded):
-                ran.append(outcome)
-                self._on_progress()
+            try:
+                for outcome in pool.map(lambda one: run_program(one) if isinstance(one, Program) else one, graded):
+                    ran.append(outcome)
+                    self._on_progress()
+            except BaseException:
+                self._settings.stop_programs()
+                raise
         single = [_answered(example, text, outcome) for example, text, outcome in zip(asked, texts, ran, strict=True)]
         return single if count == 1 else [_joined(single[place : place + count]) for place in range(0, len(single), count)]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -57,11 +60,22 @@ def evaluate_tasks(
     dtype: LoadedAs = None,
     compute: Annotated[Compute, typer.Option(help="Type of activations, matrix products and the cache.")] = Compute.FLOAT32,
     mesh: Mesh = None,
+    sandbox_pool: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Run programs of the model in pods of this SandboxWarmPool of agent-sandbox, not on this machine."
+        ),
+    ] = None,
+    sandbox_namespace: Annotated[
+        str | None, typer.Option(metavar="NAMESPACE", help="The pool's namespace. Default: that of this pod, or of the kubeconfig.")
+    ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
     """Ask a model the questions of tasks, and print the part that it answers right."""
-    with report_root_errors():
+    with report_root_errors(), _terminable() if sandbox_pool else nullcontext():
+        if sandbox_namespace is not None and sandbox_pool is None:
+            raise BadConfiguration("--sandbox-namespace needs --sandbox-pool NAME")
         chosen = _chosen(task or (), core, most)
         if answers > 1 and temperature == 0:
             raise BadConfiguration(f"--answers {answers}: at temperature 0 all answers are the same; give --temperature, such as 1")
@@ -71,6 +85,7 @@ def evaluate_tasks(
         asked = place if root is None else f"{root.address}@{root.step}"  # a run may commit a newer step meanwhile
         if results is not None:
             results.mkdir(parents=True, exist_ok=True)
+        programs = _programs(chosen, sandbox_pool, sandbox_namespace)
 
         from halcyon.benchmarks.running import Runner, Settings
         from halcyon.inference.mesh import tensor_mesh
@@ -85,6 +100,7 @@ def evaluate_tasks(
             raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
         chat = None if plain else _chat(asked, tokenizer, template, endpoint, region)
         settings = Settings(sampling=sampling, slots=slots, batch_tokens=batch_tokens, compute_dtype=compute.value, answers=answers)
+        settings = replace(settings, **programs)
         runner, shown = Runner(model, tokenizer, chat, settings), _Shown(results, quiet=json)
         for one in chosen:
             shown.add(one, *_ask(runner, one))
@@ -101,7 +117,7 @@ def _ask(runner: Runner, chosen: Chosen) -> tuple[TaskResult, list[Answer]]:
 
 def _chosen(given: Sequence[str], core: Path | None, most: int | None) -> list[Chosen]:
     """The tasks and their examples; all files are read before the model."""
-    from halcyon.evaluate.tasks.chosen import check_programs, read_chosen
+    from halcyon.evaluate.tasks.chosen import read_chosen
     from halcyon_api.task_results import CORE
 
     files: dict[str, Path] = {}
@@ -118,9 +134,30 @@ def _chosen(given: Sequence[str], core: Path | None, most: int | None) -> list[C
         files[CORE] = core
     if not files:
         raise BadConfiguration(f"there is nothing to evaluate; give --task NAME=PATH, or --core FOLDER. {_names()}")
-    chosen = read_chosen(files, most)
-    check_programs(chosen)
-    return chosen
+    return read_chosen(files, most)
+
+
+def _programs(chosen: list[Chosen], pool: str | None, namespace: str | None) -> dict[str, Any]:
+    """The members of the settings that say where programs run. The place is tried before the model is read."""
+    from halcyon.evaluate.tasks.chosen import check_programs, runs_programs
+
+    if pool is None or not runs_programs(chosen):
+        check_programs(chosen)
+        return {}
+    from halcyon.sandbox.pool import SandboxPool
+
+    found = SandboxPool(pool, namespace)
+    return {"programs": found.check(), "run_program": found.run, "stop_programs": found.stop}
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Treat SIGTERM as an interrupt: a Job that is deleted still deletes its claims."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Root(NamedTuple):

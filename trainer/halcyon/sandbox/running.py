@@ -19,7 +19,8 @@ from typing import IO, Literal
 
 from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.sandbox import filters, landlock
-from halcyon.sandbox.child import READY, REFUSED
+from halcyon.sandbox.child import REFUSED
+from halcyon.sandbox.execution import READY
 
 Outcome = Literal["passed", "failed", "timeout", "memory", "output"]
 """How a program ended: with its checks passed; with an exception or too early; over its time, its memory, or the bytes it may print."""
@@ -31,7 +32,7 @@ _START = "import sys; sys.path.append(sys.argv.pop()); from halcyon.sandbox.chil
 _FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8")
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 """The order of sets is the same in every process, so a program prints the same each time."""
-_START_SECONDS = 60.0
+START_SECONDS = 60.0
 """Longest start of an interpreter; a limit of the program counts from its first line."""
 _END_SECONDS = 5.0
 """Longest end of a process that has closed its pipes."""
@@ -83,7 +84,36 @@ class Ran:
 
 
 class Unavailable(TrainerExit):
-    """The process of a program could not give its rights up, so the program was not run."""
+    """A program could not be run safely, so it was not run."""
+
+
+RunProgram = Callable[[Program], Ran]
+"""Runs a program within the default limits; it raises `Unavailable` if the program cannot be run safely."""
+
+
+TOO_LONG = Ran("failed", "", f"the program is longer than {MOST_BYTES} bytes\n")
+
+
+def is_too_long(program: Program) -> bool:
+    """Whether a program with its checks has more than `MOST_BYTES`. Then it is not run, and the result is `TOO_LONG`."""
+    return len(program.source.encode(errors="replace")) + len(program.checks.encode(errors="replace")) > MOST_BYTES
+
+
+def request_of(program: Program, limits: Limits, token: str) -> dict[str, object]:
+    """The request for the process of a program; see `execution`.
+
+    Args:
+        program: The program.
+        limits: Its limits.
+        token: A secret, which the process reports when program and checks have ended without an exception.
+    """
+    return {
+        "program": program.source,
+        "checks": program.checks,
+        "token": token,
+        "processorSeconds": limits.processor_seconds,
+        "memoryBytes": limits.memory_bytes,
+    }
 
 
 def run(program: Program, limits: Limits | None = None) -> Ran:
@@ -93,17 +123,10 @@ def run(program: Program, limits: Limits | None = None) -> Ran:
         Unavailable: The rights of its process could not be taken away; nothing of it was run.
     """
     limits = limits or Limits()
-    if len(program.source.encode(errors="replace")) + len(program.checks.encode(errors="replace")) > MOST_BYTES:
-        return Ran("failed", "", f"the program is longer than {MOST_BYTES} bytes\n")
+    if is_too_long(program):
+        return TOO_LONG
     token = secrets.token_hex(16)
-    request = {
-        "program": program.source,
-        "checks": program.checks,
-        "token": token,
-        "parent": os.getpid(),
-        "processorSeconds": limits.processor_seconds,
-        "memoryBytes": limits.memory_bytes,
-    }
+    request = request_of(program, limits, token) | {"parent": os.getpid()}
     with tempfile.TemporaryFile() as given:
         given.write(json.dumps(request).encode())
         given.seek(0)
@@ -178,7 +201,7 @@ def _run(given: IO[bytes], token: bytes, limits: Limits) -> Ran:
         reason = said.removeprefix(REFUSED).decode(errors="replace") if said.startswith(REFUSED) else "it did not start"
         raise Unavailable(f"the process of the program could not give its rights up: {reason}")
     output, errors = (watched.texts[pipe].decode(errors="replace") for pipe in (process.stdout, process.stderr))
-    return Ran(stopped or _outcome(process.returncode, said.removeprefix(READY) == token, errors), output, errors)
+    return Ran(stopped or outcome_of(process.returncode, said.removeprefix(READY) == token, errors), output, errors)
 
 
 class _Watched:
@@ -195,7 +218,7 @@ class _Watched:
     def read(self) -> Outcome | None:
         """Read. Returns the limit that was reached, or None at the end of the process."""
         with self._selector:
-            until = time.monotonic() + _START_SECONDS
+            until = time.monotonic() + START_SECONDS
             is_ready = False
             while self._selector.get_map():
                 events = self._selector.select(max(0.0, until - time.monotonic()))
@@ -230,8 +253,14 @@ def _ended(process: subprocess.Popen[bytes]) -> Outcome | None:
     return None
 
 
-def _outcome(code: int, has_passed: bool, errors: str) -> Outcome:
-    """How a process ended that reached no limit of its parent. A program without words for its end may have used up its memory."""
+def outcome_of(code: int, has_passed: bool, errors: str) -> Outcome:
+    """How a process ended that reached no limit of its parent.
+
+    Args:
+        code: Its exit code; the negative number of the signal that ended it.
+        has_passed: Whether it has reported its token.
+        errors: What it printed to standard error. A program without words for its end may have used up its memory.
+    """
     if has_passed and code == 0:
         return "passed"
     if code in (-signal.SIGKILL, -signal.SIGXCPU):

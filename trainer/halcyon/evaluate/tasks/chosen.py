@@ -85,13 +85,18 @@ def read_chosen(files: Mapping[str, Path], most: int | None = None) -> list[Chos
     return found
 
 
+def runs_programs(chosen: list[Chosen]) -> bool:
+    """Whether a task runs programs of a model."""
+    return any(isinstance(one, ChosenTask) and one.task.runs_programs for one in chosen)
+
+
 def check_programs(chosen: list[Chosen]) -> None:
     """Check that this machine can run the programs of a model safely, if a task needs it.
 
     Raises:
         Unavailable: It cannot.
     """
-    if any(isinstance(one, ChosenTask) and one.task.runs_programs for one in chosen):
+    if runs_programs(chosen):
         from halcyon.sandbox.running import check
 
         check()
