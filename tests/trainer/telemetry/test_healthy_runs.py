@@ -166,7 +166,7 @@ def test_a_process_that_is_told_of_a_hang_writes_its_stacks_and_does_not_end() -
     assert looked.wait(limit(30)), "it goes on with its own verdicts"
     watchdog.close()
     assert (len(stacks), ended) == (1, [])
-    assert "test_a_process_that_is_told_of_a_hang" in stacks[0]
+    assert "watchdog.py" in stacks[0]
 
 
 def test_a_hung_process_tells_the_others_before_it_stores_its_stacks() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from halcyon.checkpoint import Checkpointer
 from halcyon.context import Context
 from halcyon.errors import BadConfiguration
-from halcyon.huggingface.background import ExportCallbacks, Exporter, open_exports
-from halcyon.models.weights import family_of_section
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.waiting import wait_together
 from halcyon.telemetry import RunReporter
+
+if TYPE_CHECKING:
+    from halcyon.huggingface.background import Exporter
 
 
 def check_exportable(context: Context) -> None:
@@ -20,6 +23,8 @@ def check_exportable(context: Context) -> None:
         BadConfiguration: It has none.
     """
     if context.run.spec.export is not None:
+        from halcyon.models.weights import family_of_section
+
         try:
             family_of_section(context.run.spec.model.section)
         except BadConfiguration as error:
@@ -31,6 +36,8 @@ def begin_exports(context: Context, processes: ProcessGroup, checkpointer: Check
     spec = context.run.spec
     if spec.export is None:
         return None
+    from halcyon.huggingface.background import ExportCallbacks, open_exports  # only here: most runs start faster without it
+
     exporter = open_exports(
         spec.export,
         spec.checkpoint,
