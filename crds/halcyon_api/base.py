@@ -77,9 +77,14 @@ class InvalidRun(ValueError):
 
 
 class ApiModel(BaseModel):
-    """A strict, frozen object: unknown fields are errors, no value is converted to another type."""
+    """A strict, frozen object: unknown fields are errors, no value is converted to another type.
+
+    Its validator is built at the first use: most sections are only read as parts of another one, and a process starts faster. Pydantic
+    builds them under a lock since 2.14.
+    """
 
     model_config = ConfigDict(
+        defer_build=True,
         alias_generator=to_camel,
         extra="forbid",
         frozen=True,

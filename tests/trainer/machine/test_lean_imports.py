@@ -41,6 +41,26 @@ assert muon(0.1).init
     assert modules_after(later) == set(HEAVY)
 
 
+def test_a_start_does_not_read_the_metadata_of_all_packages() -> None:
+    count = """
+from importlib import metadata
+reads, find = [], metadata.MetadataPathFinder.find_distributions
+def counting(context=metadata.DistributionFinder.Context()):
+    reads.extend([context] if context.name is None else [])
+    return find(context)
+import halcyon.process
+metadata.MetadataPathFinder.find_distributions = counting
+"""
+    lean = """
+from halcyon.machine.lean_imports import without_unused_parts
+with without_unused_parts():
+    import halcyon.tasks.train
+assert not reads
+assert list(metadata.distributions()) and reads
+"""
+    modules_after(count + lean)
+
+
 def test_the_garbage_collector_is_off_during_imports_and_on_afterwards() -> None:
     program = """
 import gc

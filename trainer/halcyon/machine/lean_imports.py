@@ -5,11 +5,15 @@ and Pallas' Triton and Megablox parts: about one second of every start and resta
 that are not used here. Inside `without_unused_parts` these modules are reported as missing if the importer accepts that, or are loaded at
 their first use, or contain only placeholder names. Afterwards all imports work as usual. For a model that needs one of these modules,
 delete its line here.
+
+JAX 0.12 reads the metadata of every installed package, to find plugins for AMD's GPUs, which Halcyon does not support. Inside
+`without_unused_parts` it finds no package.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,12 +71,14 @@ def without_collections() -> Iterator[None]:
 
 @contextmanager
 def without_unused_parts() -> Iterator[None]:
-    """Import Haliax and Optax in this context, without the modules that Halcyon does not use."""
-    finder = _Finder()
+    """Import JAX, Haliax and Optax in this context, without the modules that Halcyon does not use."""
+    finder, distributions = _Finder(), importlib.metadata.distributions
     sys.meta_path.insert(0, finder)
+    importlib.metadata.distributions = lambda **_: ()
     try:
         yield
     finally:
+        importlib.metadata.distributions = distributions
         sys.meta_path.remove(finder)
         for name in _NAMES:
             if isinstance(getattr(sys.modules.get(name), "__loader__", None), _NamesLoader):
