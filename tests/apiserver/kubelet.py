@@ -106,6 +106,8 @@ class Kubelet:
             inputs.cancel()
             with suppress(ProcessLookupError):
                 process.kill()
+            # Reading stops at the end of a connection, so the pipes may never come to their end.
+            process._transport.close()  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
             await process.wait()
             await found.close()
         return found
