@@ -71,6 +71,6 @@ def test_families_train_through_an_eviction_with_the_same_losses(path: WholePath
             one.result()
     for family, (disturbed, calm) in trainings.items():
         status, lines = path.finish(disturbed)
-        assert [entry.cause for entry in status.history] == ["preempted", "completed"], family
+        assert [entry.cause for entry in status.history] == ["preempted", "completed"], (family, status.history)
         comparison = compare(losses(lines, disturbed.name), losses(path.finish(calm)[1], calm.name), STEPS)
         assert (comparison.differences, comparison.repeated) == ((), 0), family

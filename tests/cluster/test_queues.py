@@ -68,14 +68,15 @@ def delete(runs: Runs, *names: str) -> None:
 
 
 def waits(runs: Runs, name: str, reason: str, told: str) -> dict[str, Any]:
-    """Wait until a run reports that it waits in a queue, with this reason and this text in the message. It must have no pods."""
+    """Wait until a run reports that it waits in a queue, with this reason and this text in the message, and has no pods."""
 
     def holds(status: dict[str, Any]) -> bool:
         found = next((one for one in status.get("conditions", []) if one["type"] == "Queued"), {})
         return (found.get("status"), found.get("reason")) == ("True", reason) and told in found["message"]
 
     status = runs.wait(name, f"waiting by {reason} for {told!r}", holds)
-    assert runs.pods(name) == []
+    # Kueue takes the quota back before the last pod is gone.
+    until(lambda: runs.pods(name) == [], timeout_seconds=60, failure=lambda: f"{name} still has pods: {runs.pods(name)}")
     return status
 
 

@@ -104,6 +104,7 @@ def serve(
             follower.start()
         shown = f"[{host}]" if ":" in host else host
         step = "" if served.step is None else f", step {served.step}"
+        listener.listen()  # a client that reads the next line may connect at once
         _say(f"serving {served.name}{step} at http://{shown}:{listener.getsockname()[1]}")
         _say(f"its parameters take {stored_bytes(served.model) / 1e6:,.1f} MB")
         try:
