@@ -17,7 +17,8 @@ from halcyon_cli.errors import Rejected
 from halcyon_cli.kubectl import app
 
 _NO_FILES = ":4"
-_WITHOUT_RUN = ("top", "compare")
+_WITHOUT_RUN = ("top",)
+_WITH_RUNS = ("compare",)
 
 
 def candidates(words: Sequence[str], place: ClusterAccess) -> Iterable[str]:
@@ -29,7 +30,8 @@ def candidates(words: Sequence[str], place: ClusterAccess) -> Iterable[str]:
     if typed.startswith("-"):
         options = [option for option in commands[words[0]].params if option.param_type_name == "option"] if words[0] in commands else []
         return [f"{name}\t{option.help or ''}" for option in options for name in option.opts if name.startswith(typed)]
-    if words[0] in commands and words[0] not in _WITHOUT_RUN and not any(not word.startswith("-") for word in words[1:-1]):
+    complete = words[0] not in _WITH_RUNS and any(not word.startswith("-") for word in words[1:-1])
+    if words[0] in commands and words[0] not in _WITHOUT_RUN and not complete:
         found = Runs(place).list(everywhere=False)
         return [name for run in found if (name := run["metadata"]["name"]).startswith(typed)]
     return []

@@ -33,6 +33,7 @@ class Found:
         (["nonsense", ""], []),
         (["report", "alpha", ""], []),
         (["report", "-n", "broken", ""], []),
+        (["compare", "alpha", "b"], ["beta"]),
     ],
 )
 def test_completion_offers_the_words_that_fit(

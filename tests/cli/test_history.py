@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from halcyon.history.background import Row
@@ -17,6 +18,8 @@ from halcyon_cli.curves import moving_mean
 from halcyon_cli.kubectl import app as kubectl
 from halcyon_cli.main import app
 from halcyon_cli.roots import is_root
+from halcyon_demo.documents import EXAMPLES
+from tests.cli.api_server import Server
 from tests.trainer.history.rows import Recorder, group, root, row
 
 
@@ -78,6 +81,24 @@ def test_the_pictures_and_the_page_are_complete_files(folder: Path, tmp_path: Pa
     assert compared.exit_code == 0, compared.output
     assert "loss at 40" in compared.stdout
     assert both.read_text().count(str(folder)) >= 2  # equal names: the roots tell the runs apart
+
+
+@pytest.mark.usefixtures("runs")
+def test_runs_in_the_cluster_are_compared_by_their_names(folder: Path, tmp_path: Path, server: Server) -> None:
+    document = yaml.safe_load((EXAMPLES / "local-llama.yaml").read_text())
+    del document["spec"]["checkpoint"]["root"]
+    values = {"checkpoint.rootPrefix": json.dumps(folder.parent.parent.as_uri())}
+    metadata = {"name": folder.name, "namespace": folder.parent.name}
+    server.run = document | {"metadata": metadata, "status": {"attempt": 1, "defaults": {"values": values}}}
+    svg = tmp_path / "both.svg"
+    shown = run("compare", folder.name, folder, "--svg", svg, application=kubectl)
+    assert shown.exit_code == 0, shown.output
+    assert "loss at 40" in shown.stdout
+    assert svg.exists()
+    server.run = None
+    missing = run("compare", "small", folder, application=kubectl)
+    assert missing.exit_code == 1
+    assert "small" in missing.stderr
 
 
 def test_the_status_of_a_root(folder: Path) -> None:

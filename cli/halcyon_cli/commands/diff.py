@@ -32,6 +32,7 @@ def diff(
     from halcyon_api.training_run import InvalidRun, parse_run, read_one
     from halcyon_cli.differing import difference
     from halcyon_cli.differing_view import difference_view
+    from halcyon_cli.live_spec import live_spec
 
     with reporting_errors(2):
         runs = Runs(ClusterAccess(context, namespace))
@@ -51,10 +52,7 @@ def diff(
         if live is None:
             say(f"there is no run {run} in namespace {runs.namespace}: applying creates it")
             raise typer.Exit(1)
-        try:
-            present = parse_run(with_values({key: live[key] for key in ("apiVersion", "kind", "metadata", "spec")}, values)).spec
-        except InvalidRun as error:
-            raise Rejected(f"this version cannot read run {run} in the cluster: {error}") from None
+        present = live_spec(live, values)
         objection = runs.rejection_reason(run, live | {"spec": document["spec"]}) if present != wanted.spec else ""
         found = difference(present, wanted.spec, known, objection)
         Console().print(difference_view(found))

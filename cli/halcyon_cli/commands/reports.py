@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ from halcyon_cli.commands.options import Context, Namespace
 from halcyon_cli.commands.output import say, write_file, write_json
 from halcyon_cli.errors import Rejected, reporting_errors
 from halcyon_cli.report import Report, read_report
-from halcyon_cli.roots import Endpoint, Places, Region, history_of_root, is_root
+from halcyon_cli.roots import Endpoint, Places, Region, history_of_root, history_of_run, is_root
 
 if TYPE_CHECKING:
     from halcyon.history.reading import History
@@ -149,21 +150,27 @@ def _report_chain(
 
 
 def compare(
-    roots: Annotated[
-        list[str], typer.Argument(help="Checkpoint roots of runs, or the run documents that name them.", metavar="ROOT|RUN.YAML...")
-    ],
+    places: Places,
+    namespace: Namespace = None,
+    context: Context = None,
     svg: Annotated[Path | None, typer.Option(help="Write the curves of all runs in one picture to this SVG file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports of all runs as a JSON list.")] = False,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Compare runs by the histories in their checkpoint roots: losses at the same step, speed, goodput, and all curves in one picture."""
+    """Compare runs by the histories in their checkpoint roots: losses at the same step, speed, goodput, and all curves in one picture.
+
+    A name is that of a run in the cluster, which has the address of its root. If this is an address inside the cluster, give --endpoint."""
     from halcyon_cli import history_report
     from halcyon_cli.history_view import comparison_view
 
     now = time.time()
     with reporting_errors():
-        histories = [history_of_root(root, endpoint, region) for root in roots]
+        runs = cache(lambda: Runs(ClusterAccess(context, namespace)))
+        histories = [
+            history_of_root(place, endpoint, region) if is_root(place) else history_of_run(runs(), place, endpoint, region)
+            for place in places
+        ]
         if as_json:
             write_json([_document(history_report.report_of(one, now)) | history_report.document(one) for one in histories])
         else:
