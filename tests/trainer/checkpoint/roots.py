@@ -45,7 +45,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "PATH": os.environ["PATH"],
         "GOGC": "400",  # fewer collections of garbage, for less processor time
     }
-    command = [program, "--quiet", "--port", f"127.0.0.1:{port}", "posix", folder]
+    command = [program, "--quiet", "--keep-alive", "--port", f"127.0.0.1:{port}", "posix", folder]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _wait_until_listening(port, process)
