@@ -63,7 +63,7 @@ down: setup ## Stop the development cluster and leave nothing behind
 ##@ Check
 
 .PHONY: test
-test: setup ## Test every promise once (about 27 minutes): checks, tests, and a real Kubernetes; prints the duration of each part
+test: setup ## Test every promise once (about 18 minutes): checks, tests, and a real Kubernetes; prints the duration of each part
 	@$(BIN)/python -m tests.suite
 
 .PHONY: test-all
@@ -75,11 +75,11 @@ test-long: setup ## Run hundreds of kills and bit flips, for many minutes
 	@$(BIN)/python -m tests.suite --tier long
 
 .PHONY: test-fast
-test-fast: setup ## The part of `make test` that needs one process (4 to 5 minutes)
+test-fast: setup ## The part of `make test` that needs one process (3 minutes)
 	@$(BIN)/python -m tests.suite fast
 
 .PHONY: test-unit
-test-unit: setup ## The part of `make test` that needs no cluster (about 13 minutes)
+test-unit: setup ## The part of `make test` that needs no cluster (about 9 minutes)
 	@$(BIN)/python -m tests.suite fast slow
 
 .PHONY: test-cluster

@@ -5,6 +5,7 @@ Starting kubectl every 0.1 seconds takes a quarter of a core. So tests read here
 
 from __future__ import annotations
 
+import atexit
 import json
 from functools import cache
 from typing import Any
@@ -34,6 +35,7 @@ class Api:
 
     def __init__(self, kubeconfig: str) -> None:
         self._client = connect(kubeconfig, timeout_seconds=10)
+        atexit.register(self._client.close)  # otherwise each worker ends with a warning of an open socket
 
     def text(self, path: str, **query: str) -> str:
         """GET a path.
