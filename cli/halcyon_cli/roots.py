@@ -11,11 +11,10 @@ from halcyon_cli.errors import Rejected
 
 if TYPE_CHECKING:
     from halcyon.history.reading import History
-    from halcyon.storage.store import Store
     from halcyon_cli.cluster import Runs
 
-Endpoint = Annotated[str | None, typer.Option(help="With a ROOT: address of an S3-compatible store other than AWS.")]
-Region = Annotated[str | None, typer.Option(help="With a ROOT: region of its S3 bucket.")]
+Endpoint = Annotated[str | None, typer.Option(help="For checkpoint roots: address of an S3-compatible store other than AWS.")]
+Region = Annotated[str | None, typer.Option(help="For checkpoint roots: region of the S3 bucket.")]
 Place = Annotated[
     str,
     typer.Argument(
@@ -48,9 +47,13 @@ def history_of_root(place: str, endpoint: str | None = None, region: str | None 
     """
     from halcyon.cli.checkpoints import root_store
     from halcyon.cli.errors import report_root_errors
+    from halcyon.history.reading import read_history
 
     with report_root_errors():
-        return _history(root_store(place, endpoint, region))
+        found = read_history(root_store(place, endpoint, region))
+    if not found.groups:
+        raise Rejected(f"{found.root} has no history: no run has trained there since Halcyon keeps one, or the address is another one")
+    return found
 
 
 def history_of_run(runs: Runs, name: str, endpoint: str | None = None, region: str | None = None) -> History:
@@ -63,26 +66,13 @@ def history_of_run(runs: Runs, name: str, endpoint: str | None = None, region: s
         region: Region of the bucket, instead of that of the document.
 
     Raises:
-        typer.Exit: The root does not answer; the sentence is printed.
+        typer.Exit: The root does not answer or the address is not valid; the sentence is printed.
         Rejected: There is no such run, or its root has no history.
     """
-    from halcyon.cli.errors import report_root_errors
-    from halcyon.storage.store import Store
     from halcyon_api.defaults.status import read_values
     from halcyon_api.status import parse_status
     from halcyon_cli.live_spec import live_spec
 
     live = runs.get(name)
     checkpoint = live_spec(live, read_values(parse_status(live.get("status")).defaults)).checkpoint
-    changes = {"endpoint": endpoint, "region": region}
-    with report_root_errors():
-        return _history(Store(checkpoint.model_copy(update={field: value for field, value in changes.items() if value is not None})))
-
-
-def _history(store: Store) -> History:
-    from halcyon.history.reading import read_history
-
-    found = read_history(store)
-    if not found.groups:
-        raise Rejected(f"{found.root} has no history: no run has trained there since Halcyon keeps one, or the address is another one")
-    return found
+    return history_of_root(checkpoint.root, endpoint or checkpoint.endpoint, region or checkpoint.region)
