@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,19 @@ def test_a_signal_to_another_thread_is_received_while_the_main_thread_waits() ->
     assert not [thread for thread in threading.enumerate() if thread.name == "test"]
 
 
-def test_an_ignored_interrupt_does_not_end_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ending_signals() == (signal.SIGTERM, signal.SIGINT)
-    monkeypatch.setattr(signal, "getsignal", lambda kind: signal.SIG_IGN)
-    assert ending_signals() == (signal.SIGTERM,)
+@pytest.mark.parametrize(
+    ("handler", "signals"),
+    [
+        (signal.default_int_handler, (signal.SIGTERM, signal.SIGINT)),
+        (signal.SIG_DFL, (signal.SIGTERM, signal.SIGINT)),
+        (signal.SIG_IGN, (signal.SIGTERM,)),
+    ],
+    ids=["python's handler", "the system's default", "ignored"],
+)
+def test_an_interrupt_ends_a_process_unless_it_is_ignored(handler: Any, signals: tuple[signal.Signals, ...]) -> None:
+    # The shell that started the tests may have set it to any of the three.
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        assert ending_signals() == signals
+    finally:
+        signal.signal(signal.SIGINT, before)
