@@ -28,7 +28,7 @@ from pyarrow import parquet
 
 from halcyon.data.formats import build_formatter
 from halcyon.data.sources import Access, Piece, list_files, pieces, read_piece
-from halcyon.data.sources.memory import keep_freed_memory
+from halcyon.machine.freed_memory import keep_freed_memory
 from halcyon.tokenizer import load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon_api.spec.sources import DataSourceSpec, JsonlSourceSpec, ParquetSourceSpec, StdlibSourceSpec

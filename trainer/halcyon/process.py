@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from halcyon.context import Context, resolve_context
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.huggingface.model_file import read_model
+from halcyon.machine.freed_memory import keep_freed_memory
 from halcyon.machine.lean_imports import without_collections, without_unused_parts
 from halcyon.machine.local_files import DEFAULT_COMPILATION_CACHE
 from halcyon.machine.memory_lock import raise_memory_lock
@@ -104,6 +105,8 @@ def run_training(
         _leave_unstarted(error, environ)
     unset = set_variables(context.run.spec.env, os.environ)
     raise_memory_lock()
+    if context.own_devices is not None:
+        keep_freed_memory()
     identity = RunIdentity(
         run=context.owner.name,
         attempt=context.epoch.attempt if context.epoch else 0,

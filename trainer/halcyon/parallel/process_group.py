@@ -25,6 +25,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from halcyon.errors import BadConfiguration, TrainerExit
+from halcyon.machine.freed_memory import keep_freed_memory
 from halcyon.parallel.lifeline import Lifeline, OnLoss, end_process
 from halcyon.parallel.rendezvous import NoCoordinator, resolve, split_address, wait_until_listening
 
@@ -130,6 +131,7 @@ def join(
     """
     if devices_per_host is not None:
         _take_virtual_devices(devices_per_host)
+        keep_freed_memory()
     if process_count == 1:
         return ProcessGroup(process_index, process_count)
     if coordinator is None:

@@ -20,8 +20,8 @@ from halcyon.data.formats import Formatter, TokenizedDocument, build_formatter
 from halcyon.data.formats.text import TextFormatter
 from halcyon.data.sources import Access, LongText, Piece, SourceRow, read_piece
 from halcyon.data.sources.failures import errors_at
-from halcyon.data.sources.memory import keep_freed_memory
 from halcyon.data.sources.piece import Files, Lines
+from halcyon.machine.freed_memory import keep_freed_memory
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.sources import FormatSpec
 
