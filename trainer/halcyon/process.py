@@ -106,7 +106,7 @@ def run_training(
     unset = set_variables(context.run.spec.env, os.environ)
     raise_memory_lock()
     if context.own_devices is not None:
-        keep_freed_memory()
+        keep_freed_memory()  # early: each thread that exists already may have a heap of its own, which would keep memory too
     identity = RunIdentity(
         run=context.owner.name,
         attempt=context.epoch.attempt if context.epoch else 0,
