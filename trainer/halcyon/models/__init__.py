@@ -7,5 +7,8 @@ from halcyon.models.flops import flops_per_token
 from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.parameters import parameter_count
 from halcyon.models.registry import build_model
+from halcyon.models.shape_checks import check_shapes_by_thread
 
 __all__ = ["CausalLM", "Inputs", "Outputs", "build_model", "flops_per_token", "parameter_count"]
+
+check_shapes_by_thread()
