@@ -6,7 +6,7 @@ again:
 
 - Text that moves between processes in blocks: three to five times as fast with higher thresholds, and decompression 1.5 times
   (tests/bench/bench_sources.py).
-- The buffers of a step on a processor, which XLA allocates for each step: a small model trains 1.3 times as fast
+- The buffers of a step on a processor, which XLA allocates for each step: a small model trains 1.4 times as fast
   (tests/bench/bench_freed_memory.py).
 
 Blocks above `BLOCK_BYTES` always return to the system, so the memory of a large model does not grow.
@@ -32,7 +32,7 @@ _process_keeps = False
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next blocks, up to about `KEPT_BYTES`, until it ends.
+    """Let this process keep freed memory for its next blocks, until it ends: about `KEPT_BYTES`, and in each heap of a thread `BLOCK_BYTES`.
 
     Returns:
         Whether the C library accepted the setting. It has no effect with C libraries other than glibc.
