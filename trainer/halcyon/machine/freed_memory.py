@@ -32,7 +32,9 @@ _process_keeps = False
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next blocks, until it ends: about `KEPT_BYTES`, and in each heap of a thread `BLOCK_BYTES`.
+    """Let this process keep freed memory for its next blocks, until it ends.
+
+    It keeps up to about `KEPT_BYTES`, and `BLOCK_BYTES` in each heap of a thread.
 
     Returns:
         Whether the C library accepted the setting. It has no effect with C libraries other than glibc.
