@@ -44,7 +44,7 @@ from halcyon.tokenizer.bpe import SPLIT_PATTERN
 from halcyon.tokenizer.byte_level import spell
 from halcyon.tokenizer.encoders import ReferenceEncoder
 from halcyon.tokenizer.tiktoken_ranks import TiktokenEncoder
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 
 ROWS, LENGTH = 1024, 2049
 REFERENCE_BYTES = 4 * 2**20
@@ -54,24 +54,19 @@ HANGING_SECONDS = 120
 
 def spec_of(root: Path, corpus: Path, vocabulary: int) -> TrainingRunSpec:
     """A run over one file, tokenized by one process. Small shards give several shards, as in a large corpus."""
-    return parse_run(
+    return TrainingRunSpec.model_validate(
         {
-            "apiVersion": "halcyon.dev/v1alpha1",
-            "kind": "TrainingRun",
-            "metadata": {"name": "bench"},
-            "spec": {
-                "accelerator": {"type": "cpu"},
-                "model": {"llama": {"layers": 1, "hiddenSize": 8, "intermediateSize": 8, "heads": 1}},
-                "tokenizer": {"bpe": {"vocabSize": vocabulary}},
-                "data": {
-                    "sources": [{"name": "text", "jsonl": {"paths": [str(corpus)]}}],
-                    "cache": {"root": f"file://{root}", "workers": 1, "shardTokens": 2**22},
-                },
-                "trainer": {"steps": 1, "batchSize": 1},
-                "checkpoint": {"root": f"file://{root}/run"},
+            "accelerator": {"type": "cpu"},
+            "model": {"llama": {"layers": 1, "hiddenSize": 8, "intermediateSize": 8, "heads": 1}},
+            "tokenizer": {"bpe": {"vocabSize": vocabulary}},
+            "data": {
+                "sources": [{"name": "text", "jsonl": {"paths": [str(corpus)]}}],
+                "cache": {"root": f"file://{root}", "workers": 1, "shardTokens": 2**22},
             },
+            "trainer": {"steps": 1, "batchSize": 1},
+            "checkpoint": {"root": f"file://{root}/run"},
         }
-    ).spec
+    )
 
 
 def write_corpus(path: Path, size_bytes: int) -> list[str]:

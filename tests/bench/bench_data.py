@@ -11,13 +11,13 @@ from __future__ import annotations
 import io
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from timing import best_seconds
 
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.ledger import Ledger, ShardEntry
@@ -43,16 +43,6 @@ def spec_of(root: Path, sources: list[dict[str, Any]] = STDLIB, **trainer: Any) 
             "checkpoint": {"root": f"file://{root}"},
         }
     )
-
-
-def best_seconds(work: Callable[[], object], repeats: int = 7) -> float:
-    """The shortest of several measurements: the cost on an idle machine."""
-    durations: list[float] = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        durations.append(time.perf_counter() - began)
-    return min(durations)
 
 
 def tokens_of(dataset: Dataset) -> str:
@@ -92,9 +82,9 @@ def loading(root: Path) -> None:
 
         seconds = min(load() for _ in range(3))
         alone = best_seconds(lambda dataset=dataset: dataset.examples(dataset.train_rows(0)), 3)
-        told = "with segments" if segments else "without segments"
+        form = "with segments" if segments else "without segments"
         print(
-            f"load {batch_size} x {length}, {told}: {seconds * 1e3:.2f} ms a batch, {batch_size * length / seconds / 1e6:.1f} M tokens/s "
+            f"load {batch_size} x {length}, {form}: {seconds * 1e3:.2f} ms a batch, {batch_size * length / seconds / 1e6:.1f} M tokens/s "
             f"(its examples in one thread: {alone * 1e3:.2f} ms)"
         )
 

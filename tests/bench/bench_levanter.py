@@ -32,7 +32,7 @@ from halcyon.data.open import ensure_caches, open_dataset
 from halcyon.data.sources import stdlib_modules
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 from halcyon_devcluster.paths import cache_folder
 
 LEVANTER = "marin-levanter==0.2.227.dev40316220070"
@@ -89,21 +89,16 @@ def write_ids(path: Path, tokens: int, definition: TokenizerDefinition) -> None:
 
 def spec_of(folder: Path, batch_size: int, length: int) -> TrainingRunSpec:
     source = {"name": "text", "parquet": {"paths": [str(folder / "ids.parquet")]}, "format": {"prebuilt": {}}}
-    return parse_run(
+    return TrainingRunSpec.model_validate(
         {
-            "apiVersion": "halcyon.dev/v1alpha1",
-            "kind": "TrainingRun",
-            "metadata": {"name": "bench"},
-            "spec": {
-                "accelerator": {"type": "cpu"},
-                "model": {"llama": {}},
-                "tokenizer": {"tokenizerJson": {"path": str(folder / "tokenizer.json")}},
-                "data": {"sources": [source], "validation": {"fraction": 0}, "cache": {"workers": 1}},
-                "trainer": {"steps": 10**6, "batchSize": batch_size, "sequenceLength": length},
-                "checkpoint": {"root": f"file://{folder}/halcyon"},
-            },
+            "accelerator": {"type": "cpu"},
+            "model": {"llama": {}},
+            "tokenizer": {"tokenizerJson": {"path": str(folder / "tokenizer.json")}},
+            "data": {"sources": [source], "validation": {"fraction": 0}, "cache": {"workers": 1}},
+            "trainer": {"steps": 10**6, "batchSize": batch_size, "sequenceLength": length},
+            "checkpoint": {"root": f"file://{folder}/halcyon"},
         }
-    ).spec
+    )
 
 
 def build_ours(folder: Path) -> dict[str, Any]:
@@ -175,8 +170,8 @@ def compare(python: Path, folder: Path, shape: tuple[int, int, int, int], pairs:
             f"{batch_size} x {length}, {name:>8}: {statistics.median(speeds[name]) / 1e6:6.2f} M tokens/s, from opening the cache to the "
             f"first batch {statistics.median(firsts[name]):.2f} s"
         )
-    told = ", ".join(f"{ratio:.1f}" for ratio in sorted(ratios))
-    print(f"{batch_size} x {length}: {statistics.median(ratios):.1f} times as fast in the median of {pairs} pairs ({told})")
+    listed = ", ".join(f"{ratio:.1f}" for ratio in sorted(ratios))
+    print(f"{batch_size} x {length}: {statistics.median(ratios):.1f} times as fast in the median of {pairs} pairs ({listed})")
     if fetch != DEFAULT_FETCH:
         found = run(python, CHILD, "load", folder / "levanter", eos, batch_size, length, 1, DEFAULT_FETCH)
         seconds = found["open"] + found["times"][0]

@@ -28,7 +28,7 @@ import numpy as np
 
 from halcyon.data.open import ensure_caches, open_dataset
 from halcyon.data.sources import stdlib_modules
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 
 MEMBER_BYTES = 2**23
 MEMBERS = 24
@@ -37,25 +37,20 @@ POLL_SECONDS = 0.05
 
 def spec_of(root: Path, source: dict[str, Any], tokenizer: dict[str, Any], workers: int) -> TrainingRunSpec:
     """A run over one source, in batches of 64 sequences of 2048."""
-    return parse_run(
+    return TrainingRunSpec.model_validate(
         {
-            "apiVersion": "halcyon.dev/v1alpha1",
-            "kind": "TrainingRun",
-            "metadata": {"name": "bench"},
-            "spec": {
-                "accelerator": {"type": "cpu"},
-                "model": {"llama": {"layers": 1, "hiddenSize": 8, "intermediateSize": 8, "heads": 1}},
-                "tokenizer": tokenizer,
-                "data": {
-                    "sources": [{"name": "text", **source}],
-                    "cache": {"root": f"file://{root}", "workers": workers},
-                    "mixture": {"stop": "restart"},
-                },
-                "trainer": {"steps": 10**6, "batchSize": 64, "sequenceLength": 2048},
-                "checkpoint": {"root": f"file://{root}/run"},
+            "accelerator": {"type": "cpu"},
+            "model": {"llama": {"layers": 1, "hiddenSize": 8, "intermediateSize": 8, "heads": 1}},
+            "tokenizer": tokenizer,
+            "data": {
+                "sources": [{"name": "text", **source}],
+                "cache": {"root": f"file://{root}", "workers": workers},
+                "mixture": {"stop": "restart"},
             },
+            "trainer": {"steps": 10**6, "batchSize": 64, "sequenceLength": 2048},
+            "checkpoint": {"root": f"file://{root}/run"},
         }
-    ).spec
+    )
 
 
 # Corpora

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from timing import best_seconds
 
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
@@ -28,16 +29,6 @@ from halcyon_api.spec.trainer import BatchScheduleEntry
 
 LENGTH = 4096
 TOKENIZER = load(BYTE)
-
-
-def best_seconds(work: Callable[[], object], repeats: int = 7) -> float:
-    """The shortest of several measurements: the cost on an idle machine."""
-    durations: list[float] = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        durations.append(time.perf_counter() - began)
-    return min(durations)
 
 
 def permuting() -> None:
@@ -101,11 +92,11 @@ def seeking() -> None:
                 cold.append(found - built)
                 building.append(built - began)
             far = iter(range(239_000, 0, -1_000))
-            told = ", ".join(
+            figures = ", ".join(
                 f"{what} {np.median(seconds) * 1e3:.2f} ms (most {max(seconds) * 1e3:.2f})"
                 for what, seconds in (("first seek", cold), ("next seek", warm), ("building", building))
             )
-            print(f"10**12 tokens in {sources:2} sources, batch 1024, order {kind}: {told}")
+            print(f"10**12 tokens in {sources:2} sources, batch 1024, order {kind}: {figures}")
     mixture = pretended(8, OrderSpec(random=RandomOrderSpec())).mixture
     many = best_seconds(lambda: mixture.locate(10**7 + np.arange(200_000)), 3) / 200_000
     print(f"200,000 positions of 8 sources at once: {many * 1e9:.0f} ns each")

@@ -20,7 +20,7 @@ from halcyon.parallel.mesh import build_mesh
 from halcyon.training.program import build_program
 from halcyon.training.state import initial_state
 from halcyon_api.spec.mesh import ResolvedMesh
-from halcyon_api.training_run import parse_run
+from halcyon_api.training_run import TrainingRunSpec
 
 CASES: dict[str, dict[str, Any]] = {
     "float32": {},
@@ -62,28 +62,23 @@ def _mean_loss(options: argparse.Namespace, precision: dict[str, Any], seed: int
     rows, length = options.batch, options.length
     kind = {"float8": "v7x", "int8": "v5e"}.get(precision.get("products", ""), "cpu")
     sizes = {"layers": options.layers, "hiddenSize": options.hidden, "intermediateSize": 3 * options.hidden, "heads": options.hidden // 32}
-    run = parse_run(
+    spec = TrainingRunSpec.model_validate(
         {
-            "apiVersion": "halcyon.dev/v1alpha1",
-            "kind": "TrainingRun",
-            "metadata": {"name": "precision"},
-            "spec": {
-                "accelerator": {"type": kind, "topology": {"v7x": "1x1x1"}.get(kind, "1x1")},
-                "model": {"llama": sizes},
-                "data": {"sources": [{"name": "python", "stdlib": {}}]},
-                "optimizer": {"learningRate": 0.002, "schedule": {"cosine": {"warmupSteps": 40}}, "adamw": {}},
-                "trainer": {
-                    "steps": options.steps,
-                    "batchSize": rows,
-                    "sequenceLength": length,
-                    "seed": seed,
-                    "precision": precision,
-                },
-                "checkpoint": {"root": "file:///unused"},
+            "accelerator": {"type": kind, "topology": {"v7x": "1x1x1"}.get(kind, "1x1")},
+            "model": {"llama": sizes},
+            "data": {"sources": [{"name": "python", "stdlib": {}}]},
+            "optimizer": {"learningRate": 0.002, "schedule": {"cosine": {"warmupSteps": 40}}, "adamw": {}},
+            "trainer": {
+                "steps": options.steps,
+                "batchSize": rows,
+                "sequenceLength": length,
+                "seed": seed,
+                "precision": precision,
             },
+            "checkpoint": {"root": "file:///unused"},
         }
     )
-    program = build_program(run.spec, 256, build_mesh(ResolvedMesh(replica=1, data=1, fsdp=1, tensor=1), jax.devices()[:1]))
+    program = build_program(spec, 256, build_mesh(ResolvedMesh(replica=1, data=1, fsdp=1, tensor=1), jax.devices()[:1]))
     state, step = initial_state(program.build_state, program.template), program.compile_step(rows, length)
     control = jax.device_put(np.zeros(1, np.int32), program.control_sharding)
     order = np.random.default_rng(seed).permutation(len(text) // (length + 1))

@@ -12,7 +12,6 @@ import gzip
 import json
 import multiprocessing
 import tempfile
-import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ import pyarrow as pa
 import zstandard
 from isal import isal_zlib
 from pyarrow import parquet
+from timing import best_seconds
 
 from halcyon.data.formats import build_formatter
 from halcyon.data.sources import Access, Piece, list_files, pieces, read_piece
@@ -48,16 +48,6 @@ class _NoTokens:
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         return [self._ids[: len(text) // 4] for text in texts]
-
-
-def best_seconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """The shortest of several measurements: the cost on an idle machine."""
-    durations: list[float] = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        durations.append(time.perf_counter() - began)
-    return min(durations)
 
 
 def corpus() -> list[str]:

@@ -219,12 +219,12 @@ async def churn(cluster: Cluster, folder: Path, runs: int, actions: int, seconds
         log.extend(audit.new())
     twice = created_twice(log, namespace)
     created = sum(r.code == 201 for r in log if (r.verb, r.resource, r.namespace) == ("create", "jobsets", namespace))
-    told = "".join(f"{count:4}  {action}\n" for action, count in sorted(story.done.items()))
-    told += f"{actions} actions in {took:.0f} s (seed {seed}); {story.started} operators; "
-    told += f"{created} JobSets created, {len(twice)} of them twice\n"
-    told += f"{len(story.wanted)} runs, all in their right state\n" if not twice else f"created twice: {twice}\n"
-    print(told, end="")
-    return "" if twice else told
+    printed = "".join(f"{count:4}  {action}\n" for action, count in sorted(story.done.items()))
+    printed += f"{actions} actions in {took:.0f} s (seed {seed}); {story.started} operators; "
+    printed += f"{created} JobSets created, {len(twice)} of them twice\n"
+    printed += f"{len(story.wanted)} runs, all in their right state\n" if not twice else f"created twice: {twice}\n"
+    print(printed, end="")
+    return "" if twice else printed
 
 
 def main() -> None:
@@ -237,10 +237,10 @@ def main() -> None:
     options = arguments.parse_args()
     print(f"seed {options.seed}", flush=True)
     with bench_cluster(options, "halcyon-churn-") as (cluster, folder):
-        told = asyncio.run(churn(cluster, folder, options.runs, options.actions, options.seconds, options.seed))
-    if told and options.page is not None:
-        write_between(options.page, "churn", f"```\n{told}```\n")
-    sys.exit(0 if told else 1)
+        printed = asyncio.run(churn(cluster, folder, options.runs, options.actions, options.seconds, options.seed))
+    if printed and options.page is not None:
+        write_between(options.page, "churn", f"```\n{printed}```\n")
+    sys.exit(0 if printed else 1)
 
 
 if __name__ == "__main__":

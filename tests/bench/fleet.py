@@ -62,10 +62,10 @@ containerStatuses:
 
 def _stage(name: str, phases: list[str], then: dict[str, Any]) -> dict[str, Any]:
     """The kwok stage of a pod that is being deleted, by phase."""
-    told = {"key": ".metadata.deletionTimestamp", "operator": "Exists"}
+    deleting = {"key": ".metadata.deletionTimestamp", "operator": "Exists"}
     spec = {
         "resourceRef": {"apiGroup": "v1", "kind": "Pod"},
-        "selector": {"matchExpressions": [told, {"key": ".status.phase", "operator": "In", "values": phases}]},
+        "selector": {"matchExpressions": [deleting, {"key": ".status.phase", "operator": "In", "values": phases}]},
         "next": then,
     }
     return {"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "Stage", "metadata": {"name": name}, "spec": spec}

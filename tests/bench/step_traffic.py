@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh
 import halcyon.training.program
 from halcyon.parallel.collectives import collectives
 from halcyon.parallel.mesh import MESH_AXES
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 
 
 def devices_of(topology: str | None) -> np.ndarray:
@@ -43,20 +43,15 @@ def spec_of(options: argparse.Namespace) -> TrainingRunSpec:
     hidden = options.hidden
     llama = {"layers": 2, "hiddenSize": hidden, "intermediateSize": 2 * hidden, "heads": hidden // 128, "tieEmbeddings": options.tied}
     trainer = {"steps": 1, "batchSize": options.batch, "sequenceLength": options.length, "microbatches": options.microbatches}
-    return parse_run(
+    return TrainingRunSpec.model_validate(
         {
-            "apiVersion": "halcyon.dev/v1alpha1",
-            "kind": "TrainingRun",
-            "metadata": {"name": "traffic"},
-            "spec": {
-                "accelerator": {"type": options.type, "topology": options.topology},
-                "model": {"llama": llama},
-                "data": {"sources": [{"name": "python", "stdlib": {}}]},
-                "trainer": trainer | {"precision": {"compute": "bfloat16"}},
-                "checkpoint": {"root": "file:///nowhere"},
-            },
+            "accelerator": {"type": options.type, "topology": options.topology},
+            "model": {"llama": llama},
+            "data": {"sources": [{"name": "python", "stdlib": {}}]},
+            "trainer": trainer | {"precision": {"compute": "bfloat16"}},
+            "checkpoint": {"root": "file:///nowhere"},
         }
-    ).spec
+    )
 
 
 def main() -> None:

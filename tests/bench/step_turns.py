@@ -25,7 +25,7 @@ from halcyon.training.compilation import compiler_options
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import initial_state
 from halcyon_api.spec.mesh import ResolvedMesh
-from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.training_run import TrainingRunSpec
 
 
 class Seconds(NamedTuple):
@@ -128,21 +128,16 @@ def training_spec(model: Mapping[str, Any], sizes: Sizes) -> TrainingRunSpec:
         model: ``spec.model``.
         sizes: Sizes of the batch.
     """
-    return parse_run(
+    return TrainingRunSpec.model_validate(
         {
-            "apiVersion": "halcyon.dev/v1alpha1",
-            "kind": "TrainingRun",
-            "metadata": {"name": "bench"},
-            "spec": {
-                "accelerator": {"type": "cpu"},
-                "model": dict(model),
-                "data": {"sources": [{"name": "random", "stdlib": {}}], "attendAcrossDocuments": True},
-                "optimizer": {"learningRate": 0.0003, "weightDecay": 0.1, "adamw": {}},
-                "trainer": {"steps": 1000, "batchSize": sizes.batch, "sequenceLength": sizes.length},
-                "checkpoint": {"root": "file:///unused"},
-            },
+            "accelerator": {"type": "cpu"},
+            "model": dict(model),
+            "data": {"sources": [{"name": "random", "stdlib": {}}], "attendAcrossDocuments": True},
+            "optimizer": {"learningRate": 0.0003, "weightDecay": 0.1, "adamw": {}},
+            "trainer": {"steps": 1000, "batchSize": sizes.batch, "sequenceLength": sizes.length},
+            "checkpoint": {"root": "file:///unused"},
         }
-    ).spec
+    )
 
 
 def _random_batch(program: Program, sizes: Sizes) -> dict[str, jax.Array]:
