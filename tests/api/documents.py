@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
+
+from tests.document_changes import changed
 
 MINIMAL: dict[str, Any] = {
     "apiVersion": "halcyon.dev/v1alpha1",
@@ -21,14 +22,4 @@ MINIMAL: dict[str, Any] = {
 
 def document(**changes: Any) -> dict[str, Any]:
     """The minimal run with changes. Keys are paths such as ``spec__trainer__steps``; the value ``...`` removes the field."""
-    result = copy.deepcopy(MINIMAL)
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        node = result
-        for part in parents:
-            node = node.setdefault(part, {})
-        if value is ...:
-            del node[last]
-        else:
-            node[last] = value
-    return result
+    return changed(MINIMAL, {path.replace("__", "."): value for path, value in changes.items()})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.document_changes import changed
 
 FOLDER = "/home/ada"
 """The table shows this in place of the folder in which a test made the mistake."""
@@ -63,14 +64,4 @@ class Mistake:
 
 def document(changes: Changes) -> dict[str, Any]:
     """The run with changes."""
-    found = copy.deepcopy(RUN)
-    for path, value in changes.items():
-        *parents, last = path.split(".")
-        node = found
-        for part in parents:
-            node = node.setdefault(part, {})
-        if value is ...:
-            del node[last]
-        else:
-            node[last] = value
-    return found
+    return changed(RUN, changes)

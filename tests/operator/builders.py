@@ -16,6 +16,7 @@ from halcyon_operator.model.views import HeadFound, Observed, Platform
 from halcyon_operator.observe.jobsets import parse_jobset
 from halcyon_operator.observe.pods import parse_pod
 from halcyon_operator.observe.runs import parse_run_view
+from tests.document_changes import changed
 
 START = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 UID = "11111111-1111-1111-1111-111111111111"
@@ -39,21 +40,6 @@ def at(seconds: float) -> datetime:
 
 def rfc(seconds: float) -> str:
     return at(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def changed(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A copy with changes by path, such as ``trainer.steps``; ``...`` removes the field."""
-    result = copy.deepcopy(document)
-    for path, value in changes.items():
-        *parents, last = path.split(".")
-        node = result
-        for part in parents:
-            node = node.setdefault(part, {})
-        if value is ...:
-            node.pop(last, None)
-        else:
-            node[last] = value
-    return result
 
 
 def run(status: dict[str, Any] | None = None, *, generation: int = 1, name: str = "demo", **spec: Any) -> dict[str, Any]:
@@ -82,7 +68,9 @@ def jobset(
         metadata["deletionTimestamp"] = rfc(0)
     status: dict[str, Any] = {"restarts": restarts, "restartsCountTowardsMax": counted}
     if outcome:
-        status["conditions"] = [{"type": outcome, "status": "True", "reason": reason, "message": "said so", "lastTransitionTime": rfc(100)}]
+        status["conditions"] = [
+            {"type": outcome, "status": "True", "reason": reason, "message": "as the test wants", "lastTransitionTime": rfc(100)}
+        ]
     return {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": metadata, "status": status}
 
 
@@ -140,9 +128,18 @@ def deleted(pod: dict[str, Any], seconds: float, grace: int = 30) -> dict[str, A
     return result
 
 
-def termination(cause: str, code: int, *, step: int = 0, said: str = "because", attempt: int = 1, **more: Any) -> str:
+def termination(cause: str, code: int, *, step: int = 0, message: str = "because", attempt: int = 1, **more: Any) -> str:
     """A termination message."""
-    document = {"cause": cause, "exitCode": code, "message": said, "run": "demo", "attempt": attempt, "step": step, "time": rfc(50), **more}
+    document = {
+        "cause": cause,
+        "exitCode": code,
+        "message": message,
+        "run": "demo",
+        "attempt": attempt,
+        "step": step,
+        "time": rfc(50),
+        **more,
+    }
     return json.dumps(document)
 
 

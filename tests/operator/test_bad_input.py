@@ -14,7 +14,8 @@ from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.kube.client import ApiError
 from halcyon_operator.model.ownership import own_jobsets
 from halcyon_operator.model.views import HeadUnreachable
-from tests.operator.builders import at, changed, head, jobset, observed, pod, run
+from tests.document_changes import changed
+from tests.operator.builders import at, head, jobset, observed, pod, run
 from tests.operator.hostile import LONG, NEXT_VERSION, STATUS
 from tests.operator.simulation import JOBSETS, KEY, RUN, SimulatedCluster
 from tests.suite.limits import limit
@@ -89,13 +90,13 @@ def test_a_jobset_suspended_by_hand_stays_suspended_and_a_new_attempt_follows_it
     cluster = training()
     cluster.jobset["spec"]["suspend"] = True
     cluster.settle()
-    said = "JobSet demo-1 is suspended by a user; the run goes on when the JobSet is resumed"
-    assert (cluster.status["attempt"], cluster.status["phase"], ready(cluster)) == (1, "Restarting", ("JobSetSuspended", said))
+    sentence = "JobSet demo-1 is suspended by a user; the run goes on when the JobSet is resumed"
+    assert (cluster.status["attempt"], cluster.status["phase"], ready(cluster)) == (1, "Restarting", ("JobSetSuspended", sentence))
     cluster.edit(image="other:2")
     cluster.annotate("now", names.ANNOTATION_RESTART)
     cluster._start_operator()
     cluster.settle()
-    assert (cluster.status["attempt"], cluster.jobset["spec"]["suspend"], ready(cluster)) == (1, True, ("JobSetSuspended", said))
+    assert (cluster.status["attempt"], cluster.jobset["spec"]["suspend"], ready(cluster)) == (1, True, ("JobSetSuspended", sentence))
     cluster.jobset["spec"]["suspend"] = False
     goes_on(cluster, 2)
     first = cluster.status["history"][0]
@@ -161,10 +162,10 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("said", REFUSALS)
-def test_a_rejection_by_the_api_server_is_reported_and_retried(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_rejection_by_the_api_server_is_reported_and_retried(refusal: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = SimulatedCluster(run())
-    code, message = REFUSALS[said]
+    code, message = REFUSALS[refusal]
     inner = cluster.api.request
 
     async def refuse(method: str, path: str, resource: str, **arguments: Any) -> dict[str, Any]:

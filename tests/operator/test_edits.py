@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from halcyon_api.save_requests import SaveRequestTaken, request_id
+from halcyon_api.save_requests import request_id
 from halcyon_operator.decide.edits import MAX_ACCEPT_SECONDS, MAX_SAVE_SECONDS
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.spec_hash import RETIRED
-from tests.operator.builders import UID, at, ended, head, jobset, observed, pod, report, rfc, run
+from tests.operator.builders import UID, at, ended, head, jobset, observed, pod, rfc, run
 from tests.operator.simulation import SimulatedCluster
 from tests.operator.test_attempts import condition, deletions, status
+from tests.operator.training import messages, reconcile_training
 
 IN_FORCE = {
     "accelerator.slices": "2",
@@ -28,18 +30,7 @@ def known(**more: Any) -> dict[str, Any]:
     return status(**{"inForce": IN_FORCE, **more})
 
 
-def reconciled(
-    document: dict[str, Any], *, now: float = 60, step: int = 20, saved: int | None = 10, taken: int | None = None, **more: Any
-) -> Any:
-    requests = None if taken is None else [SaveRequestTaken(id=request_id("edit", f"{UID}/edit {rfc(60)}"), step=taken)]
-    trains = {} if more.pop("stage", "training") == "training" else {"first": None, "resumed": None}
-    told = report(step=step, **trains, **more.pop("told", {})).model_copy(update={"save_requests": requests})
-    seen = {"jobsets": [jobset()], "pods": [pod()], "report": told, "head": head(saved), **more}
-    return reconcile(observed(document, **seen), at(now))
-
-
-def said(decision: Any, reason: str) -> list[str]:
-    return [event.message for event in decision.events if event.reason == reason]
+reconciled = partial(reconcile_training, request_id("edit", f"{UID}/edit {rfc(60)}"))
 
 
 def after(decision: Any, **spec: Any) -> dict[str, Any]:
@@ -51,22 +42,22 @@ def test_the_values_in_force_are_recorded_with_the_attempt() -> None:
     assert minted.in_force == IN_FORCE
     upgraded = reconciled(run(status()))
     assert upgraded.status.in_force == IN_FORCE, "an attempt of an older version, without a record"
-    assert said(upgraded, "EditApplied") == []
+    assert messages(upgraded, "EditApplied") == []
 
 
 def test_a_live_field_is_in_force_at_once_and_nothing_stops() -> None:
     decision = reconciled(run(known(), generation=2, recovery__maxRestarts=7, telemetry__statusIntervalSeconds=9))
     assert (decision.delete, decision.asks, decision.status.edit) == ((), (), None)
     assert decision.status.in_force == IN_FORCE | {"recovery.maxRestarts": "7", "telemetry.statusIntervalSeconds": "9"}
-    assert said(decision, "EditApplied") == [
+    assert messages(decision, "EditApplied") == [
         "In force at once: recovery.maxRestarts is 7 but was 3, telemetry.statusIntervalSeconds is 9 but was 5"
     ]
-    assert said(reconciled(after(decision, recovery__maxRestarts=7, telemetry__statusIntervalSeconds=9)), "EditApplied") == []
+    assert messages(reconciled(after(decision, recovery__maxRestarts=7, telemetry__statusIntervalSeconds=9)), "EditApplied") == []
 
 
 def test_an_edit_that_waits_while_saves_fail_is_still_in_progress() -> None:
     document = run(known(), generation=2, trainer__logEverySteps=5)
-    decision = reconciled(document, told={"checkpointError": "the root has no space left"})
+    decision = reconciled(document, reported={"checkpointError": "the root has no space left"})
     assert condition(decision, "Running") == ("True", "CheckpointsFailing")
     assert condition(decision, "Reconciling") == ("True", "EditPending")
     message = decision.status.condition("Running").message
@@ -76,7 +67,7 @@ def test_an_edit_that_waits_while_saves_fail_is_still_in_progress() -> None:
 def test_any_other_field_waits_for_a_checkpoint_of_all_trained_steps() -> None:
     edit = {"trainer__logEverySteps": 5, "image": "other:2"}
     seen = reconciled(run(known(), generation=2, **edit))
-    assert said(seen, "EditPending") == [
+    assert messages(seen, "EditPending") == [
         "image is other:2 but was not set, trainer.logEverySteps is 5 but was 1: asking for a checkpoint, from which a new attempt goes on"
     ]
     assert condition(seen, "Running") == condition(seen, "Reconciling") == ("True", "EditPending")
@@ -97,7 +88,7 @@ def test_any_other_field_waits_for_a_checkpoint_of_all_trained_steps() -> None:
     minted = reconcile(observed(after(saved, **edit), head=head(22)), at(70))
     assert (minted.status.attempt, minted.status.edit) == (2, None)
     assert minted.status.in_force == IN_FORCE | {"image": '"other:2"', "trainer.logEverySteps": "5"}
-    assert said(minted, "EditApplied") == [
+    assert messages(minted, "EditApplied") == [
         "In force with attempt 2, from step 22 on: image is other:2 but was not set, trainer.logEverySteps is 5 but was 1"
     ]
     assert minted.status.restarts.spec_changed == 1
@@ -107,7 +98,7 @@ def test_an_edit_that_is_withdrawn_stops_no_training() -> None:
     seen = reconciled(run(known(), generation=2, image="other:2"))
     back = reconciled(after(seen), taken=21, saved=22)
     assert (back.delete, back.status.edit) == ((), None)
-    assert said(back, "EditWithdrawn") == ["The edit was withdrawn before it took effect; attempt 1 goes on"]
+    assert messages(back, "EditWithdrawn") == ["The edit was withdrawn before it took effect; attempt 1 goes on"]
 
 
 def test_writing_the_suggested_mesh_into_the_document_stops_no_training() -> None:
@@ -144,7 +135,7 @@ def test_an_edit_takes_effect_without_a_checkpoint_before_the_first_step() -> No
     history = [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}]
     decision = reconciled(run(known(history=history), generation=2, image="other:2"), stage="compiling")
     assert deletions(decision) == [("JobSet", "demo-1")]
-    assert said(decision, "EditPending") == ["image is other:2 but was not set: a new attempt is made at once"]
+    assert messages(decision, "EditPending") == ["image is other:2 but was not set: a new attempt is made at once"]
 
 
 @pytest.mark.parametrize("port", ['"x"', "true", "99999999", "-1", "1e400", "[" * 5000])
@@ -155,15 +146,15 @@ def test_a_damaged_record_stops_no_training(port: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "taken", "limit"),
+    ("reported", "taken", "limit"),
     [({}, None, MAX_ACCEPT_SECONDS), ({"checkpointError": "denied"}, 21, MAX_ACCEPT_SECONDS), ({}, 21, MAX_SAVE_SECONDS)],
 )
-def test_the_wait_for_a_trainer_that_does_not_save_is_bounded(told: dict[str, Any], taken: int | None, limit: float) -> None:
+def test_the_wait_for_a_trainer_that_does_not_save_is_bounded(reported: dict[str, Any], taken: int | None, limit: float) -> None:
     edit = {"checkpoint__credentialsSecret": {"name": "fixed"}}
     seen = reconciled(run(known(), generation=2, **edit))
     document = after(seen, **edit)
-    assert reconciled(document, now=60 + limit - 1, told=told, taken=taken).delete == ()
-    assert deletions(reconciled(document, now=60 + limit, told=told, taken=taken)) == [("JobSet", "demo-1")]
+    assert reconciled(document, now=60 + limit - 1, reported=reported, taken=taken).delete == ()
+    assert deletions(reconciled(document, now=60 + limit, reported=reported, taken=taken)) == [("JobSet", "demo-1")]
 
 
 def test_the_current_trainer_gets_the_request_at_its_own_port() -> None:
@@ -174,7 +165,7 @@ def test_the_current_trainer_gets_the_request_at_its_own_port() -> None:
 def test_more_steps_are_an_ordinary_edit_if_the_steps_done_stay_the_same() -> None:
     hashed = reconciled(run(status(attemptSpecHash=None), optimizer=CONSTANT)).status.document()
     decision = reconciled(run(hashed, generation=2, optimizer=CONSTANT, trainer__steps=500))
-    assert said(decision, "EditPending")[0].startswith("trainer.steps is 500 but was 300")
+    assert messages(decision, "EditPending")[0].startswith("trainer.steps is 500 but was 300")
     assert decision.status.edit.fields == ["trainer.steps"]
 
 

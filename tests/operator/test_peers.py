@@ -9,7 +9,8 @@ import pytest
 from halcyon_operator.decide.peers import MAX_PODS
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.model.decision import Decision
-from tests.operator.builders import at, changed, deleted, disrupted, ended, jobset, observed, pod, run
+from tests.document_changes import changed
+from tests.operator.builders import at, deleted, disrupted, ended, jobset, observed, pod, run
 from tests.operator.test_attempts import deletions
 from tests.operator.test_nodes import status
 

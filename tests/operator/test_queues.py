@@ -23,7 +23,8 @@ from halcyon_operator.objects.jobset import build_jobset
 from halcyon_operator.objects.kueue import LABEL_QUEUE
 from halcyon_operator.observe.runs import parse_run_view
 from halcyon_operator.observe.workloads import Workloads, newest, parse_workload
-from tests.operator.builders import PLATFORM, at, changed, deleted, ended, head, jobset, observed, pod, report, rfc, run, termination
+from tests.document_changes import changed
+from tests.operator.builders import PLATFORM, at, deleted, ended, head, jobset, observed, pod, report, rfc, run, termination
 
 QUEUED: dict[str, Any] = {"name": "research", "priorityClass": "normal"}
 WITH_KUEUE = replace(PLATFORM, kueue=True)
@@ -31,14 +32,14 @@ WITH_KUEUE = replace(PLATFORM, kueue=True)
 
 def workload(**conditions: Any) -> dict[str, Any]:
     """A Workload with conditions as (status, reason, message, seconds); other fields by path with ``__``."""
-    told = {name: value for name, value in conditions.items() if "__" not in name}
+    plain = {name: value for name, value in conditions.items() if "__" not in name}
     document: dict[str, Any] = {
         "metadata": {"name": "jobset-demo-1-abcde", "creationTimestamp": rfc(0)},
         "spec": {"queueName": "research", "active": True},
         "status": {
             "conditions": [
                 {"type": name, "status": str(truth), "reason": reason, "message": message, "lastTransitionTime": rfc(seconds)}
-                for name, (truth, reason, message, seconds) in told.items()
+                for name, (truth, reason, message, seconds) in plain.items()
             ]
         },
     }
@@ -104,8 +105,8 @@ def leaving(seconds: float, *, saved: bool = False) -> list[dict[str, Any]]:
     """The pods of the first process group after the queue has deleted them."""
     gone = [deleted(pod(1, 0, index), seconds) for index in range(2)]
     for one in gone if saved else ():
-        said = termination("preempted", 42, step=50, said="saved step 50 and left", saved="step")
-        one["status"] = ended(42, seconds + 2, said)
+        ending = termination("preempted", 42, step=50, message="saved step 50 and left", saved="step")
+        one["status"] = ended(42, seconds + 2, ending)
     return gone
 
 
@@ -175,7 +176,7 @@ RESERVED = {"QuotaReserved": (True, "QuotaReserved", "Quota reserved in ClusterQ
 
 
 @pytest.mark.parametrize(
-    ("found", "reason", "told", "stalled"),
+    ("found", "reason", "text", "stalled"),
     [
         (NO_QUOTA, "WaitingForQuota", "insufficient unused quota for cpu in flavor default, 1 more needed", False),
         (workload(), "WaitingForQuota", "does not report what is missing", False),
@@ -226,7 +227,7 @@ RESERVED = {"QuotaReserved": (True, "QuotaReserved", "Quota reserved in ClusterQ
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
-def test_a_queued_run_reports_what_it_waits_for_and_since_when(found: Any, reason: str, told: str, stalled: bool) -> None:
+def test_a_queued_run_reports_what_it_waits_for_and_since_when(found: Any, reason: str, text: str, stalled: bool) -> None:
     story = QueuedRun()
     decision = story.reconcile(20, found)
     assert story.status["phase"] == "Queued"
@@ -234,7 +235,7 @@ def test_a_queued_run_reports_what_it_waits_for_and_since_when(found: Any, reaso
         status, why, message = story.condition(kind)
         assert (status, why) == (truth, reason)
         assert message.startswith(f"waiting in queue research since {rfc(1)}: ")
-        assert told in message
+        assert text in message
     assert story.condition("Stalled")[0] == ("True" if stalled else "False")
     assert story.condition("Reconciling")[0] == ("False" if stalled else "True")
     assert (decision.create, decision.delete) == ((), ()), "its place in the queue must be kept"
@@ -265,8 +266,8 @@ def test_waiting_for_quota_counts_as_capacity_wait() -> None:
 
 def test_waiting_and_admission_are_each_reported_once() -> None:
     story = QueuedRun()
-    told = [event.reason for seconds in (2, 20, 40) for event in story.reconcile(seconds, NO_QUOTA).events]
-    assert told.count("Queued") == 1
+    reasons = [event.reason for seconds in (2, 20, 40) for event in story.reconcile(seconds, NO_QUOTA).events]
+    assert reasons.count("Queued") == 1
     events = story.reconcile(61, held=False).events
     assert [event.message for event in events if event.reason == "Admitted"] == ["Attempt 1 was admitted by queue research after 60 s"]
     assert not [event for event in story.reconcile(62, held=False).events if event.reason in ("Admitted", "Queued")]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
 from halcyon_api import names
-from halcyon_api.save_requests import SaveRequestTaken, request_id
+from halcyon_api.save_requests import request_id
 from halcyon_operator.decide.edits import MAX_ACCEPT_SECONDS, MAX_SAVE_SECONDS
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.spec_hash import RETIRED
 from halcyon_operator.objects.build import build
-from tests.operator.builders import EXHAUSTED, REFUSED, UID, at, ended, head, jobset, observed, pod, report, rfc, run, termination
+from tests.operator.builders import EXHAUSTED, REFUSED, UID, at, ended, head, jobset, observed, pod, rfc, run, termination
 from tests.operator.simulation import SimulatedCluster
 from tests.operator.test_attempts import condition, deletions, kinds, status
+from tests.operator.training import messages, reconcile_training
 
 
 def asked(known: dict[str, Any] | None = None, value: str = "now", **more: Any) -> dict[str, Any]:
@@ -23,18 +25,7 @@ def asked(known: dict[str, Any] | None = None, value: str = "now", **more: Any) 
     return document
 
 
-def reconciled(
-    document: dict[str, Any], *, now: float = 60, step: int = 20, saved: int | None = 10, taken: int | None = None, **more: Any
-) -> Any:
-    requests = None if taken is None else [SaveRequestTaken(id=request_id("restart", f"{UID}/1/{rfc(60)}"), step=taken)]
-    trains = {} if more.pop("stage", "training") == "training" else {"first": None, "resumed": None}
-    told = report(step=step, **trains, **more.pop("told", {})).model_copy(update={"save_requests": requests})
-    seen = {"jobsets": [jobset()], "pods": [pod()], "report": told, "head": head(saved), **more}
-    return reconcile(observed(document, **seen), at(now))
-
-
-def said(decision: Any, reason: str) -> list[str]:
-    return [event.message for event in decision.events if event.reason == reason]
+reconciled = partial(reconcile_training, request_id("restart", f"{UID}/1/{rfc(60)}"))
 
 
 def restart_of(decision: Any) -> dict[str, Any]:
@@ -44,7 +35,7 @@ def restart_of(decision: Any) -> dict[str, Any]:
 def test_a_new_value_requests_a_checkpoint_and_then_a_new_attempt() -> None:
     seen = reconciled(asked())
     assert restart_of(seen) == {"value": "now", "requestedAt": rfc(60), "attempt": 1, "outcome": "waiting"}
-    assert said(seen, "RestartPending") == ["A restart was asked for (now): asking for a checkpoint, from which a new attempt goes on"]
+    assert messages(seen, "RestartPending") == ["A restart was asked for (now): asking for a checkpoint, from which a new attempt goes on"]
     assert condition(seen, "Running") == condition(seen, "Reconciling") == ("True", "RestartPending")
     assert seen.status.condition("Ready").message.endswith("; a restart waits for a checkpoint")
     (ask,) = seen.asks
@@ -64,14 +55,14 @@ def test_a_new_value_requests_a_checkpoint_and_then_a_new_attempt() -> None:
 
     minted = reconcile(observed(asked(saved.status.document()), head=head(22)), at(70))
     assert (minted.status.attempt, minted.status.edit, restart_of(minted)["outcome"]) == (2, None, "restarted")
-    assert said(minted, "Restarted") == ["Attempt 2 follows as was asked for (now), from step 22 on"]
+    assert messages(minted, "Restarted") == ["Attempt 2 follows as was asked for (now), from step 22 on"]
     assert (minted.status.restarts.requested, minted.status.restarts.total) == (1, 1)
 
 
 def test_a_request_is_served_once_until_its_value_changes() -> None:
     done = {"value": "now", "requestedAt": rfc(50), "attempt": 0, "outcome": "restarted"}
     same = reconciled(asked(status(restart=done)))
-    assert (same.delete, same.asks, said(same, "RestartPending")) == ((), (), [])
+    assert (same.delete, same.asks, messages(same, "RestartPending")) == ((), (), [])
     again = reconciled(asked(status(restart=done), "again"))
     assert (restart_of(again)["value"], len(again.asks)) == ("again", 1)
     gone = reconciled(run(status(restart=done)))
@@ -96,17 +87,17 @@ def test_a_restart_needs_no_checkpoint_while_no_process_trains(stage: str) -> No
         begun[0] |= {"endedAt": rfc(50), "cause": "preempted", "message": "evicted"}
     decision = reconciled(asked(status(history=begun)), **more)
     assert deletions(decision) == [("JobSet", "demo-1")]
-    assert said(decision, "RestartPending") == ["A restart was asked for (now): a new attempt is made at once"]
+    assert messages(decision, "RestartPending") == ["A restart was asked for (now): a new attempt is made at once"]
 
 
 @pytest.mark.parametrize(
-    ("told", "taken", "limit"),
+    ("reported", "taken", "limit"),
     [({}, None, MAX_ACCEPT_SECONDS), ({"checkpointError": "denied"}, 21, MAX_ACCEPT_SECONDS), ({}, 21, MAX_SAVE_SECONDS)],
 )
-def test_the_wait_for_a_trainer_that_does_not_save_is_bounded(told: dict[str, Any], taken: int | None, limit: float) -> None:
+def test_the_wait_for_a_trainer_that_does_not_save_is_bounded(reported: dict[str, Any], taken: int | None, limit: float) -> None:
     document = asked(reconciled(asked()).status.document())
-    assert reconciled(document, now=60 + limit - 1, told=told, taken=taken).delete == ()
-    assert deletions(reconciled(document, now=60 + limit, told=told, taken=taken)) == [("JobSet", "demo-1")]
+    assert reconciled(document, now=60 + limit - 1, reported=reported, taken=taken).delete == ()
+    assert deletions(reconciled(document, now=60 + limit, reported=reported, taken=taken)) == [("JobSet", "demo-1")]
 
 
 def test_a_waiting_edit_takes_effect_with_the_restart() -> None:
@@ -122,7 +113,7 @@ def test_a_waiting_edit_takes_effect_with_the_restart() -> None:
 def test_a_run_that_has_not_started_is_not_started_twice() -> None:
     first = reconcile(observed(asked({})), at(60))
     assert (first.status.attempt, restart_of(first)["outcome"]) == (1, "passedOver")
-    assert said(first, "RestartPassedOver") == ["The restart that was asked for (now) is passed over: the run has not begun"]
+    assert messages(first, "RestartPassedOver") == ["The restart that was asked for (now) is passed over: the run has not begun"]
     story = SimulatedCluster(asked({}))
     story.settle()
     assert story.status["attempt"] == 1
@@ -209,7 +200,7 @@ def test_a_restart_request_continues_a_stopped_crash_loop_with_a_new_budget() ->
 
 
 def test_a_requested_restart_of_a_stopped_run_is_not_counted_as_an_edit() -> None:
-    left = pod(**ended(84, 55, termination("rootTaken", 84, said="it is another run's")))
+    left = pod(**ended(84, 55, termination("rootTaken", 84, message="it is another run's")))
     failed = jobset(outcome="Failed", reason=REFUSED)
     stopped = reconcile(observed(run(status()), jobsets=[failed], pods=[left]), at(60))
     assert condition(stopped, "Stalled") == ("True", "CheckpointRootTaken")

@@ -3,16 +3,18 @@ meanwhile."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
 from halcyon_api import names
-from halcyon_api.save_requests import SaveRequestTaken, request_id
+from halcyon_api.save_requests import request_id
 from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import UID, at, head, jobset, observed, pod, report, rfc, run
 from tests.operator.simulation import PODS, SimulatedCluster
 from tests.operator.test_attempts import status
+from tests.operator.training import reconcile_training
 
 NOW = at(60)
 ID = request_id("user", f"{UID}/now")
@@ -24,11 +26,7 @@ def asking(value: str = "now", **known: Any) -> dict[str, Any]:
     return document
 
 
-def reconciled(document: dict[str, Any], *, step: int = 20, taken: int | None = None, saved: int | None = 10, **more: Any) -> Any:
-    requests = None if taken is None else [SaveRequestTaken(id=ID, step=taken)]
-    told = report(step=step).model_copy(update={"save_requests": requests})
-    seen = {"jobsets": [jobset()], "pods": [pod()], "report": told, "head": head(saved), **more}
-    return reconcile(observed(document, **seen), NOW)
+reconciled = partial(reconcile_training, ID)
 
 
 def test_a_new_value_is_recorded_and_requested_from_the_trainer() -> None:

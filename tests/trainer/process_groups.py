@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -173,6 +173,14 @@ class TrainerProcesses:
         if shared.programs is not None and self.root is not None:
             shared.programs.copy_from(self.root, self.document_key)
         return codes
+
+    def ended(self) -> Self:
+        """This process group, after all its processes have ended. A failed wait kills those that still run."""
+        try:
+            self.wait()
+        finally:
+            self.reap()
+        return self
 
     def signal(self, number: signal.Signals, index: int) -> None:
         """Send a signal to one process."""

@@ -12,7 +12,7 @@ import yaml
 
 from halcyon.huggingface.chat_template import chat_template
 from tests.ports import free_port
-from tests.trainer.process_groups import TrainerProcesses, start_processes
+from tests.trainer.process_groups import start_processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.variant]
 REPOSITORY = Path(__file__).parents[2]
@@ -37,17 +37,9 @@ def document(example: str, root: Path, base: Path | None = None, **spec: Any) ->
     return found | {"spec": mine | spec}
 
 
-def ended(group: TrainerProcesses) -> TrainerProcesses:
-    try:
-        group.wait()
-    finally:
-        group.reap()
-    return group
-
-
 def trained(run: dict[str, Any], log: Path) -> list[dict[str, Any]]:
     """The events of an undisturbed training."""
-    leader = ended(start_processes(run, log)).leader
+    leader = start_processes(run, log).ended().leader
     assert leader.report()["cause"] == "completed", leader.noise[-20:]
     return leader.events
 
@@ -57,8 +49,8 @@ def trained_with_a_stop(run: dict[str, Any], log: Path) -> tuple[list[dict[str, 
     stopped = start_processes(run, log / "first")
     stopped.leader.wait_for(lambda events: any(event["event"] == "step" and event["step"] >= 3 for event in events))
     stopped.signal(signal.SIGTERM, 0)
-    first = ended(stopped).leader
-    second = ended(start_processes(run, log / "second", attempt=2)).leader
+    first = stopped.ended().leader
+    second = start_processes(run, log / "second", attempt=2).ended().leader
     assert second.report()["cause"] == "completed", second.noise[-20:]
     return first.events, second.events
 

@@ -24,14 +24,6 @@ def document(root: Path, path: str) -> dict[str, Any]:
     return {**run, "spec": {**run["spec"], "model": {"custom": {"class": path, "config": {"width": 16}}}}}
 
 
-def ended(group: TrainerProcesses) -> TrainerProcesses:
-    try:
-        group.wait()
-    finally:
-        group.reap()
-    return group
-
-
 def test_a_custom_model_trains_and_resumes_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     (tmp_path / "twogram.py").write_text(code)
@@ -41,23 +33,23 @@ def test_a_custom_model_trains_and_resumes_bitwise(tmp_path: Path, monkeypatch: 
         run = document(tmp_path / root, "twogram:TwoGram")
         return start_processes(run, tmp_path / f"{root}-{attempt}", attempt=attempt, own_interpreter=True)
 
-    whole = ended(group("undisturbed")).leader.losses()
+    whole = group("undisturbed").ended().leader.losses()
     assert sorted(whole) == list(range(1, STEPS + 1))
     assert whole[STEPS] < whole[1]
 
     stopped = group("stopped")
     stopped.leader.wait_for(lambda events: any(event.get("step", 0) >= 3 for event in events if event["event"] == "step"))
     stopped.signal(signal.SIGTERM, 0)
-    first = ended(stopped)
+    first = stopped.ended()
     assert first.leader.report()["cause"] == "preempted"
-    second = ended(group("stopped", attempt=2))
+    second = group("stopped", attempt=2).ended()
     assert second.leader.report()["cause"] == "completed"
     assert min(second.leader.losses()) > 3
     assert first.leader.losses() | second.leader.losses() == whole
 
 
 def test_a_custom_class_that_does_not_import_ends_the_run_before_a_device_is_taken(tmp_path: Path) -> None:
-    group = ended(start_processes(document(tmp_path / "root", "nowhere.models:Model"), tmp_path / "world"))
+    group = start_processes(document(tmp_path / "root", "nowhere.models:Model"), tmp_path / "world").ended()
     assert group.leader.popen.returncode == ExitCode.BAD_CONFIGURATION
     report = group.leader.report()
     assert report["cause"] == "badConfiguration"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,3 +178,14 @@ def child_environment(root: Root, **more: str) -> dict[str, str]:
     """The environment of a child process that uses a root."""
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_", "AWS_"))}
     return {**keep, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK_FLAGS, **root.environment, **more}
+
+
+class NeverAnswered:
+    """A request that never gets an answer."""
+
+    def done(self) -> bool:
+        return False
+
+    def result(self, timeout: float) -> None:
+        threading.Event().wait(timeout)
+        raise TimeoutError

@@ -14,7 +14,7 @@ from halcyon.storage.failures import StoreFailure
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head
 from halcyon_api.spec.checkpoint import VerifySpec
 from tests.suite.limits import limit
-from tests.trainer.checkpoint.helpers import OWNER, Root, epoch, mesh, numbers, on, open_root, position, template
+from tests.trainer.checkpoint.helpers import OWNER, NeverAnswered, Root, epoch, mesh, numbers, on, open_root, position, template
 from tests.trainer.checkpoint.test_process_groups import WriterGroup
 
 
@@ -28,7 +28,7 @@ def save(checkpointer: Checkpointer, step: int) -> None:
     checkpointer.finish()
 
 
-class Told:
+class ReadBacks:
     """Records what a checkpointer reports about checkpoints that it read back."""
 
     def __init__(self) -> None:
@@ -46,15 +46,15 @@ class Told:
 
 def test_every_nth_checkpoint_is_read_back_and_the_newest_verified_one_is_kept(root: Root) -> None:
     root = reading(root, 3)
-    told = Told()
-    with open_root(root, callbacks=Callbacks(on_read_back=told.take)) as checkpointer:
+    read_backs = ReadBacks()
+    with open_root(root, callbacks=Callbacks(on_read_back=read_backs.take)) as checkpointer:
         for step in range(1, 6):
             save(checkpointer, step)
             if step == 3:
-                assert told.next() == (3, None)
+                assert read_backs.next() == (3, None)
         assert {entry.step: entry.verification for entry in list_checkpoints(root.spec).committed} == {5: None, 4: None, 3: "passed"}
         save(checkpointer, 6)
-        assert told.next() == (6, None)
+        assert read_backs.next() == (6, None)
         save(checkpointer, 7)
     assert {entry.step: entry.verification for entry in list_checkpoints(root.spec).committed} == {7: None, 6: "passed"}
     assert not [path for path in root.files() if "/checks/" in str(path)]
@@ -72,13 +72,13 @@ def test_a_checkpoint_damaged_after_its_commit_is_set_aside_and_a_new_save_is_re
         return read_back(store, entry, files, **options)
 
     monkeypatch.setattr("halcyon.checkpoint.readback.read_back", spoil)
-    told = Told()
-    with open_root(root, callbacks=Callbacks(on_read_back=told.take)) as checkpointer:
+    read_backs = ReadBacks()
+    with open_root(root, callbacks=Callbacks(on_read_back=read_backs.take)) as checkpointer:
         save(checkpointer, 1)
         assert not checkpointer.due(0)
         save(checkpointer, 2)
         reason = "data/weight/c/0/1 does not have the hash that the manifest names"
-        assert told.next() == (2, reason)
+        assert read_backs.next() == (2, reason)
         assert [(bad["step"], bad["reason"]) for bad in root.head["bad"]] == [(2, reason)]
         assert [entry["step"] for entry in root.head["committed"]] == [1]
         assert checkpointer.due(0), "the damage, not the time, must request a save"
@@ -96,7 +96,7 @@ def test_neither_a_save_nor_the_end_of_the_run_waits_for_the_read_back(file_root
 
     def hang(store: Any, entry: CommittedStep, file: Any) -> bytes:
         begun.set()
-        store._wait(_Never)
+        store._wait(NeverAnswered)
         return b""
 
     monkeypatch.setattr(readback, "read_file", hang)
@@ -107,17 +107,6 @@ def test_neither_a_save_nor_the_end_of_the_run_waits_for_the_read_back(file_root
             save(checkpointer, step)
         assert {entry.step: entry.verification for entry in list_checkpoints(root.spec).committed} == {4: None, 3: None, 1: "wanted"}
     assert checkpointer.last_error is None
-
-
-class _Never:
-    """A request that never gets an answer."""
-
-    def done(self) -> bool:
-        return False
-
-    def result(self, timeout: float) -> None:
-        threading.Event().wait(timeout)
-        raise TimeoutError
 
 
 def test_a_store_that_does_not_answer_is_no_damage(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,9 +134,14 @@ def test_every_process_reads_what_it_wrote(file_root: Root, victim: int) -> None
     shardings = {"weight": ["fsdp"], "half": [None, "fsdp"], "bias": [], "counts": ["fsdp"]}
     with WriterGroup(root, 4, steps=4, shardings=shardings, readBack=victim) as group:
         assert group.run() == [0] * 4, group.children[0].noise()
-        told = group.told("readBack")
+        read_backs = group.events_of("readBack")
     reason = f"data/weight/c/{victim}/0 does not have the hash that the manifest names"
-    assert told == [[{"event": "readBack", "step": 2, "damage": reason}, {"event": "readBack", "step": 4, "damage": None}], [], [], []]
+    assert read_backs == [
+        [{"event": "readBack", "step": 2, "damage": reason}, {"event": "readBack", "step": 4, "damage": None}],
+        [],
+        [],
+        [],
+    ]
     assert [bad["step"] for bad in root.head["bad"]] == [2]
     assert [(entry["step"], entry.get("verification")) for entry in root.head["committed"]] == [(4, "passed"), (3, None)]
 

@@ -21,7 +21,19 @@ from halcyon_api.checkpoint_documents import HEAD_KEY
 from halcyon_api.exit_codes import ExitCode
 from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
-from tests.trainer.checkpoint.helpers import REPOSITORY, Root, child_environment, fill, mesh, numbers, on, open_root, position, template
+from tests.trainer.checkpoint.helpers import (
+    REPOSITORY,
+    NeverAnswered,
+    Root,
+    child_environment,
+    fill,
+    mesh,
+    numbers,
+    on,
+    open_root,
+    position,
+    template,
+)
 
 SAVED = {"a": np.zeros(3, np.float32), "b": np.zeros(2, np.int32)}
 
@@ -158,7 +170,7 @@ def test_closing_abandons_the_save_in_flight(file_root: Root, monkeypatch: pytes
 
     def hang(tail: Any, store: Store, key: str, start: int) -> Any:
         reached.set()
-        store._wait(lambda: _Never())
+        store._wait(NeverAnswered)
         return tail(store, key, start)
 
     mend = unplug(monkeypatch, "tail", hang)
@@ -172,17 +184,6 @@ def test_closing_abandons_the_save_in_flight(file_root: Root, monkeypatch: pytes
     mend()
     fill(file_root, 2)
     assert list_checkpoints(file_root.spec).unfinished == ()
-
-
-class _Never:
-    """A request that never gets an answer."""
-
-    def done(self) -> bool:
-        return False
-
-    def result(self, timeout: float) -> None:
-        threading.Event().wait(timeout)
-        raise TimeoutError
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from halcyon.cli.main import app
 from halcyon_api.exit_codes import ExitCode
 from tests.arrays import load_arrays
 from tests.trainer.huggingface.folders import GOLDENS, tensors_of
-from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
+from tests.trainer.process_groups import run_document, start_processes
 
 pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parents[3] / "examples" / "lora-qwen3.yaml"
@@ -51,16 +51,8 @@ def document(root: Path) -> dict[str, Any]:
     return found
 
 
-def ended(group: TrainerProcesses) -> TrainerProcesses:
-    try:
-        group.wait()
-    finally:
-        group.reap()
-    return group
-
-
 def test_an_adapter_resumes_bitwise_and_is_exported_merged_and_alone(tmp_path: Path) -> None:
-    whole = ended(start_processes(document(tmp_path / "whole"), tmp_path / "whole-log"))
+    whole = start_processes(document(tmp_path / "whole"), tmp_path / "whole-log").ended()
     expected = whole.leader.losses()
     assert sorted(expected) == list(range(1, STEPS + 1)), whole.leader.noise[-20:]
     assert expected[STEPS] < expected[1]
@@ -69,8 +61,8 @@ def test_an_adapter_resumes_bitwise_and_is_exported_merged_and_alone(tmp_path: P
     stopped = start_processes(run, tmp_path / "first")
     stopped.leader.wait_for(lambda events: any(event["event"] == "step" and event["step"] >= 3 for event in events))
     stopped.signal(signal.SIGTERM, 0)
-    first = ended(stopped).leader
-    second = ended(start_processes(run, tmp_path / "second", attempt=2)).leader
+    first = stopped.ended().leader
+    second = start_processes(run, tmp_path / "second", attempt=2).ended().leader
     assert second.report()["cause"] == "completed", second.noise[-20:]
     assert first.losses() | second.losses() == expected
 
