@@ -107,9 +107,9 @@ class Runs:
                         *self._kind, name, document, dry_run="All", _request_timeout=_TIMEOUT_SECONDS
                     )
                 except ApiException as error:
-                    said = _message(error)
-                    if error.status in (400, 422) or (error.status == 403 and "denied" in said):  # rejected by the schema, or by a policy
-                        return said
+                    detail = _message(error)
+                    if error.status in (400, 422) or (error.status == 403 and "denied" in detail):  # rejected by the schema, or by a policy
+                        return detail
                     if error.status not in (403, 409):
                         raise
                     if error.status == 409:  # its status was written meanwhile

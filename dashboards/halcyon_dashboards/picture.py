@@ -125,12 +125,12 @@ def _named(legend: str, labels: Mapping[str, str]) -> str:
 
 def _number(series: Sequence[Series], panel: Mapping[str, Any], unit: str, width: int, height: int) -> str:
     if not series:
-        said = "no data"
+        caption = "no data"
     elif panel["options"].get("textMode") == "name":
-        said = series[-1].name
+        caption = series[-1].name
     else:
-        said = amount(series[-1].points[-1][1], unit)
-    return f'<text x="{width / 2}" y="{height / 2 + 22}" font-size="26" text-anchor="middle">{escape(said)}</text>'
+        caption = amount(series[-1].points[-1][1], unit)
+    return f'<text x="{width / 2}" y="{height / 2 + 22}" font-size="26" text-anchor="middle">{escape(caption)}</text>'
 
 
 def _graph(series: Sequence[Series], defaults: Mapping[str, Any], width: int, height: int, start: float, end: float) -> str:

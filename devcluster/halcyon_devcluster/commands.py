@@ -57,8 +57,8 @@ def run(
         with log.open("a") as sink:
             sink.write(f"$ {' '.join(words)}\n{output}{errors}")
     if done.returncode != 0:
-        words_said = (errors.strip() or output.strip())[-_LAST_WORDS:]
-        raise DevclusterError(f"`{' '.join(words[:8])}` failed with status {done.returncode}: {words_said}")
+        last_words = (errors.strip() or output.strip())[-_LAST_WORDS:]
+        raise DevclusterError(f"`{' '.join(words[:8])}` failed with status {done.returncode}: {last_words}")
     return output
 
 

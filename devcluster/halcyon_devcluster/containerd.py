@@ -110,9 +110,9 @@ class Ctr:
                 process.stdin.close()
             except BrokenPipeError:
                 pass  # the client's output, read below, has the reason
-            said = process.stdout.read().decode(errors="replace")
+            failure = process.stdout.read().decode(errors="replace")
         if process.returncode != 0:
-            raise DevclusterError(f"containerd did not take the image {name}: {said.strip()[-1000:]}")
+            raise DevclusterError(f"containerd did not take the image {name}: {failure.strip()[-1000:]}")
         self("images", "label", name, f"{IMAGE_ID_LABEL}={image_id}")
 
     def containers(self, namespace: str, pod: str, container: str | None = None) -> list[str]:

@@ -86,8 +86,8 @@ class Faults:
     def node_ready(self) -> bool:
         """Whether every node is Ready."""
         path = '{.items[*].status.conditions[?(@.type=="Ready")].status}'
-        said = self.cluster.kubectl("get", "nodes", f"--output=jsonpath={path}").split()
-        return bool(said) and set(said) == {"True"}
+        answers = self.cluster.kubectl("get", "nodes", f"--output=jsonpath={path}").split()
+        return bool(answers) and set(answers) == {"True"}
 
     def kill_container(self, namespace: str, pod: str, container: str | None = None) -> None:
         """SIGKILL the main process of a pod's container, like the kernel when memory runs out.

@@ -30,12 +30,12 @@ def forwarded(kubectl: Kubectl, namespace: str, target: str, port: int) -> Itera
     command = [kubectl.program, "--kubeconfig", kubectl.kubeconfig, "port-forward", "--namespace", namespace, target, f":{port}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True) as process:
         try:
-            said = []
+            lines = []
             for line in process.stdout or ():
-                said.append(line.strip())
+                lines.append(line.strip())
                 if found := _LINE.search(line):
                     yield f"http://127.0.0.1:{found[1]}"
                     return
-            raise DevclusterError(f"Port {port} of {namespace}/{target} cannot be forwarded: {' '.join(said)[-500:]}")
+            raise DevclusterError(f"Port {port} of {namespace}/{target} cannot be forwarded: {' '.join(lines)[-500:]}")
         finally:
             process.terminate()

@@ -64,10 +64,10 @@ class Kubectl:
         """Whether the object exists and its condition is True."""
         path = f'{{.status.conditions[?(@.type=="{condition}")].status}}'
         try:
-            said = self("get", kind, name, "--namespace", namespace, f"--output=jsonpath={path}", _short_timeout())
+            answer = self("get", kind, name, "--namespace", namespace, f"--output=jsonpath={path}", _short_timeout())
         except DevclusterError:
             return False
-        return said == "True"
+        return answer == "True"
 
     def node_ready(self, node: str, since: datetime) -> bool:
         """Whether a node is Ready and its kubelet has renewed the node's lease since `since` (time-zone aware).

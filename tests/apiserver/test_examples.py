@@ -44,15 +44,15 @@ def test_the_object_store_is_accepted(api_server: ControlPlane, shared_namespace
     manifests = [found for path in (EXAMPLES / "object-store").glob("*.yaml") for found in load(path) if found["kind"] != "Namespace"]
     moved = [in_namespace(manifest, shared_namespace) for manifest in manifests if manifest["metadata"]["namespace"] == "training"]
     arguments = ["create", "--dry-run=server", "--filename=-", "--warnings-as-errors", "--validate=strict"]
-    said = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all(moved))
-    assert said.count("created (server dry run)") == len(moved) > 0
+    output = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all(moved))
+    assert output.count("created (server dry run)") == len(moved) > 0
 
 
 def test_the_server_of_the_example_is_accepted(api_server: ControlPlane, shared_namespace: str) -> None:
     moved = [in_namespace(manifest, shared_namespace) for manifest in load(EXAMPLES / "chat" / "serve.yaml")]
     arguments = ["create", "--dry-run=server", "--filename=-", "--warnings-as-errors", "--validate=strict"]
-    said = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all(moved))
-    assert said.count("created (server dry run)") == len(moved) == 3
+    output = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all(moved))
+    assert output.count("created (server dry run)") == len(moved) == 3
 
 
 def test_the_chain_of_the_example_is_accepted(api: Api, api_server: ControlPlane, shared_namespace: str) -> None:
@@ -62,8 +62,8 @@ def test_the_chain_of_the_example_is_accepted(api: Api, api_server: ControlPlane
     assert kinds.count("TrainingRun") >= 4
     assert {"Job", "Deployment", "Service", "HorizontalPodAutoscaler"} <= set(kinds)
     arguments = ["create", "--dry-run=server", "--filename=-", "--warnings-as-errors", "--validate=strict"]
-    said = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all([in_namespace(one, shared_namespace) for one in built]))
-    assert said.count("created (server dry run)") == len(built)
+    output = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all([in_namespace(one, shared_namespace) for one in built]))
+    assert output.count("created (server dry run)") == len(built)
 
 
 @pytest.mark.parametrize("everywhere", [True, False], ids=["cluster", "namespace"])

@@ -62,12 +62,12 @@ class Limited:
 
     def apply(self, namespace: str, *, dry_run: bool = True, **changes: Any) -> str:
         """Apply a run. Returns the API server's error if it rejects it, or ""."""
-        return self._said(namespace, document(**changes), dry_run)
+        return self._answer(namespace, document(**changes), dry_run)
 
     def default(self, namespace: str, spec: dict[str, Any], *, dry_run: bool = True) -> str:
         """The same for defaults."""
         frame = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "default"}}
-        return self._said(namespace, frame | {"spec": spec}, dry_run)
+        return self._answer(namespace, frame | {"spec": spec}, dry_run)
 
     def release_with(self, limits: dict[str, Any]) -> list[dict[str, Any]]:
         """The objects of a release that limits both namespaces."""
@@ -98,9 +98,9 @@ class Limited:
         elsewhere = "elsewhere.example/trainer:1"
         until(
             lambda: all(
-                "is not allowed in namespace" in said
+                "is not allowed in namespace" in answer
                 for namespace in (self.team, self.others)
-                for said in (
+                for answer in (
                     self.apply(namespace, metadata__name="new", spec__image=elsewhere),
                     self.default(namespace, {"image": elsewhere}),
                 )
@@ -109,7 +109,7 @@ class Limited:
             failure=lambda: "the policies do not come into force",
         )
 
-    def _said(self, namespace: str, found: dict[str, Any], dry_run: bool) -> str:
+    def _answer(self, namespace: str, found: dict[str, Any], dry_run: bool) -> str:
         # Server-side apply, because client-side apply stores the whole document in an annotation, which is too small for a large one.
         try:
             self._api.apply(found, namespace, dry_run=dry_run)
@@ -302,8 +302,8 @@ def _named(paths: list[list[str]]) -> list[dict[str, Any]]:
 
 
 def test_an_empty_list_allows_no_value(limited: Limited) -> None:
-    said = limited.apply(limited.others, spec__image="registry.example/halcyon/trainer:1")
-    assert f"is not allowed in namespace {limited.others}; leave it out for the trainer that belongs to the operator" in said
+    answer = limited.apply(limited.others, spec__image="registry.example/halcyon/trainer:1")
+    assert f"is not allowed in namespace {limited.others}; leave it out for the trainer that belongs to the operator" in answer
     assert limited.apply(limited.others) == ""
 
 

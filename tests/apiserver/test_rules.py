@@ -77,17 +77,17 @@ def test_the_api_server_and_the_parser_agree_on_tables_of_values(api: Api, share
     differing: list[str] = []
     for changes in grids():
         run = document(**{"spec__trainer__batchSize": 46080, **changes})
-        told = ""
+        answer = ""
         try:
             parsed = parse_run(run)
-            told = "; ".join(str(problem) for problem in find_problems(parsed.spec) if problem.field.startswith("spec.mesh"))
+            answer = "; ".join(str(problem) for problem in find_problems(parsed.spec) if problem.field.startswith("spec.mesh"))
         except InvalidRun as error:
-            told = str(error)
+            answer = str(error)
         try:
             api.create(run, shared_namespace, dry_run=True)
             refused = ""
         except Refused as error:
             refused = str(error)
-        if bool(told) != bool(refused):
-            differing.append(f"{changes}: {told or 'taken'} / {refused or 'taken'}")
+        if bool(answer) != bool(refused):
+            differing.append(f"{changes}: {answer or 'taken'} / {refused or 'taken'}")
     assert differing == []

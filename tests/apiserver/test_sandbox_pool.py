@@ -229,8 +229,8 @@ def test_a_pool_that_cannot_be_used_is_reported_before_a_model_is_read(
 ) -> None:
     here = f"namespace {places[1]}"
     options = ("--sandbox-namespace", places[1], "--sandbox-pool")
-    said = evaluated(tmp_path, *options, "other")
-    assert said.startswith(f"the sandbox pool other in {here}: there is no such SandboxWarmPool")
+    printed = evaluated(tmp_path, *options, "other")
+    assert printed.startswith(f"the sandbox pool other in {here}: there is no such SandboxWarmPool")
     role = account.objects["Role"]
     api.patch(role, {"rules": role["rules"][:-1]}, places[1])
     missing = f"the sandbox pool programs in {here}: this user may not get pods/exec, create pods/exec; bind a Role"
@@ -266,5 +266,5 @@ def test_a_cluster_without_agent_sandbox_is_reported_before_a_model_is_read(
 def test_the_example_is_accepted(agent_sandbox: None, api_server: ControlPlane, places: tuple[str, str]) -> None:
     found = sandboxes.example(*places)
     arguments = ["create", "--dry-run=server", "--filename=-", "--warnings-as-errors", "--validate=strict"]
-    said = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all(found))
-    assert said.count("created (server dry run)") == len(found) == 6
+    printed = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all(found))
+    assert printed.count("created (server dry run)") == len(found) == 6

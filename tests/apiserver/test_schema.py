@@ -125,8 +125,8 @@ def test_a_batch_that_does_not_divide_is_reported_by_the_operator_and_not_at_app
     api.create(run, shared_namespace, dry_run=True)
     view = parse_run_view(run)
     assert view.spec is None, "the operator must make no attempt of it"
-    told = "; ".join(map(str, find_problems(parse_run(run).spec)))
-    assert sentence in told
+    sentences = "; ".join(map(str, find_problems(parse_run(run).spec)))
+    assert sentence in sentences
     assert sentence in "; ".join(view.problems)
 
 

@@ -166,13 +166,13 @@ def test_policy_of_the_trainers(render: Render) -> None:
         spec = policy["spec"]
         assert selects(spec["podSelector"], trainer)
         assert spec["policyTypes"] == ["Ingress"]
-        peers, told = spec["ingress"]
+        peers, scrapes = spec["ingress"]
         assert "ports" not in peers
         assert "namespaceSelector" not in peers["from"][0], "only pods of the same namespace"
         assert selects(peers["from"][0]["podSelector"], trainer)
-        assert selects(told["from"][0]["podSelector"], operator)
-        assert told["from"][0]["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "halcyon-system"}}
-        assert told["ports"] == [{"port": "telemetry", "protocol": "TCP"}]
+        assert selects(scrapes["from"][0]["podSelector"], operator)
+        assert scrapes["from"][0]["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "halcyon-system"}}
+        assert scrapes["ports"] == [{"port": "telemetry", "protocol": "TCP"}]
     assert len(of_kind(render(networkPolicy=ON | {"trainers": {"enabled": False}}, watchNamespaces=["a"]), "NetworkPolicy")) == 1
 
 

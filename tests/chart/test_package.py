@@ -59,8 +59,8 @@ def test_only_the_image_of_the_section_changes(script: ModuleType) -> None:
 
 
 def test_a_missing_or_failing_helm_is_reported(script: ModuleType, tmp_path: Path) -> None:
-    for helm, told in (("helm-that-is-not-there", "install Helm, or give --helm PROGRAM"), ("false", "Helm made no package")):
-        with pytest.raises(SystemExit, match=told):
+    for helm, sentence in (("helm-that-is-not-there", "install Helm, or give --helm PROGRAM"), ("false", "Helm made no package")):
+        with pytest.raises(SystemExit, match=sentence):
             script.main(["--operator", "o:1", "--trainer", "t:1", "--destination", str(tmp_path), "--helm", helm])
 
 

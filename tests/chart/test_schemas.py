@@ -97,10 +97,10 @@ def test_a_misspelt_field_is_found(render: Render, schemas: Path, kind: str, pla
     for part in place:
         node = node[part]
     node[field] = "x"
-    (said,) = faults([found], schemas)
-    assert field in said
+    (fault,) = faults([found], schemas)
+    assert field in fault
 
 
 def test_a_kind_without_a_schema_is_found(schemas: Path) -> None:
-    (said,) = faults([{"apiVersion": "other.example/v1", "kind": "Other", "metadata": {"name": "x"}}], schemas)
-    assert "could not find schema for Other" in said
+    (fault,) = faults([{"apiVersion": "other.example/v1", "kind": "Other", "metadata": {"name": "x"}}], schemas)
+    assert "could not find schema for Other" in fault

@@ -42,7 +42,7 @@ def test_runs_come_in_the_order_of_after() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chain", "said"),
+    ("chain", "sentence"),
     [
         (edited("chat-finetune", after={"run": "chat-data"}), "chat-finetune and chat-pretrain come both after chat-data; give each run"),
         (edited("chat-finetune", after={"run": "other"}), "run chat-finetune comes after other, which is not in the chain"),
@@ -54,8 +54,8 @@ def test_runs_come_in_the_order_of_after() -> None:
         ([one for one in CHAIN if one["spec"].get("task")][:1], "no run of the chain trains; give at least one document"),
     ],
 )
-def test_runs_that_are_no_chain_are_rejected(chain: list[dict[str, Any]], said: str) -> None:
-    with pytest.raises(Broken, match=said):
+def test_runs_that_are_no_chain_are_rejected(chain: list[dict[str, Any]], sentence: str) -> None:
+    with pytest.raises(Broken, match=sentence):
         in_order(chain)
 
 

@@ -43,16 +43,18 @@ def folder(request: pytest.FixtureRequest) -> Path:
 def address(folder: Path, tmp_path: Path) -> Iterator[str]:
     """The page of the last model, served as `make chat` serves it."""
     model = model_of(stages(read_chain(REPOSITORY / "examples" / "chat"), folder, [])).name
-    said = tmp_path / "server.txt"
+    output = tmp_path / "server.txt"
     command = [sys.executable, "-m", "halcyon_cli.main", "serve", str(folder / model), "--name", model, "--port", "0"]
-    with said.open("wb") as file:
+    with output.open("wb") as file:
         server = subprocess.Popen(command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, stdout=file, stderr=file)
     try:
         until(
-            lambda: SERVING.search(said.read_text()) is not None or server.poll() is not None, timeout_seconds=120, failure=said.read_text
+            lambda: SERVING.search(output.read_text()) is not None or server.poll() is not None,
+            timeout_seconds=120,
+            failure=output.read_text,
         )
-        found = SERVING.search(said.read_text())
-        assert found is not None, said.read_text()
+        found = SERVING.search(output.read_text())
+        assert found is not None, output.read_text()
         yield found[1]
     finally:
         server.terminate()

@@ -121,8 +121,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(403, {"message": "no watches"})
             return
         self._stream()
-        while (told := events.get()) is not None:
-            self._chunk(json.dumps(told) + "\n")
+        while (change := events.get()) is not None:
+            self._chunk(json.dumps(change) + "\n")
         self.wfile.write(b"0\r\n\r\n")
 
     def _log(self, name: str, query: dict[str, list[str]]) -> None:

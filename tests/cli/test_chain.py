@@ -99,7 +99,7 @@ def test_a_chain_is_followed_backwards_and_its_cost_is_chips_times_hours_times_p
         assert words in text, words
 
 
-def test_what_is_missing_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
+def test_what_is_missing_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     lost = trained(tmp_path, "lost", from_run="gone", from_root=f"file://{tmp_path / 'gone'}")
     found = card(lost.root)
     assert [stage["run"] for stage in found["stages"]] == ["lost"]
@@ -231,19 +231,19 @@ def test_answers_of_reinforcement_learning_are_shown_with_their_rewards(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "sentence"),
     [
         (("{tmp}/empty",), "has no history, no checkpoint and no results"),
         (("{tmp}/base", "--results", "{tmp}/empty"), "give the folder of `halcyon eval --results FOLDER`"),
         (("{tmp}/base", "--price", "-1"), "--price"),
     ],
 )
-def test_errors_are_one_sentence(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+def test_errors_are_one_sentence(words: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
     trained(tmp_path, "base")
     (tmp_path / "empty").mkdir()
     shown = run(*(word.format(tmp=tmp_path) for word in words))
     assert shown.exit_code != 0
-    assert said in shown.stderr
+    assert sentence in shown.stderr
     for option in ("--csv", "--svg", "--file"):
         assert "with --chain, give --html, --markdown or --json" in run(tmp_path / "base", option, tmp_path / "file").stderr
     plain = CliRunner().invoke(app, ["report", str(tmp_path / "base"), "--price", "2"])

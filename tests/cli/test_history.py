@@ -113,14 +113,14 @@ def test_the_status_of_a_root(folder: Path) -> None:
 
 def test_errors_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for words, said in (
+    for words, sentence in (
         (("report", tmp_path / "empty"), "has no history"),
         (("compare", "absent.yaml"), "absent.yaml"),
         (("report", "some-run", "--csv", "-"), "--html and --csv need the checkpoint root of run some-run"),
     ):
         result = run(*words)
         assert result.exit_code != 0
-        assert said in result.stderr
+        assert sentence in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1
 
 

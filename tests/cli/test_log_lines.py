@@ -49,8 +49,8 @@ def test_endless_lines_do_not_delay_the_search_for_new_pods() -> None:
             self.now += 0.25
             return "a pod" if self.now == 1.0 else LogLine(f"2026-03-01T12:00:{59 - self.now * 4:04.1f}Z", "a", "", {})
 
-    lines, told = Endless(), []
-    found = come(lines, 2.0, lambda thing: told.append((lines.now, thing)), clock=lambda: lines.now)
-    assert told == [(1.0, "a pod")]
+    lines, seen = Endless(), []
+    found = come(lines, 2.0, lambda thing: seen.append((lines.now, thing)), clock=lambda: lines.now)
+    assert seen == [(1.0, "a pod")]
     assert len(found) == 7
     assert [line.time for line in found] == sorted(line.time for line in found)

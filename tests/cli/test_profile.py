@@ -43,9 +43,9 @@ class FakeRuns:
 @pytest.mark.parametrize(("options", "asked"), [((), ["run-0"]), (("--all",), ["run-0", "run-1"])])
 def test_one_process_or_all_running_ones_are_asked(monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], asked: list[str]) -> None:
     monkeypatch.setattr(request_commands, "Runs", FakeRuns)
-    said = CliRunner().invoke(app, ["profile", "run", "--steps", "5", *options])
-    assert said.exit_code == 0, said.output
-    assert said.output.splitlines() == [
+    result = CliRunner().invoke(app, ["profile", "run", "--steps", "5", *options])
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines() == [
         *(f"{pod}: halcyon profile-here --steps 5 --port 9500" for pod in asked),
         "then: halcyon show profile ROOT",
     ]
@@ -54,9 +54,9 @@ def test_one_process_or_all_running_ones_are_asked(monkeypatch: pytest.MonkeyPat
 def test_a_run_without_pods_has_no_step_to_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_commands, "Runs", FakeRuns)
     monkeypatch.setattr(FakeRuns, "phases", ("Pending",))
-    said = CliRunner().invoke(app, ["profile", "run"])
-    assert said.exit_code == 1
-    assert "run run has no running pod" in said.output
+    result = CliRunner().invoke(app, ["profile", "run"])
+    assert result.exit_code == 1
+    assert "run run has no running pod" in result.output
 
 
 def test_the_process_of_this_pod_is_asked_with_its_token() -> None:

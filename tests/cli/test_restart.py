@@ -29,13 +29,13 @@ def value_of(server: Server) -> str:
     return value
 
 
-def send_states(server: Server, *told: tuple[str, str, int], value: str = "") -> threading.Thread:
+def send_states(server: Server, *states: tuple[str, str, int], value: str = "") -> threading.Thread:
     """Send these states of the restart once the command watches."""
 
     def tell() -> None:
         server.watched.get(timeout=limit(20))
         asked = value_of(server)
-        for number, (phase, outcome, attempt) in enumerate(told):
+        for number, (phase, outcome, attempt) in enumerate(states):
             server.events.put(event("MODIFIED", seen(6 + number, phase, value or asked, outcome, attempt)))
 
     thread = threading.Thread(target=tell, daemon=True)

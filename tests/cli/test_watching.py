@@ -35,11 +35,11 @@ class Story:
 
     def watch(self, version: str) -> Iterator[dict[str, Any]]:
         self.done.append(f"watch from {version}")
-        for told in next(self._happens):
-            if isinstance(told, Exception):
-                raise told
-            assert isinstance(told, dict)
-            yield told
+        for item in next(self._happens):
+            if isinstance(item, Exception):
+                raise item
+            assert isinstance(item, dict)
+            yield item
 
     def pause(self) -> None:
         self.done.append("pause")
@@ -50,8 +50,8 @@ class Story:
 
 
 def test_the_run_is_read_once_and_then_watched() -> None:
-    told = [event("MODIFIED", run(6)), event("BOOKMARK", run(7)), event("MODIFIED", run(9))]
-    story = Story(run(5), told)
+    changes = [event("MODIFIED", run(6)), event("BOOKMARK", run(7)), event("MODIFIED", run(9))]
+    story = Story(run(5), changes)
     assert story.first(3) == ["5", "6", "9"]
     assert story.done == ["look", "watch from 5"]
 

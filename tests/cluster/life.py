@@ -83,7 +83,7 @@ class Life(Story):
             return True if progress is not None and progress.tokens_per_second else None
 
         self._wait(has_a_speed, 120, "the status does not say how fast it trains")
-        said = self._pool.submit(self._halcyon, "status", NAME), self._pool.submit(self._halcyon, "top")
+        shown = self._pool.submit(self._halcyon, "status", NAME), self._pool.submit(self._halcyon, "top")
         before = self._life.observations.clock()
         page = self._kubectl.pod_http(self._path.place.runs, self._life.running_pod(0).name, TRAINER_PORT, "/metrics")
         after = self._life.observations.clock()
@@ -91,7 +91,7 @@ class Life(Story):
         self._life.wait_for_step(int(saved.split()[-1]))
         between = self._step_at(before), self._step_at(after)
         tokenized = (tuple(_tokenized(lines)) for lines in (built.lines, self._life.lines()))
-        return Began(built.status, *tokenized, *(one.result() for one in said), saved, page, between, self._drift())
+        return Began(built.status, *tokenized, *(one.result() for one in shown), saved, page, between, self._drift())
 
     @stage
     def evicted(self) -> Recovered:
@@ -134,16 +134,16 @@ class Life(Story):
         """A field whose change needs a new attempt is edited in git."""
         attempt, _ = self._settled()
         self._document["spec"]["checkpoint"]["keep"] = 4
-        said = self._diff(1, self._document)
+        output = self._diff(1, self._document)
         self._git([self._document]).apply()
         self._wait(lambda: self._group()[0] > attempt or None, 300, "there is no new attempt after an edit")
         self._settled()
-        return Edited(said, self._status)
+        return Edited(output, self._status)
 
     @stage
     def suspended(self) -> Suspended:
         """The run is suspended, its newest checkpoint is damaged, and it gets its final number of steps."""
-        said = self._halcyon("suspend", NAME, "--wait")
+        output = self._halcyon("suspend", NAME, "--wait")
         status = self._life.wait_for_phase("Suspended").status
         document = copy.deepcopy(self._document)
         document["spec"]["suspend"] = True
@@ -159,8 +159,8 @@ class Life(Story):
         steps = damaged.step // SAVE_EVERY * SAVE_EVERY + 2 * SAVE_EVERY + SAVE_EVERY // 2
         self._document["spec"]["trainer"]["steps"] = steps
         ending = self._diff(1, self._document)
-        said_of = (one.result() for one in (refused, same, frozen, invalid))
-        return Suspended(said, status, page, *said_of, ending, drift, damaged, older, steps)
+        outputs = (one.result() for one in (refused, same, frozen, invalid))
+        return Suspended(output, status, page, *outputs, ending, drift, damaged, older, steps)
 
     @stage
     def ended(self) -> Ended:
@@ -176,8 +176,8 @@ class Life(Story):
         over = self._pool.submit(self._diff, 1, _with_trainer(self._document, logEverySteps=2))
         profile = "--output=jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}"
         restricted = self._kubectl("get", "namespace", self._path.place.runs, profile)
-        said = followed, json.loads(report.result()), shown.result(), over.result()
-        return Ended(ended.status, ended.lines, *said, self._drift(), restricted)
+        outputs = followed, json.loads(report.result()), shown.result(), over.result()
+        return Ended(ended.status, ended.lines, *outputs, self._drift(), restricted)
 
     @property
     def steps(self) -> int:

@@ -57,11 +57,11 @@ class Edited:
     """An edit while the run trains.
 
     Attributes:
-        said: Output of `diff` before the edit.
+        output: Output of `diff` before the edit.
         status: The run's status when the new attempt trained.
     """
 
-    said: str
+    output: str
     status: TrainingRunStatus
 
 
@@ -70,7 +70,7 @@ class Suspended:
     """The suspended run.
 
     Attributes:
-        said: Output of `suspend --wait`.
+        output: Output of `suspend --wait`.
         status: The run's status.
         page: The operator's metrics.
         refused: Output of the command `checkpoint`.
@@ -81,7 +81,7 @@ class Suspended:
         steps: The final number of steps.
     """
 
-    said: str
+    output: str
     status: TrainingRunStatus
     page: str
     refused: str

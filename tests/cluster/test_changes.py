@@ -154,9 +154,9 @@ def test_a_status_that_is_wiped_costs_one_attempt_and_wrong_types_are_refused(ru
 
 def refused(runs: Runs, *arguments: str) -> str:
     """The API server's error for a command, in one line."""
-    with pytest.raises(DevclusterError) as said:
+    with pytest.raises(DevclusterError) as caught:
         runs.kubectl(*arguments)
-    return " ".join(str(said.value).split())
+    return " ".join(str(caught.value).split())
 
 
 @pytest.mark.alone

@@ -27,9 +27,9 @@ def halcyon(runs: Runs) -> Plugin:
 def test_commands_save_suspend_resume_and_restart(runs: Runs, halcyon: Plugin, name: str) -> None:
     runs.apply(name)
     runs.training(name)
-    said = halcyon("checkpoint", name).split()
-    assert said[:-1] == [name, "has", "saved", "step"]
-    assert int(said[-1]) >= 1
+    output = halcyon("checkpoint", name).split()
+    assert output[:-1] == [name, "has", "saved", "step"]
+    assert int(output[-1]) >= 1
     assert "Suspended" in halcyon("suspend", name, "--wait")
     assert "is Suspended and trains no step" in halcyon("checkpoint", name, code=1)
     assert "Suspended" in halcyon("status", name)
@@ -43,9 +43,9 @@ def test_commands_save_suspend_resume_and_restart(runs: Runs, halcyon: Plugin, n
 
 def test_a_missing_run_is_reported_in_one_sentence(halcyon: Plugin) -> None:
     for command in ("status", "logs", "report", "suspend"):
-        said = halcyon(command, "nobody", code=1).strip()
-        assert said.startswith("there is no TrainingRun nobody in namespace"), said
-        assert len(said.splitlines()) == 1
+        output = halcyon(command, "nobody", code=1).strip()
+        assert output.startswith("there is no TrainingRun nobody in namespace"), output
+        assert len(output.splitlines()) == 1
 
 
 STEPS = 100_000
@@ -81,9 +81,9 @@ def test_all_commands_work_on_a_real_run_and_cost_no_step(path: WholePath, real:
     row = next(line for line in halcyon.on_terminal("cli-top", 200, "top").splitlines() if " typed " in line)
     assert "Running" in row
 
-    said = halcyon("checkpoint", "typed").split()
-    assert said[:-1] == ["typed", "has", "saved", "step"]
-    assert int(said[-1]) >= 30
+    output = halcyon("checkpoint", "typed").split()
+    assert output[:-1] == ["typed", "has", "saved", "step"]
+    assert int(output[-1]) >= 30
 
     assert "Suspended" in halcyon("suspend", "typed", "--wait")
     assert "is Suspended and trains no step" in halcyon("checkpoint", "typed", code=1)

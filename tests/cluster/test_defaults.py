@@ -127,9 +127,9 @@ def test_a_short_run_keeps_its_first_defaults_until_a_refresh_is_requested(runs:
     file.write_text(short("demo"))
     assert halcyon(runs, "diff", "demo", "--filename", str(file)) == (0, "nothing differs\n")
     file.write_text(short("demo", recovery={"maxRestarts": 5}))
-    code, said = halcyon(runs, "diff", "demo", "--filename", str(file))
+    code, output = halcyon(runs, "diff", "demo", "--filename", str(file))
     assert code == 1
-    assert re.search(r"recovery.maxRestarts +2 +5 +live", said)
+    assert re.search(r"recovery.maxRestarts +2 +5 +live", output)
     assert f" of {runs.namespace}/default" in " ".join(halcyon(runs, "status", "demo")[1].split())
 
     # With other defaults the run does not change, not even with the next attempt.

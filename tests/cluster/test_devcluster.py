@@ -62,12 +62,12 @@ sys.exit(42)
 
 
 def test_a_second_up_changes_nothing(devcluster: DevCluster):
-    said = io.StringIO()
+    output = io.StringIO()
     before = devcluster.cluster.status()
-    open_cluster(progress=ConsoleProgress(Console(file=said, width=200))).up()
+    open_cluster(progress=ConsoleProgress(Console(file=output, width=200))).up()
     assert before.ready
     assert devcluster.cluster.status() == before
-    assert "is up already" in said.getvalue()
+    assert "is up already" in output.getvalue()
 
 
 @pytest.mark.variant
@@ -137,12 +137,12 @@ def test_a_built_image_is_loaded_once_and_runs_restricted(devcluster: DevCluster
     (tmp_path / "greeting").write_text(f"greetings {namespace}")
     paths = devcluster.cluster.paths
     tag = build_image(tmp_path / "Dockerfile", tmp_path, f"localhost/halcyon/greeting:{namespace}", {}, cache=paths.cache, progress=QUIET)
-    said = io.StringIO()
-    cluster = open_cluster(progress=ConsoleProgress(Console(file=said, width=200)))
+    output = io.StringIO()
+    cluster = open_cluster(progress=ConsoleProgress(Console(file=output, width=200)))
     assert cluster.load(tag) == tag
-    assert "Loading" in said.getvalue()
+    assert "Loading" in output.getvalue()
     assert cluster.load(tag) == tag
-    assert "on the node already" in said.getvalue()
+    assert "on the node already" in output.getvalue()
     devcluster.kubectl.apply([pod("greeting", pod_spec(tag, "print(open('/greeting').read())"))], "--namespace", namespace)
     wait_for_log(devcluster.kubectl, namespace, "greeting", f"greetings {namespace}")
     cluster.ctr("images", "rm", tag)

@@ -188,10 +188,10 @@ def test_purge_removes_the_images_too(cluster: NativeCluster):
 def test_two_ups_at_once_make_one_cluster(cluster: NativeCluster):
     command = [sys.executable, "-m", "halcyon_devcluster", "up", "--name", NAME]
     ups = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [up.communicate(timeout=limit(300))[1] for up in ups]
-    assert [up.returncode for up in ups] == [0, 0], said
-    assert sum("is up already" in text for text in said) == 1
-    assert sum("waiting for process" in text for text in said) == 1
+    outputs = [up.communicate(timeout=limit(300))[1] for up in ups]
+    assert [up.returncode for up in ups] == [0, 0], outputs
+    assert sum("is up already" in text for text in outputs) == 1
+    assert sum("waiting for process" in text for text in outputs) == 1
 
 
 def test_only_a_known_component_can_be_stopped(cluster: NativeCluster):

@@ -41,9 +41,9 @@ def test_runs_on_a_frozen_node_are_reported_and_continue_afterwards(frozen_node:
         # The node's taint evicts the pods after five minutes, but they cannot end.
         for name in ("goes-on", "of-two"):
             runs.wait(name, "reporting the pod that does not end", lambda status: "and is still there" in ready(status)["message"], 720)
-            said = ready(runs.status(name))["message"]
-            assert "kubectl delete pod" in said
-            assert "on node " in said
+            sentence = ready(runs.status(name))["message"]
+            assert "kubectl delete pod" in sentence
+            assert "on node " in sentence
         until(lambda: datetime.now(UTC) >= thaw_at, timeout_seconds=FROZEN.total_seconds(), interval_seconds=5, failure=lambda: "")
         frozen = {name: runs.status(name) for name in before}
         assert {name: status["phase"] for name, status in frozen.items() if status["phase"] in ("Failed", "Stalled")} == {}

@@ -74,13 +74,13 @@ class Watched:
         chosen = ["get", RESOURCE, f"--field-selector=metadata.name={name}", "--namespace", path.place.runs]
         command = [kubectl.program, "--kubeconfig", kubectl.kubeconfig, *chosen, "--watch", "--output=json"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self.told: list[dict[str, Any]] = []
+        self.states: list[dict[str, Any]] = []
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
         for run in split(self._process.stdout or ()):
-            self.told.append(run)
+            self.states.append(run)
 
     def close(self) -> None:
         self._process.terminate()
@@ -99,19 +99,21 @@ def watching(path: WholePath, name: str) -> Iterator[Watched]:
         return run["metadata"]["resourceVersion"]
 
     def received_the_last_change() -> bool:
-        return bool(found.told) and version(found.told[-1]) == version(get(path, name))
+        return bool(found.states) and version(found.states[-1]) == version(get(path, name))
 
     try:
         yield found
-        until(received_the_last_change, timeout_seconds=30, failure=lambda: f"the watch did not receive the last change: {found.told[-1:]}")
+        until(
+            received_the_last_change, timeout_seconds=30, failure=lambda: f"the watch did not receive the last change: {found.states[-1:]}"
+        )
     finally:
         found.close()
 
 
-def check(told: list[dict[str, Any]], want: set[Phase], argo: readers.Argo, kstatus: readers.Reader) -> None:
+def check(states: list[dict[str, Any]], want: set[Phase], argo: readers.Argo, kstatus: readers.Reader) -> None:
     """Check that Argo CD and kstatus report every received state correctly, and that the phases `want` are among them."""
     phases: set[Phase] = set()
-    for run in told:
+    for run in states:
         record(run)
         status, fresh = run["status"], run["status"]["observedGeneration"] == run["metadata"]["generation"]
         phase = status.get("phase", "Pending")
@@ -157,7 +159,7 @@ def test_a_run_in_git_never_differs_and_other_tools_read_its_state(
         training.wait_for_phase("Succeeded")
         assert git.diff() == ""
     assert get(path, training.name)["status"]["saveRequest"]["step"] >= 5
-    check(heard.told, {"Starting", "Running", "Suspending", "Suspended", "Restarting", "Succeeded"}, argo, kstatus)
+    check(heard.states, {"Starting", "Running", "Suspending", "Suspended", "Restarting", "Succeeded"}, argo, kstatus)
     delete(path, training.name)
 
 
@@ -167,9 +169,9 @@ def test_a_run_that_cannot_continue_is_degraded(path: WholePath, argo: readers.A
     git = Git(path.devcluster.kubectl, path.place.runs, [document], "server")
     git.apply()
     with watching(path, "hopeless") as heard:
-        until(lambda: get(path, "hopeless")["status"].get("phase") == "Failed", timeout_seconds=60, failure=lambda: str(heard.told[-1:]))
+        until(lambda: get(path, "hopeless")["status"].get("phase") == "Failed", timeout_seconds=60, failure=lambda: str(heard.states[-1:]))
         assert git.diff() == ""
-    check(heard.told, {"Failed"}, argo, kstatus)
+    check(heard.states, {"Failed"}, argo, kstatus)
     delete(path, "hopeless")
 
 

@@ -74,9 +74,9 @@ def inspect(devcluster: DevCluster, namespace: str, what: Buildable, modules: st
         return devcluster.kubectl("get", "pod", "inspection", "--namespace", namespace, "--output=jsonpath={.status.phase}")
 
     until(lambda: phase() in ("Succeeded", "Failed"), timeout_seconds=120, failure=lambda: f"the pod is {phase()} after 120 s")
-    said = devcluster.kubectl("logs", "inspection", "--namespace", namespace)
-    assert phase() == "Succeeded", said
-    return json.loads(said.splitlines()[-1])
+    output = devcluster.kubectl("logs", "inspection", "--namespace", namespace)
+    assert phase() == "Succeeded", output
+    return json.loads(output.splitlines()[-1])
 
 
 def check_common(seen: dict[str, Any]) -> None:

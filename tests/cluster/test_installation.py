@@ -122,7 +122,7 @@ def identities(runs: Runs, name: str) -> dict[str, Any]:
         "jobset": (jobset["metadata"]["uid"], jobset["metadata"]["generation"]),
         "attempt": status["attempt"],
         "groups": [(entry["attempt"], entry["restart"]) for entry in status["history"]],
-        "attempts told": runs.events(name).count("AttemptStarted"),
+        "attempts reported": runs.events(name).count("AttemptStarted"),
     }
 
 
@@ -242,7 +242,7 @@ def test_two_releases_that_serve_one_namespace_do_nothing_twice(site: Site) -> N
     runs.apply("shared")
     runs.training("shared", step=20)
     found = identities(runs, "shared")
-    assert (found["attempt"], found["groups"], found["attempts told"]) == (1, [(1, 0)], 1)
+    assert (found["attempt"], found["groups"], found["attempts reported"]) == (1, [(1, 0)], 1)
     trains_on_unchanged(runs, "lasting", before)
 
 

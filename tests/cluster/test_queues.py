@@ -67,14 +67,14 @@ def delete(runs: Runs, *names: str) -> None:
     runs.kubectl("delete", "trainingrun", *names, "--ignore-not-found", f"--timeout={limit(60)}s")
 
 
-def waits(runs: Runs, name: str, reason: str, told: str) -> dict[str, Any]:
+def waits(runs: Runs, name: str, reason: str, text: str) -> dict[str, Any]:
     """Wait until a run reports that it waits in a queue, with this reason and this text in the message, and has no pods."""
 
     def holds(status: dict[str, Any]) -> bool:
         found = next((one for one in status.get("conditions", []) if one["type"] == "Queued"), {})
-        return (found.get("status"), found.get("reason")) == ("True", reason) and told in found["message"]
+        return (found.get("status"), found.get("reason")) == ("True", reason) and text in found["message"]
 
-    status = runs.wait(name, f"waiting by {reason} for {told!r}", holds)
+    status = runs.wait(name, f"waiting by {reason} for {text!r}", holds)
     # Kueue takes the quota back before the last pod is gone.
     until(lambda: runs.pods(name) == [], timeout_seconds=60, failure=lambda: f"{name} still has pods: {runs.pods(name)}")
     return status
@@ -128,8 +128,8 @@ def test_a_run_waits_for_quota_and_reports_it(room: None, runs: Runs) -> None:
     assert (status["attempt"], status["restarts"]["total"]) == (1, 0)
     assert "waitingSince" not in status["queue"]
     assert status["goodput"]["seconds"]["capacityWait"] >= 1
-    told = runs.wait_for_events("second", "Queued", "Admitted")
-    assert told.index("Queued") < told.index("Admitted")
+    reasons = runs.wait_for_events("second", "Queued", "Admitted")
+    assert reasons.index("Queued") < reasons.index("Admitted")
 
 
 @promises.QUEUE

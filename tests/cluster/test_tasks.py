@@ -75,14 +75,14 @@ def test_the_example_builds_tokens_trains_on_them_and_evaluates(path: WholePath)
     data, train, evaluate = (path.training_of(document) for document in documents)
     path.devcluster.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(documents))
     data.wait_for_phase("Succeeded")
-    trained, told = path.finish(train)
+    trained, log = path.finish(train)
     until(lambda: evaluated(evaluate) > 0, timeout_seconds=120, failure=lambda: f"no batch is reported: {evaluate.run}")
     evaluate.evict(0)
     status, lines = path.finish(evaluate)
-    (said,) = [line.fields for line in told if line.event == "evaluation"]
+    (logged,) = [line.fields for line in log if line.event == "evaluation"]
     found = {line.fields.get("source"): line.fields for line in lines if line.event == "evaluation"}
-    assert found["source"]["sequences"] == said["sequences"], "it must be all that the training held out"
-    assert found["source"]["loss"] == pytest.approx(said["loss"], rel=1e-5), "half the devices, so equal but not bitwise"
+    assert found["source"]["sequences"] == logged["sequences"], "it must be all that the training held out"
+    assert found["source"]["loss"] == pytest.approx(logged["loss"], rel=1e-5), "half the devices, so equal but not bitwise"
     assert found["documentation"]["loss"] > 0
     progress = status.progress
     assert progress is not None

@@ -40,9 +40,9 @@ def test_the_commands_show_a_run_that_trains(life: Life) -> None:
         assert words in life.began.status, words
     rows = {cells[1]: cells[2] for cells in map(str.split, life.began.top.splitlines()) if len(cells) > 2}
     assert rows[NAME] == "Running"
-    said = life.began.saved.split()
-    assert said[:-1] == [NAME, "has", "saved", "step"]
-    assert int(said[-1]) >= life.began.steps[0]
+    output = life.began.saved.split()
+    assert output[:-1] == [NAME, "has", "saved", "step"]
+    assert int(output[-1]) >= life.began.steps[0]
 
 
 def test_an_eviction_costs_no_step(life: Life) -> None:
@@ -64,9 +64,9 @@ def test_a_run_continues_after_a_pod_deletion_and_an_eviction_without_an_operato
 
 
 def test_diff_says_what_an_edit_does_and_the_edit_costs_no_step(life: Life) -> None:
-    said = life.edited.said
-    assert "checkpoint.keep  2    4" in said
-    assert "applying restarts the run at a checkpoint that is made for it: no step is lost" in said
+    output = life.edited.output
+    assert "checkpoint.keep  2    4" in output
+    assert "applying restarts the run at a checkpoint that is made for it: no step is lost" in output
     assert life.edited.status.attempt == 2
     assert life.edited.status.edit is None
     before, after = life.edited.status.history[-2:]
@@ -79,7 +79,7 @@ def test_diff_says_what_an_edit_does_and_the_edit_costs_no_step(life: Life) -> N
 
 
 def test_diff_says_what_each_document_does_to_a_suspended_run(life: Life) -> None:
-    assert "Suspended" in life.suspended.said
+    assert "Suspended" in life.suspended.output
     assert "is Suspended and trains no step" in life.suspended.refused
     assert life.suspended.same == "nothing differs\n"
     assert "trainer.seed must not change while the run exists" in life.suspended.frozen
@@ -219,9 +219,9 @@ def test_runs_of_one_file_come_one_after_the_other(life: Life) -> None:
 def test_the_last_checkpoint_is_evaluated_on_each_source(life: Life) -> None:
     status, kept = life.evaluated.status, life.evaluated.kept
     found = {line.fields.get("source"): line.fields for line in life.evaluated.lines if line.event == "evaluation"}
-    said = [line.fields for line in life.ended.lines if line.event == "evaluation"][-1]
-    assert found[None]["sequences"] == said["sequences"], "it must be all that the training held out"
-    assert found[None]["loss"] == pytest.approx(said["loss"], rel=1e-5), "other batches, so equal but not bitwise"
+    logged = [line.fields for line in life.ended.lines if line.event == "evaluation"][-1]
+    assert found[None]["sequences"] == logged["sequences"], "it must be all that the training held out"
+    assert found[None]["loss"] == pytest.approx(logged["loss"], rel=1e-5), "other batches, so equal but not bitwise"
     progress = status.progress
     assert progress is not None
     assert progress.evaluated is not None
@@ -276,11 +276,11 @@ def test_without_a_valid_checkpoint_a_run_stops_and_never_starts_again(life: Lif
 def test_the_operator_was_never_denied_a_right(life: Life) -> None:
     assert life.ruined
     assert len(life.operator_logs) == 2
-    for said in life.operator_logs:
-        assert said
-        assert "forbidden" not in said.lower()
+    for log in life.operator_logs:
+        assert log
+        assert "forbidden" not in log.lower()
 
 
 def test_helm_test_asks_the_operator(path: WholePath) -> None:
-    said = helm(path.devcluster.cluster, "test", RELEASE, "--namespace", path.place.operator, "--timeout", f"{limit(120)}s")
-    assert "Succeeded" in said
+    output = helm(path.devcluster.cluster, "test", RELEASE, "--namespace", path.place.operator, "--timeout", f"{limit(120)}s")
+    assert "Succeeded" in output

@@ -38,7 +38,7 @@ def test_a_wrong_secret_during_an_eviction_ends_no_run(path: WholePath, undistur
 
     def refused() -> bool | None:
         words = (str(line.fields.get("message")) for line in training.lines() if line.event == "warning")
-        return True if any("the process tries again, with credentials read again" in said for said in words) else None
+        return True if any("the process tries again, with credentials read again" in text for text in words) else None
 
     with wrong_secret(path):
         training.evict(1)

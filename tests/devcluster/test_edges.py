@@ -20,8 +20,8 @@ from tests.suite.limits import limit
 
 
 def test_a_second_writer_waits_and_names_the_first(tmp_path: Path):
-    said, order = io.StringIO(), []
-    progress = ConsoleProgress(Console(file=said, width=200))
+    output, order = io.StringIO(), []
+    progress = ConsoleProgress(Console(file=output, width=200))
     lock = tmp_path / "folder" / ".halcyon.lock"
 
     def second() -> None:
@@ -31,40 +31,40 @@ def test_a_second_writer_waits_and_names_the_first(tmp_path: Path):
     with exclusive(lock, QUIET):
         thread = threading.Thread(target=second)
         thread.start()
-        assert holds_within(lambda: "waiting for process" in said.getvalue() or not thread.is_alive(), 10)
+        assert holds_within(lambda: "waiting for process" in output.getvalue() or not thread.is_alive(), 10)
         assert thread.is_alive()
         order.append("first")
     thread.join(limit(10))
     assert order == ["first", "second"]
-    assert "holds the lock of halcyon" in said.getvalue()
+    assert "holds the lock of halcyon" in output.getvalue()
 
 
 def test_plain_progress_says_when_a_step_begins_and_ends():
-    said = io.StringIO()
-    progress = ConsoleProgress(Console(file=said, width=200))
+    output = io.StringIO()
+    progress = ConsoleProgress(Console(file=output, width=200))
     with progress.step("outer [brackets]") as step, progress.step("inner"):
         step.update("half")
-    *begun, inner, outer = said.getvalue().splitlines()
+    *begun, inner, outer = output.getvalue().splitlines()
     assert begun == ["  outer [brackets] ...", "  inner ..."]
     assert inner.startswith("✓ inner ")
     assert outer.startswith("✓ outer [brackets] ")
 
 
 def test_a_spinner_shows_steps_inside_steps():
-    said = io.StringIO()
-    progress = ConsoleProgress(Console(file=said, width=200, force_terminal=True))
+    output = io.StringIO()
+    progress = ConsoleProgress(Console(file=output, width=200, force_terminal=True))
     with progress.step("outer"), progress.step("inner") as step:
         step.update("half")
     with progress.step("next"):
         pass
-    assert all(f"{title}" in said.getvalue() for title in ("outer", "inner", "next"))
+    assert all(f"{title}" in output.getvalue() for title in ("outer", "inner", "next"))
 
 
 def test_a_failed_step_is_not_shown_as_done():
-    said = io.StringIO()
-    with pytest.raises(DevclusterError), ConsoleProgress(Console(file=said)).step("doomed"):
+    output = io.StringIO()
+    with pytest.raises(DevclusterError), ConsoleProgress(Console(file=output)).step("doomed"):
         raise DevclusterError("no")
-    assert "✓ doomed" not in said.getvalue()
+    assert "✓ doomed" not in output.getvalue()
 
 
 def test_a_failed_program_is_one_sentence_with_the_end_of_its_output(tmp_path: Path):

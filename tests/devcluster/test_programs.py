@@ -132,12 +132,12 @@ def test_the_produced_name_skips_a_major_version(package: str, name: str):
 
 
 @pytest.mark.parametrize(
-    ("said", "parsed"),
+    ("output", "parsed"),
     [
         ("go version go1.26.6 linux/amd64", ("go1.26.6", (1, 26))),
         ("go version go1.30rc1 darwin/arm64", ("go1.30rc1", (1, 30))),
         ("gopher", None),
     ],
 )
-def test_go_versions_are_read(said: str, parsed: object):
-    assert parse_version(said) == parsed
+def test_go_versions_are_read(output: str, parsed: object):
+    assert parse_version(output) == parsed

@@ -203,7 +203,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the loss mask of conversations is lost",
-        (("data/formats/chat.py", "            counts.append(said)", "            counts.append(True)"),),
+        (("data/formats/chat.py", "            counts.append(counted)", "            counts.append(True)"),),
         ("tests/trainer/data/test_conversation_rows.py::test_every_row_counts_and_only_the_assistant_counts_at_any_sequence_length",),
         _LOSS,
     ),

@@ -91,12 +91,12 @@ def test_a_training_continues_while_its_root_is_full_or_read_only(small_disk: Pa
 
     try:
         leader.wait_for(lambda events: sum(event.get("event") == "checkpoint" for event in events) > 2, timeout_seconds=PATIENCE)
-        for hurt, told, heal in (
+        for hurt, text, heal in (
             (fill, "has no space left; free some or enlarge it", filler.unlink),
             (lambda: remount(small_disk, _READ_ONLY), "Read-only file system", lambda: remount(small_disk, 0)),
         ):
             _hurt(hurt)
-            leader.wait_for(after(leader.events, "checkpointFailed", told), timeout_seconds=PATIENCE)
+            leader.wait_for(after(leader.events, "checkpointFailed", text), timeout_seconds=PATIENCE)
             leader.wait_for(after(leader.events, "step"), timeout_seconds=PATIENCE)
             check_the_old_checkpoints_are_intact()
             heal()
@@ -144,9 +144,9 @@ def test_an_exceeded_quota_costs_checkpoints_and_not_the_training(file_root: Roo
     """The system reports the exceeded quota at fsync, as network file systems do."""
     with FaultChild("over_quota", file_root, devices=4) as child:
         assert child.end() == ExitCode.DONE, child.noise()
-    told = [event["text"] for event in child.events if event["event"] == "failed"]
-    assert [text.partition(" was not saved")[0] for text in told] == ["the checkpoint at step 3", "the checkpoint at step 4"]
-    assert all("has no space left; free some or enlarge it" in text for text in told)
+    failures = [event["text"] for event in child.events if event["event"] == "failed"]
+    assert [text.partition(" was not saved")[0] for text in failures] == ["the checkpoint at step 3", "the checkpoint at step 4"]
+    assert all("has no space left; free some or enlarge it" in text for text in failures)
     listing = list_checkpoints(file_root.spec)
     assert [entry.step for entry in listing.committed] == [2, 1]
     assert [verify_checkpoint(file_root.spec, entry) for entry in listing.committed] == [(), ()]
@@ -184,9 +184,9 @@ def test_no_decision_depends_on_a_clock_that_is_set_back_an_hour(tmp_path: Path,
             group.reap()
         (restored,) = [event["step"] for event in group.leader.events if event.get("event") == "restored"]
         assert newest <= restored <= newest + 20
-        told = group.leader.losses()
-        assert all(losses.get(step, loss) == loss for step, loss in told.items())
-        losses |= told
+        found = group.leader.losses()
+        assert all(losses.get(step, loss) == loss for step, loss in found.items())
+        losses |= found
         head = json.loads((root / "HEAD").read_bytes())
         steps = [entry["step"] for entry in head["committed"]]
         newest = max(event["step"] for event in group.leader.events if event.get("event") == "checkpoint")

@@ -71,7 +71,7 @@ def test_from_one_process_to_four_to_two_and_back(file_root: Root, trials: Trial
     for step, (count, shape, shardings) in enumerate(groups, start=1):
         with WriterGroup(file_root, count, mesh=shape, shardings=shardings, steps=1, join_seconds=240) as group:
             assert group.run() == [0] * count, [(child.events, child.noise()) for child in group.children]
-            assert group.told("restored") == [[{"event": "restored", "step": step, "right": True, "skipped": []}]] * count
+            assert group.events_of("restored") == [[{"event": "restored", "step": step, "right": True, "skipped": []}]] * count
             trials.count("restores onto another number of processes")
     with open_root(file_root) as checkpointer:
         restored = checkpointer.restore(template(mesh(2, 4)))

@@ -13,6 +13,6 @@ from tests.mistakes.trying import make_mistake
 with tempfile.TemporaryDirectory() as folder:
     found = {}
     for number, row in enumerate(ROWS):
-        told = found[row.words, row.command] = make_mistake(row, Path(folder).resolve() / str(number))
-        sys.stdout.write(f"{told.code} (expected {row.code:d}) {row.words}: {told.sentence}\n")
+        answer = found[row.words, row.command] = make_mistake(row, Path(folder).resolve() / str(number))
+        sys.stdout.write(f"{answer.code} (expected {row.code:d}) {row.words}: {answer.sentence}\n")
     PATH.write_text(render(lambda row: found[row.words, row.command]), encoding="utf-8")

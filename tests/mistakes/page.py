@@ -42,8 +42,8 @@ def read(text: str) -> dict[tuple[str, str], Answer]:
     return {(match["words"], match["command"]): Answer(int(match["code"]), (_plain(match["sentence"]),)) for match in _LINE.finditer(text)}
 
 
-def _line(row: Mistake, told: Answer) -> str:
-    return f"| {row.words} | `{row.shown}` | {told.code} | {_escaped(told.sentence)} |"
+def _line(row: Mistake, answer: Answer) -> str:
+    return f"| {row.words} | `{row.shown}` | {answer.code} | {_escaped(answer.sentence)} |"
 
 
 def _escaped(sentence: str) -> str:

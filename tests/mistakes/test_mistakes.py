@@ -18,10 +18,10 @@ SHOWN = read(PATH.read_text(encoding="utf-8"))
     "row", [pytest.param(row, marks=[pytest.mark.slow, pytest.mark.variant] if row.slow else [], id=row.words) for row in ROWS]
 )
 def test_one_sentence_and_the_right_exit_code(row: Mistake, tmp_path: Path) -> None:
-    told = make_mistake(row, tmp_path / "work")
-    assert told.code == row.code, told.sentence
-    assert len(told.lines) == 1, told.lines
-    assert SHOWN[row.words, row.shown] == Answer(row.code, (told.sentence,)), "run 'make mistakes' and check the change"
+    answer = make_mistake(row, tmp_path / "work")
+    assert answer.code == row.code, answer.sentence
+    assert len(answer.lines) == 1, answer.lines
+    assert SHOWN[row.words, row.shown] == Answer(row.code, (answer.sentence,)), "run 'make mistakes' and check the change"
 
 
 def test_the_page_has_the_rows_in_their_order_and_no_others() -> None:

@@ -42,15 +42,15 @@ def make_mistake(row: Mistake, folder: Path) -> Answer:
     _prepare(row, folder)
     if row.trained is not None:
         _write(folder, "run.yaml", _text(document(row.trained), folder))
-        code, said = _in_process(("train", "run.yaml"), folder)
-        assert code == 0, said
+        code, printed = _in_process(("train", "run.yaml"), folder)
+        assert code == 0, printed
     content = row.text if row.text is not None else yaml.safe_dump(document(row.changes))
     _write(folder, "run.yaml", content if isinstance(content, bytes) else content.replace(FOLDER, str(folder)))
     for name, text in row.files.items():
         _write(folder, name, text)
     words = tuple(word.replace(FOLDER, str(folder)) for word in row.command)
-    code, said = _in_process(words, folder) if row.slow else _here(words, folder)
-    lines = (_PROBE.sub("/PROBE", _SIZE.sub(r"\1 SIZE", line.replace(str(folder), FOLDER))) for line in said)
+    code, printed = _in_process(words, folder) if row.slow else _here(words, folder)
+    lines = (_PROBE.sub("/PROBE", _SIZE.sub(r"\1 SIZE", line.replace(str(folder), FOLDER))) for line in printed)
     return Answer(code, tuple(line for line in lines if line.strip()))
 
 

@@ -218,8 +218,8 @@ def observations(data: st.DataObject, document: object, **seen: Any) -> Observed
     other = perhaps(run(STATUS | LATER_STATUS, name="base", after={"run": "demo"}), data)
     pods = [perhaps(one, data) for one in data.draw(st.lists(st.sampled_from(PODS), max_size=2))]
     gone = [view.ending for view in map(parse_pod, PODS) if view.ending is not None]
-    told = data.draw(st.sampled_from(REPORTS))
-    reading = parse_report(json.dumps(perhaps(told.document(), data)).encode(), "demo", (told.attempt, told.restart))
+    reported = data.draw(st.sampled_from(REPORTS))
+    reading = parse_report(json.dumps(perhaps(reported.document(), data)).encode(), "demo", (reported.attempt, reported.restart))
     some = data.draw(st.booleans())
     drawn: dict[str, Any] = {
         "run": parse_run_view(document, defaults_read(data)),

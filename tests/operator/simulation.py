@@ -203,22 +203,22 @@ class SimulatedCluster:
                 self._seen_state = seen_state
                 return HeadPending()
             return self.head
-        told = self.reports.get(pod.group)
-        return ReportReading(self._with_requests(told)) if told is not None else ReportReading(problem="not yet")
+        reported = self.reports.get(pod.group)
+        return ReportReading(self._with_requests(reported)) if reported is not None else ReportReading(problem="not yet")
 
     async def send_save_request(self, ask: Any) -> str:
         """Record a request as a trainer would. The process group in the request must be training."""
         group = (ask.request.attempt, ask.request.restart)
-        told = self.reports.get(group)
-        assert (ask.token, told is not None) == ("the-token", True)
+        reported = self.reports.get(group)
+        assert (ask.token, reported is not None) == ("the-token", True)
         if ask.request.id not in (request for request, where, _ in self.asked if where == group):
-            self.asked.append((ask.request.id, group, told.progress.step))
+            self.asked.append((ask.request.id, group, reported.progress.step))
         return ""
 
-    def _with_requests(self, told: Any) -> Any:
-        group = (told.attempt, told.restart)
+    def _with_requests(self, reported: Any) -> Any:
+        group = (reported.attempt, reported.restart)
         taken = [SaveRequestTaken(id=request, step=step) for request, where, step in self.asked if where == group]
-        return told.model_copy(update={"save_requests": taken})
+        return reported.model_copy(update={"save_requests": taken})
 
     def annotate(self, value: str, annotation: str = names.ANNOTATION_CHECKPOINT) -> None:
         """The user requests a checkpoint, or sets another annotation."""

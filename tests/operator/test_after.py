@@ -41,7 +41,7 @@ def condition(cluster: SimulatedCluster, kind: str) -> tuple[str, str]:
 
 def test_a_run_starts_only_after_the_other_run_has_succeeded() -> None:
     cluster = SimulatedCluster(run(**AFTER))
-    for phase, said in (
+    for phase, state in (
         (None, "Pending"),
         ("Pending", "Pending: no node"),
         ("Running", "Running: no node"),
@@ -50,7 +50,7 @@ def test_a_run_starts_only_after_the_other_run_has_succeeded() -> None:
         other(cluster, phase, "no node")
         cluster.settle()
         assert (cluster.status["phase"], cluster.status["attempt"], cluster.jobset) == ("Pending", 0, None)
-        assert ready(cluster) == f"waits for run tokens to succeed, which is {said}"
+        assert ready(cluster) == f"waits for run tokens to succeed, which is {state}"
         assert (condition(cluster, "Reconciling"), condition(cluster, "Stalled")[0]) == (("True", "AwaitsRun"), "False")
     other(cluster, "Succeeded")
     cluster.settle()

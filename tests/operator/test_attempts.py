@@ -217,7 +217,7 @@ def test_time_to_live_deletes_a_succeeded_run_only_in_the_observed_version() -> 
     ],
 )
 def test_a_reserved_exit_code_stops_the_run_with_the_trainers_sentence(cause: str, code: int, reason: str) -> None:
-    left = pod(**ended(code, 55, termination(cause, code, said="data.sources differs")))
+    left = pod(**ended(code, 55, termination(cause, code, message="data.sources differs")))
     failed = jobset(outcome="Failed", reason=REFUSED)
     decision = reconcile(observed(run(status()), jobsets=[failed], pods=[left]), NOW)
     assert (decision.status.phase, deletions(decision), kinds(decision)) == ("Failed", [], [])

@@ -17,10 +17,10 @@ from tests.operator.simulation import PODS, SimulatedCluster
 
 def refuse(cluster: SimulatedCluster, cause: str = "rootUnusable", code: int = 85) -> None:
     """The store denies access, so the trainer gives up."""
-    said = ended(code, cluster.now, termination(cause, code, attempt=cluster.status["attempt"], said="the store refuses access"))
+    exited = ended(code, cluster.now, termination(cause, code, attempt=cluster.status["attempt"], message="the store refuses access"))
     for place in cluster.api.objects:
         if place.startswith(PODS):
-            cluster.api.objects[place]["status"] = said
+            cluster.api.objects[place]["status"] = exited
     cluster.end_jobset("Failed", REFUSED)
     cluster.settle()
 

@@ -83,10 +83,10 @@ def exhausted_with_progress(cluster: SimulatedCluster) -> None:
 
 def stopped_and_fixed(cluster: SimulatedCluster) -> None:
     cluster.settle()
-    said = ended(83, cluster.now, termination("runChanged", 83, attempt=cluster.status["attempt"]))
+    exited = ended(83, cluster.now, termination("runChanged", 83, attempt=cluster.status["attempt"]))
     for place in cluster.api.objects:
         if place.startswith(PODS):
-            cluster.api.objects[place]["status"] = said
+            cluster.api.objects[place]["status"] = exited
     cluster.end_jobset("Failed", REFUSED)
     cluster.settle()
     assert cluster.status["phase"] == "Failed"

@@ -19,11 +19,11 @@ KILLED = pod(1, 0, 1, **ended(137, 11))
 DELETED = deleted(pod(1, 0, 1, **ended(42, 12)), 10)
 CLEANED_UP = deleted(pod(1, 0, 1, **ended(134, 12)), 12)
 DONE = pod(1, 0, 0, **ended(0, 9))
-CHANGED = pod(1, 0, 0, **ended(83, 11, termination("runChanged", 83, said="data differ", step=7)))
+CHANGED = pod(1, 0, 0, **ended(83, 11, termination("runChanged", 83, message="data differ", step=7)))
 
 
 @pytest.mark.parametrize(
-    ("pods", "cause", "said"),
+    ("pods", "cause", "sentence"),
     [
         ([EVICTED, SAVED], "preempted", "pod demo-1-s-1-0-abcde was disrupted: EvictionByEvictionAPI: Eviction API: evicting"),
         ([EVICTED_RUNNING, CRASHED], "preempted", "was disrupted"),
@@ -36,12 +36,12 @@ CHANGED = pod(1, 0, 0, **ended(83, 11, termination("runChanged", 83, said="data 
         ([pod(1, 0, 0, phase="Failed", reason="OutOfcpu", message="no room", containerStatuses=[])], "failed", "OutOfcpu: no room"),
     ],
 )
-def test_the_earliest_disruption_or_failure_is_the_cause(pods: list[dict], cause: str, said: str) -> None:
+def test_the_earliest_disruption_or_failure_is_the_cause(pods: list[dict], cause: str, sentence: str) -> None:
     for order in (pods, pods[::-1]):
         end = conclude([parse_pod(item).ending for item in order], (1, 0))
         assert end is not None
         assert end.cause == cause
-        assert said in end.message
+        assert sentence in end.message
 
 
 def test_causes_in_the_same_second_are_ranked_by_which_explains_the_other() -> None:
@@ -69,18 +69,18 @@ def test_a_disruption_after_the_process_ended_is_not_the_cause() -> None:
 
 
 def test_the_message_of_a_preemption_includes_the_result_of_the_save() -> None:
-    words = {index: termination("preempted", 42, said=f"said {index}", saved="inFlight", processIndex=index) for index in range(2)}
+    words = {index: termination("preempted", 42, message=f"sentence {index}", saved="inFlight", processIndex=index) for index in range(2)}
     evicted = pod(1, 0, 1, **(ended(42, 12, words[1]) | disrupted(10)))
     leader = pod(1, 0, 0, **ended(42, 12, words[0]))
-    message = "pod demo-1-s-1-0-abcde was disrupted: EvictionByEvictionAPI: Eviction API: evicting; said 0"
+    message = "pod demo-1-s-1-0-abcde was disrupted: EvictionByEvictionAPI: Eviction API: evicting; sentence 0"
     assert conclude(endings(evicted, leader), (1, 0)).message == message
-    assert conclude(endings(evicted), (1, 0)).message == message.replace("said 0", "said 1")
-    assert conclude(endings(leader), (1, 0)).message == "said 0 (pod demo-1-s-0-0-abcde, exit code 42)"
+    assert conclude(endings(evicted), (1, 0)).message == message.replace("sentence 0", "sentence 1")
+    assert conclude(endings(leader), (1, 0)).message == "sentence 0 (pod demo-1-s-0-0-abcde, exit code 42)"
 
 
 def test_a_hung_process_is_the_cause_and_not_the_peers_that_ended_because_of_it() -> None:
-    hung = pod(1, 0, 1, **ended(1, 10, termination("hung", 1, said="no step ended for 61.0 s; stacks in s3://b/x")))
-    peer = pod(1, 0, 0, **ended(1, 10, termination("failed", 1, said="process 1 is gone, so this one ended too", peerLost=1)))
+    hung = pod(1, 0, 1, **ended(1, 10, termination("hung", 1, message="no step ended for 61.0 s; stacks in s3://b/x")))
+    peer = pod(1, 0, 0, **ended(1, 10, termination("failed", 1, message="process 1 is gone, so this one ended too", peerLost=1)))
     end = conclude(endings(peer, hung), (1, 0))
     assert (end.cause, end.message) == ("hung", "no step ended for 61.0 s; stacks in s3://b/x (pod demo-1-s-1-0-abcde, exit code 1)")
     assert conclude(endings(pod(1, 0, 0, **ended(86, 10, termination("diverged", 86)))), (1, 0), refused=True).cause == "diverged"
@@ -88,8 +88,8 @@ def test_a_hung_process_is_the_cause_and_not_the_peers_that_ended_because_of_it(
 
 @pytest.mark.parametrize("echo", [{"peerLost": 1}, {"othersMissing": True}])
 def test_a_process_that_ended_because_of_a_peer_is_not_the_cause_even_with_a_slow_clock(echo: dict[str, Any]) -> None:
-    crashed = pod(1, 0, 1, **ended(1, 12, termination("failed", 1, said="boom")))
-    peer = pod(1, 0, 0, **ended(1, 10, termination("failed", 1, said="any words", **echo)))
+    crashed = pod(1, 0, 1, **ended(1, 12, termination("failed", 1, message="boom")))
+    peer = pod(1, 0, 0, **ended(1, 10, termination("failed", 1, message="any words", **echo)))
     end = conclude(endings(peer, crashed), (1, 0))
     assert end is not None
     assert (end.cause, end.message) == ("failed", "boom (pod demo-1-s-1-0-abcde, exit code 1)")

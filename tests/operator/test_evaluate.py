@@ -34,13 +34,13 @@ def made(document: dict[str, Any], **more: Any) -> dict[str, Any]:
     return document | {"status": status(attemptSpecHash=attempt_spec_hash(parse_run(document).spec), **more)}
 
 
-def told(document: dict[str, Any], stage: str = "evaluating", **progress: Any) -> Any:
+def decided(document: dict[str, Any], stage: str = "evaluating", **progress: Any) -> Any:
     seen = report(step=3, stage=stage).model_copy(update={"progress": report(progress={"step": 3, "steps": 9, **progress}).progress})
     return reconcile(observed(document, jobsets=[jobset()], pods=[pod(), pod(slice_index=1)], report=seen), at(60))
 
 
 def test_an_evaluating_run_is_running_and_shows_its_results() -> None:
-    decision = told(evaluating(), evaluated=EVALUATED)
+    decision = decided(evaluating(), evaluated=EVALUATED)
     assert decision.status.phase == "Running"
     assert decision.status.condition("Ready").message == "attempt 1, restart 0 is evaluating"
     found = decision.status.progress.evaluated
@@ -49,7 +49,7 @@ def test_an_evaluating_run_is_running_and_shows_its_results() -> None:
 
 
 def test_the_results_of_an_evaluation_stay_after_its_end() -> None:
-    before = told(evaluating(), evaluated=EVALUATED).status.document()
+    before = decided(evaluating(), evaluated=EVALUATED).status.document()
     progress = {
         "step": 9,
         "steps": 9,
@@ -93,13 +93,13 @@ def test_an_edit_of_a_run_without_checkpoints_waits_for_none(task: str) -> None:
 
 
 def test_a_run_that_builds_tokens_is_running_and_has_no_step() -> None:
-    status = told(made(run(task="data")), "tokenizing").status
+    status = decided(made(run(task="data")), "tokenizing").status
     assert (status.phase, status.progress) == ("Running", None)
     assert status.condition("Ready").message == "attempt 1, restart 0 is tokenizing"
 
 
 def samples(document: dict[str, Any], stage: str) -> set[str]:
-    decision = told(document, stage)
+    decision = decided(document, stage)
     spec = parse_run({**document, "status": None}).spec
     return {metric.name for metric in RUN_METRICS if list(metric.read(spec, decision.status))}
 

@@ -52,14 +52,14 @@ def after(status: dict[str, Any], *, pods: list[Any] = [], **seen: Any) -> Any: 
     ],
 )
 def test_a_restart_is_recorded_with_its_cause(pods: list[Any], counted: int, cause: str, failures: int) -> None:
-    told = after(BASE, pods=pods, restarts=1, counted=counted)
-    first, second = told.status.history
+    change = after(BASE, pods=pods, restarts=1, counted=counted)
+    first, second = change.status.history
     assert (first.cause, first.to_step, first.ended_at is not None) == (cause, 40, True)
     assert (second.attempt, second.restart, second.ended_at) == (1, 1, None)
-    assert told.status.restarts.total == 1
-    assert told.status.restarts.model_dump(by_alias=True)[cause] == 1
-    assert told.status.failures_without_checkpoint == failures
-    assert told.status.job_set_restarts == 1
+    assert change.status.restarts.total == 1
+    assert change.status.restarts.model_dump(by_alias=True)[cause] == 1
+    assert change.status.failures_without_checkpoint == failures
+    assert change.status.job_set_restarts == 1
 
 
 @pytest.mark.parametrize(("counted", "cause"), [(0, "preempted"), (1, "failed")])
@@ -68,8 +68,8 @@ def test_a_restart_whose_first_ended_process_was_not_observed_has_its_cause(coun
     mesh = {"replica": 2, "data": 1, "fsdp": 1, "tensor": 1}
     two = BASE | {"topology": {"slices": 2, "hosts": 2, "devices": 2, "mesh": mesh}}
     left = deleted(pod(1, 0, 1), 20)
-    told = after(two, pods=[left], restarts=1, counted=counted)
-    assert told.status.history[0].cause == cause
+    change = after(two, pods=[left], restarts=1, counted=counted)
+    assert change.status.history[0].cause == cause
     both = after(two, pods=[deleted(pod(1, 0, 0, **ended(42, 12)), 10), left], restarts=1)
     assert both.status.history[0].cause == "podDeleted"
     waits = after(two, pods=[deleted(pod(1, 0, 0, **ended(42, 12)), 10), pod(1, 0, 1)], restarts=1)
@@ -83,25 +83,25 @@ def test_a_restart_is_counted_once() -> None:
 
 
 def test_many_restarts_while_the_operator_was_down_are_counted() -> None:
-    told = after(BASE, pods=[pod(1, 4, 0, **ended(1, 50))], restarts=6, counted=3)
-    restarts = told.status.restarts
+    change = after(BASE, pods=[pod(1, 4, 0, **ended(1, 50))], restarts=6, counted=3)
+    restarts = change.status.restarts
     assert (restarts.total, restarts.failed, restarts.preempted) == (6, 3, 3)
-    assert told.status.history[-1].restart == 6
-    assert told.status.history[0].message == "the JobSet restarted it while the operator was down"
+    assert change.status.history[-1].restart == 6
+    assert change.status.history[0].message == "the JobSet restarted it while the operator was down"
 
 
 def test_impossible_restart_counters_are_tolerated() -> None:
-    told = after(BASE, restarts=2**31 - 1, counted=2**31 - 1)
-    assert told.status.restarts.total == 2**31 - 1
-    back = after(told.status.document(), restarts=0)
+    change = after(BASE, restarts=2**31 - 1, counted=2**31 - 1)
+    assert change.status.restarts.total == 2**31 - 1
+    back = after(change.status.document(), restarts=0)
     assert back.status.restarts.total == 2**31 - 1
 
 
 def test_a_report_counts_only_for_its_own_process_group() -> None:
     fresh = BASE | {"history": [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}], "progress": None}
-    told = after(fresh, report=report(step=33, resumed=20))
-    entry = told.status.history[-1]
-    assert (entry.from_step, entry.first_step_at, told.status.progress.step) == (20, rfc(5), 33)
+    change = after(fresh, report=report(step=33, resumed=20))
+    entry = change.status.history[-1]
+    assert (entry.from_step, entry.first_step_at, change.status.progress.step) == (20, rfc(5), 33)
     assert after(fresh, report=report(restart=1, step=33)).status.progress is None
     unaware = report(step=0, resumed=None, first=None)
     assert after(BASE, report=unaware).status.progress.step == 40, "a trainer that does not know its step yet must change nothing"
@@ -109,17 +109,17 @@ def test_a_report_counts_only_for_its_own_process_group() -> None:
 
 def test_damaged_times_of_a_trainer_do_not_reach_the_status() -> None:
     fresh = BASE | {"history": [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}]}
-    told = after(fresh, report=report(first=None).model_copy(update={"first_step_at": "yesterday"}))
-    assert told.status.history[-1].first_step_at is None
+    change = after(fresh, report=report(first=None).model_copy(update={"first_step_at": "yesterday"}))
+    assert change.status.history[-1].first_step_at is None
 
 
 def test_a_fallback_and_a_resume_are_reported_once() -> None:
     fresh = BASE | {"history": [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}]}
     seen = report(step=21, resumed=20, fallbackReason="step 30 is damaged")
-    told = after(fresh, report=seen)
-    assert [event.reason for event in told.events] == ["CheckpointFallback", "Resumed"]
-    assert "step 30 is damaged" in told.events[0].message
-    assert after(told.status.document(), report=seen).events == ()
+    change = after(fresh, report=seen)
+    assert [event.reason for event in change.events] == ["CheckpointFallback", "Resumed"]
+    assert "step 30 is damaged" in change.events[0].message
+    assert after(change.status.document(), report=seen).events == ()
 
 
 def test_the_last_steps_come_from_the_termination_message() -> None:
@@ -140,9 +140,9 @@ def test_failures_in_a_row_end_with_a_checkpoint(before: int, checkpoint: int | 
 
 
 def test_if_the_root_is_unreachable_the_trainers_report_is_used_and_marked() -> None:
-    told = report(checkpoint={"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9), "sizeBytes": 5})
+    reported = report(checkpoint={"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9), "sizeBytes": 5})
     out = HeadUnreachable("it lies on a volume of the pods")
-    decision = reconcile(observed(run(BASE), jobsets=[jobset()], report=told, head=out), at(60))
+    decision = reconcile(observed(run(BASE), jobsets=[jobset()], report=reported, head=out), at(60))
     assert (decision.status.checkpoint.step, decision.status.checkpoint.source) == (30, "trainer")
     assert "the operator cannot read the checkpoint root" in decision.status.condition("Running").message
     left = pod(1, 0, 0, **ended(42, 12, termination("preempted", 42, step=47, checkpointStep=47)))
@@ -171,6 +171,6 @@ def test_a_restart_of_a_jobset_that_is_being_stopped_is_not_recorded() -> None:
     stopping = {"attempt": 1, "attemptSpecHash": RETIRED, "jobSetName": "demo-1", "jobSetUid": "jobset-1", "history": [closed]}
     found = jobset(restarts=1, deleting=True)
     seen = observed(run(stopping), jobsets=[found])
-    told = follow(seen, seen.run.status, parse_jobset(found), at(60)).status
-    assert [(entry.restart, entry.cause) for entry in told.history] == [(0, "preempted")]
-    assert told.restarts.total == 0, "only the next attempt counts"
+    change = follow(seen, seen.run.status, parse_jobset(found), at(60)).status
+    assert [(entry.restart, entry.cause) for entry in change.history] == [(0, "preempted")]
+    assert change.restarts.total == 0, "only the next attempt counts"

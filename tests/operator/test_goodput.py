@@ -65,7 +65,7 @@ class AccountedRun:
         self.status = with_group(self.status, group, at(self.now))
 
     def hear(self, group: ProcessGroup, began: float, step: int, resumed: int, **seconds: float) -> Any:
-        told = report(
+        reported = report(
             *group,
             step=step,
             resumed=resumed,
@@ -73,8 +73,8 @@ class AccountedRun:
             time=precise(self.now),
             seconds=GoodputSeconds(**seconds).document(),
         )
-        self.status = with_report(self.status, group, told).model_copy(update={"progress": told.progress})
-        return told
+        self.status = with_report(self.status, group, reported).model_copy(update={"progress": reported.progress})
+        return reported
 
     def end(self, group: ProcessGroup, cause: Any, step: int | None = None) -> None:
         self.status = with_end(self.status, group, cause, "", at(self.now), step)
@@ -95,10 +95,10 @@ def test_the_seconds_of_a_start_are_split_by_its_cause() -> None:
     alive = a_pod((1, 0), 10, 30)
     assert story.reconcile(pods=[alive]).total == 33, "it runs and has not answered, so its seconds are not known yet"
     story.now = 50
-    told = story.hear(ProcessGroup(1, 0), 34, 3, 0, startup=1, join=2, restore=3, compile=4, productive_step=6)
+    reported = story.hear(ProcessGroup(1, 0), 34, 3, 0, startup=1, join=2, restore=3, compile=4, productive_step=6)
     expected = GoodputSeconds(operator_delay=10, capacity_wait=20, startup=5, join=2, restore=3, compile=4, productive_step=6)
-    assert story.reconcile(pods=[alive], report=told) == expected
-    assert story.reconcile(pods=[alive], report=told) == expected, "the same observation must count only once"
+    assert story.reconcile(pods=[alive], report=reported) == expected
+    assert story.reconcile(pods=[alive], report=reported) == expected, "the same observation must count only once"
     assert story.status.goodput is not None
     assert story.status.goodput.ratio == 0.12
 
@@ -130,8 +130,8 @@ def test_the_last_report_counts_seconds_after_the_eviction() -> None:
     story.now = 24
     story.reconcile(pods=[alive])
     assert story.status.history[0].seconds is None, "the process still saves"
-    said = termination("preempted", 42, step=11, time=precise(24), seconds=GoodputSeconds(productive_step=21, save_blocking=3).document())
-    gone = a_pod((1, 0), 0, 0, **ended(42, 24, said))
+    ending = termination("preempted", 42, step=11, time=precise(24), seconds=GoodputSeconds(productive_step=21, save_blocking=3).document())
+    gone = a_pod((1, 0), 0, 0, **ended(42, 24, ending))
     story.now = 26
     assert story.reconcile(pods=[gone]) == GoodputSeconds(productive_step=21, save_blocking=3, operator_delay=2)
     assert story.status.history[0].to_step == 11, "one step more than it had reported before the eviction"
@@ -247,7 +247,7 @@ def test_every_second_of_a_random_run_has_one_cause(seed: int, farewell: bool) -
         alive = a_pod(group, created, scheduled)
         heard = began
 
-        def said(before: Counter[str] = before) -> dict[str, float]:
+        def since(before: Counter[str] = before) -> dict[str, float]:
             return {cause: round(truth.seconds[cause] - before[cause], 3) for cause in CAUSES}
 
         for _ in range(chance.randrange(60)):
@@ -260,13 +260,13 @@ def test_every_second_of_a_random_run_has_one_cause(seed: int, farewell: bool) -
                 committed = step
             if chance.random() < 0.3:
                 story.now = heard = truth.now
-                story.reconcile(pods=[alive], report=story.hear(group, began, step, resumed, **said()))
+                story.reconcile(pods=[alive], report=story.hear(group, began, step, resumed, **since()))
         story.now = truth.now
         words = farewell or chance.random() < 0.5
         if words:
-            message = termination("failed", 1, step=step, time=precise(truth.now), seconds=GoodputSeconds(**said()).document())
+            message = termination("failed", 1, step=step, time=precise(truth.now), seconds=GoodputSeconds(**since()).document())
             if story.status.history[-1].from_step is None:
-                story.hear(group, began, step, resumed, **said())
+                story.hear(group, began, step, resumed, **since())
             story.end(group, "failed", step)
             story.reconcile(pods=[a_pod(group, created, scheduled, **ended(1, truth.now, message))])
         else:

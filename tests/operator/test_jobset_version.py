@@ -65,8 +65,8 @@ def test_any_json_document_is_tolerated_as_a_schema(document: object) -> None:
 
 
 def test_an_old_jobset_version_installed_later_is_reported_too() -> None:
-    said = create_refusal("JobSet", f'strict decoding error: unknown field "spec.failurePolicy.rules[0].{FIELD}"')
-    assert "install JobSet v0.10 or later" in said
+    refusal = create_refusal("JobSet", f'strict decoding error: unknown field "spec.failurePolicy.rules[0].{FIELD}"')
+    assert "install JobSet v0.10 or later" in refusal
     assert create_refusal("ConfigMap", "quota") == "ConfigMap was refused: quota"
 
 

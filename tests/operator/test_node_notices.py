@@ -72,20 +72,20 @@ def reconciled(known: dict[str, Any] | None, *notices: NoticeView, seconds: floa
     return reconcile(observed(document, **seen), at(seconds))
 
 
-def told(decision: Any) -> list[str]:
+def messages(decision: Any) -> list[str]:
     return [event.message for event in decision.events if event.reason == "MaintenanceNotice"]
 
 
 def test_a_notice_is_shown_reported_once_and_requests_a_checkpoint() -> None:
     first = reconciled(None, NoticeView("node-a", "terminating"))
-    assert told(first) == [
+    assert messages(first) == [
         "On nodes of the run the machine is about to end (node-a): asking for a checkpoint before the pods get the signal to end"
     ]
     assert [ask.request.id.split("-")[0] for ask in first.asks] == ["notice"]
     shown = first.status.maintenance.document()
     assert shown["notices"] == [{"node": "node-a", "notice": "terminating", "seenAt": rfc(60)}]
     second = reconciled(shown, NoticeView("node-a", "terminating"), seconds=62)
-    assert told(second) == []
+    assert messages(second) == []
     assert [ask.request.id for ask in second.asks] == [ask.request.id for ask in first.asks], "the trainer has not accepted it yet"
     assert second.status.maintenance == first.status.maintenance
 
@@ -97,7 +97,7 @@ def test_notices_of_several_machines_request_one_checkpoint_together() -> None:
     both = (NoticeView("node-a", "underway"), NoticeView("node-b", "underway"))
     covered = reconciled(served, *both, seconds=90)
     assert covered.asks == ()
-    assert len(told(covered)) == 1
+    assert len(messages(covered)) == 1
     late = reconciled(served, *both, seconds=200)
     assert len(late.asks) == 1
     assert late.status.maintenance.save.requested_at == rfc(200)
@@ -107,11 +107,11 @@ def test_distant_maintenance_is_shown_and_checked_again_in_time() -> None:
     notice = NoticeView("node-a", "scheduled", at(7200))
     far = reconciled(None, notice)
     assert far.asks == ()
-    assert told(far) == ["On nodes of the run maintenance is scheduled (node-a)"]
+    assert messages(far) == ["On nodes of the run maintenance is scheduled (node-a)"]
     assert far.status.maintenance.document()["notices"][0]["at"] == rfc(7200)
     soon = reconciled(far.status.maintenance.document(), notice, seconds=7200 - 299)
     assert len(soon.asks) == 1
-    assert told(soon)[0].startswith("On nodes of the run maintenance begins soon (node-a): asking")
+    assert messages(soon)[0].startswith("On nodes of the run maintenance begins soon (node-a): asking")
     waking = reconciled(None, NoticeView("node-a", "scheduled", at(60) + timedelta(seconds=301)))
     assert waking.requeue_after == pytest.approx(1.0)
 
@@ -127,7 +127,7 @@ def test_many_nodes_are_listed_within_bounds() -> None:
     decision = reconciled(None, *notices)
     assert len(decision.status.maintenance.notices) == 64
     assert len(decision.asks) == 1
-    assert "node-0000, node-0001, node-0002 and 61 more" in told(decision)[0]
+    assert "node-0000, node-0001, node-0002 and 61 more" in messages(decision)[0]
 
 
 def test_a_notice_requests_one_checkpoint_despite_an_operator_restart() -> None:

@@ -40,12 +40,12 @@ def blames(pods: list[dict[str, Any]], **spec: Any) -> list[str]:
     """The nodes blamed for the end of a process group."""
     found = jobset(restarts=1, counted=1)
     seen = observed(run(status(), **spec), jobsets=[found], pods=pods)
-    told = follow(seen, seen.run.status, parse_jobset(found), at(60)).status
-    return [blame.node for blame in told.placement.blames] if told.placement is not None else []
+    change = follow(seen, seen.run.status, parse_jobset(found), at(60)).status
+    return [blame.node for blame in change.placement.blames] if change.placement is not None else []
 
 
 CRASH = ended(1, 50, "boom")
-ECHO = ended(1, 50, termination("failed", 1, said="the words do not matter", peerLost=0))
+ECHO = ended(1, 50, termination("failed", 1, message="the words do not matter", peerLost=0))
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_a_process_group_whose_pods_got_no_node_is_not_a_failure(second: str, mi
     first = on("a", 0, **ended(1, 50, termination("failed", 1, othersMissing=missing)))
     other = deleted(on(second, 1, phase="Pending", containerStatuses=[]), 51, grace=0)
     seen = observed(run(status()), jobsets=[jobset(restarts=1, counted=1)], pods=[first, other])
-    told = follow(seen, seen.run.status, parse_jobset(jobset(restarts=1, counted=1)), at(60)).status
-    assert (told.history[0].cause, told.failures_without_checkpoint) == (cause, failures)
-    assert told.restarts.total == 1
-    assert told.placement is None or not missing, "the node that waited must not be blamed"
+    change = follow(seen, seen.run.status, parse_jobset(jobset(restarts=1, counted=1)), at(60)).status
+    assert (change.history[0].cause, change.failures_without_checkpoint) == (cause, failures)
+    assert change.restarts.total == 1
+    assert change.placement is None or not missing, "the node that waited must not be blamed"
 
 
 def placement(nodes: str, avoided: str = "", seconds: float = 0) -> dict[str, Any]:

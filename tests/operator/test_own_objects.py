@@ -205,8 +205,8 @@ class HostileApi:
         group = next((argument.group for argument in arguments if isinstance(argument, PodView)), None)
         if group is None:
             return self._data.draw(st.sampled_from(HEADS))
-        told = report(*group, progress=PROGRESS) if self._data.draw(st.booleans()) else report(*group)
-        body = json.dumps(spoil(told.document(), self._data)).encode()
+        reported = report(*group, progress=PROGRESS) if self._data.draw(st.booleans()) else report(*group)
+        body = json.dumps(spoil(reported.document(), self._data)).encode()
         return parse_report(body, "demo", group) if self._data.draw(st.booleans()) else ReportReading(problem="x" * 10_000)
 
     async def send_save_request(self, ask: SaveAsk) -> str:
@@ -310,7 +310,7 @@ def check_any_answer_of_kueue_is_tolerated(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "asked"),
+    ("value", "asked"),
     [
         ("10.0.0.1", "10.0.0.1"),
         ("2001:db8::1", "2001:db8::1"),
@@ -324,5 +324,5 @@ def check_any_answer_of_kueue_is_tolerated(data: st.DataObject) -> None:
         (["10.0.0.1"], ""),
     ],
 )
-def test_only_addresses_of_pods_are_asked(said: object, asked: str) -> None:
-    assert parse_pod(pod(podIP=said)).ip == asked
+def test_only_addresses_of_pods_are_asked(value: object, asked: str) -> None:
+    assert parse_pod(pod(podIP=value)).ip == asked

@@ -64,8 +64,8 @@ def test_the_newest_warning_is_reported() -> None:
     cluster.api.events = [event("FailedCreatePodSandBox", "no network", at=100), event(at=200)]
     settle_messages(cluster)
     assert ready(cluster)["reason"] == "PodsNotStarting"
-    said = f": ContainerCreating; FailedMount: {MOUNT}; `kubectl describe pod demo-1-s-0-0-abcde` has all its events"
-    assert ready(cluster)["message"].endswith(said)
+    sentence = f": ContainerCreating; FailedMount: {MOUNT}; `kubectl describe pod demo-1-s-0-0-abcde` has all its events"
+    assert ready(cluster)["message"].endswith(sentence)
     cluster.api.events.append(event("FailedCreatePodSandBox", "no network", at=300))
     cluster.now += PAUSE_SECONDS
     settle_messages(cluster)
@@ -115,8 +115,8 @@ def test_the_time_of_an_event_is_when_it_was_seen_last() -> None:
 
 
 def test_a_message_is_cleaned_and_cut() -> None:
-    said = "failed to pull\x1b[31m\n https://user:password@registry/v2?X-Amz-Signature=abc&b=c " + "x" * 5000
-    found = newest_warning(late(), [event(message=said)])
+    sentence = "failed to pull\x1b[31m\n https://user:password@registry/v2?X-Amz-Signature=abc&b=c " + "x" * 5000
+    found = newest_warning(late(), [event(message=sentence)])
     assert found is not None
     assert found.message.startswith("failed to pull [31m https://…@registry/v2?… xxx")
     assert len(found.message) == MAX_MESSAGE + 1

@@ -102,9 +102,9 @@ def test_memory_amounts_are_parsed_by_type(pairs: list[str], found: tuple[tuple[
 
 
 @pytest.mark.parametrize(
-    ("pair", "said"),
+    ("pair", "sentence"),
     [("cqu=2Gi", "there is no accelerator type 'cqu'; choose one of cpu, "), ("cpu", "cpu=: write an amount"), ("cpu=-1", "cpu=-1: write")],
 )
-def test_an_invalid_amount_is_rejected(pair: str, said: str) -> None:
-    with pytest.raises(typer.BadParameter, match=said):
+def test_an_invalid_amount_is_rejected(pair: str, sentence: str) -> None:
+    with pytest.raises(typer.BadParameter, match=sentence):
         amounts_by_type([pair])

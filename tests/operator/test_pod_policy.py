@@ -166,10 +166,10 @@ def test_a_probe_has_the_user_and_the_pull_secrets_but_no_privilege() -> None:
     ],
 )
 def test_a_mistake_of_the_owner_is_reported_in_one_sentence(policy: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(InvalidPolicy) as told:
+    with pytest.raises(InvalidPolicy) as caught:
         parse_policy(json.dumps(policy))
-    assert sentence in str(told.value)
-    assert "\n" not in str(told.value)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_empty_settings_equal_the_default_settings() -> None:

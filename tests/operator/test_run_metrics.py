@@ -58,17 +58,17 @@ class SampledMetrics:
 
 
 def test_a_training_run_has_the_metrics_of_its_status() -> None:
-    told = SampledMetrics(STATUS, checkpoint__save={"everySteps": 20})
-    assert told("phase", phase="Running") == 1
-    assert told("condition", type="Stalled", reason="Progressing") == 0
-    assert (told("attempt"), told("step"), told("planned_steps")) == (2, 57, 100)
-    assert (told("devices"), told("hosts")) == (16, 4)
-    assert told("restarts_total", cause="preempted") == 2
-    assert told("restarts_total", cause="hung") == 0, "it must exist from the start, so that the first restart is an increase"
-    assert told("failures_without_checkpoint") == 1
-    assert (told("checkpoint_step"), told("checkpoint_timestamp_seconds")) == (40, 1767225600)
-    assert (told("save_interval_steps"), told("save_interval_seconds")) == (20, 120)
-    assert told("first_step_timestamp_seconds") == 1767225600 + 3600
+    sampled = SampledMetrics(STATUS, checkpoint__save={"everySteps": 20})
+    assert sampled("phase", phase="Running") == 1
+    assert sampled("condition", type="Stalled", reason="Progressing") == 0
+    assert (sampled("attempt"), sampled("step"), sampled("planned_steps")) == (2, 57, 100)
+    assert (sampled("devices"), sampled("hosts")) == (16, 4)
+    assert sampled("restarts_total", cause="preempted") == 2
+    assert sampled("restarts_total", cause="hung") == 0, "it must exist from the start, so that the first restart is an increase"
+    assert sampled("failures_without_checkpoint") == 1
+    assert (sampled("checkpoint_step"), sampled("checkpoint_timestamp_seconds")) == (40, 1767225600)
+    assert (sampled("save_interval_steps"), sampled("save_interval_seconds")) == (20, 120)
+    assert sampled("first_step_timestamp_seconds") == 1767225600 + 3600
 
 
 @pytest.mark.parametrize(
@@ -80,42 +80,42 @@ def test_a_training_run_has_the_metrics_of_its_status() -> None:
     ],
 )
 def test_the_interval_between_saves_is_the_one_that_counts(save: dict[str, Any], steps: float | None, seconds: float) -> None:
-    told = SampledMetrics(STATUS, checkpoint__save=save)
-    assert (told("save_interval_steps"), told("save_interval_seconds")) == (steps, seconds)
+    sampled = SampledMetrics(STATUS, checkpoint__save=save)
+    assert (sampled("save_interval_steps"), sampled("save_interval_seconds")) == (steps, seconds)
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Suspended", "Succeeded", "Failed"])
 def test_a_run_without_pods_holds_no_devices_and_no_hosts(phase: str) -> None:
-    told = SampledMetrics(STATUS | {"phase": phase})
-    assert (told("devices"), told("hosts")) == (0, 0)
+    sampled = SampledMetrics(STATUS | {"phase": phase})
+    assert (sampled("devices"), sampled("hosts")) == (0, 0)
 
 
 def test_a_new_phase_or_reason_replaces_the_old_sample() -> None:
-    told = SampledMetrics(STATUS)
-    told.see(STATUS | {"phase": "Failed", "conditions": [STALLED]})
-    assert told("phase", phase="Running") is None
-    assert told("phase", phase="Failed") == 1
-    assert told("condition", type="Stalled", reason="Progressing") is None
-    assert told("condition", type="Stalled", reason="Diverged") == 1
-    told.see(STATUS | {"history": STATUS["history"][:1]})
-    assert told("first_step_timestamp_seconds") is None, "no process trains"
+    sampled = SampledMetrics(STATUS)
+    sampled.see(STATUS | {"phase": "Failed", "conditions": [STALLED]})
+    assert sampled("phase", phase="Running") is None
+    assert sampled("phase", phase="Failed") == 1
+    assert sampled("condition", type="Stalled", reason="Progressing") is None
+    assert sampled("condition", type="Stalled", reason="Diverged") == 1
+    sampled.see(STATUS | {"history": STATUS["history"][:1]})
+    assert sampled("first_step_timestamp_seconds") is None, "no process trains"
 
 
 def test_unknown_values_have_no_sample_and_an_invalid_document_is_tolerated() -> None:
-    told = SampledMetrics({"phase": "Pending", "checkpoint": CHECKPOINT | {"time": "yesterday"}})
+    sampled = SampledMetrics({"phase": "Pending", "checkpoint": CHECKPOINT | {"time": "yesterday"}})
     for name in ("step", "planned_steps", "checkpoint_timestamp_seconds", "save_interval_seconds"):
-        assert told(name) is None, name
+        assert sampled(name) is None, name
     parsed = parse_status(STATUS)
-    told.metrics.saw_run(KEY, parsed, parsed, None)
-    assert told("save_interval_steps") is None
-    assert told("step") == 57
+    sampled.metrics.saw_run(KEY, parsed, parsed, None)
+    assert sampled("save_interval_steps") is None
+    assert sampled("step") == 57
 
 
 def test_a_run_has_a_bounded_number_of_samples_and_leaves_none() -> None:
-    told = SampledMetrics(
+    sampled = SampledMetrics(
         STATUS | {"conditions": [STALLED | {"type": kind} for kind in ("Stalled", "Degraded", "Queued", "Ready", "Failed")]}
     )
-    assert len(told.lines()) <= 32
-    assert {line.partition("{")[0] for line in told.lines()} <= {metric.name for metric in RUN_METRICS}
-    told.metrics.lost_run(KEY)
-    assert told.lines() == []
+    assert len(sampled.lines()) <= 32
+    assert {line.partition("{")[0] for line in sampled.lines()} <= {metric.name for metric in RUN_METRICS}
+    sampled.metrics.lost_run(KEY)
+    assert sampled.lines() == []

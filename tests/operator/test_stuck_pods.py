@@ -141,7 +141,7 @@ def test_a_pod_has_five_minutes_to_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "said"),
+    ("document", "sentence"),
     [
         (waiting(sandbox="False"), "its volumes are not mounted, or its network is not there (FailedMount, FailedCreatePodSandBox)"),
         (waiting(sandbox="True"), "its volumes and its network are there, and its image is not"),
@@ -151,8 +151,8 @@ def test_a_pod_has_five_minutes_to_start() -> None:
         (waiting("", sandbox="False"), "no reason is given; its volumes are not mounted"),
     ],
 )
-def test_the_reason_of_a_late_start_is_reported(document: dict[str, Any], said: str) -> None:
-    assert said in starts(document, seconds=1000)[2]
+def test_the_reason_of_a_late_start_is_reported(document: dict[str, Any], sentence: str) -> None:
+    assert sentence in starts(document, seconds=1000)[2]
 
 
 def test_a_known_reason_is_reported_at_once() -> None:
@@ -169,17 +169,17 @@ def test_foreign_text_stays_out_of_the_status(reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "until", "said"),
+    ("what", "until", "sentence"),
     [
         ("checkpointRoot", rfc(400), f"the trainer retries the store of its checkpoint root, which denies access until {rfc(400)}"),
         ("dataSource", rfc(400), f"the trainer retries the store of its data, which denies access or does not answer until {rfc(400)}"),
         ("tokenCache", "<some text>", "the trainer retries the store of its token caches, which denies access"),
     ],
 )
-def test_a_trainer_that_waits_for_a_store_is_reported(what: str, until: str, said: str) -> None:
+def test_a_trainer_that_waits_for_a_store_is_reported(what: str, until: str, sentence: str) -> None:
     waits = report(first=None, stage="restoring", waiting={"what": what, "until": until})
     seen = observed(run(STATUS), jobsets=[jobset()], pods=[pod(), pod(slice_index=1)], head=head(5), report=waits)
-    assert verdict(reconcile(seen, at(100)), "Ready")[2] == f"attempt 1: {said}"
+    assert verdict(reconcile(seen, at(100)), "Ready")[2] == f"attempt 1: {sentence}"
 
 
 def test_pods_that_run_are_not_late() -> None:

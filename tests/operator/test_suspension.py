@@ -30,8 +30,8 @@ def test_a_suspended_run_is_asked_for_a_checkpoint_and_stopped_when_it_is_commit
     cluster.settle()
     ((_, asked, step),) = cluster.asked
     assert (asked, step) == ((1, 0), 50)
-    said = "attempt 1, restart 0 is training; a checkpoint is asked for, then the hardware is released"
-    assert ready(cluster) == ("Suspending", "Suspending", said)
+    sentence = "attempt 1, restart 0 is training; a checkpoint is asked for, then the hardware is released"
+    assert ready(cluster) == ("Suspending", "Suspending", sentence)
     cluster.now += MAX_SAVE_SECONDS / 2  # longer than any grace period
     cluster.head = head(45)
     cluster.settle()

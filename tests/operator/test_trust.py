@@ -72,7 +72,7 @@ def test_a_foreign_pod_with_the_runs_labels_does_not_belong_to_the_run(change: d
     alien = foreign_pod(cluster, **change)
     if change.get("name") == "demo-1-aaa":
         alien["metadata"]["labels"][names.JOBSET_UID_LABEL] = "another"
-    alien["status"] |= ended(80, cluster.now, termination("badConfiguration", 80, attempt=1, said="ended by a stranger"))
+    alien["status"] |= ended(80, cluster.now, termination("badConfiguration", 80, attempt=1, message="ended by a stranger"))
     add(cluster, PODS, alien, "Pod")
     observed = asyncio.run(cluster.observer.observe(*KEY, None))
     assert observed is not None

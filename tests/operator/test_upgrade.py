@@ -41,7 +41,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[s
     folder = tmp_path_factory.mktemp("previous")
     previous.unpack(folder)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(folder / name) for name in ("crds", "operator"))}
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", RECORD],
         input=json.dumps([document | {"spec": former_form(document["spec"])} for document in training_runs().values()]),
         env=environment,
@@ -49,7 +49,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[s
         text=True,
         check=True,
     )
-    return [(found[0], found[1]) for found in map(json.loads, told.stdout.splitlines())]
+    return [(found[0], found[1]) for found in map(json.loads, process.stdout.splitlines())]
 
 
 def test_no_attempt_of_the_previous_version_is_outdated(recorded: list[tuple[str, dict[str, Any]]]) -> None:

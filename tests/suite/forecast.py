@@ -27,7 +27,7 @@ def sentence(tier: Tier, missing: Collection[str], factor: float) -> str:
     """The text of the forecast."""
     expected = minutes(tier, missing, factor)
     builds = f", {' and '.join(sorted(missing))} to be built" if missing else ""
-    said = f"{tier.command} takes about {expected:.0f} minutes on this machine (factor {factor:.2f}{builds})."
+    line = f"{tier.command} takes about {expected:.0f} minutes on this machine (factor {factor:.2f}{builds})."
     if expected <= LONGEST_MINUTES:
-        return said
-    return f"{said} That is more than {LONGEST_MINUTES} minutes: where CI ends a run after 90 minutes, this one will not finish."
+        return line
+    return f"{line} That is more than {LONGEST_MINUTES} minutes: where CI ends a run after 90 minutes, this one will not finish."

@@ -19,11 +19,11 @@ class _Writer:
 
 
 def main() -> int:
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         outcome = pytest.main(["--collect-only", "-qq", str(REPOSITORY / "tests")], plugins=[_Writer()])
     if outcome != pytest.ExitCode.OK:
-        print(said.getvalue(), file=sys.stderr)
+        print(output.getvalue(), file=sys.stderr)
     return int(outcome)
 
 

@@ -21,20 +21,20 @@ def pytest_collection_modifyitems(items, config):
     set_groups(items, config)
 
 @pytest.fixture
-def told(request, pytestconfig):
+def recorded(request, pytestconfig):
     path = pytestconfig.rootpath / f"{request.path.stem}-{request.node.originalname}-{os.environ['PYTEST_XDIST_WORKER']}.json"
     path.write_text(json.dumps([request.path.stem, request.node.originalname, os.environ["PYTEST_XDIST_WORKER"]]))
 """
 TESTS = """
 import pytest
 
-def test_one(told): pass
-def test_two(told): pass
-def test_three(told): pass
+def test_one(recorded): pass
+def test_two(recorded): pass
+def test_three(recorded): pass
 
 @pytest.mark.xdist_group("shared")
 @pytest.mark.parametrize("case", ["a@b", "c"])
-def test_shared(told, case): pass
+def test_shared(recorded, case): pass
 """
 
 

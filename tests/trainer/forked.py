@@ -86,13 +86,13 @@ class Forked:
         if self.returncode is None:
             self._line.settimeout(timeout)
             try:
-                said = self._line.recv(NUMBER.size)
+                answer = self._line.recv(NUMBER.size)
             except (BlockingIOError, TimeoutError):
                 return None
-            if not said:
+            if not answer:
                 raise RuntimeError("the fork server has ended")
             self._line.close()
-            self.returncode = int(NUMBER.unpack(said)[0])
+            self.returncode = int(NUMBER.unpack(answer)[0])
         return self.returncode
 
 

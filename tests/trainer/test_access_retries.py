@@ -56,7 +56,7 @@ def behind(s3_root: Root, proxy: Proxy) -> Root:
     return replace(s3_root, spec=s3_root.spec.model_copy(update={"endpoint": proxy.endpoint}))
 
 
-class Told:
+class RecordedWaits:
     """Records the callbacks of a retry_budget."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ def test_the_delay_grows_up_to_a_bound_and_ends_with_the_retry_budget(tries: int
 
 
 def test_the_retry_budget_is_shared_by_all_stores() -> None:
-    retry_budget = Told().retry_budget(10, clock=lambda: 11.0)
+    retry_budget = RecordedWaits().retry_budget(10, clock=lambda: 11.0)
     refusal = ValueError("refused")
     with pytest.raises(ValueError, match="refused"):
         retry_budget.wait("one", refusal, 3, 0.0)
@@ -104,7 +104,7 @@ def test_the_retry_budget_is_shared_by_all_stores() -> None:
 
 
 def test_a_process_that_must_end_does_not_wait() -> None:
-    retry_budget = Told().retry_budget(1e6)
+    retry_budget = RecordedWaits().retry_budget(1e6)
     retry_budget.stop()
     with pytest.raises(WaitStopped):
         retry_budget.wait("root", ValueError("refused"), 1, None)
@@ -112,20 +112,20 @@ def test_a_process_that_must_end_does_not_wait() -> None:
 
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_store_that_refuses_for_a_moment_is_retried(behind: Root, proxy: Proxy, refusal: str) -> None:
-    told = Told()
+    recorded = RecordedWaits()
     proxy.decide = first(2, REFUSALS[refusal])
-    assert Store(behind.spec, retry_budget=told.retry_budget(limit(60))).read("HEAD").data is None
-    ((root, said, longest),) = told.waits
-    assert (root, told.ends) == (behind.spec.root, [True])
+    assert Store(behind.spec, retry_budget=recorded.retry_budget(limit(60))).read("HEAD").data is None
+    ((root, reason, longest),) = recorded.waits
+    assert (root, recorded.ends) == (behind.spec.root, [True])
     assert longest == limit(60)
-    assert REFUSALS[refusal].name in said
+    assert REFUSALS[refusal].name in reason
 
 
 @pytest.mark.slow  # TensorStore itself retries this error for 30 s
 @pytest.mark.variant
 def test_a_request_is_retried_until_the_clock_is_corrected(behind: Root, proxy: Proxy) -> None:
     proxy.decide = first(14, Status(403, "RequestTimeTooSkewed"))
-    assert Store(behind.spec, retry_budget=Told().retry_budget(limit(60))).read("HEAD").data is None
+    assert Store(behind.spec, retry_budget=RecordedWaits().retry_budget(limit(60))).read("HEAD").data is None
 
 
 @pytest.mark.parametrize("variable", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
@@ -140,27 +140,27 @@ def test_concurrent_requests_share_one_wait(behind: Root, proxy: Proxy) -> None:
     store = Store(behind.spec)
     for number in range(20):
         store.write(f"one-{number:02}", b"x" * 10)
-    told = Told()
+    recorded = RecordedWaits()
     proxy.decide = first(21, DENIED)
-    patient = Store(behind.spec, retry_budget=told.retry_budget(limit(60)))
+    patient = Store(behind.spec, retry_budget=recorded.retry_budget(limit(60)))
     assert patient.read_ranges([(f"one-{number:02}", 0, 10) for number in range(20)]) == [b"x" * 10] * 20
-    assert len(told.waits) == 1
+    assert len(recorded.waits) == 1
 
 
 @pytest.mark.parametrize("fault", [Status(404, "NoSuchBucket"), Status(400, "EntityTooLarge")], ids=["no bucket", "too large"])
 def test_failures_that_no_wait_can_fix_are_reported_at_once(behind: Root, proxy: Proxy, fault: Status) -> None:
-    told = Told()
+    recorded = RecordedWaits()
     proxy.decide = lambda request: fault
     with pytest.raises(StoreFailure):
-        Store(behind.spec, retry_budget=told.retry_budget(1e6)).write("key", b"")
-    assert told.waits == []
+        Store(behind.spec, retry_budget=recorded.retry_budget(1e6)).write("key", b"")
+    assert recorded.waits == []
 
 
 def test_a_folder_is_never_waited_for(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     root = Root(behind_a_file(tmp_path), tmp_path)
     with pytest.raises(RootUnusable):
-        open_root(root, retry_budget=Told().retry_budget(1e6))
+        open_root(root, retry_budget=RecordedWaits().retry_budget(1e6))
 
 
 def behind_a_file(folder: Path) -> Any:
@@ -171,19 +171,19 @@ def behind_a_file(folder: Path) -> Any:
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_a_root_is_opened_when_the_store_accepts_the_credentials(behind: Root, proxy: Proxy, method: str) -> None:
-    told = Told()
+    recorded = RecordedWaits()
     proxy.decide = first(2, DENIED, lambda request: request.method == method)
-    with open_root(behind, retry_budget=told.retry_budget(limit(60))):
+    with open_root(behind, retry_budget=recorded.retry_budget(limit(60))):
         assert behind.head["epoch"]["attempt"] == 1
-    assert len(told.waits) >= 1
+    assert len(recorded.waits) >= 1
 
 
 def test_a_root_that_stays_refused_is_unusable(behind: Root, proxy: Proxy) -> None:
-    told = Told()
+    recorded = RecordedWaits()
     proxy.decide = lambda request: DENIED
     with pytest.raises(RootUnusable, match="refuses access; give the run's credentials the right to list"):
-        open_root(behind, retry_budget=told.retry_budget(1.5))
-    assert told.ends == [False]
+        open_root(behind, retry_budget=recorded.retry_budget(1.5))
+    assert recorded.ends == [False]
 
 
 def test_a_notice_ends_the_wait_for_a_root(behind: Root, proxy: Proxy) -> None:
@@ -194,13 +194,13 @@ def test_a_notice_ends_the_wait_for_a_root(behind: Root, proxy: Proxy) -> None:
 
 
 def test_a_save_that_is_refused_is_reported_and_not_waited_for(behind: Root, proxy: Proxy) -> None:
-    told = Told()
-    with open_root(behind, retry_budget=told.retry_budget(1e6)) as checkpointer:
+    recorded = RecordedWaits()
+    with open_root(behind, retry_budget=recorded.retry_budget(1e6)) as checkpointer:
         checkpointer.opened()
         proxy.decide = lambda request: DENIED
         with pytest.raises(StoreFailure) as caught:
             checkpointer._store.write("key", b"")
-    assert (told.waits, caught.value.code == STOPPED) == ([], False)
+    assert (recorded.waits, caught.value.code == STOPPED) == ([], False)
 
 
 # Whole processes
@@ -318,20 +318,20 @@ def test_a_metadata_server_that_is_late_is_waited_for() -> None:
     server = http.server.HTTPServer(("127.0.0.1", 0), Late)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    told = Told()
+    recorded = RecordedWaits()
     try:
         environ = {"HOME": "/nowhere", "GCE_METADATA_ROOT": f"127.0.0.1:{server.server_port}"}
-        wait_for_server("gs://bucket/run", environ, told.retry_budget(limit(60)))
+        wait_for_server("gs://bucket/run", environ, recorded.retry_budget(limit(60)))
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
-    assert (asked, told.ends) == (["Google"] * 3, [True])
-    assert told.waits[0][1] == "the metadata server gives no credentials yet"
+    assert (asked, recorded.ends) == (["Google"] * 3, [True])
+    assert recorded.waits[0][1] == "the metadata server gives no credentials yet"
 
 
 def test_a_metadata_server_that_never_answers_ends_the_wait_without_an_error() -> None:
-    told = Told()
-    wait_for_server("gs://bucket/run", {"HOME": "/nowhere"}, told.retry_budget(0), answers=lambda _: False)
-    wait_for_server("gs://bucket/run", {"HOME": "/nowhere"}, told.retry_budget(0.2), answers=lambda _: False)
-    assert told.ends == [False]
+    recorded = RecordedWaits()
+    wait_for_server("gs://bucket/run", {"HOME": "/nowhere"}, recorded.retry_budget(0), answers=lambda _: False)
+    wait_for_server("gs://bucket/run", {"HOME": "/nowhere"}, recorded.retry_budget(0.2), answers=lambda _: False)
+    assert recorded.ends == [False]

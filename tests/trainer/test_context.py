@@ -111,10 +111,10 @@ def test_a_root_on_the_command_line_may_be_a_directory(tmp_path: Path, monkeypat
 
 def test_the_operators_mesh_is_used_if_the_document_has_none(tmp_path: Path) -> None:
     environment = POD.model_copy(update={"slices": 2, "hosts_per_slice": 1, "devices_per_host": 2})
-    told = environment.model_copy(update={"mesh": ResolvedMesh(replica=2, data=2, fsdp=1, tensor=1)})
-    assert resolve_context(write(tmp_path), told.variables()).mesh == told.mesh
+    placed = environment.model_copy(update={"mesh": ResolvedMesh(replica=2, data=2, fsdp=1, tensor=1)})
+    assert resolve_context(write(tmp_path), placed.variables()).mesh == placed.mesh
     given = write(tmp_path, spec__mesh={"ici": {"fsdp": 1, "tensor": 2}})
-    assert resolve_context(given, told.variables()).mesh.tensor == 2
+    assert resolve_context(given, placed.variables()).mesh.tensor == 2
 
 
 def test_an_image_without_the_accelerators_jax_is_detected(tmp_path: Path) -> None:

@@ -63,10 +63,10 @@ def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[d
     root = Path(document["spec"]["checkpoint"]["root"].removeprefix("file://"))
     before = snapshot_of(root)
     found = done(start_processes(evaluating(document, tmp_path / "own"), tmp_path / "evaluation"))
-    said, expected = evaluations(found), evaluations(group)[None]
+    reported, expected = evaluations(found), evaluations(group)[None]
     for name in ("loss", "bitsPerByte", "tokens", "sequences"):
-        assert said[None][name] == said["corpus"][name] == expected[name], name
-    assert said[None]["step"] == 20
+        assert reported[None][name] == reported["corpus"][name] == expected[name], name
+    assert reported[None]["step"] == 20
     assert snapshot_of(root) == before, "the root of another run is only read"
     report = found.leader.report()
     assert report["cause"] == "completed"
@@ -74,7 +74,7 @@ def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[d
     progress = report["progress"]
     assert (progress["step"], progress["steps"], progress["evaluationLoss"]) == (3, 3, expected["loss"])
     assert progress["evaluated"]["sources"] == [
-        {key: said["corpus"][key] for key in ("source", "loss", "bitsPerByte", "tokens", "sequences")}
+        {key: reported["corpus"][key] for key in ("source", "loss", "bitsPerByte", "tokens", "sequences")}
     ]
     # Evaluation is the purpose of this run, so its time counts as productive.
     assert report["seconds"]["productiveStep"] > 0
@@ -119,9 +119,9 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(
     assert codes[0] == ExitCode.PREEMPTED, second.leader.noise[-20:]
     assert second.leader.report()["message"] == "a notice of preemption came; the results of the evaluated sources are kept"
     third = done(start_processes(again, tmp_path / "disturbed", restart=2))
-    said = evaluations(third)
-    assert "short" not in said, "it has already been evaluated"
-    assert {name: value for name, value in said[None].items() if name in ("loss", "bitsPerByte", "tokens", "sequences")} == {
+    reported = evaluations(third)
+    assert "short" not in reported, "it has already been evaluated"
+    assert {name: value for name, value in reported[None].items() if name in ("loss", "bitsPerByte", "tokens", "sequences")} == {
         name: expected[None][name] for name in ("loss", "bitsPerByte", "tokens", "sequences")
     }
     progress = third.leader.report()["progress"]
@@ -137,8 +137,8 @@ def test_a_trained_tokenizer_is_used_for_other_text(tmp_path: Path, monkeypatch:
     document["spec"]["optimizer"] = {"learningRate": 0.003, "schedule": {"constant": {}}, "adamw": {}}
     done(start_processes(document, tmp_path / "run"))
     other = [{"name": "other", **corpus(tmp_path / "other", "Wholly unlike, entirely other words:")}]
-    said = evaluations(done(start_processes(evaluating(document, tmp_path / "own", other), tmp_path / "evaluation")))
-    assert math.isfinite(said[None]["loss"])
+    reported = evaluations(done(start_processes(evaluating(document, tmp_path / "own", other), tmp_path / "evaluation")))
+    assert math.isfinite(reported[None]["loss"])
     # The tokenizer is kept, so a run that starts from another run no longer needs that run.
     clone = {**document, "metadata": {**document["metadata"], "name": "clone"}}
     origin = {"run": "tiny", "root": f"file://{tmp_path / 'root'}"}
@@ -185,8 +185,8 @@ def test_imported_weights_are_evaluated_as_in_a_run_that_begins_with_them(tmp_pa
     trained = evaluations(done(start_processes(document, tmp_path / "training")))[None]
     evaluation = evaluating(document, tmp_path / "own") | {"metadata": {"name": "evaluation", "namespace": "tests"}}
     evaluation["spec"]["from"] = document["spec"]["from"]
-    said = evaluations(done(start_processes(evaluation, tmp_path / "evaluation")))[None]
-    assert (said["step"], said["tokens"], said["loss"]) == (0, trained["tokens"], trained["loss"])
+    reported = evaluations(done(start_processes(evaluation, tmp_path / "evaluation")))[None]
+    assert (reported["step"], reported["tokens"], reported["loss"]) == (0, trained["tokens"], trained["loss"])
 
 
 def test_an_impossible_evaluation_is_rejected_in_one_sentence(trained: tuple[dict[str, Any], TrainerProcesses], tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_a_port_in_use_is_replaced_by_a_free_one_that_is_reported(tmp_path: Path
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         run = start(long_run(tmp_path, port=port))
-        said = run.until(lambda event: event["event"] == "warning")["message"]
-        found = re.fullmatch(rf"port {port} is in use on this machine, so /status and /metrics are at (http://localhost:\d+)", said)
-        assert found is not None, said
+        sentence = run.until(lambda event: event["event"] == "warning")["message"]
+        found = re.fullmatch(rf"port {port} is in use on this machine, so /status and /metrics are at (http://localhost:\d+)", sentence)
+        assert found is not None, sentence
         assert httpx.get(f"{found[1]}/status", timeout=limit(10)).json()["run"] == run.events[-1]["run"]

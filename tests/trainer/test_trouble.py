@@ -166,13 +166,13 @@ def test_a_hung_step_ends_the_run_and_the_stacks_of_all_processes_are_kept(
     assert [(report["cause"], report.get("peerLost")) for report in reports] == [("failed", 1), ("hung", None)]
     for index in range(2):
         kept = tmp_path / "root" / "diagnostics" / f"hung-1.4-{index}.txt"
-        (told,) = named(group, "hung", index)
-        assert told["path"] == f"file://{kept}"
+        (ending,) = named(group, "hung", index)
+        assert ending["path"] == f"file://{kept}"
         # The limit is larger than the configured one if steps are slow: ten times the longest step so far.
-        assert told["limitSeconds"] >= limit(3)
-        assert (told["seconds"] > told["limitSeconds"]) is (index == 1)
+        assert ending["limitSeconds"] >= limit(3)
+        assert (ending["seconds"] > ending["limitSeconds"]) is (index == 1)
         assert ("wait_for_a_batch_that_never_comes" in kept.read_text()) is (index == 1)
-        assert "train.py" in told["stacks"]
+        assert "train.py" in ending["stacks"]
     assert reports[1]["message"].startswith("no step ended for ")
     assert f"the stacks of its threads are in file://{tmp_path}/root/diagnostics/hung-1.4-1.txt" in reports[1]["message"]
 

@@ -269,8 +269,8 @@ class _Ending:
         """End the process after an error: a `TrainerExit`, or an unexpected error."""
         if isinstance(error, TrainerExit):
             owner = error.owner_attempt if isinstance(error, Fenced) else None
-            said = self.with_interrupt_cause(str(error))
-            self.leave(error.cause, error.exit_code, said, epoch_attempt=owner, others_missing=error.others_missing)
+            reason = self.with_interrupt_cause(str(error))
+            self.leave(error.cause, error.exit_code, reason, epoch_attempt=owner, others_missing=error.others_missing)
         if "RESOURCE_EXHAUSTED" in str(error):
             fix = "give a smaller batchSize, more microbatches, or devices with more memory"
             self.leave("failed", ExitCode.FAILURE, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}")

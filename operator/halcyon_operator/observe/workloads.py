@@ -79,10 +79,10 @@ def parse_workload(document: object) -> WorkloadView:
         name=text(value_at(document, "metadata", "name")),
         active=value_at(document, "spec", "active") is not False,
         cluster_queue=text(value_at(status, "admission", "clusterQueue"), MAX_WORD),
-        unreserved=None if _holds(reserved) else _said(reserved or {}),
+        unreserved=None if _holds(reserved) else _parsed_condition(reserved or {}),
         admitted=_holds(conditions.get("Admitted")),
-        evicted=_said(conditions["Evicted"]) if _holds(conditions.get("Evicted")) else None,
-        finished=_said(conditions["Finished"]) if _holds(conditions.get("Finished")) else None,
+        evicted=_parsed_condition(conditions["Evicted"]) if _holds(conditions.get("Evicted")) else None,
+        finished=_parsed_condition(conditions["Finished"]) if _holds(conditions.get("Finished")) else None,
         checks=tuple(
             AdmissionCheck(text(value_at(one, "name"), MAX_WORD), text(value_at(one, "state")), text(value_at(one, "message")))
             for one in sequence(status.get("admissionChecks"))
@@ -102,7 +102,7 @@ def _holds(condition: dict[str, object] | None) -> bool:
     return condition is not None and condition.get("status") == "True"
 
 
-def _said(condition: dict[str, object]) -> WorkloadCondition:
+def _parsed_condition(condition: dict[str, object]) -> WorkloadCondition:
     return WorkloadCondition(
         text(condition.get("reason"), MAX_WORD), text(condition.get("message"), 1024), moment(condition.get("lastTransitionTime"))
     )

@@ -144,8 +144,8 @@ def member(root: Root, options: dict[str, Any]) -> None:
     shardings = SHARDINGS | {name: PartitionSpec(*spec) for name, spec in options.get("shardings", {}).items()}
     try:
         limits = Limits(parts_seconds=limit(options.get("seconds", 60)), request_seconds=limit(30), shared_read_bytes=0)
-        told = _spoil_read_backs(root, options["readBack"]) if "readBack" in options else None
-        callbacks = Callbacks(on_warning=lambda text: say(event="warned", text=text), on_read_back=_reports_read_backs(told))
+        read_backs = _spoil_read_backs(root, options["readBack"]) if "readBack" in options else None
+        callbacks = Callbacks(on_warning=lambda text: say(event="warned", text=text), on_read_back=_reports_read_backs(read_backs))
         with open_root(root, epoch=given_epoch(options), processes=group, limits=limits, callbacks=callbacks) as checkpointer:
             if options.get("tellFiles"):
                 _tell_files()
@@ -164,9 +164,9 @@ def member(root: Root, options: dict[str, Any]) -> None:
                 checkpointer.save(step, on(devices, numbers(step), shardings), position(step))
                 checkpointer.finish()
                 say(event="committed", step=step, newest=checkpointer.newest.step if checkpointer.newest else None)
-                if told is not None and step % root.spec.verify.every_saves == 0:
+                if read_backs is not None and step % root.spec.verify.every_saves == 0:
                     if group.process_index == 0:
-                        assert told.acquire(timeout=limit(60))
+                        assert read_backs.acquire(timeout=limit(60))
                     group.barrier(f"read back {step}")
     finally:
         leave(group)
@@ -184,13 +184,13 @@ def _tell_files() -> None:
     saving.write_files = telling
 
 
-def _reports_read_backs(told: threading.Semaphore | None) -> Callable[[Any, str | None], None]:
+def _reports_read_backs(read_backs: threading.Semaphore | None) -> Callable[[Any, str | None], None]:
     """A callback that prints which checkpoint was read back."""
 
     def tell(entry: Any, damage: str | None) -> None:
-        if told is not None:
+        if read_backs is not None:
             say(event="readBack", step=entry.step, damage=damage)
-            told.release()
+            read_backs.release()
 
     return tell
 

@@ -112,9 +112,9 @@ def roomy(small_disk: Path, **changes: object) -> Root:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")
 def test_the_oldest_dispensable_checkpoint_is_deleted_so_that_the_save_succeeds(small_disk: Path) -> None:
     root = roomy(small_disk, permanent=[PermanentSpec(every_steps=1, until_step=1)])
-    told: list[str] = []
+    warnings: list[str] = []
     devices = mesh(2, 2)
-    with open_root(root, callbacks=Callbacks(on_warning=told.append)) as checkpointer:
+    with open_root(root, callbacks=Callbacks(on_warning=warnings.append)) as checkpointer:
         for step in range(1, 8):
             checkpointer.save(step, on(devices, numbers(step)), position(step))
             checkpointer.finish()
@@ -122,8 +122,8 @@ def test_the_oldest_dispensable_checkpoint_is_deleted_so_that_the_save_succeeds(
                 edit(Store(root.spec), lambda head: with_pin(head, head.committed[0].path))
             assert checkpointer.newest is not None
             assert checkpointer.newest.step == step
-    assert len(told) > 1
-    assert "step 3 was deleted early" in told[0]
+    assert len(warnings) > 1
+    assert "step 3 was deleted early" in warnings[0]
     assert {7, 6, 2, 1} <= set(committed(root)), "the newest two, the pinned one and the permanent one"
 
 
@@ -131,8 +131,8 @@ def test_the_oldest_dispensable_checkpoint_is_deleted_so_that_the_save_succeeds(
 @pytest.mark.parametrize("tells_free", [True, False], ids=["before the save", "in the middle of it"])
 def test_compiled_programs_are_deleted_before_any_checkpoint(small_disk: Path, monkeypatch: pytest.MonkeyPatch, tells_free: bool) -> None:
     root = roomy(small_disk)
-    told: list[str] = []
-    with open_root(root, callbacks=Callbacks(on_warning=told.append)) as checkpointer:
+    warnings: list[str] = []
+    with open_root(root, callbacks=Callbacks(on_warning=warnings.append)) as checkpointer:
         for step in (1, 2, 3):
             checkpointer.save(step, {"x": np.full((64, 128), step)}, position(step))  # 64 KiB
             checkpointer.finish()
@@ -144,8 +144,8 @@ def test_compiled_programs_are_deleted_before_any_checkpoint(small_disk: Path, m
         checkpointer.save(4, {"x": np.full((64, 128), 4)}, position(4))
         checkpointer.finish()
     assert committed(root) == [4, 3, 2, 1]
-    assert len(told) == 1
-    assert "compiled programs" in told[0]
+    assert len(warnings) == 1
+    assert "compiled programs" in warnings[0]
     assert not list(root.folder.glob("compilation/**/*-cache"))
 
 
@@ -160,8 +160,8 @@ def test_compiled_programs_take_no_room_that_checkpoints_need(small_disk: Path, 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")
 def test_space_is_freed_before_the_first_byte_if_there_is_too_little(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = roomy(small_disk)
-    told: list[str] = []
-    with open_root(root, callbacks=Callbacks(on_warning=told.append)) as checkpointer:
+    warnings: list[str] = []
+    with open_root(root, callbacks=Callbacks(on_warning=warnings.append)) as checkpointer:
         for step in (1, 2, 3):
             checkpointer.save(step, {"x": np.full((64, 128), step)}, position(step))  # 64 KiB
             checkpointer.finish()
@@ -169,7 +169,7 @@ def test_space_is_freed_before_the_first_byte_if_there_is_too_little(small_disk:
         monkeypatch.setattr(saving, "write_files", _whole(saving.write_files, lambda: committed_now(root) == [3, 2]))
         checkpointer.save(4, {"x": np.full((64, 128), 4)}, position(4))
         checkpointer.finish()
-    assert len(told) == 1
+    assert len(warnings) == 1
     assert committed(root) == [4, 3, 2]
 
 
@@ -230,9 +230,9 @@ def test_several_processes_repeat_a_save_together(small_disk: Path) -> None:
     root = roomy(small_disk)
     with WriterGroup(root, 2, steps=8, mesh=[2, 2]) as group:
         assert group.run() == [0, 0], [child.events for child in group.children]
-        told = group.told("committed")
-        assert told == [[{"event": "committed", "step": step, "newest": step} for step in range(1, 9)]] * 2
-        assert group.told("warned")[0] != [], "the disk was never full"
+        commits = group.events_of("committed")
+        assert commits == [[{"event": "committed", "step": step, "newest": step} for step in range(1, 9)]] * 2
+        assert group.events_of("warned")[0] != [], "the disk was never full"
     assert committed(root)[:2] == [8, 7]
     assert any(entry.path.endswith("-2/") for entry in list_checkpoints(root.spec).committed)
 

@@ -37,7 +37,7 @@ class WriterGroup:
         """Wait for all processes; returns their exit codes."""
         return [child.end() for child in self.children]
 
-    def told(self, event: str) -> list[list[dict[str, Any]]]:
+    def events_of(self, event: str) -> list[list[dict[str, Any]]]:
         """The events of a kind, by process."""
         return [[one for one in child.events if one["event"] == event] for child in self.children]
 
@@ -53,7 +53,7 @@ def test_one_process_restores_what_four_saved_and_four_what_one_saved(request: p
     root: Root = request.getfixturevalue(f"{kind}_root")
     with WriterGroup(root, 4, steps=2, shardings=BY_ROWS) as group:
         assert group.run() == [0] * 4, group.children[0].noise()
-        assert group.told("committed") == [[{"event": "committed", "step": step, "newest": step} for step in (1, 2)]] * 4
+        assert group.events_of("committed") == [[{"event": "committed", "step": step, "newest": step} for step in (1, 2)]] * 4
     newest = list_checkpoints(root.spec).committed[0]
     manifest = Manifest.model_validate_json((root.folder / newest.path / "MANIFEST.json").read_bytes())
     assert manifest.process_count == 4
@@ -71,10 +71,10 @@ def test_one_process_restores_what_four_saved_and_four_what_one_saved(request: p
     fill(root, 3)  # by one process with a 2 × 2 mesh
     with WriterGroup(root, 4, mesh=[1, 4], shardings=BY_COLUMNS) as group:
         assert group.run() == [0] * 4, group.children[0].noise()
-        assert group.told("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 4
+        assert group.events_of("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 4
     with WriterGroup(root, 2, mesh=[2, 2], steps=1) as group:
         assert group.run() == [0] * 2, group.children[0].noise()
-        assert group.told("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 2
+        assert group.events_of("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 2
 
 
 REPLICATED: dict[str, list[str]] = {name: [] for name in ("bias", "counts", "half", "scale", "weight")}
@@ -98,7 +98,7 @@ def test_every_replica_writes_its_share_and_reads_it_for_the_others(
     options: dict[str, Any] = {"mesh": grid, "shardings": shardings, "chunkBytes": 64, "tellFiles": True}
     with WriterGroup(root, 4, steps=2, **options) as group:
         assert group.run() == [0] * 4, group.children[0].noise()
-        wrote = [told[-1]["files"] for told in group.told("wrote")]
+        wrote = [events[-1]["files"] for events in group.events_of("wrote")]
     newest = list_checkpoints(root.spec).committed[0]
     assert verify_checkpoint(root.spec, newest) == ()
     manifest = Manifest.model_validate_json((root.folder / newest.path / "MANIFEST.json").read_bytes())
@@ -110,8 +110,8 @@ def test_every_replica_writes_its_share_and_reads_it_for_the_others(
 
     with WriterGroup(root, 4, **options) as group:
         assert group.run() == [0] * 4, group.children[0].noise()
-        assert group.told("restored") == [[{"event": "restored", "step": 2, "right": True, "skipped": []}]] * 4
-        reads = [told[-1]["files"] for told in group.told("read")]
+        assert group.events_of("restored") == [[{"event": "restored", "step": 2, "right": True, "skipped": []}]] * 4
+        reads = [events[-1]["files"] for events in group.events_of("read")]
     assert sorted(path for paths in reads for path in paths) == [file.path for file in manifest.files], "each file by one process"
     assert max(map(len, reads)) - min(map(len, reads)) <= 4
 
@@ -130,7 +130,7 @@ def test_all_processes_agree_on_damage_that_one_of_them_reads(file_root: Root) -
     with WriterGroup(file_root, 4, mesh=[2, 2], shardings=HALVES) as group:
         assert group.run() == [0] * 4
         reason = "data/weight/c/3/0 does not have the hash that the manifest names"
-        assert group.told("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
+        assert group.events_of("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
 
 
 def test_all_processes_fall_back_together_when_one_finds_damage(file_root: Root) -> None:
@@ -142,7 +142,7 @@ def test_all_processes_fall_back_together_when_one_finds_damage(file_root: Root)
     with WriterGroup(file_root, 4, shardings=BY_ROWS) as group:
         assert group.run() == [0] * 4
         reason = "data/weight/c/3/0 does not have the hash that the manifest names"
-        assert group.told("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
+        assert group.events_of("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
     assert [bad["reason"] for bad in file_root.head["bad"]] == [reason]
 
 
@@ -162,7 +162,7 @@ def test_a_fenced_start_has_the_same_error_on_every_process(file_root: Root) -> 
     fill(file_root, 1)
     with WriterGroup(file_root, 4, epoch=[0, 0]) as group:
         assert group.run() == [ExitCode.FENCED] * 4
-        assert len({json.dumps(ended) for ended in group.told("ended")}) == 1
+        assert len({json.dumps(ended) for ended in group.events_of("ended")}) == 1
 
 
 def test_a_folder_that_the_hosts_do_not_share_is_refused(file_root: Root) -> None:

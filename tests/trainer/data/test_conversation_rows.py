@@ -27,18 +27,18 @@ CHAT: dict[str, Any] = {"chat": {"template": TEMPLATE}}
 PAIRS: dict[str, Any] = {"preference": {"template": TEMPLATE}}
 
 
-def said(number: int, size: int) -> str:
+def speech(number: int, size: int) -> str:
     return (SPEECH[number % 27 :] + SPEECH * (size // 27 + 1))[:size]
 
 
 def talk(number: int, question: int, answer: int) -> list[dict[str, Any]]:
     """A conversation whose answer calls a tool: the output of the tool is not the assistant's."""
     parts = [
-        {"type": "text", "text": said(number, answer)},
+        {"type": "text", "text": speech(number, answer)},
         {"type": "python", "text": f"{number}+1"},
         {"type": "python_output", "text": "OUTPUT"},
     ]
-    return [{"role": "user", "content": "ASKED " + said(number, question)}, {"role": "assistant", "content": parts}]
+    return [{"role": "user", "content": "ASKED " + speech(number, question)}, {"role": "assistant", "content": parts}]
 
 
 def opened(tmp_path: Path, rows: Sequence[Any], objective: dict[str, Any], form: dict[str, Any], length: int, **trainer: Any) -> Dataset:

@@ -212,8 +212,8 @@ def test_a_waiting_reader_gets_the_error_of_the_build(corpus: Path, error: Excep
     spec = two_sources(corpus / "root", corpus, ORDERS[0])
     caches = ensure_caches(spec, process="p")[1]
     progress, dataset = growing_dataset(spec, grown(caches, web=1, books=1))
-    told: list[Exception] = []
-    progress.on_failure(told.append)
+    failures: list[Exception] = []
+    progress.on_failure(failures.append)
     asked = threading.Event()
     progress.wait_for = _noting(progress, asked)  # type: ignore[method-assign]
     with ThreadPoolExecutor(1) as pool:
@@ -221,9 +221,9 @@ def test_a_waiting_reader_gets_the_error_of_the_build(corpus: Path, error: Excep
         assert asked.wait(limit(10))
         progress.end(error)
         assert waiting.exception(limit(10)) is error
-    assert told == ([] if isinstance(error, Stopped) else [error])
+    assert failures == ([] if isinstance(error, Stopped) else [error])
     with pytest.raises(type(error)):
-        progress.on_failure(told.append)
+        progress.on_failure(failures.append)
 
 
 def test_a_cache_that_is_rebuilt_while_a_run_reads_it_is_reported(corpus: Path) -> None:
@@ -376,11 +376,11 @@ def test_a_failed_build_ends_the_wait_in_every_process_of_the_run(tmp_path: Path
     stranger = background_caches(spec, process="three", run="tests/another", report=lambda built: None)
     for caches in (follower, stranger):
         assert caches.progress.wait_for(lambda caches=caches: shards_of(caches) > 0, limit(20))
-    told: dict[str, Exception] = {}
+    failures: dict[str, Exception] = {}
     here = threading.Barrier(3)
 
     def note(name: str, error: Exception) -> None:
-        told[name] = error
+        failures[name] = error
         here.wait(limit(20))
 
     for name, caches in (("builder", builder), ("follower", follower)):
@@ -390,7 +390,7 @@ def test_a_failed_build_ends_the_wait_in_every_process_of_the_run(tmp_path: Path
     with pytest.raises(BadConfiguration) as error:
         dataset.train_rows(10**6)
     here.wait(limit(20))
-    assert {str(one) for one in told.values()} == {str(error.value)}
+    assert {str(one) for one in failures.values()} == {str(error.value)}
     assert "row 400" in str(error.value)
     assert not ledger_of(spec.checkpoint.root).finished
     with pytest.raises(BadConfiguration, match="row 400"):  # it takes over the build and finds the bad row itself
@@ -414,11 +414,11 @@ def test_data_can_be_inspected_while_its_cache_is_built(tmp_path: Path, corpus: 
     sentence = r"^spec\.data\.sources\[web\]: its token cache is not complete: it has the first \d+ sequences .* choose an earlier step"
     with pytest.raises(BadConfiguration, match=sentence):
         dataset.train_rows(10**5)
-    said = CliRunner().invoke(app, ["stats", str(written(tmp_path / "run.yaml", spec))])
-    assert said.exit_code == 0
-    assert "web: its token cache is not complete yet; all numbers are of its first" in said.output
-    said = CliRunner().invoke(app, ["show", str(tmp_path / "run.yaml"), "--step", "10000"])
-    assert said.exit_code == ExitCode.BAD_CONFIGURATION
+    result = CliRunner().invoke(app, ["stats", str(written(tmp_path / "run.yaml", spec))])
+    assert result.exit_code == 0
+    assert "web: its token cache is not complete yet; all numbers are of its first" in result.output
+    result = CliRunner().invoke(app, ["show", str(tmp_path / "run.yaml"), "--step", "10000"])
+    assert result.exit_code == ExitCode.BAD_CONFIGURATION
     caches.stop()
     gate.let(1)
     caches.close(limit(20))

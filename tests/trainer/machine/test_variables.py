@@ -44,6 +44,6 @@ def test_a_local_run_has_its_variables_before_jax_reads_them(tmp_path: Path) -> 
     environ = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "HF_TOKEN")}
     script = "import sys; sys.argv = ['halcyon', 'train', 'run.yaml', '--json']; from halcyon.cli.main import app; app()"
     command = [sys.executable, "-c", script]
-    told = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True, timeout=limit(120)).stdout
+    output = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True, timeout=limit(120)).stdout
     assert list((tmp_path / "programs").iterdir()), "the compiler used the flag"
-    assert "spec.env[HF_TOKEN]: a Secret of a cluster has its value" in told
+    assert "spec.env[HF_TOKEN]: a Secret of a cluster has its value" in output

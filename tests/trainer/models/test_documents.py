@@ -28,9 +28,9 @@ def packed(*rows: tuple[list[int], ...]) -> Examples:
     return examples_of(windows, np.array(lengths), None, CountingTokenizer(bos_id=BOS, eos_id=EOS, pad_id=PAD))
 
 
-def losses(spec: ModelSpec, examples: Examples, *, told_apart: bool) -> np.ndarray:
+def losses(spec: ModelSpec, examples: Examples, *, with_segments: bool) -> np.ndarray:
     """Loss of each document, [row, document]."""
-    found = logits(make(spec), named(examples.tokens), named(examples.segments) if told_apart else None)
+    found = logits(make(spec), named(examples.tokens), named(examples.segments) if with_segments else None)
     nats = -np.asarray(jax.nn.log_softmax(found))
     weighted = np.take_along_axis(nats, examples.targets[..., None], axis=-1)[..., 0] * examples.weights
     return np.stack([np.where(examples.segments == number, weighted, 0).sum(axis=1) for number in (1, 2, 3)], axis=1)
@@ -41,12 +41,12 @@ ROWS = packed(DOCUMENTS, OTHERS, *((document,) for document in DOCUMENTS))
 
 @pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
 def test_a_document_in_a_packed_row_is_predicted_from_itself_alone(spec: ModelSpec) -> None:
-    together, among_others, *alone = losses(spec, ROWS, told_apart=True)
+    together, among_others, *alone = losses(spec, ROWS, with_segments=True)
     assert together[1] == pytest.approx(among_others[1], rel=1e-6)
     assert together[0] == pytest.approx(alone[0][0], rel=1e-5)
     if spec is LLAMA:  # Llama's positions are relative; GPT-2's are learned and count from the start of the row
         assert together == pytest.approx(np.array([losses[0] for losses in alone]), rel=1e-5)
-    mixed_up, among_others, *_ = losses(spec, ROWS, told_apart=False)
+    mixed_up, among_others, *_ = losses(spec, ROWS, with_segments=False)
     assert mixed_up[1] != pytest.approx(among_others[1], rel=1e-3), "the loss must differ if documents see one another"
 
 

@@ -102,11 +102,11 @@ def test_a_connection_without_the_token_is_rejected_and_not_reported_as_lost(cen
 
 def test_a_process_that_hangs_tells_all_others(centre):
     lifeline, invitation, _ = centre
-    told = queue.Queue()
-    lifeline.listen_hung(lambda: told.put(0))
+    hung = queue.Queue()
+    lifeline.listen_hung(lambda: hung.put(0))
     others = [Lifeline.connect("127.0.0.1", invitation, index) for index in (1, 2)]
-    others[1].listen_hung(lambda: told.put(2))
+    others[1].listen_hung(lambda: hung.put(2))
     others[0].say_hung()
-    assert {told.get(timeout=limit(PATIENCE)) for _ in range(2)} == {0, 2}
+    assert {hung.get(timeout=limit(PATIENCE)) for _ in range(2)} == {0, 2}
     for each in (lifeline, *others):
         each.say_goodbye()

@@ -122,11 +122,11 @@ def test_a_failure_becomes_one_sentence(text: str, sentence: str) -> None:
 def test_credentials_are_removed_from_the_errors_of_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
-    said = (
+    raw = (
         "refused the-key-id the-secret\nGET http://b/?X-Amz-Credential=the-key-id%2F2026&X-Amz-Signature=abc, Signature=deadbeef "
         + "x" * 999
     )
-    text = clean(said)
+    text = clean(raw)
     assert not any(secret in text for secret in (*KEYS.values(), "abc", "deadbeef"))
     assert "\n" not in text
     assert len(text) < 310

@@ -110,7 +110,7 @@ def test_time_while_the_machine_was_suspended_does_not_count() -> None:
 
 def test_the_watchdog_reports_a_pause_between_two_checks() -> None:
     """The clock jumps by an hour between two checks, as for a stopped process. The watchdog reports the pause before the verdict."""
-    told: list[float] = []
+    pauses: list[float] = []
     looks: list[int] = []
     enough = threading.Event()
     asked = 0
@@ -122,7 +122,7 @@ def test_the_watchdog_reports_a_pause_between_two_checks() -> None:
         return time.monotonic() + (3600.0 if asked >= 6 else 0.0)
 
     def health() -> Health:
-        looks.append(len(told))
+        looks.append(len(pauses))
         if len(looks) == 4:
             enough.set()
         return Health(True, 0.0, 60.0, "ok")
@@ -133,18 +133,18 @@ def test_the_watchdog_reports_a_pause_between_two_checks() -> None:
         None,
         lambda _: None,
         poll_seconds=0.01,
-        on_pause=told.append,
+        on_pause=pauses.append,
         clock=clock,
         late_seconds=limit(60),
     )
     assert enough.wait(limit(30))
     watchdog.close()
-    (seconds,) = told
+    (seconds,) = pauses
     assert 3600 - 1 < seconds < 3600 + limit(60)
     assert looks[:4] == [0, 0, 1, 1]
 
 
-def test_a_process_that_is_told_of_a_hang_writes_its_stacks_and_does_not_end() -> None:
+def test_a_process_that_learns_of_a_hang_writes_its_stacks_and_does_not_end() -> None:
     stacks: list[str] = []
     ended: list[str] = []
     written, looked = threading.Event(), threading.Event()
@@ -159,7 +159,7 @@ def test_a_process_that_is_told_of_a_hang_writes_its_stacks_and_does_not_end() -
         written.set()
 
     watchdog = Watchdog(health, on_hung, None, ended.append, poll_seconds=0.01, exit_delay_seconds=0.01)
-    watchdog.tell(lambda: ended.append("told others"))
+    watchdog.tell(lambda: ended.append("the others know"))
     watchdog.other_hangs()
     assert written.wait(limit(30))
     looked.clear()
@@ -185,11 +185,11 @@ def test_a_hung_process_tells_the_others_before_it_stores_its_stacks() -> None:
         ended.set()
 
     watchdog = Watchdog(health, lambda *_: done.append("event"), stored, end, poll_seconds=0.01, exit_delay_seconds=0.01)
-    watchdog.tell(lambda: done.append("told others"))
+    watchdog.tell(lambda: done.append("the others know"))
     asked.set()
     assert ended.wait(limit(30))
     message = "no step ended for 61.0 s, limit 60.0 s; the stacks of its threads are in file:///stacks"
-    assert done == ["told others", "stored", "event", message]
+    assert done == ["the others know", "stored", "event", message]
 
 
 def test_the_number_of_remembered_durations_is_bounded() -> None:

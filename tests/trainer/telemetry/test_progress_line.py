@@ -100,8 +100,8 @@ def test_the_line_ends_with_the_last_step(screen: str) -> None:
 
 
 def test_events_and_output_of_libraries_are_printed_above_the_line(screen: str) -> None:
-    told = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in shown(screen) if line]
-    assert told[:-2] == [
+    printed = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in shown(screen) if line]
+    assert printed[:-2] == [
         "2 processes, 4 devices in 0.5 s",
         "resumed at step 10 from steps/x/",
         "step 20: checkpoint committed, 2.5 MB",

@@ -155,8 +155,8 @@ def test_the_implementations_of_attention_are_named_once() -> None:
     scene.reporter.attends({"reference": "64 positions are few"})
     scene.reporter.attends({"reference": "64 positions are few", "blockwise": "4096 positions"})
     assert scene.reporter.report().progress.attention == "reference, blockwise"
-    told = [(event["implementation"], event["reason"]) for event in scene.named("attention")]
-    assert told == [("reference", "64 positions are few"), ("blockwise", "4096 positions")]
+    printed = [(event["implementation"], event["reason"]) for event in scene.named("attention")]
+    assert printed == [("reference", "64 positions are few"), ("blockwise", "4096 positions")]
 
 
 @pytest.mark.parametrize("process_index", [0, 1])
@@ -173,12 +173,12 @@ def test_tokenizing_is_a_part_of_the_start_and_is_reported_at_intervals(process_
     scene.start()
     scene.steps(1, 1)
     assert scene.reporter.report().startup_seconds == StartupSeconds(imports=2, data=25, join=1, restore=2, compile=3)
-    told = scene.named("tokenized")
-    assert [(event["source"], event["rows"], event["finished"]) for event in told] == [
+    printed = scene.named("tokenized")
+    assert [(event["source"], event["rows"], event["finished"]) for event in printed] == [
         *(("web", 1, False), ("web", 11, False), ("web", 21, False), ("web", 26, True)),
         ("code", 3, True),
     ]
-    assert {name: value for name, value in told[3].items() if name not in COMMON} == {
+    assert {name: value for name, value in printed[3].items() if name not in COMMON} == {
         "source": "web",
         "rows": 26,
         "documents": 25,
@@ -500,8 +500,8 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.warning("the compiled programs could not be published")
     for cause, code in (("completed", 0), ("preempted", 42), ("failed", 1)):
         saved: Any = "step" if cause == "preempted" else None
-        told = termination_report(IDENTITY, cause=cause, exit_code=code, message="why", step=3, saved=saved)  # type: ignore[arg-type]
-        scene.reporter.ended(told)
+        ending = termination_report(IDENTITY, cause=cause, exit_code=code, message="why", step=3, saved=saved)  # type: ignore[arg-type]
+        scene.reporter.ended(ending)
     seen: dict[str, set[str]] = {}
     for event in scene.events:
         assert COMMON.keys() <= event.keys()

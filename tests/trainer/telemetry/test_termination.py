@@ -64,9 +64,9 @@ def test_as_many_sources_are_reported_as_fit() -> None:
     read = TerminationReport.model_validate_json(written, by_alias=True)
     assert read.progress is not None
     assert read.progress.evaluated is not None
-    told = read.progress.evaluated.sources
-    assert 10 < len(told) < 64
-    assert told == sources[: len(told)]
+    reported = read.progress.evaluated.sources
+    assert 10 < len(reported) < 64
+    assert reported == sources[: len(reported)]
     assert len(read.message) >= 300
 
 

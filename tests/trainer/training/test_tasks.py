@@ -69,7 +69,7 @@ def test_hosts_with_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "said"),
+    ("error", "kind", "reason"),
     [
         (MemoryError("too little"), TrainerExit, "MemoryError: too little"),
         (TrainerExit("a device was lost"), TrainerExit, "a device was lost"),
@@ -78,7 +78,7 @@ def test_hosts_with_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.
     ids=["machine", "device", "document"],
 )
 def test_only_a_fault_of_the_document_ends_an_evaluation_for_good(
-    error: Exception, kind: type[TrainerExit], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, kind: type[TrainerExit], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("halcyon.training.tasks.own_copy", Mock(side_effect=error))
     document = run_document(tmp_path / "root")
@@ -87,6 +87,6 @@ def test_only_a_fault_of_the_document_ends_an_evaluation_for_good(
     plan = TaskPlan.of(spec)
     assert plan is not None
     tasks = ModelTasks(plan, spec, load(BYTE), Asking(False), Store(spec.checkpoint), ProcessGroup(0, 1), Mock())
-    with pytest.raises(TrainerExit, match=f"task arc-easy on the model of step 4: {said}") as caught:
+    with pytest.raises(TrainerExit, match=f"task arc-easy on the model of step 4: {reason}") as caught:
         tasks.of_checkpoint(4, None, "0" * 64, lambda: None)
     assert type(caught.value) is kind

@@ -62,7 +62,7 @@ def sentence(docstring: str | None) -> str | None:
     found = _SENTENCE.match(paragraph)
     if found is None:
         return None
-    said = found[1]
-    if not LEAST <= len(said) <= MOST or not said.isascii() or not said[0].isupper() or _BAD.search(said):
+    summary = found[1]
+    if not LEAST <= len(summary) <= MOST or not summary.isascii() or not summary[0].isupper() or _BAD.search(summary):
         return None
-    return said
+    return summary

@@ -49,12 +49,12 @@ def requested(steps: int, port: int, token: str) -> ProfileRequestTaken:
     try:
         run = json.loads(_answer(port, "GET", "/status")[1]).get("run", "")
         body = ProfileRequest(run=run, steps=steps).model_dump_json(by_alias=True)
-        code, said = _answer(port, "POST", PROFILE_PATH, body, {"Authorization": f"Bearer {token}"})
+        code, reply = _answer(port, "POST", PROFILE_PATH, body, {"Authorization": f"Bearer {token}"})
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise BadConfiguration(f"no process of a run answers on port {port} ({error}); give --port") from None
     if code != http.client.ACCEPTED:
-        raise BadConfiguration(said.decode(errors="replace").strip())
-    return ProfileRequestTaken.model_validate_json(said, by_alias=True, by_name=False)
+        raise BadConfiguration(reply.decode(errors="replace").strip())
+    return ProfileRequestTaken.model_validate_json(reply, by_alias=True, by_name=False)
 
 
 def _answer(port: int, method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:

@@ -42,8 +42,8 @@ class OneSentence(TyperGroup):
         try:
             code = run(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except typer.TyperException as error:
-            if said := sentence(error, prog_name or self.name or "halcyon"):
-                sys.stderr.write(f"{said}\n")
+            if text := sentence(error, prog_name or self.name or "halcyon"):
+                sys.stderr.write(f"{text}\n")
             sys.exit(error.exit_code)
         except typer.Abort:
             sys.stderr.write("stopped\n")
@@ -61,11 +61,11 @@ def sentence(error: typer.TyperException, program: str) -> str:
     if type(error).__name__ == "NoArgsIsHelpError":
         return ""
     context = getattr(error, "ctx", None)
-    said = " ".join(_what(error, context).split())
-    said = "".join(sign if sign.isprintable() else "?" for sign in said)
-    said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+    text = " ".join(_what(error, context).split())
+    text = "".join(sign if sign.isprintable() else "?" for sign in text)
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     command = program if context is None else context.command_path
-    return f"{command}: {said}; see `{command} --help`"
+    return f"{command}: {text}; see `{command} --help`"
 
 
 def _what(error: typer.TyperException, context: Any) -> str:

@@ -72,6 +72,6 @@ class ChatPrompts:
             segments = self._rendered([{"role": "user", "content": "?"}, {"role": "assistant", "content": words}], to_generate=False)
         except BadConfiguration:  # it is for other roles
             return tuple(ends)
-        said = [at for at, (content, _) in enumerate(segments) if isinstance(content, str) and words in content]
-        after = [content for content, _ in segments[said[-1] + 1 :] if isinstance(content, int)] if said else []
+        places = [at for at, (content, _) in enumerate(segments) if isinstance(content, str) and words in content]
+        after = [content for content, _ in segments[places[-1] + 1 :] if isinstance(content, int)] if places else []
         return tuple(dict.fromkeys([*ends, *after[:1]]))

@@ -145,6 +145,6 @@ class _Watched:
             raise Lost("sent a status that cannot be read") from None
         code = 0 if document.get("status") == "Success" else codes[0] if codes else None
         if code is None or not self.is_ready:
-            said = self.errors.decode(errors="replace").strip() or str(document.get("message") or f"exit code {code}")
-            raise Lost(f"did not run the program: {said[-500:]}")
+            text = self.errors.decode(errors="replace").strip() or str(document.get("message") or f"exit code {code}")
+            raise Lost(f"did not run the program: {text[-500:]}")
         return -(code - _SIGNALS_FROM) if _SIGNALS_FROM < code <= _SIGNALS_FROM + signal.NSIG else code

@@ -196,12 +196,12 @@ def _run(given: IO[bytes], token: bytes, limits: Limits) -> Ran:
                 stopped = _ended(process)
         finally:
             process.kill()
-    said = bytes(watched.texts[reported])
-    if not said.startswith(READY):
-        reason = said.removeprefix(REFUSED).decode(errors="replace") if said.startswith(REFUSED) else "it did not start"
+    written = bytes(watched.texts[reported])
+    if not written.startswith(READY):
+        reason = written.removeprefix(REFUSED).decode(errors="replace") if written.startswith(REFUSED) else "it did not start"
         raise Unavailable(f"the process of the program could not give its rights up: {reason}")
     output, errors = (watched.texts[pipe].decode(errors="replace") for pipe in (process.stdout, process.stderr))
-    return Ran(stopped or outcome_of(process.returncode, said.removeprefix(READY) == token, errors), output, errors)
+    return Ran(stopped or outcome_of(process.returncode, written.removeprefix(READY) == token, errors), output, errors)
 
 
 class _Watched:

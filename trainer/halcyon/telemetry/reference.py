@@ -78,10 +78,10 @@ def render() -> str:
 
 
 def _event(name: str, meaning: str, fields: dict[str, str], every_process: bool) -> str:
-    said = f"### `{name}`\n\n{meaning}{' Written by every process.' if every_process else ''}\n"
+    section = f"### `{name}`\n\n{meaning}{' Written by every process.' if every_process else ''}\n"
     if not fields:
-        return said
-    return f"{said}\n| field | meaning |\n|---|---|\n{_rows((f'`{field}`', about) for field, about in fields.items())}\n"
+        return section
+    return f"{section}\n| field | meaning |\n|---|---|\n{_rows((f'`{field}`', about) for field, about in fields.items())}\n"
 
 
 def _rows(rows: Iterable[tuple[str, ...]]) -> str:

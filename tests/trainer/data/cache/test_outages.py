@@ -25,7 +25,7 @@ from tests.suite.limits import limit
 from tests.trainer.checkpoint.roots import Gateway, gateway
 from tests.trainer.data.cache.runs import files_below, spec_of, write_jsonl
 from tests.trainer.data.sources.conftest import Bucket, bucket
-from tests.trainer.test_access_retries import Told
+from tests.trainer.test_access_retries import RecordedWaits
 from tests.variants import few_of
 
 __all__ = ["bucket", "gateway"]
@@ -82,37 +82,37 @@ def undisturbed(spec: TrainingRunSpec, tmp_path: Path) -> dict[str, bytes]:
 def test_sources_that_deny_access_for_a_while_are_retried(
     spec: TrainingRunSpec, proxy: Proxy, tmp_path: Path, concerns: Callable[[Request], bool]
 ) -> None:
-    told = Told()
+    recorded = RecordedWaits()
     proxy.decide = times(2, concerns)
-    ensure_caches(spec, process="first", retry_budget=told.retry_budget(limit(60)))
-    assert (told.waits[0][0], told.waits[0][2]) == (SOURCES, limit(60))
-    assert "access is denied (HTTP status 403" in told.waits[0][1]
-    assert told.ends == [True] * len(told.waits)
+    ensure_caches(spec, process="first", retry_budget=recorded.retry_budget(limit(60)))
+    assert (recorded.waits[0][0], recorded.waits[0][2]) == (SOURCES, limit(60))
+    assert "access is denied (HTTP status 403" in recorded.waits[0][1]
+    assert recorded.ends == [True] * len(recorded.waits)
     assert files_below(tmp_path / "root") == undisturbed(spec, tmp_path)
 
 
 def test_sources_that_keep_denying_access_end_the_process_with_their_answer(spec: TrainingRunSpec, proxy: Proxy) -> None:
-    told = Told()
+    recorded = RecordedWaits()
     proxy.decide = lambda request: DENIED
     with pytest.raises(DataUnreachable, match=r"^spec\.data\.sources\[web\]\.jsonl\.paths\[0\]: s3://.*/a\.jsonl .*HTTP status 403"):
-        ensure_caches(spec, process="first", retry_budget=told.retry_budget(1.5))
-    assert told.ends == [False]
+        ensure_caches(spec, process="first", retry_budget=recorded.retry_budget(1.5))
+    assert recorded.ends == [False]
 
 
 def test_reading_earlier_files_again_does_not_extend_the_time_limit(spec: TrainingRunSpec, proxy: Proxy) -> None:
     """Each retry reads again up to the last file, or continues after the last commit: neither may restart the time limit endlessly."""
-    told = Told()
+    recorded = RecordedWaits()
     proxy.decide = lambda request: DENIED if request.method == "GET" and request.key == "c.jsonl" else PASS
     with pytest.raises(DataUnreachable, match=r"c\.jsonl"):
-        ensure_caches(spec, process="first", retry_budget=told.retry_budget(3))
+        ensure_caches(spec, process="first", retry_budget=recorded.retry_budget(3))
 
 
 def test_a_missing_file_is_not_waited_for(spec: TrainingRunSpec, bucket: Bucket) -> None:
-    told = Told()
+    recorded = RecordedWaits()
     (bucket.folder / "b.jsonl").unlink()
     with pytest.raises(BadConfiguration, match="no file matches"):
-        ensure_caches(spec, process="first", retry_budget=told.retry_budget(1e6))
-    assert told.waits == []
+        ensure_caches(spec, process="first", retry_budget=recorded.retry_budget(1e6))
+    assert recorded.waits == []
 
 
 def test_without_a_retry_budget_an_outage_is_reported_at_once(spec: TrainingRunSpec, proxy: Proxy) -> None:
@@ -122,12 +122,12 @@ def test_without_a_retry_budget_an_outage_is_reported_at_once(spec: TrainingRunS
 
 
 def test_the_file_of_a_tokenizer_is_retried_too(spec: TrainingRunSpec, proxy: Proxy, bucket: Bucket) -> None:
-    told = Told()
+    recorded = RecordedWaits()
     proxy.decide = times(1, lambda request: request.key.endswith("tokenizer.json"))
     named = spec.model_validate(spec.document() | {"tokenizer": {"tokenizerJson": {"path": f"{bucket.uri}/tokenizer.json"}}})
     with pytest.raises(BadConfiguration, match=r"tokenizer\.json"):  # the store answers, but the file does not exist
-        ensure_caches(named, process="first", retry_budget=told.retry_budget(limit(60)))
-    assert told.waits
+        ensure_caches(named, process="first", retry_budget=recorded.retry_budget(limit(60)))
+    assert recorded.waits
 
 
 def test_a_notice_ends_the_wait(spec: TrainingRunSpec, proxy: Proxy) -> None:
@@ -180,11 +180,11 @@ def failing_store(monkeypatch: pytest.MonkeyPatch, failure: StoreFailure, number
 def test_token_caches_on_an_unreachable_store_are_retried(
     spec: TrainingRunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    expected, told = undisturbed(spec, tmp_path), Told()
+    expected, recorded = undisturbed(spec, tmp_path), RecordedWaits()
     asked = failing_store(monkeypatch, StoreFailure(code, "nobody answers"), 1)
-    ensure_caches(spec, process="first", retry_budget=told.retry_budget(limit(60)))
-    assert (len(asked), told.ends) == (1, [True])
-    assert told.waits[0][1].startswith(f"spec.data.cache.root: the token cache {spec.checkpoint.root}/data could not be reached; ")
+    ensure_caches(spec, process="first", retry_budget=recorded.retry_budget(limit(60)))
+    assert (len(asked), recorded.ends) == (1, [True])
+    assert recorded.waits[0][1].startswith(f"spec.data.cache.root: the token cache {spec.checkpoint.root}/data could not be reached; ")
     assert files_below(tmp_path / "root") == expected
 
 
@@ -194,7 +194,7 @@ def test_token_caches_on_a_store_that_stays_unreachable_end_with_data_unreachabl
     """The operator then retries with growing pauses, and never counts a crash."""
     failing_store(monkeypatch, StoreFailure("UNAVAILABLE", "nobody answers"), 1000)
     with pytest.raises(DataUnreachable, match=r"^spec\.data\.cache\.root: the token cache .* could not be reached"):
-        ensure_caches(spec, process="first", retry_budget=Told().retry_budget(1.5))
+        ensure_caches(spec, process="first", retry_budget=RecordedWaits().retry_budget(1.5))
 
 
 @pytest.mark.parametrize(
@@ -203,11 +203,11 @@ def test_token_caches_on_a_store_that_stays_unreachable_end_with_data_unreachabl
 def test_permanent_failures_of_the_store_of_token_caches_are_not_retried(
     spec: TrainingRunSpec, monkeypatch: pytest.MonkeyPatch, code: str, text: str, kind: type[TrainerExit]
 ) -> None:
-    told = Told()
+    recorded = RecordedWaits()
     failing_store(monkeypatch, StoreFailure(code, text), 1000)
     with pytest.raises(kind) as caught:
-        ensure_caches(spec, process="first", retry_budget=told.retry_budget(1e6))
-    assert (type(caught.value), told.waits) == (kind, [])
+        ensure_caches(spec, process="first", retry_budget=recorded.retry_budget(1e6))
+    assert (type(caught.value), recorded.waits) == (kind, [])
 
 
 class Clock:
@@ -215,8 +215,8 @@ class Clock:
 
     def __init__(self, seconds: float) -> None:
         self.now = 0.0
-        self.told = Told()
-        self.retry_budget = self.told.retry_budget(seconds, clock=lambda: self.now)
+        self.recorded = RecordedWaits()
+        self.retry_budget = self.recorded.retry_budget(seconds, clock=lambda: self.now)
         self.retry_budget._over.wait = self._wait  # type: ignore[method-assign]
 
     def _wait(self, seconds: float | None = None) -> bool:
@@ -243,8 +243,8 @@ def test_reading_again_does_not_restart_the_time_limit() -> None:
     with pytest.raises(DataUnreachable):
         asking.retry(failing(1000, asking.source_answered))
     assert clock.now == pytest.approx(100)
-    assert all(longest <= 100 for _, _, longest in clock.told.waits)
-    assert len(clock.told.ends) == len(clock.told.waits)
+    assert all(longest <= 100 for _, _, longest in clock.recorded.waits)
+    assert len(clock.recorded.ends) == len(clock.recorded.waits)
 
 
 def test_a_commit_restarts_the_time_limit() -> None:

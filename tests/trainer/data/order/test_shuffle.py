@@ -85,9 +85,9 @@ def test_a_true_shuffle_passes_the_same_statistics() -> None:
 def test_weak_orders_are_detected(weak: Draw, size: int) -> None:
     """The statistics detect Levanter's first and its present shuffle (its issue #1803)."""
     found = deviations(weak, size)
-    told = [name for name, value in found.items() if value > 2 * BOUND]
-    assert len(told) > 8
-    assert any("distinct differences" in name for name in told)
+    outside = [name for name, value in found.items() if value > 2 * BOUND]
+    assert len(outside) > 8
+    assert any("distinct differences" in name for name in outside)
 
 
 def test_orders_of_different_epochs_sources_and_seeds_are_uncorrelated() -> None:

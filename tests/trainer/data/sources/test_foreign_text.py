@@ -45,9 +45,9 @@ def server() -> Iterator[str]:
 @pytest.mark.parametrize("status", [400, 401, 403, 409, 418, 500])
 def test_the_text_of_a_web_servers_refusal_is_not_shown(server: str, status: int) -> None:
     access = Access(max_retries=0, retry_seconds=1, pause_seconds=0)
-    with pytest.raises(Unreadable) as told:
+    with pytest.raises(Unreadable) as caught:
         look_up(parse_address(f"{server}/{status}"), access)
-    assert PAGE not in str(told.value)
+    assert PAGE not in str(caught.value)
 
 
 @pytest.mark.parametrize(

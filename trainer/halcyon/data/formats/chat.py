@@ -94,13 +94,13 @@ class ConversationEncoder:
         if segments[0].content != self._tokenizer.bos_id:
             parts.append(np.array([self._tokenizer.bos_id], np.int32))
             counts.append(False)
-        for content, said in segments:
+        for content, counted in segments:
             if isinstance(content, str):
                 parts.append(next(encoded))
                 size_bytes += size_in_bytes(content)
             else:
                 parts.append(np.array([content], np.int32))
-            counts.append(said)
+            counts.append(counted)
         weights = np.repeat(np.array(counts, np.float32), [len(part) for part in parts]) if self._assistant_only else None
         return TokenizedDocument(np.concatenate(parts).astype(np.int32, copy=False), weights, size_bytes, conversation.row)
 

@@ -47,10 +47,10 @@ def samples_of(chosen: Chosen, answers: Sequence[Answer]) -> list[AnswerSample]:
         if isinstance(example, Reply):
             continue
         facts: Any = answer.facts.get("answers", [answer.facts])[0]
-        said = facts.get("text", facts.get("answer", ""))
+        answered = facts.get("text", facts.get("answer", ""))
         asked = example.prompt.messages[-1]["content"]
         found.append(
-            AnswerSample(task=chosen.name, example=_cut(example.name), prompt=_cut(asked), answer=_cut(said), right=answer.is_right)
+            AnswerSample(task=chosen.name, example=_cut(example.name), prompt=_cut(asked), answer=_cut(answered), right=answer.is_right)
         )
     return found
 

@@ -142,8 +142,8 @@ class TrackerThread:
 
     def _failed(self, error: Exception) -> None:
         lines = str(error).strip().splitlines()
-        said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-        self._on_warning(f"spec.telemetry.trackers.{self._name}: the run trains on without this tracker: {said[:300]}")
+        text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        self._on_warning(f"spec.telemetry.trackers.{self._name}: the run trains on without this tracker: {text[:300]}")
 
 
 def numbers(row: Row) -> dict[str, float]:
