@@ -7,6 +7,7 @@ evaluated by the API server only; it is a `cel` expression alone.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
@@ -121,6 +122,11 @@ class RuledModel(ApiModel):
         return self
 
 
+@functools.cache
+def _optional_members(model: type[ApiModel]) -> tuple[str, ...]:
+    return tuple(name for name, field in model.model_fields.items() if field.default is None)
+
+
 class OneOf(ApiModel):
     """A choice among kinds: an object with exactly one member, named by the kind.
 
@@ -136,7 +142,7 @@ class OneOf(ApiModel):
     @classmethod
     def kinds(cls) -> tuple[str, ...]:
         """The attribute names of the kinds: the optional members. A member that is not optional is common to all kinds."""
-        return tuple(name for name, field in cls.model_fields.items() if field.default is None)
+        return _optional_members(cls)
 
     @classmethod
     def members(cls) -> tuple[str, ...]:

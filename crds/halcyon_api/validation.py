@@ -143,13 +143,14 @@ def _attention_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
     """Each size of the model must be a multiple of each mesh axis that splits it."""
+    splits = model_shape(spec).splits
     found = [
         Problem(
             f"spec.model.{spec.model.kind}.{split.field}",
             f"{split.size} must be a multiple of the {row.name} axis of the mesh, {mesh.size(row.name)}",
         )
         for row in AXES
-        for split in model_shape(spec).splits
+        for split in splits
         if split.axis in row.splits and split.size % mesh.size(row.name)
     ]
     found += [

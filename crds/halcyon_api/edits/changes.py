@@ -19,6 +19,8 @@ Values = dict[str, Any]
 """Fields that are not at their default, by path, as JSON values."""
 
 _LEAVES = {leaf.path: leaf for leaf in leaves_of(TrainingRunSpec)}
+_PLACES = {path: place for place, path in enumerate(_LEAVES)}
+"""The places of the fields in the order of the document."""
 
 
 def _tree(leaves: Iterable[Leaf]) -> dict[str, Any]:
@@ -66,11 +68,14 @@ def values_of(spec: TrainingRunSpec) -> Values:
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Change, ...]:
     """The fields that differ, in the order of the document. Fields that this version does not know are ignored."""
-    return tuple(
-        Change(path, old.get(path, leaf.default), new.get(path, leaf.default))
-        for path, leaf in _LEAVES.items()
-        if old.get(path, leaf.default) != new.get(path, leaf.default)
-    )
+    # A field in neither state has its default in both, so only the few fields of the two states are compared.
+    known = (_LEAVES[path] for path in {*old, *new} if path in _LEAVES)
+    differing = [
+        Change(leaf.path, before, after)
+        for leaf in known
+        if (before := old.get(leaf.path, leaf.default)) != (after := new.get(leaf.path, leaf.default))
+    ]
+    return tuple(sorted(differing, key=lambda change: _PLACES[change.path]))
 
 
 def recorded(values: Mapping[str, Any]) -> dict[str, str]:

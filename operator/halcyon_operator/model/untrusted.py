@@ -45,7 +45,10 @@ def text(value: object, limit: int = MAX_TEXT) -> str:
     """A string without control characters, cut to a limit; empty for any other value."""
     if not isinstance(value, str):
         return ""
-    return "".join(character if character.isprintable() else " " for character in value[: 4 * limit]).strip()[:limit]
+    begin = value[: 4 * limit]
+    if not begin.isprintable():
+        begin = "".join(character if character.isprintable() else " " for character in begin)
+    return begin.strip()[:limit]
 
 
 def integer(value: object) -> int | None:

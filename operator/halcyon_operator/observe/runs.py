@@ -1,8 +1,15 @@
 """Parses a TrainingRun document of the API server into a `RunView`.
 
-Status and spec are parsed separately, so that a damaged status does not make a valid spec invalid, or the reverse."""
+Status and spec are parsed separately, so that a damaged status does not make a valid spec invalid, or the reverse.
+
+A run is parsed every few seconds while it trains, and its spec seldom changes, so parsed specs are kept by their text."""
 
 from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from halcyon_api import names
 from halcyon_api.edits.changes import recorded, values_of
@@ -18,6 +25,19 @@ from halcyon_operator.objects.pod_template import CACHE_DIRECTORY
 from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, taken
 
 MAX_PROBLEM_TEXT = 2048
+_KEPT_SPECS = 4096
+"""Parsed specs that are kept. The views of the watch cache hold the same objects, so a spec in use costs only its text more."""
+
+
+@dataclass(frozen=True)
+class _ParsedSpec:
+    """A spec before the mesh of the run is known. The same object serves several views, so nothing in it changes."""
+
+    spec: TrainingRunSpec | None = None
+    problems: tuple[str, ...] = ()
+    fields: Mapping[str, str] = field(default_factory=dict[str, str])
+    suggested: TrainingRunSpec | None = None
+    """The spec with the mesh that is suggested if the document has none."""
 
 
 def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> RunView:
@@ -33,11 +53,7 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
     status = parse_status(value_at(document, "status"))
     took = taken(document, status, defaults)
     raw_spec = resolved_spec(document, took.values)
-    spec, problems = _parse_spec(metadata, raw_spec) if not took.problem else (None, (took.problem,))
-    fields: dict[str, str] = {}
-    if spec is not None:
-        fields = recorded(values_of(spec))
-        spec = _with_mesh(spec, status)
+    parsed = _ParsedSpec(problems=(took.problem,)) if took.problem else _parse_spec(metadata, raw_spec)
     return RunView(
         namespace=text(metadata.get("namespace")) or "default",
         name=text(metadata.get("name")),
@@ -45,12 +61,12 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
         generation=count(metadata.get("generation")),
         resource_version=text(metadata.get("resourceVersion")),
         deleting=metadata.get("deletionTimestamp") is not None,
-        spec=spec,
-        problems=problems,
+        spec=_with_mesh(parsed, status),
+        problems=parsed.problems,
         status=status,
         save_request=text(value_at(metadata, "annotations", names.ANNOTATION_CHECKPOINT), MAX_REQUEST_VALUE),
         restart_request=text(value_at(metadata, "annotations", names.ANNOTATION_RESTART), MAX_REQUEST_VALUE),
-        fields=fields,
+        fields=dict(parsed.fields),
         defaults=took.record,
         defaults_due=due(document, status),
         raw_spec=raw_spec,
@@ -58,20 +74,36 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
     )
 
 
-def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> tuple[TrainingRunSpec | None, tuple[str, ...]]:
+def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> _ParsedSpec:
+    place = {name: metadata[name] for name in ("name", "namespace") if name in metadata}  # some rules compare the spec with it
     try:
-        spec = parse_run({"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": raw_spec}).spec
+        return _kept(json.dumps([place, raw_spec]))
+    except (RecursionError, ValueError):  # deeper than any valid spec, or with a number longer than any valid one
+        return _parsed(place, raw_spec)
+
+
+@functools.lru_cache(maxsize=_KEPT_SPECS)
+def _kept(source: str) -> _ParsedSpec:
+    return _parsed(*json.loads(source))
+
+
+def _parsed(place: dict[str, object], raw_spec: dict[str, object]) -> _ParsedSpec:
+    try:
+        spec = parse_run({"apiVersion": API_VERSION, "kind": KIND, "metadata": place, "spec": raw_spec}).spec
     except InvalidRun as error:
-        return None, (text(str(error), MAX_PROBLEM_TEXT),)
+        return _ParsedSpec(problems=(text(str(error), MAX_PROBLEM_TEXT),))
     problems = tuple(str(problem) for problem in find_problems(spec)) + _cluster_problems(spec)
-    return (spec, ()) if not problems else (None, problems)
+    if problems:
+        return _ParsedSpec(problems=problems)
+    return _ParsedSpec(spec, fields=recorded(values_of(spec)), suggested=pinned(spec))
 
 
-def _with_mesh(spec: TrainingRunSpec, status: TrainingRunStatus) -> TrainingRunSpec:
+def _with_mesh(parsed: _ParsedSpec, status: TrainingRunStatus) -> TrainingRunSpec | None:
     """The spec with a mesh: that of the document, else the recorded one, else the suggested one. It must not change without an edit."""
-    suggested = pinned(spec)
-    recorded = pinned(spec, status.topology.mesh) if status.topology is not None else suggested
-    return suggested if recorded == suggested or find_problems(recorded) else recorded
+    if parsed.spec is None or status.topology is None:
+        return parsed.suggested
+    recorded = pinned(parsed.spec, status.topology.mesh)
+    return parsed.suggested if recorded == parsed.suggested or find_problems(recorded) else recorded
 
 
 def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
