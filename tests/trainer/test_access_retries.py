@@ -277,6 +277,28 @@ def test_a_notice_ends_the_wait_at_once_and_counts_no_failure(
     trials.count("notices while the store refused the credentials")
 
 
+@pytest.mark.slow
+@rows.CREDENTIALS
+@pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.variant), 1])
+def test_one_process_whose_credentials_are_wrong_exits_with_85_and_the_others_report_its_loss(
+    tmp_path: Path, s3_root: Root, trials: Trials, index: int
+) -> None:
+    run = document(tmp_path, s3_root, accessRetrySeconds=2)
+    run["spec"]["accelerator"]["slices"] = 2
+    right = f"AWS_SECRET_ACCESS_KEY={os.environ['AWS_SECRET_ACCESS_KEY']}"
+    variables = ["AWS_SECRET_ACCESS_KEY=wrong" if process == index else right for process in range(2)]
+    group = start_processes(run, tmp_path / "run", inside=[["env", variable] for variable in variables])
+    try:
+        codes = group.wait()
+    finally:
+        group.reap()
+    assert codes[index] == ExitCode.ROOT_UNUSABLE, group.processes[index].output_tail()
+    assert codes[1 - index] == ExitCode.FAILURE, group.processes[1 - index].output_tail()
+    assert group.processes[index].report()["cause"] == "rootUnusable"
+    assert group.processes[1 - index].report()["peerLost"] == index
+    trials.count("starts of which one process had wrong credentials")
+
+
 # The metadata server of Google Cloud
 
 

@@ -53,7 +53,7 @@ def session(
     on_lost_process: Callable[[int], object],
     on_joined: Callable[[ProcessGroup], object] = lambda processes: None,
 ) -> Iterator[Session]:
-    """Join the process group, and leave it at a normal end or at a `TrainerExit`, which all processes raise.
+    """Join the process group, and leave it at a normal end or at a `TrainerExit`, which all processes raise or this one alone.
 
     A process that ends with any other exception does not leave, so the other processes detect its end at once.
 

@@ -164,6 +164,15 @@ def test_leaving_does_not_wait_for_a_killed_process() -> None:
         assert processes[0].one("gone")["seconds"] < limit(process_group.LEAVE_TIMEOUT_SECONDS)
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_that_leaves_alone_keeps_its_exit_code_and_ends_the_others(index: int) -> None:
+    """JAX's shutdown would wait for the others and then end all processes with SIGABRT."""
+    with started(2, f"leave-alone-{index}") as processes:
+        codes = [process.wait() for process in processes]
+        assert codes[index] == 85, processes[index].errors
+        assert codes[1 - index] == 1, processes[1 - index].errors
+
+
 def test_a_single_process_joins_without_a_coordinator() -> None:
     assert join(None, 0, 1, None) == process_group.ProcessGroup(0, 1)
 

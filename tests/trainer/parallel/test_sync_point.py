@@ -26,7 +26,7 @@ POINTS = 200
 @contextmanager
 def process_groups(count: int) -> Iterator[list[ProcessGroup]]:
     """The processes of a run, connected by real lifelines. Process 0 may start before the others have connected."""
-    main, invitation = Lifeline.serve()
+    main, invitation = Lifeline.serve(count)
     others = [Lifeline.connect("127.0.0.1", invitation, index) for index in range(1, count)]
     try:
         yield [ProcessGroup(index, count, lifeline) for index, lifeline in enumerate([main, *others])]

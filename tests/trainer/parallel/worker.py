@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -91,7 +92,22 @@ def linger(group: ProcessGroup) -> int:
     return 7
 
 
-TASKS = {"talk": talk, "disagree": disagree, "steps": steps, "idle": idle, "linger": linger}
+def leave_alone(group: ProcessGroup, index: int) -> int:
+    """Leave at once with an exit code of its own on process `index`, while the others go on."""
+    if group.process_index != index:
+        idle(group)
+    return 85
+
+
+TASKS = {
+    "talk": talk,
+    "disagree": disagree,
+    "steps": steps,
+    "idle": idle,
+    "linger": linger,
+    "leave-alone-0": partial(leave_alone, index=0),
+    "leave-alone-1": partial(leave_alone, index=1),
+}
 
 
 def main() -> None:
@@ -103,7 +119,7 @@ def main() -> None:
         count,
         DEVICES,
         heartbeat_timeout_seconds=limit(int(sys.argv[5])),
-        leave_timeout_seconds=limit(LEAVE_TIMEOUT_SECONDS),
+        leave_timeout_seconds=1 if task.startswith("leave-alone") else limit(LEAVE_TIMEOUT_SECONDS),
         on_loss=(lambda lost: None) if task == "linger" else end_process,
     )
     tell(event="joined", seconds=time.monotonic() - started)

@@ -3,8 +3,11 @@
 JAX's coordination service detects a dead process by its missing heartbeats, many seconds later, and a collective may wait all that time:
 of the devices of a surviving process only those whose neighbours died see an error; the others wait forever. The kernel closes the sockets
 of a killed process in the same millisecond. So every process holds one TCP connection to process 0. If a connection closes
-without a goodbye message, the process at the other end reports the loss and ends; when process 0 ends, all other processes detect it. Only
+before all processes leave, the process at the other end reports the loss and ends; when process 0 ends, all other processes detect it. Only
 the heartbeats detect a fault that closes no socket: a cut network, a stopped process or a dead machine.
+
+A process that leaves sends a goodbye message to process 0. When all have left, process 0 sends one to all, and the end of a process is no
+loss any more. A process that leaves alone, because of an error that the others do not have, is still lost to them when it ends.
 
 Besides the greeting and the goodbye the connection carries the news that a process hangs, and the small messages of
 `halcyon.parallel.sync_point`. A separate thread of each process receives them at once, even if the main thread waits.
@@ -31,6 +34,7 @@ _INDEX_BYTES = 4
 _GREETING_BYTES = _TOKEN_BYTES + _INDEX_BYTES
 _MESSAGE = struct.Struct(">cQ")
 _GOODBYE = b"!"
+_ALONE = b"-"
 _HANGS = b"h"
 _CONNECT_SECONDS = 10.0
 
@@ -58,7 +62,6 @@ class _Peer:
     index: int | None
     """Index of the process; None until its greeting is received."""
     received: bytes = b""
-    said_goodbye: bool = False
 
 
 class Lifeline:
@@ -66,7 +69,7 @@ class Lifeline:
 
     def __init__(self, on_loss: OnLoss) -> None:
         self.lost = threading.Event()
-        """Set when a connection closes without a goodbye message."""
+        """Set when a connection closes before all processes leave."""
         self.leave_lock = threading.Lock()
         """Held by the thread that leaves the process group: two threads may try at the same time."""
         self._on_loss = on_loss
@@ -80,14 +83,20 @@ class Lifeline:
         self._undelivered: list[tuple[bytes, int]] = []
         self._receive_lock = threading.Lock()
         self._leaving = threading.Event()
+        self._leave_decided = threading.Condition()
+        self._all_leave: bool | None = None
+        """Whether all processes leave together. None until this is known."""
+        self._missing_goodbyes = 1
+        """On process 0, the number of processes that have not left. The others wait for the goodbye of process 0."""
         self._token = b""
         self._is_main = False
         self._thread = threading.Thread(target=self._watch, name="halcyon-lifeline", daemon=True)
 
     @staticmethod
-    def serve(on_loss: OnLoss = end_process) -> tuple[Lifeline, dict[str, Any]]:
+    def serve(process_count: int, on_loss: OnLoss = end_process) -> tuple[Lifeline, dict[str, Any]]:
         """Process 0's side, and the invitation (a JSON document) that the others need for `connect`."""
         lifeline = Lifeline(on_loss)
+        lifeline._missing_goodbyes = process_count
         lifeline._token, lifeline._is_main = secrets.token_bytes(_TOKEN_BYTES), True
         family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
         listener = socket.create_server(("", 0), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=4096)
@@ -142,7 +151,7 @@ class Lifeline:
                     connection.send(message)
 
     def say_goodbye(self) -> bool:
-        """Send the goodbye message: from now on the end of this process is no loss to the others, nor their end to this process.
+        """Send the goodbye message: from now on this process does not end because another is lost.
 
         Returns:
             False if the message was sent before.
@@ -150,8 +159,39 @@ class Lifeline:
         if self._leaving.is_set():
             return False
         self._leaving.set()
-        self.send(_GOODBYE)
+        if self._is_main:
+            self._count_goodbye()
+        else:
+            self.send(_GOODBYE)
         return True
+
+    def wait_for_goodbyes(self, seconds: float) -> bool:
+        """Wait until all processes leave, and at most `seconds`. Stops at once when a process is lost. Call it after `say_goodbye`.
+
+        Returns:
+            Whether all processes leave. If not, this process leaves alone, and its end is a loss to the others.
+        """
+        with self._leave_decided:
+            if not self._leave_decided.wait_for(lambda: self._all_leave is not None, seconds):
+                self._all_leave = False
+                if not self._is_main:
+                    self.send(_ALONE)
+            return self._all_leave is True
+
+    def _count_goodbye(self) -> None:
+        """Count a goodbye message, on process 0 also its own. When all have left, process 0 tells the others."""
+        with self._leave_decided:
+            self._missing_goodbyes -= 1
+            if self._missing_goodbyes == 0 and self._all_leave is None:
+                if self._is_main:
+                    self.send(_GOODBYE)
+                self._decide(all_leave=True)
+
+    def _decide(self, *, all_leave: bool) -> None:
+        with self._leave_decided:
+            if self._all_leave is None:
+                self._all_leave = all_leave
+                self._leave_decided.notify_all()
 
     def _watch_over(self, connection: socket.socket, peer: _Peer) -> None:
         connection.setblocking(False)
@@ -192,7 +232,9 @@ class Lifeline:
             kind, number = _MESSAGE.unpack(peer.received[: _MESSAGE.size])
             peer.received = peer.received[_MESSAGE.size :]
             if kind == _GOODBYE:
-                peer.said_goodbye = True
+                self._count_goodbye()
+            elif kind == _ALONE:
+                self._decide(all_leave=False)
             elif kind == _HANGS:
                 if self._is_main:
                     self.say_hung()  # the others have no connection between them
@@ -216,7 +258,10 @@ class Lifeline:
 
     def _closed(self, connection: socket.socket, peer: _Peer) -> None:
         self._forget(connection)
-        if peer.index is None or peer.said_goodbye:
+        if peer.index is None:
+            return
+        self._decide(all_leave=False)
+        if self._all_leave:
             return
         self.lost.set()
         if not self._leaving.is_set():

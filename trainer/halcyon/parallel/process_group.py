@@ -33,11 +33,10 @@ JOIN_TIMEOUT_SECONDS = 1800
 """Longest wait for the other processes, which may still wait for a machine. The operator normally ends this wait earlier."""
 HEARTBEAT_TIMEOUT_SECONDS = 15
 LEAVE_TIMEOUT_SECONDS = 10
+"""Longest wait of a process that leaves for the others. It then leaves alone."""
 
 _GRACE_SECONDS = 60
 """JAX's own time limit is this much later than ours, because ours raises an exception and JAX's ends the process."""
-
-_LEAVE_POLL_SECONDS = 0.02
 
 _FRAME_BYTES = 4096
 _HEADER_BYTES = 8
@@ -59,6 +58,8 @@ class ProcessGroup:
     """Number of processes of the run."""
     lifeline: Lifeline | None = field(default=None, repr=False, compare=False)
     """Connection to the other processes. None for a single process."""
+    leave_timeout_seconds: float = field(default=LEAVE_TIMEOUT_SECONDS, repr=False, compare=False)
+    """Longest wait of `leave` for the others."""
 
     @property
     def distributed(self) -> bool:
@@ -162,7 +163,7 @@ def join(
     except (NoCoordinator, jax.errors.JaxRuntimeError) as error:
         why = str(error)
     else:
-        processes = ProcessGroup(process_index, process_count)
+        processes = ProcessGroup(process_index, process_count, leave_timeout_seconds=leave_timeout_seconds)
         return replace(processes, lifeline=_connect_lifeline(processes, split_address(address)[0], on_loss))
     raise CouldNotJoin(f"process {process_index} of {process_count} waited {timeout_seconds:.0f} s for the others at {coordinator}: {why}")
 
@@ -183,8 +184,8 @@ def _take_virtual_devices(count: int) -> None:
 def leave(processes: ProcessGroup) -> None:
     """Disconnect, so that the process can exit at once.
 
-    Waits for the others, at most ``leave_timeout_seconds`` of `join`. Stops waiting as soon as a process ends without `leave`; the process
-    that detected the cause reports it. If two threads call it, the second waits for the first.
+    Waits until the others leave too, at most ``leave_timeout_seconds`` of `join`, and only while all of them live. Otherwise this process
+    leaves alone, and its end ends the others. If two threads call it, the second waits for the first.
 
     Afterwards, end the process with ``os._exit``: at an ordinary exit JAX would wait for the others again.
     """
@@ -193,16 +194,10 @@ def leave(processes: ProcessGroup) -> None:
     with processes.lifeline.leave_lock:
         if not processes.lifeline.say_goodbye():
             return
-        disconnected = threading.Event()
-
-        def disconnect() -> None:
+        # JAX's shutdown waits for all processes, and ends this one without its exit code if they do not come in time.
+        if processes.lifeline.wait_for_goodbyes(processes.leave_timeout_seconds):
             with contextlib.suppress(jax.errors.JaxRuntimeError):
                 jax.distributed.shutdown()
-            disconnected.set()
-
-        threading.Thread(target=disconnect, name="halcyon-leave", daemon=True).start()
-        while not disconnected.wait(_LEAVE_POLL_SECONDS) and not processes.lifeline.lost.is_set():
-            pass
 
 
 def enable_compilation_cache(directory: str) -> None:
@@ -220,7 +215,7 @@ def enable_compilation_cache(directory: str) -> None:
 def _connect_lifeline(processes: ProcessGroup, host: str, on_loss: OnLoss) -> Lifeline:
     """Connect this process to process 0."""
     if processes.is_main:
-        lifeline, invitation = Lifeline.serve(on_loss)
+        lifeline, invitation = Lifeline.serve(processes.process_count, on_loss)
         processes.agree(invitation)
         return lifeline
     invitation = processes.agree(None)
