@@ -75,7 +75,7 @@ test-long: setup ## Run hundreds of kills and bit flips, for many minutes
 	@$(BIN)/python -m tests.suite --tier long
 
 .PHONY: test-fast
-test-fast: setup ## The part of `make test` that needs one process (3 minutes)
+test-fast: setup ## The part of `make test` that needs one process (2 minutes)
 	@$(BIN)/python -m tests.suite fast
 
 .PHONY: test-unit

@@ -47,6 +47,8 @@ from tests.operator.builders import defaults, jobset, pod, report, run
 from tests.operator.hostile import EVALUATED, JUNK, LATER_STATUS, NODE, PROGRESS, STATUS, WORKLOAD, spoil
 from tests.operator.test_jobset_version import NEW as SCHEMA
 
+pytestmark = pytest.mark.slow
+
 KEY = ("default", "demo")
 LEASE = {"metadata": {"resourceVersion": "1"}, "spec": {"holderIdentity": "a", "leaseDurationSeconds": 12, "leaseTransitions": 3}}
 RUN = run(STATUS | LATER_STATUS, defaults="ours", after={"run": "base"})

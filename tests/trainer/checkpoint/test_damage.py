@@ -17,6 +17,8 @@ from halcyon.errors import NoValidCheckpoint
 from halcyon_api.checkpoint_documents import DamagedDocument, decode_head
 from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, open_root, same_bits, snapshot_of, template
 
+pytestmark = pytest.mark.slow
+
 
 def restore(root: Root) -> Restored:
     with open_root(root) as checkpointer:

@@ -26,6 +26,8 @@ from halcyon_api.spec.mesh import ResolvedMesh
 from tests.trainer.models.cases import EVERY_PART, FAMILIES, GPT2, TIED_LLAMA, VOCAB, loss_and_gradient, make, named, shapes
 from tests.trainer.models.reference import named_leaves
 
+pytestmark = pytest.mark.slow
+
 FREQUENT = 5
 """The token at about nine tenths of all positions of a batch."""
 SIZES = pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_the_gradient_of_a_table_is_the_sum_of_its_vectors_however_often_a_token
 
 @pytest.mark.parametrize(
     ("length", "rows"),
-    [pytest.param(256, 4, id="T256-B4"), pytest.param(2048, 8, id="T2048-B8", marks=[pytest.mark.slow, pytest.mark.variant])],
+    [pytest.param(256, 4, id="T256-B4"), pytest.param(2048, 8, id="T2048-B8", marks=pytest.mark.variant)],
 )
 @pytest.mark.parametrize("spec", [GPT2, TIED_LLAMA], ids=["gpt2", "tied-llama"])
 def test_gradients_by_token_and_by_position_are_those_of_wide_compute(spec, length, rows):
@@ -105,7 +107,6 @@ def test_gradients_by_token_and_by_position_are_those_of_wide_compute(spec, leng
     assert off(narrow["embedding/weight"].array[FREQUENT], wide["embedding/weight"].array[FREQUENT]) < 0.02
 
 
-@pytest.mark.slow
 @pytest.mark.variant
 def test_gradients_of_keys_and_values_do_not_get_worse_with_more_blocks_of_queries():
     batch, length, heads, size = hax.make_axes(batch=1, position=8192, kv_heads=1, head_size=8)
@@ -132,7 +133,7 @@ def test_gradients_of_keys_and_values_do_not_get_worse_with_more_blocks_of_queri
             assert off(narrow.array.astype(jnp.float32), expected.array) < 0.0045, block
 
 
-FURTHER = [pytest.param(family, marks=[pytest.mark.slow, pytest.mark.variant]) for family in ("qwen3", "gemma2", "glm4-moe")]
+FURTHER = [pytest.param(family, marks=pytest.mark.variant) for family in ("qwen3", "gemma2", "glm4-moe")]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt-oss", *FURTHER])

@@ -19,6 +19,8 @@ from tests.trainer.exactness.page import losses_case
 from tests.trainer.meshes import mesh_from
 from tests.trainer.parallel.mesh_cases import FEW, MODELS, MORE, RECOMPUTED
 
+pytestmark = pytest.mark.slow
+
 STEPS, ROWS, LENGTH = 10, 16, 12
 ALONE = "fsdp 1"
 """The mesh of one device."""
@@ -66,7 +68,7 @@ def losses(
 
 @pytest.mark.parametrize(
     ("model", "on", "microbatches", "kind"),
-    [*FEW, *(pytest.param(*each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in MORE)],
+    [*FEW, *(pytest.param(*each, marks=pytest.mark.variant) for each in MORE)],
 )
 def test_losses_are_those_of_one_device(model: str, on: str, microbatches: int, kind: str, measured: Callable[..., None]) -> None:
     difference = float(np.abs(np.subtract(losses(model, on, microbatches, kind), losses(model))).max())
@@ -77,9 +79,9 @@ def test_losses_are_those_of_one_device(model: str, on: str, microbatches: int, 
 @pytest.mark.parametrize(
     ("remat", "on", "microbatches"),
     [
-        pytest.param("attention", "replica 2 x fsdp 2 x tensor 2", 2, marks=[pytest.mark.slow, pytest.mark.variant]),
+        pytest.param("attention", "replica 2 x fsdp 2 x tensor 2", 2, marks=pytest.mark.variant),
         *(
-            pytest.param(remat, on, microbatches, marks=[pytest.mark.slow, pytest.mark.variant])
+            pytest.param(remat, on, microbatches, marks=pytest.mark.variant)
             for remat in RECOMPUTED
             for on, microbatches in (("fsdp 2 x context 2 x tensor 2", 1), ("data 2 x fsdp 4", 2))
         ),
@@ -94,7 +96,6 @@ def test_losses_in_narrow_compute_are_about_those_of_one_device() -> None:
     np.testing.assert_allclose(found, losses("gpt2", compute="bfloat16"), rtol=0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.variant
 @pytest.mark.parametrize("products", ["int8", "float8"])
 def test_losses_with_products_of_8_bits_are_about_those_of_one_device_and_of_wide_products(products: str) -> None:

@@ -15,6 +15,8 @@ from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.meshes import mesh_of
 
+pytestmark = pytest.mark.slow
+
 VOCAB, EMBED, MLP, LENGTH, BATCH = 2048, 64, 96, 64, 32
 TABLE_BYTES = 4 * VOCAB * EMBED
 """Size of the embedding, and of the head, in float32. On CPU XLA sends bfloat16 as float32."""

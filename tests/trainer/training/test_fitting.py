@@ -64,6 +64,7 @@ def test_more_microbatches_come_before_more_recomputation(bytes_of: dict[str, in
     assert choose(POSSIBLE, AUTOMATIC_REMAT, lambda one: bytes_of[one.remat] / one.microbatches <= 8) == choice
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_least_microbatches_whose_step_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     spec, mesh = spec_of(remat="none"), mesh_of(fsdp=2)
 

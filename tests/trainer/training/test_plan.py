@@ -109,6 +109,7 @@ def test_the_plan_is_one_line_in_the_status() -> None:
     assert event_fields(PLAN)["collectives"] == "all-gather over fsdp: 100.0 MB in 4"
 
 
+@pytest.mark.slow
 def test_a_run_without_automatic_values_is_planned_for_its_largest_batch() -> None:
     trainer = {"microbatches": 2, "batchSchedule": [{"fromStep": 5, "batchSize": 2 * ROWS}]}
     found = planned(spec_of(trainer=trainer), VOCABULARY, mesh_of(fsdp=4, context=2), None)

@@ -25,7 +25,7 @@ from tests.suite.limits import limit
 from tests.trainer.checkpoint.roots import Gateway, gateway
 from tests.trainer.data.cache.runs import files_below, spec_of, write_jsonl
 from tests.trainer.data.sources.conftest import Bucket, bucket
-from tests.trainer.test_access_retries import RecordedWaits
+from tests.trainer.test_access_retries import RecordedWaits, shorten_delays
 from tests.variants import few_of
 
 __all__ = ["bucket", "gateway"]
@@ -47,6 +47,7 @@ def spec(bucket: Bucket, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.Monke
         write_jsonl(bucket.folder / name, 200, seed=number)
     access = Access(endpoint=proxy.endpoint, pause_seconds=0.0, max_retries=0, retry_seconds=5.0)
     monkeypatch.setattr(Access, "of", lambda checkpoint: access)
+    shorten_delays(monkeypatch)
     sources = [{"name": "web", "jsonl": {"paths": [f"{bucket.uri}/{name}" for name in FILES]}}]
     return spec_of(f"file://{tmp_path}/root", sources, data__cache={"shardTokens": 1024})
 
@@ -95,7 +96,7 @@ def test_sources_that_keep_denying_access_end_the_process_with_their_answer(spec
     recorded = RecordedWaits()
     proxy.decide = lambda request: DENIED
     with pytest.raises(DataUnreachable, match=r"^spec\.data\.sources\[web\]\.jsonl\.paths\[0\]: s3://.*/a\.jsonl .*HTTP status 403"):
-        ensure_caches(spec, process="first", retry_budget=recorded.retry_budget(1.5))
+        ensure_caches(spec, process="first", retry_budget=recorded.retry_budget(0.15))
     assert recorded.ends == [False]
 
 
@@ -104,7 +105,7 @@ def test_reading_earlier_files_again_does_not_extend_the_time_limit(spec: Traini
     recorded = RecordedWaits()
     proxy.decide = lambda request: DENIED if request.method == "GET" and request.key == "c.jsonl" else PASS
     with pytest.raises(DataUnreachable, match=r"c\.jsonl"):
-        ensure_caches(spec, process="first", retry_budget=recorded.retry_budget(3))
+        ensure_caches(spec, process="first", retry_budget=recorded.retry_budget(0.3))
 
 
 def test_a_missing_file_is_not_waited_for(spec: TrainingRunSpec, bucket: Bucket) -> None:
@@ -194,7 +195,7 @@ def test_token_caches_on_a_store_that_stays_unreachable_end_with_data_unreachabl
     """The operator then retries with growing pauses, and never counts a crash."""
     failing_store(monkeypatch, StoreFailure("UNAVAILABLE", "nobody answers"), 1000)
     with pytest.raises(DataUnreachable, match=r"^spec\.data\.cache\.root: the token cache .* could not be reached"):
-        ensure_caches(spec, process="first", retry_budget=RecordedWaits().retry_budget(1.5))
+        ensure_caches(spec, process="first", retry_budget=RecordedWaits().retry_budget(0.15))
 
 
 @pytest.mark.parametrize(
