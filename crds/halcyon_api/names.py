@@ -74,9 +74,14 @@ def subdomain(run_uid: str, attempt: int) -> str:
     return "h" + base64.b32encode(digest).decode().lower()[:9]
 
 
+def job_name(run: str, attempt: int, slice_index: int) -> str:
+    """Name of the Job that the JobSet makes for a slice."""
+    return f"{jobset_name(run, attempt)}-{REPLICATED_JOB}-{slice_index}"
+
+
 def hostname(run: str, attempt: int, slice_index: int, host_index: int) -> str:
     """Host name of a trainer pod inside its subdomain."""
-    return f"{jobset_name(run, attempt)}-{REPLICATED_JOB}-{slice_index}-{host_index}"
+    return f"{job_name(run, attempt, slice_index)}-{host_index}"
 
 
 def coordinator_address(run: str, run_uid: str, attempt: int, namespace: str, cluster_domain: str) -> str:

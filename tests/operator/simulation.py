@@ -27,7 +27,7 @@ from halcyon_operator.run.controller import Controller
 from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.work_queue import WorkQueue
-from tests.operator.builders import PLATFORM, at, deleted, disrupted, head, pod, report, rfc
+from tests.operator.builders import PLATFORM, at, deleted, disrupted, ended, head, pod, report, rfc
 
 KEY = ("default", "demo")
 SYSTEM = "halcyon-system"
@@ -55,6 +55,8 @@ class FakeApi:
     gone: dict[str, Any] = field(default_factory=dict[str, Any])
     """The run as it was when it was deleted."""
     created: list[tuple[str, str]] = field(default_factory=list)
+    synced: list[tuple[str, str]] = field(default_factory=list)
+    """Names and uids of the Jobs that the Job controller was made to look at."""
     used: set[tuple[str, str]] = field(default_factory=set)
     """Verbs and resources of all requests, as RBAC names them."""
     recorded_attempt_at_create: list[tuple[str, int]] = field(default_factory=list)
@@ -102,6 +104,9 @@ class FakeApi:
             return self._create(path, body)
         if method == "DELETE":
             return self._delete(path, body)
+        if path.startswith(JOBS):
+            self.synced.append((path.removeprefix(JOBS), body["metadata"]["uid"]))
+            return {}
         run = self.objects[path.removesuffix("/status")]
         if body["metadata"]["resourceVersion"] != run["metadata"]["resourceVersion"]:
             raise Conflict(409, "Conflict", "the object has been modified")
@@ -142,6 +147,7 @@ RUN = "/apis/halcyon.dev/v1alpha1/namespaces/default/trainingruns/demo"
 JOBSETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/default/jobsets"
 EVENTS = "/api/v1/namespaces/default/events"
 PODS = "/api/v1/namespaces/default/pods"
+JOBS = "/apis/batch/v1/namespaces/default/jobs/"
 
 
 class SimulatedCluster:
@@ -164,6 +170,7 @@ class SimulatedCluster:
         """Requests for a checkpoint that trainers accepted, each once: id, process group, step."""
         self.nodes: list[dict[str, Any]] = []
         self.crashes = 0
+        self.killed = False
         self._start_operator()
 
     def _start_operator(self) -> None:
@@ -284,6 +291,12 @@ class SimulatedCluster:
         restart = self.jobset.get("status", {}).get("restarts", 0)
         self.add_pod(deleted(pod(self.status["attempt"], restart, 1, **disrupted(self.now)), self.now))
 
+    def crash(self) -> None:
+        """The processes of the current group are killed."""
+        self.killed = True
+        for place in [place for place in self.api.objects if place.startswith(PODS)]:
+            self.api.objects[place]["status"] |= ended(137, self.now)
+
     def add_pod(self, made: dict[str, Any]) -> None:
         """Give the JobSet a pod."""
         assert self.jobset is not None
@@ -300,10 +313,13 @@ class SimulatedCluster:
                 del self.api.objects[place]
             if jobset is not None and not pods:
                 del self.api.objects[f"{JOBSETS}/{jobset['metadata']['name']}"]
-        elif pods and all("deletionTimestamp" in self.api.objects[place]["metadata"] for place in pods):
+        elif pods and (self.killed or all("deletionTimestamp" in self.api.objects[place]["metadata"] for place in pods)):
             for place in pods:
                 del self.api.objects[place]
-            jobset["status"] = {"restarts": jobset.get("status", {}).get("restarts", 0) + 1}
+            before = jobset.get("status", {})
+            counted = before.get("restartsCountTowardsMax", 0) + int(self.killed)
+            jobset["status"] = {"restarts": before.get("restarts", 0) + 1, "restartsCountTowardsMax": counted}
+            self.killed = False
         elif not pods and not jobset.get("status", {}).get("conditions"):
             self.add_pod(pod(int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)))
 

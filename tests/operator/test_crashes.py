@@ -70,6 +70,16 @@ def evicted(cluster: SimulatedCluster) -> None:
     finish(cluster)
 
 
+def crashed(cluster: SimulatedCluster) -> None:
+    """The processes are killed, and the JobSet creates new pods."""
+    cluster.settle()
+    cluster.train(50)
+    cluster.settle()
+    cluster.crash()
+    cluster.settle()
+    finish(cluster)
+
+
 def exhausted_with_progress(cluster: SimulatedCluster) -> None:
     cluster.settle()
     cluster.train(50)
@@ -131,6 +141,7 @@ STORIES: dict[str, tuple[Callable[[SimulatedCluster], None], int, dict[str, int]
     "suspended": (suspended, 2, {"resumed": 1}),
     "deleted": (deleted, 2, {"jobSetDeleted": 1}),
     "evicted": (evicted, 1, {"preempted": 1}),
+    "crashed": (crashed, 1, {"failed": 1}),
     "exhausted with progress": (exhausted_with_progress, 2, {"failed": 4}),
     "refused and fixed": (stopped_and_fixed, 2, {"specChanged": 1}),
     "restarted": (restarted, 2, {"requested": 1}),

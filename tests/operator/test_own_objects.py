@@ -105,6 +105,10 @@ def check(decision: Decision, seen: Observed) -> None:
         owner = (found if deletion.kind == "JobSet" else maps)[deletion.name, deletion.uid]
         assert owner == uid != ""
         assert OWN_NAME.fullmatch(deletion.name)
+    for job in decision.sync:
+        assert job.uid
+        assert OWN_NAME.fullmatch(job.name.rpartition("-s-")[0])
+        assert any(pod.run_uid == uid and pod.job_uid == job.uid and pod.phase == "Failed" for pod in seen.pods)
     for manifest in map(build, decision.create):
         assert is_own(manifest, uid)
         assert is_confined(manifest)

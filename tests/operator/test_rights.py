@@ -14,7 +14,7 @@ from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import run
 from tests.operator.simulation import SimulatedCluster
-from tests.operator.test_crashes import cleaned_up, edited, evicted
+from tests.operator.test_crashes import cleaned_up, crashed, edited, evicted
 from tests.operator.test_pod_events import hang
 
 HELPERS = Path(__file__).parents[2] / "charts" / "halcyon" / "templates" / "_helpers.tpl"
@@ -41,7 +41,7 @@ def granted() -> set[tuple[str, str]]:
 
 def test_the_granted_rights_are_exactly_the_used_ones() -> None:
     used: set[tuple[str, str]] = set()
-    for story in (edited, evicted, cleaned_up, hangs):
+    for story in (edited, evicted, crashed, cleaned_up, hangs):
         cluster = SimulatedCluster(run())
         story(cluster)
         used |= cluster.api.used

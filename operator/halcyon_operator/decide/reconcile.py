@@ -20,10 +20,10 @@ from halcyon_operator.decide.edits import with_edits
 from halcyon_operator.decide.follow import follow
 from halcyon_operator.decide.goodput import account
 from halcyon_operator.decide.growth import probe_holds_room
-from halcyon_operator.decide.peers import peers_to_delete
 from halcyon_operator.decide.permissions import permitted
 from halcyon_operator.decide.placement import trains, with_room
 from halcyon_operator.decide.queueing import queue_changed, with_queue
+from halcyon_operator.decide.quick_restarts import job_to_sync, pods_to_delete
 from halcyon_operator.decide.restart_requests import restart_waits, with_restart
 from halcyon_operator.decide.room_probe import plan_probe
 from halcyon_operator.decide.save_requests import next_due, with_requests
@@ -73,7 +73,8 @@ def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -
     step = attempts.next_step(observed, status, spec, wanted_hash, now, retry=change.retry)
     decision = _with_probe(carry_out(step, observed, status, spec, wanted_hash, now), step, observed, now)
     if isinstance(step, steps.Keep):
-        decision = replace(decision, delete=decision.delete + peers_to_delete(observed, status, step.jobset))
+        delete = decision.delete + pods_to_delete(observed, status, step.jobset)
+        decision = replace(decision, delete=delete, sync=job_to_sync(observed, status, step.jobset))
     return decision
 
 
@@ -90,7 +91,7 @@ def _completed(decision: Decision, observed: Observed, change: Change, jobset: J
         found += events.state_changed(before, written) + events.placement_changed(before, written) + queue_changed(before, written, now)
     again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if change.asks or waits_for_save else None
     soonest = min((seconds for seconds in again if seconds is not None), default=None)
-    return Decision(written, decision.delete, decision.create, found, change.asks, soonest)
+    return Decision(written, decision.delete, decision.sync, decision.create, found, change.asks, soonest)
 
 
 def _reading_head(observed: Observed, now: datetime) -> Decision:

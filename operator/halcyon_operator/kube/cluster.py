@@ -1,7 +1,8 @@
 """Everything that the operator reads from the cluster and writes to it, and so the list of its rights.
 
 Lists are read from the API server, never from the watch cache. ConfigMaps and JobSets are only created and deleted: the objects of an
-attempt never change. A create fails if the name exists, so the operator never takes over an object of another owner."""
+attempt never change, but for a deadline without effect that makes the Job controller act at once. A create fails if the name exists, so the
+operator never takes over an object of another owner."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from halcyon_operator.kube.client import MERGE_PATCH, METADATA_ONLY, ApiError, C
 from halcyon_operator.kube.jobset_version import FIELD, OPENAPI, TOO_OLD, knows_the_rules
 from halcyon_operator.kube.jobset_version import INSTALL as INSTALL_JOBSET
 from halcyon_operator.kube.merge_patch import merge_patch
-from halcyon_operator.model.decision import Deletion, Event, Manifest
+from halcyon_operator.model.decision import Deletion, Event, JobSync, Manifest
 from halcyon_operator.model.keys import ObjectKey, WatchedKind
 from halcyon_operator.model.untrusted import integer, sequence, text, value_at
 from halcyon_operator.model.views import RunView
@@ -35,6 +36,8 @@ POD_PAGE = 100
 """Pods per page: a pod has about ten kilobytes, and decoding blocks the event loop."""
 EVENT_PAGE = 100
 MAX_NOTE = 1000
+_NO_DEADLINE = 2**31 - 1
+"""Seconds: the longest deadline of a Job, which says the same as none."""
 
 _RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
 _DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL), "Pod": ("v1", "pods")}
@@ -168,6 +171,22 @@ class Cluster:
             await self._api.request("DELETE", path_of(api_version, plural, namespace, deletion.name), plural, body=options)
         except (NotFound, Conflict):
             return
+
+    async def sync_job(self, namespace: str, job: JobSync) -> None:
+        """Make the Job controller look at a Job now: it does so when the Job's spec changes, and collects other changes for a second.
+
+        The change is a deadline of 68 years. Does nothing if the Job does not exist, was replaced, or if the change is not allowed.
+        """
+        body = {"metadata": {"uid": job.uid}, "spec": {"activeDeadlineSeconds": _NO_DEADLINE}}
+        query = {"fieldManager": names.FIELD_MANAGER}
+        try:
+            await self._api.request(
+                "PATCH", path_of("batch/v1", "jobs", namespace, job.name), "jobs", query=query, body=body, content_type=MERGE_PATCH
+            )
+        except ApiError as error:
+            if not 400 <= error.code < 500:
+                raise
+            logger.debug("%s/%s is not changed: %s", namespace, job.name, error)
 
     async def write_status(self, run: RunView, status: dict[str, Any]) -> dict[str, Any]:
         """Write a run's status, if the run still has the observed resource version.

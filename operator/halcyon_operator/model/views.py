@@ -121,14 +121,21 @@ class PodView:
     """When the scheduler bound it to its node."""
     gone_by: datetime | None = None
     """When its grace period ends; None: the pod is not being deleted."""
+    deleted_by_force: bool = False
+    """Whether it is being deleted without a grace period."""
+    job_uid: str = ""
+    """Uid of the Job that controls it; empty: none does."""
     sandbox_ready: bool | None = None
     """Whether its volumes are mounted and its network works; None: the kubelet does not report it."""
     run_uid: str = ""
     """Uid of the run in its labels."""
     jobset_uid: str = ""
     """Uid of the JobSet in its labels."""
-    controlled: bool = False
-    """Whether a Job controls it."""
+
+    @property
+    def controlled(self) -> bool:
+        """Whether a Job controls it."""
+        return bool(self.job_uid)
 
     @property
     def over(self) -> bool:

@@ -43,18 +43,20 @@ def parse_pod(document: object) -> PodView:
         created_at=moment(metadata.get("creationTimestamp")),
         scheduled_at=_scheduled_at(status),
         gone_by=moment(metadata.get("deletionTimestamp")),
+        deleted_by_force=metadata.get("deletionTimestamp") is not None and metadata.get("deletionGracePeriodSeconds") == 0,
         sandbox_ready=_sandbox_ready(status),
         save_token=_save_token(document),
         run_uid=text(value_at(metadata, "labels", names.LABEL_RUN_UID)),
         jobset_uid=text(value_at(metadata, "labels", names.JOBSET_UID_LABEL)),
-        controlled=_controlled(metadata),
+        job_uid=_job_uid(metadata),
     )
 
 
-def _controlled(metadata: dict[str, object]) -> bool:
-    return any(
-        value_at(owner, "controller") is True and value_at(owner, "kind") == "Job" for owner in sequence(metadata.get("ownerReferences"))
-    )
+def _job_uid(metadata: dict[str, object]) -> str:
+    """Uid of the Job that controls the pod; empty: none does."""
+    owners = sequence(metadata.get("ownerReferences"))
+    jobs = (owner for owner in owners if value_at(owner, "controller") is True and value_at(owner, "kind") == "Job")
+    return next((text(value_at(owner, "uid")) for owner in jobs), "")
 
 
 def _ip(value: object) -> str:
@@ -134,7 +136,7 @@ def _ending(metadata: dict[str, object], status: dict[str, object], container: d
         node=node,
         ran=moment(terminated.get("finishedAt")) is not None,
         jobset_uid=text(value_at(metadata, "labels", names.JOBSET_UID_LABEL)),
-        controlled=_controlled(metadata),
+        controlled=bool(_job_uid(metadata)),
     )
 
 
