@@ -102,6 +102,7 @@ def test_processes_join_communicate_and_leave(count: int) -> None:
                 "devices": 2 * count,
                 "local": 2,
                 "processes": count,
+                "policies": [os.SCHED_BATCH],
             }
             assert "Traceback" not in process.errors
             assert "fatal" not in process.errors

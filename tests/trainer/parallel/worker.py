@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -41,6 +42,12 @@ def summing(group: ProcessGroup) -> Any:
     return lambda step: float(total(values, jnp.float32(step)))
 
 
+def device_policies() -> list[int]:
+    """The scheduling policies, each once, of XLA's threads in this process."""
+    names = {int(task.name): (task / "comm").read_text(encoding="utf-8") for task in Path("/proc/self/task").iterdir()}
+    return sorted({os.sched_getscheduler(thread) for thread, name in names.items() if name.startswith("tf_XLA")})
+
+
 def talk(group: ProcessGroup) -> None:
     """Use every collective operation once."""
     mine = {"process": group.process_index, "name": "Zoë"}
@@ -52,6 +59,7 @@ def talk(group: ProcessGroup) -> None:
         devices=jax.device_count(),
         local=jax.local_device_count(),
         processes=jax.process_count(),
+        policies=device_policies(),
     )
     group.barrier("end")
 

@@ -26,6 +26,7 @@ from jax.experimental import multihost_utils
 
 from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.machine.freed_memory import keep_freed_memory
+from halcyon.machine.scheduling import schedule_as_batch
 from halcyon.parallel.lifeline import Lifeline, OnLoss, end_process
 from halcyon.parallel.rendezvous import NoCoordinator, resolve, split_address, wait_until_listening
 
@@ -139,6 +140,7 @@ def join(
         raise BadConfiguration(f"a run of {process_count} processes needs the coordinator's address; start it through the operator")
     if devices_per_host is not None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        schedule_as_batch()  # before JAX and Gloo start their threads
     try:
         host, port = split_address(coordinator)
     except ValueError as error:
