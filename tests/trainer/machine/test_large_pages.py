@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.trainer.process_groups import run_document
 
 CHOICES = """
 import ctypes
@@ -39,11 +43,29 @@ with small_pages():
     inside = large_kilobytes()
 print(inside, large_kilobytes())
 """
+TRAINING = """
+import json, pathlib, sys
+import halcyon
+
+def enabled():
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("THP_enabled"))
+
+traced, steps = [], []
+
+def traced_step(view):
+    traced.append(enabled())
+    return {}
+
+hooks = halcyon.Hooks(in_step=traced_step, on_step=lambda report: steps.append(enabled()))
+assert halcyon.train(json.loads(sys.argv[1]), hooks=hooks).complete
+print(max(traced), *steps)
+"""
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this setting")
 
 
-def printed(program: str) -> list[int]:
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+def printed(program: str, *arguments: str) -> list[int]:
+    done = subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True)
     return [int(number) for number in done.stdout.split()]
 
 
@@ -73,3 +95,10 @@ def test_memory_that_asks_for_large_pages_gets_small_ones_in_the_block() -> None
     if not after:
         pytest.skip("this system has no large pages")
     assert inside == 0
+
+
+@linux
+@pytest.mark.slow
+def test_a_training_has_small_pages_until_its_first_step_has_ended(tmp_path: Path) -> None:
+    document = run_document(tmp_path / "root", slices=1, steps=4)
+    assert printed(TRAINING, json.dumps(document)) == [0, 0, 1, 1, 1]
