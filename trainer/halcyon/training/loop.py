@@ -109,7 +109,7 @@ class Loop:
 
     Args:
         training: Everything that the loop needs.
-        after_first_step: Called once, after the first step of this process has ended.
+        after_first_step: Called after the first step of this process has ended, and again after the first watched step.
     """
 
     def __init__(self, training: Training, *, after_first_step: Callable[[], object] = lambda: None) -> None:
