@@ -4,7 +4,7 @@
 
 The functions that are timed are nanochat's own: ``Engine.generate``, ``core_eval.evaluate_task``, and the two loops of ``chat_eval``. Only
 the tokenizer is replaced: texts are numbers of tokens, separated by spaces. QUESTIONS is a JSON file with the token ids. `step_turns`
-describes the protocol; the cases are ``generate ROWS``, ``letters``, ``endings`` and ``answers``.
+describes the protocol. It uses a GPU if torch sees one. The cases are ``generate ROWS``, ``letters``, ``endings`` and ``answers``.
 """
 
 from __future__ import annotations
@@ -65,8 +65,12 @@ class Task(list[dict[str, Any]]):
 
 
 def timed(run: Callable[[], object]) -> tuple[float, float]:
+    import torch
+
     wall, processor = time.perf_counter(), time.process_time()
     run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - wall, time.process_time() - processor
 
 
@@ -86,12 +90,14 @@ def main() -> None:
     from nanochat.gpt import GPT, GPTConfig
     from scripts.chat_eval import run_categorical_eval, run_generative_eval
 
-    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(1)
     torch.manual_seed(0)
     width = -(-depth * 64 // 128) * 128
     with torch.device("meta"):
         model: Any = GPT(GPTConfig(length, vocabulary, depth, width // 128, width // 128, width))
-    model.to_empty(device="cpu")
+    model.to_empty(device=device)
     model.init_weights()
     model.eval()
     questions = json.loads(Path(path).read_text())
@@ -121,7 +127,7 @@ def main() -> None:
                 size = questions["batch"]
                 return {"all": timed(lambda: run_categorical_eval(letters, padding, model, size))}
             if name == "endings":
-                return {"all": timed(lambda: evaluate_task(model, padding, endings, torch.device("cpu"), of_core))}
+                return {"all": timed(lambda: evaluate_task(model, padding, endings, torch.device(device), of_core))}
             tokens = questions["tokens"]
             return {"all": timed(lambda: run_generative_eval(prompts, padding, model, engine, 1, tokens, 0.0, 50))}
 

@@ -161,7 +161,7 @@ class Peer:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "PYTHON", "GLIBC_"))}
         self._process = subprocess.Popen(
             [str(python), str(script), *map(str, arguments)],
-            env=inherited | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | dict(variables),
+            env=inherited | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | dict(variables),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

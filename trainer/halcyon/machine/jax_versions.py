@@ -1,4 +1,4 @@
-"""The differences between the versions of JAX that the trainer runs with: 0.10, the last for Python 3.11, and 0.12 and later."""
+"""The differences between the versions of JAX that the trainer runs with: 0.10, the last for Python 3.11, and 0.11.2 and later."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ from importlib.metadata import version
 def fusion_emitters() -> dict[str, bool]:
     """XLA's options for a CPU without fusion emitters, which compile slowly. Newer versions do not have the option, and end on it."""
     major, minor = (int(part) for part in version("jax").split(".")[:2])
-    return {} if (major, minor) >= (0, 12) else {"xla_cpu_use_fusion_emitters": False}
+    return {} if (major, minor) >= (0, 11) else {"xla_cpu_use_fusion_emitters": False}

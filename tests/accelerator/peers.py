@@ -1,0 +1,34 @@
+"""nanochat's original beside Halcyon: its processes, which run in turns with ours on the same card."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.accelerator.measure import ROOT, Options
+
+sys.path.append(str(ROOT / "tests/bench"))
+from step_turns import Peer  # noqa: E402 - the benchmarks are scripts of one folder
+
+BENCH = Path(ROOT / "tests/bench")
+
+
+@contextlib.contextmanager
+def original(options: Options, child: str, words: Sequence[object]) -> Iterator[Peer | None]:
+    """A process of the original in bfloat16, on the card that torch sees; None without a checkout or an interpreter with torch.
+
+    Args:
+        options: The options of the stage.
+        child: The script in tests/bench.
+        words: Its arguments after the checkout.
+    """
+    if options.peer is None or options.torch is None:
+        yield None
+        return
+    import os
+
+    variables = {"NANOCHAT_DTYPE": "bfloat16", "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
+    with Peer(options.torch, BENCH / child, (options.peer, *words), variables) as peer:
+        yield peer

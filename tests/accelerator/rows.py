@@ -1,0 +1,81 @@
+"""The rows that the stages report, as JSON lines and as Markdown tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+"""A row: ``stage``, the names of the case, then its figures. The names of figures end with their unit, such as ``step ms``."""
+
+BEGIN, END = "<!-- accelerator:begin -->", "<!-- accelerator:end -->"
+NOTHING = "Not measured yet."
+_MACHINE = "machine"
+"""The stage of the row that names the machine; it begins a run of the script."""
+
+
+def cell(value: Any) -> str:
+    """A value of a row, for a table: three significant digits, and thousands with separators."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if value == 0:
+            return "0"
+        if 1e-3 <= abs(value) < 1000:
+            return f"{value:.3g}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1e}"
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|").replace("\n", " ")
+
+
+class Table:
+    """Prints rows as Markdown: a new heading and header wherever the stage or its columns change."""
+
+    def __init__(self) -> None:
+        self._header: tuple[str, ...] | None = None
+        self._stage = ""
+
+    def lines(self, row: Mapping[str, Any]) -> list[str]:
+        """The lines that a row adds."""
+        stage, names = row["stage"], tuple(name for name in row if name != "stage")
+        if "error" in names:
+            self._header = None
+            facts = ", ".join(cell(row[name]) for name in names if name != "error")
+            return ["", f"{stage}{': ' if facts else ''}{facts}: **{cell(row['error'])}**"]
+        found: list[str] = []
+        if stage == _MACHINE:
+            self._header, self._stage = None, stage
+            return ["", "; ".join(f"{name} {cell(row[name])}" for name in names)]
+        if stage != self._stage:
+            found += ["", f"**{stage}**"]
+        if stage != self._stage or names != self._header:
+            found += ["", f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+        self._stage, self._header = stage, names
+        return [*found, f"| {' | '.join(cell(row[name]) for name in names)} |"]
+
+
+def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Tables of all rows."""
+    table = Table()
+    return "\n".join(line for row in rows for line in table.lines(row)).strip()
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def with_section(page: str, rows: list[Row]) -> str:
+    """A page of Markdown with the tables of rows between the two markers.
+
+    Raises:
+        ValueError: The page lacks the markers.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the page has no lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{markdown(rows) if rows else NOTHING}\n{END}{after}"

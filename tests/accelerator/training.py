@@ -1,0 +1,144 @@
+"""The step of a run on this machine's first device, on random tokens: what the stages about training share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from halcyon.models.flops import flops_per_token
+from halcyon.parallel.mesh import build_mesh
+from halcyon.training.compilation import compiler_options
+from halcyon.training.program import Program, build_program, padded_vocabulary
+from halcyon.training.state import TrainState, initial_state
+from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.training_run import TrainingRunSpec
+from tests.accelerator.measure import hardware_type, peak_flops
+
+LLAMA_1B = {"layers": 16, "hiddenSize": 2048, "intermediateSize": 8192, "heads": 32, "kvHeads": 8, "headDim": 64, "tieEmbeddings": True}
+LLAMA_TINY = {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4, "kvHeads": 2, "tieEmbeddings": True}
+VOCABULARY = 128_256
+DOCUMENT = 1000
+"""Mean length of a document, in tokens."""
+
+
+def spec_of(
+    model: Mapping[str, Any],
+    *,
+    batch: int,
+    length: int,
+    remat: str = "attention",
+    apart: bool = True,
+    products: str | None = None,
+    optimizer: Mapping[str, Any] | None = None,
+) -> TrainingRunSpec:
+    """The spec of a run in bfloat16 with AdamW.
+
+    Args:
+        model: ``spec.model``.
+        batch: Sequences of a step.
+        length: Positions of a sequence.
+        remat: ``trainer.remat``.
+        apart: Whether attention stays within documents.
+        products: ``precision.products``.
+        optimizer: ``spec.optimizer``. None: AdamW.
+    """
+    kind = hardware_type() or ("nvidia" if jax.default_backend() == "gpu" else "cpu")
+    precision = {"compute": "bfloat16", **({"products": products} if products else {})}
+    return TrainingRunSpec.model_validate(
+        {
+            "accelerator": {"type": kind, "topology": "1x8" if kind not in ("cpu", "nvidia") else "1x1"},
+            "model": dict(model),
+            "data": {"sources": [{"name": "random", "stdlib": {}}], "attendAcrossDocuments": not apart},
+            "optimizer": dict(optimizer or {"learningRate": 0.0003, "weightDecay": 0.1, "adamw": {}}),
+            "trainer": {
+                "steps": 1000, "batchSize": batch, "sequenceLength": length, "microbatches": 1, "remat": remat, "precision": precision,
+            },
+            "checkpoint": {"root": "file:///unused"},
+        }
+    )  # fmt: skip
+
+
+class Training:
+    """A compiled step with its state and a batch of random tokens.
+
+    Args:
+        spec: The run.
+        vocabulary: Tokens of the tokenizer.
+        options: XLA's options. None: those of the trainer.
+    """
+
+    def __init__(self, spec: TrainingRunSpec, vocabulary: int, options: Mapping[str, Any] | None = None) -> None:
+        mesh = build_mesh(ResolvedMesh(replica=1, data=1, fsdp=1, tensor=1), jax.devices()[:1])
+        self.spec, self.program = spec, build_program(spec, vocabulary, mesh)
+        self.batch_size, self.length = spec.trainer.batch_size, spec.trainer.sequence_length
+        began = time.perf_counter()
+        lowered = self.program.lower_step(self.batch_size, self.length)
+        self.trace_seconds = time.perf_counter() - began
+        began = time.perf_counter()
+        self.step = lowered.compile(compiler_options=compiler_options() if options is None else dict(options))
+        self.compile_seconds = time.perf_counter() - began
+        self.vocabulary = vocabulary
+        self.batch = batch_of(self.program, self.batch_size, self.length, vocabulary)
+        self.control = jax.device_put(np.zeros(1, np.int32), self.program.control_sharding)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a step."""
+        return self.batch_size * self.length
+
+    def initial(self) -> TrainState:
+        """The state before the first step."""
+        return jax.block_until_ready(initial_state(self.program.build_state, self.program.template))
+
+    def run(self, state: TrainState, steps: int) -> tuple[TrainState, list[float], list[np.ndarray]]:
+        """Steps as the loop does them: one is dispatched before the numbers of the one before are fetched.
+
+        Returns:
+            The state after them, the seconds between the ends of two steps, and the losses.
+        """
+        seconds: list[float] = []
+        losses: list[np.ndarray] = []
+        state, before = self.step(state, self.batch, self.control)
+        began = None
+        for _ in range(steps - 1):
+            state, metrics = self.step(state, self.batch, self.control)
+            losses.append(np.asarray(before.loss))
+            now = time.perf_counter()
+            if began is not None:
+                seconds.append(now - began)
+            began, before = now, metrics
+        losses.append(np.asarray(before.loss))
+        seconds.append(time.perf_counter() - (began or time.perf_counter()))
+        return state, seconds, losses
+
+    def flops_per_token(self) -> int:
+        """Operations of the model for a token, as `halcyon show` and the metric ``mfu`` count them."""
+        return flops_per_token(self.spec.model, self.length, padded_vocabulary(self.vocabulary).size)
+
+    def mfu(self, seconds: float) -> float | None:
+        """Model FLOPs utilisation of a step; None if the peak is not known."""
+        peak = peak_flops()
+        return None if peak is None else self.tokens / seconds * self.flops_per_token() / peak
+
+
+def batch_of(program: Program, batch: int, length: int, vocabulary: int) -> dict[str, jax.Array]:
+    """Random tokens in documents of random lengths: arrays [1, batch, length]."""
+    noise, shape = np.random.default_rng(0), (1, batch, length)
+    tokens = noise.integers(0, vocabulary, shape)
+    arrays = {
+        "tokens": tokens,
+        "targets": np.roll(tokens, -1, -1),
+        "weights": np.ones(shape),
+        "segments": np.cumsum(noise.random(shape) < 1 / min(DOCUMENT, length / 4), -1),
+    }
+    return {name: jax.device_put(arrays[name].astype(dtype), program.batch_sharding) for name, dtype in program.objective.fields.items()}
+
+
+def same_bits(left: Any, right: Any) -> bool:
+    """Whether all arrays of two trees have the same bits."""
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return all(bool(jax.numpy.array_equal(one, other, equal_nan=True)) for one, other in pairs)
