@@ -82,6 +82,11 @@ def error_of(found: Any, right: Any) -> float:
     return float(jnp.linalg.norm(found - right) / jnp.maximum(jnp.linalg.norm(right), 1e-30))
 
 
+def brief(error: BaseException) -> str:
+    """The first words of an error, for a row."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+
+
 def hardware_type() -> str | None:
     """The row of the hardware table that the first device belongs to; None: not known."""
     import jax

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.accelerator.measure import ROOT, Options
 
 sys.path.append(str(ROOT / "tests/bench"))
-from step_turns import Peer  # noqa: E402 - the benchmarks are scripts of one folder
+from step_turns import Peer
 
 BENCH = Path(ROOT / "tests/bench")
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-"""A row: ``stage``, the names of the case, then its figures. The names of figures end with their unit, such as ``step ms``."""
+"""A row: ``stage``, the names of the case, then its figures. The names of figures end with their unit, such as ``step ms``.
+
+A row with ``error`` says what failed; one with ``left out`` says why another library's kernel was not measured, which is no failure."""
 
 BEGIN, END = "<!-- accelerator:begin -->", "<!-- accelerator:end -->"
 NOTHING = "Not measured yet."
@@ -41,10 +43,11 @@ class Table:
     def lines(self, row: Mapping[str, Any]) -> list[str]:
         """The lines that a row adds."""
         stage, names = row["stage"], tuple(name for name in row if name != "stage")
-        if "error" in names:
-            self._header = None
-            facts = ", ".join(cell(row[name]) for name in names if name != "error")
-            return ["", f"{stage}{': ' if facts else ''}{facts}: **{cell(row['error'])}**"]
+        for word in ("error", "left out"):
+            if word in names:
+                self._header = None
+                facts = ", ".join(cell(row[name]) for name in names if name != word)
+                return ["", f"{stage}{': ' if facts else ''}{facts}: **{word}**: {cell(row[word])}"]
         found: list[str] = []
         if stage == _MACHINE:
             self._header, self._stage = None, stage

@@ -7,6 +7,7 @@ same arrays returned the same values and gradients.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import haliax as hax
 import jax
@@ -23,14 +25,18 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import NamedArray
 
+from halcyon.models.parts import attention as module
 from halcyon.models.parts.attention import attention
-from halcyon.models.parts.attention_choice import CannotServe, Choice, Implementation, Target, attending
+from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
 from halcyon.models.parts.masks import Causal, Mask, Segments, Window
 from halcyon.training.compilation import compiler_options
-from tests.accelerator.measure import Options, error_of, milliseconds
+from tests.accelerator.candidates import ATTENTION, attend_by
+from tests.accelerator.measure import Options, brief, error_of, milliseconds
 from tests.accelerator.rows import Row
 
-NAMES: tuple[Implementation | None, ...] = ("reference", "blockwise", "cudnn", "splash")
+OWN: tuple[str, ...] = ("reference", "blockwise", "cudnn", "splash")
+NAMES = (*OWN, *ATTENTION)
+"""Halcyon's implementations, then the candidates."""
 TORCH = Path(__file__).parents[1] / "torch_attention.py"
 
 
@@ -68,7 +74,12 @@ class Case:
 
     def arrays(self) -> tuple[jax.Array, ...]:
         """Query, key, value, weights of the results, and sinks, rounded to the type."""
-        sizes = [(self.kv_heads, self.heads // self.kv_heads), (self.kv_heads,), (self.kv_heads,), (self.kv_heads, self.heads // self.kv_heads)]
+        sizes = [
+            (self.kv_heads, self.heads // self.kv_heads),
+            (self.kv_heads,),
+            (self.kv_heads,),
+            (self.kv_heads, self.heads // self.kv_heads),
+        ]
         keys = jax.random.split(jax.random.key(3), 5)
         found = [
             jax.random.normal(key, (self.rows, self.length, *size, self.features), jnp.float32).astype(self.dtype)
@@ -83,7 +94,7 @@ def mask_of(case: Case, ids: NamedArray) -> Mask | None:
     return functools.reduce(lambda left, right: left & right, (parts[word] for word in case.mask.split(" + ")))
 
 
-def program(case: Case, name: Implementation | None, *, gradients: bool, dtype: Any = None, chosen: list[Choice] | None = None) -> Any:
+def program(case: Case, name: str | None, *, gradients: bool, dtype: Any = None, chosen: list[Choice] | None = None) -> Any:
     """A compiled call: from the arrays and the ids to the results, and the gradients by query, key, value and sinks.
 
     Raises:
@@ -106,7 +117,7 @@ def program(case: Case, name: Implementation | None, *, gradients: bool, dtype: 
             head_size=size,
             soft_cap=case.soft_cap,
             sinks=NamedArray(sinks, (heads, group)) if case.sinks else None,
-            implementation=name,
+            implementation="blockwise" if name in ATTENTION else name,
         ).rearrange(axes)
         return jnp.sum(out.array.astype(jnp.float32) * weights.astype(jnp.float32)), out.array
 
@@ -117,12 +128,15 @@ def program(case: Case, name: Implementation | None, *, gradients: bool, dtype: 
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype or x.dtype), jax.eval_shape(case.arrays))
     ids = jax.ShapeDtypeStruct((case.rows, case.length), jnp.int32)
     target = Target.of(jax.devices()[0])
-    with attending("auto", target, (chosen if chosen is not None else []).append):
+    context = (
+        contextlib.nullcontext() if name not in ATTENTION else mock.patch.object(module, "attend_in_blocks", attend_by(ATTENTION[name]))
+    )
+    with context, attending("auto", target, (chosen if chosen is not None else []).append):
         lowered = jax.jit(both if gradients else lambda arrays, ids: call(arrays, ids)[1]).lower(shapes, ids)
     return functools.partial(lowered.compile, compiler_options=compiler_options())
 
 
-def programs(cases: list[tuple[Case, Implementation | None]], **keywords: Any) -> list[Any]:
+def programs(cases: list[tuple[Case, str]], **keywords: Any) -> list[Any]:
     """The programs of several calls, compiled side by side; a string with the reason in the place of one that cannot be compiled."""
 
     def compiled(one: Callable[[], Any] | str) -> Any:
@@ -131,7 +145,7 @@ def programs(cases: list[tuple[Case, Implementation | None]], **keywords: Any) -
         try:
             return one()
         except Exception as error:
-            return f"fails to compile: {error}"[:300]
+            return f"fails to compile: {brief(error)}"
 
     traced: list[Callable[[], Any] | str] = []
     for case, name in cases:  # tracing is Python's, so it gains nothing from threads
@@ -140,7 +154,7 @@ def programs(cases: list[tuple[Case, Implementation | None]], **keywords: Any) -
         except CannotServe as error:
             traced.append(f"refused: {error}")
         except Exception as error:
-            traced.append(f"fails to trace: {error}"[:300])
+            traced.append(f"fails to trace: {brief(error)}")
     with ThreadPoolExecutor(8) as threads:
         return list(threads.map(compiled, traced))
 
@@ -188,14 +202,14 @@ def _compared(cases: list[Case]) -> Iterator[Row]:
             if run is None or (isinstance(run, str) and run.startswith("refused")):
                 continue
             if isinstance(run, str):
-                yield {**case.facts, "implementation": name, "error": run}
+                yield {**case.facts, "implementation": name, _word(name): run}
                 continue
             try:
                 found, again = run(arrays, ids), run(arrays, ids)
                 errors = [error_of(one, other) for one, other in zip(found, expected, strict=True)]
                 same = all(bool(jnp.array_equal(one, other)) for one, other in zip(found, again, strict=True))
             except Exception as error:
-                yield {**case.facts, "implementation": name, "error": str(error)[:300]}
+                yield {**case.facts, "implementation": name, _word(name): brief(error)}
                 continue
             names = ("values", "by query", "by key", "by value", "by sinks")
             yield {
@@ -206,6 +220,11 @@ def _compared(cases: list[Case]) -> Iterator[Row]:
                 "of": names[1 + int(np.argmax(errors[1:]))],
                 "same bits": same,
             }
+
+
+def _word(name: str) -> str:
+    """The column for the reason why there are no figures."""
+    return "left out" if name in ATTENTION else "error"
 
 
 def _speed(options: Options) -> Iterator[Row]:
@@ -219,28 +238,31 @@ def _speed(options: Options) -> Iterator[Row]:
     torch = _torch(options, cases)
     for number, case in enumerate(cases):
         chosen: list[Choice] = []
-        names: list[Implementation | None] = [None, "blockwise", "cudnn", "splash"]
+        names = NAMES[1:]
         # The forward pass of `None` tells what `auto` takes; its own time is that of the implementation.
         program(case, None, gradients=False, chosen=chosen)
-        compiled = {(name, gradients): found for gradients in (True, False) for name, found in zip(
-            names[1:], programs([(case, name) for name in names[1:]], gradients=gradients), strict=True)}  # fmt: skip
+        compiled = {
+            (name, gradients): found
+            for gradients in (True, False)
+            for name, found in zip(names, programs([(case, name) for name in names], gradients=gradients), strict=True)
+        }
         arrays, ids = case.arrays(), jnp.asarray(case.ids())
         seen = visible_pairs(case)
-        for name in names[1:]:
+        for name in names:
             forward, both = compiled[name, False], compiled[name, True]
             if isinstance(both, str):
                 if not both.startswith("refused"):
-                    yield {**case.facts, "implementation": name, "error": both}
+                    yield {**case.facts, "implementation": name, _word(name): both}
                 continue
             try:
                 times = [milliseconds(lambda run=run, arrays=arrays, ids=ids: run(arrays, ids), most=10) for run in (forward, both)]
             except Exception as error:
-                yield {**case.facts, "implementation": name, "error": str(error)[:300]}
+                yield {**case.facts, "implementation": name, _word(name): brief(error)}
                 continue
             yield _speed_row(case, f"{name}{' (auto)' if chosen[0].implementation == name else ''}", *times, seen)
         for name, times in torch[number].items():
             if isinstance(times, str):
-                yield {**case.facts, "implementation": name, "error": times}
+                yield {**case.facts, "implementation": name, "left out": times}
             else:
                 yield _speed_row(case, name, *times, seen)
 

@@ -1,7 +1,7 @@
 """Text from the nanochat model of depth 12, bfloat16: Halcyon's engine, and the original's where there is a checkout.
 
-``prefill`` is the time of texts of one token: of the prompt, which all texts share. ``decode`` is the time of the further tokens. Both sides
-have random weights, the same lengths, and no choice by chance.
+``prefill`` is the time of texts of one token: of the prompt, which all texts share. ``decode`` is the time of the further tokens. Both
+sides have random weights, the same lengths, and no choice by chance.
 """
 
 from __future__ import annotations

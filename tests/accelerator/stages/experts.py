@@ -1,13 +1,13 @@
 """The experts of one layer of Qwen3-30B-A3B (128 experts of 2048 x 768, 8 for each token) on 32,768 tokens, by several products.
 
-``blocks`` is what the trainer takes on GPUs. ``XLA`` is `jax.lax.ragged_dot`, ``Haliax`` its kernel in Triton. The groups are uneven: the
+``blocks`` is what the trainer takes on GPUs; the others are `tests.accelerator.candidates`. The groups are uneven: the
 routes are drawn with weights that fall from the first expert to the last, and one expert gets no row. Errors are relative to the same
 products in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.models.parts.grouped_product import grouped_outer, grouped_product
-from tests.accelerator.measure import Options, error_of, milliseconds
+from tests.accelerator import candidates
+from tests.accelerator.candidates import Product
+from tests.accelerator.measure import Options, brief, error_of, milliseconds
 from tests.accelerator.rows import Row
-
-Product = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 @jax.custom_vjp
@@ -37,15 +37,6 @@ def _backward(kept: Any, cotangent: jax.Array) -> Any:
 
 
 _blocks.defvjp(_forward, _backward)
-
-
-def _haliax(rows: jax.Array, matrices: jax.Array, sizes: jax.Array) -> jax.Array:
-    from haliax.nn.ragged_dot import ragged_dot
-
-    return ragged_dot(rows, matrices, sizes, implementation="triton")
-
-
-PRODUCTS: dict[str, Product] = {"blocks": _blocks, "Haliax": _haliax, "XLA": jax.lax.ragged_dot}
 
 
 def layer(product: Product, rows: jax.Array, weights: tuple[jax.Array, ...], sizes: jax.Array) -> jax.Array:
@@ -72,7 +63,7 @@ def rows(options: Options) -> Iterator[Row]:
     taken = _dense(tokens * each, width, mlp)
     yield {"product": "one matrix for all rows", "forward and backward ms": taken, "TFLOP/s": 3 * operations / taken / 1e9}
     expected = _reference(x, weights, sizes, by)
-    for name, product in PRODUCTS.items():
+    for name, product in {"blocks": _blocks, **candidates.PRODUCTS}.items():
 
         def loss(x: Any, weights: Any, product: Product = product) -> Any:
             out = layer(product, x, weights, sizes)
@@ -84,11 +75,13 @@ def rows(options: Options) -> Iterator[Row]:
             (_, out), found = both(x, weights)
             errors = [error_of(one, right) for one, right in zip((out, found[0], *found[1]), expected, strict=True)]
             again = both(x, weights)
-            same = all(bool(jnp.array_equal(one, other)) for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(again[1]), strict=True))
+            same = all(
+                bool(jnp.array_equal(one, other)) for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(again[1]), strict=True)
+            )
             del out, found, again
             times = [milliseconds(lambda run=run: run(x, weights), most=10) for run in (forward, both)]
         except Exception as error:
-            yield {"product": name, "error": str(error)[:300]}
+            yield {"product": name, "left out" if name != "blocks" else "error": brief(error)}
             continue
         yield {
             "product": name,
@@ -104,7 +97,10 @@ def rows(options: Options) -> Iterator[Row]:
 def _dense(rows: int, width: int, mlp: int) -> float:
     """Milliseconds of the same products with one matrix each, forward and backward."""
     x = jax.random.normal(jax.random.key(5), (rows, width), jnp.float32).astype(jnp.bfloat16)
-    weights = [jax.random.normal(jax.random.key(6), shape, jnp.float32).astype(jnp.bfloat16) for shape in ((width, mlp), (width, mlp), (mlp, width))]
+    weights = [
+        jax.random.normal(jax.random.key(6), shape, jnp.float32).astype(jnp.bfloat16)
+        for shape in ((width, mlp), (width, mlp), (mlp, width))
+    ]
 
     def loss(x: Any, weights: Any) -> Any:
         gate, up, down = weights
@@ -129,7 +125,9 @@ def _reference(x: jax.Array, weights: tuple[jax.Array, ...], sizes: jax.Array, b
             dot = lambda left, right: jnp.dot(left, right, precision=jax.lax.Precision.HIGHEST)  # noqa: E731
             return dot(jax.nn.silu(dot(rows, gate)) * dot(rows, up), down)
 
-        value, pull = jax.vjp(out, jnp.where(mine, rows.astype(jnp.float32), 0), gate.astype(jnp.float32), up.astype(jnp.float32), down.astype(jnp.float32))
+        value, pull = jax.vjp(
+            out, jnp.where(mine, rows.astype(jnp.float32), 0), gate.astype(jnp.float32), up.astype(jnp.float32), down.astype(jnp.float32)
+        )
         return value, *pull(jnp.where(mine, cotangent.astype(jnp.float32), 0))
 
     parts: list[list[Any]] = [[], [], [], [], []]

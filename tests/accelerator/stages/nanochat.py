@@ -27,11 +27,15 @@ def rows(options: Options) -> Iterator[Row]:
         training = Training(spec, vocabulary)
         state, _, _ = training.run(training.initial(), 3)
         _, seconds, _ = training.run(state, options.pick(20, 3))
+        middle = statistics.median(seconds)
         yield {
-            "step": f"Halcyon, {pattern}", "attention": ", ".join(training.program.attention_choices), "compile s": training.compile_seconds,
-            "step ms": statistics.median(seconds) * 1e3, "tokens/s": training.tokens / statistics.median(seconds),
-            "MFU": training.mfu(statistics.median(seconds)),
-        }  # fmt: skip
+            "step": f"Halcyon, {pattern}",
+            "attention": ", ".join(training.program.attention_choices),
+            "compile s": training.compile_seconds,
+            "step ms": middle * 1e3,
+            "tokens/s": training.tokens / middle,
+            "MFU": training.mfu(middle),
+        }
         del state, training
     words = (depth, found.width, found.heads, length, batch, vocabulary, "L")
     with original(options, "nanochat_child.py", words) as peer:

@@ -60,8 +60,12 @@ def rows(options: Options) -> Iterator[Row]:
     for kind, nanoseconds in sorted(by_kind.items(), key=lambda item: -item[1]):
         yield {"kernels": kind, "calls": counts[kind], "ms": nanoseconds / 1e6, "share": nanoseconds / total}
     yield {
-        "all ms": whole / 1e6, "busy": busy / whole, "kernels in all": len(events), "largest gap ms": gap / 1e6, "gap before": gap_before[:60]
-    }  # fmt: skip
+        "all ms": whole / 1e6,
+        "busy": busy / whole,
+        "kernels in all": len(events),
+        "largest gap ms": gap / 1e6,
+        "gap before": gap_before[:60],
+    }
     for name, times in sorted(by_name.items(), key=lambda item: -sum(item[1]))[:12]:
         yield {"longest kernels": name[:80], "times": len(times), "in ms": sum(times) / 1e6}
 

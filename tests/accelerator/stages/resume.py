@@ -1,4 +1,4 @@
-"""A run of `halcyon train` that SIGKILL ends and the same command continues: its losses against those of an undisturbed run, bit for bit."""
+"""A run of `halcyon train` that SIGKILL ends, and that the same command continues: its losses, bit for bit, beside an undisturbed run's."""
 
 from __future__ import annotations
 
