@@ -94,8 +94,16 @@ class Training:
         """The state before the first step."""
         return jax.block_until_ready(initial_state(self.program.build_state, self.program.template))
 
-    def run(self, state: TrainState, steps: int) -> tuple[TrainState, list[float], list[np.ndarray]]:
+    def run(
+        self, state: TrainState, steps: int, *, least: int = 8, limit: float = 20.0
+    ) -> tuple[TrainState, list[float], list[np.ndarray]]:
         """Steps as the loop does them: one is dispatched before the numbers of the one before are fetched.
+
+        Args:
+            state: The state before them; it is donated.
+            steps: Their number.
+            least: The number that is enough where steps are slow.
+            limit: Seconds after which it is enough.
 
         Returns:
             The state after them, the seconds between the ends of two steps, and the losses.
@@ -103,8 +111,10 @@ class Training:
         seconds: list[float] = []
         losses: list[np.ndarray] = []
         state, before = self.step(state, self.batch, self.control)
-        began = None
-        for _ in range(steps - 1):
+        began, start = None, time.perf_counter()
+        for number in range(1, steps):
+            if number >= least and time.perf_counter() - start > limit:
+                break
             state, metrics = self.step(state, self.batch, self.control)
             losses.append(np.asarray(before.loss))
             now = time.perf_counter()

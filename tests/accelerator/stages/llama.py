@@ -55,7 +55,7 @@ def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
             yield {"kernel": kernel, "left out": f"auto takes {', '.join(training.program.attention_choices)} here"}
             return
     state = training.initial()
-    state, seconds, losses = training.run(state, options.pick(3, 2))
+    state, seconds, losses = training.run(state, 2)
     state, seconds, losses = training.run(state, options.pick(STEPS, 3))
     if not np.isfinite(losses).all():
         yield {"case": " ".join(case), "error": f"the losses are {[float(loss) for loss in losses[:3]]}"}
