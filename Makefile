@@ -135,6 +135,23 @@ check-style:
 bench: setup ## Print the figures of tests/bench, measured in pairs in one run
 	@for bench in tests/bench/bench_*.py; do echo "==> $$bench"; $(BIN)/python $$bench; done
 
+# The packages of JAX and torch for CUDA come beside the locked ones, into an environment of their own.
+ACCELERATOR = $(HALCYON_CACHE)/accelerator-$(shell sha256sum uv.lock | cut -c 1-12)
+
+.PHONY: accelerator
+accelerator: $(UV) ## Measure Halcyon on the GPU of this machine, in about ten minutes (ARGS="--only attention,llama-8192-apart")
+	@test -e $(ACCELERATOR)/.ready || { echo "==> environment with JAX and torch for CUDA into $(ACCELERATOR)"; \
+		$(UV) venv --quiet --clear $(addprefix --python ,$(PYTHON)) $(ACCELERATOR) && \
+		$(UV) export --quiet --frozen --extra trainer --no-emit-project --no-hashes > $(ACCELERATOR)/locked.txt && \
+		$(UV) pip install --quiet --python $(ACCELERATOR) --constraint $(ACCELERATOR)/locked.txt \
+			--requirement $(ACCELERATOR)/locked.txt "jax[cuda13]" torch tokamax && touch $(ACCELERATOR)/.ready; }
+	@mkdir -p .halcyon && $(ACCELERATOR)/bin/python tests/accelerator/run.py --rows .halcyon/accelerator.jsonl $(ARGS)
+
+.PHONY: accelerator-page
+accelerator-page: setup ## Write the rows of tests/accelerator/results into docs/performance.md
+	@cat tests/accelerator/results/*.jsonl > .halcyon/results.jsonl
+	@$(BIN)/python tests/accelerator/run.py --rows .halcyon/results.jsonl --page docs/performance.md
+
 ##@ Change
 
 .PHONY: format

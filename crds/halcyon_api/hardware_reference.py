@@ -14,9 +14,11 @@ _HEADER = """<!-- Generated from crds/halcyon_api/hardware by `make generate`. D
 network, the environment of libtpu and NCCL. An unknown name is rejected with a list of the known names, and `halcyon validate` suggests the
 most similar one.
 
-**Tried on hardware: {tried} only.** All other rows are written from documentation and from other projects' manifests, listed below with
-their date. The objects of each row are reviewed and kept as `tests/operator/golden/*.yaml`, and the real API server accepts the documents,
-but no TPU and no cloud GPU has run Halcyon yet. Expect to fix a detail, and please report it.
+**Tried on hardware: only**
+{tried}.
+All else is written from documentation and from other projects' manifests, listed below with their date. The objects of each row are
+reviewed and kept as `tests/operator/golden/*.yaml`, and the real API server accepts the documents, but no TPU and no node with a GPU has
+run them yet. Expect to fix a detail, and please report it. [Performance](performance.md#on-a-gpu) has what was measured on a GPU.
 """
 
 _TPU_TEXT = """
@@ -152,7 +154,7 @@ suggests; a `mesh` in the document takes precedence.
 
 def render() -> str:
     """The text of the page."""
-    tried = ", ".join(f"`{row.name}`" for row in TABLE.values() if row.tried)
+    tried = ", ".join(f"`{row.name}` ({row.tried})" for row in TABLE.values() if row.tried)
     rows = TABLE.values()
     parts = [
         _HEADER.format(tried=tried),
@@ -258,4 +260,4 @@ def _peak(row: Accelerator) -> str:
 
 
 def _tried(row: Accelerator) -> str:
-    return "yes" if row.tried else "**never**"
+    return row.tried or "**never**"

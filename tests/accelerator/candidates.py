@@ -53,38 +53,7 @@ def tokamax_attention(name: str) -> Attention:
     return attend
 
 
-DOCUMENT = 64
-"""cuDNN wants a bound on the documents of a row: one for this number of positions. Memory for its sums grows with the bound."""
-
-
-def cudnn_attention(query: jax.Array, key: jax.Array, value: jax.Array, ids: jax.Array | None, window: int | None) -> jax.Array:
-    """cuDNN's kernel with the documents of a row as sequences of different lengths."""
-    from jax._src.cudnn import fused_attention_stablehlo as cudnn
-
-    given: dict[str, Any] = {"mask_type": cudnn.MaskType.CAUSAL}
-    if ids is not None:
-        length, most = ids.shape[1], ids.shape[1] // DOCUMENT
-        is_first = jnp.concatenate([jnp.ones_like(ids[:, :1], bool), ids[:, 1:] != ids[:, :-1]], 1)
-        starts = jnp.sort(jnp.where(is_first, jnp.arange(length, dtype=jnp.int32), length), axis=1)[:, : most + 1]
-        sizes = starts[:, 1:] - starts[:, :-1]
-        # The end of the last document is an offset too; all later ones are -1.
-        is_end = (starts == length) & (jnp.pad(starts, ((0, 0), (1, 0)))[:, :-1] < length)
-        offsets = jnp.where((starts < length) | is_end, starts, -1)
-        sizes = jnp.where(sizes > 0, sizes, -1)
-        given = {
-            "mask_type": cudnn.MaskType.PADDING_CAUSAL,
-            "q_seqlen": sizes,
-            "kv_seqlen": sizes,
-            "q_offsets": offsets,
-            "kv_offsets": offsets,
-        }
-    return cudnn.dot_product_attention(query, key, value, scale=1.0, sliding_window_length=window, **given)
-
-
-ATTENTION: dict[str, Attention] = {
-    "cuDNN packed": cudnn_attention,
-    **{f"tokamax {name}": tokamax_attention(name) for name in ("mosaic_gpu", "triton")},
-}
+ATTENTION: dict[str, Attention] = {f"tokamax {name}": tokamax_attention(name) for name in ("mosaic_gpu", "triton")}
 
 
 def tokamax_product(name: str) -> Product:
@@ -112,8 +81,8 @@ def haliax_product(rows: jax.Array, matrices: jax.Array, sizes: jax.Array) -> ja
 
 
 PRODUCTS: dict[str, Product] = {
-    "Haliax triton": haliax_product,
     "tokamax mosaic_gpu": tokamax_product("mosaic_gpu"),
+    "Haliax triton": haliax_product,
     "XLA": jax.lax.ragged_dot,
 }
 

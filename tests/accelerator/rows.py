@@ -60,6 +60,36 @@ class Table:
         return [*found, f"| {' | '.join(cell(row[name]) for name in names)} |"]
 
 
+def short(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Rows for a page: of the errors of attention only the largest of each mask, type and implementation; each reason and machine once."""
+    found: list[Row] = []
+    worst: dict[tuple[Any, ...], Row] = {}
+    reasons: set[tuple[Any, ...]] = set()
+    for row in map(dict, rows):
+        if "left out" in row:
+            reason = row["stage"], row.get("implementation", row.get("product")), row["left out"]
+            if reason not in reasons:
+                reasons.add(reason)
+                found.append({"stage": reason[0], "what": reason[1], "left out": reason[2]})
+        elif row["stage"] == "attention" and "error" not in row:
+            case = row["mask"], row["type"], row["implementation"]
+            largest = max(row["error of values"], row["largest error of a gradient"])
+            if case not in worst:
+                worst[case] = {
+                    "stage": "attention", "mask": case[0], "type": case[1], "implementation": case[2], "shapes": 0, "largest error": 0.0,
+                    "same bits": True,
+                }  # fmt: skip
+                found.append(worst[case])
+            kept = worst[case]
+            kept["shapes"] += 1
+            kept["largest error"] = max(kept["largest error"], largest)
+            kept["same bits"] = kept["same bits"] and row["same bits"]
+        elif row["stage"] != _MACHINE or row not in found:
+            found.append(row | {"stage": "llama"} if row["stage"].startswith("llama-") else row)
+    order = {name: number for number, name in enumerate(dict.fromkeys(row["stage"] for row in found))}
+    return sorted(found, key=lambda row: (order[row["stage"]], "left out" in row))
+
+
 def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
     """Tables of all rows."""
     table = Table()
@@ -81,4 +111,4 @@ def with_section(page: str, rows: list[Row]) -> str:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"the page has no lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{markdown(rows) if rows else NOTHING}\n{END}{after}"
+    return f"{before}{BEGIN}\n{markdown(short(rows)) if rows else NOTHING}\n{END}{after}"

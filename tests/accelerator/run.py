@@ -13,17 +13,19 @@ and has no network. `--peer` is a checkout of karpathy/nanochat; `--torch` is an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +40,6 @@ STAGES: dict[str, float] = {
     "attention-speed": 120,
     "llama-8192-apart": 120,
     "llama-8192-across": 120,
-    "llama-cudnn": 120,
     "llama-mosaic_gpu": 120,
     "bits": 150,
     "experts": 90,
@@ -72,25 +73,38 @@ def environment(wheels: Path | None, folder: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTHONUNBUFFERED": "1",
         # A stage that compiles the step of an earlier one reads it back. The stage that reports the time to compile comes first.
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "2",
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(folder / "programs")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "2"),
     }
 
 
-def rows_of(stage: str, seconds: float, arguments: argparse.Namespace, environ: dict[str, str]) -> Iterator[Row]:
-    """Run a stage in a process of its own; yields its rows, and a row with ``error`` if it fails or takes too long."""
+def command_of(stage: str, seconds: float, arguments: argparse.Namespace) -> list[str]:
+    """The command of a stage's process."""
     command = [sys.executable, "-m", "tests.accelerator.stage", stage, "--seconds", f"{seconds:.0f}"]
     command += ["--dry-run"] if arguments.dry_run else []
-    command += [word for name in ("peer", "torch") if (value := getattr(arguments, name)) for word in (f"--{name}", str(value))]
-    child = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return command + [word for name in ("peer", "torch") if (value := getattr(arguments, name)) for word in (f"--{name}", str(value))]
+
+
+def rows_of(stage: str, command: Sequence[str], seconds: float, environ: Mapping[str, str]) -> Iterator[Row]:
+    """Run a stage in a process of its own; yields its rows, and a row with ``error`` if it fails or takes too long.
+
+    Args:
+        stage: Its name.
+        command: The command; each line of its output that begins with a brace is a row.
+        seconds: Time after which it is ended.
+        environ: Its environment.
+    """
+    child = subprocess.Popen(command, env=dict(environ), cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
     lines: queue.Queue[str | None] = queue.Queue()
 
     def listen() -> None:
-        for line in child.stdout or ():
-            lines.put(line)
+        with child.stdout or contextlib.nullcontext(()) as output:
+            for line in output:
+                lines.put(line)
         lines.put(None)
 
-    threading.Thread(target=listen, daemon=True).start()
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
     until = time.monotonic() + seconds
     try:
         while True:
@@ -103,18 +117,21 @@ def rows_of(stage: str, seconds: float, arguments: argparse.Namespace, environ: 
                 break
             if line.startswith("{"):
                 yield {"stage": stage, **json.loads(line)}
-            else:
-                print(line, end="", flush=True)
         if child.wait(_GRACE):
             yield {"stage": stage, "error": f"the stage ended with exit code {child.returncode}"}
     finally:
-        if child.poll() is None:
-            child.terminate()
-            try:
-                child.wait(_GRACE)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+        _end(child)
+        listener.join(_GRACE)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """End a stage with all processes that it has started."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.terminate()  # has no effect on a process that has ended
+        child.wait(_GRACE)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def main() -> int:
@@ -146,7 +163,8 @@ def main() -> int:
                 print(f"\nThe minutes are over before the stage {stage}.", flush=True)
                 break
             began = time.monotonic()
-            for row in rows_of(stage, min(left, STAGES.get(stage, 60)), arguments, environ):
+            seconds = min(left, STAGES.get(stage, 60))
+            for row in rows_of(stage, command_of(stage, seconds, arguments), seconds, environ):
                 failed += "error" in row
                 file.write(json.dumps(row) + "\n")
                 file.flush()

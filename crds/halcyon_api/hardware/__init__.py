@@ -31,7 +31,7 @@ CPU = Accelerator(
     "2026-11-20",
     max_hosts=1024,
     max_devices_per_host=64,
-    tried=True,
+    tried="everything",
 )
 
 TABLE: dict[str, Accelerator] = {row.name: row for row in (CPU, *TPUS, *GPUS)}

@@ -132,6 +132,7 @@ GPUS = (
         compute_capability=(9, 0),
         fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a3u.txtpb"}),
         aliases=("nvidia-h200-141gb", "h200-141gb", "a3-ultragpu-8g"),
+        tried="the trainer on one card, without a cluster",
     ),
     _gpu(
         "b200",

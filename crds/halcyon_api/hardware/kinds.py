@@ -125,8 +125,8 @@ class Accelerator:
     """Devices of a host communicate through /dev/shm, for which a container's default of 64 MiB is too small."""
     aliases: tuple[str, ...] = ()
     """Other common names, for the suggestion when a name is unknown."""
-    tried: bool = False
-    """Whether Halcyon has run on it."""
+    tried: str = ""
+    """What of Halcyon has run on it; empty: nothing."""
 
     def shape(self, topology: str) -> Shape | None:
         """The hosts of a topology; None if this type has no such topology."""

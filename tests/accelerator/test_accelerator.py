@@ -1,0 +1,178 @@
+"""The script for accelerators: its stages run, its rows are right, and neither a failed nor an endless stage ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import haliax as hax
+import numpy as np
+import pytest
+
+from halcyon.models.parts.masks import Block
+from tests.accelerator import run
+from tests.accelerator.measure import ROOT
+from tests.accelerator.rows import BEGIN, END, NOTHING, Row, Table, markdown, read, short, with_section
+from tests.accelerator.stages.attention import Case, mask_of, visible_pairs
+from tests.accelerator.stages.profile import covered
+from tests.suite.limits import limit
+from tests.trainer.programs import kept_folder
+
+SCRIPT = ROOT / "tests/accelerator/run.py"
+PAGE = ROOT / "docs/performance.md"
+RESULTS = sorted((ROOT / "tests/accelerator/results").glob("*.jsonl"))
+
+
+def rows_of(code: str, seconds: float = 60.0) -> list[Row]:
+    return list(run.rows_of("stage", [sys.executable, "-c", code], seconds, os.environ))
+
+
+def test_rows_come_as_soon_as_they_are_printed() -> None:
+    begun = rows_of("print('{\"a\": 1}', flush=True); print('a note of a library'); print('{\"b\": 2}')")
+    assert begun == [{"stage": "stage", "a": 1}, {"stage": "stage", "b": 2}]
+
+
+def test_a_failed_stage_keeps_its_rows_and_says_so() -> None:
+    assert rows_of("print('{\"a\": 1}', flush=True); raise SystemExit(3)") == [
+        {"stage": "stage", "a": 1},
+        {"stage": "stage", "error": "the stage ended with exit code 3"},
+    ]
+
+
+def test_an_endless_stage_is_ended_with_its_children(tmp_path: Path) -> None:
+    mark = tmp_path / "child"
+    child = f"import os, pathlib, time; pathlib.Path({str(mark)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    code = (
+        "import pathlib, subprocess, sys, time\n"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+        f"while not (path := pathlib.Path({str(mark)!r})).exists() or not path.read_text(): time.sleep(0.01)\n"
+        "print('{\"a\": 1}', flush=True); time.sleep(600)"
+    )
+    found = run.rows_of("stage", [sys.executable, "-c", code], 5.0, os.environ)
+    assert next(found) == {"stage": "stage", "a": 1}
+    assert list(found) == [{"stage": "stage", "error": "ended after its 5 s"}]
+    until = time.monotonic() + limit(20)
+    while Path(f"/proc/{mark.read_text()}/cmdline").exists() and Path(f"/proc/{mark.read_text()}/cmdline").read_bytes():
+        assert time.monotonic() < until, "the child of the stage still runs"
+        time.sleep(0.01)
+
+
+def test_the_table_has_a_header_where_the_columns_change() -> None:
+    table = Table()
+    assert table.lines({"stage": "a", "x": 1, "y": 0.12345}) == ["", "**a**", "", "| x | y |", "|---|---|", "| 1 | 0.123 |"]
+    assert table.lines({"stage": "a", "x": 12345, "y": None}) == ["| 12,345 | - |"]
+    assert table.lines({"stage": "a", "x": 1, "left out": "no b|b"}) == ["", "a: 1: **left out**: no b\\|b"]
+    assert table.lines({"stage": "a", "z": True}) == ["", "| z |", "|---|", "| yes |"]
+
+
+def test_a_page_shows_the_largest_error_of_each_implementation() -> None:
+    one = {"stage": "attention", "mask": "causal", "type": "bfloat16", "implementation": "blockwise", "heads": "1", "same bits": True}
+    rows = [
+        one | {"error of values": 0.1, "largest error of a gradient": 0.3},
+        one | {"error of values": 0.4, "largest error of a gradient": 0.2, "same bits": False},
+    ]
+    (found,) = short(rows)
+    assert (found["largest error"], found["shapes"], found["same bits"]) == (0.4, 2, False)
+
+
+def test_the_section_of_a_page_is_replaced_and_the_rest_stays() -> None:
+    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    assert with_section(page, []) == f"before\n{BEGIN}\n{NOTHING}\n{END}\nafter\n"
+    assert with_section(with_section(page, [{"stage": "a", "x": 1}]), []) == with_section(page, [])
+    with pytest.raises(ValueError, match="has no lines"):
+        with_section("nothing", [])
+
+
+def test_the_page_shows_what_the_script_has_measured() -> None:
+    """The section is written by the script alone, from the rows of its runs."""
+    text = PAGE.read_text(encoding="utf-8")
+    assert with_section(text, [row for path in RESULTS for row in read(path)]) == text, "run `make accelerator-page`"
+
+
+def test_every_stage_of_the_table_exists() -> None:
+    modules = {path.stem for path in (ROOT / "tests/accelerator/stages").glob("*.py")} - {"__init__"}
+    assert {name.split("-")[0] for name in run.STAGES} == modules
+
+
+@pytest.mark.parametrize("mask", ["causal", "causal + documents", "causal + window", "causal + window + documents"])
+def test_visible_pairs_are_those_of_the_mask(mask: str) -> None:
+    """The operations of a call are counted from them."""
+    case = Case(rows=2, length=50, heads=2, kv_heads=2, features=8, mask=mask, dtype="float32", document=9, window=7)
+    batch, position = hax.Axis("batch", 2), hax.Axis("position", 50)
+    found: Any = mask_of(case, hax.named(case.ids(), (batch, position)))
+    visible = found.visible(Block.all_of(position), Block.all_of(position.alias("key_position")))
+    rows = 1 if "batch" in visible.axis_names else 2
+    assert visible_pairs(case) == int(np.sum(visible.array)) * rows
+
+
+def test_the_gap_of_a_profile_is_the_time_without_any_kernel() -> None:
+    events = [(0.0, 4.0, "a"), (1.0, 2.0, "b"), (9.0, 10.0, "d"), (5.0, 6.0, "c"), (9.5, 12.0, "e")]
+    assert covered(events) == (4 + 1 + 3, 3.0, "d")
+
+
+def dry_run(folder: Path, python: Path, *words: object, before: tuple[str, ...] = ()) -> list[Row]:
+    """Run all stages in tiny sizes; the rows."""
+    rows, programs = folder / "rows.jsonl", kept_folder(os.environ) / "accelerator"
+    environ = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(programs), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    command = [*before, str(python), str(SCRIPT), "--dry-run", "--minutes", str(limit(9 * 60) / 60), "--rows", str(rows), *map(str, words)]
+    found = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=limit(580), check=False)
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
+    return read(rows)
+
+
+@pytest.mark.slow
+def test_all_stages_run_in_tiny_sizes(tmp_path: Path) -> None:
+    rows = dry_run(tmp_path, Path(sys.executable))
+    assert {row["stage"] for row in rows} == {"machine", *run.STAGES}
+    assert not [row for row in rows if "error" in row]
+    errors = [row for row in rows if row["stage"] == "attention" and "left out" not in row]
+    assert {row["implementation"] for row in errors} >= {"reference", "blockwise"}
+    assert all(row["largest error of a gradient"] < (1e-5 if row["type"] == "float32" else 0.01) for row in errors)
+    (bits,) = (row for row in rows if row["stage"] == "bits" and row["program"] == "as the trainer compiles")
+    assert (bits["equal losses"], bits["same parameters"]) == (bits["steps"], True)
+    (resumed,) = (row for row in rows if row["stage"] == "resume")
+    assert (resumed["exit code"], resumed["steps"], resumed["equal losses"]) == (-9, 20, 20)
+    assert markdown(rows).count("**llama-8192-apart**") == 1
+
+
+JAX = "0.11.2"
+"""The version of JAX on the machine that wheels are packed for."""
+PRESENT = (f"jax=={JAX}", "equinox", "optax", "tensorstore", "transformers>=5,<6")
+
+
+def bare_environment(folder: Path) -> Path:
+    """An environment of Python 3.12 with only the packages that a machine with a GPU has; kept for later sessions."""
+    uv = shutil.which("uv") or str(max((kept_folder(os.environ).parent).glob("uv-*/bin/uv"), default=""))
+    found = subprocess.run([uv, "python", "find", "--no-project", "3.12"], capture_output=True, text=True, check=False) if uv else None
+    choices = [*Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv").glob("versions/3.12.*/bin/python3")]
+    choices += [Path(found.stdout.strip())] if found is not None and found.returncode == 0 else []
+    if not uv or not choices:
+        pytest.skip("there is no Python 3.12")
+    if not (folder / ".ready").exists():
+        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", choices[0], folder], check=True)
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", folder, *PRESENT], check=True)
+        (folder / ".ready").touch()
+    return folder / "bin/python"
+
+
+@pytest.mark.slow
+@pytest.mark.variant
+def test_a_bare_machine_needs_only_the_packed_wheels(tmp_path: Path) -> None:
+    """Python 3.12 with an older JAX, no network, and no other package of ours."""
+    python = bare_environment(kept_folder(os.environ).parent / f"bare-python3.12-jax{JAX}")
+    wheels = tmp_path / "wheels"
+    packed = subprocess.run(
+        ["bash", ROOT / "tests/accelerator/pack.sh", wheels], capture_output=True, text=True, check=True, timeout=limit(300)
+    )
+    assert int(packed.stdout.split("with the tree ")[1].split()[0]) * 1_000_000 <= 60 * 2**20, packed.stdout
+    offline = ("unshare", "--net") if os.geteuid() == 0 else ()
+    rows = dry_run(tmp_path, python, "--wheels", wheels, before=offline)
+    assert {row["stage"] for row in rows} == {"machine", *run.STAGES}
+    assert rows[0]["JAX"] == JAX
+    assert json.dumps(rows).count('"error":') == 0
