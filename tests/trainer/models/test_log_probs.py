@@ -129,9 +129,13 @@ def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(
 
 
 @ON_MESHES
-@pytest.mark.parametrize("rows", [pytest.param(13, marks=pytest.mark.variant), 11], ids=["a-part-of-padding-and-tokens", "a-part-of-padding"])
+@pytest.mark.parametrize(
+    "rows", [pytest.param(13, marks=pytest.mark.variant), 11], ids=["a-part-of-padding-and-tokens", "a-part-of-padding"]
+)
 @pytest.mark.parametrize(("z_loss", "soft_cap"), [(0.0, None), (0.1, 2.0)])
-def test_rows_that_pad_the_vocabulary_change_nothing(resolved: ResolvedMesh | None, rows: int, z_loss: float, soft_cap: float | None) -> None:
+def test_rows_that_pad_the_vocabulary_change_nothing(
+    resolved: ResolvedMesh | None, rows: int, z_loss: float, soft_cap: float | None
+) -> None:
     """Values and gradients are those of the head without these rows, whatever they hold; they themselves get no gradient."""
     features, head, tokens = arrays("float32")
     tokens = hax.named(tokens.array % rows, tokens.axes)

@@ -88,7 +88,9 @@ def test_logits_are_never_all_in_memory_at_once():
     rows = (BATCH.resize(8), POSITION.resize(256))
 
     def loss(features, head):
-        return cross_entropy(features, head, hax.zeros(rows, jnp.int32), hax.ones(rows), Softmax(EMBED, VOCAB.resize(4096)), max_logit_bytes=1 << 21)
+        return cross_entropy(
+            features, head, hax.zeros(rows, jnp.int32), hax.ones(rows), Softmax(EMBED, VOCAB.resize(4096)), max_logit_bytes=1 << 21
+        )
 
     scratch = jax.jit(jax.grad(loss, (0, 1))).lower(features, head).compile().memory_analysis().temp_size_in_bytes
     assert scratch < 8 * 256 * 4096 * 4 / 2

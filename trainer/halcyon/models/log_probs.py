@@ -169,9 +169,7 @@ _cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _log_probs(
-    features: NamedArray, head: NamedArray, tokens: NamedArray, softmax: Softmax, blocks: int
-) -> tuple[NamedArray, NamedArray]:
+def _log_probs(features: NamedArray, head: NamedArray, tokens: NamedArray, softmax: Softmax, blocks: int) -> tuple[NamedArray, NamedArray]:
     def of_device(shard: Shard, arguments: tuple[NamedArray, NamedArray], head: NamedArray) -> tuple[NamedArray, NamedArray]:
         whole = shard.gathered(head.astype(features.dtype))
 
