@@ -23,7 +23,7 @@ def sampled_tokens(
     *,
     max_logit_bytes: int = MAX_LOGIT_BYTES,
 ) -> jax.Array:
-    """One token for each position from ``softmax(head . features)``, never padding of the vocabulary, by the Gumbel-max trick: int32 [batch, position].
+    """One token for each position from ``softmax(head . features)``, by the Gumbel-max trick: int32 [batch, position].
 
     Args:
         features: (batch, position, embed).
