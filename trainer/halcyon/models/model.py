@@ -87,6 +87,11 @@ class CausalLM(eqx.Module):
         return None
 
     @property
+    def token_count(self) -> int:
+        """Tokens of the vocabulary without its padding."""
+        return self.vocab.size if self.tokens is None else self.tokens
+
+    @property
     def softmax(self) -> Softmax:
         """What turns the products of features and head into probabilities, for the functions of `halcyon.models.log_probs`."""
         return Softmax(self.embed, self.vocab, self.logit_cap, self.tokens)
