@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 
 from halcyon.models.activations import empty_slots, with_slots
 from halcyon.models.softmax import without_padding
+from halcyon.models.statistics import counting
 from halcyon.models.trainable import joined, split
 from halcyon.objectives import ROW_SEEDS, Batch, Objective, Sums
 from halcyon.optim.average import updated_average
@@ -138,7 +139,8 @@ def make_train_step(
 
     def of_microbatch(varied: Varied, rest: _Frozen, batch: Batch, step: jax.Array, number: jax.Array | int) -> tuple[jax.Array, Sums]:
         (part, slots), (fixed, reference) = varied, rest
-        sums = objective(with_slots(joined(part, fixed), slots), batch, reference, key_of(step, number))
+        with counting(batch.get("weights", batch.get("conversation_weights"))):
+            sums = objective(with_slots(joined(part, fixed), slots), batch, reference, key_of(step, number))
         return sums.loss if sums.penalty is None else sums.loss + sums.penalty, sums
 
     def slots_of(model: Model) -> dict[str, NamedArray]:
