@@ -6,6 +6,7 @@ The vocabularies are odd, so rows pad them, and the documents leave padding in e
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def source(folder: Path, name: str, documents: list[list[int]], *, held_out: flo
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in IN_MAKE_TEST else pytest.mark.variant) for name in CASES])
-def test_the_first_step_and_the_evaluation_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+def test_the_first_step_and_the_evaluation_are_those_of_transformers(name: str, tmp_path: Path, measured: Callable[..., None]) -> None:
     case, expected = CASES[name], dict(EXPECTED[name])
     weights = computed_weights({key: tuple(shape) for key, shape in expected.pop("shapes").items()})
     write_folder(tmp_path / "base", in_files(case.kind, weights), case.config)
@@ -87,3 +88,4 @@ def test_the_first_step_and_the_evaluation_are_those_of_transformers(name: str, 
     assert step["tokens"] == sum(TRAINED) - len(TRAINED)
     found = {key: step.get(to_camel(key)) for key in expected} | {"evaluation": evaluation["loss"]}
     assert found == pytest.approx(expected, rel=1e-5)
+    measured("first steps", name, max(abs(found[key] / expected[key] - 1) for key in expected))
