@@ -205,11 +205,11 @@ def test_experts_are_chosen_from_the_best_groups_alone() -> None:
 def test_the_balance_loss_is_one_for_an_even_load_and_the_number_of_experts_for_one_busy_expert() -> None:
     even = jnp.eye(4)[None] * 1e-3
     choice = choose(even, Routing(1))
-    found = balance(even, choice, jnp.ones((1, 4)), lambda part: part)
+    found = balance(even, choice, jnp.ones((1, 4)), 4, lambda part: part)
     assert float(found.balance_loss[0]) == pytest.approx(1, abs=1e-6)
     assert found.load.tolist() == [[1, 1, 1, 1]]
     busy = jnp.zeros((1, 4, 4)).at[..., 2].set(100.0)
-    found = balance(busy, choose(busy, Routing(1)), jnp.ones((1, 4)), lambda part: part)
+    found = balance(busy, choose(busy, Routing(1)), jnp.ones((1, 4)), 4, lambda part: part)
     assert float(found.balance_loss[0]) == pytest.approx(4)
     assert found.load.tolist() == [[0, 0, 4, 0]]
     assert float(found.z_loss[0]) == pytest.approx(100.0**2)

@@ -158,7 +158,7 @@ class MixtureOfExperts(eqx.Module):
             chosen, weights = (each.reshape(len(sent), -1) for each in (choice.experts, choice.weights))
             combined = dispatched(shard, experts.experts, sent, chosen, weights, lambda rows, sizes: mine.of_device(shard, rows, sizes))
             out = shard.sum_over(experts.mlp, combined.astype(rows.dtype))
-            found = balance(logits, choice, of_token, lambda part: shard.sum_over(position, part))
+            found = balance(logits, choice, of_token, position.size, lambda part: shard.sum_over(position, part))
             lead = activations[0].array.shape[:-2]
             pull = jnp.zeros_like(found.z_loss) if correction is None else (found.load - 1) @ correction.array
             return (

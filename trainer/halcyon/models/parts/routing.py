@@ -97,7 +97,7 @@ class Balance(NamedTuple):
     """Mean of the squared logarithm of the softmax's denominator (Zoph et al. 2022, section 3.3): [sequence]."""
 
 
-def balance(logits: jax.Array, choice: Choice, weights: jax.Array, add_up: Callable[[jax.Array], jax.Array]) -> Balance:
+def balance(logits: jax.Array, choice: Choice, weights: jax.Array, positions: int, add_up: Callable[[jax.Array], jax.Array]) -> Balance:
     """The balance of each sequence. All means are weighted by token, as the main loss is, so padding has no part in them.
 
     The balance loss is the sum over the experts of load times mean probability, where a probability is a score divided by the sum of the
@@ -108,17 +108,19 @@ def balance(logits: jax.Array, choice: Choice, weights: jax.Array, add_up: Calla
         logits: float32 [sequence, position, experts], for some or all positions of the sequences.
         choice: The choice of the same tokens.
         weights: The weight of each token: float32 [sequence, position].
+        positions: Positions of a whole sequence.
         add_up: Adds up the sums over the parts of a sequence.
     """
     experts, chosen = choice.scores.shape[-1], choice.experts.shape[-1]
     total = add_up(jnp.sum(weights, -1))
-    whole = jnp.where(total > 0, total, 1.0)
+    # With a mean of 1, so that weights of 1 stay as they are.
+    weights = weights * (positions / jnp.where(total > 0, total, 1.0))[..., None]
     hits = jnp.sum(choice.experts[..., None] == jnp.arange(experts), -2).astype(jnp.float32)
-    load = add_up(jnp.sum(hits * weights[..., None], -2)) * (experts / (whole * chosen))[..., None]
+    load = add_up(jnp.sum(hits * weights[..., None], -2)) * (experts / (positions * chosen))
     probabilities = choice.scores / (jnp.sum(choice.scores, -1, keepdims=True) + _LEAST)
     log_totals = jax.nn.logsumexp(logits, -1)
     return Balance(
         load,
-        jnp.sum(load * add_up(jnp.sum(probabilities * weights[..., None], -2)), -1) / whole,
-        add_up(jnp.sum(log_totals * log_totals * weights, -1)) / whole,
+        jnp.sum(load * add_up(jnp.sum(probabilities * weights[..., None], -2)), -1) / positions,
+        add_up(jnp.sum(log_totals * log_totals * weights, -1)) / positions,
     )
