@@ -103,6 +103,7 @@ parity: setup ## Compare models of random configurations with transformers and t
 	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --draws $(or $(DRAWS),2) --seed $(or $(SEED),0) $(FAMILIES)
 	@$(BIN)/python tests/parity/compare.py .halcyon/parity
 	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --check
+	@$(PARITY)/bin/python -m tests.trainer.huggingface.runs.make --check
 
 .PHONY: mistakes
 mistakes: setup ## Make every mistake of docs/mistakes.md and write the answers into it

@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 
 from halcyon.models.log_probs import cross_entropy
+from halcyon.models.softmax import Softmax
 from halcyon.training.compilation import compiler_options
 
 
 def blocks_loss(features: Any, head: Any, targets: Any, weights: Any) -> jax.Array:
     """Halcyon's loss."""
-    return cross_entropy(features, head, targets, weights, head.axes[0], head.axes[1])
+    return cross_entropy(features, head, targets, weights, Softmax(head.axes[0], head.axes[1]))
 
 
 def plain_loss(features: Any, head: Any, targets: Any, weights: Any) -> jax.Array:

@@ -278,9 +278,7 @@ def main() -> None:
     if options.seeds < 2:
         parser.error("the noise needs at least two seeds")
     if options.vocabulary % VOCABULARY_MULTIPLE:
-        parser.error(
-            f"give a vocabulary that is a multiple of {VOCABULARY_MULTIPLE}: Halcyon has logits for the padding, the original has not"
-        )
+        parser.error(f"give a vocabulary that is a multiple of {VOCABULARY_MULTIPLE}: this bench compares models without padding")
     jax.config.update("jax_platforms", "cpu")
     found, seeds = dialled(options), range(options.seeds)
     with tempfile.TemporaryDirectory() as name:

@@ -14,7 +14,8 @@ _ISOLATION = "One tenant's trouble is no other tenant's"
 _FINALITY = "A temporary fault never ends a run, and a fix of the cause lets a stopped run continue"
 _TRUST = "An object that only has a run's labels is not trusted"
 _LOSS = "Every row of a batch has a loss, and only the assistant's tokens are in it"
-PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS)
+_REFERENCE = "A run that begins with the files of a model computes what transformers computes of them"
+PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS, _REFERENCE)
 """Promises that are no rows of the fault table."""
 
 
@@ -221,5 +222,17 @@ MUTATIONS = (
         (("objectives/preference.py", "reference = without_adapter(model) if frozen is None else frozen", "reference = model"),),
         ("tests/trainer/objectives/test_preference.py::test_dpo_compares_each_answer_with_the_begin_weights_on_any_mesh",),
         _LOSS,
+    ),
+    Mutation(
+        "the rows that pad the vocabulary take part in the softmax",
+        (("models/softmax.py", "        if self.tokens is None:", "        if True:"),),
+        ("tests/trainer/huggingface/test_first_step.py::test_the_first_step_and_the_evaluation_are_those_of_transformers[gpt2-50257]",),
+        _REFERENCE,
+    ),
+    Mutation(
+        "tokens of padding count in the losses of routers",
+        (("models/parts/moe.py", "hax.ones(tokens) if weights is None else weights.rearrange(tokens)", "hax.ones(tokens)"),),
+        ("tests/trainer/huggingface/test_first_step.py::test_the_first_step_and_the_evaluation_are_those_of_transformers[mixtral-259]",),
+        _REFERENCE,
     ),
 )

@@ -24,7 +24,8 @@ import transformers
 from tests.parity.configurations import FAMILIES, Draw, former
 from tests.parity.errors import errors
 from tests.parity.rows import DOCUMENTS, LENGTH
-from tests.parity.transformers_models import computed, fill, gradients, in_files, in_float64, new_model, outputs
+from tests.parity.transformers_models import computed, fill, gradients, in_float64, new_model, outputs
+from tests.parity.weights import in_files
 
 TOLERANCE = 1e-4
 

@@ -102,20 +102,3 @@ def computed(model: Any, tokens: np.ndarray, targets: np.ndarray) -> dict[str, n
 def gradients(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """The gradients of weights by name; zeros without one."""
     return {name: np.zeros(value.shape, np.float32) if value.grad is None else value.grad.numpy() for name, value in weights.items()}
-
-
-def in_files(kind: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors by their names in files. In a model, transformers keeps the experts of a layer in one tensor; most files do not."""
-    found: dict[str, np.ndarray] = {}
-    for name, value in tensors.items():
-        if kind == "mixtral":
-            name = name.replace(".mlp.", ".block_sparse_moe.")
-        prefix, _, last = name.rpartition(".experts.")
-        if not prefix or kind == "gpt_oss":
-            found[name] = value
-            continue
-        gate, up, down = ("w1", "w3", "w2") if kind == "mixtral" else ("gate_proj", "up_proj", "down_proj")
-        for number, matrix in enumerate(value):
-            parts = dict(zip((gate, up), np.split(matrix, 2), strict=True)) if last == "gate_up_proj" else {down: matrix}
-            found |= {f"{prefix}.experts.{number}.{part}.weight": one for part, one in parts.items()}
-    return found

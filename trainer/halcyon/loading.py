@@ -101,8 +101,8 @@ def logits(model: CausalLM, tokens: Any, *, compute_dtype: Any = jnp.float32) ->
         raise ValueError(f"tokens have the shape {list(tokens.shape)}; give an array [batch, position]")
     if not np.issubdtype(tokens.dtype, np.integer):
         raise TypeError(f"tokens are of type {tokens.dtype}; give integers")
-    if tokens.size and not 0 <= tokens.min() <= tokens.max() < model.vocab.size:
-        raise ValueError(f"tokens are ids of 0 to {model.vocab.size - 1}, not {tokens.min()} to {tokens.max()}")
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < model.token_count:
+        raise ValueError(f"tokens are ids of 0 to {model.token_count - 1}, not {tokens.min()} to {tokens.max()}")
     return _logits(model, jnp.asarray(tokens, jnp.int32), jnp.dtype(compute_dtype))
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from halcyon.models.log_probs import cross_entropy, token_log_probs
+from halcyon.models.sampled_tokens import sampled_tokens
+from halcyon.models.softmax import Softmax
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, shardings
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.partition import computing
@@ -70,7 +72,7 @@ def test_values_and_gradients_are_those_of_the_textbook(
     features, head, tokens = arrays(dtype)
 
     def ours(features: Any, head: Any, tokens: Any) -> Any:
-        found = token_log_probs(features, head, tokens, EMBED, VOCAB, soft_cap=soft_cap, max_logit_bytes=logit_bytes)
+        found = token_log_probs(features, head, tokens, Softmax(EMBED, VOCAB, soft_cap), max_logit_bytes=logit_bytes)
         return preference(found.log_probs.array, found.log_totals.array), found
 
     def theirs(features: Any, head: Any) -> Any:
@@ -106,10 +108,10 @@ def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(
     weights = hax.named(jnp.asarray(np.random.default_rng(1).random((8, 12)), jnp.float32), (BATCH, POSITION))
 
     def fused(features: Any, head: Any) -> jax.Array:
-        return 3.0 * cross_entropy(features, head, tokens, weights, EMBED, VOCAB, z_loss=z_loss, soft_cap=soft_cap, max_logit_bytes=1000)
+        return 3.0 * cross_entropy(features, head, tokens, weights, Softmax(EMBED, VOCAB, soft_cap), z_loss=z_loss, max_logit_bytes=1000)
 
     def summed(features: Any, head: Any) -> jax.Array:
-        found = token_log_probs(features, head, tokens, EMBED, VOCAB, soft_cap=soft_cap, max_logit_bytes=1000)
+        found = token_log_probs(features, head, tokens, Softmax(EMBED, VOCAB, soft_cap), max_logit_bytes=1000)
         losses = z_loss * found.log_totals * found.log_totals - found.log_probs
         return 3.0 * hax.sum(losses * weights).scalar()
 
@@ -126,13 +128,61 @@ def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
 
 
+@ON_MESHES
+@pytest.mark.parametrize(
+    "rows", [pytest.param(13, marks=pytest.mark.variant), 11], ids=["a-part-of-padding-and-tokens", "a-part-of-padding"]
+)
+@pytest.mark.parametrize(("z_loss", "soft_cap"), [(0.0, None), (0.1, 2.0)])
+def test_rows_that_pad_the_vocabulary_change_nothing(
+    resolved: ResolvedMesh | None, rows: int, z_loss: float, soft_cap: float | None
+) -> None:
+    """Values and gradients are those of the head without these rows, whatever they hold; they themselves get no gradient."""
+    features, head, tokens = arrays("float32")
+    tokens = hax.named(tokens.array % rows, tokens.axes)
+    weights = hax.named(jnp.asarray(np.random.default_rng(1).random((8, 12)), jnp.float32), (BATCH, POSITION))
+    padded, exact = Softmax(EMBED, VOCAB, soft_cap, rows), Softmax(EMBED, VOCAB.resize(rows), soft_cap)
+
+    def fused(features: Any, head: Any, softmax: Softmax) -> jax.Array:
+        return cross_entropy(features, head, tokens, weights, softmax, z_loss=z_loss, max_logit_bytes=1000)
+
+    def of_log_probs(features: Any, head: Any, softmax: Softmax) -> jax.Array:
+        found = token_log_probs(features, head, tokens, softmax, max_logit_bytes=1000)
+        return preference(found.log_probs.array, found.log_totals.array)
+
+    def both(head: Any, softmax: Softmax) -> list[Any]:
+        return [jax.jit(jax.value_and_grad(each, (0, 1)), static_argnums=2)(features, head, softmax) for each in (fused, of_log_probs)]
+
+    expected = both(head["vocab", hax.ds(0, rows)], exact)
+    large = hax.named(head.array.at[:, rows:].set(30.0), head.axes)
+    if resolved is None:
+        found = both(large, padded)
+    else:
+        with computing(build_mesh(resolved, jax.devices()[: resolved.devices])):
+            found = both(large, padded)
+    for (value, (by_features, by_head)), (exact_value, exact_gradients) in zip(found, expected, strict=True):
+        assert float(value) == pytest.approx(float(exact_value), rel=1e-5)
+        by_head = np.asarray(by_head.rearrange(head.axes).array)
+        assert not by_head[:, rows:].any()
+        for left, right in zip((by_features.array, by_head[:, :rows]), (x.array for x in exact_gradients), strict=True):
+            np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_that_pads_the_vocabulary_is_never_sampled() -> None:
+    features, head, _ = arrays("float32")
+    large = hax.named(head.array.at[:, 11:].set(30.0), head.axes)
+    keys = jax.vmap(jax.random.key)(jnp.arange(8))
+    found = sampled_tokens(features, large, keys, Softmax(EMBED, VOCAB, tokens=11))
+    assert np.asarray(found).max() < 11
+    assert len(np.unique(found)) > 5
+
+
 def test_logits_are_never_all_in_memory_at_once() -> None:
     batch, position, vocab = BATCH.resize(8), POSITION.resize(256), VOCAB.resize(4096)
     features, head = hax.zeros((batch, position, EMBED)), hax.zeros((EMBED, vocab))
 
     def loss(features: Any, head: Any) -> jax.Array:
         tokens = hax.zeros((batch, position), jnp.int32)
-        return jnp.sum(token_log_probs(features, head, tokens, EMBED, vocab, max_logit_bytes=1 << 21).log_probs.array ** 2)
+        return jnp.sum(token_log_probs(features, head, tokens, Softmax(EMBED, vocab), max_logit_bytes=1 << 21).log_probs.array ** 2)
 
     scratch = jax.jit(jax.grad(loss, (0, 1))).lower(features, head).compile().memory_analysis().temp_size_in_bytes
     assert scratch < 8 * 256 * 4096 * 4 / 2

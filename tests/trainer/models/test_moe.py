@@ -205,14 +205,45 @@ def test_experts_are_chosen_from_the_best_groups_alone() -> None:
 def test_the_balance_loss_is_one_for_an_even_load_and_the_number_of_experts_for_one_busy_expert() -> None:
     even = jnp.eye(4)[None] * 1e-3
     choice = choose(even, Routing(1))
-    found = balance(even, choice, 4, lambda part: part)
+    found = balance(even, choice, jnp.ones((1, 4)), 4, lambda part: part)
     assert float(found.balance_loss[0]) == pytest.approx(1, abs=1e-6)
     assert found.load.tolist() == [[1, 1, 1, 1]]
     busy = jnp.zeros((1, 4, 4)).at[..., 2].set(100.0)
-    found = balance(busy, choose(busy, Routing(1)), 4, lambda part: part)
+    found = balance(busy, choose(busy, Routing(1)), jnp.ones((1, 4)), 4, lambda part: part)
     assert float(found.balance_loss[0]) == pytest.approx(4)
     assert found.load.tolist() == [[0, 0, 4, 0]]
     assert float(found.z_loss[0]) == pytest.approx(100.0**2)
+
+
+@pytest.mark.parametrize("resolved", [None, ResolvedMesh(replica=1, data=1, fsdp=2, expert=2, context=2, tensor=1)])
+def test_tokens_without_weight_are_no_part_of_the_report(resolved: ResolvedMesh | None) -> None:
+    """The report of rows that are padded by half, and of a row of padding alone; and its gradient, with that of the corrections."""
+    moe, x = make(DEEPSEEK), tokens()
+    weights = np.ones((ROWS, LENGTH), np.float32)
+    weights[:, LENGTH // 2 :] = weights[-1] = 0
+    noise = hax.named(jnp.where(weights[..., None] > 0, x.array, 7.0 * tokens(1).array), x.axes)
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def penalty(moe: MixtureOfExperts, x: hax.NamedArray, weights: Any, of_row: Any) -> tuple[jax.Array, Any]:
+        named = None if weights is None else hax.named(weights, ("batch", "position"))
+        aux, found = reported(jax.tree.map(lambda leaf: leaf[None], moe(x, named)[1]), RouterLosses(0.5, 0.25, correction=0.1))
+        return jnp.sum(found.array * of_row), {name: numbers.array for name, numbers in aux.items()}
+
+    half = x["position", hax.ds(0, LENGTH // 2)]
+    of_row = jnp.asarray(weights.sum(1))
+    (value, aux), gradient = jax.jit(penalty)(moe, half, None, of_row)
+    if resolved is None:
+        (found_value, found_aux), found_gradient = jax.jit(penalty)(moe, noise, jnp.asarray(weights), of_row)
+    else:
+        with computing(build_mesh(resolved)):
+            (found_value, found_aux), found_gradient = jax.jit(penalty)(moe, noise, jnp.asarray(weights), of_row)
+    assert float(found_value) == pytest.approx(float(value), rel=1e-5)
+    assert_near(found_gradient, gradient)
+    for name, numbers in aux.items():
+        rows = -2 if name == "expert_load" else -1
+        kept, padding = np.split(np.moveaxis(np.asarray(found_aux[name]), rows, 0), [ROWS - 1])
+        np.testing.assert_allclose(kept, np.moveaxis(np.asarray(numbers), rows, 0)[: ROWS - 1], rtol=1e-5)
+        assert not padding.any()
 
 
 def test_the_report_of_a_model_is_the_mean_over_its_layers() -> None:

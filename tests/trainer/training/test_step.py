@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import haliax as hax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,3 +162,20 @@ def test_a_function_inside_the_step_sees_gradients_and_updates_and_changes_nothi
 def test_what_a_function_inside_the_step_must_return(wrong: tuple[InStep, ...], error: type[Exception], sentence: str) -> None:
     with pytest.raises(error, match=sentence):
         seen_steps(wrong, steps=1)
+
+
+def test_no_update_rule_moves_the_rows_that_pad_the_vocabulary() -> None:
+    def moved(updates: Any, state: Any, params: Any = None) -> Any:
+        del params
+        return jax.tree.map(lambda leaf: jnp.ones_like(leaf), updates), state
+
+    def nothing(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
+        return Sums(0.0 * jnp.sum(model["table"].array) + 0.0 * jnp.sum(model["scale"]), jnp.sum(batch["weights"]))
+
+    model = {"table": hax.zeros((hax.Axis("embed", 3), hax.Axis("vocab", 8))), "scale": jnp.zeros(8)}
+    rule = optax.GradientTransformation(lambda params: optax.EmptyState(), moved)
+    step = jax.jit(make_train_step(nothing, rule, lambda step: jnp.float32(1.0), mesh_of(), tokens=5))
+    batch = batch_of(*(jnp.ones((1, 2, 4), dtype) for dtype in (jnp.int32, jnp.int32, jnp.float32)))
+    state, _ = step(TrainState(jnp.zeros((), jnp.int32), model, rule.init(model)), batch, jnp.zeros(1, jnp.int32))
+    np.testing.assert_array_equal(state.model["table"].array, np.broadcast_to(np.arange(8) < 5, (3, 8)))
+    np.testing.assert_array_equal(state.model["scale"], 1)

@@ -82,12 +82,12 @@ class Engine:
         if not isinstance(model, KeepsCache):
             raise BadConfiguration(f"{type(model).__name__} keeps no cache, so it cannot generate text; give it a method new_cache")
         self.length = min(length or model.max_position.size, model.max_position.size)
-        if slots < 1 or self.length < 2 or not 0 <= alternatives <= model.vocab.size:
+        if slots < 1 or self.length < 2 or not 0 <= alternatives <= model.token_count:
             raise ValueError(f"{slots} slots of {self.length} tokens with {alternatives} alternatives are no engine; give larger numbers")
         self._pages_of_slot = -(-self.length // PAGE)
         self.pages = slots * self._pages_of_slot if pages is None else pages
         self._model = model
-        self._fixed = Fixed(jnp.dtype(compute_dtype).name, min(tokens or model.vocab.size, model.vocab.size), alternatives)
+        self._fixed = Fixed(jnp.dtype(compute_dtype).name, min(tokens or model.token_count, model.token_count), alternatives)
         self._mesh = mesh_of(model)
         with context_of(self._mesh):
             self._state: State = empty(model, self._fixed, slots, self.length, self.pages)
@@ -144,9 +144,9 @@ class Engine:
         sampling, ids = sampling or Sampling(), np.asarray(prompt, np.int32)
         if ids.ndim != 1 or not ids.size:
             raise ValueError("the prompt has no token; give at least one, such as the one that begins a document")
-        if ids.min() < 0 or ids.max() >= self._model.vocab.size:
+        if ids.min() < 0 or ids.max() >= self._model.token_count:
             raise ValueError(
-                f"the prompt has the token {ids.max() if ids.min() >= 0 else ids.min()}; the model has 0 to {self._model.vocab.size - 1}"
+                f"the prompt has the token {ids.max() if ids.min() >= 0 else ids.min()}; the model has 0 to {self._model.token_count - 1}"
             )
         most_alternatives = self._fixed.alternatives
         alternatives = most_alternatives if sampling.alternatives is None else sampling.alternatives

@@ -50,13 +50,13 @@ class ExpertBlock(eqx.Module):
     mlp: MixtureOfExperts | GatedMlp
 
     def __call__(
-        self, x: NamedArray, mask: Mask, rotary: RotaryTable, memory: Memory | None = None
+        self, x: NamedArray, mask: Mask, rotary: RotaryTable, memory: Memory | None = None, weights: NamedArray | None = None
     ) -> tuple[NamedArray, RouterReport | None]:
-        """(..., position, embed) to the same axes, and the report of the router if there is one."""
+        """(..., position, embed) to the same axes, and the report of the router if there is one; `weights` are those of `Inputs`."""
         x = x + self.attention(self.attention_norm(x), mask, rotary, memory=memory)
         normed = self.mlp_norm(x)
         if isinstance(self.mlp, MixtureOfExperts):
-            out, report = self.mlp(normed)
+            out, report = self.mlp(normed, weights)
         else:
             out, report = self.mlp(normed), None
         return divided(x + out), report
@@ -190,7 +190,7 @@ class ExpertDecoder(TokenDecoder):
         attended = masks_and_rotations(kinds, inputs, self._position_axis(inputs.tokens), rotated)
 
         def step(kind: BlockKind, block: ExpertBlock, x: NamedArray) -> tuple[NamedArray, RouterReport | None]:
-            return block(x, *attended[kind])
+            return block(x, *attended[kind], weights=inputs.weights)
 
         stacks = {with_experts: stack for with_experts, stack in ((False, self.dense_blocks), (True, self.blocks)) if stack is not None}
         order = tuple(zip(design.experts.with_experts, kinds, strict=True))

@@ -121,8 +121,8 @@ class HybridDecoder(TokenDecoder):
 
         def step(form: str, block: Any, x: NamedArray) -> tuple[NamedArray, RouterReport | None]:
             if form in ("linear_blocks", "linear_expert_blocks"):
-                return block(x, inputs.segments, None)
-            return block(x, mask, rotary)
+                return block(x, inputs.segments, None, weights=inputs.weights)
+            return block(x, mask, rotary, weights=inputs.weights)
 
         stacks: dict[str, Any] = {form: getattr(self, form) for form in dict.fromkeys(design.forms)}
         order = tuple((form, form) for form in design.forms)

@@ -25,6 +25,7 @@ from halcyon.models.elementwise import with_array
 from halcyon.models.partition import Result, Shard, by_device, parts_of
 from halcyon.models.parts.linear import contract
 from halcyon.models.position_blocks import cut, joined
+from halcyon.models.softmax import Softmax
 
 MAX_LOGIT_BYTES = 1 << 28
 """Largest size in bytes of the logits that a device holds at a time."""
@@ -43,10 +44,8 @@ def token_log_probs(
     features: NamedArray,
     head: NamedArray,
     tokens: NamedArray,
-    embed: Axis,
-    vocab: Axis,
+    softmax: Softmax,
     *,
-    soft_cap: float | None = None,
     max_logit_bytes: int = MAX_LOGIT_BYTES,
 ) -> TokenLogProbs:
     """Log-probability of a token at each position, under ``softmax(head . features)``. Differentiable.
@@ -55,12 +54,10 @@ def token_log_probs(
         features: (..., position, embed).
         head: Axes vocab and embed, in any order.
         tokens: (..., position) integers.
-        embed: The axis that a logit is summed over.
-        vocab: The axis of the softmax.
-        soft_cap: Smooth limit of the logits: ``cap * tanh(logit / cap)`` (Gemma Team 2024). None: no limit.
+        softmax: The softmax; `halcyon.models.CausalLM.softmax` of the model.
         max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of positions.
     """
-    found: Any = _log_probs(features, head, tokens, embed, vocab, soft_cap, _block_count(tokens, vocab, max_logit_bytes))
+    found: Any = _log_probs(features, head, tokens, softmax, _block_count(tokens, softmax.vocab, max_logit_bytes))
     return TokenLogProbs(*found)
 
 
@@ -69,11 +66,9 @@ def cross_entropy(
     head: NamedArray,
     targets: NamedArray,
     weights: NamedArray,
-    embed: Axis,
-    vocab: Axis,
+    softmax: Softmax,
     *,
     z_loss: float = 0.0,
-    soft_cap: float | None = None,
     max_logit_bytes: int = MAX_LOGIT_BYTES,
 ) -> jax.Array:
     """Sum over all positions of weight x (cross entropy + z_loss x log_total^2); float32 scalar.
@@ -85,14 +80,12 @@ def cross_entropy(
         head: Axes vocab and embed, in any order.
         targets: (..., position) integers.
         weights: (..., position) float32. They get no gradient.
-        embed: The axis that a logit is summed over.
-        vocab: The axis of the softmax.
+        softmax: The softmax; `halcyon.models.CausalLM.softmax` of the model.
         z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, section 5).
-        soft_cap: Smooth limit of the logits: ``cap * tanh(logit / cap)`` (Gemma Team 2024). None: no limit.
         max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of positions.
     """
-    blocks = _block_count(targets, vocab, max_logit_bytes)
-    return _cross_entropy(features, head, targets, weights, embed, vocab, z_loss, soft_cap, blocks)
+    blocks = _block_count(targets, softmax.vocab, max_logit_bytes)
+    return _cross_entropy(features, head, targets, weights, softmax, z_loss, blocks)
 
 
 def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int) -> int:
@@ -110,23 +103,21 @@ _Part = tuple[NamedArray, NamedArray, NamedArray]
 """Features, targets and weights of some positions."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7, 8))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def _cross_entropy(
     features: NamedArray,
     head: NamedArray,
     targets: NamedArray,
     weights: NamedArray,
-    embed: Axis,
-    vocab: Axis,
+    softmax: Softmax,
     z_loss: float,
-    soft_cap: float | None,
     blocks: int,
 ) -> jax.Array:
     def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> jax.Array:
         whole = shard.gathered(head.astype(features.dtype))
 
         def one(part: _Part) -> jax.Array:
-            block = _block(shard, part[0], part[1], whole, embed, vocab, soft_cap)
+            block = _block(shard, part[0], part[1], whole, softmax)
             return _weighted_sum(block, part[2], z_loss)
 
         return shard.sum_over_batch(jnp.sum(jax.lax.map(one, cut(arguments, blocks))))
@@ -139,29 +130,27 @@ def _cross_entropy_forward(
     head: NamedArray,
     targets: NamedArray,
     weights: NamedArray,
-    embed: Axis,
-    vocab: Axis,
+    softmax: Softmax,
     z_loss: float,
-    soft_cap: float | None,
     blocks: int,
 ) -> tuple[jax.Array, _Gradients]:
     """The loss, and its gradients with respect to features and head."""
 
     def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> tuple[jax.Array, NamedArray, NamedArray]:
         whole = shard.gathered(head.astype(features.dtype))
-        order = _scattered_last(shard, embed, vocab)
+        order = _scattered_last(shard, softmax)
 
         def accumulate(total: tuple[jax.Array, NamedArray], part: _Part) -> tuple[tuple[jax.Array, NamedArray], NamedArray]:
-            block = _block(shard, part[0], part[1], whole, embed, vocab, soft_cap)
+            block = _block(shard, part[0], part[1], whole, softmax)
             by_logits = block.probabilities() - hax.where(block.hit, 1.0, 0.0)
             if z_loss:
                 by_logits = by_logits + block.probabilities() * (2 * z_loss * block.log_totals)
-            by_features, by_head = _by_factors(block.before_cap(by_logits * part[2]), part[0], whole, embed, vocab, order)
+            by_features, by_head = _by_factors(block.before_cap(by_logits * part[2]), part[0], whole, softmax, order)
             return (total[0] + _weighted_sum(block, part[2], z_loss), total[1] + by_head), by_features
 
         start = (jnp.zeros((), jnp.float32), hax.zeros(order, dtype=jnp.float32))
         (loss, by_head), by_features = jax.lax.scan(accumulate, start, cut(arguments, blocks))
-        return (shard.sum_over_batch(loss), *_completed(shard, joined(by_features), by_head, head, vocab))
+        return (shard.sum_over_batch(loss), *_completed(shard, joined(by_features), by_head, head, softmax))
 
     results = (Result(), Result(features.axis_names), Result(head.axis_names, parameter=True))
     loss, by_features, by_head = by_device(of_device, (features, targets, weights), head, results)
@@ -169,9 +158,9 @@ def _cross_entropy_forward(
 
 
 def _cross_entropy_backward(
-    embed: Axis, vocab: Axis, z_loss: float, soft_cap: float | None, blocks: int, residuals: _Gradients, cotangent: jax.Array
+    softmax: Softmax, z_loss: float, blocks: int, residuals: _Gradients, cotangent: jax.Array
 ) -> tuple[NamedArray, NamedArray, None, None]:
-    del embed, vocab, z_loss, soft_cap, blocks
+    del softmax, z_loss, blocks
     by_features, by_head = residuals
     return (by_features * cotangent).astype(by_features.dtype), (by_head * cotangent).astype(by_head.dtype), None, None
 
@@ -179,15 +168,13 @@ def _cross_entropy_backward(
 _cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
-def _log_probs(
-    features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, soft_cap: float | None, blocks: int
-) -> tuple[NamedArray, NamedArray]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _log_probs(features: NamedArray, head: NamedArray, tokens: NamedArray, softmax: Softmax, blocks: int) -> tuple[NamedArray, NamedArray]:
     def of_device(shard: Shard, arguments: tuple[NamedArray, NamedArray], head: NamedArray) -> tuple[NamedArray, NamedArray]:
         whole = shard.gathered(head.astype(features.dtype))
 
         def one(part: tuple[NamedArray, NamedArray]) -> tuple[NamedArray, NamedArray]:
-            block = _block(shard, *part, whole, embed, vocab, soft_cap)
+            block = _block(shard, *part, whole, softmax)
             return block.of_target - block.log_totals, block.log_totals
 
         log_probs, log_totals = jax.lax.map(one, cut(arguments, blocks))
@@ -198,15 +185,13 @@ def _log_probs(
 
 
 def _log_probs_forward(
-    features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, soft_cap: float | None, blocks: int
+    features: NamedArray, head: NamedArray, tokens: NamedArray, softmax: Softmax, blocks: int
 ) -> tuple[tuple[NamedArray, NamedArray], tuple[NamedArray, NamedArray, NamedArray]]:
-    return _log_probs(features, head, tokens, embed, vocab, soft_cap, blocks), (features, head, tokens)
+    return _log_probs(features, head, tokens, softmax, blocks), (features, head, tokens)
 
 
 def _log_probs_backward(
-    embed: Axis,
-    vocab: Axis,
-    soft_cap: float | None,
+    softmax: Softmax,
     blocks: int,
     arguments: tuple[NamedArray, NamedArray, NamedArray],
     cotangents: tuple[NamedArray, NamedArray],
@@ -215,17 +200,17 @@ def _log_probs_backward(
 
     def of_device(shard: Shard, arguments: tuple[NamedArray, ...], head: NamedArray) -> tuple[NamedArray, NamedArray]:
         whole = shard.gathered(head.astype(features.dtype))
-        order = _scattered_last(shard, embed, vocab)
+        order = _scattered_last(shard, softmax)
 
         def accumulate(total: NamedArray, part: tuple[NamedArray, ...]) -> tuple[NamedArray, NamedArray]:
             features, tokens, by_log_prob, by_log_total = part
-            block = _block(shard, features, tokens, whole, embed, vocab, soft_cap)
+            block = _block(shard, features, tokens, whole, softmax)
             by_logits = hax.where(block.hit, 1.0, 0.0) * by_log_prob + block.probabilities() * (by_log_total - by_log_prob)
-            by_features, by_head = _by_factors(block.before_cap(by_logits), features, whole, embed, vocab, order)
+            by_features, by_head = _by_factors(block.before_cap(by_logits), features, whole, softmax, order)
             return total + by_head, by_features
 
         by_head, by_features = jax.lax.scan(accumulate, hax.zeros(order, dtype=jnp.float32), cut(arguments, blocks))
-        return _completed(shard, joined(by_features), by_head, head, vocab)
+        return _completed(shard, joined(by_features), by_head, head, softmax)
 
     results = (Result(features.axis_names), Result(head.axis_names, parameter=True))
     by_features, by_head = by_device(of_device, (features, tokens, *cotangents), head, results)
@@ -258,14 +243,14 @@ class _Block(NamedTuple):
         return self.powers / self.total
 
 
-def _block(
-    shard: Shard, features: NamedArray, targets: NamedArray, head: NamedArray, embed: Axis, vocab: Axis, soft_cap: float | None
-) -> _Block:
+def _block(shard: Shard, features: NamedArray, targets: NamedArray, head: NamedArray, softmax: Softmax) -> _Block:
+    vocab, cap = softmax.vocab, softmax.soft_cap
     part, first = shard.part(vocab)
-    logits, slope = contract(features, head, embed, into=jnp.float32), None
-    if soft_cap is not None:
-        share = hax.tanh(logits / soft_cap)
-        logits, slope = soft_cap * share, 1.0 - share * share
+    logits, slope = contract(features, head, softmax.embed, into=jnp.float32), None
+    if cap is not None:
+        share = hax.tanh(logits / cap)
+        logits, slope = cap * share, 1.0 - share * share
+    logits = softmax.masked(logits, part, first)
     greatest = with_array(targets, shard.max_over(vocab, hax.max(logits, part).array))
     powers = hax.exp(logits - greatest)
     total = with_array(targets, shard.sum_over(vocab, hax.sum(powers, part).array))
@@ -281,22 +266,24 @@ def _weighted_sum(block: _Block, weights: NamedArray, z_loss: float) -> jax.Arra
     return hax.sum(losses * weights).scalar()
 
 
-def _scattered_last(shard: Shard, embed: Axis, vocab: Axis) -> tuple[Axis, Axis]:
+def _scattered_last(shard: Shard, softmax: Softmax) -> tuple[Axis, Axis]:
     """Axes of the head's gradient, embed last: on TPUs, for some vocabulary sizes, XLA reduce-scatters only over the last axis."""
-    return shard.part(vocab)[0], embed
+    return shard.part(softmax.vocab)[0], softmax.embed
 
 
 def _by_factors(
-    by_logits: NamedArray, features: NamedArray, head: NamedArray, embed: Axis, vocab: Axis, order: tuple[Axis, Axis]
+    by_logits: NamedArray, features: NamedArray, head: NamedArray, softmax: Softmax, order: tuple[Axis, Axis]
 ) -> tuple[NamedArray, NamedArray]:
     """Gradients with respect to features and head, from that with respect to the logits; the head's is a float32 sum."""
     by_logits = by_logits.astype(features.dtype)
-    by_features = contract(by_logits, head, vocab.name, order=features.axes)
-    outer = tuple(axis for axis in features.axes if axis.name != embed.name)
+    by_features = contract(by_logits, head, softmax.vocab.name, order=features.axes)
+    outer = tuple(axis for axis in features.axes if axis.name != softmax.embed.name)
     return by_features, contract(features, by_logits, outer, into=jnp.float32, order=order)
 
 
-def _completed(shard: Shard, by_features: NamedArray, by_head: NamedArray, head: NamedArray, vocab: Axis) -> tuple[NamedArray, NamedArray]:
+def _completed(
+    shard: Shard, by_features: NamedArray, by_head: NamedArray, head: NamedArray, softmax: Softmax
+) -> tuple[NamedArray, NamedArray]:
     """Sum both gradients over the devices; of the head's gradient, each device gets the part that it stores."""
-    by_features = with_array(by_features, shard.sum_over(vocab, by_features.array))
+    by_features = with_array(by_features, shard.sum_over(softmax.vocab, by_features.array))
     return by_features, shard.reduced(by_head).rearrange(head.axis_names)

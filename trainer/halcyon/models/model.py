@@ -7,7 +7,6 @@ from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
@@ -17,6 +16,7 @@ from halcyon.models.axes import POSITION
 from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters
 from halcyon.models.partition import divided
 from halcyon.models.parts.linear import contract
+from halcyon.models.softmax import Softmax
 
 
 class Inputs(NamedTuple):
@@ -27,6 +27,9 @@ class Inputs(NamedTuple):
     """The position of each token in its text. None: counted from 0 along the axis."""
     segments: NamedArray | None = None
     """The segment of each position; attention stays within it. None: one segment."""
+    weights: NamedArray | None = None
+    """The weight of each position in statistics over tokens, such as the load of experts: that of its target in the loss, 0 for padding.
+    Float32. None: 1. It does not change the features."""
 
 
 class Outputs(NamedTuple):
@@ -58,6 +61,9 @@ class CausalLM(eqx.Module):
     embed: eqx.AbstractVar[Axis]
     """Features of the residual stream."""
 
+    tokens: int | None = eqx.field(static=True, default=None, kw_only=True)
+    """Tokens of the vocabulary without its padding; `halcyon.models.build_model` sets it. None: the vocabulary has no padding."""
+
     @abstractmethod
     def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
         """The features of every position.
@@ -80,14 +86,26 @@ class CausalLM(eqx.Module):
         """Smooth limit of the logits: ``cap * tanh(logit / cap)``. None: no limit."""
         return None
 
+    @property
+    def token_count(self) -> int:
+        """Tokens of the vocabulary without its padding."""
+        return self.vocab.size if self.tokens is None else self.tokens
+
+    @property
+    def softmax(self) -> Softmax:
+        """What turns the products of features and head into probabilities, for the functions of `halcyon.models.log_probs`."""
+        return Softmax(self.embed, self.vocab, self.logit_cap, self.tokens)
+
     def logits(self, features: NamedArray) -> NamedArray:
-        """Logits of the next token at every position: (..., position, vocab), float32.
+        """Logits of the next token at every position: (..., position, vocab), float32; minus infinity for the padding of the vocabulary.
 
         Training computes them in blocks instead: see `halcyon.models.log_probs`.
         """
-        logits = divided(contract(features, self.head, self.embed, into=jnp.float32))
-        cap = self.logit_cap
-        return logits if cap is None else cap * hax.tanh(logits / cap)
+        return self.softmax.logits(divided(self._head_products(features)))
+
+    def _head_products(self, features: NamedArray) -> NamedArray:
+        """``head . features``: (..., position, vocab), float32."""
+        return contract(features, self.head, self.embed, into=jnp.float32)
 
     def flops_per_token(self, sequence_length: int) -> int:
         """Floating-point operations, forward and backward, for each token of a training step. A model of your own may count better.

@@ -19,7 +19,7 @@ import equinox as eqx
 import jax
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import EXPERTS, LAYERS, is_named
+from halcyon.models.axes import EXPERTS, LAYERS, VOCAB, is_named
 
 
 class Role(Enum):
@@ -62,6 +62,7 @@ class Parameter:
         outputs: The axes of the result.
         stacked: The axes along which parameters of this kind are stacked.
         decays: Whether weight decay applies to it. None: its role decides.
+        counted: Share of its elements that do not pad the vocabulary, for means over them.
     """
 
     role: Role
@@ -69,6 +70,7 @@ class Parameter:
     outputs: tuple[Axis, ...]
     stacked: tuple[Axis, ...]
     decays: bool | None = None
+    counted: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,13 @@ def parameters(model: eqx.Module) -> Any:
         TypeError: An array was declared without a role; the message has its path.
     """
     treedef = jax.tree.structure(model, is_leaf=is_named)
-    return jax.tree.unflatten(treedef, list(_declared(model, None, None, type(model).__name__)))
+    tokens: int | None = getattr(model, "tokens", None)  # a part of a model has none
+
+    def counted(one: Parameter) -> Parameter:
+        vocab = next((axis.size for axis in (*one.inputs, *one.outputs) if axis.name == VOCAB), None)
+        return one if tokens is None or vocab is None else dataclasses.replace(one, counted=tokens / vocab)
+
+    return jax.tree.unflatten(treedef, [counted(one) for one in _declared(model, None, None, type(model).__name__)])
 
 
 def roles(model: eqx.Module) -> Any:

@@ -11,10 +11,19 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models.custom import custom_model
 from halcyon.models.model import CausalLM
+from halcyon.models.softmax import with_tokens
 from halcyon_api.spec.model import ModelSpec
 
 
-def build_model(spec: ModelSpec, vocab: hax.Axis, max_position: hax.Axis, *, dtype: DTypeLike = jnp.float32, key: PRNGKeyArray) -> CausalLM:
+def build_model(
+    spec: ModelSpec,
+    vocab: hax.Axis,
+    max_position: hax.Axis,
+    *,
+    tokens: int | None = None,
+    dtype: DTypeLike = jnp.float32,
+    key: PRNGKeyArray,
+) -> CausalLM:
     """A model with random parameters: a pure function of `key`, the same on every mesh and for any number of processes.
 
     Call it inside ``jax.jit`` with ``out_shardings`` (see `halcyon.parallel.axes.shardings`), so that each device holds only its part, or
@@ -24,16 +33,21 @@ def build_model(spec: ModelSpec, vocab: hax.Axis, max_position: hax.Axis, *, dty
         spec: ``spec.model`` of the run.
         vocab: Tokens, including the padding of the vocabulary. Named ``vocab``.
         max_position: Positions of the longest sequence. Learned positions have this size; other models only check it.
+        tokens: Tokens of the vocabulary without its padding (`CausalLM.tokens`). None: it has no padding.
         dtype: Type of the parameters.
         key: Random key.
 
     Raises:
         BadConfiguration: A custom model does not import, or does not take its configuration.
     """
+    return with_tokens(_init(spec, vocab, max_position, jnp.dtype(dtype), key), vocab.size if tokens is None else tokens)
+
+
+def _init(spec: ModelSpec, vocab: hax.Axis, max_position: hax.Axis, dtype: jnp.dtype, key: PRNGKeyArray) -> CausalLM:
     if spec.custom is not None:
-        return custom_model(spec.custom).init(vocab, max_position, jnp.dtype(dtype), key=key)
+        return custom_model(spec.custom).init(vocab, max_position, dtype, key=key)
     family = import_module(f"halcyon.models.families.{FAMILIES[spec.kind][0]}")
-    return getattr(family, FAMILIES[spec.kind][1]).init(spec.value, vocab, max_position, jnp.dtype(dtype), key=key)
+    return getattr(family, FAMILIES[spec.kind][1]).init(spec.value, vocab, max_position, dtype, key=key)
 
 
 FAMILIES = {

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
@@ -14,16 +12,15 @@ from halcyon.models.axes import POSITION
 from halcyon.models.log_probs import MAX_LOGIT_BYTES
 from halcyon.models.partition import parts_of
 from halcyon.models.parts.linear import contract
+from halcyon.models.softmax import Softmax
 
 
 def sampled_tokens(
     features: NamedArray,
     head: NamedArray,
     keys: jax.Array,
-    embed: Axis,
-    vocab: Axis,
+    softmax: Softmax,
     *,
-    soft_cap: float | None = None,
     max_logit_bytes: int = MAX_LOGIT_BYTES,
 ) -> jax.Array:
     """One token for each position from ``softmax(head . features)``, by the Gumbel-max trick: int32 [batch, position].
@@ -32,11 +29,10 @@ def sampled_tokens(
         features: (batch, position, embed).
         head: Axes vocab and embed, in any order.
         keys: A random key for each row: [batch]. The number of blocks does not change the tokens.
-        embed: The axis that a logit is summed over.
-        vocab: The axis of the softmax.
-        soft_cap: Smooth limit of the logits. None: no limit.
+        softmax: The softmax; `halcyon.models.CausalLM.softmax` of the model.
         max_logit_bytes: Bytes of logits that one device may hold at a time.
     """
+    embed, vocab = softmax.embed, softmax.vocab
     rows = next(axis for axis in features.axes if axis.name not in (POSITION, embed.name))
     features = features.rearrange((rows.name, POSITION, embed.name))
     positions = features.resolve_axis(POSITION).size
@@ -49,9 +45,7 @@ def sampled_tokens(
     def one(block: tuple[jax.Array, jax.Array]) -> jax.Array:
         part, numbers = block
         named = NamedArray(part, (rows, Axis(POSITION, length), embed))
-        logits: Any = contract(named, head, embed, into=jnp.float32).rearrange((rows.name, POSITION, vocab.name))
-        if soft_cap is not None:
-            logits = soft_cap * hax.tanh(logits / soft_cap)
+        logits = softmax.logits(contract(named, head, embed, into=jnp.float32)).rearrange((rows.name, POSITION, vocab.name))
 
         def of_row(key: jax.Array) -> jax.Array:
             return jax.vmap(lambda number: jax.random.gumbel(jax.random.fold_in(key, number), (vocab.size,), jnp.float32))(numbers)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import is_named
+from halcyon.models.axes import BATCH, POSITION, is_named
+from halcyon.models.elementwise import expanded
 
 _EXPONENTS = range(-16, 3)
 HISTOGRAM_EDGES = tuple(4.0**exponent for exponent in _EXPONENTS)
@@ -31,18 +35,25 @@ def statistics_axis(*, histograms: bool) -> Axis:
     return Axis(STATISTICS, _COUNTS + (_BINS if histograms else 0))
 
 
-def sums_of(values: jax.Array, count: int) -> jax.Array:
+def sums_of(values: jax.Array, count: int, counted: jax.Array | None = None) -> jax.Array:
     """The number of elements, the sum of squares, and the number of magnitudes in each bin.
 
     Args:
         values: Any shape.
         count: Size of `statistics_axis`.
+        counted: Whether an element counts: bool, of the same number of dimensions, which may have size 1. None: all count.
 
     Returns:
         Float32 [statistics].
     """
     values = values.astype(jnp.float32)
-    found = jnp.stack([jnp.float32(values.size), jnp.sum(jnp.square(values))])
+    size = jnp.float32(values.size)
+    if counted is not None:
+        size = jnp.sum(counted, dtype=jnp.float32) * (values.size // counted.size)
+        values = jnp.where(counted, values, 0.0)
+    found = jnp.stack([size, jnp.sum(jnp.square(values))])
+    if counted is not None:
+        values = jnp.where(counted, values, jnp.nan)  # it is in no bin
     return found if count == _COUNTS else jnp.concatenate([found, bin_counts(values).astype(jnp.float32)])
 
 
@@ -103,6 +114,19 @@ def statistics_of(sums: jax.Array) -> dict[str, jax.Array]:
     return found
 
 
+_weights: ContextVar[jax.Array | None] = ContextVar("halcyon-statistics-weights", default=None)
+
+
+@contextlib.contextmanager
+def counting(weights: jax.Array | None) -> Iterator[None]:
+    """The context to trace a model in whose `tapped` statistics leave out the tokens without weight: [batch, position]. None: none."""
+    token = _weights.set(weights)
+    try:
+        yield
+    finally:
+        _weights.reset(token)
+
+
 def tapped(carry: Any, slot: NamedArray | None) -> Any:
     """`carry`, whose first named array gives its `sums_of` as the gradient of the slot (see `halcyon.models.activations`).
 
@@ -114,22 +138,26 @@ def tapped(carry: Any, slot: NamedArray | None) -> Any:
         return carry
     leaves, structure = jax.tree.flatten(carry, is_leaf=is_named)
     first = next(number for number, leaf in enumerate(leaves) if is_named(leaf))
-    leaves[first] = NamedArray(_tap(leaves[first].array, slot.array), leaves[first].axis_names)
+    names, weights = leaves[first].axis_names, _weights.get()
+    counted = None
+    if weights is not None and {BATCH, POSITION} <= set(names):
+        counted = expanded(NamedArray(weights > 0, (BATCH, POSITION)), names)
+    leaves[first] = NamedArray(_tap(leaves[first].array, slot.array, counted), names)
     return jax.tree.unflatten(structure, leaves)
 
 
 @jax.custom_vjp
-def _tap(values: jax.Array, slot: jax.Array) -> jax.Array:
-    del slot
+def _tap(values: jax.Array, slot: jax.Array, counted: jax.Array | None) -> jax.Array:
+    del slot, counted
     return values
 
 
-def _forward(values: jax.Array, slot: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return values, sums_of(jax.lax.stop_gradient(values), slot.size)
+def _forward(values: jax.Array, slot: jax.Array, counted: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    return values, sums_of(jax.lax.stop_gradient(values), slot.size, counted)
 
 
-def _backward(sums: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return gradient, sums
+def _backward(sums: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array, None]:
+    return gradient, sums, None
 
 
 _tap.defvjp(_forward, _backward)

@@ -10,14 +10,12 @@ from abc import abstractmethod
 from typing import Any
 
 import equinox as eqx
-import haliax as hax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jax.typing import DTypeLike
 
 from halcyon.models.cache import Cache, FixedState, PositionState
 from halcyon.models.model import CausalLM, Inputs, Outputs
-from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.int8 import Int8Embedding, Int8Linear, int8_product
 from halcyon.models.parts.linear import Linear
@@ -52,13 +50,12 @@ class TokenDecoder(CausalLM):
             raise ValueError(f"a cache of {length} tokens is longer than the model's {self.max_position.size} positions")
         return Cache.of(self.kept, rows, length, dtype, pages=pages)
 
-    def logits(self, features: NamedArray) -> NamedArray:
-        """See `CausalLM.logits`. A head in 8 bits is never converted as a whole."""
+    def _head_products(self, features: NamedArray) -> NamedArray:
+        """See `CausalLM._head_products`. A head in 8 bits is never converted as a whole."""
         head: Any = self.embedding if self.untied_head is None else self.untied_head
         if not isinstance(head, Int8Linear | Int8Embedding):
-            return super().logits(features)
-        logits = divided(int8_product(features, head.rows, head.scale, (self.embed,), integers=head.integers))
-        return logits if self.logit_cap is None else self.logit_cap * hax.tanh(logits / self.logit_cap)
+            return super()._head_products(features)
+        return int8_product(features, head.rows, head.scale, (self.embed,), integers=head.integers)
 
     @property
     def head(self) -> NamedArray:

@@ -75,7 +75,7 @@ class NextToken:
         inputs = Inputs(hax.named(batch["tokens"], axes), segments=hax.named(batch["segments"], axes) if self.segments else None)
         features = with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
         keys = jax.vmap(jax.random.key)(seeds)
-        return {**batch, "targets": sampled_tokens(features, model.head, keys, model.embed, model.vocab, soft_cap=model.logit_cap)}
+        return {**batch, "targets": sampled_tokens(features, model.head, keys, model.softmax)}
 
 
 def next_token_sums(
@@ -91,16 +91,15 @@ def next_token_sums(
 
     Args:
         model: The model.
-        inputs: Inputs of the model.
+        inputs: Inputs of the model; it gets `weights` as its weights.
         targets: (..., position) integers: the next token at each position.
         weights: (..., position) float32: the weight of each target; 0 for padding.
         compute_dtype: Type of activations and matrix products. The loss itself is float32.
         z_loss: See `NextToken`.
     """
-    outputs = model(inputs, compute_dtype=compute_dtype)
     weights = weights.astype(jnp.float32)
-    head, embed, vocab = model.head, model.embed, model.vocab
-    loss = cross_entropy(outputs.features, head, targets, weights, embed, vocab, z_loss=z_loss, soft_cap=model.logit_cap)
+    outputs = model(inputs._replace(weights=weights), compute_dtype=compute_dtype)
+    loss = cross_entropy(outputs.features, model.head, targets, weights, model.softmax, z_loss=z_loss)
     sums = Sums(loss, hax.sum(weights).scalar())
     if outputs.penalty is None and not outputs.aux:
         return sums

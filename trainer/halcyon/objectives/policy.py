@@ -83,13 +83,14 @@ class Policy:
 
     def _log_probs(self, model: CausalLM, batch: Batch) -> tuple[jax.Array, Outputs]:
         axes = (Axis(BATCH, batch["tokens"].shape[0]), Axis(POSITION, batch["tokens"].shape[1]))
-        tokens, targets = hax.named(batch["tokens"], axes), hax.named(batch["targets"], axes)
-        outputs = with_products(model, self.products)(Inputs(tokens), compute_dtype=self.compute_dtype)
-        features, cap = outputs.features, model.logit_cap
+        tokens, targets, weights = (hax.named(batch[name], axes) for name in ("tokens", "targets", "weights"))
+        outputs = with_products(model, self.products)(Inputs(tokens, weights=weights), compute_dtype=self.compute_dtype)
+        features, softmax = outputs.features, model.softmax
         temperature = self.spec.temperature
         if temperature != 1:  # cap tanh(x / cap) / t = (cap / t) tanh((x / t) / (cap / t))
-            features, cap = _divided(features, temperature), None if cap is None else cap / temperature
-        found = token_log_probs(features, model.head, targets, model.embed, model.vocab, soft_cap=cap).log_probs
+            cap = softmax.soft_cap
+            features, softmax = _divided(features, temperature), softmax._replace(soft_cap=None if cap is None else cap / temperature)
+        found = token_log_probs(features, model.head, targets, softmax).log_probs
         array = found.rearrange((BATCH, POSITION)).array
         return jnp.where(batch["weights"] > 0, array, 0.0), outputs
 

@@ -90,9 +90,9 @@ class Preference:
     def _log_probs(self, model: CausalLM, named: Mapping[str, NamedArray]) -> tuple[NamedArray, Outputs]:
         """The log-probability of each target, [batch, position]."""
         model = with_products(model, self.products)
-        inputs = Inputs(named["tokens"], named["positions"], named["segments"])
+        inputs = Inputs(named["tokens"], named["positions"], named["segments"], named["weights"])
         outputs = model(inputs, compute_dtype=self.compute_dtype)
-        found = token_log_probs(outputs.features, model.head, named["targets"], model.embed, model.vocab, soft_cap=model.logit_cap)
+        found = token_log_probs(outputs.features, model.head, named["targets"], model.softmax)
         return found.log_probs, outputs
 
     def _reference_sums(self, model: CausalLM, frozen: CausalLM | None, named: Mapping[str, NamedArray]) -> jax.Array | None:

@@ -16,7 +16,7 @@ Each array of a state that belongs to a parameter is a NamedArray with the param
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -118,25 +118,37 @@ def inner_axes(x: NamedArray, parameter: Parameter) -> tuple[int, ...]:
     return tuple(number for number, axis in enumerate(x.axes) if axis.name not in stacked)
 
 
+class Inner(NamedTuple):
+    """The elements of one parameter in an array, which may stack several."""
+
+    axes: tuple[int, ...]
+    """See `inner_axes`."""
+    counted: float
+    """See `Parameter.counted`."""
+
+    def mean(self, x: jax.Array) -> jax.Array:
+        """The mean over the elements that do not pad the vocabulary, where `x` is 0; the axes stay with size 1."""
+        return jnp.mean(x, axis=self.axes, keepdims=True) / self.counted
+
+    def root_mean_square(self, x: jax.Array) -> jax.Array:
+        """The same of the squares, and its root."""
+        return jnp.sqrt(self.mean(x * x))
+
+
 def each(function: Callable[..., jax.Array], parameters: Tree, *trees: Tree) -> Tree:
-    """Apply ``function(axes, *arrays)`` to each parameter; the result has the axes of the first tree's arrays.
+    """Apply ``function(inner, *arrays)`` to each parameter; the result has the axes of the first tree's arrays.
 
     Args:
-        function: Takes `inner_axes` and one array of each tree.
+        function: Takes an `Inner` and one array of each tree.
         parameters: See the module.
         trees: Trees of NamedArrays with the same places.
     """
 
     def one(parameter: Parameter, *named: NamedArray) -> NamedArray:
         arrays = [x.array for x in named]
-        return NamedArray(function(inner_axes(named[0], parameter), *arrays), named[0].axes)
+        return NamedArray(function(Inner(inner_axes(named[0], parameter), parameter.counted), *arrays), named[0].axes)
 
     return jax.tree.map(one, parameters, *trees)
-
-
-def root_mean_square(axes: tuple[int, ...], x: jax.Array) -> jax.Array:
-    """Over some axes, which stay with size 1."""
-    return jnp.sqrt(jnp.mean(x * x, axis=axes, keepdims=True))
 
 
 def frobenius_norm(axes: tuple[int, ...], x: jax.Array) -> jax.Array:

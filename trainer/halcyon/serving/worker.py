@@ -246,7 +246,7 @@ class Worker:
             length=settings.length,
             pages=settings.pages,
             tokens=served.tokenizer.vocab_size,
-            alternatives=min(self._limits.alternatives, served.model.vocab.size),
+            alternatives=min(self._limits.alternatives, served.model.token_count),
             compute_dtype=settings.compute,
             share=settings.share,
         )

@@ -192,7 +192,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
 
     def build() -> Model:
         key = jax.random.key(settings.seed)
-        model = build_model(spec.model, vocab, max_position, dtype=settings.precision.parameters, key=key)
+        model = build_model(spec.model, vocab, max_position, tokens=vocab_size, dtype=settings.precision.parameters, key=key)
         return with_remat(model, settings.remat)
 
     if spec.model.custom is not None:
@@ -238,6 +238,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
         in_step=in_step,
         sampler_steps=1 if policy is None else policy.updates_per_rollout,
+        tokens=shapes.tokens,
     )
     watch = spec.telemetry.watch
     if watch is not None and watch.every_steps > settings.steps:

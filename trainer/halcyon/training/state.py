@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from halcyon.models.softmax import without_padding
 from halcyon.models.trainable import split
 from halcyon.optim.average import Average, empty_average
 from halcyon.parallel.axes import with_shardings
@@ -58,6 +59,8 @@ def state_completer(
 ) -> CompleteState:
     """A function that makes the state before the first step from a model. Trace it, do not call it.
 
+    The rows that pad the vocabulary are zero in it, whatever they are in the model.
+
     Args:
         optimizer: The update rule.
         build_losses: Makes the window of the spike rule.
@@ -69,7 +72,7 @@ def state_completer(
     """
 
     def complete(model: Model) -> TrainState:
-        model = adapted(model)
+        model = without_padding(adapted(model), model.tokens)
         part = split(model, trained)[0]
         optimizer_state = optimizer.init(part)
         mean, reference = empty_average(average, model), model if has_reference else None

@@ -21,6 +21,8 @@ from haliax import NamedArray
 from jax.sharding import Mesh
 
 from halcyon.models.activations import empty_slots, with_slots
+from halcyon.models.softmax import without_padding
+from halcyon.models.statistics import counting
 from halcyon.models.trainable import joined, split
 from halcyon.objectives import ROW_SEEDS, Batch, Objective, Sums
 from halcyon.optim.average import updated_average
@@ -98,6 +100,7 @@ def make_train_step(
     average: AverageSpec | None = None,
     watch: WatchSpec | None = None,
     sampler_steps: int = 1,
+    tokens: int | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
     """Build the step function, to be compiled with the state donated.
 
@@ -122,6 +125,7 @@ def make_train_step(
         average: The average of the parameters that the state has.
         watch: What each step of this program watches. None: nothing.
         sampler_steps: Steps after which the state takes the trained part as its sampler again, if it has one.
+        tokens: `halcyon.models.CausalLM.tokens` of the model.
 
     Raises:
         BadConfiguration: The objective cannot serve the estimator.
@@ -135,7 +139,8 @@ def make_train_step(
 
     def of_microbatch(varied: Varied, rest: _Frozen, batch: Batch, step: jax.Array, number: jax.Array | int) -> tuple[jax.Array, Sums]:
         (part, slots), (fixed, reference) = varied, rest
-        sums = objective(with_slots(joined(part, fixed), slots), batch, reference, key_of(step, number))
+        with counting(batch.get("weights", batch.get("conversation_weights"))):
+            sums = objective(with_slots(joined(part, fixed), slots), batch, reference, key_of(step, number))
         return sums.loss if sums.penalty is None else sums.loss + sums.penalty, sums
 
     def slots_of(model: Model) -> dict[str, NamedArray]:
@@ -194,6 +199,7 @@ def make_train_step(
         updates, optimizer_state = optimizer.update(
             gradient, state.optimizer_state, part, learning_rate=rate, **scheduled, **asked(state, batch)
         )
+        updates = without_padding(updates, tokens)  # a rule that mixes rows could move them
         loss, gradient_norm = sums.loss * share, optax.tree.norm(gradient)
         verdict, losses = judge(policy, loss, gradient_norm, state.losses)
         metrics = StepMetrics(

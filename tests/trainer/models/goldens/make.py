@@ -25,7 +25,8 @@ import transformers
 from safetensors import safe_open
 
 from tests.parity.rows import DOCUMENTS, LENGTH
-from tests.parity.transformers_models import computed, fill, gradients, in_files, new_model, weights_of
+from tests.parity.transformers_models import computed, fill, gradients, new_model, weights_of
+from tests.parity.weights import in_files
 from tests.trainer.models.goldens.cases import CASES, FREQUENCIES, VOCABULARY
 
 HERE = Path(__file__).parent

@@ -135,22 +135,30 @@ class MixtureOfExperts(eqx.Module):
             shared_gate=shared_gate,
         )
 
-    def __call__(self, x: NamedArray) -> tuple[NamedArray, RouterReport]:
-        """(..., position, embed) to the same axes, and the report of the router."""
+    def __call__(self, x: NamedArray, weights: NamedArray | None = None) -> tuple[NamedArray, RouterReport]:
+        """(..., position, embed) to the same axes, and the report of the router.
+
+        Args:
+            x: (..., position, embed).
+            weights: The weight of each token in the report: float32 (..., position). None: 1.
+        """
         embed, position = self.router.inputs, x.resolve_axis(POSITION)
         outer = tuple(axis.name for axis in x.axes if axis not in (position, embed))
         x = x.rearrange((*outer, POSITION, embed.name))
+        tokens = tuple(axis for axis in x.axes if axis != embed)
+        weights = hax.ones(tokens) if weights is None else weights.rearrange(tokens)
         routing, experts = self.router.routing, self.experts
 
-        def of_device(shard: Shard, activations: tuple[NamedArray, NamedArray], parameters: tuple[Experts, NamedArray | None]) -> Any:
-            rows, logits = (each.array.reshape(-1, *each.array.shape[-2:]) for each in activations)
+        def of_device(shard: Shard, activations: tuple[NamedArray, ...], parameters: tuple[Experts, NamedArray | None]) -> Any:
+            rows, logits = (each.array.reshape(-1, *each.array.shape[-2:]) for each in activations[:2])
+            of_token = activations[2].array.reshape(logits.shape[:-1])
             mine, correction = parameters
             choice = choose(logits, routing, None if correction is None else correction.array)
             sent = rows.reshape(-1, embed.size)
             chosen, weights = (each.reshape(len(sent), -1) for each in (choice.experts, choice.weights))
             combined = dispatched(shard, experts.experts, sent, chosen, weights, lambda rows, sizes: mine.of_device(shard, rows, sizes))
             out = shard.sum_over(experts.mlp, combined.astype(rows.dtype))
-            found = balance(logits, choice, position.size, lambda part: shard.sum_over(position, part))
+            found = balance(logits, choice, of_token, position.size, lambda part: shard.sum_over(position, part))
             lead = activations[0].array.shape[:-2]
             pull = jnp.zeros_like(found.z_loss) if correction is None else (found.load - 1) @ correction.array
             return (
@@ -166,7 +174,7 @@ class MixtureOfExperts(eqx.Module):
         # As float32 a parameter's gradient stays wide until it is summed over all devices.
         wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (experts, self.router.correction))
         results = (Result(x.axis_names), RouterReport(Result((*outer, ROUTES)), *(Result(outer),) * 3))  # pyright: ignore[reportArgumentType]
-        out, report = by_device(of_device, (x, self.router.logits(x)), wide, results)
+        out, report = by_device(of_device, (x, self.router.logits(x), weights), wide, results)
         if self.shared is not None:
             always = self.shared(x)
             if self.shared_gate is not None:

@@ -87,18 +87,18 @@ def _of_best_groups(ranked: jax.Array, routing: Routing) -> jax.Array:
 
 
 class Balance(NamedTuple):
-    """How evenly the tokens of each sequence are distributed over the experts of one layer; float32."""
+    """How evenly the tokens of each sequence are distributed over the experts of one layer; float32. 0 for a sequence without weight."""
 
     load: jax.Array
-    """Tokens of each expert, divided by the number with an even distribution: [sequence, experts]. 1: even."""
+    """Weight of the tokens of each expert, divided by that with an even distribution: [sequence, experts]. 1: even."""
     balance_loss: jax.Array
     """[sequence]. 1 if the distribution is even, up to the number of experts divided by the experts per token."""
     z_loss: jax.Array
     """Mean of the squared logarithm of the softmax's denominator (Zoph et al. 2022, section 3.3): [sequence]."""
 
 
-def balance(logits: jax.Array, choice: Choice, positions: int, add_up: Callable[[jax.Array], jax.Array]) -> Balance:
-    """The balance of each sequence.
+def balance(logits: jax.Array, choice: Choice, weights: jax.Array, positions: int, add_up: Callable[[jax.Array], jax.Array]) -> Balance:
+    """The balance of each sequence. All means are weighted by token, as the main loss is, so padding has no part in them.
 
     The balance loss is the sum over the experts of load times mean probability, where a probability is a score divided by the sum of the
     token's scores (Fedus et al. 2021, section 2.2; by sequence as in DeepSeek-AI 2024, section 2.1.2). A loss by sequence is a mean over
@@ -107,16 +107,20 @@ def balance(logits: jax.Array, choice: Choice, positions: int, add_up: Callable[
     Args:
         logits: float32 [sequence, position, experts], for some or all positions of the sequences.
         choice: The choice of the same tokens.
+        weights: The weight of each token: float32 [sequence, position].
         positions: Positions of a whole sequence.
         add_up: Adds up the sums over the parts of a sequence.
     """
     experts, chosen = choice.scores.shape[-1], choice.experts.shape[-1]
-    hits = choice.experts[..., None] == jnp.arange(experts)
-    load = add_up(jnp.sum(hits, (-3, -2)).astype(jnp.float32)) * (experts / (positions * chosen))
+    total = add_up(jnp.sum(weights, -1))
+    # With a mean of 1, so that weights of 1 stay as they are.
+    weights = weights * (positions / jnp.where(total > 0, total, 1.0))[..., None]
+    hits = jnp.sum(choice.experts[..., None] == jnp.arange(experts), -2).astype(jnp.float32)
+    load = add_up(jnp.sum(hits * weights[..., None], -2)) * (experts / (positions * chosen))
     probabilities = choice.scores / (jnp.sum(choice.scores, -1, keepdims=True) + _LEAST)
     log_totals = jax.nn.logsumexp(logits, -1)
     return Balance(
         load,
-        jnp.sum(load * add_up(jnp.sum(probabilities, -2)), -1) / positions,
-        add_up(jnp.sum(log_totals * log_totals, -1)) / positions,
+        jnp.sum(load * add_up(jnp.sum(probabilities * weights[..., None], -2)), -1) / positions,
+        add_up(jnp.sum(log_totals * log_totals * weights, -1)) / positions,
     )

@@ -14,7 +14,7 @@ import optax
 from haliax import NamedArray
 
 from halcyon.models.parameters import Parameter
-from halcyon.optim.rule import Scalar, Tree, decaying, each, finish, root_mean_square, transformation, wide, without_axes
+from halcyon.optim.rule import Inner, Scalar, Tree, decaying, each, finish, transformation, wide, without_axes
 from halcyon_api.spec.rules.adafactor import AdafactorSpec
 
 
@@ -92,9 +92,9 @@ def adafactor(rule: AdafactorSpec, parameters: Any, moments: jnp.dtype) -> optax
         kept = [jax.tree.map(lambda leaf: leaf.astype(moments), tree) for tree in parted(new)]
         return finish(direction, params, learning_rate, weight_decay, decays), AdafactorState(steps, *kept)
 
-    def clipped(axes: tuple[int, ...], u: jax.Array, p: jax.Array) -> jax.Array:
-        u = u / jnp.maximum(1.0, root_mean_square(axes, u) / rule.clip_update)
-        return u * jnp.maximum(rule.least_size, root_mean_square(axes, wide(p)))
+    def clipped(inner: Inner, u: jax.Array, p: jax.Array) -> jax.Array:
+        u = u / jnp.maximum(1.0, inner.root_mean_square(u) / rule.clip_update)
+        return u * jnp.maximum(rule.least_size, inner.root_mean_square(wide(p)))
 
     return transformation(init, update)
 

@@ -23,7 +23,7 @@ import optax
 from haliax import NamedArray
 
 from halcyon.models.parameters import Parameter, Role
-from halcyon.optim.rule import Scalar, Tree, decaying, each, finish, root_mean_square, stored, transformation, wide, zeros
+from halcyon.optim.rule import Inner, Scalar, Tree, decaying, each, finish, stored, transformation, wide, zeros
 from halcyon_api.spec.rules.adamw import AdamWSpec
 
 _LEAST_SHARE = 1e-3
@@ -69,10 +69,10 @@ def adamw(rule: AdamWSpec, parameters: Any, moments: jnp.dtype) -> optax.Gradien
     return transformation(init, update)
 
 
-def _clipped(limit: float, axes: tuple[int, ...], update: jax.Array) -> jax.Array:
-    return update / jnp.maximum(1.0, root_mean_square(axes, update) / limit)
+def _clipped(limit: float, inner: Inner, update: jax.Array) -> jax.Array:
+    return update / jnp.maximum(1.0, inner.root_mean_square(update) / limit)
 
 
-def _cautious(axes: tuple[int, ...], update: jax.Array, gradient: jax.Array) -> jax.Array:
+def _cautious(inner: Inner, update: jax.Array, gradient: jax.Array) -> jax.Array:
     kept = (update * gradient > 0).astype(jnp.float32)
-    return update * kept / jnp.maximum(jnp.mean(kept, axis=axes, keepdims=True), _LEAST_SHARE)
+    return update * kept / jnp.maximum(inner.mean(kept), _LEAST_SHARE)
