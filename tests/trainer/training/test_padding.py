@@ -131,7 +131,8 @@ def test_every_update_rule_trains_as_without_padding(name: str, monkeypatch: pyt
     ],
 )
 def test_every_head_on_any_mesh_trains_as_without_padding(model: str, mesh: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    compared(monkeypatch, {"adamw": {}}, 5e-4, model=model, mesh=mesh)
+    # With the usual epsilon, AdamW turns the rounding of gradients near zero into whole steps.
+    compared(monkeypatch, {"adamw": {"epsilon": 0.001}}, 1e-4, model=model, mesh=mesh)
 
 
 def with_lower_logits(state: TrainState, by: float) -> TrainState:
