@@ -74,6 +74,8 @@ class Start:
     """The newest checkpoint of the run that verifies."""
     begun: Begun | None
     """What ``spec.from`` names, for a run without a checkpoint of its own."""
+    head_loss: str | None = None
+    """Why HEAD was rebuilt from the checkpoints; None if it was not."""
 
     @property
     def step(self) -> int:
@@ -100,7 +102,7 @@ class Start:
             return
         reporter.found_checkpoint(restored.checkpoint)
         reasons = "; ".join(f"step {bad.step}: {bad.reason}" for bad in restored.skipped)
-        reporter.resumed(restored.step, path=restored.checkpoint.path, fallback_reason=reasons or None)
+        reporter.resumed(restored.step, path=restored.checkpoint.path, fallback_reason=reasons or None, head_loss=self.head_loss)
 
 
 def find_start(
@@ -121,7 +123,7 @@ def find_start(
         checkpointer.inherit(begun.past)
     if restored is None and processes.is_main:
         _keep_files(context.run.spec.checkpoint, tokenizer, begun, reporter, retry_budget)
-    return Start(restored, begun)
+    return Start(restored, begun, checkpointer.head_loss)
 
 
 def _begin(
