@@ -11,7 +11,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 OTHER_VERSIONS = ("3.11", "3.12", "3.13")
-"""The supported versions: those of the classes of Python that `make setup` takes."""
+"""The supported versions."""
 _EXTRAS = ("report", "serve", "trainer")
 
 
@@ -25,7 +25,7 @@ def found(version: str) -> list[Path]:
 
 
 def halcyon_of(python: Path) -> Path:
-    """The command `halcyon` in an environment with this interpreter and the packages of uv.lock, made in the cache or brought up to date."""
+    """The command `halcyon` in an environment with this interpreter and the packages of uv.lock. The environment stays in the cache."""
     cache = Path(os.environ.get("HALCYON_CACHE") or Path.home() / ".cache" / "halcyon")
     checkout = hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:8]  # the environment names the folder of the checkout
     folder = cache / "pythons" / f"{_release(python)}-{checkout}"
@@ -44,7 +44,9 @@ def halcyon_of(python: Path) -> Path:
 
 
 def _release(python: Path) -> str:
-    return subprocess.run([python, "-c", "import platform; print(platform.python_version())"], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [python, "-c", "import platform; print(platform.python_version())"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def _uv() -> str:

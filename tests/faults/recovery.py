@@ -34,8 +34,8 @@ QUESTION = {
 
 
 def _flipped(head: bytes) -> bytes:
-    middle = len(head) // 2
-    return head[:middle] + bytes([head[middle] ^ 1]) + head[middle + 1 :]
+    """HEAD with a flipped bit in its last word, the writer's nonce, so that it still is a JSON document."""
+    return head[:-3] + bytes([head[-3] ^ 1]) + head[-2:]
 
 
 def _stored(document: dict[str, Any]) -> bytes:
@@ -96,13 +96,24 @@ def environment(folder: Path) -> dict[str, str]:
     """The environment of a user without any setting, on the CPU. JAX keeps its compiled programs in `folder`."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HALCYON_", "JAX_", "XLA_"))}
     # Unoptimised code compiles faster, and recovery does not depend on it.
-    return kept | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
+    return kept | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "xla"),
+    }
 
 
 def run(halcyon: Path, arguments: Sequence[str], folder: Path) -> Ended:
     """Run a command in a fresh process, and check that it ended with an exit code of its own and without a traceback."""
     done = subprocess.run(
-        [halcyon, *arguments], env=environment(folder), cwd=folder, input="", capture_output=True, text=True, check=False, timeout=limit(240)
+        [halcyon, *arguments],
+        env=environment(folder),
+        cwd=folder,
+        input="",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=limit(240),
     )
     ended = Ended(done.returncode, done.stdout, done.stderr)
     assert ended.code >= 0, f"{arguments} ended by signal {-ended.code}: {ended.stderr[-2000:]}"
@@ -191,7 +202,8 @@ READINGS: Mapping[str, Reading] = {
     "checkpoints gc": Reading(_on_root("checkpoints", "gc", "ROOT"), 82, _NEEDS_HEAD, says_reason=True),
     "checkpoints copy": Reading(_on_root("checkpoints", "copy", "ROOT", "copy"), says="step 6 is in"),
     "checkpoints average": Reading(
-        lambda place: ["checkpoints", "average", f"{place.root}@3", f"{place.root}@6", "--root", "average"], says="is the checkpoint of step 0"
+        lambda place: ["checkpoints", "average", f"{place.root}@3", f"{place.root}@6", "--root", "average"],
+        says="is the checkpoint of step 0",
     ),
     "doctor": Reading(_on_root("doctor", "ROOT"), says="read what was written"),
     "sample": Reading(_on_root("sample", "ROOT", "--prompt", "3 times", "--max-tokens", "2"), says="3 times"),

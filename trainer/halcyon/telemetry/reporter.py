@@ -111,9 +111,7 @@ class RunReporter(CheckpointReports, EvaluationReports, ProfileReports, WatchRep
         if due:
             self._event("tokenized", **fields(built))
 
-    def resumed(
-        self, step: int, *, path: str | None = None, fallback_reason: str | None = None, head_loss: str | None = None
-    ) -> None:
+    def resumed(self, step: int, *, path: str | None = None, fallback_reason: str | None = None, head_loss: str | None = None) -> None:
         """Report that the state is ready, at the end of the stage ``restoring``.
 
         Args:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from halcyon.checkpoint import Callbacks, Checkpointer, Restored, SaveReport
 from halcyon.context import Context
 from halcyon.data.cache.tokenizers import keep_tokenizer
+from halcyon.huggingface.beginning import Begun, begin
 from halcyon.huggingface.companions import keep_companions
 from halcyon.models.adapters import without_adapter
 from halcyon.models.trainable import joined
@@ -23,9 +23,6 @@ from halcyon.training.program import Program
 from halcyon.training.state import TrainState, completed_state, initial_state, with_new_average
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Fingerprints
 from halcyon_api.spec.checkpoint import CheckpointSpec
-
-if TYPE_CHECKING:
-    from halcyon.huggingface.beginning import Begun
 
 
 def wait_for_root(checkpoint: CheckpointSpec, retry_budget: RetryBudget) -> None:
@@ -133,8 +130,6 @@ def _begin(
     spec = context.run.spec
     if spec.origin is None:
         return None
-    from halcyon.huggingface.beginning import begin  # only here: most runs start faster without it
-
     return begin(
         spec,
         spec.origin,
