@@ -3,8 +3,8 @@
 Both train a small Llama of the same sizes (6.3 million parameters), float32, by AdamW with clipping, on random tokens, each within its own
 version of JAX. Timed are whole steps of both trainers, without loading data: Halcyon's compiled step with the check for divergence, and
 `Trainer.train_step` of Levanter without hooks. Levanter computes every block again in the backward pass by default; the second case of
-Levanter switches that off, and so does less work than its default. Halcyon's default keeps what blocks computed, too. Halcyon runs with the
-variables of the trainer's image; Levanter runs in two processes, one without these variables and one with them.
+Levanter switches that off, and so does less work than its default. Halcyon's default keeps what blocks computed, too. Halcyon runs with
+large pages; Levanter runs in two processes, one without large pages and one with them.
 
     python tests/bench/bench_levanter_step.py [--rounds 15]
 

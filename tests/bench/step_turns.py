@@ -154,7 +154,7 @@ class Peer:
         python: The interpreter of the other project's environment.
         script: The child's script.
         arguments: Its arguments.
-        variables: Further environment variables. The child does not inherit the variables of the trainer's image.
+        variables: Further environment variables. The child does not inherit `LARGE_PAGES`.
     """
 
     def __init__(self, python: str | Path, script: Path, arguments: Sequence[object], variables: Mapping[str, str]) -> None:

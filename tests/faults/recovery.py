@@ -196,7 +196,7 @@ READINGS: Mapping[str, Reading] = {
     "checkpoints list --json": Reading(_on_root("checkpoints", "list", "ROOT", "--json"), says='"step": 6', says_reason=True),
     "checkpoints verify": Reading(_on_root("checkpoints", "verify", "ROOT", "--all"), 1, "step 6: every byte", says_reason=True),
     "checkpoints show": Reading(_on_root("checkpoints", "show", "ROOT"), says="step        6"),
-    "checkpoints diff": Reading(_on_root("checkpoints", "diff", "ROOT", "3", "6"), 1, "model.embeddings"),
+    "checkpoints diff": Reading(_on_root("checkpoints", "diff", "ROOT", "3", "6"), 1, "embedding.weight"),
     "checkpoints pin": Reading(_on_root("checkpoints", "pin", "ROOT", "--step", "3"), 82, _NEEDS_HEAD, says_reason=True),
     "checkpoints unpin": Reading(_on_root("checkpoints", "unpin", "ROOT", "--step", "3"), 82, _NEEDS_HEAD, says_reason=True),
     "checkpoints gc": Reading(_on_root("checkpoints", "gc", "ROOT"), 82, _NEEDS_HEAD, says_reason=True),
