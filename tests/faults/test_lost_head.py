@@ -119,11 +119,11 @@ def test_recovery_on_each_other_python(version: str, tmp_path: Path, trials: Tri
         place, head, losses = trained(halcyon, folder)
         copy = tmp_path / f"{number}-copy"
         shutil.copytree(folder, copy)
-        for harm in HARMS:
+        for harm in NAMED:
             shutil.rmtree(folder)
             shutil.copytree(copy, folder)
             place.lose_head(HARMS[harm], head)
-            for command in READINGS if harm == IN_MAKE_TEST else ("checkpoints list", "checkpoints verify"):
+            for command in ("checkpoints list", *THOROUGH) if harm == IN_MAKE_TEST else ("checkpoints list",):
                 check_reading(halcyon, place, command, harm)
             if harm == IN_MAKE_TEST:
                 check_serving(halcyon, place)
