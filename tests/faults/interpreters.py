@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-OTHER_VERSIONS = ("3.11", "3.12", "3.13")
+VERSIONS = ("3.11", "3.12", "3.13")
 """The supported versions."""
 _EXTRAS = ("report", "serve", "trainer")
 
 
-def found(version: str) -> list[Path]:
-    """The interpreters of a version, such as 3.12, one for each patch release; without the release that runs the tests."""
+def others() -> list[Path]:
+    """The interpreters on PATH and of pyenv, one for each patch release; without the release that runs the tests."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    paths = sorted(pyenv.glob(f"versions/{version}.*/bin/python3"))
-    known = subprocess.run([_uv(), "python", "find", "--system", version], capture_output=True, text=True, check=False).stdout.strip()
-    releases = {_release(path): path for path in [*([Path(known)] if known else []), *paths]}
-    return [path for release, path in releases.items() if release != sys.version.split()[0]]
+    paths: list[Path] = []
+    for version in VERSIONS:
+        known = subprocess.run([_uv(), "python", "find", "--system", version], capture_output=True, text=True, check=False).stdout.strip()
+        paths += [*([Path(known)] if known else []), *sorted(pyenv.glob(f"versions/{version}.*/bin/python3"))]
+    releases = {_release(path): path for path in paths}
+    return [path for release, path in releases.items() if release != platform.python_version()]
 
 
 def halcyon_of(python: Path) -> Path:
