@@ -22,6 +22,7 @@ _STYLES = {
     "exportFailed": "red",
     "warning": "yellow",
     "fallback": "yellow",
+    "headRebuilt": "yellow",
     "preempted": "yellow",
 }
 _QUIET = {"start", "joined", "restored", "compiled", "checkpoint"}

@@ -80,12 +80,12 @@ class InvalidRun(ValueError):
 class ApiModel(BaseModel):
     """A strict, frozen object: unknown fields are errors, no value is converted to another type.
 
-    Its validator is built at the first use: most sections are only read as parts of another one, and a process starts faster. Pydantic
-    builds them under a lock since 2.14.
+    Its validator is built where the class is defined. Pydantic would build a later one (``defer_build``, or the name of a class that does
+    not exist yet) at its first use, from the local variables of the caller. Python 3.13.0 to 3.13.2 end on that by a segmentation fault
+    if the caller is a comprehension whose variable a closure uses (https://github.com/python/cpython/issues/128396).
     """
 
     model_config = ConfigDict(
-        defer_build=True,
         alias_generator=to_camel,
         extra="forbid",
         frozen=True,
@@ -105,6 +105,8 @@ class ApiModel(BaseModel):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         if cls.rules and not issubclass(cls, RuledModel):
             raise TypeError(f"{cls.__name__} declares rules, so it must be a RuledModel")
+        if not cls.__pydantic_complete__:
+            raise TypeError(f"{cls.__name__} has no validator yet; define the classes of its fields before it, and do not use defer_build")
 
     def document(self) -> dict[str, Any]:
         """The object as a YAML or JSON document: camelCase, without members that are None."""

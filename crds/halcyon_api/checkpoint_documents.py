@@ -29,6 +29,7 @@ HUGGING_FACE_PREFIX = "huggingface/"
 CHOICES_PREFIX = "choices/"
 """Where a root keeps the values that a run has chosen for its automatic fields."""
 FORMAT_VERSION = 1
+_LARGEST_FORMAT_VERSION = 1_000_000
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -112,6 +113,13 @@ class SkippedBatches(Document):
     epoch: Epoch = Field(description="The epoch that went back.")
 
 
+class RebuiltHead(Document):
+    """Why HEAD was rebuilt from the checkpoints. What only HEAD knows, such as pins and damaged checkpoints, was lost."""
+
+    reason: Annotated[str, StringConstraints(max_length=1024)] = Field(description="What was wrong with the former HEAD.")
+    epoch: Epoch = Field(description="The epoch that rebuilt it.")
+
+
 class Head(Document):
     """The state of a root. The newest committed checkpoint is first in ``committed``."""
 
@@ -127,6 +135,7 @@ class Head(Document):
     pinned: tuple[str, ...] = Field(default=(), description="Prefixes of committed checkpoints that retention never deletes.")
     skipped: tuple[SkippedBatches, ...] = Field(default=(), description="Returns of the run to earlier checkpoints, oldest first.")
     unread_saves: int = Field(default=0, ge=0, description="Commits since a checkpoint was last marked to be read back.")
+    rebuilt: RebuiltHead | None = Field(default=None, description="The last time that HEAD was lost and rebuilt; None if it never was.")
 
     @property
     def newest(self) -> CommittedStep | None:
@@ -215,18 +224,31 @@ def decode_head(data: bytes) -> Head:
     """Read a stored HEAD.
 
     Raises:
-        DamagedDocument: The bytes are not a HEAD, or the hash does not match.
+        DamagedDocument: The bytes are not a HEAD that this version can read. The message is a clause without text from the store.
     """
+    if not data:
+        raise DamagedDocument("HEAD is empty")
     try:
-        document = json.loads(data)
-        recorded = document.pop("sha256")
-        if recorded != hashlib.sha256(canonical_json(document)).hexdigest():
-            raise DamagedDocument("HEAD does not have the hash that it carries")
-        return Head.model_validate_json(canonical_json(document))
-    except DamagedDocument:
-        raise
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise DamagedDocument(f"HEAD cannot be read: {type(error).__name__}") from None
+        document: object = json.loads(data)
+    except (ValueError, RecursionError):
+        raise DamagedDocument("HEAD is not a JSON document") from None
+    if not isinstance(document, dict) or "sha256" not in document:
+        raise DamagedDocument("HEAD does not carry the hash of its content")
+    content: dict[str, Any] = {**document}
+    recorded = content.pop("sha256")
+    try:
+        encoded = canonical_json(content)
+    except (ValueError, RecursionError):
+        raise DamagedDocument("HEAD is not a JSON document") from None
+    if recorded != hashlib.sha256(encoded).hexdigest():
+        raise DamagedDocument("HEAD does not have the hash that it carries")
+    version = content.get("formatVersion")
+    if isinstance(version, int) and FORMAT_VERSION < version <= _LARGEST_FORMAT_VERSION:
+        raise DamagedDocument(f"HEAD has the format version {version} of a newer Halcyon; this one reads version {FORMAT_VERSION}")
+    try:
+        return Head.model_validate_json(encoded)
+    except ValueError:
+        raise DamagedDocument("HEAD does not have the fields of a HEAD") from None
 
 
 def step_prefix(step: int, attempt: int, nonce: str) -> str:

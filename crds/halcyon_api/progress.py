@@ -175,6 +175,7 @@ class ProgressReport(ReportModel):
     progress: Progress = Field(default_factory=Progress, description="Progress of the run.")
     checkpoint: CheckpointProgress | None = Field(default=None, description="The newest committed checkpoint.")
     fallback_reason: ShortText | None = Field(default=None, description="If an older checkpoint than the newest was restored: the reason.")
+    head_loss: ShortText | None = Field(default=None, description="If this start had to rebuild HEAD from the checkpoints: the reason.")
     checkpoint_error: ShortText | None = Field(default=None, description="If the last save failed: the reason.")
     waiting: StoreWait | None = Field(default=None, description="The store that the process waits for and retries, if any.")
     save_requests: Annotated[list[SaveRequestTaken], Field(max_length=MAX_REMEMBERED_REQUESTS)] | None = Field(

@@ -143,6 +143,6 @@ class Training:
                 raise Failed(f"{self.name}: pod {pod.name} does not start: {pod.trouble}")
 
     def _last_line(self) -> str:
-        errors = [line for line in self.lines() if line.event in ("error", "warning", "fallback", "checkpointFailed")]
+        errors = [line for line in self.lines() if line.event in ("error", "warning", "fallback", "headRebuilt", "checkpointFailed")]
         words = "; ".join(str(line.fields.get("message") or line.fields.get("reason")) for line in errors[-2:])
         return f"The trainer's last messages: {words}." if words else "See: kubectl describe trainingrun, kubectl get events, kubectl logs."

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from halcyon_api import names
+from halcyon_api.base import ApiModel
 from halcyon_api.crd import custom_resource_definition, definitions, reachable
 from halcyon_api.environment import FROM_POD, InvalidEnvironment, PodEnvironment, parse_environment
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
@@ -42,6 +43,18 @@ def _nodes(node: Any, path: str = "") -> Any:
         yield from _nodes(child, f"{path}.{name}")
     if "items" in node:
         yield from _nodes(node["items"], f"{path}[]")
+
+
+def test_a_class_that_would_be_built_at_its_first_use_cannot_be_defined() -> None:
+    with pytest.raises(TypeError, match="Deferred has no validator yet; define the classes of its fields before it"):
+
+        class Deferred(ApiModel, defer_build=True):
+            number: int = 0
+
+    with pytest.raises(TypeError, match="Early has no validator yet"):
+
+        class Early(ApiModel):
+            later: Later  # noqa: F821
 
 
 def test_the_schema_is_structural_described_and_bounded() -> None:

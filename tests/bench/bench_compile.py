@@ -14,7 +14,7 @@ import statistics
 from typing import Any
 
 import jax
-from step_turns import Seconds, Sizes, program_of, seconds, start_as_in_image
+from step_turns import Seconds, Sizes, program_of, seconds, start_on_one_processor
 
 SIZES = Sizes(vocabulary=512, length=128, batch=4)
 
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--layers", default="12,48")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    start_as_in_image()
+    start_on_one_processor()
     layers = [int(word) for word in options.layers.split(",")]
     compiled("llama", layers[0])  # what a process does only once
     for family in options.families.split(","):

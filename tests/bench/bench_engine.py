@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from step_turns import IMAGE_VARIABLES, Peer, Seconds, Turn, in_turns, seconds, start_as_in_image
+from step_turns import LARGE_PAGES, Peer, Seconds, Turn, in_turns, seconds, start_on_one_processor
 
 CHILD = Path(__file__).with_name("nanochat_engine_child.py")
 
@@ -63,7 +63,7 @@ def main() -> None:
     for name, default in (("depth", 4), ("vocabulary", 32768), ("length", 2048), ("prompt", 64), ("tokens", 64), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    start_as_in_image()
+    start_on_one_processor()
 
     import haliax as hax
     import jax
@@ -112,7 +112,7 @@ def _peer(stack: ExitStack, options: argparse.Namespace, prompt: list[int]) -> P
     settings = {"prompt": prompt, "tokens": options.tokens, "temperature": options.temperature}
     (folder / "questions").write_text(json.dumps({"generate": settings, "letters": [], "endings": [], "answers": []}))
     words = (options.nanochat, options.depth, options.vocabulary, options.length, folder / "questions")
-    peer = stack.enter_context(Peer(options.python, CHILD, words, {"NANOCHAT_DTYPE": "float32"} | IMAGE_VARIABLES))
+    peer = stack.enter_context(Peer(options.python, CHILD, words, {"NANOCHAT_DTYPE": "float32"} | LARGE_PAGES))
     print(f"nanochat: {peer.facts}")
     return peer
 

@@ -25,7 +25,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from step_turns import IMAGE_VARIABLES, Peer, Seconds, Turn, in_turns, seconds, start_as_in_image
+from step_turns import LARGE_PAGES, Peer, Seconds, Turn, in_turns, seconds, start_on_one_processor
 
 CHILD = Path(__file__).with_name("nanochat_engine_child.py")
 CHOICES = 4
@@ -65,7 +65,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--batch-tokens", type=int, help="positions of a batch; default: that of the device")
     options = parser.parse_args()
-    start_as_in_image()
+    start_on_one_processor()
 
     import haliax as hax
     import jax
@@ -135,7 +135,7 @@ def main() -> None:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "questions"
             path.write_text(json.dumps(questions))
             words = (options.nanochat, options.depth, options.vocabulary, options.length, path)
-            peer = stack.enter_context(Peer(options.python, CHILD, words, {"NANOCHAT_DTYPE": "float32"} | IMAGE_VARIABLES))
+            peer = stack.enter_context(Peer(options.python, CHILD, words, {"NANOCHAT_DTYPE": "float32"} | LARGE_PAGES))
             print(f"nanochat: {peer.facts}")
             turns |= {f"{name}, nanochat": peer.turn(name) for name in options.cases}
         else:

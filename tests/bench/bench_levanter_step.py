@@ -3,8 +3,8 @@
 Both train a small Llama of the same sizes (6.3 million parameters), float32, by AdamW with clipping, on random tokens, each within its own
 version of JAX. Timed are whole steps of both trainers, without loading data: Halcyon's compiled step with the check for divergence, and
 `Trainer.train_step` of Levanter without hooks. Levanter computes every block again in the backward pass by default; the second case of
-Levanter switches that off, and so does less work than its default. Halcyon's default keeps what blocks computed, too. Halcyon runs with the
-variables of the trainer's image; Levanter runs in two processes, one without these variables and one with them.
+Levanter switches that off, and so does less work than its default. Halcyon's default keeps what blocks computed, too. Halcyon runs with
+large pages; Levanter runs in two processes, one without large pages and one with them.
 
     python tests/bench/bench_levanter_step.py [--rounds 15]
 
@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 
 from bench_levanter import Unavailable, levanter_python
-from step_turns import IMAGE_VARIABLES, Halcyon, Peer, Sizes, in_turns, ratio, start_as_in_image, table
+from step_turns import LARGE_PAGES, Halcyon, Peer, Sizes, in_turns, ratio, start_on_one_processor, table
 
 CHILD = Path(__file__).with_name("levanter_step_child.py")
 
@@ -42,13 +42,13 @@ def main() -> None:
     except Unavailable as why:
         print(f"not compared: {why}")
         return
-    start_as_in_image()
+    start_on_one_processor()
     sizes = Sizes(options.vocabulary, options.length, options.batch)
     model = {"layers": options.layers, "hiddenSize": options.width, "intermediateSize": options.mlp, "heads": options.heads}
     halcyon = Halcyon({"llama": model}, sizes)
     words = [getattr(options, name) for name, _ in defaults[:-1]]
     usual = {"JAX_PLATFORMS": "cpu"}
-    with Peer(python, CHILD, words, usual) as first, Peer(python, CHILD, words, usual | IMAGE_VARIABLES) as second:
+    with Peer(python, CHILD, words, usual) as first, Peer(python, CHILD, words, usual | LARGE_PAGES) as second:
         print(f"levanter: {first.facts}")
         print(f"halcyon: {halcyon.parameters:,} parameters")
         peers = {"levanter": first, "levanter, huge pages": second}

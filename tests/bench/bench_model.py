@@ -17,7 +17,7 @@ from typing import Any
 import haliax as hax
 import jax
 import jax.numpy as jnp
-from step_turns import Seconds, in_turns, ratio, seconds, start_as_in_image, table
+from step_turns import Seconds, in_turns, ratio, seconds, start_on_one_processor, table
 
 from halcyon.models import Inputs, build_model, flops_per_token
 from halcyon.objectives.next_token import next_token_sums
@@ -110,7 +110,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--compute", choices=("float32", "bfloat16"), default="float32")
     options = parser.parse_args()
-    start_as_in_image()
+    start_on_one_processor()
 
     spec = LlamaSpec(
         layers=options.layers, hidden_size=options.hidden, intermediate_size=-(-options.hidden * 8 // 3 // 16) * 16, heads=options.heads

@@ -21,7 +21,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from step_turns import IMAGE_VARIABLES, Halcyon, Peer, Sizes, in_turns, ratio, start_as_in_image, table
+from step_turns import LARGE_PAGES, Halcyon, Peer, Sizes, in_turns, ratio, start_on_one_processor, table
 
 CHILD = Path(__file__).with_name("nanochat_child.py")
 
@@ -36,7 +36,7 @@ def main() -> None:
     if options.nanochat is None:
         print("not compared: give a checkout of karpathy/nanochat with --nanochat, and an interpreter with torch with --python")
         return
-    start_as_in_image()
+    start_on_one_processor()
     sizes = Sizes(options.vocabulary, options.length, options.batch)
     shape = {"hiddenSize": options.width}
     llama = {"layers": options.depth, "heads": options.heads, "intermediateSize": -(-options.width * 8 // 3 // 16) * 16}
@@ -49,7 +49,7 @@ def main() -> None:
     turns |= {f"{name} gradients": halcyon.gradients for name, halcyon in ours.items()}
     words = (options.nanochat, options.depth, options.width, options.heads, options.length, options.batch, options.vocabulary)
     usual = {"NANOCHAT_DTYPE": "float32"}
-    with Peer(options.python, CHILD, words, usual) as first, Peer(options.python, CHILD, words, usual | IMAGE_VARIABLES) as second:
+    with Peer(options.python, CHILD, words, usual) as first, Peer(options.python, CHILD, words, usual | LARGE_PAGES) as second:
         print(f"nanochat: {first.facts}")
         for name, halcyon in ours.items():
             print(f"{name}: {halcyon.parameters:,} parameters")

@@ -35,7 +35,7 @@ import numpy as np
 import yaml
 
 sys.path.append(str(Path(__file__).parents[2]))
-from step_turns import Seconds, in_turns, seconds, start_as_in_image
+from step_turns import Seconds, in_turns, seconds, start_on_one_processor
 
 from halcyon.data.dataset import Dataset
 from halcyon.data.open import open_dataset
@@ -237,7 +237,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--cache", type=Path)
     options = parser.parse_args()
-    start_as_in_image()
+    start_on_one_processor()
     with tempfile.TemporaryDirectory() as folder:
         laboratory = Laboratory(options, (options.cache or Path(folder)).resolve())
         if options.rules:

@@ -51,18 +51,18 @@ Turn = Callable[[], Mapping[str, Seconds]]
 """Runs one step, and returns the seconds of its parts by name."""
 
 
-IMAGE_VARIABLES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Variables of the trainer's image (images/trainer/Dockerfile) that change the speed of a step."""
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Lets the C library ask for large pages, which need fewer page faults: the same for all programs that are compared."""
 
 
-def start_as_in_image() -> None:
-    """Use one processor only, in this process and its children, and the variables of the trainer's image. Call it before JAX is used.
+def start_on_one_processor() -> None:
+    """Use one processor only, and large pages, in this process and its children. Call it before JAX is used.
 
     The C library reads the variables at the start of a process, so a process without them starts again.
     """
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # JAX then makes one thread for computing
-    if not IMAGE_VARIABLES.items() <= os.environ.items():
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | IMAGE_VARIABLES)  # noqa: S606 - no shell is needed
+    if not LARGE_PAGES.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | LARGE_PAGES)  # noqa: S606 - no shell is needed
     jax.config.update("jax_platforms", "cpu")
 
 
@@ -154,7 +154,7 @@ class Peer:
         python: The interpreter of the other project's environment.
         script: The child's script.
         arguments: Its arguments.
-        variables: Further environment variables. The child does not inherit the variables of the trainer's image.
+        variables: Further environment variables. The child does not inherit `LARGE_PAGES`.
     """
 
     def __init__(self, python: str | Path, script: Path, arguments: Sequence[object], variables: Mapping[str, str]) -> None:

@@ -35,11 +35,9 @@ def trainers(root: Root, options: dict[str, Any]) -> None:
 
     A path may be followed by a step, counted from 0. The run never gets the batch of this step, so it does not end by itself.
     """
-    from halcyon.machine.lean_imports import without_unused_parts
+    import halcyon.tasks.train  # noqa: F401 - the slow import
     from halcyon.process import run_training
 
-    with without_unused_parts():
-        import halcyon.tasks.train  # noqa: F401 - the slow import
     for line in sys.stdin:
         document, _, step = line.strip().partition(" ")
         pid = os.fork()

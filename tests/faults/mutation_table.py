@@ -7,7 +7,7 @@ from typing import Literal
 
 from tests.faults import rows
 
-Package = Literal["trainer/halcyon", "operator/halcyon_operator"]
+Package = Literal["trainer/halcyon", "operator/halcyon_operator", "crds/halcyon_api"]
 """The package that holds the file."""
 
 _ISOLATION = "One tenant's trouble is no other tenant's"
@@ -42,6 +42,22 @@ MUTATIONS = (
         (("checkpoint/verify.py", "if _sha256(data) != file.sha256:", "if False:"),),
         ("tests/faults/test_damage.py::test_every_kind_of_damage_to_every_file_of_a_checkpoint_is_detected[file-1]",),
         _row(rows.DAMAGE),
+    ),
+    Mutation(
+        "the classes of the contract are built at their first use, from the local variables of the caller",
+        (
+            ("base.py", "        alias_generator=to_camel,", "        alias_generator=to_camel,\n        defer_build=True,"),
+            ("base.py", "if not cls.__pydantic_complete__:", "if False:"),
+        ),
+        ("tests/faults/test_lost_head.py::test_a_fresh_process_has_every_class_of_the_contract_complete",),
+        _row(rows.LOST_HEAD),
+        "crds/halcyon_api",
+    ),
+    Mutation(
+        "a lost HEAD is rebuilt, and nobody is told",
+        (("telemetry/reporter.py", "        if head_loss:\n", "        if False:\n"),),
+        ("tests/faults/test_lost_head.py::test_a_training_goes_on_from_its_newest_checkpoint_and_says_why_head_was_rebuilt[garbage]",),
+        _row(rows.LOST_HEAD),
     ),
     Mutation(
         "the fence is skipped: a writer that lost the root continues from the present HEAD",

@@ -12,6 +12,10 @@ DAMAGE = pytest.mark.fault(
     row="Flipped bits, truncations, missing and exchanged files, over every file of a checkpoint",
     holds="every damage is detected and the previous checkpoint is restored; no wrong data is restored silently",
 )
+LOST_HEAD = pytest.mark.fault(
+    row="HEAD is garbage, has a flipped bit, is cut, empty, missing or of a newer version, when a command starts in a fresh process",
+    holds="no signal and no traceback; the run goes on from the newest checkpoint that verifies, and says why HEAD was rebuilt",
+)
 TWO_WRITERS = pytest.mark.fault(
     row="Two writers on one root: the older is stopped in mid-save (SIGSTOP), replaced, and woken",
     holds="the newer writer wins; the older one exits with the fenced code and changes no file of the newer",

@@ -113,12 +113,13 @@ def test_damaged_times_of_a_trainer_do_not_reach_the_status() -> None:
     assert change.status.history[-1].first_step_at is None
 
 
-def test_a_fallback_and_a_resume_are_reported_once() -> None:
+def test_a_lost_head_a_fallback_and_a_resume_are_reported_once() -> None:
     fresh = BASE | {"history": [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}]}
-    seen = report(step=21, resumed=20, fallbackReason="step 30 is damaged")
+    seen = report(step=21, resumed=20, headLoss="HEAD is empty", fallbackReason="step 30 is damaged")
     change = after(fresh, report=seen)
-    assert [event.reason for event in change.events] == ["CheckpointFallback", "Resumed"]
-    assert "step 30 is damaged" in change.events[0].message
+    assert [event.reason for event in change.events] == ["HeadRebuilt", "CheckpointFallback", "Resumed"]
+    assert "HEAD is empty" in change.events[0].message
+    assert "step 30 is damaged" in change.events[1].message
     assert after(change.status.document(), report=seen).events == ()
 
 

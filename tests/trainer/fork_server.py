@@ -25,8 +25,6 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from halcyon.machine.lean_imports import without_collections, without_unused_parts
-
 NUMBER = struct.Struct("i")
 REQUEST_BYTES = 1 << 18
 STREAMS = 3
@@ -141,9 +139,8 @@ def _open_streams() -> None:
 def main() -> None:
     """Import the trainer, then serve; in each child, run the requested module."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the tests
-    with without_collections(), without_unused_parts():
-        for module in PRELOADED:
-            importlib.import_module(module)
+    for module in PRELOADED:
+        importlib.import_module(module)
     request = Server(socket.socket(fileno=int(sys.argv[1]))).serve()
     if request is not None:
         os.environ.clear()

@@ -20,7 +20,6 @@ from halcyon.context import Context, resolve_context
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.huggingface.model_file import read_model
 from halcyon.machine.freed_memory import keep_freed_memory
-from halcyon.machine.lean_imports import without_collections, without_unused_parts
 from halcyon.machine.local_files import DEFAULT_COMPILATION_CACHE
 from halcyon.machine.memory_lock import raise_memory_lock
 from halcyon.machine.metadata_server import wait_for_server
@@ -144,8 +143,7 @@ def run_training(
             ending.leave("completed", ExitCode.DONE, _build_data(context, reporter, retry_budget))
         if context.run.spec.task == "evaluate":
             ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending, retry_budget, joined))
-        with without_collections(), without_unused_parts():
-            from halcyon.tasks.train import train  # imports JAX, which is slow: /status answers already
+        from halcyon.tasks.train import train  # imports JAX, which is slow: /status answers already
 
         ended = train(
             context,
@@ -206,8 +204,7 @@ def _evaluate(
     context: Context, reporter: RunReporter, ending: _Ending, retry_budget: RetryBudget, joined: Callable[[ProcessGroup], object]
 ) -> str:
     """Run the task ``evaluate``. Returns a sentence with the result."""
-    with without_collections(), without_unused_parts():
-        from halcyon.tasks.evaluate import evaluate_checkpoint  # imports JAX: /status answers already
+    from halcyon.tasks.evaluate import evaluate_checkpoint  # imports JAX: /status answers already
 
     return evaluate_checkpoint(context, reporter, retry_budget=retry_budget, on_lost_process=ending.lost, on_joined=joined)
 

@@ -32,11 +32,14 @@ def ended(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd, *, rest
 
 
 def resumed(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport, step: int) -> tuple[Event, ...]:
-    """The events when a process group has resumed the run, with its first report. One event is about a fallback to an older checkpoint."""
+    """The events when a process group has resumed the run, with its first report. Two are about a lost HEAD and a damaged checkpoint."""
     entry = entry_of(status, group)
     if entry is None or entry.from_step is not None:
         return ()
     found: tuple[Event, ...] = ()
+    if report.head_loss is not None:
+        message = f"Rebuilt the root's HEAD from its checkpoints: {report.head_loss}"
+        found += (Event("Warning", "HeadRebuilt", message, f"head/{group.attempt}.{group.restart}"),)
     if report.fallback_reason is not None:
         message = f"Restored step {step}, not the newest checkpoint: {report.fallback_reason}"
         found += (Event("Warning", "CheckpointFallback", message, f"fallback/{group.attempt}.{group.restart}"),)

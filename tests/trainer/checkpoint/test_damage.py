@@ -210,7 +210,9 @@ def test_head_is_rebuilt_from_the_checkpoints(root: Root, damage: Callable[[byte
 def test_a_damaged_head_without_any_checkpoint_stops(root: Root) -> None:
     fill(root)
     (root.folder / "HEAD").write_bytes(b"{}")
-    with pytest.raises(NoValidCheckpoint, match=r"HEAD cannot be read: KeyError in checkpoint root .* no committed checkpoint lies there"):
+    with pytest.raises(
+        NoValidCheckpoint, match=r"HEAD does not carry the hash of its content in checkpoint root .* no committed checkpoint lies there"
+    ):
         open_root(root)
 
 

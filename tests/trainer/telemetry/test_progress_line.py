@@ -176,6 +176,7 @@ def test_durations(seconds: float, text: str) -> None:
         ("restored", {"step": 0, "path": None, "seconds": 1.25}, "new state in 1.2 s"),
         ("joined", {"processes": 1, "devices": 1, "seconds": 0.0}, "1 process, 1 device in 0.0 s"),
         ("fallback", {"step": 20, "reason": "bits flipped"}, "fell back to step 20: bits flipped"),
+        ("headRebuilt", {"step": 20, "reason": "HEAD is empty"}, "HEAD was rebuilt from the checkpoints: HEAD is empty"),
         ("evaluation", {"step": 5, "loss": 1.5, "bits_per_byte": 2.16404}, "step 5: held-out loss 1.5000, 2.1640 bits per byte"),
         ("evaluation", {"step": 5, "loss": 1.5, "bits_per_byte": None}, "step 5: held-out loss 1.5000"),
         ("evaluation", {"step": 5, "loss": 1.5, "sequences": 1}, "step 5: held-out loss 1.5000 of 1 sequence"),

@@ -352,6 +352,13 @@ def test_a_checkpoint_found_at_the_start_is_shown_and_not_counted() -> None:
     assert scene.events == []
 
 
+def test_a_lost_head_is_reported() -> None:
+    scene = Scene()
+    scene.reporter.resumed(20, path="steps/y/", head_loss="HEAD is empty")
+    assert scene.reporter.report().head_loss == "HEAD is empty"
+    assert [(event["step"], event["reason"]) for event in scene.named("headRebuilt")] == [(20, "HEAD is empty")]
+
+
 def test_a_fallback_is_reported() -> None:
     scene = Scene()
     scene.reporter.resumed(20, path="steps/y/", fallback_reason="step 30: a chunk's checksum is wrong")
@@ -469,7 +476,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.stage("tokenizing")
     scene.reporter.tokenized(Built(rows=7, finished=True))
     scene.start(resumed_step=1)
-    scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped")
+    scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped", head_loss="HEAD is empty")
     scene.reporter.attends({"reference": "few positions"})
     scene.reporter.planned(PLAN.sentence(), event_fields(PLAN))
     assert scene.reporter.report().progress.plan == PLAN.sentence()

@@ -14,7 +14,7 @@ from halcyon.checkpoint.retention import Retention, kept_as_best, kept_for_verif
 from halcyon.errors import Fenced, RootTaken
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Epoch, Head, Owner, decode_head, encode_head
+from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, DamagedDocument, Epoch, Head, Owner, decode_head, encode_head
 
 
 def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, root: str) -> Head:
@@ -210,7 +210,9 @@ def edit(store: Store, change: Callable[[Head], Head]) -> Head:
     """
     while True:
         present = store.read(HEAD_KEY)
-        head = decode_head(present.data or b"")
+        if present.data is None:
+            raise DamagedDocument("HEAD is missing")
+        head = decode_head(present.data)
         wanted = change(head)
         if wanted == head or store.swap(HEAD_KEY, encode_head(wanted), present.generation) is not None:
             return wanted

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from halcyon.checkpoint.collect import unnamed
+from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.unlisted import FIRST, LAST, unlisted_prefixes
-from halcyon.checkpoint.verify import find_damage, rebuild_head
+from halcyon.checkpoint.verify import find_damage
+from halcyon.errors import NoValidCheckpoint
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, DamagedDocument, Head, decode_head, step_prefix
+from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Head, step_prefix
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
 
@@ -43,15 +45,10 @@ def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: 
     """
     try:
         store = Store(spec)
-        data = store.read(HEAD_KEY).data
-        damage = None
         try:
-            head = decode_head(data) if data is not None else None
-        except DamagedDocument as error:
+            head, damage = load_head(store, store.read(HEAD_KEY).data)
+        except NoValidCheckpoint as error:
             head, damage = None, str(error)
-        if head is None:
-            head = rebuild_head(store)
-            damage = damage or ("HEAD is missing" if head else None)
         candidates = [entry for entry in head.committed if before is None or entry.step < before] if head is not None else []
         page = tuple(candidates[:limit])
         older = len(candidates) - len(page)

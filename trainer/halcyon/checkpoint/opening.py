@@ -24,6 +24,7 @@ from halcyon_api.checkpoint_documents import (
     Fingerprints,
     Head,
     Owner,
+    RebuiltHead,
     decode_head,
     encode_head,
 )
@@ -57,6 +58,8 @@ def take_root(
         present = store.read(HEAD_KEY)
         head, loss = load_head(store, present.data)
         wanted = take(head, owner=owner, epoch=epoch, writer=writer, root=store.root)
+        if loss is not None:
+            wanted = wanted.model_copy(update={"rebuilt": RebuiltHead(reason=loss, epoch=wanted.epoch)})
         _expect_checkpoint(head, expected_step, store.root)
         if head is not None:
             _expect_same_run(store, head, fingerprints)
@@ -94,7 +97,7 @@ def load_head(store: Store, data: bytes | None) -> tuple[Head | None, str | None
     """
     if data is None:
         head = rebuild_head(store)
-        return head, "HEAD was missing" if head else None
+        return head, "HEAD is missing" if head else None
     try:
         return decode_head(data), None
     except DamagedDocument as damage:

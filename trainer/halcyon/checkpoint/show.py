@@ -42,7 +42,11 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
         left_out = f"went back here and left out {counted(back.batches, 'batch', 'batches')}: {back.reason}"
         table.add_row(str(back.step), str(back.epoch), "", "", Text(left_out, "yellow"))
     title = Text(f"{head.owner.namespace}/{head.owner.name}, epoch {head.epoch}")
-    loss = [Text(f"{listing.head_damage}: this list was rebuilt from the checkpoints", "red")] if listing.head_damage else []
+    loss: list[Text] = []
+    if listing.head_damage:
+        loss = [Text(f"{listing.head_damage}: this list is rebuilt from the checkpoints; the run does so when it starts again", "red")]
+    elif head.rebuilt is not None:
+        loss = [Text(f"epoch {head.rebuilt.epoch} rebuilt HEAD from the checkpoints: {head.rebuilt.reason}", "yellow")]
     more = [Text(f"{listing.older} older ones: --before {listing.committed[-1].step}")] if listing.older else []
     return Group(title, *loss, table, *more)
 

@@ -15,6 +15,7 @@ import typer
 from halcyon.cli.errors import about_file, console, report_root_errors
 from halcyon.errors import BadConfiguration
 from halcyon.machine.local_files import root_address
+from halcyon_api.checkpoint_documents import HEAD_KEY
 from halcyon_api.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ def verify(
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Read every byte of a checkpoint, and of the history, and report all damage. Exits with 1 if there is any."""
-    from halcyon.checkpoint.opening import committed_steps
+    """Read HEAD, and every byte of a checkpoint and of the history, and report all damage. Exits with 1 if there is any."""
+    from halcyon.checkpoint.opening import committed_steps, load_head
     from halcyon.checkpoint.show import damage_view, history_damage_view
     from halcyon.checkpoint.verify import find_damage
     from halcyon.history.reading import read_history
@@ -87,7 +88,10 @@ def verify(
     with report_root_errors():
         store = root_store(place, endpoint, region)
         entries = committed_steps(store) if every else (_entry(store, step),)
-        intact = True
+        _, head_damage = load_head(store, store.read(HEAD_KEY).data)
+        intact = head_damage is None
+        if head_damage:
+            _print(f"{head_damage}; the checkpoints below are found without it, and the run rebuilds it when it starts again")
         for entry in entries:
             damages = find_damage(store, entry)
             intact = intact and not damages

@@ -63,7 +63,9 @@ def report_root_errors(what: str = "the root") -> Iterator[None]:
             yield
         except StoreFailure as failure:
             raise RootUnusable(f"{what} does not answer: {failure}") from None
-        except (Damaged, DamagedDocument) as damage:
+        except DamagedDocument as damage:
+            raise NoValidCheckpoint(f"{damage}; start the run again, which rebuilds HEAD from the checkpoints, or restore it") from None
+        except Damaged as damage:
             raise NoValidCheckpoint(str(damage)) from None
 
 

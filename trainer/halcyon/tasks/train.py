@@ -18,7 +18,6 @@ from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.open import background_caches, cache_store, dataset_of, may_begin
 from halcyon.errors import TrainerExit
-from halcyon.machine.large_pages import small_pages
 from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.models.flops import flops_per_token
@@ -115,9 +114,6 @@ def train(
         contextlib.closing(retry_budget),
         session(context, reporter, on_lost_process=on_lost_process, on_joined=on_joined) as joined,
     ):
-        start_up = last.enter_context(contextlib.ExitStack())  # closed after the first step
-        if context.own_devices is not None:
-            start_up.enter_context(small_pages())
         processes = joined.processes
         sync_point = SyncPoint(processes, on_notice=retry_budget.stop)
         notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice, on_interrupt=on_interrupt))
@@ -181,12 +177,7 @@ def train(
             tasks=tasks,
         )  # fmt: skip
         publish = functools.partial(programs.publish, plans, 2 * state_bytes(program.template))
-
-        def after_first_step() -> None:
-            start_up.close()
-            background.submit(publish)
-
-        loop = Loop(training, after_first_step=after_first_step)
+        loop = Loop(training, after_first_step=lambda: background.submit(publish))
         try:
             ended = loop.run(state, start.step, save_first=start.begun is not None)
             if exporter is not None and not ended.preempted and not complete_exports(exporter, processes, notice):

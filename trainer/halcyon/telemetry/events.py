@@ -64,6 +64,11 @@ EVENTS = (
         },
     ),
     Event(
+        "headRebuilt",
+        "HEAD was lost, and was rebuilt from the checkpoints. Pins and the marks of damaged checkpoints are lost with it.",
+        {"step": "Step of the restored checkpoint.", "reason": "What was wrong with HEAD."},
+    ),
+    Event(
         "fallback",
         "A newer checkpoint did not verify, so an older one was restored.",
         {"step": "Step of the restored checkpoint.", "reason": "Why the newer ones did not verify."},

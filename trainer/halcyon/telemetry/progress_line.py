@@ -141,6 +141,8 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
         return f"step {step}: export failed: {fields['reason']}"
     if name == "restored":
         return f"resumed at step {step} from {fields['path']}" if fields.get("path") else f"new state in {fields['seconds']:.1f} s"
+    if name == "headRebuilt":
+        return f"HEAD was rebuilt from the checkpoints: {fields['reason']}"
     if name == "fallback":
         return f"fell back to step {step}: {fields['reason']}"
     if name == "joined":

@@ -111,18 +111,22 @@ class RunReporter(CheckpointReports, EvaluationReports, ProfileReports, WatchRep
         if due:
             self._event("tokenized", **fields(built))
 
-    def resumed(self, step: int, *, path: str | None = None, fallback_reason: str | None = None) -> None:
+    def resumed(self, step: int, *, path: str | None = None, fallback_reason: str | None = None, head_loss: str | None = None) -> None:
         """Report that the state is ready, at the end of the stage ``restoring``.
 
         Args:
             step: Steps already done; 0 for a new state.
             path: Path of the restored checkpoint below the root.
             fallback_reason: Why newer checkpoints did not verify; None if there were none.
+            head_loss: Why HEAD was rebuilt from the checkpoints; None if it was not.
         """
         with self._lock:
             self._run.facts.resumed_step = step
             self._run.facts.fallback_reason = clip(fallback_reason) if fallback_reason else None
+            self._run.facts.head_loss = clip(head_loss) if head_loss else None
         self._event("restored", step=step, path=path, seconds=self._seconds_in_stage())
+        if head_loss:
+            self._event("headRebuilt", step=step, reason=head_loss)
         if fallback_reason:
             self._event("fallback", step=step, reason=fallback_reason)
 

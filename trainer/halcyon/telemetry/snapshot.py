@@ -42,6 +42,7 @@ class Facts:
     checkpoint: CheckpointProgress | None = None
     checkpoint_time: float | None = None
     fallback_reason: str | None = None
+    head_loss: str | None = None
     checkpoint_error: str | None = None
     save_interval_seconds: float | None = None
     exported_step: int | None = None
@@ -110,6 +111,7 @@ class Snapshot:
             progress=self._progress(),
             checkpoint=facts.checkpoint,
             fallback_reason=facts.fallback_reason,
+            head_loss=facts.head_loss,
             checkpoint_error=facts.checkpoint_error,
             waiting=facts.waiting,
         )

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from halcyon.checkpoint import Checkpointer
 from halcyon.context import Context
 from halcyon.errors import BadConfiguration
+from halcyon.huggingface.background import ExportCallbacks, Exporter, open_exports
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.waiting import wait_together
 from halcyon.telemetry import RunReporter
-
-if TYPE_CHECKING:
-    from halcyon.huggingface.background import Exporter
 
 
 def check_exportable(context: Context) -> None:
@@ -36,8 +32,6 @@ def begin_exports(context: Context, processes: ProcessGroup, checkpointer: Check
     spec = context.run.spec
     if spec.export is None:
         return None
-    from halcyon.huggingface.background import ExportCallbacks, open_exports  # only here: most runs start faster without it
-
     exporter = open_exports(
         spec.export,
         spec.checkpoint,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from halcyon.checkpoint import Callbacks, Checkpointer, Restored, SaveReport
 from halcyon.context import Context
 from halcyon.data.cache.tokenizers import keep_tokenizer
+from halcyon.huggingface.beginning import Begun, begin
 from halcyon.huggingface.companions import keep_companions
 from halcyon.models.adapters import without_adapter
 from halcyon.models.trainable import joined
@@ -23,9 +23,6 @@ from halcyon.training.program import Program
 from halcyon.training.state import TrainState, completed_state, initial_state, with_new_average
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Fingerprints
 from halcyon_api.spec.checkpoint import CheckpointSpec
-
-if TYPE_CHECKING:
-    from halcyon.huggingface.beginning import Begun
 
 
 def wait_for_root(checkpoint: CheckpointSpec, retry_budget: RetryBudget) -> None:
@@ -74,6 +71,8 @@ class Start:
     """The newest checkpoint of the run that verifies."""
     begun: Begun | None
     """What ``spec.from`` names, for a run without a checkpoint of its own."""
+    head_loss: str | None = None
+    """Why HEAD was rebuilt from the checkpoints; None if it was not."""
 
     @property
     def step(self) -> int:
@@ -100,7 +99,7 @@ class Start:
             return
         reporter.found_checkpoint(restored.checkpoint)
         reasons = "; ".join(f"step {bad.step}: {bad.reason}" for bad in restored.skipped)
-        reporter.resumed(restored.step, path=restored.checkpoint.path, fallback_reason=reasons or None)
+        reporter.resumed(restored.step, path=restored.checkpoint.path, fallback_reason=reasons or None, head_loss=self.head_loss)
 
 
 def find_start(
@@ -121,7 +120,7 @@ def find_start(
         checkpointer.inherit(begun.past)
     if restored is None and processes.is_main:
         _keep_files(context.run.spec.checkpoint, tokenizer, begun, reporter, retry_budget)
-    return Start(restored, begun)
+    return Start(restored, begun, checkpointer.head_loss)
 
 
 def _begin(
@@ -131,8 +130,6 @@ def _begin(
     spec = context.run.spec
     if spec.origin is None:
         return None
-    from halcyon.huggingface.beginning import begin  # only here: most runs start faster without it
-
     return begin(
         spec,
         spec.origin,

@@ -22,7 +22,6 @@ from halcyon.data.sources import Access, LongText, Piece, SourceRow, read_piece
 from halcyon.data.sources.failures import errors_at
 from halcyon.data.sources.piece import Files, Lines
 from halcyon.machine.freed_memory import keep_freed_memory
-from halcyon.machine.large_pages import allow_large_pages
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.sources import FormatSpec
 
@@ -163,7 +162,6 @@ def begin(jobs: tuple[Job, ...], niceness: int = 0) -> None:
     # This worker has one processor; without this the fast encoder would start a thread for each processor.
     os.environ |= {"FASTOKENS_BPE_THREADS": "1", "RAYON_NUM_THREADS": "1"}
     keep_freed_memory()
-    allow_large_pages()  # the parent may be starting, with small pages
     os.nice(niceness)
     threading.Thread(target=_exit_with_parent, name="halcyon-parent-watch", daemon=True).start()
     _jobs = jobs

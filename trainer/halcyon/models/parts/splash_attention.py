@@ -29,7 +29,7 @@ def attend_by_splash(
         form: The axes; its block is the largest one.
         interpret: Run the kernel's program without a TPU.
     """
-    # Imported only where it is used: the import takes a part of a restart.
+    # Only TPUs use the kernel.
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
 
     shape = (form.position.size, form.key_position.size)

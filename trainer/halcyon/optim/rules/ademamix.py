@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import scale_by_ademamix
 
 from halcyon.optim.rule import of_optax
 from halcyon_api.spec.rules.adam_variants import AdemamixSpec
@@ -15,8 +16,6 @@ from halcyon_api.spec.rules.adam_variants import AdemamixSpec
 
 def ademamix(rule: AdemamixSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
     """Adam with a fast and a slow first moment. See `halcyon.optim.rule`."""
-    from optax.contrib import scale_by_ademamix  # only here, because the import delays the start of every run
-
     beta3, alpha = _beta3(rule), _alpha(rule)
     return of_optax(scale_by_ademamix(rule.beta1, rule.beta2, beta3, alpha, rule.epsilon, mu_dtype=moments), parameters)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import optax
+from optax.contrib import scale_by_adopt
 
 from halcyon.optim.rule import of_optax
 from halcyon_api.spec.rules.adam_variants import AdoptSpec
@@ -13,6 +14,4 @@ from halcyon_api.spec.rules.adam_variants import AdoptSpec
 
 def adopt(rule: AdoptSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
     """Adam whose second moment does not contain the gradient that it divides. See `halcyon.optim.rule`."""
-    from optax.contrib import scale_by_adopt  # only here, because the import delays the start of every run
-
     return of_optax(scale_by_adopt(rule.beta1, rule.beta2, rule.epsilon, mu_dtype=moments), parameters)

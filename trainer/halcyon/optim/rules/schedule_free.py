@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import schedule_free as around
 
 from halcyon.optim.rule import Scalar, Tree, decaying, finish, transformation, wide
 from halcyon_api.spec.rules.adam_variants import ScheduleFreeSpec
@@ -19,8 +20,6 @@ from halcyon_api.spec.rules.adam_variants import ScheduleFreeSpec
 def schedule_free(rule: ScheduleFreeSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
     """AdamW without first moment, at a point between its own one and the mean of its points. See `halcyon.optim.rule`."""
     del moments  # the points z are parameters
-    from optax.contrib import schedule_free as around  # only here, because the import delays the start of every run
-
     decays = decaying(parameters)
     second = optax.scale_by_rms(rule.beta2, rule.epsilon, eps_in_sqrt=False, bias_correction=True)
 
