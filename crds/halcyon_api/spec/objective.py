@@ -12,6 +12,10 @@ from halcyon_api.base import ApiModel, OneOf
 class NextTokenSpec(ApiModel):
     """Cross entropy of the next token, in nats, over all tokens with a loss weight."""
 
+    z_loss: float = Field(
+        default=0.0, ge=0, le=1000, description="Weight of the squared logarithm of the softmax's denominator (Chowdhery et al. 2022)."
+    )
+
 
 class FinetuneSpec(ApiModel):
     """Cross entropy of the assistant's tokens, in nats. Rows hold whole conversations, packed by best fit and padded."""
