@@ -1,4 +1,4 @@
-"""The rows of the reference that come before the table of recovery, and those after an attempt, are what the operator does, in this order."""
+"""The cases that the reference shows before the table of recovery, and after an attempt, are what the operator does, in their order."""
 
 from __future__ import annotations
 
