@@ -55,7 +55,7 @@ class JsonTokenizer(LibraryTokenizer):
         starts faster."""
         return choose_encoder(self._content, ReferenceEncoder(self._reference), self.special_tokens)
 
-    @cached_property
+    @property
     def adds_beginning(self) -> bool:
         """Whether the post-processor of the file puts ``bos_id`` before a text."""
         if self._post_processor is None:
