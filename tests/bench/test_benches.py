@@ -49,7 +49,7 @@ BENCHES = {
     "levanter_step": Bench("--layers 1 --width 16 --mlp 32 --heads 2 --length 16 --batch 2 --vocabulary 64 --rounds 1", peer="levanter-"),
     "loop": Bench("--steps 5 --pairs 1"),
     "loss": Bench("--lengths 64,128 --vocabulary 512 --width 16"),
-    "memory": Bench("--gigabytes 0.01 --characters 0 --workers 1 --vocabulary 300 --steps 3"),
+    "memory": Bench("--gigabytes 0.01 --characters 0 --workers 1 --vocabulary 512 --steps 3"),
     "model": Bench("--layers 1 --hidden 16 --heads 2 --length 16 --batch 2 --vocab 64 --rounds 1"),
     "nanochat": Bench(),
     "nanochat_curve": Bench(),
