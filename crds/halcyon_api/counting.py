@@ -1,4 +1,4 @@
-"""Numbers with their nouns."""
+"""Numbers with their nouns and units."""
 
 from __future__ import annotations
 
@@ -12,3 +12,11 @@ def counted(number: int, noun: str, plural: str = "") -> str:
         plural: The noun in the plural. Default: the singular with an s.
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def size(count: int) -> str:
+    """Bytes with a unit, such as ``12.3 GB``."""
+    for unit, factor in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"

@@ -31,12 +31,13 @@ from halcyon_api.training_run import TrainingRunSpec
 
 ASSUMED_VOCABULARY = 131_072
 _TIKTOKEN_VOCABULARIES = {"gpt2": 50_257, "r50k_base": 50_257, "p50k_base": 50_281, "cl100k_base": 100_277, "o200k_base": 200_019}
-_BYTES = {"float32": 4, "bfloat16": 2}
+WIDTHS = {"float32": 4, "bfloat16": 2}
+"""Bytes of a number of each type."""
 
 
-def model_shape(spec: TrainingRunSpec) -> ModelShape:
-    """The shape of a run's model, with the vocabulary of its document, or `ASSUMED_VOCABULARY`."""
-    vocabulary = -(-document_vocabulary(spec.tokenizer) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+def model_shape(spec: TrainingRunSpec, unknown_vocabulary: int = ASSUMED_VOCABULARY) -> ModelShape:
+    """The shape of a run's model, with the vocabulary of its document; `unknown_vocabulary` tokens if only the tokenizer's file says."""
+    vocabulary = -(-document_vocabulary(spec.tokenizer, unknown_vocabulary) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     return spec.model.shape(vocabulary, spec.trainer.longest_sequence)
 
 
@@ -94,19 +95,6 @@ def pinned(spec: TrainingRunSpec, recorded: ResolvedMesh | None = None) -> Train
     return spec.model_copy(update={"mesh": MeshSpec() if plain else MeshSpec(ici=axes)})
 
 
-def least_memory(spec: TrainingRunSpec) -> int:
-    """Minimum bytes of the parameters, of the reference model, and, for task train, of optimizer state and average, summed over all
-    devices that share them.
-    """
-    precision = spec.trainer.precision
-    stored, moments = _BYTES[precision.parameters], spec.optimizer.least_moments * _BYTES[precision.moments]
-    if spec.adapter is not None:  # frozen parameters have no moments
-        moments = 0
-    reference = _reference_bytes(spec)
-    bytes_each = {"train": stored + moments + _average_bytes(spec) + reference, "evaluate": stored + reference, "data": 0}[spec.task]
-    return bytes_each * model_shape(spec).parameters
-
-
 def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
     """Whether a device has room for all parameters and a float32 sum of their gradients, in addition to its share of the state.
 
@@ -119,9 +107,9 @@ def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
         tensor: Devices that share the gathered parameters.
     """
     memory_bytes = TABLE[spec.accelerator.type].memory_bytes
-    stored = _BYTES[spec.trainer.precision.parameters]
-    sums = _BYTES["float32"] if spec.adapter is None else 0
-    needed = model_shape(spec).parameters * (_state_bytes(spec) + (stored + sums + _reference_bytes(spec)) * fsdp)
+    stored = WIDTHS[spec.trainer.precision.parameters]
+    sums = WIDTHS["float32"] if spec.adapter is None else 0
+    needed = model_shape(spec).parameters * (_state_bytes(spec) + (stored + sums + reference_bytes(spec)) * fsdp)
     return memory_bytes is not None and 4 * needed <= 3 * memory_bytes * fsdp * tensor
 
 
@@ -132,28 +120,28 @@ def _state_bytes(spec: TrainingRunSpec) -> int:
     """
     precision = spec.trainer.precision
     if spec.adapter is not None:
-        return _BYTES[precision.parameters]
-    moments = spec.optimizer.usual_moments * _BYTES[precision.moments]
-    return 2 * _BYTES[precision.parameters] + moments + _average_bytes(spec) + _reference_bytes(spec)
+        return WIDTHS[precision.parameters]
+    moments = spec.optimizer.usual_moments * WIDTHS[precision.moments]
+    return 2 * WIDTHS[precision.parameters] + moments + average_bytes(spec) + reference_bytes(spec)
 
 
-def _reference_bytes(spec: TrainingRunSpec) -> int:
+def reference_bytes(spec: TrainingRunSpec) -> int:
     """Bytes per parameter of the models that ``spec.objective`` keeps beside the trained one, in the type of the parameters."""
     copies = has_reference_copy(spec) + (spec.objective.policy is not None and spec.objective.policy.has_sampler)
-    return copies * _BYTES[spec.trainer.precision.parameters]
+    return copies * WIDTHS[spec.trainer.precision.parameters]
 
 
-def _average_bytes(spec: TrainingRunSpec) -> int:
+def average_bytes(spec: TrainingRunSpec) -> int:
     """Bytes per parameter of ``spec.average``: a moving average is float32, the last models have the type of the parameters."""
     if spec.average is None:
         return 0
     last = spec.average.last_k
-    return _BYTES["float32"] if last is None else last.models * _BYTES[spec.trainer.precision.parameters]
+    return WIDTHS["float32"] if last is None else last.models * WIDTHS[spec.trainer.precision.parameters]
 
 
 def _suggested(spec: TrainingRunSpec, topology: Topology) -> IciAxes:
     precision = spec.trainer.precision
-    stored, computed = _BYTES[precision.parameters], _BYTES[precision.compute]
+    stored, computed = WIDTHS[precision.parameters], WIDTHS[precision.compute]
     return suggest_axes(
         model_shape(spec),
         state_bytes=_state_bytes(spec),
@@ -164,10 +152,10 @@ def _suggested(spec: TrainingRunSpec, topology: Topology) -> IciAxes:
     )
 
 
-def document_vocabulary(tokenizer: TokenizerSpec) -> int:
-    """Number of tokens of a document's tokenizer; `ASSUMED_VOCABULARY` if only its file says."""
+def document_vocabulary(tokenizer: TokenizerSpec, unknown: int = ASSUMED_VOCABULARY) -> int:
+    """Number of tokens of a document's tokenizer; `unknown` if only its file says."""
     if tokenizer.byte is not None:
         return 259
     if tokenizer.bpe is not None:
         return tokenizer.bpe.vocab_size
-    return _TIKTOKEN_VOCABULARIES[tokenizer.tiktoken.encoding] if tokenizer.tiktoken is not None else ASSUMED_VOCABULARY
+    return _TIKTOKEN_VOCABULARIES[tokenizer.tiktoken.encoding] if tokenizer.tiktoken is not None else unknown

@@ -87,6 +87,7 @@ class Progress(ReportModel):
     load_balance_loss: float | None = Field(
         default=None, description="Models with experts: mean balance loss of the routers; 1 if every expert gets the same number of tokens."
     )
+    z_loss: float | None = Field(default=None, description="Objective `nextToken` with `zLoss`: mean z-loss, without its weight.")
     router_z_loss: float | None = Field(default=None, description="Models with experts: mean z-loss of the routers.")
     expert_load_max: float | None = Field(
         default=None, description="Models with experts: tokens of the busiest expert of any layer, divided by the mean of its layer."

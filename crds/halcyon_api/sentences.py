@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
 from halcyon_api.spec.objective import REWARD_PATTERN
@@ -66,6 +66,19 @@ def sentences(model: type[BaseModel], faults: Sequence[Mapping[str, Any]]) -> li
     # A required field with a misspelt name is one error, not two.
     shown = [fault for fault in faults if fault["type"] != "missing" or fault["loc"] not in meant.values()]
     return [_sentence(_name(fault["loc"]), _what(model, fault, meant.get(fault["loc"]))) for fault in shown]
+
+
+def first_fault(error: ValidationError, whole: str = "") -> str:
+    """The first fault of a value as ``field: what``.
+
+    Args:
+        error: The error.
+        whole: Names the whole value, for a fault of several fields together. Empty: such a fault is given without a field.
+    """
+    fault = error.errors()[0]
+    field = ".".join(map(str, fault["loc"])) or whole
+    what = fault["msg"].removeprefix("Value error, ")
+    return f"{field}: {what}" if field else what
 
 
 def _sentence(name: str, what: str) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from halcyon_api.axes import AXES, splitting
 from halcyon_api.elastic import microbatches_on, usable_slices, wanted_slices
-from halcyon_api.mesh import least_memory, model_shape, run_mesh
+from halcyon_api.memory import memory_problem
+from halcyon_api.mesh import model_shape, run_mesh
 from halcyon_api.objectives import objective_problems
 from halcyon_api.schedules import schedule_problems
 from halcyon_api.spec.accelerator import Topology
@@ -162,19 +163,10 @@ def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
 
 
 def _memory_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
-    """Parameters and optimizer state alone must fit into the memory of a device."""
-    row = spec.accelerator.row
-    least = least_memory(spec) // mesh.parameter_shards
-    if row.memory_bytes is None or least <= row.memory_bytes:
-        return ()
-    what = "parameters and optimizer state" if spec.task == "train" else "parameters"
-    return (
-        Problem(
-            "spec.accelerator.topology",
-            f"{what} alone take {least / 1e9:.0f} GB of each device, which has {row.memory_bytes / 1e9:.0f} GB; "
-            "choose a larger topology, or a larger fsdp axis of the mesh",
-        ),
-    )
+    """The run must fit into the memory of a device, where the type of the accelerator says how large it is."""
+    available = spec.accelerator.row.memory_bytes
+    found = None if available is None else memory_problem(spec, mesh, available, devices=1, where="each device")
+    return () if found is None else (Problem(*found),)
 
 
 def _elastic_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:

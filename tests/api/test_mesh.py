@@ -165,8 +165,8 @@ def test_an_older_mesh_on_record_has_no_context_axis() -> None:
 
 def test_a_model_that_cannot_fit_is_refused() -> None:
     (problem,) = find_problems(spec({"type": "v5e", "topology": "2x2"}, LLAMA_8B))
-    assert problem.field == "spec.accelerator.topology"
-    assert "take 24 GB of each device, which has 17 GB; choose a larger topology" in str(problem)
+    assert problem.field == "spec.model.llama"
+    assert problem.message.endswith("each device has 17.2 GB; choose a smaller model, or a topology with more memory")
     assert find_problems(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B)) == ()
     assert find_problems(spec({"type": "cpu", "topology": "1x4"}, LLAMA_8B)) == (), "the memory of a CPU device is not known"
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.mesh import least_memory
 from halcyon_api.training_run import InvalidRun, TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
@@ -139,10 +138,3 @@ def test_what_does_not_fit_is_one_sentence(objective: dict[str, Any], form: dict
 def test_the_schema_of_objectives(objective: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidRun, match=re.escape(sentence)):
         spec_of(objective, PAIRS)
-
-
-def test_a_reference_takes_the_memory_of_the_parameters_once_more() -> None:
-    with_copy, without = (spec_of(objective, PAIRS, spec__from=BASE) for objective in (DPO, SIMPO))
-    assert least_memory(with_copy) * 3 == least_memory(without) * 4
-    adapter = spec_of(DPO, PAIRS, spec__from=BASE, spec__adapter={"lora": {}})
-    assert least_memory(adapter) * 3 == least_memory(without)

@@ -3,11 +3,12 @@
 No part waits for a device: processors and memory limit the speed of the loader. The seek is in a mixture of 10**12 tokens with simulated
 ledgers, which list all shards but have no data.
 
-    python tests/bench/bench_data.py
+    python tests/bench/bench_data.py [--batch 1024] [--length 4096] [--tokens 1000000000000]
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import tempfile
 import time
@@ -51,7 +52,8 @@ def tokens_of(dataset: Dataset) -> str:
     return f"{tokens / 1e6:.1f} M tokens, {documents} documents"
 
 
-def opening(root: Path) -> None:
+def opening(root: Path, options: argparse.Namespace) -> None:
+    del options
     began = time.perf_counter()
     dataset = open_dataset(spec_of(root))
     print(f"tokenize the standard library and open it ({tokens_of(dataset)}): {time.perf_counter() - began:.2f} s")
@@ -59,12 +61,15 @@ def opening(root: Path) -> None:
     print(f"open it from the cache, files compared: {seconds * 1e3:.0f} ms")
 
 
-def loading(root: Path) -> None:
+def loading(root: Path, options: argparse.Namespace) -> None:
     """Batches one after another, with all threads and made ahead, from the second on; then the examples of one batch alone."""
-    for batch_size, length, devices, segments in ((16, 256, 2, True), (1024, 4096, 1, False), (1024, 4096, 1, True)):
+    for batch_size, length, devices, segments in (
+        (16, 256, 2, True),
+        *((options.batch, options.length, 1, segments) for segments in (False, True)),
+    ):
         sharding = NamedSharding(Mesh(np.array(jax.devices()[:devices]), ("fsdp",)), PartitionSpec(None, "fsdp"))
         dataset = open_dataset(spec_of(root, batchSize=batch_size, sequenceLength=length))
-        steps = max(16, 2**22 // (batch_size * length) * 2)
+        steps = max(16, options.batch * options.length // (batch_size * length) * 2)
 
         def load(dataset: Dataset = dataset, sharding: NamedSharding = sharding, segments: bool = segments, steps: int = steps) -> float:
             with Loader(
@@ -99,17 +104,19 @@ def pretended(tokens: int, shard_tokens: int = 2**26) -> Ledger:
     return Ledger(identity={}, token_type="uint16", files=(), shards=tuple(shards), finished=True)  # noqa: S106
 
 
-def seeking(root: Path) -> None:
-    """Find the examples of a distant step, in batches of 1024 × 4096 from eight sources."""
+def seeking(root: Path, options: argparse.Namespace) -> None:
+    """Find the examples of a distant step, in large batches from eight sources."""
     weights = [50, 20, 10, 8, 5, 4, 2, 1]
     sources = [{"name": f"s{number}", "text": {"paths": ["/none"]}, "weight": weight} for number, weight in enumerate(weights)]
-    spec = spec_of(root, sources, batchSize=1024, sequenceLength=4096)
+    spec = spec_of(root, sources, batchSize=options.batch, sequenceLength=options.length)
     store: Store = cache_store(spec)
-    caches = Caches(BYTE, {f"s{number}": pretended(10**12 * weight // 100) for number, weight in enumerate(weights)})
+    caches = Caches(BYTE, {f"s{number}": pretended(options.tokens * weight // 100) for number, weight in enumerate(weights)})
     shards = sum(len(ledger.shards) for ledger in caches.ledgers.values())
     began = time.perf_counter()
     dataset = dataset_of(spec, store, caches)
-    print(f"open a mixture of 10**12 tokens, 8 sources, {shards} shards (simulated): {(time.perf_counter() - began) * 1e3:.0f} ms")
+    print(
+        f"open a mixture of {options.tokens:,} tokens, 8 sources, {shards} shards (simulated): {(time.perf_counter() - began) * 1e3:.0f} ms"
+    )
     steps = np.random.default_rng(0).integers(0, 10**6, 200).tolist()
     durations: list[float] = []
     for step in steps:
@@ -139,11 +146,15 @@ def reporting() -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name, default in (("batch", 1024), ("length", 4096), ("tokens", 10**12)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
     with tempfile.TemporaryDirectory() as root:
         for part in (opening, loading, seeking):
-            part(Path(root))
+            part(Path(root), options)
     reporting()
 
 

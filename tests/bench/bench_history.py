@@ -1,6 +1,6 @@
 """What the history costs a training: the time of the loop for each step, and the processor time of the thread.
 
-    python -m tests.bench.bench_history [--steps 200000]
+    python tests/bench/bench_history.py [--steps 200000]
 
 A step of 100 ms may lose 0.5 ms to it. The bench records as fast as the queue takes the rows, with flushes and merges on a local disk.
 """
@@ -8,12 +8,15 @@ A step of 100 ms may lose 0.5 ms to it. The bench records as fast as the queue t
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 from halcyon.history.background import STEPS_WAITING, Row
 from halcyon.history.reading import read_history
+
+sys.path.append(str(Path(__file__).parents[2]))
 from tests.trainer.history.rows import Recorder, group, root
 
 

@@ -52,7 +52,7 @@ class NoSaves:
     def finish(self) -> None:
         return None
 
-    def save(self, step: int, state: Any, position: Any) -> None:
+    def save(self, step: int, state: Any, position: Any, evaluation: Any = None) -> None:
         return None
 
     def should_save(self, step: int) -> bool:

@@ -23,7 +23,7 @@ from halcyon.training.compilation import compiler_options
 
 def blocks_loss(features: Any, head: Any, targets: Any, weights: Any) -> jax.Array:
     """Halcyon's loss."""
-    return cross_entropy(features, head, targets, weights, Softmax(head.axes[0], head.axes[1]))
+    return cross_entropy(features, head, targets, weights, Softmax(head.axes[0], head.axes[1])).total
 
 
 def plain_loss(features: Any, head: Any, targets: Any, weights: Any) -> jax.Array:

@@ -208,13 +208,14 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--characters", type=float, default=100e6)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--vocabulary", type=int, default=32_768)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--act", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.act:
         act(options.act)
         return
-    bpe = json.dumps({"bpe": {"vocabSize": 32_768, "sampleBytes": 2**24}})
+    bpe = json.dumps({"bpe": {"vocabSize": options.vocabulary, "sampleBytes": 2**24}})
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
         path = base / "corpus.jsonl.gz"

@@ -3,11 +3,12 @@
 All of it together must cost less than a tenth of tokenizing. The serial part (the parent's) is shown separately, because more workers do
 not shorten it. The chosen libraries are compared with the ones that they replace.
 
-python tests/bench/bench_sources.py
+python tests/bench/bench_sources.py [--megabytes 96]
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import multiprocessing
@@ -34,7 +35,6 @@ from halcyon.tokenizer.bpe import train_bpe
 from halcyon_api.spec.sources import DataSourceSpec, JsonlSourceSpec, ParquetSourceSpec, StdlibSourceSpec
 
 ACCESS = Access()
-TEXT_BYTES = 96 * 10**6
 TOKENIZING_MB_PER_SECOND = (15, 25, 40)
 
 
@@ -50,13 +50,13 @@ class _NoTokens:
         return [self._ids[: len(text) // 4] for text in texts]
 
 
-def corpus() -> list[str]:
+def corpus(wanted_bytes: int) -> list[str]:
     """Documents of a few kilobytes: the standard library's text, cut and repeated."""
     source = DataSourceSpec(name="stdlib", stdlib=StdlibSourceSpec())
     rows = [row for piece in pieces(source, list_files(source, ACCESS), ACCESS) for row in read_piece(piece, ACCESS)]
     text = b"\n".join(row.value for row in rows if isinstance(row.value, bytes)).decode(errors="replace")
     size, documents, start = 0, [], 0
-    while size < TEXT_BYTES:
+    while size < wanted_bytes:
         length = 500 + (start * 2654435761) % 6000
         documents.append(text[start % len(text) :][:length])
         size, start = size + len(documents[-1].encode()), start + length
@@ -147,8 +147,11 @@ def tokenizing(documents: list[str]) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--megabytes", type=float, default=96)
+    options = parser.parse_args()
     print(f"memory kept: {keep_freed_memory()}")
-    documents = corpus()
+    documents = corpus(int(options.megabytes * 1e6))
     size_bytes = sum(len(text.encode()) for text in documents)
     print(f"tokenizing (BPE of 8192 trained here): {tokenizing(documents):.1f} MB/s a core")
     print(f"{len(documents)} documents, {size_bytes / 1e6:.0f} MB of text; MB of text a second of one core")

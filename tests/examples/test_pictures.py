@@ -28,6 +28,13 @@ def test_a_picture_can_be_drawn_and_is_small(path: Path) -> None:
     assert path.stat().st_size < LARGEST_BYTES
 
 
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.name)
+def test_a_picture_makes_no_request(path: Path) -> None:
+    """A reader's browser asks no other host for a font, an image or a style."""
+    text = path.read_text()
+    assert re.findall(r"url\(\s*[\"']?(?!#)[^)]*\)|@import[^;]*|(?:href|src)\s*=\s*[\"'](?!#)[^\"']*", text) == []
+
+
 @pytest.mark.parametrize("path", SCREENS, ids=lambda path: path.name)
 def test_a_picture_of_a_screen_is_a_small_png(path: Path) -> None:
     content = path.read_bytes()

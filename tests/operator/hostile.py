@@ -119,6 +119,7 @@ PROGRESS: dict[str, Any] = {"step": 10, "steps": 300, "tokens": 2560, "loss": 2.
     "saveIntervalSeconds": 60.0,
     "exportedStep": 10,
     "loadBalanceLoss": 1.1,
+    "zLoss": 20.5,
     "routerZLoss": 0.2,
     "preferenceAccuracy": 0.5,
     "rewardMargin": 0.1,

@@ -8,6 +8,7 @@ Names for library users:
 - `build_objective`: the loss, from the spec of a run.
 - `load` and `logits`: a model from a checkpoint root or from the files of Hugging Face, and what it computes.
 - `generate` and `Completion`: text for prompts.
+- `file_tensors`: parameters or gradients by the names that they have in an exported file.
 - `train`, `Hooks` and `Trained`: a complete training in this process, from a run document to the last commit.
 - `StepView`: what a hook inside the compiled step sees.
 - `resolve_context`: a run document with its place on this machine.
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from halcyon.context import resolve_context
+    from halcyon.huggingface.file_tensors import file_tensors
     from halcyon.inference import Completion, generate
     from halcyon.loading import load, logits
     from halcyon.models import Inputs, Outputs, build_model
@@ -39,6 +41,7 @@ _MODULES = {
     "build_model": "halcyon.models",
     "build_objective": "halcyon.objectives",
     "build_optimizer": "halcyon.optim",
+    "file_tensors": "halcyon.huggingface.file_tensors",
     "generate": "halcyon.inference",
     "learning_rate": "halcyon.optim",
     "load": "halcyon.loading",
@@ -58,6 +61,7 @@ __all__ = [
     "build_model",
     "build_objective",
     "build_optimizer",
+    "file_tensors",
     "generate",
     "learning_rate",
     "load",

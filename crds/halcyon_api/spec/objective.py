@@ -12,6 +12,10 @@ from halcyon_api.base import ApiModel, OneOf
 class NextTokenSpec(ApiModel):
     """Cross entropy of the next token, in nats, over all tokens with a loss weight."""
 
+    z_loss: float = Field(
+        default=0.0, ge=0, le=1000, description="Weight of the squared logarithm of the softmax's denominator (Chowdhery et al. 2022)."
+    )
+
 
 class FinetuneSpec(ApiModel):
     """Cross entropy of the assistant's tokens, in nats. Rows hold whole conversations, packed by best fit and padded."""
@@ -64,6 +68,9 @@ class PreferenceSpec(OneOf):
         return self.dpo is not None or self.ipo is not None
 
 
+Advantage = Literal["standardized", "centred"]
+Deviation = Literal["population", "sample"]
+
 REWARD_PATTERN = r"^(gsm8k|spellingBee|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
 
 
@@ -76,9 +83,14 @@ class PolicySpec(ApiModel):
     group_size: Annotated[int, Field(ge=2, le=1024)] = Field(default=8, description="Answers to each prompt.")
     max_tokens: Annotated[int, Field(ge=1, le=1_048_576)] = Field(default=256, description="Maximum tokens of an answer.")
     temperature: float = Field(default=1.0, gt=0, le=100, description="Of sampling and loss.")
-    advantage: Literal["standardized", "centred"] = Field(
+    advantage: Advantage = Field(
         default="standardized", description="Reward minus the mean of its group; `standardized`: divided by the deviation."
     )
+    deviation: Deviation = Field(
+        default="population",
+        description="Of n rewards, with the divisor n (`population`) or n - 1 (`sample`); Shao et al. (2024, 4.1.2) name none.",
+    )
+    deviation_epsilon: float = Field(default=1e-6, ge=0, le=1000, description="Added to the deviation.")
     normalization: Literal["token", "sequence", "constant"] = Field(
         default="token", description="Mean over tokens (DAPO), over answers (GRPO), or sum / `maxTokens` (Dr. GRPO)."
     )

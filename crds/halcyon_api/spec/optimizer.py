@@ -37,6 +37,7 @@ MOMENTS = {
     "normuon": 1,
     "muonH": 1,
     "scion": 1,
+    "muonAdamw": 1,
     "kron": 3,
     "soap": 6,
     "soapMuon": 6,

@@ -149,7 +149,7 @@ def _step_of(rule: Rule, observed: Observed, status: TrainingRunStatus, spec: Tr
     avoided = current_avoided(placement.avoided, spec.recovery.bad_nodes, now)
     waited = f"pods have found no node for {seconds_between(placement.waiting_since, now):.0f} s"
     match rule.action:
-        case "stop":
+        case "stop" if rule.reason:
             return Stall(rule.reason, _stop_message(rule, status, spec, observed.run.name))
         case "smaller" if (slices := smaller(observed, status, spec)) is not None:
             return _resize(status, spec, slices, waited, now)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import get_args
+from typing import Literal, get_args
 
 from halcyon_api.status import Condition, ConditionType, Phase, TrainingRunStatus
+from halcyon_operator.model.reasons import StallReason
 from halcyon_operator.model.untrusted import stamp, text
 
 MAX_MESSAGE = 2048
@@ -45,14 +46,14 @@ class Description:
     phase: Phase
     reason: str
     message: str
-    stalled: str = ""
+    stalled: StallReason | Literal[""] = ""
     """Reason why nothing happens until a user changes something; empty: the run continues without a user."""
     stalled_message: str = ""
     pending: str = ""
     """Reason of a change that waits for a checkpoint while the run trains: `EDIT_PENDING` or `RESTART_PENDING`; empty: none waits."""
 
 
-def stalled(reason: str, message: str) -> Description:
+def stalled(reason: StallReason, message: str) -> Description:
     """The description of a run that continues only after a user changes something."""
     return Description("Failed", reason, message, stalled=reason, stalled_message=message)
 

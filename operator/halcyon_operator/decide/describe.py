@@ -16,6 +16,7 @@ from halcyon_operator.decide.restart_requests import restart_waits
 from halcyon_operator.model.endings import conclude
 from halcyon_operator.model.history import entry_of
 from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.model.reasons import stall_reason
 from halcyon_operator.model.untrusted import moment, stamp
 from halcyon_operator.model.views import HeadUnreachable, JobSetView, Observed, PodView
 
@@ -125,7 +126,7 @@ def recorded_description(status: TrainingRunStatus) -> Description:
     stalled, ready = status.condition("Stalled"), status.condition("Ready")
     reason, message = (ready.reason, ready.message) if ready is not None else (status.phase, "")
     if stalled is not None and stalled.status == "True":
-        return Description(status.phase, reason, message, stalled.reason, stalled.message)
+        return Description(status.phase, reason, message, stall_reason(stalled.reason), stalled.message)
     return Description(status.phase, reason, message)
 
 

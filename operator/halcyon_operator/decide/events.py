@@ -11,6 +11,7 @@ from halcyon_operator.model.decision import Event
 from halcyon_operator.model.endings import GroupEnd
 from halcyon_operator.model.history import entry_of
 from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.model.reasons import stall_reason
 
 
 def attempt_started(status: TrainingRunStatus) -> tuple[Event, ...]:
@@ -59,10 +60,9 @@ def state_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[
     """The events when the run reaches a state that users wait for or must act on."""
     found: list[Event] = []
     stalled, was = after.condition("Stalled"), before.condition("Stalled")
-    if stalled is not None and stalled.status == "True" and (was is None or (was.status, was.reason) != ("True", stalled.reason)):
-        found.append(
-            Event("Warning", stalled.reason, stalled.message, f"stalled/{after.observed_generation}/{after.attempt}/{stalled.reason}")
-        )
+    reason = stall_reason(stalled.reason) if stalled is not None and stalled.status == "True" else ""
+    if stalled is not None and reason and (was is None or (was.status, was.reason) != ("True", reason)):
+        found.append(Event("Warning", reason, stalled.message, f"stalled/{after.observed_generation}/{after.attempt}/{reason}"))
     if after.phase != before.phase and after.phase in ("Succeeded", "Suspended"):
         condition = after.condition("Ready")
         message = condition.message if condition is not None else after.phase

@@ -6,7 +6,9 @@ is found by following `spec.after` from run to run; only runs that have not begu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from halcyon_operator.model.reasons import StallReason
 from halcyon_operator.model.views import Prerequisite
 
 
@@ -15,7 +17,7 @@ class UnmetPrerequisite:
     """Why a run cannot begin yet."""
 
     message: str
-    reason: str = ""
+    reason: StallReason | Literal[""] = ""
     """Reason of `Stalled` if a user must act; empty: the run only waits."""
 
 

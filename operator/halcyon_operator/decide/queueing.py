@@ -18,6 +18,7 @@ from halcyon_operator.model.decision import Event
 from halcyon_operator.model.endings import GroupEnd, conclude
 from halcyon_operator.model.history import entry_of, present_group
 from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.model.reasons import stall_reason
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp, text
 from halcyon_operator.model.views import JobSetView, Observed, PodView
 from halcyon_operator.model.workload import NoKueue, NoWorkload, WorkloadReading, WorkloadUnread, WorkloadView
@@ -100,9 +101,10 @@ def describe_queued(observed: Observed, status: TrainingRunStatus, jobset: JobSe
     queue, group = status.queue or QueueStatus(name=jobset.queue), ProcessGroup(status.attempt, jobset.restarts)
     if had_processes(observed, status, group) and _pods_of(observed, group):
         return Description("Restarting", "QueueEvicted", f"{evicted_sentence(queue)}; its processes save and exit")
-    reason, why, stuck = _why(observed.workload, jobset, seconds_between(queue.waiting_since, now), now)
+    reason, why = _why(observed.workload, jobset, seconds_between(queue.waiting_since, now), now)
     message = f"waiting in queue {queue.name} since {queue.waiting_since or stamp(now)}: {why}"
-    return Description("Queued", reason, message, reason if stuck else "", message if stuck else "")
+    stalled = stall_reason(reason)
+    return Description("Queued", reason, message, stalled, message if stalled else "")
 
 
 def queue_changed(before: TrainingRunStatus, after: TrainingRunStatus, now: datetime) -> tuple[Event, ...]:
@@ -145,48 +147,48 @@ def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView,
     )
 
 
-def _why(reading: WorkloadReading | None, jobset: JobSetView, waited_seconds: float, now: datetime) -> tuple[str, str, bool]:
-    """Reason and clause about what a run waits for, and whether the wait needs a user."""
+def _why(reading: WorkloadReading | None, jobset: JobSetView, waited_seconds: float, now: datetime) -> tuple[str, str]:
+    """Reason and clause about what a run waits for. A reason that is a `StallReason` needs a user."""
     match reading:
         case NoKueue():
             why = "the cluster does not serve Kueue's Workloads (kueue.x-k8s.io/v1beta2); install Kueue, or leave scheduling.queue out"
-            return "KueueMissing", why, True
+            return "KueueMissing", why
         case NoWorkload() if waited_seconds > TAKEN_UP_SECONDS:
             why = (
                 f"Kueue has made no Workload for JobSet {jobset.name}; see that it runs, that jobset.x-k8s.io/jobset is among its "
                 "integrations, and that it manages this namespace"
             )
-            return "WaitingForKueue", why, False
+            return "WaitingForKueue", why
         case NoWorkload():
-            return "WaitingForKueue", f"Kueue has not created a Workload yet for JobSet {jobset.name}", False
+            return "WaitingForKueue", f"Kueue has not created a Workload yet for JobSet {jobset.name}"
         case WorkloadView():
             return _of_workload(reading, now)
         case _:
             because = f" ({reading.reason})" if isinstance(reading, WorkloadUnread) else ""
             why = f"the reason is in its Workload, which the operator does not read{because}"
-            return "WaitingForQuota", f"{why}: kubectl describe workloads --selector kueue.x-k8s.io/job-uid={jobset.uid}", False
+            return "WaitingForQuota", f"{why}: kubectl describe workloads --selector kueue.x-k8s.io/job-uid={jobset.uid}"
 
 
-def _of_workload(seen: WorkloadView, now: datetime) -> tuple[str, str, bool]:
+def _of_workload(seen: WorkloadView, now: datetime) -> tuple[str, str]:
     if seen.finished is not None:
         why = f"Kueue does not start it, {seen.finished.reason}: {seen.finished.message}; fix what it names, then edit the run"
-        return "QueueRefused", why, True
+        return "QueueRefused", why
     if not seen.active:
         after = f" after {seen.evicted.reason}: {seen.evicted.message}" if seen.evicted is not None else ""
         why = f"Workload {seen.name} is deactivated{after}; set its spec.active to true, or suspend the run and resume it"
-        return "QueueDeactivated", why, True
+        return "QueueDeactivated", why
     if seen.admitted:
-        return "Admitted", "it is admitted, and about to start", False
+        return "Admitted", "it is admitted, and about to start"
     if seen.requeue_at is not None and seen.requeue_at > now:
         after = f", after {seen.evicted.reason}: {seen.evicted.message}" if seen.evicted is not None else ""
-        return "WaitingToRequeue", f"it is queued again at {stamp(seen.requeue_at)}{after}", False
+        return "WaitingToRequeue", f"it is queued again at {stamp(seen.requeue_at)}{after}"
     if seen.unreserved is None:
         pending = [check for check in seen.checks if check.state != "Ready"]
         states = "; ".join(f"{check.name} is {check.state}" + (f": {check.message}" if check.message else "") for check in pending)
         where = f"quota is reserved in ClusterQueue {seen.cluster_queue}"
-        return "WaitingForAdmissionCheck", f"{where}; {states}" if states else where, False
+        return "WaitingForAdmissionCheck", f"{where}; {states}" if states else where
     missing = seen.unreserved
     if missing.reason == "Inadmissible":
         why = f"{missing.message}; correct scheduling.queue.name, or have the queue's owner fix it"
-        return "QueueInadmissible", why, False
-    return "WaitingForQuota", missing.message or "Kueue does not report what is missing; other runs may be before it", False
+        return "QueueInadmissible", why
+    return "WaitingForQuota", missing.message or "Kueue does not report what is missing; other runs may be before it"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from halcyon_operator.model.causes import EndCause, causes_of
+from halcyon_operator.model.reasons import StallReason
 
 Cause = EndCause | Literal["none"]
 """Why the last process group ended, until the next one trains; `none` while one trains, and before the first group."""
@@ -80,7 +81,7 @@ class Rule:
     node: Node | None = None
     capacity: Capacity | None = None
     edit: Edit | None = None
-    reason: str = ""
+    reason: StallReason | Literal[""] = ""
     """Reason of `Stalled`, for rows that stop."""
 
     def matches(self, facts: RecoveryFacts) -> bool:
@@ -111,7 +112,7 @@ ENDED: tuple[EndCause, ...] = (*FAILURES, *FREE, *OWN, "fenced")
 """Causes after which the run continues."""
 
 RULES: tuple[Rule, ...] = (
-    Rule(("completed",), "stop", "all steps are done", reason="Succeeded"),
+    Rule(("completed",), "wait", "all steps are done"),
     Rule(("badConfiguration",), "stop", "the same would happen again", reason="BadConfiguration"),
     Rule(("runChanged",), "stop", "the checkpoint does not fit the run", reason="RunChanged"),
     Rule(("noValidCheckpoint",), "stop", "a run never starts again from step 0 silently", reason="NoValidCheckpoint"),
@@ -143,7 +144,7 @@ RULES: tuple[Rule, ...] = (
 )
 """Read from top to bottom: the first rule that matches decides."""
 
-STICKY_REASONS: frozenset[str] = frozenset(rule.reason for rule in RULES if rule.reason) - {"Succeeded"}
+STICKY_REASONS: frozenset[StallReason] = frozenset(rule.reason for rule in RULES if rule.reason)
 """Reasons of a stalled run that hold until the spec is edited or a restart is requested."""
 
 

@@ -1,6 +1,7 @@
 """The reference page of recovery decisions: ``python -m halcyon_operator.decide.recovery_reference > docs/reference/recovery.md``.
 
-It is generated from the table that the operator itself uses; a test compares the committed page with it.
+It is generated from the table that the operator itself uses, and from the rows of `halcyon_operator.decide.precedence`; a test compares the
+committed page with it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import sys
 
 from pydantic.alias_generators import to_camel
 
+from halcyon_operator.decide.precedence import AFTER_ATTEMPT, BEFORE, Question
 from halcyon_operator.decide.recovery import ACTIONS, CAPACITIES, RULES, Rule
 from halcyon_operator.model.causes import ENDS, End
 
@@ -17,8 +19,18 @@ _HEAD = """\
 
 <!-- Made by `python -m halcyon_operator.decide.recovery_reference`; do not edit. -->
 
-The operator decides by this table, from top to bottom: the first row that matches gives the action. An empty cell matches any value. The
+The operator decides by the three tables of this page, each from top to bottom: the first row that matches gives the action. The
 [operator's reference](operator.md) describes how each cause is found, the [guide](../guides/recovery.md) what it means for your run.
+
+## Before the causes
+
+These cases come first, whatever ended the last process group.
+
+{before}
+
+## By cause
+
+While the run has a JobSet and no row above matches, this table decides. An empty cell matches any value.
 
 | facts | |
 |---|---|
@@ -30,12 +42,17 @@ The operator decides by this table, from top to bottom: the first row that match
 | capacity | see below |
 """
 
+_AFTER_ATTEMPT = """\
+## After an attempt
+
+When an attempt has ended and its JobSet is deleted, or before the first one, these cases decide.
+"""
 
 _CAUSES = """\
 ## Causes
 
 The codes and names of each cause of an end. The budget is the cost of the end: `failure` counts against `recovery.maxRestarts`, `free` and
-`operator` do not count, `store` means a pause, `final` stops the run; for `other` see the table above.
+`operator` do not count, `store` means a pause, `final` stops the run; for `other` see the tables above.
 
 | cause | exit code | budget | counter in `status.restarts` | reason of the event |
 |---|---|---|---|---|"""
@@ -43,15 +60,19 @@ The codes and names of each cause of an end. The budget is the cost of the end: 
 
 def render() -> str:
     """The text of the page."""
-    parts = [_HEAD, "| capacity | |\n|---|---|"]
+    parts = [_HEAD.replace("{before}", _questions(BEFORE)), "| capacity | |\n|---|---|"]
     parts += [f"| `{name}` | {meaning} |" for name, meaning in CAPACITIES.items()]
     parts += ["\n| action | |\n|---|---|"]
     parts += [f"| **{name}** | {meaning} |" for name, meaning in ACTIONS.items()]
     parts += ["\n| cause | checkpoint | budget | node | capacity | edit | action | why |\n|---|---|---|---|---|---|---|---|"]
     parts += map(_line, RULES)
-    parts.append("\n" + _CAUSES)
+    parts += ["", _AFTER_ATTEMPT, _questions(AFTER_ATTEMPT), "", _CAUSES]
     parts += map(_cause_line, ENDS.values())
     return "\n".join(parts) + "\n"
+
+
+def _questions(rows: tuple[Question, ...]) -> str:
+    return "\n".join(["| case | what the operator does |", "|---|---|", *(f"| {row.when} | {row.then} |" for row in rows)])
 
 
 def _cause_line(row: End) -> str:

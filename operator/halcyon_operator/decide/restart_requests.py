@@ -12,6 +12,7 @@ restart."""
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from halcyon_api.maintenance import MAX_REQUEST_VALUE
 from halcyon_api.restart_status import RestartOutcome, RestartStatus
@@ -21,6 +22,7 @@ from halcyon_operator.decide.edits import lengthened
 from halcyon_operator.decide.placement import trains
 from halcyon_operator.decide.spec_hash import RETIRED
 from halcyon_operator.model.decision import Change, Event
+from halcyon_operator.model.reasons import ChangeReason
 from halcyon_operator.model.untrusted import stamp, text
 from halcyon_operator.model.views import JobSetView, Observed
 
@@ -113,7 +115,9 @@ def _has_only_new_pods(observed: Observed, status: TrainingRunStatus, jobset: Jo
     return jobset.suspended and bool(jobset.queue) and not observed.pods and not jobset.deleting and status.attempt_spec_hash != RETIRED
 
 
-def _closed(status: TrainingRunStatus, known: RestartStatus, outcome: RestartOutcome, reason: str, message: str) -> Change:
+def _closed(
+    status: TrainingRunStatus, known: RestartStatus, outcome: RestartOutcome, reason: ChangeReason | Literal[""], message: str
+) -> Change:
     update = {"restart": known.model_copy(update={"outcome": outcome})}
     events = (Event("Normal", reason, message, f"restart/{known.attempt}/{known.value}/{outcome}"),) if reason else ()
     return Change(status.model_copy(update=update), events)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from halcyon_api.placement import PlacementStatus
 from halcyon_operator.model.causes import EndCause
+from halcyon_operator.model.reasons import StallReason
 from halcyon_operator.model.views import JobSetView
 
 
@@ -92,7 +93,7 @@ class Rest:
 class Stall:
     """Nothing happens until a user acts."""
 
-    reason: str
+    reason: StallReason
     message: str
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from halcyon_api.exit_codes import ExitCode
+from halcyon_operator.model.reasons import EndReason
 
 EndCause = Literal[
     "completed",
@@ -58,7 +59,7 @@ class End:
     budget: Budget
     counter: str
     """Field of `status.restarts` that increases when another process group follows."""
-    event: str = "TrainerStopped"
+    event: EndReason = "TrainerStopped"
     """Reason of the event about the end."""
     exit_code: ExitCode | None = None
     """The exit code of a trainer that means this cause."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from halcyon_api.save_requests import SaveRequest
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.reasons import EventReason
 from halcyon_operator.model.views import Platform, RunView
 
 Manifest = dict[str, Any]
@@ -89,7 +90,7 @@ class Event:
     """A Kubernetes Event about the run. Events with the same key are posted once."""
 
     type: Literal["Normal", "Warning"]
-    reason: str
+    reason: EventReason
     message: str
     key: str
 

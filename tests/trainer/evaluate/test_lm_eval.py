@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,12 @@ import numpy as np
 import pytest
 
 import halcyon
+from halcyon.benchmarks.likelihood import Score, Span
 from halcyon.benchmarks.lm_eval_model import Requests, lm_eval_model, sampling_of, windows
 from halcyon.errors import BadConfiguration
+from halcyon.tokenizer.byte import ByteTokenizer
+from halcyon.tokenizer.definition import TokenizerDefinition
+from halcyon.tokenizer.tokenizer_json import JsonTokenizer
 from tests.trainer.huggingface.folders import GOLDENS
 
 PLACE = f"hf:{GOLDENS / 'qwen3'}"
@@ -41,12 +46,65 @@ def test_without_the_package_one_sentence_names_it(monkeypatch: pytest.MonkeyPat
         lm_eval_model(SimpleNamespace(max_position=SimpleNamespace(size=1)), SimpleNamespace())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("add_bos_token", [None, False, True])
+def test_the_beginning_token_is_where_the_harness_has_it(adds: bool, add_bos_token: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a context by the switch, else as the tokenizer does; always where there is no context."""
+    spans: list[Span] = []
+
+    def scores(asked: list[Span]) -> list[Score]:
+        spans.extend(asked)
+        return [Score(0.0, 1, False) for _ in asked]
+
+    monkeypatch.setattr("halcyon.benchmarks.lm_eval_model.Likelihoods", lambda *_, **__: SimpleNamespace(scores=scores))
+    monkeypatch.setattr(ByteTokenizer, "adds_beginning", adds)
+    model: Any = SimpleNamespace(max_position=SimpleNamespace(size=8))
+    requests = Requests(model, ByteTokenizer("f"), add_bos_token=add_bos_token)
+    requests.loglikelihood([("ab ", "c"), ("", "ab"), (" ", "a")])
+    begins = [256] if (adds if add_bos_token is None else add_bos_token) else []
+    assert [(span.tokens.tolist(), span.start) for span in spans] == [
+        ([*begins, *b"ab c"], len(begins) + 2),
+        ([256, *b"ab"], 1),
+        ([256, *b" a"], 1),
+    ]
+    spans.clear()
+    requests.loglikelihood_rolling(["ab"])
+    assert [span.tokens.tolist() for span in spans] == [[256, *b"ab"]]
+
+
+@pytest.mark.parametrize(("processor", "adds"), [(None, False), ("<|endoftext|>", True), ("a", False)])
+def test_a_file_says_whether_a_text_begins_with_the_token(processor: str | None, adds: bool) -> None:
+    """The post-processor of a tokenizer.json decides; one that adds another token does not count."""
+    vocabulary = {"a": 0, "b": 1, "<|endoftext|>": 2}
+    token = None if processor is None else {"id": processor, "ids": [vocabulary[processor]], "tokens": [processor]}
+    single = [{"SpecialToken": {"id": processor, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    document = {
+        "version": "1.0",
+        "added_tokens": [
+            {
+                "id": 2,
+                "content": "<|endoftext|>",
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+        ],
+        "post_processor": token and {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": {processor: token}},
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
+    }
+    tokenizer = JsonTokenizer(TokenizerDefinition("tokenizerJson", json.dumps(document).encode()))
+    assert tokenizer.adds_beginning is adds
+    assert tokenizer.encode("ab").tolist() == [0, 1]
+
+
 @pytest.mark.slow
 @pytest.mark.variant
 def test_requests_have_the_numbers_of_the_model() -> None:
     model, tokenizer = halcyon.load(PLACE)
     assert tokenizer is not None
-    requests = Requests(model, tokenizer)
+    requests = Requests(model, tokenizer, add_bos_token=True)
     pairs = [("a b", " c"), ("a b ", "c"), ("", "a b c"), ("Café au", " lait and more")]
     found = requests.loglikelihood(pairs)
     assert found[0] == found[1]  # the space belongs to the continuation

@@ -395,7 +395,7 @@ def broken(folder: Path, what: str) -> None:
         ("part", r"model-00001-of-00002.safetensors is missing or truncated"),
         ("config", r"config.json is no JSON"),
         ("positions", r"config.json: max_position_embeddings is 0; it must be at least 1"),
-        ("sizes", r"config.json: .*kvHeads must divide heads"),
+        ("sizes", r"config.json: kvHeads must divide heads"),
     ],
 )
 def test_a_broken_folder_is_named_and_leaves_no_checkpoint(tmp_path: Path, what: str, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""A run that cannot fit is rejected before any allocation, with the memory it needs and the memory there is; any other run is accepted."""
+"""The memory of machines; a run that cannot fit is rejected, and an unknown amount of memory rejects no run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.machine.memory import check_memory, least_need, machine_memory, memory_problem
+from halcyon.machine.memory import check_memory, machine_memory
 from halcyon_api.mesh import run_mesh
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.api.documents import document
@@ -18,36 +18,6 @@ GIB = 2**30
 
 def spec_of(**changes: Any) -> TrainingRunSpec:
     return parse_run(document(spec__accelerator={"type": "cpu", "topology": "1x1"}, **changes)).spec
-
-
-def problem(spec: TrainingRunSpec, available_bytes: int) -> str:
-    found = memory_problem(spec, run_mesh(spec), available_bytes, devices=1, where="this machine")
-    return str(found) if found is not None else ""
-
-
-def test_a_model_of_seven_billion_needs_sixteen_bytes_a_parameter() -> None:
-    seven = spec_of(spec__model={"llama": {"layers": 32, "hiddenSize": 4096, "intermediateSize": 11008, "heads": 32}})
-    assert least_need(seven, run_mesh(seven)).state_bytes == pytest.approx(16 * 6.5e9, rel=0.02)
-    words = "spec.model.llama: parameters, gradients and optimizer state take 103.8 GB at least, and this machine has 17.2 GB; "
-    assert problem(seven, 16 * GIB) == f"{words}choose a smaller model, or a topology with more memory"
-    assert not problem(seven, 1024 * GIB)
-
-
-def test_a_batch_counts_by_its_part_on_one_device_at_a_time() -> None:
-    huge: dict[str, Any] = {"spec__trainer__batchSize": 2**24}
-    assert problem(spec_of(**huge), GIB).startswith("spec.trainer.batchSize: a batch takes ")
-    assert problem(spec_of(**huge), GIB).endswith("give a smaller batchSize, or more microbatches")
-    assert not problem(spec_of(**huge, spec__trainer__microbatches=2**16), GIB)
-    assert not problem(spec_of(), GIB)
-    later = spec_of(spec__trainer__batchSchedule=[{"fromStep": 5, "batchSize": 2**24}])
-    assert problem(later, GIB).startswith("spec.trainer.batchSize")
-
-
-def test_devices_of_a_processor_share_its_memory() -> None:
-    spec = parse_run(document(spec__accelerator={"type": "cpu", "topology": "1x4"})).spec
-    need = least_need(spec, run_mesh(spec)).total_bytes
-    assert memory_problem(spec, run_mesh(spec), 3 * need, devices=4, where="this machine") is not None
-    assert memory_problem(spec, run_mesh(spec), 4 * need, devices=4, where="this machine") is None
 
 
 def test_an_unknown_amount_of_memory_rejects_no_run() -> None:

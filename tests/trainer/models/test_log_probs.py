@@ -108,7 +108,9 @@ def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(
     weights = hax.named(jnp.asarray(np.random.default_rng(1).random((8, 12)), jnp.float32), (BATCH, POSITION))
 
     def fused(features: Any, head: Any) -> jax.Array:
-        return 3.0 * cross_entropy(features, head, tokens, weights, Softmax(EMBED, VOCAB, soft_cap), z_loss=z_loss, max_logit_bytes=1000)
+        return (
+            3.0 * cross_entropy(features, head, tokens, weights, Softmax(EMBED, VOCAB, soft_cap), z_loss=z_loss, max_logit_bytes=1000).total
+        )
 
     def summed(features: Any, head: Any) -> jax.Array:
         found = token_log_probs(features, head, tokens, Softmax(EMBED, VOCAB, soft_cap), max_logit_bytes=1000)

@@ -21,6 +21,7 @@ from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.families.rope import RopeScaling
 from halcyon_api.spec.model import ModelSpec
+from tests.trainer.models.cases import FAMILIES, changed
 
 LLAMA = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2))
 TIED = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2, tie_embeddings=True))
@@ -240,6 +241,29 @@ def test_an_unknown_architecture_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "nearest"),
+    [
+        ({"architectures": ["PhiForCausalLM"], "partial_rotary_factor": 0.4}, "LlamaForCausalLM"),
+        ({"architectures": ["Phi3ForCausalLM"], "sliding_window": 2047}, "MistralForCausalLM"),
+        ({"architectures": ["PhiMoEForCausalLM"], "num_local_experts": 16, "sliding_window": 2047}, "MixtralForCausalLM"),
+        ({"architectures": ["DeepseekV2ForCausalLM"], "kv_lora_rank": 512, "n_routed_experts": 64}, "DeepseekV3ForCausalLM"),
+        ({"architectures": ["KimiForCausalLM"], "kv_lora_rank": 512, "n_routed_experts": 64}, "DeepseekV3ForCausalLM"),
+        ({"architectures": ["GPTBigCodeForCausalLM"], "n_embd": 2048}, "GPT2LMHeadModel"),
+        ({"architectures": ["XForConditionalGeneration"], "text_config": {"num_experts": 8}}, "Qwen3MoeForCausalLM"),
+        ({"architectures": ["Qwen22ForCausalLM"], "sliding_window": 4096}, "Qwen2ForCausalLM"),
+        ({"architectures": ["GptOsssForCausalLM"], "num_local_experts": 32}, "GptOssForCausalLM"),
+        ({"model_type": "phi", "num_experts": None}, "llama"),
+        ({"model_type": "olmoe", "num_experts": 64}, "qwen3_moe"),
+        ({"model_type": "mixtrall"}, "mixtral"),
+    ],
+)
+def test_the_nearest_architecture_has_the_same_parts(config: dict[str, object], nearest: str) -> None:
+    """Not the one whose name has the most letters in common, unless a few letters make the difference."""
+    with pytest.raises(BadConfiguration, match=f"the nearest that it has is {nearest}, and all are "):
+        family_of_config(ConfigReader(config))
+
+
+@pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"hidden_act": "tanh"}, 'hidden_act is "tanh", but Halcyon computes this model only with "silu" or "gelu"'),
@@ -257,3 +281,18 @@ def test_the_bytes_of_a_tensor_are_known_before_it_is_read() -> None:
     one = layout_of(LLAMA, {VOCAB: TOKENS}).tensors["lm_head.weight"]
     assert isinstance(one, FileTensor)
     assert one.size_bytes == TOKENS * 8 * 4
+
+
+@pytest.mark.parametrize("experts", [0, 6])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_gated_delta_net_is_exported_in_the_form_that_fused_projections_names(fused: bool, experts: int) -> None:
+    """The files of Qwen3-Next have two projections fused by head, those of Qwen 3.5 have four; a reader finds the field again."""
+    spec = changed(FAMILIES["qwen3.5"], fused_projections=fused, num_experts=experts, num_experts_per_tok=3)
+    family = family_of_section(spec.value)
+    expected = {(True, 0): "qwen3_next", (True, 6): "qwen3_next", (False, 0): "qwen3_5_text", (False, 6): "qwen3_5_moe_text"}
+    assert family.model_type == expected[fused, experts]
+    projections = {name.split(".linear_attn.")[1] for name in layout_of(spec, {VOCAB: TOKENS}).tensors if ".linear_attn.in_proj" in name}
+    parts = ("qkvz", "ba") if fused else ("qkv", "z", "b", "a")
+    assert projections == {f"in_proj_{part}.weight" for part in parts}
+    read = family.read(ConfigReader(family.write(spec.value, TOKENS, POSITIONS) | {"intermediate_size": 40}))
+    assert (read.fused_projections, read.num_experts) == (fused, experts)

@@ -194,9 +194,11 @@ class Kron(_WithMomentum):
 class Scion(_WithMomentum):
     """Pethick et al. 2025, algorithm 2, with the norm of one kind of parameter: ``spectral``, ``sign`` or ``rms``."""
 
-    def __init__(self, spec: Any, shared: Any, norm: str) -> None:
+    def __init__(self, spec: Any, shared: Any, norm: str, decay: float) -> None:
         super().__init__(spec, shared)
         self.norm = norm
+        self.decay = decay
+        """Of the weights, times the rate: 1 in the constrained form, which keeps them in the ball."""
 
     def step(self, weight: Any, gradient: Any, rate: float, width: int) -> Any:
         self.ahead(gradient)
@@ -209,4 +211,4 @@ class Scion(_WithMomentum):
             case _:
                 edge = self.spec.radius * self.momentum / np.sqrt(np.mean(self.momentum**2))
         rate = rate * self.spec.matrix_rate
-        return (1 - rate) * weight - rate * edge
+        return (1 - rate * self.decay) * weight - rate * edge

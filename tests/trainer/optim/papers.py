@@ -85,10 +85,9 @@ def adafactor(rule: Any, case: Case) -> Array:
 
 
 def adopt(rule: Any, case: Case) -> Array:
-    """Taniguchi et al. 2024, algorithm 2 with clipping by t ** (1 / 4)."""
+    """Taniguchi et al. 2024, algorithm 2 with clipping by t ** (1 / 4). The first gradient only makes the second moment."""
     p, m = case.start.copy(), 0.0
     v = case.gradients[0] ** 2
-    p = p - case.rates[0] * case.decay * p
     for t, (g, rate) in enumerate(zip(case.gradients[1:], case.rates[1:], strict=True), 1):
         scaled = np.clip(g / np.maximum(np.sqrt(v), rule.epsilon), -(t**0.25), t**0.25)
         m = rule.beta1 * m + (1 - rule.beta1) * scaled

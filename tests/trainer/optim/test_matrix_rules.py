@@ -54,6 +54,7 @@ CASES: dict[str, tuple[ModelSpec, dict[str, Any], Any]] = {
     "soapMuon": (SQUARE, {"soapMuon": {"everySteps": 2}}, references.SoapMuon),
     "kron": (WIDE, {"kron": {}}, references.Kron),
     "scion": (WIDE, {"scion": {}}, references.Scion),
+    "scion-free": (WIDE, {"scion": {"constrained": False}}, references.Scion),
 }
 
 
@@ -115,10 +116,14 @@ def test_twenty_steps_are_those_of_the_paper(name: str, measured: Callable[..., 
     hidden = {path for path, one in declared.items() if is_hidden(one)}
     width, shared = SIZES["hidden_size"], spec.matrices or MatricesSpec()
 
+    def decay_of(path: str) -> float:
+        return DECAY if declared[path].role in (Role.MATRIX, Role.HEAD) else 0.0
+
     def reference_of(path: str) -> Any:
-        if name == "scion":
+        if reference is references.Scion:
             outer = declared[path].role in (Role.EMBEDDING, Role.HEAD)
-            return references.Scion(spec.value, shared, "spectral" if path in hidden else "sign" if outer else "rms")
+            norm, decay = "spectral" if path in hidden else "sign" if outer else "rms", decay_of(path)
+            return references.Scion(spec.value, shared, norm, 1.0 if name == "scion" else decay)
         return reference(spec.value, shared) if path in hidden else references.AdamW(0.9, 0.95, 1e-8)
 
     rules = {path: [reference_of(path) for _ in range(flat[path].count)] for path in flat}
@@ -128,10 +133,9 @@ def test_twenty_steps_are_those_of_the_paper(name: str, measured: Callable[..., 
         ours, state = update(ours, state, gradient, key)
         noise = noise_of(model, hidden, key) if name == "kron" else {}
         for path, leaf in named_leaves(gradient).items():
-            decay = DECAY if declared[path].role in (Role.MATRIX, Role.HEAD) else 0.0
             for index, one in enumerate(flat[path].matrices(leaf.array)):
                 further = (flat[path].matrices(noise[path])[index],) if path in noise else ()
-                decay_or_width = width if name == "scion" else decay
+                decay_or_width = width if reference is references.Scion else decay_of(path)
                 rate = RATE if path in hidden else RATE * shared.others.learning_rate
                 expected[path][index] = rules[path][index].step(expected[path][index], one, rate, decay_or_width, *further)
     largest = 0.0

@@ -71,7 +71,7 @@ def float64_spec_of(run: dict[str, Any]) -> TrainingRunSpec:
 def in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """All arithmetic is float64, also where the trainer asks for float32."""
     compiled.cache_clear(), parameters.cache_clear()
-    monkeypatch.setitem(mesh_memory._BYTES, "float64", 8)
+    monkeypatch.setitem(mesh_memory.WIDTHS, "float64", 8)
     monkeypatch.setattr(jnp, "float32", jnp.float64)
     monkeypatch.setattr(sys.modules[__name__], "spec_of", float64_spec_of)
     with jax.enable_x64(True):

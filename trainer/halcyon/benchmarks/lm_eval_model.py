@@ -1,7 +1,7 @@
 """A model of Halcyon for ``lm-eval``, the evaluation harness of EleutherAI, which has hundreds of tasks.
 
 The package is not a dependency: `lm_eval_model` imports it when it is called. `Requests` has the three kinds of requests, many at once, and
-needs only this project. Prompts are plain text after the token that begins a document.
+needs only this project. Prompts are plain text. The token that begins a document stands before them where the harness has it.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ class Requests:
         model: The model.
         tokenizer: Its tokenizer.
         settings: The settings; how answers are chosen is up to the task.
+        add_bos_token: Whether the token that begins a document stands before every text, as the harness's argument of this name. None: as
+            the tokenizer's files have it, which is the default of the harness.
     """
 
-    def __init__(self, model: CausalLM, tokenizer: Tokenizer, settings: Settings | None = None) -> None:
+    def __init__(self, model: CausalLM, tokenizer: Tokenizer, settings: Settings | None = None, add_bos_token: bool | None = None) -> None:
         self._model, self._tokenizer, self._settings = model, tokenizer, settings or Settings()
+        self._begins = tokenizer.adds_beginning if add_bos_token is None else add_bos_token
         self._prompts = Prompts(tokenizer, None)
         self._likelihoods = Likelihoods(model, compute_dtype=self._settings.compute_dtype, batch_tokens=self._settings.batch_tokens)
 
@@ -46,8 +49,8 @@ class Requests:
         spans: list[Span] = []
         for context, continuation in pairs:
             kept = context.rstrip()  # spaces at the end belong to the next token
-            before = self._with_beginning(kept)
-            whole = self._with_beginning(f"{context}{continuation}")
+            before = self._ids(kept)
+            whole = self._ids(f"{context}{continuation}") if kept else self._with_beginning(f"{context}{continuation}")
             spans.append(Span(whole, max(1, min(len(before), len(whole) - 1)), f"the continuation {continuation[:40]!r}"))
         return [(score.log_prob, score.is_greedy) for score in self._likelihoods.scores(spans)]
 
@@ -76,7 +79,7 @@ class Requests:
         positions = self._model.max_position.size
         prompts = [
             # The beginning of a context that is too long is left out, as the harness does.
-            self._with_beginning(context)[-max(1, positions - sampling.max_tokens) :]
+            self._ids(context)[-max(1, positions - sampling.max_tokens) :]
             for (context, _), sampling in zip(pairs, settings, strict=True)
         ]
         most = max(sampling.max_tokens for sampling in settings)
@@ -84,6 +87,10 @@ class Requests:
             self._model, self._tokenizer, prompts, most, slots=self._settings.slots, compute_dtype=self._settings.compute_dtype
         )
         return [text.text for text in Answers(engine, self._prompts).answers(prompts, settings)]
+
+    def _ids(self, text: str) -> np.ndarray:
+        """The tokens of a text: int32 [tokens], at least one, because a model needs a token to begin with."""
+        return self._with_beginning(text) if self._begins or not text else self._tokenizer.encode(text)
 
     def _with_beginning(self, text: str) -> np.ndarray:
         return np.concatenate(([self._tokenizer.bos_id], self._tokenizer.encode(text))).astype(np.int32)
@@ -130,13 +137,14 @@ def sampling_of(given: Mapping[str, Any], seed: int) -> Sampling:
         raise BadConfiguration(f"the settings of the task: {error}") from None
 
 
-def lm_eval_model(model: CausalLM, tokenizer: Tokenizer, settings: Settings | None = None) -> Any:
+def lm_eval_model(model: CausalLM, tokenizer: Tokenizer, settings: Settings | None = None, *, add_bos_token: bool | None = None) -> Any:
     """A model for `lm_eval.simple_evaluate`: an instance of its class ``LM``.
 
     Args:
         model: The model.
         tokenizer: Its tokenizer.
         settings: See `Requests`.
+        add_bos_token: See `Requests`.
 
     Raises:
         BadConfiguration: The package is not installed.
@@ -145,7 +153,7 @@ def lm_eval_model(model: CausalLM, tokenizer: Tokenizer, settings: Settings | No
         base: Any = importlib.import_module("lm_eval.api.model").LM
     except ImportError:
         raise BadConfiguration("the package lm-eval is not installed; install it with `pip install lm-eval`") from None
-    answering = Requests(model, tokenizer, settings)
+    answering = Requests(model, tokenizer, settings, add_bos_token)
 
     class HalcyonModel(base):
         """Answers the requests of the harness."""

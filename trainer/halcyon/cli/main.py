@@ -210,14 +210,16 @@ def _group_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
     """The problem, if a run on this machine's processor does not fit into its memory; else nothing."""
     from halcyon.machine.local_files import is_local
-    from halcyon.machine.memory import machine_memory, memory_problem
+    from halcyon.machine.memory import machine_memory
+    from halcyon_api.memory import memory_problem
     from halcyon_api.mesh import run_mesh
+    from halcyon_api.validation import Problem
 
     there = machine_memory()
     if not is_local(spec) or spec.accelerator.type != "cpu" or there is None:
         return []
     found = memory_problem(spec, run_mesh(spec), there, devices=spec.accelerator.resolve().devices, where="this machine")
-    return [found] if found is not None else []
+    return [Problem(*found)] if found is not None else []
 
 
 def _task(spec: TrainingRunSpec) -> str:

@@ -9,10 +9,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from halcyon.machine.memory import size
 from halcyon.training.summary import Summary
 from halcyon_api.axes import product
-from halcyon_api.counting import counted
+from halcyon_api.counting import counted, size
 
 UTILISATION = 0.4
 """Model FLOPs utilisation for which the page states the duration of the run."""

@@ -209,7 +209,7 @@ def _updates(spec: TrainingRunSpec) -> list[ParameterUpdate]:
 def _print_updates(rows: list[ParameterUpdate], shown: Console) -> None:
     from rich.table import Table
 
-    from halcyon.machine.memory import size
+    from halcyon_api.counting import size
 
     table = Table("parameter", "shape", "role", "group", "rule", "rate", "decay", "state")
     for row in rows:
@@ -230,8 +230,7 @@ def _assumed_vocabulary() -> int:
 def _print(found: Plan, spec: TrainingRunSpec, shown: Console) -> None:
     from rich.table import Table
 
-    from halcyon.machine.memory import size
-    from halcyon_api.counting import counted
+    from halcyon_api.counting import counted, size
     from halcyon_api.mesh import ASSUMED_VOCABULARY, document_vocabulary
 
     shown.print(found.sentence(), highlight=False)

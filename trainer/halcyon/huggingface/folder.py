@@ -26,6 +26,7 @@ from halcyon.models.weights import Family, LeafShape, WeightLayout, family_of_co
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.layout import Region
 from halcyon.storage.store import Store
+from halcyon_api.sentences import first_fault
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.model import ModelSpec
 
@@ -85,9 +86,7 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
         name = next(name for name, field in ModelSpec.model_fields.items() if family.section in getattr(field.annotation, "__args__", ()))
         spec = ModelSpec.model_validate({name: section})
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise BadConfiguration(f"{config.where}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise BadConfiguration(f"{config.where}: {first_fault(error)}") from None
     sizes = {key: config.integer(key) for key in ("vocab_size", family.positions)}
     for key, size in sizes.items():
         if size < 1:

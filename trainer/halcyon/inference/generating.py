@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.typing import DTypeLike
@@ -39,14 +39,14 @@ class Completion:
     """The text for a prompt.
 
     Attributes:
-        prompt: The prompt.
-        text: The text after it, without the token or the string that ended it.
+        prompt: The prompt: a text, or token ids.
+        text: The text after it, without the token or the string that ended it. Empty without a tokenizer.
         tokens: The tokens of the text, with the ones that ended it.
         log_probs: The logarithm of the model's probability of each token, before temperature, filters and penalties.
         finish: ``stop``: at a token or a string that ends the text. ``length``: at its greatest length.
     """
 
-    prompt: str
+    prompt: str | tuple[int, ...]
     text: str
     tokens: tuple[int, ...]
     log_probs: tuple[float, ...]
@@ -56,7 +56,7 @@ class Completion:
 class Collector:
     """Joins the parts of texts."""
 
-    def __init__(self, prompts: Sequence[str]) -> None:
+    def __init__(self, prompts: Sequence[str | tuple[int, ...]]) -> None:
         self._prompts = tuple(prompts)
         self._texts = [""] * len(prompts)
         self._sampled: list[list[Sampled]] = [[] for _ in prompts]
@@ -161,10 +161,42 @@ def _shown(stream: TextStream, stops: StopStrings, sampled: Sampled) -> tuple[st
     return (shown, None) if sampled.finish is None else (shown + stops.finish(), sampled.finish)
 
 
+@dataclass(frozen=True)
+class _WithoutText:
+    """Stands for a tokenizer where there is none: its tokens have no text."""
+
+    vocab_size: int
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """No text."""
+        del tokens
+        return ""
+
+
+def _several(prompts: Any) -> Sequence[Any]:
+    """The prompts: one that is given alone is one of one."""
+    if isinstance(prompts, str):
+        return (prompts,)
+    found = prompts if isinstance(prompts, np.ndarray) else tuple(prompts)
+    return (found,) if len(found) and np.ndim(found[0]) == 0 and not isinstance(found[0], str) else tuple(found)
+
+
+def _token_ids(prompt: Any, model: CausalLM) -> tuple[int, ...]:
+    """The token ids of a prompt. See `generate` for the errors."""
+    array = np.asarray(prompt)
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise TypeError(f"a prompt must be a text or a list of token ids, not an array of shape {list(array.shape)} and type {array.dtype}")
+    if not array.size:
+        raise ValueError("a prompt has no token ids; give at least one, such as the token that begins a document")
+    if array.min() < 0 or array.max() >= model.vocab.size:
+        raise ValueError(f"the token ids of a prompt are {array.min()} to {array.max()}, and the model has 0 to {model.vocab.size - 1}")
+    return tuple(array.tolist())
+
+
 def generate(
     model: CausalLM,
     tokenizer: Tokenizer | None,
-    prompts: str | Sequence[str],
+    prompts: str | Sequence[int] | Sequence[str | Sequence[int]],
     *,
     max_tokens: int | None = None,
     temperature: float = 1.0,
@@ -181,8 +213,9 @@ def generate(
 
     Args:
         model: A model of `halcyon.load`.
-        tokenizer: Its tokenizer.
-        prompts: A prompt, or several. The token that begins a document is put before each.
+        tokenizer: Its tokenizer. None: prompts are token ids, and only a greatest length ends them.
+        prompts: A prompt, or several: texts, or token ids. The token that begins a document is put before a text. Token ids are taken as
+            they are.
         max_tokens: Most tokens of a text. Default: 128, or what the positions of the model leave after the longest prompt.
         temperature: See `halcyon.inference.Sampling`, as for the next arguments.
         top_k: 0: no limit.
@@ -198,19 +231,21 @@ def generate(
         One completion for each prompt, in order. The random numbers of each belong to its own seed, not to its place beside others.
 
     Raises:
-        BadConfiguration: There is no tokenizer, or the model cannot keep a cache.
-        ValueError: A setting is out of its range, or a prompt is too long.
+        BadConfiguration: There is a text and no tokenizer, or the model cannot keep a cache.
+        ValueError: A setting is out of its range, a prompt has no tokens or too many, or a token that the model does not have.
+        TypeError: A prompt is neither a text nor token ids.
     """
-    if tokenizer is None:
-        raise BadConfiguration("the place of the model has no tokenizer that Halcyon reads, so text cannot become tokens; give one")
-    given = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    given = [prompt if isinstance(prompt, str) else _token_ids(prompt, model) for prompt in _several(prompts)]
     if not given:
         return []
-    ids = [prompt_ids(tokenizer, prompt) for prompt in given]
+    if tokenizer is None and (stop or any(isinstance(prompt, str) for prompt in given)):
+        raise BadConfiguration("there is no tokenizer, so text cannot become tokens; give one, or prompts of token ids without stop")
+    using: Any = _WithoutText(model.vocab.size) if tokenizer is None else tokenizer
+    ids = [prompt_ids(using, prompt) if isinstance(prompt, str) else np.array(prompt, np.int32) for prompt in given]
     most = default_tokens(model, ids) if max_tokens is None else max_tokens
     settings = seeded(Sampling(most, temperature, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop)), len(ids))
-    engine = engine_for(model, tokenizer, ids, most, slots=slots, compute_dtype=compute_dtype)
+    engine = engine_for(model, using, ids, most, slots=slots, compute_dtype=compute_dtype)
     collected = Collector(given)
-    for piece in pieces(engine, tokenizer, ids, settings):
+    for piece in pieces(engine, using, ids, settings, ends=() if tokenizer is None else None):
         collected.add(piece)
     return collected.completions

@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 import haliax as hax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
+from pydantic import ValidationError
 
 from halcyon.errors import BadConfiguration
 from halcyon.models.model import CausalLM
+from halcyon_api.sentences import first_fault
 from halcyon_api.spec.families.custom import CustomSpec
 from halcyon_api.spec.model import ModelSpec
 
@@ -105,8 +107,6 @@ def _missing(found: Any) -> str | None:
 
 def _first_line(error: Exception) -> str:
     """What an error says, in one line."""
-    errors = getattr(error, "errors", None)
-    if callable(errors):  # of pydantic
-        first: Any = errors()[0]  # pyright: ignore[reportIndexIssue]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    if isinstance(error, ValidationError):
+        return first_fault(error)
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

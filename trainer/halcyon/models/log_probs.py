@@ -40,6 +40,15 @@ class TokenLogProbs(NamedTuple):
     """Logarithm of the softmax's denominator at each position (z-loss keeps it near 0)."""
 
 
+class CrossEntropy(NamedTuple):
+    """Weighted sums over all positions: float32 scalars."""
+
+    total: jax.Array
+    """Of cross entropy + z_loss x log_total^2. Its gradient is that of both."""
+    squared_log_totals: jax.Array
+    """Of log_total^2, without a gradient; 0 if z_loss is 0."""
+
+
 def token_log_probs(
     features: NamedArray,
     head: NamedArray,
@@ -70,10 +79,10 @@ def cross_entropy(
     *,
     z_loss: float = 0.0,
     max_logit_bytes: int = MAX_LOGIT_BYTES,
-) -> jax.Array:
-    """Sum over all positions of weight x (cross entropy + z_loss x log_total^2); float32 scalar.
+) -> CrossEntropy:
+    """Sum over all positions of weight x (cross entropy + z_loss x log_total^2).
 
-    It equals ``-sum(weights * log_probs)`` of `token_log_probs` (with z_loss 0), and is cheaper to differentiate.
+    With z_loss 0 it equals ``-sum(weights * log_probs)`` of `token_log_probs`, and is cheaper to differentiate.
 
     Args:
         features: (..., position, embed).
@@ -85,7 +94,7 @@ def cross_entropy(
         max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of positions.
     """
     blocks = _block_count(targets, softmax.vocab, max_logit_bytes)
-    return _cross_entropy(features, head, targets, weights, softmax, z_loss, blocks)
+    return CrossEntropy(*_cross_entropy(features, head, targets, weights, softmax, z_loss, blocks))
 
 
 def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int) -> int:
@@ -99,6 +108,8 @@ def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int) -> int:
 
 _Gradients = tuple[NamedArray, NamedArray]
 """Gradients of the loss with respect to features and head."""
+_Sums = tuple[jax.Array, jax.Array, NamedArray]
+"""The two sums of `CrossEntropy`, and the gradient with respect to the head."""
 _Part = tuple[NamedArray, NamedArray, NamedArray]
 """Features, targets and weights of some positions."""
 
@@ -112,17 +123,18 @@ def _cross_entropy(
     softmax: Softmax,
     z_loss: float,
     blocks: int,
-) -> jax.Array:
-    def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
+    def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> tuple[jax.Array, jax.Array]:
         whole = shard.gathered(head.astype(features.dtype))
 
-        def one(part: _Part) -> jax.Array:
+        def one(part: _Part) -> tuple[jax.Array, jax.Array]:
             block = _block(shard, part[0], part[1], whole, softmax)
-            return _weighted_sum(block, part[2], z_loss)
+            return _weighted_sums(block, part[2], z_loss)
 
-        return shard.sum_over_batch(jnp.sum(jax.lax.map(one, cut(arguments, blocks))))
+        total, squares = jax.lax.map(one, cut(arguments, blocks))
+        return shard.sum_over_batch(jnp.sum(total)), shard.sum_over_batch(jnp.sum(squares))
 
-    return by_device(of_device, (features, targets, weights), head, Result())
+    return by_device(of_device, (features, targets, weights), head, (Result(), Result()))
 
 
 def _cross_entropy_forward(
@@ -133,35 +145,37 @@ def _cross_entropy_forward(
     softmax: Softmax,
     z_loss: float,
     blocks: int,
-) -> tuple[jax.Array, _Gradients]:
-    """The loss, and its gradients with respect to features and head."""
+) -> tuple[tuple[jax.Array, jax.Array], _Gradients]:
+    """The sums, and the gradients of the first one with respect to features and head."""
 
-    def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> tuple[jax.Array, NamedArray, NamedArray]:
+    def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> tuple[jax.Array, jax.Array, NamedArray, NamedArray]:
         whole = shard.gathered(head.astype(features.dtype))
         order = _scattered_last(shard, softmax)
 
-        def accumulate(total: tuple[jax.Array, NamedArray], part: _Part) -> tuple[tuple[jax.Array, NamedArray], NamedArray]:
+        def accumulate(sums: _Sums, part: _Part) -> tuple[_Sums, NamedArray]:
             block = _block(shard, part[0], part[1], whole, softmax)
             by_logits = block.probabilities() - hax.where(block.hit, 1.0, 0.0)
             if z_loss:
                 by_logits = by_logits + block.probabilities() * (2 * z_loss * block.log_totals)
             by_features, by_head = _by_factors(block.before_cap(by_logits * part[2]), part[0], whole, softmax, order)
-            return (total[0] + _weighted_sum(block, part[2], z_loss), total[1] + by_head), by_features
+            total, squares = _weighted_sums(block, part[2], z_loss)
+            return (sums[0] + total, sums[1] + squares, sums[2] + by_head), by_features
 
-        start = (jnp.zeros((), jnp.float32), hax.zeros(order, dtype=jnp.float32))
-        (loss, by_head), by_features = jax.lax.scan(accumulate, start, cut(arguments, blocks))
-        return (shard.sum_over_batch(loss), *_completed(shard, joined(by_features), by_head, head, softmax))
+        start = (jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), hax.zeros(order, dtype=jnp.float32))
+        (total, squares, by_head), by_features = jax.lax.scan(accumulate, start, cut(arguments, blocks))
+        gradients = _completed(shard, joined(by_features), by_head, head, softmax)
+        return (shard.sum_over_batch(total), shard.sum_over_batch(squares), *gradients)
 
-    results = (Result(), Result(features.axis_names), Result(head.axis_names, parameter=True))
-    loss, by_features, by_head = by_device(of_device, (features, targets, weights), head, results)
-    return loss, (by_features, by_head.astype(head.dtype))
+    results = (Result(), Result(), Result(features.axis_names), Result(head.axis_names, parameter=True))
+    total, squares, by_features, by_head = by_device(of_device, (features, targets, weights), head, results)
+    return (total, squares), (by_features, by_head.astype(head.dtype))
 
 
 def _cross_entropy_backward(
-    softmax: Softmax, z_loss: float, blocks: int, residuals: _Gradients, cotangent: jax.Array
+    softmax: Softmax, z_loss: float, blocks: int, residuals: _Gradients, cotangents: tuple[jax.Array, jax.Array]
 ) -> tuple[NamedArray, NamedArray, None, None]:
     del softmax, z_loss, blocks
-    by_features, by_head = residuals
+    (by_features, by_head), cotangent = residuals, cotangents[0]
     return (by_features * cotangent).astype(by_features.dtype), (by_head * cotangent).astype(by_head.dtype), None, None
 
 
@@ -259,11 +273,13 @@ def _block(shard: Shard, features: NamedArray, targets: NamedArray, head: NamedA
     return _Block(powers, total, greatest + hax.log(total), of_target, hit, slope)
 
 
-def _weighted_sum(block: _Block, weights: NamedArray, z_loss: float) -> jax.Array:
+def _weighted_sums(block: _Block, weights: NamedArray, z_loss: float) -> tuple[jax.Array, jax.Array]:
+    """The sums of `CrossEntropy` over the positions of a block."""
     losses = block.log_totals - block.of_target
-    if z_loss:
-        losses = losses + z_loss * block.log_totals * block.log_totals
-    return hax.sum(losses * weights).scalar()
+    if not z_loss:
+        return hax.sum(losses * weights).scalar(), jnp.zeros((), jnp.float32)
+    squares = block.log_totals * block.log_totals
+    return hax.sum((losses + z_loss * squares) * weights).scalar(), hax.sum(squares * weights).scalar()
 
 
 def _scattered_last(shard: Shard, softmax: Softmax) -> tuple[Axis, Axis]:

@@ -30,7 +30,7 @@ class NextToken:
     Attributes:
         segments: Whether attention stays within the documents of a sequence.
         compute_dtype: Type of activations and matrix products. The loss itself is float32.
-        z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator; 0: no penalty.
+        z_loss: Factor of the z-loss, the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, section 5); 0: none.
         products: Type of the factors in the products of linear maps. None: `compute_dtype`.
         weights: The array of a batch with the weights of the targets: that of each token, or its share in its conversation.
     """
@@ -87,7 +87,7 @@ def next_token_sums(
     compute_dtype: DTypeLike = jnp.float32,
     z_loss: float = 0.0,
 ) -> Sums:
-    """Cross entropy of `targets`, in nats.
+    """Cross entropy of `targets`, in nats. With a z-loss, also the penalty and the metric ``z_loss``, without its factor.
 
     Args:
         model: The model.
@@ -99,8 +99,21 @@ def next_token_sums(
     """
     weights = weights.astype(jnp.float32)
     outputs = model(inputs._replace(weights=weights), compute_dtype=compute_dtype)
-    loss = cross_entropy(outputs.features, model.head, targets, weights, model.softmax, z_loss=z_loss)
-    sums = Sums(loss, hax.sum(weights).scalar())
-    if outputs.penalty is None and not outputs.aux:
-        return sums
-    return with_routers(sums, outputs, hax.sum(weights, POSITION))
+    found = cross_entropy(outputs.features, model.head, targets, weights, model.softmax, z_loss=z_loss)
+    sums = Sums(found.total, hax.sum(weights).scalar())
+    if outputs.penalty is not None or outputs.aux:
+        sums = with_routers(sums, outputs, hax.sum(weights, POSITION))
+    return _with_z_loss(sums, z_loss, found.squared_log_totals) if z_loss else sums
+
+
+def _with_z_loss(sums: Sums, factor: float, squares: jax.Array) -> Sums:
+    """Sums whose z-loss is a penalty: evaluations and the reported loss are cross entropies.
+
+    Args:
+        sums: Their loss contains the z-loss, and has the gradient of both.
+        factor: See `NextToken`.
+        squares: The sum of the squared logarithms, which has no gradient.
+    """
+    z_loss = factor * squares
+    penalty = z_loss if sums.penalty is None else sums.penalty + z_loss
+    return sums._replace(loss=sums.loss - z_loss, metrics={**sums.metrics, "z_loss": squares}, penalty=penalty)

@@ -17,8 +17,8 @@ def build_objective(spec: TrainingRunSpec) -> Objective:
     precision = spec.trainer.precision
     segments, compute = not spec.data.attend_across_documents, jnp.dtype(precision.compute)
     match spec.objective.value:
-        case NextTokenSpec():
-            return NextToken(segments=segments, compute_dtype=compute, products=precision.products)
+        case NextTokenSpec(z_loss=z_loss):
+            return NextToken(segments=segments, compute_dtype=compute, z_loss=z_loss, products=precision.products)
         case FinetuneSpec(weighting="conversation"):
             return NextToken(segments=segments, compute_dtype=compute, products=precision.products, weights="conversation_weights")
         case FinetuneSpec():

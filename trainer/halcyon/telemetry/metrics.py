@@ -218,6 +218,12 @@ METRICS = (
         _one(lambda seen: seen.report.progress.load_balance_loss),
     ),
     Metric(
+        "halcyon_trainer_z_loss",
+        "gauge",
+        "Objective `nextToken` with `zLoss`: mean z-loss of the last step, without its weight.",
+        _one(lambda seen: seen.report.progress.z_loss),
+    ),
+    Metric(
         "halcyon_trainer_router_z_loss",
         "gauge",
         "Models with experts: mean z-loss of the routers in the last step.",

@@ -26,6 +26,7 @@ from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.save_requests import SaveRequests
 from halcyon_api.profile_requests import PROFILE_PATH, ProfileRequest
 from halcyon_api.save_requests import MAX_SAVE_REQUEST_BYTES, SAVE_PATH, SaveRequest
+from halcyon_api.sentences import first_fault
 
 _READER_TIMEOUT_SECONDS = 10
 
@@ -125,8 +126,7 @@ class _Posts:
         try:
             return self._take(body)
         except ValidationError as error:
-            fault = error.errors()[0]
-            return _refusal(HTTPStatus.BAD_REQUEST, f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}")
+            return _refusal(HTTPStatus.BAD_REQUEST, first_fault(error, "body"))
 
     def _take(self, body: bytes) -> Answer:
         raise NotImplementedError

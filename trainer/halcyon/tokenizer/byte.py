@@ -20,6 +20,7 @@ class ByteTokenizer:
 
     vocab_size = 259
     bos_id = SPECIAL_TOKENS["<|bos|>"]
+    adds_beginning = False
     eos_id = SPECIAL_TOKENS["<|eos|>"]
     pad_id = SPECIAL_TOKENS["<|pad|>"]
     special_tokens: Mapping[str, int] = SPECIAL_TOKENS

@@ -26,6 +26,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def adds_beginning(self) -> bool:
+        """Whether other programs that read the tokenizer's files put ``bos_id`` before each text. Nothing here does, unless asked to."""
+        ...
+
+    @property
     def eos_id(self) -> int:
         """Id that ends every document. May equal ``bos_id``, as in GPT-2."""
         ...

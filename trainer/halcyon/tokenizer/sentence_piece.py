@@ -39,6 +39,9 @@ class SentencePieceTokenizer(LibraryTokenizer):
 
     encoder = "sentencepiece"
 
+    adds_beginning = True
+    """As the tokenizers of Llama 2, Mistral and Gemma do."""
+
     def __init__(self, definition: TokenizerDefinition) -> None:
         self._processor = sentencepiece.SentencePieceProcessor()
         try:

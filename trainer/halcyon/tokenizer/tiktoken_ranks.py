@@ -49,6 +49,8 @@ class TiktokenEncoder:
 class TiktokenTokenizer(LibraryTokenizer):
     """A tokenizer from tiktoken's mergeable ranks. ``<|endoftext|>`` is the begin, end and padding token."""
 
+    adds_beginning = False
+
     def __init__(self, definition: TokenizerDefinition) -> None:
         encoding = ENCODINGS[definition.options["encoding"]]
         ranks = _read(definition.content)

@@ -33,7 +33,7 @@ class JsonTokenizer(LibraryTokenizer):
     """
 
     def __init__(self, definition: TokenizerDefinition) -> None:
-        document, content = _read(definition.content)
+        document, content, self._post_processor = _read(definition.content)
         self.fingerprint = definition.fingerprint
         self._reference = tokenizers.Tokenizer.from_str(content)
         self._reference.encode_special_tokens = True
@@ -54,6 +54,14 @@ class JsonTokenizer(LibraryTokenizer):
         """The encoder and the fast library's tokenizer, made for the first text. A run with complete token caches never needs them, so it
         starts faster."""
         return choose_encoder(self._content, ReferenceEncoder(self._reference), self.special_tokens)
+
+    @property
+    def adds_beginning(self) -> bool:
+        """Whether the post-processor of the file puts ``bos_id`` before a text."""
+        if self._post_processor is None:
+            return False
+        whole = tokenizers.Tokenizer.from_str(json.dumps(self._document | {"post_processor": self._post_processor}, ensure_ascii=False))
+        return whole.encode("a").ids[:1] == [self.bos_id]
 
     def _make_documents(self) -> DocumentEncoder:
         reference = ReferenceEncoder(self._reference)
@@ -100,12 +108,13 @@ class JsonTokenizer(LibraryTokenizer):
         return self._reference.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
 
 
-def _read(content: bytes) -> tuple[dict[str, Any], str]:
-    """The document, and its JSON without the settings that would make ids depend on more than the text."""
+def _read(content: bytes) -> tuple[dict[str, Any], str, Any]:
+    """The document, its JSON without the settings that would make ids depend on more than the text, and its post-processor."""
     try:
         document = json.loads(content)
         if not isinstance(document, dict) or not isinstance(document.get("model"), dict):
             raise ValueError("there is no model in it")
+        post_processor = document.get("post_processor")
         document |= {"truncation": None, "padding": None, "post_processor": None}
         if document["model"].get("dropout"):
             document["model"]["dropout"] = None
@@ -113,7 +122,7 @@ def _read(content: bytes) -> tuple[dict[str, Any], str]:
         tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # tokenizers raises bare exceptions
         raise BadConfiguration(f"{WHERE}.path: this is not a tokenizer.json that the tokenizers library reads ({error})") from None
-    return document, text
+    return document, text, post_processor
 
 
 def _is_byte_level(document: Mapping[str, Any]) -> bool:

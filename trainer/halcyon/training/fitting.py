@@ -17,10 +17,11 @@ from jax.sharding import Mesh
 
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration
-from halcyon.machine.memory import least_need, size
 from halcyon.training.plan import Plan, plan_of, step_bytes
 from halcyon.training.program import build_program
+from halcyon_api.counting import size
 from halcyon_api.elastic import possible_microbatches
+from halcyon_api.memory import least_need
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.remat import AUTOMATIC_REMAT, Remat
 from halcyon_api.spec.trainer import TrainerSpec

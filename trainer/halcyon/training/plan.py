@@ -13,11 +13,11 @@ from typing import Any
 
 import jax
 
-from halcyon.machine.memory import size
 from halcyon.models.trainable import split
 from halcyon.parallel.collectives import Collective, collectives
 from halcyon.training.program import Program
 from halcyon_api.axes import product, splitting
+from halcyon_api.counting import size
 from halcyon_api.spec.remat import Remat
 
 _WIDE_BYTES = 4

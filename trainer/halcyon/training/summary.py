@@ -16,13 +16,13 @@ import jax
 import numpy as np
 from haliax import NamedArray
 
-from halcyon.machine.memory import least_need
 from halcyon.models.axes import EXPERTS, VOCAB, is_named
 from halcyon.models.flops import flops_per_token
 from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters
 from halcyon.models.trainable import split
 from halcyon.training.plan import share_bytes
 from halcyon.training.program import Program
+from halcyon_api.memory import least_need
 from halcyon_api.mesh import model_shape
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRun, TrainingRunSpec
@@ -73,7 +73,7 @@ class DeviceRow:
         parameters: Its share of the parameters.
         optimizer: Its share of the optimizer state.
         gradients: Its share of the gradients of the trained parameters, in float32.
-        activations_at_least: A lower bound of the activations (`halcyon.machine.memory.least_need`).
+        activations_at_least: A lower bound of the activations (`halcyon_api.memory.least_need`).
         available: Memory of the device. None: not known.
     """
 

@@ -9,6 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.formats import build_formatter
+from halcyon.data.formats.texts import texts_of
+from halcyon.data.sources.fields import needed_fields
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec
@@ -206,6 +208,18 @@ def test_the_error_of_a_template_that_fails_or_escapes_names_the_row(expression:
     with pytest.raises(BadConfiguration, match=r"row 17 \(counted from 0\) of s3://bucket/a\.jsonl does not fit the template: ") as refused:
         formatter([row({"messages": [user("a"), assistant("b")]})])
     assert reason in str(refused.value)
+
+
+def test_the_fields_of_a_preference_can_have_other_names() -> None:
+    spec = FormatSpec(preference=PreferenceFormatSpec.model_validate({"chosenField": "better", "rejectedField": "worse"}))
+    pair = {"better": [user("q"), assistant("good")], "worse": [user("q"), assistant("bad")], "chosen": [], "rejected": "no messages"}
+    documents = build_formatter(spec, TOKENIZER, where=WHERE)([row(pair)])
+    found = [counted(TOKENIZER, document.tokens, document.weights) for document in documents]
+    assert found == [["good[assistant_end]"], ["bad[assistant_end]"]]
+    assert needed_fields(spec) == ("better", "worse"), "only these columns of a file are read"
+    assert list(texts_of(spec, [row(pair)], where=WHERE)) == ["q", "good"], "a tokenizer is trained on the preferred messages"
+    with pytest.raises(BadConfiguration, match=r"\.preference\.chosenField: row 17 .*"):
+        build_formatter(spec, TOKENIZER, where=WHERE)([row({"chosen": [user("q"), assistant("good")], "worse": [user("q")]})])
 
 
 def test_a_preference_is_a_chosen_and_then_a_rejected_document() -> None:

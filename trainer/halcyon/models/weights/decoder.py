@@ -13,6 +13,7 @@ from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.layers import Layers, tables, unused
 from halcyon.models.weights.rope import Rope, read_rope, require_rope, write_rope
 from halcyon.models.weights.tensors import Tensor, Tensors
+from halcyon_api.sentences import first_fault
 from halcyon_api.spec.families.decoder import DecoderSection, LayerType
 from halcyon_api.spec.families.rope import RopeScaling, RopeType
 from halcyon_api.spec.families.section import Activation
@@ -174,9 +175,7 @@ def read_scaling(config: ConfigReader, rope: Rope, *, partial: bool = False, by_
     try:
         return RopeScaling(rope_type=cast("RopeType", rope.kind), **known)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "rope_scaling"
-        raise BadConfiguration(f"{config.where}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise BadConfiguration(f"{config.where}: {first_fault(error, 'rope_scaling')}") from None
 
 
 def written_rope(theta: float, scaling: RopeScaling | None) -> Rope:

@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 
 from halcyon.evaluate.tasks.results import pass_at_k, reported_ks
+from halcyon_api.spec.objective import PolicySpec
+
+TOLERANCE = 1e-6
+"""Largest difference of equal rewards: absolute, and relative to the largest reward of the group. Above the rounding of float32."""
 
 PASSES = 1.0
 """Least reward of an answer that counts as right."""
 
 
-def advantages(rewards: np.ndarray, kind: Literal["standardized", "centred"]) -> np.ndarray:
-    """Each reward minus the mean of its group (Liu et al. 2025), divided by the standard deviation of the group if `standardized` (Shao et
-    al. 2024, section 4.1.2). 0 in a group whose rewards are all equal.
+def advantages(rewards: np.ndarray, policy: PolicySpec) -> np.ndarray:
+    """Each reward minus the mean of its group (Liu et al. 2025); if ``advantage`` is ``standardized``, divided by the standard deviation of
+    the group plus ``deviationEpsilon`` (Shao et al. 2024, section 4.1.2). 0 in a group whose rewards are equal.
 
     Args:
         rewards: float64 [prompt, answer].
-        kind: See ``spec.objective.policy.advantage``.
+        policy: ``spec.objective.policy`` of the run.
 
     Returns:
         float64 [prompt, answer].
     """
     equal = equal_groups(rewards)[:, None]
     centred = np.where(equal, 0.0, rewards - rewards.mean(axis=1, keepdims=True))
-    if kind == "centred":
+    if policy.advantage == "centred":
         return centred
-    return centred / np.where(equal, 1.0, rewards.std(axis=1, keepdims=True))
+    deviation = rewards.std(axis=1, ddof=1 if policy.deviation == "sample" else 0, keepdims=True)
+    return centred / np.where(equal, 1.0, deviation + policy.deviation_epsilon)
 
 
 def equal_groups(rewards: np.ndarray) -> np.ndarray:
-    """Whether all rewards of a group are equal, so that its answers have no gradient: bool [prompt]. Rewards are compared with each other,
-    because their mean may be rounded."""
-    return rewards.max(axis=1) == rewards.min(axis=1)
+    """Whether the rewards of a group differ by rounding at most, so that its answers have no gradient: bool [prompt]."""
+    largest = np.maximum(1.0, np.abs(rewards).max(axis=1))
+    return np.ptp(rewards, axis=1) <= TOLERANCE * largest
 
 
 def passes(rewards: np.ndarray) -> dict[int, float]:

@@ -100,7 +100,7 @@ class PolicyBatches:
         rewards = self._together(lambda: self._rewards.of_step(int(np.asarray(state.step)) + 1, asked, answered))
         length = self._settings.sequence_length
         tokens, targets, weights = rows_of(prompts, answered, length, self._dataset.tokenizer.pad_id)
-        of_answers = advantages(rewards, self._policy.advantage).reshape(-1, 1).astype(np.float32)
+        of_answers = advantages(rewards, self._policy).reshape(-1, 1).astype(np.float32)
         self.numbers = {
             "reward": float(rewards.mean()),
             "reward_deviation": float(rewards.std()),

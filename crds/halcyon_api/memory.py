@@ -1,0 +1,97 @@
+"""Whether a run fits into memory: the least that its devices need. The operator, ``halcyon validate`` and the trainer ask here.
+
+The need is a lower bound, so no run is rejected that would fit. It counts the parameters, and for training their gradients, the moments of
+the update rule that needs fewest, the average and the models that the objective keeps beside the trained one. The devices that shard these
+share them. Of the activations it counts one residual stream for each block and the batch itself, which recomputation cannot avoid. Matrices
+inside a block, the loss and the compiler's copies need additional memory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from halcyon_api.counting import size
+from halcyon_api.elastic import possible_microbatches
+from halcyon_api.mesh import WIDTHS, average_bytes, model_shape, reference_bytes
+from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.spec.remat import Remat
+from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
+from halcyon_api.training_run import TrainingRunSpec
+
+_BATCH_BYTES_PER_TOKEN = 8
+"""Token ids and targets, 32 bits each."""
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Lower bound of the memory that one device needs."""
+
+    state_bytes: int
+    batch_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """State and batch."""
+        return self.state_bytes + self.batch_bytes
+
+
+def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
+    """Lower bound of the memory that a device of a run needs. A tokenizer whose size the document does not have counts as the smallest."""
+    if spec.task == "data":
+        return MemoryNeed(0, 0)
+    trainer, model = spec.trainer, model_shape(spec, unknown_vocabulary=VOCABULARY_MULTIPLE)
+    state = _state_bytes(spec) * model.parameters // mesh.parameter_shards
+    residuals = _kept_residuals(model.blocks, trainer.remat) if spec.task == "train" else 1
+    sizes = [(trainer.batch_size, trainer.sequence_length)]
+    sizes += [
+        (entry.batch_size or trainer.batch_size, entry.sequence_length or trainer.sequence_length) for entry in trainer.batch_schedule
+    ]
+    tokens = max(batch * length for batch, length in sizes) // (mesh.data_parallelism * mesh.context * _most_microbatches(spec, mesh))
+    width = model.width * WIDTHS[trainer.precision.compute] // mesh.tensor
+    return MemoryNeed(state, tokens * (residuals * width + _BATCH_BYTES_PER_TOKEN))
+
+
+def memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh, available_bytes: int, *, devices: int, where: str) -> tuple[str, str] | None:
+    """Why a run cannot fit into memory: the field and one sentence with the fix. None if it may fit.
+
+    Args:
+        spec: The run's spec.
+        mesh: Its mesh.
+        available_bytes: Size of the memory that ``devices`` share.
+        devices: Number of devices of the mesh that share the memory: 1 on an accelerator, all devices of the process on CPU.
+        where: Name of the device or machine with the memory, for the sentence.
+    """
+    need = least_need(spec, mesh)
+    if need.total_bytes * devices <= available_bytes:
+        return None
+    amounts = f"{size(need.total_bytes * devices)} at least, and {where} has {size(available_bytes)}"
+    if need.state_bytes >= need.batch_bytes:
+        what = "parameters, gradients and optimizer state" if spec.task == "train" else "parameters"
+        shared = mesh.parameter_shards == mesh.devices_per_slice
+        fix = "a topology with more memory" if shared else "a larger fsdp axis of the mesh"
+        return f"spec.model.{spec.model.kind}", f"{what} take {amounts}; choose a smaller model, or {fix}"
+    fix = "give a smaller batchSize, or more microbatches" if spec.task == "train" else "give a smaller batchSize"
+    return "spec.trainer.batchSize", f"a batch takes {amounts}; {fix}"
+
+
+def _state_bytes(spec: TrainingRunSpec) -> int:
+    """Least bytes of the state for each parameter."""
+    stored = WIDTHS[spec.trainer.precision.parameters]
+    if spec.task == "evaluate":
+        return stored
+    always = stored + average_bytes(spec)
+    if spec.adapter is not None or any(group.frozen for group in spec.optimizer.groups or ()):  # an adapter itself is small
+        return always
+    gradients, moments = stored, spec.optimizer.least_moments * WIDTHS[spec.trainer.precision.moments]
+    return always + gradients + moments + reference_bytes(spec)
+
+
+def _kept_residuals(blocks: int, remat: Remat) -> int:
+    """Residual streams of whole sequences that a device keeps at least, for blocks that are computed in order."""
+    return {"nested": math.isqrt(4 * blocks), "offload": 1}.get(remat, blocks)
+
+
+def _most_microbatches(spec: TrainingRunSpec, mesh: ResolvedMesh) -> int:
+    given = spec.trainer.microbatches
+    return given if given != "auto" else (possible_microbatches(spec.trainer, mesh.data_parallelism) or (1,))[-1]

@@ -1,0 +1,124 @@
+"""A run that cannot fit into memory is rejected with the memory it needs and the memory there is; any run that may fit is accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon_api.memory import least_need, memory_problem
+from halcyon_api.mesh import model_shape, run_mesh
+from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.validation import find_problems
+from tests.api.documents import document
+
+GIB = 2**30
+SEVEN = {"llama": {"layers": 32, "hiddenSize": 4096, "intermediateSize": 11008, "heads": 32}}
+BASE: dict[str, Any] = {"spec__from": {"huggingFace": {"path": "/base"}}}
+PAIRS: dict[str, Any] = {
+    "spec__data__sources": [{"name": "pairs", "jsonl": {"paths": ["/data/pairs.jsonl"]}, "format": {"preference": {}}}],
+    **BASE,
+}
+PROMPTS: dict[str, Any] = {
+    "spec__data__sources": [{"name": "sums", "jsonl": {"paths": ["/data/sums.jsonl"]}, "format": {"prompt": {}}}],
+    **BASE,
+}
+
+
+def spec_of(**changes: Any) -> TrainingRunSpec:
+    return parse_run(document(**{"spec__accelerator": {"type": "cpu", "topology": "1x1"}, **changes})).spec
+
+
+def bytes_each(spec: TrainingRunSpec) -> float:
+    """Bytes of the state for each parameter of the model."""
+    return least_need(spec, run_mesh(spec)).state_bytes / model_shape(spec).parameters
+
+
+def problem(spec: TrainingRunSpec, available_bytes: int) -> str:
+    found = memory_problem(spec, run_mesh(spec), available_bytes, devices=1, where="this machine")
+    return ": ".join(found) if found is not None else ""
+
+
+def optimizer(**rule: Any) -> dict[str, Any]:
+    return {"spec__optimizer": rule}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 16),
+        (optimizer(lion={}), 12),
+        (optimizer(muonAdamw={}), 12),
+        (optimizer(adafactor={}), 8),
+        (optimizer(ademamix={}), 20),
+        (optimizer(adamw={}, groups=[{"roles": ["embedding"], "rule": "lion"}]), 12),
+        (optimizer(adamw={}, groups=[{"roles": ["embedding"], "frozen": True}]), 4),
+        ({"spec__trainer__precision": {"parameters": "bfloat16"}}, 12),
+        ({"spec__trainer__precision": {"parameters": "bfloat16", "moments": "bfloat16"}}, 8),
+        ({"spec__average": {"ema": {"decay": 0.99}}}, 20),
+        ({"spec__adapter": {"lora": {}}, **BASE}, 4),
+        ({"spec__adapter": {"lora": {}}, "spec__average": {"ema": {"decay": 0.99}}, **BASE}, 8),
+        ({"spec__objective": {"preference": {"simpo": {}}}, **PAIRS}, 16),
+        ({"spec__objective": {"preference": {"dpo": {}}}, **PAIRS}, 20),
+        ({"spec__objective": {"preference": {"dpo": {}}}, "spec__adapter": {"lora": {}}, **PAIRS}, 4),
+        ({"spec__objective": {"policy": {"reward": "gsm8k", "updatesPerRollout": 2, "beta": 0.1, "maxTokens": 8}}, **PROMPTS}, 24),
+        (
+            {
+                "spec__objective": {"policy": {"reward": "gsm8k", "updatesPerRollout": 2, "beta": 0.1, "maxTokens": 8}},
+                "spec__adapter": {"lora": {}},
+                **PROMPTS,
+            },
+            4,
+        ),
+    ],
+    ids=str,
+)
+def test_each_state_needs_its_own_bytes_a_parameter(changes: dict[str, Any], expected: int) -> None:
+    """Parameters and gradients, 4 bytes each, and what this update rule, average or objective keeps."""
+    assert bytes_each(spec_of(**changes)) == expected
+
+
+def test_a_model_of_seven_billion() -> None:
+    seven = spec_of(spec__model=SEVEN)
+    assert least_need(seven, run_mesh(seven)).state_bytes == pytest.approx(16 * 6.5e9, rel=0.02)
+    words = "spec.model.llama: parameters, gradients and optimizer state take 103.8 GB at least, and this machine has 17.2 GB; "
+    assert problem(seven, 16 * GIB) == f"{words}choose a smaller model, or a topology with more memory"
+    assert not problem(seven, 1024 * GIB)
+
+
+def test_the_operator_and_the_trainer_have_one_bound() -> None:
+    """A model of 5 billion parameters on one v6e of 32 GB: Adafactor's state does not fit, on two devices it does."""
+    one = spec_of(spec__model=SEVEN, spec__accelerator={"type": "v6e", "topology": "1x1"}, **optimizer(adafactor={}))
+    available = one.accelerator.row.memory_bytes
+    assert available is not None
+    (found,) = find_problems(one)
+    assert (found.field, found.message) == memory_problem(one, run_mesh(one), available, devices=1, where="each device")
+    assert not find_problems(spec_of(spec__model=SEVEN, spec__accelerator={"type": "v6e", "topology": "2x2"}, **optimizer(adafactor={})))
+    divided = {"spec__accelerator": {"type": "v6e", "topology": "2x2"}, "spec__mesh": {"ici": {"data": 4, "fsdp": 1}}}
+    (found,) = find_problems(spec_of(spec__model=SEVEN, **divided, **optimizer(adafactor={})))
+    assert found.message.endswith("choose a smaller model, or a larger fsdp axis of the mesh")
+
+
+def test_a_vocabulary_that_only_a_file_says_rejects_no_run() -> None:
+    """The embeddings count with the smallest vocabulary, not with the one that is assumed for a mesh."""
+    wide = {"llama": {"layers": 1, "hiddenSize": 8192, "intermediateSize": 8192, "heads": 64}}
+    from_file, of_bytes = (spec_of(spec__model=wide, **more) for more in ({"spec__tokenizer": {"tokenizerJson": {"path": "/t.json"}}}, {}))
+    assert least_need(from_file, run_mesh(from_file)).state_bytes < least_need(of_bytes, run_mesh(of_bytes)).state_bytes
+    assert not problem(from_file, 8 * GIB)
+
+
+def test_a_batch_counts_by_its_part_on_one_device_at_a_time() -> None:
+    huge: dict[str, Any] = {"spec__trainer__batchSize": 2**24}
+    assert problem(spec_of(**huge), GIB).startswith("spec.trainer.batchSize: a batch takes ")
+    assert problem(spec_of(**huge), GIB).endswith("give a smaller batchSize, or more microbatches")
+    assert not problem(spec_of(**huge, spec__trainer__microbatches=2**16), GIB)
+    assert not problem(spec_of(), GIB)
+    later = spec_of(spec__trainer__batchSchedule=[{"fromStep": 5, "batchSize": 2**24}])
+    assert problem(later, GIB).startswith("spec.trainer.batchSize")
+
+
+def test_devices_of_a_processor_share_its_memory() -> None:
+    spec = spec_of(spec__accelerator={"type": "cpu", "topology": "1x4"})
+    need = least_need(spec, run_mesh(spec)).total_bytes
+    assert memory_problem(spec, run_mesh(spec), 3 * need, devices=4, where="this machine") is not None
+    assert memory_problem(spec, run_mesh(spec), 4 * need, devices=4, where="this machine") is None

@@ -1,0 +1,88 @@
+"""Each benchmark runs from start to end, in tiny sizes. Its figures are not checked: they depend on the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from halcyon_devcluster.paths import cache_folder
+from tests.suite.limits import limit
+
+FOLDER = Path(__file__).parent
+REPOSITORY = FOLDER.parents[1]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A benchmark.
+
+    Attributes:
+        arguments: Its command line in tiny sizes.
+        peer: Beginning of the name of the environment with the program that it compares with. Empty: it needs none.
+        cluster: Whether it needs the development cluster or its images.
+    """
+
+    arguments: str = ""
+    peer: str = ""
+    cluster: bool = False
+
+
+BENCHES = {
+    "attention": Bench("--lengths 256,512 --heads 2 --kv-heads 1 --head-size 16 --context 2"),
+    "cache": Bench("--megabytes 2 --pairs 1"),
+    "checkpoint": Bench("--megabytes 4 --devices 2 --pairs 1"),
+    "compile": Bench("--families llama --layers 1,2 --rounds 1"),
+    "data": Bench("--batch 8 --length 128 --tokens 10000000000"),
+    "engine": Bench("--rows 1 2 --depth 1 --vocabulary 256 --length 128 --prompt 4 --tokens 4 --rounds 1"),
+    "evaluation": Bench("--examples 2 --rounds 1 --depth 1 --vocabulary 256 --length 256 --tokens 4"),
+    "freed_memory": Bench("--hidden-size 16 --layers 1 --steps 3 --pairs 1"),
+    "history": Bench("--steps 200"),
+    "images": Bench(cluster=True),
+    "isolation": Bench("--runs 0 1 --pods 5", cluster=True),
+    "levanter": Bench("--pairs 1 --tokens 100000", peer="levanter-"),
+    "levanter_step": Bench("--layers 1 --width 16 --mlp 32 --heads 2 --length 16 --batch 2 --vocabulary 64 --rounds 1", peer="levanter-"),
+    "loop": Bench("--steps 5 --pairs 1"),
+    "loss": Bench("--lengths 64,128 --vocabulary 512 --width 16"),
+    "memory": Bench("--gigabytes 0.01 --characters 0 --workers 1 --vocabulary 512 --steps 3"),
+    "model": Bench("--layers 1 --hidden 16 --heads 2 --length 16 --batch 2 --vocab 64 --rounds 1"),
+    "nanochat": Bench(),
+    "nanochat_curve": Bench(),
+    "operator": Bench(cluster=True),
+    "operator_scale": Bench("--runs 1 2", cluster=True),
+    "optimizers": Bench("--rules adamw --pairs muon --steps 2 --rounds 1 --layers 1 --hidden 16 --length 32 --batch 2"),
+    "orbax": Bench("--megabytes 4 --devices 2 --pairs 1", peer="orbax-"),
+    "order": Bench("--documents 1000"),
+    "precision": Bench("--steps 60 --layers 1 --hidden 32 --length 16 --batch 2 --seeds 1"),
+    "roots": Bench("--checkpoints 3 --files 2 --leaves 10"),
+    "scheduling": Bench("--steps 40 --pairs 1"),
+    "sources": Bench("--megabytes 1"),
+    "start": Bench("--slices 1 --pairs 1"),
+    "tokenizer": Bench("--megabytes 0.2 --long 10000"),
+    "watch": Bench("--steps 2 --pairs 1"),
+}
+
+
+def marks(bench: Bench) -> Sequence[pytest.MarkDecorator]:
+    return (pytest.mark.variant, *((pytest.mark.cluster, pytest.mark.alone) if bench.cluster else (pytest.mark.slow,)))
+
+
+def test_every_benchmark_is_run() -> None:
+    assert {path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py")} == set(BENCHES)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(bench)) for name, bench in BENCHES.items()])
+def test_a_benchmark_runs_to_its_end(name: str) -> None:
+    bench = BENCHES[name]
+    cache = cache_folder(os.environ, Path.home())
+    if bench.peer and not any((place / ".ready").exists() for place in cache.glob(f"{bench.peer}*")):
+        pytest.skip(f"there is no environment with the other program; python tests/bench/bench_{name}.py makes it")
+    command = [sys.executable, str(FOLDER / f"bench_{name}.py"), *bench.arguments.split()]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=limit(300), check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.strip(), "it prints figures"

@@ -1,0 +1,59 @@
+"""`halcyon.generate` takes token ids as they are, also without a tokenizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import halcyon
+from halcyon.errors import BadConfiguration
+from tests.trainer.huggingface.folders import GOLDENS
+
+PLACE = f"hf:{GOLDENS / 'qwen3'}"
+
+
+@pytest.mark.slow
+def test_token_ids_give_the_completion_of_their_text() -> None:
+    model, tokenizer = halcyon.load(PLACE)
+    assert tokenizer is not None
+    settings: dict[str, Any] = {"max_tokens": 6, "temperature": 0.0}
+    ids = [[tokenizer.bos_id, *tokenizer.encode(text).tolist()] for text in ("a b", "Café")]
+    expected = halcyon.generate(model, tokenizer, ["a b", "Café"], **settings)
+    forms: list[Any] = [ids, [np.array(one) for one in ids], ["a b", ids[1]], [tuple(one) for one in ids]]
+    for form in forms:
+        found = halcyon.generate(model, tokenizer, form, **settings)
+        assert [(one.tokens, one.text) for one in found] == [(one.tokens, one.text) for one in expected]
+    for alone in (ids[0], np.array(ids[0], np.int64)):
+        (one,) = halcyon.generate(model, tokenizer, alone, **settings)
+        assert (one.prompt, one.tokens) == (tuple(ids[0]), expected[0].tokens)
+    bare = halcyon.generate(model, tokenizer, [ids[0][1:]], **settings)
+    assert bare[0].prompt == tuple(ids[0][1:]), "no token is put before the ids"
+    without = halcyon.generate(model, None, ids, **settings)
+    shared = [min(len(one.tokens), len(other.tokens)) for one, other in zip(without, expected, strict=True)]
+    assert [one.tokens[:count] for one, count in zip(without, shared, strict=True)] == [
+        one.tokens[:count] for one, count in zip(expected, shared, strict=True)
+    ]
+    assert [(one.text, len(one.tokens), one.finish) for one in without] == [("", 6, "length")] * 2
+
+
+@pytest.mark.parametrize(
+    ("prompts", "error", "sentence"),
+    [
+        ([[]], ValueError, "a prompt has no token ids; give at least one"),
+        ([[1, 10_000_000]], ValueError, "the token ids of a prompt are 1 to 10000000, and the model has 0 to "),
+        ([[-1, 2]], ValueError, "the token ids of a prompt are -1 to 2"),
+        ([1.5, 2.5], TypeError, "a prompt must be a text or a list of token ids, not an array of shape"),
+        ([True, False], TypeError, "and type bool"),
+        ([[[1, 2]]], TypeError, r"shape \[1, 2\]"),
+        ("text", BadConfiguration, "there is no tokenizer, so text cannot become tokens"),
+        (["text", [1]], BadConfiguration, "there is no tokenizer"),
+    ],
+    ids=str,
+)
+def test_prompts_that_are_no_token_ids_are_rejected(prompts: Any, error: type[Exception], sentence: str) -> None:
+    model, _ = halcyon.load(PLACE)
+    with pytest.raises(error, match=sentence):
+        halcyon.generate(model, None, prompts)
+    assert halcyon.generate(model, None, []) == []
