@@ -55,6 +55,7 @@ ChangeReason = Literal[
     "SaveNotAsked",
     "CheckpointFailed",
     "CheckpointFallback",
+    "HeadRebuilt",
     "MaintenanceNotice",
     "NodeAvoided",
     "NodesTakenBack",

@@ -145,7 +145,7 @@ def test_rows_that_pad_the_vocabulary_change_nothing(
     padded, exact = Softmax(EMBED, VOCAB, soft_cap, rows), Softmax(EMBED, VOCAB.resize(rows), soft_cap)
 
     def fused(features: Any, head: Any, softmax: Softmax) -> jax.Array:
-        return cross_entropy(features, head, tokens, weights, softmax, z_loss=z_loss, max_logit_bytes=1000)
+        return cross_entropy(features, head, tokens, weights, softmax, z_loss=z_loss, max_logit_bytes=1000).total
 
     def of_log_probs(features: Any, head: Any, softmax: Softmax) -> jax.Array:
         found = token_log_probs(features, head, tokens, softmax, max_logit_bytes=1000)
