@@ -48,7 +48,9 @@ def levanter(model: CausalLM, arrays: dict[str, jax.Array]) -> tuple[jax.Array, 
     logits: Any = hax.dot(features.astype(jnp.float32), model.head.astype(jnp.float32), axis=model.embed, precision="highest")
     if model.logit_cap is not None:
         logits = model.logit_cap * hax.tanh(logits / model.logit_cap)
-    loss, log_normalizers = hax.nn.cross_entropy_loss_and_log_normalizers(logits, model.vocab, hax.nn.one_hot(targets, model.vocab))
+    vocab = VOCAB.resize(model.tokens or VOCAB.size)
+    logits = logits.slice(model.vocab, vocab, 0)  # without the rows that pad the vocabulary
+    loss, log_normalizers = hax.nn.cross_entropy_loss_and_log_normalizers(logits, vocab, hax.nn.one_hot(targets, vocab))
 
     def mean(losses: NamedArray) -> jax.Array:
         return (hax.sum(losses * weights) / hax.sum(weights)).scalar()
