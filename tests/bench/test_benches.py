@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +24,10 @@ class Bench:
     Attributes:
         arguments: Its command line in tiny sizes.
         peer: Beginning of the name of the environment with the program that it compares with. Empty: it needs none.
-        cluster: Whether it needs the development cluster or its images.
     """
 
     arguments: str = ""
     peer: str = ""
-    cluster: bool = False
 
 
 BENCHES = {
@@ -43,8 +40,6 @@ BENCHES = {
     "evaluation": Bench("--examples 2 --rounds 1 --depth 1 --vocabulary 256 --length 256 --tokens 4"),
     "freed_memory": Bench("--hidden-size 16 --layers 1 --steps 3 --pairs 1"),
     "history": Bench("--steps 200"),
-    "images": Bench(cluster=True),
-    "isolation": Bench("--runs 0 1 --pods 5", cluster=True),
     "levanter": Bench("--pairs 1 --tokens 100000", peer="levanter-"),
     "levanter_step": Bench("--layers 1 --width 16 --mlp 32 --heads 2 --length 16 --batch 2 --vocabulary 64 --rounds 1", peer="levanter-"),
     "loop": Bench("--steps 5 --pairs 1"),
@@ -53,14 +48,12 @@ BENCHES = {
     "model": Bench("--layers 1 --hidden 16 --heads 2 --length 16 --batch 2 --vocab 64 --rounds 1"),
     "nanochat": Bench(),
     "nanochat_curve": Bench(),
-    "operator": Bench(cluster=True),
-    "operator_scale": Bench("--runs 1 2", cluster=True),
     "optimizers": Bench("--rules adamw --pairs muon --steps 2 --rounds 1 --layers 1 --hidden 16 --length 32 --batch 2"),
     "orbax": Bench("--megabytes 4 --devices 2 --pairs 1", peer="orbax-"),
     "order": Bench("--documents 1000"),
     "precision": Bench("--steps 60 --layers 1 --hidden 32 --length 16 --batch 2 --seeds 1"),
     "roots": Bench("--checkpoints 3 --files 2 --leaves 10"),
-    "scheduling": Bench("--steps 40 --pairs 1"),
+    "scheduling": Bench("--steps 31 --pairs 1"),
     "sources": Bench("--megabytes 1"),
     "start": Bench("--slices 1 --pairs 1"),
     "tokenizer": Bench("--megabytes 0.2 --long 10000"),
@@ -68,15 +61,17 @@ BENCHES = {
 }
 
 
-def marks(bench: Bench) -> Sequence[pytest.MarkDecorator]:
-    return (pytest.mark.variant, *((pytest.mark.cluster, pytest.mark.alone) if bench.cluster else (pytest.mark.slow,)))
+OF_THE_CLUSTER = ("images", "isolation", "operator", "operator_scale")
+"""Benchmarks that start the development cluster or build images, for many minutes; only `make bench` runs them."""
 
 
 def test_every_benchmark_is_run() -> None:
-    assert {path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py")} == set(BENCHES)
+    assert {path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py")} == {*BENCHES, *OF_THE_CLUSTER}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(bench)) for name, bench in BENCHES.items()])
+@pytest.mark.slow
+@pytest.mark.variant
+@pytest.mark.parametrize("name", BENCHES)
 def test_a_benchmark_runs_to_its_end(name: str) -> None:
     bench = BENCHES[name]
     cache = cache_folder(os.environ, Path.home())
