@@ -150,7 +150,7 @@ accelerator: $(UV) ## Measure Halcyon on the GPU of this machine, in about ten m
 
 .PHONY: accelerator-page
 accelerator-page: setup ## Write the rows of tests/accelerator/results into docs/performance.md
-	@cat tests/accelerator/results/*.jsonl > .halcyon/results.jsonl
+	@mkdir -p .halcyon && cat tests/accelerator/results/*.jsonl > .halcyon/results.jsonl
 	@$(BIN)/python tests/accelerator/run.py --rows .halcyon/results.jsonl --page docs/performance.md
 
 ##@ Change

@@ -14,8 +14,7 @@ _HEADER = """<!-- Generated from crds/halcyon_api/hardware by `make generate`. D
 network, the environment of libtpu and NCCL. An unknown name is rejected with a list of the known names, and `halcyon validate` suggests the
 most similar one.
 
-**Tried on hardware: only**
-{tried}.
+**Tried on hardware so far:** {tried}.
 All else is written from documentation and from other projects' manifests, listed below with their date. The objects of each row are
 reviewed and kept as `tests/operator/golden/*.yaml`, and the real API server accepts the documents, but no TPU and no node with a GPU has
 run them yet. Expect to fix a detail, and please report it. [Performance](performance.md#on-a-gpu) has what was measured on a GPU.

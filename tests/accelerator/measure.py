@@ -111,18 +111,18 @@ def machine() -> Row:
     return {
         "stage": "machine",
         "card": device.device_kind,
-        "driver": _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "none",
+        "driver": _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "none",
         "JAX": jax.__version__,
         "jaxlib": jaxlib.__version__,
         "platform": getattr(device.client, "platform_version", "").replace("\n", " ").strip(),
         "cuDNN": _cudnn(),
         "Python": sys.version.split()[0],
-        "commit": os.environ.get("HALCYON_COMMIT") or _said("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD") or "not known",
+        "commit": os.environ.get("HALCYON_COMMIT") or _output_of("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD") or "not known",
         "date": time.strftime("%Y-%m-%d"),
     }
 
 
-def _said(*command: str) -> str:
+def _output_of(*command: str) -> str:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip().splitlines()[0]
     except (OSError, subprocess.SubprocessError, IndexError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,8 +28,6 @@ def original(options: Options, child: str, words: Sequence[object]) -> Iterator[
     if options.peer is None or options.torch is None:
         yield None
         return
-    import os
-
     variables = {"NANOCHAT_DTYPE": "bfloat16", "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
     with Peer(options.torch, BENCH / child, (options.peer, *words), variables) as peer:
         yield peer

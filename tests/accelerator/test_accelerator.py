@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,13 @@ import numpy as np
 import pytest
 
 from halcyon.models.parts.masks import Block
+from halcyon_devcluster.waiting import until
 from tests.accelerator import run
 from tests.accelerator.measure import ROOT
 from tests.accelerator.rows import BEGIN, END, NOTHING, Row, Table, markdown, read, short, with_section
 from tests.accelerator.stages.attention import Case, mask_of, visible_pairs
 from tests.accelerator.stages.profile import covered
+from tests.faults.interpreters import of_version, uv
 from tests.suite.limits import limit
 from tests.trainer.programs import kept_folder
 
@@ -57,10 +57,8 @@ def test_an_endless_stage_is_ended_with_its_children(tmp_path: Path) -> None:
     found = run.rows_of("stage", [sys.executable, "-c", code], 5.0, os.environ)
     assert next(found) == {"stage": "stage", "a": 1}
     assert list(found) == [{"stage": "stage", "error": "ended after its 5 s"}]
-    until = time.monotonic() + limit(20)
-    while Path(f"/proc/{mark.read_text()}/cmdline").exists() and Path(f"/proc/{mark.read_text()}/cmdline").read_bytes():
-        assert time.monotonic() < until, "the child of the stage still runs"
-        time.sleep(0.01)
+    process = Path(f"/proc/{mark.read_text()}/cmdline")
+    until(lambda: not process.exists() or not process.read_bytes(), timeout_seconds=20, failure=lambda: "the child of the stage still runs")
 
 
 def test_the_table_has_a_header_where_the_columns_change() -> None:
@@ -148,15 +146,12 @@ PRESENT = (f"jax=={JAX}", "equinox", "optax", "tensorstore", "transformers>=5,<6
 
 def bare_environment(folder: Path) -> Path:
     """An environment of Python 3.12 with only the packages that a machine with a GPU has; kept for later sessions."""
-    uv = shutil.which("uv") or str(max((kept_folder(os.environ).parent).glob("uv-*/bin/uv"), default=""))
-    found = subprocess.run([uv, "python", "find", "--no-project", "3.12"], capture_output=True, text=True, check=False) if uv else None
-    choices = [*Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv").glob("versions/3.12.*/bin/python3")]
-    choices += [Path(found.stdout.strip())] if found is not None and found.returncode == 0 else []
-    if not uv or not choices:
+    pythons = list(of_version("3.12").values())
+    if not pythons:
         pytest.skip("there is no Python 3.12")
     if not (folder / ".ready").exists():
-        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", choices[0], folder], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", folder, *PRESENT], check=True)
+        subprocess.run([uv(), "venv", "--quiet", "--clear", "--python", pythons[0], folder], check=True)
+        subprocess.run([uv(), "pip", "install", "--quiet", "--python", folder, *PRESENT], check=True)
         (folder / ".ready").touch()
     return folder / "bin/python"
 

@@ -18,7 +18,9 @@ PAGE = REPOSITORY / "docs" / "guides" / "library.md"
 AFTER = """
 assert ended.complete and ended.step == 40 and losses[40] < 0.7 * losses[1], losses
 assert scores.shape == (1, len(tokens_of_the_prompt), tokenizer.vocab_size) and str(scores.dtype) == "float32"
+assert same.prompt == tuple(ids) and same.tokens[: len(completion.tokens)] == completion.tokens, (same, completion)
 assert 4.5 < float(value) < 7
+assert by_name["model.layers.0.self_attn.q_proj.weight"].shape == (32, 32)
 assert sorted(ratios) == [10, 20, 30, 40] and all(0 < ratio < 1 for ratio in ratios.values()), ratios
 first = dict(losses)
 again = halcyon.train(document, hooks=halcyon.Hooks(on_step=lambda step: losses.update({step.step: None})))
@@ -62,7 +64,7 @@ else:
 @pytest.mark.variant
 def test_the_code_of_the_guide_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     code = "\n".join([*blocks[:3], "tokens_of_the_prompt = tokens", *blocks[3:], 'CPU = {"type": "cpu", "topology": "1x2"}', AFTER])
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "HALCYON_"))}
     done = subprocess.run(

@@ -9,32 +9,36 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from halcyon_devcluster.paths import cache_folder
+
 REPOSITORY = Path(__file__).parents[2]
 VERSIONS = ("3.11", "3.12", "3.13")
 """The supported versions."""
 _EXTRAS = ("report", "serve", "trainer")
 
 
-def others() -> list[Path]:
-    """The interpreters on PATH and of pyenv, one for each patch release; without the release that runs the tests."""
+def of_version(version: str) -> dict[str, Path]:
+    """The interpreters of a version on PATH and of pyenv, one for each patch release, by the release."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    paths: list[Path] = []
-    for version in VERSIONS:
-        known = subprocess.run([_uv(), "python", "find", "--system", version], capture_output=True, text=True, check=False).stdout.strip()
-        paths += [*([Path(known)] if known else []), *sorted(pyenv.glob(f"versions/{version}.*/bin/python3"))]
-    releases = {_release(path): path for path in paths}
-    return [path for release, path in releases.items() if release != platform.python_version()]
+    known = subprocess.run([uv(), "python", "find", "--system", version], capture_output=True, text=True, check=False).stdout.strip()
+    paths = [*([Path(known)] if known else []), *sorted(pyenv.glob(f"versions/{version}.*/bin/python3"))]
+    return {_release(path): path for path in paths}
+
+
+def others() -> list[Path]:
+    """The interpreters of all supported versions, without the release that runs the tests."""
+    found = {release: path for version in VERSIONS for release, path in of_version(version).items()}
+    return [path for release, path in found.items() if release != platform.python_version()]
 
 
 def halcyon_of(python: Path) -> Path:
     """The command `halcyon` in an environment with this interpreter and the packages of uv.lock. The environment stays in the cache."""
-    cache = Path(os.environ.get("HALCYON_CACHE") or Path.home() / ".cache" / "halcyon")
     checkout = hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:8]  # the environment names the folder of the checkout
-    folder = cache / "pythons" / f"{_release(python)}-{checkout}"
+    folder = cache_folder(os.environ, Path.home()) / "pythons" / f"{_release(python)}-{checkout}"
     extras = [word for extra in _EXTRAS for word in ("--extra", extra)]
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"} | {"UV_PROJECT_ENVIRONMENT": str(folder)}
     made = subprocess.run(
-        [_uv(), "sync", "--frozen", "--quiet", "--compile-bytecode", *extras, "--python", str(python)],
+        [uv(), "sync", "--frozen", "--quiet", "--compile-bytecode", *extras, "--python", str(python)],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,
@@ -51,10 +55,9 @@ def _release(python: Path) -> str:
     ).stdout.strip()
 
 
-def _uv() -> str:
+def uv() -> str:
     """The command `uv`: on PATH, or as `make setup` has installed it."""
-    cache = Path(os.environ.get("HALCYON_CACHE") or Path.home() / ".cache" / "halcyon")
-    own = sorted(cache.glob("uv-*/bin/uv"))
+    own = sorted(cache_folder(os.environ, Path.home()).glob("uv-*/bin/uv"))
     path = shutil.which("uv") or (str(own[-1]) if own else None)
     assert path is not None, "there is no uv; run `make setup`"
     return path

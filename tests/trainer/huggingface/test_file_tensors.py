@@ -18,6 +18,7 @@ import halcyon
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.folder import read_config
 from halcyon.models import Inputs
+from halcyon.models.softmax import with_tokens
 from halcyon_api.spec.families.custom import CustomSpec
 from halcyon_api.spec.model import ModelSpec
 from tests.trainer.huggingface.folders import GOLDENS, store_of
@@ -73,7 +74,7 @@ def test_a_gradient_says_how_the_loss_changes_with_a_tensor_of_the_file(case: st
 def test_padding_is_left_out_and_other_models_are_rejected() -> None:
     folder = GOLDENS / "qwen3"
     spec, model = read_config(store_of(folder)).spec, load(folder)
-    whole, part = halcyon.file_tensors(spec, model), halcyon.file_tensors(spec, model, tokens=7)
+    whole, part = halcyon.file_tensors(spec, model), halcyon.file_tensors(spec, with_tokens(model, 7))
     np.testing.assert_array_equal(part["model.embed_tokens.weight"], whole["model.embed_tokens.weight"][:7])
     with pytest.raises(BadConfiguration, match="no form of Hugging Face"):
         halcyon.file_tensors(ModelSpec(custom=CustomSpec.model_validate({"class": "mine:Model"})), model)

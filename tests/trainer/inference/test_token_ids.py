@@ -42,8 +42,8 @@ def test_token_ids_give_the_completion_of_their_text() -> None:
     ("prompts", "error", "sentence"),
     [
         ([[]], ValueError, "a prompt has no token ids; give at least one"),
-        ([[1, 10_000_000]], ValueError, "the token ids of a prompt are 1 to 10000000, and the model has 0 to "),
-        ([[-1, 2]], ValueError, "the token ids of a prompt are -1 to 2"),
+        ([[1, 10_000_000]], ValueError, "the prompt has the token 10000000; the model has 0 to "),
+        ([[-1, 2]], ValueError, "the prompt has the token -1; the model has 0 to "),
         ([1.5, 2.5], TypeError, "a prompt must be a text or a list of token ids, not an array of shape"),
         ([True, False], TypeError, "and type bool"),
         ([[[1, 2]]], TypeError, r"shape \[1, 2\]"),

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
 
 from halcyon.checkpoint.layout import Region
+from halcyon.models import CausalLM
 from halcyon.models.axes import VOCAB, is_named
 from halcyon.models.weights import WeightLayout, family_of_section, leaf_shapes
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import ModelSpec
 
 
-def file_tensors(spec: ModelSpec, tree: Any, *, tokens: int | None = None) -> dict[str, np.ndarray]:
+def file_tensors(spec: ModelSpec, tree: CausalLM) -> dict[str, np.ndarray]:
     """The arrays of a model by the names and shapes that they have in the files of Hugging Face.
 
     An export computes no value, it only moves them. So the same holds for a tree with the structure of a model: the gradient of an exported
-    tensor has its name here. The gradient of a tied head is a part of that of the token embedding.
+    tensor has its name here. The gradient of a tied head is a part of that of the token embedding. Rows of padding are left out.
 
     Args:
         spec: ``spec.model`` of the run.
         tree: A model, its gradient, or its update: outside of ``jax.jit``.
-        tokens: Tokens of the vocabulary without padding; rows beyond them are left out. Default: all rows.
 
     Returns:
         Arrays by name, in the order of layers and in the types of `tree`.
@@ -35,8 +33,7 @@ def file_tensors(spec: ModelSpec, tree: Any, *, tokens: int | None = None) -> di
     section = spec.value
     assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
     leaves = leaf_shapes(tree)
-    sizes = {} if tokens is None else {VOCAB: tokens}
-    layout = WeightLayout(family_of_section(section).tensors(section), leaves, sizes)
+    layout = WeightLayout(family_of_section(section).tensors(section), leaves, {VOCAB: tree.token_count})
     arrays = [np.asarray(leaf.array) for leaf in jax.tree.leaves(tree, is_leaf=is_named)]
     by_path = {leaf.path: array for leaf, array in zip(leaves, arrays, strict=True)}
 

@@ -181,15 +181,13 @@ def _several(prompts: Any) -> Sequence[Any]:
     return (found,) if len(found) and np.ndim(found[0]) == 0 and not isinstance(found[0], str) else tuple(found)
 
 
-def _token_ids(prompt: Any, model: CausalLM) -> tuple[int, ...]:
-    """The token ids of a prompt. See `generate` for the errors."""
+def _token_ids(prompt: Any) -> tuple[int, ...]:
+    """The token ids of a prompt. `Engine.submit` checks whether the model has them. See `generate` for the errors."""
     array = np.asarray(prompt)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise TypeError(f"a prompt must be a text or a list of token ids, not an array of shape {list(array.shape)} and type {array.dtype}")
     if not array.size:
         raise ValueError("a prompt has no token ids; give at least one, such as the token that begins a document")
-    if array.min() < 0 or array.max() >= model.vocab.size:
-        raise ValueError(f"the token ids of a prompt are {array.min()} to {array.max()}, and the model has 0 to {model.vocab.size - 1}")
     return tuple(array.tolist())
 
 
@@ -235,12 +233,12 @@ def generate(
         ValueError: A setting is out of its range, a prompt has no tokens or too many, or a token that the model does not have.
         TypeError: A prompt is neither a text nor token ids.
     """
-    given = [prompt if isinstance(prompt, str) else _token_ids(prompt, model) for prompt in _several(prompts)]
+    given = [prompt if isinstance(prompt, str) else _token_ids(prompt) for prompt in _several(prompts)]
     if not given:
         return []
     if tokenizer is None and (stop or any(isinstance(prompt, str) for prompt in given)):
         raise BadConfiguration("there is no tokenizer, so text cannot become tokens; give one, or prompts of token ids without stop")
-    using: Any = _WithoutText(model.vocab.size) if tokenizer is None else tokenizer
+    using: Any = _WithoutText(model.token_count) if tokenizer is None else tokenizer
     ids = [prompt_ids(using, prompt) if isinstance(prompt, str) else np.array(prompt, np.int32) for prompt in given]
     most = default_tokens(model, ids) if max_tokens is None else max_tokens
     settings = seeded(Sampling(most, temperature, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop)), len(ids))

@@ -142,7 +142,9 @@ def best(request: Request, target: Target) -> Choice:
         refused = refusal(kernel, request, target)
         if refused is None and (kernel != "cudnn" or _is_hopper(target)):
             return Choice(kernel, f"the kernel for {target.platform}")
-        why_not = f"not {kernel}: {refused or 'auto takes it on GPUs of compute capability 9 only; trainer.attention: cudnn takes it here'}"
+        why_not = (
+            f"not {kernel}: {refused or 'auto uses it on GPUs of compute capability 9 only; trainer.attention: cudnn uses it on this one'}"
+        )
     length = form.position.size
     even = length % form.block == 0 and form.key_position.size % form.block == 0
     if length <= 2 * form.block or (not even and length <= UNEVEN_BLOCKS * form.block):
