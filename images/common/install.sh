@@ -8,7 +8,7 @@ installer=$(mktemp -d)
 python3 -m venv "$installer"
 "$installer/bin/pip" install --quiet --no-cache-dir --disable-pip-version-check "uv==$1"
 "$installer/bin/uv" venv --quiet --no-python-downloads --python python3 /opt/halcyon/venv
-"$installer/bin/uv" pip install --quiet --no-cache --require-hashes --python /opt/halcyon/venv --requirements "$here/requirements.txt"
+"$installer/bin/uv" pip install --quiet --no-cache --no-deps --require-hashes --python /opt/halcyon/venv --requirements "$here/requirements.txt"
 rm -rf "$installer"
 
 python3 "$here/finish.py" /opt/halcyon/venv/lib
