@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 import halcyon.training.program
-from halcyon.parallel.collectives import collectives
+from halcyon.hlo.collectives import collectives
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon_api.training_run import TrainingRunSpec
 

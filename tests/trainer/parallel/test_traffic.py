@@ -7,8 +7,8 @@ import math
 import jax
 import pytest
 
+from halcyon.hlo.collectives import Collective, collectives
 from halcyon.models import log_probs
-from halcyon.parallel.collectives import Collective, collectives
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.program import Program, build_program
 from halcyon_api.training_run import parse_run

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import pytest
 
-from halcyon.parallel.collectives import Collective, collectives
+from halcyon.hlo.collectives import Collective, collectives
 from halcyon.training.fitting import planned
 from halcyon.training.plan import Plan, Traffic, event_fields, plan_of, traffic_of
 from halcyon.training.program import Program, build_program
@@ -94,12 +94,16 @@ def test_traffic_adds_up_collectives_of_a_kind_and_leaves_small_ones_out() -> No
     pairs = ((0, 1), (2, 3))
     found = [
         Collective("all-gather", "f32", (1024, 4), 1, 3, pairs),
-        Collective("all-gather", "bf16", (1024,), 0, 1, pairs, channel=7),
-        Collective("all-gather", "bf16", (1024,), 0, 1, pairs, channel=7),
+        Collective("all-gather", "f32", (1024,), 0, 1, pairs, channel=7),
+        Collective("all-gather", "f32", (1024,), 0, 1, pairs, channel=7),
+        Collective("all-gather", "bf16", (1024,), 0, 1, pairs, further_bytes=8),
         Collective("all-reduce", "f32", (4,), 0, 1, pairs),
         Collective("all-reduce", "f32", (4096,), 0, 1, ((0,), (1,))),
     ]
-    assert traffic_of(found, ("data", "fsdp"), (2, 2)) == (Traffic("all-gather", ("fsdp",), 4, 3 * 16384 + 2048),)
+    assert traffic_of(found, ("data", "fsdp"), (2, 2)) == (
+        Traffic("all-gather", ("fsdp",), 3, 3 * 16384, 1, 16384),
+        Traffic("all-gather", ("fsdp",), 2, 4096 + 2048 + 8, 0, 4096),
+    )
 
 
 def test_the_plan_is_one_line_in_the_status() -> None:

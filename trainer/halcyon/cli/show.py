@@ -1,8 +1,8 @@
 """The command ``halcyon show``: what a run would do, without a device.
 
 ``halcyon show run.yaml`` prints the summary of a run from its shapes alone. ``halcyon show optimizer run.yaml`` prints the update of every
-parameter. ``halcyon show plan run.yaml`` compiles its step for virtual
-devices of this machine's processor.
+parameter. ``halcyon show plan run.yaml`` compiles its step for the accelerators that it names, or for virtual devices of this machine's
+processor where their compiler is not installed.
 """
 
 from __future__ import annotations
@@ -87,18 +87,29 @@ def plan(
     overrides: Overrides = None,
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Show the mesh of a run, the memory of each device, and what a step sends between devices.
+    """Show the mesh of a run, the memory of each device, its kernels and loops, and what a step sends between devices.
 
-    Compiles the step of the largest batch for virtual devices of this machine's processor. An accelerator's compiler orders and fuses
-    operations in another way, so its memory and its collectives differ somewhat; the log of the run has its own numbers.
+    Compiles the step of the largest batch for the accelerators that the document names; they need not be there. This needs the extra
+    `cuda` or `tpu`. Without it, the step is compiled for virtual devices of this machine's processor, whose compiler orders and fuses
+    operations in another way: memory and collectives differ somewhat, and kernels are missing.
     """
     with report_errors(document):
         spec = valid_training(document, defaults, overrides).spec
-        found = _planned(_without_kernel(spec))
+        found, why_not = _planned(spec)
         if json:
             sys.stdout.write(f"{json_format.dumps(found.document())}\n")
-        else:
-            _print(found, spec, console())
+            return
+        from halcyon.cli.plan_page import plan_page
+
+        shown = console()
+        for part in plan_page(found):
+            shown.print(part, highlight=False)
+        if _vocabulary(spec) == _assumed_vocabulary():
+            shown.print(f"The vocabulary is in a file; {_assumed_vocabulary():,} tokens are assumed.", highlight=False)
+        if why_not is not None:
+            planned = _without_kernel(spec).trainer.attention
+            other = f" with attention {planned} instead of {spec.trainer.attention}" if planned != spec.trainer.attention else ""
+            shown.print(f"Compiled for {found.platform}{other}, so the numbers differ somewhat: {why_not}.", highlight=False)
 
 
 @app.command()
@@ -174,14 +185,23 @@ def _virtual_mesh(spec: TrainingRunSpec) -> tuple[ResolvedMesh, Mesh]:
     return mesh, build_mesh(mesh)
 
 
-def _planned(spec: TrainingRunSpec) -> Plan:
-    from halcyon_api.hardware import TABLE
-    from halcyon_api.mesh import document_vocabulary
+def _planned(spec: TrainingRunSpec) -> tuple[Plan, str | None]:
+    """The plan of a run, and why its step is not compiled for its own hardware. None: it is, or its hardware is the processor."""
+    from halcyon.programs.devices import NoCompiler
 
+    why_not = None
+    if spec.accelerator.row.family != "cpu":
+        from halcyon.programs.compiling import plan_for_hardware
+
+        try:
+            return plan_for_hardware(spec), None
+        except NoCompiler as error:
+            why_not = str(error)
+    spec = _without_kernel(spec)
     _, mesh = _virtual_mesh(spec)
     from halcyon.training.fitting import planned
 
-    return planned(spec, document_vocabulary(spec.tokenizer), mesh, TABLE[spec.accelerator.type].memory_bytes)
+    return planned(spec, _vocabulary(spec), mesh, spec.accelerator.row.memory_bytes), why_not
 
 
 def _summarized(run: TrainingRun) -> Summary:
@@ -221,43 +241,13 @@ def _print_updates(rows: list[ParameterUpdate], shown: Console) -> None:
     shown.print(table)
 
 
+def _vocabulary(spec: TrainingRunSpec) -> int:
+    from halcyon_api.mesh import document_vocabulary
+
+    return document_vocabulary(spec.tokenizer)
+
+
 def _assumed_vocabulary() -> int:
     from halcyon_api.mesh import ASSUMED_VOCABULARY
 
     return ASSUMED_VOCABULARY
-
-
-def _print(found: Plan, spec: TrainingRunSpec, shown: Console) -> None:
-    from rich.table import Table
-
-    from halcyon_api.counting import counted, size
-    from halcyon_api.mesh import ASSUMED_VOCABULARY, document_vocabulary
-
-    shown.print(found.sentence(), highlight=False)
-    memory = Table("memory of one device", "size")
-    parts = found.memory
-    rows = {
-        "parameters": parts.parameters,
-        **({"of these frozen": parts.frozen} if parts.frozen else {}),
-        "optimizer state": parts.optimizer,
-        "gradients": parts.gradients,
-        "activations and temporary arrays": parts.activations,
-        "the whole step": parts.step,
-        "there is": parts.available,
-    }
-    for name, count in rows.items():
-        memory.add_row(name, "not known" if count is None else size(count))
-    shown.print(memory)
-    sent = Table("collectives of a step", "mesh axes", "number", "full arrays")
-    for row in found.traffic:
-        sent.add_row(row.kind, " x ".join(row.axes), str(row.times), size(row.size_bytes))
-    if found.traffic:
-        shown.print(sent)
-    if document_vocabulary(spec.tokenizer) == ASSUMED_VOCABULARY:
-        shown.print(f"The vocabulary is in a file; {counted(ASSUMED_VOCABULARY, 'token')} are assumed.", highlight=False)
-    if spec.accelerator.type != "cpu":
-        planned = _without_kernel(spec).trainer.attention
-        other = f" with attention {planned} instead of {spec.trainer.attention}" if planned != spec.trainer.attention else ""
-        shown.print(
-            f"Compiled for {found.platform}{other}: on {spec.accelerator.type} the compiler's numbers differ somewhat.", highlight=False
-        )

@@ -8,6 +8,7 @@ a microbatch repeats no computation.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from jax.sharding import Mesh
 
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration
+from halcyon.hlo.schedule import Rates
 from halcyon.training.plan import Plan, plan_of, step_bytes
 from halcyon.training.program import build_program
 from halcyon_api.counting import size
@@ -146,7 +148,7 @@ def needed_bytes(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, batch_size:
         raise
 
 
-def planned(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: int | None) -> Plan:
+def planned(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: int | None, rates: Rates | None = None) -> Plan:
     """The plan of a new run, for its largest batch. Compiles the step.
 
     Args:
@@ -154,6 +156,7 @@ def planned(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: in
         vocabulary: Number of tokens of the tokenizer.
         mesh: The device mesh.
         memory_bytes: Memory of a device. None: not known.
+        rates: Speed of a device. None: not known.
 
     Raises:
         BadConfiguration: No step fits into the memory.
@@ -161,7 +164,11 @@ def planned(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: in
     if is_automatic(spec):
         spec = with_choice(spec, chosen(spec, vocabulary, mesh, memory_bytes))
     program, sizes = build_program(spec, vocabulary, mesh), largest_batch(spec.trainer)
-    return plan_of(program, program.compile_step(*sizes), *sizes, remat=spec.trainer.remat, memory_bytes=memory_bytes)
+    lowered, began = program.lower_step(*sizes), time.perf_counter()
+    step = program.compile(lowered)
+    return plan_of(
+        program, step, *sizes, remat=spec.trainer.remat, memory_bytes=memory_bytes, rates=rates, compile_seconds=time.perf_counter() - began
+    )
 
 
 def largest_batch(trainer: TrainerSpec) -> tuple[int, int]:

@@ -1,20 +1,23 @@
 """The plan of a run: how its compiled step uses the devices. Pure functions of the program; nothing runs on a device.
 
 The shapes and shardings of the state give the bytes of parameters, optimizer state and gradients on one device. The compiler's analysis
-gives the memory of the whole step, and the optimised HLO gives the collectives.
+gives the memory of the whole step, and the optimised HLO gives the kernels, loops, matrix products and collectives.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 import jax
 
+from halcyon.hlo.collectives import Collective, collectives
+from halcyon.hlo.contents import Call, Loop, Product, calls, loops, products
+from halcyon.hlo.module import parse
+from halcyon.hlo.schedule import Overlap, Rates, overlap
 from halcyon.models.trainable import split
-from halcyon.parallel.collectives import Collective, collectives
 from halcyon.training.program import Program
 from halcyon_api.axes import product, splitting
 from halcyon_api.counting import size
@@ -24,6 +27,18 @@ _WIDE_BYTES = 4
 """Gradients are float32."""
 SMALL_BYTES = 4096
 """Collectives of fewer bytes in a whole step (scalars and vectors of norms) are not listed."""
+
+
+class CompiledStep(Protocol):
+    """What is read of a compiled program; see ``jax.stages.Compiled``."""
+
+    def as_text(self) -> str | None:
+        """Its optimised HLO module."""
+        ...
+
+    def memory_analysis(self) -> Any:
+        """The compiler's analysis of its memory."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,19 +66,23 @@ class DeviceBytes:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Collectives of one kind over the same mesh axes, in one step.
+    """Collectives of one kind over the same mesh axes and inside the same number of loops, in one step.
 
     Attributes:
         kind: Their HLO operation, such as ``all-gather``.
         axes: The mesh axes.
         times: Their number.
         size_bytes: Sum of their full arrays on one device: before a scatter, after a gather.
+        depth: Number of loops around them.
+        largest_bytes: The largest of their arrays.
     """
 
     kind: str
     axes: tuple[str, ...]
     times: int
     size_bytes: int
+    depth: int = 0
+    largest_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +100,11 @@ class Plan:
         remat: The remat policy.
         memory: Memory of a device.
         traffic: The collectives of a step, the largest sum first.
+        calls: Its calls of kernels and libraries.
+        loops: Its loops.
+        products: Its matrix products, those with the most operations first.
+        overlap: Time of its collectives and computation on an ideal device. None: the device's speed is not known.
+        compile_seconds: Seconds that the compiler took. None: not measured.
     """
 
     mesh: dict[str, int]
@@ -93,6 +117,16 @@ class Plan:
     remat: Remat
     memory: DeviceBytes
     traffic: tuple[Traffic, ...]
+    calls: tuple[Call, ...] = ()
+    loops: tuple[Loop, ...] = ()
+    products: tuple[Product, ...] = ()
+    overlap: Overlap | None = None
+    compile_seconds: float | None = None
+
+    @property
+    def kernels(self) -> tuple[Call, ...]:
+        """Its calls that are no library's matrix products."""
+        return tuple(call for call in self.calls if not call.is_product)
 
     def sentence(self) -> str:
         """The plan in one line, for the status."""
@@ -125,12 +159,21 @@ def event_fields(plan: Plan) -> dict[str, Any]:
         "microbatches": plan.microbatches,
         "remat": plan.remat,
         **{name: number for name, number in numbers.items() if number is not None},
+        "kernels": "; ".join(f"{call.kernel} ({call.target}): {call.times}" for call in plan.kernels),
         "collectives": "; ".join(f"{row.kind} over {' x '.join(row.axes)}: {size(row.size_bytes)} in {row.times}" for row in plan.traffic),
     }
 
 
 def plan_of(
-    program: Program, step: jax.stages.Compiled, batch_size: int, sequence_length: int, *, remat: Remat, memory_bytes: int | None
+    program: Program,
+    step: CompiledStep,
+    batch_size: int,
+    sequence_length: int,
+    *,
+    remat: Remat,
+    memory_bytes: int | None,
+    rates: Rates | None = None,
+    compile_seconds: float | None = None,
 ) -> Plan:
     """The plan of a compiled step.
 
@@ -141,11 +184,14 @@ def plan_of(
         sequence_length: Positions of a sequence.
         remat: The remat policy of the model.
         memory_bytes: Memory of a device. None: not known.
+        rates: Speed of a device. None: not known.
+        compile_seconds: See `Plan`.
     """
     sizes = dict(program.mesh.shape)
     trained, frozen = split(program.template.model, program.trained)
     gradients = sum(_WIDE_BYTES * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(trained))
     temporary = _analysis(step, "temp")
+    module = parse(step.as_text() or "")
     return Plan(
         mesh=sizes,
         platform=program.mesh.devices.flat[0].platform,
@@ -164,7 +210,12 @@ def plan_of(
             available=memory_bytes,
             frozen=share_bytes(frozen),
         ),
-        traffic=traffic_of(collectives(step.as_text() or ""), tuple(sizes), tuple(sizes.values())),
+        traffic=traffic_of(collectives(module), tuple(sizes), tuple(sizes.values())),
+        calls=calls(module),
+        loops=loops(module),
+        products=products(module),
+        overlap=None if rates is None else overlap(module, rates, program.mesh.size),
+        compile_seconds=compile_seconds,
     )
 
 
@@ -173,7 +224,7 @@ def share_bytes(template: Any) -> int:
     return sum(leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(template))
 
 
-def step_bytes(step: jax.stages.Compiled) -> int | None:
+def step_bytes(step: CompiledStep) -> int | None:
     """Memory that a device needs for a compiled step: arguments, results that do not reuse them, and temporary arrays. None: not known."""
     kinds = [_analysis(step, kind) for kind in ("argument", "output", "temp", "alias")]
     if any(found is None for found in kinds):
@@ -183,25 +234,29 @@ def step_bytes(step: jax.stages.Compiled) -> int | None:
 
 
 def traffic_of(found: Iterable[Collective], names: Sequence[str], sizes: Sequence[int]) -> tuple[Traffic, ...]:
-    """Sums of collectives by kind and mesh axes, the largest first, without the small ones (`SMALL_BYTES`).
+    """Sums of collectives by kind, mesh axes and number of loops, the largest first, without the small ones (`SMALL_BYTES`).
 
     Args:
         found: The collectives of a program.
         names: Names of the mesh axes, outermost first.
         sizes: Their sizes.
     """
-    times: dict[tuple[str, tuple[str, ...]], int] = {}
-    size_bytes = dict(times)
+    found_rows: dict[tuple[str, tuple[str, ...], int], Traffic] = {}
     channels: set[int] = set()
     for one in found:
         if one.channel in channels:
             continue  # another part of an asynchronous collective
         channels |= set() if one.channel is None else {one.channel}
         if axes := one.axes(names, sizes):
-            key = (one.kind, axes)
-            times[key] = times.get(key, 0) + one.times
-            size_bytes[key] = size_bytes.get(key, 0) + one.times * one.size_bytes
-    rows = [Traffic(kind, axes, times[kind, axes], count) for (kind, axes), count in size_bytes.items() if count >= SMALL_BYTES]
+            key = (one.kind, axes, one.depth)
+            row = found_rows.get(key, Traffic(one.kind, axes, 0, 0, one.depth))
+            found_rows[key] = replace(
+                row,
+                times=row.times + one.times,
+                size_bytes=row.size_bytes + one.times * one.total_bytes,
+                largest_bytes=max(row.largest_bytes, one.size_bytes),
+            )
+    rows = [row for row in found_rows.values() if row.size_bytes >= SMALL_BYTES]
     return tuple(sorted(rows, key=lambda row: (-row.size_bytes, row.kind, row.axes)))
 
 
@@ -209,6 +264,6 @@ def _parts(sizes: dict[str, int], logical: Any) -> int:
     return math.prod(sizes.get(row.name, 1) for row in splitting(logical))
 
 
-def _analysis(step: jax.stages.Compiled, kind: str) -> int | None:
+def _analysis(step: CompiledStep, kind: str) -> int | None:
     found: Any = step.memory_analysis()
     return getattr(found, f"{kind}_size_in_bytes", None)

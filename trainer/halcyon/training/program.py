@@ -90,7 +90,11 @@ class Program:
 
     def compile_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Compiled:
         """Compile the step for batches of this size. The compiled step donates its state argument. See `lower_step`."""
-        return self.lower_step(batch_size, sequence_length, watched=watched).compile(compiler_options=compiler_options())
+        return self.compile(self.lower_step(batch_size, sequence_length, watched=watched))
+
+    def compile(self, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+        """Compile a traced step with the options of a step."""
+        return lowered.compile(compiler_options=compiler_options())
 
     def lower_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Lowered:
         """Trace the step for batches of this size.

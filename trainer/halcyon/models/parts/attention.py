@@ -39,6 +39,7 @@ BLOCK = 512
 """Queries, and keys, of a block."""
 
 
+@jax.named_scope("attention")
 def attention(
     query: NamedArray,
     key: NamedArray,

@@ -29,6 +29,7 @@ CHUNK = 64
 _dot = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
+@jax.named_scope("delta_rule")
 def delta_rule(
     query: jax.Array,
     key: jax.Array,

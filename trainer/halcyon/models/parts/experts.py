@@ -94,6 +94,7 @@ class Experts(eqx.Module):
             down_bias=zero(embed),
         )
 
+    @jax.named_scope("experts")
     def of_device(self, shard: Shard, rows: jax.Array, sizes: jax.Array) -> jax.Array:
         """This device's part of the outputs: [row, embed]. The sum over the parts of `mlp` is the whole output.
 

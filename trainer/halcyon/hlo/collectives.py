@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_CALL = re.compile(r"\b(?:body|condition|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}")
-_COLLECTIVE = re.compile(
-    r" = (.*?) (all-reduce|all-gather|all-to-all|ragged-all-to-all|reduce-scatter|collective-permute|collective-broadcast)(-start)?\("
-)
-_SHAPE = re.compile(r"\b(pred|bf16|f8\w+|[cfsu]\d+)\[([\d,]*)\]")
-_BITS = {"pred": 8, "bf16": 16}
-_CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
-_LIMIT = re.compile(r"compare\(.*%([\w.\-]+)\), direction=LT")
+from halcyon.hlo.module import Array, Instruction, Module, Placed, parse
+
+KINDS = ("all-reduce", "all-gather", "all-to-all", "ragged-all-to-all", "reduce-scatter", "collective-permute", "collective-broadcast")
+"""The HLO operations that exchange data; an asynchronous one has the suffix ``-start``."""
 _SCATTERING = "all-reduce-scatter"
 """XLA for TPUs calls a computation so that adds up an array and takes one part of it: a reduce-scatter."""
 _CHANNEL = re.compile(r"\bchannel_id=(\d+)")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]*\},?)*)\}")
 _IOTA = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
 _COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=" + _IOTA)
@@ -45,6 +39,7 @@ class Collective:
         times: How often a device runs it in one run of the program. A loop whose iterations XLA does not know counts once.
         groups: The devices of each group that exchanges data; empty: all together. None: not known.
         channel: Its number in the program; None if it has none. Parts of one asynchronous collective have the same number.
+        further_bytes: Bytes of the arrays that it sends together with the largest one.
     """
 
     kind: str
@@ -54,11 +49,17 @@ class Collective:
     times: int = 1
     groups: tuple[tuple[int, ...], ...] | None = ()
     channel: int | None = None
+    further_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all its full arrays on one device."""
+        return self.size_bytes + self.further_bytes
 
     @property
     def size_bytes(self) -> int:
         """Bytes of its largest array on one device: the full array that is gathered, reduced or scattered."""
-        return math.prod(self.shape) * _bits(self.dtype) // 8
+        return Array(self.dtype, self.shape).size_bytes
 
     def axes(self, names: Sequence[str], sizes: Sequence[int]) -> tuple[str, ...]:
         """The mesh axes along which a group exchanges data; empty if each group has one device; ``unknown`` if the groups are not known.
@@ -77,51 +78,37 @@ class Collective:
         return tuple(name for name, found in zip(names, differ, strict=True) if found)
 
 
-def collectives(program: str) -> list[Collective]:
-    """All collectives of an optimised HLO module, given as text."""
-    lines: dict[str, list[str]] = {}
-    entry = name = ""
-    for line in program.splitlines():
-        if found := _COMPUTATION.match(line):
-            name = found[2]
-            lines[name] = []
-            entry = name if found[1] else entry
-        elif name:
-            lines[name].append(line)
-    return list(_walk(lines, entry, 0, 1))
+def is_collective(instruction: Instruction) -> bool:
+    """Whether an instruction exchanges data between devices, or starts to."""
+    return instruction.opcode.removesuffix("-start") in KINDS
 
 
-def _walk(lines: dict[str, list[str]], name: str, depth: int, times: int) -> Iterator[Collective]:
-    arrays: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
-    for line in lines[name]:
-        called = [each.strip().lstrip("%") for one, several in _CALL.findall(line) for each in (several.split(",") if several else [one])]
-        if found := _COLLECTIVE.search(line):
-            own = _shapes(line)  # results, and operands if HLO writes their shapes
-            operands = line[found.end() :].partition(")")[0]
-            own += [array for each in re.findall(r"%([\w.\-]+)", operands) for array in arrays.get(each, [])]
-            dtype, shape = max(own or [("u8", (0,))], key=lambda array: math.prod(array[1]) * _bits(array[0]))
-            kind = "reduce-scatter" if name.startswith(_SCATTERING) else found[2]
-            channel = _CHANNEL.search(line)
-            yield Collective(kind, dtype, shape, depth, times, _groups(line), int(channel[1]) if channel else None)
-            continue
-        if match := re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = (.*)", line):
-            arrays[match[1]] = _shapes(match[2].partition("(")[0] if not match[2].startswith("(") else match[2].partition(") ")[0])
-        loop = re.search(r" while\(", line) is not None
-        trips = _trips(lines, line) if loop else 1
-        for each in called:
-            if each in lines:
-                yield from _walk(lines, each, depth + loop, times * trips)
+def collectives(program: str | Module) -> list[Collective]:
+    """All collectives of an optimised HLO module, given as text or parsed."""
+    module = parse(program) if isinstance(program, str) else program
+    return [collective(module, one) for one in module.placed if is_collective(one.instruction)]
 
 
-def _trips(lines: dict[str, list[str]], loop: str) -> int:
-    """Iterations of a loop: as XLA states them, else the constant that its condition compares a counter with; 1 if there is neither."""
-    if stated := _TRIPS.search(loop):
-        return int(stated[1])
-    condition = _CONDITION.search(loop)
-    text = "\n".join(lines.get(condition[1], ())) if condition else ""
-    limit = _LIMIT.search(text)
-    constant = re.search(rf"%{re.escape(limit[1])} = s32\[\]\S* constant\((\d+)\)", text) if limit else None
-    return int(constant[1]) if constant else 1
+def collective(module: Module, placed: Placed) -> Collective:
+    """The collective of an instruction that is one."""
+    one = placed.instruction
+    operands = module.arrays(placed.computation, one)
+    largest = max([*one.results, *operands] or [Array("u8", (0,))], key=lambda array: array.size_bytes)
+    kind = one.opcode.removesuffix("-start")
+    sent, received = (sum(array.size_bytes for array in arrays) for arrays in (operands, one.results))
+    if one.opcode.endswith("-start") and kind != "all-reduce":
+        received -= sent  # the result of the start has the operands too
+    channel = _CHANNEL.search(one.attributes)
+    return Collective(
+        kind="reduce-scatter" if placed.computation.startswith(_SCATTERING) else kind,
+        dtype=largest.dtype,
+        shape=largest.shape,
+        depth=len(placed.loops),
+        times=placed.times,
+        groups=_groups(one.attributes),
+        channel=int(channel[1]) if channel else None,
+        further_bytes=max(0, max(sent, received) - largest.size_bytes),
+    )
 
 
 def _groups(line: str) -> tuple[tuple[int, ...], ...] | None:
@@ -157,11 +144,3 @@ def _as_groups(rows: np.ndarray) -> tuple[tuple[int, ...], ...]:
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(","))
-
-
-def _shapes(text: str) -> list[tuple[str, tuple[int, ...]]]:
-    return [(dtype, tuple(int(size) for size in sizes.split(",") if size)) for dtype, sizes in _SHAPE.findall(text)]
-
-
-def _bits(dtype: str) -> int:
-    return 8 if dtype.startswith("f8") else _BITS.get(dtype) or int(dtype[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halcyon.parallel.collectives import Collective, collectives
+from halcyon.hlo.collectives import Collective, collectives
 
 NAMES, SIZES = ("replica", "fsdp", "tensor"), (2, 2, 2)
 
