@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from halcyon_api.axes import AXES, splitting
 from halcyon_api.elastic import microbatches_on, usable_slices, wanted_slices
+from halcyon_api.hardware.gpu_attention import gpu_kernel
 from halcyon_api.memory import memory_problem
 from halcyon_api.mesh import model_shape, run_mesh
 from halcyon_api.objectives import objective_problems
 from halcyon_api.schedules import schedule_problems
 from halcyon_api.spec.accelerator import Topology
-from halcyon_api.spec.attention import widest_cudnn_head
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
 from halcyon_api.spec.optimizer import WIDE_ONLY, InvalidGroup
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
@@ -122,24 +122,14 @@ def _window_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 def _attention_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     """Rejects a named implementation of attention that lacks a part of the model's attention. The other ones have all parts."""
-    needs = spec.model.section.attention_needs
-    if spec.trainer.attention != "cudnn" or needs is None:
+    needs, version = spec.model.section.attention_needs, spec.accelerator.row.compute_capability
+    if spec.trainer.attention != "tokamax" or needs is None or version is None:
         return ()
-    widest = widest_cudnn_head(spec.accelerator.row.compute_capability)
-    lacks = [
-        (needs.sinks, "has no attention sinks"),
-        (needs.soft_cap, "has no soft cap of the scores"),
-        (
-            needs.value_size != needs.head_size,
-            f"needs keys and values of one size, not of {needs.head_size} and {needs.value_size} features",
-        ),
-        (
-            needs.head_size % 8 != 0 or needs.head_size > widest,
-            f"needs heads whose features are a multiple of 8, at most {widest} on {spec.accelerator.type}, not {needs.head_size}",
-        ),
-    ]
-    reason = next((reason for is_lacking, reason in lacks if is_lacking), None)
-    return () if reason is None else (Problem("spec.trainer.attention", f"cudnn {reason}; use auto for {spec.model.kind}"),)
+    apart = not spec.data.attend_across_documents
+    kernel = gpu_kernel(version, needs.head_size, needs.value_size, soft_cap=needs.soft_cap, ranges=apart)
+    if not isinstance(kernel, str):
+        return ()
+    return (Problem("spec.trainer.attention", f"{kernel}; use auto for {spec.model.kind}"),)
 
 
 def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:

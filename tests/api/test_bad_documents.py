@@ -13,11 +13,10 @@ from tests.api.documents import document
 
 H100: dict[str, Any] = {"type": "h100", "topology": "1x8", "slices": 1}
 BFLOAT16, CONTEXT = {"compute": "bfloat16"}, {"ici": {"context": 2}}
-BY_CUDNN: dict[str, Any] = {
-    "spec__trainer__attention": "cudnn",
+BY_TOKAMAX: dict[str, Any] = {
+    "spec__trainer__attention": "tokamax",
     "spec__trainer__precision": BFLOAT16,
     "spec__accelerator": H100,
-    "spec__data__attendAcrossDocuments": True,
 }
 
 SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
@@ -235,25 +234,19 @@ def test_all_faults_are_reported_in_one_error() -> None:
             "2 must be a multiple of twice the context axis of the mesh, 2 x 2",
         ),
         (
-            BY_CUDNN | {"spec__model": {"gptOss": {"slidingWindow": 32}}},
+            BY_TOKAMAX | {"spec__model": {"gemma2": {}}, "spec__accelerator": {**H100, "type": "a100"}},
             "spec.trainer.attention",
-            "cudnn has no attention sinks; use auto for gptOss",
-        ),
-        (BY_CUDNN | {"spec__model": {"gemma2": {}}}, "spec.trainer.attention", "cudnn has no soft cap of the scores; use auto for gemma2"),
-        (
-            BY_CUDNN | {"spec__model": {"deepseekV3": {}}},
-            "spec.trainer.attention",
-            "cudnn needs keys and values of one size, not of 192 and 128 features; use auto for deepseekV3",
+            "on GPUs of compute capability 8.0, the Triton kernel has no soft cap of the scores; use auto for gemma2",
         ),
         (
-            BY_CUDNN | {"spec__model": {"qwen3": {"headDim": 36}}},
+            BY_TOKAMAX | {"spec__model": {"qwen3": {"headDim": 288}}},
             "spec.trainer.attention",
-            "cudnn needs heads whose features are a multiple of 8, at most 256 on h100, not 36; use auto for qwen3",
+            "on GPUs of compute capability 9.0, the Mosaic GPU kernel computes heads of at most 256 features, not 288; use auto for qwen3",
         ),
         (
-            BY_CUDNN | {"spec__model": {"qwen3": {"headDim": 256}}, "spec__accelerator": {**H100, "type": "a100"}},
+            BY_TOKAMAX | {"spec__model": {"qwen3": {"headDim": 192}}, "spec__accelerator": {**H100, "type": "l4"}},
             "spec.trainer.attention",
-            "cudnn needs heads whose features are a multiple of 8, at most 128 on a100, not 256; use auto for qwen3",
+            "on GPUs of compute capability 8.9, the Triton kernel computes values of at most 128 features, not 192; use auto for qwen3",
         ),
     ],
 )
@@ -261,6 +254,11 @@ def test_invalid_combinations_are_reported_before_anything_is_allocated(changes:
     problems = find_problems(parse_run(document(**changes)).spec)
     assert [problem.field for problem in problems] == [field]
     assert mend in str(problems[0])
+
+
+@pytest.mark.parametrize("model", [{"gptOss": {"slidingWindow": 32}}, {"gemma2": {"slidingWindow": 32}}, {"deepseekV3": {}}, {"qwen3": {"headDim": 36}}])
+def test_tokamax_computes_sinks_soft_caps_values_of_another_size_and_any_width_on_a_hopper(model: dict[str, Any]) -> None:
+    assert find_problems(parse_run(document(**BY_TOKAMAX, spec__model=model)).spec) == ()
 
 
 @pytest.mark.parametrize("window", [{"slidingWindow": 32}, {"slidingWindow": 64, "layerTypes": ["full_attention"] * 12}, {}])
@@ -281,9 +279,8 @@ def test_a_model_that_is_finetuned_keeps_its_window_on_shorter_sequences() -> No
         ({"attention": "flash"}, "spec.trainer.attention"),
         ({"attention": "splash"}, "splash is a kernel for TPUs, which accelerator.type is not; use auto"),
         ({"attention": "splash", "precision": BFLOAT16, "spec__accelerator": H100}, "splash is a kernel for TPUs"),
-        ({"attention": "cudnn", "precision": BFLOAT16}, "cudnn is a kernel for NVIDIA GPUs, which accelerator.type is not; use auto"),
-        ({"attention": "cudnn", "spec__accelerator": H100}, "set trainer.precision.compute to bfloat16, or use auto"),
-        ({"attention": "cudnn", "precision": BFLOAT16, "spec__accelerator": H100}, "set data.attendAcrossDocuments, or use auto"),
+        ({"attention": "tokamax", "precision": BFLOAT16}, "tokamax has kernels for NVIDIA GPUs, which accelerator.type is not; use auto"),
+        ({"attention": "tokamax", "spec__accelerator": H100}, "set trainer.precision.compute to bfloat16, or use auto"),
         ({"attention": "ring"}, "set mesh.ici.context to 2 or more, or use auto"),
         ({"attention": "ring", "spec__mesh": {"ici": {"fsdp": 2}}}, "set mesh.ici.context to 2 or more, or use auto"),
         ({"attention": "blockwise", "spec__mesh": CONTEXT}, "only ring serves a mesh with mesh.ici.context above 1; use ring or auto"),
@@ -300,7 +297,7 @@ def test_a_named_attention_that_cannot_serve_is_rejected(changes: dict[str, Any]
     [
         {"attention": "reference"},
         {"attention": "splash", "precision": BFLOAT16, "spec__accelerator": {"type": "v5e", "topology": "2x4"}},
-        {"attention": "cudnn", "precision": BFLOAT16, "spec__accelerator": H100, "spec__data__attendAcrossDocuments": True},
+        {"attention": "tokamax", "precision": BFLOAT16, "spec__accelerator": H100},
         {"attention": "ring", "spec__mesh": {"ici": {"fsdp": 1, "context": -1}}},
         {"attention": "auto", "spec__mesh": CONTEXT},
     ],

@@ -11,14 +11,14 @@ from typing import Any, Literal
 from halcyon_api.base import Rule
 from halcyon_api.hardware import TABLE
 
-AttentionName = Literal["auto", "reference", "blockwise", "splash", "cudnn", "ring"]
+AttentionName = Literal["auto", "reference", "blockwise", "splash", "tokamax", "ring"]
 
 ATTENTION: dict[AttentionName, str] = {
     "auto": "chooses by hardware, shapes and masks",
     "reference": "computes all scores at once",
     "blockwise": "computes blocks of scores, and skips those that the mask hides",
     "splash": "is the kernel for TPUs",
-    "cudnn": "is the kernel for NVIDIA GPUs, where attention may cross documents",
+    "tokamax": "has the kernels for NVIDIA GPUs",
     "ring": "serves a mesh with a `context` axis",
 }
 """What each implementation does."""
@@ -28,17 +28,8 @@ ATTENTION_DESCRIPTION = (
     "up to rounding. The log and the status name the one in use."
 )
 
-NARROW_KERNELS: tuple[AttentionName, ...] = ("splash", "cudnn")
-"""Implementations that compute in bfloat16 only."""
-
-
-def widest_cudnn_head(compute_capability: tuple[int, int] | None) -> int:
-    """Features of the widest head that cuDNN's kernel computes.
-
-    Args:
-        compute_capability: Of the GPU, such as (9, 0); None: not known.
-    """
-    return 256 if compute_capability is None or compute_capability >= (9, 0) else 128
+NARROW_KERNELS: tuple[AttentionName, ...] = ("splash", "tokamax")
+"""Implementations that compute in bfloat16 only: their products would round float32 numbers."""
 
 
 def _types(family: str) -> list[str]:
@@ -65,21 +56,15 @@ ATTENTION_RULES = (
         ".trainer.attention",
     ),
     Rule(
-        f"{_NAME} != 'cudnn' || self.accelerator.type in [{_listed(_GPUS)}]",
-        lambda self: self.trainer.attention != "cudnn" or self.accelerator.type in _GPUS,
-        "trainer.attention: cudnn is a kernel for NVIDIA GPUs, which accelerator.type is not; use auto",
+        f"{_NAME} != 'tokamax' || self.accelerator.type in [{_listed(_GPUS)}]",
+        lambda self: self.trainer.attention != "tokamax" or self.accelerator.type in _GPUS,
+        "trainer.attention: tokamax has kernels for NVIDIA GPUs, which accelerator.type is not; use auto",
         ".trainer.attention",
     ),
     Rule(
         f"!({_NAME} in [{_listed(list(NARROW_KERNELS))}]) || self.trainer.precision.compute == 'bfloat16'",
         lambda self: self.trainer.attention not in NARROW_KERNELS or self.trainer.precision.compute == "bfloat16",
-        "trainer.attention: splash and cudnn compute in bfloat16; set trainer.precision.compute to bfloat16, or use auto",
-        ".trainer.attention",
-    ),
-    Rule(
-        f"{_NAME} != 'cudnn' || self.data.attendAcrossDocuments",
-        lambda self: self.trainer.attention != "cudnn" or self.data.attend_across_documents,
-        "trainer.attention: cudnn cannot keep attention within documents; set data.attendAcrossDocuments, or use auto",
+        "trainer.attention: splash and tokamax compute in bfloat16; set trainer.precision.compute to bfloat16, or use auto",
         ".trainer.attention",
     ),
     Rule(

@@ -15,7 +15,6 @@ from haliax import NamedArray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.models.parts import cudnn_attention
 from halcyon.models.parts.attention import attention
 from halcyon.models.parts.attention_choice import Implementation, Target, attending
 from halcyon.models.parts.masks import Causal, Mask, Prefix, Segments, Window

@@ -20,7 +20,7 @@ def is_there() -> bool:
 
 def operation(name: str) -> Any:
     """The module of an operation, such as ``attention.api``."""
-    if importlib.util.find_spec("xprof") is None:
+    if "xprof" not in sys.modules and importlib.util.find_spec("xprof") is None:
         _leave_out_xprof()
     return importlib.import_module(f"tokamax._src.ops.{name}")
 

@@ -46,8 +46,7 @@ _GPU_OPTIONS: dict[str, Any] = {"xla_gpu_exclude_nondeterministic_ops": True}
 def compiler_options(*, runs_once: bool = False) -> dict[str, Any]:
     """XLA's options for this platform, chosen for a fast start: on CPU, full optimisation takes longer than it saves.
 
-    On GPUs, no operation may add in an order that changes from run to run: scatters, and the backward pass of cuDNN's attention, do by
-    default.
+    On GPUs, no operation may add in an order that changes from run to run, as scatters do by default.
 
     Args:
         runs_once: The program runs only once, so its optimisation saves nothing.

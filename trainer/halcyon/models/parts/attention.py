@@ -6,7 +6,7 @@ to write it, grow with the square of the sequence length.
 - ``reference`` computes one product over all pairs of queries and keys. JAX differentiates it.
 - ``blockwise`` computes a block of queries and a block of keys at a time, and skips the blocks that the mask hides (see
   `halcyon.models.parts.blockwise_attention`).
-- ``splash`` and ``cudnn`` are kernels for TPUs and NVIDIA GPUs (`halcyon.models.parts.splash_attention`, `cudnn_attention`).
+- ``splash`` and ``tokamax`` are kernels for TPUs and NVIDIA GPUs (`halcyon.models.parts.splash_attention`, `tokamax_attention`).
 - ``ring`` computes blocks too, where a mesh splits the positions (`halcyon.models.parts.ring_attention`).
 
 `halcyon.models.parts.attention_choice` chooses one of them.
@@ -25,14 +25,14 @@ from halcyon.models.axes import BATCH
 from halcyon.models.elementwise import elementwise, recomputed
 from halcyon.models.partition import parts_of
 from halcyon.models.parts.attention_blocks import MASKED, Form
-from halcyon.models.parts.attention_choice import Implementation, Request, chosen, present_target
+from halcyon.models.parts.attention_choice import Implementation, Request, chosen, kernel_on, present_target
 from halcyon.models.parts.blockwise_attention import attend_in_blocks
-from halcyon.models.parts.cudnn_attention import attend_by_cudnn
 from halcyon.models.parts.kernel_attention import KernelMask, kernel_mask
 from halcyon.models.parts.linear import contract
 from halcyon.models.parts.masks import Block, Mask
 from halcyon.models.parts.ring_attention import attend_in_ring
 from halcyon.models.parts.splash_attention import attend_by_splash
+from halcyon.models.parts.tokamax_attention import attend_by_tokamax
 from halcyon.models.remat import attended
 
 BLOCK = 512
@@ -85,7 +85,8 @@ def attention(
     value_size = value_size or head_size
     form = Form(position, key_position, head_size, value_size, soft_cap, block)
     rows = BATCH not in query.axis_names or (BATCH in key.axis_names and BATCH in value.axis_names)
-    request = Request(form, mask, query.dtype, sinks is not None, parts_of(position), rows)
+    batch = -(-query.axis_size(BATCH) // parts_of(query.resolve_axis(BATCH))) if BATCH in query.axis_names else 1
+    request = Request(form, mask, query.dtype, sinks is not None, parts_of(position), rows, batch)
     name = chosen(request, implementation)
     query = query * (head_size.size**-0.5 if scale is None else scale)
     if name == "blockwise":
@@ -94,8 +95,8 @@ def attention(
         return attend_in_ring(query, key, value, mask, sinks, form)
     if name == "splash":
         return attend_by_splash(query, key, value, _of_kernel(mask), sinks, form, interpret=present_target().interpret)
-    if name == "cudnn":
-        return attend_by_cudnn(query, key, value, _of_kernel(mask), form)
+    if name == "tokamax":
+        return attend_by_tokamax(query, key, value, _of_kernel(mask), sinks, form, kernel_on(request, present_target()))
     attend = functools.partial(
         _attend, position=position, key_position=key_position, head_size=head_size, value_size=value_size, soft_cap=soft_cap
     )

@@ -15,17 +15,21 @@ from typing import Literal, Protocol
 import jax
 import jax.numpy as jnp
 
+from halcyon.machine import tokamax
 from halcyon.models.axes import KEY_POSITION, POSITION
 from halcyon.models.parts.attention_blocks import Form
 from halcyon.models.parts.kernel_attention import kernel_mask
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.splash_attention import LANES
-from halcyon_api.spec.attention import AttentionName, widest_cudnn_head
+from halcyon_api.hardware.gpu_attention import WRITTEN, GpuKernel, GpuKernelName, gpu_kernel
+from halcyon_api.spec.attention import AttentionName
 
-Implementation = Literal["reference", "blockwise", "splash", "cudnn", "ring"]
+Implementation = Literal["reference", "blockwise", "splash", "tokamax", "ring"]
 
 UNEVEN_BLOCKS = 16
 """``auto`` pads sequences that the block does not divide only if they are longer than this number of blocks."""
+LARGEST_TABLE_BYTES = 2**31
+"""The largest table of queries and keys that a kernel may keep in the backward pass of a layer (`GpuKernel.keeps_table`)."""
 
 
 class CannotServe(ValueError):
@@ -75,6 +79,8 @@ class Request:
     """Parts into which the mesh splits the positions."""
     rows: bool = True
     """Whether keys and values have all axes of the batch that the queries have."""
+    batch: int = 1
+    """Rows of the batch on each device."""
 
 
 @dataclass(frozen=True)
@@ -136,15 +142,13 @@ def best(request: Request, target: Target) -> Choice:
     form = request.form
     if request.parts > 1:
         return Choice("ring", f"the mesh splits positions over {request.parts} devices")
-    kernel: Implementation | None = "splash" if target.platform == "tpu" else "cudnn" if target.platform == "gpu" else None
+    kernel: Implementation | None = "splash" if target.platform == "tpu" else "tokamax" if target.platform == "gpu" else None
     why_not = f"there is no kernel for {target.platform}"
     if kernel is not None:
         refused = refusal(kernel, request, target)
-        if refused is None and (kernel != "cudnn" or _is_hopper(target)):
-            return Choice(kernel, f"the kernel for {target.platform}")
-        why_not = (
-            f"not {kernel}: {refused or 'auto uses it on GPUs of compute capability 9 only; trainer.attention: cudnn uses it on this one'}"
-        )
+        if refused is None:
+            return Choice(kernel, _words(kernel, request, target))
+        why_not = f"not {kernel}: {refused}"
     length = form.position.size
     even = length % form.block == 0 and form.key_position.size % form.block == 0
     if length <= 2 * form.block or (not even and length <= UNEVEN_BLOCKS * form.block):
@@ -160,8 +164,8 @@ def refusal(name: Implementation, request: Request, target: Target) -> str | Non
         return _ring(request)
     if name == "splash":
         return _splash(request, target)
-    if name == "cudnn":
-        return _cudnn(request, target)
+    if name == "tokamax":
+        return _tokamax(request, target)
     return None
 
 
@@ -187,25 +191,51 @@ def _splash(request: Request, target: Target) -> str | None:
     return None if request.rows else "keys and values must have the rows of the queries"
 
 
-def _cudnn(request: Request, target: Target) -> str | None:
+def kernel_on(request: Request, target: Target) -> GpuKernelName:
+    """The kernel of tokamax that computes a call which `refusal` does not refuse."""
+    kernel = _gpu_kernel(request, target)
+    if isinstance(kernel, str):
+        raise CannotServe(kernel)
+    return kernel.name
+
+
+def _tokamax(request: Request, target: Target) -> str | None:
     form, mask = request.form, kernel_mask(request.mask)
-    if target.platform != "gpu" or target.compute_capability is None:
-        return f"it is a kernel for NVIDIA GPUs, and this is {target.platform}"
-    if target.compute_capability < (8, 0):
-        return f"it needs a GPU of compute capability 8 or later, and this one has {target.compute_capability[0]}"
+    kernel = _gpu_kernel(request, target)
+    if isinstance(kernel, str):
+        return kernel
     if request.dtype not in (jnp.bfloat16, jnp.float16):
-        return f"it computes in bfloat16, and this is {jnp.dtype(request.dtype).name}; set trainer.precision.compute to bfloat16"
-    widest = widest_cudnn_head(target.compute_capability)
-    if form.head_size.size > widest or form.head_size.size % 8 or form.value_size.size != form.head_size.size:
-        return f"heads of {form.head_size.size} features must be a multiple of 8, at most {widest}, the same for keys and values"
-    if request.sinks or form.soft_cap is not None:
-        return "it has neither sinks nor a soft cap"
-    if mask is not None and mask.segments is not None:
-        return "it cannot keep attention within documents; set data.attendAcrossDocuments"
-    if mask is None or (mask.window is not None and not mask.causal) or mask.offset or form.position.size != form.key_position.size:
+        return f"its products would round {jnp.dtype(request.dtype).name} numbers; set trainer.precision.compute to bfloat16"
+    if mask is None or not mask.causal or mask.offset or form.position.size != form.key_position.size:
         return "it has no mask of this kind"
+    if (form.position.name, form.key_position.name) != (POSITION, KEY_POSITION):
+        return "it needs the axes of a model's positions"
+    if mask.segments is not None and mask.segments.of_keys is not None:
+        return "it needs one segment for each position, that of its query and its key"
+    table = request.batch * form.position.size * form.key_position.size
+    if kernel.keeps_table and _has_ranges(request) and table > LARGEST_TABLE_BYTES:
+        return f"its backward pass would keep a table of {table / 1e9:.1f} GB, one byte for each query and key; give shorter sequences"
+    if not tokamax.is_there():
+        return "the package tokamax is not installed; install halcyon-train[cuda] with Python 3.12 or later"
     return None if request.rows else "keys and values must have the rows of the queries"
 
 
-def _is_hopper(target: Target) -> bool:
-    return target.compute_capability is not None and target.compute_capability[0] == 9
+def _gpu_kernel(request: Request, target: Target) -> GpuKernel | str:
+    form = request.form
+    if target.platform != "gpu" or target.compute_capability is None:
+        return f"it has kernels for NVIDIA GPUs, and this is {target.platform}"
+    sizes = form.head_size.size, form.value_size.size
+    return gpu_kernel(target.compute_capability, *sizes, soft_cap=form.soft_cap is not None, ranges=_has_ranges(request))
+
+
+def _has_ranges(request: Request) -> bool:
+    """Whether a mask hides keys before the query."""
+    mask = kernel_mask(request.mask)
+    return mask is not None and (mask.window is not None or mask.segments is not None)
+
+
+def _words(kernel: Implementation, request: Request, target: Target) -> str:
+    """The reason why ``auto`` takes a kernel."""
+    if kernel != "tokamax" or target.compute_capability is None:
+        return f"the kernel for {target.platform}"
+    return f"the {WRITTEN[kernel_on(request, target)]} kernel of tokamax, on a GPU of compute capability {'.'.join(map(str, target.compute_capability))}"

@@ -51,8 +51,40 @@ def _axes(segments: Segments) -> set[str]:
     return {axis.name for x in (segments.of_queries, segments.of_keys) if x is not None for axis in x.axes}
 
 
+class Layout(NamedTuple):
+    """The names of the axes of one call by their roles, and the arrays of plain axes that kernels take.
+
+    Queries h * n to h * n + n - 1, of n that share keys, have the keys h.
+    """
+
+    rows: tuple[str, ...]
+    """The batch, if there is one."""
+    of_keys: tuple[str, ...]
+    """Heads of keys."""
+    of_queries: tuple[str, ...]
+    """Heads of queries: those of keys, then those that share keys."""
+
+    @staticmethod
+    def of(query: NamedArray, key: NamedArray, form: Form) -> Layout:
+        """The layout of a call."""
+        rows = tuple(name for name in key.axis_names if name == BATCH)
+        heads = tuple(name for name in key.axis_names if name not in (*rows, KEY_POSITION, form.head_size.name))
+        sharing = tuple(name for name in query.axis_names if name not in (*rows, *heads, POSITION, form.head_size.name))
+        return Layout(rows, heads, (*heads, *sharing))
+
+    def array(self, x: NamedArray, heads: tuple[str, ...], *last: str) -> jax.Array:
+        """`x` as [rows, heads, ...], with the axes `last` in the place of the dots."""
+        ordered = x.rearrange((*self.rows, *heads, *last)).array
+        return ordered.reshape(ordered.shape[0] if self.rows else 1, -1, *ordered.shape[ordered.ndim - len(last) :])
+
+    def named(self, array: jax.Array, like: NamedArray, heads: tuple[str, ...], *last: str) -> NamedArray:
+        """The inverse of `array`: rows and heads have the sizes that they have in `like`."""
+        outer = (*self.rows, *heads)
+        return NamedArray(array.reshape(*(like.axis_size(name) for name in outer), *array.shape[2:]), (*outer, *last))
+
+
 class KernelArrays(NamedTuple):
-    """The arrays of one call. Queries h * n to h * n + n - 1, of n that share keys, have the keys h."""
+    """The arrays of one call."""
 
     query: jax.Array
     """[rows, heads, position, features]."""
@@ -89,39 +121,32 @@ def attend_by_kernel(
     Returns:
         An array with the type and the axes of `query`, with `value_size` in the place of `head_size`.
     """
-    rows = tuple(name for name in key.axis_names if name == BATCH)
-    heads = tuple(name for name in key.axis_names if name not in (*rows, KEY_POSITION, form.head_size.name))
-    sharing = tuple(name for name in query.axis_names if name not in (*rows, *heads, POSITION, form.head_size.name))
-    names = tuple(form.value_size.name if name == form.head_size.name else name for name in query.axis_names)
+    layout, names = Layout.of(query, key, form), result_names(query, form)
     ids = () if segments is None else (segments.of_queries, *(() if segments.of_keys is None else (segments.of_keys,)))
 
     def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> NamedArray:
         del shard, parameters
         (query, key, value), sinks, ids = given
-        ordered = query.rearrange((*rows, *heads, *sharing, POSITION, form.head_size.name))
+        queries = layout.array(query, layout.of_queries, POSITION, form.head_size.name)
         arrays = KernelArrays(
-            _flat(ordered.array, len(rows)),
-            _flat(key.rearrange((*rows, *heads, KEY_POSITION, form.head_size.name)).array, len(rows)),
-            _flat(value.rearrange((*rows, *heads, KEY_POSITION, form.value_size.name)).array, len(rows)),
-            sinks[0].rearrange((*heads, *sharing)).array.reshape(-1) if sinks else None,
-            _segments(ids, ordered.array.shape[0] if rows else 1),
+            queries,
+            layout.array(key, layout.of_keys, KEY_POSITION, form.head_size.name),
+            layout.array(value, layout.of_keys, KEY_POSITION, form.value_size.name),
+            sinks[0].rearrange(layout.of_queries).array.reshape(-1) if sinks else None,
+            (rows_of(ids[0], len(queries)), rows_of(ids[-1], len(queries))) if ids else None,
         )
-        found = compute(arrays).reshape(*ordered.array.shape[:-1], -1)
-        in_order = NamedArray(found, (*ordered.axis_names[:-1], form.value_size.name))
-        return in_order.rearrange(names).astype(query.dtype)
+        found = layout.named(compute(arrays), query, layout.of_queries, POSITION, form.value_size.name)
+        return found.rearrange(names).astype(query.dtype)
 
     return by_device(of_device, ((query, key, value), () if sinks is None else (sinks,), ids), (), Result(names))
 
 
-def _flat(x: jax.Array, rows: int) -> jax.Array:
-    """[rows, heads, position, features]: `x` with one axis of rows and one of heads."""
-    count = x.shape[0] if rows else 1
-    return x.reshape(count, -1, *x.shape[-2:])
+def result_names(query: NamedArray, form: Form) -> tuple[str, ...]:
+    """The axes of the result of a call."""
+    return tuple(form.value_size.name if name == form.head_size.name else name for name in query.axis_names)
 
 
-def _segments(ids: tuple[NamedArray, ...], rows: int) -> tuple[jax.Array, jax.Array] | None:
-    if not ids:
-        return None
-    arrays = [x.array if x.array.ndim == 1 else x.rearrange((BATCH, ...)).array for x in ids]
-    of_queries, of_keys = (jnp.broadcast_to(x, (rows, x.shape[-1])) for x in (arrays[0], arrays[-1]))
-    return of_queries, of_keys
+def rows_of(ids: NamedArray, rows: int) -> jax.Array:
+    """Ids of segments as [rows, position]."""
+    array = ids.array if ids.array.ndim == 1 else ids.rearrange((BATCH, ...)).array
+    return jnp.broadcast_to(array, (rows, array.shape[-1]))

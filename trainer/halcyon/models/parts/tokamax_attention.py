@@ -1,0 +1,197 @@
+"""Attention by the kernels of tokamax for NVIDIA GPUs (`halcyon_api.hardware.gpu_attention` has what each can compute).
+
+The mask is causal. Documents and windows are the first key of each query: a document is a run of positions, so a query sees no key before
+the first position of its document. There is no limit of the number of documents in a row.
+
+The kernels know no sinks. A sink only adds to the sum of a query's exponentials, so the kernel's result is scaled by the share of the sum
+that it had without the sink. The backward pass gets the sum with the sink and the scaled result. From these two it computes the weights and
+the mean that the softmax's derivative subtracts, so its gradients are those with sinks.
+
+The forward pass marks its result and the sums for the remat policies that keep them, so no policy that does computes the kernel again.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from haliax import NamedArray
+
+from halcyon.machine.tokamax import operation
+from halcyon.models.axes import KEY_POSITION, POSITION
+from halcyon.models.partition import Result, Shard, by_device
+from halcyon.models.parts.attention_blocks import Form, by_sinks, mean_gradient
+from halcyon.models.parts.kernel_attention import KernelMask, Layout, result_names, rows_of
+from halcyon.models.remat import attended
+from halcyon_api.hardware.gpu_attention import FEATURES, GpuKernelName
+
+POSITIONS = 128
+"""Positions are padded to a multiple of this number: the backward pass of the Triton kernel reads past the end of some other lengths.
+The padding comes after all positions, so the causal mask hides it."""
+
+_Saved = tuple[NamedArray, NamedArray, NamedArray, NamedArray | None, NamedArray | None, NamedArray, NamedArray]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What is known before the program runs."""
+
+    form: Form
+    window: int | None
+    kernel: GpuKernelName
+
+
+def attend_by_tokamax(
+    query: NamedArray,
+    key: NamedArray,
+    value: NamedArray,
+    mask: KernelMask,
+    sinks: NamedArray | None,
+    form: Form,
+    kernel: GpuKernelName,
+) -> NamedArray:
+    """See `halcyon.models.parts.attention.attention`; the queries are already scaled, and there is one key for each query."""
+    ids = None if mask.segments is None else mask.segments.of_queries
+    return _attend(query, key, value, ids, sinks, _Call(form, mask.window, kernel))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _attend(
+    query: NamedArray, key: NamedArray, value: NamedArray, ids: NamedArray | None, sinks: NamedArray | None, call: _Call
+) -> NamedArray:
+    return _forward(query, key, value, ids, sinks, call)[0]
+
+
+def _forward(
+    query: NamedArray, key: NamedArray, value: NamedArray, ids: NamedArray | None, sinks: NamedArray | None, call: _Call
+) -> tuple[NamedArray, _Saved]:
+    layout, names = Layout.of(query, key, call.form), result_names(query, call.form)
+    one_number = tuple(name for name in names if name != call.form.value_size.name)
+
+    def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> tuple[NamedArray, NamedArray]:
+        del shard, parameters
+        query, key, value, ids, sinks = given
+        result, log_totals = _Kernel(call, layout, query, key, value, ids).forward()
+        if sinks is not None:
+            extra = sinks.astype(jnp.float32).rearrange(layout.of_queries).array.reshape(-1, 1)
+            without, log_totals = log_totals, jnp.logaddexp(log_totals, extra)
+            result = result.astype(jnp.float32) * jnp.exp(without - log_totals)[..., None]
+        named = layout.named(result, query, layout.of_queries, POSITION, call.form.value_size.name)
+        return named.rearrange(names).astype(query.dtype), layout.named(log_totals, query, layout.of_queries, POSITION).rearrange(one_number)
+
+    given = (query, key, value, ids, sinks)
+    result, log_totals = attended(by_device(of_device, given, (), (Result(names), Result(one_number))))
+    return result, (query, key, value, ids, sinks, result, log_totals)
+
+
+def _backward(call: _Call, saved: _Saved, cotangent: NamedArray) -> tuple[NamedArray, NamedArray, NamedArray, None, NamedArray | None]:
+    query, key, value, ids, sinks, result, log_totals = saved
+    form, layout = call.form, Layout.of(query, key, call.form)
+
+    def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> tuple[NamedArray, ...]:
+        del shard, parameters
+        query, key, value, ids, result, log_totals, cotangent = given
+        found = _Kernel(call, layout, query, key, value, ids).backward(
+            layout.array(result, layout.of_queries, POSITION, form.value_size.name),
+            layout.array(log_totals, layout.of_queries, POSITION),
+            layout.array(cotangent.astype(query.dtype), layout.of_queries, POSITION, form.value_size.name),
+        )
+        places = (
+            (query, layout.of_queries, POSITION, form.head_size.name),
+            (key, layout.of_keys, KEY_POSITION, form.head_size.name),
+            (value, layout.of_keys, KEY_POSITION, form.value_size.name),
+        )
+        return tuple(
+            layout.named(gradient, x, *axes).rearrange(x.axis_names).astype(x.dtype)
+            for gradient, (x, *axes) in zip(found, places, strict=True)
+        )
+
+    given = (query, key, value, ids, result, log_totals, cotangent.rearrange(result.axes))
+    by_query, by_key, by_value = by_device(of_device, given, (), tuple(Result(x.axis_names) for x in (query, key, value)))
+    gradient = None if sinks is None else by_sinks(sinks, mean_gradient(result, cotangent, form.value_size), log_totals)
+    return by_query, by_key, by_value, None, gradient
+
+
+_attend.defvjp(_forward, _backward)
+
+
+class _Kernel:
+    """The calls of a kernel on one device. Its own arrays are [row, position, head, feature], padded."""
+
+    def __init__(self, call: _Call, layout: Layout, query: NamedArray, key: NamedArray, value: NamedArray, ids: NamedArray | None) -> None:
+        form = call.form
+        self._positions, self._features, self._of_value = form.position.size, form.head_size.size, form.value_size.size
+        self._arrays = tuple(
+            _padded(layout.array(x, heads, position, features))
+            for x, heads, position, features in (
+                (query, layout.of_queries, POSITION, form.head_size.name),
+                (key, layout.of_keys, KEY_POSITION, form.head_size.name),
+                (value, layout.of_keys, KEY_POSITION, form.value_size.name),
+            )
+        )
+        rows, padded = self._arrays[0].shape[:2]
+        first = first_keys(None if ids is None else rows_of(ids, rows), call.window, padded)
+        half = jax.lax.DotAlgorithmPreset.F16_F16_F32 if query.dtype == jnp.float16 else jax.lax.DotAlgorithmPreset.BF16_BF16_F32
+        self._kernel: Any = operation("attention.api").IMPLEMENTATIONS[call.kernel]
+        self._how: dict[str, Any] = {
+            "mask": operation("attention.base").Mask(is_causal=True, k_start=None if first is None else first[:, None]),
+            "logits_scale": 1.0,
+            "logits_soft_cap": form.soft_cap,
+            "precision": half,
+        }
+
+    def forward(self) -> tuple[jax.Array, jax.Array]:
+        """The result [row, head, position, feature], and the logarithm of each query's sum of exponentials [row, head, position]."""
+        bound = self._kernel.bind(*self._arrays, return_residuals=True, **self._how)
+        kernel = self._kernel.replace(config=bound.heuristics_config)
+        result, (greatest, total) = kernel(*self._arrays, return_residuals=True, **self._how)
+        return self._cut(result, self._of_value), (greatest + jnp.log(total))[:, :, : self._positions]
+
+    def backward(self, result: jax.Array, log_totals: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, ...]:
+        """The gradients with respect to query, key and value: [row, head, position, feature].
+
+        Args:
+            result: [row, head, position, feature].
+            log_totals: See `forward`; with the sinks.
+            cotangent: Gradient with respect to the result, like it.
+        """
+        log_totals = jnp.pad(log_totals, ((0, 0), (0, 0), (0, -self._positions % POSITIONS)))
+        keywords = dict(self._kernel.bind(*self._arrays, **self._how).kwargs)
+        del keywords["return_residuals"]
+        # The kernel divides by the second number, so a query's weights are the exponentials of score - log_total.
+        arrays = ((log_totals, jnp.ones_like(log_totals)), _padded(result), _padded(cotangent), *self._arrays)
+        kernel = self._kernel.vjp.replace(config=self._kernel.vjp.bind(*arrays, **keywords).heuristics_config)
+        found = kernel(*arrays, **keywords)
+        sizes = (("q", self._features), ("k", self._features), ("v", self._of_value))
+        return tuple(self._cut(found[name], features) for name, features in sizes)
+
+    def _cut(self, x: jax.Array, features: int) -> jax.Array:
+        """[row, head, position, feature] of a padded [row, position, head, feature]."""
+        return jnp.swapaxes(x[:, : self._positions, :, :features], 1, 2)
+
+
+def first_keys(ids: jax.Array | None, window: int | None, positions: int) -> jax.Array | None:
+    """The first key that each query may see: int32 [rows, positions]; None: all queries see the first key of the row.
+
+    Args:
+        ids: Number of the segment of each position, for the first positions of the row: [rows, up to `positions`]. None: one segment.
+        window: Positions that a query sees, its own included. None: no limit.
+        positions: Positions of a row, with the padding at its end.
+    """
+    position, starts = jnp.arange(positions, dtype=jnp.int32), []
+    if ids is not None:
+        ids = jnp.pad(ids, ((0, 0), (0, positions - ids.shape[1])), mode="edge")
+        begins = jnp.concatenate((jnp.ones_like(ids[:, :1], bool), ids[:, 1:] != ids[:, :-1]), 1)
+        starts.append(jax.lax.cummax(jnp.where(begins, position, 0), 1))
+    if window is not None:
+        starts.append(jnp.maximum(position - window + 1, 0)[None])
+    return functools.reduce(jnp.maximum, starts) if starts else None
+
+
+def _padded(x: jax.Array) -> jax.Array:
+    """[row, position, head, feature] of [row, head, position, feature], with zeros at the end of positions and features."""
+    widths = ((0, 0), (0, 0), (0, -x.shape[2] % POSITIONS), (0, -x.shape[3] % FEATURES))
+    return jnp.swapaxes(jnp.pad(x, widths), 1, 2)
