@@ -20,6 +20,7 @@ __all__ = [
     "Provisioning",
     "Shape",
     "Sidecar",
+    "row_of_device",
     "suggestion",
 ]
 
@@ -49,6 +50,14 @@ PROVISIONING_SOURCE = (
     "label and an optional taint; `reservation-project`); xpk 1.13.1 and the Cluster Toolkit's TPU examples (`gke-queued`)"
 )
 PROVISIONING_AS_OF = "2026-11-21"
+
+
+_ROWS = {kind: row for row in TABLE.values() for kind in row.device_kinds}
+
+
+def row_of_device(kind: str) -> Accelerator | None:
+    """The row of a device, by JAX's name of its kind. None: the table does not have it."""
+    return _ROWS.get(kind)
 
 
 def suggestion(name: str) -> str | None:

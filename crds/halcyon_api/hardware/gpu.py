@@ -67,6 +67,7 @@ GPUS = (
         peak_flops_per_second=121e12,
         eight_bit=("float8", "int8"),
         compute_capability=(8, 9),
+        device_kinds=("NVIDIA L4",),
         aliases=("nvidia-l4", "g2-standard"),
     ),
     _gpu(
@@ -79,6 +80,7 @@ GPUS = (
         peak_flops_per_second=312e12,
         eight_bit=("int8",),
         compute_capability=(8, 0),
+        device_kinds=("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"),
         aliases=("nvidia-tesla-a100", "nvidia-a100-40gb", "a100-40gb", "a2-highgpu"),
     ),
     _gpu(
@@ -91,6 +93,7 @@ GPUS = (
         peak_flops_per_second=312e12,
         eight_bit=("int8",),
         compute_capability=(8, 0),
+        device_kinds=("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"),
         aliases=("nvidia-a100-80gb", "a2-ultragpu"),
     ),
     _gpu(
@@ -105,6 +108,7 @@ GPUS = (
         eight_bit=("float8", "int8"),
         compute_capability=(9, 0),
         fabric=TCPX,
+        device_kinds=("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe"),
         aliases=("nvidia-h100-80gb", "h100-80gb", "a3-highgpu-8g", "a3-highgpu"),
     ),
     _gpu(
@@ -131,6 +135,7 @@ GPUS = (
         eight_bit=("float8", "int8"),
         compute_capability=(9, 0),
         fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a3u.txtpb"}),
+        device_kinds=("NVIDIA H200",),
         aliases=("nvidia-h200-141gb", "h200-141gb", "a3-ultragpu-8g"),
         tried="the trainer on one card, without a cluster",
     ),
@@ -145,6 +150,7 @@ GPUS = (
         eight_bit=("float8", "int8"),
         compute_capability=(10, 0),
         fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a4.txtpb"}),
+        device_kinds=("NVIDIA B200",),
         aliases=("nvidia-b200", "a4-highgpu-8g"),
     ),
     _gpu(
@@ -163,6 +169,7 @@ GPUS = (
         pool_is_slice=True,
         fabric=rdma(4, {"NCCL_NVLS_ENABLE": "0", "NCCL_PXN_C2C": "1"}, "nccl-plugin-gib-arm64:v1.1.0"),
         compute_domain=True,
+        device_kinds=("NVIDIA GB200",),
         aliases=("nvidia-gb200", "a4x-highgpu-4g"),
     ),
     _gpu(
@@ -180,6 +187,7 @@ GPUS = (
         tolerated_taints=(("kubernetes.io/arch", "arm64"),),
         pool_is_slice=True,
         compute_domain=True,
+        device_kinds=("NVIDIA GB300",),
         aliases=("nvidia-gb300", "a4x-maxgpu-4g-metal", "a4x-max"),
     ),
     Accelerator(
@@ -198,6 +206,7 @@ GPUS = (
         eight_bit=("float8",),
         compute_capability=(10, 3),
         memory_backed_shm=True,
+        device_kinds=("NVIDIA B300 SXM6 AC",),
         aliases=("nvidia-b300", "hgx-b300"),
     ),
 )

@@ -123,6 +123,8 @@ class Accelerator:
     environment: dict[str, str] = field(default_factory=dict[str, str])
     memory_backed_shm: bool = False
     """Devices of a host communicate through /dev/shm, for which a container's default of 64 MiB is too small."""
+    device_kinds: tuple[str, ...] = ()
+    """JAX's names of its devices."""
     aliases: tuple[str, ...] = ()
     """Other common names, for the suggestion when a name is unknown."""
     tried: str = ""

@@ -54,6 +54,7 @@ TPUS = (
         memory_bytes=32 * GIB,
         peak_flops_per_second=275e12,
         provisioning=("onDemand", "spot", "reservation"),
+        device_kinds=("TPU v4",),
         aliases=("tpu-v4-podslice", "v4p", "tpuv4"),
     ),
     _tpu(
@@ -67,6 +68,7 @@ TPUS = (
         peak_flops_per_second=197e12,
         eight_bit=("int8",),
         provisioning=_EVERY_KIND,
+        device_kinds=("TPU v5 lite", "TPU v5e"),
         aliases=("tpu-v5-lite-podslice", "tpu-v5-lite-device", "v5litepod", "v5lite", "v5lp"),
     ),
     _tpu(
@@ -82,6 +84,7 @@ TPUS = (
         peak_flops_per_second=459e12,
         eight_bit=("int8",),
         provisioning=_EVERY_KIND,
+        device_kinds=("TPU v5", "TPU v5p"),
         aliases=("tpu-v5p-slice",),
     ),
     _tpu(
@@ -96,6 +99,7 @@ TPUS = (
         peak_flops_per_second=918e12,
         eight_bit=("int8",),
         provisioning=_EVERY_KIND,
+        device_kinds=("TPU v6 lite", "TPU v6e"),
         aliases=("tpu-v6e-slice", "trillium", "v6"),
     ),
     _tpu(
@@ -112,6 +116,7 @@ TPUS = (
         eight_bit=("float8",),
         process_addresses=True,
         provisioning=("onDemand", "spot", "reservation"),
+        device_kinds=("TPU7x",),
         aliases=("tpu7x", "tpu7", "ironwood", "v7"),
     ),
 )

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 from halcyon.inference.sampling import most_likely
 from halcyon.models import CausalLM
 from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.logit_memory import block_count, most_logit_bytes
 
-MAX_LOGIT_BYTES = 1 << 28
-"""Largest size of the logits that are computed at a time."""
 MAX_LOGIT_BYTES_CPU = 1 << 23
-"""The same on a CPU, whose caches hold about as much."""
+"""Largest size of the logits that are computed at a time on a CPU, whose caches hold about as much."""
 
 
 def log_probs_at(model: CausalLM, features: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -28,7 +27,8 @@ def log_probs_at(model: CausalLM, features: jax.Array, targets: jax.Array) -> tu
         float32 [row, position, target], and int32 [row, position].
     """
     shape, flat = targets.shape, features.reshape(-1, features.shape[-1])
-    blocks = _blocks(len(flat), model.vocab.size)
+    most = MAX_LOGIT_BYTES_CPU if jax.default_backend() == "cpu" else most_logit_bytes()
+    blocks = block_count(len(flat), len(flat) * model.vocab.size * 4, most)
 
     def of_block(block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         named = hax.named(block[0][None], (BATCH, POSITION, model.embed.name))
@@ -38,10 +38,3 @@ def log_probs_at(model: CausalLM, features: jax.Array, targets: jax.Array) -> tu
 
     log_probs, best = jax.lax.map(of_block, (flat.reshape(blocks, -1, flat.shape[-1]), targets.reshape(blocks, -1, shape[-1])))
     return log_probs.reshape(shape), best.reshape(shape[:-1])
-
-
-def _blocks(positions: int, vocabulary: int) -> int:
-    """The smallest number of equal blocks whose logits are small enough."""
-    most = MAX_LOGIT_BYTES_CPU if jax.default_backend() == "cpu" else MAX_LOGIT_BYTES
-    wanted = -(-positions * vocabulary * 4 // most)
-    return next(count for count in range(max(1, min(wanted, positions)), positions + 1) if positions % count == 0)

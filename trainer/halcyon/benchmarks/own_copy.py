@@ -23,6 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import with_adapter
 from halcyon.models.axes import POSITION, VOCAB
+from halcyon.models.logit_memory import logits_for
 from halcyon.models.parts.attention_choice import Target, attending
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -82,7 +83,7 @@ def tracing_own() -> Iterator[None]:
     if len(devices) == 1:
         yield
         return
-    with attending("blockwise", Target.of(devices[0])):
+    with attending("blockwise", Target.of(devices[0])), logits_for(devices[0]):
         yield
 
 

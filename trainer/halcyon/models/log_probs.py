@@ -22,13 +22,11 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import POSITION
 from halcyon.models.elementwise import with_array
+from halcyon.models.logit_memory import block_count, most_logit_bytes
 from halcyon.models.partition import Result, Shard, by_device, parts_of
 from halcyon.models.parts.linear import contract
 from halcyon.models.position_blocks import cut, joined
 from halcyon.models.softmax import Softmax
-
-MAX_LOGIT_BYTES = 1 << 28
-"""Largest size in bytes of the logits that a device holds at a time."""
 
 
 class TokenLogProbs(NamedTuple):
@@ -55,7 +53,7 @@ def token_log_probs(
     tokens: NamedArray,
     softmax: Softmax,
     *,
-    max_logit_bytes: int = MAX_LOGIT_BYTES,
+    max_logit_bytes: int | None = None,
 ) -> TokenLogProbs:
     """Log-probability of a token at each position, under ``softmax(head . features)``. Differentiable.
 
@@ -64,7 +62,8 @@ def token_log_probs(
         head: Axes vocab and embed, in any order.
         tokens: (..., position) integers.
         softmax: The softmax; `halcyon.models.CausalLM.softmax` of the model.
-        max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of positions.
+        max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of positions. None: as
+            `halcyon.models.logit_memory` says.
     """
     found: Any = _log_probs(features, head, tokens, softmax, _block_count(tokens, softmax.vocab, max_logit_bytes))
     return TokenLogProbs(*found)
@@ -78,7 +77,7 @@ def cross_entropy(
     softmax: Softmax,
     *,
     z_loss: float = 0.0,
-    max_logit_bytes: int = MAX_LOGIT_BYTES,
+    max_logit_bytes: int | None = None,
 ) -> CrossEntropy:
     """Sum over all positions of weight x (cross entropy + z_loss x log_total^2).
 
@@ -91,19 +90,18 @@ def cross_entropy(
         weights: (..., position) float32. They get no gradient.
         softmax: The softmax; `halcyon.models.CausalLM.softmax` of the model.
         z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, section 5).
-        max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of positions.
+        max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of positions. None: as
+            `halcyon.models.logit_memory` says.
     """
     blocks = _block_count(targets, softmax.vocab, max_logit_bytes)
     return CrossEntropy(*_cross_entropy(features, head, targets, weights, softmax, z_loss, blocks))
 
 
-def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int) -> int:
-    """The smallest number of equal blocks of positions with at most `max_logit_bytes` of logits each."""
+def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int | None) -> int:
+    """The number of blocks of positions; see `token_log_probs`."""
     here = math.prod(axis.size // parts_of(axis) for axis in (*targets.axes, vocab)) * 4
     position = targets.resolve_axis(POSITION)
-    positions = position.size // parts_of(position)
-    wanted = -(-here // max_logit_bytes)
-    return next(count for count in range(min(wanted, positions), positions + 1) if positions % count == 0)
+    return block_count(position.size // parts_of(position), here, max_logit_bytes or most_logit_bytes())
 
 
 _Gradients = tuple[NamedArray, NamedArray]

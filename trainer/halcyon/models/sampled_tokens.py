@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
 from halcyon.models.axes import POSITION
-from halcyon.models.log_probs import MAX_LOGIT_BYTES
+from halcyon.models.logit_memory import block_count, most_logit_bytes
 from halcyon.models.partition import parts_of
 from halcyon.models.parts.linear import contract
 from halcyon.models.softmax import Softmax
@@ -21,7 +21,7 @@ def sampled_tokens(
     keys: jax.Array,
     softmax: Softmax,
     *,
-    max_logit_bytes: int = MAX_LOGIT_BYTES,
+    max_logit_bytes: int | None = None,
 ) -> jax.Array:
     """One token for each position from ``softmax(head . features)``, by the Gumbel-max trick: int32 [batch, position].
 
@@ -30,15 +30,14 @@ def sampled_tokens(
         head: Axes vocab and embed, in any order.
         keys: A random key for each row: [batch]. The number of blocks does not change the tokens.
         softmax: The softmax; `halcyon.models.CausalLM.softmax` of the model.
-        max_logit_bytes: Bytes of logits that one device may hold at a time.
+        max_logit_bytes: Bytes of logits that one device may hold at a time. None: as `halcyon.models.logit_memory` says.
     """
     embed, vocab = softmax.embed, softmax.vocab
     rows = next(axis for axis in features.axes if axis.name not in (POSITION, embed.name))
     features = features.rearrange((rows.name, POSITION, embed.name))
     positions = features.resolve_axis(POSITION).size
     here = math.prod(axis.size // parts_of(axis) for axis in (rows, features.resolve_axis(POSITION), vocab)) * 4
-    wanted = min(-(-here // max_logit_bytes), positions)
-    blocks = next(count for count in range(wanted, positions + 1) if positions % count == 0)
+    blocks = block_count(positions, here, max_logit_bytes or most_logit_bytes())
     length = positions // blocks
     head = head.astype(features.dtype)
 

@@ -22,6 +22,7 @@ from halcyon.models import build_model
 from halcyon.models.activations import stacks_of
 from halcyon.models.adapters import check_used, has_adapter, with_adapter
 from halcyon.models.axes import BATCH, POSITION, VOCAB
+from halcyon.models.logit_memory import logits_for
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
 from halcyon.models.stack import with_remat
 from halcyon.models.trainable import joined, split
@@ -118,13 +119,14 @@ class Program:
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
-        """The context to trace functions of the model in: it maps the model's axes to the mesh, and chooses how attention is computed."""
+        """The context to trace functions of the model in: the mesh of its axes, the choice of attention, the size of blocks of logits."""
+        device = self.mesh.devices.flat[0]
 
         def on_choice(choice: Choice) -> None:
             self.attention_choices.setdefault(choice.implementation, choice.reason)
 
         try:
-            with computing(self.mesh), attending(self.attention, Target.of(self.mesh.devices.flat[0]), on_choice):
+            with computing(self.mesh), attending(self.attention, Target.of(device), on_choice), logits_for(device):
                 yield
         except CannotServe as error:
             raise BadConfiguration(str(error)) from None
