@@ -137,19 +137,22 @@ def _leave_to_defaults(spec: Schema) -> None:
 def _describe_once(model: Schema) -> None:
     """Give a long description that several kinds of models have for a field only in the first of them; the others refer to it.
 
-    Otherwise they would be a tenth of the definition, which must fit into an annotation. For the same reason integers of models have no
-    format: their bounds are narrower than those of any format.
+    Members of a section that refers have no description: its reference leads to them. Otherwise the descriptions would be a tenth of the
+    definition, which must fit into an annotation. For the same reason integers of models have no format: their bounds are narrower than
+    those of any format.
     """
     first: dict[tuple[str, str], str] = {}
 
-    def refer(node: Schema, path: str, place: str) -> None:
+    def refer(node: Schema, path: str, place: str, *, inside: bool = False) -> None:
         node.pop("format", None)
         found = first.setdefault((path, node["description"]), place)
         reference = f"See {found}."
-        if found != place and len(reference) < len(node["description"]):
+        if found != place and inside:
+            del node["description"]
+        elif found != place and len(reference) < len(node["description"]):
             node["description"] = reference
         for name, member in node.get("properties", {}).items():
-            refer(member, f"{path}.{name}", place)
+            refer(member, f"{path}.{name}", place, inside=True)
 
     for kind, section in model["properties"].items():
         for name, field in section["properties"].items():

@@ -102,6 +102,9 @@ class Progress(ReportModel):
     attention: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z, ]*$")] | None = Field(
         default=None, description="The implementation of attention in use; several if the calls of the model differ."
     )
+    determinism: Annotated[str, StringConstraints(max_length=32, pattern=r"^[a-z]*$")] | None = Field(
+        default=None, description="The `trainer.determinism` in effect."
+    )
     best_step: StepNumber | None = Field(default=None, description="Step of the best evaluation.")
     best_evaluation: float | None = Field(default=None, description="Its value.")
     stopped_early: bool | None = Field(default=None, description="Whether evaluations that did not improve ended the run.")

@@ -11,9 +11,9 @@ import numpy as np
 
 from halcyon.models.flops import flops_per_token
 from halcyon.parallel.mesh import build_mesh
-from halcyon.training.compilation import compiler_options
 from halcyon.training.program import Program, build_program, padded_vocabulary
 from halcyon.training.state import TrainState, initial_state
+from halcyon_api.spec.determinism import Determinism
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 from tests.accelerator.measure import hardware_type, peak_flops
@@ -34,6 +34,7 @@ def spec_of(
     apart: bool = True,
     products: str | None = None,
     optimizer: Mapping[str, Any] | None = None,
+    determinism: Determinism = "bitwise",
 ) -> TrainingRunSpec:
     """The spec of a run in bfloat16 with AdamW.
 
@@ -45,6 +46,7 @@ def spec_of(
         apart: Whether attention stays within documents.
         products: ``precision.products``.
         optimizer: ``spec.optimizer``. None: AdamW.
+        determinism: ``trainer.determinism``.
     """
     kind = hardware_type() or ("nvidia" if jax.default_backend() == "gpu" else "cpu")
     precision = {"compute": "bfloat16", **({"products": products} if products else {})}
@@ -56,6 +58,7 @@ def spec_of(
             "optimizer": dict(optimizer or {"learningRate": 0.0003, "weightDecay": 0.1, "adamw": {}}),
             "trainer": {
                 "steps": 1000, "batchSize": batch, "sequenceLength": length, "microbatches": 1, "remat": remat, "precision": precision,
+                "determinism": determinism,
             },
             "checkpoint": {"root": "file:///unused"},
         }
@@ -68,10 +71,9 @@ class Training:
     Args:
         spec: The run.
         vocabulary: Tokens of the tokenizer.
-        options: XLA's options. None: those of the trainer.
     """
 
-    def __init__(self, spec: TrainingRunSpec, vocabulary: int, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, spec: TrainingRunSpec, vocabulary: int) -> None:
         mesh = build_mesh(ResolvedMesh(replica=1, data=1, fsdp=1, tensor=1), jax.devices()[:1])
         self.spec, self.program = spec, build_program(spec, vocabulary, mesh)
         self.batch_size, self.length = spec.trainer.batch_size, spec.trainer.sequence_length
@@ -79,7 +81,7 @@ class Training:
         lowered = self.program.lower_step(self.batch_size, self.length)
         self.trace_seconds = time.perf_counter() - began
         began = time.perf_counter()
-        self.step = lowered.compile(compiler_options=compiler_options() if options is None else dict(options))
+        self.step = lowered.compile(compiler_options=self.program.compiler_options())
         self.compile_seconds = time.perf_counter() - began
         self.vocabulary = vocabulary
         self.batch = batch_of(self.program, self.batch_size, self.length, vocabulary)

@@ -59,12 +59,14 @@ def test_a_class_that_would_be_built_at_its_first_use_cannot_be_defined() -> Non
 
 def test_the_schema_is_structural_described_and_bounded() -> None:
     schema = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    for path, node in _nodes(schema):
+    nodes = dict(_nodes(schema))
+    for path, node in nodes.items():
         assert not {"$ref", "anyOf", "oneOf", "allOf", "title", "const"} & node.keys(), path
         assert isinstance(node.get("additionalProperties", {}), dict), path
         assert ("type" in node) is not node.get("x-kubernetes-int-or-string", False), path
         if path and not path.startswith(".metadata") and not path.endswith("[]"):
-            assert node.get("description"), f"{path} has no description"
+            section = nodes[path.rpartition(".")[0].removesuffix("[]")].get("description", "")
+            assert node.get("description") or section.startswith("See "), f"{path} has no description, nor a section that refers to one"
         assert not isinstance(node.get("exclusiveMinimum"), int) or isinstance(node["exclusiveMinimum"], bool), path
         for flag, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
             # The API server cuts the bound to a whole number when it compares it with a value that is written as one, such as 0.

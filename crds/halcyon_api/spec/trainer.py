@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from halcyon_api.base import ApiModel
 from halcyon_api.hardware import EightBit
 from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
+from halcyon_api.spec.determinism import DETERMINISM_DESCRIPTION, Determinism
 from halcyon_api.spec.evaluation import EvaluationSpec
 from halcyon_api.spec.remat import REMAT_DESCRIPTION, Remat
 
@@ -108,6 +109,7 @@ class TrainerSpec(ApiModel):
     )
     remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
     attention: AttentionName = Field(default="auto", description=ATTENTION_DESCRIPTION)
+    determinism: Determinism = Field(default="bitwise", description=DETERMINISM_DESCRIPTION)
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = Field(
         default=0, description="Seed of the initial parameters and of the order of the data."
     )

@@ -1,4 +1,4 @@
-"""Whether two runs of the same steps have the same bits, and what the compiler's flag for that costs: 20 steps of the 1B Llama each.
+"""Whether two runs of the same steps have the same bits, and what that costs: 20 steps of the 1B Llama with each `trainer.determinism`.
 
 Attention crosses documents, so that the kernel of ``auto`` computes it.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from halcyon.training.compilation import compiler_options
+from halcyon_api.spec.determinism import DETERMINISM
 from tests.accelerator.measure import Options
 from tests.accelerator.rows import Row
 from tests.accelerator.training import LLAMA_1B, LLAMA_TINY, VOCABULARY, Training, same_bits, spec_of
@@ -20,20 +20,19 @@ STEPS = 20
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """With the trainer's flags, and without those that exclude operations whose order of addition changes."""
+    """One row for each value of ``trainer.determinism``."""
     model, vocabulary = options.pick(({"llama": LLAMA_1B}, VOCABULARY), ({"llama": LLAMA_TINY}, 512))
     batch, length = options.pick((4, 8192), (2, 64))
-    spec = spec_of(model, batch=batch, length=length, apart=False)
-    free = {name: value for name, value in compiler_options().items() if name != "xla_gpu_exclude_nondeterministic_ops"}
-    for name, flags in (("as the trainer compiles", compiler_options()), ("without the flag for the same bits", free)):
-        training = Training(spec, vocabulary, flags)
+    for determinism in DETERMINISM:
+        training = Training(spec_of(model, batch=batch, length=length, apart=False, determinism=determinism), vocabulary)
         steps = options.pick(STEPS, 3)
         first, seconds, losses = training.run(training.initial(), steps, least=steps)
         kept = jax.tree.map(np.asarray, first.model)  # in the host's memory: two states may not fit
         del first
         second, _, again = training.run(training.initial(), steps, least=steps)
         yield {
-            "program": name,
+            "determinism": determinism,
+            "in effect": training.program.determinism_in_effect.determinism,
             "steps": steps,
             "equal losses": sum(one.tobytes() == other.tobytes() for one, other in zip(losses, again, strict=True)),
             "same parameters": same_bits(kept, jax.tree.map(np.asarray, second.model)),

@@ -23,6 +23,7 @@ from halcyon.telemetry.profiles import Kept
 from halcyon.training.plan import event_fields
 from halcyon_api.goodput import GoodputSeconds
 from halcyon_api.progress import Evaluated, Progress, ProgressReport, StartupSeconds
+from halcyon_api.spec.determinism import in_effect
 from halcyon_api.task_results import TaskNumbers, TaskResults
 from tests.trainer.telemetry.fakes import IDENTITY, Built, Scene, committed, step_report
 from tests.trainer.training.plans import PLAN
@@ -157,6 +158,16 @@ def test_the_implementations_of_attention_are_named_once() -> None:
     assert scene.reporter.report().progress.attention == "reference, blockwise"
     printed = [(event["implementation"], event["reason"]) for event in scene.named("attention")]
     assert printed == [("reference", "64 positions are few"), ("blockwise", "4096 positions")]
+
+
+def test_the_status_has_the_determinism_in_effect_and_the_log_its_meaning() -> None:
+    scene = Scene()
+    assert scene.reporter.report().progress.determinism is None
+    scene.reporter.knows_determinism(in_effect("fast", "gpu"))
+    assert scene.reporter.report().progress.determinism == "fast"
+    assert [(event["determinism"], event["meaning"]) for event in scene.named("determinism")] == [
+        ("fast", in_effect("fast", "gpu").meaning)
+    ]
 
 
 @pytest.mark.parametrize("process_index", [0, 1])
@@ -478,6 +489,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.start(resumed_step=1)
     scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped", head_loss="HEAD is empty")
     scene.reporter.attends({"reference": "few positions"})
+    scene.reporter.knows_determinism(in_effect("bitwise", "cpu"))
     scene.reporter.planned(PLAN.sentence(), event_fields(PLAN))
     assert scene.reporter.report().progress.plan == PLAN.sentence()
     scene.steps(2, 3)

@@ -61,6 +61,15 @@ def test_a_program_is_named_by_all_it_depends_on() -> None:
     assert program_key({"mesh": 1}) != program_key({"mesh": 2})
 
 
+def test_fast_leaves_out_only_the_option_of_gpus_that_costs_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for platform in ("cpu", "tpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)
+        assert compiler_options("fast") == compiler_options("bitwise")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert compiler_options("bitwise") == compiler_options("fast") | {"xla_gpu_exclude_nondeterministic_ops": True}
+    assert compiler_options(runs_once=True)["xla_gpu_exclude_nondeterministic_ops"], "the state before the first step never differs"
+
+
 @functools.cache
 def compiled(*, written_out: bool) -> jax.stages.Compiled:
     """Layers whose weights are gathered before their use, in a loop or unrolled."""

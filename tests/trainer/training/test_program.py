@@ -15,6 +15,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import initial_state
+from halcyon_api.spec.determinism import UNORDERED, in_effect
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.data.corpus import open_text
@@ -50,6 +51,24 @@ def test_attention_does_not_cross_documents_unless_asked_to(tmp_path: Path, acro
             return float(sums(model, alone | {"weights": alone["weights"].at[:, :4].set(0)}).loss)
 
         assert (nats(0) == pytest.approx(nats(1), rel=1e-6)) is not across
+
+
+def test_fast_is_in_effect_on_gpus_alone_and_the_sentence_says_what_it_gives_up() -> None:
+    program = program_of(spec__trainer__determinism="fast")
+    assert program.determinism_in_effect.determinism == "bitwise"
+    assert "trainer.determinism: fast changes nothing on this platform (cpu)" in program.determinism_in_effect.meaning
+    assert "changes nothing" not in program_of().determinism_in_effect.meaning
+    fast, bitwise = in_effect("fast", "gpu"), in_effect("bitwise", "gpu")
+    assert (fast.determinism, bitwise.determinism) == ("fast", "bitwise")
+    assert all(operation in fast.meaning for operation in UNORDERED)
+    assert "continues from the exact state, with the same batches" in fast.meaning
+
+
+def test_the_programs_of_a_run_are_compiled_with_its_determinism(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    flag = "xla_gpu_exclude_nondeterministic_ops"
+    assert program_of(spec__trainer__determinism="bitwise").compiler_options()[flag]
+    assert flag not in program_of(spec__trainer__determinism="fast").compiler_options()
 
 
 def test_a_compiled_program_names_its_attention() -> None:

@@ -33,7 +33,6 @@ from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluating import with_source
-from halcyon.training.compilation import compiler_options
 from halcyon.training.evaluation import evaluate, make_evaluation_step
 from halcyon.training.fitting import without_choice
 from halcyon.training.program import Program, build_program, padded_token_bytes
@@ -131,10 +130,11 @@ class CheckpointEvaluation:
         tasks = 0 if self._plan is None else len(self._plan.chosen)
         self._reporter.evaluates(evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done, tasks=tasks)
 
+        self._reporter.knows_determinism(self._program.determinism_in_effect)
         self._reporter.stage("compiling")
         sizes = self._held_out.tokenizer.token_bytes
         token_bytes = padded_token_bytes(sizes) if self._program.objective.per_token else None
-        step = jax.jit(make_evaluation_step(self._program.objective, token_bytes), compiler_options=compiler_options())
+        step = jax.jit(make_evaluation_step(self._program.objective, token_bytes), compiler_options=self._program.compiler_options())
         model, reference = restored.state["model"], restored.state.get("reference")
         for source, part in parts.items():
             if source not in found:

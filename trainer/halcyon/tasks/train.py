@@ -135,6 +135,7 @@ def train(
             spec = with_choice(spec, values)
             context = with_spec(context, spec)
         program = build_program(spec, vocabulary, mesh, in_step)
+        reporter.knows_determinism(program.determinism_in_effect)
         plans = PlanReports(program, spec, reporter)
         steps = CompiledSteps(program, background, programs.fetch, functools.partial(programs.compiled, program, plans))
         steps.start_for(build_schedule(spec.trainer), context.resume_step)

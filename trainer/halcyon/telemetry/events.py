@@ -79,6 +79,11 @@ EVENTS = (
         {"implementation": "Name of the implementation (`trainer.attention`).", "reason": "Why it was chosen."},
     ),
     Event(
+        "determinism",
+        "Whether the steps of this process give the same bits when they are repeated.",
+        {"determinism": "The value of `trainer.determinism` in effect: `fast` only on GPUs.", "meaning": "What follows from it."},
+    ),
+    Event(
         "plan",
         "How a compiled step uses the devices, once the first step has ended. Bytes are those of one device.",
         {

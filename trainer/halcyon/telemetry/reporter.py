@@ -22,6 +22,7 @@ from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.tokenizing import TokenizedSource, fields
 from halcyon.telemetry.watch_reports import WatchReports
 from halcyon_api.progress import ProgressReport, Stage, StoreWait, StoreWaitFor, TerminationReport
+from halcyon_api.spec.determinism import InEffect
 
 
 class RunReporter(CheckpointReports, EvaluationReports, ProfileReports, WatchReports):
@@ -78,6 +79,12 @@ class RunReporter(CheckpointReports, EvaluationReports, ProfileReports, WatchRep
             self._run.facts.attention = (*self._run.facts.attention, *new)
         for name, reason in new.items():
             self._event("attention", implementation=name, reason=reason)
+
+    def knows_determinism(self, found: InEffect) -> None:
+        """Report whether the steps of this process give the same bits when they are repeated."""
+        with self._lock:
+            self._run.facts.determinism = found.determinism
+        self._event("determinism", determinism=found.determinism, meaning=found.meaning)
 
     def planned(self, sentence: str, fields: Mapping[str, Any]) -> None:
         """Report how a compiled step uses the devices. For any thread.

@@ -47,6 +47,7 @@ class Facts:
     save_interval_seconds: float | None = None
     exported_step: int | None = None
     attention: tuple[str, ...] = ()
+    determinism: str | None = None
     plan: str | None = None
     waiting: StoreWait | None = None
     waits_until: float | None = None
@@ -136,6 +137,7 @@ class Snapshot:
             exported_step=facts.exported_step,
             save_interval_seconds=None if facts.save_interval_seconds is None else microseconds(facts.save_interval_seconds),
             attention=", ".join(facts.attention) or None,
+            determinism=facts.determinism,
             plan=facts.plan,
         )
         return Progress(**(_objective_metrics(facts.last_step) | own))

@@ -32,6 +32,7 @@ from halcyon.hlo.collectives import is_collective
 from halcyon.hlo.module import parse
 from halcyon.machine.jax_versions import fusion_emitters
 from halcyon.storage.store import Store
+from halcyon_api.spec.determinism import Determinism
 
 _ENTRY_SUFFIX = "-cache"
 _REQUESTS = 8
@@ -40,19 +41,20 @@ _REQUESTS = 8
 # Without fusion emitters, the initial state compiles in 0.5 s instead of 2.4 s, and has the same bits.
 _CPU_OPTIONS: dict[str, Any] = {**fusion_emitters(), "xla_backend_optimization_level": 1}
 
-_GPU_OPTIONS: dict[str, Any] = {"xla_gpu_exclude_nondeterministic_ops": True}
+_BITWISE_ON_GPUS: dict[str, Any] = {"xla_gpu_exclude_nondeterministic_ops": True}
 
 
-def compiler_options(*, runs_once: bool = False) -> dict[str, Any]:
-    """XLA's options for this platform, chosen for a fast start: on CPU, full optimisation takes longer than it saves.
-
-    On GPUs, no operation may add in an order that changes from run to run, as scatters do by default.
+def compiler_options(determinism: Determinism = "bitwise", *, runs_once: bool = False) -> dict[str, Any]:
+    """XLA's options for this platform. On CPUs they make the start fast: full optimisation takes longer than it saves.
 
     Args:
+        determinism: ``spec.trainer.determinism``.
         runs_once: The program runs only once, so its optimisation saves nothing.
     """
+    if jax.default_backend() == "gpu":
+        return _BITWISE_ON_GPUS if determinism == "bitwise" else {}
     if jax.default_backend() != "cpu":
-        return _GPU_OPTIONS if jax.default_backend() == "gpu" else {}
+        return {}
     return _CPU_OPTIONS | {"xla_backend_optimization_level": 0} if runs_once else _CPU_OPTIONS
 
 

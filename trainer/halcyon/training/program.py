@@ -42,6 +42,7 @@ from halcyon_api.mesh import gathers_once
 from halcyon_api.objectives import has_reference_copy
 from halcyon_api.spec.attention import AttentionName
 from halcyon_api.spec.average import AverageSpec
+from halcyon_api.spec.determinism import Determinism, InEffect, in_effect
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
@@ -80,6 +81,8 @@ class Program:
     """The step of the numbers that the run watches; None without ``spec.telemetry.watch``."""
     attention: AttentionName = "auto"
     """``spec.trainer.attention``."""
+    determinism: Determinism = "bitwise"
+    """``spec.trainer.determinism``."""
     attention_choices: dict[str, str] = field(default_factory=dict[str, str])
     """The implementations of attention in the functions traced so far, each with the reason of its choice."""
     in_step: tuple[InStep, ...] = ()
@@ -89,13 +92,22 @@ class Program:
         """The model to evaluate: that of the state, or the mean that its update rule keeps."""
         return state.model if self.rule_mean is None else self.rule_mean(state)
 
+    @property
+    def determinism_in_effect(self) -> InEffect:
+        """What `determinism` is on the devices of the mesh."""
+        return in_effect(self.determinism, self.mesh.devices.flat[0].platform)
+
+    def compiler_options(self) -> dict[str, Any]:
+        """XLA's options for the programs that compute with the model."""
+        return compiler_options(self.determinism)
+
     def compile_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Compiled:
         """Compile the step for batches of this size. The compiled step donates its state argument. See `lower_step`."""
         return self.compile(self.lower_step(batch_size, sequence_length, watched=watched))
 
     def compile(self, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
         """Compile a traced step with the options of a step."""
-        return lowered.compile(compiler_options=compiler_options())
+        return lowered.compile(compiler_options=self.compiler_options())
 
     def lower_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Lowered:
         """Trace the step for batches of this size.
@@ -269,5 +281,6 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         average=spec.average,
         rule_mean=_rule_mean(averages(spec.optimizer, part), flags, template),
         attention=settings.attention,
+        determinism=settings.determinism,
         in_step=tuple(in_step),
     )

@@ -33,7 +33,7 @@ class TrainingEvaluation:
     def __init__(self, settings: TrainerSpec, program: Program, dataset: Dataset, batches: BatchSource) -> None:
         self._settings, self._program, self._dataset, self._batches = settings, program, dataset, batches
         token_bytes = padded_token_bytes(dataset.tokenizer.token_bytes) if program.objective.per_token else None
-        self._sums = jax.jit(make_evaluation_step(program.objective, token_bytes), compiler_options=compiler_options())
+        self._sums = jax.jit(make_evaluation_step(program.objective, token_bytes), compiler_options=program.compiler_options())
         last_k = program.template.average is not None and program.template.average.snapshots is not None
         self._averaged = jax.jit(averaged_model, compiler_options=compiler_options(runs_once=True)) if last_k else averaged_model
         self._count = settings.evaluation.batches or EVALUATION_BATCHES

@@ -28,7 +28,6 @@ from halcyon.objectives.policy import SAMPLED_LOG_PROBS, Policy
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer
-from halcyon.training.compilation import compiler_options
 from halcyon.training.policy.advantages import advantages, equal_groups, passes
 from halcyon.training.policy.answers import prompted, questions, rows_of
 from halcyon.training.policy.records import RecordedRewards
@@ -164,7 +163,7 @@ class PolicyBatches:
                 dtype=self._settings.precision.compute,
             )
             mesh, seed = self._program.mesh, self._settings.seed
-            self._rollouts[rows] = Rollouts(mesh, shape, seed, self._calculator, compiler_options())
+            self._rollouts[rows] = Rollouts(mesh, shape, seed, self._calculator, self._program.compiler_options())
         return self._rollouts[rows]
 
     def _together(self, rewards: Callable[[], list[float]]) -> np.ndarray:
@@ -185,7 +184,7 @@ class PolicyBatches:
             return joined(sampling_part(state, trained, steps), split(state.model, trained)[1])
 
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self._program.template.model)
-        return jax.jit(whole, out_shardings=shardings, compiler_options=compiler_options())
+        return jax.jit(whole, out_shardings=shardings, compiler_options=self._program.compiler_options())
 
     def _log_probs_program(self, objective: Policy) -> Callable[[Model, Batch], jax.Array]:
         """A function that computes the log-probabilities of a batch as the step does."""
@@ -195,7 +194,7 @@ class PolicyBatches:
                 return objective.log_probs(model, jax.tree.map(lambda rows: rows[0], batch))[None]
             return jax.lax.map(functools.partial(objective.log_probs, model), batch)
 
-        compiled = jax.jit(every, out_shardings=self._program.batch_sharding, compiler_options=compiler_options())
+        compiled = jax.jit(every, out_shardings=self._program.batch_sharding, compiler_options=self._program.compiler_options())
 
         def traced(model: Any, batch: Batch) -> jax.Array:
             with self._program.tracing():
