@@ -256,7 +256,9 @@ def test_invalid_combinations_are_reported_before_anything_is_allocated(changes:
     assert mend in str(problems[0])
 
 
-@pytest.mark.parametrize("model", [{"gptOss": {"slidingWindow": 32}}, {"gemma2": {"slidingWindow": 32}}, {"deepseekV3": {}}, {"qwen3": {"headDim": 36}}])
+@pytest.mark.parametrize(
+    "model", [{"gptOss": {"slidingWindow": 32}}, {"gemma2": {"slidingWindow": 32}}, {"deepseekV3": {}}, {"qwen3": {"headDim": 36}}]
+)
 def test_tokamax_computes_sinks_soft_caps_values_of_another_size_and_any_width_on_a_hopper(model: dict[str, Any]) -> None:
     assert find_problems(parse_run(document(**BY_TOKAMAX, spec__model=model)).spec) == ()
 

@@ -62,7 +62,7 @@ class GpuKernel:
 
 def gpu_kernels(compute_capability: tuple[int, int]) -> tuple[GpuKernel, ...]:
     """The kernels for GPUs of a compute capability, the fastest first; empty: tokamax has none."""
-    major, minor = compute_capability
+    major = compute_capability[0]
     mosaic, triton = "mosaic_gpu", "triton"
     if major < 8:
         return ()
@@ -75,9 +75,7 @@ def gpu_kernels(compute_capability: tuple[int, int]) -> tuple[GpuKernel, ...]:
     return (GpuKernel(triton, 256, 128, soft_cap=False, ranges=major < 12, keeps_table=True),)
 
 
-def gpu_kernel(
-    compute_capability: tuple[int, int], head_size: int, value_size: int, *, soft_cap: bool, ranges: bool
-) -> GpuKernel | str:
+def gpu_kernel(compute_capability: tuple[int, int], head_size: int, value_size: int, *, soft_cap: bool, ranges: bool) -> GpuKernel | str:
     """The fastest kernel for a call, or a clause that says what is lacking.
 
     Args:

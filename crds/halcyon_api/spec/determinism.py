@@ -20,7 +20,6 @@ DETERMINISM: dict[Determinism, str] = {
 DETERMINISM_DESCRIPTION = f"{'; '.join(f'`{name}`: {text}' for name, text in DETERMINISM.items())}. Restarts continue exactly with both."
 
 UNORDERED = (
-    "the backward pass of cuDNN's attention",
     "scatters, which add by atomic operations",
     "matrix products that are split along the summed axis",
     "convolutions",

@@ -34,7 +34,7 @@ from tests.accelerator.candidates import ATTENTION, attend_by
 from tests.accelerator.measure import Options, brief, error_of, milliseconds
 from tests.accelerator.rows import Row
 
-OWN: tuple[str, ...] = ("reference", "blockwise", "cudnn", "splash")
+OWN: tuple[str, ...] = ("reference", "blockwise", "tokamax", "splash")
 NAMES = (*OWN, *ATTENTION)
 """Halcyon's implementations, then the candidates."""
 TORCH = Path(__file__).parents[1] / "torch_attention.py"

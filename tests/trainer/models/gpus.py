@@ -41,7 +41,7 @@ def pretended(target: Target) -> Iterator[None]:
     gpu = GPUS[target.compute_capability or (0, 0)]
     device = AbstractDevice(device_kind=gpu.device_kind, num_cores=gpu.core_count, platform="gpu")
     mesh = AbstractMesh((1,), ("x",), axis_types=(AxisType.Auto,), abstract_device=device)
-    with mock.patch.object(backend, "get_default_device", lambda: gpu), jax.sharding.use_abstract_mesh(mesh):
+    with mock.patch.object(backend, "get_default_device", return_value=gpu), jax.sharding.use_abstract_mesh(mesh):
         yield
 
 
@@ -61,9 +61,9 @@ def interpreted_triton() -> Iterator[None]:
     before = mode.swap_local(True)
     try:
         with (
-            mock.patch.object(backend, "get_default_device", lambda: GPUS[8, 0]),
+            mock.patch.object(backend, "get_default_device", return_value=GPUS[8, 0]),
             mock.patch.object(block.plgpu, "load", of_booleans),
-            mock.patch.object(vjp.pl, "when", lambda condition: lambda function: function()),
+            mock.patch.object(vjp.pl, "when", return_value=lambda function: function()),
         ):
             yield
     finally:

@@ -11,13 +11,13 @@ import pytest
 
 from halcyon.models.parts.attention import attention
 from halcyon.models.parts.attention_blocks import Form
-from halcyon.models.parts.attention_choice import CannotServe, Choice, Request, Target, attending, best, refusal
+from halcyon.models.parts.attention_choice import CannotServe, Choice, Request, Target, attending, best, kernel_on, refusal
 from halcyon.models.parts.masks import Causal, Mask, Prefix, Segments, Window
 from halcyon.parallel.partition import computing
 from tests.trainer.meshes import mesh_of
 
 CPU, TPU = Target("cpu"), Target("tpu")
-HOPPER, AMPERE, BLACKWELL, OLD = (Target("gpu", version) for version in ((9, 0), (8, 0), (10, 0), (7, 5)))
+HOPPER, AMPERE, BLACKWELL, DESKTOP, OLD = (Target("gpu", version) for version in ((9, 0), (8, 0), (10, 0), (12, 0), (7, 5)))
 ROCM = Target("gpu")
 
 
@@ -61,18 +61,26 @@ SEGMENTS = Causal() & Segments(IDS)
         (TPU, request(mask=Causal() | Prefix(9)), "blockwise"),
         (TPU, request(mask=Causal(-1)), "blockwise"),
         (TPU, request(100), "reference"),
-        (HOPPER, request(), "cudnn"),
-        (HOPPER, request(mask=Causal() & Window(128)), "cudnn"),
-        (HOPPER, request(head=256), "cudnn"),
-        (HOPPER, request(mask=SEGMENTS), "blockwise"),
-        (HOPPER, request(cap=50.0), "blockwise"),
-        (HOPPER, request(sinks=True), "blockwise"),
+        (HOPPER, request(), "tokamax"),
+        (HOPPER, request(mask=Causal() & Window(128)), "tokamax"),
+        (HOPPER, request(head=256), "tokamax"),
+        (HOPPER, request(mask=SEGMENTS), "tokamax"),
+        (HOPPER, request(8191, mask=Causal() & Window(128)), "tokamax"),
+        (HOPPER, request(cap=50.0), "tokamax"),
+        (HOPPER, request(sinks=True), "tokamax"),
+        (HOPPER, request(head=192, value=128), "tokamax"),
         (HOPPER, request(dtype=jnp.float32), "blockwise"),
-        (HOPPER, request(value=64), "blockwise"),
         (HOPPER, request(mask=Window(128)), "blockwise"),
+        (HOPPER, request(mask=Causal() & Segments(IDS, IDS)), "blockwise"),
         (HOPPER, request(keys=8192, mask=Causal(4096)), "blockwise"),
-        (AMPERE, request(), "blockwise"),
-        (BLACKWELL, request(), "blockwise"),
+        (AMPERE, request(mask=SEGMENTS), "tokamax"),
+        (AMPERE, request(cap=50.0), "blockwise"),
+        (BLACKWELL, request(mask=SEGMENTS), "tokamax"),
+        (BLACKWELL, request(head=256), "tokamax"),
+        (BLACKWELL, request(head=256, cap=50.0), "blockwise"),
+        (DESKTOP, request(), "tokamax"),
+        (DESKTOP, request(mask=SEGMENTS), "blockwise"),
+        (OLD, request(), "blockwise"),
         (ROCM, request(), "blockwise"),
     ],
 )
@@ -90,15 +98,16 @@ def test_auto_picks(target: Target, wanted: Request, picked: str) -> None:
         ("splash", TPU, request(100), "100 queries and 100 keys are not multiples of 128"),
         ("splash", TPU, request(mask=Causal() | Prefix(9)), "it has no mask of this kind"),
         ("splash", TPU, request(mask=Causal() & Prefix(9)), "it has no mask of this kind"),
-        ("cudnn", CPU, request(), "it is a kernel for NVIDIA GPUs, and this is cpu"),
-        ("cudnn", ROCM, request(), "it is a kernel for NVIDIA GPUs"),
-        ("cudnn", OLD, request(), "it needs a GPU of compute capability 8 or later, and this one has 7"),
-        ("cudnn", HOPPER, request(dtype=jnp.float32), "it computes in bfloat16, and this is float32"),
-        ("cudnn", AMPERE, request(head=256), "heads of 256 features must be a multiple of 8, at most 128"),
-        ("cudnn", HOPPER, request(head=36), "heads of 36 features must be a multiple of 8"),
-        ("cudnn", HOPPER, request(sinks=True), "it has neither sinks nor a soft cap"),
-        ("cudnn", HOPPER, request(mask=SEGMENTS), "it cannot keep attention within documents; set data.attendAcrossDocuments"),
-        ("cudnn", HOPPER, request(keys=8192), "it has no mask of this kind"),
+        ("tokamax", CPU, request(), "it has kernels for NVIDIA GPUs, and this is cpu"),
+        ("tokamax", ROCM, request(), "it has kernels for NVIDIA GPUs"),
+        ("tokamax", OLD, request(), "on GPUs of compute capability 7.5, there is no kernel; one needs 8.0 or later"),
+        ("tokamax", HOPPER, request(dtype=jnp.float32), "its products would round float32 numbers"),
+        ("tokamax", AMPERE, request(cap=50.0), "on GPUs of compute capability 8.0, the Triton kernel has no soft cap of the scores"),
+        ("tokamax", AMPERE, request(131_072, mask=SEGMENTS), "its backward pass would keep a table of"),
+        ("tokamax", DESKTOP, request(mask=SEGMENTS), "the Triton kernel neither keeps documents apart nor has windows"),
+        ("tokamax", HOPPER, request(head=512), "the Mosaic GPU kernel computes heads of at most 256 features, not 512"),
+        ("tokamax", HOPPER, request(keys=8192), "it has no mask of this kind"),
+        ("tokamax", HOPPER, request(mask=Causal() & Segments(IDS, IDS)), "it has no mask of this kind"),
         ("ring", CPU, request(), "the mesh does not split positions; set mesh.ici.context"),
         ("ring", CPU, request(keys=8192, parts=2), "it needs one key for each query"),
         ("ring", CPU, request(parts=2, rows=False), "keys and values must have the rows of the queries"),
@@ -110,8 +119,16 @@ def test_a_refusal_has_its_reason(name: Any, target: Target, wanted: Request, re
     assert reason in (refusal(name, wanted, target) or "")
 
 
-def test_gpus_that_are_not_hoppers_may_name_cudnn() -> None:
-    assert [refusal("cudnn", request(), target) for target in (AMPERE, HOPPER, BLACKWELL)] == [None] * 3
+@pytest.mark.parametrize(("target", "kernel"), [(HOPPER, "mosaic_gpu"), (BLACKWELL, "mosaic_gpu"), (AMPERE, "triton"), (DESKTOP, "triton")])
+def test_each_generation_of_gpus_has_a_kernel(target: Target, kernel: str) -> None:
+    assert kernel_on(request(), target) == kernel
+
+
+def test_without_the_package_auto_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("halcyon.machine.tokamax.is_there", lambda: False)
+    choice = best(request(), HOPPER)
+    assert choice.implementation == "blockwise"
+    assert "the package tokamax is not installed; install halcyon-train[cuda] with Python 3.12 or later" in choice.reason
 
 
 def shape_of(position: int = 64) -> jax.ShapeDtypeStruct:
@@ -138,9 +155,9 @@ def test_the_context_decides_and_hears_the_choice() -> None:
 
 def test_a_named_one_that_cannot_serve_is_refused_in_a_sentence() -> None:
     message = (
-        "spec.trainer.attention: cudnn cannot compute this model's attention: it is a kernel for NVIDIA GPUs, and this is cpu; use auto"
+        "spec.trainer.attention: tokamax cannot compute this model's attention: it has kernels for NVIDIA GPUs, and this is cpu; use auto"
     )
-    with attending("cudnn", CPU), pytest.raises(CannotServe, match=f"^{message}"):
+    with attending("tokamax", CPU), pytest.raises(CannotServe, match=f"^{message}"):
         shape_of()
 
 

@@ -22,7 +22,6 @@ from halcyon.parallel.partition import computing
 from tests.trainer.meshes import mesh_from
 
 INTERPRETED = Target("cpu", interpret=True)
-HOPPER = Target("gpu", (9, 0))
 TOLERANCES = {"float32": 2e-5, "bfloat16": 2e-2}
 NAMES = ("none", "causal", "window", "segments", "window-alone", "prefix", "some-see-nothing")
 
@@ -152,45 +151,6 @@ test_splash = settings(max_examples=2)(given(KERNEL)(splash_equals_the_reference
 test_more_blocks = pytest.mark.slow(pytest.mark.variant(MANY(given(ANY)(blocks_equal_the_reference))))
 test_more_rings = pytest.mark.slow(pytest.mark.variant(MANY(given(SPLIT, MESHES)(a_ring_equals_the_reference))))
 test_more_splash = pytest.mark.slow(pytest.mark.variant(settings(max_examples=20)(given(KERNEL)(splash_equals_the_reference))))
-
-
-@pytest.mark.parametrize("window", [None, 9])
-def test_the_arguments_for_cudnn_mean_the_same_mask(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same arguments, computed by the plain implementation of the same function: cuDNN itself needs a GPU."""
-    calls: list[dict[str, Any]] = []
-
-    def plainly(*arrays: jax.Array, implementation: str, **how: Any) -> jax.Array:
-        calls.append(how | {"implementation": implementation})
-        return jax.nn.dot_product_attention(*arrays, implementation="xla", **how)
-
-    monkeypatch.setattr(cudnn_attention, "dot_product_attention", plainly)
-    mask = "causal" if window is None else "window"
-    case = Case(24, 2, 2, 8, mask, window or 1, None, False, "bfloat16", 8, 1)
-    assert_equal_to_reference(case, computed(case, "cudnn", attending("cudnn", HOPPER)))
-    assert calls
-    assert all(call["implementation"] == "cudnn" for call in calls)
-
-
-def test_a_program_for_a_hopper_calls_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lowered for CUDA without a GPU. JAX asks the machine's cuDNN and GPU what they can do; here the answers are those of a Hopper."""
-    from jax._src.cudnn import fused_attention_stablehlo as fused
-
-    monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91_000)
-    monkeypatch.setattr(fused, "check_compute_capability", lambda version: tuple(map(int, version.split("."))) <= (9, 0))
-    monkeypatch.setattr(fused, "is_cuda_compute_capability_equal", lambda version: version == "9.0")
-    position, size = hax.Axis("position", 64), hax.Axis("head_size", 64)
-    keys, heads, batch = position.alias("key_position"), hax.Axis("heads", 2), hax.Axis("batch", 2)
-    query = hax.zeros((batch, position, heads, size), dtype=jnp.bfloat16)
-    key = hax.zeros((batch, keys, heads, size), dtype=jnp.bfloat16)
-
-    def loss(query: NamedArray, key: NamedArray) -> jax.Array:
-        out = attention(query, key, key, Causal() & Window(16), position=position, key_position=keys, head_size=size)
-        return hax.sum(out.astype(jnp.float32)).scalar()
-
-    with attending("auto", HOPPER):
-        program = jax.jit(jax.grad(loss, (0, 1))).trace(query, key).lower(lowering_platforms=("cuda",)).as_text()
-    assert "__cudnn$fmhaSoftmax" in program
-    assert "__cudnn$fmhaSoftmaxBackward" in program
 
 
 def test_a_program_for_a_tpu_calls_splash() -> None:

@@ -238,4 +238,5 @@ def _words(kernel: Implementation, request: Request, target: Target) -> str:
     """The reason why ``auto`` takes a kernel."""
     if kernel != "tokamax" or target.compute_capability is None:
         return f"the kernel for {target.platform}"
-    return f"the {WRITTEN[kernel_on(request, target)]} kernel of tokamax, on a GPU of compute capability {'.'.join(map(str, target.compute_capability))}"
+    version = ".".join(map(str, target.compute_capability))
+    return f"the {WRITTEN[kernel_on(request, target)]} kernel of tokamax, on a GPU of compute capability {version}"

@@ -80,7 +80,9 @@ def _forward(
             without, log_totals = log_totals, jnp.logaddexp(log_totals, extra)
             result = result.astype(jnp.float32) * jnp.exp(without - log_totals)[..., None]
         named = layout.named(result, query, layout.of_queries, POSITION, call.form.value_size.name)
-        return named.rearrange(names).astype(query.dtype), layout.named(log_totals, query, layout.of_queries, POSITION).rearrange(one_number)
+        return named.rearrange(names).astype(query.dtype), layout.named(log_totals, query, layout.of_queries, POSITION).rearrange(
+            one_number
+        )
 
     given = (query, key, value, ids, sinks)
     result, log_totals = attended(by_device(of_device, given, (), (Result(names), Result(one_number))))
@@ -100,13 +102,13 @@ def _backward(call: _Call, saved: _Saved, cotangent: NamedArray) -> tuple[NamedA
             layout.array(cotangent.astype(query.dtype), layout.of_queries, POSITION, form.value_size.name),
         )
         places = (
-            (query, layout.of_queries, POSITION, form.head_size.name),
-            (key, layout.of_keys, KEY_POSITION, form.head_size.name),
-            (value, layout.of_keys, KEY_POSITION, form.value_size.name),
+            (query, layout.of_queries, (POSITION, form.head_size.name)),
+            (key, layout.of_keys, (KEY_POSITION, form.head_size.name)),
+            (value, layout.of_keys, (KEY_POSITION, form.value_size.name)),
         )
         return tuple(
-            layout.named(gradient, x, *axes).rearrange(x.axis_names).astype(x.dtype)
-            for gradient, (x, *axes) in zip(found, places, strict=True)
+            layout.named(gradient, x, heads, *last).rearrange(x.axis_names).astype(x.dtype)
+            for gradient, (x, heads, last) in zip(found, places, strict=True)
         )
 
     given = (query, key, value, ids, result, log_totals, cotangent.rearrange(result.axes))
