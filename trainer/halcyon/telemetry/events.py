@@ -98,6 +98,7 @@ EVENTS = (
             "activationsBytes": "All else that the step needs for a time; absent if the compiler does not say.",
             "stepBytes": "The whole step; absent if the compiler does not say.",
             "deviceBytes": "Memory of a device; absent if it is not known.",
+            "kernels": "Calls of kernels and of libraries in a step: the kernel, the name of the call, and their number.",
             "collectives": "Collectives of a step by kind and mesh axes: the sum of their full arrays, and their number.",
         },
     ),
