@@ -130,6 +130,7 @@ PROGRESS: dict[str, Any] = {"step": 10, "steps": 300, "tokens": 2560, "loss": 2.
     "bestEvaluation": 2.6,
     "stoppedEarly": False,
     "attention": "blockwise, reference",
+    "determinism": "bitwise",
     "plan": "replica 2 x fsdp 4, 4 x 2 sequences of 1024 on a device, remat dots, 3.5 GB of 16.0 GB",
 }
 """Every field of a trainer's progress."""
