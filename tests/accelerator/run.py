@@ -40,7 +40,7 @@ STAGES: dict[str, float] = {
     "attention-speed": 120,
     "llama-8192-apart": 120,
     "llama-8192-across": 120,
-    "llama-mosaic_gpu": 120,
+    "llama-8192-apart-blockwise": 120,
     "bits": 150,
     "experts": 90,
     "llama-float8": 120,

@@ -13,6 +13,7 @@ from halcyon.models.flops import flops_per_token
 from halcyon.parallel.mesh import build_mesh
 from halcyon.training.program import Program, build_program, padded_vocabulary
 from halcyon.training.state import TrainState, initial_state
+from halcyon_api.spec.attention import AttentionName
 from halcyon_api.spec.determinism import Determinism
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
@@ -35,6 +36,7 @@ def spec_of(
     products: str | None = None,
     optimizer: Mapping[str, Any] | None = None,
     determinism: Determinism = "bitwise",
+    attention: AttentionName = "auto",
 ) -> TrainingRunSpec:
     """The spec of a run in bfloat16 with AdamW.
 
@@ -47,6 +49,7 @@ def spec_of(
         products: ``precision.products``.
         optimizer: ``spec.optimizer``. None: AdamW.
         determinism: ``trainer.determinism``.
+        attention: ``trainer.attention``.
     """
     kind = hardware_type() or ("nvidia" if jax.default_backend() == "gpu" else "cpu")
     precision = {"compute": "bfloat16", **({"products": products} if products else {})}
@@ -58,7 +61,7 @@ def spec_of(
             "optimizer": dict(optimizer or {"learningRate": 0.0003, "weightDecay": 0.1, "adamw": {}}),
             "trainer": {
                 "steps": 1000, "batchSize": batch, "sequenceLength": length, "microbatches": 1, "remat": remat, "precision": precision,
-                "determinism": determinism,
+                "determinism": determinism, "attention": attention,
             },
             "checkpoint": {"root": "file:///unused"},
         }

@@ -7,7 +7,6 @@ same arrays returned the same values and gradients.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import json
@@ -17,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import haliax as hax
 import jax
@@ -25,18 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import NamedArray
 
-from halcyon.models.parts import attention as module
 from halcyon.models.parts.attention import attention
-from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
+from halcyon.models.parts.attention_choice import CannotServe, Choice, Implementation, Target, attending
 from halcyon.models.parts.masks import Causal, Mask, Segments, Window
 from halcyon.training.compilation import compiler_options
-from tests.accelerator.candidates import ATTENTION, attend_by
 from tests.accelerator.measure import Options, brief, error_of, milliseconds
 from tests.accelerator.rows import Row
 
-OWN: tuple[str, ...] = ("reference", "blockwise", "tokamax", "splash")
-NAMES = (*OWN, *ATTENTION)
-"""Halcyon's implementations, then the candidates."""
+NAMES: tuple[Implementation, ...] = ("reference", "blockwise", "tokamax", "splash")
+"""The implementations that one device can compute."""
 TORCH = Path(__file__).parents[1] / "torch_attention.py"
 
 
@@ -94,7 +89,7 @@ def mask_of(case: Case, ids: NamedArray) -> Mask | None:
     return functools.reduce(lambda left, right: left & right, (parts[word] for word in case.mask.split(" + ")))
 
 
-def program(case: Case, name: str | None, *, gradients: bool, dtype: Any = None, chosen: list[Choice] | None = None) -> Any:
+def program(case: Case, name: Implementation | None, *, gradients: bool, dtype: Any = None, chosen: list[Choice] | None = None) -> Any:
     """A compiled call: from the arrays and the ids to the results, and the gradients by query, key, value and sinks.
 
     Raises:
@@ -117,7 +112,7 @@ def program(case: Case, name: str | None, *, gradients: bool, dtype: Any = None,
             head_size=size,
             soft_cap=case.soft_cap,
             sinks=NamedArray(sinks, (heads, group)) if case.sinks else None,
-            implementation="blockwise" if name in ATTENTION else name,
+            implementation=name,
         ).rearrange(axes)
         return jnp.sum(out.array.astype(jnp.float32) * weights.astype(jnp.float32)), out.array
 
@@ -128,15 +123,12 @@ def program(case: Case, name: str | None, *, gradients: bool, dtype: Any = None,
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype or x.dtype), jax.eval_shape(case.arrays))
     ids = jax.ShapeDtypeStruct((case.rows, case.length), jnp.int32)
     target = Target.of(jax.devices()[0])
-    context = (
-        contextlib.nullcontext() if name not in ATTENTION else mock.patch.object(module, "attend_in_blocks", attend_by(ATTENTION[name]))
-    )
-    with context, attending("auto", target, (chosen if chosen is not None else []).append):
+    with attending("auto", target, (chosen if chosen is not None else []).append):
         lowered = jax.jit(both if gradients else lambda arrays, ids: call(arrays, ids)[1]).lower(shapes, ids)
     return functools.partial(lowered.compile, compiler_options=compiler_options())
 
 
-def programs(cases: list[tuple[Case, str]], **keywords: Any) -> list[Any]:
+def programs(cases: list[tuple[Case, Implementation]], **keywords: Any) -> list[Any]:
     """The programs of several calls, compiled side by side; a string with the reason in the place of one that cannot be compiled."""
 
     def compiled(one: Callable[[], Any] | str) -> Any:
@@ -202,14 +194,14 @@ def _compared(cases: list[Case]) -> Iterator[Row]:
             if run is None or (isinstance(run, str) and run.startswith("refused")):
                 continue
             if isinstance(run, str):
-                yield {**case.facts, "implementation": name, _word(name): run}
+                yield {**case.facts, "implementation": name, "error": run}
                 continue
             try:
                 found, again = run(arrays, ids), run(arrays, ids)
                 errors = [error_of(one, other) for one, other in zip(found, expected, strict=True)]
                 same = all(bool(jnp.array_equal(one, other)) for one, other in zip(found, again, strict=True))
             except Exception as error:
-                yield {**case.facts, "implementation": name, _word(name): brief(error)}
+                yield {**case.facts, "implementation": name, "error": brief(error)}
                 continue
             names = ("values", "by query", "by key", "by value", "by sinks")
             yield {
@@ -220,11 +212,6 @@ def _compared(cases: list[Case]) -> Iterator[Row]:
                 "of": names[1 + int(np.argmax(errors[1:]))],
                 "same bits": same,
             }
-
-
-def _word(name: str) -> str:
-    """The column for the reason why there are no figures."""
-    return "left out" if name in ATTENTION else "error"
 
 
 def _speed(options: Options) -> Iterator[Row]:
@@ -252,12 +239,12 @@ def _speed(options: Options) -> Iterator[Row]:
             forward, both = compiled[name, False], compiled[name, True]
             if isinstance(both, str):
                 if not both.startswith("refused"):
-                    yield {**case.facts, "implementation": name, _word(name): both}
+                    yield {**case.facts, "implementation": name, "error": both}
                 continue
             try:
                 times = [milliseconds(lambda run=run, arrays=arrays, ids=ids: run(arrays, ids), most=10) for run in (forward, both)]
             except Exception as error:
-                yield {**case.facts, "implementation": name, _word(name): brief(error)}
+                yield {**case.facts, "implementation": name, "error": brief(error)}
                 continue
             yield _speed_row(case, f"{name}{' (auto)' if chosen[0].implementation == name else ''}", *times, seen)
         for name, times in torch[number].items():

@@ -1,6 +1,6 @@
 """Whether two runs of the same steps have the same bits, and what that costs: 20 steps of the 1B Llama with each `trainer.determinism`.
 
-Attention crosses documents, so that the kernel of ``auto`` computes it.
+Attention is that of ``auto``, with documents apart.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def rows(options: Options) -> Iterator[Row]:
     model, vocabulary = options.pick(({"llama": LLAMA_1B}, VOCABULARY), ({"llama": LLAMA_TINY}, 512))
     batch, length = options.pick((4, 8192), (2, 64))
     for determinism in DETERMINISM:
-        training = Training(spec_of(model, batch=batch, length=length, apart=False, determinism=determinism), vocabulary)
+        training = Training(spec_of(model, batch=batch, length=length, determinism=determinism), vocabulary)
         steps = options.pick(STEPS, 3)
         first, seconds, losses = training.run(training.initial(), steps, least=steps)
         kept = jax.tree.map(np.asarray, first.model)  # in the host's memory: two states may not fit

@@ -10,17 +10,14 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator
-from unittest import mock
 
 import jax
 import numpy as np
 
-from halcyon.models.parts import attention
 from halcyon.training.fitting import USABLE, Choice, with_choice
 from halcyon.training.plan import step_bytes
 from halcyon_api.spec.remat import AUTOMATIC_REMAT
-from tests.accelerator.candidates import ATTENTION, attend_by
-from tests.accelerator.measure import Options, brief
+from tests.accelerator.measure import Options
 from tests.accelerator.rows import Row
 from tests.accelerator.training import LLAMA_1B, LLAMA_TINY, VOCABULARY, Training, spec_of
 
@@ -29,8 +26,8 @@ STEPS = 20
 
 
 def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
-    """One row: ``LENGTH-apart``, ``LENGTH-across``, ``float8``, ``remat`` for the policy that ``remat: auto`` takes, or a word
-    of the name of a candidate (`tests.accelerator.candidates`), which then computes attention."""
+    """One row: ``LENGTH-apart``, ``LENGTH-across``, ``float8``, ``remat`` for the policy that ``remat: auto`` takes. With the
+    word ``blockwise`` attention is computed so, instead of as ``auto`` does."""
     given = {"apart": True, "across": False}
     length = int(case[0]) if case[0].isdigit() else 8192
     batch, length = options.pick((32_768 // length, length), (2, 64))
@@ -40,20 +37,10 @@ def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
         yield {"case": "float8", "note": "this device has no products of 8 bits in floating point"}
         return
     apart = next((given[word] for word in case if word in given), True)
-    spec = spec_of(model, batch=batch, length=length, apart=apart, products=products, remat="none" if "remat" in case else "attention")
-    kernel = next((name for name in ATTENTION for word in case if word in name.lower().split()), None)
-    if kernel is None:
-        training = _fitting(spec, vocabulary) if "remat" in case else Training(spec, vocabulary)
-    else:
-        try:
-            with mock.patch.object(attention, "attend_in_blocks", attend_by(ATTENTION[kernel])):
-                training = Training(spec, vocabulary)
-        except Exception as error:
-            yield {"kernel": kernel, "left out": brief(error)}
-            return
-        if list(training.program.attention_choices) != ["blockwise"]:
-            yield {"kernel": kernel, "left out": f"auto takes {', '.join(training.program.attention_choices)} here"}
-            return
+    attention = "blockwise" if "blockwise" in case else "auto"
+    remat = "none" if "remat" in case else "attention"
+    spec = spec_of(model, batch=batch, length=length, apart=apart, products=products, remat=remat, attention=attention)
+    training = _fitting(spec, vocabulary) if "remat" in case else Training(spec, vocabulary)
     state = training.initial()
     state, seconds, losses = training.run(state, 2)
     state, seconds, losses = training.run(state, options.pick(STEPS, 3))
@@ -69,7 +56,7 @@ def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
         "documents": "apart" if apart else "across",
         "products": products or "bfloat16",
         "remat": training.spec.trainer.remat,
-        "attention": kernel or ", ".join(training.program.attention_choices),
+        "attention": ", ".join(training.program.attention_choices),
         "compile s": training.compile_seconds,
         "step ms": middle * 1e3,
         "p90 ms": float(np.quantile(seconds, 0.9)) * 1e3,
