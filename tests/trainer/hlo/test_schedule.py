@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from halcyon.hlo.collectives import Collective
+from halcyon.hlo.collectives import Collective, collectives
 from halcyon.hlo.module import parse
 from halcyon.hlo.schedule import Overlap, Rates, overlap, sent_bytes
+from halcyon.training.plan import Traffic, traffic_of
 from tests.trainer.hlo.programs import scheduled
 
 MIB = 2**20
@@ -124,3 +125,56 @@ ENTRY %main (stack: f32[64,1024], one: f32[1,1024], i: s32[]) -> f32[64,1024] {
 def test_a_device_sends_what_the_ring_algorithms_send(kind: str, sent: float) -> None:
     assert sent_bytes(Collective(kind, "u8", (MIB,), 0, 1, (tuple(range(8)),)), 8) == sent * MIB
     assert sent_bytes(Collective(kind, "u8", (MIB,), 0), 8) == sent * MIB
+
+
+def test_a_call_beside_the_program_is_an_asynchronous_collective() -> None:
+    """TPUs compute some collectives on their sparse cores."""
+    text = scheduled(
+        '%s = ((), (), s32[1]{0}) call-start(), async_execution_thread="sparsecore", to_apply=%called',
+        "%u = ((bf16[4096,8192]{1,0}), bf16[512,8192]{1,0}) call-update(%s, %w)",
+        WORK,
+        "%d = bf16[512,8192]{1,0} call-done(%u)",
+    ).replace(
+        "ENTRY",
+        """%called (a: bf16[4096,8192]) -> bf16[512,8192] {
+  %a = bf16[4096,8192]{1,0} parameter(0)
+  ROOT %r = bf16[512,8192]{1,0} reduce-scatter(%a), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}, to_apply=%add
+}, execution_thread="sparsecore"
+
+ENTRY""",
+    )
+    found = overlap(parse(text), RATES, 8)
+    assert found.collectives == pytest.approx(7 / 8)
+    assert found.covered == pytest.approx(SECONDS / (7 / 8))
+
+
+PARTS = """HloModule jit_step, is_scheduled=true
+
+%first (a: bf16[512,8192]) -> bf16[4096,8192] {
+  %a = bf16[512,8192]{1,0} parameter(0)
+  ROOT %g = bf16[4096,8192]{1,0} all-gather(%a), channel_id=9, replica_groups=[1,8]<=[8], dimensions={0}
+}
+
+%second (a: bf16[512,8192], w: bf16[4096,8192]) -> bf16[8192,8192] {
+  %a = bf16[512,8192]{1,0} parameter(0)
+  %w = bf16[4096,8192]{1,0} parameter(1)
+  %g = bf16[4096,8192]{1,0} all-gather(%a), channel_id=9, replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %p = bf16[8192,8192]{1,0} dot(%w, %w), lhs_contracting_dims={0}, rhs_contracting_dims={0}
+}
+
+ENTRY %main (a: bf16[512,8192], w: bf16[4096,8192]) -> bf16[4096,8192] {
+  %a = bf16[512,8192]{1,0} parameter(0)
+  %w = bf16[4096,8192]{1,0} parameter(1)
+  %start = bf16[4096,8192]{1,0} fusion(%a), kind=kCustom, calls=%first
+  %step = bf16[8192,8192]{1,0} fusion(%a, %w), kind=kCustom, calls=%second
+  ROOT %done = bf16[4096,8192]{1,0} fusion(%a), kind=kCustom, calls=%first
+}
+"""
+
+
+def test_parts_of_a_collective_in_several_fusions_are_one_collective() -> None:
+    found = overlap(parse(PARTS), RATES, 8)
+    assert found.collectives == pytest.approx(7 / 8)
+    assert found.covered == pytest.approx(SECONDS / (7 / 8))
+    assert {one.part_of for one in collectives(PARTS)} == {9}
+    assert traffic_of(collectives(PARTS), ("fsdp",), (8,)) == (Traffic("all-gather", ("fsdp",), 1, 64 * MIB, 0, 64 * MIB),)

@@ -94,8 +94,8 @@ def test_traffic_adds_up_collectives_of_a_kind_and_leaves_small_ones_out() -> No
     pairs = ((0, 1), (2, 3))
     found = [
         Collective("all-gather", "f32", (1024, 4), 1, 3, pairs),
-        Collective("all-gather", "f32", (1024,), 0, 1, pairs, channel=7),
-        Collective("all-gather", "f32", (1024,), 0, 1, pairs, channel=7),
+        Collective("all-gather", "f32", (1024,), 0, 1, pairs, part_of=7),
+        Collective("all-gather", "f32", (1024,), 0, 1, pairs, part_of=7),
         Collective("all-gather", "bf16", (1024,), 0, 1, pairs, further_bytes=8),
         Collective("all-reduce", "f32", (4,), 0, 1, pairs),
         Collective("all-reduce", "f32", (4096,), 0, 1, ((0,), (1,))),

@@ -38,7 +38,7 @@ class Collective:
         depth: Number of loops around it.
         times: How often a device runs it in one run of the program. A loop whose iterations XLA does not know counts once.
         groups: The devices of each group that exchanges data; empty: all together. None: not known.
-        channel: Its number in the program; None if it has none. Parts of one asynchronous collective have the same number.
+        part_of: Number of the collective that it is one part of: XLA for TPUs splits a collective among several fusions. None: it is whole.
         further_bytes: Bytes of the arrays that it sends together with the largest one.
     """
 
@@ -48,7 +48,7 @@ class Collective:
     depth: int
     times: int = 1
     groups: tuple[tuple[int, ...], ...] | None = ()
-    channel: int | None = None
+    part_of: int | None = None
     further_bytes: int = 0
 
     @property
@@ -98,15 +98,16 @@ def collective(module: Module, placed: Placed) -> Collective:
     sent, received = (sum(array.size_bytes for array in arrays) for arrays in (operands, one.results))
     if one.opcode.endswith("-start") and kind != "all-reduce":
         received -= sent  # the result of the start has the operands too
-    channel = _CHANNEL.search(one.attributes)
+    scatters = placed.computation.startswith(_SCATTERING)
+    channel = _CHANNEL.search(one.attributes) if placed.computation in module.fused and not scatters else None
     return Collective(
-        kind="reduce-scatter" if placed.computation.startswith(_SCATTERING) else kind,
+        kind="reduce-scatter" if scatters else kind,
         dtype=largest.dtype,
         shape=largest.shape,
         depth=len(placed.loops),
         times=placed.times,
         groups=_groups(one.attributes),
-        channel=int(channel[1]) if channel else None,
+        part_of=int(channel[1]) if channel else None,
         further_bytes=max(0, max(sent, received) - largest.size_bytes),
     )
 

@@ -156,6 +156,12 @@ class Module:
         return next((int(one.literal) for one in added if one.opcode == "constant" and one.literal.isdigit()), 1)
 
     @cached_property
+    def fused(self) -> frozenset[str]:
+        """Names of the computations that fusions compute as one operation."""
+        lines = (one for lines in self.computations.values() for one in lines if one.opcode == "fusion")
+        return frozenset(called for one in lines for called in one.called)
+
+    @cached_property
     def placed(self) -> tuple[Placed, ...]:
         """All instructions that the program runs, each as often as a computation calls it."""
         return tuple(self._walk(self.entry, ()))

@@ -1,8 +1,9 @@
 """How much of the time of a program's collectives is covered by computation, from the order of its instructions.
 
 The module simulates one device. Instructions run one after the other, in the order of the scheduled program. A collective with a start
-and a done takes its time beside them; the program waits at the done for what is left. A collective that is one instruction is waited for
-whole. Collectives use the links one after the other.
+and a done takes its time beside them; the program waits at the done for what is left. So does one whose parts are in several fusions: it
+starts with the first of them and is waited for at the last. A collective that is one instruction is waited for whole. Collectives use the
+links one after the other.
 
 Times are those of an ideal device: an instruction takes the longer of its matrix products at the peak rate and its operands and results
 at the bandwidth of the memory; a collective takes the bytes that a device sends at the bandwidth of the links. No real device is as fast
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from halcyon.hlo.collectives import Collective, collective, is_collective
+from halcyon.hlo.collectives import KINDS, Collective, collective, is_collective
 from halcyon.hlo.contents import product_flops
 from halcyon.hlo.module import Instruction, Module, Placed
 
@@ -107,14 +108,22 @@ class _Simulation:
     def _run(self, name: str) -> Overlap:
         now = links_free = 0.0
         total = _NOTHING
-        ends: dict[str, float] = {}
-        for one in self._module.computations.get(name, ()):
-            if is_collective(one):
-                seconds = self._seconds(name, one)
+        ends: dict[str | int, float] = {}
+        """When each asynchronous collective ends, by the name of its instruction, or by its number if fusions compute its parts."""
+        lines = self._module.computations.get(name, ())
+        last = {part: one.name for one in lines for part in self._parts(one)}
+        for one in lines:
+            begun: dict[str | int, float] = {part: seconds for part, seconds in self._parts(one).items() if part not in ends}
+            if is_collective(one) or (one.opcode.endswith("-start") and self._called(one)):
+                begun[one.name] = self._seconds(name, one) if is_collective(one) else sum(self._called(one))
+            for each, seconds in begun.items():
                 links_free = max(now, links_free) + seconds
-                total += Overlap(0.0, seconds, 0.0)
-                ends[one.name] = links_free
-            waits = one.operands if one.opcode.endswith("-done") else () if one.opcode.endswith("-start") else (one.name,)
+                ends[each] = links_free
+            total += Overlap(0.0, sum(begun.values()), 0.0)
+            if one.opcode.endswith("-update"):
+                ends[one.name] = max((ends[each] for each in one.operands if each in ends), default=now)
+            waits: list[str | int] = [part for part, where in last.items() if where == one.name]
+            waits += one.operands if one.opcode.endswith("-done") else [one.name] if one.opcode in KINDS else []
             end = max((ends[each] for each in waits if each in ends), default=now)
             total += Overlap(0.0, 0.0, max(0.0, end - now))
             now = max(now, end)
@@ -131,6 +140,19 @@ class _Simulation:
     def _seconds(self, name: str, one: Instruction) -> float:
         return self._seconds_of(collective(self._module, Placed(one, name)))
 
+    def _parts(self, one: Instruction) -> dict[int, float]:
+        """Seconds of the collectives of which a fusion computes a part, by their numbers."""
+        found = (collective(self._module, Placed(line, called)) for called, line in self._within(one)) if one.opcode == "fusion" else ()
+        return {each.part_of: self._seconds_of(each) for each in found if each.part_of is not None}
+
+    def _within(self, one: Instruction) -> list[tuple[str, Instruction]]:
+        """The collectives of the computations that an instruction calls, each with its computation."""
+        return [(called, line) for called in one.called for line in self._module.computations.get(called, ()) if is_collective(line)]
+
+    def _called(self, one: Instruction) -> list[float]:
+        """Seconds of each collective that an asynchronous call computes."""
+        return [self._seconds(called, line) for called, line in self._within(one)]
+
     def _inside(self, name: str, one: Instruction) -> Overlap:
         """The time of an instruction that is no collective itself."""
         if one.opcode == "while":
@@ -139,8 +161,8 @@ class _Simulation:
         if one.opcode in ("call", "conditional"):
             return max((self.run(called) for called in one.called), key=lambda part: part.computation + part.waited, default=_NOTHING)
         computation = self._computation(name, one)
-        fused = [(called, line) for called in one.called for line in self._module.computations.get(called, ()) if is_collective(line)]
-        collectives = sum(self._seconds(called, line) for called, line in fused)
+        whole = [each for each in self._within(one) if collective(self._module, Placed(each[1], each[0])).part_of is None]
+        collectives = sum(self._seconds(called, line) for called, line in whole)
         return Overlap(computation, collectives, max(0.0, collectives - (computation if self._flops(name, one) else 0.0)))
 
     def _computation(self, name: str, one: Instruction) -> float:

@@ -242,11 +242,12 @@ def traffic_of(found: Iterable[Collective], names: Sequence[str], sizes: Sequenc
         sizes: Their sizes.
     """
     found_rows: dict[tuple[str, tuple[str, ...], int], Traffic] = {}
-    channels: set[int] = set()
+    seen: set[tuple[str, int]] = set()
     for one in found:
-        if one.channel in channels:
-            continue  # another part of an asynchronous collective
-        channels |= set() if one.channel is None else {one.channel}
+        if one.part_of is not None:
+            if (one.kind, one.part_of) in seen:
+                continue
+            seen.add((one.kind, one.part_of))
         if axes := one.axes(names, sizes):
             key = (one.kind, axes, one.depth)
             row = found_rows.get(key, Traffic(one.kind, axes, 0, 0, one.depth))
