@@ -143,9 +143,9 @@ ACCELERATOR = $(HALCYON_CACHE)/accelerator-$(shell sha256sum uv.lock | cut -c 1-
 accelerator: $(UV) ## Measure Halcyon on the GPU of this machine, in about ten minutes (ARGS="--only attention,llama-8192-apart")
 	@test -e $(ACCELERATOR)/.ready || { echo "==> environment with JAX and torch for CUDA into $(ACCELERATOR)"; \
 		$(UV) venv --quiet --clear $(addprefix --python ,$(PYTHON)) $(ACCELERATOR) && \
-		$(UV) export --quiet --frozen --extra trainer --no-emit-project --no-hashes > $(ACCELERATOR)/locked.txt && \
-		$(UV) pip install --quiet --python $(ACCELERATOR) --constraint $(ACCELERATOR)/locked.txt \
-			--requirement $(ACCELERATOR)/locked.txt "jax[cuda13]" torch tokamax && touch $(ACCELERATOR)/.ready; }
+		$(UV) export --quiet --frozen --extra trainer --extra kernels --no-emit-project --no-hashes > $(ACCELERATOR)/locked.txt && \
+		$(UV) pip install --quiet --python $(ACCELERATOR) --no-deps --requirement $(ACCELERATOR)/locked.txt && \
+		$(UV) pip install --quiet --python $(ACCELERATOR) --constraint $(ACCELERATOR)/locked.txt "jax[cuda13]" torch && touch $(ACCELERATOR)/.ready; }
 	@mkdir -p .halcyon && $(ACCELERATOR)/bin/python tests/accelerator/run.py --rows .halcyon/accelerator.jsonl $(ARGS)
 
 .PHONY: accelerator-page

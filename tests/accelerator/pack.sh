@@ -8,14 +8,12 @@ cd "$(dirname "$0")/../.."
 folder=${1:-.halcyon/accelerator/wheels}
 uv=${UV:-$(command -v uv || ls "${HALCYON_CACHE:-$HOME/.cache/halcyon}"/uv-*/bin/uv | tail -n 1)}
 there='jax|jaxlib|numpy|scipy|ml-dtypes|equinox|optax|tensorstore|transformers|opt-einsum|wadler-lindig|regex'
-unused='pyarrow|sentencepiece|hf-xet|uvloop|aiofiles|simplejson'
+unused='pyarrow|sentencepiece|hf-xet|uvloop|aiofiles|simplejson|tensorboardx'
 lacking=$(mktemp)
 trap 'rm -f "$lacking"' EXIT
-"$uv" export --quiet --frozen --extra trainer --no-emit-project --no-hashes --no-header --no-annotate |
+"$uv" export --quiet --frozen --extra trainer --extra kernels --no-emit-project --no-hashes --no-header --no-annotate |
   "$uv" pip compile --quiet --no-header --no-annotate --no-deps --python-version 3.12 --python-platform x86_64-manylinux_2_28 - |
   grep -vE "^($there|$unused)==" > "$lacking"
-# Kernels that Halcyon could take (candidates.py), without the packages that they need for their own benchmarks.
-printf '%s\n' tokamax==0.0.17 qwix==0.1.8 immutabledict==4.3.1 einshape==1.0 >> "$lacking"
 rm -rf "$folder" && mkdir -p "$folder"
 platforms=(--platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64)
 "${PYTHON:-python3}" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --python-version 3.12 --abi cp312 \

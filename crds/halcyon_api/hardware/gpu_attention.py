@@ -1,7 +1,7 @@
 """The kernels of attention that tokamax 0.0.17 has for NVIDIA GPUs, and what each cannot compute.
 
-The facts are of its sources and of programs compiled for each compute capability, forward and backward
-(tests/trainer/models/test_tokamax_attention.py):
+The facts are of its sources and of programs that were compiled for each compute capability, forward and backward
+(tests/trainer/models/test_tokamax_attention.py lowers programs for four of them):
 
 - Mosaic GPU: its backward pass exists for compute capability 9 and 10 only. Its widest head follows from the shared memory of one block.
 - Triton: its backward pass has no soft cap, and reads the ranges of keys (documents, windows) from a table of one byte for each query and

@@ -1,48 +1,18 @@
-"""GPUs that are not there: tokamax asks JAX for the device that a program is made for, and gets one of these."""
+"""Kernels for GPUs on a machine without one."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 from jax.extend import backend
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from halcyon.machine.tokamax import operation
-from halcyon.models.parts.attention_choice import Target
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """What tokamax asks of a device."""
-
-    device_kind: str
-    compute_capability: str
-    core_count: int
-    platform: str = "gpu"
-
-
-GPUS = {
-    (8, 0): Gpu("NVIDIA A100-SXM4-40GB", "8.0", 108),
-    (8, 9): Gpu("NVIDIA L4", "8.9", 58),
-    (9, 0): Gpu("NVIDIA H100 80GB HBM3", "9.0", 132),
-    (10, 0): Gpu("NVIDIA B200", "10.0", 148),
-}
-
-
-@contextlib.contextmanager
-def pretended(target: Target) -> Iterator[None]:
-    """Trace and lower programs for a GPU of this compute capability, on a machine without one."""
-    gpu = GPUS[target.compute_capability or (0, 0)]
-    device = AbstractDevice(device_kind=gpu.device_kind, num_cores=gpu.core_count, platform="gpu")
-    mesh = AbstractMesh((1,), ("x",), axis_types=(AxisType.Auto,), abstract_device=device)
-    with mock.patch.object(backend, "get_default_device", return_value=gpu), jax.sharding.use_abstract_mesh(mesh):
-        yield
+from halcyon.programs.gpus import GPUS
 
 
 @contextlib.contextmanager
@@ -61,7 +31,7 @@ def interpreted_triton() -> Iterator[None]:
     before = mode.swap_local(True)
     try:
         with (
-            mock.patch.object(backend, "get_default_device", return_value=GPUS[8, 0]),
+            mock.patch.object(backend, "get_default_device", return_value=GPUS["a100"]),
             mock.patch.object(block.plgpu, "load", of_booleans),
             mock.patch.object(vjp.pl, "when", return_value=lambda function: function()),
         ):

@@ -6,6 +6,7 @@ Mosaic GPU kernels cannot be interpreted. Before and after them runs the code th
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 
 import haliax as hax
@@ -14,16 +15,17 @@ import jax.numpy as jnp
 import pytest
 from haliax import NamedArray
 
-from halcyon.machine.tokamax import is_there
 from halcyon.models.parts.attention import attention
 from halcyon.models.parts.attention_choice import Target, attending
 from halcyon.models.parts.masks import Causal, Segments, Window
 from halcyon.models.remat import ATTENTION
-from tests.trainer.models.gpus import interpreted_triton, pretended
+from halcyon.programs.devices import described
+from halcyon.programs.gpus import GPUS
+from tests.trainer.models.gpus import interpreted_triton
 from tests.trainer.models.test_attention_forms import Case, assert_equal_to_reference, computed
 
-pytestmark = pytest.mark.skipif(not is_there(), reason="tokamax needs Python 3.12")
-AMPERE = Target("gpu", (8, 0))
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 12), reason="tokamax needs Python 3.12")
+AMPERE = Target.of(GPUS["a100"])
 
 
 @pytest.mark.slow
@@ -42,7 +44,7 @@ def test_the_triton_kernel_computes_what_the_reference_does(case: Case) -> None:
     assert_equal_to_reference(case, found)
 
 
-def kernels(target: Target) -> Counter[str]:
+def kernels(gpu: str) -> Counter[str]:
     """The custom calls of a gradient whose remat policy keeps attention, with documents apart and a window."""
     position, size = hax.Axis("position", 256), hax.Axis("head_size", 64)
     keys, batch = position.alias("key_position"), hax.Axis("batch", 2)
@@ -58,7 +60,7 @@ def kernels(target: Target) -> Counter[str]:
 
         return jax.checkpoint(one, policy=jax.checkpoint_policies.save_only_these_names(ATTENTION))(query, key)
 
-    with attending("auto", target), pretended(target):
+    with attending("auto", Target.of(GPUS[gpu])), described(GPUS[gpu]):
         program = jax.jit(jax.grad(loss, (0, 1))).trace(query, key, ids).lower(lowering_platforms=("cuda",)).as_text()
     assert "stablehlo.while" not in program
     return Counter(re.findall(r'custom_call @"?([\w$.]+)', program))
@@ -66,15 +68,15 @@ def kernels(target: Target) -> Counter[str]:
 
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")
 @pytest.mark.parametrize(
-    ("version", "call", "count"),
+    ("gpu", "call", "count"),
     [
-        ((9, 0), "mosaic_gpu_v2", 3),
-        ((10, 0), "mosaic_gpu_v2", 3),
-        ((8, 0), "__gpu$xla.gpu.triton", 2),
-        ((8, 9), "__gpu$xla.gpu.triton", 2),
+        ("h100", "mosaic_gpu_v2", 3),
+        ("b200", "mosaic_gpu_v2", 3),
+        ("a100", "__gpu$xla.gpu.triton", 2),
+        ("l4", "__gpu$xla.gpu.triton", 2),
     ],
 )
-def test_a_program_for_a_gpu_computes_the_forward_pass_once(version: tuple[int, int], call: str, count: int) -> None:
+def test_a_program_for_a_gpu_computes_the_forward_pass_once(gpu: str, call: str, count: int) -> None:
     """The backward pass is two kernels of Mosaic GPU, or one of Triton."""
-    found = kernels(Target("gpu", version))
+    found = kernels(gpu)
     assert found[call] == count, found

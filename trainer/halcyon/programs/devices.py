@@ -131,11 +131,11 @@ def described(device: Device) -> Iterator[None]:
 
     Three questions are answered: the platform of the process (``jax.default_backend``, asked by Halcyon and Haliax), the default device
     (``jax.extend.backend.get_default_device``, asked by tokamax for the number of cores and the compute capability), and the kind of
-    device of the abstract mesh (asked by Pallas when it lowers a kernel). The GPU's version is also a question of libraries to its driver,
-    which no library here asks.
+    device of the abstract mesh (asked by Pallas when it lowers a kernel). tokamax also asks ``jax.devices()``, only to find GPUs of a
+    compute capability before 8, for which Halcyon has no kernels.
 
     Args:
-        device: A device of `devices_of`, or an object with the same attributes.
+        device: A device of `devices_of`, or a `halcyon.programs.gpus.Gpu`.
     """
     import jax
     from jax.extend import backend

@@ -17,7 +17,7 @@ _CUDNN = (9, 10)
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU.
+    """One GPU, with the attributes of JAX's device for it, so that a program can be traced for it (`halcyon.programs.devices.described`).
 
     Attributes:
         kind: JAX's name of the kind of device.
@@ -42,6 +42,26 @@ class Gpu:
     shared_bytes: int = 228 * _KIB
     threads: int = 2048
     float_units: int = 128
+
+    @property
+    def platform(self) -> str:
+        """JAX's name of its platform."""
+        return "gpu"
+
+    @property
+    def device_kind(self) -> str:
+        """JAX's name of the kind of device."""
+        return self.kind
+
+    @property
+    def compute_capability(self) -> str:
+        """Its compute capability, as JAX writes it."""
+        return f"{self.capability[0]}.{self.capability[1]}"
+
+    @property
+    def core_count(self) -> int:
+        """Its streaming multiprocessors, by JAX's name."""
+        return self.cores
 
     @property
     def target_config(self) -> str:

@@ -87,6 +87,8 @@ class Program:
     """The implementations of attention in the functions traced so far, each with the reason of its choice."""
     in_step: tuple[InStep, ...] = ()
     """Functions of the library's user inside the step."""
+    target: Target | None = None
+    """The devices that the program is made for; None: those of the mesh."""
 
     def evaluated(self, state: TrainState) -> Model:
         """The model to evaluate: that of the state, or the mean that its update rule keeps."""
@@ -109,13 +111,16 @@ class Program:
         """Compile a traced step with the options of a step."""
         return lowered.compile(compiler_options=self.compiler_options())
 
-    def lower_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Lowered:
+    def lower_step(
+        self, batch_size: int, sequence_length: int, *, watched: bool = False, platform: str | None = None
+    ) -> jax.stages.Lowered:
         """Trace the step for batches of this size.
 
         Args:
             batch_size: Sequences of the batch.
             sequence_length: Positions of a sequence.
             watched: Take the step that also computes the numbers of ``spec.telemetry.watch``.
+            platform: JAX's name of the platform to lower for, such as ``cuda``. None: that of the mesh. Such a step cannot be compiled.
 
         Raises:
             BadConfiguration: The named implementation of attention cannot compute the model's attention on these devices.
@@ -127,7 +132,8 @@ class Program:
         control: Any = jax.ShapeDtypeStruct((self.mesh.size,), jnp.int32, sharding=self.control_sharding)
         with self.tracing():
             step = self.watched_step if watched and self.watched_step is not None else self.train_step
-            return jax.jit(step, donate_argnums=0).lower(self.template, batch, control)
+            traced = jax.jit(step, donate_argnums=0).trace(self.template, batch, control)
+            return traced.lower(lowering_platforms=None if platform is None else (platform,))
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
@@ -138,7 +144,7 @@ class Program:
             self.attention_choices.setdefault(choice.implementation, choice.reason)
 
         try:
-            with computing(self.mesh), attending(self.attention, Target.of(device), on_choice), logits_for(device):
+            with computing(self.mesh), attending(self.attention, self.target or Target.of(device), on_choice), logits_for(device):
                 yield
         except CannotServe as error:
             raise BadConfiguration(str(error)) from None

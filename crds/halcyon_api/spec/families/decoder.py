@@ -82,7 +82,7 @@ class DecoderSection(ModelSection):
     @property
     def attention_needs(self) -> AttentionNeeds:
         """See `ModelSection.attention_needs`."""
-        return AttentionNeeds(self.head_size, self.head_size, sinks=self.sizes().sinks)
+        return AttentionNeeds(self.head_size, self.head_size)
 
     def sizes(self) -> DecoderSizes:
         """The sizes of the model. A family states here which biases and norms it has."""

@@ -36,8 +36,6 @@ class AttentionNeeds:
     """Features of a head's queries and keys."""
     value_size: int
     """Features of a head's values."""
-    sinks: bool = False
-    """Scores of a key without a value."""
     soft_cap: bool = False
     """A smooth limit of the scores."""
 
