@@ -18,6 +18,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
 
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date"}
@@ -91,6 +92,7 @@ class Proxy:
     served: list[tuple[Request, int]] = field(default_factory=list)
     """Requests that the store answered, with the HTTP status."""
     _count: int = 0
+    _answered: int = 0
 
     @property
     def endpoint(self) -> str:
@@ -101,12 +103,29 @@ class Proxy:
         """Number of successful writes of a key."""
         return sum(request.method == "PUT" and request.key.endswith(key) and code == 200 for request, code in self.served)
 
+    def wait_until_idle(self) -> None:
+        """Wait until no request is on its way to the store; the client may have ended before."""
+        until(
+            lambda: self._answered == self._count,
+            timeout_seconds=limit(20),
+            interval_seconds=0.02,
+            failure=lambda: "requests are still on their way to the store",
+        )
+
     async def handle(self, incoming: web.Request) -> web.StreamResponse:
+        """Answer a request, with its fault."""
+        number = self._count
+        self._count += 1
+        try:
+            return await self._answer(incoming, number)
+        finally:
+            self._answered += 1
+
+    async def _answer(self, incoming: web.Request, number: int) -> web.StreamResponse:
         path = unquote(incoming.rel_url.raw_path).lstrip("/")
         key = path.partition("/")[2]
         conditional = "If-Match" in incoming.headers or "If-None-Match" in incoming.headers
-        request = Request(self._count, incoming.method, key, incoming.method == "PUT" and conditional)
-        self._count += 1
+        request = Request(number, incoming.method, key, incoming.method == "PUT" and conditional)
         body = await incoming.read()
         fault = self.decide(request)
         match fault:

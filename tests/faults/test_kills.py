@@ -62,12 +62,6 @@ class Killer:
         self.hit[self.moments.now()] += 1
 
 
-def tell(spawner: Child, line: str) -> None:
-    assert spawner.popen.stdin is not None
-    spawner.popen.stdin.write(f"{line}\n")
-    spawner.popen.stdin.flush()
-
-
 @pytest.mark.parametrize(
     ("kind", "kills"),
     [
@@ -87,7 +81,7 @@ def test_the_engine_killed_at_random_moments(request: pytest.FixtureRequest, tmp
     with FaultChild("spawner", root, play="train", steps=10**9, moments=str(killer.moments.path)) as spawner:
         while killer.wants_more(kills):
             killer.moments.expect_start()
-            tell(spawner, "go")
+            spawner.tell("go")
             pid = spawner.hear("started")["pid"]
             killer.wait(spawner, seconds=1)
             killer.kill(pid, spawner)
@@ -142,7 +136,7 @@ def test_the_engine_killed_in_the_middle_of_a_swap(file_root: Root, trials: Tria
     chance = random.Random(3)
     with FaultChild("spawner", file_root, play="swap") as spawner:
         for _ in range(kills):
-            tell(spawner, "go")
+            spawner.tell("go")
             pid = spawner.hear("swapping", "crashed")["pid"]
             time.sleep(chance.random() * 0.02)
             os.kill(pid, signal.SIGKILL)
@@ -174,14 +168,14 @@ def test_a_training_killed_at_random_moments_is_bitwise_the_same_run(tmp_path: P
     losses: dict[int, float] = {}
     committed = 0
     with FaultChild("trainers", file_root, **options) as trainer:
-        tell(trainer, str(calm))
+        trainer.tell(str(calm))
         assert trainer.hear("over")["code"] == ExitCode.DONE
         expected = losses_of(trainer)
         assert sorted(expected) == list(range(1, steps + 1))
         for kill in range(kills + 1):
             trainer.events.clear()
             killer.moments.expect_start()
-            tell(trainer, f"{run} {steps - 1}" if kill < kills else str(run))
+            trainer.tell(f"{run} {steps - 1}" if kill < kills else str(run))
             pid = trainer.hear("forked")["pid"]
             if kill < kills:
                 if kill % 4:  # every fourth kill may hit the start-up

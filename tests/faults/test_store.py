@@ -117,23 +117,24 @@ def test_one_fault_of_every_request_is_retried(
 def test_a_store_that_keeps_refusing_costs_checkpoints_and_not_the_training(
     s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials
 ) -> None:
-    """Each save gives up within its bounds and reports why; the first save after the store works again is committed."""
-    failures: list[str] = []
-    with open_root(bad_root, limits=soon(), callbacks=Callbacks(on_failure=failures.append)) as checkpointer:
-        save(checkpointer, 1)
-        proxy.decide = lambda request: REFUSE
-        save(checkpointer, 2)
-        proxy.decide = lambda request: SLOW_DOWN
-        save(checkpointer, 3)
-        proxy.decide = lambda request: QUOTA if request.method == "PUT" else PASS
-        save(checkpointer, 4)
-        proxy.decide = everything_passes
-        save(checkpointer, 5)
-        assert checkpointer.last_error is None
+    """Each save gives up within its bounds and reports why; the first save after the store works again is committed.
+
+    The saves are in a child process: TensorStore goes on with the requests of a save that gave up, until its process ends.
+    """
+    limits = soon()
+    with Child("told", bad_root, partsSeconds=limits.parts_seconds, requestSeconds=limits.request_seconds) as child:
+        for fault in (PASS, REFUSE, SLOW_DOWN, QUOTA, PASS):
+            proxy.decide = lambda request, fault=fault: PASS if fault is QUOTA and request.method != "PUT" else fault
+            child.tell()
+            saved = child.hear("saved")
+        assert saved == {"event": "saved", "step": 5, "error": None}
+        child.popen.stdin.close()
+        failures = [event["text"] for event in child.all("failed")]
     assert [text.partition(" was not saved")[0] for text in failures] == [f"the checkpoint at step {step}" for step in (2, 3, 4)]
     for failure in failures[:2]:
         assert f"DEADLINE_EXCEEDED: no answer within {limit(2)} s" in failure
     assert "QuotaExceeded" in failures[2]
+    proxy.wait_until_idle()
     fill(bad_root, 6)  # the next start deletes files that arrived after the save gave up
     check_root(bad_root, s3_root, [6, 5])
     trials.count("saves during which the store was away or full", 3)

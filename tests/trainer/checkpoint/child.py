@@ -69,6 +69,17 @@ def train(root: Root, options: dict[str, Any]) -> None:
     say(event="finished", step=step)
 
 
+def told(root: Root, options: dict[str, Any]) -> None:
+    """For each input line, save one step, and wait for its success or failure."""
+    limits = Limits(parts_seconds=options["partsSeconds"], request_seconds=options["requestSeconds"])
+    devices = mesh(2, 2)
+    with open_root(root, limits=limits, callbacks=Callbacks(on_failure=lambda text: say(event="failed", text=text))) as checkpointer:
+        for step, _ in enumerate(sys.stdin, 1):
+            checkpointer.save(step, on(devices, numbers(step)), position(step))
+            checkpointer._join()
+            say(event="saved", step=step, error=checkpointer.last_error)
+
+
 def swap(root: Root, options: dict[str, Any]) -> None:
     """Swap values of many lengths into one key, endlessly. Each value is some bytes with their hash in front."""
     from halcyon.storage.store import Store
@@ -223,7 +234,7 @@ def _tell_reads() -> list[str]:
     return paths
 
 
-ROLES = {"race": race, "train": train, "spawner": spawner, "zombie": zombie, "member": member}
+ROLES = {"race": race, "train": train, "told": told, "spawner": spawner, "zombie": zombie, "member": member}
 
 
 def main() -> int:

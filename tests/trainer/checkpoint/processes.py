@@ -29,6 +29,11 @@ class Child:
                     return self.events[-1]
         return {}
 
+    def tell(self, line: str = "") -> None:
+        """Write one line to the child's stdin."""
+        self.popen.stdin.write(f"{line}\n")
+        self.popen.stdin.flush()
+
     def all(self, event: str) -> list[dict[str, Any]]:
         """Wait for the end of the child; returns all its events of a kind."""
         self.end()
