@@ -105,6 +105,18 @@ parity: setup ## Compare models of random configurations with transformers and t
 	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --check
 	@$(PARITY)/bin/python -m tests.trainer.huggingface.runs.make --check
 
+# The compilers of all accelerators: about 5 GB, into an environment of their own. ARGS=--page writes docs/programs.md instead of testing.
+PROGRAMS = $(HALCYON_CACHE)/programs-$(shell sha256sum uv.lock | cut -c 1-12)
+SOURCES = chat:cli:crds:dashboards:demo:devcluster:operator:trainer:.
+
+.PHONY: programs
+programs: $(UV) ## Compile training steps for TPUs and GPUs that are not there, and test what is in them (ARGS=--page writes docs/programs.md)
+	@test -e $(PROGRAMS)/.ready || { echo "==> environment with the compilers of accelerators into $(PROGRAMS)"; \
+		UV_PROJECT_ENVIRONMENT=$(PROGRAMS) $(UV) sync --frozen --quiet --no-install-project --extra dev --extra cuda --extra tpu \
+		$(addprefix --python ,$(PYTHON)) && touch $(PROGRAMS)/.ready; }
+	@PYTHONPATH=$(SOURCES) $(PROGRAMS)/bin/python $(if $(filter --page,$(ARGS)),-m tests.programs.page,-m pytest -q -n \
+		$(shell expr \( $$(nproc) + 1 \) / 2) --dist loadgroup -m programs $(ARGS) tests/programs)
+
 .PHONY: mistakes
 mistakes: setup ## Make every mistake of docs/mistakes.md and write the answers into it
 	@$(BIN)/python -m tests.mistakes

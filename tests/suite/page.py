@@ -42,6 +42,7 @@ of kills and flips in `make test-long`.
 | slow | processes of its own: trainers, an object store, an API server without a node |
 | cluster | the development cluster, which its tests share |
 | alone | the development cluster for itself, because these tests stop the API server, install Kueue or serve every namespace |
+| programs | the compilers of TPUs and NVIDIA GPUs, which `make programs` installs into an environment of its own; no accelerator |
 
 `make parity` needs packages that the project does not install, so no other command runs it: it installs `transformers` and `torch`, draws
 configurations of every family at random, and compares logits, loss and gradients of imported models, and logits of exported ones.

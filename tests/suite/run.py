@@ -65,6 +65,8 @@ def workers(part: SuitePart, cores: int) -> Workers:
             return Workers(4, "loadgroup")
         case SuitePart.ALONE:
             return Workers(0)
+        case SuitePart.PROGRAMS:
+            return Workers(max(1, cores // 2))
 
 
 def pytest_command(part: SuitePart, tier: Tier, cores: int, record: Path) -> list[str]:
@@ -113,6 +115,8 @@ class Run:
             self._tests(part)
         if on_cluster := [part for part in self._parts if part in (SuitePart.CLUSTER, SuitePart.ALONE)]:
             self._on_cluster(on_cluster)
+        if SuitePart.PROGRAMS in self._parts and self._tier is Tier.ALL:
+            self._programs()
         after = machine.measure()
         report.show(self._console, self._tier, self._steps, before, after)
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -139,6 +143,12 @@ class Run:
             return 0 if code == NO_TESTS else code
 
         self._step(part, work, record)
+
+    def _programs(self) -> None:
+        """The tests that compile for accelerators have an environment of their own, which the Makefile makes."""
+        record = FOLDER / f"{SuitePart.PROGRAMS}.json"
+        record.unlink(missing_ok=True)
+        self._step("accelerator programs", lambda: _exit_status(["make", "programs", f"ARGS=--record {record}"]), record)
 
     def _on_cluster(self, parts: Sequence[SuitePart]) -> None:
         cluster = open_cluster(progress=self._progress)

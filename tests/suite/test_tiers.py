@@ -7,7 +7,7 @@ from _pytest.mark.expression import Expression
 
 from tests.suite.tiers import SuitePart, Tier, expression, part_of, tier_of
 
-MARKERS = ("alone", "cluster", "long", "slow", "variant")
+MARKERS = ("alone", "cluster", "long", "programs", "slow", "variant")
 COMBINATIONS = [frozenset(chosen) for size in range(len(MARKERS) + 1) for chosen in itertools.combinations(MARKERS, size)]
 CHOSEN = {(part, tier): Expression.compile(expression(part, tier)) for part in SuitePart for tier in Tier}
 
@@ -42,6 +42,7 @@ def test_expressions_name_no_marker_that_pytest_does_not_know(pytestconfig: pyte
         (("cluster",), Tier.TEST, SuitePart.CLUSTER),
         (("cluster", "slow"), Tier.TEST, SuitePart.CLUSTER),
         (("cluster", "alone", "variant"), Tier.ALL, SuitePart.ALONE),
+        (("programs", "variant"), Tier.ALL, SuitePart.PROGRAMS),
     ],
 )
 def test_the_tier_and_the_part_of_a_test(markers: tuple[str, ...], tier: Tier, part: SuitePart):

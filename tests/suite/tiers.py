@@ -12,6 +12,7 @@
 | slow | `slow` | separate processes, no cluster |
 | cluster | `cluster` | the development cluster, which its tests share |
 | alone | `cluster` and `alone` | the development cluster for itself |
+| programs | `programs` | the compilers of accelerators, in an environment of their own |
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ class SuitePart(StrEnum):
     SLOW = "slow"
     CLUSTER = "cluster"
     ALONE = "alone"
+    PROGRAMS = "programs"
 
 
 _PARTS = {
-    SuitePart.FAST: "not slow and not cluster",
-    SuitePart.SLOW: "slow and not cluster",
-    SuitePart.CLUSTER: "cluster and not alone",
-    SuitePart.ALONE: "cluster and alone",
+    SuitePart.FAST: "not slow and not cluster and not programs",
+    SuitePart.SLOW: "slow and not cluster and not programs",
+    SuitePart.CLUSTER: "cluster and not alone and not programs",
+    SuitePart.ALONE: "cluster and alone and not programs",
+    SuitePart.PROGRAMS: "programs",
 }
 _TIERS = {Tier.TEST: "not variant and not long", Tier.ALL: "not long", Tier.LONG: "long"}
 
@@ -58,6 +61,8 @@ def expression(part: SuitePart, tier: Tier) -> str:
 
 def folder(part: SuitePart) -> str:
     """The folder that has all tests of a part. Each worker process imports every file of it, so a smaller folder saves time."""
+    if part is SuitePart.PROGRAMS:
+        return "tests/programs"
     return "tests/cluster" if part in (SuitePart.CLUSTER, SuitePart.ALONE) else "tests"
 
 
@@ -70,6 +75,8 @@ def tier_of(markers: Collection[str]) -> Tier:
 
 def part_of(markers: Collection[str]) -> SuitePart:
     """The part that runs a test with these markers."""
+    if "programs" in markers:
+        return SuitePart.PROGRAMS
     if "cluster" in markers:
         return SuitePart.ALONE if "alone" in markers else SuitePart.CLUSTER
     return SuitePart.SLOW if "slow" in markers else SuitePart.FAST
