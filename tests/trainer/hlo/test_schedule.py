@@ -134,6 +134,7 @@ def test_a_call_beside_the_program_is_an_asynchronous_collective() -> None:
         "%u = ((bf16[4096,8192]{1,0}), bf16[512,8192]{1,0}) call-update(%s, %w)",
         WORK,
         "%d = bf16[512,8192]{1,0} call-done(%u)",
+        WORK.replace("%p =", "%after ="),
     ).replace(
         "ENTRY",
         """%called (a: bf16[4096,8192]) -> bf16[512,8192] {
