@@ -105,7 +105,7 @@ parity: setup ## Compare models of random configurations with transformers and t
 	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --check
 	@$(PARITY)/bin/python -m tests.trainer.huggingface.runs.make --check
 
-# The compilers of all accelerators: about 5 GB, into an environment of their own. ARGS=--page writes docs/programs.md instead of testing.
+# The compilers of all accelerators: about 7 GB, into an environment of their own. ARGS=--page writes docs/programs.md instead of testing.
 PROGRAMS = $(HALCYON_CACHE)/programs-$(shell sha256sum uv.lock | cut -c 1-12)
 SOURCES = chat:cli:crds:dashboards:demo:devcluster:operator:trainer:.
 

@@ -27,8 +27,8 @@ _TITLES = {
     "1B": "1B: Llama 3.2 1B",
     "8B": "8B: Llama 3 8B",
     "MoE": "MoE: widths of Qwen3-30B-A3B, 4 layers",
-    "hybrid": "Hybrid: widths of Qwen3-Next with 128 experts, 4 layers, of which one has attention",
-    "MLA": "MLA: widths of Moonlight 16B-A3B, 3 layers, of which two have experts",
+    "hybrid": "Hybrid: widths of Qwen3-Next with 8 of 128 experts, 4 layers, of which one has attention and three have delta nets",
+    "MLA": "MLA: attention of DeepSeek V3 with 16 heads, 64 experts of width 1,408, 3 layers, of which two have experts",
 }
 _HEAD = f"""\
 # Programs

@@ -49,8 +49,8 @@ MODELS: dict[str, dict[str, Any]] = {
         }
     },
 }  # fmt: skip
-"""Widths of published models: Llama 3.2 1B and 3 8B, Qwen3-30B-A3B, Qwen3-Next (with 128 of its experts), Moonlight 16B-A3B. Models with
-experts have few layers; a loop over more of them would be the same program."""
+"""Widths of Llama 3.2 1B, Llama 3 8B, Qwen3-30B-A3B, Qwen3-Next (with 8 of 128 experts) and DeepSeek V3's attention with 16 heads. Models
+with experts have few layers; a loop over more of them would be the same program."""
 WITH_EXPERTS = ("MoE", "hybrid", "MLA")
 
 
