@@ -6,9 +6,8 @@ starts with the first of them and is waited for at the last. A collective that i
 links one after the other.
 
 Times are those of an ideal device: an instruction takes the longer of its matrix products at the peak rate and its operands and results
-at the bandwidth of the memory; a collective takes the bytes that a device sends at the bandwidth of the links. No real device is as fast
-as its peak, so computation covers more than this on hardware, unless the links are slower than their nominal bandwidth. Kernels count by
-their bytes only, because a program does not say how many operations they do.
+at the bandwidth of the memory; a collective takes the bytes that a device sends at the bandwidth of the links. Kernels count by their
+bytes only, because a program does not say how many operations they do. docs/design/programs.md says what this means for the figure.
 """
 
 from __future__ import annotations
