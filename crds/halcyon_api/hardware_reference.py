@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from halcyon_api.hardware import PROVISIONING_AS_OF, PROVISIONING_LABELS, PROVISIONING_SOURCE, TABLE, Accelerator, Fabric
+from halcyon_api.hardware.compiler import COMPILER_OPTIONS, FIRST_JAX, GENERATION_TITLES, LEFT_OUT, CompilerOption, LeftOut
 from halcyon_api.hardware.host_memory import CPU_POD_GIB, DEVICE_GIB, HOST_MEMORY_GIB, left_of_host_gib
 
 _HEADER = """<!-- Generated from crds/halcyon_api/hardware by `make generate`. Do not edit. -->
@@ -25,9 +26,6 @@ A slice is a node pool. The pods select its label and topology, and JobSet's exc
 pool and other slices of the run out of it. Not in the table: hosts with eight chips (`ct5lp-hightpu-8t`, `ct6e-standard-8t`), sub-slices
 and super-slices. Slices of v7x with several hosts need a node pool with a workload placement policy. Pods declare port 8431, where libtpu
 serves metrics of the chips by gRPC. GKE's agent on the node reads them; Prometheus cannot, so no PodMonitor reads this port.
-
-v5e, v5p and v6e get `LIBTPU_INIT_ARGS` that overlap collectives with computation; GPUs on GKE get the same with `XLA_FLAGS`. A value in
-[`spec.env`](guides/pods.md#variables) replaces the whole value; an empty value means libtpu's own defaults.
 
 Most uncertain until tried: that the pods are not privileged, unlike those in many examples; and that on v7x one process drives all four
 chips of a host (eight JAX devices), where xpk starts two containers.
@@ -64,6 +62,24 @@ scheduling:
 
 A slice of gb200 or gb300 is in one node pool (one NVLink domain of 18 hosts). For NVLink between hosts, create a `ComputeDomain` in the
 namespace and set `accelerator.computeDomain` to its ResourceClaimTemplate. gb300 is bare metal.
+"""
+
+_COMPILER_TEXT = """
+## Options of the compiler
+
+The trainer passes these options of XLA with every program that computes with the model, in a cluster and on your own machine. An option
+that `XLA_FLAGS` or `LIBTPU_INIT_ARGS` names, in your shell or in [`spec.env`](guides/pods.md#variables), is left to you; the other options
+stay. The locked compilers accept all of them: JAX 0.12 with libtpu 0.0.50, and JAX 0.10 on Python 3.11 those without a later version.
+
+The reasons name the [covered share](design/programs.md#covered-collectives) of compiled programs: Llamas of the widths of 8B and 70B, with
+16 layers, on 8 devices that share the parameters by `fsdp`, with 8,192 tokens on each; on TPUs 8B with 4 layers and 2,048 tokens. No option
+was measured on its hardware.
+
+"""
+
+_LEFT_OUT_TEXT = """
+Left out, although other projects set them:
+
 """
 
 _POD_MEMORY_TEXT = f"""
@@ -181,6 +197,9 @@ def render() -> str:
             (_gpu(row) for row in rows if row.family == "gpu"),
         ),
         _GPU_TEXT.strip() + "\n",
+        _COMPILER_TEXT.lstrip()
+        + _table(("option", "value", "hardware", "programs", "reason", "source"), (_option(row) for row in COMPILER_OPTIONS)),
+        _LEFT_OUT_TEXT.lstrip() + _table(("option", "hardware", "reason"), (_left_out(row) for row in LEFT_OUT)),
         (_POD_MEMORY_TEXT + "\n".join(_host_memory())).strip() + "\n",
         (_FABRIC_TEXT + "\n".join(_fabric(row.name, row.fabric) for row in rows if row.fabric is not None)).strip() + "\n",
         (_PROVISIONING_TEXT + "\n".join(_provisioning())).strip() + "\n",
@@ -212,6 +231,18 @@ def _gpu(row: Accelerator) -> tuple[str, ...]:
     names = [row.machine_types.get(count) or row.machine.format(chips=count) for count in row.devices_per_host]
     machines = ", ".join(f"`{name}`" for name in names if name)
     return (f"`{row.name}`", label, machines or "any", counts, f"1 to {row.max_hosts}", *_powers(row), _tried(row))
+
+
+def _option(row: CompilerOption) -> tuple[str, ...]:
+    hardware = ", ".join(GENERATION_TITLES[name] for name in row.generations)
+    since = "" if row.since == FIRST_JAX else f", from JAX {row.since[0]}.{row.since[1]}"
+    programs = f"{'of several devices' if row.several_devices else 'all'}{since}"
+    value = str(row.value).lower() if isinstance(row.value, bool) else str(row.value)
+    return (", ".join(f"`{name}`" for name in row.names), f"`{value}`", hardware, programs, row.reason, row.source)
+
+
+def _left_out(row: LeftOut) -> tuple[str, ...]:
+    return (", ".join(f"`{name}`" for name in row.names), row.hardware, row.reason)
 
 
 def _fabric(name: str, fabric: Fabric) -> str:

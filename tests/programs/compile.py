@@ -20,7 +20,6 @@ from typing import Any
 from halcyon.programs.compiling import described_mesh
 from halcyon.programs.devices import described
 from halcyon.programs.rates import rates_of
-from halcyon.training.compilation import compiler_options
 from halcyon.training.plan import Plan, plan_of
 from halcyon.training.program import build_program
 from tests.programs.rows import DEVICES, LENGTH, ROWS, VOCABULARY, Row
@@ -68,7 +67,7 @@ def plan_of_row(row: Row) -> Plan:
         lowered = program.lower_step(DEVICES, LENGTH)
         text = lowered.as_text()
         flags = {name: os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")}
-        depends = json.dumps([spec.accelerator.type, versions(), compiler_options(), flags, text])
+        depends = json.dumps([spec.accelerator.type, versions(), program.compiler_options(), flags, text])
         path = cache() / f"{hashlib.sha256(depends.encode()).hexdigest()[:32]}.json.gz"
         if not path.exists():
             began = time.perf_counter()

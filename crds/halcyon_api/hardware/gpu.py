@@ -17,8 +17,6 @@ _AS_OF = "2026-11-20"
 _GB = 10**9
 _EVERY_KIND = ("onDemand", "spot", "reservation", "flexStart", "queued")
 _MAX_HOSTS = 1024
-_OVERLAP = {"XLA_FLAGS": "--xla_gpu_enable_latency_hiding_scheduler=true"}
-"""Overlaps collectives with computation, as JAX's guide to performance on GPUs recommends."""
 _MAX_NVLINK_HOSTS = 18
 
 
@@ -36,7 +34,7 @@ def _gpu(name: str, title: str, label: str, counts: tuple[int, ...], **facts: An
         devices_per_host=counts,
         max_hosts=facts.pop("max_hosts", _MAX_HOSTS),
         provisioning=facts.pop("provisioning", _EVERY_KIND),
-        environment={"LD_LIBRARY_PATH": LIBRARIES, **_OVERLAP},
+        environment={"LD_LIBRARY_PATH": LIBRARIES},
         memory_backed_shm=True,
         **facts,
     )

@@ -17,14 +17,6 @@ _SOURCE = "xpk 1.13.1, table of systems; Google Cloud TPU system architecture"
 _AS_OF = "2026-11-20"
 _FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _TORUS = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
-_OVERLAP = ("--xla_enable_async_all_gather=true", "--xla_tpu_overlap_compute_collective_tc=true")
-"""Overlaps collectives with computation, as in the published recipes of MaxText and torchprime for these generations."""
-_FUSION = (
-    "--xla_tpu_enable_async_collective_fusion=true",
-    "--xla_tpu_enable_async_collective_fusion_fuse_all_gather=true",
-    "--xla_tpu_enable_async_collective_fusion_multiple_steps=true",
-)
-"""Splits a gather among the products after it. libtpu 0.0.50 refuses to compile with it for other generations than v5e."""
 _EVERY_KIND = ("onDemand", "spot", "reservation", "flexStart", "queued")
 
 
@@ -61,7 +53,6 @@ TPUS = (
         "v5e",
         "TPU v5e",
         "tpu-v5-lite-podslice",
-        environment={"LIBTPU_INIT_ARGS": " ".join((*_OVERLAP, *_FUSION))},
         machine="ct5lp-hightpu-{chips}t",
         topologies=("1x1", *_FLAT),
         memory_bytes=16 * GIB,
@@ -75,7 +66,6 @@ TPUS = (
         "v5p",
         "TPU v5p",
         "tpu-v5p-slice",
-        environment={"LIBTPU_INIT_ARGS": " ".join(_OVERLAP)},
         machine="ct5p-hightpu-{chips}t",
         topologies=_TORUS,
         max_cubes=140,
@@ -91,8 +81,6 @@ TPUS = (
         "v6e",
         "TPU v6e (Trillium)",
         "tpu-v6e-slice",
-        # libtpu uses the larger scratch memory of this generation only with this flag.
-        environment={"LIBTPU_INIT_ARGS": " ".join((*_OVERLAP, "--xla_tpu_scoped_vmem_limit_kib=98304"))},
         machine="ct6e-standard-{chips}t",
         topologies=("1x1", *_FLAT),
         memory_bytes=32 * GIB,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from halcyon.machine.jax_versions import jax_version
 from halcyon.storage.store import Store
 from halcyon.training.compilation import CompilationCache, compiler_options, keeps_collectives_in_order, program_key
 from halcyon_api.exit_codes import ExitCode
+from halcyon_api.hardware.compiler import options_of
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 
@@ -68,6 +72,25 @@ def test_fast_leaves_out_only_the_option_of_gpus_that_costs_speed(monkeypatch: p
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compiler_options("bitwise") == compiler_options("fast") | {"xla_gpu_exclude_nondeterministic_ops": True}
     assert compiler_options(runs_once=True)["xla_gpu_exclude_nondeterministic_ops"], "the state before the first step never differs"
+
+
+def test_a_program_has_the_options_of_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    def options(device: Any, count: int) -> dict[str, Any]:
+        mesh = SimpleNamespace(devices=np.array([device] * count), size=count)
+        return compiler_options("fast", mesh=mesh)  # type: ignore[arg-type]
+
+    v6e = SimpleNamespace(platform="tpu", device_kind="TPU v6 lite")
+    h200 = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability="9.0")
+    assert options(v6e, 1) == options_of("v6e", devices=1, jax=jax_version())
+    assert options(h200, 8) == options_of("cc9", devices=8, jax=jax_version())
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_scoped_vmem_limit_kib=65536")
+    assert "xla_tpu_scoped_vmem_limit_kib" not in options(v6e, 1), "the user's flag"
+
+
+def test_no_flag_of_the_user_changes_the_determinism(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_exclude_nondeterministic_ops=false")
+    assert compiler_options("bitwise")["xla_gpu_exclude_nondeterministic_ops"]
 
 
 @functools.cache

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -64,11 +66,16 @@ def test_fast_is_in_effect_on_gpus_alone_and_the_sentence_says_what_it_gives_up(
     assert "continues from the exact state, with the same batches" in fast.meaning
 
 
-def test_the_programs_of_a_run_are_compiled_with_its_determinism(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+def test_the_programs_of_a_run_are_compiled_with_its_determinism() -> None:
     flag = "xla_gpu_exclude_nondeterministic_ops"
-    assert program_of(spec__trainer__determinism="bitwise").compiler_options()[flag]
-    assert flag not in program_of(spec__trainer__determinism="fast").compiler_options()
+    gpu = SimpleNamespace(devices=np.array([SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability="9.0")]), size=1)
+
+    def options(determinism: str) -> dict[str, Any]:
+        program = program_of(spec__trainer__determinism=determinism)
+        return dataclasses.replace(program, mesh=gpu).compiler_options()  # type: ignore[arg-type]
+
+    assert options("bitwise")[flag]
+    assert flag not in options("fast")
 
 
 def test_a_compiled_program_names_its_attention() -> None:

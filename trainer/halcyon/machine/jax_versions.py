@@ -7,7 +7,12 @@ from importlib.metadata import version
 
 
 @functools.cache
+def jax_version() -> tuple[int, int]:
+    """The first two numbers of the version of JAX."""
+    major, minor = (int(part) for part in version("jax").split(".")[:2])
+    return major, minor
+
+
 def fusion_emitters() -> dict[str, bool]:
     """XLA's options for a CPU without fusion emitters, which compile slowly. Newer versions do not have the option, and end on it."""
-    major, minor = (int(part) for part in version("jax").split(".")[:2])
-    return {} if (major, minor) >= (0, 11) else {"xla_cpu_use_fusion_emitters": False}
+    return {} if jax_version() >= (0, 11) else {"xla_cpu_use_fusion_emitters": False}

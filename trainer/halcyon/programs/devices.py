@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from halcyon.programs.gpus import GPUS
@@ -103,13 +103,11 @@ def _tpu_options(spec: AcceleratorSpec, slices: int) -> dict[str, Any]:
 
 
 def _set_flags(accelerator: Accelerator) -> None:
-    """Add the flags of the hardware table, and those of a compiler without its device, to this process."""
-    flags = dict(accelerator.environment)
+    """Add the flags of a compiler without its device to this process."""
     if accelerator.family == "gpu":
-        _add("XLA_FLAGS", [*flags.get("XLA_FLAGS", "").split(), *_WITHOUT_DEVICE])
+        _add("XLA_FLAGS", _WITHOUT_DEVICE)
         return
     libtpu = importlib.import_module("libtpu")
-    _add("LIBTPU_INIT_ARGS", flags.get("LIBTPU_INIT_ARGS", "").split())
     # No TPU is used, so several processes may compile at a time, and none asks the metadata server of a cloud.
     for name, value in {
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -119,7 +117,7 @@ def _set_flags(accelerator: Accelerator) -> None:
         os.environ.setdefault(name, value)
 
 
-def _add(variable: str, flags: list[str]) -> None:
+def _add(variable: str, flags: Sequence[str]) -> None:
     known = os.environ.get(variable, "").split()
     given = {flag.partition("=")[0] for flag in known}
     os.environ[variable] = " ".join([*known, *(flag for flag in flags if flag.partition("=")[0] not in given)])

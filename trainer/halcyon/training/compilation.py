@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import secrets
 import shutil
@@ -26,12 +27,14 @@ from typing import Any
 
 import jax
 from jax._src import cache_key
+from jax.sharding import Mesh
 
 from halcyon.checkpoint.retention import PROGRAMS_PREFIX, is_tight
 from halcyon.hlo.collectives import is_collective
 from halcyon.hlo.module import parse
-from halcyon.machine.jax_versions import fusion_emitters
+from halcyon.machine.jax_versions import fusion_emitters, jax_version
 from halcyon.storage.store import Store
+from halcyon_api.hardware.compiler import generation_of, options_of, without_flags
 from halcyon_api.spec.determinism import Determinism
 
 _ENTRY_SUFFIX = "-cache"
@@ -44,18 +47,26 @@ _CPU_OPTIONS: dict[str, Any] = {**fusion_emitters(), "xla_backend_optimization_l
 _BITWISE_ON_GPUS: dict[str, Any] = {"xla_gpu_exclude_nondeterministic_ops": True}
 
 
-def compiler_options(determinism: Determinism = "bitwise", *, runs_once: bool = False) -> dict[str, Any]:
-    """XLA's options for this platform. On CPUs they make the start fast: full optimisation takes longer than it saves.
+def compiler_options(determinism: Determinism = "bitwise", *, mesh: Mesh | None = None, runs_once: bool = False) -> dict[str, Any]:
+    """XLA's options for a program. On CPUs they make the start fast: full optimisation takes longer than it saves.
+
+    On accelerators they are those of the table `halcyon_api.hardware.compiler` that the user's ``XLA_FLAGS`` and ``LIBTPU_INIT_ARGS`` do
+    not name. The determinism has a field of its own, which those flags do not change.
 
     Args:
         determinism: ``spec.trainer.determinism``.
+        mesh: The devices of the program. None: those of this process, and no option of the table.
         runs_once: The program runs only once, so its optimisation saves nothing.
     """
-    if jax.default_backend() == "gpu":
-        return _BITWISE_ON_GPUS if determinism == "bitwise" else {}
-    if jax.default_backend() != "cpu":
-        return {}
-    return _CPU_OPTIONS | {"xla_backend_optimization_level": 0} if runs_once else _CPU_OPTIONS
+    backend = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    if backend == "cpu":
+        return _CPU_OPTIONS | {"xla_backend_optimization_level": 0} if runs_once else _CPU_OPTIONS
+    found: dict[str, Any] = {}
+    if mesh is not None and not runs_once:
+        device: Any = mesh.devices.flat[0]
+        generation = generation_of(device.device_kind, str(getattr(device, "compute_capability", "")))
+        found |= without_flags(options_of(generation, devices=mesh.size, jax=jax_version()), os.environ)
+    return found | (_BITWISE_ON_GPUS if backend == "gpu" and determinism == "bitwise" else {})
 
 
 def keeps_collectives_in_order(program: str) -> bool:

@@ -101,7 +101,7 @@ class Program:
 
     def compiler_options(self) -> dict[str, Any]:
         """XLA's options for the programs that compute with the model."""
-        return compiler_options(self.determinism)
+        return compiler_options(self.determinism, mesh=self.mesh)
 
     def compile_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Compiled:
         """Compile the step for batches of this size. The compiled step donates its state argument. See `lower_step`."""

@@ -1,0 +1,195 @@
+"""Options of XLA by generation of hardware, each with its reason.
+
+The trainer passes them with each program that it compiles, in a cluster and on a user's machine alike. An option that the user's
+``XLA_FLAGS`` or ``LIBTPU_INIT_ARGS`` names is left to the user. `LEFT_OUT` has options that other projects set, with the reason why they
+are not here. The figures in the reasons are of programs that were compiled without the hardware; none was measured on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from halcyon_api.hardware import row_of_device
+
+Generation = Literal["v4", "v5e", "v5p", "v6e", "v7x", "cc8", "cc9", "cc10", "cc12"]
+"""A generation of TPUs, or of NVIDIA GPUs by the first number of their compute capability."""
+
+GENERATION_TITLES: dict[Generation, str] = {
+    "v4": "`v4`",
+    "v5e": "`v5e`",
+    "v5p": "`v5p`",
+    "v6e": "`v6e`",
+    "v7x": "`v7x`",
+    "cc8": "GPUs of compute capability 8",
+    "cc9": "GPUs of compute capability 9",
+    "cc10": "GPUs of compute capability 10",
+    "cc12": "GPUs of compute capability 12",
+}
+"""Words for generations in a list."""
+
+FIRST_JAX = (0, 10)
+"""Oldest version of JAX that the trainer runs with."""
+
+
+@dataclass(frozen=True)
+class CompilerOption:
+    """Options of XLA that have one purpose."""
+
+    names: tuple[str, ...]
+    value: bool | int | str
+    generations: tuple[Generation, ...]
+    reason: str
+    source: str
+    several_devices: bool = False
+    """Only for programs of several devices: the option changes what devices send."""
+    since: tuple[int, int] = FIRST_JAX
+    """First version of JAX whose compiler was seen to take the option. A compiler that does not know it ends the run."""
+
+
+COMPILER_OPTIONS: tuple[CompilerOption, ...] = (
+    CompilerOption(
+        ("xla_gpu_pipeline_all_gather", "xla_gpu_pipeline_all_reduce", "xla_gpu_pipeline_reduce_scatter"),
+        "COLLECTIVE_PIPELINING_MODE_ON",
+        ("cc9", "cc10"),
+        "gathers the parameters of a block during the block before it, and adds up its gradients during the next one: 85 % covered instead "
+        "of 59 % (8B on H200), 88 % instead of 73 % (70B on H200), 84 % instead of 58 % (8B on B200). Needs memory for a second block: 1.0 "
+        "GB (8B on H200), 7.7 GB (70B). Without the option for sums it is 62 %, because XLA makes scatters of sums after this. On A100 "
+        "nothing changes",
+        "JAX-Toolbox, rosetta/docs/GPU_performance.md, with the names of older versions",
+        several_devices=True,
+        since=(0, 12),
+    ),
+    CompilerOption(
+        ("xla_tpu_scoped_vmem_limit_kib",),
+        98_304,
+        ("v6e",),
+        "lets one operation use 96 of the 128 MB of VMEM of a chip. An ideal device then computes a step of 8B in 1.5 % less time",
+        "MaxText, benchmarks/xla_flags_library.py",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Options that other projects set, and that Halcyon does not."""
+
+    names: tuple[str, ...]
+    hardware: str
+    reason: str
+
+
+_GPU = "GPUs"
+LEFT_OUT: tuple[LeftOut, ...] = (
+    LeftOut(
+        ("xla_gpu_enable_latency_hiding_scheduler",),
+        _GPU,
+        "XLA does it by default: the program is the same, with JAX 0.10 too. With `false`, nothing is covered",
+    ),
+    LeftOut(
+        ("xla_gpu_enable_while_loop_double_buffering",),
+        _GPU,
+        "85 % covered with it and without it, and a longer program",
+    ),
+    LeftOut(
+        (
+            "xla_gpu_all_gather_combine_threshold_bytes",
+            "xla_gpu_reduce_scatter_combine_threshold_bytes",
+            "xla_gpu_all_reduce_combine_threshold_bytes",
+        ),
+        _GPU,
+        "with 512 MB a block is sent as one array, which no product of the block can cover: 4 % instead of 51 % (8B, 4 layers)",
+    ),
+    LeftOut(
+        ("xla_gpu_experimental_parallel_collective_overlap_limit",),
+        _GPU,
+        "with 4, 43 % covered instead of 51 % (8B, 4 layers)",
+    ),
+    LeftOut(
+        ("xla_gpu_enable_analytical_sol_latency_estimator", "xla_gpu_experimental_enable_heuristic_collective_combining"),
+        _GPU,
+        "`true` for the first one and `false` for the second one give the same program",
+    ),
+    LeftOut(
+        ("xla_gpu_threshold_for_windowed_einsum_mib", "xla_gpu_multi_streamed_windowed_einsum"),
+        _GPU,
+        "products in steps, with sends between them: XLA of JAX 0.12 fails to compile a step with them",
+    ),
+    LeftOut(
+        ("xla_gpu_enable_command_buffer",),
+        _GPU,
+        "XLA records fusions, products of libraries and custom calls as CUDA graphs by default, kernels of Mosaic GPU too. The text of a "
+        "program does not show it, so only a GPU can tell what more would gain",
+    ),
+    LeftOut(
+        (
+            "xla_tpu_enable_async_collective_fusion",
+            "xla_tpu_enable_async_collective_fusion_fuse_all_gather",
+            "xla_tpu_enable_async_collective_fusion_multiple_steps",
+        ),
+        "TPUs",
+        "for v5e, libtpu does it by default: the program is the same. For v5p and v6e, libtpu 0.0.50 refuses to compile with them, because "
+        "results could be wrong",
+    ),
+    LeftOut(
+        ("xla_enable_async_all_gather", "xla_tpu_overlap_compute_collective_tc"),
+        "TPUs",
+        "the program is the same (v5e, v5p)",
+    ),
+    LeftOut(
+        ("xla_tpu_enable_ici_ag_pipelining",),
+        "TPUs",
+        "48 % covered instead of 51 % (v5p)",
+    ),
+    LeftOut(
+        ("xla_jf_spmd_threshold_for_windowed_einsum_mib",),
+        "TPUs",
+        "divides products into steps, with sends between them, by default. With a threshold that forbids it nothing is covered (v5p)",
+    ),
+    LeftOut(
+        ("xla_tpu_enable_sparse_core_collective_offload_all_gather", "xla_tpu_enable_sparse_core_collective_offload_reduce_scatter"),
+        "TPUs",
+        "41 % covered instead of 20 % (v6e), 57 % instead of 51 % (v5p). MaxText sets them together with `xla_sc_disjoint_spmem` and a "
+        "configuration of the chip that libtpu 0.0.50 does not know, so they have to be tried on a TPU first",
+    ),
+)
+
+
+def generation_of(device_kind: str, compute_capability: str = "") -> Generation | None:
+    """The generation of a device; None: a CPU, or hardware that is not in the table.
+
+    Args:
+        device_kind: JAX's name of the kind of device.
+        compute_capability: Of an NVIDIA GPU, such as ``9.0``.
+    """
+    row = row_of_device(device_kind)
+    found = row.name if row is not None and row.family == "tpu" else f"cc{compute_capability.partition('.')[0]}"
+    return next((name for name in GENERATION_TITLES if name == found), None)
+
+
+def options_of(
+    generation: Generation | None, *, devices: int, jax: tuple[int, int], rows: Sequence[CompilerOption] = COMPILER_OPTIONS
+) -> dict[str, bool | int | str]:
+    """XLA's options for a generation.
+
+    Args:
+        generation: The generation of the devices.
+        devices: Number of devices of the program.
+        jax: Version of JAX.
+        rows: The table.
+    """
+    fitting = (row for row in rows if generation in row.generations and jax >= row.since and (devices > 1 or not row.several_devices))
+    return {name: row.value for row in fitting for name in row.names}
+
+
+def without_flags(options: Mapping[str, bool | int | str], environ: Mapping[str, str]) -> dict[str, bool | int | str]:
+    """The options that the user's flags do not name.
+
+    Args:
+        options: XLA's options by name.
+        environ: The environment of the process, with ``XLA_FLAGS`` and ``LIBTPU_INIT_ARGS``.
+    """
+    words = " ".join(environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")).split()
+    flags = {word.lstrip("-").partition("=")[0] for word in words}
+    return {name: value for name, value in options.items() if name not in flags}

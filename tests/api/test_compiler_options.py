@@ -1,0 +1,73 @@
+"""The table of XLA's options: which hardware gets which, and that a user's flags win."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from halcyon_api.hardware import TABLE
+from halcyon_api.hardware.compiler import (
+    COMPILER_OPTIONS,
+    GENERATION_TITLES,
+    LEFT_OUT,
+    CompilerOption,
+    Generation,
+    generation_of,
+    options_of,
+    without_flags,
+)
+
+ROWS = (
+    CompilerOption(("a",), True, ("cc9",), "reason", "source", several_devices=True),
+    CompilerOption(("b",), 3, ("cc9", "v6e"), "reason", "source"),
+    CompilerOption(("c", "d"), "on", ("cc9",), "reason", "source", since=(0, 12)),
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "generation"),
+    [
+        ("NVIDIA H200", "9.0", "cc9"),
+        ("NVIDIA B300", "10.3", "cc10"),
+        ("NVIDIA L4", "8.9", "cc8"),
+        ("NVIDIA RTX PRO 6000", "12.0", "cc12"),
+        ("Tesla V100", "7.0", None),
+        ("TPU v6 lite", "", "v6e"),
+        ("TPU v5 lite", "", "v5e"),
+        ("TPU v5", "", "v5p"),
+        ("TPU7x", "", "v7x"),
+        ("cpu", "", None),
+    ],
+)
+def test_a_device_has_a_generation(kind: str, capability: str, generation: Generation | None) -> None:
+    assert generation_of(kind, capability) == generation
+
+
+def test_the_generations_are_those_of_the_hardware_table() -> None:
+    assert {name for name in get_args(Generation) if name in TABLE} == {row.name for row in TABLE.values() if row.family == "tpu"}
+    assert {f"cc{row.compute_capability[0]}" for row in TABLE.values() if row.compute_capability} <= set(get_args(Generation))
+    assert all(generation_of(kind) == row.name for row in TABLE.values() if row.family == "tpu" for kind in row.device_kinds)
+    assert set(GENERATION_TITLES) == set(get_args(Generation))
+
+
+def test_an_option_is_for_its_hardware_its_number_of_devices_and_its_jax() -> None:
+    assert options_of("cc9", devices=8, jax=(0, 12), rows=ROWS) == {"a": True, "b": 3, "c": "on", "d": "on"}
+    assert options_of("cc9", devices=1, jax=(0, 12), rows=ROWS) == {"b": 3, "c": "on", "d": "on"}
+    assert options_of("cc9", devices=1, jax=(0, 10), rows=ROWS) == {"b": 3}
+    assert options_of("v6e", devices=8, jax=(0, 12), rows=ROWS) == {"b": 3}
+    assert options_of(None, devices=8, jax=(0, 12), rows=ROWS) == {}
+
+
+def test_a_flag_of_the_user_replaces_an_option_and_no_other() -> None:
+    options = {"a": True, "b": 3}
+    assert without_flags(options, {}) == options
+    assert without_flags(options, {"XLA_FLAGS": "--xla_dump_to=/a --a=false"}) == {"b": 3}
+    assert without_flags(options, {"LIBTPU_INIT_ARGS": "--b=4", "XLA_FLAGS": "--ab=1"}) == {"a": True}
+    assert without_flags(options, {"XLA_FLAGS": "--a --b"}) == {}
+
+
+def test_a_generation_has_each_option_once_and_none_that_is_left_out() -> None:
+    pairs = [(option, name) for row in COMPILER_OPTIONS for option in row.names for name in row.generations]
+    assert len(pairs) == len(set(pairs))
+    assert not {option for option, _ in pairs} & {option for row in LEFT_OUT for option in row.names}
