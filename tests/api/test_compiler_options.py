@@ -21,6 +21,7 @@ from halcyon_api.hardware.compiler import (
 ROWS = (
     CompilerOption(("a",), True, ("cc9",), "reason", "source", several_devices=True),
     CompilerOption(("b",), 3, ("cc9", "v6e"), "reason", "source"),
+    CompilerOption(("e",), True, ("v5p",), "reason", "source", one_block=True),
     CompilerOption(("c", "d"), "on", ("cc9",), "reason", "source", since=(0, 12)),
 )
 
@@ -51,11 +52,13 @@ def test_the_generations_are_those_of_the_hardware_table() -> None:
     assert set(GENERATION_TITLES) == set(get_args(Generation))
 
 
-def test_an_option_is_for_its_hardware_its_number_of_devices_and_its_jax() -> None:
+def test_an_option_is_for_its_hardware_its_number_of_devices_its_jax_and_its_loops() -> None:
     assert options_of("cc9", devices=8, jax=(0, 12), rows=ROWS) == {"a": True, "b": 3, "c": "on", "d": "on"}
     assert options_of("cc9", devices=1, jax=(0, 12), rows=ROWS) == {"b": 3, "c": "on", "d": "on"}
     assert options_of("cc9", devices=1, jax=(0, 10), rows=ROWS) == {"b": 3}
     assert options_of("v6e", devices=8, jax=(0, 12), rows=ROWS) == {"b": 3}
+    assert options_of("v5p", devices=8, jax=(0, 12), rows=ROWS) == {"e": True}
+    assert options_of("v5p", devices=8, jax=(0, 12), unroll=2, rows=ROWS) == {}
     assert options_of(None, devices=8, jax=(0, 12), rows=ROWS) == {}
 
 

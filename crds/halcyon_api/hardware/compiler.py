@@ -44,6 +44,8 @@ class CompilerOption:
     source: str
     several_devices: bool = False
     """Only for programs of several devices: the option changes what devices send."""
+    one_block: bool = False
+    """Only for programs that compute one block in an iteration of their loops (``trainer.unroll``)."""
     since: tuple[int, int] = FIRST_JAX
     """First version of JAX whose compiler was seen to take the option. A compiler that does not know it ends the run."""
 
@@ -55,10 +57,11 @@ COMPILER_OPTIONS: tuple[CompilerOption, ...] = (
         ("cc9", "cc10"),
         "gathers the parameters of a block during the block before it, and adds up its gradients during the next one: 85 % covered instead "
         "of 59 % (8B on H200), 88 % instead of 73 % (70B on H200), 84 % instead of 58 % (8B on B200). Needs memory for a second block: 1.0 "
-        "GB (8B on H200), 7.7 GB (70B). Without the option for sums it is 62 %, because XLA makes scatters of sums after this. On A100 "
-        "nothing changes",
+        "GB (8B on H200), 7.7 GB (70B). Without the option for sums it is 62 %, because XLA makes scatters of sums after this; with "
+        "two blocks in one iteration it is 63 %. On A100 nothing changes",
         "JAX-Toolbox, rosetta/docs/GPU_performance.md, with the names of older versions",
         several_devices=True,
+        one_block=True,
         since=(0, 12),
     ),
     CompilerOption(
@@ -169,7 +172,12 @@ def generation_of(device_kind: str, compute_capability: str = "") -> Generation 
 
 
 def options_of(
-    generation: Generation | None, *, devices: int, jax: tuple[int, int], rows: Sequence[CompilerOption] = COMPILER_OPTIONS
+    generation: Generation | None,
+    *,
+    devices: int,
+    jax: tuple[int, int],
+    unroll: int = 1,
+    rows: Sequence[CompilerOption] = COMPILER_OPTIONS,
 ) -> dict[str, bool | int | str]:
     """XLA's options for a generation.
 
@@ -177,9 +185,17 @@ def options_of(
         generation: The generation of the devices.
         devices: Number of devices of the program.
         jax: Version of JAX.
+        unroll: Blocks in one iteration of its loops.
         rows: The table.
     """
-    fitting = (row for row in rows if generation in row.generations and jax >= row.since and (devices > 1 or not row.several_devices))
+    fitting = (
+        row
+        for row in rows
+        if generation in row.generations
+        and jax >= row.since
+        and (devices > 1 or not row.several_devices)
+        and (unroll == 1 or not row.one_block)
+    )
     return {name: row.value for row in fitting for name in row.names}
 
 

@@ -12,6 +12,7 @@ from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
 from halcyon_api.spec.determinism import DETERMINISM_DESCRIPTION, Determinism
 from halcyon_api.spec.evaluation import EvaluationSpec
 from halcyon_api.spec.remat import REMAT_DESCRIPTION, Remat
+from halcyon_api.spec.unroll import UNROLL_DESCRIPTION
 
 PositiveStep = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
@@ -76,17 +77,22 @@ class BatchScheduleEntry(ApiModel):
     )
 
 
-MAX_MICROBATCHES = 65_536
+MAX_MICROBATCHES, MAX_UNROLL = 65_536, 1024
 
 
-def _number_or_auto(value: object) -> object:
-    if value == "auto" or (type(value) is int and 1 <= value <= MAX_MICROBATCHES):
-        return value
-    raise ValueError(f"must be a whole number from 1 to {MAX_MICROBATCHES}, or auto")
+def _number_or_auto(most: int) -> BeforeValidator:
+    """One validator gives one sentence: each member of a union would give its own."""
+
+    def check(value: object) -> object:
+        if value == "auto" or (type(value) is int and 1 <= value <= most):
+            return value
+        raise ValueError(f"must be a whole number from 1 to {most}, or auto")
+
+    return BeforeValidator(check)
 
 
-Microbatches = Annotated[Annotated[int, Field(ge=1, le=MAX_MICROBATCHES)] | Literal["auto"], BeforeValidator(_number_or_auto)]
-"""One validator gives one sentence: each member of a union would give its own."""
+Microbatches = Annotated[Annotated[int, Field(ge=1, le=MAX_MICROBATCHES)] | Literal["auto"], _number_or_auto(MAX_MICROBATCHES)]
+Unroll = Annotated[Annotated[int, Field(ge=1, le=MAX_UNROLL)] | Literal["auto"], _number_or_auto(MAX_UNROLL)]
 
 
 class TrainerSpec(ApiModel):
@@ -108,6 +114,7 @@ class TrainerSpec(ApiModel):
         ),
     )
     remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
+    unroll: Unroll = Field(default=1, description=UNROLL_DESCRIPTION)
     attention: AttentionName = Field(default="auto", description=ATTENTION_DESCRIPTION)
     determinism: Determinism = Field(default="bitwise", description=DETERMINISM_DESCRIPTION)
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = Field(

@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from halcyon.machine.jax_versions import jax_version
 from halcyon.storage.store import Store
+from halcyon.training import compilation
 from halcyon.training.compilation import CompilationCache, compiler_options, keeps_collectives_in_order, program_key
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.hardware.compiler import options_of
@@ -74,15 +75,29 @@ def test_fast_leaves_out_only_the_option_of_gpus_that_costs_speed(monkeypatch: p
     assert compiler_options(runs_once=True)["xla_gpu_exclude_nondeterministic_ops"], "the state before the first step never differs"
 
 
+def mesh_of(device: Any, count: int) -> Any:
+    return SimpleNamespace(devices=np.array([device] * count), size=count)
+
+
+@pytest.mark.parametrize(("capability", "jax", "pipelined"), [("9.0", (0, 12), True), ("9.0", (0, 10), False), ("8.0", (0, 12), False)])
+def test_gpus_whose_compiler_has_the_options_send_for_one_block_during_the_next(
+    monkeypatch: pytest.MonkeyPatch, capability: str, jax: tuple[int, int], pipelined: bool
+) -> None:
+    monkeypatch.setattr(compilation, "jax_version", lambda: jax)
+    gpu = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability=capability)
+    assert compilation.pipelines_blocks(mesh_of(gpu, 8)) == pipelined
+    assert not compilation.pipelines_blocks(mesh_of(gpu, 1))
+
+
 def test_a_program_has_the_options_of_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    def options(device: Any, count: int) -> dict[str, Any]:
-        mesh = SimpleNamespace(devices=np.array([device] * count), size=count)
-        return compiler_options("fast", mesh=mesh)  # type: ignore[arg-type]
+    def options(device: Any, count: int, unroll: int = 1) -> dict[str, Any]:
+        return compiler_options("fast", mesh=mesh_of(device, count), unroll=unroll)
 
     v6e = SimpleNamespace(platform="tpu", device_kind="TPU v6 lite")
     h200 = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability="9.0")
     assert options(v6e, 1) == options_of("v6e", devices=1, jax=jax_version())
     assert options(h200, 8) == options_of("cc9", devices=8, jax=jax_version())
+    assert options(h200, 8, unroll=2) == options_of("cc9", devices=8, jax=jax_version(), unroll=2)
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_scoped_vmem_limit_kib=65536")
     assert "xla_tpu_scoped_vmem_limit_kib" not in options(v6e, 1), "the user's flag"
 

@@ -14,9 +14,11 @@ import pytest
 
 from halcyon.data.loader import Loader
 from halcyon.errors import BadConfiguration
+from halcyon.machine.jax_versions import jax_version
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import initial_state
+from halcyon_api.hardware.compiler import options_of
 from halcyon_api.spec.determinism import UNORDERED, in_effect
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
@@ -29,7 +31,7 @@ BOS, EOS = 256, 257
 
 def program_of(**changes: Any) -> Program:
     mesh = mesh_of()
-    return build_program(parse_run(document(spec__model=TINY, **changes)).spec, 259, mesh)
+    return build_program(parse_run(document(**{"spec__model": TINY} | changes)).spec, 259, mesh)
 
 
 @pytest.mark.parametrize("across", [False, True])
@@ -76,6 +78,16 @@ def test_the_programs_of_a_run_are_compiled_with_its_determinism() -> None:
 
     assert options("bitwise")[flag]
     assert flag not in options("fast")
+
+
+def test_several_blocks_in_an_iteration_leave_out_the_options_for_one() -> None:
+    gpu = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability="9.0")
+    mesh: Any = SimpleNamespace(devices=np.array([gpu] * 8), size=8)
+    program = dataclasses.replace(program_of(), mesh=mesh)
+    for unroll in (1, 2):
+        expected = options_of("cc9", devices=8, jax=jax_version(), unroll=unroll)
+        found = dataclasses.replace(program, unroll=unroll).compiler_options()
+        assert found == expected | {"xla_gpu_exclude_nondeterministic_ops": True}
 
 
 def test_a_compiled_program_names_its_attention() -> None:

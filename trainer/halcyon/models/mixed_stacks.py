@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from halcyon.models.partition import unroll
-from halcyon.models.remat import checkpointed, scan
+from halcyon.models.remat import Loop, checkpointed, scan
 from halcyon.models.stack import Run, Stack, runs_of
 from halcyon.models.statistics import tapped
-from halcyon_api.spec.remat import Remat
 
 Form = TypeVar("Form", bound=Hashable)
 Kind = TypeVar("Kind")
@@ -60,21 +59,19 @@ def scan_forms(
             used[form] = part.stop
             shape = (run.repetitions, each)
             mine[form] = jax.tree.map(lambda x, part=part, shape=shape: x[part].reshape(*shape, *x.shape[1:]), blocks[form])
-        carry, found = _scan_run(run, mine, {form: stacks[form].remat for form in mine}, step, carry)
+        used_here = next(stacks[form] for form in mine)  # all stacks of a model have the same policy
+        loop = Loop(used_here.remat, run.repetitions, len(run.pattern), used_here.unroll, unroll(run.repetitions))
+        carry, found = _scan_run(run, mine, loop, step, carry)
         outputs += found
     return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs) if outputs else None
 
 
 def _scan_run(
-    run: Run[Any], blocks: Any, remat: Mapping[Any, Remat], step: Callable[[Any, Any, Any], tuple[Any, Any]], carry: Any
+    run: Run[Any], blocks: Any, loop: Loop, step: Callable[[Any, Any, Any], tuple[Any, Any]], carry: Any
 ) -> tuple[Any, list[Any]]:
     """The last carry, and the outputs of a run, if any."""
-    flat = unroll(run.repetitions)
-
-    def one(form: Any, kind: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
-        return checkpointed(functools.partial(step, kind), remat[form], prevent_cse=flat or run.repetitions == 1)
-
-    steps = [(form, one(form, kind)) for form, kind in run.pattern]
+    merges = loop.merges or run.repetitions == 1
+    steps = [(form, checkpointed(functools.partial(step, kind), loop.policy, prevent_cse=merges)) for form, kind in run.pattern]
 
     def body(carry: Any, mine: Any) -> tuple[Any, Any]:
         used, found = dict.fromkeys(mine, 0), []
@@ -88,8 +85,7 @@ def _scan_run(
                 found.append(output)
         return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *found) if found else None
 
-    policy = next(iter(remat.values()))  # a model has one
-    carry, outputs = scan(body, carry, blocks, policy, length=run.repetitions, blocks=len(run.pattern), flat=flat)
+    carry, outputs = scan(body, carry, blocks, loop)
     if outputs is None:
         return carry, []
     return carry, [jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)]

@@ -7,6 +7,7 @@ recomputed block in another way, so after an edit of the policy later losses may
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
@@ -59,9 +60,44 @@ def checkpointed(step: Callable[..., Any], policy: Remat, *, prevent_cse: bool) 
     return jax.checkpoint(named, policy=_POLICIES[policy], prevent_cse=prevent_cse)
 
 
-def scan(
-    body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, inputs: Any, policy: Remat, *, length: int, blocks: int = 1, flat: bool
-) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class Loop:
+    """A loop over blocks.
+
+    Attributes:
+        policy: The remat policy.
+        length: Number of inputs.
+        blocks: Blocks that are computed with one input.
+        unroll: Blocks in one iteration, if the loop is not flat.
+        flat: Whether no loop is left: all blocks follow each other in the program.
+    """
+
+    policy: Remat
+    length: int
+    blocks: int = 1
+    unroll: int = 1
+    flat: bool = False
+
+    @property
+    def groups(self) -> int:
+        """Groups of inputs: 1, except with the policy ``nested``."""
+        size = group_size(self.length, self.blocks)
+        return self.length // size if self.policy == "nested" and size * self.blocks > 1 else 1
+
+    @property
+    def inputs(self) -> int:
+        """Inputs of one iteration."""
+        size = self.length // self.groups
+        return size if self.flat else min(size, max(1, self.unroll // self.blocks))
+
+    @property
+    def merges(self) -> bool:
+        """Whether blocks are outside of the loop because of `unroll`. XLA could merge their recomputation with their forward pass."""
+        size = self.length // self.groups
+        return self.flat or (self.inputs > 1 and (self.inputs == size or size % self.inputs > 0))
+
+
+def scan(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, inputs: Any, loop: Loop) -> tuple[Any, Any]:
     """``jax.lax.scan`` over blocks; with the policy ``nested``, a scan over groups of blocks (see `group_size`).
 
     A group keeps its first carry. The backward pass computes its other carries again, one group at a time.
@@ -69,23 +105,20 @@ def scan(
     Args:
         body: ``carry, output = body(carry, input)``, with the policy applied to its blocks.
         carry: The first carry.
-        inputs: A tree of arrays with a dimension of size `length` in front.
-        policy: The remat policy.
-        length: Number of inputs.
-        blocks: Blocks that `body` computes with one input.
-        flat: Whether to unroll the loop.
+        inputs: A tree of arrays with a dimension of size `loop.length` in front.
+        loop: The loop.
     """
-    size = group_size(length, blocks)
-    groups = length // size
-    if policy != "nested" or groups == 1 or size * blocks == 1:
-        return jax.lax.scan(body, carry, inputs, unroll=flat, length=length)
+    groups, size = loop.groups, loop.length // loop.groups
+    if groups == 1:
+        return jax.lax.scan(body, carry, inputs, unroll=loop.inputs, length=size)
 
     def group(carry: Any, mine: Any) -> tuple[Any, Any]:
-        return jax.lax.scan(body, carry, mine, unroll=flat or size == 1, length=size)
+        return jax.lax.scan(body, carry, mine, unroll=loop.inputs, length=size)
 
     grouped = jax.tree.map(lambda x: x.reshape(groups, size, *x.shape[1:]), inputs)
-    carry, outputs = jax.lax.scan(jax.checkpoint(group, prevent_cse=flat), carry, grouped, unroll=flat, length=groups)
-    return carry, jax.tree.map(lambda x: x.reshape(length, *x.shape[2:]), outputs)
+    checkpointed_group = jax.checkpoint(group, prevent_cse=loop.flat)
+    carry, outputs = jax.lax.scan(checkpointed_group, carry, grouped, unroll=groups if loop.flat else 1, length=groups)
+    return carry, jax.tree.map(lambda x: x.reshape(loop.length, *x.shape[2:]), outputs)
 
 
 def group_size(length: int, blocks: int = 1) -> int:

@@ -23,7 +23,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import LAYERS, is_named
 from halcyon.models.partition import unroll
-from halcyon.models.remat import checkpointed, scan
+from halcyon.models.remat import Loop, checkpointed, scan
 from halcyon.models.statistics import tapped
 from halcyon_api.spec.remat import Remat
 
@@ -39,6 +39,7 @@ class Stack(eqx.Module, Generic[Block]):
         layers: The number of blocks.
         stacked: The block.
         remat: What the forward pass keeps for the backward pass; see `with_remat`.
+        unroll: Blocks in one iteration of the loop over them; see `with_unroll`.
         slots: (layers, statistics) in a step that watches the outputs of the blocks; see `halcyon.models.activations`.
         apart: Whether the blocks are apart, each without the axis `layers`: `stacked` is the first one (see `halcyon.models.apart`).
         further: The other blocks, if they are apart.
@@ -47,6 +48,7 @@ class Stack(eqx.Module, Generic[Block]):
     layers: Axis = eqx.field(static=True)
     stacked: Block
     remat: Remat = eqx.field(static=True, default="none")
+    unroll: int = eqx.field(static=True, default=1)
     slots: NamedArray | None = None
     apart: bool = eqx.field(static=True, default=False)
     further: tuple[Block, ...] = ()
@@ -70,15 +72,16 @@ class Stack(eqx.Module, Generic[Block]):
                 carry, output = step(self.block(number), carry, given)
                 outputs.append(output)
             return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *outputs)
-        # In a loop, XLA cannot merge the forward and the backward computation, so only an unrolled one needs `prevent_cse`.
-        one = checkpointed(step, self.remat, prevent_cse=self._flat)
+        loop = Loop(self.remat, self.layers.size, unroll=self.unroll, flat=unroll(self.layers.size))
+        # In a loop, XLA cannot merge the forward and the backward computation, so only blocks outside of it need `prevent_cse`.
+        one = checkpointed(step, self.remat, prevent_cse=loop.merges)
 
         def body(carry: Any, at: tuple[Any, Any]) -> tuple[Any, Any]:
             (block, slot), given = at
             carry, output = one(block, carry, given)
             return tapped(carry, slot), output
 
-        return scan(body, carry, (self.blocks, inputs), self.remat, length=self.layers.size, blocks=1, flat=self._flat)
+        return scan(body, carry, (self.blocks, inputs), loop)
 
     def scan_kinds(self, kinds: Sequence[Kind], step: Callable[[Kind, Any, Any], Any], carry: Any) -> Any:
         """Compute ``carry = step(kind, block, carry)`` for each block in order, where the kinds of the blocks follow a pattern.
@@ -99,8 +102,8 @@ class Stack(eqx.Module, Generic[Block]):
         blocks, runs = self.blocks, runs_of(kinds)
         for run in runs:
             mine = blocks if len(runs) == 1 else jax.tree.map(lambda x, run=run: x[run.first : run.end], blocks)
-            flat = unroll(run.repetitions)
-            merges = flat or (len(runs) > 1 and run.repetitions == 1)
+            loop = Loop(self.remat, run.repetitions, len(run.pattern), self.unroll, unroll(run.repetitions))
+            merges = loop.merges or (len(runs) > 1 and run.repetitions == 1)
             steps = [checkpointed(functools.partial(step, kind), self.remat, prevent_cse=merges) for kind in run.pattern]
 
             def body(carry: Any, mine: Any, steps: Any = steps) -> tuple[Any, None]:
@@ -111,7 +114,7 @@ class Stack(eqx.Module, Generic[Block]):
 
             if len(run.pattern) > 1:
                 mine = jax.tree.map(lambda x, run=run: x.reshape(run.repetitions, len(run.pattern), *x.shape[1:]), mine)
-            carry, _ = scan(body, carry, mine, self.remat, length=run.repetitions, blocks=len(run.pattern), flat=flat)
+            carry, _ = scan(body, carry, mine, loop)
         return carry
 
     def block(self, number: int) -> Block:
@@ -125,10 +128,6 @@ class Stack(eqx.Module, Generic[Block]):
             return jax.tree.map(lambda *parts: jnp.stack(parts), *(self.block(number) for number in range(self.layers.size))), None
         return jax.tree.map(without_layers, (self.stacked, self.slots), is_leaf=is_named)
 
-    @property
-    def _flat(self) -> bool:
-        return unroll(self.layers.size)
-
 
 def with_remat(model: Model, policy: Remat) -> Model:
     """`model` with this remat policy in all of its stacks.
@@ -137,9 +136,25 @@ def with_remat(model: Model, policy: Remat) -> Model:
         model: A model, or the shapes in its place.
         policy: See `halcyon.models.remat`.
     """
+    return _with(model, remat=policy)
 
+
+def with_unroll(model: Model, blocks: int) -> Model:
+    """`model` with loops over its blocks that compute this number of them in one iteration.
+
+    The result is the same up to rounding. A loop whose repetition has several unlike blocks computes whole repetitions. The last blocks,
+    if they are fewer, follow the loop.
+
+    Args:
+        model: A model, or the shapes in its place.
+        blocks: Blocks in one iteration.
+    """
+    return _with(model, unroll=blocks)
+
+
+def _with(model: Model, **fields: Any) -> Model:
     def changed(node: Any) -> Any:
-        return dataclasses.replace(node, remat=policy) if isinstance(node, Stack) else node
+        return dataclasses.replace(node, **fields) if isinstance(node, Stack) else node
 
     return jax.tree.map(changed, model, is_leaf=lambda node: isinstance(node, Stack))
 

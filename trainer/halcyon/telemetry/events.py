@@ -92,6 +92,7 @@ EVENTS = (
             "sequenceLength": "Positions of a sequence.",
             "microbatches": "Parts of the batch, computed one after the other.",
             "remat": "The remat policy.",
+            "unroll": "Blocks of the model in one iteration of the loop over them.",
             "parametersBytes": "Parameters.",
             "optimizerBytes": "Optimizer state, and the average of the parameters.",
             "gradientsBytes": "Gradients, in float32.",

@@ -25,7 +25,7 @@ from halcyon_api.hardware import TABLE
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 
-_DECIDES = ("batchSize", "sequenceLength", "batchSchedule", "microbatches", "remat", "attention", "determinism", "precision")
+_DECIDES = ("batchSize", "sequenceLength", "batchSchedule", "microbatches", "remat", "unroll", "attention", "determinism", "precision")
 """Fields of ``spec.trainer`` that decide how much memory a step needs."""
 
 

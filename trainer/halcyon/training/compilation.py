@@ -34,7 +34,7 @@ from halcyon.hlo.collectives import is_collective
 from halcyon.hlo.module import parse
 from halcyon.machine.jax_versions import fusion_emitters, jax_version
 from halcyon.storage.store import Store
-from halcyon_api.hardware.compiler import generation_of, options_of, without_flags
+from halcyon_api.hardware.compiler import Generation, generation_of, options_of, without_flags
 from halcyon_api.spec.determinism import Determinism
 
 _ENTRY_SUFFIX = "-cache"
@@ -47,7 +47,9 @@ _CPU_OPTIONS: dict[str, Any] = {**fusion_emitters(), "xla_backend_optimization_l
 _BITWISE_ON_GPUS: dict[str, Any] = {"xla_gpu_exclude_nondeterministic_ops": True}
 
 
-def compiler_options(determinism: Determinism = "bitwise", *, mesh: Mesh | None = None, runs_once: bool = False) -> dict[str, Any]:
+def compiler_options(
+    determinism: Determinism = "bitwise", *, mesh: Mesh | None = None, unroll: int = 1, runs_once: bool = False
+) -> dict[str, Any]:
     """XLA's options for a program. On CPUs they make the start fast: full optimisation takes longer than it saves.
 
     On accelerators they are those of the table `halcyon_api.hardware.compiler` that the user's ``XLA_FLAGS`` and ``LIBTPU_INIT_ARGS`` do
@@ -56,6 +58,7 @@ def compiler_options(determinism: Determinism = "bitwise", *, mesh: Mesh | None 
     Args:
         determinism: ``spec.trainer.determinism``.
         mesh: The devices of the program. None: those of this process, and no option of the table.
+        unroll: Blocks of the model in one iteration of a loop over them.
         runs_once: The program runs only once, so its optimisation saves nothing.
     """
     backend = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
@@ -63,10 +66,20 @@ def compiler_options(determinism: Determinism = "bitwise", *, mesh: Mesh | None 
         return _CPU_OPTIONS | {"xla_backend_optimization_level": 0} if runs_once else _CPU_OPTIONS
     found: dict[str, Any] = {}
     if mesh is not None and not runs_once:
-        device: Any = mesh.devices.flat[0]
-        generation = generation_of(device.device_kind, str(getattr(device, "compute_capability", "")))
-        found |= without_flags(options_of(generation, devices=mesh.size, jax=jax_version()), os.environ)
+        found |= without_flags(options_of(generation_in(mesh), devices=mesh.size, jax=jax_version(), unroll=unroll), os.environ)
     return found | (_BITWISE_ON_GPUS if backend == "gpu" and determinism == "bitwise" else {})
+
+
+def generation_in(mesh: Mesh) -> Generation | None:
+    """The generation of the devices of a mesh, for the table of options."""
+    device: Any = mesh.devices.flat[0]
+    return generation_of(device.device_kind, str(getattr(device, "compute_capability", "")))
+
+
+def pipelines_blocks(mesh: Mesh) -> bool:
+    """Whether the compiler sends for one block during the next one, if an iteration has one block."""
+    options = (options_of(generation_in(mesh), devices=mesh.size, jax=jax_version(), unroll=unroll) for unroll in (1, 2))
+    return next(options) != next(options)
 
 
 def keeps_collectives_in_order(program: str) -> bool:

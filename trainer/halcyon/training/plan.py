@@ -98,6 +98,7 @@ class Plan:
         rows: Sequences of a microbatch on one device. Devices that split positions, heads or features share them.
         positions: Positions of each of these sequences on one device.
         remat: The remat policy.
+        unroll: Blocks in one iteration of the loop over them.
         memory: Memory of a device.
         traffic: The collectives of a step, the largest sum first.
         calls: Its calls of kernels and libraries.
@@ -115,6 +116,7 @@ class Plan:
     rows: int
     positions: int
     remat: Remat
+    unroll: int
     memory: DeviceBytes
     traffic: tuple[Traffic, ...]
     calls: tuple[Call, ...] = ()
@@ -158,6 +160,7 @@ def event_fields(plan: Plan) -> dict[str, Any]:
         "sequenceLength": plan.sequence_length,
         "microbatches": plan.microbatches,
         "remat": plan.remat,
+        "unroll": plan.unroll,
         **{name: number for name, number in numbers.items() if number is not None},
         "kernels": "; ".join(f"{call.kernel} ({call.target}): {call.times}" for call in plan.kernels),
         "collectives": "; ".join(f"{row.kind} over {' x '.join(row.axes)}: {size(row.size_bytes)} in {row.times}" for row in plan.traffic),
@@ -201,6 +204,7 @@ def plan_of(
         rows=batch_size // program.microbatches // _parts(sizes, "batch"),
         positions=sequence_length // _parts(sizes, "position"),
         remat=remat,
+        unroll=program.unroll,
         memory=DeviceBytes(
             parameters=share_bytes((program.template.model, program.template.reference, program.template.sampler)),
             optimizer=share_bytes((program.template.optimizer_state, program.template.average)),

@@ -24,7 +24,7 @@ from halcyon.models.adapters import check_used, has_adapter, with_adapter
 from halcyon.models.axes import BATCH, POSITION, VOCAB
 from halcyon.models.logit_memory import logits_for
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
-from halcyon.models.stack import with_remat
+from halcyon.models.stack import with_remat, with_unroll
 from halcyon.models.trainable import joined, split
 from halcyon.objectives import Batch, Objective, build_objective
 from halcyon.optim import build_optimizer, learning_rate, update_arguments
@@ -33,7 +33,7 @@ from halcyon.optim.registry import averages, estimator_of, needs_key
 from halcyon.parallel.axes import COMPUTE_AXES, undivided
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon.parallel.partition import computing
-from halcyon.training.compilation import compiler_options
+from halcyon.training.compilation import compiler_options, pipelines_blocks
 from halcyon.training.divergence import empty_window
 from halcyon.training.in_step import InStep
 from halcyon.training.state import BuildState, CompleteState, Model, TrainState, state_completer, state_template
@@ -45,6 +45,7 @@ from halcyon_api.spec.average import AverageSpec
 from halcyon_api.spec.determinism import Determinism, InEffect, in_effect
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.spec.unroll import unrolled_blocks
 from halcyon_api.training_run import TrainingRunSpec
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]
@@ -71,6 +72,8 @@ class Program:
     control_sharding: NamedSharding
     """Sharding of an array [devices] with one control value for each device."""
     microbatches: int
+    unroll: int = 1
+    """Blocks of the model in one iteration of a loop over them."""
     trained: Any = None
     """True in the place of each trained parameter (see `halcyon.models.trainable`). None: all are trained."""
     average: AverageSpec | None = None
@@ -101,7 +104,7 @@ class Program:
 
     def compiler_options(self) -> dict[str, Any]:
         """XLA's options for the programs that compute with the model."""
-        return compiler_options(self.determinism, mesh=self.mesh)
+        return compiler_options(self.determinism, mesh=self.mesh, unroll=self.unroll)
 
     def compile_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Compiled:
         """Compile the step for batches of this size. The compiled step donates its state argument. See `lower_step`."""
@@ -211,13 +214,14 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
             Or the groups of ``spec.optimizer`` do not fit the model (`halcyon.optim.groups`).
     """
     settings = spec.trainer
+    unroll = unrolled_blocks(settings.unroll, mesh.devices.flat[0].platform, mesh.shape, pipelined=pipelines_blocks(mesh))
     vocab = padded_vocabulary(vocab_size)
     max_position = hax.Axis(POSITION, longest_sequence(settings))
 
     def build() -> Model:
         key = jax.random.key(settings.seed)
         model = build_model(spec.model, vocab, max_position, tokens=vocab_size, dtype=settings.precision.parameters, key=key)
-        return with_remat(model, settings.remat)
+        return with_unroll(with_remat(model, settings.remat), unroll)
 
     if spec.model.custom is not None:
         _check_divided(jax.eval_shape(build), mesh)
@@ -283,6 +287,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], COMPUTE_AXES[POSITION])),
         control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),
         microbatches=settings.least_microbatches,
+        unroll=unroll,
         trained=flags,
         average=spec.average,
         rule_mean=_rule_mean(averages(spec.optimizer, part), flags, template),
