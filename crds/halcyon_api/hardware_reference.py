@@ -47,7 +47,8 @@ _GPU_TEXT = """
 A topology is `HOSTSxGPUS`. The pods select a label and request the GPUs of a host; the machine types follow from both. One process per
 host drives all its GPUs. All pods get a memory-backed `/dev/shm`; those on GKE also get `LD_LIBRARY_PATH=/usr/local/nvidia/lib64`. The
 trainer's image must be built with `--build-arg ACCELERATOR=cuda` (for gb200 and gb300, for arm64); another image is detected from the
-platform that JAX sees, before the run begins. Hosts of h100 with fewer than eight GPUs are sold as spot or flex-start only.
+platform that JAX sees, before the run begins. The image has CUDA 13, which needs the driver 580 or newer on the nodes. On GKE, a node pool
+with `gpu-driver-version=latest` has the newest one. Hosts of h100 with fewer than eight GPUs are sold as spot or flex-start only.
 
 b300 is for clusters other than GKE, which has no such machine; its nodes are found by the label of NVIDIA's GPU feature discovery.
 For GPUs that are not in the table, and for all others outside GKE, use `type: nvidia`, and `scheduling.nodeSelector` and
