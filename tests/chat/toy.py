@@ -22,7 +22,7 @@ from halcyon_chat.chain import Stage, stages
 from halcyon_chat.records import read_chain
 from halcyon_devcluster.waiting import until
 from tests.examples.documents import REPOSITORY
-from tests.trainer.programs import QUICK_FLAGS
+from tests.trainer.shared_programs import QUICK_FLAGS
 
 STEPS = {"chat-pretrain": 30, "chat-finetune": 24, "chat-policy": 6}
 MODEL = {"nanochat": {"depth": 2, "hiddenSize": 32, "headDim": 16, "windowPattern": "L"}}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.trainer.exactness import record
-from tests.trainer.programs import QUICK_FLAGS, MemoryMaps, Programs, forget, keep_programs, kept_folder
+from tests.trainer.shared_programs import QUICK_FLAGS, MemoryMaps, Programs, forget, keep_programs, kept_folder
 
 os.environ["XLA_FLAGS"] = QUICK_FLAGS  # before JAX starts its backend
 

@@ -23,7 +23,7 @@ from halcyon_devcluster.waiting import holds_within
 from tests.ports import free_port
 from tests.suite.limits import limit
 from tests.trainer.forked import Forked
-from tests.trainer.programs import QUICK_FLAGS, Programs, document_key
+from tests.trainer.shared_programs import QUICK_FLAGS, Programs, document_key
 
 
 @dataclass
