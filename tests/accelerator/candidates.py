@@ -41,5 +41,4 @@ def haliax_product(rows: jax.Array, matrices: jax.Array, sizes: jax.Array) -> ja
 PRODUCTS: dict[str, Product] = {
     "tokamax mosaic_gpu": tokamax_product("mosaic_gpu"),
     "Haliax triton": haliax_product,
-    "XLA": jax.lax.ragged_dot,
 }

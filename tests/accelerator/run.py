@@ -42,7 +42,7 @@ STAGES: dict[str, float] = {
     "llama-8192-across": 120,
     "llama-8192-apart-blockwise": 120,
     "bits": 150,
-    "experts": 90,
+    "experts": 150,
     "llama-float8": 120,
     "profile": 90,
     "decode": 150,

@@ -1,13 +1,14 @@
 """The experts of one layer of Qwen3-30B-A3B (128 experts of 2048 x 768, 8 for each token) on 32,768 tokens, by several products.
 
-``blocks`` is what the trainer takes on GPUs; the others are `tests.accelerator.candidates`. The groups are uneven: the
-routes are drawn with weights that fall from the first expert to the last, and one expert gets no row. Errors are relative to the same
-products in float32.
+``Halcyon`` is what the trainer takes on this device, and ``Halcyon blocks`` is its loop over blocks of rows; the others are
+`tests.accelerator.candidates`. The groups are uneven: the routes are drawn with weights that fall from the first expert to the last, and
+one expert gets no row. Errors are relative to the same products in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -21,22 +22,30 @@ from tests.accelerator.measure import Options, brief, error_of, milliseconds
 from tests.accelerator.rows import Row
 
 
-@jax.custom_vjp
-def _blocks(rows: jax.Array, matrices: jax.Array, sizes: jax.Array) -> jax.Array:
-    return grouped_product(rows, matrices, sizes)
+def with_gradients(product: Callable[..., jax.Array], outer: Callable[..., jax.Array]) -> Product:
+    """The products of groups, with both gradients.
+
+    Args:
+        product: See `halcyon.models.parts.grouped_product.grouped_product`.
+        outer: See `halcyon.models.parts.grouped_product.grouped_outer`.
+    """
+
+    @jax.custom_vjp
+    def multiply(rows: jax.Array, matrices: jax.Array, sizes: jax.Array) -> jax.Array:
+        return product(rows, matrices, sizes)
+
+    def backward(kept: Any, cotangent: jax.Array) -> Any:
+        rows, matrices, sizes = kept
+        return product(cotangent, matrices, sizes, transposed=True), outer(rows, cotangent, sizes).astype(matrices.dtype), None
+
+    multiply.defvjp(lambda rows, matrices, sizes: (product(rows, matrices, sizes), (rows, matrices, sizes)), backward)
+    return multiply
 
 
-def _forward(rows: jax.Array, matrices: jax.Array, sizes: jax.Array) -> Any:
-    return grouped_product(rows, matrices, sizes), (rows, matrices, sizes)
-
-
-def _backward(kept: Any, cotangent: jax.Array) -> Any:
-    rows, matrices, sizes = kept
-    by_rows = grouped_product(cotangent, matrices, sizes, transposed=True)
-    return by_rows, grouped_outer(rows, cotangent, sizes).astype(matrices.dtype), None
-
-
-_blocks.defvjp(_forward, _backward)
+def products() -> dict[str, Product]:
+    """The products to measure, the trainer's first. The loop over blocks is last, because it is slow."""
+    blocks = [functools.partial(one, implementation="blocks") for one in (grouped_product, grouped_outer)]
+    return {"Halcyon": with_gradients(grouped_product, grouped_outer), **candidates.PRODUCTS, "Halcyon blocks": with_gradients(*blocks)}
 
 
 def layer(product: Product, rows: jax.Array, weights: tuple[jax.Array, ...], sizes: jax.Array) -> jax.Array:
@@ -63,7 +72,7 @@ def rows(options: Options) -> Iterator[Row]:
     taken = _dense(tokens * each, width, mlp)
     yield {"product": "one matrix for all rows", "forward and backward ms": taken, "TFLOP/s": 3 * operations / taken / 1e9}
     expected = _reference(x, weights, sizes, by)
-    for name, product in {"blocks": _blocks, **candidates.PRODUCTS}.items():
+    for name, product in products().items():
 
         def loss(x: Any, weights: Any, product: Product = product) -> Any:
             out = layer(product, x, weights, sizes)
@@ -81,7 +90,7 @@ def rows(options: Options) -> Iterator[Row]:
             del out, found, again
             times = [milliseconds(lambda run=run: run(x, weights), most=10) for run in (forward, both)]
         except Exception as error:
-            yield {"product": name, "left out" if name != "blocks" else "error": brief(error)}
+            yield {"product": name, "left out" if name in candidates.PRODUCTS else "error": brief(error)}
             continue
         yield {
             "product": name,

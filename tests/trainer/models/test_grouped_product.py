@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.models.parts import grouped_product as grouped
+from halcyon.models.parts import grouped_blocks, grouped_kernel
+from halcyon.models.parts.attention_choice import Target, attending
+from halcyon.models.parts.grouped_kernel import Tile, outer_products, row_products
 from halcyon.models.parts.grouped_product import grouped_outer, grouped_product, grouped_sum
+from halcyon.programs.devices import described
+from halcyon.programs.gpus import GPUS
 
 ROWS, INPUTS, OUTPUTS, GROUPS = 40, 5, 3, 4
 
-IMPLEMENTATIONS = pytest.mark.parametrize("implementation", ["blocks", "ragged"])
+IMPLEMENTATIONS = pytest.mark.parametrize("implementation", ["blocks", "ragged", "kernel"])
 CUTS = st.lists(st.integers(0, ROWS), min_size=GROUPS, max_size=GROUPS).map(sorted)
 """Ends of the groups; two equal ones are an empty group, and rows after the last belong to none."""
 
@@ -78,4 +84,62 @@ def test_blocks_hold_little_more_than_the_rows() -> None:
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((rows, 16), (groups, 16, 16))]
     compiled = product.lower(*shapes, jax.ShapeDtypeStruct((groups,), jnp.int32), implementation="blocks").compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 16 * rows * 16 * 4
-    assert grouped.BLOCK * groups < 4 * rows
+    assert grouped_blocks.BLOCK * groups < 4 * rows
+
+
+TILE = Tile(rows=16, columns=16, depth=16, warps=4, stages=2, band=2)
+CUTS_OF_TILES = st.lists(st.integers(0, 100), min_size=3, max_size=3).map(sorted)
+
+
+@settings(max_examples=20, deadline=None)
+@given(ends=CUTS_OF_TILES)
+def test_the_kernel_computes_groups_of_several_tiles(ends: list[int]) -> None:
+    """Neither rows nor features are multiples of a tile, and tiles of one group end where the next one begins."""
+    rows, matrices, others = drawn(100, 40), drawn(3, 40, 24), drawn(100, 24)
+    expected = np.zeros((100, 24), np.float32)
+    for group, part in enumerate(groups_of(ends)):
+        expected[part] = rows[part] @ matrices[group]
+    for turned, transposed in ((matrices, False), (np.swapaxes(matrices, 1, 2), True)):
+        np.testing.assert_allclose(row_tiles(rows, turned, sizes_of(ends), transposed=transposed), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        outer_tiles(rows, others, sizes_of(ends)), np.stack([rows[part].T @ others[part] for part in groups_of(ends)]), atol=1e-4
+    )
+
+
+row_tiles = jax.jit(functools.partial(row_products, into=jnp.float32, tile=TILE, interpret=True), static_argnames="transposed")
+outer_tiles = jax.jit(functools.partial(outer_products, tile=TILE, interpret=True))
+
+
+def test_programs_of_the_kernel_write_no_row_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter runs them in order, and the next group would hide a row too many. A GPU runs them in any order, here the reverse."""
+    place = grouped_kernel._place
+    monkeypatch.setattr(grouped_kernel, "_place", lambda at, down, across, band: place(down * across - 1 - at, down, across, band))
+    rows, matrices = drawn(100, 40), drawn(3, 40, 24)
+    sizes = jnp.asarray([37, 0, 21], jnp.int32)
+    found = row_products(rows, matrices, sizes, transposed=False, into=jnp.float32, tile=TILE, interpret=True)
+    expected = np.concatenate([rows[:37] @ matrices[0], rows[37:58] @ matrices[2], np.zeros((42, 24), np.float32)])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("gpu", ["a100", "l4", "h200", "b200"])
+def test_a_program_for_nvidia_gpus_has_one_kernel_and_no_loop(gpu: str) -> None:
+    sizes = jax.ShapeDtypeStruct((8,), jnp.int32)
+    rows, matrices, others = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((4096, 256), (8, 256, 128), (4096, 128)))
+    for call, arguments in (
+        (lambda *given: grouped_product(*given), (rows, matrices)),  # JAX keeps the trace of a function, and each target needs its own
+        (lambda *given: grouped_product(*given, transposed=True), (others, matrices)),
+        (lambda *given: grouped_outer(*given), (rows, others)),
+    ):
+        with attending("auto", Target.of(GPUS[gpu])), described(GPUS[gpu]):
+            program = jax.jit(call).trace(*arguments, sizes).lower(lowering_platforms=("cuda",)).as_text()
+        found = [program.count(word) for word in ("@__gpu$xla.gpu.triton", "stablehlo.while", "stablehlo.dot_general")]
+        assert found == [1, 0, 0]
+
+
+@pytest.mark.parametrize(("target", "expected"), [(Target("tpu"), 1), (Target("gpu", (7, 5)), 0), (Target("cpu"), 0)])
+def test_devices_without_the_kernel_take_another_implementation(target: Target, expected: int) -> None:
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((64, 16), (4, 16, 16))]
+    with attending("auto", target):
+        program = str(jax.make_jaxpr(lambda *given: grouped_product(*given))(*shapes, jax.ShapeDtypeStruct((4,), jnp.int32)))
+    assert program.count("ragged_dot_general") == expected
+    assert "pallas_call" not in program

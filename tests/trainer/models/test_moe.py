@@ -16,7 +16,7 @@ from haliax import Axis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.models.parts import dispatch
+from halcyon.models.parts import dispatch, grouped_product
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.moe import MixtureOfExperts, RouterLosses, reported
@@ -115,6 +115,16 @@ def test_values_and_gradients_are_those_of_all_experts_computed_for_all_tokens(k
     routing, options = KINDS[kind]
     moe, x = skewed(make(routing, seed=seed, **options), tokens(seed), np.where(np.arange(EXPERTS) < busy, much, 0.0))
     assert_near(found_alone(moe, x), expected(moe, x))
+
+
+@pytest.mark.parametrize("busy", [1, 3, 5])
+def test_the_kernel_for_gpus_has_the_same_values_and_gradients(busy: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Pallas' interpreter; `busy` experts get nearly all tokens, and some experts get none."""
+    monkeypatch.setattr(grouped_product, "_best", lambda target: "kernel")
+    moe, x = skewed(make(MIXTRAL), tokens(), np.where(np.arange(EXPERTS) < busy, 50.0, 0.0))
+    by_kernel = jax.jit(lambda moe, x: found(moe, x))  # a function of its own, so that no trace of another implementation is kept
+    assert "pallas_call" in str(jax.make_jaxpr(lambda moe, x: found(moe, x))(moe, x))
+    assert_near(by_kernel(moe, x), expected(moe, x))
 
 
 def test_a_token_with_one_expert_gets_its_output_alone() -> None:

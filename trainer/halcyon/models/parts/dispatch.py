@@ -53,7 +53,7 @@ def _computed(shard: Shard, experts: Axis, rows: jax.Array, expert_of: jax.Array
         return compute(rows, _sizes(expert_of, experts.size))
     capacity = min(count, -(-SLACK * count // devices))
     rounds = -(-count // capacity)
-    begins = jnp.searchsorted(expert_of, jnp.arange(devices + 1) * mine.size)
+    begins = _first(expert_of, jnp.arange(devices + 1) * mine.size)
     device_of = expert_of // mine.size
     waiting = jnp.arange(count) - begins[device_of]  # rows before each row for the same device
 
@@ -88,4 +88,9 @@ def _computed(shard: Shard, experts: Axis, rows: jax.Array, expert_of: jax.Array
 
 def _sizes(expert_of: jax.Array, experts: int) -> jax.Array:
     """The number of rows of each expert, from the sorted experts of the rows: int32 [expert]. Rows of higher numbers do not count."""
-    return jnp.diff(jnp.searchsorted(expert_of, jnp.arange(experts + 1))).astype(jnp.int32)
+    return jnp.diff(_first(expert_of, jnp.arange(experts + 1))).astype(jnp.int32)
+
+
+def _first(expert_of: jax.Array, experts: jax.Array) -> jax.Array:
+    """The first row of each of these experts, or of a later one. A comparison of all pairs is one kernel; a binary search is a loop."""
+    return jnp.searchsorted(expert_of, experts, method="compare_all")

@@ -21,7 +21,7 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models.elementwise import recomputed, with_array
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Shard
-from halcyon.models.parts.grouped_product import grouped_outer, grouped_product, grouped_sum
+from halcyon.models.parts.grouped_product import group_of_rows, grouped_outer, grouped_product, grouped_sum
 from halcyon.models.parts.linear import normal
 from halcyon.models.parts.low_rank import LowRank
 from halcyon.models.parts.mlp import activate
@@ -157,7 +157,7 @@ def _biased(shard: Shard, rows: Any, bias: NamedArray | None, sizes: jax.Array) 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _add_bias(shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array) -> jax.Array:
     """Each row plus the bias of its expert, added in float32. `bias` is as stored: (experts, outputs)."""
-    of_row = jnp.searchsorted(jnp.cumsum(sizes), jnp.arange(len(rows)), side="right")
+    of_row = group_of_rows(sizes, len(rows))
     added = jnp.take(_whole(shard, bias, jnp.dtype(jnp.float32)), of_row, axis=0, mode="fill", fill_value=0)
     return (rows.astype(jnp.float32) + added).astype(rows.dtype)
 

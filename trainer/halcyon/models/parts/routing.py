@@ -71,10 +71,28 @@ def choose(logits: jax.Array, routing: Routing, correction: jax.Array | None = N
     if routing.groups > 1:
         ranked = _of_best_groups(ranked, routing)
     experts = jax.lax.top_k(ranked, routing.experts_per_token)[1].astype(jnp.int32)
-    weights = jnp.take_along_axis(scores, experts, -1)
+    weights = _at_experts(scores, experts)
     if routing.normalised:
         weights = weights / (jnp.sum(weights, -1, keepdims=True) + _LEAST)
     return Choice(experts, weights * routing.scale, scores)
+
+
+@jax.custom_vjp
+def _at_experts(scores: jax.Array, experts: jax.Array) -> jax.Array:
+    """The scores [..., choice] of these experts. The gradient of a look-up would be a scatter, for which XLA sorts; here it is a sum."""
+    return jnp.take_along_axis(scores, experts, -1)
+
+
+def _at_experts_forward(scores: jax.Array, experts: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _at_experts(scores, experts), (jnp.arange(scores.shape[-1]), experts)
+
+
+def _at_experts_backward(kept: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, None]:
+    every, experts = kept
+    return jnp.sum(jnp.where(experts[..., None] == every, cotangent[..., None], 0.0), -2), None
+
+
+_at_experts.defvjp(_at_experts_forward, _at_experts_backward)
 
 
 def _of_best_groups(ranked: jax.Array, routing: Routing) -> jax.Array:
