@@ -84,10 +84,11 @@ Left out, although other projects set them:
 """
 
 _POD_MEMORY_TEXT = f"""
-## Products of 8 bits
+## Narrow products
 
-The column "8 bits" has the values of `trainer.precision.products` that a type has, because it multiplies matrices faster in them than in
-bfloat16. For `nvidia`, the trainer asks the devices: float8 needs compute capability 8.9, int8 needs 8.0.
+The column "narrow products" has the values of `trainer.precision.products` that a type has, because it multiplies matrices faster in them
+than in bfloat16. For `nvidia`, the trainer asks the devices: float8 needs compute capability 8.9, int8 needs 8.0, and mxfp8 and nvfp4 need
+10. [Numbers](design/numbers.md#narrow-products) says which products are narrow.
 
 ## Memory of a pod
 
@@ -185,7 +186,7 @@ def render() -> str:
                 "JAX devices a chip",
                 "memory a device",
                 "peak a device",
-                "8 bits",
+                "narrow products",
                 "topologies",
                 "tried",
             ),
@@ -194,7 +195,17 @@ def render() -> str:
         _TPU_TEXT.strip() + "\n",
         "## GPUs\n",
         _table(
-            ("type", "`gke-accelerator`", "machine", "GPUs a host", "hosts", "memory a device", "peak a device", "8 bits", "tried"),
+            (
+                "type",
+                "`gke-accelerator`",
+                "machine",
+                "GPUs a host",
+                "hosts",
+                "memory a device",
+                "peak a device",
+                "narrow products",
+                "tried",
+            ),
             (_gpu(row) for row in rows if row.family == "gpu"),
         ),
         _GPU_TEXT.strip() + "\n",
@@ -279,7 +290,7 @@ def _sources() -> Iterable[tuple[str, ...]]:
 
 
 def _powers(row: Accelerator) -> tuple[str, ...]:
-    return _memory(row), _peak(row), ", ".join(row.eight_bit) or "no"
+    return _memory(row), _peak(row), ", ".join(row.narrow) or "no"
 
 
 def _memory(row: Accelerator) -> str:

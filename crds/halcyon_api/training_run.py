@@ -19,7 +19,7 @@ from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledM
 from halcyon_api.edits.classes import section_of
 from halcyon_api.edits.steps import steps_rule
 from halcyon_api.former.reading import PresentForm, present_form
-from halcyon_api.hardware import TABLE, EightBit
+from halcyon_api.hardware import TABLE, NarrowType
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.sentences import sentences
@@ -33,6 +33,7 @@ from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.export import ExportSpec
 from halcyon_api.spec.mesh import MeshSpec
 from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.narrow_products import HEAD_TYPES, PARAMETER_GRADIENT_TYPES
 from halcyon_api.spec.objective import ObjectiveSpec, next_token
 from halcyon_api.spec.operations import RecoverySpec, SchedulingSpec, TelemetrySpec
 from halcyon_api.spec.optimizer import OptimizerSpec
@@ -82,14 +83,41 @@ Task = Literal["train", "data", "evaluate"]
 _TASK = "(has(self.stage) ? self.stage : self.task)"
 
 
-def _eight_bit_rule(kind: EightBit) -> Rule:
-    having = [row.name for row in TABLE.values() if kind in row.eight_bit]
+def _narrow_rule(kind: NarrowType) -> Rule:
+    having = [row.name for row in TABLE.values() if kind in row.narrow]
     return Rule(
         f"!has(self.trainer.precision.products) || self.trainer.precision.products != '{kind}' || self.accelerator.type in {having}",
         lambda self: self.trainer.precision.products != kind or self.accelerator.type in having,
         f"trainer.precision.products: {kind} needs an accelerator that is faster in it ({', '.join(having)}); leave products out, or "
         "change accelerator.type",
         ".trainer.precision.products",
+    )
+
+
+def _narrow_field_rule(field: str, attribute: str, kinds: tuple[NarrowType, ...], reason: str, *, wrong: str = "") -> Rule:
+    """A field of ``trainer.precision.narrowProducts`` for some types only.
+
+    Args:
+        field: Its name.
+        attribute: Its name in Python.
+        kinds: The types.
+        reason: Why other types do not have it.
+        wrong: The value that other types do not have; any, if empty.
+    """
+    path = f"self.trainer.precision.narrowProducts.{field}"
+    refused = f" || {path} != {wrong}" if wrong else ""
+
+    def check(self: TrainingRunSpec) -> bool:
+        precision = self.trainer.precision
+        value = getattr(precision.narrow_products, attribute, None)
+        return value is None or precision.products is None or precision.products in kinds or bool(wrong and value is not True)
+
+    return Rule(
+        f"!has(self.trainer.precision.narrowProducts) || !has({path}) || !has(self.trainer.precision.products){refused} || "
+        f"self.trainer.precision.products in {list(kinds)}",
+        check,
+        f"trainer.precision.narrowProducts.{field}{f': {wrong}' if wrong else ''} is for {', '.join(kinds)} only: {reason}; leave it out",
+        f".trainer.precision.narrowProducts.{field}",
     )
 
 
@@ -266,7 +294,25 @@ class TrainingRunSpec(RuledModel):
             "rounding out",
             ".trainer.precision.rounding",
         ),
-        *map(_eight_bit_rule, get_args(EightBit)),
+        *map(_narrow_rule, get_args(NarrowType)),
+        Rule(
+            "!has(self.trainer.precision.narrowProducts) || has(self.trainer.precision.products)",
+            lambda self: self.trainer.precision.narrow_products is None or self.trainer.precision.products is not None,
+            "trainer.precision.narrowProducts needs trainer.precision.products, the type that it is for; set products, or leave "
+            "narrowProducts out",
+            ".trainer.precision.narrowProducts",
+        ),
+        _narrow_field_rule("scales", "scales", ("float8", "int8"), "the other types have a scale for each block of values"),
+        _narrow_field_rule("gradients", "gradients", ("float8",), "only it has two forms"),
+        _narrow_field_rule("fastAccumulation", "fast_accumulation", ("float8",), "only its sums can have fewer bits"),
+        _narrow_field_rule(
+            "parameterGradients",
+            "parameter_gradients",
+            PARAMETER_GRADIENT_TYPES,
+            "the other types have no products for gradients",
+            wrong="true",
+        ),
+        _narrow_field_rule("head", "head", HEAD_TYPES, "the gradient of a softmax needs their range", wrong="true"),
         Rule(
             "!has(self.recovery.elastic) || (self.recovery.elastic.minSlices <= self.accelerator.slices && "
             "(!has(self.recovery.elastic.maxSlices) || self.accelerator.slices <= self.recovery.elastic.maxSlices))",

@@ -34,6 +34,7 @@ def spec_of(
     remat: str = "attention",
     apart: bool = True,
     products: str | None = None,
+    narrow: Mapping[str, Any] | None = None,
     optimizer: Mapping[str, Any] | None = None,
     determinism: Determinism = "bitwise",
     attention: AttentionName = "auto",
@@ -47,12 +48,13 @@ def spec_of(
         remat: ``trainer.remat``.
         apart: Whether attention stays within documents.
         products: ``precision.products``.
+        narrow: ``precision.narrowProducts``.
         optimizer: ``spec.optimizer``. None: AdamW.
         determinism: ``trainer.determinism``.
         attention: ``trainer.attention``.
     """
     kind = hardware_type() or ("nvidia" if jax.default_backend() == "gpu" else "cpu")
-    precision = {"compute": "bfloat16", **({"products": products} if products else {})}
+    precision = {"compute": "bfloat16", **({"products": products} if products else {}), **({"narrowProducts": narrow} if narrow else {})}
     return TrainingRunSpec.model_validate(
         {
             "accelerator": {"type": kind, "topology": "1x8" if kind not in ("cpu", "nvidia") else "1x1"},

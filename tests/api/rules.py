@@ -63,6 +63,7 @@ def _model(kind: str, **fields: Any) -> dict[str, Any]:
 
 _SECRET = {"secretKeyRef": {"name": "hub", "key": "token"}}
 _TPU, _GPU = {"type": "v5e", "topology": "2x4"}, {"type": "h100", "topology": "1x8"}
+_BLACKWELL = {"type": "b200", "topology": "1x8"}
 _TRAINER = {"steps": 10, "batchSize": 8, "sequenceLength": 32}
 _OTHER = {"run": "base"}
 
@@ -151,6 +152,22 @@ BROKEN: tuple[Case, ...] = (
     ("trainer.precision.rounding needs", document(spec__trainer__precision={"rounding": "stochastic"})),
     ("trainer.precision.products: float8 needs", document(spec__trainer__precision={"products": "float8"})),
     ("trainer.precision.products: int8 needs", document(spec__trainer__precision={"products": "int8"})),
+    ("trainer.precision.products: mxfp8 needs", document(spec__trainer__precision={"products": "mxfp8"}, spec__accelerator=_GPU)),
+    ("trainer.precision.products: nvfp4 needs", document(spec__trainer__precision={"products": "nvfp4"}, spec__accelerator=_GPU)),
+    ("trainer.precision.narrowProducts needs", document(spec__trainer__precision={"narrowProducts": {}})),
+    *(
+        (
+            f"trainer.precision.narrowProducts.{field}{f': {value}' if isinstance(value, bool) else ''} is for".replace("True", "true"),
+            document(spec__trainer__precision={"products": kind, "narrowProducts": {field: value}}, spec__accelerator=_BLACKWELL),
+        )
+        for field, value, kind in (
+            ("scales", "tensor", "mxfp8"),
+            ("gradients", "e5m2", "int8"),
+            ("fastAccumulation", "always", "mxfp8"),
+            ("parameterGradients", True, "nvfp4"),
+            ("head", True, "int8"),
+        )
+    ),
     ("trainer.attention: splash is a kernel", document(spec__trainer__attention="splash")),
     ("trainer.attention: tokamax has kernels", document(spec__trainer__attention="tokamax")),
     ("trainer.attention: splash and tokamax compute", document(spec__trainer__attention="splash", spec__accelerator=_TPU)),

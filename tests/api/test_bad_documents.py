@@ -169,6 +169,23 @@ def test_a_field_without_a_value_is_absent_as_for_the_api_server(field: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("kind", "accelerator", "choices"),
+    [
+        ("float8", "h100", {"scales": "tensor", "gradients": "e4m3", "fastAccumulation": "forward", "parameterGradients": False}),
+        ("int8", "h100", {"parameterGradients": True, "head": False}),
+        ("mxfp8", "b300", {"head": False}),
+        ("nvfp4", "nvidia", {"parameterGradients": False}),
+    ],
+)
+def test_choices_for_narrow_products_are_accepted_with_their_type(kind: str, accelerator: str, choices: dict[str, Any]) -> None:
+    precision = {"products": kind, "narrowProducts": choices}
+    spec = parse_run(document(spec__trainer__precision=precision, spec__accelerator={"type": accelerator, "topology": "1x8"})).spec
+    narrow = spec.trainer.precision.narrow
+    assert narrow is not None
+    assert spec.trainer.precision.narrow_products.document().items() >= choices.items()  # pyright: ignore[reportOptionalMemberAccess]
+
+
+@pytest.mark.parametrize(
     "precision", [{"moments": "bfloat16"}, {"parameters": "bfloat16"}, {"parameters": "bfloat16", "moments": "bfloat16"}]
 )
 def test_narrow_moments_are_accepted_if_they_decay_fast_enough(precision: dict[str, str]) -> None:

@@ -1,8 +1,8 @@
 """The losses of a small Llama with narrow types, beside those of float32: the same data, the same order, the same first parameters.
 
-Types of 8 bits are computed with the numbers that hardware with them would compute, so this shows what they cost in loss, not their speed.
+Narrow products are computed with the numbers that hardware with them would compute, so this shows what they cost in loss, not their speed.
 
-    python tests/bench/bench_precision.py [--steps 400] [--layers 4] [--hidden 128] [--length 128] [--batch 16] [--seeds 2]
+    python tests/bench/bench_precision.py [--steps 400] [--layers 4] [--hidden 128] [--length 128] [--batch 16] [--seeds 2] [--only WORD]
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from halcyon_api.training_run import TrainingRunSpec
 CASES: dict[str, dict[str, Any]] = {
     "float32": {},
     "bfloat16 compute": {"compute": "bfloat16"},
-    "float8 products": {"compute": "bfloat16", "products": "float8"},
-    "int8 products": {"compute": "bfloat16", "products": "int8"},
+    **{f"{kind} products": {"compute": "bfloat16", "products": kind} for kind in ("float8", "int8", "mxfp8", "nvfp4")},
+    "float8 products, by tensor": {"compute": "bfloat16", "products": "float8", "narrowProducts": {"scales": "tensor"}},
+    "int8 products, all three": {"compute": "bfloat16", "products": "int8", "narrowProducts": {"parameterGradients": True}},
     "bfloat16 parameters": {"compute": "bfloat16", "parameters": "bfloat16"},
     "bfloat16 parameters, stochastic": {"compute": "bfloat16", "parameters": "bfloat16", "rounding": "stochastic"},
     "bfloat16 moments": {"compute": "bfloat16", "moments": "bfloat16"},
 }
+_HARDWARE = {"float8": ("v7x", "1x1x1"), "int8": ("v5e", "1x1"), "mxfp8": ("b200", "1x8"), "nvfp4": ("b200", "1x8")}
+"""A type and topology that has the products."""
 _TAIL = 50
 """The last steps, whose mean loss is reported."""
 
@@ -43,10 +46,13 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", default="", help="cases with this word in their name, beside float32")
     options = parser.parse_args()
     text = _text(options.steps * options.batch * (options.length + 1))
     losses: dict[str, list[float]] = {}
     for case, precision in CASES.items():
+        if options.only not in case and case != "float32":
+            continue
         losses[case] = [_mean_loss(options, precision, seed, text) for seed in range(options.seeds)]
         excess = statistics.mean(mine - plain for mine, plain in zip(losses[case], losses["float32"], strict=True))
         print(f"{case:34}{statistics.mean(losses[case]):9.4f} nats a byte, {excess:+.4f}", flush=True)
@@ -60,11 +66,11 @@ def _text(size: int) -> np.ndarray:
 
 def _mean_loss(options: argparse.Namespace, precision: dict[str, Any], seed: int, text: np.ndarray) -> float:
     rows, length = options.batch, options.length
-    kind = {"float8": "v7x", "int8": "v5e"}.get(precision.get("products", ""), "cpu")
+    kind, topology = _HARDWARE.get(precision.get("products", ""), ("cpu", "1x1"))
     sizes = {"layers": options.layers, "hiddenSize": options.hidden, "intermediateSize": 3 * options.hidden, "heads": options.hidden // 32}
     spec = TrainingRunSpec.model_validate(
         {
-            "accelerator": {"type": kind, "topology": {"v7x": "1x1x1"}.get(kind, "1x1")},
+            "accelerator": {"type": kind, "topology": topology},
             "model": {"llama": sizes},
             "data": {"sources": [{"name": "python", "stdlib": {}}]},
             "optimizer": {"learningRate": 0.002, "schedule": {"cosine": {"warmupSteps": 40}}, "adamw": {}},

@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 
 from halcyon.context import Context, adapt_to_devices
 from halcyon.errors import TrainerExit
-from halcyon.machine.eight_bit import check_eight_bit
 from halcyon.machine.memory import check_device_memory
+from halcyon.machine.narrow_types import check_narrow
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.process_group import ProcessGroup, join, leave
 from halcyon.telemetry import RunReporter
@@ -40,7 +40,7 @@ class Session:
         """
         self._reporter.joined(processes=self.processes.process_count, devices=jax.device_count())
         context = adapt_to_devices(self._context, jax.device_count(), jax.default_backend())
-        check_eight_bit(context.run.spec.trainer.precision, jax.devices())
+        check_narrow(context.run.spec.trainer.precision, jax.devices())
         check_device_memory(context.run.spec, context.mesh)
         return context, build_mesh(context.mesh)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from halcyon_api.hardware.gpu import GPUS
-from halcyon_api.hardware.kinds import Accelerator, EightBit, Fabric, HostPath, Provisioning, Shape, Sidecar
+from halcyon_api.hardware.kinds import Accelerator, Fabric, HostPath, NarrowType, Provisioning, Shape, Sidecar
 from halcyon_api.hardware.tpu import TPUS
 
 __all__ = [
@@ -14,9 +14,9 @@ __all__ = [
     "PROVISIONING_SOURCE",
     "TABLE",
     "Accelerator",
-    "EightBit",
     "Fabric",
     "HostPath",
+    "NarrowType",
     "Provisioning",
     "Shape",
     "Sidecar",

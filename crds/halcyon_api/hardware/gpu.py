@@ -1,7 +1,7 @@
 """NVIDIA GPUs on GKE, and on any nodes that offer ``nvidia.com/gpu``.
 
 A topology is ``HOSTSxGPUS``; one process drives all GPUs of a host. Memory and peak performance are those of NVIDIA's data sheets (dense
-bfloat16, without sparsity), and so are the types with 8 bits: those with a higher peak.
+bfloat16, without sparsity), and so are the narrow types: those with a higher peak.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ GPUS = (
         resource=RESOURCE,
         max_devices_per_host=16,
         max_hosts=_MAX_HOSTS,
-        eight_bit=("float8", "int8"),  # the trainer asks the devices that it finds
+        narrow=("float8", "int8", "mxfp8", "nvfp4"),  # the trainer asks the devices that it finds
         memory_backed_shm=True,
         aliases=("gpu", "cuda", "a10g", "t4", "v100"),
     ),
@@ -63,7 +63,7 @@ GPUS = (
         machine_types={1: "g2-standard-12", 2: "g2-standard-24", 4: "g2-standard-48", 8: "g2-standard-96"},
         memory_bytes=24 * _GB,
         peak_flops_per_second=121e12,
-        eight_bit=("float8", "int8"),
+        narrow=("float8", "int8"),
         compute_capability=(8, 9),
         device_kinds=("NVIDIA L4",),
         aliases=("nvidia-l4", "g2-standard"),
@@ -76,7 +76,7 @@ GPUS = (
         machine="a2-highgpu-{chips}g",
         memory_bytes=40 * _GB,
         peak_flops_per_second=312e12,
-        eight_bit=("int8",),
+        narrow=("int8",),
         compute_capability=(8, 0),
         device_kinds=("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"),
         aliases=("nvidia-tesla-a100", "nvidia-a100-40gb", "a100-40gb", "a2-highgpu"),
@@ -89,7 +89,7 @@ GPUS = (
         machine="a2-ultragpu-{chips}g",
         memory_bytes=80 * _GB,
         peak_flops_per_second=312e12,
-        eight_bit=("int8",),
+        narrow=("int8",),
         compute_capability=(8, 0),
         device_kinds=("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"),
         aliases=("nvidia-a100-80gb", "a2-ultragpu"),
@@ -103,7 +103,7 @@ GPUS = (
         part_hosts_provisioning=("spot", "flexStart", "queued"),
         memory_bytes=80 * _GB,
         peak_flops_per_second=989e12,
-        eight_bit=("float8", "int8"),
+        narrow=("float8", "int8"),
         compute_capability=(9, 0),
         fabric=TCPX,
         device_kinds=("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe"),
@@ -117,7 +117,7 @@ GPUS = (
         machine="a3-megagpu-8g",
         memory_bytes=80 * _GB,
         peak_flops_per_second=989e12,
-        eight_bit=("float8", "int8"),
+        narrow=("float8", "int8"),
         compute_capability=(9, 0),
         fabric=TCPXO,
         aliases=("nvidia-h100-mega-80gb", "h100-mega-80gb", "a3-megagpu-8g"),
@@ -130,7 +130,7 @@ GPUS = (
         machine="a3-ultragpu-8g",
         memory_bytes=141 * _GB,
         peak_flops_per_second=989e12,
-        eight_bit=("float8", "int8"),
+        narrow=("float8", "int8"),
         compute_capability=(9, 0),
         fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a3u.txtpb"}),
         device_kinds=("NVIDIA H200",),
@@ -145,7 +145,7 @@ GPUS = (
         machine="a4-highgpu-8g",
         memory_bytes=180 * _GB,
         peak_flops_per_second=2250e12,
-        eight_bit=("float8", "int8"),
+        narrow=("float8", "int8", "mxfp8", "nvfp4"),
         compute_capability=(10, 0),
         fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a4.txtpb"}),
         device_kinds=("NVIDIA B200",),
@@ -160,7 +160,7 @@ GPUS = (
         max_hosts=_MAX_NVLINK_HOSTS,
         memory_bytes=186 * _GB,
         peak_flops_per_second=2500e12,
-        eight_bit=("float8", "int8"),
+        narrow=("float8", "int8", "mxfp8", "nvfp4"),
         compute_capability=(10, 0),
         provisioning=("onDemand", "spot", "reservation"),
         tolerated_taints=(("kubernetes.io/arch", "arm64"),),
@@ -179,7 +179,7 @@ GPUS = (
         max_hosts=_MAX_NVLINK_HOSTS,
         memory_bytes=279 * _GB,
         peak_flops_per_second=2500e12,
-        eight_bit=("float8",),
+        narrow=("float8", "mxfp8", "nvfp4"),
         compute_capability=(10, 3),
         provisioning=("onDemand", "reservation"),
         tolerated_taints=(("kubernetes.io/arch", "arm64"),),
@@ -201,7 +201,7 @@ GPUS = (
         max_hosts=_MAX_HOSTS,
         memory_bytes=288 * _GB,
         peak_flops_per_second=2250e12,
-        eight_bit=("float8",),
+        narrow=("float8", "mxfp8", "nvfp4"),
         compute_capability=(10, 3),
         memory_backed_shm=True,
         device_kinds=("NVIDIA B300 SXM6 AC",),

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Family = Literal["cpu", "tpu", "gpu"]
-EightBit = Literal["float8", "int8"]
-"""Types of the factors of a matrix product with 8 bits."""
+NarrowType = Literal["float8", "int8", "mxfp8", "nvfp4"]
+"""Types with 8 bits or less of the factors of a matrix product."""
 Provisioning = Literal["onDemand", "spot", "reservation", "flexStart", "queued"]
 
 GIB = 2**30
@@ -94,8 +94,8 @@ class Accelerator:
     """Memory of one JAX device; None: not known."""
     peak_flops_per_second: float | None = None
     """Dense bfloat16 operations of one JAX device; None: not known."""
-    eight_bit: tuple[EightBit, ...] = ()
-    """Types with 8 bits in which it multiplies matrices faster than in bfloat16."""
+    narrow: tuple[NarrowType, ...] = ()
+    """Types with 8 bits or less in which it multiplies matrices faster than in bfloat16."""
     compute_capability: tuple[int, int] | None = None
     """NVIDIA GPU: version of its instructions; None: not known."""
     devices_per_chip: int = 1

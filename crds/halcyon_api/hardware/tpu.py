@@ -1,7 +1,7 @@
 """TPU slices on GKE.
 
 Labels, machine types and topologies are those of the table of systems of xpk 1.13.1, Google's job launcher. Memory and peak performance of
-a chip, the types with 8 bits, and the number of JAX devices per chip are from Google's system architecture pages. Slices of one host with
+a chip, the narrow types, and the number of JAX devices per chip are from Google's system architecture pages. Slices of one host with
 eight chips (``ct5lp-hightpu-8t``, ``ct6e-standard-8t``) have the label of the two-host slice ``2x4`` and are not in the table: if a cluster
 has both, `scheduling.nodeSelector` must distinguish them.
 """
@@ -57,7 +57,7 @@ TPUS = (
         topologies=("1x1", *_FLAT),
         memory_bytes=16 * GIB,
         peak_flops_per_second=197e12,
-        eight_bit=("int8",),
+        narrow=("int8",),
         provisioning=_EVERY_KIND,
         device_kinds=("TPU v5 lite", "TPU v5e"),
         aliases=("tpu-v5-lite-podslice", "tpu-v5-lite-device", "v5litepod", "v5lite", "v5lp"),
@@ -72,7 +72,7 @@ TPUS = (
         rising_sides=True,
         memory_bytes=95 * GIB,
         peak_flops_per_second=459e12,
-        eight_bit=("int8",),
+        narrow=("int8",),
         provisioning=_EVERY_KIND,
         device_kinds=("TPU v5", "TPU v5p"),
         aliases=("tpu-v5p-slice",),
@@ -85,7 +85,7 @@ TPUS = (
         topologies=("1x1", *_FLAT),
         memory_bytes=32 * GIB,
         peak_flops_per_second=918e12,
-        eight_bit=("int8",),
+        narrow=("int8",),
         provisioning=_EVERY_KIND,
         device_kinds=("TPU v6 lite", "TPU v6e"),
         aliases=("tpu-v6e-slice", "trillium", "v6"),
@@ -101,7 +101,7 @@ TPUS = (
         devices_per_chip=2,
         memory_bytes=96 * GIB,
         peak_flops_per_second=2307e12 / 2,
-        eight_bit=("float8",),
+        narrow=("float8",),
         process_addresses=True,
         provisioning=("onDemand", "spot", "reservation"),
         device_kinds=("TPU7x",),

@@ -7,10 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from halcyon_api.base import ApiModel
-from halcyon_api.hardware import EightBit
+from halcyon_api.hardware import NarrowType
 from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
 from halcyon_api.spec.determinism import DETERMINISM_DESCRIPTION, Determinism
 from halcyon_api.spec.evaluation import EvaluationSpec
+from halcyon_api.spec.narrow_products import NarrowProducts, NarrowProductsSpec
 from halcyon_api.spec.remat import REMAT_DESCRIPTION, Remat
 from halcyon_api.spec.unroll import UNROLL_DESCRIPTION
 
@@ -53,14 +54,22 @@ class PrecisionSpec(ApiModel):
             "float32."
         ),
     )
-    products: EightBit | None = Field(
+    products: NarrowType | None = Field(
         default=None,
         description=(
-            "Type to which the factors of matrix products are rounded in the linear maps of blocks, except in products for gradients of "
-            "parameters. Experts, routers, attention and the output head stay in `compute`. It needs hardware that is faster in this type "
-            "(docs/hardware.md). Default: the type `compute`."
+            "Type to which the factors of matrix products are rounded: in the linear maps of blocks, the output head (float8, mxfp8) and "
+            "experts (float8, int8). nvfp4 is for the products of linear maps without their gradients. Tables, routers and attention stay "
+            "in `compute`. It needs hardware that is faster in this type (docs/hardware.md). Default: the type `compute`."
         ),
     )
+    narrow_products: NarrowProductsSpec | None = Field(
+        default=None, description="The finer choices for `products`. Default: that of each field."
+    )
+
+    @property
+    def narrow(self) -> NarrowProducts | None:
+        """The type of `products` with all its choices; None: all products have the type `compute`."""
+        return None if self.products is None else NarrowProducts.of(self.products, self.narrow_products)
 
 
 BatchSize = Annotated[int, Field(ge=1, le=16_777_216)]

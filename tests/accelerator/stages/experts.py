@@ -1,8 +1,9 @@
 """The experts of one layer of Qwen3-30B-A3B (128 experts of 2048 x 768, 8 for each token) on 32,768 tokens, by several products.
 
-``Halcyon`` is what the trainer takes on this device, and ``Halcyon blocks`` is its loop over blocks of rows; the others are
-`tests.accelerator.candidates`. The groups are uneven: the routes are drawn with weights that fall from the first expert to the last, and
-one expert gets no row. Errors are relative to the same products in float32.
+``Halcyon`` is what the trainer takes on this device, ``Halcyon float8`` the same with ``precision.products: float8``, where the device has
+it, and ``Halcyon blocks`` its loop over blocks of rows; the others are `tests.accelerator.candidates`. The groups are uneven: the routes
+are drawn with weights that fall from the first expert to the last, and one expert gets no row. Errors are relative to the same products
+in float32.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from halcyon.machine.narrow_types import has_narrow
 from halcyon.models.parts.grouped_product import grouped_outer, grouped_product
+from halcyon.models.parts.narrow_experts import expert_outer, expert_product
+from halcyon_api.spec.narrow_products import NarrowProducts
 from tests.accelerator import candidates
 from tests.accelerator.candidates import Product
 from tests.accelerator.measure import Options, brief, error_of, milliseconds
@@ -45,7 +49,12 @@ def with_gradients(product: Callable[..., jax.Array], outer: Callable[..., jax.A
 def products() -> dict[str, Product]:
     """The products to measure, the trainer's first. The loop over blocks is last, because it is slow."""
     blocks = [functools.partial(one, implementation="blocks") for one in (grouped_product, grouped_outer)]
-    return {"Halcyon": with_gradients(grouped_product, grouped_outer), **candidates.PRODUCTS, "Halcyon blocks": with_gradients(*blocks)}
+    found = {"Halcyon": with_gradients(grouped_product, grouped_outer)}
+    device = jax.devices()[0]
+    if has_narrow("float8", device.platform, device.device_kind, getattr(device, "compute_capability", "")):
+        float8 = [functools.partial(one, NarrowProducts.of("float8")) for one in (expert_product, expert_outer)]
+        found["Halcyon float8"] = with_gradients(*float8)
+    return {**found, **candidates.PRODUCTS, "Halcyon blocks": with_gradients(*blocks)}
 
 
 def layer(product: Product, rows: jax.Array, weights: tuple[jax.Array, ...], sizes: jax.Array) -> jax.Array:

@@ -10,36 +10,51 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any, get_args
 
 import jax
 import numpy as np
 
+from halcyon.errors import BadConfiguration
+from halcyon.machine.narrow_types import check_narrow
 from halcyon.training.fitting import USABLE, Choice, with_choice
 from halcyon.training.plan import step_bytes
+from halcyon_api.hardware import NarrowType
 from halcyon_api.spec.remat import AUTOMATIC_REMAT
-from tests.accelerator.measure import Options
+from halcyon_api.spec.trainer import PrecisionSpec
+from tests.accelerator.measure import Options, brief
 from tests.accelerator.rows import Row
 from tests.accelerator.training import LLAMA_1B, LLAMA_TINY, VOCABULARY, Training, spec_of
 
+NARROW: dict[str, dict[str, Any]] = {
+    "fast": {"fastAccumulation": "always"},
+    "tensor": {"scales": "tensor"},
+    "wide": {"parameterGradients": False, "head": False},
+}
+"""Words of a case with ``precision.products``, and their ``precision.narrowProducts``."""
 CALLS = {"cuDNN": r"__cudnn\$\w+", "cuBLAS": r"__cublas\$[\w$]+", "Triton": r"__gpu\$xla\.gpu\.triton\w*"}
 STEPS = 20
 
 
 def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
-    """One row: ``LENGTH-apart``, ``LENGTH-across``, ``float8``, ``remat`` for the policy that ``remat: auto`` takes. With the
-    word ``blockwise`` attention is computed so, instead of as ``auto`` does."""
+    """One row: ``LENGTH-apart``, ``LENGTH-across``, ``remat`` for the policy that ``remat: auto`` takes, or a type of narrow products, with
+    words of `NARROW`. With the word ``blockwise`` attention is computed so, instead of as ``auto`` does."""
     given = {"apart": True, "across": False}
     length = int(case[0]) if case[0].isdigit() else 8192
     batch, length = options.pick((32_768 // length, length), (2, 64))
     model, vocabulary = options.pick(({"llama": LLAMA_1B}, VOCABULARY), ({"llama": LLAMA_TINY}, 512))
-    products = "float8" if "float8" in case and jax.default_backend() == "gpu" else None
-    if "float8" in case and products is None:
-        yield {"case": "float8", "note": "this device has no products of 8 bits in floating point"}
-        return
+    products = next((word for word in case if word in get_args(NarrowType)), None)
+    narrow = {name: value for word in case for name, value in NARROW.get(word, {}).items()}
+    if products is not None:
+        try:
+            check_narrow(PrecisionSpec(products=products), jax.devices()[:1])
+        except BadConfiguration as error:
+            yield {"case": " ".join(case), "left out": brief(error)}
+            return
     apart = next((given[word] for word in case if word in given), True)
     attention = "blockwise" if "blockwise" in case else "auto"
     remat = "none" if "remat" in case else "attention"
-    spec = spec_of(model, batch=batch, length=length, apart=apart, products=products, remat=remat, attention=attention)
+    spec = spec_of(model, batch=batch, length=length, apart=apart, products=products, narrow=narrow, remat=remat, attention=attention)
     training = _fitting(spec, vocabulary) if "remat" in case else Training(spec, vocabulary)
     state = training.initial()
     state, seconds, losses = training.run(state, 2)
@@ -54,7 +69,7 @@ def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
     yield {
         "length": length,
         "documents": "apart" if apart else "across",
-        "products": products or "bfloat16",
+        "products": " ".join([products or "bfloat16", *(word for word in case if word in NARROW)]),
         "remat": training.spec.trainer.remat,
         "attention": ", ".join(training.program.attention_choices),
         "compile s": training.compile_seconds,

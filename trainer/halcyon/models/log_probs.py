@@ -24,7 +24,7 @@ from halcyon.models.axes import POSITION
 from halcyon.models.elementwise import with_array
 from halcyon.models.logit_memory import block_count, most_logit_bytes
 from halcyon.models.partition import Result, Shard, by_device, parts_of
-from halcyon.models.parts.linear import contract
+from halcyon.models.parts.linear import product
 from halcyon.models.position_blocks import cut, joined
 from halcyon.models.softmax import Softmax
 
@@ -258,7 +258,7 @@ class _Block(NamedTuple):
 def _block(shard: Shard, features: NamedArray, targets: NamedArray, head: NamedArray, softmax: Softmax) -> _Block:
     vocab, cap = softmax.vocab, softmax.soft_cap
     part, first = shard.part(vocab)
-    logits, slope = contract(features, head, softmax.embed, into=jnp.float32), None
+    logits, slope = product(softmax.products, "forward", features, head, (softmax.embed,), into=jnp.float32), None
     if cap is not None:
         share = hax.tanh(logits / cap)
         logits, slope = cap * share, 1.0 - share * share
@@ -290,9 +290,9 @@ def _by_factors(
 ) -> tuple[NamedArray, NamedArray]:
     """Gradients with respect to features and head, from that with respect to the logits; the head's is a float32 sum."""
     by_logits = by_logits.astype(features.dtype)
-    by_features = contract(by_logits, head, softmax.vocab.name, order=features.axes)
+    by_features = product(softmax.products, "inputs", by_logits, head, (order[0],), order=features.axes)
     outer = tuple(axis for axis in features.axes if axis.name != softmax.embed.name)
-    return by_features, contract(features, by_logits, outer, into=jnp.float32, order=order)
+    return by_features, product(softmax.products, "parameters", features, by_logits, outer, into=jnp.float32, order=order)
 
 
 def _completed(

@@ -17,6 +17,7 @@ from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters
 from halcyon.models.partition import divided
 from halcyon.models.parts.linear import contract
 from halcyon.models.softmax import Softmax
+from halcyon_api.spec.narrow_products import NarrowProducts
 
 
 class Inputs(NamedTuple):
@@ -64,6 +65,9 @@ class CausalLM(eqx.Module):
     tokens: int | None = eqx.field(static=True, default=None, kw_only=True)
     """Tokens of the vocabulary without its padding; `halcyon.models.build_model` sets it. None: the vocabulary has no padding."""
 
+    products: NarrowProducts | None = eqx.field(static=True, default=None, kw_only=True)
+    """Types of the factors of the head's products in a loss; `halcyon.models.narrow.with_products` sets it. None: the compute type."""
+
     @abstractmethod
     def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
         """The features of every position.
@@ -94,7 +98,7 @@ class CausalLM(eqx.Module):
     @property
     def softmax(self) -> Softmax:
         """What turns the products of features and head into probabilities, for the functions of `halcyon.models.log_probs`."""
-        return Softmax(self.embed, self.vocab, self.logit_cap, self.tokens)
+        return Softmax(self.embed, self.vocab, self.logit_cap, self.tokens, self.products)
 
     def logits(self, features: NamedArray) -> NamedArray:
         """Logits of the next token at every position: (..., position, vocab), float32; minus infinity for the padding of the vocabulary.

@@ -19,6 +19,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import VOCAB, is_named
 from halcyon.models.elementwise import elementwise, with_array
+from halcyon_api.spec.narrow_products import NarrowProducts
 
 Model = TypeVar("Model")
 Tree = TypeVar("Tree")
@@ -35,6 +36,8 @@ class Softmax(NamedTuple):
     """Smooth limit of the logits: ``cap * tanh(logit / cap)`` (Gemma Team 2024). None: no limit."""
     tokens: int | None = None
     """Tokens of the vocabulary without its padding. None: it has none, and the mask costs nothing."""
+    products: NarrowProducts | None = None
+    """Types of the factors of the products of features and head, in a loss. None: that of the features."""
 
     def logits(self, products: NamedArray) -> NamedArray:
         """The logits (..., vocab) of products (..., vocab): limited, and minus infinity for the padding."""

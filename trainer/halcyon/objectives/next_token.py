@@ -17,10 +17,10 @@ from halcyon.models import CausalLM, Inputs
 from halcyon.models.adapters import with_dropout
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import cross_entropy
-from halcyon.models.parts.linear import with_products
+from halcyon.models.narrow import with_products
 from halcyon.models.sampled_tokens import sampled_tokens
 from halcyon.objectives.objective import ROW_SEEDS, Batch, Sums, with_routers
-from halcyon_api.hardware import EightBit
+from halcyon_api.spec.narrow_products import NarrowProducts
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class NextToken:
         segments: Whether attention stays within the documents of a sequence.
         compute_dtype: Type of activations and matrix products. The loss itself is float32.
         z_loss: Factor of the z-loss, the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, section 5); 0: none.
-        products: Type of the factors in the products of linear maps. None: `compute_dtype`.
+        products: Types of the factors of matrix products. None: `compute_dtype`.
         weights: The array of a batch with the weights of the targets: that of each token, or its share in its conversation.
     """
 
     segments: bool
     compute_dtype: jnp.dtype
     z_loss: float = 0.0
-    products: EightBit | None = None
+    products: NarrowProducts | None = None
     weights: Literal["weights", "conversation_weights"] = "weights"
 
     @property

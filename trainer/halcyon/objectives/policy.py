@@ -24,10 +24,10 @@ from halcyon.models.adapters import has_adapter, with_dropout, without_adapter
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_log_probs
 from halcyon.models.model import Outputs
-from halcyon.models.parts.linear import with_products
+from halcyon.models.narrow import with_products
 from halcyon.objectives.objective import ROW_SEEDS, Batch, Sums, with_routers
 from halcyon.objectives.policy_losses import token_losses, token_weights, total_weight
-from halcyon_api.hardware import EightBit
+from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import PolicySpec
 
 SAMPLED_LOG_PROBS = "sampled_log_probs"
@@ -41,12 +41,12 @@ class Policy:
     Attributes:
         spec: ``spec.objective.policy`` of the run.
         compute_dtype: Type of activations and matrix products. The loss itself is float32.
-        products: Type of the factors in the products of linear maps. None: `compute_dtype`.
+        products: Types of the factors of matrix products. None: `compute_dtype`.
     """
 
     spec: PolicySpec
     compute_dtype: jnp.dtype
-    products: EightBit | None = None
+    products: NarrowProducts | None = None
 
     per_token = False
 
@@ -84,7 +84,8 @@ class Policy:
     def _log_probs(self, model: CausalLM, batch: Batch) -> tuple[jax.Array, Outputs]:
         axes = (Axis(BATCH, batch["tokens"].shape[0]), Axis(POSITION, batch["tokens"].shape[1]))
         tokens, targets, weights = (hax.named(batch[name], axes) for name in ("tokens", "targets", "weights"))
-        outputs = with_products(model, self.products)(Inputs(tokens, weights=weights), compute_dtype=self.compute_dtype)
+        model = with_products(model, self.products)
+        outputs = model(Inputs(tokens, weights=weights), compute_dtype=self.compute_dtype)
         features, softmax = outputs.features, model.softmax
         temperature = self.spec.temperature
         if temperature != 1:  # cap tanh(x / cap) / t = (cap / t) tanh((x / t) / (cap / t))

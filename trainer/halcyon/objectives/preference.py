@@ -24,10 +24,10 @@ from halcyon.models.adapters import has_adapter, with_dropout, without_adapter
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_log_probs
 from halcyon.models.model import Outputs
-from halcyon.models.parts.linear import with_products
+from halcyon.models.narrow import with_products
 from halcyon.objectives.objective import ROW_SEEDS, Batch, Sums, with_routers
 from halcyon.objectives.preference_losses import Answers, pair_losses
-from halcyon_api.hardware import EightBit
+from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import PreferenceSpec
 
 _ANSWER = "answer"
@@ -40,12 +40,12 @@ class Preference:
     Attributes:
         spec: ``spec.objective.preference`` of the run.
         compute_dtype: Type of activations and matrix products. The loss itself is float32.
-        products: Type of the factors in the products of linear maps. None: `compute_dtype`.
+        products: Types of the factors of matrix products. None: `compute_dtype`.
     """
 
     spec: PreferenceSpec
     compute_dtype: jnp.dtype
-    products: EightBit | None = None
+    products: NarrowProducts | None = None
 
     per_token = False
 

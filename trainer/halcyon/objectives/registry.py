@@ -18,14 +18,14 @@ def build_objective(spec: TrainingRunSpec) -> Objective:
     segments, compute = not spec.data.attend_across_documents, jnp.dtype(precision.compute)
     match spec.objective.value:
         case NextTokenSpec(z_loss=z_loss):
-            return NextToken(segments=segments, compute_dtype=compute, z_loss=z_loss, products=precision.products)
+            return NextToken(segments=segments, compute_dtype=compute, z_loss=z_loss, products=precision.narrow)
         case FinetuneSpec(weighting="conversation"):
-            return NextToken(segments=segments, compute_dtype=compute, products=precision.products, weights="conversation_weights")
+            return NextToken(segments=segments, compute_dtype=compute, products=precision.narrow, weights="conversation_weights")
         case FinetuneSpec():
-            return NextToken(segments=segments, compute_dtype=compute, products=precision.products)
+            return NextToken(segments=segments, compute_dtype=compute, products=precision.narrow)
         case PreferenceSpec() as preference:
-            return Preference(preference, compute, precision.products)
+            return Preference(preference, compute, precision.narrow)
         case PolicySpec() as policy:
-            return Policy(policy, compute, precision.products)
+            return Policy(policy, compute, precision.narrow)
         case other:
             raise TypeError(f"no objective for a spec of type {type(other).__name__}")

@@ -77,6 +77,7 @@ gpu_device_info {{
   block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
   memory_bandwidth: {self.memory_bandwidth} l2_cache_size: {self.l2_bytes} device_memory_size: {self.memory_bytes}
   cuda_compute_capability {{ major: {major} minor: {minor} {accelerated} }}
+  dnn_version: "{_CUDNN[0]}.{_CUDNN[1]}.0"
 }}
 platform_name: "CUDA"
 dnn_version_info {{ major: {_CUDNN[0]} minor: {_CUDNN[1]} }}

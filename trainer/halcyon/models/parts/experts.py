@@ -21,11 +21,13 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models.elementwise import recomputed, with_array
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Shard
-from halcyon.models.parts.grouped_product import group_of_rows, grouped_outer, grouped_product, grouped_sum
+from halcyon.models.parts.grouped_product import group_of_rows, grouped_sum
 from halcyon.models.parts.linear import normal
 from halcyon.models.parts.low_rank import LowRank
 from halcyon.models.parts.mlp import activate
+from halcyon.models.parts.narrow_experts import expert_outer, expert_product
 from halcyon_api.spec.families.section import Activation
+from halcyon_api.spec.narrow_products import NarrowProducts
 
 Gate = Callable[[jax.Array, jax.Array], jax.Array]
 """Combines the outputs of the maps ``gate`` and ``up``, elementwise."""
@@ -55,6 +57,8 @@ class Experts(eqx.Module):
     gate_bias: NamedArray | None = parameter(Role.BIAS)
     up_bias: NamedArray | None = parameter(Role.BIAS)
     down_bias: NamedArray | None = parameter(Role.BIAS)
+    products: NarrowProducts | None = eqx.field(static=True, default=None)
+    """Types of the factors; see `halcyon.models.parts.narrow_experts`. None: that of the activations."""
     gate_adapter: LowRank | None = None
     up_adapter: LowRank | None = None
     down_adapter: LowRank | None = None
@@ -106,44 +110,46 @@ class Experts(eqx.Module):
             sizes: int32 [expert]: the number of rows of each of the device's experts.
         """
         gate, up = (
-            _biased(shard, _adapted(shard, rows, weight, adapter, sizes), bias, sizes)
+            _biased(shard, _adapted(shard, self.products, rows, weight, adapter, sizes), bias, sizes)
             for weight, adapter, bias in ((self.gate, self.gate_adapter, self.gate_bias), (self.up, self.up_adapter, self.up_bias))
         )
-        out: Any = _adapted(shard, recomputed(self.combine)(gate, up), self.down, self.down_adapter, sizes)
+        out: Any = _adapted(shard, self.products, recomputed(self.combine)(gate, up), self.down, self.down_adapter, sizes)
         if self.down_bias is None:
             return out
         is_first = shard.part(self.mlp)[1] == 0  # only one part of the features adds the bias of the sum
         return _biased(shard, out, self.down_bias * jnp.asarray(is_first, self.down_bias.dtype), sizes)
 
 
-def _adapted(shard: Shard, rows: jax.Array, weight: NamedArray, adapter: LowRank | None, sizes: jax.Array) -> Any:
+def _adapted(
+    shard: Shard, products: NarrowProducts | None, rows: jax.Array, weight: NamedArray, adapter: LowRank | None, sizes: jax.Array
+) -> Any:
     """Each row times the matrix of its expert, with the expert's adapter."""
-    out: Any = _product(shard, rows, weight, sizes)
+    out: Any = _product(shard, products, rows, weight, sizes)
     if adapter is None:
         return out
-    low: Any = _product(shard, rows, adapter.down, sizes)
-    added: Any = _product(shard, low, adapter.up, sizes)
+    low: Any = _product(shard, None, rows, adapter.down, sizes)
+    added: Any = _product(shard, None, low, adapter.up, sizes)
     return (out.astype(jnp.float32) + adapter.scale * added.astype(jnp.float32)).astype(out.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _product(shard: Shard, rows: jax.Array, weight: NamedArray, sizes: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _product(shard: Shard, products: NarrowProducts | None, rows: jax.Array, weight: NamedArray, sizes: jax.Array) -> jax.Array:
     """Each row times the matrix of its expert. `weight` is as stored: (experts, inputs, outputs)."""
-    return grouped_product(rows, _whole(shard, weight, rows.dtype), sizes)
+    return expert_product(products, rows, _whole(shard, weight, rows.dtype), sizes)
 
 
 def _product_forward(
-    shard: Shard, rows: jax.Array, weight: NamedArray, sizes: jax.Array
+    shard: Shard, products: NarrowProducts | None, rows: jax.Array, weight: NamedArray, sizes: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, NamedArray, jax.Array]]:
-    return _product(shard, rows, weight, sizes), (rows, weight, sizes)
+    return _product(shard, products, rows, weight, sizes), (rows, weight, sizes)
 
 
 def _product_backward(
-    shard: Shard, arguments: tuple[jax.Array, NamedArray, jax.Array], cotangent: jax.Array
+    shard: Shard, products: NarrowProducts | None, arguments: tuple[jax.Array, NamedArray, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, NamedArray, None]:
     rows, weight, sizes = arguments
-    by_rows = grouped_product(cotangent, _whole(shard, weight, rows.dtype), sizes, transposed=True)
-    by_weight = shard.scattered(with_array(weight, grouped_outer(rows, cotangent, sizes)))
+    by_rows = expert_product(products, cotangent, _whole(shard, weight, rows.dtype), sizes, transposed=True)
+    by_weight = shard.scattered(with_array(weight, expert_outer(products, rows, cotangent, sizes)))
     return by_rows, by_weight.astype(weight.dtype), None
 
 

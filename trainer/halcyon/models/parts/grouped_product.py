@@ -90,7 +90,9 @@ def grouped_outer(rows: jax.Array, others: jax.Array, sizes: jax.Array, *, imple
             from halcyon.models.parts import grouped_kernel
 
             tile = grouped_kernel.tile_of("outer", _capability(target), len(rows) // len(sizes))
-            return grouped_kernel.outer_products(rows, others, sizes, tile=tile, interpret=target.platform != "gpu")
+            into = jnp.int32 if rows.dtype == jnp.int8 else jnp.float32
+            found = grouped_kernel.outer_products(rows, others, sizes, into=into, tile=tile, interpret=target.platform != "gpu")
+            return found.astype(jnp.float32)
         case "ragged":
             return _ragged(rows, others, sizes, _OUTER, jnp.float32).astype(jnp.float32)
         case "blocks":

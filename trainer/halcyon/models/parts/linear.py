@@ -5,9 +5,7 @@ that a sharded weight is gathered over the network in the compute type. Norms al
 over the batch and its positions, so they are float32 from the first product or look-up on, over the network too: in a narrow type, a sum
 of thousands of terms no longer changes once a term is less than half of its last digit.
 
-With `with_products` the linear maps of a model round the factors of two of their three products to 8 bits: of the product itself, and of
-the one for the gradient of its input. The product for the gradient of the weight keeps the compute type, because a sum over the batch would
-need scales that depend on the whole batch.
+With `halcyon.models.narrow.with_products` the linear maps of a model round the factors of their products to 8 bits or less.
 
 The layers of ``haliax.nn`` are not used, for three reasons: its norms compute in the type of their input, its initialisation is fixed to
 fan-in scaling, and its linear layer has a function as a leaf of the tree, which ``jax.jit`` and checkpoints reject.
@@ -15,10 +13,9 @@ fan-in scaling, and its linear layer has a function as a leaf of the tree, which
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import haliax as hax
@@ -32,13 +29,12 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models.elementwise import elementwise
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
-from halcyon.models.parts.products import narrow_product
-from halcyon_api.hardware import EightBit
+from halcyon.models.parts.products import Role as ProductRole
+from halcyon.models.parts.products import is_narrow, narrow_dot
+from halcyon_api.spec.narrow_products import NarrowProducts
 
 if TYPE_CHECKING:
     from halcyon.models.parts.low_rank import LowRank
-
-Model = TypeVar("Model", bound=eqx.Module)
 
 
 def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.dtype) -> NamedArray:
@@ -75,41 +71,49 @@ def contract(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def apply_weight(x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...], products: EightBit | None = None) -> NamedArray:
+def apply_weight(x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...], products: NarrowProducts | None = None) -> NamedArray:
     """``x . weight`` summed over `inputs`, in the type of `x`. The gradient with respect to `weight` is a float32 sum.
 
     Args:
         x: Activations.
         weight: A parameter.
         inputs: The axes to sum over.
-        products: Type of the factors, also in the product for the gradient with respect to `x`. None: that of `x`.
+        products: Type of the factors, also in the products for the gradients. None: that of `x`.
     """
-    return _product(x, weight, inputs, products)
+    return product(products, "forward", x, weight, inputs)
 
 
-def _product(
-    x: NamedArray, weight: NamedArray, over: tuple[Axis, ...], products: EightBit | None, order: tuple[Axis, ...] | None = None
+def product(
+    products: NarrowProducts | None,
+    role: ProductRole,
+    x: NamedArray,
+    y: NamedArray,
+    over: tuple[Axis, ...],
+    *,
+    into: DTypeLike | None = None,
+    order: tuple[Axis, ...] | None = None,
 ) -> NamedArray:
-    if products is None:
-        return contract(x, weight, over, order=order)
-    weight = weight.astype(x.dtype)
-    return hax.dot(x, weight, axis=over, preferred_element_type=x.dtype, out_axes=order, dot_general=narrow_product(products))
+    """`contract`, with narrow factors where `products` has them for this role; see `halcyon.models.parts.products`."""
+    if products is None or not is_narrow(products, role):
+        return contract(x, y, over, into=into, order=order)
+    return narrow_dot(products, role, x, y.astype(x.dtype), over, into=x.dtype if into is None else into, order=order)
 
 
 def _apply_weight_forward(
-    x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...], products: EightBit | None
+    x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...], products: NarrowProducts | None
 ) -> tuple[NamedArray, tuple[NamedArray, NamedArray]]:
-    return _product(x, weight, inputs, products), (x, weight)
+    return product(products, "forward", x, weight, inputs), (x, weight)
 
 
 def _apply_weight_backward(
-    inputs: tuple[Axis, ...], products: EightBit | None, arguments: tuple[NamedArray, NamedArray], cotangent: NamedArray
+    inputs: tuple[Axis, ...], products: NarrowProducts | None, arguments: tuple[NamedArray, NamedArray], cotangent: NamedArray
 ) -> tuple[NamedArray, NamedArray]:
     x, weight = arguments
     outputs = tuple(axis for axis in weight.axes if axis not in inputs)
     summed = tuple(axis for axis in x.axes if axis not in inputs)
-    by_weight = contract(x, cotangent, summed, into=jnp.float32, order=weight.axes)
-    return divided(_product(cotangent, weight, outputs, products, x.axes)), by_weight.astype(weight.dtype)
+    by_weight = product(products, "parameters", x, cotangent, summed, into=jnp.float32, order=weight.axes)
+    by_x = product(products, "inputs", cotangent, weight, outputs, order=x.axes)
+    return divided(by_x), by_weight.astype(weight.dtype)
 
 
 apply_weight.defvjp(_apply_weight_forward, _apply_weight_backward)
@@ -136,7 +140,7 @@ class Linear(eqx.Module):
     role: Role = eqx.field(static=True)
     weight: NamedArray = parameter("role", inputs="inputs")
     bias: NamedArray | None = parameter(Role.BIAS)
-    products: EightBit | None = eqx.field(static=True, default=None)
+    products: NarrowProducts | None = eqx.field(static=True, default=None)
     adapter: LowRank | None = None
 
     @staticmethod
@@ -163,19 +167,3 @@ class Linear(eqx.Module):
         if self.bias is not None:
             y = add_wide(y, self.bias)
         return divided(y)
-
-
-def with_products(model: Model, products: EightBit | None) -> Model:
-    """`model` with this type of factors in all linear maps between features. Heads, tables, routers and experts stay as they are.
-
-    Args:
-        model: A model, or the arrays in its place.
-        products: See `apply_weight`.
-    """
-    if products is None:
-        return model
-
-    def changed(node: Any) -> Any:
-        return dataclasses.replace(node, products=products) if isinstance(node, Linear) and node.role is Role.MATRIX else node
-
-    return jax.tree.map(changed, model, is_leaf=lambda node: isinstance(node, Linear))

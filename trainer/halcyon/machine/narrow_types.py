@@ -1,4 +1,4 @@
-"""Whether the devices of a run multiply matrices of 8 bits.
+"""Whether the devices of a run multiply matrices of 8 bits and less.
 
 A document names an accelerator, but on the user's own machine, and for GPUs that are not in the hardware table, only the devices themselves
 tell. Hardware without such products would compute them in a wider type: slower than without ``spec.trainer.precision.products``, and less
@@ -10,19 +10,21 @@ from __future__ import annotations
 from typing import Any
 
 from halcyon.errors import BadConfiguration
-from halcyon_api.hardware import EightBit
+from halcyon_api.hardware import NarrowType
 from halcyon_api.spec.trainer import PrecisionSpec
 
-_TPUS: dict[EightBit, tuple[str, ...]] = {
+_TPUS: dict[NarrowType, tuple[str, ...]] = {
     "int8": ("TPU v5 lite", "TPU v5e", "TPU v5", "TPU v5p", "TPU v6 lite", "TPU v6e"),
     "float8": ("TPU7x",),
 }
 """Kinds of TPUs, by the names that JAX has for them."""
+_BLOCK_SCALED: tuple[NarrowType, ...] = ("mxfp8", "nvfp4")
+"""Types with a scale for each block of values, which GPUs of compute capability 10 multiply."""
 _WITHOUT_INT8 = ("10.3",)
 """Compute capabilities of newer GPUs that are slower in int8 than in bfloat16."""
 
 
-def has_eight_bit(kind: EightBit, platform: str, device_kind: str, compute_capability: str = "") -> bool:
+def has_narrow(kind: NarrowType, platform: str, device_kind: str, compute_capability: str = "") -> bool:
     """Whether a device is faster in this type than in bfloat16.
 
     Args:
@@ -32,15 +34,17 @@ def has_eight_bit(kind: EightBit, platform: str, device_kind: str, compute_capab
         compute_capability: Of an NVIDIA GPU, such as ``9.0``.
     """
     if platform == "tpu":
-        return device_kind in _TPUS[kind]
+        return device_kind in _TPUS.get(kind, ())
     try:
         major, minor = (int(part) for part in compute_capability.split("."))
     except ValueError:
         return False
+    if kind in _BLOCK_SCALED:
+        return major == 10
     return (major, minor) >= (8, 9) if kind == "float8" else (major, minor) >= (8, 0) and compute_capability not in _WITHOUT_INT8
 
 
-def check_eight_bit(precision: PrecisionSpec, devices: list[Any]) -> None:
+def check_narrow(precision: PrecisionSpec, devices: list[Any]) -> None:
     """Reject ``spec.trainer.precision.products`` that the devices do not have.
 
     Args:
@@ -52,7 +56,7 @@ def check_eight_bit(precision: PrecisionSpec, devices: list[Any]) -> None:
     """
     kind = precision.products
     for device in devices:
-        if kind is not None and not has_eight_bit(kind, device.platform, device.device_kind, getattr(device, "compute_capability", "")):
+        if kind is not None and not has_narrow(kind, device.platform, device.device_kind, getattr(device, "compute_capability", "")):
             raise BadConfiguration(
                 f"spec.trainer.precision.products: {kind} needs a device that is faster in it, and JAX sees {device.device_kind}; leave "
                 "products out, or take such a device (docs/hardware.md)"

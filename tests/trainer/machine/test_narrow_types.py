@@ -1,4 +1,4 @@
-"""Products of 8 bits are rejected on devices that are not faster in them."""
+"""Products of 8 bits and less are rejected on devices that are not faster in them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.machine.eight_bit import check_eight_bit
-from halcyon_api.hardware import EightBit
+from halcyon.machine.narrow_types import check_narrow
+from halcyon_api.hardware import NarrowType
 from halcyon_api.spec.trainer import PrecisionSpec
 
 
@@ -43,19 +43,25 @@ CPU = SimpleNamespace(platform="cpu", device_kind="cpu")
         ("float8", tpu("TPU v6 lite"), False),
         ("float8", CPU, False),
         ("int8", CPU, False),
+        ("mxfp8", gpu("10.0"), True),
+        ("nvfp4", gpu("10.3"), True),
+        ("mxfp8", gpu("9.0"), False),
+        ("nvfp4", gpu("12.0"), False),
+        ("mxfp8", tpu("TPU7x"), False),
+        ("nvfp4", CPU, False),
         (None, CPU, True),
     ],
 )
-def test_only_devices_that_are_faster_are_accepted(products: EightBit | None, device: Any, accepted: bool) -> None:
+def test_only_devices_that_are_faster_are_accepted(products: NarrowType | None, device: Any, accepted: bool) -> None:
     precision = PrecisionSpec(products=products)
     if accepted:
-        check_eight_bit(precision, [device])
+        check_narrow(precision, [device])
         return
     with pytest.raises(BadConfiguration) as refused:
-        check_eight_bit(precision, [device])
+        check_narrow(precision, [device])
     assert str(refused.value).startswith(f"spec.trainer.precision.products: {products} needs a device that is faster in it, and JAX sees ")
 
 
 def test_every_device_counts() -> None:
     with pytest.raises(BadConfiguration):
-        check_eight_bit(PrecisionSpec(products="float8"), [gpu("9.0"), gpu("8.0")])
+        check_narrow(PrecisionSpec(products="float8"), [gpu("9.0"), gpu("8.0")])
