@@ -136,7 +136,7 @@ def test_all_stages_run_in_tiny_sizes(tmp_path: Path) -> None:
     assert (bits["equal losses"], bits["same parameters"]) == (bits["steps"], True)
     (resumed,) = (row for row in rows if row["stage"] == "resume")
     assert (resumed["exit code"], resumed["steps"], resumed["equal losses"]) == (-9, 20, 20)
-    assert markdown(rows).count("**llama-8192-apart**") == 1
+    assert markdown(rows).count("**llama-8192**") == 1
 
 
 JAX = "0.11.2"

@@ -13,8 +13,7 @@ from halcyon.models.flops import flops_per_token
 from halcyon.parallel.mesh import build_mesh
 from halcyon.training.program import Program, build_program, padded_vocabulary
 from halcyon.training.state import TrainState, initial_state
-from halcyon_api.spec.attention import AttentionName
-from halcyon_api.spec.determinism import Determinism
+from halcyon_api.overrides import parse_override, with_overrides
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 from tests.accelerator.measure import hardware_type, peak_flops
@@ -27,47 +26,31 @@ DOCUMENT = 1000
 
 
 def spec_of(
-    model: Mapping[str, Any],
-    *,
-    batch: int,
-    length: int,
-    remat: str = "attention",
-    apart: bool = True,
-    products: str | None = None,
-    narrow: Mapping[str, Any] | None = None,
-    optimizer: Mapping[str, Any] | None = None,
-    determinism: Determinism = "bitwise",
-    attention: AttentionName = "auto",
+    model: Mapping[str, Any], *settings: str, batch: int, length: int, optimizer: Mapping[str, Any] | None = None
 ) -> TrainingRunSpec:
-    """The spec of a run in bfloat16 with AdamW.
+    """The spec of a run in bfloat16 with ``remat: attention``, documents apart and AdamW.
 
     Args:
         model: ``spec.model``.
+        settings: Other values of fields, as ``halcyon train --set`` takes them, without ``spec.``: ``trainer.remat=none``.
         batch: Sequences of a step.
         length: Positions of a sequence.
-        remat: ``trainer.remat``.
-        apart: Whether attention stays within documents.
-        products: ``precision.products``.
-        narrow: ``precision.narrowProducts``.
         optimizer: ``spec.optimizer``. None: AdamW.
-        determinism: ``trainer.determinism``.
-        attention: ``trainer.attention``.
     """
     kind = hardware_type() or ("nvidia" if jax.default_backend() == "gpu" else "cpu")
-    precision = {"compute": "bfloat16", **({"products": products} if products else {}), **({"narrowProducts": narrow} if narrow else {})}
-    return TrainingRunSpec.model_validate(
-        {
-            "accelerator": {"type": kind, "topology": "1x8" if kind not in ("cpu", "nvidia") else "1x1"},
-            "model": dict(model),
-            "data": {"sources": [{"name": "random", "stdlib": {}}], "attendAcrossDocuments": not apart},
-            "optimizer": dict(optimizer or {"learningRate": 0.0003, "weightDecay": 0.1, "adamw": {}}),
-            "trainer": {
-                "steps": 1000, "batchSize": batch, "sequenceLength": length, "microbatches": 1, "remat": remat, "precision": precision,
-                "determinism": determinism, "attention": attention,
-            },
-            "checkpoint": {"root": "file:///unused"},
-        }
-    )  # fmt: skip
+    spec = {
+        "accelerator": {"type": kind, "topology": "1x8" if kind not in ("cpu", "nvidia") else "1x1"},
+        "model": dict(model),
+        "data": {"sources": [{"name": "random", "stdlib": {}}]},
+        "optimizer": dict(optimizer or {"learningRate": 0.0003, "weightDecay": 0.1, "adamw": {}}),
+        "trainer": {
+            "steps": 1000, "batchSize": batch, "sequenceLength": length, "microbatches": 1, "remat": "attention",
+            "precision": {"compute": "bfloat16"},
+        },
+        "checkpoint": {"root": "file:///unused"},
+    }  # fmt: skip
+    changes = [parse_override(f"spec.{setting}") for setting in settings]
+    return TrainingRunSpec.model_validate(with_overrides({"spec": spec}, changes)["spec"])
 
 
 class Training:

@@ -23,7 +23,8 @@ def rows(options: Options) -> Iterator[Row]:
         found = dial(Choices(depth, length, vocabulary, window_pattern=pattern, batch_tokens=batch * length, steps=1000))
         settings = document(found)["spec"]
         settings["optimizer"].pop("otherSchedules", None) if options.dry else None
-        spec = spec_of(settings["model"], batch=batch, length=length, apart=False, remat="none", optimizer=settings["optimizer"])
+        changes = ("data.attendAcrossDocuments=true", "trainer.remat=none")
+        spec = spec_of(settings["model"], *changes, batch=batch, length=length, optimizer=settings["optimizer"])
         training = Training(spec, vocabulary)
         state, _, _ = training.run(training.initial(), 3)
         _, seconds, _ = training.run(state, options.pick(20, 3))
