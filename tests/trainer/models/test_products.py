@@ -23,7 +23,7 @@ from halcyon.models.parts.products import Kind, is_narrow, narrow_dot, of_head, 
 from halcyon.models.parts.products import Role as ProductRole
 from halcyon_api.hardware import NarrowType
 from halcyon_api.spec.narrow_products import NarrowProducts, NarrowProductsSpec
-from tests.trainer.models.cases import FAMILIES, batch, loss_and_gradient, make
+from tests.trainer.models.cases import FAMILIES, LLAMA, batch, changed, loss_and_gradient, make
 from tests.trainer.models.test_precision import errors, off
 
 KINDS: tuple[NarrowType, ...] = get_args(NarrowType)
@@ -33,8 +33,8 @@ ROUNDING = {"float8": 0.05, "int8": 0.015, "mxfp8": 0.05, "nvfp4": 0.2}
 """Relative error of a product of normally distributed factors: both are rounded, by up to 2**-4 of a value, 1/254 of the greatest, or in
 nvfp4 by up to 2**-2 of a value."""
 
-ALLOWED = {"float8": 0.55, "int8": 0.15, "mxfp8": 0.55, "nvfp4": 1.5}
-"""Relative error of a gradient of a model with 24 features, where few rounded values are in a sum."""
+ALLOWED = {"float8": 0.55, "int8": 0.15, "mxfp8": 0.55}
+"""Relative error of a gradient of a small model, where few rounded values are in a sum."""
 
 
 FURTHER = [
@@ -42,10 +42,11 @@ FURTHER = [
     ("gpt2", "int8"),
     ("deepseek-v3", "float8"),
     ("deepseek-v3", "int8"),
-    ("llama", "mxfp8"),
-    ("llama", "nvfp4"),
+    ("llama-64", "mxfp8"),
 ]
 """Further families and kinds of narrow products."""
+SPECS = FAMILIES | {"llama-64": changed(LLAMA, layers=1, hidden_size=64, intermediate_size=96, heads=4)}
+"""Blocks of 32 values divide the features of the last one."""
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
@@ -245,7 +246,7 @@ def test_defaults_depend_on_the_type(given: dict[str, Any]) -> None:
     ("family", "kind"), [("llama", "int8"), ("gpt2", "float8"), *(pytest.param(*case, marks=pytest.mark.variant) for case in FURTHER)]
 )
 def test_a_model_with_narrow_products_has_about_the_same_gradient(family: str, kind: NarrowType) -> None:
-    model, arrays = make(FAMILIES[family]), batch()
+    model, arrays = make(SPECS[family]), batch()
     (total, _), wide = _gradients(model, *arrays)
     wide_loss = float(total)
     (loss, _), narrow = _gradients(with_products(model, choices(kind)), *arrays)
