@@ -1,7 +1,7 @@
 """Compiled programs of the runs in the cluster, which later sessions use again.
 
-`tests.trainer.shared_programs` keeps those of runs without a cluster. A run looks for its program in its checkpoint root before it compiles. The
-root of a test is new, so each test would compile what an earlier session compiled from the same document.
+`tests.trainer.shared_programs` keeps those of runs without a cluster. A run looks for its program in its checkpoint root before it
+compiles. The root of a test is new, so each test would compile what an earlier session compiled from the same document.
 """
 
 from __future__ import annotations
