@@ -31,7 +31,7 @@ class Bench:
 
 
 BENCHES = {
-    "attention": Bench("--lengths 256,512 --heads 2 --kv-heads 1 --head-size 16 --context 2"),
+    "attention": Bench("--lengths 256,512 --heads 2 --kv-heads 1 --head-size 16 --context 2 --row 2048 --pairs 1"),
     "cache": Bench("--megabytes 2 --pairs 1"),
     "checkpoint": Bench("--megabytes 4 --devices 2 --pairs 1"),
     "compile": Bench("--families llama --layers 1,2 --rounds 1"),

@@ -91,5 +91,5 @@ def gpu_kernel(compute_capability: tuple[int, int], head_size: int, value_size: 
         if found is None:
             return kernel
         lacks.append(f"the {WRITTEN[kernel.name]} kernel {found}")
-    words = " and ".join(lacks) or "there is no kernel; one needs 8.0 or later"
+    words = ", and ".join(lacks) or "there is no kernel; one needs 8.0 or later"
     return f"on GPUs of compute capability {compute_capability[0]}.{compute_capability[1]}, {words}"

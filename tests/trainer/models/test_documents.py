@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
 
 from halcyon.data.examples import Examples, examples_of
+from halcyon.machine import tokamax
+from halcyon.models.parts.attention_choice import Target, attending
+from halcyon.parallel.partition import computing
+from halcyon_api.spec.attention import AttentionName
 from halcyon_api.spec.model import ModelSpec
 from tests.trainer.data.corpus import CountingTokenizer
-from tests.trainer.models.cases import GPT2, LENGTH, LLAMA, logits, make, named
+from tests.trainer.meshes import mesh_from
+from tests.trainer.models.cases import GPT2, LENGTH, LLAMA, VOCAB, logits, loss_and_gradient, make, named
+from tests.trainer.models.gpus import interpreted_triton
 
 BOS, EOS, PAD = 21, 22, 23
 DOCUMENTS = ([BOS, 1, 2, 3, EOS], [BOS, 4, EOS], [BOS, 5, 6, EOS])
@@ -54,3 +62,47 @@ def test_every_target_of_a_document_counts_and_no_beginning_does() -> None:
     counted = [np.where(ROWS.segments == number, ROWS.weights, 0).sum(axis=1) for number in (1, 2, 3)]
     assert [weights[0] for weights in counted] == [len(document) - 1 for document in DOCUMENTS]
     assert ROWS.weights.sum(axis=1).tolist() == [9, 9, 4, 2, 3]
+
+
+IMPLEMENTATIONS: dict[AttentionName, tuple[int, str, Target, str]] = {
+    "reference": (300, "float32", Target("cpu"), "data 1"),
+    "blockwise": (1300, "float32", Target("cpu"), "data 1"),
+    "ring": (1280, "float32", Target("cpu"), "context 2"),
+    "splash": (256, "bfloat16", Target("cpu", interpret=True), "data 1"),
+    "tokamax": (300, "bfloat16", Target("gpu", (8, 0)), "data 1"),
+}
+"""Positions, type, device and mesh of each implementation."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "reference",
+        "blockwise",
+        "ring",
+        pytest.param("splash", marks=pytest.mark.slow),
+        pytest.param("tokamax", marks=[pytest.mark.slow, pytest.mark.skipif(not tokamax.is_there(), reason="tokamax needs Python 3.12")]),
+    ],
+)
+def test_other_tokens_of_one_document_change_no_bit_of_the_losses_and_gradients_of_the_others(name: AttentionName) -> None:
+    length, dtype, target, mesh = IMPLEMENTATIONS[name]
+    noise = np.random.default_rng(3)
+    tokens, targets, others = noise.integers(0, VOCAB.size, (3, 2, length), np.int32)
+    segments = np.searchsorted([length // 5, length // 2 + 7, length - 9], np.arange(length), side="right").astype(np.int32)
+    segments = np.stack((segments, segments // 2))
+    flipped = segments == 1
+    weights = np.where(flipped, 0.0, noise.random((2, length))).astype(np.float32)
+
+    compute = jax.jit(loss_and_gradient, static_argnames="dtype")
+
+    def run(tokens: np.ndarray) -> tuple[float, list[np.ndarray]]:
+        (loss, _), gradient = compute(make(LLAMA, length), named(tokens), named(targets), named(weights), named(segments), dtype=dtype)
+        return float(loss), [np.asarray(leaf) for leaf in jax.tree.leaves(gradient)]
+
+    interpreted = interpreted_triton() if name == "tokamax" else contextlib.nullcontext()
+    with computing(mesh_from(mesh)), attending(name, target), interpreted:
+        (loss, gradients), (changed_loss, changed) = run(tokens), run(np.where(flipped, others, tokens))
+        seen, _ = run(np.where(segments == 0, others, tokens))
+    assert loss == changed_loss
+    assert all(np.array_equal(one, other) for one, other in zip(gradients, changed, strict=True))
+    assert seen != loss, "the tokens of a document that counts must change the loss"

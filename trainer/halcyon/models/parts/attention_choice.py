@@ -210,8 +210,6 @@ def _tokamax(request: Request, target: Target) -> str | None:
         return "it has no mask of this kind"
     if (form.position.name, form.key_position.name) != (POSITION, KEY_POSITION):
         return "it needs the axes of a model's positions"
-    if mask.segments is not None and mask.segments.of_keys is not None:
-        return "it needs one segment for each position, that of its query and its key"
     table = request.batch * form.position.size * form.key_position.size
     if kernel.keeps_table and _has_ranges(request) and table > LARGEST_TABLE_BYTES:
         return f"its backward pass would keep a table of {table / 1e9:.1f} GB, one byte for each query and key; give shorter sequences"

@@ -1,13 +1,16 @@
 """Attention by blocks of queries and blocks of keys: neither pass holds the scores of a whole sequence.
 
-For each block of queries, both passes visit only the range of key blocks that the mask may show (`Mask.key_range`): half of them for a
-causal mask. `halcyon.models.parts.attention_blocks` has the arithmetic of a pair of blocks.
+For each block of queries, both passes visit only the range of key blocks that the mask may show (`Mask.key_range`, `Mask.block_ranges`):
+half of them for a causal mask, and those of its own documents where documents are apart. A block that is left out would add nothing but
+zeros, so the numbers are the same bits. Each device has the ranges of its own rows. `halcyon.models.parts.attention_blocks` has the
+arithmetic of a pair of blocks.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import haliax as hax
 import jax
@@ -15,9 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import is_named
+from halcyon.models.axes import BATCH, is_named
 from halcyon.models.elementwise import with_array
+from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import BlockPairs, Form, Sums, by_sinks, mean_gradient
+from halcyon.models.parts.kernel_attention import result_names
 from halcyon.models.parts.masks import Mask, Prefix
 from halcyon.models.position_blocks import run
 from halcyon.models.remat import attended
@@ -26,59 +31,132 @@ _Saved = tuple[NamedArray, NamedArray, NamedArray, Mask | None, NamedArray | Non
 
 
 def attend_in_blocks(
-    query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None, sinks: NamedArray | None, form: Form
+    query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None, sinks: NamedArray | None, form: Form, *, by_row: bool
 ) -> NamedArray:
     """See `halcyon.models.parts.attention.attention`; the queries are already scaled.
 
     If the block does not divide a length, the sequence is padded, and the mask hides the padding.
+
+    Args:
+        query: The queries.
+        key: The keys.
+        value: Their values.
+        mask: The keys that a query sees.
+        sinks: Scores of a key without a value.
+        form: The axes.
+        by_row: Whether each row has its own ranges of keys, where the arrays of the mask bound them; rows are then computed one after the
+            other. Otherwise a device has one range for all its rows, and computes them together.
     """
     position, key_position = (axis.resize(-(-axis.size // form.block) * form.block) for axis in (form.position, form.key_position))
     if (position, key_position) == (form.position, form.key_position):
-        return _attend(query, key, value, mask, sinks, form)
+        return _attend(query, key, value, mask, sinks, form, by_row)
     hidden = Prefix(form.key_position.size)
-    mask = hidden if mask is None else _padded(mask, form, position, key_position) & hidden
+    # The ids of the last segment go on in the padding: other ids there could overlap with those of earlier blocks.
+    mask = hidden if mask is None else _padded(mask, form, position, key_position, "edge") & hidden
     query, key, value = (_padded(x, form, position, key_position) for x in (query, key, value))
     whole = Form(position, key_position, form.head_size, form.value_size, form.soft_cap, form.block)
-    return run(_attend(query, key, value, mask, sinks, whole), position, form.position, 0)
+    return run(_attend(query, key, value, mask, sinks, whole, by_row), position, form.position, 0)
 
 
-def _padded(tree: Any, form: Form, position: Axis, key_position: Axis) -> Any:
-    """A tree of arrays with zeros at the end of their positions."""
+def _padded(tree: Any, form: Form, position: Axis, key_position: Axis, mode: Literal["constant", "edge"] = "constant") -> Any:
+    """A tree of arrays with zeros, or their last element, at the end of their positions."""
     sizes = {form.position: position, form.key_position: key_position}
 
     def one(x: NamedArray) -> NamedArray:
         widths = [(0, sizes[axis].size - axis.size if axis in sizes else 0) for axis in x.axes]
-        return NamedArray(jnp.pad(x.array, widths), x.axis_names)
+        return NamedArray(jnp.pad(x.array, widths, mode=mode), x.axis_names)
 
     return jax.tree.map(one, tree, is_leaf=is_named)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _attend(query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None, sinks: NamedArray | None, form: Form) -> NamedArray:
-    return _Blocks(query, mask, form).forward(query, key, value, sinks)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _attend(
+    query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None, sinks: NamedArray | None, form: Form, by_row: bool
+) -> NamedArray:
+    return _forward(query, key, value, mask, sinks, form, by_row)[0]
 
 
 def _forward(
-    query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None, sinks: NamedArray | None, form: Form
+    query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None, sinks: NamedArray | None, form: Form, by_row: bool
 ) -> tuple[NamedArray, _Saved]:
-    result, log_totals = attended(_Blocks(query, mask, form).forward(query, key, value, sinks))
+    names = result_names(query, form)
+    one_number = (*(name for name in names if name not in (form.value_size.name, form.position.name)), form.position.name)
+
+    def of_device(given: Any, narrow: bool) -> tuple[NamedArray, ...]:
+        query, key, value, mask, sinks = given
+        return _Blocks(query, mask, form, narrow=narrow).forward(query, key, value, sinks)
+
+    result, log_totals = attended(_by_device(of_device, (query, key, value, mask, sinks), (names, one_number), by_row))
     return result, (query, key, value, mask, sinks, result, log_totals)
 
 
-def _backward(form: Form, saved: _Saved, cotangent: NamedArray) -> tuple[NamedArray, NamedArray, NamedArray, None, NamedArray | None]:
+def _backward(
+    form: Form, by_row: bool, saved: _Saved, cotangent: NamedArray
+) -> tuple[NamedArray, NamedArray, NamedArray, None, NamedArray | None]:
     query, key, value, mask, sinks, result, log_totals = saved
-    by_query, by_key, by_value = _Blocks(query, mask, form).backward(query, key, value, result, log_totals, cotangent)
+
+    def of_device(given: Any, narrow: bool) -> tuple[NamedArray, ...]:
+        query, key, value, mask, result, log_totals, cotangent = given
+        return _Blocks(query, mask, form, narrow=narrow).backward(query, key, value, result, log_totals, cotangent)
+
+    given = (query, key, value, mask, result, log_totals, cotangent)
+    by_query, by_key, by_value = _by_device(of_device, given, tuple(x.axis_names for x in (query, key, value)), by_row)
     mean = None if sinks is None else mean_gradient(result, cotangent, form.value_size)
     return by_query, by_key, by_value, None, None if sinks is None or mean is None else by_sinks(sinks, mean, log_totals)
 
 
 _attend.defvjp(_forward, _backward)
 
+_OfDevice = Callable[[Any, bool], tuple[NamedArray, ...]]
+
+
+def _by_device(function: _OfDevice, given: Any, results: tuple[tuple[str, ...], ...], by_row: bool) -> tuple[NamedArray, ...]:
+    """``function(given, narrow)``. Where the arrays of the mask bound the keys, each device calls it for its own rows.
+
+    Otherwise the bounds would be those of all rows of all devices, and the devices would exchange them.
+
+    Args:
+        function: Computes the results of some rows.
+        given: A tree of arrays: query, key, value, mask, and others.
+        results: The axes of the results.
+        by_row: See `attend_in_blocks`.
+    """
+    query, key, value, mask = given[:4]
+    rows = BATCH not in query.axis_names or (BATCH in key.axis_names and BATCH in value.axis_names)
+    if mask is None or not mask.has_block_ranges or not rows:
+        return function(given, False)
+
+    def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> tuple[NamedArray, ...]:
+        del shard, parameters
+        return _row_by_row(function, given, results) if by_row and BATCH in given[0].axis_names else function(given, True)
+
+    return by_device(of_device, given, (), tuple(Result(names) for names in results))
+
+
+def _row_by_row(function: _OfDevice, given: Any, results: tuple[tuple[str, ...], ...]) -> tuple[NamedArray, ...]:
+    """``function`` of each row of the batch; all results have an axis for the rows."""
+    rows = given[0].axis_size(BATCH)
+
+    def of_row(number: jax.Array) -> tuple[NamedArray, ...]:
+        mine = jax.tree.map(lambda x: x[BATCH, number] if BATCH in x.axis_names else x, given, is_leaf=is_named)
+        found = function(mine, True)
+        return tuple(x.rearrange([name for name in names if name != BATCH]) for x, names in zip(found, results, strict=True))
+
+    found = jax.lax.map(of_row, jnp.arange(rows))
+    return tuple(NamedArray(jnp.moveaxis(x.array, 0, names.index(BATCH)), names) for x, names in zip(found, results, strict=True))
+
 
 class _Blocks:
-    """The loops over blocks."""
+    """The loops over blocks.
 
-    def __init__(self, query: NamedArray, mask: Mask | None, form: Form) -> None:
+    Args:
+        query: The queries.
+        mask: The keys that a query sees.
+        form: The axes.
+        narrow: Whether to leave out the blocks that the arrays of the mask hide.
+    """
+
+    def __init__(self, query: NamedArray, mask: Mask | None, form: Form, *, narrow: bool) -> None:
         self._form = form
         self._pairs = BlockPairs(form, mask, query.axes)
         self._queries, self._keys = self._pairs.queries, self._pairs.keys
@@ -88,6 +166,9 @@ class _Blocks:
         self._count = len(ranges)
         self._first = jnp.asarray(np.array([start // block for start, _ in ranges], np.int32))
         self._end = jnp.asarray(np.array([max(start // block, -(-end // block)) for start, end in ranges], np.int32))
+        bounds = mask.block_ranges(form.position, form.key_position, block) if narrow and mask is not None else None
+        if bounds is not None:
+            self._first, self._end = jnp.maximum(self._first, bounds.first), jnp.minimum(self._end, bounds.end)
 
     def forward(self, query: NamedArray, key: NamedArray, value: NamedArray, sinks: NamedArray | None) -> tuple[NamedArray, NamedArray]:
         """The result, and the logarithm of each query's sum of exponentials: (..., position), float32."""

@@ -1,7 +1,8 @@
 """Attention masks: the keys that a query sees. Masks combine: ``Causal() & Window(4096) & Segments(ids)``.
 
-A mask has two methods. `visible` returns the booleans of a block of queries and a block of keys. `key_range` bounds, from the shapes alone,
-the keys that a block of queries can see, so that attention skips the other blocks. A range may be too wide, never too narrow.
+A mask has three methods. `visible` returns the booleans of a block of queries and a block of keys. `key_range` bounds, from the shapes alone,
+the keys that a block of queries can see, so that attention skips the other blocks; `block_ranges` bounds them by the arrays of the mask,
+when the program runs. A range may be too wide, never too narrow.
 
 Queries and keys are counted from 0 along their own axes. `offset` is the position of the first query among the keys: 0 in training, the
 number of earlier tokens if the queries continue a sequence.
@@ -11,11 +12,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import haliax as hax
 import jax
+import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
 from halcyon.models.position_blocks import run
@@ -52,6 +54,15 @@ class Block:
         return x if self.axis.name == self.whole.name else x.rename({self.whole.name: self.axis.name})
 
 
+class BlockRanges(NamedTuple):
+    """For each block of queries, a range of blocks of keys, for all rows of the arrays together."""
+
+    first: jax.Array
+    """int32 [blocks of queries]."""
+    end: jax.Array
+    """Excluded: int32 [blocks of queries]."""
+
+
 class Mask(eqx.Module):
     """The keys that a query sees. Combine masks with ``&`` and ``|``."""
 
@@ -69,6 +80,22 @@ class Mask(eqx.Module):
         """
         del first, last
         return 0, keys
+
+    def block_ranges(self, queries: Axis, keys: Axis, block: int) -> BlockRanges | None:
+        """The ranges of blocks of keys that the arrays of the mask leave for each block of queries; None: all.
+
+        Args:
+            queries: The axis of all queries; a multiple of `block`.
+            keys: The axis of all keys; a multiple of `block`.
+            block: Queries, and keys, of a block.
+        """
+        del queries, keys, block
+        return None
+
+    @property
+    def has_block_ranges(self) -> bool:
+        """Whether `block_ranges` bounds the keys."""
+        return False
 
     @property
     def sees_itself(self) -> bool:
@@ -156,7 +183,7 @@ class Prefix(Mask):
 
 
 class Segments(Mask):
-    """A query sees the keys of its own segment.
+    """A query sees the keys of its own segment. The positions of a segment are consecutive.
 
     Attributes:
         of_queries: (..., query axis) integers.
@@ -170,6 +197,22 @@ class Segments(Mask):
         """See `Mask.visible`."""
         of_keys = self.of_queries.rename({queries.whole: keys.whole}) if self.of_keys is None else self.of_keys
         return cast("NamedArray", hax.equal(queries.of(self.of_queries).broadcast_axis(keys.axis), keys.of(of_keys)))
+
+    def block_ranges(self, queries: Axis, keys: Axis, block: int) -> BlockRanges | None:
+        """See `Mask.block_ranges`."""
+        of_keys = self.of_queries.rename({queries.name: keys.name}) if self.of_keys is None else self.of_keys
+        rows = {axis.name: axis for axis in (*self.of_queries.axes, *of_keys.axes) if axis.name not in (queries.name, keys.name)}
+        ids = ((self.of_queries, queries), (of_keys, keys))
+        seen = shared_blocks(*(x.broadcast_to((*rows.values(), axis)).array.reshape(-1, axis.size) for x, axis in ids), block)
+        blocks = seen.shape[1]
+        first = jnp.argmax(seen, 1)
+        end = jnp.where(seen.any(1), blocks - jnp.argmax(seen[:, ::-1], 1), first)
+        return BlockRanges(first.astype(jnp.int32), end.astype(jnp.int32))
+
+    @property
+    def has_block_ranges(self) -> bool:
+        """True."""
+        return True
 
     @property
     def sees_itself(self) -> bool:
@@ -200,6 +243,16 @@ class _Both(Mask):
         (left, left_end), (right, right_end) = (mask.key_range(first, last, keys) for mask in (self.left, self.right))
         return max(left, right), max(max(left, right), min(left_end, right_end))
 
+    def block_ranges(self, queries: Axis, keys: Axis, block: int) -> BlockRanges | None:
+        left, right = self.left.block_ranges(queries, keys, block), self.right.block_ranges(queries, keys, block)
+        if left is None or right is None:
+            return left or right
+        return BlockRanges(jnp.maximum(left.first, right.first), jnp.minimum(left.end, right.end))
+
+    @property
+    def has_block_ranges(self) -> bool:
+        return self.left.has_block_ranges or self.right.has_block_ranges
+
     @property
     def sees_itself(self) -> bool:
         return self.left.sees_itself and self.right.sees_itself
@@ -216,9 +269,34 @@ class _Either(Mask):
         ranges = [found for mask in (self.left, self.right) if (found := mask.key_range(first, last, keys))[0] < found[1]]
         return (min(start for start, _ in ranges), max(end for _, end in ranges)) if ranges else (0, 0)
 
+    def block_ranges(self, queries: Axis, keys: Axis, block: int) -> BlockRanges | None:
+        left, right = self.left.block_ranges(queries, keys, block), self.right.block_ranges(queries, keys, block)
+        if left is None or right is None:
+            return None
+        return BlockRanges(jnp.minimum(left.first, right.first), jnp.maximum(left.end, right.end))
+
+    @property
+    def has_block_ranges(self) -> bool:
+        return self.left.has_block_ranges and self.right.has_block_ranges
+
     @property
     def sees_itself(self) -> bool:
         return self.left.sees_itself or self.right.sees_itself
+
+
+def shared_blocks(of_queries: jax.Array, of_keys: jax.Array, block: int) -> jax.Array:
+    """Whether a block of queries and a block of keys may share a segment in any row: booleans [blocks of queries, blocks of keys].
+
+    They may if the ids of the two blocks, from the least to the greatest, overlap.
+
+    Args:
+        of_queries: The segment of each query: integers [rows, queries].
+        of_keys: The segment of each key: integers [rows, keys].
+        block: Queries, and keys, of a block.
+    """
+    queries, keys = (ids.reshape(len(ids), -1, block) for ids in (of_queries, of_keys))
+    overlap = (queries.min(-1)[:, :, None] <= keys.max(-1)[:, None]) & (queries.max(-1)[:, :, None] >= keys.min(-1)[:, None])
+    return overlap.any(0)
 
 
 def _alike(left: NamedArray, right: NamedArray) -> tuple[NamedArray, NamedArray]:

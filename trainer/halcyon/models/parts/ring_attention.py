@@ -112,6 +112,8 @@ class _Ring:
         self._pairs = BlockPairs(self._form, mask, query.axes, form.position.alias(_WHOLE))
         self._steps = self._order.steps
         self._firsts, self._begin, self._end = (jnp.asarray(x) for x in (self._order.firsts, self._order.begin, self._order.end))
+        whole, keys = form.position.alias(_WHOLE), form.key_position
+        self._bounds = None if mask is None else mask.block_ranges(whole, keys, self._block)
 
     def forward(self, query: NamedArray, key: NamedArray, value: NamedArray, sinks: NamedArray | None) -> tuple[NamedArray, NamedArray]:
         """The result, and the logarithm of each query's sum of exponentials, of the queries of this device."""
@@ -202,7 +204,14 @@ class _Ring:
     def _over_keys(self, number: jax.Array, source: jax.Array, add: Callable[[jax.Array, Sums], Sums], sums: Sums) -> Sums:
         """Add the visible blocks of keys from a device to the sums of a block of queries."""
         begin, end = self._begin[self._index, source, number], self._end[self._index, source, number]
-        for run in range(self._order.begin.shape[-1]):
+        runs = self._order.begin.shape[-1]
+        if self._bounds is not None:
+            # A run holds consecutive blocks: from their number in the sequence to that on the device is one difference for each run.
+            starts = jnp.arange(runs) * (self._blocks // runs)
+            earlier = self._firsts[source, starts] // self._block - starts
+            at = self._firsts[self._index, number] // self._block
+            begin, end = jnp.maximum(begin, self._bounds.first[at] - earlier), jnp.minimum(end, self._bounds.end[at] - earlier)
+        for run in range(runs):
             sums = jax.lax.fori_loop(begin[run], end[run], add, sums)
         return sums
 

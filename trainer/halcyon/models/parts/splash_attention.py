@@ -1,14 +1,20 @@
-"""Attention by *splash attention*, JAX's Pallas kernel for TPUs, which skips the blocks that the mask hides."""
+"""Attention by *splash attention*, JAX's Pallas kernel for TPUs, which skips the blocks that the mask hides.
+
+The kernel reads from tables which blocks to compute. JAX makes them before the program runs, without the segments, which the kernel only
+compares inside of each block. `_narrowed` takes the blocks of other segments out of the tables when the program runs.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from haliax import NamedArray
 
 from halcyon.models.parts.attention_blocks import Form
 from halcyon.models.parts.kernel_attention import KernelArrays, KernelMask, attend_by_kernel
+from halcyon.models.parts.masks import shared_blocks
 from halcyon.models.remat import ATTENTION
 
 LANES = 128
@@ -58,6 +64,8 @@ def attend_by_splash(
             attn_logits_soft_cap=form.soft_cap,
             interpret=interpret,
         )
+        if arrays.segments is not None:  # Then there is one key for each query, and their blocks are equal.
+            kernel = _narrowed(kernel, shared_blocks(*arrays.segments, queries))
 
         def one(query: jax.Array, key: jax.Array, value: jax.Array, segments: tuple[jax.Array, jax.Array] | None) -> jax.Array:
             ids = None if segments is None else splash_attention_kernel.SegmentIds(*segments)
@@ -67,6 +75,48 @@ def attend_by_splash(
         return jax.vmap(one)(arrays.query, arrays.key, arrays.value, arrays.segments)
 
     return attend_by_kernel(compute, query, key, value, sinks, mask.segments, form)
+
+
+def _narrowed(kernel: Any, seen: jax.Array) -> Any:
+    """The kernel without the blocks that segments hide in all rows of the device.
+
+    One table serves all rows, so that the rows remain one axis of the kernel's grid; a table for each row would make a loop of kernels.
+
+    Args:
+        kernel: JAX's kernel.
+        seen: Whether a block of queries sees a block of keys: booleans [blocks of queries, blocks of keys].
+    """
+    forward, by_query = (_narrowed_table(info, seen) for info in (kernel.fwd_mask_info, kernel.dq_mask_info))
+    # The kernel of the gradients with respect to keys goes through the queries of each block of keys.
+    by_key = _turned(_narrowed_table(_turned(kernel.dkv_mask_info), seen.T))
+    return type(kernel)(forward, by_query, by_key, **kernel.kwargs)
+
+
+def _narrowed_table(info: Any, seen: jax.Array) -> Any:
+    """A kernel's table without the blocks that are not seen.
+
+    Each row of the table has the steps of one block. ``block_mask`` is 0 at a step that computes nothing, ``data_next`` is the other block
+    of a step. One that computes nothing gets that of the next step that computes, which is then read early, and none is read in vain.
+    """
+    if info.data_next is None:  # The mask without the segments hides nothing.
+        blocks = jnp.broadcast_to(jnp.arange(seen.shape[1]), (1, *seen.shape))
+        info = info._replace(data_next=blocks, block_mask=jnp.full_like(blocks, 2))
+    blocks, number = info.data_next[0].astype(jnp.int32), seen.shape[1]
+    # Comparisons in the place of gathers, which are slow on TPUs.
+    shown = jnp.any(seen[:, None] & (blocks[..., None] == jnp.arange(number)), -1)
+    mask = jnp.where(shown, info.block_mask[0], 0)
+    steps = jnp.arange(mask.size).reshape(mask.shape) * number + blocks  # Ordered by step, and the remainder is the block.
+    following = jax.lax.cummin(jnp.where(mask != 0, steps, jnp.iinfo(jnp.int32).max).reshape(-1), reverse=True)
+    last = jnp.max(jnp.where(mask != 0, steps, 0))
+    following = jnp.minimum(following, last).reshape(1, *mask.shape) % number
+    return info._replace(data_next=following.astype(info.data_next.dtype), block_mask=mask[None].astype(info.block_mask.dtype))
+
+
+def _turned(info: Any) -> Any:
+    """A table with its last two dimensions exchanged."""
+    if info.data_next is None:
+        return info
+    return info._replace(data_next=jnp.swapaxes(info.data_next, 1, 2), block_mask=jnp.swapaxes(info.block_mask, 1, 2))
 
 
 def _mask(mask: KernelMask, shape: tuple[int, int]) -> Any:
