@@ -48,12 +48,12 @@ _TESTED = """
 - **Hosts**: six steps of two real processes with two microbatches and uneven loss weights, against one process with the full batch: the
   largest difference of a parameter. A run has several rules, in groups; all of them show the figure of their run.
 
-The limit of mesh, accumulation and hosts is 1e-6. For `soap` it is 1e-4; for `soapMuon`, and for both with hosts, it is 2e-3. Their bases
+The limit of mesh, accumulation and hosts is 1e-6. For `soap` it is 1e-4, for `soapMuon` 2e-3, for both with hosts 2e-4. Their bases
 are eigenvectors of squares of gradients: a square loses twice the digits of a small singular value, and each direction of a basis gets an
 update of the same size. So the rounding of sums grows, in the same way as in the papers' algorithms. The same steps in float64 show that
 nothing else differs: on the mesh and with microbatches the largest differences are {float64}. With
-hosts the rate is 0.001, and rounding decides the sign of a direction with nearly no gradient: single elements differ by a step, and the
-losses agree to 1e-5. For `soapMuon` the same was seen with microbatches, on one of several processors.
+hosts the rate of both is 0.0001, and rounding decides the sign of a direction with nearly no gradient: single elements differ by a step,
+and the losses agree to 1e-5. For `soapMuon` the same was seen with microbatches, on one of several processors.
 
 A row with options has the tests of what the options change. `muonAdamw` is compared with the code of nanochat instead of a paper
 (`tests/trainer/models/test_nanochat.py`).
