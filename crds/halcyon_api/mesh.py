@@ -31,7 +31,7 @@ from halcyon_api.training_run import TrainingRunSpec
 
 ASSUMED_VOCABULARY = 131_072
 _TIKTOKEN_VOCABULARIES = {"gpt2": 50_257, "r50k_base": 50_257, "p50k_base": 50_281, "cl100k_base": 100_277, "o200k_base": 200_019}
-WIDTHS = {"float32": 4, "bfloat16": 2}
+WIDTHS = {"float32": 4, "bfloat16": 2, "float8": 1}
 """Bytes of a number of each type."""
 
 

@@ -276,16 +276,24 @@ class TrainingRunSpec(RuledModel):
             ".export.root",
         ),
         Rule(
-            "self.trainer.precision.moments == 'float32' || !has(self.optimizer.adamw) || "
+            "self.trainer.precision.moments != 'bfloat16' || has(self.trainer.precision.momentsRounding) || !has(self.optimizer.adamw) || "
             f"(self.optimizer.adamw.beta1 <= {NARROW_MOMENTS_BETA} && self.optimizer.adamw.beta2 <= {NARROW_MOMENTS_BETA})",
             lambda self: (
-                self.trainer.precision.moments == "float32"
+                self.trainer.precision.moments != "bfloat16"
+                or self.trainer.precision.moments_rounding is not None
                 or self.optimizer.adamw is None
                 or max(self.optimizer.adamw.beta1, self.optimizer.adamw.beta2) <= NARROW_MOMENTS_BETA
             ),
             f"trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most {NARROW_MOMENTS_BETA}, because moments "
-            "that decay more slowly stop changing in that type; use float32, or lower the betas",
+            "that decay more slowly stop changing in that type; set momentsRounding to stochastic, use float32, or lower the betas",
             ".trainer.precision.moments",
+        ),
+        Rule(
+            "!has(self.trainer.precision.momentsRounding) || self.trainer.precision.moments == 'bfloat16'",
+            lambda self: self.trainer.precision.moments_rounding is None or self.trainer.precision.moments == "bfloat16",
+            "trainer.precision.momentsRounding needs trainer.precision.moments: bfloat16, because float32 needs no rounding and float8 is "
+            "always rounded stochastically; leave momentsRounding out",
+            ".trainer.precision.momentsRounding",
         ),
         Rule(
             "!has(self.trainer.precision.rounding) || self.trainer.precision.parameters == 'bfloat16'",

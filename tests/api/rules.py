@@ -149,6 +149,7 @@ BROKEN: tuple[Case, ...] = (
         "trainer.precision.moments: bfloat16 needs",
         document(spec__trainer__precision={"moments": "bfloat16"}, spec__optimizer={"adamw": {"beta2": 0.99}}),
     ),
+    ("trainer.precision.momentsRounding needs", document(spec__trainer__precision={"momentsRounding": "stochastic"})),
     ("trainer.precision.rounding needs", document(spec__trainer__precision={"rounding": "stochastic"})),
     ("trainer.precision.products: float8 needs", document(spec__trainer__precision={"products": "float8"})),
     ("trainer.precision.products: int8 needs", document(spec__trainer__precision={"products": "int8"})),

@@ -142,7 +142,11 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         )
         for betas in ({"beta2": 0.999}, {"beta2": 0.99}, {"beta1": 0.96})
     ),
-    ({"spec__trainer__precision": {"moments": "float16"}}, "spec.trainer.precision.moments", "'float32' or 'bfloat16'"),
+    ({"spec__trainer__precision": {"moments": "float16"}}, "spec.trainer.precision.moments", "'float32', 'bfloat16' or 'float8'"),
+    *(
+        ({"spec__trainer__precision": {"moments": moments, "momentsRounding": "stochastic"}}, "spec", "leave momentsRounding out")
+        for moments in ("float32", "float8")
+    ),
     ({"metadata__name": "x" * 41}, "metadata.name", "at most 40"),
     ({"metadata__name": "with.dot"}, "metadata.name", "must begin with a letter"),
     ({"apiVersion": "halcyon.dev/v9"}, "apiVersion", "halcyon.dev/v1alpha1"),
@@ -191,6 +195,12 @@ def test_choices_for_narrow_products_are_accepted_with_their_type(kind: str, acc
 def test_narrow_moments_are_accepted_if_they_decay_fast_enough(precision: dict[str, str]) -> None:
     spec = parse_run(document(spec__trainer__precision=precision)).spec
     assert spec.trainer.precision.moments == precision.get("moments", "float32")
+
+
+@pytest.mark.parametrize("precision", [{"moments": "float8"}, {"moments": "bfloat16", "momentsRounding": "stochastic"}])
+def test_moments_that_are_rounded_stochastically_may_decay_slowly(precision: dict[str, str]) -> None:
+    spec = parse_run(document(spec__trainer__precision=precision, spec__optimizer={"adamw": {"beta2": 0.999}})).spec
+    assert spec.trainer.precision.moments == precision["moments"]
 
 
 def test_all_faults_are_reported_in_one_error() -> None:

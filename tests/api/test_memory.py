@@ -55,6 +55,7 @@ def optimizer(**rule: Any) -> dict[str, Any]:
         (optimizer(adamw={}, groups=[{"roles": ["embedding"], "frozen": True}]), 4),
         ({"spec__trainer__precision": {"parameters": "bfloat16"}}, 12),
         ({"spec__trainer__precision": {"parameters": "bfloat16", "moments": "bfloat16"}}, 8),
+        ({"spec__trainer__precision": {"parameters": "bfloat16", "moments": "float8"}}, 6),
         ({"spec__average": {"ema": {"decay": 0.99}}}, 20),
         ({"spec__adapter": {"lora": {}}, **BASE}, 4),
         ({"spec__adapter": {"lora": {}}, "spec__average": {"ema": {"decay": 0.99}}, **BASE}, 8),

@@ -18,9 +18,12 @@ from halcyon_api.spec.unroll import UNROLL_DESCRIPTION
 PositiveStep = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
+MomentsType = Literal["float32", "bfloat16", "float8"]
+"""Type of the stored moments of an update rule."""
 NARROW_MOMENTS_BETA = 0.95
-"""Largest decay rate of a moment in bfloat16. Neighbouring bfloat16 numbers differ by up to 2**-7 (relative), so rounding stops a decay by
-a share of 1 - beta while the moment still has an error of 2**-8 / (1 - beta): 8 % for 0.95, 39 % for 0.99; for 0.999 it never changes."""
+"""Largest decay rate of a moment in bfloat16 that is rounded to the nearest number. Neighbouring bfloat16 numbers differ by up to 2**-7
+(relative), so rounding stops a decay by a share of 1 - beta while the moment still has an error of 2**-8 / (1 - beta): 8 % for 0.95, 39 %
+for 0.99; for 0.999 it never changes."""
 
 
 class PrecisionSpec(ApiModel):
@@ -40,11 +43,19 @@ class PrecisionSpec(ApiModel):
             "not lost on average. Default: to the nearest number."
         ),
     )
-    moments: Literal["float32", "bfloat16"] = Field(
+    moments: MomentsType = Field(
         default="float32",
         description=(
-            "Type of the stored optimizer moments. bfloat16 needs `beta1` and `beta2` of at most "
-            f"{NARROW_MOMENTS_BETA}: rounding would stop a moment that decays more slowly."
+            "Type of the stored optimizer moments. bfloat16 needs `momentsRounding: stochastic`, or `beta1` and `beta2` of at most "
+            f"{NARROW_MOMENTS_BETA}: rounding to the nearest would stop a moment that decays more slowly. float8 is a quarter of the bytes "
+            "of float32: a scale for each row, stochastic rounding, second moments as their roots; vectors stay float32."
+        ),
+    )
+    moments_rounding: Literal["stochastic"] | None = Field(
+        default=None,
+        description=(
+            "How moments are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that a slow decay is not lost on "
+            "average. Default: to the nearest number. float8 is always rounded stochastically."
         ),
     )
     compute: Literal["float32", "bfloat16"] = Field(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from halcyon.optim.rounding import add_updates, stochastically_rounded
+from halcyon.optim.rounding import add_updates, float8_stochastically_rounded, stochastically_rounded
 from tests.trainer.meshes import mesh_of
 
 KEY = jax.random.key(3)
@@ -34,6 +34,26 @@ def test_a_number_goes_to_one_of_its_neighbours_with_its_mean() -> None:
     below, above = neighbours(VALUES)
     assert ((found == below) | (found == above)).all()
     share = np.where(above == below, 0.0, (VALUES - below) / np.where(above == below, 1.0, above - below).astype(np.float64))
+    np.testing.assert_allclose((found != below).mean(0), share, atol=5 * 0.5 / draws**0.5)
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e3m4])
+def test_a_float8_number_goes_to_one_of_its_neighbours_with_its_mean(dtype: Any) -> None:
+    """Over all powers of 2 of the type, its numbers below the least power, and its greatest number."""
+    facts = ml_dtypes.finfo(dtype)
+    greatest, least = float(facts.max), float(facts.smallest_subnormal)
+    draws = 20_000
+    noise = np.random.default_rng(0).standard_normal(200) * np.logspace(-4, 2, 200)
+    noise = np.clip(noise, -greatest, greatest)
+    values = np.concatenate((noise, [0.0, 1.0, -1.0, greatest, -greatest, least, 0.75 * least])).astype(np.float32)
+    x = jnp.broadcast_to(jnp.asarray(values), (draws, len(values)))
+    found = np.asarray(jax.jit(float8_stochastically_rounded, static_argnums=1)(x, dtype, KEY).astype(jnp.float32))
+    numbers = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float64)
+    numbers = np.unique(numbers[np.isfinite(numbers)])
+    below = numbers[np.searchsorted(numbers, values, side="right") - 1]
+    above = numbers[np.searchsorted(numbers, values, side="left")]
+    assert ((found == below) | (found == above)).all()
+    share = np.where(above == below, 0.0, (values - below) / np.where(above == below, 1.0, above - below))
     np.testing.assert_allclose((found != below).mean(0), share, atol=5 * 0.5 / draws**0.5)
 
 

@@ -81,13 +81,17 @@ def in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @functools.cache
 def compiled(case: str, on: str, microbatches: int) -> tuple[Program, Any]:
+    moments = "float8" if case.startswith("float8 ") else "float32"
     run = document(
         spec__accelerator={"type": "cpu", "topology": "1x4", "slices": 1},
         spec__model={"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 16, "heads": 2}},
-        spec__optimizer={"learningRate": 1e-3, "schedule": {"constant": {}}} | optimizer_of(case),
+        spec__optimizer={"learningRate": 1e-3, "schedule": {"constant": {}}} | optimizer_of(case.removeprefix("float8 ")),
         spec__average={"ema": {"decay": 0.9}},
-        spec__trainer={"steps": STEPS, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "attention": "reference"},
-    )
+        spec__trainer={
+            "steps": STEPS, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "attention": "reference",
+            "precision": {"moments": moments},
+        },
+    )  # fmt: skip
     program = build_program(spec_of(run), 60, mesh_from(on))
     return program, program.compile_step(ROWS, LENGTH)
 
@@ -145,7 +149,7 @@ def test_in_float64_rules_with_bases_train_like_the_full_batch_too(case: str, mo
     measured("rule float64", case, found)
 
 
-@pytest.mark.parametrize("case", _EACH)
+@pytest.mark.parametrize("case", [*_EACH, "float8 groups"])
 def test_a_run_that_resumes_from_a_checkpoint_has_the_same_bits(case: str, file_root: Root, measured: Callable[..., None]) -> None:  # noqa: F811
     _, calm = trained(case)
     program, state = trained(case, steps=range(2))

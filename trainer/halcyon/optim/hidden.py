@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import haliax as hax
 import jax
-import jax.numpy as jnp
 import optax
 from haliax import Axis, NamedArray
 
@@ -31,15 +30,12 @@ class HiddenState(NamedTuple):
     """State of AdamW, for all other parameters."""
 
 
-def beside_adamw(
-    build: Build, parameters: Tree, moments: jnp.dtype, shared: MatricesSpec, rate: float = 1.0
-) -> optax.GradientTransformationExtraArgs:
+def beside_adamw(build: Build, parameters: Tree, shared: MatricesSpec, rate: float = 1.0) -> optax.GradientTransformationExtraArgs:
     """A rule for hidden matrices, and AdamW for the other parameters.
 
     Args:
         build: Builds the rule of hidden matrices.
         parameters: See `halcyon.optim.rule`.
-        moments: Type in which both rules store moments.
         shared: The settings that rules for hidden matrices share, with those of AdamW.
         rate: Factor of the learning rate of hidden matrices.
     """
@@ -48,7 +44,7 @@ def beside_adamw(
     flags = hidden(parameters)
     against = jax.tree.map(lambda flag: not flag, flags)
     of_matrices = build(Matrices(select(parameters, flags)))
-    of_others = adamw(of_adamw, select(parameters, against), moments)
+    of_others = adamw(of_adamw, select(parameters, against))
 
     def init(params: Tree) -> HiddenState:
         return HiddenState(of_matrices.init(select(params, flags)), of_others.init(select(params, against)))
@@ -83,7 +79,7 @@ def ahead(momentum: Tree, gradients: Tree, decay: Scalar) -> Tree:
 
 def mean(old: Tree, new: Tree, decay: Scalar) -> Tree:
     """``decay old + (1 - decay) new``, float32."""
-    return jax.tree.map(lambda one, other: decay * wide(one) + (1 - decay) * other, old, new)
+    return jax.tree.map(lambda one, other: decay * one + (1 - decay) * other, old, new)
 
 
 def decayed(direction: Tree, params: Tree, learning_rate: Scalar, weight_decay: Scalar, *, cautious: bool) -> Tree:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import optax
-from jax.typing import DTypeLike
 
 from halcyon.models import CausalLM
 from halcyon.models.axes import is_named
 from halcyon.models.parameters import parameters
 from halcyon.optim.clipping import clipped
 from halcyon.optim.groups import Group, groups_of
+from halcyon.optim.moments import is_stochastic, stored_as
 from halcyon.optim.rule import Scalar, Tree, merge, select, transformation, wide
 from halcyon.optim.rules.adafactor import adafactor
 from halcyon.optim.rules.adam_h import adam_h
@@ -39,6 +38,7 @@ from halcyon_api.base import ApiModel
 from halcyon_api.spec.optimizer import FOR_MATRICES, OptimizerSpec
 from halcyon_api.spec.rules.adam_variants import ScheduleFreeSpec
 from halcyon_api.spec.rules.sophia import Estimator, SophiaSpec
+from halcyon_api.spec.trainer import MomentsType, PrecisionSpec
 
 Rule = Callable[..., optax.GradientTransformationExtraArgs]
 """See `halcyon.optim.rule`."""
@@ -69,9 +69,9 @@ RANDOM = frozenset({"kron"})
 """The rules that draw random numbers."""
 
 
-def needs_key(spec: OptimizerSpec) -> bool:
-    """Whether a rule of the run draws random numbers."""
-    return not RANDOM.isdisjoint(spec.rule_names)
+def needs_key(spec: OptimizerSpec, precision: PrecisionSpec) -> bool:
+    """Whether the update of a run draws random numbers: a rule does, or the rounding of its moments."""
+    return not RANDOM.isdisjoint(spec.rule_names) or is_stochastic(precision.moments, precision.moments_rounding)
 
 
 def estimator_of(spec: OptimizerSpec) -> Estimator | None:
@@ -81,7 +81,9 @@ def estimator_of(spec: OptimizerSpec) -> Estimator | None:
     return SophiaSpec().estimator if "sophia" in spec.rule_names else None
 
 
-def build_optimizer(spec: OptimizerSpec, model: CausalLM, moments: DTypeLike = jnp.float32) -> optax.GradientTransformationExtraArgs:
+def build_optimizer(
+    spec: OptimizerSpec, model: CausalLM, moments: MomentsType = "float32", rounding: Literal["stochastic"] | None = None
+) -> optax.GradientTransformationExtraArgs:
     """The update of a run: gradients are clipped, last by their global norm; then the rule of each group changes its parameters.
 
     ``update(gradients, state, params, *, learning_rate, weight_decay, step, key)`` takes float32 scalars and returns float32 changes, to be
@@ -92,13 +94,15 @@ def build_optimizer(spec: OptimizerSpec, model: CausalLM, moments: DTypeLike = j
         spec: ``spec.optimizer`` of the run.
         model: The trained part of the model (`halcyon.models.trainable.split`), or its shapes; gives the roles of the parameters.
         moments: Type in which the moments are stored.
+        rounding: ``precision.momentsRounding``.
 
     Raises:
         BadConfiguration: See `halcyon.optim.groups.groups_of`.
     """
     clip = optax.clip_by_global_norm(spec.max_gradient_norm) if spec.max_gradient_norm else optax.identity()
     build = _by_group if spec.groups else _for_all
-    inner, declared = build(spec, model, jnp.dtype(moments)), parameters(model)
+    inner = stored_as(build(spec, model), moments, stochastic=is_stochastic(moments, rounding))
+    declared = parameters(model)
 
     # The state is a pair: this order decides its paths in checkpoints.
     def init(params: Tree) -> tuple[Any, Any]:
@@ -149,15 +153,15 @@ def averages(spec: OptimizerSpec, model: CausalLM) -> Callable[[Any, Tree], Tree
     return found
 
 
-def _rule(spec: OptimizerSpec, name: str, settings: ApiModel, declared: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def _rule(spec: OptimizerSpec, name: str, settings: ApiModel, declared: Any) -> optax.GradientTransformationExtraArgs:
     """One rule for some parameters."""
     further = {"shared": spec.matrices} if name in FOR_MATRICES else {}
-    return RULES[name](settings, declared, moments, **further)
+    return RULES[name](settings, declared, **further)
 
 
-def _for_all(spec: OptimizerSpec, model: CausalLM, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def _for_all(spec: OptimizerSpec, model: CausalLM) -> optax.GradientTransformationExtraArgs:
     """The rule of the run for all parameters."""
-    rule = _rule(spec, spec.kind, spec.value, parameters(model), moments)
+    rule = _rule(spec, spec.kind, spec.value, parameters(model))
 
     def update(gradients: Tree, state: Any, params: Tree, **arguments: Any) -> tuple[Tree, Any]:
         return rule.update(gradients, state, params, **{"peak_rate": spec.learning_rate, **arguments})
@@ -165,10 +169,10 @@ def _for_all(spec: OptimizerSpec, model: CausalLM, moments: jnp.dtype) -> optax.
     return transformation(rule.init, update)
 
 
-def _by_group(spec: OptimizerSpec, model: CausalLM, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def _by_group(spec: OptimizerSpec, model: CausalLM) -> optax.GradientTransformationExtraArgs:
     """A rule for each group that is trained. The state has the state of each rule under the number of its group; 0 is the rest."""
     groups = _trained_groups(spec, model)
-    rules = {name: _rule(spec, group.rule, group.settings, group.parameters, moments) for name, group in groups}
+    rules = {name: _rule(spec, group.rule, group.settings, group.parameters) for name, group in groups}
     flags = {name: _flags(group, model) for name, group in groups}
 
     def init(params: Tree) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Adds updates to parameters and rounds the sums to the type of the parameters: to the nearest number, or stochastically.
+"""Adds updates to parameters, and rounds numbers to narrow types: to the nearest number, or stochastically.
 
 An update that is less than half the distance to the next number is lost when the sum is rounded to the nearest. Stochastic rounding goes to
 one of the two neighbours, to the nearer one more often, so that the mean of the result is the sum (Gupta et al. 2015). Many small updates
@@ -40,3 +40,14 @@ def stochastically_rounded(x: jax.Array, key: jax.Array) -> jax.Array:
     carried = (bits + jax.random.bits(key, x.shape, jnp.uint16)) & jnp.uint32(0xFFFF0000)
     kept: Any = jax.lax.bitcast_convert_type(carried, jnp.float32)
     return jnp.where(jnp.isfinite(x), kept, x).astype(jnp.bfloat16)
+
+
+def float8_stochastically_rounded(x: jax.Array, dtype: Any, key: jax.Array) -> jax.Array:
+    """Float32 numbers in a type of 8 bits, like `stochastically_rounded`. None may be greater than the greatest number of the type."""
+    facts = jnp.finfo(dtype)
+    magnitude = jnp.abs(x)
+    exponent: Any = jax.lax.bitcast_convert_type(magnitude, jnp.int32) >> 23  # of float32, with its bias
+    # Neighbours are 2 ** -nmant of their power of 2 apart; below the least power their distance is constant.
+    step = jnp.ldexp(jnp.float32(1), jnp.maximum(exponent - 127, facts.minexp) - facts.nmant)
+    chance = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.float32) / 2**16
+    return jnp.copysign(jnp.floor(magnitude / step + chance) * step, x).astype(dtype)

@@ -1,10 +1,9 @@
 """The interface of an update rule, and the parts that rules share.
 
-A rule is a function ``NAME(rule, parameters, moments) -> optax.GradientTransformationExtraArgs`` in `halcyon.optim.rules`:
+A rule is a function ``NAME(rule, parameters) -> optax.GradientTransformationExtraArgs`` in `halcyon.optim.rules`:
 
 - ``rule``: its settings, a class of `halcyon_api.spec.rules`;
 - ``parameters``: a `halcyon.models.parameters.Parameter` in the place of each NamedArray of the rule's group, None in all other places;
-- ``moments``: the type in which it stores moments.
 
 ``update(gradients, state, params, *, learning_rate, weight_decay, step, key)`` returns the float32 change that is added to each parameter.
 Trees of a rule have None in the place of a parameter of another group, so ``jax.tree.map`` sees only the rule's own parameters.
@@ -102,14 +101,9 @@ def wide(leaf: jax.Array) -> jax.Array:
     return leaf.astype(jnp.float32)
 
 
-def zeros(params: Tree, dtype: jnp.dtype) -> Tree:
-    """Zeros with the shapes and axes of the parameters."""
-    return jax.tree.map(lambda leaf: jnp.zeros_like(leaf, dtype=dtype), params)
-
-
-def stored(tree: Tree, dtype: jnp.dtype) -> Tree:
-    """Arrays, rounded to the type in which a state holds them."""
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+def zeros(params: Tree) -> Tree:
+    """Float32 zeros with the shapes and axes of the parameters."""
+    return jax.tree.map(lambda leaf: jnp.zeros_like(leaf, dtype=jnp.float32), params)
 
 
 def inner_axes(x: NamedArray, parameter: Parameter) -> tuple[int, ...]:

@@ -237,7 +237,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
     flags = trained(spec.optimizer, shapes, lora)
     part = split(shapes, flags)[0]
     objective = build_objective(spec)
-    optimizer = build_optimizer(spec.optimizer, part, settings.precision.moments)
+    optimizer = build_optimizer(spec.optimizer, part, settings.precision.moments, settings.precision.moments_rounding)
     divergence, policy = spec.recovery.divergence, spec.objective.policy
     complete_state = state_completer(
         optimizer, lambda: empty_window(divergence), adapted, flags, spec.average, has_reference=has_reference_copy(spec),
@@ -260,7 +260,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         stochastic=settings.precision.rounding == "stochastic",
         trained=flags,
         dropout=lora is not None and lora.dropout > 0,
-        random=needs_key(spec.optimizer),
+        random=needs_key(spec.optimizer, settings.precision),
         estimator=estimator_of(spec.optimizer),
         average=spec.average,
         gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),

@@ -37,7 +37,7 @@ class _Moments(NamedTuple):
     whole: Any
 
 
-def adafactor(rule: AdafactorSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """Gradients over factored second moments, clipped, as a share of the size of the parameter. See `halcyon.optim.rule`."""
     decays = decaying(parameters)
 
@@ -46,7 +46,7 @@ def adafactor(rule: AdafactorSpec, parameters: Any, moments: jnp.dtype) -> optax
 
     def first(parameter: Parameter, x: NamedArray) -> _Moments:
         def of(axes: Any) -> Any:
-            array: Any = jnp.zeros([axis.size for axis in axes], moments)
+            array: Any = jnp.zeros([axis.size for axis in axes], jnp.float32)
             return NamedArray(array, tuple(axes))
 
         if not factored(parameter):
@@ -72,7 +72,7 @@ def adafactor(rule: AdafactorSpec, parameters: Any, moments: jnp.dtype) -> optax
         def mean(old: NamedArray, squares: NamedArray) -> NamedArray:
             kept = {axis.name for axis in old.axes}
             over = tuple(number for number, axis in enumerate(squares.axes) if axis.name not in kept)
-            return NamedArray(beta * wide(old.array) + (1 - beta) * jnp.mean(squares.array, axis=over), old.axes)
+            return NamedArray(beta * old.array + (1 - beta) * jnp.mean(squares.array, axis=over), old.axes)
 
         def second(parameter: Parameter, g: NamedArray, *old: NamedArray | None) -> _Moments:
             squares = NamedArray(g.array * g.array + rule.epsilon, g.axes)
@@ -89,8 +89,7 @@ def adafactor(rule: AdafactorSpec, parameters: Any, moments: jnp.dtype) -> optax
         new = jax.tree.map(second, parameters, gradients, state.by_input, state.by_output, state.whole)
         direction = jax.tree.map(scaled, parameters, gradients, new)
         direction = each(clipped, parameters, direction, params)
-        kept = [jax.tree.map(lambda leaf: leaf.astype(moments), tree) for tree in parted(new)]
-        return finish(direction, params, learning_rate, weight_decay, decays), AdafactorState(steps, *kept)
+        return finish(direction, params, learning_rate, weight_decay, decays), AdafactorState(steps, *parted(new))
 
     def clipped(inner: Inner, u: jax.Array, p: jax.Array) -> jax.Array:
         u = u / jnp.maximum(1.0, inner.root_mean_square(u) / rule.clip_update)

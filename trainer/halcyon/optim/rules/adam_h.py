@@ -15,7 +15,7 @@ import optax
 from haliax import NamedArray
 
 from halcyon.models.parameters import PRODUCTS, Parameter, Role
-from halcyon.optim.rule import Scalar, Tree, decaying, finish, frobenius_norm, inner_axes, stored, transformation, wide, zeros
+from halcyon.optim.rule import Scalar, Tree, decaying, finish, frobenius_norm, inner_axes, transformation, wide, zeros
 from halcyon_api.spec.rules.adam_variants import AdamHSpec
 
 _ON_SPHERES = PRODUCTS - {Role.ADAPTER}
@@ -23,19 +23,19 @@ _ON_SPHERES = PRODUCTS - {Role.ADAPTER}
 _LEAST_NORM = 1e-10
 
 
-def adam_h(rule: AdamHSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def adam_h(rule: AdamHSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """Adam with matrices of constant norms. See `halcyon.optim.rule`."""
     decays = decaying(parameters)
     adam = optax.scale_by_adam(rule.beta1, rule.beta2, rule.epsilon)
 
     def init(params: Tree) -> optax.ScaleByAdamState:
-        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(params, moments), zeros(params, moments))
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(params), zeros(params))
 
     def update(
         gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
     ) -> tuple[Tree, optax.ScaleByAdamState]:
         del further
-        before = optax.ScaleByAdamState(state.count, jax.tree.map(wide, state.mu), jax.tree.map(wide, state.nu))
+        before = optax.ScaleByAdamState(state.count, state.mu, state.nu)
         direction, found = adam.update(gradients, before)
         after: Any = found
         plain = finish(direction, params, learning_rate, weight_decay, decays)
@@ -49,6 +49,6 @@ def adam_h(rule: AdamHSpec, parameters: Any, moments: jnp.dtype) -> optax.Gradie
             return NamedArray(moved * (size / jnp.maximum(frobenius_norm(axes, moved), _LEAST_NORM)) - weight, p.axes)
 
         changes = jax.tree.map(one, parameters, direction, params, plain)
-        return changes, optax.ScaleByAdamState(after.count, stored(after.mu, moments), stored(after.nu, moments))
+        return changes, optax.ScaleByAdamState(after.count, after.mu, after.nu)
 
     return transformation(init, update)

@@ -14,7 +14,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import HEADS, KV_HEADS, Q_HEADS_PER_GROUP
 from halcyon.models.parameters import Parameter, Role
-from halcyon.optim.rule import Scalar, Tree, decaying, finish, stored, transformation, wide, zeros
+from halcyon.optim.rule import Scalar, Tree, decaying, finish, transformation, zeros
 from halcyon_api.spec.rules.adam_variants import AdamMiniSpec
 
 _HEADS = (HEADS, KV_HEADS, Q_HEADS_PER_GROUP)
@@ -22,7 +22,7 @@ _BY_HEAD = ("query", "key")
 """Beginnings of the names of modules whose outputs are queries or keys."""
 
 
-def adam_mini(rule: AdamMiniSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def adam_mini(rule: AdamMiniSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """AdamW with one second moment for each block. See `halcyon.optim.rule`."""
     decays = decaying(parameters)
     kept = jax.tree_util.tree_map_with_path(_block_axes, parameters)
@@ -31,9 +31,9 @@ def adam_mini(rule: AdamMiniSpec, parameters: Any, moments: jnp.dtype) -> optax.
         def second(parameter: Parameter, names: frozenset[str], p: NamedArray) -> NamedArray:
             del parameter
             axes = tuple(axis for axis in p.axes if axis.name in names)
-            return NamedArray(jnp.zeros([axis.size for axis in axes], moments), axes)
+            return NamedArray(jnp.zeros([axis.size for axis in axes], jnp.float32), axes)
 
-        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(params, moments), jax.tree.map(second, parameters, kept, params))
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(params), jax.tree.map(second, parameters, kept, params))
 
     def update(
         gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
@@ -45,17 +45,17 @@ def adam_mini(rule: AdamMiniSpec, parameters: Any, moments: jnp.dtype) -> optax.
         def second(parameter: Parameter, g: NamedArray, old: NamedArray) -> NamedArray:
             del parameter
             over = tuple(number for number, axis in enumerate(g.axes) if axis not in old.axes)
-            return NamedArray(rule.beta2 * wide(old.array) + (1 - rule.beta2) * jnp.mean(g.array * g.array, axis=over), old.axes)
+            return NamedArray(rule.beta2 * old.array + (1 - rule.beta2) * jnp.mean(g.array * g.array, axis=over), old.axes)
 
         def scaled(parameter: Parameter, m: NamedArray, v: NamedArray) -> NamedArray:
             del parameter
             squares = v.array.reshape([axis.size if axis in v.axes else 1 for axis in m.axes])
             return NamedArray(m.array / first_share / (jnp.sqrt(squares / second_share) + rule.epsilon), m.axes)
 
-        mu = jax.tree.map(lambda old, g: rule.beta1 * wide(old) + (1 - rule.beta1) * g, state.mu, gradients)
+        mu = jax.tree.map(lambda old, g: rule.beta1 * old + (1 - rule.beta1) * g, state.mu, gradients)
         nu = jax.tree.map(second, parameters, gradients, state.nu)
         direction = jax.tree.map(scaled, parameters, mu, nu)
-        new = optax.ScaleByAdamState(count, stored(mu, moments), stored(nu, moments))
+        new = optax.ScaleByAdamState(count, mu, nu)
         return finish(direction, params, learning_rate, weight_decay, decays), new
 
     return transformation(init, update)

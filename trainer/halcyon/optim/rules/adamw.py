@@ -23,19 +23,19 @@ import optax
 from haliax import NamedArray
 
 from halcyon.models.parameters import Parameter, Role
-from halcyon.optim.rule import Inner, Scalar, Tree, decaying, each, finish, stored, transformation, wide, zeros
+from halcyon.optim.rule import Inner, Scalar, Tree, decaying, each, finish, transformation, wide, zeros
 from halcyon_api.spec.rules.adamw import AdamWSpec
 
 _LEAST_SHARE = 1e-3
 """The share by which a cautious update is divided is at least this, as in the paper's code."""
 
 
-def adamw(rule: AdamWSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def adamw(rule: AdamWSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """Adam with decoupled weight decay. See `halcyon.optim.rule`."""
     beta2, epsilon, decays, clip = rule.beta2, rule.epsilon, decaying(parameters), rule.clip_update
 
     def init(params: Tree) -> optax.ScaleByAdamState:
-        first, second = (zeros(params, moments) for _ in range(2))
+        first, second = (zeros(params) for _ in range(2))
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), first, second)
 
     def update(
@@ -43,11 +43,11 @@ def adamw(rule: AdamWSpec, parameters: Any, moments: jnp.dtype) -> optax.Gradien
     ) -> tuple[Tree, optax.ScaleByAdamState]:
         # A scheduled momentum is that of this step, also in the bias correction.
         beta1, count = further.get("momentum", rule.beta1), optax.safe_increment(state.count)
-        first = jax.tree.map(lambda old, g: beta1 * wide(old) + (1 - beta1) * g, state.mu, gradients)
-        second = jax.tree.map(lambda old, g: beta2 * wide(old) + (1 - beta2) * g * g, state.nu, gradients)
+        first = jax.tree.map(lambda old, g: beta1 * old + (1 - beta1) * g, state.mu, gradients)
+        second = jax.tree.map(lambda old, g: beta2 * old + (1 - beta2) * g * g, state.nu, gradients)
         first_share, second_share = 1 - beta1**count, 1 - beta2**count
         direction = jax.tree.map(lambda m, v: m / first_share / (jnp.sqrt(v / second_share) + epsilon), first, second)
-        kept = optax.ScaleByAdamState(count, stored(first, moments), stored(second, moments))
+        kept = optax.ScaleByAdamState(count, first, second)
         if clip is not None:
             direction = each(functools.partial(_clipped, clip), parameters, direction)
         if rule.cautious:

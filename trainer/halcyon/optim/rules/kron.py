@@ -22,7 +22,7 @@ from halcyon.models.axes import is_named
 from halcyon.optim.eigenbasis import both_sides, product, standard
 from halcyon.optim.hidden import beside_adamw, decayed, mean
 from halcyon.optim.matrices import Kind, Matrices
-from halcyon.optim.rule import Scalar, Tree, stored, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, transformation, zeros
 from halcyon_api.spec.rules.kron import KronSpec
 from halcyon_api.spec.rules.matrices import MatricesSpec
 
@@ -52,7 +52,7 @@ class KronState(NamedTuple):
     """Upper triangular factors, float32: [stacked..., outputs..., flat_outputs] each."""
 
 
-def kron(rule: KronSpec, parameters: Any, moments: jnp.dtype, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
+def kron(rule: KronSpec, parameters: Any, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
     """Kron for hidden matrices, AdamW for the rest. See `halcyon.optim.rule`."""
     settings = shared or MatricesSpec()
 
@@ -72,7 +72,7 @@ def kron(rule: KronSpec, parameters: Any, moments: jnp.dtype, shared: MatricesSp
     def build(matrices: Matrices) -> optax.GradientTransformationExtraArgs:
         def init(params: Tree) -> KronState:
             zero = jnp.zeros((), jnp.int32)
-            return KronState(zero, zero, zeros(params, moments), *standard(matrices))
+            return KronState(zero, zero, zeros(params), *standard(matrices))
 
         def update(
             gradients: Tree,
@@ -96,11 +96,11 @@ def kron(rule: KronSpec, parameters: Any, moments: jnp.dtype, shared: MatricesSp
             direction, left, right = matrices.compute(of_stack, held, results, (state.done, due))
             waited = jnp.where(due, 0, state.waited + 1)
             changes = decayed(direction, params, learning_rate, weight_decay, cautious=settings.cautious)
-            return changes, KronState(count, waited, stored(momentum, moments), left, right)
+            return changes, KronState(count, waited, momentum, left, right)
 
         return transformation(init, update)
 
-    return beside_adamw(build, parameters, moments, settings, rule.matrix_rate)
+    return beside_adamw(build, parameters, settings, rule.matrix_rate)
 
 
 def followed_factors(gradient: jax.Array, noise: jax.Array, left: jax.Array, right: jax.Array, rate: float) -> tuple[jax.Array, jax.Array]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from halcyon.optim.rule import Scalar, Tree, decaying, finish, stored, transformation, wide, zeros
+from halcyon.optim.rule import Scalar, Tree, decaying, finish, transformation, wide, zeros
 from halcyon_api.spec.rules.adam_variants import MarsSpec
 
 
@@ -25,14 +25,14 @@ class MarsState(NamedTuple):
     last: Tree
 
 
-def mars(rule: MarsSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def mars(rule: MarsSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """AdamW of variance-reduced gradients. See `halcyon.optim.rule`."""
     decays = decaying(parameters)
     adam = optax.scale_by_adam(rule.beta1, rule.beta2, rule.epsilon)
     scale = rule.gamma * rule.beta1 / (1 - rule.beta1)
 
     def init(params: Tree) -> MarsState:
-        return MarsState(jnp.zeros((), jnp.int32), *(zeros(params, moments) for _ in range(3)))
+        return MarsState(jnp.zeros((), jnp.int32), *(zeros(params) for _ in range(3)))
 
     def update(
         gradients: Tree, state: MarsState, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
@@ -42,10 +42,10 @@ def mars(rule: MarsSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientT
         reduced = jax.tree.map(lambda g, last: g + factor * (g - wide(last)), gradients, state.last)
         norm = optax.tree.norm(reduced)
         reduced = jax.tree.map(lambda c: c / jnp.maximum(1.0, norm), reduced)
-        before = optax.ScaleByAdamState(state.steps, jax.tree.map(wide, state.mu), jax.tree.map(wide, state.nu))
+        before = optax.ScaleByAdamState(state.steps, state.mu, state.nu)
         direction, after = adam.update(reduced, before)
         kept: Any = after
-        new = MarsState(kept.count, stored(kept.mu, moments), stored(kept.nu, moments), stored(gradients, moments))
+        new = MarsState(kept.count, kept.mu, kept.nu, gradients)
         return finish(direction, params, learning_rate, weight_decay, decays), new
 
     return transformation(init, update)

@@ -9,25 +9,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax.numpy as jnp
 import optax
 
 from halcyon.optim.hidden import ahead, beside_adamw, decayed, mean, scale
 from halcyon.optim.matrices import Matrices
 from halcyon.optim.orthogonal import orthogonalizer
-from halcyon.optim.rule import Scalar, Tree, stored, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, transformation, zeros
 from halcyon_api.spec.rules.matrices import MatricesSpec
 from halcyon_api.spec.rules.muon import MuonSpec
 
 
-def muon(rule: MuonSpec, parameters: Any, moments: jnp.dtype, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
+def muon(rule: MuonSpec, parameters: Any, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
     """Muon for hidden matrices, AdamW for the rest. See `halcyon.optim.rule`."""
     settings = shared or MatricesSpec()
     orthogonal = orthogonalizer(settings)
 
     def build(matrices: Matrices) -> optax.GradientTransformationExtraArgs:
         def init(params: Tree) -> optax.TraceState:
-            return optax.TraceState(zeros(params, moments))
+            return optax.TraceState(zeros(params))
 
         def update(
             gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
@@ -37,8 +36,8 @@ def muon(rule: MuonSpec, parameters: Any, moments: jnp.dtype, shared: MatricesSp
             steps = matrices.compute_each(orthogonal, ahead(momentum, gradients, rule.momentum) if rule.nesterov else momentum)
             direction = matrices.map(lambda form, one: one * scale(form, settings.scaling), steps)
             changes = decayed(direction, params, learning_rate, weight_decay, cautious=settings.cautious)
-            return changes, optax.TraceState(stored(momentum, moments))
+            return changes, optax.TraceState(momentum)
 
         return transformation(init, update)
 
-    return beside_adamw(build, parameters, moments, settings)
+    return beside_adamw(build, parameters, settings)

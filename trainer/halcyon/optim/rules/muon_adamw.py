@@ -20,14 +20,13 @@ from typing import Any, NamedTuple
 
 import haliax as hax
 import jax
-import jax.numpy as jnp
 import optax
 from haliax import Axis, NamedArray
 
 from halcyon.optim.hidden import HiddenState, ahead, decayed, mean, norm, of_matrix, scale
 from halcyon.optim.matrices import Form, Matrices, hidden
 from halcyon.optim.orthogonal import polar_express_with_margin
-from halcyon.optim.rule import Scalar, Tree, merge, select, stored, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, merge, select, transformation, zeros
 from halcyon.optim.rules.adamw import adamw
 from halcyon_api.spec.rules.adamw import AdamWSpec
 from halcyon_api.spec.rules.muon_adamw import MuonAdamWSpec
@@ -46,12 +45,12 @@ class MatricesState(NamedTuple):
     """Mean square of the orthogonal update of each output, or input: the stacked axes of the parameters, and those of that side."""
 
 
-def muon_adamw(rule: MuonAdamWSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def muon_adamw(rule: MuonAdamWSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """Muon beside AdamW. See `halcyon.optim.rule`."""
     flags = hidden(parameters)
     against = jax.tree.map(lambda flag: not flag, flags)
-    of_matrices = _muon(rule, Matrices(select(parameters, flags)), moments)
-    of_others = adamw(AdamWSpec(beta1=BETA1, beta2=BETA2, epsilon=rule.epsilon), select(parameters, against), moments)
+    of_matrices = _muon(rule, Matrices(select(parameters, flags)))
+    of_others = adamw(AdamWSpec(beta1=BETA1, beta2=BETA2, epsilon=rule.epsilon), select(parameters, against))
 
     def init(params: Tree) -> HiddenState:
         return HiddenState(of_matrices.init(select(params, flags)), of_others.init(select(params, against)))
@@ -66,14 +65,14 @@ def muon_adamw(rule: MuonAdamWSpec, parameters: Any, moments: jnp.dtype) -> opta
     return transformation(init, update)
 
 
-def _muon(rule: MuonAdamWSpec, matrices: Matrices, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def _muon(rule: MuonAdamWSpec, matrices: Matrices) -> optax.GradientTransformationExtraArgs:
     orthogonal = functools.partial(polar_express_with_margin, dtype=rule.iteration_type)
 
     def init(params: Tree) -> MatricesState:
         def of_side(form: Form, _: NamedArray) -> NamedArray:
-            return hax.zeros((*form.parameter.stacked, *_kept(form)), moments)
+            return hax.zeros((*form.parameter.stacked, *_kept(form)))
 
-        return MatricesState(zeros(params, moments), matrices.map(of_side, params))
+        return MatricesState(zeros(params), matrices.map(of_side, params))
 
     def update(
         gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
@@ -87,7 +86,7 @@ def _muon(rule: MuonAdamWSpec, matrices: Matrices, moments: jnp.dtype) -> optax.
         direction = matrices.map(_normalized, steps, squares)
         changes = decayed(direction, params, learning_rate, weight_decay, cautious=True)
         changes = matrices.map(lambda form, change: change * scale(form, "spectral"), changes)
-        return changes, MatricesState(stored(momentum, moments), stored(squares, moments))
+        return changes, MatricesState(momentum, squares)
 
     return transformation(init, update)
 

@@ -16,23 +16,21 @@ from haliax import NamedArray
 from halcyon.optim.hidden import ahead, beside_adamw, mean, norm, of_matrix
 from halcyon.optim.matrices import Form, Matrices
 from halcyon.optim.orthogonal import orthogonalizer
-from halcyon.optim.rule import Scalar, Tree, stored, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, transformation, zeros
 from halcyon_api.spec.rules.matrices import MatricesSpec
 from halcyon_api.spec.rules.muon import MuonHSpec
 
 _TINY = 1e-10
 
 
-def muon_h(
-    rule: MuonHSpec, parameters: Any, moments: jnp.dtype, shared: MatricesSpec | None = None
-) -> optax.GradientTransformationExtraArgs:
+def muon_h(rule: MuonHSpec, parameters: Any, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
     """MuonH for hidden matrices, AdamW for the rest. See `halcyon.optim.rule`."""
     settings = shared or MatricesSpec()
     orthogonal = orthogonalizer(settings)
 
     def build(matrices: Matrices) -> optax.GradientTransformationExtraArgs:
         def init(params: Tree) -> optax.TraceState:
-            return optax.TraceState(zeros(params, moments))
+            return optax.TraceState(zeros(params))
 
         def update(gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, **further: Any) -> tuple[Tree, optax.TraceState]:
             del further
@@ -45,8 +43,8 @@ def muon_h(
                 moved = old - step * (learning_rate * radius / (norm(step, of_matrix(form)) + _TINY))
                 return (moved * (radius / (norm(moved, of_matrix(form)) + _TINY)) - old).rearrange(weight.axes)
 
-            return matrices.map(on_sphere, steps, params), optax.TraceState(stored(momentum, moments))
+            return matrices.map(on_sphere, steps, params), optax.TraceState(momentum)
 
         return transformation(init, update)
 
-    return beside_adamw(build, parameters, moments, settings, rule.matrix_rate)
+    return beside_adamw(build, parameters, settings, rule.matrix_rate)

@@ -10,14 +10,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import haliax as hax
-import jax.numpy as jnp
 import optax
 from haliax import NamedArray
 
 from halcyon.optim.hidden import ahead, beside_adamw, decayed, mean, norm, of_matrix, scale
 from halcyon.optim.matrices import Form, Matrices
 from halcyon.optim.orthogonal import orthogonalizer
-from halcyon.optim.rule import Scalar, Tree, stored, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, transformation, zeros
 from halcyon_api.spec.rules.matrices import MatricesSpec
 from halcyon_api.spec.rules.muon import NorMuonSpec
 
@@ -33,9 +32,7 @@ class NorMuonState(NamedTuple):
     """Mean square of the orthogonal update of each output, with the stacked axes and the outputs of the parameters."""
 
 
-def normuon(
-    rule: NorMuonSpec, parameters: Any, moments: jnp.dtype, shared: MatricesSpec | None = None
-) -> optax.GradientTransformationExtraArgs:
+def normuon(rule: NorMuonSpec, parameters: Any, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
     """NorMuon for hidden matrices, AdamW for the rest. See `halcyon.optim.rule`."""
     settings = shared or MatricesSpec()
     orthogonal = orthogonalizer(settings)
@@ -43,9 +40,9 @@ def normuon(
     def build(matrices: Matrices) -> optax.GradientTransformationExtraArgs:
         def init(params: Tree) -> NorMuonState:
             def of_outputs(form: Form, _: NamedArray) -> NamedArray:
-                return hax.zeros(_outputs(form), moments)
+                return hax.zeros(_outputs(form))
 
-            return NorMuonState(zeros(params, moments), matrices.map(of_outputs, params))
+            return NorMuonState(zeros(params), matrices.map(of_outputs, params))
 
         def update(
             gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
@@ -63,11 +60,11 @@ def normuon(
 
             direction = matrices.map(equalized, steps, squares)
             changes = decayed(direction, params, learning_rate, weight_decay, cautious=settings.cautious)
-            return changes, NorMuonState(stored(momentum, moments), stored(squares, moments))
+            return changes, NorMuonState(momentum, squares)
 
         return transformation(init, update)
 
-    return beside_adamw(build, parameters, moments, settings)
+    return beside_adamw(build, parameters, settings)
 
 
 def _outputs(form: Form) -> tuple[Any, ...]:

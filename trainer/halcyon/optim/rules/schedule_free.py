@@ -17,9 +17,8 @@ from halcyon.optim.rule import Scalar, Tree, decaying, finish, transformation, w
 from halcyon_api.spec.rules.adam_variants import ScheduleFreeSpec
 
 
-def schedule_free(rule: ScheduleFreeSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def schedule_free(rule: ScheduleFreeSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """AdamW without first moment, at a point between its own one and the mean of its points. See `halcyon.optim.rule`."""
-    del moments  # the points z are parameters
     decays = decaying(parameters)
     second = optax.scale_by_rms(rule.beta2, rule.epsilon, eps_in_sqrt=False, bias_correction=True)
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import haliax as hax
 import jax
-import jax.numpy as jnp
 import optax
 from haliax import NamedArray
 
@@ -25,7 +24,7 @@ from halcyon.models.parameters import Parameter, Role
 from halcyon.optim.hidden import mean
 from halcyon.optim.matrices import Matrices, hidden
 from halcyon.optim.orthogonal import orthogonalizer
-from halcyon.optim.rule import Scalar, Tree, decaying, finish, merge, select, stored, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, decaying, finish, merge, select, transformation, zeros
 from halcyon_api.spec.rules.matrices import MatricesSpec
 from halcyon_api.spec.rules.scion import ScionSpec
 
@@ -33,9 +32,7 @@ _OUTER = frozenset({Role.EMBEDDING, Role.HEAD})
 _TINY = 1e-8
 
 
-def scion(
-    rule: ScionSpec, parameters: Any, moments: jnp.dtype, shared: MatricesSpec | None = None
-) -> optax.GradientTransformationExtraArgs:
+def scion(rule: ScionSpec, parameters: Any, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
     """Scion for all parameters. See `halcyon.optim.rule`."""
     flags = hidden(parameters)
     against = jax.tree.map(lambda flag: not flag, flags)
@@ -53,7 +50,7 @@ def scion(
         return (momentum * rule.radius / (size + _TINY)).rearrange(momentum.axes)
 
     def init(params: Tree) -> optax.TraceState:
-        return optax.TraceState(zeros(params, moments))
+        return optax.TraceState(zeros(params))
 
     def update(
         gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
@@ -65,6 +62,6 @@ def scion(
         around = jax.tree.map(outside, rest, select(momentum, against))
         decay = 1.0 if rule.constrained else weight_decay
         changes = finish(merge([inside, around]), params, learning_rate * rule.matrix_rate, decay, decays)
-        return changes, optax.TraceState(stored(momentum, moments))
+        return changes, optax.TraceState(momentum)
 
     return transformation(init, update)

@@ -15,7 +15,7 @@ import optax
 from halcyon.optim.eigenbasis import KINDS, Bases, back, first_bases, followed, into
 from halcyon.optim.hidden import beside_adamw, decayed
 from halcyon.optim.matrices import Kind, Matrices
-from halcyon.optim.rule import Scalar, Tree, stored, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, transformation, zeros
 from halcyon_api.spec.rules.matrices import MatricesSpec
 from halcyon_api.spec.rules.soap import SoapSpec
 
@@ -36,7 +36,7 @@ class SoapState(NamedTuple):
     """Float32."""
 
 
-def soap(rule: SoapSpec, parameters: Any, moments: jnp.dtype, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
+def soap(rule: SoapSpec, parameters: Any, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
     """SOAP for hidden matrices, AdamW for the rest. See `halcyon.optim.rule`."""
     settings = shared or MatricesSpec()
 
@@ -52,7 +52,7 @@ def soap(rule: SoapSpec, parameters: Any, moments: jnp.dtype, shared: MatricesSp
 
     def build(matrices: Matrices) -> optax.GradientTransformationExtraArgs:
         def init(params: Tree) -> SoapState:
-            first, second = (zeros(params, moments) for _ in range(2))
+            first, second = (zeros(params) for _ in range(2))
             return SoapState(jnp.zeros((), jnp.int32), first, second, first_bases(matrices))
 
         def update(
@@ -70,8 +70,8 @@ def soap(rule: SoapSpec, parameters: Any, moments: jnp.dtype, shared: MatricesSp
             begun = (state.done > 0).astype(jnp.float32)
             changes = decayed(direction, params, learning_rate * begun, weight_decay, cautious=settings.cautious)
             count = state.done + 1
-            return changes, SoapState(count, stored(first, moments), stored(second, moments), Bases(*bases))
+            return changes, SoapState(count, first, second, Bases(*bases))
 
         return transformation(init, update)
 
-    return beside_adamw(build, parameters, moments, settings)
+    return beside_adamw(build, parameters, settings)

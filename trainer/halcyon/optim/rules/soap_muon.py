@@ -17,7 +17,7 @@ from halcyon.optim.eigenbasis import KINDS, Bases, back, first_bases, followed, 
 from halcyon.optim.hidden import ahead, beside_adamw, decayed, mean, scale
 from halcyon.optim.matrices import Kind, Matrices
 from halcyon.optim.orthogonal import orthogonalizer
-from halcyon.optim.rule import Scalar, Tree, stored, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, transformation, zeros
 from halcyon_api.spec.rules.matrices import MatricesSpec
 from halcyon_api.spec.rules.muon import SoapMuonSpec
 
@@ -38,9 +38,7 @@ class SoapMuonState(NamedTuple):
     """Float32."""
 
 
-def soap_muon(
-    rule: SoapMuonSpec, parameters: Any, moments: jnp.dtype, shared: MatricesSpec | None = None
-) -> optax.GradientTransformationExtraArgs:
+def soap_muon(rule: SoapMuonSpec, parameters: Any, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
     """SOAP-Muon for hidden matrices, AdamW for the rest. See `halcyon.optim.rule`."""
     settings = shared or MatricesSpec()
     orthogonal = orthogonalizer(settings)
@@ -56,7 +54,7 @@ def soap_muon(
 
     def build(matrices: Matrices) -> optax.GradientTransformationExtraArgs:
         def init(params: Tree) -> SoapMuonState:
-            momentum, second = (zeros(params, moments) for _ in range(2))
+            momentum, second = (zeros(params) for _ in range(2))
             return SoapMuonState(jnp.zeros((), jnp.int32), momentum, second, first_bases(matrices))
 
         def update(
@@ -70,8 +68,8 @@ def soap_muon(
             direction = matrices.map(lambda form, one: one * scale(form, settings.scaling), steps)
             changes = decayed(direction, params, learning_rate, weight_decay, cautious=settings.cautious)
             count = state.done + 1
-            return changes, SoapMuonState(count, stored(momentum, moments), stored(second, moments), Bases(*bases))
+            return changes, SoapMuonState(count, momentum, second, Bases(*bases))
 
         return transformation(init, update)
 
-    return beside_adamw(build, parameters, moments, settings)
+    return beside_adamw(build, parameters, settings)

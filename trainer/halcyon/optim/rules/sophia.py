@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from halcyon.optim.rule import Scalar, Tree, decaying, finish, stored, transformation, wide, zeros
+from halcyon.optim.rule import Scalar, Tree, decaying, finish, transformation, zeros
 from halcyon_api.spec.rules.sophia import SophiaSpec
 
 _GAMMA = {"gaussNewton": 0.05, "hutchinson": 0.01}
@@ -27,7 +27,7 @@ class SophiaState(NamedTuple):
     hessian: Tree
 
 
-def sophia(rule: SophiaSpec, parameters: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def sophia(rule: SophiaSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """Clipped momentum over curvature; ``update`` also takes ``curvature``. See `halcyon.optim.rule`.
 
     ``curvature`` is a function without arguments that returns the estimate of this step, a tree like the model. It is called once, inside
@@ -36,7 +36,7 @@ def sophia(rule: SophiaSpec, parameters: Any, moments: jnp.dtype) -> optax.Gradi
     decays, gamma = decaying(parameters), rule.gamma if rule.gamma is not None else _GAMMA[rule.estimator]
 
     def init(params: Tree) -> SophiaState:
-        return SophiaState(zeros(params, moments), zeros(params, moments))
+        return SophiaState(zeros(params), zeros(params))
 
     def update(
         gradients: Tree,
@@ -53,15 +53,15 @@ def sophia(rule: SophiaSpec, parameters: Any, moments: jnp.dtype) -> optax.Gradi
         if curvature is None:
             raise TypeError("sophia needs the argument curvature, an estimate of the Hessian's diagonal")
         estimate = curvature
-        momentum = jax.tree.map(lambda m, g: rule.beta1 * wide(m) + (1 - rule.beta1) * g, state.momentum, gradients)
+        momentum = jax.tree.map(lambda m, g: rule.beta1 * m + (1 - rule.beta1) * g, state.momentum, gradients)
 
         def renewed(old: Tree) -> Tree:
             return jax.tree.map(lambda h, new: rule.beta2 * h + (1 - rule.beta2) * new, old, estimate())
 
-        hessian = jax.tree.map(wide, state.hessian)
+        hessian = state.hessian
         hessian = jax.lax.cond(jnp.asarray(step) % rule.every_steps == 0, renewed, lambda old: old, hessian)
         direction = jax.tree.map(lambda m, h: jnp.clip(m / jnp.maximum(gamma * h, rule.epsilon), -1.0, 1.0), momentum, hessian)
-        new = SophiaState(stored(momentum, moments), stored(hessian, moments))
+        new = SophiaState(momentum, hessian)
         return finish(direction, params, learning_rate, weight_decay, decays), new
 
     return transformation(init, update)
