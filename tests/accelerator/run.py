@@ -49,6 +49,7 @@ STAGES: dict[str, float] = {
     "llama-float8-wide": 120,
     "llama-mxfp8": 120,
     "llama-unroll": 120,
+    "llama-moments": 120,
     "profile": 90,
     "decode": 150,
     "nanochat": 180,

@@ -30,6 +30,7 @@ FIELDS: dict[str, str] = {
     "across": "data.attendAcrossDocuments=true",
     "blockwise": "trainer.attention=blockwise",
     "unroll": "trainer.unroll=2",
+    "moments": "trainer.precision.moments=float8",
     "float8": f"{PRODUCTS}float8",
     "int8": f"{PRODUCTS}int8",
     "mxfp8": f"{PRODUCTS}mxfp8",
