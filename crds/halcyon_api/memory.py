@@ -1,9 +1,10 @@
-"""Whether a run fits into memory: the least that its devices need. The operator, ``halcyon validate`` and the trainer ask here.
+"""Whether a run fits into memory: the least that its devices and hosts need. The operator, ``halcyon validate`` and the trainer ask here.
 
 The need is a lower bound, so no run is rejected that would fit. It counts the parameters, and for training their gradients, the moments of
 the update rule that needs fewest, the average and the models that the objective keeps beside the trained one. The devices that shard these
-share them. Of the activations it counts one residual stream for each block and the batch itself, which recomputation cannot avoid. Matrices
-inside a block, the loss and the compiler's copies need additional memory.
+share them. Moments and average count for the host if ``trainer.offload`` keeps them in its memory. Of the activations the need counts one
+residual stream for each block and the batch itself, which recomputation cannot avoid. Matrices inside a block, the loss and the compiler's
+copies need additional memory.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 
 from halcyon_api.counting import size
 from halcyon_api.elastic import possible_microbatches
+from halcyon_api.hardware.host_memory import HOST_MEMORY_GIB, left_of_host_gib
+from halcyon_api.hardware.kinds import GIB
 from halcyon_api.mesh import WIDTHS, average_bytes, model_shape, reference_bytes
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.remat import Remat
@@ -41,7 +44,8 @@ def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
     if spec.task == "data":
         return MemoryNeed(0, 0)
     trainer, model = spec.trainer, model_shape(spec, unknown_vocabulary=VOCABULARY_MULTIPLE)
-    state = _state_bytes(spec) * model.parameters // mesh.parameter_shards
+    away = 0 if trainer.offload == "none" else _offloaded(spec)
+    state = (_state_bytes(spec) - away) * model.parameters // mesh.parameter_shards
     residuals = _kept_residuals(model.blocks, trainer.remat) if spec.task == "train" else 1
     sizes = [(trainer.batch_size, trainer.sequence_length)]
     sizes += [
@@ -50,6 +54,32 @@ def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
     tokens = max(batch * length for batch, length in sizes) // (mesh.data_parallelism * mesh.context * _most_microbatches(spec, mesh))
     width = model.width * WIDTHS[trainer.precision.compute] // mesh.tensor
     return MemoryNeed(state, tokens * (residuals * width + _BATCH_BYTES_PER_TOKEN))
+
+
+def offloaded_bytes(spec: TrainingRunSpec, mesh: ResolvedMesh) -> int:
+    """Bytes of the optimizer state and the average that each device keeps in its host's memory, at least.
+
+    With ``offload: auto`` they count too: the trainer decides only when it has compiled the step.
+    """
+    if spec.task != "train" or spec.trainer.offload == "none":
+        return 0
+    parameters = model_shape(spec, unknown_vocabulary=VOCABULARY_MULTIPLE).parameters
+    return _offloaded(spec) * parameters // mesh.parameter_shards
+
+
+def host_memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[str, str] | None:
+    """Why the memory of a host is too small for ``offload: optimizer``: the field and one sentence. None if it may fit, or is not known."""
+    shape = spec.accelerator.row.shape(spec.accelerator.topology)
+    machine = None if shape is None else HOST_MEMORY_GIB.get(shape.machine_type)
+    if shape is None or machine is None or spec.trainer.offload != "optimizer":
+        return None
+    needed, there = offloaded_bytes(spec, mesh) * shape.devices_per_host, left_of_host_gib(machine) * GIB
+    if needed <= there:
+        return None
+    return "spec.trainer.offload", (
+        f"the optimizer state takes {size(needed)} at least of a host, and a pod has {size(there)} of {shape.machine_type}; choose none, a "
+        "topology with more hosts, or narrower moments in precision.moments"
+    )
 
 
 def memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh, available_bytes: int, *, devices: int, where: str) -> tuple[str, str] | None:
@@ -83,8 +113,17 @@ def _state_bytes(spec: TrainingRunSpec) -> int:
     always = stored + average_bytes(spec)
     if spec.adapter is not None or any(group.frozen for group in spec.optimizer.groups or ()):  # an adapter itself is small
         return always
-    gradients, moments = stored, spec.optimizer.least_moments * WIDTHS[spec.trainer.precision.moments]
-    return always + gradients + moments + reference_bytes(spec)
+    return always + stored + _moments(spec) + reference_bytes(spec)
+
+
+def _moments(spec: TrainingRunSpec) -> int:
+    return spec.optimizer.least_moments * WIDTHS[spec.trainer.precision.moments]
+
+
+def _offloaded(spec: TrainingRunSpec) -> int:
+    """Least bytes for each parameter that ``offload: optimizer`` keeps in the host's memory."""
+    frozen = spec.adapter is not None or any(group.frozen for group in spec.optimizer.groups or ())
+    return average_bytes(spec) + (0 if frozen else _moments(spec))
 
 
 def _kept_residuals(blocks: int, remat: Remat) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from halcyon_api.axes import AXES, splitting
 from halcyon_api.elastic import microbatches_on, usable_slices, wanted_slices
 from halcyon_api.hardware.gpu_attention import gpu_kernel
-from halcyon_api.memory import memory_problem
+from halcyon_api.memory import host_memory_problem, memory_problem
 from halcyon_api.mesh import model_shape, run_mesh
 from halcyon_api.objectives import objective_problems
 from halcyon_api.schedules import schedule_problems
@@ -153,10 +153,10 @@ def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
 
 
 def _memory_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
-    """The run must fit into the memory of a device, where the type of the accelerator says how large it is."""
+    """The run must fit into the memory of a device and of a host, where the type of the accelerator says how large they are."""
     available = spec.accelerator.row.memory_bytes
     found = None if available is None else memory_problem(spec, mesh, available, devices=1, where="each device")
-    return () if found is None else (Problem(*found),)
+    return tuple(Problem(*each) for each in (found, host_memory_problem(spec, mesh)) if each is not None)
 
 
 def _elastic_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:

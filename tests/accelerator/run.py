@@ -50,6 +50,7 @@ STAGES: dict[str, float] = {
     "llama-mxfp8": 120,
     "llama-unroll": 120,
     "llama-moments": 120,
+    "llama-offload": 120,
     "profile": 90,
     "decode": 150,
     "nanochat": 180,

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.memory import least_need, memory_problem
+from halcyon_api.hardware.host_memory import pod_memory_gib
+from halcyon_api.memory import host_memory_problem, least_need, memory_problem, offloaded_bytes
 from halcyon_api.mesh import model_shape, run_mesh
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
@@ -123,3 +124,36 @@ def test_devices_of_a_processor_share_its_memory() -> None:
     need = least_need(spec, run_mesh(spec)).total_bytes
     assert memory_problem(spec, run_mesh(spec), 3 * need, devices=4, where="this machine") is not None
     assert memory_problem(spec, run_mesh(spec), 4 * need, devices=4, where="this machine") is None
+
+
+OFFLOADED = {"spec__trainer__offload": "optimizer"}
+
+
+def test_an_offloaded_state_counts_for_the_host_and_not_for_the_device() -> None:
+    plain, average = spec_of(), {"spec__average": {"ema": {"decay": 0.99}}}
+    for changes, bytes_on_host in ((OFFLOADED, 8), (OFFLOADED | average, 12)):
+        spec = spec_of(**changes)
+        assert bytes_each(spec) == pytest.approx(8, rel=0.01)
+        assert offloaded_bytes(spec, run_mesh(spec)) == pytest.approx(bytes_on_host * model_shape(spec).parameters, rel=0.01)
+    assert offloaded_bytes(plain, run_mesh(plain)) == 0
+
+
+def test_a_pod_requests_twice_the_offloaded_state_of_its_devices() -> None:
+    """A save copies the state."""
+    accelerator = spec_of(spec__accelerator={"type": "cpu", "topology": "1x4"}).accelerator
+    shape = accelerator.row.shape(accelerator.topology)
+    assert shape is not None
+    further = pod_memory_gib(accelerator.row, shape, 3 * GIB) - pod_memory_gib(accelerator.row, shape)
+    assert further == 6 * shape.devices_per_host
+
+
+def test_a_host_that_is_too_small_for_the_state_is_rejected() -> None:
+    large = {"llama": {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28672, "heads": 64}}
+    v5e = {"type": "v5e", "topology": "2x2"}
+    spec = spec_of(spec__accelerator=v5e, spec__model=large, **OFFLOADED)
+    found = host_memory_problem(spec, run_mesh(spec))
+    assert found is not None
+    assert found[0] == "spec.trainer.offload"
+    assert "choose none" in found[1]
+    small = spec_of(spec__accelerator=v5e, **OFFLOADED)
+    assert host_memory_problem(small, run_mesh(small)) is None

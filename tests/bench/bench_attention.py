@@ -68,7 +68,8 @@ def compiled(
     def loss(query: Any, key: Any, value: Any, ids: Any) -> jax.Array:
         key, value = (x.rename({"position": "key_position"}) for x in (key, value))
         keys = position.alias("key_position")
-        out = attention(query, key, value, mask_of(ids), position=position, key_position=keys, head_size=size, implementation=implementation)
+        named: Any = {"position": position, "key_position": keys, "head_size": size}
+        out = attention(query, key, value, mask_of(ids), implementation=implementation, **named)
         return hax.sum(out.astype(jnp.float32)).scalar()
 
     *arrays, ids = axes

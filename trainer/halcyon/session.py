@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from halcyon.context import Context, adapt_to_devices
 from halcyon.errors import TrainerExit
-from halcyon.machine.memory import check_device_memory
+from halcyon.machine.memory import check_device_memory, check_host_memory
 from halcyon.machine.narrow_types import check_narrow
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.process_group import ProcessGroup, join, leave
@@ -42,6 +42,7 @@ class Session:
         context = adapt_to_devices(self._context, jax.device_count(), jax.default_backend())
         check_narrow(context.run.spec.trainer.precision, jax.devices())
         check_device_memory(context.run.spec, context.mesh)
+        check_host_memory(context.run.spec.trainer, jax.local_devices())
         return context, build_mesh(context.mesh)
 
 

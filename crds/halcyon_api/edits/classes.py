@@ -63,6 +63,7 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("trainer.microbatches", "atCheckpoint", f"changes only in how many parts a batch is computed; {_ROUNDING}"),
     EditRule("trainer.remat", "atCheckpoint", f"changes only what is recomputed; {_ROUNDING}"),
     EditRule("trainer.unroll", "atCheckpoint", f"changes only the loop over blocks; {_ROUNDING}"),
+    EditRule("trainer.offload", "atCheckpoint", "changes only in which memory arrays are between two updates, and no number"),
     EditRule("trainer.attention", "atCheckpoint", f"computes the same numbers up to rounding; {_ROUNDING}"),
     EditRule("trainer.determinism", "atCheckpoint", f"changes only the order of additions on GPUs; {_ROUNDING}"),
     EditRule("trainer.evaluation", "atCheckpoint", "changes no step"),

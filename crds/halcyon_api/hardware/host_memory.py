@@ -6,7 +6,7 @@ so that a memory leak ends only the process that leaks. The sizes of the machine
 
 from __future__ import annotations
 
-from halcyon_api.hardware.kinds import Accelerator, Shape
+from halcyon_api.hardware.kinds import GIB, Accelerator, Shape
 
 HOST_MEMORY_GIB: dict[str, int] = {
     "ct4p-hightpu-4t": 407,
@@ -55,17 +55,20 @@ _OTHER_PODS_GIB = 4.0
 """For the pods that run on every node (device plugin, logs, metrics) and for the eviction threshold."""
 
 
-def pod_memory_gib(row: Accelerator, shape: Shape) -> int:
+def pod_memory_gib(row: Accelerator, shape: Shape, offloaded_bytes: int = 0) -> int:
     """The default memory request of a pod, in GiB.
 
     Args:
         row: The hardware.
         shape: One topology of it.
+        offloaded_bytes: What each device of the run keeps in its host's memory. A machine of known size gives a pod all that it has; other
+            pods request this in addition, twice: a save copies it.
     """
     host = HOST_MEMORY_GIB.get(shape.machine_type)
     if host is not None:
         return left_of_host_gib(host)
-    return CPU_POD_GIB if row.family == "cpu" else DEVICE_GIB * shape.devices_per_host
+    further = -(-2 * offloaded_bytes * shape.devices_per_host // GIB)
+    return (CPU_POD_GIB if row.family == "cpu" else DEVICE_GIB * shape.devices_per_host) + further
 
 
 def left_of_host_gib(host_gib: int) -> int:

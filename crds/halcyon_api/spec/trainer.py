@@ -12,6 +12,7 @@ from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
 from halcyon_api.spec.determinism import DETERMINISM_DESCRIPTION, Determinism
 from halcyon_api.spec.evaluation import EvaluationSpec
 from halcyon_api.spec.narrow_products import NarrowProducts, NarrowProductsSpec
+from halcyon_api.spec.offload import OFFLOAD_DESCRIPTION, Offload
 from halcyon_api.spec.remat import REMAT_DESCRIPTION, Remat
 from halcyon_api.spec.unroll import UNROLL_DESCRIPTION
 
@@ -135,6 +136,7 @@ class TrainerSpec(ApiModel):
     )
     remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
     unroll: Unroll = Field(default=1, description=UNROLL_DESCRIPTION)
+    offload: Offload = Field(default="none", description=OFFLOAD_DESCRIPTION)
     attention: AttentionName = Field(default="auto", description=ATTENTION_DESCRIPTION)
     determinism: Determinism = Field(default="bitwise", description=DETERMINISM_DESCRIPTION)
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = Field(

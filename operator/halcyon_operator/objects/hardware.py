@@ -14,6 +14,8 @@ from typing import Any
 from halcyon_api import names
 from halcyon_api.hardware import PROVISIONING_LABELS
 from halcyon_api.hardware.host_memory import pod_memory_gib
+from halcyon_api.memory import offloaded_bytes
+from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.operations import SchedulingSpec
 from halcyon_api.training_run import TrainingRunSpec
@@ -72,7 +74,7 @@ def node_requirements(
     if shape is None:
         raise ValueError(f"{accelerator.type} has no topology {accelerator.topology}")
     wanted = accelerator.host_resources
-    known = f"{pod_memory_gib(row, shape)}Gi"
+    known = f"{pod_memory_gib(row, shape, offloaded_bytes(spec, run_mesh(spec)))}Gi"
     memory = wanted.memory or pod_memory.get(accelerator.type) or known
     amounts = {name: amount for name, amount in (("cpu", wanted.cpu), ("memory", memory)) if amount is not None and amount != NO_MEMORY}
     if row.resource:

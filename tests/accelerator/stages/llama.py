@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from halcyon.errors import BadConfiguration
 from halcyon.hlo import contents
 from halcyon.hlo.module import parse
+from halcyon.machine.memory import check_host_memory
 from halcyon.machine.narrow_types import check_narrow
 from halcyon.training.fitting import USABLE, Choice, with_choice
 from halcyon.training.plan import step_bytes
@@ -31,6 +32,7 @@ FIELDS: dict[str, str] = {
     "blockwise": "trainer.attention=blockwise",
     "unroll": "trainer.unroll=2",
     "moments": "trainer.precision.moments=float8",
+    "offload": "trainer.offload=optimizer",
     "float8": f"{PRODUCTS}float8",
     "int8": f"{PRODUCTS}int8",
     "mxfp8": f"{PRODUCTS}mxfp8",
@@ -52,6 +54,7 @@ def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
     try:
         spec = spec_of(model, *settings, batch=batch, length=length)
         check_narrow(spec.trainer.precision, jax.devices()[:1])
+        check_host_memory(spec.trainer, jax.devices()[:1])
     except (BadConfiguration, ValidationError) as error:
         yield {"case": " ".join(case), "left out": brief(error)}
         return

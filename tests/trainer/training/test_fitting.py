@@ -17,6 +17,7 @@ from halcyon.training.fitting import Choice, choose, chosen, is_automatic, least
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.spec.offload import AUTOMATIC_OFFLOAD
 from halcyon_api.spec.remat import AUTOMATIC_REMAT
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.api.documents import document
@@ -27,13 +28,15 @@ POSSIBLE = (1, 2, 4, 8)
 OWNER = Owner(namespace="tests", name="small")
 
 
-def spec_of(*, microbatches: Any = "auto", remat: str = "auto", **changes: Any) -> TrainingRunSpec:
+def spec_of(*, microbatches: Any = "auto", remat: str = "auto", offload: str = "none", **changes: Any) -> TrainingRunSpec:
     run = document(
         spec__accelerator={"type": "cpu", "topology": "1x2", "slices": 1},
         spec__model__llama__layers=8,
-        spec__trainer={"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "remat": remat},
+        spec__trainer={
+            "steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "remat": remat, "offload": offload,
+        },
         **changes,
-    )
+    )  # fmt: skip
     return parse_run(run).spec
 
 
@@ -61,7 +64,26 @@ def test_the_search_finds_the_first_that_fits_and_asks_for_few(least: int) -> No
     ],
 )
 def test_more_microbatches_come_before_more_recomputation(bytes_of: dict[str, int], choice: Choice | None) -> None:
-    assert choose(POSSIBLE, AUTOMATIC_REMAT, lambda one: bytes_of[one.remat] / one.microbatches <= 8) == choice
+    assert choose(POSSIBLE, AUTOMATIC_REMAT, ("none",), lambda one: bytes_of[one.remat] / one.microbatches <= 8) == choice
+
+
+@pytest.mark.parametrize(
+    ("state", "choice"), [(0, Choice(8, "none")), (4, Choice(8, "dots")), (7, Choice(8, "none", "optimizer")), (9, None)]
+)
+def test_the_memory_of_the_host_comes_last(state: int, choice: Choice | None) -> None:
+    """Here a step needs 40 or 20 bytes by microbatches, and a state that may be in the host's memory but for 2 bytes of it."""
+
+    def fits(one: Choice) -> bool:
+        held = state if one.offload == "none" else max(0, state - 6)
+        return held + {"none": 40, "dots": 20}[one.remat] / one.microbatches <= 7 and state < 9
+
+    assert choose(POSSIBLE, ("none", "dots"), AUTOMATIC_OFFLOAD, fits) == choice
+
+
+def test_an_automatic_offload_is_replaced_also_by_none() -> None:
+    assert with_choice(spec_of(offload="auto"), Choice(2, "dots")).trainer.offload == "none"
+    assert Choice.of(Choice(2, "dots", "optimizer").document()) == Choice(2, "dots", "optimizer")
+    assert Choice(2, "dots").document() == {"microbatches": 2, "remat": "dots"}
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from halcyon.checkpoint.broadcast import Partition, broadcast, devices_are_even, partition_of, stream_bytes
 from halcyon.checkpoint.chunk_owners import RegionKey, assign, key_of, who_holds
@@ -361,7 +362,9 @@ class _LeafReader:
         filled, self._filled = self._filled, {}
         if self._sharding is None:
             return np.array(filled[self._devices[0][1]])  # a writable copy that the caller owns
-        shards = [jax.device_put(filled[key], device) for device, key in self._devices]
+        kind = self._sharding.memory_kind
+        placed = [(filled[key], SingleDeviceSharding(device, memory_kind=kind)) for device, key in self._devices]
+        shards = [jax.device_put(*each) for each in placed]
         return jax.make_array_from_single_device_arrays(self._leaf.shape, self._sharding, shards)
 
     def _chunk_shape(self, indices: tuple[int, ...]) -> list[int]:

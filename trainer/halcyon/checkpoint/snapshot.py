@@ -33,6 +33,7 @@ from halcyon.checkpoint.layout import (
     state_bytes,
     whole,
 )
+from halcyon.machine.memory import HOST_MEMORY
 from halcyon_api.checkpoint_documents import ManifestLeaf
 
 _EXTRA_DEVICE_BYTES = 256 << 20
@@ -105,7 +106,7 @@ class Snapshotter:
         leaves = flatten(template)
         for piece in self._plan(leaves).pieces:
             leaf = leaves[piece.leaf]
-            if leaf.sharding is not None and all(_on_host(device) for device in leaf.sharding.device_set):
+            if leaf.sharding is not None and all(_on_host(device, leaf.sharding) for device in leaf.sharding.device_set):
                 self._buffer(leaf, piece.region).fill(0)
 
     def take(self, state: Any) -> Snapshot:
@@ -123,7 +124,7 @@ class Snapshotter:
                 continue
             replicas = here[piece.leaf][key_of(piece.held)]
             shard = replicas[piece.turn % len(replicas)]
-            if _on_host(shard.device):
+            if _on_host(shard.device, shard.data.sharding):
                 copies.append(Shard(piece.leaf, piece.region, self._copy(leaf, piece, np.asarray(shard.data))))
                 continue
             data = shard.data
@@ -214,5 +215,6 @@ def _shards(leaf: Leaf) -> dict[RegionKey, list[Any]]:
     return shards
 
 
-def _on_host(device: Any) -> bool:
-    return device.platform == "cpu"
+def _on_host(device: Any, sharding: jax.sharding.Sharding) -> bool:
+    """Whether a device holds its part of an array in the memory of the host."""
+    return device.platform == "cpu" or sharding.memory_kind == HOST_MEMORY

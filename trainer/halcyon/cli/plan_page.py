@@ -53,6 +53,7 @@ def _memory(plan: Plan) -> Table:
         "parameters": parts.parameters,
         **({"of these frozen": parts.frozen} if parts.frozen else {}),
         "optimizer state": parts.optimizer,
+        **({"of it in the host's memory": parts.offloaded} if parts.offloaded else {}),
         "gradients": parts.gradients,
         "activations and temporary arrays": parts.activations,
         "the whole step": parts.step,

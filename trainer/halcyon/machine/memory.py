@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from halcyon.errors import BadConfiguration
 from halcyon_api.counting import size
 from halcyon_api.memory import memory_problem
 from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import Problem
 
@@ -35,6 +37,29 @@ def check_device_memory(spec: TrainingRunSpec, mesh: ResolvedMesh) -> None:
         BadConfiguration: See `check_memory`.
     """
     check_memory(spec, mesh, device_memory(), devices=1, where="each device")
+
+
+HOST_MEMORY = "pinned_host"
+"""JAX's name of the host's memory that devices copy from and to."""
+
+
+def has_host_memory(devices: Iterable[Any]) -> bool:
+    """Whether a program on these devices can keep arrays in the host's memory."""
+    kinds = [{memory.kind for memory in device.addressable_memories()} for device in devices]
+    # JAX knows no memories of GPUs that are described to the compiler. Real ones have both.
+    return all(not each or HOST_MEMORY in each for each in kinds)
+
+
+def check_host_memory(trainer: TrainerSpec, devices: Iterable[Any]) -> None:
+    """Reject ``spec.trainer.offload: optimizer`` on devices that cannot keep arrays in the host's memory.
+
+    Raises:
+        BadConfiguration: The devices cannot.
+    """
+    if trainer.offload == "optimizer" and not has_host_memory(devices):
+        raise BadConfiguration(
+            "spec.trainer.offload: JAX has no memory of the host for these devices; choose none, and narrower moments in precision.moments"
+        )
 
 
 def device_memory() -> int | None:

@@ -32,9 +32,6 @@ _POLICIES: dict[Remat, Callable[..., Any] | None] = {
 }
 """JAX's policy of each remat policy that computes something again; None: nothing but a block's arguments is kept."""
 
-HOST_MEMORY = "pinned_host"
-"""JAX's name of the memory that ``offload`` needs."""
-
 
 def attended(tree: Tree) -> Tree:
     """Mark the result of attention, and what its backward pass needs of it, for the policies that keep it. The values do not change."""

@@ -95,6 +95,7 @@ EVENTS = (
             "unroll": "Blocks of the model in one iteration of the loop over them.",
             "parametersBytes": "Parameters.",
             "optimizerBytes": "Optimizer state, and the average of the parameters.",
+            "offloadedBytes": "The part of it that is in the host's memory (`trainer.offload`); absent if nothing is.",
             "gradientsBytes": "Gradients, in float32.",
             "activationsBytes": "All else that the step needs for a time; absent if the compiler does not say.",
             "stepBytes": "The whole step; absent if the compiler does not say.",

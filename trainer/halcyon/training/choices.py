@@ -1,4 +1,4 @@
-"""Keeps the choice for ``microbatches: auto`` and ``remat: auto`` in the checkpoint root (see `halcyon.training.fitting`).
+"""Keeps the choice for ``microbatches``, ``remat`` and ``offload: auto`` in the checkpoint root (see `halcyon.training.fitting`).
 
 The choice belongs to the run: another number of microbatches adds gradients in another order. So the first attempt records it before its
 first step, and every later attempt on the same mesh takes the recorded one, even if a later compiler needs more or less memory.
@@ -25,7 +25,18 @@ from halcyon_api.hardware import TABLE
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 
-_DECIDES = ("batchSize", "sequenceLength", "batchSchedule", "microbatches", "remat", "unroll", "attention", "determinism", "precision")
+_DECIDES = (
+    "batchSize",
+    "sequenceLength",
+    "batchSchedule",
+    "microbatches",
+    "remat",
+    "unroll",
+    "offload",
+    "attention",
+    "determinism",
+    "precision",
+)
 """Fields of ``spec.trainer`` that decide how much memory a step needs."""
 
 
@@ -112,7 +123,7 @@ def read_choice(store: Store, key: str) -> Choice | None:
         return None if data is None else Choice.of(json.loads(data))
     except (ValueError, KeyError, TypeError):
         raise BadConfiguration(
-            f"{store.root}/{key} is damaged; give trainer.microbatches and remat the values of the run's first log instead of auto"
+            f"{store.root}/{key} is damaged; give trainer.microbatches, remat and offload the values of the run's first log instead of auto"
         ) from None
 
 

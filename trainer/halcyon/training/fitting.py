@@ -1,16 +1,17 @@
-"""Chooses ``microbatches: auto`` and ``remat: auto``: the step with the least recomputation that fits into the memory of a device.
+"""Chooses ``microbatches: auto``, ``remat: auto`` and ``offload: auto``: the fastest step that fits into the memory of a device.
 
 The compiler says how much memory a step needs, so each candidate is compiled. The memory falls with the number of microbatches, so a
-binary search over the possible numbers compiles few candidates. If both are automatic, more microbatches come before more recomputation:
-a microbatch repeats no computation.
+binary search over the possible numbers compiles few candidates. More microbatches come before more recomputation, because a microbatch
+repeats no computation. The host's memory comes last: its copies take more time than both.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
@@ -19,12 +20,14 @@ from jax.sharding import Mesh
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration
 from halcyon.hlo.schedule import Rates
+from halcyon.machine.memory import has_host_memory
 from halcyon.training.plan import Plan, plan_of, step_bytes
 from halcyon.training.program import build_program
 from halcyon_api.counting import size
 from halcyon_api.elastic import possible_microbatches
 from halcyon_api.memory import least_need
 from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.spec.offload import AUTOMATIC_OFFLOAD, Offload
 from halcyon_api.spec.remat import AUTOMATIC_REMAT, Remat
 from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
@@ -39,25 +42,27 @@ class Choice:
 
     microbatches: int
     remat: Remat
+    offload: Offload = "none"
 
     def document(self) -> dict[str, Any]:
         """The choice as JSON."""
-        return {"microbatches": self.microbatches, "remat": self.remat}
+        offload = {} if self.offload == "none" else {"offload": self.offload}
+        return {"microbatches": self.microbatches, "remat": self.remat, **offload}
 
     @staticmethod
     def of(document: dict[str, Any]) -> Choice:
         """The choice of a document."""
-        return Choice(document["microbatches"], document["remat"])
+        return Choice(document["microbatches"], document["remat"], document.get("offload", "none"))
 
 
 def is_automatic(spec: TrainingRunSpec) -> bool:
     """Whether a run leaves a value to this module."""
-    return spec.trainer.microbatches == "auto" or spec.trainer.remat == "auto"
+    return "auto" in (spec.trainer.microbatches, spec.trainer.remat, spec.trainer.offload)
 
 
 def with_choice(spec: TrainingRunSpec, choice: Choice) -> TrainingRunSpec:
     """The spec with the chosen values. Fields that are not automatic stay."""
-    values = {name: value for name, value in choice.document().items() if getattr(spec.trainer, name) == "auto"}
+    values = {each.name: getattr(choice, each.name) for each in fields(choice) if getattr(spec.trainer, each.name) == "auto"}
     return spec.model_copy(update={"trainer": spec.trainer.model_copy(update=values)})
 
 
@@ -81,18 +86,21 @@ def least_fitting(candidates: Sequence[int], fits: Callable[[int], bool]) -> int
     return candidates[high]
 
 
-def choose(microbatches: Sequence[int], policies: Sequence[Remat], fits: Callable[[Choice], bool]) -> Choice | None:
-    """The first policy with which some number of microbatches fits, with the least such number. None: nothing fits.
+def choose(
+    microbatches: Sequence[int], policies: Sequence[Remat], offloads: Sequence[Offload], fits: Callable[[Choice], bool]
+) -> Choice | None:
+    """The first offload and policy with which some number of microbatches fits, with the least such number. None: nothing fits.
 
     Args:
         microbatches: Possible numbers, in rising order.
         policies: Possible remat policies, the one with the least recomputation first.
+        offloads: Possible offloads, ``none`` first.
         fits: Whether a step fits into the memory of a device.
     """
-    for policy in policies:
-        found = least_fitting(microbatches, lambda count, policy=policy: fits(Choice(count, policy)))
+    for offload, policy in itertools.product(offloads, policies):
+        found = least_fitting(microbatches, lambda count, policy=policy, offload=offload: fits(Choice(count, policy, offload)))
         if found is not None:
-            return Choice(found, policy)
+            return Choice(found, policy, offload)
     return None
 
 
@@ -115,8 +123,10 @@ def chosen(
     given, policy = spec.trainer.microbatches, spec.trainer.remat
     counts = (possible_microbatches(spec.trainer, resolved.data_parallelism) or (1,)) if given == "auto" else (given,)
     policies = AUTOMATIC_REMAT if policy == "auto" else (policy,)
+    offload, on_host = spec.trainer.offload, has_host_memory(mesh.local_devices)
+    offloads = (offload,) if offload != "auto" else AUTOMATIC_OFFLOAD if on_host else ("none",)
     if memory_bytes is None:
-        return Choice(counts[0], policies[0])
+        return Choice(counts[0], policies[0], offloads[0])
     sizes, usable = largest_batch(spec.trainer), USABLE * memory_bytes
     needs: list[float] = []
 
@@ -128,12 +138,13 @@ def chosen(
         needs.extend([] if needed in (None, math.inf) else [needed])
         return agreed(needed is None or needed <= usable)
 
-    found = choose(counts, policies, fits)
+    found = choose(counts, policies, offloads, fits)
     if found is None:
         least = f"at least {size(int(min(needs)))} " if needs else "more memory than there is "
+        further = " or trainer.offload: optimizer" if offloads[-1] == "none" and on_host else ""
         raise BadConfiguration(
             f"spec.trainer.microbatches: a step with {counts[-1]} microbatches and remat {policies[-1]} needs {least}on a device of "
-            f"{size(memory_bytes)}; give the run more devices, or shorter sequences"
+            f"{size(memory_bytes)}; give the run more devices, or shorter sequences{further}"
         )
     return found
 

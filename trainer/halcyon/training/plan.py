@@ -18,6 +18,7 @@ from halcyon.hlo.contents import Call, Loop, Product, calls, loops, products
 from halcyon.hlo.module import parse
 from halcyon.hlo.schedule import Overlap, Rates, overlap
 from halcyon.models.trainable import split
+from halcyon.training.offload import is_on_host
 from halcyon.training.program import Program
 from halcyon_api.axes import product, splitting
 from halcyon_api.counting import size
@@ -53,6 +54,7 @@ class DeviceBytes:
         step: The whole step, with its arguments and results. None: not known.
         available: Memory of the device. None: not known.
         frozen: The part of `parameters` that is not trained.
+        offloaded: The part of `optimizer` that is in the host's memory. `step` does not contain it on accelerators.
     """
 
     parameters: int
@@ -62,6 +64,7 @@ class DeviceBytes:
     step: int | None
     available: int | None
     frozen: int = 0
+    offloaded: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,8 @@ class Plan:
         """The plan in one line, for the status."""
         sequences = f"{self.rows} {'sequence' if self.rows == 1 else 'sequences'} of {self.positions}"
         parts = [product(self.mesh), f"{self.microbatches} x {sequences} on a device", f"remat {self.remat}"]
+        if self.memory.offloaded:
+            parts.append(f"{size(self.memory.offloaded)} in the host's memory")
         if self.memory.step is not None:
             of = "" if self.memory.available is None else f" of {size(self.memory.available)}"
             parts.append(f"{size(self.memory.step)}{of}")
@@ -150,6 +155,7 @@ def event_fields(plan: Plan) -> dict[str, Any]:
     numbers = {
         "parametersBytes": memory.parameters,
         "optimizerBytes": memory.optimizer,
+        "offloadedBytes": memory.offloaded or None,
         "gradientsBytes": memory.gradients,
         "activationsBytes": memory.activations,
         "stepBytes": memory.step,
@@ -213,6 +219,7 @@ def plan_of(
             step=step_bytes(step),
             available=memory_bytes,
             frozen=share_bytes(frozen),
+            offloaded=share_bytes([leaf for leaf in jax.tree.leaves(program.template) if is_on_host(leaf)]),
         ),
         traffic=traffic_of(collectives(module), tuple(sizes), tuple(sizes.values())),
         calls=calls(module),

@@ -36,6 +36,7 @@ from halcyon.parallel.partition import computing
 from halcyon.training.compilation import compiler_options, pipelines_blocks
 from halcyon.training.divergence import empty_window
 from halcyon.training.in_step import InStep
+from halcyon.training.offload import in_host_memory, on_devices
 from halcyon.training.state import BuildState, CompleteState, Model, TrainState, state_completer, state_template
 from halcyon.training.step import StepMetrics, make_train_step
 from halcyon_api.mesh import gathers_once
@@ -193,6 +194,7 @@ def _rule_mean(mean: Callable[[Any, Model], Model] | None, flags: Any, template:
         return None
 
     def whole(state: TrainState) -> Model:
+        state = on_devices(state)
         part, fixed = split(state.model, flags)
         return joined(mean(state.optimizer_state, part), fixed)
 
@@ -248,6 +250,8 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         return complete_state(build())
 
     template = state_template(build_state, mesh)
+    if settings.offload == "optimizer":
+        template = in_host_memory(template)
     make_step = functools.partial(
         make_train_step,
         objective,

@@ -32,6 +32,7 @@ from halcyon.parallel.partition import by_group
 from halcyon.training.curvature import Samples, check_estimator, gauss_newton, hutchinson
 from halcyon.training.divergence import drop_update, judge
 from halcyon.training.in_step import InStep, StepView, all_seen
+from halcyon.training.offload import back_in_place, on_devices_after
 from halcyon.training.state import Model, TrainState
 from halcyon.training.watch import Watched, watched
 from halcyon_api.spec.average import AverageSpec
@@ -195,12 +196,13 @@ def make_train_step(
         sums, (gradient, activations) = batch_sums((part, slots_of(state.model)), (fixed, state.reference), batch, state.step)
         share = 1.0 / jnp.maximum(sums.weight, 1.0)
         gradient = constrain(jax.tree.map(lambda total: total.astype(jnp.float32) * share, gradient), mesh)
+        loss, gradient_norm = sums.loss * share, optax.tree.norm(gradient)
+        placed, state = state, on_devices_after(state, gradient_norm)
         rate, scheduled = learning_rate(state.step), update_arguments(state.step)
         updates, optimizer_state = optimizer.update(
             gradient, state.optimizer_state, part, learning_rate=rate, **scheduled, **asked(state, batch)
         )
         updates = without_padding(updates, tokens)  # a rule that mixes rows could move them
-        loss, gradient_norm = sums.loss * share, optax.tree.norm(gradient)
         verdict, losses = judge(policy, loss, gradient_norm, state.losses)
         metrics = StepMetrics(
             loss=loss,
@@ -218,7 +220,7 @@ def make_train_step(
         part, optimizer_state, mean = drop_update(policy, verdict, (part, state.optimizer_state, state.average), new)
         sampler = None if state.sampler is None else sampling_part(state, trained, sampler_steps)
         done = TrainState(state.step + 1, joined(part, fixed), optimizer_state, losses, mean, state.reference, sampler)
-        return constrain(done, mesh), metrics
+        return back_in_place(constrain(done, mesh), placed), metrics
 
     return train_step
 

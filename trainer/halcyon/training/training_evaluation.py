@@ -14,6 +14,7 @@ from halcyon.optim.average import averaged_model
 from halcyon.training.batch_source import BatchSource, Evaluates
 from halcyon.training.compilation import compiler_options
 from halcyon.training.evaluation import evaluate, make_evaluation_step
+from halcyon.training.offload import on_devices
 from halcyon.training.program import Program, padded_token_bytes
 from halcyon.training.state import Model, TrainState
 from halcyon_api.spec.evaluation import EVALUATION_BATCHES
@@ -70,7 +71,7 @@ class TrainingEvaluation:
             sets = EvaluatedSets(total(found.values()), found, {tag: names for tag, names in tags.items() if names})
         average = None
         if state.average is not None:
-            average = self._on(self._dataset, self._averaged(state.average, state.model), reference, before_batch)
+            average = self._on(self._dataset, self._averaged(on_devices(state.average), state.model), reference, before_batch)
         return sets, average
 
     def _on(self, held_out: HeldOut, model: Model, reference: Model | None, before_batch: Callable[[], object]) -> Evaluation:

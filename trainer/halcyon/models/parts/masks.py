@@ -1,8 +1,8 @@
 """Attention masks: the keys that a query sees. Masks combine: ``Causal() & Window(4096) & Segments(ids)``.
 
-A mask has three methods. `visible` returns the booleans of a block of queries and a block of keys. `key_range` bounds, from the shapes alone,
-the keys that a block of queries can see, so that attention skips the other blocks; `block_ranges` bounds them by the arrays of the mask,
-when the program runs. A range may be too wide, never too narrow.
+A mask has three methods. `visible` returns the booleans of a block of queries and a block of keys. `key_range` bounds, from the shapes
+alone, the keys that a block of queries can see, so that attention skips the other blocks; `block_ranges` bounds them by the arrays of the
+mask, when the program runs. A range may be too wide, never too narrow.
 
 Queries and keys are counted from 0 along their own axes. `offset` is the position of the first query among the keys: 0 in training, the
 number of earlier tokens if the queries continue a sequence.
