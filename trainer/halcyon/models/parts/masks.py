@@ -202,8 +202,11 @@ class Segments(Mask):
         """See `Mask.block_ranges`."""
         of_keys = self.of_queries.rename({queries.name: keys.name}) if self.of_keys is None else self.of_keys
         rows = {axis.name: axis for axis in (*self.of_queries.axes, *of_keys.axes) if axis.name not in (queries.name, keys.name)}
-        ids = ((self.of_queries, queries), (of_keys, keys))
-        seen = shared_blocks(*(x.broadcast_to((*rows.values(), axis)).array.reshape(-1, axis.size) for x, axis in ids), block)
+
+        def flat(ids: NamedArray, axis: Axis) -> jax.Array:
+            return ids.broadcast_to((*rows.values(), axis)).array.reshape(-1, axis.size)
+
+        seen = shared_blocks(flat(self.of_queries, queries), flat(of_keys, keys), block)
         blocks = seen.shape[1]
         first = jnp.argmax(seen, 1)
         end = jnp.where(seen.any(1), blocks - jnp.argmax(seen[:, ::-1], 1), first)
