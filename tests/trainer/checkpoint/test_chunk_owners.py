@@ -57,7 +57,7 @@ def test_the_holders_of_each_piece_of_an_array_are_found() -> None:
 def test_a_share_is_copied_bitwise(monkeypatch: pytest.MonkeyPatch, on_host: bool) -> None:
     """Three processes that all hold the whole state; from host memory, or as from an accelerator with a few transfers at a time."""
     monkeypatch.setattr(layout, "CHUNK_LIMIT_BYTES", 64)
-    monkeypatch.setattr(snapshot, "_on_host", lambda device: on_host)
+    monkeypatch.setattr(snapshot, "_on_host", lambda device, sharding: on_host)
     monkeypatch.setattr(snapshot, "_EXTRA_DEVICE_BYTES", 100)
     monkeypatch.setattr(snapshot, "who_holds", lambda sharding, shape: [Held(one.region, (0, 1, 2)) for one in who_holds(sharding, shape)])
     arrays = numbers(3)

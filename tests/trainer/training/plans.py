@@ -14,6 +14,6 @@ PLAN = Plan(
     positions=1024,
     remat="dots",
     unroll=1,
-    memory=DeviceBytes(10**9, 2 * 10**9, 10**9, 5 * 10**8, 3_500_000_000, 16 * 10**9),
+    memory=DeviceBytes(10**9, 2 * 10**9, 10**9, 5 * 10**8, 3_500_000_000, 16 * 10**9, offloaded=10**9),
     traffic=(Traffic("all-gather", ("fsdp",), 4, 10**8),),
 )

@@ -107,7 +107,7 @@ def test_traffic_adds_up_collectives_of_a_kind_and_leaves_small_ones_out() -> No
 
 
 def test_the_plan_is_one_line_in_the_status() -> None:
-    sentence = "replica 2 x fsdp 4, 4 x 2 sequences of 1024 on a device, remat dots, 3.5 GB of 16.0 GB"
+    sentence = "replica 2 x fsdp 4, 4 x 2 sequences of 1024 on a device, remat dots, 1.0 GB in host memory, 3.5 GB of 16.0 GB"
     assert PLAN.sentence() == sentence
     assert Progress(plan=sentence).plan == sentence
     assert event_fields(PLAN)["collectives"] == "all-gather over fsdp: 100.0 MB in 4"

@@ -138,7 +138,7 @@ class Plan:
         sequences = f"{self.rows} {'sequence' if self.rows == 1 else 'sequences'} of {self.positions}"
         parts = [product(self.mesh), f"{self.microbatches} x {sequences} on a device", f"remat {self.remat}"]
         if self.memory.offloaded:
-            parts.append(f"{size(self.memory.offloaded)} in the host's memory")
+            parts.append(f"{size(self.memory.offloaded)} in host memory")
         if self.memory.step is not None:
             of = "" if self.memory.available is None else f" of {size(self.memory.available)}"
             parts.append(f"{size(self.memory.step)}{of}")
