@@ -21,10 +21,12 @@ from tests.api.documents import document
 LENGTH = 1024
 
 
+LLAMA = {"layers": 2, "hiddenSize": 256, "intermediateSize": 256, "heads": 4, "kvHeads": 2, "headDim": 64}
+
+
 def spec() -> TrainingRunSpec:
-    llama = {"layers": 2, "hiddenSize": 256, "intermediateSize": 256, "heads": 4, "kvHeads": 2, "headDim": 64}
     trainer = {"steps": 10, "batchSize": 1, "sequenceLength": LENGTH, "remat": "attention", "precision": {"compute": "bfloat16"}}
-    return parse_run(document(spec__model={"llama": llama}, spec__trainer=trainer)).spec
+    return parse_run(document(spec__model={"llama": LLAMA}, spec__trainer=trainer)).spec
 
 
 def lowered(kind: str) -> str:
@@ -41,6 +43,15 @@ def lowered(kind: str) -> str:
 def test_the_step_for_a_gpu_has_the_kernels_of_attention_by_default(kind: str) -> None:
     """Documents are apart. The loop over layers has one forward kernel, and two in the backward pass; remat keeps the forward's result."""
     assert len(re.findall(r"custom_call @mosaic_gpu_v2\b", lowered(kind))) == 3
+
+
+def test_a_step_for_tpus_with_microbatches_has_the_kernels_of_attention() -> None:
+    """Each group of devices computes its microbatches alone; JAX rejects a TPU's kernel there while it may partition it."""
+    sizes = {"batchSize": 8, "microbatches": 2, "sequenceLength": LENGTH, "precision": {"compute": "bfloat16"}}
+    run = parse_run(document(spec__model={"llama": LLAMA | {"headDim": 128}}, spec__trainer={"steps": 10, **sizes}))
+    mesh = build_mesh(ResolvedMesh(replica=1, data=4, fsdp=1, tensor=1), jax.devices()[:4])
+    program = dataclasses.replace(build_program(run.spec, 512, mesh), target=Target("tpu"))
+    assert program.lower_step(8, LENGTH, platform="tpu").as_text().count("tpu_custom_call") >= 3
 
 
 def test_code_that_asks_for_the_hardware_sees_the_described_one_only_inside() -> None:

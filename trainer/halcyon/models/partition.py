@@ -81,7 +81,9 @@ class Result:
 class Partition(Protocol):
     """How the computation of a model is divided among devices."""
 
-    def by_device(self, function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any) -> Any:
+    def by_device(
+        self, function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any, *, kernel: bool
+    ) -> Any:
         """See the function `by_device`."""
         ...
 
@@ -136,9 +138,11 @@ class _WholeShard:
 class OneDevice:
     """The partition of a single device, and of arrays that no mesh divides."""
 
-    def by_device(self, function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any) -> Any:
+    def by_device(
+        self, function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any, *, kernel: bool
+    ) -> Any:
         """Call the function once, with the complete arrays."""
-        del results
+        del results, kernel
         return function(_WholeShard(), activations, parameters)
 
     def divided(self, x: NamedArray) -> NamedArray:
@@ -169,7 +173,7 @@ def partitioned(partition: Partition) -> Iterator[None]:
         _partition.reset(token)
 
 
-def by_device(function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any) -> Any:
+def by_device(function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any, *, kernel: bool = False) -> Any:
     """Call ``function(shard, activations, parameters)`` on each device with its parts of the two trees.
 
     Args:
@@ -178,8 +182,9 @@ def by_device(function: Callable[[Shard, Any, Any], Any], activations: Any, para
             mesh that cannot divide rows or positions evenly calls the function once, with the complete arrays.
         parameters: Tree of named arrays, in the form in which they are stored.
         results: Tree of `Result` with the structure of the function's result.
+        kernel: The function calls a kernel, which XLA cannot partition. Default: XLA may partition it over axes of size 1.
     """
-    return _partition.get().by_device(function, activations, parameters, results)
+    return _partition.get().by_device(function, activations, parameters, results, kernel=kernel)
 
 
 def divided(x: NamedArray) -> NamedArray:

@@ -181,11 +181,15 @@ LONGEST_UNROLLED = 8
 class MeshPartition:
     """Implements `halcyon.models.partition.Partition` for the mesh of the context."""
 
-    def by_device(self, function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any) -> Any:
+    def by_device(
+        self, function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any, *, kernel: bool
+    ) -> Any:
         """See `halcyon.models.partition.by_device`. Activations are split by `COMPUTE_AXES`, parameters by `PARAMETER_AXES`."""
         open_here = open_axes()
         sizes = {name: size for name, size in open_here.items() if size > 1}
-        if not sizes or not _divides(sizes, BATCH, activations) or not _divides(sizes, POSITION, activations, absent=True):
+        # Inside a group of `by_group`, JAX rejects a TPU's kernel while any axis is left to XLA, also one of size 1.
+        left = kernel and 0 < len(open_here) < len(jax.sharding.get_abstract_mesh().axis_names)
+        if not (sizes or left) or not _divides(sizes, BATCH, activations) or not _divides(sizes, POSITION, activations, absent=True):
             return function(MeshShard({}), activations, parameters)
         shard = MeshShard(sizes)
 

@@ -138,7 +138,7 @@ def attend_by_kernel(
         found = layout.named(compute(arrays), query, layout.of_queries, POSITION, form.value_size.name)
         return found.rearrange(names).astype(query.dtype)
 
-    return by_device(of_device, ((query, key, value), () if sinks is None else (sinks,), ids), (), Result(names))
+    return by_device(of_device, ((query, key, value), () if sinks is None else (sinks,), ids), (), Result(names), kernel=True)
 
 
 def result_names(query: NamedArray, form: Form) -> tuple[str, ...]:
