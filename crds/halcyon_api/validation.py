@@ -5,6 +5,7 @@ The operator's condition, ``halcyon validate`` and the start of the trainer all 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from halcyon_api.axes import AXES, splitting
@@ -18,6 +19,7 @@ from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
 from halcyon_api.spec.optimizer import WIDE_ONLY, InvalidGroup
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
+from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA
 from halcyon_api.task_results import CORE, TASK_NAMES
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -192,9 +194,25 @@ def _precision_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     found: list[Problem] = []
     if wide is not None and precision.moments != "float32":
         found.append(Problem(f"{field}.moments", f"the update rule {wide} stores its moments in float32; use float32"))
+    decay = _slowest_decay(spec)
+    if wide is None and precision.moments == "bfloat16" and precision.moments_rounding is None and decay > NARROW_MOMENTS_BETA:
+        sentence = (
+            f"a moment in bfloat16 stops changing with a decay above {NARROW_MOMENTS_BETA}, and a rule of this run has {decay:g}; set "
+            "momentsRounding to stochastic, use float32, or lower the decay"
+        )
+        found.append(Problem(f"{field}.moments", sentence))
     if "scheduleFree" in names and precision.parameters != "float32":
         found.append(Problem(f"{field}.parameters", "the mean that scheduleFree keeps needs float32; use float32, or another update rule"))
     return tuple(found)
+
+
+def _slowest_decay(spec: TrainingRunSpec) -> float:
+    """The largest decay of a moment among the rules of a run and its groups."""
+    settings = [spec.optimizer.value, spec.optimizer.matrices]
+    for group in spec.optimizer.groups or ():
+        with contextlib.suppress(InvalidGroup):  # a problem of its own
+            settings.append(spec.optimizer.settings_of(group))
+    return max(getattr(one, name, 0.0) for one in settings for name in ("beta1", "beta2", "momentum"))
 
 
 def _group_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:

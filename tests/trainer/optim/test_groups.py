@@ -199,6 +199,25 @@ def test_a_group_of_matrices_shares_their_settings() -> None:
     assert differing == {path for path in paths(model) if ".mlp." in path}
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "decay"),
+    [
+        ({"lion": {}}, "0.99"),
+        ({"muon": {"momentum": 0.98}}, "0.98"),
+        ({"adamw": {}, "groups": [{"match": "*embed*", "beta2": 0.999}]}, "0.999"),
+        ({"muon": {}}, None),
+    ],
+)
+def test_a_slow_decay_of_any_rule_is_refused_in_bfloat16(optimizer: dict[str, Any], decay: str | None) -> None:
+    def problems(**precision: str) -> list[str]:
+        run = document(spec__optimizer=optimizer, spec__trainer__precision={"moments": "bfloat16", **precision})
+        return [str(problem) for problem in find_problems(parse_run(run).spec)]
+
+    assert problems(momentsRounding="stochastic") == []
+    found = problems()
+    assert [f"has {decay};" in sentence for sentence in found] == ([] if decay is None else [True]), found
+
+
 def test_a_rule_that_needs_float32_is_refused_in_a_narrow_type() -> None:
     run = document(spec__optimizer={"adamw": {}, "groups": [{"match": "*", "rule": "ademamix"}]}, spec__trainer__precision={})
     assert not find_problems(parse_run(run).spec)
