@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -20,7 +21,7 @@ from halcyon.models.parts import dispatch, grouped_product
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.moe import MixtureOfExperts, RouterLosses, reported
-from halcyon.models.parts.routing import Routing, balance, choose
+from halcyon.models.parts.routing import Routing, at_experts, balance, choose
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, constrain, shardings
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.partition import computing
@@ -292,3 +293,17 @@ def test_narrow_compute_chooses_by_wide_logits() -> None:
     assert report.load.dtype == report.z_loss.dtype == jnp.float32
     wide = moe(x.astype(jnp.float32))[0]
     np.testing.assert_allclose(out.array.astype(jnp.float32), wide.array, atol=0.05 * float(jnp.abs(wide.array).max()))
+
+
+def test_scores_at_experts_have_the_gradient_of_a_look_up() -> None:
+    random = np.random.default_rng(0)
+    scores = jnp.asarray(random.normal(size=(5, 8)), jnp.float32)
+    experts = jnp.asarray([random.permutation(8)[:3] for _ in range(5)], jnp.int32)
+    weight = jnp.asarray(random.normal(size=(5, 3)), jnp.float32)
+
+    def total(look_up: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+        return lambda scores: jnp.sum(weight * look_up(scores))
+
+    found = jax.grad(total(lambda scores: at_experts(scores, experts)))(scores)
+    wanted = jax.grad(total(lambda scores: jnp.take_along_axis(scores, experts, -1)))(scores)
+    np.testing.assert_array_equal(found, wanted)

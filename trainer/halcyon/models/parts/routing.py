@@ -18,6 +18,8 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from halcyon.models.parts.attention_choice import present_target
+
 Scores = Literal["softmax", "sigmoid"]
 
 _LEAST = 1e-20
@@ -71,20 +73,23 @@ def choose(logits: jax.Array, routing: Routing, correction: jax.Array | None = N
     if routing.groups > 1:
         ranked = _of_best_groups(ranked, routing)
     experts = jax.lax.top_k(ranked, routing.experts_per_token)[1].astype(jnp.int32)
-    weights = _at_experts(scores, experts)
+    weights = jnp.take_along_axis(scores, experts, -1) if present_target().platform == "cpu" else at_experts(scores, experts)
     if routing.normalised:
         weights = weights / (jnp.sum(weights, -1, keepdims=True) + _LEAST)
     return Choice(experts, weights * routing.scale, scores)
 
 
 @jax.custom_vjp
-def _at_experts(scores: jax.Array, experts: jax.Array) -> jax.Array:
-    """The scores [..., choice] of these experts. The gradient of a look-up would be a scatter, for which XLA sorts; here it is a sum."""
+def at_experts(scores: jax.Array, experts: jax.Array) -> jax.Array:
+    """The scores [..., choice] of these experts. The gradient of a look-up would be a scatter, for which XLA sorts; here it is a sum.
+
+    Processors keep the look-up: XLA rounds what it fuses with the sum in another way, and the bits of a run there would change.
+    """
     return jnp.take_along_axis(scores, experts, -1)
 
 
 def _at_experts_forward(scores: jax.Array, experts: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _at_experts(scores, experts), (jnp.arange(scores.shape[-1]), experts)
+    return at_experts(scores, experts), (jnp.arange(scores.shape[-1]), experts)
 
 
 def _at_experts_backward(kept: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, None]:
@@ -92,7 +97,7 @@ def _at_experts_backward(kept: tuple[jax.Array, jax.Array], cotangent: jax.Array
     return jnp.sum(jnp.where(experts[..., None] == every, cotangent[..., None], 0.0), -2), None
 
 
-_at_experts.defvjp(_at_experts_forward, _at_experts_backward)
+at_experts.defvjp(_at_experts_forward, _at_experts_backward)
 
 
 def _of_best_groups(ranked: jax.Array, routing: Routing) -> jax.Array:
