@@ -58,6 +58,11 @@ class HuggingFaceSourceSpec(ApiModel):
     revision: FieldName | None = Field(default=None, description="Commit or tag. Set it: the newest version may change during a run.")
 
 
+Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")]
+
+_DATE = "Day that the template prints with `strftime_now`, as YYYY-MM-DD. Default: 2026-01-01, so that the tokens stay the same."
+
+
 class TextFormatSpec(ApiModel):
     """Each row is a text."""
 
@@ -78,6 +83,7 @@ class ChatFormatSpec(ApiModel):
     system_prompt: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(
         default=None, description="System message for conversations that have none."
     )
+    date: Day | None = Field(default=None, description=_DATE)
     loss_on: Literal["assistant", "all"] = Field(default="assistant", description="Which tokens count in the loss.")
 
 
@@ -87,6 +93,7 @@ class PreferenceFormatSpec(ApiModel):
     chosen_field: FieldName = Field(default="chosen", description="Field with the preferred messages.")
     rejected_field: FieldName = Field(default="rejected", description="Field with the rejected messages.")
     template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(default=None, description="As in `chat`.")
+    date: Day | None = Field(default=None, description="As in `chat`.")
 
 
 class PromptFormatSpec(ApiModel):
@@ -95,6 +102,7 @@ class PromptFormatSpec(ApiModel):
     field: FieldName = Field(default="messages", description="Field with the prompt: a text, or messages.")
     reference_field: FieldName | None = Field(default=None, description="Field with the reference. Default: the assistant's last message.")
     template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(default=None, description="As in `chat`.")
+    date: Day | None = Field(default=None, description="As in `chat`.")
 
 
 class PrebuiltFormatSpec(ApiModel):
