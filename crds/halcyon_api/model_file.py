@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from halcyon_api.base import InvalidRun
+from halcyon_api.template_file import with_template_files
 
 ReadModel = Callable[[str, Path], dict[str, Any]]
 """Makes ``spec.model`` from ``config`` and the folder of the document."""
@@ -27,16 +28,17 @@ def config_of(document: Any) -> str | None:
 
 
 def with_model(document: Any, folder: Path, read: ReadModel | None) -> Any:
-    """The document with the model of the config.json that it names; unchanged if it names none, or without `read`.
+    """The document with the model of the config.json that it names, and with the templates of files; unchanged if it names none.
 
     Raises:
         InvalidRun: The document has another model too.
     """
+    document = with_template_files(document, folder)
     config = config_of(document)
-    if config is None:
+    if config is None or read is None:
         return document
     model = cast("dict[str, Any]", document["spec"]["model"])
     others = [name for name, value in model.items() if name != "huggingFace" and value is not None]
     if others:
         raise InvalidRun(f"spec.model: it has huggingFace and {others[0]}, two models; leave one of them out")
-    return document if read is None else {**document, "spec": {**document["spec"], "model": read(config, folder)}}
+    return {**document, "spec": {**document["spec"], "model": read(config, folder)}}

@@ -60,6 +60,8 @@ class HuggingFaceSourceSpec(ApiModel):
 
 Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")]
 
+Template = Annotated[str, StringConstraints(max_length=65_536)]
+
 _DATE = "Day that the template prints with `strftime_now`, as YYYY-MM-DD. Default: 2026-01-01, so that the tokens stay the same."
 
 
@@ -74,10 +76,11 @@ class ChatFormatSpec(ApiModel):
 
     messages_field: FieldName = Field(default="messages", description="Field with the list of messages: role, content, tool calls.")
     tools_field: FieldName | None = Field(default=None, description="Field with the tools that the template shows.")
-    template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(
+    template: Template | None = Field(
         default=None,
         description=(
-            "Jinja template with `{% generation %}` around the assistant's text. Default: Halcyon's, with tokens such as <|user_start|>."
+            "Jinja template; `{path: FILE}` in a file that `halcyon` reads. Default: that of the model that `from` names, else that beside "
+            "the files of `tokenizer`, else Halcyon's, with tokens such as <|user_start|>."
         ),
     )
     system_prompt: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(
@@ -92,7 +95,7 @@ class PreferenceFormatSpec(ApiModel):
 
     chosen_field: FieldName = Field(default="chosen", description="Field with the preferred messages.")
     rejected_field: FieldName = Field(default="rejected", description="Field with the rejected messages.")
-    template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(default=None, description="As in `chat`.")
+    template: Template | None = Field(default=None, description="As in `chat`.")
     date: Day | None = Field(default=None, description="As in `chat`.")
 
 
@@ -101,7 +104,7 @@ class PromptFormatSpec(ApiModel):
 
     field: FieldName = Field(default="messages", description="Field with the prompt: a text, or messages.")
     reference_field: FieldName | None = Field(default=None, description="Field with the reference. Default: the assistant's last message.")
-    template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(default=None, description="As in `chat`.")
+    template: Template | None = Field(default=None, description="As in `chat`.")
     date: Day | None = Field(default=None, description="As in `chat`.")
 
 

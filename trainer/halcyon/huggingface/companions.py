@@ -27,6 +27,8 @@ _OF_TOKENIZER = (
     "merges.txt",
 )
 COMPANIONS = (*_OF_TOKENIZER, CHAT_TEMPLATE_KEY, "chat_template.json", GENERATION_KEY)
+TEMPLATE_KEYS = (CHAT_TEMPLATE_KEY, "chat_template.json", TOKENIZER_CONFIG_KEY)
+"""Files that may have the chat template, the first one that has it counts."""
 _TOKEN_IDS = frozenset({"bos_token_id", "eos_token_id", "pad_token_id"})
 
 
@@ -47,7 +49,7 @@ def template_of(files: Mapping[str, bytes]) -> str | None:
     """The chat template among the files of a model: of ``chat_template.jinja``, else of the JSON files."""
     if CHAT_TEMPLATE_KEY in files:
         return files[CHAT_TEMPLATE_KEY].decode(errors="replace")
-    for name in ("chat_template.json", TOKENIZER_CONFIG_KEY):
+    for name in TEMPLATE_KEYS[1:]:
         try:
             document: Any = json.loads(files.get(name, b"{}"))
         except ValueError:

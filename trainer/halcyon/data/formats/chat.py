@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from halcyon.data.formats.assistant_spans import AssistantSpans
 from halcyon.data.formats.conversation import BadConversation, check_messages, check_turns
 from halcyon.data.formats.document import TokenizedDocument
 from halcyon.data.formats.fields import bad_row, field_value
-from halcyon.data.formats.template import ChatTemplate, Rendered, day
+from halcyon.data.formats.template import DEFAULT_DAY, ChatTemplate, Rendered, day
 from halcyon.data.sources import SourceRow
-from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.rendered import EncodedText
 from halcyon_api.spec.sources import ChatFormatSpec, PreferenceFormatSpec
@@ -51,13 +51,30 @@ class ConversationEncoder:
         self._where = where
         self._tokenizer = tokenizer
         self._assistant_only = assistant_only
+        self._date = date or DEFAULT_DAY
         self._system_prompt = system_prompt
         self._template = ChatTemplate(template, tokenizer, f"{where}.template", day(date))
-        if assistant_only and not self._template.has_generation:
-            raise BadConfiguration(
-                f"{where}.template: it has no {{% generation %}} block, so no token would count in the loss; "
-                "put {% generation %} and {% endgeneration %} around what the assistant says"
+        self._spans = AssistantSpans(self._template, tokenizer) if assistant_only and not self._template.has_generation else None
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the template, each as a sentence."""
+        found: list[str] = []
+        where = f"{self._where}.template"
+        if self._template.uses("strftime_now"):
+            found.append(f"{where}: it prints a date, and a training prints {self._date}; set {self._where}.date for another day")
+        if self._spans is not None:
+            found.append(
+                f"{where}: it has no {{% generation %}} block, so what the assistant says is found by rendering each conversation with "
+                "and without each of its messages; `halcyon data show` shows what counts"
             )
+        end = self._template.turn_end()
+        if self._assistant_only and self._spans is None and end is not None and not end.counted:
+            found.append(
+                f"{where}: {end.spelling}, which ends the assistant's turn, stands outside of {{% generation %}}, so the model does not "
+                "learn to stop; put it before {% endgeneration %}"
+            )
+        return found
 
     def render(self, row: SourceRow, field: str, where: str, tools: Any = None) -> Rendered | None:
         """The conversation in a field of a row; None if it has no messages.
@@ -76,11 +93,13 @@ class ConversationEncoder:
         if self._system_prompt is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self._system_prompt}, *messages]
         try:
-            rendered = self._template.render(messages, tools)
+            rendered = (self._spans or self._template).render(messages, tools)
         except Exception as error:  # a template is user code, which may raise anything
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise bad_row(row, where, f"does not fit the template: {what}", "fix the row, or the template") from None
-        return None if rendered.is_empty else rendered
+        if rendered.is_empty:
+            raise bad_row(row, where, "makes the template print nothing", "fix the row, or the template")
+        return rendered
 
     def encode(self, conversations: Sequence[_Conversation]) -> list[TokenizedDocument]:
         """The documents of rendered conversations."""
@@ -108,6 +127,11 @@ class ChatFormatter:
             system_prompt=spec.system_prompt,
         )
 
+    @property
+    def notes(self) -> list[str]:
+        """See `Formatter`."""
+        return self._encoder.notes
+
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
         found = [(self._render(row), index) for index, row in enumerate(rows)]
@@ -126,6 +150,11 @@ class PreferenceFormatter:
         self._where = f"{where}.preference"
         self._fields = ((spec.chosen_field, f"{self._where}.chosenField"), (spec.rejected_field, f"{self._where}.rejectedField"))
         self._encoder = ConversationEncoder(spec.template, tokenizer, self._where, spec.date)
+
+    @property
+    def notes(self) -> list[str]:
+        """See `Formatter`."""
+        return self._encoder.notes
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""

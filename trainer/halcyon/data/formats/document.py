@@ -44,6 +44,11 @@ class LongDocument:
 class Formatter(Protocol):
     """Makes documents of rows. The documents of a row do not depend on the other rows of the call."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a user should know of the format with this tokenizer, each as a sentence."""
+        ...
+
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows, in order.
 

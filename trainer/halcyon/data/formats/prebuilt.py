@@ -32,6 +32,8 @@ class PrebuiltFormatter:
         self._before = np.array(tokenizer.prefix, np.int32)
         self._token_bytes = np.asarray(tokenizer.token_bytes)
 
+    notes = ()
+
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
         return [document for index, row in enumerate(rows) for document in self._documents(index, row)]

@@ -38,6 +38,8 @@ class PromptFormatter:
         self._spec, self._tokenizer, self._where = spec, tokenizer, f"{where}.prompt"
         self._template = ChatTemplate(spec.template, tokenizer, f"{self._where}.template", day(spec.date))
 
+    notes = ()
+
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
         return [self._document(index, *found) for index, row in enumerate(rows) if (found := self._parts(row)) is not None]
@@ -70,6 +72,8 @@ class PromptFormatter:
         except Exception as error:  # a template is user code, which may raise anything
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise bad_row(row, field, f"does not fit the template: {what}", "fix the row, or the template") from None
+        if rendered.is_empty:
+            raise bad_row(row, field, "makes the template print nothing", "fix the row, or the template")
         return rendered, reference
 
     def _document(self, index: int, rendered: Rendered, reference: str) -> TokenizedDocument:

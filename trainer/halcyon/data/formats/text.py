@@ -30,6 +30,8 @@ class TextFormatter:
         self._where = f"{where}.text.field"
         self._before, self._after = around(tokenizer)
 
+    notes = ()
+
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`. Use `long_document` for long texts."""
         texts = [self._text(row) for row in rows]
