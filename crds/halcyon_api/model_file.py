@@ -35,10 +35,10 @@ def with_model(document: Any, folder: Path, read: ReadModel | None) -> Any:
     """
     document = with_template_files(document, folder)
     config = config_of(document)
-    if config is None or read is None:
+    if config is None:
         return document
     model = cast("dict[str, Any]", document["spec"]["model"])
     others = [name for name, value in model.items() if name != "huggingFace" and value is not None]
     if others:
         raise InvalidRun(f"spec.model: it has huggingFace and {others[0]}, two models; leave one of them out")
-    return {**document, "spec": {**document["spec"], "model": read(config, folder)}}
+    return document if read is None else {**document, "spec": {**document["spec"], "model": read(config, folder)}}

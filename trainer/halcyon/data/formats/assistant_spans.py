@@ -33,6 +33,14 @@ class AssistantSpans:
         named = () if end is None else (end.spelling,)
         self._ends = tuple(dict.fromkeys((*named, *(spellings[token] for token in tokenizer.ends if token in spellings))))
 
+    @property
+    def finds_answers(self) -> bool:
+        """Whether the answer in the simplest conversation is found. True if the template takes no such conversation."""
+        try:
+            return bool(self.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": "halcyon"}]).counted)
+        except Exception:  # the template is for other roles
+            return True
+
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Any = None) -> Rendered:
         """The text of a conversation, with what the assistant says in it.
 

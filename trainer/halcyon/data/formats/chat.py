@@ -55,6 +55,11 @@ class ConversationEncoder:
         self._system_prompt = system_prompt
         self._template = ChatTemplate(template, tokenizer, f"{where}.template", day(date))
         self._spans = AssistantSpans(self._template, tokenizer) if assistant_only and not self._template.has_generation else None
+        if self._spans is not None and not self._spans.finds_answers:
+            raise BadConfiguration(
+                f"{where}.template: it has no {{% generation %}} block, and it prints nothing of what the assistant says, so no token would "
+                "count in the loss; put {% generation %} and {% endgeneration %} around what the assistant says"
+            )
 
     @property
     def notes(self) -> list[str]:
@@ -77,7 +82,7 @@ class ConversationEncoder:
         return found
 
     def render(self, row: SourceRow, field: str, where: str, tools: Any = None) -> Rendered | None:
-        """The conversation in a field of a row; None if it has no messages.
+        """The conversation in a field of a row; None if it is empty.
 
         Raises:
             BadConfiguration: It is not a conversation, or does not fit the template.
@@ -97,9 +102,7 @@ class ConversationEncoder:
         except Exception as error:  # a template is user code, which may raise anything
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise bad_row(row, where, f"does not fit the template: {what}", "fix the row, or the template") from None
-        if rendered.is_empty:
-            raise bad_row(row, where, "makes the template print nothing", "fix the row, or the template")
-        return rendered
+        return None if rendered.is_empty else rendered
 
     def encode(self, conversations: Sequence[_Conversation]) -> list[TokenizedDocument]:
         """The documents of rendered conversations."""

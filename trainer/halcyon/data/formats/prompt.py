@@ -72,9 +72,7 @@ class PromptFormatter:
         except Exception as error:  # a template is user code, which may raise anything
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise bad_row(row, field, f"does not fit the template: {what}", "fix the row, or the template") from None
-        if rendered.is_empty:
-            raise bad_row(row, field, "makes the template print nothing", "fix the row, or the template")
-        return rendered, reference
+        return None if rendered.is_empty else (rendered, reference)
 
     def _document(self, index: int, rendered: Rendered, reference: str) -> TokenizedDocument:
         prompt = prompt_tokens(rendered, self._tokenizer)
