@@ -13,6 +13,7 @@ from halcyon.data.formats.document import TokenizedDocument
 from halcyon.data.formats.fields import bad_row, field_value
 from halcyon.data.formats.template import DEFAULT_DAY, ChatTemplate, Rendered, day
 from halcyon.data.sources import SourceRow
+from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.rendered import EncodedText
 from halcyon_api.spec.sources import ChatFormatSpec, PreferenceFormatSpec
@@ -57,7 +58,7 @@ class ConversationEncoder:
         self._spans = AssistantSpans(self._template, tokenizer) if assistant_only and not self._template.has_generation else None
         if self._spans is not None and not self._spans.finds_answers:
             raise BadConfiguration(
-                f"{where}.template: it has no {{% generation %}} block, and it prints nothing of what the assistant says, so no token would "
+                f"{where}.template: it has no {{% generation %}} block and prints nothing of what the assistant says, so no token would "
                 "count in the loss; put {% generation %} and {% endgeneration %} around what the assistant says"
             )
 
