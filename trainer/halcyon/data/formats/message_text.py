@@ -109,7 +109,7 @@ class MessageText(str):
         return self._marker.marked(repr(self.raw))
 
     def __format__(self, spec: str) -> str:
-        return format(str(self), spec)
+        return self._marker.marked(format(self.raw, spec))
 
     def __reduce__(self) -> Any:
         raise TypeError("a text of a message stays in its template")
@@ -146,12 +146,13 @@ class MessageText(str):
     # Parts of it are texts of the message.
 
     def __getitem__(self, key: Any) -> MessageText:
-        return self._part(str.__getitem__(self, key))
+        return self.part(str.__getitem__(self, key))
 
     def __iter__(self) -> Iterator[str]:
-        return iter([self._part(letter) for letter in str.__iter__(self)])
+        return iter([self.part(letter) for letter in str.__iter__(self)])
 
-    def _part(self, text: str) -> MessageText:
+    def part(self, text: str) -> MessageText:
+        """Another text of the same message."""
         return MessageText(text, self._marker)
 
 

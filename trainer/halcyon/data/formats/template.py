@@ -211,12 +211,12 @@ def _as_transformers(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox. What joins or cuts a text without asking it gets the text as it is printed."""
+    """The sandbox, with `MessageText` for what would take its letters and lose what they are."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         for name in ("title", "wordwrap"):
-            self.filters[name] = _of_printed(self.filters[name])
+            self.filters[name] = _of_letters(self.filters[name])
 
     def call(self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         owner = getattr(__obj, "__self__", None)
@@ -225,10 +225,14 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call(__context, __obj, *args, **kwargs)
 
 
-def _of_printed(filter_: Callable[..., Any]) -> Callable[..., Any]:
+def _of_letters(filter_: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that makes a text of the message from one."""
+
     @functools.wraps(filter_)  # the attributes tell jinja which arguments the filter wants
     def called(*values: Any, **named: Any) -> Any:
-        return filter_(*map(printed, values), **named)
+        given = next((value for value in values if isinstance(value, MessageText)), None)
+        found = filter_(*(value.raw if isinstance(value, MessageText) else value for value in values), **named)
+        return found if given is None else given.part(str(found))
 
     return called
 
