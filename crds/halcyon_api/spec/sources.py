@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, shows
 from halcyon_api.spec.tokenizer import Uri
@@ -58,7 +59,18 @@ class HuggingFaceSourceSpec(ApiModel):
     revision: FieldName | None = Field(default=None, description="Commit or tag. Set it: the newest version may change during a run.")
 
 
-Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")]
+def _of_calendar(day: str) -> str:
+    """Refuse a day that no month has."""
+    try:
+        dt.date.fromisoformat(day)
+    except ValueError:
+        raise ValueError(f"{day} is no day of the calendar; give one as YYYY-MM-DD") from None
+    return day
+
+
+Day = Annotated[
+    str, StringConstraints(max_length=10, pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"), AfterValidator(_of_calendar)
+]
 
 Template = Annotated[str, StringConstraints(max_length=65_536)]
 
