@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from halcyon_api.base import InvalidRun
+from halcyon_api.template_file import with_template_files
 
 ReadModel = Callable[[str, Path], dict[str, Any]]
 """Makes ``spec.model`` from ``config`` and the folder of the document."""
@@ -27,11 +28,12 @@ def config_of(document: Any) -> str | None:
 
 
 def with_model(document: Any, folder: Path, read: ReadModel | None) -> Any:
-    """The document with the model of the config.json that it names; unchanged if it names none, or without `read`.
+    """The document with the model of the config.json that it names, and with the templates of files; unchanged if it names none.
 
     Raises:
         InvalidRun: The document has another model too.
     """
+    document = with_template_files(document, folder)
     config = config_of(document)
     if config is None:
         return document

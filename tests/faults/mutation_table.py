@@ -15,7 +15,8 @@ _FINALITY = "A temporary fault never ends a run, and a fix of the cause lets a s
 _TRUST = "An object that only has a run's labels is not trusted"
 _LOSS = "Every row of a batch has a loss, and only the assistant's tokens are in it"
 _REFERENCE = "A run that begins with the files of a model computes what transformers computes of them"
-PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS, _REFERENCE)
+_ENDS = "An exported model ends its answers in other programs where it ends them here"
+PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS, _REFERENCE, _ENDS)
 """Promises that are no rows of the fault table."""
 
 
@@ -220,7 +221,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the loss mask of conversations is lost",
-        (("data/formats/chat.py", "            counts.append(counted)", "            counts.append(True)"),),
+        (("data/formats/chat.py", "encoded.within(rendered.counted)", "encoded.within([(0, 10**9)])"),),
         ("tests/trainer/data/test_conversation_rows.py::test_every_row_counts_and_only_the_assistant_counts_at_any_sequence_length",),
         _LOSS,
     ),
@@ -232,6 +233,24 @@ MUTATIONS = (
         ),
         ("tests/trainer/data/test_conversation_rows.py::test_every_row_counts_and_only_the_assistant_counts_at_any_sequence_length",),
         _LOSS,
+    ),
+    Mutation(
+        "an export names no token that ends the assistant's turn",
+        (("huggingface/companions.py", "*(() if turn is None else (turn.id,))", "*()"),),
+        ("tests/trainer/huggingface/test_chat_template.py::test_an_export_names_every_token_at_which_an_answer_ends[chat]",),
+        _ENDS,
+    ),
+    Mutation(
+        "an exported tokenizer puts nothing before a text",
+        (
+            (
+                "huggingface/companions.py",
+                "        written[TOKENIZER_KEY] = with_prefix(definition.content, tokenizer)\n",
+                "        written[TOKENIZER_KEY] = definition.content\n",
+            ),
+        ),
+        ("tests/trainer/huggingface/test_chat_template.py::test_an_exported_tokenizer_puts_before_a_text_what_stands_there_here",),
+        _ENDS,
     ),
     Mutation(
         "the trained model is its own reference",

@@ -15,7 +15,7 @@ from halcyon.checkpoint.opening import entry_of
 from halcyon.checkpoint.verify import Damaged
 from halcyon.errors import BadConfiguration, NoValidCheckpoint
 from halcyon.huggingface.beginning import read_arrays
-from halcyon.huggingface.companions import read_companions, tokenizer_of
+from halcyon.huggingface.companions import read_companions
 from halcyon.huggingface.folder import HUB, ModelFolder, address, folder_place, model_shapes, read_config
 from halcyon.huggingface.root import Weights, split_step, stored_model
 from halcyon.inference.mesh import with_mesh
@@ -26,6 +26,7 @@ from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition
 from halcyon.tokenizer import load as load_tokenizer
+from halcyon.tokenizer.folder import definition_of
 
 _FILES = "hf:"
 
@@ -120,7 +121,7 @@ def _from_files(store: Store, dtype: Any, mesh: Mesh | None) -> tuple[CausalLM, 
         folder = ModelFolder(store, config, shapes, None if dtype is None else np.dtype(jnp.dtype(dtype)))
         types = {path: leaf.dtype for path, leaf in folder.leaves.items()}
         model = read_arrays(folder.read, shapes if mesh is None else with_mesh(shapes, mesh), types)
-        return model, _tokenizer(tokenizer_of(read_companions(store)))
+        return model, _tokenizer(definition_of(read_companions(store)))
     except StoreFailure as failure:
         raise as_exit(failure, store.root, what="the folder", field="its address") from None
 

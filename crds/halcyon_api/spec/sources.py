@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, shows
 from halcyon_api.spec.tokenizer import Uri
@@ -58,6 +59,24 @@ class HuggingFaceSourceSpec(ApiModel):
     revision: FieldName | None = Field(default=None, description="Commit or tag. Set it: the newest version may change during a run.")
 
 
+def _of_calendar(day: str) -> str:
+    """Refuse a day that no month has."""
+    try:
+        dt.date.fromisoformat(day)
+    except ValueError:
+        raise ValueError(f"{day} is no day of the calendar; give one as YYYY-MM-DD") from None
+    return day
+
+
+Day = Annotated[
+    str, StringConstraints(max_length=10, pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"), AfterValidator(_of_calendar)
+]
+
+Template = Annotated[str, StringConstraints(max_length=65_536)]
+
+_DATE = "Day that the template prints with `strftime_now`, as YYYY-MM-DD. Default: 2026-01-01, so that the tokens stay the same."
+
+
 class TextFormatSpec(ApiModel):
     """Each row is a text."""
 
@@ -69,15 +88,17 @@ class ChatFormatSpec(ApiModel):
 
     messages_field: FieldName = Field(default="messages", description="Field with the list of messages: role, content, tool calls.")
     tools_field: FieldName | None = Field(default=None, description="Field with the tools that the template shows.")
-    template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(
+    template: Template | None = Field(
         default=None,
         description=(
-            "Jinja template with `{% generation %}` around the assistant's text. Default: Halcyon's, with tokens such as <|user_start|>."
+            "Jinja template; `{path: FILE}` in a file that `halcyon` reads. Default: that of the model that `from` names, else that beside "
+            "the files of `tokenizer`, else Halcyon's, with tokens such as <|user_start|>."
         ),
     )
     system_prompt: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(
         default=None, description="System message for conversations that have none."
     )
+    date: Day | None = Field(default=None, description=_DATE)
     loss_on: Literal["assistant", "all"] = Field(default="assistant", description="Which tokens count in the loss.")
 
 
@@ -86,7 +107,8 @@ class PreferenceFormatSpec(ApiModel):
 
     chosen_field: FieldName = Field(default="chosen", description="Field with the preferred messages.")
     rejected_field: FieldName = Field(default="rejected", description="Field with the rejected messages.")
-    template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(default=None, description="As in `chat`.")
+    template: Template | None = Field(default=None, description="As in `chat`.")
+    date: Day | None = Field(default=None, description="As in `chat`.")
 
 
 class PromptFormatSpec(ApiModel):
@@ -94,7 +116,8 @@ class PromptFormatSpec(ApiModel):
 
     field: FieldName = Field(default="messages", description="Field with the prompt: a text, or messages.")
     reference_field: FieldName | None = Field(default=None, description="Field with the reference. Default: the assistant's last message.")
-    template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(default=None, description="As in `chat`.")
+    template: Template | None = Field(default=None, description="As in `chat`.")
+    date: Day | None = Field(default=None, description="As in `chat`.")
 
 
 class PrebuiltFormatSpec(ApiModel):

@@ -21,6 +21,7 @@ from halcyon.data.order import Order
 from halcyon.data.source_data import BatchRows, SourceData
 from halcyon.data.split import split_sequences
 from halcyon.tokenizer import Tokenizer
+from halcyon.tokenizer.rendered import EncodedText, RenderedText
 from halcyon_api.spec.sources import DataSourceSpec, StdlibSourceSpec, TextSourceSpec
 from halcyon_api.spec.trainer import BatchScheduleEntry
 from halcyon_api.training_run import TrainingRunSpec
@@ -104,6 +105,7 @@ class CountingTokenizer:
         self.bos_id = bos_id
         self.eos_id = eos_id
         self.pad_id = pad_id
+        self.prefix, self.suffix, self.ends = (bos_id,), (), (eos_id,)
 
     @property
     def token_bytes(self) -> np.ndarray:
@@ -119,7 +121,7 @@ class CountingTokenizer:
     def encode_batch(self, texts: Sequence[bytes | str]) -> list[np.ndarray]:
         raise NotImplementedError
 
-    def encode_marked(self, text: str) -> np.ndarray:
+    def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         raise NotImplementedError
 
     def decode(self, tokens: np.ndarray) -> str:
@@ -132,17 +134,24 @@ class TokensInMemory:
     Args:
         tokens: Token ids.
         weights: A loss weight for each token; None: all tokens have weight 1.
+        ends: End of each document; None: there is one document.
     """
 
-    def __init__(self, tokens: np.ndarray, weights: np.ndarray | None = None) -> None:
+    def __init__(self, tokens: np.ndarray, weights: np.ndarray | None = None, ends: Sequence[int] = ()) -> None:
         self._tokens = tokens
         self._weights = weights
+        self._begins = np.isin(np.arange(len(tokens)), ends)
 
     def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         return _gathered(self._tokens, starts, lengths)
 
     def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
         return None if self._weights is None else _gathered(self._weights, starts, lengths)
+
+    def gather_begins(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        found = _gathered(self._begins, starts, lengths)
+        found[np.cumsum(lengths) - lengths] = False
+        return found
 
 
 def _gathered(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -177,24 +186,27 @@ def dataset_of_tokens(
     schedule: BatchSchedule,
     tokenizer: Tokenizer | None = None,
     weights: np.ndarray | None = None,
+    ends: Sequence[int] | None = None,
     fraction: float = 0.0,
     seed: int = 0,
     shuffle: bool = False,
 ) -> Dataset:
-    """A data set with one source, the token stream ``tokens``."""
+    """A data set with one source, the token stream ``tokens``. Without ``ends``, the begin token begins a document."""
     layout = Concatenate(len(tokens), schedule.longest)
     split = split_sequences(layout.sequences, fraction)
+    tokenizer = tokenizer or CountingTokenizer()
     source = SourceData(
         name="distinct",
-        tokens=TokensInMemory(tokens, weights),
+        tokens=TokensInMemory(tokens, weights, ends or ()),
         layout=layout,
         split=split,
         order=Order(sequences=split.training, seed=seed, source="distinct", shuffle=shuffle),
         used=split.training,
         description={"contentSha256": "0" * 64, "tokens": len(tokens), "documents": 1, "sizeBytes": 4 * len(tokens)},
+        begin_id=tokenizer.bos_id if ends is None else None,
     )
     mixture = Mixture(["distinct"], [split.training], [(0, [1.0])], seed=seed)
-    return Dataset([source], tokenizer or CountingTokenizer(), schedule, mixture)
+    return Dataset([source], tokenizer, schedule, mixture)
 
 
 def at(dataset: Dataset, sequences: Sequence[int] | np.ndarray, *, source: int = 0) -> Examples:

@@ -93,13 +93,15 @@ def test_every_row_counts_and_only_the_assistant_counts_at_any_sequence_length(t
         assert text.count("+1") == len(TALKS)
 
 
-def test_conversations_of_a_row_are_separate_also_if_a_token_ends_and_begins_them(tmp_path: Path) -> None:
+def test_conversations_of_a_row_are_separate_without_a_token_that_begins_them(tmp_path: Path) -> None:
     dataset = opened(tmp_path, TALKS, {"finetune": {}}, CHAT, 300)
     examples = every_row(dataset)
-    bos = dataset.tokenizer.bos_id
     begins = np.diff(examples.segments, axis=1, prepend=0) != 0
     there = examples.tokens != dataset.tokenizer.pad_id
-    np.testing.assert_array_equal(begins & there, (examples.tokens == bos) & there)
+    asked = np.frombuffer(b"ASKED", np.uint8)
+    first = np.zeros_like(there)
+    first[:, : 1 - len(asked)] = (np.lib.stride_tricks.sliding_window_view(examples.tokens, len(asked), axis=1) == asked).all(-1)
+    np.testing.assert_array_equal(begins & there, first & there)
     np.testing.assert_array_equal(examples.positions == 0, begins)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,20 +136,19 @@ def test_packed_documents_have_a_segment_each(tmp_path: Path, layout: dict[str, 
         assert tokens[0] == BOS
 
 
-def test_if_one_token_begins_and_ends_documents_only_the_end_is_a_target() -> None:
-    """One token encloses documents, as in GPT-2: nothing predicts that a document begins after an end, so only the end is a target."""
+def test_without_a_begin_token_the_ends_of_documents_are_read() -> None:
+    """As in GPT-2 and Qwen: a document is its text and the end token, which is a target. Nothing predicts how the next one begins."""
     mark = 1000
     tokenizer = CountingTokenizer(bos_id=mark, eos_id=mark, pad_id=mark)
-    stream = np.array([mark, 1, 2, mark, mark, 3, mark, mark, 4, 5, 6], np.uint32)
-    dataset = dataset_of_tokens(stream, tokenizer=tokenizer, schedule=BatchSchedule(steps=1, batch_size=1, sequence_length=12))
+    stream = np.array([1, 2, mark, 3, mark, 4, 5, mark, 6, 7], np.uint32)
+    settings: dict[str, Any] = {"tokenizer": tokenizer, "ends": [3, 5, 8, 10]}
+    dataset = dataset_of_tokens(stream, schedule=BatchSchedule(steps=1, batch_size=1, sequence_length=11), **settings)
     examples = at(dataset, [0])
-    assert examples.targets.tolist() == [[1, 2, mark, mark, 3, mark, mark, 4, 5, 6, mark, mark]]
-    assert examples.weights.tolist() == [[1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 0]]
-    segments = examples.segments[0].tolist()
-    assert segments[:10] == [1, 1, 1, 2, 3, 3, 4, 5, 5, 5]
-    once = np.array([mark, 1, 2, mark, 3, mark, 4], np.uint32)
-    dataset = dataset_of_tokens(once, tokenizer=tokenizer, schedule=BatchSchedule(steps=1, batch_size=1, sequence_length=6))
-    assert at(dataset, [0]).weights.tolist() == [[1, 1, 1, 1, 1, 1]]
+    assert examples.targets.tolist() == [[2, mark, 3, mark, 4, 5, mark, 6, 7, mark, mark]]
+    assert examples.weights.tolist() == [[1, 1, 0, 1, 0, 1, 1, 0, 1, 0, 0]]
+    assert examples.segments[0, :10].tolist() == [1, 1, 1, 2, 2, 3, 3, 3, 4, 4]
+    halves = dataset_of_tokens(stream, schedule=BatchSchedule(steps=1, batch_size=1, sequence_length=4), **settings)
+    assert at(halves, [0, 1]).segments.tolist() == [[1, 1, 1, 2], [1, 1, 1, 2]], "a sequence may begin inside of a document"
 
 
 def test_loss_weights_are_those_of_the_targets() -> None:

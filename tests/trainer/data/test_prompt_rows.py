@@ -59,7 +59,7 @@ def test_steps_have_whole_groups_of_prompts_with_whole_references(tmp_path: Path
 
 
 def test_a_prompt_without_room_for_its_answer_is_rejected(tmp_path: Path) -> None:
-    rows = [{"question": "1+1?", "answer": "2"}, {"question": "x" * 16, "answer": "2"}]
+    rows = [{"question": "1+1?", "answer": "2"}, {"question": "x" * 17, "answer": "2"}]
     with pytest.raises(BadConfiguration) as found:
         opened(tmp_path, rows)
     assert "spec.data.sources[sums]: the prompt of row 1 (counted from 0) of " in str(found.value)

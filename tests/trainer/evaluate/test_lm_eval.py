@@ -57,7 +57,7 @@ def test_the_beginning_token_is_where_the_harness_has_it(adds: bool, add_bos_tok
         return [Score(0.0, 1, False) for _ in asked]
 
     monkeypatch.setattr("halcyon.benchmarks.lm_eval_model.Likelihoods", lambda *_, **__: SimpleNamespace(scores=scores))
-    monkeypatch.setattr(ByteTokenizer, "adds_beginning", adds)
+    monkeypatch.setattr(ByteTokenizer, "prefix", (256,) if adds else ())
     model: Any = SimpleNamespace(max_position=SimpleNamespace(size=8))
     requests = Requests(model, ByteTokenizer("f"), add_bos_token=add_bos_token)
     requests.loglikelihood([("ab ", "c"), ("", "ab"), (" ", "a")])
@@ -72,9 +72,9 @@ def test_the_beginning_token_is_where_the_harness_has_it(adds: bool, add_bos_tok
     assert [span.tokens.tolist() for span in spans] == [[256, *b"ab"]]
 
 
-@pytest.mark.parametrize(("processor", "adds"), [(None, False), ("<|endoftext|>", True), ("a", False)])
-def test_a_file_says_whether_a_text_begins_with_the_token(processor: str | None, adds: bool) -> None:
-    """The post-processor of a tokenizer.json decides; one that adds another token does not count."""
+@pytest.mark.parametrize(("processor", "prefix"), [(None, ()), ("<|endoftext|>", (2,)), ("a", (0,))])
+def test_a_file_says_what_stands_before_a_text(processor: str | None, prefix: tuple[int, ...]) -> None:
+    """The post-processor of a tokenizer.json decides."""
     vocabulary = {"a": 0, "b": 1, "<|endoftext|>": 2}
     token = None if processor is None else {"id": processor, "ids": [vocabulary[processor]], "tokens": [processor]}
     single = [{"SpecialToken": {"id": processor, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
@@ -95,7 +95,7 @@ def test_a_file_says_whether_a_text_begins_with_the_token(processor: str | None,
         "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
     }
     tokenizer = JsonTokenizer(TokenizerDefinition("tokenizerJson", json.dumps(document).encode()))
-    assert tokenizer.adds_beginning is adds
+    assert tokenizer.prefix == prefix
     assert tokenizer.encode("ab").tolist() == [0, 1]
 
 

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import tokenizers
 
 from halcyon.checkpoint.opening import entry_of
-from halcyon.huggingface.chat_template import EXPORTED_TEMPLATE, chat_template, template_of_run, template_to_export
+from halcyon.data.formats.template import DEFAULT_TEMPLATE
+from halcyon.huggingface.chat_template import chat_template, template_of_run, template_to_export
+from halcyon.huggingface.companions import exported_companions
 from halcyon.huggingface.exporting import export_model
 from halcyon.huggingface.root import StoredModel, stored_model
+from halcyon.huggingface.run_templates import with_templates
 from halcyon.inference.chat import ChatPrompts
 from halcyon.storage.store import Store
-from tests.trainer.data.formats.standin import MarkedBytes
+from halcyon.tokenizer import Tokenizer, TokenizerDefinition, load
+from halcyon.tokenizer.bpe import train_bpe
+from halcyon.tokenizer.folder import definition_of
+from halcyon_api.base import InvalidRun
+from halcyon_api.model_file import with_model
+from halcyon_api.training_run import TrainingRunSpec
 from tests.trainer.huggingface.folders import imported, llama_tensors, store_of, write_folder
 
 MINE, OTHER, OF_FILES = "mine {{ add_generation_prompt }}", "it begins no turn", "of files"
 FILES = {"chat_template.jinja": OF_FILES.encode()}
-TOKENIZER: Any = MarkedBytes()
 
 
 def data(*forms: dict[str, Any]) -> dict[str, Any]:
@@ -30,15 +40,15 @@ def data(*forms: dict[str, Any]) -> dict[str, Any]:
     ("of_run", "files", "used", "exported"),
     [
         ({}, {}, None, None),
-        ({}, FILES, OF_FILES, None),
-        (data({"text": {}}), FILES, OF_FILES, None),
+        ({}, FILES, OF_FILES, OF_FILES),
+        (data({"text": {}}), FILES, OF_FILES, OF_FILES),
         (data({"chat": {"template": MINE}}), FILES, MINE, MINE),
-        (data({"chat": {"template": MINE}}), {"chat_template.jinja": MINE.encode()}, MINE, None),
-        (data({"chat": {"template": OTHER}}), FILES, OF_FILES, None),
+        (data({"chat": {"template": MINE}}), {"chat_template.jinja": MINE.encode()}, MINE, MINE),
+        (data({"chat": {"template": OTHER}}), FILES, OF_FILES, OF_FILES),
         (data({"chat": {"template": OTHER}}), {}, OTHER, OTHER),
-        (data({"chat": {"template": MINE}}, {"preference": {"template": OTHER}}), FILES, OF_FILES, None),
-        (data({"chat": {}}), FILES, None, EXPORTED_TEMPLATE),
-        (data({"prompt": {}}, {"text": {}}), {}, None, EXPORTED_TEMPLATE),
+        (data({"chat": {"template": MINE}}, {"preference": {"template": OTHER}}), FILES, OF_FILES, OF_FILES),
+        (data({"chat": {}}), FILES, None, DEFAULT_TEMPLATE),
+        (data({"prompt": {}}, {"text": {}}), {}, None, DEFAULT_TEMPLATE),
     ],
 )
 def test_the_template_of_the_data_comes_first(
@@ -46,23 +56,6 @@ def test_the_template_of_the_data_comes_first(
 ) -> None:
     assert template_of_run(of_run, files) == used
     assert template_to_export(of_run, files) == exported
-
-
-@pytest.mark.parametrize(
-    "messages",
-    [
-        [{"role": "user", "content": "Hi"}],
-        [
-            {"role": "system", "content": "Be brief."},
-            {"role": "user", "content": "1+1?"},
-            {"role": "assistant", "content": [{"type": "python", "text": "1+1"}, {"type": "python_output", "text": "2"}]},
-            {"role": "user", "content": "and\n3?"},
-        ],
-    ],
-    ids=["one", "several"],
-)
-def test_the_exported_form_of_the_own_template_gives_the_same_tokens(messages: list[dict[str, Any]]) -> None:
-    np.testing.assert_array_equal(ChatPrompts(TOKENIZER, EXPORTED_TEMPLATE).ids(messages), ChatPrompts(TOKENIZER, None).ids(messages))
 
 
 def test_a_root_answers_with_the_template_of_its_data_and_exports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,3 +72,115 @@ def test_a_root_answers_with_the_template_of_its_data_and_exports_it(tmp_path: P
     assert chat_template(str(root)) == MINE
     export_model(trained_on_chat(store_of(root), entry_of(store_of(root), None)), store_of(tmp_path / "out"))
     assert chat_template(f"hf:{tmp_path / 'out'}") == MINE
+
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+MARKS = ("<|im_start|>", "<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("template", "given", "named"),
+    [
+        (None, None, ["<|eos|>"]),
+        (CHATML, None, ["<|eos|>", "<|im_end|>"]),
+        (CHATML, ["<|im_start|>"], ["<|im_start|>", "<|eos|>", "<|im_end|>"]),
+        (DEFAULT_TEMPLATE, None, ["<|eos|>", "<|assistant_end|>"]),
+        ("{{ messages }}", None, ["<|eos|>"]),
+    ],
+    ids=["text", "chat", "more", "own", "without"],
+)
+def test_an_export_names_every_token_at_which_an_answer_ends(template: str | None, given: list[str] | None, named: list[str]) -> None:
+    definition = train_bpe(["a b c d"] * 10, 300, MARKS)
+    tokenizer = load(definition)
+    ids = tokenizer.special_tokens
+    files = {"tokenizer.json": definition.content, "tokenizer_config.json": b"{}"}
+    if given is not None:
+        files["generation_config.json"] = json.dumps({"eos_token_id": [ids[name] for name in given], "top_k": 3}).encode()
+    written = json.loads(exported_companions(files, definition, tokenizer, 64, template)["generation_config.json"])
+    found = written["eos_token_id"]
+    assert (found if isinstance(found, list) else [found]) == [ids[name] for name in named]
+    assert written.get("top_k") == (None if given is None else 3)
+    if template is not None:
+        assert set(ChatPrompts(replaced(definition, given, ids), template).ends) == {ids[name] for name in named}
+
+
+def replaced(definition: TokenizerDefinition, given: list[str] | None, ids: Mapping[str, int]) -> Tokenizer:
+    """The tokenizer with the ends of a generation_config.json."""
+    return load(replace(definition, ends=tuple(ids[name] for name in given or ()), options={**definition.options, "n": str(given)}))
+
+
+def test_an_exported_tokenizer_puts_before_a_text_what_stands_there_here() -> None:
+    definition = train_bpe(["a b c d"] * 10, 300, ())
+    tokenizer = load(definition)
+    written = exported_companions({}, definition, tokenizer, 64, None)["tokenizer.json"]
+    library = tokenizers.Tokenizer.from_str(written.decode())
+    assert library.encode("a b").ids == [*tokenizer.prefix, *tokenizer.encode("a b").tolist()]
+    assert library.encode("a b", add_special_tokens=False).ids == tokenizer.encode("a b").tolist()
+    again = definition_of({"tokenizer.json": written})
+    assert again is not None
+    assert load(again).prefix == tokenizer.prefix == (tokenizer.bos_id,)
+
+
+def run(tmp_path: Path, **sections: Any) -> TrainingRunSpec:
+    return TrainingRunSpec.model_validate(
+        {
+            "accelerator": {"type": "cpu"},
+            "model": {"llama": {}},
+            "data": {"sources": [{"name": "talks", "jsonl": {"paths": ["talks.jsonl"]}, "format": {"chat": {}}}]},
+            "trainer": {"steps": 1, "batchSize": 1, "sequenceLength": 8},
+            "checkpoint": {"root": f"file://{tmp_path / 'root'}"},
+            **sections,
+        }
+    )
+
+
+def template_in(spec: TrainingRunSpec) -> str | None:
+    chat = with_templates(spec).data.sources[0].format.chat
+    assert chat is not None
+    return chat.template
+
+
+def test_a_format_without_a_template_takes_that_of_the_model_or_of_the_tokenizer(tmp_path: Path) -> None:
+    base, other = tmp_path / "base", tmp_path / "other"
+    write_folder(base, llama_tensors())
+    other.mkdir()
+    (other / "tokenizer_config.json").write_text(json.dumps({"chat_template": [{"name": "default", "template": OTHER}]}))
+    begun = {"from": {"huggingFace": {"path": str(base)}}}
+    files = {"tokenizer": {"tokenizerJson": {"path": str(other / "tokenizer.json")}}}
+    assert template_in(run(tmp_path)) is None, "Halcyon's own"
+    assert template_in(run(tmp_path, **begun)) is None
+    assert template_in(run(tmp_path, **files)) == template_in(run(tmp_path, **begun, **files)) == OTHER
+    (base / "chat_template.jinja").write_text(MINE)
+    assert template_in(run(tmp_path, **begun, **files)) == MINE
+    chosen = {"sources": [{"name": "talks", "jsonl": {"paths": ["talks.jsonl"]}, "format": {"chat": {"template": OTHER}}}]}
+    given = run(tmp_path, **begun, data=chosen)
+    assert with_templates(given) is given
+
+
+def test_a_run_that_begins_with_a_checkpoint_takes_the_template_of_its_root(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "model", llama_tensors())
+    (folder / "chat_template.jinja").write_text(OF_FILES)
+    imported(folder, tmp_path / "base")
+    begun = {"from": {"run": "base", "root": f"file://{tmp_path / 'base'}", "weightsOnly": True}}
+    assert template_in(run(tmp_path, **begun)) == OF_FILES
+
+
+def test_a_document_may_name_the_file_of_a_template(tmp_path: Path) -> None:
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "mine.jinja").write_text(MINE)
+    named: Any = {"path": "templates/mine.jinja"}
+    document: Any = {"spec": {"data": {"sources": [{"format": {"text": {}}}, {"format": {"chat": {"template": named}}}]}}}
+    found = with_model(document, tmp_path, None)
+    assert found["spec"]["data"]["sources"][1]["format"]["chat"] == {"template": MINE}
+    assert document["spec"]["data"]["sources"][1]["format"]["chat"]["template"] is named, "not changed in place"
+    where = r"^spec\.data\.sources\[1\]\.format\.chat\.template"
+    for template, sentence in (
+        ({"path": "no.jinja"}, r"\.path: no\.jinja cannot be read \(No such file or directory\); give a file with"),
+        ({"file": "x"}, r": give a text with the template, or an object with the one member path, a file"),
+    ):
+        document["spec"]["data"]["sources"][1] = {"format": {"chat": {"template": template}}}
+        with pytest.raises(InvalidRun, match=where + sentence):
+            with_model(document, tmp_path, None)

@@ -214,11 +214,12 @@ def test_the_types_of_an_import_and_of_an_export_can_be_chosen(tmp_path: Path) -
 
 def test_tokenizer_template_and_settings_travel(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", llama_tensors())
-    (folder / "tokenizer.json").write_bytes(train_bpe(["a b c d"] * 10, 300, ()).content)
+    own = train_bpe(["a b c d"] * 10, 300, ())
+    (folder / "tokenizer.json").write_bytes(own.content)
     files = {
-        "tokenizer_config.json": b"{}",
+        "tokenizer_config.json": b'{"eos_token": "<|user_end|>"}',
         "chat_template.jinja": b"{{ messages }}",
-        "generation_config.json": b'{"eos_token_id": [2, 3]}',
+        "generation_config.json": b'{"eos_token_id": [2, %d]}' % load_tokenizer(own).special_tokens["<|user_end|>"],
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -247,7 +248,10 @@ def test_a_run_with_another_tokenizer_exports_the_ids_of_its_own(tmp_path: Path)
     stored = replace(_stored(folder, tmp_path / "root"), definition=own)
     export_model(stored, store_of(tmp_path / "out"))
     tokenizer, out = load_tokenizer(own), tmp_path / "out"
-    assert (out / "tokenizer.json").read_bytes() == own.content
+    written = json.loads((out / "tokenizer.json").read_text())
+    processor = written.pop("post_processor")
+    assert {"post_processor": None, **written} == {**json.loads(own.content), "post_processor": None}
+    assert processor["special_tokens"]["<|bos|>"]["ids"] == [tokenizer.bos_id]
     assert json.loads((out / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert (out / "chat_template.jinja").read_bytes() == b"{{ messages }}"
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}

@@ -53,12 +53,13 @@ def test_sample_prints_the_texts_of_generate() -> None:
 
 
 def test_a_prompt_of_a_conversation_has_the_marks_of_its_template() -> None:
-    from halcyon.huggingface.companions import read_companions, tokenizer_of
+    from halcyon.huggingface.companions import read_companions
     from halcyon.huggingface.folder import folder_place
     from halcyon.storage.store import Store
     from halcyon.tokenizer import load
+    from halcyon.tokenizer.folder import definition_of
 
-    definition = tokenizer_of(read_companions(Store(folder_place(str(GOLDENS / "qwen3")))))
+    definition = definition_of(read_companions(Store(folder_place(str(GOLDENS / "qwen3")))))
     assert definition is not None
     tokenizer = load(definition)
     template = chat_template(PLACE)

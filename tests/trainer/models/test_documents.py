@@ -14,7 +14,6 @@ from halcyon.models.parts.attention_choice import Target, attending
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.attention import AttentionName
 from halcyon_api.spec.model import ModelSpec
-from tests.trainer.data.corpus import CountingTokenizer
 from tests.trainer.meshes import mesh_from
 from tests.trainer.models.cases import GPT2, LENGTH, LLAMA, VOCAB, logits, loss_and_gradient, make, named
 from tests.trainer.models.gpus import interpreted_triton
@@ -33,7 +32,7 @@ def packed(*rows: tuple[list[int], ...]) -> Examples:
         tokens = [token for document in documents for token in document]
         window[: len(tokens)] = tokens
         lengths.append(len(tokens))
-    return examples_of(windows, np.array(lengths), None, CountingTokenizer(bos_id=BOS, eos_id=EOS, pad_id=PAD))
+    return examples_of(windows, np.array(lengths), None, PAD, np.cumsum(windows == BOS, axis=1, dtype=np.int32) - 1)
 
 
 def losses(spec: ModelSpec, examples: Examples, *, with_segments: bool) -> np.ndarray:

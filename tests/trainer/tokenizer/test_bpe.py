@@ -14,6 +14,7 @@ import tokenizers
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import load
 from halcyon.tokenizer.bpe import train_bpe
+from halcyon.tokenizer.rendered import RenderedText
 from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS
 from tests.trainer.tokenizer.texts import TRAINING, trained
 
@@ -48,7 +49,10 @@ def test_a_reader_of_the_format_gives_the_same_ids() -> None:
     reader = tokenizers.Tokenizer.from_str(trained().content.decode())
     text = "The tokenizer's words, 12345 numbers; 안녕하세요\n\n   x = 1"
     assert reader.encode(text).ids == load(trained()).encode(text).tolist()
-    assert reader.encode("a<|user_start|>b").ids == load(trained()).encode_marked("a<|user_start|>b").tolist()
+    assert (
+        reader.encode("a<|user_start|>b").ids
+        == load(trained()).encode_rendered([RenderedText("a<|user_start|>b", [(1, 15)])])[0].tokens.tolist()
+    )
 
 
 def test_numbers_are_split_in_groups_of_two() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halcyon.tokenizer import BYTE, load
+from halcyon.tokenizer.rendered import RenderedText
 
 TOKENIZER = load(BYTE)
 
@@ -32,8 +33,10 @@ def test_the_ids_of_the_special_tokens_stay() -> None:
 
 def test_special_tokens_come_only_when_asked_for() -> None:
     assert TOKENIZER.encode("<|bos|>").tolist() == list(b"<|bos|>")
-    assert TOKENIZER.encode_marked("<|bos|>a<|pad|><|eos|>b").tolist() == [256, 97, 258, 257, 98]
-    assert TOKENIZER.encode_marked("").tolist() == []
+    marked, empty = TOKENIZER.encode_rendered([RenderedText("<|bos|>a<|pad|><|eos|>é", [(0, 7), (8, 15), (15, 22)]), RenderedText("", [])])
+    assert marked.tokens.tolist() == [256, 97, 258, 257, 0xC3, 0xA9]
+    assert list(zip(marked.starts.tolist(), marked.ends.tolist(), strict=True)) == [(0, 7), (7, 8), (8, 15), (15, 22), (22, 23), (22, 23)]
+    assert empty.tokens.tolist() == []
     assert TOKENIZER.decode(np.array([256, 72, 105, 257, 258])) == "Hi"
 
 

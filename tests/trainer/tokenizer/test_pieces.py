@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from halcyon.huggingface.companions import read_companions, tokenizer_of
+from halcyon.huggingface.companions import read_companions
 from halcyon.huggingface.folder import folder_place
 from halcyon.storage.store import Store
 from halcyon.tokenizer import BYTE, Tokenizer, load
+from halcyon.tokenizer.folder import definition_of
 from tests.trainer.huggingface.folders import GOLDENS
 from tests.trainer.tokenizer.texts import trained
 
@@ -15,7 +16,7 @@ TEXT = "Ünï, 日本語 🙂 and\n\tplain  text 12"
 
 
 def of_folder() -> Tokenizer:
-    definition = tokenizer_of(read_companions(Store(folder_place(str(GOLDENS / "qwen3")))))
+    definition = definition_of(read_companions(Store(folder_place(str(GOLDENS / "qwen3")))))
     assert definition is not None
     return load(definition)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.tokenizer import BYTE, resolve
+from halcyon.tokenizer import BYTE, load, resolve
 from halcyon_api.spec.tokenizer import BpeTokenizerSpec, ByteTokenizerSpec, TokenizerJsonSpec, TokenizerSpec
 from tests.trainer.tokenizer.texts import trained
 
@@ -18,6 +18,8 @@ def test_the_place_of_the_file_does_not_matter() -> None:
     asked: list[str] = []
 
     def fetch(uri: str) -> bytes:
+        if uri.endswith("config.json"):
+            raise FileNotFoundError(2, "No such file or directory", uri)
         asked.append(uri)
         return trained().content
 
@@ -25,6 +27,32 @@ def test_the_place_of_the_file_does_not_matter() -> None:
     assert asked == ["a/my.json", "hf://owner/name/tokenizer.json", "s3://bucket/folder/tokenizer.json"]
     assert len({definition.fingerprint for definition in found}) == 1
     assert resolve(json_spec("x", end="<|eos|>"), fetch).fingerprint != found[0].fingerprint
+
+
+def test_the_files_beside_a_vocabulary_say_what_its_special_tokens_mean() -> None:
+    files = {
+        "model/tokenizer.json": trained().content,
+        "model/tokenizer_config.json": b'{"bos_token": null, "eos_token": {"content": "<|user_end|>"}, "add_bos_token": false}',
+        "model/generation_config.json": b'{"eos_token_id": [7, 9]}',
+    }
+
+    def fetch(uri: str) -> bytes:
+        if uri not in files:
+            raise FileNotFoundError(2, "No such file or directory", uri)
+        return files[uri]
+
+    for path in ("model", "model/tokenizer.json"):
+        definition = resolve(json_spec(path), fetch)
+        tokenizer = load(definition)
+        assert (tokenizer.bos_id, tokenizer.prefix, tokenizer.suffix) == (None, (), ())
+        assert tokenizer.eos_id == tokenizer.special_tokens["<|user_end|>"]
+        assert tokenizer.ends == (tokenizer.eos_id, 7, 9)
+    files["model/tokenizer_config.json"] = b'{"bos_token": "<|bos|>", "eos_token": "<|eos|>", "add_bos_token": true, "add_eos_token": true}'
+    tokenizer = load(resolve(json_spec("model"), fetch))
+    assert (tokenizer.prefix, tokenizer.suffix) == ((tokenizer.bos_id,), (tokenizer.eos_id,))
+    files["model/tokenizer_config.json"] = b"[]"
+    with pytest.raises(BadConfiguration, match=r"^tokenizer_config\.json is no JSON object; copy the file again"):
+        resolve(json_spec("model"), fetch)
 
 
 def test_bytes_need_no_file_and_bpe_needs_training() -> None:

@@ -14,6 +14,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import TokenizerDefinition, load, resolve
 from halcyon.tokenizer.cut import CUT_AT_SPACE
 from halcyon.tokenizer.probe import PROSE
+from halcyon.tokenizer.rendered import RenderedText
 from halcyon.tokenizer.sentence_piece import SentencePieceTokenizer
 from halcyon_api.spec.tokenizer import SentencePieceSpec, TokenizerSpec
 from tests.trainer.tokenizer.texts import HARD_TEXT, TRAINING
@@ -66,9 +67,16 @@ def test_special_tokens_come_only_when_asked_for() -> None:
     assert dict(tokenizer.special_tokens) == {"<s>": 1, "</s>": 2}
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (1, 2, 2)
     assert tokenizer.token_bytes[[0, 1, 2]].tolist() == [0, 0, 0]
-    marked = tokenizer.encode_marked("<s>text</s>")
-    assert marked.tolist() == [1, *LIBRARY["bpe"].encode("text"), 2]
-    assert tokenizer.decode(marked) == "text"
+    (marked,) = tokenizer.encode_rendered([RenderedText("<s>text</s>", [(0, 3), (7, 11)])])
+    assert (marked.tokens[0], marked.tokens[-1]) == (1, 2)
+    pieces = [LIBRARY["bpe"].id_to_piece(token) for token in marked.tokens[1:-1].tolist()]
+    assert "".join(pieces) == "text", "a space stands only at the beginning of a text"
+    (begun,) = tokenizer.encode_rendered([RenderedText("text</s> é", [(4, 8)])])
+    first, rest = LIBRARY["bpe"].encode("text"), begun.tokens.tolist()
+    assert rest[: len(first) + 1] == [*first, 2]
+    assert LIBRARY["bpe"].decode(rest[len(first) + 1 :]) == "é"
+    assert (begun.starts[-1], begun.ends[-1]) == (9, 10)
+    assert tokenizer.decode(marked.tokens) == "text"
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -84,9 +92,9 @@ def test_a_long_document_has_the_ids_of_the_whole(kind: str) -> None:
 def test_a_file_that_is_no_model_is_reported(content: bytes) -> None:
     spec = TokenizerSpec(sentence_piece=SentencePieceSpec(path="some.model"))
     with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.sentencePiece\.path: this is not a SentencePiece model"):
-        load(resolve(spec, lambda _: content))
+        load(resolve(spec, lambda uri: content if uri == "some.model" else b"{}"))
 
 
 def test_a_model_without_the_tokens_of_a_document_is_refused() -> None:
-    with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.sentencePiece\.beginning: "):
+    with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.sentencePiece\.end: "):
         tokenizer_of("bpe", bos_id=-1, eos_id=-1)

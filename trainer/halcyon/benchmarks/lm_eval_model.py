@@ -20,7 +20,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.inference import Sampling
 from halcyon.inference.generating import engine_for
 from halcyon.models import CausalLM
-from halcyon.tokenizer import Tokenizer
+from halcyon.tokenizer import Tokenizer, first_id
 
 MAX_GEN_TOKS = 256
 """Most tokens of an answer if the task gives no number; the harness has the same default."""
@@ -40,7 +40,7 @@ class Requests:
 
     def __init__(self, model: CausalLM, tokenizer: Tokenizer, settings: Settings | None = None, add_bos_token: bool | None = None) -> None:
         self._model, self._tokenizer, self._settings = model, tokenizer, settings or Settings()
-        self._begins = tokenizer.adds_beginning if add_bos_token is None else add_bos_token
+        self._before = tokenizer.prefix if add_bos_token is None else (first_id(tokenizer),) if add_bos_token else ()
         self._prompts = Prompts(tokenizer, None)
         self._likelihoods = Likelihoods(model, compute_dtype=self._settings.compute_dtype, batch_tokens=self._settings.batch_tokens)
 
@@ -90,10 +90,12 @@ class Requests:
 
     def _ids(self, text: str) -> np.ndarray:
         """The tokens of a text: int32 [tokens], at least one, because a model needs a token to begin with."""
-        return self._with_beginning(text) if self._begins or not text else self._tokenizer.encode(text)
+        if not text:
+            return self._with_beginning(text)
+        return np.concatenate((self._before, self._tokenizer.encode(text))).astype(np.int32)
 
     def _with_beginning(self, text: str) -> np.ndarray:
-        return np.concatenate(([self._tokenizer.bos_id], self._tokenizer.encode(text))).astype(np.int32)
+        return np.concatenate(([first_id(self._tokenizer)], self._tokenizer.encode(text))).astype(np.int32)
 
 
 def windows(tokens: np.ndarray, positions: int) -> list[Span]:

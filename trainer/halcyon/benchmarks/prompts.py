@@ -29,7 +29,7 @@ class Prompts:
     @property
     def ends(self) -> tuple[int, ...]:
         """Tokens that end an answer."""
-        return (self.tokenizer.eos_id,) if self._chat is None else self._chat.ends
+        return self.tokenizer.ends if self._chat is None else self._chat.ends
 
     def ids(self, prompt: Prompt) -> np.ndarray:
         """The tokens of a prompt up to the answer: int32 [tokens].

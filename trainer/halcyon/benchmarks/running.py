@@ -27,7 +27,7 @@ from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import engine_for, seeded
 from halcyon.models import CausalLM
 from halcyon.sandbox.running import Program, Ran, RunProgram, run
-from halcyon.tokenizer import Tokenizer
+from halcyon.tokenizer import Tokenizer, first_id
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Runner:
 
     def _core_spans(self, example: CoreExample) -> list[Span]:
         """The scored parts of the texts of an example, as in the published evaluation."""
-        rows = [np.concatenate(([self._tokenizer.bos_id], self._tokenizer.encode(text))) for text in example.texts]
+        rows = [np.concatenate(([first_id(self._tokenizer)], self._tokenizer.encode(text))) for text in example.texts]
         shortest = min(len(row) for row in rows)
         match example.kind:
             case "multiple_choice":  # after the tokens that all texts begin with

@@ -186,9 +186,10 @@ def _slice(words: str) -> slice:
 
 
 def _context(document: Path, checkpoint_root: str | None, defaults: list[Path] | None) -> Context:
-    from halcyon.context import check_context, resolve_context
+    from halcyon.context import check_context, resolve_context, with_spec
     from halcyon.huggingface.model_file import read_model
+    from halcyon.huggingface.run_templates import with_templates
 
     context = resolve_context(document, {}, checkpoint_root=checkpoint_root, defaults=defaults or (), read_model=read_model)
     check_context(context)
-    return context
+    return with_spec(context, with_templates(context.run.spec))

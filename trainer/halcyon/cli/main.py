@@ -127,6 +127,12 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
         *_adapter_problems(run.spec),
         *_group_problems(run.spec),
     )
+    if not problems:
+        from halcyon.huggingface.check_formats import check_formats
+
+        problems, more_notes = check_formats(run.spec)
+        for note in more_notes:
+            sys.stderr.write(f"{document}: note: {note}\n")
     for problem in problems:
         sys.stderr.write(f"{document}: {problem}\n")
     if problems:

@@ -1,7 +1,6 @@
 """Examples in host memory: inputs, targets, loss weights and document segments of sequences.
 
-A target that begins a document has weight 0, because a document does not predict the next one. If the same token begins and ends documents,
-it has weight 0 only after itself: after a text it is the end of the document, which is predicted. Padding and tokens that a format excludes
+A target that begins a document has weight 0, because a document does not predict the next one. Padding and tokens that a format excludes
 from the loss have weight 0 too.
 """
 
@@ -12,8 +11,6 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from halcyon.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import jax  # the processes that build caches start without it
@@ -65,38 +62,23 @@ FIELDS = (*(field.name for field in fields(Examples)), "positions", "conversatio
 """The arrays of `Examples` that an objective may declare."""
 
 
-def examples_of(
-    windows: np.ndarray,
-    lengths: np.ndarray,
-    token_weights: np.ndarray | None,
-    tokenizer: Tokenizer,
-    documents: np.ndarray | None = None,
-) -> Examples:
+def examples_of(windows: np.ndarray, lengths: np.ndarray, token_weights: np.ndarray | None, pad_id: int, documents: np.ndarray) -> Examples:
     """Make examples of token windows.
 
     Args:
         windows: Token ids of any type [n, L + 1]; values past a window's length are ignored.
         lengths: Tokens of each window: integers [n].
         token_weights: Loss weight of each token as a target: any type [n, L + 1]; None: 1 for every token.
-        tokenizer: The tokenizer of the ids.
-        documents: Number of the document of each token, rising along a window: int32 [n, L + 1]. None: a document begins with the begin
-            token.
+        pad_id: The token that pads.
+        documents: Number of the document of each token, rising along a window: int32 [n, L + 1].
     """
     tokens = windows[:, :-1].astype(np.int32)
     targets = windows[:, 1:].astype(np.int32)
     weights = np.ones(targets.shape, np.float32) if token_weights is None else token_weights[:, 1:].astype(np.float32)
-    if documents is not None:
-        begins = documents[:, 1:] != documents[:, :-1]
-    else:
-        begins = targets == tokenizer.bos_id
-        if tokenizer.bos_id == tokenizer.eos_id:
-            begins &= tokens == tokenizer.eos_id
-    weights[begins] = 0
+    weights[documents[:, 1:] != documents[:, :-1]] = 0
     for row in np.flatnonzero(lengths < windows.shape[1]):
         length = int(lengths[row])
-        tokens[row, length:] = tokenizer.pad_id
-        targets[row, max(0, length - 1) :] = tokenizer.pad_id
+        tokens[row, length:] = pad_id
+        targets[row, max(0, length - 1) :] = pad_id
         weights[row, max(0, length - 1) :] = 0
-    by_begin = documents is None
-    segments = np.cumsum(tokens == tokenizer.bos_id, axis=1, dtype=np.int32) if by_begin else documents[:, :-1] + np.int32(1)
-    return Examples(tokens, targets, weights, segments)
+    return Examples(tokens, targets, weights, documents[:, :-1] + np.int32(1))

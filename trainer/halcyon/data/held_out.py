@@ -144,7 +144,7 @@ class HeldOut:
         windows = np.zeros((len(rows), width), token_type)
         lengths = np.zeros(len(rows), np.int64)
         weights: np.ndarray | None = None
-        documents: np.ndarray | None = None
+        documents = np.zeros(windows.shape, np.int32)
         for index, data in enumerate(self.sources):
             here = np.flatnonzero(rows.source == index)
             if not len(here):
@@ -152,12 +152,10 @@ class HeldOut:
             part = None if whole else rows.part[here]
             found = data.windows(rows.sequence[here], part, rows.length)
             if len(here) == len(rows):
-                return examples_of(found.tokens, found.lengths, found.weights, self.tokenizer, found.documents)
+                return examples_of(found.tokens, found.lengths, found.weights, self.tokenizer.pad_id, found.documents)
             windows[here], lengths[here] = found.tokens, found.lengths
             if found.weights is not None:
                 weights = np.ones(windows.shape, np.float32) if weights is None else weights
                 weights[here] = found.weights
-            if found.documents is not None:  # then all sources know their documents
-                documents = np.zeros(windows.shape, np.int32) if documents is None else documents
-                documents[here] = found.documents
-        return examples_of(windows, lengths, weights, self.tokenizer, documents)
+            documents[here] = found.documents
+        return examples_of(windows, lengths, weights, self.tokenizer.pad_id, documents)

@@ -24,6 +24,7 @@ from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.tokenizers import inherited_tokenizer
 from halcyon.data.dataset import Dataset
 from halcyon.data.fetch import fetch_file
+from halcyon.data.formats import begin_id
 from halcyon.data.growing import GrowingSource
 from halcyon.data.held_out import HeldOut
 from halcyon.data.layout import Concatenate, Layout, OnePrompt, Packing, Prompts, WholeUnits, build_layout, load_layout, packing_of
@@ -178,7 +179,8 @@ def _open_sources(spec: TrainingRunSpec, store: Store, caches: Caches, progress:
     sources: list[Source] = []
     for source in spec.data.sources:
         ledger = caches.ledgers[source.name]
-        snapshot = _snapshots(spec, store, source, TokenReader(store, source.name, ledger, memory), schedule, ledger)
+        begin = begin_id(source.format, load(caches.tokenizer))
+        snapshot = _snapshots(spec, store, source, TokenReader(store, source.name, ledger, memory), schedule, ledger, begin)
         sources.append(snapshot(ledger) if ledger.finished or progress is None else GrowingSource(source.name, progress, snapshot))
     return sources
 
@@ -211,7 +213,13 @@ def _keeper(
 
 
 def _snapshots(
-    spec: TrainingRunSpec, store: Store, source: DataSourceSpec, reader: TokenReader, schedule: BatchSchedule, first: Ledger
+    spec: TrainingRunSpec,
+    store: Store,
+    source: DataSourceSpec,
+    reader: TokenReader,
+    schedule: BatchSchedule,
+    first: Ledger,
+    begin: int | None,
 ) -> Callable[[Ledger], SourceData]:
     """Returns a function that makes the source from its ledger. Later ledgers may be longer than ``first``."""
     data, settings, packing = spec.data, spec.trainer, packing_of(spec.objective)
@@ -243,6 +251,7 @@ def _snapshots(
             order=order,
             used=used,
             description=description or _description(ledger),
+            begin_id=begin,
             turns=None if ledger.finished else order.settled,
         )
 

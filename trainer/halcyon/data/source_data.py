@@ -28,6 +28,10 @@ class Tokens(Protocol):
         """The loss weights of the same tokens; None: all are 1."""
         ...
 
+    def gather_begins(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Whether a document ends right before each of the same tokens, within its span: bool [tokens]."""
+        ...
+
 
 class Windows(NamedTuple):
     """The tokens of n sequences of ``length`` positions."""
@@ -38,8 +42,8 @@ class Windows(NamedTuple):
     """Tokens of each sequence: int64 [n]."""
     weights: np.ndarray | None
     """Loss weights [n, length + 1]; None: all are 1."""
-    documents: np.ndarray | None
-    """Number, within its sequence, of the document of each token, from 0: int32 [n, length + 1]. None: not known."""
+    documents: np.ndarray
+    """Number of the document of each token, rising along a sequence; padding is one more: int32 [n, length + 1]."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class SourceData:
     """Number of training sequences that are used: all, except in a rehearsal of a longer run (`simulateTokens`)."""
     description: Mapping[str, Any]
     """Identifies its contents; the same while the source grows as when it is complete."""
+    begin_id: int | None = None
+    """The token that begins each document and stands nowhere else. None: there is none, so the ends of the documents are read."""
     turns: int | None = None
     """Number of turns (positions in the source's training order) that are known; None: all, because the source is complete."""
 
@@ -110,8 +116,17 @@ class SourceData:
             _rows(flat, lengths, length + 1),
             lengths,
             None if flat_weights is None else _rows(flat_weights, lengths, length + 1),
-            _documents(spans, lengths, length + 1) if self.layout.spans_are_documents else None,
+            _numbered(self._begins(flat, spans), lengths, length + 1),
         )
+
+    def _begins(self, flat: np.ndarray, spans: Spans) -> np.ndarray:
+        """Whether each of the tokens of spans begins a document, or is the first of its span: bool [tokens]."""
+        if self.begin_id is not None and not self.layout.spans_are_documents:
+            return flat == self.begin_id
+        ends = np.cumsum(spans.length, dtype=np.int64)
+        begins = np.zeros(len(flat), bool) if self.layout.spans_are_documents else self.tokens.gather_begins(spans.start, spans.length)
+        begins[ends - spans.length] = True
+        return begins
 
 
 class Source(Protocol):
@@ -156,13 +171,10 @@ class BatchRows:
         return BatchRows(self.source[rows], self.sequence[rows], self.part[rows], self.length)
 
 
-def _documents(spans: Spans, lengths: np.ndarray, width: int) -> np.ndarray:
-    """The number of the span of each token in its row, from 0, and one more for padding: int32 [n, width]."""
-    first = np.searchsorted(spans.sequence, spans.sequence, side="left")
-    numbers = (np.arange(len(spans)) - first).astype(np.int32)
-    rows = _rows(np.repeat(numbers, spans.length), lengths, width)
-    count = np.bincount(spans.sequence, minlength=len(lengths)).astype(np.int32)
-    return np.where(np.arange(width) < lengths[:, None], rows, count[:, None])
+def _numbered(begins: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
+    """Number of the document of each token in its row, and one more for padding: int32 [n, width]."""
+    rows = np.cumsum(_rows(begins, lengths, width), axis=1, dtype=np.int32) - np.int32(1)
+    return np.where(np.arange(width) < lengths[:, None], rows, rows[:, -1:] + np.int32(1))
 
 
 def _rows(flat: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from halcyon.checkpoint.opening import entry_of
-from halcyon.data.formats.prompt import ASSISTANT_START
 from halcyon.data.formats.template import DEFAULT_TEMPLATE
-from halcyon.huggingface.companions import CHAT_TEMPLATE_KEY, read_companions
+from halcyon.huggingface.companions import read_companions, template_of
 from halcyon.huggingface.folder import HUB, address, folder_place
 from halcyon.huggingface.root import split_step, stored_model
 from halcyon.storage.store import Store
 
 _FILES = "hf:"
-EXPORTED_TEMPLATE = (
-    "{{- bos_token -}}\n" + DEFAULT_TEMPLATE + "{%- if add_generation_prompt -%}{{- '" + ASSISTANT_START + "' -}}{%- endif -%}\n"
-)
-"""Halcyon's own template for other programs: with the token that begins a document, and with the beginning of the assistant's turn."""
 
 
 def chat_template(place: str, *, endpoint: str | None = None, region: str | None = None) -> str | None:
@@ -48,14 +42,9 @@ def template_of_run(data: Mapping[str, Any], files: Mapping[str, bytes]) -> str 
 
 
 def template_to_export(data: Mapping[str, Any], files: Mapping[str, bytes]) -> str | None:
-    """The template for the file ``chat_template.jinja`` of an export; None: that of the files is right, or there is none.
-
-    Arguments: see `template_of_run`.
-    """
+    """The template for other programs; None: the model has none. Arguments: see `template_of_run`."""
     template = template_of_run(data, files)
-    if template is None:
-        return EXPORTED_TEMPLATE if None in _templates(data) else None
-    return None if template == template_of(files) else template
+    return DEFAULT_TEMPLATE if template is None and None in _templates(data) else template
 
 
 def _templates(data: Mapping[str, Any]) -> list[str | None]:
@@ -63,21 +52,3 @@ def _templates(data: Mapping[str, Any]) -> list[str | None]:
     forms = [source.get("format", {}) for source in data.get("sources", ())]
     found = [form[kind].get("template") for form in forms for kind in ("chat", "preference", "prompt") if form.get(kind) is not None]
     return list(dict.fromkeys(found))
-
-
-def template_of(files: Mapping[str, bytes]) -> str | None:
-    """The chat template among the files of a model: of ``chat_template.jinja``, else of the JSON files."""
-    if CHAT_TEMPLATE_KEY in files:
-        return files[CHAT_TEMPLATE_KEY].decode(errors="replace")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        try:
-            document: Any = json.loads(files.get(name, b"{}"))
-        except ValueError:
-            continue
-        found: Any = document.get("chat_template") if isinstance(document, dict) else None
-        if isinstance(found, list):  # several by name
-            named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
-            found = named.get("default", next(iter(named.values()), None))
-        if isinstance(found, str):
-            return found
-    return None

@@ -9,16 +9,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from halcyon.errors import BadConfiguration
+from halcyon.data.formats.template import ChatTemplate, day
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition
+from halcyon.tokenizer.folder import GENERATION_KEY, SENTENCE_PIECE_KEY, TOKENIZER_CONFIG_KEY, TOKENIZER_KEY, answer_ends, json_object
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX
 
 CONFIG_KEY = "config.json"
-TOKENIZER_KEY = "tokenizer.json"
-TOKENIZER_CONFIG_KEY = "tokenizer_config.json"
-GENERATION_KEY = "generation_config.json"
-SENTENCE_PIECE_KEY = "tokenizer.model"
 CHAT_TEMPLATE_KEY = "chat_template.jinja"
 _OF_TOKENIZER = (
     TOKENIZER_KEY,
@@ -30,6 +27,8 @@ _OF_TOKENIZER = (
     "merges.txt",
 )
 COMPANIONS = (*_OF_TOKENIZER, CHAT_TEMPLATE_KEY, "chat_template.json", GENERATION_KEY)
+TEMPLATE_KEYS = (CHAT_TEMPLATE_KEY, "chat_template.json", TOKENIZER_CONFIG_KEY)
+"""Files that may have the chat template, the first one that has it counts."""
 _TOKEN_IDS = frozenset({"bos_token_id", "eos_token_id", "pad_token_id"})
 
 
@@ -46,17 +45,21 @@ def keep_companions(store: Store, files: Mapping[str, bytes]) -> None:
         store.write(f"{HUGGING_FACE_PREFIX}{name}", data)
 
 
-def tokenizer_of(files: Mapping[str, bytes]) -> TokenizerDefinition | None:
-    """The definition of a folder's tokenizer; None: it has none that Halcyon reads.
-
-    The tokens that begin and end a document are those of tokenizer_config.json.
-    """
-    if TOKENIZER_KEY in files:
-        settings = _object(files.get(TOKENIZER_CONFIG_KEY, b"{}"), TOKENIZER_CONFIG_KEY)
-        named = {"beginning": _token(settings.get("bos_token")), "end": _token(settings.get("eos_token"))}
-        return TokenizerDefinition("tokenizerJson", files[TOKENIZER_KEY], {name: text for name, text in named.items() if text is not None})
-    if SENTENCE_PIECE_KEY in files:
-        return TokenizerDefinition("sentencePiece", files[SENTENCE_PIECE_KEY])
+def template_of(files: Mapping[str, bytes]) -> str | None:
+    """The chat template among the files of a model: of ``chat_template.jinja``, else of the JSON files."""
+    if CHAT_TEMPLATE_KEY in files:
+        return files[CHAT_TEMPLATE_KEY].decode(errors="replace")
+    for name in TEMPLATE_KEYS[1:]:
+        try:
+            document: Any = json.loads(files.get(name, b"{}"))
+        except ValueError:
+            continue
+        found: Any = document.get("chat_template") if isinstance(document, dict) else None
+        if isinstance(found, list):  # several by name
+            named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
+            found = named.get("default", next(iter(named.values()), None))
+        if isinstance(found, str):
+            return found
     return None
 
 
@@ -66,7 +69,7 @@ def files_for(files: Mapping[str, bytes], definition: TokenizerDefinition | None
         return files
     kept = {name: data for name, data in files.items() if name not in _OF_TOKENIZER}
     for name in kept.keys() & {CONFIG_KEY, GENERATION_KEY}:
-        kept[name] = encode({key: value for key, value in _object(kept[name], name).items() if key not in _TOKEN_IDS})
+        kept[name] = encode({key: value for key, value in json_object(kept, name).items() if key not in _TOKEN_IDS})
     return kept
 
 
@@ -78,15 +81,20 @@ def _has_tokenizer(files: Mapping[str, bytes], definition: TokenizerDefinition) 
 
 def token_ids(files: Mapping[str, bytes], tokenizer: Tokenizer | None) -> dict[str, Any]:
     """The ids of special tokens for config.json: those of the model's own config.json, else those of the tokenizer."""
-    original = _object(files.get(CONFIG_KEY, b"{}"), CONFIG_KEY)
+    original = json_object(files, CONFIG_KEY)
     found = {name: original[name] for name in sorted(_TOKEN_IDS) if original.get(name) is not None}
     if found or tokenizer is None:
         return found
-    return {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    return {name: token for name, token in ids.items() if token is not None}
 
 
 def exported_companions(
-    files: Mapping[str, bytes], definition: TokenizerDefinition | None, tokenizer: Tokenizer | None, positions: int
+    files: Mapping[str, bytes],
+    definition: TokenizerDefinition | None,
+    tokenizer: Tokenizer | None,
+    positions: int,
+    template: str | None,
 ) -> dict[str, bytes]:
     """The files to write beside the weights.
 
@@ -95,11 +103,14 @@ def exported_companions(
         definition: The tokenizer of the run.
         tokenizer: The same, loaded.
         positions: Longest sequence of the model, in tokens.
+        template: The chat template of the model, which other programs will use. None: it has none.
     """
     kept = files_for(files, definition)
     written = {name: data for name, data in kept.items() if name != CONFIG_KEY}
+    if template is not None and template != template_of(written):
+        written[CHAT_TEMPLATE_KEY] = template.encode()
     if definition is not None and definition.kind == "tokenizerJson" and files.get(TOKENIZER_KEY) != definition.content:
-        written[TOKENIZER_KEY] = definition.content
+        written[TOKENIZER_KEY] = with_prefix(definition.content, tokenizer)
     if definition is not None and definition.kind == "sentencePiece":
         written.setdefault(SENTENCE_PIECE_KEY, definition.content)
     if tokenizer is not None and TOKENIZER_KEY in written and TOKENIZER_CONFIG_KEY not in written:
@@ -113,10 +124,33 @@ def exported_companions(
                 **{name: spelled[index] for name, index in ids.items() if index in spelled},
             }
         )
-    if GENERATION_KEY not in written or kept is not files:
-        settings = _object(written.get(GENERATION_KEY, b'{"_from_model_config": true}'), GENERATION_KEY)
-        written[GENERATION_KEY] = encode({**settings, **token_ids(kept, tokenizer)})
+    generation = _generation(files, kept, tokenizer, template)
+    if generation is not None:
+        written[GENERATION_KEY] = encode(generation)
     return written
+
+
+def _generation(
+    files: Mapping[str, bytes], kept: Mapping[str, bytes], tokenizer: Tokenizer | None, template: str | None
+) -> dict[str, Any] | None:
+    """generation_config.json of an export; None: that of the files is right.
+
+    Other programs stop at the tokens that it names, and at no others. So it names all at which Halcyon stops: those of the files, the end
+    of a document, and the end of the assistant's turn.
+    """
+    settings = json_object(kept, GENERATION_KEY)
+    ids = token_ids(kept, tokenizer)
+    if tokenizer is None:
+        return None if GENERATION_KEY in kept else {"_from_model_config": True, **ids}
+    turn = None if template is None else ChatTemplate(template, tokenizer, "the chat template", day(None)).turn_end()
+    ends = list(dict.fromkeys((*answer_ends(kept), tokenizer.eos_id, *(() if turn is None else (turn.id,)))))
+    if GENERATION_KEY in kept and set(ends) == set(answer_ends(kept)):
+        return None
+    # A program that takes the file for a copy of config.json would take the one end that config.json names.
+    settings.pop("_from_model_config", None)
+    if kept is files and GENERATION_KEY in kept:
+        ids = {}
+    return {**settings, **ids, "eos_token_id": ends if len(ends) > 1 else ends[0]}
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
@@ -124,17 +158,18 @@ def encode(document: Mapping[str, Any]) -> bytes:
     return f"{json.dumps(document, indent=2, ensure_ascii=False)}\n".encode()
 
 
-def _object(data: bytes, name: str) -> dict[str, Any]:
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadConfiguration(f"{name} is no JSON ({error}); copy the file again") from None
-    if not isinstance(found, dict):
-        raise BadConfiguration(f"{name} is no JSON object; copy the file again")
-    return found
+def with_prefix(content: bytes, tokenizer: Tokenizer | None) -> bytes:
+    """A tokenizer.json whose post-processor puts before each text what Halcyon puts there."""
+    document = json.loads(content)
+    if tokenizer is None or not tokenizer.prefix or document.get("post_processor") is not None:
+        return content
+    spelled = {index: text for text, index in tokenizer.special_tokens.items()}
+    names = [spelled[index] for index in tokenizer.prefix]
 
+    def piece(kind: str, name: str, sequence: int) -> dict[str, Any]:
+        return {kind: {"id": name, "type_id": sequence}}
 
-def _token(value: object) -> str | None:
-    """The spelling of a token in tokenizer_config.json: a text, or an object with its content."""
-    content: object = value.get("content") if isinstance(value, dict) else value
-    return content if isinstance(content, str) else None
+    first, second = ([*(piece("SpecialToken", name, at) for name in names), piece("Sequence", "AB"[at], at)] for at in (0, 1))
+    special = {name: {"id": name, "ids": [index], "tokens": [name]} for name, index in zip(names, tokenizer.prefix, strict=True)}
+    processor = {"type": "TemplateProcessing", "single": first, "pair": [*first, *second], "special_tokens": special}
+    return encode({**document, "post_processor": processor})

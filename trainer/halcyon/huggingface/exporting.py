@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.chat_template import template_to_export
-from halcyon.huggingface.companions import CHAT_TEMPLATE_KEY, CONFIG_KEY, encode, exported_companions, files_for, token_ids
+from halcyon.huggingface.companions import CONFIG_KEY, encode, exported_companions, files_for, token_ids
 from halcyon.huggingface.files import INDEX_KEY, SINGLE_KEY
 from halcyon.huggingface.folder import model_shapes
 from halcyon.huggingface.root import StoredModel
@@ -202,10 +202,8 @@ def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence
     tensors = [one for group in plan.values() for one in group]
     tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
     positions = _positions(stored, family)
-    written = exported_companions(stored.files, stored.definition, tokenizer, positions)
     template = template_to_export(stored.data, stored.files)
-    if template is not None:
-        written[CHAT_TEMPLATE_KEY] = template.encode()
+    written = exported_companions(stored.files, stored.definition, tokenizer, positions, template)
     if len(plan) > 1:
         places = {one.name: name for name, group in plan.items() for one in group}
         size = sum(one.size_bytes for one in tensors)

@@ -11,12 +11,13 @@ from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.checkpoint.layout import Region, chunk_limit, chunk_shape
 from halcyon.checkpoint.weights import MODEL_PREFIX
 from halcyon.data.cache.tokenizers import keep_tokenizer
-from halcyon.huggingface.companions import CONFIG_KEY, keep_companions, read_companions, tokenizer_of
+from halcyon.huggingface.companions import CONFIG_KEY, keep_companions, read_companions
 from halcyon.huggingface.folder import ModelFolder, read_config
 from halcyon.huggingface.peft_files import PeftFolder
 from halcyon.models.weights import LeafShape, WeightLayout
 from halcyon.storage.store import Store
 from halcyon.telemetry.clock import timestamp
+from halcyon.tokenizer.folder import definition_of
 from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 
@@ -47,7 +48,7 @@ def import_model(
     folder = ModelFolder(source, config, shapes, kind, None if adapter is None else PeftFolder(adapter))
     files = read_companions(source)
     files[CONFIG_KEY] = source.read(CONFIG_KEY).data or b""
-    definition = tokenizer_of(files)
+    definition = definition_of(files)
     limit = chunk_limit(sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in folder.leaves.values()))
 
     def read(leaf: ManifestLeaf, region: Region) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from halcyon.data.formats.prompt import prompt_tokens
-from halcyon.data.formats.template import ChatTemplate, Segment
+from halcyon.data.formats.template import ChatTemplate
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.special import CHAT_MARKS
@@ -19,21 +21,18 @@ class ChatPrompts:
     Args:
         tokenizer: The model's tokenizer.
         template: Jinja template of the model. None: Halcyon's own.
+        now: The time that the template prints.
 
     Raises:
         BadConfiguration: The template is not valid, or the tokenizer lacks special tokens of Halcyon's own.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: str | None) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: str | None, now: Callable[[], dt.datetime] = dt.datetime.now) -> None:
         self._tokenizer = tokenizer
-        spellings = {token: spelling for spelling, token in tokenizer.special_tokens.items()}
-        names = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
-        self._template = ChatTemplate(
-            template, tokenizer.special_tokens, {name: spellings.get(token, "") for name, token in names.items()}, "the chat template"
-        )
-        self._takes_tools = template is not None and "tools" in template
-        self.ends = self._ends()
-        """Tokens that end the assistant's turn."""
+        self._template = ChatTemplate(template, tokenizer, "the chat template", now)
+        turn = self._template.turn_end()
+        self.ends = tuple(dict.fromkeys((*tokenizer.ends, *(() if turn is None else (turn.id,)))))
+        """Tokens that end the assistant's turn: that of a document first."""
 
     @staticmethod
     def has_own_marks(tokenizer: Tokenizer) -> bool:
@@ -43,35 +42,25 @@ class ChatPrompts:
     @property
     def takes_tools(self) -> bool:
         """Whether the template shows the tools of a conversation to the model."""
-        return self._takes_tools
+        return self._template.uses("tools")
 
-    def ids(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> np.ndarray:
+    def ids(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None, *, begun: str = "") -> np.ndarray:
         """The tokens of a conversation, up to the assistant's next words: int32 [tokens].
 
         Args:
             messages: Objects with ``role`` and ``content``.
             tools: The tools that the model may call, as the template takes them. None: no tools.
+            begun: The first words of the assistant, which are given. Special tokens that they spell are tokens.
 
         Raises:
-            BadConfiguration: The template does not take them.
+            BadConfiguration: The template does not take the messages, or prints nothing.
         """
-        return prompt_tokens(self._rendered(messages, tools, to_generate=True), self._tokenizer, own=self._template.is_own)
-
-    def _rendered(self, messages: list[dict[str, Any]], tools: Any = None, *, to_generate: bool) -> list[Segment]:
         try:
-            return self._template.render(messages, tools, to_generate=to_generate)
+            rendered = self._template.render(messages, tools, to_generate=True)
         except Exception as error:  # a template is code of the model's author, which may raise anything
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise BadConfiguration(f"the chat template does not take these messages: {what}") from None
-
-    def _ends(self) -> tuple[int, ...]:
-        """The token that ends a document, and the special token after the assistant's words."""
-        words = "halcyon"
-        ends = [self._tokenizer.eos_id]
-        try:
-            segments = self._rendered([{"role": "user", "content": "?"}, {"role": "assistant", "content": words}], to_generate=False)
-        except BadConfiguration:  # it is for other roles
-            return tuple(ends)
-        places = [at for at, (content, _) in enumerate(segments) if isinstance(content, str) and words in content]
-        after = [content for content, _ in segments[places[-1] + 1 :] if isinstance(content, int)] if places else []
-        return tuple(dict.fromkeys([*ends, *after[:1]]))
+        tokens = prompt_tokens(self._template.continued(rendered, begun), self._tokenizer)
+        if not len(tokens):
+            raise BadConfiguration("the chat template prints nothing for these messages, and a model needs a token to begin with")
+        return tokens

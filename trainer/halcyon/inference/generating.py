@@ -15,7 +15,7 @@ from halcyon.inference.engine import Engine, Finish, Sampled
 from halcyon.inference.sampling import MOST_SEED, Sampling
 from halcyon.inference.text import StopStrings, TextStream
 from halcyon.models import CausalLM
-from halcyon.tokenizer import Tokenizer
+from halcyon.tokenizer import Tokenizer, first_id
 
 _LENGTHS = 64
 """Lengths of engines are multiples of it, so that later calls find their programs compiled."""
@@ -80,8 +80,9 @@ class Collector:
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> np.ndarray:
-    """The tokens of a document that begins with `prompt`: int32 [tokens]."""
-    return np.concatenate(([tokenizer.bos_id], tokenizer.encode(prompt))).astype(np.int32)
+    """The tokens of a text that begins with `prompt`: int32 [tokens], at least one, because a model needs a token to begin with."""
+    tokens = np.concatenate((tokenizer.prefix, tokenizer.encode(prompt))).astype(np.int32)
+    return tokens if len(tokens) else np.array([first_id(tokenizer)], np.int32)
 
 
 def default_tokens(model: CausalLM, prompts: Sequence[np.ndarray]) -> int:
@@ -127,12 +128,12 @@ def pieces(
         tokenizer: Decodes the tokens.
         prompts: The tokens of each prompt.
         settings: The settings of each prompt.
-        ends: Tokens that end a text. Default: the one that ends a document.
+        ends: Tokens that end a text. Default: those of the tokenizer.
 
     Raises:
         ValueError: See `Engine.submit`.
     """
-    given = (tokenizer.eos_id,) if ends is None else ends
+    given = tokenizer.ends if ends is None else ends
     numbers: dict[int, int] = {}
     try:
         for index, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True)):

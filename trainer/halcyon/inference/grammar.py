@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.tokenizer import Tokenizer
+from halcyon.tokenizer import Tokenizer, first_id
 
 _FORM = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """Between the parts of JSON there is one space or none, so that a text cannot go on with white space for ever."""
@@ -29,7 +29,7 @@ class _Vocabulary:
         # An id without text must not be chosen inside of a text either.
         self.special_token_ids = sorted({token for token, piece in enumerate(tokenizer.pieces()) if not piece} | set(ends))
         self.tokens = [piece or f"<unused {token}>".encode() for token, piece in enumerate(self.tokens)]
-        self.eos_token_id, self.bos_token_id = ends[0], tokenizer.bos_id
+        self.eos_token_id, self.bos_token_id = ends[0], first_id(tokenizer)
 
     def __call__(self, text: str | bytes) -> list[int]:
         return self._tokenizer.encode(text).tolist()

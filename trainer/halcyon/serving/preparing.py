@@ -139,14 +139,11 @@ def _chat(question: ChatQuestion, served: Served, length: int, limits: Limits) -
         if form is None:
             raise invalid("tools: the chat template of the model has no tools in a form that this server reads", "tools")
         tools = [tool.model_dump(exclude_none=True) for tool in question.tools]
+    forced = form.begin if form is not None and question.tool_choice not in (None, "auto") else ""
     try:
-        ids = prompts.ids([_message(message) for message in question.messages], tools)
+        ids = prompts.ids([_message(message) for message in question.messages], tools, begun=forced)
     except BadConfiguration as error:
         raise invalid(f"messages: {error}", "messages") from None
-    forced = ""
-    if form is not None and question.tool_choice not in (None, "auto"):
-        forced = form.begin
-        ids = np.concatenate((ids, served.tokenizer.encode_marked(forced))).astype(np.int32)
     most = question.max_completion_tokens or question.max_tokens
     sampling = _sampling(question, _most_tokens(most, None, len(ids), length, limits))
     logs = bool(question.logprobs)
@@ -166,7 +163,7 @@ def _texts(question: Question, served: Served, length: int, limits: Limits) -> P
         ids = prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else _given(prompt, tokenizer.vocab_size)
         most = _most_tokens(question.max_tokens, _DEFAULT_TEXT_TOKENS, len(ids), length, limits)
         sampling = dataclasses.replace(_sampling(question, most, index * count), alternatives=alternatives)
-        tasks += _tasks(ids, sampling, (tokenizer.eos_id,), (None,) * count, question.logprobs is not None)
+        tasks += _tasks(ids, sampling, tokenizer.ends, (None,) * count, question.logprobs is not None)
         text = "" if not question.echo else prompt if isinstance(prompt, str) else tokenizer.decode(ids)
         echoes += [text] * count
         total += len(ids)

@@ -67,7 +67,7 @@ class Served:
     @property
     def ends(self) -> tuple[int, ...]:
         """Tokens that end an answer."""
-        return self.prompts.ends if self.prompts is not None else (self.tokenizer.eos_id,)
+        return self.prompts.ends if self.prompts is not None else self.tokenizer.ends
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from halcyon.context import Context, check_context, process_name, run_name
 from halcyon.data.open import ensure_caches
+from halcyon.huggingface.run_templates import with_templates
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import RunReporter
 from halcyon_api.counting import counted
@@ -24,9 +25,10 @@ def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBu
         TrainerExit: The caches cannot be built; the class gives the cause and the exit code.
     """
     check_context(context)
+    spec = with_templates(context.run.spec)
     reporter.stage("tokenizing")
     store, caches = ensure_caches(
-        context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget
+        spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget
     )
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
     return f"the token caches below {store.root} are complete: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"

@@ -18,13 +18,14 @@ from halcyon.checkpoint.opening import take_root
 from halcyon.checkpoint.origin import begin_from, origin_store
 from halcyon.checkpoint.processes import decide
 from halcyon.checkpoint.results import Restored
-from halcyon.context import Context, check_context, process_name, run_name
+from halcyon.context import Context, check_context, process_name, run_name, with_spec
 from halcyon.data.held_out import HeldOut
 from halcyon.data.open import ensure_caches, held_out_of
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
 from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon.evaluate.results import document_of, evaluation_key, parse_stored, results_of
 from halcyon.huggingface.beginning import read_weights
+from halcyon.huggingface.run_templates import with_templates
 from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
@@ -71,6 +72,7 @@ def evaluate_checkpoint(
         TrainerExit: The checkpoint cannot be evaluated; the class gives the cause and the exit code.
     """
     check_context(context)
+    context = with_spec(context, with_templates(context.run.spec))
     check_model(context.run.spec.model)
     check_adapter(context.run.spec.model, context.run.spec.lora)
     plan = TaskPlan.of(context.run.spec)

@@ -18,6 +18,7 @@ from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.open import background_caches, cache_store, dataset_of, may_begin
 from halcyon.errors import TrainerExit
+from halcyon.huggingface.run_templates import with_templates
 from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.models.flops import flops_per_token
@@ -95,6 +96,7 @@ def train(
         TrainerExit: The run cannot continue; the class gives the cause and the exit code.
     """
     check_context(context)
+    context = with_spec(context, with_templates(context.run.spec))
     check_model(context.run.spec.model)
     check_adapter(context.run.spec.model, context.run.spec.lora)
     check_groups(context.run.spec.model, context.run.spec.optimizer, context.run.spec.lora)

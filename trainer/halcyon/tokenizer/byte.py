@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
+from halcyon.tokenizer.rendered import EncodedText, RenderedText, encode_between
+
 SPECIAL_TOKENS = MappingProxyType({"<|bos|>": 256, "<|eos|>": 257, "<|pad|>": 258})
-_MARKS = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
 
 
 class ByteTokenizer:
@@ -20,8 +20,10 @@ class ByteTokenizer:
 
     vocab_size = 259
     bos_id = SPECIAL_TOKENS["<|bos|>"]
-    adds_beginning = False
+    prefix = (bos_id,)
+    suffix = ()
     eos_id = SPECIAL_TOKENS["<|eos|>"]
+    ends = (eos_id,)
     pad_id = SPECIAL_TOKENS["<|pad|>"]
     special_tokens: Mapping[str, int] = SPECIAL_TOKENS
 
@@ -57,14 +59,9 @@ class ByteTokenizer:
         """``encode`` of one text that comes in parts."""
         return map(self.encode, parts)
 
-    def encode_marked(self, text: str) -> np.ndarray:
-        """Like ``encode``, but ``<|bos|>``, ``<|eos|>`` and ``<|pad|>`` in the text are the special tokens."""
-        pieces: list[np.ndarray] = []
-        position = 0
-        for mark in _MARKS.finditer(text):
-            pieces += [self.encode(text[position : mark.start()]), np.array([SPECIAL_TOKENS[mark.group()]], np.int32)]
-            position = mark.end()
-        return np.concatenate([*pieces, self.encode(text[position:])])
+    def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
+        """Token ids of rendered templates, with the characters of each token."""
+        return [encode_between(one, SPECIAL_TOKENS, self.encode_batch, self.token_bytes) for one in texts]
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of the byte tokens; invalid UTF-8 becomes U+FFFD, and special tokens are left out."""

@@ -26,7 +26,16 @@ class TokenizerDefinition:
     content: bytes = field(default=b"", repr=False)
     """The file: a ``tokenizer.json``, tiktoken's mergeable ranks, or a SentencePiece model. Empty for the byte tokenizer."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """Settings that are not in the file, such as the spelling of the begin token."""
+    """Settings that are not in the file:
+
+    - ``beginning``, ``end``: spellings of the tokens that begin and end each document, as the run's document or a training names them.
+    - ``bos``, ``eos``: those that tokenizer_config.json names; empty: it has none. They say nothing about what stands before a text.
+    - ``addBos``, ``addEos``: whether they stand before and after each text, where tokenizer_config.json says so: ``true`` or ``false``.
+    - ``encoding``: name of one of tiktoken's encodings.
+    """
+    ends: tuple[int, ...] = ()
+    """Ids that end what a model generates, by its generation_config.json. They decide no id of a text, so the fingerprint is without them.
+    """
 
     @property
     def fingerprint(self) -> str:

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from halcyon.tokenizer.rendered import EncodedText, RenderedText
+
 
 class Tokenizer(Protocol):
     """Turns text into token ids and back.
@@ -21,18 +23,28 @@ class Tokenizer(Protocol):
         ...
 
     @property
-    def bos_id(self) -> int:
-        """Id that begins every document."""
+    def bos_id(self) -> int | None:
+        """Id of the token that templates know as ``bos_token``. None: the tokenizer has none."""
         ...
 
     @property
-    def adds_beginning(self) -> bool:
-        """Whether other programs that read the tokenizer's files put ``bos_id`` before each text. Nothing here does, unless asked to."""
+    def prefix(self) -> tuple[int, ...]:
+        """Ids that the tokenizer's own settings put before each text: none, or ``bos_id``, or others."""
+        ...
+
+    @property
+    def suffix(self) -> tuple[int, ...]:
+        """Ids that the tokenizer's own settings put after each text; mostly none."""
         ...
 
     @property
     def eos_id(self) -> int:
         """Id that ends every document. May equal ``bos_id``, as in GPT-2."""
+        ...
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Ids that end what a model generates: ``eos_id`` first, then those that the model's files name too."""
         ...
 
     @property
@@ -81,10 +93,15 @@ class Tokenizer(Protocol):
         """
         ...
 
-    def encode_marked(self, text: str) -> np.ndarray:
-        """Like ``encode``, but special tokens that the text spells are recognised. For templates only, never for text from users."""
+    def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
+        """Token ids of rendered templates, each encoded as one text, with the characters of each token."""
         ...
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of token ids; special tokens are left out, and invalid UTF-8 becomes U+FFFD."""
         ...
+
+
+def first_id(tokenizer: Tokenizer) -> int:
+    """The token that stands before a text whose own first token is to be predicted: the begin token, or else the end token."""
+    return tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id

@@ -6,10 +6,12 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.tokenizer.definition import BYTE, TokenizerDefinition
+from halcyon.tokenizer.folder import SENTENCE_PIECE_KEY, SETTINGS_KEYS, TOKENIZER_KEY, definition_of
 from halcyon_api.spec.tokenizer import SentencePieceSpec, TiktokenSpec, TokenizerJsonSpec, TokenizerSpec
 
 Fetch = Callable[[str], bytes]
@@ -39,14 +41,33 @@ def resolve(spec: TokenizerSpec, fetch: Fetch) -> TokenizerDefinition:
 
 
 def _tokenizer_json(spec: TokenizerJsonSpec, fetch: Fetch) -> TokenizerDefinition:
-    uri = spec.path if spec.path.endswith(".json") else f"{spec.path.rstrip('/')}/tokenizer.json"
-    options = {"beginning": spec.beginning, "end": spec.end}
-    content = _read(uri, "spec.tokenizer.tokenizerJson", fetch)
-    return TokenizerDefinition("tokenizerJson", content, {name: text for name, text in options.items() if text is not None})
+    uri = spec.path if spec.path.endswith(".json") else f"{spec.path.rstrip('/')}/{TOKENIZER_KEY}"
+    files = {TOKENIZER_KEY: _read(uri, "spec.tokenizer.tokenizerJson", fetch)} | _beside(uri, "spec.tokenizer.tokenizerJson", fetch)
+    found = definition_of(files)
+    assert found is not None  # noqa: S101 - the files have a tokenizer.json
+    named = {name: text for name, text in (("beginning", spec.beginning), ("end", spec.end)) if text is not None}
+    return replace(found, options={**found.options, **named})
 
 
 def _sentence_piece(spec: SentencePieceSpec, fetch: Fetch) -> TokenizerDefinition:
-    return TokenizerDefinition("sentencePiece", _read(spec.path, "spec.tokenizer.sentencePiece", fetch))
+    where = "spec.tokenizer.sentencePiece"
+    found = definition_of({SENTENCE_PIECE_KEY: _read(spec.path, where, fetch)} | _beside(spec.path, where, fetch))
+    assert found is not None  # noqa: S101 - the files have a tokenizer.model
+    return found
+
+
+def _beside(uri: str, where: str, fetch: Fetch) -> dict[str, bytes]:
+    """The files beside a vocabulary that say what its special tokens mean, as far as they are there."""
+    found: dict[str, bytes] = {}
+    folder, slash, _ = uri.rpartition("/")
+    for name in SETTINGS_KEYS:
+        try:
+            found[name] = fetch(f"{folder}{slash}{name}")
+        except OSError:  # it is not there, or may not be read
+            continue
+        except DataUnreachable as error:
+            raise DataUnreachable(f"{where}.path: {error}") from None
+    return found
 
 
 def _tiktoken(spec: TiktokenSpec, fetch: Fetch) -> TokenizerDefinition:

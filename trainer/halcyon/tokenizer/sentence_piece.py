@@ -13,12 +13,14 @@ from halcyon.tokenizer.byte_level import sentence_piece_pieces, sentence_piece_s
 from halcyon.tokenizer.cut import find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.library import LibraryTokenizer
-from halcyon.tokenizer.marks import Marks
 from halcyon.tokenizer.probe import PROSE
+from halcyon.tokenizer.rendered import EncodedText, Range, RenderedText, encoded
 from halcyon.tokenizer.special import find_document_tokens
 from halcyon.tokenizer.text import DocumentEncoder
 
 WHERE = "spec.tokenizer.sentencePiece"
+_BEFORE = "\ufdd6"
+"""Stands before a part that does not begin a text: no piece of a vocabulary has this noncharacter, so it is joined to nothing."""
 
 
 class SentencePieceEncoder:
@@ -39,9 +41,6 @@ class SentencePieceTokenizer(LibraryTokenizer):
 
     encoder = "sentencepiece"
 
-    adds_beginning = True
-    """As the tokenizers of Llama 2, Mistral and Gemma do."""
-
     def __init__(self, definition: TokenizerDefinition) -> None:
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
@@ -54,9 +53,13 @@ class SentencePieceTokenizer(LibraryTokenizer):
         self.fingerprint = definition.fingerprint
         control = [index for index in range(self.vocab_size) if self._processor.is_control(index)]
         self.special_tokens: Mapping[str, int] = MappingProxyType({self._processor.id_to_piece(index): index for index in control})
-        chosen = find_document_tokens(self.special_tokens, WHERE)
+        options = definition.options
+        chosen = find_document_tokens(self.special_tokens, WHERE, beginning=options.get("bos"), end=options.get("eos"))
         self.bos_id, self.eos_id, self.pad_id = chosen.bos, chosen.eos, chosen.pad
-        self._marks = Marks(self.special_tokens)
+        self.ends = tuple(dict.fromkeys((chosen.eos, *definition.ends)))
+        # The tokenizers of Llama 2, Mistral and Gemma put it before a text, unless their tokenizer_config.json says otherwise.
+        self.prefix = () if chosen.bos is None or options.get("addBos") == "false" else (chosen.bos,)
+        self.suffix = (chosen.eos,) if options.get("addEos") == "true" else ()
 
     def _make_documents(self) -> DocumentEncoder:
         encode_pieces = SentencePieceEncoder(self._processor)
@@ -74,9 +77,37 @@ class SentencePieceTokenizer(LibraryTokenizer):
         is_text = self.token_bytes > 0
         return [piece if is_text[index] else b"" for index, piece in enumerate(found)]
 
-    def encode_marked(self, text: str) -> np.ndarray:
-        """Token ids of a text; special tokens that it spells are recognised: int32, shape [tokens]."""
-        return self._marks.encode(text, self.encode_batch)
+    def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
+        """Token ids of rendered templates, with the characters of each token. Only what begins a text has a space before it."""
+        return [self._encode_rendered(one) for one in texts]
+
+    def _encode_rendered(self, rendered: RenderedText) -> EncodedText:
+        text, place = rendered.text, 0
+        tokens: list[int] = []
+        offsets: list[Range] = []
+        for start, end in [*rendered.special, (len(text), len(text))]:
+            if place < start:
+                ids, ranges = self._part(text[place:start], begins=place == 0)
+                tokens += ids
+                offsets += [(first + place, last + place) for first, last in ranges]
+            if start < end:
+                tokens.append(self.special_tokens[text[start:end]])
+                offsets.append((start, end))
+            place = end
+        return encoded(tokens, offsets)
+
+    def _part(self, part: str, *, begins: bool) -> tuple[list[int], list[Range]]:
+        """The ids of a part between special tokens. The library takes each part for a text, so one that is none stands after a mark."""
+        found = self._processor.encode_as_offset_mapping(part if begins else f"{_BEFORE}{part}")
+        ids, offsets = list(found["ids"]), list(found["offsets"])
+        if not begins:
+            first = next((number for number, (_, end) in enumerate(offsets) if end > 0), len(ids) - 1) + 1  # after the mark
+            ids, offsets = ids[first:], [(max(start - 1, 0), end - 1) for start, end in offsets[first:]]
+        for number in range(len(ids) - 2, -1, -1):  # the bytes of one character: only the last one has its end
+            (start, end), (following, after) = offsets[number : number + 2]
+            if start == end == following:
+                offsets[number] = (start, after)
+        return ids, offsets
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of token ids; special tokens are left out."""

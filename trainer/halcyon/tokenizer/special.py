@@ -41,9 +41,9 @@ PADDINGS = (PAD, "<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|PAD|>")
 
 @dataclass(frozen=True, slots=True)
 class DocumentTokens:
-    """The begin, end and padding ids."""
+    """The begin, end and padding ids. ``bos`` is None if the tokenizer has no begin token."""
 
-    bos: int
+    bos: int | None
     eos: int
     pad: int
 
@@ -51,26 +51,25 @@ class DocumentTokens:
 def find_document_tokens(special: Mapping[str, int], where: str, *, beginning: str | None = None, end: str | None = None) -> DocumentTokens:
     """Choose the begin, end and padding tokens: the named ones, or those with the first usual name.
 
-    If a tokenizer has only a begin token or only an end token, it is used for both, as in GPT-2. Without a padding token the end token
-    pads.
+    A tokenizer that has only a begin token ends documents with it. Without a padding token the end token pads.
 
     Args:
         special: Id of each special token by its spelling.
         where: The field for error messages, such as ``spec.tokenizer.tokenizerJson``.
-        beginning: Spelling of the begin token, if the user named it.
-        end: Spelling of the end token, if the user named it.
+        beginning: Spelling of the begin token, if it is named. Empty: there is none, whatever the names are.
+        end: Spelling of the end token, if it is named.
 
     Raises:
         BadConfiguration: A named token does not exist, or no special token has a usual name.
     """
     for field, name in (("beginning", beginning), ("end", end)):
-        if name is not None and name not in special:
+        if name and name not in special:
             raise BadConfiguration(f"{where}.{field}: the tokenizer has no special token {name!r}; {_known(special)}")
-    bos = special[beginning] if beginning is not None else _first(special, BEGINNINGS)
-    eos = special[end] if end is not None else _first(special, ENDS)
-    bos, eos = (eos if bos is None else bos), (bos if eos is None else eos)
-    if bos is None or eos is None:
-        raise BadConfiguration(f"{where}.beginning: no special token has one of the usual names, so name it; {_known(special)}")
+    bos = _first(special, BEGINNINGS) if beginning is None else special.get(beginning)
+    eos = special[end] if end else _first(special, ENDS)
+    eos = bos if eos is None else eos
+    if eos is None:
+        raise BadConfiguration(f"{where}.end: no special token has one of the usual names, so name it; {_known(special)}")
     pad = _first(special, PADDINGS)
     return DocumentTokens(bos, eos, eos if pad is None else pad)
 

@@ -23,8 +23,8 @@ from halcyon.tokenizer.cut import CUT_BETWEEN
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.encoders import FastEncoder
 from halcyon.tokenizer.library import LibraryTokenizer
-from halcyon.tokenizer.marks import Marks
 from halcyon.tokenizer.probe import probe_texts
+from halcyon.tokenizer.rendered import EncodedText, RenderedText, encode_between
 from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder
 from halcyon.tokenizer.tiktoken_encodings import ENCODINGS, END_OF_TEXT
 
@@ -47,9 +47,10 @@ class TiktokenEncoder:
 
 
 class TiktokenTokenizer(LibraryTokenizer):
-    """A tokenizer from tiktoken's mergeable ranks. ``<|endoftext|>`` is the begin, end and padding token."""
+    """A tokenizer from tiktoken's mergeable ranks. ``<|endoftext|>`` ends a document, and pads. Nothing stands before a text."""
 
-    adds_beginning = False
+    prefix = ()
+    suffix = ()
 
     def __init__(self, definition: TokenizerDefinition) -> None:
         encoding = ENCODINGS[definition.options["encoding"]]
@@ -58,6 +59,7 @@ class TiktokenTokenizer(LibraryTokenizer):
         self.special_tokens: Mapping[str, int] = MappingProxyType(dict(encoding.special_tokens))
         self.vocab_size = max(*ranks.values(), *self.special_tokens.values()) + 1
         self.bos_id = self.eos_id = self.pad_id = self.special_tokens[END_OF_TEXT]
+        self.ends = (self.eos_id,)
         self._ranks = ranks
         self._library = tiktoken.Encoding(
             definition.options["encoding"],
@@ -66,7 +68,6 @@ class TiktokenTokenizer(LibraryTokenizer):
             special_tokens=dict(self.special_tokens),
         )
         self._encode_pieces = _choose_encoder(definition.content, encoding.pattern, self.special_tokens, TiktokenEncoder(self._library))
-        self._marks = Marks(self.special_tokens)
 
     @property
     def encoder(self) -> str:
@@ -88,9 +89,9 @@ class TiktokenTokenizer(LibraryTokenizer):
             found[token] = piece
         return found
 
-    def encode_marked(self, text: str) -> np.ndarray:
-        """Token ids of a text; special tokens that it spells are recognised: int32, shape [tokens]."""
-        return self._marks.encode(text, self.encode_batch)
+    def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
+        """Token ids of rendered templates, with the characters of each token."""
+        return [encode_between(one, self.special_tokens, self.encode_batch, self.token_bytes) for one in texts]
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of token ids; special tokens are left out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -16,52 +16,74 @@ from halcyon.tokenizer.byte_level import byte_level_pieces, byte_level_sizes, se
 from halcyon.tokenizer.choose import choose_encoder
 from halcyon.tokenizer.cut import find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
-from halcyon.tokenizer.encoders import FastEncoder, ReferenceEncoder
+from halcyon.tokenizer.encoders import ReferenceEncoder
 from halcyon.tokenizer.library import LibraryTokenizer
 from halcyon.tokenizer.probe import PROSE
+from halcyon.tokenizer.renamed import RenamedTokenizer
+from halcyon.tokenizer.rendered import EncodedText, RenderedText, encoded
 from halcyon.tokenizer.special import find_document_tokens
 from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder
 
 WHERE = "spec.tokenizer.tokenizerJson"
+_NAMED = ("beginning", "end", "bos", "eos")
+"""Options of a definition that name a token."""
 
 
 class JsonTokenizer(LibraryTokenizer):
     """A tokenizer from a ``tokenizer.json``.
 
-    The file's truncation, padding, post-processor (which adds tokens around a text) and BPE dropout are ignored, so a text always has the
-    same ids.
+    The file's truncation, padding and BPE dropout are ignored, so a text always has the same ids. What its post-processor puts around a
+    text is `prefix` and `suffix`.
     """
 
     def __init__(self, definition: TokenizerDefinition) -> None:
-        document, content, self._post_processor = _read(definition.content)
+        options = definition.options
+        document, content, self._post_processor = _read(definition.content, filter(None, map(options.get, _NAMED)))
         self.fingerprint = definition.fingerprint
         self._reference = tokenizers.Tokenizer.from_str(content)
         self._reference.encode_special_tokens = True
-        self._marked_reference: tokenizers.Tokenizer | None = None
         self._content = content
         self._document = document
         vocabulary = self._reference.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
         spellings = [token["content"] for token in document.get("added_tokens") or [] if token.get("special")]
         self.special_tokens: Mapping[str, int] = MappingProxyType({name: vocabulary[name] for name in spellings if name in vocabulary})
-        chosen = find_document_tokens(
-            self.special_tokens, WHERE, beginning=definition.options.get("beginning"), end=definition.options.get("end")
-        )
+        named = (options.get("beginning", options.get("bos")), options.get("end", options.get("eos")))
+        chosen = find_document_tokens(self.special_tokens, WHERE, beginning=named[0], end=named[1])
         self.bos_id, self.eos_id, self.pad_id = chosen.bos, chosen.eos, chosen.pad
+        self.ends = tuple(dict.fromkeys((chosen.eos, *definition.ends)))
+        self._options = options
+
+    @cached_property
+    def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids before and after a text: as the run's document names them, else as tokenizer_config.json or the post-processor says."""
+        bos, eos = () if self.bos_id is None else (self.bos_id,), (self.eos_id,)
+        if "beginning" in self._options:
+            return bos, ()
+        if "addBos" in self._options or "addEos" in self._options:
+            return bos * (self._options.get("addBos") == "true"), eos * (self._options.get("addEos") == "true")
+        if self._post_processor is None:
+            return (), ()
+        whole = tokenizers.Tokenizer.from_str(json.dumps(self._document | {"post_processor": self._post_processor}, ensure_ascii=False))
+        found = whole.encode("a")
+        own = [place for place, added in enumerate(found.special_tokens_mask) if not added]
+        return tuple(found.ids[: own[0]]), tuple(found.ids[own[-1] + 1 :])
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Ids before each text."""
+        return self._around[0]
+
+    @property
+    def suffix(self) -> tuple[int, ...]:
+        """Ids after each text."""
+        return self._around[1]
 
     @cached_property
     def _chosen(self) -> tuple[PieceEncoder, Any]:
         """The encoder and the fast library's tokenizer, made for the first text. A run with complete token caches never needs them, so it
         starts faster."""
         return choose_encoder(self._content, ReferenceEncoder(self._reference), self.special_tokens)
-
-    @property
-    def adds_beginning(self) -> bool:
-        """Whether the post-processor of the file puts ``bos_id`` before a text."""
-        if self._post_processor is None:
-            return False
-        whole = tokenizers.Tokenizer.from_str(json.dumps(self._document | {"post_processor": self._post_processor}, ensure_ascii=False))
-        return whole.encode("a").ids[:1] == [self.bos_id]
 
     def _make_documents(self) -> DocumentEncoder:
         reference = ReferenceEncoder(self._reference)
@@ -94,22 +116,38 @@ class JsonTokenizer(LibraryTokenizer):
             found[place] = b"" if token.get("special") else content.encode()
         return found
 
-    def encode_marked(self, text: str) -> np.ndarray:
-        """Token ids of a text; special tokens that it spells are recognised: int32, shape [tokens]."""
-        fast = self._chosen[1]
-        if fast is not None:
-            return FastEncoder(fast, marked=True)([text])[0]
-        if self._marked_reference is None:
-            self._marked_reference = tokenizers.Tokenizer.from_str(self._content)
-        return ReferenceEncoder(self._marked_reference)([text])[0]
+    def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
+        """Token ids of rendered templates, with the characters of each token."""
+        found: list[EncodedText] = []
+        plain = [one.text for one in texts if not one.spells]
+        encodings = iter(self._marked.encode_batch(plain, add_special_tokens=False))
+        for one in texts:
+            if one.spells:
+                found.append(self._renamed.encode(one))
+            else:
+                encoding = next(encodings)
+                found.append(encoded(encoding.ids, encoding.offsets))
+        return found
+
+    @cached_property
+    def _marked(self) -> tokenizers.Tokenizer:
+        """The library's tokenizer that recognises special tokens."""
+        return tokenizers.Tokenizer.from_str(self._content)
+
+    @cached_property
+    def _renamed(self) -> RenamedTokenizer:
+        return RenamedTokenizer(self._document, self.special_tokens)
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of token ids; special tokens are left out."""
         return self._reference.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
 
 
-def _read(content: bytes) -> tuple[dict[str, Any], str, Any]:
-    """The document, its JSON without the settings that would make ids depend on more than the text, and its post-processor."""
+def _read(content: bytes, named: Iterable[str]) -> tuple[dict[str, Any], str, Any]:
+    """The document, its JSON without the settings that would make ids depend on more than the text, and its post-processor.
+
+    Added tokens that have a role by their name are special, whatever the file says.
+    """
     try:
         document = json.loads(content)
         if not isinstance(document, dict) or not isinstance(document.get("model"), dict):
@@ -118,6 +156,9 @@ def _read(content: bytes) -> tuple[dict[str, Any], str, Any]:
         document |= {"truncation": None, "padding": None, "post_processor": None}
         if document["model"].get("dropout"):
             document["model"]["dropout"] = None
+        names = set(named)
+        for token in document.get("added_tokens") or []:
+            token["special"] = bool(token.get("special")) or token["content"] in names
         text = json.dumps(document, ensure_ascii=False)
         tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # tokenizers raises bare exceptions

@@ -42,6 +42,12 @@ def check(store: Store, caches: Caches, memory: Memory) -> None:
     starts, lengths = some_spans(len(stream))
     expected = np.concatenate([stream[start : start + length] for start, length in zip(starts, lengths, strict=True)])
     assert np.array_equal(reader.gather(starts, lengths), expected)
+    ends = reader.document_ends()
+    begins = [
+        np.isin(np.arange(start, start + length), ends) & (np.arange(length) > 0) for start, length in zip(starts, lengths, strict=True)
+    ]
+    assert np.array_equal(reader.gather_begins(starts, lengths), np.concatenate(begins))
+    assert sum(map(np.count_nonzero, begins)) > len(ends) > 100
 
 
 def test_spans_of_a_folder(tmp_path: Path, corpus: Path) -> None:

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 
 from halcyon.data.sources import SourceRow
+from halcyon.tokenizer.rendered import EncodedText, RenderedText, encode_between
 from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS
 
 
 class MarkedBytes:
     """Ids 0 to 255 are the bytes of UTF-8; the special tokens follow."""
 
-    def __init__(self, special: Sequence[str] = OWN_SPECIAL_TOKENS, bos: int = 256, eos: int = 257) -> None:
+    def __init__(self, special: Sequence[str] = OWN_SPECIAL_TOKENS, bos: int | None = 256, eos: int = 257) -> None:
         self.special_tokens = {spelling: 256 + index for index, spelling in enumerate(special)}
         self.vocab_size = 256 + len(special)
         self.bos_id, self.eos_id, self.pad_id = bos, eos, eos
+        self.prefix, self.suffix, self.ends = () if bos is None else (bos,), (), (eos,)
         self.fingerprint = "0" * 64
         self.token_bytes = np.repeat(np.array([1, 0], np.int32), [256, len(special)])
         self._spellings = {token: spelling for spelling, token in self.special_tokens.items()}
@@ -36,8 +38,8 @@ class MarkedBytes:
             yield self.encode(part if isinstance(part, str) else decoder.decode(part))
         decoder.decode(b"", final=True)
 
-    def encode_marked(self, text: str) -> np.ndarray:
-        raise AssertionError("formats find the special tokens themselves")
+    def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
+        return [encode_between(one, self.special_tokens, self.encode_batch, self.token_bytes) for one in texts]
 
     def decode(self, tokens: np.ndarray) -> str:
         return self.show(tokens)

@@ -95,7 +95,7 @@ def test_all_tokens_count_in_the_loss_if_requested() -> None:
 def test_a_template_of_another_model_can_be_used() -> None:
     (document,) = chat(CHATML_TOKENIZER, template=CHATML)([row({"messages": [system("S"), user("U"), assistant(" A "), user("V")]})])
     assert CHATML_TOKENIZER.show(document.tokens) == (
-        "[endoftext][im_start]system\nS[im_end]\n[im_start]user\nU[im_end]\n[im_start]assistant\nA[im_end]\n[im_start]user\nV[im_end]\n"
+        "[im_start]system\nS[im_end]\n[im_start]user\nU[im_end]\n[im_start]assistant\nA[im_end]\n[im_start]user\nV[im_end]\n"
     )
     assert counted(CHATML_TOKENIZER, document.tokens, document.weights) == ["A[im_end]"]
 
@@ -137,8 +137,8 @@ def test_contents_never_become_special_tokens_and_stay_unchanged(contents: list[
     # A template that puts strings directly next to each other.
     messages = [{"role": role, "content": content} for role, content in zip(("user", "assistant", "tool"), contents, strict=True)]
     for document in GLUED([row({"messages": messages})]):
-        assert TOKENIZER.show(document.tokens) == "[bos]" + "".join(contents)
-        assert (document.tokens[1:] < 256).all()
+        assert TOKENIZER.show(document.tokens) == "".join(contents)
+        assert (document.tokens < 256).all()
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_foreign_templates_get_other_roles_but_no_repeated_turns() -> None:
     ("template", "sentence"),
     [
         ("{% for m in messages %}", "line 1 is not valid Jinja: "),
-        ("{{ messages[0]['content'] }}", "it has no {% generation %} block, so no token would count in the loss; put"),
+        ("{{ messages[0]['content'] }}", "it has no {% generation %} block and prints nothing of what the assistant says"),
     ],
 )
 def test_an_unusable_template_is_reported_before_any_row(template: str, sentence: str) -> None:
@@ -234,7 +234,6 @@ def test_a_preference_is_a_chosen_and_then_a_rejected_document() -> None:
         ["bad[assistant_end]"],
     ]
     assert [document.row for document in documents] == [1, 1]
-    assert len(rows) - len(documents) // formatter.documents_per_row == 1
     with pytest.raises(BadConfiguration, match=r"\.preference\.rejectedField: row 17 .* has no assistant turn"):
         formatter([row({"chosen": [user("q"), assistant("good")], "rejected": [user("q")]})])
     with pytest.raises(BadConfiguration, match=r"\.preference: row 17 .* has one of its two conversations empty"):

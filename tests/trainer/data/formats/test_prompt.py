@@ -52,7 +52,7 @@ def test_the_prompt_is_that_of_a_chat() -> None:
 
 def test_a_template_writes_the_beginning_of_the_answer() -> None:
     template = "{{ messages[0]['content'] }}{% if add_generation_prompt %} Answer:{% endif %}"
-    assert documents({"messages": [ASKED]}, template=template) == [("[bos]1+1? Answer:", [])]
+    assert documents({"messages": [ASKED]}, template=template) == [("1+1? Answer:", [])]
 
 
 def test_empty_rows_are_left_out() -> None:

@@ -24,6 +24,8 @@ from halcyon.errors import DamagedData
 from halcyon.storage.store import Store
 
 _LARGE_FETCH_BLOCKS = 32
+_KEPT_ENDS = 64
+"""Shards whose ends of documents are kept in memory."""
 
 
 class Blocks(Protocol):
@@ -203,6 +205,7 @@ class TokenReader:
         self.token_type = np.dtype(ledger.token_type).newbyteorder("<")
         self.weight_type = None if ledger.weight_type is None else np.dtype(ledger.weight_type).newbyteorder("<")
         self._files: dict[tuple[int, str], Blocks] = {}
+        self._ends: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
         self._there = _ShardIndex.of(ledger)
 
@@ -243,6 +246,35 @@ class TokenReader:
     def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
         """The loss weights of the same tokens; None: all are 1."""
         return None if self.weight_type is None else self._gather(WEIGHTS, self.weight_type, starts, lengths)
+
+    def gather_begins(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Whether a document ends right before each of the same tokens, within its span: bool [tokens]."""
+        lengths, starts = np.asarray(lengths, np.int64), np.asarray(starts, np.int64)
+        begins = np.zeros(int(lengths.sum()), bool)
+        offsets = np.cumsum(lengths) - lengths
+        firsts = np.searchsorted(self._there.starts, starts, side="right") - 1
+        lasts = np.searchsorted(self._there.starts, starts + lengths, side="left")
+        for start, length, offset, first, last in zip(*(each.tolist() for each in (starts, lengths, offsets, firsts, lasts)), strict=True):
+            for shard in range(first, last):
+                ends = self._known_ends(shard)
+                inside = ends[np.searchsorted(ends, start, side="right") : np.searchsorted(ends, start + length, side="left")]
+                begins[inside - start + offset] = True
+        return begins
+
+    def _known_ends(self, shard: int) -> np.ndarray:
+        """The ends, in the stream, of the documents that end in a shard; those of the last shards that were asked for are kept."""
+        with self._lock:
+            found = self._ends.get(shard)
+            if found is not None:
+                self._ends.move_to_end(shard)
+                return found
+        found = np.empty(self._there.shards[shard].documents, np.int64)
+        self._ends_of(shard, found)
+        with self._lock:
+            self._ends[shard] = found
+            while len(self._ends) > _KEPT_ENDS:
+                self._ends.popitem(last=False)
+        return found
 
     def document_ends(self) -> np.ndarray:
         """End of each document in the stream: int64 [documents]."""

@@ -39,7 +39,8 @@ def read_tokenizer(store: Store, key: str) -> TokenizerDefinition | None:
     damaged = f"spec.tokenizer.bpe: {store.root}/{key} is damaged; delete the cache to train it again"
     try:
         document = json.loads(content)
-        definition = TokenizerDefinition(document["kind"], base64.b64decode(document["content"]), document["options"])
+        ends = tuple(int(token) for token in document["ends"])
+        definition = TokenizerDefinition(document["kind"], base64.b64decode(document["content"]), document["options"], ends)
         recorded = document["fingerprint"]
     except (ValueError, KeyError, TypeError):
         raise DamagedData(damaged) from None
@@ -54,6 +55,7 @@ def store_tokenizer(store: Store, key: str, definition: TokenizerDefinition) -> 
         "kind": definition.kind,
         "content": base64.b64encode(definition.content).decode(),
         "options": dict(definition.options),
+        "ends": list(definition.ends),
         "fingerprint": definition.fingerprint,
     }
     store.create(key, json.dumps(document).encode())

@@ -29,7 +29,7 @@ UNKNOWN_FILE = -1
 """File number of a document whose file is not in the ledger."""
 PART_TOKENS = 2**22
 """Tokens of a part of a long document. A shard may end after any part."""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Increased when the same rows would give other tokens than before."""
 
 
@@ -98,7 +98,7 @@ class Worker:
             origins=origins,
             weights=self._weights(documents),
             rows=rows,
-            empty_rows=rows - len(documents) // self._formatter.documents_per_row,
+            empty_rows=rows - len({document.row for document in documents}),
             size_bytes=sum(document.size_bytes for document in documents),
         )
 

@@ -11,7 +11,7 @@ from halcyon.data.formats.text import TextFormatter
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import FormatSpec
 
-__all__ = ["Formatter", "TokenizedDocument", "build_formatter"]
+__all__ = ["Formatter", "TokenizedDocument", "begin_id", "build_formatter"]
 
 
 def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str) -> Formatter:
@@ -40,3 +40,13 @@ def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str) -> Fo
 
         return PromptFormatter(spec.prompt, tokenizer, where)
     raise TypeError(f"no format of kind {spec.kind}")
+
+
+def begin_id(spec: FormatSpec, tokenizer: Tokenizer) -> int | None:
+    """The token that begins each document of a format and stands nowhere else in it; None: there is none.
+
+    A template prints what it likes: no token, or the begin token before each turn.
+    """
+    before = tokenizer.prefix
+    of_tokenizer = spec.text is not None or spec.prebuilt is not None
+    return before[0] if of_tokenizer and len(before) == 1 and before[0] not in (tokenizer.eos_id, *tokenizer.suffix) else None

@@ -16,7 +16,7 @@ class TokenizedDocument:
     """One document as token ids.
 
     Args:
-        tokens: Ids, the begin token included: int32, shape [tokens].
+        tokens: Ids, those around the text included: int32, shape [tokens].
         weights: Loss weight of the prediction of each token, 0 to 1: float32, shape [tokens]. None: all are 1.
         size_bytes: Bytes of the document's text in UTF-8.
         row: Index of its row among the given rows.
@@ -33,7 +33,7 @@ class LongDocument:
     """A document whose text is too long to be in memory with all its ids.
 
     Args:
-        tokens: Ids, part by part, the begin and end tokens included: int32, shape [tokens] each. Can be read once.
+        tokens: Ids, part by part, those around the text included: int32, shape [tokens] each. Can be read once.
         size_bytes: Bytes in UTF-8 of the text read so far: grows while `tokens` are read.
     """
 
@@ -44,8 +44,10 @@ class LongDocument:
 class Formatter(Protocol):
     """Makes documents of rows. The documents of a row do not depend on the other rows of the call."""
 
-    documents_per_row: int
-    """Documents of a row that is not empty. So `rows - documents / documents_per_row` rows were empty and were left out."""
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a user should know of the format with this tokenizer, each as a sentence."""
+        ...
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows, in order.

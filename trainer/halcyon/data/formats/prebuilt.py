@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from halcyon_api.spec.sources import PrebuiltFormatSpec
 
 
 class PrebuiltFormatter:
-    """Takes ids unchanged. If the begin token is missing, it is added in front with weight 0.
+    """Takes ids unchanged. What the tokenizer puts before a text is added in front, with weight 0, if it is missing. Where it stands again
+    inside of a row, another document begins.
 
     Args:
         spec: Names of the fields of ids and weights.
@@ -23,30 +25,31 @@ class PrebuiltFormatter:
         where: The format's field in the run document; error messages begin with it.
     """
 
-    documents_per_row = 1
-
     def __init__(self, spec: PrebuiltFormatSpec, tokenizer: Tokenizer, where: str) -> None:
         self._spec = spec
         self._where = f"{where}.prebuilt"
         self._vocab_size = tokenizer.vocab_size
-        self._bos = tokenizer.bos_id
+        self._before = np.array(tokenizer.prefix, np.int32)
         self._token_bytes = np.asarray(tokenizer.token_bytes)
+
+    notes = ()
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
-        documents = (self._document(index, row) for index, row in enumerate(rows))
-        return [document for document in documents if document is not None]
+        return [document for index, row in enumerate(rows) for document in self._documents(index, row)]
 
-    def _document(self, index: int, row: SourceRow) -> TokenizedDocument | None:
+    def _documents(self, index: int, row: SourceRow) -> Iterator[TokenizedDocument]:
         tokens = self._tokens(row)
         weights = self._weights(row, len(tokens))
-        if not len(tokens):
-            return None
-        size_bytes = int(self._token_bytes[tokens].sum(dtype=np.int64))
-        if tokens[0] != self._bos:
-            tokens = np.concatenate([np.array([self._bos], np.int32), tokens])
-            weights = None if weights is None else np.concatenate([np.zeros(1, np.float32), weights])
-        return TokenizedDocument(tokens, weights, size_bytes, index)
+        before = self._before
+        if len(tokens) and not np.array_equal(tokens[: len(before)], before):
+            tokens = np.concatenate([before, tokens])
+            weights = None if weights is None else np.concatenate([np.zeros(len(before), np.float32), weights])
+        bounds = [*_places(tokens, before), len(tokens)]
+        for start, end in itertools.pairwise(bounds):
+            mine = tokens[start:end]
+            size_bytes = int(self._token_bytes[mine].sum(dtype=np.int64))
+            yield TokenizedDocument(mine, None if weights is None else weights[start:end], size_bytes, index)
 
     def _tokens(self, row: SourceRow) -> np.ndarray:
         field, where = self._spec.tokens_field, f"{self._where}.tokensField"
@@ -78,6 +81,14 @@ class PrebuiltFormatter:
         if problem is not None or weights is None:
             raise problem or AssertionError
         return weights.astype(np.float32)
+
+
+def _places(tokens: np.ndarray, wanted: np.ndarray) -> list[int]:
+    """Where some ids begin in a list of ids. Without ids to look for: its beginning."""
+    if not len(wanted):
+        return [0][: len(tokens)]
+    found = np.flatnonzero(tokens == wanted[0])
+    return [place for place in found.tolist() if np.array_equal(tokens[place : place + len(wanted)], wanted)]
 
 
 def _numbers(value: object) -> np.ndarray | None:

@@ -15,14 +15,11 @@ import numpy as np
 from halcyon.data.formats.conversation import BadConversation, check_messages
 from halcyon.data.formats.document import TokenizedDocument
 from halcyon.data.formats.fields import bad_row, field_value, kind_of
-from halcyon.data.formats.template import ChatTemplate, Segment
+from halcyon.data.formats.template import ChatTemplate, Rendered, day
 from halcyon.data.formats.text import size_in_bytes
 from halcyon.data.sources import SourceRow
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import PromptFormatSpec
-
-ASSISTANT_START = "<|assistant_start|>"
-"""The mark of Halcyon's own template after which the assistant's words begin."""
 
 
 class PromptFormatter:
@@ -37,22 +34,18 @@ class PromptFormatter:
         BadConfiguration: The template cannot be used.
     """
 
-    documents_per_row = 1
-
     def __init__(self, spec: PromptFormatSpec, tokenizer: Tokenizer, where: str) -> None:
         self._spec, self._tokenizer, self._where = spec, tokenizer, f"{where}.prompt"
-        special = tokenizer.special_tokens
-        spellings = {token: spelling for spelling, token in special.items()}
-        ids = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
-        names = {name: spellings.get(token, "") for name, token in ids.items()}
-        self._template = ChatTemplate(spec.template, special, names, f"{self._where}.template")
+        self._template = ChatTemplate(spec.template, tokenizer, f"{self._where}.template", day(spec.date))
+
+    notes = ()
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
         return [self._document(index, *found) for index, row in enumerate(rows) if (found := self._parts(row)) is not None]
 
-    def _parts(self, row: SourceRow) -> tuple[list[Segment], str] | None:
-        """The segments of the prompt, and the reference; None for an empty row."""
+    def _parts(self, row: SourceRow) -> tuple[Rendered, str] | None:
+        """The rendered prompt, and the reference; None for an empty row."""
         spec, field = self._spec, f"{self._where}.field"
         given = field_value(row, spec.field, field)
         if isinstance(given, str):
@@ -75,35 +68,23 @@ class PromptFormatter:
         else:
             reference = "" if last is None else _text(last.get("content"))
         try:
-            segments = self._template.render(asked, to_generate=True)
+            rendered = self._template.render(asked, to_generate=True)
         except Exception as error:  # a template is user code, which may raise anything
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise bad_row(row, field, f"does not fit the template: {what}", "fix the row, or the template") from None
-        return segments, reference
+        return None if rendered.is_empty else (rendered, reference)
 
-    def _document(self, index: int, segments: list[Segment], reference: str) -> TokenizedDocument:
-        size_bytes = sum(size_in_bytes(text) for text in (reference, *(one.content for one in segments)) if isinstance(text, str))
-        prompt = prompt_tokens(segments, self._tokenizer, own=self._template.is_own)
+    def _document(self, index: int, rendered: Rendered, reference: str) -> TokenizedDocument:
+        prompt = prompt_tokens(rendered, self._tokenizer)
         wanted = self._tokenizer.encode(reference)
         weights = np.concatenate([np.zeros(len(prompt), np.float32), np.ones(len(wanted), np.float32)])
-        return TokenizedDocument(np.concatenate([prompt, wanted]).astype(np.int32, copy=False), weights, size_bytes, index)
+        tokens = np.concatenate([prompt, wanted]).astype(np.int32, copy=False)
+        return TokenizedDocument(tokens, weights, rendered.size_bytes + size_in_bytes(reference), index)
 
 
-def prompt_tokens(segments: Sequence[Segment], tokenizer: Tokenizer, *, own: bool) -> np.ndarray:
-    """The tokens of a rendered prompt, from the beginning of the document up to the assistant's next words: int32 [tokens].
-
-    Args:
-        segments: The rendered messages.
-        tokenizer: Makes the ids.
-        own: Whether the template is Halcyon's own, which does not begin the assistant's turn.
-    """
-    begins = bool(segments) and segments[0].content == tokenizer.bos_id
-    parts = [] if begins else [np.array([tokenizer.bos_id], np.int32)]
-    for content, _ in segments:
-        parts.append(tokenizer.encode(content) if isinstance(content, str) else np.array([content], np.int32))
-    if own:
-        parts.append(np.array([tokenizer.special_tokens[ASSISTANT_START]], np.int32))
-    return np.concatenate(parts).astype(np.int32, copy=False)
+def prompt_tokens(rendered: Rendered, tokenizer: Tokenizer) -> np.ndarray:
+    """The tokens of a rendered prompt, up to the assistant's next words: int32 [tokens]."""
+    return tokenizer.encode_rendered([rendered.text])[0].tokens
 
 
 def _text(value: Any) -> str:

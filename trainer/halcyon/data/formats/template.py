@@ -1,39 +1,40 @@
-"""Chat templates: sandboxed Jinja renders messages to text with marks, and the marked text is cut into segments.
+"""Chat templates: sandboxed Jinja renders the messages of a conversation to one text, and says what in it is what.
 
 Three things must be distinguished in the output of a template: special tokens that the *template* spells; the same letters in the text of a
-*message*; and the assistant's text (``{% generation %}``, as in Hugging Face's templates), which counts in the loss. Positions in the text
-cannot distinguish them, because templates trim, join and repeat. So the text itself carries marks: three code points that Unicode reserves
-for internal use (noncharacters). Generation blocks put START and END around their output. Before rendering, every string of a message is
-escaped: ESCAPE is inserted after the first character of a spelt special token, and the three code points are escaped too. A string's end
-that is the beginning of a special token is also escaped, because the next string may hold the rest. After rendering, text that still
-spells a special token comes from the template. So no message can end a turn or take another role.
+*message* (`halcyon.data.formats.message_text`); and the assistant's text (``{% generation %}``, as in Hugging Face's templates), which
+counts in the loss. Positions in the text cannot distinguish them, because templates trim, join and repeat. So the text carries marks: code
+points that Unicode reserves for internal use (noncharacters). Generation blocks put START and END around their output. After rendering, the
+marks are taken out, and text that spells a special token without a mark comes from the template. So no message can end a turn or take
+another role.
 
-The text is cut at special tokens and at the bounds of generation blocks, and each segment is tokenized separately. At inference the prompt
-and the model's output are tokenized separately too, so the model sees the same tokens.
+What a template gets is what `apply_chat_template` of transformers gives it, so the text is the same:
+https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/utils/chat_template_utils.py
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import functools
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from halcyon.data.formats.message_text import END, START, Marker, MessageText, of_message, printed, unmarked
+from halcyon.data.formats.text import size_in_bytes
 from halcyon.errors import BadConfiguration
+from halcyon.tokenizer import Tokenizer
+from halcyon.tokenizer.rendered import Range, RenderedText, Spellings
+from halcyon.tokenizer.special import CHAT_MARKS
 
 if TYPE_CHECKING:
     from jinja2.parser import Parser
 
-_START, _END, _ESCAPE = "\ufdd0", "\ufdd1", "\ufdd2"
-_ESCAPED = re.compile(f"{_ESCAPE}(.)", re.DOTALL)
-_CODES = {_START: "0", _END: "1", _ESCAPE: "2"}
-_MEANINGS = {code: sign for sign, code in _CODES.items()} | {"-": ""}
-
 DEFAULT_TEMPLATE = """\
+{{- bos_token -}}
 {%- set pending = namespace(system='') -%}
 {%- for message in messages -%}
   {%- if message['role'] == 'system' -%}
@@ -59,20 +60,52 @@ DEFAULT_TEMPLATE = """\
     {%- generation -%}{{- '<|assistant_end|>' -}}{%- endgeneration -%}
   {%- endif -%}
 {%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant_start|>' -}}{%- endif -%}
 """
 """Halcyon's own template, the conversation of nanochat. The system message is joined to the first user message; the output of tools does
 not count in the loss."""
 
-_OWN_MARKS = re.compile(r"<\|[a-z_]+\|>")
+DEFAULT_DAY = "2026-01-01"
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Names of a message's reasoning in data; transformers gives templates the first two."""
 
 
-class Segment(NamedTuple):
-    """A part of a rendered conversation."""
+class Rendered(NamedTuple):
+    """A rendered conversation."""
 
-    content: str | int
-    """Text, or the id of a special token."""
-    counts: bool
-    """Whether the assistant generates it, so that it counts in the loss."""
+    text: RenderedText
+    counted: Sequence[Range]
+    """The characters that the assistant says, so that they count in the loss."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the template printed nothing."""
+        return not self.text.text
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the text in UTF-8, without special tokens."""
+        text, special = self.text.text, self.text.special
+        return size_in_bytes(text) - sum(len(text[start:end].encode()) for start, end in special)
+
+
+class TurnEnd(NamedTuple):
+    """The token after the assistant's words."""
+
+    id: int
+    spelling: str
+    counted: bool
+    """Whether it counts in the loss, so that the model learns to stop."""
+
+
+def day(date: str | None) -> Callable[[], dt.datetime]:
+    """The time that the templates of a training print: the beginning of a fixed day, so that the same rows give the same tokens.
+
+    Args:
+        date: YYYY-MM-DD; None: `DEFAULT_DAY`.
+    """
+    fixed = dt.datetime.fromisoformat(date or DEFAULT_DAY)
+    return lambda: fixed
 
 
 class ChatTemplate:
@@ -80,79 +113,128 @@ class ChatTemplate:
 
     Args:
         source: Jinja template; None: `DEFAULT_TEMPLATE`.
-        special_tokens: Id of each special token by its spelling.
-        names: More variables for the template, such as ``bos_token``.
+        tokenizer: The tokenizer, for its special tokens.
         where: The template's field in the run document.
+        now: The time that the template prints.
 
     Raises:
         BadConfiguration: It is not valid Jinja, or the tokenizer lacks special tokens of Halcyon's own template.
     """
 
-    def __init__(self, source: str | None, special_tokens: Mapping[str, int], names: Mapping[str, str], where: str) -> None:
+    def __init__(self, source: str | None, tokenizer: Tokenizer, where: str, now: Callable[[], dt.datetime]) -> None:
         self.is_own = source is None
-        self._special = dict(special_tokens)
-        spellings = "|".join(re.escape(spelling) for spelling in sorted(self._special, key=len, reverse=True) if spelling)
-        self._to_escape = re.compile(f"[{_START}{_END}{_ESCAPE}]" + (f"|{spellings}" if spellings else ""))
-        self._beginnings = {spelling[:length] for spelling in self._special for length in range(1, len(spelling))}
-        self._longest = max((len(beginning) for beginning in self._beginnings), default=0)
-        self._cuts = re.compile(f"([{_START}{_END}]" + (f"|{spellings}" if spellings else "") + ")")
-        if source is None:
-            missing = [mark for mark in dict.fromkeys(_OWN_MARKS.findall(DEFAULT_TEMPLATE)) if mark not in self._special]
-            if missing:
-                raise BadConfiguration(
-                    f"{where}: the tokenizer has no special token {missing[0]}, which Halcyon's own template uses; "
-                    "give the template that belongs to the tokenizer, or use spec.tokenizer.bpe"
-                )
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-        environment.filters["tojson"] = _to_json
-        environment.globals.update(names, raise_exception=_refuse)
+        special = self._special = tokenizer.special_tokens
+        self._spellings, self._marker = Spellings(special), Marker(special)
+        missing = [mark for mark in CHAT_MARKS if mark not in special] if source is None else []
+        if missing:
+            raise BadConfiguration(
+                f"{where}: the tokenizer has no special token {missing[0]}, which Halcyon's own template uses; "
+                "give the template that belongs to the tokenizer, or use spec.tokenizer.bpe"
+            )
+        environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+        environment.filters["tojson"] = functools.partial(_to_json, self._marker)
+        environment.globals.update(_names(tokenizer), raise_exception=_refuse, strftime_now=lambda form: now().strftime(form))
         text = DEFAULT_TEMPLATE if source is None else source
         try:
             self._template = environment.from_string(text)
-            self.has_generation = _has_generation(environment, text)
+            self._parsed = environment.parse(text)
         except TemplateSyntaxError as error:
             raise BadConfiguration(f"{where}: line {error.lineno} is not valid Jinja: {error.message}; fix the template") from None
 
-    def render(self, messages: list[dict[str, Any]], tools: Any = None, *, to_generate: bool = False) -> list[Segment]:
-        """The segments of a conversation, in order; no segment is empty.
+    @property
+    def has_generation(self) -> bool:
+        """Whether the template says itself what the assistant says."""
+        return any(data.data == START for data in self._parsed.find_all(nodes.TemplateData))
+
+    def uses(self, name: str) -> bool:
+        """Whether a variable or a function of this name stands in the template."""
+        return any(found.name == name for found in self._parsed.find_all(nodes.Name))
+
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Any = None, *, to_generate: bool = False) -> Rendered:
+        """The text of a conversation.
 
         Args:
             messages: Objects with ``role`` and ``content``.
             tools: The tools of the conversation.
-            to_generate: Whether the template is to add the beginning of the assistant's turn. Halcyon's own does not.
+            to_generate: Whether the template is to add the beginning of the assistant's turn.
 
         Raises:
             TemplateError, TypeError, ValueError, ...: Any error of the template, for messages that do not fit it.
         """
-        text = self._template.render(messages=self._escape(messages), tools=self._escape(tools), add_generation_prompt=to_generate)
-        return list(self._segments(text))
+        given = [_as_transformers(message) for message in messages]
+        marked, ranges, breaks = unmarked(
+            self._template.render(
+                messages=of_message(given, self._marker),
+                tools=of_message(tools, self._marker),
+                documents=None,
+                add_generation_prompt=to_generate,
+            )
+        )
+        places = set(breaks)
+        text = self._spellings.rendered(marked, lambda start, end: any(place in places for place in range(start + 1, end)))
+        return Rendered(text, ranges)
 
-    def _segments(self, text: str) -> Iterator[Segment]:
-        counts = False
-        for part in self._cuts.split(text):
-            if part == _START:
-                counts = True
-            elif part == _END:
-                counts = False
-            elif part in self._special:
-                yield Segment(self._special[part], counts)
-            elif part:
-                yield Segment(_ESCAPED.sub(lambda match: _MEANINGS[match[1]], part), counts)
+    def turn_end(self) -> TurnEnd | None:
+        """The special token that ends the assistant's turn; None if there is none after its words, or no such conversation fits."""
+        words = "halcyon"
+        try:
+            rendered = self.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": words}])
+        except Exception:  # the template is for other roles
+            return None
+        text = rendered.text.text
+        said = text.rfind(words)
+        following = next((span for span in rendered.text.special if said >= 0 and span[0] >= said + len(words)), None)
+        if following is None:
+            return None
+        counted = any(start <= following[0] and following[1] <= end for start, end in rendered.counted)
+        return TurnEnd(self._special[text[slice(*following)]], text[slice(*following)], counted)
 
-    def _escape(self, value: Any) -> Any:
-        if isinstance(value, str):
-            head, tail = self._split_off_beginning(value)
-            return self._to_escape.sub(_broken, head) + (f"{tail[0]}{_ESCAPE}-{tail[1:]}" if tail else "")
-        if isinstance(value, Mapping):
-            return {self._escape(key): self._escape(item) for key, item in value.items()}
-        return [self._escape(item) for item in value] if isinstance(value, list | tuple) else value
+    def continued(self, rendered: Rendered, begun: str) -> Rendered:
+        """A rendered prompt that goes on with the first words of the assistant; special tokens that these spell are tokens."""
+        length = len(rendered.text.text)
+        more = [(start + length, end + length) for start, end in self._spellings.rendered(begun).special]
+        return Rendered(RenderedText(rendered.text.text + begun, [*rendered.text.special, *more], rendered.text.spells), rendered.counted)
 
-    def _split_off_beginning(self, text: str) -> tuple[str, str]:
-        """Cut off the longest end of a text that is the beginning of a special token: the rest, and this end ("" if there is none)."""
-        for length in range(min(self._longest, len(text)), 0, -1):
-            if text[-length:] in self._beginnings:
-                return text[:-length], text[-length:]
-        return text, ""
+
+def _names(tokenizer: Tokenizer) -> dict[str, str]:
+    """The special tokens that a template knows by name, as far as the tokenizer has them."""
+    spellings = {token: spelling for spelling, token in tokenizer.special_tokens.items()}
+    ids = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
+    return {name: spellings[token] for name, token in ids.items() if token in spellings}
+
+
+def _as_transformers(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as transformers gives it to a template: without what is null, and with the reasoning under each of its usual names."""
+    kept = {name: value for name, value in message.items() if value is not None}
+    reasoning = next((kept[name] for name in _REASONING if name in kept), None)
+    return kept if reasoning is None else {"thinking": reasoning, **kept, "reasoning_content": reasoning}
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, with `MessageText` for what would take its letters and lose what they are."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name in ("title", "wordwrap"):
+            self.filters[name] = _of_letters(self.filters[name])
+
+    def call(self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        owner = getattr(__obj, "__self__", None)
+        if isinstance(owner, str) and not isinstance(owner, MessageText) and __obj.__name__ in ("join", "replace"):
+            args = printed(tuple(list(value) if hasattr(value, "__next__") else value for value in args))
+        return super().call(__context, __obj, *args, **kwargs)
+
+
+def _of_letters(filter_: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that makes a text of the message from one."""
+
+    @functools.wraps(filter_)  # the attributes tell jinja which arguments the filter wants
+    def called(*values: Any, **named: Any) -> Any:
+        given = next((value for value in values if isinstance(value, MessageText)), None)
+        found = filter_(*(value.raw if isinstance(value, MessageText) else value for value in values), **named)
+        return found if given is None else given.part(str(found))
+
+    return called
 
 
 class _Generation(Extension):
@@ -163,25 +245,18 @@ class _Generation(Extension):
     def parse(self, parser: Parser) -> list[nodes.Node]:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return [_mark(_START, line), *body, _mark(_END, line)]
+        return [_mark(START, line), *body, _mark(END, line)]
 
 
 def _mark(sign: str, line: int) -> nodes.Output:
     return nodes.Output([nodes.TemplateData(sign)], lineno=line)
 
 
-def _has_generation(environment: ImmutableSandboxedEnvironment, text: str) -> bool:
-    return any(data.data == _START for data in environment.parse(text).find_all(nodes.TemplateData))
-
-
-def _broken(match: re.Match[str]) -> str:
-    found = match[0]
-    return _ESCAPE + _CODES[found] if found in _CODES else f"{found[0]}{_ESCAPE}-{found[1:]}"
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
+def _to_json(
+    marker: Marker, value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
+) -> str:
     """The ``tojson`` filter that Hugging Face's templates expect: it does not escape for HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return marker.marked(json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys))
 
 
 def _refuse(message: str) -> None:

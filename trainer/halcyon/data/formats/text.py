@@ -1,4 +1,4 @@
-"""Format for rows that are texts: the begin token, the text, and the end token (only if it differs from the begin token)."""
+"""Format for rows that are texts: what the tokenizer puts before a text, the text, and the token that ends a document."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class TextFormatter:
         where: The format's field in the run document; error messages begin with it.
     """
 
-    documents_per_row = 1
-
     def __init__(self, spec: TextFormatSpec, tokenizer: Tokenizer, where: str) -> None:
         self._field = spec.field
         self._tokenizer = tokenizer
         self._where = f"{where}.text.field"
+        self._before, self._after = around(tokenizer)
+
+    notes = ()
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`. Use `long_document` for long texts."""
@@ -43,7 +44,7 @@ class TextFormatter:
             for index in kept:
                 self._check_unicode(rows[index], [texts[index]])
             raise
-        tokens = _enclosed(self._tokenizer.bos_id, encoded, self._tokenizer.eos_id)
+        tokens = _enclosed(self._before, encoded, self._after)
         return [TokenizedDocument(ids, None, size_in_bytes(text), index) for index, text, ids in zip(kept, wanted, tokens, strict=True)]
 
     def is_long(self, row: SourceRow) -> bool:
@@ -59,7 +60,6 @@ class TextFormatter:
         """
         text = self._text(row)
         parts = text if isinstance(text, LongText) else in_parts(text)
-        bos, eos = self._tokenizer.bos_id, self._tokenizer.eos_id
 
         def counted() -> Iterator[str | bytes]:
             for part in parts:
@@ -67,13 +67,13 @@ class TextFormatter:
                 yield part
 
         def tokens() -> Iterator[np.ndarray]:
-            yield np.array([bos], np.int32)
+            yield self._before
             try:
                 yield from self._tokenizer.encode_parts(counted())
             except UnicodeError:
                 self._check_unicode(row, text if isinstance(text, LongText) else in_parts(text))
                 raise
-            yield np.array([eos] if eos != bos else [], np.int32)
+            yield self._after
 
         document = LongDocument(tokens())
         return document
@@ -112,12 +112,16 @@ def size_in_bytes(text: str | bytes) -> int:
     return len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode())
 
 
-def _enclosed(bos: int, documents: Sequence[np.ndarray], eos: int) -> list[np.ndarray]:
-    """Each document with its begin and end ids: views of one array, because one allocation per document would cost more than the copy."""
-    # If the same id begins and ends documents, it is added only at the begin.
-    first, last = np.array([bos], np.int32), np.array([eos] if eos != bos else [], np.int32)
-    parts = [part for ids in documents for part in (first, ids, last)]
-    joined = np.concatenate(parts, dtype=np.int32) if parts else first
-    more = len(first) + len(last)
+def around(tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
+    """The ids before and after the text of a document: int32 [tokens]. The last one ends the document."""
+    after = tokenizer.suffix if tokenizer.eos_id in tokenizer.suffix else (*tokenizer.suffix, tokenizer.eos_id)
+    return np.array(tokenizer.prefix, np.int32), np.array(after, np.int32)
+
+
+def _enclosed(before: np.ndarray, documents: Sequence[np.ndarray], after: np.ndarray) -> list[np.ndarray]:
+    """Each document with the ids around it: views of one array, because one allocation per document would cost more than the copy."""
+    parts = [part for ids in documents for part in (before, ids, after)]
+    joined = np.concatenate(parts, dtype=np.int32) if parts else before
+    more = len(before) + len(after)
     ends = np.cumsum([len(ids) + more for ids in documents]).tolist()
     return [joined[end - len(ids) - more : end] for end, ids in zip(ends, documents, strict=True)]

@@ -24,7 +24,7 @@ class Layout(Protocol):
     sequences: int
     """Sequences of the source, held-out ones included."""
     spans_are_documents: bool
-    """Whether each span is one document, or a part of it. Otherwise a document begins where its begin token is."""
+    """Whether each span is one document, or a part of it. Otherwise a span may hold several."""
 
     @property
     def report(self) -> LayoutReport:

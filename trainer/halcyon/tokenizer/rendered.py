@@ -1,0 +1,104 @@
+"""Texts that a template rendered: some of the special tokens that they spell are tokens, and others are words of a message.
+
+A rendered text is encoded as one text, because the ids of a part may depend on what stands before it: SentencePiece puts a space at the
+beginning of a text only. What counts in the loss is known by characters, so each token comes with the characters that it stands for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Range = tuple[int, int]
+"""First character, and the character after the last one."""
+
+
+class RenderedText(NamedTuple):
+    """A text, and where it has special tokens."""
+
+    text: str
+    special: Sequence[Range]
+    """The spellings in the text that are special tokens, in order."""
+    spells: bool = False
+    """Whether the text spells special tokens at other places too, where they are words."""
+
+
+class EncodedText(NamedTuple):
+    """The ids of a text, and the characters that each stands for. Several tokens may share a character."""
+
+    tokens: np.ndarray
+    """int32 [tokens]."""
+    starts: np.ndarray
+    """First character of each token: int64 [tokens]."""
+    ends: np.ndarray
+    """The character after the last one of each token: int64 [tokens]."""
+
+    def within(self, ranges: Iterable[Range]) -> np.ndarray:
+        """Whether each token stands for a character in one of the ranges: bool [tokens]."""
+        found = np.zeros(len(self.tokens), bool)
+        for start, end in ranges:
+            found |= (self.starts < end) & (self.ends > start)
+        return found
+
+
+def encoded(tokens: Sequence[int], offsets: Sequence[Range]) -> EncodedText:
+    """The ids of a text from a library's lists."""
+    places = np.array(offsets, np.int64).reshape(-1, 2)
+    return EncodedText(np.array(tokens, np.int32), places[:, 0], places[:, 1])
+
+
+class Spellings:
+    """Finds the special tokens that a text spells. If two begin at the same place, the longer one is taken."""
+
+    def __init__(self, special: Iterable[str]) -> None:
+        names = sorted(filter(None, special), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, names)) or r"(?!)")
+
+    def rendered(self, text: str, is_word: Callable[[int, int], bool] = lambda start, end: False) -> RenderedText:
+        """The text, with each special token that it spells, except where `is_word` says of its range that it is a word."""
+        found: list[Range] = []
+        spells, place = False, 0
+        while (match := self._pattern.search(text, place)) is not None:
+            if is_word(*match.span()):
+                spells, place = True, match.start() + 1
+            else:
+                found.append(match.span())
+                place = match.end()
+        return RenderedText(text, found, spells)
+
+
+def encode_between(
+    rendered: RenderedText, special: Mapping[str, int], encode: Callable[[Sequence[str]], list[np.ndarray]], sizes: np.ndarray
+) -> EncodedText:
+    """Encode the text between the special tokens, for tokenizers whose ids of a part do not depend on the rest and keep all bytes.
+
+    Args:
+        rendered: The text.
+        special: Id of each special token by its spelling.
+        encode: Encodes texts without special tokens: int32 [tokens] each.
+        sizes: Bytes of text of each id: int32 [vocabulary].
+    """
+    text, bounds = rendered.text, [place for span in rendered.special for place in span]
+    parts = [text[start:end] for start, end in zip([0, *bounds[1::2]], [*bounds[::2], len(text)], strict=True)]
+    encoded: list[EncodedText] = []
+    for number, (part, tokens) in enumerate(zip(parts, encode(parts), strict=True)):
+        start = bounds[2 * number - 1] if number else 0
+        encoded.append(_placed(part, tokens, sizes[tokens], start))
+        if number < len(rendered.special):
+            first, end = rendered.special[number]
+            encoded.append(EncodedText(np.array([special[text[first:end]]], np.int32), np.array([first]), np.array([end])))
+    return EncodedText(*(np.concatenate(arrays) for arrays in zip(*encoded, strict=True)))
+
+
+def _placed(part: str, tokens: np.ndarray, sizes: np.ndarray, start: int) -> EncodedText:
+    """The characters of tokens that keep all bytes of a part, which begins at a character of the whole text."""
+    ends = np.cumsum(sizes, dtype=np.int64)
+    if part.isascii():
+        return EncodedText(tokens, start + ends - sizes, start + ends)
+    widths = [len(character.encode()) for character in part]
+    owner = np.repeat(np.arange(len(part), dtype=np.int64), widths)  # the character of each byte
+    last = np.maximum(ends - 1, 0)
+    return EncodedText(tokens, start + owner[np.minimum(ends - sizes, len(owner) - 1)], start + owner[np.minimum(last, len(owner) - 1)] + 1)
