@@ -13,6 +13,7 @@ from hypothesis import given
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import TokenizerDefinition, load, resolve
 from halcyon.tokenizer.cut import CUT_AT_SPACE
+from halcyon.tokenizer.folder import definition_of
 from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.rendered import RenderedText
 from halcyon.tokenizer.sentence_piece import SentencePieceTokenizer
@@ -60,6 +61,22 @@ def test_bytes_of_a_text_are_counted_with_the_space_before_it() -> None:
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
         assert int(tokenizer.token_bytes[ids].sum()) == len(text.encode()) + 1
+
+
+def test_the_settings_beside_a_model_say_what_stands_around_a_text() -> None:
+    for settings, around in (("{}", ((1,), ())), ('{"add_bos_token": false, "add_eos_token": true}', ((), (2,)))):
+        definition = definition_of({"tokenizer.model": model("bpe"), "tokenizer_config.json": settings.encode()})
+        assert definition is not None
+        tokenizer = load(definition)
+        assert (tokenizer.prefix, tokenizer.suffix) == around
+
+
+def test_the_model_says_which_tokens_begin_and_end_a_text() -> None:
+    tokenizer = tokenizer_of("bpe", control_symbols="<|bos|>,<|eos|>")
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (tokenizer.special_tokens["<s>"], tokenizer.special_tokens["</s>"])
+    without = tokenizer_of("bpe", bos_id=-1, control_symbols="<|bos|>")
+    assert (without.bos_id, without.prefix) == (None, ())
+    assert without.eos_id == without.special_tokens["</s>"]
 
 
 def test_special_tokens_come_only_when_asked_for() -> None:
