@@ -17,10 +17,12 @@ from halcyon.data.sources.failures import is_outage
 from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.huggingface.companions import CONFIG_KEY
 from halcyon.huggingface.files import TensorFiles
-from halcyon.huggingface.peft_files import PeftFolder
+from halcyon.huggingface.finite import is_finite
+from halcyon.huggingface.peft_files import FittedAdapter, PeftFolder
 from halcyon.huggingface.safetensors import unreadable
 from halcyon.machine.local_files import root_address
 from halcyon.models import CausalLM, build_model
+from halcyon.models.adapters import adaptable
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.weights import Family, LeafShape, WeightLayout, family_of_config, leaf_shapes
 from halcyon.models.weights.config import ConfigReader
@@ -117,7 +119,7 @@ class ModelFolder:
                 f"{store.root}/{CONFIG_KEY}: quantization_config is set, but Halcyon reads only weights in a floating-point type; convert "
                 "the model to bfloat16 first"
             )
-        self.config, self._files = config, TensorFiles(store)
+        self.config, self._files, self._where = config, TensorFiles(store), store.root
         declared = config.family.tensors_in(config.spec.value, self._files.tensors)
         leaves = leaf_shapes(shapes)
         sizes = {VOCAB: config.tokens, POSITION: config.positions}
@@ -133,9 +135,7 @@ class ModelFolder:
             if not (tensor := there[name]).is_readable:
                 raise unreadable(name, tensor.file, tensor.type)
         layout.check({own: self._files.tensors[name].shape for own, name in self._names.items()})
-        if adapter is not None:
-            adapter.check({own: self._files.tensors[name].shape for own, name in self._names.items()})
-        self._adapter = adapter
+        self._adapter = None if adapter is None else _fitted(adapter, layout, shapes)
         layout.check_constants(self._names, self._rows)
         self.layout = WeightLayout(declared, [self._typed(layout, leaf, dtype) for leaf in leaves], sizes)
 
@@ -153,13 +153,24 @@ class ModelFolder:
         return self.layout.read(path, region, self._rows)
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        file, adapter = self._names[name], self._adapter
+        adapter = self._adapter
         if adapter is None:
-            return self._files.rows(file, start, stop)
-        shape = self._files.tensors[file].shape
-        if adapter.needs_whole(name, shape):
-            return adapter.added(name, shape, 0, self._files.rows(file, 0, shape[0]))[start:stop]
-        return adapter.added(name, shape, start, self._files.rows(file, start, stop))
+            return self._read_rows(name, start, stop)
+        if adapter.needs_whole(name):
+            whole = self._read_rows(name, 0, self._files.tensors[self._names[name]].shape[0])
+            return adapter.added(name, 0, whole)[start:stop]
+        return adapter.added(name, start, self._read_rows(name, start, stop))
+
+    def _read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows of a tensor in the files, which are finite numbers."""
+        file = self._names[name]
+        values = self._files.rows(file, start, stop)
+        if not is_finite(values):
+            raise BadConfiguration(
+                f"{self._where}/{self._files.tensors[file].file}: the tensor {file} has NaN or infinite numbers; copy the files again, or "
+                "take another model"
+            )
+        return values
 
     def _typed(self, layout: WeightLayout, leaf: LeafShape, dtype: np.dtype | None) -> LeafShape:
         """The leaf in the given type; without one, in the widest type of its tensors."""
@@ -167,6 +178,16 @@ class ModelFolder:
             types = {self._files.tensors[self._names[name]].dtype for name in layout.tensors_of(leaf.path)}
             dtype = np.dtype(jnp.float32) if np.dtype("f8") in types else jnp.result_type(*types)
         return dataclasses.replace(leaf, dtype=dtype)
+
+
+def _fitted(adapter: PeftFolder, layout: WeightLayout, shapes: CausalLM) -> FittedAdapter:
+    """An adapter on the tensors of a model."""
+    inputs = {path: {axis.name for axis in axes} for path, (_, axes, _) in adaptable(shapes)}
+    views = {name: tensor.views[0] for name, tensor in layout.tensors.items() if tensor.views}
+    inputs_first = {
+        name for name, view in views.items() if view.leaf.path in inputs and set(view.piece.dimensions[0]) == inputs[view.leaf.path]
+    }
+    return adapter.fitted({name: tensor.shape for name, tensor in layout.tensors.items()}, inputs_first, layout.canonical)
 
 
 def folder_place(place: str, endpoint: str | None = None, region: str | None = None, *, only: Sequence[str] = FILES) -> CheckpointSpec:

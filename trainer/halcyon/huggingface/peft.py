@@ -20,7 +20,8 @@ from halcyon.errors import BadConfiguration
 from halcyon.huggingface.companions import encode
 from halcyon.huggingface.exporting import export_layout
 from halcyon.huggingface.merging import DOWN, MAGNITUDE, UP, MergedArrays
-from halcyon.huggingface.peft_files import CONFIG_KEY, DOWN_END, MAGNITUDE_END, PREFIX, TENSORS_KEY, UP_END, WEIGHT_END
+from halcyon.huggingface.peft_config import CONFIG_KEY
+from halcyon.huggingface.peft_files import DOWN_END, MAGNITUDE_END, PREFIX, TENSORS_KEY, UP_END, WEIGHT_END
 from halcyon.huggingface.root import StoredModel
 from halcyon.huggingface.safetensors import write_header
 from halcyon.models.axes import RANK
