@@ -19,13 +19,13 @@ from halcyon.huggingface.companions import CONFIG_KEY
 from halcyon.huggingface.files import TensorFiles
 from halcyon.huggingface.finite import is_finite
 from halcyon.huggingface.peft_files import FittedAdapter, PeftFolder
-from halcyon.huggingface.safetensors import unreadable
+from halcyon.huggingface.safetensors import StoredTensor, unreadable
 from halcyon.machine.local_files import root_address
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import adaptable
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.weights import Family, LeafShape, WeightLayout, family_of_config, leaf_shapes
-from halcyon.models.weights.config import ConfigReader
+from halcyon.models.weights.config import ConfigReader, require_common
 from halcyon.models.weights.layout import Region
 from halcyon.storage.store import Store
 from halcyon_api.sentences import first_fault
@@ -33,6 +33,8 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.model import ModelSpec
 
 HUB = "hf://"
+_HEADS = ("lm_head.weight", "language_model.lm_head.weight")
+_COMPARED_BYTES = 1 << 24
 FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 """Patterns of the files of a model."""
 
@@ -83,6 +85,7 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
     config = ConfigReader.parse(data, f"{store.root}/{name}")
     family = family_of_config(config)
     config = family.completed(config)
+    require_common(config)
     try:
         section = family.read(config)
         name = next(name for name, field in ModelSpec.model_fields.items() if family.section in getattr(field.annotation, "__args__", ()))
@@ -107,7 +110,7 @@ class ModelFolder:
         adapter: An adapter to add to the weights.
 
     Raises:
-        BadConfiguration: The files are not those of the configuration; the message names the tensor.
+        BadConfiguration: The files or the adapter are not those of the configuration; the message names the tensor.
         StoreFailure: The store did not answer.
     """
 
@@ -130,11 +133,12 @@ class ModelFolder:
             )
         layout = WeightLayout(declared, leaves, sizes)
         there = self._files.tensors
-        self._names = {own: name for name in there if (own := layout.canonical(name, there)) is not None}
+        self._names = _names(layout, there, store.root)
         for name in self._names.values():
             if not (tensor := there[name]).is_readable:
                 raise unreadable(name, tensor.file, tensor.type)
-        layout.check({own: self._files.tensors[name].shape for own, name in self._names.items()})
+        layout.check({own: there[name].shape for own, name in self._names.items()})
+        self._check_tied(layout)
         self._adapter = None if adapter is None else _fitted(adapter, layout, shapes)
         layout.check_constants(self._names, self._rows)
         self.layout = WeightLayout(declared, [self._typed(layout, leaf, dtype) for leaf in leaves], sizes)
@@ -148,9 +152,35 @@ class ModelFolder:
         """A region of a parameter. Rows of the vocabulary that the files do not have are zero.
 
         Raises:
+            BadConfiguration: It has NaN or infinite numbers.
             StoreFailure: The store did not answer.
         """
-        return self.layout.read(path, region, self._rows)
+        with np.errstate(over="ignore"):
+            values = self.layout.read(path, region, self._rows)
+        if not is_finite(values):
+            raise BadConfiguration(
+                f"{self._where}: {path} has numbers beyond the range of {values.dtype.name}; import it as bfloat16 or float32"
+            )
+        return values
+
+    def _check_tied(self, layout: WeightLayout) -> None:
+        """Compare a head in the files of a model without a head of its own with the embedding: readers differ in whether they use it."""
+        tensors = self._files.tensors
+        head = next((name for name in _HEADS if name in tensors and name not in self._names.values()), None)
+        if head is None:
+            return
+        embedding = self._names[layout.tensors_of("embedding.weight")[0]]
+        one, other = tensors[head], tensors[embedding]
+        same = one.is_readable and one.shape == other.shape
+        step = max(_COMPARED_BYTES // max(one.row_bytes, 1), 1)
+        for start in range(0, one.shape[0] if same else 0, step):
+            stop = min(start + step, one.shape[0])
+            same = same and np.array_equal(self._files.rows(head, start, stop), self._files.rows(embedding, start, stop))
+        if not same:
+            raise BadConfiguration(
+                f"{self._where}/{CONFIG_KEY}: tie_word_embeddings is true, but {head} is not {embedding}; set tie_word_embeddings to "
+                f"false, or delete {head}"
+            )
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
         adapter = self._adapter
@@ -178,6 +208,18 @@ class ModelFolder:
             types = {self._files.tensors[self._names[name]].dtype for name in layout.tensors_of(leaf.path)}
             dtype = np.dtype(jnp.float32) if np.dtype("f8") in types else jnp.result_type(*types)
         return dataclasses.replace(leaf, dtype=dtype)
+
+
+def _names(layout: WeightLayout, tensors: Mapping[str, StoredTensor], where: str) -> dict[str, str]:
+    """The names in the files of the tensors of a model, by their names in the layout."""
+    found: dict[str, str] = {}
+    for name in tensors:
+        own = layout.canonical(name, tensors)
+        if own is not None and own in found:
+            raise BadConfiguration(f"{where}: {found[own]} and {name} are the same tensor of the model; delete one")
+        if own is not None:
+            found[own] = name
+    return found
 
 
 def _fitted(adapter: PeftFolder, layout: WeightLayout, shapes: CausalLM) -> FittedAdapter:

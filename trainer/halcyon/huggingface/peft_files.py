@@ -206,8 +206,10 @@ def _config(store: Store) -> AdapterConfig:
         folders = sorted(key.removesuffix(f"/{CONFIG_KEY}") for key in store.list("") if key.endswith(f"/{CONFIG_KEY}"))
         fix = f"it has several adapters, {', '.join(folders)}; give the folder of one" if folders else "give the folder of an adapter"
         raise BadConfiguration(f"{store.root} has no {CONFIG_KEY}; {fix}")
-    if not store.list(TENSORS_KEY):
-        there = f" but {_PICKLED}; save it with peft as safetensors" if store.list(_PICKLED) else "; copy all files of the adapter"
+    if TENSORS_KEY not in store.list(TENSORS_KEY):
+        there = (
+            f" but {_PICKLED}; save it with peft as safetensors" if _PICKLED in store.list(_PICKLED) else "; copy all files of the adapter"
+        )
         raise BadConfiguration(f"{store.root} has no {TENSORS_KEY}{there}")
     return read_adapter_config(data, f"{store.root}/{CONFIG_KEY}")
 
