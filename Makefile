@@ -107,6 +107,7 @@ parity: setup ## Compare models of random configurations with transformers and t
 	@$(BIN)/python tests/parity/compare.py .halcyon/parity
 	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --check
 	@$(PARITY)/bin/python -m tests.trainer.huggingface.runs.make --check
+	@$(PARITY)/bin/python -m tests.parity.rotary --check
 	@$(PARITY)/bin/python -m tests.parity.adapters --check
 
 # The compilers of all accelerators: about 7 GB, into an environment of their own. ARGS=--page writes docs/programs.md instead of testing.

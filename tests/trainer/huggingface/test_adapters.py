@@ -183,7 +183,7 @@ def test_files_that_are_no_adapter_of_the_model_are_refused(tmp_path: Path) -> N
     refused("more than low-rank maps", modules_to_save=["lm_head"])
     refused("is not complete", {key: one for key, one in tensors.items() if key != name})
     refused(r"the model's weight is \[8, 8\]", tensors | {name: np.zeros((2, 9), np.float32)})
-    refused("is of an adapter of an embedding", tensors | {"base_model.model.x.lora_embedding_A": np.zeros((2, 9), np.float32)})
+    refused("is no part of a low-rank adapter", tensors | {"base_model.model.x.lora_embedding_A": np.zeros((2, 9), np.float32)})
     with pytest.raises(BadConfiguration, match=r"has no adapter_config\.json"):
         import_model(store_of(base), store_of(tmp_path / "new"), owner=OWNER, adapter=store_of(base), clock=1e9)
     with pytest.raises(BadConfiguration, match=r"--adapter: the run of this checkpoint has no spec\.adapter"):

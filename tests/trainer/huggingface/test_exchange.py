@@ -367,7 +367,6 @@ def broken(folder: Path, what: str) -> None:
             index = {"weight_map": {**dict.fromkeys(tensors, file.name), "model.more.weight": file.name}}
             (folder / "model.safetensors.index.json").write_text(json.dumps(index))
         case "part":
-            file.unlink()
             index = {"weight_map": dict.fromkeys(tensors, "model-00001-of-00002.safetensors")}
             (folder / "model.safetensors.index.json").write_text(json.dumps(index))
         case "config":

@@ -175,7 +175,8 @@ def test_tensors_that_are_no_low_rank_map_of_a_module_are_refused(tmp_path: Path
     def changed(sentence: str, tensors: dict[str, np.ndarray], **settings: Any) -> None:
         refused(adapter(tmp_path / "adapter", tensors, **settings), sentence)
 
-    changed("is of an adapter of an embedding", tensors | {"base_model.model.model.embed_tokens.lora_embedding_A": np.zeros((2, 70), "f4")})
+    embedding = {"base_model.model.model.embed_tokens.lora_embedding_A": np.zeros((2, 70), "f4")}
+    changed("is no part of a low-rank adapter of a linear map, but of an embedding", tensors | embedding)
     changed("is no part of a low-rank adapter", tensors | {DOWN.replace("weight", "default.weight"): tensors[DOWN]})
     changed("is no part of a low-rank adapter", tensors | {"base_model.model.lm_head.weight": np.zeros((70, 16), "f4")})
     changed("the type I8", tensors | {DOWN: tensors[DOWN].astype(np.int8)})

@@ -34,7 +34,8 @@ class TensorFiles:
         self._store = store
         self.tensors: dict[str, StoredTensor] = {}
         """The tensors by their names in the files."""
-        for file, expected in (_files(store) if single is None else {single: ()}).items():
+        files = _files(store) if single is None else {single: ()}
+        for file, expected in files.items():
             found = _read_header(store, file)
             for name in expected:
                 if name not in found:
@@ -46,6 +47,11 @@ class TensorFiles:
                     "the model, and copy the others again"
                 )
             self.tensors |= found
+        if single is None and SINGLE_KEY not in files and SINGLE_KEY in store.list(SINGLE_KEY):
+            raise BadConfiguration(
+                f"{store.root} has {SINGLE_KEY} and {INDEX_KEY}, which does not name it; delete the one that is no part of the model, "
+                "because programs differ in which one they read"
+            )
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """The rows [start, stop) of a tensor's first dimension.
@@ -75,11 +81,6 @@ def _files(store: Store) -> Mapping[str, Sequence[str]]:
             files.setdefault(str(file), []).append(str(name))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadConfiguration(f"{store.root}/{INDEX_KEY} is damaged; copy it again") from None
-    if SINGLE_KEY not in files and SINGLE_KEY in store.list(SINGLE_KEY):
-        raise BadConfiguration(
-            f"{store.root} has {SINGLE_KEY} and {INDEX_KEY}, which does not name it; delete the one that is no part of the model, because "
-            "programs differ in which one they read"
-        )
     return files
 
 

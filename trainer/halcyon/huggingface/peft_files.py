@@ -225,5 +225,5 @@ def _module_name(name: str, where: str) -> str:
     for kind in (DOWN_END, UP_END, MAGNITUDE_END):
         if name.startswith(PREFIX) and name.endswith(kind):
             return name.removeprefix(PREFIX).removesuffix(kind)
-    what = "is of an adapter of an embedding" if _EMBEDDING in name else "is no part of a low-rank adapter of a linear map"
+    what = "is no part of a low-rank adapter of a linear map" + (", but of an embedding" if _EMBEDDING in name else "")
     raise BadConfiguration(f"{where}/{TENSORS_KEY}: {name} {what}; merge it with peft (merge_and_unload), and import the model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
@@ -51,8 +52,15 @@ class ConfigReader:
         return self._value(name, int, default)
 
     def number(self, name: str, default: float | None = None) -> float:
-        """A number."""
-        return float(self._value(name, float, default))
+        """A finite number."""
+        value = self._value(name, float, default)
+        try:
+            found = float(value)
+        except OverflowError:
+            found = math.inf
+        if not math.isfinite(found):
+            raise BadConfiguration(f"{self.where}: {name} is {_shown(value)}, not a finite number; correct it")
+        return found
 
     def flag(self, name: str, default: bool | None = None) -> bool:
         """True or false."""
