@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from halcyon.errors import BadConfiguration
-from halcyon.huggingface.chat_template import template_to_export
+from halcyon.huggingface.chat_template import template_of, template_to_export
 from halcyon.huggingface.companions import CHAT_TEMPLATE_KEY, CONFIG_KEY, encode, exported_companions, files_for, token_ids
 from halcyon.huggingface.files import INDEX_KEY, SINGLE_KEY
 from halcyon.huggingface.finite import is_finite
@@ -204,10 +204,7 @@ def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence
     tensors = [one for group in plan.values() for one in group]
     tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
     positions = _positions(stored, family)
-    written = exported_companions(stored.files, stored.definition, tokenizer, positions)
-    template = template_to_export(stored.data, stored.files)
-    if template is not None:
-        written[CHAT_TEMPLATE_KEY] = template.encode()
+    written = tokenizer_files(stored, family)
     if len(plan) > 1:
         places = {one.name: name for name, group in plan.items() for one in group}
         size = sum(one.size_bytes for one in tensors)
@@ -224,6 +221,22 @@ def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence
         "use_cache": True,
     }
     return {**written, CONFIG_KEY: encode(config)}
+
+
+def tokenizer_files(stored: StoredModel, family: Family) -> dict[str, bytes]:
+    """The files beside the weights but config.json, by name: tokenizer, chat template, settings of generation."""
+    tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
+    written = exported_companions(stored.files, stored.definition, tokenizer, _positions(stored, family))
+    template = template_to_export(stored.data, stored.files)
+    return written if template is None else {**written, CHAT_TEMPLATE_KEY: template.encode()}
+
+
+def template_note(stored: StoredModel) -> str | None:
+    """A sentence if the chat template of an export is not that of the model that the run began with. None: it is, or there is none."""
+    if template_to_export(stored.data, stored.files) is None:
+        return None
+    base = "differs from that of the base model" if template_of(stored.files) is not None else "is its own: the base model has none"
+    return f"the chat template in {CHAT_TEMPLATE_KEY} {base}; programs must take it from this folder"
 
 
 def _positions(stored: StoredModel, family: Family) -> int:
