@@ -158,9 +158,8 @@ class ModelFolder:
         with np.errstate(over="ignore"):
             values = self.layout.read(path, region, self._rows)
         if not is_finite(values):
-            raise BadConfiguration(
-                f"{self._where}: {path} has numbers beyond the range of {values.dtype.name}; import it as bfloat16 or float32"
-            )
+            fix = "import it as bfloat16 or float32" if values.dtype == np.float16 else "take another model"
+            raise BadConfiguration(f"{self._where}: {path} has numbers beyond the range of {values.dtype.name}; {fix}")
         return values
 
     def _check_tied(self, layout: WeightLayout) -> None:
