@@ -104,7 +104,7 @@ parity: setup ## Compare models of random configurations with transformers and t
 		transformers==$(TRANSFORMERS) && touch $(PARITY)/.peft-$(PEFT); }
 	@rm -rf .halcyon/parity
 	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --draws $(or $(DRAWS),2) --seed $(or $(SEED),0) $(FAMILIES)
-	@$(BIN)/python tests/parity/compare.py .halcyon/parity
+	@$(BIN)/python -m tests.parity.compare .halcyon/parity
 	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --check
 	@$(PARITY)/bin/python -m tests.trainer.huggingface.runs.make --check
 	@$(PARITY)/bin/python -m tests.parity.rotary --check
