@@ -18,6 +18,7 @@ UV := $(shell command -v uv 2>/dev/null || echo $(HALCYON_CACHE)/uv-$(UV_VERSION
 BIN := .venv/bin
 TRANSFORMERS := 5.23.0
 TORCH := 2.15.0
+PEFT := 0.21.2
 PARITY = $(HALCYON_CACHE)/transformers-$(TRANSFORMERS)-torch-$(TORCH)
 
 ##@ General
@@ -96,15 +97,19 @@ mutations: setup ## Break the code on purpose and show which row of docs/reliabi
 	@$(BIN)/python -m tests.faults.mutations --page docs/reliability.md
 
 .PHONY: parity
-parity: setup ## Compare random models, and templates and tokenizers, with transformers, which it installs (DRAWS=2 SEED=0 FAMILIES="llama …")
+parity: setup ## Compare random models, adapters, templates and tokenizers with transformers and peft, which it installs (DRAWS=2 SEED=0 FAMILIES="llama …")
 	@test -e $(PARITY)/.ready || { $(UV) venv --quiet --clear $(PARITY) && $(UV) pip install --quiet --python $(PARITY) torch==$(TORCH) \
 		transformers==$(TRANSFORMERS) && touch $(PARITY)/.ready; }
+	@test -e $(PARITY)/.peft-$(PEFT) || { $(UV) pip install --quiet --python $(PARITY) peft==$(PEFT) torch==$(TORCH) \
+		transformers==$(TRANSFORMERS) && touch $(PARITY)/.peft-$(PEFT); }
 	@rm -rf .halcyon/parity
 	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --draws $(or $(DRAWS),2) --seed $(or $(SEED),0) $(FAMILIES)
-	@$(BIN)/python tests/parity/compare.py .halcyon/parity
+	@$(BIN)/python -m tests.parity.compare .halcyon/parity
 	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --check
 	@$(PARITY)/bin/python -m tests.trainer.huggingface.runs.make --check
 	@$(PARITY)/bin/python -m tests.parity.templates.make --check
+	@$(PARITY)/bin/python -m tests.parity.rotary --check
+	@$(PARITY)/bin/python -m tests.parity.adapters --check
 
 # The compilers of all accelerators: about 7 GB, into an environment of their own. ARGS=--page writes docs/programs.md instead of testing.
 PROGRAMS = $(HALCYON_CACHE)/programs-$(shell sha256sum uv.lock | cut -c 1-12)

@@ -45,7 +45,7 @@ def named(array: np.ndarray) -> NamedArray:
 def differences(folder: Path) -> dict[str, float]:
     """The largest error of logits, loss and gradients, each as a part of the largest value. Writes the model again."""
     expected = load_arrays(folder / "expected.npz")
-    store = Store(CheckpointSpec(root=f"file://{folder}"))
+    store = Store(CheckpointSpec(root=f"file://{folder.resolve()}"))
     config = read_config(store)
     shapes = config.shapes(config.tokens, expected["tokens"].shape[1])
     files = ModelFolder(store, config, shapes, np.dtype(np.float32))

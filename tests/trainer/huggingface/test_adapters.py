@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from halcyon.checkpoint.layout import Leaf, flatten
 from halcyon.checkpoint.opening import entry_of
 from halcyon.checkpoint.weights import COUNT_PATH, EMA_PREFIX
 from halcyon.errors import BadConfiguration
-from halcyon.huggingface.exporting import export_model
+from halcyon.huggingface.exporting import export_model, template_note
 from halcyon.huggingface.importing import import_model
 from halcyon.huggingface.peft import export_adapter
 from halcyon.huggingface.root import stored_model
@@ -188,6 +189,45 @@ def test_files_that_are_no_adapter_of_the_model_are_refused(tmp_path: Path) -> N
         import_model(store_of(base), store_of(tmp_path / "new"), owner=OWNER, adapter=store_of(base), clock=1e9)
     with pytest.raises(BadConfiguration, match=r"--adapter: the run of this checkpoint has no spec\.adapter"):
         export_adapter(stored_model(store_of(tmp_path / "plain"), entry_of(store_of(tmp_path / "plain"), None)), store_of(tmp_path / "out"))
+
+
+def test_the_folder_of_an_adapter_has_the_tokenizer_and_the_template(tmp_path: Path) -> None:
+    """Also if the run trained with another template than that of its base, and the command says so."""
+    base = GOLDENS / "qwen3"
+    checkpoint(base, tmp_path / "root")
+    plain = store_of(tmp_path / "plain")
+    for name in plain.list("huggingface/"):
+        store_of(tmp_path / "root").write(name, plain.read(name).data or b"")
+    stored = stored_model(store_of(tmp_path / "root"), entry_of(store_of(tmp_path / "root"), None))
+    export_adapter(stored, store_of(tmp_path / "adapter"))
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (tmp_path / "adapter" / name).read_bytes() == (base / name).read_bytes()
+    assert not (tmp_path / "adapter" / "config.json").exists()
+    assert template_note(stored) is None
+    own = "{{ messages[0].content }}{% if add_generation_prompt %}: {% endif %}"
+    other = dataclasses.replace(stored, data={"sources": [{"format": {"chat": {"template": own}}}]})
+    export_adapter(other, store_of(tmp_path / "other"))
+    assert (tmp_path / "other" / "chat_template.jinja").read_text() == own
+    assert "chat_template.jinja differs from that of the base model" in (template_note(other) or "")
+    bare = dataclasses.replace(other, files={})
+    assert "the base model has none" in (template_note(bare) or "")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "tokenizer.json").write_text("{}")
+    with pytest.raises(BadConfiguration, match=r"holds tokenizer\.json already; give a folder that is empty"):
+        export_adapter(stored, store_of(tmp_path / "taken"))
+
+
+def test_an_adapter_with_numbers_that_are_not_finite_is_not_exported(tmp_path: Path) -> None:
+    base = write_folder(tmp_path / "base", llama_tensors())
+    stored, _ = checkpoint(base, tmp_path / "root")
+    arrays = stored.merged
+    assert arrays is not None
+    read = arrays.read_stored
+    arrays.read_stored = lambda path, region: read(path, region) * np.float32(np.nan if path.endswith("mlp.up.adapter.down") else 1)  # type: ignore[method-assign]
+    with pytest.raises(BadConfiguration, match=r"model.layers.0.mlp.up_proj.lora_A.weight has NaN or infinite numbers in the checkpoint"):
+        export_adapter(stored, store_of(tmp_path / "adapter"))
+    with pytest.raises(BadConfiguration, match=r"model.layers.0.mlp.up_proj.weight has NaN or infinite numbers in the checkpoint"):
+        export_model(stored, store_of(tmp_path / "model"))
 
 
 @pytest.mark.parametrize("kind", ["folder", "root"])

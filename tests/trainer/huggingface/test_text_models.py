@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from halcyon.huggingface.folder import read_config
 from tests.trainer.huggingface.folders import exported, imported, same_bits, store_of, write_folder
@@ -83,6 +84,27 @@ def test_the_text_model_of_a_model_with_images_is_imported(case: tuple[str, str,
     config = {"architectures": [architecture], "text_config": text, "vision_config": {"hidden_size": 3}}
     imported(write_folder(tmp_path / "model", renamed | {other: np.zeros(3, np.float32)}, config), tmp_path / "root")
     assert same_bits(exported(tmp_path / "root", tmp_path / "out"), weights)
+
+
+def test_an_adapter_has_the_names_of_the_model_with_images(tmp_path: Path) -> None:
+    golden = Golden.load("gemma3")
+    weights, text = golden.named("weight"), json.loads(golden.arrays["config"].tobytes())
+    renamed = {key.replace("model.", "model.language_model.", 1): array for key, array in weights.items()}
+    config = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text, "vision_config": {"hidden_size": 3}}
+    base = write_folder(tmp_path / "model", renamed, config)
+    name, module = "model.layers.0.self_attn.q_proj.weight", "model.language_model.layers.0.self_attn.q_proj"
+    outputs, inputs = weights[name].shape
+    noise = np.random.default_rng(0)
+    down, up = (noise.standard_normal(shape).astype(np.float32) for shape in ((2, inputs), (outputs, 2)))
+    (tmp_path / "adapter").mkdir()
+    factors = {f"base_model.model.{module}.lora_A.weight": down, f"base_model.model.{module}.lora_B.weight": up}
+    save_file(factors, tmp_path / "adapter" / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 1, "target_modules": ["q_proj"], "alpha_pattern": {"language_model.*": 3}}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    imported(base, tmp_path / "root", adapter=store_of(tmp_path / "adapter"))
+    found = exported(tmp_path / "root", tmp_path / "out")
+    np.testing.assert_allclose(found[name], weights[name] + 1.5 * up @ down, rtol=1e-3, atol=1e-3)  # the files have float16
+    assert same_bits({key: array for key, array in found.items() if key != name}, {key: weights[key] for key in weights if key != name})
 
 
 def test_experts_of_a_layer_in_one_tensor_are_imported(tmp_path: Path) -> None:

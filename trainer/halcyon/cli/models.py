@@ -15,6 +15,7 @@ from halcyon.errors import BadConfiguration
 from halcyon_api.counting import counted
 
 if TYPE_CHECKING:
+    from halcyon.huggingface.root import StoredModel
     from halcyon_api.checkpoint_documents import Owner
 
 import_app = typer.Typer(help="Make a checkpoint from a model in other files.", no_args_is_help=True)
@@ -131,7 +132,7 @@ def export_hf(
 ) -> None:
     """Export the model of a checkpoint in the files of Hugging Face."""
     from halcyon.checkpoint.opening import entry_of
-    from halcyon.huggingface.exporting import export_model
+    from halcyon.huggingface.exporting import export_model, template_note
     from halcyon.huggingface.files import FILE_SECONDS
     from halcyon.huggingface.folder import address
     from halcyon.huggingface.peft import export_adapter
@@ -151,21 +152,33 @@ def export_hf(
         stored = stored_model(store, entry, weights=weights.value)
         if adapter:
             modules = export_adapter(stored, to)
-            sys.stdout.write(f"the adapter of step {entry.step} is in {to.root}: {counted(len(modules), 'module')}\n")
+            rest = _without_tokenizer(stored, bool(to.list("tokenizer.")))
+            sys.stdout.write(f"the adapter of step {entry.step} is in {to.root}: {counted(len(modules), 'module')}{rest}\n")
+            _say(template_note(stored))
             return
         done = export_model(stored, to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
-    if not done.companions:
-        rest = "; the other parts are not complete"
-    elif any(name.startswith("tokenizer.") for name in done.companions):
-        rest = ""
-    elif stored.definition is None:
-        rest = ", without a tokenizer: the root has none"
-    else:
-        rest = f", without a tokenizer: one of the kind {stored.definition.kind} has no file there"
+    has_tokenizer = any(name.startswith("tokenizer.") for name in done.companions)
+    rest = _without_tokenizer(stored, has_tokenizer) if done.companions else "; the other parts are not complete"
     sys.stdout.write(
         f"step {entry.step} is in {to.root}: {counted(done.tensors, 'tensor')} with {done.size_bytes} bytes in "
         f"{counted(len(done.files), 'file')}{rest}\n"
     )
+    if done.companions:
+        _say(template_note(stored))
+
+
+def _without_tokenizer(stored: StoredModel, has_tokenizer: bool) -> str:
+    """Why an export has no tokenizer; empty if it has one."""
+    if has_tokenizer:
+        return ""
+    if stored.definition is None:
+        return ", without a tokenizer: the root has none"
+    return f", without a tokenizer: one of the kind {stored.definition.kind} has no file there"
+
+
+def _say(note: str | None) -> None:
+    if note is not None:
+        sys.stdout.write(f"{note}\n")
 
 
 def _part(part: str | None) -> tuple[int, int]:

@@ -13,8 +13,17 @@ from pydantic import ValidationError
 
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.chat_template import template_to_export
-from halcyon.huggingface.companions import CONFIG_KEY, encode, exported_companions, files_for, token_ids
+from halcyon.huggingface.companions import (
+    CHAT_TEMPLATE_KEY,
+    CONFIG_KEY,
+    encode,
+    exported_companions,
+    files_for,
+    template_of,
+    token_ids,
+)
 from halcyon.huggingface.files import INDEX_KEY, SINGLE_KEY
+from halcyon.huggingface.finite import is_finite
 from halcyon.huggingface.folder import model_shapes
 from halcyon.huggingface.root import StoredModel
 from halcyon.huggingface.safetensors import write_header
@@ -89,7 +98,7 @@ class ExportPlan:
         """Write one file with tensors.
 
         Raises:
-            BadConfiguration: It is too large for the store.
+            BadConfiguration: It is too large for the store, or a tensor has NaN or infinite numbers in this type.
             Damaged: A file of the checkpoint is damaged.
             StoreFailure: A store did not answer.
         """
@@ -152,7 +161,8 @@ def export_model(
         parts: The number of processes.
 
     Raises:
-        BadConfiguration: The family has no form of Hugging Face, or the folder holds a model or a part of another export.
+        BadConfiguration: The family has no form of Hugging Face, the folder holds a model or a part of another export, or a tensor has NaN
+            or infinite numbers in this type.
         Damaged: A file of the checkpoint is damaged.
         StoreFailure: A store did not answer.
     """
@@ -202,8 +212,7 @@ def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence
     tensors = [one for group in plan.values() for one in group]
     tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
     positions = _positions(stored, family)
-    template = template_to_export(stored.data, stored.files)
-    written = exported_companions(stored.files, stored.definition, tokenizer, positions, template)
+    written = tokenizer_files(stored, family)
     if len(plan) > 1:
         places = {one.name: name for name, group in plan.items() for one in group}
         size = sum(one.size_bytes for one in tensors)
@@ -220,6 +229,21 @@ def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence
         "use_cache": True,
     }
     return {**written, CONFIG_KEY: encode(config)}
+
+
+def tokenizer_files(stored: StoredModel, family: Family) -> dict[str, bytes]:
+    """The files beside the weights but config.json, by name: tokenizer, chat template, settings of generation."""
+    tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
+    template = template_to_export(stored.data, stored.files)
+    return exported_companions(stored.files, stored.definition, tokenizer, _positions(stored, family), template)
+
+
+def template_note(stored: StoredModel) -> str | None:
+    """A sentence if the chat template of an export is not that of the model that the run began with. None: it is, or there is none."""
+    if template_to_export(stored.data, stored.files) in (None, template_of(stored.files)):
+        return None
+    base = "differs from that of the base model" if template_of(stored.files) is not None else "is its own: the base model has none"
+    return f"the chat template in {CHAT_TEMPLATE_KEY} {base}; programs must take it from this folder"
 
 
 def _positions(stored: StoredModel, family: Family) -> int:
@@ -271,8 +295,23 @@ def _write(to: Store, name: str, tensors: Sequence[FileTensor], stored: StoredMo
 def _contents(tensors: Sequence[FileTensor], stored: StoredModel) -> Iterator[bytes | memoryview]:
     yield write_header([(one.name, one.dtype, one.shape) for one in tensors])
     for one in tensors:
-        values = one.values(stored.arrays.read)
+        with np.errstate(over="ignore"):
+            values = one.values(stored.arrays.read)
+        if not is_finite(values):
+            raise _not_finite(one, stored)
         yield np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+
+
+def _not_finite(tensor: FileTensor, stored: StoredModel) -> BadConfiguration:
+    """The error for a tensor with NaN or infinite numbers."""
+    wide = dataclasses.replace(tensor, dtype=np.dtype(np.float32))
+    if is_finite(wide.values(stored.arrays.read)):
+        return BadConfiguration(
+            f"the tensor {tensor.name} has numbers beyond the range of {tensor.dtype.name}; set dtype to bfloat16 or float32"
+        )
+    return BadConfiguration(
+        f"the tensor {tensor.name} has NaN or infinite numbers in the checkpoint of step {stored.arrays.entry.step}; export an earlier step"
+    )
 
 
 def _plan(tensors: Sequence[FileTensor], file_bytes: int) -> dict[str, list[FileTensor]]:

@@ -26,7 +26,7 @@ class TensorFiles:
         single: The only file, if it is not that of a model. A model may have several files.
 
     Raises:
-        BadConfiguration: A file is missing, truncated or damaged.
+        BadConfiguration: A file is missing, truncated or damaged, or a tensor is in two files.
         StoreFailure: The store did not answer.
     """
 
@@ -34,12 +34,24 @@ class TensorFiles:
         self._store = store
         self.tensors: dict[str, StoredTensor] = {}
         """The tensors by their names in the files."""
-        for file, expected in (_files(store) if single is None else {single: ()}).items():
+        files = _files(store) if single is None else {single: ()}
+        for file, expected in files.items():
             found = _read_header(store, file)
             for name in expected:
                 if name not in found:
                     raise BadConfiguration(f"{INDEX_KEY} says that the tensor {name} is in {file}, but it is not; copy all files again")
+            if twice := found.keys() & self.tensors.keys():
+                name = min(twice)
+                raise BadConfiguration(
+                    f"{store.root}: the tensor {name} is in {self.tensors[name].file} and in {file}; delete the files that are no part of "
+                    "the model, and copy the others again"
+                )
             self.tensors |= found
+        if single is None and SINGLE_KEY not in files and SINGLE_KEY in store.list(SINGLE_KEY):
+            raise BadConfiguration(
+                f"{store.root} has {SINGLE_KEY} and {INDEX_KEY}, which does not name it; delete the one that is no part of the model, "
+                "because programs differ in which one they read"
+            )
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """The rows [start, stop) of a tensor's first dimension.
@@ -58,7 +70,7 @@ def _files(store: Store) -> Mapping[str, Sequence[str]]:
     """The files of a folder, each with the tensors that it must have."""
     index = store.read(INDEX_KEY).data
     if index is None:
-        if not store.list(SINGLE_KEY):
+        if SINGLE_KEY not in store.list(SINGLE_KEY):
             raise BadConfiguration(
                 f"{store.root} has neither {SINGLE_KEY} nor {INDEX_KEY}; give the folder of a model in safetensors files"
             )

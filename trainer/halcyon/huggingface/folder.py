@@ -17,13 +17,15 @@ from halcyon.data.sources.failures import is_outage
 from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.huggingface.companions import CONFIG_KEY
 from halcyon.huggingface.files import TensorFiles
-from halcyon.huggingface.peft_files import PeftFolder
-from halcyon.huggingface.safetensors import unreadable
+from halcyon.huggingface.finite import is_finite
+from halcyon.huggingface.peft_files import FittedAdapter, PeftFolder
+from halcyon.huggingface.safetensors import StoredTensor, unreadable
 from halcyon.machine.local_files import root_address
 from halcyon.models import CausalLM, build_model
+from halcyon.models.adapters import adaptable
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.weights import Family, LeafShape, WeightLayout, family_of_config, leaf_shapes
-from halcyon.models.weights.config import ConfigReader
+from halcyon.models.weights.config import ConfigReader, require_common
 from halcyon.models.weights.layout import Region
 from halcyon.storage.store import Store
 from halcyon_api.sentences import first_fault
@@ -31,6 +33,8 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.model import ModelSpec
 
 HUB = "hf://"
+_HEADS = ("lm_head.weight", "language_model.lm_head.weight")
+_COMPARED_BYTES = 1 << 24
 FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 """Patterns of the files of a model."""
 
@@ -81,6 +85,7 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
     config = ConfigReader.parse(data, f"{store.root}/{name}")
     family = family_of_config(config)
     config = family.completed(config)
+    require_common(config)
     try:
         section = family.read(config)
         name = next(name for name, field in ModelSpec.model_fields.items() if family.section in getattr(field.annotation, "__args__", ()))
@@ -105,7 +110,7 @@ class ModelFolder:
         adapter: An adapter to add to the weights.
 
     Raises:
-        BadConfiguration: The files are not those of the configuration; the message names the tensor.
+        BadConfiguration: The files or the adapter are not those of the configuration; the message names the tensor.
         StoreFailure: The store did not answer.
     """
 
@@ -117,7 +122,7 @@ class ModelFolder:
                 f"{store.root}/{CONFIG_KEY}: quantization_config is set, but Halcyon reads only weights in a floating-point type; convert "
                 "the model to bfloat16 first"
             )
-        self.config, self._files = config, TensorFiles(store)
+        self.config, self._files, self._where = config, TensorFiles(store), store.root
         declared = config.family.tensors_in(config.spec.value, self._files.tensors)
         leaves = leaf_shapes(shapes)
         sizes = {VOCAB: config.tokens, POSITION: config.positions}
@@ -128,14 +133,13 @@ class ModelFolder:
             )
         layout = WeightLayout(declared, leaves, sizes)
         there = self._files.tensors
-        self._names = {own: name for name in there if (own := layout.canonical(name, there)) is not None}
+        self._names = _names(layout, there, store.root)
         for name in self._names.values():
             if not (tensor := there[name]).is_readable:
                 raise unreadable(name, tensor.file, tensor.type)
-        layout.check({own: self._files.tensors[name].shape for own, name in self._names.items()})
-        if adapter is not None:
-            adapter.check({own: self._files.tensors[name].shape for own, name in self._names.items()})
-        self._adapter = adapter
+        layout.check({own: there[name].shape for own, name in self._names.items()})
+        self._check_tied(layout)
+        self._adapter = None if adapter is None else _fitted(adapter, layout, shapes)
         layout.check_constants(self._names, self._rows)
         self.layout = WeightLayout(declared, [self._typed(layout, leaf, dtype) for leaf in leaves], sizes)
 
@@ -148,18 +152,54 @@ class ModelFolder:
         """A region of a parameter. Rows of the vocabulary that the files do not have are zero.
 
         Raises:
+            BadConfiguration: It has NaN or infinite numbers.
             StoreFailure: The store did not answer.
         """
-        return self.layout.read(path, region, self._rows)
+        with np.errstate(over="ignore"):
+            values = self.layout.read(path, region, self._rows)
+        if not is_finite(values):
+            fix = "import it as bfloat16 or float32" if values.dtype == np.float16 else "take another model"
+            raise BadConfiguration(f"{self._where}: {path} has numbers beyond the range of {values.dtype.name}; {fix}")
+        return values
+
+    def _check_tied(self, layout: WeightLayout) -> None:
+        """Compare a head in the files of a model without a head of its own with the embedding: readers differ in whether they use it."""
+        tensors = self._files.tensors
+        head = next((name for name in _HEADS if name in tensors and name not in self._names.values()), None)
+        if head is None:
+            return
+        embedding = self._names[layout.tensors_of("embedding.weight")[0]]
+        one, other = tensors[head], tensors[embedding]
+        same = one.is_readable and one.shape == other.shape
+        step = max(_COMPARED_BYTES // max(one.row_bytes, 1), 1)
+        for start in range(0, one.shape[0] if same else 0, step):
+            stop = min(start + step, one.shape[0])
+            same = same and np.array_equal(self._files.rows(head, start, stop), self._files.rows(embedding, start, stop))
+        if not same:
+            raise BadConfiguration(
+                f"{self._where}/{CONFIG_KEY}: tie_word_embeddings is true, but {head} is not {embedding}; set tie_word_embeddings to "
+                f"false, or delete {head}"
+            )
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        file, adapter = self._names[name], self._adapter
+        adapter = self._adapter
         if adapter is None:
-            return self._files.rows(file, start, stop)
-        shape = self._files.tensors[file].shape
-        if adapter.needs_whole(name, shape):
-            return adapter.added(name, shape, 0, self._files.rows(file, 0, shape[0]))[start:stop]
-        return adapter.added(name, shape, start, self._files.rows(file, start, stop))
+            return self._read_rows(name, start, stop)
+        if adapter.needs_whole(name):
+            whole = self._read_rows(name, 0, self._files.tensors[self._names[name]].shape[0])
+            return adapter.added(name, 0, whole)[start:stop]
+        return adapter.added(name, start, self._read_rows(name, start, stop))
+
+    def _read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows of a tensor in the files, which are finite numbers."""
+        file = self._names[name]
+        values = self._files.rows(file, start, stop)
+        if not is_finite(values):
+            raise BadConfiguration(
+                f"{self._where}/{self._files.tensors[file].file}: the tensor {file} has NaN or infinite numbers; copy the files again, or "
+                "take another model"
+            )
+        return values
 
     def _typed(self, layout: WeightLayout, leaf: LeafShape, dtype: np.dtype | None) -> LeafShape:
         """The leaf in the given type; without one, in the widest type of its tensors."""
@@ -167,6 +207,28 @@ class ModelFolder:
             types = {self._files.tensors[self._names[name]].dtype for name in layout.tensors_of(leaf.path)}
             dtype = np.dtype(jnp.float32) if np.dtype("f8") in types else jnp.result_type(*types)
         return dataclasses.replace(leaf, dtype=dtype)
+
+
+def _names(layout: WeightLayout, tensors: Mapping[str, StoredTensor], where: str) -> dict[str, str]:
+    """The names in the files of the tensors of a model, by their names in the layout."""
+    found: dict[str, str] = {}
+    for name in tensors:
+        own = layout.canonical(name, tensors)
+        if own is not None and own in found:
+            raise BadConfiguration(f"{where}: {found[own]} and {name} are the same tensor of the model; delete one")
+        if own is not None:
+            found[own] = name
+    return found
+
+
+def _fitted(adapter: PeftFolder, layout: WeightLayout, shapes: CausalLM) -> FittedAdapter:
+    """An adapter on the tensors of a model."""
+    inputs = {path: {axis.name for axis in axes} for path, (_, axes, _) in adaptable(shapes)}
+    views = {name: tensor.views[0] for name, tensor in layout.tensors.items() if tensor.views}
+    inputs_first = {
+        name for name, view in views.items() if view.leaf.path in inputs and set(view.piece.dimensions[0]) == inputs[view.leaf.path]
+    }
+    return adapter.fitted({name: tensor.shape for name, tensor in layout.tensors.items()}, inputs_first, layout.canonical)
 
 
 def folder_place(place: str, endpoint: str | None = None, region: str | None = None, *, only: Sequence[str] = FILES) -> CheckpointSpec:

@@ -18,9 +18,11 @@ import numpy as np
 
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.companions import encode
-from halcyon.huggingface.exporting import export_layout
+from halcyon.huggingface.exporting import export_layout, tokenizer_files
+from halcyon.huggingface.finite import is_finite
 from halcyon.huggingface.merging import DOWN, MAGNITUDE, UP, MergedArrays
-from halcyon.huggingface.peft_files import CONFIG_KEY, DOWN_END, MAGNITUDE_END, PREFIX, TENSORS_KEY, UP_END, WEIGHT_END
+from halcyon.huggingface.peft_config import CONFIG_KEY
+from halcyon.huggingface.peft_files import DOWN_END, MAGNITUDE_END, PREFIX, TENSORS_KEY, UP_END, WEIGHT_END
 from halcyon.huggingface.root import StoredModel
 from halcyon.huggingface.safetensors import write_header
 from halcyon.models.axes import RANK
@@ -54,12 +56,16 @@ class Module:
 def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
     """Write the adapter of a checkpoint into a folder, and return the names of its modules. adapter_config.json comes last.
 
+    The folder also has the tokenizer, the chat template and the settings of generation of the run, which may differ from those of the base
+    model.
+
     Args:
         stored: The model of a run with an adapter.
         to: The folder.
 
     Raises:
-        BadConfiguration: The run had no adapter, trained more than that, or peft has no form for it; or the folder holds an adapter.
+        BadConfiguration: The run had no adapter, trained more than that, or peft has no form for it; or the folder holds an adapter or
+            a tokenizer; or a factor has NaN or infinite numbers.
         Damaged: A file of the checkpoint is damaged.
         StoreFailure: A store did not answer.
     """
@@ -73,10 +79,22 @@ def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
         )
     if to.list(CONFIG_KEY) or to.list(TENSORS_KEY):
         raise BadConfiguration(f"{to.root} holds an adapter already; give a folder that is empty")
+    section = stored.spec.value
+    assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
+    beside = tokenizer_files(stored, family_of_section(section))
+    if taken := beside.keys() & {*to.list("")}:
+        raise BadConfiguration(f"{to.root} holds {min(taken)} already; give a folder that is empty")
     modules = tuple(modules_of(stored, arrays))
     tensors = dict(sorted(itertools.chain.from_iterable(_tensors(one).items() for one in modules)))
     header = write_header([(name, values.dtype, values.shape) for name, values in tensors.items()])
+    for name, values in tensors.items():
+        if not is_finite(values):
+            raise BadConfiguration(
+                f"the tensor {name} has NaN or infinite numbers in the checkpoint of step {arrays.entry.step}; export an earlier step"
+            )
     to.write(TENSORS_KEY, b"".join((header, *(np.ascontiguousarray(values).tobytes() for values in tensors.values()))))
+    for name, data in beside.items():
+        to.write(name, data)
     every = {one.name.removesuffix(WEIGHT_END) for one in _layout(stored).values() if len(one.shape) == 2 and one.name.endswith(WEIGHT_END)}
     to.write(CONFIG_KEY, encode(adapter_config(arrays.lora, modules, every)))
     return tuple(one.name for one in modules)

@@ -7,27 +7,29 @@ https://github.com/huggingface/peft. `halcyon.huggingface.peft` writes these fil
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.files import TensorFiles
+from halcyon.huggingface.finite import is_finite
+from halcyon.huggingface.peft_config import CONFIG_KEY, AdapterConfig, read_adapter_config
+from halcyon.huggingface.safetensors import unreadable
 from halcyon.storage.store import Store
 
-CONFIG_KEY = "adapter_config.json"
 TENSORS_KEY = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 WEIGHT_END = ".weight"
 DOWN_END, UP_END, MAGNITUDE_END = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 """Ends of the names of an adapter's tensors."""
+_PICKLED = "adapter_model.bin"
+_EMBEDDING = ".lora_embedding_"
 
 
 class PeftFolder:
-    """An adapter in the files of peft, to be added to the tensors of its model.
+    """An adapter in the files of peft.
 
     Args:
         store: The folder.
@@ -38,97 +40,190 @@ class PeftFolder:
     """
 
     def __init__(self, store: Store) -> None:
-        data = store.read(CONFIG_KEY).data
-        where = f"{store.root}/{CONFIG_KEY}"
-        if data is None:
-            raise BadConfiguration(f"{store.root} has no {CONFIG_KEY}; give the folder of an adapter")
-        try:
-            config = dict(json.loads(data))
-            if config["peft_type"] != "LORA":
-                raise BadConfiguration(f"{where}: peft_type is {config['peft_type']}; only LORA can be added to weights")
-            self._alpha = float(config["lora_alpha"])
-            self._alphas: dict[str, float] = dict(config.get("alpha_pattern") or {})
-        except (ValueError, KeyError, TypeError):
-            raise BadConfiguration(f"{where} is damaged; copy it again") from None
-        if config.get("modules_to_save") or config.get("bias", "none") != "none" or config.get("target_parameters"):
-            raise BadConfiguration(
-                f"{where}: the adapter has more than low-rank maps (modules_to_save, bias or target_parameters); merge it with peft, and "
-                "import the model"
-            )
-        self._rooted, self._dora = bool(config.get("use_rslora")), bool(config.get("use_dora"))
-        self._inputs_first = bool(config.get("fan_in_fan_out"))
+        self.where = store.root
+        """The folder, for messages."""
+        self.config = _config(store)
         self._files = TensorFiles(store, single=TENSORS_KEY)
-        self._where = store.root
+        for name, tensor in self._files.tensors.items():
+            if not tensor.is_readable:
+                raise unreadable(name, tensor.file, tensor.type)
         self.modules = sorted({_module_name(name, store.root) for name in self._files.tensors})
         """Names of the adapted modules in transformers."""
+        if not self.modules:
+            raise BadConfiguration(f"{store.root}/{TENSORS_KEY} has no tensors; copy the files of the adapter again")
+        for module in self.modules:
+            self._check(module)
 
-    def check(self, tensors: Mapping[str, tuple[int, ...]]) -> None:
-        """Compare the adapter with the tensors of a model.
+    def shapes(self, module: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shapes of A and B of a module."""
+        down, up = (self._files.tensors[f"{PREFIX}{module}{kind}"].shape for kind in (DOWN_END, UP_END))
+        return down, up
 
-        Args:
-            tensors: Shapes of the model's tensors by their names.
+    def tensor(self, module: str, kind: str) -> np.ndarray:
+        """A tensor of a module in float32, by the end of its name.
 
         Raises:
-            BadConfiguration: The model lacks a module, or its weight has another shape.
+            BadConfiguration: It has NaN or infinite numbers.
+            StoreFailure: The store did not answer.
         """
-        for module in self.modules:
-            shape = tensors.get(f"{module}{WEIGHT_END}")
-            down, up = (self._files.tensors.get(f"{PREFIX}{module}{kind}") for kind in (DOWN_END, UP_END))
-            if down is None or up is None or (self._dora and f"{PREFIX}{module}{MAGNITUDE_END}" not in self._files.tensors):
-                raise BadConfiguration(f"{self._where}: the adapter of {module} is not complete; copy the files again")
-            fits = len(down.shape) == len(up.shape) == 2 and down.shape[0] == up.shape[1]
-            if shape is None or not fits or sorted(shape) != sorted((up.shape[0], down.shape[1])):
-                raise BadConfiguration(
-                    f"{self._where}: the adapter of {module} is {list(up.shape)} x {list(down.shape)}, and the model's weight is "
-                    f"{'missing' if shape is None else list(shape)}; give the model that the adapter was trained with"
-                )
+        name = f"{PREFIX}{module}{kind}"
+        values = self._files.rows(name, 0, self._files.tensors[name].shape[0])
+        if not is_finite(values):
+            raise BadConfiguration(f"{self.where}/{TENSORS_KEY}: {name} has NaN or infinite numbers; take another adapter")
+        return values.astype(np.float32)
 
-    def added(self, name: str, shape: tuple[int, ...], start: int, rows: np.ndarray) -> np.ndarray:
+    def fitted(
+        self, shapes: Mapping[str, tuple[int, ...]], inputs_first: Collection[str], tensor_of: Callable[[str], str | None]
+    ) -> FittedAdapter:
+        """The adapter on the tensors of its model. Reads all tensors of the adapter, to find NaN and infinite numbers.
+
+        Args:
+            shapes: Shapes of the model's tensors by their names.
+            inputs_first: Names of the weights that are [inputs, outputs].
+            tensor_of: Gives the name in `shapes` of a tensor, by its name in transformers; None, or ``BadConfiguration``: there is none.
+
+        Raises:
+            BadConfiguration: The model lacks a module, or its weight has another shape; or see `tensor`.
+            StoreFailure: The store did not answer.
+        """
+        found: dict[str, _Weight] = {}
+        for module in self.modules:
+            name = _name_in_model(tensor_of, f"{module}{WEIGHT_END}")
+            shape = None if name is None else shapes.get(name)
+            transposed = name in inputs_first
+            (rank, inputs), (outputs, _) = self.shapes(module)
+            if name is None or shape is None:
+                raise BadConfiguration(
+                    f"{self.where}: the adapter has the module {module}, and the model has no weight of its own there; give the model that "
+                    "the adapter was trained with"
+                )
+            if shape != ((inputs, outputs) if transposed else (outputs, inputs)):
+                raise BadConfiguration(
+                    f"{self.where}: the adapter of {module} is {[outputs, rank]} x {[rank, inputs]}, and the model's weight is "
+                    f"{list(shape)}; give the model that the adapter was trained with"
+                )
+            if name in found:
+                raise BadConfiguration(f"{self.where}: {found[name].module} and {module} are the same module of the model; delete one")
+            found[name] = _Weight(module, self.config.scale_of(module), transposed)
+            for kind in (DOWN_END, UP_END, *((MAGNITUDE_END,) if self.config.dora else ())):
+                self.tensor(module, kind)
+        return FittedAdapter(self, found)
+
+    def _check(self, module: str) -> None:
+        """Compare the tensors of a module with each other and with the configuration."""
+        down, up, magnitude = (self._files.tensors.get(f"{PREFIX}{module}{kind}") for kind in (DOWN_END, UP_END, MAGNITUDE_END))
+        if down is None or up is None or (self.config.dora and magnitude is None):
+            raise BadConfiguration(f"{self.where}: the adapter of {module} is not complete; copy the files again")
+        if magnitude is not None and not self.config.dora:
+            raise BadConfiguration(f"{self.config.where}: use_dora is not true, but {module} has {MAGNITUDE_END[1:]}; correct use_dora")
+        if not self.config.is_target(module):
+            raise BadConfiguration(
+                f"{self.config.where}: target_modules and the fields beside it leave out {module}, which has an adapter in {TENSORS_KEY}; "
+                "correct them, or delete its tensors"
+            )
+        fits = len(down.shape) == len(up.shape) == 2 and down.shape[0] == up.shape[1]
+        if not fits or (magnitude is not None and magnitude.shape != (up.shape[0],)):
+            shown = f"{list(up.shape)} x {list(down.shape)}" + (f" with {list(magnitude.shape)} lengths" if magnitude is not None else "")
+            raise BadConfiguration(f"{self.where}: the adapter of {module} is {shown}, which is no low-rank map; copy the files again")
+        if down.shape[0] != self.config.rank_of(module):
+            raise BadConfiguration(
+                f"{self.config.where}: by r and rank_pattern, {module} has the rank {self.config.rank_of(module)}, and in {TENSORS_KEY} it "
+                f"has {down.shape[0]}; give the configuration of this adapter"
+            )
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """A weight of the model with an adapter.
+
+    Attributes:
+        module: The adapted module.
+        scale: The factor of the product.
+        transposed: Whether the weight is [inputs, outputs].
+    """
+
+    module: str
+    scale: float
+    transposed: bool
+
+
+class FittedAdapter:
+    """An adapter on the tensors of its model.
+
+    Args:
+        folder: The adapter.
+        weights: The adapted weights by the names of their tensors.
+    """
+
+    def __init__(self, folder: PeftFolder, weights: Mapping[str, _Weight]) -> None:
+        self._folder, self._weights = folder, weights
+
+    def added(self, name: str, start: int, rows: np.ndarray) -> np.ndarray:
         """The rows of a tensor with its adapter added, in float32; `rows` as they are if it has none.
 
         Args:
             name: The tensor's name.
-            shape: Its shape.
             start: Number of the first row.
-            rows: The rows of the tensor from there on. With DoRA and a transposed weight, all of them.
+            rows: The rows of the tensor from there on. If `needs_whole`, all of them.
+
+        Raises:
+            BadConfiguration: The sum has NaN or infinite numbers.
+            StoreFailure: The store did not answer.
         """
-        module = name.removesuffix(WEIGHT_END)
-        if not name.endswith(WEIGHT_END) or module not in self.modules:
+        weight = self._weights.get(name)
+        if weight is None:
             return rows
-        down, up = (self._tensor(f"{module}{kind}") for kind in (DOWN_END, UP_END))
-        transposed = self._is_transposed(shape, up.shape[0])
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            adapted = self._added(weight, start, rows)
+        if not is_finite(adapted):
+            raise BadConfiguration(
+                f"{self._folder.where}: the weight of {weight.module} has NaN or infinite numbers with the adapter added; take another "
+                "adapter"
+            )
+        return adapted
+
+    def needs_whole(self, name: str) -> bool:
+        """Whether `added` needs all rows of a tensor: the lengths of its columns go over all of them."""
+        weight = self._weights.get(name)
+        return weight is not None and weight.transposed and self._folder.config.dora
+
+    def _added(self, weight: _Weight, start: int, rows: np.ndarray) -> np.ndarray:
+        down, up = (self._folder.tensor(weight.module, kind) for kind in (DOWN_END, UP_END))
         part = slice(start, start + len(rows))
-        delta = (up @ down[:, part]).T if transposed else up[part] @ down
-        adapted = rows.astype(np.float32) + np.float32(self._scale(module, len(down))) * delta
-        if not self._dora:
+        delta = (up @ down[:, part]).T if weight.transposed else up[part] @ down
+        adapted = rows.astype(np.float32) + np.float32(weight.scale) * delta
+        if not self._folder.config.dora:
             return adapted
-        magnitude = self._tensor(f"{module}{MAGNITUDE_END}").reshape(-1)
-        if transposed:
+        magnitude = self._folder.tensor(weight.module, MAGNITUDE_END)
+        if weight.transposed:
             return adapted * (magnitude / np.sqrt(np.sum(adapted * adapted, 0)))
         return adapted * (magnitude[part] / np.sqrt(np.sum(adapted * adapted, 1)))[:, None]
 
-    def needs_whole(self, name: str, shape: tuple[int, ...]) -> bool:
-        """Whether `added` needs all rows of a tensor: the lengths of its columns go over all of them."""
-        module = name.removesuffix(WEIGHT_END)
-        if not self._dora or module not in self.modules:
-            return False
-        return self._is_transposed(shape, self._files.tensors[f"{PREFIX}{module}{UP_END}"].shape[0])
 
-    def _is_transposed(self, shape: tuple[int, ...], outputs: int) -> bool:
-        """Whether a weight is [inputs, outputs]. A square one is if the adapter says that of its modules."""
-        return self._inputs_first if shape[0] == shape[1] else shape[0] != outputs
+def _config(store: Store) -> AdapterConfig:
+    data = store.read(CONFIG_KEY).data
+    if data is None:
+        folders = sorted(key.removesuffix(f"/{CONFIG_KEY}") for key in store.list("") if key.endswith(f"/{CONFIG_KEY}"))
+        fix = f"it has several adapters, {', '.join(folders)}; give the folder of one" if folders else "give the folder of an adapter"
+        raise BadConfiguration(f"{store.root} has no {CONFIG_KEY}; {fix}")
+    if TENSORS_KEY not in store.list(TENSORS_KEY):
+        there = (
+            f" but {_PICKLED}; save it with peft as safetensors" if _PICKLED in store.list(_PICKLED) else "; copy all files of the adapter"
+        )
+        raise BadConfiguration(f"{store.root} has no {TENSORS_KEY}{there}")
+    return read_adapter_config(data, f"{store.root}/{CONFIG_KEY}")
 
-    def _scale(self, module: str, rank: int) -> float:
-        alpha = next((value for key, value in self._alphas.items() if re.fullmatch(rf"(.*\.)?({key})", module)), self._alpha)
-        return float(alpha) / (math.sqrt(rank) if self._rooted else rank)
 
-    def _tensor(self, name: str) -> np.ndarray:
-        shape = self._files.tensors[f"{PREFIX}{name}"].shape
-        return self._files.rows(f"{PREFIX}{name}", 0, shape[0]).astype(np.float32)
+def _name_in_model(tensor_of: Callable[[str], str | None], name: str) -> str | None:
+    try:
+        return tensor_of(name)
+    except BadConfiguration:
+        return None
 
 
 def _module_name(name: str, where: str) -> str:
     for kind in (DOWN_END, UP_END, MAGNITUDE_END):
         if name.startswith(PREFIX) and name.endswith(kind):
             return name.removeprefix(PREFIX).removesuffix(kind)
-    raise BadConfiguration(f"{where}/{TENSORS_KEY}: {name} is no part of a low-rank adapter of a linear map; merge it with peft first")
+    what = "is no part of a low-rank adapter of a linear map" + (", but of an embedding" if _EMBEDDING in name else "")
+    raise BadConfiguration(f"{where}/{TENSORS_KEY}: {name} {what}; merge it with peft (merge_and_unload), and import the model")

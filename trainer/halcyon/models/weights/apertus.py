@@ -9,6 +9,7 @@ from halcyon.models.parts.plain_mlp import BETA, EPSILON
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.decoder import decoder_tensors, read_activation, read_decoder, write_decoder
 from halcyon.models.weights.family import Family
+from halcyon.models.weights.rope import with_default_rope
 from halcyon.models.weights.tensors import Constant, Tensors, tensor
 from halcyon_api.spec.families.apertus import ApertusSpec
 
@@ -39,8 +40,7 @@ def _tensors(spec: ApertusSpec) -> Tensors:
 
 
 def _read(config: ConfigReader) -> ApertusSpec:
-    if not config.has("rope_parameters") and not config.has("rope_scaling"):
-        config = ConfigReader({**config.document, "rope_scaling": _PUBLISHED_ROPE}, config.where)
+    config = with_default_rope(config, _PUBLISHED_ROPE)
     learned = config.text("hidden_act", "xielu") == "xielu"
     return ApertusSpec(
         **read_decoder(config, theta=12_000_000.0, epsilon=1e-5),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
@@ -10,6 +11,13 @@ from halcyon.errors import BadConfiguration
 
 Value = TypeVar("Value", int, float, bool, str)
 
+_COMMON: Mapping[str, tuple[Any, ...]] = {
+    "is_causal": (True,),
+    "is_encoder_decoder": (False, None),
+    "per_layer_config": (None,),
+    "transformers_weights": (None,),
+}
+"""Keys that change every family in transformers if they have other values: the mask, the class, the sizes of single layers, the files."""
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -44,8 +52,15 @@ class ConfigReader:
         return self._value(name, int, default)
 
     def number(self, name: str, default: float | None = None) -> float:
-        """A number."""
-        return float(self._value(name, float, default))
+        """A finite number."""
+        value = self._value(name, float, default)
+        try:
+            found = float(value)
+        except OverflowError:
+            found = math.inf
+        if not math.isfinite(found):
+            raise BadConfiguration(f"{self.where}: {name} is {_shown(value)}, not a finite number; correct it")
+        return found
 
     def flag(self, name: str, default: bool | None = None) -> bool:
         """True or false."""
@@ -89,6 +104,22 @@ class ConfigReader:
         if not fits or (isinstance(value, bool) and kind is not bool):
             raise BadConfiguration(f"{self.where}: {name} is {_shown(value)}, not {_KINDS[kind]}; correct it")
         return cast("Value", value)
+
+
+def require_common(config: ConfigReader) -> None:
+    """Reject values of keys that all families have and that Halcyon does not compute.
+
+    Raises:
+        BadConfiguration: There is one.
+    """
+    for name, computed in _COMMON.items():
+        if name not in config.document or config.document[name] in computed:
+            continue
+        if computed == (None,):
+            raise BadConfiguration(f"{config.where}: {name} is set, but Halcyon does not read it; write the model without it")
+        raise BadConfiguration(
+            f"{config.where}: {name} is {_shown(config.document[name])}, but Halcyon computes this model only with {_shown(computed[0])}"
+        )
 
 
 def _shown(value: Any) -> str:

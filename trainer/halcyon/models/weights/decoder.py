@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast, get_args
 
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.models.axes import EMBED, MLP
 from halcyon.models.weights.config import ConfigReader
 from halcyon.models.weights.layers import Layers, tables, unused
-from halcyon.models.weights.rope import Rope, read_rope, require_rope, write_rope
+from halcyon.models.weights.rope import FOR_ALL_TYPES, Rope, computed_entries, read_rope, read_rope_by_layer, write_rope
 from halcyon.models.weights.tensors import Tensor, Tensors
 from halcyon_api.sentences import first_fault
 from halcyon_api.spec.families.decoder import DecoderSection, LayerType
@@ -26,8 +26,6 @@ AROUND = {"input_layernorm": "attention_norm", "pre_feedforward_layernorm": "mlp
 
 _ACTIVATIONS = {"swish": "silu"}
 """Other names of activation functions in config.json."""
-_BESIDE = ("truncate",)
-"""Entries that transformers looks for beside the objects of the kinds of layers, not in them."""
 _ABSENT_IF_ZERO = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
 """Entries whose zero transformers takes for an absent entry, as the first code of DeepSeek did."""
 _REQUIRED: Mapping[str, Mapping[str, float]] = {"llama3": {"low_freq_factor": 1.0, "high_freq_factor": 4.0}}
@@ -76,6 +74,7 @@ def read_decoder(
     key_value_heads: int | None = None,
     partial: bool = False,
     by_layer: bool = False,
+    also: Collection[str] = (),
 ) -> dict[str, Any]:
     """The common fields of a section.
 
@@ -86,13 +85,14 @@ def read_decoder(
         tied: Such a default of ``tie_word_embeddings``.
         key_value_heads: Such a default of ``num_key_value_heads``. None, and null in the file: the number of query heads.
         partial: Whether the family rotates a part of each head, which it reads itself.
-        by_layer: See `read_scaling`.
+        by_layer: Whether the class in transformers has an object of rotary positions for each kind of layers.
+        also: See `read_rope`.
 
     Raises:
         BadConfiguration: A key is missing or wrong.
     """
     heads = config.integer("num_attention_heads")
-    rope = read_rope(config, theta, "full_attention")
+    rope = read_rope_by_layer(config, theta) if by_layer else read_rope(config, theta, partial=partial, also=also)
     default_heads = heads if key_value_heads is None or "num_key_value_heads" in config.document else key_value_heads
     return {
         "num_hidden_layers": config.integer("num_hidden_layers"),
@@ -102,14 +102,16 @@ def read_decoder(
         "num_key_value_heads": config.integer("num_key_value_heads", default_heads),
         "head_dim": config.integer("head_dim") if config.has("head_dim") else None,
         "rope_theta": rope.theta,
-        "rope_scaling": read_scaling(config, rope, partial=partial, by_layer=by_layer),
+        "rope_scaling": read_scaling(config, rope, by_layer=by_layer),
         "rms_norm_eps": config.number("rms_norm_eps", epsilon),
         "tie_word_embeddings": config.flag("tie_word_embeddings", tied),
         "initializer_range": config.number("initializer_range", 0.02),
     }
 
 
-def write_decoder(spec: DecoderSection, positions: int, *, windowed: Rope | None = None, always_scaling: bool = False) -> dict[str, Any]:
+def write_decoder(
+    spec: DecoderSection, positions: int, *, windowed: Rope | None = None, always_scaling: bool = False, also: Collection[str] = ()
+) -> dict[str, Any]:
     """The entries of config.json for the common fields.
 
     Args:
@@ -117,12 +119,13 @@ def write_decoder(spec: DecoderSection, positions: int, *, windowed: Rope | None
         positions: The longest sequence in tokens.
         windowed: The rotary positions of layers that see only a window, if config.json has an object for each kind of layers.
         always_scaling: See `halcyon.models.weights.rope.write_rope`.
+        also: See `read_rope`.
     """
-    rope = written_rope(spec.rope_theta, spec.rope_scaling)
+    rope = written_rope(spec.rope_theta, spec.rope_scaling, also)
     entries = write_rope(rope, always=always_scaling)
     if windowed is not None:
         full = rope.entries
-        beside = {name: full.pop(name) for name in _BESIDE if name in full}
+        beside = {name: full.pop(name) for name in FOR_ALL_TYPES if name in full}
         entries["rope_parameters"] = {"full_attention": full, "sliding_attention": windowed.entries, **beside}
     return {
         "num_hidden_layers": spec.num_hidden_layers,
@@ -140,25 +143,20 @@ def write_decoder(spec: DecoderSection, positions: int, *, windowed: Rope | None
     }
 
 
-def read_scaling(config: ConfigReader, rope: Rope, *, partial: bool = False, by_layer: bool = False) -> RopeScaling | None:
+def read_scaling(config: ConfigReader, rope: Rope, *, by_layer: bool = False) -> RopeScaling | None:
     """The change of the rotary frequencies; None for the kind ``default``.
 
     Args:
         config: The config.json.
         rope: Its rotary positions.
-        partial: Whether the family rotates a part of each head, which it reads itself.
-        by_layer: Whether the class in transformers makes an object for each kind of layers, whatever form the file has.
+        by_layer: See `read_decoder`.
 
     Raises:
-        BadConfiguration: The kind is not computed, or a value is wrong.
+        BadConfiguration: A value is wrong.
     """
-    require_rope(config, rope, *get_args(RopeType))
     if rope.kind == "default":
         return None
     settings = {name: value for name, value in rope.settings.items() if value is not None and not (name in _ABSENT_IF_ZERO and value == 0)}
-    if settings.pop("partial_rotary_factor", 1.0) != 1.0 and not partial:
-        raise BadConfiguration(f"{config.where}: partial_rotary_factor is not 1, but Halcyon computes this model only with 1")
-    by_layer = by_layer or rope.nested
     if rope.kind in ("llama3", "yarn"):
         longest = config.integer("max_position_embeddings")
         settings.setdefault("original_max_position_embeddings", longest)
@@ -166,23 +164,20 @@ def read_scaling(config: ConfigReader, rope: Rope, *, partial: bool = False, by_
             settings["original_max_position_embeddings"] = config.integer("original_max_position_embeddings")
         original = settings["original_max_position_embeddings"]
         settings.setdefault("factor", longest / original)
-    for name in _BESIDE:
-        place = rope.settings if not by_layer else (config.inner("rope_parameters") or config.empty()).document
-        settings.pop(name, None)
-        if name in place:
-            settings[name] = bool(place[name])  # null is false
-    known = {name: settings[name] for name in RopeScaling.model_fields if name in settings}
+    if "truncate" in rope.settings:
+        settings["truncate"] = bool(rope.settings["truncate"])  # null is false
     try:
-        return RopeScaling(rope_type=cast("RopeType", rope.kind), **known)
+        return RopeScaling(rope_type=cast("RopeType", rope.kind), **settings)
     except ValidationError as error:
         raise BadConfiguration(f"{config.where}: {first_fault(error, 'rope_scaling')}") from None
 
 
-def written_rope(theta: float, scaling: RopeScaling | None) -> Rope:
-    """The rotary positions for config.json."""
+def written_rope(theta: float, scaling: RopeScaling | None, also: Collection[str] = ()) -> Rope:
+    """The rotary positions for config.json: the entries that their kind computes."""
     if scaling is None or scaling.rope_type == "default":
         return Rope(theta)
-    settings = scaling.model_dump(exclude={"rope_type"}, exclude_none=True)
+    computed = computed_entries(scaling.rope_type, also)
+    settings = scaling.model_dump(include=set(computed), exclude_none=True)
     return Rope(theta, scaling.rope_type, {**_REQUIRED.get(scaling.rope_type, {}), **settings})
 
 

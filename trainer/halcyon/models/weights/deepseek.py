@@ -5,6 +5,7 @@ The files of DeepSeek V3 have the pairs that rotate together as neighbours; our 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from halcyon.models.weights.rope import read_rope
 from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece
 from halcyon_api.spec.families.deepseek import CorrectedSection, DeepseekV3Spec, Glm4MoeSpec
 
+_FOR_SCORES = ("mscale_all_dim",)
+"""Entries of rotary positions that change the scale of scores, whatever the kind of scaling."""
 _MOST_EXTRA_LAYERS = 4
 """Layers after the last one, which predict further tokens and are not read."""
 
@@ -111,7 +114,7 @@ def _read_deepseek(config: ConfigReader) -> DeepseekV3Spec:
     config.only("scoring_func", "sigmoid")
     config.only("topk_method", "noaux_tc")
     config.only("moe_layer_freq", 1)
-    common = read_decoder(config) | {"head_dim": None, "num_key_value_heads": None}
+    common = read_decoder(config, also=_FOR_SCORES) | {"head_dim": None, "num_key_value_heads": None}
     return DeepseekV3Spec(
         **common,
         **_common(config, 256, 3, 8, 4, 2.5),
@@ -126,19 +129,19 @@ def _read_deepseek(config: ConfigReader) -> DeepseekV3Spec:
 
 
 def _read_glm(config: ConfigReader) -> Glm4MoeSpec:
-    fraction = read_rope(config, 10_000.0).settings.get("partial_rotary_factor")
+    part = read_rope(config, 10_000.0, partial=True).part
     return Glm4MoeSpec(
         **read_decoder(config, epsilon=1e-5, key_value_heads=8, partial=True),
         **_common(config, 128, 1, 1, 1, 1.0),
         attention_bias=config.flag("attention_bias", False),
         use_qk_norm=config.flag("use_qk_norm", False),
-        partial_rotary_factor=config.number("partial_rotary_factor", 0.5) if fraction is None else float(fraction),
+        partial_rotary_factor=0.5 if part is None else part,
     )
 
 
-def _written(spec: CorrectedSection, positions: int) -> dict[str, Any]:
+def _written(spec: CorrectedSection, positions: int, also: Collection[str] = ()) -> dict[str, Any]:
     return {
-        **write_decoder(spec, positions),
+        **write_decoder(spec, positions, also=also),
         "hidden_act": spec.hidden_act,
         "moe_intermediate_size": spec.moe_intermediate_size,
         "n_routed_experts": spec.n_routed_experts,
@@ -156,7 +159,7 @@ def _written(spec: CorrectedSection, positions: int) -> dict[str, Any]:
 def _write_deepseek(spec: DeepseekV3Spec, tokens: int, positions: int) -> dict[str, Any]:
     del tokens
     return {
-        **_written(spec, positions),
+        **_written(spec, positions, _FOR_SCORES),
         "head_dim": spec.qk_rope_head_dim,
         "num_key_value_heads": spec.num_attention_heads,
         "q_lora_rank": spec.q_lora_rank,

@@ -16,7 +16,7 @@ from halcyon.models.weights.decoder import (
     write_decoder,
 )
 from halcyon.models.weights.family import Family
-from halcyon.models.weights.rope import Rope, read_rope, require_rope
+from halcyon.models.weights.rope import Rope, read_windowed_theta
 from halcyon.models.weights.tensors import Tensors
 from halcyon_api.spec.families.decoder import PatternedSection
 from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
@@ -77,21 +77,12 @@ def _read_gemma2(config: ConfigReader) -> Gemma2Spec:
 
 
 def _read_gemma3(config: ConfigReader) -> Gemma3Spec:
-    local = require_rope(config, read_rope(_local(config), 10_000.0, "sliding_attention"), "default")
     return Gemma3Spec(
         **_common(config, 4, theta=1_000_000.0, by_layer=True),
         **_patterned(config, 6),
-        rope_local_base_freq=local.theta,
+        rope_local_base_freq=read_windowed_theta(config, "rope_local_base_freq", 10_000.0),
         final_logit_softcapping=_cap(config, "final_logit_softcapping", 0.0),
     )
-
-
-def _local(config: ConfigReader) -> ConfigReader:
-    """The config.json with the base of windowed layers in the key of the other layers, and without their scaling."""
-    base = {name: value for name, value in config.document.items() if name not in ("rope_theta", "rope_scaling")}
-    if config.has("rope_local_base_freq"):
-        base["rope_theta"] = config.number("rope_local_base_freq")
-    return ConfigReader(base, config.where)
 
 
 def _write(spec: GemmaSpec, tokens: int, positions: int) -> dict[str, Any]:

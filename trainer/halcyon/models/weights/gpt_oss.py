@@ -13,6 +13,7 @@ from halcyon.models.weights.decoder import read_decoder, read_layer_types, read_
 from halcyon.models.weights.expert_decoder import expert_decoder_tensors, read_losses
 from halcyon.models.weights.family import Family
 from halcyon.models.weights.layers import LAYER, Layers
+from halcyon.models.weights.rope import with_default_rope
 from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 
@@ -39,8 +40,7 @@ def _tensors(spec: GptOssSpec) -> Tensors:
 
 def _read(config: ConfigReader) -> GptOssSpec:
     config.only("hidden_act", "silu")
-    if not config.has("rope_parameters") and not config.has("rope_scaling"):
-        config = ConfigReader({**config.document, "rope_scaling": _PUBLISHED_ROPE}, config.where)
+    config = with_default_rope(config, _PUBLISHED_ROPE)
     common = read_decoder(config, theta=150_000.0, epsilon=1e-5, key_value_heads=8)
     common["head_dim"] = common["head_dim"] or 64  # the default of the class in transformers
     types, window = read_layer_types(config), read_window(config, 128)

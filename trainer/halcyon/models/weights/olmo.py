@@ -15,9 +15,12 @@ from halcyon.models.weights.decoder import (
     write_decoder,
 )
 from halcyon.models.weights.family import Family
-from halcyon.models.weights.rope import Rope, read_rope, require_rope
+from halcyon.models.weights.rope import Rope, read_windowed_theta
 from halcyon.models.weights.tensors import Tensors
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
+
+_THETA = 500_000.0
+"""The base of the class in transformers."""
 
 
 def _tensors(spec: Olmo2Spec | Olmo3Spec) -> Tensors:
@@ -34,10 +37,11 @@ def _read_olmo2(config: ConfigReader) -> Olmo2Spec:
 
 
 def _read_olmo3(config: ConfigReader) -> Olmo3Spec:
-    common = _common(config, 500_000.0, by_layer=True)
-    flat = ConfigReader({name: value for name, value in config.document.items() if name != "rope_scaling"}, config.where)
-    windowed = require_rope(config, read_rope(flat, common["rope_theta"], "sliding_attention"), "default")
-    local = None if windowed.theta == common["rope_theta"] else windowed.theta
+    common = _common(config, _THETA, by_layer=True)
+    # Version 5 of transformers takes a base of the former form for full layers only. Its files have none.
+    default = _THETA if config.has("rope_parameters") else common["rope_theta"]
+    windowed = read_windowed_theta(config, None, default)
+    local = None if windowed == common["rope_theta"] else windowed
     return Olmo3Spec(**common, rope_local_base_freq=local, sliding_window=read_window(config, 4096), layer_types=read_layer_types(config))
 
 

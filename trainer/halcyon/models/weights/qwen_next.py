@@ -121,14 +121,14 @@ def _mixture(experts: Callable[[Layers], list[Tensor]]) -> Callable[[Layers], Se
 
 
 def _common(config: ConfigReader, key_value_heads: int) -> dict[str, Any]:
-    fraction = read_rope(config, 10_000.0).settings.get("partial_rotary_factor")
+    part = read_rope(config, 10_000.0, partial=True).part
     needed = ConfigReader({"intermediate_size": 1, **config.document}, config.where)  # absent where every layer has experts
     common = read_decoder(needed, key_value_heads=key_value_heads, partial=True)
     return common | {
         "head_dim": common["head_dim"] or 256,  # the default of the class in transformers
         "hidden_act": read_activation(config, "hidden_act", "silu"),
         "attention_bias": config.flag("attention_bias", False),
-        "partial_rotary_factor": config.number("partial_rotary_factor", 0.25) if fraction is None else float(fraction),
+        "partial_rotary_factor": 0.25 if part is None else part,
         "linear_num_key_heads": config.integer("linear_num_key_heads", 16),
         "linear_num_value_heads": config.integer("linear_num_value_heads", 32),
         "linear_key_head_dim": config.integer("linear_key_head_dim", 128),
