@@ -61,8 +61,8 @@ _REJECTED: Mapping[str, tuple[str, str]] = {
 }
 """Fields with features that Halcyon does not compute: why, and what to do."""
 _TASKS = (None, "CAUSAL_LM", "FEATURE_EXTRACTION")
-_EMPTY: tuple[Any, ...] = (None, False, [], {})
-"""Values that say that a feature is not used."""
+_EMPTY: tuple[Any, ...] = (None, False, [])
+"""Values that say that a feature is not used. An empty object is not one of them: peft takes it for the defaults of the feature."""
 _ALL_LINEAR, _ALL_BUT_HEAD = "all-linear", r"(?!lm_head$).*"
 _SHOWN = 80
 
