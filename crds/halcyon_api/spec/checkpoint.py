@@ -115,9 +115,8 @@ class CheckpointSpec(RuledModel):
     access_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
         default=300,
         description=(
-            "How long a starting process retries an object store that rejects its credentials (a key that is being replaced, an expired "
-            "token, a clock that is being set, a slow metadata server) before it ends with exit code 85; 0: no retry. The store of a data "
-            "source or of a tokenizer that rejects access or does not answer is retried for the same time; then the exit code is 87."
+            "How long a starting process retries an object store that rejects its credentials, before it ends with exit code 85; 0: no "
+            "retry. The store of a source or of a tokenizer that rejects access or does not answer is retried as long; then the code is 87."
         ),
     )
     save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")

@@ -68,13 +68,11 @@ def _of_calendar(day: str) -> str:
     return day
 
 
-Day = Annotated[
-    str, StringConstraints(max_length=10, pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"), AfterValidator(_of_calendar)
-]
+Day = Annotated[str, StringConstraints(max_length=10, pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_of_calendar)]
 
 Template = Annotated[str, StringConstraints(max_length=65_536)]
 
-_DATE = "Day that the template prints with `strftime_now`, as YYYY-MM-DD. Default: 2026-01-01, so that the tokens stay the same."
+_DATE = "Day that the template prints with `strftime_now`: YYYY-MM-DD. Default: 2026-01-01."
 
 
 class TextFormatSpec(ApiModel):
@@ -91,8 +89,8 @@ class ChatFormatSpec(ApiModel):
     template: Template | None = Field(
         default=None,
         description=(
-            "Jinja template; `{path: FILE}` in a file that `halcyon` reads. Default: that of the model that `from` names, else that beside "
-            "the files of `tokenizer`, else Halcyon's, with tokens such as <|user_start|>."
+            "Jinja template; `{path: FILE}` in a file that `halcyon` reads. Default: that of the model of `from`, else that beside "
+            "`tokenizer`, else Halcyon's, with tokens such as <|user_start|>."
         ),
     )
     system_prompt: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(
