@@ -23,7 +23,7 @@ from tests.trainer.serving.running import SETTINGS, Running, running
 
 
 def _expected(tiny: Served, text: str, pooling: Pooling) -> np.ndarray:
-    ids = np.concatenate(([tiny.tokenizer.bos_id], tiny.tokenizer.encode(text))).astype(np.int32)
+    ids = np.concatenate((tiny.tokenizer.prefix, tiny.tokenizer.encode(text))).astype(np.int32)
     features = tiny.model(Inputs(hax.named(ids[None], ("batch", "position")))).features
     found = np.asarray(features.rearrange(("batch", "position", tiny.model.embed.name)).array)[0]
     vector = found.mean(0) if pooling == "mean" else found[-1]
@@ -44,7 +44,7 @@ def test_vectors_are_those_of_the_features(tiny: Served, pooling: Pooling) -> No
         for index, (one, text) in enumerate(zip(found.data, texts, strict=True)):
             assert one.index == index
             np.testing.assert_allclose(one.embedding, _expected(tiny, text, pooling), atol=1e-5)
-        ids = [tiny.tokenizer.bos_id, *tiny.tokenizer.encode("a b").tolist()]
+        ids = [*tiny.tokenizer.prefix, *tiny.tokenizer.encode("a b").tolist()]
         plain = client.embeddings.create(model="tiny", input=ids, encoding_format="float")
         np.testing.assert_allclose(plain.data[0].embedding, found.data[0].embedding, atol=1e-6)
         assert (plain.usage.prompt_tokens, plain.usage.total_tokens) == (len(ids), len(ids))

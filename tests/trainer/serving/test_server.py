@@ -78,7 +78,7 @@ def test_completions_of_several_prompts(server: Running, tiny: Served) -> None:
     assert both.choices[3].text == "Café" + alone.choices[0].text
     logs = alone.choices[0].logprobs
     assert len(logs.tokens) == len(logs.token_logprobs) == len(logs.text_offset)
-    ids = [tiny.tokenizer.bos_id, *tiny.tokenizer.encode("Café").tolist()]
+    ids = [*tiny.tokenizer.prefix, *tiny.tokenizer.encode("Café").tolist()]
     of_ids: Any = client.completions.create(model="tiny", prompt=ids, max_tokens=5, seed=4)
     assert of_ids.choices[0].text == alone.choices[0].text
 
