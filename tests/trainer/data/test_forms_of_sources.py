@@ -191,7 +191,8 @@ def test_a_first_row_of_no_form_is_named_before_anything_is_built(tmp_path: Path
         opened(run(tmp_path, file, {"chat": {}}))
     assert str(refused.value).startswith(
         f"spec.data.sources[talks].format.chat: row 0 (counted from 0) of {file} "
-        "has no field 'messages', only body, title, and no other known form of a conversation; name the field in messagesField, or give rows with one of these: messages; conversations (ShareGPT); "
+        "has no field 'messages', only body, title, and no other known form of a conversation; name the field in messagesField, or "
+        "give rows with one of these: messages; conversations (ShareGPT); "
     )
     (tmp_path / "rows.csv").write_text("title,body\ny,x\n")
     with pytest.raises(

@@ -101,8 +101,14 @@ def _parse_lines(piece: Piece, text: bytes | mmap.mmap, start: int, end: int, fo
     while start < end:
         line_end = text.find(b"\n", start, end)
         line = view[start : line_end if line_end >= 0 else end]
-        if _NOT_BLANK.search(line):
-            rows.append(SourceRow(piece.file, number, _row(piece, number, line, wanted, "line")))
+        try:
+            value = orjson.loads(line) if len(line) <= long_text.LONG_BYTES else None
+        except orjson.JSONDecodeError:
+            value = None
+        if not isinstance(value, dict):  # a blank line, a long one, or one that `orjson` does not take
+            value = _row(piece, number, line, wanted, "line") if _NOT_BLANK.search(line) else None
+        if value is not None:
+            rows.append(SourceRow(piece.file, number, value))
         number, start = number + 1, start + len(line) + 1
     return rows
 
