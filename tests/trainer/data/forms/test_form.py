@@ -48,6 +48,7 @@ CHATS: list[tuple[str, dict[str, Any], list[dict[str, Any]]]] = [
     ),
     ("ShareGPT: conversations, system", {"conversations": [turn("user", "q"), turn("chatgpt", "r")], "system": ""}, [u("q"), a("r")]),
     ("conversation: conversation", {"conversation": [u("q"), a("r")]}, [u("q"), a("r")]),
+    ("ShareGPT: conversations", {"conversations": {"from": ["human", "gpt"], "value": ["q", "r"]}}, [u("q"), a("r")]),
     ("ShareGPT: conversations", {"conversations": json.dumps([turn("human", "q"), turn("gpt", "r")])}, [u("q"), a("r")]),
     ("Alpaca: instruction, input, output", {"instruction": "q", "input": "i", "output": "r", "text": "all"}, [u("q\ni"), a("r")]),
     ("Alpaca: instruction, input, output", {"instruction": "q", "input": "", "output": "r"}, [u("q"), a("r")]),

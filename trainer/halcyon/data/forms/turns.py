@@ -45,10 +45,18 @@ def turns(value: Any, field: str) -> list[Message]:
     if isinstance(value, str) and value.lstrip().startswith("[") and (value := parsed(value)) is None:
         raise BadConversation(f"has a text in the field {field!r} that begins like a list and is not JSON", "write the messages as JSON")
     if isinstance(value, Mapping):
-        value = [value]
+        value = _from_columns(value) or [value]
     if not isinstance(value, list):
         raise BadConversation("is not a list of messages", f"name the field of the messages, which is not {field}")
     return [_message(one, place) for place, one in enumerate(value)]
+
+
+def _from_columns(columns: Mapping[str, Any]) -> list[Message] | None:
+    """The messages of an object of lists, as `datasets` stores a sequence of objects; None: it is no such object."""
+    lists = [column for column in columns.values() if isinstance(column, list)]
+    if not lists or len(lists) < len(columns) or len({len(column) for column in lists}) != 1:
+        return None
+    return [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
 
 
 def is_list(value: Any) -> bool:

@@ -124,6 +124,8 @@ def _row(piece: Piece, number: int, text: memoryview, wanted: tuple[str, ...] | 
         value = parse_long_line(text, row, piece.where) if long else loads(text)
     except orjson.JSONDecodeError as error:
         what = reason(error) if long else _at(error, bytes(text))
+        if not long and bytes(text).strip() == b"{":
+            what, name = "its object goes on in the next lines", "file: write each object on one line, or all in one array"
         raise Unreadable(f"{row} is not JSON: {what}; fix the {name}") from None
     if isinstance(value, list) and all(isinstance(message, dict) for message in value):
         value = {"messages": value}
