@@ -43,7 +43,7 @@ def custom_resource_definition(*, in_full: bool = False) -> Schema:
     """The CRD of TrainingRun as a plain document.
 
     Args:
-        in_full: Whether each kind of model has all descriptions, for readers of the reference and of JSON schemas.
+        in_full: Whether each kind of a model or a source has all descriptions, for readers of the reference and of JSON schemas.
     """
     schema = _object_schema(training_run.TrainingRun)
     properties = schema["properties"]
@@ -52,6 +52,7 @@ def custom_resource_definition(*, in_full: bool = False) -> Schema:
     _leave_to_defaults(properties["spec"])
     if not in_full:
         _describe_once(properties["spec"]["properties"]["model"])
+        _describe_once(properties["spec"]["properties"]["data"]["properties"]["sources"]["items"])
     add_former(properties["spec"])
     # A reader such as kstatus must not take a run without conditions for a successful one. No real generation is -1.
     properties["status"]["default"] = {"observedGeneration": UNSEEN}
@@ -134,17 +135,15 @@ def _leave_to_defaults(spec: Schema) -> None:
     spec["required"].remove(section)
 
 
-def _describe_once(model: Schema) -> None:
-    """Give a long description that several kinds of models have for a field only in the first of them; the others refer to it.
+def _describe_once(choice: Schema) -> None:
+    """Give a long description that several kinds (of models, of sources) have for a field only in the first; the others refer to it.
 
     Members of a section that refers have no description: its reference leads to them. Otherwise the descriptions would be a tenth of the
-    definition, which must fit into an annotation. For the same reason integers of models have no format: their bounds are narrower than
-    those of any format.
+    definition, which must fit into an annotation.
     """
     first: dict[tuple[str, str], str] = {}
 
     def refer(node: Schema, path: str, place: str, *, inside: bool = False) -> None:
-        node.pop("format", None)
         found = first.setdefault((path, node["description"]), place)
         reference = f"See {found}."
         if found != place and inside:
@@ -154,8 +153,8 @@ def _describe_once(model: Schema) -> None:
         for name, member in node.get("properties", {}).items():
             refer(member, f"{path}.{name}", place, inside=True)
 
-    for kind, section in model["properties"].items():
-        for name, field in section["properties"].items():
+    for kind, section in choice["properties"].items():
+        for name, field in section.get("properties", {}).items():
             refer(field, name, f"{kind}.{name}")
 
 
@@ -323,7 +322,7 @@ def _flag_exclusive_bounds(node: Schema) -> None:
         if exclusive in node:
             node[bound] = node[exclusive]
             node[exclusive] = True
-    if node.get("type") == "integer":
+    if node.get("type") == "integer" and not {"minimum", "maximum"} <= node.keys():  # bounds are narrower than those of any format
         node["format"] = "int64"
 
 

@@ -261,6 +261,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for kind, path in (
             ("jsonl", "s3://team/data/a.jsonl"),
             ("parquet", "gs://team/data-2/a.parquet"),
+            ("csv", "gs://team/data-2/a.csv"),
+            ("tsv", "gs://team/data-2/a.tsv"),
             ("text", "gs://team/data/../b.txt"),
             ("text", "https://data.example.org/a.txt"),
             ("text", "hf://datasets/team-2/words/a.txt"),

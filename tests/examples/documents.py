@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from halcyon_api.defaults.units import Values, values_of_defaults
+from halcyon_api.model_file import with_model
 from tests import quick_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -43,10 +44,13 @@ def taken(where: str) -> Values:
 
 
 def training_runs() -> dict[str, dict[str, Any]]:
-    """The complete TrainingRuns among them. A fragment of one section has no kind, and a patch is not a run."""
+    """The complete TrainingRuns among them, as a command reads them: with a model in place of the config.json that a document names.
+
+    A fragment of one section has no kind, and a patch is not a run.
+    """
     parts = patches()
     return {
-        where: document
+        where: with_model(document, REPOSITORY, lambda config, folder: {"llama": {}})
         for where, document in shown_documents()
         if isinstance(document, dict) and document.get("kind") == "TrainingRun" and where not in parts
     }

@@ -118,6 +118,20 @@ DATA = (
         files={"rows.jsonl": "not JSON\n"},
     ),
     Mistake(
+        "conversations of an unknown form",
+        ("data", "build", "run.yaml"),
+        BAD,
+        {"spec.data.sources": [{"name": "rows", "jsonl": {"paths": ["rows.jsonl"]}, "format": {"chat": {}}}]},
+        files={"rows.jsonl": '{"asked": "6*7?", "said": "42"}\n'},
+    ),
+    Mistake(
+        "a CSV file with semicolons",
+        ("data", "build", "run.yaml"),
+        BAD,
+        {"spec.data.sources": [{"name": "rows", "csv": {"paths": ["rows.csv"]}}]},
+        files={"rows.csv": "text;number\na;1\n"},
+    ),
+    Mistake(
         "evaluations without held-out data",
         ("data", "stats", "run.yaml"),
         BAD,

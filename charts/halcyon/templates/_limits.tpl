@@ -194,7 +194,8 @@ address comes from defaults, which have been checked themselves. Argument: a dic
 {{- define "halcyon.limitsReads" -}}
 ({{ . }}.spec.?data.?sources.orValue([]).map(source, {
   'field': dyn('spec.data.sources[' + source.name + ']'),
-  'addresses': dyn(source.?text.?paths.orValue([]) + source.?jsonl.?paths.orValue([]) + source.?parquet.?paths.orValue([]) +
+  'addresses': dyn(source.?text.?paths.orValue([]) + source.?jsonl.?paths.orValue([]) + source.?csv.?paths.orValue([]) +
+    source.?tsv.?paths.orValue([]) + source.?parquet.?paths.orValue([]) +
     source.?huggingFace.?dataset.optMap(name, ['hf://datasets/' + name]).orValue([]))
 }) + ['tokenizerJson', 'tiktoken', 'sentencePiece'].map(kind, {
   'field': dyn('spec.tokenizer.' + kind + '.path'),

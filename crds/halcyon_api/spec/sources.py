@@ -37,7 +37,19 @@ class TextSourceSpec(ApiModel):
 
 
 class JsonlSourceSpec(ApiModel):
-    """JSON Lines, plain, `.gz` or `.zst`; one line is one row."""
+    """JSON Lines, plain, `.gz` or `.zst`; one line is one row. A file that holds one JSON array has its elements as rows."""
+
+    paths: Paths = Field(description=_PATHS)
+
+
+class CsvSourceSpec(ApiModel):
+    """CSV in UTF-8 with a header, plain, `.gz` or `.zst`; a record is a row whose fields are texts. Values in quotes may have line ends."""
+
+    paths: Paths = Field(description=_PATHS)
+
+
+class TsvSourceSpec(ApiModel):
+    """As `csv`, with tabs between the values."""
 
     paths: Paths = Field(description=_PATHS)
 
@@ -84,8 +96,16 @@ class TextFormatSpec(ApiModel):
 class ChatFormatSpec(ApiModel):
     """Each row is a conversation."""
 
-    messages_field: FieldName = Field(default="messages", description="Field with the list of messages: role, content, tool calls.")
-    tools_field: FieldName | None = Field(default=None, description="Field with the tools that the template shows.")
+    messages_field: FieldName | None = Field(
+        default=None,
+        description=(
+            "Field with the messages. Default: the form of the first row is recognised: messages, ShareGPT, Alpaca, prompt and completion, "
+            "KTO."
+        ),
+    )
+    tools_field: FieldName | None = Field(
+        default=None, description="Field with the tools that the template shows. Default: `tools`, without `messagesField`."
+    )
     template: Template | None = Field(
         default=None,
         description=(
@@ -103,8 +123,13 @@ class ChatFormatSpec(ApiModel):
 class PreferenceFormatSpec(ApiModel):
     """Each row is a pair of conversations: a preferred one and a rejected one."""
 
-    chosen_field: FieldName = Field(default="chosen", description="Field with the preferred messages.")
-    rejected_field: FieldName = Field(default="rejected", description="Field with the rejected messages.")
+    chosen_field: FieldName | None = Field(
+        default=None, description="Field with the preferred conversation or answer. Default: recognised, usually `chosen`."
+    )
+    rejected_field: FieldName | None = Field(default=None, description="Field with the rejected one. Default: recognised.")
+    prompt_field: FieldName | None = Field(
+        default=None, description="Field with the prompt, if the others hold answers. Default: recognised, unless both are named."
+    )
     template: Template | None = Field(default=None, description="As in `chat`.")
     date: Day | None = Field(default=None, description="As in `chat`.")
 
@@ -112,8 +137,12 @@ class PreferenceFormatSpec(ApiModel):
 class PromptFormatSpec(ApiModel):
     """Each row is a prompt to answer, and a reference for the reward."""
 
-    field: FieldName = Field(default="messages", description="Field with the prompt: a text, or messages.")
-    reference_field: FieldName | None = Field(default=None, description="Field with the reference. Default: the assistant's last message.")
+    field: FieldName | None = Field(
+        default=None, description="Field with the prompt: a text, or messages. Default: recognised, as in `chat`."
+    )
+    reference_field: FieldName | None = Field(
+        default=None, description="Field with the reference. Default: the answer of the form, or the assistant's last message."
+    )
     template: Template | None = Field(default=None, description="As in `chat`.")
     date: Day | None = Field(default=None, description="As in `chat`.")
 
@@ -193,13 +222,21 @@ class DataSourceSpec(OneOf):
     stdlib: StdlibSourceSpec | None = Field(default=None, description="Text of the Python standard library.")
     text: TextSourceSpec | None = Field(default=None, description="Plain text files.")
     jsonl: JsonlSourceSpec | None = Field(default=None, description="JSON Lines.")
+    csv: CsvSourceSpec | None = Field(default=None, description="CSV files.")
+    tsv: TsvSourceSpec | None = Field(default=None, description="CSV files with tabs.")
     parquet: ParquetSourceSpec | None = Field(default=None, description="Parquet files.")
     hugging_face: HuggingFaceSourceSpec | None = Field(default=None, description="A data set of the Hugging Face hub.")
 
     @classmethod
     def kinds(cls) -> tuple[str, ...]:
         """The kinds; other optional members are common to all."""
-        return ("stdlib", "text", "jsonl", "parquet", "hugging_face")
+        return ("stdlib", "text", "jsonl", "csv", "tsv", "parquet", "hugging_face")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of its files; empty for a source without files of its own."""
+        files = self.text or self.jsonl or self.csv or self.tsv or self.parquet
+        return () if files is None else tuple(files.paths)
 
     weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] | None = Field(
         default=None,

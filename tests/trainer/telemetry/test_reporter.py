@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from pydantic.alias_generators import to_snake
 
+from halcyon.data.source_notes import SourceNote
 from halcyon.evaluate.evaluation import Evaluation
 from halcyon.evaluate.sets import EvaluatedSets
 from halcyon.telemetry import snapshot, termination_report
@@ -517,6 +518,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.rolled_back(3, 1, 2, "the loss is not a number")
     scene.reporter.hung(61.0, 60.0, "Thread 0x1", "file:///checkpoints/diagnostics/hung-3.1-0.txt")
     scene.reporter.warning("the compiled programs could not be published")
+    scene.reporter.reads([SourceNote("talks", "ShareGPT: conversations", 9, 2)])
     for cause, code in (("completed", 0), ("preempted", 42), ("failed", 1)):
         saved: Any = "step" if cause == "preempted" else None
         ending = termination_report(IDENTITY, cause=cause, exit_code=code, message="why", step=3, saved=saved)  # type: ignore[arg-type]

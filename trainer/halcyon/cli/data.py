@@ -18,10 +18,13 @@ from halcyon.errors import BadConfiguration
 from halcyon_api.counting import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from halcyon.context import Context
     from halcyon.data.cache.ensure import Caches
+    from halcyon.data.cache.ledger import Ledger
     from halcyon.storage.store import Store
     from halcyon_api.training_run import TrainingRunSpec
 
@@ -39,8 +42,11 @@ def build(document: Document, checkpoint_root: Root = None, defaults: Defaults =
 
     with report_errors(document, interrupted=_STOPPED):
         console = new_console()
-        _, caches = _ensured(_context(document, checkpoint_root, defaults).run.spec, "build", console)
+        spec = _context(document, checkpoint_root, defaults).run.spec
+        _, caches = _ensured(spec, "build", console)
         console.print(source_table(caches.ledgers))
+        _note(caches.ledgers, console)
+        _warn(spec, caches.ledgers)
 
 
 @app.command()
@@ -88,7 +94,8 @@ def show(
         if not len(chosen[picked]):
             raise typer.BadParameter(f"{rows} is none of the {len(chosen)} rows, counted from 0", param_hint="--rows")
         console = new_console()
-        for part in step_view(dataset, ledgers, step, chosen[picked], text=text):
+        _warn(spec, ledgers)
+        for part in step_view(dataset, ledgers, step, chosen[picked], text=text, marked=not console.is_terminal or console.no_color):
             console.print(part, soft_wrap=isinstance(part, Text))
 
 
@@ -118,6 +125,8 @@ def stats(
                     f"{name}: its token cache is not complete yet; all numbers are of its first {counted(len(ledger.shards), 'shard')}"
                 )
         console.print(stats_view(found, ledgers, steps))
+        _note(ledgers, console)
+        _warn(spec, ledgers)
         if plot is not None:
             write_picture(picture(found, steps), plot)
 
@@ -170,6 +179,22 @@ def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None
             began = now if built.finished else began
 
         return ensure_caches(spec, process=f"{purpose}/{time.time_ns()}", report=show)
+
+
+def _note(ledgers: Mapping[str, Ledger], console: Console) -> None:
+    """Print the forms of the sources of conversations."""
+    from halcyon.data.source_notes import source_notes
+
+    for note in source_notes(ledgers):
+        console.print(note.message, markup=False, highlight=False, soft_wrap=True)
+
+
+def _warn(spec: TrainingRunSpec, ledgers: Mapping[str, Ledger]) -> None:
+    """Print a warning about each source of text whose files have rows."""
+    from halcyon.data.source_notes import source_warnings
+
+    for warning in source_warnings(spec.data, ledgers):
+        sys.stderr.write(f"warning: {warning}\n")
 
 
 def _slice(words: str) -> slice:

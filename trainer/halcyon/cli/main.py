@@ -109,6 +109,7 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
     from halcyon.machine.local_files import is_local, missing_files
     from halcyon_api.defaults.files import load_resolved
     from halcyon_api.exit_codes import ExitCode
+    from halcyon_api.source_kinds import text_warnings
     from halcyon_api.training_run import InvalidRun, former_notes, read_one
     from halcyon_api.validation import find_problems
 
@@ -121,6 +122,8 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
         raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
     for note in notes:
         sys.stderr.write(f"{document}: note: {note}\n")
+    for warning in text_warnings(run.spec.data):
+        sys.stderr.write(f"{document}: warning: {warning}\n")
     problems = find_problems(run.spec) or (
         *missing_files(run.spec),
         *_memory_problems(run.spec),

@@ -22,21 +22,19 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Train tokenizers, and compare their compression.", no_args_is_help=True)
 
-_JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst", ".ndjson")
-
 
 @app.command()
 def train(
     paths: Annotated[
         list[str],
         typer.Argument(
-            help="Files, directories or globs: jsonl (plain, gz, zst), parquet, or plain text; `stdlib`: Python's standard library.",
+            help="Files, directories or globs: jsonl, json, csv, tsv (plain, gz, zst), parquet, text; `stdlib`: Python's standard library.",
             metavar="PATHS...",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The tokenizer.json to write.")] = Path("tokenizer.json"),
     vocab_size: Annotated[int, typer.Option(min=267, help="Number of tokens, including bytes and special tokens.")] = 32_768,
-    field: Annotated[str, typer.Option(help="Field of a jsonl or parquet row that holds the text.")] = "text",
+    field: Annotated[str, typer.Option(help="Field of a row that holds the text, of all files but plain text.")] = "text",
     sample_bytes: Annotated[int, typer.Option(min=1, help="Train on the first texts, up to about this number of bytes.")] = 2_000_000_000,
     special_token: Annotated[list[str] | None, typer.Option(help="A special token beside Halcyon's own; may be repeated.")] = None,
 ) -> None:
@@ -117,13 +115,13 @@ def sources_of(paths: Sequence[str], field: str) -> list[DataSourceSpec]:
     """
     from pydantic import ValidationError
 
+    from halcyon_api.source_kinds import kind_of_path
     from halcyon_api.spec.sources import DataSourceSpec, FormatSpec, StdlibSourceSpec, TextFormatSpec
 
     def kind_of(path: str) -> dict[str, object]:
         if path == "stdlib":
             return {"stdlib": StdlibSourceSpec()}
-        kind = "jsonl" if path.endswith(_JSONL) else "parquet" if path.endswith(".parquet") else "text"
-        return {kind: {"paths": [path]}}
+        return {kind_of_path(path) or "text": {"paths": [path]}}
 
     try:
         text = FormatSpec(text=TextFormatSpec(field=field))

@@ -108,11 +108,23 @@ def _lengths(ends: np.ndarray, first: int) -> np.ndarray:
 def source_table(ledgers: Mapping[str, Ledger]) -> Table:
     """Table of the contents of the caches."""
     table = Table(title="Token caches", title_justify="left", box=SIMPLE_HEAD)
-    for name in ("source", "rows", "empty", "documents", "tokens", "bytes", "bytes/token", "shards"):
+    labelled = any(ledger.rejected_rows for ledger in ledgers.values())
+    for name in (
+        "source",
+        "rows",
+        "empty",
+        *(("label false",) if labelled else ()),
+        "documents",
+        "tokens",
+        "bytes",
+        "bytes/token",
+        "shards",
+    ):
         table.add_column(name, justify="left" if name == "source" else "right")
     for name, ledger in ledgers.items():
         empty = sum(shard.empty_rows for shard in ledger.shards)
-        cells = (ledger.rows, empty, ledger.documents, ledger.tokens, ledger.size_bytes)
+        rejected = (ledger.rejected_rows,) if labelled else ()
+        cells = (ledger.rows, empty, *rejected, ledger.documents, ledger.tokens, ledger.size_bytes)
         ratio = f"{ledger.size_bytes / ledger.tokens:.3f}" if ledger.tokens else "-"
         table.add_row(name, *(f"{cell:,}" for cell in cells), ratio, str(len(ledger.shards)))
     return table

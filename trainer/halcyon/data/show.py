@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -14,6 +15,7 @@ from halcyon.data.cache.ledger import Ledger
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
 from halcyon.data.source_data import NO_SOURCE, BatchRows
+from halcyon.data.source_notes import source_notes
 from halcyon.data.trace import Excerpt, trace
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.counting import counted
@@ -22,11 +24,15 @@ _SEGMENT_COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
 _ROWS_AT_ONCE = 256
 _LEGEND = "Steps are counted as in the log, from 1; rows, sequences, documents and tokens from 0."
 _TEXT_LEGEND = "A document has one colour; what does not count in the loss is dim and struck through; special tokens are reversed."
+_BEGIN_MARK, _END_MARK = "⟦", "⟧"
+_MARKED_LEGEND = f"{_BEGIN_MARK}…{_END_MARK} is around what counts in the loss. Special tokens are written as the tokenizer spells them."
 SAFE = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 """Control characters to their visible symbols: a document must not be able to control the terminal."""
 
 
-def step_view(dataset: Dataset, ledgers: Mapping[str, Ledger], step: int, chosen: np.ndarray, *, text: bool) -> Iterator[RenderableType]:
+def step_view(
+    dataset: Dataset, ledgers: Mapping[str, Ledger], step: int, chosen: np.ndarray, *, text: bool, marked: bool = False
+) -> Iterator[RenderableType]:
     """The training data of a step: its sources, and the documents and the text of some rows.
 
     Args:
@@ -35,11 +41,15 @@ def step_view(dataset: Dataset, ledgers: Mapping[str, Ledger], step: int, chosen
         step: The step, counted from 1 as in the log.
         chosen: Numbers of the rows of the batch to show: integers [n].
         text: Whether to show the text too, coloured by document.
+        marked: Whether to put marks around what counts in the loss, for an output without styles.
     """
     rows = dataset.train_rows(step - 1)
     yield _summary(dataset, rows, step)
     yield _source_table(dataset, rows, step)
-    yield Text(f"{_LEGEND} {_TEXT_LEGEND if text else ''}\n", style="dim")
+    for note in source_notes(ledgers):
+        yield Text(note.message)
+    legend = (_MARKED_LEGEND if marked else _TEXT_LEGEND) if text else ""
+    yield Text(f"{_LEGEND} {legend}\n", style="dim")
     for first in range(0, len(chosen), _ROWS_AT_ONCE):
         some = chosen[first : first + _ROWS_AT_ONCE]
         examples = dataset.examples(rows[some])
@@ -48,7 +58,7 @@ def step_view(dataset: Dataset, ledgers: Mapping[str, Ledger], step: int, chosen
             for excerpt in excerpts:
                 yield _origin(excerpt, examples.weights[number])
             if text:
-                yield coloured(examples, number, dataset.tokenizer)
+                yield shown_text(examples, number, dataset.tokenizer, marked=marked)
                 yield Text()
 
 
@@ -95,16 +105,34 @@ def _origin(excerpt: Excerpt, weights: np.ndarray) -> Text:
     return Text(f"  {excerpt.offset:>6}  {tokens} of document {excerpt.document}: {where} ({counted:g} count)", style="dim")
 
 
-def coloured(examples: Examples, number: int, tokenizer: Tokenizer) -> Text:
-    """One example as text: the targets, each document in a colour, targets of weight 0 dim and struck through."""
+def shown_text(examples: Examples, number: int, tokenizer: Tokenizer, *, marked: bool = False) -> Text:
+    """One example as text, from its first input to its last target: each document in a colour, what does not count dim and struck through.
+
+    Every special token is shown by its spelling, because `decode` leaves special tokens out. The first input counts as no target.
+
+    Args:
+        examples: The examples.
+        number: The example.
+        tokenizer: The tokenizer of the ids.
+        marked: Whether to put marks around what counts in the loss.
+    """
     text = Text()
-    targets, weights, segments = examples.targets[number], examples.weights[number], examples.segments[number]
+    tokens = np.concatenate([examples.tokens[number][:1], examples.targets[number]])
+    counts = np.concatenate([[False], examples.weights[number] > 0])
+    # Target t is the input t + 1, and belongs to its document.
+    segments = np.concatenate([examples.segments[number], examples.segments[number][-1:]])
     names = {identifier: name for name, identifier in tokenizer.special_tokens.items()}
-    borders = np.flatnonzero((np.diff(segments) != 0) | (np.diff(weights) != 0) | np.isin(targets[:-1], list(names))) + 1
-    for begin, end in zip([0, *borders.tolist()], [*borders.tolist(), len(targets)], strict=True):
-        style = _SEGMENT_COLOURS[int(segments[begin]) % len(_SEGMENT_COLOURS)] + (" dim strike" if weights[begin] == 0 else "")
-        for identifier in targets[begin:end] if int(targets[begin]) in names else ():
-            text.append(names.get(int(identifier), tokenizer.decode(np.array([identifier]))), style=f"{style} reverse")
-        if int(targets[begin]) not in names:
-            text.append(tokenizer.decode(targets[begin:end]).translate(SAFE), style=style)
-    return text
+    special = np.isin(tokens, list(names))
+    changes = (np.diff(segments) != 0) | (np.diff(counts) != 0) | special[1:] | special[:-1]
+    borders = [0, *(np.flatnonzero(changes) + 1).tolist(), len(tokens)]
+    before = False
+    for begin, end in itertools.pairwise(borders):
+        if marked and counts[begin] != before:
+            text.append(_END_MARK if before else _BEGIN_MARK)
+        before = bool(counts[begin])
+        style = _SEGMENT_COLOURS[int(segments[begin]) % len(_SEGMENT_COLOURS)] + ("" if before else " dim strike")
+        if special[begin]:
+            text.append(names[int(tokens[begin])].translate(SAFE), style=f"{style} reverse")
+        else:
+            text.append(tokenizer.decode(tokens[begin:end]).translate(SAFE), style=style)
+    return text.append(_END_MARK) if marked and before else text

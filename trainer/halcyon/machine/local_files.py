@@ -27,8 +27,7 @@ def local_paths(spec: TrainingRunSpec) -> dict[str, str]:
     """The paths of files that a run reads, by field of the document, without addresses of stores and servers."""
     named: dict[str, str | None] = {}
     for source in spec.data.sources:
-        files = source.text or source.jsonl or source.parquet
-        for number, path in enumerate(files.paths if files else ()):
+        for number, path in enumerate(source.paths):
             named[f"spec.data.sources[{source.name}].{source.kind}.paths[{number}]"] = path
     tokenizer = spec.tokenizer
     named["spec.tokenizer.tokenizerJson.path"] = tokenizer.tokenizer_json.path if tokenizer.tokenizer_json else None

@@ -6,6 +6,7 @@ from halcyon.context import Context, check_context, process_name, run_name
 from halcyon.data.open import ensure_caches
 from halcyon.huggingface.run_templates import with_templates
 from halcyon.storage.retry_budget import RetryBudget
+from halcyon.tasks.sources import report_sources
 from halcyon.telemetry import RunReporter
 from halcyon_api.counting import counted
 
@@ -30,5 +31,7 @@ def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBu
     store, caches = ensure_caches(
         spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget
     )
+    if context.process_index == 0:
+        report_sources(reporter, context.run.spec.data, caches.ledgers)
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
     return f"the token caches below {store.root} are complete: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"

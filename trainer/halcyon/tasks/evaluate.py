@@ -32,6 +32,7 @@ from halcyon.parallel.process_group import ProcessGroup
 from halcyon.session import session
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
+from halcyon.tasks.sources import report_sources
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluating import with_source
 from halcyon.training.evaluation import evaluate, make_evaluation_step
@@ -82,6 +83,8 @@ def evaluate_checkpoint(
     with session(context, reporter, on_lost_process=on_lost_process, on_joined=on_joined) as joined:
         context, mesh = joined.lay_out()
         spec = without_choice(spec, context.mesh)
+        if joined.processes.is_main:
+            report_sources(reporter, spec.data, caches[1].ledgers)
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, mesh)

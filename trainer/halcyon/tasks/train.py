@@ -30,6 +30,7 @@ from halcyon.parallel.waiting import wait_together
 from halcyon.session import session
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
+from halcyon.tasks.sources import report_sources
 from halcyon.telemetry import ProfileRequests, RunReporter, SaveRequests
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.training.batch_source import BuildBatchSource, dataset_batches
@@ -125,6 +126,8 @@ def train(
         reporter.stage("tokenizing")
         if not wait_together(processes, notice, lambda seconds: caches.progress.wait_for(lambda: _may_begin(context, caches), seconds)):
             return TrainingEnd(context.resume_step, preempted=True)
+        if processes.is_main:
+            report_sources(reporter, spec.data, caches.progress.caches.ledgers)
         reporter.stage("restoring")
         opening = background.submit(dataset_of, spec, cache_store(spec, retry_budget), caches.progress.caches, caches.progress)
         starting: list[Future[Any]] = [opening, background.submit(wait_for_root, spec.checkpoint, retry_budget)]

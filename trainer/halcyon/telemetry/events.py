@@ -55,6 +55,17 @@ EVENTS = (
         every_process=True,
     ),
     Event(
+        "source",
+        "The form of a source of conversations, which the document names or the first row shows. Once for each source.",
+        {
+            "source": "Name of the source.",
+            "form": "Name of the form, and the fields of a row that are read.",
+            "rows": "Rows tokenized so far.",
+            "rejectedRows": "Rows of these that are left out, because their label says that the answer is a bad one.",
+            "message": "One sentence.",
+        },
+    ),
+    Event(
         "restored",
         "The state is ready: newly built, or restored from a checkpoint.",
         {

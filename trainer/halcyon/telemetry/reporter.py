@@ -6,7 +6,7 @@ a function of its steps, so no count is carried over a restart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from halcyon.telemetry.observation import Observation, RunPlan, StepReport
 from halcyon.telemetry.profile_reports import ProfileReports
 from halcyon.telemetry.run_state import RunState
 from halcyon.telemetry.termination import STACKS_LENGTH, clip
-from halcyon.telemetry.tokenizing import TokenizedSource, fields
+from halcyon.telemetry.tokenizing import SourceForm, TokenizedSource, fields
 from halcyon.telemetry.watch_reports import WatchReports
 from halcyon_api.progress import ProgressReport, Stage, StoreWait, StoreWaitFor, TerminationReport
 from halcyon_api.spec.determinism import InEffect
@@ -117,6 +117,13 @@ class RunReporter(CheckpointReports, EvaluationReports, ProfileReports, WatchRep
             due = self._run.tokenizing.update(built, now)
         if due:
             self._event("tokenized", **fields(built))
+
+    def reads(self, notes: Iterable[SourceForm]) -> None:
+        """Report the forms of the sources of conversations."""
+        for note in notes:
+            self._event(
+                "source", source=note.source, form=note.form, rows=note.rows, rejected_rows=note.rejected_rows, message=note.message
+            )
 
     def resumed(self, step: int, *, path: str | None = None, fallback_reason: str | None = None, head_loss: str | None = None) -> None:
         """Report that the state is ready, at the end of the stage ``restoring``.

@@ -48,6 +48,35 @@ class TokenizedSource(Protocol):
         ...
 
 
+class SourceForm(Protocol):
+    """The form of a source of conversations."""
+
+    @property
+    def source(self) -> str:
+        """Name of the source."""
+        ...
+
+    @property
+    def form(self) -> str:
+        """The form: its name, and the fields that are read."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Rows tokenized so far."""
+        ...
+
+    @property
+    def rejected_rows(self) -> int:
+        """Rows of these that are left out because of their label."""
+        ...
+
+    @property
+    def message(self) -> str:
+        """One sentence."""
+        ...
+
+
 class Tokenizing:
     """The newest report of each source."""
 

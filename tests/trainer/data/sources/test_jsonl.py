@@ -86,6 +86,7 @@ def test_blank_lines_byte_order_marks_and_carriage_returns(tmp_path: Path) -> No
     [
         (b'{"text": "abc', "is not JSON: "),
         (b'{"text": "\xff"}', "is not JSON: byte 10 is not UTF-8; fix the line"),
+        (b'{\n  "text": "a"\n}', "is not JSON: its object goes on in the next lines; fix the file: write each object on one line, or"),
         (b'["text"]', "is not an object with fields; write {…} on each line"),
     ],
 )

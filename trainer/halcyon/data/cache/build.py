@@ -104,7 +104,11 @@ class SourceBuild:
         if shard.parts:
             ledger = self._commit(ledger, shard.take())
         if ledger.tokens == 0:
-            raise BadConfiguration(f"{self.job.where}: all its documents are empty; give it some text")
+            raise BadConfiguration(
+                f"{self.job.where}: the label of each row is false, so there is no answer to learn; give rows whose label is true"
+                if ledger.rejected_rows
+                else f"{self.job.where}: all its documents are empty; give it some text"
+            )
         ledger = self._swap(ledger, ledger.model_copy(update={"finished": True}))
         self.report(self._built(ledger))
         yield ledger
@@ -121,6 +125,7 @@ class SourceBuild:
             documents=sum(len(part.ends) for part in shard.parts),
             rows=rows,
             empty_rows=sum(part.empty_rows for part in shard.parts),
+            rejected_rows=sum(part.rejected_rows for part in shard.parts),
             size_bytes=sum(part.size_bytes for part in shard.parts),
             open_tokens=shard.parts[-1].open_tokens or None,
             last_file=None if last_file is None else last_file[0],

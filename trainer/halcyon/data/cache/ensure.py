@@ -21,12 +21,14 @@ from typing import Any
 from halcyon.data.cache import work
 from halcyon.data.cache.build import Built, Replaced, SourceBuild
 from halcyon.data.cache.election import Builder
+from halcyon.data.cache.first_row import form_of
 from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledger, changed_file, decode, differences, identity
 from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.retries import SourceRetries
 from halcyon.data.cache.tokenizers import InheritedTokenizer, read_tokenizer, store_tokenizer, tokenizer_key
 from halcyon.data.formats import build_formatter
 from halcyon.data.formats.texts import texts_of
+from halcyon.data.forms.form import Form
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
 from halcyon.data.sources.access import forget_clients
 from halcyon.data.streaming import positive_weights
@@ -98,6 +100,7 @@ class CacheKeeper:
     pause: Callable[[float], None] = time.sleep
     _definition: TokenizerDefinition | None = None
     _files: dict[str, tuple[SourceFile, ...]] = field(default_factory=dict[str, tuple[SourceFile, ...]])
+    _forms: dict[str, Form | None] = field(default_factory=dict[str, "Form | None"])
     _entries: dict[str, tuple[FileEntry, ...]] = field(default_factory=dict[str, tuple[FileEntry, ...]])
     _seen: dict[str, tuple[bytes, Ledger]] = field(default_factory=dict[str, tuple[bytes, Ledger]])
     _retries: SourceRetries = field(init=False)
@@ -209,6 +212,7 @@ class CacheKeeper:
             files=tuple(entry.uri for entry in ledger.files),
             token_type=ledger.token_type,
             weight_type=ledger.weight_type,
+            form=ledger.form,
         )
 
     def _begin(self, source: DataSourceSpec, definition: TokenizerDefinition) -> Ledger:
@@ -218,6 +222,7 @@ class CacheKeeper:
             token_type="uint8" if largest < 2**8 else "uint16" if largest < 2**16 else "uint32",
             weight_type=_weight_type(source),
             files=self._hashed(source),
+            form=self._form(source),
         )
 
     def _ledger(self, source: DataSourceSpec, definition: TokenizerDefinition) -> Ledger | None:
@@ -251,6 +256,11 @@ class CacheKeeper:
         if source.name not in self._entries:
             self._entries[source.name] = _hashed(self._listed(source))
         return self._entries[source.name]
+
+    def _form(self, source: DataSourceSpec) -> Form | None:
+        if source.name not in self._forms:
+            self._forms[source.name] = form_of(source, self._listed(source), self.access)
+        return self._forms[source.name]
 
     def _listed(self, source: DataSourceSpec) -> tuple[SourceFile, ...]:
         if source.name not in self._files:
@@ -302,7 +312,7 @@ class CacheKeeper:
         for source, weight in zip(self.data.sources, weights, strict=True):
             left = int(size_bytes * weight / total)
             for piece in pieces(source, self._listed(source), self.access):
-                for text in texts_of(source.format, read_piece(piece, self.access), where=_where(source)):
+                for text in texts_of(source.format, read_piece(piece, self.access), where=_where(source), form=self._form(source)):
                     if left <= 0:
                         break
                     left -= len(text.encode(errors="replace"))

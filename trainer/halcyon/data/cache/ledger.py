@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from halcyon.data.forms.form import Form
 from halcyon.data.sources.piece import FilePlace
 from halcyon_api.checkpoint_documents import Document, canonical_json
 from halcyon_api.spec.sources import DataSourceSpec
@@ -52,6 +53,7 @@ class ShardEntry(Document):
     documents: int = Field(ge=0)
     rows: int = Field(ge=0, description="Rows that end in the shard, rows without text included.")
     empty_rows: int = Field(ge=0, description="Rows without text, which made no document.")
+    rejected_rows: int = Field(default=0, ge=0, description="Rows whose label says that the answer is a bad one, which made no document.")
     size_bytes: int = Field(ge=0, description="Bytes of text.")
     open_tokens: int | None = Field(
         default=None,
@@ -77,6 +79,7 @@ class Ledger(Document):
     token_type: Literal["uint8", "uint16", "uint32"]
     weight_type: Literal["uint8", "float32"] | None = Field(default=None, description="None: every token counts.")
     files: tuple[FileEntry, ...]
+    form: Form | None = Field(default=None, description="Form of rows with conversations. It follows from the first row and the format.")
     shards: tuple[ShardEntry, ...] = ()
     finished: bool = False
 
@@ -94,6 +97,11 @@ class Ledger(Document):
     def rows(self) -> int:
         """Rows of all shards. An interrupted build continues after them."""
         return sum(shard.rows for shard in self.shards)
+
+    @property
+    def rejected_rows(self) -> int:
+        """Rows of all shards that were left out because of their label."""
+        return sum(shard.rejected_rows for shard in self.shards)
 
     @property
     def size_bytes(self) -> int:

@@ -43,6 +43,8 @@ class Tokenized:
     """Rows without text, which made no document."""
     size_bytes: int
     """Bytes of text."""
+    rejected_rows: int = 0
+    """Rows whose label says that the answer is a bad one, which made no document."""
     open_tokens: int = 0
     """Tokens so far, earlier parts included, of the document that continues; 0: no document does."""
 

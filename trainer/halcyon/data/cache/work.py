@@ -18,6 +18,8 @@ from halcyon.data.cache.shards import Part, Tokenized
 from halcyon.data.cache.transfer import SentParts, pack_parts
 from halcyon.data.formats import Formatter, TokenizedDocument, build_formatter
 from halcyon.data.formats.text import TextFormatter
+from halcyon.data.forms.form import Form
+from halcyon.data.forms.messages import is_rejected
 from halcyon.data.sources import Access, LongText, Piece, SourceRow, read_piece
 from halcyon.data.sources.failures import errors_at
 from halcyon.data.sources.piece import Files, Lines
@@ -46,6 +48,8 @@ class Job:
     """Addresses of the source's files, in the ledger's order."""
     token_type: str
     weight_type: str | None
+    form: Form | None = None
+    """Form of rows with conversations."""
 
 
 class Worker:
@@ -54,7 +58,7 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._files = {uri: number for number, uri in enumerate(job.files)}
-        self._formatter: Formatter = build_formatter(job.format, load(job.tokenizer), where=f"{job.where}.format")
+        self._formatter: Formatter = build_formatter(job.format, load(job.tokenizer), where=f"{job.where}.format", form=job.form)
         self._texts = self._formatter if isinstance(self._formatter, TextFormatter) else None
 
     def __call__(self, piece: Piece) -> Iterator[Part]:
@@ -89,6 +93,7 @@ class Worker:
 
     def _documents(self, run: list[SourceRow], rows: int) -> Tokenized:
         documents = self._formatter(run)
+        rejected = self._rejected(run)
         origins = np.empty((len(documents), 2), np.int64)
         origins[:, 0] = [self._files.get(run[document.row].file, UNKNOWN_FILE) for document in documents]
         origins[:, 1] = [run[document.row].number for document in documents]
@@ -98,9 +103,17 @@ class Worker:
             origins=origins,
             weights=self._weights(documents),
             rows=rows,
-            empty_rows=rows - len({document.row for document in documents}),
+            empty_rows=rows - len({document.row for document in documents}) - rejected,
+            rejected_rows=rejected,
             size_bytes=sum(document.size_bytes for document in documents),
         )
+
+    def _rejected(self, run: list[SourceRow]) -> int:
+        """Number of rows that the formatter has left out because of their label."""
+        form = self._job.form
+        if form is None or "label" not in form.fields:
+            return 0
+        return sum(is_rejected(form, row.value) for row in run if isinstance(row.value, dict))
 
     def _long(self, row: SourceRow, rows: int) -> Iterator[Tokenized]:
         """The single document of a row, cut every `PART_TOKENS`. Only the last part holds the end, the origin and the row count."""

@@ -8,19 +8,21 @@ from __future__ import annotations
 from halcyon.data.formats.document import Formatter, TokenizedDocument
 from halcyon.data.formats.prebuilt import PrebuiltFormatter
 from halcyon.data.formats.text import TextFormatter
+from halcyon.data.forms.form import Form
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import FormatSpec
 
 __all__ = ["Formatter", "TokenizedDocument", "begin_id", "build_formatter"]
 
 
-def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str) -> Formatter:
+def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str, form: Form | None = None) -> Formatter:
     """The formatter of a source.
 
     Args:
         spec: The format.
         tokenizer: Makes the ids.
         where: The format's field in the run document, such as ``spec.data.sources[web].format``; error messages begin with it.
+        form: The form of the source's rows, if it was recognised before. Default: that of the first row that is formatted.
 
     Raises:
         BadConfiguration: The template is invalid, or does not fit this tokenizer.
@@ -32,13 +34,13 @@ def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str) -> Fo
     from halcyon.data.formats.chat import ChatFormatter, PreferenceFormatter  # Jinja takes a tenth of a second to import
 
     if spec.chat is not None:
-        return ChatFormatter(spec.chat, tokenizer, where)
+        return ChatFormatter(spec.chat, tokenizer, where, form)
     if spec.preference is not None:
-        return PreferenceFormatter(spec.preference, tokenizer, where)
+        return PreferenceFormatter(spec.preference, tokenizer, where, form)
     if spec.prompt is not None:
         from halcyon.data.formats.prompt import PromptFormatter
 
-        return PromptFormatter(spec.prompt, tokenizer, where)
+        return PromptFormatter(spec.prompt, tokenizer, where, form)
     raise TypeError(f"no format of kind {spec.kind}")
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from halcyon.data.formats.assistant_spans import AssistantSpans
-from halcyon.data.formats.conversation import BadConversation, check_messages, check_turns
+from halcyon.data.formats.contents import Contents, has_parts, joined_texts
+from halcyon.data.formats.conversation import check_messages, check_turns
 from halcyon.data.formats.document import TokenizedDocument
-from halcyon.data.formats.fields import bad_row, field_value
+from halcyon.data.formats.fields import bad_row
+from halcyon.data.formats.form_rows import FormRows
 from halcyon.data.formats.template import DEFAULT_DAY, ChatTemplate, Rendered, day
+from halcyon.data.forms.bad_conversation import BadConversation
+from halcyon.data.forms.form import Form
+from halcyon.data.forms.messages import conversation_of, pair_of
 from halcyon.data.sources import SourceRow
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.rendered import EncodedText
-from halcyon_api.spec.sources import ChatFormatSpec, PreferenceFormatSpec
+from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec
 
 
 class _Conversation(NamedTuple):
@@ -55,6 +60,7 @@ class ConversationEncoder:
         self._date = date or DEFAULT_DAY
         self._system_prompt = system_prompt
         self._template = ChatTemplate(template, tokenizer, f"{where}.template", day(date))
+        self._contents = None if self._template.is_own else contents_of(self._template)
         self._spans = AssistantSpans(self._template, tokenizer) if assistant_only and not self._template.has_generation else None
         if self._spans is not None and not self._spans.finds_answers:
             raise BadConfiguration(
@@ -82,18 +88,20 @@ class ConversationEncoder:
             )
         return found
 
-    def render(self, row: SourceRow, field: str, where: str, tools: Any = None) -> Rendered | None:
-        """The conversation in a field of a row; None if it is empty.
+    def render(self, row: SourceRow, messages: list[dict[str, Any]], where: str, tools: Any = None) -> Rendered | None:
+        """A conversation of a row; None if it is empty.
 
         Raises:
             BadConfiguration: It is not a conversation, or does not fit the template.
         """
         try:
-            messages = check_messages(field_value(row, field, where), needs_assistant=self._assistant_only)
+            check_messages(messages, needs_assistant=self._assistant_only)
             if not messages:
                 return None
-            if self._template.is_own:
-                check_turns(messages)
+            if self._contents is None:
+                check_turns(messages := own_contents(messages))
+            else:
+                messages = self._contents.fit(messages)
         except BadConversation as bad:
             raise bad_row(row, where, str(bad), bad.fix) from None
         if self._system_prompt is not None and messages[0]["role"] != "system":
@@ -117,15 +125,23 @@ class ConversationEncoder:
 
 
 class ChatFormatter:
-    """Makes a document of each conversation that has messages."""
+    """Makes a document of each conversation that has messages.
 
-    def __init__(self, spec: ChatFormatSpec, tokenizer: Tokenizer, where: str) -> None:
-        self._spec = spec
-        self._where = f"{where}.chat"
+    Args:
+        spec: The format.
+        tokenizer: Makes the ids.
+        where: The format's field in the run document.
+        form: The form of the source. Default: that of the first row.
+    """
+
+    def __init__(self, spec: ChatFormatSpec, tokenizer: Tokenizer, where: str, form: Form | None = None) -> None:
+        where = f"{where}.chat"
+        self._tools_field = spec.tools_field
+        self._rows = FormRows(FormatSpec(chat=spec), form, where, {"messages": "messagesField", "tools": "toolsField"})
         self._encoder = ConversationEncoder(
             spec.template,
             tokenizer,
-            self._where,
+            where,
             spec.date,
             assistant_only=spec.loss_on == "assistant",
             system_prompt=spec.system_prompt,
@@ -142,17 +158,24 @@ class ChatFormatter:
         return self._encoder.encode([_Conversation(rendered, index) for rendered, index in found if rendered is not None])
 
     def _render(self, row: SourceRow) -> Rendered | None:
-        field = self._spec.tools_field
-        tools = row.value.get(field) if field is not None and isinstance(row.value, Mapping) else None
-        return self._encoder.render(row, self._spec.messages_field, f"{self._where}.messagesField", tools)
+        found = self._rows.read(row, lambda form, fields: conversation_of(form, fields, self._tools_field))
+        return self._encoder.render(row, found.messages, self._rows.where_of(None), found.tools)
 
 
 class PreferenceFormatter:
-    """Makes two documents of each pair that is not empty: the chosen one, then the rejected one. Only assistant turns count in the loss."""
+    """Makes two documents of each pair that is not empty: the chosen one, then the rejected one. Only assistant turns count in the loss.
 
-    def __init__(self, spec: PreferenceFormatSpec, tokenizer: Tokenizer, where: str) -> None:
+    Args:
+        spec: The format.
+        tokenizer: Makes the ids.
+        where: The format's field in the run document.
+        form: The form of the source. Default: that of the first row.
+    """
+
+    def __init__(self, spec: PreferenceFormatSpec, tokenizer: Tokenizer, where: str, form: Form | None = None) -> None:
         self._where = f"{where}.preference"
-        self._fields = ((spec.chosen_field, f"{self._where}.chosenField"), (spec.rejected_field, f"{self._where}.rejectedField"))
+        parts = {"chosen": "chosenField", "rejected": "rejectedField", "question": "promptField"}
+        self._rows = FormRows(FormatSpec(preference=spec), form, self._where, parts)
         self._encoder = ConversationEncoder(spec.template, tokenizer, self._where, spec.date)
 
     @property
@@ -164,9 +187,31 @@ class PreferenceFormatter:
         """The documents of some rows; see `Formatter`."""
         found: list[_Conversation] = []
         for index, row in enumerate(rows):
-            pair = [self._encoder.render(row, field, where) for field, where in self._fields]
+            pair_found = self._rows.read(row, pair_of)
+            sides = (("chosen", pair_found.chosen), ("rejected", pair_found.rejected))
+            pair = [self._encoder.render(row, messages, self._rows.where_of(part), pair_found.tools) for part, messages in sides]
             given = [_Conversation(one, index) for one in pair if one is not None]
             if len(given) == 1:
                 raise bad_row(row, self._where, "has one of its two conversations empty", "give both, or leave the row out")
             found += given
         return self._encoder.encode(found)
+
+
+def own_contents(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages as Halcyon's own template takes them: the developer is the system, and only the assistant's content may have parts.
+
+    Raises:
+        BadConversation: The content of another message has a part that is no text.
+    """
+    messages = [{**message, "role": "system"} if message["role"] == "developer" else message for message in messages]
+    return [
+        {**message, "content": joined_texts(message["content"], place)}
+        if message["role"] != "assistant" and has_parts(message)
+        else message
+        for place, message in enumerate(messages)
+    ]
+
+
+def contents_of(template: ChatTemplate) -> Contents:
+    """The contents that a template takes."""
+    return Contents(lambda messages: template.render(messages).text.text)

@@ -10,16 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from halcyon.data.forms.bad_conversation import BadConversation
+
 ASSISTANT_PARTS = ("text", "python", "python_output")
 """Parts of an assistant's message: its text, the code it runs, and the output of the code, which never counts in the loss."""
-
-
-class BadConversation(Exception):
-    """A list of messages is not a valid conversation. The error's message gives the reason, and `fix` the fix."""
-
-    def __init__(self, what: str, fix: str = "fix the row") -> None:
-        super().__init__(what)
-        self.fix = fix
 
 
 def check_messages(messages: object, *, needs_assistant: bool) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from halcyon.data.bad_value import BadValue
 from halcyon.data.sources import SourceRow
 from halcyon.errors import BadConfiguration
 
@@ -17,14 +18,19 @@ def field_value(row: SourceRow, name: str, where: str) -> Any:
         BadConfiguration: The row has no such field, or has no fields at all.
     """
     if not isinstance(row.value, dict):
-        raise bad_row(row, where, "has no fields: it is plain text", "use a jsonl or parquet source, or the format text")
+        raise bad_row(
+            row, where, "has no fields: it is plain text", "use a source whose rows have fields, such as jsonl or csv, or the format text"
+        )
     try:
-        return row.value[name]
+        value = row.value[name]
     except KeyError:
         names = ", ".join(list(row.value)[:20])
         raise bad_row(
             row, where, f"has no field {name!r}" + (f", only {names}" if names else ""), "name the field, or fix the row"
         ) from None
+    if isinstance(value, BadValue):
+        raise bad_row(row, where, f"{value.problem} in the field {name!r}", "fix the row")
+    return value
 
 
 def bad_row(row: SourceRow, where: str, what: str, fix: str) -> BadConfiguration:

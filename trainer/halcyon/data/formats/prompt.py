@@ -12,14 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.formats.conversation import BadConversation, check_messages
+from halcyon.data.formats.chat import contents_of, own_contents
+from halcyon.data.formats.conversation import check_messages
 from halcyon.data.formats.document import TokenizedDocument
-from halcyon.data.formats.fields import bad_row, field_value, kind_of
+from halcyon.data.formats.fields import bad_row
+from halcyon.data.formats.form_rows import FormRows
 from halcyon.data.formats.template import ChatTemplate, Rendered, day
 from halcyon.data.formats.text import size_in_bytes
+from halcyon.data.forms.bad_conversation import BadConversation
+from halcyon.data.forms.form import Form
+from halcyon.data.forms.messages import prompt_of
 from halcyon.data.sources import SourceRow
 from halcyon.tokenizer import Tokenizer
-from halcyon_api.spec.sources import PromptFormatSpec
+from halcyon_api.spec.sources import FormatSpec, PromptFormatSpec
 
 
 class PromptFormatter:
@@ -29,14 +34,19 @@ class PromptFormatter:
         spec: The format.
         tokenizer: Makes the ids.
         where: The format's field in the run document.
+        form: The form of the source. Default: that of the first row.
 
     Raises:
         BadConfiguration: The template cannot be used.
     """
 
-    def __init__(self, spec: PromptFormatSpec, tokenizer: Tokenizer, where: str) -> None:
-        self._spec, self._tokenizer, self._where = spec, tokenizer, f"{where}.prompt"
-        self._template = ChatTemplate(spec.template, tokenizer, f"{self._where}.template", day(spec.date))
+    def __init__(self, spec: PromptFormatSpec, tokenizer: Tokenizer, where: str, form: Form | None = None) -> None:
+        where = f"{where}.prompt"
+        self._tokenizer = tokenizer
+        parts = {"messages": "field", "question": "field", "answer": "referenceField"}
+        self._rows = FormRows(FormatSpec(prompt=spec), form, where, parts)
+        self._template = ChatTemplate(spec.template, tokenizer, f"{where}.template", day(spec.date))
+        self._contents = None if self._template.is_own else contents_of(self._template)
 
     notes = ()
 
@@ -46,32 +56,25 @@ class PromptFormatter:
 
     def _parts(self, row: SourceRow) -> tuple[Rendered, str] | None:
         """The rendered prompt, and the reference; None for an empty row."""
-        spec, field = self._spec, f"{self._where}.field"
-        given = field_value(row, spec.field, field)
-        if isinstance(given, str):
-            messages: list[dict[str, Any]] = [{"role": "user", "content": given}] if given else []
-        elif isinstance(given, list):
-            try:
-                messages = check_messages(given, needs_assistant=False)
-            except BadConversation as bad:
-                raise bad_row(row, field, str(bad), bad.fix) from None
-        else:
-            raise bad_row(row, field, f"has {kind_of(given)} in the field {spec.field}", "give a text, or a list of messages")
-        last = messages[-1] if messages and messages[-1]["role"] == "assistant" else None
-        asked = messages if last is None else messages[:-1]
-        if not messages:
+        found = self._rows.read(row, prompt_of)
+        where = self._rows.where_of("messages")
+        last = found.messages[-1] if found.messages and found.messages[-1]["role"] == "assistant" else None
+        asked = found.messages if last is None else found.messages[:-1]
+        if not found.messages:
             return None
         if not asked:
-            raise bad_row(row, field, "has an answer and no message before it", "add the question, or leave the row out")
-        if spec.reference_field is not None:
-            reference = _text(field_value(row, spec.reference_field, f"{self._where}.referenceField"))
-        else:
-            reference = "" if last is None else _text(last.get("content"))
+            raise bad_row(row, where, "has an answer and no message before it", "add the question, or leave the row out")
+        reference = _text(found.reference if found.has_reference else (last or {}).get("content"))
         try:
-            rendered = self._template.render(asked, to_generate=True)
+            check_messages(asked, needs_assistant=False)
+            asked = own_contents(asked) if self._contents is None else self._contents.fit(asked)
+        except BadConversation as bad:
+            raise self._rows.error(row, bad, "messages") from None
+        try:
+            rendered = self._template.render(asked, found.tools, to_generate=True)
         except Exception as error:  # a template is user code, which may raise anything
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise bad_row(row, field, f"does not fit the template: {what}", "fix the row, or the template") from None
+            raise bad_row(row, where, f"does not fit the template: {what}", "fix the row, or the template") from None
         return None if rendered.is_empty else (rendered, reference)
 
     def _document(self, index: int, rendered: Rendered, reference: str) -> TokenizedDocument:

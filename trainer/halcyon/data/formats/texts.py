@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from halcyon.data.forms.bad_conversation import BadConversation
+from halcyon.data.forms.form import Form, recognise
+from halcyon.data.forms.turns import is_list, parsed
 from halcyon.data.sources import LongText, SourceRow
-from halcyon.data.sources.fields import needed_fields
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import FormatSpec
 
+_TEXTS = ("content", "value", "text", "messages")
+"""The keys of an object (a message, a part of one, a request) that hold its text."""
+_SKIPPED = ("label", "rejected", "tools")
 
-def texts_of(spec: FormatSpec, rows: Sequence[SourceRow], *, where: str) -> Iterator[str]:
+
+def texts_of(spec: FormatSpec, rows: Sequence[SourceRow], *, where: str, form: Form | None = None) -> Iterator[str]:
     """The texts of some rows. Skips values that are not text, because the formatter reports them.
 
     Args:
         spec: The format of the rows.
         rows: The rows.
         where: The source's field in the run document, for error messages.
+        form: The form of the source's rows. Default: that of each row.
 
     Raises:
         BadConfiguration: Rows of this format hold no text.
@@ -27,10 +35,10 @@ def texts_of(spec: FormatSpec, rows: Sequence[SourceRow], *, where: str) -> Iter
             f"{where}.format.prebuilt: a source of token ids has no text to train a tokenizer on; name a tokenizer in spec.tokenizer"
         )
     for row in rows:
-        yield from _texts(spec, row.value)
+        yield from _texts(spec, row.value, form)
 
 
-def _texts(spec: FormatSpec, value: Any) -> Iterator[str]:
+def _texts(spec: FormatSpec, value: Any, form: Form | None) -> Iterator[str]:
     if isinstance(value, bytes):
         yield value.decode(errors="replace")
     elif isinstance(value, LongText):
@@ -38,30 +46,22 @@ def _texts(spec: FormatSpec, value: Any) -> Iterator[str]:
     elif spec.text is not None:
         yield from _strings(value.get(spec.text.field))
     else:
-        for field in _message_fields(spec):
-            messages = value.get(field)
-            if not isinstance(messages, list):
-                yield from _strings(messages)
-            for message in messages if isinstance(messages, list) else []:
-                yield from _strings(message.get("content") if isinstance(message, dict) else None)
-
-
-def _message_fields(spec: FormatSpec) -> tuple[str, ...]:
-    """The fields with messages. A field of a prompt may hold a text instead."""
-    if spec.chat is not None:
-        return (spec.chat.messages_field,)
-    if spec.preference is not None:
-        return (spec.preference.chosen_field,)
-    return needed_fields(spec) if spec.prompt is not None else ()
+        with contextlib.suppress(BadConversation):
+            form = form or recognise(spec, value)
+        for part, field in form.parts if form is not None else ():
+            if part not in _SKIPPED:
+                yield from _strings(value.get(field))
 
 
 def _strings(content: Any) -> Iterator[str]:
     if isinstance(content, bytes):
         yield content.decode(errors="replace")
     elif isinstance(content, str):
-        yield content
+        yield from _strings(parsed(content)) if is_list(content) else (content,)
     elif isinstance(content, LongText):
         yield from content.strings()
     elif isinstance(content, list):
         for part in content:
-            yield from _strings(part.get("text") if isinstance(part, dict) else part)
+            yield from _strings(part)
+    elif isinstance(content, dict):
+        yield from _strings(next((content[name] for name in _TEXTS if name in content), None))

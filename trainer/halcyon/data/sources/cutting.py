@@ -7,7 +7,8 @@ one; they do not move other bounds. The parent never parses a row.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 
 from halcyon.data.sources import hub, parquet
@@ -15,11 +16,12 @@ from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile, parse_address
 from halcyon.data.sources.decompress import decompressed, is_compressed
 from halcyon.data.sources.failures import Unreadable, errors_at
-from halcyon.data.sources.fields import needed_fields
+from halcyon.data.sources.fields import columns_of, named_fields
 from halcyon.data.sources.files import read_between, read_chunks
-from halcyon.data.sources.lines import Block, cut_lines, offset_of_line
+from halcyon.data.sources.lines import Block
 from halcyon.data.sources.listing import where_of
-from halcyon.data.sources.piece import TARGET_BYTES, FilePlace, Files, LineRange, Lines, Piece, SpilledLines, Wanted
+from halcyon.data.sources.piece import TARGET_BYTES, FilePlace, Files, LineRange, Lines, Piece, Rows, SpilledLines, Wanted
+from halcyon.data.sources.row_forms import Begun, begin_delimited, begin_json, blocks, offset_of
 from halcyon.data.sources.spill_file import SpillFile
 from halcyon_api.spec.sources import DataSourceSpec
 
@@ -65,14 +67,18 @@ def pieces(
 
 
 def _cutter(source: DataSourceSpec, where: str, access: Access, target_bytes: int) -> _Cut:
-    fields = needed_fields(source.format)
+    columns = partial(columns_of, source.format)
     if source.jsonl is not None:
-        return lambda file, first, wanted: _line_pieces(where, file, first, wanted, access, target_bytes)
+        begin_rows = partial(begin_json, named_fields(source.format))
+        return lambda file, first, wanted: _text_pieces(where, file, first, wanted, access, target_bytes, begin_rows)
+    if source.csv is not None or source.tsv is not None:
+        begin = partial(begin_delimited, "," if source.csv is not None else "\t", columns)
+        return lambda file, first, wanted: _text_pieces(where, file, first, wanted, access, target_bytes, begin)
     if source.parquet is not None:
-        return lambda file, first, wanted: parquet.cut(where, file, first, wanted, fields, access, target_bytes)
+        return lambda file, first, wanted: parquet.cut(where, file, first, wanted, columns, access, target_bytes)
     if source.hugging_face is not None:
         spec = source.hugging_face
-        return lambda file, first, wanted: hub.cut(where, spec, file, first, wanted, fields, target_bytes)
+        return lambda file, first, wanted: hub.cut(where, spec, file, first, wanted, columns, target_bytes)
     raise TypeError(f"no reader for a data source of kind {source.kind}")
 
 
@@ -87,21 +93,28 @@ def _by_file(cut: _Cut, files: Sequence[SourceFile], wanted: Wanted, begin: File
     return first
 
 
-def _line_pieces(
-    where: str, file: SourceFile, first: int, wanted: Wanted, access: Access, target_bytes: int
+def _text_pieces(
+    where: str,
+    file: SourceFile,
+    first: int,
+    wanted: Wanted,
+    access: Access,
+    target_bytes: int,
+    begin: Callable[[str, Iterable[bytes | memoryview]], Begun],
 ) -> Generator[Piece, None, int]:
-    number = offset = 0
+    number = 0
     in_place = parse_address(file.uri).scheme == "file" and not is_compressed(file.uri)
-    text = decompressed(file.uri, read_chunks(file, access))
-    for block in cut_lines(text, target_bytes, keep=not in_place):
+    rows, begun, text = begin(file.uri, decompressed(file.uri, read_chunks(file, access)))
+    offset = begun
+    for block in blocks(rows, file.uri, text, target_bytes, keep=not in_place):
         start, end = wanted.within(first + number, block.rows)
         if start < end:
-            begin, stop = 0, block.size_bytes
+            low, high = 0, block.size_bytes
             if start > 0:
-                begin = offset_of_line(_text(file, offset, block, access), start)
+                low = offset_of(rows, file.uri, _text(file, offset, block, access), start, first=offset == begun)
             if end < block.rows:
-                stop = offset_of_line(_text(file, offset, block, access), end)
-            content = _content(file, offset, block, begin, stop)
+                high = offset_of(rows, file.uri, _text(file, offset, block, access), end, first=offset == begun)
+            content = _content(file, offset, block, rows, low, high)
             yield Piece(where, file.uri, first + number + start, end - start, number + start, content)
         elif isinstance(block.text, SpillFile):
             block.text.discard()
@@ -116,11 +129,11 @@ def _text(file: SourceFile, offset: int, block: Block, access: Access) -> Iterat
     return block.chunks() if block.text is not None else read_between(file, offset, offset + block.size_bytes, access)
 
 
-def _content(file: SourceFile, offset: int, block: Block, begin: int, stop: int) -> Lines | LineRange | SpilledLines:
-    """The bytes [begin, stop) of a block that begins at an offset of a file."""
+def _content(file: SourceFile, offset: int, block: Block, rows: Rows, low: int, high: int) -> Lines | LineRange | SpilledLines:
+    """The bytes [low, high) of a block that begins at an offset of a file."""
     if block.text is None:
-        return LineRange(file, offset + begin, offset + stop)
-    return SpilledLines(block.text, begin, stop) if isinstance(block.text, SpillFile) else Lines(block.text[begin:stop])
+        return LineRange(file, offset + low, offset + high, rows)
+    return SpilledLines(block.text, low, high, rows) if isinstance(block.text, SpillFile) else Lines(block.text[low:high], rows)
 
 
 def _whole_files(where: str, files: Sequence[SourceFile], wanted: Wanted, target_bytes: int) -> Generator[Piece, None, int]:

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
+from halcyon.data.forms.bad_conversation import BadConversation
+from halcyon.data.forms.form import named_form, recognise
+from halcyon.data.sources.failures import Unreadable
 from halcyon_api.spec.sources import FormatSpec
 
+ColumnsOf = Callable[[str, Collection[str]], tuple[str, ...]]
+"""The columns of a file that a format reads, given its address and the names of its columns; raises `Unreadable`."""
 
-def needed_fields(spec: FormatSpec) -> tuple[str, ...]:
-    """The fields that a format reads, in a fixed order."""
+
+def needed_fields(spec: FormatSpec, names: Collection[str] = ()) -> tuple[str, ...]:
+    """The fields that a format reads, in a fixed order.
+
+    Args:
+        spec: The format.
+        names: The fields of the rows. The fields of a conversation that the document does not name are recognised among them.
+
+    Raises:
+        BadConversation: The document names no fields, and no form has these.
+    """
     if spec.text is not None:
         return (spec.text.field,)
-    if spec.chat is not None:
-        return (spec.chat.messages_field, *((spec.chat.tools_field,) if spec.chat.tools_field else ()))
-    if spec.preference is not None:
-        return (spec.preference.chosen_field, spec.preference.rejected_field)
-    if spec.prompt is not None:
-        return (spec.prompt.field, *((spec.prompt.reference_field,) if spec.prompt.reference_field else ()))
     if spec.prebuilt is not None:
         return (spec.prebuilt.tokens_field, *((spec.prebuilt.weights_field,) if spec.prebuilt.weights_field else ()))
-    raise TypeError(f"no format of kind {spec.kind}")
+    return recognise(spec, names).needed
+
+
+def named_fields(spec: FormatSpec) -> tuple[str, ...] | None:
+    """The fields that a format reads, if the document or a default names them; None: the rows decide."""
+    is_open = spec.text is None and spec.prebuilt is None and named_form(spec) is None
+    return None if is_open else needed_fields(spec)
+
+
+def columns_of(spec: FormatSpec, file: str, names: Collection[str]) -> tuple[str, ...]:
+    """The columns of a file that a format reads; some may not exist.
+
+    Raises:
+        Unreadable: See `needed_fields`.
+    """
+    try:
+        return needed_fields(spec, names)
+    except BadConversation as bad:
+        raise Unreadable(f"{file} {bad}; {bad.fix}") from None

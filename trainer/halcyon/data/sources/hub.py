@@ -7,7 +7,7 @@ to the workers, so the workers need neither the library nor the prepared files.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from halcyon.data.sources.access import hub_endpoint
 from halcyon.data.sources.address import Address, SourceFile
 from halcyon.data.sources.failures import Unreadable, reason, unreadable
+from halcyon.data.sources.fields import ColumnsOf
 from halcyon.data.sources.piece import Piece, Wanted
 from halcyon_api.spec.sources import HuggingFaceSourceSpec
 
@@ -85,7 +86,7 @@ def list_dataset(spec: HuggingFaceSourceSpec) -> tuple[SourceFile, ...]:
 
 
 def cut(
-    where: str, spec: HuggingFaceSourceSpec, file: SourceFile, first: int, wanted: Wanted, fields: Sequence[str], target_bytes: int
+    where: str, spec: HuggingFaceSourceSpec, file: SourceFile, first: int, wanted: Wanted, columns_of: ColumnsOf, target_bytes: int
 ) -> Generator[Piece, None, int]:
     """The wanted pieces of a data set by name; returns its number of rows.
 
@@ -97,6 +98,7 @@ def cut(
     dataset = _load(spec.dataset, spec.config, spec.split, spec.revision)
     if _version(dataset) != file.version:
         raise Unreadable(f"{file.uri} changed after it was listed; set its revision")
+    fields = columns_of(file.uri, dataset.column_names)
     for field in fields:
         if field not in dataset.column_names:
             raise Unreadable(f"{file.uri} has no column {field!r}, only {', '.join(dataset.column_names[:20])}; name the column in format")

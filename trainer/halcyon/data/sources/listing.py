@@ -24,6 +24,8 @@ from halcyon_api.spec.sources import DataSourceSpec
 _COMPRESSED = ("", ".gz", ".zst")
 _ENDINGS = {
     "jsonl": tuple(kind + packed for kind in (".jsonl", ".ndjson") for packed in _COMPRESSED),
+    "csv": tuple(".csv" + packed for packed in _COMPRESSED),
+    "tsv": tuple(".tsv" + packed for packed in _COMPRESSED),
     "parquet": (".parquet",),
     "text": ("",),
 }
@@ -48,11 +50,8 @@ def list_files(source: DataSourceSpec, access: Access) -> tuple[SourceFile, ...]
             return stdlib.list_modules(source.stdlib)
         if source.hugging_face is not None:
             return hub.list_dataset(source.hugging_face)
-    spec = source.text or source.jsonl or source.parquet
-    if spec is None:
-        raise TypeError(f"no reader for a data source of kind {source.kind}")
     found: dict[str, SourceFile] = {}
-    for index, path in enumerate(spec.paths):
+    for index, path in enumerate(source.paths):
         with errors_at(f"{where}.paths[{index}]"):
             files = sorted(_matching(parse_address(path), _ENDINGS[source.kind], access), key=lambda file: file.uri.split("/"))
             if not files:

@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 
 from halcyon.data.sources.failures import Unreadable, errors_at
+from halcyon.data.sources.lenient_json import loads
 
 LONG_BYTES = 8 * 2**20
 """Texts and lines above this size are read part by part."""
@@ -88,9 +89,7 @@ def parse_long_line(line: memoryview, row: str, where: str) -> Any:
     while any(b"%d" % number in rest for number in range(first, first + len(raw))):
         first += len(raw)
     numbers = range(first, first + len(raw))
-    value = orjson.loads(
-        b"".join(part for pair in zip(between, [*(b"%d" % number for number in numbers), b""], strict=True) for part in pair)
-    )
+    value = loads(b"".join(part for pair in zip(between, [*(b"%d" % number for number in numbers), b""], strict=True) for part in pair))
     taken = {number: LongText(partial(_decoded, string, row, where)) for number, string in zip(numbers, raw, strict=True)}
     if not isinstance(value, dict):
         return _put_back(value, taken)
@@ -127,7 +126,7 @@ def _long_strings(line: memoryview) -> list[list[int]]:
     for start in range(0, len(line), _WINDOW_BYTES):
         window = np.frombuffer(line[start : start + _WINDOW_BYTES], np.uint8)
         escaped = np.zeros(len(window) + 1, bool)
-        escaped[_escapes(window, inside=inside) + 1] = True
+        escaped[escape_offsets(window, inside=inside) + 1] = True
         escaped[0] |= inside
         quotes = np.flatnonzero(window == _QUOTE)
         found.append(start + quotes[~escaped[quotes]])
@@ -137,7 +136,7 @@ def _long_strings(line: memoryview) -> list[list[int]]:
     return pairs[pairs[:, 1] - pairs[:, 0] >= LONG_BYTES].tolist()
 
 
-def _escapes(window: np.ndarray, *, inside: bool = False) -> np.ndarray:
+def escape_offsets(window: np.ndarray, *, inside: bool = False) -> np.ndarray:
     """Offsets at which escapes begin: every second backslash of a run.
 
     Args:
@@ -164,7 +163,7 @@ def json_slices(raw: memoryview, slice_bytes: int = _WINDOW_BYTES) -> Iterator[b
     while len(raw) - start > slice_bytes:
         window = bytes(raw[start : start + slice_bytes])
         end = slice_bytes
-        for place in _escapes(np.frombuffer(window, np.uint8))[-2:][::-1].tolist():
+        for place in escape_offsets(np.frombuffer(window, np.uint8))[-2:][::-1].tolist():
             over = place + (6 if window[place + 1 : place + 2] == b"u" else 2)
             if over > end or (over == end and _HIGH_SURROGATE.match(window, place)):
                 end = place

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile
 from halcyon.data.sources.failures import Unreadable, reason
+from halcyon.data.sources.fields import ColumnsOf
 from halcyon.data.sources.files import read_range
+from halcyon.data.sources.nested import has_structs, without_nulls
 from halcyon.data.sources.piece import Piece, RowGroups, SourceRow, Table, Wanted
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ _BUFFER_BYTES = 8 * 2**20
 
 
 def cut(
-    where: str, file: SourceFile, first: int, wanted: Wanted, fields: Sequence[str], access: Access, target_bytes: int
+    where: str, file: SourceFile, first: int, wanted: Wanted, columns_of: ColumnsOf, access: Access, target_bytes: int
 ) -> Generator[Piece, None, int]:
     """The wanted pieces of a file; returns its number of rows.
 
@@ -38,7 +40,7 @@ def cut(
         Unreadable: It is not a parquet file, or lacks a column.
     """
     opened = _open(file, access)
-    columns = _check_columns(file, opened, fields)
+    columns = _check_columns(file, opened, columns_of(file.uri, opened.schema_arrow.names))
     number = 0
     for groups, rows, size_bytes in _batches(opened, columns, target_bytes):
         start, end = wanted.within(first + number, rows)
@@ -230,6 +232,8 @@ def _values(piece: Piece, name: str, column: pa.ChunkedArray) -> list[Any]:
             out.extend(numbers[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True))
         return out
     try:
+        if has_structs(kind):
+            return [without_nulls(value) for value in column.to_pylist(maps_as_pydicts="strict")]
         return column.to_pylist()
     except UnicodeDecodeError as error:
         for row, value in enumerate(column):

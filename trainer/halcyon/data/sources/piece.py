@@ -8,7 +8,7 @@ piece then contains only its location.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from halcyon.data.sources.address import SourceFile
 from halcyon.data.sources.long_text import LongText
@@ -26,25 +26,58 @@ class SourceRow(NamedTuple):
     number: int
     """Number of the row in the file, counted from 0; blank lines count."""
     value: bytes | LongText | dict[str, Any]
-    """The content of a text file, or the fields of a row; long fields are `LongText` too."""
+    """The content of a text file, or the fields of a row; long fields are `LongText` too, and fields that cannot be used `BadValue`."""
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """Each line is a row."""
+
+    wanted: tuple[str, ...] | None = None
+    """The fields that the format reads, in which a value that cannot be used is an error; None: the rows decide."""
+
+
+@dataclass(frozen=True)
+class JsonArray:
+    """The rows are the elements of one JSON array."""
+
+    wanted: tuple[str, ...] | None = None
+    """As in `JsonLines`."""
+
+
+@dataclass(frozen=True)
+class Delimited:
+    """Each record of a CSV or TSV file is a row."""
+
+    delimiter: Literal[",", "\t"]
+    columns: tuple[str, ...]
+    """Names of the columns, from the header."""
+    wanted: tuple[str, ...]
+    """The columns that the format reads; others are not in the rows."""
+
+
+Rows = JsonLines | JsonArray | Delimited
+"""How rows lie in a text."""
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines of JSON."""
+    """The text of rows."""
 
     data: bytes
+    rows: Rows = JsonLines()
 
 
 @dataclass(frozen=True)
 class LineRange:
-    """Lines of JSON, by their byte range in a local file that is not compressed."""
+    """The text of rows, by its byte range in a local file that is not compressed."""
 
     file: SourceFile
     start: int
     """Offset of the first byte."""
     end: int
     """Offset after the last byte."""
+    rows: Rows = JsonLines()
 
 
 @dataclass(frozen=True)
@@ -54,6 +87,7 @@ class SpilledLines:
     aside: SpillFile
     start: int
     end: int
+    rows: Rows = JsonLines()
 
 
 @dataclass(frozen=True)

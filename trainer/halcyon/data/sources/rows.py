@@ -5,17 +5,21 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import orjson
 
+from halcyon.data.bad_value import BadValue
 from halcyon.data.sources import long_text, parquet, stdlib
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile
 from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.failures import Unreadable, errors_at, reason
 from halcyon.data.sources.files import read_between, read_chunks, read_range
+from halcyon.data.sources.lenient_json import loads
 from halcyon.data.sources.long_text import LongText, parse_long_line
-from halcyon.data.sources.piece import Files, LineRange, Lines, Piece, RowGroups, SourceRow, SpilledLines
+from halcyon.data.sources.piece import Delimited, Files, JsonLines, LineRange, Lines, Piece, RowGroups, Rows, SourceRow, SpilledLines
+from halcyon.data.sources.row_forms import elements, parse_delimited
 from halcyon.data.sources.spill_file import SpillFile
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -31,12 +35,14 @@ def read_piece(piece: Piece, access: Access) -> list[SourceRow]:
     """
     with errors_at(piece.where):
         content = piece.content
+        if isinstance(content, Lines | LineRange) and not isinstance(content.rows, JsonLines):
+            return _parse_rows(piece, content, access)
         if isinstance(content, Lines):
-            return _parse_lines(piece, content.data, 0, len(content.data))
+            return _parse_lines(piece, content.data, 0, len(content.data), content.rows)
         if isinstance(content, LineRange):
             return _parse_range(piece, content, access)
         if isinstance(content, SpilledLines):
-            return _parse_lines(piece, content.aside.take(), content.start, content.end)
+            return _parse_lines(piece, content.aside.take(), content.start, content.end, content.rows)
         if isinstance(content, Files):
             return [SourceRow(file.uri, 0, _read_text(piece.where, file, access)) for file in content.files]
         if isinstance(content, RowGroups):
@@ -62,18 +68,31 @@ def _read_text(where: str, file: SourceFile, access: Access) -> bytes | LongText
     return b"".join(parts)
 
 
+def _parse_rows(piece: Piece, content: Lines | LineRange, access: Access) -> list[SourceRow]:
+    """The rows of a JSON array, or of CSV or TSV."""
+    text = content.data if isinstance(content, Lines) else bytes(read_range(content.file, content.start, content.end, access))
+    if isinstance(content.rows, Delimited):
+        return list(parse_delimited(content.rows, piece.file, piece.number, text))
+    wanted = content.rows.wanted
+    return [
+        SourceRow(piece.file, number, _row(piece, number, memoryview(element), wanted, "row"))
+        for number, element in enumerate(elements(piece.file, text, first=piece.number == 0), piece.number)
+    ]
+
+
 def _parse_range(piece: Piece, content: LineRange, access: Access) -> list[SourceRow]:
     size_bytes = content.end - content.start
     if size_bytes <= long_text.LONG_BYTES:
-        return _parse_lines(piece, bytes(read_range(content.file, content.start, content.end, access)), 0, size_bytes)
+        return _parse_lines(piece, bytes(read_range(content.file, content.start, content.end, access)), 0, size_bytes, content.rows)
     # Copied, not mapped in place, because a file that is truncated while it is mapped would kill this process.
     aside = SpillFile.make()
     aside.append(read_between(content.file, content.start, content.end, access))
-    return _parse_lines(piece, aside.take(), 0, size_bytes)
+    return _parse_lines(piece, aside.take(), 0, size_bytes, content.rows)
 
 
-def _parse_lines(piece: Piece, text: bytes | mmap.mmap, start: int, end: int) -> list[SourceRow]:
+def _parse_lines(piece: Piece, text: bytes | mmap.mmap, start: int, end: int, form: Rows) -> list[SourceRow]:
     """The rows in the bytes [start, end)."""
+    wanted = None if isinstance(form, Delimited) else form.wanted
     view = memoryview(text)  # slices of it are not copies
     rows: list[SourceRow] = []
     if piece.number == 0 and text[start : start + len(_BYTE_ORDER_MARK)] == _BYTE_ORDER_MARK:
@@ -82,19 +101,45 @@ def _parse_lines(piece: Piece, text: bytes | mmap.mmap, start: int, end: int) ->
     while start < end:
         line_end = text.find(b"\n", start, end)
         line = view[start : line_end if line_end >= 0 else end]
-        long = len(line) > long_text.LONG_BYTES
         try:
-            value = parse_long_line(line, _named(piece, number), piece.where) if long else orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            if _NOT_BLANK.search(line):
-                what = reason(error) if long else _at(error, bytes(line))
-                raise Unreadable(f"{_named(piece, number)} is not JSON: {what}; fix the line") from None
-        else:
-            if not isinstance(value, dict):
-                raise Unreadable(f"{_named(piece, number)} is not an object with fields; write {{…}} on each line")
+            value = orjson.loads(line) if len(line) <= long_text.LONG_BYTES else None
+        except orjson.JSONDecodeError:
+            value = None
+        if not isinstance(value, dict):  # a blank line, a long one, or one that `orjson` does not take
+            value = _row(piece, number, line, wanted, "line") if _NOT_BLANK.search(line) else None
+        if value is not None:
             rows.append(SourceRow(piece.file, number, value))
         number, start = number + 1, start + len(line) + 1
     return rows
+
+
+def _row(piece: Piece, number: int, text: memoryview, wanted: tuple[str, ...] | None, name: str) -> dict[str, Any]:
+    """The fields of a row of JSON. A list of messages is the row ``{"messages": [...]}``, as in files of nanochat.
+
+    Raises:
+        Unreadable: It is not JSON, or neither an object nor a list of messages; or a value of a wanted field cannot be used.
+    """
+    row, long = _named(piece, number), len(text) > long_text.LONG_BYTES
+    try:
+        value = parse_long_line(text, row, piece.where) if long else loads(text)
+    except orjson.JSONDecodeError as error:
+        what = reason(error) if long else _at(error, bytes(text))
+        if not long and bytes(text).strip() == b"{":
+            what, name = "its object goes on in the next lines", "file: write each object on one line, or all in one array"
+        raise Unreadable(f"{row} is not JSON: {what}; fix the {name}") from None
+    if isinstance(value, list) and all(isinstance(message, dict) for message in value):
+        value = {"messages": value}
+    if not isinstance(value, dict):
+        raise Unreadable(f"{row} is not an object with fields; write {{…}} on each line")
+    for field in wanted or ():
+        if isinstance(bad := value.get(field), BadValue):
+            what = _not_utf8(bytes(text))
+            raise Unreadable(
+                f"{row} {bad.problem} in the field {field!r}; fix the {name}"
+                if what is None
+                else f"{row} is not JSON: {what}; fix the {name}"
+            )
+    return value
 
 
 def _named(piece: Piece, number: int) -> str:
@@ -102,8 +147,12 @@ def _named(piece: Piece, number: int) -> str:
 
 
 def _at(error: orjson.JSONDecodeError, line: bytes) -> str:
+    return _not_utf8(line) or reason(error)
+
+
+def _not_utf8(line: bytes) -> str | None:
     try:
         line.decode()
     except UnicodeDecodeError as undecodable:
         return f"byte {undecodable.start} is not UTF-8"
-    return reason(error)
+    return None

@@ -1,0 +1,51 @@
+"""The kind of source that fits a file, by the ending of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from halcyon_api.spec.data import DataSpec
+from halcyon_api.spec.sources import DataSourceSpec
+
+_PACKED = ("", ".gz", ".zst")
+_ENDINGS = {
+    "jsonl": (*(kind + packed for kind in (".jsonl", ".ndjson", ".json") for packed in _PACKED),),
+    "csv": tuple(".csv" + packed for packed in _PACKED),
+    "tsv": tuple(".tsv" + packed for packed in _PACKED),
+    "parquet": (".parquet",),
+}
+
+
+def kind_of_path(path: str) -> str | None:
+    """The kind of source for a file or a glob; None: its ending is that of no table of rows, so it is text."""
+    return next((kind for kind, endings in _ENDINGS.items() if path.lower().endswith(endings)), None)
+
+
+def text_warning(source: DataSourceSpec, files: Collection[str] = ()) -> str | None:
+    """A warning about a source of plain text whose files have rows.
+
+    Args:
+        source: The source.
+        files: Its files, if they are listed. If all have the same ending, the source is warned of too: a folder of CSV files.
+
+    Returns:
+        One sentence with the kind that fits; None: there is nothing to warn of.
+    """
+    if source.text is None:
+        return None
+    of_files = {kind_of_path(file) for file in files}
+    named = [(path, kind) for path in source.paths if (kind := kind_of_path(path)) is not None]
+    if not named and len(of_files) == 1 and (kind := next(iter(of_files))) is not None:
+        named = [(source.paths[0], kind)]
+    if not named:
+        return None
+    path, kind = named[0]
+    return (
+        f"spec.data.sources[{source.name}].text: {path} looks like a file of rows, and text takes a whole file, with all its marks, as one "
+        f"document; write {kind}: {{paths: …}} to read its rows"
+    )
+
+
+def text_warnings(data: DataSpec) -> tuple[str, ...]:
+    """`text_warning` of all sources, by the names in the document alone."""
+    return tuple(warning for source in data.sources if (warning := text_warning(source)) is not None)

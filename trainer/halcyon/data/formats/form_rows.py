@@ -1,0 +1,58 @@
+"""Reads the conversations of rows in the form of their source, and says which row is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from halcyon.data.formats.fields import bad_row
+from halcyon.data.forms.bad_conversation import BadConversation
+from halcyon.data.forms.form import Form, named_form, of_first_row
+from halcyon.data.sources import SourceRow
+from halcyon.errors import BadConfiguration
+from halcyon_api.spec.sources import FormatSpec
+
+_Read = TypeVar("_Read")
+
+
+class FormRows:
+    """Reads rows of one form.
+
+    Args:
+        spec: The format.
+        form: The form of the source. Default: that of the document, or of the first row that is read.
+        where: The format's field in the run document; error messages begin with it.
+        parts: Fields of the format that name a part of the row, by the part; error messages about the part begin with them.
+    """
+
+    def __init__(self, spec: FormatSpec, form: Form | None, where: str, parts: Mapping[str, str]) -> None:
+        self._spec = spec
+        self._form = form or named_form(spec)
+        self._where = where
+        self._parts = parts
+
+    def read(self, row: SourceRow, read: Callable[[Form, Mapping[str, Any]], _Read]) -> _Read:
+        """What a function reads from the fields of a row.
+
+        Raises:
+            BadConfiguration: The row does not have the form of its source.
+        """
+        if not isinstance(row.value, dict):
+            fix = "use a source whose rows have fields, such as jsonl or csv, or the format text"
+            raise bad_row(row, self.where_of(None), "has no fields: it is plain text", fix)
+        try:
+            self._form = self._form or of_first_row(self._spec, row.value)
+            return read(self._form, row.value)
+        except BadConversation as bad:
+            raise self.error(row, bad, bad.part) from None
+
+    def error(self, row: SourceRow, bad: BadConversation, part: str | None = None) -> BadConfiguration:
+        """The error about a row."""
+        return bad_row(row, self.where_of(part), str(bad), bad.fix)
+
+    def where_of(self, part: str | None) -> str:
+        """The field of the document that an error about a part of a row begins with."""
+        form = self._form
+        part = part or ("messages" if form is None or "messages" in form.fields else None)
+        name = self._parts.get(part) if part is not None else None
+        return f"{self._where}.{name}" if name else self._where

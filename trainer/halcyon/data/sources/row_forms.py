@@ -1,0 +1,204 @@
+"""How rows lie in a text file: lines of JSON, one JSON array, or records of CSV or TSV. The beginning of a file decides."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Literal, NamedTuple
+
+from halcyon.data.bad_value import BadValue
+from halcyon.data.sources.failures import Unreadable, reason
+from halcyon.data.sources.fields import ColumnsOf
+from halcyon.data.sources.lines import Block, cut_lines, offset_of_line
+from halcyon.data.sources.piece import Delimited, JsonArray, JsonLines, Rows, SourceRow
+from halcyon.data.sources.row_ends import ElementScanner, RecordScanner, Scanner, cut_rows, offset_of_row
+from halcyon_api.counting import counted
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_HEAD_BYTES = 2**20
+"""Bytes in which the first row of a JSON array is looked for."""
+_SPEAKERS = ("role", "from")
+"""A field of each message of a conversation: a line that is a list of messages is a row, and not the beginning of a JSON array."""
+_BEFORE_ELEMENT = re.compile(rb"\s*[\[,]\s*")
+_NAMES = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
+
+
+class Begun(NamedTuple):
+    """A text whose beginning has been read."""
+
+    rows: Rows
+    skipped: int
+    """Bytes before the first row."""
+    chunks: Iterator[bytes]
+    """The text after them."""
+
+
+def begin_json(wanted: tuple[str, ...] | None, file: str, chunks: Iterable[bytes | memoryview]) -> Begun:
+    """Find out whether a text is lines of JSON or one JSON array.
+
+    Args:
+        wanted: See `JsonLines`.
+        file: Address of the file, for messages.
+        chunks: The text.
+    """
+    texts = (bytes(chunk) for chunk in chunks)
+    head = b""
+    while len(head) < _HEAD_BYTES and (more := next(texts, b"")):
+        head += more
+        if (start := head.removeprefix(BYTE_ORDER_MARK).lstrip()) and not start.startswith(b"["):
+            break
+    skipped = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
+    if _is_array(head[skipped:]):
+        return Begun(JsonArray(wanted), skipped, chain([head[skipped:]], texts))
+    return Begun(JsonLines(wanted), 0, chain([head], texts))
+
+
+def _is_array(head: bytes) -> bool:
+    """Whether a text is one array of rows: its first element is a list, or an object that is no message."""
+    found = re.match(rb"\s*\[\s*([\[{])", head)
+    if found is None or found[1] == b"[":
+        return found is not None
+    text = head[found.start(1) :].decode(errors="replace")
+    try:
+        first, _ = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return b"\n" in head[: found.start(1)] or not re.match(r'\{\s*"(role|from)"', text)
+    return not any(name in first for name in _SPEAKERS)
+
+
+def begin_delimited(
+    delimiter: Literal[",", "\t"],
+    columns_of: ColumnsOf,
+    file: str,
+    chunks: Iterable[bytes | memoryview],
+) -> Begun:
+    """Read the header of a CSV or TSV file.
+
+    Args:
+        delimiter: The sign between values.
+        columns_of: The columns that the format reads, given the file and the names of all columns.
+        file: Address of the file, for messages.
+        chunks: The text.
+
+    Raises:
+        Unreadable: The file is not UTF-8, or lacks a column.
+    """
+    texts = (bytes(chunk) for chunk in chunks)
+    head, scanner = b"", RecordScanner(delimiter, file)
+    end = 0
+    for more in texts:
+        if not head and more.startswith(_UTF_16_MARKS):
+            raise Unreadable(f"{file} is UTF-16, not UTF-8; save it as UTF-8")
+        head += more
+        if len(ends := scanner.feed(more)):
+            end = len(head) - len(more) + int(ends[0])
+            break
+    else:
+        scanner.close()
+        end = len(head)
+    columns = _header(file, delimiter, head[:end])
+    wanted = columns_of(file, columns) if columns else ()
+    if columns:
+        _check_columns(file, delimiter, columns, wanted)
+    return Begun(Delimited(delimiter, columns, wanted), end, chain([head[end:]], texts))
+
+
+def _header(file: str, delimiter: str, line: bytes) -> tuple[str, ...]:
+    try:
+        text = line.removeprefix(BYTE_ORDER_MARK).decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"the header of {file} is not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+    found = next(csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter), [])
+    return tuple(name.strip() for name in found)
+
+
+def _check_columns(file: str, delimiter: str, columns: Sequence[str], fields: Sequence[str]) -> None:
+    for field in fields:
+        if columns.count(field) > 1:
+            raise Unreadable(f"{file} has {columns.count(field)} columns {field!r}; give each column a name of its own")
+        if field not in columns:
+            other = next((name for sign, name in _NAMES.items() if sign != delimiter and sign in columns[0]), None)
+            hint = (
+                f"write {_NAMES[delimiter]} between its values, which seem to be {other}"
+                if len(columns) == 1 and other
+                else ("the first line must be the header; name the column in format, or leave files of another header out")
+            )
+            raise Unreadable(f"{file} has no column {field!r}, only {', '.join(columns[:20])}; {hint}")
+
+
+def blocks(rows: Rows, file: str, chunks: Iterable[bytes], target_bytes: int, *, keep: bool) -> Iterator[Block]:
+    """Blocks of whole rows of a text, in order; see `cut_lines`."""
+    if isinstance(rows, JsonLines):
+        return cut_lines(chunks, target_bytes, keep=keep)
+    return cut_rows(chunks, _scanner(rows, file), target_bytes, keep=keep)
+
+
+def offset_of(rows: Rows, file: str, chunks: Iterable[bytes], row: int, *, first: bool) -> int:
+    """Offset of the begin of a row of a block, in bytes; rows are counted from 0. ``first``: whether the block begins the text."""
+    if isinstance(rows, JsonLines):
+        return offset_of_line(chunks, row)
+    return offset_of_row(chunks, _scanner(rows, file, inside=not first), row)
+
+
+def _scanner(rows: JsonArray | Delimited, file: str, *, inside: bool = False) -> Scanner:
+    return RecordScanner(rows.delimiter, file) if isinstance(rows, Delimited) else ElementScanner(file, inside=inside)
+
+
+def elements(file: str, text: bytes, *, first: bool) -> Iterator[bytes]:
+    """The elements of a part of a JSON array, each as JSON. ``first``: whether the part begins the array."""
+    start = 0
+    for end in ElementScanner(file, inside=not first).feed(text).tolist():
+        before = _BEFORE_ELEMENT.match(text, start)
+        yield text[start if before is None else before.end() : end]
+        start = end
+
+
+def parse_delimited(rows: Delimited, file: str, number: int, text: bytes) -> Iterator[SourceRow]:
+    """The rows in whole records of a CSV or TSV file. Blank lines are not rows, but count.
+
+    Args:
+        rows: Delimiter and columns.
+        file: Address of the file.
+        number: Number of the first record, without the header.
+        text: The records.
+
+    Raises:
+        Unreadable: A record does not have a value for each column.
+    """
+    csv.field_size_limit(sys.maxsize)  # the default limit of 128 KiB is less than a book
+    # Only line feeds end lines, as for the scanner that cut the text.
+    reader = csv.reader(io.StringIO(text.decode(errors="surrogateescape"), newline="\n"), delimiter=rows.delimiter)
+    places = [(name, rows.columns.index(name)) for name in rows.wanted]
+    while True:
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
+            raise Unreadable(
+                f"row {number} (counted from 0, without the header) of {file} is not readable: {reason(error)}; save the file with line "
+                "feeds (\\n) between rows"
+            ) from None
+        if values is None:
+            return
+        if values:
+            if len(values) != len(rows.columns):
+                raise Unreadable(
+                    f"row {number} (counted from 0, without the header) of {file} has {counted(len(values), 'value')} for "
+                    f"{counted(len(rows.columns), 'column')}; put quotes around values that contain {_NAMES[rows.delimiter]} or line ends"
+                )
+            yield SourceRow(file, number, {name: _cell(values[place]) for name, place in places})
+        number += 1
+
+
+def _cell(value: str) -> str | BadValue:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return BadValue("is not UTF-8")
+    return value
