@@ -62,6 +62,13 @@ def test_a_content_may_be_null_where_a_tool_is_called() -> None:
     )
 
 
+def test_a_message_may_have_keys_that_only_its_template_knows() -> None:
+    template = "{% for m in messages %}{% generation %}({{ m.said }}){% endgeneration %}{% endfor %}"
+    assert chat(template, {"role": "user", "said": "a"}, {"role": "assistant", "said": "b"}) == "(a)(b)"
+    code = [{"type": "python", "text": "1+1"}, {"type": "python_output", "text": "2"}]
+    assert "'python_output'" in chat(PRINTED, user("a"), assistant(code)), "parts that run code are left to the template"
+
+
 @pytest.mark.parametrize(
     ("messages", "sentence"),
     [

@@ -66,6 +66,8 @@ def test_empty_rows_are_left_out() -> None:
         ({"messages": 7}, "has a number in the field messages; give a text, or a list of messages"),
         ({"messages": [{"role": "assistant", "content": "2"}]}, "has an answer and no message before it; add the question"),
         ({"messages": [ASKED, ASKED]}, "has two user turns in a row at places 0 and 1"),
+        ({"messages": ["x"]}, "has a message without a role at place 0"),
+        ({"prompt": [{"content": "x"}]}, "has a message without a role at place 0"),
         ({"text": "x"}, "has no field 'messages', only text"),
     ],
 )

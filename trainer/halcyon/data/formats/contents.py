@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from halcyon.data.formats.conversation import ASSISTANT_PARTS
 from halcyon.data.forms.bad_conversation import BadConversation
 
 _MARK = "halcyon"
-_KINDS = {bool: "a truth value", int: "a number", float: "a number", dict: "an object", str: "a text"}
-_INSTEAD = frozenset({"tool_calls", "function_call", "reasoning_content", "reasoning", "thinking"})
-"""Keys of a message that may stand in place of its content."""
+_NO_CONTENT = frozenset({"role", "content", "name", "weight"})
+"""Keys of a message that cannot stand in place of its content; a call of a tool, or a key of the template's own, can."""
 
 
 class Contents:
@@ -32,21 +32,29 @@ class Contents:
         """The messages as the template takes them.
 
         Raises:
-            BadConversation: The content of a message is neither a text nor a list of parts, or has parts that are no texts.
+            BadConversation: The content of a message is missing or a number, or has parts that are no texts.
         """
         return [self._message(message, place) for place, message in enumerate(messages)]
 
     def _message(self, message: Mapping[str, Any], place: int) -> dict[str, Any]:
         content = message.get("content")
         if content is None:
-            if not any(message.get(key) for key in _INSTEAD):
+            if not any(value for key, value in message.items() if key not in _NO_CONTENT):
                 raise BadConversation(f"has no content in the message at place {place}")
         elif isinstance(content, list):
-            if message["role"] in self._wants_text:
+            if message["role"] in self._wants_text and not _is_code(content):
                 return {**message, "content": joined_texts(content, place)}
-        elif not isinstance(content, str):
-            raise BadConversation(f"has {_KINDS.get(type(content), 'a value')} as content at place {place}, not a text")
+        elif isinstance(content, bool | int | float):
+            raise BadConversation(
+                f"has {'a truth value' if isinstance(content, bool) else 'a number'} as content at place {place}, not a text"
+            )
         return dict(message)
+
+
+def _is_code(parts: Sequence[Any]) -> bool:
+    """Whether parts are those of an assistant that runs code; a template of such data knows them."""
+    kinds = {part.get("type") for part in parts if isinstance(part, Mapping)}
+    return all(isinstance(part, Mapping) for part in parts) and {"text"} < kinds | {"text"} <= set(ASSISTANT_PARTS)
 
 
 def has_parts(message: Mapping[str, Any]) -> bool:

@@ -58,6 +58,10 @@ class PromptFormatter:
         """The rendered prompt, and the reference; None for an empty row."""
         found = self._rows.read(row, prompt_of)
         where = self._rows.where_of("messages")
+        try:
+            check_messages(found.messages, needs_assistant=False)
+        except BadConversation as bad:
+            raise self._rows.error(row, bad, "messages") from None
         last = found.messages[-1] if found.messages and found.messages[-1]["role"] == "assistant" else None
         asked = found.messages if last is None else found.messages[:-1]
         if not found.messages:
@@ -66,7 +70,6 @@ class PromptFormatter:
             raise bad_row(row, where, "has an answer and no message before it", "add the question, or leave the row out")
         reference = _text(found.reference if found.has_reference else (last or {}).get("content"))
         try:
-            check_messages(asked, needs_assistant=False)
             asked = own_contents(asked) if self._contents is None else self._contents.fit(asked)
         except BadConversation as bad:
             raise self._rows.error(row, bad, "messages") from None
