@@ -58,7 +58,7 @@ def test_own_template_takes_parts_of_any_role_that_are_texts() -> None:
 def test_a_content_may_be_null_where_a_tool_is_called() -> None:
     assert (
         chat(EITHER.replace("m.content is string", "m.content is none or m.content is string"), user("a"), assistant(None, tool_calls=[{}]))
-        == "(a)(None)"
+        == "(a)()"
     )
 
 
@@ -105,7 +105,7 @@ def test_a_conversation_that_begins_with_the_assistant_depends_on_the_template()
 def test_prompts_take_the_contents_too() -> None:
     tokenizer = MarkedBytes()
     formatter = build_formatter(FormatSpec(prompt=PromptFormatSpec(template=PRINTED)), tokenizer, where="F")
-    assert tokenizer.show(formatter([row({"prompt": [user(PARTS)], "answer": "r"})])[0].tokens) == "[bos](ab)r"
+    assert tokenizer.show(formatter([row({"prompt": [user(PARTS)], "answer": "r"})])[0].tokens) == "(ab)r"
     own = build_formatter(FormatSpec(prompt=PromptFormatSpec()), tokenizer, where="F")
     assert (
         tokenizer.show(own([row({"prompt": [user(PARTS)], "answer": "r"})])[0].tokens) == "[bos][user_start]ab[user_end][assistant_start]r"
