@@ -238,14 +238,14 @@ def _of_letters(filter_: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Generation(Extension):
-    """``{% generation %}``: puts marks around its body."""
+    """``{% generation %}``: puts marks around its body. As in transformers, what the body sets is known to the body alone."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja's own declaration
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return [_mark(START, line), *body, _mark(END, line)]
+        return [_mark(START, line), nodes.Scope(body, lineno=line), _mark(END, line)]
 
 
 def _mark(sign: str, line: int) -> nodes.Output:
