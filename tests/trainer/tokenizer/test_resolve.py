@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import BYTE, load, resolve
+from halcyon.tokenizer.folder import definition_of
 from halcyon_api.spec.tokenizer import BpeTokenizerSpec, ByteTokenizerSpec, TokenizerJsonSpec, TokenizerSpec
 from tests.trainer.tokenizer.texts import trained
 
@@ -49,10 +53,36 @@ def test_the_files_beside_a_vocabulary_say_what_its_special_tokens_mean() -> Non
         assert tokenizer.ends == (tokenizer.eos_id, 7, 9)
     files["model/tokenizer_config.json"] = b'{"bos_token": "<|bos|>", "eos_token": "<|eos|>", "add_bos_token": true, "add_eos_token": true}'
     tokenizer = load(resolve(json_spec("model"), fetch))
-    assert (tokenizer.prefix, tokenizer.suffix) == ((tokenizer.bos_id,), (tokenizer.eos_id,))
+    assert (tokenizer.prefix, tokenizer.suffix) == ((), ()), "the post-processor alone decides, as in transformers"
     files["model/tokenizer_config.json"] = b"[]"
     with pytest.raises(BadConfiguration, match=r"^tokenizer_config\.json is no JSON object; copy the file again"):
         resolve(json_spec("model"), fetch)
+
+
+def test_the_post_processor_says_what_stands_around_a_text() -> None:
+    names = {"A": 0, "C": 1, "<s>": 2, "</s>": 3}
+    around = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    document = {
+        "version": "1.0",
+        "added_tokens": [special(token, name) for name, token in names.items() if "<" in name],
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [*around, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+            "pair": [*around, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {name: {"id": name, "ids": [names[name]], "tokens": [name]} for name in ("<s>", "</s>")},
+        },
+        "model": {"type": "BPE", "vocab": names, "merges": []},
+    }
+    files = {"tokenizer.json": json.dumps(document).encode(), "tokenizer_config.json": b'{"bos_token": "<s>", "add_bos_token": false}'}
+    definition = definition_of(files)
+    assert definition is not None
+    tokenizer = load(definition)
+    assert (tokenizer.prefix, tokenizer.encode("CA").tolist(), tokenizer.suffix) == ((2,), [1, 0], (3,))
+
+
+def special(token: int, content: str) -> dict[str, Any]:
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": token, "content": content, "special": True, **plain}
 
 
 def test_bytes_need_no_file_and_bpe_needs_training() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import TokenizerDefinition, load, resolve
 from halcyon.tokenizer.cut import CUT_AT_SPACE
+from halcyon.tokenizer.folder import definition_of
 from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.rendered import RenderedText
 from halcyon.tokenizer.sentence_piece import SentencePieceTokenizer
@@ -60,6 +61,14 @@ def test_bytes_of_a_text_are_counted_with_the_space_before_it() -> None:
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
         assert int(tokenizer.token_bytes[ids].sum()) == len(text.encode()) + 1
+
+
+def test_the_settings_beside_a_model_say_what_stands_around_a_text() -> None:
+    for settings, around in (("{}", ((1,), ())), ('{"add_bos_token": false, "add_eos_token": true}', ((), (2,)))):
+        definition = definition_of({"tokenizer.model": model("bpe"), "tokenizer_config.json": settings.encode()})
+        assert definition is not None
+        tokenizer = load(definition)
+        assert (tokenizer.prefix, tokenizer.suffix) == around
 
 
 def test_special_tokens_come_only_when_asked_for() -> None:

@@ -30,7 +30,8 @@ class TokenizerDefinition:
 
     - ``beginning``, ``end``: spellings of the tokens that begin and end each document, as the run's document or a training names them.
     - ``bos``, ``eos``: those that tokenizer_config.json names; empty: it has none. They say nothing about what stands before a text.
-    - ``addBos``, ``addEos``: whether they stand before and after each text, where tokenizer_config.json says so: ``true`` or ``false``.
+    - ``addBos``, ``addEos``: whether they stand before and after each text of a SentencePiece model, where tokenizer_config.json says so:
+      ``true`` or ``false``. A tokenizer.json says it itself, by its post-processor.
     - ``encoding``: name of one of tiktoken's encodings.
     """
     ends: tuple[int, ...] = ()

@@ -31,7 +31,7 @@ def definition_of(files: Mapping[str, bytes]) -> TokenizerDefinition | None:
     if TOKENIZER_KEY in files:
         return TokenizerDefinition("tokenizerJson", files[TOKENIZER_KEY], _options(files), answer_ends(files))
     if SENTENCE_PIECE_KEY in files:
-        return TokenizerDefinition("sentencePiece", files[SENTENCE_PIECE_KEY], _options(files), answer_ends(files))
+        return TokenizerDefinition("sentencePiece", files[SENTENCE_PIECE_KEY], _named(files) | _around(files), answer_ends(files))
     return None
 
 
@@ -64,17 +64,22 @@ def spelling(value: object) -> str | None:
 
 
 def _options(files: Mapping[str, bytes]) -> dict[str, str]:
-    """The options of a definition by tokenizer_config.json; see `TokenizerDefinition.options`."""
-    if TOKENIZER_CONFIG_KEY not in files:
-        return {}
+    """The options of a tokenizer.json by tokenizer_config.json; see `TokenizerDefinition.options`."""
+    named = _named(files)
+    is_plain = json_object(files, TOKENIZER_CONFIG_KEY).get("tokenizer_class") in _WITHOUT_NAMES
+    return {"bos": ""} | named if TOKENIZER_CONFIG_KEY in files and is_plain else named
+
+
+def _named(files: Mapping[str, bytes]) -> dict[str, str]:
+    """The tokens that tokenizer_config.json names."""
     settings = json_object(files, TOKENIZER_CONFIG_KEY)
-    options: dict[str, str] = {}
-    has_bos = "bos_token" in settings or settings.get("tokenizer_class") in _WITHOUT_NAMES
-    if has_bos:
-        options["bos"] = spelling(settings.get("bos_token")) or ""
-    if (eos := spelling(settings.get("eos_token"))) is not None:
-        options["eos"] = eos
-    for option, key in (("addBos", "add_bos_token"), ("addEos", "add_eos_token")):
-        if isinstance(settings.get(key), bool):
-            options[option] = "true" if settings[key] else "false"
-    return options
+    found = {"bos": spelling(settings["bos_token"]) or ""} if "bos_token" in settings else {}
+    eos = spelling(settings.get("eos_token"))
+    return found if eos is None else found | {"eos": eos}
+
+
+def _around(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Whether tokens stand around each text. As in transformers, it is not read for a tokenizer.json: its post-processor says it."""
+    settings = json_object(files, TOKENIZER_CONFIG_KEY)
+    keys = {"addBos": "add_bos_token", "addEos": "add_eos_token"}
+    return {option: str(settings[key]).lower() for option, key in keys.items() if isinstance(settings.get(key), bool)}

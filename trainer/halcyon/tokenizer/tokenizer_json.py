@@ -56,16 +56,14 @@ class JsonTokenizer(LibraryTokenizer):
 
     @cached_property
     def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The ids before and after a text: as the run's document names them, else as tokenizer_config.json or the post-processor says."""
-        bos, eos = () if self.bos_id is None else (self.bos_id,), (self.eos_id,)
+        """The ids before and after a text: as the run's document names them, else as the post-processor says."""
         if "beginning" in self._options:
-            return bos, ()
-        if "addBos" in self._options or "addEos" in self._options:
-            return bos * (self._options.get("addBos") == "true"), eos * (self._options.get("addEos") == "true")
+            return () if self.bos_id is None else (self.bos_id,), ()
         if self._post_processor is None:
             return (), ()
         whole = tokenizers.Tokenizer.from_str(json.dumps(self._document | {"post_processor": self._post_processor}, ensure_ascii=False))
-        found = whole.encode("a")
+        # Any text that has a token in every vocabulary.
+        found = whole.encode(next(spelling for spelling, token in self.special_tokens.items() if token == self.eos_id))
         own = [place for place, added in enumerate(found.special_tokens_mask) if not added]
         return tuple(found.ids[: own[0]]), tuple(found.ids[own[-1] + 1 :])
 
