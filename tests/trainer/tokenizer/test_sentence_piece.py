@@ -71,6 +71,14 @@ def test_the_settings_beside_a_model_say_what_stands_around_a_text() -> None:
         assert (tokenizer.prefix, tokenizer.suffix) == around
 
 
+def test_the_model_says_which_tokens_begin_and_end_a_text() -> None:
+    tokenizer = tokenizer_of("bpe", control_symbols="<|bos|>,<|eos|>")
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (tokenizer.special_tokens["<s>"], tokenizer.special_tokens["</s>"])
+    without = tokenizer_of("bpe", bos_id=-1, control_symbols="<|bos|>")
+    assert (without.bos_id, without.prefix) == (None, ())
+    assert without.eos_id == without.special_tokens["</s>"]
+
+
 def test_special_tokens_come_only_when_asked_for() -> None:
     tokenizer = TOKENIZERS["bpe"]
     assert dict(tokenizer.special_tokens) == {"<s>": 1, "</s>": 2}

@@ -54,7 +54,13 @@ class SentencePieceTokenizer(LibraryTokenizer):
         control = [index for index in range(self.vocab_size) if self._processor.is_control(index)]
         self.special_tokens: Mapping[str, int] = MappingProxyType({self._processor.id_to_piece(index): index for index in control})
         options = definition.options
-        chosen = find_document_tokens(self.special_tokens, WHERE, beginning=options.get("bos"), end=options.get("eos"))
+        own = {token: name for name, token in self.special_tokens.items()}
+        chosen = find_document_tokens(
+            self.special_tokens,
+            WHERE,
+            beginning=options.get("bos", own.get(self._processor.bos_id(), "")),
+            end=options.get("eos", own.get(self._processor.eos_id())),
+        )
         self.bos_id, self.eos_id, self.pad_id = chosen.bos, chosen.eos, chosen.pad
         self.ends = tuple(dict.fromkeys((chosen.eos, *definition.ends)))
         # The tokenizers of Llama 2, Mistral and Gemma put it before a text, unless their tokenizer_config.json says otherwise.
