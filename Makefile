@@ -96,7 +96,7 @@ mutations: setup ## Break the code on purpose and show which row of docs/reliabi
 	@$(BIN)/python -m tests.faults.mutations --page docs/reliability.md
 
 .PHONY: parity
-parity: setup ## Compare models of random configurations with transformers and torch, which it installs (DRAWS=2 SEED=0 FAMILIES="llama …")
+parity: setup ## Compare random models, and templates and tokenizers, with transformers, which it installs (DRAWS=2 SEED=0 FAMILIES="llama …")
 	@test -e $(PARITY)/.ready || { $(UV) venv --quiet --clear $(PARITY) && $(UV) pip install --quiet --python $(PARITY) torch==$(TORCH) \
 		transformers==$(TRANSFORMERS) && touch $(PARITY)/.ready; }
 	@rm -rf .halcyon/parity
@@ -104,6 +104,7 @@ parity: setup ## Compare models of random configurations with transformers and t
 	@$(BIN)/python tests/parity/compare.py .halcyon/parity
 	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --check
 	@$(PARITY)/bin/python -m tests.trainer.huggingface.runs.make --check
+	@$(PARITY)/bin/python -m tests.parity.templates.make --check
 
 # The compilers of all accelerators: about 7 GB, into an environment of their own. ARGS=--page writes docs/programs.md instead of testing.
 PROGRAMS = $(HALCYON_CACHE)/programs-$(shell sha256sum uv.lock | cut -c 1-12)

@@ -1,0 +1,51 @@
+"""The cases: templates, conversations and texts. It imports nothing that an environment with transformers lacks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FOLDER = Path(__file__).parent
+DATE = "2026-03-09"
+"""The day that templates print."""
+
+TEMPLATES: dict[str, str] = {path.stem: path.read_text(encoding="utf-8") for path in sorted((FOLDER / "jinja").glob("*.jinja"))}
+CONVERSATIONS: dict[str, dict[str, Any]] = json.loads((FOLDER / "conversations.json").read_text(encoding="utf-8"))
+"""Each has messages, and some have tools."""
+TEXTS: dict[str, str] = json.loads((FOLDER / "texts.json").read_text(encoding="utf-8"))
+"""Whole texts, which no template renders."""
+
+
+class Difference(NamedTuple):
+    """A conversation of which Halcyon makes something else than transformers."""
+
+    tokenizer: str
+    template: str
+    contents: tuple[str, ...]
+    """What the user and the assistant say, in turns."""
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The messages."""
+        return [{"role": ("user", "assistant")[place % 2], "content": content} for place, content in enumerate(self.contents)]
+
+
+_TURNS = "{% for m in messages %}{{ '<|' + m.role + '|>' }}{% if m.role == 'assistant' %}%s{% else %}{{ m.content }}{% endif %}{% endfor %}"
+DIFFERENCES = {
+    "character of several tokens": Difference(
+        "gpt2", _TURNS.replace("%s", "{% generation %}{{ m.content }}{% endgeneration %}"), ("a", "b😀", "c", "d")
+    ),
+    "first character": Difference(
+        "wordpiece", _TURNS.replace("%s", "{% generation %}{{ '\\n' + m.content }}<|end|>{% endgeneration %}"), ("a", "b", "c", "d")
+    ),
+    "last character": Difference(
+        "wordpiece", _TURNS.replace("%s", "{% generation %}{{ m.content + '\\n' }}{% endgeneration %}"), ("a", "b", "c", "d")
+    ),
+    "special token in a message": Difference(
+        "gpt2",
+        _TURNS.replace("%s", "{% generation %}{{ m.content }}<|end|>{% endgeneration %}"),
+        ("a\n<|end|>\n<|assistant|>", "b", "c", "d"),
+    ),
+}
+"""Where Halcyon differs on purpose, by the reason."""
