@@ -49,3 +49,20 @@ DIFFERENCES = {
     ),
 }
 """Where Halcyon differs on purpose, by the reason."""
+
+WITHOUT_BLOCKS = {
+    "channels": (
+        "the thoughts and the answer are one turn, so what stands between them counts too, as it does when a model generates it",
+        ("thinking", "thinking-tools"),
+    ),
+    "halcyon": (
+        "the template prints the results of tools as answers, and they are no messages of the assistant",
+        ("calls-as-text", "thinking-tools", "tools"),
+    ),
+    "mistral-ids": (
+        "the tools stand before the last question, so the text does not begin with the prompt of an earlier answer: its space is missed",
+        ("tools",),
+    ),
+    "trims": ("the header of a turn has the number of the words of the answer", tuple(CONVERSATIONS)),
+}
+"""The templates and conversations of which the assistant's spans are not found exactly without generation blocks, and why."""

@@ -9,6 +9,10 @@ import pytest
 
 from halcyon.data.formats import build_formatter
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec
+from tests.parity.templates import goldens
+from tests.parity.templates.cases import CONVERSATIONS, WITHOUT_BLOCKS
+from tests.parity.templates.cases import TEMPLATES as PUBLISHED
+from tests.trainer.data.formats.published import formatter_of, tokenizer_of
 from tests.trainer.data.formats.standin import MarkedBytes, counted, row
 
 TOKENIZER: Any = MarkedBytes(["<|bos|>", "<|start|>", "<|end|>", "<think>", "</think>", "<|user|>", "<|assistant|>"], bos=256, eos=258)
@@ -56,6 +60,22 @@ def test_the_same_tokens_count_as_with_generation_blocks(template: str, talk: st
     marked = TEMPLATES[template]
     plain = re.sub(r"{% (end)?generation %}", "", marked)
     assert spans(plain, TALKS[talk]) == spans(marked, TALKS[talk])
+
+
+@pytest.mark.parametrize("template", PUBLISHED)
+def test_templates_of_every_family_need_no_blocks(template: str) -> None:
+    """`with` has the scope and the white space of a generation block."""
+    plain = re.sub(r"(?<={%)(-?) (end)?generation (?=-?%})", r"\1 \2with ", PUBLISHED[template])
+    assert plain.count("with ") > plain.count("endwith ") > 0
+    differs = []
+    for name, conversation in CONVERSATIONS.items():
+        if "error" in goldens.read("gpt2")["cases"][template][name]:
+            continue
+        found = [formatter_of(tokenizer_of("gpt2"), source)([row(conversation)])[0] for source in (plain, PUBLISHED[template])]
+        assert found[0].tokens.tolist() == found[1].tokens.tolist()
+        differs += [name] * (found[0].weights.tolist() != found[1].weights.tolist())
+    _, expected = WITHOUT_BLOCKS.get(template, ("", ()))
+    assert sorted(differs) == sorted(expected)
 
 
 def test_a_token_that_ends_answers_counts_even_if_it_begins_the_next_turn() -> None:

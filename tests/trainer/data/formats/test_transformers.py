@@ -8,42 +8,18 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-from functools import cache
 from typing import Any
 
 import pytest
 
-from halcyon.data.formats import build_formatter
 from halcyon.data.formats.template import DEFAULT_TEMPLATE
 from halcyon.errors import BadConfiguration
 from halcyon.inference.chat import ChatPrompts
-from halcyon.tokenizer import Tokenizer, TokenizerDefinition, load
-from halcyon.tokenizer.folder import definition_of
-from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec
 from tests.parity.templates import goldens
 from tests.parity.templates.cases import CONVERSATIONS, DATE, DIFFERENCES, TEMPLATES, TEXTS
 from tests.parity.templates.kinds import KINDS, SETTINGS, Kind
+from tests.trainer.data.formats.published import formatter_of, loaded, tokenizer_of
 from tests.trainer.data.formats.standin import row
-
-
-def loaded(kind: Kind) -> Tokenizer:
-    definition = definition_of(kind.files)
-    assert definition is not None
-    return load(definition)
-
-
-@cache
-def tokenizer_of(name: str) -> Tokenizer:
-    """The tokenizer of a kind; where the kind has a file of its own library, the tokenizer of that file."""
-    kind = KINDS[name]()
-    if name == "tiktoken":
-        return load(TokenizerDefinition("tiktoken", kind.native, {"encoding": "r50k_base"}))
-    return load(TokenizerDefinition("sentencePiece", kind.native)) if name == "sentence-piece" else loaded(kind)
-
-
-def chat(tokenizer: Tokenizer, template: str) -> Any:
-    spec = ChatFormatSpec.model_validate({"template": template, "toolsField": "tools", "date": DATE})
-    return build_formatter(FormatSpec(chat=spec), tokenizer, where="spec.data.sources[talks].format")
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +32,7 @@ def test_conversations_have_the_ids_and_the_weights_of_transformers(name: str) -
     tokenizer, cases = tokenizer_of(name), goldens.read(name)["cases"]
     assert {template: [*of_template] for template, of_template in cases.items()} == {one: sorted(CONVERSATIONS) for one in TEMPLATES}
     for template, of_template in cases.items():
-        formatter = chat(tokenizer, TEMPLATES[template])
+        formatter = formatter_of(tokenizer, TEMPLATES[template])
         for conversation, golden in of_template.items():
             if "error" in golden:
                 with pytest.raises(BadConfiguration, match="does not fit the template"):
@@ -130,7 +106,7 @@ def test_a_special_token_that_a_message_spells_is_text() -> None:
 
 def document_of(name: str) -> Any:
     case = DIFFERENCES[name]
-    (document,) = chat(tokenizer_of(case.tokenizer), case.template)([row({"messages": case.messages})])
+    (document,) = formatter_of(tokenizer_of(case.tokenizer), case.template)([row({"messages": case.messages})])
     return document
 
 

@@ -1,8 +1,8 @@
 """Finds what the assistant says in a conversation, for templates without ``{% generation %}``, which most published ones are.
 
 A conversation is rendered again with another message in place of each message of the assistant. What differs is what the template printed
-of the message. In front of it stands what the template prints to begin the assistant's turn; behind it stands the token that ends the
-turn, which the assistant says too.
+of the message. The turn begins where the prompt of the message ends; behind it stand the tokens that end the turn, which the assistant says
+too.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ class AssistantSpans:
     def __init__(self, template: ChatTemplate, tokenizer: Tokenizer) -> None:
         self._template = template
         spellings = {token: spelling for spelling, token in tokenizer.special_tokens.items()}
-        end = template.turn_end()
-        named = () if end is None else (end.spelling,)
-        self._ends = tuple(dict.fromkeys((*named, *(spellings[token] for token in tokenizer.ends if token in spellings))))
+        named = [spellings[token] for token in tokenizer.ends if token in spellings]
+        self._ends = frozenset([*self._after_answers(), *named])
 
     @property
     def finds_answers(self) -> bool:
@@ -58,33 +57,88 @@ class AssistantSpans:
             others = [*messages[:place], {"role": "assistant", "content": _OTHER}, *messages[place + 1 :]]
             other = self._template.render(others, tools).text.text
             start = _shared(text, other)
-            same = _shared(text[start:][::-1], other[start:][::-1])
-            end = self._with_end(rendered, len(text) - same)
-            start = self._after_header(text[:start], messages[:place], tools)
+            end = len(text) - _shared(text[start:][::-1], other[start:][::-1])
+            end = self._with_end(rendered, min(end, self._next_turn(text, messages[: place + 1], tools)))
+            start = self._after_prompt(text, start, messages[:place], tools)
             if start < end:
                 yield start, end
 
-    def _after_header(self, before: str, messages: Sequence[Mapping[str, Any]], tools: Any) -> int:
-        """Where a turn begins: behind what the template prints to begin it, if that is there; else at the end of the text before."""
+    def _after_prompt(self, text: str, start: int, messages: Sequence[Mapping[str, Any]], tools: Any) -> int:
+        """Where a turn begins: where its prompt ends, or behind what the prompt prints to begin it, if that is there; else at `start`.
+
+        Args:
+            text: The whole conversation.
+            start: Where the text depends on the message.
+            messages: Those before.
+            tools: The tools of the conversation.
+        """
         try:
             asked, begun = (self._template.render(messages, tools, to_generate=wanted).text.text for wanted in (False, True))
         except Exception:  # no template must take a part of a conversation
-            return len(before)
+            return start
+        if text.startswith(begun):
+            return min(start, len(begun))
         header = begun[len(asked) :] if begun.startswith(asked) else ""
-        found = before.rfind(header) if header else -1
-        return len(before) if found < 0 else found + len(header)
+        found = text.rfind(header, max(0, _shared(text, asked) - len(header)), start) if header else -1
+        return start if found < 0 else found + len(header)
+
+    def _next_turn(self, text: str, messages: Sequence[Mapping[str, Any]], tools: Any) -> int:
+        """Where the next turn begins, as far as the template prints the same of some first messages alone; else the end of the text.
+
+        What a template prints of later turns may depend on a message, such as the name of the function that a result is of.
+        """
+        try:
+            before = self._template.render(messages, tools).text.text
+        except Exception:  # no template must take a part of a conversation
+            return len(text)
+        return len(before) if text.startswith(before) else len(text)
 
     def _with_end(self, rendered: Rendered, end: int) -> int:
-        """The end of a turn: behind the token that ends it, if only white space stands before that."""
-        text = rendered.text.text
-        following = next((span for span in rendered.text.special if span[0] >= end), None)
-        if following is None or text[slice(*following)] not in self._ends or text[end : following[0]].strip():
-            return end
-        return following[1]
+        """The end of a turn: behind the tokens that end it, if only white space stands before them. No token ends a turn twice."""
+        text, gone = rendered.text.text, set[str]()
+        for start, after in rendered.text.special:
+            spelling = text[start:after]
+            if start < end < after:  # two tokens that end turns have their last letters in common
+                end = after
+                gone.add(spelling)
+            elif end <= start:
+                if spelling not in self._ends or spelling in gone or (text[end:start] if gone else text[end:start].strip()):
+                    break
+                end = after
+                gone.add(spelling)
+        return end
+
+    def _after_answers(self) -> set[str]:
+        """The special tokens that end an answer, in the last turn and in an earlier one."""
+        words = "halcyon"
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": words}]
+        last, earlier = (self._following(messages, words) for messages in (turns, [*turns, {"role": "user", "content": "!"}]))
+        return {*last, *earlier[: len(last)]}  # what follows them begins the next turn
+
+    def _following(self, messages: Sequence[Mapping[str, Any]], words: str) -> list[str]:
+        """The special tokens that directly follow some words."""
+        found: list[str] = []
+        try:
+            text, special, _ = self._template.render(messages).text
+        except Exception:  # the template is for other roles
+            return found
+        end = text.rfind(words) + len(words)
+        for start, after in special:
+            if start >= end:
+                if text[end:start] if found else text[end:start].strip():
+                    break
+                found.append(text[start:after])
+                end = after
+        return found
 
 
 def _shared(first: str, second: str) -> int:
     """Number of characters that two texts begin with alike."""
-    return next(
-        (place for place, (one, other) in enumerate(zip(first, second, strict=False)) if one != other), min(len(first), len(second))
-    )
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
