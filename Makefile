@@ -174,11 +174,12 @@ format: setup ## Format the code
 	@$(BIN)/ruff check --quiet --fix .
 
 .PHONY: generate
-generate: setup ## Write all generated files: CRDs, reference, dashboards, alerts, docs/testing.md
+generate: setup ## Write all generated files: CRDs, reference, dashboards, alerts, docs/chat-templates.md, docs/testing.md
 	@$(BIN)/python -m halcyon_api.generate
 	@$(BIN)/python -m halcyon_dashboards.generate
 	@$(BIN)/python -m halcyon.telemetry.reference > docs/reference/metrics.md
 	@$(BIN)/python -m halcyon_operator.decide.recovery_reference > docs/reference/recovery.md
+	@$(BIN)/python -m tests.parity.templates.page
 	@$(BIN)/python -m tests.suite.generate
 
 .PHONY: pictures

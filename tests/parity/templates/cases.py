@@ -11,6 +11,25 @@ DATE = "2026-03-09"
 """The day that templates print."""
 
 TEMPLATES: dict[str, str] = {path.stem: path.read_text(encoding="utf-8") for path in sorted((FOLDER / "jinja").glob("*.jinja"))}
+ABOUT = {
+    "bos-each-turn": "a beginning token before each turn",
+    "channels": "channels, a date, parameters as types, thoughts of the last turn only, as gpt-oss",
+    "chatml-tools": "ChatML with tools, as Qwen 2.5",
+    "command-turns": "two end marks after an answer, as Command R",
+    "deepseek-drops": "thoughts of earlier turns cut off, calls and results between marks, as DeepSeek R1",
+    "gemma-turns": "the role `model`, the system message in the first turn, as Gemma",
+    "glm-open": "no end mark, arguments as keys and values, as GLM 4.5",
+    "halcyon": "Halcyon's own",
+    "indented-tools": "tools and calls as JSON with indents, separators, sorted keys and escapes",
+    "llama2-inst": "`[INST]` and `<<SYS>>` as text, as Llama 2",
+    "llama3-tools": "headers, a date, tools with indents, two kinds of end, as Llama 3.1",
+    "macros": "macros, a namespace, loop controls, variables set inside a block",
+    "mistral-ids": "tools before the last question, ids of calls that are checked, as Mistral",
+    "phi-lines": "marks with line ends, an end token after the conversation, as Phi 3",
+    "qwen3-thinking": "thoughts inside or beside the content, shown after the last question, as Qwen 3",
+    "trims": "text as marks, filters and methods that cut and change contents",
+}
+"""What is in each template, for the page."""
 CONVERSATIONS: dict[str, dict[str, Any]] = json.loads((FOLDER / "conversations.json").read_text(encoding="utf-8"))
 """Each has messages, and some have tools."""
 TEXTS: dict[str, str] = json.loads((FOLDER / "texts.json").read_text(encoding="utf-8"))

@@ -214,7 +214,7 @@ def sentence_piece() -> Kind:
 def _metaspace(scheme: str) -> Kind:
     split = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False}
     document = _sentence_piece(MARKS, pre_tokenizer=split, post_processor=_around({"<s>": 1}, {}))
-    return Kind(document, _SENTENCE_PIECE, f"Metaspace `{scheme}` and bytes for unknown characters, as a converted SentencePiece model")
+    return Kind(document, _SENTENCE_PIECE, f"Metaspace `{scheme}` and bytes for unknown characters, as converted SentencePiece models")
 
 
 def prepend() -> Kind:
@@ -297,12 +297,12 @@ def flags() -> Kind:
 
 
 KINDS: Mapping[str, Callable[[], Kind]] = {
-    "sentence-piece": sentence_piece,
     "gpt2": gpt2,
     "roberta": roberta,
     "qwen": qwen,
     "llama3": llama3,
     "tiktoken": tiktoken,
+    "sentence-piece": sentence_piece,
     "metaspace-always": lambda: _metaspace("always"),
     "metaspace-first": lambda: _metaspace("first"),
     "metaspace-never": lambda: _metaspace("never"),

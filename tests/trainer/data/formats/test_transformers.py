@@ -18,6 +18,7 @@ from halcyon.inference.chat import ChatPrompts
 from tests.parity.templates import goldens
 from tests.parity.templates.cases import CONVERSATIONS, DATE, DIFFERENCES, TEMPLATES, TEXTS
 from tests.parity.templates.kinds import KINDS, SETTINGS, Kind
+from tests.parity.templates.page import PAGE, page
 from tests.trainer.data.formats.published import formatter_of, loaded, tokenizer_of
 from tests.trainer.data.formats.standin import row
 
@@ -108,6 +109,10 @@ def document_of(name: str) -> Any:
     case = DIFFERENCES[name]
     (document,) = formatter_of(tokenizer_of(case.tokenizer), case.template)([row({"messages": case.messages})])
     return document
+
+
+def test_the_page_is_generated_from_the_goldens() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run 'make generate'"
 
 
 def test_the_cases_have_the_template_of_this_project() -> None:
