@@ -29,10 +29,9 @@ def model(kind: str, **options: Any) -> bytes:
         model_writer=written,
         model_type=kind,
         vocab_size=400,
-        byte_fallback=True,
         hard_vocab_limit=False,
         minloglevel=2,
-        **options,
+        **{"byte_fallback": True, **options},
     )
     return written.getvalue()
 
@@ -77,6 +76,14 @@ def test_the_model_says_which_tokens_begin_and_end_a_text() -> None:
     without = tokenizer_of("bpe", bos_id=-1, control_symbols="<|bos|>")
     assert (without.bos_id, without.prefix) == (None, ())
     assert without.eos_id == without.special_tokens["</s>"]
+
+
+def test_unknown_characters_after_a_special_token_have_a_token() -> None:
+    tokenizer = tokenizer_of("bpe", byte_fallback=False)
+    (found,) = tokenizer.encode_rendered([RenderedText("</s>ꙮꙮtext</s>ꙮ", [(0, 4), (10, 14)])])
+    tokens = list(zip(found.tokens.tolist(), found.starts.tolist(), found.ends.tolist(), strict=True))
+    assert [tokens[0], tokens[1], tokens[-2], tokens[-1]] == [(2, 0, 4), (0, 4, 6), (2, 10, 14), (0, 14, 15)]
+    assert tokenizer.decode(found.tokens[2:-2]) == "text"
 
 
 def test_special_tokens_come_only_when_asked_for() -> None:

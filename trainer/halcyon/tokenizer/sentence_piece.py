@@ -107,7 +107,8 @@ class SentencePieceTokenizer(LibraryTokenizer):
         found = self._processor.encode_as_offset_mapping(part if begins else f"{_BEFORE}{part}")
         ids, offsets = list(found["ids"]), list(found["offsets"])
         if not begins:
-            first = next((number for number, (_, end) in enumerate(offsets) if end > 0), len(ids) - 1) + 1  # after the mark
+            first = next((number for number, (_, end) in enumerate(offsets) if end > 0), len(ids) - 1)  # the mark, or its last byte
+            first += not offsets or offsets[first][1] <= 1  # unknown characters after the mark share its token, which stays
             ids, offsets = ids[first:], [(max(start - 1, 0), end - 1) for start, end in offsets[first:]]
         for number in range(len(ids) - 2, -1, -1):  # the bytes of one character: only the last one has its end
             (start, end), (following, after) = offsets[number : number + 2]
