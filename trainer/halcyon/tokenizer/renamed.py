@@ -1,25 +1,37 @@
 """Encodes rendered texts in which a message spells a special token: a copy of the tokenizer knows the special tokens by other spellings.
 
-The special tokens of the template get these spellings before the text is encoded, so the spelling in the message is a word like others. The
-spellings consist of code points that no text has: noncharacters, and a character for private use between them.
+The special tokens of the template get these spellings before the text is encoded, so the spelling in the message is a word like others.
+Each consists of a character for private use between noncharacters. These are more in a row than anywhere in the text, so no text has them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
 
 from halcyon.tokenizer.rendered import EncodedText, RenderedText, encoded
+from halcyon.tokenizer.text import PieceEncoder
 
 _OUTER, _FIRST = "\ufdd6", 0xF0000
+_IN_A_ROW = re.compile(f"{_OUTER}+")
+
+
+class _Copy(NamedTuple):
+    """A tokenizer with other spellings."""
+
+    names: Mapping[str, str]
+    library: tokenizers.Tokenizer
+    ids: np.ndarray
+    """The id of the tokenizer for each id of the copy."""
 
 
 class RenamedTokenizer:
-    """A copy of a tokenizer with other spellings of its special tokens.
+    """Copies of a tokenizer with other spellings of its special tokens.
 
     Args:
         document: The tokenizer.json.
@@ -27,33 +39,74 @@ class RenamedTokenizer:
     """
 
     def __init__(self, document: Mapping[str, Any], special: Mapping[str, int]) -> None:
-        self._names = {spelling: f"{_OUTER}{chr(_FIRST + number)}{_OUTER}" for number, spelling in enumerate(special)}
-        self._library = tokenizers.Tokenizer.from_str(json.dumps(_renamed(document, self._names), ensure_ascii=False))
-        known = self._library.get_vocab(with_added_tokens=True)
-        self._ids = np.arange(max(known.values()) + 1, dtype=np.int32)
-        for spelling, token in special.items():
-            self._ids[known[self._names[spelling]]] = token
+        self._document = document
+        self._special = special
+        self._copies: dict[int, _Copy] = {}
 
     def encode(self, rendered: RenderedText) -> EncodedText:
         """The ids of a text; its spellings outside of ``special`` are words."""
+        longest = max(map(len, _IN_A_ROW.findall(rendered.text)), default=0)
+        names, library, ids = self._copy(1 << longest.bit_length())
         parts: list[str] = []
         places: list[np.ndarray] = []  # in the text, of each character of the renamed text
         before = 0
         for start, end in rendered.special:
-            name = self._names[rendered.text[start:end]]
+            name = names[rendered.text[start:end]]
             parts += [rendered.text[before:start], name]
             places += [np.arange(before, start), np.full(len(name), start)]
             before = end
         parts.append(rendered.text[before:])
         places.append(np.arange(before, len(rendered.text) + 1))
-        found = self._library.encode("".join(parts), add_special_tokens=False)
+        found = library.encode("".join(parts), add_special_tokens=False)
         inside = encoded(found.ids, found.offsets)
         where = np.concatenate(places)
-        return EncodedText(self._ids[inside.tokens], where[inside.starts], where[inside.ends])
+        return EncodedText(ids[inside.tokens], where[inside.starts], where[inside.ends])
+
+    def _copy(self, width: int) -> _Copy:
+        """The copy whose spellings have this number of noncharacters at each side: a power of two, so there are few copies."""
+        if width not in self._copies:
+            outer = _OUTER * width
+            names = {spelling: f"{outer}{chr(_FIRST + number)}{outer}" for number, spelling in enumerate(self._special)}
+            library = tokenizers.Tokenizer.from_str(json.dumps(_renamed(self._document, names), ensure_ascii=False))
+            if any(name not in _normalized(library, name) for name in names.values()):
+                library = tokenizers.Tokenizer.from_str(
+                    json.dumps(_renamed(self._document, names, {"normalized": False}), ensure_ascii=False)
+                )
+            known = library.get_vocab(with_added_tokens=True)
+            ids = np.arange(max(known.values()) + 1, dtype=np.int32)
+            for spelling, token in self._special.items():
+                ids[known[names[spelling]]] = token
+            self._copies[width] = _Copy(names, library, ids)
+        return self._copies[width]
 
 
-def _renamed(document: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The tokenizer.json with other spellings."""
+class WithoutSpecial:
+    """Encodes texts that have no special tokens, with a model that has special tokens among the words it knows, such as Unigram.
+
+    Args:
+        encode: Encodes texts.
+        is_special: Whether each id is a special token that no text has: bool [vocabulary].
+        renamed: Encodes the texts in which the model found such a token.
+    """
+
+    def __init__(self, encode: PieceEncoder, is_special: np.ndarray, renamed: RenamedTokenizer) -> None:
+        self._encode, self._is_special, self._renamed = encode, is_special, renamed
+        self.name = encode.name
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text, int32, without special tokens."""
+        return [
+            self._renamed.encode(RenderedText(text, ())).tokens if self._is_special[ids].any() else ids
+            for text, ids in zip(texts, self._encode(texts), strict=True)
+        ]
+
+
+def _normalized(library: tokenizers.Tokenizer, text: str) -> str:
+    return text if library.normalizer is None else library.normalizer.normalize_str(text)
+
+
+def _renamed(document: Mapping[str, Any], names: Mapping[str, str], options: Mapping[str, bool] | None = None) -> dict[str, Any]:
+    """The tokenizer.json with other spellings, and other options of the special tokens."""
     model = dict(document["model"])
     vocabulary = model.get("vocab")
     if isinstance(vocabulary, dict):
@@ -62,5 +115,8 @@ def _renamed(document: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
         model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocabulary]
     if model.get("unk_token") in names:
         model["unk_token"] = names[model["unk_token"]]
-    added = [token | {"content": names.get(token["content"], token["content"])} for token in document.get("added_tokens") or []]
+    added = [
+        {**token, **(options or {}), "content": names[token["content"]]} if token["content"] in names else token
+        for token in document.get("added_tokens") or []
+    ]
     return {**document, "model": model, "added_tokens": added}

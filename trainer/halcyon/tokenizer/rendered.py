@@ -43,6 +43,22 @@ class EncodedText(NamedTuple):
             found |= (self.starts < end) & (self.ends > start)
         return found
 
+    def has_only(self, ranges: Sequence[Range], is_special: np.ndarray) -> bool:
+        """Whether each special token stands for one of the ranges.
+
+        A tokenizer that changes a text before it looks for special tokens may find some that the text does not spell.
+
+        Args:
+            ranges: Where the text has special tokens, in order.
+            is_special: Whether each id is a special token: bool [vocabulary].
+        """
+        special = np.flatnonzero(is_special[self.tokens])
+        if not len(special) or not ranges:
+            return not len(special)
+        known = np.array(ranges, np.int64)
+        place = np.minimum(np.searchsorted(known[:, 0], self.starts[special]), len(known) - 1)
+        return bool(((self.starts[special] <= known[place, 0]) & (known[place, 1] <= self.ends[special])).all())
+
 
 def encoded(tokens: Sequence[int], offsets: Sequence[Range]) -> EncodedText:
     """The ids of a text from a library's lists."""

@@ -19,7 +19,7 @@ from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.encoders import ReferenceEncoder
 from halcyon.tokenizer.library import LibraryTokenizer
 from halcyon.tokenizer.probe import PROSE
-from halcyon.tokenizer.renamed import RenamedTokenizer
+from halcyon.tokenizer.renamed import RenamedTokenizer, WithoutSpecial
 from halcyon.tokenizer.rendered import EncodedText, RenderedText, encoded
 from halcyon.tokenizer.special import find_document_tokens
 from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder
@@ -27,6 +27,8 @@ from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder
 WHERE = "spec.tokenizer.tokenizerJson"
 _NAMED = ("beginning", "end", "bos", "eos")
 """Options of a definition that name a token."""
+_OF_WORDS = frozenset({"Unigram", "WordLevel", None})
+"""Models that look up a whole word or any part of it, so they find special tokens in a text. None: an old file, which may be any."""
 
 
 class JsonTokenizer(LibraryTokenizer):
@@ -85,7 +87,10 @@ class JsonTokenizer(LibraryTokenizer):
 
     def _make_documents(self) -> DocumentEncoder:
         reference = ReferenceEncoder(self._reference)
-        return DocumentEncoder(self._chosen[0], find_joint(lambda text: reference([text])[0], PROSE))
+        encode = self._chosen[0]
+        if self._document["model"].get("type") in _OF_WORDS:
+            encode = WithoutSpecial(encode, self._is_special, self._renamed)
+        return DocumentEncoder(encode, find_joint(lambda text: reference([text])[0], PROSE))
 
     @property
     def encoder(self) -> str:
@@ -116,16 +121,29 @@ class JsonTokenizer(LibraryTokenizer):
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         """Token ids of rendered templates, with the characters of each token."""
-        found: list[EncodedText] = []
         plain = [one.text for one in texts if not one.spells]
         encodings = iter(self._marked.encode_batch(plain, add_special_tokens=False))
+        found: list[EncodedText] = []
         for one in texts:
-            if one.spells:
-                found.append(self._renamed.encode(one))
-            else:
+            if not one.spells:
                 encoding = next(encodings)
-                found.append(encoded(encoding.ids, encoding.offsets))
+                known = encoded(encoding.ids, encoding.offsets)
+                if known.has_only(one.special, self._is_special):
+                    found.append(known)
+                    continue
+            found.append(self._renamed.encode(one))
         return found
+
+    @cached_property
+    def _is_special(self) -> np.ndarray:
+        """Whether each id is a special token that only a template spells: bool [vocabulary]. Text may have the token for unknown words."""
+        is_special = np.zeros(self.vocab_size, bool)
+        is_special[list(self.special_tokens.values())] = True
+        model = self._document["model"]
+        unknown = model.get("unk_id", self._reference.token_to_id(model.get("unk_token") or ""))
+        if unknown is not None:
+            is_special[unknown] = False
+        return is_special
 
     @cached_property
     def _marked(self) -> tokenizers.Tokenizer:
