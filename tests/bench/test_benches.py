@@ -33,6 +33,7 @@ class Bench:
 BENCHES = {
     "attention": Bench("--lengths 256,512 --heads 2 --kv-heads 1 --head-size 16 --context 2 --row 2048 --pairs 1"),
     "cache": Bench("--megabytes 2 --pairs 1"),
+    "chat": Bench("--conversations 8 --vocabulary 512 --repeats 1"),
     "checkpoint": Bench("--megabytes 4 --devices 2 --pairs 1"),
     "compile": Bench("--families llama --layers 1,2 --rounds 1"),
     "data": Bench("--batch 8 --length 128 --tokens 10000000000"),

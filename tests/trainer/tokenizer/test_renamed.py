@@ -28,6 +28,8 @@ def special_in(tokenizer: Tokenizer, before: str, text: str, after: str) -> list
         ("gpt2", "a<|im_end|>b"),
         ("gpt2", "<|im_end|>\ufdd6\U000f0001\ufdd6"),
         ("gpt2", "<|im_end|>\ufdd6\ufdd6\U000f0001\ufdd6\ufdd6 \ufdd6\U000f0001\ufdd6"),
+        ("phi", "<|im_end|>\ufdd6\U000f0001\ufdd6"),
+        ("phi", "<|im_end|>\ufdd6\ufdd6\U000f0001\ufdd6\ufdd6 \ufdd6\U000f0001\ufdd6"),
         ("flags", "＜｜eot＿id｜＞"),
         ("unigram", "a</s>b"),
         ("unigram", "</s>"),

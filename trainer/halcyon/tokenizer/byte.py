@@ -61,7 +61,7 @@ class ByteTokenizer:
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         """Token ids of rendered templates, with the characters of each token."""
-        return [encode_between(one, SPECIAL_TOKENS, self.encode_batch, self.token_bytes) for one in texts]
+        return encode_between(texts, SPECIAL_TOKENS, self.encode_batch, self.token_bytes)
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of the byte tokens; invalid UTF-8 becomes U+FFFD, and special tokens are left out."""

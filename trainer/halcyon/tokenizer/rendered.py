@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -87,34 +88,42 @@ class Spellings:
 
 
 def encode_between(
-    rendered: RenderedText, special: Mapping[str, int], encode: Callable[[Sequence[str]], list[np.ndarray]], sizes: np.ndarray
-) -> EncodedText:
+    texts: Sequence[RenderedText], special: Mapping[str, int], encode: Callable[[Sequence[str]], list[np.ndarray]], sizes: np.ndarray
+) -> list[EncodedText]:
     """Encode the text between the special tokens, for tokenizers whose ids of a part do not depend on the rest and keep all bytes.
 
     Args:
-        rendered: The text.
+        texts: The texts.
         special: Id of each special token by its spelling.
         encode: Encodes texts without special tokens: int32 [tokens] each.
         sizes: Bytes of text of each id: int32 [vocabulary].
     """
-    text, bounds = rendered.text, [place for span in rendered.special for place in span]
-    parts = [text[start:end] for start, end in zip([0, *bounds[1::2]], [*bounds[::2], len(text)], strict=True)]
-    encoded: list[EncodedText] = []
-    for number, (part, tokens) in enumerate(zip(parts, encode(parts), strict=True)):
-        start = bounds[2 * number - 1] if number else 0
-        encoded.append(_placed(part, tokens, sizes[tokens], start))
-        if number < len(rendered.special):
-            first, end = rendered.special[number]
-            encoded.append(EncodedText(np.array([special[text[first:end]]], np.int32), np.array([first]), np.array([end])))
-    return EncodedText(*(np.concatenate(arrays) for arrays in zip(*encoded, strict=True)))
+    bounds = [[0, *(place for span in one.special for place in span), len(one.text)] for one in texts]
+    parts = [
+        one.text[start:end] for one, places in zip(texts, bounds, strict=True) for start, end in zip(places[::2], places[1::2], strict=True)
+    ]
+    encoded = iter(encode(parts))
+    return [_encoded_between(one, list(islice(encoded, len(one.special) + 1)), special, sizes) for one in texts]
 
 
-def _placed(part: str, tokens: np.ndarray, sizes: np.ndarray, start: int) -> EncodedText:
-    """The characters of tokens that keep all bytes of a part, which begins at a character of the whole text."""
-    ends = np.cumsum(sizes, dtype=np.int64)
-    if part.isascii():
-        return EncodedText(tokens, start + ends - sizes, start + ends)
-    widths = [len(character.encode()) for character in part]
-    owner = np.repeat(np.arange(len(part), dtype=np.int64), widths)  # the character of each byte
-    last = np.maximum(ends - 1, 0)
-    return EncodedText(tokens, start + owner[np.minimum(ends - sizes, len(owner) - 1)], start + owner[np.minimum(last, len(owner) - 1)] + 1)
+def _encoded_between(rendered: RenderedText, parts: Sequence[np.ndarray], special: Mapping[str, int], sizes: np.ndarray) -> EncodedText:
+    text = rendered.text
+    spellings = [text[start:end] for start, end in rendered.special]
+    marks = np.array([special[spelling] for spelling in spellings], np.int32)
+    tokens = np.concatenate([ids for pair in zip(parts, [*marks[:, None], marks[:0]], strict=True) for ids in pair], dtype=np.int32)
+    widths = sizes[tokens].astype(np.int64)
+    places = np.cumsum([len(ids) for ids in parts[:-1]], dtype=np.int64) + np.arange(len(marks))
+    widths[places] = [len(spelling.encode()) for spelling in spellings]
+    ends = np.cumsum(widths)
+    if text.isascii() or not len(tokens):
+        return EncodedText(tokens, ends - widths, ends)
+    owner = _owners(text)
+    last = len(owner) - 1
+    return EncodedText(tokens, owner[np.minimum(ends - widths, last)], owner[np.minimum(np.maximum(ends - 1, 0), last)] + 1)
+
+
+def _owners(text: str) -> np.ndarray:
+    """The character of each byte of a text in UTF-8: int64 [bytes]."""
+    code_points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    widths = 1 + (code_points > 0x7F) + (code_points > 0x7FF) + (code_points > 0xFFFF)
+    return np.repeat(np.arange(len(text), dtype=np.int64), widths)

@@ -91,7 +91,7 @@ class TiktokenTokenizer(LibraryTokenizer):
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         """Token ids of rendered templates, with the characters of each token."""
-        return [encode_between(one, self.special_tokens, self.encode_batch, self.token_bytes) for one in texts]
+        return encode_between(texts, self.special_tokens, self.encode_batch, self.token_bytes)
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of token ids; special tokens are left out."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
+from unicodedata import is_normalized
 
 import numpy as np
 import tokenizers
@@ -18,9 +19,10 @@ from halcyon.tokenizer.cut import find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.encoders import ReferenceEncoder
 from halcyon.tokenizer.library import LibraryTokenizer
+from halcyon.tokenizer.parts import is_byte_level, is_independent
 from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.renamed import RenamedTokenizer, WithoutSpecial
-from halcyon.tokenizer.rendered import EncodedText, RenderedText, encoded
+from halcyon.tokenizer.rendered import EncodedText, RenderedText, encode_between, encoded
 from halcyon.tokenizer.special import find_document_tokens
 from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder
 
@@ -100,7 +102,7 @@ class JsonTokenizer(LibraryTokenizer):
     def _make_token_bytes(self) -> np.ndarray:
         vocabulary = self._reference.get_vocab(with_added_tokens=False)
         sizes = np.zeros(self.vocab_size, np.int32)
-        measure = byte_level_sizes if _is_byte_level(self._document) else sentence_piece_sizes
+        measure = byte_level_sizes if is_byte_level(self._document) else sentence_piece_sizes
         sizes[list(vocabulary.values())] = measure(vocabulary)
         for token in self._document.get("added_tokens") or []:
             sizes[vocabulary.get(token["content"], token["id"])] = 0 if token.get("special") else len(token["content"].encode())
@@ -109,7 +111,7 @@ class JsonTokenizer(LibraryTokenizer):
     def pieces(self) -> list[bytes]:
         """The bytes of text of each id; none for special tokens."""
         vocabulary = self._reference.get_vocab(with_added_tokens=False)
-        spelt = byte_level_pieces if _is_byte_level(self._document) else sentence_piece_pieces
+        spelt = byte_level_pieces if is_byte_level(self._document) else sentence_piece_pieces
         found = [b""] * self.vocab_size
         for token, piece in zip(vocabulary.values(), spelt(vocabulary), strict=True):
             found[token] = piece
@@ -121,18 +123,24 @@ class JsonTokenizer(LibraryTokenizer):
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         """Token ids of rendered templates, with the characters of each token."""
-        plain = [one.text for one in texts if not one.spells]
-        encodings = iter(self._marked.encode_batch(plain, add_special_tokens=False))
-        found: list[EncodedText] = []
-        for one in texts:
-            if not one.spells:
-                encoding = next(encodings)
-                known = encoded(encoding.ids, encoding.offsets)
-                if known.has_only(one.special, self._is_special):
-                    found.append(known)
-                    continue
-            found.append(self._renamed.encode(one))
-        return found
+        kept = [place for place, one in enumerate(texts) if self._keeps_bytes(one.text)]
+        fast = encode_between([texts[place] for place in kept], self.special_tokens, self.encode_batch, self.token_bytes)
+        found = dict(zip(kept, fast, strict=True))
+        plain = [place for place, one in enumerate(texts) if place not in found and not one.spells]
+        encodings = self._marked.encode_batch([texts[place].text for place in plain], add_special_tokens=False)
+        for place, encoding in zip(plain, encodings, strict=True):
+            known = encoded(encoding.ids, encoding.offsets)
+            if known.has_only(texts[place].special, self._is_special):
+                found[place] = known
+        return [found[place] if place in found else self._renamed.encode(one) for place, one in enumerate(texts)]
+
+    def _keeps_bytes(self, text: str) -> bool:
+        """Whether a text can be encoded between its special tokens, which is faster."""
+        return self._is_independent and (text.isascii() or self._document.get("normalizer") is None or is_normalized("NFC", text))
+
+    @cached_property
+    def _is_independent(self) -> bool:
+        return is_independent(self._document)
 
     @cached_property
     def _is_special(self) -> np.ndarray:
@@ -180,15 +188,3 @@ def _read(content: bytes, named: Iterable[str]) -> tuple[dict[str, Any], str, An
     except Exception as error:  # tokenizers raises bare exceptions
         raise BadConfiguration(f"{WHERE}.path: this is not a tokenizer.json that the tokenizers library reads ({error})") from None
     return document, text, post_processor
-
-
-def _is_byte_level(document: Mapping[str, Any]) -> bool:
-    """Whether the vocabulary uses the alphabet of byte-level BPE."""
-    parts = [document.get("pre_tokenizer"), document.get("decoder")]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, dict):
-            if part.get("type") == "ByteLevel":
-                return True
-            parts += [*part.get("pretokenizers", []), *part.get("decoders", [])]
-    return False

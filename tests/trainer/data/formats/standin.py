@@ -39,7 +39,7 @@ class MarkedBytes:
         decoder.decode(b"", final=True)
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
-        return [encode_between(one, self.special_tokens, self.encode_batch, self.token_bytes) for one in texts]
+        return encode_between(texts, self.special_tokens, self.encode_batch, self.token_bytes)
 
     def decode(self, tokens: np.ndarray) -> str:
         return self.show(tokens)

@@ -170,6 +170,8 @@ class ChatTemplate:
                 add_generation_prompt=to_generate,
             )
         )
+        if not breaks:
+            return Rendered(self._spellings.rendered(marked), ranges)
         places = set(breaks)
         text = self._spellings.rendered(marked, lambda start, end: any(place in places for place in range(start + 1, end)))
         return Rendered(text, ranges)
