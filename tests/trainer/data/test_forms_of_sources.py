@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -233,8 +234,8 @@ def test_show_prints_every_special_token_and_marks_what_counts(tmp_path: Path) -
     talk = [{"role": "user", "content": "a<|user_end|>"}, {"role": "assistant", "content": "b"}]
     path = run(tmp_path, write(tmp_path / "rows.jsonl", [{"messages": talk}] * 4), {"chat": {"template": TEMPLATE}})
     shown = look("show", path, "--rows", "0")
-    one = "<|bos|><|user_start|><|user_end|>a<|user_end|><|user_start|><|user_end|>b⟦<|python_start|><|python_end|><|assistant_end|>⟧"
-    assert one * 4 in shown
+    one = "<|user_start|><|user_end|>a<|user_end|><|user_start|><|user_end|>b⟦<|python_start|><|python_end|><|assistant_end|>⟧"
+    assert re.search(rf"((<\|bos\|>)?{re.escape(one)}){{4}}", shown)
     assert "⟦…⟧ is around what counts in the loss" in shown
     assert "source talks has the form messages: messages" in shown
 

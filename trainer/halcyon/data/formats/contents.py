@@ -45,9 +45,8 @@ class Contents:
             if message["role"] in self._wants_text and not _is_code(content):
                 return {**message, "content": joined_texts(content, place)}
         elif isinstance(content, bool | int | float):
-            raise BadConversation(
-                f"has {'a truth value' if isinstance(content, bool) else 'a number'} as content at place {place}, not a text"
-            )
+            kind = "a truth value" if isinstance(content, bool) else "a number"
+            raise BadConversation(f"does not fit the template: the content at place {place} is {kind}, not a text")
         return dict(message)
 
 
