@@ -99,14 +99,14 @@ def encode_between(
     """
     text, bounds = rendered.text, [place for span in rendered.special for place in span]
     parts = [text[start:end] for start, end in zip([0, *bounds[1::2]], [*bounds[::2], len(text)], strict=True)]
-    encoded: list[EncodedText] = []
+    joined: list[EncodedText] = []
     for number, (part, tokens) in enumerate(zip(parts, encode(parts), strict=True)):
         start = bounds[2 * number - 1] if number else 0
-        encoded.append(_placed(part, tokens, sizes[tokens], start))
+        joined.append(_placed(part, tokens, sizes[tokens], start))
         if number < len(rendered.special):
             first, end = rendered.special[number]
-            encoded.append(EncodedText(np.array([special[text[first:end]]], np.int32), np.array([first]), np.array([end])))
-    return EncodedText(*(np.concatenate(arrays) for arrays in zip(*encoded, strict=True)))
+            joined.append(EncodedText(np.array([special[text[first:end]]], np.int32), np.array([first]), np.array([end])))
+    return EncodedText(*(np.concatenate(arrays) for arrays in zip(*joined, strict=True)))
 
 
 def _placed(part: str, tokens: np.ndarray, sizes: np.ndarray, start: int) -> EncodedText:
