@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from halcyon.huggingface.root import StoredModel, stored_model
 from halcyon.huggingface.run_templates import with_templates
 from halcyon.inference.chat import ChatPrompts
 from halcyon.storage.store import Store
-from halcyon.tokenizer import Tokenizer, TokenizerDefinition, load
+from halcyon.tokenizer import load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.folder import definition_of
 from halcyon_api.base import InvalidRun
@@ -104,12 +103,8 @@ def test_an_export_names_every_token_at_which_an_answer_ends(template: str | Non
     assert (found if isinstance(found, list) else [found]) == [ids[name] for name in named]
     assert written.get("top_k") == (None if given is None else 3)
     if template is not None:
-        assert set(ChatPrompts(replaced(definition, given, ids), template).ends) == {ids[name] for name in named}
-
-
-def replaced(definition: TokenizerDefinition, given: list[str] | None, ids: Mapping[str, int]) -> Tokenizer:
-    """The tokenizer with the ends of a generation_config.json."""
-    return load(replace(definition, ends=tuple(ids[name] for name in given or ()), options={**definition.options, "n": str(given)}))
+        with_ends = load(replace(definition, ends=tuple(ids[name] for name in given or ())))
+        assert set(ChatPrompts(with_ends, template).ends) == {ids[name] for name in named}
 
 
 def test_an_exported_tokenizer_puts_before_a_text_what_stands_there_here() -> None:

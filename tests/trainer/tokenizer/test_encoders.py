@@ -177,7 +177,7 @@ def test_digits_are_paired_from_the_left_and_never_over_the_end_of_a_text(texts:
 def test_our_own_tokenizer_uses_the_digit_pair_encoder() -> None:
     tokenizer = TOKENIZERS["ours"]
     assert isinstance(tokenizer, JsonTokenizer)
-    assert isinstance(tokenizer._chosen[0], DigitPairEncoder)
+    assert isinstance(tokenizer._chosen, DigitPairEncoder)
 
 
 def test_invalid_text_is_refused() -> None:

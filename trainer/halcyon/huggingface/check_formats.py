@@ -28,7 +28,7 @@ def check_formats(spec: TrainingRunSpec) -> tuple[list[Problem], list[str]]:
         spec: The spec of a valid document.
     """
     sources = [source for source in spec.data.sources if source.format.chat or source.format.preference or source.format.prompt]
-    if not sources or not is_local(spec) or not _tokenizer_is_here(spec):
+    if not sources or not is_local(spec) or not _templates_are_here(spec):
         return [], []
     problems: list[Problem] = []
     notes: list[str] = []
@@ -48,11 +48,11 @@ def check_formats(spec: TrainingRunSpec) -> tuple[list[Problem], list[str]]:
     return problems, notes
 
 
-def _tokenizer_is_here(spec: TrainingRunSpec) -> bool:
-    here, tokenizer, origin = local_paths(spec), spec.tokenizer, spec.origin
-    named = tokenizer.bpe or tokenizer.byte or any(field.startswith("spec.tokenizer.") for field in here)
-    beside = origin is None or origin.hugging_face is None or "://" not in origin.hugging_face.path
-    return bool(named) and beside
+def _templates_are_here(spec: TrainingRunSpec) -> bool:
+    tokenizer, origin = spec.tokenizer, spec.origin
+    is_here = tokenizer.bpe or tokenizer.byte or any(field.startswith("spec.tokenizer.") for field in local_paths(spec))
+    begins_with = None if origin is None else origin.root if origin.hugging_face is None else origin.hugging_face.path
+    return bool(is_here) and "://" not in (begins_with or "").removeprefix("file://")
 
 
 def _tokenizer(spec: TrainingRunSpec) -> Tokenizer:

@@ -70,7 +70,7 @@ def _of_origin(spec: TrainingRunSpec, access: Access) -> str | None:
 
 
 def _of_root(store: Store) -> str | None:
-    """The template of the oldest checkpoint that can be read; None: there is none, or it has no template."""
+    """The template of the newest checkpoint that can be read; None: there is none, or it has no template."""
     try:
         head, _ = load_head(store, store.read(HEAD_KEY).data)
         for entry in head.committed if head is not None else ():

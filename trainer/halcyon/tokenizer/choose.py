@@ -26,16 +26,13 @@ def agree(fast: PieceEncoder, reference: PieceEncoder, texts: Sequence[str]) -> 
     return all(np.array_equal(ids, expected) for ids, expected in zip(fast(texts), reference(texts), strict=True))
 
 
-def choose_encoder(content: str, reference: ReferenceEncoder, special: Iterable[str]) -> tuple[PieceEncoder, fastokens.Tokenizer | None]:
+def choose_encoder(content: str, reference: ReferenceEncoder, special: Iterable[str]) -> PieceEncoder:
     """The fast encoder if it accepts the file and agrees with the reference on the probe, else the reference.
 
     Args:
         content: The ``tokenizer.json``.
         reference: The encoder whose ids are correct by definition.
         special: Spellings of the special tokens.
-
-    Returns:
-        The encoder, and the tokenizer of the fast library; None if the reference encodes.
     """
     try:
         tokenizer = fastokens.Tokenizer.from_json_str(content)
@@ -45,7 +42,7 @@ def choose_encoder(content: str, reference: ReferenceEncoder, special: Iterable[
         plain = FastEncoder(tokenizer)
         for fast in (pair_digits(content, plain), plain):
             if fast is not None and agree(fast, reference, probe_texts(special)):
-                return fast, tokenizer
+                return fast
         reason = "its ids differ from the reference's"
     log.warning("fastokens cannot encode with this tokenizer.json (%s): using tokenizers, which is slower", reason)
-    return reference, None
+    return reference

@@ -29,21 +29,20 @@ class FastEncoder:
 
     name = "fastokens"
 
-    def __init__(self, tokenizer: fastokens.Tokenizer, *, marked: bool = False) -> None:
+    def __init__(self, tokenizer: fastokens.Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._marked = marked
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text, int32. With ``marked``, special tokens that the text spells are recognised."""
+        """Ids of each text, int32, without special tokens."""
         if not texts:
             return []
-        ids, ends = encode_flat(self._tokenizer, texts, marked=self._marked)
+        ids, ends = encode_flat(self._tokenizer, texts)
         return split_at(ids, ends)
 
 
-def encode_flat(tokenizer: fastokens.Tokenizer, texts: Sequence[str], *, marked: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def encode_flat(tokenizer: fastokens.Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Ids of all texts in one read-only array, int32, shape [tokens], and the end of each text in it, int64, shape [texts]."""
-    ids, offsets = tokenizer.encode_batch_flat(list(texts), split_special_tokens=not marked)
+    ids, offsets = tokenizer.encode_batch_flat(list(texts), split_special_tokens=True)
     return np.frombuffer(ids, np.int32), np.frombuffer(offsets, np.int64)[1:]
 
 

@@ -14,13 +14,13 @@ def load(definition: TokenizerDefinition) -> Tokenizer:
         BadConfiguration: The file is not of the definition's kind.
     """
     global _loaded
-    kept, fingerprint = _loaded, definition.fingerprint
-    if kept is None or kept[0] != fingerprint:
-        kept = _loaded = (fingerprint, _load(definition))
+    kept, key = _loaded, (definition.fingerprint, definition.ends)  # models with the same tokenizer may end answers at other tokens
+    if kept is None or kept[0] != key:
+        kept = _loaded = (key, _load(definition))
     return kept[1]
 
 
-_loaded: tuple[str, Tokenizer] | None = None
+_loaded: tuple[tuple[str, tuple[int, ...]], Tokenizer] | None = None
 
 
 def _load(definition: TokenizerDefinition) -> Tokenizer:

@@ -82,14 +82,13 @@ class JsonTokenizer(LibraryTokenizer):
         return self._around[1]
 
     @cached_property
-    def _chosen(self) -> tuple[PieceEncoder, Any]:
-        """The encoder and the fast library's tokenizer, made for the first text. A run with complete token caches never needs them, so it
-        starts faster."""
+    def _chosen(self) -> PieceEncoder:
+        """The encoder, made for the first text. A run with complete token caches never needs it, so it starts faster."""
         return choose_encoder(self._content, ReferenceEncoder(self._reference), self.special_tokens)
 
     def _make_documents(self) -> DocumentEncoder:
         reference = ReferenceEncoder(self._reference)
-        encode = self._chosen[0]
+        encode = self._chosen
         if self._document["model"].get("type") in _OF_WORDS:
             encode = WithoutSpecial(encode, self._is_special, self._renamed)
         return DocumentEncoder(encode, find_joint(lambda text: reference([text])[0], PROSE))
@@ -97,7 +96,7 @@ class JsonTokenizer(LibraryTokenizer):
     @property
     def encoder(self) -> str:
         """The library that encodes: ``fastokens`` or ``tokenizers``."""
-        return self._chosen[0].name
+        return self._chosen.name
 
     def _make_token_bytes(self) -> np.ndarray:
         vocabulary = self._reference.get_vocab(with_added_tokens=False)

@@ -110,26 +110,11 @@ class AssistantSpans:
 
     def _after_answers(self) -> set[str]:
         """The special tokens that end an answer, in the last turn and in an earlier one."""
-        words = "halcyon"
-        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": words}]
-        last, earlier = (self._following(messages, words) for messages in (turns, [*turns, {"role": "user", "content": "!"}]))
+        last, earlier = (
+            [rendered.text.text[start:end] for start, end in following]
+            for rendered, following in (self._template.after_answer(), self._template.after_answer({"role": "user", "content": "!"}))
+        )
         return {*last, *earlier[: len(last)]}  # what follows them begins the next turn
-
-    def _following(self, messages: Sequence[Mapping[str, Any]], words: str) -> list[str]:
-        """The special tokens that directly follow some words."""
-        found: list[str] = []
-        try:
-            text, special, _ = self._template.render(messages).text
-        except Exception:  # the template is for other roles
-            return found
-        end = text.rfind(words) + len(words)
-        for start, after in special:
-            if start >= end:
-                if text[end:start] if found else text[end:start].strip():
-                    break
-                found.append(text[start:after])
-                end = after
-        return found
 
 
 def _shared(first: str, second: str) -> int:

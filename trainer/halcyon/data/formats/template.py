@@ -89,6 +89,9 @@ class Rendered(NamedTuple):
         return size_in_bytes(text) - sum(len(text[start:end].encode()) for start, end in special)
 
 
+_NOTHING = Rendered(RenderedText("", ()), ())
+
+
 class TurnEnd(NamedTuple):
     """The token after the assistant's words."""
 
@@ -177,19 +180,38 @@ class ChatTemplate:
         return Rendered(text, ranges)
 
     def turn_end(self) -> TurnEnd | None:
-        """The special token that ends the assistant's turn; None if there is none after its words, or no such conversation fits."""
+        """The special token that ends the assistant's turn; None if none follows its words, or no such conversation fits."""
+        rendered, following = self.after_answer()
+        if not following:
+            return None
+        start, end = following[0]
+        spelling = rendered.text.text[start:end]
+        return TurnEnd(self._special[spelling], spelling, any(first <= start and end <= last for first, last in rendered.counted))
+
+    def after_answer(self, *later: Mapping[str, Any]) -> tuple[Rendered, list[Range]]:
+        """The simplest conversation, and the special tokens that directly follow its answer; white space may stand before the first.
+
+        Args:
+            later: Messages after the answer.
+
+        Returns:
+            Nothing of both if the template takes no such conversation, or prints no answer.
+        """
         words = "halcyon"
         try:
-            rendered = self.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": words}])
-        except Exception:  # the template is for other roles
-            return None
-        text = rendered.text.text
+            rendered = self.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": words}, *later])
+        except Exception:  # a template is user code, which may raise anything; this one is for other roles
+            return _NOTHING, []
+        text, following = rendered.text.text, list[Range]()
         said = text.rfind(words)
-        following = next((span for span in rendered.text.special if said >= 0 and span[0] >= said + len(words)), None)
-        if following is None:
-            return None
-        counted = any(start <= following[0] and following[1] <= end for start, end in rendered.counted)
-        return TurnEnd(self._special[text[slice(*following)]], text[slice(*following)], counted)
+        end = said + len(words)
+        for span in rendered.text.special:
+            if said >= 0 and span[0] >= end:
+                if text[end : span[0]] if following else text[end : span[0]].strip():
+                    break
+                following.append(span)
+                end = span[1]
+        return rendered, following
 
     def continued(self, rendered: Rendered, begun: str) -> Rendered:
         """A rendered prompt that goes on with the first words of the assistant; special tokens that these spell are tokens."""
