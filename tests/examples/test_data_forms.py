@@ -138,9 +138,9 @@ def pairs(folder: Path) -> dict[str, Any]:
     ids=["ShareGPT", "Alpaca", "CSV", "pairs"],
 )
 def test_each_form_trains_from_a_file_to_an_export(tmp_path: Path, write: Callable[[Path], dict[str, Any]], kind: str, form: str) -> None:
-    """With the document of the guide. The template stands in it until a run takes that of the folder."""
+    """With the document of the guide; the template is that of the folder."""
     folder = base(tmp_path / "base")
-    source = {"name": "talks", **write(tmp_path), "format": {kind: {"template": CHATML}}}
+    source = {"name": "talks", **write(tmp_path), "format": {kind: {}}}
     (tmp_path / "run.yaml").write_text(DOCUMENT)
     changes: dict[str, Any] = {
         "spec.model.huggingFace.config": str(folder),

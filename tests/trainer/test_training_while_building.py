@@ -84,8 +84,8 @@ def wait_until_short_of_text(group: TrainerProcesses, run: dict[str, Any], *, sh
     spec = parse_run(run).spec
 
     def text_for() -> int | None:
-        dataset, ledgers = inspect_dataset(spec, process="looking")
-        if len(ledgers["web"].shards) < shards:
+        dataset, caches = inspect_dataset(spec, process="looking")
+        if len(caches.ledgers["web"].shards) < shards:
             return None
         return next(step for step in range(spec.trainer.steps + 1) if step == spec.trainer.steps or not dataset.holds(step))
 

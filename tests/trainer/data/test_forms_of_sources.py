@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,7 @@ from halcyon.data.forms.form import of_first_row
 from halcyon.data.open import inspect_dataset
 from halcyon.data.sources import Access, list_files, pieces
 from halcyon.errors import BadConfiguration
+from halcyon.tasks.sources import report_sources
 from halcyon.tokenizer import BYTE
 from halcyon_api.training_run import load_run
 from tests.trainer.data.corpus import at
@@ -93,7 +95,8 @@ def run(
 
 
 def opened(path: Path) -> tuple[Dataset, Mapping[str, Ledger]]:
-    return inspect_dataset(load_run(path).spec, process="test")
+    dataset, caches = inspect_dataset(load_run(path).spec, process="test")
+    return dataset, caches.ledgers
 
 
 def look(*arguments: str | Path, code: int = 0) -> str:
@@ -250,3 +253,15 @@ def test_rows_given_as_text_are_warned_of(tmp_path: Path) -> None:
     for command in ("build", "stats", "show"):
         assert sentence in look(command, path)
     assert sentence in CliRunner().invoke(main_app, ["validate", str(path)]).output
+
+
+def test_what_a_user_should_know_of_a_template_is_a_warning(tmp_path: Path) -> None:
+    template = TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    path = run(tmp_path, write(tmp_path / "rows.jsonl", [{"messages": talk}] * 4), {"chat": {"template": template}})
+    sentence = "spec.data.sources[talks].format.chat.template: it has no {% generation %} block, so"
+    for command in ("build", "stats", "show"):
+        assert f"warning: {sentence}" in look(command, path)
+    reporter, spec = Mock(), load_run(path).spec
+    report_sources(reporter, spec.data, inspect_dataset(spec, process="test")[1])
+    assert reporter.warning.call_args.args[0].startswith(sentence)

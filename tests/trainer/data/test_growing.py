@@ -407,8 +407,8 @@ def test_data_can_be_inspected_while_its_cache_is_built(tmp_path: Path, corpus: 
     caches = in_background(spec, "one")
     gate.let(4)
     assert caches.progress.wait_for(lambda: caches.progress.latest is not None and may_begin(spec, caches.progress.latest), limit(20))
-    dataset, ledgers = inspect_dataset(spec, process="looking")
-    assert not ledgers["web"].finished
+    dataset, found = inspect_dataset(spec, process="looking")
+    assert not found.ledgers["web"].finished
     assert dataset.train_sequences > 0
     assert len(dataset.train_rows(0)) == 4
     sentence = r"^spec\.data\.sources\[web\]: its token cache is not complete: it has the first \d+ sequences .* choose an earlier step"

@@ -18,13 +18,10 @@ from halcyon.errors import BadConfiguration
 from halcyon_api.counting import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rich.console import Console
 
     from halcyon.context import Context
     from halcyon.data.cache.ensure import Caches
-    from halcyon.data.cache.ledger import Ledger
     from halcyon.storage.store import Store
     from halcyon_api.training_run import TrainingRunSpec
 
@@ -45,8 +42,7 @@ def build(document: Document, checkpoint_root: Root = None, defaults: Defaults =
         spec = _context(document, checkpoint_root, defaults).run.spec
         _, caches = _ensured(spec, "build", console)
         console.print(source_table(caches.ledgers))
-        _note(caches.ledgers, console)
-        _warn(spec, caches.ledgers)
+        _note(spec, caches, console)
 
 
 @app.command()
@@ -79,7 +75,7 @@ def show(
             raise typer.BadParameter(
                 f"the run has {counted(context.topology.processes, 'host')}, counted from 0, not {host}", param_hint="--host"
             )
-        dataset, ledgers = inspect_dataset(spec, process=f"show/{time.time_ns()}")
+        dataset, caches = inspect_dataset(spec, process=f"show/{time.time_ns()}")
         chosen = np.arange(dataset.schedule.batch_size(step - 1))
         if host is not None:
             mesh, topology = context.mesh, context.topology
@@ -94,8 +90,9 @@ def show(
         if not len(chosen[picked]):
             raise typer.BadParameter(f"{rows} is none of the {len(chosen)} rows, counted from 0", param_hint="--rows")
         console = new_console()
-        _warn(spec, ledgers)
-        for part in step_view(dataset, ledgers, step, chosen[picked], text=text, marked=not console.is_terminal or console.no_color):
+        _note(spec, caches, console)
+        marked = not console.is_terminal or console.no_color
+        for part in step_view(dataset, caches.ledgers, step, chosen[picked], text=text, marked=marked):
             console.print(part, soft_wrap=isinstance(part, Text))
 
 
@@ -115,7 +112,8 @@ def stats(
         raise typer.BadParameter(f"{plot} is drawn as SVG, so its name must end in .svg", param_hint="--plot")
     with report_errors(document, interrupted=_STOPPED):
         spec = _context(document, checkpoint_root, defaults).run.spec
-        dataset, ledgers = inspect_dataset(spec, process=f"stats/{time.time_ns()}")
+        dataset, caches = inspect_dataset(spec, process=f"stats/{time.time_ns()}")
+        ledgers = caches.ledgers
         steps = spec.trainer.steps
         found = overview(dataset, ledgers, steps)
         console = new_console()
@@ -125,8 +123,7 @@ def stats(
                     f"{name}: its token cache is not complete yet; all numbers are of its first {counted(len(ledger.shards), 'shard')}"
                 )
         console.print(stats_view(found, ledgers, steps))
-        _note(ledgers, console)
-        _warn(spec, ledgers)
+        _note(spec, caches, console)
         if plot is not None:
             write_picture(picture(found, steps), plot)
 
@@ -181,19 +178,13 @@ def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None
         return ensure_caches(spec, process=f"{purpose}/{time.time_ns()}", report=show)
 
 
-def _note(ledgers: Mapping[str, Ledger], console: Console) -> None:
-    """Print the forms of the sources of conversations."""
-    from halcyon.data.source_notes import source_notes
+def _note(spec: TrainingRunSpec, caches: Caches, console: Console) -> None:
+    """Print what `halcyon.data.source_notes` finds; warnings go to standard error."""
+    from halcyon.data.source_notes import source_notes, source_warnings
 
-    for note in source_notes(ledgers):
+    for note in source_notes(caches):
         console.print(note.message, markup=False, highlight=False, soft_wrap=True)
-
-
-def _warn(spec: TrainingRunSpec, ledgers: Mapping[str, Ledger]) -> None:
-    """Print a warning about each source of text whose files have rows."""
-    from halcyon.data.source_notes import source_warnings
-
-    for warning in source_warnings(spec.data, ledgers):
+    for warning in source_warnings(spec.data, caches):
         sys.stderr.write(f"warning: {warning}\n")
 
 

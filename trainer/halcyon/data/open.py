@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -90,11 +90,11 @@ def background_caches(
     return BackgroundCaches(keeper, portion_tokens=_portions(spec) if run_streams(spec) else None)
 
 
-def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Mapping[str, Ledger]]:
+def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Caches]:
     """Open the data of a run for inspection. If `run_streams` allows it, finished parts of caches are enough; else they are built.
 
     Returns:
-        The data and the ledgers of its sources.
+        The data and the caches.
 
     Raises:
         See `open_dataset`.
@@ -103,7 +103,7 @@ def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Ma
     caches = keeper.poll() if run_streams(spec) else None
     if caches is None or not may_begin(spec, caches):
         caches = keeper.ensure()
-    return dataset_of(spec, keeper.store, caches), caches.ledgers
+    return dataset_of(spec, keeper.store, caches), caches
 
 
 def open_dataset(spec: TrainingRunSpec, *, process: str = "local", report: Callable[[Built], object] = lambda built: None) -> Dataset:

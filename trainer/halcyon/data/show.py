@@ -15,7 +15,6 @@ from halcyon.data.cache.ledger import Ledger
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
 from halcyon.data.source_data import NO_SOURCE, BatchRows
-from halcyon.data.source_notes import source_notes
 from halcyon.data.trace import Excerpt, trace
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.counting import counted
@@ -46,8 +45,6 @@ def step_view(
     rows = dataset.train_rows(step - 1)
     yield _summary(dataset, rows, step)
     yield _source_table(dataset, rows, step)
-    for note in source_notes(ledgers):
-        yield Text(note.message)
     legend = (_MARKED_LEGEND if marked else _TEXT_LEGEND) if text else ""
     yield Text(f"{_LEGEND} {legend}\n", style="dim")
     for first in range(0, len(chosen), _ROWS_AT_ONCE):

@@ -32,6 +32,6 @@ def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBu
         spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget
     )
     if context.process_index == 0:
-        report_sources(reporter, context.run.spec.data, caches.ledgers)
+        report_sources(reporter, context.run.spec.data, caches)
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
     return f"the token caches below {store.root} are complete: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"

@@ -84,7 +84,7 @@ def evaluate_checkpoint(
         context, mesh = joined.lay_out()
         spec = without_choice(spec, context.mesh)
         if joined.processes.is_main:
-            report_sources(reporter, spec.data, caches[1].ledgers)
+            report_sources(reporter, spec.data, caches[1])
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, mesh)

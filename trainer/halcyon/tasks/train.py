@@ -127,7 +127,7 @@ def train(
         if not wait_together(processes, notice, lambda seconds: caches.progress.wait_for(lambda: _may_begin(context, caches), seconds)):
             return TrainingEnd(context.resume_step, preempted=True)
         if processes.is_main:
-            report_sources(reporter, spec.data, caches.progress.caches.ledgers)
+            report_sources(reporter, spec.data, caches.progress.caches)
         reporter.stage("restoring")
         opening = background.submit(dataset_of, spec, cache_store(spec, retry_budget), caches.progress.caches, caches.progress)
         starting: list[Future[Any]] = [opening, background.submit(wait_for_root, spec.checkpoint, retry_budget)]

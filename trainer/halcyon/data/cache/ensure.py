@@ -9,7 +9,6 @@ difference. To use it would change the data during a run, and to rebuild it woul
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,6 @@ from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledg
 from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.retries import SourceRetries
 from halcyon.data.cache.tokenizers import InheritedTokenizer, read_tokenizer, store_tokenizer, tokenizer_key
-from halcyon.data.formats import build_formatter
 from halcyon.data.formats.texts import texts_of
 from halcyon.data.forms.form import Form
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
@@ -42,8 +40,6 @@ from halcyon.tokenizer.resolve import resolve
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.spec.tokenizer import TokenizerSpec
-
-log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _WHAT = "spec.data.cache.root: the token cache"
@@ -161,10 +157,6 @@ class CacheKeeper:
         definition = self._tokenizer() or self._new_tokenizer()
         ledgers = {source.name: self._ledger(source, definition) or self._begin(source, definition) for source in self.data.sources}
         jobs = {source.name: self._job(source, definition, ledgers[source.name]) for source in self.data.sources}
-        for source in self.data.sources:
-            if not ledgers[source.name].finished:
-                for note in build_formatter(source.format, load(definition), where=f"{_where(source)}.format").notes:
-                    log.warning("%s", note)
         with TokenizerPool(tuple(jobs.values()), self.data.cache.workers, background=self.portion_tokens is not None) as pool:
             growing = {
                 source.name: self._growing(source, jobs[source.name], ledgers[source.name], pool)
