@@ -97,7 +97,7 @@ mutations: setup ## Break the code on purpose and show which row of docs/reliabi
 	@$(BIN)/python -m tests.faults.mutations --page docs/reliability.md
 
 .PHONY: parity
-parity: setup ## Compare random models, adapters, templates and tokenizers with transformers and peft, which it installs (DRAWS=2 SEED=0 FAMILIES="llama …")
+parity: setup ## Compare random models, adapters, templates, tokenizers and exports with transformers and peft, which it installs (DRAWS=2 SEED=0 FAMILIES="llama …")
 	@test -e $(PARITY)/.ready || { $(UV) venv --quiet --clear $(PARITY) && $(UV) pip install --quiet --python $(PARITY) torch==$(TORCH) \
 		transformers==$(TRANSFORMERS) && touch $(PARITY)/.ready; }
 	@test -e $(PARITY)/.peft-$(PEFT) || { $(UV) pip install --quiet --python $(PARITY) peft==$(PEFT) torch==$(TORCH) \
@@ -110,6 +110,8 @@ parity: setup ## Compare random models, adapters, templates and tokenizers with 
 	@$(PARITY)/bin/python -m tests.parity.templates.make --check
 	@$(PARITY)/bin/python -m tests.parity.rotary --check
 	@$(PARITY)/bin/python -m tests.parity.adapters --check
+	@$(BIN)/python -m tests.parity.exports .halcyon/parity/exports
+	@$(PARITY)/bin/python -m tests.parity.read_exports .halcyon/parity/exports
 
 # The compilers of all accelerators: about 7 GB, into an environment of their own. ARGS=--page writes docs/programs.md instead of testing.
 PROGRAMS = $(HALCYON_CACHE)/programs-$(shell sha256sum uv.lock | cut -c 1-12)

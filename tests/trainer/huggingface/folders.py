@@ -45,26 +45,26 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def llama_tensors(dtype: Any = np.float32, seed: int = 0) -> dict[str, np.ndarray]:
+def llama_tensors(dtype: Any = np.float32, seed: int = 0, *, width: int = WIDTH, tokens: int = TOKENS) -> dict[str, np.ndarray]:
     """Random tensors of the model of `CONFIG`, with the names and shapes of published files."""
-    keys = WIDTH // HEADS * KV_HEADS
+    keys = width // HEADS * KV_HEADS
     shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (TOKENS, WIDTH),
-        "model.norm.weight": (WIDTH,),
-        "lm_head.weight": (TOKENS, WIDTH),
+        "model.embed_tokens.weight": (tokens, width),
+        "model.norm.weight": (width,),
+        "lm_head.weight": (tokens, width),
     }
     for layer in range(LAYERS):
         at = f"model.layers.{layer}"
         shapes |= {
-            f"{at}.input_layernorm.weight": (WIDTH,),
-            f"{at}.self_attn.q_proj.weight": (WIDTH, WIDTH),
-            f"{at}.self_attn.k_proj.weight": (keys, WIDTH),
-            f"{at}.self_attn.v_proj.weight": (keys, WIDTH),
-            f"{at}.self_attn.o_proj.weight": (WIDTH, WIDTH),
-            f"{at}.post_attention_layernorm.weight": (WIDTH,),
-            f"{at}.mlp.gate_proj.weight": (MLP, WIDTH),
-            f"{at}.mlp.up_proj.weight": (MLP, WIDTH),
-            f"{at}.mlp.down_proj.weight": (WIDTH, MLP),
+            f"{at}.input_layernorm.weight": (width,),
+            f"{at}.self_attn.q_proj.weight": (width, width),
+            f"{at}.self_attn.k_proj.weight": (keys, width),
+            f"{at}.self_attn.v_proj.weight": (keys, width),
+            f"{at}.self_attn.o_proj.weight": (width, width),
+            f"{at}.post_attention_layernorm.weight": (width,),
+            f"{at}.mlp.gate_proj.weight": (MLP, width),
+            f"{at}.mlp.up_proj.weight": (MLP, width),
+            f"{at}.mlp.down_proj.weight": (width, MLP),
         }
     random = np.random.default_rng(seed)
     return {name: random.standard_normal(shape).astype(jnp.dtype(dtype)) for name, shape in shapes.items()}
