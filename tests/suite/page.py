@@ -45,9 +45,9 @@ of kills and flips in `make test-long`.
 | programs | the compilers of TPUs and NVIDIA GPUs, which `make programs` installs into an environment of its own; no accelerator |
 
 `make parity` needs packages that the project does not install, so no other command runs it: it installs `transformers` and `torch`, draws
-configurations of every family at random, and compares logits, loss and gradients of imported models, and logits of exported ones. It trains
-small models too, exports them, and lets `transformers` score a text and end an answer with each. It also checks the values of `transformers`
-that tests of `make test` compare with, such as those of [chat templates](chat-templates.md).
+configurations of every family at random, and compares logits, loss and gradients of imported models, and logits of exported ones. It
+trains small models too, exports them, and lets `transformers` score a text and end an answer with each. It also checks the values of
+`transformers` that tests of `make test` compare with, such as those of [chat templates](chat-templates.md).
 
 Limits grow with the machine: a fixed computation at the start gives a factor, which is printed. A test that fails says how slow the machine
 was. `.halcyon/tests/` keeps the figures of the last run of each tier as JSON.

@@ -21,7 +21,7 @@ from halcyon.inference.chat import ChatPrompts
 from halcyon.storage.store import Store
 from halcyon.tokenizer import load
 from halcyon.tokenizer.bpe import train_bpe
-from halcyon.tokenizer.folder import definition_of
+from halcyon.tokenizer.folder import definition_of, spelling
 from halcyon_api.base import InvalidRun
 from halcyon_api.model_file import with_model
 from halcyon_api.training_run import TrainingRunSpec
@@ -105,6 +105,50 @@ def test_an_export_names_every_token_at_which_an_answer_ends(template: str | Non
     if template is not None:
         with_ends = load(replace(definition, ends=tuple(ids[name] for name in given or ())))
         assert set(ChatPrompts(with_ends, template).ends) == {ids[name] for name in named}
+
+
+@pytest.mark.parametrize(
+    ("form", "template", "given", "named"),
+    [
+        ({"chat": {}}, CHATML, None, "<|im_end|>"),
+        ({"preference": {}}, CHATML, "<|eos|>", "<|im_end|>"),
+        ({"text": {}}, CHATML, None, "<|eos|>"),
+        ({"chat": {}}, CHATML, "<|im_end|>", "<|eos|>"),
+        ({"chat": {}}, CHATML + "{# #}{{ eos_token if false }}", None, "<|eos|>"),
+        ({"chat": {}}, "{{ messages }}", None, "<|eos|>"),
+    ],
+    ids=["chat", "preference", "text", "named", "printed", "without"],
+)
+def test_an_export_of_conversations_names_the_end_of_an_answer_where_programs_read_one_end(
+    tmp_path: Path, form: dict[str, Any], template: str, given: str | None, named: str
+) -> None:
+    """As chat models do. The converter of llama.cpp takes ``eos_token`` of tokenizer_config.json, and no list of ends."""
+    definition = train_bpe(["a b c d"] * 10, 300, MARKS)
+    ids = load(definition).special_tokens
+    folder = write_folder(tmp_path / "model", llama_tensors())
+    files: dict[str, Any] = {
+        "tokenizer_config.json": {"eos_token": "<|eos|>"},
+        "special_tokens_map.json": {"eos_token": {"content": "<|eos|>"}},
+    }
+    if given is not None:
+        files["generation_config.json"] = {"eos_token_id": ids[given]}
+    for name, document in files.items():
+        (folder / name).write_text(json.dumps(document))
+    (folder / "tokenizer.json").write_bytes(definition.content)
+    (folder / "chat_template.jinja").write_text(template)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": ids["<|eos|>"]}))
+    imported(folder, tmp_path / "root")
+    stored = stored_model(store_of(tmp_path / "root"), entry_of(store_of(tmp_path / "root"), None))
+    (kind,) = form
+    export_model(replace(stored, data=data({kind: {} if kind == "text" else {"template": template}})), store_of(tmp_path / "out"))
+    written = {path.name: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
+    assert written["config.json"]["eos_token_id"] == ids[named]
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        assert spelling(written[name]["eos_token"]) == named
+    again = definition_of({path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
+    assert again is not None
+    assert {ids["<|eos|>"], ids[named]} <= set(load(again).ends)
 
 
 def test_an_exported_tokenizer_puts_before_a_text_what_stands_there_here() -> None:

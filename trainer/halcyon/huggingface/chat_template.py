@@ -47,6 +47,11 @@ def template_to_export(data: Mapping[str, Any], files: Mapping[str, bytes]) -> s
     return DEFAULT_TEMPLATE if template is None and None in _templates(data) else template
 
 
+def has_conversations(data: Mapping[str, Any]) -> bool:
+    """Whether a run trains on conversations. ``data`` is its ``spec.data``; may be empty."""
+    return bool(_templates(data))
+
+
 def _templates(data: Mapping[str, Any]) -> list[str | None]:
     """The chat templates in ``spec.data``, each once; None: Halcyon's own."""
     forms = [source.get("format", {}) for source in data.get("sources", ())]

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from halcyon.data.formats.template import ChatTemplate, day
+from halcyon.data.formats.template import ChatTemplate, TurnEnd, day
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition
 from halcyon.tokenizer.folder import GENERATION_KEY, SENTENCE_PIECE_KEY, TOKENIZER_CONFIG_KEY, TOKENIZER_KEY, answer_ends, json_object
@@ -79,14 +79,39 @@ def _has_tokenizer(files: Mapping[str, bytes], definition: TokenizerDefinition) 
     return definition.content in known if known else "vocab.json" in files and definition.kind == "tokenizerJson"
 
 
-def token_ids(files: Mapping[str, bytes], tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """The ids of special tokens for config.json: those of the model's own config.json, else those of the tokenizer."""
+def token_ids(files: Mapping[str, bytes], tokenizer: Tokenizer | None, end: int | None) -> dict[str, Any]:
+    """The ids of special tokens for config.json: those of the model's own config.json, else those of the tokenizer.
+
+    Args:
+        files: The files of the folder that the weights came from, as far as they fit to the tokenizer.
+        tokenizer: The tokenizer of the run.
+        end: The id that the export names as its end instead, see `new_end`. None: there is none.
+    """
     original = json_object(files, CONFIG_KEY)
     found = {name: original[name] for name in sorted(_TOKEN_IDS) if original.get(name) is not None}
-    if found or tokenizer is None:
-        return found
-    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
-    return {name: token for name, token in ids.items() if token is not None}
+    if not found and tokenizer is not None:
+        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+        found = {name: token for name, token in ids.items() if token is not None}
+    return found if end is None else found | {"eos_token_id": end}
+
+
+def new_end(files: Mapping[str, bytes], tokenizer: Tokenizer | None, template: str | None) -> TurnEnd | None:
+    """The end of an answer that a model has learnt from conversations; None: the files name it already, or there is none.
+
+    Programs that read no generation_config.json, such as the converter of llama.cpp, know one end: the ``eos_token``. Chat models name the
+    end of a turn there. A template that prints ``eos_token``, and a tokenizer that puts it after texts, need the end of a text there.
+
+    Args:
+        files: The files of the folder that the weights came from, as far as they fit to the tokenizer.
+        tokenizer: The tokenizer of the run.
+        template: The chat template of the conversations. None: Halcyon cannot know it.
+    """
+    if template is None or tokenizer is None or tokenizer.suffix:
+        return None
+    chat = ChatTemplate(template, tokenizer, "the chat template", day(None))
+    turn = chat.turn_end()
+    known = turn is None or chat.uses("eos_token") or turn.id in (*answer_ends(files), tokenizer.eos_id)
+    return None if known else turn
 
 
 def exported_companions(
@@ -95,6 +120,7 @@ def exported_companions(
     tokenizer: Tokenizer | None,
     positions: int,
     template: str | None,
+    end: TurnEnd | None = None,
 ) -> dict[str, bytes]:
     """The files to write beside the weights.
 
@@ -104,6 +130,7 @@ def exported_companions(
         tokenizer: The same, loaded.
         positions: Longest sequence of the model, in tokens.
         template: The chat template of the model, which other programs will use. None: it has none.
+        end: The end of an answer to name instead of that of a text, see `new_end`. None: there is none.
     """
     kept = files_for(files, definition)
     written = {name: data for name, data in kept.items() if name != CONFIG_KEY}
@@ -124,14 +151,16 @@ def exported_companions(
                 **{name: spelled[index] for name, index in ids.items() if index in spelled},
             }
         )
-    generation = _generation(files, kept, tokenizer, template)
+    for name in written.keys() & {TOKENIZER_CONFIG_KEY, "special_tokens_map.json"} if end is not None else ():
+        written[name] = encode(json_object(written, name) | {"eos_token": end.spelling})
+    generation = _generation(files, kept, tokenizer, template, end)
     if generation is not None:
         written[GENERATION_KEY] = encode(generation)
     return written
 
 
 def _generation(
-    files: Mapping[str, bytes], kept: Mapping[str, bytes], tokenizer: Tokenizer | None, template: str | None
+    files: Mapping[str, bytes], kept: Mapping[str, bytes], tokenizer: Tokenizer | None, template: str | None, end: TurnEnd | None
 ) -> dict[str, Any] | None:
     """generation_config.json of an export; None: that of the files is right.
 
@@ -139,7 +168,7 @@ def _generation(
     of a document, and the end of the assistant's turn.
     """
     settings = json_object(kept, GENERATION_KEY)
-    ids = token_ids(kept, tokenizer)
+    ids = token_ids(kept, tokenizer, None if end is None else end.id)
     if tokenizer is None:
         return None if GENERATION_KEY in kept else {"_from_model_config": True, **ids}
     turn = None if template is None else ChatTemplate(template, tokenizer, "the chat template", day(None)).turn_end()

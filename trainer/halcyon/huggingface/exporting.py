@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ValidationError
 
+from halcyon.data.formats.template import TurnEnd
 from halcyon.errors import BadConfiguration
-from halcyon.huggingface.chat_template import template_to_export
+from halcyon.huggingface.chat_template import has_conversations, template_to_export
 from halcyon.huggingface.companions import (
     CHAT_TEMPLATE_KEY,
     CONFIG_KEY,
     encode,
     exported_companions,
     files_for,
+    new_end,
     template_of,
     token_ids,
 )
@@ -32,6 +34,7 @@ from halcyon.models.weights import Family, FileTensor, WeightLayout, family_of_s
 from halcyon.models.weights.config import ConfigReader
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
+from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon_api.checkpoint_documents import Document, canonical_json
 from halcyon_api.spec.families.section import ModelSection
@@ -211,6 +214,7 @@ def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence
     """The files beside the weights, config.json last."""
     tensors = [one for group in plan.values() for one in group]
     tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
+    end = _new_end(stored, tokenizer)
     positions = _positions(stored, family)
     written = tokenizer_files(stored, family)
     if len(plan) > 1:
@@ -223,7 +227,7 @@ def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence
         "model_type": family.model_type,
         "vocab_size": stored.tokens,
         **family.write(stored.spec.value, stored.tokens, positions),
-        **token_ids(files_for(stored.files, stored.definition), tokenizer),
+        **token_ids(files_for(stored.files, stored.definition), tokenizer, None if end is None else end.id),
         "dtype": dtype,
         "torch_dtype": dtype,  # what readers before version 5 of transformers look for
         "use_cache": True,
@@ -235,7 +239,15 @@ def tokenizer_files(stored: StoredModel, family: Family) -> dict[str, bytes]:
     """The files beside the weights but config.json, by name: tokenizer, chat template, settings of generation."""
     tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
     template = template_to_export(stored.data, stored.files)
-    return exported_companions(stored.files, stored.definition, tokenizer, _positions(stored, family), template)
+    positions = _positions(stored, family)
+    return exported_companions(stored.files, stored.definition, tokenizer, positions, template, _new_end(stored, tokenizer))
+
+
+def _new_end(stored: StoredModel, tokenizer: Tokenizer | None) -> TurnEnd | None:
+    """See `new_end`; None too where the run has not trained on conversations, so that it exports the ends of the files."""
+    if not has_conversations(stored.data):
+        return None
+    return new_end(files_for(stored.files, stored.definition), tokenizer, template_to_export(stored.data, stored.files))
 
 
 def template_note(stored: StoredModel) -> str | None:
