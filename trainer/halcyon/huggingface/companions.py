@@ -151,8 +151,9 @@ def exported_companions(
                 **{name: spelled[index] for name, index in ids.items() if index in spelled},
             }
         )
-    for name in written.keys() & {TOKENIZER_CONFIG_KEY, "special_tokens_map.json"} if end is not None else ():
-        written[name] = encode(json_object(written, name) | {"eos_token": end.spelling})
+    if end is not None:
+        for name in written.keys() & {TOKENIZER_CONFIG_KEY, "special_tokens_map.json"}:
+            written[name] = encode(json_object(written, name) | {"eos_token": end.spelling})
     generation = _generation(files, kept, tokenizer, template, end)
     if generation is not None:
         written[GENERATION_KEY] = encode(generation)
