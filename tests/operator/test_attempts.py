@@ -161,13 +161,42 @@ def test_a_run_that_stopped_early_has_succeeded_and_says_so() -> None:
     for name, section in watched["trainer"].items():
         document["spec"]["trainer"][name] = section
     for seen in (pods, []):
-        done = reconcile(observed(document, jobsets=[jobset(outcome="Completed")], pods=seen, head=head(120)), NOW)
+        done = reconcile(observed(document, jobsets=[jobset(outcome="Completed")], pods=seen, head=head(120)), at(200))
         assert (done.status.phase, done.status.progress.step, done.status.progress.steps) == ("Succeeded", 120, 300)
         best = "; the best evaluation is that of step 80" if seen else ""
         early = f"stopped early after step 120 of 300, because its evaluations did not improve{best}"
         assert done.status.condition("Ready").message.startswith(early)
         assert done.status.history[-1].to_step == 120
     assert reconcile(observed(document | {"status": done.status.document()}, head=head(120)), at(9999)).create == ()
+
+
+def test_exit_code_0_before_the_last_step_is_no_success() -> None:
+    """As when a program in the image ends at a signal. Nothing is known to be done but what a checkpoint or a report shows."""
+    completed, early = [jobset(outcome="Completed")], termination("completed", 0, step=20, progress={"step": 20, "steps": 300})
+    pods = [pod(**ended(0, 90, early)), pod(slice_index=1, **ended(0, 90, termination("completed", 0, step=20)))]
+    for seen in ({"pods": pods, "head": head(20)}, {"pods": pods}, {"head": head(20)}, {"gone": pods, "head": head()}):
+        first = reconcile(observed(run(status()), jobsets=completed, **seen), at(110))
+        known = "pods" in seen or "gone" in seen
+        assert (first.status.phase == "Failed") == known, "the last report or checkpoint may still come"
+        late = reconcile(observed(run(first.status.document()), jobsets=completed, **seen), at(140))
+        found = late.status or first.status
+        assert condition(late if late.status else first, "Stalled") == ("True", "EndedEarly")
+        assert "only 20 of 300 steps are known to be done" in found.condition("Stalled").message
+        assert (found.history[-1].cause, found.progress.step if found.progress else 20) == ("endedEarly", 20)
+        again = reconcile(observed(run(found.document(), generation=2, image="other:2"), jobsets=completed, **seen), at(150))
+        assert deletions(again) == [("JobSet", "demo-1")], "an edit begins the next attempt"
+        assert reconcile(observed(run(found.document()), jobsets=completed, head=head(300)), at(150)).status.phase == "Succeeded"
+
+
+def test_the_steps_of_an_attempt_are_those_that_it_was_made_with() -> None:
+    """The edit that raises them came too late for it: the attempt is done, and another one follows."""
+    made = status(inForce={"trainer.steps": "300"})
+    left = termination("completed", 0, step=300, progress={"step": 300, "steps": 300})
+    found = reconcile(
+        observed(run(made, trainer__steps=400), jobsets=[jobset(outcome="Completed")], pods=[pod(**ended(0, 90, left))]), at(110)
+    )
+    assert found.status.history[-1].cause == "completed"
+    assert deletions(found) == [("JobSet", "demo-1")]
 
 
 def test_a_completed_run_is_never_started_again() -> None:
@@ -192,7 +221,7 @@ def test_a_run_whose_last_export_is_missing_gets_another_attempt(exported: int |
 
 
 def test_time_to_live_deletes_a_succeeded_run_only_in_the_observed_version() -> None:
-    document = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")]), NOW).status.document()
+    document = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")], head=head(300)), NOW).status.document()
     finished = run(document, ttlSecondsAfterFinished=100)
     early = reconcile(observed(finished, jobsets=[jobset(outcome="Completed")]), at(150))
     assert (deletions(early), early.requeue_after) == ([], 50)

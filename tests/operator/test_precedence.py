@@ -28,6 +28,7 @@ HELD = jobset() | {"spec": {"suspend": True}}
 QUEUED = HELD | {"metadata": HELD["metadata"] | {"labels": HELD["metadata"]["labels"] | {"kueue.x-k8s.io/queue-name": "research"}}}
 ENDED: dict[str, Any] = {"history": [DIVERGED["history"][0] | {"cause": "preempted", "message": "JobSet demo-1 was suspended by a user"}]}
 SUCCEEDED = [{"type": "Succeeded", "status": "True", "reason": "Succeeded", "message": "m", "lastTransitionTime": rfc(50)}]
+LAST = {"step": 300, "attempt": 1, "path": "steps/300", "time": rfc(40)}
 EDIT = {"since": rfc(55), "fields": ["suspend"], "save": {"value": "edit", "requestedAt": rfc(55)}}
 
 
@@ -38,6 +39,7 @@ def step(seen: Observed, *, wanted_hash: str = HASH) -> Step:
 
 WITH_JOBSET: tuple[tuple[Observed, str], ...] = (
     (observed(run(status(conditions=SUCCEEDED, **DIVERGED)), jobsets=[FAILED]), HASH),
+    (observed(run(status(checkpoint=LAST), suspend=True), jobsets=[jobset(outcome="Completed")]), HASH),
     (observed(run(status(), suspend=True), jobsets=[jobset(outcome="Completed")]), HASH),
     (observed(run(status(edit=EDIT), suspend=True), jobsets=[jobset()]), HASH),
     (observed(run(status(**DIVERGED), suspend=True), jobsets=[FAILED]), HASH),
@@ -55,7 +57,7 @@ GONE = status(attemptSpecHash=RETIRED, **DIVERGED)
 REFUSED_BY_STORE = GONE | {"history": [GONE["history"][0] | {"cause": "rootUnusable"}]}
 WITHOUT_JOBSET: tuple[Observed, ...] = (
     observed(run(GONE), head=head(40, owner=("default", "other"))),
-    observed(run(GONE | {"checkpoint": {"step": 300, "attempt": 1, "path": "steps/300", "time": rfc(40)}}), head=head(300)),
+    observed(run(GONE | {"checkpoint": LAST}), head=head(300)),
     replace(observed(run(after={"run": "tokens"}), head=head()), prerequisites=(Prerequisite("tokens", None),)),
     observed(run(**{"from": {"run": "base", "step": 40}}), head=head()),
     observed(run(), jobsets=[orphaned(jobset())], head=head(40)),

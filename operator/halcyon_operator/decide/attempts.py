@@ -23,6 +23,7 @@ from halcyon_operator.decide import prerequisites
 from halcyon_operator.decide.backoff import backoff_of
 from halcyon_operator.decide.bad_nodes import current_avoided, node_to_avoid
 from halcyon_operator.decide.checkpoint_status import foreign_owner, resume_step, shown_owner
+from halcyon_operator.decide.early_stop import completion
 from halcyon_operator.decide.edits import lengthened, saved, why
 from halcyon_operator.decide.growth import grown, shrunk
 from halcyon_operator.decide.leftovers import name_conflict, next_free_attempt, remains_of_attempt, remains_of_earlier_run
@@ -84,7 +85,13 @@ def next_step(
         return Finished()
     jobset = current_jobset(observed)
     if jobset is not None and jobset.outcome == "completed" and not more:
-        return Finish(jobset)
+        match completion(observed, status, spec, jobset, now):
+            case "completed":
+                return Finish(jobset)
+            case "unseen":
+                return Keep(jobset)
+            case "endedEarly":
+                pass
     if spec.suspend:
         if jobset is not None and _saves_first(observed, status, jobset, now):
             return Keep(jobset)
@@ -145,7 +152,7 @@ def _renewed(status: TrainingRunStatus, edited: bool) -> Stop:
 
 def _step_of(rule: Rule, observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime) -> Step:
     """The step that carries out a rule of the decision table while there is a JobSet."""
-    placement, failed = placement_of(status, spec), jobset.outcome == "failed"
+    placement, failed = placement_of(status, spec), jobset.outcome != "running"
     avoided = current_avoided(placement.avoided, spec.recovery.bad_nodes, now)
     waited = f"pods have found no node for {seconds_between(placement.waiting_since, now):.0f} s"
     match rule.action:

@@ -101,7 +101,7 @@ def with_edits_in_force(observed: Observed, status: TrainingRunStatus, attempt: 
 
 def lengthened(status: TrainingRunStatus, spec: TrainingRunSpec) -> bool:
     """Whether the spec now has more steps than the attempts were created for."""
-    planned = _planned(status)
+    planned = planned_steps(status)
     return spec.task == "train" and planned is not None and planned < spec.trainer.steps
 
 
@@ -161,13 +161,14 @@ def _changes(status: TrainingRunStatus, fields: dict[str, str]) -> tuple[FieldCh
     return changes(read_recorded(status.in_force or {}), read_recorded(fields))
 
 
-def _planned(status: TrainingRunStatus) -> int | None:
+def planned_steps(status: TrainingRunStatus) -> int | None:
+    """The steps that the present attempt does; None: not known yet."""
     steps = read_recorded(status.in_force or {}).get(STEPS)
     return steps if isinstance(steps, int) else None
 
 
 def _refusal(status: TrainingRunStatus, spec: TrainingRunSpec) -> str | None:
-    planned = _planned(status)
+    planned = planned_steps(status)
     if planned is None or spec.task != "train":
         return None
     done = max(resume_step(status), status.progress.step if status.progress is not None else 0)

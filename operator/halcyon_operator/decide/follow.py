@@ -13,7 +13,7 @@ from datetime import datetime
 from halcyon_api.status import Restarts, TrainingRunStatus
 from halcyon_operator.decide import events
 from halcyon_operator.decide.bad_nodes import blamed_node, with_blame, with_no_room
-from halcyon_operator.decide.early_stop import final_step
+from halcyon_operator.decide.early_stop import completion, early_end, final_step
 from halcyon_operator.decide.manual_suspension import with_manual_suspension
 from halcyon_operator.decide.placement import placement_of
 from halcyon_operator.decide.queueing import with_queue_cause
@@ -85,13 +85,29 @@ def _end_of_group(
         status = status.model_copy(update={"root_attempt": max(status.root_attempt, end.epoch_attempt or 0)})
         status = _with_blame(observed, status, group, end)
         return Change(status, events.ended(status, group, end, restarting=False)), int(end.cause in FAILURES)
-    if jobset.outcome == "completed":
-        return Change(with_end(status, group, "completed", "", jobset.finished_at or now, _final_step(observed, status))), 0
+    if jobset.outcome == "completed" and _is_open(status, group):
+        return _completed(observed, status, jobset, group, now), 0
     if jobset.deleting and _is_open(status, group):
         end = GroupEnd("jobSetDeleted", f"JobSet {jobset.name} was deleted")
         status = with_end(status, group, end.cause, end.message, now, None)
         return Change(status, events.ended(status, group, end, restarting=True)), 0
     return None
+
+
+def _completed(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, group: ProcessGroup, now: datetime) -> Change:
+    """The change at the end of a process group whose processes have all ended with exit code 0."""
+    spec, at = observed.run.spec, jobset.finished_at or now
+    if spec is None or spec.task != "train":
+        return Change(with_end(status, group, "completed", "", at, None))
+    match completion(observed, status, spec, jobset, now):
+        case "completed":
+            return Change(with_end(status, group, "completed", "", at, final_step(observed, status, spec)))
+        case "endedEarly":
+            end = GroupEnd("endedEarly", early_end(observed, status, spec))
+            status = with_end(status, group, end.cause, end.message, at, None)
+            return Change(status, events.ended(status, group, end, restarting=False))
+        case "unseen":
+            return Change(status)
 
 
 def count_restart(restarts: Restarts, cause: str, times: int = 1) -> Restarts:
@@ -181,11 +197,6 @@ def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failur
     new = status.checkpoint.step if status.checkpoint is not None else 0
     count = min(failures, 1) if new > old else status.failures_without_checkpoint + failures
     return status.model_copy(update={"failures_without_checkpoint": count})
-
-
-def _final_step(observed: Observed, status: TrainingRunStatus) -> int | None:
-    spec = observed.run.spec
-    return final_step(observed, status, spec) if spec is not None and spec.task == "train" else None
 
 
 def _is_open(status: TrainingRunStatus, group: ProcessGroup) -> bool:

@@ -41,7 +41,8 @@ class Question:
 
 BEFORE = (
     Question("the run has succeeded, and `trainer.steps` was not raised since", "nothing", (Finished,)),
-    Question("the JobSet has completed, and `trainer.steps` was not raised", "the run has succeeded", (Finish,)),
+    Question("the JobSet has completed after the last step, and `trainer.steps` was not raised", "the run has succeeded", (Finish,)),
+    Question("the JobSet has completed, and its last report or checkpoint may still come", "waits for up to 30 s", (Keep,)),
     Question("`suspend: true` while processes train and their save is not committed", "waits for the save", (Keep,)),
     Question("`suspend: true`", "deletes the JobSet, whatever the cause of its end, and rests", (Stop, Wait, Rest)),
     Question("the run is stopped, without an edit or a requested restart that may fix it", "nothing", (StayStalled,)),

@@ -120,6 +120,7 @@ RULES: tuple[Rule, ...] = (
     Rule(STORE_ENDS, "edited", "the processes have ended anyway", edit="waits"),
     Rule(STORE_ENDS, "same", "the store may work again later: after a pause that grows each time"),
     Rule(("diverged",), "stop", "the same loss would come again: a user must check it", reason="Diverged"),
+    Rule(("endedEarly",), "stop", "exit code 0 without the last step: the program must be checked", reason="EndedEarly"),
     Rule(("unknown",), "stop", "the trainer must not be restarted, and no report has the reason", reason="TrainerStopped"),
     Rule(("suspended",), "wait", "until `spec.suspend` is false"),
     Rule(("fenced",), "stop", "each attempt loses the root to another writer", committed="no", budget="spent", reason="Fenced"),

@@ -27,7 +27,7 @@ def recovery_facts(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime, *, edited: bool = False
 ) -> RecoveryFacts:
     """The facts about a run whose present attempt has a JobSet."""
-    failed = jobset.outcome == "failed"
+    failed = jobset.outcome != "running"  # one that has completed is seen here only if it ended early
     cause: Cause = last_cause(status) if failed else _started_again_after(status)
     capacity = capacity_of(observed, status, spec, now)
     idle = failed or not trains(status)

@@ -20,6 +20,7 @@ from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.edits import lengthened
 from halcyon_operator.decide.placement import trains
+from halcyon_operator.decide.recovery_facts import last_cause
 from halcyon_operator.decide.spec_hash import RETIRED
 from halcyon_operator.model.decision import Change, Event
 from halcyon_operator.model.reasons import ChangeReason
@@ -103,7 +104,8 @@ def _at_rest(observed: Observed, status: TrainingRunStatus, jobset: JobSetView |
     if spec is not None and spec.suspend:
         return "is suspended, and begins with new pods when it is resumed"
     over = (found := status.condition("Succeeded")) is not None and found.status == "True"
-    if (over or (jobset is not None and jobset.outcome == "completed")) and not (spec is not None and lengthened(status, spec)):
+    done = jobset is not None and jobset.outcome == "completed" and last_cause(status) != "endedEarly"
+    if (over or done) and not (spec is not None and lengthened(status, spec)):
         return "is done"
     return ""
 

@@ -19,6 +19,7 @@ StallReason = Literal[
     "NoValidCheckpoint",
     "Fenced",
     "Diverged",
+    "EndedEarly",
     "RestartsExhausted",
     "TrainerStopped",
     "AttemptsExhausted",
