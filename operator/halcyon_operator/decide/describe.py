@@ -10,6 +10,7 @@ from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import Task, TrainingRunSpec
 from halcyon_operator.decide.conditions import EDIT_PENDING, NOT_STARTING, RESTART_PENDING, Description
 from halcyon_operator.decide.edits import waiting_clause
+from halcyon_operator.decide.held_pods import HELD, held_sentence
 from halcyon_operator.decide.late_pods import start_problem
 from halcyon_operator.decide.queueing import describe_queued
 from halcyon_operator.decide.restart_requests import restart_waits
@@ -56,6 +57,8 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
     if jobset.suspended:
         message = f"JobSet {jobset.name} is suspended by a user; the run goes on when the JobSet is resumed"
         return Description(starting if entry is None or not entry.cause else "Restarting", "JobSetSuspended", message)
+    if (held := held_sentence([pod for pod in observed.pods if pod.group == group])) is not None and jobset.outcome == "running":
+        return Description("Restarting" if conclude(observed.endings, group) is not None else "Running", HELD, held)
     if (end := conclude(observed.endings, group)) is not None and jobset.outcome == "running":
         return Description("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
     if entry is not None and entry.first_step_at is not None:

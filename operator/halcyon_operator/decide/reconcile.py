@@ -20,6 +20,7 @@ from halcyon_operator.decide.edits import with_edits
 from halcyon_operator.decide.follow import follow
 from halcyon_operator.decide.goodput import account
 from halcyon_operator.decide.growth import probe_holds_room
+from halcyon_operator.decide.held_pods import with_held_ends, with_held_pods
 from halcyon_operator.decide.permissions import permitted
 from halcyon_operator.decide.placement import trains, with_room
 from halcyon_operator.decide.queueing import queue_changed, with_queue
@@ -42,6 +43,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         return Decision()
     if isinstance(observed.head, HeadPending):
         return _reading_head(observed, now)
+    observed = with_held_ends(observed, now)
     jobset = attempts.current_jobset(observed)
     recorded = observed.run.status.attempt_spec_hash
     wanted_hash = attempt_spec_hash(observed.run.spec, recorded) if observed.run.spec is not None else ""
@@ -72,6 +74,7 @@ def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -
         return _invalid(observed, status, now)
     step = attempts.next_step(observed, status, spec, wanted_hash, now, retry=change.retry)
     decision = _with_probe(carry_out(step, observed, status, spec, wanted_hash, now), step, observed, now)
+    decision = with_held_pods(decision, observed, step, attempts.current_jobset(observed), now)
     if isinstance(step, steps.Keep):
         delete = decision.delete + pods_to_delete(observed, status, step.jobset)
         decision = replace(decision, delete=delete, sync=job_to_sync(observed, status, step.jobset))

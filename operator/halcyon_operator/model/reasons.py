@@ -65,6 +65,7 @@ ChangeReason = Literal[
     "Growing",
     "ProbeRefused",
     "PodForceDeleted",
+    "PodHeld",
     "Queued",
     "Admitted",
     "ReconcileFailed",

@@ -70,6 +70,8 @@ class JobSetView:
     """Whether a queue or a user suspended it, so that it has no pods. The operator suspends a run by deleting its JobSet."""
     queue: str = ""
     """Name of its queue; empty: no queue."""
+    held_by: str = ""
+    """Container that keeps its pods alive after all trainers have ended with exit code 0; empty: none does. See `held_pods`."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ class PodView:
     waiting_reason: str = ""
     waiting_message: str = ""
     ending: PodEnding | None = None
+    other_containers: tuple[str, ...] = ()
+    """Names of its containers that run, but for the trainer."""
     save_token: str = field(default="", repr=False)
     """Secret of the process, which a request for a checkpoint must contain."""
     created_at: datetime | None = None

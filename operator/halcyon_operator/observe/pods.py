@@ -40,6 +40,7 @@ def parse_pod(document: object) -> PodView:
         waiting_reason=reason,
         waiting_message=message,
         ending=_ending(metadata, status, container, text(value_at(document, "spec", "nodeName"))),
+        other_containers=_others(status),
         created_at=moment(metadata.get("creationTimestamp")),
         scheduled_at=_scheduled_at(status),
         gone_by=moment(metadata.get("deletionTimestamp")),
@@ -88,6 +89,13 @@ def _process(metadata: dict[str, object]) -> ProcessIndex:
 def _trainer_container(status: dict[str, object]) -> dict[str, object]:
     statuses = (mapping(entry) for entry in sequence(status.get("containerStatuses")))
     return next((entry for entry in statuses if entry.get("name") == names.TRAINER_CONTAINER), mapping(None))
+
+
+def _others(status: dict[str, object]) -> tuple[str, ...]:
+    """Names of containers that run beside the trainer. Native sidecars are init containers, and end after it."""
+    statuses = [mapping(entry) for entry in sequence(status.get("containerStatuses"))]
+    running = [text(entry.get("name"), 63) for entry in statuses if "running" in mapping(entry.get("state"))]
+    return tuple(name for name in running if name and name != names.TRAINER_CONTAINER)
 
 
 def _waiting(status: dict[str, object], container: dict[str, object]) -> tuple[str, str]:
