@@ -90,8 +90,8 @@ RUN_ALERTS = (
         queries.RUN_PODS_STUCK,
         "1m",
         "warning",
-        f"Run {_RUN} waits for a pod that hangs: {{{{ $labels.reason }}}}.",
-        "A pod does not end (usually its node was lost), or is scheduled but does not start. The run's Ready condition names the pod.",
+        f"Run {_RUN} waits for its pods: {{{{ $labels.reason }}}}.",
+        "A pod does not end (usually its node was lost), does not start, or is refused. The run's Ready condition names the cause.",
     ),
     Alert(
         "HalcyonRunDegraded",

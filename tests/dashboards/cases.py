@@ -125,6 +125,13 @@ ALERT_CASES = (
         "5m",
         LABELS | {"reason": "PodStuckTerminating"},
     ),
+    AlertCase(
+        "HalcyonRunPodsStuck",
+        "a quota refuses its pods",
+        {of_run("condition", type="Degraded", reason="PodsRefused"): "1x30"},
+        "5m",
+        LABELS | {"reason": "PodsRefused"},
+    ),
     AlertCase("HalcyonRunPodsStuck", "a slice is missing", {of_run("condition", type="Degraded", reason="FewerSlices"): "1x30"}, "5m"),
     AlertCase(
         "HalcyonRunDegraded", "it is held back", {of_run("condition", type="Degraded", reason="RestartsWithoutCheckpoint"): "1x400"}, "370m"

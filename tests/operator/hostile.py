@@ -241,7 +241,7 @@ def observations(data: st.DataObject, document: object, **seen: Any) -> Observed
             parse_prerequisite(name, other) for name in data.draw(st.lists(st.sampled_from(["base", "demo", "x"]), max_size=3))
         ),
         "pod_warning": data.draw(
-            st.sampled_from([None, *(PodWarning(view.uid, "FailedMount", "x" * 241) for view in map(parse_pod, pods))])
+            st.sampled_from([None, *(PodWarning("Pod", view.name, "FailedMount", "x" * 241) for view in map(parse_pod, pods))])
         ),
         "notices": notices_of(perhaps(NODE, data)) if data.draw(st.booleans()) else (),
         "workload": workloads(data),

@@ -94,8 +94,10 @@ class FakeApi:
         if path == EVENTS:
             if self.events is None:
                 raise ApiError(403, "Forbidden", "events is forbidden")
-            wanted = query["fieldSelector"].partition("involvedObject.uid=")[2].partition(",")[0]
-            return {"items": [_copy(event) for event in self.events if event["involvedObject"]["uid"] == wanted]}
+            wanted = dict(part.split("=") for part in query["fieldSelector"].split(","))
+            kind, name = wanted["involvedObject.kind"], wanted["involvedObject.name"]
+            about = [event for event in self.events if event["involvedObject"] | {"kind": kind, "name": name} == event["involvedObject"]]
+            return {"items": [_copy(event) for event in about]}
         raise NotFound(404, "NotFound", path)
 
     def _write(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -14,18 +14,33 @@ from hypothesis import given
 from halcyon_operator.decide.status_writes import COUNT_SECONDS
 from halcyon_operator.kube.client import ApiError
 from halcyon_operator.model.views import PodView
-from halcyon_operator.observe.pod_events import MAX_AT_ONCE, MAX_MESSAGE, PAUSE_SECONDS, PodEvents, newest_warning
+from halcyon_operator.observe.jobsets import parse_jobset
+from halcyon_operator.observe.pod_events import (
+    MAX_AT_ONCE,
+    MAX_MESSAGE,
+    MISSING_PAUSE_SECONDS,
+    MISSING_SECONDS,
+    PAUSE_SECONDS,
+    PodEvents,
+    Subject,
+    newest_warning,
+    without_pods,
+)
 from halcyon_operator.observe.pods import parse_pod
-from tests.operator.builders import at, pod, rfc, run
+from halcyon_operator.observe.runs import parse_run_view
+from tests.operator.builders import at, jobset, pod, rfc, run
 from tests.operator.hostile import JUNK
 from tests.operator.simulation import PODS, SimulatedCluster
+from tests.operator.test_attempts import status
+from tests.operator.test_held_pods import TWO
 
-UID = "pod-1-0-0-0"
+UID, NAME = "pod-1-0-0-0", "demo-1-s-0-0-abcde"
 MOUNT = 'MountVolume.SetUp failed for volume "keys" : secret "bucket-keys" not found'
 
 
 def event(reason: str = "FailedMount", message: Any = MOUNT, *, at: float = 200, uid: str = UID, **more: Any) -> dict[str, Any]:
-    return {"involvedObject": {"uid": uid}, "type": "Warning", "reason": reason, "message": message, "lastTimestamp": rfc(at), **more}
+    about = {"kind": "Pod", "name": NAME, "uid": uid}
+    return {"involvedObject": about, "type": "Warning", "reason": reason, "message": message, "lastTimestamp": rfc(at), **more}
 
 
 def waiting(scheduled: float = 100) -> dict[str, Any]:
@@ -36,6 +51,11 @@ def waiting(scheduled: float = 100) -> dict[str, Any]:
 
 def late(**changes: Any) -> PodView:
     return replace(parse_pod(waiting()), **changes)
+
+
+POD = Subject("Pod", NAME, UID, at(100))
+JOB_SET = parse_jobset(jobset())
+STATUS = parse_run_view(run(status())).status
 
 
 def hang(cluster: SimulatedCluster, scheduled: float = 0) -> None:
@@ -72,6 +92,45 @@ def test_the_newest_warning_is_reported() -> None:
     assert "; FailedCreatePodSandBox: no network; " in ready(cluster)["message"]
 
 
+REFUSALS = (
+    'pods "demo-1-s-1-0-x" is forbidden: exceeded quota: team, requested: pods=1, used: pods=0, limited: pods=0',
+    'pods "demo-1-s-1-0-x" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi',
+    'admission webhook "validate.kyverno.svc" denied the request: the label cost-center is required',
+    'Internal error occurred: failed calling webhook "mutate.example.com": no endpoints available for service "policy"',
+    'error looking up service account default/misspelt: serviceaccount "misspelt" not found',
+    'pods "demo-1-s-1-0-x" is forbidden: no PriorityClass with name misspelt was found',
+)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=["quota", "LimitRange", "label", "webhook", "serviceAccountName", "priorityClassName"])
+def test_the_reason_why_no_pod_is_made_is_reported_within_seconds(refusal: str) -> None:
+    cluster = SimulatedCluster(run())
+    cluster.settle()  # the first slice has its pod, the second one has none
+    job = {"kind": "Job", "name": "demo-1-s-1", "uid": "job-1"}
+    cluster.api.events = [event("FailedCreate", f"Error creating: {refusal}", at=cluster.now, involvedObject=job)]
+    cluster.now += MISSING_PAUSE_SECONDS
+    settle_messages(cluster)
+    conditions = {one["type"]: (one["status"], one["reason"]) for one in cluster.status["conditions"]}
+    assert (conditions["Ready"], conditions["Degraded"]) == (("False", "PodsRefused"), ("True", "PodsRefused"))
+    assert ready(cluster)["message"] == f"attempt 1: Job demo-1-s-1 cannot make its pods, FailedCreate: Error creating: {refusal}"
+    cluster.add_pod(pod(slice_index=1))
+    cluster.now += MISSING_PAUSE_SECONDS
+    settle_messages(cluster)
+    assert ready(cluster)["reason"] != "PodsRefused", "the pods are there"
+
+
+def test_events_are_read_about_the_first_job_without_all_its_pods() -> None:
+    begun = parse_run_view(run(status(topology=TWO))).status
+
+    def asked(*pods: PodView, seconds: float = MISSING_SECONDS) -> list[str]:
+        return [subject.name for subject in without_pods(pods, JOB_SET, begun, at(seconds))]
+
+    assert asked() == ["demo-1-s-0", "demo-1"], "the JobSet too, which may not be able to make its Jobs"
+    assert asked(parse_pod(pod())) == ["demo-1-s-1"]
+    assert asked(parse_pod(pod()), parse_pod(pod(slice_index=1))) == []
+    assert asked(seconds=MISSING_SECONDS - 1) == []
+
+
 @pytest.mark.parametrize("events", [None, []], ids=["may not be listed", "there are none"])
 def test_without_events_the_state_of_the_pod_is_reported(events: list[dict[str, Any]] | None) -> None:
     cluster = SimulatedCluster(run())
@@ -100,8 +159,8 @@ def test_without_events_the_state_of_the_pod_is_reported(events: list[dict[str, 
     ids=["normal", "of another pod", "before it had its node", "two words", "markup", "long", "no text", "a list", "no time"],
 )
 def test_events_that_are_no_warning_about_the_pod_are_ignored(other: dict[str, Any]) -> None:
-    assert newest_warning(late(), [other]) is None
-    newest = newest_warning(late(), [other, event("FailedMount", "a volume", at=150)])
+    assert newest_warning(POD, [other]) is None
+    newest = newest_warning(POD, [other, event("FailedMount", "a volume", at=150)])
     assert newest is not None
     assert (newest.reason, newest.message) == ("FailedMount", "a volume")
 
@@ -110,13 +169,13 @@ def test_the_time_of_an_event_is_when_it_was_seen_last() -> None:
     series = event("InSeries", "again", at=0, series={"lastObservedTime": rfc(400)})
     new = event("New", "of the new kind", lastTimestamp=None, eventTime=rfc(300))
     bare = event("Bare", "created", lastTimestamp=None, metadata={"creationTimestamp": rfc(350)})
-    found = [newest_warning(late(), events) for events in ([new, event()], [new, bare], [bare, series, new])]
+    found = [newest_warning(POD, events) for events in ([new, event()], [new, bare], [bare, series, new])]
     assert [one.reason for one in found if one is not None] == ["New", "Bare", "InSeries"]
 
 
 def test_a_message_is_cleaned_and_cut() -> None:
     sentence = "failed to pull\x1b[31m\n https://user:password@registry/v2?X-Amz-Signature=abc&b=c " + "x" * 5000
-    found = newest_warning(late(), [event(message=sentence)])
+    found = newest_warning(POD, [event(message=sentence)])
     assert found is not None
     assert found.message.startswith("failed to pull [31m https://…@registry/v2?… xxx")
     assert len(found.message) == MAX_MESSAGE + 1
@@ -125,7 +184,7 @@ def test_a_message_is_cleaned_and_cut() -> None:
 @given(junk=JUNK)
 def test_malformed_events_are_ignored(junk: Any) -> None:
     spoilt = [junk, {**event(), "message": junk}, {**event(), "involvedObject": junk}, {**event(), "lastTimestamp": junk, "series": junk}]
-    found = newest_warning(late(), spoilt)
+    found = newest_warning(POD, spoilt)
     assert found is None or found.reason == "FailedMount"
 
 
@@ -138,8 +197,8 @@ class Events:
         self.go = asyncio.Event()
         self.refuses = False
 
-    async def pod_warnings(self, namespace: str, pod_uid: str) -> Sequence[object]:
-        self.asked.append(pod_uid)
+    async def warnings(self, namespace: str, kind: str, name: str) -> Sequence[object]:
+        self.asked.append(name)
         self.at_once += 1
         self.most_at_once = max(self.at_once, self.most_at_once)
         try:
@@ -148,7 +207,7 @@ class Events:
             self.at_once -= 1
         if self.refuses:
             raise ApiError(403, "Forbidden", "no")
-        return [event(uid=pod_uid)]
+        return [event()]
 
 
 async def rounds() -> None:
@@ -162,23 +221,23 @@ def test_a_reconciliation_never_waits_for_events_and_requests_them_once_a_minute
         reads = PodEvents(events, changed.append, lambda: at(1000), lambda: now[0])
         key = ("default", "demo")
         for _ in range(3):
-            assert reads.of(key, [late()]) is None
+            assert reads.of(key, [late()], JOB_SET, STATUS) is None
             await rounds()
-        assert events.asked == [UID]
+        assert events.asked == [NAME]
         events.go.set()
         await rounds()
         assert changed == [key]
         for now[0] in (1.0, PAUSE_SECONDS - 1, PAUSE_SECONDS, PAUSE_SECONDS + 1):
-            found = reads.of(key, [late()])
+            found = reads.of(key, [late()], JOB_SET, STATUS)
             assert found is not None
             await rounds()
-        assert events.asked == [UID] * 2
+        assert events.asked == [NAME] * 2
         assert changed == [key], "there was no change to report"
         events.refuses = True
         now[0] += PAUSE_SECONDS
-        reads.of(key, [late()])
+        reads.of(key, [late()], JOB_SET, STATUS)
         await rounds()
-        assert reads.of(key, [late()]) is None, "events that cannot be read any more must not be reported for ever"
+        assert reads.of(key, [late()], JOB_SET, STATUS) is None, "events that cannot be read any more must not be reported for ever"
         await reads.close()
 
     asyncio.run(story())
@@ -189,10 +248,10 @@ def test_events_are_requested_only_for_the_first_late_pod_of_a_run() -> None:
         events = Events()
         events.go.set()
         reads = PodEvents(events, lambda key: None, lambda: at(1000), lambda: 0.0)
-        reads.of(("default", "demo"), [late(uid="b", process=(0, 1)), late(), late(uid="c", running=True, process=(0, 0))])
-        reads.of(("default", "other"), [late(uid="not,yet=late"), late(uid="late", scheduled_at=at(900))])
+        reads.of(("default", "demo"), [late(uid="b", process=(0, 1)), late(), late(uid="c", running=True, process=(0, 0))], JOB_SET, STATUS)
+        reads.of(("default", "other"), [late(uid="not,yet=late"), late(uid="late", scheduled_at=at(900))], JOB_SET, STATUS)
         await rounds()
-        assert events.asked == [UID]
+        assert events.asked == [NAME]
 
     asyncio.run(story())
 
@@ -202,7 +261,7 @@ def test_the_number_of_requests_at_a_time_is_limited() -> None:
         events = Events()
         reads = PodEvents(events, lambda key: None, lambda: at(1000), lambda: 0.0)
         for number in range(100):
-            reads.of(("default", f"run-{number}"), [late(uid=f"pod-{number}")])
+            reads.of(("default", f"run-{number}"), [late(uid=f"pod-{number}")], JOB_SET, STATUS)
         await rounds()
         assert events.at_once == MAX_AT_ONCE
         events.go.set()

@@ -28,7 +28,9 @@ STUCK_TERMINATING = "PodStuckTerminating"
 """Reason of a run that waits for a pod that does not end: see `stuck_pods`."""
 NOT_STARTING = "PodsNotStarting"
 """Reason of a run that waits for a pod that has a node and does not start: see `late_pods`."""
-_DEGRADED_REASONS = (*HELD_REASONS, STUCK_TERMINATING, NOT_STARTING)
+REFUSED = "PodsRefused"
+"""Reason of a run whose pods are not made: a quota, a policy or a webhook refuses them, or they name an object that does not exist."""
+_DEGRADED_REASONS = (*HELD_REASONS, STUCK_TERMINATING, NOT_STARTING, REFUSED)
 _OWN_CONDITION: dict[Phase, ConditionType] = {
     "Queued": "Queued",
     "Running": "Running",

@@ -8,7 +8,7 @@ from halcyon_api import names
 from halcyon_api.progress import Progress, StoreWaitFor
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import Task, TrainingRunSpec
-from halcyon_operator.decide.conditions import EDIT_PENDING, NOT_STARTING, RESTART_PENDING, Description
+from halcyon_operator.decide.conditions import EDIT_PENDING, NOT_STARTING, REFUSED, RESTART_PENDING, Description
 from halcyon_operator.decide.edits import waiting_clause
 from halcyon_operator.decide.held_pods import HELD, held_sentence
 from halcyon_operator.decide.late_pods import start_problem
@@ -19,7 +19,7 @@ from halcyon_operator.model.history import entry_of
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.reasons import stall_reason
 from halcyon_operator.model.untrusted import moment, stamp
-from halcyon_operator.model.views import HeadUnreachable, JobSetView, Observed, PodView
+from halcyon_operator.model.views import HeadUnreachable, JobSetView, Observed, PodView, PodWarning
 
 _WAITING_REASONS: dict[str, str] = {
     "ErrImagePull": "ImagePullFailed",
@@ -79,6 +79,8 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
         return Description(starting, reason, message)
     if (problem := start_problem(pods, now, observed.pod_warning)) is not None:
         return Description(starting, NOT_STARTING, f"attempt {status.attempt}: {problem}")
+    if (refused := _refusal(observed.pod_warning)) is not None:
+        return Description(starting, REFUSED, f"attempt {status.attempt}: {refused}")
     return Description(starting, starting, _start_message(observed, status, pods))
 
 
@@ -162,6 +164,13 @@ def _blocked(pods: list[PodView]) -> tuple[str, str] | None:
             details = f": {pod.waiting_message}" if pod.waiting_message else ""
             return reason, f"pod {pod.name} does not start, {pod.waiting_reason}{details}"
     return None
+
+
+def _refusal(warning: PodWarning | None) -> str | None:
+    """One sentence about pods that are not made; None: no event says why, or they are made."""
+    if warning is None or warning.kind == "Pod":
+        return None
+    return f"{warning.kind} {warning.name} cannot make its pods, {warning.reason}: {warning.message}"
 
 
 def _reach(observed: Observed) -> str:

@@ -36,7 +36,7 @@ def start_problem(pods: Iterable[PodView], now: datetime, warning: PodWarning | 
 
 def _why(pod: PodView, warning: PodWarning | None) -> str:
     """The cause, from the pod's events or else its conditions, and the command that shows more."""
-    if warning is not None and warning.pod_uid == pod.uid:
+    if warning is not None and (warning.kind, warning.name) == ("Pod", pod.name):
         return f"; {warning.reason}: {warning.message}; `kubectl describe pod {pod.name}` has all its events"
     describe = f"`kubectl describe pod {pod.name}` names the cause"
     if pod.waiting_reason not in ("", "ContainerCreating", "PodInitializing"):

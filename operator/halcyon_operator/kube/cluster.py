@@ -140,13 +140,13 @@ class Cluster:
         path, query = path_of(KUEUE_API_VERSION, WORKLOADS, namespace), {"labelSelector": f"{LABEL_JOB_UID}={jobset_uid}"}
         return sequence((await self._api.request("GET", path, WORKLOADS, query=query)).get("items"))
 
-    async def pod_warnings(self, namespace: str, pod_uid: str) -> tuple[object, ...]:
-        """Events of type Warning about a pod, at most `EVENT_PAGE`, in no particular order.
+    async def warnings(self, namespace: str, kind: str, name: str) -> tuple[object, ...]:
+        """Events of type Warning about an object, at most `EVENT_PAGE`, in no particular order.
 
         Raises:
             ApiError: The operator may not list them, or the API server did not answer.
         """
-        query = {"fieldSelector": f"involvedObject.uid={pod_uid},type=Warning", "limit": str(EVENT_PAGE)}
+        query = {"fieldSelector": f"involvedObject.kind={kind},involvedObject.name={name},type=Warning", "limit": str(EVENT_PAGE)}
         return sequence((await self._api.request("GET", path_of("v1", "events", namespace), "events", query=query)).get("items"))
 
     async def create(self, manifest: Manifest) -> None:

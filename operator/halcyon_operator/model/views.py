@@ -149,9 +149,10 @@ class PodView:
 
 @dataclass(frozen=True)
 class PodWarning:
-    """A warning event about a pod that does not start."""
+    """A warning event about a pod that does not start, or about a Job or JobSet whose pods are not made."""
 
-    pod_uid: str
+    kind: str
+    name: str
     reason: str
     """One word, such as ``FailedMount``."""
     message: str

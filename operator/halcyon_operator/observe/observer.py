@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from halcyon_api import names
 from halcyon_api.defaults.status import DEFAULT_NAME
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.endings import seen_endings
 from halcyon_operator.model.keys import ProcessGroup, RunKey
@@ -66,8 +67,8 @@ class ReadsProgress(Protocol):
 class ReadsWarnings(Protocol):
     """Reads why pods do not start."""
 
-    def of(self, key: RunKey, pods: Iterable[PodView]) -> PodWarning | None:
-        """The newest warning about the first late pod of a process group, as far as known."""
+    def of(self, key: RunKey, pods: Sequence[PodView], jobset: JobSetView, status: TrainingRunStatus) -> PodWarning | None:
+        """The newest warning about the pods of a process group, as far as known."""
         ...
 
 
@@ -218,11 +219,11 @@ class Observer:
         )
 
     def _warning(self, key: RunKey, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> PodWarning | None:
-        """Why the first late pod of the run's process group does not start."""
+        """Why the first late pod of the run's process group does not start, or why it has too few pods."""
         if self._warnings is None or alive is None:
             return None
         group = ProcessGroup(run.status.attempt, alive.restarts)
-        return self._warnings.of(key, (pod for pod in pods if pod.group == group))
+        return self._warnings.of(key, [pod for pod in pods if pod.group == group], alive, run.status)
 
     def _notices(self, key: RunKey, pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
         """Maintenance notices of the nodes of the run's pods."""

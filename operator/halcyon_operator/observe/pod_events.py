@@ -1,8 +1,9 @@
-"""Reads the newest warning event of a pod that does not start.
+"""Reads the newest warning event about a pod that does not start, or about a Job whose pods are not made.
 
-Some causes are only in events: a volume that is not mounted (FailedMount), a network that does not work (FailedCreatePodSandBox). A
-reconcile never waits for the answer. The events are listed in the background, for one late pod of a run, at most once a minute; the run is
-reconciled again if the warning has changed. Without the right to list events, the run's condition shows only what the pod itself reports.
+Some causes are only in events: a volume that is not mounted (FailedMount), a network that does not work (FailedCreatePodSandBox), a quota
+or a webhook that refuses the pod (FailedCreate, an event of the Job). A reconcile never waits for the answer. The events are listed in the
+background, for one late pod of a run at most once a minute, and for one Job without pods every ten seconds; the run is reconciled again if
+the warning has changed. Without the right to list events, the run's condition shows only what the pods themselves report.
 
 Every user who may create events in the namespace can write such a text. So it is shown but has no other effect, its length is bounded, and
 credentials in URLs are removed."""
@@ -12,22 +13,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from halcyon_api import names
+from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.kube.client import ApiError
-from halcyon_operator.model.keys import RunKey
+from halcyon_operator.model.history import entry_of
+from halcyon_operator.model.keys import ProcessGroup, RunKey
 from halcyon_operator.model.late_pods import late_pods
 from halcyon_operator.model.untrusted import moment, text, value_at
-from halcyon_operator.model.views import PodView, PodWarning
+from halcyon_operator.model.views import JobSetView, PodView, PodWarning
 
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 60.0
 """Shortest time between two lists of a pod's events."""
+MISSING_PAUSE_SECONDS = 10.0
+"""The same for the events of a Job whose pods are missing."""
+MISSING_SECONDS = 3.0
+"""Seconds after the start of a process group in which its pods may not be there yet."""
 MAX_AT_ONCE = 4
 MAX_REMEMBERED = 4096
 MAX_MESSAGE = 240
@@ -38,16 +46,28 @@ _QUERY_OF_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?\"']*\?)[^\s\"']*", re.
 
 
 class ListsEvents(Protocol):
-    """Lists the events of a pod."""
+    """Lists events."""
 
-    async def pod_warnings(self, namespace: str, pod_uid: str) -> Sequence[object]:
-        """Documents of the events of type Warning, in no particular order."""
+    async def warnings(self, namespace: str, kind: str, name: str) -> Sequence[object]:
+        """Documents of the events of type Warning about an object, in no particular order."""
         ...
 
 
+@dataclass(frozen=True)
+class Subject:
+    """An object whose events are read."""
+
+    kind: str
+    name: str
+    uid: str
+    """Empty: the events of every object of this name count."""
+    since: datetime | None
+    """Older events do not count."""
+
+
 @dataclass
-class _Pod:
-    """The last known warning of one pod."""
+class _Known:
+    """The last known warning about one object."""
 
     warning: PodWarning | None = None
     due: float = 0.0
@@ -55,10 +75,10 @@ class _Pod:
 
 
 class PodEvents:
-    """The newest warnings about late pods.
+    """The newest warnings about late pods, and about Jobs whose pods are missing.
 
     Args:
-        events: Lists the events of a pod.
+        events: Lists events.
         changed: Called with a run's key when the warning has changed.
         clock: The time, in UTC.
         timer: Seconds, monotonic.
@@ -71,61 +91,89 @@ class PodEvents:
         self._changed = changed
         self._clock = clock
         self._timer = timer
-        self._known: OrderedDict[str, _Pod] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str, str], _Known] = OrderedDict()
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
-    def of(self, key: RunKey, pods: Iterable[PodView]) -> PodWarning | None:
-        """The newest known warning about the first late pod. Starts a new request in the background if one is due."""
+    def of(self, key: RunKey, pods: Sequence[PodView], jobset: JobSetView, status: TrainingRunStatus) -> PodWarning | None:
+        """The newest known warning about the first late pod, else about the first object whose pods are missing.
+
+        Starts a new request in the background if one is due.
+
+        Args:
+            key: The run.
+            pods: The pods of its process group.
+            jobset: The JobSet of its present attempt.
+            status: Its status.
+        """
         late = late_pods(pods, self._clock())
-        if not late or not _UID.fullmatch(late[0].uid):
-            return None
-        pod = late[0]
-        known = self._known.setdefault(pod.uid, _Pod())
-        self._known.move_to_end(pod.uid)
+        if late and _UID.fullmatch(late[0].uid):
+            return self._newest(key, Subject("Pod", late[0].name, late[0].uid, late[0].scheduled_at), PAUSE_SECONDS)
+        found = (self._newest(key, subject, MISSING_PAUSE_SECONDS) for subject in without_pods(pods, jobset, status, self._clock()))
+        return next((warning for warning in found if warning is not None), None)
+
+    def _newest(self, key: RunKey, subject: Subject, pause: float) -> PodWarning | None:
+        place = key[0], subject.name, subject.uid
+        known = self._known.setdefault(place, _Known())
+        self._known.move_to_end(place)
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
         if known.request is None and self._timer() >= known.due:
-            known.due = self._timer() + PAUSE_SECONDS
-            known.request = asyncio.create_task(self._ask(key, pod, known))
+            known.due = self._timer() + pause
+            known.request = asyncio.create_task(self._ask(key, subject, known))
         return known.warning
 
     async def close(self) -> None:
         """Cancel all requests."""
-        running = [pod.request for pod in self._known.values() if pod.request is not None]
+        running = [known.request for known in self._known.values() if known.request is not None]
         for request in running:
             request.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _ask(self, key: RunKey, pod: PodView, known: _Pod) -> None:
+    async def _ask(self, key: RunKey, subject: Subject, known: _Known) -> None:
         before = known.warning
         try:
             async with self._slots:
-                known.warning = newest_warning(pod, await self._events.pod_warnings(key[0], pod.uid))
+                known.warning = newest_warning(subject, await self._events.warnings(key[0], subject.kind, subject.name))
         except ApiError as error:
             known.warning = None
-            logger.debug("%s/%s: the events of pod %s cannot be listed: %s", *key, pod.name, error)
+            logger.debug("%s/%s: the events of %s %s cannot be listed: %s", *key, subject.kind, subject.name, error)
         finally:
             known.request = None
         if known.warning != before:
             self._changed(key)
 
 
-def newest_warning(pod: PodView, events: Iterable[object]) -> PodWarning | None:
-    """The newest warning since a pod was bound to its node; None if there is none. Never raises."""
+def without_pods(pods: Sequence[PodView], jobset: JobSetView, status: TrainingRunStatus, now: datetime) -> tuple[Subject, ...]:
+    """The first Job of a process group that has had too few pods for `MISSING_SECONDS`, and the JobSet if there is no pod at all."""
+    entry, topology = entry_of(status, ProcessGroup(status.attempt, jobset.restarts)), status.topology
+    since = moment(entry.started_at) if entry is not None else jobset.created_at
+    if topology is None or since is None or (now - since).total_seconds() < MISSING_SECONDS or jobset.suspended:
+        return ()
+    there = Counter(pod.process.slice for pod in pods)
+    short = next((index for index in range(topology.slices) if there[index] < topology.hosts // topology.slices), None)
+    if short is None:
+        return ()
+    job = Subject("Job", f"{jobset.name}-{names.REPLICATED_JOB}-{short}", "", since)
+    return (job,) if pods else (job, Subject("JobSet", jobset.name, jobset.uid, since))
+
+
+def newest_warning(subject: Subject, events: Iterable[object]) -> PodWarning | None:
+    """The newest warning about an object; None if there is none. Never raises."""
     found = [
         (at, reason, message)
         for event in events
-        if value_at(event, "involvedObject", "uid") == pod.uid
+        if value_at(event, "involvedObject", "name") == subject.name
+        and subject.uid in ("", value_at(event, "involvedObject", "uid"))
         and value_at(event, "type") == "Warning"
         and (at := _time(event)) is not None
-        and (pod.scheduled_at is None or at >= pod.scheduled_at)
+        and (subject.since is None or at >= subject.since)
         and _REASON.fullmatch(reason := text(value_at(event, "reason"), 65))
         and (message := _cleaned(value_at(event, "message")))
     ]
     if not found:
         return None
     _, reason, message = max(found)
-    return PodWarning(pod.uid, reason, message)
+    return PodWarning(subject.kind, subject.name, reason, message)
 
 
 def _time(event: object) -> datetime | None:
