@@ -60,6 +60,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__accelerator__network": "gpuDirect"}, "spec.accelerator", "exists for h100, h100-mega"),
     ({"spec__accelerator__computeDomain": "x"}, "spec.accelerator", "exists for gb200, gb300 only"),
     ({"spec__scheduling": {"nodeSelector": {"a b": "c"}}}, "spec.scheduling.nodeSelector", "is no key of a label"),
+    ({"spec__scheduling": {"labels": {"halcyon.dev/run": "c"}}}, "spec.scheduling.labels", "take another key"),
     ({"spec__scheduling": {"nodeSelector": {"a": "c d"}}}, "spec.scheduling.nodeSelector.a", "must match"),
     ({"spec__scheduling": {"tolerations": [{"key": "a", "effect": "Never"}]}}, "spec.scheduling.tolerations.0.effect", "'NoSchedule'"),
     ({"spec__accelerator": {"type": "v5e", "topology": "3x3"}}, "spec.accelerator", "one of 1x1, 2x2, 2x4"),

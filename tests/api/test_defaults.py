@@ -46,6 +46,7 @@ SAMPLES: dict[str, list[Any]] = {
     "recovery.badNodes.expireSeconds": [1, 2],
     "recovery.badNodes.giveUpSeconds": [1, 2],
     "scheduling.nodeSelector": [{"pool": "a", "zone": "1"}, {"pool": "b"}, {}],
+    "scheduling.labels": [{"team": "a", "cost": "1"}, {"team": "b"}, {}],
     "scheduling.tolerations": [[{"key": "a"}], [{"key": "b"}, {"key": "c"}], []],
     "scheduling.priorityClassName": ["a", "b"],
     "scheduling.queue": [{"name": "research"}, {"name": "batch", "priorityClass": "low"}],
@@ -134,7 +135,7 @@ def test_a_run_merged_with_its_defaults_keeps_its_own_values(run: Values, namesp
         if path == "env":
             assert by_name(found[path]) == {**by_name(found[path]), **by_name(value)}, "a run's own value has priority"
         else:
-            assert found[path] == (value if path != "scheduling.nodeSelector" else {**found[path], **value}), (
+            assert found[path] == (value if path not in ("scheduling.nodeSelector", "scheduling.labels") else {**found[path], **value}), (
                 "a run's own value has priority"
             )
     prefix = namespace.get(PREFIX, cluster.get(PREFIX))

@@ -158,6 +158,12 @@ def test_a_probe_has_the_user_and_the_pull_secrets_but_no_privilege() -> None:
         ({"variables": ["*"]}, "'*' cannot be allowed"),
         ({"variables": ["HALCYON_*"]}, "'HALCYON_*' cannot be allowed"),
         ({"variables": ["LD_PRELOAD"]}, "'LD_PRELOAD' cannot be allowed"),
+        (
+            {"labels": {"halcyon.dev/run": "x"}},
+            "trainerPods.labels: 'halcyon.dev/run' is a label of Kubernetes or Halcyon; take another key",
+        ),
+        ({"labels": {"a b": "x"}}, "trainerPods.labels: 'a b' is no key of a label"),
+        ({"runLabels": ["kueue.x-k8s.io/queue-name"]}, "trainerPods.runLabels: 'kueue.x-k8s.io/queue-name' is a label of Kubernetes"),
         ({"cache": {"claim": "a", "hostPath": "/b"}}, "trainerPods.cache: claim and hostPath cannot be used together"),
         ({"cache": {"hostPath": "/a/../b"}}, "trainerPods.cache: hostPath must not have `..` in it"),
         ({"proxy": {"https": "http://user:password@proxy"}}, "proxy.https"),
@@ -189,6 +195,40 @@ def test_a_run_sets_the_variables_that_are_allowed() -> None:
     assert given["XLA_FLAGS"] == "--xla_dump_to=/tmp/dump $$(HALCYON_SAVE_TOKEN)", "$(…) must be taken literally"
     assert given["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
     assert given["NCCL_DEBUG"] == "INFO"
+
+
+LABELLED = {"labels": {"owner": "platform", "team": "none"}, "runLabels": ["team"]}
+
+
+def test_pods_jobs_and_jobsets_have_the_labels_of_owner_and_author() -> None:
+    view = parse_run_view(run(scheduling__labels={"team": "language"}, recovery__elastic={"minSlices": 1, "maxSlices": 2}))
+    assert view.spec is not None
+    platform = replace(PLATFORM, pods=parse_policy(json.dumps(LABELLED)))
+    made = build_jobset(view, view.spec, platform, 1, 0, 0), build_probe(view, view.spec, platform, 1)
+    for jobset in made:
+        (job,) = jobset["spec"]["replicatedJobs"]
+        for labelled in (jobset, job["template"], job["template"]["spec"]["template"]):
+            labels = labelled["metadata"]["labels"]
+            assert (labels["owner"], labels["team"], labels[names.LABEL_RUN]) == ("platform", "language", "demo")
+
+
+@pytest.mark.parametrize(
+    ("labels", "policy", "sentence"),
+    [
+        ({"team": "a"}, LABELLED, ""),
+        ({"team": "a"}, {}, "spec.scheduling.labels[team]: this installation lets runs set no label; leave it out, or have"),
+        ({"owner": "me"}, LABELLED, "spec.scheduling.labels[owner]: this installation lets runs set team; leave it out, or have"),
+        ({"jobset.sigs.k8s.io/jobset-name": "x"}, LABELLED, "'jobset.sigs.k8s.io/jobset-name' is a label of Kubernetes or Halcyon"),
+        ({"job-name": "x"}, LABELLED, "'job-name' is a label of Kubernetes or Halcyon"),
+    ],
+)
+def test_a_run_sets_the_labels_that_are_allowed(labels: dict[str, str], policy: dict[str, Any], sentence: str) -> None:
+    platform = replace(PLATFORM, pods=parse_policy(json.dumps(policy)))
+    found = reconcile(observed(run(scheduling__labels=labels), platform=platform), at(1)).status
+    assert found is not None
+    stalled = found.condition("Stalled")
+    assert stalled is not None
+    assert (stalled.status == "True", sentence in stalled.message) == (bool(sentence), True)
 
 
 def test_a_runs_value_replaces_the_one_of_its_hardware() -> None:

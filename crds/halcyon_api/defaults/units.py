@@ -61,6 +61,7 @@ UNITS: tuple[Unit, ...] = (
     Unit("recovery.badNodes.expireSeconds"),
     Unit("recovery.badNodes.giveUpSeconds"),
     Unit("scheduling.nodeSelector", merged=True),
+    Unit("scheduling.labels", merged=True),
     Unit("scheduling.tolerations"),
     Unit("scheduling.priorityClassName"),
     Unit("scheduling.queue"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
@@ -21,6 +22,8 @@ LabelKey = Annotated[
 LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
 """Value of a label."""
 _LABEL_KEY = TypeAdapter(LabelKey)
+_RESERVED = re.compile(r"(.+\.)?(kubernetes\.io|(x-)?k8s\.io|halcyon\.dev)/.*|job-name|controller-uid")
+"""Keys of labels by which Kubernetes, JobSet, Kueue and Halcyon find objects."""
 
 SliceCount = Annotated[int, Field(ge=1, le=MAX_SLICES)]
 
@@ -100,6 +103,20 @@ class TolerationSpec(ApiModel):
     )
 
 
+def check_pod_label(key: str) -> None:
+    """Check the key of a label that pods of runs are to have.
+
+    Raises:
+        ValueError: It is no key, or one of Kubernetes or Halcyon.
+    """
+    try:
+        _LABEL_KEY.validate_python(key)
+    except ValidationError:
+        raise ValueError(f"{key[:80]!r} is no key of a label; write NAME or DOMAIN/NAME") from None
+    if _RESERVED.fullmatch(key):
+        raise ValueError(f"{key[:80]!r} is a label of Kubernetes or Halcyon; take another key")
+
+
 class SchedulingSpec(ApiModel):
     """Placement and priority of the pods."""
 
@@ -123,6 +140,17 @@ class SchedulingSpec(ApiModel):
         default=None,
         description="ServiceAccount whose cloud identity the pods have. Default: the namespace's `default`. No token is mounted.",
     )
+
+    labels: Annotated[dict[str, LabelValue], Field(max_length=16)] = Field(
+        default={}, description="Labels of the pods and their Jobs, of keys that the operator's owner allows."
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _pod_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        for key in labels:
+            check_pod_label(key)
+        return labels
 
     @field_validator("node_selector")
     @classmethod

@@ -32,6 +32,12 @@ def _forbidden(spec: TrainingRunSpec, platform: Platform) -> str | None:
             f"spec.env[{refused[0]}]: this installation lets runs set {', '.join(platform.pods.variables) or 'no variable'}; leave it out, "
             "or have the operator's owner add it to trainerPods.variables in the chart"
         )
+    keys = [key for key in spec.scheduling.labels if key not in platform.pods.run_labels]
+    if keys:
+        return (
+            f"spec.scheduling.labels[{keys[0]}]: this installation lets runs set {', '.join(platform.pods.run_labels) or 'no label'}; "
+            "leave it out, or have the operator's owner add it to trainerPods.runLabels in the chart"
+        )
     if spec.accelerator.network == "standard" or platform.allow_gpu_direct:
         return None
     return (

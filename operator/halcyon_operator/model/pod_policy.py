@@ -6,6 +6,7 @@ clusters assign the user ids themselves."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -13,6 +14,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 from halcyon_api.base import ApiModel, ObjectName
 from halcyon_api.hardware import TABLE, Accelerator
 from halcyon_api.hardware.kinds import Family
+from halcyon_api.spec.operations import LabelValue, check_pod_label
 from halcyon_api.spec.variables import is_allowed_pattern
 
 USER_ID = 65532
@@ -83,6 +85,9 @@ class PodPolicy(ApiModel):
     security: dict[str, PodSecurity] = Field(default_factory=dict)
     variables: tuple[str, ...] = FREE_VARIABLES
     annotations: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, LabelValue] = Field(default_factory=dict)
+    run_labels: tuple[str, ...] = ()
+    """Keys of labels that runs may set themselves. A label may select a pod for a Service or a NetworkPolicy, so there is no default."""
     image_pull_secrets: tuple[ObjectName, ...] = ()
     ca_bundle: CaBundle = CaBundle()
     proxy: Proxy = Proxy()
@@ -95,6 +100,13 @@ class PodPolicy(ApiModel):
             if name not in (DEFAULT, *get_args(Family), *TABLE):
                 raise ValueError(f"{name[:80]!r} is no accelerator; name a type of docs/hardware.md, a family (tpu, gpu, cpu) or {DEFAULT}")
         return security
+
+    @field_validator("labels", "run_labels")
+    @classmethod
+    def _label_keys(cls, labels: Iterable[str]) -> Iterable[str]:
+        for key in labels:
+            check_pod_label(key)
+        return labels
 
     @field_validator("variables")
     @classmethod

@@ -96,11 +96,11 @@ def build_jobset(
         requirements = replace(
             requirements, pod_annotations=requirements.pod_annotations | pod_annotations(queue, topology.hosts_per_slice)
         )
-    metadata = _metadata(run, attempt, annotations)
+    metadata, more = _metadata(run, attempt, annotations), platform.pods.labels | spec.scheduling.labels
     return {
         "apiVersion": JOBSET_API_VERSION,
         "kind": "JobSet",
-        "metadata": metadata | {"labels": metadata["labels"] | jobset_labels(queue)},
+        "metadata": metadata | {"labels": more | metadata["labels"] | jobset_labels(queue)},
         "spec": {
             "network": {
                 "enableDNSHostnames": True,
@@ -119,7 +119,7 @@ def build_jobset(
                     "groupName": "default",
                     "replicas": topology.slices,
                     "template": {
-                        "metadata": {"labels": labels(run, attempt)},
+                        "metadata": {"labels": more | labels(run, attempt)},
                         "spec": {
                             "parallelism": topology.hosts_per_slice,
                             "completions": topology.hosts_per_slice,
@@ -128,7 +128,7 @@ def build_jobset(
                             "podReplacementPolicy": "Failed",
                             "podFailurePolicy": _pod_failure_policy(),
                             "template": pod_template(
-                                run, spec, platform, attempt, resume_step, labels(run, attempt), requirements, save_token
+                                run, spec, platform, attempt, resume_step, more | labels(run, attempt), requirements, save_token
                             ),
                         },
                     },

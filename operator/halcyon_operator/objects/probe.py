@@ -43,7 +43,8 @@ def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices:
     """
     wanted = on_slices(spec, max(usable_slices(spec)))
     requirements = node_requirements(wanted, avoided, platform.pod_memory)
-    labels = {
+    labels = platform.pods.labels | spec.scheduling.labels
+    labels |= {
         names.LABEL_PART_OF: names.PART_OF,
         names.LABEL_MANAGED_BY: names.MANAGED_BY,
         names.LABEL_RUN: run.name,
