@@ -148,7 +148,9 @@ class Runs:
             Rejected: The run does not exist, or the cluster does not answer, forbids the patch or rejects it.
         """
         with self._errors_as_sentences(name):
-            found: Any = self._api.patch_namespaced_custom_object(*self._kind, name, patch, _request_timeout=_TIMEOUT_SECONDS)
+            found: Any = self._api.patch_namespaced_custom_object(
+                *self._kind, name, patch, field_manager=names.PLUGIN_FIELD_MANAGER, _request_timeout=_TIMEOUT_SECONDS
+            )
             return found
 
     def pods(self, name: str) -> list[Any]:

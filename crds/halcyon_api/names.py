@@ -43,6 +43,7 @@ ANNOTATION_SWEEP = "halcyon.dev/sweep-values"
 PART_OF = "halcyon"
 MANAGED_BY = "halcyon-operator"
 FIELD_MANAGER = "halcyon-operator"
+PLUGIN_FIELD_MANAGER = "kubectl-halcyon"
 
 JOBSET_NAME_LABEL = "jobset.sigs.k8s.io/jobset-name"
 JOBSET_UID_LABEL = "jobset.sigs.k8s.io/jobset-uid"

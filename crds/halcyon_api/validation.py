@@ -6,6 +6,7 @@ The operator's condition, ``halcyon validate`` and the start of the trainer all 
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import dataclass
 
 from halcyon_api.axes import AXES, splitting
@@ -22,6 +23,12 @@ from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA
 from halcyon_api.task_results import CORE, TASK_NAMES
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_api.yaml_text import dump
+
+_MOST_YAML_BYTES = 3
+"""More than the bytes of a character of JSON in YAML, with its folded and indented lines."""
+MAX_DOCUMENT_BYTES = 1_000_000
+"""Largest document of a run, as YAML. A ConfigMap gives it to the pods, and the API server takes 1,048,576 bytes of data in one."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         field, _, message = str(error).partition(": ")
         return (Problem(field, message),)
     return (
+        *_size_problems(spec),
         *_batch_problems(spec, mesh),
         *_length_problems(spec, mesh),
         *_window_problems(spec),
@@ -57,6 +65,23 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         *_precision_problems(spec),
         *_group_problems(spec),
         *_elastic_problems(spec),
+    )
+
+
+def _size_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    sections = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if len(json.dumps(sections)) * _MOST_YAML_BYTES < MAX_DOCUMENT_BYTES:
+        return ()
+    size, sizes = len(dump(sections).encode()), {name: len(dump(section).encode()) for name, section in sections.items()}
+    if size <= MAX_DOCUMENT_BYTES:
+        return ()
+    largest = max(sizes, key=lambda name: sizes[name])
+    return (
+        Problem(
+            "spec",
+            f"it has {size:,} bytes, {sizes[largest]:,} of them in spec.{largest}, and pods get at most {MAX_DOCUMENT_BYTES:,}; name files "
+            "by a pattern with *, and put templates into files",
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +340,23 @@ def test_a_named_attention_that_can_serve_is_accepted(changes: dict[str, Any]) -
 
 def test_a_valid_run_has_no_problems() -> None:
     assert find_problems(parse_run(document()).spec) == ()
+
+
+def test_a_document_that_no_configmap_takes_is_a_problem() -> None:
+    """The API server takes the run itself, up to 1.5 MB, but gives pods at most 1 MiB in a ConfigMap."""
+
+    def problems(lines: int) -> list[str]:
+        template = "a line of a template\n" * lines
+        sources = [{"name": f"s{n}", "jsonl": {"paths": ["a"]}, "format": {"chat": {"template": template}}} for n in range(12)]
+        spec = parse_run(document(spec__data={"sources": sources}, spec__objective={"finetune": {}})).spec
+        return [str(problem) for problem in find_problems(spec)]
+
+    assert problems(2000) == []
+    (problem,) = problems(3000)
+    assert re.fullmatch(
+        r"spec: it has 1,\d\d\d,\d\d\d bytes, 1,\d\d\d,\d\d\d of them in spec\.data, and pods get at most 1,000,000; name files by .*",
+        problem,
+    )
 
 
 def test_a_missing_file_and_a_file_that_is_not_yaml_have_different_errors(tmp_path: Path) -> None:

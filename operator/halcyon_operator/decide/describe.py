@@ -12,7 +12,7 @@ from halcyon_operator.decide.conditions import EDIT_PENDING, NOT_STARTING, REFUS
 from halcyon_operator.decide.edits import waiting_clause
 from halcyon_operator.decide.held_pods import HELD, held_sentence
 from halcyon_operator.decide.late_pods import start_problem
-from halcyon_operator.decide.queueing import describe_queued
+from halcyon_operator.decide.queueing import describe_queued, had_processes
 from halcyon_operator.decide.restart_requests import restart_waits
 from halcyon_operator.model.endings import conclude
 from halcyon_operator.model.history import entry_of
@@ -56,6 +56,11 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
         return describe_queued(observed, status, jobset, now)
     if jobset.suspended:
         message = f"JobSet {jobset.name} is suspended by a user; the run goes on when the JobSet is resumed"
+        if not had_processes(observed, status, group):
+            message = (
+                f"JobSet {jobset.name} was suspended before it had pods, as Kueue does with manageJobsWithoutQueueName; name a queue in "
+                "spec.scheduling.queue, have the owner of Kueue exempt the namespace, or resume the JobSet"
+            )
         return Description(starting if entry is None or not entry.cause else "Restarting", "JobSetSuspended", message)
     if (held := held_sentence([pod for pod in observed.pods if pod.group == group])) is not None and jobset.outcome == "running":
         return Description("Restarting" if conclude(observed.endings, group) is not None else "Running", HELD, held)

@@ -1,7 +1,7 @@
 """Maintenance notices of nodes, which come before the signal to their pods.
 
-They are read from labels, taints and the cordon of a node, which Google's maintenance handler, the cluster autoscaler and ``kubectl drain``
-set. Only nodes with notices are kept, and for each run only the nodes of its pods."""
+They are read from labels, taints and the cordon of a node, which Google's maintenance handler, the cluster autoscaler, Karpenter, AWS' node
+termination handler and ``kubectl drain`` set. Only nodes with notices are kept, and for each run only the nodes of its pods."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ _TAINTS: dict[str, Notice] = {
     "cloud.google.com/maintenance-window-started": "window",
     "ToBeDeletedByClusterAutoscaler": "draining",
     "node.kubernetes.io/out-of-service": "outOfService",
+    "karpenter.sh/disrupted": "draining",
+    "karpenter.sh/disruption": "draining",  # before Karpenter 1.0
+    "aws-node-termination-handler/spot-itn": "terminating",
+    "aws-node-termination-handler/scheduled-maintenance": "draining",
+    "aws-node-termination-handler/asg-lifecycle-termination": "draining",
+    "aws-node-termination-handler/rebalance-recommendation": "draining",
 }
 
 
