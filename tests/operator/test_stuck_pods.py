@@ -12,6 +12,8 @@ from halcyon_operator.decide.conditions import MAX_MESSAGE
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.decision import Decision, Deletion
+from halcyon_operator.observe.deletions import SeenDeletions
+from halcyon_operator.observe.pods import parse_pod
 from tests.operator.builders import PLATFORM, at, deleted, head, jobset, observed, pod, report, rfc, run
 
 GRACE = 30
@@ -25,19 +27,23 @@ def verdict(decision: Decision, kind: str) -> tuple[str, str, str]:
     return found.status, found.reason, found.message
 
 
-def dying(**more: Any) -> Any:
-    """A run whose JobSet is in deletion, and whose only pod got its signal at second 100."""
-    return observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=[deleted(pod(), 100, GRACE)], head=head(5), **more)
+POD = "pod-1-0-0-0"
+
+
+def dying(seconds: float, doomed: dict[str, Any] | None = None) -> Any:
+    """A run whose JobSet is in deletion, and whose only pod got its signal at second 100, which the operator has seen for some seconds."""
+    pods = [doomed or deleted(pod(), 100, GRACE)]
+    return observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=pods, head=head(5), deleting_seconds={POD: seconds})
 
 
 def test_a_pod_that_ends_in_time_is_not_reported() -> None:
-    decision = reconcile(dying(), at(100 + GRACE + 299))
+    decision = reconcile(dying(GRACE + 299), at(100 + GRACE + 299))
     assert verdict(decision, "Degraded")[0] == "False"
     assert verdict(decision, "Ready")[1] == "Restarting"
 
 
 def test_a_stuck_pod_is_reported_with_its_node_and_the_fix() -> None:
-    decision = reconcile(dying(), at(100 + GRACE + 300))
+    decision = reconcile(dying(GRACE + 300), at(100 + GRACE + 300))
     truth, reason, message = verdict(decision, "Degraded")
     assert (truth, reason) == ("True", "PodStuckTerminating")
     assert message == (
@@ -48,23 +54,53 @@ def test_a_stuck_pod_is_reported_with_its_node_and_the_fix() -> None:
     assert verdict(decision, "Ready") == ("False", "PodStuckTerminating", message)
     assert verdict(decision, "Stalled")[0] == "False", "once the pod is deleted the run resumes without help"
     assert decision.delete == ()
-    assert verdict(reconcile(dying(), at(100_000)), "Ready")[2] == message, (
+    assert verdict(reconcile(dying(100_000), at(100_000)), "Ready")[2] == message, (
         "the message must stay the same, so that it is written only once"
     )
 
 
 def test_the_owner_sets_the_time_after_which_a_pod_is_stuck() -> None:
-    seen = dying()
-    early = replace(seen, platform=replace(PLATFORM, stuck_after_seconds=10.0))
+    early = replace(dying(GRACE + 10), platform=replace(PLATFORM, stuck_after_seconds=10.0))
     assert verdict(reconcile(early, at(100 + GRACE + 10)), "Ready")[1] == "PodStuckTerminating"
-    late = replace(seen, platform=replace(PLATFORM, stuck_after_seconds=3600.0))
+    late = replace(dying(GRACE + 3599), platform=replace(PLATFORM, stuck_after_seconds=3600.0))
     assert verdict(reconcile(late, at(100 + GRACE + 3599)), "Ready")[1] == "Restarting"
 
 
+CONSENT = replace(PLATFORM, force_delete_stuck=True)
+
+
+def test_a_clock_that_is_ahead_kills_no_pod_inside_its_grace_period() -> None:
+    """The time in the pod is the API server's. The operator measures the wait itself, from when it first saw the deletion."""
+    early = replace(dying(5), platform=CONSENT)
+    for ahead in (420, 100_000):
+        decision = reconcile(early, at(105 + ahead))
+        assert not any(deletion.force for deletion in decision.delete)
+        assert verdict(decision, "Ready")[1] == "Restarting"
+    now = [0.0]
+    seen = SeenDeletions(lambda: now[0])
+    pods = [*dying(0).pods, parse_pod(pod(slice_index=1))]
+    assert seen.seconds(("default", "demo"), pods) == {POD: 0.0}
+    now[0] = 40.0
+    assert seen.seconds(("default", "demo"), pods) == {POD: 40.0}
+    assert seen.seconds(("default", "other"), pods) == {POD: 0.0}
+    assert seen.seconds(("default", "demo"), []) == {}
+    assert seen.seconds(("default", "demo"), pods) == {POD: 0.0}, "another pod of this uid cannot be, and a pod that is gone is forgotten"
+
+
+@pytest.mark.parametrize("phase", ["Running", "Failed"])
+def test_a_finalizer_that_keeps_a_pod_is_named_and_not_forced(phase: str) -> None:
+    kept = deleted(pod(phase=phase), 100, GRACE)
+    kept["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking", "example.com/billing"]
+    decision = reconcile(replace(dying(GRACE + 300, kept), platform=CONSENT), at(100 + GRACE + 300))
+    truth, reason, message = verdict(decision, "Degraded")
+    assert (truth, reason) == ("True", "PodStuckTerminating")
+    assert "; its finalizer example.com/billing keeps it: mend the controller that set it, or remove it (`kubectl patch pod " in message
+    assert decision.delete == (), "a deletion by force does not remove a finalizer"
+
+
 def test_a_stuck_pod_is_force_deleted_if_the_owner_allows_it() -> None:
-    consent = replace(dying(), platform=replace(PLATFORM, force_delete_stuck=True))
-    assert reconcile(consent, at(100 + GRACE + 299)).delete == ()
-    decision = reconcile(consent, at(100 + GRACE + 300))
+    assert reconcile(replace(dying(GRACE + 299), platform=CONSENT), at(100 + GRACE + 299)).delete == ()
+    decision = reconcile(replace(dying(GRACE + 300), platform=CONSENT), at(100 + GRACE + 300))
     assert decision.delete == (Deletion("Pod", "demo-1-s-0-0-abcde", "pod-1-0-0-0", force=True),)
     assert verdict(decision, "Ready")[2].endswith("; the operator deletes it by force, as its owner allows")
     assert "PodForceDeleted" in [event.reason for event in decision.events if event.type == "Warning"]
@@ -73,8 +109,8 @@ def test_a_stuck_pod_is_force_deleted_if_the_owner_allows_it() -> None:
 @pytest.mark.parametrize("status", [{}, {"phase": "Failed"}], ids=["not deleted", "ended"])
 def test_only_a_stuck_pod_is_force_deleted(status: dict[str, Any]) -> None:
     pods = [deleted(pod(**status), 100, GRACE)] if status else [pod()]
-    seen = observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=pods, head=head(5))
-    decision = reconcile(replace(seen, platform=replace(PLATFORM, force_delete_stuck=True)), at(100_000))
+    seen = observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=pods, head=head(5), deleting_seconds={POD: 100_000.0})
+    decision = reconcile(replace(seen, platform=CONSENT), at(100_000))
     assert not any(deletion.force for deletion in decision.delete)
 
 
@@ -82,7 +118,7 @@ def test_a_stuck_pod_of_an_earlier_run_is_reported_and_not_deleted() -> None:
     """The operator deletes only objects that the run made."""
     seen = observed(run(), head=head(5))
     theirs = observed(run(STATUS), pods=[deleted(pod(), 100, GRACE)]).pods
-    seen = replace(seen, earlier_pods=theirs, platform=replace(PLATFORM, force_delete_stuck=True))
+    seen = replace(seen, earlier_pods=theirs, platform=CONSENT, deleting_seconds={POD: GRACE + 300.0})
     decision = reconcile(seen, at(100 + GRACE + 300))
     assert verdict(decision, "Ready")[1] == "PodStuckTerminating"
     assert decision.delete == ()
@@ -97,6 +133,7 @@ def test_a_run_that_trains_despite_a_stuck_pod_is_reported_as_running() -> None:
         pods=[deleted(pod(), 100, GRACE), pod(restart=1)],
         head=head(5),
         report=report(restart=1),
+        deleting_seconds={POD: 1000.0},
     )
     assert verdict(reconcile(seen, at(1000)), "Ready")[1] == "Running"
 

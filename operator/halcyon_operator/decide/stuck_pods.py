@@ -1,4 +1,4 @@
-"""Pods that do not end, mostly because their node has failed. Pure.
+"""Pods that do not end, mostly because their node has failed or a controller has not removed its finalizer. Pure.
 
 A pod of a failed node stays until a user confirms that its process has ended, and the run waits for it. To continue is safe for the
 checkpoints: the next attempt has a newer epoch, and a process of an older one cannot commit any more. So the run's condition names the pod
@@ -8,7 +8,7 @@ sentences."""
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.conditions import STUCK_TERMINATING, Description, with_description
@@ -20,22 +20,22 @@ from halcyon_operator.model.views import Observed, PodView
 _WAITING_PHASES = ("Pending", "Starting", "Restarting", "Suspending")
 
 
-def stuck_pods(observed: Observed, now: datetime) -> tuple[PodView, ...]:
+def stuck_pods(observed: Observed) -> tuple[PodView, ...]:
     """Pods of the run that still exist long after their grace period, the longest waiting first."""
-    after = timedelta(seconds=observed.platform.stuck_after_seconds)
-    pods = {pod.uid: pod for pod in (*observed.pods, *observed.earlier_pods) if pod.deleting and not pod.over}
-    stuck = [pod for pod in pods.values() if pod.gone_by is not None and now - pod.gone_by >= after]
-    return tuple(sorted(stuck, key=lambda pod: (pod.gone_by, pod.name)))
+    waited, after = observed.deleting_seconds, observed.platform.stuck_after_seconds
+    pods = {pod.uid: pod for pod in (*observed.pods, *observed.earlier_pods) if pod.deleting and (pod.finalizers or not pod.over)}
+    stuck = [pod for pod in pods.values() if waited.get(pod.uid, 0.0) >= pod.grace_seconds + after]
+    return tuple(sorted(stuck, key=lambda pod: (-waited[pod.uid], pod.name)))
 
 
 def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> Decision:
     """The decision with a description of stuck pods and, if the owner allows it, with their deletion by force."""
-    pods = stuck_pods(observed, now)
+    pods = stuck_pods(observed)
     if decision.status is None or not pods or decision.status.phase not in _WAITING_PHASES:
         return decision
     status = _describe(decision.status, observed, pods, now)
     own = {pod.uid for pod in observed.pods}
-    if not observed.platform.force_delete_stuck or not (ours := [pod for pod in pods if pod.uid in own]):
+    if not observed.platform.force_delete_stuck or not (ours := [pod for pod in pods if pod.uid in own and not pod.finalizers]):
         return replace(decision, status=status)
     gone = tuple(Deletion("Pod", pod.name, pod.uid, force=True) for pod in ours)
     events = tuple(
@@ -52,7 +52,10 @@ def _describe(status: TrainingRunStatus, observed: Observed, pods: tuple[PodView
     first, run = pods[0], observed.run
     others = f", and {len(pods) - 1} more" if len(pods) > 1 else ""
     since = stamp(first.gone_by) if first.gone_by is not None else ""
-    if observed.platform.force_delete_stuck:
+    if first.finalizers:
+        patch = f'kubectl patch pod {first.name} --namespace {run.namespace} --type=merge --patch \'{{"metadata":{{"finalizers":null}}}}\''
+        fix = f"its finalizer {first.finalizers[0]} keeps it: mend the controller that set it, or remove it (`{patch}`)"
+    elif observed.platform.force_delete_stuck:
         fix = "the operator deletes it by force, as its owner allows"
     else:
         delete = f"kubectl delete pod {first.name} --namespace {run.namespace} --force --grace-period=0"

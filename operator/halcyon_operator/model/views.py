@@ -116,6 +116,10 @@ class PodView:
     waiting_reason: str = ""
     waiting_message: str = ""
     ending: PodEnding | None = None
+    grace_seconds: float = 0.0
+    """Its grace period, if it is being deleted."""
+    finalizers: tuple[str, ...] = ()
+    """Finalizers that keep it, but for that of the Job controller, which removes it by itself."""
     other_containers: tuple[str, ...] = ()
     """Names of its containers that run, but for the trainer."""
     save_token: str = field(default="", repr=False)
@@ -278,6 +282,8 @@ class Observed:
     """The run of `spec.from`, if it exists and has no root yet."""
     prerequisites: tuple[Prerequisite, ...] = ()
     """The run of `spec.after`, the run that it waits for itself, and so on; empty once this run has an attempt."""
+    deleting_seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Seconds since the operator first saw that a pod is being deleted, by its uid."""
     pod_warning: PodWarning | None = None
     """The newest warning about the first of the pods that do not start, as far as it is known."""
     notices: tuple[NoticeView, ...] = ()

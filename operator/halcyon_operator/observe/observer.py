@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ from halcyon_operator.model.views import (
 from halcyon_operator.model.workload import MAX_WORKLOAD_AGE_SECONDS, WorkloadReading
 from halcyon_operator.objects.probe import is_probe
 from halcyon_operator.observe.defaults import FoundDefaults, root_of_run, wanted
+from halcyon_operator.observe.deletions import SeenDeletions
 from halcyon_operator.observe.jobsets import parse_jobset, parse_object
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.own_jobsets import OwnJobSets
@@ -112,6 +113,7 @@ class Observer:
         defaults_namespace: str = "",
         workloads: ReadsWorkloads | None = None,
         warnings: ReadsWarnings | None = None,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
         self._heads = heads
@@ -126,6 +128,7 @@ class Observer:
         self._workloads = workloads
         self._warnings = warnings
         self._own = OwnJobSets()
+        self._deletions = SeenDeletions(timer)
 
     async def observe_from_cache(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """The observation of a run from the watch cache, without a request to the API server; None if no attempt runs."""
@@ -159,6 +162,7 @@ class Observer:
         if self._cache is not None:
             self._cache.listed(key, document, jobset_documents, seen)
         if document is None:
+            self._deletions.forget(key)
             if self._nodes is not None:
                 self._nodes.forget(key)
             return None
@@ -170,8 +174,8 @@ class Observer:
         pods, probe = _own_pods(run, self._own.of(run, jobsets), probes, seen)
         for pod in seen:
             self._pod_endings.record(key, pod.view)
-        observed = await self._complete(key, run, jobsets, pods, probe, progress_written_at, 0.0)
-        return observed if run.status.attempt else replace(observed, earlier_pods=_of_earlier_runs(run, seen))
+        earlier = () if run.status.attempt else _of_earlier_runs(run, seen)
+        return await self._complete(key, run, jobsets, pods, probe, progress_written_at, 0.0, earlier)
 
     async def _complete(
         self,
@@ -182,6 +186,7 @@ class Observer:
         probe: ProbeView | None,
         progress_written_at: datetime | None,
         workload_age: float,
+        earlier: tuple[PodView, ...] = (),
     ) -> Observed:
         """The observation: objects that were read from the cluster, with HEAD, report, prerequisites and Workload."""
         alive = next((jobset for jobset in jobsets if _at_work(run, jobset)), None)
@@ -211,6 +216,8 @@ class Observer:
             report_problem=reading.problem,
             config_map=config_map,
             progress_written_at=progress_written_at,
+            earlier_pods=earlier,
+            deleting_seconds=self._deletions.seconds(key, (*pods, *earlier)),
             pod_warning=self._warning(key, run, pods, alive),
             notices=self._notices(key, pods),
             workload=workload,

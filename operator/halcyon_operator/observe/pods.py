@@ -19,6 +19,7 @@ from halcyon_operator.model.untrusted import LARGEST_EXACT, count, integer, mapp
 from halcyon_operator.model.views import EndKind, PodEnding, PodView
 
 _MAX_GRACE_SECONDS = 31_536_000
+_FINALIZER_OF_JOBS = "batch.kubernetes.io/job-tracking"
 
 
 def parse_pod(document: object) -> PodView:
@@ -40,6 +41,8 @@ def parse_pod(document: object) -> PodView:
         waiting_reason=reason,
         waiting_message=message,
         ending=_ending(metadata, status, container, text(value_at(document, "spec", "nodeName"))),
+        grace_seconds=float(min(count(metadata.get("deletionGracePeriodSeconds")), _MAX_GRACE_SECONDS)),
+        finalizers=_finalizers(metadata),
         other_containers=_others(status),
         created_at=moment(metadata.get("creationTimestamp")),
         scheduled_at=_scheduled_at(status),
@@ -58,6 +61,11 @@ def _job_uid(metadata: dict[str, object]) -> str:
     owners = sequence(metadata.get("ownerReferences"))
     jobs = (owner for owner in owners if value_at(owner, "controller") is True and value_at(owner, "kind") == "Job")
     return next((text(value_at(owner, "uid")) for owner in jobs), "")
+
+
+def _finalizers(metadata: dict[str, object]) -> tuple[str, ...]:
+    names_found = (text(one, 253) for one in sequence(metadata.get("finalizers")))
+    return tuple(name for name in names_found if name and name != _FINALIZER_OF_JOBS)
 
 
 def _ip(value: object) -> str:
