@@ -26,6 +26,7 @@ SAMPLES: dict[str, list[Any]] = {
     "imagePullPolicy": ["Always", "Never"],
     "accelerator.hostResources.cpu": ["2", "4"],
     "accelerator.hostResources.memory": ["2Gi", "8Gi"],
+    "accelerator.hostResources.ephemeralStorage": ["10Gi", "20Gi"],
     "data.cache.root": ["s3://cache/a", "s3://cache/b"],
     "data.cache.workers": [2, 0],
     "data.cache.shardTokens": [4096, 8192],

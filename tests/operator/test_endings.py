@@ -44,6 +44,25 @@ def test_the_earliest_disruption_or_failure_is_the_cause(pods: list[dict], cause
         assert sentence in end.message
 
 
+STORAGE = "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi."
+
+
+def test_an_eviction_for_what_the_pod_used_is_a_failure_although_the_trainer_saved() -> None:
+    """The kubelet sets no condition DisruptionTarget then, and the trainer ends as after any other notice."""
+    left = termination("preempted", 42, step=7, message="saved step 7")
+    evicted = pod(1, 0, 1, **(ended(42, 12, left) | {"reason": "Evicted", "message": STORAGE}))
+    for pods in ([evicted, pod(1, 0, 0, **ended(42, 11, left))], [pod(1, 0, 0, **ended(42, 13, left)), evicted]):
+        end = conclude(endings(*pods), (1, 0))
+        assert (end.cause, end.message) == (
+            "evicted",
+            f"pod {evicted['metadata']['name']} was evicted by its node: {STORAGE}; saved step 7",
+        )
+    disrupted_too = pod(1, 0, 0, **(ended(42, 12, left) | disrupted(10) | {"reason": "Evicted", "message": "The node was low on memory."}))
+    assert conclude(endings(disrupted_too), (1, 0)).cause == "preempted", "the node had too little for all, which is not the run's fault"
+    refused = pod(1, 0, 0, **(ended(83, 12) | {"reason": "Evicted", "message": STORAGE}))
+    assert conclude(endings(refused), (1, 0)).cause == "runChanged", "a reserved exit code stops the run"
+
+
 def test_causes_in_the_same_second_are_ranked_by_which_explains_the_other() -> None:
     evicted, deleted_too = pod(1, 0, 1, **(ended(42, 10) | disrupted(10))), deleted(pod(1, 0, 0, **ended(1, 10)), 10)
     assert conclude(endings(deleted_too, evicted), (1, 0)).cause == "preempted"

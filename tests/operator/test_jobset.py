@@ -23,7 +23,11 @@ from tests.operator.builders import PLATFORM, run
 GOLDEN = Path(__file__).parent / "golden"
 
 RUNS: dict[str, dict[str, Any]] = {
-    "cpu-2x1": run(accelerator__topology="2x1", accelerator__slices=1, accelerator__hostResources={"cpu": "500m", "memory": "1Gi"}),
+    "cpu-2x1": run(
+        accelerator__topology="2x1",
+        accelerator__slices=1,
+        accelerator__hostResources={"cpu": "500m", "memory": "1Gi", "ephemeralStorage": "2Gi"},
+    ),
     "v5e-4x4": run(
         accelerator={"type": "v5e", "topology": "4x4"},
         trainer__batchSize=16,

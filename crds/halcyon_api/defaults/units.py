@@ -41,6 +41,7 @@ UNITS: tuple[Unit, ...] = (
     Unit("imagePullPolicy"),
     Unit("accelerator.hostResources.cpu"),
     Unit("accelerator.hostResources.memory"),
+    Unit("accelerator.hostResources.ephemeralStorage"),
     Unit("data.cache.root", store=True),
     Unit("data.cache.workers"),
     Unit("data.cache.shardTokens"),

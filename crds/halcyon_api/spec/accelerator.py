@@ -58,11 +58,14 @@ class Topology:
 
 
 class HostResources(ApiModel):
-    """CPU and memory of one host: both the request and the limit."""
+    """CPU, memory and local disk of one host: both the request and the limit."""
 
     cpu: Quantity | None = Field(default=None, description="CPUs of one host, such as `2` or `500m`.")
     memory: Quantity | None = Field(
         default=None, description="Memory of one host, such as `4Gi`. Default: by accelerator type, see docs/hardware.md."
+    )
+    ephemeral_storage: Quantity | None = Field(
+        default=None, description="Local disk of one host, such as `20Gi`. A pod that uses more is evicted. Default: no limit."
     )
 
 

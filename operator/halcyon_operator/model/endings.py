@@ -23,7 +23,7 @@ UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
 TROUBLE_RANKS: dict[EndKind, int] = {"disrupted": 0, "deleted": 1, "exited": 2}
 """Order of troubles in the same second: a lower rank explains a higher one."""
 
-_RANKS: dict[EndCause, int] = {"preempted": 3, "hung": 4, "failed": 5}
+_RANKS: dict[EndCause, int] = {"evicted": 2, "preempted": 3, "hung": 4, "failed": 5}
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ def cause_of(ending: PodEnding) -> EndCause:
         return "preempted"
     if ending.trouble == "deleted":
         return "podDeleted"
+    if ending.evicted and _fatal_cause(ending) is None:
+        return "evicted"
     if ending.exit_code is not None and ending.exit_code in BY_EXIT_CODE:
         return BY_EXIT_CODE[ending.exit_code]
     return "hung" if ending.report is not None and ending.report.cause == "hung" else "failed"
@@ -104,6 +106,9 @@ def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool
     if any(not is_echo(ending) and ending.trouble != "deleted" for ending in candidates):
         # The clocks of two nodes differ: an end that another one caused came after it, even if its time is earlier.
         candidates = [ending for ending in candidates if not is_echo(ending)]
+    if any(ending.evicted for ending in candidates):
+        # The others saved and ended with it, perhaps before it.
+        candidates = [ending for ending in candidates if ending.evicted or ending.trouble != "exited" or cause_of(ending) != "preempted"]
     if not candidates:
         return None
     first = min(candidates, key=lambda ending: _order(ending, refused))
@@ -130,6 +135,9 @@ def ending_sentence(ending: PodEnding) -> str:
         return f"pod {ending.name} was disrupted: {ending.message}" if ending.message else f"pod {ending.name} was disrupted"
     if ending.trouble == "deleted":
         return f"pod {ending.name} was deleted"
+    if ending.evicted:
+        saved = f"; {ending.report.message}" if ending.report is not None and ending.report.message else ""
+        return f"pod {ending.name} was evicted by its node: {ending.evicted}{saved}"
     code = f"exit code {ending.exit_code}" if ending.exit_code is not None else "no exit code"
     if ending.report is not None and ending.report.message:
         return f"{ending.report.message} (pod {ending.name}, {code})"

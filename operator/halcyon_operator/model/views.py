@@ -91,6 +91,8 @@ class PodEnding:
     exit_code: int | None = None
     report: TerminationReport | None = None
     message: str = ""
+    evicted: str = ""
+    """Why the kubelet evicted the pod for what the pod itself used, such as too much local storage; empty: it did not."""
     node: str = ""
     ran: bool = False
     """Whether its process started. A pod that is deleted before its start also has an exit code."""

@@ -76,7 +76,8 @@ def node_requirements(
     wanted = accelerator.host_resources
     known = f"{pod_memory_gib(row, shape, offloaded_bytes(spec, run_mesh(spec)))}Gi"
     memory = wanted.memory or pod_memory.get(accelerator.type) or known
-    amounts = {name: amount for name, amount in (("cpu", wanted.cpu), ("memory", memory)) if amount is not None and amount != NO_MEMORY}
+    asked = {"cpu": wanted.cpu, "memory": memory, "ephemeral-storage": wanted.ephemeral_storage}
+    amounts = {name: amount for name, amount in asked.items() if amount is not None and amount != NO_MEMORY}
     if row.resource:
         amounts[row.resource] = str(shape.chips_per_host)
     fast = row.fabric if accelerator.network == "gpuDirect" else None

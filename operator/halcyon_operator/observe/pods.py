@@ -149,6 +149,7 @@ def _ending(metadata: dict[str, object], status: dict[str, object], container: d
         exit_code=exit_code if exit_code is not None and 0 <= exit_code <= 255 else None,
         report=_report(terminated.get("message"), group),
         message=message,
+        evicted=(text(status.get("message")) or "Evicted") if status.get("reason") == "Evicted" else "",
         node=node,
         ran=moment(terminated.get("finishedAt")) is not None,
         jobset_uid=text(value_at(metadata, "labels", names.JOBSET_UID_LABEL)),
