@@ -43,6 +43,8 @@ class _NoTokens:
 
     vocab_size, bos_id, eos_id, pad_id, fingerprint = 259, 256, 257, 258, "0" * 64
     token_bytes = np.ones(259, np.int32)
+    prefix: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
     special_tokens: dict[str, int] = {}  # noqa: RUF012
     _ids = np.zeros(10**6, np.int32)
 

@@ -14,6 +14,7 @@ import halcyon
 from halcyon.benchmarks.likelihood import Score, Span
 from halcyon.benchmarks.lm_eval_model import Requests, lm_eval_model, sampling_of, windows
 from halcyon.errors import BadConfiguration
+from halcyon.tokenizer import first_id
 from halcyon.tokenizer.byte import ByteTokenizer
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.tokenizer_json import JsonTokenizer
@@ -111,7 +112,8 @@ def test_requests_have_the_numbers_of_the_model() -> None:
     (rolling,) = requests.loglikelihood_rolling(["a b c"])
     assert rolling == pytest.approx(found[2][0], rel=1e-6)
     texts = requests.generate_until([("a b", {"max_gen_toks": 4}), ("a b", {"max_gen_toks": 4, "until": ["zzz"]})])
-    assert texts[0] == texts[1] == halcyon.generate(model, tokenizer, "a b", max_tokens=4, temperature=0.0)[0].text
+    prompt = [first_id(tokenizer), *tokenizer.encode("a b")]
+    assert texts[0] == texts[1] == halcyon.generate(model, tokenizer, [prompt], max_tokens=4, temperature=0.0)[0].text
 
 
 @pytest.mark.slow
