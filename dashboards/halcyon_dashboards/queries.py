@@ -97,7 +97,9 @@ RUN_HELD_BACK = (
     "max by (namespace, run, reason) (max_over_time(halcyon_run_condition"
     '{type="Degraded",reason=~"CheckpointRootUnusable|DataUnreachable|RestartsWithoutCheckpoint"}[10m])) == 1'
 )
-RUN_PODS_STUCK = _per_run("halcyon_run_condition", 'type="Degraded",reason=~"PodStuckTerminating|PodsNotStarting|PodsRefused"', by="reason") + " == 1"
+RUN_PODS_STUCK = (
+    _per_run("halcyon_run_condition", 'type="Degraded",reason=~"PodStuckTerminating|PodsNotStarting|PodsRefused"', by="reason") + " == 1"
+)
 RUN_CRASHES = f"{_per_run('halcyon_run_failures_without_checkpoint')} >= {CRASHES}"
 RUN_GOODPUT_LOW = f"{GOODPUT} < {LOW_GOODPUT}"
 # By steps: those done since the checkpoint, or all steps if there is none. By time: since the checkpoint, or since the current processes
