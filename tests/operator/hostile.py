@@ -240,8 +240,15 @@ def observations(data: st.DataObject, document: object, **seen: Any) -> Observed
         "prerequisites": tuple(
             parse_prerequisite(name, other) for name in data.draw(st.lists(st.sampled_from(["base", "demo", "x"]), max_size=3))
         ),
+        "deleting_seconds": {view.uid: data.draw(st.sampled_from([0.0, 10_000.0])) for view in map(parse_pod, pods)},
         "pod_warning": data.draw(
-            st.sampled_from([None, *(PodWarning("Pod", view.name, "FailedMount", "x" * 241) for view in map(parse_pod, pods))])
+            st.sampled_from(
+                [
+                    None,
+                    PodWarning("Job", "demo-1-s-0", "FailedCreate", "x" * 241),
+                    *(PodWarning("Pod", view.name, "FailedMount", "x" * 241) for view in map(parse_pod, pods)),
+                ]
+            )
         ),
         "notices": notices_of(perhaps(NODE, data)) if data.draw(st.booleans()) else (),
         "workload": workloads(data),
@@ -316,6 +323,10 @@ PODS = [
     pod(1, 2, 0, 0, **ended(83, 12, termination("runChanged", 83))),
     pod(1, 2, 1, 0, **(ended(42, 12) | disrupted(10))),
     pod(1, 2, phase="Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ErrImagePull"}}}]),
+    # A container holds it after its trainer; a finalizer keeps it; its node has evicted it.
+    pod(1, 1, 3, containerStatuses=[*ended(0, 12)["containerStatuses"], {"name": "proxy", "state": {"running": {}}}]),
+    changed(deleted(pod(1, 1, 4, phase="Failed"), 5), {"metadata.finalizers": ["example.com/billing"]}),
+    pod(1, 2, 2, 0, **(ended(42, 12) | {"reason": "Evicted", "message": "too much"})),
 ]
 """Pods of a run, running, ended and waiting."""
 
