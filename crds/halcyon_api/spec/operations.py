@@ -103,16 +103,20 @@ class TolerationSpec(ApiModel):
     )
 
 
+def _check_key(key: str, where: str = "") -> None:
+    try:
+        _LABEL_KEY.validate_python(key)
+    except ValidationError:
+        raise ValueError(f"{key[:80]!r} is no key of a label; write NAME or DOMAIN/NAME{where}") from None
+
+
 def check_pod_label(key: str) -> None:
     """Check the key of a label that pods of runs are to have.
 
     Raises:
         ValueError: It is no key, or one of Kubernetes or Halcyon.
     """
-    try:
-        _LABEL_KEY.validate_python(key)
-    except ValidationError:
-        raise ValueError(f"{key[:80]!r} is no key of a label; write NAME or DOMAIN/NAME") from None
+    _check_key(key)
     if _RESERVED.fullmatch(key):
         raise ValueError(f"{key[:80]!r} is a label of Kubernetes or Halcyon; take another key")
 
@@ -156,10 +160,7 @@ class SchedulingSpec(ApiModel):
     @classmethod
     def _label_keys(cls, labels: dict[str, str]) -> dict[str, str]:
         for key in labels:
-            try:
-                _LABEL_KEY.validate_python(key)
-            except ValidationError:
-                raise ValueError(f"{key[:80]!r} is no key of a label; write NAME or DOMAIN/NAME, as the nodes have it") from None
+            _check_key(key, ", as the nodes have it")
         return labels
 
 
