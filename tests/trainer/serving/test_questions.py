@@ -13,6 +13,7 @@ from halcyon.serving.questions import ChatQuestion, TextQuestion, parsed
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+LARGE = {"type": "function", "function": {"name": "look", "parameters": {"a": "b" * 99}}}
 CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": None}, "messages", "input should be a valid list"),
     ({"messages": []}, "messages", "list should have at least 1 item"),
@@ -37,7 +38,12 @@ CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice", "no tool 'other'"),
     ({"tools": [TOOL], "response_format": {"type": "json_object"}}, "response_format", "a request with tools has text answers"),
     ({"response_format": {"type": "xml"}}, "response_format", "expected tags"),
-    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"a": "b" * 99}}}}, "response_format", "99 bytes"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"a": "b" * 99}}}},
+        "response_format",
+        "at most 99",
+    ),
+    ({"tools": [LARGE]}, "tools", "tools.0.function.parameters: it has 107 bytes; a JSON schema has at most 99"),
 ]
 TEXT: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": 5}, "prompt", "valid string"),

@@ -113,7 +113,9 @@ def serve(
             if follower is not None:
                 follower.stop()
             worker.stop()
-            service.close()
+            if not service.close():
+                _say("a request that is being prepared does not end; the process ends without it")
+                os._exit(0)  # such a thread would also hold the end of the interpreter
 
 
 def _say(line: str) -> None:

@@ -116,7 +116,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         async def answer(request: Request) -> Response:
             keys.check(request.headers.get("authorization", ""))
             question = parsed(kind, await read_json(request, limits))
-            exchange = await service.begin(question)
+            exchange = await _watched(request.receive, service.begin(question))
             if question.stream:
                 return _Stream(exchange, limits.stall_seconds)
             try:
@@ -133,7 +133,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
                 if not error.is_counted:
                     metrics.requests.labels(label, outcome_of(error)).inc()
                 return _refusal(error)
-            except ClientDisconnect:
+            except (ClientDisconnect, _ClientGone):
                 metrics.requests.labels(label, "cancelled").inc()
                 return Response(status_code=_GONE)
 
@@ -175,7 +175,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         return _line(HTTPStatus.SERVICE_UNAVAILABLE if worker.fault else HTTPStatus.OK, worker.fault or "the engine computes")
 
     async def ready(_: Request) -> Response:
-        why = worker.fault or ("the server ends" if worker.is_draining else "")
+        why = service.fault or ("the server ends" if worker.is_draining else "")
         return _line(HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK, why or "ready for requests")
 
     async def exposition(_: Request) -> Response:
