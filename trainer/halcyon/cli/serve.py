@@ -36,6 +36,10 @@ def serve(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of a text. Default: as many as fit into --length.")] = None,
     max_choices: Annotated[int, typer.Option(min=1, help="Most texts of one request (its n times its prompts).")] = 16,
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 1_048_576,
+    max_connections: Annotated[int, typer.Option(min=1, help="Most connections; then a client that waits longest is cut off.")] = 4096,
+    max_connections_per_address: Annotated[
+        int, typer.Option(min=1, help="Most connections of one address. Behind a proxy, as many as --max-connections.")
+    ] = 1024,
     slots: Annotated[int, typer.Option(min=1, help="Texts that are computed at once.")] = 8,
     length: Annotated[int, typer.Option(min=2, help="Most tokens of a prompt and its text; at most the model's positions.")] = 4096,
     pages: Annotated[
@@ -66,6 +70,7 @@ def serve(
             raise BadConfiguration(f"`halcyon serve` needs further packages; install them with {install('serve')}") from None
         from halcyon.models.int8 import stored_bytes
         from halcyon.serving.access import is_local, read_keys
+        from halcyon.serving.connections import openable
         from halcyon.serving.embeddings import Embedder
         from halcyon.serving.following import Follower
         from halcyon.serving.limits import Limits
@@ -77,14 +82,25 @@ def serve(
         from halcyon.serving.worker import EngineSettings, Worker
 
         keys = read_keys(api_key_file, os.environ)
-        limits = Limits(max_requests, max_tokens, max_choices, body_bytes=max_body_bytes, drain_seconds=drain_seconds)
+        limits = Limits(
+            max_requests,
+            max_tokens,
+            max_choices,
+            body_bytes=max_body_bytes,
+            drain_seconds=drain_seconds,
+            connections=openable(max_connections),
+            connections_per_address=max_connections_per_address,
+        )
+        if limits.connections < max_connections:
+            _say(f"warning: this process may open too few files, so at most {limits.connections} connections are possible; see ulimit -n")
         source = Source(place, name, template, dtype and dtype.value, weights.value, endpoint, region, mesh)
         if follow:
             source.check_follow()
         listener = bound(host, port)  # before the model, which takes longer
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        for library in ("uvicorn", "jax", "jax._src.xla_bridge"):
+        for library in ("jax", "jax._src.xla_bridge"):
             logging.getLogger(library).setLevel(logging.WARNING)
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)  # a warning for each malformed request would fill the log
         if not keys and not is_local(host):
             _say(f"warning: every client that reaches {host} can use the model; give --api-key-file to prevent it")
         metrics = Metrics()
