@@ -17,15 +17,15 @@ def test_keys_come_from_a_file_and_a_variable(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# of the team\n\n{FIRST}\n")
     keys = read_keys(file, {"HALCYON_API_KEY": SECOND})
-    for key in (FIRST, SECOND):
-        keys.check(f"Bearer {key}")
+    first, second = (keys.check(f"Bearer {key}") for key in (FIRST, SECOND))
+    assert first == keys.check(f"bearer  {FIRST} ") != second
     for header in ("", "Bearer", f"Basic {FIRST}", f"Bearer {FIRST}x", "Bearer schlüssel", FIRST):
         with pytest.raises(ApiError) as refused:
             keys.check(header)
         assert refused.value.status == 401
         assert "key-0" not in str(refused.value)
     assert FIRST not in repr(vars(keys))
-    Keys(()).check("")  # no key: every client may ask
+    assert Keys(()).check("Bearer x") == b""  # no key: every client may ask
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n"])

@@ -17,6 +17,14 @@ from halcyon.cli.sample import Compute, Mesh, Place
 from halcyon.errors import BadConfiguration
 
 
+class Shared(StrEnum):
+    """Whose prompts share their common beginnings."""
+
+    KEY = "key"
+    ALL = "all"
+    NONE = "none"
+
+
 class Embeddings(StrEnum):
     """The features of a text that its vector is made of."""
 
@@ -45,7 +53,9 @@ def serve(
     pages: Annotated[
         int | None, typer.Option(min=1, help="Pages of 16 tokens that all texts share. Default: enough for all slots.")
     ] = None,
-    share_prompts: Annotated[bool, typer.Option(help="Compute the common beginning of prompts once.")] = True,
+    share_prompts: Annotated[
+        Shared, typer.Option(help="Compute the common beginning of prompts once: of those of one API key, of all, or of none.")
+    ] = Shared.KEY,
     follow: Annotated[bool, typer.Option("--follow", help="Take each newer good checkpoint of the root; no request is dropped.")] = False,
     follow_seconds: Annotated[float, typer.Option(min=0.1, help="Time between two looks at the root.")] = 10.0,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Time for the requests in flight after SIGTERM.")] = 30.0,
@@ -79,7 +89,7 @@ def serve(
         from halcyon.serving.served import Source
         from halcyon.serving.server import Server, bound
         from halcyon.serving.service import Service
-        from halcyon.serving.worker import EngineSettings, Worker
+        from halcyon.serving.worker import EngineSettings, Sharing, Worker
 
         keys = read_keys(api_key_file, os.environ)
         limits = Limits(
@@ -107,7 +117,7 @@ def serve(
         served = source.load(source.newest() if source.is_root else None)
         metrics.slots.set(slots)
         metrics.step.set(served.step or 0)
-        worker = Worker(served, EngineSettings(slots, length, pages, share_prompts, compute.value), limits, metrics)
+        worker = Worker(served, EngineSettings(slots, length, pages, Sharing(share_prompts.value), compute.value), limits, metrics)
         worker.warm_up()
         embedder = None if embeddings is None else Embedder(embeddings.value, worker.length, compute.value)
         if embedder is not None:

@@ -40,14 +40,17 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def check(self, authorization: str) -> None:
+    def check(self, authorization: str) -> bytes:
         """Compare the header ``Authorization`` with every key, in a time that does not depend on the keys.
+
+        Returns:
+            The hash of the client's key; empty if there are no keys.
 
         Raises:
             ApiError: There are keys, and the header has none of them.
         """
         if not self._digests:
-            return
+            return b""
         scheme, _, given = authorization.partition(" ")
         digest = hashlib.sha256(given.strip().encode(errors="replace")).digest()
         found = [hmac.compare_digest(digest, key) for key in self._digests]
@@ -55,6 +58,7 @@ class Keys:
             raise ApiError(
                 401, "the header Authorization has no key of this server; send 'Authorization: Bearer KEY'", code="invalid_api_key"
             )
+        return digest
 
 
 def read_keys(file: Path | None, environment: Mapping[str, str]) -> Keys:

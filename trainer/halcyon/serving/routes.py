@@ -115,9 +115,9 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         label = "chat" if kind is ChatQuestion else "completions"
 
         async def answer(request: Request) -> Response:
-            keys.check(request.headers.get("authorization", ""))
+            salt = keys.check(request.headers.get("authorization", ""))
             question = parsed(kind, await read_json(request, limits, bodies))
-            exchange = await _watched(request.receive, service.begin(question))
+            exchange = await _watched(request.receive, service.begin(question, salt))
             if question.stream:
                 return _Stream(exchange, limits.stall_seconds)
             try:

@@ -110,8 +110,12 @@ class Service:
         """Why requests are not answered; empty: they are."""
         return self.worker.fault or self._preparers.fault or self._compilers.fault
 
-    async def begin(self, question: Question) -> Exchange:
+    async def begin(self, question: Question, salt: bytes = b"") -> Exchange:
         """Begin to compute the texts of a request.
+
+        Args:
+            question: The request.
+            salt: Stands for the key of the client; see `Sharing`.
 
         Raises:
             ApiError: It is not valid, or there is no room.
@@ -127,7 +131,7 @@ class Service:
             if prepared.schema is not None:
                 prepared = prepared.bound(await self._compilers.run(partial(grammars_of, prepared.schema, served, count)))
             mailbox = Mailbox(count, loop)
-            tickets = [Ticket(task, partial(mailbox.push, index), began) for index, task in enumerate(prepared.tasks)]
+            tickets = [Ticket(task, partial(mailbox.push, index), salt, began) for index, task in enumerate(prepared.tasks)]
             answer = Answer(question, prepared, served, secrets.token_hex(12), int(time.time()))
             worker.submit(tickets)
             submitted = True
