@@ -78,8 +78,9 @@ def serve(
             from halcyon_api.package import install
 
             raise BadConfiguration(f"`halcyon serve` needs further packages; install them with {install('serve')}") from None
+        from halcyon.machine.local_names import is_loopback
         from halcyon.models.int8 import stored_bytes
-        from halcyon.serving.access import is_local, read_keys
+        from halcyon.serving.access import read_keys
         from halcyon.serving.connections import openable
         from halcyon.serving.embeddings import Embedder
         from halcyon.serving.following import Follower
@@ -111,7 +112,7 @@ def serve(
         for library in ("jax", "jax._src.xla_bridge"):
             logging.getLogger(library).setLevel(logging.WARNING)
         logging.getLogger("uvicorn").setLevel(logging.ERROR)  # a warning for each malformed request would fill the log
-        if not keys and not is_local(host):
+        if not keys and not is_loopback(host):
             _say(f"warning: every client that reaches {host} can use the model; give --api-key-file to prevent it")
         metrics = Metrics()
         served = source.load(source.newest() if source.is_root else None)
@@ -124,7 +125,7 @@ def serve(
             embedder.warm_up(served)
         worker.start()
         service = Service(worker, limits, metrics, embedder)
-        server = Server(application(service, keys, only_local=is_local(host) and not keys), worker, limits, _say)
+        server = Server(application(service, keys, only_local=is_loopback(host) and not keys), worker, limits, _say)
         follower = Follower(source, worker, metrics, follow_seconds) if follow else None
         if follower is not None:
             follower.start()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 
 from halcyon.errors import BadConfiguration
+from halcyon.machine.local_names import is_own_host
 from halcyon.serving.errors import ApiError
 
 KEY_VARIABLE = "HALCYON_API_KEY"
@@ -84,22 +84,11 @@ def read_keys(file: Path | None, environment: Mapping[str, str]) -> Keys:
     return Keys(keys)
 
 
-def is_local(host: str) -> bool:
-    """Whether an address is one of this machine alone."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def check_host(header: str) -> None:
-    """Check the header ``Host`` of a request to a server without keys on this machine's own address.
-
-    A web page of another site can make a browser send requests to this machine under a name of that site (DNS rebinding).
+    """Check the header ``Host`` of a request to a server without keys on this machine's own address; see `halcyon.machine.local_names`.
 
     Raises:
         ApiError: It is no name of this machine.
     """
-    name = header.rpartition(":")[0] if header.rpartition(":")[2].isdigit() else header
-    if name and not is_local(name):
+    if not is_own_host(header):
         raise ApiError(421, "this server answers only to localhost; use that name, or start it with an API key", code="wrong_host")
