@@ -91,6 +91,9 @@ def test_large_bodies_leave_room_for_small_ones() -> None:
 class _Worker:
     accepted, is_draining, fault = 0, False, ""
 
+    class served:  # noqa: N801 - an attribute of the worker
+        name = "tiny"
+
     def drain(self) -> None: ...
     def stop(self) -> None: ...
 
@@ -202,6 +205,17 @@ def test_a_request_that_is_not_read_is_answered_and_ends_its_connection(sent: by
         assert answer.startswith(b"HTTP/1.1 " + status)
         assert answer.count(b"HTTP/1.1") == 1
         assert b"connection: close" in answer.lower()
+
+
+@pytest.mark.parametrize("start", ["GET /v1/models/MANY", "MANY /v1/models", "GET /MANY", "GET /assets/MANY"])
+def test_an_error_does_not_repeat_a_long_name(start: str) -> None:
+    line = start.replace("MANY", "M" * 10_000).encode()
+    with served(Limits()) as address:
+        ask = line + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer 0123456789abcdef\r\n\r\n"
+        with connected(address, ask) as client:
+            answer = rest(client)
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert len(answer) < 1000
 
 
 def test_a_body_that_does_not_come_ends_the_connection() -> None:

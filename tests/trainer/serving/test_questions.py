@@ -79,6 +79,26 @@ def test_a_bad_completion_is_refused(changes: dict[str, Any], param: str, senten
     assert sentence in str(error)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "m" * 10**6},
+        {"model": "\n" * 1000},
+        {"k" * 10**6: 1},
+        {"response_format": {"type": "t" * 10**6}},
+        {"messages": [{"role": "r" * 10**6}]},
+        {"messages": [HELLO[0] | {"content": [{"type": "c" * 10**6}]}]},
+        {"tools": [TOOL], "tool_choice": "c" * 10**6},
+        {"stop": ["s" * 10**6]},
+    ],
+    ids=lambda changes: str(changes)[:40],
+)
+def test_an_error_does_not_repeat_a_long_text(changes: dict[str, Any]) -> None:
+    error = refused(ChatQuestion, {"model": "tiny", "messages": HELLO, **changes})
+    assert len(str(error.document)) < 1500
+    assert "\n" not in str(error)
+
+
 def test_every_field_of_the_client_is_accepted_if_it_changes_nothing() -> None:
     document = {
         "messages": [{**HELLO[0], "refusal": None}, {"role": "assistant", "content": None, "annotations": [], "audio": None}],

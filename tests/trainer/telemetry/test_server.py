@@ -152,6 +152,14 @@ def _rest(client: socket.socket) -> bytes:
     return data
 
 
+@pytest.mark.parametrize("sent", [b"X" * 60_000 + b" / HTTP/1.1\r\n\r\n", b"GET / " + b"X" * 60_000 + b"\r\n\r\n", b"G" * 70_000])
+def test_an_error_does_not_repeat_a_long_request(server: TelemetryServer, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=limit(30)) as client:
+        client.sendall(sent)
+        answer = _rest(client)
+    assert len(answer) < 500
+
+
 @pytest.mark.parametrize(
     "sent",
     [

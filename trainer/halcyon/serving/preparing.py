@@ -17,7 +17,7 @@ from halcyon.inference.engine import Grammar
 from halcyon.inference.generating import prompt_ids
 from halcyon.inference.grammar import JsonGrammar, SchemaLimit
 from halcyon.inference.sampling import MOST_SEED, Sampling
-from halcyon.serving.errors import ApiError, invalid, overloaded
+from halcyon.serving.errors import invalid, no_such_model, overloaded
 from halcyon.serving.limits import Limits
 from halcyon.serving.questions import ChatQuestion, Message, NamedTool, Question, SchemaFormat, TextQuestion
 from halcyon.serving.sequence import Task
@@ -78,7 +78,7 @@ def check(question: Question, name: str, limits: Limits) -> int:
         ApiError: The request is not valid.
     """
     if question.model is not None and question.model != name:
-        raise ApiError(404, f"there is no model {question.model!r}; this server has {name!r}", param="model", code="model_not_found")
+        raise no_such_model(question.model, name)
     count = texts_of(question)
     most = min(limits.choices, limits.requests)
     if count > most:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from halcyon.serving.access import Keys, check_host
 from halcyon.serving.body import Bodies, read_json
 from halcyon.serving.embeddings import EmbeddingQuestion
-from halcyon.serving.errors import ApiError, failed, invalid
+from halcyon.serving.errors import ApiError, failed, invalid, no_such_model, shown
 from halcyon.serving.questions import ChatQuestion, Question, TextQuestion, parsed
 from halcyon.serving.service import Exchange, Service, outcome_of
 
@@ -169,7 +169,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         if name is None:
             return _Json({"object": "list", "data": [model()]})
         if name != worker.served.name:
-            raise ApiError(404, f"there is no model {name[:100]!r}; this server has {worker.served.name!r}", code="model_not_found")
+            raise no_such_model(name, worker.served.name)
         return _Json(model())
 
     async def health(_: Request) -> Response:
@@ -261,8 +261,9 @@ async def _answer_error(_: Request, error: Exception) -> Response:
 async def _answer_http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        return _refusal(ApiError(status, f"{request.url.path} does not take {request.method}", code="method_not_allowed"))
-    return _refusal(ApiError(status, f"there is no {request.url.path[:200]}", code="not_found"))
+        text = f"{shown(request.url.path)} does not take {shown(request.method)}"
+        return _refusal(ApiError(status, text, code="method_not_allowed"))
+    return _refusal(ApiError(status, f"there is no {shown(request.url.path)}", code="not_found"))
 
 
 async def _answer_fault(_: Request, error: Exception) -> Response:

@@ -241,6 +241,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse a request that cannot be read, without the long text of the base class, which repeats what the client sent."""
+        del message, explain
+        self.close_connection = True
+        self._send(_refusal(HTTPStatus(code), HTTPStatus(code).phrase))
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Do nothing: requests are not events of the run."""
 
