@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -22,7 +22,7 @@ _START_SECONDS = 120.0
 """Longest start of a process, which reads the vocabulary."""
 _ENDS = "the server ends"
 _KNOWN = 1024
-"""Schemas that need no further trial."""
+"""Schemas whose result is kept."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,12 @@ class SchemaChecks:
 
     def __init__(self, vocabulary: Vocabulary, limits: SchemaLimits) -> None:
         self._limits = limits
-        self._given = pickle.dumps(
-            (vocabulary.tokens, vocabulary.special_token_ids, vocabulary.eos_token_id, vocabulary.bos_token_id, vocabulary.ends)
-        )
+        self._given = vocabulary.json()
         self._lock = threading.Lock()
         self._idle: list[subprocess.Popen[bytes]] = []
         self._all: set[subprocess.Popen[bytes]] = set()
-        self._known: OrderedDict[bytes, int] = OrderedDict()
+        self._known: OrderedDict[bytes, int | None] = OrderedDict()
+        """Bytes of the grammar of each schema. None: it is beyond the limits."""
         self.started = 0
         """Processes that were started."""
         self.tried = 0
@@ -94,7 +93,7 @@ class SchemaChecks:
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
-                return self._known[key]
+                return self._bytes_of(self._known[key])
             self.tried += 1
             process = self._idle.pop() if self._idle else None
         process = process or self._start()
@@ -109,20 +108,25 @@ class SchemaChecks:
         else:
             with self._lock:
                 self._idle.append(process)
-        if found is None:
-            if was_killed:
-                raise SchemaLimit(_ENDS, is_for_now=True)
+        if found is None and was_killed:
+            raise SchemaLimit(_ENDS, is_for_now=True)
+        if found is not None and "error" in found:
+            raise ValueError(found["error"])
+        needed = None if found is None else int(found["bytes"])
+        if needed is not None or process.returncode != -signal.SIGKILL:  # else the machine may have been busy
+            with self._lock:
+                self._known[key] = needed
+                while len(self._known) > _KNOWN:
+                    self._known.popitem(last=False)
+        return self._bytes_of(needed)
+
+    def _bytes_of(self, needed: int | None) -> int:
+        if needed is None:
             raise SchemaLimit(
                 f"it takes more than {self._limits.processor_seconds:g} seconds or {self._limits.memory_bytes >> 20} MiB to compile; "
                 "make it simpler, such as with a smaller multipleOf"
             )
-        if "error" in found:
-            raise ValueError(found["error"])
-        with self._lock:
-            self._known[key] = found["bytes"]
-            while len(self._known) > _KNOWN:
-                self._known.popitem(last=False)
-        return found["bytes"]
+        return needed
 
     def kill(self) -> None:
         """End all processes. The schemas that they try are refused."""

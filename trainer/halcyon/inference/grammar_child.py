@@ -4,7 +4,7 @@ The library has limits for the steps of a text, but none for all of the compilat
 gigabytes. A thread cannot be ended, so a schema is first compiled here, in a process that the kernel ends at a limit. Only a schema that
 stayed within the limits is compiled again by the server.
 
-The program reads a vocabulary and then requests from standard input, and answers each in a line of JSON. It imports only the standard
+The program reads a vocabulary and then schemas from standard input, and answers each; all are lines of JSON. It imports only the standard
 library and ``llguidance``, so that it starts fast.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import resource
 import signal
 import sys
@@ -48,6 +47,17 @@ class Vocabulary:
     bos_token_id: int | None
     ends: list[int]
     encode: Callable[[str | bytes], list[int]] | None = None
+
+    def json(self) -> bytes:
+        """A line for `of_json`, without `encode`."""
+        tokens = [token.decode("latin-1") for token in self.tokens]
+        return json.dumps([tokens, self.special_token_ids, self.eos_token_id, self.bos_token_id, self.ends]).encode() + b"\n"
+
+    @classmethod
+    def of_json(cls, line: bytes) -> Vocabulary:
+        """The vocabulary of a line."""
+        tokens, *others = json.loads(line)
+        return cls([token.encode("latin-1") for token in tokens], *others)
 
     def __call__(self, text: str | bytes) -> list[int]:
         """The tokens of a text."""
@@ -101,7 +111,7 @@ def main() -> None:
     """Answer requests until the end of the input. Arguments of the command: seconds of processor time and bytes for each schema."""
     seconds, memory_bytes = float(sys.argv[1]), int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    tokenizer = tokenizer_of(Vocabulary(*pickle.load(sys.stdin.buffer)))  # noqa: S301 - the server wrote it
+    tokenizer = tokenizer_of(Vocabulary.of_json(sys.stdin.buffer.readline()))
     compiled(tokenizer, '{"type": "object"}')  # what the library makes once is not counted for the first schema
     began, size = _resident_bytes(), _address_bytes()
     if size:
