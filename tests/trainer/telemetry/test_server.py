@@ -185,7 +185,7 @@ def test_a_request_that_does_not_end_is_cut_although_bytes_drip(scene: Scene, se
 
 
 def _drip(client: socket.socket, ended: threading.Event) -> None:
-    while not ended.wait(0.02):
+    while not ended.wait(limit(0.02)):
         try:
             client.sendall(b"x")
         except OSError:
