@@ -16,7 +16,8 @@ _TRUST = "An object that only has a run's labels is not trusted"
 _LOSS = "Every row of a batch has a loss, and only the assistant's tokens are in it"
 _REFERENCE = "A run that begins with the files of a model computes what transformers computes of them"
 _ENDS = "An exported model ends its answers in other programs where it ends them here"
-PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS, _REFERENCE, _ENDS)
+_BUDGETS = "A request of a stranger has a budget of time and memory"
+PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS, _REFERENCE, _ENDS, _BUDGETS)
 """Promises that are no rows of the fault table."""
 
 
@@ -269,5 +270,23 @@ MUTATIONS = (
         (("models/parts/moe.py", "hax.ones(tokens) if weights is None else weights.rearrange(tokens)", "hax.ones(tokens)"),),
         ("tests/trainer/huggingface/test_first_step.py::test_the_first_step_and_the_evaluation_are_those_of_transformers[mixtral-259]",),
         _REFERENCE,
+    ),
+    Mutation(
+        "the compilation of a JSON schema has no limits",
+        (
+            ("inference/grammar_child.py", "        signal.setitimer(signal.ITIMER_PROF, seconds)  #", "        pass  #"),
+            ("inference/grammar_child.py", "    if size:\n", "    if False:\n"),
+        ),
+        (
+            "tests/trainer/serving/test_grammars.py::"
+            "test_a_costly_schema_is_refused_by_its_limits_in_a_process_that_is_replaced[a smaller prime]",
+        ),
+        _BUDGETS,
+    ),
+    Mutation(
+        "a silent client keeps its connection when others need it",
+        (("serving/connections.py", "            oldest.drop()\n", ""),),
+        ("tests/trainer/serving/test_connections.py::test_the_connection_that_waited_longest_makes_room",),
+        _BUDGETS,
     ),
 )

@@ -179,6 +179,7 @@ def _server(context: Context, reporter: RunReporter, requests: SaveRequests, pro
     serve = functools.partial(
         TelemetryServer,
         reporter,
+        in_pod=context.in_pod,
         requests=requests if trains else None,
         token=context.save_token,
         profiles=profiles if trains else None,

@@ -99,6 +99,21 @@ def test_shared_beginnings_do_not_change_a_bit() -> None:
 
 
 @pytest.mark.slow
+def test_requests_share_only_with_those_of_their_salt() -> None:
+    """Neither earlier requests nor those that wait at the same time."""
+    model = make.__wrapped__(TIED_LLAMA, length=512)
+    prompt = _NOISE.integers(0, VOCAB.size, 70)
+    for share in (True, False):
+        engine = Engine(model, slots=3, share=share)
+        both = [engine.submit(prompt, Sampling(2), salt=salt) for salt in (b"a", b"b", b"a")]
+        found = _finished(engine, both)
+        assert [found[number][0].reused for number in both] == [0, 0, 70]
+        later = [engine.submit(prompt, Sampling(2), salt=salt) for salt in (b"c", b"b")]
+        found = _finished(engine, later)
+        assert [found[number][0].reused for number in later] == [0, 64 if share else 0]
+
+
+@pytest.mark.slow
 @pytest.mark.variant
 @pytest.mark.parametrize("name", ["mistral", "qwen3-next", "nanochat"])
 def test_requests_with_one_prompt_compute_it_once(name: str) -> None:

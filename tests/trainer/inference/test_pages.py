@@ -11,18 +11,18 @@ def test_a_beginning_stays_until_its_pages_are_needed() -> None:
     pool = Pages(6)
     mine = pool.take(3)
     assert mine is not None
-    first = pool.keep(pool.root, b"one", mine[:2])
+    first = pool.keep(pool.root(), b"one", mine[:2])
     assert first is not None
-    assert pool.keep(pool.root, b"one", [9]) is None
+    assert pool.keep(pool.root(), b"one", [9]) is None
     second = pool.keep(first, b"two", mine[2:])
     assert second is not None
     assert pool.free == 3
     pool.leave(second)
     pool.leave(first)
     assert pool.free == 6
-    again = pool.find(pool.root, b"one")
+    again = pool.find(pool.root(), b"one")
     assert again is first
-    assert (pool.free, pool.find(pool.root, b"two")) == (4, None)
+    assert (pool.free, pool.find(pool.root(), b"two")) == (4, None)
     taken = pool.take(4)  # the page of the second chunk too
     assert taken is not None
     assert sorted(taken + list(first.pages)) == list(range(6))
@@ -36,14 +36,14 @@ def test_a_beginning_stays_until_its_pages_are_needed() -> None:
 def test_the_least_recently_used_beginning_goes_first() -> None:
     pool = Pages(3)
     for name in (b"a", b"b", b"c"):
-        kept = pool.keep(pool.root, name, pool.take(1) or [])
+        kept = pool.keep(pool.root(), name, pool.take(1) or [])
         assert kept is not None
         pool.leave(kept)
-    used = pool.find(pool.root, b"a")
+    used = pool.find(pool.root(), b"a")
     assert used is not None
     pool.leave(used)
     assert pool.take(1) is not None
-    assert [name for name in (b"a", b"b", b"c") if name in pool.root.children] == [b"a", b"c"]
+    assert [name for name in (b"a", b"b", b"c") if name in pool.root().children] == [b"a", b"c"]
 
 
 def test_no_page_is_lost_or_has_two_owners_in_random_use() -> None:
@@ -56,7 +56,7 @@ def test_no_page_is_lost_or_has_two_owners_in_random_use() -> None:
                 pool.leave(prefix)
             pool.give(pages)
         else:
-            chain, at = list[Prefix](), pool.root
+            chain, at = list[Prefix](), pool.root()
             while len(chain) < 4 and (found := pool.find(at, bytes([noise.randrange(3)]))) is not None:
                 chain.append(found)
                 at = found

@@ -91,11 +91,12 @@ def running(
     page: Path = PAGE,
     only_local: bool = False,
     embedder: Embedder | None = None,
+    settings: EngineSettings = SETTINGS,
 ) -> Iterator[Running]:
     """A server on a free port of this machine."""
     metrics, lines = Metrics(), []
     clients: list[openai.OpenAI] = []
-    worker = Worker(served, SETTINGS, limits, metrics)
+    worker = Worker(served, settings, limits, metrics)
     worker.start()
     service = Service(worker, limits, metrics, embedder)
     server = Server(application(service, keys or Keys(()), only_local=only_local, page=page), worker, limits, lines.append)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.serving.access import Keys, check_host, is_local, read_keys
+from halcyon.machine.local_names import is_loopback
+from halcyon.serving.access import Keys, check_host, read_keys
 from halcyon.serving.errors import ApiError
 
 FIRST, SECOND = "first-key-0123456789", "second-key-0123456789"
@@ -17,15 +18,15 @@ def test_keys_come_from_a_file_and_a_variable(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# of the team\n\n{FIRST}\n")
     keys = read_keys(file, {"HALCYON_API_KEY": SECOND})
-    for key in (FIRST, SECOND):
-        keys.check(f"Bearer {key}")
+    first, second = (keys.check(f"Bearer {key}") for key in (FIRST, SECOND))
+    assert first == keys.check(f"bearer  {FIRST} ") != second
     for header in ("", "Bearer", f"Basic {FIRST}", f"Bearer {FIRST}x", "Bearer schlüssel", FIRST):
         with pytest.raises(ApiError) as refused:
             keys.check(header)
         assert refused.value.status == 401
         assert "key-0" not in str(refused.value)
     assert FIRST not in repr(vars(keys))
-    Keys(()).check("")  # no key: every client may ask
+    assert Keys(()).check("Bearer x") == b""  # no key: every client may ask
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n"])
@@ -43,9 +44,9 @@ def test_a_weak_key_is_refused_without_showing_it(key: str) -> None:
 
 
 def test_a_server_for_this_machine_answers_to_its_own_names() -> None:
-    for host in ("localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000", ""):
+    for host in ("localhost", "localhost:8000", "LocalHost", "[::1]", "127.0.0.1:8000", "[::1]:8000", ""):
         check_host(host)
-    for host in ("evil.example", "evil.example:8000", "10.0.0.1"):
+    for host in ("evil.example", "evil.example:8000", "10.0.0.1", "localhost.evil.example", "127.0.0.1.evil.example:80"):
         with pytest.raises(ApiError, match="answers only to localhost"):
             check_host(host)
-    assert [is_local(host) for host in ("127.0.0.1", "::1", "0.0.0.0", "::", "192.168.0.7")] == [True, True, False, False, False]
+    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "0.0.0.0", "::", "192.168.0.7")] == [True, True, False, False, False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from halcyon.serving.following import Follower
 from halcyon.serving.limits import Limits
 from halcyon.serving.metrics import NAMES, Metrics
 from halcyon.serving.served import Served, Source
+from halcyon.serving.worker import Sharing
 from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head, encode_head
 from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
 from tests.trainer.huggingface.folders import imported, store_of
-from tests.trainer.serving.running import Running, held, running, write_model
+from tests.trainer.serving.running import SETTINGS, Running, held, running, write_model
 
 ASK: Any = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 150, "seed": 3, "temperature": 2}
 KEY = "key-of-this-test-0123"
@@ -61,6 +63,26 @@ def test_too_many_requests_get_429_and_a_lost_client_frees_its_pages(tiny: Serve
         until(lambda: outcome(server, "cancelled") == 1, timeout_seconds=10, interval_seconds=0.02, failure=lambda: "not counted")
         assert outcome(server, "overloaded") == 1
         assert client.chat.completions.create(**ASK | {"max_tokens": 2}).choices[0].finish_reason in ("stop", "length")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [Sharing.KEY, pytest.param(Sharing.ALL, marks=pytest.mark.variant)])
+def test_a_key_does_not_show_what_another_key_asked(tiny: Served, share: Sharing) -> None:
+    ask = ASK | {"messages": [{"role": "user", "content": "x y z " * 16}], "max_tokens": 2}
+    other = f"{KEY}-other"
+    with running(tiny, Limits(), keys=Keys([KEY, other]), settings=replace(SETTINGS, share=share)) as server:
+        mine, theirs = (server.openai(api_key=key) for key in (KEY, other))
+
+        def cached(client: openai.OpenAI) -> int:
+            details = client.chat.completions.create(**ask).usage.prompt_tokens_details  # pyright: ignore[reportOptionalMemberAccess]
+            assert details is not None
+            return details.cached_tokens or 0
+
+        assert cached(mine) == 0
+        assert cached(mine) == 64
+        assert cached(theirs) == (64 if share is Sharing.ALL else 0)
+        assert cached(theirs) == 64
+        server.wait_until_idle()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from halcyon.serving.questions import ChatQuestion, TextQuestion, parsed
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+LARGE = {"type": "function", "function": {"name": "look", "parameters": {"a": "b" * 99}}}
 CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": None}, "messages", "input should be a valid list"),
     ({"messages": []}, "messages", "list should have at least 1 item"),
@@ -37,7 +38,12 @@ CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice", "no tool 'other'"),
     ({"tools": [TOOL], "response_format": {"type": "json_object"}}, "response_format", "a request with tools has text answers"),
     ({"response_format": {"type": "xml"}}, "response_format", "expected tags"),
-    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"a": "b" * 99}}}}, "response_format", "99 bytes"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"a": "b" * 99}}}},
+        "response_format",
+        "at most 99",
+    ),
+    ({"tools": [LARGE]}, "tools", "tools.0.function.parameters: it has 107 bytes; a JSON schema has at most 99"),
 ]
 TEXT: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": 5}, "prompt", "valid string"),
@@ -71,6 +77,26 @@ def test_a_bad_completion_is_refused(changes: dict[str, Any], param: str, senten
     error = refused(TextQuestion, {"model": "tiny", "prompt": "x", **changes})
     assert error.document["error"]["param"].startswith(param)
     assert sentence in str(error)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "m" * 10**6},
+        {"model": "\n" * 1000},
+        {"k" * 10**6: 1},
+        {"response_format": {"type": "t" * 10**6}},
+        {"messages": [{"role": "r" * 10**6}]},
+        {"messages": [HELLO[0] | {"content": [{"type": "c" * 10**6}]}]},
+        {"tools": [TOOL], "tool_choice": "c" * 10**6},
+        {"stop": ["s" * 10**6]},
+    ],
+    ids=lambda changes: str(changes)[:40],
+)
+def test_an_error_does_not_repeat_a_long_text(changes: dict[str, Any]) -> None:
+    error = refused(ChatQuestion, {"model": "tiny", "messages": HELLO, **changes})
+    assert len(str(error.document)) < 1500
+    assert "\n" not in str(error)
 
 
 def test_every_field_of_the_client_is_accepted_if_it_changes_nothing() -> None:

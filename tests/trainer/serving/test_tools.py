@@ -47,6 +47,6 @@ def test_a_forced_call_begins_inside_of_the_marks() -> None:
 
 def test_the_schema_of_a_call_names_the_function() -> None:
     functions = [Function(name="look", parameters={"type": "object", "properties": {}}), Function(name="wait")]
-    assert call_schema(functions, "wait")["properties"]["name"] == {"const": "wait"}
-    assert [one["properties"]["name"]["const"] for one in call_schema(functions, None)["anyOf"]] == ["look", "wait"]
+    assert call_schema(functions[1:])["properties"]["name"] == {"const": "wait"}
+    assert [one["properties"]["name"]["const"] for one in call_schema(functions)["anyOf"]] == ["look", "wait"]
     assert form_of("no tools here") is None

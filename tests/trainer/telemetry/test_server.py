@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
@@ -12,11 +13,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from halcyon.errors import BadConfiguration
-from halcyon.telemetry import TelemetryServer
+from halcyon.telemetry import SaveRequests, TelemetryServer
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import ProgressReport
+from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
 from tests.trainer.telemetry.fakes import Scene
+
+TOKEN = "secret"  # noqa: S105 - of these tests
 
 
 @pytest.fixture
@@ -118,10 +122,89 @@ def test_a_client_that_disconnects_early_causes_no_output(
     assert capfd.readouterr() == ("", "")
 
 
-def test_both_address_families_are_served(server: TelemetryServer) -> None:
+def test_in_a_pod_both_address_families_are_served_under_every_name(scene: Scene) -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
-    assert httpx.get(f"http://[::1]:{server.port}/healthz", trust_env=False).status_code == 200
+    with TelemetryServer(scene.reporter, 0, in_pod=True) as server:
+        for host in ("[::1]", "127.0.0.1"):
+            answer = httpx.get(f"http://{host}:{server.port}/healthz", headers={"host": "10.0.0.1:9400"}, trust_env=False)
+            assert answer.status_code == 200
+        assert server.host == "::"
+
+
+def test_elsewhere_only_this_machine_is_answered_under_its_own_names(server: TelemetryServer, client: httpx.Client) -> None:
+    assert server.host == "127.0.0.1"
+    for host in ("localhost", f"localhost:{server.port}", "127.0.0.1", "[::1]:9400"):
+        assert client.get("/status", headers={"host": host}).status_code == 200
+    for host in ("evil.example", f"evil.example:{server.port}", "192.0.2.1"):
+        for method, path in (("GET", "/status"), ("GET", "/metrics"), ("HEAD", "/healthz"), ("POST", "/save")):
+            answer = client.request(method, path, headers={"host": host})
+            assert (answer.status_code, answer.headers["connection"]) == (421, "close")
+            assert answer.text == ("" if method == "HEAD" else "this process answers only to localhost; use that name\n")
+
+
+def _rest(client: socket.socket) -> bytes:
+    """What the server sends until it ends the connection."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := client.recv(65536):
+            data += part
+    return data
+
+
+@pytest.mark.parametrize("sent", [b"X" * 60_000 + b" / HTTP/1.1\r\n\r\n", b"GET / " + b"X" * 60_000 + b"\r\n\r\n", b"G" * 70_000])
+def test_an_error_does_not_repeat_a_long_request(server: TelemetryServer, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=limit(30)) as client:
+        client.sendall(sent)
+        answer = _rest(client)
+    assert len(answer) < 500
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /status HTTP/1.1\r\nHost: localhost\r\n",
+        b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\nGET /sta",
+        b"POST /save HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\nContent-Length: 50\r\n\r\n{",
+    ],
+)
+def test_a_request_that_does_not_end_is_cut_although_bytes_drip(scene: Scene, sent: bytes) -> None:
+    with (
+        TelemetryServer(scene.reporter, 0, requests=SaveRequests(), token=TOKEN, request_seconds=0.2) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as client,
+    ):
+        client.sendall(sent)
+        ended = threading.Event()
+        thread = threading.Thread(target=_drip, args=(client, ended))
+        thread.start()
+        client.settimeout(limit(60))
+        assert _rest(client).count(b"HTTP/1.1 200") == sent.count(b"GET /status") - (b"\r\n\r\n" not in sent and b"GET" in sent)
+        ended.set()
+        thread.join()
+
+
+def _drip(client: socket.socket, ended: threading.Event) -> None:
+    while not ended.wait(limit(0.02)):
+        try:
+            client.sendall(b"x")
+        except OSError:
+            return
+
+
+def test_silent_clients_have_a_bounded_number_of_threads_and_keep_nobody_out(server: TelemetryServer, client: httpx.Client) -> None:
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(120)]
+        assert client.get("/status").status_code == 200
+        silent[0].settimeout(limit(30))
+        assert _rest(silent[0]) == b""
+        until(
+            lambda: threading.active_count() - before <= 32,
+            timeout_seconds=30,
+            interval_seconds=0.02,
+            failure=lambda: f"{threading.active_count() - before} threads",
+        )
 
 
 def test_the_error_for_a_port_in_use_names_the_field(scene: Scene, server: TelemetryServer) -> None:

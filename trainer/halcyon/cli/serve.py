@@ -17,6 +17,14 @@ from halcyon.cli.sample import Compute, Mesh, Place
 from halcyon.errors import BadConfiguration
 
 
+class Shared(StrEnum):
+    """Whose prompts share their common beginnings."""
+
+    KEY = "key"
+    ALL = "all"
+    NONE = "none"
+
+
 class Embeddings(StrEnum):
     """The features of a text that its vector is made of."""
 
@@ -36,12 +44,18 @@ def serve(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of a text. Default: as many as fit into --length.")] = None,
     max_choices: Annotated[int, typer.Option(min=1, help="Most texts of one request (its n times its prompts).")] = 16,
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 1_048_576,
+    max_connections: Annotated[int, typer.Option(min=1, help="Most connections; then a client that waits longest is cut off.")] = 4096,
+    max_connections_per_address: Annotated[
+        int, typer.Option(min=1, help="Most connections of one address. Behind a proxy, as many as --max-connections.")
+    ] = 1024,
     slots: Annotated[int, typer.Option(min=1, help="Texts that are computed at once.")] = 8,
     length: Annotated[int, typer.Option(min=2, help="Most tokens of a prompt and its text; at most the model's positions.")] = 4096,
     pages: Annotated[
         int | None, typer.Option(min=1, help="Pages of 16 tokens that all texts share. Default: enough for all slots.")
     ] = None,
-    share_prompts: Annotated[bool, typer.Option(help="Compute the common beginning of prompts once.")] = True,
+    share_prompts: Annotated[
+        Shared, typer.Option(help="Compute the common beginning of prompts once: of those of one API key, of all, or of none.")
+    ] = Shared.KEY,
     follow: Annotated[bool, typer.Option("--follow", help="Take each newer good checkpoint of the root; no request is dropped.")] = False,
     follow_seconds: Annotated[float, typer.Option(min=0.1, help="Time between two looks at the root.")] = 10.0,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Time for the requests in flight after SIGTERM.")] = 30.0,
@@ -64,8 +78,10 @@ def serve(
             from halcyon_api.package import install
 
             raise BadConfiguration(f"`halcyon serve` needs further packages; install them with {install('serve')}") from None
+        from halcyon.machine.local_names import is_loopback
         from halcyon.models.int8 import stored_bytes
-        from halcyon.serving.access import is_local, read_keys
+        from halcyon.serving.access import read_keys
+        from halcyon.serving.connections import openable
         from halcyon.serving.embeddings import Embedder
         from halcyon.serving.following import Follower
         from halcyon.serving.limits import Limits
@@ -74,31 +90,42 @@ def serve(
         from halcyon.serving.served import Source
         from halcyon.serving.server import Server, bound
         from halcyon.serving.service import Service
-        from halcyon.serving.worker import EngineSettings, Worker
+        from halcyon.serving.worker import EngineSettings, Sharing, Worker
 
         keys = read_keys(api_key_file, os.environ)
-        limits = Limits(max_requests, max_tokens, max_choices, body_bytes=max_body_bytes, drain_seconds=drain_seconds)
+        limits = Limits(
+            max_requests,
+            max_tokens,
+            max_choices,
+            body_bytes=max_body_bytes,
+            drain_seconds=drain_seconds,
+            connections=openable(max_connections),
+            connections_per_address=max_connections_per_address,
+        )
+        if limits.connections < max_connections:
+            _say(f"warning: this process may open too few files, so at most {limits.connections} connections are possible; see ulimit -n")
         source = Source(place, name, template, dtype and dtype.value, weights.value, endpoint, region, mesh)
         if follow:
             source.check_follow()
         listener = bound(host, port)  # before the model, which takes longer
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        for library in ("uvicorn", "jax", "jax._src.xla_bridge"):
+        for library in ("jax", "jax._src.xla_bridge"):
             logging.getLogger(library).setLevel(logging.WARNING)
-        if not keys and not is_local(host):
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)  # a warning for each malformed request would fill the log
+        if not keys and not is_loopback(host):
             _say(f"warning: every client that reaches {host} can use the model; give --api-key-file to prevent it")
         metrics = Metrics()
         served = source.load(source.newest() if source.is_root else None)
         metrics.slots.set(slots)
         metrics.step.set(served.step or 0)
-        worker = Worker(served, EngineSettings(slots, length, pages, share_prompts, compute.value), limits, metrics)
+        worker = Worker(served, EngineSettings(slots, length, pages, Sharing(share_prompts.value), compute.value), limits, metrics)
         worker.warm_up()
         embedder = None if embeddings is None else Embedder(embeddings.value, worker.length, compute.value)
         if embedder is not None:
             embedder.warm_up(served)
         worker.start()
         service = Service(worker, limits, metrics, embedder)
-        server = Server(application(service, keys, only_local=is_local(host) and not keys), worker, limits, _say)
+        server = Server(application(service, keys, only_local=is_loopback(host) and not keys), worker, limits, _say)
         follower = Follower(source, worker, metrics, follow_seconds) if follow else None
         if follower is not None:
             follower.start()
@@ -113,7 +140,9 @@ def serve(
             if follower is not None:
                 follower.stop()
             worker.stop()
-            service.close()
+            if not service.close():
+                _say("a request that is being prepared does not end; the process ends without it")
+                os._exit(0)  # such a thread would also hold the end of the interpreter
 
 
 def _say(line: str) -> None:

@@ -12,9 +12,9 @@ The text of a request does not depend on the other requests: a prompt is always 
 numbers come from the request's own seed.
 
 Requests with the same prompt that wait for it together, such as the choices of one question, get copies of what the first one computed.
-Prompts that begin with the same chunks share their pages, if all layers of the model keep pages. A chunk always begins and ends at the same
-positions and is computed by the same program, so its keys and values have the same bits whichever request computed them, and a text is the
-same bit for bit with and without sharing.
+Prompts that begin with the same chunks share their pages, if all layers of the model keep pages. Both hold for requests of the same salt
+only. A chunk always begins and ends at the same positions and is computed by the same program, so its keys and values have the same bits
+whichever request computed them, and a text is the same bit for bit with and without sharing.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ class Engine:
         *,
         ends: Sequence[int] = (),
         grammar: Grammar | None = None,
+        salt: bytes = b"",
     ) -> int:
         """Add a request.
 
@@ -133,6 +134,7 @@ class Engine:
             sampling: Its settings.
             ends: Tokens that end the text.
             grammar: Tokens that may follow in this text; of no other request. None: all.
+            salt: The request shares what is computed for its prompt only with requests of the same salt.
 
         Returns:
             The number of the request.
@@ -152,7 +154,7 @@ class Engine:
         alternatives = most_alternatives if sampling.alternatives is None else sampling.alternatives
         if alternatives > most_alternatives:
             raise ValueError(f"alternatives is {alternatives}; this engine reports at most {most_alternatives}")
-        request = Request(self._following, ids, sampling, frozenset(int(end) for end in ends), grammar, alternatives)
+        request = Request(self._following, ids, sampling, frozenset(int(end) for end in ends), grammar, alternatives, salt)
         most = min(self.length, self.pages * PAGE)
         if request.tokens > most:
             raise ValueError(
@@ -267,7 +269,7 @@ class Engine:
     def _share(self, request: Request) -> None:
         """Take the next chunks of a prompt that other requests have computed. The last token is always computed, for its logits."""
         while self._shares and request.is_whole and request.computed + len(request.chunk) < len(request.prompt):
-            found = self._pool.find(request.shared[-1] if request.shared else self._pool.root, request.chunk.tobytes())
+            found = self._pool.find(request.shared[-1] if request.shared else self._pool.root(request.salt), request.chunk.tobytes())
             if found is None:
                 return
             self._pool.give(request.pages[: len(found.pages)])
@@ -328,7 +330,9 @@ class Engine:
     def _hand_on(self, request: Request, slot: int) -> None:
         """Give what a slot has after its prompt to the requests with the same prompt, such as the choices of one question."""
         for other, found in enumerate(self._slots):
-            if found is None or found.computed or found.is_decoding or not np.array_equal(found.prompt, request.prompt):
+            if found is None or found.computed or found.is_decoding or found.salt != request.salt:
+                continue
+            if not np.array_equal(found.prompt, request.prompt):
                 continue
             pages = jnp.asarray(self._pages_of(request)), jnp.asarray(self._pages_of(found))
             self._state = copy(self._state, jnp.int32(slot), jnp.int32(other), *pages)
@@ -344,7 +348,7 @@ class Engine:
     def _keep(self, request: Request, part: np.ndarray) -> None:
         """Offer a chunk of a prompt, which is computed, to other requests."""
         count = len(part) // PAGE
-        parent = request.shared[-1] if request.shared else self._pool.root
+        parent = request.shared[-1] if request.shared else self._pool.root(request.salt)
         kept = self._pool.keep(parent, part.tobytes(), request.pages[:count])
         if kept is not None:
             request.shared.append(kept)

@@ -7,32 +7,21 @@ that end a text are allowed where the sentence is complete.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from halcyon.inference.grammar_checks import GrammarMemory, SchemaChecks, SchemaLimit, SchemaLimits
+from halcyon.inference.grammar_child import Vocabulary, compiled, panic_of, tokenizer_of
 from halcyon.tokenizer import Tokenizer, first_id
 
-_FORM = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""Between the parts of JSON there is one space or none, so that a text cannot go on with white space for ever."""
+__all__ = ["JsonGrammar", "JsonGrammars", "SchemaLimit", "SchemaLimits"]
 
-
-class _Vocabulary:
-    """A tokenizer as llguidance takes it."""
-
-    def __init__(self, tokenizer: Tokenizer, ends: Sequence[int]) -> None:
-        self._tokenizer = tokenizer
-        names = {token: spelling.encode() for spelling, token in tokenizer.special_tokens.items()}
-        self.tokens = [names.get(token, piece) for token, piece in enumerate(tokenizer.pieces())]
-        # An id without text must not be chosen inside of a text either.
-        self.special_token_ids = sorted({token for token, piece in enumerate(tokenizer.pieces()) if not piece} | set(ends))
-        self.tokens = [piece or f"<unused {token}>".encode() for token, piece in enumerate(self.tokens)]
-        self.eos_token_id, self.bos_token_id = ends[0], first_id(tokenizer)
-
-    def __call__(self, text: str | bytes) -> list[int]:
-        return self._tokenizer.encode(text).tolist()
+_LEAST_BYTES = 1 << 20
+"""Bytes that each text with a grammar is counted with: its lexer grows while the text comes."""
 
 
 class JsonGrammar:
@@ -60,7 +49,7 @@ class JsonGrammar:
         words[:] = 0
         if not self.failure:
             part = words[: self._words]
-            self._panic = _panic_of(lambda: self._matcher.unsafe_compute_mask_ptr(part.ctypes.data, part.nbytes))
+            self._panic = panic_of(lambda: self._matcher.unsafe_compute_mask_ptr(part.ctypes.data, part.nbytes))
         if self.failure or not words.any():  # limits of the library: the text ends here
             words[:] = 0
             for end in self._ends:
@@ -69,43 +58,37 @@ class JsonGrammar:
     def accept(self, token: int) -> None:
         """Take the next token."""
         if not self.failure:
-            self._panic = _panic_of(lambda: self._matcher.consume_token(token))
-
-
-def _panic_of(call: Callable[[], object]) -> str:
-    """Why a call of the library panicked; empty: it did not. A panic of Rust is no `Exception`, so it would end the thread."""
-    try:
-        call()
-    except Exception:
-        raise
-    except BaseException as panic:
-        if isinstance(panic, KeyboardInterrupt | SystemExit):
-            raise
-        return str(panic).partition("\n")[0] or type(panic).__name__
-    return ""
+            self._panic = panic_of(lambda: self._matcher.consume_token(token))
 
 
 class JsonGrammars:
-    """Makes grammars of JSON schemas for one tokenizer.
+    """Makes grammars of JSON schemas for one tokenizer. A schema that is new is tried first, in a process with limits.
 
     Args:
         tokenizer: The tokenizer.
         ends: Tokens that end a text.
+        limits: Limits of schemas.
 
     Raises:
         ImportError: The package ``llguidance`` is not installed (the extra ``serve``).
     """
 
-    def __init__(self, tokenizer: Tokenizer, ends: Sequence[int]) -> None:
-        self._tokenizer, self._ends = tokenizer, tuple(ends)
+    def __init__(self, tokenizer: Tokenizer, ends: Sequence[int], limits: SchemaLimits | None = None) -> None:
+        limits = limits or SchemaLimits()
+        self._vocabulary, self._ends = _vocabulary(tokenizer, ends), tuple(ends)
+        self.checks = SchemaChecks(self._vocabulary, limits)
+        self.memory = GrammarMemory(limits.all_bytes)
+        weakref.finalize(self, self.checks.kill)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the tokenizer."""
+        return len(self._vocabulary.tokens)
 
     @cached_property
-    def _vocabulary(self) -> Any:
+    def _tokenizer(self) -> Any:
         """Of llguidance; made for the first grammar, because it takes a second for a large vocabulary."""
-        from llguidance import LLTokenizer
-        from llguidance import TokenizerWrapper as Wrapper
-
-        return LLTokenizer(Wrapper(_Vocabulary(self._tokenizer, self._ends)), eos_token=list(self._ends))
+        return tokenizer_of(self._vocabulary)
 
     def of_schema(self, schema: dict[str, Any], count: int = 1) -> list[JsonGrammar]:
         """Grammars for some texts.
@@ -115,15 +98,29 @@ class JsonGrammars:
             count: Texts.
 
         Raises:
+            SchemaLimit: The schema takes too much time or memory, or other grammars have the memory.
             ValueError: The schema is not valid, or has a keyword that is not supported.
         """
-        from llguidance import LLMatcher
+        if "x-guidance" in schema:  # it would change settings of the library, such as the white space
+            raise ValueError("it has the key x-guidance; leave it out")
+        text = json.dumps(schema)
+        needed = self.checks.check(text) + count * _LEAST_BYTES
+        self.memory.take(needed)
+        try:
+            matcher = compiled(self._tokenizer, text)
+            made = [JsonGrammar(matcher.deep_copy(), self.tokens, self._ends) for _ in range(count)]
+        except BaseException:
+            self.memory.give(needed)
+            raise
+        for number, one in enumerate(made):  # each gives back its share
+            weakref.finalize(one, self.memory.give, needed // count + (needed % count if number == 0 else 0)).atexit = False
+        return made
 
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_FORM)  # pyright: ignore[reportArgumentType]
-        made: list[LLMatcher] = []
-        if panic := _panic_of(lambda: made.append(LLMatcher(self._vocabulary, grammar, log_level=0))):
-            raise ValueError(panic)
-        (matcher,) = made
-        if matcher.is_error():
-            raise ValueError(next(iter(matcher.get_error().splitlines()), "it is not valid"))
-        return [JsonGrammar(matcher.deep_copy(), self._tokenizer.vocab_size, self._ends) for _ in range(count)]
+
+def _vocabulary(tokenizer: Tokenizer, ends: Sequence[int]) -> Vocabulary:
+    pieces = tokenizer.pieces()
+    names = {token: spelling.encode() for spelling, token in tokenizer.special_tokens.items()}
+    tokens = [names.get(token, piece) or f"<unused {token}>".encode() for token, piece in enumerate(pieces)]
+    # An id without text must not be chosen inside of a text either.
+    special = sorted({token for token, piece in enumerate(pieces) if not piece} | set(ends))
+    return Vocabulary(tokens, special, ends[0], first_id(tokenizer), list(ends), lambda text: tokenizer.encode(text).tolist())

@@ -40,11 +40,14 @@ class Pages:
     """
 
     def __init__(self, count: int) -> None:
-        self.root = Prefix()
-        """The beginning of all prompts."""
+        self._roots: dict[bytes, Prefix] = {}
         self._free = list(range(count))
         self._idle: set[Prefix] = set()
         self._uses = 0
+
+    def root(self, salt: bytes = b"") -> Prefix:
+        """The beginning of all prompts with a salt; prompts share pages only with those of the same salt."""
+        return self._roots.setdefault(salt, Prefix())
 
     @property
     def free(self) -> int:

@@ -59,6 +59,8 @@ class Request:
     ends: frozenset[int]
     grammar: Grammar | None
     alternatives: int
+    salt: bytes = b""
+    """What is computed for the prompt is shared only with requests of the same salt."""
     shared: list[Prefix] = field(default_factory=list[Prefix])
     """The chunks that it shares, from the beginning of the prompt."""
     pages: list[int] = field(default_factory=list[int])

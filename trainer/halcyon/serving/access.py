@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 
 from halcyon.errors import BadConfiguration
+from halcyon.machine.local_names import is_own_host
 from halcyon.serving.errors import ApiError
 
 KEY_VARIABLE = "HALCYON_API_KEY"
@@ -40,14 +40,17 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def check(self, authorization: str) -> None:
+    def check(self, authorization: str) -> bytes:
         """Compare the header ``Authorization`` with every key, in a time that does not depend on the keys.
+
+        Returns:
+            The hash of the client's key; empty if there are no keys.
 
         Raises:
             ApiError: There are keys, and the header has none of them.
         """
         if not self._digests:
-            return
+            return b""
         scheme, _, given = authorization.partition(" ")
         digest = hashlib.sha256(given.strip().encode(errors="replace")).digest()
         found = [hmac.compare_digest(digest, key) for key in self._digests]
@@ -55,6 +58,7 @@ class Keys:
             raise ApiError(
                 401, "the header Authorization has no key of this server; send 'Authorization: Bearer KEY'", code="invalid_api_key"
             )
+        return digest
 
 
 def read_keys(file: Path | None, environment: Mapping[str, str]) -> Keys:
@@ -80,22 +84,11 @@ def read_keys(file: Path | None, environment: Mapping[str, str]) -> Keys:
     return Keys(keys)
 
 
-def is_local(host: str) -> bool:
-    """Whether an address is one of this machine alone."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def check_host(header: str) -> None:
-    """Check the header ``Host`` of a request to a server without keys on this machine's own address.
-
-    A web page of another site can make a browser send requests to this machine under a name of that site (DNS rebinding).
+    """Check the header ``Host`` of a request to a server without keys on this machine's own address; see `halcyon.machine.local_names`.
 
     Raises:
         ApiError: It is no name of this machine.
     """
-    name = header.rpartition(":")[0] if header.rpartition(":")[2].isdigit() else header
-    if name and not is_local(name):
+    if not is_own_host(header):
         raise ApiError(421, "this server answers only to localhost; use that name, or start it with an API key", code="wrong_host")

@@ -21,7 +21,7 @@ from halcyon.inference.generating import prompt_ids
 from halcyon.inference.mesh import context_of, mesh_of
 from halcyon.models import Inputs
 from halcyon.models.axes import BATCH, POSITION
-from halcyon.serving.errors import ApiError, invalid
+from halcyon.serving.errors import invalid, no_such_model
 from halcyon.serving.limits import Limits
 from halcyon.serving.served import Served
 from halcyon.tokenizer import Tokenizer
@@ -69,9 +69,7 @@ class Embedder:
             ApiError: The request is not valid.
         """
         if question.model is not None and question.model != served.name:
-            raise ApiError(
-                404, f"there is no model {question.model!r}; this server has {served.name!r}", param="model", code="model_not_found"
-            )
+            raise no_such_model(question.model, served.name)
         if question.dimensions not in (None, served.model.embed.size):
             raise invalid(f"dimensions: the vectors of this model have {served.model.embed.size} numbers; leave it out", "dimensions")
         given: Any = question.input

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+_LONGEST_NAME = 100
+_LONGEST_SENTENCE = 1000
+_LONGEST_PARAM = 200
+
+
+def shown(name: str) -> str:
+    """A name that a client gave, as errors repeat it: in quotes, without control characters, and cut if it is long."""
+    return repr(name) if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]!r}…"
+
 
 class ApiError(Exception):
     """A request is not answered.
 
     Args:
         status: The HTTP status.
-        message: One sentence for the user.
+        message: One sentence for the user. A very long one is cut, because a part of it may come from the client.
         kind: The error's ``type``.
         param: The field that is wrong.
         code: A word for programs.
@@ -27,8 +36,9 @@ class ApiError(Exception):
         code: str | None = None,
         retry_after_seconds: int | None = None,
     ) -> None:
-        super().__init__(message)
-        self.status, self.kind, self.param, self.code = status, kind, param, code
+        super().__init__(message if len(message) <= _LONGEST_SENTENCE else f"{message[:_LONGEST_SENTENCE]}…")
+        self.status, self.kind, self.code = status, kind, code
+        self.param = None if param is None else param[:_LONGEST_PARAM]
         self.retry_after_seconds = retry_after_seconds
         self.is_counted = False
         """Whether the metrics have the request already."""
@@ -43,6 +53,11 @@ class ApiError(Exception):
         """Further headers of the answer."""
         headers = {} if self.retry_after_seconds is None else {"Retry-After": str(self.retry_after_seconds)}
         return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+
+
+def no_such_model(name: str, served: str) -> ApiError:
+    """The request names a model that the server does not have."""
+    return ApiError(404, f"there is no model {shown(name)}; this server has {served!r}", param="model", code="model_not_found")
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:

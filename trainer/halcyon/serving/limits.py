@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,14 @@ class Limits:
         choices: Texts of one request.
         alternatives: Most likely tokens that a request may ask for with each token.
         body_bytes: Bytes of a request.
-        body_seconds: Time for a client to send a request.
+        all_bodies_bytes: Bytes of all requests that clients are sending. Beyond it a request of more than 64 KiB is refused.
+        header_seconds: Time for a client from its connection, or from the first byte of a further request, to the end of the headers.
+        body_seconds: Time for a client to send the body of a request.
         stall_seconds: Time for a client to take a part of an answer.
         schema_bytes: Bytes of a JSON schema.
         drain_seconds: Time for the requests in flight after SIGTERM.
-        connections: Connections at once.
+        connections: Connections at once; see `halcyon.serving.connections`.
+        connections_per_address: Connections of one address.
     """
 
     requests: int = 64
@@ -27,15 +30,19 @@ class Limits:
     choices: int = 16
     alternatives: int = 20
     body_bytes: int = 1_048_576
+    all_bodies_bytes: int = 67_108_864
+    header_seconds: float = 20.0
     body_seconds: float = 30.0
     stall_seconds: float = 60.0
     schema_bytes: int = 65_536
     drain_seconds: float = 30.0
     connections: int = 4096
+    connections_per_address: int = 1024
 
     def __post_init__(self) -> None:
-        for name in ("requests", "choices", "body_bytes", "body_seconds", "stall_seconds", "schema_bytes", "connections"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a number above 0")
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name not in ("drain_seconds", "max_tokens") and value <= 0:
+                raise ValueError(f"{one.name} is {value}; give a number above 0")
         if self.drain_seconds < 0 or (self.max_tokens is not None and self.max_tokens < 1):
             raise ValueError("drain_seconds must not be negative, and max_tokens must be at least 1")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -14,8 +15,9 @@ import orjson
 from halcyon.errors import BadConfiguration
 from halcyon.inference.engine import Grammar
 from halcyon.inference.generating import prompt_ids
+from halcyon.inference.grammar import JsonGrammar, SchemaLimit
 from halcyon.inference.sampling import MOST_SEED, Sampling
-from halcyon.serving.errors import ApiError, invalid
+from halcyon.serving.errors import invalid, no_such_model, overloaded
 from halcyon.serving.limits import Limits
 from halcyon.serving.questions import ChatQuestion, Message, NamedTool, Question, SchemaFormat, TextQuestion
 from halcyon.serving.sequence import Task
@@ -24,6 +26,7 @@ from halcyon.serving.tools import ToolsForm, call_schema, form_of
 
 _DEFAULT_TEXT_TOKENS = 16
 """Most tokens of a completion without ``max_tokens``, as in OpenAI's interface."""
+_RETRY_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Prepared:
         echoes: For each choice, the text of the prompt that comes before it.
         tools: How calls of tools are written in the texts. None: texts have no calls.
         forced: The beginning of a call that is not part of the text, because the request demands a call.
+        schema: The JSON schema that the texts must follow. None: they are free.
     """
 
     tasks: tuple[Task, ...]
@@ -43,6 +47,20 @@ class Prepared:
     echoes: tuple[str, ...]
     tools: ToolsForm | None = None
     forced: str = ""
+    schema: Schema | None = None
+
+    def bound(self, grammars: Sequence[Grammar]) -> Prepared:
+        """The same texts, each with a grammar."""
+        tasks = tuple(dataclasses.replace(task, grammar=one) for task, one in zip(self.tasks, grammars, strict=True))
+        return dataclasses.replace(self, tasks=tasks)
+
+
+class Schema(NamedTuple):
+    """A JSON schema of a request."""
+
+    field: str
+    """The field that it comes from."""
+    document: dict[str, Any]
 
 
 def texts_of(question: Question) -> int:
@@ -60,7 +78,7 @@ def check(question: Question, name: str, limits: Limits) -> int:
         ApiError: The request is not valid.
     """
     if question.model is not None and question.model != name:
-        raise ApiError(404, f"there is no model {question.model!r}; this server has {name!r}", param="model", code="model_not_found")
+        raise no_such_model(question.model, name)
     count = texts_of(question)
     most = min(limits.choices, limits.requests)
     if count > most:
@@ -85,12 +103,9 @@ def _check_chat(question: ChatQuestion, limits: Limits) -> None:
         if question.top_logprobs > limits.alternatives:
             raise invalid(f"top_logprobs: at most {limits.alternatives} are possible", "top_logprobs")
     if isinstance(question.response_format, SchemaFormat):
-        try:
-            size = len(orjson.dumps(question.response_format.json_schema.schema_))
-        except TypeError:
-            raise invalid("response_format.json_schema.schema: it is nested too deeply", "response_format") from None
-        if size > limits.schema_bytes:
-            raise invalid(f"response_format.json_schema.schema: it has at most {limits.schema_bytes} bytes", "response_format")
+        _check_size("response_format.json_schema.schema", question.response_format.json_schema.schema_, limits)
+    for number, tool in enumerate(question.tools or ()):
+        _check_size(f"tools.{number}.function.parameters", tool.function.parameters, limits)
     chosen = question.tool_choice
     if chosen not in (None, "none", "auto") and not question.tools:
         raise invalid("tool_choice: the request has no tools", "tool_choice")
@@ -98,6 +113,16 @@ def _check_chat(question: ChatQuestion, limits: Limits) -> None:
         raise invalid(f"tool_choice: there is no tool {chosen.function.name!r}", "tool_choice")
     if question.tools and question.response_format is not None and question.response_format.type != "text":
         raise invalid("response_format: a request with tools has text answers; leave one of the two out", "response_format")
+
+
+def _check_size(place: str, schema: dict[str, Any] | None, limits: Limits) -> None:
+    field = place.partition(".")[0]
+    try:
+        size = len(orjson.dumps(schema))
+    except TypeError:
+        raise invalid(f"{place}: it is nested too deeply", field) from None
+    if size > limits.schema_bytes:
+        raise invalid(f"{place}: it has {size} bytes; a JSON schema has at most {limits.schema_bytes}", field)
 
 
 def _check_text(question: TextQuestion) -> None:
@@ -148,8 +173,9 @@ def _chat(question: ChatQuestion, served: Served, length: int, limits: Limits) -
     sampling = _sampling(question, _most_tokens(most, None, len(ids), length, limits))
     logs = bool(question.logprobs)
     sampling = dataclasses.replace(sampling, alternatives=(question.top_logprobs or 0) if logs else 0)
-    grammars = _grammars(question, served, texts_of(question), forced=bool(forced))
-    return Prepared(_tasks(ids, sampling, served.ends, grammars, logs), len(ids), ("",) * len(grammars), form, forced)
+    count = texts_of(question)
+    schema = _schema(question, limits, forced=bool(forced))
+    return Prepared(_tasks(ids, sampling, served.ends, count, logs), len(ids), ("",) * count, form, forced, schema)
 
 
 def _texts(question: Question, served: Served, length: int, limits: Limits) -> Prepared:
@@ -163,7 +189,7 @@ def _texts(question: Question, served: Served, length: int, limits: Limits) -> P
         ids = prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else _given(prompt, tokenizer.vocab_size)
         most = _most_tokens(question.max_tokens, _DEFAULT_TEXT_TOKENS, len(ids), length, limits)
         sampling = dataclasses.replace(_sampling(question, most, index * count), alternatives=alternatives)
-        tasks += _tasks(ids, sampling, tokenizer.ends, (None,) * count, question.logprobs is not None)
+        tasks += _tasks(ids, sampling, tokenizer.ends, count, question.logprobs is not None)
         text = "" if not question.echo else prompt if isinstance(prompt, str) else tokenizer.decode(ids)
         echoes += [text] * count
         total += len(ids)
@@ -183,14 +209,10 @@ def _given(prompt: list[int], tokens: int) -> np.ndarray:
     return np.array(prompt, np.int32)
 
 
-def _tasks(
-    ids: np.ndarray, sampling: Sampling, ends: tuple[int, ...], grammars: tuple[Grammar | None, ...], logs: bool
-) -> tuple[Task, ...]:
+def _tasks(ids: np.ndarray, sampling: Sampling, ends: tuple[int, ...], count: int, logs: bool) -> tuple[Task, ...]:
     """The choices of a prompt: each has the next seed."""
-    return tuple(
-        Task(ids, dataclasses.replace(sampling, seed=(sampling.seed + number) % (MOST_SEED + 1)), ends, grammar, logs)
-        for number, grammar in enumerate(grammars)
-    )
+    seeds = [(sampling.seed + number) % (MOST_SEED + 1) for number in range(count)]
+    return tuple(Task(ids, dataclasses.replace(sampling, seed=seed), ends, logs=logs) for seed in seeds)
 
 
 def _sampling(question: Question, max_tokens: int, offset: int = 0) -> Sampling:
@@ -225,22 +247,46 @@ def _most_tokens(asked: int | None, default: int | None, prompt: int, length: in
     return wanted
 
 
-def _grammars(question: ChatQuestion, served: Served, count: int, *, forced: bool) -> tuple[Grammar | None, ...]:
-    wanted, schema, field = question.response_format, None, "response_format"
+def _schema(question: ChatQuestion, limits: Limits, *, forced: bool) -> Schema | None:
+    """The schema that the texts must follow.
+
+    Raises:
+        ApiError: The schemas of the tools are too large together.
+    """
+    wanted = question.response_format
     if forced:
         chosen = question.tool_choice
-        field, name = "tools", chosen.function.name if isinstance(chosen, NamedTool) else None
-        schema = call_schema([tool.function for tool in question.tools or ()], name)
-    elif isinstance(wanted, SchemaFormat):
-        schema = wanted.json_schema.schema_
-    elif wanted is not None and wanted.type == "json_object":
-        schema = {"type": "object"}
-    if schema is None:
-        return (None,) * count
+        name = chosen.function.name if isinstance(chosen, NamedTool) else None
+        functions = [tool.function for tool in question.tools or () if name in (None, tool.function.name)]
+        size = sum(len(orjson.dumps(function.parameters)) for function in functions)
+        if size > limits.schema_bytes:
+            raise invalid(
+                f"tools: the parameters of the functions have {size} bytes together, and a call of one of them is a JSON schema of at most "
+                f"{limits.schema_bytes}; name one function in tool_choice, or give fewer",
+                "tools",
+            )
+        return Schema("tools", call_schema(functions))
+    if isinstance(wanted, SchemaFormat):
+        return Schema("response_format", wanted.json_schema.schema_)
+    if wanted is not None and wanted.type == "json_object":
+        return Schema("response_format", {"type": "object"})
+    return None
+
+
+def grammars_of(schema: Schema, served: Served, count: int) -> list[JsonGrammar]:
+    """Grammars for the texts of a request. It may take a while.
+
+    Raises:
+        ApiError: The schema is not valid, or takes too much time or memory.
+    """
     try:
-        return tuple(served.grammars.of_schema(schema, count))
+        return served.grammars.of_schema(schema.document, count)
+    except SchemaLimit as error:
+        if error.is_for_now:
+            raise overloaded(_RETRY_SECONDS) from None
+        raise invalid(f"{schema.field}: the JSON schema cannot be used: {error}", schema.field) from None
     except (ValueError, TypeError, RecursionError) as error:
-        raise invalid(f"{field}: the JSON schema cannot be used: {str(error)[:300]}", field) from None
+        raise invalid(f"{schema.field}: the JSON schema cannot be used: {str(error)[:300]}", schema.field) from None
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from halcyon.serving.access import Keys, check_host
-from halcyon.serving.body import read_json
+from halcyon.serving.body import Bodies, read_json
 from halcyon.serving.embeddings import EmbeddingQuestion
-from halcyon.serving.errors import ApiError, failed
+from halcyon.serving.errors import ApiError, failed, invalid, no_such_model, shown
 from halcyon.serving.questions import ChatQuestion, Question, TextQuestion, parsed
 from halcyon.serving.service import Exchange, Service, outcome_of
 
@@ -109,14 +109,15 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         page: The folder of the chat page. The page is served if it exists.
     """
     worker, limits, metrics = service.worker, service.limits, service.metrics
+    bodies = Bodies(limits.all_bodies_bytes)
 
     def ask(kind: type[Question]) -> Callable[[Request], Awaitable[Response]]:
         label = "chat" if kind is ChatQuestion else "completions"
 
         async def answer(request: Request) -> Response:
-            keys.check(request.headers.get("authorization", ""))
-            question = parsed(kind, await read_json(request, limits))
-            exchange = await service.begin(question)
+            salt = keys.check(request.headers.get("authorization", ""))
+            question = parsed(kind, await read_json(request, limits, bodies))
+            exchange = await _watched(request.receive, service.begin(question, salt))
             if question.stream:
                 return _Stream(exchange, limits.stall_seconds)
             try:
@@ -133,7 +134,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
                 if not error.is_counted:
                     metrics.requests.labels(label, outcome_of(error)).inc()
                 return _refusal(error)
-            except ClientDisconnect:
+            except (ClientDisconnect, _ClientGone):
                 metrics.requests.labels(label, "cancelled").inc()
                 return Response(status_code=_GONE)
 
@@ -142,7 +143,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
     async def embeddings(request: Request) -> Response:
         try:
             keys.check(request.headers.get("authorization", ""))
-            question = parsed(EmbeddingQuestion, await read_json(request, limits))
+            question = parsed(EmbeddingQuestion, await read_json(request, limits, bodies))
             return _Json(await _watched(request.receive, service.embed(question)))
         except ApiError as error:
             metrics.requests.labels("embeddings", outcome_of(error)).inc()
@@ -168,14 +169,14 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         if name is None:
             return _Json({"object": "list", "data": [model()]})
         if name != worker.served.name:
-            raise ApiError(404, f"there is no model {name[:100]!r}; this server has {worker.served.name!r}", code="model_not_found")
+            raise no_such_model(name, worker.served.name)
         return _Json(model())
 
     async def health(_: Request) -> Response:
         return _line(HTTPStatus.SERVICE_UNAVAILABLE if worker.fault else HTTPStatus.OK, worker.fault or "the engine computes")
 
     async def ready(_: Request) -> Response:
-        why = worker.fault or ("the server ends" if worker.is_draining else "")
+        why = service.fault or ("the server ends" if worker.is_draining else "")
         return _line(HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK, why or "ready for requests")
 
     async def exposition(_: Request) -> Response:
@@ -198,7 +199,7 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
 
 
 class _Outer:
-    """Checks the host of each request, and gives the files of the page their headers."""
+    """Checks the host and the length of each request, closes the connection after one that was not read, and adds the page's headers."""
 
     def __init__(self, inner: ASGIApp, only_local: bool) -> None:
         self._inner, self._only_local = inner, only_local
@@ -206,24 +207,35 @@ class _Outer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        if self._only_local:
-            host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
-            try:
-                check_host(host)
-            except ApiError as error:
-                await _refusal(error)(scope, receive, send)
-                return
-        if scope["path"] != "/" and not scope["path"].startswith("/assets/"):
-            await self._inner(scope, receive, send)
-            return
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length")
+        is_read = b"transfer-encoding" not in headers and not (length or b"").strip(b"0")
+        is_page = scope["path"] == "/" or scope["path"].startswith("/assets/")
 
-        async def with_headers(message: Message) -> None:
+        async def reading() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = is_read or (message["type"] == "http.request" and not message.get("more_body", False))
+            return message
+
+        async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                added = [(name.encode(), value.encode()) for name, value in _PAGE_HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", ()), *added]}
+                added = _PAGE_HEADERS if is_page else {}
+                if not is_read:  # a client cannot make the server take what nobody reads
+                    added = added | {"connection": "close"}
+                lines = [(name.encode(), value.encode()) for name, value in added.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *lines]}
             await send(message)
 
-        await self._inner(scope, receive, with_headers)
+        try:
+            if b"transfer-encoding" in headers and length is not None:  # a proxy may take the other one of the two
+                raise invalid("the request has the headers Transfer-Encoding and Content-Length; send one of them")
+            if self._only_local:
+                check_host(headers.get(b"host", b"").decode("latin-1"))
+        except ApiError as error:
+            await _refusal(error)(scope, reading, sending)
+            return
+        await self._inner(scope, reading, sending)
 
 
 def _page_routes(page: Path) -> list[Any]:
@@ -249,8 +261,9 @@ async def _answer_error(_: Request, error: Exception) -> Response:
 async def _answer_http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        return _refusal(ApiError(status, f"{request.url.path} does not take {request.method}", code="method_not_allowed"))
-    return _refusal(ApiError(status, f"there is no {request.url.path[:200]}", code="not_found"))
+        text = f"{shown(request.url.path)} does not take {shown(request.method)}"
+        return _refusal(ApiError(status, text, code="method_not_allowed"))
+    return _refusal(ApiError(status, f"there is no {shown(request.url.path)}", code="not_found"))
 
 
 async def _answer_fault(_: Request, error: Exception) -> Response:

@@ -61,8 +61,14 @@ class Served:
 
     @cached_property
     def grammars(self) -> JsonGrammars:
-        """Makes grammars; kept beside the model, because the first one costs a second."""
+        """Makes grammars; kept beside the model, because the first one costs some seconds."""
         return JsonGrammars(self.tokenizer, self.ends)
+
+    def end_checks(self) -> None:
+        """End the processes that try JSON schemas, if there are any."""
+        grammars: JsonGrammars | None = vars(self).get("grammars")
+        if grammars is not None:
+            grammars.checks.kill()
 
     @property
     def ends(self) -> tuple[int, ...]:

@@ -6,12 +6,15 @@ import errno
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from halcyon.errors import BadConfiguration
+from halcyon.serving.connections import Connections, HttpConnection
 from halcyon.serving.limits import Limits
 from halcyon.serving.worker import Worker
 
@@ -55,11 +58,12 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: ASGIApp, worker: Worker, limits: Limits, say: Callable[[str], None]) -> None:
+        connections = Connections[HttpConnection](limits.connections, limits.connections_per_address)
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="h11",
+                http=cast(Any, partial(HttpConnection, limits=limits, connections=connections)),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -67,7 +71,6 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 backlog=_BACKLOG,
-                limit_concurrency=limits.connections,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_FLUSH_SECONDS,
             )

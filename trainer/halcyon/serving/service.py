@@ -7,7 +7,6 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from halcyon.serving.answers import DONE, Answer, event
@@ -16,7 +15,8 @@ from halcyon.serving.errors import ApiError, failed
 from halcyon.serving.limits import Limits
 from halcyon.serving.mailbox import Mailbox
 from halcyon.serving.metrics import Metrics
-from halcyon.serving.preparing import check, prepare
+from halcyon.serving.preparers import Preparers
+from halcyon.serving.preparing import check, grammars_of, prepare
 from halcyon.serving.questions import ChatQuestion, Question
 from halcyon.serving.worker import Ticket, Worker
 
@@ -24,6 +24,11 @@ log = logging.getLogger(__name__)
 
 _PREPARERS = 2
 """Threads that encode prompts."""
+_COMPILERS = 2
+"""Threads that compile JSON schemas; each tries them in a process of its own."""
+_SCHEMAS_WAITING = 8
+"""JSON schemas that wait for a thread: each may take seconds."""
+_END_SECONDS = 5.0
 
 
 class Exchange:
@@ -97,10 +102,20 @@ class Service:
 
     def __init__(self, worker: Worker, limits: Limits, metrics: Metrics, embedder: Embedder | None = None) -> None:
         self.worker, self.limits, self.metrics, self._embedder = worker, limits, metrics, embedder
-        self._preparers = ThreadPoolExecutor(_PREPARERS, "halcyon-prompts")
+        self._preparers = Preparers("halcyon-prompts", _PREPARERS, limits.requests)
+        self._compilers = Preparers("halcyon-schemas", _COMPILERS, _SCHEMAS_WAITING)
 
-    async def begin(self, question: Question) -> Exchange:
+    @property
+    def fault(self) -> str:
+        """Why requests are not answered; empty: they are."""
+        return self.worker.fault or self._preparers.fault or self._compilers.fault
+
+    async def begin(self, question: Question, salt: bytes = b"") -> Exchange:
         """Begin to compute the texts of a request.
+
+        Args:
+            question: The request.
+            salt: Stands for the key of the client; see `Sharing`.
 
         Raises:
             ApiError: It is not valid, or there is no room.
@@ -112,9 +127,11 @@ class Service:
         try:
             served = worker.served
             loop = asyncio.get_running_loop()
-            prepared = await loop.run_in_executor(self._preparers, prepare, question, served, worker.length, self.limits)
+            prepared = await self._preparers.run(partial(prepare, question, served, worker.length, self.limits))
+            if prepared.schema is not None:
+                prepared = prepared.bound(await self._compilers.run(partial(grammars_of, prepared.schema, served, count)))
             mailbox = Mailbox(count, loop)
-            tickets = [Ticket(task, partial(mailbox.push, index), began) for index, task in enumerate(prepared.tasks)]
+            tickets = [Ticket(task, partial(mailbox.push, index), salt, began) for index, task in enumerate(prepared.tasks)]
             answer = Answer(question, prepared, served, secrets.token_hex(12), int(time.time()))
             worker.submit(tickets)
             submitted = True
@@ -132,8 +149,7 @@ class Service:
         embedder, worker, served, began = self._embedder, self.worker, self.worker.served, time.monotonic()
         if embedder is None:
             raise ApiError(404, "this server makes no embeddings; start it with --embeddings mean", code="not_found")
-        loop = asyncio.get_running_loop()
-        texts = await loop.run_in_executor(self._preparers, embedder.texts, question, served, self.limits)
+        texts = await self._preparers.run(partial(embedder.texts, question, served, self.limits))
         worker.reserve(len(texts))
         try:
             vectors = [await asyncio.wrap_future(worker.call(partial(embedder.vector, served, ids))) for ids in texts]
@@ -148,9 +164,13 @@ class Service:
         self.metrics.seconds.labels("embeddings").observe(time.monotonic() - began)
         return document_of(question, served, vectors, sum(map(len, texts)))
 
-    def close(self) -> None:
-        """End the threads that prepare."""
-        self._preparers.shutdown(wait=False, cancel_futures=True)
+    def close(self) -> bool:
+        """End the threads that prepare. Returns whether they have ended; a thread that runs a call cannot be stopped."""
+        threads = self._preparers, self._compilers
+        for one in threads:
+            one.close()
+        self.worker.served.end_checks()
+        return all(one.join(_END_SECONDS) for one in threads)
 
 
 def endpoint_of(question: Question) -> str:

@@ -118,9 +118,8 @@ def _call(body: str) -> Call | None:
     return Call(f"call_{secrets.token_hex(12)}", found["name"], text)
 
 
-def call_schema(functions: Sequence[Function], name: str | None) -> dict[str, Any]:
-    """The JSON schema of a call of one of some functions, or of the named one."""
-    chosen = [function for function in functions if name in (None, function.name)]
+def call_schema(functions: Sequence[Function]) -> dict[str, Any]:
+    """The JSON schema of a call of one of some functions."""
     forms = [
         {
             "type": "object",
@@ -128,6 +127,6 @@ def call_schema(functions: Sequence[Function], name: str | None) -> dict[str, An
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
-        for function in chosen
+        for function in functions
     ]
     return forms[0] if len(forms) == 1 else {"anyOf": forms}

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from enum import StrEnum
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -43,6 +44,15 @@ _WARM_PROMPTS = (8, 40, 300)
 """Lengths of prompts that together need every program of an engine."""
 
 
+class Sharing(StrEnum):
+    """Whose prompts share their common beginnings. Time and ``cached_tokens`` tell a client that another one sent the same beginning."""
+
+    KEY = "key"
+    """Those of one API key; without keys those of all clients."""
+    ALL = "all"
+    NONE = "none"
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """The sizes of an engine; see `halcyon.inference.Engine`.
@@ -51,14 +61,14 @@ class EngineSettings:
         slots: Texts that are computed at once.
         length: Most tokens of a prompt and its text. None: the positions of the model.
         pages: Pages of 16 tokens that all texts share. None: enough for all slots.
-        share: Whether prompts that begin alike share pages.
+        share: Which prompts that begin alike share pages.
         compute: Type of activations, matrix products and the cache.
     """
 
     slots: int = 8
     length: int | None = None
     pages: int | None = None
-    share: bool = True
+    share: Sharing = Sharing.KEY
     compute: DTypeLike = "float32"
 
 
@@ -69,10 +79,12 @@ class Ticket:
     Attributes:
         task: The text.
         push: Takes its parts; called in the engine's thread.
+        salt: Stands for the key of the client; see `Sharing`.
     """
 
     task: Task
     push: Callable[[Part], None]
+    salt: bytes = b""
     began: float = field(default_factory=time.monotonic)
     generation: _Generation | None = None
     number: int = -1
@@ -248,7 +260,7 @@ class Worker:
             tokens=served.tokenizer.vocab_size,
             alternatives=min(self._limits.alternatives, served.model.token_count),
             compute_dtype=settings.compute,
-            share=settings.share,
+            share=settings.share is not Sharing.NONE,
         )
 
     def _run(self) -> None:
@@ -285,8 +297,9 @@ class Worker:
             if ticket.is_over:
                 continue
             generation, task = self._current, ticket.task
+            salt = b"" if self._settings.share is Sharing.ALL else ticket.salt
             try:
-                ticket.number = generation.engine.submit(task.prompt, task.sampling, ends=task.ends, grammar=task.grammar)
+                ticket.number = generation.engine.submit(task.prompt, task.sampling, ends=task.ends, grammar=task.grammar, salt=salt)
             except Exception:  # the request was checked before; whatever it is, the thread must live
                 log.exception("a request that had passed all checks was refused by the engine")
                 self._over(ticket, Part(fault="failed"))

@@ -17,7 +17,8 @@ _HEAD = """\
 
 <!-- Made by `python -m halcyon.telemetry.reference`; do not edit. -->
 
-Every trainer process answers on `spec.telemetry.port` (9400 by default), from its start to its end:
+Every trainer process answers on `spec.telemetry.port` (9400 by default), from its start to its end. In a pod it listens on all
+addresses. Elsewhere it listens on this machine's own address, 127.0.0.1, and refuses requests under another name than `localhost`.
 
 | path | answer |
 |---|---|

@@ -1,25 +1,30 @@
 """``/status``, ``/metrics``, ``/healthz``, ``POST /save`` and ``POST /profile`` over HTTP, each request in a thread of its own.
 
-The loop never waits for a client: handlers hold the reporter's lock only while they copy. A client that hangs is disconnected after
-`_READER_TIMEOUT_SECONDS`. The only requests that have an effect are those for a checkpoint and for a profile. They need the token that the
-operator gave to the pod.
+The loop never waits for a client: handlers hold the reporter's lock only while they copy. A request has `_REQUEST_SECONDS` from its
+connection, or from the end of the request before it, to the end of its answer; then the client is disconnected. At `_MOST_CONNECTIONS`, a
+new connection ends the one with the oldest request, so a client that hangs keeps no probe out. Outside of a pod the server listens only on
+this machine's own address, and answers only to its own names. The only requests that have an effect are those for a checkpoint and for a
+profile. They need the token that the operator gave to the pod.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, cast
 
 from pydantic import ValidationError
 
 from halcyon.errors import BadConfiguration
+from halcyon.machine.local_names import is_own_host
 from halcyon.telemetry.metrics import exposition
 from halcyon.telemetry.profile_requests import ProfileRequests
 from halcyon.telemetry.reporter import RunReporter
@@ -28,7 +33,9 @@ from halcyon_api.profile_requests import PROFILE_PATH, ProfileRequest
 from halcyon_api.save_requests import MAX_SAVE_REQUEST_BYTES, SAVE_PATH, SaveRequest
 from halcyon_api.sentences import first_fault
 
-_READER_TIMEOUT_SECONDS = 10
+_REQUEST_SECONDS = 10.0
+_MOST_CONNECTIONS = 32
+"""Connections, each with a thread."""
 
 Answer = tuple[HTTPStatus, str, bytes]
 """Status, content type, body."""
@@ -39,10 +46,12 @@ class TelemetryServer:
 
     Args:
         reporter: The source of the answers.
-        port: Port on all addresses; 0: any free port.
+        port: Its port; 0: any free port.
+        in_pod: Listen on all addresses: the kubelet, Prometheus and the operator come from outside. False: on this machine's own address.
         requests: Receives requests for a checkpoint; None: the run saves no checkpoints.
         token: The secret that a request for a checkpoint or a profile must contain; empty: such requests are rejected.
         profiles: Receives requests for a profile; None: the run trains no steps.
+        request_seconds: Time for one request.
 
     Raises:
         BadConfiguration: The port is in use.
@@ -53,23 +62,28 @@ class TelemetryServer:
         reporter: RunReporter,
         port: int,
         *,
+        in_pod: bool = False,
         requests: SaveRequests | None = None,
         token: str = "",
         profiles: ProfileRequests | None = None,
+        request_seconds: float = _REQUEST_SECONDS,
     ) -> None:
         posts: dict[str, _Posts] = {} if requests is None else {SAVE_PATH: _Saves(reporter, requests, token)}
         posts |= {} if profiles is None else {PROFILE_PATH: _Profiles(reporter, profiles, token)}
-        handler = type("Handler", (_Handler,), {"answers": answers_of(reporter, requests), "posts": posts})
+        handler = type("Handler", (_Handler,), {"answers": answers_of(reporter, requests), "posts": posts, "only_local": not in_pod})
         try:
-            self._server = _bind(port, handler)
+            self._server = _bind(port, handler, in_pod)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
             raise BadConfiguration(
                 f"spec.telemetry.port: port {port} is already in use on this machine; set another one, or end the process that has it"
             ) from None
+        self._server.request_seconds = request_seconds
+        self.host: str = str(self._server.server_address[0])
+        """The address that the server listens on."""
         self.port: int = self._server.server_address[1]
-        """The port that the server listens on."""
+        """Its port."""
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="halcyon-telemetry", daemon=True)
         self._thread.start()
 
@@ -173,10 +187,27 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "halcyon"
     sys_version = ""
-    timeout = _READER_TIMEOUT_SECONDS
+    only_local: bool
+
+    def handle_one_request(self) -> None:
+        """Begin the time of a request, and answer it."""
+        cast(_Server, self.server).begin(self.connection)
+        super().handle_one_request()
+
+    def parse_request(self) -> bool:
+        """Read the headers. A request under a foreign name is refused; see `halcyon.machine.local_names`."""
+        if not super().parse_request():
+            return False
+        if self.only_local and not is_own_host(self.headers.get("Host", "")):
+            self.close_connection = True
+            self._send(_refusal(HTTPStatus.MISDIRECTED_REQUEST, "this process answers only to localhost; use that name"))
+            return False
+        return True
 
     def do_GET(self) -> None:
         """Answer one request."""
+        if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # the body is not read
         answer = self.answers.get(self.path.partition("?")[0])
         self._send(answer() if answer else _not_found(self.answers))
 
@@ -210,6 +241,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse a request that cannot be read, without the long text of the base class, which repeats what the client sent."""
+        del message, explain
+        self.close_connection = True
+        self._send(_refusal(HTTPStatus(code), HTTPStatus(code).phrase))
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Do nothing: requests are not events of the run."""
 
@@ -217,7 +254,47 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 32
+    request_queue_size = 128
+    request_seconds = _REQUEST_SECONDS
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._lock = threading.Lock()
+        self._ends: dict[socket.socket, float] = {}
+        """When the request of each connection must have ended, the oldest request first."""
+        super().__init__(address, handler)
+
+    def begin(self, connection: socket.socket) -> None:
+        """The time of a request begins."""
+        with self._lock:
+            if self._ends.pop(connection, None) is not None:
+                self._ends[connection] = time.monotonic() + self.request_seconds
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a connection in a thread of its own."""
+        with self._lock:
+            self._ends[request] = time.monotonic() + self.request_seconds
+            if len(self._ends) > _MOST_CONNECTIONS:
+                self._cut(next(iter(self._ends)))
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """End connections whose time is over; called several times in a second."""
+        now = time.monotonic()
+        with self._lock:
+            for connection in [one for one, end in self._ends.items() if end < now]:
+                self._cut(connection)
+
+    def shutdown_request(self, request: Any) -> None:
+        """A connection has ended."""
+        with self._lock:
+            self._ends.pop(request, None)
+        super().shutdown_request(request)
+
+    def _cut(self, connection: socket.socket) -> None:
+        """Wake the thread of a connection, which then closes it."""
+        del self._ends[connection]
+        with contextlib.suppress(OSError):  # the client has closed it
+            connection.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
         """Bind without the base class's look-up of this host's name, which may take seconds if DNS is slow."""
@@ -235,8 +312,10 @@ class _Ipv6Server(_Server):
     address_family = socket.AF_INET6
 
 
-def _bind(port: int, handler: type[BaseHTTPRequestHandler]) -> _Server:
-    """Listen on all addresses of both families, or only of IPv4 if the machine has no IPv6."""
+def _bind(port: int, handler: type[BaseHTTPRequestHandler], everywhere: bool) -> _Server:
+    """Listen on this machine's own address; or on all addresses of both families, or only of IPv4 if the machine has no IPv6."""
+    if not everywhere:
+        return _Server(("127.0.0.1", port), handler)
     try:
         return _Ipv6Server(("::", port), handler)
     except OSError as error:
