@@ -142,12 +142,12 @@ def read_texts(sources: Iterable[DataSourceSpec], field: str) -> Iterator[str]:
     Raises:
         BadConfiguration: A file cannot be read, or a row has no text.
     """
-    from halcyon.data.sources import Access, list_files, pieces, read_piece
+    from halcyon.data.sources import Access, list_files, pieces, read_pieces
 
     access = Access()
     for source in sources:
-        for piece in pieces(source, list_files(source, access), access):
-            for row in read_piece(piece, access):
+        for rows in read_pieces(pieces(source, list_files(source, access), access), access):
+            for row in rows:
                 value = row.value.get(field) if isinstance(row.value, dict) else row.value
                 where = f"{row.file}: row {row.number}"
                 if isinstance(value, bytes):
