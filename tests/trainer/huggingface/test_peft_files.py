@@ -150,7 +150,7 @@ def test_a_pattern_that_needs_too_many_steps_is_refused(monkeypatch: pytest.Monk
     written = json.dumps({"peft_type": "LORA", "target_modules": "all-linear", "layers_to_transform": [0], field: value}).encode()
     config, module = read_adapter_config(written, "adapter_config.json"), "a" * 60
     with pytest.raises(OverBudget, match=rf"^adapter_config\.json: {field}: it needs more than 2 s of processor time"):
-        (config.is_target(module), config.rank_of(module), config.scale_of(module))
+        _ = config.is_target(module), config.rank_of(module), config.scale_of(module)
 
 
 @pytest.mark.parametrize("pattern", ["(", "a{99999999999}", "(?P<index>a)", "(?i)a(?i)", "(" * 5000])

@@ -14,6 +14,7 @@ import typer
 from halcyon.cli.errors import console as new_console
 from halcyon.cli.errors import report_errors
 from halcyon.errors import BadConfiguration
+from halcyon_api.plain_files import read_text
 
 if TYPE_CHECKING:
     from halcyon.tokenizer import TokenizerDefinition
@@ -192,7 +193,7 @@ def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str]) ->
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except OSError as error:
         raise BadConfiguration(f"{path}: it cannot be read ({error.strerror}); give a file of text") from None
     except UnicodeDecodeError as error:
