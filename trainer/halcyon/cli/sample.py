@@ -15,6 +15,7 @@ import typer
 
 from halcyon.cli.errors import report_root_errors
 from halcyon.cli.models import Endpoint, LoadedAs, Region
+from halcyon.cli.terminal import write_text
 from halcyon.errors import BadConfiguration
 from halcyon_api.plain_files import read_text
 
@@ -136,7 +137,7 @@ class _Written:
 
     def _flush(self) -> None:
         while self._present < len(self._parts):
-            sys.stdout.write("".join(self._parts[self._present]))
+            write_text("".join(self._parts[self._present]))
             self._parts[self._present].clear()
             if self._present not in self._ended:
                 break
