@@ -13,7 +13,7 @@ from halcyon.budgets import sizes
 from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.failures import Unreadable
 
-_PART_BYTES = 128 * 2**20
+_PART_BYTES = 2**20
 
 
 def _repeated(size_bytes: int) -> bytes:

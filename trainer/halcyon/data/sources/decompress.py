@@ -22,8 +22,12 @@ _GZIP_WINDOW = 31
 _GZIP_ERROR = cast(type[Exception], isal_zlib.error)  # its stub calls it an instance
 _MAX_ZSTD_WINDOW = 2**27
 """Bytes of text that a decompressor keeps to look back at: the most that the command ``zstd -d`` accepts by itself."""
-_SLICE_BYTES = {"gzip": 2**15, "zstd": 2**12}
-"""Compressed bytes that are decompressed at a time: they become at most 32 or 128 MiB."""
+_SLICE_BYTES = {"gzip": 2**15, "zstd": 2**11}
+"""Compressed bytes that are decompressed at a time: they become at most 32 or 64 MiB."""
+
+
+_PART_BYTES = 2**20
+"""Most bytes of a part that is passed on."""
 
 
 class _Decompressor(Protocol):
@@ -81,8 +85,8 @@ def _stream(
                     what = f"looks back over more than {_MAX_ZSTD_WINDOW >> 20} MiB of text"
                     raise Unreadable(f"{uri} {what}; compress it again without --long and --ultra") from None
                 raise Unreadable(f"{uri} is damaged or not a {kind} file: {reason(error)}; copy it again or leave it out") from None
-            if out:
-                yield out
+            for start in range(0, len(out), _PART_BYTES):
+                yield out[start : start + _PART_BYTES]
             data, read = b"", 0
             if member.eof:
                 data, member, members = member.unused_data, None, members + 1
