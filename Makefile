@@ -129,6 +129,10 @@ programs: $(UV) ## Compile training steps for TPUs and GPUs that are not there, 
 mistakes: setup ## Make every mistake of docs/mistakes.md and write the answers into it
 	@$(BIN)/python -m tests.mistakes
 
+.PHONY: hostile
+hostile: setup ## Give every input of docs/hostile-inputs.md to the program and write the answers into it
+	@$(BIN)/python -m tests.hostile
+
 .PHONY: churn
 churn: setup ## Inject 200 random faults in ten minutes into forty runs with fake pods; checks the end state of every run
 	@$(BIN)/python tests/bench/churn.py $(ARGS)

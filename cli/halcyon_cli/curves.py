@@ -35,8 +35,8 @@ def draw_curves(histories: Sequence[History]) -> str:
         from matplotlib.figure import Figure
     except ImportError:
         raise Rejected(f"a picture of curves needs matplotlib; install it with {install('report')}") from None
-    # The text stays text, and equal histories give equal files.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "halcyon", "font.size": 9}):
+    # The text stays text, also with a $, and equal histories give equal files.
+    with mpl.rc_context({"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "halcyon", "font.size": 9}):
         figure = Figure(figsize=_SIZE, layout="constrained")
         panels = figure.subplots(2, 2, sharex=True)
         for axes, (name, unit) in zip(panels.flat, _PANELS, strict=True):

@@ -97,7 +97,7 @@ def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
             _number(at_common),
             _number(held_out.get("loss")),
             _number(held_out.get("bitsPerByte")),
-            f"{last['tokensPerSecond']:,.0f}" if last.get("tokensPerSecond") else "-",
+            f"{speed:,.0f}" if isinstance(speed := last.get("tokensPerSecond"), (int, float)) and speed else "-",
             f"{report.ratio:.0%}",
             str(report.restarts),
             Text(sparkline(losses, 30) if losses else "", "cyan"),

@@ -51,6 +51,8 @@ def history_of_root(place: str, endpoint: str | None = None, region: str | None 
 
     with report_root_errors():
         found = read_history(root_store(place, endpoint, region))
+    if not found.groups and found.damages:
+        raise Rejected(f"{found.root}: no part of its history can be read: {found.damages[0]}")
     if not found.groups:
         raise Rejected(f"{found.root} has no history: no run has trained there since Halcyon keeps one, or the address is another one")
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from halcyon_api.base import InvalidRun
+from halcyon_api.plain_files import read_text
 
 _KINDS = ("chat", "preference", "prompt")
 
@@ -50,7 +51,7 @@ def _text(template: dict[str, Any], folder: Path, where: str) -> str:
         raise InvalidRun(f"{where}: give a text with the template, or an object with the one member path, a file")
     file = folder / Path(path.removeprefix("file://")).expanduser()
     try:
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
     except UnicodeDecodeError as error:
         raise InvalidRun(f"{where}.path: {path} is no text in UTF-8 at byte {error.start}; give a file with a Jinja template") from None
     except OSError as error:

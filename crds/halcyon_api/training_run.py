@@ -22,6 +22,7 @@ from halcyon_api.former.reading import PresentForm, present_form
 from halcyon_api.hardware import TABLE, NarrowType
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
+from halcyon_api.plain_files import read_text
 from halcyon_api.sentences import sentences
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.adapter import AdapterSpec, LoraSpec
@@ -518,7 +519,7 @@ def read_yaml(path: Path) -> list[Any]:
         InvalidRun: The file is missing or is not YAML.
     """
     try:
-        found = read_documents(path.read_text(encoding="utf-8-sig"))
+        found = read_documents(read_text(path, "utf-8-sig"))
     except OSError as error:
         raise InvalidRun(f"{path}: {error.strerror}; give the path of a TrainingRun document") from None
     except UnicodeDecodeError as error:

@@ -51,6 +51,10 @@ _INT64 = range(-(1 << 63), 1 << 63)
 _compose_all = cast("Callable[..., Iterator[yaml.Node]]", cast("Any", yaml).compose_all)
 
 
+_LONGEST_INTEGER = 128
+"""Characters of the longest text that can be a whole number of 64 bits, with room for zeros; a longer one is read as a fraction."""
+
+
 class InvalidYaml(ValueError):
     """The text is not YAML that Kubernetes accepts. The message is one sentence without the file name."""
 
@@ -113,7 +117,7 @@ def _number(plain: str, text: str) -> tuple[str, Scalar]:
     if not plain.isascii():
         return _STR, text
     integer = _INTEGER_TEXT.fullmatch(plain)
-    if integer is not None:
+    if integer is not None and len(plain) <= _LONGEST_INTEGER:
         sign, hexadecimal, binary, octal, decimal = integer.groups()
         value = int(hexadecimal or binary or octal or decimal, 16 if hexadecimal else 2 if binary else 8 if octal else 10)
         value = -value if sign == "-" else value

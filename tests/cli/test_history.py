@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -44,6 +46,16 @@ def folder(tmp_path: Path) -> Path:
 
 def run(*words: object, application: object = app) -> Result:
     return CliRunner().invoke(application, [str(word) for word in words], env={"COLUMNS": "200"})  # type: ignore[arg-type]
+
+
+def test_a_name_that_is_no_formula_is_drawn_as_it_is(tmp_path: Path) -> None:
+    name = r"a $\frac{$ _b_ <c> & d"
+    store = root(tmp_path / "root")
+    Recorder(store.place, replace(group(1, writer="a"), run=name), seconds=30.0).flush(numbers(1, 30))
+    picture = tmp_path / "picture.svg"
+    ended = run("report", tmp_path / "root", "--svg", picture, "--html", tmp_path / "page.html")
+    assert ended.exit_code == 0, ended.output
+    assert name in unescape(picture.read_text())
 
 
 def test_the_report_of_a_root_counts_repeated_steps_as_lost(folder: Path) -> None:

@@ -39,16 +39,18 @@ def render(found: Callable[[Mistake], Answer]) -> str:
 
 def read(text: str) -> dict[tuple[str, str], Answer]:
     """The rows of a page by (words, command)."""
-    return {(match["words"], match["command"]): Answer(int(match["code"]), (_plain(match["sentence"]),)) for match in _LINE.finditer(text)}
+    return {(match["words"], match["command"]): Answer(int(match["code"]), (plain(match["sentence"]),)) for match in _LINE.finditer(text)}
 
 
 def _line(row: Mistake, answer: Answer) -> str:
-    return f"| {row.words} | `{row.shown}` | {answer.code} | {_escaped(answer.sentence)} |"
+    return f"| {row.words} | `{row.shown}` | {answer.code} | {escaped(answer.sentence)} |"
 
 
-def _escaped(sentence: str) -> str:
+def escaped(sentence: str) -> str:
+    """A sentence as a cell of a table in Markdown."""
     return sentence.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
-def _plain(sentence: str) -> str:
+def plain(sentence: str) -> str:
+    """The sentence in a cell."""
     return sentence.replace("\\*", "*").replace("&lt;", "<").replace("\\|", "|")

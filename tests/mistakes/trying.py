@@ -70,7 +70,8 @@ def _write(folder: Path, name: str, text: str | bytes) -> None:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
+    """Variables of a command that is tried in a folder: nothing of this machine decides its answer."""
     return {"HOME": str(folder / "home"), "KUBECONFIG": str(folder / "kubeconfig"), "COLUMNS": "400", "TIKTOKEN_CACHE_DIR": str(folder)}
 
 
@@ -84,7 +85,7 @@ def _here(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:
     kube_config.KUBE_CONFIG_DEFAULT_LOCATION = str(folder / "kubeconfig")  # the client read the environment at import
     try:
         with contextlib.chdir(folder):
-            ended = CliRunner().invoke(app, list(words), env=_environment(folder))
+            ended = CliRunner().invoke(app, list(words), env=environment(folder))
     finally:
         kube_config.KUBE_CONFIG_DEFAULT_LOCATION = before
     if ended.exception is not None and not isinstance(ended.exception, SystemExit):
@@ -97,7 +98,7 @@ def _in_process(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:
     ended = subprocess.run(
         [sys.executable, "-m", "halcyon_cli.main", *words],
         cwd=folder,
-        env={**os.environ, **_environment(folder)},
+        env={**os.environ, **environment(folder)},
         capture_output=True,
         text=True,
         timeout=limit(120),

@@ -23,6 +23,7 @@ from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY, Manifest
 from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
+from halcyon_api.plain_files import read_text
 from halcyon_api.task_results import TASKS_PREFIX, TaskNumbers, TaskResults, results_step
 from halcyon_cli.chain.stage import Rollout, Stage
 from halcyon_cli.errors import Rejected
@@ -116,7 +117,7 @@ class _Reader:
         """Add the results that ``halcyon eval --results`` wrote into a folder."""
         path = folder / "results.json"
         try:
-            found: Any = json.loads(path.read_text(encoding="utf-8"))
+            found: Any = json.loads(read_text(path))
             tasks = tuple(TaskNumbers.model_validate(one, by_alias=True, by_name=False) for one in _tasks_of(found))
             root, _, after = found["place"].rpartition("@") if "@" in found["place"] else (found["place"], "", "")
             step = found.get("step", after or None)  # results of earlier versions have no step

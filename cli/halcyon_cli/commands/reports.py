@@ -14,6 +14,7 @@ import typer
 
 from halcyon.cli.errors import console
 from halcyon_api.counting import counted
+from halcyon_api.plain_files import read_text
 from halcyon_api.status import parse_status
 from halcyon_api.yaml_text import InvalidYaml, read_document
 from halcyon_cli.cluster import ClusterAccess, Runs
@@ -184,7 +185,7 @@ def compare(
 def _read(file: Path, run: str) -> dict[str, Any]:
     """Read a run from a file with the run, or with a list that contains it, as `kubectl get --output yaml` prints it."""
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        text = sys.stdin.read() if str(file) == "-" else read_text(file)
         document = read_document(text)
     except OSError as error:
         raise Rejected(f"{file}: {error.strerror}; give a file with the output of `kubectl get trainingrun {run} --output yaml`") from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,3 +58,33 @@ def test_the_sources_of_a_merge_that_was_killed_before_it_deleted_them_do_not_co
     assert live([later, stray]) == [later, stray]
     # The same merge by two writers counts once.
     assert live([merge, SegmentName(1, 8, 1, 2, "b")]) == [SegmentName(1, 8, 1, 2, "b")]
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ({"event": "saved", "time": "yesterday"}, "time"),
+        ({"event": "saved", "time": 1e300}, "time"),
+        ({"event": "saved"}, "time"),
+        ({"event": ["saved"], "time": 1.0}, "event"),
+        ({"event": "step", "time": 1.0, "step": "seven"}, "step"),
+        ({"event": "step", "time": 1.0, "step": 7, "tokensPerSecond": "fast"}, "tokensPerSecond"),
+        ({"event": "rolledBack", "time": 1.0, "step": 7}, "toStep"),
+        ({"event": "evaluation", "time": 1.0, "step": 7, "source": {"a": 1}}, "source"),
+        ({"event": "goodput", "time": 1.0, "step": 7, "seconds": {"productiveStep": "many"}}, "seconds"),
+        ({"event": "group"}, "number"),
+        ([], "a row"),
+    ],
+)
+def test_a_row_with_a_value_of_a_wrong_type_is_damage(row: Any, field: str) -> None:
+    """A root of a stranger has the right hashes, whatever its rows are."""
+    data = encode_segment(NAME, {group(): [row]})
+    with pytest.raises(DamagedSegment, match=rf"^metrics/.* is damaged \({field} is missing or has a wrong type\)$"):
+        decode_segment(NAME.key, data)
+
+
+@pytest.mark.parametrize(("name", "value"), [("began", "yesterday"), ("steps", -1), ("run", 7), ("run", "a\x1b[2J"), ("run", "a" * 1000)])
+def test_a_process_group_with_a_value_of_a_wrong_type_is_damage(name: str, value: Any) -> None:
+    data = encode_segment(NAME, {replace(group(), **{name: value}): []})
+    with pytest.raises(DamagedSegment, match=rf"is damaged \({name} is missing or has a wrong type\)$"):
+        decode_segment(NAME.key, data)

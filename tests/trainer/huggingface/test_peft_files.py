@@ -11,6 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import halcyon
+from halcyon.budgets import apart
+from halcyon.budgets.apart import OverBudget
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.beginning import read_arrays
 from halcyon.huggingface.folder import ModelFolder, read_config
@@ -131,6 +133,29 @@ def test_what_halcyon_does_not_compute_is_refused_with_its_field(tmp_path: Path,
     refused(folder, sentence)
     if "leave out" not in sentence and "complete" not in sentence:
         refused(folder, field)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("target_modules", r"(\w|\w\w)*!"),
+        ("exclude_modules", r"(.*.*)*!"),
+        ("rank_pattern", {r"(\w|\w\w)*!": 2}),
+        ("alpha_pattern", {r"(\w|\w\w)*!": 2}),
+        ("layers_pattern", r"(\w|\w\w|\.)*!"),
+    ],
+)
+def test_a_pattern_that_needs_too_many_steps_is_refused(monkeypatch: pytest.MonkeyPatch, field: str, value: Any) -> None:
+    monkeypatch.setattr(apart, "SECONDS", 0.1)
+    written = json.dumps({"peft_type": "LORA", "target_modules": "all-linear", "layers_to_transform": [0], field: value}).encode()
+    config, module = read_adapter_config(written, "adapter_config.json"), "a" * 60
+    with pytest.raises(OverBudget, match=rf"^adapter_config\.json: {field}: it needs more than 2 s of processor time"):
+        _ = config.is_target(module), config.rank_of(module), config.scale_of(module)
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{99999999999}", "(?P<index>a)", "(?i)a(?i)", "(" * 5000])
+def test_a_pattern_that_is_not_valid_is_refused(tmp_path: Path, pattern: str) -> None:
+    refused(adapter(tmp_path, layers_pattern=[pattern]), r"layers_pattern is .*: it is no regular expression \(.*\); correct it")
 
 
 @pytest.mark.parametrize(

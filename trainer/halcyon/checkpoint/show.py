@@ -122,8 +122,11 @@ def abilities_view(root: str, abilities: Sequence[Ability]) -> RenderableType:
 
 
 def age(time: str, now: datetime) -> str:
-    """Age of a time, such as ``5 min ago``."""
-    seconds = int((now - datetime.fromisoformat(time)).total_seconds())
+    """Age of a time, such as ``5 min ago``. A text of a stranger's root that is no time is returned as it is."""
+    try:
+        seconds = int((now - datetime.fromisoformat(time)).total_seconds())
+    except (ValueError, TypeError):  # the latter: it has no time zone
+        return time
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds // size} {unit} ago"

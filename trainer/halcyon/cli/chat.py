@@ -11,6 +11,7 @@ import typer
 from halcyon.cli.errors import report_root_errors
 from halcyon.cli.models import Endpoint, LoadedAs, Region
 from halcyon.cli.sample import Compute, Mesh, MinP, Place, Repetition, Seed, Temperature, TopK, TopP, bad_options, text_of
+from halcyon.cli.terminal import write_text
 from halcyon.errors import BadConfiguration
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def chat(
             answer = ""
             for piece in pieces(engine, tokenizer, [ids], [settings], ends=prompts.ends):
                 answer += piece.text
-                sys.stdout.write(piece.text)
+                write_text(piece.text)
                 sys.stdout.flush()
             sys.stdout.write("\n\n")
             messages.append({"role": "assistant", "content": answer})

@@ -15,7 +15,9 @@ import typer
 
 from halcyon.cli.errors import report_root_errors
 from halcyon.cli.models import Endpoint, LoadedAs, Region
+from halcyon.cli.terminal import write_text
 from halcyon.errors import BadConfiguration
+from halcyon_api.plain_files import read_text
 
 if TYPE_CHECKING:
     from halcyon.inference import Piece
@@ -112,7 +114,7 @@ def bad_options() -> Iterator[None]:
 def text_of(path: Path, option: str) -> str:
     """The text of a file that an option names; - is standard input."""
     try:
-        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        return sys.stdin.read() if str(path) == "-" else read_text(path)
     except UnicodeDecodeError as error:
         raise BadConfiguration(f"{option}: {path} is no text in UTF-8 at byte {error.start}") from None
 
@@ -135,7 +137,7 @@ class _Written:
 
     def _flush(self) -> None:
         while self._present < len(self._parts):
-            sys.stdout.write("".join(self._parts[self._present]))
+            write_text("".join(self._parts[self._present]))
             self._parts[self._present].clear()
             if self._present not in self._ended:
                 break

@@ -14,6 +14,7 @@ import typer
 from halcyon.cli.errors import console as new_console
 from halcyon.cli.errors import report_errors
 from halcyon.errors import BadConfiguration
+from halcyon_api.plain_files import read_text
 
 if TYPE_CHECKING:
     from halcyon.tokenizer import TokenizerDefinition
@@ -142,12 +143,12 @@ def read_texts(sources: Iterable[DataSourceSpec], field: str) -> Iterator[str]:
     Raises:
         BadConfiguration: A file cannot be read, or a row has no text.
     """
-    from halcyon.data.sources import Access, list_files, pieces, read_piece
+    from halcyon.data.sources import Access, list_files, pieces, read_pieces
 
     access = Access()
     for source in sources:
-        for piece in pieces(source, list_files(source, access), access):
-            for row in read_piece(piece, access):
+        for rows in read_pieces(pieces(source, list_files(source, access), access), access):
+            for row in rows:
                 value = row.value.get(field) if isinstance(row.value, dict) else row.value
                 where = f"{row.file}: row {row.number}"
                 if isinstance(value, bytes):
@@ -192,7 +193,7 @@ def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str]) ->
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except OSError as error:
         raise BadConfiguration(f"{path}: it cannot be read ({error.strerror}); give a file of text") from None
     except UnicodeDecodeError as error:

@@ -23,6 +23,7 @@ import zstandard
 from pydantic.alias_generators import to_camel as _to_camel
 
 from halcyon.history.background import Row
+from halcyon.history.checking import GROUP, wrong_field, wrong_row
 
 METRICS_PREFIX = "metrics/"
 FORMAT = 1
@@ -171,7 +172,10 @@ def decode_segment(key: str, data: bytes | None) -> Groups:
         rows: list[Record] = []
         for line in lines:
             record = orjson.loads(line)
-            if record["event"] == "group":
+            is_group = isinstance(record, dict) and record.get("event") == "group"
+            if (field := wrong_field(record, GROUP) if is_group else wrong_row(record)) is not None:
+                raise DamagedSegment(f"{key} is damaged ({field} is missing or has a wrong type)")
+            if is_group:
                 rows = groups.setdefault(_group(record), [])
             else:
                 rows.append(record)

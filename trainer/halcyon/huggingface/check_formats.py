@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from halcyon.data.fetch import fetch_file
 from halcyon.data.formats import Formatter, build_formatter
-from halcyon.data.sources import Access, list_files, pieces, read_piece
+from halcyon.data.sources import Access, list_files, pieces, read_pieces
 from halcyon.errors import TrainerExit
 from halcyon.huggingface.run_templates import with_templates
 from halcyon.machine.local_files import is_local, local_paths
@@ -67,7 +67,6 @@ def _format_first_row(source: DataSourceSpec, spec: TrainingRunSpec, formatter: 
     if not any(field.startswith(f"spec.data.sources[{source.name}].") for field in local_paths(spec)):
         return
     access = Access()
-    first = next(iter(pieces(source, list_files(source, access), access)), None)
-    row = None if first is None else next(iter(read_piece(first, access)), None)
-    if row is not None:
-        formatter([row])
+    rows = next(read_pieces(pieces(source, list_files(source, access), access), access), None)
+    if rows:
+        formatter(rows[:1])

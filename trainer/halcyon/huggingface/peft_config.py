@@ -15,8 +15,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from halcyon.budgets.apart import Apart, Failed
+from halcyon.budgets.patterns import Compiled
 from halcyon.errors import BadConfiguration
 
+_PLAIN = re.compile(r"(?:[\w\-]|\\?\.)*")
+"""Expressions of names alone, which need no budget."""
 CONFIG_KEY = "adapter_config.json"
 
 _RANK, _ALPHA = 8, 8.0
@@ -65,6 +69,37 @@ _EMPTY: tuple[Any, ...] = (None, False, [])
 """Values that say that a feature is not used. An empty object is not one of them: peft takes it for the defaults of the feature."""
 _ALL_LINEAR, _ALL_BUT_HEAD = "all-linear", r"(?!lm_head$).*"
 _SHOWN = 80
+_MOST_DIGITS = 9
+
+
+class Pattern:
+    """A regular expression of the file.
+
+    Args:
+        where: Its field, for messages.
+        written: The expression as the field has it.
+        form: What peft makes of it, with ``{}`` in its place.
+
+    Raises:
+        Failed: It is not valid.
+        OverBudget: It is too large.
+    """
+
+    def __init__(self, where: str, written: str, form: str = "{}") -> None:
+        made = form.replace("{}", written)
+        # Names alone need no process of their own.
+        self._plain = Compiled(made) if _PLAIN.fullmatch(written) else None
+        self._apart = Apart(where, Compiled, made)
+        if self._plain is None:
+            self._apart.call("groups")
+
+    def match(self, module: str, *, whole: bool = False) -> dict[str, str | None] | None:
+        """The named groups of its match with the beginning of a name, or with the whole name; None: it does not match.
+
+        Raises:
+            OverBudget: It needs too much time.
+        """
+        return self._apart.call("match", module, whole) if self._plain is None else self._plain.match(module, whole)
 
 
 @dataclass(frozen=True)
@@ -88,22 +123,22 @@ class AdapterConfig:
     where: str
     rank: int
     alpha: float
-    ranks: tuple[tuple[re.Pattern[str], int], ...]
-    alphas: tuple[tuple[re.Pattern[str], float], ...]
+    ranks: tuple[tuple[Pattern, int], ...]
+    alphas: tuple[tuple[Pattern, float], ...]
     rooted: bool
     dora: bool
-    targets: frozenset[str] | re.Pattern[str] | None
-    excluded: frozenset[str] | re.Pattern[str] | None
+    targets: frozenset[str] | Pattern | None
+    excluded: frozenset[str] | Pattern | None
     layers: frozenset[int] | None
-    lists: tuple[re.Pattern[str], ...]
+    lists: tuple[Pattern, ...]
 
     def rank_of(self, module: str) -> int:
         """The rank of a module, by its name in transformers."""
-        return next((rank for pattern, rank in self.ranks if pattern.match(module)), self.rank)
+        return next((rank for pattern, rank in self.ranks if pattern.match(module) is not None), self.rank)
 
     def scale_of(self, module: str) -> float:
         """The factor of the product of a module's maps."""
-        alpha = next((alpha for pattern, alpha in self.alphas if pattern.match(module)), self.alpha)
+        alpha = next((alpha for pattern, alpha in self.alphas if pattern.match(module) is not None), self.alpha)
         rank = self.rank_of(module)
         return alpha / (math.sqrt(rank) if self.rooted else rank)
 
@@ -117,8 +152,9 @@ class AdapterConfig:
 
     def _layer(self, module: str) -> int | None:
         """The number of a module's layer: the first number in its name that follows the name of a list of layers."""
-        found = next((match for pattern in self.lists if (match := pattern.match(module))), None)
-        return None if found is None else int(found["index"])
+        found = next((match for pattern in self.lists if (match := pattern.match(module)) is not None), None)
+        index = None if found is None else found.get("index")
+        return int(index) if index is not None and len(index) <= _MOST_DIGITS else None
 
 
 def read_adapter_config(data: bytes, where: str) -> AdapterConfig:
@@ -142,7 +178,7 @@ def read_adapter_config(data: bytes, where: str) -> AdapterConfig:
         raise BadConfiguration(f"{where}: peft_type is {fields.get('peft_type')}; only LORA can be added to weights")
     fields.require_known()
     lists = fields.names("layers_pattern") or []
-    of_lists = [rf"(?:^|.*?\.){name}" for name in ([lists] if isinstance(lists, str) else lists)] or [r".*?\.[^.]*"]
+    of_lists = [(name, r"(?:^|.*?\.){}") for name in ([lists] if isinstance(lists, str) else lists)] or [("", r".*?\.[^.]*")]
     return AdapterConfig(
         where=where,
         rank=fields.rank("r", fields.get("r", _RANK)),
@@ -154,7 +190,7 @@ def read_adapter_config(data: bytes, where: str) -> AdapterConfig:
         targets=fields.modules("target_modules"),
         excluded=fields.modules("exclude_modules"),
         layers=fields.layers(),
-        lists=tuple(fields.compiled("layers_pattern", rf"{one}\.(?P<index>\d+)\.") for one in of_lists),
+        lists=tuple(fields.compiled("layers_pattern", name, rf"{form}\.(?P<index>\d+)\.") for name, form in of_lists),
     )
 
 
@@ -212,12 +248,12 @@ class _Fields:
             raise self._wrong(name, value, "an alpha must be a finite number; correct it")
         return alpha
 
-    def patterns(self, name: str) -> list[tuple[re.Pattern[str], Any]]:
+    def patterns(self, name: str) -> list[tuple[Pattern, Any]]:
         """The patterns of names of a field, as peft matches them, with their values."""
         found = self.get(name) or {}
         if not isinstance(found, dict):
             raise self._wrong(name, found, "it must be an object; correct it")
-        return [(self.compiled(name, rf"(.*\.)?({key})$", key), value) for key, value in cast("dict[str, Any]", found).items()]
+        return [(self.compiled(name, key, r"(.*\.)?({})$"), value) for key, value in cast("dict[str, Any]", found).items()]
 
     def names(self, name: str) -> str | list[str] | None:
         """A text or a list of texts; None if it is absent or null."""
@@ -227,7 +263,7 @@ class _Fields:
             raise self._wrong(name, found, "it must be a text or a list of texts; correct it")
         return found
 
-    def modules(self, name: str) -> frozenset[str] | re.Pattern[str] | None:
+    def modules(self, name: str) -> frozenset[str] | Pattern | None:
         """Names of modules or their ends, or a pattern of the whole name. None: the field is absent or null."""
         found = self.names(name)
         if isinstance(found, str):
@@ -242,19 +278,19 @@ class _Fields:
             raise self._wrong("layers_to_transform", found, "it must be a number or a list of numbers of layers; correct it")
         return frozenset(numbers) or None
 
-    def compiled(self, name: str, pattern: str, shown: str | None = None) -> re.Pattern[str]:
-        """A regular expression of a field."""
+    def compiled(self, name: str, pattern: str, form: str = "{}") -> Pattern:
+        """A regular expression of a field, and what peft makes of it."""
         try:
-            return re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise self._wrong(name, pattern if shown is None else shown, f"it is no regular expression ({error}); correct it") from None
+            return Pattern(f"{self._where}: {name}", pattern, form)
+        except (Failed, re.error) as error:
+            raise self._wrong(name, pattern, f"it is no regular expression ({error}); correct it") from None
 
     def _wrong(self, name: str, value: Any, why: str) -> BadConfiguration:
         shown = json.dumps(value)
         return BadConfiguration(f"{self._where}: {name} is {shown if len(shown) <= _SHOWN else f'{shown[:_SHOWN]}...'}: {why}")
 
 
-def _named(names: frozenset[str] | re.Pattern[str], module: str) -> bool:
-    if isinstance(names, re.Pattern):
-        return names.fullmatch(module) is not None
+def _named(names: frozenset[str] | Pattern, module: str) -> bool:
+    if isinstance(names, Pattern):
+        return names.match(module, whole=True) is not None
     return module in names or any(module.endswith(f".{name}") for name in names)

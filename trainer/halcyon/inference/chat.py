@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from halcyon.budgets.apart import OverBudget
 from halcyon.data.formats.prompt import prompt_tokens
 from halcyon.data.formats.template import ChatTemplate
 from halcyon.errors import BadConfiguration
@@ -57,6 +58,8 @@ class ChatPrompts:
         """
         try:
             rendered = self._template.render(messages, tools, to_generate=True)
+        except OverBudget:
+            raise
         except Exception as error:  # a template is code of the model's author, which may raise anything
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise BadConfiguration(f"the chat template does not take these messages: {what}") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 from halcyon.errors import BadConfiguration
 from halcyon.machine.local_names import is_own_host
 from halcyon.serving.errors import ApiError
+from halcyon_api.plain_files import read_text
 
 KEY_VARIABLE = "HALCYON_API_KEY"
 """The environment variable with a key."""
@@ -74,7 +75,7 @@ def read_keys(file: Path | None, environment: Mapping[str, str]) -> Keys:
     keys = [environment[KEY_VARIABLE]] if environment.get(KEY_VARIABLE) else []
     if file is not None:
         try:
-            lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+            lines = [line.strip() for line in read_text(file).splitlines()]
         except UnicodeDecodeError:
             raise BadConfiguration(f"--api-key-file: {file} is no text in UTF-8") from None
         found = [line for line in lines if line and not line.startswith("#")]

@@ -21,6 +21,7 @@ from halcyon.models import CausalLM
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.plain_files import read_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +157,7 @@ class Source:
         if self.template is None:
             return chat_template(place, endpoint=self.endpoint, region=self.region)
         try:
-            return self.template.read_text(encoding="utf-8")
+            return read_text(self.template)
         except UnicodeDecodeError as error:
             raise BadConfiguration(f"--template: {self.template} is no text in UTF-8 at byte {error.start}") from None
 

@@ -26,6 +26,7 @@ from halcyon.storage.atomic_files import begin, write_file
 from halcyon.storage.failures import STOPPED, Abandoned, StoreFailure, from_os, from_tensorstore
 from halcyon.storage.locking import exclusive, remove_leftovers
 from halcyon.storage.retry_budget import RetryBudget, WaitStopped
+from halcyon_api.plain_files import require_file
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 
 Pieces = tuple[bytes | memoryview, ...]
@@ -122,8 +123,17 @@ class Store:
 
     def read(self, key: str) -> Value:
         """The value of a key and its generation."""
+        self._require_file(key)
         result = self._wait(lambda: self._kvstore.read(key))
         return Value(result.value if result.state == "value" else None, result.stamp.generation)
+
+    def _require_file(self, key: str) -> None:
+        """Of a `file://` root: raise a failure for a pipe or a device, which a request would wait for without end."""
+        if self._folder is not None:
+            try:
+                require_file(self._folder / key)
+            except OSError as error:
+                raise StoreFailure("FAILED_PRECONDITION", f"{error.filename}: {error.strerror}") from None
 
     def forget(self, key: str) -> None:
         """Drop a file of a `file://` root from the page cache, if the operating system supports it, so the next read is from the disk."""
@@ -137,6 +147,7 @@ class Store:
 
     def tail(self, key: str, start: int) -> bytes | None:
         """The bytes of a key from `start` on: one small request checks size and end. None if the key is missing or shorter."""
+        self._require_file(key)
         try:
             result = self._wait(lambda: self._kvstore.read(key, byte_range=slice(start, None)))
         except StoreFailure as failure:
@@ -154,6 +165,8 @@ class Store:
         Raises:
             StoreFailure: A key is missing or shorter than its end, or the root does not answer.
         """
+        for key in {key for key, _, _ in requests}:
+            self._require_file(key)
         asks = [_started_request(lambda one=one: self._kvstore.read(one[0], byte_range=slice(one[1], one[2]))) for one in requests]
         contents: list[bytes] = []
         for (key, start, end), ask in zip(requests, asks, strict=True):

@@ -40,9 +40,12 @@ def choose_encoder(content: str, reference: ReferenceEncoder, special: Iterable[
         reason = str(error).split("\n", 1)[0]
     else:
         plain = FastEncoder(tokenizer)
-        for fast in (pair_digits(content, plain), plain):
-            if fast is not None and agree(fast, reference, probe_texts(special)):
-                return fast
         reason = "its ids differ from the reference's"
+        for fast in (pair_digits(content, plain), plain):
+            try:
+                if fast is not None and agree(fast, reference, probe_texts(special)):
+                    return fast
+            except (ValueError, RuntimeError) as error:  # such as a pattern that needs too many steps
+                reason = str(error).split("\n", 1)[0]
     log.warning("fastokens cannot encode with this tokenizer.json (%s): using tokenizers, which is slower", reason)
     return reference

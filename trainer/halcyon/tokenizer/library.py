@@ -4,15 +4,43 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
+from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.tokenizer.text import DocumentEncoder
+
+
+@contextmanager
+def errors_of_library(where: str) -> Iterator[None]:
+    """Turn an error of a library into a sentence. Libraries stop patterns that need too many steps; some by a panic of Rust, which is no
+    `Exception`.
+
+    Args:
+        where: The tokenizer's field in the run document.
+
+    Raises:
+        BadConfiguration: The library cannot encode or decode.
+    """
+    try:
+        yield
+    except (TrainerExit, UnicodeError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        if not isinstance(error, ValueError | RuntimeError | MemoryError) and type(error).__name__ != "PanicException":
+            raise
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise BadConfiguration(f"{where}.path: the tokenizer cannot encode a text ({reason}); use another tokenizer") from None
 
 
 class LibraryTokenizer:
     """Encodes texts of any length through its library; the base class of the three kinds."""
+
+    where: ClassVar[str]
+    """The tokenizer's field in the run document."""
 
     @abstractmethod
     def _make_documents(self) -> DocumentEncoder:
@@ -37,12 +65,15 @@ class LibraryTokenizer:
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Token ids of a text, without special tokens: int32, shape [tokens]."""
-        return self._documents.encode(text)
+        with errors_of_library(self.where):
+            return self._documents.encode(text)
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """Token ids of each text: int32, shape [tokens]."""
-        return self._documents.encode_batch(texts)
+        with errors_of_library(self.where):
+            return self._documents.encode_batch(texts)
 
     def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
         """Token ids of one text that comes in parts: int32, shape [tokens] each."""
-        return self._documents.encode_parts(parts)
+        with errors_of_library(self.where):
+            yield from self._documents.encode_parts(parts)

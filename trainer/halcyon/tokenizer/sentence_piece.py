@@ -40,6 +40,7 @@ class SentencePieceTokenizer(LibraryTokenizer):
     """A tokenizer from a SentencePiece model. Its control symbols are the special tokens; text is never encoded as one of them."""
 
     encoder = "sentencepiece"
+    where = WHERE
 
     def __init__(self, definition: TokenizerDefinition) -> None:
         self._processor = sentencepiece.SentencePieceProcessor()

@@ -17,6 +17,7 @@ import fastokens
 import numpy as np
 import tiktoken
 
+from halcyon.budgets.sizes import MOST_IDS
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer.choose import agree
 from halcyon.tokenizer.cut import CUT_BETWEEN
@@ -49,6 +50,7 @@ class TiktokenEncoder:
 class TiktokenTokenizer(LibraryTokenizer):
     """A tokenizer from tiktoken's mergeable ranks. ``<|endoftext|>`` ends a document, and pads. Nothing stands before a text."""
 
+    where = WHERE
     prefix = ()
     suffix = ()
 
@@ -106,6 +108,8 @@ def _read(content: bytes) -> dict[bytes, int]:
         ranks = {base64.b64decode(data, validate=True): int(rank) for data, rank in lines}
     except (ValueError, binascii.Error) as error:
         raise BadConfiguration(f"{WHERE}.path: this is not a file of mergeable ranks ({error}); give a .tiktoken file") from None
+    if bad := [rank for rank in ranks.values() if not 0 <= rank < MOST_IDS]:
+        raise BadConfiguration(f"{WHERE}.path: it has the rank {bad[0]}, and ranks must be from 0 to {MOST_IDS - 1}; give a .tiktoken file")
     missing = sum(bytes([byte]) not in ranks for byte in range(256))
     if missing:
         raise BadConfiguration(f"{WHERE}.path: {missing} of the 256 bytes have no rank; give a complete .tiktoken file")

@@ -18,7 +18,8 @@ from halcyon.tokenizer.choose import choose_encoder
 from halcyon.tokenizer.cut import find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.encoders import ReferenceEncoder
-from halcyon.tokenizer.library import LibraryTokenizer
+from halcyon.tokenizer.growth import problem_of
+from halcyon.tokenizer.library import LibraryTokenizer, errors_of_library
 from halcyon.tokenizer.parts import is_byte_level, is_independent
 from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.renamed import RenamedTokenizer, WithoutSpecial
@@ -39,6 +40,8 @@ class JsonTokenizer(LibraryTokenizer):
     The file's truncation, padding and BPE dropout are ignored, so a text always has the same ids. What its post-processor puts around a
     text is `prefix` and `suffix`.
     """
+
+    where = WHERE
 
     def __init__(self, definition: TokenizerDefinition) -> None:
         options = definition.options
@@ -67,7 +70,8 @@ class JsonTokenizer(LibraryTokenizer):
             return (), ()
         whole = tokenizers.Tokenizer.from_str(json.dumps(self._document | {"post_processor": self._post_processor}, ensure_ascii=False))
         # Any text that has a token in every vocabulary.
-        found = whole.encode(next(spelling for spelling, token in self.special_tokens.items() if token == self.eos_id))
+        with errors_of_library(WHERE):
+            found = whole.encode(next(spelling for spelling, token in self.special_tokens.items() if token == self.eos_id))
         own = [place for place, added in enumerate(found.special_tokens_mask) if not added]
         return tuple(found.ids[: own[0]]), tuple(found.ids[own[-1] + 1 :])
 
@@ -122,6 +126,10 @@ class JsonTokenizer(LibraryTokenizer):
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         """Token ids of rendered templates, with the characters of each token."""
+        with errors_of_library(WHERE):
+            return self._encode_rendered(texts)
+
+    def _encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         kept = [place for place, one in enumerate(texts) if self._keeps_bytes(one.text)]
         fast = encode_between([texts[place] for place in kept], self.special_tokens, self.encode_batch, self.token_bytes)
         found = dict(zip(kept, fast, strict=True))
@@ -163,7 +171,8 @@ class JsonTokenizer(LibraryTokenizer):
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of token ids; special tokens are left out."""
-        return self._reference.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
+        with errors_of_library(WHERE):
+            return self._reference.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
 
 
 def _read(content: bytes, named: Iterable[str]) -> tuple[dict[str, Any], str, Any]:
@@ -175,6 +184,8 @@ def _read(content: bytes, named: Iterable[str]) -> tuple[dict[str, Any], str, An
         document = json.loads(content)
         if not isinstance(document, dict) or not isinstance(document.get("model"), dict):
             raise ValueError("there is no model in it")
+        if (problem := problem_of(document)) is not None:
+            raise BadConfiguration(f"{WHERE}.path: {problem}; use another tokenizer")
         post_processor = document.get("post_processor")
         document |= {"truncation": None, "padding": None, "post_processor": None}
         if document["model"].get("dropout"):
@@ -184,6 +195,8 @@ def _read(content: bytes, named: Iterable[str]) -> tuple[dict[str, Any], str, An
             token["special"] = bool(token.get("special")) or token["content"] in names
         text = json.dumps(document, ensure_ascii=False)
         tokenizers.Tokenizer.from_str(text)
+    except BadConfiguration:
+        raise
     except Exception as error:  # tokenizers raises bare exceptions
         raise BadConfiguration(f"{WHERE}.path: this is not a tokenizer.json that the tokenizers library reads ({error})") from None
     return document, text, post_processor

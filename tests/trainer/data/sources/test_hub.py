@@ -14,7 +14,10 @@ from urllib.parse import parse_qs, unquote, urlparse
 
 import pytest
 
-from halcyon.data.sources import list_files
+from halcyon.data.fetch import fetch_file
+from halcyon.data.sources import Access, list_files
+from halcyon.data.sources import access as access_module
+from halcyon.data.sources.address import Address
 from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon_api.spec.sources import DataSourceSpec, HuggingFaceSourceSpec
 from tests.trainer.data.sources.cases import NOW, all_pieces, jsonl_source, rows_of, texts, values, write_jsonl
@@ -160,3 +163,33 @@ def test_a_data_set_by_name_where_the_library_is_installed(tmp_path: Path, monke
     assert rows_of(all_pieces(source, start_row=100, target_bytes=2000)) == rows_of(made)[93:]
     with pytest.raises(BadConfiguration, match=r"named\]\.huggingFace: .* has no column 'body', only text, id; name the column in format"):
         all_pieces(by_name("named", format={"text": {"field": "body"}}))
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_sent"),
+    [
+        ("hf://owner/name/tokenizer.json", True),
+        ("hf://datasets/owner/name/a.jsonl", True),
+        ("https://huggingface.co/owner/name/resolve/main/tokenizer.json", True),
+        ("https://huggingface.co.example.org/tokenizer.json", False),
+        ("https://example.org/tokenizer.json", False),
+    ],
+)
+def test_the_token_goes_to_the_hub_and_to_no_other_server(uri: str, is_sent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[object] = []
+
+    def store(root: str, *, client_options: dict[str, Any], **_: object) -> None:
+        sent.append(client_options.get("default_headers"))
+        raise OSError("no such server")
+
+    def look_up(address: Address, access: Access) -> None:
+        access_module.client(address, access)
+
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    monkeypatch.setattr(access_module, "HTTPStore", store)
+    monkeypatch.setattr("halcyon.data.fetch.look_up", look_up)
+    access_module.forget_clients()
+    with pytest.raises(OSError, match="no such server"):
+        fetch_file(uri, NOW)
+    assert sent == [{"authorization": "Bearer secret"} if is_sent else None]

@@ -27,7 +27,7 @@ from halcyon.data.cache.retries import SourceRetries
 from halcyon.data.cache.tokenizers import InheritedTokenizer, read_tokenizer, store_tokenizer, tokenizer_key
 from halcyon.data.formats.texts import texts_of
 from halcyon.data.forms.form import Form
-from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
+from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_pieces
 from halcyon.data.sources.access import forget_clients
 from halcyon.data.streaming import positive_weights
 from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable
@@ -303,8 +303,8 @@ class CacheKeeper:
         total = sum(weights) or 1.0
         for source, weight in zip(self.data.sources, weights, strict=True):
             left = int(size_bytes * weight / total)
-            for piece in pieces(source, self._listed(source), self.access):
-                for text in texts_of(source.format, read_piece(piece, self.access), where=_where(source), form=self._form(source)):
+            for rows in read_pieces(pieces(source, self._listed(source), self.access), self.access):
+                for text in texts_of(source.format, rows, where=_where(source), form=self._form(source)):
                     if left <= 0:
                         break
                     left -= len(text.encode(errors="replace"))

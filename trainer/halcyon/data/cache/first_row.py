@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from halcyon.data.formats.fields import bad_row
 from halcyon.data.forms.bad_conversation import BadConversation
 from halcyon.data.forms.form import Form, named_form, of_first_row
-from halcyon.data.sources import Access, SourceFile, pieces, read_piece
+from halcyon.data.sources import Access, SourceFile, pieces, read_pieces
 from halcyon_api.spec.sources import DataSourceSpec
 
 
@@ -22,7 +22,7 @@ def form_of(source: DataSourceSpec, files: Sequence[SourceFile], access: Access)
         return None
     if (named := named_form(source.format)) is not None:
         return named
-    first = next((rows[0] for piece in pieces(source, files, access) if (rows := read_piece(piece, access))), None)
+    first = next((rows[0] for rows in read_pieces(pieces(source, files, access), access) if rows), None)
     if first is None:
         return None
     where = f"spec.data.sources[{source.name}].format.{source.format.kind}"

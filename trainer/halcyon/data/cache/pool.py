@@ -19,6 +19,9 @@ from halcyon.data.cache import work
 from halcyon.data.cache.shards import Part
 from halcyon.data.cache.transfer import SentParts
 from halcyon.data.sources import Piece
+from halcyon.data.sources.expansion import Expands
+from halcyon.data.sources.parquet import finer
+from halcyon.data.sources.rows import in_parts
 from halcyon.errors import BadConfiguration
 
 _BACKGROUND_NICENESS = 10
@@ -57,7 +60,8 @@ class TokenizerPool:
         if not in_processes or (self._workers == 1 and not self._background):
             worker = work.Worker(job)
             for piece in pieces:
-                yield from worker(piece)
+                for parts in in_parts(piece, job.access, worker):
+                    yield from parts
             return
         try:
             yield from self._in_order(self._jobs.index(job), pieces)
@@ -70,18 +74,25 @@ class TokenizerPool:
     def _in_order(self, number: int, pieces: Iterator[Piece]) -> Iterator[Part]:
         """Results in the order of the pieces; a bounded number of pieces and results is in memory."""
         processes = self._started()
-        waiting: deque[tuple[int, Future[SentParts]]] = deque()
+        waiting: deque[tuple[Piece, Future[SentParts]]] = deque()
         held_bytes = 0
         for piece in pieces:
-            size_bytes = piece.size_bytes
-            while waiting and (len(waiting) >= self._workers + 2 or held_bytes + size_bytes > _HELD_BYTES):
-                passed_bytes, future = waiting.popleft()
-                held_bytes -= passed_bytes
-                yield from future.result().take()
-            waiting.append((size_bytes, processes.submit(work.tokenize, number, piece)))
-            held_bytes += size_bytes
+            while waiting and (len(waiting) >= self._workers + 2 or held_bytes + piece.size_bytes > _HELD_BYTES):
+                held_bytes -= waiting[0][0].size_bytes
+                yield from self._result(number, *waiting.popleft())
+            waiting.append((piece, processes.submit(work.tokenize, number, piece)))
+            held_bytes += piece.size_bytes
         while waiting:
-            yield from waiting.popleft()[1].result().take()
+            yield from self._result(number, *waiting.popleft())
+
+    def _result(self, number: int, piece: Piece, future: Future[SentParts]) -> Iterator[Part]:
+        """The result of a piece, or those of its parts if it is too large in memory."""
+        try:
+            sent = future.result()
+        except Expands:
+            yield from self._in_order(number, finer(piece, self._jobs[number].access))
+        else:
+            yield from sent.take()
 
     def _started(self) -> ProcessPoolExecutor:
         if self._processes is None:

@@ -66,8 +66,11 @@ class Worker:
 
         Raises:
             BadConfiguration: A row cannot be read. The message names the file, the row and the fix.
+            Expands: The piece is too large in memory: use `in_parts`.
         """
-        rows = read_piece(piece, self._job.access)
+        return self._parts(piece, read_piece(piece, self._job.access))
+
+    def _parts(self, piece: Piece, rows: list[SourceRow]) -> Iterator[Part]:
         begin = taken = 0
         for long, run in self._runs(piece, rows):
             taken += len(run)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from halcyon.budgets.apart import OverBudget
 from halcyon.data.formats.template import ChatTemplate, Rendered
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.rendered import Range
@@ -37,6 +38,8 @@ class AssistantSpans:
         """Whether the answer in the simplest conversation is found. True if the template takes no such conversation."""
         try:
             return bool(self.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": "halcyon"}]).counted)
+        except OverBudget:
+            raise
         except Exception:  # the template is for other roles
             return True
 
@@ -44,7 +47,7 @@ class AssistantSpans:
         """The text of a conversation, with what the assistant says in it.
 
         Raises:
-            TemplateError, TypeError, ValueError, ...: Any error of the template, for messages that do not fit it.
+            Exception: Any error of the template, for messages that do not fit it.
         """
         rendered = self._template.render(messages, tools)
         return Rendered(rendered.text, list(self._spans(rendered, messages, tools)))
@@ -74,6 +77,8 @@ class AssistantSpans:
         """
         try:
             asked, begun = (self._template.render(messages, tools, to_generate=wanted).text.text for wanted in (False, True))
+        except OverBudget:
+            raise
         except Exception:  # no template must take a part of a conversation
             return start
         if text.startswith(begun):
@@ -89,6 +94,8 @@ class AssistantSpans:
         """
         try:
             before = self._template.render(messages, tools).text.text
+        except OverBudget:
+            raise
         except Exception:  # no template must take a part of a conversation
             return len(text)
         return len(before) if text.startswith(before) else len(text)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from halcyon.budgets.apart import OverBudget
 from halcyon.data.formats.assistant_spans import AssistantSpans
 from halcyon.data.formats.contents import Contents, has_parts, joined_texts
 from halcyon.data.formats.conversation import check_messages, check_turns
@@ -108,6 +109,8 @@ class ConversationEncoder:
             messages = [{"role": "system", "content": self._system_prompt}, *messages]
         try:
             rendered = (self._spans or self._template).render(messages, tools)
+        except OverBudget:
+            raise
         except Exception as error:  # a template is user code, which may raise anything
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise bad_row(row, where, f"does not fit the template: {what}", "fix the row, or the template") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from halcyon.budgets.apart import OverBudget
 from halcyon.data.formats.conversation import ASSISTANT_PARTS
 from halcyon.data.forms.bad_conversation import BadConversation
 
@@ -92,6 +93,8 @@ def _wants_text(render: Callable[[list[dict[str, Any]]], str], role: str) -> boo
     def takes(content: Any) -> bool:
         try:
             text = render([*before.get(role, []), {"role": role, "content": content}, *after])
+        except OverBudget:
+            raise
         except Exception:  # a template is user code, which may raise anything
             return False
         return "'text'" not in text and '"text"' not in text

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from halcyon.budgets.apart import OverBudget
 from halcyon.data.formats.chat import contents_of, own_contents
 from halcyon.data.formats.conversation import check_messages
 from halcyon.data.formats.document import TokenizedDocument
@@ -75,6 +76,8 @@ class PromptFormatter:
             raise self._rows.error(row, bad, "messages") from None
         try:
             rendered = self._template.render(asked, found.tools, to_generate=True)
+        except OverBudget:
+            raise
         except Exception as error:  # a template is user code, which may raise anything
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise bad_row(row, where, f"does not fit the template: {what}", "fix the row, or the template") from None

@@ -1,11 +1,14 @@
 """Chat templates: sandboxed Jinja renders the messages of a conversation to one text, and says what in it is what.
 
 Three things must be distinguished in the output of a template: special tokens that the *template* spells; the same letters in the text of a
-*message* (`halcyon.data.formats.message_text`); and the assistant's text (``{% generation %}``, as in Hugging Face's templates), which
+*message* (`halcyon.templates.message_text`); and the assistant's text (``{% generation %}``, as in Hugging Face's templates), which
 counts in the loss. Positions in the text cannot distinguish them, because templates trim, join and repeat. So the text carries marks: code
 points that Unicode reserves for internal use (noncharacters). Generation blocks put START and END around their output. After rendering, the
 marks are taken out, and text that spells a special token without a mark comes from the template. So no message can end a turn or take
 another role.
+
+A template is code of a stranger, so a process of its own with a budget compiles it and prints with it (`halcyon.budgets.apart`). Halcyon's
+own template needs no such process.
 
 What a template gets is what `apply_chat_template` of transformers gives it, so the text is the same:
 https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/utils/chat_template_utils.py
@@ -14,24 +17,17 @@ https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/utils/
 from __future__ import annotations
 
 import datetime as dt
-import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from jinja2 import TemplateError, TemplateSyntaxError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from halcyon.data.formats.message_text import END, START, Marker, MessageText, of_message, printed, unmarked
+from halcyon.budgets.apart import Apart, Failed, OverBudget
 from halcyon.data.formats.text import size_in_bytes
 from halcyon.errors import BadConfiguration
+from halcyon.templates.message_text import unmarked
+from halcyon.templates.printing import Printer
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.rendered import Range, RenderedText, Spellings
 from halcyon.tokenizer.special import CHAT_MARKS
-
-if TYPE_CHECKING:
-    from jinja2.parser import Parser
 
 DEFAULT_TEMPLATE = """\
 {{- bos_token -}}
@@ -120,38 +116,36 @@ class ChatTemplate:
         where: The template's field in the run document.
         now: The time that the template prints.
 
+    Attributes:
+        is_own: Whether it is `DEFAULT_TEMPLATE`.
+        has_generation: Whether the template says itself what the assistant says.
+
     Raises:
-        BadConfiguration: It is not valid Jinja, or the tokenizer lacks special tokens of Halcyon's own template.
+        BadConfiguration: It is not valid Jinja, or over its budget, or the tokenizer lacks special tokens of Halcyon's own template.
     """
 
     def __init__(self, source: str | None, tokenizer: Tokenizer, where: str, now: Callable[[], dt.datetime]) -> None:
         self.is_own = source is None
         special = self._special = tokenizer.special_tokens
-        self._spellings, self._marker = Spellings(special), Marker(special)
+        self._spellings, self._now = Spellings(special), now
         missing = [mark for mark in CHAT_MARKS if mark not in special] if source is None else []
         if missing:
             raise BadConfiguration(
                 f"{where}: the tokenizer has no special token {missing[0]}, which Halcyon's own template uses; "
                 "give the template that belongs to the tokenizer, or use spec.tokenizer.bpe"
             )
-        environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-        environment.filters["tojson"] = functools.partial(_to_json, self._marker)
-        environment.globals.update(_names(tokenizer), raise_exception=_refuse, strftime_now=lambda form: now().strftime(form))
-        text = DEFAULT_TEMPLATE if source is None else source
+        names = _names(tokenizer)
+        self._own = Printer(DEFAULT_TEMPLATE, names, special) if source is None else None
+        self._given = Apart(where, Printer, source, names, list(special))
         try:
-            self._template = environment.from_string(text)
-            self._parsed = environment.parse(text)
-        except TemplateSyntaxError as error:
-            raise BadConfiguration(f"{where}: line {error.lineno} is not valid Jinja: {error.message}; fix the template") from None
-
-    @property
-    def has_generation(self) -> bool:
-        """Whether the template says itself what the assistant says."""
-        return any(data.data == START for data in self._parsed.find_all(nodes.TemplateData))
+            self.has_generation, found = self._own.contents() if self._own is not None else self._given.call("contents")
+        except Failed as error:
+            raise BadConfiguration(f"{where}: {error}; fix the template") from None
+        self._uses = frozenset[str](found)
 
     def uses(self, name: str) -> bool:
         """Whether a variable or a function of this name stands in the template."""
-        return any(found.name == name for found in self._parsed.find_all(nodes.Name))
+        return name in self._uses
 
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Any = None, *, to_generate: bool = False) -> Rendered:
         """The text of a conversation.
@@ -162,22 +156,21 @@ class ChatTemplate:
             to_generate: Whether the template is to add the beginning of the assistant's turn.
 
         Raises:
-            TemplateError, TypeError, ValueError, ...: Any error of the template, for messages that do not fit it.
+            OverBudget: The template needs more time or memory than it may have.
+            Exception: Any error of the template, for messages that do not fit it.
         """
         given = [_as_transformers(message) for message in messages]
-        marked, ranges, breaks = unmarked(
-            self._template.render(
-                messages=of_message(given, self._marker),
-                tools=of_message(tools, self._marker),
-                documents=None,
-                add_generation_prompt=to_generate,
-            )
-        )
+        marked, ranges, breaks = unmarked(self._print(given, tools, to_generate))
         if not breaks:
             return Rendered(self._spellings.rendered(marked), ranges)
         places = set(breaks)
         text = self._spellings.rendered(marked, lambda start, end: any(place in places for place in range(start + 1, end)))
         return Rendered(text, ranges)
+
+    def _print(self, messages: Sequence[Mapping[str, Any]], tools: Any, to_generate: bool) -> str:
+        if self._own is not None:
+            return self._own.print(messages, tools, to_generate, self._now().isoformat())
+        return self._given.call("print", messages, tools, to_generate, self._now().isoformat())
 
     def turn_end(self) -> TurnEnd | None:
         """The special token that ends the assistant's turn; None if none follows its words, or no such conversation fits."""
@@ -200,6 +193,8 @@ class ChatTemplate:
         words = "halcyon"
         try:
             rendered = self.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": words}, *later])
+        except OverBudget:
+            raise
         except Exception:  # a template is user code, which may raise anything; this one is for other roles
             return _NOTHING, []
         text, following = rendered.text.text, list[Range]()
@@ -232,56 +227,3 @@ def _as_transformers(message: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in message.items() if value is not None}
     reasoning = next((kept[name] for name in _REASONING if name in kept), None)
     return kept if reasoning is None else {"thinking": reasoning, **kept, "reasoning_content": reasoning}
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, with `MessageText` for what would take its letters and lose what they are."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        for name in ("title", "wordwrap"):
-            self.filters[name] = _of_letters(self.filters[name])
-
-    def call(self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        owner = getattr(__obj, "__self__", None)
-        if isinstance(owner, str) and not isinstance(owner, MessageText) and __obj.__name__ in ("join", "replace"):
-            args = printed(tuple(list(value) if hasattr(value, "__next__") else value for value in args))
-        return super().call(__context, __obj, *args, **kwargs)
-
-
-def _of_letters(filter_: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that makes a text of the message from one."""
-
-    @functools.wraps(filter_)  # the attributes tell jinja which arguments the filter wants
-    def called(*values: Any, **named: Any) -> Any:
-        given = next((value for value in values if isinstance(value, MessageText)), None)
-        found = filter_(*(value.raw if isinstance(value, MessageText) else value for value in values), **named)
-        return found if given is None else given.part(str(found))
-
-    return called
-
-
-class _Generation(Extension):
-    """``{% generation %}``: puts marks around its body. As in transformers, what the body sets is known to the body alone."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja's own declaration
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return [_mark(START, line), nodes.Scope(body, lineno=line), _mark(END, line)]
-
-
-def _mark(sign: str, line: int) -> nodes.Output:
-    return nodes.Output([nodes.TemplateData(sign)], lineno=line)
-
-
-def _to_json(
-    marker: Marker, value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    """The ``tojson`` filter that Hugging Face's templates expect: it does not escape for HTML."""
-    return marker.marked(json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys))
-
-
-def _refuse(message: str) -> None:
-    raise TemplateError(message)

@@ -77,11 +77,10 @@ def client(address: Address, access: Access) -> S3Store | GCSStore | HTTPStore:
         if region:
             config["region"] = region
         return S3Store(address.root, config=config, client_options=options, retry_config=retry)
-    root = address.root
-    if address.scheme == "hf":
-        root = f"{hub_endpoint(os.environ)}/{address.root}"
-        if token := os.environ.get("HF_TOKEN"):
-            options["default_headers"] = {"authorization": f"Bearer {token}"}
+    hub = hub_endpoint(os.environ)
+    root = f"{hub}/{address.root}" if address.scheme == "hf" else address.root
+    if (address.scheme == "hf" or root == hub) and (token := os.environ.get("HF_TOKEN")):  # the files of a model have an https address
+        options["default_headers"] = {"authorization": f"Bearer {token}"}
     options["allow_http"] = root.startswith("http://")
     return HTTPStore(root, client_options=options, retry_config=retry)
 

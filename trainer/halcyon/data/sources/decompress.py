@@ -3,6 +3,8 @@
 A gz file may have several members, a zst file several frames (pigz, bgzip and parallel writers make such files); all are read. A file that
 ends inside one of them is truncated. That is an error, because the missing rows would otherwise be dropped silently. ISA-L (`isal`) takes
 about half the time of zlib.
+
+A decompressor returns all that some bytes become. So it gets few bytes at a time: 4 bytes of zstd may become 128 KiB.
 """
 
 from __future__ import annotations
@@ -13,13 +15,19 @@ from typing import Protocol, cast
 import zstandard
 from isal import isal_zlib
 
+from halcyon.budgets.sizes import Expansion, TooLong
 from halcyon.data.sources.failures import Unreadable, reason
 
 _GZIP_WINDOW = 31
 _GZIP_ERROR = cast(type[Exception], isal_zlib.error)  # its stub calls it an instance
-_MAX_ZSTD_WINDOW = 2**31
-_SLICE_BYTES = 2**17
-"""Compressed bytes that are decompressed at a time: very repetitive text grows by a factor of a thousand."""
+_MAX_ZSTD_WINDOW = 2**27
+"""Bytes of text that a decompressor keeps to look back at: the most that the command ``zstd -d`` accepts by itself."""
+_SLICE_BYTES = {"gzip": 2**15, "zstd": 2**11}
+"""Compressed bytes that are decompressed at a time: they become at most 32 or 64 MiB."""
+
+
+_PART_BYTES = 2**20
+"""Most bytes of a part that is passed on."""
 
 
 class _Decompressor(Protocol):
@@ -59,7 +67,9 @@ def _stream(
 ) -> Iterator[bytes]:
     member: _Decompressor | None = None
     members = 0
-    for data in _slices(chunks):
+    expansion = Expansion()
+    for data in _slices(chunks, _SLICE_BYTES[kind]):
+        read = len(data)
         while data:
             if member is None:
                 if members and not data.strip(b"\0"):
@@ -67,19 +77,25 @@ def _stream(
                 member = make()
             try:
                 out = member.decompress(data)
+                expansion.add(read, len(out))
+            except TooLong as error:
+                raise Unreadable(f"{uri}: {error}, as no usual text does; leave it out, or give it without compression") from None
             except failure as error:
+                if "too much memory" in str(error):
+                    what = f"looks back over more than {_MAX_ZSTD_WINDOW >> 20} MiB of text"
+                    raise Unreadable(f"{uri} {what}; compress it again without --long and --ultra") from None
                 raise Unreadable(f"{uri} is damaged or not a {kind} file: {reason(error)}; copy it again or leave it out") from None
-            if out:
-                yield out
-            data = b""
+            for start in range(0, len(out), _PART_BYTES):
+                yield out[start : start + _PART_BYTES]
+            data, read = b"", 0
             if member.eof:
                 data, member, members = member.unused_data, None, members + 1
     if member is not None or members == 0:
         raise Unreadable(f"{uri} is truncated: it ends inside a {kind} stream; copy it again or leave it out")
 
 
-def _slices(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+def _slices(chunks: Iterable[bytes | memoryview], size_bytes: int) -> Iterator[bytes]:
     for chunk in chunks:
         view = memoryview(chunk)
-        for start in range(0, len(view), _SLICE_BYTES):
-            yield bytes(view[start : start + _SLICE_BYTES])
+        for start in range(0, len(view), size_bytes):
+            yield bytes(view[start : start + size_bytes])

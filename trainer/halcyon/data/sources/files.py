@@ -21,13 +21,19 @@ from halcyon.data.sources import remote
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile, parse_address
 from halcyon.data.sources.failures import Unreadable, is_outage, reason, unreadable
+from halcyon_api.plain_files import require_file
 
 _LOCAL_RANGE_BYTES = 2**20
 _REMOTE_RANGE_BYTES = 8 * 2**20
 
 
 def stat_file(path: str) -> SourceFile:
-    """The current state of a local file."""
+    """The current state of a local file.
+
+    Raises:
+        OSError: It is not there, or is no file.
+    """
+    require_file(Path(path))
     return _as_listed(path, Path(path).stat())
 
 
@@ -93,6 +99,7 @@ def read_between(file: SourceFile, start: int, end: int, access: Access) -> Iter
 
 
 def _read_local(file: SourceFile, start: int, end: int) -> bytes:
+    require_file(Path(file.uri))
     with Path(file.uri).open("rb", buffering=0) as stream:
         parts: list[bytes] = []
         stream.seek(start)

@@ -4,6 +4,9 @@ A row group is the smallest unit that can be read separately: a few rows of a la
 them. So workers get the numbers of row groups of up to a few pieces' size. The parent decodes a larger row group once, as a stream, and
 sends Arrow's interprocess format to the workers. Only the columns that the format needs are fetched.
 
+A row group whose texts are repeated so often that they are too large in memory (`halcyon.data.sources.expansion`) is cut by the parent too,
+as soon as a worker has found that.
+
 A column of lists of numbers (token ids) becomes one array per row, without a Python object for each number.
 """
 
@@ -16,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile
-from halcyon.data.sources.failures import Unreadable, reason
+from halcyon.data.sources.expansion import MOST_BYTES, Expands, cut_rows, group_bytes, may_expand, row_bytes
+from halcyon.data.sources.failures import Unreadable, errors_at, reason
 from halcyon.data.sources.fields import ColumnsOf
 from halcyon.data.sources.files import read_range
 from halcyon.data.sources.nested import has_structs, without_nulls
-from halcyon.data.sources.piece import Piece, RowGroups, SourceRow, Table, Wanted
+from halcyon.data.sources.piece import TARGET_BYTES, Piece, RowGroups, SourceRow, Table, Wanted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 _LARGE_GROUP = 8
 """The parent cuts a row group that is larger than this number of pieces."""
 _BUFFER_BYTES = 8 * 2**20
+_MOST_BATCH_ROWS = 2**16
 
 
 def cut(
@@ -47,8 +52,7 @@ def cut(
         if start < end and size_bytes <= _LARGE_GROUP * target_bytes:
             yield Piece(where, file.uri, first + number + start, end - start, number + start, RowGroups(file, groups, columns, start))
         elif start < end:
-            batch_rows = max(1, rows * target_bytes // size_bytes)
-            yield from _cut_large(where, file, opened, groups[0], columns, Wanted(start, end), (first, number), batch_rows)
+            yield from _cut_large(where, file, opened, groups, columns, Wanted(start, end), (first, number), target_bytes, access)
         number += rows
         if first + number >= wanted.end:
             break
@@ -89,15 +93,37 @@ def read_groups(piece: Piece, content: RowGroups, access: Access) -> list[Source
 
     Raises:
         Unreadable: They are damaged, or contain a text that is not UTF-8.
+        Expands: They are too large in memory: use `finer`.
     """
     import pyarrow as pa
 
     opened = _open(content.file, access)
+    is_large = may_expand(opened.metadata, content.groups, _numbers_of(opened, content.columns))
+    if is_large:
+        opened = _open(content.file, access, dictionaries=True)
     try:
         table = opened.read_row_groups(list(content.groups), columns=list(content.columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(content.file.uri, error) from None
-    return _rows(piece, table.slice(content.skip, piece.rows))
+    table = table.slice(content.skip, piece.rows)
+    if is_large and row_bytes(table).sum() > MOST_BYTES:
+        raise Expands
+    return _rows(piece, table)
+
+
+def finer(piece: Piece, access: Access) -> Iterator[Piece]:
+    """The rows of a piece of row groups as several pieces, each of which can be decoded at once.
+
+    Raises:
+        BadConfiguration: The file is damaged, or a row is too large.
+    """
+    content = piece.content
+    assert isinstance(content, RowGroups)  # noqa: S101 - no other content expands
+    opened = _open(content.file, access)
+    wanted = Wanted(content.skip, content.skip + piece.rows)
+    before = (piece.first_row - content.skip, piece.number - content.skip)
+    with errors_at(piece.where):
+        yield from _cut_large(piece.where, content.file, opened, content.groups, content.columns, wanted, before, TARGET_BYTES, access)
 
 
 def read_table(piece: Piece, content: Table) -> list[SourceRow]:
@@ -144,14 +170,17 @@ class _RangeStream(io.RawIOBase):
 
 
 @lru_cache(maxsize=8)
-def _open(file: SourceFile, access: Access) -> ParquetFile:
+def _open(file: SourceFile, access: Access, *, dictionaries: bool = False) -> ParquetFile:
+    """A file. With `dictionaries`, texts that the file has in a dictionary stay there."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
     try:
         # A buffer of bounded size instead of whole columns (pre_buffer), because a row group may be as large as the file.
         stream = pa.PythonFile(_RangeStream(file, access), mode="r")
-        return ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+        schema = _open(file, access).metadata.schema if dictionaries else ()
+        names = [column.path for column in schema if column.physical_type == "BYTE_ARRAY"]
+        return ParquetFile(stream, read_dictionary=names, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file.uri, error) from None
 
@@ -172,37 +201,50 @@ def _check_columns(file: SourceFile, opened: ParquetFile, fields: Sequence[str])
 
 def _batches(opened: ParquetFile, columns: Sequence[str], target_bytes: int) -> Iterator[tuple[tuple[int, ...], int, int]]:
     """Consecutive row groups of about a piece's size: their numbers, rows and uncompressed bytes."""
-    metadata = opened.metadata
-    wanted = [index for index in range(metadata.num_columns) if metadata.schema.column(index).path.split(".")[0] in columns]
+    metadata, wanted = opened.metadata, _numbers_of(opened, columns)
     groups: list[int] = []
     rows = size_bytes = 0
     for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        group_bytes = sum(group.column(column).total_uncompressed_size for column in wanted)
-        if groups and size_bytes + group_bytes > target_bytes:
+        more = group_bytes(metadata, index, wanted)
+        if groups and size_bytes + more > target_bytes:
             yield tuple(groups), rows, size_bytes
             groups, rows, size_bytes = [], 0, 0
         groups.append(index)
-        rows, size_bytes = rows + group.num_rows, size_bytes + group_bytes
+        rows, size_bytes = rows + metadata.row_group(index).num_rows, size_bytes + more
     if groups:
         yield tuple(groups), rows, size_bytes
+
+
+def _numbers_of(opened: ParquetFile, columns: Sequence[str]) -> list[int]:
+    """The numbers of the leaves of some columns."""
+    metadata = opened.metadata
+    return [index for index in range(metadata.num_columns) if metadata.schema.column(index).path.split(".")[0] in columns]
 
 
 def _cut_large(
     where: str,
     file: SourceFile,
     opened: ParquetFile,
-    group: int,
+    groups: Sequence[int],
     columns: Sequence[str],
     wanted: Wanted,
     before: tuple[int, int],
-    batch_rows: int,
+    target_bytes: int,
+    access: Access,
 ) -> Iterator[Piece]:
     import pyarrow as pa
 
-    batches = opened.iter_batches(batch_rows, row_groups=[group], columns=list(columns), use_threads=False)
+    leaves = _numbers_of(opened, columns)
+    size_bytes = sum(group_bytes(opened.metadata, group, leaves) for group in groups)
+    rows = sum(opened.metadata.row_group(group).num_rows for group in groups)
+    is_large = may_expand(opened.metadata, groups, leaves)
+    if is_large:
+        opened = _open(file, access, dictionaries=True)
+    batch_rows = min(max(1, rows * target_bytes // max(size_bytes, 1)), _MOST_BATCH_ROWS)
+    batches = opened.iter_batches(batch_rows, row_groups=list(groups), columns=list(columns), use_threads=False)
     try:
-        yield from table_pieces(where, file.uri, batches, wanted, before)
+        cut = cut_rows(batches, target_bytes, size_bytes, file.uri) if is_large else batches
+        yield from table_pieces(where, file.uri, cut, wanted, before)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file.uri, error) from None
 

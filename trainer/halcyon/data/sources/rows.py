@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import orjson
 
@@ -14,6 +14,7 @@ from halcyon.data.sources import long_text, parquet, stdlib
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile
 from halcyon.data.sources.decompress import decompressed
+from halcyon.data.sources.expansion import Expands
 from halcyon.data.sources.failures import Unreadable, errors_at, reason
 from halcyon.data.sources.files import read_between, read_chunks, read_range
 from halcyon.data.sources.lenient_json import loads
@@ -22,6 +23,7 @@ from halcyon.data.sources.piece import Delimited, Files, JsonLines, LineRange, L
 from halcyon.data.sources.row_forms import elements, parse_delimited
 from halcyon.data.sources.spill_file import SpillFile
 
+Read = TypeVar("Read")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOT_BLANK = re.compile(rb"\S")
 
@@ -32,6 +34,7 @@ def read_piece(piece: Piece, access: Access) -> list[SourceRow]:
     Raises:
         BadConfiguration: A file was deleted or changed, or a row is invalid. The message names the file and the row.
         DataUnreachable: A store does not answer, or denies access.
+        Expands: It is too large in memory: use `in_parts`.
     """
     with errors_at(piece.where):
         content = piece.content
@@ -48,6 +51,28 @@ def read_piece(piece: Piece, access: Access) -> list[SourceRow]:
         if isinstance(content, RowGroups):
             return parquet.read_groups(piece, content, access)
         return parquet.read_table(piece, content)
+
+
+def read_pieces(pieces: Iterable[Piece], access: Access) -> Iterator[list[SourceRow]]:
+    """The rows of pieces, in order; one list for each piece, or for each part of one that is too large in memory. Errors: `read_piece`."""
+    for piece in pieces:
+        yield from in_parts(piece, access, lambda part: read_piece(part, access))
+
+
+def in_parts(piece: Piece, access: Access, read: Callable[[Piece], Read]) -> Iterator[Read]:
+    """What `read` makes of a piece: once, or for each part of one that is too large in memory.
+
+    Args:
+        piece: The piece.
+        access: How stores are reached.
+        read: Calls `read_piece`, and may raise what it raises.
+    """
+    try:
+        found = read(piece)
+    except Expands:
+        yield from map(read, parquet.finer(piece, access))
+    else:
+        yield found
 
 
 def _read_text(where: str, file: SourceFile, access: Access) -> bytes | LongText:

@@ -24,6 +24,7 @@ import yaml
 
 from halcyon.errors import BadConfiguration
 from halcyon.evaluate.tasks.rows import Row, read_rows
+from halcyon_api.plain_files import read_text
 
 Kind = Literal["multiple_choice", "schema", "language_modeling"]
 TASKS, BASELINES, DATA = "core.yaml", "eval_meta_data.csv", "eval_data"
@@ -76,7 +77,7 @@ def read_bundle(folder: Path) -> list[CoreTask]:
     """
     path = folder / TASKS
     try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document: Any = yaml.safe_load(read_text(path))
         baselines = _baselines(folder / BASELINES)
     except FileNotFoundError as error:
         raise BadConfiguration(f"{folder}: it has no file {Path(error.filename).name}; give the folder of the bundle of CORE") from None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from halcyon.errors import BadConfiguration
+from halcyon_api.plain_files import require_file
 
 MOST_LINE_BYTES = 16 << 20
 """Bytes of the longest line."""
@@ -134,6 +135,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
     try:
         number = 0
+        require_file(path)
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(1024):
                 for value in batch.to_pylist():
@@ -144,6 +146,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    require_file(path)
     with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
         number = 0
         while line := file.readline(MOST_LINE_BYTES + 1):

@@ -1,0 +1,59 @@
+"""A path that leads to a pipe or a device is a sentence, and is not opened."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from halcyon.data.fetch import fetch_file
+from halcyon.data.sources import Access
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
+from halcyon_api import plain_files
+from halcyon_api.plain_files import read_text
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.training_run import InvalidRun, read_one
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+def test_a_pipe_a_socket_and_a_device_are_no_files(pipe: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(pipe.with_name("socket")))
+        for path, name in ((pipe, "a pipe"), (pipe.with_name("socket"), "a socket"), (Path("/dev/zero"), "a device")):
+            with pytest.raises(OSError, match=rf"it is {name}, not a file"):
+                read_text(path)
+
+
+def test_a_pipe_is_no_document_no_tokenizer_and_no_file_of_a_store(pipe: Path) -> None:
+    with pytest.raises(InvalidRun, match="it is a pipe, not a file; give the path of a TrainingRun document"):
+        read_one(pipe)
+    with pytest.raises(OSError, match="it is a pipe, not a file"):
+        fetch_file(str(pipe), Access())
+    store = Store(CheckpointSpec(root=f"file://{pipe.parent}"))
+    for read in (lambda: store.read("pipe"), lambda: store.tail("pipe", 0), lambda: store.read_ranges([("pipe", 0, 1)])):
+        with pytest.raises(StoreFailure, match=re.escape(f"{pipe}: it is a pipe, not a file")):
+            read()
+
+
+def test_the_streams_of_a_shell_are_read() -> None:
+    end, start = os.pipe()
+    os.write(start, b"a\r\nb")
+    os.close(start)
+    assert read_text(Path(f"/dev/fd/{end}")) == "a\nb"
+    os.close(end)
+
+
+def test_a_text_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(plain_files.MOST_TEXT_BYTES + 1)
+    with pytest.raises(OSError, match="it is larger than 64 MiB"):
+        read_text(tmp_path / "sparse")
