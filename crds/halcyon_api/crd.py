@@ -21,9 +21,7 @@ from halcyon_api import training_run
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
 from halcyon_api.defaults import resource as defaults
 from halcyon_api.defaults.units import ROOT, UNITS
-from halcyon_api.edits.rules import frozen_rules, joint_rules
-from halcyon_api.former.rules import contradiction_rules
-from halcyon_api.former.schema import add_former
+from halcyon_api.edits.rules import frozen_rules
 
 _FOLDER = Path(__file__).resolve().parents[1]
 CRD_FILE = _FOLDER / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"
@@ -53,7 +51,6 @@ def custom_resource_definition(*, in_full: bool = False) -> Schema:
     if not in_full:
         _describe_once(properties["spec"]["properties"]["model"])
         _describe_once(properties["spec"]["properties"]["data"]["properties"]["sources"]["items"])
-    add_former(properties["spec"])
     # A reader such as kstatus must not take a run without conditions for a successful one. No real generation is -1.
     properties["status"]["default"] = {"observedGeneration": UNSEEN}
     properties["status"]["properties"]["observedGeneration"]["minimum"] = UNSEEN
@@ -65,7 +62,6 @@ def custom_resource_definition(*, in_full: bool = False) -> Schema:
 def defaults_definition() -> Schema:
     """The CRD of TrainingRunDefaults as a plain document."""
     schema = _object_schema(defaults.TrainingRunDefaults)
-    add_former(schema["properties"]["spec"])
     more: Schema = {"additionalPrinterColumns": _DEFAULTS_COLUMNS}
     return _definition(defaults.KIND, defaults.PLURAL, defaults.PLURAL, defaults.SHORT_NAME, [], schema, more)
 
@@ -125,7 +121,7 @@ def _leave_to_defaults(spec: Schema) -> None:
             default_text = (
                 "none" if built_in in ([], {}) else "the defaults of its members" if isinstance(built_in, dict) else f"`{built_in}`"
             )
-            field["description"] += f" Default: the value in the run's TrainingRunDefaults, else {default_text}."
+            field["description"] += f" Default: that of TrainingRunDefaults, else {default_text}."
     section, name = ROOT.split(".")
     checkpoint = spec["properties"][section]
     checkpoint["required"].remove(name)
@@ -213,7 +209,7 @@ def _json_schema(model: type[BaseModel]) -> Schema:
 def _rules_of_edits() -> dict[type[ApiModel], tuple[dict[str, str], ...]]:
     """The rules that compare a run with the run before an edit, by the class that has them. Only the API server evaluates them."""
     spec = training_run.TrainingRunSpec
-    return {**{section: (rule,) for section, rule in joint_rules(spec)}, spec: (*frozen_rules(spec), *contradiction_rules(spec))}
+    return {spec: frozen_rules(spec)}
 
 
 @dataclass(frozen=True)

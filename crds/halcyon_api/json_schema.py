@@ -14,7 +14,6 @@ from typing import Any, cast
 from halcyon_api import training_run
 from halcyon_api.crd import custom_resource_definition, defaults_definition
 from halcyon_api.defaults import resource as defaults
-from halcyon_api.former.schema import FORMER_PLACE
 
 Schema = dict[str, Any]
 
@@ -73,8 +72,6 @@ def plain_schema(node: Schema) -> Schema:
     found = {key: value for key, value in node.items() if not key.startswith("x-kubernetes-") and key != "format"}
     if node.get("x-kubernetes-int-or-string"):
         found["type"] = ["integer", "string"]
-    if node.get("description", "").startswith(FORMER_PLACE):
-        found["deprecated"] = True
     for flag, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if found.get(flag) is True:
             found[flag] = found.pop(bound)

@@ -16,9 +16,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, fiel
 
 from halcyon_api.axes import REST, on
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledModel, RunName, Seconds, cel
-from halcyon_api.edits.classes import section_of
 from halcyon_api.edits.steps import steps_rule
-from halcyon_api.former.reading import PresentForm, present_form
 from halcyon_api.hardware import TABLE, NarrowType
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
@@ -80,7 +78,6 @@ _SLICE_DEVICES = (
 _MESH_FITS = f"({_HAS_REST} ? {_SLICE_DEVICES} % ({_FIXED}) == 0 : {_SLICE_DEVICES} == {_FIXED})"
 
 Task = Literal["train", "data", "evaluate"]
-_TASK = "(has(self.stage) ? self.stage : self.task)"
 
 
 def _narrow_rule(kind: NarrowType) -> Rule:
@@ -228,19 +225,19 @@ class TrainingRunSpec(RuledModel):
     )
     rules: ClassVar = (
         Rule(
-            f"!has(self.from) || {_TASK} != 'data'",
+            "!has(self.from) || self.task != 'data'",
             lambda self: self.origin is None or self.task != "data",
             "from begins a training with a checkpoint, or names the one that is evaluated; leave it out with task: data",
             ".from",
         ),
         Rule(
-            f"(has(self.from) && has(self.from.run)) || {_TASK} != 'evaluate'",
+            "(has(self.from) && has(self.from.run)) || self.task != 'evaluate'",
             lambda self: (self.origin is not None and self.origin.run is not None) or self.task != "evaluate",
             "task: evaluate needs from.run, the run whose checkpoint is evaluated; import a Hugging Face model first (`halcyon import hf`)",
             ".from",
         ),
         Rule(
-            f"!has(self.from) || !has(self.from.step) || {_TASK} != 'train' || has(self.from.weightsOnly) || "
+            "!has(self.from) || !has(self.from.step) || self.task != 'train' || has(self.from.weightsOnly) || "
             "self.from.step < self.trainer.steps",
             lambda self: (
                 self.origin is None
@@ -258,7 +255,7 @@ class TrainingRunSpec(RuledModel):
             ".from.root",
         ),
         Rule(
-            f"!has(self.export) || {_TASK} == 'train'",
+            "!has(self.export) || self.task == 'train'",
             lambda self: self.export is None or self.task == "train",
             "export writes the models of a training; leave it out with another task",
             ".export",
@@ -386,7 +383,7 @@ class TrainingRun(RuledModel):
     spec: TrainingRunSpec = Field(description="What to train, on what hardware, and where the checkpoints are kept.")
     status: TrainingRunStatus | None = Field(default=None, description="The state of the run, written by the operator.")
 
-    cel_rules: ClassVar = (_NAME_RULE, steps_rule(TrainingRunSpec), _ROOT_STAYS)
+    cel_rules: ClassVar = (_NAME_RULE, steps_rule(), _ROOT_STAYS)
     rules: ClassVar = (
         Rule(
             "!has(self.spec.from) || !has(self.spec.from.run) || self.spec.from.run != self.metadata.name",
@@ -430,11 +427,6 @@ def read_document(model: type[Model], document: Any) -> Model:
         InvalidRun: The document does not fit the schema.
     """
     _reject_other_kind(model, document)
-    spec = spec_form(model, document)
-    if spec.contradictions:
-        raise InvalidRun("; ".join(spec.contradictions))
-    if isinstance(document, dict) and "spec" in document:
-        document = cast("dict[str, Any]", document) | {"spec": spec.spec}
     try:
         return model.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -445,18 +437,6 @@ def read_document(model: type[Model], document: Any) -> Model:
     rootless = [fault for fault in faults if fault["type"] == "missing" and fault["loc"] in _ROOT_PLACES]
     others = [fault for fault in faults if fault not in rootless]
     raise InvalidRun("; ".join((*(_NO_ROOT for _ in rootless), *sentences(model, others))))
-
-
-def spec_form(model: type[ApiModel], document: Any) -> PresentForm:
-    """``spec`` of a document, with fields in former places moved to their present places. Empty without a ``spec``."""
-    spec: Any = cast("dict[str, Any]", document).get("spec") if isinstance(document, dict) else None
-    section = section_of(model.model_fields["spec"].annotation)
-    return present_form(spec, section) if section is not None else PresentForm(spec)
-
-
-def former_notes(document: Any) -> tuple[str, ...]:
-    """One sentence for each field that a run's document has in a former place."""
-    return tuple(row.note for row in spec_form(TrainingRun, document).found)
 
 
 def _reject_other_kind(model: type[ApiModel], document: Any) -> None:

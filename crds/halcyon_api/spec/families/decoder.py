@@ -54,7 +54,7 @@ class DecoderSection(ModelSection):
         Rule(
             f"{_HEAD_SIZE} % 2 == 0",
             lambda self: self.head_size % 2 == 0,
-            "a head must have an even number of features, because rotary positions rotate pairs; change headDim or numAttentionHeads",
+            "a head must have an even number of features, for rotary positions; change headDim or numAttentionHeads",
             ".hiddenSize",
         ),
     )
