@@ -20,7 +20,6 @@ from tests.cluster import previous
 from tests.examples.documents import training_runs
 
 # Prints the previous version's records of documents: the hash, and the document as the API server stored it, with that schema's defaults.
-# The module has the name of that version.
 RECORD = """
 import json, sys
 from halcyon_api.training_run import InvalidRun, parse_run
@@ -42,7 +41,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[s
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(folder / name) for name in ("crds", "operator"))}
     process = subprocess.run(
         [sys.executable, "-c", RECORD],
-        input=json.dumps([document | {"spec": document["spec"]} for document in training_runs().values()]),
+        input=json.dumps(list(training_runs().values())),
         env=environment,
         capture_output=True,
         text=True,
