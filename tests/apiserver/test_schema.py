@@ -144,7 +144,7 @@ def test_environment_variables_are_accepted(api: Api, shared_namespace: str) -> 
 
 
 def test_microbatches_may_be_automatic(api: Api, shared_namespace: str) -> None:
-    api.create(document(spec__trainer__microbatches="auto", spec__model__llama__remat="auto"), shared_namespace, dry_run=True)
+    api.create(document(spec__trainer__microbatches="auto", spec__trainer__remat="auto"), shared_namespace, dry_run=True)
 
 
 def test_a_valid_document_is_accepted_and_shows_its_defaults(api: Api, namespace: str) -> None:
@@ -241,7 +241,7 @@ def test_fields_that_change_the_results_must_not_change(api: Api, stored: str, c
                 "queue": {"name": "research", "priorityClass": "urgent", "topology": {"preferred": "rack", "slice": "host"}}
             }
         },
-        {"spec__model__llama__remat": "full"},
+        {"spec__trainer__remat": "full"},
         {"spec__trainer__steps": 20},
     ],
     ids=lambda change: next(iter(change)),
