@@ -160,7 +160,7 @@ class OneOf(ApiModel):
     def one_of_rule(cls) -> dict[str, str]:
         """The rule "exactly one" for the API server."""
         members = ", ".join(f"has(self.{to_camel(kind)})" for kind in cls.members())
-        return cel(f"[{members}].filter(present, present).size() == 1", cls.one_of_message())
+        return cel(f"[{members}].exists_one(present, present)", cls.one_of_message())
 
     @property
     def kind(self) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from halcyon.checkpoint.fingerprints import DATA_FIELDS, TRAINER_FIELDS
+from halcyon_api.base import ApiModel
 from halcyon_api.crd import custom_resource_definition
 from halcyon_api.edits.changes import MAX_VALUE, changes, read_recorded, recorded, values_of
 from halcyon_api.edits.classes import EDIT_RULES, MEANINGS, class_of, edit_rule_of, leaves_of
+from halcyon_api.edits.rules import frozen_rules
 from halcyon_api.edits.steps import settled_steps, steps_refusal
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.training_run import TrainingRunSpec, parse_run
@@ -50,7 +52,7 @@ def test_every_field_of_the_schema_has_one_class() -> None:
 
 
 def test_the_api_server_freezes_exactly_the_frozen_fields() -> None:
-    rules = {path: rule.replace("?", "") for path, rule in transition_rules(SCHEMA["properties"]["spec"])}
+    rules = dict(transition_rules(SCHEMA["properties"]["spec"]))
     whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule}
     frozen = {leaf for leaf in LEAVES if class_of(leaf) == "frozen"}
     assert {leaf for leaf in LEAVES if any(leaf == path or leaf.startswith(f"{path}.") for path in whole)} == frozen - {
@@ -80,6 +82,18 @@ def test_a_difference_is_reported_with_both_values_and_a_default_is_no_differenc
     ]
     assert [change.edit for change in changes(old, new)] == ["atCheckpoint", "live", "atCheckpoint"]
     assert changes(values_of(spec()), values_of(spec(spec__mesh={}, spec__recovery={"maxRestarts": 10}))) == ()
+
+
+def test_a_section_that_may_be_absent_is_frozen_as_a_whole_or_not_at_all() -> None:
+    class Data(ApiModel):
+        cache: int = 0
+        seed: int = 0
+
+    class Spec(ApiModel):
+        data: Data | None = None
+
+    with pytest.raises(ValueError, match="data: a section that may be absent must be frozen as a whole"):
+        frozen_rules(Spec)
 
 
 def test_a_record_holds_only_editable_fields_and_is_bounded() -> None:

@@ -16,11 +16,15 @@ LEFT_TO_DEFAULTS = ("checkpoint.root",)
 
 
 def frozen_rules(model: type[ApiModel]) -> tuple[dict[str, str], ...]:
-    """One rule for each frozen field, or for a section whose leaves are all frozen."""
-    return tuple(_rules(model, "", ()))
+    """One rule for each frozen field, or for a section whose leaves are all frozen.
+
+    Raises:
+        ValueError: Some fields of a section that may be absent are frozen; the message gives its path.
+    """
+    return tuple(_rules(model, ""))
 
 
-def _rules(model: type[ApiModel], path: str, guards: tuple[str, ...]) -> Iterator[dict[str, str]]:
+def _rules(model: type[ApiModel], path: str) -> Iterator[dict[str, str]]:
     for name, field in model.model_fields.items():
         child = f"{path}.{field.alias or to_camel(name)}".removeprefix(".")
         section = section_of(field.annotation)
@@ -30,26 +34,29 @@ def _rules(model: type[ApiModel], path: str, guards: tuple[str, ...]) -> Iterato
             continue
         optional = not field.is_required() and field.default is None
         if child in LEFT_TO_DEFAULTS:
-            yield _frozen(_equal(child, optional=False), child, (child,))
+            yield _frozen(f"!has(self.{child}) || !has(oldSelf.{child}) || self.{child} == oldSelf.{child}", child)
         elif section is None or all(frozen):
-            yield _frozen(_equal(child, optional=optional), child, guards)
+            # A section is compared as a whole: with a rule for each of its fields the definition would be too long for an annotation.
+            yield _frozen(_equal(child, optional=optional), child, " (`kubectl halcyon diff` names the fields)" if len(below) > 1 else "")
+        elif optional:
+            raise ValueError(f"{child}: a section that may be absent must be frozen as a whole, or be in RULED_BY_THEIR_SECTION")
         else:
-            if optional:
-                yield _frozen(f"has(self.{child}) == has(oldSelf.{child})", child, guards)
-            yield from _rules(section, child, (*guards, child) if optional else guards)
+            yield from _rules(section, child)
 
 
 def _equal(path: str, *, optional: bool) -> str:
-    """The expression that a field has the same value in ``self`` and ``oldSelf``."""
+    """The expression that a field has the same value in ``self`` and ``oldSelf``.
+
+    The API server cannot estimate the cost of ``self.?a == oldSelf.?a`` for an object, and rejects it.
+    """
     equal = f"self.{path} == oldSelf.{path}"
     return f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || {equal})" if optional else equal
 
 
-def _frozen(rule: str, path: str, guards: tuple[str, ...]) -> dict[str, str]:
-    absent = "".join(f"!has(self.{guard}) || !has(oldSelf.{guard}) || " for guard in guards)
+def _frozen(rule: str, path: str, which: str = "") -> dict[str, str]:
     return cel(
-        f"{absent}({rule})" if absent else rule,
-        f"{path} must not change while the run exists; make a new run with another name and checkpoint.root",
+        rule,
+        f"{path} must not change{which}; make a new run with another name and checkpoint.root",
         field_path=f".{path}",
         reason="FieldValueForbidden",
     )

@@ -64,8 +64,8 @@ def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: i
 def steps_rule() -> dict[str, str]:
     """The same rule for the API server, which knows the finished steps from the last write of the status."""
     new, old, done = "self.spec", "oldSelf.spec", "self.status.progress.step"
-    unknown = f"!has(self.status) || !has(self.status.progress) || !has({done})"
-    back = f"(has(self.status.progress.steps) && {new}.trainer.steps == self.status.progress.steps)"
+    none_done = "self.?status.?progress.?step.orValue(0) == 0"
+    back = f"self.status.progress.?steps.orValue(0) == {new}.trainer.steps"
     least = f"({new}.trainer.steps < {old}.trainer.steps ? {new}.trainer.steps : {old}.trainer.steps)"
 
     schedule = f"{new}.optimizer.schedule"
@@ -75,7 +75,7 @@ def steps_rule() -> dict[str, str]:
         f"(has({schedule}.wsd) && {done} <= {least} - {schedule}.wsd.decaySteps)"
     )
     return cel(
-        f"{new}.trainer.steps == {old}.trainer.steps || {unknown} || {done} == 0 || {back} || "
+        f"{new}.trainer.steps == {old}.trainer.steps || {none_done} || {back} || "
         f"({new}.trainer.steps >= {done} && !has({new}.data.mixture.simulateTokens) && !has({new}.optimizer.otherSchedules) && "
         f"({settled}))",
         "trainer.steps may change only while the steps that are done would have been the same: not below them, not with "

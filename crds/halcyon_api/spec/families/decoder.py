@@ -18,7 +18,7 @@ LayerType = Literal["full_attention", "sliding_attention"]
 
 DEFAULT_WINDOW = 4096
 
-_HEAD_SIZE = "(has(self.headDim) ? self.headDim : self.hiddenSize / self.numAttentionHeads)"
+_HEAD_SIZE = "self.?headDim.orValue(self.hiddenSize / self.numAttentionHeads)"
 
 
 class DecoderSection(ModelSection):
