@@ -41,7 +41,8 @@ def custom_resource_definition(*, in_full: bool = False) -> Schema:
     """The CRD of TrainingRun as a plain document.
 
     Args:
-        in_full: Whether each kind of a model or a source has all descriptions, for readers of the reference and of JSON schemas.
+        in_full: Whether each kind of a model or a source, and each section of the status, has all descriptions, for readers of the
+            reference and of JSON schemas.
     """
     schema = _object_schema(training_run.TrainingRun)
     properties = schema["properties"]
@@ -51,6 +52,7 @@ def custom_resource_definition(*, in_full: bool = False) -> Schema:
     if not in_full:
         _describe_once(properties["spec"]["properties"]["model"])
         _describe_once(properties["spec"]["properties"]["data"]["properties"]["sources"]["items"])
+        _describe_sections_once(properties["status"])
     # A reader such as kstatus must not take a run without conditions for a successful one. No real generation is -1.
     properties["status"]["default"] = {"observedGeneration": UNSEEN}
     properties["status"]["properties"]["observedGeneration"]["minimum"] = UNSEEN
@@ -152,6 +154,24 @@ def _describe_once(choice: Schema) -> None:
     for kind, section in choice["properties"].items():
         for name, field in section.get("properties", {}).items():
             refer(field, name, f"{kind}.{name}")
+
+
+def _describe_sections_once(status: Schema) -> None:
+    """Describe the members of a section that occurs several times, such as the seconds by cause, only where it occurs first."""
+    first: dict[tuple[tuple[str, str], ...], str] = {}
+
+    def refer(node: Schema, path: str) -> None:
+        for name, child in node.get("properties", {}).items():
+            place = f"{path}.{name}".removeprefix(".")
+            described = tuple((key, member.get("description", "")) for key, member in child.get("properties", {}).items())
+            found = first.setdefault(described, place) if described else place
+            if found != place:
+                child["description"] = f"See {found} for the fields. {child['description']}"
+                for member in child["properties"].values():
+                    del member["description"]
+            refer(child.get("items", child), place)
+
+    refer(status, "")
 
 
 def _forget(default: Any, path: list[str]) -> None:
