@@ -157,19 +157,24 @@ def _describe_once(choice: Schema) -> None:
 
 
 def _describe_sections_once(status: Schema) -> None:
-    """Describe the members of a section that occurs several times, such as the seconds by cause, only where it occurs first."""
+    """Describe the members of a section that occurs several times, such as the seconds by cause, only where it occurs first.
+
+    This concerns sections without sections inside.
+    """
     first: dict[tuple[tuple[str, str], ...], str] = {}
 
     def refer(node: Schema, path: str) -> None:
         for name, child in node.get("properties", {}).items():
             place = f"{path}.{name}".removeprefix(".")
-            described = tuple((key, member.get("description", "")) for key, member in child.get("properties", {}).items())
-            found = first.setdefault(described, place) if described else place
+            members = child.get("properties", {})
+            if not members or any("properties" in member.get("items", member) for member in members.values()):
+                refer(child.get("items", child), place)
+                continue
+            found = first.setdefault(tuple((key, member["description"]) for key, member in members.items()), place)
             if found != place:
                 child["description"] = f"See {found} for the fields. {child['description']}"
-                for member in child["properties"].values():
+                for member in members.values():
                     del member["description"]
-            refer(child.get("items", child), place)
 
     refer(status, "")
 
