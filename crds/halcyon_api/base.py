@@ -8,7 +8,7 @@ evaluated by the API server only; it is a `cel` expression alone.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
@@ -37,6 +37,11 @@ def cel(rule: str, message: str, *, field_path: str | None = None, reason: str |
     if reason:
         entry["reason"] = reason
     return entry
+
+
+def exactly_one(members: Iterable[str]) -> str:
+    """The expression that an object has exactly one of some members. `halcyon_api.json_schema` recognises this form."""
+    return f"[{', '.join(f'has(self.{member})' for member in members)}].exists_one(present, present)"
 
 
 @dataclass(frozen=True)
@@ -159,8 +164,7 @@ class OneOf(ApiModel):
     @classmethod
     def one_of_rule(cls) -> dict[str, str]:
         """The rule "exactly one" for the API server."""
-        members = ", ".join(f"has(self.{to_camel(kind)})" for kind in cls.members())
-        return cel(f"[{members}].filter(present, present).size() == 1", cls.one_of_message())
+        return cel(exactly_one(map(to_camel, cls.members())), cls.one_of_message())
 
     @property
     def kind(self) -> str:

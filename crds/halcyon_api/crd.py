@@ -21,9 +21,7 @@ from halcyon_api import training_run
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
 from halcyon_api.defaults import resource as defaults
 from halcyon_api.defaults.units import ROOT, UNITS
-from halcyon_api.edits.rules import frozen_rules, joint_rules
-from halcyon_api.former.rules import contradiction_rules
-from halcyon_api.former.schema import add_former
+from halcyon_api.edits.rules import frozen_rules
 
 _FOLDER = Path(__file__).resolve().parents[1]
 CRD_FILE = _FOLDER / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"
@@ -43,7 +41,8 @@ def custom_resource_definition(*, in_full: bool = False) -> Schema:
     """The CRD of TrainingRun as a plain document.
 
     Args:
-        in_full: Whether each kind of a model or a source has all descriptions, for readers of the reference and of JSON schemas.
+        in_full: Whether each kind of a model or a source, and each section of the status, has all descriptions, for readers of the
+            reference and of JSON schemas.
     """
     schema = _object_schema(training_run.TrainingRun)
     properties = schema["properties"]
@@ -53,7 +52,7 @@ def custom_resource_definition(*, in_full: bool = False) -> Schema:
     if not in_full:
         _describe_once(properties["spec"]["properties"]["model"])
         _describe_once(properties["spec"]["properties"]["data"]["properties"]["sources"]["items"])
-    add_former(properties["spec"])
+        _describe_sections_once(properties["status"])
     # A reader such as kstatus must not take a run without conditions for a successful one. No real generation is -1.
     properties["status"]["default"] = {"observedGeneration": UNSEEN}
     properties["status"]["properties"]["observedGeneration"]["minimum"] = UNSEEN
@@ -65,7 +64,6 @@ def custom_resource_definition(*, in_full: bool = False) -> Schema:
 def defaults_definition() -> Schema:
     """The CRD of TrainingRunDefaults as a plain document."""
     schema = _object_schema(defaults.TrainingRunDefaults)
-    add_former(schema["properties"]["spec"])
     more: Schema = {"additionalPrinterColumns": _DEFAULTS_COLUMNS}
     return _definition(defaults.KIND, defaults.PLURAL, defaults.PLURAL, defaults.SHORT_NAME, [], schema, more)
 
@@ -125,7 +123,7 @@ def _leave_to_defaults(spec: Schema) -> None:
             default_text = (
                 "none" if built_in in ([], {}) else "the defaults of its members" if isinstance(built_in, dict) else f"`{built_in}`"
             )
-            field["description"] += f" Default: the value in the run's TrainingRunDefaults, else {default_text}."
+            field["description"] += f" Default: that of TrainingRunDefaults, else {default_text}."
     section, name = ROOT.split(".")
     checkpoint = spec["properties"][section]
     checkpoint["required"].remove(name)
@@ -156,6 +154,29 @@ def _describe_once(choice: Schema) -> None:
     for kind, section in choice["properties"].items():
         for name, field in section.get("properties", {}).items():
             refer(field, name, f"{kind}.{name}")
+
+
+def _describe_sections_once(status: Schema) -> None:
+    """Describe the members of a section that occurs several times, such as the seconds by cause, only where it occurs first.
+
+    This concerns sections without sections inside.
+    """
+    first: dict[tuple[tuple[str, str], ...], str] = {}
+
+    def refer(node: Schema, path: str) -> None:
+        for name, child in node.get("properties", {}).items():
+            place = f"{path}.{name}".removeprefix(".")
+            members = child.get("properties", {})
+            if not members or any("properties" in member.get("items", member) for member in members.values()):
+                refer(child.get("items", child), place)
+                continue
+            found = first.setdefault(tuple((key, member["description"]) for key, member in members.items()), place)
+            if found != place:
+                child["description"] = f"See {found} for the fields. {child['description']}"
+                for member in members.values():
+                    del member["description"]
+
+    refer(status, "")
 
 
 def _forget(default: Any, path: list[str]) -> None:
@@ -213,7 +234,7 @@ def _json_schema(model: type[BaseModel]) -> Schema:
 def _rules_of_edits() -> dict[type[ApiModel], tuple[dict[str, str], ...]]:
     """The rules that compare a run with the run before an edit, by the class that has them. Only the API server evaluates them."""
     spec = training_run.TrainingRunSpec
-    return {**{section: (rule,) for section, rule in joint_rules(spec)}, spec: (*frozen_rules(spec), *contradiction_rules(spec))}
+    return {spec: frozen_rules(spec)}
 
 
 @dataclass(frozen=True)

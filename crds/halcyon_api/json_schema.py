@@ -14,7 +14,6 @@ from typing import Any, cast
 from halcyon_api import training_run
 from halcyon_api.crd import custom_resource_definition, defaults_definition
 from halcyon_api.defaults import resource as defaults
-from halcyon_api.former.schema import FORMER_PLACE
 
 Schema = dict[str, Any]
 
@@ -24,7 +23,7 @@ DEFAULTS_NAME = f"{defaults.PLURAL}_{training_run.VERSION}"
 """File names by which validators find schemas: the kind in lower case, and the version."""
 DIALECT = "http://json-schema.org/draft-07/schema#"
 
-_ONE_OF = re.compile(r"\[((?:has\(self\.\w+\)(?:, )?)+)\]\.filter\(present, present\)\.size\(\) == 1")
+_ONE_OF = re.compile(r"\[((?:has\(self\.\w+\)(?:, )?)+)\]\.exists_one\(present, present\)")
 _MEMBER = re.compile(r"has\(self\.(\w+)\)")
 _METADATA: Schema = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
 
@@ -73,8 +72,6 @@ def plain_schema(node: Schema) -> Schema:
     found = {key: value for key, value in node.items() if not key.startswith("x-kubernetes-") and key != "format"}
     if node.get("x-kubernetes-int-or-string"):
         found["type"] = ["integer", "string"]
-    if node.get("description", "").startswith(FORMER_PLACE):
-        found["deprecated"] = True
     for flag, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if found.get(flag) is True:
             found[flag] = found.pop(bound)

@@ -8,8 +8,6 @@ from typing import Any
 from halcyon_api.crd import custom_resource_definition, defaults_definition
 from halcyon_api.defaults.units import UNITS
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
-from halcyon_api.former.schema import FORMER_PLACE
-from halcyon_api.former.table import FORMER
 from halcyon_api.training_run import API_VERSION
 
 Schema = dict[str, Any]
@@ -19,12 +17,6 @@ _HEADER = f"""<!-- Generated from crds/halcyon_api by `make generate`. Do not ed
 
 Every field of the document, as `kubectl explain trainingrun --recursive` shows it. A field without a default and not marked
 required may be left out. Rules are checked by the API server when the document is applied, and by `halcyon validate`.
-"""
-
-
-_FORMER = """\
-These fields have moved. Until v1beta1 a document may have them in either place; `halcyon validate` prints the present one.
-[The design page](../design/versions.md) describes the effect on documents and runs.
 """
 
 
@@ -63,7 +55,6 @@ def render() -> str:
     for section in ("spec", "status"):
         parts.append(f"## {section}\n")
         parts.extend(_tables(section, schema["properties"][section]))
-    parts.append(_former())
     parts.append(_rules(schema))
     parts.append(_exit_codes())
     return "\n".join(parts).rstrip() + "\n"
@@ -75,8 +66,6 @@ def _tables(path: str, schema: Schema) -> Iterator[str]:
     rows: list[str] = []
     nested: list[tuple[str, Schema]] = []
     for name, field in schema.get("properties", {}).items():
-        if field.get("description", "").startswith(FORMER_PLACE):
-            continue
         rows.append(f"| `{name}` | {_type(field)} | {_default(field, name in required)} | {_cell(field.get('description', ''))} |")
         inner = field.get("items", field)
         if inner.get("properties"):
@@ -85,11 +74,6 @@ def _tables(path: str, schema: Schema) -> Iterator[str]:
         yield "| field | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     for child_path, child in nested:
         yield from _tables(child_path, child)
-
-
-def _former() -> str:
-    lines = ["## Former fields\n", _FORMER, "| former | present |", "|---|---|"]
-    return "\n".join((*lines, *(f"| `spec.{row.former}` | `spec.{row.present}` |" for row in FORMER))) + "\n"
 
 
 def _type(field: Schema) -> str:

@@ -7,7 +7,7 @@ accelerator, mesh, microbatches, evaluation, recovery, steps) may change; `halcy
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast, get_args
@@ -16,9 +16,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, fiel
 
 from halcyon_api.axes import REST, on
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledModel, RunName, Seconds, cel
-from halcyon_api.edits.classes import section_of
 from halcyon_api.edits.steps import steps_rule
-from halcyon_api.former.reading import PresentForm, present_form
 from halcyon_api.hardware import TABLE, NarrowType
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
@@ -63,8 +61,7 @@ _NAME_RULE = cel(
 
 
 _ROOT_STAYS = cel(
-    "has(self.spec.checkpoint.root) == has(oldSelf.spec.checkpoint.root) || !has(self.status) || !has(self.status.attempt) || "
-    "self.status.attempt == 0",
+    "has(self.spec.checkpoint.root) == has(oldSelf.spec.checkpoint.root) || self.?status.?attempt.orValue(0) == 0",
     "checkpoint.root must not be added or removed once the run has begun; make a new run with another name",
     field_path=".spec.checkpoint",
     reason="FieldValueForbidden",
@@ -75,22 +72,27 @@ _FIXED = " * ".join(_ICI.format(row.name) for row in on("ici"))
 _HAS_REST = f"[{', '.join(f'self.mesh.ici.{row.name}' for row in on('ici'))}].exists(size, size == {REST})"
 _SIDES = "self.accelerator.topology.split('x')"
 _PAIRED = ", ".join(f"'{row.name}'" for row in TABLE.values() if row.devices_per_chip == 2)
-_SLICE_DEVICES = (
-    f"(int({_SIDES}[0]) * int({_SIDES}[1]) * ({_SIDES}.size() > 2 ? int({_SIDES}[2]) : 1) * (self.accelerator.type in [{_PAIRED}] ? 2 : 1))"
-)
-_MESH_FITS = f"({_HAS_REST} ? {_SLICE_DEVICES} % ({_FIXED}) == 0 : {_SLICE_DEVICES} == {_FIXED})"
+_SLICE_DEVICES = f"int({_SIDES}[0]) * int({_SIDES}[1]) * int({_SIDES}[?2].orValue('1')) * (self.accelerator.type in [{_PAIRED}] ? 2 : 1)"
+# CEL has no variables: a list with one number stands for one.
+_MESH_FITS = f"[{_SLICE_DEVICES}].all(have, [{_FIXED}].all(want, {_HAS_REST} ? have % want == 0 : have == want))"
 
 Task = Literal["train", "data", "evaluate"]
-_TASK = "(has(self.stage) ? self.stage : self.task)"
 
 
-def _narrow_rule(kind: NarrowType) -> Rule:
-    having = [row.name for row in TABLE.values() if kind in row.narrow]
+def _narrow_rules() -> Iterator[Rule]:
+    """One rule for the types that the same accelerators are faster in."""
+    kinds: dict[tuple[str, ...], list[NarrowType]] = {}
+    for kind in get_args(NarrowType):
+        kinds.setdefault(tuple(row.name for row in TABLE.values() if kind in row.narrow), []).append(kind)
+    yield from map(_narrow_rule, kinds.values(), kinds)
+
+
+def _narrow_rule(kinds: list[NarrowType], having: tuple[str, ...]) -> Rule:
     return Rule(
-        f"!has(self.trainer.precision.products) || self.trainer.precision.products != '{kind}' || self.accelerator.type in {having}",
-        lambda self: self.trainer.precision.products != kind or self.accelerator.type in having,
-        f"trainer.precision.products: {kind} needs an accelerator that is faster in it ({', '.join(having)}); leave products out, or "
-        "change accelerator.type",
+        f"!(self.trainer.precision.?products.orValue('') in {kinds}) || self.accelerator.type in {list(having)}",
+        lambda self: self.trainer.precision.products not in kinds or self.accelerator.type in having,
+        f"trainer.precision.products: {' and '.join(kinds)} {'needs' if len(kinds) == 1 else 'need'} an accelerator that is faster in it "
+        f"({', '.join(having)}); leave products out, or change accelerator.type",
         ".trainer.precision.products",
     )
 
@@ -105,8 +107,8 @@ def _narrow_field_rule(field: str, attribute: str, kinds: tuple[NarrowType, ...]
         reason: Why other types do not have it.
         wrong: The value that other types do not have; any, if empty.
     """
-    path = f"self.trainer.precision.narrowProducts.{field}"
-    refused = f" || {path} != {wrong}" if wrong else ""
+    path = f"self.trainer.precision.?narrowProducts.?{field}"
+    allowed = f"{path}.orValue(false) != {wrong}" if wrong else f"!{path}.hasValue()"
 
     def check(self: TrainingRunSpec) -> bool:
         precision = self.trainer.precision
@@ -114,8 +116,7 @@ def _narrow_field_rule(field: str, attribute: str, kinds: tuple[NarrowType, ...]
         return value is None or precision.products is None or precision.products in kinds or bool(wrong and value is not True)
 
     return Rule(
-        f"!has(self.trainer.precision.narrowProducts) || !has({path}) || !has(self.trainer.precision.products){refused} || "
-        f"self.trainer.precision.products in {list(kinds)}",
+        f"{allowed} || self.trainer.precision.?products.orValue('{kinds[0]}') in {list(kinds)}",
         check,
         f"trainer.precision.narrowProducts.{field}{f': {wrong}' if wrong else ''} is for {', '.join(kinds)} only: {reason}; leave it out",
         f".trainer.precision.narrowProducts.{field}",
@@ -229,20 +230,19 @@ class TrainingRunSpec(RuledModel):
     )
     rules: ClassVar = (
         Rule(
-            f"!has(self.from) || {_TASK} != 'data'",
+            "!has(self.from) || self.task != 'data'",
             lambda self: self.origin is None or self.task != "data",
             "from begins a training with a checkpoint, or names the one that is evaluated; leave it out with task: data",
             ".from",
         ),
         Rule(
-            f"(has(self.from) && has(self.from.run)) || {_TASK} != 'evaluate'",
+            "self.task != 'evaluate' || self.?from.?run.hasValue()",
             lambda self: (self.origin is not None and self.origin.run is not None) or self.task != "evaluate",
             "task: evaluate needs from.run, the run whose checkpoint is evaluated; import a Hugging Face model first (`halcyon import hf`)",
             ".from",
         ),
         Rule(
-            f"!has(self.from) || !has(self.from.step) || {_TASK} != 'train' || has(self.from.weightsOnly) || "
-            "self.from.step < self.trainer.steps",
+            "self.task != 'train' || self.?from.?weightsOnly.hasValue() || self.?from.?step.orValue(0) < self.trainer.steps",
             lambda self: (
                 self.origin is None
                 or self.task != "train"
@@ -253,13 +253,13 @@ class TrainingRunSpec(RuledModel):
             ".from.step",
         ),
         Rule(
-            "!has(self.from) || !has(self.from.root) || !has(self.checkpoint.root) || self.from.root != self.checkpoint.root",
+            "!has(self.checkpoint.root) || self.?from.?root.orValue('') != self.checkpoint.root",
             lambda self: self.origin is None or (self.origin.root or "").rstrip("/") != self.checkpoint.root.rstrip("/"),
             "from.root is the other run's; give this run a checkpoint.root of its own",
             ".from.root",
         ),
         Rule(
-            f"!has(self.export) || {_TASK} == 'train'",
+            "!has(self.export) || self.task == 'train'",
             lambda self: self.export is None or self.task == "train",
             "export writes the models of a training; leave it out with another task",
             ".export",
@@ -271,7 +271,7 @@ class TrainingRunSpec(RuledModel):
             ".export",
         ),
         Rule(
-            "!has(self.export) || !has(self.export.root) || !has(self.checkpoint.root) || self.export.root != self.checkpoint.root",
+            "!has(self.checkpoint.root) || self.?export.?root.orValue('') != self.checkpoint.root",
             lambda self: self.export is None or (self.export.root or "").rstrip("/") != self.checkpoint.root.rstrip("/"),
             "export.root is checkpoint.root; give the exports a folder of their own, or leave export.root out",
             ".export.root",
@@ -303,7 +303,7 @@ class TrainingRunSpec(RuledModel):
             "rounding out",
             ".trainer.precision.rounding",
         ),
-        *map(_narrow_rule, get_args(NarrowType)),
+        *_narrow_rules(),
         Rule(
             "!has(self.trainer.precision.narrowProducts) || has(self.trainer.precision.products)",
             lambda self: self.trainer.precision.narrow_products is None or self.trainer.precision.products is not None,
@@ -324,7 +324,7 @@ class TrainingRunSpec(RuledModel):
         _narrow_field_rule("head", "head", HEAD_TYPES, "the gradient of a softmax needs their range", wrong="true"),
         Rule(
             "!has(self.recovery.elastic) || (self.recovery.elastic.minSlices <= self.accelerator.slices && "
-            "(!has(self.recovery.elastic.maxSlices) || self.accelerator.slices <= self.recovery.elastic.maxSlices))",
+            "self.accelerator.slices <= self.recovery.elastic.?maxSlices.orValue(self.accelerator.slices))",
             lambda self: (
                 (elastic := self.recovery.elastic) is None
                 or elastic.min_slices <= self.accelerator.slices <= (elastic.max_slices or self.accelerator.slices)
@@ -387,16 +387,16 @@ class TrainingRun(RuledModel):
     spec: TrainingRunSpec = Field(description="What to train, on what hardware, and where the checkpoints are kept.")
     status: TrainingRunStatus | None = Field(default=None, description="The state of the run, written by the operator.")
 
-    cel_rules: ClassVar = (_NAME_RULE, steps_rule(TrainingRunSpec), _ROOT_STAYS)
+    cel_rules: ClassVar = (_NAME_RULE, steps_rule(), _ROOT_STAYS)
     rules: ClassVar = (
         Rule(
-            "!has(self.spec.from) || !has(self.spec.from.run) || self.spec.from.run != self.metadata.name",
+            "self.spec.?from.?run.orValue('') != self.metadata.name",
             lambda self: self.spec.origin is None or self.spec.origin.run != self.metadata.name,
             "spec.from.run is the run itself; name another one",
             ".spec.from.run",
         ),
         Rule(
-            "!has(self.spec.after) || self.spec.after.run != self.metadata.name",
+            "self.spec.?after.run.orValue('') != self.metadata.name",
             lambda self: self.spec.after is None or self.spec.after.run != self.metadata.name,
             "spec.after.run is the run itself; name another one, or leave after out",
             ".spec.after.run",
@@ -431,11 +431,6 @@ def read_document(model: type[Model], document: Any) -> Model:
         InvalidRun: The document does not fit the schema.
     """
     _reject_other_kind(model, document)
-    spec = spec_form(model, document)
-    if spec.contradictions:
-        raise InvalidRun("; ".join(spec.contradictions))
-    if isinstance(document, dict) and "spec" in document:
-        document = cast("dict[str, Any]", document) | {"spec": spec.spec}
     try:
         return model.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -446,18 +441,6 @@ def read_document(model: type[Model], document: Any) -> Model:
     rootless = [fault for fault in faults if fault["type"] == "missing" and fault["loc"] in _ROOT_PLACES]
     others = [fault for fault in faults if fault not in rootless]
     raise InvalidRun("; ".join((*(_NO_ROOT for _ in rootless), *sentences(model, others))))
-
-
-def spec_form(model: type[ApiModel], document: Any) -> PresentForm:
-    """``spec`` of a document, with fields in former places moved to their present places. Empty without a ``spec``."""
-    spec: Any = cast("dict[str, Any]", document).get("spec") if isinstance(document, dict) else None
-    section = section_of(model.model_fields["spec"].annotation)
-    return present_form(spec, section) if section is not None else PresentForm(spec)
-
-
-def former_notes(document: Any) -> tuple[str, ...]:
-    """One sentence for each field that a run's document has in a former place."""
-    return tuple(row.note for row in spec_form(TrainingRun, document).found)
 
 
 def _reject_other_kind(model: type[ApiModel], document: Any) -> None:

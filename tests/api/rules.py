@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from halcyon_api.base import ApiModel, Rule
 from halcyon_api.crd import reachable
 from halcyon_api.defaults.resource import TrainingRunDefaults
 from halcyon_api.hardware import TABLE
+from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.training_run import TrainingRun
 from tests.api.documents import document
 
@@ -32,9 +34,15 @@ def defaults(**checkpoint: Any) -> dict[str, Any]:
     }
 
 
+def _rule_about(beginning: str, name: str) -> str:
+    """The message of the hardware's rule that begins like this and lists a name in its subject."""
+    subject = re.compile(rf"{beginning} (\S+(, | and ))*{name}( and|,| is| must| exist)")
+    return next(rule.message for rule in AcceleratorSpec.rules if subject.match(rule.message))
+
+
 def _hardware() -> Iterator[Case]:
     for row in TABLE.values():
-        yield f"topology of {row.name} ", document(spec__accelerator={"type": row.name, "topology": "7x7x7"})
+        yield _rule_about("topology of", row.name), document(spec__accelerator={"type": row.name, "topology": "7x7x7"})
         smaller = [count for count in row.devices_per_host if count < row.largest_host]
         if row.part_hosts_provisioning:
             part = {"type": row.name, "topology": f"1x{smaller[0]}"}
@@ -48,7 +56,7 @@ def _hardware() -> Iterator[Case]:
             several = {"type": row.name, "topology": wide, "provisioning": "flexStart"}
             yield "topology of a TPU slice with provisioning flexStart", document(spec__accelerator=several)
     for kind in ("spot", "flexStart", "queued"):
-        yield f"provisioning {kind} exists for", document(spec__accelerator__provisioning=kind)
+        yield _rule_about("provisioning", kind), document(spec__accelerator__provisioning=kind)
     reserved = {"type": "cpu", "provisioning": "reservation", "reservation": "ours"}
     yield "provisioning reservation exists for", document(spec__accelerator=reserved)
     yield "set reservation together with", document(spec__accelerator={"type": "v6e", "reservation": "ours"})
@@ -153,8 +161,8 @@ BROKEN: tuple[Case, ...] = (
     ("trainer.precision.rounding needs", document(spec__trainer__precision={"rounding": "stochastic"})),
     ("trainer.precision.products: float8 needs", document(spec__trainer__precision={"products": "float8"})),
     ("trainer.precision.products: int8 needs", document(spec__trainer__precision={"products": "int8"})),
-    ("trainer.precision.products: mxfp8 needs", document(spec__trainer__precision={"products": "mxfp8"}, spec__accelerator=_GPU)),
-    ("trainer.precision.products: nvfp4 needs", document(spec__trainer__precision={"products": "nvfp4"}, spec__accelerator=_GPU)),
+    ("trainer.precision.products: mxfp8 and nvfp4 need", document(spec__trainer__precision={"products": "mxfp8"}, spec__accelerator=_GPU)),
+    ("trainer.precision.products: mxfp8 and nvfp4 need", document(spec__trainer__precision={"products": "nvfp4"}, spec__accelerator=_GPU)),
     ("trainer.precision.narrowProducts needs", document(spec__trainer__precision={"narrowProducts": {}})),
     *(
         (

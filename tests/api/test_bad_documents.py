@@ -57,7 +57,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "spec.accelerator",
         "network gpuDirect of h100 exists for hosts with 8 devices only",
     ),
-    ({"spec__accelerator": {"type": "v4", "topology": "2x2x1", "provisioning": "flexStart"}}, "spec.accelerator", "exists for v5e, v5p"),
+    ({"spec__accelerator": {"type": "v4", "topology": "2x2x1", "provisioning": "flexStart"}}, "spec.accelerator", "exist for v5e, v5p"),
     ({"spec__accelerator__network": "gpuDirect"}, "spec.accelerator", "exists for h100, h100-mega"),
     ({"spec__accelerator__computeDomain": "x"}, "spec.accelerator", "exists for gb200, gb300 only"),
     ({"spec__scheduling": {"nodeSelector": {"a b": "c"}}}, "spec.scheduling.nodeSelector", "is no key of a label"),

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
 
 from halcyon.checkpoint.fingerprints import DATA_FIELDS, TRAINER_FIELDS
+from halcyon_api.base import ApiModel
 from halcyon_api.crd import custom_resource_definition
 from halcyon_api.edits.changes import MAX_VALUE, changes, read_recorded, recorded, values_of
 from halcyon_api.edits.classes import EDIT_RULES, MEANINGS, class_of, edit_rule_of, leaves_of
-from halcyon_api.edits.rules import IN_ONE_RULE, TOGETHER
+from halcyon_api.edits.rules import frozen_rules
 from halcyon_api.edits.steps import settled_steps, steps_refusal
-from halcyon_api.former.table import FORMER, is_former
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
@@ -28,7 +27,7 @@ def schema_leaves(node: dict[str, Any], path: str = "") -> list[str]:
     return [path] if not below else [leaf for name, child in below.items() for leaf in schema_leaves(child, f"{path}.{name}".strip("."))]
 
 
-LEAVES = [leaf for leaf in schema_leaves(SCHEMA["properties"]["spec"]) if not is_former(leaf)]
+LEAVES = list(schema_leaves(SCHEMA["properties"]["spec"]))
 
 
 def transition_rules(node: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
@@ -54,18 +53,13 @@ def test_every_field_of_the_schema_has_one_class() -> None:
 
 def test_the_api_server_freezes_exactly_the_frozen_fields() -> None:
     rules = dict(transition_rules(SCHEMA["properties"]["spec"]))
-    moved = {row.present for row in FORMER}
-    together = {
-        f"{path}.{name}" for path, rule in rules.items() if path.startswith(TOGETHER) for name in re.findall(r"self\.(\w+) ==", rule)
-    }
-    together |= {found for choice in IN_ONE_RULE for found in re.findall(rf"self\.({choice}\.\w+) ==", rules[choice])}
-    whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule or path in moved} | together
+    whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule}
     frozen = {leaf for leaf in LEAVES if class_of(leaf) == "frozen"}
     assert {leaf for leaf in LEAVES if any(leaf == path or leaf.startswith(f"{path}.") for path in whole)} == frozen - {
         "recovery.divergence.spike.windowSteps"
     }
-    # The other rules are about several fields: kinds that must not be set or removed, because they hold frozen fields.
-    assert set(rules) - whole == {"model.llama", "model.gpt2", "optimizer.adamw", *IN_ONE_RULE, "recovery.divergence.spike"}
+    # The other rule is about several fields.
+    assert set(rules) - whole == {"recovery.divergence.spike"}
     assert [path for path, _ in transition_rules({key: SCHEMA[key] for key in ("x-kubernetes-validations",)})] == [
         "spec.trainer.steps",
         "spec.checkpoint",
@@ -90,6 +84,18 @@ def test_a_difference_is_reported_with_both_values_and_a_default_is_no_differenc
     assert changes(values_of(spec()), values_of(spec(spec__mesh={}, spec__recovery={"maxRestarts": 10}))) == ()
 
 
+def test_a_section_that_may_be_absent_is_frozen_as_a_whole_or_not_at_all() -> None:
+    class Data(ApiModel):
+        cache: int = 0
+        seed: int = 0
+
+    class Spec(ApiModel):
+        data: Data | None = None
+
+    with pytest.raises(ValueError, match="data: a section that may be absent must be frozen as a whole"):
+        frozen_rules(Spec)
+
+
 def test_a_record_holds_only_editable_fields_and_is_bounded() -> None:
     tolerations = [{"key": f"{'k' * 250}/{'l' * 60}", "value": "v" * 60} for _ in range(16)]
     values = values_of(spec(spec__scheduling={"tolerations": tolerations}))
@@ -98,7 +104,6 @@ def test_a_record_holds_only_editable_fields_and_is_bounded() -> None:
     assert max(map(len, texts.values())) <= MAX_VALUE
     assert changes(read_recorded(texts), read_recorded(recorded(values)))[0].path == "scheduling.tolerations"
     assert read_recorded({"image": "{", "trainer.steps": "7"}) == {"trainer.steps": 7}
-    assert read_recorded({"model.gpt2.remat": '"full"'}) == {"trainer.remat": "full"}, "a field that has moved since it was recorded"
 
 
 SCHEDULES: list[tuple[dict[str, Any], int, int | None]] = [

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_api.status import parse_status
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_cli.cluster import Runs
 from halcyon_cli.commands.diff import diff
@@ -102,12 +102,3 @@ def test_a_run_with_store_settings_and_no_root_yet_can_be_compared(
     file.write_text(yaml.safe_dump(wanted))
     diff("small", file)
     assert capsys.readouterr().out == "nothing differs\n"
-
-
-def test_a_field_that_has_only_moved_is_no_difference() -> None:
-    former = spec(spec__stage="train", spec__optimizer={"adamw": {"learningRate": 0.002, "schedule": {"constant": {}}}})
-    present = spec(spec__task="train", spec__optimizer={"learningRate": 0.002, "schedule": {"constant": {}}, "adamw": {}})
-    assert difference(former, present, TrainingRunStatus()).outcome == "nothing"
-    other = spec(spec__optimizer={"learningRate": 0.003, "schedule": {"constant": {}}, "adamw": {}})
-    (effect,) = difference(former, other, TrainingRunStatus()).effects
-    assert (effect.change.path, effect.outcome) == ("optimizer.learningRate", "refused")

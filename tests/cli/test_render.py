@@ -84,21 +84,6 @@ def test_a_short_run_needs_its_defaults(tmp_path: Path) -> None:
     assert pod["serviceAccountName"] == "trainer"
 
 
-def test_validate_notes_each_former_field_once(tmp_path: Path) -> None:
-    document = yaml.safe_load((EXAMPLES / "stdlib-data.yaml").read_text())
-    document["spec"]["stage"] = document["spec"].pop("task")
-    document["spec"]["trainer"]["stages"] = [{"fromStep": 1, "sequenceLength": document["spec"]["trainer"].get("sequenceLength", 1024)}]
-    path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump(document))
-    result = CliRunner().invoke(app, ["validate", str(path)])
-    assert result.exit_code == ExitCode.DONE, result.stderr
-    assert result.stderr.splitlines() == [
-        f"{path}: note: spec.stage is the former place of spec.task; write spec.task",
-        f"{path}: note: spec.trainer.stages is the former place of spec.trainer.batchSchedule; write spec.trainer.batchSchedule",
-    ]
-    assert "is valid" in result.stdout
-
-
 def test_a_sweep_is_rendered_as_runs_that_kubectl_can_apply(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep.yaml"
     sweep.write_text("grid:\n  spec.optimizer.learningRate: [1e-4, 3e-4]\n")

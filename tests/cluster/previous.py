@@ -27,8 +27,6 @@ ARCHIVE = Path(__file__).with_name("previous.tar.xz")
 CHART = "charts/halcyon"
 KEPT = (CHART, "crds/halcyon_api", "operator/halcyon_operator")
 OF_TODAY = ("images", "pyproject.toml", "uv.lock")
-NAME_TODAY, NAME_THEN = "halcyon-train", "halcyon"
-"""Names of the distribution. The archived operator asks for its own version by the old name."""
 
 
 def keep(commit: str) -> None:
@@ -44,9 +42,6 @@ def unpack(folder: Path) -> Path:
     for name in OF_TODAY:
         source = REPOSITORY / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-    for name in ("pyproject.toml", "uv.lock"):
-        path = folder / name
-        path.write_text(path.read_text().replace(NAME_TODAY, NAME_THEN))
     return folder / CHART
 
 

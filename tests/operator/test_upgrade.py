@@ -14,18 +14,16 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.former.reading import former_form
 from halcyon_api.training_run import parse_run
 from halcyon_operator.decide.spec_hash import attempt_spec_hash, fits
 from tests.cluster import previous
 from tests.examples.documents import training_runs
 
 # Prints the previous version's records of documents: the hash, and the document as the API server stored it, with that schema's defaults.
-# The module has the name of that version.
 RECORD = """
 import json, sys
 from halcyon_api.training_run import InvalidRun, parse_run
-from halcyon_operator.spec_hash import attempt_spec_hash
+from halcyon_operator.decide.spec_hash import attempt_spec_hash
 for document in json.load(sys.stdin):
     try:
         spec = parse_run(document).spec
@@ -43,7 +41,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[s
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(folder / name) for name in ("crds", "operator"))}
     process = subprocess.run(
         [sys.executable, "-c", RECORD],
-        input=json.dumps([document | {"spec": former_form(document["spec"])} for document in training_runs().values()]),
+        input=json.dumps(list(training_runs().values())),
         env=environment,
         capture_output=True,
         text=True,
@@ -56,9 +54,9 @@ def test_no_attempt_of_the_previous_version_is_outdated(recorded: list[tuple[str
     assert {"stdlib-llama", "gpt2"} <= {document["metadata"]["name"] for _, document in recorded}
     for record, document in recorded:
         spec = parse_run(document).spec
-        assert fits(record, attempt_spec_hash(spec, record)), document["metadata"]["name"]
+        assert fits(record, attempt_spec_hash(spec)), document["metadata"]["name"]
         edited = spec.model_copy(update={"image": "other:2"})
-        assert not fits(record, attempt_spec_hash(edited, record)), "an edit after the upgrade must be recognized"
+        assert not fits(record, attempt_spec_hash(edited)), "an edit after the upgrade must be recognized"
 
 
 def test_the_archive_of_the_previous_version_is_small_and_has_the_chart() -> None:

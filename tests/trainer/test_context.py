@@ -10,11 +10,10 @@ import pytest
 import yaml
 
 from halcyon.checkpoint.changes import differences
-from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of, in_present_form, with_later_fields, with_moments
+from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of, with_later_fields, with_moments
 from halcyon.context import adapt_to_devices, check_context, resolve_context
 from halcyon.errors import BadConfiguration
-from halcyon_api.checkpoint_documents import Epoch, Fingerprints
-from halcyon_api.former.reading import former_form
+from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
@@ -134,7 +133,7 @@ def test_exactly_the_fields_that_change_the_results_are_fingerprinted() -> None:
     for same in (
         {"spec__accelerator__slices": 1},
         {"spec__trainer__microbatches": 2},
-        {"spec__model__llama__remat": "full"},
+        {"spec__trainer__remat": "full"},
         {"spec__checkpoint__keep": 7},
     ):
         assert sections(**same) == reference
@@ -161,15 +160,6 @@ def test_a_checkpoint_of_a_version_that_did_not_name_the_type_of_moments(paramet
     then = fingerprints_of({**now.documents, "spec.trainer": {**trainer, "precision": older}})
     clauses = differences(now, with_moments(then, now))
     assert clauses == (() if same else ("spec.trainer.precision.moments is bfloat16 but was not set",))
-
-
-def old_checkpoint(**changes: Any) -> Fingerprints:
-    """The fingerprints that the previous release wrote for a run: each moved field in its former place."""
-    now = fingerprints(parse_run(document(**changes)).spec, data={"contentSha256": "0"})
-    spec = {name.removeprefix("spec."): section for name, section in now.documents.items() if name.startswith("spec.")}
-    del spec["objective"]
-    former = {f"spec.{name}": section for name, section in former_form(spec).items()}
-    return fingerprints_of({**former, "data": now.documents["data"]})
 
 
 EARLIER_MODELS: dict[str, dict[str, Any]] = {
@@ -200,28 +190,3 @@ def test_a_checkpoint_of_a_version_with_fewer_fields_of_a_model_can_be_continued
     assert differences(wider, with_later_fields(then, wider)) == (
         f"spec.model.{family}.{field} is {json.dumps(value)} but was {BEFORE[field]}",
     )
-
-
-CHANGED: dict[str, Any] = {
-    "spec__optimizer": {"learningRate": 0.002, "schedule": {"constant": {}}, "adamw": {}},
-    "spec__trainer__batchSchedule": [{"fromStep": 4, "batchSize": 16}],
-    "spec__data__mixture": {"schedule": [{"fromStep": 5, "weights": [{"source": "python", "weight": 1}]}]},
-}
-
-
-def test_a_checkpoint_of_the_previous_release_can_be_continued_unless_a_value_changed() -> None:
-    then = old_checkpoint(**CHANGED)
-    assert then.documents["spec.optimizer"]["adamw"]["learningRate"] == 0.002
-    assert "stages" in then.documents["spec.trainer"]
-    now = fingerprints(parse_run(document(**CHANGED)).spec, data={"contentSha256": "0"})
-    assert differences(now, in_present_form(then)) == ()
-    for field, other, clause in (
-        ("spec__trainer__batchSchedule", [{"fromStep": 4, "batchSize": 32}], "spec.trainer.batchSchedule[0].batchSize is 32 but was 16"),
-        (
-            "spec__optimizer",
-            {**CHANGED["spec__optimizer"], "learningRate": 0.003},
-            "spec.optimizer.learningRate is 0.003 but was 0.002",
-        ),
-    ):
-        changed = fingerprints(parse_run(document(**CHANGED | {field: other})).spec, data={"contentSha256": "0"})
-        assert differences(changed, in_present_form(then)) == (clause,)

@@ -31,8 +31,7 @@ def show(run: dict[str, Any], directory: Path, *options: str, command: tuple[str
 def test_a_plan_has_the_mesh_the_memory_and_the_collectives_of_a_run(tmp_path: Path) -> None:
     run = document(
         spec__accelerator={"type": "v5e", "topology": "2x4", "slices": 2, "provisioning": "spot"},
-        spec__trainer={"steps": 10, "batchSize": 32, "sequenceLength": 32, "microbatches": "auto"},
-        spec__model__llama__remat="auto",
+        spec__trainer={"steps": 10, "batchSize": 32, "sequenceLength": 32, "microbatches": "auto", "remat": "auto"},
     )
     ended = show(run, tmp_path, "--json")
     assert ended.returncode == 0, ended.stderr

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from halcyon_api.defaults.resource import TrainingRunDefaults, parse_defaults
+from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.defaults.units import PREFIX, Values, merged, resolved, values_of_defaults, values_of_run
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.overrides import names_model_file, parse_override, with_overrides
-from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run, read_one, read_yaml, spec_form
+from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run, read_one, read_yaml
 
 _STORE = ("checkpoint.endpoint", "checkpoint.region", "checkpoint.credentialsSecret")
 
@@ -28,7 +28,7 @@ def load_defaults(paths: Sequence[Path]) -> Values:
                 parse_defaults(document)
             except InvalidRun as error:
                 raise InvalidRun(f"{path}: {error}") from None
-            found = merged(found, values_of_defaults(spec_form(TrainingRunDefaults, document).spec))
+            found = merged(found, values_of_defaults(document.get("spec")))
     return found
 
 
@@ -96,7 +96,7 @@ def with_values(document: Any, values: Mapping[str, Any], namespace: str | None 
         namespace: Namespace of the run, which overrides that of its document. Default: that of its document, or `default`.
     """
     whole: dict[str, Any] = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
-    spec, found = spec_form(TrainingRun, document).spec, whole.get("metadata")
+    spec, found = whole.get("spec"), whole.get("metadata")
     if not isinstance(spec, dict):
         return cast("Any", document)
     metadata = cast("dict[str, Any]", found) if isinstance(found, dict) else {}

@@ -10,7 +10,6 @@ from typing import Any
 
 from halcyon_api.edits.classes import EditClass, Leaf, class_of, leaves_of, starts_again
 from halcyon_api.edits.status import MAX_VALUE
-from halcyon_api.former.table import FORMER
 from halcyon_api.training_run import TrainingRunSpec
 
 _LONGEST_VALUE = 80
@@ -89,13 +88,11 @@ def _digest(text: str) -> str:
 
 
 def read_recorded(texts: Mapping[str, str]) -> Values:
-    """The fields of ``status.inForce``, at their present places. Values that cannot be read are ignored, because any user may have changed
-    the status."""
-    present = {row.former: row.present for row in FORMER}
+    """The fields of ``status.inForce``. Values that cannot be read are ignored, because any user may have changed the status."""
     found: Values = {}
     for path, text in texts.items():
         try:
-            found[present.get(path, path)] = json.loads(text)
+            found[path] = json.loads(text)
         except (ValueError, RecursionError):
             continue
     return found

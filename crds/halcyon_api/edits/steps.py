@@ -7,8 +7,7 @@ It may not change with `phases` or `otherSchedules`, whose lengths are shares of
 
 from __future__ import annotations
 
-from halcyon_api.base import ApiModel, cel
-from halcyon_api.former.rules import kind_is, value_of
+from halcyon_api.base import cel
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.schedule import ConstantScheduleSpec, CosineScheduleSpec, WsdScheduleSpec
 
@@ -62,27 +61,21 @@ def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: i
     )
 
 
-def steps_rule(model: type[ApiModel]) -> dict[str, str]:
-    """The same rule for the API server, which knows the finished steps from the last write of the status.
-
-    Args:
-        model: The class of ``spec``.
-    """
+def steps_rule() -> dict[str, str]:
+    """The same rule for the API server, which knows the finished steps from the last write of the status."""
     new, old, done = "self.spec", "oldSelf.spec", "self.status.progress.step"
-    unknown = f"!has(self.status) || !has(self.status.progress) || !has({done})"
-    back = f"(has(self.status.progress.steps) && {new}.trainer.steps == self.status.progress.steps)"
+    none_done = "self.?status.?progress.?step.orValue(0) == 0"
+    back = f"self.status.progress.?steps.orValue(0) == {new}.trainer.steps"
     least = f"({new}.trainer.steps < {old}.trainer.steps ? {new}.trainer.steps : {old}.trainer.steps)"
 
-    def kind(name: str) -> str:
-        return kind_is("optimizer.schedule", name, model, new)
-
-    def value(path: str) -> str:
-        return value_of(f"optimizer.schedule.{path}", model, new)
-
-    cosine = f"{value('cosine.decaySteps')} > 0 || {done} <= {value('cosine.warmupSteps')}"
-    settled = f"{kind('constant')} || ({kind('cosine')} && ({cosine})) || ({kind('wsd')} && {done} <= {least} - {value('wsd.decaySteps')})"
+    schedule = f"{new}.optimizer.schedule"
+    cosine = f"has({schedule}.cosine.decaySteps) || {done} <= {schedule}.cosine.warmupSteps"
+    settled = (
+        f"has({schedule}.constant) || (has({schedule}.cosine) && ({cosine})) || "
+        f"(has({schedule}.wsd) && {done} <= {least} - {schedule}.wsd.decaySteps)"
+    )
     return cel(
-        f"{new}.trainer.steps == {old}.trainer.steps || {unknown} || {done} == 0 || {back} || "
+        f"{new}.trainer.steps == {old}.trainer.steps || {none_done} || {back} || "
         f"({new}.trainer.steps >= {done} && !has({new}.data.mixture.simulateTokens) && !has({new}.optimizer.otherSchedules) && "
         f"({settled}))",
         "trainer.steps may change only while the steps that are done would have been the same: not below them, not with "

@@ -6,6 +6,7 @@ The table of accelerator types is in `halcyon_api.hardware`. TPU topologies have
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -76,29 +77,41 @@ def _quoted(names: list[str] | tuple[str, ...]) -> str:
 _SIDES = "self.topology.split('x')"
 
 
-def _topology_rule(row: Accelerator) -> Rule:
+def _exists(row: Accelerator) -> str:
+    """The expression that a type has the topology of the section."""
     if row.family == "tpu":
         exists = f"self.topology in [{_quoted(row.topologies)}]"
         if row.max_cubes:
-            product = " * ".join(f"int({_SIDES}[{n}])" for n in range(3))
-            rising = "".join(f" && int({_SIDES}[{n}]) <= int({_SIDES}[{n + 1}])" for n in range(2)) if row.rising_sides else ""
-            cubes = f"{_SIDES}.all(side, int(side) % 4 == 0) && {product} <= {row.max_cubes * CHIPS_OF_A_CUBE}{rising}"
-            exists += f" || ({_SIDES}.size() == 3 && {cubes})"
-    else:
-        counts = ", ".join(map(str, row.devices_per_host))
-        has = f"int({_SIDES}[1]) in [{counts}]" if counts else f"int({_SIDES}[1]) <= {row.max_devices_per_host}"
-        exists = f"{_SIDES}.size() == 2 && int({_SIDES}[0]) <= {row.max_hosts} && {has}"
+            rising = " && sides.isSorted()" if row.rising_sides else ""
+            cubes = f"sides.all(side, side % 4 == 0) && sides[0] * sides[1] * sides[2] <= {row.max_cubes * CHIPS_OF_A_CUBE}{rising}"
+            # CEL has no variables: a list with the list of the sides stands for one.
+            exists += f" || [{_SIDES}.map(side, int(side))].all(sides, sides.size() == 3 && {cubes})"
+        return exists
+    counts = ", ".join(map(str, row.devices_per_host))
+    has = f"int({_SIDES}[1]) in [{counts}]" if counts else f"int({_SIDES}[1]) <= {row.max_devices_per_host}"
+    return f"{_SIDES}.size() == 2 && int({_SIDES}[0]) <= {row.max_hosts} && {has}"
+
+
+def _topology_rules() -> Iterator[Rule]:
+    """One rule for the types that have the same topologies."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for row in TABLE.values():
+        names.setdefault((_exists(row), row.topology_sentence), []).append(row.name)
+    for (exists, sentence), types in names.items():
+        yield _topology_rule(types, exists, sentence)
+
+
+def _topology_rule(types: list[str], exists: str, sentence: str) -> Rule:
     return Rule(
-        f"self.type != '{row.name}' || {exists}",
-        lambda self: self.type != row.name or row.shape(self.topology) is not None,
-        f"topology of {row.name} {row.topology_sentence}",
+        f"!(self.type in [{_quoted(types)}]) || {exists}",
+        lambda self: self.type not in types or self.row.shape(self.topology) is not None,
+        f"topology of {', '.join(types)} {sentence}",
         ".topology",
         shows("topology"),
     )
 
 
 _BOUGHT_KINDS = ("spot", "reservation", "flexStart", "queued")
-_BOUGHT = {kind: tuple(row.name for row in TABLE.values() if kind in row.provisioning) for kind in _BOUGHT_KINDS}
 _FABRICS = tuple(row.name for row in TABLE.values() if row.fabric is not None)
 _COMPUTE_DOMAINS = tuple(row.name for row in TABLE.values() if row.compute_domain)
 _PARTS = {row.name: row for row in TABLE.values() if row.part_hosts_provisioning}
@@ -146,21 +159,23 @@ _FLEX_START = (
 )
 
 
-def _flex_start_rule(name: str, topologies: tuple[str, ...]) -> Rule:
-    return Rule(
-        f"self.provisioning != 'flexStart' || self.type != '{name}' || self.topology in [{_quoted(topologies)}]",
-        lambda self: self.provisioning != "flexStart" or self.type != name or self.topology in topologies,
-        _FLEX_START,
-        ".topology",
-    )
+_FLEX_START_SLICES = [f"{name} {topology}" for name, topologies in _SLICES_OF_ONE_HOST.items() for topology in topologies]
 
 
-def _bought_rule(kind: str, names: tuple[str, ...]) -> Rule:
+def _bought_rules() -> Iterator[Rule]:
+    """One rule for the kinds of provisioning that exist for the same types."""
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for kind in _BOUGHT_KINDS:
+        kinds.setdefault(tuple(row.name for row in TABLE.values() if kind in row.provisioning), []).append(kind)
+    yield from map(_bought_rule, kinds.values(), kinds)
+
+
+def _bought_rule(kinds: list[str], names: tuple[str, ...]) -> Rule:
     return Rule(
-        f"self.provisioning != '{kind}' || self.type in [{_quoted(names)}]",
-        lambda self: self.provisioning != kind or self.type in names,
-        f"provisioning {kind} exists for {', '.join(names)} only; leave it out for the others (nodes of type cpu or nvidia are chosen by "
-        "scheduling.nodeSelector)",
+        f"!(self.provisioning in [{_quoted(kinds)}]) || self.type in [{_quoted(names)}]",
+        lambda self: self.provisioning not in kinds or self.type in names,
+        f"provisioning {' and '.join(kinds)} {'exists' if len(kinds) == 1 else 'exist'} for {', '.join(names)} only; leave it out for the "
+        "others (nodes of type cpu or nvidia are chosen by scheduling.nodeSelector)",
         ".provisioning",
     )
 
@@ -213,14 +228,14 @@ class AcceleratorSpec(RuledModel):
     price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = Field(default=None, description="Price of a chip hour.")
 
     rules: ClassVar = (
-        *(_topology_rule(row) for row in TABLE.values()),
+        *_topology_rules(),
         Rule(
             "(self.provisioning == 'reservation') == has(self.reservation)",
             lambda self: (self.provisioning == "reservation") == (self.reservation is not None),
             "set reservation together with provisioning: reservation, and only then",
             ".reservation",
         ),
-        *(_bought_rule(kind, names) for kind, names in _BOUGHT.items()),
+        *_bought_rules(),
         *(_part_bought_rule(row) for row in _PARTS.values()),
         *(_part_fabric_rule(row) for row in _PART_FABRICS),
         Rule(
@@ -229,7 +244,13 @@ class AcceleratorSpec(RuledModel):
             "reservationProject needs a reservation; set reservation too, or leave it out",
             ".reservationProject",
         ),
-        *(_flex_start_rule(name, topologies) for name, topologies in _SLICES_OF_ONE_HOST.items()),
+        Rule(
+            f"self.provisioning != 'flexStart' || !(self.type in [{_quoted(list(_SLICES_OF_ONE_HOST))}]) || "
+            f"self.type + ' ' + self.topology in [{_quoted(_FLEX_START_SLICES)}]",
+            lambda self: self.provisioning != "flexStart" or self.topology in _SLICES_OF_ONE_HOST.get(self.type, (self.topology,)),
+            _FLEX_START,
+            ".topology",
+        ),
         Rule(
             f"self.network == 'standard' || self.type in [{_quoted(_FABRICS)}]",
             lambda self: self.network == "standard" or self.type in _FABRICS,

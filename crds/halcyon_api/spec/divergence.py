@@ -59,8 +59,8 @@ class DivergenceSpec(ApiModel):
 
     cel_rules: ClassVar = (
         cel(
-            "has(self.spike) == has(oldSelf.spike) && (!has(self.spike) || self.spike.windowSteps == oldSelf.spike.windowSteps && "
-            "has(self.spike.gradientNormSigmas) == has(oldSelf.spike.gradientNormSigmas))",
+            "self.?spike.windowSteps == oldSelf.?spike.windowSteps && "
+            "self.?spike.?gradientNormSigmas.hasValue() == oldSelf.?spike.?gradientNormSigmas.hasValue()",
             "recovery.divergence.spike must not be added, removed, change its windowSteps, or gain or lose gradientNormSigmas while the "
             "run exists, because the checkpoints hold its state; other values may change",
             field_path=".spike",

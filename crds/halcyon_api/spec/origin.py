@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, Rule, RuledModel, RunName
+from halcyon_api.base import ApiModel, Rule, RuledModel, RunName, exactly_one
 from halcyon_api.spec.adapter import Pattern
 from halcyon_api.spec.tokenizer import Uri
 
@@ -69,7 +69,7 @@ class OriginSpec(RuledModel):
 
     rules: ClassVar = (
         Rule(
-            "[has(self.run), has(self.huggingFace)].filter(present, present).size() == 1",  # the form that the JSON schema recognises
+            exactly_one(("run", "huggingFace")),
             lambda self: (self.run is None) != (self.hugging_face is None),
             "set exactly one of run and huggingFace",
             ".run",

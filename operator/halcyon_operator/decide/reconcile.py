@@ -45,8 +45,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         return _reading_head(observed, now)
     observed = with_held_ends(observed, now)
     jobset = attempts.current_jobset(observed)
-    recorded = observed.run.status.attempt_spec_hash
-    wanted_hash = attempt_spec_hash(observed.run.spec, recorded) if observed.run.spec is not None else ""
+    wanted_hash = attempt_spec_hash(observed.run.spec) if observed.run.spec is not None else ""
     change = _updated(observed, jobset, wanted_hash, now)
     if change.refusal:
         observed = replace(observed, run=replace(observed.run, spec=None, problems=(change.refusal,)))

@@ -13,14 +13,13 @@ from typing import Any
 
 from halcyon_api import names
 from halcyon_api.base import MAX_NAME_LENGTH
-from halcyon_api.defaults.resource import KIND, TrainingRunDefaults, parse_defaults
+from halcyon_api.defaults.resource import KIND, parse_defaults
 from halcyon_api.defaults.status import DEFAULT_NAME, DefaultsSource, DefaultsStatus, read_values, recorded_request, written
 from halcyon_api.defaults.units import ROOT, Values, kept_place, merged, resolved, values_of_defaults, values_of_run
 from halcyon_api.edits.status import MAX_VALUE
-from halcyon_api.former.reading import with_choices
 from halcyon_api.maintenance import MAX_REQUEST_VALUE
 from halcyon_api.status import TrainingRunStatus, parse_status
-from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec, spec_form
+from halcyon_api.training_run import InvalidRun
 from halcyon_operator.model.untrusted import count, mapping, text, value_at
 
 
@@ -85,7 +84,7 @@ def taken(document: object, status: TrainingRunStatus, read: FoundDefaults | Non
         except InvalidRun as error:
             metadata = mapping(value_at(found, "metadata"))
             return Taken(None, recorded, f"{KIND} {text(metadata.get('namespace'))}/{text(metadata.get('name'))}: {text(str(error), 1024)}")
-        values = merged(values, values_of_defaults(spec_form(TrainingRunDefaults, found).spec))
+        values = merged(values, values_of_defaults(value_at(found, "spec")))
     if status.attempt > 0:
         values = kept_place(recorded, values)
     texts = written(values)
@@ -99,8 +98,8 @@ def taken(document: object, status: TrainingRunStatus, read: FoundDefaults | Non
 
 
 def resolved_spec(document: object, values: Mapping[str, Any]) -> dict[str, object]:
-    """The spec of a run with its defaults, in its present form (`halcyon_api.former`)."""
-    metadata, spec = mapping(value_at(document, "metadata")), mapping(with_choices(spec_form(TrainingRun, document).spec, TrainingRunSpec))
+    """The spec of a run with its defaults."""
+    metadata, spec = mapping(value_at(document, "metadata")), mapping(value_at(document, "spec"))
     if not values:
         return spec
     return resolved(spec, values, text(metadata.get("namespace")) or "default", text(metadata.get("name")))

@@ -15,9 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from halcyon_api.checkpoint_documents import Fingerprints
-from halcyon_api.former.reading import present_form
 from halcyon_api.spec.model import ModelSpec
-from halcyon_api.spec.objective import next_token
 from halcyon_api.training_run import TrainingRunSpec
 
 DATA_FIELDS = ("sources", "mixture", "order", "validation", "attendAcrossDocuments")
@@ -61,19 +59,6 @@ def planned_steps(fingerprints: Fingerprints) -> int | None:
     """``spec.trainer.steps`` of the run that made these fingerprints; None if they do not contain it."""
     trainer = fingerprints.documents.get("spec.trainer")
     return trainer.get("steps") if isinstance(trainer, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-
-
-def in_present_form(fingerprints: Fingerprints) -> Fingerprints:
-    """The fingerprints of a checkpoint, with each field that was moved later (`halcyon_api.former`) in its present place.
-
-    A checkpoint without an objective was trained on the next token.
-    """
-    spec = {name.removeprefix(_SPEC): document for name, document in fingerprints.documents.items() if name.startswith(_SPEC)}
-    form = present_form(spec, TrainingRunSpec)
-    documents = {**fingerprints.documents, **{f"{_SPEC}{name}": form.spec[name] for name in spec}}
-    if documents.keys() >= {"spec.optimizer"}:
-        documents.setdefault(_OBJECTIVE, next_token().document())
-    return fingerprints_of(documents) if documents != fingerprints.documents else fingerprints
 
 
 def with_later_fields(fingerprints: Fingerprints, now: Fingerprints) -> Fingerprints:

@@ -110,18 +110,15 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
     from halcyon_api.defaults.files import load_resolved
     from halcyon_api.exit_codes import ExitCode
     from halcyon_api.source_kinds import text_warnings
-    from halcyon_api.training_run import InvalidRun, former_notes, read_one
+    from halcyon_api.training_run import InvalidRun
     from halcyon_api.validation import find_problems
 
     try:
         with report_errors(document):
             run = load_resolved(document, defaults or (), read_model=read_model, overrides=overrides or ())
-        notes = former_notes(read_one(document))
     except InvalidRun as error:
         sys.stderr.write(f"{about_file(document, str(error))}\n")
         raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
-    for note in notes:
-        sys.stderr.write(f"{document}: note: {note}\n")
     for warning in text_warnings(run.spec.data):
         sys.stderr.write(f"{document}: warning: {warning}\n")
     problems = find_problems(run.spec) or (
@@ -133,8 +130,8 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
     if not problems:
         from halcyon.huggingface.check_formats import check_formats
 
-        problems, more_notes = check_formats(run.spec)
-        for note in more_notes:
+        problems, notes = check_formats(run.spec)
+        for note in notes:
             sys.stderr.write(f"{document}: note: {note}\n")
     for problem in problems:
         sys.stderr.write(f"{document}: {problem}\n")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from halcyon.checkpoint.comparison import Checkpoint
-from halcyon.checkpoint.fingerprints import ADAPTER, in_present_form
+from halcyon.checkpoint.fingerprints import ADAPTER
 from halcyon.checkpoint.weights import KEPT_BYTES, AverageArrays, ModelArrays, NoAverage
 from halcyon.data.cache.tokenizers import find_tokenizer
 from halcyon.errors import BadConfiguration
@@ -85,7 +85,7 @@ def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_B
     """
     checkpoint = Checkpoint(store, entry)
     manifest = checkpoint.manifest
-    documents = in_present_form(manifest.fingerprints).documents
+    documents = manifest.fingerprints.documents
     try:
         spec = ModelSpec.model_validate(documents["spec.model"])
     except (KeyError, ValidationError):

@@ -18,7 +18,7 @@ LayerType = Literal["full_attention", "sliding_attention"]
 
 DEFAULT_WINDOW = 4096
 
-_HEAD_SIZE = "(has(self.headDim) ? self.headDim : self.hiddenSize / self.numAttentionHeads)"
+_HEAD_SIZE = "self.?headDim.orValue(self.hiddenSize / self.numAttentionHeads)"
 
 
 class DecoderSection(ModelSection):
@@ -54,7 +54,7 @@ class DecoderSection(ModelSection):
         Rule(
             f"{_HEAD_SIZE} % 2 == 0",
             lambda self: self.head_size % 2 == 0,
-            "a head must have an even number of features, because rotary positions rotate pairs; change headDim or numAttentionHeads",
+            "a head must have an even number of features, for rotary positions; change headDim or numAttentionHeads",
             ".hiddenSize",
         ),
     )

@@ -55,7 +55,7 @@ class LlamaSpec(ModelSection):
             shows("kvHeads", "heads"),
         ),
         Rule(
-            "(has(self.headDim) ? self.headDim : self.hiddenSize / self.heads) % 2 == 0",
+            "self.?headDim.orValue(self.hiddenSize / self.heads) % 2 == 0",
             lambda self: self.head_size % 2 == 0,
             "headDim, or hiddenSize / heads, must be even, because rotary positions rotate pairs of features",
             ".headDim",

@@ -25,7 +25,7 @@ LOGIT_CAP = 15.0
 NORM_EPSILON = 2.0**-23
 """Added to the mean square in norms: the distance from 1 to the next float32 number."""
 
-_HEADS = "(has(self.hiddenSize) ? self.hiddenSize : 64 * self.depth + self.headDim - 1) / self.headDim"
+_HEADS = "self.?hiddenSize.orValue(64 * self.depth + self.headDim - 1) / self.headDim"
 
 
 def derived_width(depth: int, head_dim: int) -> int:
