@@ -107,6 +107,55 @@ def test_a_program_that_does_not_end_well_is_stopped(source: str, outcomes: set[
     assert len(ran.output) + len(ran.errors) <= 2 * LIMITS.output_bytes
 
 
+_CALLERS = "import os, sys\nframe = sys._getframe()\nwhile frame:\n{body}    frame = frame.f_back\n"
+_CLAIM = """    for value in list(frame.f_locals.values()):
+        if isinstance(value, dict) and "token" in value:
+            os.write(frame.f_locals["report"], value["token"].encode())
+            os._exit(0)
+"""
+_RENAME = """    for name in ("exec", "compile", "partial", "deque", "map"):
+        frame.f_globals[name] = frame.f_builtins[name] = lambda *arguments, **options: None
+    for name in ("request", "report", "module"):
+        frame.f_locals[name] = None
+"""
+_JUMP = """import sys
+def follow(frame, event, value):
+    if frame.f_code.co_filename == "<checks>" and frame.f_lineno == 2:
+        frame.f_lineno = 3
+    return follow
+def answer():
+    sys.settrace(follow)
+    sys._getframe(1).f_trace = follow
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        (_CALLERS.format(body=_CLAIM), "NameError: name 'answer' is not defined"),
+        (_CALLERS.format(body=_RENAME), "NameError: name 'answer' is not defined"),
+        (_JUMP, "may not use sys.settrace"),
+        ("import gc\nprint([one for one in gc.get_objects() if isinstance(one, dict) and 'token' in one])", "may not use gc.get_objects"),
+        ("import gc, sys\nprint(gc.get_referents(sys._getframe(1)))", "may not use gc.get_referents"),
+        ("import ctypes, sys\nprint(ctypes.string_at(id(sys._getframe(1)), 1 << 12))", "may not use ctypes"),
+        ("import sys\nsys.monitoring.register_callback(0, sys.monitoring.events.LINE, print)", "may not use sys.monitoring"),
+    ],
+)
+def test_a_program_cannot_claim_that_its_checks_passed(source: str, error: str) -> None:
+    ran = run(Program(source, "answer()\nassert answer() == 1\nanswer = 2\n"), LIMITS)
+    assert ran.outcome == "failed", ran
+    assert error in ran.errors
+
+
+@pytest.mark.slow
+def test_a_program_is_compiled_as_a_file_of_its_own() -> None:
+    # This project's files have imports from __future__, which a program must not get: here, annotations are evaluated.
+    ran = run(Program("print('begins')\ndef double(numbers: List[int]): return numbers * 2"))
+    assert (ran.outcome, ran.output) == ("failed", "begins\n")
+    assert "NameError: name 'List' is not defined" in ran.errors
+
+
 @pytest.mark.slow
 def test_programs_compute_with_pythons_own_library() -> None:
     source = (

@@ -15,7 +15,9 @@ import sys
 import sysconfig
 import traceback
 import types
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 READY = b"ready\n"
@@ -67,21 +69,60 @@ def limit(request: Mapping[str, Any]) -> None:
         resource.setrlimit(kind, (value, value))
 
 
-def execute(request: Mapping[str, Any], report: int) -> None:
-    """Run the program and its checks, and end this process. If both ended without an exception, the token is written to `report`."""
+def execute(request: dict[str, Any], report: int) -> None:
+    """Run the program and its checks, and end this process. If both ended without an exception, the token is written to `report`.
+
+    A program can read and change each frame that called it, and every name of a module. So no frame keeps the token or the checks, and no
+    name says what comes next: built-in `deque` and `map` hold the steps. The texts are compiled as files of their own, without the
+    ``__future__`` imports of this file.
+
+    Args:
+        request: See `running.request_of`. Its texts and its token are taken out.
+        report: A file descriptor.
+    """
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     try:
-        for name in ("program", "checks"):
-            exec(compile(request[name], f"<{name}>", "exec"), module.__dict__)  # noqa: S102 - it is what this process is for
-        sys.stdout.flush()
+        deque(
+            map(
+                partial.__call__,
+                (
+                    partial(sys.addaudithook, _refusal()),
+                    partial(exec, compile(request.pop("program"), "<program>", "exec", dont_inherit=True), module.__dict__),
+                    partial(exec, compile(request.pop("checks"), "<checks>", "exec", dont_inherit=True), module.__dict__),
+                    partial(_flush),
+                    partial(os.write, report, request.pop("token").encode()),
+                    partial(os._exit, 0),
+                ),
+            ),
+            maxlen=0,
+        )
     except BaseException as error:  # also SystemExit: a program that ends before its checks has not passed them
         with contextlib.suppress(BaseException):
             traceback.print_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
             sys.stderr.flush()
-        os._exit(1)
-    os.write(report, request["token"].encode())
-    os._exit(0)
+            _flush()
+    os._exit(1)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+
+
+def _refusal() -> Callable[[str, object], None]:
+    """A hook that refuses what shows objects without a name for them, or lets a program jump over lines of the checks.
+
+    Its own names are in its closure: a program can change those of this module. Events: https://docs.python.org/3/library/audit_events.html.
+    """
+    refused = frozenset(("gc.get_objects", "gc.get_referents", "gc.get_referrers", "sys.settrace", "sys.setprofile"))
+    prefixes = ("ctypes.", "sys.monitoring.")
+    error = PermissionError
+
+    def refuse(event: str, _arguments: object) -> None:
+        if event in refused or event.startswith(prefixes):
+            raise error(f"a program may not use {event}")
+
+    return refuse
 
 
 def main_in_pod() -> None:
