@@ -108,6 +108,36 @@ def test_rights_in_the_watched_namespaces_only(render: Render) -> None:
     assert environment(objects)["HALCYON_NAMESPACES"] == "team-a,team-b"
 
 
+def test_the_cluster_may_choose_the_user_of_the_pods(render: Render) -> None:
+    chosen = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    objects = render(runAsUser="namespace")
+    assert [found["securityContext"] for found in (pod(objects), only(objects, "Pod")["spec"])] == [chosen, chosen]
+    given = {"runAsUser": 1000650000, "runAsGroup": 1000650000, "fsGroup": 1000650000}
+    objects = render(runAsUser=1000650000)
+    assert [found["securityContext"] for found in (pod(objects), only(objects, "Pod")["spec"])] == [chosen | given, chosen | given]
+    for refused in (0, "root", ""):
+        with pytest.raises(DevclusterError, match="runAsUser"):
+            render(runAsUser=refused)
+
+
+def test_every_pod_has_the_resources_that_a_quota_asks_for(render: Render) -> None:
+    resources = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+    objects = render(resources=resources)
+    found = [pod(objects), only(objects, "Pod")["spec"]]
+    assert [container["resources"] for spec in found for container in spec["containers"]] == [resources, resources]
+
+
+@pytest.mark.parametrize("release", ["r" * 53, "halcyon" + "r" * 46])
+def test_the_longest_release_name_gives_names_that_the_api_server_takes(render: Render, release: str) -> None:
+    metrics = {kind: {"enabled": True} for kind in ("service", "serviceMonitor", "podMonitor", "prometheusRule", "dashboards")}
+    more = {"replicas": 2, "networkPolicy": {"enabled": True}, "aggregateRoles": True, "limits": {"enabled": True, "default": {"slices": 5}}}
+    objects = render(release, "n" * 63, metrics=metrics, **more)
+    longest = {found["kind"]: max(len(one["metadata"]["name"]) for one in of_kind(objects, found["kind"])) for found in objects}
+    assert longest["Service"] <= 63
+    assert max(longest.values()) <= 253
+    assert all(len(value) <= 63 for found in objects for value in found["metadata"].get("labels", {}).values())
+
+
 def test_pod_passes_the_restricted_profile(render: Render) -> None:
     spec = pod(render())
     (container,) = spec["containers"]

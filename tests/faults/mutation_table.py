@@ -16,8 +16,10 @@ _TRUST = "An object that only has a run's labels is not trusted"
 _LOSS = "Every row of a batch has a loss, and only the assistant's tokens are in it"
 _REFERENCE = "A run that begins with the files of a model computes what transformers computes of them"
 _ENDS = "An exported model ends its answers in other programs where it ends them here"
-_BUDGETS = "A request of a stranger has a budget of time and memory"
-PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS, _REFERENCE, _ENDS, _BUDGETS)
+_BUDGETS = "A request or a file of a stranger has a budget of time and memory"
+_HELD = "A pod whose trainer has ended holds no hardware"
+_CHECKS = "A program of a model passes only if its checks ran to their end"
+PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS, _REFERENCE, _ENDS, _BUDGETS, _HELD, _CHECKS)
 """Promises that are no rows of the fault table."""
 
 
@@ -288,5 +290,31 @@ MUTATIONS = (
         (("serving/connections.py", "            oldest.drop()\n", ""),),
         ("tests/trainer/serving/test_connections.py::test_the_connection_that_waited_longest_makes_room",),
         _BUDGETS,
+    ),
+    Mutation(
+        "a compressed file of data may become as long as it likes",
+        (("budgets/sizes.py", "if self._written > FREE_BYTES + MOST_GROWTH * self._read:", "if False:"),),
+        ("tests/trainer/data/sources/test_decompress.py::test_a_small_file_that_becomes_gigabytes_is_cut_off",),
+        _BUDGETS,
+    ),
+    Mutation(
+        "a run whose trainers have ended waits for the other containers of their pods",
+        (("decide/held_pods.py", 'replace(jobset, outcome="completed", finished_at=last, held_by=container)', "jobset"),),
+        ("tests/operator/test_held_pods.py::test_a_run_whose_trainers_are_done_succeeds_and_releases_its_hardware",),
+        _HELD,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "a pod with another exit code stays as long as its other containers",
+        (("decide/held_pods.py", "delete=decision.delete + gone, ", ""),),
+        ("tests/operator/test_held_pods.py::test_a_pod_with_another_exit_code_is_deleted_so_that_the_job_sees_it",),
+        _HELD,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "a program may trace its checks, and jump over them",
+        (("sandbox/execution.py", "if event in refused or event.startswith(prefixes):", "if False:"),),
+        ("tests/trainer/sandbox/test_running.py::test_a_program_cannot_claim_that_its_checks_passed",),
+        _CHECKS,
     ),
 )

@@ -3,14 +3,14 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Name of all objects: the release's name, with the chart's name added if it is not part of it. */}}
+{{/*
+Name of all objects: the release's name, with the chart's name added if it is not part of it. The name of a Service may have 63 characters,
+so that 55 are left before "-metrics".
+*/}}
 {{- define "halcyon.fullname" -}}
-{{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
-{{- else }}
 {{- $name := include "halcyon.name" . }}
-{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 63 | trimSuffix "-" }}
-{{- end }}
+{{- $made := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
+{{- default $made .Values.fullnameOverride | trunc 55 | trimSuffix "-" }}
 {{- end }}
 
 {{/* Labels that select the operator's pods; they must never change in an upgrade. */}}
@@ -41,6 +41,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* PriorityClass of the probe pods, which test for room for more slices. */}}
 {{- define "halcyon.probePriorityClassName" -}}
 {{- default (printf "%s-probe" (include "halcyon.clusterName" .)) .Values.probes.priorityClass.name }}
+{{- end }}
+
+{{/* Security settings of the pods of this release: the restricted profile. Without a user id, the cluster chooses it. */}}
+{{- define "halcyon.podSecurityContext" -}}
+runAsNonRoot: true
+{{- if ne (toString .Values.runAsUser) "namespace" }}
+runAsUser: {{ int .Values.runAsUser }}
+runAsGroup: {{ int .Values.runAsUser }}
+fsGroup: {{ int .Values.runAsUser }}
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
 {{- end }}
 
 {{/* Full name of an image; give a dict of image, appVersion, value (its name in values.yaml) and dockerfile. */}}
