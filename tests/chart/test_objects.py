@@ -130,7 +130,12 @@ def test_every_pod_has_the_resources_that_a_quota_asks_for(render: Render) -> No
 @pytest.mark.parametrize("release", ["r" * 53, "halcyon" + "r" * 46])
 def test_the_longest_release_name_gives_names_that_the_api_server_takes(render: Render, release: str) -> None:
     metrics = {kind: {"enabled": True} for kind in ("service", "serviceMonitor", "podMonitor", "prometheusRule", "dashboards")}
-    more = {"replicas": 2, "networkPolicy": {"enabled": True}, "aggregateRoles": True, "limits": {"enabled": True, "default": {"slices": 5}}}
+    more = {
+        "replicas": 2,
+        "networkPolicy": {"enabled": True},
+        "aggregateRoles": True,
+        "limits": {"enabled": True, "default": {"slices": 5}},
+    }
     objects = render(release, "n" * 63, metrics=metrics, **more)
     longest = {found["kind"]: max(len(one["metadata"]["name"]) for one in of_kind(objects, found["kind"])) for found in objects}
     assert longest["Service"] <= 63
