@@ -78,6 +78,8 @@ VERSITYGW = Group(
     in_image=True,
 )
 HELM = Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}, source="helm.sh/helm/v4", module="cluster")
+# The former Helm, which many clusters still use, for tests of the chart.
+HELM3 = Group("helm3", {"helm": "helm.sh/helm/v3/cmd/helm"}, source="helm.sh/helm/v3")
 # Nodes and pods that exist only in the API server, for tests of scale.
 KWOK = Group("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, source="sigs.k8s.io/kwok", keep="kustomize/stage")
 KIND = Group("kind", {"kind": "sigs.k8s.io/kind"}, source="sigs.k8s.io/kind")
@@ -117,6 +119,13 @@ FLUX_KUSTOMIZE = Group(
     "flux-kustomize",
     {"kustomize-controller": "github.com/fluxcd/kustomize-controller"},
     source="github.com/fluxcd/kustomize-controller",
+    keep="config/crd/bases",
+)
+# The controller of Flux that installs charts.
+FLUX_HELM = Group(
+    "flux-helm",
+    {"helm-controller": "github.com/fluxcd/helm-controller"},
+    source="github.com/fluxcd/helm-controller",
     keep="config/crd/bases",
 )
 # Sandboxes for programs that a model wrote: the controller, and its CRDs in its source.

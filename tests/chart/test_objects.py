@@ -198,7 +198,11 @@ def test_definition_is_the_generated_one(render: Render) -> None:
     for definition, source in zip(found, generated, strict=True):
         assert definition["spec"] == source["spec"]
         assert definition["metadata"]["name"] == source["metadata"]["name"]
-        assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+        # Each stands for a tool that would delete the definitions, and with them all runs: Helm and Flux, Argo CD.
+        assert definition["metadata"]["annotations"] == {
+            "helm.sh/resource-policy": "keep",
+            "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+        }
 
 
 def test_the_crds_can_be_deleted_with_the_release_or_left_out_of_it(render: Render) -> None:

@@ -1,4 +1,4 @@
-"""The guide's objects of Argo CD and Flux are valid by their own CRDs, and fit the example repository."""
+"""The objects of Argo CD and Flux in the guides are valid by their own CRDs, and fit the example repository and the chart."""
 
 from __future__ import annotations
 
@@ -11,20 +11,28 @@ from jsonschema import Draft7Validator
 
 from halcyon_api.argocd import CONFIG_MAP
 from halcyon_api.json_schema import plain_schema
-from halcyon_devcluster.programs import ARGO, FLUX_KUSTOMIZE, FLUX_SOURCE, Group
+from halcyon_devcluster.programs import ARGO, FLUX_HELM, FLUX_KUSTOMIZE, FLUX_SOURCE, Group
+from tests.cluster.documented import CHART
 from tests.examples.documents import REPOSITORY, shown_documents
 from tests.gitops.readers import binaries
 from tests.gitops.test_repository import EXAMPLE
 
 pytestmark = pytest.mark.slow  # the first use downloads sources
-SHOWN: dict[str, dict[str, Any]] = {
-    document["kind"]: document for where, document in shown_documents() if where.startswith("docs/guides/gitops.md") and "kind" in document
-}
+
+
+def shown(page: str) -> dict[str, dict[str, Any]]:
+    """The objects that a guide shows, by kind."""
+    return {found["kind"]: found for where, found in shown_documents() if where.startswith(f"docs/guides/{page}") and "kind" in found}
+
+
+SHOWN, INSTALL = shown("gitops.md"), shown("install.md")
 
 
 DEFINITIONS: dict[str, tuple[Group, str]] = {
     "GitRepository": (FLUX_SOURCE, "source.toolkit.fluxcd.io_gitrepositories.yaml"),
     "Kustomization": (FLUX_KUSTOMIZE, "kustomize.toolkit.fluxcd.io_kustomizations.yaml"),
+    "OCIRepository": (FLUX_SOURCE, "source.toolkit.fluxcd.io_ocirepositories.yaml"),
+    "HelmRelease": (FLUX_HELM, "helm.toolkit.fluxcd.io_helmreleases.yaml"),
     "Application": (ARGO, "application-crd.yaml"),
 }
 """The program that defines a kind, and the file of its CRD."""
@@ -37,9 +45,9 @@ def definition(kind: str) -> Path:
     return binaries().source(group) / group.keep / file
 
 
-@pytest.mark.parametrize("kind", ["GitRepository", "Kustomization", "Application"])
-def test_the_objects_of_the_guide_are_valid_by_their_crds(kind: str) -> None:
-    document = SHOWN[kind]
+@pytest.mark.parametrize("document", [*SHOWN.values(), *INSTALL.values()], ids=lambda document: document["kind"])
+def test_the_objects_of_the_guides_are_valid_by_their_crds(document: dict[str, Any]) -> None:
+    kind = document["kind"]
     crd = yaml.safe_load(definition(kind).read_text())["spec"]
     group, version = document["apiVersion"].split("/")
     assert (crd["group"], crd["names"]["kind"]) == (group, kind)
@@ -54,6 +62,16 @@ def test_the_guide_fits_the_repository() -> None:
     assert (EXAMPLE / application["source"]["path"]).resolve() == environment.resolve()
     assert application["destination"]["namespace"] == yaml.safe_load((environment / "namespace.yaml").read_text())["metadata"]["name"]
     assert SHOWN["Kustomization"]["spec"]["sourceRef"]["name"] == SHOWN["GitRepository"]["metadata"]["name"]
+
+
+def test_the_installations_are_of_the_chart_that_helm_installs() -> None:
+    address, _, version = CHART
+    source = INSTALL["Application"]["spec"]["source"]
+    assert (f"oci://{source['repoURL']}/{source['chart']}", source["targetRevision"]) == (address, version)
+    repository = INSTALL["OCIRepository"]["spec"]
+    assert (repository["url"], repository["ref"]["tag"]) == (address, version)
+    assert INSTALL["HelmRelease"]["spec"]["chartRef"]["name"] == INSTALL["OCIRepository"]["metadata"]["name"]
+    assert INSTALL["HelmRelease"]["spec"]["values"] == source["helm"]["valuesObject"]
 
 
 def test_the_guide_names_every_action_and_the_file_that_defines_them() -> None:
