@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from halcyon_devcluster import Kubectl
-from halcyon_devcluster.programs import FLUX_KUSTOMIZE, FLUX_SOURCE
+from halcyon_devcluster.programs import FLUX_SOURCE, Group
 from tests.gitops.readers import program
 from tests.ports import free_port
 from tests.suite.limits import limit
@@ -108,10 +108,16 @@ def served(source: Path, folder: Path) -> Iterator[Repository]:
 
 
 @contextmanager
-def flux(kubectl: Kubectl, folder: Path) -> Iterator[None]:
-    """Flux's CRDs in the cluster, and its two controllers running. Delete the objects that they made before they end."""
-    source, kustomize = program(FLUX_SOURCE, "source-controller"), program(FLUX_KUSTOMIZE, "kustomize-controller")
-    definitions = [str(path) for group in (source, kustomize) for path in sorted((group.parent / "config/crd/bases").glob("*.yaml"))]
+def flux(kubectl: Kubectl, folder: Path, *groups: Group) -> Iterator[None]:
+    """Flux's CRDs in the cluster, and its controllers running. Delete the objects that they made before they end.
+
+    Args:
+        kubectl: The cluster.
+        folder: For artifacts and the log.
+        groups: The controllers beside the one that fetches sources.
+    """
+    programs = [program(group, next(iter(group.packages))) for group in (FLUX_SOURCE, *groups)]
+    definitions = [str(path) for found in programs for path in sorted((found.parent / "config/crd/bases").glob("*.yaml"))]
     files = [f"--filename={path}" for path in definitions]
     kubectl("apply", "--server-side", *files)
     kubectl("wait", "--for=condition=Established", f"--timeout={limit(60)}s", *files)
@@ -121,9 +127,10 @@ def flux(kubectl: Kubectl, folder: Path) -> Iterator[None]:
     storage = (f"--storage-path={folder}", f"--storage-addr={artifacts}", f"--storage-adv-addr={artifacts}")
     environment = {**os.environ, "KUBECONFIG": str(kubectl.kubeconfig), "RUNTIME_NAMESPACE": NAMESPACE}
     log = (folder / "flux.log").open("w")
+    source, *others = programs
     started = [
         subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        for command in ([source, *common, *storage], [kustomize, *common, "--requeue-dependency=2s"])
+        for command in ([source, *common, *storage], *([other, *common, "--requeue-dependency=2s"] for other in others))
     ]
     try:
         yield

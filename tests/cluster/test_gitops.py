@@ -27,6 +27,7 @@ from halcyon_api.status import Phase
 from halcyon_dashboards.terminal import as_svg
 from halcyon_demo.documents import EXAMPLES, variant
 from halcyon_demo.streams import documents as split
+from halcyon_devcluster.programs import FLUX_KUSTOMIZE
 from halcyon_devcluster.waiting import until
 from halcyon_operator.kube.merge_patch import merge_patch
 from tests import pictures
@@ -218,7 +219,7 @@ def test_flux_applies_prunes_and_restores_a_run(path: WholePath, tmp_path: Path)
     """The example repository and the guide's objects, with Flux's real controllers: a run removed from git keeps its checkpoints."""
     kubectl, runs = path.devcluster.kubectl, path.place.runs
     name, root = "wide", f"{runs}/wide"
-    with served(EXAMPLES / "gitops", tmp_path) as repository, flux(kubectl, tmp_path):
+    with served(EXAMPLES / "gitops", tmp_path) as repository, flux(kubectl, tmp_path, FLUX_KUSTOMIZE):
         # A user would fill in the example like this: the namespace, the store, and one long experiment.
         repository.edit("environments/staging/namespace.yaml", "name: staging", f"name: {runs}")
         repository.edit("environments/staging/kustomization.yaml", "namespace: staging", f"namespace: {runs}")

@@ -23,13 +23,17 @@ from halcyon_devcluster.audit import AuditLog
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.engine import Backend
 from halcyon_devcluster.images import Buildable, build
+from halcyon_devcluster.programs import FLUX_HELM
 from halcyon_devcluster.waiting import until
 from tests.cluster import previous
 from tests.cluster.conftest import PROGRESS, DevCluster
 from tests.cluster.documented import GUIDE, README, Command, commands, of_package
+from tests.cluster.flux import flux
 from tests.cluster.footprint import Footprint, footprint
 from tests.cluster.operators import NOWHERE
+from tests.cluster.registry import registry
 from tests.cluster.scripted import INTERVAL_SECONDS, Operator, Runs, build_scripted_trainer
+from tests.examples.documents import shown_documents
 from tests.suite import promises
 from tests.suite.limits import limit
 
@@ -273,6 +277,38 @@ def test_one_more_value_installs_for_the_whole_cluster(site: Site) -> None:
     site.run(["helm", "test", "halcyon", "--namespace", "halcyon-system"])
     site.run(["helm", "uninstall", "halcyon", "--namespace", "halcyon-system", "--wait"])
     site.run(NOTHING_LEFT)
+
+
+def shown(kind: str) -> dict[str, Any]:
+    """The object of a kind that the guide shows."""
+    return next(found for where, found in shown_documents() if where.startswith("docs/guides/install.md") and found.get("kind") == kind)
+
+
+@pytest.mark.variant
+def test_flux_installs_the_chart_and_leaves_the_runs(site: Site, tmp_path: Path) -> None:
+    uninstall_all(site)
+    site.run(NOTHING_LEFT)
+    runs, kubectl = site.runs("training"), site.devcluster.kubectl
+    source, release = shown("OCIRepository"), shown("HelmRelease")
+    _, repository = source["spec"]["url"].removeprefix("oci://").split("/OWNER/")
+    release["spec"]["values"]["objectStore"] = {"s3": {"endpoints": [NOWHERE]}}
+    with (
+        flux(kubectl, tmp_path, FLUX_HELM),
+        registry(site.package, repository, source["spec"]["ref"]["tag"]) as address,
+    ):
+        source["spec"] |= {"url": f"oci://{address}/{repository}", "insecure": True}
+        kubectl.apply([source, release])
+        where = ["--namespace", "flux-system", f"--timeout={limit(180)}s"]
+        try:
+            kubectl("wait", "--for=condition=Ready", "helmrelease/halcyon", *where)
+            runs.apply("fluxed")
+            runs.training("fluxed")
+            before = identities(runs, "fluxed")
+        finally:
+            kubectl("delete", "helmrelease,ocirepository", "halcyon", *where)
+    assert not site.exists("deployment", "halcyon", "halcyon-system")
+    assert site.exists("crd", DEFINITION)
+    assert identities(runs, "fluxed") == before
 
 
 def replaced(runs: Runs, name: str) -> bool:
