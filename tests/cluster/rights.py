@@ -35,9 +35,6 @@ NOT_REQUESTED: dict[Right, str] = {
         "no request uses it: with the admission plugin OwnerReferencesPermissionEnforcement, the API server requires it when an "
         "object is created whose owner reference blocks the deletion of a run"
     ),
-    Right(
-        "", "events", "list"
-    ): "the events of a pod are read when it is not running five minutes after it got a node; no test waits that long",
 }
 """Rights that need no request in the log, and why the chart grants them."""
 
