@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import yaml
 
+from halcyon_devcluster import DevclusterError
 from halcyon_devcluster.waiting import until
 from tests.cluster.conftest import DevCluster
 from tests.cluster.scripted import INTERVAL_SECONDS, Runs, counts, installed, made_namespace, named
-from tests.cluster.workloads import CONTAINER_SECURITY
+from tests.cluster.workloads import CONTAINER_SECURITY, POD_SECURITY, pod
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -44,16 +46,33 @@ def run(place: Runs, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @contextmanager
-def there(place: Runs, *objects: dict[str, Any]) -> Iterator[None]:
-    """Objects that exist while the block runs."""
+def there(place: Runs, effect: str, *objects: dict[str, Any]) -> Iterator[None]:
+    """Objects that exist while the block runs. An API server loads policies and quotas about once a second.
+
+    Args:
+        place: The namespace.
+        effect: A text in the API server's answer to a new pod, from which the objects are in force.
+        objects: The objects.
+    """
     kubectl = place.devcluster.kubectl
+    container = {"name": "main", "image": "none", "securityContext": CONTAINER_SECURITY, "resources": {"limits": {"memory": "512Mi"}}}
+    probe = yaml.safe_dump(pod("probe", {"securityContext": POD_SECURITY, "containers": [container]}))
+
+    def answer() -> str:
+        try:
+            return place.kubectl("create", "--dry-run=server", "--filename=-", "--output=yaml", stdin=probe)
+        except DevclusterError as refused:
+            return str(refused)
+
     kubectl.apply(objects)
     try:
+        until(lambda: effect in answer(), timeout_seconds=30, failure=lambda: f"not in force: {answer()}")
         yield
     finally:
         for found in objects:
             where = ["--namespace", found["metadata"]["namespace"]] if "namespace" in found["metadata"] else []
             kubectl("delete", found["kind"], found["metadata"]["name"], *where, "--ignore-not-found")
+    until(lambda: effect not in answer(), timeout_seconds=30, failure=lambda: f"still in force: {answer()}")
 
 
 def in_place(place: Runs) -> dict[str, Any]:
@@ -89,14 +108,17 @@ def adds_a_sidecar(place: Runs, image: str, native: bool) -> list[dict[str, Any]
     assert CONTAINER_SECURITY == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     waits = '["python3", "-c", "import signal; signal.signal(signal.SIGTERM, lambda *_: exit()); signal.pause()"]'
     container = f'Object.spec.{field}{{name: "mesh-proxy", image: "{image}", command: {waits}, securityContext: {rights}{more}}}'
-    expression = f"Object{{spec: Object.spec{{{field}: [{container}]}}}}"
-    mutation = {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}
+    empty = (
+        'JSONPatch{op: "add", path: "/spec/initContainers", value: []}, ' if native else ""
+    )  # a list of containers ends the API server's request
+    patch = f'[{empty}JSONPatch{{op: "add", path: "/spec/{field}/-", value: {container}}}]'
+    mutation = {"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}
     return policy(place, "MutatingAdmissionPolicy", reinvocationPolicy="Never", mutations=[mutation])
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["classic", "native"])
 def test_a_run_beside_a_sidecar_succeeds_and_releases_its_pods(place: Runs, run: str, python_image: str, native: bool) -> None:
-    with there(place, *adds_a_sidecar(place, python_image, native)):
+    with there(place, "mesh-proxy", *adds_a_sidecar(place, python_image, native)):
         place.apply(run, "rate=20", trainer={"steps": 60, "batchSize": 8, "sequenceLength": 64})
         place.training(run)
         names = [
@@ -116,7 +138,7 @@ def test_a_run_beside_a_sidecar_succeeds_and_releases_its_pods(place: Runs, run:
 
 @pytest.mark.parametrize("native", [False, True], ids=["classic", "native"])
 def test_a_run_beside_a_sidecar_restarts_after_its_trainer_has_ended(place: Runs, run: str, python_image: str, native: bool) -> None:
-    with there(place, *adds_a_sidecar(place, python_image, native)):
+    with there(place, "mesh-proxy", *adds_a_sidecar(place, python_image, native)):
         place.apply(run, "exit=42,step=20,attempt=1,restart=0,process=0", "rate=20")
         status = place.training_after(run, 1, 0)
     assert status["restarts"]["total"] == sum(counts(status).values()) == 1
@@ -152,7 +174,7 @@ def needs_a_label(place: Runs) -> list[dict[str, Any]]:
 
 
 REFUSALS = {
-    "quota": (lambda place: [limits(place, "ResourceQuota", hard={"pods": "1"})], "exceeded quota: limits"),
+    "quota": (lambda place: [limits(place, "ResourceQuota", hard={"pods": "0"})], "exceeded quota: limits"),
     "limit-range": (
         lambda place: [limits(place, "LimitRange", limits=[{"type": "Container", "max": {"memory": "128Mi"}}])],
         "maximum memory usage per Container is 128Mi",
@@ -165,7 +187,7 @@ REFUSALS = {
 @pytest.mark.parametrize("what", REFUSALS)
 def test_a_run_whose_pods_are_refused_says_why_and_goes_on_when_they_are_not(place: Runs, run: str, what: str) -> None:
     objects, text = REFUSALS[what]
-    with there(place, *objects(place)):
+    with there(place, text, *objects(place)):
         place.apply(run)
 
         def says(_: dict[str, Any]) -> bool:
@@ -178,7 +200,7 @@ def test_a_run_whose_pods_are_refused_says_why_and_goes_on_when_they_are_not(pla
 
 
 def test_a_run_gives_its_pods_the_label_that_the_cluster_requires(place: Runs, run: str) -> None:
-    with there(place, *needs_a_label(place)):
+    with there(place, "every pod needs the label team", *needs_a_label(place)):
         place.apply(run, scheduling={"labels": {"team": "language"}})
         place.training(run)
     assert {pod["metadata"]["labels"]["team"] for pod in place.objects("pod", run)} == {"language"}

@@ -38,7 +38,8 @@ MISSING_SECONDS = 3.0
 """Seconds after the start of a process group in which its pods may not be there yet."""
 MAX_AT_ONCE = 4
 MAX_REMEMBERED = 4096
-MAX_MESSAGE = 240
+MAX_MESSAGE = 512
+"""An admission policy's own sentence stands at the end, after names of up to 63 characters."""
 _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _REASON = re.compile(r"[A-Za-z0-9]{1,64}")
 _USER_OF_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"']*@", re.IGNORECASE)
