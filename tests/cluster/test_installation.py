@@ -33,7 +33,7 @@ from tests.cluster.footprint import Footprint, footprint
 from tests.cluster.operators import NOWHERE
 from tests.cluster.registry import registry
 from tests.cluster.scripted import INTERVAL_SECONDS, Operator, Runs, build_scripted_trainer
-from tests.examples.documents import shown_documents
+from tests.examples.documents import objects_of
 from tests.suite import promises
 from tests.suite.limits import limit
 
@@ -279,17 +279,13 @@ def test_one_more_value_installs_for_the_whole_cluster(site: Site) -> None:
     site.run(NOTHING_LEFT)
 
 
-def shown(kind: str) -> dict[str, Any]:
-    """The object of a kind that the guide shows."""
-    return next(found for where, found in shown_documents() if where.startswith("docs/guides/install.md") and found.get("kind") == kind)
-
-
 @pytest.mark.variant
 def test_flux_installs_the_chart_and_leaves_the_runs(site: Site, tmp_path: Path) -> None:
     uninstall_all(site)
     site.run(NOTHING_LEFT)
     runs, kubectl = site.runs("training"), site.devcluster.kubectl
-    source, release = shown("OCIRepository"), shown("HelmRelease")
+    shown = objects_of("docs/guides/install.md")
+    source, release = shown["OCIRepository"], shown["HelmRelease"]
     _, repository = source["spec"]["url"].removeprefix("oci://").split("/OWNER/")
     release["spec"]["values"]["objectStore"] = {"s3": {"endpoints": [NOWHERE]}}
     with (

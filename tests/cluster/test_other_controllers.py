@@ -108,9 +108,8 @@ def adds_a_sidecar(place: Runs, image: str, native: bool) -> list[dict[str, Any]
     assert CONTAINER_SECURITY == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     waits = '["python3", "-c", "import signal; signal.signal(signal.SIGTERM, lambda *_: exit()); signal.pause()"]'
     container = f'Object.spec.{field}{{name: "mesh-proxy", image: "{image}", command: {waits}, securityContext: {rights}{more}}}'
-    empty = (
-        'JSONPatch{op: "add", path: "/spec/initContainers", value: []}, ' if native else ""
-    )  # a list of containers ends the API server's request
+    # The list is made empty and filled afterwards: a list of containers as a value ends the API server's request.
+    empty = 'JSONPatch{op: "add", path: "/spec/initContainers", value: []}, ' if native else ""
     patch = f'[{empty}JSONPatch{{op: "add", path: "/spec/{field}/-", value: {container}}}]'
     mutation = {"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}
     return policy(place, "MutatingAdmissionPolicy", reinvocationPolicy="Never", mutations=[mutation])

@@ -24,6 +24,11 @@ def shown_documents() -> Iterator[tuple[str, Any]]:
                 yield f"{path.relative_to(REPOSITORY)}#{number}", document
 
 
+def objects_of(page: str) -> dict[str, dict[str, Any]]:
+    """The objects that a page shows, by kind."""
+    return {document["kind"]: document for where, document in shown_documents() if where.startswith(f"{page}#") and "kind" in document}
+
+
 def patches() -> dict[str, dict[str, Any]]:
     """Files that Kustomize merges into a TrainingRun: those that name the patch schema for editors."""
     paths = [path for path in sorted(REPOSITORY.glob("examples/**/*.yaml")) if ".patch.json" in path.read_text(encoding="utf-8")]

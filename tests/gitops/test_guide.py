@@ -13,19 +13,14 @@ from halcyon_api.argocd import CONFIG_MAP
 from halcyon_api.json_schema import plain_schema
 from halcyon_devcluster.programs import ARGO, FLUX_HELM, FLUX_KUSTOMIZE, FLUX_SOURCE, Group
 from tests.cluster.documented import CHART
-from tests.examples.documents import REPOSITORY, shown_documents
+from tests.examples.documents import REPOSITORY, objects_of
 from tests.gitops.readers import binaries
 from tests.gitops.test_repository import EXAMPLE
 
 pytestmark = pytest.mark.slow  # the first use downloads sources
 
 
-def shown(page: str) -> dict[str, dict[str, Any]]:
-    """The objects that a guide shows, by kind."""
-    return {found["kind"]: found for where, found in shown_documents() if where.startswith(f"docs/guides/{page}") and "kind" in found}
-
-
-SHOWN, INSTALL = shown("gitops.md"), shown("install.md")
+SHOWN, INSTALL = objects_of("docs/guides/gitops.md"), objects_of("docs/guides/install.md")
 
 
 DEFINITIONS: dict[str, tuple[Group, str]] = {
