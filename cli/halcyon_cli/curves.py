@@ -13,6 +13,7 @@ from halcyon_cli.history_report import labels, series, together
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MANY_POINTS = 200
 """From this number of points on, a curve also has its moving mean, and the points themselves are pale."""
@@ -30,28 +31,44 @@ def draw_curves(histories: Sequence[History]) -> str:
     Raises:
         Rejected: matplotlib is not installed.
     """
+    return svg_of(lambda figure: _panels(figure, histories), _SIZE)
+
+
+def svg_of(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
+    """The text of the SVG file of a picture. Text in it stays text, also with a $, and equal pictures give equal files.
+
+    Args:
+        draw: Draws into the figure.
+        size: Width and height, in inches.
+
+    Raises:
+        Rejected: matplotlib is not installed.
+    """
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
         raise Rejected(f"a picture of curves needs matplotlib; install it with {install('report')}") from None
-    # The text stays text, also with a $, and equal histories give equal files.
     with mpl.rc_context({"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "halcyon", "font.size": 9}):
-        figure = Figure(figsize=_SIZE, layout="constrained")
-        panels = figure.subplots(2, 2, sharex=True)
-        for axes, (name, unit) in zip(panels.flat, _PANELS, strict=True):
-            _panel(axes, histories, name)
-            axes.set_title(_TITLES[name], loc="left")
-            axes.set_ylabel(unit)
-            axes.grid(alpha=0.25)
-        for axes in panels[1]:
-            axes.set_xlabel("step")
-        if len(histories) > 1 or together(histories[0]):
-            panels[0][0].legend(frameon=False)
-        figure.suptitle(" / ".join(dict.fromkeys(history.run for history in histories)), x=0.01, ha="left", weight="bold")
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()
+
+
+def _panels(figure: Figure, histories: Sequence[History]) -> None:
+    panels = figure.subplots(2, 2, sharex=True)
+    for axes, (name, unit) in zip(panels.flat, _PANELS, strict=True):
+        _panel(axes, histories, name)
+        axes.set_title(_TITLES[name], loc="left")
+        axes.set_ylabel(unit)
+        axes.grid(alpha=0.25)
+    for axes in panels[1]:
+        axes.set_xlabel("step")
+    if len(histories) > 1 or together(histories[0]):
+        panels[0][0].legend(frameon=False)
+    figure.suptitle(" / ".join(dict.fromkeys(history.run for history in histories)), x=0.01, ha="left", weight="bold")
 
 
 def _panel(axes: Axes, histories: Sequence[History], name: str) -> None:

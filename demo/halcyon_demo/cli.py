@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -13,6 +14,7 @@ from rich.markup import escape
 
 from halcyon_demo.install import uninstall_operator
 from halcyon_demo.observations import Failed
+from halcyon_demo.page import page
 from halcyon_demo.story import PLACE, DemoResult, run_demo
 from halcyon_devcluster import Cluster, DevclusterError, open_cluster
 from halcyon_devcluster.paths import DEFAULT_NAME
@@ -29,31 +31,29 @@ def demo(
     cluster_name: Annotated[str, typer.Option("--cluster", help="Name of the development cluster to use.")] = DEFAULT_NAME,
     keep_cluster: Annotated[bool, typer.Option("--keep-cluster", help="Leave the cluster running, with everything in it.")] = False,
     steps: Annotated[int | None, typer.Option(min=_MIN_STEPS, help="Steps of both runs. Default: those of the example.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw both runs into this SVG file, and write what was printed into a page beside it.")
+    ] = None,
 ) -> None:
     """Train on a real Kubernetes, lose pods to an eviction and a SIGKILL, and compare with an undisturbed run."""
     signal.signal(signal.SIGTERM, _as_interrupt)
     began = time.monotonic()
     progress = ConsoleProgress(_CONSOLE)
+    console = Console(highlight=False, record=True, force_terminal=False, width=80) if picture is not None else _CONSOLE
     cluster = open_cluster(cluster_name, progress=progress)
     try:
         with _left_as_found(cluster, progress, keep=keep_cluster):
-            result = run_demo(cluster, _CONSOLE, progress, steps=steps)
+            result = run_demo(cluster, console, progress, steps=steps)
     except KeyboardInterrupt:
         _CONSOLE.print("Interrupted, and cleaned up.")
         raise typer.Exit(130) from None
-    _conclude(result, time.monotonic() - began)
-
-
-def _conclude(result: DemoResult, seconds: float) -> None:
-    comparison = result.comparison
-    if not comparison.identical:
-        _CONSOLE.print(f"\n[red]The runs differ[/red], in {len(comparison.differences)} places; the first ones:")
-        for difference in comparison.differences[:5]:
-            _CONSOLE.print(f"  {escape(difference)}", soft_wrap=True)
+    _conclude(console, result, time.monotonic() - began)
+    if picture is not None:
+        picture.write_text(result.picture(), encoding="utf-8")
+        picture.with_suffix(".md").write_text(page(console.export_text(), picture.name), encoding="utf-8")
+    if not result.comparison.identical:
         raise typer.Exit(1)
     _CONSOLE.print(
-        f"\n[green]All {comparison.steps} losses are bitwise the same[/green], including those of {comparison.repeated} repeated steps. "
-        f"{seconds:.0f} s in total.\n"
         "\nNext:\n"
         "  make demo ARGS=--keep-cluster           keeps the cluster, to inspect it with kubectl\n"
         "  examples/                               documents to start from, smallest first\n"
@@ -61,6 +61,20 @@ def _conclude(result: DemoResult, seconds: float) -> None:
         "  docs/reference/trainingrun.md           every field of a document",
         soft_wrap=True,
     )
+
+
+def _conclude(console: Console, result: DemoResult, seconds: float) -> None:
+    comparison = result.comparison
+    if comparison.identical:
+        console.print(
+            f"\n[green]All {comparison.steps} losses are bitwise the same[/green], including those of {comparison.repeated} repeated "
+            f"steps. {seconds:.0f} s in total.",
+            soft_wrap=True,
+        )
+        return
+    console.print(f"\n[red]The runs differ[/red], in {len(comparison.differences)} places; the first ones:")
+    for difference in comparison.differences[:5]:
+        console.print(f"  {escape(difference)}", soft_wrap=True)
 
 
 @contextmanager

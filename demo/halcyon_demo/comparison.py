@@ -24,6 +24,11 @@ class Loss:
     group: ProcessGroup
     bits: str
 
+    @property
+    def value(self) -> float:
+        """The number."""
+        return float.fromhex(self.bits)
+
 
 @dataclass(frozen=True)
 class GroupResult:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from halcyon_cli.report import read_report
-from halcyon_demo.comparison import Comparison, compare, losses
+from halcyon_demo.comparison import Comparison, Loss, compare, losses
 from halcyon_demo.documents import example, variant
 from halcyon_demo.install import RELEASE, Namespaces, chart_values, install_object_store, install_operator, provide_images
 from halcyon_demo.observations import Failed
+from halcyon_demo.page import Mark, picture
 from halcyon_demo.recovery import Recovery
 from halcyon_demo.tables import accounts_table, cost, equality_table, recovery_table, summary_table
 from halcyon_demo.training import Training
@@ -27,10 +28,23 @@ EVICT_FRACTION, KILL_FRACTION, RESTART_OPERATOR_FRACTION = 0.3, 0.55, 0.8
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The result of the demo."""
+    """The result of the demo.
+
+    Attributes:
+        comparison: The comparison of both runs.
+        disturbed: Losses of the run with faults.
+        undisturbed: Losses of the other run.
+        marks: The faults.
+    """
 
     comparison: Comparison
-    recoveries: tuple[Recovery, ...]
+    disturbed: list[Loss]
+    undisturbed: list[Loss]
+    marks: tuple[Mark, ...]
+
+    def picture(self) -> str:
+        """The text of an SVG file that shows both runs."""
+        return picture(self.disturbed, self.undisturbed, self.marks, self.comparison)
 
 
 def run_demo(cluster: Cluster, console: Console, progress: ProgressView, *, steps: int | None = None) -> DemoResult:
@@ -60,14 +74,14 @@ def run_demo(cluster: Cluster, console: Console, progress: ProgressView, *, step
         view = View(console, watch.observations)
         disturbed = Training(kubectl, faults, watch.observations, PLACE.runs, document, view.draw)
         undisturbed = Training(kubectl, faults, watch.observations, PLACE.runs, variant(document, name=f"{EXAMPLE}-undisturbed"), view.draw)
-        recoveries = disturb(cluster, view, disturbed)
+        recoveries, marks = disturb(cluster, view, disturbed)
         finish(view, watch, disturbed)
         disturbed.delete()  # its pods have ended, and their logs have been read
 
         view.say(f"\nThe same document again, as {undisturbed.name}, without faults", "bold")
         undisturbed.apply()
         finish(view, watch, undisturbed)
-    return conclude(console, disturbed, undisturbed, recoveries)
+    return conclude(console, disturbed, undisturbed, recoveries, marks)
 
 
 def clear(cluster: Cluster, progress: ProgressView) -> None:
@@ -78,27 +92,34 @@ def clear(cluster: Cluster, progress: ProgressView) -> None:
             cluster.kubectl("delete", "namespace", PLACE.runs)
 
 
-def disturb(cluster: Cluster, view: View, training: Training) -> tuple[Recovery, ...]:
-    """Start the run, evict a pod, kill a trainer, and delete the operator's pod; return the recoveries of the first two."""
+def disturb(cluster: Cluster, view: View, training: Training) -> tuple[tuple[Recovery, ...], tuple[Mark, ...]]:
+    """Start the run, evict a pod, kill a trainer, and delete the operator's pod.
+
+    Returns:
+        The recoveries of the first two, and the marks of all three in the picture.
+    """
     view.say(f"\nkubectl apply --filename examples/{EXAMPLE}.yaml", "bold")
     training.apply()
+    marks: list[Mark] = []
+
+    def hit(fraction: float, title: str, what: str) -> None:
+        training.wait_for_step(round(fraction * training.steps))
+        marks.append(Mark(training.step(), title))
+        view.say(f"→ step {marks[-1].step}: {what}", "yellow")
+
     with view.of(training.name, training.steps):
-        training.wait_for_step(round(EVICT_FRACTION * training.steps))
-        view.say(f"→ step {training.step()}: evicting the pod of slice 1 through the Eviction API", "yellow")
+        hit(EVICT_FRACTION, "pod evicted", "evicting the pod of slice 1 through the Eviction API")
         eviction = training.wait_for_recovery(training.evict(1))
         view.say(_went_on(eviction))
 
-        training.wait_for_step(round(KILL_FRACTION * training.steps))
-        view.say(f"→ step {training.step()}: killing the trainer of slice 0 with SIGKILL", "yellow")
+        hit(KILL_FRACTION, "SIGKILL", "killing the trainer of slice 0 with SIGKILL")
         crash = training.wait_for_recovery(training.kill(0))
         view.say(_went_on(crash))
 
-        training.wait_for_step(round(RESTART_OPERATOR_FRACTION * training.steps))
-        view.say(f"→ step {training.step()}: deleting the operator's pod", "yellow")
-        before = training.step()
+        hit(RESTART_OPERATOR_FRACTION, "operator deleted", "deleting the operator's pod")
         restart_operator(cluster)
-        view.say(meanwhile(before, training.step()))
-    return eviction, crash
+        view.say(meanwhile(marks[-1].step, training.step()))
+    return (eviction, crash), tuple(marks)
 
 
 def restart_operator(cluster: Cluster, place: Namespaces = PLACE) -> None:
@@ -121,13 +142,20 @@ def finish(view: View, watch: Watch, training: Training) -> None:
     view.say(f"  {training.name} succeeded: {training.step()} steps")
 
 
-def conclude(console: Console, disturbed: Training, undisturbed: Training, recoveries: tuple[Recovery, ...]) -> DemoResult:
+def conclude(
+    console: Console,
+    disturbed: Training,
+    undisturbed: Training,
+    recoveries: tuple[Recovery, ...],
+    marks: tuple[Mark, ...],
+) -> DemoResult:
     """Compare both runs and print the tables."""
     runs = disturbed.run, undisturbed.run
     if runs[0] is None or runs[1] is None:
         raise Failed("A run was never seen in the cluster.")
     reports = [read_report(run.name, run.status) for run in runs if run is not None]
-    comparison = compare(losses(disturbed.lines(), disturbed.name), losses(undisturbed.lines(), undisturbed.name), disturbed.steps)
+    found = [losses(training.lines(), training.name) for training in (disturbed, undisturbed)]
+    comparison = compare(found[0], found[1], disturbed.steps)
     accounts = [accounts_table(reports[0], reports[1])] if reports[0] is not None and reports[1] is not None else []
     for table in (
         recovery_table(recoveries),
@@ -137,7 +165,7 @@ def conclude(console: Console, disturbed: Training, undisturbed: Training, recov
     ):
         console.print()
         console.print(table)
-    return DemoResult(comparison, recoveries)
+    return DemoResult(comparison, found[0], found[1], marks)
 
 
 def meanwhile(before: int, after: int) -> str:

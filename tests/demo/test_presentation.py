@@ -12,6 +12,7 @@ from halcyon_demo.comparison import compare, losses
 from halcyon_demo.documents import EXAMPLES, example, load, variant
 from halcyon_demo.install import Images, Namespaces, chart_values, moved, with_image
 from halcyon_demo.observations import Observations
+from halcyon_demo.page import Mark, page, picture
 from halcyon_demo.records import Fault
 from halcyon_demo.recovery import MEANINGS, PARTS, Recovery
 from halcyon_demo.story import meanwhile
@@ -64,6 +65,21 @@ def test_summary_table_shows_the_cost_of_the_faults() -> None:
     text = text_of(summary_table(disturbed, cost(status(), steps(1, 20))))
     for expected in ("81.2%", "160", "0.250000000", "2.500000"):
         assert expected in text
+
+
+def test_the_picture_shows_both_runs_and_where_one_was_hit() -> None:
+    disturbed, undisturbed = losses([*steps(1, 12), *steps(11, 20, (1, 1))], RUN), losses(steps(1, 20), RUN)
+    marks = [Mark(12, "SIGKILL"), Mark(16, "operator deleted")]
+    text = picture(disturbed, undisturbed, marks, compare(disturbed, undisturbed, 20))
+    for expected in ("SIGKILL", "operator deleted", "20 steps, 2 of them repeated, difference: 0, to the last bit", "nats per token"):
+        assert expected in text
+    different = losses([*steps(1, 19), line("step", 99.0, step=20, loss=1.0)], RUN)
+    assert "difference: in 1 places" in picture(different, undisturbed, marks, compare(different, undisturbed, 20))
+
+
+def test_the_page_has_what_was_printed() -> None:
+    assert "![Losses of both runs, which lie on each other](demo.svg)" in page("\nfirst\nlast\n", "demo.svg")
+    assert "```text\nfirst\nlast\n```" in page("\nfirst\nlast\n", "demo.svg")
 
 
 def test_plain_view_prints_when_the_phase_changes() -> None:

@@ -1,0 +1,85 @@
+"""The page of the demo: what it printed, and one picture of both runs. Pure: takes values, returns texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from halcyon_cli.curves import svg_of
+from halcyon_demo.comparison import Comparison, Loss
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SIZE = (9.0, 3.4)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A fault in the picture.
+
+    Attributes:
+        step: Steps done when it was injected.
+        title: What it was.
+    """
+
+    step: int
+    title: str
+
+
+def picture(disturbed: Sequence[Loss], undisturbed: Sequence[Loss], marks: Sequence[Mark], comparison: Comparison) -> str:
+    """The text of an SVG file: the losses of both runs over the steps, and where the disturbed one was hit.
+
+    Raises:
+        Rejected: matplotlib is not installed.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        # Repeated steps are drawn again, at the same place.
+        for losses, style in (
+            (disturbed, {"color": "#f4b183", "linewidth": 6, "label": "pods killed, operator deleted"}),
+            (undisturbed, {"color": "#1f3864", "linewidth": 1.1, "label": "undisturbed"}),
+        ):
+            axes.plot([loss.step for loss in losses], [loss.value for loss in losses], solid_joinstyle="round", **style)
+        for mark in marks:
+            axes.axvline(mark.step, color="#c00000", linewidth=1.2)
+            axes.annotate(
+                mark.title,
+                (mark.step, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, -10),
+                textcoords="offset points",
+                color="#c00000",
+            )
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss, nats per token")
+        axes.set_title(_caption(comparison), loc="left", weight="bold")
+        axes.legend(frameon=False, loc="lower left")
+        axes.grid(alpha=0.25)
+        axes.margins(x=0.01)
+
+    return svg_of(draw, _SIZE)
+
+
+def _caption(comparison: Comparison) -> str:
+    found = f"difference: {'0, to the last bit' if comparison.identical else f'in {len(comparison.differences)} places'}"
+    return f"{comparison.steps} steps, {comparison.repeated} of them repeated, {found}"
+
+
+def page(printed: str, picture_name: str) -> str:
+    """The Markdown of the page.
+
+    Args:
+        printed: What the demo printed, without its preparations.
+        picture_name: File of the picture, beside the page.
+    """
+    return (
+        "# The demo\n\n"
+        "`make demo` starts a real Kubernetes on this machine, trains a small model on two slices of two CPU devices, evicts a pod,\n"
+        "kills a trainer by SIGKILL and deletes the operator's pod. Then it trains the same document again without faults and\n"
+        'compares all losses. `make demo ARGS="--picture docs/demo.svg"` writes this page.\n\n'
+        f"![Losses of both runs, which lie on each other]({picture_name})\n\n"
+        f"```text\n{printed.strip()}\n```\n"
+    )
