@@ -193,6 +193,13 @@ generate: setup ## Write all generated files: CRDs, reference, dashboards, alert
 	@$(BIN)/python -m tests.parity.templates.page
 	@$(BIN)/python -m tests.suite.generate
 
+DOCS = $(HALCYON_CACHE)/docs-$(shell sha256sum uv.lock | cut -c 1-12)
+
+.PHONY: docs
+docs: $(UV) ## Build the site of the documentation into .halcyon/site/html, and fail at a link that leads nowhere (ARGS="--repository URL")
+	@UV_PROJECT_ENVIRONMENT=$(DOCS) $(UV) sync --frozen --quiet --only-group docs $(addprefix --python ,$(PYTHON))
+	@PATH=$(DOCS)/bin:$$PATH python docs/make_site.py .halcyon/site $(ARGS)
+
 .PHONY: pictures
 pictures: setup ## Draw the pictures of docs/guides again, by the tests that produce their data
 	@HALCYON_PICTURES=$(CURDIR)/docs/guides $(BIN)/pytest -q tests/gitops/test_argocd.py tests/cluster/test_command_line.py \

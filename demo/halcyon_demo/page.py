@@ -64,7 +64,7 @@ def picture(disturbed: Sequence[Loss], undisturbed: Sequence[Loss], marks: Seque
 
 
 def _caption(comparison: Comparison) -> str:
-    found = f"difference: {'0, to the last bit' if comparison.identical else f'in {len(comparison.differences)} places'}"
+    found = f"difference: {'0, to the last bit' if comparison.identical else f'in {counted(len(comparison.differences), "place")}'}"
     return f"{comparison.steps} steps, {comparison.repeated} of them repeated, {found}"
 
 

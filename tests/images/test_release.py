@@ -69,9 +69,9 @@ def test_jobs_have_the_rights_they_need_and_no_more(path: Path) -> None:
     document = workflow(path)
     assert document["permissions"] == {}
     for job in document["jobs"].values():
-        page = any("gh release" in step.get("run", "") for step in job["steps"])
-        assert job["permissions"]["contents"] == ("write" if page else "read")
-        assert set(job["permissions"]) <= {"contents", "packages", "id-token"} - ({"packages"} if page else set())
+        publishes = any(command in step.get("run", "") for step in job["steps"] for command in ("gh release", "git push"))
+        assert job["permissions"]["contents"] == ("write" if publishes else "read")
+        assert set(job["permissions"]) <= {"contents", "packages", "id-token"} - ({"packages"} if publishes else set())
         assert job["timeout-minutes"] <= 90
     for step in steps(path):
         if step.get("uses", "").startswith("actions/checkout@"):

@@ -1,0 +1,60 @@
+"""Each link of the documentation leads somewhere, and the site has each page once."""
+
+from __future__ import annotations
+
+import importlib.util
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def _make_site() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_site", REPOSITORY / "docs" / "make_site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SITE = _make_site()
+PAGES: list[PurePosixPath] = SITE.pages()
+
+
+def named(entries: list[Any] | dict[str, Any] | str) -> Iterator[str]:
+    if isinstance(entries, str):
+        yield entries
+    for entry in entries.values() if isinstance(entries, dict) else entries if isinstance(entries, list) else ():
+        yield from named(entry)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_each_link_leads_somewhere(page: PurePosixPath) -> None:
+    for link in SITE.links(page):
+        assert (REPOSITORY / link.target).exists(), f"{page} links to {link.target}"
+        if link.anchor and link.target.suffix == ".md":
+            assert link.anchor in SITE.anchors(link.target), f"{page} links to {link.target}#{link.anchor}"
+
+
+def test_the_column_of_the_site_has_each_page_once() -> None:
+    nav = tomllib.loads((REPOSITORY / "docs" / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
+    pages = [
+        "index.md" if page.name == "README.md" and page.parent == PurePosixPath() else str(page).removeprefix("docs/") for page in PAGES
+    ]
+    assert sorted(named(nav)) == sorted(pages)
+
+
+def test_links_out_of_the_pages_lead_to_the_repository(tmp_path: Path) -> None:
+    SITE.stage(tmp_path / "pages", "https://example.com/halcyon")
+    first = (tmp_path / "pages" / "index.md").read_text(encoding="utf-8")
+    assert "](guides/README.md)" in first
+    assert "](CONTRIBUTING.md)" in first
+    guide = (tmp_path / "pages" / "guides" / "tasks.md").read_text(encoding="utf-8")
+    assert "](https://example.com/halcyon/blob/main/examples/tasks.yaml)" in guide
+    assert "](../../" not in guide
