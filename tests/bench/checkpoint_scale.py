@@ -1,6 +1,6 @@
 """Save and restore times at scale, from formulas: 8B, 70B and 405B parameters on 8 to 4,096 hosts, and the first bottleneck.
 
-Every assumption is an option. Figures that were not measured here are published ones, which `docs/design/checkpoint-scale.md` names.
+Every assumption is an option. Figures that were not measured here are published ones, which `docs/design/checkpoints.md` names.
 
     python tests/bench/checkpoint_scale.py [--chunk-mebibytes 32] [--store-gigabytes 2000] [--writes-a-second 1000]
 """

@@ -25,7 +25,7 @@ CHUNK_LIMIT_BYTES = 32 << 20
 LARGEST_CHUNK_BYTES = 512 << 20
 FEW_FILES = 20_000
 """Approximate number of files of a large state, whose chunks are larger: a store handles a few large objects faster than many small ones
-(docs/design/checkpoint-scale.md)."""
+(docs/design/checkpoints.md)."""
 METADATA_KEY = "zarr.json"
 _LONGEST_FOLDER = 200
 _PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
