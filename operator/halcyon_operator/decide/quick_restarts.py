@@ -1,7 +1,7 @@
 """Requests that make a restart faster: deletions of pods, and a change of a Job. Pure.
 
 Without them a run restarts too, up to three seconds later, because the kubelet and the Job controller act on most changes in rounds of a
-second. They act at once on the deletion of a pod and on a change of a Job's spec. docs/design/restarts.md lists the waits."""
+second. They act at once on the deletion of a pod and on a change of a Job's spec. docs/design/recovery.md lists the waits."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _HEAD = """\
 <!-- Made by `python -m halcyon_operator.decide.recovery_reference`; do not edit. -->
 
 The operator decides by the three tables of this page, each from top to bottom: the first row that matches gives the action. The
-[operator's reference](operator.md) describes how each cause is found, the [guide](../guides/recovery.md) what it means for your run.
+[operator's reference](operator.md) describes how each cause is found, the [guide](../guides/when-something-dies.md) what it means for your run.
 
 ## Before the causes
 
