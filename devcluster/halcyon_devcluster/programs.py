@@ -102,6 +102,14 @@ PROMTOOL = Group(
 
 # Readers of TrainingRuns, for tests: Argo CD's own code that runs its scripts, kstatus, and a validator of documents.
 ARGO = Group("argo", {"argo": "."}, source="github.com/argoproj/argo-cd/v3", keep="manifests/crds")
+# Argo CD itself, and a cache for it. Version 3.2.12 does not compile, so the module has 3.2.11.
+ARGOCD = Group(
+    "argocd",
+    {"argocd": "github.com/argoproj/argo-cd/v3/cmd", "argocd-redis": "./redis"},
+    source="github.com/argoproj/argo-cd/v3",
+    module="argo",
+    keep="manifests/crds",
+)
 KSTATUS = Group("kstatus", {"kstatus": "."}, source="github.com/fluxcd/cli-utils")
 KUBECONFORM = Group("kubeconform", {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}, source="github.com/yannh/kubeconform")
 # Not built: only the CRDs of ServiceMonitor and its like in its source are used.

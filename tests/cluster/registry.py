@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,11 +43,17 @@ def answers(package: bytes, name: str, version: str) -> dict[str, tuple[str, byt
 
 
 @contextmanager
-def registry(package: Path, name: str, version: str) -> Iterator[str]:
+def registry(package: Path, name: str, version: str, certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
     """Serve a chart while the block runs.
 
+    Args:
+        package: The chart as an archive.
+        name: Its repository, such as `charts/halcyon`.
+        version: Its version, which is the tag.
+        certificate: Certificate and key of TLS; None: without TLS.
+
     Returns:
-        HOST:PORT of the registry, which has no TLS.
+        HOST:PORT of the registry.
     """
     found = answers(package.read_bytes(), name, version)
 
@@ -68,6 +75,10 @@ def registry(package: Path, name: str, version: str) -> Iterator[str]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"127.0.0.1:{server.server_port}"

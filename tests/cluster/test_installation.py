@@ -26,6 +26,7 @@ from halcyon_devcluster.images import Buildable, build
 from halcyon_devcluster.programs import FLUX_HELM
 from halcyon_devcluster.waiting import until
 from tests.cluster import previous
+from tests.cluster.argocd import argocd, repository
 from tests.cluster.conftest import PROGRESS, DevCluster
 from tests.cluster.documented import GUIDE, README, Command, commands, of_package
 from tests.cluster.flux import flux
@@ -305,6 +306,37 @@ def test_flux_installs_the_chart_and_leaves_the_runs(site: Site, tmp_path: Path)
     assert not site.exists("deployment", "halcyon", "halcyon-system")
     assert site.exists("crd", DEFINITION)
     assert identities(runs, "fluxed") == before
+
+
+@pytest.mark.variant
+def test_argo_cd_installs_the_chart_and_leaves_the_runs(site: Site, tmp_path: Path) -> None:
+    uninstall_all(site)
+    site.run(NOTHING_LEFT)
+    runs, kubectl = site.runs("training"), site.devcluster.kubectl
+    application = objects_of("docs/guides/install.md")["Application"]
+    source = application["spec"]["source"]
+    _, folder = source["repoURL"].split("/OWNER/")
+    source["helm"]["valuesObject"]["objectStore"] = {"s3": {"endpoints": [NOWHERE]}}
+    keys = site.devcluster.cluster.paths.pki
+    certificate = keys / "apiserver.crt", keys / "apiserver.key"
+    with (
+        argocd(kubectl, tmp_path),
+        registry(site.package, f"{folder}/{source['chart']}", source["targetRevision"], certificate) as address,
+    ):
+        source["repoURL"] = f"{address}/{folder}"
+        kubectl.apply([repository(source["repoURL"]), application])
+        where = ["application/halcyon", "--namespace", "argocd", f"--timeout={limit(180)}s"]
+        try:
+            kubectl("wait", "--for=jsonpath={.status.sync.status}=Synced", *where)
+            kubectl("wait", "--for=jsonpath={.status.health.status}=Healthy", *where)
+            runs.apply("argoed")
+            runs.training("argoed")
+            before = identities(runs, "argoed")
+        finally:
+            kubectl("delete", *where)
+    assert not site.exists("deployment", "halcyon", "halcyon-system")
+    assert site.exists("crd", DEFINITION)
+    assert identities(runs, "argoed") == before
 
 
 def replaced(runs: Runs, name: str) -> bool:

@@ -87,8 +87,8 @@ stage `bits` of `make accelerator` runs the same 20 steps twice with each value;
 both values a checkpoint holds all bits of the state, and the batch of each step is a function of the document and the step.
 
 On GPUs "the same program" matters. XLA measures several algorithms of a product and takes the fastest, so a program that is compiled again
-may have others. A run keeps its compiled programs in the checkpoint root ([recovery](design/recovery.md#restarts)), so a restart on the same kind of
-GPU runs the same program. The log has the value in effect and its meaning (event `determinism`), the status has the value
+may have others. A run keeps its compiled programs in the checkpoint root ([recovery](design/recovery.md#restarts)), so a restart on the
+same kind of GPU runs the same program. The log has the value in effect and its meaning (event `determinism`), the status has the value
 (`status.progress.determinism`). The field may be edited at a checkpoint.
 """
 
