@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from halcyon_api.counting import counted
 from halcyon_cli.curves import svg_of
 from halcyon_demo.comparison import Comparison, Loss
 
@@ -64,8 +65,8 @@ def picture(disturbed: Sequence[Loss], undisturbed: Sequence[Loss], marks: Seque
 
 
 def _caption(comparison: Comparison) -> str:
-    found = f"difference: {'0, to the last bit' if comparison.identical else f'in {counted(len(comparison.differences), "place")}'}"
-    return f"{comparison.steps} steps, {comparison.repeated} of them repeated, {found}"
+    difference = "0, to the last bit" if comparison.identical else f"in {counted(len(comparison.differences), 'place')}"
+    return f"{comparison.steps} steps, {comparison.repeated} of them repeated, difference: {difference}"
 
 
 def page(printed: str, picture_name: str) -> str:

@@ -74,7 +74,7 @@ def test_the_picture_shows_both_runs_and_where_one_was_hit() -> None:
     for expected in ("SIGKILL", "operator deleted", "20 steps, 2 of them repeated, difference: 0, to the last bit", "nats per token"):
         assert expected in text
     different = losses([*steps(1, 19), line("step", 99.0, step=20, loss=1.0)], RUN)
-    assert "difference: in 1 places" in picture(different, undisturbed, marks, compare(different, undisturbed, 20))
+    assert "difference: in 1 place" in picture(different, undisturbed, marks, compare(different, undisturbed, 20))
 
 
 def test_the_page_has_what_was_printed() -> None:
