@@ -1,13 +1,13 @@
-"""Runs benchmarks one after the other, and writes what the chosen ones print into docs/performance.md: `make bench`, `make bench ARGS=--page`.
+"""Runs benchmarks one after the other (`make bench`), and writes what some of them print into docs/performance.md (`ARGS=--page`).
 
-Other programs to compare with: `--nanochat CHECKOUT --python PYTHON`, an interpreter with torch. Levanter and Orbax get environments of their
-own, which the benchmarks make.
+Other programs to compare with: `--nanochat CHECKOUT --python PYTHON`, an interpreter with torch. Levanter and Orbax get environments of
+their own, which the benchmarks make.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import os
 import re
 import subprocess
@@ -64,7 +64,7 @@ def machine() -> str:
     processors = len(os.sched_getaffinity(0))
     return (
         f"{processors} processors of {names[0] if names else 'an unknown kind'}, Python {sys.version.split()[0]}, JAX {version('jax')}, "
-        f"{datetime.date.today().isoformat()}."
+        f"{dt.date.today().isoformat()}."
     )
 
 
@@ -90,7 +90,9 @@ def main() -> None:
     parser.add_argument("--nanochat", type=Path, help="checkout of karpathy/nanochat")
     parser.add_argument("--python", type=Path, help="interpreter with torch")
     options = parser.parse_args()
-    names = options.only or (list(SHOWN) if options.page else sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py")))
+    names = options.only or (
+        list(SHOWN) if options.page else sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py"))
+    )
     for name in names:
         shown = SHOWN.get(name, Shown())
         arguments = shown.arguments.split()
