@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,6 +91,8 @@ def train(
     """Train a run on this machine, or in a pod that the operator made. Resumes from its newest checkpoint if there is one."""
     from halcyon.process import run_training
 
+    if find_spec("jax") is None:  # a training imports it late
+        raise ModuleNotFoundError(name="jax")
     run_training(
         document,
         os.environ,
