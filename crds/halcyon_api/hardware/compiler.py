@@ -175,7 +175,7 @@ def options_of(
     generation: Generation | None,
     *,
     devices: int,
-    jax: tuple[int, int],
+    jax: tuple[int, ...],
     unroll: int = 1,
     rows: Sequence[CompilerOption] = COMPILER_OPTIONS,
 ) -> dict[str, bool | int | str]:

@@ -96,9 +96,9 @@ def test_a_program_has_the_options_of_its_devices(monkeypatch: pytest.MonkeyPatc
 
     v6e = SimpleNamespace(platform="tpu", device_kind="TPU v6 lite")
     h200 = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability="9.0")
-    assert options(v6e, 1) == options_of("v6e", devices=1, jax=jax.__version_info__[:2])
-    assert options(h200, 8) == options_of("cc9", devices=8, jax=jax.__version_info__[:2])
-    assert options(h200, 8, unroll=2) == options_of("cc9", devices=8, jax=jax.__version_info__[:2], unroll=2)
+    assert options(v6e, 1) == options_of("v6e", devices=1, jax=jax.__version_info__)
+    assert options(h200, 8) == options_of("cc9", devices=8, jax=jax.__version_info__)
+    assert options(h200, 8, unroll=2) == options_of("cc9", devices=8, jax=jax.__version_info__, unroll=2)
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_scoped_vmem_limit_kib=65536")
     assert "xla_tpu_scoped_vmem_limit_kib" not in options(v6e, 1), "the user's flag"
 

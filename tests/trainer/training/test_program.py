@@ -84,7 +84,7 @@ def test_several_blocks_in_an_iteration_leave_out_the_options_for_one() -> None:
     mesh: Any = SimpleNamespace(devices=np.array([gpu] * 8), size=8)
     program = dataclasses.replace(program_of(), mesh=mesh)
     for unroll in (1, 2):
-        expected = options_of("cc9", devices=8, jax=jax.__version_info__[:2], unroll=unroll)
+        expected = options_of("cc9", devices=8, jax=jax.__version_info__, unroll=unroll)
         found = dataclasses.replace(program, unroll=unroll).compiler_options()
         assert found == expected | {"xla_gpu_exclude_nondeterministic_ops": True}
 

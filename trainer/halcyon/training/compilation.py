@@ -64,7 +64,7 @@ def compiler_options(
         return _CPU_OPTIONS | {"xla_backend_optimization_level": 0} if runs_once else _CPU_OPTIONS
     found: dict[str, Any] = {}
     if mesh is not None and not runs_once:
-        found |= without_flags(options_of(generation_in(mesh), devices=mesh.size, jax=jax.__version_info__[:2], unroll=unroll), os.environ)
+        found |= without_flags(options_of(generation_in(mesh), devices=mesh.size, jax=jax.__version_info__, unroll=unroll), os.environ)
     return found | (_BITWISE_ON_GPUS if backend == "gpu" and determinism == "bitwise" else {})
 
 
@@ -76,7 +76,7 @@ def generation_in(mesh: Mesh) -> Generation | None:
 
 def pipelines_blocks(mesh: Mesh) -> bool:
     """Whether the compiler sends for one block during the next one, if an iteration has one block."""
-    options = (options_of(generation_in(mesh), devices=mesh.size, jax=jax.__version_info__[:2], unroll=unroll) for unroll in (1, 2))
+    options = (options_of(generation_in(mesh), devices=mesh.size, jax=jax.__version_info__, unroll=unroll) for unroll in (1, 2))
     return next(options) != next(options)
 
 
