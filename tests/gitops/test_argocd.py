@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from halcyon_api import names
-from halcyon_api.argocd import SCRIPTS
+from halcyon_api.generate.argocd import SCRIPTS
 from halcyon_api.status import Phase, TrainingRunStatus
 from halcyon_operator.decide.conditions import Description, with_description
 from tests import pictures

@@ -108,11 +108,11 @@ def train(
 @app.command(rich_help_panel=LOCAL)
 def validate(document: Document, defaults: Defaults = None, overrides: Overrides = None) -> None:
     """Check a run document, with its defaults, without a cluster or a device. Prints each problem; exits with 80 if there is one."""
+    from halcyon.data.source_kinds import text_warnings
     from halcyon.huggingface.model_file import read_model
     from halcyon.machine.local_files import is_local, missing_files
     from halcyon_api.defaults.files import load_resolved
     from halcyon_api.exit_codes import ExitCode
-    from halcyon_api.source_kinds import text_warnings
     from halcyon_api.training_run import InvalidRun
     from halcyon_api.validation import find_problems
 
