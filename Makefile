@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 export HALCYON_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/halcyon
 
-# The newest interpreter on PATH, of pyenv or of uv, because the newest JAX needs Python 3.12. Empty: uv chooses, or downloads one.
+# The newest interpreter on PATH, of pyenv or of uv: the trainer needs Python 3.12. Empty: uv chooses, or downloads one.
 PYTHON ?= $(shell for version in 3.13 3.12 3.11; do \
 	for found in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python3 \
 	"$$($(UV) python find --system $$version 2>/dev/null)"; do \
@@ -33,7 +33,7 @@ setup: .venv/.synced ## Create the virtual environment (.venv) from uv.lock
 .venv/.synced: pyproject.toml uv.lock | $(UV)
 	@echo "==> virtual environment .venv from uv.lock"
 	@$(UV) sync --frozen --extra dev --quiet --compile-bytecode $(addprefix --python ,$(PYTHON))
-	@$(BIN)/python -c 'import sys; sys.version_info >= (3, 12) or print("==> Python %d.%d has JAX 0.10 only; install Python 3.12 or 3.13 for the newest JAX" % sys.version_info[:2])'
+	@$(BIN)/python -c 'import sys; sys.version_info >= (3, 12) or print("==> Python 3.11 has the operator and the commands about runs, but no trainer; install Python 3.12 or 3.13")'
 	@touch $@
 
 $(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv:
@@ -78,6 +78,10 @@ test-long: setup ## Run hundreds of kills and bit flips, for many minutes
 .PHONY: test-fast
 test-fast: setup ## The part of `make test` that needs one process (2 minutes)
 	@$(BIN)/python -m tests.suite fast
+
+.PHONY: test-operator
+test-operator: setup ## The part of `make test-fast` that needs no trainer: operator, contract and command line, on Python 3.11 too
+	@$(BIN)/pytest -q -n 2 -m "not slow and not cluster and not variant and not long" tests/api tests/cli tests/operator
 
 .PHONY: test-unit
 test-unit: setup ## The part of `make test` that needs no cluster (about 9 minutes)
@@ -207,7 +211,7 @@ docs: $(UV) ## Build the site of the documentation into .halcyon/site/html, and 
 .PHONY: pictures
 pictures: setup ## Draw the pictures of docs/guides again, by the tests that produce their data
 	@HALCYON_PICTURES=$(CURDIR)/docs/guides $(BIN)/pytest -q tests/gitops/test_argocd.py tests/cluster/test_command_line.py \
-		tests/cluster/test_gitops.py tests/cluster/test_monitoring.py tests/page/test_picture.py
+		tests/cluster/test_gitops.py tests/page/test_picture.py
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches of this checkout

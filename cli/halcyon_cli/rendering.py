@@ -9,11 +9,11 @@ from halcyon.cli.errors import about_file
 from halcyon.errors import TrainerExit
 from halcyon.huggingface.model_file import read_model
 from halcyon_api.defaults.files import load_defaults, load_resolved, with_changes, with_values
-from halcyon_api.sweeps import parse_sweep, variants
 from halcyon_api.training_run import InvalidRun, parse_run, read_one
 from halcyon_api.validation import find_problems
 from halcyon_api.yaml_text import dump_all
 from halcyon_cli.errors import Rejected
+from halcyon_cli.sweeps import parse_sweep, variants
 from halcyon_operator.model.views import Platform
 from halcyon_operator.objects.jobset import build_config_map, build_jobset
 from halcyon_operator.observe.runs import parse_run_view

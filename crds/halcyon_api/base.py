@@ -40,7 +40,7 @@ def cel(rule: str, message: str, *, field_path: str | None = None, reason: str |
 
 
 def exactly_one(members: Iterable[str]) -> str:
-    """The expression that an object has exactly one of some members. `halcyon_api.json_schema` recognises this form."""
+    """The expression that an object has exactly one of some members. `halcyon_api.generate.json_schema` recognises this form."""
     return f"[{', '.join(f'has(self.{member})' for member in members)}].exists_one(present, present)"
 
 

@@ -193,9 +193,7 @@ class Manifest(Document):
     versions: dict[str, str] = Field(description="Versions of the software that wrote it.")
     mesh: dict[str, int] = Field(description="The mesh that wrote it, for information; reading does not need it.")
     time: Timestamp
-    vocabulary: int | None = Field(
-        default=None, ge=1, description="Tokens of the model, without the padding of its vocabulary. None: written by an earlier version."
-    )
+    vocabulary: int | None = Field(default=None, ge=1, description="Tokens of the model, without the padding of its vocabulary.")
     positions: int | None = Field(default=None, ge=1, description="Longest sequence of the model, in tokens.")
     evaluation: EvaluationRecord | None = Field(
         default=None, description="The evaluations before it, if the run keeps its best checkpoint."

@@ -35,7 +35,7 @@ class EvaluationDocument(Document):
     format_version: Literal[1] = 1
     owner: Owner = Field(description="The run that evaluates.")
     run: RunName = Field(description="The run of the checkpoint.")
-    root: str | None = Field(default=None, description="The root of that run; None: written by an earlier version.")
+    root: str | None = Field(default=None, description="The root of that run; None: not recorded.")
     checkpoint: CommittedStep = Field(description="The checkpoint, as that run's HEAD listed it.")
     decides: Sha256 = Field(description="Hash of everything else that determines the results.")
     sources: tuple[SourceSums, ...] = Field(default=(), description="Sources whose evaluation is complete.")

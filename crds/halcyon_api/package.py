@@ -19,3 +19,8 @@ def version() -> str:
 def install(extra: str) -> str:
     """The command that installs an extra, from a package index or from a checkout."""
     return f"pip install '{DISTRIBUTION}[{extra}]' (in a checkout: pip install '.[{extra}]')"
+
+
+def missing(module: str) -> str:
+    """The sentence about a package of the trainer that is not installed."""
+    return f"the package {module} is not installed; this needs Halcyon's trainer: Python 3.12 or later and {install('trainer')}"

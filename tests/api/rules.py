@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from halcyon_api.base import ApiModel, Rule
-from halcyon_api.crd import reachable
 from halcyon_api.defaults.resource import TrainingRunDefaults
+from halcyon_api.generate.crd import reachable
 from halcyon_api.hardware import TABLE
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.training_run import TrainingRun

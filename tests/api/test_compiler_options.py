@@ -55,7 +55,7 @@ def test_the_generations_are_those_of_the_hardware_table() -> None:
 def test_an_option_is_for_its_hardware_its_number_of_devices_its_jax_and_its_loops() -> None:
     assert options_of("cc9", devices=8, jax=(0, 12), rows=ROWS) == {"a": True, "b": 3, "c": "on", "d": "on"}
     assert options_of("cc9", devices=1, jax=(0, 12), rows=ROWS) == {"b": 3, "c": "on", "d": "on"}
-    assert options_of("cc9", devices=1, jax=(0, 10), rows=ROWS) == {"b": 3}
+    assert options_of("cc9", devices=1, jax=(0, 11), rows=ROWS) == {"b": 3}
     assert options_of("v6e", devices=8, jax=(0, 12), rows=ROWS) == {"b": 3}
     assert options_of("v5p", devices=8, jax=(0, 12), rows=ROWS) == {"e": True}
     assert options_of("v5p", devices=8, jax=(0, 12), unroll=2, rows=ROWS) == {}

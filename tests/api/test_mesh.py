@@ -149,7 +149,7 @@ def test_the_suggested_mesh_is_exact_at_the_bounds_of_the_formula() -> None:
 
 def test_a_recorded_mesh_is_kept() -> None:
     plain = spec({"type": "v5e", "topology": "4x4"}, {"layers": 2, "hiddenSize": 64, "heads": 4})
-    assert pinned(plain).mesh == MeshSpec(), "the default, as the API server stored it for runs of older versions"
+    assert pinned(plain).mesh == MeshSpec(), "the default, for runs without a record"
     kept = pinned(plain, ResolvedMesh(replica=1, data=2, fsdp=4, tensor=2))
     assert kept.mesh == MeshSpec(ici=IciAxes(data=2, fsdp=4, tensor=2))
     assert pinned(kept, ResolvedMesh(replica=1, data=1, fsdp=16, tensor=1)) == kept, "a given mesh must not be replaced"

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from halcyon_api.crd import definitions
+from halcyon_api.generate.crd import definitions
 from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.control_plane import ControlPlane

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.argocd import CONFIG_MAP
-from halcyon_api.crd import UNSEEN
+from halcyon_api.generate.argocd import CONFIG_MAP
+from halcyon_api.generate.crd import UNSEEN
 from halcyon_demo.documents import EXAMPLES, load
 from halcyon_demo.install import Namespaces, moved
 from halcyon_devcluster.control_plane import ControlPlane

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from halcyon_api.crd import definitions
+from halcyon_api.generate.crd import definitions
 from halcyon_demo.documents import REPOSITORY
 from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.commands import run

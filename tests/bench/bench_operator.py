@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from halcyon_api.crd import custom_resource_definition
+from halcyon_api.generate.crd import custom_resource_definition
 from halcyon_devcluster import Cluster, DevclusterError, open_cluster
 from halcyon_devcluster.waiting import until
 from halcyon_operator.decide.reconcile import reconcile

@@ -22,7 +22,7 @@ from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from halcyon_api.crd import custom_resource_definition
+from halcyon_api.generate.crd import custom_resource_definition
 from halcyon_devcluster import Cluster, open_cluster
 from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.paths import DEFAULT_NAME

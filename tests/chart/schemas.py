@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from halcyon_api.json_schema import plain_schema
+from halcyon_api.generate.json_schema import plain_schema
 
 Schema = dict[str, Any]
 

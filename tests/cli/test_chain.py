@@ -148,6 +148,7 @@ def test_evaluations_and_results_of_a_folder_belong_to_the_stage_that_they_evalu
     folder.mkdir()
     document = {
         "place": f"{tmp_path / 'base'}@9",
+        "step": 9,
         "prompts": "plain",
         "tasks": [{"task": "gsm8k", "examples": 2, "accuracy": 0.5}],
         "core": 0.2,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.text import Text
 
-from halcyon_dashboards.terminal import as_svg
 from halcyon_devcluster import Kubectl
 from tests import pictures
 from tests.suite.limits import limit
@@ -44,7 +43,7 @@ class Plugin:
         text = self(*arguments, COLUMNS=str(columns), FORCE_COLOR="1", COLORTERM="truecolor", TERM="xterm-256color")
         shown = Text.from_ansi(text)
         assert shown.spans, "the output must have colours"
-        pictures.keep(picture, as_svg(shown, " ".join(("kubectl halcyon", *arguments)), columns))
+        pictures.keep(picture, pictures.as_svg(shown, " ".join(("kubectl halcyon", *arguments)), columns))
         return shown.plain
 
     def _command(self, arguments: tuple[str, ...]) -> list[str]:

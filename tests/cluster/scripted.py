@@ -18,7 +18,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from halcyon_api.crd import definitions
+from halcyon_api.generate.crd import definitions
 from halcyon_demo.documents import REPOSITORY
 from halcyon_demo.install import helm
 from halcyon_devcluster import DevclusterError

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from halcyon_api.crd import definitions
+from halcyon_api.generate.crd import definitions
 from halcyon_devcluster import DevclusterError
 from tests.cluster.conftest import DevCluster
 from tests.cluster.operators import OperatorProcess

@@ -22,9 +22,8 @@ import pytest
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from halcyon_api.argocd import CONFIG_MAP
+from halcyon_api.generate.argocd import CONFIG_MAP
 from halcyon_api.status import Phase
-from halcyon_dashboards.terminal import as_svg
 from halcyon_demo.documents import EXAMPLES, variant
 from halcyon_demo.streams import documents as split
 from halcyon_devcluster.programs import FLUX_KUSTOMIZE
@@ -211,7 +210,7 @@ class Reported:
             self._last = row
 
     def picture(self) -> str:
-        return as_svg(self._table, "Flux: the Kustomization of an environment", 170)
+        return pictures.as_svg(self._table, "Flux: the Kustomization of an environment", 170)
 
 
 @pytest.mark.timeout(1800)  # for a machine that has never built Flux

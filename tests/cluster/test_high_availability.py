@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from halcyon_api.crd import custom_resource_definition
+from halcyon_api.generate.crd import custom_resource_definition
 from halcyon_devcluster.audit import AuditLog, Request
 from tests.cluster.conftest import DevCluster
 from tests.cluster.operators import OperatorProcess

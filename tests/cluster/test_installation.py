@@ -7,6 +7,8 @@ script. The tests depend on their order.
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +27,6 @@ from halcyon_devcluster.engine import Backend
 from halcyon_devcluster.images import Buildable, build
 from halcyon_devcluster.programs import FLUX_HELM
 from halcyon_devcluster.waiting import until
-from tests.cluster import previous
 from tests.cluster.argocd import argocd, repository
 from tests.cluster.conftest import PROGRESS, DevCluster
 from tests.cluster.documented import GUIDE, README, Command, commands, of_package
@@ -41,8 +42,10 @@ from tests.suite.limits import limit
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NAME = "installation"
+CHART = REPOSITORY / "charts" / "halcyon"
 DEFINITION = "trainingruns.halcyon.dev"
 NOTHING_LEFT = ["kubectl", "delete", "crd", "--selector", "app.kubernetes.io/name=halcyon"]
+OPERATORS = "--selector=app.kubernetes.io/component=operator"
 NOT_OURS = "exists and cannot be imported into the current release"
 
 
@@ -53,8 +56,8 @@ class Site:
     devcluster: DevCluster
     package: Path
     """The chart as it would be released, with the images on the node."""
-    previous: Path
-    """The chart of the previous version."""
+    other_version: Path
+    """The same of another version of the chart, to upgrade from."""
     before: Footprint
     """The machine before the cluster was created."""
 
@@ -87,6 +90,17 @@ class Site:
         return Runs(self.devcluster, namespace)
 
 
+def other_version(folder: Path) -> Path:
+    """A copy of the chart with another version, whose definition of a run lacks a field."""
+    chart = shutil.copytree(CHART, folder / CHART.name)
+    about, definition = chart / "Chart.yaml", chart / "files" / "halcyon.dev_trainingruns.yaml"
+    about.write_text(re.sub("^version: .*", "version: 0.0.1", about.read_text(), flags=re.MULTILINE))
+    document = yaml.safe_load(definition.read_text())
+    del document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["ttlSecondsAfterFinished"]
+    definition.write_text(yaml.safe_dump(document, sort_keys=False))
+    return chart
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     cluster = open_cluster(NAME, progress=PROGRESS)
@@ -98,21 +112,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         cache = cluster.paths.cache
         trainer = build_scripted_trainer(devcluster, build(Buildable.BASE, cache=cache, progress=PROGRESS))
 
-        def package(chart: Path, operator: str) -> Path:
+        operator = devcluster.load(build(Buildable.OPERATOR, cache=cache, progress=PROGRESS))
+
+        def package(chart: Path) -> Path:
             folder = tmp_path_factory.mktemp("package")
-            images = ["--operator", devcluster.load(operator), "--trainer", trainer, "--helm", cluster.paths.tools / "helm"]
+            images = ["--operator", operator, "--trainer", trainer, "--helm", cluster.paths.tools / "helm"]
             run([sys.executable, REPOSITORY / "charts" / "package.py", *images, "--chart", chart, "--destination", folder])
             (made,) = folder.iterdir()
             return made
 
-        old = tmp_path_factory.mktemp("previous")
-        old_chart = previous.unpack(old)
-        yield Site(
-            devcluster,
-            package(REPOSITORY / "charts" / "halcyon", build(Buildable.OPERATOR, cache=cache, progress=PROGRESS)),
-            package(old_chart, previous.build_operator(old, cache, PROGRESS)),
-            before,
-        )
+        yield Site(devcluster, package(CHART), package(other_version(tmp_path_factory.mktemp("other"))), before)
     finally:
         cluster.down(purge=True)
 
@@ -353,18 +362,18 @@ def replaced(runs: Runs, name: str) -> bool:
 
 @promises.UPGRADES
 def test_an_upgrade_disturbs_no_run(site: Site) -> None:
-    """From the previous version, with its own operator, CRDs and rights. The run sets fields to values other than their defaults."""
+    """From another version of the chart. The run sets fields to values other than their defaults."""
     uninstall_all(site)
     site.run(NOTHING_LEFT)
     runs, kubectl = site.runs("training"), site.devcluster.kubectl
     values = ["--set", "watchNamespaces={training}", "--set", "log.format=text"]
-    site.run(["helm", "install", "halcyon", str(site.previous), "--namespace", "training", "--create-namespace", "--wait", *values])
+    site.run(["helm", "install", "halcyon", str(site.other_version), "--namespace", "training", "--create-namespace", "--wait", *values])
     trainer = {"steps": 100_000, "batchSize": 8, "sequenceLength": 64, "evaluation": {"everySteps": 50}}
-    root = {"root": "s3://nowhere/older", "endpoint": "http://object-store.invalid:7070", "keep": 5, "save": {"everySteps": 25}}
+    root = {"root": "s3://nowhere/upgraded", "endpoint": "http://object-store.invalid:7070", "keep": 5, "save": {"everySteps": 25}}
     optimizer = {"learningRate": 0.002, "schedule": {"cosine": {"warmupSteps": 7}}, "adamw": {}}
-    runs.apply("older", trainer=trainer, checkpoint=root, optimizer=optimizer)
-    runs.training("older", step=20)
-    before = identities(runs, "older")
+    runs.apply("upgraded", trainer=trainer, checkpoint=root, optimizer=optimizer)
+    runs.training("upgraded", step=20)
+    before = identities(runs, "upgraded")
 
     def schemas(*command: str) -> list[dict[str, Any]]:
         return [version["schema"] for version in kubectl.json(*command)["spec"]["versions"]]
@@ -372,19 +381,21 @@ def test_an_upgrade_disturbs_no_run(site: Site) -> None:
     # As the API server would store it.
     present = f"--filename={REPOSITORY}/crds/halcyon.dev_trainingruns.yaml"
     wanted = schemas("apply", "--server-side", "--force-conflicts", "--dry-run=server", present)
-    assert schemas("get", "crd", DEFINITION) != wanted, "the previous version must differ from this one"
+    assert schemas("get", "crd", DEFINITION) != wanted, "the definitions must differ"
+    operators = kubectl("get", "pods", "--namespace=training", OPERATORS, "--output=name")
     (upgrade,) = commands(GUIDE, "Upgrade")
     site.run(upgrade)
     assert schemas("get", "crd", DEFINITION) == wanted
-    trains_on_unchanged(runs, "older", before)
+    assert kubectl("get", "pods", "--namespace=training", OPERATORS, "--output=name") != operators
+    trains_on_unchanged(runs, "upgraded", before)
     # The stored run is valid by the new schema, and the new operator does what its spec says.
-    until(lambda: replaced(runs, "older"), timeout_seconds=60, failure=lambda: "the run changes all the time")
-    runs.patch("older", suspend=True)
-    saved = runs.in_phase("older", "Suspended")["checkpoint"]["step"]
-    runs.patch("older", suspend=False)
-    status = runs.training("older", attempt=2)
+    until(lambda: replaced(runs, "upgraded"), timeout_seconds=60, failure=lambda: "the run changes all the time")
+    runs.patch("upgraded", suspend=True)
+    saved = runs.in_phase("upgraded", "Suspended")["checkpoint"]["step"]
+    runs.patch("upgraded", suspend=False)
+    status = runs.training("upgraded", attempt=2)
     assert status["history"][1]["fromStep"] == saved > 0
-    (given,) = yaml.safe_load_all(kubectl.json("get", "configmap", "older-2", "--namespace", "training")["data"]["run.yaml"])
+    (given,) = yaml.safe_load_all(kubectl.json("get", "configmap", "upgraded-2", "--namespace", "training")["data"]["run.yaml"])
     assert (given["spec"]["optimizer"]["learningRate"], given["spec"]["optimizer"]["schedule"]["cosine"]["warmupSteps"]) == (0.002, 7)
 
 

@@ -5,9 +5,7 @@ tests/cluster/test_whole_path.py compares the scraped pages with the status of a
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +15,6 @@ from halcyon.models.flops import flops_per_token
 from halcyon_api import names
 from halcyon_api.hardware import TABLE
 from halcyon_api.training_run import parse_run
-from halcyon_dashboards.picture import alerts, picture
 from halcyon_dashboards.queries import DASHBOARDS, OPERATOR_DOWN, OPERATOR_JOB, RECORDED, RUN_STALLED, TRAINER_JOB
 from halcyon_dashboards.rules import ALERTS
 from halcyon_demo.documents import REPOSITORY, variant
@@ -26,7 +23,6 @@ from halcyon_demo.training import Training
 from halcyon_devcluster.images import Buildable, build
 from halcyon_devcluster.kueue import kueue
 from halcyon_devcluster.waiting import until
-from tests import pictures
 from tests.cluster.conftest import PROGRESS, DevCluster
 from tests.cluster.prometheus import Prometheus, running
 from tests.cluster.test_queues import queue_objects
@@ -201,7 +197,6 @@ def test_every_panel_has_data(
 ) -> None:
     minute = {"a minute of samples": f'halcyon_run_attempt{{run="{RUN}"}} offset 1m'}
     prometheus.until_all_answer(minute, 180)
-    began = time.time()
     watched.wait_for_recovery(watched.evict(1))  # makes a restart mark
     answers = prometheus.until_all_answer(expressions, 300)
     assert answers.keys() == expressions.keys()
@@ -216,33 +211,12 @@ def test_every_panel_has_data(
     assert float(share_of_peak["value"][1]) == pytest.approx(flops_of_token(alone) / peak)
     share = float(answers["run: data wait"][0]["value"][1])
     assert 0 <= share <= 1
-    for board in DASHBOARDS:  # the pictures of the guide are drawn from such data
-        missing = 1 if board == "run" else 0  # MFU of the run: the peak of a CPU is not known
-        drawn = drawn_until(
-            prometheus, board, path.place.runs, began - 120, lambda drawn, missing=missing: drawn.count("no data") == missing
-        )
-        pictures.keep(f"dashboard-{board}", drawn)
 
 
 def flops_of_token(document: dict[str, Any]) -> int:
     spec = parse_run(document).spec
     assert spec.tokenizer.bpe is not None
     return flops_per_token(spec.model, spec.trainer.sequence_length, spec.tokenizer.bpe.vocab_size)
-
-
-def drawn_until(prometheus: Prometheus, board: str, namespace: str, since: float, holds: Callable[[str], bool]) -> str:
-    """A board's picture, from a fixed time on, once `holds` is true for it. A busy Prometheus may be late with its samples.
-
-    The start is fixed: a picture of only the last minutes would lose a single event, such as an eviction, during the wait.
-    """
-    deadline = time.monotonic() + limit(120)
-    while True:
-        now = time.time()
-        drawn = picture(prometheus.url, board, {"namespace": namespace, "run": RUN}, now - since, now)
-        if holds(drawn):
-            return drawn
-        assert time.monotonic() < deadline, f"{board}: {drawn}"
-        time.sleep(2)
 
 
 def test_a_run_that_cannot_be_trained_raises_an_alarm(prometheus: Prometheus, path: WholePath) -> None:
@@ -261,10 +235,6 @@ def test_a_run_that_cannot_be_trained_raises_an_alarm(prometheus: Prometheus, pa
         prometheus.until_all_answer({"fires": 'ALERTS{alertname="HalcyonRunStalled",alertstate="firing"}'}, 180)
         (waits,) = prometheus.ask('ALERTS{alertname="HalcyonRunWaiting",run="late"}')
         assert waits["metric"]["alertstate"] == "pending"
-        drawn = alerts(prometheus.url, datetime.now(UTC))
-        assert all(alert.name in drawn for alert in ALERTS)
-        assert all(word in drawn for word in ("firing", "pending", "inactive", "hopeless", "late"))
-        pictures.keep("alerts", drawn)
     finally:
         training.delete()
         kubectl("delete", "configmap", "hopeless-1", "--namespace", path.place.runs)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from halcyon_api.crd import custom_resource_definition
+from halcyon_api.generate.crd import custom_resource_definition
 from tests.cluster.conftest import DevCluster
 from tests.cluster.link import linked
 from tests.cluster.operators import OperatorProcess

@@ -11,8 +11,8 @@ import yaml
 
 from halcyon.chat_data import files
 from halcyon.cli.main import app
+from halcyon.cli.nanochat_dial import Choices, dial, document
 from halcyon.serving.metrics import NAMES
-from halcyon_api.dial import Choices, dial, document
 from halcyon_chat.chain import FILES as CHAT_FILES
 from halcyon_chat.chain import in_order
 from halcyon_chat.local import bucket_of

@@ -1,4 +1,4 @@
-"""The Python interpreters of this machine that Halcyon supports, and an environment from uv.lock for each."""
+"""The Python interpreters of this machine that the trainer supports, and an environment from uv.lock for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from halcyon_devcluster.paths import cache_folder
 
 REPOSITORY = Path(__file__).parents[2]
-VERSIONS = ("3.11", "3.12", "3.13")
+VERSIONS = ("3.12", "3.13")
 """The supported versions."""
 _EXTRAS = ("report", "serve", "trainer")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from halcyon_api.argocd import CONFIG_MAP
+from halcyon_api.generate.argocd import CONFIG_MAP
 from tests.gitops import readers
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from halcyon_api import json_schema
+from halcyon_api.generate import json_schema
 from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.paths import cache_folder
 from halcyon_devcluster.programs import ARGO, KSTATUS, KUBECONFORM, KUBERNETES, Group

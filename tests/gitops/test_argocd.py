@@ -15,9 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from halcyon_api import names
-from halcyon_api.argocd import SCRIPTS
+from halcyon_api.generate.argocd import SCRIPTS
 from halcyon_api.status import Phase, TrainingRunStatus
-from halcyon_dashboards.terminal import as_svg
 from halcyon_operator.decide.conditions import Description, with_description
 from tests import pictures
 from tests.gitops.readers import BUILT, Argo
@@ -56,7 +55,7 @@ def test_the_guides_picture_is_what_argo_cd_says_of_the_recorded_runs(argo: Argo
         health = argo.health(run)
         message, actions = Text(health["message"], overflow="fold"), ", ".join(sorted(argo.offers(run)))
         table.add_row(run["status"].get("phase", "not seen yet"), Text(health["status"], colours[health["status"]]), message, actions)
-    drawn = as_svg(table, "Argo CD: health and actions", 150)
+    drawn = pictures.as_svg(table, "Argo CD: health and actions", 150)
     pictures.keep("gitops-argocd", drawn)
     assert (pictures.FOLDER / "gitops-argocd.svg").read_text(encoding="utf-8") == drawn, "run: make pictures"
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from halcyon_api.argocd import CONFIG_MAP
-from halcyon_api.json_schema import plain_schema
+from halcyon_api.generate.argocd import CONFIG_MAP
+from halcyon_api.generate.json_schema import plain_schema
 from halcyon_devcluster.programs import ARGO, FLUX_HELM, FLUX_KUSTOMIZE, FLUX_SOURCE, Group
 from tests.cluster.documented import CHART
 from tests.examples.documents import REPOSITORY, objects_of

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from halcyon_api import json_schema
 from halcyon_api.base import OneOf
+from halcyon_api.generate import json_schema
 from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run
 from tests.examples.documents import patches, training_runs
 from tests.gitops.readers import kubeconform

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon_api.argocd import SCRIPTS
-from halcyon_api.crd import UNSEEN
+from halcyon_api.generate.argocd import SCRIPTS
+from halcyon_api.generate.crd import UNSEEN
 from halcyon_api.status import Phase
 from tests.gitops.readers import BUILT, Reader
 from tests.gitops.states import KSTATUS, run_in

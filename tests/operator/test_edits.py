@@ -41,7 +41,7 @@ def test_the_values_in_force_are_recorded_with_the_attempt() -> None:
     minted = reconcile(observed(run()), at(60)).status
     assert minted.in_force == IN_FORCE
     upgraded = reconciled(run(status()))
-    assert upgraded.status.in_force == IN_FORCE, "an attempt of an older version, without a record"
+    assert upgraded.status.in_force == IN_FORCE, "an attempt without a record"
     assert messages(upgraded, "EditApplied") == []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.crd import custom_resource_definition
+from halcyon_api.generate.crd import custom_resource_definition
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "design" / "threat-model.md"

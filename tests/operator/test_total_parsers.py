@@ -24,8 +24,8 @@ from halcyon_api.checkpoint_documents import DamagedDocument, decode_head
 from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.progress import Evaluated, Progress
 from halcyon_api.status import TrainingRunStatus, parse_status
-from halcyon_api.sweeps import parse_sweep
 from halcyon_api.training_run import InvalidRun, parse_run
+from halcyon_cli.sweeps import parse_sweep
 from halcyon_operator.kube.election import parse_lease
 from halcyon_operator.kube.jobset_version import knows_the_rules
 from halcyon_operator.kube.merge_patch import merge_patch

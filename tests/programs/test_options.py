@@ -9,9 +9,9 @@ import json
 import subprocess
 import sys
 
+import jax
 import pytest
 
-from halcyon.machine.jax_versions import jax_version
 from halcyon_api.hardware import TABLE
 from halcyon_api.hardware.compiler import COMPILER_OPTIONS, generation_of, options_of
 
@@ -83,7 +83,7 @@ def test_the_compiler_of_a_generation_accepts_its_options(name: str) -> None:
     row = TABLE[name]
     generation = generation_of(row.device_kinds[0], ".".join(map(str, row.compute_capability or ())))
     assert generation is not None
-    options = options_of(generation, devices=2, jax=jax_version())
+    options = options_of(generation, devices=2, jax=jax.__version_info__)
     sets = [json.dumps(each) for each in (options, {"xla_no_such_option": True})]
     accepted, unknown, described = last_lines(3, PROGRAM, name, HARDWARE[name], *sets)
     assert accepted == "accepted"

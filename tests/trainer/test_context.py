@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from halcyon.checkpoint.changes import differences
-from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of, with_later_fields, with_moments
+from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.context import adapt_to_devices, check_context, resolve_context
 from halcyon.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Epoch
@@ -145,48 +143,3 @@ def test_exactly_the_fields_that_change_the_results_are_fingerprinted() -> None:
         ({"spec__data__order": {"sequential": {}}}, "spec.data"),
     ):
         assert {name for name, value in sections(**changed).items() if value != reference[name]} == {section}
-
-
-@pytest.mark.parametrize(
-    ("parameters", "moments", "same"),
-    [("float32", "float32", True), ("bfloat16", "float32", True), ("bfloat16", "bfloat16", True), ("float32", "bfloat16", False)],
-)
-def test_a_checkpoint_of_a_version_that_did_not_name_the_type_of_moments(parameters: str, moments: str, same: bool) -> None:
-    """In that version moments had the type of the parameters. They may be widened, but not rounded."""
-    precision = {"parameters": parameters, "moments": moments}
-    now = fingerprints(parse_run(document(spec__trainer__precision=precision)).spec, data={"contentSha256": "0"})
-    trainer = now.documents["spec.trainer"]
-    older = {name: value for name, value in trainer["precision"].items() if name != "moments"}
-    then = fingerprints_of({**now.documents, "spec.trainer": {**trainer, "precision": older}})
-    clauses = differences(now, with_moments(then, now))
-    assert clauses == (() if same else ("spec.trainer.precision.moments is bfloat16 but was not set",))
-
-
-EARLIER_MODELS: dict[str, dict[str, Any]] = {
-    "llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}
-    | {"ropeTheta": 10000.0, "normEpsilon": 1e-05, "initializerStd": 0.02, "tieEmbeddings": False},
-    "gpt2": {"layers": 2, "hiddenSize": 64, "heads": 4, "normEpsilon": 1e-05, "initializerStd": 0.02},
-}
-"""``spec.model`` in checkpoints of the version that had these two families only, with all of its fields."""
-LATER: dict[str, dict[str, Any]] = {"llama": {"attentionBias": True}, "gpt2": {"tieWordEmbeddings": False}}
-"""For each family a field that this version did not have, with a value other than its default."""
-BEFORE = {"attentionBias": "false", "tieWordEmbeddings": "true"}
-"""What the models of this version did."""
-
-
-@pytest.mark.parametrize("family", EARLIER_MODELS)
-def test_a_checkpoint_of_a_version_with_fewer_fields_of_a_model_can_be_continued(family: str) -> None:
-    recorded = EARLIER_MODELS[family]
-    written = {name: recorded[name] for name in ("layers", "hiddenSize", "heads")} | (
-        {"intermediateSize": 128} if family == "llama" else {}
-    )
-    now = fingerprints(parse_run(document(spec__model={family: written})).spec, data={"contentSha256": "0"})
-    then = fingerprints_of({**now.documents, "spec.model": {family: recorded}})
-    assert differences(now, with_later_fields(then, now)) == ()
-    other = fingerprints_of({**now.documents, "spec.model": {family: recorded | {"initializerStd": 0.03}}})
-    assert differences(now, with_later_fields(other, now)) == (f"spec.model.{family}.initializerStd is 0.02 but was 0.03",)
-    wider = fingerprints(parse_run(document(spec__model={family: written | LATER[family]})).spec, data={"contentSha256": "0"})
-    ((field, value),) = LATER[family].items()
-    assert differences(wider, with_later_fields(then, wider)) == (
-        f"spec.model.{family}.{field} is {json.dumps(value)} but was {BEFORE[field]}",
-    )

@@ -37,6 +37,17 @@ def test_a_model_is_built_and_run_with_public_names_alone() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("use", ["from halcyon import train", "from halcyon_cli.main import app; app(['train', 'no.yaml'])"])
+def test_without_jax_the_trainer_says_what_it_needs(use: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.modules['jax'] = None; {use}"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    sentence = ended.stderr.splitlines()[-1].removeprefix("ImportError: ")
+    assert sentence.startswith("the package jax is not installed; this needs Halcyon's trainer: Python 3.12 or later and ")
+
+
+@pytest.mark.slow
 def test_importing_halcyon_imports_no_jax() -> None:
     code = "import sys, halcyon; sys.exit(any(name in sys.modules for name in ('jax', 'haliax', 'numpy')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -19,7 +19,10 @@ Importing `halcyon` imports neither JAX nor a model; each name loads its module 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
+
+from halcyon_api.package import missing
 
 if TYPE_CHECKING:
     from halcyon.context import resolve_context
@@ -74,6 +77,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'halcyon' has no attribute {name!r}; it has {', '.join(__all__)}")
+    if importlib.util.find_spec("jax") is None:
+        raise ImportError(missing("jax"))
     return getattr(importlib.import_module(_MODULES[name]), name)
 
 

@@ -119,8 +119,8 @@ class _Reader:
         try:
             found: Any = json.loads(read_text(path))
             tasks = tuple(TaskNumbers.model_validate(one, by_alias=True, by_name=False) for one in _tasks_of(found))
-            root, _, after = found["place"].rpartition("@") if "@" in found["place"] else (found["place"], "", "")
-            step = found.get("step", after or None)  # results of earlier versions have no step
+            place, step = found["place"], found.get("step")  # weights of other programs have no step
+            root = place.rpartition("@")[0] or place
             prompts = found.get("prompts", "plain")
             core, chat_core = found.get("core"), found.get("chatCore")
             results = TaskResults(

@@ -29,7 +29,7 @@ GENERATION_TITLES: dict[Generation, str] = {
 }
 """Words for generations in a list."""
 
-FIRST_JAX = (0, 10)
+FIRST_JAX = (0, 11)
 """Oldest version of JAX that the trainer runs with."""
 
 
@@ -88,7 +88,7 @@ LEFT_OUT: tuple[LeftOut, ...] = (
     LeftOut(
         ("xla_gpu_enable_latency_hiding_scheduler",),
         _GPU,
-        "XLA does it by default: the program is the same, with JAX 0.10 too. With `false`, nothing is covered",
+        "XLA does it by default: the program is the same. With `false`, nothing is covered",
     ),
     LeftOut(
         ("xla_gpu_enable_while_loop_double_buffering",),
@@ -175,7 +175,7 @@ def options_of(
     generation: Generation | None,
     *,
     devices: int,
-    jax: tuple[int, int],
+    jax: tuple[int, ...],
     unroll: int = 1,
     rows: Sequence[CompilerOption] = COMPILER_OPTIONS,
 ) -> dict[str, bool | int | str]:

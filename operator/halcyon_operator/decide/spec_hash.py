@@ -4,8 +4,6 @@ An attempt is created from one state of the spec, and its objects never change. 
 the fields that only the operator uses or that can wait for the next attempt: those of class `live` (`halcyon_api.edits`).
 
 Fields with their default value are left out, so that a newer version of the schema with more fields restarts nothing.
-
-A hash begins with its scheme. A recorded hash of another scheme is taken to fit, so an upgrade restarts nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +17,6 @@ from pydantic.alias_generators import to_snake
 from halcyon_api.base import ApiModel, OneOf
 from halcyon_api.edits.classes import EDIT_RULES
 from halcyon_api.training_run import TrainingRunSpec
-
-_SCHEME = "3-"
-"""Version of the hash."""
 
 RETIRED = "retired"
 """Replaces the hash of an attempt that is being stopped. It fits no spec."""
@@ -47,20 +42,13 @@ def attempt_spec_hash(spec: TrainingRunSpec) -> str:
     """Hash of the state of the spec that an attempt is created from."""
     document = spec.model_dump(mode="json", by_alias=True, exclude=_NOT_RELEVANT, exclude_defaults=True)
     _leave_out_default_kinds(document, spec)
-    return _SCHEME + _digest(document)
+    canonical = json.dumps({key: value for key, value in document.items() if value != {}}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:40]
 
 
 def fits(recorded: str | None, wanted: str) -> bool:
-    """Whether an attempt created from the recorded state fits the wanted state.
-
-    A hash of an unknown scheme cannot be compared, and counts as fitting.
-    """
-    return recorded is None or recorded == wanted or not (recorded == RETIRED or recorded.startswith(_SCHEME))
-
-
-def _digest(document: dict[str, Any]) -> str:
-    canonical = json.dumps({key: value for key, value in document.items() if value != {}}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:40]
+    """Whether an attempt created from the recorded state fits the wanted state."""
+    return recorded in (None, wanted)
 
 
 def _leave_out_default_kinds(document: dict[str, Any], section: ApiModel) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from halcyon.data.examples import Examples, examples_of
-from halcyon.machine import tokamax
 from halcyon.models.parts.attention_choice import Target, attending
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.attention import AttentionName
@@ -80,7 +79,7 @@ IMPLEMENTATIONS: dict[AttentionName, tuple[int, str, Target, str]] = {
         "blockwise",
         "ring",
         pytest.param("splash", marks=pytest.mark.slow),
-        pytest.param("tokamax", marks=[pytest.mark.slow, pytest.mark.skipif(not tokamax.is_there(), reason="tokamax needs Python 3.12")]),
+        pytest.param("tokamax", marks=pytest.mark.slow),
     ],
 )
 def test_other_tokens_of_one_document_change_no_bit_of_the_losses_and_gradients_of_the_others(name: AttentionName) -> None:

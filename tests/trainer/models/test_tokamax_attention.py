@@ -6,7 +6,6 @@ Mosaic GPU kernels cannot be interpreted. Before and after them runs the code th
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 
 import haliax as hax
@@ -24,7 +23,6 @@ from halcyon.programs.gpus import GPUS
 from tests.trainer.models.gpus import interpreted_triton
 from tests.trainer.models.test_attention_forms import Case, assert_equal_to_reference, computed
 
-pytestmark = pytest.mark.skipif(sys.version_info < (3, 12), reason="tokamax needs Python 3.12")
 AMPERE = Target.of(GPUS["a100"])
 
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from halcyon.cli.nanochat_dial import Choices, adamw_groups, dial, document
 from halcyon.optim import build_optimizer, learning_rate
 from halcyon.optim.schedules import update_arguments
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.partition import computing
-from halcyon_api.dial import Choices, adamw_groups, dial, document
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.training_run import parse_run
 from tests.trainer.meshes import mesh_from

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 
 import jax
 import pytest
@@ -38,7 +37,6 @@ def lowered(kind: str) -> str:
         return program.lower_step(1, LENGTH, platform="cuda").as_text()
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="tokamax needs Python 3.12")
 @pytest.mark.parametrize("kind", ["h200", "b200"])
 def test_the_step_for_a_gpu_has_the_kernels_of_attention_by_default(kind: str) -> None:
     """Documents are apart. The loop over layers has one forward kernel, and two in the backward pass; remat keeps the forward's result."""

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from halcyon.machine.jax_versions import jax_version
 from halcyon.storage.store import Store
 from halcyon.training import compilation
 from halcyon.training.compilation import CompilationCache, compiler_options, keeps_collectives_in_order, program_key
@@ -79,11 +78,13 @@ def mesh_of(device: Any, count: int) -> Any:
     return SimpleNamespace(devices=np.array([device] * count), size=count)
 
 
-@pytest.mark.parametrize(("capability", "jax", "pipelined"), [("9.0", (0, 12), True), ("9.0", (0, 10), False), ("8.0", (0, 12), False)])
+@pytest.mark.parametrize(
+    ("capability", "version", "pipelined"), [("9.0", (0, 12, 0), True), ("9.0", (0, 11, 2), False), ("8.0", (0, 12, 0), False)]
+)
 def test_gpus_whose_compiler_has_the_options_send_for_one_block_during_the_next(
-    monkeypatch: pytest.MonkeyPatch, capability: str, jax: tuple[int, int], pipelined: bool
+    monkeypatch: pytest.MonkeyPatch, capability: str, version: tuple[int, ...], pipelined: bool
 ) -> None:
-    monkeypatch.setattr(compilation, "jax_version", lambda: jax)
+    monkeypatch.setattr(jax, "__version_info__", version)
     gpu = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability=capability)
     assert compilation.pipelines_blocks(mesh_of(gpu, 8)) == pipelined
     assert not compilation.pipelines_blocks(mesh_of(gpu, 1))
@@ -95,9 +96,9 @@ def test_a_program_has_the_options_of_its_devices(monkeypatch: pytest.MonkeyPatc
 
     v6e = SimpleNamespace(platform="tpu", device_kind="TPU v6 lite")
     h200 = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability="9.0")
-    assert options(v6e, 1) == options_of("v6e", devices=1, jax=jax_version())
-    assert options(h200, 8) == options_of("cc9", devices=8, jax=jax_version())
-    assert options(h200, 8, unroll=2) == options_of("cc9", devices=8, jax=jax_version(), unroll=2)
+    assert options(v6e, 1) == options_of("v6e", devices=1, jax=jax.__version_info__)
+    assert options(h200, 8) == options_of("cc9", devices=8, jax=jax.__version_info__)
+    assert options(h200, 8, unroll=2) == options_of("cc9", devices=8, jax=jax.__version_info__, unroll=2)
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_scoped_vmem_limit_kib=65536")
     assert "xla_tpu_scoped_vmem_limit_kib" not in options(v6e, 1), "the user's flag"
 

@@ -14,7 +14,6 @@ import pytest
 
 from halcyon.data.loader import Loader
 from halcyon.errors import BadConfiguration
-from halcyon.machine.jax_versions import jax_version
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import initial_state
@@ -85,7 +84,7 @@ def test_several_blocks_in_an_iteration_leave_out_the_options_for_one() -> None:
     mesh: Any = SimpleNamespace(devices=np.array([gpu] * 8), size=8)
     program = dataclasses.replace(program_of(), mesh=mesh)
     for unroll in (1, 2):
-        expected = options_of("cc9", devices=8, jax=jax_version(), unroll=unroll)
+        expected = options_of("cc9", devices=8, jax=jax.__version_info__, unroll=unroll)
         found = dataclasses.replace(program, unroll=unroll).compiler_options()
         assert found == expected | {"xla_gpu_exclude_nondeterministic_ops": True}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from halcyon.checkpoint.changes import differences, sentence
-from halcyon.checkpoint.fingerprints import planned_steps, with_later_fields, with_moments, with_steps
+from halcyon.checkpoint.fingerprints import planned_steps, with_steps
 from halcyon.checkpoint.head import HeadKeeper, take
 from halcyon.checkpoint.verify import Damaged, read_manifest, rebuild_head
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit
@@ -183,7 +183,7 @@ def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> No
             manifest = read_manifest(store, entry)
         except Damaged:
             continue
-        then = with_moments(with_later_fields(manifest.fingerprints, fingerprints), fingerprints)
+        then = manifest.fingerprints
         clauses = differences(_with_its_steps(fingerprints, then, entry.step, store.root), then)
         if clauses:
             raise RunChanged(sentence(clauses, entry.step, store.root))

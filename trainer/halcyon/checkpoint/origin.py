@@ -11,7 +11,7 @@ from typing import Any
 
 from halcyon.checkpoint.agreement import Agreement
 from halcyon.checkpoint.changes import differences
-from halcyon.checkpoint.fingerprints import ADAPTER, fingerprints_of, with_later_fields
+from halcyon.checkpoint.fingerprints import ADAPTER, fingerprints_of
 from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.processes import Processes, decide
 from halcyon.checkpoint.reader import AVERAGE_PREFIX, holds_average, read_state
@@ -192,7 +192,7 @@ def _compare(origin: OriginSpec, store: Store, found: tuple[CommittedStep, ...],
             manifest = read_manifest(store, entry)
         except Damaged:
             continue
-        then = with_later_fields(manifest.fingerprints, fingerprints)
+        then = manifest.fingerprints
         if "spec.tokenizer" not in then.documents:  # imported weights
             fingerprints, then = (
                 fingerprints_of({name: each.documents[name] for name in ("spec.model",)}) for each in (fingerprints, then)

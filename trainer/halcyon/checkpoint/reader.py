@@ -44,10 +44,6 @@ WAVE_BYTES = 512 << 20
 """Approximate size of a wave: the bytes that a process reads before it transfers them to its devices."""
 
 
-RETIRED = frozenset({"optimizer_state.3.count"})
-"""Arrays in checkpoints of earlier versions that no state needs: a second step counter."""
-
-
 class OtherState(Exception):
     """The arrays of the checkpoint are not those of the template; the message names one that differs."""
 
@@ -70,8 +66,7 @@ def match_leaves(
     Args:
         manifest: Manifest of the checkpoint.
         template: Tree of arrays or of their shapes.
-        cast: Accept arrays of another floating-point type. Without it, only moments in a narrower type are accepted, which earlier versions
-            saved: widening changes no value.
+        cast: Accept arrays of another floating-point type.
         part: Accept a checkpoint with more arrays than the template.
         spare: Accept further arrays whose paths begin with this.
 
@@ -84,15 +79,13 @@ def match_leaves(
         if leaf.path not in saved:
             raise OtherState(f"the state has an array {leaf.path} that the checkpoint does not have")
         there = saved[leaf.path]
-        alike = there.dtype == leaf.dtype.name or (
-            _floating(jnp.dtype(there.dtype)) and _floating(leaf.dtype) and (cast or _widens_moment(there, leaf))
-        )
+        alike = there.dtype == leaf.dtype.name or (cast and _floating(jnp.dtype(there.dtype)) and _floating(leaf.dtype))
         if there.shape != leaf.shape or not alike:
             raise OtherState(
                 f"the state's array {leaf.path} is {leaf.dtype.name}{list(leaf.shape)}, the checkpoint's is "
                 f"{there.dtype}{list(there.shape)}"
             )
-    surplus = set(saved) - {leaf.path for leaf in wanted} - RETIRED
+    surplus = set(saved) - {leaf.path for leaf in wanted}
     if spare is not None:
         surplus = {path for path in surplus if not path.startswith(spare)}
     if surplus and not part:
@@ -163,10 +156,6 @@ def _waves(pairs: Sequence[tuple[ManifestLeaf, Leaf]], process_count: int) -> It
         held += size
     if wave:
         yield wave
-
-
-def _widens_moment(there: ManifestLeaf, leaf: Leaf) -> bool:
-    return leaf.path.startswith("optimizer_state.") and jnp.promote_types(jnp.dtype(there.dtype), leaf.dtype) == leaf.dtype
 
 
 def _floating(dtype: np.dtype) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from halcyon_api.dial import Dial
+    from halcyon.cli.nanochat_dial import Dial
 
 Depth = Annotated[int, typer.Option(help="Transformer blocks.", min=1, max=4096)]
 SequenceLength = Annotated[int, typer.Option(help="Tokens of a sequence.")]
@@ -53,7 +53,7 @@ def dial(
     final_rate: FinalRate = 0.05,
 ) -> None:
     """Print a run document for a nanochat of this depth: all settings follow from the depth, and each can be given."""
-    from halcyon_api.dial import document
+    from halcyon.cli.nanochat_dial import document
     from halcyon_api.yaml_text import dump
 
     sys.stdout.write(_HEADER + dump(document(_found(locals()))))
@@ -96,8 +96,8 @@ def show_dial(
 
 def _found(given: dict[str, Any]) -> Dial:
     """The dial; a setting that does not fit ends the command with one sentence."""
-    from halcyon_api.dial import Choices, InvalidDial
-    from halcyon_api.dial import dial as of_choices
+    from halcyon.cli.nanochat_dial import Choices, InvalidDial
+    from halcyon.cli.nanochat_dial import dial as of_choices
     from halcyon_api.exit_codes import ExitCode
 
     choices = {name: value for name, value in given.items() if name in Choices.__dataclass_fields__}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,6 +91,8 @@ def train(
     """Train a run on this machine, or in a pod that the operator made. Resumes from its newest checkpoint if there is one."""
     from halcyon.process import run_training
 
+    if find_spec("jax") is None:  # a training imports it late
+        raise ModuleNotFoundError(name="jax")
     run_training(
         document,
         os.environ,
@@ -105,11 +108,11 @@ def train(
 @app.command(rich_help_panel=LOCAL)
 def validate(document: Document, defaults: Defaults = None, overrides: Overrides = None) -> None:
     """Check a run document, with its defaults, without a cluster or a device. Prints each problem; exits with 80 if there is one."""
+    from halcyon.data.source_kinds import text_warnings
     from halcyon.huggingface.model_file import read_model
     from halcyon.machine.local_files import is_local, missing_files
     from halcyon_api.defaults.files import load_resolved
     from halcyon_api.exit_codes import ExitCode
-    from halcyon_api.source_kinds import text_warnings
     from halcyon_api.training_run import InvalidRun
     from halcyon_api.validation import find_problems
 

@@ -116,7 +116,7 @@ def sources_of(paths: Sequence[str], field: str) -> list[DataSourceSpec]:
     """
     from pydantic import ValidationError
 
-    from halcyon_api.source_kinds import kind_of_path
+    from halcyon.data.source_kinds import kind_of_path
     from halcyon_api.spec.sources import DataSourceSpec, FormatSpec, StdlibSourceSpec, TextFormatSpec
 
     def kind_of(path: str) -> dict[str, object]:

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from halcyon_api.counting import counted
+from halcyon_api.package import missing
 from halcyon_api.sentences import nearest
 
 _LONGEST = 400
@@ -47,6 +48,11 @@ class OneSentence(TyperGroup):
             sys.exit(error.exit_code)
         except typer.Abort:
             sys.stderr.write("stopped\n")
+            sys.exit(1)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("halcyon"):
+                raise
+            sys.stderr.write(f"{missing(error.name)}\n")
             sys.exit(1)
         sys.exit(code if isinstance(code, int) else 0)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.formats import build_formatter
+from halcyon.data.source_kinds import text_warning
 from halcyon.tokenizer import load
 from halcyon_api.counting import counted
-from halcyon_api.source_kinds import text_warning
 from halcyon_api.spec.data import DataSpec
 
 

@@ -15,13 +15,11 @@ from halcyon.data.cache.tokenizers import find_tokenizer
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.companions import read_companions
 from halcyon.huggingface.merging import MergedArrays
-from halcyon.models.axes import VOCAB
 from halcyon.storage.store import Store
 from halcyon.tokenizer import BYTE, TokenizerDefinition
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep
 from halcyon_api.spec.adapter import AdapterSpec
 from halcyon_api.spec.model import ModelSpec
-from halcyon_api.spec.trainer import TrainerSpec
 
 Weights = Literal["model", "average"]
 """Which weights of a checkpoint are meant: the parameters, or their average (``spec.average``)."""
@@ -89,7 +87,9 @@ def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_B
     try:
         spec = ModelSpec.model_validate(documents["spec.model"])
     except (KeyError, ValidationError):
-        raise BadConfiguration(f"the checkpoint of step {entry.step} in {store.root} does not say which model it holds") from None
+        spec = None
+    if spec is None or manifest.vocabulary is None or manifest.positions is None:
+        raise BadConfiguration(f"the checkpoint of step {entry.step} in {store.root} does not say which model it holds")
     try:
         arrays = _arrays(checkpoint, documents, kept_bytes, average=weights == "average")
     except NoAverage as why:
@@ -104,8 +104,8 @@ def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_B
         definition = find_tokenizer(store, fingerprint) or find_tokenizer(beside, fingerprint)
     return StoredModel(
         spec=spec,
-        tokens=manifest.vocabulary or _rows(arrays),
-        positions=manifest.positions or TrainerSpec.model_validate(documents["spec.trainer"]).longest_sequence,
+        tokens=manifest.vocabulary,
+        positions=manifest.positions,
         arrays=arrays,
         definition=definition,
         files=read_companions(store, HUGGING_FACE_PREFIX),
@@ -123,8 +123,3 @@ def _arrays(checkpoint: Checkpoint, documents: Mapping[str, Any], kept_bytes: in
             f"the checkpoint of step {checkpoint.entry.step} has an adapter that this version does not know; use a newer version of Halcyon"
         ) from None
     return MergedArrays(checkpoint, lora, average=average, kept_bytes=kept_bytes)
-
-
-def _rows(arrays: ModelArrays) -> int:
-    """Rows of the vocabulary, for a checkpoint of an earlier version: with the padding."""
-    return next(leaf.shape[leaf.axes.index(VOCAB)] for leaf in arrays.leaves.values() if leaf.axes is not None and VOCAB in leaf.axes)

@@ -14,7 +14,7 @@ from typing import Any
 
 
 def is_there() -> bool:
-    """Whether the package is installed; it needs Python 3.12."""
+    """Whether the package is installed."""
     return importlib.util.find_spec("tokamax") is not None
 
 

@@ -32,17 +32,15 @@ from jax.sharding import Mesh
 from halcyon.checkpoint.retention import PROGRAMS_PREFIX, is_tight
 from halcyon.hlo.collectives import is_collective
 from halcyon.hlo.module import parse
-from halcyon.machine.jax_versions import fusion_emitters, jax_version
 from halcyon.storage.store import Store
 from halcyon_api.hardware.compiler import Generation, generation_of, options_of, without_flags
 from halcyon_api.spec.determinism import Determinism
 
 _ENTRY_SUFFIX = "-cache"
 _REQUESTS = 8
-# For a small Llama on two processors, these options compile the step in 2.2 s instead of 5.3 s. The step is as fast as before, because it
+# For a small Llama on two processors, this option compiles the step in 2.2 s instead of 5.3 s. The step is as fast as before, because it
 # spends its time in matrix products, which are library calls in any case. Level 0 compiles in 0.6 s, but its steps take 1.5 times as long.
-# Without fusion emitters, the initial state compiles in 0.5 s instead of 2.4 s, and has the same bits.
-_CPU_OPTIONS: dict[str, Any] = {**fusion_emitters(), "xla_backend_optimization_level": 1}
+_CPU_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 1}
 
 _BITWISE_ON_GPUS: dict[str, Any] = {"xla_gpu_exclude_nondeterministic_ops": True}
 
@@ -66,7 +64,7 @@ def compiler_options(
         return _CPU_OPTIONS | {"xla_backend_optimization_level": 0} if runs_once else _CPU_OPTIONS
     found: dict[str, Any] = {}
     if mesh is not None and not runs_once:
-        found |= without_flags(options_of(generation_in(mesh), devices=mesh.size, jax=jax_version(), unroll=unroll), os.environ)
+        found |= without_flags(options_of(generation_in(mesh), devices=mesh.size, jax=jax.__version_info__, unroll=unroll), os.environ)
     return found | (_BITWISE_ON_GPUS if backend == "gpu" and determinism == "bitwise" else {})
 
 
@@ -78,7 +76,7 @@ def generation_in(mesh: Mesh) -> Generation | None:
 
 def pipelines_blocks(mesh: Mesh) -> bool:
     """Whether the compiler sends for one block during the next one, if an iteration has one block."""
-    options = (options_of(generation_in(mesh), devices=mesh.size, jax=jax_version(), unroll=unroll) for unroll in (1, 2))
+    options = (options_of(generation_in(mesh), devices=mesh.size, jax=jax.__version_info__, unroll=unroll) for unroll in (1, 2))
     return next(options) != next(options)
 
 

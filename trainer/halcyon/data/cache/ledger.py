@@ -65,10 +65,7 @@ class ShardEntry(Document):
     )
     rows_before_last_file: int | None = Field(default=None, ge=0, description="Rows of the files before that file.")
     sha256: str = Field(description="Hash of its contents.")
-    content_sha256: str | None = Field(
-        default=None,
-        description="Hash of the contents of all shards up to its end, independent of their bounds. None: written by an older version.",
-    )
+    content_sha256: str = Field(description="Hash of the contents of all shards up to its end, independent of their bounds.")
 
 
 class Ledger(Document):
@@ -124,7 +121,7 @@ class Ledger(Document):
     @property
     def content_state(self) -> bytes:
         """The state of the hash over the contents of all shards, to continue from."""
-        return bytes.fromhex(self.shards[-1].content_sha256 or self.content_sha256) if self.shards else b""
+        return bytes.fromhex(self.shards[-1].content_sha256) if self.shards else b""
 
     @property
     def content_sha256(self) -> str:
@@ -132,8 +129,7 @@ class Ledger(Document):
 
         It depends on neither the files' addresses nor the bounds of shards.
         """
-        last = self.shards[-1].content_sha256 if self.shards else None
-        contents = [shard.sha256 for shard in self.shards] if last is None else last
+        contents = self.shards[-1].content_sha256 if self.shards else []
         return hashlib.sha256(canonical_json([[self.token_type, self.weight_type], contents])).hexdigest()
 
 

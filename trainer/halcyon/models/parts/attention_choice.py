@@ -214,7 +214,7 @@ def _tokamax(request: Request, target: Target) -> str | None:
     if kernel.keeps_table and _has_ranges(request) and table > LARGEST_TABLE_BYTES:
         return f"its backward pass would keep a table of {table / 1e9:.1f} GB, one byte for each query and key; give shorter sequences"
     if not tokamax.is_there():
-        return "the package tokamax is not installed; install halcyon-train[cuda] with Python 3.12 or later"
+        return "the package tokamax is not installed; install halcyon-train[cuda]"
     return None if request.rows else "keys and values must have the rows of the queries"
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from halcyon_api.names import ANNOTATION_SWEEP, LABEL_SWEEP
-from halcyon_api.sweeps import parse_sweep, values_of, variants
 from halcyon_api.training_run import InvalidRun, parse_run
+from halcyon_cli.sweeps import parse_sweep, values_of, variants
 from tests.api.documents import document
 
 RATE, SEED = "spec.optimizer.learningRate", "spec.trainer.seed"

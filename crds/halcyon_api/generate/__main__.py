@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from halcyon_api import argocd, crd, families_reference, hardware_reference, json_schema, reference
-from halcyon_api.edits import reference as edits
+from halcyon_api import families_reference
+from halcyon_api.generate import argocd, crd, edits_reference, hardware_reference, json_schema, reference
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def generated_files() -> dict[Path, str]:
@@ -26,7 +26,7 @@ def generated_files() -> dict[Path, str]:
         argocd.CONFIG_MAP: argocd.render(),
         REPOSITORY / "docs" / "reference" / "trainingrun.md": reference.render(),
         REPOSITORY / "docs" / "reference" / "trainingrundefaults.md": reference.render_defaults(),
-        REPOSITORY / "docs" / "reference" / "edits.md": edits.render(),
+        REPOSITORY / "docs" / "reference" / "edits.md": edits_reference.render(),
         REPOSITORY / "docs" / "reference" / "models.md": families_reference.render(),
         REPOSITORY / "docs" / "hardware.md": hardware_reference.render(),
     }

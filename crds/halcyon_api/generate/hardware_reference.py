@@ -70,7 +70,7 @@ _COMPILER_TEXT = """
 
 The trainer passes these options of XLA with every program that computes with the model, in a cluster and on your own machine. An option
 that `XLA_FLAGS` or `LIBTPU_INIT_ARGS` names, in your shell or in [`spec.env`](guides/pods.md#variables), is left to you; the other options
-stay. The locked compilers accept all of them: JAX 0.12 with libtpu 0.0.50, and JAX 0.10 on Python 3.11 those without a later version.
+stay. The locked compilers, JAX 0.12 with libtpu 0.0.50, accept all of them.
 
 The reasons name the [covered share](design/programs.md#covered-collectives) of compiled programs: Llamas of the widths of 8B and 70B, with
 16 layers, on 8 devices that share the parameters by `fsdp`, with 8,192 tokens on each; on TPUs 8B with 4 layers and 2,048 tokens. No option

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.dial import Choices, Dial, InvalidDial, dial, document
+from halcyon.cli.nanochat_dial import Choices, Dial, InvalidDial, dial, document
 from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from halcyon_api import training_run
-from halcyon_api.crd import custom_resource_definition, defaults_definition
 from halcyon_api.defaults import resource as defaults
+from halcyon_api.generate.crd import custom_resource_definition, defaults_definition
 
 Schema = dict[str, Any]
 
-FOLDER = Path(__file__).resolve().parents[1] / "schema" / training_run.GROUP
+FOLDER = Path(__file__).resolve().parents[2] / "schema" / training_run.GROUP
 NAME = f"{training_run.SINGULAR}_{training_run.VERSION}"
 DEFAULTS_NAME = f"{defaults.PLURAL}_{training_run.VERSION}"
 """File names by which validators find schemas: the kind in lower case, and the version."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from halcyon_api.crd import custom_resource_definition, defaults_definition
 from halcyon_api.defaults.units import UNITS
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
+from halcyon_api.generate.crd import custom_resource_definition, defaults_definition
 from halcyon_api.training_run import API_VERSION
 
 Schema = dict[str, Any]

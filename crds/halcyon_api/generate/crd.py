@@ -23,7 +23,7 @@ from halcyon_api.defaults import resource as defaults
 from halcyon_api.defaults.units import ROOT, UNITS
 from halcyon_api.edits.rules import frozen_rules
 
-_FOLDER = Path(__file__).resolve().parents[1]
+_FOLDER = Path(__file__).resolve().parents[2]
 CRD_FILE = _FOLDER / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"
 DEFAULTS_CRD_FILE = _FOLDER / f"{training_run.GROUP}_{defaults.PLURAL}.yaml"
 HEADER = "# Generated from crds/halcyon_api by `make generate`. Do not edit.\n"

@@ -13,7 +13,7 @@ import yaml
 
 from halcyon_api.training_run import GROUP, KIND
 
-FOLDER = Path(__file__).resolve().parents[2] / "gitops" / "argocd"
+FOLDER = Path(__file__).resolve().parents[3] / "gitops" / "argocd"
 SCRIPTS = FOLDER / "resource_customizations" / GROUP / KIND
 CONFIG_MAP = FOLDER / "argocd-cm.yaml"
 HEADER = """\
