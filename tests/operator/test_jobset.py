@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from halcyon_api import names
+from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.environment import parse_environment
-from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.hardware import TABLE
 from halcyon_api.mesh import pinned
 from halcyon_api.training_run import parse_run

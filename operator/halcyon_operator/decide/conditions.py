@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
 
+from halcyon_api.ends import HELD_REASONS
 from halcyon_api.status import Condition, ConditionType, Phase, TrainingRunStatus
 from halcyon_operator.model.reasons import StallReason
 from halcyon_operator.model.untrusted import stamp, text
@@ -22,8 +23,6 @@ EDIT_PENDING = "EditPending"
 """Reason of a run that still trains with its old spec because an edit waits for a checkpoint."""
 RESTART_PENDING = "RestartPending"
 """Reason of a run that still trains because a requested restart waits for a checkpoint."""
-HELD_REASONS = ("CheckpointRootUnusable", "DataUnreachable", "RestartsWithoutCheckpoint")
-"""Reasons of a run whose next attempt waits: see `backoff`."""
 STUCK_TERMINATING = "PodStuckTerminating"
 """Reason of a run that waits for a pod that does not end: see `stuck_pods`."""
 NOT_STARTING = "PodsNotStarting"

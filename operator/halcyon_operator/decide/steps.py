@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from halcyon_api.ends import EndCause
 from halcyon_api.placement import PlacementStatus
-from halcyon_operator.model.causes import EndCause
 from halcyon_operator.model.reasons import StallReason
 from halcyon_operator.model.views import JobSetView
 

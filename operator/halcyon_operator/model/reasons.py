@@ -1,10 +1,14 @@
-"""The reasons that the operator gives to users in one word. The code can use no other ones, and a test compares the reference with them."""
+"""The reasons that the operator gives to users in one word: those of this file, and those of the rows in `halcyon_api.ends`.
+
+The type checker rejects every other one, and a test compares the reference with them."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-StallReason = Literal[
+from halcyon_api.ends import EndCause, EndReason
+
+OwnStallReason = Literal[
     "InvalidSpec",
     "NameTaken",
     "OriginUnknown",
@@ -14,30 +18,13 @@ StallReason = Literal[
     "QueueRefused",
     "QueueDeactivated",
     "CheckpointRootTaken",
-    "BadConfiguration",
-    "RunChanged",
-    "NoValidCheckpoint",
-    "Fenced",
-    "Diverged",
-    "EndedEarly",
     "RestartsExhausted",
-    "TrainerStopped",
     "AttemptsExhausted",
 ]
-"""Why nothing happens until a user acts: the reason of the condition `Stalled`, and of the event about it."""
+"""Why nothing happens until a user acts, for another reason than the cause of the last end alone."""
 
-EndReason = Literal[
-    "Preempted",
-    "QueueEvicted",
-    "TrainerFailed",
-    "TrainerHung",
-    "PodDeleted",
-    "NoRoom",
-    "JobSetDeleted",
-    "Fenced",
-    "TrainerStopped",
-]
-"""The reason of the event about the end of a process group."""
+StallReason = OwnStallReason | EndReason
+"""Why nothing happens until a user acts: the reason of the condition `Stalled`, and of the event about it."""
 
 ChangeReason = Literal[
     "AttemptStarted",
@@ -72,15 +59,17 @@ ChangeReason = Literal[
 ]
 """The reason of an event about any other change."""
 
-EventReason = Literal[StallReason, EndReason, ChangeReason]
+EventReason = StallReason | ChangeReason
 """The reason of an event."""
 
-_STALLS: tuple[StallReason, ...] = get_args(StallReason)
+_OF_ENDS = (EndReason(cause.end.reason) for cause in EndCause if cause.end.reason and cause.end.budget != "store")
+
+STALL_REASONS: tuple[StallReason, ...] = tuple(dict.fromkeys((*get_args(OwnStallReason), *_OF_ENDS)))
 
 
 def stall_reason(reason: str) -> StallReason | Literal[""]:
     """A reason that is read from a status as a `StallReason`; empty: it is none."""
-    for one in _STALLS:
+    for one in STALL_REASONS:
         if one == reason:
             return one
     return ""
