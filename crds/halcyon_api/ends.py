@@ -151,7 +151,7 @@ class EndCause(StrEnum):
             "The store of the checkpoint root denied access, did not answer, or cannot be used.",
             ExitCode.ROOT_UNUSABLE,
             reason="CheckpointRootUnusable",
-            fix="check the store and the run's credentials, as the message says",
+            fix="check the store and the run's credentials, as the message says: the trainer could not use the checkpoint root",
         ),
     )
     DATA_UNREACHABLE = _row(
@@ -161,7 +161,7 @@ class EndCause(StrEnum):
             "The store of a source, of the tokenizer or of the token caches denied access or did not answer.",
             ExitCode.DATA_UNREACHABLE,
             reason="DataUnreachable",
-            fix="check the store in the message",
+            fix="check the store of the source, tokenizer or token caches in the message",
         ),
     )
     UNKNOWN = _row(
@@ -263,7 +263,7 @@ BY_EXIT_CODE: dict[int, EndCause] = {
 COUNTERS: tuple[str, ...] = tuple(dict.fromkeys(cause.counter for cause in EndCause))
 """Fields of `status.restarts`, beside `total`."""
 
-RESTARTS_WITHOUT_CHECKPOINT = "RestartsWithoutCheckpoint"
+RESTARTS_WITHOUT_CHECKPOINT: Literal["RestartsWithoutCheckpoint"] = "RestartsWithoutCheckpoint"
 """Reason of the condition while the next attempt is delayed because free ends brought no checkpoint."""
 
 HELD_REASONS: tuple[str, ...] = (

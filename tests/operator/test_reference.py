@@ -10,17 +10,18 @@ import pytest
 
 import halcyon_operator
 from halcyon_api.status import Phase
+from halcyon_dashboards.queries import RUN_PODS_STUCK
 from halcyon_operator import __main__
-from halcyon_operator.decide.describe import _WAITING_REASONS
+from halcyon_operator.decide.conditions import NOT_STARTING, REFUSED, STUCK_TERMINATING
 from halcyon_operator.model import reasons
 from halcyon_operator.run.metrics import Metrics
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "operator.md").read_text()
+QUEUES = (Path(__file__).parents[2] / "docs" / "guides" / "queues.md").read_text()
 PACKAGE = Path(halcyon_operator.__file__ or "").parent
 
 SAID = {
     *get_args(Phase),
-    *_WAITING_REASONS.values(),
     *re.findall(r'envvar="(\w+)"', Path(__main__.__file__ or "").read_text()),
     *(f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in Metrics().registry.collect()),
 }
@@ -39,6 +40,21 @@ def test_the_reference_has_the_reasons_of_stalled_and_no_others() -> None:
     """Those of a cause are in the table of causes, which is generated."""
     shown = re.findall(r"^\| `(\w+)` \|", section("Reasons of `Stalled`"), re.MULTILINE)
     assert sorted(shown) == sorted(get_args(reasons.OwnStallReason))
+
+
+def test_the_reference_has_the_reasons_why_a_run_does_not_start_and_no_others() -> None:
+    shown = re.findall(r"^\| `(\w+)` \|", section("Reasons why a run does not start yet"), re.MULTILINE)
+    assert sorted(shown) == sorted(get_args(reasons.StartReason))
+
+
+def test_the_guide_of_queues_has_the_reasons_of_a_queued_run() -> None:
+    missing = [reason for reason in get_args(reasons.QueueReason) if f"`{reason}`" not in QUEUES]
+    assert missing == []
+
+
+def test_the_alert_about_stuck_pods_has_their_reasons() -> None:
+    (pattern,) = re.findall(r'reason=~"([\w|]+)"', RUN_PODS_STUCK)
+    assert sorted(pattern.split("|")) == sorted((STUCK_TERMINATING, NOT_STARTING, REFUSED))
 
 
 def test_the_reference_has_the_reasons_of_events_and_no_others() -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from halcyon_api.ends import RESTARTS_WITHOUT_CHECKPOINT, EndCause, cause_named
+from halcyon_api.ends import RESTARTS_WITHOUT_CHECKPOINT, EndCause, EndReason, cause_named
 from halcyon_api.status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.recovery import FREE
+from halcyon_operator.model.reasons import StartReason
 from halcyon_operator.model.untrusted import moment
 
 FREE_ENDS_IN_A_ROW = 10
@@ -29,7 +30,7 @@ _OWN = EndCause.HELD_BACK
 class Backoff:
     """The reason of the pause, and the time of the next attempt."""
 
-    reason: str
+    reason: StartReason | EndReason
     until: datetime
     ends: int
     """Ends of this kind in a row without a checkpoint."""
@@ -50,7 +51,7 @@ def backoff_of(status: TrainingRunStatus) -> Backoff | None:
     cause = cause_named(newest.cause)
     if cause.end.budget == "store":
         ends = _ends_in_a_row(status, (cause,))
-        return Backoff(cause.end.reason, ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
+        return Backoff(EndReason(cause.end.reason), ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
     if cause in FREE and (ends := free_ends_in_a_row(status)) >= FREE_ENDS_IN_A_ROW:
         return Backoff(RESTARTS_WITHOUT_CHECKPOINT, ended + timedelta(seconds=_pause(ends - FREE_ENDS_IN_A_ROW + 1)), ends, ended)
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from halcyon_api import names
@@ -104,7 +103,7 @@ def carry_out(
         case steps.Create():
             description = describe_transition(status, spec, f"creating attempt {status.attempt}")
             if observed.create_refusal:
-                description = replace(description, reason="CreateRefused", message=observed.create_refusal)
+                description = Description(description.phase, "CreateRefused", observed.create_refusal)
             return Decision(described(status, description), create=_objects(observed, status, spec), requeue_after=SOON_SECONDS)
         case steps.Rest():
             at = f" at step {resume_step(status)}" if resume_step(status) else ""

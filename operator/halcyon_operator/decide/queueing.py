@@ -18,7 +18,7 @@ from halcyon_operator.model.decision import Event
 from halcyon_operator.model.endings import GroupEnd, conclude
 from halcyon_operator.model.history import entry_of, present_group
 from halcyon_operator.model.keys import ProcessGroup
-from halcyon_operator.model.reasons import stall_reason
+from halcyon_operator.model.reasons import QueueReason, StallReason, stall_reason
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp, text
 from halcyon_operator.model.views import JobSetView, Observed, PodView
 from halcyon_operator.model.workload import NoKueue, NoWorkload, WorkloadReading, WorkloadUnread, WorkloadView
@@ -147,7 +147,9 @@ def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView,
     )
 
 
-def _why(reading: WorkloadReading | None, jobset: JobSetView, waited_seconds: float, now: datetime) -> tuple[str, str]:
+def _why(
+    reading: WorkloadReading | None, jobset: JobSetView, waited_seconds: float, now: datetime
+) -> tuple[QueueReason | StallReason, str]:
     """Reason and clause about what a run waits for. A reason that is a `StallReason` needs a user."""
     match reading:
         case NoKueue():
@@ -169,7 +171,7 @@ def _why(reading: WorkloadReading | None, jobset: JobSetView, waited_seconds: fl
             return "WaitingForQuota", f"{why}: kubectl describe workloads --selector kueue.x-k8s.io/job-uid={jobset.uid}"
 
 
-def _of_workload(seen: WorkloadView, now: datetime) -> tuple[str, str]:
+def _of_workload(seen: WorkloadView, now: datetime) -> tuple[QueueReason | StallReason, str]:
     if seen.finished is not None:
         why = f"Kueue does not start it, {seen.finished.reason}: {seen.finished.message}; fix what it names, then edit the run"
         return "QueueRefused", why

@@ -60,7 +60,8 @@ has `failed`.
 _REASONS = """
 ## What to do
 
-While a run is stopped or its next attempt is delayed because of a cause, `Stalled` or `Degraded` has this reason.
+While a run is stopped because of a cause, `Stalled` has this reason. While its next attempt is delayed, `Degraded` and `Ready` have it; the
+attempt is made at the time in the message, after a delay that grows each time.
 
 | reason | condition | cause | what to do |
 |---|---|---|---|"""

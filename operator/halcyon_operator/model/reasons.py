@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from halcyon_api.ends import EndCause, EndReason
+from halcyon_api.status import Phase
 
 OwnStallReason = Literal[
     "InvalidSpec",
@@ -58,6 +59,29 @@ ChangeReason = Literal[
     "ReconcileFailed",
 ]
 """The reason of an event about any other change."""
+
+StartReason = Literal[
+    "ImagePullFailed",
+    "ContainerConfigInvalid",
+    "Unschedulable",
+    "AwaitsRun",
+    "ReadingCheckpointRoot",
+    "RestartsWithoutCheckpoint",
+    "PodStuckTerminating",
+    "PodsNotStarting",
+    "PodsRefused",
+    "PodHeld",
+    "CreateRefused",
+    "JobSetSuspended",
+    "QueueEvicted",
+]
+"""Why a run does not start yet; it goes on by itself once the cause is removed."""
+
+QueueReason = Literal["Admitted", "WaitingForQuota", "WaitingForAdmissionCheck", "WaitingToRequeue", "WaitingForKueue", "QueueInadmissible"]
+"""Why a run is queued."""
+
+RunReason = Phase | StartReason | QueueReason | StallReason | Literal["EditPending", "RestartPending", "CheckpointsFailing"]
+"""The reason of the condition `Ready`: the phase itself if there is no other one."""
 
 EventReason = StallReason | ChangeReason
 """The reason of an event."""
