@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator
 
 from halcyon_api.base import ApiModel, RunName, Timestamp
+from halcyon_api.ends import EndCause
 from halcyon_api.goodput import GoodputSeconds
 from halcyon_api.save_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
 from halcyon_api.spec.sources import SourceName
@@ -17,21 +18,15 @@ from halcyon_api.task_results import REPORTED_TASKS
 
 Stage = Literal["starting", "joining", "tokenizing", "restoring", "compiling", "training", "evaluating", "saving", "leaving", "done"]
 
-Cause = Literal[
-    "completed",
-    "preempted",
-    "failed",
-    "hung",
-    "badConfiguration",
-    "fenced",
-    "noValidCheckpoint",
-    "runChanged",
-    "rootTaken",
-    "rootUnusable",
-    "dataUnreachable",
-    "diverged",
-]
-"""Why a trainer process ended, as reported by itself."""
+
+def _reported(cause: EndCause) -> EndCause:
+    if cause.end.exit_code is None:
+        raise ValueError(f"no trainer reports {cause.value}")
+    return cause
+
+
+ReportedCause = Annotated[EndCause, Field(strict=False), AfterValidator(_reported)]
+"""Why a trainer process ended, as reported by itself: a cause that has an exit code."""
 
 Saved = Literal["step", "inFlight", "none"]
 """What a process committed after a preemption notice: its last step, only the save in flight, or nothing new."""
@@ -190,7 +185,7 @@ class ProgressReport(ReportModel):
 class TerminationReport(ReportModel):
     """The termination message of the trainer container, at most 4096 bytes of JSON."""
 
-    cause: Cause = Field(description="Why the process ended.")
+    cause: ReportedCause = Field(description="Why the process ended.")
     exit_code: int = Field(ge=0, le=255, description="The exit code that goes with the cause.")
     message: ShortText = Field(description="One sentence for the user.")
     run: str = Field(default="", description="Name of the run.")

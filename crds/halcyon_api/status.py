@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, create_model
+from pydantic.alias_generators import to_snake
 
 from halcyon_api.base import ApiModel, Timestamp
 from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.edits.status import EditStatus, InForce
+from halcyon_api.ends import COUNTERS, EndCause
 from halcyon_api.goodput import Goodput, GoodputSeconds
 from halcyon_api.maintenance import MaintenanceStatus, SaveRequestStatus
 from halcyon_api.placement import PlacementStatus
@@ -23,27 +25,6 @@ AT_REST: frozenset[Phase] = frozenset({"Suspended", "Succeeded", "Failed"})
 """Phases in which a run has no working pods, and the operator changes nothing without an edit."""
 
 ConditionType = Literal["Ready", "Reconciling", "Stalled", "Queued", "Running", "Degraded", "Suspended", "Succeeded", "Failed"]
-
-RestartCause = Literal[
-    "preempted",
-    "queueEvicted",
-    "failed",
-    "hung",
-    "podDeleted",
-    "noRoom",
-    "jobSetDeleted",
-    "specChanged",
-    "requested",
-    "resumed",
-    "fenced",
-    "resized",
-    "moved",
-    "heldBack",
-    "rootUnusable",
-    "dataUnreachable",
-    "unknown",
-]
-"""Why a process group was replaced by another. `preempted` covers evictions, lost nodes and exits with a saved checkpoint."""
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
 MAX_HISTORY = 32
@@ -68,35 +49,22 @@ class Condition(StatusModel):
     observed_generation: Annotated[int, Field(ge=0)] = Field(default=0, description="Generation of the spec that the condition is about.")
 
 
-class Restarts(StatusModel):
-    """Number of restarts (new process groups), by cause."""
-
+class _Total(StatusModel):
     total: int = Field(default=0, ge=0, description="Sum over all causes.")
-    preempted: int = Field(
-        default=0, ge=0, description="Evictions, lost nodes, and exits with a saved checkpoint. Not counted as failures."
-    )
-    queue_evicted: int = Field(
-        default=0, ge=0, description="The queue took its quota back, mostly for a run of higher priority. Not counted as failures."
-    )
-    failed: int = Field(default=0, ge=0, description="Crashes. They count against `recovery.maxRestarts`.")
-    hung: int = Field(default=0, ge=0, description="No step ended in time. Counted as failures.")
-    pod_deleted: int = Field(default=0, ge=0, description="A pod was deleted.")
-    no_room: int = Field(default=0, ge=0, description="Some pods found no node, and the others stopped waiting. Not counted as failures.")
-    job_set_deleted: int = Field(default=0, ge=0, description="The JobSet had disappeared and was created again.")
-    spec_changed: int = Field(default=0, ge=0, description="The spec was edited.")
-    requested: int = Field(default=0, ge=0, description="The annotation `halcyon.dev/restart` requested a restart.")
-    resumed: int = Field(default=0, ge=0, description="Resumed from suspension.")
-    fenced: int = Field(default=0, ge=0, description="Another epoch had taken the checkpoint root.")
-    resized: int = Field(default=0, ge=0, description="The number of slices was reduced or increased.")
-    moved: int = Field(default=0, ge=0, description="The run was moved off a bad node, or allowed on all nodes again.")
-    held_back: int = Field(
-        default=0,
-        ge=0,
-        description="Restarts that do not count as failures reached no checkpoint, so the next attempt waited. Not counted as failures.",
-    )
-    root_unusable: int = Field(default=0, ge=0, description="The checkpoint root could not be used and was retried later.")
-    data_unreachable: int = Field(default=0, ge=0, description="A data source did not answer or denied access, and was retried later.")
-    unknown: int = Field(default=0, ge=0, description="Ended with a reserved exit code, without a report that gives the cause.")
+
+
+def _counter(name: str) -> Any:
+    """The field that counts restarts, with the sentence of the cause of the same name, or of the only cause that it counts."""
+    cause = next((cause for cause in EndCause if cause == name), None) or next(cause for cause in EndCause if cause.counter == name)
+    limit = " Counts against `recovery.maxRestarts`." if cause.end.budget == "failure" else ""
+    return int, Field(default=0, ge=0, description=cause.end.found + limit)
+
+
+_Counters = create_model("_Counters", __base__=_Total, **{to_snake(name): _counter(name) for name in COUNTERS})
+
+
+class Restarts(_Counters):
+    """Number of restarts (new process groups), by cause."""
 
 
 class RunCheckpoint(CheckpointProgress):

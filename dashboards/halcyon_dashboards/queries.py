@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from halcyon_api.ends import HELD_REASONS
+
 OPERATOR_JOB = "halcyon-operator"
 """Label `job` of the operator's metrics, set by the ServiceMonitor."""
 TRAINER_JOB = "halcyon-trainer"
@@ -95,7 +97,7 @@ RUN_DEGRADED = _per_run("halcyon_run_condition", 'type="Degraded",reason="FewerS
 # Between two pauses the run tries again, and the condition is not True for a while, so the last 10 minutes count.
 RUN_HELD_BACK = (
     "max by (namespace, run, reason) (max_over_time(halcyon_run_condition"
-    '{type="Degraded",reason=~"CheckpointRootUnusable|DataUnreachable|RestartsWithoutCheckpoint"}[10m])) == 1'
+    f'{{type="Degraded",reason=~"{"|".join(HELD_REASONS)}"}}[10m])) == 1'
 )
 RUN_PODS_STUCK = (
     _per_run("halcyon_run_condition", 'type="Degraded",reason=~"PodStuckTerminating|PodsNotStarting|PodsRefused"', by="reason") + " == 1"

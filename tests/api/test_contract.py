@@ -9,8 +9,8 @@ import pytest
 
 from halcyon_api import names
 from halcyon_api.base import ApiModel
+from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.environment import FROM_POD, InvalidEnvironment, PodEnvironment, parse_environment
-from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.generate.__main__ import stale_files
 from halcyon_api.generate.crd import custom_resource_definition, definitions, reachable
 from halcyon_api.hardware import TABLE

@@ -1,19 +1,18 @@
-"""The objects of each row of the hardware table, as the operator builds them (tests/operator/golden)."""
+"""The objects of each row of the hardware table, as the operator builds them."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import copy
 from typing import Any
 
-import yaml
+from tests.operator.hardware_rows import RUNS, built
 
-GOLDEN = Path(__file__).parents[1] / "operator" / "golden"
-ROWS = sorted(path.stem for path in GOLDEN.glob("*.yaml"))
+ROWS = sorted(RUNS)
 
 
 def jobset_of(row: str) -> dict[str, Any]:
     """The JobSet of a row, without its run."""
-    (jobset,) = (document for document in yaml.safe_load_all((GOLDEN / f"{row}.yaml").read_text()) if document["kind"] == "JobSet")
+    jobset = copy.deepcopy(built(row))
     del jobset["metadata"]["ownerReferences"]
     jobset["metadata"].pop("namespace", None)
     return jobset

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from halcyon_api.ends import BY_EXIT_CODE
 from halcyon_api.generate.crd import definitions
 from halcyon_demo.documents import REPOSITORY
 from halcyon_demo.install import helm
@@ -40,10 +41,11 @@ INTERVAL_SECONDS = 0.2
 
 def build_scripted_trainer(devcluster: DevCluster, base_image: str) -> str:
     """The image of the scripted trainer, on the node."""
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(FOLDER.iterdir())) + base_image.encode()).hexdigest()
+    arguments = {"BASE_IMAGE": base_image, "CAUSES": ",".join(f"{code}={cause}" for code, cause in BY_EXIT_CODE.items())}
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(FOLDER.iterdir())) + repr(arguments).encode()).hexdigest()
     tag = f"localhost/halcyon/scripted-trainer:{digest[:16]}"
     cache = devcluster.cluster.paths.cache
-    return devcluster.load(build_image(FOLDER / "Dockerfile", FOLDER, tag, {"BASE_IMAGE": base_image}, cache=cache, progress=PROGRESS))
+    return devcluster.load(build_image(FOLDER / "Dockerfile", FOLDER, tag, arguments, cache=cache, progress=PROGRESS))
 
 
 def document(name: str, *script: str, **spec: Any) -> dict[str, Any]:

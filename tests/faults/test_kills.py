@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from halcyon.checkpoint import list_checkpoints, verify_checkpoint
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.faults import rows
 from tests.faults.child import FaultChild
 from tests.faults.moments import MOMENTS, Moments

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.faults import rows
 from tests.faults.networks import Hosts, two_hosts, why_not
 from tests.faults.table import Trials

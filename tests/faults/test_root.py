@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from halcyon.checkpoint import list_checkpoints, verify_checkpoint
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_devcluster.waiting import until
 from tests.faults import rows

@@ -17,7 +17,7 @@ import pytest
 
 from halcyon.checkpoint import Callbacks, Limits, list_checkpoints, verify_checkpoint
 from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_devcluster.waiting import until
 from tests.faults import rows
 from tests.faults.proxy import LOSE, PASS, QUOTA, REFUSE, SLOW_DOWN, TOO_MANY, Fault, Hide, Proxy, Request, Stall, proxied

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from halcyon.checkpoint import list_checkpoints, verify_checkpoint
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_devcluster.waiting import until
 from tests.faults import rows
 from tests.faults.table import Trials

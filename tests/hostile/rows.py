@@ -6,7 +6,7 @@ import gzip
 import json
 from typing import Any
 
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.hostile import inputs as of
 from tests.hostile.inputs import Make
 from tests.hostile.row import Hostile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.mistakes.row import FOLDER, Mistake
 
 BAD = ExitCode.BAD_CONFIGURATION

@@ -10,115 +10,45 @@ import pytest
 import yaml
 
 from halcyon_api import names
+from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.environment import parse_environment
-from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.hardware import TABLE
 from halcyon_api.mesh import pinned
 from halcyon_api.training_run import parse_run
-from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.jobset import build_config_map, build_jobset
 from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import PLATFORM, run
+from tests.operator.differences import difference
+from tests.operator.hardware_rows import RUNS, built, view
 
 GOLDEN = Path(__file__).parent / "golden"
 
-RUNS: dict[str, dict[str, Any]] = {
-    "cpu-2x1": run(
-        accelerator__topology="2x1",
-        accelerator__slices=1,
-        accelerator__hostResources={"cpu": "500m", "memory": "1Gi", "ephemeralStorage": "2Gi"},
-    ),
-    "v5e-4x4": run(
-        accelerator={"type": "v5e", "topology": "4x4"},
-        trainer__batchSize=16,
-        checkpoint={"root": "gs://bucket/demo"},
-        scheduling={"serviceAccountName": "trainer", "priorityClassName": "high"},
-    ),
-    "v6e-4x8-two-slices-spot": run(
-        accelerator={"type": "v6e", "topology": "4x8", "slices": 2, "provisioning": "spot"},
-        trainer__batchSize=64,
-        checkpoint={"root": "s3://bucket/demo", "endpoint": "http://store:7070", "credentialsSecret": {"name": "store"}},
-    ),
-    "v4-4x4x8": run(accelerator={"type": "v4", "topology": "4x4x8"}, trainer__batchSize=128),
-    "v5p-2x4x4-two-slices-reservation": run(
-        accelerator={"type": "v5p", "topology": "2x4x4", "slices": 2, "provisioning": "reservation", "reservation": "ours"},
-        trainer__batchSize=64,
-    ),
-    "v7x-2x2x2-two-slices": run(accelerator={"type": "v7x", "topology": "2x2x2", "slices": 2}, trainer__batchSize=32),
-    "l4-1x4-flex-start": run(accelerator={"type": "l4", "topology": "1x4", "provisioning": "flexStart"}),
-    "v6e-2x2-flex-start": run(accelerator={"type": "v6e", "topology": "2x2", "provisioning": "flexStart"}),
-    "h100-1x8-spot": run(accelerator={"type": "h100", "topology": "1x8", "provisioning": "spot"}),
-    "a100-80gb-1x2": run(accelerator={"type": "a100-80gb", "topology": "1x2"}),
-    "h100-1x2-spot": run(accelerator={"type": "h100", "topology": "1x2", "provisioning": "spot"}),
-    "gb300-2x4": run(accelerator={"type": "gb300", "topology": "2x4", "computeDomain": "rack"}),
-    "b300-2x8": run(accelerator={"type": "b300", "topology": "2x8"}, trainer__batchSize=16),
-    "b200-2x8-reservation": run(
-        accelerator={"type": "b200", "topology": "2x8", "provisioning": "reservation", "reservation": "ours"}, trainer__batchSize=16
-    ),
-    "h200-2x8-shared-reservation": run(
-        accelerator={"type": "h200", "topology": "2x8", "provisioning": "reservation", "reservation": "ours"}
-        | {"reservationProject": "others-project"},
-        trainer__batchSize=16,
-    ),
-    "a100-2x8-queued": run(
-        accelerator={"type": "a100", "topology": "2x8", "provisioning": "queued"},
-        trainer__batchSize=16,
-        scheduling={"queue": {"name": "research"}},
-    ),
-    "h100-2x8": run(accelerator={"type": "h100", "topology": "2x8"}, trainer__batchSize=16),
-    **{
-        f"{name}-2x8-gpu-direct": run(accelerator={"type": name, "topology": "2x8", "network": "gpuDirect"}, trainer__batchSize=16)
-        for name in ("h100", "h100-mega", "h200", "b200")
-    },
-    "gb200-2x4-gpu-direct": run(
-        accelerator={"type": "gb200", "topology": "2x4", "network": "gpuDirect", "computeDomain": "nvlink"}, trainer__batchSize=8
-    ),
-    "nvidia-2x4-elsewhere": run(
-        accelerator={"type": "nvidia", "topology": "2x4"},
-        scheduling={
-            "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"},
-            "tolerations": [{"key": "dedicated", "value": "training", "effect": "NoSchedule"}, {"key": "slow"}],
-        },
-    ),
-    "h100-2x8-two-slices-in-a-queue": run(
-        accelerator={"type": "h100", "topology": "2x8", "slices": 2, "provisioning": "queued"},
-        trainer__batchSize=32,
-        scheduling={
-            "queue": {
-                "name": "research",
-                "priorityClass": "urgent",
-                "topology": {"preferred": "cloud.google.com/gce-topology-block", "slice": "cloud.google.com/gce-topology-subblock"},
-                "maxRunDurationSeconds": 86_400,
-            }
-        },
-    ),
-    "v5e-4x4-two-slices-in-a-queue": run(
-        accelerator={"type": "v5e", "topology": "4x4", "slices": 2}, trainer__batchSize=32, scheduling={"queue": {"name": "research"}}
-    ),
-    "cpu-on-a-volume": run(
-        checkpoint={"root": "file:///checkpoints/demo", "volumeClaim": "checkpoints"},
-        data__volume={"claim": "text", "mountPath": "/text"},
-        image="other:2",
-    ),
-}
+BASE = "h100-2x8"
+"""The row whose objects are kept in full; of the other rows the difference from it is kept."""
+POD = "JobSet.spec.replicatedJobs[s].template.spec.template."
 
 
-def view(name: str) -> RunView:
-    found = parse_run_view(RUNS[name])
-    assert found.spec is not None, found.problems
-    return found
+def documents(name: str) -> list[dict[str, Any]]:
+    return [build_config_map(view(name), 3), built(name)]
 
 
-def built(name: str) -> dict[str, Any]:
-    found = view(name)
-    assert found.spec is not None
-    return build_jobset(found, found.spec, PLATFORM, 3, 120, 2)
+def to_compare(name: str) -> dict[str, Any]:
+    """The objects of a row by their kind, with the run document as a document, not as text."""
+    config_map, jobset = documents(name)
+    return {"ConfigMap": {**config_map, "data": {key: yaml.safe_load(text) for key, text in config_map["data"].items()}}, "JobSet": jobset}
+
+
+def text_of(name: str) -> str:
+    if name == BASE:
+        return yaml.safe_dump_all(documents(name), sort_keys=False, width=130)
+    text = yaml.safe_dump(difference(to_compare(BASE), to_compare(name)), sort_keys=False, width=130)
+    return f"# How the objects of this row differ from those of {BASE}.yaml.\n{text.replace(POD, 'pod.')}"
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_objects_match_the_reviewed_golden_files(name: str, pytestconfig: pytest.Config) -> None:
     path = GOLDEN / f"{name}.yaml"
-    text = yaml.safe_dump_all([build_config_map(view(name), 3), built(name)], sort_keys=False, width=130)
+    text = text_of(name)
     if pytestconfig.getoption("--write-golden"):
         path.write_text(text)
     assert text == path.read_text(), "run pytest tests/operator/test_jobset.py --write-golden and read the difference"

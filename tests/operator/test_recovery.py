@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from halcyon_api.ends import EndCause
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.recovery import (
     ACTIONS,
@@ -24,7 +25,6 @@ from halcyon_operator.decide.recovery import (
     decide,
 )
 from halcyon_operator.decide.recovery_reference import render
-from halcyon_operator.model.causes import EndCause
 from tests.operator.builders import EXHAUSTED, at, jobset, observed, rfc, run
 from tests.operator.test_attempts import condition, deletions, status
 
@@ -42,11 +42,13 @@ def test_every_combination_has_a_row_and_every_row_a_combination() -> None:
 
 def test_every_cause_is_named() -> None:
     named = {cause for rule in RULES if rule.cause is not None for cause in rule.cause}
-    assert named == {"none", *get_args(EndCause)}
+    assert named == {"none", *EndCause}
 
 
 def test_exactly_the_rules_that_stop_a_run_have_a_reason() -> None:
-    assert all(bool(rule.reason) == (rule.action == "stop") for rule in RULES)
+    for rule in RULES:
+        reasons = [rule.reason or (cause.end.reason if isinstance(cause, EndCause) else "") for cause in rule.cause or ()]
+        assert all(reasons) if rule.action == "stop" else not rule.reason, rule
     assert {"RestartsExhausted", "Diverged", "Fenced"} <= STICKY_REASONS
     assert "Succeeded" not in STICKY_REASONS
 
@@ -70,15 +72,15 @@ def test_the_table_keeps_the_promises_of_the_guide() -> None:
             assert facts.committed == "yes" or facts.cause != "none", f"growing must cost no step: {facts}"
 
 
-@pytest.mark.parametrize("cause", [cause for cause in get_args(EndCause) if cause not in ("completed", "suspended")])
+@pytest.mark.parametrize("cause", [cause for cause in EndCause if cause not in ("completed", "suspended")])
 @pytest.mark.parametrize("failures", [0, 4])
 def test_the_operator_follows_the_table_when_the_jobset_has_failed(cause: EndCause, failures: int) -> None:
-    closed = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(50), "cause": cause, "message": "so it was"}]
+    closed = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(50), "cause": cause.value, "message": "so it was"}]
     before = run(status(history=closed, failuresWithoutCheckpoint=failures))
     decision = reconcile(observed(before, jobsets=[jobset(outcome="Failed", reason=EXHAUSTED)]), at(60))
     rule = decide(RecoveryFacts(cause=cause, budget="spent" if failures > 3 and cause in FAILURES else "left"))
     if rule.action == "stop":
-        assert condition(decision, "Stalled") == ("True", rule.reason)
+        assert condition(decision, "Stalled") == ("True", rule.reason or cause.end.reason)
         assert "so it was" in decision.status.condition("Stalled").message
         assert deletions(decision) == []
     else:

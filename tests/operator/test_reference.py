@@ -9,20 +9,19 @@ from typing import get_args
 import pytest
 
 import halcyon_operator
-from halcyon_api.status import Phase, RestartCause
+from halcyon_api.status import Phase
+from halcyon_dashboards.queries import RUN_PODS_STUCK
 from halcyon_operator import __main__
-from halcyon_operator.decide.describe import _WAITING_REASONS
+from halcyon_operator.decide.conditions import NOT_STARTING, REFUSED, STUCK_TERMINATING
 from halcyon_operator.model import reasons
-from halcyon_operator.model.causes import ENDS
 from halcyon_operator.run.metrics import Metrics
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "operator.md").read_text()
+QUEUES = (Path(__file__).parents[2] / "docs" / "guides" / "queues.md").read_text()
 PACKAGE = Path(halcyon_operator.__file__ or "").parent
 
 SAID = {
     *get_args(Phase),
-    *set(get_args(RestartCause)) - {"unknown"},
-    *_WAITING_REASONS.values(),
     *re.findall(r'envvar="(\w+)"', Path(__main__.__file__ or "").read_text()),
     *(f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in Metrics().registry.collect()),
 }
@@ -38,19 +37,34 @@ def section(title: str) -> str:
 
 
 def test_the_reference_has_the_reasons_of_stalled_and_no_others() -> None:
+    """Those of a cause are in the table of causes, which is generated."""
     shown = re.findall(r"^\| `(\w+)` \|", section("Reasons of `Stalled`"), re.MULTILINE)
-    assert sorted(shown) == sorted(get_args(reasons.StallReason))
+    assert sorted(shown) == sorted(get_args(reasons.OwnStallReason))
+
+
+def test_the_reference_has_the_reasons_why_a_run_does_not_start_and_no_others() -> None:
+    shown = re.findall(r"^\| `(\w+)` \|", section("Reasons why a run does not start yet"), re.MULTILINE)
+    assert sorted(shown) == sorted(get_args(reasons.StartReason))
+
+
+def test_the_guide_of_queues_has_the_reasons_of_a_queued_run() -> None:
+    missing = [reason for reason in get_args(reasons.QueueReason) if f"`{reason}`" not in QUEUES]
+    assert missing == []
+
+
+def test_the_alert_about_stuck_pods_has_their_reasons() -> None:
+    (pattern,) = re.findall(r'reason=~"([\w|]+)"', RUN_PODS_STUCK)
+    assert sorted(pattern.split("|")) == sorted((STUCK_TERMINATING, NOT_STARTING, REFUSED))
 
 
 def test_the_reference_has_the_reasons_of_events_and_no_others() -> None:
-    """Those of `Stalled` stand for themselves in one row."""
+    """Those of `Stalled` and of causes stand for themselves in one row each."""
     shown = {word for word in re.findall(r"`(\w+)`", section("Events")) if word[0].isupper()}
-    assert shown - {"Stalled"} == {*get_args(reasons.EndReason), *get_args(reasons.ChangeReason)}
+    assert shown - {"Stalled"} == {*get_args(reasons.ChangeReason)}
 
 
 def test_every_reason_is_given_somewhere() -> None:
     """The type checker rejects a reason that the types do not have; here, the types have no reason that nothing gives."""
     sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py") if path != Path(reasons.__file__ or ""))
-    unused = [one for one in get_args(reasons.EventReason) if f'"{one}"' not in sources]
+    unused = [one for one in (*get_args(reasons.OwnStallReason), *get_args(reasons.ChangeReason)) if f'"{one}"' not in sources]
     assert unused == []
-    assert {row.event for row in ENDS.values()} == {*get_args(reasons.EndReason)}

@@ -18,7 +18,7 @@ from halcyon.machine.metadata_server import server_address, wait_for_server
 from halcyon.storage.failures import STOPPED, StoreFailure
 from halcyon.storage.retry_budget import RetryBudget, WaitStopped, delay_seconds
 from halcyon.storage.store import Store
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.faults import rows
 from tests.faults.proxy import PASS, Fault, Proxy, Request, Status, proxied
 from tests.faults.table import Trials

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from halcyon_api.checkpoint_documents import decode_head
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.trainer.process_groups import run_document, start_processes
 
 pytestmark = pytest.mark.slow

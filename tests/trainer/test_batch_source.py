@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.trainer.process_groups import each_restart, run_document, start_processes
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from halcyon.errors import TrainerExit
 from halcyon.storage.store import Store
 from halcyon.training.choices import RunChoice
 from halcyon.training.fitting import Choice
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.checkpoint.helpers import OneProcess
 from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.trainer.checkpoint.helpers import snapshot_of
 from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from halcyon.checkpoint.inspection import list_checkpoints
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from halcyon_api.elastic import on_slices
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.training_run import parse_run
 from tests.trainer.process_groups import start_processes
 from tests.trainer.test_resume import document, seen_step

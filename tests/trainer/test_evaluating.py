@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from halcyon.cli.main import app
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.trainer.checkpoint.helpers import snapshot_of
 from tests.trainer.huggingface.folders import GOLDENS, tensors_of, write_folder
 from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.suite.limits import limit
 from tests.trainer.process_groups import run_document
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.trainer.process_groups import run_document, start_processes
 
 pytestmark = pytest.mark.slow

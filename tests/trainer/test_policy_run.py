@@ -11,7 +11,7 @@ import pytest
 
 from halcyon.history.samples import read_samples, sampled_steps
 from halcyon.storage.store import Store
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.process_groups import each_restart, run_document, start_processes
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.task_results import results_key
 from halcyon_cli.main import app
 from tests.trainer.evaluate import samples

@@ -19,7 +19,7 @@ from halcyon.cli.main import app
 from halcyon.history.reading import read_history
 from halcyon.huggingface.folder import address
 from halcyon.storage.store import Store
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.families import SMALL_FAMILIES
 from tests.suite import promises

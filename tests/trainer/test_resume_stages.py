@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from halcyon.cli.data import app
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.trainer.process_groups import each_restart
 from tests.trainer.test_resume import collect, document, seen_step, undisturbed
 

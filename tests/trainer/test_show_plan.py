@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.hardware import TABLE
 from tests.api.documents import document
 from tests.suite.limits import limit

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.faults.proxy import PASS, Fault, Request, Stall, proxied
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from halcyon.data.open import ensure_caches, inspect_dataset
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.training_run import parse_run
 from tests.suite.limits import limit
 from tests.trainer.data.cache.runs import jsonl, ledger_of, write_jsonl

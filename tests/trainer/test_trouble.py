@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_devcluster.waiting import holds_within
 from tests.suite.limits import limit
 from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes

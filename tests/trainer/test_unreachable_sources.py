@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_devcluster.waiting import until
 from tests.faults import rows
 from tests.faults.proxy import PASS, REFUSE, Fault, Proxy, Request, Status

@@ -1,34 +1,35 @@
-"""Errors that end a trainer process, each with the exit code and the cause that the operator reads."""
+"""Errors that end a trainer process, each with the cause that the operator reads; the cause has the exit code."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from halcyon_api.exit_codes import ExitCode
-from halcyon_api.progress import Cause
+from halcyon_api.ends import EndCause, ExitCode
 
 
 class TrainerExit(Exception):
     """The process must end. The message is one sentence for the user."""
 
-    exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
-    cause: ClassVar[Cause] = "failed"
+    cause: ClassVar[EndCause] = EndCause.FAILED
     others_missing: ClassVar[bool] = False
     """Whether the process stopped waiting for other processes; they or their pods are then the cause."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code of the process."""
+        return self.cause.exit_code
 
 
 class BadConfiguration(TrainerExit):
     """The run document must be changed before it can be trained."""
 
-    exit_code = ExitCode.BAD_CONFIGURATION
-    cause = "badConfiguration"
+    cause = EndCause.BAD_CONFIGURATION
 
 
 class DataUnreachable(TrainerExit):
     """The store of a data source or of a tokenizer does not answer, or denies access."""
 
-    exit_code = ExitCode.DATA_UNREACHABLE
-    cause = "dataUnreachable"
+    cause = EndCause.DATA_UNREACHABLE
 
 
 class DamagedData(BadConfiguration):
@@ -38,8 +39,7 @@ class DamagedData(BadConfiguration):
 class Fenced(TrainerExit):
     """A newer epoch owns the checkpoint root."""
 
-    exit_code = ExitCode.FENCED
-    cause = "fenced"
+    cause = EndCause.FENCED
 
     def __init__(self, message: str, owner_attempt: int) -> None:
         super().__init__(message)
@@ -50,40 +50,34 @@ class Fenced(TrainerExit):
 class NoValidCheckpoint(TrainerExit):
     """The run must resume from a checkpoint, and no checkpoint can be verified."""
 
-    exit_code = ExitCode.NO_VALID_CHECKPOINT
-    cause = "noValidCheckpoint"
+    cause = EndCause.NO_VALID_CHECKPOINT
 
 
 class RunChanged(TrainerExit):
     """Model, data, tokenizer or optimizer differ from those of the checkpoint."""
 
-    exit_code = ExitCode.RUN_CHANGED
-    cause = "runChanged"
+    cause = EndCause.RUN_CHANGED
 
 
 class Diverged(TrainerExit):
     """The run diverged, by the numbers of a step, and its policy is to stop."""
 
-    exit_code = ExitCode.DIVERGED
-    cause = "diverged"
+    cause = EndCause.DIVERGED
 
 
 class RootTaken(TrainerExit):
     """The checkpoint root belongs to another run."""
 
-    exit_code = ExitCode.ROOT_TAKEN
-    cause = "rootTaken"
+    cause = EndCause.ROOT_TAKEN
 
 
 class RootUnusable(TrainerExit):
     """The checkpoint root cannot be read or written, or its store cannot fence a second writer."""
 
-    exit_code = ExitCode.ROOT_UNUSABLE
-    cause = "rootUnusable"
+    cause = EndCause.ROOT_UNUSABLE
 
 
 class Preempted(TrainerExit):
     """A preemption notice came before there was anything to save."""
 
-    exit_code = ExitCode.PREEMPTED
-    cause = "preempted"
+    cause = EndCause.PREEMPTED

@@ -1,6 +1,6 @@
 """One trainer process, from the run document to its exit code.
 
-Every end writes a log event and a termination report, and has an exit code of `halcyon_api.exit_codes`. The process exits with
+Every end writes a log event and a termination report, and has the exit code of its cause (`halcyon_api.ends`). The process exits with
 ``os._exit``: after a lost process, JAX's atexit hooks would wait for that process in the normal shutdown of the interpreter.
 """
 
@@ -40,8 +40,8 @@ from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.outcome import outcome
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
 from halcyon.training.run_plan import run_plan
-from halcyon_api.exit_codes import ExitCode
-from halcyon_api.progress import Cause, Saved
+from halcyon_api.ends import EndCause
+from halcyon_api.progress import Saved
 from halcyon_api.progress import Stage as WorkStage
 from halcyon_api.training_run import Task
 
@@ -140,9 +140,9 @@ def run_training(
         if context.in_pod:
             wait_for_server(context.run.spec.checkpoint.root, environ, retry_budget)
         if context.run.spec.task == "data":
-            ending.leave("completed", ExitCode.DONE, _build_data(context, reporter, retry_budget))
+            ending.leave(EndCause.COMPLETED, _build_data(context, reporter, retry_budget))
         if context.run.spec.task == "evaluate":
-            ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending, retry_budget, joined))
+            ending.leave(EndCause.COMPLETED, _evaluate(context, reporter, ending, retry_budget, joined))
         from halcyon.tasks.train import train  # imports JAX, which is slow: /status answers already
 
         ended = train(
@@ -162,14 +162,12 @@ def run_training(
     except Exception as error:
         ending.failed(error)
     if ended.preempted and (ended.last_save is None or not ended.step):
-        ending.leave("preempted", ExitCode.PREEMPTED, ending.with_interrupt_cause(NOTHING_TO_SAVE))
+        ending.leave(EndCause.PREEMPTED, ending.with_interrupt_cause(NOTHING_TO_SAVE))
     if ended.last_save is not None:
-        ending.leave("preempted", ExitCode.PREEMPTED, ending.with_interrupt_cause(ended.last_save.sentence()), saved=ended.last_save.saved)
+        ending.leave(EndCause.PREEMPTED, ending.with_interrupt_cause(ended.last_save.sentence()), saved=ended.last_save.saved)
     if ended.stopped is not None:
-        ending.leave("completed", ExitCode.DONE, f"stopped early after step {ended.step} of {steps}, which is saved: {ended.stopped}")
-    ending.leave(
-        "completed", ExitCode.DONE, f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved"
-    )
+        ending.leave(EndCause.COMPLETED, f"stopped early after step {ended.step} of {steps}, which is saved: {ended.stopped}")
+    ending.leave(EndCause.COMPLETED, f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved")
 
 
 def _server(context: Context, reporter: RunReporter, requests: SaveRequests, profiles: ProfileRequests) -> TelemetryServer:
@@ -222,8 +220,7 @@ class _Ending:
 
     def leave(
         self,
-        cause: Cause,
-        code: ExitCode,
+        cause: EndCause,
         message: str,
         *,
         epoch_attempt: int | None = None,
@@ -237,7 +234,6 @@ class _Ending:
         report = termination_report(
             self._reporter.identity,
             cause=cause,
-            exit_code=code,
             message=message,
             step=known.progress.step,
             checkpoint_step=known.checkpoint.step if known.checkpoint else None,
@@ -257,34 +253,34 @@ class _Ending:
         if not self._context.in_pod and self._context.run.spec.task == "train":
             for line in outcome(self._document, self._context.run.spec.checkpoint.root, report, known):
                 sys.stderr.write(f"{line}\n")
-        _exit(code)
+        _exit(cause)
 
-    def _closing_seconds(self, cause: Cause) -> float:
+    def _closing_seconds(self, cause: EndCause) -> float:
         """Longest time at the end of the process in which the history is completed. A preempted pod has no more than its last save left."""
-        return CLOSING_SECONDS if cause == "completed" or not self._context.in_pod else LEAVING_SECONDS
+        return CLOSING_SECONDS if cause == EndCause.COMPLETED or not self._context.in_pod else LEAVING_SECONDS
 
     def failed(self, error: Exception) -> NoReturn:
         """End the process after an error: a `TrainerExit`, or an unexpected error."""
         if isinstance(error, TrainerExit):
             owner = error.owner_attempt if isinstance(error, Fenced) else None
             reason = self.with_interrupt_cause(str(error))
-            self.leave(error.cause, error.exit_code, reason, epoch_attempt=owner, others_missing=error.others_missing)
+            self.leave(error.cause, reason, epoch_attempt=owner, others_missing=error.others_missing)
         if "RESOURCE_EXHAUSTED" in str(error):
             fix = "give a smaller batchSize, more microbatches, or devices with more memory"
-            self.leave("failed", ExitCode.FAILURE, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}")
+            self.leave(EndCause.FAILED, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}")
         traceback.print_exception(error)
         if self._context.process_count > 1 and type(error).__name__ == "JaxRuntimeError":
             # A collective may fail because of a lost process before the lifeline reports it. Wait for `lost`, which reports its index.
             threading.Event().wait(_LIFELINE_SECONDS)
-        self.leave("failed", ExitCode.FAILURE, f"{type(error).__name__}: {_first_line(error)}")
+        self.leave(EndCause.FAILED, f"{type(error).__name__}: {_first_line(error)}")
 
     def hung(self, message: str) -> NoReturn:
         """End a hung process. A restart may help, so this is an ordinary failure."""
-        self.leave("hung", ExitCode.FAILURE, message)
+        self.leave(EndCause.HUNG, message)
 
     def lost(self, process: int) -> NoReturn:
         """End the process after another process was lost. The report of the lost process, or its absence, gives the cause."""
-        self.leave("failed", ExitCode.FAILURE, f"process {process} is gone, so this one ended too", peer_lost=process)
+        self.leave(EndCause.FAILED, f"process {process} is gone, so this one ended too", peer_lost=process)
 
     def interrupted(self, count: int) -> None:
         """Handle Ctrl-C: the first is a notice, after which the run saves; the second ends the process at once."""
@@ -294,7 +290,7 @@ class _Ending:
             return
         saved = self._reporter.report().checkpoint
         again = f"the checkpoint of step {saved.step}" if saved is not None else "the beginning, because there is no checkpoint yet"
-        self.leave("failed", ExitCode.FAILURE, f"interrupted a second time; start again to go on from {again}")
+        self.leave(EndCause.FAILED, f"interrupted a second time; start again to go on from {again}")
 
     def with_interrupt_cause(self, message: str) -> str:
         """The message of an end after a notice, with the interrupt as the cause if the notice came from the keyboard."""
@@ -308,9 +304,9 @@ class _Ending:
         """
         message = _NOTICE_MESSAGES[self._context.run.spec.task]
         if signal.SIGTERM in signals:
-            self.leave("preempted", ExitCode.PREEMPTED, message)
+            self.leave(EndCause.PREEMPTED, message)
         if signal.SIGINT in signals:
-            self.leave("preempted", ExitCode.PREEMPTED, message.replace(_NOTICE, _INTERRUPT))
+            self.leave(EndCause.PREEMPTED, message.replace(_NOTICE, _INTERRUPT))
 
 
 def _report_hung(reporter: RunReporter) -> Callable[[Health, str, str | None], None]:
@@ -356,11 +352,11 @@ def _own_stdout() -> TextIO:
 
 def _leave_unstarted(error: TrainerExit, environ: Mapping[str, str]) -> NoReturn:
     """End a process whose document is not valid. There is no log yet: the error goes to the termination log and standard error."""
-    report = termination_report(RunIdentity(run=""), cause=error.cause, exit_code=error.exit_code, message=str(error))
+    report = termination_report(RunIdentity(run=""), cause=error.cause, message=str(error))
     if "HALCYON_TERMINATION_LOG" in environ:
         write_termination_report(Path(environ["HALCYON_TERMINATION_LOG"]), report)
     sys.stderr.write(f"{error}\n")
-    _exit(error.exit_code)
+    _exit(error.cause)
 
 
 def _first_line(error: Exception) -> str:
@@ -368,7 +364,7 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else "no message"
 
 
-def _exit(code: ExitCode) -> NoReturn:
+def _exit(cause: EndCause) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(cause.exit_code)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from halcyon_api.defaults.units import UNITS
-from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.generate.crd import custom_resource_definition, defaults_definition
 from halcyon_api.training_run import API_VERSION
 
@@ -56,7 +55,6 @@ def render() -> str:
         parts.append(f"## {section}\n")
         parts.extend(_tables(section, schema["properties"][section]))
     parts.append(_rules(schema))
-    parts.append(_exit_codes())
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -122,11 +120,3 @@ def _all_rules(schema: Schema) -> Iterator[dict[str, str]]:
     yield from (rule for rule in schema.get("x-kubernetes-validations", ()) if "message" in rule)
     for child in (*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else ())):
         yield from _all_rules(child)
-
-
-def _exit_codes() -> str:
-    lines = ["## Exit codes of the trainer\n", "| code | name | retried |", "|---|---|---|"]
-    for code in ExitCode:
-        retried = "" if code == ExitCode.DONE else "no" if code in FATAL_CODES else "yes, not counted" if code == 42 else "yes, counted"
-        lines.append(f"| {code.value} | {code.name} | {retried} |")
-    return "\n".join(lines) + "\n"

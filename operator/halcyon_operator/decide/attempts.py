@@ -17,6 +17,7 @@ from datetime import datetime
 
 from halcyon_api import names
 from halcyon_api.elastic import usable_slices
+from halcyon_api.ends import EndCause, EndReason
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide import prerequisites
@@ -50,6 +51,7 @@ from halcyon_operator.decide.steps import (
     Stop,
 )
 from halcyon_operator.model.ownership import highest_own, own_config_map, own_jobsets
+from halcyon_operator.model.reasons import StallReason
 from halcyon_operator.model.untrusted import seconds_between, stamp
 from halcyon_operator.model.views import HeadFound, JobSetView, Observed
 
@@ -95,7 +97,7 @@ def next_step(
     if spec.suspend:
         if jobset is not None and _saves_first(observed, status, jobset, now):
             return Keep(jobset)
-        return remains_of_attempt(observed, "suspended", "suspended") or Rest()
+        return remains_of_attempt(observed, EndCause.SUSPENDED, "suspended") or Rest()
     released = False
     if _is_sticky(status):
         if not retry and not restart_waits(status):
@@ -103,7 +105,7 @@ def next_step(
         released = True
     if jobset is not None and not jobset.deleting and all(other is jobset for other in own_jobsets(observed)):
         return _with_jobset(observed, status, spec, jobset, wanted_hash, released, now)
-    left = remains_of_attempt(observed, "jobSetDeleted", f"JobSet {status.job_set_name or ''} was deleted")
+    left = remains_of_attempt(observed, EndCause.JOB_SET_DELETED, f"JobSet {status.job_set_name or ''} was deleted")
     return left or _without_jobset(observed, status, spec, wanted_hash, released, retry, now)
 
 
@@ -129,12 +131,12 @@ def _with_jobset(
     if jobset.suspended and not jobset.queue and jobset.outcome == "running":
         return Keep(jobset)  # a user suspended it; wait until a user resumes it
     if (why_ended := resumed_by_hand(status, jobset)) is not None:
-        return Stop("preempted", why_ended)
+        return Stop(EndCause.PREEMPTED, why_ended)
     if released or (renewed and jobset.outcome != "running"):
         return _renewed(status, edited)
     # If it were resumed, new processes would have the epoch of processes that may still run; a new attempt queues again instead.
     if jobset.suspended and jobset.outcome == "running" and status.queue is not None and was_evicted(observed, status, jobset):
-        return Stop("queueEvicted", evicted_sentence(status.queue))
+        return Stop(EndCause.QUEUE_EVICTED, evicted_sentence(status.queue))
     slices = placement_of(status, spec).slices
     rule = decide(recovery_facts(observed, status, spec, jobset, now, edited=renewed or slices not in usable_slices(spec)))
     if rule.action != "edited":
@@ -147,7 +149,7 @@ def _with_jobset(
 def _renewed(status: TrainingRunStatus, edited: bool) -> Stop:
     """The stop for an edit or for a requested restart. If there are both, the message names the edit."""
     asked = restart_waits(status) and not edited
-    return Stop("requested", restart_clause(status)) if asked else Stop("specChanged", why(status))
+    return Stop(EndCause.REQUESTED, restart_clause(status)) if asked else Stop(EndCause.SPEC_CHANGED, why(status))
 
 
 def _step_of(rule: Rule, observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime) -> Step:
@@ -156,22 +158,23 @@ def _step_of(rule: Rule, observed: Observed, status: TrainingRunStatus, spec: Tr
     avoided = current_avoided(placement.avoided, spec.recovery.bad_nodes, now)
     waited = f"pods have found no node for {seconds_between(placement.waiting_since, now):.0f} s"
     match rule.action:
-        case "stop" if rule.reason:
-            return Stall(rule.reason, _stop_message(rule, status, spec, observed.run.name))
+        case "stop":
+            reason = rule.reason or EndReason(last_cause(status).end.reason)
+            return Stall(reason, _stop_message(reason, status, spec, observed.run.name))
         case "smaller" if (slices := smaller(observed, status, spec)) is not None:
             return _resize(status, spec, slices, waited, now)
         case "larger" if placement.room_slices is not None:
             return _resize(status, spec, placement.room_slices, "there is room for more slices", now)
         case "pause":
-            return Stop(last_cause(status) if failed else "heldBack", last_message(status))
+            return Stop(last_cause(status) if failed else EndCause.HELD_BACK, last_message(status))
         case "elsewhere" if (node := node_to_avoid(placement, spec, now)) is not None:
             message = f"avoiding node {node.node}, where the run failed {node.blames} times: {last_message(status)}"
             moved = placement.model_copy(update={"avoided": [*avoided, node], "waiting_since": None})
-            return Stop(last_cause(status) if failed else "moved", message, moved)
+            return Stop(last_cause(status) if failed else EndCause.MOVED, message, moved)
         case "anywhere":
             nodes = ", ".join(node.node for node in avoided)
             moved = placement.model_copy(update={"avoided": [], "blames": [], "waiting_since": None})
-            return Stop("moved", f"{waited} while avoiding {nodes}: using all nodes again", moved)
+            return Stop(EndCause.MOVED, f"{waited} while avoiding {nodes}: using all nodes again", moved)
         case _:
             return Stop(last_cause(status), last_message(status)) if failed else Keep(jobset)
 
@@ -182,16 +185,16 @@ def _resize(status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, why: 
     reason = f"{slices} of {asked} slices: {short}" if slices < asked else None
     moved = grown(placement, slices, now) if slices > placement.slices else shrunk(placement, slices)
     moved = moved.model_copy(update={"reason": reason, "waiting_since": None})
-    return Stop("resized", f"going on with {slices} slices instead of {placement.slices}: {why}", moved)
+    return Stop(EndCause.RESIZED, f"going on with {slices} slices instead of {placement.slices}: {why}", moved)
 
 
-def _stop_message(rule: Rule, status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str) -> str:
+def _stop_message(reason: StallReason, status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str) -> str:
     """One sentence with the reason why a run stops, and how to continue it."""
     message = last_message(status)
-    if rule.reason == "Fenced":
+    if reason == "Fenced":
         again = f"{MAX_FENCED_IN_A_ROW} attempts in a row lost the checkpoint root to another writer: {message}"
         return f"{again}; find the other writer, then ask for a restart (kubectl halcyon restart)"
-    if rule.reason == "RestartsExhausted":
+    if reason == "RestartsExhausted":
         return (
             f"{status.failures_without_checkpoint} failures in a row without a new checkpoint, and recovery.maxRestarts is "
             f"{spec.recovery.max_restarts}; the last: {message}; read `kubectl logs -l halcyon.dev/run={run_name}`, then edit the "
@@ -233,7 +236,9 @@ def _without_jobset(
     highest = max(status.attempt, status.root_attempt, highest_own(observed))
     if highest >= names.MAX_ATTEMPT:
         return Stall("AttemptsExhausted", f"attempt {highest} was the last one possible; make a new run with another name and root")
-    return NewAttempt(next_free_attempt(observed, highest), released or (bool(status.history) and ended_cause(status) == "suspended"))
+    return NewAttempt(
+        next_free_attempt(observed, highest), released or (bool(status.history) and ended_cause(status) == EndCause.SUSPENDED)
+    )
 
 
 def _is_done(status: TrainingRunStatus, spec: TrainingRunSpec) -> bool:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from halcyon_api.ends import RESTARTS_WITHOUT_CHECKPOINT, EndCause, EndReason, cause_named
 from halcyon_api.status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.recovery import FREE
-from halcyon_operator.model.causes import end_of
+from halcyon_operator.model.reasons import StartReason
 from halcyon_operator.model.untrusted import moment
 
 FREE_ENDS_IN_A_ROW = 10
@@ -21,7 +22,7 @@ FIRST_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 1800.0
 LARGEST_SKEW = timedelta(minutes=1)
 """Largest difference between the clocks of a node and the operator."""
-_OWN = "heldBack"
+_OWN = EndCause.HELD_BACK
 """The end that the operator itself makes for a pause; it does not count."""
 
 
@@ -29,7 +30,7 @@ _OWN = "heldBack"
 class Backoff:
     """The reason of the pause, and the time of the next attempt."""
 
-    reason: str
+    reason: StartReason | EndReason
     until: datetime
     ends: int
     """Ends of this kind in a row without a checkpoint."""
@@ -47,11 +48,12 @@ def backoff_of(status: TrainingRunStatus) -> Backoff | None:
     ended = moment(newest.ended_at) if newest is not None else None
     if newest is None or ended is None:
         return None
-    if reason := end_of(newest.cause or "").pause:
-        ends = _ends_in_a_row(status, (newest.cause or "",))
-        return Backoff(reason, ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
-    if newest.cause in FREE and (ends := free_ends_in_a_row(status)) >= FREE_ENDS_IN_A_ROW:
-        return Backoff("RestartsWithoutCheckpoint", ended + timedelta(seconds=_pause(ends - FREE_ENDS_IN_A_ROW + 1)), ends, ended)
+    cause = cause_named(newest.cause)
+    if cause.end.budget == "store":
+        ends = _ends_in_a_row(status, (cause,))
+        return Backoff(EndReason(cause.end.reason), ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
+    if cause in FREE and (ends := free_ends_in_a_row(status)) >= FREE_ENDS_IN_A_ROW:
+        return Backoff(RESTARTS_WITHOUT_CHECKPOINT, ended + timedelta(seconds=_pause(ends - FREE_ENDS_IN_A_ROW + 1)), ends, ended)
     return None
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from halcyon_api.ends import EndCause
 from halcyon_api.placement import MAX_BLAMES, AvoidedNode, Blame, PlacementStatus
 from halcyon_api.spec.operations import BadNodesSpec
 from halcyon_api.training_run import TrainingRunSpec
@@ -35,8 +36,8 @@ def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> Grou
     """The end of a process group, with cause `noRoom` if its processes gave up waiting for others whose pods had no node."""
     pods = [ending.node for ending in observed.endings if ending.group == group]
     pods += [pod.node for pod in observed.pods if pod.group == group]
-    starved = end.cause == "failed" and end.others_missing and not all(pods)
-    return replace(end, cause="noRoom") if starved else end
+    starved = end.cause == EndCause.FAILED and end.others_missing and not all(pods)
+    return replace(end, cause=EndCause.NO_ROOM) if starved else end
 
 
 def with_blame(placement: PlacementStatus, group: ProcessGroup, node: str, at: datetime) -> PlacementStatus:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from halcyon_api import names
 from halcyon_api.elastic import on_slices
+from halcyon_api.ends import EndCause, cause_named
 from halcyon_api.mesh import run_mesh
 from halcyon_api.status import TopologyStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
@@ -20,7 +20,6 @@ from halcyon_operator.decide.follow import count_next_attempt
 from halcyon_operator.decide.placement import next_placement, placement_of
 from halcyon_operator.decide.restart_requests import passed_over, with_restart_done
 from halcyon_operator.decide.spec_hash import RETIRED
-from halcyon_operator.model.causes import ENDS
 from halcyon_operator.model.decision import Change, ConfigMapPlan, Decision, Deletion, JobSetPlan, Plan
 from halcyon_operator.model.endings import GroupEnd
 from halcyon_operator.model.history import last_entry, present_group, with_end
@@ -70,11 +69,11 @@ def carry_out(
         case steps.Stop(cause, message, placement):
             group = present_group(status)
             status = with_end(status, group, cause, message, now, None)
-            ended = events.ended(status, group, GroupEnd(cause, message), restarting=True) if cause == "queueEvicted" else ()
+            ended = events.ended(status, group, GroupEnd(cause, message), restarting=True) if cause == EndCause.QUEUE_EVICTED else ()
             update: dict[str, object] = {"attempt_spec_hash": RETIRED, "placement": placement or status.placement}
-            if ENDS[cause].by_user:
+            if cause.end.by_user:
                 update["failures_without_checkpoint"] = 0
-            if cause == "suspended":
+            if cause == EndCause.SUSPENDED:
                 update["edit"] = None
             if (highest := highest_own(observed)) > status.attempt:
                 # The number of an attempt is never used twice, even if the status does not have it.
@@ -104,7 +103,7 @@ def carry_out(
         case steps.Create():
             description = describe_transition(status, spec, f"creating attempt {status.attempt}")
             if observed.create_refusal:
-                description = replace(description, reason="CreateRefused", message=observed.create_refusal)
+                description = Description(description.phase, "CreateRefused", observed.create_refusal)
             return Decision(described(status, description), create=_objects(observed, status, spec), requeue_after=SOON_SECONDS)
         case steps.Rest():
             at = f" at step {resume_step(status)}" if resume_step(status) else ""
@@ -147,7 +146,7 @@ def _kept(status: TrainingRunStatus, run: RunView, spec: TrainingRunSpec, wanted
 def _vanished(status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
     """The status with an end for a process group whose JobSet was deleted before an end was seen."""
     message = f"JobSet {status.job_set_name} was deleted"
-    return with_end(status, present_group(status), "jobSetDeleted", message, now, None)
+    return with_end(status, present_group(status), EndCause.JOB_SET_DELETED, message, now, None)
 
 
 def _numbered(
@@ -168,7 +167,7 @@ def _numbered(
     }
     before = last_entry(status, status.attempt)
     if status.job_set_uid is not None and before is not None:
-        update["restarts"] = count_next_attempt(status, before.cause or "unknown")
+        update["restarts"] = count_next_attempt(status, cause_named(before.cause))
     return status.model_copy(update=update)
 
 

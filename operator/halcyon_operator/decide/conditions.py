@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
 
+from halcyon_api.ends import HELD_REASONS
 from halcyon_api.status import Condition, ConditionType, Phase, TrainingRunStatus
-from halcyon_operator.model.reasons import StallReason
+from halcyon_operator.model.reasons import RunReason, StallReason, StartReason
 from halcyon_operator.model.untrusted import stamp, text
 
 MAX_MESSAGE = 2048
@@ -22,13 +23,11 @@ EDIT_PENDING = "EditPending"
 """Reason of a run that still trains with its old spec because an edit waits for a checkpoint."""
 RESTART_PENDING = "RestartPending"
 """Reason of a run that still trains because a requested restart waits for a checkpoint."""
-HELD_REASONS = ("CheckpointRootUnusable", "DataUnreachable", "RestartsWithoutCheckpoint")
-"""Reasons of a run whose next attempt waits: see `backoff`."""
-STUCK_TERMINATING = "PodStuckTerminating"
+STUCK_TERMINATING: StartReason = "PodStuckTerminating"
 """Reason of a run that waits for a pod that does not end: see `stuck_pods`."""
-NOT_STARTING = "PodsNotStarting"
+NOT_STARTING: StartReason = "PodsNotStarting"
 """Reason of a run that waits for a pod that has a node and does not start: see `late_pods`."""
-REFUSED = "PodsRefused"
+REFUSED: StartReason = "PodsRefused"
 """Reason of a run whose pods are not made: a quota, a policy or a webhook refuses them, or they name an object that does not exist."""
 _DEGRADED_REASONS = (*HELD_REASONS, STUCK_TERMINATING, NOT_STARTING, REFUSED)
 _OWN_CONDITION: dict[Phase, ConditionType] = {
@@ -46,12 +45,12 @@ class Description:
     """The state of a run: phase, machine-readable reason, one sentence for the user."""
 
     phase: Phase
-    reason: str
+    reason: RunReason
     message: str
     stalled: StallReason | Literal[""] = ""
     """Reason why nothing happens until a user changes something; empty: the run continues without a user."""
     stalled_message: str = ""
-    pending: str = ""
+    pending: Literal["EditPending", "RestartPending", ""] = ""
     """Reason of a change that waits for a checkpoint while the run trains: `EDIT_PENDING` or `RESTART_PENDING`; empty: none waits."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import cast
 
 from halcyon_api import names
 from halcyon_api.progress import Progress, StoreWaitFor
@@ -17,11 +18,11 @@ from halcyon_operator.decide.restart_requests import restart_waits
 from halcyon_operator.model.endings import conclude
 from halcyon_operator.model.history import entry_of
 from halcyon_operator.model.keys import ProcessGroup
-from halcyon_operator.model.reasons import stall_reason
+from halcyon_operator.model.reasons import RunReason, StartReason, stall_reason
 from halcyon_operator.model.untrusted import moment, stamp
 from halcyon_operator.model.views import HeadUnreachable, JobSetView, Observed, PodView, PodWarning
 
-_WAITING_REASONS: dict[str, str] = {
+_WAITING_REASONS: dict[str, StartReason] = {
     "ErrImagePull": "ImagePullFailed",
     "ImagePullBackOff": "ImagePullFailed",
     "ErrImageNeverPull": "ImagePullFailed",
@@ -134,7 +135,7 @@ def _evaluated(progress: Progress | None) -> str:
 def recorded_description(status: TrainingRunStatus) -> Description:
     """The description that the status already has."""
     stalled, ready = status.condition("Stalled"), status.condition("Ready")
-    reason, message = (ready.reason, ready.message) if ready is not None else (status.phase, "")
+    reason, message = (cast("RunReason", ready.reason), ready.message) if ready is not None else (status.phase, "")
     if stalled is not None and stalled.status == "True":
         return Description(status.phase, reason, message, stall_reason(stalled.reason), stalled.message)
     return Description(status.phase, reason, message)
@@ -162,7 +163,7 @@ def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[Pod
     )
 
 
-def _blocked(pods: list[PodView]) -> tuple[str, str] | None:
+def _blocked(pods: list[PodView]) -> tuple[StartReason, str] | None:
     """Reason and message why pods do not start, from the first pod that has one."""
     for pod in sorted(pods, key=lambda pod: pod.process):
         if (reason := _WAITING_REASONS.get(pod.waiting_reason)) is not None:

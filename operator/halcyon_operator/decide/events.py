@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from halcyon_api.defaults.status import DefaultsStatus
+from halcyon_api.ends import EndReason
 from halcyon_api.progress import ProgressReport
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.model.causes import end_of
 from halcyon_operator.model.decision import Event
 from halcyon_operator.model.endings import GroupEnd
 from halcyon_operator.model.history import entry_of
@@ -29,7 +29,7 @@ def ended(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd, *, rest
     after = f" after step {entry.to_step}" if entry is not None and entry.to_step is not None else ""
     then = "; restarting" if restarting else ""
     message = f"Attempt {group.attempt}, restart {group.restart} ended{after}: {end.message}{then}"
-    return (Event("Warning", end_of(end.cause).event, message, f"ended/{group.attempt}.{group.restart}"),)
+    return (Event("Warning", EndReason(end.cause.end.event), message, f"ended/{group.attempt}.{group.restart}"),)
 
 
 def resumed(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport, step: int) -> tuple[Event, ...]:

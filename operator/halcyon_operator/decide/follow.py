@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from pydantic.alias_generators import to_snake
+
+from halcyon_api.ends import EndCause
 from halcyon_api.status import Restarts, TrainingRunStatus
 from halcyon_operator.decide import events
 from halcyon_operator.decide.bad_nodes import blamed_node, with_blame, with_no_room
@@ -19,7 +22,6 @@ from halcyon_operator.decide.placement import placement_of
 from halcyon_operator.decide.queueing import with_queue_cause
 from halcyon_operator.decide.recovery import FAILURES
 from halcyon_operator.decide.spec_hash import RETIRED
-from halcyon_operator.model.causes import EndCause, end_of
 from halcyon_operator.model.decision import Change, Event
 from halcyon_operator.model.endings import GroupEnd, conclude
 from halcyon_operator.model.history import entry_of, present_group, resumed_step, shown, with_end, with_group, with_report
@@ -80,7 +82,7 @@ def _end_of_group(
     if jobset.outcome == "failed" and _is_open(status, group):
         refused = jobset.failure_reason == JOBSET_REFUSED
         end = _concluded(observed, status, group, refused=refused)
-        end = end or GroupEnd("unknown" if refused else "failed", jobset.failure_message)
+        end = end or GroupEnd(EndCause.UNKNOWN if refused else EndCause.FAILED, jobset.failure_message)
         status = with_end(status, group, end.cause, end.message, jobset.finished_at or now, end.step)
         status = status.model_copy(update={"root_attempt": max(status.root_attempt, end.epoch_attempt or 0)})
         status = _with_blame(observed, status, group, end)
@@ -88,7 +90,7 @@ def _end_of_group(
     if jobset.outcome == "completed" and _is_open(status, group):
         return _completed(observed, status, jobset, group, now), 0
     if jobset.deleting and _is_open(status, group):
-        end = GroupEnd("jobSetDeleted", f"JobSet {jobset.name} was deleted")
+        end = GroupEnd(EndCause.JOB_SET_DELETED, f"JobSet {jobset.name} was deleted")
         status = with_end(status, group, end.cause, end.message, now, None)
         return Change(status, events.ended(status, group, end, restarting=True)), 0
     return None
@@ -98,28 +100,28 @@ def _completed(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     """The change at the end of a process group whose processes have all ended with exit code 0."""
     spec, at = observed.run.spec, jobset.finished_at or now
     if spec is None or spec.task != "train":
-        return Change(with_end(status, group, "completed", "", at, None))
+        return Change(with_end(status, group, EndCause.COMPLETED, "", at, None))
     match completion(observed, status, spec, jobset, now):
         case "completed":
-            return Change(with_end(status, group, "completed", "", at, final_step(observed, status, spec)))
+            return Change(with_end(status, group, EndCause.COMPLETED, "", at, final_step(observed, status, spec)))
         case "endedEarly":
-            end = GroupEnd("endedEarly", early_end(observed, status, spec))
+            end = GroupEnd(EndCause.ENDED_EARLY, early_end(observed, status, spec))
             status = with_end(status, group, end.cause, end.message, at, None)
             return Change(status, events.ended(status, group, end, restarting=False))
         case "unseen":
             return Change(status)
 
 
-def count_restart(restarts: Restarts, cause: str, times: int = 1) -> Restarts:
+def count_restart(restarts: Restarts, cause: EndCause, times: int = 1) -> Restarts:
     """The restarts with the counter of one cause increased."""
-    name = end_of(cause).counter
+    name = to_snake(cause.counter)
     return restarts.model_copy(update={name: getattr(restarts, name) + times, "total": restarts.total + times})
 
 
-def count_next_attempt(status: TrainingRunStatus, cause: str) -> Restarts:
+def count_next_attempt(status: TrainingRunStatus, cause: EndCause) -> Restarts:
     """The restarts with the new attempt counted. It follows a process group that ended with this cause."""
-    asked = status.restart is not None and status.restart.waits and end_of(cause).budget == "final"
-    return count_restart(status.restarts, "requested" if asked else cause)
+    asked = status.restart is not None and status.restart.waits and cause.end.budget == "final"
+    return count_restart(status.restarts, EndCause.REQUESTED if asked else cause)
 
 
 def _first_look(status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Change:
@@ -158,8 +160,8 @@ def _account_restarts(observed: Observed, status: TrainingRunStatus, jobset: Job
         status = _with_blame(observed, status, ProcessGroup(attempt, restart), end)
         ended += events.ended(status, ProcessGroup(attempt, restart), end, restarting=True)
     if unseen:
-        restarts = count_restart(count_restart(restarts, "failed", unseen_failures), "preempted", unseen - unseen_failures)
-        cause: EndCause = "failed" if unseen_failures else "preempted"
+        restarts = count_restart(count_restart(restarts, EndCause.FAILED, unseen_failures), EndCause.PREEMPTED, unseen - unseen_failures)
+        cause = EndCause.FAILED if unseen_failures else EndCause.PREEMPTED
         status = with_end(status, ProcessGroup(attempt, before), cause, "the JobSet restarted it while the operator was down", now, None)
     update = {"restarts": restarts, "job_set_restarts": after, "job_set_restarts_counted": status.job_set_restarts_counted + counted}
     return Change(status.model_copy(update=update), ended), failures + unseen_failures
@@ -167,7 +169,7 @@ def _account_restarts(observed: Observed, status: TrainingRunStatus, jobset: Job
 
 def _concluded(observed: Observed, status: TrainingRunStatus, group: ProcessGroup, *, refused: bool = False) -> GroupEnd | None:
     end = conclude(observed.endings, group, refused=refused)
-    if end is not None and end.cause == "podDeleted" and _is_echo(observed, status, group):
+    if end is not None and end.cause == EndCause.POD_DELETED and _is_echo(observed, status, group):
         end = None
     return with_queue_cause(status, group, with_no_room(observed, group, end) if end is not None else None)
 

@@ -16,11 +16,12 @@ from halcyon_operator.decide.steps import Finish, Finished, Stall, StayStalled, 
 from halcyon_operator.model.decision import Decision, Deletion, Event
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.ownership import is_own
+from halcyon_operator.model.reasons import StartReason
 from halcyon_operator.model.views import JobSetView, Observed, PodView
 
 HELD_SECONDS = 20.0
 """Seconds after the trainer's end in which the other containers of its pod may end by themselves."""
-HELD = "PodHeld"
+HELD: StartReason = "PodHeld"
 """Reason of a run that waits for such a container."""
 
 

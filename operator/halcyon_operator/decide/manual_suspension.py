@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from halcyon_api.ends import EndCause
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.queueing import had_processes
 from halcyon_operator.model.history import entry_of, with_end
@@ -28,7 +29,7 @@ def with_manual_suspension(observed: Observed, status: TrainingRunStatus, jobset
     by_hand = jobset.suspended and not jobset.queue and jobset.outcome == "running" and not jobset.deleting
     if not by_hand or not had_processes(observed, status, group):
         return status
-    return with_end(status, group, "preempted", f"JobSet {jobset.name} was suspended by a user", now, None)
+    return with_end(status, group, EndCause.PREEMPTED, f"JobSet {jobset.name} was suspended by a user", now, None)
 
 
 def resumed_by_hand(status: TrainingRunStatus, jobset: JobSetView) -> str | None:

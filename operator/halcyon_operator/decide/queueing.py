@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from halcyon_api.ends import EndCause
 from halcyon_api.queue_status import QueueEviction, QueueStatus
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.conditions import Description
-from halcyon_operator.model.causes import ENDS
 from halcyon_operator.model.decision import Event
 from halcyon_operator.model.endings import GroupEnd, conclude
 from halcyon_operator.model.history import entry_of, present_group
 from halcyon_operator.model.keys import ProcessGroup
-from halcyon_operator.model.reasons import stall_reason
+from halcyon_operator.model.reasons import QueueReason, StallReason, stall_reason
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp, text
 from halcyon_operator.model.views import JobSetView, Observed, PodView
 from halcyon_operator.model.workload import NoKueue, NoWorkload, WorkloadReading, WorkloadUnread, WorkloadView
@@ -74,7 +74,7 @@ def was_evicted(observed: Observed, status: TrainingRunStatus, jobset: JobSetVie
     if not had_processes(observed, status, group) or (isinstance(seen, WorkloadView) and not seen.active):
         return False
     end = conclude(observed.endings, group)
-    return end is None or ENDS[end.cause].evicted or not _pods_of(observed, group)
+    return end is None or end.cause.end.evicted or not _pods_of(observed, group)
 
 
 def with_queue_cause(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd | None) -> GroupEnd | None:
@@ -84,8 +84,8 @@ def with_queue_cause(status: TrainingRunStatus, group: ProcessGroup, end: GroupE
         return end
     message = evicted_sentence(queue)
     if end is None:
-        return GroupEnd("queueEvicted", message, moment(queue.eviction.time))
-    return replace(end, cause="queueEvicted", message=f"{message}; {end.message}") if ENDS[end.cause].evicted else end
+        return GroupEnd(EndCause.QUEUE_EVICTED, message, moment(queue.eviction.time))
+    return replace(end, cause=EndCause.QUEUE_EVICTED, message=f"{message}; {end.message}") if end.cause.end.evicted else end
 
 
 def evicted_sentence(queue: QueueStatus) -> str:
@@ -147,7 +147,9 @@ def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView,
     )
 
 
-def _why(reading: WorkloadReading | None, jobset: JobSetView, waited_seconds: float, now: datetime) -> tuple[str, str]:
+def _why(
+    reading: WorkloadReading | None, jobset: JobSetView, waited_seconds: float, now: datetime
+) -> tuple[QueueReason | StallReason, str]:
     """Reason and clause about what a run waits for. A reason that is a `StallReason` needs a user."""
     match reading:
         case NoKueue():
@@ -169,7 +171,7 @@ def _why(reading: WorkloadReading | None, jobset: JobSetView, waited_seconds: fl
             return "WaitingForQuota", f"{why}: kubectl describe workloads --selector kueue.x-k8s.io/job-uid={jobset.uid}"
 
 
-def _of_workload(seen: WorkloadView, now: datetime) -> tuple[str, str]:
+def _of_workload(seen: WorkloadView, now: datetime) -> tuple[QueueReason | StallReason, str]:
     if seen.finished is not None:
         why = f"Kueue does not start it, {seen.finished.reason}: {seen.finished.message}; fix what it names, then edit the run"
         return "QueueRefused", why

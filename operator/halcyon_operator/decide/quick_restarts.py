@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from halcyon_api import names
-from halcyon_api.exit_codes import FATAL_CODES
+from halcyon_api.ends import FATAL_CODES
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.placement import trains
 from halcyon_operator.model.decision import Deletion, JobSync

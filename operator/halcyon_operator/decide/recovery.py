@@ -7,9 +7,9 @@ combination of facts has a rule, that every rule is the first one for some combi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from halcyon_operator.model.causes import EndCause, causes_of
+from halcyon_api.ends import EndCause, causes_of
 from halcyon_operator.model.reasons import StallReason
 
 Cause = EndCause | Literal["none"]
@@ -34,7 +34,7 @@ Edit = Literal["none", "waits"]
 
 Action = Literal["same", "pause", "edited", "elsewhere", "anywhere", "smaller", "larger", "wait", "stop"]
 
-CAUSES: tuple[Cause, ...] = ("none", *get_args(EndCause))
+CAUSES: tuple[Cause, ...] = ("none", *EndCause)
 
 CAPACITIES: dict[Capacity, str] = {
     "enough": "every pod has a node",
@@ -82,7 +82,7 @@ class Rule:
     capacity: Capacity | None = None
     edit: Edit | None = None
     reason: StallReason | Literal[""] = ""
-    """Reason of `Stalled`, for rows that stop."""
+    """Reason of `Stalled`, for a row that stops; empty: that of the cause."""
 
     def matches(self, facts: RecoveryFacts) -> bool:
         """Whether the rule matches these facts."""
@@ -105,25 +105,23 @@ FREE: tuple[EndCause, ...] = causes_of("free")
 OWN: tuple[EndCause, ...] = causes_of("operator")
 """Ends that the operator itself made, for a new attempt."""
 
+FINAL: tuple[EndCause, ...] = causes_of("final")
+"""Causes after which a user must act."""
+
 STORE_ENDS: tuple[EndCause, ...] = causes_of("store")
 """Causes in a store that denies access or does not answer."""
 
-ENDED: tuple[EndCause, ...] = (*FAILURES, *FREE, *OWN, "fenced")
+ENDED: tuple[EndCause, ...] = (*FAILURES, *FREE, *OWN, EndCause.FENCED)
 """Causes after which the run continues."""
 
 RULES: tuple[Rule, ...] = (
-    Rule(("completed",), "wait", "all steps are done"),
-    Rule(("badConfiguration",), "stop", "the same would happen again", reason="BadConfiguration"),
-    Rule(("runChanged",), "stop", "the checkpoint does not fit the run", reason="RunChanged"),
-    Rule(("noValidCheckpoint",), "stop", "a run never starts again from step 0 silently", reason="NoValidCheckpoint"),
-    Rule(("rootTaken",), "stop", "the root belongs to another run", reason="CheckpointRootTaken"),
+    Rule((EndCause.COMPLETED,), "wait", "all steps are done"),
+    Rule(FINAL, "stop", "the same would happen again: a user must act"),
     Rule(STORE_ENDS, "edited", "the processes have ended anyway", edit="waits"),
     Rule(STORE_ENDS, "same", "the store may work again later: after a pause that grows each time"),
-    Rule(("diverged",), "stop", "the same loss would come again: a user must check it", reason="Diverged"),
-    Rule(("endedEarly",), "stop", "exit code 0 without the last step: the program must be checked", reason="EndedEarly"),
-    Rule(("unknown",), "stop", "the trainer must not be restarted, and no report has the reason", reason="TrainerStopped"),
-    Rule(("suspended",), "wait", "until `spec.suspend` is false"),
-    Rule(("fenced",), "stop", "each attempt loses the root to another writer", committed="no", budget="spent", reason="Fenced"),
+    Rule((EndCause.UNKNOWN,), "stop", "the trainer must not be restarted, and no report has the reason"),
+    Rule((EndCause.SUSPENDED,), "wait", "until `spec.suspend` is false"),
+    Rule((EndCause.FENCED,), "stop", "each attempt loses the root to another writer", committed="no", budget="spent"),
     Rule(FAILURES, "stop", "a crash loop without a checkpoint", budget="spent", reason="RestartsExhausted"),
     Rule(ENDED, "edited", "the processes have ended anyway", edit="waits"),
     Rule(("none",), "wait", "for a checkpoint, so that no step is lost", committed="no", edit="waits"),
@@ -139,13 +137,15 @@ RULES: tuple[Rule, ...] = (
     Rule(("none",), "same", "the run trains", capacity="enough"),
     Rule(FAILURES, "same", "each checkpoint resets the budget", committed="yes", budget="left", capacity="enough"),
     Rule(FAILURES, "same", "counts against the budget", committed="no", budget="left", capacity="enough"),
-    Rule(("fenced",), "same", "a new attempt has a newer epoch than the other writer", capacity="enough"),
+    Rule((EndCause.FENCED,), "same", "a new attempt has a newer epoch than the other writer", capacity="enough"),
     Rule(FREE, "same", "does not count", capacity="enough"),
     Rule(OWN, "same", "with the new spec or placement", capacity="enough"),
 )
 """Read from top to bottom: the first rule that matches decides."""
 
-STICKY_REASONS: frozenset[StallReason] = frozenset(rule.reason for rule in RULES if rule.reason)
+STICKY_REASONS: frozenset[str] = frozenset(
+    rule.reason or cause.end.reason for rule in RULES if rule.action == "stop" for cause in rule.cause or () if isinstance(cause, EndCause)
+)
 """Reasons of a stalled run that hold until the spec is edited or a restart is requested."""
 
 

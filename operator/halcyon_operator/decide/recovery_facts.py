@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import cast
 
+from halcyon_api.ends import EndCause, cause_named
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.backoff import FREE_ENDS_IN_A_ROW, free_ends_in_a_row
@@ -13,13 +13,12 @@ from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.edits import saved
 from halcyon_operator.decide.placement import capacity_of, placement_of, trains
 from halcyon_operator.decide.recovery import ENDED, FREE, Budget, Cause, Committed, RecoveryFacts
-from halcyon_operator.model.causes import EndCause
 from halcyon_operator.model.history import last_entry
 from halcyon_operator.model.views import JobSetView, Observed
 
 MAX_FENCED_IN_A_ROW = 3
 
-_STARTED_AGAIN: frozenset[str] = frozenset(ENDED) - {"fenced"}
+_STARTED_AGAIN: frozenset[EndCause] = frozenset(ENDED) - {EndCause.FENCED}
 """Causes of ends after which another process group follows without a user."""
 
 
@@ -47,12 +46,12 @@ def recovery_facts(
 def last_cause(status: TrainingRunStatus) -> EndCause:
     """Cause of the end of the present attempt's newest process group."""
     entry = last_entry(status, status.attempt)
-    return cast("EndCause", entry.cause if entry is not None and entry.cause else "unknown")
+    return cause_named(entry.cause if entry is not None else None)
 
 
 def ended_cause(status: TrainingRunStatus) -> EndCause:
     """Cause of the newest end in the history."""
-    return cast("EndCause", next((entry.cause for entry in reversed(status.history) if entry.cause), "specChanged"))
+    return next((cause_named(entry.cause) for entry in reversed(status.history) if entry.cause), EndCause.SPEC_CHANGED)
 
 
 def last_message(status: TrainingRunStatus) -> str:
@@ -63,8 +62,8 @@ def last_message(status: TrainingRunStatus) -> str:
 
 def _started_again_after(status: TrainingRunStatus) -> Cause:
     """Cause of the end before the present process group, until that one trains."""
-    ended = next((entry.cause for entry in reversed(status.history) if entry.cause), None)
-    return cast("Cause", ended) if ended in _STARTED_AGAIN and not trains(status) else "none"
+    cause = ended_cause(status) if any(entry.cause for entry in status.history) else "none"
+    return cause if cause in _STARTED_AGAIN and not trains(status) else "none"
 
 
 def _grown(status: TrainingRunStatus, spec: TrainingRunSpec) -> Committed:
@@ -74,7 +73,7 @@ def _grown(status: TrainingRunStatus, spec: TrainingRunSpec) -> Committed:
 
 def _committed(status: TrainingRunStatus, cause: Cause) -> Committed:
     """Whether the process group that ended had committed a checkpoint; if it was fenced, whether it had done a step."""
-    if cause == "fenced":
+    if cause == EndCause.FENCED:
         return "no" if _fenced_in_a_row(status) else "yes"
     ended = next((entry for entry in reversed(status.history) if entry.cause), None)
     committed = ended is not None and ended.from_step is not None and resume_step(status) > ended.from_step
@@ -82,7 +81,7 @@ def _committed(status: TrainingRunStatus, cause: Cause) -> Committed:
 
 
 def _budget(status: TrainingRunStatus, spec: TrainingRunSpec, cause: Cause) -> Budget:
-    if cause == "fenced":
+    if cause == EndCause.FENCED:
         spent = _fenced_in_a_row(status) >= MAX_FENCED_IN_A_ROW
     elif cause in FREE:
         # Only for the present attempt: after a pause the next attempt is allowed.
@@ -98,7 +97,7 @@ def _fenced_in_a_row(status: TrainingRunStatus) -> int:
     count = 0
     for entry in reversed(status.history):
         moved = entry.to_step is not None and entry.from_step is not None and entry.to_step > entry.from_step
-        if entry.cause != "fenced" or moved:
+        if entry.cause != EndCause.FENCED or moved:
             break
         count += 1
     return count

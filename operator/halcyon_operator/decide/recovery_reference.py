@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from pydantic.alias_generators import to_camel
-
+from halcyon_api.ends import EndCause
 from halcyon_operator.decide.precedence import AFTER_ATTEMPT, BEFORE, Question
 from halcyon_operator.decide.recovery import ACTIONS, CAPACITIES, RULES, Rule
-from halcyon_operator.model.causes import ENDS, End
 
 _HEAD = """\
 # What the operator does after each end
@@ -20,7 +18,7 @@ _HEAD = """\
 <!-- Made by `python -m halcyon_operator.decide.recovery_reference`; do not edit. -->
 
 The operator decides by the three tables of this page, each from top to bottom: the first row that matches gives the action. The
-[operator's reference](operator.md) describes how each cause is found, the [guide](../guides/when-something-dies.md) what it means for your run.
+[guide](../guides/when-something-dies.md) describes what it means for your run.
 
 ## Before the causes
 
@@ -51,11 +49,22 @@ When an attempt has ended and its JobSet is deleted, or before the first one, th
 _CAUSES = """\
 ## Causes
 
-The codes and names of each cause of an end. The budget is the cost of the end: `failure` counts against `recovery.maxRestarts`, `free` and
-`operator` do not count, `store` means a pause, `final` stops the run; for `other` see the tables above.
+Why a process group ends: the cause in `status.history`. The budget is the cost of the end: `failure` counts against
+`recovery.maxRestarts` until the next checkpoint, `free` and `operator` do not count, `store` means a pause, `final` stops the run; for
+`other` see the tables above. An end that the user asked for sets the count of failures back to 0. A trainer with any other exit code
+has `failed`.
 
-| cause | exit code | budget | counter in `status.restarts` | reason of the event |
-|---|---|---|---|---|"""
+| cause | what happened | exit code | budget | counter in `status.restarts` | reason of the event |
+|---|---|---|---|---|---|"""
+
+_REASONS = """
+## What to do
+
+While a run is stopped because of a cause, `Stalled` has this reason. While its next attempt is delayed, `Degraded` and `Ready` have it; the
+attempt is made at the time in the message, after a delay that grows each time.
+
+| reason | condition | cause | what to do |
+|---|---|---|---|"""
 
 
 def render() -> str:
@@ -67,7 +76,8 @@ def render() -> str:
     parts += ["\n| cause | checkpoint | budget | node | capacity | edit | action | why |\n|---|---|---|---|---|---|---|---|"]
     parts += map(_line, RULES)
     parts += ["", _AFTER_ATTEMPT, _questions(AFTER_ATTEMPT), "", _CAUSES]
-    parts += map(_cause_line, ENDS.values())
+    parts += map(_cause_line, EndCause)
+    parts += [_REASONS, *(_reason_line(cause) for cause in EndCause if cause.end.reason)]
     return "\n".join(parts) + "\n"
 
 
@@ -75,15 +85,24 @@ def _questions(rows: tuple[Question, ...]) -> str:
     return "\n".join(["| case | what the operator does |", "|---|---|", *(f"| {row.when} | {row.then} |" for row in rows)])
 
 
-def _cause_line(row: End) -> str:
-    code = str(int(row.exit_code)) if row.exit_code is not None else ""
-    return f"| `{row.cause}` | {code} | {row.budget} | `{to_camel(row.counter)}` | `{row.event}` |"
+def _cause_line(cause: EndCause) -> str:
+    end = cause.end
+    code = "" if end.exit_code is None else str(int(end.exit_code))
+    budget = f"{end.budget}, by the user" if end.by_user else end.budget
+    return f"| `{cause}` | {end.found} | {code} | {budget} | `{cause.counter}` | `{end.event}` |"
+
+
+def _reason_line(cause: EndCause) -> str:
+    condition = "Degraded" if cause.end.budget == "store" else "Stalled"
+    return f"| `{cause.end.reason}` | `{condition}` | `{cause}` | {cause.end.fix} |"
 
 
 def _line(rule: Rule) -> str:
     causes = ", ".join(f"`{cause}`" for cause in rule.cause) if rule.cause is not None else ""
     conditions = (f"{value}" if value else "" for value in (rule.committed, rule.budget, rule.node, rule.capacity, rule.edit))
-    action = f"**{rule.action}**" + (f" `{rule.reason}`" if rule.reason else "")
+    of_causes = (cause.end.reason for cause in rule.cause or () if isinstance(cause, EndCause))
+    reasons = [rule.reason] if rule.reason else of_causes if rule.action == "stop" else ()
+    action = " ".join([f"**{rule.action}**", ", ".join(f"`{reason}`" for reason in reasons)]).rstrip()
     return f"| {causes} | {' | '.join(conditions)} | {action} | {rule.why} |"
 
 

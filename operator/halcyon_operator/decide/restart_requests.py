@@ -14,6 +14,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+from halcyon_api.ends import EndCause
 from halcyon_api.maintenance import MAX_REQUEST_VALUE
 from halcyon_api.restart_status import RestartOutcome, RestartStatus
 from halcyon_api.status import TrainingRunStatus
@@ -104,7 +105,7 @@ def _at_rest(observed: Observed, status: TrainingRunStatus, jobset: JobSetView |
     if spec is not None and spec.suspend:
         return "is suspended, and begins with new pods when it is resumed"
     over = (found := status.condition("Succeeded")) is not None and found.status == "True"
-    done = jobset is not None and jobset.outcome == "completed" and last_cause(status) != "endedEarly"
+    done = jobset is not None and jobset.outcome == "completed" and last_cause(status) != EndCause.ENDED_EARLY
     if (over or done) and not (spec is not None and lengthened(status, spec)):
         return "is done"
     return ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from halcyon_api.ends import EndCause, EndReason
 from halcyon_api.placement import PlacementStatus
-from halcyon_operator.model.causes import EndCause
-from halcyon_operator.model.reasons import StallReason
+from halcyon_operator.model.reasons import StallReason, StartReason
 from halcyon_operator.model.views import JobSetView
 
 
@@ -57,7 +57,7 @@ class Await:
 class HoldBack:
     """Delay the next attempt, so that a run without progress does not use hardware all the time."""
 
-    reason: str
+    reason: StartReason | EndReason
     message: str
     seconds: float
     """Seconds until the next attempt."""

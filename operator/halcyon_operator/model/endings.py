@@ -11,9 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from halcyon_api.exit_codes import FATAL_CODES
+from halcyon_api.ends import BY_EXIT_CODE, FATAL_CODES, EndCause
 from halcyon_api.progress import TerminationReport
-from halcyon_operator.model.causes import BY_EXIT_CODE, EndCause
 from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
 from halcyon_operator.model.views import EndKind, PodEnding, PodView
 
@@ -23,7 +22,7 @@ UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
 TROUBLE_RANKS: dict[EndKind, int] = {"disrupted": 0, "deleted": 1, "exited": 2}
 """Order of troubles in the same second: a lower rank explains a higher one."""
 
-_RANKS: dict[EndCause, int] = {"evicted": 2, "preempted": 3, "hung": 4, "failed": 5}
+_RANKS: dict[EndCause, int] = {EndCause.EVICTED: 2, EndCause.PREEMPTED: 3, EndCause.HUNG: 4, EndCause.FAILED: 5}
 
 
 @dataclass(frozen=True)
@@ -81,14 +80,14 @@ def seen_endings(pods: Iterable[PodView], noted: Iterable[PodEnding] = ()) -> tu
 def cause_of(ending: PodEnding) -> EndCause:
     """The cause that the ending of one pod shows."""
     if ending.trouble == "disrupted":
-        return "preempted"
+        return EndCause.PREEMPTED
     if ending.trouble == "deleted":
-        return "podDeleted"
+        return EndCause.POD_DELETED
     if ending.evicted and _fatal_cause(ending) is None:
-        return "evicted"
+        return EndCause.EVICTED
     if ending.exit_code is not None and ending.exit_code in BY_EXIT_CODE:
         return BY_EXIT_CODE[ending.exit_code]
-    return "hung" if ending.report is not None and ending.report.cause == "hung" else "failed"
+    return EndCause.HUNG if ending.report is not None and ending.report.cause == EndCause.HUNG else EndCause.FAILED
 
 
 def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool = False) -> GroupEnd | None:
@@ -100,7 +99,7 @@ def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool
         refused: The JobSet stopped at a reserved exit code, so only such an exit can be the cause.
     """
     own = [ending for ending in endings if ending.group == group]
-    candidates = [ending for ending in own if cause_of(ending) != "completed"]
+    candidates = [ending for ending in own if cause_of(ending) != EndCause.COMPLETED]
     if refused:
         candidates = [ending for ending in candidates if _fatal_cause(ending)] or candidates
     if any(not is_echo(ending) and ending.trouble != "deleted" for ending in candidates):
@@ -108,7 +107,9 @@ def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool
         candidates = [ending for ending in candidates if not is_echo(ending)]
     if any(ending.evicted for ending in candidates):
         # The others saved and ended with it, perhaps before it.
-        candidates = [ending for ending in candidates if ending.evicted or ending.trouble != "exited" or cause_of(ending) != "preempted"]
+        candidates = [
+            ending for ending in candidates if ending.evicted or ending.trouble != "exited" or cause_of(ending) != EndCause.PREEMPTED
+        ]
     if not candidates:
         return None
     first = min(candidates, key=lambda ending: _order(ending, refused))

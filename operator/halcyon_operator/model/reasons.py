@@ -1,10 +1,15 @@
-"""The reasons that the operator gives to users in one word. The code can use no other ones, and a test compares the reference with them."""
+"""The reasons that the operator gives to users in one word: those of this file, and those of the rows in `halcyon_api.ends`.
+
+The type checker rejects every other one, and a test compares the reference with them."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-StallReason = Literal[
+from halcyon_api.ends import EndCause, EndReason
+from halcyon_api.status import Phase
+
+OwnStallReason = Literal[
     "InvalidSpec",
     "NameTaken",
     "OriginUnknown",
@@ -14,30 +19,13 @@ StallReason = Literal[
     "QueueRefused",
     "QueueDeactivated",
     "CheckpointRootTaken",
-    "BadConfiguration",
-    "RunChanged",
-    "NoValidCheckpoint",
-    "Fenced",
-    "Diverged",
-    "EndedEarly",
     "RestartsExhausted",
-    "TrainerStopped",
     "AttemptsExhausted",
 ]
-"""Why nothing happens until a user acts: the reason of the condition `Stalled`, and of the event about it."""
+"""Why nothing happens until a user acts, for another reason than the cause of the last end alone."""
 
-EndReason = Literal[
-    "Preempted",
-    "QueueEvicted",
-    "TrainerFailed",
-    "TrainerHung",
-    "PodDeleted",
-    "NoRoom",
-    "JobSetDeleted",
-    "Fenced",
-    "TrainerStopped",
-]
-"""The reason of the event about the end of a process group."""
+StallReason = OwnStallReason | EndReason
+"""Why nothing happens until a user acts: the reason of the condition `Stalled`, and of the event about it."""
 
 ChangeReason = Literal[
     "AttemptStarted",
@@ -72,15 +60,40 @@ ChangeReason = Literal[
 ]
 """The reason of an event about any other change."""
 
-EventReason = Literal[StallReason, EndReason, ChangeReason]
+StartReason = Literal[
+    "ImagePullFailed",
+    "ContainerConfigInvalid",
+    "Unschedulable",
+    "AwaitsRun",
+    "ReadingCheckpointRoot",
+    "RestartsWithoutCheckpoint",
+    "PodStuckTerminating",
+    "PodsNotStarting",
+    "PodsRefused",
+    "PodHeld",
+    "CreateRefused",
+    "JobSetSuspended",
+    "QueueEvicted",
+]
+"""Why a run does not start yet; it goes on by itself once the cause is removed."""
+
+QueueReason = Literal["Admitted", "WaitingForQuota", "WaitingForAdmissionCheck", "WaitingToRequeue", "WaitingForKueue", "QueueInadmissible"]
+"""Why a run is queued."""
+
+RunReason = Phase | StartReason | QueueReason | StallReason | Literal["EditPending", "RestartPending", "CheckpointsFailing"]
+"""The reason of the condition `Ready`: the phase itself if there is no other one."""
+
+EventReason = StallReason | ChangeReason
 """The reason of an event."""
 
-_STALLS: tuple[StallReason, ...] = get_args(StallReason)
+_OF_ENDS = (EndReason(cause.end.reason) for cause in EndCause if cause.end.reason and cause.end.budget != "store")
+
+STALL_REASONS: tuple[StallReason, ...] = tuple(dict.fromkeys((*get_args(OwnStallReason), *_OF_ENDS)))
 
 
 def stall_reason(reason: str) -> StallReason | Literal[""]:
     """A reason that is read from a status as a `StallReason`; empty: it is none."""
-    for one in _STALLS:
+    for one in STALL_REASONS:
         if one == reason:
             return one
     return ""

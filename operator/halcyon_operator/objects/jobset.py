@@ -21,7 +21,7 @@ from typing import Any
 from halcyon_api import names
 from halcyon_api.defaults.resource import BUILT_IN
 from halcyon_api.defaults.units import resolved
-from halcyon_api.exit_codes import FATAL_CODES, ExitCode
+from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_api.yaml_text import dump
 from halcyon_operator.model.decision import Manifest

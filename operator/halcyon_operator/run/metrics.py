@@ -15,8 +15,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from halcyon_api.ends import COUNTERS
 from halcyon_api.goodput import BADPUT_CAUSES, Goodput, cause_label
-from halcyon_api.status import Phase, RestartCause, Restarts, TrainingRunStatus
+from halcyon_api.status import Phase, Restarts, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.keys import RunKey
 from halcyon_operator.run.run_metrics import RunCollector
@@ -50,7 +51,7 @@ class Metrics:
         self._phases: dict[RunKey, str] = {}
         for phase in get_args(Phase):
             self.runs.labels(phase)
-        for cause in get_args(RestartCause):
+        for cause in COUNTERS:
             self.restarts.labels(cause)
         for result in ("ok", "conflict", "error"):
             self.reconciles.labels(result)
@@ -78,7 +79,7 @@ class Metrics:
         self._runs.saw(key, spec, after)
         if after.goodput is not None:
             self._goodput.saw(key, after.goodput)
-        for cause in get_args(RestartCause):
+        for cause in COUNTERS:
             more = _restarts(after.restarts, cause) - _restarts(before.restarts, cause)
             if more > 0:
                 self.restarts.labels(cause).inc(more)
@@ -131,5 +132,5 @@ class _GoodputCollector:
         yield badput
 
 
-def _restarts(restarts: Restarts, cause: RestartCause) -> int:
+def _restarts(restarts: Restarts, cause: str) -> int:
     return int(restarts.model_dump(by_alias=True)[cause])

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from halcyon_api.ends import COUNTERS
 from halcyon_api.spec.checkpoint import SaveSpec
-from halcyon_api.status import ConditionType, Phase, RestartCause, TrainingRunStatus
+from halcyon_api.status import ConditionType, Phase, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import moment
@@ -55,7 +56,7 @@ def _conditions(_: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterato
 
 def _restarts(_: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[Sample]:
     by_cause = status.restarts.model_dump(by_alias=True)
-    for cause in get_args(RestartCause):
+    for cause in COUNTERS:
         yield (cause,), float(by_cause[cause])
 
 

@@ -22,7 +22,7 @@ from halcyon.errors import Fenced, NoValidCheckpoint, RootTaken, RootUnusable, R
 from halcyon.storage.abilities import overwrite_problem
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import Fingerprints, Owner
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_devcluster.machine import factor
 from tests.trainer.checkpoint.helpers import Root, epoch, fill, mesh, numbers, on, open_root, position, snapshot_of

@@ -10,7 +10,7 @@ import pytest
 
 from halcyon.checkpoint import list_checkpoints, verify_checkpoint
 from halcyon_api.checkpoint_documents import Manifest
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.ports import free_port
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, open_root, same_bits, snapshot_of, template

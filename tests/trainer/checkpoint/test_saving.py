@@ -18,7 +18,7 @@ from halcyon.errors import RunChanged
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import (

@@ -13,7 +13,7 @@ from halcyon.history.copying import copy_history
 from halcyon.history.reading import list_segments, read_history
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY, Epoch, Head, Owner, encode_head
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_cli.main import app
 from tests.suite.limits import limit

@@ -15,7 +15,7 @@ import halcyon
 from halcyon.cli.main import app
 from halcyon.huggingface.importing import import_model
 from halcyon_api.checkpoint_documents import Owner
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.trainer.huggingface.folders import llama_tensors, same_bits, store_of, tensors_of, write_folder
 
 

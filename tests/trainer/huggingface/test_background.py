@@ -25,7 +25,7 @@ from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.training.loop import TrainingEnd
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.export import ExportSpec
 from halcyon_api.training_run import parse_run

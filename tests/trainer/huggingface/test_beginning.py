@@ -22,7 +22,7 @@ from halcyon.storage.failures import StoreFailure
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import completed_state
 from halcyon_api.checkpoint_documents import Owner
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.spec.families.mixtral import MixtralSpec
 from halcyon_api.spec.families.qwen import Qwen3Spec
 from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec

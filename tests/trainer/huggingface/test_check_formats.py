@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from halcyon.cli.main import app
 from halcyon.tokenizer.bpe import train_bpe
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
 TALK = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}

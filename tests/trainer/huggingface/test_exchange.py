@@ -27,7 +27,7 @@ from halcyon.storage.store import Store
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon_api.checkpoint_documents import ManifestLeaf, Owner
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.arrays import load_arrays
 from tests.trainer.checkpoint.helpers import Root

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import halcyon
 from halcyon.cli.main import app
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.arrays import load_arrays
 from tests.trainer.huggingface.folders import GOLDENS, same_bits, tensors_of
 from tests.trainer.process_groups import run_document, start_processes

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from halcyon.models.weights import family_of_config
 from halcyon.models.weights.config import ConfigReader
 from halcyon_api.edits.classes import section_of
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.spec.model import ModelSpec
 from tests.parity.weights import computed_weights, in_files
 from tests.trainer.huggingface.folders import write_folder

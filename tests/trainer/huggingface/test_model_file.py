@@ -15,7 +15,7 @@ from halcyon.context import resolve_context
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.folder import read_config
 from halcyon.huggingface.model_file import read_model
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.training_run import InvalidRun, load_run, parse_run
 from tests.trainer.huggingface.folders import CASES, CONFIG, GOLDENS, imported, llama_tensors, store_of, write_folder
 from tests.trainer.process_groups import run_document

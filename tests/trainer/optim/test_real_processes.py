@@ -19,7 +19,7 @@ import pytest
 
 from halcyon.checkpoint.comparison import compare
 from halcyon.optim.registry import RULES
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.ports import free_port
 from tests.trainer.process_groups import TrainerProcesses, each_restart, start_processes
 from tests.trainer.test_resume import newest_checkpoint, seen_step

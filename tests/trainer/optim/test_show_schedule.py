@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from halcyon.cli.main import app
 from halcyon.cli.show_schedule import _has_blocks
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.api.documents import document
 from tests.examples.documents import REPOSITORY
 

@@ -22,6 +22,7 @@ from halcyon.telemetry.events import BY_NAME, COMMON
 from halcyon.telemetry.profile_reports import percentiles
 from halcyon.telemetry.profiles import Kept
 from halcyon.training.plan import event_fields
+from halcyon_api.ends import EndCause
 from halcyon_api.goodput import GoodputSeconds
 from halcyon_api.progress import Evaluated, Progress, ProgressReport, StartupSeconds
 from halcyon_api.spec.determinism import in_effect
@@ -379,17 +380,17 @@ def test_a_fallback_is_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cause", "exit_code", "event", "fields", "stage"),
+    ("cause", "event", "fields", "stage"),
     [
-        ("completed", 0, "done", {"step": 9, "message": "why"}, "done"),
-        ("preempted", 42, "preempted", {"step": 9, "message": "why"}, "starting"),
-        ("fenced", 81, "error", {"step": 9, "cause": "fenced", "exitCode": 81, "message": "why"}, "starting"),
-        ("failed", 1, "error", {"step": 9, "cause": "failed", "exitCode": 1, "message": "why"}, "starting"),
+        (EndCause.COMPLETED, "done", {"step": 9, "message": "why"}, "done"),
+        (EndCause.PREEMPTED, "preempted", {"step": 9, "message": "why"}, "starting"),
+        (EndCause.FENCED, "error", {"step": 9, "cause": "fenced", "exitCode": 81, "message": "why"}, "starting"),
+        (EndCause.FAILED, "error", {"step": 9, "cause": "failed", "exitCode": 1, "message": "why"}, "starting"),
     ],
 )
-def test_the_end_of_a_run_is_logged_with_its_cause(cause: str, exit_code: int, event: str, fields: dict[str, object], stage: str) -> None:
+def test_the_end_of_a_run_is_logged_with_its_cause(cause: EndCause, event: str, fields: dict[str, object], stage: str) -> None:
     scene = Scene(process_index=1)
-    scene.reporter.ended(termination_report(IDENTITY, cause=cause, exit_code=exit_code, message="why", step=9))  # type: ignore[arg-type]
+    scene.reporter.ended(termination_report(IDENTITY, cause=cause, message="why", step=9))
     (written,) = scene.events
     assert written["event"] == event
     assert {name: value for name, value in written.items() if name not in COMMON} == fields
@@ -519,9 +520,9 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.hung(61.0, 60.0, "Thread 0x1", "file:///checkpoints/diagnostics/hung-3.1-0.txt")
     scene.reporter.warning("the compiled programs could not be published")
     scene.reporter.reads([SourceNote("talks", "ShareGPT: conversations", 9, 2)])
-    for cause, code in (("completed", 0), ("preempted", 42), ("failed", 1)):
-        saved: Any = "step" if cause == "preempted" else None
-        ending = termination_report(IDENTITY, cause=cause, exit_code=code, message="why", step=3, saved=saved)  # type: ignore[arg-type]
+    for cause in (EndCause.COMPLETED, EndCause.PREEMPTED, EndCause.FAILED):
+        saved: Any = "step" if cause == EndCause.PREEMPTED else None
+        ending = termination_report(IDENTITY, cause=cause, message="why", step=3, saved=saved)
         scene.reporter.ended(ending)
     seen: dict[str, set[str]] = {}
     for event in scene.events:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from halcyon.telemetry import RunIdentity, termination_report, write_termination_report
 from halcyon.telemetry.termination import clip, encode_report
+from halcyon_api.ends import EndCause
 from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Evaluated, Progress, SourceEvaluation, TerminationReport
 from tests.trainer.telemetry.fakes import IDENTITY, FakeTime
 
@@ -19,8 +20,7 @@ def test_the_written_report_replaces_the_former_content(tmp_path: Path) -> None:
     file.write_text("what was there before, and longer than what comes now" * 100)
     report = termination_report(
         IDENTITY,
-        cause="fenced",
-        exit_code=81,
+        cause=EndCause.FENCED,
         message="attempt 4 owns the root",
         step=12,
         checkpoint_step=10,
@@ -36,7 +36,7 @@ def test_the_written_report_replaces_the_former_content(tmp_path: Path) -> None:
 
 @given(st.text(alphabet=st.characters(), max_size=5000))
 def test_any_message_gives_valid_json_that_fits(message: str) -> None:
-    report = termination_report(IDENTITY, cause="failed", exit_code=1, message=message)
+    report = termination_report(IDENTITY, cause=EndCause.FAILED, message=message)
     written = encode_report(report)
     assert len(written) <= TERMINATION_MESSAGE_LIMIT
     read = TerminationReport.model_validate_json(written)
@@ -46,7 +46,7 @@ def test_any_message_gives_valid_json_that_fits(message: str) -> None:
 
 @pytest.mark.parametrize("character", ["x", "é", "€", "😀", '"', "\\", "\n", "\x00", "\x1f", "\ud800"])
 def test_a_long_message_is_cut_to_the_size_that_fits(character: str) -> None:
-    written = encode_report(termination_report(IDENTITY, cause="failed", exit_code=1, message=character * 10_000))
+    written = encode_report(termination_report(IDENTITY, cause=EndCause.FAILED, message=character * 10_000))
     message = TerminationReport.model_validate_json(written).message
     assert message.endswith("…")
     assert len(message) == 2048 or len(written) > TERMINATION_MESSAGE_LIMIT - 10
@@ -58,7 +58,7 @@ def test_as_many_sources_are_reported_as_fit() -> None:
         for number in range(64)
     ]
     evaluated = Evaluated(run="base", step=10, path="steps/10/", sources=sources)
-    report = termination_report(IDENTITY, cause="completed", exit_code=0, message="m" * 2000, progress=Progress(evaluated=evaluated))
+    report = termination_report(IDENTITY, cause=EndCause.COMPLETED, message="m" * 2000, progress=Progress(evaluated=evaluated))
     written = encode_report(report)
     assert len(written) <= TERMINATION_MESSAGE_LIMIT
     read = TerminationReport.model_validate_json(written, by_alias=True)
@@ -71,13 +71,13 @@ def test_as_many_sources_are_reported_as_fit() -> None:
 
 
 def test_a_report_without_a_message_still_fits_in_little() -> None:
-    report = termination_report(RunIdentity("r" * 40), cause="noValidCheckpoint", exit_code=82, message="m" * 2048)
+    report = termination_report(RunIdentity("r" * 40), cause=EndCause.NO_VALID_CHECKPOINT, message="m" * 2048)
     assert TerminationReport.model_validate_json(encode_report(report, limit=300)).cause == "noValidCheckpoint"
     assert len(encode_report(report, limit=300)) <= 300
 
 
 def test_a_file_that_cannot_be_written_is_reported_and_not_raised(tmp_path: Path) -> None:
-    report = termination_report(IDENTITY, cause="completed", exit_code=0, message="done")
+    report = termination_report(IDENTITY, cause=EndCause.COMPLETED, message="done")
     problem = write_termination_report(tmp_path / "none" / "log", report)
     assert problem == f"the termination report could not be written to {tmp_path / 'none' / 'log'}: No such file or directory"
     assert write_termination_report(None, report) is None

@@ -16,7 +16,7 @@ from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.compare import compress
 from halcyon.tokenizer.samples import SAMPLES
 from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from tests.trainer.tokenizer.test_tiktoken import CONTENT
 from tests.trainer.tokenizer.texts import TRAINING, trained
 

@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from halcyon.storage.store import Store
 from halcyon.training import compilation
 from halcyon.training.compilation import CompilationCache, compiler_options, keeps_collectives_in_order, program_key
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.hardware.compiler import options_of
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes

@@ -17,7 +17,7 @@ from halcyon.optim import learning_rate
 from halcyon.training.divergence import MOST_SKIPPED_IN_A_ROW, DivergenceWatch, Verdict, empty_window, judge
 from halcyon.training.state import TrainState, initial_state
 from halcyon.training.step import make_train_step
-from halcyon_api.exit_codes import FATAL_CODES, ExitCode
+from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.spec.divergence import DivergenceSpec, SpikeSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
 from tests.trainer.batches import batch_of

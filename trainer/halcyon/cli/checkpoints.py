@@ -16,7 +16,7 @@ from halcyon.cli.errors import about_file, console, report_root_errors
 from halcyon.errors import BadConfiguration
 from halcyon.machine.local_files import root_address
 from halcyon_api.checkpoint_documents import HEAD_KEY
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 
 if TYPE_CHECKING:
     from halcyon.storage.store import Store

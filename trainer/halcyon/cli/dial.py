@@ -98,7 +98,7 @@ def _found(given: dict[str, Any]) -> Dial:
     """The dial; a setting that does not fit ends the command with one sentence."""
     from halcyon.cli.nanochat_dial import Choices, InvalidDial
     from halcyon.cli.nanochat_dial import dial as of_choices
-    from halcyon_api.exit_codes import ExitCode
+    from halcyon_api.ends import ExitCode
 
     choices = {name: value for name, value in given.items() if name in Choices.__dataclass_fields__}
     try:

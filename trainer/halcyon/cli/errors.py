@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from halcyon.errors import NoValidCheckpoint, RootUnusable, TrainerExit
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 
 if TYPE_CHECKING:
     from rich.console import Console

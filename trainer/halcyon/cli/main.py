@@ -112,7 +112,7 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
     from halcyon.huggingface.model_file import read_model
     from halcyon.machine.local_files import is_local, missing_files
     from halcyon_api.defaults.files import load_resolved
-    from halcyon_api.exit_codes import ExitCode
+    from halcyon_api.ends import ExitCode
     from halcyon_api.training_run import InvalidRun
     from halcyon_api.validation import find_problems
 
@@ -151,7 +151,7 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
 def resolve(document: Document) -> None:
     """Print a run document with the model of the config.json that it names, for `kubectl apply`."""
     from halcyon.huggingface.model_file import read_model
-    from halcyon_api.exit_codes import ExitCode
+    from halcyon_api.ends import ExitCode
     from halcyon_api.model_file import with_model
     from halcyon_api.training_run import InvalidRun, read_one
     from halcyon_api.yaml_text import dump

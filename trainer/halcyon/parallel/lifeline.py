@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 
 _TOKEN_BYTES = 16
 _INDEX_BYTES = 4

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.log import RunIdentity
+from halcyon_api.ends import EndCause
 from halcyon_api.goodput import GoodputSeconds
-from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Cause, Progress, Saved, TerminationReport
+from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Progress, Saved, TerminationReport
 
 MESSAGE_LENGTH = 2048
 STACKS_LENGTH = 16_384
@@ -28,8 +29,7 @@ def clip(text: str, length: int = MESSAGE_LENGTH) -> str:
 def termination_report(
     identity: RunIdentity,
     *,
-    cause: Cause,
-    exit_code: int,
+    cause: EndCause,
     message: str,
     step: int = 0,
     checkpoint_step: int | None = None,
@@ -44,7 +44,7 @@ def termination_report(
     """The report of a process that ends now. The message may have any length; it is cut to `MESSAGE_LENGTH` characters."""
     return TerminationReport(
         cause=cause,
-        exit_code=exit_code,
+        exit_code=cause.exit_code,
         message=clip(message),
         run=identity.run,
         attempt=identity.attempt,

@@ -19,7 +19,7 @@ from halcyon.data.sources.address import SourceFile
 from halcyon.data.sources.files import read_range
 from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.tokenizer.resolve import resolve
-from halcyon_api.exit_codes import ExitCode
+from halcyon_api.ends import ExitCode
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.spec.tokenizer import TokenizerSpec
 from tests.faults.proxy import PASS, REFUSE, SLOW_DOWN, TOO_MANY, Fault, Proxy, Request, Status, proxied
