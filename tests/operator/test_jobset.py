@@ -18,7 +18,7 @@ from halcyon_api.training_run import parse_run
 from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.jobset import build_config_map, build_jobset
 from halcyon_operator.observe.runs import parse_run_view
-from tests.operator.builders import PLATFORM, run
+from tests.operator.builders import SETTINGS, run
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -112,7 +112,7 @@ def view(name: str) -> RunView:
 def built(name: str) -> dict[str, Any]:
     found = view(name)
     assert found.spec is not None
-    return build_jobset(found, found.spec, PLATFORM, 3, 120, 2)
+    return build_jobset(found, found.spec, SETTINGS, 3, 120, 2)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -226,7 +226,7 @@ def test_names_of_the_longest_run_fit() -> None:
     name = "a" * names.MAX_RUN_NAME_LENGTH
     found = parse_run_view(run(name=name))
     assert found.spec is not None
-    jobset = build_jobset(found, found.spec, PLATFORM, names.MAX_ATTEMPT, 0, 0)
+    jobset = build_jobset(found, found.spec, SETTINGS, names.MAX_ATTEMPT, 0, 0)
     coordinator = f"{jobset['metadata']['name']}-s-0-0.{jobset['spec']['network']['subdomain']}"
     assert len(coordinator) <= 63
     assert len(f"{jobset['metadata']['name']}-s-255-9999-abcde") <= 63
@@ -262,7 +262,7 @@ def test_the_hosts_of_a_slice_come_from_one_node_pool() -> None:
 def build_jobset_of(accelerator: dict[str, Any]) -> dict[str, Any]:
     found = parse_run_view(run(accelerator=accelerator))
     assert found.spec is not None, found.problems
-    return build_jobset(found, found.spec, PLATFORM, 1, 0, 0)
+    return build_jobset(found, found.spec, SETTINGS, 1, 0, 0)
 
 
 @pytest.mark.parametrize(
