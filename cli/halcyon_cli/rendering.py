@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from halcyon_api.validation import find_problems
 from halcyon_api.yaml_text import dump_all
 from halcyon_cli.errors import Rejected
 from halcyon_cli.sweeps import parse_sweep, variants
-from halcyon_operator.model.views import Platform
+from halcyon_operator.model.settings import InvalidSettings, parse_settings
 from halcyon_operator.objects.jobset import build_config_map, build_jobset
 from halcyon_operator.observe.runs import parse_run_view
 
@@ -43,7 +44,11 @@ def rendered(path: Path, trainer_image: str, cluster_domain: str, defaults: Sequ
     run = parse_run_view(document)
     if run.spec is None:
         raise Rejected(f"{path}: {'; '.join(run.problems)}")
-    jobset = build_jobset(run, run.spec, Platform(trainer_image, cluster_domain), 1, 0, run.spec.recovery.max_restarts)
+    try:
+        settings = parse_settings(json.dumps({"trainerImage": trainer_image, "clusterDomain": cluster_domain}))
+    except InvalidSettings as error:
+        raise Rejected(str(error)) from None
+    jobset = build_jobset(run, run.spec, settings, 1, 0, run.spec.recovery.max_restarts)
     return dump_all([build_config_map(run, 1), jobset])
 
 

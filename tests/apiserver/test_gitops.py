@@ -19,7 +19,7 @@ from halcyon_devcluster.waiting import until
 from tests.api.documents import document
 from tests.apiserver.api import Api
 from tests.cluster.git import WAYS, Git
-from tests.cluster.operators import OperatorProcess
+from tests.cluster.operators import OperatorProcess, stores
 from tests.gitops import readers
 from tests.gitops.recording import record
 
@@ -42,10 +42,10 @@ def namespaces(
 ) -> Iterator[dict[str, str]]:
     """A namespace for each way of applying. One operator serves them all."""
     found = {way: make_namespace() for way in WAYS}
-    first, *others = found.values()
-    flags = [flag for other in others for flag in ("--namespace", other)]
-    flags += [flag for place in found.values() for flag in ("--s3-endpoint", Namespaces(runs=place).store_endpoint)]
-    operator = OperatorProcess.start("operator", api_server.kubeconfig, first, tmp_path_factory.mktemp("operator"), *flags)
+    first, *_ = served = list(found.values())
+    allowed = stores(*(Namespaces(runs=place).store_endpoint for place in served))
+    folder = tmp_path_factory.mktemp("operator")
+    operator = OperatorProcess.start("operator", api_server.kubeconfig, first, folder, namespaces=served, objectStore=allowed)
     operator.await_ready()
     yield found
     operator.stop()

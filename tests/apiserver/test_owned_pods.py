@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.apiserver.api import Api, Refused
-from tests.operator.test_pod_policy import FAST, TWO_SLICES, V6E, template
+from tests.operator.test_owned_pods import FAST, TWO_SLICES, V6E, template
 from tests.variants import few_of
 
 EVERYTHING = {

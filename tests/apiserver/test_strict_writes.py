@@ -21,7 +21,7 @@ from halcyon_operator.objects.jobset import JOBSET_API_VERSION, build_jobset
 from halcyon_operator.observe.runs import parse_run_view
 from halcyon_operator.run.metrics import Metrics
 from tests.apiserver.api import Api
-from tests.operator.builders import PLATFORM, run
+from tests.operator.builders import SETTINGS, run
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def ask(api: Api, api_server: ControlPlane) -> Callable[[Callable[[KubernetesApi
 def jobset(namespace: str) -> dict[str, Any]:
     view = parse_run_view(run())
     assert view.spec is not None
-    made = build_jobset(view, view.spec, PLATFORM, 1, 0, 3)
+    made = build_jobset(view, view.spec, SETTINGS, 1, 0, 3)
     made["metadata"] |= {"namespace": namespace, "ownerReferences": []}
     return made
 

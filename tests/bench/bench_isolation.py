@@ -25,7 +25,7 @@ from halcyon_devcluster import Cluster
 from halcyon_devcluster.audit import AuditLog
 from tests.bench.bench_operator_scale import seconds, share_of, table
 from tests.bench.fleet import NO_STORE, RUNS_API, Fleet, bench_cluster, cluster_options, fleet, until_async, write_between
-from tests.cluster.operators import OperatorProcess
+from tests.cluster.operators import OperatorProcess, stores
 
 OTHERS = 20
 """Runs of the tenant without the problem."""
@@ -58,10 +58,11 @@ class Bench:
         self.operator = OperatorProcess.start(
             troubled.namespace,
             cluster.kubeconfig,
-            f"{troubled.namespace},{other.namespace}",
+            troubled.namespace,
             folder,
-            *("--lease-namespace", other.namespace, "--lease-name", "halcyon-operator"),
-            *("--s3-endpoint", endpoint, "--s3-endpoint", NO_STORE),
+            namespaces=[troubled.namespace, other.namespace],
+            lease={"namespace": other.namespace},
+            objectStore=stores(endpoint, NO_STORE),
         )
 
     async def ready(self) -> None:

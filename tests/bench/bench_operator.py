@@ -7,6 +7,7 @@ Runs the operator on the development cluster (which must be up), first without r
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -21,9 +22,11 @@ from halcyon_api.generate.crd import custom_resource_definition
 from halcyon_devcluster import Cluster, DevclusterError, open_cluster
 from halcyon_devcluster.waiting import until
 from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.model.settings import VARIABLE
 
 sys.path.append(str(Path(__file__).parents[2]))
 from tests.bench.fleet import NO_STORE
+from tests.cluster.operators import stores
 from tests.operator.builders import at, head, jobset, observed, pod, report, run
 from tests.ports import free_port
 
@@ -48,9 +51,9 @@ def decision_seconds() -> float:
 @contextmanager
 def operator(cluster: Cluster, namespace: str, port: int) -> Iterator[int]:
     """The operator's process id; starts the operator and waits until its metrics port listens."""
-    environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
-    command = [sys.executable, "-m", "halcyon_operator", "--trainer-image", "none", "--namespace", namespace, "--metrics-port", str(port)]
-    command += ["--s3-endpoint", NO_STORE]
+    settings = {"trainerImage": "none", "namespaces": [namespace], "metrics": {"port": port}, "objectStore": stores(NO_STORE)}
+    environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), VARIABLE: json.dumps(settings)}
+    command = [sys.executable, "-m", "halcyon_operator"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         try:
             until(lambda: listening(port), timeout_seconds=60, failure=lambda: "the operator does not start")

@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from halcyon_devcluster import Cluster
 from halcyon_devcluster.audit import AuditLog, Request
-from halcyon_operator.run.settings import Settings
+from halcyon_operator.run.app import RESYNC_SECONDS
 from tests.bench.fleet import (
     JOBSETS_API,
     NO_STORE,
@@ -39,9 +39,9 @@ from tests.bench.fleet import (
     until_async,
     write_between,
 )
-from tests.cluster.operators import OperatorProcess
+from tests.cluster.operators import OperatorProcess, stores
 
-REST_SECONDS = Settings.resync_seconds
+REST_SECONDS = RESYNC_SECONDS
 EDITS = 200
 EVICTIONS = 100
 LATE = 30
@@ -111,9 +111,8 @@ class Bench:
         self.operator = self._start()
 
     def _start(self) -> OperatorProcess:
-        return OperatorProcess.start(
-            "bench", self.cluster.kubeconfig, self.fleet.namespace, self.folder, "--s3-endpoint", NO_STORE, lease="halcyon-operator"
-        )
+        more = {"objectStore": stores(NO_STORE), "lease": {"namespace": self.fleet.namespace}}
+        return OperatorProcess.start("bench", self.cluster.kubeconfig, self.fleet.namespace, self.folder, **more)
 
     def requests(self) -> list[Request]:
         """All requests in the fleet's namespace since the last call."""

@@ -38,7 +38,7 @@ from tests.bench.fleet import (
     until_async,
     write_between,
 )
-from tests.cluster.operators import OperatorProcess
+from tests.cluster.operators import OperatorProcess, stores
 
 SETTLE_SECONDS = 240
 ACTIONS = {
@@ -85,9 +85,8 @@ class Churn:
             self.cluster.kubeconfig,
             self.fleet.namespace,
             self.folder,
-            "--s3-endpoint",
-            NO_STORE,
-            lease="halcyon-operator",
+            objectStore=stores(NO_STORE),
+            lease={"namespace": self.fleet.namespace},
         )
 
     async def make_run(self) -> None:

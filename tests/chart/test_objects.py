@@ -9,7 +9,7 @@ import yaml
 
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.errors import DevclusterError
-from halcyon_operator.model.pod_policy import PodPolicy, parse_policy
+from halcyon_operator.model.settings import VARIABLE, Settings, parse_settings
 from tests.chart.conftest import CHART, Objects, Render, of_kind, only
 
 pytestmark = pytest.mark.slow  # the first use builds Helm
@@ -38,13 +38,18 @@ def environment(objects: Objects) -> dict[str, Any]:
     return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
 
 
+def settings(objects: Objects) -> Settings:
+    """The settings that the operator reads from its environment."""
+    return parse_settings(environment(objects)[VARIABLE])
+
+
 def test_lint(helm: Path) -> None:
     run([helm, "lint", "--strict", CHART])
 
 
 def test_rights_in_the_whole_cluster_where_that_is_asked_for(render: Render) -> None:
     objects = render(clusterWide=True)
-    assert environment(objects)["HALCYON_NAMESPACES"] == ""
+    assert settings(objects).namespaces == ()
     assert only(objects, "ClusterRole")["rules"] == RULES
     assert [role["metadata"]["name"] for role in of_kind(objects, "Role")] == ["halcyon-lease"]
     binding = only(objects, "ClusterRoleBinding")
@@ -57,7 +62,7 @@ def test_rights_in_the_own_namespace_by_default(render: Render) -> None:
     assert not [found for found in objects if found["kind"].startswith("ClusterRole")]
     assert {role["metadata"]["namespace"] for role in of_kind(objects, "Role")} == {"halcyon-system"}
     assert [role["rules"] for role in of_kind(objects, "Role") if not role["metadata"]["name"].endswith("-lease")] == [RULES]
-    assert environment(objects)["HALCYON_NAMESPACES"] == "halcyon-system"
+    assert settings(objects).namespaces == ("halcyon-system",)
 
 
 def test_the_built_in_cluster_roles_include_runs_if_requested(render: Render) -> None:
@@ -98,14 +103,14 @@ def test_rights_in_the_watched_namespaces_only(render: Render) -> None:
         ("team-b", RULES),
         ("halcyon-system", reads_defaults),
     ]
-    assert environment(objects)["HALCYON_DEFAULTS_NAMESPACE"] == "halcyon-system"
+    assert settings(objects).defaults_namespace == "halcyon-system"
     of_the_release = render(watchNamespaces=["halcyon-system", "team-a"])
     assert not [role for role in of_kind(of_the_release, "Role") if role["metadata"]["name"].endswith("-defaults")], (
         "this namespace is served already"
     )
     for binding in of_kind(objects, "RoleBinding"):
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "halcyon", "namespace": "halcyon-system"}]
-    assert environment(objects)["HALCYON_NAMESPACES"] == "team-a,team-b"
+    assert settings(objects).namespaces == ("team-a", "team-b")
 
 
 def test_the_cluster_may_choose_the_user_of_the_pods(render: Render) -> None:
@@ -187,8 +192,8 @@ def test_the_lease_is_the_releases_own(render: Render, namespaces: list[str]) ->
     ]
     assert binding["roleRef"]["name"] == "train-halcyon-lease"
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "train-halcyon", "namespace": "system"}]
-    variables = environment(objects)
-    assert (variables["HALCYON_LEASE_NAMESPACE"], variables["HALCYON_LEASE_NAME"]) == ("system", "train-halcyon")
+    lease = settings(objects).lease
+    assert (lease.namespace, lease.name) == ("system", "train-halcyon")
 
 
 def test_definition_is_the_generated_one(render: Render) -> None:
@@ -225,12 +230,13 @@ def test_all_objects_have_the_recommended_labels(render: Render) -> None:
 
 def test_credentials_come_from_the_kubelet(render: Render) -> None:
     store = {"s3": {"credentialsSecret": "store", "region": "eu-west-1", "endpoints": ["http://store:7070", "https://s3.example"]}}
-    given = environment(render(objectStore=store))
+    objects = render(objectStore=store)
+    given = environment(objects)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         assert given[name] == {"secretKeyRef": {"name": "store", "key": name}}
     assert given["AWS_SESSION_TOKEN"]["secretKeyRef"]["optional"] is True
     assert given["AWS_REGION"] == "eu-west-1"
-    assert given["HALCYON_S3_ENDPOINTS"] == "http://store:7070,https://s3.example"
+    assert settings(objects).object_store.s3.endpoints == ("http://store:7070", "https://s3.example")
     assert not any(name.startswith("AWS_") for name in environment(render()))
 
 
@@ -248,24 +254,24 @@ def test_probe_pods_preempt_no_other_pod(render: Render) -> None:
     found = only(objects, "PriorityClass")
     # A negative priority would become a label that no pod of a JobSet can have.
     assert (found["value"], found["preemptionPolicy"], found["globalDefault"]) == (0, "Never", False)
-    assert environment(objects)["HALCYON_PROBE_PRIORITY_CLASS"] == found["metadata"]["name"] == "train-halcyon-halcyon-system-probe"
+    assert settings(objects).probes.priority_class.name == found["metadata"]["name"] == "train-halcyon-halcyon-system-probe"
     other = render(probes={"priorityClass": {"create": False, "name": "mine"}})
     assert not of_kind(other, "PriorityClass")
-    assert environment(other)["HALCYON_PROBE_PRIORITY_CLASS"] == "mine"
-    assert "HALCYON_PROBE_PRIORITY_CLASS" not in environment(render(probes={"priorityClass": {"create": False}}))
+    assert settings(other).probes.priority_class.name == "mine"
+    assert settings(render(probes={"priorityClass": {"create": False}})).probes.priority_class.name == ""
 
 
 @pytest.mark.parametrize("namespaces", [[], ["team"]])
 def test_nodes_are_watched_only_where_that_is_asked_for(render: Render, namespaces: list[str]) -> None:
     """Nodes have no namespace, so this right needs its own ClusterRole, in addition to all other roles."""
     bare = render(watchNamespaces=namespaces)
-    assert "HALCYON_WATCH_NODES" not in environment(bare)
+    assert not settings(bare).watch_nodes
     objects = render(watchNamespaces=namespaces, watchNodes=True)
     added = [found for found in of_kind(objects, "ClusterRole") if found["metadata"]["name"] == "halcyon-halcyon-system-nodes"]
     assert [role["rules"] for role in added] == [[{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}]]
     assert len(of_kind(objects, "ClusterRole")) == len(of_kind(bare, "ClusterRole")) + 1
     assert len(of_kind(objects, "ClusterRoleBinding")) == len(of_kind(bare, "ClusterRoleBinding")) + 1
-    assert environment(objects)["HALCYON_WATCH_NODES"] == "true"
+    assert settings(objects).watch_nodes
 
 
 @pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["team", "other"]}, {"clusterWide": True}], ids=["own", "some", "all"])
@@ -278,39 +284,46 @@ def test_workloads_can_be_listed_only_if_kueue_is_enabled(render: Render, values
         return sorted(role["metadata"].get("namespace", "") for role in roles if rule in role["rules"])
 
     bare, queues = render(**values), render(**values, kueue={"enabled": True})
-    assert ("HALCYON_KUEUE" in environment(bare), listing(bare), "kueue.x-k8s.io" in json.dumps(bare)) == (False, [], False)
+    assert (settings(bare).kueue.enabled, listing(bare), "kueue.x-k8s.io" in json.dumps(bare)) == (False, [], False)
     served = [""] if values.get("clusterWide") else sorted(values.get("watchNamespaces", ["halcyon-system"]))
-    assert (environment(queues)["HALCYON_KUEUE"], listing(queues)) == ("true", served)
+    assert (settings(queues).kueue.enabled, listing(queues)) == (True, served)
 
 
 def test_node_directories_are_not_allowed_by_default(render: Render) -> None:
-    assert "HALCYON_ALLOW_GPU_DIRECT" not in environment(render())
-    assert environment(render(gpuDirect={"allowed": True}))["HALCYON_ALLOW_GPU_DIRECT"] == "true"
+    assert not settings(render()).gpu_direct.allowed
+    assert settings(render(gpuDirect={"allowed": True})).gpu_direct.allowed
 
 
-def policy(objects: Objects) -> PodPolicy:
-    """The pod policy that the operator reads from its environment."""
-    return parse_policy(environment(objects)["HALCYON_TRAINER_PODS"])
-
-
-def test_the_chart_and_the_operator_have_the_same_defaults(render: Render) -> None:
-    assert policy(render()) == PodPolicy()
-
-
-def test_the_chart_passes_the_owners_pod_settings_to_the_operator(render: Render) -> None:
-    pods = {
-        "security": {"tpu": {"privileged": True, "hostNetwork": "multislice"}, "default": {"runAsUser": 1000650000}},
-        "variables": ["XLA_FLAGS"],
-        "annotations": {"a/b": "c"},
-        "imagePullSecrets": ["pull"],
-        "cache": {"hostPath": "/var/halcyon"},
+def test_the_chart_passes_its_values_to_the_operator(render: Render) -> None:
+    made = {"trainerImage": "registry.example/trainer:0.1.0", "namespaces": ["halcyon-system"], "defaultsNamespace": "halcyon-system"}
+    made["lease"] = {"namespace": "halcyon-system", "name": "halcyon"}
+    made["probes"] = {"priorityClass": {"name": "halcyon-halcyon-system-probe"}}
+    assert settings(render()) == parse_settings(json.dumps(made)), "the defaults of the chart and of the operator are equal"
+    values = {
+        "trainerPods": {
+            "security": {"tpu": {"privileged": True, "hostNetwork": "multislice"}, "default": {"runAsUser": 1000650000}},
+            "variables": ["XLA_FLAGS"],
+            "annotations": {"a/b": "c <$(HOME)> é"},
+            "labels": {"team": "a"},
+            "runLabels": ["owner"],
+            "imagePullSecrets": ["pull"],
+            "cache": {"hostPath": "/var/halcyon"},
+        },
+        "caBundle": {"configMap": "trust", "key": "all.pem"},
+        "clusterDomain": "other.local",
+        "gpuDirect": {"allowed": True},
+        "kueue": {"enabled": True},
+        "log": {"level": "debug", "format": "text"},
+        "metrics": {"port": 9999},
+        "objectStore": {"s3": {"endpoints": ["http://store:7070"]}},
+        "podMemory": {"cpu": "2Gi", "nvidia": "none"},
+        "proxy": {"https": "http://proxy:3128", "exclude": [".example"]},
+        "stuckPods": {"afterSeconds": 60, "forceDelete": True},
+        "watchNodes": True,
+        "workers": 3,
     }
-    found = policy(render(trainerPods=pods, caBundle={"configMap": "trust"}, proxy={"https": "http://proxy:3128", "exclude": [".example"]}))
-    assert found.security["default"].run_as_user == 1000650000
-    assert (found.security["tpu"].privileged, found.security["tpu"].host_network) == (True, "multislice")
-    assert (found.variables, found.annotations, found.image_pull_secrets) == (("XLA_FLAGS",), {"a/b": "c"}, ("pull",))
-    assert (found.ca_bundle.config_map, found.ca_bundle.key, found.cache.host_path) == ("trust", "ca.crt", "/var/halcyon")
-    assert (found.proxy.https, found.proxy.exclude) == ("http://proxy:3128", (".example",))
+    text = environment(render(**values))[VARIABLE].replace("$$(", "$(")
+    assert parse_settings(text) == parse_settings(json.dumps(made | values))
 
 
 def test_the_operator_uses_the_same_ca_bundle_and_proxy(render: Render) -> None:
@@ -331,23 +344,11 @@ def test_capabilities_that_would_have_no_effect_are_refused(render: Render, user
     render(trainerPods={"security": {"tpu": {"capabilities": ["IPC_LOCK"], "runAsUser": 0}}})
 
 
-def test_the_chart_passes_the_memory_of_pods_to_the_operator(render: Render) -> None:
-    assert "HALCYON_POD_MEMORY" not in environment(render())
-    assert environment(render(podMemory={"cpu": "2Gi", "nvidia": "none"}))["HALCYON_POD_MEMORY"] == "cpu=2Gi,nvidia=none"
-
-
-def test_stuck_pods_are_force_deleted_only_if_the_owner_allows_it(render: Render) -> None:
-    bare = environment(render())
-    assert ("HALCYON_FORCE_DELETE_STUCK_PODS" in bare, bare["HALCYON_STUCK_POD_SECONDS"]) == (False, "300")
-    willing = environment(render(stuckPods={"afterSeconds": 60, "forceDelete": True}))
-    assert (willing["HALCYON_FORCE_DELETE_STUCK_PODS"], willing["HALCYON_STUCK_POD_SECONDS"]) == ("true", "60")
-
-
 def test_images_by_tag_or_digest(render: Render) -> None:
     digest = "sha256:" + "0" * 64
     objects = render(image={"repository": "r.example/op", "tag": "x"}, trainerImage={"repository": "r.example/tr", "digest": digest})
     assert pod(objects)["containers"][0]["image"] == "r.example/op:x"
-    assert environment(objects)["HALCYON_TRAINER_IMAGE"] == f"r.example/tr@{digest}"
+    assert settings(objects).trainer_image == f"r.example/tr@{digest}"
     assert pod(render())["containers"][0]["image"] == "registry.example/operator:0.1.0"
 
 
@@ -358,7 +359,7 @@ def test_metrics_service_selects_the_operator_pod(render: Render) -> None:
     assert service["spec"]["selector"].items() <= labels.items()
     assert service["spec"]["ports"] == [{"name": "metrics", "port": 9999, "targetPort": "metrics"}]
     assert pod(objects)["containers"][0]["ports"] == [{"name": "metrics", "containerPort": 9999}]
-    assert environment(objects)["HALCYON_METRICS_PORT"] == "9999"
+    assert settings(objects).metrics.port == 9999
     assert not of_kind(render(metrics={"service": {"enabled": False}}), "Service")
 
 

@@ -1,6 +1,7 @@
 """The chart as it is released: with its images set, and nothing else changed."""
 
 import importlib.util
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.errors import DevclusterError
+from halcyon_operator.model.settings import VARIABLE
 from tests.chart.conftest import CHART
 
 SCRIPT = CHART.parent / "package.py"
@@ -75,7 +77,8 @@ def test_the_package_needs_no_values(helm: Path, tmp_path: Path) -> None:
     (deployment,) = [found for found in yaml.safe_load_all(text) if found and found["kind"] == "Deployment"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "r.example/o:1"
-    assert {"name": "HALCYON_TRAINER_IMAGE", "value": "r.example/t:2"} in container["env"]
+    (settings,) = [entry["value"] for entry in container["env"] if entry["name"] == VARIABLE]
+    assert json.loads(settings)["trainerImage"] == "r.example/t:2"
     shutil.rmtree(tmp_path)
     with pytest.raises(DevclusterError, match=r"error: r\.example/t has neither a tag nor a digest"):
         run([*words, "r.example/t"])

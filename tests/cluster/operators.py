@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,10 +13,12 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from halcyon_devcluster.waiting import until
+from halcyon_operator.model.settings import VARIABLE
 from tests.ports import free_port
 from tests.suite.limits import limit
 
@@ -23,6 +26,11 @@ START_SECONDS = 60
 NOWHERE = "http://object-store.invalid:7070"
 """Endpoint of the runs that never use their store."""
 Condition = Callable[[], bool]
+
+
+def stores(*endpoints: str) -> dict[str, Any]:
+    """The value `objectStore` that allows endpoints, and `NOWHERE`."""
+    return {"s3": {"endpoints": [NOWHERE, *endpoints]}}
 
 
 @dataclass
@@ -35,27 +43,15 @@ class OperatorProcess:
     log: Path
 
     @classmethod
-    def start(
-        cls, name: str, kubeconfig: Path, namespace: str, folder: Path, *flags: str, trainer_image: str = "none", lease: str = ""
-    ) -> OperatorProcess:
-        """Start an operator for a namespace. `lease` names the Lease in it for the leader election; without it there is no election."""
+    def start(cls, name: str, kubeconfig: Path, namespace: str, folder: Path, **settings: Any) -> OperatorProcess:
+        """Start an operator for a namespace. Keywords are values of the chart (`model.settings`). Without `lease` there is no leader
+        election."""
         port, log = free_port(), folder / f"operator-{name}.log"
-        arguments = [
-            "--trainer-image",
-            trainer_image,
-            "--namespace",
-            namespace,
-            "--metrics-port",
-            str(port),
-            "--log-format",
-            "text",
-            "--s3-endpoint",
-            NOWHERE,
-        ]
-        arguments += ["--pod-name", name] + (["--lease-namespace", namespace, "--lease-name", lease] if lease else [])
-        environment = os.environ | {"KUBECONFIG": str(kubeconfig)}
+        usual = {"trainerImage": "none", "namespaces": [namespace], "log": {"format": "text"}, "objectStore": stores()}
+        given = {VARIABLE: json.dumps(usual | settings | {"metrics": {"port": port}}), "HALCYON_POD_NAME": name}
+        environment = os.environ | given | {"KUBECONFIG": str(kubeconfig)}
         with log.open("ab") as sink:
-            command = [sys.executable, "-m", "halcyon_operator", *arguments, *flags]
+            command = [sys.executable, "-m", "halcyon_operator"]
             process = subprocess.Popen(command, env=environment, stderr=sink, stdout=sink, stdin=subprocess.DEVNULL)
         return cls(name, process, port, log)
 

@@ -47,7 +47,7 @@ def runs(devcluster: DevCluster) -> Iterator[Runs]:
 @pytest.fixture(scope="module", autouse=True)
 def operator(runs: Runs, python_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
     trainer, folder = build_scripted_trainer(runs.devcluster, python_image), tmp_path_factory.mktemp("operator")
-    found = OperatorProcess.start("operator", runs.devcluster.kubeconfig, runs.namespace, folder, trainer_image=trainer)
+    found = OperatorProcess.start("operator", runs.devcluster.kubeconfig, runs.namespace, folder, trainerImage=trainer)
     found.await_ready()
     yield found
     found.stop()

@@ -42,7 +42,7 @@ def start(runs: Runs, python_image: str, tmp_path: Path) -> Iterator[Start]:
 
     def start_operator(name: str) -> OperatorProcess:
         found = OperatorProcess.start(
-            name, runs.devcluster.kubeconfig, runs.namespace, tmp_path, trainer_image=trainer, lease="halcyon-operator"
+            name, runs.devcluster.kubeconfig, runs.namespace, tmp_path, trainerImage=trainer, lease={"namespace": runs.namespace}
         )
         started.append(found)
         found.await_ready()

@@ -27,7 +27,7 @@ def test_watches_that_stop_delivering_are_opened_again(runs: Runs, python_image:
     before the operator's check of all runs, five minutes after its start."""
     trainer, name = build_scripted_trainer(runs.devcluster, python_image), f"run-{secrets.token_hex(2)}"
     with linked(runs.devcluster.kubeconfig, tmp_path) as (link, kubeconfig):
-        operator = OperatorProcess.start("operator", kubeconfig, runs.namespace, tmp_path, trainer_image=trainer)
+        operator = OperatorProcess.start("operator", kubeconfig, runs.namespace, tmp_path, trainerImage=trainer)
         try:
             operator.await_ready()
             runs.apply(name, suspend=True)

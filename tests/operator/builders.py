@@ -12,7 +12,8 @@ from halcyon_api import names
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch, Head, Owner
 from halcyon_api.progress import ProgressReport
 from halcyon_operator.model.endings import seen_endings
-from halcyon_operator.model.views import HeadFound, Observed, Platform
+from halcyon_operator.model.settings import Settings, parse_settings
+from halcyon_operator.model.views import HeadFound, Observed
 from halcyon_operator.observe.jobsets import parse_jobset
 from halcyon_operator.observe.pods import parse_pod
 from halcyon_operator.observe.runs import parse_run_view
@@ -21,7 +22,15 @@ from tests.document_changes import changed
 START = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 UID = "11111111-1111-1111-1111-111111111111"
 ENDPOINTS = ("http://store:7070", "http://store.team:7070", "http://object-store.training.svc.cluster.local:7070")
-PLATFORM = Platform("registry.example/halcyon/trainer:1.0", s3_endpoints=frozenset(ENDPOINTS))
+
+
+def settings_of(**values: Any) -> Settings:
+    """Settings of the operator: values of the chart in addition to those that tests need."""
+    needed = {"trainerImage": "registry.example/halcyon/trainer:1.0", "objectStore": {"s3": {"endpoints": ENDPOINTS}}}
+    return parse_settings(json.dumps(needed | values))
+
+
+SETTINGS = settings_of()
 
 SPEC: dict[str, Any] = {
     "accelerator": {"type": "cpu", "topology": "1x1", "slices": 2},
@@ -187,7 +196,7 @@ def observed(
     return replace(
         Observed(
             run=parse_run_view(document),
-            platform=PLATFORM,
+            settings=SETTINGS,
             jobsets=tuple(map(parse_jobset, jobsets)),
             pods=views,
             endings=seen_endings(views, (view.ending for view in map(parse_pod, gone) if view.ending is not None)),

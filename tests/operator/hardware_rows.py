@@ -7,7 +7,7 @@ from typing import Any
 from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.jobset import build_jobset
 from halcyon_operator.observe.runs import parse_run_view
-from tests.operator.builders import PLATFORM, run
+from tests.operator.builders import SETTINGS, run
 
 RUNS: dict[str, dict[str, Any]] = {
     "cpu-2x1": run(
@@ -99,4 +99,4 @@ def view(name: str) -> RunView:
 def built(name: str) -> dict[str, Any]:
     found = view(name)
     assert found.spec is not None
-    return build_jobset(found, found.spec, PLATFORM, 3, 120, 2)
+    return build_jobset(found, found.spec, SETTINGS, 3, 120, 2)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from halcyon_api import names
 from halcyon_operator.model.endings import merge_endings
-from halcyon_operator.model.views import HeadUnreachable, Observed, Platform, PodWarning
+from halcyon_operator.model.views import HeadUnreachable, Observed, PodWarning
 from halcyon_operator.model.workload import NoKueue, WorkloadReading, WorkloadUnread
 from halcyon_operator.objects.kueue import LABEL_QUEUE
 from halcyon_operator.observe.defaults import FoundDefaults, root_of_run
@@ -22,7 +22,7 @@ from halcyon_operator.observe.runs import parse_run_view
 from halcyon_operator.observe.trainers import parse_report
 from halcyon_operator.observe.workloads import newest
 from tests.operator.builders import (
-    PLATFORM,
+    SETTINGS,
     UID,
     at,
     changed,
@@ -36,7 +36,12 @@ from tests.operator.builders import (
     report,
     rfc,
     run,
+    settings_of,
     termination,
+)
+
+OTHER_SETTINGS = settings_of(
+    clusterDomain="else.where", probes={"priorityClass": {"name": "low"}}, gpuDirect={"allowed": True}, kueue={"enabled": True}
 )
 
 LONG = 10_000
@@ -225,7 +230,7 @@ def observations(data: st.DataObject, document: object, **seen: Any) -> Observed
     some = data.draw(st.booleans())
     drawn: dict[str, Any] = {
         "run": parse_run_view(document, defaults_read(data)),
-        "platform": data.draw(st.sampled_from([PLATFORM, Platform("trainer:2", "else.where", "low", allow_gpu_direct=True, kueue=True)])),
+        "settings": data.draw(st.sampled_from([SETTINGS, OTHER_SETTINGS])),
         "jobsets": (),
         "pods": tuple(map(parse_pod, pods)),
         "earlier_pods": tuple(map(parse_pod, data.draw(st.sampled_from([[], pods])))),

@@ -17,7 +17,8 @@ from halcyon_api import names
 from halcyon_api.save_requests import SaveRequestTaken
 from halcyon_operator.kube.client import ApiError, Conflict, NotFound
 from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, Platform, PodView
+from halcyon_operator.model.settings import Settings
+from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, PodView
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.observer import Observer, ReadsHeads
 from halcyon_operator.observe.pod_endings import PodEndings
@@ -27,7 +28,7 @@ from halcyon_operator.run.controller import Controller
 from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.work_queue import WorkQueue
-from tests.operator.builders import PLATFORM, at, deleted, disrupted, ended, head, pod, report, rfc
+from tests.operator.builders import SETTINGS, at, deleted, disrupted, ended, head, pod, report, rfc
 
 KEY = ("default", "demo")
 SYSTEM = "halcyon-system"
@@ -156,9 +157,9 @@ class SimulatedCluster:
     """The rest of the cluster, and the operator in it."""
 
     def __init__(
-        self, document: dict[str, Any], faults: dict[int, str] | None = None, heads: ReadsHeads | None = None, platform: Platform = PLATFORM
+        self, document: dict[str, Any], faults: dict[int, str] | None = None, heads: ReadsHeads | None = None, settings: Settings = SETTINGS
     ) -> None:
-        self.platform = platform
+        self.settings = settings
         self.heads = heads
         """Reads HEADs. None: `head` is read, at once unless `slow_store` is set."""
         self.slow_store = False
@@ -188,7 +189,7 @@ class SimulatedCluster:
             self.heads or self,
             self,
             pod_endings,
-            self.platform,
+            self.settings,
             nodes,
             token=lambda: "the-token",
             defaults_namespace=SYSTEM,

@@ -12,7 +12,7 @@ from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.spec_hash import attempt_spec_hash
 from halcyon_operator.objects.build import build
 from halcyon_operator.observe.runs import parse_run_view
-from tests.operator.builders import PLATFORM, at, observed, run
+from tests.operator.builders import at, observed, run, settings_of
 
 NOW = at(100)
 FAST = {"type": "h100", "topology": "2x8", "network": "gpuDirect"}
@@ -29,7 +29,7 @@ def test_node_directories_need_the_permission_of_the_operators_owner() -> None:
     assert refused.create == ()
     assert condition(refused, "Stalled")[:2] == ("True", "InvalidSpec")
     assert "set gpuDirect.allowed in the chart" in condition(refused, "Stalled")[2]
-    allowed = reconcile(replace(seen, platform=replace(PLATFORM, allow_gpu_direct=True)), NOW)
+    allowed = reconcile(replace(seen, settings=settings_of(gpuDirect={"allowed": True})), NOW)
     assert allowed.status is not None
     assert allowed.status.attempt == 1
 

@@ -13,14 +13,13 @@ import pytest
 
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.status_writes import COUNT_SECONDS, is_routine
-from halcyon_operator.model.endpoints import allowed_endpoints
 from halcyon_operator.model.views import HeadPending, HeadReading
 from halcyon_operator.observe import checkpoints
 from halcyon_operator.observe.checkpoints import Checkpoints
 from halcyon_operator.observe.head_reads import HeadReads
 from halcyon_operator.run.app import LONGEST_POD_PAUSE_SECONDS, pause_after_pod
 from halcyon_operator.run.metrics import Metrics
-from tests.operator.builders import PLATFORM, at, jobset, observed, pod, run
+from tests.operator.builders import at, jobset, observed, pod, run, settings_of
 from tests.operator.simulation import KEY, RUN, SimulatedCluster
 from tests.operator.test_crashes import STORIES
 from tests.suite.limits import limit
@@ -46,7 +45,7 @@ class Counted:
     """Reads HEADs, and counts the finished reads."""
 
     def __init__(self, endpoint: str) -> None:
-        self.checkpoints, self.over = Checkpoints(Metrics().head_reads, (endpoint,), s3_anonymous=True), 0
+        self.checkpoints, self.over = Checkpoints(Metrics().head_reads, (endpoint,)), 0
 
     async def read(self, spec: Any) -> HeadReading:
         reading = await self.checkpoints.read(spec)
@@ -59,13 +58,15 @@ def test_runs_on_a_silent_store_delay_no_other_tenants_run(runs: int, monkeypatc
     """Real sockets, the operator's own modules, a simulated API server: the other run starts before any request to the silent store has
     ended. On a slow machine a request may not end earlier for that."""
     monkeypatch.setattr(checkpoints, "TIMEOUT_SECONDS", limit(120))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
 
     async def story() -> None:
         async with sink() as endpoint:
             counted, queue = Counted(endpoint), list[Any]()
             reads = HeadReads(counted, queue.append, time.monotonic)
-            platform = replace(PLATFORM, s3_endpoints=allowed_endpoints([endpoint]))
-            cluster = SimulatedCluster(run(checkpoint={"root": "s3://bucket/mine", "endpoint": endpoint}), heads=reads, platform=platform)
+            settings = settings_of(objectStore={"s3": {"endpoints": [endpoint]}})
+            cluster = SimulatedCluster(run(checkpoint={"root": "s3://bucket/mine", "endpoint": endpoint}), heads=reads, settings=settings)
             keys = [KEY]
             for number in range(1, runs):
                 name = f"demo{number}"

@@ -17,7 +17,7 @@ from halcyon_api.mesh import pinned
 from halcyon_api.training_run import parse_run
 from halcyon_operator.objects.jobset import build_config_map, build_jobset
 from halcyon_operator.observe.runs import parse_run_view
-from tests.operator.builders import PLATFORM, run
+from tests.operator.builders import SETTINGS, run
 from tests.operator.differences import difference
 from tests.operator.hardware_rows import RUNS, built, view
 
@@ -156,7 +156,7 @@ def test_names_of_the_longest_run_fit() -> None:
     name = "a" * names.MAX_RUN_NAME_LENGTH
     found = parse_run_view(run(name=name))
     assert found.spec is not None
-    jobset = build_jobset(found, found.spec, PLATFORM, names.MAX_ATTEMPT, 0, 0)
+    jobset = build_jobset(found, found.spec, SETTINGS, names.MAX_ATTEMPT, 0, 0)
     coordinator = f"{jobset['metadata']['name']}-s-0-0.{jobset['spec']['network']['subdomain']}"
     assert len(coordinator) <= 63
     assert len(f"{jobset['metadata']['name']}-s-255-9999-abcde") <= 63
@@ -192,7 +192,7 @@ def test_the_hosts_of_a_slice_come_from_one_node_pool() -> None:
 def build_jobset_of(accelerator: dict[str, Any]) -> dict[str, Any]:
     found = parse_run_view(run(accelerator=accelerator))
     assert found.spec is not None, found.problems
-    return build_jobset(found, found.spec, PLATFORM, 1, 0, 0)
+    return build_jobset(found, found.spec, SETTINGS, 1, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.work_queue import WorkQueue
 from tests.examples_tried import holds_for, tried_with
-from tests.operator.builders import PLATFORM, UID, at, defaults, jobset, pod, report, run
+from tests.operator.builders import UID, at, defaults, jobset, pod, report, run, settings_of
 from tests.operator.hostile import (
     HEADS,
     JUNK,
@@ -253,9 +253,9 @@ def reconcile_four_times(api: HostileApi, data: st.DataObject) -> None:
     """Reconcile four times with the whole operator."""
     metrics, pod_endings, nodes = Metrics(), PodEndings(), NodeNotices()
     cluster = Cluster(api)  # type: ignore[arg-type]
-    platform = replace(PLATFORM, kueue=data.draw(st.booleans()))
+    settings = settings_of(kueue={"enabled": data.draw(st.booleans())})
     workloads = Workloads(cluster, lambda: 0.0)
-    observer = Observer(cluster, api, api, pod_endings, platform, nodes, workloads=workloads)  # type: ignore[arg-type]
+    observer = Observer(cluster, api, api, pod_endings, settings, nodes, workloads=workloads)  # type: ignore[arg-type]
     queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
     controller = Controller(queue, observer, cluster, pod_endings, metrics, WriteWatch(lambda: 0.0), "i", lambda: at(60), lambda: 0.0, api)
     nodes.saw(spoil(NODE, data))

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
-import typer
 
 from halcyon_api.hardware import TABLE
 from halcyon_api.hardware.host_memory import CPU_POD_GIB, HOST_MEMORY_GIB, left_of_host_gib
-from halcyon_operator.__main__ import amounts_by_type
-from halcyon_operator.model.views import Platform
+from halcyon_operator.model.settings import Settings
 from halcyon_operator.objects.jobset import build_jobset
 from halcyon_operator.objects.probe import build_probe
 from halcyon_operator.observe.runs import parse_run_view
-from tests.operator.builders import PLATFORM, run
+from tests.operator.builders import SETTINGS, run, settings_of
 
 
-def pod(platform: Platform = PLATFORM, probe: bool = False, **spec: Any) -> dict[str, Any]:
+def pod(settings: Settings = SETTINGS, probe: bool = False, **spec: Any) -> dict[str, Any]:
     view = parse_run_view(run(**{"trainer__batchSize": 64, **spec}))
     assert view.spec is not None, view.problems
-    own = build_jobset(view, view.spec, platform, 1, 0, 3)
-    jobset = build_probe(view, view.spec, platform, 1) if probe else own
+    own = build_jobset(view, view.spec, settings, 1, 0, 3)
+    jobset = build_probe(view, view.spec, settings, 1) if probe else own
     return jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
 
 
@@ -65,7 +62,7 @@ def test_enough_memory_is_left_for_the_node(host: int) -> None:
 
 
 def test_the_owner_sets_memory_by_type_and_the_run_overrides_the_owner() -> None:
-    ours = replace(PLATFORM, pod_memory={"cpu": "2Gi", "nvidia": "none"})
+    ours = settings_of(podMemory={"cpu": "2Gi", "nvidia": "none"})
     assert memory(pod(ours, accelerator={"type": "cpu", "topology": "2x1"})) == ("2Gi", "2Gi")
     assert memory(pod(ours, accelerator={"type": "cpu", "topology": "2x1", "hostResources": {"memory": "1Gi"}})) == ("1Gi", "1Gi")
     assert memory(pod(ours, accelerator={"type": "nvidia", "topology": "1x4"})) == (None, None)
@@ -75,7 +72,7 @@ def test_the_owner_sets_memory_by_type_and_the_run_overrides_the_owner() -> None
 def test_a_probe_requests_the_memory_of_a_real_pod() -> None:
     wanted = {"accelerator": {"type": "cpu", "slices": 2}, "recovery": {"elastic": {"minSlices": 1}}}
     assert memory(pod(probe=True, **wanted)) == memory(pod(**wanted)) == (f"{CPU_POD_GIB}Gi",) * 2
-    ours = replace(PLATFORM, pod_memory={"cpu": "2Gi"})
+    ours = settings_of(podMemory={"cpu": "2Gi"})
     assert memory(pod(ours, probe=True, **wanted)) == ("2Gi", "2Gi")
 
 
@@ -91,20 +88,3 @@ def test_every_folder_that_a_pod_writes_is_bounded(accelerator: dict[str, Any]) 
     folders = [volume["emptyDir"] for volume in pod(accelerator=accelerator)["volumes"] if "emptyDir" in volume]
     assert len(folders) >= 2
     assert all("sizeLimit" in folder for folder in folders)
-
-
-@pytest.mark.parametrize(
-    ("pairs", "found"),
-    [([], ()), (["cpu=2Gi", "nvidia=none"], (("cpu", "2Gi"), ("nvidia", "none"))), (["v5e=1.5Ti"], (("v5e", "1.5Ti"),))],
-)
-def test_memory_amounts_are_parsed_by_type(pairs: list[str], found: tuple[tuple[str, str], ...]) -> None:
-    assert amounts_by_type(pairs) == found
-
-
-@pytest.mark.parametrize(
-    ("pair", "sentence"),
-    [("cqu=2Gi", "there is no accelerator type 'cqu'; choose one of cpu, "), ("cpu", "cpu=: write an amount"), ("cpu=-1", "cpu=-1: write")],
-)
-def test_an_invalid_amount_is_rejected(pair: str, sentence: str) -> None:
-    with pytest.raises(typer.BadParameter, match=sentence):
-        amounts_by_type([pair])

@@ -6,7 +6,6 @@ tests/cluster/test_queues.py tests with the real Kueue. Here its Workload has ev
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,10 +23,10 @@ from halcyon_operator.objects.kueue import LABEL_QUEUE
 from halcyon_operator.observe.runs import parse_run_view
 from halcyon_operator.observe.workloads import Workloads, newest, parse_workload
 from tests.document_changes import changed
-from tests.operator.builders import PLATFORM, at, deleted, ended, head, jobset, observed, pod, report, rfc, run, termination
+from tests.operator.builders import at, deleted, ended, head, jobset, observed, pod, report, rfc, run, settings_of, termination
 
 QUEUED: dict[str, Any] = {"name": "research", "priorityClass": "normal"}
-WITH_KUEUE = replace(PLATFORM, kueue=True)
+WITH_KUEUE = settings_of(kueue={"enabled": True})
 
 
 def workload(**conditions: Any) -> dict[str, Any]:
@@ -76,7 +75,7 @@ class QueuedRun:
             made["metadata"]["labels"][LABEL_QUEUE] = "research"
             made["metadata"]["creationTimestamp"] = rfc(self._made_at.setdefault(attempt, 1 if attempt == 1 else seconds))
             jobsets = [made] if seen.get("pods") or made["metadata"]["name"] not in self._deleted else []
-        known = {"platform": WITH_KUEUE, "workload": reading, "progress_written_at": at(-1000)}
+        known = {"settings": WITH_KUEUE, "workload": reading, "progress_written_at": at(-1000)}
         decision = reconcile(observed(self.document, jobsets=jobsets, **known, **seen), at(seconds))
         if decision.status is not None:
             self.document["status"] = status_document(decision.status)
@@ -520,7 +519,7 @@ def test_a_queue_label_set_by_kueue_counts_like_a_requested_queue() -> None:
         "jobSetUid": "jobset-1",
         "history": [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}],
     }
-    decision = reconcile(observed(run(started), jobsets=[held], platform=WITH_KUEUE, workload=parse_workload(NO_QUOTA)), at(60))
+    decision = reconcile(observed(run(started), jobsets=[held], settings=WITH_KUEUE, workload=parse_workload(NO_QUOTA)), at(60))
     assert decision.status is not None
     assert decision.status.phase == "Queued"
     assert decision.status.queue is not None

@@ -14,7 +14,7 @@ from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.decision import Decision, Deletion
 from halcyon_operator.observe.deletions import SeenDeletions
 from halcyon_operator.observe.pods import parse_pod
-from tests.operator.builders import PLATFORM, at, deleted, head, jobset, observed, pod, report, rfc, run
+from tests.operator.builders import at, deleted, head, jobset, observed, pod, report, rfc, run, settings_of
 
 GRACE = 30
 STATUS = {"attempt": 1, "jobSetName": "demo-1", "jobSetUid": "jobset-1", "rootAttempt": 1}
@@ -60,18 +60,18 @@ def test_a_stuck_pod_is_reported_with_its_node_and_the_fix() -> None:
 
 
 def test_the_owner_sets_the_time_after_which_a_pod_is_stuck() -> None:
-    early = replace(dying(GRACE + 10), platform=replace(PLATFORM, stuck_after_seconds=10.0))
+    early = replace(dying(GRACE + 10), settings=settings_of(stuckPods={"afterSeconds": 10}))
     assert verdict(reconcile(early, at(100 + GRACE + 10)), "Ready")[1] == "PodStuckTerminating"
-    late = replace(dying(GRACE + 3599), platform=replace(PLATFORM, stuck_after_seconds=3600.0))
+    late = replace(dying(GRACE + 3599), settings=settings_of(stuckPods={"afterSeconds": 3600}))
     assert verdict(reconcile(late, at(100 + GRACE + 3599)), "Ready")[1] == "Restarting"
 
 
-CONSENT = replace(PLATFORM, force_delete_stuck=True)
+CONSENT = settings_of(stuckPods={"forceDelete": True})
 
 
 def test_a_clock_that_is_ahead_kills_no_pod_inside_its_grace_period() -> None:
     """The time in the pod is the API server's. The operator measures the wait itself, from when it first saw the deletion."""
-    early = replace(dying(5), platform=CONSENT)
+    early = replace(dying(5), settings=CONSENT)
     for ahead in (420, 100_000):
         decision = reconcile(early, at(105 + ahead))
         assert not any(deletion.force for deletion in decision.delete)
@@ -91,7 +91,7 @@ def test_a_clock_that_is_ahead_kills_no_pod_inside_its_grace_period() -> None:
 def test_a_finalizer_that_keeps_a_pod_is_named_and_not_forced(phase: str) -> None:
     kept = deleted(pod(phase=phase), 100, GRACE)
     kept["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking", "example.com/billing"]
-    decision = reconcile(replace(dying(GRACE + 300, kept), platform=CONSENT), at(100 + GRACE + 300))
+    decision = reconcile(replace(dying(GRACE + 300, kept), settings=CONSENT), at(100 + GRACE + 300))
     truth, reason, message = verdict(decision, "Degraded")
     assert (truth, reason) == ("True", "PodStuckTerminating")
     assert "; its finalizer example.com/billing keeps it: mend the controller that set it, or remove it (`kubectl patch pod " in message
@@ -99,8 +99,8 @@ def test_a_finalizer_that_keeps_a_pod_is_named_and_not_forced(phase: str) -> Non
 
 
 def test_a_stuck_pod_is_force_deleted_if_the_owner_allows_it() -> None:
-    assert reconcile(replace(dying(GRACE + 299), platform=CONSENT), at(100 + GRACE + 299)).delete == ()
-    decision = reconcile(replace(dying(GRACE + 300), platform=CONSENT), at(100 + GRACE + 300))
+    assert reconcile(replace(dying(GRACE + 299), settings=CONSENT), at(100 + GRACE + 299)).delete == ()
+    decision = reconcile(replace(dying(GRACE + 300), settings=CONSENT), at(100 + GRACE + 300))
     assert decision.delete == (Deletion("Pod", "demo-1-s-0-0-abcde", "pod-1-0-0-0", force=True),)
     assert verdict(decision, "Ready")[2].endswith("; the operator deletes it by force, as its owner allows")
     assert "PodForceDeleted" in [event.reason for event in decision.events if event.type == "Warning"]
@@ -110,7 +110,7 @@ def test_a_stuck_pod_is_force_deleted_if_the_owner_allows_it() -> None:
 def test_only_a_stuck_pod_is_force_deleted(status: dict[str, Any]) -> None:
     pods = [deleted(pod(**status), 100, GRACE)] if status else [pod()]
     seen = observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=pods, head=head(5), deleting_seconds={POD: 100_000.0})
-    decision = reconcile(replace(seen, platform=CONSENT), at(100_000))
+    decision = reconcile(replace(seen, settings=CONSENT), at(100_000))
     assert not any(deletion.force for deletion in decision.delete)
 
 
@@ -118,7 +118,7 @@ def test_a_stuck_pod_of_an_earlier_run_is_reported_and_not_deleted() -> None:
     """The operator deletes only objects that the run made."""
     seen = observed(run(), head=head(5))
     theirs = observed(run(STATUS), pods=[deleted(pod(), 100, GRACE)]).pods
-    seen = replace(seen, earlier_pods=theirs, platform=CONSENT, deleting_seconds={POD: GRACE + 300.0})
+    seen = replace(seen, earlier_pods=theirs, settings=CONSENT, deleting_seconds={POD: GRACE + 300.0})
     decision = reconcile(seen, at(100 + GRACE + 300))
     assert verdict(decision, "Ready")[1] == "PodStuckTerminating"
     assert decision.delete == ()

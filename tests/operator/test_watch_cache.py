@@ -25,7 +25,7 @@ from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.supervision import Supervision, health_problem
 from halcyon_operator.run.watch_audit import WatchAudit
 from tests.operator import test_work_queue
-from tests.operator.builders import PLATFORM, jobset, pod, report, run
+from tests.operator.builders import SETTINGS, jobset, pod, report, run
 from tests.operator.simulation import KEY, RUN, FakeApi, SimulatedCluster
 from tests.operator.test_crashes import cleaned_up, deleted, edited, plain, suspended
 from tests.variants import few_of
@@ -59,7 +59,7 @@ class WatchedCluster(SimulatedCluster):
         super()._start_operator()
         self.cache = WatchCache()
         cluster, metrics = Cluster(self.api), Metrics()  # type: ignore[arg-type]
-        observer = Observer(cluster, self, self, self.pod_endings, PLATFORM, self.notices, token=lambda: "the-token", cache=self.cache)  # type: ignore[arg-type]
+        observer = Observer(cluster, self, self, self.pod_endings, SETTINGS, self.notices, token=lambda: "the-token", cache=self.cache)  # type: ignore[arg-type]
         echo = WriteWatch(lambda: self.now)
         self.controller = Controller(
             self.queue, observer, cluster, self.pod_endings, metrics, echo, "test", self.clock, lambda: self.now, self

@@ -74,6 +74,24 @@ seccompProfile:
 {{- ternary list (default (list .Release.Namespace) .Values.watchNamespaces) .Values.clusterWide | toJson }}
 {{- end }}
 
+{{/* The operator's settings as JSON: the values that its process reads, and what the release decides. `halcyon_operator.model.settings` has
+the same names. */}}
+{{- define "halcyon.settings" -}}
+{{- $trainer := dict "image" .Values.trainerImage "appVersion" .Chart.AppVersion "value" "trainerImage" "dockerfile" "images/trainer/Dockerfile" }}
+{{- $probes := .Values.probes.priorityClass }}
+{{- $priority := ternary (include "halcyon.probePriorityClassName" .) "" (or $probes.create (ne $probes.name "")) }}
+{{- pick .Values "caBundle" "clusterDomain" "gpuDirect" "kueue" "log" "podMemory" "proxy" "stuckPods" "trainerPods" "watchNodes" "workers" |
+  merge (dict
+    "trainerImage" (include "halcyon.image" $trainer)
+    "namespaces" (include "halcyon.namespaces" . | fromJsonArray)
+    "defaultsNamespace" .Release.Namespace
+    "lease" (dict "namespace" .Release.Namespace "name" (include "halcyon.fullname" .))
+    "metrics" (pick .Values.metrics "port")
+    "objectStore" (dict "s3" (pick .Values.objectStore.s3 "endpoints"))
+    "probes" (dict "priorityClass" (dict "name" $priority))
+  ) | toJson }}
+{{- end }}
+
 {{/* The operator's rights, the same for one namespace and for the whole cluster. */}}
 {{- define "halcyon.rules" -}}
 # delete: a run that has succeeded is deleted after its spec.ttlSecondsAfterFinished.

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from halcyon_api import families_reference
-from halcyon_api.generate import argocd, crd, edits_reference, hardware_reference, json_schema, reference
+from halcyon_api import argocd, crd, families_reference, hardware_reference, json_schema, limits, reference
+from halcyon_api.generate.__main__ import argocd, crd, edits_reference, hardware_reference, json_schema, reference
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -20,6 +20,7 @@ def generated_files() -> dict[Path, str]:
         REPOSITORY / "charts" / "halcyon" / "files" / crd.CRD_FILE.name: crd.render(),  # Helm reads only files inside the chart
         REPOSITORY / "crds" / crd.DEFAULTS_CRD_FILE.name: defaults,
         REPOSITORY / "charts" / "halcyon" / "files" / crd.DEFAULTS_CRD_FILE.name: defaults,
+        REPOSITORY / "charts" / "halcyon" / "files" / "limits.yaml": limits.render(),
         json_schema.FOLDER / f"{json_schema.NAME}.json": json_schema.render(json_schema.document_schema()),
         json_schema.FOLDER / f"{json_schema.NAME}.patch.json": json_schema.render(json_schema.patch_schema()),
         json_schema.FOLDER / f"{json_schema.DEFAULTS_NAME}.json": json_schema.render(json_schema.defaults_schema()),

@@ -178,7 +178,7 @@ def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpe
     if spec.origin is not None and spec.origin.root is None and observed.origin_root is not None:
         spec = spec.model_copy(update={"origin": spec.origin.model_copy(update={"root": observed.origin_root})})
     run, attempt = observed.run, status.attempt
-    jobset = JobSetPlan(run, spec, observed.platform, attempt, resume_step(status), remaining, avoided, observed.fresh_token)
+    jobset = JobSetPlan(run, spec, observed.settings, attempt, resume_step(status), remaining, avoided, observed.fresh_token)
     return (jobset,) if observed.config_map is not None else (ConfigMapPlan(run, attempt, spec), jobset)
 
 

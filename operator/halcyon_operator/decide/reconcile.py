@@ -37,7 +37,7 @@ from halcyon_operator.model.views import HeadPending, JobSetView, Observed
 
 def reconcile(observed: Observed, now: datetime) -> Decision:
     """The decision about a run now."""
-    observed = replace(observed, run=permitted(observed.run, observed.platform))
+    observed = replace(observed, run=permitted(observed.run, observed.settings))
     if observed.run.deleting:
         # Owner references delete all objects of the run; there is nothing outside the cluster to clean up.
         return Decision()

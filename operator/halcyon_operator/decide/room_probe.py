@@ -59,4 +59,4 @@ def plan_probe(
 
 def _plan(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, now: datetime) -> ProbePlan:
     avoided = current_avoided(placement_of(status, spec).avoided, spec.recovery.bad_nodes, now)
-    return ProbePlan(observed.run, spec, observed.platform, slices, tuple(node.node for node in avoided))
+    return ProbePlan(observed.run, spec, observed.settings, slices, tuple(node.node for node in avoided))

@@ -22,7 +22,7 @@ _WAITING_PHASES = ("Pending", "Starting", "Restarting", "Suspending")
 
 def stuck_pods(observed: Observed) -> tuple[PodView, ...]:
     """Pods of the run that still exist long after their grace period, the longest waiting first."""
-    waited, after = observed.deleting_seconds, observed.platform.stuck_after_seconds
+    waited, after = observed.deleting_seconds, observed.settings.stuck_pods.after_seconds
     pods = {pod.uid: pod for pod in (*observed.pods, *observed.earlier_pods) if pod.deleting and (pod.finalizers or not pod.over)}
     stuck = [pod for pod in pods.values() if waited.get(pod.uid, 0.0) >= pod.grace_seconds + after]
     return tuple(sorted(stuck, key=lambda pod: (-waited[pod.uid], pod.name)))
@@ -35,7 +35,7 @@ def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> De
         return decision
     status = _describe(decision.status, observed, pods, now)
     own = {pod.uid for pod in observed.pods}
-    if not observed.platform.force_delete_stuck or not (ours := [pod for pod in pods if pod.uid in own and not pod.finalizers]):
+    if not observed.settings.stuck_pods.force_delete or not (ours := [pod for pod in pods if pod.uid in own and not pod.finalizers]):
         return replace(decision, status=status)
     gone = tuple(Deletion("Pod", pod.name, pod.uid, force=True) for pod in ours)
     events = tuple(
@@ -55,7 +55,7 @@ def _describe(status: TrainingRunStatus, observed: Observed, pods: tuple[PodView
     if first.finalizers:
         patch = f'kubectl patch pod {first.name} --namespace {run.namespace} --type=merge --patch \'{{"metadata":{{"finalizers":null}}}}\''
         fix = f"its finalizer {first.finalizers[0]} keeps it: mend the controller that set it, or remove it (`{patch}`)"
-    elif observed.platform.force_delete_stuck:
+    elif observed.settings.stuck_pods.force_delete:
         fix = "the operator deletes it by force, as its owner allows"
     else:
         delete = f"kubectl delete pod {first.name} --namespace {run.namespace} --force --grace-period=0"

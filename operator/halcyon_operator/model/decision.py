@@ -13,7 +13,8 @@ from halcyon_api.save_requests import SaveRequest
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.reasons import EventReason
-from halcyon_operator.model.views import Platform, RunView
+from halcyon_operator.model.settings import Settings
+from halcyon_operator.model.views import RunView
 
 Manifest = dict[str, Any]
 """A Kubernetes object as JSON."""
@@ -36,7 +37,7 @@ class JobSetPlan:
     run: RunView
     spec: TrainingRunSpec
     """The run's spec on the attempt's number of slices."""
-    platform: Platform
+    settings: Settings
     attempt: int
     resume_step: int
     """Committed steps that the trainer must find."""
@@ -54,7 +55,7 @@ class ProbePlan:
 
     run: RunView
     spec: TrainingRunSpec
-    platform: Platform
+    settings: Settings
     slices: int
     avoided: tuple[str, ...] = ()
     """Names of nodes that no pod may use."""

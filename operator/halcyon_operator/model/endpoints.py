@@ -25,14 +25,9 @@ def normal(endpoint: str) -> str:
     return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, _PORTS[parts.scheme]) else "")
 
 
-def allowed_endpoints(listed: Iterable[str]) -> frozenset[str]:
-    """The endpoints of a list, each in normal form."""
-    return frozenset(map(normal, listed))
-
-
-def endpoint_refusal(endpoint: str | None, allowed: frozenset[str]) -> str | None:
-    """Why a run may not use an endpoint, as one sentence for the user; None if it may."""
-    if endpoint is None or normal(endpoint) in allowed:
+def endpoint_refusal(endpoint: str | None, listed: Iterable[str]) -> str | None:
+    """Why a run may not use an endpoint, as one sentence for the user; None if it is listed."""
+    if endpoint is None or normal(endpoint) in map(normal, listed):
         return None
     return (
         f"spec.checkpoint.endpoint: this installation sends no credentials to {endpoint}; take an endpoint that it lists, or have the "

@@ -14,7 +14,7 @@ from halcyon_api.progress import ProgressReport, TerminationReport
 from halcyon_api.status import Phase, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
-from halcyon_operator.model.pod_policy import PodPolicy
+from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.workload import WorkloadReading
 
 EndKind = Literal["disrupted", "deleted", "exited"]
@@ -233,35 +233,11 @@ HeadReading = HeadFound | HeadAbsent | HeadUnreachable | HeadPending
 
 
 @dataclass(frozen=True)
-class Platform:
-    """Settings that are the same for all runs of an installation."""
-
-    trainer_image: str
-    cluster_domain: str = "cluster.local"
-    probe_priority_class: str = ""
-    """PriorityClass of probe pods; empty: the cluster's default."""
-    allow_gpu_direct: bool = False
-    """Whether runs may use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
-    s3_endpoints: frozenset[str] = frozenset()
-    """The S3 endpoints that runs may use, in the form of `endpoints.normal`."""
-    pods: PodPolicy = field(default_factory=PodPolicy)
-    """The owner's settings for the pods of runs."""
-    pod_memory: Mapping[str, str] = field(default_factory=dict[str, str])
-    """By accelerator type, the memory that pods request if their run sets none; `none`: no memory. Default: by the machine."""
-    stuck_after_seconds: float = 300.0
-    """Seconds after its grace period from which a pod that still exists counts as stuck."""
-    force_delete_stuck: bool = False
-    """Whether stuck pods are deleted by force."""
-    kueue: bool = False
-    """Whether runs may use Kueue queues; the operator then reads their Workloads."""
-
-
-@dataclass(frozen=True)
 class Observed:
     """The observation of one run: all inputs of a decision."""
 
     run: RunView
-    platform: Platform
+    settings: Settings
     jobsets: tuple[JobSetView, ...] = ()
     """JobSets with the run's label, and any JobSet that has the name of the present attempt's JobSet."""
     pods: tuple[PodView, ...] = ()

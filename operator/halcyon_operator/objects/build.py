@@ -12,7 +12,7 @@ def build(plan: Plan) -> Manifest:
     match plan:
         case ConfigMapPlan(run, attempt, spec):
             return build_config_map(run, attempt, spec)
-        case JobSetPlan(run, spec, platform, attempt, resume_step, remaining_restarts, avoided, save_token):
-            return build_jobset(run, spec, platform, attempt, resume_step, remaining_restarts, avoided, save_token)
-        case ProbePlan(run, spec, platform, slices, avoided):
-            return build_probe(run, spec, platform, slices, avoided)
+        case JobSetPlan(run, spec, settings, attempt, resume_step, remaining_restarts, avoided, save_token):
+            return build_jobset(run, spec, settings, attempt, resume_step, remaining_restarts, avoided, save_token)
+        case ProbePlan(run, spec, settings, slices, avoided):
+            return build_probe(run, spec, settings, slices, avoided)

@@ -19,6 +19,7 @@ from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.operations import SchedulingSpec
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.settings import NO_MEMORY
 from halcyon_operator.objects import fabric
 
 HOSTNAME_LABEL = "kubernetes.io/hostname"
@@ -53,8 +54,6 @@ class NodeRequirements:
     resource_claims: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
-NO_MEMORY = "none"
-"""Used instead of an amount: the pods request no memory."""
 SHM_SHARE = 4
 """Divisor: the shared memory of a host's devices is limited to a quarter of the pod's memory, and is part of it."""
 

@@ -25,7 +25,8 @@ from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_api.yaml_text import dump
 from halcyon_operator.model.decision import Manifest
-from halcyon_operator.model.views import Platform, RunView
+from halcyon_operator.model.settings import Settings
+from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.hardware import EXCLUSIVE_TOPOLOGY_ANNOTATION, node_requirements
 from halcyon_operator.objects.kueue import jobset_annotations, jobset_labels, pod_annotations
 from halcyon_operator.objects.pod_template import pod_template
@@ -68,7 +69,7 @@ def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = 
 def build_jobset(
     run: RunView,
     spec: TrainingRunSpec,
-    platform: Platform,
+    settings: Settings,
     attempt: int,
     resume_step: int,
     remaining_restarts: int,
@@ -80,7 +81,7 @@ def build_jobset(
     Args:
         run: The run, for its name, namespace and uid.
         spec: The run's parsed spec, on the attempt's number of slices.
-        platform: Trainer image and DNS domain.
+        settings: The operator's settings.
         attempt: The attempt's number, already recorded in the run's status.
         resume_step: Committed steps that the trainer must find.
         remaining_restarts: Counted restarts until the JobSet gives up.
@@ -88,7 +89,7 @@ def build_jobset(
         save_token: Secret that a request for a checkpoint must contain.
     """
     topology = spec.accelerator.resolve()
-    requirements, queue = node_requirements(spec, avoided, platform.pod_memory), spec.scheduling.queue
+    requirements, queue = node_requirements(spec, avoided, settings.pod_memory), spec.scheduling.queue
     annotations = requirements.jobset_annotations | jobset_annotations(queue)
     if queue is not None and queue.topology is not None:
         # Kueue then chooses the nodes, so JobSet must not choose them.
@@ -96,7 +97,7 @@ def build_jobset(
         requirements = replace(
             requirements, pod_annotations=requirements.pod_annotations | pod_annotations(queue, topology.hosts_per_slice)
         )
-    metadata, more = _metadata(run, attempt, annotations), platform.pods.labels | spec.scheduling.labels
+    metadata, more = _metadata(run, attempt, annotations), settings.trainer_pods.labels | spec.scheduling.labels
     return {
         "apiVersion": JOBSET_API_VERSION,
         "kind": "JobSet",
@@ -128,7 +129,7 @@ def build_jobset(
                             "podReplacementPolicy": "Failed",
                             "podFailurePolicy": _pod_failure_policy(),
                             "template": pod_template(
-                                run, spec, platform, attempt, resume_step, more | labels(run, attempt), requirements, save_token
+                                run, spec, settings, attempt, resume_step, more | labels(run, attempt), requirements, save_token
                             ),
                         },
                     },

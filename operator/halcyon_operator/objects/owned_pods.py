@@ -1,4 +1,4 @@
-"""Applies the owner's settings (`pod_policy`) to the pods of runs. Pure."""
+"""Applies the owner's settings (`model.settings`) to the pods of runs. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from halcyon_api.hardware import Accelerator
-from halcyon_operator.model.pod_policy import USER_ID, CaBundle, PodPolicy, PodSecurity, Proxy
+from halcyon_operator.model.settings import USER_ID, CaBundle, Cache, PodSecurity, Proxy, Settings, TrainerPods
 
 CA_DIRECTORY = "/etc/halcyon/ca"
 _CA_VARIABLES = ("SSL_CERT_FILE", "TENSORSTORE_CA_BUNDLE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -46,24 +46,23 @@ def volume_security(profile: PodSecurity) -> dict[str, Any]:
     return {} if profile.run_as_user == "namespace" else {"fsGroup": profile.run_as_user, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
-def with_policy(
-    template: dict[str, Any], policy: PodPolicy, row: Accelerator, slices: int, namespace: str, cluster_domain: str, cache_directory: str
+def with_settings(
+    template: dict[str, Any], settings: Settings, row: Accelerator, slices: int, namespace: str, cache_directory: str
 ) -> dict[str, Any]:
     """A trainer's pod template with the owner's settings.
 
     Args:
         template: The template, with the restricted profile.
-        policy: The owner's settings.
+        settings: The operator's settings.
         row: The accelerator.
         slices: Slices of the run.
         namespace: Namespace of the run.
-        cluster_domain: DNS domain of the cluster.
         cache_directory: Where the trainer keeps compiled programs.
     """
     template = deepcopy(template)
     metadata, pod = template["metadata"], template["spec"]
     (trainer,) = pod["containers"]
-    profile = policy.security_of(row)
+    pods, profile = settings.trainer_pods, settings.trainer_pods.security_of(row)
     pod["securityContext"] = pod_security(profile) | volume_security(profile)
     trainer["securityContext"] = container_security(profile)
     if profile.privileged:
@@ -71,21 +70,21 @@ def with_policy(
             sidecar["securityContext"] = {"runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": False, "privileged": True}
     if profile.host_network == "always" or (profile.host_network == "multislice" and slices > 1):
         pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
-    if policy.annotations:
+    if pods.annotations:
         # Annotations that the hardware needs override those of the owner.
-        metadata["annotations"] = policy.annotations | metadata.get("annotations", {})
-    if policy.image_pull_secrets:
-        pod["imagePullSecrets"] = [{"name": name} for name in policy.image_pull_secrets]
-    if policy.ca_bundle.config_map:
-        _trust(pod, trainer, policy.ca_bundle)
-    trainer["env"] += proxy_variables(policy.proxy, cluster_domain)
-    _keep_cache(pod, trainer, policy, namespace, cache_directory)
+        metadata["annotations"] = pods.annotations | metadata.get("annotations", {})
+    if pods.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in pods.image_pull_secrets]
+    if settings.ca_bundle.config_map:
+        _trust(pod, trainer, settings.ca_bundle)
+    trainer["env"] += proxy_variables(settings.proxy, settings.cluster_domain)
+    _keep_cache(pod, trainer, pods.cache, namespace, cache_directory)
     return template
 
 
-def probe_security(policy: PodPolicy, row: Accelerator) -> tuple[dict[str, Any], dict[str, Any]]:
+def probe_security(pods: TrainerPods, row: Accelerator) -> tuple[dict[str, Any], dict[str, Any]]:
     """Security contexts of a probe pod and its container: the user of the trainer, without its privileges."""
-    user = policy.security_of(row).run_as_user
+    user = pods.security_of(row).run_as_user
     profile = PodSecurity(run_as_user=USER_ID if user == 0 else user)
     return pod_security(profile), container_security(profile)
 
@@ -106,8 +105,7 @@ def proxy_variables(proxy: Proxy, cluster_domain: str) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for known, value in values.items() if value for name in (known, known.lower())]
 
 
-def _keep_cache(pod: dict[str, Any], trainer: dict[str, Any], policy: PodPolicy, namespace: str, directory: str) -> None:
-    cache = policy.cache
+def _keep_cache(pod: dict[str, Any], trainer: dict[str, Any], cache: Cache, namespace: str, directory: str) -> None:
     if not (cache.claim or cache.host_path):
         return
     (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "cache")

@@ -10,10 +10,10 @@ from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.checkpoint import parse_root
 from halcyon_api.spec.variables import VariableSpec
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.model.pod_policy import PodSecurity
-from halcyon_operator.model.views import Platform, RunView
+from halcyon_operator.model.settings import PodSecurity, Settings
+from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.hardware import MEGASCALE_PORT, TPU_METRICS_PORT, NodeRequirements, from_pod, multislice_environment
-from halcyon_operator.objects.owned_pods import container_security, pod_security, volume_security, with_policy
+from halcyon_operator.objects.owned_pods import container_security, pod_security, volume_security, with_settings
 
 CACHE_DIRECTORY = "/var/cache/halcyon"
 TMP_SIZE_LIMIT = "32Gi"
@@ -46,7 +46,7 @@ def grace_seconds(spec: TrainingRunSpec) -> int:
 def pod_template(
     run: RunView,
     spec: TrainingRunSpec,
-    platform: Platform,
+    settings: Settings,
     attempt: int,
     resume_step: int,
     labels: dict[str, str],
@@ -62,7 +62,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security(PodSecurity()) | volume_security(PodSecurity()),
-        "containers": [_container(run, spec, platform, attempt, resume_step, requirements, mounts, save_token)],
+        "containers": [_container(run, spec, settings, attempt, resume_step, requirements, mounts, save_token)],
         "volumes": volumes,
     }
     optional = {
@@ -76,16 +76,13 @@ def pod_template(
     }
     metadata = {"labels": labels} | ({"annotations": requirements.pod_annotations} if requirements.pod_annotations else {})
     template = {"metadata": metadata, "spec": pod | {name: value for name, value in optional.items() if value}}
-    accelerator = spec.accelerator
-    return with_policy(
-        template, platform.pods, accelerator.row, accelerator.slices, run.namespace, platform.cluster_domain, CACHE_DIRECTORY
-    )
+    return with_settings(template, settings, spec.accelerator.row, spec.accelerator.slices, run.namespace, CACHE_DIRECTORY)
 
 
 def _container(
     run: RunView,
     spec: TrainingRunSpec,
-    platform: Platform,
+    settings: Settings,
     attempt: int,
     resume_step: int,
     requirements: NodeRequirements,
@@ -93,7 +90,7 @@ def _container(
     save_token: str,
 ) -> dict[str, Any]:
     ports = [{"name": "telemetry", "containerPort": spec.telemetry.port}, {"name": "coordinator", "containerPort": names.COORDINATOR_PORT}]
-    environment = _environment(run, spec, platform, attempt, resume_step, save_token)
+    environment = _environment(run, spec, settings, attempt, resume_step, save_token)
     own = {variable.name: variable for variable in spec.env}
     environment += [{"name": name, "value": value} for name, value in requirements.environment.items() if name not in own]
     environment += [_variable(variable) for variable in own.values()]
@@ -104,7 +101,7 @@ def _container(
         ports.append({"name": "tpu-metrics", "containerPort": TPU_METRICS_PORT})
     container: dict[str, Any] = {
         "name": names.TRAINER_CONTAINER,
-        "image": spec.image or platform.trainer_image,
+        "image": spec.image or settings.trainer_image,
         "imagePullPolicy": spec.image_pull_policy,
         "command": ["halcyon", "train"],
         "args": [_document_path()],
@@ -135,10 +132,10 @@ def _probe() -> dict[str, Any]:
 
 
 def _environment(
-    run: RunView, spec: TrainingRunSpec, platform: Platform, attempt: int, resume_step: int, save_token: str
+    run: RunView, spec: TrainingRunSpec, settings: Settings, attempt: int, resume_step: int, save_token: str
 ) -> list[dict[str, Any]]:
     topology = spec.accelerator.resolve()
-    subdomain = f"{names.subdomain(run.uid, attempt)}.{run.namespace}.svc.{platform.cluster_domain}"
+    subdomain = f"{names.subdomain(run.uid, attempt)}.{run.namespace}.svc.{settings.cluster_domain}"
     injected = PodEnvironment(
         run_document=_document_path(),
         run_uid=run.uid,
@@ -150,7 +147,7 @@ def _environment(
         slices=topology.slices,
         hosts_per_slice=topology.hosts_per_slice,
         devices_per_host=topology.devices_per_host,
-        coordinator=names.coordinator_address(run.name, run.uid, attempt, run.namespace, platform.cluster_domain),
+        coordinator=names.coordinator_address(run.name, run.uid, attempt, run.namespace, settings.cluster_domain),
         mesh=run_mesh(spec, topology),
         resume_step=resume_step,
         termination_log=TERMINATION_LOG,

@@ -13,8 +13,9 @@ from halcyon_api import names
 from halcyon_api.elastic import on_slices, usable_slices
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_operator.model.decision import Manifest
+from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.untrusted import value_at
-from halcyon_operator.model.views import Platform, RunView
+from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.hardware import node_requirements
 from halcyon_operator.objects.owned_pods import probe_security
 
@@ -31,19 +32,19 @@ def is_probe(document: object) -> bool:
     return value_at(document, "metadata", "labels", names.LABEL_ROLE) == names.ROLE_PROBE
 
 
-def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices: int, avoided: Sequence[str] = ()) -> Manifest:
+def build_probe(run: RunView, spec: TrainingRunSpec, settings: Settings, slices: int, avoided: Sequence[str] = ()) -> Manifest:
     """The JobSet of a probe.
 
     Args:
         run: The run, for its name, namespace and uid.
         spec: The run's spec.
-        platform: Trainer image and the owner's settings.
+        settings: The operator's settings.
         slices: Number of additional slices to probe for.
         avoided: Names of nodes that the pods must not use.
     """
     wanted = on_slices(spec, max(usable_slices(spec)))
-    requirements = node_requirements(wanted, avoided, platform.pod_memory)
-    labels = platform.pods.labels | spec.scheduling.labels
+    requirements = node_requirements(wanted, avoided, settings.pod_memory)
+    labels = settings.trainer_pods.labels | spec.scheduling.labels
     labels |= {
         names.LABEL_PART_OF: names.PART_OF,
         names.LABEL_MANAGED_BY: names.MANAGED_BY,
@@ -58,10 +59,10 @@ def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices:
         "labels": labels,
         "ownerReferences": [owner],
     }
-    pod_context, container_context = probe_security(platform.pods, spec.accelerator.row)
+    pod_context, container_context = probe_security(settings.trainer_pods, spec.accelerator.row)
     container: dict[str, Any] = {
         "name": CONTAINER,
-        "image": spec.image or platform.trainer_image,
+        "image": spec.image or settings.trainer_image,
         "imagePullPolicy": spec.image_pull_policy,
         "command": _PAUSE,
         "securityContext": container_context,
@@ -79,8 +80,8 @@ def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices:
         "nodeSelector": requirements.node_selector,
         "tolerations": requirements.tolerations,
         "affinity": requirements.affinity,
-        "priorityClassName": platform.probe_priority_class,
-        "imagePullSecrets": [{"name": name} for name in platform.pods.image_pull_secrets],
+        "priorityClassName": settings.probes.priority_class.name,
+        "imagePullSecrets": [{"name": name} for name in settings.trainer_pods.image_pull_secrets],
     }
     hosts = wanted.accelerator.resolve().hosts_per_slice
     return {

@@ -2,7 +2,7 @@
 
 An unreadable root is not an error: the operator cannot mount volumes of pods, and a bucket may be open to the trainers only. The operator
 then uses the trainers' reports, and the status shows it. An unchanged HEAD is neither transferred nor decoded again. A large HEAD is
-decoded in a thread, and a mounted volume is read in a thread, so that neither blocks the event loop or other runs."""
+decoded in a thread, so that it does not block the event loop or other runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import re
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
@@ -21,7 +20,7 @@ from prometheus_client import Counter
 
 from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, decode_head
 from halcyon_api.spec.checkpoint import CheckpointRoot, CheckpointSpec, parse_root
-from halcyon_operator.model.endpoints import allowed_endpoints, endpoint_refusal
+from halcyon_operator.model.endpoints import endpoint_refusal
 from halcyon_operator.model.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable
 
 TIMEOUT_SECONDS = 5.0
@@ -31,7 +30,6 @@ SMALL_HEAD_BYTES = 16 * 2**10
 """A HEAD up to this size is decoded at once, in a few hundred microseconds; a larger one in a thread."""
 MAX_ROOTS = 4096
 """Roots whose last HEAD is kept."""
-FILE_READERS = 4
 MAX_STORES = 64
 """Clients that are kept. One client serves all roots of a bucket: a new one takes a quarter of a megabyte and tens of milliseconds."""
 
@@ -53,26 +51,15 @@ class Checkpoints:
     Args:
         reads: Counts reads by result.
         s3_endpoints: The endpoints that may be contacted. The root of a run with another endpoint is not read.
-        s3_anonymous: Send unsigned S3 requests.
-        file_roots: Directories under which file:// roots may be read.
     """
 
-    def __init__(
-        self,
-        reads: Counter,
-        s3_endpoints: tuple[str, ...] = (),
-        s3_anonymous: bool = False,
-        file_roots: tuple[str, ...] = (),
-    ) -> None:
+    def __init__(self, reads: Counter, s3_endpoints: tuple[str, ...] = ()) -> None:
         self._reads = reads
-        self._s3_endpoints = allowed_endpoints(s3_endpoints)
-        self._s3_anonymous = s3_anonymous
-        self._file_roots = tuple(Path(root) for root in file_roots)
+        self._s3_endpoints = s3_endpoints
         self._stores: OrderedDict[_Bucket, S3Store | GCSStore] = OrderedDict()
         self._unchanged: OrderedDict[_Address, tuple[str, HeadReading]] = OrderedDict()
         """The last HEAD of each root, with its entity tag."""
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="halcyon-head-decoder")
-        self._file_readers = ThreadPoolExecutor(FILE_READERS, thread_name_prefix="halcyon-head-reader")
 
     async def read(self, spec: CheckpointSpec) -> HeadReading:
         """The HEAD of a root. Never raises."""
@@ -83,7 +70,7 @@ class Checkpoints:
     async def _read(self, spec: CheckpointSpec) -> HeadReading:
         root = parse_root(spec.root)
         if root.scheme == "file":
-            return await self._read_mounted(root)
+            return HeadUnreachable("it is on a volume of the pods")
         if endpoint_refusal(spec.endpoint, self._s3_endpoints) is not None:
             return HeadUnreachable(f"endpoint {spec.endpoint} is not in the list objectStore.s3.endpoints of the chart")
         address = spec.root, spec.endpoint, spec.region
@@ -124,26 +111,6 @@ class Checkpoints:
             while len(self._unchanged) > MAX_ROOTS:
                 self._unchanged.popitem(last=False)
 
-    async def _read_mounted(self, root: CheckpointRoot) -> HeadReading:
-        try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._file_readers, self._read_file, root)
-        except TimeoutError:
-            return HeadUnreachable(f"its volume does not answer within {TIMEOUT_SECONDS:g} s")
-
-    def _read_file(self, root: CheckpointRoot) -> HeadReading:
-        path = Path(root.path)
-        if not any(path.is_relative_to(allowed) for allowed in self._file_roots):
-            return HeadUnreachable("it is on a volume of the pods")
-        try:
-            document = path.joinpath(HEAD_KEY)
-            size_bytes = document.stat().st_size
-            return parse_head(document.read_bytes()) if size_bytes <= MAX_HEAD_BYTES else _too_large(size_bytes)
-        except FileNotFoundError:
-            return HeadAbsent()
-        except OSError as error:
-            return HeadUnreachable(f"{error.strerror}")
-
     def _store(self, root: CheckpointRoot, spec: CheckpointSpec) -> S3Store | GCSStore:
         """The client of a root's bucket, created once."""
         bucket = (root.scheme, root.bucket, spec.endpoint, spec.region)
@@ -161,7 +128,7 @@ class Checkpoints:
         retry: RetryConfig = {"max_retries": 1, "retry_timeout": timeout}
         if root.scheme == "gs":
             return GCSStore(root.bucket, client_options=options, retry_config=retry)
-        config: S3Config = {"skip_signature": self._s3_anonymous}
+        config: S3Config = {}
         if spec.endpoint is not None:
             config["endpoint"] = spec.endpoint
             config["region"] = spec.region or "us-east-1"

@@ -17,6 +17,7 @@ from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.endings import seen_endings
 from halcyon_operator.model.keys import ProcessGroup, RunKey
 from halcyon_operator.model.ownership import is_own
+from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.trainer_process import first_process, trainer_port
 from halcyon_operator.model.views import (
     HeadAbsent,
@@ -25,7 +26,6 @@ from halcyon_operator.model.views import (
     NoticeView,
     ObjectView,
     Observed,
-    Platform,
     PodView,
     PodWarning,
     Prerequisite,
@@ -89,7 +89,7 @@ class Observer:
         heads: Reads HEADs of checkpoint roots.
         trainers: Reads progress reports.
         pod_endings: Recorded endings of pods, which may be deleted.
-        platform: Settings that are the same for all runs.
+        settings: The operator's settings.
         nodes: Maintenance notices of nodes; None: nodes are not watched.
         token: Creates new secrets.
         cache: The watch cache; None: every observation reads from the API server.
@@ -105,7 +105,7 @@ class Observer:
         heads: ReadsHeads,
         trainers: ReadsProgress,
         pod_endings: PodEndings,
-        platform: Platform,
+        settings: Settings,
         nodes: NodeNotices | None = None,
         token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
         cache: WatchCache | None = None,
@@ -119,7 +119,7 @@ class Observer:
         self._heads = heads
         self._trainers = trainers
         self._pod_endings = pod_endings
-        self._platform = platform
+        self._settings = settings
         self._nodes = nodes
         self._token = token
         self._cache = cache
@@ -203,7 +203,7 @@ class Observer:
         own = self._own.of(run, jobsets)
         return Observed(
             run=run,
-            platform=self._platform,
+            settings=self._settings,
             jobsets=jobsets,
             pods=pods,
             probe=probe,

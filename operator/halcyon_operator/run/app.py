@@ -26,10 +26,9 @@ from halcyon_api.training_run import GROUP, PLURAL, VERSION
 from halcyon_operator.kube.client import ApiError, connect, inside_cluster
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.kube.leadership import Leadership, process_identity
-from halcyon_operator.model.endpoints import allowed_endpoints
 from halcyon_operator.model.keys import RunKey
+from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.untrusted import mapping, text, value_at
-from halcyon_operator.model.views import Platform
 from halcyon_operator.observe.checkpoints import Checkpoints
 from halcyon_operator.observe.head_reads import HeadReads
 from halcyon_operator.observe.node_notices import NodeNotices
@@ -45,7 +44,6 @@ from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.http_server import HttpServer
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.served_namespaces import other_namespaces, served_namespaces
-from halcyon_operator.run.settings import Settings
 from halcyon_operator.run.supervision import Supervision, health_problem
 from halcyon_operator.run.watch_audit import WatchAudit
 from halcyon_operator.run.work_queue import WorkQueue
@@ -59,12 +57,18 @@ LONGEST_POD_PAUSE_SECONDS = 4.0
 
 JOBSET_GROUP, JOBSET_VERSION = "jobset.x-k8s.io", "v1alpha2"
 LONGEST_START_DELAY_SECONDS = 15.0
+RESYNC_SECONDS = 300.0
+"""Seconds between two reconciles of all runs without an event."""
 ROUTINE_RECONCILES_PER_SECOND = 25.0
 """Maximum rate of routine reconciles and progress writes per second, over all runs."""
 
 
-async def run_operator(settings: Settings) -> None:
+async def run_operator(settings: Settings, pod_name: str) -> None:
     """Run until a signal comes.
+
+    Args:
+        settings: The operator's settings.
+        pod_name: Name of the pod of this process, its identity in the Lease; empty: it is not in a pod.
 
     Raises:
         NoCluster: No API server is configured.
@@ -72,38 +76,27 @@ async def run_operator(settings: Settings) -> None:
     """
     disable_created_metrics()  # They add one series for each counter, and are not used.
     metrics = Metrics(version())
-    identity = process_identity(settings.pod_name)
+    identity = process_identity(pod_name)
     api = await connect(metrics.api_requests, f"halcyon-operator/{version()} ({identity})")
     trainers = Trainers(metrics.trainer_polls)
-    checkpoints = Checkpoints(metrics.head_reads, settings.s3_endpoints, settings.s3_anonymous, settings.file_roots)
+    checkpoints = Checkpoints(metrics.head_reads, settings.object_store.s3.endpoints)
     queue: WorkQueue[RunKey] = WorkQueue(random.random, group=lambda key: key[0])
     polls = Polls(trainers, queue.add, time.monotonic)
     heads = HeadReads(checkpoints, queue.add, time.monotonic)
     pod_endings, echo, cache = PodEndings(), WriteWatch(time.monotonic), WatchCache()
     audit = WatchAudit(cache.version, time.monotonic)
-    leadership = Leadership(api, settings.lease_namespace, settings.lease_name, identity) if settings.lease_namespace else None
+    lease = settings.lease
+    leadership = Leadership(api, lease.namespace, lease.name, identity) if lease.namespace else None
     cluster = Cluster(api)
-    platform = Platform(
-        settings.trainer_image,
-        settings.cluster_domain,
-        settings.probe_priority_class,
-        settings.allow_gpu_direct,
-        s3_endpoints=allowed_endpoints(settings.s3_endpoints),
-        pods=settings.pods,
-        pod_memory=dict(settings.pod_memory),
-        stuck_after_seconds=settings.stuck_pod_seconds,
-        force_delete_stuck=settings.force_delete_stuck_pods,
-        kueue=settings.kueue,
-    )
     nodes = NodeNotices() if settings.watch_nodes else None
-    workloads = Workloads(cluster, time.monotonic) if settings.kueue else None
+    workloads = Workloads(cluster, time.monotonic) if settings.kueue.enabled else None
     warnings = PodEvents(cluster, queue.add, lambda: datetime.now(UTC), time.monotonic)
     observer = Observer(
         cluster,
         heads,
         polls,
         pod_endings,
-        platform,
+        settings,
         nodes,
         cache=cache,
         pace=lambda: cache.under_way / ROUTINE_RECONCILES_PER_SECOND,
@@ -123,7 +116,7 @@ async def run_operator(settings: Settings) -> None:
     metrics.watch(lambda: float(len(queue)) if leads() else 0.0, lambda: max(echo.lag_seconds, audit.lag_seconds), leads)
     ready = asyncio.Event()
     server = HttpServer(metrics, lambda: health_problem(echo, audit, controller.longest_reconcile_seconds), ready.is_set)
-    await server.start(settings.metrics_port)
+    await server.start(settings.metrics.port)
 
     async def lead() -> None:
         """Work until this process loses the Lease."""
@@ -142,7 +135,7 @@ async def run_operator(settings: Settings) -> None:
     try:
         served = await _wait_for_api(cluster, settings.namespaces)
         supervision = Supervision(cluster, served, audit, cache.keys, controller.check)
-        loops = [supervision.run(ready, settings.resync_seconds), stand_by()]
+        loops = [supervision.run(ready, RESYNC_SECONDS), stand_by()]
         if served:
             loops.append(other_namespaces(cluster, settings.namespaces, served))
         logger.info("reconciling the TrainingRuns in %s", ", ".join(served) or "all namespaces")

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from halcyon_api import names
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.model.pod_policy import FREE_VARIABLES, InvalidPolicy, PodPolicy, parse_policy
+from halcyon_operator.model.settings import FREE_VARIABLES
 from halcyon_operator.objects.jobset import build_config_map, build_jobset
 from halcyon_operator.objects.probe import build_probe
 from halcyon_operator.observe.runs import parse_run_view
-from tests.operator.builders import PLATFORM, at, observed, run
+from tests.operator.builders import at, observed, run, settings_of
 
 V6E = {"accelerator": {"type": "v6e", "topology": "4x4"}, "trainer__batchSize": 32}
 TWO_SLICES = {"accelerator": {"type": "v6e", "topology": "4x4", "slices": 2}, "trainer__batchSize": 32}
 FAST = {"accelerator": {"type": "h100", "topology": "2x8", "network": "gpuDirect"}, "trainer__batchSize": 16}
 
 
-def template(policy: dict[str, Any], **spec: Any) -> dict[str, Any]:
+def template(pods: dict[str, Any], more: dict[str, Any] = {}, **spec: Any) -> dict[str, Any]:  # noqa: B006
+    """The pod template of a run, with `trainerPods` and more values of the chart."""
     view = parse_run_view(run(**spec))
     assert view.spec is not None, view.problems
-    platform = replace(PLATFORM, pods=parse_policy(json.dumps(policy)), allow_gpu_direct=True)
-    jobset = build_jobset(view, view.spec, platform, 1, 0, 3)
+    jobset = build_jobset(view, view.spec, settings_of(gpuDirect={"allowed": True}, trainerPods=pods, **more), 1, 0, 3)
     return jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
 
 
@@ -93,13 +91,15 @@ def test_pods_use_the_host_network_as_configured(wanted: str, one: bool, two: bo
 
 
 def test_annotations_pull_secrets_certificates_and_proxy() -> None:
-    policy = {
+    pods = {
         "annotations": {"example.com/team": "a", "networking.gke.io/default-interface": "evil"},
         "imagePullSecrets": ["one", "two"],
+    }
+    more = {
         "caBundle": {"configMap": "trust", "key": "all.pem"},
         "proxy": {"https": "http://proxy:3128", "exclude": ["store.example"]},
     }
-    made = template(policy, **FAST)
+    made = template(pods, more, **FAST)
     annotations = made["metadata"]["annotations"]
     assert annotations["example.com/team"] == "a"
     assert annotations["networking.gke.io/default-interface"] == "eth0", "annotations for the hardware must override the owner's"
@@ -136,8 +136,8 @@ def test_a_probe_has_the_user_and_the_pull_secrets_but_no_privilege() -> None:
     assert view.spec is not None
     for user, expected in ((0, 65532), ("namespace", None), (7, 7)):
         security = {"default": {"privileged": True, "runAsUser": user, "hostNetwork": "always"}}
-        policy = parse_policy(json.dumps({"security": security, "imagePullSecrets": ["one"]}))
-        probe = build_probe(view, view.spec, replace(PLATFORM, pods=policy), 1)
+        settings = settings_of(trainerPods={"security": security, "imagePullSecrets": ["one"]})
+        probe = build_probe(view, view.spec, settings, 1)
         pod = probe["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         assert pod["securityContext"].get("runAsUser") == expected
@@ -145,42 +145,6 @@ def test_a_probe_has_the_user_and_the_pull_secrets_but_no_privilege() -> None:
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert pod["imagePullSecrets"] == [{"name": "one"}]
         assert "hostNetwork" not in pod
-
-
-@pytest.mark.parametrize(
-    ("policy", "sentence"),
-    [
-        ({"security": {"v99": {}}}, "trainerPods.security: 'v99' is no accelerator; name a type"),
-        ({"security": {"tpu": {"capabilities": ["IPC_LOCK"]}}}, "gives added capabilities to root only; set runAsUser: 0"),
-        ({"security": {"tpu": {"capabilities": ["CAP_IPC_LOCK"], "runAsUser": 0}}}, "write a capability without CAP_"),
-        ({"security": {"tpu": {"runAsUser": -1}}}, "trainerPods.security.tpu.runAsUser"),
-        ({"security": {"tpu": {"hostPID": True}}}, "trainerPods.security.tpu.hostPID"),
-        ({"variables": ["*"]}, "'*' cannot be allowed"),
-        ({"variables": ["HALCYON_*"]}, "'HALCYON_*' cannot be allowed"),
-        ({"variables": ["LD_PRELOAD"]}, "'LD_PRELOAD' cannot be allowed"),
-        (
-            {"labels": {"halcyon.dev/run": "x"}},
-            "trainerPods.labels: 'halcyon.dev/run' is a label of Kubernetes or Halcyon; take another key",
-        ),
-        ({"labels": {"a b": "x"}}, "trainerPods.labels: 'a b' is no key of a label"),
-        ({"runLabels": ["kueue.x-k8s.io/queue-name"]}, "trainerPods.runLabels: 'kueue.x-k8s.io/queue-name' is a label of Kubernetes"),
-        ({"cache": {"claim": "a", "hostPath": "/b"}}, "trainerPods.cache: claim and hostPath cannot be used together"),
-        ({"cache": {"hostPath": "/a/../b"}}, "trainerPods.cache: hostPath must not have `..` in it"),
-        ({"proxy": {"https": "http://user:password@proxy"}}, "proxy.https"),
-        ({"caBundle": {"configMap": "A B"}}, "caBundle.configMap"),
-        ({"nothing": 1}, "trainerPods.nothing"),
-    ],
-)
-def test_a_mistake_of_the_owner_is_reported_in_one_sentence(policy: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(InvalidPolicy) as caught:
-        parse_policy(json.dumps(policy))
-    assert sentence in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_empty_settings_equal_the_default_settings() -> None:
-    assert parse_policy("") == parse_policy("{}") == PodPolicy()
-    assert PodPolicy().variables == FREE_VARIABLES
 
 
 ENV = [
@@ -203,8 +167,8 @@ LABELLED = {"labels": {"owner": "platform", "team": "none"}, "runLabels": ["team
 def test_pods_jobs_and_jobsets_have_the_labels_of_owner_and_author() -> None:
     view = parse_run_view(run(scheduling__labels={"team": "language"}, recovery__elastic={"minSlices": 1, "maxSlices": 2}))
     assert view.spec is not None
-    platform = replace(PLATFORM, pods=parse_policy(json.dumps(LABELLED)))
-    made = build_jobset(view, view.spec, platform, 1, 0, 0), build_probe(view, view.spec, platform, 1)
+    settings = settings_of(trainerPods=LABELLED)
+    made = build_jobset(view, view.spec, settings, 1, 0, 0), build_probe(view, view.spec, settings, 1)
     for jobset in made:
         (job,) = jobset["spec"]["replicatedJobs"]
         for labelled in (jobset, job["template"], job["template"]["spec"]["template"]):
@@ -213,7 +177,7 @@ def test_pods_jobs_and_jobsets_have_the_labels_of_owner_and_author() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "policy", "sentence"),
+    ("labels", "pods", "sentence"),
     [
         ({"team": "a"}, LABELLED, ""),
         ({"team": "a"}, {}, "spec.scheduling.labels[team]: this installation lets runs set no label; leave it out, or have"),
@@ -222,9 +186,8 @@ def test_pods_jobs_and_jobsets_have_the_labels_of_owner_and_author() -> None:
         ({"job-name": "x"}, LABELLED, "'job-name' is a label of Kubernetes or Halcyon"),
     ],
 )
-def test_a_run_sets_the_labels_that_are_allowed(labels: dict[str, str], policy: dict[str, Any], sentence: str) -> None:
-    platform = replace(PLATFORM, pods=parse_policy(json.dumps(policy)))
-    found = reconcile(observed(run(scheduling__labels=labels), platform=platform), at(1)).status
+def test_a_run_sets_the_labels_that_are_allowed(labels: dict[str, str], pods: dict[str, Any], sentence: str) -> None:
+    found = reconcile(observed(run(scheduling__labels=labels), settings=settings_of(trainerPods=pods)), at(1)).status
     assert found is not None
     stalled = found.condition("Stalled")
     assert stalled is not None
@@ -262,9 +225,7 @@ def test_the_trainers_document_has_no_variables() -> None:
     ],
 )
 def test_other_variables_need_the_permission_of_the_operators_owner(name: str, allowed: tuple[str, ...], goes: bool) -> None:
-    seen = replace(
-        observed(run(env=[{"name": name, "value": "1"}])), platform=replace(PLATFORM, pods=parse_policy(json.dumps({"variables": allowed})))
-    )
+    seen = observed(run(env=[{"name": name, "value": "1"}]), settings=settings_of(trainerPods={"variables": allowed}))
     decision = reconcile(seen, at(0))
     assert decision.status is not None
     stalled = decision.status.condition("Stalled")

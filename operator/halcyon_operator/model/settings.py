@@ -1,0 +1,220 @@
+"""The operator's settings: the values of the chart that its process reads, with their names and their nesting. Pure.
+
+The chart passes them as one JSON document; `values.yaml` describes each value, and tests/chart/test_settings.py compares names, types and
+defaults. The author of a run can change none of them: neither privilege, nor volumes of the node, nor a proxy. By default pods have the
+restricted security profile. The owner can set more rights by accelerator: TPU runtimes and fast GPU networks lock memory or open devices,
+and some clusters assign the user ids themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from halcyon_api.base import ApiModel, ObjectName
+from halcyon_api.hardware import TABLE, Accelerator
+from halcyon_api.hardware.kinds import Family
+from halcyon_api.spec.operations import LabelValue, check_pod_label
+from halcyon_api.spec.variables import is_allowed_pattern
+
+VARIABLE = "HALCYON_SETTINGS"
+"""Environment variable with the settings."""
+USER_ID = 65532
+DEFAULT = "default"
+FREE_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NCCL_*", "HF_TOKEN")
+"""Variables that runs may set by default: settings of the compiler and of the communication between devices, and the token for the Hugging
+Face hub. None of them loads code into the trainer's image."""
+NO_MEMORY = "none"
+"""Used instead of an amount: the pods request no memory."""
+
+Namespace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+Capability = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z_]{1,40}$")]
+Endpoint = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")]
+Address = Annotated[str, StringConstraints(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+/?)?$", max_length=512)]
+Directory = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")]
+Memory = Annotated[str, StringConstraints(pattern=rf"^({NO_MEMORY}|[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?)$")]
+
+
+class InvalidSettings(ValueError):
+    """The settings are invalid. The message names the value of the chart."""
+
+
+class PodSecurity(ApiModel):
+    """The security of pods on one kind of accelerator."""
+
+    privileged: bool = False
+    capabilities: tuple[Capability, ...] = ()
+    run_as_user: Annotated[int, Field(ge=0, le=2**31 - 1)] | Literal["namespace"] = USER_ID
+    host_network: Literal["never", "multislice", "always"] = "never"
+
+    @model_validator(mode="after")
+    def _capabilities_have_effect(self) -> Self:
+        if any(name.startswith("CAP_") for name in self.capabilities):
+            raise ValueError("capabilities: write a capability without CAP_, such as IPC_LOCK")
+        if self.capabilities and self.run_as_user != 0:
+            raise ValueError("capabilities: Kubernetes gives added capabilities to root only; set runAsUser: 0 too")
+        return self
+
+
+class Cache(ApiModel):
+    """Where compiled programs are kept after the pod has ended."""
+
+    claim: ObjectName | Literal[""] = ""
+    host_path: Directory = ""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.claim and self.host_path:
+            raise ValueError("claim and hostPath cannot be used together; leave one out")
+        return self
+
+
+class TrainerPods(ApiModel):
+    """The owner's settings for the pods of runs."""
+
+    security: dict[str, PodSecurity] = Field(default_factory=dict)
+    variables: tuple[str, ...] = FREE_VARIABLES
+    annotations: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, LabelValue] = Field(default_factory=dict)
+    run_labels: tuple[str, ...] = ()
+    image_pull_secrets: tuple[ObjectName, ...] = ()
+    cache: Cache = Cache()
+
+    @field_validator("security")
+    @classmethod
+    def _known_accelerators(cls, security: dict[str, PodSecurity]) -> dict[str, PodSecurity]:
+        for name in security:
+            if name not in (DEFAULT, *get_args(Family), *TABLE):
+                raise ValueError(f"{name[:80]!r} is no accelerator; name a type of docs/hardware.md, a family (tpu, gpu, cpu) or {DEFAULT}")
+        return security
+
+    @field_validator("labels", "run_labels")
+    @classmethod
+    def _label_keys(cls, labels: Iterable[str]) -> Iterable[str]:
+        for key in labels:
+            check_pod_label(key)
+        return labels
+
+    @field_validator("variables")
+    @classmethod
+    def _patterns(cls, variables: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in variables:
+            if not is_allowed_pattern(pattern):
+                raise ValueError(f"{pattern[:80]!r} cannot be allowed; write a name of capital letters, or its beginning and `*`")
+        return variables
+
+    def security_of(self, row: Accelerator) -> PodSecurity:
+        """The security of pods on an accelerator: the setting for its type, else for its family, else the default."""
+        return next((self.security[name] for name in (row.name, row.family, DEFAULT) if name in self.security), PodSecurity())
+
+
+class CaBundle(ApiModel):
+    """Trusted certificates, in a ConfigMap of the run's namespace."""
+
+    config_map: ObjectName | Literal[""] = ""
+    key: Annotated[str, StringConstraints(pattern=r"^[-._A-Za-z0-9]+$", max_length=253)] = "ca.crt"
+
+
+class Proxy(ApiModel):
+    """The proxy for requests that leave the cluster."""
+
+    https: Address = ""
+    http: Address = ""
+    exclude: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:*/_-]+$", max_length=253)], ...] = ()
+
+
+class _Log(ApiModel):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+class _MetricsPort(ApiModel):
+    port: Annotated[int, Field(ge=1024, le=65535)] = 9401
+
+
+class _ProbePriority(ApiModel):
+    name: str = ""
+    """Empty: the cluster's default."""
+
+
+class _Probes(ApiModel):
+    priority_class: _ProbePriority = _ProbePriority()
+
+
+class _S3(ApiModel):
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+class _ObjectStore(ApiModel):
+    s3: _S3 = _S3()
+
+
+class _GpuDirect(ApiModel):
+    allowed: bool = False
+
+
+class _Kueue(ApiModel):
+    enabled: bool = False
+
+
+class _StuckPods(ApiModel):
+    after_seconds: Annotated[int, Field(ge=0)] = 300
+    force_delete: bool = False
+
+
+class Lease(ApiModel):
+    """The Lease that selects the leader."""
+
+    namespace: Namespace | Literal[""] = ""
+    """Empty: there is only one operator, and no Lease."""
+    name: str = "halcyon-operator"
+
+
+class Settings(ApiModel):
+    """Settings of one operator. The first four are made by the chart from other values and from its release."""
+
+    trainer_image: Annotated[str, Field(min_length=1)]
+    """Image of runs that set none."""
+    namespaces: tuple[Namespace, ...] = ()
+    """Namespaces to serve; empty: all."""
+    defaults_namespace: Namespace | Literal[""] = ""
+    """Namespace of the TrainingRunDefaults for all namespaces; empty: there are none."""
+    lease: Lease = Lease()
+
+    ca_bundle: CaBundle = CaBundle()
+    cluster_domain: ObjectName = "cluster.local"
+    gpu_direct: _GpuDirect = _GpuDirect()
+    kueue: _Kueue = _Kueue()
+    log: _Log = _Log()
+    metrics: _MetricsPort = _MetricsPort()
+    object_store: _ObjectStore = _ObjectStore()
+    pod_memory: dict[str, Memory] = Field(default_factory=dict)
+    probes: _Probes = _Probes()
+    proxy: Proxy = Proxy()
+    stuck_pods: _StuckPods = _StuckPods()
+    trainer_pods: TrainerPods = TrainerPods()
+    watch_nodes: bool = False
+    workers: Annotated[int, Field(ge=1, le=256)] = 8
+
+    @field_validator("pod_memory")
+    @classmethod
+    def _known_types(cls, amounts: dict[str, str]) -> dict[str, str]:
+        for name in amounts:
+            if name not in TABLE:
+                raise ValueError(f"there is no accelerator type {name[:80]!r}; choose one of {', '.join(TABLE)}")
+        return amounts
+
+
+def parse_settings(text: str) -> Settings:
+    """The settings from JSON.
+
+    Raises:
+        InvalidSettings: The text is not JSON, or a setting is not valid.
+    """
+    try:
+        return Settings.model_validate_json(text)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or VARIABLE
+        raise InvalidSettings(f"{where}: {fault['msg'].removeprefix('Value error, ')}") from None
