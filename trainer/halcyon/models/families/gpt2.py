@@ -20,6 +20,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
 from halcyon.models.cache import Cache, Layers, Memory, PositionState
+from halcyon.models.families.family import Family, itself
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parameters import Role
 from halcyon.models.partition import divided
@@ -29,6 +30,10 @@ from halcyon.models.parts.masks import Mask, causal
 from halcyon.models.parts.mlp import activated
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.parts.self_attention import SelfAttention
+from halcyon.models.published.config import ConfigReader
+from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
+from halcyon.models.published.form import PublishedForm
+from halcyon.models.published.tensors import Join, Tensor, Tensors, piece, tensor
 from halcyon.models.stack import Stack
 from halcyon.models.token_decoder import TokenDecoder
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
@@ -161,3 +166,68 @@ class Gpt2(TokenDecoder):
             (x, layers), _ = self.blocks.scan(remembering, (x, Layers.of(cache)), factors)
             return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
         return Outputs(self.norm(self.blocks.scan(step, x, factors)[0]))
+
+
+def tensors(spec: Gpt2Spec) -> Tensors:
+    """The tensors of ``GPT2LMHeadModel``. Its matrices are [in, out], and queries, keys and values share one tensor."""
+    head = [] if spec.tie_word_embeddings else [tensor("lm_head.weight", "untied_head.weight", axes.VOCAB, axes.EMBED)]
+    layer, block, heads = "transformer.h.{layers}", "blocks.stacked", (axes.HEADS, axes.HEAD_SIZE)
+    fused = [f"{block}.attention.{name}" for name in ("query", "key", "value")]
+
+    def both(name: str, path: str, *dimensions: str | tuple[str, ...]) -> list[Tensor]:
+        """The weight and the bias of a map or a norm."""
+        return [tensor(f"{name}.weight", f"{path}.weight", *dimensions), tensor(f"{name}.bias", f"{path}.bias", dimensions[-1])]
+
+    return Tensors(
+        (
+            tensor("transformer.wte.weight", "embedding.weight", axes.VOCAB, axes.EMBED),
+            tensor("transformer.wpe.weight", "positions.weight", axes.POSITION, axes.EMBED),
+            *both("transformer.ln_f", "norm", axes.EMBED),
+            *both(f"{layer}.ln_1", f"{block}.attention_norm", axes.EMBED),
+            Tensor(f"{layer}.attn.c_attn.weight", tuple(piece(f"{path}.weight", axes.EMBED, heads) for path in fused), Join(1)),
+            Tensor(f"{layer}.attn.c_attn.bias", tuple(piece(f"{path}.bias", heads) for path in fused), Join(0)),
+            *both(f"{layer}.attn.c_proj", f"{block}.attention.output", heads, axes.EMBED),
+            *both(f"{layer}.ln_2", f"{block}.mlp_norm", axes.EMBED),
+            *both(f"{layer}.mlp.c_fc", f"{block}.mlp_up", axes.EMBED, axes.MLP),
+            *both(f"{layer}.mlp.c_proj", f"{block}.mlp_down", axes.MLP, axes.EMBED),
+            *head,
+        ),
+        ignored=(r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)", *((r"lm_head\.weight",) if spec.tie_word_embeddings else ())),
+        other_names=((r"(?=(h|wte|wpe|ln_f)\.)", "transformer."),),  # the published files have no prefix
+    )
+
+
+_DEFAULTS = {
+    "n_layer": REQUIRED,
+    "n_embd": REQUIRED,
+    "n_head": REQUIRED,
+    "layer_norm_epsilon": 1e-5,
+    "activation_function": "gelu_new",
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.02,
+}
+_NAMES = {
+    "n_layer": "layers",
+    "n_embd": "hidden_size",
+    "n_head": "heads",
+    "layer_norm_epsilon": "norm_epsilon",
+    "initializer_range": "initializer_std",
+}
+_CONSTANTS = {"reorder_and_upcast_attn": False, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+
+
+def _read(config: ConfigReader) -> Gpt2Spec:
+    config.only("add_cross_attention", False)
+    fields = read_keys(config, _DEFAULTS, _NAMES)
+    return Gpt2Spec(**fields, intermediate_size=config.integer("n_inner", 4 * fields["hidden_size"]))
+
+
+def _write(spec: Gpt2Spec, positions: int) -> dict[str, Any]:
+    sizes = {"n_inner": spec.mlp_size, "n_positions": positions, "n_ctx": positions}
+    return {**write_keys(spec, _DEFAULTS, _NAMES), **sizes, **_CONSTANTS}
+
+
+_FORM = PublishedForm("gpt2", ("GPT2LMHeadModel",), tensors, _read, _write, positions="n_positions")
+GPT2 = Family(Gpt2Spec, itself, Gpt2.init, (_FORM,))
