@@ -9,11 +9,8 @@ from halcyon.models.design import Design
 from halcyon.models.families.designs import design_of
 from halcyon.models.families.family import Family
 from halcyon.models.parts.plain_mlp import BETA, EPSILON
-from halcyon.models.published.config import ConfigReader
-from halcyon.models.published.decoder_config import DecoderConfig
-from halcyon.models.published.form import PublishedForm
-from halcyon.models.published.layers import Layers, decoder_tensors
-from halcyon.models.published.tensors import Constant, Tensors
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensors, decoder_tensors
+from halcyon.models.published.tensors import Constant
 from halcyon_api.spec.families.apertus import ApertusSpec
 
 _NORMS = {"attention_layernorm": "attention_norm", "feedforward_layernorm": "mlp_norm"}
@@ -58,7 +55,7 @@ _CONFIG = DecoderConfig(
 def _read(config: ConfigReader) -> ApertusSpec:
     if config.text("hidden_act", "xielu") != "xielu":
         return _CONFIG.read(config)
-    return ApertusSpec(**_CONFIG.fields(ConfigReader({**config.document, "hidden_act": None}, config.where)) | {"hidden_act": "xielu"})
+    return _CONFIG.read(ConfigReader({**config.document, "hidden_act": None}, config.where), hidden_act="xielu")
 
 
 APERTUS = Family(ApertusSpec, design, Decoder.of, (PublishedForm("apertus", ("ApertusForCausalLM",), tensors, _read, _CONFIG.write),))

@@ -28,11 +28,8 @@ from halcyon.models.parts.latent_attention import LatentAttention
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.routing import Routing
-from halcyon.models.published.config import ConfigReader
-from halcyon.models.published.decoder_config import REQUIRED, DecoderConfig
-from halcyon.models.published.form import PublishedForm
-from halcyon.models.published.layers import Layers, expert_decoder_tensors
-from halcyon.models.published.tensors import Tensor, Tensors
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_decoder_tensors
+from halcyon.models.published.decoder_config import REQUIRED
 from halcyon_api.spec.families.deepseek import CorrectedSection, DeepseekV3Spec, Glm4MoeSpec
 
 _LATENT_EPSILON = 1e-6
@@ -212,7 +209,7 @@ _GLM = DecoderConfig(
 def _read_deepseek(config: ConfigReader) -> DeepseekV3Spec:
     for key, value in _COMPUTED.items():
         config.only(key, value)
-    return DeepseekV3Spec(**_DEEPSEEK.fields(config) | {"head_dim": None, "num_key_value_heads": None})
+    return _DEEPSEEK.read(config, head_dim=None, num_key_value_heads=None)
 
 
 def _write_deepseek(spec: DeepseekV3Spec, positions: int) -> dict[str, Any]:

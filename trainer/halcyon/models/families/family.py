@@ -11,7 +11,7 @@ from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models.model import CausalLM
-from halcyon.models.published.form import PublishedForm
+from halcyon.models.published import PublishedForm
 from halcyon_api.base import ApiModel
 
 Section = TypeVar("Section", bound=ApiModel)

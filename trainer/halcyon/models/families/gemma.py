@@ -15,12 +15,11 @@ from halcyon.models.design import Design
 from halcyon.models.families.designs import design_of
 from halcyon.models.families.family import Family
 from halcyon.models.parts.rotary import Rope
-from halcyon.models.published.config import ConfigReader
-from halcyon.models.published.decoder_config import DecoderConfig, read_activation
-from halcyon.models.published.form import PublishedForm
-from halcyon.models.published.layers import AROUND, decoder_tensors
+from halcyon.models.published import ConfigReader, DecoderConfig, PublishedForm, Tensors, decoder_tensors
+from halcyon.models.published.decoder_config import read_activation
+from halcyon.models.published.layers import AROUND
 from halcyon.models.published.rope import read_windowed_theta
-from halcyon.models.published.tensors import Tensors
+from halcyon.models.published.tensors import BESIDE_IMAGES
 from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 
 _TANH = "gelu_pytorch_tanh"
@@ -58,11 +57,7 @@ def alternating_tensors(spec: Gemma2Spec | Gemma3Spec) -> Tensors:
         spec.sizes(),
         AROUND,
         ignored=(r"(model\.)?vision_tower\..*", r"(model\.)?multi_modal_projector\..*"),
-        other_names=(
-            (r"language_model\.model\.", "model."),
-            (r"model\.language_model\.", "model."),
-            (r"language_model\.lm_head\.", "lm_head."),
-        ),
+        other_names=BESIDE_IMAGES,
     )
 
 
@@ -86,7 +81,7 @@ def _read(config: ConfigReader) -> GemmaSpec:
     config.only("use_bidirectional_attention", False)
     # The published files say "gelu", and the models were trained with its tanh form.
     found = read_activation(config, "hidden_act" if config.has("hidden_act") else "hidden_activation", _TANH)
-    return GemmaSpec(**_GEMMA.fields(config), hidden_act=_TANH if found == "gelu" else found)
+    return _GEMMA.read(config, hidden_act=_TANH if found == "gelu" else found)
 
 
 def _write(spec: GemmaSpec, positions: int) -> dict[str, Any]:

@@ -30,10 +30,9 @@ from halcyon.models.parts.masks import Mask, causal
 from halcyon.models.parts.mlp import activated
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.parts.self_attention import SelfAttention
-from halcyon.models.published.config import ConfigReader
+from halcyon.models.published import ConfigReader, PublishedForm, Tensor, Tensors
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
-from halcyon.models.published.form import PublishedForm
-from halcyon.models.published.tensors import Join, Tensor, Tensors, piece, tensor
+from halcyon.models.published.tensors import Join, piece, tensor
 from halcyon.models.stack import Stack
 from halcyon.models.token_decoder import TokenDecoder
 from halcyon_api.spec.families.gpt2 import Gpt2Spec

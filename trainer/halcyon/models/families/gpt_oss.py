@@ -18,11 +18,7 @@ from halcyon.models.families.designs import design_of
 from halcyon.models.families.expert_designs import expert_design_of
 from halcyon.models.families.family import Family
 from halcyon.models.parts.experts import Gate
-from halcyon.models.published.config import ConfigReader
-from halcyon.models.published.decoder_config import DecoderConfig
-from halcyon.models.published.form import PublishedForm
-from halcyon.models.published.layers import Layers, expert_decoder_tensors
-from halcyon.models.published.tensors import Tensor, Tensors
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_decoder_tensors
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 
 

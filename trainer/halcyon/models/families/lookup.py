@@ -10,8 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from halcyon.errors import BadConfiguration
 from halcyon.models.families.table import family_of
-from halcyon.models.published.config import ConfigReader
-from halcyon.models.published.form import PublishedForm
+from halcyon.models.published import ConfigReader, PublishedForm
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import ModelSpec
 

@@ -6,10 +6,7 @@ from halcyon.models.decoder import Decoder
 from halcyon.models.design import Design
 from halcyon.models.families.designs import design_of
 from halcyon.models.families.family import Family
-from halcyon.models.published.decoder_config import DecoderConfig
-from halcyon.models.published.form import PublishedForm
-from halcyon.models.published.layers import decoder_tensors
-from halcyon.models.published.tensors import Tensors
+from halcyon.models.published import DecoderConfig, PublishedForm, Tensors, decoder_tensors
 from halcyon_api.spec.families.mistral import MistralSpec
 
 

@@ -6,10 +6,7 @@ from halcyon.models.expert_decoder import ExpertDecoder, ExpertDesign
 from halcyon.models.families.designs import design_of
 from halcyon.models.families.expert_designs import expert_design_of
 from halcyon.models.families.family import Family
-from halcyon.models.published.decoder_config import DecoderConfig
-from halcyon.models.published.form import PublishedForm
-from halcyon.models.published.layers import expert_decoder_tensors
-from halcyon.models.published.tensors import Tensors
+from halcyon.models.published import DecoderConfig, PublishedForm, Tensors, expert_decoder_tensors
 from halcyon_api.spec.families.mixtral import MixtralSpec
 
 _NAMES = {"gate": "w1", "up": "w3", "down": "w2"}

@@ -10,12 +10,9 @@ from halcyon.models.design import Design
 from halcyon.models.families.designs import design_of
 from halcyon.models.families.family import Family
 from halcyon.models.parts.rotary import Rope
-from halcyon.models.published.config import ConfigReader
-from halcyon.models.published.decoder_config import DecoderConfig
-from halcyon.models.published.form import PublishedForm
-from halcyon.models.published.layers import AFTER, decoder_tensors
+from halcyon.models.published import ConfigReader, DecoderConfig, PublishedForm, Tensors, decoder_tensors
+from halcyon.models.published.layers import AFTER
 from halcyon.models.published.rope import read_windowed_theta
-from halcyon.models.published.tensors import Tensors
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
 
 

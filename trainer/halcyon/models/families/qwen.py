@@ -8,11 +8,7 @@ from halcyon.models.decoder import Decoder
 from halcyon.models.design import Design
 from halcyon.models.families.designs import design_of
 from halcyon.models.families.family import Family
-from halcyon.models.published.config import ConfigReader
-from halcyon.models.published.decoder_config import DecoderConfig
-from halcyon.models.published.form import PublishedForm
-from halcyon.models.published.layers import decoder_tensors
-from halcyon.models.published.tensors import Tensors
+from halcyon.models.published import ConfigReader, DecoderConfig, PublishedForm, Tensors, decoder_tensors
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec, QwenSection
 
 

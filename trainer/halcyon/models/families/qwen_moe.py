@@ -9,11 +9,7 @@ from halcyon.models.families.designs import design_of
 from halcyon.models.families.expert_designs import expert_design_of
 from halcyon.models.families.family import Family
 from halcyon.models.families.qwen import windowed
-from halcyon.models.published.config import ConfigReader
-from halcyon.models.published.decoder_config import DecoderConfig
-from halcyon.models.published.form import PublishedForm
-from halcyon.models.published.layers import expert_decoder_tensors
-from halcyon.models.published.tensors import Tensors
+from halcyon.models.published import ConfigReader, DecoderConfig, PublishedForm, Tensors, expert_decoder_tensors
 from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
 
 
@@ -51,7 +47,7 @@ _NEWER = "num_local_experts"
 
 def _read(config: ConfigReader) -> Qwen3MoeSpec:
     experts = {} if config.has("num_experts") or not config.has(_NEWER) else {"num_experts": config.integer(_NEWER)}
-    return Qwen3MoeSpec(**windowed(_CONFIG.fields(config)) | experts)
+    return Qwen3MoeSpec(**{**windowed(_CONFIG.fields(config)), **experts})
 
 
 def _write(spec: Qwen3MoeSpec, positions: int) -> dict[str, Any]:

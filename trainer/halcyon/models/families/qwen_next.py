@@ -28,11 +28,10 @@ from halcyon.models.families.family import Family
 from halcyon.models.hybrid_decoder import HybridDecoder, HybridDesign, form_of
 from halcyon.models.parts.gated_delta_net import DeltaAxes, GatedDeltaNet
 from halcyon.models.parts.self_attention import SelfAttention
-from halcyon.models.published.config import ConfigReader
-from halcyon.models.published.decoder_config import DecoderConfig, read_layer_types
-from halcyon.models.published.form import PublishedForm
-from halcyon.models.published.layers import KEYS, QUERIES, Layers, expert_block_tensors, with_tables
-from halcyon.models.published.tensors import Tensor, Tensors
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors
+from halcyon.models.published.decoder_config import read_layer_types
+from halcyon.models.published.layers import KEYS, QUERIES, expert_block_tensors, with_tables
+from halcyon.models.published.tensors import BESIDE_IMAGES
 from halcyon_api.spec.families.qwen_next import MixerType, Qwen3NextSpec
 
 _HEADS = (KV_HEADS, Q_HEADS_PER_GROUP)
@@ -95,11 +94,7 @@ def tensors(spec: Qwen3NextSpec, *, in_one: bool = False) -> Tensors:
         found,
         tied=spec.tie_word_embeddings,
         ignored=(r"mtp\..*", r"(model\.)?visual\..*"),  # layers that predict further tokens, and the part for images
-        other_names=(
-            (r"model\.language_model\.", "model."),
-            (r"language_model\.model\.", "model."),
-            (r"language_model\.lm_head\.", "lm_head."),
-        ),
+        other_names=BESIDE_IMAGES,
     )
 
 
@@ -181,25 +176,22 @@ _NEXT = DecoderConfig(
 )
 
 
-def _fields(config: ConfigReader, of: DecoderConfig[Qwen3NextSpec]) -> dict[str, Any]:
-    found, kinds = of.fields(config), read_layer_types(config, get_args(MixerType))
-    if kinds is None:
-        interval = config.integer("full_attention_interval", 4)
-        layers = range(1, found["num_hidden_layers"] + 1)
-        kinds = ["linear_attention" if number % interval else "full_attention" for number in layers]
-    return found | {"layer_types": kinds}
+def _read_mixers(config: ConfigReader) -> list[MixerType]:
+    kinds, interval = read_layer_types(config, get_args(MixerType)), config.integer("full_attention_interval", 4)
+    layers = range(1, config.integer("num_hidden_layers") + 1)
+    return ["linear_attention" if number % interval else "full_attention" for number in layers] if kinds is None else kinds
 
 
 def _read_next(config: ConfigReader) -> Qwen3NextSpec:
-    return Qwen3NextSpec(**_fields(config, _NEXT), fused_projections=True)
+    return _NEXT.read(config, layer_types=_read_mixers(config), fused_projections=True)
 
 
 def _read_dense(config: ConfigReader) -> Qwen3NextSpec:
-    return Qwen3NextSpec(**_fields(config, _DENSE_35), num_experts=0)
+    return _DENSE_35.read(config, layer_types=_read_mixers(config), num_experts=0)
 
 
 def _read_sparse(config: ConfigReader) -> Qwen3NextSpec:
-    return Qwen3NextSpec(**_fields(config, _SPARSE_35))
+    return _SPARSE_35.read(config, layer_types=_read_mixers(config))
 
 
 def _is_dense(spec: Qwen3NextSpec) -> bool:

@@ -88,13 +88,13 @@ class DecoderConfig(Generic[Section]):
     by_layer: bool = False
     also: Collection[str] = ()
 
-    def read(self, config: ConfigReader) -> Section:
-        """The section of a config.json.
+    def read(self, config: ConfigReader, **changes: Any) -> Section:
+        """The section of a config.json, with some fields of the family's own.
 
         Raises:
             BadConfiguration: A key is missing or wrong.
         """
-        return self.section(**self.fields(config))
+        return self.section(**{**self.fields(config), **changes})
 
     def fields(self, config: ConfigReader) -> dict[str, Any]:
         """The fields of the section; see `read`."""

@@ -60,8 +60,9 @@ class Layers:
 
     def mlp(self, name: str, path: str, *, gated: bool = True, bias: bool = False) -> list[Tensor]:
         """The tensors of an MLP."""
-        maps = (*((("gate", MLP, EMBED),) if gated else ()), ("up", MLP, EMBED), ("down", EMBED, MLP))
-        return [one for part, *axes in maps for one in self.linear(f"{name}.{part}_proj", f"{path}.{part}", *axes, bias)]
+        maps = {"gate": (MLP, EMBED), "up": (MLP, EMBED), "down": (EMBED, MLP)}
+        chosen = {part: axes for part, axes in maps.items() if gated or part != "gate"}
+        return [one for part, axes in chosen.items() for one in self.linear(f"{name}.{part}_proj", f"{path}.{part}", *axes, bias=bias)]
 
     def experts(self, router: str, experts: str, names: Mapping[str, str] = SEPARATE) -> list[Tensor]:
         """The tensors of a router and of experts with a tensor each.
