@@ -19,10 +19,10 @@ from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.design import DecoderAxes
-from halcyon.models.expert_decoder import ExpertDecoder, ExpertDesign
+from halcyon.models.decoder import Decoder
+from halcyon.models.design import DecoderAxes, Design
 from halcyon.models.families.designs import design_of
-from halcyon.models.families.expert_designs import expert_design_of
+from halcyon.models.families.expert_designs import mixture_of
 from halcyon.models.families.family import Family
 from halcyon.models.parts.latent_attention import LatentAttention
 from halcyon.models.parts.linear import Linear
@@ -38,7 +38,7 @@ _MOST_EXTRA_LAYERS = 4
 """Layers after the last one, which predict further tokens and are not read."""
 
 
-def design(spec: CorrectedSection) -> ExpertDesign:
+def design(spec: CorrectedSection) -> Design:
     """What the decoder of GLM 4.5 is made of, and that of DeepSeek V3 but its attention."""
     partial = spec.partial_rotary_factor if isinstance(spec, Glm4MoeSpec) else 1.0
     routing = Routing(
@@ -49,23 +49,23 @@ def design(spec: CorrectedSection) -> ExpertDesign:
         groups=spec.n_group,
         kept_groups=spec.topk_group,
     )
-    found = expert_design_of(spec, design_of(spec, spec.hidden_act, partial=partial), routing=routing)
-    return dataclasses.replace(found, losses=found.losses._replace(correction=spec.router_correction_coef))
+    mixture = mixture_of(spec, spec.hidden_act, routing=routing, correction=spec.router_correction_coef)
+    return design_of(spec, spec.hidden_act, partial=partial, mixture=mixture)
 
 
-def latent_design(spec: DeepseekV3Spec) -> ExpertDesign:
+def latent_design(spec: DeepseekV3Spec) -> Design:
     """What the decoder of DeepSeek V3 is made of."""
     rotary = Axis(axes.ROTARY_SIZE, spec.qk_rope_head_dim)
 
-    def attention(design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> LatentAttention:
+    def attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> LatentAttention:
         def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], bias: bool = False) -> Linear:
             return Linear.init(inputs, outputs, stacked=(layers,), std=spec.initializer_range, dtype=dtype, bias=bias, key=next(keys))
 
         def norm(axis: Axis) -> RmsNorm:
-            return RmsNorm.init(axis, stacked=(layers,), epsilon=_LATENT_EPSILON, dtype=dtype, scaling=design.plain.scaling)
+            return RmsNorm.init(axis, stacked=(layers,), epsilon=_LATENT_EPSILON, dtype=dtype, scaling=design.scaling)
 
         return LatentAttention.init(
-            DecoderAxes.of(design.plain.sizes).embed,
+            DecoderAxes.of(design.sizes).embed,
             Axis(axes.HEADS, spec.num_attention_heads),
             query_rank=None if spec.q_lora_rank is None else Axis(axes.QUERY_RANK, spec.q_lora_rank),
             kv_rank=Axis(axes.KV_RANK, spec.kv_lora_rank),
@@ -219,9 +219,7 @@ def _write_deepseek(spec: DeepseekV3Spec, positions: int) -> dict[str, Any]:
 DEEPSEEK_V3 = Family(
     DeepseekV3Spec,
     latent_design,
-    ExpertDecoder.of,
+    Decoder.of,
     (PublishedForm("deepseek_v3", ("DeepseekV3ForCausalLM",), latent_tensors, _read_deepseek, _write_deepseek),),
 )
-GLM4_MOE = Family(
-    Glm4MoeSpec, design, ExpertDecoder.of, (PublishedForm("glm4_moe", ("Glm4MoeForCausalLM",), tensors, _GLM.read, _GLM.write),)
-)
+GLM4_MOE = Family(Glm4MoeSpec, design, Decoder.of, (PublishedForm("glm4_moe", ("Glm4MoeForCausalLM",), tensors, _GLM.read, _GLM.write),))

@@ -1,32 +1,40 @@
-"""The designs of families with experts whose sections have the names of Hugging Face."""
+"""The experts of families whose sections have the names of Hugging Face."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from halcyon.models.design import Design
-from halcyon.models.expert_decoder import ExpertDesign
-from halcyon.models.parts.experts import gate_of
+from halcyon.models.mixture import Mixture
+from halcyon.models.parts.experts import Gate, gate_of
 from halcyon.models.parts.moe import RouterLosses
 from halcyon.models.parts.routing import Routing
 from halcyon_api.spec.families.experts import ExpertsSection
+from halcyon_api.spec.families.section import Activation
 
 
-def expert_design_of(spec: ExpertsSection, plain: Design, *, normalised: bool = True, **other: Any) -> ExpertDesign:
-    """The design of a decoder whose routers take a softmax over all experts.
+def mixture_of(
+    spec: ExpertsSection,
+    activation: Activation = "silu",
+    *,
+    normalised: bool = True,
+    routing: Routing | None = None,
+    combine: Gate | None = None,
+    correction: float = 0.0,
+) -> Mixture:
+    """The experts that a section's common fields describe.
 
     The section's factor of the balance loss is for a loss that is the experts per token at an even load, ours for 1.
 
     Args:
         spec: The section.
-        plain: The same decoder with an MLP in every layer.
+        activation: The activation function of an expert's gate.
         normalised: Whether the weights of a token's experts are divided by their sum.
-        other: Further fields of `ExpertDesign`, also in the place of those here.
+        routing: The rule of the routers. None: the softmax over all experts.
+        combine: See `Mixture`. None: that of the activation function.
+        correction: See `RouterLosses`.
     """
     sizes = spec.experts()
-    made: dict[str, Any] = {
-        "routing": Routing(sizes.per_token, normalised=normalised),
-        "losses": RouterLosses(balance=spec.router_aux_loss_coef * sizes.per_token, z=spec.router_z_loss_coef),
-        "combine": gate_of(plain.activation),
-    }
-    return ExpertDesign(plain, sizes, **made | other)
+    return Mixture(
+        sizes,
+        routing or Routing(sizes.per_token, normalised=normalised),
+        RouterLosses(spec.router_aux_loss_coef * sizes.per_token, spec.router_z_loss_coef, correction),
+        combine or gate_of(activation),
+    )

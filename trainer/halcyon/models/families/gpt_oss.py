@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from halcyon.models.axes import EMBED, EXPERTS, MLP, ROUTES
-from halcyon.models.expert_decoder import ExpertDecoder, ExpertDesign
+from halcyon.models.decoder import Decoder
+from halcyon.models.design import Design
 from halcyon.models.families.designs import design_of
-from halcyon.models.families.expert_designs import expert_design_of
+from halcyon.models.families.expert_designs import mixture_of
 from halcyon.models.families.family import Family
 from halcyon.models.parts.experts import Gate
 from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_decoder_tensors
@@ -36,9 +37,10 @@ def clamped_gate(alpha: float, limit: float) -> Gate:
     return combine
 
 
-def design(spec: GptOssSpec) -> ExpertDesign:
+def design(spec: GptOssSpec) -> Design:
     """What the decoder is made of."""
-    return expert_design_of(spec, design_of(spec, "silu", scaling="wide"), combine=clamped_gate(spec.swiglu_alpha, spec.swiglu_limit))
+    mixture = mixture_of(spec, combine=clamped_gate(spec.swiglu_alpha, spec.swiglu_limit))
+    return design_of(spec, "silu", scaling="wide", mixture=mixture)
 
 
 def tensors(spec: GptOssSpec) -> Tensors:
@@ -95,4 +97,4 @@ def _write(spec: GptOssSpec, positions: int) -> dict[str, Any]:
     return {**_CONFIG.write(spec, positions), "experts_per_token": spec.num_experts_per_tok}
 
 
-GPT_OSS = Family(GptOssSpec, design, ExpertDecoder.of, (PublishedForm("gpt_oss", ("GptOssForCausalLM",), tensors, _read, _write),))
+GPT_OSS = Family(GptOssSpec, design, Decoder.of, (PublishedForm("gpt_oss", ("GptOssForCausalLM",), tensors, _read, _write),))

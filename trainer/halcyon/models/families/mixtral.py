@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from halcyon.models.expert_decoder import ExpertDecoder, ExpertDesign
+from halcyon.models.decoder import Decoder
+from halcyon.models.design import Design
 from halcyon.models.families.designs import design_of
-from halcyon.models.families.expert_designs import expert_design_of
+from halcyon.models.families.expert_designs import mixture_of
 from halcyon.models.families.family import Family
 from halcyon.models.published import DecoderConfig, PublishedForm, Tensors, expert_decoder_tensors
 from halcyon_api.spec.families.mixtral import MixtralSpec
@@ -12,9 +13,9 @@ from halcyon_api.spec.families.mixtral import MixtralSpec
 _NAMES = {"gate": "w1", "up": "w3", "down": "w2"}
 
 
-def design(spec: MixtralSpec) -> ExpertDesign:
+def design(spec: MixtralSpec) -> Design:
     """What the decoder is made of."""
-    return expert_design_of(spec, design_of(spec, spec.hidden_act))
+    return design_of(spec, spec.hidden_act, mixture=mixture_of(spec, spec.hidden_act))
 
 
 def tensors(spec: MixtralSpec) -> Tensors:
@@ -37,5 +38,5 @@ _CONFIG = DecoderConfig(
     constants={"router_jitter_noise": 0.0, "output_router_logits": False},
 )
 MIXTRAL = Family(
-    MixtralSpec, design, ExpertDecoder.of, (PublishedForm("mixtral", ("MixtralForCausalLM",), tensors, _CONFIG.read, _CONFIG.write),)
+    MixtralSpec, design, Decoder.of, (PublishedForm("mixtral", ("MixtralForCausalLM",), tensors, _CONFIG.read, _CONFIG.write),)
 )

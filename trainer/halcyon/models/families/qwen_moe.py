@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from halcyon.models.expert_decoder import ExpertDecoder, ExpertDesign
+from halcyon.models.decoder import Decoder
+from halcyon.models.design import Design
 from halcyon.models.families.designs import design_of
-from halcyon.models.families.expert_designs import expert_design_of
+from halcyon.models.families.expert_designs import mixture_of
 from halcyon.models.families.family import Family
 from halcyon.models.families.qwen import windowed
 from halcyon.models.published import ConfigReader, DecoderConfig, PublishedForm, Tensors, expert_decoder_tensors
 from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
 
 
-def design(spec: Qwen3MoeSpec) -> ExpertDesign:
+def design(spec: Qwen3MoeSpec) -> Design:
     """What the decoder is made of."""
-    return expert_design_of(spec, design_of(spec, spec.hidden_act), normalised=spec.norm_topk_prob)
+    return design_of(spec, spec.hidden_act, mixture=mixture_of(spec, spec.hidden_act, normalised=spec.norm_topk_prob))
 
 
 def tensors(spec: Qwen3MoeSpec) -> Tensors:
@@ -55,4 +56,4 @@ def _write(spec: Qwen3MoeSpec, positions: int) -> dict[str, Any]:
     return {**_CONFIG.write(spec, positions), "sliding_window": window, _NEWER: spec.num_experts}
 
 
-QWEN3_MOE = Family(Qwen3MoeSpec, design, ExpertDecoder.of, (PublishedForm("qwen3_moe", ("Qwen3MoeForCausalLM",), tensors, _read, _write),))
+QWEN3_MOE = Family(Qwen3MoeSpec, design, Decoder.of, (PublishedForm("qwen3_moe", ("Qwen3MoeForCausalLM",), tensors, _read, _write),))

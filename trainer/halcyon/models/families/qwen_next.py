@@ -20,14 +20,12 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
 from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, Q_HEADS_PER_GROUP, TAPS, VALUE_SIZE
-from halcyon.models.design import DecoderAxes, self_attention
-from halcyon.models.expert_decoder import ExpertDesign
+from halcyon.models.decoder import Decoder
+from halcyon.models.design import RECURRENT_STACKS, DecoderAxes, Design, Form, self_attention
 from halcyon.models.families.designs import design_of
-from halcyon.models.families.expert_designs import expert_design_of
+from halcyon.models.families.expert_designs import mixture_of
 from halcyon.models.families.family import Family
-from halcyon.models.hybrid_decoder import HybridDecoder, HybridDesign, form_of
 from halcyon.models.parts.gated_delta_net import DeltaAxes, GatedDeltaNet
-from halcyon.models.parts.self_attention import SelfAttention
 from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors
 from halcyon.models.published.decoder_config import read_layer_types
 from halcyon.models.published.layers import KEYS, QUERIES, expert_block_tensors, with_tables
@@ -41,29 +39,29 @@ _WITH_KEYS = (("query", _DELTA_KEYS), ("key", _DELTA_KEYS), ("value", _DELTA_VAL
 """The parts of a gated delta net and their features."""
 
 
-def design(spec: Qwen3NextSpec) -> HybridDesign:
+def design(spec: Qwen3NextSpec) -> Design:
     """What the decoder is made of."""
-    plain = design_of(spec, spec.hidden_act, partial=spec.partial_rotary_factor, scaling="offset")
-    return HybridDesign(
-        of_layers=expert_design_of(spec, plain, normalised=spec.norm_topk_prob, attention=_gated_attention),
-        linear=functools.partial(_delta_net, spec),
-        is_linear=_is_linear(spec),
+    return design_of(
+        spec,
+        spec.hidden_act,
+        partial=spec.partial_rotary_factor,
+        scaling="offset",
+        attention=functools.partial(self_attention, gated=True),
+        mixture=mixture_of(spec, spec.hidden_act, normalised=spec.norm_topk_prob),
+        recurrence=functools.partial(_delta_net, spec),
+        recurrent=_is_recurrent(spec),
     )
 
 
-def _is_linear(spec: Qwen3NextSpec) -> tuple[bool, ...]:
+def _is_recurrent(spec: Qwen3NextSpec) -> tuple[bool, ...]:
     return tuple(mixer == "linear_attention" for mixer in spec.mixers)
 
 
-def _gated_attention(design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> SelfAttention:
-    return self_attention(design.plain, layers, dtype, keys, gated=True)
-
-
-def _delta_net(spec: Qwen3NextSpec, design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> GatedDeltaNet:
+def _delta_net(spec: Qwen3NextSpec, design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> GatedDeltaNet:
     key_heads = spec.linear_num_key_heads
     return GatedDeltaNet.init(
         DeltaAxes(
-            embed=DecoderAxes.of(design.plain.sizes).embed,
+            embed=DecoderAxes.of(design.sizes).embed,
             key_heads=Axis(axes.KV_HEADS, key_heads),
             value_heads=Axis(axes.Q_HEADS_PER_GROUP, spec.linear_num_value_heads // key_heads),
             key_size=Axis(axes.HEAD_SIZE, spec.linear_key_head_dim),
@@ -82,14 +80,14 @@ def _delta_net(spec: Qwen3NextSpec, design: ExpertDesign, layers: Axis, dtype: j
 def tensors(spec: Qwen3NextSpec, *, in_one: bool = False) -> Tensors:
     """The tensors of ``Qwen3NextForCausalLM`` and the classes of Qwen 3.5; `in_one`: with all experts of a layer in one tensor."""
     found: list[Tensor] = []
-    numbers: dict[tuple[bool, bool], list[int]] = {}
-    for number, layer in enumerate(zip(_is_linear(spec), spec.experts().with_experts, strict=True)):
-        numbers.setdefault(layer, []).append(number)
+    numbers: dict[Form, list[int]] = {}
+    for number, layer in enumerate(zip(_is_recurrent(spec), spec.experts().with_experts, strict=True)):
+        numbers.setdefault(Form(*layer), []).append(number)
     mixture = functools.partial(_mixture, in_one=in_one)
-    for (is_linear, with_experts), own in numbers.items():
-        layers = Layers(f"{form_of(is_linear, with_experts)}.stacked", own)
-        mixer = _delta_net_tensors(layers, spec.fused_projections) if is_linear else _attention_tensors(layers, spec.attention_bias)
-        found += expert_block_tensors(layers, mixer, mixture if with_experts else None)
+    for form, own in numbers.items():
+        layers = Layers(f"{RECURRENT_STACKS[form]}.stacked", own)
+        mixer = _delta_net_tensors(layers, spec.fused_projections) if form.recurrent else _attention_tensors(layers, spec.attention_bias)
+        found += expert_block_tensors(layers, mixer, mixture if form.with_experts else None)
     return with_tables(
         found,
         tied=spec.tie_word_embeddings,
@@ -214,7 +212,7 @@ def _form(model_type: str, name: str, read: Callable[[ConfigReader], Qwen3NextSp
 QWEN3_NEXT = Family(
     Qwen3NextSpec,
     design,
-    HybridDecoder.of,
+    Decoder.of,
     (
         _form("qwen3_5_text", "Qwen3_5", _read_dense, covers=_is_dense),
         _form("qwen3_5_moe_text", "Qwen3_5Moe", _read_sparse, covers=_is_sparse, fused=functools.partial(tensors, in_one=True)),

@@ -16,7 +16,7 @@ KEYS = (KV_HEADS, HEAD_SIZE)
 BEFORE = {"input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm"}
 AFTER = {"post_attention_layernorm": "attention_post_norm", "post_feedforward_layernorm": "mlp_post_norm"}
 AROUND = {"input_layernorm": "attention_norm", "pre_feedforward_layernorm": "mlp_norm", **AFTER}
-"""The norms of a block in the file, with their names in `halcyon.models.decoder.DecoderBlock`."""
+"""The norms of a block in the file, with their names in `halcyon.models.decoder.Block`."""
 
 SEPARATE = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 """Names of the maps of an expert in most families."""
@@ -126,7 +126,7 @@ def with_tables(layers: Sequence[Tensor], *, tied: bool, ignored: tuple[str, ...
 
 
 def decoder_tensors(sizes: DecoderSizes, norms: Mapping[str, str] = BEFORE, **further: Any) -> Tensors:
-    """The tensors of a `halcyon.models.decoder.Decoder`.
+    """The tensors of a `halcyon.models.decoder.Decoder` without experts.
 
     Args:
         sizes: Its sizes, biases and norms.
@@ -145,7 +145,7 @@ def expert_decoder_tensors(
     attention: Callable[[Layers], Sequence[Tensor]] | None = None,
     **further: Any,
 ) -> Tensors:
-    """The tensors of a `halcyon.models.expert_decoder.ExpertDecoder`.
+    """The tensors of a `halcyon.models.decoder.Decoder` with experts.
 
     Args:
         spec: Its section.
@@ -164,7 +164,7 @@ def expert_decoder_tensors(
 
 
 def expert_block_tensors(layers: Layers, attention: Sequence[Tensor], mixture: Callable[[Layers], Sequence[Tensor]] | None) -> list[Tensor]:
-    """The tensors of the `halcyon.models.expert_decoder.ExpertBlock` of layers of one form.
+    """The tensors of the `halcyon.models.decoder.Block` of layers of one form.
 
     Args:
         layers: The layers.
