@@ -25,7 +25,6 @@ from halcyon.models.families.designs import design_of
 from halcyon.models.families.expert_designs import mixture_of
 from halcyon.models.families.family import Family
 from halcyon.models.parts.latent_attention import LatentAttention
-from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.routing import Routing
 from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_decoder_tensors
@@ -58,8 +57,7 @@ def latent_design(spec: DeepseekV3Spec) -> Design:
     rotary = Axis(axes.ROTARY_SIZE, spec.qk_rope_head_dim)
 
     def attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> LatentAttention:
-        def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], bias: bool = False) -> Linear:
-            return Linear.init(inputs, outputs, stacked=(layers,), std=spec.initializer_range, dtype=dtype, bias=bias, key=next(keys))
+        linear = functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys)
 
         def norm(axis: Axis) -> RmsNorm:
             return RmsNorm.init(axis, stacked=(layers,), epsilon=_LATENT_EPSILON, dtype=dtype, scaling=design.scaling)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -39,28 +38,6 @@ from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.section import Activation
 
 
-@dataclass(frozen=True)
-class Gpt2Axes:
-    """The axes of one GPT-2."""
-
-    embed: Axis
-    heads: Axis
-    head_size: Axis
-    mlp: Axis
-    layers: Axis
-
-    @staticmethod
-    def of(spec: Gpt2Spec) -> Gpt2Axes:
-        """The axes that a spec describes."""
-        return Gpt2Axes(
-            embed=Axis(axes.EMBED, spec.hidden_size),
-            heads=Axis(axes.HEADS, spec.heads),
-            head_size=Axis(axes.HEAD_SIZE, spec.hidden_size // spec.heads),
-            mlp=Axis(axes.MLP, spec.mlp_size),
-            layers=Axis(axes.LAYERS, spec.layers),
-        )
-
-
 def _residual_std(spec: Gpt2Spec) -> float:
     """Standard deviation of projections into the residual stream: smaller with more layers, so that its variance does not grow (section 2.3
     of the paper).
@@ -79,23 +56,24 @@ class Gpt2Block(eqx.Module):
     activation: Activation = eqx.field(static=True)
 
     @staticmethod
-    def init(spec: Gpt2Spec, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> Gpt2Block:
+    def init(spec: Gpt2Spec, embed: Axis, layers: Axis, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> Gpt2Block:
         """All blocks at once: every parameter has the axis ``layers`` in front."""
-        at = Gpt2Axes.of(spec)
-        norm = functools.partial(LayerNorm.init, at.embed, stacked=(at.layers,), epsilon=spec.norm_epsilon, dtype=dtype)
+        heads, head_size = Axis(axes.HEADS, spec.heads), Axis(axes.HEAD_SIZE, spec.hidden_size // spec.heads)
+        mlp = Axis(axes.MLP, spec.mlp_size)
+        norm = functools.partial(LayerNorm.init, embed, stacked=(layers,), epsilon=spec.norm_epsilon, dtype=dtype)
 
         def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], std: float = spec.initializer_std) -> Linear:
-            return Linear.init(inputs, outputs, stacked=(at.layers,), std=std, dtype=dtype, bias=True, key=next(keys))
+            return Linear.init(inputs, outputs, stacked=(layers,), std=std, dtype=dtype, bias=True, key=next(keys))
 
         into_stream = functools.partial(linear, std=_residual_std(spec))
         return Gpt2Block(
             attention_norm=norm(),
             attention=SelfAttention.init(
-                at.embed, (at.heads,), (), at.head_size, linear, into_stream, scale=None if spec.scale_attn_weights else 1.0
+                embed, (heads,), (), head_size, linear, into_stream, scale=None if spec.scale_attn_weights else 1.0
             ),
             mlp_norm=norm(),
-            mlp_up=linear((at.embed,), (at.mlp,)),
-            mlp_down=into_stream((at.mlp,), (at.embed,)),
+            mlp_up=linear((embed,), (mlp,)),
+            mlp_down=into_stream((mlp,), (embed,)),
             activation=spec.activation_function,
         )
 
@@ -119,21 +97,20 @@ class Gpt2(TokenDecoder):
     @staticmethod
     def init(spec: Gpt2Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gpt2:
         """Random parameters: normal with `initializer_std`, smaller for projections into the residual stream; biases 0, norms 1."""
-        at = Gpt2Axes.of(spec)
-        std = spec.initializer_std
+        embed, layers, std = Axis(axes.EMBED, spec.hidden_size), Axis(axes.LAYERS, spec.layers), spec.initializer_std
         keys = iter(jax.random.split(key, 9))
         return Gpt2(
-            embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=next(keys)),
-            positions=Embedding.init(max_position, at.embed, std=std, dtype=dtype, key=next(keys)),
-            blocks=Stack(at.layers, Gpt2Block.init(spec, dtype, keys=keys)),
-            norm=LayerNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
+            embedding=Embedding.init(vocab, embed, std=std, dtype=dtype, key=next(keys)),
+            positions=Embedding.init(max_position, embed, std=std, dtype=dtype, key=next(keys)),
+            blocks=Stack(layers, Gpt2Block.init(spec, embed, layers, dtype, keys=keys)),
+            norm=LayerNorm.init(embed, epsilon=spec.norm_epsilon, dtype=dtype),
             untied_head=None
             if spec.tie_word_embeddings
-            else Linear.init((at.embed,), (vocab,), std=std, dtype=dtype, role=Role.HEAD, key=next(keys)),
+            else Linear.init((embed,), (vocab,), std=std, dtype=dtype, role=Role.HEAD, key=next(keys)),
             by_layer=spec.scale_attn_by_inverse_layer_idx,
             vocab=vocab,
             max_position=max_position,
-            embed=at.embed,
+            embed=embed,
         )
 
     @property
