@@ -21,8 +21,9 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models.axes import LAYERS
 from halcyon.models.block_kinds import BlockKind, masks_and_rotations
 from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
-from halcyon.models.design import EXPERT_STACKS, RECURRENT_STACKS, DecoderAxes, Design, Form
+from halcyon.models.design import DecoderAxes, Design
 from halcyon.models.elementwise import elementwise
+from halcyon.models.forms import STACKS, Form
 from halcyon.models.mixed_stacks import scan_forms
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.partition import divided
@@ -111,7 +112,7 @@ class Decoder(TokenDecoder):
         at, forms, stacks = DecoderAxes.of(design.sizes), design.forms, design.stacks
         tables, *of_stacks = _keys(key, len(stacks))
         embedding = design.embedding(vocab, dtype, tables)
-        made: dict[str, Any] = dict.fromkeys((*EXPERT_STACKS.values(), *RECURRENT_STACKS.values()))
+        made: dict[str, Any] = dict.fromkeys(STACKS)
         for (form, name), keys in zip(stacks.items(), of_stacks, strict=True):
             if count := forms.count(form):
                 layers = Axis(LAYERS, count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import haliax as hax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
 from halcyon.models.block_kinds import BlockKind
+from halcyon.models.forms import Form, layer_forms, stack_names
 from halcyon.models.parameters import Role
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
@@ -71,25 +72,6 @@ def self_attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterato
     )
 
 
-class Form(NamedTuple):
-    """The form of a layer: layers of one form have parameters of the same shapes."""
-
-    recurrent: bool
-    """Whether it has a gated delta net in the place of attention."""
-    with_experts: bool
-    """Whether it has experts in the place of the MLP."""
-
-
-PLAIN_STACKS = {Form(False, False): "blocks"}
-EXPERT_STACKS = {Form(False, False): "dense_blocks", Form(False, True): "blocks"}
-RECURRENT_STACKS = {
-    Form(True, False): "linear_blocks",
-    Form(True, True): "linear_expert_blocks",
-    Form(False, False): "full_blocks",
-    Form(False, True): "full_expert_blocks",
-}
-"""The fields with the layers of each form, by the forms that a decoder may have. They are parts of paths in checkpoints."""
-
 InitMixer = Callable[["Design", Axis, jnp.dtype, Iterator[PRNGKeyArray]], Any]
 """Makes what mixes the positions in all layers of one form, such as `self_attention`: every parameter has the axis ``layers`` in front."""
 
@@ -139,16 +121,12 @@ class Design:
     @property
     def forms(self) -> tuple[Form, ...]:
         """The form of each layer."""
-        recurrent = self.recurrent or (False,) * len(self.kinds)
-        with_experts = recurrent if self.mixture is None else self.mixture.sizes.with_experts
-        return tuple(Form(*layer) for layer in zip(recurrent, with_experts, strict=True))
+        return layer_forms(len(self.kinds), self.recurrent, () if self.mixture is None else self.mixture.sizes.with_experts)
 
     @property
     def stacks(self) -> dict[Form, str]:
-        """The field of `halcyon.models.decoder.Decoder` with the layers of each form that the decoder may have, in order."""
-        if self.recurrent:
-            return RECURRENT_STACKS
-        return PLAIN_STACKS if self.mixture is None else EXPERT_STACKS
+        """See `halcyon.models.forms.stack_names`."""
+        return stack_names(recurrent=bool(self.recurrent), with_experts=self.mixture is not None)
 
     def embedding(self, vocab: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> Embedding:
         """A random token embedding: (vocab, embed)."""

@@ -21,14 +21,14 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models import axes
 from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, Q_HEADS_PER_GROUP, TAPS, VALUE_SIZE
 from halcyon.models.decoder import Decoder
-from halcyon.models.design import RECURRENT_STACKS, DecoderAxes, Design, Form, self_attention
+from halcyon.models.design import DecoderAxes, Design, self_attention
 from halcyon.models.families.designs import design_of
 from halcyon.models.families.expert_designs import mixture_of
 from halcyon.models.families.family import Family
 from halcyon.models.parts.gated_delta_net import DeltaAxes, GatedDeltaNet
-from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_decoder_tensors
 from halcyon.models.published.decoder_config import read_layer_types
-from halcyon.models.published.layers import KEYS, QUERIES, expert_block_tensors, with_tables
+from halcyon.models.published.layers import KEYS, QUERIES
 from halcyon.models.published.tensors import BESIDE_IMAGES
 from halcyon_api.spec.families.qwen_next import MixerType, Qwen3NextSpec
 
@@ -79,18 +79,12 @@ def _delta_net(spec: Qwen3NextSpec, design: Design, layers: Axis, dtype: jnp.dty
 
 def tensors(spec: Qwen3NextSpec, *, in_one: bool = False) -> Tensors:
     """The tensors of ``Qwen3NextForCausalLM`` and the classes of Qwen 3.5; `in_one`: with all experts of a layer in one tensor."""
-    found: list[Tensor] = []
-    numbers: dict[Form, list[int]] = {}
-    for number, layer in enumerate(zip(_is_recurrent(spec), spec.experts().with_experts, strict=True)):
-        numbers.setdefault(Form(*layer), []).append(number)
-    mixture = functools.partial(_mixture, in_one=in_one)
-    for form, own in numbers.items():
-        layers = Layers(f"{RECURRENT_STACKS[form]}.stacked", own)
-        mixer = _delta_net_tensors(layers, spec.fused_projections) if form.recurrent else _attention_tensors(layers, spec.attention_bias)
-        found += expert_block_tensors(layers, mixer, mixture if form.with_experts else None)
-    return with_tables(
-        found,
-        tied=spec.tie_word_embeddings,
+    return expert_decoder_tensors(
+        spec,
+        functools.partial(_mixture, in_one=in_one),
+        attention=functools.partial(_attention_tensors, bias=spec.attention_bias),
+        recurrence=functools.partial(_delta_net_tensors, by_head=spec.fused_projections),
+        recurrent=_is_recurrent(spec),
         ignored=(r"mtp\..*", r"(model\.)?visual\..*"),  # layers that predict further tokens, and the part for images
         other_names=BESIDE_IMAGES,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from halcyon.models.axes import EMBED, EXPERTS, HEAD_SIZE, KV_HEADS, MLP, Q_HEADS_PER_GROUP, ROUTES, VOCAB
+from halcyon.models.forms import Form, layer_forms, stack_names
 from halcyon.models.published.tensors import Join, Piece, Tensor, Tensors, piece, tensor
 from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.sizes import DecoderSizes
@@ -108,7 +109,7 @@ class Layers:
         return found
 
 
-def with_tables(layers: Sequence[Tensor], *, tied: bool, ignored: tuple[str, ...] = (), **further: Any) -> Tensors:
+def _with_tables(layers: Sequence[Tensor], *, tied: bool, ignored: tuple[str, ...] = (), **further: Any) -> Tensors:
     """The tensors of a decoder: the embedding, the last norm, the head if it is not the embedding, and those of its layers.
 
     Files may also have the frequencies of rotary positions, and the head if it is the embedding.
@@ -135,7 +136,7 @@ def decoder_tensors(sizes: DecoderSizes, norms: Mapping[str, str] = BEFORE, **fu
     """
     layers = Layers("blocks.stacked", range(sizes.layers))
     mlp = layers.mlp("mlp", "mlp", gated=sizes.gated, bias=sizes.mlp_bias)
-    return with_tables([*layers.norms(norms), *layers.self_attention(sizes), *mlp], tied=sizes.tied, **further)
+    return _with_tables([*layers.norms(norms), *layers.self_attention(sizes), *mlp], tied=sizes.tied, **further)
 
 
 def expert_decoder_tensors(
@@ -143,6 +144,8 @@ def expert_decoder_tensors(
     mixture: Callable[[Layers], Sequence[Tensor]],
     *,
     attention: Callable[[Layers], Sequence[Tensor]] | None = None,
+    recurrence: Callable[[Layers], Sequence[Tensor]] | None = None,
+    recurrent: Sequence[bool] = (),
     **further: Any,
 ) -> Tensors:
     """The tensors of a `halcyon.models.decoder.Decoder` with experts.
@@ -150,25 +153,19 @@ def expert_decoder_tensors(
     Args:
         spec: Its section.
         mixture: The tensors of the router, the experts and the shared MLP.
-        attention: The tensors of attention, for layers of either form. None: those of its sizes.
+        attention: The tensors of attention. None: those of its sizes.
+        recurrence: The tensors of the gated delta net that a layer has in its place. None: no layer has one.
+        recurrent: For each layer, whether it has one.
         further: Other fields of `Tensors`.
     """
-    found: list[Tensor] = []
-    for with_experts, block in ((False, "dense_blocks.stacked"), (True, "blocks.stacked")):
-        numbers = [number for number, mixed in enumerate(spec.experts().with_experts) if mixed == with_experts]
-        if numbers:
-            layers = Layers(block, numbers)
-            of_attention = layers.self_attention(spec.sizes()) if attention is None else attention(layers)
-            found += expert_block_tensors(layers, of_attention, mixture if with_experts else None)
-    return with_tables(found, tied=spec.tie_word_embeddings, **further)
-
-
-def expert_block_tensors(layers: Layers, attention: Sequence[Tensor], mixture: Callable[[Layers], Sequence[Tensor]] | None) -> list[Tensor]:
-    """The tensors of the `halcyon.models.decoder.Block` of layers of one form.
-
-    Args:
-        layers: The layers.
-        attention: The tensors of their attention.
-        mixture: See `expert_decoder_tensors`. None: the layers have an MLP.
-    """
-    return [*layers.norms(BEFORE), *attention, *(layers.mlp("mlp", "mlp") if mixture is None else mixture(layers))]
+    numbers: dict[Form, list[int]] = {}
+    for number, form in enumerate(layer_forms(spec.num_hidden_layers, recurrent, spec.experts().with_experts)):
+        numbers.setdefault(form, []).append(number)
+    names, found = stack_names(recurrent=recurrence is not None, with_experts=True), list[Tensor]()
+    for form, own in numbers.items():
+        layers = Layers(f"{names[form]}.stacked", own)
+        mixer = recurrence if form.recurrent and recurrence is not None else attention
+        found += layers.norms(BEFORE)
+        found += layers.self_attention(spec.sizes()) if mixer is None else mixer(layers)
+        found += mixture(layers) if form.with_experts else layers.mlp("mlp", "mlp")
+    return _with_tables(found, tied=spec.tie_word_embeddings, **further)
