@@ -34,9 +34,7 @@ def tensor_mesh(text: str) -> Mesh:
     """
     found = _FORM.fullmatch(text)
     if found is None:
-        raise BadConfiguration(
-            f"--mesh {text}: only the axis tensor can divide a model that writes text; give tensor=N, such as tensor=2"
-        )
+        raise BadConfiguration(f"--mesh {text}: only the axis tensor can divide a model that writes text; give tensor=N, such as tensor=2")
     count, devices = int(found[1]), jax.local_devices()
     if count > len(devices):
         raise BadConfiguration(f"--mesh {text}: this process has {counted(len(devices), 'device')}; give tensor={len(devices)} or less")

@@ -1,8 +1,9 @@
 """The decoder of all families that are made of norms, rotary positions, attention and MLPs or experts.
 
-A family's file says in a `Design` what its decoder is made of; `Decoder` builds and computes it. Blocks with parameters of one form are a
-stack: most decoders have one, those with experts or gated delta nets in some layers have up to four. The blocks are computed in the order
-of the design. Their kinds, a window and a rotation each, decide how a block attends.
+A family's file says in a `Design` what its decoder is made of; `Decoder` builds and computes it. Blocks with parameters
+of one form are a stack: most decoders have one, those with experts or gated delta nets in some layers have up to four.
+The blocks are computed in the order of the design. Their kinds, a window and a rotation each, decide how a block
+attends.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from halcyon.models.token_decoder import TokenDecoder
 
 
 class Block(eqx.Module):
-    """Attention, or a gated delta net, and an MLP or experts, each added to the residual stream. A norm that a family lacks is None."""
+    """Attention, or a gated delta net, and an MLP or experts, each added to the residual stream. A norm that a family
+    lacks is None."""
 
     attention_norm: RmsNorm | None
     attention: Any
@@ -69,7 +71,8 @@ class Block(eqx.Module):
     def __call__(
         self, x: NamedArray, mask: Any, rotary: Any, memory: Memory | None = None, weights: NamedArray | None = None
     ) -> tuple[NamedArray, Any]:
-        """(..., position, embed) to the same axes, and the report of the router if there is one; `weights` are those of `Inputs`."""
+        """(..., position, embed) to the same axes, and the report of the router if there is one; `weights` are those of
+        `Inputs`."""
         x = x + _normed(self.attention_post_norm, self.attention(_normed(self.attention_norm, x), mask, rotary, memory=memory))
         normed = _normed(self.mlp_norm, x)
         out, report = (self.mlp(normed), None) if isinstance(self.mlp, GatedMlp | PlainMlp) else self.mlp(normed, weights)
@@ -89,7 +92,8 @@ def _normed(norm: RmsNorm | None, x: NamedArray) -> NamedArray:
 
 
 class Decoder(TokenDecoder):
-    """A decoder of a `Design`. Of the stacks it has those that `Design.stacks` names, if layers have their forms; the others are None."""
+    """A decoder of a `Design`. Of the stacks it has those that `Design.stacks` names, if layers have their forms; the
+    others are None."""
 
     embedding: Embedding
     dense_blocks: Stack[Block] | None
@@ -108,7 +112,8 @@ class Decoder(TokenDecoder):
 
     @classmethod
     def of(cls, design: Design, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Self:
-        """Random parameters: normal with the design's standard deviation; biases, sinks and corrections 0, factors of norms 1."""
+        """Random parameters: normal with the design's standard deviation; biases, sinks and corrections 0, factors of
+        norms 1."""
         at, forms, stacks = DecoderAxes.of(design.sizes), design.forms, design.stacks
         tables, *of_stacks = _keys(key, len(stacks))
         embedding = design.embedding(vocab, dtype, tables)
@@ -167,7 +172,8 @@ class Decoder(TokenDecoder):
         return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
 
     def _scan(self, step: Any, carry: Any) -> tuple[Any, Any]:
-        """``carry, report = step((form, kind), block, carry)`` for each block in order: the last carry, and the reports of routers."""
+        """``carry, report = step((form, kind), block, carry)`` for each block in order: the last carry, and the reports
+        of routers."""
         layers = tuple(zip(self.design.forms, self.design.kinds, strict=True))
         if len(self.design.stacks) > 1:
             return scan_forms(self._stacks, tuple((form, (form, kind)) for form, kind in layers), step, carry)
@@ -185,7 +191,8 @@ class Decoder(TokenDecoder):
 
 
 def _keys(key: PRNGKeyArray, stacks: int) -> tuple[Iterator[PRNGKeyArray], ...]:
-    """The keys of the tables, and those of each stack. A single stack and the tables take theirs in turn, the embedding the first."""
+    """The keys of the tables, and those of each stack. A single stack and the tables take theirs in turn, the embedding
+    the first."""
     if stacks == 1:
         shared = iter(jax.random.split(key, 9))
         return shared, shared

@@ -53,7 +53,8 @@ class DecoderAxes:
 
 
 def self_attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray], *, gated: bool = False) -> SelfAttention:
-    """The self-attention that a design describes, with or without a gate: every parameter has the axis ``layers`` in front."""
+    """The self-attention that a design describes, with or without a gate: every parameter has the axis ``layers`` in
+    front."""
     sizes, at = design.sizes, DecoderAxes.of(design.sizes)
     linear = functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys)
     return SelfAttention.init(
@@ -73,7 +74,8 @@ def self_attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterato
 
 
 InitMixer = Callable[["Design", Axis, jnp.dtype, Iterator[PRNGKeyArray]], Any]
-"""Makes what mixes the positions in all layers of one form, such as `self_attention`: every parameter has the axis ``layers`` in front."""
+"""Makes what mixes the positions in all layers of one form, such as `self_attention`: every parameter has the axis
+``layers`` in front."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The forms of a decoder's layers, and the names of the stacks that hold the layers of one form.
 
-The names are fields of `halcyon.models.decoder.Decoder` and so parts of the paths of parameters, in checkpoints and in the declarations of
-files.
+The names are fields of `halcyon.models.decoder.Decoder` and so parts of the paths of parameters, in checkpoints and in
+the declarations of files.
 """
 
 from __future__ import annotations

@@ -165,7 +165,8 @@ class Direct(Protocol):
     """Computes the direction that a step goes against."""
 
     def __call__(self, gradients: Tree, state: Any, params: Tree, **further: Any) -> tuple[Tree, Any]:
-        """Float32 arrays with the structure of `params`, and the next state. `further` are the arguments of `Update` but rate and decay."""
+        """Float32 arrays with the structure of `params`, and the next state. `further` are the arguments of `Update`
+        but rate and decay."""
         ...
 
 

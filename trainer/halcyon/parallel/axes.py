@@ -75,9 +75,7 @@ def shardings(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
 
 def with_shardings(tree: Any, mesh: Mesh) -> Any:
     """`tree` as ``jax.ShapeDtypeStruct`` leaves with shardings: the template for the restore of a checkpoint."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings(tree, mesh)
-    )
+    return jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings(tree, mesh))
 
 
 def constrain(tree: Any, mesh: Mesh) -> Any:

@@ -252,7 +252,8 @@ def _divides(sizes: dict[str, int], axis: str, activations: Any, *, absent: bool
 
 @contextlib.contextmanager
 def computing(mesh: Mesh) -> Iterator[None]:
-    """The context in which a model is traced: `halcyon.models.partition.divided` in it constrains activations by `COMPUTE_AXES`."""
+    """The context in which a model is traced: `halcyon.models.partition.divided` in it constrains activations by
+    `COMPUTE_AXES`."""
     with hax.partitioning.set_mesh(mesh), hax.axis_mapping(COMPUTE_AXES), partitioned(MeshPartition()):
         yield
 

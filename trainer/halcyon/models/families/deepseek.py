@@ -1,8 +1,8 @@
 """DeepSeek V3 (DeepSeek-AI 2024), of which Kimi K2 is a size, and GLM 4.5 (GLM Team 2025).
 
-Both have MLPs in their first layers, then experts beside a shared MLP, and routers with the sigmoid and a correction. DeepSeek V3 has
-latent attention; its files have the pairs of features that rotate together as neighbours, our parameters half a head apart. GLM 4.5 has
-grouped-query attention and rotates a part of each head.
+Both have MLPs in their first layers, then experts beside a shared MLP, and routers with the sigmoid and a correction.
+DeepSeek V3 has latent attention; its files have the pairs of features that rotate together as neighbours, our
+parameters half a head apart. GLM 4.5 has grouped-query attention and rotates a part of each head.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ def _neighbours(size: int) -> np.ndarray:
 
 
 def _extra_layers(spec: CorrectedSection) -> tuple[tuple[str, str], ...]:
-    """Only layers that predict further tokens have this projection. Without it, config.json has fewer layers than the files."""
+    """Only layers that predict further tokens have this projection. Without it, config.json has fewer layers than the
+    files."""
     numbers = "|".join(str(spec.num_hidden_layers + extra) for extra in range(_MOST_EXTRA_LAYERS))
     return ((rf"model\.layers\.({numbers})\.", "eh_proj.weight"),)
 

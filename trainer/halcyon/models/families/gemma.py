@@ -1,8 +1,8 @@
-"""Gemma 1, 2 and 3 (Gemma Team 2024a, 2024b, 2025): norms with a factor of 1 + weight, embeddings times sqrt(width), GeGLU.
+"""Gemma 1, 2 and 3 (Gemma Team 2024a, 2024b, 2025): norms with a factor of 1 + weight, scaled embeddings, GeGLU.
 
-Gemma 2 adds norms after each part, soft caps, and a window in every other layer. Gemma 3 has norms of queries and keys in place of the
-soft cap of the scores, and its windowed layers have a rotation of their own. Its text model is read from the files of a model with images,
-too.
+Gemma 2 adds norms after each part, soft caps, and a window in every other layer. Gemma 3 has norms of queries and keys
+in place of the soft cap of the scores, and its windowed layers have a rotation of their own. Its text model is read
+from the files of a model with images, too.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def _write(spec: GemmaSpec, positions: int) -> dict[str, Any]:
 
 
 def _alternating(config: ConfigReader, of: DecoderConfig[Any]) -> dict[str, Any]:
-    """The fields of layers that alternate. Older files may have the length of the pattern in place of ``layer_types``. A null is no cap."""
+    """The fields of layers that alternate. Older files may have the length of the pattern in place of ``layer_types``.
+    A null is no cap."""
     config.only("use_bidirectional_attention", False)
     fields, pattern = of.fields(config), of.section.pattern
     length = config.integer("sliding_window_pattern", pattern)

@@ -24,7 +24,8 @@ _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("n_embd", ("gpt2",)),
     ("sliding_window", ("mistral", "qwen2", "qwen3", "gemma3_text", "olmo3")),
 )
-"""Keys of a config.json that show a part which only some architectures have, with their model types. The first one decides."""
+"""Keys of a config.json that show a part which only some architectures have, with their model types. The first one
+decides."""
 _PLAIN = "llama"
 """The model type nearest to one that nothing is known of."""
 
@@ -62,8 +63,8 @@ def form_of_config(config: ConfigReader) -> PublishedForm:
 
 
 def _nearest(config: ConfigReader, name: str, known: Mapping[str, PublishedForm]) -> PublishedForm:
-    """The form nearest to the architecture of a config.json: among those with its parts, the one whose name differs by a few letters;
-    else the first of them."""
+    """The form nearest to the architecture of a config.json: among those with its parts, the one whose name differs by
+    a few letters; else the first of them."""
     read = (config, config.inner("text_config") or config.empty())
     alike = next((types for key, types in _MARKS if any(part.has(key) for part in read)), ())
     short = {_ENDING.sub("", other): form for other, form in known.items()}

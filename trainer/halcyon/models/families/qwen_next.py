@@ -1,11 +1,11 @@
-"""Qwen3-Next and Qwen 3.5 (Qwen Team 2025): gated delta nets beside attention with a gate, with an MLP or experts in each layer.
+"""Qwen3-Next and Qwen 3.5 (Qwen Team 2025): gated delta nets beside gated attention, with an MLP or experts each.
 
-Three layers with a gated delta net follow each other, then one with attention. The norms have a factor of
-1 + weight, except those of the outputs of a gated delta net. Attention rotates a part of each head.
+Three layers with a gated delta net follow each other, then one with attention. The norms have a factor of 1 + weight,
+except those of the outputs of a gated delta net. Attention rotates a part of each head.
 
-In the files of Qwen3-Next, the projections of a gated delta net are fused by key head. Qwen 3.5 has them one after the other. Its
-published files in bfloat16 have the experts of a layer in one tensor; transformers saves them, as all others, with a tensor each. The text
-model is read from the files of a Qwen 3.5 with images, too.
+In the files of Qwen3-Next, the projections of a gated delta net are fused by key head. Qwen 3.5 has them one after the
+other. Its published files in bfloat16 have the experts of a layer in one tensor; transformers saves them, as all
+others, with a tensor each. The text model is read from the files of a Qwen 3.5 with images, too.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def _delta_net(spec: Qwen3NextSpec, design: Design, layers: Axis, dtype: jnp.dty
 
 
 def tensors(spec: Qwen3NextSpec, *, in_one: bool = False) -> Tensors:
-    """The tensors of ``Qwen3NextForCausalLM`` and the classes of Qwen 3.5; `in_one`: with all experts of a layer in one tensor."""
+    """The tensors of ``Qwen3NextForCausalLM`` and the classes of Qwen 3.5; `in_one`: with all experts of a layer in one
+    tensor."""
     return expert_decoder_tensors(
         spec,
         functools.partial(_mixture, in_one=in_one),

@@ -1,7 +1,8 @@
 """The config.json of decoders, read and written from one list of keys.
 
-A family lists the keys of its config.json that are fields of its section, each with the default of the class in transformers. Most keys
-have the names of the fields. What a family computes otherwise, it changes around `DecoderConfig.fields` and `DecoderConfig.write`.
+A family lists the keys of its config.json that are fields of its section, each with the default of the class in
+transformers. Most keys have the names of the fields. What a family computes otherwise, it changes around
+`DecoderConfig.fields` and `DecoderConfig.write`.
 """
 
 from __future__ import annotations
@@ -68,13 +69,15 @@ class DecoderConfig(Generic[Section]):
 
     Attributes:
         section: The class of its section.
-        defaults: The keys that are fields of the section, besides those of all decoders (which it may give another default): each with the
-            default of the class in transformers, whose type is that of the value. ``rope_theta`` is one of them.
+        defaults: The keys that are fields of the section, besides those of all decoders (which it may give another
+            default): each with the default of the class in transformers, whose type is that of the value.
+            ``rope_theta`` is one of them.
         constants: Keys that are always written with one value.
         names: Names of fields that are not those of their keys, by key.
-        rope: The object of ``rope_scaling`` of a config.json that states none. Such a class in transformers takes its absence for this
-            object, so one is always written. None: the absence means no scaling.
-        partial: The rotated part of each head's features if no key has it. None: all are rotated, and there is no such key.
+        rope: The object of ``rope_scaling`` of a config.json that states none. Such a class in transformers takes its
+            absence for this object, so one is always written. None: the absence means no scaling.
+        partial: The rotated part of each head's features if no key has it. None: all are rotated, and there is no such
+            key.
         by_layer: Whether the class in transformers has an object of rotary positions for each kind of layers.
         also: See `read_rope`.
     """
@@ -110,7 +113,8 @@ class DecoderConfig(Generic[Section]):
         """The entries of config.json.
 
         Args:
-            spec: The section. With `by_layer` it has the field ``rope_local_base_freq``, the base of layers that see only a window.
+            spec: The section. With `by_layer` it has the field ``rope_local_base_freq``, the base of layers that see
+                only a window.
             positions: The longest sequence in tokens.
         """
         rope = _written_rope(spec.rope_theta, spec.rope_scaling, self.also)

@@ -23,13 +23,16 @@ class PublishedForm:
         model_type: ``model_type`` of its config.json.
         architectures: Names in ``architectures`` of its config.json; an export has the first.
         tensors: The tensors of a model with a section of the family.
-        read: Makes the section from a config.json. It raises ``BadConfiguration`` for a value that the family does not compute.
-        write: Makes the entries of config.json from a section and the longest sequence in tokens. It leaves out what all families have:
-            ``architectures``, ``model_type``, ``vocab_size``, ``dtype`` and the ids of special tokens.
+        read: Makes the section from a config.json. It raises ``BadConfiguration`` for a value that the family does not
+            compute.
+        write: Makes the entries of config.json from a section and the longest sequence in tokens. It leaves out what
+            all families have: ``architectures``, ``model_type``, ``vocab_size``, ``dtype`` and the ids of special
+            tokens.
         positions: The key of config.json with the longest sequence in tokens.
         defaults: Values of keys that published files leave out because they are those of the class in transformers.
         covers: Whether a model with this section has this form. The first form of a family that covers it is taken.
-        fused: Like `tensors`, for files with the gates and ups of all experts of a layer in one tensor. None: there are no such files.
+        fused: Like `tensors`, for files with the gates and ups of all experts of a layer in one tensor. None: there are
+            no such files.
     """
 
     model_type: str

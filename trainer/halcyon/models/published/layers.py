@@ -1,4 +1,5 @@
-"""The tensors that decoders share, with and without experts: the tables around the layers, and the parts of layers of one form."""
+"""The tensors that decoders share, with and without experts: the tables around the layers, and the parts of layers of
+one form."""
 
 from __future__ import annotations
 
@@ -110,7 +111,8 @@ class Layers:
 
 
 def _with_tables(layers: Sequence[Tensor], *, tied: bool, ignored: tuple[str, ...] = (), **further: Any) -> Tensors:
-    """The tensors of a decoder: the embedding, the last norm, the head if it is not the embedding, and those of its layers.
+    """The tensors of a decoder: the embedding, the last norm, the head if it is not the embedding, and those of its
+    layers.
 
     Files may also have the frequencies of rotary positions, and the head if it is the embedding.
 
