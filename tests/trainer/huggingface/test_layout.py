@@ -277,6 +277,12 @@ def test_a_config_that_cannot_be_computed_is_rejected(changed: dict[str, object]
         form.read(ConfigReader({**form.write(LLAMA.llama, POSITIONS), **changed}))
 
 
+def test_an_export_keeps_the_factor_of_the_router_losses() -> None:
+    section = changed(GLM, router_aux_loss_coef=0.0).section
+    form = form_of_section(section)
+    assert form.read(ConfigReader(form.write(section, POSITIONS))).router_aux_loss_coef == 0.0
+
+
 def test_the_bytes_of_a_tensor_are_known_before_it_is_read() -> None:
     one = layout_of(LLAMA, {VOCAB: TOKENS}).tensors["lm_head.weight"]
     assert isinstance(one, FileTensor)

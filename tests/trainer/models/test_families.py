@@ -11,11 +11,18 @@ from pydantic.alias_generators import to_camel
 from halcyon.models.families.table import family_of
 from halcyon_api.edits.classes import section_of
 from halcyon_api.spec.model import ModelSpec
+from tests.families import SMALL_FAMILIES
 
 
 @pytest.mark.parametrize("kind", ModelSpec.kinds())
 def test_every_section_has_a_family(kind: str) -> None:
     assert family_of(to_camel(kind)).section is section_of(ModelSpec.model_fields[kind].annotation)
+
+
+@pytest.mark.parametrize("kind", SMALL_FAMILIES)
+def test_a_section_says_its_family(kind: str) -> None:
+    spec = ModelSpec.model_validate({kind: SMALL_FAMILIES[kind]})
+    assert ModelSpec.of(spec.section) == spec
 
 
 def test_a_family_that_does_not_exist_is_refused() -> None:
