@@ -5,7 +5,7 @@ Fields have the names of Hugging Face's ``config.json`` in camelCase. The older 
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import ClassVar, cast, get_args
 
 from pydantic import Field
 
@@ -97,6 +97,12 @@ class ModelSpec(OneOf, RuledModel):
     def members(cls) -> tuple[str, ...]:
         """The families, and `hugging_face`, which is resolved before a document is checked."""
         return (*cls.kinds(), _FILE)
+
+    @classmethod
+    def of(cls, section: ModelSection) -> ModelSpec:
+        """The model with this section."""
+        kinds = {kind: get_args(cls.model_fields[kind].annotation) for kind in cls.kinds()}
+        return cls.model_validate({next(kind for kind, classes in kinds.items() if type(section) in classes): section})
 
     @property
     def section(self) -> ModelSection:

@@ -30,6 +30,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.export import ExportSpec
 from halcyon_api.training_run import parse_run
 from halcyon_devcluster.machine import limit
+from tests.families import SMALL_FAMILIES
 from tests.trainer.checkpoint.helpers import OneProcess, Root, open_root, position
 from tests.trainer.huggingface.folders import TOKENS, llama_tensors, same_bits, store_of, tensors_of, write_folder
 from tests.trainer.process_groups import each_restart, run_document, start_processes
@@ -380,19 +381,18 @@ def test_an_export_changes_no_number_and_lies_below_the_checkpoints_by_default(t
     assert other.place(spec.checkpoint) == CheckpointSpec(root="s3://bucket/models")
 
 
-def test_a_model_without_a_form_of_hugging_face_is_rejected_before_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_model_without_a_form_of_hugging_face_is_rejected_before_the_start(tmp_path: Path) -> None:
     from halcyon.context import resolve_context
-    from halcyon.models.weights import registry
     from halcyon.training.exports import check_exportable
 
     document = run_document(tmp_path / "root")
     document["spec"]["export"] = {"everySteps": 7}
     (tmp_path / "run.yaml").write_text(json.dumps(document))
-    context = resolve_context(tmp_path / "run.yaml", {})
-    check_exportable(context)
-    monkeypatch.setattr(registry, "FAMILIES", ())
+    check_exportable(resolve_context(tmp_path / "run.yaml", {}))
+    document["spec"]["model"] = {"nanochat": SMALL_FAMILIES["nanochat"]}
+    (tmp_path / "run.yaml").write_text(json.dumps(document))
     with pytest.raises(BadConfiguration, match=r"^spec.export: .* has no form of Hugging Face to export; remove spec.export, or choose"):
-        check_exportable(context)
+        check_exportable(resolve_context(tmp_path / "run.yaml", {}))
 
 
 def test_an_interrupt_during_the_last_exports_leaves_a_run_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ import pytest
 from pydantic.alias_generators import to_camel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from halcyon.models.weights import family_of_config
-from halcyon.models.weights.config import ConfigReader
+from halcyon.models.families.lookup import form_of_config
+from halcyon.models.published.config import ConfigReader
 from halcyon_api.edits.classes import section_of
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.model import ModelSpec
@@ -34,7 +34,7 @@ IN_MAKE_TEST = ("gpt2-50257", "llama-32001", "mixtral-259")
 def model_section(case: Case) -> dict[str, Any]:
     """``spec.model`` of the run."""
     config = ConfigReader.parse(json.dumps(case.config).encode())
-    section = family_of_config(config).read(config)
+    section = form_of_config(config).read(config)
     kind = next(name for name, field in ModelSpec.model_fields.items() if section_of(field.annotation) is type(section))
     document = ModelSpec.model_validate({kind: section}).document()
     if case.z:

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import NamedArray
 
+from halcyon.huggingface.layout import WeightLayout, leaf_shapes
 from halcyon.models import CausalLM, build_model
-from halcyon.models.weights import WeightLayout, family_of_config, leaf_shapes
-from halcyon.models.weights.config import ConfigReader
+from halcyon.models.families.lookup import form_of_config
+from halcyon.models.published.config import ConfigReader
 from halcyon_api.edits.classes import section_of
 from halcyon_api.spec.model import ModelSpec
 from tests.arrays import load_arrays
@@ -45,7 +46,7 @@ class Golden:
     @property
     def spec(self) -> ModelSpec:
         """The model of its config.json."""
-        section = family_of_config(self.config).read(self.config)
+        section = form_of_config(self.config).read(self.config)
         kinds = {section_of(field.annotation): name for name, field in ModelSpec.model_fields.items()}
         return ModelSpec.model_validate({kinds[type(section)]: section})
 
@@ -53,7 +54,7 @@ class Golden:
         """The shapes of the model, and where its parameters lie in the tensors."""
         vocab, length = hax.Axis("vocab", self.arrays["logits"].shape[-1]), hax.Axis("position", self.arrays["tokens"].shape[1])
         shapes = jax.eval_shape(functools.partial(build_model, self.spec, vocab, length, key=jax.random.key(0)))
-        return shapes, WeightLayout(family_of_config(self.config).tensors(self.spec.value), leaf_shapes(shapes))
+        return shapes, WeightLayout(form_of_config(self.config).tensors(self.spec.value), leaf_shapes(shapes))
 
     def model(self) -> CausalLM:
         """The model with the golden's weights."""

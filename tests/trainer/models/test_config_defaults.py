@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.models.weights import family_of_config, family_of_section
-from halcyon.models.weights.config import ConfigReader
+from halcyon.models.families.lookup import form_of_config, form_of_section
+from halcyon.models.published.config import ConfigReader
 from halcyon_api.spec.families.rope import RopeScaling
 
 SIZES: dict[str, Any] = {
@@ -24,7 +24,7 @@ SIZES: dict[str, Any] = {
 
 def read(architecture: str, **changes: Any) -> Any:
     config = ConfigReader({"architectures": [architecture], **SIZES, **changes})
-    return family_of_config(config).read(config)
+    return form_of_config(config).read(config)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_other_absent_keys_have_the_defaults_of_the_class() -> None:
 def test_the_written_rounding_of_a_ramp_is_read_again(architecture: str, truncate: bool | None) -> None:
     scaling = RopeScaling(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, truncate=truncate)
     section = read(architecture).model_copy(update={"rope_scaling": scaling})
-    written = family_of_section(section).write(section, 50, 64)
+    written = form_of_section(section).write(section, 64)
     assert read(architecture, **written).rope_scaling == scaling
     place = written["rope_parameters"]
     assert place.get("truncate") == truncate, "transformers looks for it at the top of rope_parameters in every class"

@@ -17,7 +17,7 @@ import yaml
 from halcyon.errors import BadConfiguration
 from halcyon.models import flops_per_token, parameter_count
 from halcyon.models.custom import check_model
-from halcyon.models.weights import family_of_section
+from halcyon.models.families.lookup import form_of_section
 from halcyon.training.program import build_program
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.model import ModelSpec
@@ -78,7 +78,7 @@ def test_the_operator_knows_no_size_of_a_custom_model(package: Path) -> None:
     assert shape.parameters == shape.flops_per_token(10) == 0
     assert shape.splits == ()
     with pytest.raises(BadConfiguration, match="no form of Hugging Face"):
-        family_of_section(custom().section)
+        form_of_section(custom().section)
 
 
 MODULES = {

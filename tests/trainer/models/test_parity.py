@@ -19,10 +19,10 @@ import pytest
 from pydantic.alias_generators import to_camel
 
 from halcyon.models import Inputs
+from halcyon.models.families.lookup import form_of_config
 from halcyon.models.parts.norm import RmsNorm, Scaling
 from halcyon.models.parts.rotary import Rope, frequencies, magnitude
-from halcyon.models.weights import family_of_config
-from halcyon.models.weights.config import ConfigReader
+from halcyon.models.published.config import ConfigReader
 from halcyon.objectives.next_token import next_token_sums
 from halcyon_api.spec.families.rope import RopeScaling
 from halcyon_api.spec.model import ModelSpec
@@ -80,13 +80,13 @@ def test_logits_loss_and_every_gradient_are_those_of_transformers(name: str, mea
 def test_a_written_config_is_read_as_the_same_section(name: str) -> None:
     """Also in the form of transformers 4, without rope_parameters."""
     golden = Golden.load(name)
-    family, section = family_of_config(golden.config), golden.spec.value
-    written = {"architectures": [family.architectures[0]], **family.write(section, 29, 64)}
+    form, section = form_of_config(golden.config), golden.spec.value
+    written = {"architectures": [form.architectures[0]], **form.write(section, 64)}
     older = {key: value for key, value in written.items() if key != "rope_parameters"}
     for document in (written, older):
-        again = family.read(ConfigReader.parse(json.dumps(document).encode()))
+        again = form.read(ConfigReader.parse(json.dumps(document).encode()))
         assert again.sizes() == section.sizes() if hasattr(section, "sizes") else again == section
-        assert family.write(again, 29, 64) == family.write(section, 29, 64)
+        assert form.write(again, 64) == form.write(section, 64)
 
 
 OF_NO_MODEL = {
@@ -106,8 +106,8 @@ NEVER_SET = {
 def test_an_export_has_the_entries_that_transformers_writes(name: str) -> None:
     golden = Golden.load(name)
     expected, section = golden.config.document, golden.spec.value
-    positions = golden.config.integer(family_of_config(golden.config).positions)
-    written = family_of_config(golden.config).write(section, golden.config.integer("vocab_size"), positions)
+    positions = golden.config.integer(form_of_config(golden.config).positions)
+    written = form_of_config(golden.config).write(section, positions)
     for key in expected.keys() - OF_NO_MODEL - NEVER_SET:
         if key == "sliding_window" and "sliding_attention" not in section.layers_by_type:
             continue

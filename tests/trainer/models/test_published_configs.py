@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from halcyon.models.weights import family_of_config
-from halcyon.models.weights.config import ConfigReader
-from halcyon.models.weights.registry import FAMILIES
+from halcyon.models.families.lookup import form_of_config, published_forms
+from halcyon.models.published.config import ConfigReader
 from tests.trainer.models.parity import FOLDER
 
 PUBLISHED: dict[str, dict[str, Any]] = json.loads((FOLDER / "published.json").read_text())
@@ -25,17 +24,17 @@ def rotation(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_family_has_a_published_config() -> None:
-    assert {family_of_config(ConfigReader(case["config"])).model_type for case in PUBLISHED.values()} == {
-        one.model_type for one in FAMILIES
+    assert {form_of_config(ConfigReader(case["config"])).model_type for case in PUBLISHED.values()} == {
+        one.model_type for one in published_forms()
     }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_config_is_read_as_in_transformers(name: str) -> None:
     config, expected = ConfigReader(PUBLISHED[name]["config"]), PUBLISHED[name]["read"]
-    family = family_of_config(config)
-    config = family.completed(config)
-    written = family.write(family.read(config), config.integer("vocab_size"), config.integer(family.positions))
+    form = form_of_config(config)
+    config = form.completed(config)
+    written = form.write(form.read(config), config.integer(form.positions))
     written["vocab_size"] = config.integer("vocab_size")
     if "rope_parameters" in expected:
         assert rotation(written.pop("rope_parameters")) == rotation(expected["rope_parameters"])

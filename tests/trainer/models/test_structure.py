@@ -62,8 +62,7 @@ def idle_parameters(model, experts=None):
     if not experts:
         return 0
     count = next(leaf for path, leaf in by_path.items() if "mlp/experts/" in path).resolve_axis("experts").size
-    design = getattr(model.design, "of_layers", model.design)
-    return experts * (count - design.routing.experts_per_token) // count
+    return experts * (count - model.design.mixture.routing.experts_per_token) // count
 
 
 ODD_SIZES = [changed(spec, layers=1, hidden_size=96, heads=12, intermediate_size=7) for spec in (LLAMA, GPT2)]
@@ -75,7 +74,7 @@ def test_the_shape_of_a_section_is_that_of_the_built_model(spec):
     shape = spec.shape(37, 11)
     assert parameter_count(model) == shape.parameters
     assert shape.active_parameters == shape.parameters - idle_parameters(model)
-    if hasattr(model, "blocks") and getattr(model, "dense_blocks", None) is None:
+    if getattr(model, "blocks", None) is not None and getattr(model, "dense_blocks", None) is None:
         assert parameter_count(model.blocks) == shape.blocks * shape.block_parameters
     assert model.embed.size == shape.width
 

@@ -27,14 +27,14 @@ from halcyon.checkpoint.weights import MODEL_PREFIX
 from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit
 from halcyon.huggingface.companions import CONFIG_KEY, read_companions
 from halcyon.huggingface.folder import ModelFolder, folder_place, read_config
+from halcyon.huggingface.layout import ReadRegion, leaf_shapes
 from halcyon.huggingface.peft_files import PeftFolder
 from halcyon.huggingface.root import stored_model
 from halcyon.models import CausalLM
 from halcyon.models.adapters import without_adapter
 from halcyon.models.axes import POSITION, VOCAB
+from halcyon.models.families.lookup import form_of_section
 from halcyon.models.trainable import matching, split
-from halcyon.models.weights import family_of_section, leaf_shapes
-from halcyon.models.weights.layout import ReadRegion
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
@@ -348,8 +348,8 @@ def require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
         raise BadConfiguration(f"{what} holds another custom model; set spec.model.custom to its section, {theirs.document()['custom']}")
     section = ours.value
     assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
-    family = family_of_section(section)
-    here, there = family.write(section, 1, 1), family.write(theirs.value, 1, 1)
+    form = form_of_section(section)
+    here, there = form.write(section, 1), form.write(theirs.value, 1)
     unused = (*_NO_WEIGHT, *_unused_sizes(section))
     for name in (*here, *(there.keys() - here.keys())):
         if here.get(name) != there.get(name) and name not in unused:

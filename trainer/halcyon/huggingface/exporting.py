@@ -27,11 +27,13 @@ from halcyon.huggingface.companions import (
 from halcyon.huggingface.files import INDEX_KEY, SINGLE_KEY
 from halcyon.huggingface.finite import is_finite
 from halcyon.huggingface.folder import model_shapes
+from halcyon.huggingface.layout import FileTensor, WeightLayout, leaf_shapes
 from halcyon.huggingface.root import StoredModel
 from halcyon.huggingface.safetensors import write_header
 from halcyon.models.axes import POSITION, VOCAB
-from halcyon.models.weights import Family, FileTensor, WeightLayout, family_of_section, leaf_shapes
-from halcyon.models.weights.config import ConfigReader
+from halcyon.models.families.lookup import form_of_section
+from halcyon.models.published.config import ConfigReader
+from halcyon.models.published.form import PublishedForm
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer
@@ -85,12 +87,12 @@ class ExportPlan:
 
     Attributes:
         stored: The model.
-        family: Its family.
+        form: Its form.
         files: The tensors of each file, by its name.
     """
 
     stored: StoredModel
-    family: Family
+    form: PublishedForm
     files: Mapping[str, Sequence[FileTensor]]
 
     def share(self, part: int, parts: int) -> tuple[str, ...]:
@@ -115,7 +117,7 @@ class ExportPlan:
 
     def complete(self, to: Store) -> tuple[str, ...]:
         """Write the files beside the tensors, config.json last, and return their names. All files with tensors must be there."""
-        companions = _companions(self.stored, self.family, self.files)
+        companions = _companions(self.stored, self.form, self.files)
         for name, data in companions.items():
             to.write(name, data)
         return tuple(companions)
@@ -134,9 +136,9 @@ def plan_export(stored: StoredModel, *, dtype: str | None = None, file_bytes: in
     """
     section = stored.spec.value
     assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
-    family = family_of_section(section)
-    layout = export_layout(stored, family, None if dtype is None else np.dtype(jnp.dtype(dtype)))
-    return ExportPlan(stored, family, _plan(list(layout.tensors.values()), file_bytes))
+    form = form_of_section(section)
+    layout = export_layout(stored, form, None if dtype is None else np.dtype(jnp.dtype(dtype)))
+    return ExportPlan(stored, form, _plan(list(layout.tensors.values()), file_bytes))
 
 
 def export_model(
@@ -210,23 +212,23 @@ def _parts(store: Store) -> list[Part]:
     return found
 
 
-def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence[FileTensor]]) -> dict[str, bytes]:
+def _companions(stored: StoredModel, form: PublishedForm, plan: Mapping[str, Sequence[FileTensor]]) -> dict[str, bytes]:
     """The files beside the weights, config.json last."""
     tensors = [one for group in plan.values() for one in group]
     tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
     end = _new_end(stored, tokenizer)
-    positions = _positions(stored, family)
-    written = tokenizer_files(stored, family)
+    positions = _positions(stored, form)
+    written = tokenizer_files(stored, form)
     if len(plan) > 1:
         places = {one.name: name for name, group in plan.items() for one in group}
         size = sum(one.size_bytes for one in tensors)
         written[INDEX_KEY] = encode({"metadata": {"total_size": size}, "weight_map": places})
     dtype = jnp.result_type(*{one.dtype for one in tensors}).name
     config = {
-        "architectures": [family.architectures[0]],
-        "model_type": family.model_type,
+        "architectures": [form.architectures[0]],
+        "model_type": form.model_type,
         "vocab_size": stored.tokens,
-        **family.write(stored.spec.value, stored.tokens, positions),
+        **form.write(stored.spec.value, positions),
         **token_ids(files_for(stored.files, stored.definition), tokenizer, None if end is None else end.id),
         "dtype": dtype,
         "torch_dtype": dtype,  # what readers before version 5 of transformers look for
@@ -235,11 +237,11 @@ def _companions(stored: StoredModel, family: Family, plan: Mapping[str, Sequence
     return {**written, CONFIG_KEY: encode(config)}
 
 
-def tokenizer_files(stored: StoredModel, family: Family) -> dict[str, bytes]:
+def tokenizer_files(stored: StoredModel, form: PublishedForm) -> dict[str, bytes]:
     """The files beside the weights but config.json, by name: tokenizer, chat template, settings of generation."""
     tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
     template = template_to_export(stored.data, stored.files)
-    positions = _positions(stored, family)
+    positions = _positions(stored, form)
     return exported_companions(stored.files, stored.definition, tokenizer, positions, template, _new_end(stored, tokenizer))
 
 
@@ -258,17 +260,17 @@ def template_note(stored: StoredModel) -> str | None:
     return f"the chat template in {CHAT_TEMPLATE_KEY} {base}; programs must take it from this folder"
 
 
-def _positions(stored: StoredModel, family: Family) -> int:
+def _positions(stored: StoredModel, form: PublishedForm) -> int:
     """Longest sequence of a model. Training on shorter sequences does not shorten that of the base, unless positions are learned."""
     learned = any(POSITION in (leaf.axes or ()) for leaf in stored.arrays.leaves.values())
     if learned or CONFIG_KEY not in stored.files:
         return stored.positions
     base = ConfigReader.parse(stored.files[CONFIG_KEY])
     base = base.inner("text_config") or base
-    return max(stored.positions, base.integer(family.positions, 0))
+    return max(stored.positions, base.integer(form.positions, 0))
 
 
-def export_layout(stored: StoredModel, family: Family, dtype: np.dtype | None) -> WeightLayout:
+def export_layout(stored: StoredModel, form: PublishedForm, dtype: np.dtype | None) -> WeightLayout:
     """The tensors of a stored model. The padding of its vocabulary is left out.
 
     Raises:
@@ -282,7 +284,7 @@ def export_layout(stored: StoredModel, family: Family, dtype: np.dtype | None) -
             f"the array model.{path} is only in the {'model' if path in shapes else 'checkpoint'}; export another checkpoint"
         )
     leaves = [dataclasses.replace(leaf, dtype=dtype or np.dtype(jnp.dtype(there[path].dtype))) for path, leaf in shapes.items()]
-    return WeightLayout(family.tensors(stored.spec.value), leaves, {VOCAB: stored.tokens, POSITION: stored.positions})
+    return WeightLayout(form.tensors(stored.spec.value), leaves, {VOCAB: stored.tokens, POSITION: stored.positions})
 
 
 def _write(to: Store, name: str, tensors: Sequence[FileTensor], stored: StoredModel) -> None:

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 
 from halcyon.checkpoint.layout import Region
+from halcyon.huggingface.layout import WeightLayout, leaf_shapes
 from halcyon.models import CausalLM
 from halcyon.models.axes import VOCAB, is_named
-from halcyon.models.weights import WeightLayout, family_of_section, leaf_shapes
+from halcyon.models.families.lookup import form_of_section
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import ModelSpec
 
@@ -33,7 +34,7 @@ def file_tensors(spec: ModelSpec, tree: CausalLM) -> dict[str, np.ndarray]:
     section = spec.value
     assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
     leaves = leaf_shapes(tree)
-    layout = WeightLayout(family_of_section(section).tensors(section), leaves, {VOCAB: tree.token_count})
+    layout = WeightLayout(form_of_section(section).tensors(section), leaves, {VOCAB: tree.token_count})
     arrays = [np.asarray(leaf.array) for leaf in jax.tree.leaves(tree, is_leaf=is_named)]
     by_path = {leaf.path: array for leaf, array in zip(leaves, arrays, strict=True)}
 

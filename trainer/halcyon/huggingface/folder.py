@@ -18,15 +18,16 @@ from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.huggingface.companions import CONFIG_KEY
 from halcyon.huggingface.files import TensorFiles
 from halcyon.huggingface.finite import is_finite
+from halcyon.huggingface.layout import LeafShape, Region, WeightLayout, leaf_shapes
 from halcyon.huggingface.peft_files import FittedAdapter, PeftFolder
 from halcyon.huggingface.safetensors import StoredTensor, unreadable
 from halcyon.machine.local_files import root_address
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import adaptable
 from halcyon.models.axes import POSITION, VOCAB
-from halcyon.models.weights import Family, LeafShape, WeightLayout, family_of_config, leaf_shapes
-from halcyon.models.weights.config import ConfigReader, require_common
-from halcyon.models.weights.layout import Region
+from halcyon.models.families.lookup import form_of_config
+from halcyon.models.published.config import ConfigReader, require_common
+from halcyon.models.published.form import PublishedForm
 from halcyon.storage.store import Store
 from halcyon_api.sentences import first_fault
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -44,14 +45,14 @@ class ModelConfig:
     """The configuration of a model in a folder.
 
     Attributes:
-        family: Its family.
+        form: Its form.
         spec: ``spec.model`` of a run with this model.
         tokens: Tokens of its vocabulary.
         positions: Longest sequence in tokens.
         quantised: Whether the weights beside it are in a type that is not read.
     """
 
-    family: Family
+    form: PublishedForm
     spec: ModelSpec
     tokens: int
     positions: int
@@ -83,21 +84,19 @@ def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
     if data is None:
         raise BadConfiguration(f"{store.root} has no {name}; give the folder of a model")
     config = ConfigReader.parse(data, f"{store.root}/{name}")
-    family = family_of_config(config)
-    config = family.completed(config)
+    form = form_of_config(config)
+    config = form.completed(config)
     require_common(config)
     try:
-        section = family.read(config)
-        name = next(name for name, field in ModelSpec.model_fields.items() if family.section in getattr(field.annotation, "__args__", ()))
-        spec = ModelSpec.model_validate({name: section})
+        spec = ModelSpec.of(form.read(config))
     except ValidationError as error:
         raise BadConfiguration(f"{config.where}: {first_fault(error)}") from None
-    sizes = {key: config.integer(key) for key in ("vocab_size", family.positions)}
+    sizes = {key: config.integer(key) for key in ("vocab_size", form.positions)}
     for key, size in sizes.items():
         if size < 1:
             raise BadConfiguration(f"{config.where}: {key} is {size}; it must be at least 1")
     quantised = config.has("quantization_config")
-    return ModelConfig(family, spec, sizes["vocab_size"], sizes[family.positions], quantised)
+    return ModelConfig(form, spec, sizes["vocab_size"], sizes[form.positions], quantised)
 
 
 class ModelFolder:
@@ -123,7 +122,7 @@ class ModelFolder:
                 "the model to bfloat16 first"
             )
         self.config, self._files, self._where = config, TensorFiles(store), store.root
-        declared = config.family.tensors_in(config.spec.value, self._files.tensors)
+        declared = config.form.tensors_in(config.spec.value, self._files.tensors)
         leaves = leaf_shapes(shapes)
         sizes = {VOCAB: config.tokens, POSITION: config.positions}
         if shapes.max_position.size > config.positions and any(POSITION in leaf.axes for leaf in leaves):

@@ -13,8 +13,8 @@ from halcyon.checkpoint.weights import MODEL_PREFIX
 from halcyon.data.cache.tokenizers import keep_tokenizer
 from halcyon.huggingface.companions import CONFIG_KEY, keep_companions, read_companions
 from halcyon.huggingface.folder import ModelFolder, read_config
+from halcyon.huggingface.layout import LeafShape, WeightLayout
 from halcyon.huggingface.peft_files import PeftFolder
-from halcyon.models.weights import LeafShape, WeightLayout
 from halcyon.storage.store import Store
 from halcyon.telemetry.clock import timestamp
 from halcyon.tokenizer.folder import definition_of

@@ -20,15 +20,15 @@ from halcyon.errors import BadConfiguration
 from halcyon.huggingface.companions import encode
 from halcyon.huggingface.exporting import export_layout, tokenizer_files
 from halcyon.huggingface.finite import is_finite
+from halcyon.huggingface.layout import FileTensor, View
 from halcyon.huggingface.merging import DOWN, MAGNITUDE, UP, MergedArrays
 from halcyon.huggingface.peft_config import CONFIG_KEY
 from halcyon.huggingface.peft_files import DOWN_END, MAGNITUDE_END, PREFIX, TENSORS_KEY, UP_END, WEIGHT_END
 from halcyon.huggingface.root import StoredModel
 from halcyon.huggingface.safetensors import write_header
 from halcyon.models.axes import RANK
+from halcyon.models.families.lookup import form_of_section
 from halcyon.models.parameters import STACKED_AXES
-from halcyon.models.weights import FileTensor, family_of_section
-from halcyon.models.weights.layout import View
 from halcyon.storage.store import Store
 from halcyon_api.spec.adapter import LoraSpec
 from halcyon_api.spec.families.section import ModelSection
@@ -81,7 +81,7 @@ def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
         raise BadConfiguration(f"{to.root} holds an adapter already; give a folder that is empty")
     section = stored.spec.value
     assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
-    beside = tokenizer_files(stored, family_of_section(section))
+    beside = tokenizer_files(stored, form_of_section(section))
     if taken := beside.keys() & {*to.list("")}:
         raise BadConfiguration(f"{to.root} holds {min(taken)} already; give a folder that is empty")
     modules = tuple(modules_of(stored, arrays))
@@ -152,7 +152,7 @@ def modules_of(stored: StoredModel, arrays: MergedArrays) -> Iterator[Module]:
 def _layout(stored: StoredModel) -> Mapping[str, FileTensor]:
     section = stored.spec.value
     assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
-    return export_layout(stored, family_of_section(section), None).tensors
+    return export_layout(stored, form_of_section(section), None).tensors
 
 
 def _module(tensor: FileTensor, arrays: MergedArrays) -> Module:

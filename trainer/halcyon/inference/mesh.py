@@ -23,34 +23,30 @@ from halcyon_api.spec.mesh import ResolvedMesh
 _FORM = re.compile(r"tensor=([1-9][0-9]{0,3})")
 
 
-def tensor_mesh(text: str, option: str = "--mesh") -> Mesh:
-    """The mesh of an option.
+def tensor_mesh(text: str) -> Mesh:
+    """The mesh of the option ``--mesh``.
 
     Args:
         text: ``tensor=N``: the model is divided among N devices.
-        option: The name of the option, for errors.
 
     Raises:
         BadConfiguration: It has another form, or this process has fewer devices.
     """
     found = _FORM.fullmatch(text)
     if found is None:
-        raise BadConfiguration(
-            f"{option} {text}: only the axis tensor can divide a model that writes text; give tensor=N, such as tensor=2"
-        )
+        raise BadConfiguration(f"--mesh {text}: only the axis tensor can divide a model that writes text; give tensor=N, such as tensor=2")
     count, devices = int(found[1]), jax.local_devices()
     if count > len(devices):
-        raise BadConfiguration(f"{option} {text}: this process has {counted(len(devices), 'device')}; give tensor={len(devices)} or less")
+        raise BadConfiguration(f"--mesh {text}: this process has {counted(len(devices), 'device')}; give tensor={len(devices)} or less")
     return build_mesh(ResolvedMesh(replica=1, data=1, fsdp=1, tensor=count), devices[:count])
 
 
-def with_mesh(shapes: Any, mesh: Mesh, option: str = "--mesh") -> Any:
+def with_mesh(shapes: Any, mesh: Mesh) -> Any:
     """The shapes of a model, with the part of each device.
 
     Args:
         shapes: The model, with shapes in the place of arrays.
         mesh: A mesh of `tensor_mesh`.
-        option: The name of the option, for errors.
 
     Raises:
         BadConfiguration: The mesh does not divide an axis of the model.
@@ -58,7 +54,7 @@ def with_mesh(shapes: Any, mesh: Mesh, option: str = "--mesh") -> Any:
     found = undivided(shapes, mesh)
     if found is not None:
         raise BadConfiguration(
-            f"{option}: tensor={found.parts} does not divide the {found.axis.size} {found.axis.name} of the model; "
+            f"--mesh: tensor={found.parts} does not divide the {found.axis.size} {found.axis.name} of the model; "
             f"give a divisor of {found.axis.size}"
         )
     return with_shardings(shapes, mesh)

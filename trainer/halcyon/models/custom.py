@@ -22,6 +22,7 @@ from jaxtyping import PRNGKeyArray
 from pydantic import ValidationError
 
 from halcyon.errors import BadConfiguration
+from halcyon.models.families.family import Family
 from halcyon.models.model import CausalLM
 from halcyon_api.sentences import first_fault
 from halcyon_api.spec.families.custom import CustomSpec
@@ -110,3 +111,6 @@ def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return first_fault(error)
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+CUSTOM = Family(CustomSpec, custom_model, CustomModel.init)

@@ -1,14 +1,16 @@
-"""The decoder that most families are: norms, rotary positions, grouped-query attention and a gated MLP in every block.
+"""The decoder of all families that are made of norms, rotary positions, attention and MLPs or experts.
 
-A family's file says in a `Design` what its decoder is like; `Decoder` builds and computes it. All blocks have parameters of one form. Their
-kinds, a window and a rotation each, decide how a block attends.
+A family's file says in a `Design` what its decoder is made of; `Decoder` builds and computes it. Blocks with parameters
+of one form are a stack: most decoders have one, those with experts or gated delta nets in some layers have up to four.
+The blocks are computed in the order of the design. Their kinds, a window and a rotation each, decide how a block
+attends.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -17,62 +19,72 @@ from haliax import Axis, NamedArray
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
+from halcyon.models.axes import LAYERS
 from halcyon.models.block_kinds import BlockKind, masks_and_rotations
-from halcyon.models.cache import Cache, Layers, Memory, PositionState
-from halcyon.models.design import DecoderAxes, Design, self_attention
+from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
+from halcyon.models.design import DecoderAxes, Design
 from halcyon.models.elementwise import elementwise
+from halcyon.models.forms import STACKS, Form
+from halcyon.models.mixed_stacks import scan_forms
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
-from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.plain_mlp import PlainMlp, Xielu
-from halcyon.models.parts.rotary import RotaryTable
-from halcyon.models.parts.self_attention import InitLinear, SelfAttention
 from halcyon.models.stack import Stack
 from halcyon.models.token_decoder import TokenDecoder
 
 
-class DecoderBlock(eqx.Module):
-    """Attention and MLP, each added to the residual stream. A norm that a family lacks is None."""
+class Block(eqx.Module):
+    """Attention, or a gated delta net, and an MLP or experts, each added to the residual stream. A norm that a family
+    lacks is None."""
 
     attention_norm: RmsNorm | None
-    attention: SelfAttention
+    attention: Any
+    """`SelfAttention`, or another module with the same call."""
     attention_post_norm: RmsNorm | None
     mlp_norm: RmsNorm | None
-    mlp: GatedMlp | PlainMlp
+    mlp: Any
+    """`GatedMlp`, `PlainMlp`, or `MixtureOfExperts`."""
     mlp_post_norm: RmsNorm | None
 
     @staticmethod
-    def init(design: Design, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> DecoderBlock:
-        """All blocks at once: every parameter has the axis ``layers`` in front."""
-        sizes, at = design.sizes, DecoderAxes.of(design.sizes)
-        norm = functools.partial(design.norm, dtype=dtype, stacked=(at.layers,))
-        linear = functools.partial(design.linear, layers=at.layers, dtype=dtype, keys=keys)
+    def init(design: Design, form: Form, layers: Axis, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> Block:
+        """All blocks of one form at once: every parameter has the axis ``layers`` in front."""
+        embed = DecoderAxes.of(design.sizes).embed
+        norm = functools.partial(design.norm, embed, dtype, stacked=(layers,))
         before, after = design.placement != "after", design.placement != "before"
-        attention = self_attention(design, at.layers, dtype, keys)
-        return DecoderBlock(
-            attention_norm=norm(at.embed) if before else None,
+        mixer = design.recurrence if form.recurrent and design.recurrence is not None else design.attention
+        attention = mixer(design, layers, dtype, keys)
+        mlp = design.mixture.init if form.with_experts and design.mixture is not None else _mlp
+        return Block(
+            attention_norm=norm() if before else None,
             attention=attention,
-            attention_post_norm=norm(at.embed) if after else None,
-            mlp_norm=norm(at.embed) if before else None,
-            mlp=_mlp(design, functools.partial(linear, bias=sizes.mlp_bias), dtype),
-            mlp_post_norm=norm(at.embed) if after else None,
+            attention_post_norm=norm() if after else None,
+            mlp_norm=norm() if before else None,
+            mlp=mlp(design, layers, dtype, keys),
+            mlp_post_norm=norm() if after else None,
         )
 
-    def __call__(self, x: NamedArray, mask: Mask, rotary: RotaryTable, memory: Memory | None = None) -> NamedArray:
-        """(..., position, embed) to the same axes."""
+    def __call__(
+        self, x: NamedArray, mask: Any, rotary: Any, memory: Memory | None = None, weights: NamedArray | None = None
+    ) -> tuple[NamedArray, Any]:
+        """(..., position, embed) to the same axes, and the report of the router if there is one; `weights` are those of
+        `Inputs`."""
         x = x + _normed(self.attention_post_norm, self.attention(_normed(self.attention_norm, x), mask, rotary, memory=memory))
-        return divided(x + _normed(self.mlp_post_norm, self.mlp(_normed(self.mlp_norm, x))))
+        normed = _normed(self.mlp_norm, x)
+        out, report = (self.mlp(normed), None) if isinstance(self.mlp, GatedMlp | PlainMlp) else self.mlp(normed, weights)
+        return divided(x + _normed(self.mlp_post_norm, out)), report
 
 
-def _mlp(design: Design, linear: InitLinear, dtype: jnp.dtype) -> GatedMlp | PlainMlp:
-    at = DecoderAxes.of(design.sizes)
+def _mlp(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> GatedMlp | PlainMlp:
+    sizes, at = design.sizes, DecoderAxes.of(design.sizes)
+    linear = functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys, bias=sizes.mlp_bias)
     if design.learned_activation:
-        return PlainMlp.init(at.embed, at.mlp, linear, Xielu.init((at.layers,), dtype))
-    return (GatedMlp if design.sizes.gated else PlainMlp).init(at.embed, at.mlp, linear, design.activation)
+        return PlainMlp.init(at.embed, at.mlp, linear, Xielu.init((layers,), dtype))
+    return (GatedMlp if sizes.gated else PlainMlp).init(at.embed, at.mlp, linear, design.activation)
 
 
 def _normed(norm: RmsNorm | None, x: NamedArray) -> NamedArray:
@@ -80,24 +92,41 @@ def _normed(norm: RmsNorm | None, x: NamedArray) -> NamedArray:
 
 
 class Decoder(TokenDecoder):
-    """A decoder of a `Design`. A family is a subclass without fields of its own."""
+    """A decoder of a `Design`. Of the stacks it has those that `Design.stacks` names, if layers have their forms; the
+    others are None."""
 
     embedding: Embedding
-    blocks: Stack[DecoderBlock]
+    dense_blocks: Stack[Block] | None
+    """With an MLP, beside `blocks` with experts."""
+    blocks: Stack[Block] | None
+    """With an MLP, or with experts if some layers have them."""
+    linear_blocks: Stack[Block] | None
+    """With a gated delta net and an MLP."""
+    linear_expert_blocks: Stack[Block] | None
+    full_blocks: Stack[Block] | None
+    """With attention and an MLP, beside those with a gated delta net."""
+    full_expert_blocks: Stack[Block] | None
     norm: RmsNorm
     untied_head: Linear | None
     design: Design = eqx.field(static=True)
 
     @classmethod
     def of(cls, design: Design, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Self:
-        """Random parameters: normal with the design's standard deviation; biases 0, factors of norms 1."""
-        at = DecoderAxes.of(design.sizes)
-        keys = iter(jax.random.split(key, 9))
+        """Random parameters: normal with the design's standard deviation; biases, sinks and corrections 0, factors of
+        norms 1."""
+        at, forms, stacks = DecoderAxes.of(design.sizes), design.forms, design.stacks
+        tables, *of_stacks = _keys(key, len(stacks))
+        embedding = design.embedding(vocab, dtype, tables)
+        made: dict[str, Any] = dict.fromkeys(STACKS)
+        for (form, name), keys in zip(stacks.items(), of_stacks, strict=True):
+            if count := forms.count(form):
+                layers = Axis(LAYERS, count)
+                made[name] = Stack(layers, Block.init(design, form, layers, dtype, keys=keys))
         return cls(
-            embedding=design.embedding(vocab, dtype, keys),
-            blocks=Stack(at.layers, DecoderBlock.init(design, dtype, keys=keys)),
+            embedding=embedding,
+            **made,
             norm=design.norm(at.embed, dtype),
-            untied_head=design.untied_head(vocab, dtype, keys),
+            untied_head=design.untied_head(vocab, dtype, tables),
             vocab=vocab,
             max_position=max_position,
             embed=at.embed,
@@ -105,30 +134,51 @@ class Decoder(TokenDecoder):
         )
 
     @property
-    def kept(self) -> tuple[PositionState, ...]:
+    def _stacks(self) -> dict[Form, Stack[Block]]:
+        return {form: getattr(self, self.design.stacks[form]) for form in dict.fromkeys(self.design.forms)}
+
+    @property
+    def kept(self) -> tuple[PositionState | FixedState, ...]:
         """See `TokenDecoder.kept`."""
-        features = self.blocks.stacked.attention.kept
-        return tuple(PositionState(features, kind.window) for kind in self.design.kinds)
+        of_form = {form: stack.stacked.attention.kept for form, stack in self._stacks.items()}
+        layers = zip(self.design.forms, self.design.kinds, strict=True)
+        return tuple(of_form[form] if form.recurrent else PositionState(of_form[form], kind.window) for form, kind in layers)
 
     def __call__(self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
         """See `TokenDecoder.__call__`."""
         inputs = inputs if cache is None else cache.placed(inputs)
-        kinds, head_size = self.design.kinds, DecoderAxes.of(self.design.sizes).head_size
-        attended = masks_and_rotations(kinds, inputs, self._position_axis(inputs.tokens), head_size)
-
-        def step(kind: BlockKind, block: DecoderBlock, x: NamedArray) -> NamedArray:
-            return block(x, *attended[kind])
-
+        design = self.design
+        rotated = design.rotated or DecoderAxes.of(design.sizes).head_size
+        attended = masks_and_rotations(design.kinds, inputs, self._position_axis(inputs.tokens), rotated)
         x = self._embedded(inputs.tokens, jnp.dtype(compute_dtype))
-        if cache is not None:
 
-            def remembering(kind: BlockKind, block: DecoderBlock, carry: tuple[NamedArray, Layers]) -> tuple[NamedArray, Layers]:
-                memory = Memory(cache, carry[1], kind.window)
-                return block(carry[0], *attended[kind], memory), memory.layers
+        def step(layer: tuple[Form, BlockKind], block: Block, x: NamedArray) -> tuple[NamedArray, Any]:
+            form, kind = layer
+            seen = (inputs.segments, None) if form.recurrent else attended[kind]
+            return block(x, *seen, weights=inputs.weights)
 
-            x, layers = self.blocks.scan_kinds(kinds, remembering, (x, Layers.of(cache)))
-            return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
-        return Outputs(self.norm(self.blocks.scan_kinds(kinds, step, x)))
+        if cache is None:
+            x, reports = self._scan(step, x)
+            aux, penalty = ({}, None) if reports is None or design.mixture is None else design.mixture.reported(reports)
+            return Outputs(self.norm(x), aux=aux, penalty=penalty)
+
+        def remembering(layer: tuple[Form, BlockKind], block: Block, carry: tuple[NamedArray, Layers]) -> tuple[Any, None]:
+            form, kind = layer
+            memory = Memory(cache, carry[1], kind.window, fixed=form.recurrent)
+            x, _ = block(carry[0], *((None, None) if form.recurrent else attended[kind]), memory)
+            return (x, memory.layers), None
+
+        (x, layers), _ = self._scan(remembering, (x, Layers.of(cache)))
+        return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
+
+    def _scan(self, step: Any, carry: Any) -> tuple[Any, Any]:
+        """``carry, report = step((form, kind), block, carry)`` for each block in order: the last carry, and the reports
+        of routers."""
+        layers = tuple(zip(self.design.forms, self.design.kinds, strict=True))
+        if len(self.design.stacks) > 1:
+            return scan_forms(self._stacks, tuple((form, (form, kind)) for form, kind in layers), step, carry)
+        (stack,) = self._stacks.values()
+        return stack.scan_kinds(layers, lambda layer, block, carry: step(layer, block, carry)[0], carry), None
 
     def _embedded(self, tokens: NamedArray, dtype: jnp.dtype) -> NamedArray:
         x, scale = self.embedding(tokens, dtype), self.design.embedding_scale
@@ -138,3 +188,13 @@ class Decoder(TokenDecoder):
     def logit_cap(self) -> float | None:
         """See `CausalLM.logit_cap`."""
         return self.design.logit_cap
+
+
+def _keys(key: PRNGKeyArray, stacks: int) -> tuple[Iterator[PRNGKeyArray], ...]:
+    """The keys of the tables, and those of each stack. A single stack and the tables take theirs in turn, the embedding
+    the first."""
+    if stacks == 1:
+        shared = iter(jax.random.split(key, 9))
+        return shared, shared
+    of_tables, *of_stacks = jax.random.split(key, 1 + stacks)
+    return iter(jax.random.split(of_tables, 2)), *(iter(jax.random.split(own, 16)) for own in of_stacks)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import haliax as hax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.custom import custom_model
+from halcyon.models.families.table import family_of
 from halcyon.models.model import CausalLM
 from halcyon.models.softmax import with_tokens
 from halcyon_api.spec.model import ModelSpec
@@ -40,34 +38,5 @@ def build_model(
     Raises:
         BadConfiguration: A custom model does not import, or does not take its configuration.
     """
-    return with_tokens(_init(spec, vocab, max_position, jnp.dtype(dtype), key), vocab.size if tokens is None else tokens)
-
-
-def _init(spec: ModelSpec, vocab: hax.Axis, max_position: hax.Axis, dtype: jnp.dtype, key: PRNGKeyArray) -> CausalLM:
-    if spec.custom is not None:
-        return custom_model(spec.custom).init(vocab, max_position, dtype, key=key)
-    family = import_module(f"halcyon.models.families.{FAMILIES[spec.kind][0]}")
-    return getattr(family, FAMILIES[spec.kind][1]).init(spec.value, vocab, max_position, dtype, key=key)
-
-
-FAMILIES = {
-    "llama": ("llama", "Llama"),
-    "gpt2": ("gpt2", "Gpt2"),
-    "qwen2": ("qwen", "Qwen2"),
-    "qwen3": ("qwen", "Qwen3"),
-    "mistral": ("mistral", "Mistral"),
-    "gemma": ("gemma", "Gemma"),
-    "gemma2": ("gemma", "Gemma2"),
-    "gemma3": ("gemma", "Gemma3"),
-    "olmo2": ("olmo", "Olmo2"),
-    "olmo3": ("olmo", "Olmo3"),
-    "mixtral": ("mixtral", "Mixtral"),
-    "qwen3Moe": ("qwen_moe", "Qwen3Moe"),
-    "gptOss": ("gpt_oss", "GptOss"),
-    "deepseekV3": ("deepseek", "DeepseekV3"),
-    "glm4Moe": ("deepseek", "Glm4Moe"),
-    "qwen3Next": ("qwen_next", "Qwen3Next"),
-    "apertus": ("apertus", "Apertus"),
-    "nanochat": ("nanochat", "Nanochat"),
-}
-"""The module and the class of each family, by the name of its section. Only the module of the run's family is imported."""
+    model = family_of(spec.kind).build(spec.value, vocab, max_position, jnp.dtype(dtype), key=key)
+    return with_tokens(model, vocab.size if tokens is None else tokens)

@@ -15,14 +15,7 @@ from halcyon.models.parts.linear import contract
 from halcyon.models.softmax import Softmax
 
 
-def sampled_tokens(
-    features: NamedArray,
-    head: NamedArray,
-    keys: jax.Array,
-    softmax: Softmax,
-    *,
-    max_logit_bytes: int | None = None,
-) -> jax.Array:
+def sampled_tokens(features: NamedArray, head: NamedArray, keys: jax.Array, softmax: Softmax) -> jax.Array:
     """One token for each position from ``softmax(head . features)``, by the Gumbel-max trick: int32 [batch, position].
 
     Args:
@@ -30,14 +23,13 @@ def sampled_tokens(
         head: Axes vocab and embed, in any order.
         keys: A random key for each row: [batch]. The number of blocks does not change the tokens.
         softmax: The softmax; `halcyon.models.CausalLM.softmax` of the model.
-        max_logit_bytes: Bytes of logits that one device may hold at a time. None: as `halcyon.models.logit_memory` says.
     """
     embed, vocab = softmax.embed, softmax.vocab
     rows = next(axis for axis in features.axes if axis.name not in (POSITION, embed.name))
     features = features.rearrange((rows.name, POSITION, embed.name))
     positions = features.resolve_axis(POSITION).size
     here = math.prod(axis.size // parts_of(axis) for axis in (rows, features.resolve_axis(POSITION), vocab)) * 4
-    blocks = block_count(positions, here, max_logit_bytes or most_logit_bytes())
+    blocks = block_count(positions, here, most_logit_bytes())
     length = positions // blocks
     head = head.astype(features.dtype)
 

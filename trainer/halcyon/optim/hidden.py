@@ -12,7 +12,7 @@ import optax
 from haliax import Axis, NamedArray
 
 from halcyon.optim.matrices import Form, Matrices, hidden
-from halcyon.optim.rule import Scalar, Tree, merge, select, transformation, wide
+from halcyon.optim.rule import Scalar, Tree, mean, merge, select, transformation, wide
 from halcyon.optim.rules.adamw import adamw
 from halcyon_api.spec.rules.adamw import AdamWSpec
 from halcyon_api.spec.rules.matrices import MatricesSpec, Scaling
@@ -75,11 +75,6 @@ def scale(form: Form, name: Scaling) -> float:
 def ahead(momentum: Tree, gradients: Tree, decay: Scalar) -> Tree:
     """The mean of gradients one step ahead: ``(1 - decay) gradient + decay momentum``, after the momentum was updated."""
     return mean(momentum, gradients, decay)
-
-
-def mean(old: Tree, new: Tree, decay: Scalar) -> Tree:
-    """``decay old + (1 - decay) new``, float32."""
-    return jax.tree.map(lambda one, other: decay * one + (1 - decay) * other, old, new)
 
 
 def decayed(direction: Tree, params: Tree, learning_rate: Scalar, weight_decay: Scalar, *, cautious: bool) -> Tree:

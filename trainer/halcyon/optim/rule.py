@@ -96,6 +96,11 @@ def finish(direction: Tree, params: Tree, learning_rate: Scalar, weight_decay: S
     return jax.tree.unflatten(structure, [-learning_rate * leaf for leaf in decayed])
 
 
+def mean(old: Tree, new: Tree, decay: Scalar) -> Tree:
+    """``decay old + (1 - decay) new``, float32."""
+    return jax.tree.map(lambda one, other: decay * one + (1 - decay) * other, old, new)
+
+
 def wide(leaf: jax.Array) -> jax.Array:
     """An array in float32."""
     return leaf.astype(jnp.float32)
@@ -156,21 +161,42 @@ def without_axes(x: NamedArray, left_out: tuple[Axis, ...]) -> tuple[Axis, ...]:
     return tuple(axis for axis in x.axes if axis.name not in names)
 
 
-def of_optax(scale: optax.GradientTransformation, parameters: Tree) -> optax.GradientTransformationExtraArgs:
-    """A rule whose direction Optax computes, in float32; `finish` does the rest."""
-    decays = decaying(parameters)
+class Direct(Protocol):
+    """Computes the direction that a step goes against."""
 
-    def init(params: Tree) -> Any:
-        return scale.init(jax.tree.map(wide, params))
+    def __call__(self, gradients: Tree, state: Any, params: Tree, **further: Any) -> tuple[Tree, Any]:
+        """Float32 arrays with the structure of `params`, and the next state. `further` are the arguments of `Update`
+        but rate and decay."""
+        ...
+
+
+def descending(init: Callable[[Tree], Any], direct: Direct, parameters: Tree) -> optax.GradientTransformationExtraArgs:
+    """A rule that computes a direction; `finish` applies learning rate and weight decay to it.
+
+    Args:
+        init: Makes the state from the parameters.
+        direct: Computes the direction.
+        parameters: See the module.
+    """
+    decays = decaying(parameters)
 
     def update(
         gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
     ) -> tuple[Tree, Any]:
-        del further
-        direction, state = scale.update(gradients, state, params)
+        direction, state = direct(gradients, state, params, **further)
         return finish(direction, params, learning_rate, weight_decay, decays), state
 
     return transformation(init, update)
+
+
+def of_optax(scale: optax.GradientTransformation, parameters: Tree) -> optax.GradientTransformationExtraArgs:
+    """A rule whose direction Optax computes, in float32."""
+
+    def direct(gradients: Tree, state: Any, params: Tree, **further: Any) -> tuple[Tree, Any]:
+        del further
+        return scale.update(gradients, state, params)
+
+    return descending(lambda params: scale.init(jax.tree.map(wide, params)), direct, parameters)
 
 
 def select(tree: Tree, flags: Tree) -> Tree:

@@ -19,10 +19,10 @@ def check_exportable(context: Context) -> None:
         BadConfiguration: It has none.
     """
     if context.run.spec.export is not None:
-        from halcyon.models.weights import family_of_section
+        from halcyon.models.families.lookup import form_of_section
 
         try:
-            family_of_section(context.run.spec.model.section)
+            form_of_section(context.run.spec.model.section)
         except BadConfiguration as error:
             raise BadConfiguration(f"spec.export: {error}; remove spec.export, or choose a family of models that has one") from None
 

@@ -71,13 +71,20 @@ class DecoderSection(ModelSection):
 
     @property
     def layers_by_type(self) -> tuple[LayerType, ...]:
-        """The attention of each layer."""
-        return ("full_attention",) * self.num_hidden_layers
+        """The attention of each layer. Most families have one kind: a window if there is one."""
+        kind: LayerType = "full_attention" if self.window is None else "sliding_attention"
+        return (kind,) * self.num_hidden_layers
 
     @property
     def window(self) -> int | None:
-        """Positions that a layer with ``sliding_attention`` sees."""
-        return None
+        """Positions that a layer with ``sliding_attention`` sees. Families without windows lack the field."""
+        return getattr(self, "sliding_window", None)
+
+    @property
+    def stated_window(self) -> int | None:
+        """See `ModelSection.stated_window`."""
+        stated: int | None = getattr(self, "sliding_window", None)
+        return stated if "sliding_attention" in self.layers_by_type else None
 
     @property
     def attention_needs(self) -> AttentionNeeds:
@@ -161,8 +168,3 @@ class PatternedSection(BiasedSection):
     def window(self) -> int | None:
         """See `DecoderSection.window`."""
         return self.sliding_window if self.sliding_window is not None else DEFAULT_WINDOW
-
-    @property
-    def stated_window(self) -> int | None:
-        """See `ModelSection.stated_window`."""
-        return self.sliding_window if "sliding_attention" in self.layers_by_type else None

@@ -46,16 +46,6 @@ class GptOssSpec(ExpertsSection):
             return tuple(self.layer_types)
         return tuple("full_attention" if layer % 2 else "sliding_attention" for layer in range(self.num_hidden_layers))
 
-    @property
-    def window(self) -> int | None:
-        """See `DecoderSection.window`."""
-        return self.sliding_window
-
-    @property
-    def stated_window(self) -> int | None:
-        """See `ModelSection.stated_window`."""
-        return self.sliding_window if "sliding_attention" in self.layers_by_type else None
-
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
         return dataclasses.replace(super().sizes(), query_bias=self.attention_bias, output_bias=self.attention_bias, sinks=True)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from halcyon_api.spec.families.decoder import DecoderSection, LayerType, SlidingWindow
+from halcyon_api.spec.families.decoder import DecoderSection, SlidingWindow
 from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation
 
 
@@ -20,19 +20,3 @@ class MistralSpec(DecoderSection):
     )
 
     published: ClassVar[str] = "Mistral 7B, Nemo 12B, Small 22B and 24B (text)"
-
-    @property
-    def layers_by_type(self) -> tuple[LayerType, ...]:
-        """See `DecoderSection.layers_by_type`."""
-        kind: LayerType = "full_attention" if self.sliding_window is None else "sliding_attention"
-        return (kind,) * self.num_hidden_layers
-
-    @property
-    def window(self) -> int | None:
-        """See `DecoderSection.window`."""
-        return self.sliding_window
-
-    @property
-    def stated_window(self) -> int | None:
-        """See `ModelSection.stated_window`."""
-        return self.sliding_window

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from halcyon_api.base import Rule
-from halcyon_api.spec.families.decoder import LayerType, SlidingWindow
+from halcyon_api.spec.families.decoder import SlidingWindow
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
 from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, Width
 
@@ -27,22 +27,6 @@ class MixtralSpec(ExpertsSection):
 
     published: ClassVar[str] = "Mixtral 8x7B and 8x22B"
     rules: ClassVar[tuple[Rule, ...]] = (*ExpertsSection.rules, per_token_rule("numLocalExperts", "num_local_experts"))
-
-    @property
-    def layers_by_type(self) -> tuple[LayerType, ...]:
-        """See `DecoderSection.layers_by_type`."""
-        kind: LayerType = "full_attention" if self.sliding_window is None else "sliding_attention"
-        return (kind,) * self.num_hidden_layers
-
-    @property
-    def window(self) -> int | None:
-        """See `DecoderSection.window`."""
-        return self.sliding_window
-
-    @property
-    def stated_window(self) -> int | None:
-        """See `ModelSection.stated_window`."""
-        return self.sliding_window
 
     def experts(self) -> ExpertSizes:
         """See `ExpertsSection.experts`."""

@@ -59,11 +59,6 @@ class QwenSection(DecoderSection):
         """See `DecoderSection.window`."""
         return self.sliding_window if self.sliding_window is not None else DEFAULT_WINDOW
 
-    @property
-    def stated_window(self) -> int | None:
-        """See `ModelSection.stated_window`."""
-        return self.sliding_window if "sliding_attention" in self.layers_by_type else None
-
 
 class Qwen2Spec(QwenSection):
     """A Qwen 2 or 2.5 decoder (Yang et al. 2024): a Llama with biases of queries, keys and values."""

@@ -50,11 +50,6 @@ class Qwen3MoeSpec(ExpertsSection):
         """See `DecoderSection.window`."""
         return self.sliding_window if self.sliding_window is not None else DEFAULT_WINDOW
 
-    @property
-    def stated_window(self) -> int | None:
-        """See `ModelSection.stated_window`."""
-        return self.sliding_window if self.use_sliding_window else None
-
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
         bias = self.attention_bias

@@ -4,23 +4,58 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax.numpy as jnp
-from haliax import Axis
-from jaxtyping import PRNGKeyArray
-
 from halcyon.models.decoder import Decoder
+from halcyon.models.design import Design
 from halcyon.models.families.designs import design_of
+from halcyon.models.families.family import Family
+from halcyon.models.parts.plain_mlp import BETA, EPSILON
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensors, decoder_tensors
+from halcyon.models.published.tensors import Constant
 from halcyon_api.spec.families.apertus import ApertusSpec
 
+_NORMS = {"attention_layernorm": "attention_norm", "feedforward_layernorm": "mlp_norm"}
+_LEARNED = {"alpha_p": "positive", "alpha_n": "negative"}
+_CONSTANTS = {"beta": BETA, "eps": EPSILON}
+"""Buffers of the activation function. transformers takes them from the files and gives absent ones no value."""
 
-class Apertus(Decoder):
-    """An Apertus decoder."""
 
-    @staticmethod
-    def init(spec: ApertusSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Apertus:
-        """Random parameters; see `Decoder.of`."""
-        if spec.hidden_act == "xielu":
-            design = dataclasses.replace(design_of(spec, "silu"), learned_activation=True)
-        else:
-            design = design_of(spec, spec.hidden_act)
-        return Apertus.of(design, vocab, max_position, dtype, key=key)
+def design(spec: ApertusSpec) -> Design:
+    """What the decoder is made of."""
+    if spec.hidden_act == "xielu":
+        return design_of(spec, "silu", learned_activation=True)
+    return design_of(spec, spec.hidden_act)
+
+
+def tensors(spec: ApertusSpec) -> Tensors:
+    """The tensors of ``ApertusForCausalLM``."""
+    found, layers = decoder_tensors(spec.sizes(), _NORMS), range(spec.num_hidden_layers)
+    if spec.hidden_act != "xielu":
+        return found
+    of_layers = Layers("blocks.stacked", layers)
+    learned = (of_layers.tensor(f"mlp.act_fn.{name}", f"mlp.learned.{ours}", ()) for name, ours in _LEARNED.items())
+    constants = (Constant(f"model.layers.{{layers}}.mlp.act_fn.{name}", value, layers) for name, value in _CONSTANTS.items())
+    return dataclasses.replace(found, tensors=(*found.tensors, *learned), constants=tuple(constants))
+
+
+_CONFIG = DecoderConfig(
+    ApertusSpec,
+    {"rope_theta": 12_000_000.0, "rms_norm_eps": 1e-5, "hidden_act": "silu", "attention_bias": False},
+    constants={"mlp_bias": False},
+    rope={
+        "rope_theta": 12_000_000.0,
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "original_max_position_embeddings": 8192,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    },
+)
+
+
+def _read(config: ConfigReader) -> ApertusSpec:
+    if config.text("hidden_act", "xielu") != "xielu":
+        return _CONFIG.read(config)
+    return _CONFIG.read(ConfigReader({**config.document, "hidden_act": None}, config.where), hidden_act="xielu")
+
+
+APERTUS = Family(ApertusSpec, design, Decoder.of, (PublishedForm("apertus", ("ApertusForCausalLM",), tensors, _read, _CONFIG.write),))

@@ -1,7 +1,8 @@
 """DeepSeek V3 (DeepSeek-AI 2024), of which Kimi K2 is a size, and GLM 4.5 (GLM Team 2025).
 
-Both have MLPs in their first layers, then experts beside a shared MLP, and routers with the sigmoid and a correction. DeepSeek V3 has
-latent attention. GLM 4.5 has grouped-query attention and rotates a part of each head.
+Both have MLPs in their first layers, then experts beside a shared MLP, and routers with the sigmoid and a correction.
+DeepSeek V3 has latent attention; its files have the pairs of features that rotate together as neighbours, our
+parameters half a head apart. GLM 4.5 has grouped-query attention and rotates a part of each head.
 """
 
 from __future__ import annotations
@@ -9,89 +10,73 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.block_kinds import BlockKind
-from halcyon.models.design import DecoderAxes
-from halcyon.models.expert_decoder import ExpertDecoder, ExpertDesign
-from halcyon.models.families.designs import design_of, router_losses
-from halcyon.models.parts.experts import gate_of
+from halcyon.models.decoder import Decoder
+from halcyon.models.design import DecoderAxes, Design
+from halcyon.models.families.designs import design_of
+from halcyon.models.families.expert_designs import mixture_of
+from halcyon.models.families.family import Family
 from halcyon.models.parts.latent_attention import LatentAttention
-from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.norm import RmsNorm
-from halcyon.models.parts.rotary import Rope
 from halcyon.models.parts.routing import Routing
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_decoder_tensors
+from halcyon.models.published.decoder_config import REQUIRED
 from halcyon_api.spec.families.deepseek import CorrectedSection, DeepseekV3Spec, Glm4MoeSpec
 
 _LATENT_EPSILON = 1e-6
 """Added to the mean square in the norms of latent vectors, whatever the other norms have."""
+_MOST_EXTRA_LAYERS = 4
+"""Layers after the last one, which predict further tokens and are not read."""
 
 
-class DeepseekV3(ExpertDecoder):
-    """A DeepSeek V3 decoder."""
-
-    @staticmethod
-    def init(spec: DeepseekV3Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> DeepseekV3:
-        """Random parameters; see `ExpertDecoder.of`."""
-        rotary = Axis(axes.ROTARY_SIZE, spec.qk_rope_head_dim)
-
-        def attention(design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> LatentAttention:
-            def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], bias: bool = False) -> Linear:
-                return Linear.init(inputs, outputs, stacked=(layers,), std=spec.initializer_range, dtype=dtype, bias=bias, key=next(keys))
-
-            def norm(axis: Axis) -> RmsNorm:
-                return RmsNorm.init(axis, stacked=(layers,), epsilon=_LATENT_EPSILON, dtype=dtype, scaling=design.plain.scaling)
-
-            return LatentAttention.init(
-                DecoderAxes.of(design.plain.sizes).embed,
-                Axis(axes.HEADS, spec.num_attention_heads),
-                query_rank=None if spec.q_lora_rank is None else Axis(axes.QUERY_RANK, spec.q_lora_rank),
-                kv_rank=Axis(axes.KV_RANK, spec.kv_lora_rank),
-                plain=Axis(axes.PLAIN_SIZE, spec.qk_nope_head_dim),
-                rotary=rotary,
-                value_size=Axis(axes.VALUE_SIZE, spec.v_head_dim),
-                linear=linear,
-                biased=functools.partial(linear, bias=spec.attention_bias),
-                norm=norm,
-                scale=_score_scale(spec),
-            )
-
-        design = dataclasses.replace(_design_of(spec), attention=attention, rotated=rotary)
-        return DeepseekV3.of(design, vocab, max_position, dtype, key=key)
-
-
-class Glm4Moe(ExpertDecoder):
-    """A GLM 4.5 decoder."""
-
-    @staticmethod
-    def init(spec: Glm4MoeSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Glm4Moe:
-        """Random parameters; see `ExpertDecoder.of`."""
-        design = _design_of(spec)
-        rope = Rope(spec.rope_theta, spec.rope_scaling, spec.partial_rotary_factor)
-        plain = dataclasses.replace(design.plain, kinds=(BlockKind(rope),) * spec.num_hidden_layers)
-        return Glm4Moe.of(dataclasses.replace(design, plain=plain), vocab, max_position, dtype, key=key)
-
-
-def _design_of(spec: CorrectedSection) -> ExpertDesign:
-    return ExpertDesign(
-        plain=design_of(spec, spec.hidden_act),
-        experts=spec.experts(),
-        routing=Routing(
-            spec.num_experts_per_tok,
-            "sigmoid",
-            normalised=spec.norm_topk_prob,
-            scale=spec.routed_scaling_factor,
-            groups=spec.n_group,
-            kept_groups=spec.topk_group,
-        ),
-        losses=router_losses(spec)._replace(correction=spec.router_correction_coef),
-        combine=gate_of(spec.hidden_act),
+def design(spec: CorrectedSection) -> Design:
+    """What the decoder of GLM 4.5 is made of, and that of DeepSeek V3 but its attention."""
+    partial = spec.partial_rotary_factor if isinstance(spec, Glm4MoeSpec) else 1.0
+    routing = Routing(
+        spec.num_experts_per_tok,
+        "sigmoid",
+        normalised=spec.norm_topk_prob,
+        scale=spec.routed_scaling_factor,
+        groups=spec.n_group,
+        kept_groups=spec.topk_group,
     )
+    mixture = mixture_of(spec, spec.hidden_act, routing=routing, correction=spec.router_correction_coef)
+    return design_of(spec, spec.hidden_act, partial=partial, mixture=mixture)
+
+
+def latent_design(spec: DeepseekV3Spec) -> Design:
+    """What the decoder of DeepSeek V3 is made of."""
+    rotary = Axis(axes.ROTARY_SIZE, spec.qk_rope_head_dim)
+
+    def attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> LatentAttention:
+        linear = functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys)
+
+        def norm(axis: Axis) -> RmsNorm:
+            return RmsNorm.init(axis, stacked=(layers,), epsilon=_LATENT_EPSILON, dtype=dtype, scaling=design.scaling)
+
+        return LatentAttention.init(
+            DecoderAxes.of(design.sizes).embed,
+            Axis(axes.HEADS, spec.num_attention_heads),
+            query_rank=None if spec.q_lora_rank is None else Axis(axes.QUERY_RANK, spec.q_lora_rank),
+            kv_rank=Axis(axes.KV_RANK, spec.kv_lora_rank),
+            plain=Axis(axes.PLAIN_SIZE, spec.qk_nope_head_dim),
+            rotary=rotary,
+            value_size=Axis(axes.VALUE_SIZE, spec.v_head_dim),
+            linear=linear,
+            biased=functools.partial(linear, bias=spec.attention_bias),
+            norm=norm,
+            scale=_score_scale(spec),
+        )
+
+    return dataclasses.replace(design(spec), attention=attention, rotated=rotary)
 
 
 def _score_scale(spec: DeepseekV3Spec) -> float:
@@ -101,3 +86,139 @@ def _score_scale(spec: DeepseekV3Spec) -> float:
         return plain
     factor = scaling.factor or 1.0
     return plain * (1.0 if factor <= 1 else 0.1 * scaling.mscale_all_dim * math.log(factor) + 1.0) ** 2
+
+
+def tensors(spec: Glm4MoeSpec) -> Tensors:
+    """The tensors of ``Glm4MoeForCausalLM``."""
+    return expert_decoder_tensors(spec, _mixture(spec), ignored_layers=_extra_layers(spec))
+
+
+def latent_tensors(spec: DeepseekV3Spec) -> Tensors:
+    """The tensors of ``DeepseekV3ForCausalLM``."""
+    heads, rank, plain, rotary = axes.HEADS, axes.KV_RANK, axes.PLAIN_SIZE, axes.ROTARY_SIZE
+    orders = {rotary: _neighbours} if spec.rope_interleave else {}
+    source = axes.EMBED if spec.q_lora_rank is None else axes.QUERY_RANK
+
+    def attention(layers: Layers) -> list[Tensor]:
+        found = [
+            layers.fused(
+                f"self_attn.{'q_proj' if spec.q_lora_rank is None else 'q_b_proj'}.weight",
+                0,
+                1,
+                layers.piece("attention.query_plain.weight", (heads, plain), source),
+                layers.piece("attention.query_rotary.weight", (heads, rotary), source, orders=orders),
+            ),
+            layers.fused(
+                "self_attn.kv_a_proj_with_mqa.weight",
+                0,
+                0,
+                layers.piece("attention.latent.weight", rank, axes.EMBED),
+                layers.piece("attention.key_rotary.weight", rotary, axes.EMBED, orders=orders),
+            ),
+            layers.tensor("self_attn.kv_a_layernorm.weight", "attention.latent_norm.weight", rank),
+            layers.fused(
+                "self_attn.kv_b_proj.weight",
+                0,
+                1,
+                layers.piece("attention.key_plain.weight", (heads, plain), rank),
+                layers.piece("attention.value.weight", (heads, axes.VALUE_SIZE), rank),
+            ),
+            *layers.linear("self_attn.o_proj", "attention.output", axes.EMBED, (heads, axes.VALUE_SIZE), spec.attention_bias),
+        ]
+        if spec.attention_bias:
+            biases = (layers.piece("attention.latent.bias", rank), layers.piece("attention.key_rotary.bias", rotary, orders=orders))
+            found.append(layers.fused("self_attn.kv_a_proj_with_mqa.bias", 0, 0, *biases))
+        if spec.q_lora_rank is not None:
+            found += layers.linear("self_attn.q_a_proj", "attention.query_down", axes.QUERY_RANK, axes.EMBED, spec.attention_bias)
+            found.append(layers.tensor("self_attn.q_a_layernorm.weight", "attention.query_latent_norm.weight", axes.QUERY_RANK))
+        return found
+
+    return expert_decoder_tensors(spec, _mixture(spec), attention=attention, ignored_layers=_extra_layers(spec))
+
+
+def _mixture(spec: CorrectedSection) -> Callable[[Layers], list[Tensor]]:
+    def of(layers: Layers) -> list[Tensor]:
+        found = layers.experts("mlp.gate", "mlp.experts")
+        found.append(layers.tensor("mlp.gate.e_score_correction_bias", "mlp.router.correction", axes.ROUTES))
+        return found + (layers.mlp("mlp.shared_experts", "mlp.shared") if spec.n_shared_experts else [])
+
+    return of
+
+
+def _neighbours(size: int) -> np.ndarray:
+    """The index in the file of each rotated feature: the first of all pairs, then the second of all."""
+    return np.concatenate((np.arange(0, size, 2), np.arange(1, size, 2)))
+
+
+def _extra_layers(spec: CorrectedSection) -> tuple[tuple[str, str], ...]:
+    """Only layers that predict further tokens have this projection. Without it, config.json has fewer layers than the
+    files."""
+    numbers = "|".join(str(spec.num_hidden_layers + extra) for extra in range(_MOST_EXTRA_LAYERS))
+    return ((rf"model\.layers\.({numbers})\.", "eh_proj.weight"),)
+
+
+_DEFAULTS = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "moe_intermediate_size": REQUIRED,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "n_group": 8,
+    "topk_group": 4,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "first_k_dense_replace": 3,
+    "router_aux_loss_coef": 0.001,
+}
+_COMPUTED = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}
+"""Keys of DeepSeek V3 with the one value that is computed."""
+_DEEPSEEK = DecoderConfig(
+    DeepseekV3Spec,
+    {
+        **_DEFAULTS,
+        "q_lora_rank": 1536,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "rope_interleave": True,
+    },
+    constants={"num_nextn_predict_layers": 0, **_COMPUTED},
+    also=("mscale_all_dim",),  # it changes the scale of scores, whatever the kind of scaling
+)
+_GLM = DecoderConfig(
+    Glm4MoeSpec,
+    {
+        **_DEFAULTS,
+        "rms_norm_eps": 1e-5,
+        "num_key_value_heads": 8,
+        "use_qk_norm": False,
+        "n_routed_experts": 128,
+        "n_group": 1,
+        "topk_group": 1,
+        "routed_scaling_factor": 1.0,
+        "first_k_dense_replace": 1,
+    },
+    constants={"num_nextn_predict_layers": 0},
+    partial=0.5,
+)
+
+
+def _read_deepseek(config: ConfigReader) -> DeepseekV3Spec:
+    for key, value in _COMPUTED.items():
+        config.only(key, value)
+    return _DEEPSEEK.read(config, head_dim=None, num_key_value_heads=None)
+
+
+def _write_deepseek(spec: DeepseekV3Spec, positions: int) -> dict[str, Any]:
+    return {**_DEEPSEEK.write(spec, positions), "head_dim": spec.qk_rope_head_dim}
+
+
+DEEPSEEK_V3 = Family(
+    DeepseekV3Spec,
+    latent_design,
+    Decoder.of,
+    (PublishedForm("deepseek_v3", ("DeepseekV3ForCausalLM",), latent_tensors, _read_deepseek, _write_deepseek),),
+)
+GLM4_MOE = Family(Glm4MoeSpec, design, Decoder.of, (PublishedForm("glm4_moe", ("Glm4MoeForCausalLM",), tensors, _GLM.read, _GLM.write),))

@@ -1,63 +1,147 @@
-"""Gemma 1, 2 and 3 (Gemma Team 2024a, 2024b, 2025): norms with a factor of 1 + weight, embeddings times sqrt(width), GeGLU.
+"""Gemma 1, 2 and 3 (Gemma Team 2024a, 2024b, 2025): norms with a factor of 1 + weight, scaled embeddings, GeGLU.
 
-Gemma 2 adds norms after each part, soft caps, and a window in every other layer. Gemma 3 has norms of queries and keys in place of the
-soft cap of the scores, and its windowed layers have a rotation of their own.
+Gemma 2 adds norms after each part, soft caps, and a window in every other layer. Gemma 3 has norms of queries and keys
+in place of the soft cap of the scores, and its windowed layers have a rotation of their own. Its text model is read
+from the files of a model with images, too.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-
-import jax.numpy as jnp
-from haliax import Axis
-from jaxtyping import PRNGKeyArray
+from typing import Any
 
 from halcyon.models.decoder import Decoder
 from halcyon.models.design import Design
 from halcyon.models.families.designs import design_of
+from halcyon.models.families.family import Family
 from halcyon.models.parts.rotary import Rope
+from halcyon.models.published import ConfigReader, DecoderConfig, PublishedForm, Tensors, decoder_tensors
+from halcyon.models.published.decoder_config import read_activation
+from halcyon.models.published.layers import AROUND
+from halcyon.models.published.rope import read_windowed_theta
+from halcyon.models.published.tensors import BESIDE_IMAGES
 from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 
-
-class Gemma(Decoder):
-    """A Gemma decoder."""
-
-    @staticmethod
-    def init(spec: GemmaSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gemma:
-        """Random parameters; see `Decoder.of`."""
-        return Gemma.of(_scaled(design_of(spec, spec.hidden_act)), vocab, max_position, dtype, key=key)
+_TANH = "gelu_pytorch_tanh"
 
 
-class Gemma2(Decoder):
-    """A Gemma 2 decoder."""
-
-    @staticmethod
-    def init(spec: Gemma2Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gemma2:
-        """Random parameters; see `Decoder.of`."""
-        design = dataclasses.replace(
-            _sandwiched(design_of(spec, spec.hidden_activation), spec.query_pre_attn_scalar),
-            score_cap=spec.attn_logit_softcapping or None,
-            logit_cap=spec.final_logit_softcapping or None,
-        )
-        return Gemma2.of(design, vocab, max_position, dtype, key=key)
+def design(spec: GemmaSpec) -> Design:
+    """What the decoder of Gemma 1 is made of."""
+    return design_of(spec, spec.hidden_act, scaling="offset", embedding_scale=math.sqrt(spec.hidden_size))
 
 
-class Gemma3(Decoder):
-    """A Gemma 3 text decoder."""
+def alternating_design(spec: Gemma2Spec | Gemma3Spec) -> Design:
+    """What the decoders of Gemma 2 and 3 are made of."""
+    scalar = spec.query_pre_attn_scalar
+    return design_of(
+        spec,
+        spec.hidden_activation,
+        windowed=Rope(spec.rope_local_base_freq) if isinstance(spec, Gemma3Spec) else None,
+        scaling="offset",
+        embedding_scale=math.sqrt(spec.hidden_size),
+        placement="both",
+        score_scale=None if scalar is None else scalar**-0.5,
+        score_cap=(spec.attn_logit_softcapping or None) if isinstance(spec, Gemma2Spec) else None,
+        logit_cap=spec.final_logit_softcapping or None,
+    )
 
-    @staticmethod
-    def init(spec: Gemma3Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gemma3:
-        """Random parameters; see `Decoder.of`."""
-        plain = design_of(spec, spec.hidden_activation, windowed=Rope(spec.rope_local_base_freq))
-        design = dataclasses.replace(_sandwiched(plain, spec.query_pre_attn_scalar), logit_cap=spec.final_logit_softcapping or None)
-        return Gemma3.of(design, vocab, max_position, dtype, key=key)
+
+def tensors(spec: GemmaSpec) -> Tensors:
+    """The tensors of ``GemmaForCausalLM``."""
+    return decoder_tensors(spec.sizes())
 
 
-def _scaled(design: Design) -> Design:
-    return dataclasses.replace(design, scaling="offset", embedding_scale=math.sqrt(design.sizes.width))
+def alternating_tensors(spec: Gemma2Spec | Gemma3Spec) -> Tensors:
+    """The tensors of ``Gemma2ForCausalLM`` and ``Gemma3ForCausalLM``."""
+    return decoder_tensors(
+        spec.sizes(),
+        AROUND,
+        ignored=(r"(model\.)?vision_tower\..*", r"(model\.)?multi_modal_projector\..*"),
+        other_names=BESIDE_IMAGES,
+    )
 
 
-def _sandwiched(design: Design, query_scalar: float | None) -> Design:
-    scale = None if query_scalar is None else query_scalar**-0.5
-    return dataclasses.replace(_scaled(design), placement="both", score_scale=scale)
+_DEFAULTS = {"tie_word_embeddings": True, "head_dim": 256, "attention_bias": False}
+_ALTERNATING = {
+    **_DEFAULTS,
+    "num_key_value_heads": 4,
+    "hidden_activation": _TANH,
+    "sliding_window": 4096,
+    "layer_types": None,
+    "query_pre_attn_scalar": 256.0,
+    "final_logit_softcapping": 0.0,
+}
+_GEMMA = DecoderConfig(GemmaSpec, {**_DEFAULTS, "num_key_value_heads": 16})
+_GEMMA2 = DecoderConfig(Gemma2Spec, {**_ALTERNATING, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0})
+_GEMMA3 = DecoderConfig(Gemma3Spec, {**_ALTERNATING, "rope_theta": 1_000_000.0}, constants={"attn_logit_softcapping": None}, by_layer=True)
+_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
+
+
+def _read(config: ConfigReader) -> GemmaSpec:
+    config.only("use_bidirectional_attention", False)
+    # The published files say "gelu", and the models were trained with its tanh form.
+    found = read_activation(config, "hidden_act" if config.has("hidden_act") else "hidden_activation", _TANH)
+    return _GEMMA.read(config, hidden_act=_TANH if found == "gelu" else found)
+
+
+def _write(spec: GemmaSpec, positions: int) -> dict[str, Any]:
+    return {**_GEMMA.write(spec, positions), "hidden_act": spec.hidden_act, "hidden_activation": spec.hidden_act}
+
+
+def _alternating(config: ConfigReader, of: DecoderConfig[Any]) -> dict[str, Any]:
+    """The fields of layers that alternate. Older files may have the length of the pattern in place of ``layer_types``.
+    A null is no cap."""
+    config.only("use_bidirectional_attention", False)
+    fields, pattern = of.fields(config), of.section.pattern
+    length = config.integer("sliding_window_pattern", pattern)
+    if fields["layer_types"] is None and length != pattern:
+        layers = range(1, fields["num_hidden_layers"] + 1)
+        fields["layer_types"] = ["full_attention" if number % length == 0 else "sliding_attention" for number in layers]
+    return fields | {name: 0.0 for name in _CAPS if name in fields and name in config.document and not config.has(name)}
+
+
+def _read_gemma2(config: ConfigReader) -> Gemma2Spec:
+    return Gemma2Spec(**_alternating(config, _GEMMA2))
+
+
+def _read_gemma3(config: ConfigReader) -> Gemma3Spec:
+    windowed = read_windowed_theta(config, "rope_local_base_freq", 10_000.0)
+    return Gemma3Spec(**_alternating(config, _GEMMA3), rope_local_base_freq=windowed)
+
+
+def _written(spec: Gemma2Spec | Gemma3Spec, entries: dict[str, Any]) -> dict[str, Any]:
+    scalar = spec.query_pre_attn_scalar or spec.head_size
+    caps = {name: entries[name] or None for name in _CAPS}
+    return {**entries, **caps, "query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar}
+
+
+def _write_gemma2(spec: Gemma2Spec, positions: int) -> dict[str, Any]:
+    return _written(spec, _GEMMA2.write(spec, positions))
+
+
+def _write_gemma3(spec: Gemma3Spec, positions: int) -> dict[str, Any]:
+    return {**_written(spec, _GEMMA3.write(spec, positions)), "rope_local_base_freq": spec.rope_local_base_freq}
+
+
+GEMMA = Family(GemmaSpec, design, Decoder.of, (PublishedForm("gemma", ("GemmaForCausalLM",), tensors, _read, _write),))
+GEMMA2 = Family(
+    Gemma2Spec,
+    alternating_design,
+    Decoder.of,
+    (PublishedForm("gemma2", ("Gemma2ForCausalLM",), alternating_tensors, _read_gemma2, _write_gemma2),),
+)
+GEMMA3 = Family(
+    Gemma3Spec,
+    alternating_design,
+    Decoder.of,
+    (
+        PublishedForm(
+            "gemma3_text",
+            ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+            alternating_tensors,
+            _read_gemma3,
+            _write_gemma3,
+            defaults={"num_attention_heads": 8, "vocab_size": 262_208, "max_position_embeddings": 131_072},
+        ),
+    ),
+)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -20,6 +19,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
 from halcyon.models.cache import Cache, Layers, Memory, PositionState
+from halcyon.models.families.family import Family, itself
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parameters import Role
 from halcyon.models.partition import divided
@@ -29,32 +29,13 @@ from halcyon.models.parts.masks import Mask, causal
 from halcyon.models.parts.mlp import activated
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.parts.self_attention import SelfAttention
+from halcyon.models.published import ConfigReader, PublishedForm, Tensor, Tensors
+from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
+from halcyon.models.published.tensors import Join, piece, tensor
 from halcyon.models.stack import Stack
 from halcyon.models.token_decoder import TokenDecoder
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.section import Activation
-
-
-@dataclass(frozen=True)
-class Gpt2Axes:
-    """The axes of one GPT-2."""
-
-    embed: Axis
-    heads: Axis
-    head_size: Axis
-    mlp: Axis
-    layers: Axis
-
-    @staticmethod
-    def of(spec: Gpt2Spec) -> Gpt2Axes:
-        """The axes that a spec describes."""
-        return Gpt2Axes(
-            embed=Axis(axes.EMBED, spec.hidden_size),
-            heads=Axis(axes.HEADS, spec.heads),
-            head_size=Axis(axes.HEAD_SIZE, spec.hidden_size // spec.heads),
-            mlp=Axis(axes.MLP, spec.mlp_size),
-            layers=Axis(axes.LAYERS, spec.layers),
-        )
 
 
 def _residual_std(spec: Gpt2Spec) -> float:
@@ -75,23 +56,24 @@ class Gpt2Block(eqx.Module):
     activation: Activation = eqx.field(static=True)
 
     @staticmethod
-    def init(spec: Gpt2Spec, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> Gpt2Block:
+    def init(spec: Gpt2Spec, embed: Axis, layers: Axis, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> Gpt2Block:
         """All blocks at once: every parameter has the axis ``layers`` in front."""
-        at = Gpt2Axes.of(spec)
-        norm = functools.partial(LayerNorm.init, at.embed, stacked=(at.layers,), epsilon=spec.norm_epsilon, dtype=dtype)
+        heads, head_size = Axis(axes.HEADS, spec.heads), Axis(axes.HEAD_SIZE, spec.hidden_size // spec.heads)
+        mlp = Axis(axes.MLP, spec.mlp_size)
+        norm = functools.partial(LayerNorm.init, embed, stacked=(layers,), epsilon=spec.norm_epsilon, dtype=dtype)
 
         def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], std: float = spec.initializer_std) -> Linear:
-            return Linear.init(inputs, outputs, stacked=(at.layers,), std=std, dtype=dtype, bias=True, key=next(keys))
+            return Linear.init(inputs, outputs, stacked=(layers,), std=std, dtype=dtype, bias=True, key=next(keys))
 
         into_stream = functools.partial(linear, std=_residual_std(spec))
         return Gpt2Block(
             attention_norm=norm(),
             attention=SelfAttention.init(
-                at.embed, (at.heads,), (), at.head_size, linear, into_stream, scale=None if spec.scale_attn_weights else 1.0
+                embed, (heads,), (), head_size, linear, into_stream, scale=None if spec.scale_attn_weights else 1.0
             ),
             mlp_norm=norm(),
-            mlp_up=linear((at.embed,), (at.mlp,)),
-            mlp_down=into_stream((at.mlp,), (at.embed,)),
+            mlp_up=linear((embed,), (mlp,)),
+            mlp_down=into_stream((mlp,), (embed,)),
             activation=spec.activation_function,
         )
 
@@ -115,21 +97,20 @@ class Gpt2(TokenDecoder):
     @staticmethod
     def init(spec: Gpt2Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gpt2:
         """Random parameters: normal with `initializer_std`, smaller for projections into the residual stream; biases 0, norms 1."""
-        at = Gpt2Axes.of(spec)
-        std = spec.initializer_std
+        embed, layers, std = Axis(axes.EMBED, spec.hidden_size), Axis(axes.LAYERS, spec.layers), spec.initializer_std
         keys = iter(jax.random.split(key, 9))
         return Gpt2(
-            embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=next(keys)),
-            positions=Embedding.init(max_position, at.embed, std=std, dtype=dtype, key=next(keys)),
-            blocks=Stack(at.layers, Gpt2Block.init(spec, dtype, keys=keys)),
-            norm=LayerNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
+            embedding=Embedding.init(vocab, embed, std=std, dtype=dtype, key=next(keys)),
+            positions=Embedding.init(max_position, embed, std=std, dtype=dtype, key=next(keys)),
+            blocks=Stack(layers, Gpt2Block.init(spec, embed, layers, dtype, keys=keys)),
+            norm=LayerNorm.init(embed, epsilon=spec.norm_epsilon, dtype=dtype),
             untied_head=None
             if spec.tie_word_embeddings
-            else Linear.init((at.embed,), (vocab,), std=std, dtype=dtype, role=Role.HEAD, key=next(keys)),
+            else Linear.init((embed,), (vocab,), std=std, dtype=dtype, role=Role.HEAD, key=next(keys)),
             by_layer=spec.scale_attn_by_inverse_layer_idx,
             vocab=vocab,
             max_position=max_position,
-            embed=at.embed,
+            embed=embed,
         )
 
     @property
@@ -161,3 +142,68 @@ class Gpt2(TokenDecoder):
             (x, layers), _ = self.blocks.scan(remembering, (x, Layers.of(cache)), factors)
             return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
         return Outputs(self.norm(self.blocks.scan(step, x, factors)[0]))
+
+
+def tensors(spec: Gpt2Spec) -> Tensors:
+    """The tensors of ``GPT2LMHeadModel``. Its matrices are [in, out], and queries, keys and values share one tensor."""
+    head = [] if spec.tie_word_embeddings else [tensor("lm_head.weight", "untied_head.weight", axes.VOCAB, axes.EMBED)]
+    layer, block, heads = "transformer.h.{layers}", "blocks.stacked", (axes.HEADS, axes.HEAD_SIZE)
+    fused = [f"{block}.attention.{name}" for name in ("query", "key", "value")]
+
+    def both(name: str, path: str, *dimensions: str | tuple[str, ...]) -> list[Tensor]:
+        """The weight and the bias of a map or a norm."""
+        return [tensor(f"{name}.weight", f"{path}.weight", *dimensions), tensor(f"{name}.bias", f"{path}.bias", dimensions[-1])]
+
+    return Tensors(
+        (
+            tensor("transformer.wte.weight", "embedding.weight", axes.VOCAB, axes.EMBED),
+            tensor("transformer.wpe.weight", "positions.weight", axes.POSITION, axes.EMBED),
+            *both("transformer.ln_f", "norm", axes.EMBED),
+            *both(f"{layer}.ln_1", f"{block}.attention_norm", axes.EMBED),
+            Tensor(f"{layer}.attn.c_attn.weight", tuple(piece(f"{path}.weight", axes.EMBED, heads) for path in fused), Join(1)),
+            Tensor(f"{layer}.attn.c_attn.bias", tuple(piece(f"{path}.bias", heads) for path in fused), Join(0)),
+            *both(f"{layer}.attn.c_proj", f"{block}.attention.output", heads, axes.EMBED),
+            *both(f"{layer}.ln_2", f"{block}.mlp_norm", axes.EMBED),
+            *both(f"{layer}.mlp.c_fc", f"{block}.mlp_up", axes.EMBED, axes.MLP),
+            *both(f"{layer}.mlp.c_proj", f"{block}.mlp_down", axes.MLP, axes.EMBED),
+            *head,
+        ),
+        ignored=(r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)", *((r"lm_head\.weight",) if spec.tie_word_embeddings else ())),
+        other_names=((r"(?=(h|wte|wpe|ln_f)\.)", "transformer."),),  # the published files have no prefix
+    )
+
+
+_DEFAULTS = {
+    "n_layer": REQUIRED,
+    "n_embd": REQUIRED,
+    "n_head": REQUIRED,
+    "layer_norm_epsilon": 1e-5,
+    "activation_function": "gelu_new",
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.02,
+}
+_NAMES = {
+    "n_layer": "layers",
+    "n_embd": "hidden_size",
+    "n_head": "heads",
+    "layer_norm_epsilon": "norm_epsilon",
+    "initializer_range": "initializer_std",
+}
+_CONSTANTS = {"reorder_and_upcast_attn": False, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+
+
+def _read(config: ConfigReader) -> Gpt2Spec:
+    config.only("add_cross_attention", False)
+    fields = read_keys(config, _DEFAULTS, _NAMES)
+    return Gpt2Spec(**fields, intermediate_size=config.integer("n_inner", 4 * fields["hidden_size"]))
+
+
+def _write(spec: Gpt2Spec, positions: int) -> dict[str, Any]:
+    sizes = {"n_inner": spec.mlp_size, "n_positions": positions, "n_ctx": positions}
+    return {**write_keys(spec, _DEFAULTS, _NAMES), **sizes, **_CONSTANTS}
+
+
+_FORM = PublishedForm("gpt2", ("GPT2LMHeadModel",), tensors, _read, _write, positions="n_positions")
+GPT2 = Family(Gpt2Spec, itself, Gpt2.init, (_FORM,))

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-from haliax import Axis
-from jaxtyping import PRNGKeyArray
-
 from halcyon.models.block_kinds import BlockKind
 from halcyon.models.decoder import Decoder
 from halcyon.models.design import Design
+from halcyon.models.families.family import Family
 from halcyon.models.parts.rotary import Rope
+from halcyon.models.published import DecoderConfig, PublishedForm, Tensors, decoder_tensors
 from halcyon_api.spec.families.llama import LlamaSpec
 
 
-class Llama(Decoder):
-    """A Llama decoder. Its norms round once, unlike those of Hugging Face: runs of earlier versions go on with the same bits."""
+def design(spec: LlamaSpec) -> Design:
+    """What the decoder is made of. Its norms round once, unlike those of Hugging Face."""
+    return Design(
+        sizes=spec.sizes(),
+        kinds=(BlockKind(Rope(spec.rope_theta, spec.rope_scaling)),) * spec.layers,
+        epsilon=spec.norm_epsilon,
+        std=spec.initializer_std,
+        scaling="wide",
+        activation=spec.hidden_act,
+    )
 
-    @staticmethod
-    def init(spec: LlamaSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Llama:
-        """Random parameters; see `Decoder.of`."""
-        design = Design(
-            sizes=spec.sizes(),
-            kinds=(BlockKind(Rope(spec.rope_theta, spec.rope_scaling)),) * spec.layers,
-            epsilon=spec.norm_epsilon,
-            std=spec.initializer_std,
-            scaling="wide",
-            activation=spec.hidden_act,
-        )
-        return Llama.of(design, vocab, max_position, dtype, key=key)
+
+def tensors(spec: LlamaSpec) -> Tensors:
+    """The tensors of ``LlamaForCausalLM``."""
+    return decoder_tensors(spec.sizes())
+
+
+_CONFIG = DecoderConfig(
+    LlamaSpec,
+    {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
+    names={
+        "num_hidden_layers": "layers",
+        "num_attention_heads": "heads",
+        "num_key_value_heads": "kv_heads",
+        "rms_norm_eps": "norm_epsilon",
+        "initializer_range": "initializer_std",
+        "tie_word_embeddings": "tie_embeddings",
+    },
+)
+LLAMA = Family(LlamaSpec, design, Decoder.of, (PublishedForm("llama", ("LlamaForCausalLM",), tensors, _CONFIG.read, _CONFIG.write),))

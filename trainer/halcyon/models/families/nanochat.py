@@ -29,6 +29,7 @@ from halcyon.models import axes
 from halcyon.models.block_kinds import BlockKind, masks_and_rotations
 from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
 from halcyon.models.elementwise import elementwise, recomputed
+from halcyon.models.families.family import Family, itself
 from halcyon.models.mixed_stacks import scan_forms
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parameters import Role, parameter
@@ -270,3 +271,7 @@ def _uniform(key: PRNGKeyArray, *groups: tuple[Axis, ...], within: tuple[float, 
     named = [axis for group in groups for axis in group]
     drawn = jax.random.uniform(key, shape, jnp.float32, *within)
     return hax.named(drawn.astype(dtype).reshape([axis.size for axis in named]), named)
+
+
+NANOCHAT = Family(NanochatSpec, itself, Nanochat.init)
+"""It has no form of Hugging Face."""

@@ -5,38 +5,41 @@ OLMo 3 adds three windowed layers for each full one. A scaling of positions chan
 
 from __future__ import annotations
 
-import dataclasses
-
-import jax.numpy as jnp
-from haliax import Axis
-from jaxtyping import PRNGKeyArray
-
 from halcyon.models.decoder import Decoder
 from halcyon.models.design import Design
 from halcyon.models.families.designs import design_of
+from halcyon.models.families.family import Family
 from halcyon.models.parts.rotary import Rope
+from halcyon.models.published import ConfigReader, DecoderConfig, PublishedForm, Tensors, decoder_tensors
+from halcyon.models.published.layers import AFTER
+from halcyon.models.published.rope import read_windowed_theta
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
 
 
-class Olmo2(Decoder):
-    """An OLMo 2 decoder."""
-
-    @staticmethod
-    def init(spec: Olmo2Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Olmo2:
-        """Random parameters; see `Decoder.of`."""
-        return Olmo2.of(_post_normed(design_of(spec, spec.hidden_act)), vocab, max_position, dtype, key=key)
+def design(spec: Olmo2Spec | Olmo3Spec) -> Design:
+    """What the decoder is made of."""
+    windowed = Rope(spec.rope_local_base_freq or spec.rope_theta) if isinstance(spec, Olmo3Spec) else None
+    return design_of(spec, spec.hidden_act, windowed=windowed, scaling="wide", placement="after")
 
 
-class Olmo3(Decoder):
-    """An OLMo 3 decoder."""
-
-    @staticmethod
-    def init(spec: Olmo3Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Olmo3:
-        """Random parameters; see `Decoder.of`."""
-        windowed = Rope(spec.rope_local_base_freq or spec.rope_theta)
-        design = _post_normed(design_of(spec, spec.hidden_act, windowed=windowed))
-        return Olmo3.of(design, vocab, max_position, dtype, key=key)
+def tensors(spec: Olmo2Spec | Olmo3Spec) -> Tensors:
+    """The tensors of ``Olmo2ForCausalLM`` and ``Olmo3ForCausalLM``."""
+    return decoder_tensors(spec.sizes(), AFTER)
 
 
-def _post_normed(design: Design) -> Design:
-    return dataclasses.replace(design, scaling="wide", placement="after")
+_THETA = 500_000.0
+"""The base of the class of OLMo 3 in transformers."""
+_DEFAULTS = {"rms_norm_eps": 1e-5, "hidden_act": "silu", "attention_bias": False}
+_OLMO2 = DecoderConfig(Olmo2Spec, _DEFAULTS)
+_OLMO3 = DecoderConfig(Olmo3Spec, {**_DEFAULTS, "rope_theta": _THETA, "sliding_window": 4096, "layer_types": None}, by_layer=True)
+
+
+def _read_olmo3(config: ConfigReader) -> Olmo3Spec:
+    fields = _OLMO3.fields(config)
+    # Version 5 of transformers takes a base of the former form for full layers only. Its files have none.
+    windowed = read_windowed_theta(config, None, _THETA if config.has("rope_parameters") else fields["rope_theta"])
+    return Olmo3Spec(**fields, rope_local_base_freq=None if windowed == fields["rope_theta"] else windowed)
+
+
+OLMO2 = Family(Olmo2Spec, design, Decoder.of, (PublishedForm("olmo2", ("Olmo2ForCausalLM",), tensors, _OLMO2.read, _OLMO2.write),))
+OLMO3 = Family(Olmo3Spec, design, Decoder.of, (PublishedForm("olmo3", ("Olmo3ForCausalLM",), tensors, _read_olmo3, _OLMO3.write),))

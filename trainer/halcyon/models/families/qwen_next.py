@@ -1,65 +1,67 @@
-"""Qwen3-Next and Qwen 3.5 (Qwen Team 2025): gated delta nets beside attention with a gate, with an MLP or experts in each layer.
+"""Qwen3-Next and Qwen 3.5 (Qwen Team 2025): gated delta nets beside gated attention, with an MLP or experts each.
 
-Three layers with a gated delta net follow each other, then one with attention. The norms have a factor of
-1 + weight, except those of the outputs of a gated delta net. Attention rotates a part of each head.
+Three layers with a gated delta net follow each other, then one with attention. The norms have a factor of 1 + weight,
+except those of the outputs of a gated delta net. Attention rotates a part of each head.
+
+In the files of Qwen3-Next, the projections of a gated delta net are fused by key head. Qwen 3.5 has them one after the
+other. Its published files in bfloat16 have the experts of a layer in one tensor; transformers saves them, as all
+others, with a tensor each. The text model is read from the files of a Qwen 3.5 with images, too.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
 
 import jax.numpy as jnp
 from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.block_kinds import BlockKind
-from halcyon.models.design import DecoderAxes, self_attention
-from halcyon.models.expert_decoder import ExpertDesign
-from halcyon.models.families.designs import design_of, router_losses
-from halcyon.models.hybrid_decoder import HybridDecoder, HybridDesign
-from halcyon.models.parts.experts import gate_of
+from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, Q_HEADS_PER_GROUP, TAPS, VALUE_SIZE
+from halcyon.models.decoder import Decoder
+from halcyon.models.design import DecoderAxes, Design, self_attention
+from halcyon.models.families.designs import design_of
+from halcyon.models.families.expert_designs import mixture_of
+from halcyon.models.families.family import Family
 from halcyon.models.parts.gated_delta_net import DeltaAxes, GatedDeltaNet
-from halcyon.models.parts.rotary import Rope
-from halcyon.models.parts.routing import Routing
-from halcyon.models.parts.self_attention import SelfAttention
-from halcyon_api.spec.families.qwen_next import Qwen3NextSpec
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_decoder_tensors
+from halcyon.models.published.decoder_config import read_layer_types
+from halcyon.models.published.layers import KEYS, QUERIES
+from halcyon.models.published.tensors import BESIDE_IMAGES
+from halcyon_api.spec.families.qwen_next import MixerType, Qwen3NextSpec
+
+_HEADS = (KV_HEADS, Q_HEADS_PER_GROUP)
+_DELTA_KEYS = (KV_HEADS, HEAD_SIZE)
+_DELTA_VALUES = (*_HEADS, VALUE_SIZE)
+_WITH_KEYS = (("query", _DELTA_KEYS), ("key", _DELTA_KEYS), ("value", _DELTA_VALUES))
+"""The parts of a gated delta net and their features."""
 
 
-class Qwen3Next(HybridDecoder):
-    """A Qwen3-Next or Qwen 3.5 decoder."""
-
-    @staticmethod
-    def init(spec: Qwen3NextSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Qwen3Next:
-        """Random parameters; see `HybridDecoder.of`."""
-        rope = Rope(spec.rope_theta, spec.rope_scaling, spec.partial_rotary_factor)
-        kinds = (BlockKind(rope),) * spec.num_hidden_layers
-        design = HybridDesign(
-            of_layers=ExpertDesign(
-                plain=dataclasses.replace(design_of(spec, spec.hidden_act), scaling="offset", kinds=kinds),
-                experts=spec.experts(),
-                routing=Routing(spec.num_experts_per_tok, normalised=spec.norm_topk_prob),
-                losses=router_losses(spec),
-                combine=gate_of(spec.hidden_act),
-                attention=_gated_attention,
-            ),
-            linear=functools.partial(_delta_net, spec),
-            is_linear=tuple(mixer == "linear_attention" for mixer in spec.mixers),
-        )
-        return Qwen3Next.of(design, vocab, max_position, dtype, key=key)
+def design(spec: Qwen3NextSpec) -> Design:
+    """What the decoder is made of."""
+    return design_of(
+        spec,
+        spec.hidden_act,
+        partial=spec.partial_rotary_factor,
+        scaling="offset",
+        attention=functools.partial(self_attention, gated=True),
+        mixture=mixture_of(spec, spec.hidden_act, normalised=spec.norm_topk_prob),
+        recurrence=functools.partial(_delta_net, spec),
+        recurrent=_is_recurrent(spec),
+    )
 
 
-def _gated_attention(design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> SelfAttention:
-    return self_attention(design.plain, layers, dtype, keys, gated=True)
+def _is_recurrent(spec: Qwen3NextSpec) -> tuple[bool, ...]:
+    return tuple(mixer == "linear_attention" for mixer in spec.mixers)
 
 
-def _delta_net(spec: Qwen3NextSpec, design: ExpertDesign, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> GatedDeltaNet:
+def _delta_net(spec: Qwen3NextSpec, design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> GatedDeltaNet:
     key_heads = spec.linear_num_key_heads
     return GatedDeltaNet.init(
         DeltaAxes(
-            embed=DecoderAxes.of(design.plain.sizes).embed,
+            embed=DecoderAxes.of(design.sizes).embed,
             key_heads=Axis(axes.KV_HEADS, key_heads),
             value_heads=Axis(axes.Q_HEADS_PER_GROUP, spec.linear_num_value_heads // key_heads),
             key_size=Axis(axes.HEAD_SIZE, spec.linear_key_head_dim),
@@ -73,3 +75,143 @@ def _delta_net(spec: Qwen3NextSpec, design: ExpertDesign, layers: Axis, dtype: j
         dtype=dtype,
         key=next(keys),
     )
+
+
+def tensors(spec: Qwen3NextSpec, *, in_one: bool = False) -> Tensors:
+    """The tensors of ``Qwen3NextForCausalLM`` and the classes of Qwen 3.5; `in_one`: with all experts of a layer in one
+    tensor."""
+    return expert_decoder_tensors(
+        spec,
+        functools.partial(_mixture, in_one=in_one),
+        attention=functools.partial(_attention_tensors, bias=spec.attention_bias),
+        recurrence=functools.partial(_delta_net_tensors, by_head=spec.fused_projections),
+        recurrent=_is_recurrent(spec),
+        ignored=(r"mtp\..*", r"(model\.)?visual\..*"),  # layers that predict further tokens, and the part for images
+        other_names=BESIDE_IMAGES,
+    )
+
+
+def _attention_tensors(layers: Layers, bias: bool) -> list[Tensor]:
+    def query(kind: str, *inputs: str) -> Tensor:
+        parts = (layers.piece(f"attention.{name}.{kind}", QUERIES, *inputs) for name in ("query", "gate"))
+        return layers.fused(f"self_attn.q_proj.{kind}", 0, 2, *parts)
+
+    return [
+        query("weight", EMBED),
+        *([query("bias")] if bias else []),
+        *layers.linear("self_attn.k_proj", "attention.key", KEYS, EMBED, bias),
+        *layers.linear("self_attn.v_proj", "attention.value", KEYS, EMBED, bias),
+        *layers.linear("self_attn.o_proj", "attention.output", EMBED, QUERIES, bias),
+        layers.tensor("self_attn.q_norm.weight", "attention.query_norm.weight", HEAD_SIZE),
+        layers.tensor("self_attn.k_norm.weight", "attention.key_norm.weight", HEAD_SIZE),
+    ]
+
+
+def _delta_net_tensors(layers: Layers, by_head: bool) -> list[Tensor]:
+    def projection(name: str, within: int, *parts: tuple[str, tuple[str, ...]]) -> Tensor:
+        pieces = (layers.piece(f"attention.{part}.weight", axes, EMBED) for part, axes in parts)
+        return layers.fused(f"linear_attn.{name}.weight", 0, within, *pieces)
+
+    gate, rate, decay = ("gate", _DELTA_VALUES), ("rate", _HEADS), ("decay", _HEADS)
+    if by_head:
+        projections = [projection("in_proj_qkvz", 1, *_WITH_KEYS, gate), projection("in_proj_ba", 1, rate, decay)]
+    else:
+        alone = (projection(f"in_proj_{name}", 0, part) for name, part in (("z", gate), ("b", rate), ("a", decay)))
+        projections = [projection("in_proj_qkv", 0, *_WITH_KEYS), *alone]
+    convolutions = (layers.piece(f"attention.{name}_convolution.weight", axes, (), TAPS) for name, axes in _WITH_KEYS)
+    return [
+        *projections,
+        layers.fused("linear_attn.conv1d.weight", 0, 0, *convolutions),
+        layers.tensor("linear_attn.A_log", "attention.log_decay", _HEADS),
+        layers.tensor("linear_attn.dt_bias", "attention.decay_shift", _HEADS),
+        layers.tensor("linear_attn.norm.weight", "attention.norm.weight", VALUE_SIZE),
+        layers.tensor("linear_attn.out_proj.weight", "attention.output.weight", EMBED, _DELTA_VALUES),
+    ]
+
+
+def _mixture(layers: Layers, *, in_one: bool) -> list[Tensor]:
+    return [
+        *(layers.fused_experts if in_one else layers.experts)("mlp.gate", "mlp.experts"),
+        *layers.mlp("mlp.shared_expert", "mlp.shared"),
+        layers.tensor("mlp.shared_expert_gate.weight", "mlp.shared_gate.weight", (), EMBED),
+    ]
+
+
+_DEFAULTS: dict[str, Any] = {
+    "num_key_value_heads": 2,
+    "head_dim": 256,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
+}
+_EXPERTS: dict[str, Any] = {
+    **_DEFAULTS,
+    "intermediate_size": 1,  # absent where every layer has experts
+    "num_experts": 256,
+    "num_experts_per_tok": 8,
+    "moe_intermediate_size": 512,
+    "shared_expert_intermediate_size": 512,
+    "router_aux_loss_coef": 0.001,
+}
+_LAYERS: dict[str, Any] = {"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []}
+"""Keys of which the class of Qwen 3.5 computes the defaults alone."""
+_DENSE_35 = DecoderConfig(Qwen3NextSpec, {**_DEFAULTS, "num_key_value_heads": 4}, partial=0.25)
+_SPARSE_35 = DecoderConfig(Qwen3NextSpec, _EXPERTS, partial=0.25)
+_NEXT = DecoderConfig(
+    Qwen3NextSpec,
+    {**_EXPERTS, **_LAYERS, "num_experts": 512, "num_experts_per_tok": 10},
+    constants={"output_router_logits": False},
+    partial=0.25,
+)
+
+
+def _read_mixers(config: ConfigReader) -> list[MixerType]:
+    kinds, interval = read_layer_types(config, get_args(MixerType)), config.integer("full_attention_interval", 4)
+    layers = range(1, config.integer("num_hidden_layers") + 1)
+    return ["linear_attention" if number % interval else "full_attention" for number in layers] if kinds is None else kinds
+
+
+def _read_next(config: ConfigReader) -> Qwen3NextSpec:
+    return _NEXT.read(config, layer_types=_read_mixers(config), fused_projections=True)
+
+
+def _read_dense(config: ConfigReader) -> Qwen3NextSpec:
+    return _DENSE_35.read(config, layer_types=_read_mixers(config), num_experts=0)
+
+
+def _read_sparse(config: ConfigReader) -> Qwen3NextSpec:
+    return _SPARSE_35.read(config, layer_types=_read_mixers(config))
+
+
+def _is_dense(spec: Qwen3NextSpec) -> bool:
+    return not spec.num_experts and not spec.fused_projections
+
+
+def _is_sparse(spec: Qwen3NextSpec) -> bool:
+    return all(spec.experts().with_experts) and spec.norm_topk_prob and not spec.fused_projections
+
+
+def _write(spec: Qwen3NextSpec, positions: int) -> dict[str, Any]:
+    return {**(_DENSE_35 if _is_dense(spec) else _NEXT).write(spec, positions), "layer_types": list(spec.mixers)}
+
+
+def _form(model_type: str, name: str, read: Callable[[ConfigReader], Qwen3NextSpec], **other: Any) -> PublishedForm:
+    architectures = (f"{name}ForCausalLM", *((f"{name}ForConditionalGeneration",) if "covers" in other else ()))
+    return PublishedForm(model_type, architectures, tensors, read, _write, **other)
+
+
+QWEN3_NEXT = Family(
+    Qwen3NextSpec,
+    design,
+    Decoder.of,
+    (
+        _form("qwen3_5_text", "Qwen3_5", _read_dense, covers=_is_dense),
+        _form("qwen3_5_moe_text", "Qwen3_5Moe", _read_sparse, covers=_is_sparse, fused=functools.partial(tensors, in_one=True)),
+        _form("qwen3_next", "Qwen3Next", _read_next),
+    ),
+)
+"""The last form is also that of all models of the section that Qwen 3.5 does not have."""

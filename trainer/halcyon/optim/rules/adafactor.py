@@ -14,7 +14,7 @@ import optax
 from haliax import NamedArray
 
 from halcyon.models.parameters import Parameter
-from halcyon.optim.rule import Inner, Scalar, Tree, decaying, each, finish, transformation, wide, without_axes
+from halcyon.optim.rule import Inner, Tree, descending, each, wide, without_axes
 from halcyon_api.spec.rules.adafactor import AdafactorSpec
 
 
@@ -39,7 +39,6 @@ class _Moments(NamedTuple):
 
 def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """Gradients over factored second moments, clipped, as a share of the size of the parameter. See `halcyon.optim.rule`."""
-    decays = decaying(parameters)
 
     def factored(parameter: Parameter) -> bool:
         return bool(parameter.inputs and parameter.outputs)
@@ -62,9 +61,7 @@ def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformat
     def init(params: Tree) -> AdafactorState:
         return AdafactorState(jnp.zeros((), jnp.int32), *parted(jax.tree.map(first, parameters, params)))
 
-    def update(
-        gradients: Tree, state: AdafactorState, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
-    ) -> tuple[Tree, AdafactorState]:
+    def direct(gradients: Tree, state: AdafactorState, params: Tree, **further: Any) -> tuple[Tree, AdafactorState]:
         del further
         steps: Any = optax.safe_increment(state.steps)
         beta = 1.0 - steps.astype(jnp.float32) ** -rule.decay_exponent
@@ -88,14 +85,13 @@ def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformat
 
         new = jax.tree.map(second, parameters, gradients, state.by_input, state.by_output, state.whole)
         direction = jax.tree.map(scaled, parameters, gradients, new)
-        direction = each(clipped, parameters, direction, params)
-        return finish(direction, params, learning_rate, weight_decay, decays), AdafactorState(steps, *parted(new))
+        return each(clipped, parameters, direction, params), AdafactorState(steps, *parted(new))
 
     def clipped(inner: Inner, u: jax.Array, p: jax.Array) -> jax.Array:
         u = u / jnp.maximum(1.0, inner.root_mean_square(u) / rule.clip_update)
         return u * jnp.maximum(rule.least_size, inner.root_mean_square(wide(p)))
 
-    return transformation(init, update)
+    return descending(init, direct, parameters)
 
 
 def _spread(factor: NamedArray, over: NamedArray) -> jax.Array:

@@ -14,7 +14,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import HEADS, KV_HEADS, Q_HEADS_PER_GROUP
 from halcyon.models.parameters import Parameter, Role
-from halcyon.optim.rule import Scalar, Tree, decaying, finish, transformation, zeros
+from halcyon.optim.rule import Tree, descending, mean, zeros
 from halcyon_api.spec.rules.adam_variants import AdamMiniSpec
 
 _HEADS = (HEADS, KV_HEADS, Q_HEADS_PER_GROUP)
@@ -24,7 +24,6 @@ _BY_HEAD = ("query", "key")
 
 def adam_mini(rule: AdamMiniSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """AdamW with one second moment for each block. See `halcyon.optim.rule`."""
-    decays = decaying(parameters)
     kept = jax.tree_util.tree_map_with_path(_block_axes, parameters)
 
     def init(params: Tree) -> optax.ScaleByAdamState:
@@ -35,10 +34,8 @@ def adam_mini(rule: AdamMiniSpec, parameters: Any) -> optax.GradientTransformati
 
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(params), jax.tree.map(second, parameters, kept, params))
 
-    def update(
-        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
-    ) -> tuple[Tree, optax.ScaleByAdamState]:
-        del further
+    def direct(gradients: Tree, state: Any, params: Tree, **further: Any) -> tuple[Tree, optax.ScaleByAdamState]:
+        del params, further
         count = optax.safe_increment(state.count)
         first_share, second_share = 1 - rule.beta1**count, 1 - rule.beta2**count
 
@@ -52,13 +49,11 @@ def adam_mini(rule: AdamMiniSpec, parameters: Any) -> optax.GradientTransformati
             squares = v.array.reshape([axis.size if axis in v.axes else 1 for axis in m.axes])
             return NamedArray(m.array / first_share / (jnp.sqrt(squares / second_share) + rule.epsilon), m.axes)
 
-        mu = jax.tree.map(lambda old, g: rule.beta1 * old + (1 - rule.beta1) * g, state.mu, gradients)
+        mu = mean(state.mu, gradients, rule.beta1)
         nu = jax.tree.map(second, parameters, gradients, state.nu)
-        direction = jax.tree.map(scaled, parameters, mu, nu)
-        new = optax.ScaleByAdamState(count, mu, nu)
-        return finish(direction, params, learning_rate, weight_decay, decays), new
+        return jax.tree.map(scaled, parameters, mu, nu), optax.ScaleByAdamState(count, mu, nu)
 
-    return transformation(init, update)
+    return descending(init, direct, parameters)
 
 
 def _block_axes(path: Any, parameter: Parameter) -> frozenset[str]:

@@ -23,7 +23,7 @@ import optax
 from haliax import NamedArray
 
 from halcyon.models.parameters import Parameter, Role
-from halcyon.optim.rule import Inner, Scalar, Tree, decaying, each, finish, transformation, wide, zeros
+from halcyon.optim.rule import Inner, Scalar, Tree, decaying, each, finish, mean, transformation, wide, zeros
 from halcyon_api.spec.rules.adamw import AdamWSpec
 
 _LEAST_SHARE = 1e-3
@@ -43,7 +43,7 @@ def adamw(rule: AdamWSpec, parameters: Any) -> optax.GradientTransformationExtra
     ) -> tuple[Tree, optax.ScaleByAdamState]:
         # A scheduled momentum is that of this step, also in the bias correction.
         beta1, count = further.get("momentum", rule.beta1), optax.safe_increment(state.count)
-        first = jax.tree.map(lambda old, g: beta1 * old + (1 - beta1) * g, state.mu, gradients)
+        first = mean(state.mu, gradients, beta1)
         second = jax.tree.map(lambda old, g: beta2 * old + (1 - beta2) * g * g, state.nu, gradients)
         first_share, second_share = 1 - beta1**count, 1 - beta2**count
         direction = jax.tree.map(lambda m, v: m / first_share / (jnp.sqrt(v / second_share) + epsilon), first, second)

@@ -20,9 +20,9 @@ from haliax import NamedArray
 
 from halcyon.models.axes import is_named
 from halcyon.optim.eigenbasis import both_sides, product, standard
-from halcyon.optim.hidden import beside_adamw, decayed, mean
+from halcyon.optim.hidden import beside_adamw, decayed
 from halcyon.optim.matrices import Kind, Matrices
-from halcyon.optim.rule import Scalar, Tree, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, mean, transformation, zeros
 from halcyon_api.spec.rules.kron import KronSpec
 from halcyon_api.spec.rules.matrices import MatricesSpec
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from halcyon.optim.rule import Scalar, Tree, decaying, finish, transformation, wide, zeros
+from halcyon.optim.rule import Tree, descending, wide, zeros
 from halcyon_api.spec.rules.adam_variants import MarsSpec
 
 
@@ -27,17 +27,14 @@ class MarsState(NamedTuple):
 
 def mars(rule: MarsSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """AdamW of variance-reduced gradients. See `halcyon.optim.rule`."""
-    decays = decaying(parameters)
     adam = optax.scale_by_adam(rule.beta1, rule.beta2, rule.epsilon)
     scale = rule.gamma * rule.beta1 / (1 - rule.beta1)
 
     def init(params: Tree) -> MarsState:
         return MarsState(jnp.zeros((), jnp.int32), *(zeros(params) for _ in range(3)))
 
-    def update(
-        gradients: Tree, state: MarsState, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
-    ) -> tuple[Tree, MarsState]:
-        del further
+    def direct(gradients: Tree, state: MarsState, params: Tree, **further: Any) -> tuple[Tree, MarsState]:
+        del params, further
         factor = jnp.where(state.steps > 0, scale, 0.0)
         reduced = jax.tree.map(lambda g, last: g + factor * (g - wide(last)), gradients, state.last)
         norm = optax.tree.norm(reduced)
@@ -45,7 +42,6 @@ def mars(rule: MarsSpec, parameters: Any) -> optax.GradientTransformationExtraAr
         before = optax.ScaleByAdamState(state.steps, state.mu, state.nu)
         direction, after = adam.update(reduced, before)
         kept: Any = after
-        new = MarsState(kept.count, kept.mu, kept.nu, gradients)
-        return finish(direction, params, learning_rate, weight_decay, decays), new
+        return direction, MarsState(kept.count, kept.mu, kept.nu, gradients)
 
-    return transformation(init, update)
+    return descending(init, direct, parameters)

@@ -11,10 +11,10 @@ from typing import Any
 
 import optax
 
-from halcyon.optim.hidden import ahead, beside_adamw, decayed, mean, scale
+from halcyon.optim.hidden import ahead, beside_adamw, decayed, scale
 from halcyon.optim.matrices import Matrices
 from halcyon.optim.orthogonal import orthogonalizer
-from halcyon.optim.rule import Scalar, Tree, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, mean, transformation, zeros
 from halcyon_api.spec.rules.matrices import MatricesSpec
 from halcyon_api.spec.rules.muon import MuonSpec
 

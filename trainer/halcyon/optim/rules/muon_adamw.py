@@ -23,10 +23,10 @@ import jax
 import optax
 from haliax import Axis, NamedArray
 
-from halcyon.optim.hidden import HiddenState, ahead, decayed, mean, norm, of_matrix, scale
+from halcyon.optim.hidden import HiddenState, ahead, decayed, norm, of_matrix, scale
 from halcyon.optim.matrices import Form, Matrices, hidden
 from halcyon.optim.orthogonal import polar_express_with_margin
-from halcyon.optim.rule import Scalar, Tree, merge, select, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, mean, merge, select, transformation, zeros
 from halcyon.optim.rules.adamw import adamw
 from halcyon_api.spec.rules.adamw import AdamWSpec
 from halcyon_api.spec.rules.muon_adamw import MuonAdamWSpec

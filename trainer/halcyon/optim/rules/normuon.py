@@ -13,10 +13,10 @@ import haliax as hax
 import optax
 from haliax import NamedArray
 
-from halcyon.optim.hidden import ahead, beside_adamw, decayed, mean, norm, of_matrix, scale
+from halcyon.optim.hidden import ahead, beside_adamw, decayed, norm, of_matrix, scale
 from halcyon.optim.matrices import Form, Matrices
 from halcyon.optim.orthogonal import orthogonalizer
-from halcyon.optim.rule import Scalar, Tree, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, mean, transformation, zeros
 from halcyon_api.spec.rules.matrices import MatricesSpec
 from halcyon_api.spec.rules.muon import NorMuonSpec
 

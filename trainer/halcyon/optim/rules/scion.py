@@ -21,10 +21,9 @@ import optax
 from haliax import NamedArray
 
 from halcyon.models.parameters import Parameter, Role
-from halcyon.optim.hidden import mean
 from halcyon.optim.matrices import Matrices, hidden
 from halcyon.optim.orthogonal import orthogonalizer
-from halcyon.optim.rule import Scalar, Tree, decaying, finish, merge, select, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, decaying, finish, mean, merge, select, transformation, zeros
 from halcyon_api.spec.rules.matrices import MatricesSpec
 from halcyon_api.spec.rules.scion import ScionSpec
 

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import optax
 
 from halcyon.optim.eigenbasis import KINDS, Bases, back, first_bases, followed, into
-from halcyon.optim.hidden import ahead, beside_adamw, decayed, mean, scale
+from halcyon.optim.hidden import ahead, beside_adamw, decayed, scale
 from halcyon.optim.matrices import Kind, Matrices
 from halcyon.optim.orthogonal import orthogonalizer
-from halcyon.optim.rule import Scalar, Tree, transformation, zeros
+from halcyon.optim.rule import Scalar, Tree, mean, transformation, zeros
 from halcyon_api.spec.rules.matrices import MatricesSpec
 from halcyon_api.spec.rules.muon import SoapMuonSpec
 

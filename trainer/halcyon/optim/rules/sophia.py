@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from halcyon.optim.rule import Scalar, Tree, decaying, finish, transformation, zeros
+from halcyon.optim.rule import Tree, descending, mean, zeros
 from halcyon_api.spec.rules.sophia import SophiaSpec
 
 _GAMMA = {"gaussNewton": 0.05, "hutchinson": 0.01}
@@ -33,35 +33,31 @@ def sophia(rule: SophiaSpec, parameters: Any) -> optax.GradientTransformationExt
     ``curvature`` is a function without arguments that returns the estimate of this step, a tree like the model. It is called once, inside
     ``jax.lax.cond``.
     """
-    decays, gamma = decaying(parameters), rule.gamma if rule.gamma is not None else _GAMMA[rule.estimator]
+    gamma = rule.gamma if rule.gamma is not None else _GAMMA[rule.estimator]
 
     def init(params: Tree) -> SophiaState:
         return SophiaState(zeros(params), zeros(params))
 
-    def update(
+    def direct(
         gradients: Tree,
         state: SophiaState,
         params: Tree,
         *,
-        learning_rate: Scalar,
-        weight_decay: Scalar,
         step: jax.Array | int,
         curvature: Callable[[], Tree] | None = None,
         **further: Any,
     ) -> tuple[Tree, SophiaState]:
-        del further
+        del params, further
         if curvature is None:
             raise TypeError("sophia needs the argument curvature, an estimate of the Hessian's diagonal")
         estimate = curvature
-        momentum = jax.tree.map(lambda m, g: rule.beta1 * m + (1 - rule.beta1) * g, state.momentum, gradients)
+        momentum = mean(state.momentum, gradients, rule.beta1)
 
         def renewed(old: Tree) -> Tree:
-            return jax.tree.map(lambda h, new: rule.beta2 * h + (1 - rule.beta2) * new, old, estimate())
+            return mean(old, estimate(), rule.beta2)
 
-        hessian = state.hessian
-        hessian = jax.lax.cond(jnp.asarray(step) % rule.every_steps == 0, renewed, lambda old: old, hessian)
+        hessian = jax.lax.cond(jnp.asarray(step) % rule.every_steps == 0, renewed, lambda old: old, state.hessian)
         direction = jax.tree.map(lambda m, h: jnp.clip(m / jnp.maximum(gamma * h, rule.epsilon), -1.0, 1.0), momentum, hessian)
-        new = SophiaState(momentum, hessian)
-        return finish(direction, params, learning_rate, weight_decay, decays), new
+        return direction, SophiaState(momentum, hessian)
 
-    return transformation(init, update)
+    return descending(init, direct, parameters)

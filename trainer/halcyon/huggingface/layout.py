@@ -19,7 +19,7 @@ import numpy as np
 
 from halcyon.errors import BadConfiguration
 from halcyon.models.axes import is_named
-from halcyon.models.weights.tensors import Constant, Join, Piece, Tensor, Tensors
+from halcyon.models.published.tensors import Constant, Join, Piece, Tensor, Tensors
 
 Region = tuple[slice, ...]
 """A part of an array: one slice with start and stop for each dimension."""

@@ -118,3 +118,7 @@ def piece(path: str, *dimensions: str | tuple[str, ...], orders: Mapping[str, Or
 def tensor(name: str, path: str, *dimensions: str | tuple[str, ...], numbers: Mapping[str, Sequence[int]] | None = None) -> Tensor:
     """A tensor that holds one parameter."""
     return Tensor(name, (piece(path, *dimensions),), numbers=numbers or {})
+
+
+BESIDE_IMAGES = ((r"(model\.language_model|language_model\.model)\.", "model."), (r"language_model\.lm_head\.", "lm_head."))
+"""The names of a text model in the files of a model with images; for `Tensors.other_names`."""

@@ -1,4 +1,4 @@
-"""The weight maps: which bits of which tensor are which parameter."""
+"""The layout of weights: which bits of which tensor are which parameter, and which section a config.json says."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from halcyon.errors import BadConfiguration
+from halcyon.huggingface.layout import FileTensor, WeightLayout, leaf_shapes
 from halcyon.models import build_model
 from halcyon.models.axes import POSITION, VOCAB
-from halcyon.models.weights import WeightLayout, family_of_config, family_of_section, leaf_shapes
-from halcyon.models.weights.config import ConfigReader
-from halcyon.models.weights.layout import FileTensor
-from halcyon.models.weights.tensors import Join, Tensor, Tensors, piece, tensor
+from halcyon.models.families.lookup import form_of_config, form_of_section
+from halcyon.models.published.config import ConfigReader
+from halcyon.models.published.tensors import Join, Tensor, Tensors, piece, tensor
 from halcyon_api.spec.families.apertus import ApertusSpec
 from halcyon_api.spec.families.deepseek import Glm4MoeSpec
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
@@ -43,7 +43,7 @@ TOKENS, PADDED, POSITIONS = 10, 12, 5
 
 def layout_of(spec: ModelSpec, sizes: dict[str, int]) -> WeightLayout:
     shapes = eqx.filter_eval_shape(build_model, spec, hax.Axis(VOCAB, PADDED), hax.Axis(POSITION, POSITIONS), key=jax.random.key(0))
-    return WeightLayout(family_of_section(spec.value).tensors(spec.value), leaf_shapes(shapes), sizes)
+    return WeightLayout(form_of_section(spec.value).tensors(spec.value), leaf_shapes(shapes), sizes)
 
 
 def numbered(layout: WeightLayout) -> dict[str, np.ndarray]:
@@ -208,28 +208,28 @@ def test_a_tensor_of_another_shape_one_too_few_and_one_too_many_are_named() -> N
 
 @pytest.mark.parametrize("spec", [LLAMA, TIED, GPT2], ids=["llama", "tied", "gpt2"])
 def test_a_config_says_the_same_section(spec: ModelSpec) -> None:
-    family = family_of_section(spec.value)
-    written = {"architectures": list(family.architectures), **family.write(spec.value, TOKENS, POSITIONS)}
+    form = form_of_section(spec.value)
+    written = {"architectures": list(form.architectures), **form.write(spec.value, POSITIONS)}
     config = ConfigReader(written)
-    assert family_of_config(config) is family
-    assert family.read(config).shape(64, 5) == spec.value.shape(64, 5)
-    assert config.integer(family.positions) == POSITIONS
+    assert form_of_config(config) is form
+    assert form.read(config).shape(64, 5) == spec.value.shape(64, 5)
+    assert config.integer(form.positions) == POSITIONS
 
 
 def test_both_forms_of_rope_are_read() -> None:
-    family = family_of_section(LLAMA.llama)
-    written = family.write(LLAMA.llama.model_copy(update={"rope_theta": 500_000.0}), TOKENS, POSITIONS)
+    form = form_of_section(LLAMA.llama)
+    written = form.write(LLAMA.llama.model_copy(update={"rope_theta": 500_000.0}), POSITIONS)
     former = {name: value for name, value in written.items() if name != "rope_parameters"}
     new = {name: value for name, value in written.items() if name not in ("rope_theta", "rope_scaling")}
-    assert family.read(ConfigReader(former)).rope_theta == family.read(ConfigReader(new)).rope_theta == 500_000.0
+    assert form.read(ConfigReader(former)).rope_theta == form.read(ConfigReader(new)).rope_theta == 500_000.0
     with pytest.raises(BadConfiguration, match="rope_type is dynamic"):
-        family.read(ConfigReader({**former, "rope_scaling": {"type": "dynamic", "factor": 2.0}}))
+        form.read(ConfigReader({**former, "rope_scaling": {"type": "dynamic", "factor": 2.0}}))
 
 
 def test_scaled_rotary_positions_are_written_with_all_entries_that_transformers_requires() -> None:
     scaling = RopeScaling(rope_type="llama3", factor=8.0, original_max_position_embeddings=8192)
-    family = family_of_section(LLAMA.llama)
-    written = family.write(LLAMA.llama.model_copy(update={"rope_scaling": scaling}), TOKENS, POSITIONS)
+    form = form_of_section(LLAMA.llama)
+    written = form.write(LLAMA.llama.model_copy(update={"rope_scaling": scaling}), POSITIONS)
     expected = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
     assert written["rope_parameters"].items() >= expected.items()
     assert written["rope_scaling"].items() >= expected.items()
@@ -237,7 +237,7 @@ def test_scaled_rotary_positions_are_written_with_all_entries_that_transformers_
 
 def test_an_unknown_architecture_names_the_nearest() -> None:
     with pytest.raises(BadConfiguration, match=r"architectures names LlamoForCausalLM.*nearest that it has is LlamaForCausalLM"):
-        family_of_config(ConfigReader({"architectures": ["LlamoForCausalLM"]}))
+        form_of_config(ConfigReader({"architectures": ["LlamoForCausalLM"]}))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_an_unknown_architecture_names_the_nearest() -> None:
 def test_the_nearest_architecture_has_the_same_parts(config: dict[str, object], nearest: str) -> None:
     """Not the one whose name has the most letters in common, unless a few letters make the difference."""
     with pytest.raises(BadConfiguration, match=f"the nearest that it has is {nearest}, and all are "):
-        family_of_config(ConfigReader(config))
+        form_of_config(ConfigReader(config))
 
 
 @pytest.mark.parametrize(
@@ -272,9 +272,15 @@ def test_the_nearest_architecture_has_the_same_parts(config: dict[str, object], 
     ],
 )
 def test_a_config_that_cannot_be_computed_is_rejected(changed: dict[str, object], message: str) -> None:
-    family = family_of_section(LLAMA.llama)
+    form = form_of_section(LLAMA.llama)
     with pytest.raises(BadConfiguration, match=message):
-        family.read(ConfigReader({**family.write(LLAMA.llama, TOKENS, POSITIONS), **changed}))
+        form.read(ConfigReader({**form.write(LLAMA.llama, POSITIONS), **changed}))
+
+
+def test_an_export_keeps_the_factor_of_the_router_losses() -> None:
+    section = changed(GLM, router_aux_loss_coef=0.0).section
+    form = form_of_section(section)
+    assert form.read(ConfigReader(form.write(section, POSITIONS))).router_aux_loss_coef == 0.0
 
 
 def test_the_bytes_of_a_tensor_are_known_before_it_is_read() -> None:
@@ -288,11 +294,11 @@ def test_the_bytes_of_a_tensor_are_known_before_it_is_read() -> None:
 def test_a_gated_delta_net_is_exported_in_the_form_that_fused_projections_names(fused: bool, experts: int) -> None:
     """The files of Qwen3-Next have two projections fused by head, those of Qwen 3.5 have four; a reader finds the field again."""
     spec = changed(FAMILIES["qwen3.5"], fused_projections=fused, num_experts=experts, num_experts_per_tok=3)
-    family = family_of_section(spec.value)
+    form = form_of_section(spec.value)
     expected = {(True, 0): "qwen3_next", (True, 6): "qwen3_next", (False, 0): "qwen3_5_text", (False, 6): "qwen3_5_moe_text"}
-    assert family.model_type == expected[fused, experts]
+    assert form.model_type == expected[fused, experts]
     projections = {name.split(".linear_attn.")[1] for name in layout_of(spec, {VOCAB: TOKENS}).tensors if ".linear_attn.in_proj" in name}
     parts = ("qkvz", "ba") if fused else ("qkv", "z", "b", "a")
     assert projections == {f"in_proj_{part}.weight" for part in parts}
-    read = family.read(ConfigReader(family.write(spec.value, TOKENS, POSITIONS) | {"intermediate_size": 40}))
+    read = form.read(ConfigReader(form.write(spec.value, POSITIONS) | {"intermediate_size": 40}))
     assert (read.fused_projections, read.num_experts) == (fused, experts)

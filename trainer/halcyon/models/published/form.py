@@ -1,4 +1,4 @@
-"""What Halcyon knows of a family in the form of Hugging Face."""
+"""The form of a family in the files of Hugging Face."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from halcyon.models.weights.config import ConfigReader
-from halcyon.models.weights.tensors import Tensors
+from halcyon.models.published.config import ConfigReader
+from halcyon.models.published.tensors import Tensors
 from halcyon_api.spec.families.section import ModelSection
 
 _FUSED = ".mlp.experts.gate_up_proj"
@@ -16,29 +16,30 @@ _TIED = "tie_word_embeddings"
 
 
 @dataclass(frozen=True)
-class Family:
-    """A family in the form of Hugging Face: one or more for each section of ``spec.model``.
+class PublishedForm:
+    """A class of transformers: its name, its tensors, and its config.json.
 
     Attributes:
-        section: The class of its section.
         model_type: ``model_type`` of its config.json.
         architectures: Names in ``architectures`` of its config.json; an export has the first.
-        tensors: The tensors of a model with this section.
-        read: Makes the section from a config.json. It raises ``BadConfiguration`` for a value that the family does not compute.
-        write: Makes the entries of config.json from a section, the number of tokens and the longest sequence in tokens. It leaves out what
-            all families have: ``architectures``, ``model_type``, ``vocab_size``, ``dtype`` and the ids of special tokens.
+        tensors: The tensors of a model with a section of the family.
+        read: Makes the section from a config.json. It raises ``BadConfiguration`` for a value that the family does not
+            compute.
+        write: Makes the entries of config.json from a section and the longest sequence in tokens. It leaves out what
+            all families have: ``architectures``, ``model_type``, ``vocab_size``, ``dtype`` and the ids of special
+            tokens.
         positions: The key of config.json with the longest sequence in tokens.
         defaults: Values of keys that published files leave out because they are those of the class in transformers.
-        covers: Whether a model with a section of this class has this form. The first family in the registry that covers it is taken.
-        fused: Like `tensors`, for files with the gates and ups of all experts of a layer in one tensor. None: there are no such files.
+        covers: Whether a model with this section has this form. The first form of a family that covers it is taken.
+        fused: Like `tensors`, for files with the gates and ups of all experts of a layer in one tensor. None: there are
+            no such files.
     """
 
-    section: type[ModelSection]
     model_type: str
     architectures: tuple[str, ...]
     tensors: Callable[[Any], Tensors]
     read: Callable[[ConfigReader], ModelSection]
-    write: Callable[[Any, int, int], dict[str, Any]]
+    write: Callable[[Any, int], dict[str, Any]]
     positions: str = "max_position_embeddings"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     covers: Callable[[Any], bool] = lambda section: True

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from halcyon.errors import BadConfiguration
-from halcyon.models.weights.config import ConfigReader
+from halcyon.models.published.config import ConfigReader
 
 LAYER_TYPES = ("full_attention", "sliding_attention")
 FOR_ALL_TYPES = ("truncate",)

@@ -1,0 +1,87 @@
+"""Finds the form of Hugging Face of a config.json, and that of a section."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+
+from pydantic.alias_generators import to_camel
+
+from halcyon.errors import BadConfiguration
+from halcyon.models.families.table import family_of
+from halcyon.models.published import ConfigReader, PublishedForm
+from halcyon_api.spec.families.section import ModelSection
+from halcyon_api.spec.model import ModelSpec
+
+_MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("kv_lora_rank", ("deepseek_v3",)),
+    ("linear_num_key_heads", ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")),
+    ("n_routed_experts", ("glm4_moe", "deepseek_v3")),
+    ("num_local_experts", ("mixtral", "gpt_oss")),
+    ("num_experts", ("qwen3_moe", "qwen3_5_moe_text", "qwen3_next")),
+    ("final_logit_softcapping", ("gemma2",)),
+    ("n_embd", ("gpt2",)),
+    ("sliding_window", ("mistral", "qwen2", "qwen3", "gemma3_text", "olmo3")),
+)
+"""Keys of a config.json that show a part which only some architectures have, with their model types. The first one
+decides."""
+_PLAIN = "llama"
+"""The model type nearest to one that nothing is known of."""
+
+_MISSPELT = 0.75
+"""Least similarity of a name that is a misspelt one, or that of another version."""
+_ENDING = re.compile("For[A-Z][A-Za-z]+$")
+
+
+def published_forms() -> tuple[PublishedForm, ...]:
+    """The forms of all families, in the order of ``spec.model``. It imports all families."""
+    return tuple(form for kind in ModelSpec.kinds() for form in family_of(to_camel(kind)).forms)
+
+
+def form_of_config(config: ConfigReader) -> PublishedForm:
+    """The form of a config.json: by ``architectures``, or by ``model_type`` if it has none.
+
+    Raises:
+        BadConfiguration: It is not one of `published_forms`; the message names the nearest (`_nearest`).
+    """
+    named, forms = config.document.get("architectures"), published_forms()
+    architecture = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+    known = {name: form for form in forms for name in form.architectures}
+    if architecture is None:
+        known, architecture, key = {form.model_type: form for form in forms}, config.text("model_type"), "model_type"
+    else:
+        key = "architectures"
+    if architecture in known:
+        return known[architecture]
+    nearest = _nearest(config, architecture, known)
+    shown = nearest.model_type if key == "model_type" else nearest.architectures[0]
+    raise BadConfiguration(
+        f"{config.where}: {key} names {architecture}, which Halcyon does not have; the nearest that it has is {shown}, and all are "
+        f"{', '.join(known)}"
+    )
+
+
+def _nearest(config: ConfigReader, name: str, known: Mapping[str, PublishedForm]) -> PublishedForm:
+    """The form nearest to the architecture of a config.json: among those with its parts, the one whose name differs by
+    a few letters; else the first of them."""
+    read = (config, config.inner("text_config") or config.empty())
+    alike = next((types for key, types in _MARKS if any(part.has(key) for part in read)), ())
+    short = {_ENDING.sub("", other): form for other, form in known.items()}
+    misspelt = difflib.get_close_matches(_ENDING.sub("", name), short, n=len(short), cutoff=_MISSPELT)
+    by_type = {form.model_type: form for form in known.values()}
+    return next(
+        (short[other] for other in misspelt if not alike or short[other].model_type in alike), by_type[alike[0] if alike else _PLAIN]
+    )
+
+
+def form_of_section(section: ModelSection) -> PublishedForm:
+    """The form of a section of ``spec.model``.
+
+    Raises:
+        BadConfiguration: The family has no form of Hugging Face.
+    """
+    for form in family_of(ModelSpec.of(section).kind).forms:
+        if form.covers(section):
+            return form
+    raise BadConfiguration(f"a model of the kind {type(section).__name__.removesuffix('Spec')} has no form of Hugging Face to export")
