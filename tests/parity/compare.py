@@ -22,7 +22,7 @@ from haliax import NamedArray
 from safetensors.numpy import save_file
 
 from halcyon.errors import BadConfiguration
-from halcyon.huggingface.beginning import read_arrays
+from halcyon.huggingface.reading import read_arrays
 from halcyon.huggingface.folder import ModelFolder, read_config
 from halcyon.models import Inputs
 from halcyon.objectives.next_token import next_token_sums

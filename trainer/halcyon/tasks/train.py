@@ -34,6 +34,7 @@ from halcyon.tasks.sources import report_sources
 from halcyon.telemetry import ProfileRequests, RunReporter, SaveRequests
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.training.batch_source import BuildBatchSource, dataset_batches
+from halcyon.training.beginning import begin, open_checkpoints, wait_for_root
 from halcyon.training.choices import RunChoice
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.exports import begin_exports, check_exportable, complete_exports
@@ -42,12 +43,12 @@ from halcyon.training.history import begin_history, place_of
 from halcyon.training.in_step import InStep
 from halcyon.training.last_save import LastSave, SaveBudget
 from halcyon.training.loop import Loop, Training, TrainingEnd
+from halcyon.training.place import Place
 from halcyon.training.plan_reports import PlanReports
 from halcyon.training.policy.rewards import reward_named
 from halcyon.training.profiling import profiler_of
 from halcyon.training.program import build_program
 from halcyon.training.shared_programs import SharedPrograms
-from halcyon.training.start import find_start, open_checkpoints, wait_for_root
 from halcyon.training.state import state_bytes
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def train(
         notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice, on_interrupt=on_interrupt))
         caches.progress.on_failure(lambda error: _end(error, processes, on_failed_build))
         context, mesh = joined.lay_out()
+        place = Place(context, processes, reporter, retry_budget)
 
         reporter.stage("tokenizing")
         if not wait_together(processes, notice, lambda seconds: caches.progress.wait_for(lambda: _may_begin(context, caches), seconds)):
@@ -130,7 +132,7 @@ def train(
             report_sources(reporter, spec.data, caches.progress.caches)
         reporter.stage("restoring")
         opening = background.submit(dataset_of, spec, cache_store(spec, retry_budget), caches.progress.caches, caches.progress)
-        starting: list[Future[Any]] = [opening, background.submit(wait_for_root, spec.checkpoint, retry_budget)]
+        starting: list[Future[Any]] = [opening, background.submit(wait_for_root, place)]
         tokenizer = caches.progress.caches.tokenizer
         vocabulary = load_tokenizer(tokenizer).vocab_size
         reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary, frozen=spec.lora is not None))
@@ -139,6 +141,7 @@ def train(
         if (values := choice.find(vocabulary, mesh)) is not None:
             spec = with_choice(spec, values)
             context = with_spec(context, spec)
+            place = place.with_spec(spec)
         program = build_program(spec, vocabulary, mesh, in_step)
         reporter.knows_determinism(program.determinism_in_effect)
         plans = PlanReports(program, spec, reporter)
@@ -148,17 +151,17 @@ def train(
             return TrainingEnd(context.resume_step, preempted=True)
         dataset = opening.result()
         prints = fingerprints(spec, data=dataset.description)
-        checkpointer = open_checkpoints(context, processes, prints, vocabulary, reporter, requests, retry_budget)
-        start = find_start(context, processes, program, checkpointer, prints, tokenizer, vocabulary, reporter, retry_budget)
+        checkpointer = open_checkpoints(place, prints, vocabulary, requests)
+        beginning = begin(place, program, checkpointer, prints, tokenizer)
         exporter = begin_exports(context, processes, checkpointer, reporter)
         if exporter is not None:
             last.callback(exporter.close)
         checkpointer.opened()
         choice.keep()
-        state = start.state(program)
+        state = beginning.state(program)
         if processes.is_main:
-            begin_history(context, checkpointer, reporter, start.step)
-        start.report(reporter)
+            begin_history(context, checkpointer, reporter, beginning.step)
+        beginning.report(reporter, checkpointer.head_loss)
         if processes.is_main:
             reporter.placed(place_of(context, jax.devices()))
         reporter.saves_every(checkpointer.interval_seconds)
@@ -179,13 +182,13 @@ def train(
             export_due=exporter.is_due if exporter is not None else lambda step: False,
             stop_exports=exporter.abandon if exporter is not None else lambda: None,
             profiler=profiler_of(context, reporter, profile_requests or ProfileRequests()),
-            evaluated=start.restored.checkpoint.evaluation if start.restored is not None else None,
+            evaluated=beginning.evaluated,
             tasks=tasks,
         )  # fmt: skip
         publish = functools.partial(programs.publish, plans, 2 * state_bytes(program.template))
         loop = Loop(training, after_first_step=lambda: background.submit(publish))
         try:
-            ended = loop.run(state, start.step, save_first=start.begun is not None)
+            ended = loop.run(state, beginning.step, save_first=beginning.is_new)
             if exporter is not None and not ended.preempted and not complete_exports(exporter, processes, notice):
                 ended = _preempted_while_exporting(ended, context, notice)
         finally:
