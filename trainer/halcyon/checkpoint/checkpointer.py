@@ -65,6 +65,7 @@ class Checkpointer:
         self._fingerprints, self._seed, self._mesh = fingerprints, seed, mesh
         self._vocabulary, self._positions = vocabulary, positions
         self._readers: list[CheckpointReader] = []
+        self._wants: list[Callable[[int], bool]] = []
         self._owner, self._epoch, self._writer = head.owner, head.epoch, head.writer
         self._snapshotter = Snapshotter(processes.process_index, processes.process_count)
         self._thread: threading.Thread | None = None
@@ -184,9 +185,15 @@ class Checkpointer:
         """End the retries of rejected requests: from now on such a request fails at once, so a failed save is reported without a wait."""
         self._store.retry_budget = None
 
-    def add_reader(self, reader: CheckpointReader) -> None:
-        """Tell a reader of each commit, and keep the checkpoints that it still reads."""
+    def add_reader(self, reader: CheckpointReader, *, wants: Callable[[int], bool] = lambda step: False) -> None:
+        """Tell a reader of each commit, and keep the checkpoints that it still reads.
+
+        Args:
+            reader: The reader.
+            wants: Whether it reads the checkpoint of a step, so that one is made. The same on every process.
+        """
         self._readers.append(reader)
+        self._wants.append(wants)
 
     @property
     def epoch(self) -> Epoch:
@@ -210,17 +217,16 @@ class Checkpointer:
 
     # Restoring
 
-    def restore(self, template: Any, *, cast: bool = False) -> Restored | None:
+    def restore(self, template: Any) -> Restored | None:
         """Read the newest checkpoint that verifies. A collective, for the main thread.
 
         Skips at most `Limits.damaged_checkpoints` damaged checkpoints. If there are more, it raises, so that the user decides.
 
         Args:
             template: Tree of ``jax.ShapeDtypeStruct`` with shardings (or of arrays): the arrays to read, and their devices.
-            cast: Round arrays that were saved in another floating-point type to that of the template, such as float32 to bfloat16.
 
         Returns:
-            The state, bitwise as it was saved except for rounded arrays; None if the root is fresh.
+            The state, bitwise as it was saved; None if the root is fresh.
 
         Raises:
             NoValidCheckpoint: There are checkpoints, but none of the checkpoints that were tried verifies. Nothing is deleted or marked.
@@ -231,7 +237,7 @@ class Checkpointer:
         state = None
         found: CommittedStep | None = None
         for entry in self._head.committed[: self._limits.damaged_checkpoints + 1]:
-            state, damage = self._read(entry, template, cast)
+            state, damage = self._read(entry, template)
             if damage is None:
                 found = entry
                 break
@@ -244,7 +250,7 @@ class Checkpointer:
         self._in_background(lambda: self._snapshotter.prepare(template))
         return Restored(found.step, state, found, tuple(skipped)) if found else None
 
-    def _read(self, entry: CommittedStep, template: Any, cast: bool) -> tuple[Any, str | None]:
+    def _read(self, entry: CommittedStep, template: Any) -> tuple[Any, str | None]:
         """Read one checkpoint.
 
         Returns:
@@ -253,7 +259,7 @@ class Checkpointer:
         try:
             agree = Agreement(self._processes, self._store.root, entry.step)
             shared = self._limits.shared_read_bytes
-            return read_state(self._store, entry, template, agree, cast=cast, share_from_bytes=shared), None
+            return read_state(self._store, entry, template, agree, share_from_bytes=shared), None
         except Damaged as damage:
             return None, str(damage)
 
@@ -306,15 +312,13 @@ class Checkpointer:
 
     # Saving
 
-    def should_save(self, step: int, now: float | None = None) -> bool:
-        """Whether ``spec.save`` or ``spec.permanent`` wants a checkpoint after `step` steps.
-
-        The answer by steps is the same on every process. The answer by time is not, so it counts only with one process and with `now`;
-        several processes exchange `due` instead.
+    def should_save(self, step: int) -> bool:
+        """Whether ``spec.save``, ``spec.permanent`` or a reader wants a checkpoint after `step` steps. The same on every process; saves by
+        time are not, so processes exchange `due` instead.
         """
         every = 0 if self._spec.save.auto else self._spec.save.every_steps
         by_steps = (every > 0 and step > 0 and step % every == 0) or Retention.of(self._spec).is_permanent(step)
-        return by_steps or (now is not None and self._processes.process_count == 1 and self.due(now))
+        return by_steps or any(wants(step) for wants in self._wants)
 
     def due(self, now: float) -> bool:
         """Whether ``spec.save.everySeconds``, or the best interval, has passed since the last save began, or a read-back found damage."""
