@@ -26,7 +26,7 @@ from halcyon.checkpoint.parts import second_prefix
 from halcyon.checkpoint.processes import Processes, decide, gather_texts
 from halcyon.checkpoint.readback import ReadBackWorker
 from halcyon.checkpoint.reader import read_state
-from halcyon.checkpoint.results import USUAL_LIMITS, Callbacks, CheckpointReader, Limits, Restored, SaveReport
+from halcyon.checkpoint.results import NO_CALLBACKS, USUAL_LIMITS, Callbacks, CheckpointReader, Limits, Restored, RunRecord, SaveReport
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.rollback import Return
 from halcyon.checkpoint.saving import Follower, Leader, Saver
@@ -43,7 +43,6 @@ from halcyon_api.checkpoint_documents import (
     DataPosition,
     Epoch,
     EvaluationRecord,
-    Fingerprints,
     Head,
     Owner,
     SkippedBatches,
@@ -56,14 +55,21 @@ class Checkpointer:
     """Saves and restores checkpoints in one root (see the module). Create it with `open`."""
 
     def __init__(
-        self, store: Store, stop: threading.Event, keeper: HeadKeeper | None, head: Head, *, spec: CheckpointSpec, processes: Processes,
-        fingerprints: Fingerprints, seed: int, mesh: dict[str, int], clock: Callable[[], float], limits: Limits, callbacks: Callbacks,
-        vocabulary: int | None, positions: int | None,
-    ) -> None:  # fmt: skip
+        self,
+        store: Store,
+        stop: threading.Event,
+        keeper: HeadKeeper | None,
+        head: Head,
+        *,
+        spec: CheckpointSpec,
+        run: RunRecord,
+        processes: Processes,
+        clock: Callable[[], float],
+        limits: Limits,
+        callbacks: Callbacks,
+    ) -> None:
         self._store, self._stop, self._keeper, self._head, self._callbacks = store, stop, keeper, head, callbacks
-        self._spec, self._processes, self._limits, self._clock = spec, processes, limits, clock
-        self._fingerprints, self._seed, self._mesh = fingerprints, seed, mesh
-        self._vocabulary, self._positions = vocabulary, positions
+        self._spec, self._run, self._processes, self._limits, self._clock = spec, run, processes, limits, clock
         self._readers: list[CheckpointReader] = []
         self._wants: list[Callable[[int], bool]] = []
         self._owner, self._epoch, self._writer = head.owner, head.epoch, head.writer
@@ -112,35 +118,27 @@ class Checkpointer:
     def open(
         cls,
         spec: CheckpointSpec,
+        run: RunRecord,
         *,
         owner: Owner,
         epoch: Epoch | None,
-        fingerprints: Fingerprints,
         processes: Processes,
-        seed: int,
-        mesh: dict[str, int],
         expected_step: int,
-        vocabulary: int | None = None,
-        positions: int | None = None,
         clock: Callable[[], float] = time.time,
         token: Callable[[], str] = lambda: secrets.token_hex(4),
         limits: Limits = USUAL_LIMITS,
         retry_budget: RetryBudget | None = None,
-        callbacks: Callbacks | None = None,
+        callbacks: Callbacks = NO_CALLBACKS,
     ) -> Self:
         """Take a root. A collective, for the main thread.
 
         Args:
             spec: Root, endpoint, region, when to save, and the number of checkpoints to keep.
-            owner: The run.
+            run: What the checkpoints record of the run.
+            owner: Name of the run.
             epoch: Epoch of the run; None outside a cluster: the attempt after the last one.
-            fingerprints: Fingerprints that must equal those of the checkpoint.
             processes: The processes.
-            seed: Seed of the run, for the manifest.
-            mesh: Axis sizes, for the manifest.
             expected_step: A step that must already be committed; 0 if the run may be new.
-            vocabulary: Tokens of the model, without padding, for the manifest.
-            positions: Longest sequence of the model in tokens, for the manifest.
             clock: Seconds since 1970.
             token: Makes a fresh random word of letters and digits.
             limits: Time limits and bounds.
@@ -159,7 +157,7 @@ class Checkpointer:
         def work() -> dict[str, Any]:
             nonlocal keeper
             keeper, loss = take_root(
-                store, owner=owner, epoch=epoch, writer=token(), fingerprints=fingerprints, expected_step=expected_step
+                store, owner=owner, epoch=epoch, writer=token(), fingerprints=run.fingerprints, expected_step=expected_step
             )
             return {"head": keeper.head.document(), "loss": loss}
 
@@ -175,9 +173,8 @@ class Checkpointer:
                     f"({view}); use an object store, or mount one shared volume on all hosts with spec.checkpoint.volumeClaim"
                 )
         checkpointer = cls(
-            store, stop, keeper, head, spec=spec, processes=processes, fingerprints=fingerprints, seed=seed, mesh=mesh, clock=clock,
-            limits=limits, callbacks=callbacks or Callbacks(), vocabulary=vocabulary, positions=positions,
-        )  # fmt: skip
+            store, stop, keeper, head, spec=spec, run=run, processes=processes, clock=clock, limits=limits, callbacks=callbacks
+        )
         checkpointer.head_loss = verdict["loss"]
         return checkpointer
 
@@ -378,11 +375,15 @@ class Checkpointer:
         tries = f"{len(self._head.skipped)}x{self._try}" if self._head.skipped else str(self._try)
         prefix = step_prefix(step, self._epoch.attempt, f"{self._writer}-{tries}")
         about = Description(
-            step=step, epoch=self._epoch, owner=self._owner, process_count=self._processes.process_count, fingerprints=self._fingerprints,
-            data_position=data_position, seed=self._seed, mesh=self._mesh,
+            step=step,
+            epoch=self._epoch,
+            owner=self._owner,
+            process_count=self._processes.process_count,
+            run=self._run,
+            data_position=data_position,
             time=datetime.fromtimestamp(self._last_save_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            vocabulary=self._vocabulary, positions=self._positions, evaluation=evaluation,
-        )  # fmt: skip
+            evaluation=evaluation,
+        )
         self._saving_since = copying
         self._in_background(lambda: self._write(prefix, snapshot, about, ended - began, ended - copying))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from halcyon.checkpoint import Callbacks, Checkpointer, Restored, SaveReport
+from halcyon.checkpoint import Callbacks, Checkpointer, Restored, RunRecord, SaveReport
 from halcyon.checkpoint.origin import OtherRun
 from halcyon.checkpoint.processes import Processes, gather_texts
 from halcyon.checkpoint.verify import Damaged
@@ -161,15 +161,11 @@ def open_checkpoints(place: Place, prints: Fingerprints, vocabulary: int, reques
 
     return Checkpointer.open(
         spec.checkpoint,
+        RunRecord(prints, spec.trainer.seed, context.mesh.model_dump(), vocabulary, spec.trainer.longest_sequence),
         owner=context.owner,
         epoch=context.epoch,
-        fingerprints=prints,
         processes=place.processes,
-        seed=spec.trainer.seed,
-        mesh=context.mesh.model_dump(),
         expected_step=context.resume_step,
-        vocabulary=vocabulary,
-        positions=spec.trainer.longest_sequence,
         retry_budget=place.retry_budget,
         callbacks=Callbacks(on_commit=on_commit, on_failure=on_failure, on_warning=reporter.warning, on_read_back=on_read_back),
     )
