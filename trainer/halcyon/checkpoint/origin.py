@@ -102,23 +102,17 @@ class OtherRun:
     """The new run. The other run is in the same namespace."""
     processes: Processes
 
-    def candidates(self) -> tuple[CommittedStep, ...]:
-        """The checkpoints to begin from, in the order in which they are tried.
+    def weights_alone(self) -> CommittedStep | None:
+        """The checkpoint to begin from, if it holds only weights, as an import or an average makes it, or if only these are wanted. None:
+        the run begins from a whole state. A collective, for the main thread.
 
         Raises:
             RootTaken: The root belongs to another run than ``spec.from.run``.
             NoValidCheckpoint: The root has no checkpoint, or none of that step.
-            StoreFailure: The store did not answer.
-        """
-        return self._candidates(self._head())
-
-    def weights_alone(self) -> CommittedStep | None:
-        """The checkpoint to begin from, if it holds only weights, as an import or an average makes it, or if only these are wanted. None:
-        the run begins from a whole state. A collective, for the main thread; raises as `candidates` does, on all processes.
         """
 
         def work() -> dict[str, Any]:
-            for entry, manifest in self._readable(self.candidates()):
+            for entry, manifest in self._readable(self._candidates(self._head())):
                 only_weights = self.origin.takes_weights or all(leaf.path.startswith(MODEL_PREFIX) for leaf in manifest.leaves)
                 return {"entry": entry.document() if only_weights else None}
             return {"entry": None}
@@ -175,6 +169,7 @@ class OtherRun:
         return load_head(self.store, self.store.read(HEAD_KEY).data)[0]
 
     def _candidates(self, head: Head | None) -> tuple[CommittedStep, ...]:
+        """The checkpoints to begin from, in the order in which they are tried."""
         origin, root = self.origin, self.store.root
         wanted = Owner(namespace=self.owner.namespace, name=origin.run_name)
         if head is not None and not head.owner.same_run(wanted):

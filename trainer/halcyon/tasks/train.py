@@ -38,7 +38,7 @@ from halcyon.training.choices import RunChoice
 from halcyon.training.companion import Companion
 from halcyon.training.exports import Exports, check_exportable
 from halcyon.training.fitting import with_choice
-from halcyon.training.history import begin_history, place_of
+from halcyon.training.history import begin_history, placed_fields
 from halcyon.training.in_step import InStep
 from halcyon.training.loop import Training, TrainingEnd
 from halcyon.training.place import Place
@@ -159,7 +159,7 @@ def train(
             begin_history(place, checkpointer, beginning.step)
         beginning.report(reporter, checkpointer.head_loss)
         if processes.is_main:
-            reporter.placed(place_of(context, jax.devices()))
+            reporter.placed(placed_fields(context, jax.devices()))
         reporter.saves_every(checkpointer.interval_seconds)
         if task_plan is not None:
             from halcyon.training.task_runs import TaskRuns

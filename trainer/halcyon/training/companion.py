@@ -24,7 +24,7 @@ class Companion:
         """A step has just been dispatched. The first step of this process has also ended, and is reported."""
 
     def due(self, step: int, *, is_last: bool) -> bool:
-        """Whether `after` is called after a step. The same on all processes, and after each restart.
+        """Whether the step is saved and `after` is called. The same on all processes, and after each restart.
 
         Args:
             step: Steps done.

@@ -40,7 +40,7 @@ def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
     reporter.listen(HistoryWriter(context.run.spec.checkpoint, group, account=account, on_warning=reporter.warning))
 
 
-def place_of(context: Context, devices: Sequence[Any]) -> dict[str, Any]:
+def placed_fields(context: Context, devices: Sequence[Any]) -> dict[str, Any]:
     """What the process group trains on, and where its run comes from: the fields of the event ``placed``.
 
     Args:
