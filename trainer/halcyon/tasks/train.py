@@ -152,6 +152,10 @@ def train(
         last.callback(_close, companions)
         if spec.export is not None:
             companions.append(Exports(spec.export, place, checkpointer, notice))
+        if task_plan is not None:
+            from halcyon.training.task_runs import TaskRuns
+
+            companions.append(TaskRuns(task_plan, place, program, tokenizer, checkpointer, lambda: sync_point.is_asked))
         checkpointer.opened()
         choice.keep()
         state = beginning.state(program)
@@ -161,10 +165,6 @@ def train(
         if processes.is_main:
             reporter.placed(placed_fields(context, jax.devices()))
         reporter.saves_every(checkpointer.interval_seconds)
-        if task_plan is not None:
-            from halcyon.training.task_runs import TaskRuns
-
-            companions.append(TaskRuns(task_plan, place, program, tokenizer, checkpointer, lambda: sync_point.is_asked))
 
         reporter.stage("compiling")
         batches = (batch_source or _source_of(place, checkpointer))(dataset, program, spec.trainer)
