@@ -24,7 +24,7 @@ import numpy as np
 import tensorstore as ts
 from checkpoint_state import make_state
 
-from halcyon.checkpoint import Checkpointer
+from halcyon.checkpoint import Checkpointer, RunRecord
 from halcyon.checkpoint.codec import zarr_metadata
 from halcyon.checkpoint.readback import read_back
 from halcyon.checkpoint.snapshot import Snapshotter
@@ -113,7 +113,7 @@ def main() -> None:
             nothing = Fingerprints(sections={}, documents={})
             owner = Owner(namespace="bench", name="bench")
             return Checkpointer.open(
-                spec, owner=owner, epoch=None, fingerprints=nothing, processes=ProcessGroup(0, 1), seed=0, mesh={}, expected_step=0
+                spec, RunRecord(nothing, 0, {}), owner=owner, epoch=None, processes=ProcessGroup(0, 1), expected_step=0
             )
 
         with opened() as checkpointer:

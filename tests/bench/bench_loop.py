@@ -30,9 +30,10 @@ from halcyon.parallel.process_group import ProcessGroup, join
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, SaveRequests
 from halcyon.training.batch_source import dataset_batches
-from halcyon.training.compiled_steps import CompiledSteps
-from halcyon.training.loop import Loop, Training
+from halcyon.training.loop import Training
+from halcyon.training.place import Place
 from halcyon.training.program import build_program
+from halcyon.training.programs import Programs
 from halcyon.training.state import initial_state
 
 
@@ -40,6 +41,19 @@ class NoCaches:
     """Stands in for the builder of token caches, which are finished here."""
 
     def stop(self) -> None:
+        return None
+
+
+class NothingKept:
+    """Stands in for the root that keeps compiled programs."""
+
+    def fetch(self) -> None:
+        return None
+
+    def compiled(self, step: Any, batch_size: int, sequence_length: int) -> None:
+        return None
+
+    def publish(self) -> None:
         return None
 
 
@@ -89,7 +103,8 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
     mesh = build_mesh(context.mesh)
     dataset = open_dataset(spec)
     program = build_program(spec, dataset.tokenizer.vocab_size, mesh)
-    steps = CompiledSteps(program, background, lambda: None)
+    kept: Any = NothingKept()
+    steps = Programs(program, background, kept)
     step = steps.start(settings.batch_size, settings.sequence_length).result()
     start = jax.block_until_ready(initial_state(program.build_state, program.template))
     processes, notice = ProcessGroup(0, 1), PreemptionNotice()
@@ -112,22 +127,17 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
         reporter = RunReporter(identity, plan, JsonLog(io.StringIO(), identity))
         caches: Any = NoCaches()
         saves: Any = NoSaves()
-        loop = Loop(
-            Training(
-                context=context,
-                program=program,
-                steps=steps,
-                dataset=dataset,
-                batches=dataset_batches(dataset, program, settings),
-                caches=caches,
-                checkpointer=saves,
-                processes=processes,
-                notice=notice,
-                sync_point=SyncPoint(processes),
-                requests=SaveRequests(),
-                reporter=reporter,
-                clock=time.time,
-            )
+        loop = Training(
+            place=Place(context, processes, reporter),
+            programs=steps,
+            dataset=dataset,
+            batches=dataset_batches(dataset, program, settings),
+            caches=caches,
+            checkpointer=saves,
+            notice=notice,
+            sync_point=SyncPoint(processes),
+            requests=SaveRequests(),
+            clock=time.time,
         )
         state: Any = jax.tree.map(jnp.copy, start)
         began = time.perf_counter()

@@ -26,7 +26,7 @@ from typing import Any
 import jax
 from checkpoint_state import make_state
 
-from halcyon.checkpoint import Checkpointer
+from halcyon.checkpoint import Checkpointer, RunRecord
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon_api.checkpoint_documents import DataPosition, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec, VerifySpec
@@ -129,7 +129,7 @@ def main() -> None:
         def opened() -> Checkpointer:
             nothing, owner = Fingerprints(sections={}, documents={}), Owner(namespace="bench", name="bench")
             return Checkpointer.open(
-                spec, owner=owner, epoch=None, fingerprints=nothing, processes=ProcessGroup(0, 1), seed=0, mesh={}, expected_step=0
+                spec, RunRecord(nothing, 0, {}), owner=owner, epoch=None, processes=ProcessGroup(0, 1), expected_step=0
             )
 
         def save(checkpointer: Checkpointer, step: int) -> float:

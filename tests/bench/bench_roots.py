@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from halcyon.checkpoint import Checkpointer, list_checkpoints
+from halcyon.checkpoint import Checkpointer, RunRecord, list_checkpoints
 from halcyon.checkpoint.collect import garbage
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.storage.store import Store
@@ -57,9 +57,7 @@ def make_root(folder: Path, checkpoints: int, files: int) -> None:
 def opened(spec: CheckpointSpec) -> Checkpointer:
     """Open the root."""
     nothing = Fingerprints(sections={}, documents={})
-    return Checkpointer.open(
-        spec, owner=OWNER, epoch=None, fingerprints=nothing, processes=ProcessGroup(0, 1), seed=0, mesh={}, expected_step=0
-    )
+    return Checkpointer.open(spec, RunRecord(nothing, 0, {}), owner=OWNER, epoch=None, processes=ProcessGroup(0, 1), expected_step=0)
 
 
 def tree(leaves: int) -> dict[str, np.ndarray]:

@@ -11,10 +11,26 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from halcyon.checkpoint.origin import OtherRun
 from halcyon.errors import RunChanged
+from halcyon.storage.store import Store
+from halcyon_api.spec.origin import OriginSpec
 from tests.faults import rows
 from tests.faults.table import Trials
-from tests.trainer.checkpoint.helpers import SHARDINGS, Root, fill, mesh, numbers, on, open_root, position, template
+from tests.trainer.checkpoint.helpers import (
+    OWNER,
+    SAME,
+    SHARDINGS,
+    OneProcess,
+    Root,
+    fill,
+    mesh,
+    numbers,
+    on,
+    open_root,
+    position,
+    template,
+)
 from tests.trainer.checkpoint.test_process_groups import BY_COLUMNS, BY_ROWS, WriterGroup
 
 pytestmark = rows.TOPOLOGY
@@ -96,9 +112,13 @@ def test_another_floating_point_type_by_request_alone(file_root: Root, trials: T
         with pytest.raises(RunChanged, match=r"the state's array bias is bfloat16\[8\], the checkpoint's is float32\[8\]"):
             checkpointer.restore(halved)
         with pytest.raises(RunChanged, match=r"the state's array counts is float32\[8, 3\], the checkpoint's is int32\[8, 3\]"):
-            checkpointer.restore(wanted({"counts": jnp.float32}), cast=True)
-        restored = checkpointer.restore(halved, cast=True)
-    assert restored is not None
+            checkpointer.restore(wanted({"counts": jnp.float32}))
+    # A run that begins from another one may have another precision.
+    origin = OriginSpec(run=OWNER.name, root=file_root.spec.root)
+    other = OtherRun(origin, Store(file_root.spec), OWNER, OneProcess())
+    with pytest.raises(RunChanged, match=r"the state's array counts is float32\[8, 3\], the checkpoint's is int32\[8, 3\]"):
+        other.restore(wanted({"counts": jnp.float32}), SAME, steps=None)
+    restored = other.restore(halved, SAME, steps=None)
     expected = dict(arrays)
     for name in ("weight", "bias"):
         expected[name] = np.asarray(jnp.asarray(arrays[name]).astype(jnp.bfloat16))

@@ -22,8 +22,8 @@ from haliax import NamedArray
 from safetensors.numpy import save_file
 
 from halcyon.errors import BadConfiguration
-from halcyon.huggingface.beginning import read_arrays
 from halcyon.huggingface.folder import ModelFolder, read_config
+from halcyon.huggingface.reading import read_arrays
 from halcyon.models import Inputs
 from halcyon.objectives.next_token import next_token_sums
 from halcyon.storage.store import Store

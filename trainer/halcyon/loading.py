@@ -14,9 +14,9 @@ from jax.sharding import Mesh
 from halcyon.checkpoint.opening import entry_of
 from halcyon.checkpoint.verify import Damaged
 from halcyon.errors import BadConfiguration, NoValidCheckpoint
-from halcyon.huggingface.beginning import read_arrays
 from halcyon.huggingface.companions import read_companions
 from halcyon.huggingface.folder import HUB, ModelFolder, address, folder_place, model_shapes, read_config
+from halcyon.huggingface.reading import read_arrays
 from halcyon.huggingface.root import Weights, split_step, stored_model
 from halcyon.inference.mesh import with_mesh
 from halcyon.models import CausalLM, Inputs

@@ -143,20 +143,11 @@ def run_training(
             ending.leave(EndCause.COMPLETED, _build_data(context, reporter, retry_budget))
         if context.run.spec.task == "evaluate":
             ending.leave(EndCause.COMPLETED, _evaluate(context, reporter, ending, retry_budget, joined))
-        from halcyon.tasks.train import train  # imports JAX, which is slow: /status answers already
+        from halcyon.tasks.train import Surroundings, train  # imports JAX, which is slow: /status answers already
 
-        ended = train(
-            context,
-            reporter,
-            compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE,
-            retry_budget=retry_budget,
-            on_lost_process=ending.lost,
-            on_joined=joined,
-            on_failed_build=ending.failed,
-            on_interrupt=ending.interrupted,
-            requests=requests,
-            profile_requests=profile_requests,
-        )
+        around = Surroundings(ending.lost, ending.failed, joined, ending.interrupted, requests, profile_requests)
+        programs = compilation_cache or DEFAULT_COMPILATION_CACHE
+        ended = train(context, reporter, around, compilation_cache=programs, retry_budget=retry_budget)
         watchdog.close()
         server.close()
     except Exception as error:

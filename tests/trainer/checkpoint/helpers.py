@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.checkpoint import Checkpointer, Limits
+from halcyon.checkpoint import Checkpointer, Limits, RunRecord
 from halcyon_api.checkpoint_documents import DataPosition, Epoch, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_devcluster.machine import limit
@@ -70,14 +70,13 @@ def open_root(root: Root, **changes: Any) -> Checkpointer:
     arguments: dict[str, Any] = {
         "owner": OWNER,
         "epoch": None,
-        "fingerprints": SAME,
         "processes": OneProcess(),
-        "seed": 1,
-        "mesh": {"fsdp": 2},
         "expected_step": 0,
         "limits": Limits(parts_seconds=limit(60), request_seconds=limit(30), shared_read_bytes=0),
     }
-    return Checkpointer.open(root.spec, **(arguments | changes))
+    recorded: dict[str, Any] = {"fingerprints": SAME, "seed": 1, "mesh": {"fsdp": 2}}
+    recorded |= {one.name: changes.pop(one.name) for one in fields(RunRecord) if one.name in changes}
+    return Checkpointer.open(root.spec, RunRecord(**recorded), **(arguments | changes))
 
 
 def epoch(attempt: int, restart: int = 0) -> Epoch:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from halcyon.checkpoint.fingerprints import fingerprints_of
-from halcyon.checkpoint.origin import begin_from, origin_store
+from halcyon.checkpoint.origin import OtherRun, origin_store
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged, TrainerExit
 from halcyon_api.checkpoint_documents import Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -39,14 +39,9 @@ def source(root: Root) -> Root:
 def begin(source: Root, *, step: int | None = None, run: str = "run", namespace: str = "tests", **changes: Any) -> Any:
     origin = OriginSpec(run=run, step=step, root=source.spec.root)
     own = CheckpointSpec(root="s3://bucket/own", endpoint=source.spec.endpoint) if source.spec.endpoint else OWN
-    arguments: dict[str, Any] = {
-        "owner": Owner(namespace=namespace, name="clone"),
-        "fingerprints": prints(),
-        "steps": 10,
-        "processes": OneProcess(),
-        "template": template(mesh(4, 1)),
-    }
-    return begin_from(origin, origin_store(origin, own), **(arguments | changes))
+    other = OtherRun(origin, origin_store(origin, own), Owner(namespace=namespace, name="clone"), OneProcess())
+    arguments: dict[str, Any] = {"template": template(mesh(4, 1)), "fingerprints": prints(), "steps": 10}
+    return other.restore(**(arguments | changes))
 
 
 def test_a_clone_starts_from_the_named_or_newest_step_and_only_reads_the_root(source: Root) -> None:

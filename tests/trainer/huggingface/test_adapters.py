@@ -25,12 +25,11 @@ from halcyon.huggingface.peft import export_adapter
 from halcyon.huggingface.root import stored_model
 from halcyon.models import CausalLM
 from halcyon.models.adapters import merged, trained_with_adapter, with_adapter
-from halcyon.training.start import Start
 from halcyon.training.state import initial_state
 from halcyon_api.checkpoint_documents import ManifestLeaf
 from halcyon_api.spec.adapter import AdapterSpec, LoraSpec
 from tests.trainer.huggingface.folders import GOLDENS, OWNER, TOKENS, llama_tensors, store_of, tensors_of, write_folder
-from tests.trainer.huggingface.test_beginning import begun, origin_of, spec_of
+from tests.trainer.training.test_beginning import begun, origin_of, spec_of
 
 
 def checkpoint(base: Path, root: Path, *, whole: bool = False, averaged: bool = False, **lora: Any) -> tuple[Any, CausalLM]:
@@ -234,7 +233,7 @@ def test_an_adapter_with_numbers_that_are_not_finite_is_not_exported(tmp_path: P
 def test_rows_of_new_tokens_are_the_mean_of_all_rows(tmp_path: Path, kind: str) -> None:
     found, _ = begun(spec_of(tmp_path, {**origin_of(tmp_path, kind), "growVocabulary": True}), tokens=TOKENS + 2)
     for name, path in (("model.embed_tokens.weight", "embedding"), ("lm_head.weight", "untied_head")):
-        old, new = llama_tensors()[name], np.asarray(getattr(found.model, path).weight.array)
+        old, new = llama_tensors()[name], np.asarray(getattr(found.weights.model, path).weight.array)
         new = new if path == "embedding" else new.T
         np.testing.assert_array_equal(new[:TOKENS], old)
         np.testing.assert_allclose(new[TOKENS : TOKENS + 2], np.stack([old.mean(0)] * 2), atol=1e-6)
@@ -246,8 +245,8 @@ def test_a_part_of_the_weights_can_be_taken(tmp_path: Path, kind: str) -> None:
     """The other parameters, here of another size, are not in the model that is read."""
     origin = {**origin_of(tmp_path, kind), "only": ["blocks.*.attention.*"]}
     found, program = begun(spec_of(tmp_path, origin, intermediateSize=16))
-    assert found.is_part
-    paths = {leaf.path for leaf in flatten(found.model)}
+    assert found.weights.is_part
+    paths = {leaf.path for leaf in flatten(found.weights.model)}
     assert paths == {leaf.path for leaf in flatten(program.template.model) if ".attention." in leaf.path}
     for wrong, sentence in (("blocks.*.mlp.*", "the same sizes, or leave the parameter out"), ("heads.*", "matches no parameter")):
         with pytest.raises(BadConfiguration, match=sentence):
@@ -261,8 +260,8 @@ def test_an_adapter_can_be_added_to_the_weights_that_a_run_begins_with(tmp_path:
     origin = {"huggingFace": {"path": str(base), "adapter": str(tmp_path / "adapter")}}
     found, _ = begun(spec_of(tmp_path, origin))
     wanted: Any = merged(model).blocks.stacked.mlp.up.weight.array  # type: ignore[attr-defined]
-    np.testing.assert_allclose(np.asarray(found.model.blocks.stacked.mlp.up.weight.array), np.asarray(wanted), atol=1e-6)
-    assert jnp.dtype(found.model.embedding.weight.dtype) == jnp.float32
+    np.testing.assert_allclose(np.asarray(found.weights.model.blocks.stacked.mlp.up.weight.array), np.asarray(wanted), atol=1e-6)
+    assert jnp.dtype(found.weights.model.embedding.weight.dtype) == jnp.float32
     assert tensors_of(base).keys() == llama_tensors().keys()
 
 
@@ -271,12 +270,12 @@ def test_a_run_takes_only_the_weights_of_a_whole_training_with_its_adapter_added
     _, model = checkpoint(base, tmp_path / "root", whole=True, dora=True)
     origin = {"run": OWNER.name, "root": f"file://{tmp_path / 'root'}", "weightsOnly": True}
     found, program = begun(spec_of(tmp_path, origin), owner=OWNER)
-    assert (found.step, found.state, found.is_part) == (0, None, False)
+    assert (found.kind, found.step, found.weights.is_part) == ("weights", 0, False)
     wanted = {leaf.path: np.asarray(leaf.value) for leaf in flatten(merged(model))}
-    for leaf in flatten(found.model):
+    for leaf in flatten(found.weights.model):
         cut = tuple(slice(0, size) for size in leaf.shape)
         np.testing.assert_allclose(np.asarray(leaf.value), wanted[leaf.path][cut], atol=1e-6, err_msg=leaf.path)
-    assert {leaf.path for leaf in flatten(found.model)} == {leaf.path for leaf in flatten(program.template.model)}
+    assert {leaf.path for leaf in flatten(found.weights.model)} == {leaf.path for leaf in flatten(program.template.model)}
     for field, value in (("only", ["blocks.*"]), ("growVocabulary", True)):
         with pytest.raises(BadConfiguration, match=f"spec.from.{field}: the checkpoint of run base is a whole training"):
             begun(spec_of(tmp_path, {name: origin[name] for name in ("run", "root")} | {field: value}), owner=OWNER)
@@ -296,7 +295,7 @@ def test_a_region_of_a_merged_weight_is_that_part_of_it(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_parameters_that_are_not_taken_begin_random(tmp_path: Path) -> None:
     found, program = begun(spec_of(tmp_path, {**origin_of(tmp_path, "folder"), "only": ["blocks.*.attention.*"]}, intermediateSize=16))
-    state = Start(None, found).state(program)
+    state = found.state(program)
     fresh = {leaf.path: np.asarray(leaf.value) for leaf in flatten(initial_state(program.build_state, program.template).model)}
     base, _ = halcyon.load(f"hf:{tmp_path / 'model'}")
     taken = {leaf.path: np.asarray(leaf.value) for leaf in flatten(base)}

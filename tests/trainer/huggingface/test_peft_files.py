@@ -14,10 +14,10 @@ import halcyon
 from halcyon.budgets import apart
 from halcyon.budgets.apart import OverBudget
 from halcyon.errors import BadConfiguration
-from halcyon.huggingface.beginning import read_arrays
 from halcyon.huggingface.folder import ModelFolder, read_config
 from halcyon.huggingface.peft_config import read_adapter_config
 from halcyon.huggingface.peft_files import PeftFolder
+from halcyon.huggingface.reading import read_arrays
 from tests.arrays import load_arrays
 from tests.trainer.huggingface.folders import GOLDENS, store_of
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from halcyon.training.companion import Companion
 from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
-from halcyon.training.loop import Loop
+from halcyon.training.loop import Training
 
 
 @pytest.mark.parametrize(
@@ -58,17 +59,23 @@ def test_the_sentence_names_the_chosen_save_and_its_cost() -> None:
 
 
 @pytest.mark.parametrize("step", [5, 10])
-def test_exports_stop_before_the_last_save_also_after_the_last_step(step: int) -> None:
+def test_companions_stop_before_the_last_save_also_after_the_last_step(step: int) -> None:
     """After the last step a notice ends its evaluation or its tasks. The next processes make them, and complete the exports."""
     done: list[str] = []
-    loop: Any = object.__new__(Loop)
-    loop._caches = SimpleNamespace(stop=lambda: None)
+
+    class Exports(Companion):
+        def leave(self) -> None:
+            done.append("exports stop")
+
+    loop: Any = object.__new__(Training)
+    loop.caches = SimpleNamespace(stop=lambda: None)
+    loop.companions = [Exports()]
+    loop.place = SimpleNamespace(context=SimpleNamespace(grace_seconds=None))
+    loop.checkpointer = SimpleNamespace(finish=lambda: None, newest=SimpleNamespace(step=step))
     loop._reporter = SimpleNamespace(stage=lambda _: None)
-    loop._checkpointer = SimpleNamespace(finish=lambda: None, newest=SimpleNamespace(step=step))
-    loop._settings, loop._grace_seconds, loop._saved_step = SimpleNamespace(steps=10), None, 3
+    loop._settings, loop._saved_step = SimpleNamespace(steps=10), 3
     loop._report_pending = lambda: None
     loop._budget = lambda _: SaveBudget(None, None, None)
     loop._save = lambda *_: done.append("save")
-    loop._stop_exports = lambda: done.append("exports stop")
     assert loop._leave(None, step).preempted
     assert done == ["exports stop", "save"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +13,7 @@ import pytest
 
 from halcyon.data.loader import Loader
 from halcyon.errors import BadConfiguration
-from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.program import Program, build_program
-from halcyon.training.state import initial_state
 from halcyon_api.hardware.compiler import options_of
 from halcyon_api.spec.determinism import UNORDERED, in_effect
 from halcyon_api.training_run import parse_run
@@ -104,74 +101,3 @@ def test_attention_that_this_machine_cannot_compute_is_refused() -> None:
     )
     with pytest.raises(BadConfiguration, match="splash cannot compute this model's attention: it is a kernel for TPUs, and this is cpu"):
         program.compile_step(4, 128)
-
-
-class Compilations:
-    """A program that records the sizes that are compiled."""
-
-    watched_step = None
-
-    def __init__(self, program: Program | None = None) -> None:
-        self._program = program
-        self.sizes: list[tuple[int, int]] = []
-
-    def compile_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> Any:
-        assert not watched
-        self.sizes.append((batch_size, sequence_length))
-        return self._program.compile_step(batch_size, sequence_length) if self._program else (batch_size, sequence_length)
-
-
-STAGES = [
-    {"fromStep": 3, "batchSize": 8},
-    {"fromStep": 5, "batchSize": 4, "sequenceLength": 8},
-    {"fromStep": 1000, "batchSize": 4, "sequenceLength": 16},
-]
-
-
-def test_each_batch_size_is_compiled_once_and_shortly_before_its_first_step(tmp_path: Path) -> None:
-    (tmp_path / "1").write_text("abc" * 100)
-    schedule = open_text(tmp_path, batch_size=4, stages=STAGES).schedule
-    compilations = Compilations()
-    before: list[int] = []
-    with ThreadPoolExecutor(1) as background:
-        steps = CompiledSteps(compilations, background, lambda: before.append(len(compilations.sizes)))  # type: ignore[arg-type]
-        steps.start_for(schedule, 0)
-        for step in range(1, 6):
-            steps.prepare(schedule, step)
-        assert steps.start(4, 16).result() == (4, 16)
-        assert steps.start(4, 8).result() == (4, 8)
-        assert compilations.sizes == [(4, 16), (8, 16), (4, 8)]
-        steps.prepare(schedule, 900)
-        assert steps.start(4, 16).result() == (4, 16)
-    assert compilations.sizes == [(4, 16), (8, 16), (4, 8)]
-    assert before == [0], "once, before the first"
-
-
-def test_a_run_that_begins_at_a_later_step_compiles_the_size_of_that_step(tmp_path: Path) -> None:
-    (tmp_path / "1").write_text("abc" * 100)
-    schedule = open_text(tmp_path, batch_size=4, stages=STAGES).schedule
-    compilations = Compilations()
-    with ThreadPoolExecutor(1) as background:
-        CompiledSteps(compilations, background, lambda: None).start_for(schedule, 4)  # type: ignore[arg-type]
-    assert compilations.sizes == [(8, 16)]
-
-
-@pytest.mark.slow
-def test_training_continues_over_changes_of_batch_size(tmp_path: Path) -> None:
-    (tmp_path / "1").write_text("".join(f"line {number}\n" for number in range(300)))
-    dataset = open_text(tmp_path, batch_size=4, stages=STAGES[:2], fraction=0)
-    program = program_of(spec__trainer__sequenceLength=16, spec__trainer__batchSchedule=STAGES[:2])
-    state = initial_state(program.build_state, program.template)
-    control = jax.device_put(np.zeros(1, np.int32), program.control_sharding)
-    with (
-        ThreadPoolExecutor(1) as background,
-        Loader(dataset, microbatches=1, sharding=program.batch_sharding, fields=program.objective.fields, last_step=7) as loader,
-    ):
-        steps = CompiledSteps(program, background, lambda: None)
-        weights = []
-        for step in range(7):
-            batch = loader.batch(step)
-            state, metrics = steps.of(batch)(state, batch, control)
-            weights.append(float(metrics.tokens))
-    assert weights == [float(dataset.examples(dataset.train_rows(step)).weights.sum()) for step in range(7)]
-    assert int(state.step) == 7

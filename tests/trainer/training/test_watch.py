@@ -22,8 +22,8 @@ from halcyon.models.stack import Stack
 from halcyon.models.statistics import HISTOGRAM_EDGES, bin_counts, block_of
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.partition import computing
-from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.program import build_program
+from halcyon.training.programs import Programs
 from halcyon.training.state import initial_state
 from halcyon.training.watch import Watched, watched
 from halcyon_api.spec.watch import WatchSpec
@@ -33,6 +33,7 @@ from tests.trainer.batches import batch_of
 from tests.trainer.meshes import mesh_of
 from tests.trainer.telemetry.fakes import Scene
 from tests.trainer.training.test_program import TINY, program_of
+from tests.trainer.training.test_programs import Kept
 
 LAYERS, EMBED = hax.Axis("layers", 2), hax.Axis("embed", 3)
 SGD: dict[str, Any] = {"spec__trainer": {"steps": 4, "batchSize": 1, "sequenceLength": 16}, "spec__data__attendAcrossDocuments": True}
@@ -152,7 +153,7 @@ def test_only_the_watched_steps_run_the_watched_program() -> None:
     without_norm: Any = eqx.tree_at(lambda model: model.norm, first.model, Unchanged())
     outputs = np.asarray(without_norm(Inputs(hax.named(jnp.asarray(tokens[0]), ("batch", "position")))).features.array)
     with ThreadPoolExecutor(1) as background:
-        steps = CompiledSteps(watching, background, lambda: None)
+        steps = Programs(watching, background, Kept())
         ends = [
             steps.of(batch, watched=each)(initial_state(watching.build_state, watching.template), batch, jnp.zeros(1, jnp.int32))
             for each in (False, True)

@@ -6,7 +6,7 @@
 from halcyon.checkpoint.checkpointer import Checkpointer
 from halcyon.checkpoint.inspection import Listing, list_checkpoints, verify_checkpoint
 from halcyon.checkpoint.processes import Processes
-from halcyon.checkpoint.results import Callbacks, Limits, Restored, SaveReport
+from halcyon.checkpoint.results import Callbacks, Limits, Restored, RunRecord, SaveReport
 from halcyon.storage.failures import SaveFailed
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Listing",
     "Processes",
     "Restored",
+    "RunRecord",
     "SaveFailed",
     "SaveReport",
     "list_checkpoints",

@@ -26,7 +26,7 @@ from halcyon.checkpoint.parts import second_prefix
 from halcyon.checkpoint.processes import Processes, decide, gather_texts
 from halcyon.checkpoint.readback import ReadBackWorker
 from halcyon.checkpoint.reader import read_state
-from halcyon.checkpoint.results import USUAL_LIMITS, Callbacks, CheckpointReader, Limits, Restored, SaveReport
+from halcyon.checkpoint.results import NO_CALLBACKS, USUAL_LIMITS, Callbacks, CheckpointReader, Limits, Restored, RunRecord, SaveReport
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.rollback import Return
 from halcyon.checkpoint.saving import Follower, Leader, Saver
@@ -43,7 +43,6 @@ from halcyon_api.checkpoint_documents import (
     DataPosition,
     Epoch,
     EvaluationRecord,
-    Fingerprints,
     Head,
     Owner,
     SkippedBatches,
@@ -56,15 +55,23 @@ class Checkpointer:
     """Saves and restores checkpoints in one root (see the module). Create it with `open`."""
 
     def __init__(
-        self, store: Store, stop: threading.Event, keeper: HeadKeeper | None, head: Head, *, spec: CheckpointSpec, processes: Processes,
-        fingerprints: Fingerprints, seed: int, mesh: dict[str, int], clock: Callable[[], float], limits: Limits, callbacks: Callbacks,
-        vocabulary: int | None, positions: int | None,
-    ) -> None:  # fmt: skip
+        self,
+        store: Store,
+        stop: threading.Event,
+        keeper: HeadKeeper | None,
+        head: Head,
+        *,
+        spec: CheckpointSpec,
+        run: RunRecord,
+        processes: Processes,
+        clock: Callable[[], float],
+        limits: Limits,
+        callbacks: Callbacks,
+    ) -> None:
         self._store, self._stop, self._keeper, self._head, self._callbacks = store, stop, keeper, head, callbacks
-        self._spec, self._processes, self._limits, self._clock = spec, processes, limits, clock
-        self._fingerprints, self._seed, self._mesh = fingerprints, seed, mesh
-        self._vocabulary, self._positions = vocabulary, positions
+        self._spec, self._run, self._processes, self._limits, self._clock = spec, run, processes, limits, clock
         self._readers: list[CheckpointReader] = []
+        self._wants: list[Callable[[int], bool]] = []
         self._owner, self._epoch, self._writer = head.owner, head.epoch, head.writer
         self._snapshotter = Snapshotter(processes.process_index, processes.process_count)
         self._thread: threading.Thread | None = None
@@ -111,35 +118,27 @@ class Checkpointer:
     def open(
         cls,
         spec: CheckpointSpec,
+        run: RunRecord,
         *,
         owner: Owner,
         epoch: Epoch | None,
-        fingerprints: Fingerprints,
         processes: Processes,
-        seed: int,
-        mesh: dict[str, int],
         expected_step: int,
-        vocabulary: int | None = None,
-        positions: int | None = None,
         clock: Callable[[], float] = time.time,
         token: Callable[[], str] = lambda: secrets.token_hex(4),
         limits: Limits = USUAL_LIMITS,
         retry_budget: RetryBudget | None = None,
-        callbacks: Callbacks | None = None,
+        callbacks: Callbacks = NO_CALLBACKS,
     ) -> Self:
         """Take a root. A collective, for the main thread.
 
         Args:
             spec: Root, endpoint, region, when to save, and the number of checkpoints to keep.
-            owner: The run.
+            run: What the checkpoints record of the run.
+            owner: Name of the run.
             epoch: Epoch of the run; None outside a cluster: the attempt after the last one.
-            fingerprints: Fingerprints that must equal those of the checkpoint.
             processes: The processes.
-            seed: Seed of the run, for the manifest.
-            mesh: Axis sizes, for the manifest.
             expected_step: A step that must already be committed; 0 if the run may be new.
-            vocabulary: Tokens of the model, without padding, for the manifest.
-            positions: Longest sequence of the model in tokens, for the manifest.
             clock: Seconds since 1970.
             token: Makes a fresh random word of letters and digits.
             limits: Time limits and bounds.
@@ -158,7 +157,7 @@ class Checkpointer:
         def work() -> dict[str, Any]:
             nonlocal keeper
             keeper, loss = take_root(
-                store, owner=owner, epoch=epoch, writer=token(), fingerprints=fingerprints, expected_step=expected_step
+                store, owner=owner, epoch=epoch, writer=token(), fingerprints=run.fingerprints, expected_step=expected_step
             )
             return {"head": keeper.head.document(), "loss": loss}
 
@@ -174,9 +173,8 @@ class Checkpointer:
                     f"({view}); use an object store, or mount one shared volume on all hosts with spec.checkpoint.volumeClaim"
                 )
         checkpointer = cls(
-            store, stop, keeper, head, spec=spec, processes=processes, fingerprints=fingerprints, seed=seed, mesh=mesh, clock=clock,
-            limits=limits, callbacks=callbacks or Callbacks(), vocabulary=vocabulary, positions=positions,
-        )  # fmt: skip
+            store, stop, keeper, head, spec=spec, run=run, processes=processes, clock=clock, limits=limits, callbacks=callbacks
+        )
         checkpointer.head_loss = verdict["loss"]
         return checkpointer
 
@@ -184,9 +182,15 @@ class Checkpointer:
         """End the retries of rejected requests: from now on such a request fails at once, so a failed save is reported without a wait."""
         self._store.retry_budget = None
 
-    def add_reader(self, reader: CheckpointReader) -> None:
-        """Tell a reader of each commit, and keep the checkpoints that it still reads."""
+    def add_reader(self, reader: CheckpointReader, *, wants: Callable[[int], bool] = lambda step: False) -> None:
+        """Tell a reader of each commit, and keep the checkpoints that it still reads.
+
+        Args:
+            reader: The reader.
+            wants: Whether it reads the checkpoint of a step, so that one is made. The same on every process.
+        """
         self._readers.append(reader)
+        self._wants.append(wants)
 
     @property
     def epoch(self) -> Epoch:
@@ -210,17 +214,16 @@ class Checkpointer:
 
     # Restoring
 
-    def restore(self, template: Any, *, cast: bool = False) -> Restored | None:
+    def restore(self, template: Any) -> Restored | None:
         """Read the newest checkpoint that verifies. A collective, for the main thread.
 
         Skips at most `Limits.damaged_checkpoints` damaged checkpoints. If there are more, it raises, so that the user decides.
 
         Args:
             template: Tree of ``jax.ShapeDtypeStruct`` with shardings (or of arrays): the arrays to read, and their devices.
-            cast: Round arrays that were saved in another floating-point type to that of the template, such as float32 to bfloat16.
 
         Returns:
-            The state, bitwise as it was saved except for rounded arrays; None if the root is fresh.
+            The state, bitwise as it was saved; None if the root is fresh.
 
         Raises:
             NoValidCheckpoint: There are checkpoints, but none of the checkpoints that were tried verifies. Nothing is deleted or marked.
@@ -231,7 +234,7 @@ class Checkpointer:
         state = None
         found: CommittedStep | None = None
         for entry in self._head.committed[: self._limits.damaged_checkpoints + 1]:
-            state, damage = self._read(entry, template, cast)
+            state, damage = self._read(entry, template)
             if damage is None:
                 found = entry
                 break
@@ -244,7 +247,7 @@ class Checkpointer:
         self._in_background(lambda: self._snapshotter.prepare(template))
         return Restored(found.step, state, found, tuple(skipped)) if found else None
 
-    def _read(self, entry: CommittedStep, template: Any, cast: bool) -> tuple[Any, str | None]:
+    def _read(self, entry: CommittedStep, template: Any) -> tuple[Any, str | None]:
         """Read one checkpoint.
 
         Returns:
@@ -253,7 +256,7 @@ class Checkpointer:
         try:
             agree = Agreement(self._processes, self._store.root, entry.step)
             shared = self._limits.shared_read_bytes
-            return read_state(self._store, entry, template, agree, cast=cast, share_from_bytes=shared), None
+            return read_state(self._store, entry, template, agree, share_from_bytes=shared), None
         except Damaged as damage:
             return None, str(damage)
 
@@ -306,15 +309,13 @@ class Checkpointer:
 
     # Saving
 
-    def should_save(self, step: int, now: float | None = None) -> bool:
-        """Whether ``spec.save`` or ``spec.permanent`` wants a checkpoint after `step` steps.
-
-        The answer by steps is the same on every process. The answer by time is not, so it counts only with one process and with `now`;
-        several processes exchange `due` instead.
+    def should_save(self, step: int) -> bool:
+        """Whether ``spec.save``, ``spec.permanent`` or a reader wants a checkpoint after `step` steps. The same on every process; saves by
+        time are not, so processes exchange `due` instead.
         """
         every = 0 if self._spec.save.auto else self._spec.save.every_steps
         by_steps = (every > 0 and step > 0 and step % every == 0) or Retention.of(self._spec).is_permanent(step)
-        return by_steps or (now is not None and self._processes.process_count == 1 and self.due(now))
+        return by_steps or any(wants(step) for wants in self._wants)
 
     def due(self, now: float) -> bool:
         """Whether ``spec.save.everySeconds``, or the best interval, has passed since the last save began, or a read-back found damage."""
@@ -374,11 +375,15 @@ class Checkpointer:
         tries = f"{len(self._head.skipped)}x{self._try}" if self._head.skipped else str(self._try)
         prefix = step_prefix(step, self._epoch.attempt, f"{self._writer}-{tries}")
         about = Description(
-            step=step, epoch=self._epoch, owner=self._owner, process_count=self._processes.process_count, fingerprints=self._fingerprints,
-            data_position=data_position, seed=self._seed, mesh=self._mesh,
+            step=step,
+            epoch=self._epoch,
+            owner=self._owner,
+            process_count=self._processes.process_count,
+            run=self._run,
+            data_position=data_position,
             time=datetime.fromtimestamp(self._last_save_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            vocabulary=self._vocabulary, positions=self._positions, evaluation=evaluation,
-        )  # fmt: skip
+            evaluation=evaluation,
+        )
         self._saving_since = copying
         self._in_background(lambda: self._write(prefix, snapshot, about, ended - began, ended - copying))
 

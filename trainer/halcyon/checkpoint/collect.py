@@ -51,17 +51,16 @@ def orphans(listed: Iterable[str], head: Head) -> tuple[str, ...]:
     return tuple(prefix for prefix in unnamed(listed, head) if not (head.writer and f".{head.writer}-" in prefix))
 
 
-def delete_orphans(store: Store, keeper: HeadKeeper, *, spare: frozenset[str] = frozenset()) -> tuple[str, ...]:
+def delete_orphans(store: Store, keeper: HeadKeeper) -> tuple[str, ...]:
     """Delete orphans, and return them.
 
     Args:
         store: The root.
         keeper: HEAD, in the process that has the root.
-        spare: Prefixes of this process that are still in use.
     """
     listed = unlisted_prefixes(store, (one.path for one in (*keeper.head.committed, *keeper.head.bad)))
     head = keeper.refresh()  # after the listing: see the module
-    dead = tuple(prefix for prefix in orphans(listed, head) if prefix not in spare)
+    dead = orphans(listed, head)
     for prefix in dead:
         delete_checkpoint(store, prefix)
     return dead

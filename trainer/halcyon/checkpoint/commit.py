@@ -18,6 +18,7 @@ from importlib.metadata import version
 from halcyon.checkpoint.head import HeadKeeper, check_ours, with_commit, with_read_back_mark, with_up_time
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import AGAIN_KEY, PARTS_PREFIX, Part, decode_part, in_parallel, part_key, second_prefix
+from halcyon.checkpoint.results import RunRecord
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.verify import describe_commit, encode_commit
 from halcyon.storage.failures import StoreFailure
@@ -33,7 +34,6 @@ from halcyon_api.checkpoint_documents import (
     DataPosition,
     Epoch,
     EvaluationRecord,
-    Fingerprints,
     Head,
     Manifest,
     ManifestFile,
@@ -74,13 +74,9 @@ class Description:
     epoch: Epoch
     owner: Owner
     process_count: int
-    fingerprints: Fingerprints
+    run: RunRecord
     data_position: DataPosition
-    seed: int
-    mesh: dict[str, int]
     time: str
-    vocabulary: int | None
-    positions: int | None
     evaluation: EvaluationRecord | None = None
 
 
@@ -161,14 +157,14 @@ def commit(
         process_count=about.process_count,
         leaves=leaves,
         files=files,
-        fingerprints=about.fingerprints,
+        fingerprints=about.run.fingerprints,
         data_position=about.data_position,
-        seed=about.seed,
+        seed=about.run.seed,
         versions=versions(),
-        mesh=about.mesh,
+        mesh=about.run.mesh,
         time=about.time,
-        vocabulary=about.vocabulary,
-        positions=about.positions,
+        vocabulary=about.run.vocabulary,
+        positions=about.run.positions,
         evaluation=about.evaluation,
     )
     data = canonical_json(manifest.document())

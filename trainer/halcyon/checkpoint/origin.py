@@ -7,6 +7,9 @@ bitwise what the other run would have computed.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from halcyon.checkpoint.agreement import Agreement
@@ -15,13 +18,23 @@ from halcyon.checkpoint.fingerprints import ADAPTER, fingerprints_of
 from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.processes import Processes, decide
 from halcyon.checkpoint.reader import AVERAGE_PREFIX, holds_average, read_state
-from halcyon.checkpoint.results import USUAL_LIMITS, Limits, Restored
+from halcyon.checkpoint.results import USUAL_LIMITS, Restored
 from halcyon.checkpoint.rollback import until
 from halcyon.checkpoint.verify import Damaged, read_manifest
+from halcyon.checkpoint.weights import MODEL_PREFIX
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Fingerprints, Owner, SkippedBatches
+from halcyon_api.checkpoint_documents import (
+    HEAD_KEY,
+    BadStep,
+    CommittedStep,
+    Fingerprints,
+    Head,
+    Manifest,
+    Owner,
+    SkippedBatches,
+)
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec
 
@@ -32,13 +45,13 @@ _FIX = (
 )
 
 
-def origin_store(origin: OriginSpec, own: CheckpointSpec, limits: Limits = USUAL_LIMITS, retry_budget: RetryBudget | None = None) -> Store:
+def origin_store(origin: OriginSpec, own: CheckpointSpec, retry_budget: RetryBudget | None = None) -> Store:
     """The other run's root.
 
     Raises:
         BadConfiguration: ``spec.from.root`` is not set.
     """
-    return Store(origin_place(origin, own), timeout_seconds=limits.request_seconds, retry_budget=retry_budget)
+    return Store(origin_place(origin, own), timeout_seconds=USUAL_LIMITS.request_seconds, retry_budget=retry_budget)
 
 
 def origin_place(origin: OriginSpec, own: CheckpointSpec) -> CheckpointSpec:
@@ -77,130 +90,136 @@ def tokenizer_fingerprint(store: Store) -> str | None:
     return None
 
 
-def begin_from(
-    origin: OriginSpec,
-    store: Store,
-    *,
-    owner: Owner,
-    fingerprints: Fingerprints,
-    steps: int | None,
-    processes: Processes,
-    template: Any,
-    without_average: Any = None,
-    part: bool = False,
-    limits: Limits = USUAL_LIMITS,
-) -> Restored:
-    """Read the state from which a run begins. A collective, for the main thread.
+@dataclass(frozen=True)
+class OtherRun:
+    """The run of ``spec.from.run``, from whose checkpoints another run begins."""
 
-    Args:
-        origin: ``spec.from`` of the new run.
-        store: The other run's root.
-        owner: The new run. The other run is in the same namespace.
-        fingerprints: Fingerprints of the new run.
-        steps: ``spec.trainer.steps`` of the new run; None for a task without steps.
-        processes: The processes.
-        template: The arrays to read and their shardings; see `Checkpointer.restore`. Arrays of another floating-point type are rounded.
-        without_average: The template without its average of the parameters, which is read if the other run has no such average.
-        part: The template may be a part of the state, such as the model alone.
-        limits: How many damaged checkpoints to skip if ``spec.from.step`` is not set.
+    origin: OriginSpec
+    """``spec.from`` of the new run."""
+    store: Store
+    """The root of the other run."""
+    owner: Owner
+    """The new run. The other run is in the same namespace."""
+    processes: Processes
 
-    Raises:
-        RootTaken: The root belongs to another run than ``spec.from.run``.
-        NoValidCheckpoint: The root has no checkpoint of that step, or none that verifies.
-        RunChanged: The model or the tokenizer differs, or the checkpoint's step is not below `steps`.
-    """
+    def weights_alone(self) -> CommittedStep | None:
+        """The checkpoint to begin from, if it holds only weights, as an import or an average makes it, or if only these are wanted. None:
+        the run begins from a whole state. A collective, for the main thread.
 
-    def work() -> dict[str, Any]:
-        found = candidates(origin, store, owner, limits)
-        _compare(origin, store, found, fingerprints, steps)
-        head, _ = load_head(store, store.read(HEAD_KEY).data)
-        past = [entry.document() for entry in head.skipped] if head is not None else []
-        return {"entries": [entry.document() for entry in found], "average": _has_average(store, found, template), "skipped": past}
+        Raises:
+            RootTaken: The root belongs to another run than ``spec.from.run``.
+            NoValidCheckpoint: The root has no checkpoint, or none of that step.
+        """
 
-    decided = decide(processes, store.root, work)
-    entries = [CommittedStep.model_validate(entry) for entry in decided["entries"]]
-    if without_average is not None and not decided["average"]:
-        template = without_average
-    skipped: list[BadStep] = []
-    for entry in entries:
-        agree = Agreement(processes, store.root, entry.step, fix=_FIX)
-        try:
-            state = read_state(
-                store, entry, template, agree, cast=True, part=part, spare=AVERAGE_PREFIX, share_from_bytes=limits.shared_read_bytes
-            )
-        except Damaged as damage:
-            skipped.append(BadStep(path=entry.path, step=entry.step, reason=str(damage)[:1024]))
-            continue
-        past = until([SkippedBatches.model_validate(one) for one in decided["skipped"]], entry.step)
-        return Restored(entry.step, state, entry, tuple(skipped), past)
-    reasons = "; ".join(f"step {bad.step}: {bad.reason[:200]}" for bad in skipped)
-    raise NoValidCheckpoint(
-        f"spec.from: no checkpoint of run {origin.run} in {store.root} verifies ({reasons}); name another spec.from.step"
-    )
+        def work() -> dict[str, Any]:
+            for entry, manifest in self._readable(self._candidates(self._head())):
+                only_weights = self.origin.takes_weights or all(leaf.path.startswith(MODEL_PREFIX) for leaf in manifest.leaves)
+                return {"entry": entry.document() if only_weights else None}
+            return {"entry": None}
 
+        found = decide(self.processes, self.store.root, work)["entry"]
+        return None if found is None else CommittedStep.model_validate(found)
 
-def candidates(origin: OriginSpec, store: Store, owner: Owner, limits: Limits = USUAL_LIMITS) -> tuple[CommittedStep, ...]:
-    """The checkpoints to begin from, in the order in which they are tried.
+    def restore(
+        self, template: Any, fingerprints: Fingerprints, *, steps: int | None, without_average: Any = None, part: bool = False
+    ) -> Restored:
+        """Read the state from which a run begins. A collective, for the main thread.
 
-    Raises:
-        RootTaken: The root belongs to another run than ``spec.from.run``.
-        NoValidCheckpoint: The root has no checkpoint, or none of that step.
-        StoreFailure: The store did not answer.
-    """
-    head, _ = load_head(store, store.read(HEAD_KEY).data)
-    wanted = Owner(namespace=owner.namespace, name=origin.run_name)
-    if head is not None and not head.owner.same_run(wanted):
-        raise RootTaken(
-            f"spec.from: the checkpoint root {store.root} is of run {head.owner.namespace}/{head.owner.name}, not of "
-            f"{wanted.namespace}/{wanted.name}; correct spec.from"
-        )
-    if head is None or not head.committed:
+        Args:
+            template: The arrays to read and their shardings; see `Checkpointer.restore`. Arrays of another floating-point type are rounded.
+            fingerprints: Fingerprints of the new run.
+            steps: ``spec.trainer.steps`` of the new run; None for a task without steps.
+            without_average: The template without its average of the parameters, which is read if the other run has no such average.
+            part: The template may be a part of the state, such as the model alone.
+
+        Raises:
+            RootTaken: The root belongs to another run than ``spec.from.run``.
+            NoValidCheckpoint: The root has no checkpoint of that step, or none that verifies.
+            RunChanged: The model or the tokenizer differs, or the checkpoint's step is not below `steps`.
+        """
+
+        def work() -> dict[str, Any]:
+            head = self._head()
+            found = self._candidates(head)
+            self._compare(found, fingerprints, steps)
+            average = next((holds_average(manifest, template) for _, manifest in self._readable(found)), True)
+            past = [entry.document() for entry in head.skipped] if head is not None else []
+            return {"entries": [entry.document() for entry in found], "average": average, "skipped": past}
+
+        decided = decide(self.processes, self.store.root, work)
+        if without_average is not None and not decided["average"]:
+            template = without_average
+        skipped: list[BadStep] = []
+        for entry in [CommittedStep.model_validate(entry) for entry in decided["entries"]]:
+            agree = Agreement(self.processes, self.store.root, entry.step, fix=_FIX)
+            shared = USUAL_LIMITS.shared_read_bytes
+            try:
+                state = read_state(self.store, entry, template, agree, cast=True, part=part, spare=AVERAGE_PREFIX, share_from_bytes=shared)
+            except Damaged as damage:
+                skipped.append(BadStep(path=entry.path, step=entry.step, reason=str(damage)[:1024]))
+                continue
+            past = until([SkippedBatches.model_validate(one) for one in decided["skipped"]], entry.step)
+            return Restored(entry.step, state, entry, tuple(skipped), past)
+        reasons = "; ".join(f"step {bad.step}: {bad.reason[:200]}" for bad in skipped)
         raise NoValidCheckpoint(
-            f"spec.from: run {origin.run} has no checkpoint in {store.root} yet; wait for its first, or correct spec.from"
+            f"spec.from: no checkpoint of run {self.origin.run} in {self.store.root} verifies ({reasons}); name another spec.from.step"
         )
-    if origin.step is None:
-        return head.committed[: limits.damaged_checkpoints + 1]
-    found = tuple(entry for entry in head.committed if entry.step == origin.step)
-    if not found:
-        steps = ", ".join(str(entry.step) for entry in head.committed[:10])
-        raise NoValidCheckpoint(
-            f"spec.from.step: run {origin.run} has no checkpoint of step {origin.step} in {store.root} (any more); its steps are {steps}; "
-            "pin a checkpoint to keep it (halcyon checkpoints pin)"
-        )
-    return found
 
+    def _head(self) -> Head | None:
+        return load_head(self.store, self.store.read(HEAD_KEY).data)[0]
 
-def _has_average(store: Store, found: tuple[CommittedStep, ...], template: Any) -> bool:
-    """Whether the first checkpoint whose manifest can be read has the average of the template."""
-    for entry in found:
-        try:
-            return holds_average(read_manifest(store, entry), template)
-        except Damaged:
-            continue
-    return True
-
-
-def _compare(origin: OriginSpec, store: Store, found: tuple[CommittedStep, ...], fingerprints: Fingerprints, steps: int | None) -> None:
-    """Reject a run with another model or tokenizer than the first checkpoint whose manifest can be read."""
-    for entry in found:
-        if steps is not None and entry.step >= steps:
-            raise RunChanged(
-                f"spec.trainer.steps: {steps} must be more than the {entry.step} steps that run {origin.run} had done at its checkpoint; "
-                "give more, or name an earlier spec.from.step"
+    def _candidates(self, head: Head | None) -> tuple[CommittedStep, ...]:
+        """The checkpoints to begin from, in the order in which they are tried."""
+        origin, root = self.origin, self.store.root
+        wanted = Owner(namespace=self.owner.namespace, name=origin.run_name)
+        if head is not None and not head.owner.same_run(wanted):
+            raise RootTaken(
+                f"spec.from: the checkpoint root {root} is of run {head.owner.namespace}/{head.owner.name}, not of "
+                f"{wanted.namespace}/{wanted.name}; correct spec.from"
             )
-        try:
-            manifest = read_manifest(store, entry)
-        except Damaged:
-            continue
-        then = manifest.fingerprints
-        if "spec.tokenizer" not in then.documents:  # imported weights
-            fingerprints, then = (
-                fingerprints_of({name: each.documents[name] for name in ("spec.model",)}) for each in (fingerprints, then)
+        if head is None or not head.committed:
+            raise NoValidCheckpoint(
+                f"spec.from: run {origin.run} has no checkpoint in {root} yet; wait for its first, or correct spec.from"
             )
-        clauses = differences(_kept(fingerprints), _kept(then))
-        if clauses:
-            raise RunChanged(f"run {origin.run} was made with another configuration: {'; '.join(clauses)}{_FIX}")
-        return
+        if origin.step is None:
+            return head.committed[: USUAL_LIMITS.damaged_checkpoints + 1]
+        found = tuple(entry for entry in head.committed if entry.step == origin.step)
+        if not found:
+            steps = ", ".join(str(entry.step) for entry in head.committed[:10])
+            raise NoValidCheckpoint(
+                f"spec.from.step: run {origin.run} has no checkpoint of step {origin.step} in {root} (any more); its steps are {steps}; "
+                "pin a checkpoint to keep it (halcyon checkpoints pin)"
+            )
+        return found
+
+    def _readable(self, entries: Iterable[CommittedStep]) -> Iterator[tuple[CommittedStep, Manifest]]:
+        """The checkpoints whose manifest can be read, with it."""
+        for entry in entries:
+            with contextlib.suppress(Damaged):
+                yield entry, read_manifest(self.store, entry)
+
+    def _compare(self, found: tuple[CommittedStep, ...], fingerprints: Fingerprints, steps: int | None) -> None:
+        """Reject a run with another model or tokenizer than the first checkpoint whose manifest can be read."""
+        run = self.origin.run
+        for entry in found:
+            if steps is not None and entry.step >= steps:
+                raise RunChanged(
+                    f"spec.trainer.steps: {steps} must be more than the {entry.step} steps that run {run} had done at its checkpoint; "
+                    "give more, or name an earlier spec.from.step"
+                )
+            try:
+                manifest = read_manifest(self.store, entry)
+            except Damaged:
+                continue
+            then = manifest.fingerprints
+            if "spec.tokenizer" not in then.documents:  # imported weights
+                fingerprints, then = (
+                    fingerprints_of({name: each.documents[name] for name in ("spec.model",)}) for each in (fingerprints, then)
+                )
+            clauses = differences(_kept(fingerprints), _kept(then))
+            if clauses:
+                raise RunChanged(f"run {run} was made with another configuration: {'; '.join(clauses)}{_FIX}")
+            return
 
 
 def _kept(fingerprints: Fingerprints) -> Fingerprints:

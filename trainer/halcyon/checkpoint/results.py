@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from halcyon_api.checkpoint_documents import BadStep, CommittedStep, SkippedBatches
+from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Fingerprints, SkippedBatches
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,21 @@ class Limits:
 
 
 USUAL_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What every checkpoint records of its run."""
+
+    fingerprints: Fingerprints
+    """They must equal those of the checkpoints in the root."""
+    seed: int
+    mesh: dict[str, int]
+    """Sizes of the axes."""
+    vocabulary: int | None = None
+    """Tokens of the model, without padding."""
+    positions: int | None = None
+    """Longest sequence of the model, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,9 @@ class Callbacks:
     """Called with the handling of a fault that does not end the run."""
     on_read_back: Callable[[CommittedStep, str | None], object] = _ignore
     """Called on process 0 with a checkpoint that was read back after its commit, and its damage; None: it is intact."""
+
+
+NO_CALLBACKS = Callbacks()
 
 
 class CheckpointReader(Protocol):

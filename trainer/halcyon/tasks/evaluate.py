@@ -15,7 +15,6 @@ import jax
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.head import HeadKeeper
 from halcyon.checkpoint.opening import take_root
-from halcyon.checkpoint.origin import begin_from, origin_store
 from halcyon.checkpoint.processes import decide
 from halcyon.checkpoint.results import Restored
 from halcyon.context import Context, check_context, process_name, run_name, with_spec
@@ -24,19 +23,19 @@ from halcyon.data.open import ensure_caches, held_out_of
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
 from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon.evaluate.results import document_of, evaluation_key, parse_stored, results_of
-from halcyon.huggingface.beginning import read_weights
 from halcyon.huggingface.run_templates import with_templates
 from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.session import session
 from halcyon.storage.retry_budget import RetryBudget
-from halcyon.storage.store import Store
 from halcyon.tasks.sources import report_sources
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluating import with_source
+from halcyon.training.beginning import weights_of_run
 from halcyon.training.evaluation import evaluate, make_evaluation_step
 from halcyon.training.fitting import without_choice
+from halcyon.training.place import Place
 from halcyon.training.program import Program, build_program, padded_token_bytes
 from halcyon.training.tasks import ModelTasks, TaskPlan, asking_of
 from halcyon_api.checkpoint_documents import CommittedStep
@@ -88,7 +87,8 @@ def evaluate_checkpoint(
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
-        return CheckpointEvaluation(context, joined.processes, program, held_out, reporter, clock, retry_budget, plan).run()
+        place = Place(context, joined.processes, reporter, retry_budget)
+        return CheckpointEvaluation(place, program, held_out, clock, plan).run()
 
 
 class CheckpointEvaluation:
@@ -96,25 +96,22 @@ class CheckpointEvaluation:
 
     def __init__(
         self,
-        context: Context,
-        processes: ProcessGroup,
+        place: Place,
         program: Program,
         held_out: HeldOut,
-        reporter: RunReporter,
         clock: Callable[[], float],
-        retry_budget: RetryBudget,
         plan: TaskPlan | None = None,
     ) -> None:
-        if context.run.spec.origin is None:
+        if place.spec.origin is None:
             raise TypeError("a run of task evaluate needs spec.from, which names the run whose checkpoint it evaluates")
-        self._context, self._processes, self._program, self._held_out = context, processes, program, held_out
-        self._reporter, self._clock, self._retry_budget = reporter, clock, retry_budget
-        self._spec = context.run.spec
-        self._origin: OriginSpec = context.run.spec.origin
+        self._place, self._program, self._held_out, self._clock = place, program, held_out, clock
+        self._context, self._processes, self._reporter = place.context, place.processes, place.reporter
+        self._spec = place.spec
+        self._origin: OriginSpec = place.spec.origin
         self._batches, self._batch_size = self._spec.trainer.evaluation.batches, self._spec.trainer.batch_size
         self._prints = fingerprints(self._spec, data=held_out.description)
         self._wanted = evaluation_key(self._prints, self._origin, self._batches)
-        self._store = Store(self._spec.checkpoint, retry_budget=retry_budget)
+        self._store = place.root()
         self._keeper: HeadKeeper | None = None
         self._plan = plan
 
@@ -168,8 +165,7 @@ class CheckpointEvaluation:
         """Run the tasks of the document. None: it has none, or this is not process 0."""
         if self._plan is None:
             return None
-        origin = origin_store(self._origin, self._spec.checkpoint, retry_budget=self._retry_budget)
-        asking = asking_of(origin, self._processes, entry=checkpoint)
+        asking = asking_of(self._place.other_run(self._origin).store, self._processes, entry=checkpoint)
         tasks = ModelTasks(
             self._plan, self._spec, self._held_out.tokenizer, asking, self._store, self._processes, self._reporter, clock=self._clock
         )
@@ -211,29 +207,18 @@ class CheckpointEvaluation:
         return self._read(self._origin), None
 
     def _read(self, origin: OriginSpec) -> Restored:
-        store = origin_store(origin, self._spec.checkpoint, retry_budget=self._retry_budget)
-        owner, processes, template = self._context.owner, self._processes, self._program.template.model
-        tokens = self._held_out.tokenizer.vocab_size
-        weights = read_weights(self._spec, origin, store, owner=owner, processes=processes, template=template, tokens=tokens)
-        reference = self._program.template.reference
-        if weights is not None:
-            if reference is not None:
-                raise BadConfiguration(
-                    f"spec.objective.preference: the checkpoint of run {origin.run} holds weights alone, and no reference model to compare "
-                    "with; evaluate a checkpoint of a run with this objective"
-                )
-            entry, begun = weights
-            return Restored(entry.step, {"model": begun.model}, entry, ())
-        return begin_from(
-            origin,
-            store,
-            owner=owner,
-            fingerprints=self._prints,
-            steps=None,
-            processes=processes,
-            template={"model": template} | ({} if reference is None else {"reference": reference}),
-            part=True,
-        )
+        other, template = self._place.other_run(origin), self._program.template
+        entry = other.weights_alone()
+        if entry is None:
+            part = {"model": template.model} | ({} if template.reference is None else {"reference": template.reference})
+            return other.restore(part, self._prints, steps=None, part=True)
+        weights = weights_of_run(self._place, other, entry, template.model)
+        if template.reference is not None:
+            raise BadConfiguration(
+                f"spec.objective.preference: the checkpoint of run {origin.run} holds weights alone, and no reference model to compare "
+                "with; evaluate a checkpoint of a run with this objective"
+            )
+        return Restored(entry.step, {"model": weights.model}, entry, ())
 
     def _count(self, part: HeldOut) -> int:
         """The number of batches of a source."""

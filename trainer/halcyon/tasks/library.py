@@ -110,7 +110,8 @@ def train(
         ValueError: Two functions inside the step return a number of the same name.
         TrainerExit: The run cannot continue; the class gives the cause.
     """
-    from halcyon.tasks.train import train as train_run  # imports JAX
+    from halcyon.tasks.train import Surroundings  # imports JAX
+    from halcyon.tasks.train import train as train_run
     from halcyon.training.in_step import InStep
 
     sets = (hooks,) if isinstance(hooks, Hooks) else tuple(hooks)
@@ -126,10 +127,9 @@ def train(
         ended = train_run(
             context,
             reporter,
+            Surroundings(),  # no other process; the main thread waits for the builds, and raises their errors
             compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE,
             retry_budget=RetryBudget(float(spec.checkpoint.access_retry_seconds)),
-            on_lost_process=_ignore,  # there is no other process
-            on_failed_build=_ignore,  # the main thread waits for the build, and raises its error
             in_step=[InStep(one.in_step, one.every) for one in sets if one.in_step is not None],
         )
     finally:

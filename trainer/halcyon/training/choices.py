@@ -13,12 +13,11 @@ from typing import Any
 from jax.sharding import Mesh
 
 from halcyon.checkpoint.processes import decide
-from halcyon.context import Context
 from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.machine.memory import device_memory
-from halcyon.parallel.process_group import ProcessGroup
 from halcyon.storage.store import Store
 from halcyon.training.fitting import Choice, chosen, is_automatic
+from halcyon.training.place import Place
 from halcyon_api.base import ApiModel
 from halcyon_api.checkpoint_documents import CHOICES_PREFIX, Owner, canonical_json
 from halcyon_api.hardware import TABLE
@@ -44,15 +43,12 @@ class RunChoice:
     """The choice of a run with automatic fields. All methods are collectives of all processes.
 
     Args:
-        context: The run and its mesh.
-        processes: The processes.
-        store: The checkpoint root.
+        place: The run and its mesh.
     """
 
-    def __init__(self, context: Context, processes: ProcessGroup, store: Store) -> None:
-        self._context, self._processes, self._store = context, processes, store
-        self._spec = context.run.spec
-        self._key = choice_key(self._spec, context.mesh, context.owner)
+    def __init__(self, place: Place) -> None:
+        self._processes, self._store, self._spec = place.processes, place.root(), place.spec
+        self._key = choice_key(self._spec, place.context.mesh, place.context.owner)
         self._new: Choice | None = None
 
     def find(self, vocabulary: int, mesh: Mesh) -> Choice | None:

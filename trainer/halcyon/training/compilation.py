@@ -1,9 +1,9 @@
 """The compilation cache of a run, stored in the checkpoint root, so that a restarted run does not compile again.
 
-JAX keeps compiled programs in a local directory, which is empty in a new pod. After the first step, process 0 copies the entries of this
-run's program to ``compilation/<program>/`` in the checkpoint root, and every process fetches them before it compiles. ``<program>`` is a
-hash of everything that a program depends on, so a changed run fetches no stale entry. The key of an entry ends with the SHA-256 of its
-bytes: a damaged entry is ignored and compiled again, because a damaged program could compute wrong numbers without an error.
+JAX keeps compiled programs in a local directory, which is empty in a new pod. After the first step of each program, process 0 copies the
+entries of the run to ``compilation/<program>/`` in the checkpoint root, and every process fetches them before it compiles. ``<program>``
+is a hash of everything that a program depends on, so a changed run fetches no stale entry. The key of an entry ends with the SHA-256 of
+its bytes: a damaged entry is ignored and compiled again, because a damaged program could compute wrong numbers without an error.
 
 One kind of program cannot be stored: a CPU program of several processes with collectives inside a loop. XLA runs independent operations in
 any order, but keeps the order of the collectives, because it must be the same on all processes. A program that is read back has this order

@@ -5,11 +5,12 @@ from __future__ import annotations
 from halcyon.checkpoint import Checkpointer
 from halcyon.context import Context
 from halcyon.errors import BadConfiguration
-from halcyon.huggingface.background import ExportCallbacks, Exporter, open_exports
+from halcyon.huggingface.background import ExportCallbacks, open_exports
 from halcyon.parallel.preemption import PreemptionNotice
-from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.waiting import wait_together
-from halcyon.telemetry import RunReporter
+from halcyon.training.companion import Companion
+from halcyon.training.place import Place
+from halcyon_api.spec.export import ExportSpec
 
 
 def check_exportable(context: Context) -> None:
@@ -27,36 +28,50 @@ def check_exportable(context: Context) -> None:
             raise BadConfiguration(f"spec.export: {error}; remove spec.export, or choose a family of models that has one") from None
 
 
-def begin_exports(context: Context, processes: ProcessGroup, checkpointer: Checkpointer, reporter: RunReporter) -> Exporter | None:
-    """Begin with the exports that earlier processes did not complete. A collective. None: the run has no ``spec.export``."""
-    spec = context.run.spec
-    if spec.export is None:
-        return None
-    exporter = open_exports(
-        spec.export,
-        spec.checkpoint,
-        steps=spec.trainer.steps,
-        owner=context.owner,
-        committed=checkpointer.committed,
-        processes=processes,
-        callbacks=ExportCallbacks(
-            on_complete=lambda step, path, size, seconds: reporter.exported(step, path, size_bytes=size, seconds=seconds),
-            on_failure=reporter.export_failed,
-        ),
-    )
-    reporter.found_exports(exporter.newest_step)
-    checkpointer.add_reader(exporter)
-    exporter.begin(checkpointer.committed)
-    return exporter
+class Exports(Companion):
+    """The exports of a run. Creating it is a collective: it begins with those that earlier processes did not complete.
 
-
-def complete_exports(exporter: Exporter, processes: ProcessGroup, notice: PreemptionNotice) -> bool:
-    """Wait, after the last step, until all exports are complete. A collective. False: a notice came first.
-
-    Raises:
-        ExportFailed: An export is not complete.
+    Args:
+        spec: ``spec.export``.
+        place: The run.
+        checkpointer: Its checkpoints. It makes one of each step that is exported.
+        notice: This process's notice of preemption.
     """
-    if not wait_together(processes, notice, exporter.shares_written):
-        return False
-    exporter.finish()
-    return True
+
+    def __init__(self, spec: ExportSpec, place: Place, checkpointer: Checkpointer, notice: PreemptionNotice) -> None:
+        reporter = place.reporter
+        self._processes, self._notice = place.processes, notice
+        self._exporter = open_exports(
+            spec,
+            place.spec.checkpoint,
+            steps=place.spec.trainer.steps,
+            owner=place.context.owner,
+            committed=checkpointer.committed,
+            processes=place.processes,
+            callbacks=ExportCallbacks(
+                on_complete=lambda step, path, size, seconds: reporter.exported(step, path, size_bytes=size, seconds=seconds),
+                on_failure=reporter.export_failed,
+            ),
+        )
+        reporter.found_exports(self._exporter.newest_step)
+        checkpointer.add_reader(self._exporter, wants=self._exporter.is_due)
+        self._exporter.begin(checkpointer.committed)
+
+    def leave(self) -> None:
+        """See `Companion`. The next process group goes on with the exports."""
+        self._exporter.abandon()
+
+    def finish(self) -> bool:
+        """Wait until all exports are complete. A collective.
+
+        Raises:
+            ExportFailed: An export is not complete.
+        """
+        if not wait_together(self._processes, self._notice, self._exporter.shares_written):
+            return False
+        self._exporter.finish()
+        return True
+
+    def close(self) -> None:
+        """See `Companion`."""
+        self._exporter.close()

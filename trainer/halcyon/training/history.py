@@ -9,19 +9,19 @@ from halcyon.checkpoint import Checkpointer
 from halcyon.context import Context
 from halcyon.history.segments import ProcessGroupId
 from halcyon.history.writer import Account, HistoryWriter
-from halcyon.telemetry import RunReporter
+from halcyon.training.place import Place
 from halcyon_api.goodput import CAUSES
 
 
-def begin_history(context: Context, checkpointer: Checkpointer, reporter: RunReporter, step: int) -> None:
+def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
     """Record the run from here on, beside its checkpoints. Only for process 0, which has the root.
 
     Args:
-        context: The run.
+        place: The run, whose reports are recorded.
         checkpointer: The root that was taken.
-        reporter: The reports to record.
         step: Steps done.
     """
+    context, reporter = place.context, place.reporter
     group = ProcessGroupId(
         number=0,  # the writer finds it in the root
         attempt=checkpointer.epoch.attempt,
@@ -40,7 +40,7 @@ def begin_history(context: Context, checkpointer: Checkpointer, reporter: RunRep
     reporter.listen(HistoryWriter(context.run.spec.checkpoint, group, account=account, on_warning=reporter.warning))
 
 
-def place_of(context: Context, devices: Sequence[Any]) -> dict[str, Any]:
+def placed_fields(context: Context, devices: Sequence[Any]) -> dict[str, Any]:
     """What the process group trains on, and where its run comes from: the fields of the event ``placed``.
 
     Args:

@@ -14,24 +14,20 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 
-from halcyon.context import Context
 from halcyon.storage.failures import StoreFailure
-from halcyon.telemetry import RunReporter
-from halcyon.telemetry.profiles import Kept, keep_profile
-from halcyon_api.spec.operations import ProfileSpec
+from halcyon.telemetry.profiles import keep_profile
+from halcyon.training.companion import Companion, Settle
+from halcyon.training.place import Place
+from halcyon.training.programs import Programs
 
 CLOSE_SECONDS = 60.0
 """Longest wait for the storage of a profile when the training ends."""
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-
-Keep = Callable[[int, Mapping[str, bytes], Mapping[str, Any]], Kept]
-"""Stores the files and the numbers of a profile that begins with a step."""
 
 
 class Requests(Protocol):
@@ -42,49 +38,35 @@ class Requests(Protocol):
         ...
 
 
-class Profiler:
-    """Profiles windows of steps in one process. All calls but those of its own thread come from the loop.
+class Profiler(Companion):
+    """Profiles windows of steps in one process.
 
     Args:
-        spec: ``telemetry.profile`` of the run; None: only requests.
+        place: The run. Its profiles are stored below its checkpoint root.
+        programs: The programs of its steps.
         requests: Requests while the run trains.
-        process_index: Index of this process.
-        keep: Stores a profile; called in a background thread.
-        on_kept: Called in that thread with the first step, the number of steps, what was stored, and the numbers.
-        on_failure: Called with one sentence if there is no profile.
     """
 
-    def __init__(
-        self,
-        spec: ProfileSpec | None,
-        requests: Requests,
-        process_index: int,
-        *,
-        keep: Keep,
-        on_kept: Callable[[int, int, Kept, Mapping[str, Any]], object],
-        on_failure: Callable[[str], object],
-    ) -> None:
-        self._spec, self._requests, self._process_index = spec, requests, process_index
-        self._keep, self._on_kept, self._on_failure = keep, on_kept, on_failure
+    def __init__(self, place: Place, programs: Programs, requests: Requests) -> None:
+        self._spec, self._steps = place.spec.telemetry.profile, place.spec.trainer.steps
+        self._root, self._reporter, self._process_index = place.spec.checkpoint, place.reporter, place.processes.process_index
+        self._programs, self._requests = programs, requests
         self._first, self._last = 0, -1
         self._folder: Path | None = None
         self._began = 0.0
         self._thread: threading.Thread | None = None
 
-    def start_due(self, step: int) -> bool:
-        """Whether a profile begins with a step, counted from 1. The loop then waits for the step before it and calls `start`."""
+    def before(self, step: int, settle: Settle) -> None:
+        """Begin a trace before the first step of a window."""
         if self._folder is not None or (self._thread is not None and self._thread.is_alive()):
-            return False
+            return
         steps = self._requests.take()
         if self._spec is not None and step == self._spec.at_step:
             steps = self._spec.steps
         if steps is None:
-            return False
+            return
         self._first, self._last = step, step + steps - 1
-        return True
-
-    def start(self) -> None:
-        """Begin the trace."""
+        settle()
         folder = Path(tempfile.mkdtemp(prefix="halcyon-profile-"))
         try:
             jax.profiler.start_trace(folder)
@@ -94,30 +76,13 @@ class Profiler:
             return
         self._folder, self._began = folder, time.perf_counter()
 
-    @contextlib.contextmanager
-    def around(self, step: int) -> Iterator[None]:
-        """The context in which a step is dispatched: a trace shows it as one step."""
-        if self._folder is None:
-            yield
+    def dispatched(self, step: int, settle: Settle) -> None:
+        """End the trace after the last step of the window or of the run, and store it in the background."""
+        folder = self._folder
+        if folder is None or (step < self._last and step != self._steps):
             return
-        with jax.profiler.StepTraceAnnotation("train", step_num=step):
-            yield
-
-    def stop_due(self, step: int, *, ends: bool = False) -> bool:
-        """Whether the profile ends after a step. The loop then waits for the step and calls `stop`."""
-        return self._folder is not None and (step >= self._last or ends)
-
-    def stop(self, step: int, numbers: Mapping[str, Any], compiled: Any) -> None:
-        """End the trace, and store it in the background.
-
-        Args:
-            step: The last step of the profile.
-            numbers: The numbers of the process, for people.
-            compiled: The compiled step.
-        """
-        folder, self._folder = self._folder, None
-        if folder is None:
-            return
+        settle()
+        self._folder = None
         seconds = time.perf_counter() - self._began
         try:
             jax.profiler.stop_trace()
@@ -126,9 +91,10 @@ class Profiler:
             shutil.rmtree(folder, ignore_errors=True)
             self._fail(error)
             return
-        first, steps = self._first, step - self._first + 1
+        first, steps, compiled = self._first, step - self._first + 1, self._programs.newest
         own = {"process": self._process_index, "host": socket.gethostname(), "firstStep": first, "steps": steps, "windowSeconds": seconds}
-        store = lambda: self._store(folder, first, steps, {**own, **numbers}, memory, compiled)  # noqa: E731
+        numbers = {**own, **self._reporter.speed()}
+        store = lambda: self._store(folder, first, steps, numbers, memory, compiled)  # noqa: E731
         self._thread = threading.Thread(target=store, name="halcyon-profile", daemon=True)
         self._thread.start()
 
@@ -151,7 +117,8 @@ class Profiler:
                     numbers["collectiveSeconds"] = collective_seconds(jax.profiler.ProfileData.from_serialized_xspace(space))
             if self._process_index == 0:
                 files["step.hlo.txt.gz"] = gzip.compress((compiled.as_text() or "").encode(), 1)
-            self._on_kept(first, steps, self._keep(first, files, numbers), numbers)
+            kept = keep_profile(self._root, self._reporter.identity, first, files, numbers, timeout_seconds=CLOSE_SECONDS)
+            self._reporter.profiled(first, steps, kept, numbers)
         except (OSError, StoreFailure, ValueError, RuntimeError, AttributeError) as error:
             self._fail(error)
         finally:
@@ -170,20 +137,7 @@ class Profiler:
         return found
 
     def _fail(self, error: Exception) -> None:
-        self._on_failure(f"there is no profile of the steps from {self._first} on: {error}")
-
-
-def profiler_of(context: Context, reporter: RunReporter, requests: Requests) -> Profiler:
-    """The profiler of a run, which stores its profiles below the checkpoint root."""
-    spec, identity = context.run.spec, reporter.identity
-    return Profiler(
-        spec.telemetry.profile,
-        requests,
-        identity.process_index,
-        keep=lambda step, files, numbers: keep_profile(spec.checkpoint, identity, step, files, numbers, timeout_seconds=CLOSE_SECONDS),
-        on_kept=lambda step, steps, kept, numbers: reporter.profiled(step, steps, kept, numbers),
-        on_failure=reporter.warning,
-    )
+        self._reporter.warning(f"there is no profile of the steps from {self._first} on: {error}")
 
 
 def collective_seconds(space: Any) -> float:

@@ -45,7 +45,6 @@ from halcyon_api.spec.attention import AttentionName
 from halcyon_api.spec.average import AverageSpec
 from halcyon_api.spec.determinism import Determinism, InEffect, in_effect
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
-from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.spec.unroll import unrolled_blocks
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -154,11 +153,6 @@ class Program:
             raise BadConfiguration(str(error)) from None
 
 
-def longest_sequence(settings: TrainerSpec) -> int:
-    """Positions of the run's longest sequence."""
-    return settings.longest_sequence
-
-
 def padded_vocabulary(tokens: int) -> hax.Axis:
     """The model's vocabulary axis for a tokenizer with this number of tokens."""
     return hax.Axis(VOCAB, -(-tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE)
@@ -218,7 +212,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
     settings = spec.trainer
     unroll = unrolled_blocks(settings.unroll, mesh.devices.flat[0].platform, mesh.shape, pipelined=pipelines_blocks(mesh))
     vocab = padded_vocabulary(vocab_size)
-    max_position = hax.Axis(POSITION, longest_sequence(settings))
+    max_position = hax.Axis(POSITION, settings.longest_sequence)
 
     def build() -> Model:
         key = jax.random.key(settings.seed)

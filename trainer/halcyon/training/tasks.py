@@ -144,10 +144,6 @@ class ModelTasks:
         """Names of the tasks."""
         return tuple(one.name for one in self._plan.chosen)
 
-    def is_due(self, step: int, steps: int) -> bool:
-        """See `TaskPlan.is_due`."""
-        return self._plan.is_due(step, steps)
-
     def while_training(self, step: int, model: Any, past: Sequence[SkippedBatches]) -> bool:
         """Run the tasks that the root does not have yet. A collective. False: a notice came.
 

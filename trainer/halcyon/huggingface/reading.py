@@ -1,4 +1,4 @@
-"""Begins a run with weights alone: from a folder with a model, or from a checkpoint that an import made. The optimizer starts fresh.
+"""Reads weights into the model of a run: from a folder with a model, or from a checkpoint.
 
 Each process reads only the regions that its devices hold. The vocabulary of the run has the tokens of its tokenizer. The weights may have
 more rows, which no token uses: these are left out. They may have fewer if the document lets the vocabulary grow: a new row is the mean of
@@ -19,32 +19,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.checkpoint.layout import Leaf, Region, flatten, normal, unflatten, whole
-from halcyon.checkpoint.origin import begin_from, candidates, origin_store
-from halcyon.checkpoint.processes import Processes, decide, gather_texts
-from halcyon.checkpoint.results import Restored
-from halcyon.checkpoint.verify import Damaged, read_manifest
-from halcyon.checkpoint.weights import MODEL_PREFIX
-from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit
+from halcyon.errors import BadConfiguration
 from halcyon.huggingface.companions import CONFIG_KEY, read_companions
-from halcyon.huggingface.folder import ModelFolder, folder_place, read_config
+from halcyon.huggingface.folder import ModelFolder, read_config
 from halcyon.huggingface.layout import ReadRegion, leaf_shapes
 from halcyon.huggingface.peft_files import PeftFolder
 from halcyon.huggingface.root import stored_model
 from halcyon.models import CausalLM
-from halcyon.models.adapters import without_adapter
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import form_of_section
 from halcyon.models.trainable import matching, split
-from halcyon.storage.failures import StoreFailure, as_exit
-from halcyon.storage.retry_budget import RetryBudget
+from halcyon.models.weights import leaf_shapes
+from halcyon.models.weights.layout import ReadRegion
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, Fingerprints, Owner, SkippedBatches
-from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.origin import OriginSpec
-from halcyon_api.training_run import TrainingRunSpec
 
 Result = TypeVar("Result")
 _NO_WEIGHT = (
@@ -56,113 +48,17 @@ _NO_WEIGHT = (
 
 
 @dataclass(frozen=True)
-class Begun:
-    """What a run begins with.
+class Weights:
+    """The model of a folder or of a checkpoint."""
 
-    Attributes:
-        step: Steps done.
-        state: The whole state; None if there are only weights.
-        model: The model without an adapter, if there are only weights; None in the place of parameters that were not taken.
-        path: The place of the weights, for the log.
-        files: Files of the folder that the weights came from, by name, for a later export.
-        past: See `Restored.past`.
-    """
-
-    step: int
-    state: Any
     model: Any
+    """With the shapes and shardings of the run's model without an adapter; None in the place of parameters that were not taken."""
     path: str
+    """The place of the weights, for the log."""
     files: Mapping[str, bytes]
-    is_part: bool = False
+    """Files of the folder that the weights came from, by name, for a later export."""
+    is_part: bool
     """Whether the model lacks parameters, because ``spec.from.only`` does not match them."""
-    past: tuple[SkippedBatches, ...] = ()
-
-
-def begin(
-    spec: TrainingRunSpec,
-    origin: OriginSpec,
-    *,
-    owner: Owner,
-    fingerprints: Fingerprints,
-    processes: Processes,
-    template: Any,
-    without_average: Any = None,
-    tokens: int,
-    retry_budget: RetryBudget | None = None,
-) -> Begun:
-    """Read what ``spec.from`` names. A collective, for the main thread.
-
-    Args:
-        spec: The run's spec.
-        origin: ``spec.from``.
-        owner: The run.
-        fingerprints: Fingerprints of the run.
-        processes: The processes.
-        template: Shapes, types and shardings of the run's state.
-        without_average: The template without its average of the parameters, for another run that has no such average.
-        tokens: Tokens of the run's tokenizer.
-        retry_budget: The waits for stores that deny access.
-
-    Raises:
-        BadConfiguration: The weights are of another model, or cannot be read.
-        DataUnreachable: The hub does not answer, or denies access.
-        TrainerExit: See `begin_from`.
-    """
-    if origin.hugging_face is not None:
-        own = spec.checkpoint
-        s3 = origin.hugging_face.path.startswith("s3://")
-        path, endpoint, region = origin.hugging_face.path, own.endpoint if s3 else None, own.region if s3 else None
-        place = _together(processes, path, lambda: folder_place(path, endpoint, region))  # downloads a model of the hub
-        store = Store(place, retry_budget=retry_budget)
-        base, beside = without_adapter(template.model), origin.hugging_face.adapter
-        adapter = None if beside is None else _together(processes, beside, lambda: _peft_folder(beside, own))
-        return _together(processes, store.root, lambda: _from_folder(store, origin, spec.model, base, tokens, adapter))
-    store = origin_store(origin, spec.checkpoint, retry_budget=retry_budget)
-    weights = read_weights(spec, origin, store, owner=owner, processes=processes, template=template.model, tokens=tokens)
-    if weights is None and (origin.only is not None or origin.grow_vocabulary):
-        field = "only" if origin.only is not None else "growVocabulary"
-        raise BadConfiguration(
-            f"spec.from.{field}: the checkpoint of run {origin.run} is a whole training, whose optimizer state fits only to the same "
-            "parameters; set spec.from.weightsOnly to take only its weights"
-        )
-    if weights is not None:
-        return weights[1]
-    restored: Restored = begin_from(
-        origin, store, owner=owner, fingerprints=fingerprints, steps=spec.trainer.steps, processes=processes, template=template,
-        without_average=without_average,
-    )  # fmt: skip
-    files = _together(processes, store.root, lambda: read_companions(store, HUGGING_FACE_PREFIX))
-    return Begun(restored.step, restored.state, None, restored.checkpoint.path, files, past=restored.past)
-
-
-def read_weights(
-    spec: TrainingRunSpec, origin: OriginSpec, store: Store, *, owner: Owner, processes: Processes, template: CausalLM, tokens: int
-) -> tuple[CommittedStep, Begun] | None:
-    """The model of a checkpoint that holds only weights, as an import or an average makes it, or of which only the weights are wanted.
-
-    A collective, for the main thread.
-
-    Args:
-        spec: The run's spec.
-        origin: ``spec.from``, which names a run.
-        store: The root of that run.
-        owner: The run.
-        processes: The processes.
-        template: Shapes, types and shardings of the run's model.
-        tokens: Tokens of the run's tokenizer.
-
-    Returns:
-        The checkpoint and its model; None: the checkpoint holds a whole state.
-
-    Raises:
-        BadConfiguration: The weights are of another model, or cannot be read.
-        TrainerExit: The checkpoint is damaged, or there is none; see `begin_from`.
-    """
-    found = decide(processes, store.root, lambda: _imported(origin, store, owner))["entry"]
-    if found is None:
-        return None
-    entry = CommittedStep.model_validate(found)
-    return entry, _together(processes, store.root, lambda: _from_root(store, entry, origin, spec.model, without_adapter(template), tokens))
 
 
 def read_arrays(read: ReadRegion, template: Any, types: Mapping[str, np.dtype] | None = None) -> Any:
@@ -211,8 +107,21 @@ def _elements(region: Region) -> int:
     return math.prod(part.stop - part.start for part in region)
 
 
-def _from_folder(store: Store, origin: OriginSpec, spec: ModelSpec, template: CausalLM, tokens: int, adapter: PeftFolder | None) -> Begun:
-    config = read_config(store)
+def weights_of_folder(store: Store, origin: OriginSpec, spec: ModelSpec, template: CausalLM, adapter: PeftFolder | None) -> Weights:
+    """The weights of a folder with a model in the files of Hugging Face.
+
+    Args:
+        store: The folder.
+        origin: ``spec.from`` of the run.
+        spec: ``spec.model`` of the run.
+        template: Shapes, types and shardings of the run's model without an adapter.
+        adapter: A folder with an adapter of peft, which is added to the weights.
+
+    Raises:
+        BadConfiguration: The weights are of another model, or cannot be read.
+        StoreFailure: The store did not answer.
+    """
+    config, tokens = read_config(store), template.token_count
     _require_rows(tokens, config.tokens, store.root, origin)
     if origin.only is None:
         require_same(spec, config.spec, f"spec.from.huggingFace: {store.root}")
@@ -223,28 +132,23 @@ def _from_folder(store: Store, origin: OriginSpec, spec: ModelSpec, template: Ca
     taken = _taken(template, origin.only, {path: leaf.axes for path, leaf in folder.leaves.items()}, store.root)
     files = {**read_companions(store), CONFIG_KEY: store.read(CONFIG_KEY).data or b""}
     read = with_new_rows(folder.read, template, config.tokens, tokens)
-    return Begun(0, None, read_arrays(read, taken), store.root, files, is_part=origin.only is not None)
+    return Weights(read_arrays(read, taken), store.root, files, is_part=origin.only is not None)
 
 
-def _peft_folder(path: str, own: CheckpointSpec) -> PeftFolder:
-    s3 = path.startswith("s3://")
-    return PeftFolder(Store(folder_place(path, own.endpoint if s3 else None, own.region if s3 else None)))
+def weights_of_checkpoint(store: Store, entry: CommittedStep, origin: OriginSpec, spec: ModelSpec, template: CausalLM) -> Weights:
+    """The weights of a checkpoint; see `weights_of_folder`.
 
+    Args:
+        store: The root.
+        entry: The checkpoint.
+        origin: ``spec.from`` of the run.
+        spec: ``spec.model`` of the run.
+        template: Shapes, types and shardings of the run's model without an adapter.
 
-def _imported(origin: OriginSpec, store: Store, owner: Owner) -> dict[str, Any]:
-    """The checkpoint to begin from, if it holds only weights, or only these are wanted."""
-    for entry in candidates(origin, store, owner):
-        try:
-            manifest = read_manifest(store, entry)
-        except Damaged:
-            continue
-        only_weights = origin.takes_weights or all(leaf.path.startswith(MODEL_PREFIX) for leaf in manifest.leaves)
-        return {"entry": entry.document() if only_weights else None}
-    return {"entry": None}
-
-
-def _from_root(store: Store, entry: CommittedStep, origin: OriginSpec, spec: ModelSpec, template: CausalLM, tokens: int) -> Begun:
-    stored = stored_model(store, entry)
+    Raises:
+        Damaged: The checkpoint is damaged.
+    """
+    stored, tokens = stored_model(store, entry), template.token_count
     if origin.only is None:
         require_same(spec, stored.spec, f"spec.from: the checkpoint in {store.root}")
     _require_rows(tokens, stored.tokens, store.root, origin)
@@ -257,7 +161,7 @@ def _from_root(store: Store, entry: CommittedStep, origin: OriginSpec, spec: Mod
                 "most that"
             )
     read = with_new_rows(stored.arrays.read, template, stored.tokens, tokens)
-    return Begun(0, None, read_arrays(read, taken), entry.path, stored.files, is_part=origin.only is not None)
+    return Weights(read_arrays(read, taken), entry.path, stored.files, is_part=origin.only is not None)
 
 
 def _taken(template: CausalLM, patterns: Sequence[str] | None, there: Mapping[str, Mapping[str, int]], root: str) -> CausalLM:
@@ -371,27 +275,3 @@ def _require_rows(tokens: int, rows: int, root: str, origin: OriginSpec) -> None
             f"spec.tokenizer: it has {tokens} tokens, but the model in {root} knows only {rows}; take the tokenizer of that model, or set "
             "spec.from.growVocabulary"
         )
-
-
-_KINDS: tuple[type[TrainerExit], ...] = (BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit)
-
-
-def _together(processes: Processes, root: str, work: Callable[[], Result]) -> Result:
-    """Run `work` on every process. If it fails on one, every process raises the same error. A collective."""
-    result: Result | None = None
-    try:
-        result, text = work(), ""
-    except Damaged as damage:
-        text = f"NoValidCheckpoint {root}: {damage}"
-    except StoreFailure as failure:
-        text = f"StoreFailure {failure.code} {failure.text}"
-    except TrainerExit as error:
-        text = f"{next(kind for kind in _KINDS if isinstance(error, kind)).__name__} {error}"
-    for found in gather_texts(processes, text):
-        kind, _, message = found.partition(" ")
-        if kind == "StoreFailure":
-            code, _, message = message.partition(" ")
-            raise as_exit(StoreFailure(code, message), root, what="the folder", field="spec.from")
-        if kind:
-            raise next(one for one in _KINDS if one.__name__ == kind)(message)
-    return result  # type: ignore[return-value]

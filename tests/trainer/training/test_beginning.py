@@ -1,10 +1,11 @@
-"""A run that begins with weights: which bits it has, and the error if they are not those of its model."""
+"""What a run begins with. With weights: which bits it has, and the error if they are not those of its model."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,18 +16,16 @@ import halcyon
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.layout import flatten
 from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RootTaken, RootUnusable
-from halcyon.huggingface import beginning
-from halcyon.huggingface.beginning import Begun, _together, begin, require_same
 from halcyon.huggingface.importing import import_model
 from halcyon.storage.failures import StoreFailure
+from halcyon.training import beginning
+from halcyon.training.beginning import Beginning, Kind, from_origin, kind_of, together
+from halcyon.training.place import Place
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import completed_state
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.ends import ExitCode
-from halcyon_api.spec.families.mixtral import MixtralSpec
-from halcyon_api.spec.families.qwen import Qwen3Spec
-from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
-from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.trainer.checkpoint.helpers import OneProcess
 from tests.trainer.huggingface.folders import TOKENS, bytes_read, llama_tensors, store_of, tensors_of, write_folder
@@ -45,14 +44,12 @@ def spec_of(tmp_path: Path, origin: dict[str, Any], **model: Any) -> TrainingRun
 TUNED = Owner(namespace="tests", name="tuned")
 
 
-def begun(spec: TrainingRunSpec, tokens: int = 60, owner: Owner = TUNED) -> tuple[Begun, Program]:
+def begun(spec: TrainingRunSpec, tokens: int = 60, owner: Owner = TUNED) -> tuple[Beginning, Program]:
     """What a run on four devices begins with, and its program."""
-    assert spec.origin is not None
     program = build_program(spec, tokens, mesh_of(fsdp=2, tensor=2))
-    prints = fingerprints(spec, data={})
-    return begin(
-        spec, spec.origin, owner=owner, fingerprints=prints, processes=OneProcess(), template=program.template, tokens=tokens
-    ), program
+    context: Any = SimpleNamespace(run=SimpleNamespace(spec=spec), owner=owner)
+    nowhere: Any = None
+    return from_origin(Place(context, OneProcess(), nowhere), program, fingerprints(spec, data={})), program  # type: ignore[arg-type]
 
 
 def origin_of(tmp_path: Path, kind: str, **config: Any) -> dict[str, Any]:
@@ -64,19 +61,48 @@ def origin_of(tmp_path: Path, kind: str, **config: Any) -> dict[str, Any]:
     return {"run": "base", "root": f"file://{tmp_path / 'root'}"}
 
 
+BASE: dict[str, Any] = {"run": "base", "root": "file:///base"}
+FOLDER: dict[str, Any] = {"huggingFace": {"path": "/model"}}
+FIRST_STEPS: list[tuple[dict[str, Any] | None, bool, bool, Kind | str]] = [
+    (None, True, False, "ownCheckpoint"),
+    (BASE, True, True, "ownCheckpoint"),
+    (BASE | {"only": ["blocks.*"]}, True, False, "ownCheckpoint"),
+    (None, False, False, "random"),
+    (FOLDER, False, False, "weights"),
+    (FOLDER | {"only": ["blocks.*"]}, False, False, "weights"),
+    (BASE, False, True, "weights"),
+    (BASE | {"growVocabulary": True}, False, True, "weights"),
+    (BASE, False, False, "otherRun"),
+    (BASE | {"only": ["blocks.*"]}, False, False, r"spec\.from\.only: the checkpoint of run base is a whole training"),
+    (BASE | {"growVocabulary": True}, False, False, r"spec\.from\.growVocabulary: the checkpoint of run base is a whole training"),
+]
+
+
+@pytest.mark.parametrize(("origin", "has_own", "weights_alone", "wanted"), FIRST_STEPS)
+def test_a_run_begins_with_its_own_checkpoint_else_with_what_it_names_else_with_random_parameters(
+    origin: dict[str, Any] | None, has_own: bool, weights_alone: bool, wanted: str
+) -> None:
+    parsed = None if origin is None else OriginSpec.model_validate(origin)
+    if wanted in get_args(Kind):
+        assert kind_of(parsed, has_own=has_own, weights_alone=weights_alone) == wanted
+    else:
+        with pytest.raises(BadConfiguration, match=wanted):
+            kind_of(parsed, has_own=has_own, weights_alone=weights_alone)
+
+
 @pytest.mark.parametrize("kind", ["folder", "root"])
 def test_each_device_gets_its_part_and_the_optimizer_starts_fresh(tmp_path: Path, kind: str) -> None:
     """The tokenizer has 60 tokens, the run's vocabulary 64 rows, the files 70: the first 64 are read."""
     found, program = begun(spec_of(tmp_path, origin_of(tmp_path, kind)))
-    assert (found.step, found.state) == (0, None)
+    assert (found.kind, found.step) == ("weights", 0)
     model, _ = halcyon.load(f"hf:{tmp_path / 'model'}")
     whole = {leaf.path: np.asarray(leaf.value) for leaf in flatten(model)}
     template = {leaf.path: leaf for leaf in flatten(program.template.model)}
-    for leaf in flatten(found.model):
+    for leaf in flatten(found.weights.model):
         cut = tuple(slice(0, size) for size in leaf.shape)
         assert np.array_equal(np.asarray(leaf.value), whole[leaf.path][cut]), leaf.path
         assert leaf.sharding == template[leaf.path].sharding, leaf.path
-    state = completed_state(program.complete_state, program.template, found.model)
+    state = completed_state(program.complete_state, program.template, found.weights.model)
     assert int(state.step) == 0
     assert all(not np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(state.optimizer_state))
 
@@ -93,7 +119,7 @@ def test_rows_that_pad_the_vocabulary_are_zero_and_weights_are_rounded(tmp_path:
     precision = spec.trainer.precision.model_copy(update={"parameters": "bfloat16"})
     spec = spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"precision": precision})})
     found, _ = begun(spec, tokens=TOKENS)
-    table = np.asarray(found.model.embedding.weight.array)
+    table = np.asarray(found.weights.model.embedding.weight.array)
     assert (table.shape[0], table.dtype) == (128, jnp.bfloat16)
     assert np.array_equal(table[:TOKENS], llama_tensors()["model.embed_tokens.weight"].astype(jnp.bfloat16))
     assert not np.any(table[TOKENS:])
@@ -115,35 +141,6 @@ def test_another_model_or_tokenizer_is_rejected(
         begun(spec_of(tmp_path, origin_of(tmp_path, kind, **config), **model), tokens)
 
 
-def test_entries_that_decide_nothing_may_differ() -> None:
-    small: Any = {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2}
-    qwen = [ModelSpec(qwen3=Qwen3Spec(**small, max_window_layers=layers)) for layers in (1, 28)]
-    require_same(*qwen, "it")
-    experts = [ModelSpec(qwen3_moe=Qwen3MoeSpec(**small, intermediate_size=size)) for size in (16, 24)]
-    require_same(*experts, "it")
-    mixed = [ModelSpec(qwen3_moe=Qwen3MoeSpec(**small, intermediate_size=size, decoder_sparse_step=2)) for size in (16, 24)]
-    mixtral = [ModelSpec(mixtral=MixtralSpec(**small, intermediate_size=size)) for size in (16, 24)]
-    for ours, theirs in (mixed, mixtral):
-        with pytest.raises(BadConfiguration, match=r"it holds another model: intermediate_size is 24 there, and 16"):
-            require_same(ours, theirs, "it")
-    windows = [ModelSpec(qwen3=Qwen3Spec(**small, use_sliding_window=True, max_window_layers=layers)) for layers in (1, 2)]
-    with pytest.raises(BadConfiguration, match="layer_types"):
-        require_same(*windows, "it")
-
-
-def test_a_run_can_begin_with_a_custom_model_of_the_same_section() -> None:
-    narrow, wide = (ModelSpec.model_validate({"custom": {"class": "own.models:Model", "config": {"width": width}}}) for width in (8, 16))
-    require_same(narrow, narrow, "spec.from: the checkpoint")
-    with pytest.raises(BadConfiguration, match=r"the checkpoint holds another custom model; set spec.model.custom to its section"):
-        require_same(narrow, wide, "spec.from: the checkpoint")
-
-
-def test_another_factor_of_the_balance_loss_is_no_other_model() -> None:
-    sizes = {"numHiddenLayers": 2, "hiddenSize": 8, "intermediateSize": 12, "numAttentionHeads": 4, "numLocalExperts": 4}
-    ours = ModelSpec.model_validate({"mixtral": sizes | {"routerAuxLossCoef": 0.01}})
-    require_same(ours, ModelSpec.model_validate({"mixtral": sizes | {"routerAuxLossCoef": 0.0}}), "spec.from")
-
-
 def test_a_hub_that_fails_on_one_process_ends_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Process 0 has the model; process 1 cannot download it."""
     gathered: list[str] = []
@@ -163,7 +160,7 @@ def test_a_store_without_the_bucket_is_named_with_its_field() -> None:
         raise StoreFailure("NOT_FOUND", "no such bucket")
 
     with pytest.raises(RootUnusable, match=r"^the folder s3://none/base does not exist; create the bucket, or correct spec.from \("):
-        _together(OneProcess(), "s3://none/base", fail)
+        together(OneProcess(), "s3://none/base", fail)
 
 
 def test_a_damaged_import_and_the_root_of_another_run_are_rejected(tmp_path: Path) -> None:
