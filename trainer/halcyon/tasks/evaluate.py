@@ -22,8 +22,7 @@ from halcyon.context import Context, check_context, process_name, run_name, with
 from halcyon.data.held_out import HeldOut
 from halcyon.data.open import ensure_caches, held_out_of
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
-from halcyon.evaluate.evaluation import Evaluation, total
-from halcyon.evaluate.results import document_of, evaluation_key, parse_stored, results_of
+from halcyon.evals.shared import ModelTasks, TaskPlan, asking_of
 from halcyon.huggingface.beginning import read_weights
 from halcyon.huggingface.run_templates import with_templates
 from halcyon.models.adapters import check_adapter
@@ -32,13 +31,14 @@ from halcyon.parallel.process_group import ProcessGroup
 from halcyon.session import session
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
+from halcyon.tasks.evaluation_results import document_of, evaluation_key, parse_stored, results_of
 from halcyon.tasks.sources import report_sources
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluating import with_source
+from halcyon.telemetry.evaluation import Evaluation, total
 from halcyon.training.evaluation import evaluate, make_evaluation_step
 from halcyon.training.fitting import without_choice
 from halcyon.training.program import Program, build_program, padded_token_bytes
-from halcyon.training.tasks import ModelTasks, TaskPlan, asking_of
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.counting import counted
 from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument

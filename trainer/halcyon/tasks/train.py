@@ -52,7 +52,7 @@ from halcyon.training.state import state_bytes
 
 if TYPE_CHECKING:
     from halcyon.checkpoint import Checkpointer
-    from halcyon.training.tasks import TaskPlan
+    from halcyon.evals.shared import TaskPlan
     from halcyon_api.training_run import TrainingRunSpec
 
 
@@ -164,7 +164,7 @@ def train(
         reporter.saves_every(checkpointer.interval_seconds)
         tasks = None
         if task_plan is not None:
-            from halcyon.training.tasks import ModelTasks, asking_of
+            from halcyon.evals.shared import ModelTasks, asking_of
 
             root = Store(spec.checkpoint)
             asking = asking_of(root, processes, spec=spec)
@@ -214,7 +214,7 @@ def _task_plan(spec: TrainingRunSpec) -> TaskPlan | None:
     """The tasks of the run, read before any device is used. What runs them is imported only for a run that has some."""
     if spec.trainer.evaluation.tasks is None:
         return None
-    from halcyon.training.tasks import TaskPlan
+    from halcyon.evals.shared import TaskPlan
 
     return TaskPlan.of(spec)
 

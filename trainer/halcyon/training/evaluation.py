@@ -17,8 +17,8 @@ from halcyon.data.examples import Examples
 from halcyon.data.held_out import HeldOut
 from halcyon.data.loader import global_batch
 from halcyon.data.source_data import BatchRows
-from halcyon.evaluate.evaluation import Evaluation
 from halcyon.objectives import Batch, Objective
+from halcyon.telemetry.evaluation import Evaluation
 
 _IN_FLIGHT = 2
 """Dispatched batches whose sums are not fetched yet: enough to keep the devices busy, few enough to use little memory."""

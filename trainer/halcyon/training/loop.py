@@ -32,6 +32,7 @@ from halcyon.training.batch_source import BatchSource, HasNumbers
 from halcyon.training.best import BestWatch
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.divergence import DivergenceWatch, RollBack
+from halcyon.training.held_out import TrainingEvaluation
 from halcyon.training.in_step import reported
 from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
 from halcyon.training.profiling import Profiler
@@ -39,12 +40,11 @@ from halcyon.training.program import Program
 from halcyon.training.reported import reported_metrics
 from halcyon.training.state import TrainState
 from halcyon.training.step import CONTROL_BITS, StepMetrics
-from halcyon.training.training_evaluation import TrainingEvaluation
 from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
 from halcyon_api.spec.divergence import RollbackSpec
 
 if TYPE_CHECKING:
-    from halcyon.training.tasks import ModelTasks  # most runs have no tasks, and need not import what runs them
+    from halcyon.evals.shared import ModelTasks  # most runs have no tasks, and need not import what runs them
 
 SAVE_WANTED = 1
 """Bit of the control value of a process that wants a checkpoint."""
