@@ -27,7 +27,7 @@ Outcome = Literal["passed", "failed", "timeout", "memory", "output"]
 
 MOST_BYTES = 1 << 20
 """Bytes of the longest program with its checks."""
-_PACKAGES = str(Path(__file__).parents[2])
+_PACKAGES = str(Path(__file__).parents[3])
 _START = "import sys; sys.path.append(sys.argv.pop()); from halcyon.evals.sandbox.child import main; main()"
 _FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8")
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
