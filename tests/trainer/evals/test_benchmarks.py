@@ -15,26 +15,25 @@ import pytest
 
 from halcyon.errors import BadConfiguration
 from halcyon.evals import core, human_eval, spelling_bee
-from halcyon.evals.answers import final_number
-from halcyon.evals.example import Choice, Question, Reply, conversation
-from halcyon.evals.registry import TASKS, task_named
-from halcyon.evals.results import Answer, centred, pass_at_k, result_of
+from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
+from halcyon.evals.example import GivenReply, MultipleChoice, OpenQuestion, conversation
+from halcyon.evals.gsm8k import final_number
+from halcyon.evals.results import Answer, centred, chat_core_of, core_of, document_of, parse_results, pass_at_k, result_of
 from halcyon.evals.sandbox.running import Program
-from halcyon.evals.stored import chat_core_of, core_of, document_of, numbers_of, parse_results
 from halcyon.inference.arithmetic import calculate
 from halcyon_api.task_results import TASK_NAMES, results_key, results_step
 from tests.trainer.evals import samples
 
 
 def test_multiple_choice_is_the_same_from_each_published_file(tmp_path: Path) -> None:
-    arc = TASKS["arc-easy"]
+    arc = BENCHMARKS["arc-easy"]
     hub, authors = (
-        arc.read(samples.parquet(tmp_path / "arc.parquet", samples.ARC_HUB)),
-        arc.read(samples.lines(tmp_path / "arc.jsonl", samples.ARC_AUTHORS)),
+        arc.read(samples.parquet(tmp_path / "arc.parquet", samples.ARC_HUB)).examples,
+        arc.read(samples.lines(tmp_path / "arc.jsonl", samples.ARC_AUTHORS)).examples,
     )
     one, other = hub[0], authors[0]
-    assert isinstance(one, Choice)
-    assert isinstance(other, Choice)
+    assert isinstance(one, MultipleChoice)
+    assert isinstance(other, MultipleChoice)
     assert (one.prompt, one.answers, one.gold) == (other.prompt, other.answers, other.gold) == (one.prompt, ("A", "B"), 0)
     assert "- ice=A\n- rock=B\n" in one.prompt.messages[0]["content"]
     assert (hub[1].answers, hub[1].gold) == (("1", "2", "3"), 2)  # type: ignore[union-attr]
@@ -42,23 +41,23 @@ def test_multiple_choice_is_the_same_from_each_published_file(tmp_path: Path) ->
 
     (tmp_path / "mmlu").mkdir()
     (tmp_path / "mmlu" / "elementary_mathematics_test.csv").write_text('"2 + 2 = ?",3,4,5,6,B\n"two\nlines",a,b,c,d,D\n')
-    mmlu = TASKS["mmlu"]
-    (published,) = mmlu.read(samples.parquet(tmp_path / "mmlu.parquet", samples.MMLU_HUB))
-    table = mmlu.read(tmp_path / "mmlu")
+    mmlu = BENCHMARKS["mmlu"]
+    (published,) = mmlu.read(samples.parquet(tmp_path / "mmlu.parquet", samples.MMLU_HUB)).examples
+    table = mmlu.read(tmp_path / "mmlu").examples
     assert (table[0].prompt, table[0].gold, table[0].group) == (published.prompt, 1, "elementary_mathematics")  # type: ignore[union-attr]
     assert table[1].name == "elementary_mathematics_test.csv line 3"
 
 
 def test_questions_have_a_solution_that_their_own_rule_accepts(tmp_path: Path) -> None:
-    (word_problem,) = TASKS["gsm8k"].read(samples.lines(tmp_path / "gsm8k.jsonl", samples.GSM8K))
-    assert isinstance(word_problem, Question)
+    (word_problem,) = BENCHMARKS["gsm8k"].read(samples.lines(tmp_path / "gsm8k.jsonl", samples.GSM8K)).examples
+    assert isinstance(word_problem, OpenQuestion)
     assert [(part["type"], part["text"]) for part in word_problem.solution if part["type"] != "text"] == [
         ("python", "2*6"),
         ("python_output", "12"),
         ("python", "12+1000"),
         ("python_output", "1012"),
     ]
-    grade = TASKS["gsm8k"].grade
+    grade = BENCHMARKS["gsm8k"].grade
     assert grade is not None
     assert [grade(word_problem, text) for text in ("#### 1012", "so\n#### $1,012.00.", "1012", "#### 1013", "#### ")] == [
         True,
@@ -70,19 +69,17 @@ def test_questions_have_a_solution_that_their_own_rule_accepts(tmp_path: Path) -
     assert json.dumps(conversation(word_problem))  # a row of a chat source
 
     (tmp_path / "words.txt").write_text("strawberry\nbee\n")
-    bees = TASKS["spelling-bee"].read(tmp_path / "words.txt")
+    bees = BENCHMARKS["spelling-bee"].read(tmp_path / "words.txt").examples
     assert len(bees) == spelling_bee.COUNT
-    assert bees == TASKS["spelling-bee"].read(tmp_path / "words.txt")
+    assert bees == BENCHMARKS["spelling-bee"].read(tmp_path / "words.txt").examples
     for bee in bees:
-        assert isinstance(bee, Question)
+        assert isinstance(bee, OpenQuestion)
         parts = {part["type"]: part["text"] for part in bee.solution}
         assert calculate(parts["python"]) == parts["python_output"]
-        assert spelling_bee.grade(bee, "".join(part["text"] for part in bee.solution))
-    trained = spelling_bee.generated(["strawberry", "bee"], "train", 0)
-    assert trained.name not in {bee.name for bee in bees}
+        assert grade(bee, "".join(part["text"] for part in bee.solution))
 
-    (reply,) = TASKS["smoltalk"].read(samples.parquet(tmp_path / "talk.parquet", samples.SMOLTALK))
-    assert isinstance(reply, Reply)
+    (reply,) = BENCHMARKS["smoltalk"].read(samples.parquet(tmp_path / "talk.parquet", samples.SMOLTALK)).examples
+    assert isinstance(reply, GivenReply)
     assert (reply.answer, [message["role"] for message in reply.prompt.messages]) == ("Blue.", ["system", "user"])
 
 
@@ -97,8 +94,8 @@ def test_questions_have_a_solution_that_their_own_rule_accepts(tmp_path: Path) -
     ],
 )
 def test_a_completed_function_becomes_a_program(tmp_path: Path, answer: str) -> None:
-    (example,) = TASKS["humaneval"].read(samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL))
-    assert isinstance(example, Question)
+    (example,) = BENCHMARKS["humaneval"].read(samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL)).examples
+    assert isinstance(example, OpenQuestion)
     program = human_eval.grade(example, answer)
     assert isinstance(program, Program)
     scope: dict[str, Any] = {}
@@ -145,13 +142,13 @@ def test_a_completed_function_becomes_a_program(tmp_path: Path, answer: str) -> 
 def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, task: str, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(BadConfiguration) as caught:
-        TASKS[task].read(tmp_path / name)
+        BENCHMARKS[task].read(tmp_path / name)
     assert message in str(caught.value)
 
 
 def test_an_unknown_task_is_named() -> None:
     with pytest.raises(BadConfiguration, match="no task 'arc'; the tasks are arc-easy, arc-challenge, mmlu"):
-        task_named("arc")
+        read_benchmarks({"arc": Path("a.jsonl")})
 
 
 def test_the_calculator_computes_and_nothing_else() -> None:
@@ -192,18 +189,18 @@ def test_pass_at_k_is_the_share_of_all_choices_of_k_answers_with_a_right_one() -
         pass_at_k(2, 1, 3)
     several = [Answer("1", True, rights=(True, False, False, True, False)), Answer("2", False, rights=(False,) * 5)]
     result = result_of("humaneval", several, 0.0, 1.0)
-    assert (result.accuracy, result.answers, list(result.pass_at)) == (0.2, 5, [1, 2, 4, 5])
-    assert result.pass_at[5] == 0.5
+    assert (result.accuracy, result.answers, list(result.pass_at)) == (0.2, 5, ["1", "2", "4", "5"])
+    assert result.pass_at["5"] == 0.5
     assert result.standard_error == pytest.approx(0.2)  # of the shares 0.4 and 0
 
 
 def test_the_averages_need_all_their_tasks() -> None:
     names = ("arc-easy", "arc-challenge", "mmlu", "gsm8k", "humaneval", "spelling-bee")
-    numbers = [numbers_of(result_of(name, [Answer("1", place % 2 == 0)], 0.0, 1.0)) for place, name in enumerate(names)]
+    numbers = [result_of(name, [Answer("1", place % 2 == 0)], 0.0, 1.0) for place, name in enumerate(names)]
     assert chat_core_of(numbers) == 0.5
     assert chat_core_of(numbers[:5]) == 0.6, "SpellingBee may be left out, as in the first form"
     assert chat_core_of(numbers[1:]) is None
-    of_core = [numbers_of(result_of(f"core/{name}", [Answer("1", name == "a")], 0.0, 1.0)) for name in "ab"]
+    of_core = [result_of(f"core/{name}", [Answer("1", name == "a")], 0.0, 1.0) for name in "ab"]
     assert core_of([*numbers, *of_core]) == 0.5
     assert core_of(numbers) is None
     found = document_of(7, "chat", [*numbers, *of_core], [], decides=None, finished=True, now=0.0)
@@ -213,7 +210,7 @@ def test_the_averages_need_all_their_tasks() -> None:
 
 
 def test_the_contract_has_the_names_of_all_tasks() -> None:
-    assert tuple(TASKS) == TASK_NAMES
+    assert tuple(BENCHMARKS) == TASK_NAMES
     assert [results_step(key) for key in (results_key(7), results_key(7, of_command=True), "tasks/notes.txt")] == [7, 7, None]
 
 

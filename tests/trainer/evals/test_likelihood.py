@@ -8,7 +8,7 @@ import pytest
 
 import halcyon
 from halcyon.errors import BadConfiguration
-from halcyon.evals import endings, likelihood, logits
+from halcyon.evals import likelihood
 from halcyon.evals.likelihood import Likelihoods, Span
 from tests.trainer.huggingface.folders import GOLDENS
 
@@ -18,7 +18,6 @@ PLACE = f"hf:{GOLDENS / 'qwen3'}"
 
 def test_batches_have_the_numbers_of_single_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(likelihood, "_SHORTEST", 16)
-    monkeypatch.setattr(endings, "SHORTEST", 16)
     model, _ = halcyon.load(PLACE)
     size, positions = model.vocab.size, model.max_position.size
     random = np.random.default_rng(0)
@@ -35,7 +34,7 @@ def test_batches_have_the_numbers_of_single_texts(monkeypatch: pytest.MonkeyPatc
         begin = random.integers(0, size, text)
         spans += [Span(np.concatenate((begin, random.integers(0, size, more))).astype(np.int32), text) for more in sizes]
 
-    monkeypatch.setattr(logits, "MAX_LOGIT_BYTES_CPU", size * 4 * 2)  # two positions in a block
+    monkeypatch.setattr(likelihood, "MAX_LOGIT_BYTES_CPU", size * 4 * 2)  # two positions in a block
     found = Likelihoods(model, batch_tokens=64).scores(spans)
     for span, score in zip(spans, found, strict=True):
         tokens = span.tokens[-(positions + 1) :]

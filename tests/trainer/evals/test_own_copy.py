@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from halcyon.evals.benchmarks import BENCHMARKS
 from halcyon.evals.own_copy import gathered_bytes, own_copy, own_shapes, tracing_own
-from halcyon.evals.registry import TASKS
 from halcyon.evals.results import Answer
 from halcyon.evals.runner import Runner, Settings
 from halcyon.evals.shared import _Share
@@ -31,16 +31,16 @@ def test_a_copy_answers_alike_on_one_device_and_on_several(tmp_path: Path) -> No
     model = initial_state(program.build_state, program.template).model
     shapes = own_shapes(spec, tokenizer.vocab_size)
     assert (shapes.vocab.size, model.vocab.size) == (tokenizer.vocab_size, -(-tokenizer.vocab_size // 64) * 64)
-    easy = TASKS["arc-easy"].read(samples.lines(tmp_path / "arc.jsonl", samples.ARC_HUB))
+    easy = BENCHMARKS["arc-easy"].read(samples.lines(tmp_path / "arc.jsonl", samples.ARC_HUB))
     (tmp_path / "words.txt").write_text("bee\n")
-    spelling = TASKS["spelling-bee"].read(tmp_path / "words.txt", 1)
+    spelling = BENCHMARKS["spelling-bee"].read(tmp_path / "words.txt", 1)
     found = []
     for count in (1, 4):
         copy = own_copy(model, shapes, jax.local_devices()[:count])
         assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(copy)} == {count}
         runner = Runner(copy, tokenizer, None, Settings(slots=2))
         with tracing_own():
-            found.append((runner.task(TASKS["arc-easy"], easy)[1], runner.task(TASKS["spelling-bee"], spelling)[1]))
+            found.append((runner.run(easy)[1], runner.run(spelling)[1]))
     (one_easy, one_spelling), (easy_on_four, spelling_on_four) = found
     alone, together = (np.concatenate([answer.facts["logLikelihoods"] for answer in answers]) for answers in (one_easy, easy_on_four))
     np.testing.assert_allclose(alone, together, rtol=1e-4)

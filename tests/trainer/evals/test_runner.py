@@ -14,10 +14,8 @@ from typer.testing import CliRunner
 
 import halcyon
 from halcyon.cli.main import app
-from halcyon.evals import core
-from halcyon.evals.generation import Answers
-from halcyon.evals.prompts import Prompts
-from halcyon.evals.registry import TASKS
+from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
+from halcyon.evals.generation import Answers, Prompts
 from halcyon.evals.runner import Runner, Settings
 from halcyon.evals.sandbox.running import Program, Ran
 from halcyon.inference import Sampling
@@ -138,10 +136,10 @@ def test_programs_that_run_are_stopped_with_their_task(tmp_path: Path) -> None:
     model, tokenizer = halcyon.load(PLACE)
     assert tokenizer is not None
     stopped = list[bool]()
-    task = TASKS["humaneval"]
+    benchmark = BENCHMARKS["humaneval"].read(samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL))
     settings = Settings(run_program=interrupted, stop_programs=lambda: stopped.append(True))
     with pytest.raises(KeyboardInterrupt):
-        Runner(model, tokenizer, None, settings).task(task, task.read(samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL)))
+        Runner(model, tokenizer, None, settings).run(benchmark)
     assert stopped == [True]
 
 
@@ -170,11 +168,10 @@ def test_each_example_alone_has_the_same_answer(tmp_path: Path) -> None:
     model, tokenizer = halcyon.load(PLACE)
     assert tokenizer is not None
     runner, many = Runner(model, tokenizer, None, Settings(slots=1, batch_tokens=32)), Runner(model, tokenizer)
-    for task in core.read_bundle(tmp_path / "bundle"):
-        examples = core.read_examples(task)
-        together, _ = many.core(task.name, task.baseline, examples)
-        alone = [runner.core(task.name, task.baseline, [example])[1][0].is_right for example in examples]
-        assert sum(alone) / len(alone) == together.accuracy
+    for benchmark in read_benchmarks({"core": tmp_path / "bundle"}):
+        together, _ = many.run(benchmark)
+        alone = [runner.answers(benchmark, [example])[0].is_right for example in benchmark.examples]
+        assert sum(map(bool, alone)) / len(alone) == together.accuracy
 
 
 @pytest.mark.slow
@@ -235,4 +232,4 @@ def test_the_guide_has_every_task_and_option() -> None:
     guide = GUIDE.read_text()
     command = typer.main.get_command(app).commands["eval"]  # pyright: ignore[reportAttributeAccessIssue]
     options = [name for parameter in command.params for name in parameter.opts if name.startswith("--")]
-    assert not [name for name in [*TASKS, *options] if f"`{name}`" not in guide]
+    assert not [name for name in [*BENCHMARKS, *options] if f"`{name}`" not in guide]

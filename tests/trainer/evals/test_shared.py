@@ -1,4 +1,4 @@
-"""How the tasks of a document ask its model, and how the task `evaluate` ends if one of them fails."""
+"""How the benchmarks of a document ask its model, and how the task `evaluate` ends if one of them fails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from unittest.mock import Mock
 import pytest
 
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.evals.shared import Asking, ModelTasks, TaskPlan, asking_of
+from halcyon.evals.benchmarks import read_of_document
+from halcyon.evals.shared import Asking, SharedRunner, asking_of
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.storage.store import Store
 from halcyon.tokenizer import BYTE, load
@@ -62,10 +63,11 @@ def test_hosts_with_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.
     path = str(lines(tmp_path / "arc.jsonl", ARC_HUB))
     document["spec"]["trainer"]["evaluation"] = {"tasks": {"files": {"arc-easy": path, "arc-challenge": path}}}
     spec = parse_run(document).spec
-    plan = TaskPlan.of(spec)
-    assert plan is not None
-    with pytest.raises(BadConfiguration, match=f"process 1 reads other examples of task {plan.chosen[1].name} than process 0; give all "):
-        ModelTasks(plan, spec, load(BYTE), Asking(False), Store(spec.checkpoint), ProcessGroup(0, 2), Mock())
+    tasks = spec.trainer.evaluation.tasks
+    assert tasks is not None
+    benchmarks = read_of_document(tasks)
+    with pytest.raises(BadConfiguration, match=f"process 1 reads other examples of task {benchmarks[1].name} than process 0; give all "):
+        SharedRunner(benchmarks, spec, load(BYTE), Asking(False), Store(spec.checkpoint), ProcessGroup(0, 2), Mock())
 
 
 @pytest.mark.parametrize(
@@ -84,9 +86,10 @@ def test_only_a_fault_of_the_document_ends_an_evaluation_for_good(
     document = run_document(tmp_path / "root")
     document["spec"]["trainer"]["evaluation"] = {"tasks": {"files": {"arc-easy": str(lines(tmp_path / "arc.jsonl", ARC_HUB))}}}
     spec = parse_run(document).spec
-    plan = TaskPlan.of(spec)
-    assert plan is not None
-    tasks = ModelTasks(plan, spec, load(BYTE), Asking(False), Store(spec.checkpoint), ProcessGroup(0, 1), Mock())
+    tasks = spec.trainer.evaluation.tasks
+    assert tasks is not None
+    benchmarks = read_of_document(tasks)
+    runner = SharedRunner(benchmarks, spec, load(BYTE), Asking(False), Store(spec.checkpoint), ProcessGroup(0, 1), Mock())
     with pytest.raises(TrainerExit, match=f"task arc-easy on the model of step 4: {reason}") as caught:
-        tasks.of_checkpoint(4, None, "0" * 64, lambda: None)
+        runner.of_checkpoint(4, None, "0" * 64, lambda: None)
     assert type(caught.value) is kind

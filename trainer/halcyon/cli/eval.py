@@ -1,4 +1,4 @@
-"""The command ``halcyon eval``: tasks and CORE on a model."""
+"""The command ``halcyon eval``: benchmarks on a model. Options and output call a benchmark a task."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from halcyon.cli.sample import Compute, Mesh, Place, Seed, Temperature, TopK, To
 from halcyon.errors import BadConfiguration
 
 if TYPE_CHECKING:
-    from halcyon.evals.chosen import Chosen
-    from halcyon.evals.results import Answer, TaskResult
-    from halcyon.evals.runner import Runner
+    from halcyon.evals.benchmarks import Benchmark
+    from halcyon.evals.results import Answer
     from halcyon.inference.chat import ChatPrompts
     from halcyon.storage.store import Store
     from halcyon.tokenizer import Tokenizer
-    from halcyon_api.task_results import AnswerSample
+    from halcyon_api.task_results import AnswerSample, TaskNumbers
 
 
 def evaluate_tasks(
@@ -76,7 +75,7 @@ def evaluate_tasks(
     with report_root_errors(), _terminable() if sandbox_pool else nullcontext():
         if sandbox_namespace is not None and sandbox_pool is None:
             raise BadConfiguration("--sandbox-namespace needs --sandbox-pool NAME")
-        chosen = _chosen(task or (), core, most)
+        benchmarks = _benchmarks(task or (), core, most)
         if answers > 1 and temperature == 0:
             raise BadConfiguration(f"--answers {answers}: at temperature 0 all answers are the same; give --temperature, such as 1")
         root = _root(place, endpoint, region)
@@ -85,7 +84,7 @@ def evaluate_tasks(
         asked = place if root is None else f"{root.address}@{root.step}"  # a run may commit a newer step meanwhile
         if results is not None:
             results.mkdir(parents=True, exist_ok=True)
-        programs = _programs(chosen, sandbox_pool, sandbox_namespace)
+        programs = _programs(benchmarks, sandbox_pool, sandbox_namespace)
 
         from halcyon.evals.runner import Runner, Settings
         from halcyon.inference.mesh import tensor_mesh
@@ -102,22 +101,14 @@ def evaluate_tasks(
         settings = Settings(sampling=sampling, slots=slots, batch_tokens=batch_tokens, compute_dtype=compute.value, answers=answers)
         settings = replace(settings, **programs)
         runner, shown = Runner(model, tokenizer, chat, settings), _Shown(results, quiet=json)
-        for one in chosen:
-            shown.add(one, *_ask(runner, one))
+        for benchmark in benchmarks:
+            shown.add(benchmark, *runner.run(benchmark))
         shown.end(place, "plain" if chat is None else "chat", root, keep=keep)
 
 
-def _ask(runner: Runner, chosen: Chosen) -> tuple[TaskResult, list[Answer]]:
-    from halcyon.evals.chosen import ChosenTask
-
-    if isinstance(chosen, ChosenTask):
-        return runner.task(chosen.task, chosen.examples)
-    return runner.core(chosen.name, chosen.task.baseline, chosen.examples)
-
-
-def _chosen(given: Sequence[str], core: Path | None, most: int | None) -> list[Chosen]:
-    """The tasks and their examples; all files are read before the model."""
-    from halcyon.evals.chosen import read_chosen
+def _benchmarks(given: Sequence[str], core: Path | None, most: int | None) -> list[Benchmark]:
+    """The benchmarks with their examples; all files are read before the model."""
+    from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
     from halcyon_api.task_results import CORE
 
     files: dict[str, Path] = {}
@@ -133,16 +124,18 @@ def _chosen(given: Sequence[str], core: Path | None, most: int | None) -> list[C
             raise BadConfiguration(f"--core and --task {CORE} are the same; give one of them")
         files[CORE] = core
     if not files:
-        raise BadConfiguration(f"there is nothing to evaluate; give --task NAME=PATH, or --core FOLDER. {_names()}")
-    return read_chosen(files, most)
+        raise BadConfiguration(
+            f"there is nothing to evaluate; give --task NAME=PATH, or --core FOLDER. The tasks are {', '.join(BENCHMARKS)}"
+        )
+    return read_benchmarks(files, most)
 
 
-def _programs(chosen: list[Chosen], pool: str | None, namespace: str | None) -> dict[str, Any]:
+def _programs(benchmarks: list[Benchmark], pool: str | None, namespace: str | None) -> dict[str, Any]:
     """The members of the settings that say where programs run. The place is tried before the model is read."""
-    from halcyon.evals.chosen import check_programs, runs_programs
+    from halcyon.evals.benchmarks import check_programs
 
-    if pool is None or not runs_programs(chosen):
-        check_programs(chosen)
+    if pool is None or not any(one.runs_programs for one in benchmarks):
+        check_programs(benchmarks)
         return {}
     from halcyon.evals.sandbox.pool import SandboxPool
 
@@ -182,12 +175,6 @@ def _root(place: str, endpoint: str | None, region: str | None) -> _Root | None:
     return _Root(store, root, entry_of(store, step).step)
 
 
-def _names() -> str:
-    from halcyon.evals.registry import TASKS
-
-    return f"The tasks are {', '.join(TASKS)}"
-
-
 def _chat(place: str, tokenizer: Tokenizer, template: Path | None, endpoint: str | None, region: str | None) -> ChatPrompts | None:
     """The prompts of the given template, the model's, or Halcyon's own; None for a model that has none."""
     from halcyon.huggingface.chat_template import chat_template
@@ -209,37 +196,36 @@ class _Shown:
 
     def __init__(self, folder: Path | None, *, quiet: bool) -> None:
         self._folder, self._quiet = folder, quiet
-        self._results: list[TaskResult] = []
+        self._results: list[TaskNumbers] = []
         self._samples: list[AnswerSample] = []
 
-    def add(self, chosen: Chosen, result: TaskResult, answers: Sequence[Answer]) -> None:
-        """Keep the result of a task and its answers."""
-        from halcyon.evals.stored import samples_of
+    def add(self, benchmark: Benchmark, result: TaskNumbers, answers: Sequence[Answer]) -> None:
+        """Keep the result of a benchmark and its answers."""
+        from halcyon.evals.results import samples_of
 
         self._results.append(result)
-        self._samples += samples_of(chosen, answers)
+        self._samples += samples_of(benchmark, answers)
         if self._folder is not None:
             lines = "".join(f"{dumps(answer.document(), ensure_ascii=False)}\n" for answer in answers)
-            (self._folder / f"{chosen.name.replace('/', '-')}.jsonl").write_text(lines, encoding="utf-8")
+            (self._folder / f"{benchmark.name.replace('/', '-')}.jsonl").write_text(lines, encoding="utf-8")
         if not self._quiet:
             sys.stderr.write(f"{result.task}: {result.examples} examples in {result.seconds:.1f} s\n")
 
     def end(self, place: str, prompts: Literal["plain", "chat"], root: _Root | None, *, keep: bool) -> None:
         """Print all results, and keep them."""
-        from halcyon.evals.stored import document_of, numbers_of
+        from halcyon.evals.results import document_of
         from halcyon_api.task_results import CORE_PREFIX, results_key
 
         step = 0 if root is None else root.step
-        numbers = [numbers_of(one) for one in self._results]
-        found = document_of(step, prompts, numbers, self._samples, decides=None, finished=True, now=time.time())
+        found = document_of(step, prompts, self._results, self._samples, decides=None, finished=True, now=time.time())
         if keep and root is not None:
             root.store.write(results_key(step, of_command=True), found.model_dump_json(by_alias=True, exclude_none=True).encode())
         averages = {"chatCore": found.chat_core, "core": found.core}
         document: dict[str, Any] = {"place": place, **({} if root is None else {"step": step}), "prompts": prompts}
-        document["tasks"] = [one.document() for one in self._results if not one.task.startswith(CORE_PREFIX)]
+        document["tasks"] = [_shown(one) for one in self._results if not one.task.startswith(CORE_PREFIX)]
         document |= {name: value for name, value in averages.items() if value is not None}
         if found.core is not None:
-            document["coreTasks"] = [one.document() for one in self._results if one.task.startswith(CORE_PREFIX)]
+            document["coreTasks"] = [_shown(one) for one in self._results if one.task.startswith(CORE_PREFIX)]
         text = f"{dumps(document, indent=2)}\n"
         if self._folder is not None:
             (self._folder / "results.json").write_text(text, encoding="utf-8")
@@ -248,7 +234,7 @@ class _Shown:
             return
         from rich.table import Table
 
-        several = sorted({k for one in self._results for k in one.pass_at})
+        several = sorted({k for one in self._results for k in one.pass_at}, key=int)
         table = Table("task", "examples", "accuracy", "standard error", "centred", "bits per byte", *(f"pass@{k}" for k in several))
         for one in self._results:
             values = (one.accuracy, one.standard_error, one.centred, one.bits_per_byte, *(one.pass_at.get(k) for k in several))
@@ -258,3 +244,8 @@ class _Shown:
         for name, title in (("core", "CORE"), ("chatCore", "ChatCORE")):
             if name in document:
                 screen.print(f"{title} {document[name]:.4f}", highlight=False)
+
+
+def _shown(numbers: TaskNumbers) -> dict[str, Any]:
+    """The result as a JSON object, without the numbers that the benchmark does not have."""
+    return numbers.model_dump(by_alias=True, exclude_defaults=True) | {"seconds": numbers.seconds}

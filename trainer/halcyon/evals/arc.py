@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from halcyon.evals.example import Choice
-from halcyon.evals.letters import letter_choice
+from halcyon.evals.example import MultipleChoice, letter_choice
 from halcyon.evals.rows import Row
 
 
-def examples(rows: Iterable[Row]) -> Iterator[Choice]:
+def examples(rows: Iterable[Row]) -> Iterator[MultipleChoice]:
     """The examples of a file: ``question``, ``choices`` and ``answerKey``; in the authors' files the choices are inside of the question."""
     for row in rows:
         question, letters, choices = _parts(row)

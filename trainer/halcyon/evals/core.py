@@ -18,15 +18,15 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
 
 from halcyon.errors import BadConfiguration
+from halcyon.evals.example import CoreExample, CoreKind
 from halcyon.evals.rows import Row, read_rows
 from halcyon_api.plain_files import read_text
 
-Kind = Literal["multiple_choice", "schema", "language_modeling"]
 TASKS, BASELINES, DATA = "core.yaml", "eval_meta_data.csv", "eval_data"
 _ORDER_SEED, _SHOTS_SEED = 1337, 1234
 
@@ -45,28 +45,11 @@ class CoreTask:
     """
 
     name: str
-    kind: Kind
+    kind: CoreKind
     file: Path
     shots: int
     delimiter: str
     baseline: float
-
-
-@dataclass(frozen=True)
-class CoreExample:
-    """A question of CORE with its texts.
-
-    Attributes:
-        name: The file and line.
-        kind: The kind of its task.
-        texts: Of a choice: the whole text of each. Of ``language_modeling``: the text without and with the continuation.
-        gold: The place of the right text; 0 for ``language_modeling``.
-    """
-
-    name: str
-    kind: Kind
-    texts: tuple[str, ...]
-    gold: int
 
 
 def read_bundle(folder: Path) -> list[CoreTask]:
@@ -137,7 +120,7 @@ def _solved(task: CoreTask, row: Mapping[str, Any]) -> str:
             return f"{row['context'].strip()}{task.delimiter}{row['continuation']}"
 
 
-def _check(row: Row, kind: Kind) -> None:
+def _check(row: Row, kind: CoreKind) -> None:
     match kind:
         case "multiple_choice":
             _string(row, "query")
@@ -167,8 +150,8 @@ def _task(folder: Path, path: Path, given: Any, baselines: Mapping[str, float]) 
     kind: Any = given.get("icl_task_type")
     address, shots = given.get("dataset_uri"), given.get("num_fewshot")
     delimiter = given.get("continuation_delimiter", " ")
-    if kind not in get_args(Kind):
-        raise bad(f"has icl_task_type {kind}; it can be {', '.join(get_args(Kind))}")
+    if kind not in get_args(CoreKind):
+        raise bad(f"has icl_task_type {kind}; it can be {', '.join(get_args(CoreKind))}")
     if not isinstance(address, str) or PurePosixPath(address).is_absolute() or ".." in PurePosixPath(address).parts:
         raise bad(f"has no dataset_uri inside of {DATA}")
     if not isinstance(shots, list) or not shots or not isinstance(shots[0], int) or shots[0] < 0:

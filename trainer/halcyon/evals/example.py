@@ -1,10 +1,10 @@
-"""Examples of tasks: what a model is asked, and what decides whether its answer is right. Pure."""
+"""Examples of benchmarks: what a model is asked, and what decides whether its answer is right. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 Message = Mapping[str, Any]
 """``role`` and ``content``. An assistant's content may be a list of parts with ``type`` (text, python, python_output) and ``text``."""
@@ -26,7 +26,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Choice:
+class MultipleChoice:
     """A question with given answers, one of which is right. The model chooses the most likely one.
 
     Attributes:
@@ -45,11 +45,11 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Question:
+class OpenQuestion:
     """A question that the model answers with a text.
 
     Attributes:
-        name: See `Choice`.
+        name: See `MultipleChoice`.
         prompt: What the model is asked.
         reference: What the answer is compared with.
         solution: A right answer as the parts of an assistant's message, for finetuning.
@@ -64,11 +64,11 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Reply:
+class GivenReply:
     """An answer that is given. The model says how likely it is.
 
     Attributes:
-        name: See `Choice`.
+        name: See `MultipleChoice`.
         prompt: The conversation before it.
         answer: The answer.
     """
@@ -78,16 +78,59 @@ class Reply:
     answer: str
 
 
-Example = Choice | Question | Reply
+CoreKind = Literal["multiple_choice", "schema", "language_modeling"]
+"""See `halcyon.evals.core`."""
 
 
-def conversation(example: Example) -> list[Message]:
+@dataclass(frozen=True)
+class CoreExample:
+    """A question of CORE with its texts.
+
+    Attributes:
+        name: The file and line.
+        kind: The kind of its task.
+        texts: Of a choice: the whole text of each. Of ``language_modeling``: the text without and with the continuation.
+        gold: The place of the right text; 0 for ``language_modeling``.
+    """
+
+    name: str
+    kind: CoreKind
+    texts: tuple[str, ...]
+    gold: int
+
+
+Example = MultipleChoice | OpenQuestion | GivenReply | CoreExample
+
+
+def letter_choice(
+    name: str, question: str, letters: Sequence[str], choices: Sequence[str], gold: int, group: str | None = None
+) -> MultipleChoice:
+    """Multiple choice that the model answers with the letter of a choice.
+
+    The letter stands after its choice, without a space before it, and the answer of a conversation is the letter alone. So the letters of
+    prompt and answer are the same token, which small models need.
+
+    Args:
+        name: See `MultipleChoice`.
+        question: The question.
+        letters: The letter of each choice.
+        choices: The choices.
+        gold: The place of the right one.
+        group: See `MultipleChoice`.
+    """
+    listed = "".join(f"- {choice}={letter}\n" for letter, choice in zip(letters, choices, strict=True))
+    asked = f"Question: {question}\n{listed}"
+    content = f"{asked}\nAnswer with the letter of the right choice only."
+    return MultipleChoice(name, Prompt(({"role": "user", "content": content},), f"{asked}Answer:"), tuple(letters), gold, group)
+
+
+def conversation(example: MultipleChoice | OpenQuestion | GivenReply) -> list[Message]:
     """The example with its right answer, as a conversation to finetune on."""
     match example:
-        case Choice():
+        case MultipleChoice():
             content: Any = example.answers[example.gold]
-        case Question():
+        case OpenQuestion():
             content = list(example.solution)
-        case Reply():
+        case GivenReply():
             content = example.answer
     return [*example.prompt.messages, {"role": "assistant", "content": content}]

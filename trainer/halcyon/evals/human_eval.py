@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from halcyon.evals.example import Prompt, Question
+from halcyon.evals.example import OpenQuestion, Prompt
 from halcyon.evals.rows import Row
 from halcyon.evals.sandbox.running import Program
 
@@ -15,14 +15,14 @@ _BLOCK = re.compile(r"```(?:[Pp]ython|py)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def examples(rows: Iterable[Row]) -> Iterator[Question]:
+def examples(rows: Iterable[Row]) -> Iterator[OpenQuestion]:
     """The examples of a file: ``task_id``, ``prompt``, ``canonical_solution``, ``test`` and ``entry_point``."""
     for row in rows:
         prompt, test, function = row.text("prompt"), row.text("test"), row.text("entry_point")
         if not _NAME.fullmatch(function):
             row.bad(f"the field entry_point is {function!r}, which is no name of a function")
         solution = f"{prompt}{row.text('canonical_solution')}"
-        yield Question(
+        yield OpenQuestion(
             f"{row.place} ({row.text('task_id')})",
             Prompt(({"role": "user", "content": prompt},), prompt.rstrip("\n"), _STOP),
             solution,
@@ -31,7 +31,7 @@ def examples(rows: Iterable[Row]) -> Iterator[Question]:
         )
 
 
-def grade(example: Question, text: str) -> Program:
+def grade(example: OpenQuestion, text: str) -> Program:
     """The program that decides whether a text is right: the function, and the published tests as checks."""
     prompt, function = example.facts["prompt"], example.facts["entry_point"]
     block = _BLOCK.search(text)

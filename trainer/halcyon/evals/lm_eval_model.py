@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from halcyon.errors import BadConfiguration
-from halcyon.evals.generation import Answers
+from halcyon.evals.generation import Answers, Prompts
 from halcyon.evals.likelihood import Likelihoods, Span
-from halcyon.evals.prompts import Prompts
 from halcyon.evals.runner import Settings
 from halcyon.inference import Sampling
 from halcyon.inference.generating import engine_for

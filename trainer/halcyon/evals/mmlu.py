@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from halcyon.evals.example import Choice
-from halcyon.evals.letters import letter_choice
+from halcyon.evals.example import MultipleChoice, letter_choice
 from halcyon.evals.rows import Row
 
 LETTERS = ("A", "B", "C", "D")
 
 
-def examples(rows: Iterable[Row]) -> Iterator[Choice]:
+def examples(rows: Iterable[Row]) -> Iterator[MultipleChoice]:
     """The examples of a file. The subject of a CSV file is its name without ``_test``, ``_dev`` or ``_val``."""
     for row in rows:
         if "0" in row.values:

@@ -1,11 +1,26 @@
-"""Results of tasks: accuracy with its standard error, centred accuracy, and pass@k. Pure."""
+"""Results of benchmarks: accuracy with its standard error, centred accuracy and pass@k, and the document that keeps them. Pure.
+
+The document is `halcyon_api.task_results`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from halcyon.evals.benchmarks import BENCHMARKS, Benchmark
+from halcyon.evals.example import MultipleChoice, OpenQuestion
+from halcyon_api.task_results import CORE_PREFIX, SAMPLES, AnswerSample, TaskNumbers, TaskResults
+
+_LONGEST = 1000
+"""Characters of a kept question or answer."""
+_OPTIONAL = "spelling-bee"
+"""The benchmark that ChatCORE may lack, as in its first form."""
 
 
 @dataclass(frozen=True)
@@ -14,9 +29,9 @@ class Answer:
 
     Attributes:
         name: The example; see `halcyon.evals.example`.
-        is_right: Whether its answer is right. None: the task has no right answers.
+        is_right: Whether its answer is right. None: there are no right answers.
         facts: What is kept besides: the answer, log-likelihoods, the outcome of a program.
-        group: Part of the task that the example belongs to.
+        group: Part of the benchmark that the example belongs to.
         nats: Negative log-likelihood of a given answer.
         size_bytes: Bytes of that answer.
         rights: Whether each of several answers to the question is right; empty for one answer.
@@ -32,7 +47,7 @@ class Answer:
 
     @property
     def share(self) -> float | None:
-        """Share of right answers to the example. None: the task has no right answers."""
+        """Share of right answers to the example. None: there are no right answers."""
         if self.rights:
             return sum(self.rights) / len(self.rights)
         return None if self.is_right is None else float(self.is_right)
@@ -43,57 +58,6 @@ class Answer:
         right |= {"rights": list(self.rights)} if self.rights else {}
         group = {} if self.group is None else {"group": self.group}
         return {"example": self.name, **group, **right, **self.facts}
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """The result of a task.
-
-    Attributes:
-        task: Its name.
-        examples: Number of examples.
-        accuracy: Mean share of right answers of the examples. None: the task has no right answers.
-        standard_error: Of the accuracy: the sample's standard deviation divided by the root of the number of examples. None: one example.
-        baseline: Accuracy of random answers.
-        bits_per_byte: Of given answers: nats / (ln 2 x bytes). None: the task has no given answers.
-        groups: Accuracy of each part of the task.
-        seconds: Duration.
-        answers: Answers to each question.
-        pass_at: Estimate of pass@k by k, of several answers (`pass_at_k`).
-    """
-
-    task: str
-    examples: int
-    accuracy: float | None
-    standard_error: float | None
-    baseline: float | None
-    bits_per_byte: float | None
-    groups: Mapping[str, float]
-    seconds: float
-    answers: int = 1
-    pass_at: Mapping[int, float] = field(default_factory=dict[int, float])
-
-    @property
-    def centred(self) -> float | None:
-        """Accuracy between random answers (0) and right ones (1): ``(accuracy - baseline) / (1 - baseline)``; below 0 if worse."""
-        return None if self.accuracy is None or self.baseline is None else centred(self.accuracy, self.baseline)
-
-    def document(self) -> dict[str, Any]:
-        """The result as a JSON object; numbers that the task does not have are left out."""
-        values = {
-            "task": self.task,
-            "examples": self.examples,
-            "accuracy": self.accuracy,
-            "standardError": self.standard_error,
-            "baseline": self.baseline,
-            "centred": self.centred,
-            "bitsPerByte": self.bits_per_byte,
-            "groups": dict(self.groups) or None,
-            "answers": self.answers if self.answers > 1 else None,
-            "passAt": {str(k): value for k, value in self.pass_at.items()} or None,
-            "seconds": round(self.seconds, 3),
-        }
-        return {name: value for name, value in values.items() if value is not None}
 
 
 def centred(accuracy: float, baseline: float) -> float:
@@ -119,41 +83,125 @@ def reported_ks(answers: int) -> list[int]:
     return sorted({1 << power for power in range(answers.bit_length())} | {answers})
 
 
-def _pass_at(answers: Sequence[Answer]) -> dict[int, float]:
-    """The mean of pass@k over the examples, for each of `reported_ks`; empty for one answer."""
-    count = min((len(answer.rights) for answer in answers), default=0)
-    chosen = reported_ks(count) if count > 1 else []
-    return {k: math.fsum(pass_at_k(len(one.rights), sum(one.rights), k) for one in answers) / len(answers) for k in chosen}
+def result_of(name: str, answers: Sequence[Answer], baseline: float | None, seconds: float) -> TaskNumbers:
+    """The result of a benchmark from the answers to its examples, of which there is at least one.
 
-
-def result_of(task: str, answers: Sequence[Answer], baseline: float | None, seconds: float) -> TaskResult:
-    """The result of a task from the answers to its examples, of which there is at least one."""
+    The standard error is the sample's standard deviation divided by the root of the number of examples.
+    """
     rights = [share for answer in answers if (share := answer.share) is not None]
+    accuracy = _mean(rights)
     size = sum(answer.size_bytes for answer in answers)
     groups: dict[str, list[float]] = {}
     for answer in answers:
         if answer.group is not None and (share := answer.share) is not None:
             groups.setdefault(answer.group, []).append(share)
-    return TaskResult(
-        task=task,
+    return TaskNumbers(
+        task=name,
         examples=len(answers),
-        accuracy=_mean(rights) if rights else None,
+        accuracy=accuracy,
         standard_error=_standard_error(rights),
         baseline=baseline,
-        bits_per_byte=math.fsum(answer.nats for answer in answers) / (math.log(2) * size) if size else None,
-        groups={name: _mean(groups[name]) for name in sorted(groups)},
-        seconds=seconds,
+        centred=None if accuracy is None or baseline is None else centred(accuracy, baseline),
+        bits_per_byte=_finite(math.fsum(answer.nats for answer in answers) / (math.log(2) * size)) if size else None,
+        groups={name: math.fsum(shares) / len(shares) for name, shares in sorted(groups.items())},
         answers=max((len(answer.rights) for answer in answers), default=0) or 1,
         pass_at=_pass_at(answers),
+        seconds=round(max(0.0, seconds), 3),
     )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+def samples_of(benchmark: Benchmark, answers: Sequence[Answer]) -> list[AnswerSample]:
+    """The first answers of a benchmark, for readers; none for CORE, whose texts are long, and none for given replies."""
+    samples: list[AnswerSample] = []
+    for example, answer in zip(benchmark.examples[:SAMPLES], answers, strict=False):
+        if not isinstance(example, MultipleChoice | OpenQuestion):
+            continue
+        facts: Any = answer.facts.get("answers", [answer.facts])[0]
+        texts = example.name, example.prompt.messages[-1]["content"], facts.get("text", facts.get("answer", ""))
+        name, prompt, answered = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …" for text in texts)
+        samples.append(AnswerSample(task=benchmark.name, example=name, prompt=prompt, answer=answered, right=answer.is_right))
+    return samples
+
+
+def document_of(
+    step: int,
+    prompts: Literal["plain", "chat"],
+    tasks: Sequence[TaskNumbers],
+    samples: Sequence[AnswerSample],
+    *,
+    decides: str | None,
+    finished: bool,
+    now: float,
+) -> TaskResults:
+    """The document to store.
+
+    Args:
+        step: Steps done of the model's run.
+        prompts: How the model was asked.
+        tasks: Results of the tasks that are done.
+        samples: Answers to keep.
+        decides: Hash of the model and the settings.
+        finished: Whether all tasks are done.
+        now: Seconds since 1970.
+    """
+    return TaskResults(
+        step=step,
+        prompts=prompts,
+        decides=decides,
+        tasks=tuple(tasks),
+        core=core_of(tasks),
+        chat_core=chat_core_of(tasks),
+        samples=tuple(samples),
+        finished=finished,
+        time=datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    )
+
+
+def parse_results(content: bytes | None) -> TaskResults | None:
+    """A stored document; None if it is absent or not valid."""
+    if content is None:
+        return None
+    try:
+        return TaskResults.model_validate_json(content, by_alias=True, by_name=False)
+    except ValidationError:
+        return None
+
+
+def core_of(tasks: Iterable[TaskNumbers]) -> float | None:
+    """CORE: the mean of the centred accuracies of its tasks; None without them."""
+    return _mean(one.centred for one in tasks if one.task.startswith(CORE_PREFIX))
+
+
+def chat_core_of(tasks: Sequence[TaskNumbers]) -> float | None:
+    """ChatCORE: the mean of the centred accuracies of ARC (both), MMLU, GSM8K, HumanEval, and SpellingBee; None if one is missing.
+
+    SpellingBee may be left out, as in the first form of ChatCORE.
+    """
+    wanted = [one.name for one in BENCHMARKS.values() if one.in_chat_core]
+    found = {one.task: one.centred for one in tasks if one.task in wanted}
+    if any(name not in found for name in wanted if name != _OPTIONAL):
+        return None
+    return _mean(found.values())
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return math.fsum(found) / len(found) if found else None
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _standard_error(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
-    mean = _mean(values)
+    mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+
+
+def _pass_at(answers: Sequence[Answer]) -> dict[str, float]:
+    """The mean of pass@k over the examples, for each of `reported_ks`; empty for one answer."""
+    count = min((len(answer.rights) for answer in answers), default=0)
+    ks = reported_ks(count) if count > 1 else []
+    return {str(k): math.fsum(pass_at_k(len(one.rights), sum(one.rights), k) for one in answers) / len(answers) for k in ks}

@@ -1,4 +1,4 @@
-"""Runs tasks on a model: the tasks' examples become rows and prompts, and the model's numbers and texts become results."""
+"""Runs benchmarks on a model: examples become rows and prompts, and the model's numbers and texts become answers and results."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from halcyon.errors import BadConfiguration
-from halcyon.evals.core import CoreExample
-from halcyon.evals.example import Choice, Example, Question, Reply
-from halcyon.evals.generation import Answers, Text
+from halcyon.evals.benchmarks import Benchmark, Grade
+from halcyon.evals.example import CoreExample, Example, GivenReply, MultipleChoice, OpenQuestion
+from halcyon.evals.generation import Answers, Prompts, Text
 from halcyon.evals.likelihood import Likelihoods, Score, Span, span_of
-from halcyon.evals.prompts import Prompts
-from halcyon.evals.registry import Task
-from halcyon.evals.results import Answer, TaskResult, result_of
+from halcyon.evals.results import Answer, result_of
 from halcyon.evals.sandbox.running import Program, Ran, RunProgram, run
 from halcyon.inference import Sampling
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import engine_for, seeded
 from halcyon.models import CausalLM
 from halcyon.tokenizer import Tokenizer, first_id
+from halcyon_api.task_results import TaskNumbers
+
+MOST_TOKENS = 512
+"""Most tokens of an answer, calls of the calculator included."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class Settings:
     """Settings of an evaluation.
 
     Attributes:
-        sampling: How answers are chosen; each example has the next seed. Its most tokens and strings are those of the task.
+        sampling: How answers are chosen; each example has the next seed. Its most tokens and stop strings are those of the benchmark.
         slots: Answers that are generated at once.
         batch_tokens: Positions of a batch of rows whose likelihood is computed. None: what suits the device.
         compute_dtype: Type of activations and matrix products.
         run_program: Runs the program of an answer: in a process of this machine, or `halcyon.evals.sandbox.pool.SandboxPool.run`.
-        stop_programs: Called when a task ends early, so that it does not wait for programs that still run.
+        stop_programs: Called when a benchmark ends early, so that it does not wait for programs that still run.
         programs: Programs of answers that run at once.
         answers: Answers to each question; the results of several have pass@k.
     """
@@ -56,7 +58,7 @@ class Settings:
 
 
 class Runner:
-    """Runs tasks on one model.
+    """Runs benchmarks on one model.
 
     Args:
         model: The model.
@@ -64,7 +66,7 @@ class Runner:
         chat: Its chat template. None: it gets prompts as plain text.
         settings: The settings.
         clock: Seconds from any point.
-        on_progress: Called often while texts are generated and their programs run. An exception of it ends the task.
+        on_progress: Called often while texts are generated and their programs run. An exception of it ends the benchmark.
     """
 
     def __init__(
@@ -80,43 +82,38 @@ class Runner:
         self._tokenizer, self._prompts, self._on_progress = tokenizer, Prompts(tokenizer, chat), on_progress
         self._likelihoods = Likelihoods(model, compute_dtype=self._settings.compute_dtype, batch_tokens=self._settings.batch_tokens)
 
-    def task(self, task: Task, examples: Sequence[Example]) -> tuple[TaskResult, list[Answer]]:
-        """Run a task.
-
-        Args:
-            task: The task.
-            examples: Its examples, at least one.
+    def run(self, benchmark: Benchmark) -> tuple[TaskNumbers, list[Answer]]:
+        """Run a benchmark. See `answers`.
 
         Returns:
             The result, and the answer to each example in their order.
-
-        Raises:
-            BadConfiguration: The chat template does not take an example, or an answer is longer than the model's positions.
-            Unavailable: A program could not be run safely.
         """
         begin = self._clock()
-        choices = [one for one in examples if isinstance(one, Choice)]
-        questions = [one for one in examples if isinstance(one, Question)]
-        replies = [one for one in examples if isinstance(one, Reply)]
-        found = {
-            Choice: iter(self._choices(choices)),
-            Question: iter(self._questions(task, questions)),
-            Reply: iter(self._replies(replies)),
-        }
-        answers = [next(found[type(example)]) for example in examples]
-        check_finite(answers)
-        return result_of(task.name, answers, task.baseline, self._clock() - begin), answers
+        answers = self.answers(benchmark, benchmark.examples)
+        return result_of(benchmark.name, answers, benchmark.baseline, self._clock() - begin), answers
 
-    def core(self, name: str, baseline: float, examples: Sequence[CoreExample]) -> tuple[TaskResult, list[Answer]]:
-        """Run a task of CORE; see `task`."""
-        begin = self._clock()
+    def answers(self, benchmark: Benchmark, examples: Sequence[Example]) -> list[Answer]:
+        """The model's answer to each of some examples of a benchmark, in their order.
+
+        Raises:
+            BadConfiguration: The chat template does not take an example, an answer is longer than the model's positions, or the model has
+                diverged.
+            Unavailable: A program could not be run safely.
+        """
+        if benchmark.grade is not None:
+            answers = self._open_questions(examples, benchmark.grade)
+        else:
+            of_kind: Any = {MultipleChoice: self._choices, GivenReply: self._replies, CoreExample: self._core}
+            answers = of_kind[type(examples[0])](examples)
+        check_finite(answers)
+        return answers
+
+    def _core(self, examples: Sequence[CoreExample]) -> list[Answer]:
         spans = [self._core_spans(example) for example in examples]
         scores = iter(self._likelihoods.scores([span for of_example in spans for span in of_example]))
-        answers = [_core_answer(example, [next(scores) for _ in of_example]) for example, of_example in zip(examples, spans, strict=True)]
-        check_finite(answers)
-        return result_of(name, answers, baseline, self._clock() - begin), answers
+        return [_core_answer(example, [next(scores) for _ in of_example]) for example, of_example in zip(examples, spans, strict=True)]
 
-    def _choices(self, examples: Sequence[Choice]) -> list[Answer]:
+    def _choices(self, examples: Sequence[MultipleChoice]) -> list[Answer]:
         spans: list[Span] = []
         for example in examples:
             prompt = self._prompts.ids(example.prompt)
@@ -130,7 +127,7 @@ class Runner:
             answers.append(Answer(example.name, chosen == example.gold, facts, example.group))
         return answers
 
-    def _replies(self, examples: Sequence[Reply]) -> list[Answer]:
+    def _replies(self, examples: Sequence[GivenReply]) -> list[Answer]:
         encoded = [self._tokenizer.encode(example.answer) for example in examples]
         room = self._model.max_position.size
         spans = [
@@ -142,15 +139,11 @@ class Runner:
             for example, score, size in zip(examples, self._likelihoods.scores(spans), sizes, strict=True)
         ]
 
-    def _questions(self, task: Task, examples: Sequence[Question]) -> list[Answer]:
-        if not examples:
-            return []
-        if task.grade is None:
-            raise TypeError(f"the task {task.name} has questions, but no rule for answers")
+    def _open_questions(self, examples: Sequence[Any], grade: Grade) -> list[Answer]:
         count = self._settings.answers
-        asked = [example for example in examples for _ in range(count)]
-        texts = self._texts(task, asked)
-        graded = [task.grade(example, text.text) for example, text in zip(asked, texts, strict=True)]
+        asked: list[OpenQuestion] = [example for example in examples for _ in range(count)]
+        texts = self._texts(asked)
+        graded = [grade(example, text.text) for example, text in zip(asked, texts, strict=True)]
         ran: list[bool | Ran] = []
         run_program = self._settings.run_program
         with ThreadPoolExecutor(self._settings.programs) as pool:
@@ -164,18 +157,18 @@ class Runner:
         single = [_answered(example, text, outcome) for example, text, outcome in zip(asked, texts, ran, strict=True)]
         return single if count == 1 else [_joined(single[place : place + count]) for place in range(0, len(single), count)]
 
-    def _texts(self, task: Task, examples: Sequence[Question]) -> list[Text]:
+    def _texts(self, examples: Sequence[OpenQuestion]) -> list[Text]:
         prompts = [self._prompts.ids(example.prompt) for example in examples]
-        most = task.max_tokens
         fitting = [prompt for prompt in prompts if len(prompt) < self._model.max_position.size]
         if not fitting:
             return [Text("", 0, "prompt")] * len(prompts)
         engine = engine_for(
-            self._model, self._tokenizer, fitting, most, slots=self._settings.slots, compute_dtype=self._settings.compute_dtype
+            self._model, self._tokenizer, fitting, MOST_TOKENS, slots=self._settings.slots, compute_dtype=self._settings.compute_dtype
         )
         common = seeded(self._settings.sampling, len(prompts))
         settings = [
-            replace(one, max_tokens=most, stop=self._prompts.stop(example.prompt)) for one, example in zip(common, examples, strict=True)
+            replace(one, max_tokens=MOST_TOKENS, stop=self._prompts.stop(example.prompt))
+            for one, example in zip(common, examples, strict=True)
         ]
         return Answers(engine, self._prompts, on_step=self._on_progress).answers(prompts, settings)
 
@@ -217,7 +210,7 @@ def _joined(answers: Sequence[Answer]) -> Answer:
     return Answer(answers[0].name, rights[0], {"answers": [dict(answer.facts) for answer in answers]}, rights=rights)
 
 
-def _answered(example: Question, text: Text, outcome: bool | Ran) -> Answer:
+def _answered(example: OpenQuestion, text: Text, outcome: bool | Ran) -> Answer:
     facts: dict[str, Any] = {"text": text.text, "tokens": text.tokens, "finish": text.finish}
     if isinstance(outcome, Ran):
         facts |= {"outcome": outcome.outcome, "errors": outcome.errors[-500:]}

@@ -1,9 +1,9 @@
-"""Tasks on the model of a run: every N steps and after the last one of a training, and in a run of task ``evaluate``.
+"""Benchmarks on the model of a run: every N steps and after the last one of a training, and in a run of task ``evaluate``.
 
 All processes take part: each has a copy of the model on its own devices and asks it every n-th example (`halcyon.evals.own_copy` has
-the reason). Process 0 keeps the results in the root after each task (`halcyon_api.task_results`). So a process that resumes at the step
-runs only the tasks that are missing, and several process groups together can run tasks that take longer than one of them lives. Nothing
-here has a part in a training step: the losses are bitwise those of a run without tasks.
+the reason). Process 0 keeps the results in the root after each benchmark (`halcyon_api.task_results`). So a process that resumes at the
+step runs only those that are missing, and several process groups together can run benchmarks that take longer than one of them lives.
+Nothing here has a part in a training step: the losses are bitwise those of a run without benchmarks.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from typing import Any, Literal, cast
 from halcyon.checkpoint.processes import decide, gather_texts
 from halcyon.checkpoint.verify import read_manifest
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.evals.chosen import Chosen, ChosenTask, fingerprint, read_of_document
+from halcyon.evals.benchmarks import Benchmark, fingerprint
 from halcyon.evals.own_copy import gathered_bytes, own_copy, own_shapes, tracing_own
-from halcyon.evals.results import Answer, result_of
+from halcyon.evals.results import Answer, document_of, parse_results, result_of, samples_of
 from halcyon.evals.runner import Runner, Settings
-from halcyon.evals.stored import document_of, numbers_of, parse_results, samples_of
 from halcyon.huggingface.chat_template import template_of_run
 from halcyon.huggingface.companions import read_companions
 from halcyon.inference.chat import ChatPrompts
@@ -33,7 +32,6 @@ from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, SkippedBatches, canonical_json
-from halcyon_api.spec.evaluation import TasksSpec
 from halcyon_api.task_results import SAMPLES, AnswerSample, TaskNumbers, TaskResults, results_key
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -42,38 +40,15 @@ _PROGRESS_SECONDS = 10.0
 _TOGETHER = 256
 """Examples whose likelihoods are computed between two reports of progress."""
 _HASH_DIGITS = 8
-"""Hexadecimal digits of the hash of a task's examples that processes compare."""
+"""Hexadecimal digits of the hash of a benchmark's examples that processes compare."""
 Outcome = Literal["done", "stopped", "failed"]
-"""How tasks ended: all done; a notice came; an error, which was reported."""
+"""How benchmarks ended: all done; a notice came; an error, which was reported."""
 End = Literal["done", "stopped", "failed", "refused"]
 """How the share of a process ended. Refused: the document asks for what this model cannot do, so another attempt ends alike."""
 
 
 class Stopped(Exception):
-    """A notice of preemption came while tasks were run."""
-
-
-@dataclass(frozen=True)
-class TaskPlan:
-    """The tasks of a document, with their examples."""
-
-    spec: TasksSpec
-    chosen: tuple[Chosen, ...]
-
-    @staticmethod
-    def of(spec: TrainingRunSpec) -> TaskPlan | None:
-        """Read the tasks of a run's document, before any device is used. None: it has none.
-
-        Raises:
-            BadConfiguration: A file is missing or bad.
-            Unavailable: A task runs programs of the model, and this machine cannot run them safely.
-        """
-        tasks = spec.trainer.evaluation.tasks
-        return None if tasks is None else TaskPlan(tasks, tuple(read_of_document(tasks.files, tasks.most)))
-
-    def is_due(self, step: int, steps: int) -> bool:
-        """Whether the tasks are run after `step` of `steps` steps."""
-        return step == steps or (self.spec.every_steps > 0 and step % self.spec.every_steps == 0)
+    """A notice of preemption came while benchmarks were run."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +64,11 @@ class Asking:
     template: str | None = None
 
 
-class ModelTasks:
-    """Runs the tasks of a document on models of its run. Creating it is a collective.
+class SharedRunner:
+    """Runs the benchmarks of a document on models of its run. Creating it is a collective.
 
     Args:
-        plan: The tasks.
+        benchmarks: The benchmarks.
         spec: The run's spec.
         tokenizer: The model's tokenizer.
         asking: How the model is asked.
@@ -104,13 +79,12 @@ class ModelTasks:
         clock: Seconds since 1970.
 
     Raises:
-        BadConfiguration: A task needs a cache, which the model does not keep; or conversations, which the tokenizer has no marks for; or
-            the files of the hosts differ.
+        BadConfiguration: A benchmark needs a cache, which the model does not keep; or the files of the hosts differ.
     """
 
     def __init__(
         self,
-        plan: TaskPlan,
+        benchmarks: Sequence[Benchmark],
         spec: TrainingRunSpec,
         tokenizer: Tokenizer,
         asking: Asking,
@@ -121,12 +95,14 @@ class ModelTasks:
         is_stopped: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._plan, self._tokenizer = plan, tokenizer
+        self._benchmarks, self._tokenizer = benchmarks, tokenizer
         self._store, self._processes, self._reporter = store, processes, reporter
         self._is_stopped, self._clock = is_stopped, clock
         self._shapes = own_shapes(spec, tokenizer.vocab_size)
         self._settings = Settings(compute_dtype=spec.trainer.precision.compute)
-        writing = [one.name for one in plan.chosen if one.generates]
+        tasks = spec.trainer.evaluation.tasks
+        self._every_steps = 0 if tasks is None else tasks.every_steps
+        writing = [one.name for one in benchmarks if one.grade is not None]
         if writing and not isinstance(self._shapes, KeepsCache):
             raise BadConfiguration(
                 f"spec.trainer.evaluation.tasks.files.{writing[0]}: the model keeps no cache, so it cannot write answers; "
@@ -134,24 +110,24 @@ class ModelTasks:
             )
         self._chat = self._prompts(asking)
         self._prompt_kind: Literal["plain", "chat"] = "plain" if self._chat is None else "chat"
-        self._examples = fingerprint(list(plan.chosen))
-        _check_same_examples(plan.chosen, processes)
+        self._examples = fingerprint(benchmarks)
+        _check_same_examples(benchmarks, processes)
         self._progress_at = 0.0
         self._results: TaskResults | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the tasks."""
-        return tuple(one.name for one in self._plan.chosen)
+        """Names of the benchmarks."""
+        return tuple(one.name for one in self._benchmarks)
 
     def is_due(self, step: int, steps: int) -> bool:
-        """See `TaskPlan.is_due`."""
-        return self._plan.is_due(step, steps)
+        """Whether the benchmarks are run after `step` of `steps` steps."""
+        return step == steps or (self._every_steps > 0 and step % self._every_steps == 0)
 
     def while_training(self, step: int, model: Any, past: Sequence[SkippedBatches]) -> bool:
-        """Run the tasks that the root does not have yet. A collective. False: a notice came.
+        """Run the benchmarks that the root does not have yet. A collective. False: a notice came.
 
-        A task that fails is a warning: the run trains on.
+        A benchmark that fails is a warning: the run trains on.
 
         Args:
             step: Steps done.
@@ -160,37 +136,37 @@ class ModelTasks:
         """
         return self._run(step, model, {"step": step, "past": [one.document() for one in past]}, trains=True) != "stopped"
 
-    def of_checkpoint(self, step: int, model: Any, manifest_sha256: str, on_task: Callable[[], object]) -> TaskResults | None:
-        """Run the tasks that the root does not have yet on the model of a checkpoint. A collective.
+    def of_checkpoint(self, step: int, model: Any, manifest_sha256: str, on_done: Callable[[], object]) -> TaskResults | None:
+        """Run the benchmarks that the root does not have yet on the model of a checkpoint. A collective.
 
         Args:
             step: Steps done when the checkpoint was made.
             model: Its model.
             manifest_sha256: Hash of its manifest.
-            on_task: Called after each task, also for those that the root has already.
+            on_done: Called after each benchmark, also for those that the root has already.
 
         Returns:
             The results; None on other processes than the first.
 
         Raises:
-            BadConfiguration: A task cannot be run on this model.
-            TrainerExit: A task failed, or the results could not be kept; another attempt may succeed.
+            BadConfiguration: A benchmark cannot be run on this model.
+            TrainerExit: A benchmark failed, or the results could not be kept; another attempt may succeed.
         """
-        self._run(step, model, {"manifest": manifest_sha256}, trains=False, on_task=on_task)
+        self._run(step, model, {"manifest": manifest_sha256}, trains=False, on_done=on_done)
         return self._results
 
     def _run(
-        self, step: int, model: Any, of_model: dict[str, Any], *, trains: bool, on_task: Callable[[], object] = lambda: None
+        self, step: int, model: Any, of_model: dict[str, Any], *, trains: bool, on_done: Callable[[], object] = lambda: None
     ) -> Outcome:
         self._reporter.evaluates_on()
         decides = hashlib.sha256(canonical_json({"model": of_model, "examples": self._examples, "prompts": self._prompt_kind})).hexdigest()
         self._results = None
         done = set(self._kept(step, decides, trains=trains))
         for _ in done:
-            on_task()
+            on_done()
         runner: Runner | Exception | None = None
         tasks, samples = (list(self._results.tasks), list(self._results.samples)) if self._results is not None else ([], [])
-        for one in self._plan.chosen:
+        for one in self._benchmarks:
             if one.name in done:
                 continue
             if runner is None:
@@ -198,7 +174,7 @@ class ModelTasks:
             outcome, numbers, mine = self._one(runner, one, step, trains=trains)
             if numbers is None:
                 return outcome
-            on_task()
+            on_done()
             tasks.append(numbers)
             samples += mine
             self._keep(step, decides, tasks, samples, trains=trains)
@@ -211,11 +187,11 @@ class ModelTasks:
         try:
             copy = own_copy(model, self._shapes)
             return Runner(copy, self._tokenizer, self._chat, self._settings, on_progress=self._on_progress)
-        except Exception as error:  # reported with the first task, by all processes together
+        except Exception as error:  # reported with the first benchmark, by all processes together
             return error
 
     def _kept(self, step: int, decides: str, *, trains: bool) -> list[str]:
-        """Names of the tasks whose results the root has already; process 0 also takes the results."""
+        """Names of the benchmarks whose results the root has already; process 0 also takes the results."""
 
         def work() -> dict[str, Any]:
             try:
@@ -237,9 +213,10 @@ class ModelTasks:
         def work() -> dict[str, Any]:
             names = {one.task for one in tasks}
             finished = all(name in names for name in self.names)
-            self._results = document_of(step, self._prompt_kind, tasks, samples, decides=decides, finished=finished, now=self._clock())
+            document = document_of(step, self._prompt_kind, tasks, samples, decides=decides, finished=finished, now=self._clock())
+            self._results = document
             try:
-                self._store.write(results_key(step), self._results.model_dump_json(by_alias=True, exclude_none=True).encode())
+                self._store.write(results_key(step), document.model_dump_json(by_alias=True, exclude_none=True).encode())
             except StoreFailure as failure:
                 if not trains:
                     raise
@@ -249,16 +226,16 @@ class ModelTasks:
         decide(self._processes, self._store.root, work)
 
     def _one(
-        self, runner: Runner | Exception, chosen: Chosen, step: int, *, trains: bool
+        self, runner: Runner | Exception, benchmark: Benchmark, step: int, *, trains: bool
     ) -> tuple[Outcome, TaskNumbers | None, list[AnswerSample]]:
-        """Run one task on all processes, each with its share of the examples."""
+        """Run one benchmark on all processes, each with its share of the examples."""
         begin = time.monotonic()
         index, count = self._processes.process_index, self._processes.process_count
         mine = _Share()
         try:
             if isinstance(runner, Exception):
                 raise runner
-            mine.answers = _asked(runner, chosen, index, count, self._on_progress)
+            mine.answers = _asked(runner, benchmark, index, count, self._on_progress)
         except Stopped:
             mine.end = "stopped"
         except BadConfiguration as error:  # another attempt has the same end
@@ -269,16 +246,16 @@ class ModelTasks:
         if any(share.end == "stopped" for share in shares):
             return "stopped", None, []
         if bad := [share for share in shares if share.end != "done"]:
-            sentence = f"task {chosen.name} on the model of step {step}: {bad[0].error}"
+            sentence = f"task {benchmark.name} on the model of step {step}: {bad[0].error}"
             if not trains:
                 raise BadConfiguration(sentence) if any(share.end == "refused" for share in bad) else TrainerExit(sentence)
             self._reporter.warning(f"{sentence}; the run trains on without the tasks of this step")
             return "failed", None, []
-        answers = [shares[place % count].answers[place // count] for place in range(len(chosen.examples))]
-        numbers = numbers_of(result_of(chosen.name, answers, chosen.baseline, time.monotonic() - begin))
+        answers = [shares[place % count].answers[place // count] for place in range(len(benchmark.examples))]
+        numbers = result_of(benchmark.name, answers, benchmark.baseline, time.monotonic() - begin)
         if self._processes.is_main:
             self._reporter.task_done(step, numbers)
-        return "done", numbers, samples_of(chosen, answers)
+        return "done", numbers, samples_of(benchmark, answers)
 
     def _on_progress(self) -> None:
         if self._is_stopped():
@@ -320,15 +297,15 @@ def asking_of(store: Store, processes: ProcessGroup, *, spec: TrainingRunSpec | 
     return Asking(bool(found["chat"]), cast("str | None", found["template"]))
 
 
-def _check_same_examples(chosen: Sequence[Chosen], processes: ProcessGroup) -> None:
+def _check_same_examples(benchmarks: Sequence[Benchmark], processes: ProcessGroup) -> None:
     """Compare the examples of all hosts. A collective: each process asks a share of them, so the files must be the same.
 
     Raises:
         BadConfiguration: They differ.
     """
-    hashes = gather_texts(processes, "".join(fingerprint([one])[:_HASH_DIGITS] for one in chosen))
+    hashes = gather_texts(processes, "".join(fingerprint([one])[:_HASH_DIGITS] for one in benchmarks))
     for process, theirs in enumerate(hashes):
-        for number, one in enumerate(chosen):
+        for number, one in enumerate(benchmarks):
             place = slice(number * _HASH_DIGITS, (number + 1) * _HASH_DIGITS)
             if theirs[place] != hashes[0][place]:
                 raise BadConfiguration(
@@ -337,24 +314,21 @@ def _check_same_examples(chosen: Sequence[Chosen], processes: ProcessGroup) -> N
                 )
 
 
-def _asked(runner: Runner, chosen: Chosen, index: int, count: int, on_progress: Callable[[], object]) -> list[Answer]:
+def _asked(runner: Runner, benchmark: Benchmark, index: int, count: int, on_progress: Callable[[], object]) -> list[Answer]:
     """The answers to every `count`-th example, from number `index` on."""
-    examples: Any = chosen.examples[index::count]
-    size = max(1, len(examples)) if chosen.generates else _TOGETHER  # texts report progress by themselves
+    examples = benchmark.examples[index::count]
+    size = max(1, len(examples)) if benchmark.grade is not None else _TOGETHER  # texts report progress by themselves
     answers: list[Answer] = []
     for first in range(0, len(examples), size):
         on_progress()
         part = examples[first : first + size]
         with tracing_own():
-            if isinstance(chosen, ChosenTask):
-                answers += runner.task(chosen.task, part)[1]
-            else:
-                answers += runner.core(chosen.name, chosen.task.baseline, part)[1]
+            answers += runner.answers(benchmark, part)
     return answers
 
 
 class _Share:
-    """What one process has of a task."""
+    """What one process has of a benchmark."""
 
     def __init__(self, answers: list[Answer] | None = None, end: End = "done", error: str = "") -> None:
         self.answers, self.end, self.error = answers or [], end, error

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from halcyon.evals.example import Message, Prompt, Reply
+from halcyon.evals.example import GivenReply, Message, Prompt
 from halcyon.evals.rows import Row
 
 
-def examples(rows: Iterable[Row]) -> Iterator[Reply]:
+def examples(rows: Iterable[Row]) -> Iterator[GivenReply]:
     """The examples of a file: ``messages`` with ``role`` and ``content``; a system message may come first."""
     for row in rows:
         messages = _checked(row)
         before = messages[:-1]
         plain = "\n\n".join(str(message["content"]) for message in before) + "\n\n"
-        yield Reply(row.place, Prompt(before, plain), str(messages[-1]["content"]))
+        yield GivenReply(row.place, Prompt(before, plain), str(messages[-1]["content"]))
 
 
 def _checked(row: Row) -> tuple[Message, ...]:

@@ -42,7 +42,7 @@ class Score(NamedTuple):
         return self.log_prob / self.tokens
 
 
-class Row(NamedTuple):
+class TokenRow(NamedTuple):
     """The tokens that the model reads, and the tokens that are scored after the last of its positions."""
 
     inputs: np.ndarray
@@ -73,7 +73,7 @@ class Row(NamedTuple):
         }
 
 
-def rows_of(spans: Sequence[Span], most: int) -> list[Row]:
+def rows_of(spans: Sequence[Span], most: int) -> list[TokenRow]:
     """The rows for some spans.
 
     Args:
@@ -84,7 +84,7 @@ def rows_of(spans: Sequence[Span], most: int) -> list[Row]:
         BadConfiguration: The scored part alone is longer.
         ValueError: A span has no token, or no token before it.
     """
-    rows: list[Row] = []
+    rows: list[TokenRow] = []
     after: dict[bytes, list[int]] = {}
     for number, span in enumerate(spans):
         if not 1 <= span.start < len(span.tokens):
@@ -96,10 +96,10 @@ def rows_of(spans: Sequence[Span], most: int) -> list[Row]:
         if count == 1:
             after.setdefault(inputs.tobytes(), []).append(number)
         else:
-            rows.append(Row(inputs, np.asarray(span.tokens[-count:], np.int32)[:, None], (number,)))
+            rows.append(TokenRow(inputs, np.asarray(span.tokens[-count:], np.int32)[:, None], (number,)))
     for text, numbers in after.items():
         targets = np.array([[spans[number].tokens[-1] for number in numbers]], np.int32)
-        rows.append(Row(np.frombuffer(text, np.int32), targets, tuple(numbers)))
+        rows.append(TokenRow(np.frombuffer(text, np.int32), targets, tuple(numbers)))
     return rows
 
 

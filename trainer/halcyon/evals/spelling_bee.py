@@ -9,8 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 
-from halcyon.evals.answers import has_number_of
-from halcyon.evals.example import Message, Prompt, Question
+from halcyon.evals.example import Message, OpenQuestion, Prompt
 from halcyon.evals.rows import Row
 
 COUNT = 256
@@ -31,7 +30,7 @@ _ASKED = (
 _QUOTES = ("", "'", '"')
 
 
-def examples(rows: Iterable[Row]) -> Iterator[Question]:
+def examples(rows: Iterable[Row]) -> Iterator[OpenQuestion]:
     """The examples of a list of words, one on each line."""
     words: list[str] = []
     for row in rows:
@@ -40,22 +39,15 @@ def examples(rows: Iterable[Row]) -> Iterator[Question]:
             row.bad(f"{word!r} is no word; give one word of letters on each line")
         words.append(word.lower())
     for number in range(COUNT if words else 0):
-        yield generated(words, "test", number)
+        yield _example(words, number)
 
 
-def generated(words: list[str], split: str, number: int) -> Question:
-    """One example.
-
-    Args:
-        words: The words.
-        split: ``test``, or ``train`` for examples to finetune on; they have other random numbers.
-        number: The number of the example.
-    """
-    drawn = random.Random(f"spelling bee {split} {number}")  # noqa: S311 - the examples must be the same every time
+def _example(words: list[str], number: int) -> OpenQuestion:
+    drawn = random.Random(f"spelling bee test {number}")  # noqa: S311 - the examples must be the same every time
     word, letter, asked = drawn_question(words, drawn)
     count = word.count(letter)
     prompt = Prompt(({"role": "user", "content": asked},), f"Question: {asked}\nAnswer:", ("\nQuestion:",))
-    return Question(f"{split} {number} ({word}, {letter})", prompt, f"#### {count}", tuple(_solution(word, letter, count)))
+    return OpenQuestion(f"test {number} ({word}, {letter})", prompt, f"#### {count}", tuple(_solution(word, letter, count)))
 
 
 def drawn_question(words: Sequence[str], drawn: random.Random) -> tuple[str, str, str]:
@@ -77,8 +69,3 @@ def _solution(word: str, letter: str, count: int) -> Iterator[Message]:
     yield {"type": "python", "text": f"'{word}'.count('{letter}')"}
     yield {"type": "python_output", "text": str(count)}
     yield {"type": "text", "text": f"\n\n#### {count}"}
-
-
-def grade(example: Question, text: str) -> bool:
-    """Whether a text has the right count after ``####``."""
-    return has_number_of(example.reference, text)

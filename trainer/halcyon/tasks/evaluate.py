@@ -7,7 +7,7 @@ when the source is done. So an eviction or a crash loses at most the source in p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,8 @@ from halcyon.context import Context, check_context, process_name, run_name, with
 from halcyon.data.held_out import HeldOut
 from halcyon.data.open import ensure_caches, held_out_of
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
-from halcyon.evals.shared import ModelTasks, TaskPlan, asking_of
+from halcyon.evals.benchmarks import Benchmark, read_of_document
+from halcyon.evals.shared import SharedRunner, asking_of
 from halcyon.huggingface.beginning import read_weights
 from halcyon.huggingface.run_templates import with_templates
 from halcyon.models.adapters import check_adapter
@@ -76,8 +77,9 @@ def evaluate_checkpoint(
     context = with_spec(context, with_templates(context.run.spec))
     check_model(context.run.spec.model)
     check_adapter(context.run.spec.model, context.run.spec.lora)
-    plan = TaskPlan.of(context.run.spec)
     spec = context.run.spec
+    tasks = spec.trainer.evaluation.tasks
+    benchmarks = [] if tasks is None else read_of_document(tasks)
     reporter.stage("tokenizing")
     caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget)
     with session(context, reporter, on_lost_process=on_lost_process, on_joined=on_joined) as joined:
@@ -88,7 +90,7 @@ def evaluate_checkpoint(
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
-        return CheckpointEvaluation(context, joined.processes, program, held_out, reporter, clock, retry_budget, plan).run()
+        return CheckpointEvaluation(context, joined.processes, program, held_out, reporter, clock, retry_budget, benchmarks).run()
 
 
 class CheckpointEvaluation:
@@ -103,7 +105,7 @@ class CheckpointEvaluation:
         reporter: RunReporter,
         clock: Callable[[], float],
         retry_budget: RetryBudget,
-        plan: TaskPlan | None = None,
+        benchmarks: Sequence[Benchmark] = (),
     ) -> None:
         if context.run.spec.origin is None:
             raise TypeError("a run of task evaluate needs spec.from, which names the run whose checkpoint it evaluates")
@@ -116,7 +118,7 @@ class CheckpointEvaluation:
         self._wanted = evaluation_key(self._prints, self._origin, self._batches)
         self._store = Store(self._spec.checkpoint, retry_budget=retry_budget)
         self._keeper: HeadKeeper | None = None
-        self._plan = plan
+        self._benchmarks = benchmarks
 
     def run(self) -> str:
         """Evaluate, and return one sentence with the result."""
@@ -132,8 +134,7 @@ class CheckpointEvaluation:
         counts = {source: self._count(part) for source, part in parts.items()}
         tokens = self._batch_size * self._held_out.sequence_length
         done = sum(counts[source] for source in found)
-        tasks = 0 if self._plan is None else len(self._plan.chosen)
-        self._reporter.evaluates(evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done, tasks=tasks)
+        self._reporter.evaluates(evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done, tasks=len(self._benchmarks))
 
         self._reporter.knows_determinism(self._program.determinism_in_effect)
         self._reporter.stage("compiling")
@@ -165,15 +166,15 @@ class CheckpointEvaluation:
         )
 
     def _run_tasks(self, checkpoint: CommittedStep, model: Any) -> TaskResults | None:
-        """Run the tasks of the document. None: it has none, or this is not process 0."""
-        if self._plan is None:
+        """Run the benchmarks of the document. None: it has none, or this is not process 0."""
+        if not self._benchmarks:
             return None
         origin = origin_store(self._origin, self._spec.checkpoint, retry_budget=self._retry_budget)
         asking = asking_of(origin, self._processes, entry=checkpoint)
-        tasks = ModelTasks(
-            self._plan, self._spec, self._held_out.tokenizer, asking, self._store, self._processes, self._reporter, clock=self._clock
+        runner = SharedRunner(
+            self._benchmarks, self._spec, self._held_out.tokenizer, asking, self._store, self._processes, self._reporter, clock=self._clock
         )
-        return tasks.of_checkpoint(checkpoint.step, model, checkpoint.manifest_sha256, self._reporter.evaluated_batch)
+        return runner.of_checkpoint(checkpoint.step, model, checkpoint.manifest_sha256, self._reporter.evaluated_batch)
 
     def _take_root(self) -> EvaluationDocument | None:
         """Make process 0 the only writer of the run's own root. Returns the results of an earlier process, if the root has them."""

@@ -52,7 +52,7 @@ from halcyon.training.state import state_bytes
 
 if TYPE_CHECKING:
     from halcyon.checkpoint import Checkpointer
-    from halcyon.evals.shared import TaskPlan
+    from halcyon.evals.benchmarks import Benchmark
     from halcyon_api.training_run import TrainingRunSpec
 
 
@@ -104,7 +104,7 @@ def train(
     check_exportable(context)
     if context.run.spec.objective.policy is not None:
         reward_named(context.run.spec.objective.policy.reward)
-    task_plan = _task_plan(context.run.spec)
+    benchmarks = _benchmarks(context.run.spec)
     spec = context.run.spec
     requests = requests or SaveRequests()
     caches = background_caches(
@@ -163,13 +163,13 @@ def train(
             reporter.placed(place_of(context, jax.devices()))
         reporter.saves_every(checkpointer.interval_seconds)
         tasks = None
-        if task_plan is not None:
-            from halcyon.evals.shared import ModelTasks, asking_of
+        if benchmarks is not None:
+            from halcyon.evals.shared import SharedRunner, asking_of
 
             root = Store(spec.checkpoint)
             asking = asking_of(root, processes, spec=spec)
-            tasks = ModelTasks(
-                task_plan, spec, load_tokenizer(tokenizer), asking, root, processes, reporter, is_stopped=lambda: sync_point.is_asked
+            tasks = SharedRunner(
+                benchmarks, spec, load_tokenizer(tokenizer), asking, root, processes, reporter, is_stopped=lambda: sync_point.is_asked
             )
 
         reporter.stage("compiling")
@@ -210,13 +210,13 @@ def _source_of(spec: TrainingRunSpec, processes: ProcessGroup, reporter: RunRepo
     return policy_batches(spec, processes, reporter.warning, committed)
 
 
-def _task_plan(spec: TrainingRunSpec) -> TaskPlan | None:
-    """The tasks of the run, read before any device is used. What runs them is imported only for a run that has some."""
+def _benchmarks(spec: TrainingRunSpec) -> list[Benchmark] | None:
+    """The benchmarks of the run, read before any device is used. What runs them is imported only for a run that has some."""
     if spec.trainer.evaluation.tasks is None:
         return None
-    from halcyon.evals.shared import TaskPlan
+    from halcyon.evals.benchmarks import read_of_document
 
-    return TaskPlan.of(spec)
+    return read_of_document(spec.trainer.evaluation.tasks)
 
 
 def _preempted_while_exporting(ended: TrainingEnd, context: Context, notice: PreemptionNotice) -> TrainingEnd:

@@ -44,7 +44,7 @@ from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
 from halcyon_api.spec.divergence import RollbackSpec
 
 if TYPE_CHECKING:
-    from halcyon.evals.shared import ModelTasks  # most runs have no tasks, and need not import what runs them
+    from halcyon.evals.shared import SharedRunner  # most runs have no tasks, and need not import what runs them
 
 SAVE_WANTED = 1
 """Bit of the control value of a process that wants a checkpoint."""
@@ -100,7 +100,7 @@ class Training:
     profiler: Profiler | None = None
     evaluated: EvaluationRecord | None = None
     """The evaluations before the checkpoint that the run resumed from."""
-    tasks: ModelTasks | None = None
+    tasks: SharedRunner | None = None
     """The tasks of ``spec.trainer.evaluation.tasks``."""
 
 
