@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from halcyon.data.dataset import Dataset
 from halcyon.objectives import Batch, Sums
 from halcyon.telemetry.evaluation import Evaluation
-from halcyon.training.evaluation import evaluate, make_evaluation_step
+from halcyon.training.held_out import evaluate, make_evaluation_step
 from halcyon_api.spec.sources import HeldOutSpec
 from tests.trainer.batches import FIELDS, NO_SEGMENTS
 from tests.trainer.data.corpus import distinct_tokens, open_text, text_source

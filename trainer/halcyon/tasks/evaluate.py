@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.head import HeadKeeper
 from halcyon.checkpoint.opening import take_root
@@ -37,9 +35,9 @@ from halcyon.tasks.sources import report_sources
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluating import with_source
 from halcyon.telemetry.evaluation import Evaluation, total
-from halcyon.training.evaluation import evaluate, make_evaluation_step
 from halcyon.training.fitting import without_choice
-from halcyon.training.program import Program, build_program, padded_token_bytes
+from halcyon.training.held_out import HeldOutLoss
+from halcyon.training.program import Program, build_program
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.counting import counted
 from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
@@ -138,13 +136,11 @@ class CheckpointEvaluation:
 
         self._reporter.knows_determinism(self._program.determinism_in_effect)
         self._reporter.stage("compiling")
-        sizes = self._held_out.tokenizer.token_bytes
-        token_bytes = padded_token_bytes(sizes) if self._program.objective.per_token else None
-        step = jax.jit(make_evaluation_step(self._program.objective, token_bytes), compiler_options=self._program.compiler_options())
+        loss = HeldOutLoss(self._program, self._held_out.tokenizer)
         model, reference = restored.state["model"], restored.state.get("reference")
         for source, part in parts.items():
             if source not in found:
-                found[source] = self._evaluate(part, lambda batch: step(model, batch, reference))
+                found[source] = loss.of(part, model, reference, self._batches, self._batch_size, on_batch=self._reporter.evaluated_batch)
                 self._reporter.attends(self._program.attention_choices)
                 self._reporter.evaluation(checkpoint.step, found[source], source=source)
                 self._store_results(found, checkpoint, finished=len(found) == len(parts))
@@ -241,19 +237,6 @@ class CheckpointEvaluation:
         sequences = part.validation_sequences
         taken = sequences if self._batches is None else min(sequences, self._batches * self._batch_size)
         return -(-taken // self._batch_size)
-
-    def _evaluate(self, part: HeldOut, sums: Callable[[Any], Any]) -> Evaluation:
-        with self._program.tracing():
-            return evaluate(
-                part,
-                sums,
-                batches=self._batches,
-                batch_size=self._batch_size,
-                microbatches=self._program.microbatches,
-                sharding=self._program.batch_sharding,
-                fields=self._program.objective.fields,
-                on_batch=self._reporter.evaluated_batch,
-            )
 
     def _store_results(self, found: dict[str, Evaluation], checkpoint: CommittedStep, *, finished: bool) -> None:
         """Process 0 writes the results to the root. All processes raise `Fenced` if a newer epoch owns the root."""

@@ -32,7 +32,7 @@ from halcyon.training.batch_source import BatchSource, HasNumbers
 from halcyon.training.best import BestWatch
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.divergence import DivergenceWatch, RollBack
-from halcyon.training.held_out import TrainingEvaluation
+from halcyon.training.held_out import HeldOutEvaluation
 from halcyon.training.in_step import reported
 from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
 from halcyon.training.profiling import Profiler
@@ -138,7 +138,7 @@ class Loop:
         self._after_first_step = after_first_step
         self._controls = [self._control_array(value) for value in range(1 << CONTROL_BITS)]
         self._batches = training.batches
-        self._evaluation = TrainingEvaluation(self._settings, program, dataset, training.batches)
+        self._evaluation = HeldOutEvaluation(self._settings, program, dataset, training.batches)
         self._pending: tuple[int, StepMetrics, float, Mapping[str, float]] | None = None
         """The last dispatched step: steps done, its numbers on the device, the seconds that it waited for its batch, and the numbers of
         that batch."""
