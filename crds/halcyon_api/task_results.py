@@ -1,7 +1,7 @@
 """``ROOT/tasks/STEP.json``: the results of tasks on the model of one step, written after each task, so that a restart repeats no task.
 
 A training and a run of task ``evaluate`` write ``STEP.json``; ``halcyon eval --keep`` writes ``STEP.eval.json``. Tasks are run by
-`halcyon.benchmarks`; the guide is ``docs/guides/evaluating-tasks.md``.
+`halcyon.evals`; the guide is ``docs/guides/evaluating-tasks.md``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from kubernetes.config import kube_config
 
-from halcyon.sandbox.cluster import Cluster
+from halcyon.evals.sandbox.cluster import Cluster
 from halcyon_demo.documents import EXAMPLES, load
 from halcyon_devcluster.control_plane import ControlPlane
 from halcyon_devcluster.waiting import until

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from halcyon.sandbox import pool
-from halcyon.sandbox.cluster import Cluster
-from halcyon.sandbox.pool import SandboxPool
-from halcyon.sandbox.running import Limits, Program, Unavailable
+from halcyon.evals.sandbox import pool
+from halcyon.evals.sandbox.cluster import Cluster
+from halcyon.evals.sandbox.pool import SandboxPool
+from halcyon.evals.sandbox.running import Limits, Program, Unavailable
 from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.control_plane import ControlPlane
 from halcyon_devcluster.programs import AGENT_SANDBOX

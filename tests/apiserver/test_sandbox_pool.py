@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 
 from halcyon.cli.main import app
 from halcyon.errors import BadConfiguration
-from halcyon.sandbox import cluster, pool
-from halcyon.sandbox.pool import SandboxPool
-from halcyon.sandbox.running import Limits, Program, Unavailable
+from halcyon.evals.sandbox import cluster, pool
+from halcyon.evals.sandbox.pool import SandboxPool
+from halcyon.evals.sandbox.running import Limits, Program, Unavailable
 from halcyon_devcluster.control_plane import ControlPlane
 from halcyon_devcluster.waiting import until
 from tests.apiserver import sandboxes
@@ -31,7 +31,7 @@ from tests.apiserver.api import Api
 from tests.apiserver.kubelet import Kubelet
 from tests.apiserver.sandboxes import POOL, Account, Controlled, Controller
 from tests.suite.limits import limit
-from tests.trainer.evaluate import samples
+from tests.trainer.evals import samples
 from tests.trainer.huggingface.folders import GOLDENS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -207,10 +207,10 @@ def test_a_claim_without_a_sandbox_is_an_error(
 
 def test_a_pool_is_tried_before_it_is_used(controlled: Controlled, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     assert SandboxPool(POOL, cluster=controlled).check() == account.objects["SandboxWarmPool"]["spec"]["replicas"]
-    monkeypatch.setattr("halcyon.sandbox.pool._TRIAL", Program("print('token')"))
+    monkeypatch.setattr("halcyon.evals.sandbox.pool._TRIAL", Program("print('token')"))
     with pytest.raises(BadConfiguration, match="its pods have a token; set automountServiceAccountToken: false in the SandboxTemplate"):
         SandboxPool(POOL, cluster=controlled).check()
-    monkeypatch.setattr("halcyon.sandbox.cluster.COMMAND", ("sh", "-c", "echo no python >&2; exit 127"))
+    monkeypatch.setattr("halcyon.evals.sandbox.cluster.COMMAND", ("sh", "-c", "echo no python >&2; exit 127"))
     with pytest.raises(Unavailable, match="a sandbox did not run the program: no python"):
         SandboxPool(POOL, cluster=controlled).check()
 

@@ -72,7 +72,7 @@ def main() -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from halcyon.benchmarks.likelihood import Likelihoods, Span
+    from halcyon.evals.likelihood import Likelihoods, Span
     from halcyon.inference import Engine, Sampling
     from halcyon.models import CausalLM, Inputs, build_model
     from halcyon.models.axes import BATCH, POSITION

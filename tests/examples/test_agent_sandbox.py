@@ -8,7 +8,7 @@ import typer
 import yaml
 
 from halcyon.cli.main import app
-from halcyon.sandbox.cluster import RIGHTS
+from halcyon.evals.sandbox.cluster import RIGHTS
 from tests.examples.documents import REPOSITORY, training_runs
 
 OBJECTS = {one["kind"]: one for one in yaml.safe_load_all((REPOSITORY / "examples" / "agent-sandbox" / "evaluate.yaml").read_text())}

@@ -313,8 +313,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a program may trace its checks, and jump over them",
-        (("sandbox/execution.py", "if event in refused or event.startswith(prefixes):", "if False:"),),
-        ("tests/trainer/sandbox/test_running.py::test_a_program_cannot_claim_that_its_checks_passed",),
+        (("evals/sandbox/execution.py", "if event in refused or event.startswith(prefixes):", "if False:"),),
+        ("tests/trainer/evals/sandbox/test_running.py::test_a_program_cannot_claim_that_its_checks_passed",),
         _CHECKS,
     ),
 )

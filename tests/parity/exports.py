@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 
 import halcyon
-from halcyon.benchmarks.likelihood import Likelihoods, Span
+from halcyon.evals.likelihood import Likelihoods, Span
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import prompt_ids
 from tests.examples.documents import REPOSITORY

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from halcyon_api.ends import ExitCode
 from halcyon_api.task_results import results_key
 from halcyon_cli.main import app
-from tests.trainer.evaluate import samples
+from tests.trainer.evals import samples
 from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 from halcyon.chat_data import files, library, small_talk, spelling
 from halcyon.chat_data.rows import lines, row
 from halcyon.data.formats.conversation import check_messages, check_turns
-from halcyon.evaluate.tasks.answers import final_number
+from halcyon.evals.gsm8k import final_number
 
 MODULE = b'''"""Fold and fill text.  More."""
 

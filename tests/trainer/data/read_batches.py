@@ -21,7 +21,7 @@ from halcyon.data.dataset import Dataset
 from halcyon.data.loader import Loader
 from halcyon.objectives import Batch, Sums
 from halcyon.parallel.process_group import join, leave
-from halcyon.training.evaluation import evaluate, make_evaluation_step
+from halcyon.training.held_out import evaluate, make_evaluation_step
 from tests.trainer.batches import FIELDS
 from tests.trainer.data.corpus import open_text, text_source
 

@@ -11,7 +11,7 @@ import pytest
 from haliax import Axis
 
 import halcyon
-from halcyon.benchmarks.logits import log_probs_at
+from halcyon.evals.likelihood import log_probs_at
 from halcyon.inference import Engine, Sampling
 from halcyon.inference.rollout import Prompted, Rollouts, RolloutShape
 from halcyon.models import CausalLM, Inputs, build_model

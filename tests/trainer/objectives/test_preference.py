@@ -15,7 +15,7 @@ from halcyon.checkpoint.layout import flatten
 from halcyon.data.examples import Examples
 from halcyon.models import Inputs
 from halcyon.models.axes import BATCH, POSITION
-from halcyon.training.evaluation import make_evaluation_step
+from halcyon.training.held_out import make_evaluation_step
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import TrainState, initial_state
 from halcyon_api.memory import least_need

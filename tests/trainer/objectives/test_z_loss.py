@@ -17,7 +17,7 @@ from haliax import NamedArray
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.objectives import build_objective
-from halcyon.training.evaluation import make_evaluation_step
+from halcyon.training.held_out import make_evaluation_step
 from halcyon.training.program import build_program
 from halcyon.training.state import initial_state
 from halcyon_api.training_run import TrainingRunSpec, parse_run

@@ -14,10 +14,10 @@ import pytest
 from pydantic.alias_generators import to_snake
 
 from halcyon.data.source_notes import SourceNote
-from halcyon.evaluate.evaluation import Evaluation
-from halcyon.evaluate.sets import EvaluatedSets
 from halcyon.telemetry import snapshot, termination_report
 from halcyon.telemetry.clock import process_age_seconds
+from halcyon.telemetry.evaluated_sets import EvaluatedSets
+from halcyon.telemetry.evaluation import Evaluation
 from halcyon.telemetry.events import BY_NAME, COMMON
 from halcyon.telemetry.profile_reports import percentiles
 from halcyon.telemetry.profiles import Kept

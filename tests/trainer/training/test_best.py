@@ -8,8 +8,8 @@ import pytest
 
 from halcyon.checkpoint.head import with_commit
 from halcyon.checkpoint.retention import Retention, dispensable
-from halcyon.evaluate.evaluation import Evaluation
-from halcyon.evaluate.sets import EvaluatedSets, averages
+from halcyon.telemetry.evaluated_sets import EvaluatedSets, averages
+from halcyon.telemetry.evaluation import Evaluation
 from halcyon.training.best import BestWatch
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch, EvaluationRecord, Head, Owner, decode_head, encode_head
 from halcyon_api.spec.evaluation import BestSpec

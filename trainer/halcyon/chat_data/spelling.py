@@ -1,6 +1,6 @@
 """Words to spell, and questions about the number of their letters. Pure.
 
-The questions are those of SpellingBee (`halcyon.evaluate.tasks.spelling_bee`), with a shorter answer: the letters of the word, with a
+The questions are those of SpellingBee (`halcyon.evals.spelling_bee`), with a shorter answer: the letters of the word, with a
 running count behind each letter that is asked for, and the number as the task expects it. The words of the evaluation are not among those
 of the training.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from halcyon.chat_data.rows import Turn
-from halcyon.evaluate.tasks.spelling_bee import drawn_question
+from halcyon.evals.spelling_bee import drawn_question
 
 MOST_WORDS = 1500
 """Words of a list, the most frequent ones."""

@@ -17,7 +17,7 @@ from halcyon.cli.checkpoints import doctor
 from halcyon.cli.data import app as data_app
 from halcyon.cli.dial import dial
 from halcyon.cli.errors import about_file, replace_unencodable, report_errors
-from halcyon.cli.evaluate_tasks import evaluate_tasks
+from halcyon.cli.eval import evaluate_tasks
 from halcyon.cli.models import export_app, import_app
 from halcyon.cli.options import Defaults, Document, Overrides
 from halcyon.cli.profile import profile_here

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from halcyon.data.fetch import fetch_file
 from halcyon.data.formats import begin_id
 from halcyon.data.growing import GrowingSource
 from halcyon.data.held_out import HeldOut
-from halcyon.data.layout import Concatenate, Layout, OnePrompt, Packing, Prompts, WholeUnits, build_layout, load_layout, packing_of
+from halcyon.data.layout import TOO_SHORT, Concatenate, Layout, PromptPacker, Prompts, packer_of
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.order import build_order
 from halcyon.data.source_data import Source, SourceData
@@ -37,7 +36,7 @@ from halcyon.data.streaming import is_local, positive_weights, run_streams
 from halcyon.errors import BadConfiguration
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
-from halcyon.tokenizer import load
+from halcyon.tokenizer import Tokenizer, load
 from halcyon_api.checkpoint_documents import canonical_json
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.data import DataSpec
@@ -174,13 +173,12 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: Ca
 
 
 def _open_sources(spec: TrainingRunSpec, store: Store, caches: Caches, progress: CacheProgress | None) -> list[Source]:
-    schedule = build_schedule(spec.trainer)
     memory = Memory(spec.data.cache.memory_mebibytes * 2**20)
+    tokenizer = load(caches.tokenizer)
     sources: list[Source] = []
     for source in spec.data.sources:
         ledger = caches.ledgers[source.name]
-        begin = begin_id(source.format, load(caches.tokenizer))
-        snapshot = _snapshots(spec, store, source, TokenReader(store, source.name, ledger, memory), schedule, ledger, begin)
+        snapshot = _Snapshots(spec, store, source, ledger, memory, tokenizer)
         sources.append(snapshot(ledger) if ledger.finished or progress is None else GrowingSource(source.name, progress, snapshot))
     return sources
 
@@ -199,63 +197,99 @@ def _keeper(
     access = Access.of(spec.checkpoint)
     store = cache_store(spec, retry_budget)
     return CacheKeeper(
-        spec.data,
-        spec.tokenizer,
-        store,
-        access,
-        lambda uri: fetch_file(uri, access),
-        process,
-        report,
-        run,
+        data=spec.data,
+        tokenizer=spec.tokenizer,
+        store=store,
+        access=access,
+        fetch=lambda uri: fetch_file(uri, access),
+        name=process,
+        report=report,
+        run=run,
         inherited=inherited_tokenizer(spec, store),
         retry_budget=retry_budget,
     )
 
 
-def _snapshots(
-    spec: TrainingRunSpec,
-    store: Store,
-    source: DataSourceSpec,
-    reader: TokenReader,
-    schedule: BatchSchedule,
-    first: Ledger,
-    begin: int | None,
-) -> Callable[[Ledger], SourceData]:
-    """Returns a function that makes the source from its ledger. Later ledgers may be longer than ``first``."""
-    data, settings, packing = spec.data, spec.trainer, packing_of(spec.objective)
-    description = _description_of_stream(first, reader, schedule) if run_streams(spec) else None
+class _Snapshots:
+    """Makes a source from its ledger. Later ledgers may be longer than the first one.
 
-    def snapshot(ledger: Ledger) -> SourceData:
-        reader.grow(ledger)
-        layout = _layout(store, source, ledger, reader, schedule, packing)
+    Args:
+        spec: The run's spec.
+        store: The caches' root.
+        source: The source.
+        first: The ledger that is known at the start.
+        memory: The memory that the sources share.
+        tokenizer: The tokenizer of the cache.
+    """
+
+    def __init__(
+        self, spec: TrainingRunSpec, store: Store, source: DataSourceSpec, first: Ledger, memory: Memory, tokenizer: Tokenizer
+    ) -> None:
+        self._spec, self._store, self._source = spec, store, source
+        self._reader = TokenReader(store, source.name, first, memory)
+        self._schedule = build_schedule(spec.trainer)
+        self._begin = begin_id(source.format, tokenizer)
+        self._packer = packer_of(spec.objective, source.layout, source.name)
+        self._description = _description_of_stream(first, self._reader, self._schedule) if run_streams(spec) else None
+
+    def __call__(self, ledger: Ledger) -> SourceData:
+        """The source with the text of a ledger."""
+        data, settings, source = self._spec.data, self._spec.trainer, self._source
+        self._reader.grow(ledger)
+        layout = self._layout(ledger)
         if layout.sequences == 0:
-            if isinstance(packing, OnePrompt):
-                raise BadConfiguration(f"spec.data.sources[{source.name}]: it has no prompt; give it rows")
-            if packing is not None:
-                raise BadConfiguration(
-                    f"spec.data.sources[{source.name}]: no row would have a token that counts in the loss; give conversations in which the "
-                    "assistant answers, or a longer spec.trainer.sequenceLength"
-                )
-            raise BadConfiguration(f"spec.data.sources[{source.name}]: its text is too short for one sequence; give it more text")
+            raise BadConfiguration(f"spec.data.sources[{source.name}]: {TOO_SHORT if self._packer is None else self._packer.empty}")
         split = (split_stream if is_local(data.order) else split_sequences)(layout.sequences, _held_out(source, data))
         used = split.training
         if (simulated := data.mixture.simulate_tokens) is not None:
-            run_tokens = schedule.tokens_before(settings.steps)
+            run_tokens = self._schedule.tokens_before(settings.steps)
             used = rehearsed_sequences(split.training, run_tokens=run_tokens, simulate_tokens=simulated)
         order = build_order(data.order, sequences=used, seed=settings.seed, source=source.name)
         return SourceData(
             name=source.name,
-            tokens=reader,
+            tokens=self._reader,
             layout=layout,
             split=split,
             order=order,
             used=used,
-            description=description or _description(ledger),
-            begin_id=begin,
+            description=self._description or _description(ledger),
+            begin_id=self._begin,
             turns=None if ledger.finished else order.settled,
         )
 
-    return snapshot
+    def _layout(self, ledger: Ledger) -> Layout:
+        """The layout. One that takes time to build is stored beside the tokens, under a hash of all its inputs."""
+        packer, reader, length = self._packer, self._reader, self._schedule.longest
+        if packer is None:
+            return Concatenate(ledger.tokens if ledger.finished else ledger.tokens // (length + 1) * (length + 1), length)
+        ends = reader.document_ends()
+        decides = canonical_json([*packer.key, length, ledger.content_sha256])
+        prefix = f"{self._source.name}/layouts/{hashlib.sha256(decides).hexdigest()[:32]}/"
+        arrays = load_arrays(self._store, prefix)
+        if arrays is None:
+            built = packer.build(ends, reader, length).to_arrays()
+            store_arrays(self._store, prefix, built)
+            arrays = load_arrays(self._store, prefix) or built  # read again, because large arrays are then on disk
+        layout = packer.load(ends, arrays, length)
+        if isinstance(layout, Prompts) and isinstance(packer, PromptPacker):
+            self._check_room(layout, packer.answer_tokens, ledger)
+        return layout
+
+    def _check_room(self, prompts: Prompts, answer_tokens: int, ledger: Ledger) -> None:
+        """Check that a sequence has room for each prompt and an answer.
+
+        Raises:
+            BadConfiguration: A prompt is too long.
+        """
+        longest, most = int(prompts.prompt_tokens.max(initial=0)), prompts.sequence_length - answer_tokens
+        if longest > most:
+            file, row = self._reader.origins_of(np.array([int(np.argmax(prompts.prompt_tokens))]))[0].tolist()
+            where = f"row {row} (counted from 0)" + (f" of {ledger.files[file].uri}" if file >= 0 else "")
+            raise BadConfiguration(
+                f"spec.data.sources[{self._source.name}]: the prompt of {where} has {longest} tokens, and spec.trainer.sequenceLength "
+                f"leaves {most} beside an answer of {answer_tokens}; raise it to {longest + answer_tokens}, lower "
+                "spec.objective.policy.maxTokens, or leave the row out"
+            )
 
 
 def _description(ledger: Ledger) -> dict[str, Any]:
@@ -281,57 +315,3 @@ def _description_of_stream(ledger: Ledger, reader: TokenReader, schedule: BatchS
 
 def _held_out(source: DataSourceSpec, data: DataSpec) -> float:
     return data.validation.fraction if source.validation is None else source.validation.fraction
-
-
-def _layout(
-    store: Store,
-    source: DataSourceSpec,
-    ledger: Ledger,
-    reader: TokenReader,
-    schedule: BatchSchedule,
-    packing: Packing | OnePrompt | None,
-) -> Layout:
-    """The layout of a source. A layout that takes time to build is stored beside the tokens, under a hash of all its inputs."""
-    if source.layout.concatenate is not None and packing is None:
-        stride = schedule.longest + 1
-        return Concatenate(ledger.tokens if ledger.finished else ledger.tokens // stride * stride, schedule.longest)
-    ends = reader.document_ends()
-    if isinstance(packing, OnePrompt):
-        form: list[Any] = [1, "prompts"]
-    else:
-        form = [2, source.layout.document()] if packing is None else [1, "whole", asdict(packing)]
-    decides = canonical_json([*form, schedule.longest, ledger.content_sha256])
-    prefix = f"{source.name}/layouts/{hashlib.sha256(decides).hexdigest()[:32]}/"
-    arrays = load_arrays(store, prefix)
-    if arrays is None:
-        if isinstance(packing, OnePrompt):
-            layout: Layout = Prompts.build(ends, reader, schedule.longest)
-        elif packing is not None:
-            layout = WholeUnits.build(ends, reader, schedule.longest, packing)
-        else:
-            layout = build_layout(source.layout, ends, sequence_length=schedule.longest, source=source.name)
-        store_arrays(store, prefix, layout.to_arrays())
-        arrays = load_arrays(store, prefix) or layout.to_arrays()  # read again, because large arrays are then on disk
-    if isinstance(packing, OnePrompt):
-        return _with_room(Prompts(arrays["prompt_tokens"], ends, schedule.longest), source, packing, ledger, reader)
-    if packing is not None:
-        return WholeUnits(**arrays, document_ends=ends, sequence_length=schedule.longest, conversations=packing.conversations)
-    return load_layout(source.layout, ends, sequence_length=schedule.longest, arrays=arrays)
-
-
-def _with_room(prompts: Prompts, source: DataSourceSpec, packing: OnePrompt, ledger: Ledger, reader: TokenReader) -> Prompts:
-    """The prompts, if a sequence has room for each of them and an answer.
-
-    Raises:
-        BadConfiguration: A prompt is too long.
-    """
-    longest, most = int(prompts.prompt_tokens.max(initial=0)), prompts.sequence_length - packing.answer_tokens
-    if longest > most:
-        file, row = reader.origins_of(np.array([int(np.argmax(prompts.prompt_tokens))]))[0].tolist()
-        where = f"row {row} (counted from 0)" + (f" of {ledger.files[file].uri}" if file >= 0 else "")
-        raise BadConfiguration(
-            f"spec.data.sources[{source.name}]: the prompt of {where} has {longest} tokens, and spec.trainer.sequenceLength leaves {most} "
-            f"beside an answer of {packing.answer_tokens}; raise it to {longest + packing.answer_tokens}, lower "
-            "spec.objective.policy.maxTokens, or leave the row out"
-        )
-    return prompts

@@ -8,7 +8,7 @@ by size, an end of the data, a rehearsal of a longer run, and an objective that 
 
 from __future__ import annotations
 
-from halcyon.data.layout import packing_of
+from halcyon.data.layout import objective_packer
 from halcyon_api.spec.data import DataSpec, OrderSpec
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -35,7 +35,7 @@ def streams(data: DataSpec) -> bool:
 
 def run_streams(spec: TrainingRunSpec) -> bool:
     """Whether training may begin while the token caches are still being built: `streams`, and the objective packs no conversations."""
-    return streams(spec.data) and packing_of(spec.objective) is None
+    return streams(spec.data) and objective_packer(spec.objective) is None
 
 
 def positive_weights(data: DataSpec) -> dict[str, float]:

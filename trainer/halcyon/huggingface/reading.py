@@ -29,8 +29,6 @@ from halcyon.models import CausalLM
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import form_of_section
 from halcyon.models.trainable import matching, split
-from halcyon.models.weights import leaf_shapes
-from halcyon.models.weights.layout import ReadRegion
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.spec.families.experts import ExpertsSection

@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from halcyon.evaluate.tasks.calculator import calculate
+from halcyon.inference.arithmetic import calculate
 from halcyon.tokenizer import Tokenizer
 
 MARKS = ("<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>")

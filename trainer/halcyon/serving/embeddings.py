@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from halcyon.benchmarks.rows import power
+from halcyon.evals.spans import power
 from halcyon.inference.generating import prompt_ids
 from halcyon.inference.mesh import context_of, mesh_of
 from halcyon.models import Inputs

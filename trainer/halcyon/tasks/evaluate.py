@@ -7,10 +7,8 @@ when the source is done. So an eviction or a crash loses at most the source in p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import jax
 
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.head import HeadKeeper
@@ -21,23 +19,24 @@ from halcyon.context import Context, check_context, process_name, run_name, with
 from halcyon.data.held_out import HeldOut
 from halcyon.data.open import ensure_caches, held_out_of
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
-from halcyon.evaluate.evaluation import Evaluation, total
-from halcyon.evaluate.results import document_of, evaluation_key, parse_stored, results_of
+from halcyon.evals.benchmarks import Benchmark, read_of_document
+from halcyon.evals.shared import SharedRunner, asking_of
 from halcyon.huggingface.run_templates import with_templates
 from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.session import session
 from halcyon.storage.retry_budget import RetryBudget
+from halcyon.tasks.evaluation_results import document_of, evaluation_key, parse_stored, results_of
 from halcyon.tasks.sources import report_sources
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluating import with_source
+from halcyon.telemetry.evaluation import Evaluation, total
 from halcyon.training.beginning import weights_of_run
-from halcyon.training.evaluation import evaluate, make_evaluation_step
 from halcyon.training.fitting import without_choice
+from halcyon.training.held_out import HeldOutLoss
 from halcyon.training.place import Place
-from halcyon.training.program import Program, build_program, padded_token_bytes
-from halcyon.training.tasks import ModelTasks, TaskPlan, asking_of
+from halcyon.training.program import Program, build_program
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.counting import counted
 from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
@@ -75,8 +74,9 @@ def evaluate_checkpoint(
     context = with_spec(context, with_templates(context.run.spec))
     check_model(context.run.spec.model)
     check_adapter(context.run.spec.model, context.run.spec.lora)
-    plan = TaskPlan.of(context.run.spec)
     spec = context.run.spec
+    tasks = spec.trainer.evaluation.tasks
+    benchmarks = [] if tasks is None else read_of_document(tasks)
     reporter.stage("tokenizing")
     caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget)
     with session(context, reporter, on_lost_process=on_lost_process, on_joined=on_joined) as joined:
@@ -88,7 +88,7 @@ def evaluate_checkpoint(
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
         place = Place(context, joined.processes, reporter, retry_budget)
-        return CheckpointEvaluation(place, program, held_out, clock, plan).run()
+        return CheckpointEvaluation(place, program, held_out, clock, benchmarks).run()
 
 
 class CheckpointEvaluation:
@@ -100,7 +100,7 @@ class CheckpointEvaluation:
         program: Program,
         held_out: HeldOut,
         clock: Callable[[], float],
-        plan: TaskPlan | None = None,
+        benchmarks: Sequence[Benchmark] = (),
     ) -> None:
         if place.spec.origin is None:
             raise TypeError("a run of task evaluate needs spec.from, which names the run whose checkpoint it evaluates")
@@ -113,7 +113,7 @@ class CheckpointEvaluation:
         self._wanted = evaluation_key(self._prints, self._origin, self._batches)
         self._store = place.root()
         self._keeper: HeadKeeper | None = None
-        self._plan = plan
+        self._benchmarks = benchmarks
 
     def run(self) -> str:
         """Evaluate, and return one sentence with the result."""
@@ -129,18 +129,15 @@ class CheckpointEvaluation:
         counts = {source: self._count(part) for source, part in parts.items()}
         tokens = self._batch_size * self._held_out.sequence_length
         done = sum(counts[source] for source in found)
-        tasks = 0 if self._plan is None else len(self._plan.chosen)
-        self._reporter.evaluates(evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done, tasks=tasks)
+        self._reporter.evaluates(evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done, tasks=len(self._benchmarks))
 
         self._reporter.knows_determinism(self._program.determinism_in_effect)
         self._reporter.stage("compiling")
-        sizes = self._held_out.tokenizer.token_bytes
-        token_bytes = padded_token_bytes(sizes) if self._program.objective.per_token else None
-        step = jax.jit(make_evaluation_step(self._program.objective, token_bytes), compiler_options=self._program.compiler_options())
+        loss = HeldOutLoss(self._program, self._held_out.tokenizer)
         model, reference = restored.state["model"], restored.state.get("reference")
         for source, part in parts.items():
             if source not in found:
-                found[source] = self._evaluate(part, lambda batch: step(model, batch, reference))
+                found[source] = loss.of(part, model, reference, self._batches, self._batch_size, on_batch=self._reporter.evaluated_batch)
                 self._reporter.attends(self._program.attention_choices)
                 self._reporter.evaluation(checkpoint.step, found[source], source=source)
                 self._store_results(found, checkpoint, finished=len(found) == len(parts))
@@ -162,14 +159,14 @@ class CheckpointEvaluation:
         )
 
     def _run_tasks(self, checkpoint: CommittedStep, model: Any) -> TaskResults | None:
-        """Run the tasks of the document. None: it has none, or this is not process 0."""
-        if self._plan is None:
+        """Run the benchmarks of the document. None: it has none, or this is not process 0."""
+        if not self._benchmarks:
             return None
         asking = asking_of(self._place.other_run(self._origin).store, self._processes, entry=checkpoint)
-        tasks = ModelTasks(
-            self._plan, self._spec, self._held_out.tokenizer, asking, self._store, self._processes, self._reporter, clock=self._clock
+        runner = SharedRunner(
+            self._benchmarks, self._spec, self._held_out.tokenizer, asking, self._store, self._processes, self._reporter, clock=self._clock
         )
-        return tasks.of_checkpoint(checkpoint.step, model, checkpoint.manifest_sha256, self._reporter.evaluated_batch)
+        return runner.of_checkpoint(checkpoint.step, model, checkpoint.manifest_sha256, self._reporter.evaluated_batch)
 
     def _take_root(self) -> EvaluationDocument | None:
         """Make process 0 the only writer of the run's own root. Returns the results of an earlier process, if the root has them."""
@@ -225,19 +222,6 @@ class CheckpointEvaluation:
         sequences = part.validation_sequences
         taken = sequences if self._batches is None else min(sequences, self._batches * self._batch_size)
         return -(-taken // self._batch_size)
-
-    def _evaluate(self, part: HeldOut, sums: Callable[[Any], Any]) -> Evaluation:
-        with self._program.tracing():
-            return evaluate(
-                part,
-                sums,
-                batches=self._batches,
-                batch_size=self._batch_size,
-                microbatches=self._program.microbatches,
-                sharding=self._program.batch_sharding,
-                fields=self._program.objective.fields,
-                on_batch=self._reporter.evaluated_batch,
-            )
 
     def _store_results(self, found: dict[str, Evaluation], checkpoint: CommittedStep, *, finished: bool) -> None:
         """Process 0 writes the results to the root. All processes raise `Fenced` if a newer epoch owns the root."""

@@ -19,7 +19,7 @@ from halcyon_api.checkpoint_documents import CommittedStep
 if TYPE_CHECKING:
     import numpy as np
 
-    from halcyon.evaluate.evaluation import Evaluation
+    from halcyon.telemetry.evaluation import Evaluation
     from halcyon.training.in_step import SeesStep
 
 

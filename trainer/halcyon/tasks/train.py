@@ -49,7 +49,7 @@ from halcyon.training.programs import KeptPrograms, Programs, open_cache
 
 if TYPE_CHECKING:
     from halcyon.checkpoint import Checkpointer
-    from halcyon.training.tasks import TaskPlan
+    from halcyon.evals.benchmarks import Benchmark
 
 
 def _ignore(*_: object) -> None:
@@ -102,7 +102,7 @@ def train(
     Raises:
         TrainerExit: The run cannot continue; the class gives the cause and the exit code.
     """
-    context, task_plan = _checked(context)
+    context, benchmarks = _checked(context)
     spec = context.run.spec
     caches = background_caches(
         spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget
@@ -152,10 +152,10 @@ def train(
         last.callback(_close, companions)
         if spec.export is not None:
             companions.append(Exports(spec.export, place, checkpointer, notice))
-        if task_plan is not None:
-            from halcyon.training.task_runs import TaskRuns
+        if benchmarks is not None:
+            from halcyon.training.benchmark_runs import BenchmarkRuns
 
-            companions.append(TaskRuns(task_plan, place, program, tokenizer, checkpointer, lambda: sync_point.is_asked))
+            companions.append(BenchmarkRuns(benchmarks, place, program, tokenizer, checkpointer, lambda: sync_point.is_asked))
         checkpointer.opened()
         choice.keep()
         state = beginning.state(program)
@@ -183,8 +183,8 @@ def train(
         return ended
 
 
-def _checked(context: Context) -> tuple[Context, TaskPlan | None]:
-    """The run with the chat templates of its data, and its tasks, read and checked before any device is used.
+def _checked(context: Context) -> tuple[Context, list[Benchmark] | None]:
+    """The run with the chat templates of its data, and its benchmarks, read and checked before any device is used.
 
     Raises:
         BadConfiguration: The run cannot be trained.
@@ -200,9 +200,9 @@ def _checked(context: Context) -> tuple[Context, TaskPlan | None]:
         reward_named(spec.objective.policy.reward)
     if spec.trainer.evaluation.tasks is None:
         return context, None
-    from halcyon.training.tasks import TaskPlan  # most runs have no tasks, and need not import what runs them
+    from halcyon.evals.benchmarks import read_of_document  # most runs have none, and need not import what runs them
 
-    return context, TaskPlan.of(spec)
+    return context, read_of_document(spec.trainer.evaluation.tasks)
 
 
 def _source_of(place: Place, checkpointer: Checkpointer) -> BuildBatchSource:

@@ -9,8 +9,8 @@ from halcyon.telemetry.tokenizing import EVENT_SECONDS
 from halcyon_api.progress import Evaluated, SourceEvaluation
 
 if TYPE_CHECKING:
-    from halcyon.evaluate.evaluation import Evaluation
-    from halcyon.evaluate.sets import Averages
+    from halcyon.telemetry.evaluated_sets import Averages
+    from halcyon.telemetry.evaluation import Evaluation
 
 
 class LogInterval:

@@ -11,8 +11,8 @@ from halcyon_api.progress import Evaluated
 from halcyon_api.task_results import CHAT_CORE, CORE
 
 if TYPE_CHECKING:
-    from halcyon.evaluate.evaluation import Evaluation
-    from halcyon.evaluate.sets import EvaluatedSets
+    from halcyon.telemetry.evaluated_sets import EvaluatedSets
+    from halcyon.telemetry.evaluation import Evaluation
     from halcyon_api.checkpoint_documents import EvaluationRecord
     from halcyon_api.task_results import TaskNumbers, TaskResults
 

@@ -14,7 +14,7 @@ from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Batch
 from halcyon.data.held_out import HeldOut
 from halcyon.data.loader import Loader
-from halcyon.evaluate.evaluation import Evaluation
+from halcyon.telemetry.evaluation import Evaluation
 from halcyon.training.program import Program
 from halcyon.training.state import Model, TrainState
 from halcyon_api.spec.trainer import TrainerSpec

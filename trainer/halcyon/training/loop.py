@@ -28,6 +28,7 @@ from halcyon.training.batch_source import BatchSource, HasNumbers
 from halcyon.training.best import BestWatch
 from halcyon.training.companion import Companion
 from halcyon.training.divergence import DivergenceWatch, RollBack
+from halcyon.training.held_out import HeldOutEvaluation
 from halcyon.training.in_step import reported
 from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
 from halcyon.training.place import Place
@@ -35,7 +36,6 @@ from halcyon.training.programs import Programs
 from halcyon.training.reported import reported_metrics
 from halcyon.training.state import TrainState
 from halcyon.training.step import CONTROL_BITS, StepMetrics
-from halcyon.training.training_evaluation import TrainingEvaluation
 from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
 from halcyon_api.spec.divergence import RollbackSpec
 
@@ -95,7 +95,7 @@ class Training:
         self._divergence = DivergenceWatch(self._policy)
         self._best = BestWatch(self._settings.evaluation.best, self.evaluated)
         self._controls = [self._control_array(value) for value in range(1 << CONTROL_BITS)]
-        self._evaluation = TrainingEvaluation(self._settings, program, self.dataset, self.batches)
+        self._evaluation = HeldOutEvaluation(self._settings, program, self.dataset, self.batches)
         self._pending: tuple[int, StepMetrics, float, Mapping[str, float]] | None = None
         """The last dispatched step: steps done, its numbers on the device, the seconds that it waited for its batch, and the numbers of
         that batch."""

@@ -70,7 +70,7 @@ def test_a_layout_is_made_once_and_is_the_same_from_a_disk(
     first = open_dataset(spec)
     examples = [first.examples(first.train_rows(step)) for step in range(5)]
     monkeypatch.setattr(scratch, "LARGE_BYTES", 0)
-    monkeypatch.setattr("halcyon.data.open.build_layout", None)
+    monkeypatch.setattr("halcyon.data.layout.packer.DocumentPacker.build", None)
     again = open_dataset(spec)
     for step, expected in enumerate(examples):
         found = again.examples(again.train_rows(step))

@@ -13,6 +13,16 @@ def ends_of(lengths: list[int]) -> np.ndarray:
     return np.cumsum(lengths, dtype=np.int64)
 
 
+class Unweighted:
+    """A stream in which every token counts."""
+
+    def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> None:
+        """No weights: all are 1."""
+
+
+UNWEIGHTED = Unweighted()
+
+
 def contents(layout: Layout) -> list[list[range]]:
     """The ranges of the stream that each sequence holds, in order."""
     spans = layout.spans(np.arange(layout.sequences))

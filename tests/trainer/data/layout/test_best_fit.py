@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.layout import BestFit, build_layout, load_layout
+from halcyon.data.layout import BestFit, DocumentPacker
 from halcyon_api.spec.sources import BestFitSpec, LayoutSpec
-from tests.trainer.data.layout.documents import contents, ends_of, some_lengths
+from tests.trainer.data.layout.documents import UNWEIGHTED, contents, ends_of, some_lengths
 
 
 def fitted_one_by_one(lengths: list[int], capacity: int, buffer: int) -> list[list[range]]:
@@ -58,8 +58,9 @@ def test_a_larger_buffer_crops_less_and_the_cropped_share_is_reported() -> None:
 def test_a_layout_is_rebuilt_from_its_arrays_and_never_changes() -> None:
     ends = ends_of(np.random.default_rng(0).integers(1, 50, 500).tolist())
     spec = LayoutSpec(best_fit=BestFitSpec(buffer=20))
-    layout = build_layout(spec, ends, sequence_length=32, source="any")
-    again = load_layout(spec, ends, sequence_length=32, arrays=layout.to_arrays())
+    packer = DocumentPacker(spec, "any")
+    layout = packer.build(ends, UNWEIGHTED, 32)
+    again = packer.load(ends, layout.to_arrays(), 32)
     assert contents(again) == contents(layout)
     assert (again.sequences, again.report) == (layout.sequences, layout.report)
     assert layout.to_arrays()["documents"].dtype == np.uint32

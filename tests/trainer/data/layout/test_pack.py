@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.layout import Pack, build_layout, load_layout, pack
+from halcyon.data.layout import DocumentPacker, Pack, pack
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import LayoutSpec, PackSpec
-from tests.trainer.data.layout.documents import contents, ends_of, some_lengths
+from tests.trainer.data.layout.documents import UNWEIGHTED, contents, ends_of, some_lengths
 
 
 def packed_one_by_one(lengths: list[int], capacity: int, max_segments: int, too_long: str) -> list[list[range]]:
@@ -65,7 +65,7 @@ def test_a_document_too_long_is_cut_dropped_or_refused_as_asked() -> None:
     assert held["drop"] == [[range(3), range(12, 14)]]
     spec = LayoutSpec(pack=PackSpec(too_long="raise"))
     with pytest.raises(BadConfiguration) as refused:
-        build_layout(spec, ends, sequence_length=5, source="mail")
+        DocumentPacker(spec, "mail").build(ends, UNWEIGHTED, 5)
     assert str(refused.value) == (
         "spec.data.sources[mail].layout.pack.tooLong: document 1 has 9 tokens and a sequence holds 6; "
         "raise spec.trainer.sequenceLength, or set left, right or drop"
@@ -75,8 +75,9 @@ def test_a_document_too_long_is_cut_dropped_or_refused_as_asked() -> None:
 def test_a_layout_is_rebuilt_from_its_arrays() -> None:
     ends = ends_of(np.random.default_rng(0).integers(1, 50, 500).tolist())
     spec = LayoutSpec(pack=PackSpec(max_segments=4, too_long="right"))
-    layout = build_layout(spec, ends, sequence_length=32, source="any")
-    again = load_layout(spec, ends, sequence_length=32, arrays=layout.to_arrays())
+    packer = DocumentPacker(spec, "any")
+    layout = packer.build(ends, UNWEIGHTED, 32)
+    again = packer.load(ends, layout.to_arrays(), 32)
     assert contents(again) == contents(layout)
     assert (again.sequences, again.report) == (layout.sequences, layout.report)
     assert sum(array.nbytes for array in layout.to_arrays().values()) == 8 * (layout.sequences + 1)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halcyon.data.layout import Packing, WholeUnits, packing_of
+from halcyon.data.layout import WholePacker, WholeUnits, objective_packer
 from halcyon.data.layout.counted import first_counted
 from halcyon_api.spec.objective import ObjectiveSpec
 from tests.trainer.data.corpus import TokensInMemory
@@ -30,7 +30,7 @@ def counted(weights: list[float]) -> list[int]:
 @given(st.lists(conversation, max_size=40), st.integers(2, 24), st.integers(1, 8))
 def test_conversations_stay_whole_and_every_row_counts(conversations: list[list[float]], length: int, buffer: int) -> None:
     ends, weights = stream(conversations)
-    layout = WholeUnits.build(ends, weights, length, Packing(1, None, buffer))
+    layout = WholeUnits.build(ends, weights, length, WholePacker(1, None, buffer))
     spans = {range(int(end) - len(one), int(end)): one for one, end in zip(conversations, ends, strict=True) if one}
     placed: list[range] = []
     for row in contents(layout):
@@ -52,7 +52,7 @@ def test_conversations_stay_whole_and_every_row_counts(conversations: list[list[
 def test_pairs_stay_together_and_both_answers_count(pairs: list[tuple[list[float], list[float]]], length: int, most: int) -> None:
     both = [one for pair in pairs for one in pair]
     ends, weights = stream(both)
-    layout = WholeUnits.build(ends, weights, length, Packing(2, most, 4))
+    layout = WholeUnits.build(ends, weights, length, WholePacker(2, most, 4))
     begins = [int(end) - len(one) for one, end in zip(both, ends, strict=True)]
     placed: list[int] = []
     for row in contents(layout):
@@ -76,15 +76,15 @@ def test_pairs_stay_together_and_both_answers_count(pairs: list[tuple[list[float
 
 def test_a_long_conversation_whose_answer_is_late_keeps_context_before_the_answer() -> None:
     ends, weights = stream([[0.0] * 90 + [1.0] * 10])
-    layout = WholeUnits.build(ends, weights, 15, Packing(1, None, 1))
+    layout = WholeUnits.build(ends, weights, 15, WholePacker(1, None, 1))
     assert contents(layout) == [[range(82, 98)]]
 
 
 def test_one_pair_in_a_row_keeps_the_order_of_the_pairs() -> None:
-    packing = packing_of(ObjectiveSpec.model_validate({"preference": {"simpo": {}}}))
-    assert packing is not None
+    packer = objective_packer(ObjectiveSpec.model_validate({"preference": {"simpo": {}}}))
+    assert packer is not None
     ends, weights = stream([[0.0, 1.0]] * 4 + [[0.0, 1.0, 1.0]] * 6)
-    rows = contents(WholeUnits.build(ends, weights, 9, packing))
+    rows = contents(WholeUnits.build(ends, weights, 9, packer))
     assert [row[0].start for row in rows] == sorted(row[0].start for row in rows)
     assert [len(row) for row in rows] == [2] * 5
 
@@ -92,7 +92,7 @@ def test_one_pair_in_a_row_keeps_the_order_of_the_pairs() -> None:
 def test_a_layout_is_rebuilt_from_its_arrays() -> None:
     lengths = np.random.default_rng(0).integers(1, 60, 300)
     ends, weights = stream([[0.0] * (size // 2) + [1.0] * (size - size // 2) for size in lengths.tolist()])
-    layout = WholeUnits.build(ends, weights, 32, Packing(1, None, 20))
+    layout = WholeUnits.build(ends, weights, 32, WholePacker(1, None, 20))
     again = WholeUnits(**layout.to_arrays(), document_ends=ends, sequence_length=32, conversations=1)
     assert contents(again) == contents(layout)
     assert layout.report.padded_share < 0.03

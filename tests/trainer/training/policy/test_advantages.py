@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon.history.background import Row
 from halcyon.telemetry.evaluating import numbers
+from halcyon.telemetry.evaluation import Evaluation, total
 from halcyon.telemetry.trackers.tracker import numbers as tracked
 from halcyon.training.policy.advantages import advantages, equal_groups, passes
 from halcyon_api.spec.objective import Advantage, Deviation, PolicySpec

@@ -5,34 +5,34 @@ that stream. It is a pure function, with compact arrays where the choice needs m
 ``sequence_length`` inputs and, shifted by one token, ``sequence_length`` targets. Sequences do not overlap, so no held-out token is seen in
 training.
 
-Modules: ``spans`` (the value), ``concatenate``, ``pack`` and ``best_fit`` (the layouts), ``build`` (from ``spec.data.sources[].layout``),
-``whole`` and ``prompts`` (the layouts of objectives that keep conversations whole, or answer prompts) and ``packing`` (from
-``spec.objective``).
+Modules: ``spans`` (the value), ``concatenate``, ``pack`` and ``best_fit`` (the layouts of ``spec.data.sources[].layout``), ``whole`` and
+``prompts`` (the layouts of objectives that keep conversations whole, or answer prompts) and ``packer`` (what makes each of them).
 """
 
 from halcyon.data.layout.best_fit import BestFit
-from halcyon.data.layout.build import Layout, build_layout, load_layout
 from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.pack import Pack
-from halcyon.data.layout.packing import OnePrompt, Packing, packing_of
-from halcyon.data.layout.prompts import Prompts
+from halcyon.data.layout.packer import TOO_SHORT, DocumentPacker, Layout, Packer, objective_packer, packer_of
+from halcyon.data.layout.prompts import PromptPacker, Prompts
 from halcyon.data.layout.report import LayoutReport
 from halcyon.data.layout.spans import Spans, split_at_documents
-from halcyon.data.layout.whole import WholeUnits
+from halcyon.data.layout.whole import WholePacker, WholeUnits
 
 __all__ = [
+    "TOO_SHORT",
     "BestFit",
     "Concatenate",
+    "DocumentPacker",
     "Layout",
     "LayoutReport",
-    "OnePrompt",
     "Pack",
-    "Packing",
+    "Packer",
+    "PromptPacker",
     "Prompts",
     "Spans",
+    "WholePacker",
     "WholeUnits",
-    "build_layout",
-    "load_layout",
-    "packing_of",
+    "objective_packer",
+    "packer_of",
     "split_at_documents",
 ]

@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from halcyon.data.layout.counted import Weights, first_counted
 from halcyon.data.layout.report import LayoutReport
 from halcyon.data.layout.spans import Spans, checked_indices, document_spans
+
+
+@dataclass(frozen=True)
+class PromptPacker:
+    """One prompt in each sequence, with room for an answer. See `halcyon.data.layout.packer.Packer`.
+
+    Attributes:
+        answer_tokens: Most tokens of an answer.
+    """
+
+    answer_tokens: int
+    empty = "it has no prompt; give it rows"
+
+    @property
+    def key(self) -> list[Any]:
+        """See `Packer`."""
+        return [1, "prompts"]
+
+    def build(self, document_ends: np.ndarray, weights: Weights, sequence_length: int) -> Prompts:
+        """See `Packer`. A prompt ends before the first token that counts."""
+        return Prompts(first_counted(weights, document_ends), document_ends, sequence_length)
+
+    def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> Prompts:
+        """See `Packer`."""
+        return Prompts(**arrays, document_ends=document_ends, sequence_length=sequence_length)
 
 
 class Prompts:
@@ -27,17 +54,6 @@ class Prompts:
         self.sequences = len(prompt_tokens)
         self.prompt_tokens = prompt_tokens
         self._ends = document_ends
-
-    @classmethod
-    def build(cls, document_ends: np.ndarray, weights: Weights, sequence_length: int) -> Prompts:
-        """Find the end of each prompt: the first token that counts.
-
-        Args:
-            document_ends: End of each document in the stream: int64 [documents].
-            weights: The loss weights of the stream.
-            sequence_length: Positions of a sequence.
-        """
-        return cls(first_counted(weights, document_ends), document_ends, sequence_length)
 
     @property
     def report(self) -> LayoutReport:

@@ -18,16 +18,49 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from halcyon.data.layout.buffer import Buffer
 from halcyon.data.layout.counted import Weights, first_counted
-from halcyon.data.layout.packing import Packing
 from halcyon.data.layout.report import LayoutReport
 from halcyon.data.layout.spans import Spans, checked_indices, document_spans, ragged_ranges
 
 _CHUNK_UNITS = 2**16
+
+
+@dataclass(frozen=True)
+class WholePacker:
+    """Packs the conversations of an objective whole. See `halcyon.data.layout.packer.Packer`.
+
+    Attributes:
+        conversations: Conversations of a unit, which is in one row: 1, or 2 for a pair.
+        units_per_row: Largest number of units in a row; None: no limit.
+        buffer: Number of units to choose the best fit from.
+    """
+
+    conversations: int
+    units_per_row: int | None
+    buffer: int
+    empty = (
+        "no row would have a token that counts in the loss; give conversations in which the assistant answers, or a longer "
+        "spec.trainer.sequenceLength"
+    )
+
+    @property
+    def key(self) -> list[Any]:
+        """See `Packer`."""
+        return [1, "whole", asdict(self)]
+
+    def build(self, document_ends: np.ndarray, weights: Weights, sequence_length: int) -> WholeUnits:
+        """See `Packer`."""
+        return WholeUnits.build(document_ends, weights, sequence_length, self)
+
+    def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> WholeUnits:
+        """See `Packer`."""
+        return WholeUnits(**arrays, document_ends=document_ends, sequence_length=sequence_length, conversations=self.conversations)
 
 
 class WholeUnits:
@@ -62,26 +95,26 @@ class WholeUnits:
         self._conversations = conversations
 
     @classmethod
-    def build(cls, document_ends: np.ndarray, weights: Weights, sequence_length: int, packing: Packing) -> WholeUnits:
+    def build(cls, document_ends: np.ndarray, weights: Weights, sequence_length: int, packer: WholePacker) -> WholeUnits:
         """Pack the units of a stream.
 
         Args:
             document_ends: End of each document in the stream: int64 [documents].
             weights: The loss weights of the stream.
             sequence_length: Positions per row.
-            packing: The form of units and rows.
+            packer: The form of units and rows.
         """
         capacity = sequence_length + 1
         counted = first_counted(weights, document_ends)
-        coming = _placed(document_ends, counted, packing.conversations, capacity)
+        coming = _placed(document_ends, counted, packer.conversations, capacity)
         units, begins = array("I" if len(document_ends) <= 2**32 else "Q"), array("q")
         first_pieces = array("q", [0])
         begin_of: dict[int, int] = {}
         buffer = Buffer()
         while True:
-            missing, room = capacity, packing.units_per_row
+            missing, room = capacity, packer.units_per_row
             while room is None or room > 0:
-                while len(buffer) < packing.buffer and (unit := next(coming, None)):
+                while len(buffer) < packer.buffer and (unit := next(coming, None)):
                     length, number, begin = unit
                     buffer.put(length, number)
                     if begin:
@@ -102,7 +135,7 @@ class WholeUnits:
             np.frombuffer(first_pieces, np.int64),
             document_ends,
             sequence_length,
-            packing.conversations,
+            packer.conversations,
         )
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 
-from halcyon.data.sources import hub, parquet
+from halcyon.data.sources import named_dataset, parquet
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile, parse_address
 from halcyon.data.sources.decompress import decompressed, is_compressed
@@ -78,7 +78,7 @@ def _cutter(source: DataSourceSpec, where: str, access: Access, target_bytes: in
         return lambda file, first, wanted: parquet.cut(where, file, first, wanted, columns, access, target_bytes)
     if source.hugging_face is not None:
         spec = source.hugging_face
-        return lambda file, first, wanted: hub.cut(where, spec, file, first, wanted, columns, target_bytes)
+        return lambda file, first, wanted: named_dataset.cut(where, spec, file, first, wanted, columns, target_bytes)
     raise TypeError(f"no reader for a data source of kind {source.kind}")
 
 

@@ -1,26 +1,17 @@
-"""The Hugging Face hub: files of data sets (``hf://datasets/…``), and data sets by name if `datasets` is installed.
-
-`datasets` prepares a data set by name in its own cache, on the host that builds the token cache. From there the parent sends Arrow tables
-to the workers, so the workers need neither the library nor the prepared files.
-"""
+"""The Hugging Face hub: the files of data sets (``hf://datasets/…``)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from halcyon.data.sources.access import hub_endpoint
 from halcyon.data.sources.address import Address, SourceFile
 from halcyon.data.sources.failures import Unreadable, reason, unreadable
-from halcyon.data.sources.fields import ColumnsOf
-from halcyon.data.sources.piece import Piece, Wanted
-from halcyon_api.spec.sources import HuggingFaceSourceSpec
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile, RepoFolder
 
@@ -71,69 +62,3 @@ def _files(address: Address, entries: Iterable[RepoFile | RepoFolder]) -> Iterat
     for entry in entries:
         if isinstance(entry, RepoFile):
             yield SourceFile(address.at(entry.path).uri, entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)
-
-
-def list_dataset(spec: HuggingFaceSourceSpec) -> tuple[SourceFile, ...]:
-    """A data set by name, prepared by `datasets`, as one file.
-
-    Raises:
-        Unreadable: `datasets` is not installed, or cannot load the data set.
-    """
-    dataset = _load(spec.dataset, spec.config, spec.split, spec.revision)
-    parts = (spec.dataset, spec.config, spec.split)
-    uri = f"hugging-face:{'/'.join(part for part in parts if part)}{f'@{spec.revision}' if spec.revision else ''}"
-    return (SourceFile(uri, dataset.data.nbytes, _version(dataset)),)
-
-
-def cut(
-    where: str, spec: HuggingFaceSourceSpec, file: SourceFile, first: int, wanted: Wanted, columns_of: ColumnsOf, target_bytes: int
-) -> Generator[Piece, None, int]:
-    """The wanted pieces of a data set by name; returns its number of rows.
-
-    Raises:
-        Unreadable: It lacks a column, or differs from the listing.
-    """
-    from halcyon.data.sources.parquet import table_pieces
-
-    dataset = _load(spec.dataset, spec.config, spec.split, spec.revision)
-    if _version(dataset) != file.version:
-        raise Unreadable(f"{file.uri} changed after it was listed; set its revision")
-    fields = columns_of(file.uri, dataset.column_names)
-    for field in fields:
-        if field not in dataset.column_names:
-            raise Unreadable(f"{file.uri} has no column {field!r}, only {', '.join(dataset.column_names[:20])}; name the column in format")
-    rows = len(dataset)
-    kept = dataset.select_columns(list(fields)).with_format("arrow")
-    batch_rows = max(1, int(target_bytes / max(kept.data.nbytes / max(rows, 1), 1)))
-    begin = wanted.within(first, rows)[0] // batch_rows * batch_rows
-    tables: Iterator[pa.Table] = (kept[start : start + batch_rows] for start in range(begin, rows, batch_rows))
-    shifted = Wanted(*(max(bound - first - begin, 0) for bound in wanted))
-    yield from table_pieces(where, file.uri, tables, shifted, (first, begin))
-    return rows
-
-
-@lru_cache(maxsize=4)
-def _load(name: str, config: str | None, split: str, revision: str | None) -> Any:
-    try:
-        import datasets  # pyright: ignore[reportMissingImports] - optional
-    except ImportError:
-        raise Unreadable(
-            "the package datasets is not installed; install it in the image, or name the data set's files in a parquet or jsonl source, "
-            f"such as hf://datasets/{name}/"
-        ) from None
-    try:
-        return datasets.load_dataset(name, config, split=split, revision=revision)
-    except Exception as error:  # the loaders of many formats may raise anything
-        what = f"datasets cannot load {name}: {reason(error)}; check dataset, config, split and revision"
-        raise unreadable(what, _first_cause(error)) from None
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """The first error in the chain that led to one, because a loader reports "not found" even when the hub did not answer."""
-    while (before := error.__cause__ or error.__context__) is not None:
-        error = before
-    return error
-
-
-def _version(dataset: Any) -> str:
-    return str(dataset._fingerprint)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from halcyon.data.sources import hub, stdlib
+from halcyon.data.sources import named_dataset, stdlib
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import Address, SourceFile, parse_address
 from halcyon.data.sources.failures import Unreadable, errors_at, reason, unreadable
@@ -49,7 +49,7 @@ def list_files(source: DataSourceSpec, access: Access) -> tuple[SourceFile, ...]
         if source.stdlib is not None:
             return stdlib.list_modules(source.stdlib)
         if source.hugging_face is not None:
-            return hub.list_dataset(source.hugging_face)
+            return named_dataset.list_dataset(source.hugging_face)
     found: dict[str, SourceFile] = {}
     for index, path in enumerate(source.paths):
         with errors_at(f"{where}.paths[{index}]"):

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from halcyon.evaluate.tasks.results import pass_at_k, reported_ks
+from halcyon.evals.results import pass_at_k, reported_ks
 from halcyon_api.spec.objective import PolicySpec
 
 TOLERANCE = 1e-6

@@ -19,7 +19,6 @@ from halcyon.checkpoint.processes import decide
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Batch
 from halcyon.data.held_out import HeldOut
-from halcyon.evaluate.evaluation import Evaluation
 from halcyon.inference.calculator import Calculator
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.rollout import Rollouts, RolloutShape
@@ -27,6 +26,7 @@ from halcyon.models.trainable import joined, split
 from halcyon.objectives.policy import SAMPLED_LOG_PROBS, Policy
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.storage.store import Store
+from halcyon.telemetry.evaluation import Evaluation
 from halcyon.tokenizer import Tokenizer
 from halcyon.training.policy.advantages import advantages, equal_groups, passes
 from halcyon.training.policy.answers import prompted, questions, rows_of

@@ -1,0 +1,142 @@
+"""Packers: one for each way in which documents become sequences, chosen by the objective and ``spec.data.sources[].layout``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from halcyon.data.layout.best_fit import BestFit
+from halcyon.data.layout.counted import Weights
+from halcyon.data.layout.pack import Pack
+from halcyon.data.layout.prompts import PromptPacker
+from halcyon.data.layout.report import LayoutReport
+from halcyon.data.layout.spans import Spans
+from halcyon.data.layout.whole import WholePacker
+from halcyon.errors import BadConfiguration
+from halcyon_api.spec.objective import ObjectiveSpec
+from halcyon_api.spec.sources import LayoutSpec, PackSpec
+
+_PAIR_BUFFER = 1000
+"""Number of pairs to choose the best fit from, where a row may hold several."""
+TOO_SHORT = "its text is too short for one sequence; give it more text"
+"""What is wrong with a source of text without a sequence."""
+
+
+class Layout(Protocol):
+    """A map from sequences to spans of a source's token stream."""
+
+    sequence_length: int
+    """Positions per sequence; a sequence holds one token more."""
+    sequences: int
+    """Sequences of the source, held-out ones included."""
+    spans_are_documents: bool
+    """Whether each span is one document, or a part of it. Otherwise a span may hold several."""
+
+    @property
+    def report(self) -> LayoutReport:
+        """The use of the tokens."""
+        ...
+
+    def spans(self, indices: np.ndarray) -> Spans:
+        """Spans that fill the sequences at ``indices`` (integers [n], 0 to ``sequences - 1``), in the order of ``indices``."""
+        ...
+
+    def to_arrays(self) -> Mapping[str, np.ndarray]:
+        """The arrays from which `Packer.load` makes the layout again."""
+        ...
+
+
+class Packer(Protocol):
+    """Makes the layout of a source from its documents, which takes time, or from the arrays of `Layout.to_arrays`."""
+
+    @property
+    def key(self) -> list[Any]:
+        """What decides the layout, besides the documents and the length of a sequence. Stored layouts are named by it."""
+        ...
+
+    @property
+    def empty(self) -> str:
+        """What is wrong with a source without a sequence, and the fix."""
+        ...
+
+    def build(self, document_ends: np.ndarray, weights: Weights, sequence_length: int) -> Layout:
+        """Lay out a source.
+
+        Args:
+            document_ends: End of each document in the source's token stream: int64 [documents], rising.
+            weights: The loss weights of the stream.
+            sequence_length: Positions of the run's longest sequence.
+
+        Raises:
+            BadConfiguration: A document does not fit.
+        """
+        ...
+
+    def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> Layout:
+        """Make a layout again from its arrays, with the same documents and length."""
+        ...
+
+
+@dataclass(frozen=True)
+class DocumentPacker:
+    """The layouts ``pack`` and ``bestFit``.
+
+    Attributes:
+        spec: The layout.
+        source: Name of the source, for error messages.
+    """
+
+    spec: LayoutSpec
+    source: str
+    empty = TOO_SHORT
+
+    @property
+    def key(self) -> list[Any]:
+        """See `Packer`."""
+        return [2, self.spec.document()]
+
+    def build(self, document_ends: np.ndarray, weights: Weights, sequence_length: int) -> Layout:
+        """See `Packer`."""
+        del weights
+        if self.spec.best_fit is not None:
+            return BestFit.build(document_ends, sequence_length, buffer=self.spec.best_fit.buffer)
+        pack = self._pack
+        try:
+            return Pack.build(document_ends, sequence_length, max_segments=pack.max_segments, too_long=pack.too_long)
+        except ValueError as error:
+            raise BadConfiguration(
+                f"spec.data.sources[{self.source}].layout.pack.tooLong: {error}; raise spec.trainer.sequenceLength, or set left, right or "
+                "drop"
+            ) from error
+
+    def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> Layout:
+        """See `Packer`."""
+        if self.spec.best_fit is not None:
+            return BestFit(**arrays, document_ends=document_ends, sequence_length=sequence_length)
+        return Pack(**arrays, document_ends=document_ends, sequence_length=sequence_length, too_long=self._pack.too_long)
+
+    @property
+    def _pack(self) -> PackSpec:
+        if self.spec.pack is None:
+            raise TypeError("documents that are concatenated need no packer")
+        return self.spec.pack
+
+
+def objective_packer(objective: ObjectiveSpec) -> WholePacker | PromptPacker | None:
+    """The packer of an objective that keeps conversations whole, in the place of the sources' layouts; None: they have their own."""
+    if (policy := objective.policy) is not None:
+        return PromptPacker(policy.max_tokens)
+    if (finetune := objective.finetune) is not None:
+        return WholePacker(1, None, finetune.buffer)
+    if (preference := objective.preference) is not None:
+        # A row of one pair has no fit to choose, so the pairs keep their order.
+        return WholePacker(2, preference.pairs_per_row, 1 if preference.pairs_per_row == 1 else _PAIR_BUFFER)
+    return None
+
+
+def packer_of(objective: ObjectiveSpec, layout: LayoutSpec, source: str) -> Packer | None:
+    """The packer of a source; None: its documents are concatenated, which is a formula."""
+    return objective_packer(objective) or (DocumentPacker(layout, source) if layout.concatenate is None else None)

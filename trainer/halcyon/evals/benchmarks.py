@@ -1,0 +1,156 @@
+"""The benchmarks by name, and those that a document or a command names, with their examples. They are read before any model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from halcyon.errors import BadConfiguration
+from halcyon.evals import arc, core, gsm8k, human_eval, mmlu, smoltalk, spelling_bee
+from halcyon.evals.example import Example, OpenQuestion
+from halcyon.evals.rows import Row, read_rows
+from halcyon.evals.sandbox.running import Program, check
+from halcyon_api.spec.evaluation import TasksSpec
+from halcyon_api.task_results import CORE, CORE_PREFIX
+
+Grade = Callable[[OpenQuestion, str], bool | Program]
+"""Whether a text is right, or the program that decides it."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark with its examples.
+
+    Attributes:
+        name: Its name in results.
+        baseline: Accuracy of random answers. None: it has no accuracy.
+        examples: Its examples, at least one, all of one kind.
+        grade: For open questions, which need a model with a cache. None: other examples.
+        runs_programs: Whether answers are run in the sandbox.
+    """
+
+    name: str
+    baseline: float | None
+    examples: Sequence[Example]
+    grade: Grade | None = None
+    runs_programs: bool = False
+
+
+@dataclass(frozen=True)
+class Published:
+    """How a benchmark is published.
+
+    Attributes:
+        name: Its name.
+        parse: The examples of the rows of a file. It raises `BadConfiguration` for a bad row.
+        baseline: See `Benchmark`.
+        grade: See `Benchmark`.
+        runs_programs: See `Benchmark`.
+        in_chat_core: Whether it belongs to ChatCORE.
+    """
+
+    name: str
+    parse: Callable[[Iterable[Row]], Iterator[Example]]
+    baseline: float | None
+    grade: Grade | None = None
+    runs_programs: bool = False
+    in_chat_core: bool = True
+
+    def read(self, path: Path, most: int | None = None) -> Benchmark:
+        """The benchmark with the examples of a file or folder.
+
+        Args:
+            path: The file or folder.
+            most: Only this number of examples, from the first on. None: all.
+
+        Raises:
+            BadConfiguration: A row is bad, or there is none.
+        """
+        examples = tuple(islice(self.parse(read_rows(path)), most))
+        if not examples:
+            raise BadConfiguration(f"{path}: the file has no example of {self.name}")
+        return Benchmark(self.name, self.baseline, examples, self.grade, self.runs_programs)
+
+
+BENCHMARKS: Mapping[str, Published] = {
+    one.name: one
+    for one in (
+        Published("arc-easy", arc.examples, 0.25),
+        Published("arc-challenge", arc.examples, 0.25),
+        Published("mmlu", mmlu.examples, 0.25),
+        Published("gsm8k", gsm8k.examples, 0.0, gsm8k.grade),
+        Published("humaneval", human_eval.examples, 0.0, human_eval.grade, runs_programs=True),
+        Published("spelling-bee", spelling_bee.examples, 0.0, gsm8k.grade),
+        Published("smoltalk", smoltalk.examples, None, in_chat_core=False),
+    )
+}
+"""All benchmarks besides CORE. The contract has their names too (`halcyon_api.task_results.TASK_NAMES`)."""
+
+
+def read_benchmarks(files: Mapping[str, Path], most: int | None = None) -> list[Benchmark]:
+    """The benchmarks of some files, in their order; ``core`` becomes the benchmarks of its bundle.
+
+    Args:
+        files: A file or a folder for each name.
+        most: Only this number of examples of each. None: all.
+
+    Raises:
+        BadConfiguration: There is no such benchmark, or a row is bad.
+        OSError: A file cannot be read.
+    """
+    benchmarks: list[Benchmark] = []
+    for name, path in files.items():
+        if name == CORE:
+            benchmarks += [
+                Benchmark(f"{CORE_PREFIX}{task.name}", task.baseline, core.read_examples(task, most)) for task in core.read_bundle(path)
+            ]
+        elif name in BENCHMARKS:
+            benchmarks.append(BENCHMARKS[name].read(path, most))
+        else:
+            raise BadConfiguration(f"there is no task {name!r}; the tasks are {', '.join(BENCHMARKS)}")
+    return benchmarks
+
+
+def read_of_document(tasks: TasksSpec) -> list[Benchmark]:
+    """The benchmarks of ``spec.trainer.evaluation.tasks``, CORE last: the members of a document have no order. See `read_benchmarks`.
+
+    Raises:
+        BadConfiguration: A file is missing or bad; the message names the field.
+        Unavailable: A benchmark runs programs, and this machine cannot run them safely.
+    """
+    benchmarks: list[Benchmark] = []
+    files = tasks.files
+    for name in (*(name for name in BENCHMARKS if name in files), *(name for name in files if name not in BENCHMARKS)):
+        path = Path(files[name].removeprefix("file://")).expanduser()
+        field = f"spec.trainer.evaluation.tasks.files.{name}"
+        try:
+            benchmarks += read_benchmarks({name: path}, tasks.most)
+        except OSError as error:
+            raise BadConfiguration(f"{field}: {path}: {error.strerror}; give its file or folder") from None
+        except BadConfiguration as error:
+            raise BadConfiguration(f"{field}: {error}") from None
+    check_programs(benchmarks)
+    return benchmarks
+
+
+def check_programs(benchmarks: Iterable[Benchmark]) -> None:
+    """Check that this machine can run the programs of a model safely, if a benchmark needs it.
+
+    Raises:
+        Unavailable: It cannot.
+    """
+    if any(one.runs_programs for one in benchmarks):
+        check()
+
+
+def fingerprint(benchmarks: Iterable[Benchmark]) -> str:
+    """SHA-256 (hex) of all examples."""
+    digest = hashlib.sha256()
+    for one in benchmarks:
+        digest.update(f"{one.name}\n".encode())
+        for example in one.examples:
+            digest.update(repr(example).encode(errors="surrogatepass"))
+    return digest.hexdigest()

@@ -1,0 +1,185 @@
+"""CORE: 22 tasks for models that were not finetuned (Li et al. 2024, "DataComp-LM", section 3.5), from the files of its published bundle.
+
+The bundle is a folder with ``core.yaml`` (the tasks), ``eval_meta_data.csv`` (accuracy of random answers) and ``eval_data`` (JSON lines).
+Each task shows some solved examples before the question. There are three kinds:
+
+- ``multiple_choice``: answers that continue a question. The one with the least loss for each token is chosen.
+- ``schema``: several contexts with the same continuation. The context under which it has the least loss for each token is chosen.
+- ``language_modeling``: a continuation. Each of its tokens must be the most likely one.
+
+Shuffling, the choice of solved examples and their text are those of the published evaluation, so numbers can be compared.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, get_args
+
+import yaml
+
+from halcyon.errors import BadConfiguration
+from halcyon.evals.example import CoreExample, CoreKind
+from halcyon.evals.rows import Row, read_rows
+from halcyon_api.plain_files import read_text
+
+TASKS, BASELINES, DATA = "core.yaml", "eval_meta_data.csv", "eval_data"
+_ORDER_SEED, _SHOTS_SEED = 1337, 1234
+
+
+@dataclass(frozen=True)
+class CoreTask:
+    """A task of the bundle.
+
+    Attributes:
+        name: Its label.
+        kind: See this module.
+        file: Its rows.
+        shots: Solved examples before each question.
+        delimiter: Text between a question and its answer.
+        baseline: Accuracy of random answers.
+    """
+
+    name: str
+    kind: CoreKind
+    file: Path
+    shots: int
+    delimiter: str
+    baseline: float
+
+
+def read_bundle(folder: Path) -> list[CoreTask]:
+    """The tasks of a bundle.
+
+    Raises:
+        BadConfiguration: A file is missing or not valid.
+    """
+    path = folder / TASKS
+    try:
+        document: Any = yaml.safe_load(read_text(path))
+        baselines = _baselines(folder / BASELINES)
+    except FileNotFoundError as error:
+        raise BadConfiguration(f"{folder}: it has no file {Path(error.filename).name}; give the folder of the bundle of CORE") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadConfiguration(f"{path}: it is no YAML: {next(iter(str(error).splitlines()), '')}") from None
+    given = document.get("icl_tasks") if isinstance(document, dict) else None
+    if not isinstance(given, list) or not given:
+        raise BadConfiguration(f"{path}: it has no list icl_tasks")
+    return [_task(folder, path, one, baselines) for one in given]
+
+
+def read_examples(task: CoreTask, most: int | None = None) -> list[CoreExample]:
+    """The examples of a task.
+
+    Args:
+        task: The task.
+        most: Only this number of examples, in the order of the published evaluation. None: all.
+
+    Raises:
+        BadConfiguration: A row is bad, or there are too few.
+    """
+    rows = list(read_rows(task.file))
+    for row in rows:
+        _check(row, task.kind)
+    random.Random(_ORDER_SEED).shuffle(rows)  # noqa: S311 - the order of the published evaluation
+    if most is not None:
+        rows = rows[:most]
+    if len(rows) <= task.shots:
+        raise BadConfiguration(f"{task.file}: {len(rows)} rows are too few for {task.shots} solved examples before each question")
+    return [_example(task, rows, number) for number in range(len(rows))]
+
+
+def _example(task: CoreTask, rows: Sequence[Row], number: int) -> CoreExample:
+    others = [other for other in range(len(rows)) if other != number]
+    drawn = random.Random(_SHOTS_SEED + number).sample(others, task.shots) if task.shots else []  # noqa: S311 - as published
+    before = "".join(f"{_solved(task, rows[other].values)}\n\n" for other in drawn)
+    row, delimiter = rows[number].values, task.delimiter
+    match task.kind:
+        case "multiple_choice":
+            texts = tuple(f"{before}{row['query']}{delimiter}{choice}" for choice in row["choices"])
+        case "schema":
+            texts = tuple(f"{before}{context}{delimiter}{row['continuation']}" for context in row["context_options"])
+        case "language_modeling":
+            asked = f"{before}{row['context'].strip()}{delimiter}"
+            # Spaces at the end would be part of the next token of the text with the continuation.
+            return CoreExample(rows[number].place, task.kind, (asked.strip(), f"{asked}{row['continuation']}"), 0)
+    return CoreExample(rows[number].place, task.kind, texts, row["gold"])
+
+
+def _solved(task: CoreTask, row: Mapping[str, Any]) -> str:
+    match task.kind:
+        case "multiple_choice":
+            return f"{row['query']}{task.delimiter}{row['choices'][row['gold']]}"
+        case "schema":
+            return f"{row['context_options'][row['gold']]}{task.delimiter}{row['continuation']}"
+        case "language_modeling":
+            return f"{row['context'].strip()}{task.delimiter}{row['continuation']}"
+
+
+def _check(row: Row, kind: CoreKind) -> None:
+    match kind:
+        case "multiple_choice":
+            _string(row, "query")
+            row.integer("gold", len(row.texts("choices")) - 1)
+        case "schema":
+            _string(row, "continuation")
+            row.integer("gold", len(row.texts("context_options")) - 1)
+        case "language_modeling":
+            _string(row, "context")
+            _string(row, "continuation")
+
+
+def _string(row: Row, name: str) -> None:
+    """Check a field that must be a text; it may be empty."""
+    if not isinstance(row.get(name), str):
+        row.bad(f"the field {name} is no text")
+
+
+def _task(folder: Path, path: Path, given: Any, baselines: Mapping[str, float]) -> CoreTask:
+    label = given.get("label") if isinstance(given, dict) else None
+    if not isinstance(label, str):
+        raise BadConfiguration(f"{path}: a task has no label")
+
+    def bad(what: str) -> BadConfiguration:
+        return BadConfiguration(f"{path}: the task {label} {what}")
+
+    kind: Any = given.get("icl_task_type")
+    address, shots = given.get("dataset_uri"), given.get("num_fewshot")
+    delimiter = given.get("continuation_delimiter", " ")
+    if kind not in get_args(CoreKind):
+        raise bad(f"has icl_task_type {kind}; it can be {', '.join(get_args(CoreKind))}")
+    if not isinstance(address, str) or PurePosixPath(address).is_absolute() or ".." in PurePosixPath(address).parts:
+        raise bad(f"has no dataset_uri inside of {DATA}")
+    if not isinstance(shots, list) or not shots or not isinstance(shots[0], int) or shots[0] < 0:
+        raise bad("has no num_fewshot, a list of numbers")
+    if not isinstance(delimiter, str):
+        raise bad("has a continuation_delimiter that is no text")
+    if label not in baselines:
+        raise bad(f"has no row in {BASELINES}")
+    return CoreTask(label, kind, folder / DATA / address, shots[0], delimiter, baselines[label])
+
+
+def _baselines(path: Path) -> dict[str, float]:
+    """Accuracy of random answers by task; the file has percents."""
+    found: dict[str, float] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in _named(csv.DictReader(file), path):
+            try:
+                percent = float(row["Random baseline"])
+            except (ValueError, TypeError):
+                percent = math.nan
+            if not 0 <= percent < 100:
+                raise BadConfiguration(f"{path}: the random baseline of {row['Eval Task']} is no number from 0 to less than 100")
+            found[row["Eval Task"]] = percent / 100
+    return found
+
+
+def _named(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
+    for name in ("Eval Task", "Random baseline"):
+        if name not in (reader.fieldnames or ()):
+            raise BadConfiguration(f"{path}: it has no column {name!r}")
+    yield from reader

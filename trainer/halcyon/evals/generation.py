@@ -1,0 +1,164 @@
+"""Tokens of prompts, and answers to many prompts at once, with a calculator.
+
+At the end of a call of the calculator (`halcyon.inference.calculator`) the engine ends the request, and a new request goes on from the text
+with the result. Requests of all prompts share the engine's slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from halcyon.evals.example import Prompt
+from halcyon.inference import Engine, Sampling
+from halcyon.inference.calculator import Calculator
+from halcyon.inference.chat import ChatPrompts
+from halcyon.inference.engine import Sampled
+from halcyon.inference.generating import prompt_ids
+from halcyon.inference.text import StopStrings, TextStream
+from halcyon.tokenizer import Tokenizer
+
+
+class Prompts:
+    """Makes tokens of prompts.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        chat: The chat template. None: prompts are plain text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, chat: ChatPrompts | None) -> None:
+        self.tokenizer, self._chat = tokenizer, chat
+
+    @property
+    def has_chat(self) -> bool:
+        """Whether prompts are conversations."""
+        return self._chat is not None
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that end an answer."""
+        return self.tokenizer.ends if self._chat is None else self._chat.ends
+
+    def ids(self, prompt: Prompt) -> np.ndarray:
+        """The tokens of a prompt up to the answer: int32 [tokens].
+
+        Raises:
+            BadConfiguration: The template does not take its messages.
+        """
+        if self._chat is not None:
+            return self._chat.ids([dict(message) for message in prompt.messages])
+        return prompt_ids(self.tokenizer, prompt.plain)
+
+    def answer_ids(self, answer: str) -> np.ndarray:
+        """The tokens of an answer after a prompt: int32 [tokens]. Plain text has a space before a short answer."""
+        return self.tokenizer.encode(answer if self.has_chat else f" {answer}")
+
+    def stop(self, prompt: Prompt) -> tuple[str, ...]:
+        """Strings before which an answer ends."""
+        return () if self.has_chat else prompt.stop
+
+
+@dataclass(frozen=True)
+class Text:
+    """An answer.
+
+    Attributes:
+        text: The answer, without special tokens; expressions and results of the calculator belong to it.
+        tokens: Number of its tokens.
+        finish: ``stop``: the model ended it. ``length``: it reached its most tokens. ``prompt``: the prompt leaves no room for an answer.
+    """
+
+    text: str
+    tokens: int
+    finish: str
+
+
+@dataclass
+class _Answer:
+    """An answer that is not complete."""
+
+    prompt: np.ndarray
+    settings: Sampling
+    stream: TextStream
+    stops: StopStrings
+    tokens: list[int] = field(default_factory=list[int])
+    text: str = ""
+
+
+class Answers:
+    """Asks an engine.
+
+    Args:
+        engine: An engine without requests.
+        prompts: The model's prompts.
+        on_step: Called before each step of the engine.
+    """
+
+    def __init__(self, engine: Engine, prompts: Prompts, *, on_step: Callable[[], object] = lambda: None) -> None:
+        self._engine, self._prompts, self._on_step = engine, prompts, on_step
+        self._calculator = Calculator.of(prompts.tokenizer) if prompts.has_chat else None
+        self._ends = (*prompts.ends, *(() if self._calculator is None else (self._calculator.end,)))
+
+    def answers(self, prompts: Sequence[np.ndarray], settings: Sequence[Sampling]) -> list[Text]:
+        """The answers to some prompts, in their order.
+
+        Args:
+            prompts: The tokens of each.
+            settings: The settings of each; its most tokens are fewer where the engine's length ends.
+        """
+        found: dict[int, Text] = {}
+        asked: dict[int, tuple[int, _Answer]] = {}
+        for place, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True)):
+            room = min(sampling.max_tokens, self._engine.length - len(prompt))
+            if room < 1:
+                found[place] = Text("", 0, "prompt")
+                continue
+            given = replace(sampling, max_tokens=room)
+            answer = _Answer(prompt, given, TextStream(self._prompts.tokenizer, prompt.tolist()), StopStrings(sampling.stop))
+            asked[self._submit(answer)] = (place, answer)
+        while self._engine.unfinished:
+            self._on_step()
+            for sampled in self._engine.step():
+                place, answer = asked[sampled.request]
+                finish = self._add(answer, sampled)
+                if finish is None and sampled.finish is not None:  # a call of the calculator
+                    asked[self._submit(answer)] = (place, answer)
+                elif finish is not None:
+                    self._engine.cancel(sampled.request)
+                    found[place] = Text(answer.text, len(answer.tokens), finish)
+        return [found[place] for place in range(len(prompts))]
+
+    def _submit(self, answer: _Answer) -> int:
+        ids = np.concatenate((answer.prompt, np.array(answer.tokens, np.int32)))
+        left = answer.settings.max_tokens - len(answer.tokens)
+        # A request after a call has random numbers of its own; they are a function of the seed and of the tokens before.
+        seed = (answer.settings.seed + 1_000_003 * len(answer.tokens)) % (1 << 32)
+        return self._engine.submit(ids, replace(answer.settings, max_tokens=left, seed=seed), ends=self._ends)
+
+    def _add(self, answer: _Answer, sampled: Sampled) -> str | None:
+        """Add a token. Returns why the answer is complete; None: it goes on, by a new request if this one has ended."""
+        answer.tokens.append(sampled.token)
+        calculator = self._calculator
+        calls = calculator is not None and sampled.token == calculator.end
+        shown = "" if sampled.finish == "stop" and not calls else answer.stream.push(sampled.token)
+        result = calculator.result(np.array(answer.tokens, np.int32)) if calculator is not None and calls else []
+        most = answer.settings.max_tokens
+        if calls and len(answer.tokens) + len(result) < most:
+            for token in result:
+                answer.tokens.append(token)
+                shown += answer.stream.push(token)
+            finish = None
+        else:
+            finish = "length" if calls or (len(answer.tokens) >= most and sampled.finish != "stop") else sampled.finish
+        if finish is not None:
+            shown += answer.stream.finish()
+        text, stopped = answer.stops.push(shown)
+        answer.text += text
+        if stopped:
+            return "stop"
+        if finish is not None:
+            answer.text += answer.stops.finish()
+        return finish

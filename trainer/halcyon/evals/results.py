@@ -1,0 +1,207 @@
+"""Results of benchmarks: accuracy with its standard error, centred accuracy and pass@k, and the document that keeps them. Pure.
+
+The document is `halcyon_api.task_results`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from halcyon.evals.benchmarks import BENCHMARKS, Benchmark
+from halcyon.evals.example import MultipleChoice, OpenQuestion
+from halcyon_api.task_results import CORE_PREFIX, SAMPLES, AnswerSample, TaskNumbers, TaskResults
+
+_LONGEST = 1000
+"""Characters of a kept question or answer."""
+_OPTIONAL = "spelling-bee"
+"""The benchmark that ChatCORE may lack, as in its first form."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a model did on an example.
+
+    Attributes:
+        name: The example; see `halcyon.evals.example`.
+        is_right: Whether its answer is right. None: there are no right answers.
+        facts: What is kept besides: the answer, log-likelihoods, the outcome of a program.
+        group: Part of the benchmark that the example belongs to.
+        nats: Negative log-likelihood of a given answer.
+        size_bytes: Bytes of that answer.
+        rights: Whether each of several answers to the question is right; empty for one answer.
+    """
+
+    name: str
+    is_right: bool | None
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    group: str | None = None
+    nats: float = 0.0
+    size_bytes: int = 0
+    rights: tuple[bool, ...] = ()
+
+    @property
+    def share(self) -> float | None:
+        """Share of right answers to the example. None: there are no right answers."""
+        if self.rights:
+            return sum(self.rights) / len(self.rights)
+        return None if self.is_right is None else float(self.is_right)
+
+    def document(self) -> dict[str, Any]:
+        """The answer as a JSON object."""
+        right = {} if self.is_right is None else {"right": self.is_right}
+        right |= {"rights": list(self.rights)} if self.rights else {}
+        group = {} if self.group is None else {"group": self.group}
+        return {"example": self.name, **group, **right, **self.facts}
+
+
+def centred(accuracy: float, baseline: float) -> float:
+    """Accuracy on a scale where random answers have 0 and right ones 1 (Li et al. 2024, section 3.5)."""
+    return (accuracy - baseline) / (1 - baseline)
+
+
+def pass_at_k(answers: int, right: int, k: int) -> float:
+    """The chance that at least one of `k` answers is right, estimated without bias from `answers` of which `right` are right.
+
+    ``1 - C(answers - right, k) / C(answers, k)`` (Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1).
+
+    Raises:
+        ValueError: `k` is above the number of answers.
+    """
+    if not 1 <= k <= answers or not 0 <= right <= answers:
+        raise ValueError(f"pass@{k} of {right} right answers among {answers} is not defined")
+    return 1.0 - math.comb(answers - right, k) / math.comb(answers, k)
+
+
+def reported_ks(answers: int) -> list[int]:
+    """The k of the reported pass@k: 1, 2, 4, … and the number of answers, which is at least 1."""
+    return sorted({1 << power for power in range(answers.bit_length())} | {answers})
+
+
+def result_of(name: str, answers: Sequence[Answer], baseline: float | None, seconds: float) -> TaskNumbers:
+    """The result of a benchmark from the answers to its examples, of which there is at least one.
+
+    The standard error is the sample's standard deviation divided by the root of the number of examples.
+    """
+    rights = [share for answer in answers if (share := answer.share) is not None]
+    accuracy = _mean(rights)
+    size = sum(answer.size_bytes for answer in answers)
+    groups: dict[str, list[float]] = {}
+    for answer in answers:
+        if answer.group is not None and (share := answer.share) is not None:
+            groups.setdefault(answer.group, []).append(share)
+    return TaskNumbers(
+        task=name,
+        examples=len(answers),
+        accuracy=accuracy,
+        standard_error=_standard_error(rights),
+        baseline=baseline,
+        centred=None if accuracy is None or baseline is None else centred(accuracy, baseline),
+        bits_per_byte=_finite(math.fsum(answer.nats for answer in answers) / (math.log(2) * size)) if size else None,
+        groups={name: math.fsum(shares) / len(shares) for name, shares in sorted(groups.items())},
+        answers=max((len(answer.rights) for answer in answers), default=0) or 1,
+        pass_at=_pass_at(answers),
+        seconds=round(max(0.0, seconds), 3),
+    )
+
+
+def samples_of(benchmark: Benchmark, answers: Sequence[Answer]) -> list[AnswerSample]:
+    """The first answers of a benchmark, for readers; none for CORE, whose texts are long, and none for given replies."""
+    samples: list[AnswerSample] = []
+    for example, answer in zip(benchmark.examples[:SAMPLES], answers, strict=False):
+        if not isinstance(example, MultipleChoice | OpenQuestion):
+            continue
+        facts: Any = answer.facts.get("answers", [answer.facts])[0]
+        texts = example.name, example.prompt.messages[-1]["content"], facts.get("text", facts.get("answer", ""))
+        name, prompt, answered = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …" for text in texts)
+        samples.append(AnswerSample(task=benchmark.name, example=name, prompt=prompt, answer=answered, right=answer.is_right))
+    return samples
+
+
+def document_of(
+    step: int,
+    prompts: Literal["plain", "chat"],
+    tasks: Sequence[TaskNumbers],
+    samples: Sequence[AnswerSample],
+    *,
+    decides: str | None,
+    finished: bool,
+    now: float,
+) -> TaskResults:
+    """The document to store.
+
+    Args:
+        step: Steps done of the model's run.
+        prompts: How the model was asked.
+        tasks: Results of the tasks that are done.
+        samples: Answers to keep.
+        decides: Hash of the model and the settings.
+        finished: Whether all tasks are done.
+        now: Seconds since 1970.
+    """
+    return TaskResults(
+        step=step,
+        prompts=prompts,
+        decides=decides,
+        tasks=tuple(tasks),
+        core=core_of(tasks),
+        chat_core=chat_core_of(tasks),
+        samples=tuple(samples),
+        finished=finished,
+        time=datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    )
+
+
+def parse_results(content: bytes | None) -> TaskResults | None:
+    """A stored document; None if it is absent or not valid."""
+    if content is None:
+        return None
+    try:
+        return TaskResults.model_validate_json(content, by_alias=True, by_name=False)
+    except ValidationError:
+        return None
+
+
+def core_of(tasks: Iterable[TaskNumbers]) -> float | None:
+    """CORE: the mean of the centred accuracies of its tasks; None without them."""
+    return _mean(one.centred for one in tasks if one.task.startswith(CORE_PREFIX))
+
+
+def chat_core_of(tasks: Sequence[TaskNumbers]) -> float | None:
+    """ChatCORE: the mean of the centred accuracies of ARC (both), MMLU, GSM8K, HumanEval, and SpellingBee; None if one is missing.
+
+    SpellingBee may be left out, as in the first form of ChatCORE.
+    """
+    wanted = [one.name for one in BENCHMARKS.values() if one.in_chat_core]
+    found = {one.task: one.centred for one in tasks if one.task in wanted}
+    if any(name not in found for name in wanted if name != _OPTIONAL):
+        return None
+    return _mean(found.values())
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return math.fsum(found) / len(found) if found else None
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _standard_error(values: Sequence[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+
+
+def _pass_at(answers: Sequence[Answer]) -> dict[str, float]:
+    """The mean of pass@k over the examples, for each of `reported_ks`; empty for one answer."""
+    count = min((len(answer.rights) for answer in answers), default=0)
+    ks = reported_ks(count) if count > 1 else []
+    return {str(k): math.fsum(pass_at_k(len(one.rights), sum(one.rights), k) for one in answers) / len(answers) for k in ks}

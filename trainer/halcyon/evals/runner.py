@@ -1,0 +1,233 @@
+"""Runs benchmarks on a model: examples become rows and prompts, and the model's numbers and texts become answers and results."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from halcyon.errors import BadConfiguration
+from halcyon.evals.benchmarks import Benchmark, Grade
+from halcyon.evals.example import CoreExample, Example, GivenReply, MultipleChoice, OpenQuestion
+from halcyon.evals.generation import Answers, Prompts, Text
+from halcyon.evals.likelihood import Likelihoods, Score, Span, span_of
+from halcyon.evals.results import Answer, result_of
+from halcyon.evals.sandbox.running import Program, Ran, RunProgram, run
+from halcyon.inference import Sampling
+from halcyon.inference.chat import ChatPrompts
+from halcyon.inference.generating import engine_for, seeded
+from halcyon.models import CausalLM
+from halcyon.tokenizer import Tokenizer, first_id
+from halcyon_api.task_results import TaskNumbers
+
+MOST_TOKENS = 512
+"""Most tokens of an answer, calls of the calculator included."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of an evaluation.
+
+    Attributes:
+        sampling: How answers are chosen; each example has the next seed. Its most tokens and stop strings are those of the benchmark.
+        slots: Answers that are generated at once.
+        batch_tokens: Positions of a batch of rows whose likelihood is computed. None: what suits the device.
+        compute_dtype: Type of activations and matrix products.
+        run_program: Runs the program of an answer: in a process of this machine, or `halcyon.evals.sandbox.pool.SandboxPool.run`.
+        stop_programs: Called when a benchmark ends early, so that it does not wait for programs that still run.
+        programs: Programs of answers that run at once.
+        answers: Answers to each question; the results of several have pass@k.
+    """
+
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
+    slots: int = 32
+    batch_tokens: int | None = None
+    compute_dtype: DTypeLike = jnp.float32
+    run_program: RunProgram = run
+    stop_programs: Callable[[], object] = lambda: None
+    programs: int = os.cpu_count() or 1
+    answers: int = 1
+
+
+class Runner:
+    """Runs benchmarks on one model.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        chat: Its chat template. None: it gets prompts as plain text.
+        settings: The settings.
+        clock: Seconds from any point.
+        on_progress: Called often while texts are generated and their programs run. An exception of it ends the benchmark.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        tokenizer: Tokenizer,
+        chat: ChatPrompts | None = None,
+        settings: Settings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        on_progress: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._model, self._settings, self._clock = model, settings or Settings(), clock
+        self._tokenizer, self._prompts, self._on_progress = tokenizer, Prompts(tokenizer, chat), on_progress
+        self._likelihoods = Likelihoods(model, compute_dtype=self._settings.compute_dtype, batch_tokens=self._settings.batch_tokens)
+
+    def run(self, benchmark: Benchmark) -> tuple[TaskNumbers, list[Answer]]:
+        """Run a benchmark. See `answers`.
+
+        Returns:
+            The result, and the answer to each example in their order.
+        """
+        begin = self._clock()
+        answers = self.answers(benchmark, benchmark.examples)
+        return result_of(benchmark.name, answers, benchmark.baseline, self._clock() - begin), answers
+
+    def answers(self, benchmark: Benchmark, examples: Sequence[Example]) -> list[Answer]:
+        """The model's answer to each of some examples of a benchmark, in their order.
+
+        Raises:
+            BadConfiguration: The chat template does not take an example, an answer is longer than the model's positions, or the model has
+                diverged.
+            Unavailable: A program could not be run safely.
+        """
+        if benchmark.grade is not None:
+            answers = self._open_questions(examples, benchmark.grade)
+        else:
+            of_kind: Any = {MultipleChoice: self._choices, GivenReply: self._replies, CoreExample: self._core}
+            answers = of_kind[type(examples[0])](examples)
+        check_finite(answers)
+        return answers
+
+    def _core(self, examples: Sequence[CoreExample]) -> list[Answer]:
+        spans = [self._core_spans(example) for example in examples]
+        scores = iter(self._likelihoods.scores([span for of_example in spans for span in of_example]))
+        return [_core_answer(example, [next(scores) for _ in of_example]) for example, of_example in zip(examples, spans, strict=True)]
+
+    def _choices(self, examples: Sequence[MultipleChoice]) -> list[Answer]:
+        spans: list[Span] = []
+        for example in examples:
+            prompt = self._prompts.ids(example.prompt)
+            spans += [span_of(prompt, self._prompts.answer_ids(answer), example.name) for answer in example.answers]
+        scores = iter(self._likelihoods.scores(spans))
+        answers: list[Answer] = []
+        for example in examples:
+            found = [next(scores).log_prob for _ in example.answers]
+            chosen = int(np.argmax(found))
+            facts = {"answer": example.answers[chosen], "gold": example.answers[example.gold], "logLikelihoods": found}
+            answers.append(Answer(example.name, chosen == example.gold, facts, example.group))
+        return answers
+
+    def _replies(self, examples: Sequence[GivenReply]) -> list[Answer]:
+        encoded = [self._tokenizer.encode(example.answer) for example in examples]
+        room = self._model.max_position.size
+        spans = [
+            span_of(self._prompts.ids(example.prompt), ids[:room], example.name) for example, ids in zip(examples, encoded, strict=True)
+        ]
+        sizes = [int(np.sum(self._tokenizer.token_bytes[ids[:room]])) for ids in encoded]
+        return [
+            Answer(example.name, None, {"logLikelihood": score.log_prob, "bytes": size}, nats=-score.log_prob, size_bytes=size)
+            for example, score, size in zip(examples, self._likelihoods.scores(spans), sizes, strict=True)
+        ]
+
+    def _open_questions(self, examples: Sequence[Any], grade: Grade) -> list[Answer]:
+        count = self._settings.answers
+        asked: list[OpenQuestion] = [example for example in examples for _ in range(count)]
+        texts = self._texts(asked)
+        graded = [grade(example, text.text) for example, text in zip(asked, texts, strict=True)]
+        ran: list[bool | Ran] = []
+        run_program = self._settings.run_program
+        with ThreadPoolExecutor(self._settings.programs) as pool:
+            try:
+                for outcome in pool.map(lambda one: run_program(one) if isinstance(one, Program) else one, graded):
+                    ran.append(outcome)
+                    self._on_progress()
+            except BaseException:
+                self._settings.stop_programs()
+                raise
+        single = [_answered(example, text, outcome) for example, text, outcome in zip(asked, texts, ran, strict=True)]
+        return single if count == 1 else [_joined(single[place : place + count]) for place in range(0, len(single), count)]
+
+    def _texts(self, examples: Sequence[OpenQuestion]) -> list[Text]:
+        prompts = [self._prompts.ids(example.prompt) for example in examples]
+        fitting = [prompt for prompt in prompts if len(prompt) < self._model.max_position.size]
+        if not fitting:
+            return [Text("", 0, "prompt")] * len(prompts)
+        engine = engine_for(
+            self._model, self._tokenizer, fitting, MOST_TOKENS, slots=self._settings.slots, compute_dtype=self._settings.compute_dtype
+        )
+        common = seeded(self._settings.sampling, len(prompts))
+        settings = [
+            replace(one, max_tokens=MOST_TOKENS, stop=self._prompts.stop(example.prompt))
+            for one, example in zip(common, examples, strict=True)
+        ]
+        return Answers(engine, self._prompts, on_step=self._on_progress).answers(prompts, settings)
+
+    def _core_spans(self, example: CoreExample) -> list[Span]:
+        """The scored parts of the texts of an example, as in the published evaluation."""
+        rows = [np.concatenate(([first_id(self._tokenizer)], self._tokenizer.encode(text))) for text in example.texts]
+        shortest = min(len(row) for row in rows)
+        match example.kind:
+            case "multiple_choice":  # after the tokens that all texts begin with
+                same = _same(rows)
+                return [Span(row, max(1, min(same, shortest - 1)), example.name) for row in rows]
+            case "schema":  # the tokens that all texts end with
+                same = _same([row[::-1] for row in rows])
+                return [Span(row, max(1, len(row) - max(1, same)), example.name) for row in rows]
+            case "language_modeling":
+                without, whole = rows
+                return [Span(whole, max(1, min(_same([without, whole]), len(whole) - 1)), example.name)]
+
+
+def _same(rows: Sequence[np.ndarray]) -> int:
+    """The number of tokens that all rows begin with."""
+    shortest = min(len(row) for row in rows)
+    first = rows[0][:shortest]
+    equal = np.all([row[:shortest] == first for row in rows], axis=0)
+    return shortest if equal.all() else int(np.argmin(equal))
+
+
+def _core_answer(example: CoreExample, scores: Sequence[Score]) -> Answer:
+    if example.kind == "language_modeling":
+        return Answer(example.name, scores[0].is_greedy, {"logLikelihood": scores[0].log_prob})
+    means = [score.per_token for score in scores]
+    chosen = int(np.argmax(means))
+    return Answer(example.name, chosen == example.gold, {"answer": chosen, "gold": example.gold, "logLikelihoodsPerToken": means})
+
+
+def _joined(answers: Sequence[Answer]) -> Answer:
+    """Several answers to one question."""
+    rights = tuple(answer.is_right is True for answer in answers)
+    return Answer(answers[0].name, rights[0], {"answers": [dict(answer.facts) for answer in answers]}, rights=rights)
+
+
+def _answered(example: OpenQuestion, text: Text, outcome: bool | Ran) -> Answer:
+    facts: dict[str, Any] = {"text": text.text, "tokens": text.tokens, "finish": text.finish}
+    if isinstance(outcome, Ran):
+        facts |= {"outcome": outcome.outcome, "errors": outcome.errors[-500:]}
+        return Answer(example.name, outcome.outcome == "passed", facts)
+    return Answer(example.name, outcome is True, facts)
+
+
+def check_finite(answers: Sequence[Answer]) -> None:
+    """Reject numbers of a model that has diverged.
+
+    Raises:
+        BadConfiguration: A log-likelihood is no number.
+    """
+    for answer in answers:
+        kept = (answer.facts.get(name) for name in ("logLikelihoods", "logLikelihoodsPerToken"))
+        for value in (answer.facts.get("logLikelihood", 0.0), *(one for values in kept for one in values or ())):
+            if math.isnan(value):
+                raise BadConfiguration(
+                    f"{answer.name}: the model's log-likelihood is no number; evaluate a checkpoint that has not diverged"
+                )

@@ -1,0 +1,359 @@
+"""Benchmarks on the model of a run: every N steps and after the last one of a training, and in a run of task ``evaluate``.
+
+All processes take part: each has a copy of the model on its own devices and asks it every n-th example (`halcyon.evals.own_copy` has
+the reason). Process 0 keeps the results in the root after each benchmark (`halcyon_api.task_results`). So a process that resumes at the
+step runs only those that are missing, and several process groups together can run benchmarks that take longer than one of them lives.
+Nothing here has a part in a training step: the losses are bitwise those of a run without benchmarks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from halcyon.checkpoint.processes import decide, gather_texts
+from halcyon.checkpoint.verify import read_manifest
+from halcyon.errors import BadConfiguration, TrainerExit
+from halcyon.evals.benchmarks import Benchmark, fingerprint
+from halcyon.evals.own_copy import gathered_bytes, own_copy, own_shapes, tracing_own
+from halcyon.evals.results import Answer, document_of, parse_results, result_of, samples_of
+from halcyon.evals.runner import Runner, Settings
+from halcyon.huggingface.chat_template import template_of_run
+from halcyon.huggingface.companions import read_companions
+from halcyon.inference.chat import ChatPrompts
+from halcyon.models.cache import KeepsCache
+from halcyon.parallel.process_group import ProcessGroup
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
+from halcyon.telemetry import RunReporter
+from halcyon.tokenizer import Tokenizer
+from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, SkippedBatches, canonical_json
+from halcyon_api.task_results import SAMPLES, AnswerSample, TaskNumbers, TaskResults, results_key
+from halcyon_api.training_run import TrainingRunSpec
+
+_PROGRESS_SECONDS = 10.0
+"""Shortest time between two reports of progress."""
+_TOGETHER = 256
+"""Examples whose likelihoods are computed between two reports of progress."""
+_HASH_DIGITS = 8
+"""Hexadecimal digits of the hash of a benchmark's examples that processes compare."""
+Outcome = Literal["done", "stopped", "failed"]
+"""How benchmarks ended: all done; a notice came; an error, which was reported."""
+End = Literal["done", "stopped", "failed", "refused"]
+"""How the share of a process ended. Refused: the document asks for what this model cannot do, so another attempt ends alike."""
+
+
+class Stopped(Exception):
+    """A notice of preemption came while benchmarks were run."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a model is asked.
+
+    Attributes:
+        in_conversations: Whether it was trained on conversations.
+        template: Its chat template. None: Halcyon's own.
+    """
+
+    in_conversations: bool
+    template: str | None = None
+
+
+class SharedRunner:
+    """Runs the benchmarks of a document on models of its run. Creating it is a collective.
+
+    Args:
+        benchmarks: The benchmarks.
+        spec: The run's spec.
+        tokenizer: The model's tokenizer.
+        asking: How the model is asked.
+        store: The run's own root.
+        processes: The processes.
+        reporter: Receives results and progress.
+        is_stopped: Whether a notice of preemption came to any process.
+        clock: Seconds since 1970.
+
+    Raises:
+        BadConfiguration: A benchmark needs a cache, which the model does not keep; or the files of the hosts differ.
+    """
+
+    def __init__(
+        self,
+        benchmarks: Sequence[Benchmark],
+        spec: TrainingRunSpec,
+        tokenizer: Tokenizer,
+        asking: Asking,
+        store: Store,
+        processes: ProcessGroup,
+        reporter: RunReporter,
+        *,
+        is_stopped: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._benchmarks, self._tokenizer = benchmarks, tokenizer
+        self._store, self._processes, self._reporter = store, processes, reporter
+        self._is_stopped, self._clock = is_stopped, clock
+        self._shapes = own_shapes(spec, tokenizer.vocab_size)
+        self._settings = Settings(compute_dtype=spec.trainer.precision.compute)
+        tasks = spec.trainer.evaluation.tasks
+        self._every_steps = 0 if tasks is None else tasks.every_steps
+        writing = [one.name for one in benchmarks if one.grade is not None]
+        if writing and not isinstance(self._shapes, KeepsCache):
+            raise BadConfiguration(
+                f"spec.trainer.evaluation.tasks.files.{writing[0]}: the model keeps no cache, so it cannot write answers; "
+                "leave the task out, or give the model a method new_cache"
+            )
+        self._chat = self._prompts(asking)
+        self._prompt_kind: Literal["plain", "chat"] = "plain" if self._chat is None else "chat"
+        self._examples = fingerprint(benchmarks)
+        _check_same_examples(benchmarks, processes)
+        self._progress_at = 0.0
+        self._results: TaskResults | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the benchmarks."""
+        return tuple(one.name for one in self._benchmarks)
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether the benchmarks are run after `step` of `steps` steps."""
+        return step == steps or (self._every_steps > 0 and step % self._every_steps == 0)
+
+    def while_training(self, step: int, model: Any, past: Sequence[SkippedBatches]) -> bool:
+        """Run the benchmarks that the root does not have yet. A collective. False: a notice came.
+
+        A benchmark that fails is a warning: the run trains on.
+
+        Args:
+            step: Steps done.
+            model: The model of the training.
+            past: Returns to earlier checkpoints that decide the model of the step.
+        """
+        return self._run(step, model, {"step": step, "past": [one.document() for one in past]}, trains=True) != "stopped"
+
+    def of_checkpoint(self, step: int, model: Any, manifest_sha256: str, on_done: Callable[[], object]) -> TaskResults | None:
+        """Run the benchmarks that the root does not have yet on the model of a checkpoint. A collective.
+
+        Args:
+            step: Steps done when the checkpoint was made.
+            model: Its model.
+            manifest_sha256: Hash of its manifest.
+            on_done: Called after each benchmark, also for those that the root has already.
+
+        Returns:
+            The results; None on other processes than the first.
+
+        Raises:
+            BadConfiguration: A benchmark cannot be run on this model.
+            TrainerExit: A benchmark failed, or the results could not be kept; another attempt may succeed.
+        """
+        self._run(step, model, {"manifest": manifest_sha256}, trains=False, on_done=on_done)
+        return self._results
+
+    def _run(
+        self, step: int, model: Any, of_model: dict[str, Any], *, trains: bool, on_done: Callable[[], object] = lambda: None
+    ) -> Outcome:
+        self._reporter.evaluates_on()
+        decides = hashlib.sha256(canonical_json({"model": of_model, "examples": self._examples, "prompts": self._prompt_kind})).hexdigest()
+        self._results = None
+        done = set(self._kept(step, decides, trains=trains))
+        for _ in done:
+            on_done()
+        runner: Runner | Exception | None = None
+        tasks, samples = (list(self._results.tasks), list(self._results.samples)) if self._results is not None else ([], [])
+        for one in self._benchmarks:
+            if one.name in done:
+                continue
+            if runner is None:
+                runner = self._runner(model)
+            outcome, numbers, mine = self._one(runner, one, step, trains=trains)
+            if numbers is None:
+                return outcome
+            on_done()
+            tasks.append(numbers)
+            samples += mine
+            self._keep(step, decides, tasks, samples, trains=trains)
+        if self._processes.is_main and self._results is not None:
+            self._reporter.tasks_done(self._results)
+        return "done"
+
+    def _runner(self, model: Any) -> Runner | Exception:
+        """A runner with a copy of the model, or why there is none, such as too little memory."""
+        try:
+            copy = own_copy(model, self._shapes)
+            return Runner(copy, self._tokenizer, self._chat, self._settings, on_progress=self._on_progress)
+        except Exception as error:  # reported with the first benchmark, by all processes together
+            return error
+
+    def _kept(self, step: int, decides: str, *, trains: bool) -> list[str]:
+        """Names of the benchmarks whose results the root has already; process 0 also takes the results."""
+
+        def work() -> dict[str, Any]:
+            try:
+                found = parse_results(self._store.read(results_key(step)).data)
+            except StoreFailure:
+                if not trains:
+                    raise
+                found = None  # a training runs them again rather than end
+            if found is None or found.decides != decides:
+                return {"tasks": []}
+            self._results = found
+            return {"tasks": [one.task for one in found.tasks]}
+
+        return cast("list[str]", decide(self._processes, self._store.root, work)["tasks"])
+
+    def _keep(self, step: int, decides: str, tasks: list[TaskNumbers], samples: list[AnswerSample], *, trains: bool) -> None:
+        """Process 0 writes the results. A collective: if they must be kept and cannot, all processes end."""
+
+        def work() -> dict[str, Any]:
+            names = {one.task for one in tasks}
+            finished = all(name in names for name in self.names)
+            document = document_of(step, self._prompt_kind, tasks, samples, decides=decides, finished=finished, now=self._clock())
+            self._results = document
+            try:
+                self._store.write(results_key(step), document.model_dump_json(by_alias=True, exclude_none=True).encode())
+            except StoreFailure as failure:
+                if not trains:
+                    raise
+                self._reporter.warning(f"the results of the tasks of step {step} could not be kept: {failure}")
+            return {}
+
+        decide(self._processes, self._store.root, work)
+
+    def _one(
+        self, runner: Runner | Exception, benchmark: Benchmark, step: int, *, trains: bool
+    ) -> tuple[Outcome, TaskNumbers | None, list[AnswerSample]]:
+        """Run one benchmark on all processes, each with its share of the examples."""
+        begin = time.monotonic()
+        index, count = self._processes.process_index, self._processes.process_count
+        mine = _Share()
+        try:
+            if isinstance(runner, Exception):
+                raise runner
+            mine.answers = _asked(runner, benchmark, index, count, self._on_progress)
+        except Stopped:
+            mine.end = "stopped"
+        except BadConfiguration as error:  # another attempt has the same end
+            mine.end, mine.error = "refused", str(error)
+        except Exception as error:  # reported below, by all processes together
+            mine.end, mine.error = "failed", f"{type(error).__name__}: {error}" if not isinstance(error, TrainerExit) else str(error)
+        shares = [_Share.read(one) for one in gathered_bytes(count, mine.written())]
+        if any(share.end == "stopped" for share in shares):
+            return "stopped", None, []
+        if bad := [share for share in shares if share.end != "done"]:
+            sentence = f"task {benchmark.name} on the model of step {step}: {bad[0].error}"
+            if not trains:
+                raise BadConfiguration(sentence) if any(share.end == "refused" for share in bad) else TrainerExit(sentence)
+            self._reporter.warning(f"{sentence}; the run trains on without the tasks of this step")
+            return "failed", None, []
+        answers = [shares[place % count].answers[place // count] for place in range(len(benchmark.examples))]
+        numbers = result_of(benchmark.name, answers, benchmark.baseline, time.monotonic() - begin)
+        if self._processes.is_main:
+            self._reporter.task_done(step, numbers)
+        return "done", numbers, samples_of(benchmark, answers)
+
+    def _on_progress(self) -> None:
+        if self._is_stopped():
+            raise Stopped
+        now = time.monotonic()
+        if now - self._progress_at >= _PROGRESS_SECONDS:
+            self._progress_at = now
+            self._reporter.evaluates_on()
+
+    def _prompts(self, asking: Asking) -> ChatPrompts | None:
+        """Conversations for a model that was trained on them; plain text for others, and for a model without a template."""
+        if not asking.in_conversations or (asking.template is None and not ChatPrompts.has_own_marks(self._tokenizer)):
+            return None
+        return ChatPrompts(self._tokenizer, asking.template)
+
+
+def asking_of(store: Store, processes: ProcessGroup, *, spec: TrainingRunSpec | None = None, entry: CommittedStep | None = None) -> Asking:
+    """How a model is asked: in conversations, unless its objective was ``nextToken``, with the template that it was trained with. A
+    collective.
+
+    Args:
+        store: The root that has the model, and perhaps a chat template among the files of Hugging Face. That one is taken if the data of
+            the run has no template, or several, or one that does not begin the assistant's turn.
+        processes: The processes.
+        spec: The spec of the run that trains the model.
+        entry: Instead, a checkpoint in the root, whose sections count. Imported weights have none: their template decides.
+    """
+
+    def work() -> dict[str, Any]:
+        if entry is not None:
+            sections: Mapping[str, Any] = read_manifest(store, entry).fingerprints.documents
+        else:
+            sections = {} if spec is None else {f"spec.{name}": section for name, section in spec.document().items()}
+        objective = sections.get("spec.objective")
+        template = template_of_run(sections.get("spec.data") or {}, read_companions(store, HUGGING_FACE_PREFIX))
+        return {"template": template, "chat": template is not None if objective is None else "nextToken" not in objective}
+
+    found = decide(processes, store.root, work)
+    return Asking(bool(found["chat"]), cast("str | None", found["template"]))
+
+
+def _check_same_examples(benchmarks: Sequence[Benchmark], processes: ProcessGroup) -> None:
+    """Compare the examples of all hosts. A collective: each process asks a share of them, so the files must be the same.
+
+    Raises:
+        BadConfiguration: They differ.
+    """
+    hashes = gather_texts(processes, "".join(fingerprint([one])[:_HASH_DIGITS] for one in benchmarks))
+    for process, theirs in enumerate(hashes):
+        for number, one in enumerate(benchmarks):
+            place = slice(number * _HASH_DIGITS, (number + 1) * _HASH_DIGITS)
+            if theirs[place] != hashes[0][place]:
+                raise BadConfiguration(
+                    f"spec.trainer.evaluation.tasks.files: process {process} reads other examples of task {one.name} than process 0; "
+                    "give all hosts the same files"
+                )
+
+
+def _asked(runner: Runner, benchmark: Benchmark, index: int, count: int, on_progress: Callable[[], object]) -> list[Answer]:
+    """The answers to every `count`-th example, from number `index` on."""
+    examples = benchmark.examples[index::count]
+    size = max(1, len(examples)) if benchmark.grade is not None else _TOGETHER  # texts report progress by themselves
+    answers: list[Answer] = []
+    for first in range(0, len(examples), size):
+        on_progress()
+        part = examples[first : first + size]
+        with tracing_own():
+            answers += runner.answers(benchmark, part)
+    return answers
+
+
+class _Share:
+    """What one process has of a benchmark."""
+
+    def __init__(self, answers: list[Answer] | None = None, end: End = "done", error: str = "") -> None:
+        self.answers, self.end, self.error = answers or [], end, error
+
+    def written(self) -> bytes:
+        """The share as JSON. Only the first answers keep their texts, for readers."""
+        rows = [
+            {
+                "right": one.is_right,
+                "rights": list(one.rights),
+                "group": one.group,
+                "nats": one.nats,
+                "bytes": one.size_bytes,
+                "facts": {name: one.facts[name] for name in ("text", "answer") if name in one.facts} if place < SAMPLES else {},
+            }
+            for place, one in enumerate(self.answers)
+        ]
+        return json.dumps({"end": self.end, "error": self.error[:1000], "answers": rows}).encode()
+
+    @staticmethod
+    def read(data: bytes) -> _Share:
+        """The share in `written`."""
+        found = json.loads(data)
+        answers = [
+            Answer("", row["right"], row["facts"], row["group"], row["nats"], row["bytes"], tuple(row["rights"]))
+            for row in found["answers"]
+        ]
+        return _Share(answers, found["end"], found["error"])
