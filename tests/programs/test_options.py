@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from halcyon.machine.jax_versions import jax_version
+from halcyon.host.jax_versions import jax_version
 from halcyon_api.hardware import TABLE
 from halcyon_api.hardware.compiler import COMPILER_OPTIONS, generation_of, options_of
 

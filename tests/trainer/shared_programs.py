@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from halcyon.machine.jax_versions import fusion_emitters
+from halcyon.host.jax_versions import fusion_emitters
 from halcyon_api.training_run import TrainingRunSpec
 
 FOLDER = "compilation"

@@ -11,9 +11,10 @@ import yaml
 
 from halcyon.checkpoint.changes import differences
 from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of, with_later_fields, with_moments
-from halcyon.context import adapt_to_devices, check_context, resolve_context
+from halcyon.context import adapt_to_devices, check_context, check_memory, resolve_context
 from halcyon.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Epoch
+from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
@@ -190,3 +191,10 @@ def test_a_checkpoint_of_a_version_with_fewer_fields_of_a_model_can_be_continued
     assert differences(wider, with_later_fields(then, wider)) == (
         f"spec.model.{family}.{field} is {json.dumps(value)} but was {BEFORE[field]}",
     )
+
+
+def test_an_unknown_amount_of_memory_rejects_no_run() -> None:
+    spec = parse_run(document(spec__accelerator={"type": "cpu", "topology": "1x1"}, spec__trainer__batchSize=2**24)).spec
+    check_memory(spec, run_mesh(spec), None, devices=1, where="this machine")
+    with pytest.raises(BadConfiguration):
+        check_memory(spec, run_mesh(spec), 2**30, devices=1, where="this machine")

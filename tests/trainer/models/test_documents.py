@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from halcyon.data.examples import Examples, examples_of
-from halcyon.machine import tokamax
+from halcyon.models.parts import tokamax
 from halcyon.models.parts.attention_choice import Target, attending
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.attention import AttentionName

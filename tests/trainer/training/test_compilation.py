@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from halcyon.machine.jax_versions import jax_version
+from halcyon.host.jax_versions import jax_version
 from halcyon.storage.store import Store
 from halcyon.training import compilation
 from halcyon.training.compilation import CompilationCache, compiler_options, keeps_collectives_in_order, program_key

@@ -14,7 +14,7 @@ import pytest
 
 from halcyon.data.loader import Loader
 from halcyon.errors import BadConfiguration
-from halcyon.machine.jax_versions import jax_version
+from halcyon.host.jax_versions import jax_version
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import initial_state

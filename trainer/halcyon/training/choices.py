@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from halcyon.checkpoint.processes import decide
 from halcyon.context import Context
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.machine.memory import device_memory
+from halcyon.parallel.devices import device_memory
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.storage.store import Store
 from halcyon.training.fitting import Choice, chosen, is_automatic

@@ -32,7 +32,7 @@ from jax.sharding import Mesh
 from halcyon.checkpoint.retention import PROGRAMS_PREFIX, is_tight
 from halcyon.hlo.collectives import is_collective
 from halcyon.hlo.module import parse
-from halcyon.machine.jax_versions import fusion_emitters, jax_version
+from halcyon.host.jax_versions import fusion_emitters, jax_version
 from halcyon.storage.store import Store
 from halcyon_api.hardware.compiler import Generation, generation_of, options_of, without_flags
 from halcyon_api.spec.determinism import Determinism

@@ -6,11 +6,13 @@ Without them a process compiles and trains all the same, so a failure of the sto
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from halcyon.context import Context
-from halcyon.machine.memory import check_step_memory, machine_memory
+from halcyon.errors import BadConfiguration
+from halcyon.host.memory import machine_memory
 from halcyon.parallel.process_group import ProcessGroup, enable_compilation_cache
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
@@ -18,6 +20,7 @@ from halcyon.telemetry import RunReporter
 from halcyon.training.compilation import CompilationCache, program_key
 from halcyon.training.plan_reports import PlanReports
 from halcyon.training.program import STEP_MODULE, Program
+from halcyon_api.counting import size
 
 
 class SharedPrograms:
@@ -78,3 +81,24 @@ class SharedPrograms:
     def close(self) -> None:
         """End the copies under way."""
         self._cache.close()
+
+
+def check_step_memory(compiled: jax.stages.Compiled, available_bytes: int | None, *, devices: int) -> None:
+    """Reject a compiled step that cannot run in the memory that its devices share, if the compiler reports the size that it needs.
+
+    Args:
+        compiled: The step.
+        available_bytes: Size of the memory; None: unknown.
+        devices: Number of devices that share the memory.
+
+    Raises:
+        BadConfiguration: The step cannot run; the message says how many bytes it needs, and how many there are.
+    """
+    found: Any = compiled.memory_analysis()
+    sizes = [getattr(found, f"{kind}_size_in_bytes", 0) for kind in ("argument", "temp")]
+    needed = sum(sizes) * devices
+    if available_bytes is not None and needed > available_bytes:
+        raise BadConfiguration(
+            f"spec.trainer.batchSize: a step takes {size(needed)}, and this machine has {size(available_bytes)}; give a smaller "
+            "batchSize, a shorter sequenceLength, or more microbatches"
+        )
