@@ -1,4 +1,4 @@
-"""The cycles of a learning rate schedule of phases, in steps, and the errors of schedules that do not fit into the run. Pure."""
+"""Learning rate schedules as phases, with their cycles in steps, and the errors of schedules that do not fit into the run. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from halcyon_api.spec.optimizer import MOMENTUM, OptimizerSpec
-from halcyon_api.spec.schedule import ABOVE_ZERO, MAX_CYCLES, PhasesScheduleSpec, steps_in
+from halcyon_api.spec.schedule import (
+    ABOVE_ZERO,
+    MAX_CYCLES,
+    ConstantScheduleSpec,
+    CosineScheduleSpec,
+    PhasesScheduleSpec,
+    ScheduleSpec,
+    WsdScheduleSpec,
+    steps_in,
+)
 from halcyon_api.spec.trainer import TrainerSpec
 
 _FIELD = "spec.optimizer.schedule"
@@ -22,6 +31,29 @@ class Cycle(NamedTuple):
     steps: int
     warmup: int
     decay: int
+
+
+def as_phases(schedule: ScheduleSpec, steps: int) -> tuple[PhasesScheduleSpec, tuple[Cycle, ...]]:
+    """A schedule as phases, of which each schedule is a spelling, and its cycles, at least one.
+
+    Args:
+        schedule: ``spec.optimizer.schedule``, without a problem of `schedule_problems`.
+        steps: ``spec.trainer.steps``.
+    """
+    match schedule.value:
+        case ConstantScheduleSpec(warmup_steps=warmup):
+            return PhasesScheduleSpec(shape="constant", first_rate="afterOneStep"), (Cycle(0, steps, warmup, 0),)
+        case CosineScheduleSpec(warmup_steps=warmup, decay_steps=last, min_ratio=least):
+            last = max(last or steps, warmup + 1)  # a warm-up over the whole run ends with the first rate of the decay
+            spec = PhasesScheduleSpec(shape="cosine", min_ratio=least, first_rate="afterOneStep")
+            return spec, (Cycle(0, last, warmup, last - warmup),)
+        case WsdScheduleSpec(warmup_steps=warmup, decay_steps=decay, min_ratio=least):
+            spec = PhasesScheduleSpec(shape="linear", min_ratio=least, first_rate="afterOneStep")
+            return spec, (Cycle(0, steps, warmup, decay),)
+        case PhasesScheduleSpec() as spec:
+            return spec, cycles_of(spec, steps)
+        case other:
+            raise TypeError(f"a schedule of type {type(other).__name__} has no phases")
 
 
 def cycles_of(spec: PhasesScheduleSpec, steps: int) -> tuple[Cycle, ...]:

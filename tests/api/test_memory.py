@@ -88,6 +88,15 @@ def test_a_model_of_seven_billion() -> None:
     assert not problem(seven, 1024 * GIB)
 
 
+def test_the_update_rule_decides_whether_a_model_fits() -> None:
+    """1.7 billion parameters take 28 GB with AdamW, 21 GB with Lion, which keeps one moment, and 14 GB with Adafactor, which keeps none."""
+    model = {"llama": {"layers": 32, "hiddenSize": 2048, "intermediateSize": 6144, "heads": 16}}
+    adamw, lion, adafactor = (spec_of(spec__model=model, **optimizer(**{rule: {}})) for rule in ("adamw", "lion", "adafactor"))
+    assert [round(least_need(spec, run_mesh(spec)).state_bytes / 1e9) for spec in (adamw, lion, adafactor)] == [28, 21, 14]
+    assert [not problem(spec, 24 * 10**9) for spec in (adamw, lion, adafactor)] == [False, True, True]
+    assert [not problem(spec, 16 * 10**9) for spec in (adamw, lion, adafactor)] == [False, False, True]
+
+
 def test_the_operator_and_the_trainer_have_one_bound() -> None:
     """A model of 5 billion parameters on one v6e of 32 GB: Adafactor's state does not fit, on two devices it does."""
     one = spec_of(spec__model=SEVEN, spec__accelerator={"type": "v6e", "topology": "1x1"}, **optimizer(adafactor={}))

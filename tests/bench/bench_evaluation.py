@@ -113,7 +113,7 @@ def main() -> None:
         found: list[list[int]] = [[] for _ in places]
         while engine.unfinished:
             for sampled in engine.step():
-                found[places[sampled.request]].append(sampled.token)
+                found[places[sampled.sequence]].append(sampled.id)
         return found
 
     turns: dict[str, Turn] = {}

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from halcyon.errors import Preempted, RootUnusable
-from halcyon.machine.metadata_server import server_address, wait_for_server
 from halcyon.storage.failures import STOPPED, StoreFailure
+from halcyon.storage.metadata_server import server_address, wait_for_server
 from halcyon.storage.retry_budget import RetryBudget, WaitStopped, delay_seconds
 from halcyon.storage.store import Store
 from halcyon_api.ends import ExitCode

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from halcyon.checkpoint.fingerprints import fingerprints
-from halcyon.context import adapt_to_devices, check_context, resolve_context
+from halcyon.context import adapt_to_devices, check_context, check_memory, resolve_context
 from halcyon.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Epoch
+from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
@@ -143,3 +144,10 @@ def test_exactly_the_fields_that_change_the_results_are_fingerprinted() -> None:
         ({"spec__data__order": {"sequential": {}}}, "spec.data"),
     ):
         assert {name for name, value in sections(**changed).items() if value != reference[name]} == {section}
+
+
+def test_an_unknown_amount_of_memory_rejects_no_run() -> None:
+    spec = parse_run(document(spec__accelerator={"type": "cpu", "topology": "1x1"}, spec__trainer__batchSize=2**24)).spec
+    check_memory(spec, run_mesh(spec), None, devices=1, where="this machine")
+    with pytest.raises(BadConfiguration):
+        check_memory(spec, run_mesh(spec), 2**30, devices=1, where="this machine")

@@ -13,20 +13,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from halcyon.documents import root_address
 from halcyon.errors import BadConfiguration
-from halcyon.machine.local_files import root_address
-from halcyon.machine.memory import check_memory, machine_memory
+from halcyon.host.memory import machine_memory
 from halcyon_api.checkpoint_documents import Epoch, Owner
 from halcyon_api.counting import counted
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.environment import InvalidEnvironment, parse_environment
+from halcyon_api.memory import memory_problem
 from halcyon_api.mesh import pinned, run_mesh
 from halcyon_api.model_file import ReadModel
 from halcyon_api.package import install
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
 from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec
-from halcyon_api.validation import find_problems
+from halcyon_api.validation import Problem, find_problems
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,17 @@ def check_context(context: Context) -> None:
     own_devices = context.own_devices
     if own_devices is not None and not context.on_cpu:  # virtual devices share the memory of the machine
         check_memory(context.run.spec, context.mesh, machine_memory(), devices=own_devices, where="this machine")
+
+
+def check_memory(spec: TrainingRunSpec, mesh: ResolvedMesh, available_bytes: int | None, *, devices: int, where: str) -> None:
+    """Reject a run that cannot fit into memory. If `available_bytes` is None, the size is unknown and no run is rejected.
+
+    Raises:
+        BadConfiguration: The run cannot fit; the message says how many bytes it needs, and how many there are.
+    """
+    problem = memory_problem(spec, mesh, available_bytes, devices=devices, where=where) if available_bytes is not None else None
+    if problem is not None:
+        raise BadConfiguration(str(Problem(*problem)))
 
 
 def adapt_to_devices(context: Context, device_count: int, platform: str) -> Context:

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from halcyon.context import Context, resolve_context
+from halcyon.documents import DEFAULT_COMPILATION_CACHE, set_variables
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
+from halcyon.host.freed_memory import keep_freed_memory
+from halcyon.host.memory_lock import raise_memory_lock
+from halcyon.host.signals import SignalThread, ending_signals
 from halcyon.huggingface.model_file import read_model
-from halcyon.machine.freed_memory import keep_freed_memory
-from halcyon.machine.local_files import DEFAULT_COMPILATION_CACHE
-from halcyon.machine.memory_lock import raise_memory_lock
-from halcyon.machine.metadata_server import wait_for_server
-from halcyon.machine.signals import SignalThread, ending_signals
-from halcyon.machine.variables import set_variables
+from halcyon.storage.metadata_server import wait_for_server
 from halcyon.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.telemetry import (
     ProfileRequests,

@@ -14,8 +14,7 @@ from jax.sharding import Mesh
 
 from halcyon.context import Context, adapt_to_devices
 from halcyon.errors import TrainerExit
-from halcyon.machine.memory import check_device_memory, check_host_memory
-from halcyon.machine.narrow_types import check_narrow
+from halcyon.parallel.devices import check_device_memory, check_host_memory, check_narrow
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.process_group import ProcessGroup, join, leave
 from halcyon.telemetry import RunReporter

@@ -263,7 +263,7 @@ def _owner(stages: dict[str, Stage], root: str | None, run: str | None) -> str |
 
 
 def _address(place: str) -> str:
-    from halcyon.machine.local_files import root_address
+    from halcyon.documents import root_address
 
     return root_address(place).rstrip("/")
 

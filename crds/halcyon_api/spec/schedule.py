@@ -16,18 +16,22 @@ CycleStep = Annotated[int, Field(ge=1)]
 MAX_CYCLES = 256
 
 Shape = Literal["constant", "linear", "cosine", "squareRoot", "inverseSquareRoot", "inverse", "polynomial", "power", "exponential"]
+FirstRate = Literal["atStart", "afterOneStep"]
 ABOVE_ZERO: tuple[Shape, ...] = ("inverse", "exponential")
 """The shapes that reach `minRatio` only if it is above 0."""
 
 
 class ConstantScheduleSpec(ApiModel):
-    """The learning rate rises linearly and then stays."""
+    """The learning rate rises linearly and then stays. As `phases`: `shape: constant`, `firstRate: afterOneStep`."""
 
     warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
 
 
 class CosineScheduleSpec(ApiModel):
-    """The learning rate rises linearly, then falls along half a cosine until the last step."""
+    """The learning rate rises linearly, then falls along half a cosine until the last step.
+
+    As `phases`: `shape: cosine`, `firstRate: afterOneStep`.
+    """
 
     warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
     min_ratio: float = Field(default=0.1, ge=0, le=1, description="Last learning rate as a share of the peak.")
@@ -43,7 +47,7 @@ class CosineScheduleSpec(ApiModel):
 class WsdScheduleSpec(ApiModel):
     """Warm-up, stable, decay (Hu et al. 2024): the learning rate rises linearly, stays, and falls linearly over the last steps.
 
-    `trainer.steps` may change until the decay begins.
+    `trainer.steps` may change until the decay begins. As `phases`: `shape: linear`, `firstRate: afterOneStep`.
     """
 
     warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
@@ -65,6 +69,14 @@ class PhasesScheduleSpec(RuledModel):
     )
     cycle_ends: Annotated[list[CycleStep], Field(max_length=MAX_CYCLES)] | None = Field(
         default=None, description="Last steps of cycles; the rest is one more."
+    )
+    first_rate: FirstRate = Field(
+        default="atStart",
+        description=(
+            "Rate of the first step of a cycle. `atStart`: that at the start of the curve, so 0 in a warm-up. "
+            "`afterOneStep`: that one step later, so above 0 in a warm-up, and the last step has the last rate. `cosine`, `wsd` and "
+            "`constant` have the latter."
+        ),
     )
     exponent: float | None = Field(default=None, description="Of `cosine` (1), `polynomial` (2), `power` (-0.51).")
     scale: float | None = Field(default=None, gt=0, description="Of `inverseSquareRoot` (10000), `power` (4.6).")

@@ -17,8 +17,7 @@ from pydantic import ValidationError
 from halcyon.errors import BadConfiguration
 from halcyon.hlo import contents
 from halcyon.hlo.module import parse
-from halcyon.machine.memory import check_host_memory
-from halcyon.machine.narrow_types import check_narrow
+from halcyon.parallel.devices import check_host_memory, check_narrow
 from halcyon.training.fitting import USABLE, Choice, with_choice
 from halcyon.training.plan import step_bytes
 from halcyon_api.spec.remat import AUTOMATIC_REMAT

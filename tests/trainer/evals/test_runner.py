@@ -19,7 +19,7 @@ from halcyon.evals.generation import Answers, Prompts
 from halcyon.evals.runner import Runner, Settings
 from halcyon.evals.sandbox.running import Program, Ran
 from halcyon.inference import Sampling
-from halcyon.inference.engine import Sampled
+from halcyon.inference.sequence import Token
 from halcyon.tokenizer.byte import SPECIAL_TOKENS, ByteTokenizer
 from halcyon.tokenizer.special import CHAT_MARKS
 from tests.trainer.evals import samples
@@ -50,7 +50,7 @@ class Scripted:
     def cancel(self, number: int) -> None:
         self._requests[number].over = True
 
-    def step(self) -> list[Sampled]:
+    def step(self) -> list[Token]:
         found = []
         for number, request in enumerate(self._requests):
             if request.over:
@@ -60,7 +60,7 @@ class Scripted:
             request.left -= 1
             finish = "stop" if token in request.ends else "length" if request.left == 0 else None
             request.over = finish is not None
-            found.append(Sampled(number, token, 0.0, (), finish))
+            found.append(Token(number, token, 0.0, (), finish))
         return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.inference import Engine, Sampled, Sampling
+from halcyon.inference import Engine, Sampling, Token
 from halcyon.models import CausalLM
 from halcyon_api.spec.model import ModelSpec
 from tests.trainer.models.cases import FAMILIES, LLAMA, TIED_LLAMA, VOCAB, logits, make, named
@@ -29,13 +29,13 @@ _REQUESTS = [
 ]
 
 
-def _finished(engine: Engine, numbers: list[int]) -> dict[int, list[Sampled]]:
-    found: dict[int, list[Sampled]] = {number: [] for number in numbers}
+def _finished(engine: Engine, numbers: list[int]) -> dict[int, list[Token]]:
+    found: dict[int, list[Token]] = {number: [] for number in numbers}
     for _ in range(1000):
         if not engine.unfinished:
             return found
         for one in engine.step():
-            found[one.request].append(one)
+            found[one.sequence].append(one)
     raise AssertionError("the engine does not end")
 
 
@@ -43,7 +43,7 @@ def _tokens(engine: Engine, *requests: tuple[Any, Sampling]) -> list[list[int]]:
     numbers = [engine.submit(prompt, settings) for prompt, settings in requests]
     found = _finished(engine, numbers)
     assert all(found[number][-1].finish == "length" for number in numbers)
-    return [[one.token for one in found[number]] for number in numbers]
+    return [[one.id for one in found[number]] for number in numbers]
 
 
 def _engine(model: CausalLM, **changed: Any) -> Engine:
@@ -88,9 +88,7 @@ def test_shared_beginnings_do_not_change_a_bit() -> None:
         numbers = [engine.submit(*request) for request in requests]
         found = _finished(engine, numbers)
         assert engine.free_pages == engine.pages
-        return [[(one.token, one.log_prob) for one in found[number]] for number in numbers], sum(
-            found[number][0].reused for number in numbers
-        )
+        return [[(one.id, one.log_prob) for one in found[number]] for number in numbers], sum(found[number][0].reused for number in numbers)
 
     alone, none = computed(share=False)
     together, reused = computed(share=True)
@@ -132,7 +130,7 @@ def test_requests_with_one_prompt_compute_it_once(name: str) -> None:
         numbers = [engine.submit(*request) for request in given]
         found = _finished(engine, numbers)
         assert engine.free_pages == engine.pages
-        return [[(one.token, one.log_prob, one.reused) for one in found[number]] for number in numbers]
+        return [[(one.id, one.log_prob, one.reused) for one in found[number]] for number in numbers]
 
     together, alone = computed(*requests), [computed(request)[0] for request in requests]
     assert [text[0][2] for text in together] == [0, 0, len(prompt), len(prompt)]
@@ -158,11 +156,11 @@ def test_a_grammar_decides_which_tokens_follow() -> None:
     grammar = Even()
     free, bound = engine.submit(prompt, settings), engine.submit(prompt, settings, grammar=grammar)
     found = _finished(engine, [free, bound])
-    assert all(one.token % 2 == 0 for one in found[bound])
-    assert any(one.token % 2 for one in found[free])
-    assert grammar.seen == [one.token for one in found[bound]][:-1]
+    assert all(one.id % 2 == 0 for one in found[bound])
+    assert any(one.id % 2 for one in found[free])
+    assert grammar.seen == [one.id for one in found[bound]][:-1]
     (alone,) = _tokens(engine, (prompt, settings))
-    assert alone == [one.token for one in found[free]]
+    assert alone == [one.id for one in found[free]]
 
 
 @pytest.mark.slow
@@ -173,14 +171,14 @@ def test_ends_alternatives_and_cancellations() -> None:
     number = engine.submit(prompt, settings)
     sampled = _finished(engine, [number])[number]
     for one in sampled:
-        assert one.token < 20
-        assert one.alternatives[0] == (one.token, pytest.approx(one.log_prob))
+        assert one.id < 20
+        assert one.alternatives[0] == (one.id, pytest.approx(one.log_prob))
         assert one.alternatives[0][1] >= one.alternatives[1][1]
-    end = sampled[2].token
-    first = next(at for at, one in enumerate(sampled) if one.token == end)
+    end = sampled[2].id
+    first = next(at for at, one in enumerate(sampled) if one.id == end)
     number = engine.submit(prompt, settings, ends=[end])
     ended = _finished(engine, [number])[number]
-    assert [one.token for one in ended] == [one.token for one in sampled[: first + 1]]
+    assert [one.id for one in ended] == [one.id for one in sampled[: first + 1]]
     assert ended[-1].finish == "stop"
     numbers = [engine.submit(*request) for request in _REQUESTS]
     engine.step()
@@ -208,16 +206,16 @@ def test_a_text_does_not_depend_on_the_calls_that_compute_it(with_apart: bool) -
             return decode(*arguments)
 
         engine._programs = engine._programs._replace(decode=counted)
-        left: dict[int, list[Sampled]] = {number: [] for number in numbers}
+        left: dict[int, list[Token]] = {number: [] for number in numbers}
         while engine.unfinished:
             for one in engine.step():
-                left[one.request].append(one)
+                left[one.sequence].append(one)
             if len(left[numbers[3]]) == 2:  # while later tokens of it may be ready
                 engine.cancel(numbers[3])
         assert engine.free_pages == engine.pages
         assert all(left[number][-1].finish is not None for number in numbers if number != numbers[3])
         assert len(left[numbers[3]]) == 2
-        return [[(one.token, one.log_prob) for one in left[number]] for number in numbers], calls
+        return [[(one.id, one.log_prob) for one in left[number]] for number in numbers], calls
 
     one, many_calls = texts(1.0)
     several, few_calls = texts(0.0)

@@ -89,6 +89,6 @@ def test_an_engine_writes_with_weights_in_8_bits(spec: ModelSpec, monkeypatch: p
     prompt = _NOISE.integers(0, VOCAB.size, 7)
     number, text = engine.submit(prompt, Sampling(8, temperature=0.0)), list(prompt)
     while engine.unfinished:
-        text += [one.token for one in engine.step() if one.request == number]
+        text += [one.id for one in engine.step() if one.sequence == number]
     logits = np.asarray(halcyon.logits(model, np.asarray(text)[None]))[0]
     assert text[7:] == logits[6:-1].argmax(-1).tolist()

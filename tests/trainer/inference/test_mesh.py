@@ -26,7 +26,7 @@ def _texts(engine: Engine) -> list[list[tuple[int, float]]]:
     found: dict[int, list[tuple[int, float]]] = {number: [] for number in numbers}
     while engine.unfinished:
         for one in engine.step():
-            found[one.request].append((one.token, one.log_prob))
+            found[one.sequence].append((one.id, one.log_prob))
     return [found[number] for number in numbers]
 
 
@@ -61,7 +61,7 @@ def test_a_model_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     number = engine.submit([1, 2, 3], Sampling(4, temperature=0.0))
     text: list[int] = []
     while engine.unfinished:
-        text += [one.token for one in engine.step() if one.request == number]
+        text += [one.id for one in engine.step() if one.sequence == number]
     whole, _ = halcyon.load(place, dtype="int8")
     logits = np.asarray(halcyon.logits(whole, np.asarray([[1, 2, 3, *text]])))[0]
     assert text == logits[2:-1].argmax(-1).tolist()

@@ -75,14 +75,14 @@ def test_an_engine_chooses_and_scores_as_without_padding(models: tuple[CausalLM,
         found.append(texts)
         with pytest.raises(ValueError, match="the prompt has the token 24; the model has 0 to 23"):
             engine.submit([VOCAB.size])
-    exact, padded = (sorted(texts, key=lambda one: one.request) for texts in found)
-    assert {one.request for one in exact} == {0, 1}
+    exact, padded = (sorted(texts, key=lambda one: one.sequence) for texts in found)
+    assert {one.sequence for one in exact} == {0, 1}
     for left, right in zip(exact, padded, strict=True):
         assert right.log_prob == pytest.approx(left.log_prob, abs=1e-4)
         if left.request == 0:
-            assert left.token == right.token
+            assert left.id == right.id
             assert [token for token, _ in left.alternatives] == [token for token, _ in right.alternatives]
-        assert max(right.token, *(token for token, _ in right.alternatives)) < VOCAB.size
+        assert max(right.id, *(token for token, _ in right.alternatives)) < VOCAB.size
 
 
 @pytest.mark.slow

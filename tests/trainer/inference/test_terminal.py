@@ -33,6 +33,6 @@ def test_a_pipe_gets_the_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_the_texts_of_a_sample_are_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Terminal())
-    piece: Any = SimpleNamespace(request=0, text=_HOSTILE, finish="stop")
+    piece: Any = SimpleNamespace(sequence=0, text=_HOSTILE, finish="stop")
     _Written(["\x1b[1mprompt"]).add(piece)
     assert "\x1b" not in sys.stdout.getvalue()  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import backend
 
-from halcyon.machine.tokamax import operation
+from halcyon.models.parts.tokamax import operation
 from halcyon.programs.gpus import GPUS
 
 

@@ -1,4 +1,4 @@
-"""The memory that the contract counts for the state of each update rule is at most that of the real state."""
+"""The memory that the contract counts for a run is at most that of the real state and of the compiled step, for each update rule."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ import pytest
 
 from halcyon.models import CausalLM, build_model
 from halcyon.optim.registry import RULES, build_optimizer
+from halcyon.training.fitting import needed_bytes
+from halcyon_api.memory import least_need
+from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.model import ModelSpec
-from halcyon_api.spec.optimizer import OptimizerSpec
+from halcyon_api.spec.optimizer import WIDE_ONLY, OptimizerSpec
+from halcyon_api.training_run import parse_run
+from tests.api.documents import document
+from tests.trainer.meshes import mesh_of
 from tests.trainer.models.cases import FAMILIES, shapes
 
 WITH_FACTORS = ("soap", "soapMuon", "kron")
@@ -46,3 +52,20 @@ def test_the_bound_holds_for_the_parameters_of_every_family(family: str) -> None
     model = shapes(FAMILIES[family])
     for rule in RULES:
         assert OptimizerSpec.model_validate({rule: {}}).least_moments <= moments(rule, model), rule
+
+
+CASES = [(rule, kind) for rule in RULES for kind in ("float32", "bfloat16", "float8") if kind == "float32" or rule not in WIDE_ONLY]
+FIRST = [("adamw", "float32"), ("lion", "bfloat16"), ("adafactor", "float32")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind"), [*FIRST, *(pytest.param(*case, marks=pytest.mark.variant) for case in CASES if case not in FIRST)]
+)
+def test_a_compiled_step_takes_at_least_the_bound(rule: str, kind: str) -> None:
+    precision = {"moments": kind} | ({"momentsRounding": "stochastic"} if kind == "bfloat16" else {})
+    trainer = {"steps": 10, "batchSize": 2, "sequenceLength": 8, "precision": precision}
+    one = {"type": "cpu", "topology": "1x1"}
+    spec = parse_run(document(spec__accelerator=one, spec__optimizer={rule: {}}, spec__trainer=trainer)).spec
+    needed = needed_bytes(spec, 259, mesh_of(), 2, 8)
+    assert needed is not None
+    assert least_need(spec, run_mesh(spec)).total_bytes <= needed

@@ -1,9 +1,11 @@
-"""Learning rate schedules, as a table of rates by step."""
+"""Learning rate schedules, as a table of rates by step, and as phases; the shapes and cycles of phases: ``test_phases.py``."""
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from halcyon.optim import learning_rate
@@ -62,6 +64,78 @@ def test_steps_that_are_settled_have_bitwise_the_same_rate_in_a_longer_run(sched
     short, long = rate(schedule, 12), rate(schedule, 50)
     assert [float(short(done)) for done in range(same)] == [float(long(done)) for done in range(same)]
     assert same == 40 or float(short(same)) != float(long(same))
+
+
+def formula(schedule: ScheduleSpec, steps: int, peak: float):
+    """The rates of a schedule in absolute steps, as one formula of the number of the step."""
+    given = schedule.value
+    warmup, least = given.warmup_steps, getattr(given, "min_ratio", 1.0)
+
+    def at(done: jax.Array) -> jax.Array:
+        number = done.astype(jnp.float32) + 1.0
+        if schedule.kind == "constant":
+            share = jnp.ones_like(number)
+        elif schedule.kind == "cosine":
+            progress = jnp.clip((number - warmup) / max(1, (given.decay_steps or steps) - warmup), 0.0, 1.0)
+            share = least + (1.0 - least) * 0.5 * (1.0 + jnp.cos(math.pi * progress))
+        else:
+            share = 1.0 - (1.0 - least) * jnp.clip((number - (steps - given.decay_steps)) / given.decay_steps, 0.0, 1.0)
+        return peak * jnp.where(number < warmup, number / max(1, warmup), share)
+
+    return at
+
+
+@pytest.mark.parametrize("steps", [300, 451])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"constant": {"warmupSteps": 7}},
+        {"cosine": {"warmupSteps": 1, "minRatio": 0}},
+        {"cosine": {"warmupSteps": 40, "minRatio": 0.37}},
+        {"cosine": {"warmupSteps": 300}},
+        {"cosine": {"warmupSteps": 13, "decaySteps": 211}},
+        {"wsd": {"warmupSteps": 23, "decaySteps": 100, "minRatio": 0.1}},
+    ],
+    ids=str,
+)
+def test_a_spelling_has_bitwise_the_rates_of_its_formula(schedule: dict[str, object], steps: int):
+    """A run that goes on with another version, or with more steps, needs the same bits."""
+    spec, done = ScheduleSpec.model_validate(schedule), jnp.arange(steps + 20)
+    ours, expected = (np.asarray(jax.jit(jax.vmap(curve))(done)) for curve in (rate(spec, steps), formula(spec, steps, 0.8)))
+    np.testing.assert_array_equal(ours, expected)
+    np.testing.assert_array_equal(
+        [rate(spec, steps)(place) for place in done[::50]], [formula(spec, steps, 0.8)(place) for place in done[::50]]
+    )
+
+
+def test_a_warm_up_from_the_start_of_the_curve_has_bitwise_the_rates_of_its_formula():
+    spec, done = ScheduleSpec.model_validate({"phases": {"shape": "constant", "warmup": 100}}), jnp.arange(100)
+    expected = jax.jit(jax.vmap(lambda number: 0.8 * number.astype(jnp.float32) / 100))(done)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(rate(spec, 300)))(done), expected)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "phases"),
+    [
+        ({"constant": {"warmupSteps": 4}}, {"shape": "constant", "warmup": 4}),
+        ({"cosine": {"warmupSteps": 4}}, {"shape": "cosine", "warmup": 4}),
+        ({"wsd": {"warmupSteps": 4, "decaySteps": 5, "minRatio": 0.2}}, {"shape": "linear", "warmup": 4, "decay": 5, "minRatio": 0.2}),
+    ],
+)
+def test_each_schedule_is_a_spelling_of_phases(spelling: dict[str, object], phases: dict[str, object]):
+    one_on, at_start = (ScheduleSpec.model_validate({"phases": phases | {"firstRate": first}}) for first in ("afterOneStep", "atStart"))
+    done = jnp.arange(12)
+    rates = [np.asarray(jax.vmap(rate(schedule))(done)) for schedule in (ScheduleSpec.model_validate(spelling), one_on, at_start)]
+    np.testing.assert_array_equal(rates[0], rates[1])
+    assert rates[1][:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates[2][:5] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8])
+    np.testing.assert_allclose(rates[1][:-1], rates[2][1:], rtol=1e-6)
+
+
+def test_each_cycle_reaches_its_last_rate_with_a_first_rate_after_one_step():
+    cycles = {"shape": "linear", "minRatio": 0.5, "cycles": 2, "rewarmup": 2, "firstRate": "afterOneStep"}
+    rates = [float(rate(ScheduleSpec.model_validate({"phases": cycles}), 8)(done)) / 0.8 for done in range(8)]
+    assert rates == pytest.approx([0.875, 0.75, 0.625, 0.5, 0.75, 1.0, 0.75, 0.5])
 
 
 def test_rate_falls_without_a_jump():

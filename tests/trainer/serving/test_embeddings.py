@@ -9,15 +9,15 @@ import numpy as np
 import openai
 import pytest
 
-from halcyon.inference.sampling import Sampling
+from halcyon.inference import Sampling
+from halcyon.inference.sequence import Output, Sequence
 from halcyon.models import Inputs
 from halcyon.serving.embeddings import Embedder, Pooling
 from halcyon.serving.errors import ApiError
 from halcyon.serving.limits import Limits
 from halcyon.serving.metrics import Metrics
-from halcyon.serving.sequence import Part, Task
 from halcyon.serving.served import Served
-from halcyon.serving.worker import Ticket, Worker
+from halcyon.serving.worker import Worker
 from tests.suite.limits import limit
 from tests.trainer.serving.running import SETTINGS, Running, running
 
@@ -73,24 +73,24 @@ def test_a_call_that_was_cancelled_leaves_the_engine_alive(tiny: Served) -> None
 
 @pytest.mark.slow
 def test_calls_that_follow_one_another_leave_time_for_texts(tiny: Served) -> None:
-    worker, parts, over = Worker(tiny, SETTINGS, Limits(), Metrics()), list[Part](), threading.Event()
+    worker, outputs, over = Worker(tiny, SETTINGS, Limits(), Metrics()), list[Output](), threading.Event()
 
     def again() -> None:
         if not over.is_set():
             worker.call(again)
 
-    def push(part: Part) -> None:
-        parts.append(part)
-        if part.is_last:
+    def push(output: Output) -> None:
+        outputs.append(output)
+        if output.is_last:
             over.set()
 
     worker.start()
     try:
         again()
         worker.reserve(1)
-        worker.submit([Ticket(Task(np.array([1], np.int32), Sampling(4, temperature=0.0), ()), push)])
+        worker.submit([Sequence(np.array([1], np.int32), Sampling(4, temperature=0.0), push=push)])
         assert over.wait(limit(60))
-        assert parts[-1].fault is None
+        assert outputs[-1].fault is None
     finally:
         over.set()
         worker.stop(limit(30))

@@ -27,7 +27,7 @@ def test_an_answer_whole_and_streamed_is_that_of_the_library(server: Running, ti
     settings = [Sampling(12, temperature=0.9, top_p=0.95, seed=seed) for seed in (3, 4)]
     texts = ["", ""]
     for piece in pieces(engine, tiny.tokenizer, [ids, ids], settings, ends=tiny.ends):
-        texts[piece.request] += piece.text
+        texts[piece.sequence] += piece.text
     assert [choice.message.content for choice in whole.choices] == texts
     assert whole.usage is not None
     assert whole.usage.prompt_tokens == len(ids)

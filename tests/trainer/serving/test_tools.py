@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from halcyon.serving.questions import Function
+from halcyon.serving.requests import Function
 from halcyon.serving.tools import Call, CallReader, call_schema, form_of
 from tests.trainer.serving.running import TEMPLATE
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.machine.memory import check_host_memory, has_host_memory
+from halcyon.parallel.devices import check_host_memory, has_host_memory
 from halcyon.training.offload import is_on_host, on_devices, on_devices_after
 from halcyon.training.plan import plan_of
 from halcyon.training.program import Program, build_program

@@ -33,7 +33,7 @@ from halcyon.checkpoint.layout import (
     state_bytes,
     whole,
 )
-from halcyon.machine.memory import HOST_MEMORY
+from halcyon.host.memory import HOST_MEMORY
 from halcyon_api.checkpoint_documents import ManifestLeaf
 
 _EXTRA_DEVICE_BYTES = 256 << 20

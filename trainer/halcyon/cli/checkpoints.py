@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.cli.errors import about_file, console, report_root_errors
+from halcyon.documents import root_address
 from halcyon.errors import BadConfiguration
-from halcyon.machine.local_files import root_address
 from halcyon_api.checkpoint_documents import HEAD_KEY
 from halcyon_api.ends import ExitCode
 

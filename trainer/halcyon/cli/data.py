@@ -138,7 +138,7 @@ def conversations(
     from halcyon.chat_data.files import files
     from halcyon.cli.checkpoints import root_store
     from halcyon.data.sources.failures import Unreadable
-    from halcyon.machine.local_files import root_address
+    from halcyon.documents import root_address
 
     with report_root_errors("the output"):
         try:

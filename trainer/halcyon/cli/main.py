@@ -109,8 +109,8 @@ def train(
 def validate(document: Document, defaults: Defaults = None, overrides: Overrides = None) -> None:
     """Check a run document, with its defaults, without a cluster or a device. Prints each problem; exits with 80 if there is one."""
     from halcyon.data.source_kinds import text_warnings
+    from halcyon.documents import is_local, missing_files
     from halcyon.huggingface.model_file import read_model
-    from halcyon.machine.local_files import is_local, missing_files
     from halcyon_api.defaults.files import load_resolved
     from halcyon_api.ends import ExitCode
     from halcyon_api.training_run import InvalidRun
@@ -218,8 +218,8 @@ def _group_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
     """The problem, if a run on this machine's processor does not fit into its memory; else nothing."""
-    from halcyon.machine.local_files import is_local
-    from halcyon.machine.memory import machine_memory
+    from halcyon.documents import is_local
+    from halcyon.host.memory import machine_memory
     from halcyon_api.memory import memory_problem
     from halcyon_api.mesh import run_mesh
     from halcyon_api.validation import Problem
@@ -242,7 +242,7 @@ def _task(spec: TrainingRunSpec) -> str:
 
 def _elsewhere(spec: TrainingRunSpec) -> str:
     """The end of a sentence: what this machine cannot check of a run for a cluster."""
-    from halcyon.machine.local_files import local_paths
+    from halcyon.documents import local_paths
 
     return "; whether its files exist can be checked only in its pods" if local_paths(spec) else ""
 

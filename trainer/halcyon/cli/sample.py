@@ -130,9 +130,9 @@ class _Written:
 
     def add(self, piece: Piece) -> None:
         """Write, or keep, a part of a text."""
-        self._parts[piece.request].append(piece.text)
+        self._parts[piece.sequence].append(piece.text)
         if piece.finish is not None:
-            self._ended.add(piece.request)
+            self._ended.add(piece.sequence)
         self._flush()
 
     def _flush(self) -> None:

@@ -78,7 +78,7 @@ def serve(
             from halcyon_api.package import install
 
             raise BadConfiguration(f"`halcyon serve` needs further packages; install them with {install('serve')}") from None
-        from halcyon.machine.local_names import is_loopback
+        from halcyon.host.local_names import is_loopback
         from halcyon.models.int8 import stored_bytes
         from halcyon.serving.access import read_keys
         from halcyon.serving.connections import openable

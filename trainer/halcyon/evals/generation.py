@@ -15,8 +15,8 @@ from halcyon.evals.example import Prompt
 from halcyon.inference import Engine, Sampling
 from halcyon.inference.calculator import Calculator
 from halcyon.inference.chat import ChatPrompts
-from halcyon.inference.engine import Sampled
 from halcyon.inference.generating import prompt_ids
+from halcyon.inference.sequence import Token
 from halcyon.inference.text import StopStrings, TextStream
 from halcyon.tokenizer import Tokenizer
 
@@ -121,38 +121,38 @@ class Answers:
             asked[self._submit(answer)] = (place, answer)
         while self._engine.unfinished:
             self._on_step()
-            for sampled in self._engine.step():
-                place, answer = asked[sampled.request]
-                finish = self._add(answer, sampled)
-                if finish is None and sampled.finish is not None:  # a call of the calculator
+            for token in self._engine.step():
+                place, answer = asked[token.sequence]
+                finish = self._add(answer, token)
+                if finish is None and token.finish is not None:  # a call of the calculator
                     asked[self._submit(answer)] = (place, answer)
                 elif finish is not None:
-                    self._engine.cancel(sampled.request)
+                    self._engine.cancel(token.sequence)
                     found[place] = Text(answer.text, len(answer.tokens), finish)
         return [found[place] for place in range(len(prompts))]
 
     def _submit(self, answer: _Answer) -> int:
         ids = np.concatenate((answer.prompt, np.array(answer.tokens, np.int32)))
         left = answer.settings.max_tokens - len(answer.tokens)
-        # A request after a call has random numbers of its own; they are a function of the seed and of the tokens before.
+        # A sequence after a call has random numbers of its own; they are a function of the seed and of the tokens before.
         seed = (answer.settings.seed + 1_000_003 * len(answer.tokens)) % (1 << 32)
         return self._engine.submit(ids, replace(answer.settings, max_tokens=left, seed=seed), ends=self._ends)
 
-    def _add(self, answer: _Answer, sampled: Sampled) -> str | None:
-        """Add a token. Returns why the answer is complete; None: it goes on, by a new request if this one has ended."""
-        answer.tokens.append(sampled.token)
+    def _add(self, answer: _Answer, token: Token) -> str | None:
+        """Add a token. Returns why the answer is complete; None: it goes on, by a new sequence if this one has ended."""
+        answer.tokens.append(token.id)
         calculator = self._calculator
-        calls = calculator is not None and sampled.token == calculator.end
-        shown = "" if sampled.finish == "stop" and not calls else answer.stream.push(sampled.token)
+        calls = calculator is not None and token.id == calculator.end
+        shown = "" if token.finish == "stop" and not calls else answer.stream.push(token.id)
         result = calculator.result(np.array(answer.tokens, np.int32)) if calculator is not None and calls else []
         most = answer.settings.max_tokens
         if calls and len(answer.tokens) + len(result) < most:
-            for token in result:
-                answer.tokens.append(token)
-                shown += answer.stream.push(token)
+            for computed in result:
+                answer.tokens.append(computed)
+                shown += answer.stream.push(computed)
             finish = None
         else:
-            finish = "length" if calls or (len(answer.tokens) >= most and sampled.finish != "stop") else sampled.finish
+            finish = "length" if calls or (len(answer.tokens) >= most and token.finish != "stop") else token.finish
         if finish is not None:
             shown += answer.stream.finish()
         text, stopped = answer.stops.push(shown)

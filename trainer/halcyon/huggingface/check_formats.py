@@ -5,9 +5,9 @@ from __future__ import annotations
 from halcyon.data.fetch import fetch_file
 from halcyon.data.formats import Formatter, build_formatter
 from halcyon.data.sources import Access, list_files, pieces, read_pieces
+from halcyon.documents import is_local, local_paths
 from halcyon.errors import TrainerExit
 from halcyon.huggingface.run_templates import with_templates
-from halcyon.machine.local_files import is_local, local_paths
 from halcyon.tokenizer import Tokenizer, load, resolve
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS

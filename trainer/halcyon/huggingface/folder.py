@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from halcyon.data.sources.failures import is_outage
+from halcyon.documents import root_address
 from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.huggingface.companions import CONFIG_KEY
 from halcyon.huggingface.files import TensorFiles
@@ -21,7 +22,6 @@ from halcyon.huggingface.finite import is_finite
 from halcyon.huggingface.layout import LeafShape, Region, WeightLayout, leaf_shapes
 from halcyon.huggingface.peft_files import FittedAdapter, PeftFolder
 from halcyon.huggingface.safetensors import StoredTensor, unreadable
-from halcyon.machine.local_files import root_address
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import adaptable
 from halcyon.models.axes import POSITION, VOCAB

@@ -1,27 +1,27 @@
-"""Computes many requests at once: each has a slot, and one program gives every slot its next tokens.
+"""Computes many sequences at once: each has a slot, and one program gives every slot its next tokens.
 
-A request waits until a slot and the pages for its longest text are free; requests get them in their order. Its prompt is then computed in
-chunks, one in each step, between the tokens of the other requests. A chunk has one of few sizes, so few programs are compiled. When a
-request ends, its slot and pages are free again.
+A sequence waits until a slot and the pages for its longest text are free; sequences get them in their order. Its prompt is then computed in
+chunks, one in each step, between the tokens of the other sequences. A chunk has one of few sizes, so few programs are compiled. When a
+sequence ends, its slot and pages are free again.
 
 One call of the program computes several tokens of each slot, as many as take about `CALL_SECONDS`: so a small model does not wait for
-Python, and the tokens of a large one still come one at a time. `Engine.step` returns one token of each request, from a call or from those
+Python, and the tokens of a large one still come one at a time. `Engine.step` returns one token of each sequence, from a call or from those
 that the last call left. While a prompt is computed, or a grammar must see each token, a call computes one token.
 
-The text of a request does not depend on the other requests: a prompt is always computed alone, in the same chunks, and a token's random
-numbers come from the request's own seed.
+The text of a sequence does not depend on the other sequences: a prompt is always computed alone, in the same chunks, and a token's random
+numbers come from the sequence's own seed.
 
-Requests with the same prompt that wait for it together, such as the choices of one question, get copies of what the first one computed.
-Prompts that begin with the same chunks share their pages, if all layers of the model keep pages. Both hold for requests of the same salt
+Sequences with the same prompt that wait for it together, such as the choices of one request, get copies of what the first one computed.
+Prompts that begin with the same chunks share their pages, if all layers of the model keep pages. Both hold for sequences of the same salt
 only. A chunk always begins and ends at the same positions and is computed by the same program, so its keys and values have the same bits
-whichever request computed them, and a text is the same bit for bit with and without sharing.
+whichever sequence computed them, and a text is the same bit for bit with and without sharing.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -33,8 +33,8 @@ from halcyon.errors import BadConfiguration
 from halcyon.inference.mesh import context_of, mesh_of
 from halcyon.inference.pages import Pages
 from halcyon.inference.programs import MOST_ENDS, MOST_STEPS, Chosen, Fixed, Plan, State, copy, empty, mark, programs_of
-from halcyon.inference.requests import CHUNKS, PAGE, Finish, Grammar, Request, Sampled
 from halcyon.inference.sampling import Controls, Sampling
+from halcyon.inference.sequence import CHUNKS, PAGE, Finish, Grammar, Sequence, Token
 from halcyon.models import CausalLM
 from halcyon.models.apart import blocks_apart, taken_apart
 from halcyon.models.cache import KeepsCache
@@ -45,13 +45,13 @@ CALL_SECONDS = 0.02
 
 
 class Engine:
-    """Computes requests with one model. It belongs to one thread.
+    """Computes sequences with one model. It belongs to one thread.
 
     Args:
         model: The model; it may be divided among devices (see `halcyon.inference.mesh`).
-        slots: Requests that are computed at once.
+        slots: Sequences that are computed at once.
         length: Most tokens of a prompt and its text. Default: the positions of the model.
-        pages: Pages of 16 positions that all requests share. Default: enough for `slots` requests of the greatest length.
+        pages: Pages of 16 positions that all sequences share. Default: enough for `slots` sequences of the greatest length.
         tokens: Tokens that may be chosen are those with an id below this, such as the size of the tokenizer. Default: all.
         alternatives: Most likely tokens that are reported with each token.
         compute_dtype: Type of activations, matrix products and the cache.
@@ -94,56 +94,61 @@ class Engine:
         arrays, structure = jax.tree.flatten(blocks_apart(model) if apart else taken_apart(model) if apart is None else model)
         self._arrays, self._programs = tuple(arrays), programs_of(structure, self._fixed, self._mesh)
         self._clock, self._steps = clock, 1
-        self._ready: deque[list[Sampled]] = deque()
+        self._ready: deque[list[Token]] = deque()
         self._shares = share and all(group.paged for group in self._state.cache.groups.values())
         self._pool = Pages(self.pages)
         self._all_allowed = jnp.full((slots, -(-model.vocab.size // 32)), -1, jnp.int32)
-        self._slots: list[Request | None] = [None] * slots
-        self._waiting: deque[Request] = deque()
+        self._slots: list[Sequence | None] = [None] * slots
+        self._waiting: deque[Sequence] = deque()
         self._following = 0
 
     @property
     def free_pages(self) -> int:
-        """Pages that no request has. Some of them may hold the beginning of a prompt for later requests."""
+        """Pages that no sequence has. Some of them may hold the beginning of a prompt for later sequences."""
         return self._pool.free
 
     @property
     def unfinished(self) -> int:
-        """Requests that wait or are computed, or whose last tokens no step has returned."""
-        over = {one.request for column in self._ready for one in column if one.finish is not None}
+        """Sequences that wait or are computed, or whose last tokens no step has returned."""
+        over = {one.sequence for column in self._ready for one in column if one.finish is not None}
         return len(self._waiting) + self.running + len(over)
 
     @property
     def running(self) -> int:
-        """Requests that have a slot."""
-        return sum(request is not None for request in self._slots)
+        """Sequences that have a slot."""
+        return sum(sequence is not None for sequence in self._slots)
 
     def submit(
         self,
-        prompt: Sequence[int] | np.ndarray,
+        prompt: Collection[int] | np.ndarray,
         sampling: Sampling | None = None,
         *,
-        ends: Sequence[int] = (),
+        ends: Collection[int] = (),
         grammar: Grammar | None = None,
         salt: bytes = b"",
     ) -> int:
-        """Add a request.
-
-        Args:
-            prompt: Token ids; at least one.
-            sampling: Its settings.
-            ends: Tokens that end the text.
-            grammar: Tokens that may follow in this text; of no other request. None: all.
-            salt: The request shares what is computed for its prompt only with requests of the same salt.
+        """Add a sequence of some token ids; the arguments are those of `Sequence`.
 
         Returns:
-            The number of the request.
+            The number of the sequence.
 
         Raises:
-            ValueError: The prompt is empty, has an id that the model does not have, or is too long for its text; or the request wants more
+            ValueError: See `add`.
+        """
+        ids = np.asarray(prompt, np.int32)
+        return self.add(Sequence(ids, sampling or Sampling(), frozenset(int(end) for end in ends), grammar, salt))
+
+    def add(self, sequence: Sequence) -> int:
+        """Add a sequence that no engine has had.
+
+        Returns:
+            Its number.
+
+        Raises:
+            ValueError: The prompt is empty, has an id that the model does not have, or is too long for its text; or the sequence wants more
                 alternatives than the engine reports.
         """
-        sampling, ids = sampling or Sampling(), np.asarray(prompt, np.int32)
+        ids, sampling = sequence.prompt, sequence.sampling
         if ids.ndim != 1 or not ids.size:
             raise ValueError("the prompt has no token; give at least one, such as the one that begins a document")
         if ids.min() < 0 or ids.max() >= self._model.token_count:
@@ -154,30 +159,30 @@ class Engine:
         alternatives = most_alternatives if sampling.alternatives is None else sampling.alternatives
         if alternatives > most_alternatives:
             raise ValueError(f"alternatives is {alternatives}; this engine reports at most {most_alternatives}")
-        request = Request(self._following, ids, sampling, frozenset(int(end) for end in ends), grammar, alternatives, salt)
         most = min(self.length, self.pages * PAGE)
-        if request.tokens > most:
+        if sequence.tokens > most:
             raise ValueError(
                 f"a prompt of {counted(len(ids), 'token')} and a text of {sampling.max_tokens} are longer than {most} tokens; "
                 "shorten the prompt, or set max_tokens lower"
             )
+        sequence.number, sequence.alternatives = self._following, alternatives
         self._following += 1
-        self._waiting.append(request)
-        return request.number
+        self._waiting.append(sequence)
+        return sequence.number
 
     def cancel(self, number: int) -> None:
-        """End a request and free its slot and pages; nothing happens if it has ended."""
-        self._ready = deque([one for one in column if one.request != number] for column in self._ready)
-        self._waiting = deque(request for request in self._waiting if request.number != number)
-        for slot, request in enumerate(self._slots):
-            if request is not None and request.number == number:
+        """End a sequence and free its slot and pages; nothing happens if it has ended."""
+        self._ready = deque([one for one in column if one.sequence != number] for column in self._ready)
+        self._waiting = deque(sequence for sequence in self._waiting if sequence.number != number)
+        for slot, sequence in enumerate(self._slots):
+            if sequence is not None and sequence.number == number:
                 self._release(slot)
 
-    def step(self) -> list[Sampled]:
-        """Compute a chunk of a prompt, and the next token of each request whose prompt is computed.
+    def step(self) -> list[Token]:
+        """Compute a chunk of a prompt, and the next token of each sequence whose prompt is computed.
 
         Returns:
-            These tokens, in the order of the slots. A request whose token says why it ended is over.
+            These tokens, in the order of the slots. A sequence whose token says why it ended is over.
         """
         if not self._ready:
             self._admit()
@@ -186,8 +191,8 @@ class Engine:
         return self._ready.popleft() if self._ready else []
 
     def _compute_tokens(self) -> None:
-        """Compute the next tokens of each request whose prompt is computed."""
-        decoding = [request if request is not None and request.is_decoding else None for request in self._slots]
+        """Compute the next tokens of each sequence whose prompt is computed."""
+        decoding = [sequence if sequence is not None and sequence.is_decoding else None for sequence in self._slots]
         if not any(decoding):
             return
         plan = self._plan(decoding)
@@ -201,115 +206,115 @@ class Engine:
         for number in range(count):
             self._ready.append(self._taken(decoding, found, number))
 
-    def _plan(self, decoding: Sequence[Request | None]) -> Plan:
-        bound = any(request is not None and request.grammar is not None for request in decoding)
-        prompts = any(request is not None and not request.is_decoding for request in self._slots)
+    def _plan(self, decoding: list[Sequence | None]) -> Plan:
+        bound = any(sequence is not None and sequence.grammar is not None for sequence in decoding)
+        prompts = any(sequence is not None and not sequence.is_decoding for sequence in self._slots)
         ends = np.full((len(decoding), MOST_ENDS), -1, np.int32)
-        for row, request in zip(ends, decoding, strict=True):
-            known = sorted(request.ends)[:MOST_ENDS] if request is not None else []
+        for row, sequence in zip(ends, decoding, strict=True):
+            known = sorted(sequence.ends)[:MOST_ENDS] if sequence is not None else []
             row[: len(known)] = known
         array: Any = np.asarray  # the call of the program copies them to the device faster than a conversion of each
         return Plan(
-            active=array([request is not None for request in decoding]),
-            left=array([0 if request is None else request.sampling.max_tokens - request.generated for request in decoding], np.int32),
+            active=array([sequence is not None for sequence in decoding]),
+            left=array([0 if sequence is None else sequence.sampling.max_tokens - sequence.generated for sequence in decoding], np.int32),
             ends=array(ends),
             allowed=self._allowed(decoding),
             is_bound=array(bound),
-            wants_alternatives=array(any(request is not None and request.alternatives for request in decoding)),
+            wants_alternatives=array(any(sequence is not None and sequence.alternatives for sequence in decoding)),
             steps=array(1 if bound or prompts else self._steps, np.int32),
             until_end=array(bool(self._waiting)),
         )
 
-    def _taken(self, decoding: list[Request | None], found: Chosen, number: int) -> list[Sampled]:
-        """The tokens of one step. A request that ends leaves `decoding` and its slot."""
-        sampled: list[Sampled] = []
-        for slot, request in enumerate(decoding):
-            if request is None:
+    def _taken(self, decoding: list[Sequence | None], found: Chosen, number: int) -> list[Token]:
+        """The tokens of one step. A sequence that ends leaves `decoding` and its slot."""
+        taken: list[Token] = []
+        for slot, sequence in enumerate(decoding):
+            if sequence is None:
                 continue
-            request.generated += 1
+            sequence.generated += 1
             token = int(found.tokens[number, slot])
-            finish: Finish | None = "stop" if token in request.ends else None
-            if finish is None and request.generated == request.sampling.max_tokens:
+            finish: Finish | None = "stop" if token in sequence.ends else None
+            if finish is None and sequence.generated == sequence.sampling.max_tokens:
                 finish = "length"
-            if request.grammar is not None and finish is None:
-                request.grammar.accept(token)
-            first = slice(request.alternatives)
+            if sequence.grammar is not None and finish is None:
+                sequence.grammar.accept(token)
+            first = slice(sequence.alternatives)
             tokens, log_probs = found.top_tokens[number, slot, first].tolist(), found.top_log_probs[number, slot, first].tolist()
             others = tuple(zip(tokens, log_probs, strict=True))
-            sampled.append(Sampled(request.number, token, float(found.log_probs[number, slot]), others, finish, request.reused))
+            taken.append(Token(sequence.number, token, float(found.log_probs[number, slot]), others, finish, sequence.reused))
             if finish is not None:
                 decoding[slot] = None
                 self._release(slot)
-        return sampled
+        return taken
 
-    def _allowed(self, requests: Sequence[Request | None]) -> jax.Array:
+    def _allowed(self, sequences: list[Sequence | None]) -> jax.Array:
         """int32 [slot, word]; see `decode`."""
-        if all(request is None or request.grammar is None for request in requests):
+        if all(sequence is None or sequence.grammar is None for sequence in sequences):
             return self._all_allowed
         words = np.full(self._all_allowed.shape, -1, np.int32)
-        for row, request in zip(words, requests, strict=True):
-            if request is not None and request.grammar is not None:
-                request.grammar.allow(row)
+        for row, sequence in zip(words, sequences, strict=True):
+            if sequence is not None and sequence.grammar is not None:
+                sequence.grammar.allow(row)
         return jnp.asarray(words)
 
     def _admit(self) -> None:
         for slot, present in enumerate(self._slots):
             if present is not None or not self._waiting:
                 continue
-            request = self._waiting[0]
-            self._share(request)
-            pages = self._pool.take(-(-request.tokens // PAGE) - request.computed // PAGE)
+            sequence = self._waiting[0]
+            self._share(sequence)
+            pages = self._pool.take(-(-sequence.tokens // PAGE) - sequence.computed // PAGE)
             if pages is None:
-                self._drop(request)
-                return  # a later request must not overtake: a long one would wait forever
+                self._drop(sequence)
+                return  # a later sequence must not overtake: a long one would wait forever
             self._waiting.popleft()
-            request.pages = pages
-            self._slots[slot] = request
+            sequence.pages = pages
+            self._slots[slot] = sequence
 
-    def _share(self, request: Request) -> None:
-        """Take the next chunks of a prompt that other requests have computed. The last token is always computed, for its logits."""
-        while self._shares and request.is_whole and request.computed + len(request.chunk) < len(request.prompt):
-            found = self._pool.find(request.shared[-1] if request.shared else self._pool.root(request.salt), request.chunk.tobytes())
+    def _share(self, sequence: Sequence) -> None:
+        """Take the next chunks of a prompt that other sequences have computed. The last token is always computed, for its logits."""
+        while self._shares and sequence.is_whole and sequence.computed + len(sequence.chunk) < len(sequence.prompt):
+            found = self._pool.find(sequence.shared[-1] if sequence.shared else self._pool.root(sequence.salt), sequence.chunk.tobytes())
             if found is None:
                 return
-            self._pool.give(request.pages[: len(found.pages)])
-            request.pages = request.pages[len(found.pages) :]
-            request.shared.append(found)
-            request.reused += len(request.chunk)
-            request.computed += len(request.chunk)
-            request.is_marked = False
+            self._pool.give(sequence.pages[: len(found.pages)])
+            sequence.pages = sequence.pages[len(found.pages) :]
+            sequence.shared.append(found)
+            sequence.reused += len(sequence.chunk)
+            sequence.computed += len(sequence.chunk)
+            sequence.is_marked = False
 
-    def _drop(self, request: Request) -> None:
-        """Take back everything that a request has."""
-        for prefix in reversed(request.shared):
+    def _drop(self, sequence: Sequence) -> None:
+        """Take back everything that a sequence has."""
+        for prefix in reversed(sequence.shared):
             self._pool.leave(prefix)
-        self._pool.give(request.pages)
-        request.shared, request.pages = [], []
-        request.computed = request.reused = 0
-        request.is_marked = True
+        self._pool.give(sequence.pages)
+        sequence.shared, sequence.pages = [], []
+        sequence.computed = sequence.reused = 0
+        sequence.is_marked = True
 
     def _release(self, slot: int) -> None:
-        request, self._slots[slot] = self._slots[slot], None
-        if request is not None:
-            self._drop(request)
+        sequence, self._slots[slot] = self._slots[slot], None
+        if sequence is not None:
+            self._drop(sequence)
 
     def _compute_prompt(self) -> None:
-        """Compute a chunk of the prompt of the oldest request that needs it."""
-        found = [(request.number, slot) for slot, request in enumerate(self._slots) if request is not None and not request.is_decoding]
+        """Compute a chunk of the prompt of the oldest sequence that needs it."""
+        found = [(sequence.number, slot) for slot, sequence in enumerate(self._slots) if sequence is not None and not sequence.is_decoding]
         if not found:
             return
         _, slot = min(found)
-        request: Any = self._slots[slot]
-        self._share(request)
+        sequence: Any = self._slots[slot]
+        self._share(sequence)
         with context_of(self._mesh):
-            self._compute_chunk(request, slot)
+            self._compute_chunk(sequence, slot)
 
-    def _compute_chunk(self, request: Request, slot: int) -> None:
-        if not request.is_marked:
-            known = np.pad(request.prompt[: request.computed], (0, self.length - request.computed))
-            self._state = mark(self._state, jnp.int32(slot), jnp.asarray(known), jnp.int32(request.computed))
-            request.is_marked = True
-        part = request.chunk
+    def _compute_chunk(self, sequence: Sequence, slot: int) -> None:
+        if not sequence.is_marked:
+            known = np.pad(sequence.prompt[: sequence.computed], (0, self.length - sequence.computed))
+            self._state = mark(self._state, jnp.int32(slot), jnp.asarray(known), jnp.int32(sequence.computed))
+            sequence.is_marked = True
+        part = sequence.chunk
         size = min(next(size for size in CHUNKS if size >= len(part)), self._model.max_position.size)
         self._state = self._programs.prefill(
             self._arrays,
@@ -317,49 +322,49 @@ class Engine:
             jnp.int32(slot),
             jnp.asarray(np.pad(part, (0, size - len(part)))),
             jnp.int32(len(part)),
-            jnp.asarray(request.computed == 0),
-            jnp.int32(request.computed),
-            jnp.asarray(self._pages_of(request)),
+            jnp.asarray(sequence.computed == 0),
+            jnp.int32(sequence.computed),
+            jnp.asarray(self._pages_of(sequence)),
         )
-        if self._shares and request.is_whole and sum(len(prefix.tokens) for prefix in request.shared) == 4 * request.computed:
-            self._keep(request, part)
-        request.computed += len(part)
-        if request.is_decoding:
-            self._hand_on(request, slot)
+        if self._shares and sequence.is_whole and sum(len(prefix.tokens) for prefix in sequence.shared) == 4 * sequence.computed:
+            self._keep(sequence, part)
+        sequence.computed += len(part)
+        if sequence.is_decoding:
+            self._hand_on(sequence, slot)
 
-    def _hand_on(self, request: Request, slot: int) -> None:
-        """Give what a slot has after its prompt to the requests with the same prompt, such as the choices of one question."""
+    def _hand_on(self, sequence: Sequence, slot: int) -> None:
+        """Give what a slot has after its prompt to the sequences with the same prompt, such as the choices of one request."""
         for other, found in enumerate(self._slots):
-            if found is None or found.computed or found.is_decoding or found.salt != request.salt:
+            if found is None or found.computed or found.is_decoding or found.salt != sequence.salt:
                 continue
-            if not np.array_equal(found.prompt, request.prompt):
+            if not np.array_equal(found.prompt, sequence.prompt):
                 continue
-            pages = jnp.asarray(self._pages_of(request)), jnp.asarray(self._pages_of(found))
+            pages = jnp.asarray(self._pages_of(sequence)), jnp.asarray(self._pages_of(found))
             self._state = copy(self._state, jnp.int32(slot), jnp.int32(other), *pages)
             found.computed = found.reused = len(found.prompt)
 
-    def _pages_of(self, request: Request) -> np.ndarray:
-        """The pages of a request: int32 [page]."""
-        present = [page for prefix in request.shared for page in prefix.pages] + request.pages
+    def _pages_of(self, sequence: Sequence) -> np.ndarray:
+        """The pages of a sequence: int32 [page]."""
+        present = [page for prefix in sequence.shared for page in prefix.pages] + sequence.pages
         pages = np.full(self._pages_of_slot, self.pages, np.int32)
         pages[: len(present)] = present
         return pages
 
-    def _keep(self, request: Request, part: np.ndarray) -> None:
-        """Offer a chunk of a prompt, which is computed, to other requests."""
+    def _keep(self, sequence: Sequence, part: np.ndarray) -> None:
+        """Offer a chunk of a prompt, which is computed, to other sequences."""
         count = len(part) // PAGE
-        parent = request.shared[-1] if request.shared else self._pool.root(request.salt)
-        kept = self._pool.keep(parent, part.tobytes(), request.pages[:count])
+        parent = sequence.shared[-1] if sequence.shared else self._pool.root(sequence.salt)
+        kept = self._pool.keep(parent, part.tobytes(), sequence.pages[:count])
         if kept is not None:
-            request.shared.append(kept)
-            request.pages = request.pages[count:]
+            sequence.shared.append(kept)
+            sequence.pages = sequence.pages[count:]
 
 
-def _controls(requests: Sequence[Request | None]) -> Controls:
-    """The settings of all slots; those of a slot without a request are the plainest."""
+def _controls(sequences: list[Sequence | None]) -> Controls:
+    """The settings of all slots; those of a slot without a sequence are the plainest."""
     array: Any = np.asarray  # the call of the program copies them to the device faster than a conversion of each
     plain = Sampling(temperature=0.0)
-    settings = [plain if request is None else request.sampling for request in requests]
+    settings = [plain if sequence is None else sequence.sampling for sequence in sequences]
     return Controls(
         temperature=array([one.temperature for one in settings], np.float32),
         top_k=array([one.top_k for one in settings], np.int32),
@@ -367,5 +372,5 @@ def _controls(requests: Sequence[Request | None]) -> Controls:
         min_p=array([one.min_p for one in settings], np.float32),
         repetition_penalty=array([one.repetition_penalty for one in settings], np.float32),
         seed=array([one.seed for one in settings], np.uint32),
-        number=array([0 if request is None else request.generated for request in requests], np.int32),
+        number=array([0 if sequence is None else sequence.generated for sequence in sequences], np.int32),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections import abc
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,9 +11,9 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from halcyon.errors import BadConfiguration
-from halcyon.inference.engine import Engine, Finish, Sampled
+from halcyon.inference.engine import Engine
 from halcyon.inference.sampling import MOST_SEED, Sampling
-from halcyon.inference.text import StopStrings, TextStream
+from halcyon.inference.sequence import Finish, Sequence, Token
 from halcyon.models import CausalLM
 from halcyon.tokenizer import Tokenizer, first_id
 
@@ -22,13 +22,13 @@ _LENGTHS = 64
 
 
 class Piece(NamedTuple):
-    """A part of the text of a request."""
+    """A part of the text after one of several prompts."""
 
-    request: int
-    """The number of the request, in the order of the prompts from 0."""
+    sequence: int
+    """The number of the prompt, from 0."""
     text: str
     """It may be empty: a part of a character, or of a stop string, waits."""
-    sampled: Sampled
+    token: Token
     """The token that the part came with."""
     finish: Finish | None
     """Why the text ends here. None: it goes on."""
@@ -56,20 +56,20 @@ class Completion:
 class Collector:
     """Joins the parts of texts."""
 
-    def __init__(self, prompts: Sequence[str | tuple[int, ...]]) -> None:
+    def __init__(self, prompts: abc.Sequence[str | tuple[int, ...]]) -> None:
         self._prompts = tuple(prompts)
         self._texts = [""] * len(prompts)
-        self._sampled: list[list[Sampled]] = [[] for _ in prompts]
+        self._tokens: list[list[Token]] = [[] for _ in prompts]
         self._done: dict[int, Completion] = {}
 
     def add(self, piece: Piece) -> Completion | None:
         """Add a part. Returns the completion if it was the last part of its text."""
-        number = piece.request
+        number = piece.sequence
         self._texts[number] += piece.text
-        self._sampled[number].append(piece.sampled)
+        self._tokens[number].append(piece.token)
         if piece.finish is None:
             return None
-        tokens, log_probs = (tuple(values) for values in zip(*((one.token, one.log_prob) for one in self._sampled[number]), strict=True))
+        tokens, log_probs = (tuple(values) for values in zip(*((token.id, token.log_prob) for token in self._tokens[number]), strict=True))
         self._done[number] = Completion(self._prompts[number], self._texts[number], tokens, log_probs, piece.finish)
         return self._done[number]
 
@@ -85,7 +85,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> np.ndarray:
     return tokens if len(tokens) else np.array([first_id(tokenizer)], np.int32)
 
 
-def default_tokens(model: CausalLM, prompts: Sequence[np.ndarray]) -> int:
+def default_tokens(model: CausalLM, prompts: abc.Sequence[np.ndarray]) -> int:
     """128, or what the positions of the model leave after the longest prompt; at least 1."""
     return max(1, min(128, model.max_position.size - max(map(len, prompts))))
 
@@ -96,7 +96,7 @@ def seeded(sampling: Sampling, count: int) -> list[Sampling]:
 
 
 def engine_for(
-    model: CausalLM, tokenizer: Tokenizer, prompts: Sequence[np.ndarray], max_tokens: int, *, slots: int, compute_dtype: DTypeLike
+    model: CausalLM, tokenizer: Tokenizer, prompts: abc.Sequence[np.ndarray], max_tokens: int, *, slots: int, compute_dtype: DTypeLike
 ) -> Engine:
     """An engine that is large enough for some prompts and their texts.
 
@@ -116,11 +116,11 @@ def engine_for(
 def pieces(
     engine: Engine,
     tokenizer: Tokenizer,
-    prompts: Sequence[np.ndarray],
-    settings: Sequence[Sampling],
+    prompts: abc.Sequence[np.ndarray],
+    settings: abc.Sequence[Sampling],
     *,
-    ends: Sequence[int] | None = None,
-) -> Iterator[Piece]:
+    ends: abc.Sequence[int] | None = None,
+) -> abc.Iterator[Piece]:
     """The texts of some prompts, in parts as they come.
 
     Args:
@@ -131,35 +131,25 @@ def pieces(
         ends: Tokens that end a text. Default: those of the tokenizer.
 
     Raises:
-        ValueError: See `Engine.submit`.
+        ValueError: See `Engine.add`.
     """
-    given = tokenizer.ends if ends is None else ends
-    numbers: dict[int, int] = {}
+    given = frozenset(tokenizer.ends if ends is None else ends)
+    sequences = [Sequence(np.asarray(prompt, np.int32), sampling, given) for prompt, sampling in zip(prompts, settings, strict=True)]
+    indices: dict[int, int] = {}
     try:
-        for index, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True)):
-            numbers[engine.submit(prompt, sampling, ends=given)] = index
-        streams = [TextStream(tokenizer, prompt.tolist()) for prompt in prompts]
-        stops = [StopStrings(sampling.stop) for sampling in settings]
+        for index, sequence in enumerate(sequences):
+            indices[engine.add(sequence)] = index
+            sequence.begin(tokenizer)
         while engine.unfinished:
-            for sampled in engine.step():
-                index = numbers[sampled.request]
-                text, finish = _shown(streams[index], stops[index], sampled)
-                if finish is not None and sampled.finish is None:
-                    engine.cancel(sampled.request)
-                yield Piece(index, text, sampled, finish)
+            for token in engine.step():
+                index = indices[token.sequence]
+                output = sequences[index].take(token)
+                if output.finish is not None and token.finish is None:
+                    engine.cancel(token.sequence)
+                yield Piece(index, output.text, token, output.finish)
     finally:
-        for number in numbers:  # of a caller that stops reading
+        for number in indices:  # of a caller that stops reading
             engine.cancel(number)
-
-
-def _shown(stream: TextStream, stops: StopStrings, sampled: Sampled) -> tuple[str, Finish | None]:
-    text = "" if sampled.finish == "stop" else stream.push(sampled.token)
-    if sampled.finish is not None:
-        text += stream.finish()
-    shown, stopped = stops.push(text)
-    if stopped:
-        return shown, "stop"
-    return (shown, None) if sampled.finish is None else (shown + stops.finish(), sampled.finish)
 
 
 @dataclass(frozen=True)
@@ -174,7 +164,7 @@ class _WithoutText:
         return ""
 
 
-def _several(prompts: Any) -> Sequence[Any]:
+def _several(prompts: Any) -> abc.Sequence[Any]:
     """The prompts: one that is given alone is one of one."""
     if isinstance(prompts, str):
         return (prompts,)
@@ -195,7 +185,7 @@ def _token_ids(prompt: Any) -> tuple[int, ...]:
 def generate(
     model: CausalLM,
     tokenizer: Tokenizer | None,
-    prompts: str | Sequence[int] | Sequence[str | Sequence[int]],
+    prompts: str | abc.Sequence[int] | abc.Sequence[str | abc.Sequence[int]],
     *,
     max_tokens: int | None = None,
     temperature: float = 1.0,
@@ -204,7 +194,7 @@ def generate(
     min_p: float = 0.0,
     repetition_penalty: float = 1.0,
     seed: int = 0,
-    stop: Sequence[str] = (),
+    stop: abc.Sequence[str] = (),
     slots: int = 8,
     compute_dtype: DTypeLike = np.float32,
 ) -> list[Completion]:

@@ -1,25 +1,28 @@
-"""Schedules of learning rate, weight decay and momentum: pure functions of the step, so that a resumed run needs only its step count."""
+"""Schedules of learning rate, weight decay and momentum: pure functions of the step, so that a resumed run needs only its step count.
+
+The learning rate goes in cycles of warm-up, stable phase and decay. The step finds its cycle in a small table of constants, so that the
+compiled program has the same size for any number of cycles.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.optim.phases import Batch, phases_rate
+from halcyon_api.schedules import Cycle, as_phases
 from halcyon_api.spec.optimizer import OptimizerSpec
-from halcyon_api.spec.schedule import (
-    ConstantScheduleSpec,
-    CosineScheduleSpec,
-    PhasesScheduleSpec,
-    WsdScheduleSpec,
-    steps_in,
-)
+from halcyon_api.spec.schedule import PhasesScheduleSpec, steps_in
 from halcyon_api.spec.trainer import TrainerSpec
+
+_TIMESCALE = 10_000.0
+_AMPLITUDE = 4.6
+_EXPONENTS = {"polynomial": 2.0, "power": -0.51}
 
 
 class LearningRate(Protocol):
@@ -34,18 +37,24 @@ UpdateArguments = Callable[[jax.typing.ArrayLike], Mapping[str, jax.Array]]
 """Further arguments of an update, by the number of steps done before it."""
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """The first batch of the run, on which the shape `power` depends."""
+
+    sequences: int
+    tokens: int
+
+
 def learning_rate(spec: OptimizerSpec, steps: int, trainer: TrainerSpec | None = None) -> LearningRate:
     """The learning rate of a step as a function of the steps done before it.
 
-    With ``n = done + 1`` and warm-up over ``w`` steps, the rate is the peak rate times
+    With ``t`` steps from the beginning of a cycle to the step, the rate is
 
-    - ``n / w`` for ``n <= w``; it is above 0 at the first step;
-    - then, for ``constant``: 1;
-    - for ``cosine`` (Loshchilov and Hutter 2017): ``r + (1 - r) (1 + cos(pi (n - w) / (D - w))) / 2`` until step ``D``, then the least
-      ratio ``r``; ``D`` is ``decaySteps``, or the last step if that is not set;
-    - for ``wsd`` (Hu et al. 2024): 1, and over the last ``d`` steps a line down to ``r``.
+    - over the warm-up ``w``: a line from 0, or in later cycles from the rate at the end of the cycle before, to the peak rate;
+    - in the stable phase: the peak rate;
+    - in the decay: `_decayed`.
 
-    `halcyon.optim.phases` has the formulas of ``phases``.
+    The first step of a cycle has ``t = 0`` with `firstRate` ``atStart``, as in optax, and ``t = 1`` with ``afterOneStep``.
 
     Args:
         spec: ``spec.optimizer`` of the run.
@@ -60,11 +69,13 @@ def learning_rate(spec: OptimizerSpec, steps: int, trainer: TrainerSpec | None =
     """
     others = spec.other_schedules
     rule = others.rate_by_batch_size if others is not None else None
+    batch = _Batch(trainer.batch_size, trainer.batch_size * trainer.sequence_length) if trainer is not None else None
+    rate = _rate(*as_phases(spec.schedule, steps), spec.learning_rate, batch)
     if rule is None:
-        return _rate(spec, steps, trainer)
+        return rate
     if trainer is None:
         raise ValueError("rateByBatchSize needs the batch sizes of the run")
-    rate, factor = _rate(spec, steps, trainer), _batch_factor(trainer, 1.0 if rule == "linear" else 0.5)
+    factor = _batch_factor(trainer, 1.0 if rule == "linear" else 0.5)
     return lambda done: rate(done) * factor(done)
 
 
@@ -102,27 +113,73 @@ def _batch_factor(trainer: TrainerSpec, exponent: float) -> Callable[[jax.typing
     return lambda done: jnp.asarray(factors)[jnp.sum(jnp.asarray(done, jnp.int32) >= np.array(first_steps, np.int32)) - 1]
 
 
-def _rate(spec: OptimizerSpec, steps: int, trainer: TrainerSpec | None) -> LearningRate:
-    peak, schedule = spec.learning_rate, spec.schedule.value
-    batch = Batch(trainer.batch_size, trainer.batch_size * trainer.sequence_length) if trainer is not None else None
-    if isinstance(schedule, PhasesScheduleSpec):
-        if schedule.shape == "power" and batch is None:
-            raise ValueError("the shape power needs the batch of the run")
-        return lambda done: phases_rate(schedule, steps, peak, batch, done)
+def _rate(spec: PhasesScheduleSpec, cycles: Sequence[Cycle], peak: float, batch: _Batch | None) -> LearningRate:
+    """The learning rate on cycles of phases; `peak` is ``spec.optimizer.learningRate``."""
+    table = [np.array(column, np.int32) for column in zip(*cycles, strict=True)]
+    lasts = [float(_decayed(spec, cycle.decay, cycle, peak, batch, np)) if cycle.decay else peak for cycle in cycles]
+    firsts = np.array([0.0, *lasts[:-1]], np.float32)
+    at_start = spec.first_rate == "atStart"
 
     def rate(done: jax.typing.ArrayLike) -> jax.Array:
-        number = jnp.asarray(done, jnp.float32) + 1.0
-        match schedule:
-            case ConstantScheduleSpec(warmup_steps=warmup):
-                decayed = jnp.ones_like(number)
-            case CosineScheduleSpec(warmup_steps=warmup, min_ratio=least, decay_steps=end):
-                progress = jnp.clip((number - warmup) / max(1, (end or steps) - warmup), 0.0, 1.0)
-                decayed = least + (1.0 - least) * 0.5 * (1.0 + jnp.cos(math.pi * progress))
-            case WsdScheduleSpec(warmup_steps=warmup, decay_steps=decay, min_ratio=least):
-                progress = jnp.clip((number - (steps - decay)) / decay, 0.0, 1.0)
-                decayed = 1.0 - (1.0 - least) * progress
-            case other:
-                raise TypeError(f"no learning rate for a schedule of type {type(other).__name__}")
-        return peak * jnp.where(number < warmup, number / max(1, warmup), decayed)
+        number = jnp.asarray(done, jnp.int32)
+        row = jnp.sum(number >= jnp.asarray(table[0])) - 1
+        columns: Any = [jnp.asarray(column)[row] for column in table]
+        cycle, first = Cycle(*columns), jnp.asarray(firsts)[row]
+        since = number - cycle.start + (0 if at_start else 1)
+        climbed, warmup = since.astype(jnp.float32), jnp.maximum(cycle.warmup, 1)
+        # Where the line is divided decides the last bit of its rates, and a run that goes on needs the same bits.
+        warming = first + ((peak - first) * climbed / warmup if at_start else (peak - first) * (climbed / warmup))
+        stable = cycle.steps - cycle.decay
+        falling = _decayed(spec, jnp.maximum(since - stable, 0), cycle, peak, batch)
+        after = jnp.where((cycle.decay > 0) & (since >= stable), falling, peak)
+        return jnp.where(since < cycle.warmup, warming, after).astype(jnp.float32)
 
     return rate
+
+
+def _decayed(
+    spec: PhasesScheduleSpec, since: jax.typing.ArrayLike, cycle: Cycle, peak: float, batch: _Batch | None, xp: Any = jnp
+) -> jax.Array:
+    """The learning rate after ``t`` steps of a decay that has ``T`` steps. ``r`` is `minRatio`, and ``x`` is ``t / T``, at most 1.
+
+    - ``constant``: the peak rate;
+    - ``linear``: ``1 - (1 - r) x`` times the peak rate;
+    - ``cosine`` (Loshchilov and Hutter 2017): ``r + (1 - r) ((1 + cos(pi x)) / 2)^exponent``;
+    - ``squareRoot`` (Hägele et al. 2024): ``1 - (1 - r) sqrt(x)``;
+    - ``polynomial``: ``r + (1 - r) (1 - x)^exponent``;
+    - ``exponential``: ``r^x``;
+    - ``inverse``: ``1 / (1 + (1 / r - 1) max(t, 1) / T)``, at least ``r``;
+    - ``inverseSquareRoot`` (Vaswani et al. 2017): ``sqrt(scale / max(t + w, 1))`` with the warm-up ``w``, at most 1, at least ``r``;
+    - ``power`` (Shen et al. 2024): the rate is ``scale * batch size * tokens^exponent``, at most the peak rate. The tokens count from the
+      beginning of the decay.
+
+    `xp` is the library that computes: numpy for a value that is a constant of the compiled program.
+    """
+    passed = xp.asarray(since, xp.float32)
+    length = xp.maximum(xp.asarray(cycle.decay, xp.float32), 1.0)
+    x, least = xp.clip(passed / length, 0.0, 1.0), spec.min_ratio
+    exponent = spec.exponent if spec.exponent is not None else _EXPONENTS.get(spec.shape, 1.0)
+    match spec.shape:
+        case "constant":
+            share = xp.ones_like(x)
+        case "linear":
+            share = 1.0 - (1.0 - least) * x
+        case "cosine":
+            share = least + (1.0 - least) * (0.5 * (1.0 + xp.cos(math.pi * x))) ** exponent
+        case "squareRoot":
+            share = 1.0 - (1.0 - least) * xp.sqrt(x)
+        case "polynomial":
+            share = least + (1.0 - least) * (1.0 - x) ** exponent
+        case "exponential":
+            share = xp.exp(x * math.log(least))
+        case "inverse":
+            share = xp.maximum(1.0 / (1.0 + (1.0 / least - 1.0) * xp.maximum(passed, 1.0) / length), least)
+        case "inverseSquareRoot":
+            counted = xp.maximum(passed + xp.asarray(cycle.warmup, xp.float32), 1.0)
+            share = xp.clip(xp.sqrt((spec.scale or _TIMESCALE) / counted), least, 1.0)
+        case "power":
+            if batch is None:
+                raise ValueError("the shape power needs the batch of the run")
+            tokens = xp.maximum(passed, 1e-6) * batch.tokens
+            return xp.minimum(peak, batch.sequences * (spec.scale or _AMPLITUDE) * tokens**exponent)
+    return peak * share

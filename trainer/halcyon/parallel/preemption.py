@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from halcyon.machine.signals import SignalThread, ending_signals
+from halcyon.host.signals import SignalThread, ending_signals
 
 
 class PreemptionNotice:

@@ -25,8 +25,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.machine.freed_memory import keep_freed_memory
-from halcyon.machine.scheduling import schedule_as_batch
+from halcyon.host.freed_memory import keep_freed_memory
+from halcyon.host.scheduling import schedule_as_batch
 from halcyon.parallel.lifeline import Lifeline, OnLoss, end_process
 from halcyon.parallel.rendezvous import NoCoordinator, resolve, split_address, wait_until_listening
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from halcyon.errors import BadConfiguration
-from halcyon.machine.local_names import is_own_host
+from halcyon.host.local_names import is_own_host
 from halcyon.serving.errors import ApiError
 from halcyon_api.plain_files import read_text
 
@@ -86,7 +86,7 @@ def read_keys(file: Path | None, environment: Mapping[str, str]) -> Keys:
 
 
 def check_host(header: str) -> None:
-    """Check the header ``Host`` of a request to a server without keys on this machine's own address; see `halcyon.machine.local_names`.
+    """Check the header ``Host`` of a request to a server without keys on this machine's own address; see `halcyon.host.local_names`.
 
     Raises:
         ApiError: It is no name of this machine.

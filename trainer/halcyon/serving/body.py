@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
 
 from halcyon.serving.errors import ApiError, invalid, overloaded
 from halcyon.serving.limits import Limits
@@ -50,7 +51,7 @@ class Bodies:
             self._bytes -= size
 
 
-async def read_json(request: Request, limits: Limits, bodies: Bodies) -> dict[str, Any]:
+async def read_json(request: HttpRequest, limits: Limits, bodies: Bodies) -> dict[str, Any]:
     """The object in the body of a request.
 
     Raises:
@@ -75,7 +76,7 @@ async def read_json(request: Request, limits: Limits, bodies: Bodies) -> dict[st
     return found
 
 
-async def _read(request: Request, most: int, count: Callable[[int], None]) -> bytes:
+async def _read(request: HttpRequest, most: int, count: Callable[[int], None]) -> bytes:
     data = bytearray()
     async for part in request.stream():
         count(len(part))

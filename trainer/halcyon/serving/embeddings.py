@@ -31,7 +31,7 @@ Pooling = Literal["mean", "last"]
 _SHORTEST = 32
 
 
-class EmbeddingQuestion(BaseModel):
+class EmbeddingRequest(BaseModel):
     """The body of ``POST /v1/embeddings``."""
 
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
@@ -62,17 +62,17 @@ class Embedder:
             if length >= min(_SHORTEST, self._length):
                 self.vector(served, np.zeros(length, np.int32))
 
-    def texts(self, question: EmbeddingQuestion, served: Served, limits: Limits) -> list[np.ndarray]:
+    def texts(self, request: EmbeddingRequest, served: Served, limits: Limits) -> list[np.ndarray]:
         """The tokens of each text: int32 [tokens].
 
         Raises:
             ApiError: The request is not valid.
         """
-        if question.model is not None and question.model != served.name:
-            raise no_such_model(question.model, served.name)
-        if question.dimensions not in (None, served.model.embed.size):
+        if request.model is not None and request.model != served.name:
+            raise no_such_model(request.model, served.name)
+        if request.dimensions not in (None, served.model.embed.size):
             raise invalid(f"dimensions: the vectors of this model have {served.model.embed.size} numbers; leave it out", "dimensions")
-        given: Any = question.input
+        given: Any = request.input
         inputs: list[Any] = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
         most = min(limits.choices, limits.requests)
         if not 1 <= len(inputs) <= most:
@@ -112,18 +112,18 @@ def _pooled(model: Any, tokens: jax.Array, count: jax.Array, *, pooling: Pooling
     return total / jnp.maximum(jnp.linalg.norm(total), 1e-30)
 
 
-def document_of(question: EmbeddingQuestion, served: Served, vectors: list[np.ndarray], tokens: int) -> dict[str, Any]:
+def document_of(request: EmbeddingRequest, served: Served, vectors: list[np.ndarray], tokens: int) -> dict[str, Any]:
     """The answer, in OpenAI's form.
 
     Args:
-        question: The request.
+        request: The request.
         served: The model.
         vectors: The vector of each text.
         tokens: Tokens of all texts.
     """
 
     def shown(vector: np.ndarray) -> Any:
-        if question.encoding_format == "base64":
+        if request.encoding_format == "base64":
             return base64.b64encode(vector.astype("<f4").tobytes()).decode()
         return vector.tolist()
 

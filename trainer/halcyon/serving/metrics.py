@@ -7,7 +7,7 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from halcyon.serving.sequence import Part, Sequence
+from halcyon.inference.sequence import Output, Sequence
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
@@ -48,17 +48,17 @@ class Metrics:
         for result in ("taken", "failed"):
             self.updates.labels(result)
 
-    def token(self, text: Sequence, part: Part) -> None:
+    def token(self, sequence: Sequence, output: Output) -> None:
         """Count a token of a text."""
         self.generated_tokens.inc()
-        if part.generated == 1:
-            self.first_token.observe(text.first - text.began)
-            self.prompt_tokens.inc(len(text.task.prompt))
-            self.reused_tokens.inc(part.reused)
-        if part.is_last:
-            self.lengths.observe(part.generated)
-            if part.generated > 1:
-                self.per_token.observe((time.monotonic() - text.first) / (part.generated - 1))
+        if output.generated == 1:
+            self.first_token.observe(sequence.first - sequence.began)
+            self.prompt_tokens.inc(len(sequence.prompt))
+            self.reused_tokens.inc(output.reused)
+        if output.is_last:
+            self.lengths.observe(output.generated)
+            if output.generated > 1:
+                self.per_token.observe((time.monotonic() - sequence.first) / (output.generated - 1))
 
     def exposition(self) -> tuple[bytes, str]:
         """The answer to a scrape, and its content type."""

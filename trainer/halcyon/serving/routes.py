@@ -11,18 +11,20 @@ from typing import Any, TypeVar
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from halcyon.serving.access import Keys, check_host
+from halcyon.serving.batch import Batch
 from halcyon.serving.body import Bodies, read_json
-from halcyon.serving.embeddings import EmbeddingQuestion
+from halcyon.serving.embeddings import EmbeddingRequest
 from halcyon.serving.errors import ApiError, failed, invalid, no_such_model, shown
-from halcyon.serving.questions import ChatQuestion, Question, TextQuestion, parsed
-from halcyon.serving.service import Exchange, Service, outcome_of
+from halcyon.serving.requests import ChatRequest, Request, TextRequest, parsed
+from halcyon.serving.service import Service, outcome_of
 
 PAGE = Path(__file__).parent / "page"
 """The folder of the chat page, if it is installed."""
@@ -76,25 +78,25 @@ class _Json(Response):
 
 
 class _Stream(Response):
-    """Server-sent events of an exchange."""
+    """Server-sent events of the texts of a request."""
 
-    def __init__(self, exchange: Exchange, stall_seconds: float) -> None:
+    def __init__(self, service: Service, batch: Batch) -> None:
         super().__init__(b"", headers={"cache-control": "no-store", "x-accel-buffering": "no"}, media_type="text/event-stream")
-        self._exchange, self._stall_seconds = exchange, stall_seconds
+        self._service, self._batch = service, batch
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await _watched(receive, self._write(self._exchange.events(), send))
+            await _watched(receive, self._write(self._service.events(self._batch), send))
         except (_ClientGone, OSError, TimeoutError):
             return  # nobody reads
         finally:
-            self._exchange.close()
+            self._service.end(self._batch)
 
     async def _write(self, events: AsyncIterator[bytes], send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async for one in events:
-            async with asyncio.timeout(self._stall_seconds):
+            async with asyncio.timeout(self._service.limits.stall_seconds):
                 await send({"type": "http.response.body", "body": one, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -111,25 +113,25 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
     worker, limits, metrics = service.worker, service.limits, service.metrics
     bodies = Bodies(limits.all_bodies_bytes)
 
-    def ask(kind: type[Question]) -> Callable[[Request], Awaitable[Response]]:
-        label = "chat" if kind is ChatQuestion else "completions"
+    def ask(kind: type[Request]) -> Callable[[HttpRequest], Awaitable[Response]]:
+        label = "chat" if kind is ChatRequest else "completions"
 
-        async def answer(request: Request) -> Response:
-            salt = keys.check(request.headers.get("authorization", ""))
-            question = parsed(kind, await read_json(request, limits, bodies))
-            exchange = await _watched(request.receive, service.begin(question, salt))
-            if question.stream:
-                return _Stream(exchange, limits.stall_seconds)
+        async def answer(http: HttpRequest) -> Response:
+            salt = keys.check(http.headers.get("authorization", ""))
+            request = parsed(kind, await read_json(http, limits, bodies))
+            batch = await _watched(http.receive, service.begin(request, salt))
+            if request.stream:
+                return _Stream(service, batch)
             try:
-                return _Json(await _watched(request.receive, exchange.whole()))
+                return _Json(await _watched(http.receive, service.whole(batch)))
             except _ClientGone:
                 return Response(status_code=_GONE)
             finally:
-                exchange.close()
+                service.end(batch)
 
-        async def counted(request: Request) -> Response:
+        async def counted(http: HttpRequest) -> Response:
             try:
-                return await answer(request)
+                return await answer(http)
             except ApiError as error:
                 if not error.is_counted:
                     metrics.requests.labels(label, outcome_of(error)).inc()
@@ -140,11 +142,11 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
 
         return counted
 
-    async def embeddings(request: Request) -> Response:
+    async def embeddings(http: HttpRequest) -> Response:
         try:
-            keys.check(request.headers.get("authorization", ""))
-            question = parsed(EmbeddingQuestion, await read_json(request, limits, bodies))
-            return _Json(await _watched(request.receive, service.embed(question)))
+            keys.check(http.headers.get("authorization", ""))
+            request = parsed(EmbeddingRequest, await read_json(http, limits, bodies))
+            return _Json(await _watched(http.receive, service.embed(request)))
         except ApiError as error:
             metrics.requests.labels("embeddings", outcome_of(error)).inc()
             return _refusal(error)
@@ -163,29 +165,29 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
             "system_fingerprint": served.fingerprint,
         }
 
-    async def models(request: Request) -> Response:
-        keys.check(request.headers.get("authorization", ""))
-        name = request.path_params.get("name")
+    async def models(http: HttpRequest) -> Response:
+        keys.check(http.headers.get("authorization", ""))
+        name = http.path_params.get("name")
         if name is None:
             return _Json({"object": "list", "data": [model()]})
         if name != worker.served.name:
             raise no_such_model(name, worker.served.name)
         return _Json(model())
 
-    async def health(_: Request) -> Response:
+    async def health(_: HttpRequest) -> Response:
         return _line(HTTPStatus.SERVICE_UNAVAILABLE if worker.fault else HTTPStatus.OK, worker.fault or "the engine computes")
 
-    async def ready(_: Request) -> Response:
+    async def ready(_: HttpRequest) -> Response:
         why = service.fault or ("the server ends" if worker.is_draining else "")
         return _line(HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK, why or "ready for requests")
 
-    async def exposition(_: Request) -> Response:
+    async def exposition(_: HttpRequest) -> Response:
         data, content_type = metrics.exposition()
         return Response(data, headers={"content-type": content_type})
 
     routes = [
-        Route("/v1/chat/completions", ask(ChatQuestion), methods=["POST"]),
-        Route("/v1/completions", ask(TextQuestion), methods=["POST"]),
+        Route("/v1/chat/completions", ask(ChatRequest), methods=["POST"]),
+        Route("/v1/completions", ask(TextRequest), methods=["POST"]),
         Route("/v1/embeddings", embeddings, methods=["POST"]),
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", models),
@@ -243,7 +245,7 @@ def _page_routes(page: Path) -> list[Any]:
         return []
     text = (page / "index.html").read_bytes()
 
-    async def index(_: Request) -> Response:
+    async def index(_: HttpRequest) -> Response:
         return Response(text, media_type="text/html")
 
     assets = page / "assets"
@@ -254,19 +256,19 @@ def _refusal(error: ApiError) -> Response:
     return _Json(error.document, status_code=error.status, headers=error.headers)
 
 
-async def _answer_error(_: Request, error: Exception) -> Response:
+async def _answer_error(_: HttpRequest, error: Exception) -> Response:
     return _refusal(error if isinstance(error, ApiError) else failed())
 
 
-async def _answer_http(request: Request, error: Exception) -> Response:
+async def _answer_http(http: HttpRequest, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        text = f"{shown(request.url.path)} does not take {shown(request.method)}"
+        text = f"{shown(http.url.path)} does not take {shown(http.method)}"
         return _refusal(ApiError(status, text, code="method_not_allowed"))
-    return _refusal(ApiError(status, f"there is no {shown(request.url.path)}", code="not_found"))
+    return _refusal(ApiError(status, f"there is no {shown(http.url.path)}", code="not_found"))
 
 
-async def _answer_fault(_: Request, error: Exception) -> Response:
+async def _answer_fault(_: HttpRequest, error: Exception) -> Response:
     del error  # the server writes it to its log
     return _refusal(failed())
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from halcyon.inference.text import StopStrings
-from halcyon.serving.questions import Function
+from halcyon.serving.requests import Function
 
 
 @dataclass(frozen=True)

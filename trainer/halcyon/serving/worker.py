@@ -1,7 +1,7 @@
 """The engine's thread: it computes all texts, and nothing else touches an engine.
 
-A request reaches it in a queue, and gets its parts by a function of its own. The server takes a fixed number of texts (`Limits.requests`),
-so neither the queue nor the parts can grow without bound.
+A sequence reaches it in a queue, and gives its outputs to a function of its own. The server takes a fixed number of sequences
+(`Limits.requests`), so neither the queue nor the outputs can grow without bound.
 
 A newer model gets an engine of its own. Texts that began with the older model end with it, and both engines take turns until then. So no
 request is lost or changes its weights (`Worker.adopt`).
@@ -13,7 +13,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,11 +24,10 @@ from jax.typing import DTypeLike
 
 from halcyon.inference.engine import Engine
 from halcyon.inference.sampling import Sampling
+from halcyon.inference.sequence import Fault, Output, Sequence
 from halcyon.serving.errors import draining, failed, overloaded
 from halcyon.serving.limits import Limits
 from halcyon.serving.metrics import Metrics
-from halcyon.serving.sequence import Fault, Part, Task
-from halcyon.serving.sequence import Sequence as Text
 from halcyon.serving.served import Served
 
 log = logging.getLogger(__name__)
@@ -73,31 +72,12 @@ class EngineSettings:
 
 
 @dataclass(eq=False)
-class Ticket:
-    """A text that the worker has.
-
-    Attributes:
-        task: The text.
-        push: Takes its parts; called in the engine's thread.
-        salt: Stands for the key of the client; see `Sharing`.
-    """
-
-    task: Task
-    push: Callable[[Part], None]
-    salt: bytes = b""
-    began: float = field(default_factory=time.monotonic)
-    generation: _Generation | None = None
-    number: int = -1
-    is_over: bool = False
-
-
-@dataclass(eq=False)
 class _Generation:
-    """A model with its engine, and the texts that they compute."""
+    """A model with its engine, and the sequences that they compute, by their numbers."""
 
     served: Served
     engine: Engine
-    texts: dict[int, tuple[Ticket, Text]] = field(default_factory=dict[int, tuple[Ticket, Text]])
+    sequences: dict[int, Sequence] = field(default_factory=dict[int, Sequence])
 
 
 class Worker:
@@ -190,12 +170,12 @@ class Worker:
         with self._lock:
             self._accepted -= count
 
-    def submit(self, tickets: Sequence[Ticket]) -> None:
-        """Compute texts, for which `reserve` took room. Their last part gives it back."""
-        self._inbox.put(lambda: self._begin(tickets))
+    def submit(self, sequences: Collection[Sequence]) -> None:
+        """Compute sequences, for which `reserve` took room. Their last output gives it back."""
+        self._inbox.put(lambda: self._begin(sequences))
         if not self._thread.is_alive():  # it has ended meanwhile, and takes nothing from the queue any more
-            for ticket in tickets:
-                ticket.push(Part(fault="draining"))
+            for sequence in sequences:
+                sequence.push(Output(fault="draining"))
 
     def call(self, function: Callable[[], Result]) -> Future[Result]:
         """Call a function in the engine's thread, between two steps, unless its future was cancelled before. It takes no room: `reserve`
@@ -216,9 +196,9 @@ class Worker:
                 done.set_exception(draining())
         return done
 
-    def cancel(self, tickets: Sequence[Ticket]) -> None:
-        """End texts whose reader is gone, and free their slots and pages. Texts that are over stay as they are."""
-        self._inbox.put(lambda: self._cancel(tickets))
+    def cancel(self, sequences: Collection[Sequence]) -> None:
+        """End sequences whose reader is gone, and free their slots and pages. Those that are over stay as they are."""
+        self._inbox.put(lambda: self._cancel(sequences))
 
     def adopt(self, served: Served) -> None:
         """Compute new requests with another model. Returns when it has its engine.
@@ -270,7 +250,7 @@ class Worker:
             for generation in tuple(self._generations):
                 if generation.engine.unfinished:
                     self._step(generation)
-            self._generations = [one for one in self._generations if one is self._current or one.texts]
+            self._generations = [one for one in self._generations if one is self._current or one.sequences]
             self._measure()
         while not self._inbox.empty():
             self._inbox.get_nowait()()
@@ -292,30 +272,31 @@ class Worker:
         for _ in range(more):  # no other thread takes from the queue
             self._inbox.get_nowait()()
 
-    def _begin(self, tickets: Sequence[Ticket]) -> None:
-        for ticket in tickets:
-            if ticket.is_over:
+    def _begin(self, sequences: Collection[Sequence]) -> None:
+        generation = self._current
+        for sequence in sequences:
+            if sequence.is_over:
                 continue
-            generation, task = self._current, ticket.task
-            salt = b"" if self._settings.share is Sharing.ALL else ticket.salt
+            if self._settings.share is Sharing.ALL:
+                sequence.salt = b""
             try:
-                ticket.number = generation.engine.submit(task.prompt, task.sampling, ends=task.ends, grammar=task.grammar, salt=salt)
+                generation.engine.add(sequence)
             except Exception:  # the request was checked before; whatever it is, the thread must live
                 log.exception("a request that had passed all checks was refused by the engine")
-                self._over(ticket, Part(fault="failed"))
+                self._over(sequence, Output(fault="failed"))
                 continue
-            ticket.generation = generation
-            text = generation.texts[ticket.number] = (ticket, Text(task, generation.served.tokenizer))
-            text[1].began = ticket.began
+            generation.sequences[sequence.number] = sequence
+            sequence.begin(generation.served.tokenizer)
 
-    def _cancel(self, tickets: Sequence[Ticket]) -> None:
-        for ticket in tickets:
-            if ticket.is_over:
+    def _cancel(self, sequences: Collection[Sequence]) -> None:
+        for sequence in sequences:
+            if sequence.is_over:
                 continue
-            if ticket.generation is not None:
-                ticket.generation.engine.cancel(ticket.number)
-                ticket.generation.texts.pop(ticket.number, None)
-            self._over(ticket, None)
+            for generation in self._generations:
+                if generation.sequences.get(sequence.number) is sequence:
+                    generation.engine.cancel(sequence.number)
+                    del generation.sequences[sequence.number]
+            self._over(sequence, None)
 
     def _adopt(self, served: Served, done: Future[None]) -> None:
         try:
@@ -324,7 +305,7 @@ class Worker:
             done.set_exception(error)
             return
         self._current = generation
-        self._generations = [*(one for one in self._generations if one.texts), generation]
+        self._generations = [*(one for one in self._generations if one.sequences), generation]
         done.set_result(None)
 
     def _end(self) -> None:
@@ -332,24 +313,24 @@ class Worker:
 
     def _step(self, generation: _Generation) -> None:
         try:
-            sampled = generation.engine.step()
+            tokens = generation.engine.step()
         except Exception:  # the state of the engine may be lost; its texts are, but not the server
             log.exception("the engine failed; its texts end, and it begins again")
             self._metrics.engine_failures.inc()
             self._fail(generation, "failed")
             self._renew(generation)
             return
-        for one in sampled:
-            ticket, text = generation.texts[one.request]
-            part = text.take(one)
-            self._metrics.token(text, part)
-            if part.is_last:
-                del generation.texts[one.request]
-                generation.engine.cancel(one.request)  # a stop string ends a text that the engine would go on with
-                self._text_seconds += 0.1 * (time.monotonic() - text.began - self._text_seconds)
-                self._over(ticket, part)
+        for token in tokens:
+            sequence = generation.sequences[token.sequence]
+            output = sequence.take(token)
+            self._metrics.token(sequence, output)
+            if output.is_last:
+                del generation.sequences[token.sequence]
+                generation.engine.cancel(token.sequence)  # a stop string ends a text that the engine would go on with
+                self._text_seconds += 0.1 * (time.monotonic() - sequence.began - self._text_seconds)
+                self._over(sequence, output)
             else:
-                ticket.push(part)
+                sequence.push(output)
 
     def _renew(self, generation: _Generation) -> None:
         try:
@@ -359,17 +340,17 @@ class Worker:
             self._broken = f"the engine could not begin again: {error}"
 
     def _fail(self, generation: _Generation, fault: Fault) -> None:
-        for number, (ticket, text) in tuple(generation.texts.items()):
+        for number, sequence in tuple(generation.sequences.items()):
             generation.engine.cancel(number)
-            self._over(ticket, Part(fault=fault, generated=text.generated))
-        generation.texts.clear()
+            self._over(sequence, Output(fault=fault, generated=sequence.taken))
+        generation.sequences.clear()
 
-    def _over(self, ticket: Ticket, part: Part | None) -> None:
-        """A text has ended; without a last part if its reader is gone."""
-        ticket.is_over = True
+    def _over(self, sequence: Sequence, output: Output | None) -> None:
+        """A sequence has ended; without a last output if its reader is gone."""
+        sequence.is_over = True
         self.release(1)
-        if part is not None:
-            ticket.push(part)
+        if output is not None:
+            sequence.push(output)
 
     def _measure(self) -> None:
         running = sum(generation.engine.running for generation in self._generations)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from halcyon.context import resolve_context
+from halcyon.documents import DEFAULT_COMPILATION_CACHE
 from halcyon.errors import BadConfiguration
 from halcyon.huggingface.model_file import read_model
-from halcyon.machine.local_files import DEFAULT_COMPILATION_CACHE
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import EventLog, RunIdentity, RunPlan, RunReporter, StepReport, open_log
 from halcyon.training.run_plan import run_plan

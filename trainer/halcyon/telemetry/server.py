@@ -24,7 +24,7 @@ from typing import Any, Self, cast
 from pydantic import ValidationError
 
 from halcyon.errors import BadConfiguration
-from halcyon.machine.local_names import is_own_host
+from halcyon.host.local_names import is_own_host
 from halcyon.telemetry.metrics import exposition
 from halcyon.telemetry.profile_requests import ProfileRequests
 from halcyon.telemetry.reporter import RunReporter
@@ -195,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().handle_one_request()
 
     def parse_request(self) -> bool:
-        """Read the headers. A request under a foreign name is refused; see `halcyon.machine.local_names`."""
+        """Read the headers. A request under a foreign name is refused; see `halcyon.host.local_names`."""
         if not super().parse_request():
             return False
         if self.only_local and not is_own_host(self.headers.get("Host", "")):

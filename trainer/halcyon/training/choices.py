@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from halcyon.checkpoint.processes import decide
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.machine.memory import device_memory
+from halcyon.parallel.devices import device_memory
 from halcyon.storage.store import Store
 from halcyon.training.fitting import Choice, chosen, is_automatic
 from halcyon.training.place import Place

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration
 from halcyon.hlo.schedule import Rates
-from halcyon.machine.memory import has_host_memory
+from halcyon.parallel.devices import has_host_memory
 from halcyon.training.plan import Plan, plan_of, step_bytes
 from halcyon.training.program import build_program
 from halcyon_api.counting import size

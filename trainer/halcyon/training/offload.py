@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from halcyon.machine.memory import HOST_MEMORY
+from halcyon.host.memory import HOST_MEMORY
 from halcyon.training.state import TrainState
 
 Tree = TypeVar("Tree")

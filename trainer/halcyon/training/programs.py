@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 
 from halcyon.data.batch_schedule import BatchSchedule
-from halcyon.machine.memory import check_step_memory, machine_memory
+from halcyon.errors import BadConfiguration
+from halcyon.host.memory import machine_memory
 from halcyon.objectives import Batch
 from halcyon.parallel.process_group import enable_compilation_cache
 from halcyon.storage.failures import StoreFailure
@@ -28,6 +29,7 @@ from halcyon.training.place import Place
 from halcyon.training.plan import event_fields, plan_of
 from halcyon.training.program import STEP_MODULE, Program, TrainStep
 from halcyon.training.state import state_bytes
+from halcyon_api.counting import size
 
 _AHEAD_STEPS = 200
 """A program is compiled this number of steps before its first use."""
@@ -203,3 +205,24 @@ class KeptPrograms:
             self._reporter.warning(f"the plan of the step could not be read from its program: {error!r}")
             return
         self._reporter.planned(plan.sentence(), event_fields(plan))
+
+
+def check_step_memory(compiled: jax.stages.Compiled, available_bytes: int | None, *, devices: int) -> None:
+    """Reject a compiled step that cannot run in the memory that its devices share, if the compiler reports the size that it needs.
+
+    Args:
+        compiled: The step.
+        available_bytes: Size of the memory; None: unknown.
+        devices: Number of devices that share the memory.
+
+    Raises:
+        BadConfiguration: The step cannot run; the message says how many bytes it needs, and how many there are.
+    """
+    found: Any = compiled.memory_analysis()
+    sizes = [getattr(found, f"{kind}_size_in_bytes", 0) for kind in ("argument", "temp")]
+    needed = sum(sizes) * devices
+    if available_bytes is not None and needed > available_bytes:
+        raise BadConfiguration(
+            f"spec.trainer.batchSize: a step takes {size(needed)}, and this machine has {size(available_bytes)}; give a smaller "
+            "batchSize, a shorter sequenceLength, or more microbatches"
+        )

@@ -15,8 +15,8 @@ from typing import Literal, Protocol
 import jax
 import jax.numpy as jnp
 
-from halcyon.machine import tokamax
 from halcyon.models.axes import KEY_POSITION, POSITION
+from halcyon.models.parts import tokamax
 from halcyon.models.parts.attention_blocks import Form
 from halcyon.models.parts.kernel_attention import kernel_mask
 from halcyon.models.parts.masks import Mask

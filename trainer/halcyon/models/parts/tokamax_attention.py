@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 from haliax import NamedArray
 
-from halcyon.machine.tokamax import operation
 from halcyon.models.axes import KEY_POSITION, POSITION
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import Form, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import KernelMask, Layout, result_names, rows_of
+from halcyon.models.parts.tokamax import operation
 from halcyon.models.remat import attended
 from halcyon_api.hardware.gpu_attention import FEATURES, GpuKernelName
 

@@ -1,4 +1,4 @@
-"""Whether the devices of a run multiply matrices of 8 bits and less.
+"""Whether the devices of a run can do what its document asks: their memory, the host's memory, and products of 8 bits and less.
 
 A document names an accelerator, but on the user's own machine, and for GPUs that are not in the hardware table, only the devices themselves
 tell. Hardware without such products would compute them in a wider type: slower than without ``spec.trainer.precision.products``, and less
@@ -7,11 +7,18 @@ exact.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import jax
+
+from halcyon.context import check_memory
 from halcyon.errors import BadConfiguration
+from halcyon.host.memory import HOST_MEMORY
 from halcyon_api.hardware import NarrowType
-from halcyon_api.spec.trainer import PrecisionSpec
+from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.spec.trainer import PrecisionSpec, TrainerSpec
+from halcyon_api.training_run import TrainingRunSpec
 
 _TPUS: dict[NarrowType, tuple[str, ...]] = {
     "int8": ("TPU v5 lite", "TPU v5e", "TPU v5", "TPU v5p", "TPU v6 lite", "TPU v6e"),
@@ -61,3 +68,37 @@ def check_narrow(precision: PrecisionSpec, devices: list[Any]) -> None:
                 f"spec.trainer.precision.products: {kind} needs a device that is faster in it, and JAX sees {device.device_kind}; leave "
                 "products out, or take such a device (docs/hardware.md)"
             )
+
+
+def check_device_memory(spec: TrainingRunSpec, mesh: ResolvedMesh) -> None:
+    """Reject a run that cannot fit on this process's accelerators, if JAX knows the size of their memory.
+
+    Raises:
+        BadConfiguration: See `halcyon.context.check_memory`.
+    """
+    check_memory(spec, mesh, device_memory(), devices=1, where="each device")
+
+
+def has_host_memory(devices: Iterable[Any]) -> bool:
+    """Whether a program on these devices can keep arrays in the host's memory."""
+    kinds = [{memory.kind for memory in device.addressable_memories()} for device in devices]
+    # JAX knows no memories of GPUs that are described to the compiler. Real ones have both.
+    return all(not each or HOST_MEMORY in each for each in kinds)
+
+
+def check_host_memory(trainer: TrainerSpec, devices: Iterable[Any]) -> None:
+    """Reject ``spec.trainer.offload: optimizer`` on devices that cannot keep arrays in the host's memory.
+
+    Raises:
+        BadConfiguration: The devices cannot.
+    """
+    if trainer.offload == "optimizer" and not has_host_memory(devices):
+        raise BadConfiguration(
+            "spec.trainer.offload: JAX has no memory of the host for these devices; choose none, and narrower moments in precision.moments"
+        )
+
+
+def device_memory() -> int | None:
+    """Bytes of memory of this process's smallest device, as JAX reports it. None: not known, as on the processor."""
+    sizes = [(device.memory_stats() or {}).get("bytes_limit") for device in jax.local_devices()]
+    return min((int(size) for size in sizes if size), default=None)

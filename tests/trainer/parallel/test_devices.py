@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.machine.narrow_types import check_narrow
+from halcyon.parallel.devices import check_narrow
 from halcyon_api.hardware import NarrowType
 from halcyon_api.spec.trainer import PrecisionSpec
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from halcyon.machine.variables import set_variables
+from halcyon.documents import set_variables
 from halcyon_api.spec.variables import VariableSpec
 from tests.suite.limits import limit
 from tests.trainer.process_groups import run_document

@@ -1,20 +1,21 @@
-"""The JSON of answers, in OpenAI's form: whole ones and the events of streams."""
+"""The sequences of a request, and the JSON of its answer in OpenAI's form: a whole one, or the events of a stream."""
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
+from halcyon.inference.sequence import Fault, Output, Sequence, Token
 from halcyon.serving.errors import ApiError, draining, failed
-from halcyon.serving.preparing import Prepared
-from halcyon.serving.questions import ChatQuestion, Question
-from halcyon.serving.sequence import Fault, Part, TokenShown
+from halcyon.serving.mailbox import Mailbox
+from halcyon.serving.requests import ChatRequest, Request
 from halcyon.serving.served import Served
-from halcyon.serving.tools import Call, CallReader
+from halcyon.serving.tools import Call, CallReader, ToolsForm
 
 _LEAST_LOG_PROB = -9999.0
 """In the place of minus infinity, which JSON does not have."""
@@ -35,6 +36,14 @@ def event(document: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(document) + b"\n\n"
 
 
+class Schema(NamedTuple):
+    """A JSON schema of a request."""
+
+    field: str
+    """The field that it comes from."""
+    document: dict[str, Any]
+
+
 @dataclass
 class _Choice:
     """What a choice has until now."""
@@ -42,7 +51,7 @@ class _Choice:
     reader: CallReader | None
     text: str = ""
     calls: list[Call] = field(default_factory=list[Call])
-    tokens: list[TokenShown] = field(default_factory=list[TokenShown])
+    tokens: list[Token] = field(default_factory=list[Token])
     finish: str | None = None
     generated: int = 0
     reused: int = 0
@@ -50,63 +59,91 @@ class _Choice:
     """Characters of the text whose tokens were reported; for completions."""
 
 
-class Answer:
-    """Joins the parts of a request's texts, and writes them.
+class Batch:
+    """The sequences of one request, and the answer that their outputs make.
 
     Args:
-        question: The request.
-        prepared: Its texts.
+        request: The request.
         served: The model.
+        sequences: One for each choice: those of the first prompt, then those of the next.
+        prompt_tokens: Tokens of all prompts, each counted once.
+        echoes: For each choice, the text of the prompt that comes before it.
+        tools: How calls of tools are written in the texts. None: texts have no calls.
+        forced: Whether each text begins inside of a call, because the request demands one.
+        schema: The JSON schema that the texts must follow. None: they are free.
+
+    Attributes:
         number: The id of the answer.
         created: When the request came, in seconds since 1970.
+        outcome: How the request ended; see `halcyon.serving.metrics.OUTCOMES`.
+        mailbox: The outputs that the client has not read yet.
     """
 
-    def __init__(self, question: Question, prepared: Prepared, served: Served, number: str, created: int) -> None:
-        self._question, self._prepared, self._served = question, prepared, served
-        self._is_chat = isinstance(question, ChatQuestion)
-        self._head = {
-            "id": f"chatcmpl-{number}" if self._is_chat else f"cmpl-{number}",
-            "created": created,
-            "model": served.name,
-            "system_fingerprint": served.fingerprint,
-        }
-        self._names = {token: spelling for spelling, token in served.tokenizer.special_tokens.items()}
-        forced = bool(prepared.forced)
-        self._choices = [_Choice(CallReader(prepared.tools, forced=forced) if prepared.tools is not None else None) for _ in prepared.tasks]
+    number: str
+    created: int
+    mailbox: Mailbox
+    outcome = "cancelled"
 
-    def add(self, index: int, part: Part) -> tuple[str, list[Call]]:
-        """Add a part of a text: the text and the calls to show.
+    def __init__(
+        self,
+        request: Request,
+        served: Served,
+        sequences: tuple[Sequence, ...],
+        prompt_tokens: int,
+        echoes: tuple[str, ...],
+        tools: ToolsForm | None = None,
+        *,
+        forced: bool = False,
+        schema: Schema | None = None,
+    ) -> None:
+        self.request, self.sequences, self.schema = request, sequences, schema
+        self._served, self._prompt_tokens, self._echoes = served, prompt_tokens, echoes
+        self._is_chat = isinstance(request, ChatRequest)
+        self._names = {token: spelling for spelling, token in served.tokenizer.special_tokens.items()}
+        self._choices = [_Choice(CallReader(tools, forced=forced) if tools is not None else None) for _ in sequences]
+
+    @functools.cached_property
+    def _head(self) -> dict[str, Any]:
+        return {
+            "id": f"chatcmpl-{self.number}" if self._is_chat else f"cmpl-{self.number}",
+            "created": self.created,
+            "model": self._served.name,
+            "system_fingerprint": self._served.fingerprint,
+        }
+
+    def add(self, index: int, output: Output) -> tuple[str, list[Call]]:
+        """Add an output of a sequence: the text and the calls to show.
 
         Raises:
             ApiError: The text cannot end.
         """
-        if part.fault is not None:
-            raise fault_error(part.fault)
+        if output.fault is not None:
+            raise fault_error(output.fault)
         choice = self._choices[index]
-        text, calls = (part.text, []) if choice.reader is None else choice.reader.push(part.text, last=part.is_last)
+        text, calls = (output.text, []) if choice.reader is None else choice.reader.push(output.text, last=output.is_last)
         choice.text += text
         choice.calls += calls
-        choice.generated, choice.reused = part.generated, max(choice.reused, part.reused)
-        if part.finish is not None:
-            choice.finish = "tool_calls" if choice.calls else part.finish
+        choice.generated, choice.reused = output.generated, max(choice.reused, output.reused)
+        if output.finish is not None:
+            choice.finish = "tool_calls" if choice.calls else output.finish
         return text, calls
 
-    def keep(self, index: int, part: Part) -> None:
-        """Add a part to the whole answer."""
-        self.add(index, part)
-        self._choices[index].tokens += part.tokens
+    def keep(self, index: int, output: Output) -> None:
+        """Add an output to the whole answer."""
+        self.add(index, output)
+        self._choices[index].tokens += output.tokens
 
     @property
     def usage(self) -> dict[str, Any]:
         """The numbers of tokens."""
         generated = sum(choice.generated for choice in self._choices)
         # The choices of a prompt share it; the first one shows what earlier requests had computed.
-        each = max(1, self._question.n or 1)
+        each = max(1, self.request.n or 1)
         reused = sum(choice.reused for choice in self._choices[::each])
         return {
-            "prompt_tokens": self._prepared.prompt_tokens,
+            "prompt_tokens": self._prompt_tokens,
             "completion_tokens": generated,
-            "total_tokens": self._prepared.prompt_tokens + generated,
+            "total_tokens": self._prompt_tokens + generated,
             "prompt_tokens_details": {"cached_tokens": reused},
         }
 
@@ -119,7 +156,7 @@ class Answer:
         choice = self._choices[index]
         common = {"index": index, "finish_reason": choice.finish, "logprobs": self._log_probs(index, choice.tokens)}
         if not self._is_chat:
-            return common | {"text": self._prepared.echoes[index] + choice.text}
+            return common | {"text": self._echoes[index] + choice.text}
         message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
         if choice.calls:
             message |= {"tool_calls": [call.document() for call in choice.calls], "content": choice.text.strip() or None}
@@ -131,20 +168,20 @@ class Answer:
         for index in range(len(self._choices)):
             if self._is_chat:
                 events.append(self._chunk(index, {"role": "assistant", "content": "", "refusal": None}, None, None))
-            elif self._prepared.echoes[index]:
-                events.append(self._chunk(index, self._prepared.echoes[index], None, None))
+            elif self._echoes[index]:
+                events.append(self._chunk(index, self._echoes[index], None, None))
         return events
 
-    def chunks(self, index: int, part: Part) -> list[dict[str, Any]]:
-        """The events of a part.
+    def chunks(self, index: int, output: Output) -> list[dict[str, Any]]:
+        """The events of an output.
 
         Raises:
             ApiError: The text cannot end.
         """
         choice = self._choices[index]
         called = len(choice.calls)
-        text, calls = self.add(index, part)
-        tokens = self._log_probs(index, part.tokens) if part.tokens else None
+        text, calls = self.add(index, output)
+        tokens = self._log_probs(index, output.tokens) if output.tokens else None
         events: list[dict[str, Any]] = []
         if self._is_chat:
             if text or tokens is not None:
@@ -160,7 +197,7 @@ class Answer:
 
     def end(self) -> list[dict[str, Any]]:
         """The last events of a stream."""
-        if not self._question.wants_usage:
+        if not self.request.wants_usage:
             return []
         return [self._head | {"object": self._kind, "choices": [], "usage": self.usage}]
 
@@ -171,30 +208,29 @@ class Answer:
     def _chunk(self, index: int, content: Any, log_probs: Any, finish: str | None) -> dict[str, Any]:
         field_name = "delta" if self._is_chat else "text"
         choice = {"index": index, field_name: content, "logprobs": log_probs, "finish_reason": finish}
-        usage = {"usage": None} if self._question.wants_usage else {}
+        usage = {"usage": None} if self.request.wants_usage else {}
         return self._head | {"object": self._kind, "choices": [choice]} | usage
 
-    def _log_probs(self, index: int, tokens: list[TokenShown] | tuple[TokenShown, ...]) -> dict[str, Any] | None:
-        if not self._prepared.tasks[index].logs:
+    def _log_probs(self, index: int, tokens: list[Token] | tuple[Token, ...]) -> dict[str, Any] | None:
+        if not self.sequences[index].logs:
             return None
         return self._chat_log_probs(tokens) if self._is_chat else self._text_log_probs(index, tokens)
 
-    def _chat_log_probs(self, tokens: list[TokenShown] | tuple[TokenShown, ...]) -> dict[str, Any]:
+    def _chat_log_probs(self, tokens: list[Token] | tuple[Token, ...]) -> dict[str, Any]:
         return {
             "content": [
-                self._entry(one.token, one.log_prob) | {"top_logprobs": [self._entry(*other) for other in one.alternatives]}
-                for one in tokens
+                self._entry(one.id, one.log_prob) | {"top_logprobs": [self._entry(*other) for other in one.alternatives]} for one in tokens
             ],
             "refusal": None,
         }
 
-    def _text_log_probs(self, index: int, tokens: list[TokenShown] | tuple[TokenShown, ...]) -> dict[str, Any]:
+    def _text_log_probs(self, index: int, tokens: list[Token] | tuple[Token, ...]) -> dict[str, Any]:
         choice, offsets = self._choices[index], []
         for one in tokens:
             offsets.append(choice.offset)
-            choice.offset += len(self._spelling(one.token))
+            choice.offset += len(self._spelling(one.id))
         return {
-            "tokens": [self._spelling(one.token) for one in tokens],
+            "tokens": [self._spelling(one.id) for one in tokens],
             "token_logprobs": [_finite(one.log_prob) for one in tokens],
             "top_logprobs": [{self._spelling(token): _finite(value) for token, value in one.alternatives} for one in tokens],
             "text_offset": offsets,

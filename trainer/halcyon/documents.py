@@ -1,11 +1,13 @@
-"""Paths of this machine in the run document and on the command line."""
+"""Paths of this machine in the run document and on the command line, and the variables of the document on this machine."""
 
 from __future__ import annotations
 
 import glob
 import os
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
+from halcyon_api.spec.variables import VariableSpec
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import Problem
 
@@ -44,6 +46,25 @@ def missing_files(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     if not is_local(spec):
         return ()
     return tuple(Problem(field, _missing(path)) for field, path in local_paths(spec).items() if not _exists(path))
+
+
+def set_variables(variables: Sequence[VariableSpec], environ: MutableMapping[str, str]) -> list[str]:
+    """Set the variables of ``spec.env`` that the environment lacks, on the user's own machine, where no operator sets them.
+
+    Call it before JAX is imported, because JAX reads some of them once.
+
+    Returns:
+        A sentence for each variable whose value only a cluster has.
+    """
+    missing: list[str] = []
+    for variable in variables:
+        if variable.name in environ:
+            continue
+        if variable.value is not None:
+            environ[variable.name] = variable.value
+        else:
+            missing.append(f"spec.env[{variable.name}]: a Secret of a cluster has its value; set it in your shell if you need it")
+    return missing
 
 
 def _exists(path: str) -> bool:

@@ -128,7 +128,7 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool | None = None
 
 
-class Question(BaseModel):
+class Request(BaseModel):
     """The fields that both endpoints have."""
 
     model_config = _STRICT
@@ -160,7 +160,7 @@ class Question(BaseModel):
         return bool(self.stream_options is not None and self.stream_options.include_usage)
 
 
-class ChatQuestion(Question):
+class ChatRequest(Request):
     """The body of ``POST /v1/chat/completions``."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=_MOST_MESSAGES)]
@@ -182,7 +182,7 @@ class ChatQuestion(Question):
     verbosity: str | None = None
 
 
-class TextQuestion(Question):
+class TextRequest(Request):
     """The body of ``POST /v1/completions``."""
 
     prompt: str | list[str] | list[int] | list[list[int]] | None = None

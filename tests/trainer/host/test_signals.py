@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.machine.signals import SignalThread, ending_signals
+from halcyon.host.signals import SignalThread, ending_signals
 from tests.suite.limits import limit
 
 

@@ -9,7 +9,7 @@ import pytest
 from halcyon.serving.errors import ApiError
 from halcyon.serving.limits import Limits
 from halcyon.serving.preparing import check
-from halcyon.serving.questions import ChatQuestion, TextQuestion, parsed
+from halcyon.serving.requests import ChatRequest, TextRequest, parsed
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
@@ -65,7 +65,7 @@ def refused(kind: type[Any], document: dict[str, Any]) -> ApiError:
 
 @pytest.mark.parametrize(("changes", "param", "sentence"), CHAT, ids=[str(changes)[:60] for changes, _, _ in CHAT])
 def test_a_bad_conversation_is_refused(changes: dict[str, Any], param: str, sentence: str) -> None:
-    error = refused(ChatQuestion, {"model": "tiny", "messages": HELLO, **changes})
+    error = refused(ChatRequest, {"model": "tiny", "messages": HELLO, **changes})
     assert error.status == (404 if param == "model" else 400)
     assert error.document["error"]["param"].startswith(param)
     assert sentence in str(error)
@@ -74,7 +74,7 @@ def test_a_bad_conversation_is_refused(changes: dict[str, Any], param: str, sent
 
 @pytest.mark.parametrize(("changes", "param", "sentence"), TEXT, ids=[str(changes)[:60] for changes, _, _ in TEXT])
 def test_a_bad_completion_is_refused(changes: dict[str, Any], param: str, sentence: str) -> None:
-    error = refused(TextQuestion, {"model": "tiny", "prompt": "x", **changes})
+    error = refused(TextRequest, {"model": "tiny", "prompt": "x", **changes})
     assert error.document["error"]["param"].startswith(param)
     assert sentence in str(error)
 
@@ -94,7 +94,7 @@ def test_a_bad_completion_is_refused(changes: dict[str, Any], param: str, senten
     ids=lambda changes: str(changes)[:40],
 )
 def test_an_error_does_not_repeat_a_long_text(changes: dict[str, Any]) -> None:
-    error = refused(ChatQuestion, {"model": "tiny", "messages": HELLO, **changes})
+    error = refused(ChatRequest, {"model": "tiny", "messages": HELLO, **changes})
     assert len(str(error.document)) < 1500
     assert "\n" not in str(error)
 
@@ -111,5 +111,5 @@ def test_every_field_of_the_client_is_accepted_if_it_changes_nothing() -> None:
         "parallel_tool_calls": True,
         "seed": -5,
     }
-    assert check(parsed(ChatQuestion, document), "tiny", LIMITS) == 1
-    assert check(parsed(TextQuestion, {"prompt": [[1, 2], [3]], "n": 3}), "tiny", LIMITS) == 6
+    assert check(parsed(ChatRequest, document), "tiny", LIMITS) == 1
+    assert check(parsed(TextRequest, {"prompt": [[1, 2], [3]], "n": 3}), "tiny", LIMITS) == 6

@@ -1,0 +1,39 @@
+"""The memory of the machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+HOST_MEMORY = "pinned_host"
+"""JAX's name of the host's memory that devices copy from and to."""
+
+
+def machine_memory(root: Path = Path("/")) -> int | None:
+    """Bytes of memory that a process may use: the machine's memory, or the container's limit if that is less. None: unknown.
+
+    The memory that other programs use now is not subtracted, because they may end, and the operating system swaps.
+    """
+    limits = [_machine(root), *(_limit(root / path) for path in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"))]
+    known = [limit for limit in limits if limit is not None]
+    return min(known, default=None)
+
+
+def _machine(root: Path) -> int | None:
+    try:
+        line = next(line for line in (root / "proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def _limit(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
