@@ -104,11 +104,11 @@ def summary_table(disturbed: Cost, undisturbed: Cost) -> Table:
     table.add_column("disturbed", justify="right")
     table.add_column("undisturbed", justify="right")
     both = (disturbed, undisturbed)
-    restarts = [found.status.restarts for found in both]
+    restarts = [found.status.restarts.model_dump() for found in both]
     goodput = [found.status.goodput for found in both]
-    table.add_row("preemptions", *(str(found.preempted) for found in restarts))
-    table.add_row("crashes", *(str(found.failed) for found in restarts))
-    table.add_row("other restarts", *(str(found.total - found.preempted - found.failed) for found in restarts))
+    table.add_row("preemptions", *(str(found["preempted"]) for found in restarts))
+    table.add_row("crashes", *(str(found["failed"]) for found in restarts))
+    table.add_row("other restarts", *(str(found["total"] - found["preempted"] - found["failed"]) for found in restarts))
     table.add_row("steps lost", *(str(found.repeated) for found in both))
     table.add_row("wall seconds", *(f"{found.wall_seconds:.0f}" if found else "-" for found in goodput))
     table.add_row("goodput", *(f"{found.ratio:.1%}" if found else "-" for found in goodput))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from halcyon_api import limits
+from halcyon_api.generate import limits
 
 CHART = Path(__file__).parents[2] / "charts" / "halcyon"
 RULES = yaml.safe_load(limits.render())

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from halcyon_api import families_reference, limits
-from halcyon_api.generate import argocd, crd, edits_reference, hardware_reference, json_schema, reference
+from halcyon_api import families_reference
+from halcyon_api.generate import argocd, crd, edits_reference, hardware_reference, json_schema, limits, reference
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
