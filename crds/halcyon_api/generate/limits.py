@@ -14,9 +14,9 @@ import yaml
 from pydantic.alias_generators import to_camel
 
 from halcyon_api.base import ApiModel
-from halcyon_api.generate.crd import HEADER
 from halcyon_api.defaults import resource
 from halcyon_api.edits.classes import section_of
+from halcyon_api.generate.crd import HEADER
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.spec.tokenizer import TokenizerSpec
 from halcyon_api.training_run import PLURAL, TrainingRun
