@@ -18,7 +18,7 @@ from halcyon_api.objectives import objective_problems
 from halcyon_api.schedules import schedule_problems
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
-from halcyon_api.spec.optimizer import WIDE_ONLY, InvalidGroup
+from halcyon_api.spec.optimizer import InvalidGroup
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA
 from halcyon_api.task_results import CORE, TASK_NAMES
@@ -214,7 +214,7 @@ def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 def _precision_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     """Some update rules need float32: their moments decay slowly, or they compute a mean of parameters from the parameters."""
     names, precision = spec.optimizer.rule_names, spec.trainer.precision
-    wide = next((name for name in names if name in WIDE_ONLY), None)
+    wide = next((name for name, rule in zip(names, spec.optimizer.used_rules, strict=True) if rule.wide_only), None)
     field = "spec.trainer.precision"
     found: list[Problem] = []
     if wide is not None and precision.moments != "float32":

@@ -1,19 +1,21 @@
 """``spec.optimizer``: the update rule, and the settings that all rules share.
 
-A new rule is a class in `halcyon_api.spec.rules`, and a member here.
+A new rule is a class in `halcyon_api.spec.rules`, which says what else the programs know of it, and a member here.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, get_args
 
 from pydantic import Field, ValidationError
+from pydantic.alias_generators import to_camel
 
 from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
 from halcyon_api.spec.rules.adafactor import AdafactorSpec
 from halcyon_api.spec.rules.adam_variants import AdamHSpec, AdamMiniSpec, AdemamixSpec, AdoptSpec, MarsSpec, ScheduleFreeSpec
 from halcyon_api.spec.rules.adamw import AdamWSpec
 from halcyon_api.spec.rules.clip import ClipSpec
+from halcyon_api.spec.rules.common import UpdateRule
 from halcyon_api.spec.rules.groups import GroupSpec
 from halcyon_api.spec.rules.kron import KronSpec
 from halcyon_api.spec.rules.lion import LionSpec
@@ -27,28 +29,6 @@ from halcyon_api.spec.schedule import OtherSchedulesSpec, ScheduleSpec, cosine
 
 FOR_MATRICES = ("muon", "normuon", "muonH", "soap", "soapMuon", "kron", "scion")
 """The rules for hidden matrices. They share the settings of `OptimizerSpec.matrices`."""
-
-WIDE_ONLY = ("adafactor", "adopt", "mars", "ademamix", "scheduleFree", "adamMini", "adamH", "sophia")
-"""The rules that store all moments in float32."""
-
-MOMENTS = {
-    "lion": 1,
-    "muon": 1,
-    "normuon": 1,
-    "muonH": 1,
-    "scion": 1,
-    "muonAdamw": 1,
-    "kron": 3,
-    "soap": 6,
-    "soapMuon": 6,
-    "adafactor": 0,
-    "mars": 3,
-    "ademamix": 3,
-    "adamMini": 1,
-}
-"""Values in the state of a rule for each parameter of a square matrix; 2 if it is not here."""
-LEAST_MOMENTS = {"kron": 1, "soap": 2, "soapMuon": 2}
-"""Least of these values for any parameter, where it differs: a side of a matrix may have no factor."""
 
 MOMENTUM: dict[str, str] = {"adamw": "beta1", "muonAdamw": "momentum"}
 """The rules with a momentum that a schedule can set, each with its member for a constant momentum."""
@@ -129,14 +109,25 @@ class OptimizerSpec(OneOf, RuledModel):
                 raise InvalidGroup(name, f"{rule} takes no {name}" + (f" of {value:g}" if known else "")) from None
         return settings
 
+    @classmethod
+    def rule_classes(cls) -> dict[str, type[UpdateRule]]:
+        """The settings of each update rule, by its name in documents."""
+        return {to_camel(kind): get_args(cls.model_fields[kind].annotation)[0] for kind in cls.kinds()}
+
+    @property
+    def used_rules(self) -> tuple[type[UpdateRule], ...]:
+        """The settings of `rule_names`."""
+        classes = self.rule_classes()
+        return tuple(classes[name] for name in self.rule_names)
+
     @property
     def least_moments(self) -> int:
         """Least number of values that the state has for each parameter."""
         if any(group.frozen for group in self.groups or ()):
             return 0
-        return min(LEAST_MOMENTS.get(name, MOMENTS.get(name, 2)) for name in self.rule_names)
+        return min(rule.moments if rule.least_moments is None else rule.least_moments for rule in self.used_rules)
 
     @property
     def usual_moments(self) -> int:
         """Number of values that the state has for each parameter, for estimates of memory: at least 2, as AdamW has."""
-        return max(2, *(MOMENTS.get(name, 2) for name in self.rule_names))
+        return max(2, *(rule.moments for rule in self.used_rules))

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from halcyon_api.spec.optimizer import MOMENTS, OptimizerSpec
+from halcyon_api.spec.optimizer import OptimizerSpec
 from tests.trainer.exactness.page import at_most
 from tests.trainer.exactness.record import Results, Table, read
 from tests.trainer.optim.documented import RECOMMENDED
@@ -103,7 +103,7 @@ def _rules() -> Iterable[str]:
     for kind in OptimizerSpec.kinds():
         spec: Any = OptimizerSpec.model_validate({kind: {}})
         about = (type(spec.value).__doc__ or "").strip().splitlines()[0]
-        yield f"| `{spec.kind}` | {about} | {MOMENTS.get(spec.kind, 2)} | {RECOMMENDED.of(spec.kind).sentence()} |"
+        yield f"| `{spec.kind}` | {about} | {spec.value.moments} | {RECOMMENDED.of(spec.kind).sentence()} |"
 
 
 def _figures(results: Results) -> Iterable[str]:

@@ -13,14 +13,13 @@ import pytest
 from halcyon.models.axes import is_named
 from halcyon.optim import build_optimizer
 from halcyon.optim.moments import FACTORS, MEANS, SQUARES, Scaled
-from halcyon.optim.registry import RULES
 from halcyon.parallel.axes import constrain, shardings
 from halcyon.parallel.partition import computing
-from halcyon_api.spec.optimizer import WIDE_ONLY, OptimizerSpec
+from halcyon_api.spec.optimizer import OptimizerSpec
 from tests.trainer.meshes import mesh_from
 from tests.trainer.models.cases import LLAMA, changed, make, shapes
 
-NARROW = tuple(rule for rule in RULES if rule not in WIDE_ONLY)
+NARROW = tuple(name for name, rule in OptimizerSpec.rule_classes().items() if not rule.wide_only)
 KEY = jax.random.key(0)
 
 

@@ -65,13 +65,10 @@ RULES: Mapping[str, Rule] = {
 }
 """The function of each rule, by its name in documents."""
 
-RANDOM = frozenset({"kron"})
-"""The rules that draw random numbers."""
-
 
 def needs_key(spec: OptimizerSpec, precision: PrecisionSpec) -> bool:
     """Whether the update of a run draws random numbers: a rule does, or the rounding of its moments."""
-    return not RANDOM.isdisjoint(spec.rule_names) or is_stochastic(precision.moments, precision.moments_rounding)
+    return any(rule.draws for rule in spec.used_rules) or is_stochastic(precision.moments, precision.moments_rounding)
 
 
 def estimator_of(spec: OptimizerSpec) -> Estimator | None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from halcyon_api.base import ApiModel
-from halcyon_api.spec.rules.common import Positive
+from halcyon_api.spec.rules.common import Positive, UpdateRule
 
 
-class AdamWSpec(ApiModel):
+class AdamWSpec(UpdateRule):
     """AdamW (Loshchilov and Hutter 2019)."""
 
     beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the first moment.")

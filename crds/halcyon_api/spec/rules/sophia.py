@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from halcyon_api.base import ApiModel
-from halcyon_api.spec.rules.common import Decay, Every, Positive
+from halcyon_api.spec.rules.common import Decay, Every, Positive, UpdateRule
 
 Estimator = Literal["gaussNewton", "hutchinson"]
 """Estimators of the Hessian's diagonal."""
 
 
-class SophiaSpec(ApiModel):
+class SophiaSpec(UpdateRule):
     """Sophia (Liu et al. 2023): momentum over an estimate of the Hessian's diagonal, clipped."""
 
     estimator: Estimator = Field(
@@ -24,3 +23,5 @@ class SophiaSpec(ApiModel):
     gamma: Positive | None = Field(default=None, description="Factor of the estimate. Default: 0.05, or 0.01 for hutchinson.")
     epsilon: Positive = Field(default=1e-12, description="Least divisor.")
     every_steps: Every = Field(default=10, description="Steps between estimates.")
+
+    wide_only: ClassVar[bool] = True
